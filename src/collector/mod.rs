@@ -1,0 +1,139 @@
+//! Sources of events. Each collector is one file (or folder) and one row in the table below; it
+//! runs on a thread of its own, supervised by the [`CollectorManager`].
+//!
+//! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
+//! happens to them there.
+
+mod manager;
+
+use std::sync::{Arc, Mutex};
+
+pub use manager::{CollectorManager, CollectorSpec, CollectorStatus, Health, ThreadPlan};
+
+use crate::ring::{OnFull, Sink, Stop};
+
+/// Why a collector's run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// Its source has no more: a file that was read, a load that was sent.
+    Finished,
+}
+
+/// Why a collector can't go on. The manager reports it and starts the collector again later.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CollectorError(pub String);
+
+impl CollectorError {
+    /// An error with what was tried before its cause.
+    pub fn new(what: &str, cause: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {cause}"))
+    }
+}
+
+/// A fact a collector reports about itself: a program that couldn't load, a bad line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What the note is about: a program, a file, a permission.
+    pub subject: String,
+    /// `ok`, or what is wrong and what it costs.
+    pub state: String,
+}
+
+/// A collector's own page in `/status`: the latest note of each subject, and named counters.
+#[derive(Clone, Debug, Default)]
+pub struct Report(Arc<Mutex<ReportInner>>);
+
+#[derive(Debug, Default)]
+struct ReportInner {
+    notes: Vec<Note>,
+    counters: Vec<(String, u64)>,
+}
+
+/// Subjects a report keeps; the oldest go first.
+const MAX_NOTES: usize = 64;
+
+impl Report {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ReportInner> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Says how a subject is, replacing what was said of it before.
+    pub fn note(&self, subject: &str, state: impl Into<String>) {
+        let mut inner = self.lock();
+        let state = state.into();
+        if let Some(note) = inner.notes.iter_mut().find(|n| n.subject == subject) {
+            note.state = state;
+            return;
+        }
+        if inner.notes.len() >= MAX_NOTES {
+            inner.notes.remove(0);
+        }
+        inner.notes.push(Note {
+            subject: subject.to_owned(),
+            state,
+        });
+    }
+
+    /// Sets a named counter (`tapio_collector_detail` in `/metrics`).
+    pub fn count(&self, name: &str, value: u64) {
+        let mut inner = self.lock();
+        match inner.counters.iter_mut().find(|c| c.0 == name) {
+            Some(counter) => counter.1 = value,
+            None => inner.counters.push((name.to_owned(), value)),
+        }
+    }
+
+    /// The notes, oldest subject first.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Note> {
+        self.lock().notes.clone()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        self.lock().counters.clone()
+    }
+}
+
+/// What a collector is given for one run. The manager keeps it, so that a run that panics loses
+/// nothing but what it had in its hands.
+pub struct Context {
+    /// Where events go.
+    pub sink: Sink,
+    /// Watch it: a collector ends within 100 ms of being asked to.
+    pub stop: Stop,
+    /// What to say in `/status`.
+    pub report: Report,
+    /// The node's name, the value of `host.name`.
+    pub node: Arc<str>,
+    /// Identifies this boot of this node in event ids.
+    pub origin: u64,
+}
+
+/// A source of events. A new value is made for each (re)start.
+pub trait Collector: Send {
+    /// Reads the source until it ends or [`Context::stop`] is set, blocking as it likes.
+    ///
+    /// # Errors
+    /// When the source can't be read any more; the manager starts the collector again with backoff.
+    fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError>;
+}
+
+/// A configured collector: how the manager makes one for each start.
+pub type Make = Box<dyn Fn() -> Box<dyn Collector> + Send>;
+
+/// What a collector's configuration must say of itself.
+pub trait CollectorConfig {
+    /// Whether to run it.
+    fn enabled(&self) -> bool;
+    /// What to do when a ring is full.
+    fn on_full(&self) -> OnFull;
+    /// Makes the factory.
+    fn make(&self) -> Make;
+}

@@ -1,0 +1,35 @@
+//! What flows: events, groups, names, identifiers and the reasons an event can be lost for.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `name.rs` | interned names: kinds, sources, attribute keys |
+//! | `names.rs` | the names tapio itself knows |
+//! | `id.rs` | 128-bit event and trace identifiers |
+//! | `record.rs` | [`Event`], borrowed while it is built, archived while it travels |
+//! | `view.rs` | reading an archived event in place |
+//! | `group.rs` | [`Group`]: a story with its members, cause, impact and actions |
+//! | `json_in.rs`, `json_out.rs` | the JSON form, one object per line |
+//! | `severity.rs` | OpenTelemetry severity numbers |
+//! | `reason.rs` | the closed list of losses, for CONS-1 |
+//!
+//! Nothing here knows of threads, sockets or clocks.
+
+mod group;
+mod id;
+mod json_in;
+mod json_out;
+mod name;
+pub mod names;
+mod reason;
+mod record;
+mod severity;
+mod view;
+
+pub use group::{ArchivedGroup, Candidate, Group, GroupState, Impact, Member, Term};
+pub use id::{EventId, TraceId, stable_hash};
+pub use json_in::{BadEvent, JsonEvent};
+pub use json_out::{event_json, event_json_with, value_json};
+pub use name::{Name, NamesExhausted};
+pub use reason::{REASONS, Reason, Stage};
+pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};
+pub use severity::Severity;

@@ -1,0 +1,11 @@
+//! tapio: a node-level event correlator.
+//!
+//! Dependencies point one way: `event ← ring ← {collector, dataflow} ← bridge ← runtime`, with
+//! `server` and `cli` on top. `collector`, `dataflow` and `bridge` don't know of each other; the
+//! `runtime` joins them. `ARCHITECTURE.md` follows one event through the files, and
+//! `tests/architecture.rs` holds the direction.
+
+pub mod clock;
+pub mod collector;
+pub mod event;
+pub mod ring;

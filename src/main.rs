@@ -1,0 +1,3 @@
+//! The `tapio` command.
+
+fn main() {}

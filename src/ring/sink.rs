@@ -1,0 +1,185 @@
+//! Where a collector puts its events: routed, accounted, written into the right shard's ring.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Bell, Header, RecordWriter, StageLedger, WriteError};
+use crate::event::{Event, Reason};
+
+/// Records written before the consumers' bells are rung without being asked to.
+const RING_EVERY: u32 = 64;
+
+/// How long a collector that may wait sleeps before it tries a full ring again.
+const FULL_NAP: Duration = Duration::from_micros(100);
+
+/// What a collector does when a ring is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Drop the event and count it: the source can't be held back (the kernel).
+    Drop,
+    /// Wait: the source can be read later (a file, a journal, a peer that is pushed back).
+    Wait,
+}
+
+/// Where an event goes first and which shards want it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Shards to visit, by bit; never zero.
+    pub visits: u64,
+}
+
+impl Route {
+    /// The first shard: visits go upwards, so that shards can't wait on each other in a circle.
+    #[must_use]
+    pub fn first(self) -> usize {
+        self.visits.trailing_zeros() as usize
+    }
+}
+
+/// Decides which shards an event visits.
+pub trait Router: Send + Sync {
+    /// The shards that want the event.
+    fn route(&self, event: &Event<'_>) -> Route;
+}
+
+/// Tells threads to end. Clones share one flag.
+#[derive(Clone, Default, Debug)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks everybody who watches to end.
+    pub fn set(&self) {
+        // Release, paired with the Acquire in `is_set`: what was done before is seen after.
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is time to end.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A collector's way into the pipeline.
+pub struct Sink {
+    collector: u8,
+    on_full: OnFull,
+    router: Arc<dyn Router>,
+    shards: Vec<(RecordWriter, Arc<Bell>)>,
+    ledger: Arc<StageLedger>,
+    stop: Stop,
+    unrung: u32,
+}
+
+impl Sink {
+    /// A sink into these shards.
+    #[must_use]
+    pub fn new(
+        collector: u8,
+        on_full: OnFull,
+        router: Arc<dyn Router>,
+        shards: Vec<(RecordWriter, Arc<Bell>)>,
+        ledger: Arc<StageLedger>,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            collector,
+            on_full,
+            router,
+            shards,
+            ledger,
+            stop,
+            unrung: 0,
+        }
+    }
+
+    /// Whether the collector should end.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stop.is_set()
+    }
+
+    /// Says what to do when a ring is full.
+    pub fn set_on_full(&mut self, on_full: OnFull) {
+        self.on_full = on_full;
+    }
+
+    /// Takes an event in. It is accounted for whatever happens.
+    ///
+    /// # Errors
+    /// The reason for which the event was dropped; it is counted already.
+    pub fn offer(&mut self, event: &Event<'_>) -> Result<(), Reason> {
+        self.offer_at(event, 0)
+    }
+
+    /// Takes in an event that has a place in a total order (from 1; 0: none).
+    ///
+    /// # Errors
+    /// As [`Sink::offer`].
+    pub fn offer_at(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
+        let route = self.router.route(event);
+        let header = Header {
+            order,
+            ..Header::event(self.collector, route.visits, event.time_ns)
+        };
+        let first = route.first().min(self.shards.len() - 1);
+        loop {
+            let outcome = match self.shards[first].0.write_event(&header, event) {
+                Ok(()) => {
+                    self.ledger.take(self.collector, 1);
+                    self.ledger.pass(self.collector, 1);
+                    self.unrung += 1;
+                    if self.unrung >= RING_EVERY {
+                        self.flush();
+                    }
+                    return Ok(());
+                }
+                Err(WriteError::Oversize) => Reason::Oversize,
+                Err(WriteError::Full) if self.on_full == OnFull::Drop => Reason::RingFull,
+                Err(WriteError::Full)
+                    if self.stop.is_set() || self.shards[first].0.is_abandoned() =>
+                {
+                    Reason::Shutdown
+                }
+                Err(WriteError::Full) => {
+                    self.flush();
+                    std::thread::sleep(FULL_NAP);
+                    continue;
+                }
+            };
+            self.refuse(outcome, 1);
+            return Err(outcome);
+        }
+    }
+
+    /// Counts `n` events that were received but never became one.
+    pub fn refuse(&mut self, reason: Reason, n: u64) {
+        self.ledger.take(self.collector, n);
+        self.ledger.lose(self.collector, reason, n);
+    }
+
+    /// Promises every shard that nothing before this place in the order (or, where that is 0,
+    /// before this time) follows from here.
+    pub fn watermark(&mut self, order: u64, time_ns: u64) {
+        for i in 0..self.shards.len() {
+            while self.shards[i].0.write_watermark(order, time_ns).is_err() {
+                // A later watermark says more than a lost one; only an ordered stream needs each.
+                if order == 0 || self.stop.is_set() || self.shards[i].0.is_abandoned() {
+                    break;
+                }
+                self.flush();
+                std::thread::sleep(FULL_NAP);
+            }
+        }
+        self.flush();
+    }
+
+    /// Wakes the shards that sleep. Call it whenever no more input is at hand.
+    pub fn flush(&mut self) {
+        self.unrung = 0;
+        for (_, bell) in &self.shards {
+            bell.ring();
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The wake protocol: waiting costs nothing at idle, and a producer pays one fence when nobody
+//! sleeps.
+//!
+//! ```text
+//! consumer                          producer
+//! state := ASLEEP                   publish the record (rtrb's Release)
+//! fence(SeqCst)            ◀──▶     fence(SeqCst)
+//! look into the rings again         state == ASLEEP? swap to AWAKE: the one who did wakes it
+//! nothing: park                     
+//! ```
+//!
+//! Of the two fences one comes first: either the consumer's second look sees the record, or the
+//! producer sees ASLEEP. Modelled with loom in `tests/loom`.
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use super_atomic::{AtomicU32, Ordering, fence};
+
+/// The one switch between std's atomics and loom's.
+mod super_atomic {
+    #[cfg(loom)]
+    pub(super) use loom::sync::atomic::{AtomicU32, Ordering, fence};
+    #[cfg(not(loom))]
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering, fence};
+}
+
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+
+/// What a bell wakes.
+pub trait Target {
+    /// Makes the sleeper go on, now or, when it doesn't sleep yet, at once when it does.
+    fn wake(&self);
+}
+
+impl Target for std::sync::OnceLock<Waker> {
+    fn wake(&self) {
+        if let Some(waker) = self.get() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// One consumer's bell; every producer that feeds it holds the same one.
+#[derive(Debug)]
+pub struct Doorbell<T> {
+    /// AWAKE or ASLEEP. Written by the consumer in `doze` and `rouse`, by producers in `ring`.
+    state: AtomicU32,
+    target: T,
+}
+
+/// The bell used in production.
+pub type Bell = Doorbell<std::sync::OnceLock<Waker>>;
+
+impl<T: Target> Doorbell<T> {
+    /// A bell whose consumer is awake.
+    pub fn new(target: T) -> Self {
+        Self {
+            state: AtomicU32::new(AWAKE),
+            target,
+        }
+    }
+
+    /// What the bell wakes.
+    pub fn target(&self) -> &T {
+        &self.target
+    }
+
+    /// The consumer is about to sleep: it must look into its rings once more after this, and
+    /// either park or call [`Doorbell::rouse`].
+    pub fn doze(&self) {
+        self.state.store(ASLEEP, Ordering::Relaxed);
+        // Pairs with the fence in `ring`: orders the store above before the second look.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The consumer goes on.
+    pub fn rouse(&self) {
+        self.state.store(AWAKE, Ordering::Relaxed);
+    }
+
+    /// A producer has published something.
+    pub fn ring(&self) {
+        // Pairs with the fence in `doze`: orders the published record before the load below.
+        fence(Ordering::SeqCst);
+        if self.state.load(Ordering::Relaxed) == ASLEEP
+            && self.state.swap(AWAKE, Ordering::Relaxed) == ASLEEP
+        {
+            self.target.wake();
+        }
+    }
+}
+
+struct Parked(std::thread::Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A waker that unparks the calling thread (`std::thread::park`).
+#[must_use]
+pub fn thread_waker() -> Waker {
+    Waker::from(Arc::new(Parked(std::thread::current())))
+}
