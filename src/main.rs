@@ -1,3 +1,7 @@
-//! The `tapio` command.
+//! The `tapio` command: a thin door to `tapio::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tapio::cli::main()
+}

@@ -52,6 +52,9 @@ fn numbers() -> &'static RwLock<HashMap<&'static str, u16, ahash::RandomState>> 
 }
 
 impl Name {
+    /// Names a process can hold; every number is below it.
+    pub const CAPACITY: usize = CAPACITY;
+
     /// The number of a text, given out on first sight.
     ///
     /// # Errors

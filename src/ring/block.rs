@@ -3,7 +3,7 @@
 //! ```text
 //! header block  0 type  1 collector  2..4 blocks  4..8 archive bytes
 //!               8..16 visits  16..24 order  24..32 time  32..48 trace  48..56 span  56 memberships
-//! membership    0..16 group  16..18 rule  18..20 pattern  20..22 role  22 related  24..56 two ids
+//! membership    0..16 group  16..18 rule  18..20 pattern  20..22 role  22 rank  24..56 two ids
 //! archive       rkyv bytes, root at their end, zeros up to the block's end
 //! ```
 
@@ -137,6 +137,8 @@ pub struct Membership {
     pub pattern: Name,
     /// The event's part.
     pub role: Name,
+    /// Which membership gives the event its trace: the lowest.
+    pub rank: u8,
     /// Members that came before: the first and the latest; zero for none.
     pub related: [EventId; 2],
 }
@@ -148,6 +150,7 @@ impl Membership {
         b[16..18].copy_from_slice(&self.rule.0.to_le_bytes());
         b[18..20].copy_from_slice(&self.pattern.0.to_le_bytes());
         b[20..22].copy_from_slice(&self.role.0.to_le_bytes());
+        b[22] = self.rank;
         b[24..40].copy_from_slice(&self.related[0].0);
         b[40..56].copy_from_slice(&self.related[1].0);
         Block(b)
@@ -161,6 +164,7 @@ impl Membership {
             rule: name(16),
             pattern: name(18),
             role: name(20),
+            rank: b[22],
             related: [EventId(bytes(b, 24)), EventId(bytes(b, 40))],
         }
     }

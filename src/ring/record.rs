@@ -245,6 +245,15 @@ impl<'a> Record<'a> {
             .map(Membership::read)
     }
 
+    /// A copy to keep.
+    #[must_use]
+    pub fn to_owned(&self) -> OwnedRecord {
+        OwnedRecord {
+            header: self.header,
+            blocks: self.blocks.into(),
+        }
+    }
+
     fn archive(&self) -> &'a [u8] {
         let first = 1 + self.blocks[0].memberships();
         &as_bytes(&self.blocks[first..])[..self.blocks[0].archive_bytes()]
@@ -265,6 +274,29 @@ impl<'a> Record<'a> {
         // SAFETY: as in `event`, written by `write_group`.
         (self.header.record == RecordType::Group)
             .then(|| unsafe { rkyv::access_unchecked::<ArchivedGroup>(self.archive()) })
+    }
+}
+
+/// A record that was copied out of its ring, to be kept.
+pub struct OwnedRecord {
+    header: Header,
+    blocks: Box<[Block]>,
+}
+
+impl OwnedRecord {
+    /// The record.
+    #[must_use]
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            header: self.header,
+            blocks: &self.blocks,
+        }
+    }
+
+    /// The event. `None` for a record of another type.
+    #[must_use]
+    pub fn event(&self) -> Option<&ArchivedEvent<'_>> {
+        self.record().event()
     }
 }
 

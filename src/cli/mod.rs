@@ -1,0 +1,97 @@
+//! The command line. Data goes to standard output, everything else to standard error; exit code 0
+//! is fine, 1 failed, 2 bad usage or configuration.
+
+mod replay;
+mod rules;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Exit code for bad usage or configuration.
+pub(crate) const BAD_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "tapio",
+    version,
+    about = "Correlates what happens on a node into stories: one trace, a root cause, an impact, what to do."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Events from JSONL files through the production correlator; groups as JSON lines
+    Replay(replay::Args),
+    /// The rule language's tools
+    Rules(rules::Args),
+}
+
+/// How a verb prints its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How a verb ended.
+pub(crate) type Outcome = anyhow::Result<ExitCode>;
+
+/// A mistake of the user: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// Prints a line of data.
+///
+/// # Errors
+/// When standard output is closed.
+pub(crate) fn print(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")
+}
+
+/// Tells the person at the terminal something that is not data.
+pub(crate) fn tell(line: &str) {
+    // Nothing is left to tell it to when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { BAD_USAGE } else { 0 });
+        }
+    };
+    let outcome = match cli.verb {
+        Verb::Replay(args) => replay::run(&args),
+        Verb::Rules(args) => rules::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("tapio: {error:#}"));
+            ExitCode::from(if error.is::<Usage>() { BAD_USAGE } else { 1 })
+        }
+    }
+}
+
+/// The reader of our output left (`tapio … | head`): no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

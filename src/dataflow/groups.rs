@@ -1,0 +1,319 @@
+//! The groups of a shard that are open: opened by a match, extended by members, told as they
+//! change, closed when nothing comes any more or by age. Every group ends.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::rules::Rule;
+use super::run::{Hand, Kept, Members};
+use super::story;
+use super::wheel::Wheel;
+use crate::event::{EventId, Group, GroupState, Severity, TraceId};
+
+/// A group grows silently for this long after it was told; then it is told again.
+const TELL_AGAIN_NS: u64 = 1_000_000_000;
+
+/// A group that isn't closed.
+pub(super) struct OpenGroup {
+    pub(super) id: TraceId,
+    pub(super) rule: u16,
+    pub(super) key: Vec<(String, String)>,
+    pub(super) members: Members,
+    /// Members by the event of the rule they matched.
+    pub(super) counts: Vec<u64>,
+    pub(super) affected: BTreeSet<String>,
+    pub(super) failed_connections: u64,
+    pub(super) worst: Severity,
+    pub(super) revision: u32,
+    pub(super) continues: Option<TraceId>,
+    idle_ns: u64,
+    max_age_ns: u64,
+    /// Wall-clock (or watermark) time of the last change, for closing when no event moves time on.
+    touched_ns: u64,
+    told_ns: u64,
+    changed: bool,
+    told: bool,
+}
+
+impl OpenGroup {
+    fn add(&mut self, kept: &Kept) {
+        let Some(event) = kept.record.event() else {
+            return;
+        };
+        self.note(event, kept.event);
+    }
+
+    fn note(&mut self, event: &crate::event::ArchivedEvent<'_>, number: u16) {
+        if let Some(count) = self.counts.get_mut(usize::from(number)) {
+            *count += 1;
+        }
+        self.failed_connections += u64::from(story::failed_connection(event.kind_name()));
+        self.worst = self.worst.max(event.severity());
+        story::affected(event, &mut self.affected);
+        self.changed = true;
+    }
+
+    fn has(&self, id: EventId) -> bool {
+        self.members
+            .kept
+            .iter()
+            .rev()
+            .any(|k| k.record.event().is_some_and(|e| e.event_id() == id))
+    }
+
+    /// When the group ends if nothing more comes: in the time of its events.
+    fn ends_ns(&self) -> u64 {
+        let idle = self.members.last_ns.saturating_add(self.idle_ns);
+        idle.min(self.members.first_ns.saturating_add(self.max_age_ns))
+    }
+
+    fn is_over(&self, event_time_ns: u64) -> bool {
+        event_time_ns > self.ends_ns()
+    }
+}
+
+/// The open groups of a shard.
+pub(super) struct Groups {
+    open: HashMap<TraceId, OpenGroup, ahash::RandomState>,
+    wheel: Wheel,
+    timers: HashMap<u64, TraceId, ahash::RandomState>,
+    next_timer: u64,
+    capacity: usize,
+    /// Groups to be sent on.
+    pub(super) told: Vec<Group>,
+    /// Whether groups are told before they are closed.
+    tell_open: bool,
+    pub(super) opened: u64,
+    pub(super) closed: u64,
+    pub(super) expired: u64,
+}
+
+/// A match to be told.
+pub(super) struct Match<'a> {
+    pub(super) rule_number: u16,
+    pub(super) rule: &'a Rule,
+    pub(super) key: Vec<(String, String)>,
+    pub(super) trace: TraceId,
+    pub(super) members: &'a Members,
+}
+
+impl Groups {
+    pub(super) fn new(capacity: usize, tell_open: bool) -> Self {
+        Self {
+            open: HashMap::default(),
+            wheel: Wheel::default(),
+            timers: HashMap::default(),
+            next_timer: 0,
+            capacity: capacity.max(1),
+            told: Vec::new(),
+            tell_open,
+            opened: 0,
+            closed: 0,
+            expired: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether a group is open and takes members at this time.
+    pub(super) fn takes(&self, id: TraceId, time_ns: u64) -> bool {
+        self.open.get(&id).is_some_and(|g| !g.is_over(time_ns))
+    }
+
+    /// Tells a match: opens a group, or extends the one that is open under the match's trace.
+    /// Returns the group's id.
+    pub(super) fn matched(&mut self, found: Match<'_>, rules: &[Rule], now_ns: u64) -> TraceId {
+        let mut id = found.trace;
+        let mut continues = None;
+        if self
+            .open
+            .get(&id)
+            .is_some_and(|g| g.is_over(found.members.last_ns))
+        {
+            self.close(id, GroupState::Closed, rules);
+            continues = Some(id);
+            id = story::successor(id, found.members.ends[1]);
+        }
+        match self.open.get_mut(&id) {
+            Some(group) => extend(group, found.members, now_ns),
+            None => self.start(id, found, continues, rules, now_ns),
+        }
+        id
+    }
+
+    fn start(
+        &mut self,
+        id: TraceId,
+        found: Match<'_>,
+        continues: Option<TraceId>,
+        rules: &[Rule],
+        now_ns: u64,
+    ) {
+        while self.open.len() >= self.capacity {
+            match self
+                .wheel
+                .pop_earliest()
+                .and_then(|t| self.timers.remove(&t))
+            {
+                Some(earliest) => self.close(earliest, GroupState::Expired, rules),
+                None if self.wheel.is_empty() => break,
+                None => {}
+            }
+        }
+        let mut group = OpenGroup {
+            id,
+            rule: found.rule_number,
+            key: found.key,
+            members: found.members.clone(),
+            counts: vec![0; found.rule.events.len()],
+            affected: BTreeSet::new(),
+            failed_connections: 0,
+            worst: Severity::default(),
+            revision: 0,
+            continues,
+            idle_ns: found.rule.telling.idle_ns,
+            max_age_ns: found.rule.telling.max_age_ns,
+            touched_ns: now_ns,
+            told_ns: 0,
+            changed: true,
+            told: false,
+        };
+        for kept in &found.members.kept {
+            group.add(kept);
+        }
+        self.opened += 1;
+        self.set_timer(id, group.ends_ns());
+        self.open.insert(id, group);
+    }
+
+    fn set_timer(&mut self, id: TraceId, deadline_ns: u64) {
+        self.next_timer += 1;
+        self.timers.insert(self.next_timer, id);
+        self.wheel.set(deadline_ns, self.next_timer);
+    }
+
+    /// Adds an event to an open group.
+    pub(super) fn join(
+        &mut self,
+        id: TraceId,
+        hand: &mut Hand<'_>,
+        step: u8,
+        event: u16,
+        now_ns: u64,
+    ) {
+        let Some(group) = self.open.get_mut(&id) else {
+            return;
+        };
+        let Some(archived) = hand.record.event() else {
+            return;
+        };
+        group.note(archived, event);
+        group.members.add(hand, step, event);
+        group.touched_ns = now_ns;
+    }
+
+    /// The ends of an open group's members, for `related`.
+    pub(super) fn ends(&self, id: TraceId) -> Option<[EventId; 2]> {
+        self.open.get(&id).map(|g| g.members.ends)
+    }
+
+    fn close(&mut self, id: TraceId, state: GroupState, rules: &[Rule]) {
+        let Some(mut group) = self.open.remove(&id) else {
+            return;
+        };
+        match state {
+            GroupState::Expired => self.expired += 1,
+            _ => self.closed += 1,
+        }
+        group.revision += u32::from(group.told);
+        self.told
+            .push(story::tell(&rules[usize::from(group.rule)], &group, state));
+    }
+
+    /// Closes what is over: by the events' own time, or because no event came for as long by
+    /// `now_ns`, the clock of the one who drives the shard.
+    pub(super) fn advance(&mut self, event_time_ns: u64, now_ns: u64, rules: &[Rule]) {
+        let mut fired = Vec::new();
+        self.wheel.advance(event_time_ns, &mut fired);
+        for timer in fired {
+            let Some(id) = self.timers.remove(&timer) else {
+                continue;
+            };
+            let Some(group) = self.open.get(&id) else {
+                continue;
+            };
+            if group.is_over(event_time_ns) {
+                self.close(id, end_state(group), rules);
+            } else {
+                let ends_ns = group.ends_ns();
+                self.set_timer(id, ends_ns);
+            }
+        }
+        if self.tell_open {
+            self.tell_changed(now_ns, rules);
+        }
+    }
+
+    fn tell_changed(&mut self, now_ns: u64, rules: &[Rule]) {
+        let mut idle = Vec::new();
+        for group in self.open.values_mut() {
+            if now_ns.saturating_sub(group.touched_ns) > group.idle_ns {
+                idle.push(group.id);
+            } else if group.changed && now_ns.saturating_sub(group.told_ns) >= TELL_AGAIN_NS {
+                let state = if group.told {
+                    GroupState::Updated
+                } else {
+                    GroupState::Opened
+                };
+                group.revision += u32::from(group.told);
+                self.told
+                    .push(story::tell(&rules[usize::from(group.rule)], group, state));
+                (group.told, group.changed, group.told_ns) = (true, false, now_ns);
+            }
+        }
+        idle.sort();
+        for id in idle {
+            self.close(id, GroupState::Closed, rules);
+        }
+    }
+
+    /// Closes everything: the shard ends.
+    pub(super) fn finish(&mut self, rules: &[Rule]) {
+        let mut ids: Vec<TraceId> = self.open.keys().copied().collect();
+        ids.sort();
+        for id in ids {
+            self.close(id, GroupState::Closed, rules);
+        }
+    }
+}
+
+fn end_state(group: &OpenGroup) -> GroupState {
+    let by_age = group.members.first_ns.saturating_add(group.max_age_ns);
+    if group.ends_ns() == by_age {
+        GroupState::Expired
+    } else {
+        GroupState::Closed
+    }
+}
+
+fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
+    let kept_before = group.members.total;
+    for kept in &members.kept {
+        let Some(event) = kept.record.event() else {
+            continue;
+        };
+        if group.has(event.event_id()) {
+            continue;
+        }
+        group.add(kept);
+        if group.members.kept.len() < super::run::KEPT_MEMBERS {
+            group.members.kept.push(kept.clone());
+        }
+        group.members.total += 1;
+    }
+    group.members.total = group.members.total.max(members.total).max(kept_before);
+    group.members.last_ns = group.members.last_ns.max(members.last_ns);
+    group.members.ends[1] = members.ends[1];
+    group.touched_ns = now_ns;
+}

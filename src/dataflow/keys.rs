@@ -1,0 +1,193 @@
+//! A bounded table of what is pending, by rule and join key. Full keys are compared: a hash only
+//! finds the place. When the table is full the entry whose deadline is nearest makes room.
+
+use hashbrown::HashTable;
+
+use super::wheel::Wheel;
+
+/// What is pending for one rule and one key.
+pub(super) struct Entry<T> {
+    pub(super) rule: u16,
+    hash: u64,
+    pub(super) key: Box<[u8]>,
+    generation: u32,
+    pub(super) body: T,
+}
+
+/// The table.
+pub(super) struct KeyTable<T> {
+    places: HashTable<u32>,
+    entries: Vec<Option<Entry<T>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
+    wheel: Wheel,
+    capacity: usize,
+    pub(super) evicted: u64,
+}
+
+fn token(slot: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(slot)
+}
+
+impl<T> KeyTable<T> {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            places: HashTable::new(),
+            entries: Vec::new(),
+            generations: Vec::new(),
+            free: Vec::new(),
+            wheel: Wheel::default(),
+            capacity: capacity.max(1),
+            evicted: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn find(&self, hash: u64, rule: u16, key: &[u8]) -> Option<u32> {
+        self.places
+            .find(hash, |slot| {
+                self.entries[*slot as usize]
+                    .as_ref()
+                    .is_some_and(|e| e.hash == hash && e.rule == rule && *e.key == *key)
+            })
+            .copied()
+    }
+
+    pub(super) fn get(&mut self, slot: u32) -> Option<&mut Entry<T>> {
+        self.entries.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Adds an entry that isn't there yet. Returns its slot, and what was evicted to make room.
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        rule: u16,
+        key: &[u8],
+        deadline_ns: u64,
+        body: T,
+    ) -> (u32, Option<T>) {
+        let mut evicted = None;
+        while self.places.len() >= self.capacity {
+            let Some(token) = self.wheel.pop_earliest() else {
+                break;
+            };
+            if let Some(slot) = self.alive(token) {
+                evicted = self.remove(slot);
+                self.evicted += 1;
+            }
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.generations.push(0);
+            (self.entries.len() - 1) as u32
+        });
+        let generation = self.generations[slot as usize];
+        self.entries[slot as usize] = Some(Entry {
+            rule,
+            hash,
+            key: key.into(),
+            generation,
+            body,
+        });
+        let entries = &self.entries;
+        self.places.insert_unique(hash, slot, |s| {
+            entries[*s as usize].as_ref().map_or(0, |e| e.hash)
+        });
+        self.wheel.set(deadline_ns, token(slot, generation));
+        (slot, evicted)
+    }
+
+    fn alive(&self, timer: u64) -> Option<u32> {
+        let slot = timer as u32;
+        let entry = self.entries.get(slot as usize)?.as_ref()?;
+        (token(slot, entry.generation) == timer).then_some(slot)
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) -> Option<T> {
+        let entry = self.entries.get_mut(slot as usize)?.take()?;
+        self.generations[slot as usize] = entry.generation.wrapping_add(1);
+        if let Ok(place) = self.places.find_entry(entry.hash, |s| *s == slot) {
+            place.remove();
+        }
+        self.free.push(slot);
+        Some(entry.body)
+    }
+
+    /// Moves time on. `settle` is shown each entry whose deadline has come and says until when it
+    /// is needed; one that isn't needed any more (`None`) is removed and given to `gone`.
+    pub(super) fn advance(
+        &mut self,
+        now_ns: u64,
+        mut settle: impl FnMut(&mut Entry<T>) -> Option<u64>,
+        mut gone: impl FnMut(T),
+    ) {
+        if self.wheel.is_empty() {
+            return;
+        }
+        let mut fired = Vec::new();
+        self.wheel.advance(now_ns, &mut fired);
+        for timer in fired {
+            let Some(slot) = self.alive(timer) else {
+                continue;
+            };
+            let Some(entry) = self.get(slot) else {
+                continue;
+            };
+            match settle(entry) {
+                Some(deadline_ns) => self.wheel.set(deadline_ns.max(now_ns), timer),
+                None => self.remove(slot).into_iter().for_each(&mut gone),
+            }
+        }
+    }
+
+    /// Takes everything out.
+    pub(super) fn drain(&mut self) -> Vec<T> {
+        let slots: Vec<u32> = (0..self.entries.len() as u32).collect();
+        slots
+            .into_iter()
+            .filter_map(|slot| self.remove(slot))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_deadline_makes_room() {
+        let mut table: KeyTable<&str> = KeyTable::new(2);
+        table.insert(1, 0, b"a", 50_000_000_000, "a");
+        table.insert(2, 0, b"b", 10_000_000_000, "b");
+        let (_, evicted) = table.insert(3, 0, b"c", 90_000_000_000, "c");
+        assert_eq!((evicted, table.evicted, table.len()), (Some("b"), 1, 2));
+        assert!(table.find(2, 0, b"b").is_none());
+        assert!(table.find(1, 0, b"a").is_some());
+    }
+
+    #[test]
+    fn equal_hashes_are_told_apart() {
+        let mut table: KeyTable<u8> = KeyTable::new(8);
+        let (a, _) = table.insert(7, 0, b"a", 1, 1);
+        let (b, _) = table.insert(7, 0, b"b", 1, 2);
+        let (other_rule, _) = table.insert(7, 1, b"a", 1, 3);
+        assert_eq!(table.find(7, 0, b"a"), Some(a));
+        assert_eq!(table.find(7, 0, b"b"), Some(b));
+        assert_eq!(table.find(7, 1, b"a"), Some(other_rule));
+    }
+
+    #[test]
+    fn an_entry_lives_as_long_as_it_is_needed() {
+        let mut table: KeyTable<u64> = KeyTable::new(8);
+        table.insert(1, 0, b"a", 1_000_000_000, 5_000_000_000);
+        let settle = |now: u64| move |e: &mut Entry<u64>| (e.body > now).then_some(e.body);
+        let mut gone = Vec::new();
+        table.advance(2_000_000_000, settle(2_000_000_000), |b| gone.push(b));
+        assert_eq!((table.len(), gone.len()), (1, 0));
+        table.advance(6_000_000_000, settle(6_000_000_000), |b| gone.push(b));
+        assert_eq!((table.len(), gone.len()), (0, 1));
+    }
+}

@@ -1,0 +1,242 @@
+//! Lives: a pod, a run of a unit, a process with its descendants. Every event of one entity's life
+//! carries one trace, whose id is the entity's own 128-bit id where it has one. A life is told as a
+//! group when it ends, if something went wrong in it or if it is a pod's or a unit's.
+
+use super::keys::KeyTable;
+use super::rules::{Home, RuleSet, home};
+use crate::event::{
+    ArchivedEvent, Candidate, EventId, Group, GroupState, Impact, Member, Name, Severity, TraceId,
+    names, stable_hash,
+};
+
+/// Members a life keeps: the first ones and those that went wrong.
+const KEPT: usize = 16;
+/// A life nothing was heard of for this long is over.
+const IDLE_NS: u64 = 30 * 60 * 1_000_000_000;
+
+struct Life {
+    trace: TraceId,
+    what: &'static str,
+    name: String,
+    members: Vec<Member>,
+    total: u64,
+    first_ns: u64,
+    last_ns: u64,
+    worst: Severity,
+    /// The first event that was worse than a warning.
+    fault: Option<usize>,
+}
+
+/// The lives of a shard's home entities.
+pub(super) struct Lives {
+    lives: KeyTable<Life>,
+    pub(super) told: Vec<Group>,
+    pub(super) opened: u64,
+}
+
+/// The trace of an entity's life.
+pub(super) fn trace(home: Home<'_>) -> Option<TraceId> {
+    match home {
+        Home::Pod(id) | Home::Invocation(id) => Some(
+            id.parse()
+                .unwrap_or_else(|_| TraceId(stable_hash(&[b"life", id.as_bytes()]))),
+        ),
+        Home::ProcessTree(root) => Some(TraceId(stable_hash(&[b"process-tree", root.as_bytes()]))),
+        Home::Unit(unit) => Some(TraceId(stable_hash(&[b"unit", unit.as_bytes()]))),
+        Home::Node => None,
+    }
+}
+
+fn ends(kind: Name) -> bool {
+    [
+        names::K8S_POD_DELETED,
+        names::K8S_POD_EVICTED,
+        names::SYSTEMD_UNIT_STOPPED,
+        names::SYSTEMD_UNIT_FAILED,
+    ]
+    .contains(&kind)
+}
+
+impl Lives {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            lives: KeyTable::new(capacity),
+            told: Vec::new(),
+            opened: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lives.len()
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        self.lives.evicted
+    }
+
+    /// Adds an event to the life it belongs to and returns that life's trace.
+    pub(super) fn event(&mut self, event: &ArchivedEvent<'_>, rules: &RuleSet) -> Option<TraceId> {
+        let home = home(event);
+        let (what, id) = match home {
+            Home::Pod(id) => ("pod", id),
+            Home::Invocation(id) => ("unit", id),
+            Home::Unit(id) => ("unit", id),
+            Home::ProcessTree(id) => ("process", id),
+            Home::Node => return None,
+        };
+        let time_ns = event.time();
+        let hash = rules.hash(id.as_bytes());
+        let slot = match self.lives.find(hash, 0, id.as_bytes()) {
+            Some(slot) => slot,
+            None => {
+                let life = Life {
+                    trace: trace(home)?,
+                    what,
+                    name: id.to_owned(),
+                    members: Vec::new(),
+                    total: 0,
+                    first_ns: time_ns,
+                    last_ns: time_ns,
+                    worst: Severity::default(),
+                    fault: None,
+                };
+                self.opened += 1;
+                let deadline_ns = time_ns.saturating_add(IDLE_NS);
+                let (slot, evicted) = self.lives.insert(hash, 0, id.as_bytes(), deadline_ns, life);
+                if let Some(life) = evicted {
+                    self.tell(life, GroupState::Expired);
+                }
+                slot
+            }
+        };
+        let life = &mut self.lives.get(slot)?.body;
+        life.add(event);
+        let trace = life.trace;
+        let root_ended = event.kind_name() == names::KERNEL_PROCESS_EXIT
+            && what == "process"
+            && event.text(names::TAPIO_PROCESS_EXEC_ID) == Some(id);
+        if root_ended || (ends(event.kind_name()) && what != "process") {
+            let life = self.lives.remove(slot)?;
+            self.tell(life, GroupState::Closed);
+        }
+        Some(trace)
+    }
+
+    fn tell(&mut self, life: Life, state: GroupState) {
+        // A process that lived and died in peace is no story.
+        if life.what != "process" || life.worst >= Severity::ERROR {
+            self.told.push(life.group(state));
+        }
+    }
+
+    /// Ends the lives nothing is heard of.
+    pub(super) fn advance(&mut self, clock_ns: u64) {
+        let mut over = Vec::new();
+        self.lives.advance(
+            clock_ns,
+            |entry| Some(entry.body.last_ns.saturating_add(IDLE_NS)).filter(|d| *d > clock_ns),
+            |life| over.push(life),
+        );
+        over.into_iter()
+            .for_each(|life| self.tell(life, GroupState::Expired));
+    }
+
+    /// Ends all lives: the input ended.
+    pub(super) fn finish(&mut self) {
+        self.lives
+            .drain()
+            .into_iter()
+            .for_each(|life| self.tell(life, GroupState::Closed));
+    }
+}
+
+impl Life {
+    fn add(&mut self, event: &ArchivedEvent<'_>) {
+        let severity = event.severity();
+        let wrong = severity >= Severity::ERROR;
+        if self.members.len() < KEPT || (wrong && self.members.len() < 2 * KEPT) {
+            if wrong && self.fault.is_none() {
+                self.fault = Some(self.members.len());
+            }
+            self.members.push(Member {
+                id: event.event_id(),
+                label: super::story::label(event),
+                time_ns: event.time(),
+                kind: event.kind_name().text().into(),
+                source: event.source_name().text().into(),
+                severity,
+                role: if wrong { "symptom" } else { "life" }.into(),
+                pattern: String::new(),
+                summary: event.message.chars().take(300).collect(),
+            });
+        }
+        self.total += 1;
+        self.first_ns = self.first_ns.min(event.time());
+        self.last_ns = self.last_ns.max(event.time());
+        self.worst = self.worst.max(severity);
+        let named = match self.what {
+            "pod" => event.text(names::K8S_POD_NAME),
+            "unit" => event.text(names::SYSTEMD_UNIT),
+            _ => event.text(names::PROCESS_EXECUTABLE_NAME),
+        };
+        if let Some(name) = named.filter(|n| *n != self.name) {
+            self.name = name.to_owned();
+        }
+    }
+
+    fn group(self, state: GroupState) -> Group {
+        let cause = self
+            .fault
+            .and_then(|at| self.members.get(at))
+            .map(|m| Candidate {
+                cause: if m.summary.is_empty() {
+                    m.kind.clone()
+                } else {
+                    m.summary.clone()
+                },
+                evidence: vec![m.id],
+                labels: vec![m.label.clone()],
+                score: 0.0,
+                terms: Vec::new(),
+            });
+        Group {
+            id: self.trace,
+            trace_id: self.trace,
+            rule: format!("{}-lifecycle", self.what),
+            pattern: format!("{}-lifecycle", self.what),
+            name: format!("{} {}", self.what, self.name),
+            intent: "the life of one entity".into(),
+            state,
+            revision: 0,
+            key: vec![(self.what.into(), self.name.clone())],
+            members_total: self.total,
+            first_ns: self.first_ns,
+            last_ns: self.last_ns,
+            severity: self.worst,
+            root_cause: cause.into_iter().collect(),
+            impact: Impact {
+                affected: vec![format!("{} {}", self.what, self.name)],
+                ..Impact::default()
+            },
+            actions: Vec::new(),
+            confidence: 1.0,
+            continues: None,
+            members: self.members,
+        }
+    }
+}
+
+/// The span of an event within its trace: its id, mixed so that the halves of a sequence number
+/// don't stand out, and never zero.
+pub(super) fn span_of(id: EventId) -> [u8; 8] {
+    let word = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&id.0[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    // The finaliser of splitmix64.
+    let mut x = word(0) ^ word(8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)).max(1).to_be_bytes()
+}

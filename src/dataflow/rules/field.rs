@@ -1,0 +1,187 @@
+//! Fields that rules name, and reading them from an event in either form.
+
+use crate::event::{ArchivedEvent, Event, Name, Value, names};
+
+use super::tree::unknown;
+
+/// A field of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FieldRef {
+    /// `kind`
+    Kind,
+    /// `source`
+    Source,
+    /// `severity`, as its OpenTelemetry number
+    Severity,
+    /// `message`
+    Message,
+    /// An entity key.
+    Entity(Name),
+    /// `attributes.…`
+    Attribute(Name),
+}
+
+/// An event whose fields can be read: one that is being built, or an archived one.
+pub trait View {
+    /// The field's value; `None` where the event doesn't have it.
+    fn field(&self, field: FieldRef) -> Option<Value<'_>>;
+}
+
+impl View for Event<'_> {
+    fn field(&self, field: FieldRef) -> Option<Value<'_>> {
+        match field {
+            FieldRef::Kind => Some(Value::Str(self.kind.text())),
+            FieldRef::Source => Some(Value::Str(self.source.text())),
+            FieldRef::Severity => Some(Value::Int(i64::from(self.severity.0))),
+            FieldRef::Message => Some(self.message).filter(|m| !m.is_empty()).map(Value::Str),
+            FieldRef::Entity(name) => self.entity(name),
+            FieldRef::Attribute(name) => self
+                .attributes()
+                .iter()
+                .find(|f| f.key == name)
+                .map(|f| f.value),
+        }
+    }
+}
+
+impl View for ArchivedEvent<'_> {
+    fn field(&self, field: FieldRef) -> Option<Value<'_>> {
+        match field {
+            FieldRef::Kind => Some(Value::Str(self.kind_name().text())),
+            FieldRef::Source => Some(Value::Str(self.source_name().text())),
+            FieldRef::Severity => Some(Value::Int(i64::from(self.severity().0))),
+            FieldRef::Message => Some::<&str>(&self.message)
+                .filter(|m| !m.is_empty())
+                .map(Value::Str),
+            FieldRef::Entity(name) => self.entity(name),
+            FieldRef::Attribute(name) => self.attribute(name),
+        }
+    }
+}
+
+impl FieldRef {
+    /// From its name in a rule.
+    ///
+    /// # Errors
+    /// With what to write instead, where the name is no field.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let intern = |key: &str| Name::intern(key).map_err(|e| e.to_string());
+        match text {
+            "kind" => return Ok(Self::Kind),
+            "source" => return Ok(Self::Source),
+            "severity" => return Ok(Self::Severity),
+            "message" => return Ok(Self::Message),
+            _ => {}
+        }
+        if let Some(key) = text.strip_prefix("attributes.").filter(|k| !k.is_empty()) {
+            return Ok(Self::Attribute(intern(key)?));
+        }
+        let key = names::canonical(text.strip_prefix("entity.").unwrap_or(text));
+        if let Some(entity) = names::ENTITIES.iter().find(|e| e.text() == key) {
+            return Ok(Self::Entity(*entity));
+        }
+        if Name::find(text).is_some_and(|n| (n.0 as usize) < names::KNOWN.len()) {
+            return Err(format!(
+                "unknown field `{text}`: did you mean `attributes.{text}`?"
+            ));
+        }
+        let mut known: Vec<&str> = vec!["kind", "source", "severity", "message", "node"];
+        known.extend(names::ENTITIES.iter().map(|e| e.text()));
+        Err(format!(
+            "{}, or `attributes.{text}`",
+            unknown("field", text, &known)
+        ))
+    }
+
+    /// The field's name as a rule writes it.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::Kind => "kind".into(),
+            Self::Source => "source".into(),
+            Self::Severity => "severity".into(),
+            Self::Message => "message".into(),
+            Self::Entity(name) => name.text().into(),
+            Self::Attribute(name) => format!("attributes.{}", name.text()),
+        }
+    }
+}
+
+/// Appends a value to a join key so that equal values give equal bytes: 1 and 1.0 are equal, text
+/// and numbers never are. Returns false for null, which joins with nothing.
+pub(crate) fn append_key(key: &mut Vec<u8>, value: Value<'_>) -> bool {
+    let mut tagged = |tag: u8, bytes: &[u8]| {
+        key.push(tag);
+        key.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        key.extend_from_slice(bytes);
+    };
+    match value {
+        Value::Null => return false,
+        Value::Bool(b) => tagged(1, &[u8::from(b)]),
+        Value::Int(n) => tagged(2, &n.to_le_bytes()),
+        Value::Float(n) if n.fract() == 0.0 && n.abs() < 9e15 => {
+            tagged(2, &(n as i64).to_le_bytes())
+        }
+        Value::Float(n) => tagged(3, &n.to_bits().to_le_bytes()),
+        Value::Str(s) => tagged(4, s.as_bytes()),
+        Value::Json(s) => tagged(5, s.as_bytes()),
+    }
+    true
+}
+
+/// Builds the join key of these fields into `key`. False where one is missing or null: such an
+/// event joins with nothing.
+pub(crate) fn build_key(event: &impl View, by: &[FieldRef], key: &mut Vec<u8>) -> bool {
+    key.clear();
+    by.iter().all(|field| {
+        event
+            .field(*field)
+            .is_some_and(|value| append_key(key, value))
+    })
+}
+
+/// A value as text, for templates and group keys.
+pub(crate) fn value_text(value: Value<'_>) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Int(n) => n.to_string(),
+        Value::Float(n) => n.to_string(),
+        Value::Str(s) | Value::Json(s) => s.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_or_suggested() {
+        assert_eq!(FieldRef::parse("host.name"), FieldRef::parse("node"));
+        assert_eq!(
+            FieldRef::parse("systemd.unit.name"),
+            FieldRef::parse("systemd.unit")
+        );
+        assert!(
+            FieldRef::parse("k8s.pod.uidd")
+                .unwrap_err()
+                .contains("k8s.pod.uid")
+        );
+        assert!(
+            FieldRef::parse("error.type")
+                .unwrap_err()
+                .contains("attributes.error.type")
+        );
+    }
+
+    #[test]
+    fn keys_are_equal_when_values_are() {
+        let key = |v| {
+            let mut k = Vec::new();
+            append_key(&mut k, v).then_some(k)
+        };
+        assert_eq!(key(Value::Int(3)), key(Value::Float(3.0)));
+        assert_ne!(key(Value::Int(3)), key(Value::Str("3")));
+        assert_eq!(key(Value::Null), None);
+    }
+}

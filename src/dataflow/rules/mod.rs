@@ -1,0 +1,222 @@
+//! Rules: read from YAML, checked, compiled to tables by kind.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `tree.rs` | YAML with places, for messages with line and column |
+//! | `field.rs` | fields of events, join keys |
+//! | `predicate.rs` | what an event must look like |
+//! | `template.rs` | texts that a story's events fill |
+//! | `rule.rs` | a compiled rule |
+//! | `parse.rs` | from a document to a rule |
+//! | `set.rs` | [`RuleSet`]: rules by kind, and the routing of events to shards |
+
+pub(crate) mod field;
+mod parse;
+mod predicate;
+mod rule;
+mod set;
+mod template;
+mod tree;
+
+use std::path::{Path, PathBuf};
+
+pub use field::{FieldRef, View};
+pub use predicate::Predicate;
+pub use rule::{Bounds, Count, Given, NamedEvent, Repeat, Rule, Sequence, Shape, Step, Telling};
+pub use set::{Home, KindPlan, RuleSet, RuleUse, home};
+pub use template::{Hole, Template, bytes_text, duration_text};
+pub use tree::{Complaint, Place};
+
+include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
+
+/// A rule document that can't be used. The other documents can.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{}:{}: {}", .complaint.place.line, .complaint.place.column, .complaint.cause)]
+pub struct RuleError {
+    /// The file.
+    pub file: String,
+    /// What is wrong, and where.
+    pub complaint: Complaint,
+}
+
+/// What was read from files: the rules that are fine, and what is wrong with the others.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// The complaints.
+    pub errors: Vec<RuleError>,
+}
+
+impl Loaded {
+    /// Reads the documents of a text.
+    pub fn text(&mut self, file: &str, text: &str) {
+        let error = |complaint| RuleError {
+            file: file.to_owned(),
+            complaint,
+        };
+        let documents = match tree::documents(text) {
+            Ok(documents) => documents,
+            Err(complaint) => return self.errors.push(error(complaint)),
+        };
+        for document in documents
+            .iter()
+            .filter(|d| !matches!(d.part, tree::Part::Null))
+        {
+            match parse::rule(document, file) {
+                Ok(rule) => match self.rules.iter().find(|r| r.name == rule.name) {
+                    None => self.rules.push(rule),
+                    Some(first) => self.errors.push(error(Complaint {
+                        place: document.place,
+                        cause: format!("rule `{}` is already in {}", rule.name, first.origin),
+                    })),
+                },
+                Err(complaint) => self.errors.push(error(complaint)),
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.text(&path.display().to_string(), &text),
+            Err(e) => self.errors.push(RuleError {
+                file: path.display().to_string(),
+                complaint: Complaint {
+                    place: Place::default(),
+                    cause: format!("can't be read: {e}"),
+                },
+            }),
+        }
+    }
+}
+
+/// The rules that come with tapio.
+#[must_use]
+pub fn builtin() -> Loaded {
+    let mut loaded = Loaded::default();
+    for (file, text) in BUILTIN {
+        loaded.text(file, text);
+    }
+    loaded
+}
+
+/// Rules from files and folders (each `.yaml` and `.yml` in them, by name).
+#[must_use]
+pub fn load(paths: &[PathBuf]) -> Loaded {
+    let mut loaded = Loaded::default();
+    for path in paths {
+        if !path.is_dir() {
+            loaded.file(path);
+            continue;
+        }
+        let mut files: Vec<PathBuf> = match std::fs::read_dir(path) {
+            Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
+            Err(_) => {
+                loaded.file(path);
+                continue;
+            }
+        };
+        files.retain(|f| f.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+        files.sort();
+        files.iter().for_each(|f| loaded.file(f));
+    }
+    loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str = "rule: a-b
+events:
+  a: { kind: t.a }
+  b: { kind: 't.b*', attributes.n: { gt: 3 } }
+sequence:
+  by: [attributes.k]
+  within: 10s
+  steps:
+    - { event: a }
+    - { event: b, count: 2 }
+group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
+";
+
+    fn errors(text: &str) -> Vec<String> {
+        let mut loaded = Loaded::default();
+        loaded.text("r.yaml", text);
+        loaded.errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_rule_compiles() {
+        let mut loaded = Loaded::default();
+        loaded.text("r.yaml", RULE);
+        assert_eq!(loaded.errors, []);
+        let Shape::Sequence(s) = &loaded.rules[0].shape else {
+            unreachable!()
+        };
+        assert_eq!(s.steps.len(), 3, "a repeat is written out");
+    }
+
+    #[test]
+    fn the_builtin_rules_compile() {
+        let loaded = builtin();
+        assert_eq!(loaded.errors, []);
+        assert!(loaded.rules.len() >= 5);
+    }
+
+    #[test]
+    fn mistakes_have_file_line_and_column() {
+        for (from, to, expected) in [
+            (
+                "within: 10s",
+                "withn: 10s",
+                "r.yaml:7:3: unknown key in a sequence `withn`: did you mean `within`?",
+            ),
+            (
+                "within: 10s",
+                "within: 10",
+                "r.yaml:7:11: expected within to be a duration",
+            ),
+            (
+                "{ event: a }",
+                "{ event: aa }",
+                "r.yaml:9:16: unknown event `aa`: did you mean `a`?",
+            ),
+            (
+                "count: 2",
+                "count: 0",
+                "r.yaml:10:26: count: must be at least 1",
+            ),
+            ("pattern: ab, ", "", "r.yaml:11:8: a group needs `pattern`"),
+            (
+                "key.attributes.k",
+                "key.attributes.z",
+                "not in the join key",
+            ),
+            ("rule: a-b", "rule: A b", "r.yaml:1:7: rule name"),
+            (
+                "{ event: b, count: 2 }",
+                "{ event: a }",
+                "r.yaml:4:3: event `b` is never used",
+            ),
+            ("  within: 10s\n", "", "a sequence needs `within`"),
+            ("sequence:", "sequence: [", "r.yaml:"),
+        ] {
+            let found = errors(&RULE.replace(from, to));
+            assert!(
+                found.iter().any(|e| e.contains(expected)),
+                "{to}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_rule_leaves_the_others() {
+        let mut loaded = Loaded::default();
+        loaded.text(
+            "r.yaml",
+            &format!("{RULE}---\nrule: x\n---\n{}", RULE.replace("a-b", "c-d")),
+        );
+        assert_eq!((loaded.rules.len(), loaded.errors.len()), (2, 1));
+    }
+}

@@ -1,0 +1,225 @@
+//! Texts with holes that a story's events fill: `"{oom.process.executable.name} used {oom.attributes.tapio.oom.rss_bytes:bytes}"`.
+//!
+//! A hole is `{name.field}` (the first member that matched the event `name`), `{name.match.group}`
+//! (what a named group of that event's regular expression captured), `{key.field}` (the join key),
+//! `{count}` or `{count.name}` (members, all or of one event), `{duration}`. A filter may follow:
+//! `:lower`, `:upper`, `:base` (behind the last slash), `:bytes`, `:duration` (of nanoseconds).
+//! A hole without a value leaves the whole text out: nothing is said that no event says.
+
+use super::field::FieldRef;
+use super::tree::{Place, Read, complain, unknown};
+
+/// A text with holes.
+#[derive(Clone, Debug, Default)]
+pub struct Template {
+    parts: Vec<Piece>,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Text(String),
+    Hole(Hole, Filter),
+}
+
+/// What a hole asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hole {
+    /// A field of the first member that matched an event of the rule, by its number.
+    Field(usize, FieldRef),
+    /// What a regular expression of an event of the rule captured.
+    Capture(usize, String),
+    /// A field of the join key.
+    Key(FieldRef),
+    /// How many members there are, of one event or in all.
+    Count(Option<usize>),
+    /// From the first member to the last.
+    Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    None,
+    Lower,
+    Upper,
+    Base,
+    Bytes,
+    Duration,
+}
+
+const FILTERS: &[&str] = &["lower", "upper", "base", "bytes", "duration"];
+
+/// A duration for a person.
+#[must_use]
+pub fn duration_text(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{} µs", ns / 1_000),
+        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
+        1_000_000_000..60_000_000_000 => format!("{:.1} s", ns as f64 / 1e9),
+        _ => format!(
+            "{} min {} s",
+            ns / 60_000_000_000,
+            ns % 60_000_000_000 / 1_000_000_000
+        ),
+    }
+}
+
+/// A size for a person.
+#[must_use]
+pub fn bytes_text(bytes: f64) -> String {
+    let mut size = bytes;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if size < 1024.0 {
+            return if unit == "B" {
+                format!("{size:.0} B")
+            } else {
+                format!("{size:.1} {unit}")
+            };
+        }
+        size /= 1024.0;
+    }
+    format!("{size:.1} TiB")
+}
+
+impl Filter {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "lower" => Self::Lower,
+            "upper" => Self::Upper,
+            "base" => Self::Base,
+            "bytes" => Self::Bytes,
+            "duration" => Self::Duration,
+            _ => return None,
+        })
+    }
+
+    fn apply(self, text: String) -> String {
+        match self {
+            Self::None => text,
+            Self::Lower => text.to_lowercase(),
+            Self::Upper => text.to_uppercase(),
+            Self::Base => text.rsplit('/').next().unwrap_or_default().to_owned(),
+            Self::Bytes => text.parse().map_or(text, bytes_text),
+            Self::Duration => text.parse().map_or(text, duration_text),
+        }
+    }
+}
+
+impl Template {
+    /// Parses a text. `events` are the names of the rule's events.
+    pub(super) fn parse(text: &str, place: Place, events: &[&str]) -> Read<Self> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(open) = rest.find('{') {
+            let Some(close) = rest[open..].find('}') else {
+                return complain(place, format!("`{{` without `}}` in {text:?}"));
+            };
+            if open > 0 {
+                parts.push(Piece::Text(rest[..open].to_owned()));
+            }
+            let inner = &rest[open + 1..open + close];
+            let (path, filter) = match inner.rsplit_once(':') {
+                None => (inner, Filter::None),
+                Some((path, name)) => match Filter::parse(name) {
+                    Some(filter) => (path, filter),
+                    None => return complain(place, unknown("filter", name, FILTERS)),
+                },
+            };
+            parts.push(Piece::Hole(hole(path, place, events)?, filter));
+            rest = &rest[open + close + 1..];
+        }
+        if !rest.is_empty() {
+            parts.push(Piece::Text(rest.to_owned()));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The holes, in order.
+    pub fn holes(&self) -> impl Iterator<Item = &Hole> {
+        self.parts.iter().filter_map(|p| match p {
+            Piece::Hole(hole, _) => Some(hole),
+            Piece::Text(_) => None,
+        })
+    }
+
+    /// The text, if every hole has a value.
+    pub fn fill(&self, value: impl Fn(&Hole) -> Option<String>) -> Option<String> {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Hole(hole, filter) => {
+                    out.push_str(&filter.apply(value(hole).filter(|v| !v.is_empty())?));
+                }
+            }
+        }
+        Some(out)
+    }
+}
+
+fn hole(path: &str, place: Place, events: &[&str]) -> Read<Hole> {
+    let field = |text: &str| {
+        FieldRef::parse(text).or_else(|cause| complain(place, format!("{{{path}}}: {cause}")))
+    };
+    let event = |name: &str| match events.iter().position(|e| *e == name) {
+        Some(i) => Ok(i),
+        None => complain(
+            place,
+            format!("{{{path}}}: {}", unknown("event", name, events)),
+        ),
+    };
+    match path.split_once('.') {
+        None if path == "count" => Ok(Hole::Count(None)),
+        None if path == "duration" => Ok(Hole::Duration),
+        None => complain(
+            place,
+            format!(
+                "{{{path}}}: expected {{event.field}}, {{key.field}}, {{count}} or {{duration}}"
+            ),
+        ),
+        Some(("key", rest)) => Ok(Hole::Key(field(rest)?)),
+        Some(("count", name)) => Ok(Hole::Count(Some(event(name)?))),
+        Some((name, rest)) => {
+            let event = event(name)?;
+            match rest.strip_prefix("match.") {
+                Some(group) => Ok(Hole::Capture(event, group.to_owned())),
+                None => Ok(Hole::Field(event, field(rest)?)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Read<Template> {
+        Template::parse(text, Place::default(), &["oom"])
+    }
+
+    #[test]
+    fn holes_are_filled_or_the_text_is_left_out() {
+        let template =
+            parse("{oom.attributes.tapio.oom.rss_bytes:bytes} of {oom.message:upper}").unwrap();
+        let fill = |message: Option<&str>| {
+            template.fill(|hole| match hole {
+                Hole::Field(0, FieldRef::Message) => message.map(str::to_owned),
+                _ => Some("2097152".into()),
+            })
+        };
+        assert_eq!(fill(Some("x")).unwrap(), "2.0 MiB of X");
+        assert_eq!(fill(None), None);
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (text, cause) in [
+            ("{oom.message", "without"),
+            ("{oon.message}", "did you mean `oom`"),
+            ("{oom.message:lowr}", "did you mean `lower`"),
+            ("{oom.k8s.pod.uiid}", "k8s.pod.uid"),
+            ("{total}", "expected"),
+        ] {
+            assert!(parse(text).unwrap_err().cause.contains(cause), "{text}");
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What is said of a group: cause, impact, actions, confidence. Everything comes from its events;
+//! a rule only says where to look.
+
+use std::collections::BTreeSet;
+
+use super::groups::OpenGroup;
+use super::rules::field::value_text;
+use super::rules::{FieldRef, Given, Hole, Rule, Template, View};
+use super::run::Kept;
+use crate::event::{
+    ArchivedEvent, Candidate, Group, GroupState, Impact, Member, Name, Severity, Term, TraceId,
+    Value, names,
+};
+
+/// Affected entities a group names.
+const MAX_AFFECTED: usize = 32;
+
+/// How entities are counted in words, by the prefix [`affected`] gives them.
+const AFFECTED_WORDS: [(&str, &str, &str); 5] = [
+    ("unit ", "unit", "units"),
+    ("pod ", "pod", "pods"),
+    ("service ", "service", "services"),
+    ("endpoint ", "endpoint", "endpoints"),
+    ("process ", "program", "programs"),
+];
+
+/// Tells the group as it is now.
+pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Group {
+    let teller = Teller { rule, group };
+    let severity = rule.severity.max(group.worst);
+    let impact = teller.impact(severity);
+    Group {
+        id: group.id,
+        trace_id: group.id,
+        rule: rule.name.text().into(),
+        pattern: rule.telling.pattern.text().into(),
+        name: teller.name(),
+        intent: rule.telling.intent.clone(),
+        state,
+        revision: group.revision,
+        key: group.key.clone(),
+        members: group
+            .members
+            .kept
+            .iter()
+            .filter_map(|kept| member(rule, kept))
+            .collect(),
+        members_total: group.members.total,
+        first_ns: group.members.first_ns,
+        last_ns: group.members.last_ns,
+        severity,
+        root_cause: teller.causes(),
+        actions: rule
+            .telling
+            .actions
+            .iter()
+            .filter_map(|t| teller.fill(t))
+            .collect(),
+        confidence: teller.confidence(),
+        impact,
+        continues: group.continues,
+    }
+}
+
+/// The id an event's source gave it, as text; empty for none.
+pub(super) fn label(event: &ArchivedEvent<'_>) -> String {
+    event
+        .attribute(names::TAPIO_EVENT_ID)
+        .map(value_text)
+        .unwrap_or_default()
+}
+
+fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
+    let event = kept.record.event()?;
+    let (role, pattern) = part(rule, kept.step);
+    let pattern = if pattern == rule.telling.pattern {
+        ""
+    } else {
+        pattern.text()
+    };
+    Some(Member {
+        id: event.event_id(),
+        label: label(event),
+        time_ns: event.time(),
+        kind: event.kind_name().text().into(),
+        source: event.source_name().text().into(),
+        severity: event.severity(),
+        role: role.text().into(),
+        pattern: pattern.into(),
+        summary: summary(event),
+    })
+}
+
+/// The role and pattern of a member of this step.
+pub(super) fn part(rule: &Rule, step: u8) -> (Name, Name) {
+    match &rule.shape {
+        super::rules::Shape::Sequence(s) => {
+            let step = &s.steps[usize::from(step).min(s.steps.len() - 1)];
+            (step.role, step.pattern)
+        }
+        super::rules::Shape::Count(_) => (rule.counted_role, rule.telling.pattern),
+    }
+}
+
+/// A line for a person: what the event says, or its kind and whom it is about.
+fn summary(event: &ArchivedEvent<'_>) -> String {
+    if !event.message.is_empty() {
+        return event.message.chars().take(300).collect();
+    }
+    let mut who = BTreeSet::new();
+    affected(event, &mut who);
+    format!(
+        "{} {}",
+        event.kind_name(),
+        who.into_iter().collect::<Vec<_>>().join(", ")
+    )
+    .trim_end()
+    .to_owned()
+}
+
+/// Adds the entities an event is about, in words.
+pub(super) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<String>) {
+    let text = |name| event.text(name).filter(|t| !t.is_empty());
+    let mut add = |entity: String| {
+        if into.len() < MAX_AFFECTED {
+            into.insert(entity);
+        }
+    };
+    if let Some(unit) = text(names::SYSTEMD_UNIT) {
+        add(format!("unit {unit}"));
+    }
+    match (text(names::K8S_POD_NAME), text(names::K8S_POD_UID)) {
+        (Some(pod), _) => {
+            let namespace = text(names::K8S_NAMESPACE_NAME)
+                .map(|n| format!("{n}/"))
+                .unwrap_or_default();
+            add(format!("pod {namespace}{pod}"));
+        }
+        (None, Some(uid)) => add(format!("pod {uid}")),
+        (None, None) => {}
+    }
+    if let Some(service) = text(names::SERVICE_NAME) {
+        add(format!("service {service}"));
+    }
+    if let (Some(peer), true) = (
+        text(names::NETWORK_PEER_ADDRESS),
+        failed_connection(event.kind_name()),
+    ) {
+        let port = event
+            .attribute(names::NETWORK_PEER_PORT)
+            .map(value_text)
+            .unwrap_or_default();
+        add(format!("endpoint {peer}:{port}"));
+    }
+    if let Some(name) = text(names::PROCESS_EXECUTABLE_NAME) {
+        add(format!("process {name}"));
+    }
+}
+
+/// Whether an event of this kind means that a connection didn't work.
+pub(super) fn failed_connection(kind: Name) -> bool {
+    [
+        names::KERNEL_TCP_REFUSED,
+        names::KERNEL_TCP_TIMEOUT,
+        names::KERNEL_TCP_RESET,
+    ]
+    .contains(&kind)
+}
+
+struct Teller<'a> {
+    rule: &'a Rule,
+    group: &'a OpenGroup,
+}
+
+impl Teller<'_> {
+    fn events_of(&self, event: usize) -> impl Iterator<Item = &ArchivedEvent<'_>> {
+        let kept = self.group.members.kept.iter();
+        kept.filter(move |k| usize::from(k.event) == event)
+            .filter_map(|k| k.record.event())
+    }
+
+    fn value(&self, hole: &Hole) -> Option<String> {
+        match hole {
+            Hole::Field(event, field) => self.events_of(*event).find_map(|e| {
+                e.field(*field)
+                    .filter(|v| *v != Value::Null)
+                    .map(value_text)
+            }),
+            Hole::Capture(event, name) => {
+                let predicate = &self.rule.events[*event].predicate;
+                self.events_of(*event)
+                    .find_map(|e| predicate.capture(e, name))
+            }
+            Hole::Key(field) => {
+                let text = field.text();
+                self.group
+                    .key
+                    .iter()
+                    .find(|(k, _)| *k == text)
+                    .map(|(_, v)| v.clone())
+            }
+            Hole::Count(None) => Some(self.group.members.total.to_string()),
+            Hole::Count(Some(event)) => self.group.counts.get(*event).map(ToString::to_string),
+            Hole::Duration => Some(super::rules::duration_text(
+                self.group.members.last_ns - self.group.members.first_ns,
+            )),
+        }
+    }
+
+    fn fill(&self, template: &Template) -> Option<String> {
+        template.fill(|hole| self.value(hole))
+    }
+
+    fn name(&self) -> String {
+        let named = self.rule.telling.name.as_ref().and_then(|t| self.fill(t));
+        named.unwrap_or_else(|| match self.rule.description.as_str() {
+            "" => self.rule.telling.pattern.text().to_owned(),
+            text => text.trim_end_matches('.').to_owned(),
+        })
+    }
+
+    /// The causes the rule knows how to name, each scored by the events that show it.
+    fn causes(&self) -> Vec<Candidate> {
+        let mut candidates: Vec<Candidate> = self
+            .rule
+            .telling
+            .root_cause
+            .iter()
+            .rev()
+            .enumerate()
+            .filter_map(|(behind, template)| {
+                let cause = self.fill(template)?;
+                Some(self.candidate(cause, &self.evidence(template), behind))
+            })
+            .collect();
+        if candidates.is_empty() {
+            // No template could be filled: the first member is what is known.
+            let first = self.group.members.kept.first();
+            candidates.extend(
+                first.and_then(|k| Some(self.candidate(summary(k.record.event()?), &[k], 0))),
+            );
+        }
+        candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
+        candidates.dedup_by(|a, b| a.cause == b.cause);
+        candidates
+    }
+
+    /// The members a template's holes were filled from.
+    fn evidence(&self, template: &Template) -> Vec<&Kept> {
+        let mut evidence: Vec<&Kept> = Vec::new();
+        for hole in template.holes() {
+            let found = self.group.members.kept.iter().find(|k| match hole {
+                Hole::Field(event, field) => {
+                    usize::from(k.event) == *event
+                        && k.record.event().is_some_and(|e| e.field(*field).is_some())
+                }
+                Hole::Capture(event, name) => {
+                    usize::from(k.event) == *event
+                        && k.record.event().is_some_and(|e| {
+                            self.rule.events[*event]
+                                .predicate
+                                .capture(e, name)
+                                .is_some()
+                        })
+                }
+                Hole::Count(Some(event)) => usize::from(k.event) == *event,
+                Hole::Key(_) | Hole::Count(None) | Hole::Duration => false,
+            });
+            evidence.extend(found.filter(|k| !evidence.iter().any(|e| std::ptr::eq(*e, *k))));
+        }
+        evidence
+    }
+
+    /// Log-odds of a cause: how bad its evidence is for itself, how early it came, how many events
+    /// show it, and how many causes the rule's author put behind it.
+    fn candidate(&self, cause: String, evidence: &[&Kept], behind: usize) -> Candidate {
+        let events: Vec<_> = evidence.iter().filter_map(|k| k.record.event()).collect();
+        let worst = events.iter().map(|e| e.severity().0).max().unwrap_or(0);
+        let first_ns = events
+            .iter()
+            .map(|e| e.time())
+            .min()
+            .unwrap_or(self.group.members.last_ns);
+        let after_s = first_ns.saturating_sub(self.group.members.first_ns) as f64 / 1e9;
+        let terms = vec![
+            // One unit per severity range (four numbers) above info.
+            Term {
+                name: "severity".into(),
+                weight: (f64::from(worst) - f64::from(Severity::INFO.0)) / 4.0,
+            },
+            // Causes come first: each doubling of the delay halves the odds.
+            Term {
+                name: "onset".into(),
+                weight: 1.0 - (1.0 + after_s).log2(),
+            },
+            // A cause that rests on more of the story's events explains more of it.
+            Term {
+                name: "evidence".into(),
+                weight: (events.len() as f64).ln_1p(),
+            },
+            // The author names the more telling cause first: four to one for each place.
+            Term {
+                name: "rule".into(),
+                weight: behind as f64 * 4f64.ln(),
+            },
+        ];
+        Candidate {
+            cause,
+            evidence: events.iter().map(|e| e.event_id()).collect(),
+            labels: events.iter().map(|e| label(e)).collect(),
+            score: terms.iter().map(|t| t.weight).sum(),
+            terms,
+        }
+    }
+
+    fn impact(&self, severity: Severity) -> Impact {
+        let group = self.group;
+        let mut evidence = Vec::new();
+        if group.failed_connections > 0 {
+            evidence.push(format!("{} failed connections", group.failed_connections));
+        }
+        let kinds = |prefix: &str| {
+            group
+                .affected
+                .iter()
+                .filter(|a| a.starts_with(prefix))
+                .count()
+        };
+        for (prefix, one, many) in AFFECTED_WORDS {
+            match kinds(prefix) {
+                0 => {}
+                1 => evidence.push(format!("1 {one}")),
+                n => evidence.push(format!("{n} {many}")),
+            }
+        }
+        let faulty = severity >= Severity::WARN;
+        let customer_facing = match self.rule.telling.customer_facing {
+            Given::Fixed(b) => b,
+            Given::Auto => faulty && (group.failed_connections > 0 || kinds("service ") > 0),
+        };
+        let slo_impact = match self.rule.telling.slo_impact {
+            Given::Fixed(b) => b,
+            Given::Auto => customer_facing && severity >= Severity::ERROR,
+        };
+        let business = match self.rule.telling.business {
+            Given::Fixed(b) => b,
+            Given::Auto => self.business(severity, customer_facing),
+        };
+        let affected = group.affected.iter().cloned().collect();
+        Impact {
+            business,
+            customer_facing,
+            slo_impact,
+            affected,
+            evidence,
+        }
+    }
+
+    /// Independent hints that the business notices, combined as noisy-or: 1 − Π(1 − pᵢ).
+    fn business(&self, severity: Severity, customer_facing: bool) -> f64 {
+        let severe = (f64::from(severity.0) / 24.0).powi(2) * 0.6;
+        let spread = 1.0 - 0.93f64.powi(self.group.affected.len().saturating_sub(1) as i32);
+        let connections = if customer_facing {
+            1.0 - 0.9f64.powf(1.0 + (self.group.failed_connections as f64).ln_1p())
+        } else {
+            0.0
+        };
+        1.0 - (1.0 - severe) * (1.0 - spread) * (1.0 - connections)
+    }
+
+    /// How unlikely it is that the members met by accident: each member beyond the first repeats
+    /// the join, and a join on one process says more than a join on a whole node.
+    fn confidence(&self) -> f64 {
+        let specific = self
+            .rule
+            .join_fields()
+            .iter()
+            .map(|f| specificity(*f))
+            .fold(0.1, f64::max);
+        let joins = self.group.members.total.saturating_sub(1).min(8) as i32;
+        1.0 - (1.0 - specific).powi(joins.max(1))
+    }
+}
+
+fn specificity(field: FieldRef) -> f64 {
+    match field {
+        FieldRef::Entity(name) if name == names::HOST_NAME || name == names::K8S_NODE_NAME => 0.4,
+        FieldRef::Entity(name)
+            if name == names::K8S_NAMESPACE_NAME || name == names::K8S_CLUSTER_NAME =>
+        {
+            0.3
+        }
+        FieldRef::Entity(_) => 0.9,
+        FieldRef::Attribute(_) => 0.7,
+        _ => 0.2,
+    }
+}
+
+/// A group's id where another of the same trace was closed before: it continues that one.
+pub(super) fn successor(of: TraceId, last: crate::event::EventId) -> TraceId {
+    TraceId(crate::event::stable_hash(&[b"successor", &of.0, &last.0]))
+}

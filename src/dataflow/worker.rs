@@ -1,0 +1,374 @@
+//! A shard's thread: takes records from its rings, shows them to the [`Shard`], passes them on to
+//! the next shard that wants them or to the bridge.
+//!
+//! Visits go from lower shards to higher ones, so shards never wait for each other in a circle: a
+//! shard that waits for room waits for one further down, and the bridge waits for nobody here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::shard::{Found, Shard, ShardStats, next_header};
+use crate::clock;
+use crate::event::Group;
+use crate::ring::{
+    Bell, MAX_COLLECTORS, MAX_RECORD_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
+    RecordWriter, StageLedger, Stop, thread_waker,
+};
+
+/// Blocks read from one ring before the next one has its turn.
+const TURN_BLOCKS: usize = 4096;
+/// Rounds without input before a busy shard naps.
+const SPINS: u32 = 32;
+/// While traffic flows a shard naps instead of being woken for each event.
+const NAP: Duration = Duration::from_micros(120);
+/// Naps without input before the shard sleeps until a bell rings.
+const NAPS_BEFORE_SLEEP: u32 = 16;
+/// How often time moves on without an event.
+const TICK_NS: u64 = 100_000_000;
+/// Groups that wait for room on the way out; past it no more input is taken.
+const MAX_WAITING_GROUPS: usize = 1024;
+
+/// In which order a shard shows events to its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they arrive: told at once.
+    Arrival,
+    /// By their place in the total order; records wait for every input's watermark.
+    Total,
+}
+
+/// Where a shard's output goes.
+pub struct ShardOutput {
+    /// Rings to the shards with higher numbers, in order, with their bells.
+    pub shards: Vec<(RecordWriter, Arc<Bell>)>,
+    /// The ring to the bridge, with its bell.
+    pub bridge: (RecordWriter, Arc<Bell>),
+}
+
+/// A shard's counters, for other threads.
+#[derive(Default)]
+pub struct WorkerStats {
+    values: [AtomicU64; 11],
+}
+
+impl WorkerStats {
+    /// Names of the counters, in order.
+    pub const NAMES: [&'static str; 11] = [
+        "events",
+        "matches",
+        "keys",
+        "keys_evicted",
+        "groups_open",
+        "groups_opened",
+        "groups_closed",
+        "groups_expired",
+        "lives",
+        "lives_opened",
+        "lives_evicted",
+    ];
+
+    fn publish(&self, events: u64, s: &ShardStats) {
+        let l = &s.lane;
+        let now = [
+            events,
+            l.matches,
+            l.keys,
+            l.evicted,
+            l.open,
+            l.opened,
+            l.closed,
+            l.expired,
+            s.lives,
+            s.lives_opened,
+            s.lives_evicted,
+        ];
+        // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
+        self.values
+            .iter()
+            .zip(now)
+            .for_each(|(v, n)| v.store(n, Ordering::Relaxed));
+    }
+
+    /// The counters by name.
+    pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::NAMES
+            .into_iter()
+            .zip(self.values.iter().map(|v| v.load(Ordering::Relaxed)))
+    }
+}
+
+/// What runs on a shard's thread.
+pub struct Worker {
+    number: usize,
+    shard: Shard,
+    order: Order,
+    inputs: Vec<RecordReader>,
+    /// The last watermark of each input, and what waits for it (in total order).
+    marks: Vec<u64>,
+    waiting: Vec<OwnedRecord>,
+    held: [u64; MAX_COLLECTORS],
+    /// The last watermark the shards further down have.
+    passed_mark: u64,
+    /// Blocks known to be free in every ring further down.
+    room_blocks: usize,
+    output: ShardOutput,
+    groups: Vec<Group>,
+    bell: Arc<Bell>,
+    ledger: Arc<StageLedger>,
+    stats: Arc<WorkerStats>,
+    stop: Stop,
+    found: Found,
+    events: u64,
+    clock_ns: u64,
+    tick_ns: u64,
+}
+
+impl Worker {
+    /// A worker for a shard. It ends when `stop` is set and every input's writer is gone and read
+    /// out.
+    #[must_use]
+    pub fn new(
+        number: usize,
+        shard: Shard,
+        order: Order,
+        inputs: Vec<RecordReader>,
+        output: ShardOutput,
+        bell: Arc<Bell>,
+        ledger: Arc<StageLedger>,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            number,
+            shard,
+            order,
+            marks: vec![0; inputs.len()],
+            inputs,
+            waiting: Vec::new(),
+            held: [0; MAX_COLLECTORS],
+            passed_mark: 0,
+            room_blocks: 0,
+            output,
+            groups: Vec::new(),
+            bell,
+            ledger,
+            stats: Arc::default(),
+            stop,
+            found: Found::default(),
+            events: 0,
+            clock_ns: 0,
+            tick_ns: 0,
+        }
+    }
+
+    /// The shard's counters.
+    #[must_use]
+    pub fn stats(&self) -> Arc<WorkerStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Runs until the inputs end. Returns the shard for what it still has to say.
+    pub fn run(mut self) -> Shard {
+        // A second worker on one bell would be a defect of whoever built the pipeline.
+        let _ = self.bell.target().set(thread_waker());
+        let (mut idle_rounds, mut naps) = (0u32, 0u32);
+        loop {
+            let now_ns = clock::wall_ns();
+            let worked = self.round(now_ns);
+            if worked {
+                (idle_rounds, naps) = (0, 0);
+                continue;
+            }
+            if self.is_finished() {
+                break;
+            }
+            idle_rounds += 1;
+            if idle_rounds < SPINS {
+                std::hint::spin_loop();
+            } else if naps < NAPS_BEFORE_SLEEP || !self.groups.is_empty() {
+                naps += 1;
+                std::thread::sleep(NAP);
+            } else {
+                self.sleep();
+            }
+        }
+        self.shard.finish();
+        self.groups.append(&mut self.shard.take_groups());
+        while !self.send_groups() && !self.output.bridge.0.is_abandoned() {
+            self.output.bridge.1.ring();
+            std::thread::sleep(NAP);
+        }
+        self.output.bridge.1.ring();
+        self.stats.publish(self.events, &self.shard.stats());
+        self.shard
+    }
+
+    /// Sleeps until a bell rings, or until the next tick where something waits for time to pass.
+    fn sleep(&mut self) {
+        self.bell.doze();
+        if self.inputs.iter().all(RecordReader::is_empty) && !self.is_finished() {
+            let stats = self.shard.stats();
+            if stats.lane.open > 0 || self.stop.is_set() {
+                std::thread::park_timeout(Duration::from_nanos(TICK_NS));
+            } else {
+                // Nothing open: only a bell matters. The timeout is a seat belt for shutdown.
+                std::thread::park_timeout(Duration::from_secs(1));
+            }
+        }
+        self.bell.rouse();
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stop.is_set()
+            && self.inputs.iter().all(RecordReader::is_finished)
+            && self.waiting.is_empty()
+    }
+
+    /// One look at every input. True if anything was done.
+    fn round(&mut self, now_ns: u64) -> bool {
+        let mut worked = false;
+        if self.groups.len() < MAX_WAITING_GROUPS {
+            let mut inputs = std::mem::take(&mut self.inputs);
+            for (i, input) in inputs.iter_mut().enumerate() {
+                worked |= input.drain(TURN_BLOCKS, |record| self.take(i, record, now_ns)) > 0;
+            }
+            self.inputs = inputs;
+        }
+        if self.order == Order::Total {
+            worked |= self.release(now_ns);
+        }
+        if self.order == Order::Arrival && now_ns.saturating_sub(self.tick_ns) >= TICK_NS {
+            self.tick_ns = now_ns;
+            self.shard.advance(now_ns, self.clock_ns);
+        }
+        self.groups.append(&mut self.shard.take_groups());
+        worked |= !self.groups.is_empty() && self.send_groups();
+        if worked {
+            self.output.shards.iter().for_each(|(_, bell)| bell.ring());
+            self.output.bridge.1.ring();
+            self.stats.publish(self.events, &self.shard.stats());
+        }
+        worked
+    }
+
+    /// Takes a record in. False where there is no room for it further down: it stays in its ring.
+    fn take(&mut self, input: usize, record: &Record<'_>, now_ns: u64) -> bool {
+        match (record.header().record, self.order) {
+            (RecordType::Watermark, _) => {
+                self.marks[input] = self.marks[input].max(record.header().order);
+                true
+            }
+            (RecordType::Event, Order::Total) => {
+                let collector = record.header().collector;
+                self.ledger.take(collector, 1);
+                let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
+                *held += 1;
+                self.ledger.hold(collector, *held);
+                self.waiting.push(record.to_owned());
+                true
+            }
+            (RecordType::Event, Order::Arrival) => {
+                if !self.has_room() {
+                    return false;
+                }
+                self.ledger.take(record.header().collector, 1);
+                self.show(record, now_ns);
+                true
+            }
+            (RecordType::Group | RecordType::Skip, _) => true,
+        }
+    }
+
+    /// Whether every ring further down takes the largest record there is. Looks into the rings
+    /// only when what it knows to be free is used up.
+    fn has_room(&mut self) -> bool {
+        if self.room_blocks < 2 * MAX_RECORD_BLOCKS {
+            let free = self.output.shards.iter().map(|(w, _)| w.free_blocks());
+            self.room_blocks = free.fold(self.output.bridge.0.free_blocks(), usize::min);
+        }
+        self.room_blocks >= 2 * MAX_RECORD_BLOCKS
+    }
+
+    fn show(&mut self, record: &Record<'_>, now_ns: u64) {
+        self.events += 1;
+        self.clock_ns = self.clock_ns.max(record.header().time_ns);
+        let mut found = std::mem::take(&mut self.found);
+        self.shard.step(record, now_ns, &mut found);
+        let header = next_header(record, &found, self.number);
+        let writer = match header.visits {
+            0 => &mut self.output.bridge.0,
+            more => &mut self.output.shards[more.trailing_zeros() as usize - self.number - 1].0,
+        };
+        let collector = header.collector;
+        // Twice the record: it may have to skip the ring's end.
+        let used = 2 * (record.len_blocks() + found.memberships.len());
+        self.room_blocks = self.room_blocks.saturating_sub(used);
+        match writer.forward(record, &header, &found.memberships) {
+            Ok(()) => self.ledger.pass(collector, 1),
+            // has_room was asked before, so only a record that memberships made too large ends here.
+            Err(_) => self
+                .ledger
+                .lose(collector, crate::event::Reason::Oversize, 1),
+        }
+        self.found = found;
+    }
+
+    /// Shows what every input has promised not to precede, in the total order.
+    fn release(&mut self, now_ns: u64) -> bool {
+        let finished = |i: &RecordReader| self.stop.is_set() && i.is_finished();
+        let marks = self.marks.iter().zip(&self.inputs);
+        let mark = marks
+            .filter(|(_, i)| !finished(i))
+            .map(|(m, _)| *m)
+            .min()
+            .unwrap_or(u64::MAX);
+        let order = |r: &OwnedRecord| r.record().header().order;
+        self.waiting.sort_by_key(order);
+        let ready = self.waiting.partition_point(|r| order(r) <= mark);
+        let mut shown = 0;
+        let waiting = std::mem::take(&mut self.waiting);
+        for record in &waiting[..ready] {
+            if !self.has_room() {
+                break;
+            }
+            self.show(&record.record(), now_ns);
+            self.shard.advance(0, self.clock_ns);
+            let collector = record.record().header().collector;
+            let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
+            *held -= 1;
+            self.ledger.hold(collector, *held);
+            shown += 1;
+        }
+        self.waiting = waiting;
+        self.waiting.drain(..shown);
+        if shown == ready && mark != u64::MAX && mark > self.passed_mark {
+            self.pass_mark(mark);
+        }
+        shown > 0
+    }
+
+    fn pass_mark(&mut self, mark: u64) {
+        let mut all = true;
+        for (writer, bell) in &mut self.output.shards {
+            all &= writer.write_watermark(mark, 0).is_ok();
+            bell.ring();
+        }
+        if all {
+            // A full ring only delays the promise: the next round makes it again.
+            self.passed_mark = mark;
+        }
+    }
+
+    /// Sends told groups on. True when none is left.
+    fn send_groups(&mut self) -> bool {
+        let mut sent = 0;
+        for group in &self.groups {
+            if self.output.bridge.0.write_group(group).is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        self.groups.drain(..sent);
+        self.groups.is_empty()
+    }
+}

@@ -1,0 +1,348 @@
+//! Replay: events from JSONL through the production correlator in their total order, so that the
+//! same input gives the same output for any number of shards.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{Correlator, CorrelatorPlan};
+use crate::collector::ThreadPlan;
+use crate::dataflow::rules::{Rule, RuleSet};
+use crate::dataflow::{LaneOptions, MatchLine, Order, Shard};
+use crate::event::{ArchivedGroup, EventId, Group, JsonEvent, Reason, Stage, event_json_with};
+use crate::ring::{
+    Bell, Ledger, OnFull, Record, RecordReader, RecordType, Sink, Snapshot, Stop, thread_waker,
+};
+
+/// Events between two watermarks.
+const MARK_EVERY: usize = 512;
+/// Longest line that is read as one event.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// Final groups.
+    Groups,
+    /// Every match, in order of completion.
+    Matches,
+    /// The enriched events, in their total order.
+    Events,
+}
+
+/// A line that isn't an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}:{column}: {cause}")]
+pub struct BadLine {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// The column, from 1; 0 for the whole line.
+    pub column: usize,
+    /// What is wrong.
+    pub cause: String,
+}
+
+/// Why a replay couldn't run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A file can't be read.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// No threads.
+    #[error("can't start the shards: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// What a replay produced.
+pub struct Replayed {
+    /// The lines to print.
+    pub lines: Vec<Json>,
+    /// Lines that were refused.
+    pub refused: Vec<BadLine>,
+    /// CONS-1 at the end.
+    pub account: Snapshot,
+}
+
+struct Input {
+    event: JsonEvent,
+    /// The place in the input: the last resort of the total order.
+    position: usize,
+}
+
+/// Reads lines of bounded length.
+fn read_file(
+    path: &Path,
+    inputs: &mut Vec<Input>,
+    refused: &mut Vec<BadLine>,
+) -> Result<(), ReplayError> {
+    let failed = |cause| ReplayError::File {
+        path: path.to_owned(),
+        cause,
+    };
+    let file: Box<dyn std::io::Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(failed)?)
+    };
+    let name = path.display().to_string();
+    let mut reader = std::io::BufReader::new(file);
+    let (mut bytes, mut number) = (Vec::new(), 0u64);
+    loop {
+        bytes.clear();
+        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64 + 1)
+            .read_until(b'\n', &mut bytes);
+        if read.map_err(failed)? == 0 {
+            return Ok(());
+        }
+        number += 1;
+        let mut refuse = |column, cause: String| {
+            refused.push(BadLine {
+                file: name.clone(),
+                line: number,
+                column,
+                cause,
+            });
+        };
+        if bytes.len() > MAX_LINE_BYTES {
+            refuse(0, format!("longer than {MAX_LINE_BYTES} bytes"));
+            skip_line(&mut reader).map_err(failed)?;
+            continue;
+        }
+        let line = match std::str::from_utf8(&bytes) {
+            Ok(line) => line.trim(),
+            Err(e) => {
+                refuse(e.valid_up_to() + 1, "not UTF-8".into());
+                continue;
+            }
+        };
+        if line.is_empty() {
+            continue;
+        }
+        match JsonEvent::parse(line, &format!("{name}:{number}")) {
+            Ok(event) => {
+                let position = inputs.len();
+                inputs.push(Input { event, position });
+            }
+            Err(e) => refuse(e.column, e.cause),
+        }
+    }
+}
+
+fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        let Some(end) = buffer.iter().position(|b| *b == b'\n') else {
+            let all = buffer.len();
+            if all == 0 {
+                return Ok(());
+            }
+            reader.consume(all);
+            continue;
+        };
+        reader.consume(end + 1);
+        return Ok(());
+    }
+}
+
+/// Feeds the events to the shards in their total order: time, then place in the input.
+fn feed(mut sink: Sink, inputs: &[Input]) {
+    let mut fields = Vec::new();
+    for (i, input) in inputs.iter().enumerate() {
+        let order = i as u64 + 1;
+        let event = input.event.event(input.event.time_ns(), &mut fields);
+        // Refusals are counted by the sink; replay goes on with the rest.
+        let _ = sink.offer_at(&event, order);
+        fields = Vec::new();
+        if (i + 1) % MARK_EVERY == 0 {
+            sink.watermark(order, 0);
+        }
+    }
+    sink.watermark(inputs.len() as u64, 0);
+}
+
+/// Reads files and runs their events through the rules.
+///
+/// # Errors
+/// When a file can't be read or the system gives no threads. A bad line is no error: it is in
+/// [`Replayed::refused`] and the rest goes on.
+pub fn replay(
+    files: &[PathBuf],
+    rules: Vec<Rule>,
+    cluster: &str,
+    shards: usize,
+    emit: Emit,
+) -> Result<Replayed, ReplayError> {
+    let (mut inputs, mut refused) = (Vec::new(), Vec::new());
+    for file in files {
+        read_file(file, &mut inputs, &mut refused)?;
+    }
+    inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
+    let mut ledger = Ledger::new(vec!["jsonl".into()]);
+    let collect = ledger.stage(Stage::Collect);
+    let stop = Stop::default();
+    let bell = Arc::new(Bell::new(Default::default()));
+    let rules = Arc::new(RuleSet::new(rules, cluster, shards));
+    let plan = CorrelatorPlan {
+        rules: Arc::clone(&rules),
+        order: Order::Total,
+        options: LaneOptions {
+            tell_open: false,
+            record_matches: emit == Emit::Matches,
+            max_keys: 1 << 20,
+            max_groups: 1 << 20,
+        },
+        grouping: true,
+        ring_blocks: 1 << 15,
+    };
+    let (correlator, mut entrances, exits) = Correlator::start(
+        &plan,
+        1,
+        &bell,
+        &mut ledger,
+        &stop,
+        &mut ThreadPlan::default(),
+    )?;
+    let end = ledger.stage(Stage::Bridge);
+    let entrance = entrances.pop().unwrap_or_default();
+    let router: Arc<dyn crate::ring::Router> = Arc::<RuleSet>::clone(&rules);
+    let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, stop.clone());
+    sink.refuse(Reason::BadInput, refused.len() as u64);
+    let mut output = Output {
+        emit,
+        lines: Vec::new(),
+    };
+    let shards = std::thread::scope(|scope| {
+        let stop = &stop;
+        let inputs = &inputs;
+        scope.spawn(move || {
+            feed(sink, inputs);
+            stop.set();
+        });
+        receive(exits, &bell, &end, &mut output);
+        correlator.join()
+    });
+    Ok(Replayed {
+        lines: output.finish(shards),
+        refused,
+        account: ledger.snapshot(),
+    })
+}
+
+/// Reads what the shards send until all of them are done.
+fn receive(
+    mut exits: Vec<RecordReader>,
+    bell: &Bell,
+    ledger: &crate::ring::StageLedger,
+    output: &mut Output,
+) {
+    let _ = bell.target().set(thread_waker());
+    loop {
+        let mut worked = 0;
+        for exit in &mut exits {
+            worked += exit.drain(usize::MAX, |record| {
+                if record.header().record == RecordType::Event {
+                    ledger.take(record.header().collector, 1);
+                    ledger.pass(record.header().collector, 1);
+                }
+                output.record(record);
+                true
+            });
+        }
+        if worked > 0 {
+            continue;
+        }
+        if exits.iter().all(RecordReader::is_finished) {
+            return;
+        }
+        bell.doze();
+        if exits.iter().all(RecordReader::is_empty) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        bell.rouse();
+    }
+}
+
+struct Output {
+    emit: Emit,
+    lines: Vec<((u64, u64, [u8; 16]), Json)>,
+}
+
+impl Output {
+    fn record(&mut self, record: &Record<'_>) {
+        match (self.emit, record.header().record) {
+            (Emit::Groups, RecordType::Group) => {
+                if let Some(group) = record.group().and_then(unarchive) {
+                    self.lines
+                        .push(((group.last_ns, group.first_ns, group.id.0), group.json()));
+                }
+            }
+            (Emit::Events, RecordType::Event) => {
+                if let Some(json) = enriched(record) {
+                    self.lines.push(((record.header().order, 0, [0; 16]), json));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(mut self, mut shards: Vec<Shard>) -> Vec<Json> {
+        if self.emit == Emit::Matches {
+            let mut matches: Vec<MatchLine> =
+                shards.iter_mut().flat_map(Shard::take_matches).collect();
+            matches.sort_by_key(|m| (m.order, m.rule_number));
+            return matches.into_iter().map(|m| m.json).collect();
+        }
+        self.lines.sort_by_key(|(key, _)| *key);
+        self.lines.into_iter().map(|(_, json)| json).collect()
+    }
+}
+
+fn unarchive(group: &ArchivedGroup) -> Option<Group> {
+    rkyv::deserialize::<Group, rkyv::rancor::Failure>(group).ok()
+}
+
+/// An event with what the correlator found out about it.
+#[must_use]
+pub fn enriched(record: &Record<'_>) -> Option<Json> {
+    let archived = record.event()?;
+    let mut fields = Vec::new();
+    let event = archived.borrowed(&mut fields);
+    let header = record.header();
+    let mut more = Map::new();
+    if header.trace_id.is_some() {
+        more.insert("trace_id".into(), header.trace_id.to_string().into());
+        more.insert("span_id".into(), hex(header.span_id).into());
+    }
+    let id = |id: &EventId| (id.0 != [0; 16]).then(|| Json::from(id.to_string()));
+    let mut memberships: Vec<_> = record.memberships().collect();
+    memberships.sort_by_key(|m| (m.rank, m.group));
+    let correlations: Vec<Json> = memberships
+        .iter()
+        .map(|m| {
+            let mut related: Vec<Json> = m.related.iter().filter_map(id).collect();
+            related.dedup();
+            json!({
+                "id": m.group.to_string(), "rule": m.rule.text(), "pattern": m.pattern.text(),
+                "role": m.role.text(), "related": related,
+            })
+        })
+        .collect();
+    if !correlations.is_empty() {
+        more.insert("correlation".into(), correlations.into());
+    }
+    Some(event_json_with(&event, more))
+}
+
+fn hex(span: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(span))
+}
