@@ -187,8 +187,11 @@ impl JsonEvent {
         };
         let span_id = match line.span_id.as_deref() {
             None => 0,
-            Some(s) => u64::from_str_radix(s, 16)
-                .map_err(|_| bad(format!("span_id: {s:?} isn't 16 hex digits")))?,
+            // The length too: from_str_radix takes a sign and any number of digits.
+            Some(s) => Some(s)
+                .filter(|s| s.len() == 16 && !s.starts_with('+'))
+                .and_then(|s| u64::from_str_radix(s, 16).ok())
+                .ok_or_else(|| bad(format!("span_id: {s:?} isn't 16 hex digits")))?,
         };
         let name =
             |key: &str, text: &str| Name::intern(text).map_err(|e| bad(format!("{key}: {e}")));
@@ -280,6 +283,11 @@ mod tests {
             (r#"{"time":1,"kind":"a","severity":"awful"}"#, "severity:"),
             (r#"{"time":1,"kind":"a","id":[]}"#, "id:"),
             (r#"{"time":1,"kind":"a","trace_id":"xyz"}"#, "trace_id:"),
+            (r#"{"time":1,"kind":"a","span_id":"ff"}"#, "span_id:"),
+            (
+                r#"{"time":1,"kind":"a","span_id":"+00000000000000f"}"#,
+                "span_id:",
+            ),
         ] {
             let error = parse(line).err().unwrap();
             assert!(error.cause.contains(cause), "{line}: {error}");

@@ -29,7 +29,7 @@ pub use group::{ArchivedGroup, Candidate, Group, GroupState, Impact, Member, Ter
 pub use id::{EventId, TraceId, stable_hash};
 pub use json_in::{BadEvent, JsonEvent};
 pub use json_out::{event_json, event_json_with, value_json};
-pub use name::{Name, NamesExhausted};
+pub use name::{Name, NameRefused};
 pub use reason::{REASONS, Reason, Stage};
 pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};
 pub use severity::Severity;

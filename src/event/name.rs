@@ -10,6 +10,9 @@ use super::names;
 /// Names a process can hold. Past it, [`Name::intern`] says so instead of growing.
 const CAPACITY: usize = 32_768;
 
+/// The longest name, in bytes.
+const MAX_BYTES: usize = 256;
+
 /// Text of each name by number. A slot is written once, before its number is handed out, so a
 /// reader that holds a number never waits for a writer.
 static TEXTS: [OnceLock<&'static str>; CAPACITY] = [const { OnceLock::new() }; CAPACITY];
@@ -34,10 +37,20 @@ static NUMBERS: OnceLock<RwLock<HashMap<&'static str, u16, ahash::RandomState>>>
 )]
 pub struct Name(pub u16);
 
-/// The process holds as many names as it can ([`Name::intern`]).
-#[derive(Debug, thiserror::Error)]
-#[error("more than {CAPACITY} distinct names: {0:?} can't be added")]
-pub struct NamesExhausted(pub String);
+/// Why a name was refused ([`Name::intern`]). Both keep what hostile input can make the process
+/// hold within 8 MiB.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameRefused {
+    /// The process holds as many names as it can.
+    #[error("more than {CAPACITY} distinct names: {0:?} can't be added")]
+    Exhausted(String),
+    /// Longer than any name.
+    #[error("a name of {bytes} bytes: the longest has {MAX_BYTES}")]
+    TooLong {
+        /// How long.
+        bytes: usize,
+    },
+}
 
 fn numbers() -> &'static RwLock<HashMap<&'static str, u16, ahash::RandomState>> {
     NUMBERS.get_or_init(|| {
@@ -58,10 +71,14 @@ impl Name {
     /// The number of a text, given out on first sight.
     ///
     /// # Errors
-    /// When the process already holds as many names as it can; hostile input can't make it grow.
-    pub fn intern(text: &str) -> Result<Self, NamesExhausted> {
+    /// When the text is longer than 256 bytes, or the process already holds as many names as it
+    /// can: hostile input can't make it grow.
+    pub fn intern(text: &str) -> Result<Self, NameRefused> {
         if let Some(name) = Self::find(text) {
             return Ok(name);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(NameRefused::TooLong { bytes: text.len() });
         }
         let mut map = numbers()
             .write()
@@ -71,7 +88,7 @@ impl Name {
         }
         let number = map.len();
         if number >= CAPACITY {
-            return Err(NamesExhausted(text.chars().take(80).collect()));
+            return Err(NameRefused::Exhausted(text.chars().take(80).collect()));
         }
         let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
         let _ = TEXTS[number].set(kept);
@@ -137,6 +154,24 @@ mod tests {
             names::KERNEL_PROCESS_EXEC
         );
         assert_eq!(names::K8S_POD_UID.text(), "k8s.pod.uid");
+    }
+
+    #[test]
+    fn no_known_name_stands_twice() {
+        // A new name's number is the count of the texts: a double would shift it onto a known one.
+        let distinct: std::collections::HashSet<_> = names::KNOWN.iter().collect();
+        assert_eq!(distinct.len(), names::KNOWN.len());
+    }
+
+    #[test]
+    fn a_name_is_bounded() {
+        assert!(Name::intern(&"n".repeat(MAX_BYTES)).is_ok());
+        assert_eq!(
+            Name::intern(&"n".repeat(MAX_BYTES + 1)),
+            Err(NameRefused::TooLong {
+                bytes: MAX_BYTES + 1
+            })
+        );
     }
 
     #[test]

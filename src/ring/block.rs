@@ -72,10 +72,14 @@ impl Header {
     #[must_use]
     pub fn watermark(order: u64, time_ns: u64) -> Self {
         Self {
-            record: RecordType::Watermark,
             order,
-            ..Self::event(0, 0, time_ns)
+            ..Self::event(0, 0, time_ns).of(RecordType::Watermark)
         }
+    }
+
+    /// The same header on a record of this type.
+    pub(super) fn of(self, record: RecordType) -> Self {
+        Self { record, ..self }
     }
 
     pub(super) fn write(&self, blocks: u16, archive_bytes: u32, memberships: u8) -> Block {

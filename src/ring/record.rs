@@ -9,10 +9,23 @@ use rkyv::ser::writer::Buffer;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, Membership, RecordType};
-use crate::event::{ArchivedEvent, ArchivedGroup, Event, Group};
+use crate::event::{ArchivedEvent, ArchivedField, ArchivedGroup, Event, Field, Group};
 
-/// Scratch for rkyv: it holds the resolvers of one event's fields while they are written.
-const SCRATCH_BYTES: usize = 16 * 1024;
+/// Fields of the smallest size that fit into the largest record.
+const MAX_FIELDS: usize =
+    MAX_RECORD_BLOCKS * BLOCK_BYTES / std::mem::size_of::<ArchivedField<'static>>();
+
+/// Scratch for rkyv: it holds the resolvers of one event's fields while they are written, and one
+/// more for alignment. Memory an event doesn't need is never touched.
+const SCRATCH_BYTES: usize =
+    (MAX_FIELDS + 1) * std::mem::size_of::<<Field<'static> as rkyv::Archive>::Resolver>();
+
+/// Memberships a record can carry: their count has one byte.
+const MAX_MEMBERSHIPS: usize = 255;
+
+/// What the ring must take in one piece: the largest event as it was written, and the memberships
+/// it gathers on its way, so that passing a record on can't fail for its size.
+const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
 
 /// The producer's end of a record ring.
 pub struct RecordWriter {
@@ -40,18 +53,16 @@ pub enum WriteError {
 #[must_use]
 pub fn ring(blocks: usize) -> (RecordWriter, RecordReader) {
     // A record may need its own length twice where it doesn't fit before the ring's end.
-    let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_RECORD_BLOCKS));
-    let scratch = vec![MaybeUninit::uninit(); SCRATCH_BYTES].into_boxed_slice();
+    let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_FORWARDED_BLOCKS));
     (
         RecordWriter {
             blocks: producer,
-            scratch,
+            scratch: Box::new_uninit_slice(SCRATCH_BYTES),
         },
         RecordReader { blocks: consumer },
     )
 }
 
-/// Fills whole blocks from bytes; the rest of the last block becomes zero.
 fn as_bytes_mut(blocks: &mut [MaybeUninit<Block>]) -> &mut [MaybeUninit<u8>] {
     let len = std::mem::size_of_val(blocks);
     // SAFETY: Block is 64 plain bytes without padding, and MaybeUninit<u8> may hold anything, so
@@ -83,12 +94,17 @@ impl RecordWriter {
         self.blocks.is_abandoned()
     }
 
-    /// Writes an event.
+    /// Writes an event. Whatever the header says, the record's type is [`RecordType::Event`].
     ///
     /// # Errors
     /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
     pub fn write_event(&mut self, header: &Header, event: &Event<'_>) -> Result<(), WriteError> {
         let need = 1 + event.archive_bound_bytes().div_ceil(BLOCK_BYTES);
+        if need > MAX_RECORD_BLOCKS {
+            return Err(WriteError::Oversize);
+        }
+        // The reader believes the type without a check: it must be what the archive is.
+        let header = header.of(RecordType::Event);
         let Self { blocks, scratch } = self;
         place(blocks, need, |room| {
             let (head, body) = room.split_at_mut(1);
@@ -108,7 +124,8 @@ impl RecordWriter {
         })
     }
 
-    /// Passes a record on, with a changed header and more memberships behind those it has.
+    /// Passes a record on, with a changed header (but for its type, which stays) and more
+    /// memberships behind those it has.
     ///
     /// # Errors
     /// [`WriteError::Full`]; nothing is written then.
@@ -119,9 +136,11 @@ impl RecordWriter {
         more: &[Membership],
     ) -> Result<(), WriteError> {
         let old = record.blocks[0].memberships();
-        // The count has one byte; a record that fills it keeps its first memberships.
-        let more = &more[..more.len().min(255 - old)];
+        // A record that has as many as it can keeps its first memberships.
+        let more = &more[..more.len().min(MAX_MEMBERSHIPS - old)];
         let need = record.blocks.len() + more.len();
+        // The reader believes the type without a check: it must be what the archive is.
+        let header = header.of(record.header.record);
         place(&mut self.blocks, need, |room| {
             let archive = record.blocks[0].archive_bytes() as u32;
             room[0].write(header.write(need as u16, archive, (old + more.len()) as u8));
@@ -144,11 +163,11 @@ impl RecordWriter {
     pub fn write_group(&mut self, group: &Group) -> Result<(), WriteError> {
         let bytes = rkyv::to_bytes::<Failure>(group).map_err(|_| WriteError::Oversize)?;
         let used = bytes.len().div_ceil(BLOCK_BYTES);
+        if 1 + used > MAX_RECORD_BLOCKS {
+            return Err(WriteError::Oversize);
+        }
         place(&mut self.blocks, 1 + used, |room| {
-            let header = Header {
-                record: RecordType::Group,
-                ..Header::event(0, 0, group.last_ns)
-            };
+            let header = Header::event(0, 0, group.last_ns).of(RecordType::Group);
             room[0].write(header.write((1 + used) as u16, bytes.len() as u32, 0));
             let body = as_bytes_mut(&mut room[1..]);
             for (to, from) in body
@@ -186,9 +205,6 @@ fn place(
     need: usize,
     fill: impl FnOnce(&mut [MaybeUninit<Block>]) -> Result<usize, WriteError>,
 ) -> Result<(), WriteError> {
-    if need > MAX_RECORD_BLOCKS {
-        return Err(WriteError::Oversize);
-    }
     let mut chunk = ring
         .write_chunk_uninit(need)
         .map_err(|_| WriteError::Full)?;
@@ -205,10 +221,9 @@ fn place(
         .map_err(|_| WriteError::Full)?;
     let (end, start) = chunk.as_mut_slices();
     let used = fill(&mut start[..need])?;
-    let skip = Header {
-        record: RecordType::Skip,
-        ..Header::event(0, 0, 0)
-    };
+    let skip = Header::event(0, 0, 0).of(RecordType::Skip);
+    // Each block, though one marker would do: the reader sees them as one slice, which must not
+    // hold memory that was never written.
     for block in end {
         block.write(skip.write(before_end as u16, 0, 0));
     }

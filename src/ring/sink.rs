@@ -74,6 +74,9 @@ pub struct Sink {
 
 impl Sink {
     /// A sink into these shards.
+    ///
+    /// # Panics
+    /// Without a shard: an event would have nowhere to go.
     #[must_use]
     pub fn new(
         collector: u8,
@@ -83,6 +86,7 @@ impl Sink {
         ledger: Arc<StageLedger>,
         stop: Stop,
     ) -> Self {
+        assert!(!shards.is_empty(), "a sink needs a shard");
         Self {
             collector,
             on_full,
@@ -179,6 +183,16 @@ impl Sink {
     pub fn flush(&mut self) {
         self.unrung = 0;
         for (_, bell) in &self.shards {
+            bell.ring();
+        }
+    }
+}
+
+impl Drop for Sink {
+    /// Leaves the rings, and tells their readers so: one that sleeps would never look again.
+    fn drop(&mut self) {
+        for (writer, bell) in self.shards.drain(..) {
+            drop(writer);
             bell.ring();
         }
     }

@@ -3,14 +3,16 @@
 //!
 //! ```text
 //! consumer                          producer
-//! state := ASLEEP                   publish the record (rtrb's Release)
+//! swap state to ASLEEP              publish the record (rtrb's Release)
 //! fence(SeqCst)            ◀──▶     fence(SeqCst)
 //! look into the rings again         state == ASLEEP? swap to AWAKE: the one who did wakes it
-//! nothing: park                     
+//! nothing: park
+//! swap state to AWAKE
 //! ```
 //!
 //! Of the two fences one comes first: either the consumer's second look sees the record, or the
-//! producer sees ASLEEP. Modelled with loom in `tests/loom`.
+//! producer sees ASLEEP. Every change of the state is a swap, so that all changes stand in one
+//! chain, each having read the one before. Modelled with loom in `tests/loom`.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -45,7 +47,8 @@ impl Target for std::sync::OnceLock<Waker> {
 /// One consumer's bell; every producer that feeds it holds the same one.
 #[derive(Debug)]
 pub struct Doorbell<T> {
-    /// AWAKE or ASLEEP. Written by the consumer in `doze` and `rouse`, by producers in `ring`.
+    /// AWAKE or ASLEEP. Swapped by the consumer in `doze` and `rouse`, by producers in `ring`;
+    /// Relaxed everywhere, as the fences in `doze` and `ring` give the order.
     state: AtomicU32,
     target: T,
 }
@@ -68,16 +71,16 @@ impl<T: Target> Doorbell<T> {
     }
 
     /// The consumer is about to sleep: it must look into its rings once more after this, and
-    /// either park or call [`Doorbell::rouse`].
+    /// either park or call [`Doorbell::rouse`]. The target must know whom to wake by now.
     pub fn doze(&self) {
-        self.state.store(ASLEEP, Ordering::Relaxed);
-        // Pairs with the fence in `ring`: orders the store above before the second look.
+        self.state.swap(ASLEEP, Ordering::Relaxed);
+        // Pairs with the fence in `ring`: orders the swap above before the second look.
         fence(Ordering::SeqCst);
     }
 
     /// The consumer goes on.
     pub fn rouse(&self) {
-        self.state.store(AWAKE, Ordering::Relaxed);
+        self.state.swap(AWAKE, Ordering::Relaxed);
     }
 
     /// A producer has published something.

@@ -1,0 +1,11 @@
+//! The record ring against an oracle: what goes in comes out, whole, once and in order.
+//!
+//! Shows: every field of every record survives the wrap; an oversize event is refused; `Full`
+//! leaves nothing behind; two threads with the wake protocol lose nothing and rest at idle. Does
+//! not show: that the wake protocol is right under every interleaving (`tests/loom`), or that the
+//! memory accesses are free of races (`scripts/sanitize.sh` runs this file under sanitizers).
+
+#[path = "ring/oracle.rs"]
+mod oracle;
+#[path = "ring/threads.rs"]
+mod threads;
