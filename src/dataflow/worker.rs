@@ -12,7 +12,7 @@ use super::shard::{Found, Shard, ShardStats, next_header};
 use crate::clock;
 use crate::event::Group;
 use crate::ring::{
-    Bell, MAX_COLLECTORS, MAX_RECORD_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
+    Bell, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
     RecordWriter, StageLedger, Stop, thread_waker,
 };
 
@@ -282,11 +282,11 @@ impl Worker {
     /// Whether every ring further down takes the largest record there is. Looks into the rings
     /// only when what it knows to be free is used up.
     fn has_room(&mut self) -> bool {
-        if self.room_blocks < 2 * MAX_RECORD_BLOCKS {
+        if self.room_blocks < 2 * MAX_FORWARDED_BLOCKS {
             let free = self.output.shards.iter().map(|(w, _)| w.free_blocks());
             self.room_blocks = free.fold(self.output.bridge.0.free_blocks(), usize::min);
         }
-        self.room_blocks >= 2 * MAX_RECORD_BLOCKS
+        self.room_blocks >= 2 * MAX_FORWARDED_BLOCKS
     }
 
     fn show(&mut self, record: &Record<'_>, now_ns: u64) {

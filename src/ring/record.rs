@@ -25,7 +25,7 @@ const MAX_MEMBERSHIPS: usize = 255;
 
 /// What the ring must take in one piece: the largest event as it was written, and the memberships
 /// it gathers on its way, so that passing a record on can't fail for its size.
-const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
+pub const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
 
 /// The producer's end of a record ring.
 pub struct RecordWriter {
