@@ -1,14 +1,18 @@
-//! Sources of events. Each collector is one file (or folder) and one row in the table below; it
-//! runs on a thread of its own, supervised by the [`CollectorManager`].
+//! Sources of events. Each collector is one file (or folder) and one row in `table.rs`; it runs on
+//! a thread of its own, supervised by the [`CollectorManager`].
 //!
 //! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
 //! happens to them there.
 
+pub mod jsonl;
 mod manager;
+pub mod synthetic;
+mod table;
 
 use std::sync::{Arc, Mutex};
 
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus, Health, ThreadPlan};
+pub use table::{CollectorsConfig, Row};
 
 use crate::ring::{OnFull, Sink, Stop};
 

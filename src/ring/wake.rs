@@ -101,6 +101,10 @@ impl Wake for Parked {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// A waker that unparks the calling thread (`std::thread::park`).

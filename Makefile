@@ -1,0 +1,60 @@
+# The two commands a newcomer needs are `make run` and `make test`.
+# `make help` lists the others. `.ci/run` is `make test`.
+
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+# Debug information of dependencies is of no use here and triples the target folder.
+export CARGO_PROFILE_DEV_DEBUG ?= line-tables-only
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build run demo test test-fast lint unit loom sanitize deny bench doc clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## install what the build needs beside Rust: clang, libbpf's headers, a linker
+	@scripts/deps.sh
+
+build: deps ## build the release binary
+	$(CARGO) build --release --locked
+
+run: build ## run the agent with its embedded server on this machine's real events
+	@scripts/as-root.sh target/release/tapio run --standalone
+
+demo: build ## cause real, harmless faults and show their stories
+	@scripts/as-root.sh target/release/tapio demo
+
+test: ## everything: lints, unit, property, integration and kernel tests, loom, sanitizers
+	@scripts/test.sh
+
+test-fast: ## the developer's loop: unit and integration tests, nothing rebuilt for tools
+	$(CARGO) test --locked --lib --tests
+
+lint: ## formatting, clippy, duplicate dependencies
+	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/loom/Cargo.toml
+	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	@scripts/deny.sh
+
+unit: ## unit, property, integration and kernel tests
+	$(CARGO) test --locked --all-targets --quiet
+	$(CARGO) test --locked --doc --quiet
+
+loom: ## the wake protocol under every interleaving
+	RUSTFLAGS="--cfg loom" $(CARGO) test --locked --quiet --lib --target-dir target/loom \
+		--manifest-path tests/loom/Cargo.toml
+
+sanitize: ## the ring under ThreadSanitizer and AddressSanitizer
+	@scripts/sanitize.sh
+
+deny: ## licences, duplicates, advisories and sources of the dependencies
+	@scripts/deny.sh
+
+bench: ## what an event costs in the ring, names, JSON
+	$(CARGO) bench --locked
+
+doc: ## the library's documentation, in target/doc
+	$(CARGO) doc --locked --no-deps --document-private-items
+
+clean: ## remove what was built
+	$(CARGO) clean

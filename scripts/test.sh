@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# `make test`: every layer in turn. Goes on to the next when one fails, so that one run tells all,
+# and ends with a line that says what passed, what was left out and what failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+passed=() failed=()
+layer() {
+    local name=$1 begin=$SECONDS
+    shift
+    echo "== $name"
+    if "$@"; then
+        passed+=("$name ($((SECONDS - begin)) s)")
+    else
+        failed+=("$name")
+    fi
+}
+
+join() { local out; printf -v out '%s, ' "$@"; echo "${out%, }"; }
+
+make --no-print-directory deps || { echo "tapio: FAILED: deps"; exit 1; }
+for name in lint unit loom sanitize; do
+    layer "$name" make --no-print-directory "$name"
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "tapio: FAILED: $(join "${failed[@]}"); passed: $(join "${passed[@]:-nothing}")"
+    exit 1
+fi
+echo "tapio: all passed: $(join "${passed[@]}")"

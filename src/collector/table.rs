@@ -1,0 +1,87 @@
+//! The table of collectors: adding one is adding its row here (and its file).
+
+use super::{CollectorConfig, Make, jsonl, synthetic};
+use crate::ring::OnFull;
+
+/// A collector as the configuration wants it.
+pub struct Row {
+    /// Its name: in the configuration, in metrics, and of its thread.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Whether to run it.
+    pub enabled: bool,
+    /// What it does when a ring is full.
+    pub on_full: OnFull,
+    /// Makes it anew for each start.
+    pub make: Make,
+}
+
+macro_rules! collectors {
+    ($($name:ident: $config:ty, $about:literal;)*) => {
+        /// The configuration of every collector: the section `collectors`.
+        #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct CollectorsConfig {
+            $(#[doc = $about] pub $name: $config,)*
+        }
+
+        impl CollectorsConfig {
+            /// Every collector there is, in the table's order; its number in the ledger is its
+            /// place among those that run.
+            #[must_use]
+            pub fn rows(&self) -> Vec<Row> {
+                vec![$(Row {
+                    name: stringify!($name),
+                    about: $about,
+                    enabled: self.$name.enabled(),
+                    on_full: self.$name.on_full(),
+                    make: self.$name.make(),
+                },)*]
+            }
+        }
+    };
+}
+
+collectors! {
+    jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
+    synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::MAX_COLLECTORS;
+
+    #[test]
+    fn every_row_fits_a_ledger_and_a_threads_name() {
+        let rows = CollectorsConfig::default().rows();
+        assert!(rows.len() <= MAX_COLLECTORS);
+        for row in rows {
+            // Linux keeps 15 bytes of a thread's name, two of which are "c:".
+            assert!(row.name.len() <= 13, "{}", row.name);
+            assert!(row.about.ends_with('.'), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn nothing_that_needs_a_choice_runs_by_default() {
+        for row in CollectorsConfig::default().rows() {
+            let chosen = matches!(row.name, "jsonl" | "synthetic");
+            assert!(!(chosen && row.enabled), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let bad = serde_json::from_str::<CollectorsConfig>(r#"{"synthetic":{"rat":1}}"#);
+        assert!(bad.unwrap_err().to_string().contains("unknown field `rat`"));
+        let good: CollectorsConfig =
+            serde_json::from_str(r#"{"synthetic":{"enabled":true,"rate":"max"}}"#).unwrap();
+        assert!(
+            good.rows()
+                .iter()
+                .any(|r| r.name == "synthetic" && r.enabled)
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Collectors under the manager, with a consumer that takes what they offer: everything is
+//! accounted for (CONS-1), whatever fails.
+
+#[path = "collectors/jsonl.rs"]
+mod jsonl;
+#[path = "collectors/manager.rs"]
+mod manager;
+#[path = "collectors/pipeline.rs"]
+mod pipeline;
+#[path = "collectors/synthetic.rs"]
+mod synthetic;

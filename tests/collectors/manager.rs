@@ -1,0 +1,125 @@
+//! One collector's failure is its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tapio::clock;
+use tapio::collector::{Collector, CollectorError, Context, Ended, Health, Make};
+use tapio::event::{Event, EventId, names};
+use tapio::ring::OnFull;
+
+use crate::pipeline::Pipeline;
+
+/// A collector made of a function.
+struct Made<F>(F);
+
+impl<F: FnMut(&mut Context) -> Result<Ended, CollectorError> + Send> Collector for Made<F> {
+    fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
+        (self.0)(context)
+    }
+}
+
+fn make<F>(run: F) -> Make
+where
+    F: Fn(&mut Context) -> Result<Ended, CollectorError> + Clone + Send + 'static,
+{
+    Box::new(move || Box::new(Made(run.clone())))
+}
+
+fn offer(context: &mut Context, n: u64, count: u64) {
+    for i in n..n + count {
+        let id = EventId::from_sequence(context.origin, 0, i);
+        let event = Event::new(id, i, names::K8S_EVENT, names::K8S);
+        assert_eq!(context.sink.offer(&event), Ok(()));
+    }
+    context.sink.flush();
+}
+
+#[test]
+fn failures_are_isolated_restarted_and_accounted() {
+    const STEADY: u64 = 100_000;
+    let starts = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&starts);
+    let panics = make(move |context| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        offer(context, 0, 10);
+        panic!("the collector's own fault")
+    });
+    let fails = make(|context| {
+        offer(context, 0, 5);
+        Err(CollectorError::new("reading the source", "gone"))
+    });
+    let steady = make(|context| {
+        for n in (0..STEADY).step_by(100) {
+            offer(context, n, 100);
+        }
+        Ok(Ended::Finished)
+    });
+    let idle = make(|context| {
+        while !context.stop.is_set() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Ended::Stopped)
+    });
+    let pipeline = Pipeline::start(
+        vec![
+            ("panics", OnFull::Wait, panics),
+            ("fails", OnFull::Wait, fails),
+            ("steady", OnFull::Wait, steady),
+            ("idle", OnFull::Drop, idle),
+        ],
+        false,
+    );
+    let restarts = |p: &Pipeline| {
+        let s = p.manager.statistics();
+        s[0].restarts.min(s[1].restarts)
+    };
+    pipeline.wait_until("both are started again, twice", |p| restarts(p) >= 2);
+    pipeline.wait_until("the steady one ends", |p| {
+        p.manager.statistics()[2].health == Health::Finished
+    });
+    let statistics = pipeline.manager.statistics();
+    assert_eq!(
+        statistics[0].last_error,
+        "panicked: the collector's own fault"
+    );
+    assert_eq!(statistics[1].last_error, "reading the source: gone");
+    assert_eq!(statistics[2].restarts + statistics[3].restarts, 0);
+    assert!(!pipeline.manager.is_finished());
+
+    // The contract of Stop is a bound on time: all end within a second, one in its backoff too.
+    let begin = clock::instant();
+    pipeline.stop.set();
+    pipeline.wait_until("all have ended", |p| p.manager.is_finished());
+    assert!(begin.elapsed() < Duration::from_secs(1));
+
+    let snapshot = pipeline.end();
+    let forwarded: Vec<_> = snapshot.collectors.iter().map(|c| c.forwarded).collect();
+    assert_eq!(forwarded[0], 10 * starts.load(Ordering::Relaxed));
+    assert!(forwarded[1] >= 15 && forwarded[1].is_multiple_of(5));
+    assert_eq!(forwarded[2..], [STEADY, 0]);
+    assert!(snapshot.total.dropped.is_empty());
+}
+
+#[test]
+fn the_second_failure_waits_longer_than_the_first() {
+    let times = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = Arc::clone(&times);
+    let fails = make(move |_| {
+        noted.lock().unwrap().push(clock::instant());
+        Err(CollectorError::new("always", "fails"))
+    });
+    let pipeline = Pipeline::start(vec![("fails", OnFull::Wait, fails)], false);
+    pipeline.wait_until("three restarts", |p| {
+        p.manager.statistics()[0].restarts >= 3
+    });
+    pipeline.stop.set();
+    pipeline.end();
+    let times = times.lock().unwrap();
+    // A sleep can only be too long, so these bounds hold on any machine: 100, 200, 400 ms.
+    for (pair, least_ms) in times.windows(2).zip([100, 200, 400]) {
+        assert!(pair[1] - pair[0] >= Duration::from_millis(least_ms));
+    }
+}

@@ -1,0 +1,145 @@
+//! Collectors, a ring each, and one consumer thread: the smallest whole pipeline.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tapio::clock;
+use tapio::collector::{CollectorManager, CollectorSpec, Make};
+use tapio::event::{Event, Stage, event_json};
+use tapio::ring::{
+    Bell, Ledger, OnFull, RecordReader, Route, Router, Sink, Snapshot, StageLedger, Stop, ring,
+    thread_waker,
+};
+
+struct OneShard;
+
+impl Router for OneShard {
+    fn route(&self, _: &Event<'_>) -> Route {
+        Route { visits: 1 }
+    }
+}
+
+/// What the consumer got: the collector's number and the event's JSON form.
+pub(crate) type Got = Arc<Mutex<Vec<(u8, serde_json::Value)>>>;
+
+pub(crate) struct Pipeline {
+    pub(crate) manager: CollectorManager,
+    pub(crate) got: Got,
+    pub(crate) stop: Stop,
+    ledger: Ledger,
+    consumer: Option<JoinHandle<()>>,
+    keep: bool,
+}
+
+impl Pipeline {
+    /// Starts these collectors; `keep` says whether the events are kept for the test to look at.
+    pub(crate) fn start(collectors: Vec<(&'static str, OnFull, Make)>, keep: bool) -> Self {
+        let stop = Stop::default();
+        let bell = Arc::new(Bell::new(OnceLock::new()));
+        let names = collectors.iter().map(|c| c.0.to_owned()).collect();
+        let mut ledger = Ledger::new(names);
+        let mut manager = CollectorManager::new("node-1", 7, stop.clone());
+        let mut readers = Vec::new();
+        let mut specs = Vec::new();
+        for (number, (name, on_full, make)) in collectors.into_iter().enumerate() {
+            let (writer, reader) = ring(0);
+            readers.push(reader);
+            let sink = Sink::new(
+                number as u8,
+                on_full,
+                Arc::new(OneShard),
+                vec![(writer, Arc::clone(&bell))],
+                ledger.stage(Stage::Collect),
+                stop.clone(),
+            );
+            specs.push(CollectorSpec { name, make, sink });
+        }
+        let taken = ledger.stage(Stage::Bridge);
+        let got = Got::default();
+        let consumer = {
+            let got = Arc::clone(&got);
+            thread::spawn(move || consume(readers, &bell, &taken, keep.then_some(&got)))
+        };
+        for spec in specs {
+            manager.start(spec, None).unwrap();
+        }
+        Self {
+            manager,
+            got,
+            stop,
+            ledger,
+            consumer: Some(consumer),
+            keep,
+        }
+    }
+
+    /// Waits until the condition holds, or fails after a minute.
+    pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let begin = clock::instant();
+        while !holds(self) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "never: {what}");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let snapshot = self.ledger.snapshot();
+        assert!(snapshot.holds(), "CONS-1: {snapshot:?}");
+        snapshot
+    }
+
+    /// Ends the pipeline; at the end nothing is held and what was kept is what was forwarded.
+    pub(crate) fn end(mut self) -> Snapshot {
+        self.manager.join();
+        self.consumer.take().unwrap().join().unwrap();
+        let snapshot = self.snapshot();
+        assert_eq!(snapshot.total.held, 0);
+        if self.keep {
+            assert_eq!(
+                snapshot.total.forwarded,
+                self.got.lock().unwrap().len() as u64
+            );
+        }
+        snapshot
+    }
+
+    /// The attribute or member of every event of a collector, in order.
+    pub(crate) fn texts(&self, pointer: &str) -> Vec<String> {
+        let got = self.got.lock().unwrap();
+        let text = |v: &serde_json::Value| {
+            v.pointer(pointer).map_or(String::new(), |v| {
+                v.as_str().map_or_else(|| v.to_string(), str::to_owned)
+            })
+        };
+        got.iter().map(|(_, event)| text(event)).collect()
+    }
+}
+
+fn consume(mut readers: Vec<RecordReader>, bell: &Bell, taken: &StageLedger, keep: Option<&Got>) {
+    assert!(bell.target().set(thread_waker()).is_ok());
+    loop {
+        for reader in &mut readers {
+            reader.drain(usize::MAX, |record| {
+                let collector = record.header().collector;
+                taken.take(collector, 1);
+                if let Some(got) = keep {
+                    let mut fields = Vec::new();
+                    let json = event_json(&record.event().unwrap().borrowed(&mut fields));
+                    got.lock().unwrap().push((collector, json));
+                }
+                taken.pass(collector, 1);
+                true
+            });
+        }
+        bell.doze();
+        if readers.iter().all(RecordReader::is_finished) {
+            return;
+        }
+        if readers.iter().all(RecordReader::is_empty) {
+            // No time-out: only the sinks' bells wake it, at the end too.
+            thread::park();
+        }
+        bell.rouse();
+    }
+}
