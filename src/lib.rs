@@ -5,7 +5,11 @@
 //! `runtime` joins them. `ARCHITECTURE.md` follows one event through the files, and
 //! `tests/architecture.rs` holds the direction.
 
+pub mod bridge;
 pub mod clock;
 pub mod collector;
 pub mod event;
 pub mod ring;
+pub mod server;
+pub mod span_text;
+pub mod wire;
