@@ -1,10 +1,11 @@
 //! tapio: a node-level event correlator.
 //!
-//! Dependencies point one way: `event ← ring ← {collector, dataflow} ← bridge ← runtime`, with
-//! `server` and `cli` on top. `collector`, `dataflow` and `bridge` don't know of each other; the
+//! Dependencies point one way: `event ← ring ← wire ← {collector, dataflow} ← bridge ← server ←
+//! runtime ← cli`. `collector`, `dataflow` and `bridge` don't know of each other; the
 //! `runtime` joins them. `ARCHITECTURE.md` follows one event through the files, and
 //! `tests/architecture.rs` holds the direction.
 
+pub mod bridge;
 pub mod cli;
 pub mod clock;
 pub mod collector;
@@ -12,4 +13,6 @@ pub mod dataflow;
 pub mod event;
 pub mod ring;
 pub mod runtime;
+pub mod server;
 pub mod span_text;
+pub mod wire;

@@ -1,47 +1,56 @@
-//! Durations as people write them: `250us`, `1s`, `10m`, `1h30m`, `30d`.
+//! Durations as people write them: `250us`, `1s`, `10m`, `30d`. For configuration and rules.
 
-/// Units by their text, longest first, in nanoseconds.
-const UNITS: &[(&str, u64)] = &[
-    ("ns", 1),
-    ("us", 1_000),
-    ("µs", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-];
+use std::time::Duration;
 
-/// Nanoseconds of a duration.
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+/// Text that is no duration.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{text:?} isn't a duration such as \"250us\", \"1s\", \"10m\" or \"30d\"{because}")]
+pub struct NoDuration {
+    text: String,
+    because: String,
+}
+
+/// Reads a duration. A day has 24 hours, a week seven days; months and years have no fixed length.
 ///
 /// # Errors
-/// With a sentence that says what was expected.
-pub fn parse_ns(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} isn't a duration such as 250us, 1s, 10m or 1h30m");
-    let mut rest = text.trim();
-    let mut total = 0u64;
-    if rest.is_empty() {
-        return Err(bad());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
-        rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| !c.is_alphabetic())
-            .unwrap_or(rest.len());
-        let unit = UNITS
-            .iter()
-            .find(|u| u.0 == &rest[..letters])
-            .ok_or_else(bad)?
-            .1;
-        total = number
-            .checked_mul(unit)
-            .and_then(|n| total.checked_add(n))
-            .ok_or_else(bad)?;
-        rest = rest[letters..].trim_start();
-    }
-    Ok(total)
+/// When the text isn't one, or is negative.
+pub fn parse(text: &str) -> Result<Duration, NoDuration> {
+    let bad = |because: String| NoDuration {
+        text: text.chars().take(64).collect(),
+        because,
+    };
+    let span: Span = text.trim().parse().map_err(|_| bad(String::new()))?;
+    let duration = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| bad(": months and years have no fixed length".into()))?;
+    Duration::try_from(duration).map_err(|_| bad(": it is negative".into()))
+}
+
+/// Writes a duration so that [`parse`] reads it.
+#[must_use]
+pub fn text(duration: Duration) -> String {
+    SignedDuration::try_from(duration)
+        .map_or_else(|_| format!("{duration:?}"), |d| format!("{d:#}"))
+}
+
+/// For `#[serde(with = "crate::span_text")]`.
+///
+/// # Errors
+/// When the text isn't a duration.
+pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    parse(&text).map_err(D::Error::custom)
+}
+
+/// For `#[serde(with = "crate::span_text")]`.
+///
+/// # Errors
+/// Only the serializer's own.
+pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&text(*duration))
 }
 
 #[cfg(test)]
@@ -49,13 +58,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
-        assert_eq!(parse_ns("250us"), Ok(250_000));
-        assert_eq!(parse_ns("1h30m"), Ok(5_400_000_000_000));
-        assert_eq!(parse_ns("30d"), Ok(2_592_000_000_000_000));
-        assert_eq!(parse_ns("0s"), Ok(0));
-        for bad in ["", "5", "s", "5 parsecs", "99999999999999d", "-1s"] {
-            assert!(parse_ns(bad).is_err(), "{bad}");
+    fn what_people_write_is_read() {
+        for (text, expected) in [
+            ("250us", Duration::from_micros(250)),
+            ("250µs", Duration::from_micros(250)),
+            ("1s", Duration::from_secs(1)),
+            ("10m", Duration::from_secs(600)),
+            ("1h 30m", Duration::from_secs(5400)),
+            ("30d", Duration::from_secs(30 * 86_400)),
+            ("0s", Duration::ZERO),
+        ] {
+            assert_eq!(parse(text), Ok(expected), "{text}");
+            assert_eq!(parse(&super::text(expected)), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_says_so() {
+        for bad in ["", "1", "soon", "-1s", "1 month", "1s ago"] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.contains("isn't a duration"), "{bad}: {error}");
         }
     }
 }

@@ -21,6 +21,8 @@ mod wake;
 
 pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, Membership, RecordType};
 pub use ledger::{CollectorAccount, Ledger, MAX_COLLECTORS, Snapshot, StageLedger};
-pub use record::{MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring};
+pub use record::{
+    MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
+};
 pub use sink::{OnFull, Route, Router, Sink, Stop};
 pub use wake::{Bell, Doorbell, Target, thread_waker};

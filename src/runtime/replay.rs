@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use super::{Correlator, CorrelatorPlan};
 use crate::collector::ThreadPlan;
 use crate::dataflow::rules::{Rule, RuleSet};
 use crate::dataflow::{LaneOptions, MatchLine, Order, Shard};
-use crate::event::{ArchivedGroup, EventId, Group, JsonEvent, Reason, Stage, event_json_with};
+use crate::event::{ArchivedGroup, Group, JsonEvent, Reason, Stage, event_json_with};
 use crate::ring::{
-    Bell, Ledger, OnFull, Record, RecordReader, RecordType, Sink, Snapshot, Stop, thread_waker,
+    Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Sink, Snapshot, Stop,
+    thread_waker,
 };
+use crate::wire::correlations_json;
 
 /// Events between two watermarks.
 const MARK_EVERY: usize = 512;
@@ -323,22 +325,10 @@ pub fn enriched(record: &Record<'_>) -> Option<Json> {
         more.insert("trace_id".into(), header.trace_id.to_string().into());
         more.insert("span_id".into(), hex(header.span_id).into());
     }
-    let id = |id: &EventId| (id.0 != [0; 16]).then(|| Json::from(id.to_string()));
-    let mut memberships: Vec<_> = record.memberships().collect();
+    let mut memberships: Vec<Membership> = record.memberships().collect();
     memberships.sort_by_key(|m| (m.rank, m.group));
-    let correlations: Vec<Json> = memberships
-        .iter()
-        .map(|m| {
-            let mut related: Vec<Json> = m.related.iter().filter_map(id).collect();
-            related.dedup();
-            json!({
-                "id": m.group.to_string(), "rule": m.rule.text(), "pattern": m.pattern.text(),
-                "role": m.role.text(), "related": related,
-            })
-        })
-        .collect();
-    if !correlations.is_empty() {
-        more.insert("correlation".into(), correlations.into());
+    if !memberships.is_empty() {
+        more.insert("correlation".into(), correlations_json(&memberships));
     }
     Some(event_json_with(&event, more))
 }

@@ -218,8 +218,10 @@ impl Node {
     /// A duration such as `60s`, in nanoseconds.
     pub(super) fn duration_ns(&self, what: &str) -> Read<u64> {
         let text = self.text(&format!("{what} to be a duration such as 60s"))?;
-        crate::span_text::parse_ns(text)
-            .map_or_else(|e| complain(self.place, format!("{what}: {e}")), Ok)
+        match crate::span_text::parse(text) {
+            Ok(duration) => Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+            Err(e) => complain(self.place, format!("{what}: {e}")),
+        }
     }
 
     /// A list, or one item as a list of itself.

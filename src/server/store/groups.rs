@@ -1,0 +1,78 @@
+//! The last revision of each group.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::event::Group;
+use crate::wire::{group_from_proto, proto};
+
+struct Entry {
+    turn: u64,
+    node: String,
+    group: Group,
+}
+
+/// Groups by id and by when they were told last. Bounded: the one told longest ago goes first.
+#[derive(Default)]
+pub(super) struct GroupIndex {
+    by_id: HashMap<[u8; 16], Entry, ahash::RandomState>,
+    by_turn: BTreeMap<u64, [u8; 16]>,
+    turn: u64,
+    most: usize,
+}
+
+impl GroupIndex {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a group as it came. Returns whether it could be understood.
+    pub(super) fn add(&mut self, node: &str, bytes: &[u8]) -> bool {
+        let group = <proto::Group as prost::Message>::decode(bytes)
+            .ok()
+            .and_then(group_from_proto);
+        let Some(group) = group else {
+            return false;
+        };
+        let id = group.id.0;
+        if let Some(old) = self.by_id.get(&id) {
+            if old.group.revision > group.revision {
+                return true;
+            }
+            self.by_turn.remove(&old.turn);
+        }
+        self.turn += 1;
+        let turn = self.turn;
+        let node = node.to_owned();
+        self.by_turn.insert(turn, id);
+        self.by_id.insert(id, Entry { turn, node, group });
+        if self.by_id.len() > self.most
+            && let Some((_, oldest)) = self.by_turn.pop_first()
+        {
+            self.by_id.remove(&oldest);
+        }
+        true
+    }
+
+    /// Groups, told last first, that `wanted` accepts by node and group.
+    pub(super) fn list(&self, limit: usize, wanted: impl Fn(&str, &Group) -> bool) -> Vec<Group> {
+        self.by_turn
+            .values()
+            .rev()
+            .filter_map(|id| self.by_id.get(id))
+            .filter(|e| wanted(&e.node, &e.group))
+            .take(limit)
+            .map(|e| e.group.clone())
+            .collect()
+    }
+
+    pub(super) fn get(&self, id: [u8; 16]) -> Option<Group> {
+        self.by_id.get(&id).map(|e| e.group.clone())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}

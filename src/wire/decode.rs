@@ -1,0 +1,401 @@
+//! The bytes of an `EventBatch` → events, borrowed from them. Hostile bytes give an error with its
+//! place, and bounds on everything that takes memory.
+
+use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
+use crate::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
+use crate::ring::Membership;
+
+/// The largest batch that is taken: 16 MiB.
+pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// Names a batch may hold: as many as a process.
+const MAX_NAMES: usize = 32_768;
+/// The longest name.
+const MAX_NAME_BYTES: usize = 512;
+/// Entity keys and attributes an event may have.
+const MAX_FIELDS: usize = 1024;
+/// Entity keys an event may have.
+const MAX_ENTITIES: usize = 255;
+/// Groups an event may say it is in.
+const MAX_CORRELATIONS: usize = 255;
+
+/// What a batch says of itself, without its items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchHead<'a> {
+    /// Items the sender has sent before this batch's first.
+    pub first_sequence: u64,
+    /// Items in the batch.
+    pub count: u32,
+    /// The sending node.
+    pub node: &'a str,
+    /// Identifies the sending process.
+    pub epoch: u64,
+}
+
+/// An item of a batch, undecoded.
+#[derive(Clone, Copy)]
+pub enum Item<'a> {
+    /// An event, for [`EventDecoder::event`] and [`kernel_time`].
+    Event(RawEvent<'a>),
+    /// A `Group` message's bytes.
+    Group(&'a [u8]),
+}
+
+/// An event's bytes.
+#[derive(Clone, Copy)]
+pub struct RawEvent<'a>(Reader<'a>);
+
+/// A batch whose outline was found sound: its head, the number of its items and its names.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// What the batch says of itself.
+    pub head: BatchHead<'a>,
+    /// Events among its items.
+    pub events: u32,
+    /// Groups among its items.
+    pub groups: u32,
+    bytes: &'a [u8],
+    names: Vec<&'a str>,
+}
+
+impl<'a> Batch<'a> {
+    /// Reads a batch's head and names, hopping over its items.
+    ///
+    /// # Errors
+    /// When the outline is broken or `count` is wrong, with as much of the head as was read, so
+    /// that the sender can be told which batch is meant.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, (BatchHead<'a>, WireError)> {
+        Self::parse_with(bytes, |_| {})
+    }
+
+    /// As [`Batch::parse`], showing each item while it is hopped over.
+    ///
+    /// # Errors
+    /// As [`Batch::parse`]; some items were shown then.
+    pub fn parse_with(
+        bytes: &'a [u8],
+        mut see: impl FnMut(Item<'a>),
+    ) -> Result<Self, (BatchHead<'a>, WireError)> {
+        let mut batch = Self {
+            head: BatchHead::default(),
+            events: 0,
+            groups: 0,
+            bytes,
+            names: Vec::with_capacity(64),
+        };
+        match batch.outline(&mut see) {
+            Ok(()) => Ok(batch),
+            Err(error) => Err((batch.head, error)),
+        }
+    }
+
+    fn outline(&mut self, see: &mut impl FnMut(Item<'a>)) -> Result<(), WireError> {
+        let mut r = Reader::new(self.bytes);
+        while !r.is_empty() {
+            match r.tag()? {
+                (6, LEN) => {
+                    self.events += 1;
+                    see(Item::Event(RawEvent(r.message()?)));
+                }
+                (5, LEN) => {
+                    let name = r.text()?;
+                    if name.len() > MAX_NAME_BYTES {
+                        return Err(r.error(WireCause::BadName));
+                    }
+                    if self.names.len() >= MAX_NAMES {
+                        return Err(r.error(WireCause::TooMany("names")));
+                    }
+                    self.names.push(name);
+                }
+                (7, LEN) => {
+                    self.groups += 1;
+                    see(Item::Group(r.delimited()?));
+                }
+                (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
+                (2, FIXED32) => self.head.count = r.fixed32()?,
+                (3, LEN) => self.head.node = r.text()?,
+                (4, FIXED64) => self.head.epoch = r.fixed64()?,
+                (number, wire_type) => r.other(number, 7, wire_type)?,
+            }
+        }
+        let found = self.events + self.groups;
+        if self.head.count != found {
+            let said = self.head.count;
+            return Err(r.error(WireCause::Count { said, found }));
+        }
+        Ok(())
+    }
+
+    /// The texts its events refer to.
+    #[must_use]
+    pub fn names(&self) -> &[&'a str] {
+        &self.names
+    }
+
+    /// The items, in the order in which they were sent.
+    pub fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
+        let mut r = Reader::new(self.bytes);
+        std::iter::from_fn(move || {
+            // The outline was found sound by `parse`, so nothing here fails.
+            while !r.is_empty() {
+                match r.tag().ok()? {
+                    (6, LEN) => return Some(Item::Event(RawEvent(r.message().ok()?))),
+                    (7, LEN) => return Some(Item::Group(r.delimited().ok()?)),
+                    (_, wire_type) => r.skip(wire_type).ok()?,
+                }
+            }
+            None
+        })
+    }
+
+    /// A decoder for the batch's events. Takes its names into this process's table.
+    ///
+    /// # Errors
+    /// When the table can't hold them.
+    pub fn decoder(&self) -> Result<EventDecoder<'a>, WireError> {
+        let mut names = Vec::with_capacity(self.names.len());
+        for text in &self.names {
+            let name = Name::intern(text).map_err(|_| WireError {
+                at: 0,
+                cause: WireCause::BadName,
+            })?;
+            names.push(name);
+        }
+        Ok(EventDecoder {
+            names,
+            fields: Vec::with_capacity(32),
+            correlations: Vec::with_capacity(4),
+        })
+    }
+}
+
+impl<'a> RawEvent<'a> {
+    /// The place of the event's kind in the batch's names; `None` where the event is broken.
+    #[must_use]
+    pub fn kind_place(self) -> Option<usize> {
+        let mut r = self.0;
+        while !r.is_empty() {
+            match r.tag().ok()? {
+                (4, VARINT) => return r.varint().ok()?.try_into().ok(),
+                (_, wire_type) => r.skip(wire_type).ok()?,
+            }
+        }
+        Some(0)
+    }
+
+    /// The event's trace id as it stands in the bytes; empty for none.
+    #[must_use]
+    pub fn trace(self) -> &'a [u8] {
+        let mut r = self.0;
+        while !r.is_empty() {
+            match r.tag() {
+                Ok((8, LEN)) => return r.delimited().unwrap_or_default(),
+                Ok((_, wire_type)) if r.skip(wire_type).is_ok() => {}
+                _ => break,
+            }
+        }
+        &[]
+    }
+}
+
+/// The event's time, if it comes from the kernel's clock: what delays are measured from. Reads
+/// only the event's first fields, as [`super::BatchEncoder`] orders them.
+#[must_use]
+#[inline]
+pub fn kernel_time(event: RawEvent<'_>) -> Option<u64> {
+    let mut r = event.0;
+    let mut time = 0;
+    while !r.is_empty() {
+        match r.tag().ok()? {
+            (1, FIXED64) => time = r.fixed64().ok()?,
+            (7, VARINT) if r.varint().ok()? != ClockQuality::Kernel as u64 => return None,
+            (number, _) if number >= 7 => break,
+            (_, wire_type) => r.skip(wire_type).ok()?,
+        }
+    }
+    (time != 0).then_some(time)
+}
+
+/// Decodes a batch's events, one after the other, without allocating.
+pub struct EventDecoder<'a> {
+    names: Vec<Name>,
+    fields: Vec<Field<'a>>,
+    correlations: Vec<Membership>,
+}
+
+/// A decoded event.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded<'a> {
+    /// The event, with the trace context it has in the stream.
+    pub event: Event<'a>,
+    /// The groups it is in.
+    pub correlations: &'a [Membership],
+    /// The trace the event came with, where the correlator gave it another.
+    pub incoming_trace_id: TraceId,
+    /// The span the event came with, where the correlator gave it another trace.
+    pub incoming_span_id: [u8; 8],
+}
+
+impl<'a> Decoded<'a> {
+    /// The event with the trace context it came with, as it was before it was correlated.
+    #[must_use]
+    pub fn as_received(&self) -> Event<'a> {
+        if !self.incoming_trace_id.is_some() {
+            return self.event;
+        }
+        Event {
+            trace_id: self.incoming_trace_id,
+            span_id: self.incoming_span_id,
+            ..self.event
+        }
+    }
+}
+
+impl<'a> EventDecoder<'a> {
+    /// Decodes an event.
+    ///
+    /// # Errors
+    /// When its bytes aren't an event, with the place in the batch.
+    pub fn event<'s>(&'s mut self, raw: RawEvent<'a>) -> Result<Decoded<'s>, WireError> {
+        self.fields.clear();
+        self.correlations.clear();
+        let none = Name(0);
+        let mut event = Event {
+            severity: Severity(0),
+            observed_ns: 0,
+            clock: ClockQuality::Kernel as u8,
+            ..Event::new(EventId::default(), 0, none, none)
+        };
+        let (mut kind, mut source, mut entities) = (0, 0, 0);
+        let (mut incoming_trace, mut incoming_span) = ([0; 16], [0; 8]);
+        let mut r = raw.0;
+        while !r.is_empty() {
+            match r.tag()? {
+                (12, LEN) => {
+                    let field = self.field(r.message()?)?;
+                    self.push(&r, self.fields.len(), field)?;
+                }
+                (11, LEN) => {
+                    let field = self.field(r.message()?)?;
+                    if entities >= MAX_ENTITIES {
+                        return Err(r.error(WireCause::TooMany("entity keys")));
+                    }
+                    self.push(&r, entities, field)?;
+                    entities += 1;
+                }
+                (1, FIXED64) => event.time_ns = r.fixed64()?,
+                (2, FIXED64) => event.observed_ns = r.fixed64()?,
+                (3, LEN) => event.id = EventId(r.id()?),
+                (4, VARINT) => kind = r.varint()?,
+                (5, VARINT) => source = r.varint()?,
+                (6, VARINT) => event.severity = Severity(ranged(&mut r, 6, 24)?),
+                (7, VARINT) => event.clock = ranged(&mut r, 7, 2)?,
+                (8, LEN) => event.trace_id = TraceId(r.id()?),
+                (9, LEN) => event.span_id = r.id()?,
+                (10, LEN) => event.message = r.text()?,
+                (13, LEN) => {
+                    let correlation = self.correlation(r.message()?)?;
+                    if self.correlations.len() >= MAX_CORRELATIONS {
+                        return Err(r.error(WireCause::TooMany("correlations")));
+                    }
+                    self.correlations.push(correlation);
+                }
+                (14, LEN) => incoming_trace = r.id()?,
+                (15, LEN) => incoming_span = r.id()?,
+                (number, wire_type) => r.other(number, 15, wire_type)?,
+            }
+        }
+        event.kind = self.name(&r, kind)?;
+        event.source = self.name(&r, source)?;
+        event.entities = entities as u8;
+        Ok(Decoded {
+            event: Event {
+                fields: &self.fields,
+                ..event
+            },
+            correlations: &self.correlations,
+            incoming_trace_id: TraceId(incoming_trace),
+            incoming_span_id: incoming_span,
+        })
+    }
+
+    #[inline]
+    fn name(&self, r: &Reader<'_>, place: u64) -> Result<Name, WireError> {
+        match usize::try_from(place).ok().and_then(|p| self.names.get(p)) {
+            Some(name) => Ok(*name),
+            None => {
+                let names = self.names.len();
+                Err(r.error(WireCause::NoSuchName { place, names }))
+            }
+        }
+    }
+
+    /// Puts a field in its place: entity keys stand before attributes, however they were sent.
+    #[inline]
+    fn push(&mut self, r: &Reader<'_>, at: usize, field: Field<'a>) -> Result<(), WireError> {
+        if self.fields.len() >= MAX_FIELDS {
+            return Err(r.error(WireCause::TooMany("fields")));
+        }
+        self.fields.insert(at, field);
+        Ok(())
+    }
+
+    #[inline]
+    fn field(&self, mut r: Reader<'a>) -> Result<Field<'a>, WireError> {
+        let (mut key, mut value) = (0, Value::Null);
+        while !r.is_empty() {
+            match r.tag()? {
+                (1, VARINT) => key = r.varint()?,
+                (2, LEN) => value = Value::Str(r.text()?),
+                (3, VARINT) => {
+                    let zigzag = r.varint()?;
+                    value = Value::Int((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+                }
+                (4, FIXED64) => value = Value::Float(f64::from_bits(r.fixed64()?)),
+                (5, VARINT) => value = Value::Bool(r.varint()? != 0),
+                (6, LEN) => value = Value::Json(r.text()?),
+                (7, VARINT) => {
+                    r.varint()?;
+                    value = Value::Null;
+                }
+                (number, wire_type) => r.other(number, 7, wire_type)?,
+            }
+        }
+        let key = self.name(&r, key)?;
+        Ok(Field { key, value })
+    }
+
+    fn correlation(&self, mut r: Reader<'a>) -> Result<Membership, WireError> {
+        let (mut group, mut related, mut seen) = ([0; 16], [EventId::default(); 2], 0);
+        let mut places = [0; 3];
+        while !r.is_empty() {
+            match r.tag()? {
+                (1, LEN) => group = r.id()?,
+                (number @ 2..=4, VARINT) => places[number as usize - 2] = r.varint()?,
+                (5, LEN) => {
+                    let id = EventId(r.id()?);
+                    // The first and the latest of those that came before.
+                    related[usize::from(seen > 0)] = id;
+                    seen += 1;
+                }
+                (number, wire_type) => r.other(number, 5, wire_type)?,
+            }
+        }
+        Ok(Membership {
+            // Ranks are the shards' own business; on the wire the first membership is the best.
+            rank: 0,
+            group: TraceId(group),
+            rule: self.name(&r, places[0])?,
+            pattern: self.name(&r, places[1])?,
+            role: self.name(&r, places[2])?,
+            related,
+        })
+    }
+}
+
+fn ranged(r: &mut Reader<'_>, field: u32, most: u8) -> Result<u8, WireError> {
+    let value = r.varint()?;
+    if value > u64::from(most) {
+        return Err(r.error(WireCause::OutOfRange(field)));
+    }
+    Ok(value as u8)
+}

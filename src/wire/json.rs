@@ -1,0 +1,94 @@
+//! What was decoded, in the JSON form.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::decode::{Batch, Decoded, Item};
+use super::group::group_from_proto;
+use super::proto;
+use super::reader::{WireCause, WireError};
+use crate::event::{TraceId, event_json_with};
+use crate::ring::Membership;
+
+fn hex(bytes: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}
+
+/// An event as JSON, with what the correlator gave it: `trace_id`, `span_id`, `correlation` and,
+/// where the event came with another context, `incoming_trace_id` and `incoming_span_id`.
+#[must_use]
+pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
+    let event = &decoded.event;
+    let mut more = Map::new();
+    if event.trace_id.is_some() {
+        more.insert("trace_id".into(), event.trace_id.to_string().into());
+        if event.span_id != [0; 8] {
+            more.insert("span_id".into(), hex(event.span_id).into());
+        }
+    }
+    if !decoded.correlations.is_empty() {
+        let correlations = correlations_json(&decoded.correlations);
+        more.insert("correlation".into(), correlations);
+    }
+    if decoded.incoming_trace_id != TraceId::NONE {
+        let id = decoded.incoming_trace_id.to_string();
+        more.insert("incoming_trace_id".into(), id.into());
+        if decoded.incoming_span_id != [0; 8] {
+            more.insert(
+                "incoming_span_id".into(),
+                hex(decoded.incoming_span_id).into(),
+            );
+        }
+    }
+    event_json_with(event, more)
+}
+
+/// An event's places in groups as JSON.
+#[must_use]
+pub fn correlations_json(memberships: &[Membership]) -> Json {
+    let place = |m: &Membership| {
+        let mut related: Vec<String> = m
+            .related
+            .iter()
+            .filter(|id| id.0 != [0; 16])
+            .map(ToString::to_string)
+            .collect();
+        related.dedup();
+        json!({
+            "id": m.group.to_string(),
+            "rule": m.rule.text(),
+            "pattern": m.pattern.text(),
+            "role": m.role.text(),
+            "related": related,
+        })
+    };
+    memberships.iter().map(place).collect()
+}
+
+/// A batch's events and groups as JSON, in order, each told by its member `true` for a group.
+/// Broken ones are counted in the second result.
+///
+/// # Errors
+/// When the batch's outline is broken or its names can't be held.
+pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
+    let batch = Batch::parse(bytes).map_err(|(_, error)| error)?;
+    let mut decoder = batch.decoder()?;
+    let (mut out, mut bad) = (Vec::new(), 0);
+    for item in batch.items() {
+        let json = match item {
+            Item::Event(raw) => decoder.event(raw).map(|d| (false, decoded_json(&d))),
+            Item::Group(group) => <proto::Group as prost::Message>::decode(group)
+                .ok()
+                .and_then(group_from_proto)
+                .map(|g| (true, g.json()))
+                .ok_or(WireError {
+                    at: 0,
+                    cause: WireCause::BadGroup,
+                }),
+        };
+        match json {
+            Ok(json) => out.push(json),
+            Err(_) => bad += 1,
+        }
+    }
+    Ok((out, bad))
+}

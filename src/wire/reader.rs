@@ -1,0 +1,288 @@
+//! Bounds-checked reading of protobuf fields. Every error says at which byte of the batch.
+
+/// What is wrong with a message's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireCause {
+    /// The bytes end in the middle of a field.
+    #[error("the message ends in the middle of a field")]
+    Truncated,
+    /// A varint of more than ten bytes.
+    #[error("a number is longer than ten bytes")]
+    LongVarint,
+    /// A wire type protobuf doesn't have, or a group.
+    #[error("wire type {0} isn't used by tapio.v1")]
+    WireType(u8),
+    /// A known field with another wire type than it has.
+    #[error("field {0} has the wrong wire type")]
+    FieldType(u32),
+    /// Text that isn't UTF-8.
+    #[error("text isn't UTF-8")]
+    NotUtf8,
+    /// An identifier of another length.
+    #[error("an id has {found} bytes instead of {expected}")]
+    IdLength {
+        /// The bytes it should have.
+        expected: usize,
+        /// The bytes it has.
+        found: usize,
+    },
+    /// A place in the names table that it doesn't have.
+    #[error("place {place} in a table of {names} names")]
+    NoSuchName {
+        /// The place.
+        place: u64,
+        /// The names there are.
+        names: usize,
+    },
+    /// A name that can't be used.
+    #[error("a name is empty, too long, or one more than this process can hold")]
+    BadName,
+    /// A value outside of its field's range.
+    #[error("field {0} is out of range")]
+    OutOfRange(u32),
+    /// More of something than an event or batch may have.
+    #[error("too many {0}")]
+    TooMany(&'static str),
+    /// `count` isn't the number of items.
+    #[error("count says {said} items, the batch has {found}")]
+    Count {
+        /// What the head says.
+        said: u32,
+        /// What is there.
+        found: u32,
+    },
+    /// A group that prost can't decode.
+    #[error("a group can't be decoded")]
+    BadGroup,
+}
+
+/// What is wrong with a batch, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause} (at byte {at})")]
+pub struct WireError {
+    /// The byte of the batch at which it was noticed.
+    pub at: usize,
+    /// What is wrong.
+    pub cause: WireCause,
+}
+
+/// Protobuf's wire types that tapio.v1 uses.
+pub(super) const VARINT: u8 = 0;
+pub(super) const FIXED64: u8 = 1;
+pub(super) const LEN: u8 = 2;
+pub(super) const FIXED32: u8 = 5;
+
+/// A position in a message. `bytes` is the batch up to the message's end, so that positions are
+/// the batch's own.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    pub(super) fn error(&self, cause: WireCause) -> WireError {
+        WireError { at: self.at, cause }
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u64, WireError> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            Some(_) => self.long_varint(),
+            None => Err(self.error(WireCause::Truncated)),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
+        let mut value = 0u64;
+        for (i, &byte) in self.bytes[self.at..].iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                self.at += i + 1;
+                return Ok(value);
+            }
+        }
+        let cause = if self.bytes.len() - self.at < 10 {
+            WireCause::Truncated
+        } else {
+            WireCause::LongVarint
+        };
+        Err(self.error(cause))
+    }
+
+    /// A field's number and wire type.
+    #[inline]
+    pub(super) fn tag(&mut self) -> Result<(u32, u8), WireError> {
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).map_err(|_| self.error(WireCause::LongVarint))?;
+        Ok((number, (tag & 7) as u8))
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let end = self
+            .at
+            .checked_add(len)
+            .filter(|end| *end <= self.bytes.len());
+        match end {
+            Some(end) => {
+                let taken = &self.bytes[self.at..end];
+                self.at = end;
+                Ok(taken)
+            }
+            None => Err(self.error(WireCause::Truncated)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn len(&mut self) -> Result<usize, WireError> {
+        let len = self.varint()?;
+        usize::try_from(len).map_err(|_| self.error(WireCause::Truncated))
+    }
+
+    #[inline]
+    pub(super) fn delimited(&mut self) -> Result<&'a [u8], WireError> {
+        let len = self.len()?;
+        self.take(len)
+    }
+
+    /// A nested message; this reader goes on behind it.
+    #[inline]
+    pub(super) fn message(&mut self) -> Result<Reader<'a>, WireError> {
+        let len = self.len()?;
+        let start = self.at;
+        self.take(len)?;
+        Ok(Reader {
+            bytes: &self.bytes[..self.at],
+            at: start,
+        })
+    }
+
+    #[inline]
+    pub(super) fn text(&mut self) -> Result<&'a str, WireError> {
+        let at = self.at;
+        let bytes = self.delimited()?;
+        as_text(bytes).ok_or(WireError {
+            at,
+            cause: WireCause::NotUtf8,
+        })
+    }
+
+    #[inline]
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    #[inline]
+    pub(super) fn fixed64(&mut self) -> Result<u64, WireError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    #[inline]
+    pub(super) fn fixed32(&mut self) -> Result<u32, WireError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// A length-delimited id of N bytes; zero bytes are the default: no id.
+    #[inline]
+    pub(super) fn id<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let at = self.at;
+        let bytes = self.delimited()?;
+        let mut out = [0; N];
+        if bytes.len() == N {
+            out.copy_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            let cause = WireCause::IdLength {
+                expected: N,
+                found: bytes.len(),
+            };
+            return Err(WireError { at, cause });
+        }
+        Ok(out)
+    }
+
+    /// Goes on behind a field that isn't known.
+    pub(super) fn skip(&mut self, wire_type: u8) -> Result<(), WireError> {
+        match wire_type {
+            VARINT => self.varint().map(drop),
+            FIXED64 => self.take(8).map(drop),
+            LEN => self.delimited().map(drop),
+            FIXED32 => self.take(4).map(drop),
+            other => Err(self.error(WireCause::WireType(other))),
+        }
+    }
+
+    /// What to do with a field whose number and type didn't match: an unknown number is skipped,
+    /// a known one (up to `known`) has the wrong type.
+    #[cold]
+    pub(super) fn other(
+        &mut self,
+        number: u32,
+        known: u32,
+        wire_type: u8,
+    ) -> Result<(), WireError> {
+        if number == 0 || number <= known {
+            return Err(self.error(WireCause::FieldType(number)));
+        }
+        self.skip(wire_type)
+    }
+}
+
+/// Bytes as text. Most text here is short ASCII, for which this is several times faster than
+/// `str::from_utf8`.
+#[inline]
+fn as_text(bytes: &[u8]) -> Option<&str> {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    std::str::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_end_where_they_end() {
+        let mut r = Reader::new(&[0x7f, 0x80, 0x01, 0xff]);
+        assert_eq!((r.varint(), r.varint()), (Ok(127), Ok(128)));
+        assert_eq!(r.varint().unwrap_err().cause, WireCause::Truncated);
+        let mut endless = Reader::new(&[0xff; 11]);
+        assert_eq!(endless.varint().unwrap_err().cause, WireCause::LongVarint);
+    }
+
+    #[test]
+    fn a_length_can_not_leave_the_message() {
+        let mut r = Reader::new(&[
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 1,
+        ]);
+        let error = r.delimited().unwrap_err();
+        assert_eq!((error.at, error.cause), (10, WireCause::Truncated));
+    }
+
+    #[test]
+    fn a_nested_message_keeps_the_batch_positions() {
+        let bytes = [0x0a, 2, 0x08, 0x80, 0x08, 1];
+        let mut r = Reader::new(&bytes);
+        assert_eq!(r.tag(), Ok((1, LEN)));
+        let mut inner = r.message().unwrap();
+        assert_eq!(inner.tag(), Ok((1, VARINT)));
+        assert_eq!(inner.varint().unwrap_err().at, 3);
+        assert_eq!(r.at, 4);
+    }
+}

@@ -1,0 +1,483 @@
+//! From the shards' rings over the bridge into a server's store: nothing lost, nothing doubled,
+//! whatever happens to the server, and CONS-1 exact at the end.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
+use tapio::event::{
+    Event, EventId, Field, Group, GroupState, Impact, Name, Reason, Severity, Stage, TraceId,
+    Value, names,
+};
+use tapio::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, Stop, WriteError, ring};
+use tapio::server::{Filter, Server, ServerConfig, ServerHandle, Store};
+use tapio::wire::{Batch, Item};
+
+const COLLECTOR: u8 = 1;
+const SHARDS: u64 = 2;
+
+/// What stands before the bridge: one ring for each shard, fed by a thread.
+struct Node {
+    ledger: Ledger,
+    collect: Arc<StageLedger>,
+    stop: Stop,
+    bell: Arc<Bell>,
+    writers: Vec<RecordWriter>,
+    bridge: BridgeHandle,
+}
+
+fn config(endpoint: SocketAddr) -> BridgeConfig {
+    BridgeConfig {
+        endpoint: endpoint.to_string(),
+        reconnect_max: Duration::from_millis(100),
+        drain_timeout: Duration::from_secs(60),
+        ..BridgeConfig::default()
+    }
+}
+
+fn node(config: BridgeConfig) -> Node {
+    let mut ledger = Ledger::new(vec!["other".into(), "test".into()]);
+    let collect = ledger.stage(Stage::Collect);
+    let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
+    let stop = Stop::default();
+    let (writers, readers) = (0..SHARDS).map(|_| ring(16 * 1024)).unzip();
+    let bridge = Bridge {
+        config,
+        node: "node-1".into(),
+        epoch: 4711,
+        readers,
+        bell: Arc::clone(&bell),
+        ledger: ledger.stage(Stage::Bridge),
+        stop: stop.clone(),
+        core: None,
+    };
+    Node {
+        ledger,
+        collect,
+        stop,
+        bell,
+        writers,
+        bridge: bridge.spawn().unwrap(),
+    }
+}
+
+fn event_id(n: u64) -> EventId {
+    EventId::from_sequence(99, 1, n)
+}
+
+fn send_event(writer: &mut RecordWriter, bell: &Bell, n: u64) {
+    let fields = [
+        Field {
+            key: names::HOST_NAME,
+            value: Value::Str("node-1"),
+        },
+        Field {
+            key: names::K8S_POD_UID,
+            value: Value::Str("0af76519-16cd-43dd-8448-eb211c80319c"),
+        },
+        Field {
+            key: names::PROCESS_PID,
+            value: Value::Int(n as i64),
+        },
+    ];
+    let event = Event {
+        fields: &fields,
+        entities: 3,
+        clock: 0,
+        message: "something happened",
+        ..Event::new(
+            event_id(n),
+            tapio::clock::wall_ns(),
+            names::KERNEL_PROCESS_EXEC,
+            Name(0),
+        )
+    };
+    let header = Header::event(COLLECTOR, 0, event.time_ns);
+    loop {
+        match writer.write_event(&header, &event) {
+            Ok(()) => return,
+            Err(WriteError::Full) => {
+                bell.ring();
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl Node {
+    /// Writes events `range` into the rings, from a thread of its own.
+    fn feed(&mut self, range: std::ops::Range<u64>) -> JoinHandle<Vec<RecordWriter>> {
+        let (collect, bell) = (Arc::clone(&self.collect), Arc::clone(&self.bell));
+        let mut writers = std::mem::take(&mut self.writers);
+        std::thread::spawn(move || {
+            for n in range {
+                send_event(&mut writers[(n % SHARDS) as usize], &bell, n);
+                collect.take(COLLECTOR, 1);
+                collect.pass(COLLECTOR, 1);
+                if n % 64 == 0 {
+                    bell.ring();
+                }
+            }
+            bell.ring();
+            writers
+        })
+    }
+
+    fn wait_for_acks(&self, events: u64) {
+        wait_until(|| self.bridge.stats().status().events_acked >= events);
+    }
+
+    /// Ends the bridge as an agent does: first the writers go, then it drains.
+    fn end(mut self) -> Ledger {
+        self.writers.clear();
+        self.stop.set();
+        self.bridge.join();
+        self.ledger
+    }
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    for _ in 0..60_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it didn't happen within a minute");
+}
+
+fn server_config(dir: &Path, grpc: SocketAddr) -> ServerConfig {
+    ServerConfig {
+        grpc_listen: grpc,
+        http_listen: "127.0.0.1:0".parse().unwrap(),
+        data_dir: dir.to_owned(),
+        segment_bytes: 4 * 1024 * 1024,
+        ..ServerConfig::default()
+    }
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// A port that is free now.
+fn free_port() -> SocketAddr {
+    TcpListener::bind(any_port()).unwrap().local_addr().unwrap()
+}
+
+fn start(dir: &Path, grpc: SocketAddr) -> ServerHandle {
+    Server::start(server_config(dir, grpc)).unwrap()
+}
+
+/// How often each event stands in a store that no server uses.
+fn stored(dir: &Path) -> HashMap<EventId, u32> {
+    let store = Store::open(&server_config(dir, any_port())).unwrap();
+    let mut seen = HashMap::new();
+    for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
+        let batch = Batch::parse(&found.batch).unwrap();
+        let mut decoder = batch.decoder().unwrap();
+        for item in batch.items() {
+            if let Item::Event(raw) = item {
+                *seen
+                    .entry(decoder.event(raw).unwrap().event.id)
+                    .or_default() += 1;
+            }
+        }
+    }
+    seen
+}
+
+fn assert_stored_once(dir: &Path, events: u64) {
+    let seen = stored(dir);
+    assert_eq!(seen.len() as u64, events);
+    assert!(
+        seen.values().all(|times| *times == 1),
+        "an event is stored twice"
+    );
+    assert!((0..events).all(|n| seen.contains_key(&event_id(n))));
+}
+
+fn assert_cons1(ledger: &Ledger, received: u64, forwarded: u64) {
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.holds(), "{snapshot:?}");
+    let account = &snapshot.collectors[usize::from(COLLECTOR)];
+    assert_eq!(
+        (account.received, account.forwarded, account.held),
+        (received, forwarded, 0)
+    );
+}
+
+#[test]
+fn everything_arrives_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), any_port());
+    let mut node = node(config(server.grpc_addr));
+    node.writers = node.feed(0..200_000).join().unwrap();
+    let ledger = node.end();
+    assert_cons1(&ledger, 200_000, 200_000);
+    let status = server.status();
+    assert_eq!(
+        (status.ingest.events, status.ingest.duplicates),
+        (200_000, 0)
+    );
+    assert_eq!(status.latency.count, 200_000);
+    drop(server);
+    assert_stored_once(dir.path(), 200_000);
+}
+
+#[test]
+fn a_server_that_dies_and_comes_back_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = start(dir.path(), any_port());
+    let address = server.grpc_addr;
+    let mut node = node(config(address));
+    let feeding = node.feed(0..200_000);
+    for round in 1..=4 {
+        node.wait_for_acks(round * 30_000);
+        drop(server);
+        std::thread::sleep(Duration::from_millis(50));
+        server = start(dir.path(), address);
+    }
+    node.writers = feeding.join().unwrap();
+    let status = Arc::clone(node.bridge.stats());
+    let ledger = node.end();
+    assert_cons1(&ledger, 200_000, 200_000);
+    assert!(status.status().connects >= 2);
+    drop(server);
+    assert_stored_once(dir.path(), 200_000);
+}
+
+#[test]
+fn a_server_that_comes_late_gets_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_port();
+    let mut node = node(config(address));
+    node.writers = node.feed(0..5_000).join().unwrap();
+    wait_until(|| node.bridge.stats().status().failed_connects > 0);
+    assert!(node.ledger.snapshot().holds());
+    assert_eq!(node.ledger.snapshot().total.held, 5_000);
+    let server = start(dir.path(), address);
+    let ledger = node.end();
+    assert_cons1(&ledger, 5_000, 5_000);
+    drop(server);
+    assert_stored_once(dir.path(), 5_000);
+}
+
+#[test]
+fn a_full_queue_pushes_back_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free_port();
+    let small = BridgeConfig {
+        queue_bytes: 256 * 1024,
+        batch_bytes: 64 * 1024,
+        ..config(address)
+    };
+    let mut node = node(small);
+    let feeding = node.feed(0..50_000);
+    wait_until(|| node.bridge.stats().status().queue_bytes >= 256 * 1024);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(node.bridge.stats().status().queue_bytes < 512 * 1024);
+    assert!(!feeding.is_finished(), "the rings took 50,000 events");
+    let server = start(dir.path(), address);
+    node.writers = feeding.join().unwrap();
+    assert_cons1(&node.end(), 50_000, 50_000);
+    drop(server);
+    assert_stored_once(dir.path(), 50_000);
+}
+
+#[test]
+fn an_end_without_a_server_counts_what_is_lost() {
+    let hurried = BridgeConfig {
+        drain_timeout: Duration::from_millis(100),
+        ..config(free_port())
+    };
+    let mut node = node(hurried);
+    node.writers = node.feed(0..1_000).join().unwrap();
+    let ledger = node.end();
+    assert_cons1(&ledger, 1_000, 0);
+    let lost = &ledger.snapshot().total.dropped;
+    assert_eq!(lost, &[(Stage::Bridge, Reason::Shutdown, 1_000)]);
+}
+
+fn group(n: u8, revision: u32) -> Group {
+    Group {
+        id: TraceId([n; 16]),
+        trace_id: TraceId([n; 16]),
+        rule: "test-rule".into(),
+        pattern: if n.is_multiple_of(2) { "even" } else { "odd" }.into(),
+        name: format!("story {n}"),
+        intent: "a test".into(),
+        state: GroupState::Updated,
+        revision,
+        key: vec![("host.name".into(), "node-1".into())],
+        members: Vec::new(),
+        members_total: u64::from(revision),
+        first_ns: 1,
+        last_ns: 2,
+        severity: Severity::ERROR,
+        root_cause: Vec::new(),
+        impact: Impact::default(),
+        actions: vec!["look".into()],
+        confidence: 0.5,
+        continues: None,
+    }
+}
+
+/// A plain HTTP request, as curl would make it.
+fn http(address: SocketAddr, path: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn groups_and_events_can_be_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = start(dir.path(), any_port());
+    let mut node = node(config(server.grpc_addr));
+    for revision in 0..3 {
+        for n in 1..=4 {
+            node.writers[0].write_group(&group(n, revision)).unwrap();
+        }
+    }
+    node.writers = node.feed(0..100).join().unwrap();
+    let ledger = node.end();
+    assert_cons1(&ledger, 100, 100);
+    for restarted in [false, true] {
+        if restarted {
+            let address = server.grpc_addr;
+            drop(server);
+            server = start(dir.path(), address);
+        }
+        let web = server.http_addr;
+        let json = |path: &str| -> serde_json::Value {
+            let (code, body) = http(web, path);
+            assert_eq!(code, 200, "{path}: {body}");
+            serde_json::from_str(&body).unwrap()
+        };
+        let groups = json("/api/v1/groups");
+        assert_eq!(groups.as_array().unwrap().len(), 4);
+        assert_eq!(groups[0]["name"], "story 4");
+        assert_eq!(groups[0]["revision"], 2);
+        assert_eq!(
+            json("/api/v1/groups?pattern=odd&limit=1")[0]["name"],
+            "story 3"
+        );
+        let id = TraceId([2; 16]).to_string();
+        assert_eq!(json(&format!("/api/v1/groups/{id}"))["name"], "story 2");
+        assert_eq!(http(web, "/api/v1/groups/beef").0, 400);
+        assert_eq!(
+            http(web, &format!("/api/v1/groups/{}", "ab".repeat(16))).0,
+            404
+        );
+        let events = json("/api/v1/events?kind=kernel.process.*&limit=3");
+        assert_eq!(events.as_array().unwrap().len(), 3);
+        assert_eq!(events[0]["entity"]["process.pid"], 99, "the latest first");
+        assert_eq!(events[0]["message"], "something happened");
+        assert_eq!(
+            json("/api/v1/events?kind=kernel.tcp.*"),
+            serde_json::json!([])
+        );
+        assert_eq!(http(web, "/api/v1/events?kinds=x").0, 400);
+        assert_eq!(json("/api/v1/stats")["groups_kept"], 4);
+        assert_eq!(http(web, "/healthz"), (200, "ok\n".into()));
+        assert_eq!(http(web, "/readyz").0, 200);
+        assert!(
+            http(web, "/metrics")
+                .1
+                .contains("tapio_server_groups_kept 4\n")
+        );
+    }
+}
+
+#[test]
+fn a_second_server_is_told_why_it_can_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), any_port());
+    let other = tempfile::tempdir().unwrap();
+    let error = Server::start(server_config(other.path(), server.grpc_addr))
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().starts_with("grpc_listen: 127.0.0.1:"),
+        "{error}"
+    );
+    let error = Server::start(server_config(dir.path(), any_port()))
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("another server uses it"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_what_was_in_it_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), any_port());
+    let mut node = node(config(server.grpc_addr));
+    node.writers = node.feed(0..1_000).join().unwrap();
+    node.wait_for_acks(1_000);
+    drop(server);
+    let mut segments: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "tapio"))
+        .collect();
+    segments.sort();
+    let last = std::fs::OpenOptions::new()
+        .write(true)
+        .open(segments.last().unwrap())
+        .unwrap();
+    last.set_len(last.metadata().unwrap().len() - 5).unwrap();
+    let server = start(dir.path(), any_port());
+    let recovered = server.status().store;
+    assert_eq!((recovered.torn_tails, recovered.corrupt_frames), (1, 0));
+    drop(server);
+    let kept = stored(dir.path()).len();
+    assert!(kept < 1_000);
+    node.end();
+}
+
+#[test]
+fn the_oldest_segments_make_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = ServerConfig {
+        segment_bytes: 256 * 1024,
+        retention_bytes: 1024 * 1024,
+        ..server_config(dir.path(), any_port())
+    };
+    let server = Server::start(small.clone()).unwrap();
+    let mut node = node(BridgeConfig {
+        batch_bytes: 32 * 1024,
+        ..config(server.grpc_addr)
+    });
+    node.writers = node.feed(0..30_000).join().unwrap();
+    assert_cons1(&node.end(), 30_000, 30_000);
+    let store = server.status().store;
+    assert!(store.stored_bytes <= 1024 * 1024, "{store:?}");
+    assert!(store.segments_retired > 2, "{store:?}");
+    drop(server);
+    let kept = Store::open(&small).unwrap();
+    let found = kept.scan().latest(&Filter::default(), 1).unwrap();
+    let batch = Batch::parse(&found[0].batch).unwrap();
+    assert_eq!(
+        batch.head.first_sequence + u64::from(batch.head.count),
+        30_000
+    );
+    let stats = kept.stats();
+    assert_eq!((stats.corrupt_frames, stats.torn_tails), (0, 0));
+}
