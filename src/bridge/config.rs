@@ -17,8 +17,9 @@ pub struct BridgeConfig {
     /// … or, while the line has little to do, when its oldest event has waited this long …
     #[serde(with = "crate::span_text")]
     pub linger: Duration,
-    /// … and at the latest after this time, however busy the line is.
-    #[serde(with = "crate::span_text")]
+    /// … and at the latest after this time, however busy the line is. Configured as
+    /// `dataflow.flush_interval`, where the specification has it.
+    #[serde(skip)]
     pub flush_interval: Duration,
     /// What may wait for the server's ack. When it is full, the bridge takes nothing more out of
     /// the rings, and collectors wait or drop as their policies say.
@@ -101,7 +102,7 @@ mod tests {
     #[test]
     fn durations_are_text_and_unknown_keys_are_refused() {
         let config: BridgeConfig =
-            serde_json::from_str(r#"{"linger":"1ms","flush_interval":"2s"}"#).unwrap();
+            serde_json::from_str(r#"{"linger":"1ms"}"#).unwrap();
         assert_eq!(config.linger, Duration::from_millis(1));
         assert_eq!(config.queue_bytes, BridgeConfig::default().queue_bytes);
         let error = serde_json::from_str::<BridgeConfig>(r#"{"flush":"2s"}"#).unwrap_err();

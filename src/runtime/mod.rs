@@ -2,10 +2,23 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
+//! | `agent.rs` | [`Agent`]: everything together, from start to drained end |
+//! | `config.rs` | [`Config`]: the YAML file |
 //! | `correlator.rs` | [`Correlator`]: the shards' rings and threads |
-//! | `replay.rs` | [`replay`]: events from files through the same shards, in total order |
+//! | `status.rs`, `admin.rs` | what the agent says of itself, and where |
+//! | `lock.rs` | one agent for a state folder |
+//! | `replay.rs` | events from files through the same shards, in total order |
 
+mod admin;
+mod agent;
+mod config;
 mod correlator;
+mod lock;
 pub mod replay;
+mod status;
 
+pub use agent::{Agent, Ended, StartError};
+pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use correlator::{Correlator, CorrelatorPlan, Entrance};
+pub use lock::{AgentLock, LockError};
+pub use status::{Status, snapshot_json};

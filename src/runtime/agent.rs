@@ -1,0 +1,232 @@
+//! The agent: everything together, from start to drained end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::admin::Admin;
+use super::config::Config;
+use super::lock::{AgentLock, LockError};
+use super::status::Status;
+use super::{Correlator, CorrelatorPlan};
+use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
+use crate::clock;
+use crate::collector::{CollectorManager, CollectorSpec, Row, ThreadPlan};
+use crate::dataflow::rules::{self, RuleSet};
+use crate::dataflow::{LaneOptions, Order};
+use crate::event::{Stage, stable_hash};
+use crate::ring::{Bell, Ledger, Router, Sink, Snapshot, Stop};
+use crate::server::{Server, ServerHandle};
+
+/// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
+const BLOCKS_PER_EVENT: usize = 8;
+
+/// Why an agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another agent, or no folder.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A rule is wrong.
+    #[error("{0}")]
+    Rules(String),
+    /// The admin pages' or the server's address, a thread, a file.
+    #[error("{what}: {cause}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+}
+
+fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
+    move |cause| StartError::System { what: what.to_owned(), cause }
+}
+
+/// The running agent.
+pub struct Agent {
+    stop: Stop,
+    manager: Arc<Mutex<CollectorManager>>,
+    correlator: Correlator,
+    bridge: BridgeHandle,
+    server: Option<ServerHandle>,
+    admin: Admin,
+    ledger: Arc<Ledger>,
+    _lock: AgentLock,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// CONS-1 at the end.
+    pub account: Snapshot,
+}
+
+impl Agent {
+    /// Starts everything. With `standalone` a server runs in the same process and the bridge
+    /// delivers to it.
+    ///
+    /// # Errors
+    /// When something the agent can't do without can't be had.
+    pub fn start(mut config: Config, standalone: bool) -> Result<Self, StartError> {
+        let lock = AgentLock::take(&config.state_dir())?;
+        let rules = load_rules(&config)?;
+        let server = if standalone {
+            let server = Server::start(config.server.clone()).map_err(system("the embedded server"))?;
+            config.bridge.endpoint = server.grpc_addr.to_string();
+            Some(server)
+        } else {
+            None
+        };
+        config.bridge.flush_interval = config.dataflow.flush_interval;
+        let node = config.node_name();
+        let rows: Vec<Row> = config.collectors.rows().into_iter().filter(|r| r.enabled).collect();
+        let stop = Stop::default();
+        let mut threads = ThreadPlan::pinned();
+        let mut ledger = Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect());
+        let bell = Arc::new(Bell::new(Default::default()));
+        let rules = Arc::new(RuleSet::new(rules, &config.cluster, config.shards()));
+        let (correlator, entrances, readers) =
+            Correlator::start(&plan(&config, &rules), rows.len(), &bell, &mut ledger, &stop, &mut threads)
+                .map_err(system("the correlator's threads"))?;
+        let epoch = clock::wall_ns();
+        let bridge = Bridge {
+            config: config.bridge.clone(),
+            node: node.clone(),
+            epoch,
+            readers,
+            bell,
+            ledger: ledger.stage(Stage::Bridge),
+            stop: stop.clone(),
+            core: threads.next_core(),
+        };
+        let bridge = bridge.spawn().map_err(system("the bridge"))?;
+        let manager = CollectorManager::new(&node, origin(&node, epoch), stop.clone());
+        let (manager, ledger) =
+            start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
+        let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
+        let status = Status {
+            node,
+            started_ns: epoch,
+            rules: rules.rules.len(),
+            manager: Arc::clone(&manager),
+            shards: correlator.stats.clone(),
+            bridge: Arc::clone(bridge.stats()),
+            ledger: Arc::clone(&ledger),
+            stop: stop.clone(),
+        };
+        let admin = Admin::start(config.admin.listen, status).map_err(system("admin.listen"))?;
+        Ok(Self { stop, manager, correlator, bridge, server, admin, ledger, _lock: lock })
+    }
+
+    /// Asks everything to end; [`Agent::finish`] waits for it.
+    #[must_use]
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Where the admin pages are.
+    #[must_use]
+    pub fn admin_addr(&self) -> std::net::SocketAddr {
+        self.admin.addr
+    }
+
+    /// The embedded server, where there is one.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerHandle> {
+        self.server.as_ref()
+    }
+
+    /// How the bridge is doing.
+    #[must_use]
+    pub fn bridge(&self) -> &BridgeStats {
+        self.bridge.stats()
+    }
+
+    /// Whether every collector has read its source to the end.
+    #[must_use]
+    pub fn sources_are_finished(&self) -> bool {
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).is_finished()
+    }
+
+    /// CONS-1 now.
+    #[must_use]
+    pub fn account(&self) -> Snapshot {
+        self.ledger.snapshot()
+    }
+
+    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left.
+    #[must_use]
+    pub fn finish(mut self) -> Ended {
+        self.stop.set();
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).join();
+        self.correlator.join();
+        self.bridge.join();
+        let account = self.ledger.snapshot();
+        self.admin.stop();
+        if let Some(server) = &mut self.server {
+            server.stop();
+        }
+        Ended { account }
+    }
+}
+
+fn load_rules(config: &Config) -> Result<Vec<rules::Rule>, StartError> {
+    let mut loaded = if config.dataflow.builtin_rules { rules::builtin() } else { rules::Loaded::default() };
+    let own = rules::load(&config.dataflow.rules);
+    loaded.errors.extend(own.errors);
+    for rule in own.rules {
+        // A rule of the user's with a built-in one's name takes its place.
+        loaded.rules.retain(|r| r.name != rule.name);
+        loaded.rules.push(rule);
+    }
+    let longest_ns = u64::try_from(config.dataflow.group_retention_period.as_nanos()).unwrap_or(u64::MAX);
+    for rule in &mut loaded.rules {
+        rule.telling.max_age_ns = rule.telling.max_age_ns.min(longest_ns);
+    }
+    if loaded.errors.is_empty() {
+        return Ok(loaded.rules);
+    }
+    let complaints: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+    Err(StartError::Rules(complaints.join("\n")))
+}
+
+fn plan(config: &Config, rules: &Arc<RuleSet>) -> CorrelatorPlan {
+    CorrelatorPlan {
+        rules: Arc::clone(rules),
+        order: Order::Arrival,
+        options: LaneOptions {
+            max_keys: config.dataflow.max_keys,
+            max_groups: config.dataflow.max_groups,
+            ..LaneOptions::default()
+        },
+        grouping: config.dataflow.enable_semantic_grouping,
+        ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
+    }
+}
+
+/// Identifies this start of this node's agent in event ids.
+fn origin(node: &str, epoch: u64) -> u64 {
+    let hash = stable_hash(&[b"origin", node.as_bytes(), &epoch.to_le_bytes()]);
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hash[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+fn start_collectors(
+    mut manager: CollectorManager,
+    rows: Vec<Row>,
+    entrances: Vec<super::Entrance>,
+    rules: &Arc<RuleSet>,
+    mut ledger: Ledger,
+    stop: &Stop,
+    threads: &mut ThreadPlan,
+) -> Result<(CollectorManager, Ledger), StartError> {
+    for (number, (row, entrance)) in (0u8..).zip(rows.into_iter().zip(entrances)) {
+        let router: Arc<dyn Router> = Arc::<RuleSet>::clone(rules);
+        let stage = ledger.stage(Stage::Collect);
+        let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone());
+        let spec = CollectorSpec { name: row.name, make: row.make, sink };
+        manager.start(spec, threads.next_core()).map_err(system("a collector's thread"))?;
+    }
+    Ok((manager, ledger))
+}

@@ -1,0 +1,204 @@
+//! What the agent says of itself: `/status` as JSON, `/metrics` for Prometheus. CONS-1 is checked
+//! each time somebody looks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde_json::{Map, Value as Json, json};
+
+use crate::bridge::BridgeStats;
+use crate::clock;
+use crate::collector::{CollectorManager, CollectorStatus, Health};
+use crate::dataflow::WorkerStats;
+use crate::ring::{CollectorAccount, Ledger, Snapshot, Stop};
+
+/// Where everything the agent can say comes from.
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// When the agent started, nanoseconds since the Unix epoch.
+    pub started_ns: u64,
+    /// Rules in force.
+    pub rules: usize,
+    /// The collectors.
+    pub manager: Arc<Mutex<CollectorManager>>,
+    /// Each shard's counters.
+    pub shards: Vec<Arc<WorkerStats>>,
+    /// The bridge.
+    pub bridge: Arc<BridgeStats>,
+    /// CONS-1.
+    pub ledger: Arc<Ledger>,
+    /// Whether the agent is ending.
+    pub stop: Stop,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn account_json(account: &CollectorAccount) -> Json {
+    let dropped: Map<String, Json> = account
+        .dropped
+        .iter()
+        .map(|(stage, reason, n)| (format!("{}/{}", stage.word(), reason.word()), (*n).into()))
+        .collect();
+    json!({
+        "received": account.received, "forwarded": account.forwarded, "dropped": dropped,
+        "held": account.held, "residual": account.residual,
+    })
+}
+
+/// CONS-1 as JSON.
+#[must_use]
+pub fn snapshot_json(snapshot: &Snapshot) -> Json {
+    let rows: Map<String, Json> =
+        snapshot.collectors.iter().map(|c| (c.name.clone(), account_json(c))).collect();
+    json!({"holds": snapshot.holds(), "total": account_json(&snapshot.total), "collectors": rows})
+}
+
+fn collector_json(status: &CollectorStatus) -> Json {
+    let notes: Map<String, Json> =
+        status.notes.iter().map(|n| (n.subject.clone(), n.state.as_str().into())).collect();
+    let counters: Map<String, Json> =
+        status.counters.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
+    json!({
+        "health": status.health.word(), "restarts": status.restarts, "last_error": status.last_error,
+        "notes": notes, "counters": counters,
+    })
+}
+
+impl Status {
+    fn collectors(&self) -> Vec<CollectorStatus> {
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
+    }
+
+    fn account(&self) -> Snapshot {
+        let snapshot = self.ledger.snapshot();
+        if !snapshot.holds() {
+            tracing::error!(residual = snapshot.total.residual, "CONS-1 doesn't hold: a defect of tapio");
+        }
+        snapshot
+    }
+
+    /// Everything, for people and programs.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        let collectors: Map<String, Json> =
+            self.collectors().iter().map(|c| (c.name.to_owned(), collector_json(c))).collect();
+        let shards: Vec<Json> = self
+            .shards
+            .iter()
+            .map(|s| s.get().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>().into())
+            .collect();
+        let cons1 = snapshot_json(&self.account());
+        json!({
+            "node": self.node,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
+            "rules": self.rules,
+            "collectors": collectors,
+            "shards": shards,
+            "bridge": serde_json::to_value(self.bridge.status()).unwrap_or(Json::Null),
+            "cons1": cons1,
+        })
+    }
+
+    /// Whether events can flow, and what is in the way.
+    #[must_use]
+    pub fn ready(&self) -> Result<(), String> {
+        if self.stop.is_set() {
+            return Err("ending".into());
+        }
+        if !self.bridge.is_connected() {
+            return Err(format!("the server isn't connected: {}", self.bridge.status().last_error));
+        }
+        let failed = |c: &CollectorStatus| c.health == Health::Backoff;
+        match self.collectors().iter().find(|c| failed(c)) {
+            Some(c) => Err(format!("collector {} failed: {}", c.name, c.last_error)),
+            None => Ok(()),
+        }
+    }
+
+    /// The Prometheus text.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut registry = Registry::with_prefix("tapio");
+        self.account_metrics(&mut registry);
+        self.collector_metrics(&mut registry);
+        let shards = Family::<Labels, Gauge>::default();
+        for (number, shard) in self.shards.iter().enumerate() {
+            for (name, value) in shard.get() {
+                let labels = vec![("shard", number.to_string()), ("what", name.to_owned())];
+                shards.get_or_create(&labels).set(value as i64);
+            }
+        }
+        registry.register("shard", "Counters of each correlator shard", shards);
+        self.bridge_metrics(&mut registry);
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+
+    fn account_metrics(&self, registry: &mut Registry) {
+        let (received, forwarded, dropped, held, residual) = (
+            Family::<Labels, Counter>::default(),
+            Family::<Labels, Counter>::default(),
+            Family::<Labels, Counter>::default(),
+            Family::<Labels, Gauge>::default(),
+            Family::<Labels, Gauge>::default(),
+        );
+        for account in &self.account().collectors {
+            let labels: Labels = vec![("collector", account.name.clone())];
+            received.get_or_create(&labels).inc_by(account.received);
+            forwarded.get_or_create(&labels).inc_by(account.forwarded);
+            held.get_or_create(&labels).set(account.held as i64);
+            residual.get_or_create(&labels).set(account.residual);
+            for (stage, reason, n) in &account.dropped {
+                let mut labels = labels.clone();
+                labels.push(("stage", stage.word().into()));
+                labels.push(("reason", reason.word().into()));
+                dropped.get_or_create(&labels).inc_by(*n);
+            }
+        }
+        registry.register("events_received", "Events taken in, those lost in the kernel included", received);
+        registry.register("events_forwarded", "Events the server has stored", forwarded);
+        registry.register("events_dropped", "Events lost, by stage and reason", dropped);
+        registry.register("events_held", "Events in rings and queues", held);
+        registry.register("cons1_residual", "received - forwarded - dropped - held; anything but 0 is a defect", residual);
+    }
+
+    fn collector_metrics(&self, registry: &mut Registry) {
+        let (up, restarts, detail) = (
+            Family::<Labels, Gauge>::default(),
+            Family::<Labels, Counter>::default(),
+            Family::<Labels, Gauge>::default(),
+        );
+        for status in self.collectors() {
+            let labels: Labels = vec![("collector", status.name.into())];
+            up.get_or_create(&labels).set(i64::from(status.health == Health::Running));
+            restarts.get_or_create(&labels).inc_by(status.restarts);
+            for (name, value) in status.counters {
+                let labels = vec![("collector", status.name.into()), ("what", name)];
+                detail.get_or_create(&labels).set(value as i64);
+            }
+        }
+        registry.register("collector_up", "Whether the collector runs", up);
+        registry.register("collector_restarts", "How often it was started again", restarts);
+        registry.register("collector_detail", "The collector's own counters", detail);
+    }
+
+    fn bridge_metrics(&self, registry: &mut Registry) {
+        let bridge = Family::<Labels, Gauge>::default();
+        let status = serde_json::to_value(self.bridge.status()).unwrap_or(Json::Null);
+        for (name, value) in status.as_object().into_iter().flatten() {
+            let number = value.as_i64().or_else(|| value.as_bool().map(i64::from));
+            if let Some(number) = number {
+                bridge.get_or_create(&vec![("what", name.clone())]).set(number);
+            }
+        }
+        registry.register("bridge", "Counters of the way to the server", bridge);
+    }
+}
