@@ -15,18 +15,22 @@ pub(crate) fn commands(name: &str, text: &str) -> Vec<String> {
 /// (no known folder or ending) is left alone.
 pub(crate) fn references(name: &str, text: &str, root: &Path) -> Vec<String> {
     let mut out = Vec::new();
-    let mut fenced = false;
+    // A quoted piece may go on in the next line, but not past the paragraph.
+    let (mut fenced, mut open) = (false, false);
     for (i, line) in text.lines().enumerate() {
         if line.trim_start().starts_with("```") {
             fenced = !fenced;
+        }
+        if fenced || line.trim().is_empty() || line.trim_start().starts_with("```") {
+            open = false;
             continue;
         }
-        if fenced {
-            continue;
-        }
-        for quoted in line.split('`').skip(1).step_by(2) {
-            if let Some(problem) = missing(quoted, root) {
-                out.push(format!("{name}:{}: `{quoted}`: {problem}", i + 1));
+        for (n, piece) in line.split('`').enumerate() {
+            if n > 0 {
+                open = !open;
+            }
+            if let Some(problem) = open.then(|| missing(piece, root)).flatten() {
+                out.push(format!("{name}:{}: `{piece}`: {problem}", i + 1));
             }
         }
     }
@@ -91,6 +95,8 @@ fn missing_commands_files_and_tests_are_found() {
         found("`tests/architecture.rs`, `k8s.pod`, `tests/*.rs`, `a::b`"),
         0
     );
+    assert_eq!(found("`a torn\nquote`, `src/nowhere.rs`"), 1);
+    assert_eq!(found("not closed: `\n\n`tests/nowhere.rs`"), 1);
     assert_eq!(found("```\n`tests/nowhere.rs`\n```"), 0);
     let place = references("SPEC.md", "\n`src/nowhere.rs`", root);
     assert_eq!(place, ["SPEC.md:2: `src/nowhere.rs`: no such file"]);
