@@ -54,8 +54,9 @@ enum Step {
     Write(Header, Box<OwnedEvent>),
     Group(bool, Box<Group>),
     Watermark(bool, u64, u64),
-    /// Drain the first ring into the second: at most so many blocks, stop before that many records.
-    Forward(usize, usize, Header, Vec<Membership>),
+    /// Drain the first ring into the second, or back, so that records gather memberships on several
+    /// hops: at most so many blocks, stop before that many records.
+    Forward(bool, (usize, usize), Header, Vec<Membership>),
     /// Drain the second ring.
     Drain(usize, usize),
 }
@@ -186,8 +187,13 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => (any::<bool>(), a_group()).prop_map(|(second, g)| Step::Group(second, g)),
         1 => (any::<bool>(), any::<u64>(), any::<u64>())
             .prop_map(|(second, order, time)| Step::Watermark(second, order, time)),
-        3 => (limit(), stop(), a_header(), prop::collection::vec(a_membership(), 0..40))
-            .prop_map(|(l, s, h, m)| Step::Forward(l, s, h, m)),
+        3 => (
+            prop::bool::weighted(0.3),
+            (limit(), stop()),
+            a_header(),
+            prop::collection::vec(a_membership(), 0..40),
+        )
+            .prop_map(|(back, limits, h, m)| Step::Forward(back, limits, h, m)),
         2 => (limit(), stop()).prop_map(|(l, s)| Step::Drain(l, s)),
     ]
 }
@@ -435,8 +441,11 @@ proptest! {
                     (if *into_second { &mut second } else { &mut first })
                         .write_watermark(*order, *time_ns);
                 }
-                Step::Forward(limit, stop, header, more) => {
-                    first.forward(&mut second, (*limit, *stop), header, more);
+                Step::Forward(false, limits, header, more) => {
+                    first.forward(&mut second, *limits, header, more);
+                }
+                Step::Forward(true, limits, header, more) => {
+                    second.forward(&mut first, *limits, header, more);
                 }
                 Step::Drain(limit, stop) => second.drain(*limit, *stop),
             }
