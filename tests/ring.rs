@@ -7,6 +7,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "ring/made.rs"]
+mod made;
 #[path = "ring/oracle.rs"]
 mod oracle;
 #[path = "ring/threads.rs"]
