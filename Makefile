@@ -3,8 +3,6 @@
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
-# Debug information of dependencies is of no use here and triples the target folder.
-export CARGO_PROFILE_DEV_DEBUG ?= line-tables-only
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast lint unit loom sanitize deny bench doc clean
@@ -37,7 +35,7 @@ lint: ## formatting, clippy, duplicate dependencies
 	@scripts/deny.sh
 
 unit: ## unit, property, integration and kernel tests
-	$(CARGO) test --locked --all-targets --quiet
+	$(CARGO) test --locked --all-targets --no-fail-fast --quiet
 	$(CARGO) test --locked --doc --quiet
 
 loom: ## the wake protocol under every interleaving

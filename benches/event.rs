@@ -1,5 +1,7 @@
 //! What names and the JSON form cost: `cargo bench --bench event`.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -3,6 +3,12 @@
 //! criterion prints the time per event as `time` for the single-event benchmarks, and events per
 //! second as `thrpt` for the batches.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking and prints"
+)]
+
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

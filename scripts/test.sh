@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: every layer in turn. Goes on to the next when one fails, so that one run tells all,
-# and ends with a line that says what passed, what was left out and what failed.
+# and ends with a line that says what passed and what failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

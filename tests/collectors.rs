@@ -1,6 +1,8 @@
 //! Collectors under the manager, with a consumer that takes what they offer: everything is
 //! accounted for (CONS-1), whatever fails.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "collectors/jsonl.rs"]
 mod jsonl;
 #[path = "collectors/manager.rs"]

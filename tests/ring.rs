@@ -5,6 +5,10 @@
 //! not show: that the wake protocol is right under every interleaving (`tests/loom`), or that the
 //! memory accesses are free of races (`scripts/sanitize.sh` runs this file under sanitizers).
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "ring/made.rs"]
+mod made;
 #[path = "ring/oracle.rs"]
 mod oracle;
 #[path = "ring/threads.rs"]

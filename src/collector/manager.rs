@@ -243,7 +243,10 @@ fn supervise(shared: &Shared, make: &Make, mut context: Context) {
             Ok(Ok(Ended::Finished)) => return shared.set(Health::Finished),
             Ok(Ok(Ended::Stopped)) => return shared.set(Health::Stopped),
             Ok(Err(error)) => error.to_string(),
-            Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+            Err(panic) => {
+                context.sink.after_panic();
+                format!("panicked: {}", panic_text(&*panic))
+            }
         };
         if context.stop.is_set() {
             return shared.set(Health::Stopped);

@@ -309,71 +309,59 @@ struct About {
 }
 
 fn about(kind: Name, random: u64) -> About {
-    let field = |key, value| Field { key, value };
-    let (fields, severity, message) = match kind {
-        names::KERNEL_PROCESS_EXEC => (
-            [
-                field(
-                    names::PROCESS_EXECUTABLE_PATH,
-                    "/usr/local/bin/checkout".into(),
-                ),
-                field(
-                    names::PROCESS_PARENT_PID,
-                    Value::Int(1 + (random >> 50) as i64),
-                ),
-                field(names::PROCESS_OWNER_UID, Value::Int(1_000)),
-            ],
+    use names as n;
+    let int = |key, value| Field {
+        key,
+        value: Value::Int(value),
+    };
+    let text = |key, value| Field {
+        key,
+        value: Value::Str(value),
+    };
+    let (severity, message, fields) = match kind {
+        n::KERNEL_PROCESS_EXEC => (
             Severity::INFO,
             "started checkout",
-        ),
-        names::KERNEL_PROCESS_EXIT => (
             [
-                field(
-                    names::PROCESS_EXIT_CODE,
-                    Value::Int(i64::from(random >> 60 == 0)),
-                ),
-                field(
-                    names::TAPIO_PROCESS_DURATION_NS,
-                    Value::Int((random >> 24) as i64),
-                ),
-                field(names::TAPIO_SIGNAL_NUMBER, Value::Int(0)),
+                text(n::PROCESS_EXECUTABLE_PATH, "/usr/local/bin/checkout"),
+                int(n::PROCESS_PARENT_PID, 1 + (random >> 50) as i64),
+                int(n::PROCESS_OWNER_UID, 1_000),
             ],
+        ),
+        n::KERNEL_PROCESS_EXIT => (
             Severity::INFO,
             "checkout ended",
-        ),
-        names::KERNEL_PROCESS_OOM_KILL => (
             [
-                field(names::TAPIO_OOM_RSS_BYTES, Value::Int(256 << 20)),
-                field(names::TAPIO_OOM_LIMIT_BYTES, Value::Int(256 << 20)),
-                field(names::TAPIO_SIGNAL_NUMBER, Value::Int(9)),
+                int(n::PROCESS_EXIT_CODE, i64::from(random >> 60 == 0)),
+                int(n::TAPIO_PROCESS_DURATION_NS, (random >> 24) as i64),
+                int(n::TAPIO_SIGNAL_NUMBER, 0),
             ],
+        ),
+        n::KERNEL_PROCESS_OOM_KILL => (
             Severity::ERROR,
             "the kernel killed checkout: its cgroup is out of memory",
-        ),
-        names::KERNEL_TCP_CONNECT
-        | names::KERNEL_TCP_CLOSE
-        | names::KERNEL_TCP_REFUSED
-        | names::KERNEL_TCP_RETRANSMIT => (
             [
-                field(names::NETWORK_PEER_ADDRESS, "10.1.2.3".into()),
-                field(names::NETWORK_PEER_PORT, Value::Int(5_432)),
-                field(names::NETWORK_LOCAL_PORT, Value::Int((random >> 48) as i64)),
+                int(n::TAPIO_OOM_RSS_BYTES, 256 << 20),
+                int(n::TAPIO_OOM_LIMIT_BYTES, 256 << 20),
+                int(n::TAPIO_SIGNAL_NUMBER, 9),
             ],
-            if matches!(kind, names::KERNEL_TCP_CONNECT | names::KERNEL_TCP_CLOSE) {
-                Severity::INFO
-            } else {
-                Severity::WARN
-            },
-            "tcp to 10.1.2.3:5432",
+        ),
+        n::KERNEL_TCP_CONNECT | n::KERNEL_TCP_CLOSE => {
+            (Severity::INFO, "tcp to 10.1.2.3:5432", peer(random))
+        }
+        n::KERNEL_TCP_REFUSED | n::KERNEL_TCP_RETRANSMIT => (
+            Severity::WARN,
+            "tcp to 10.1.2.3:5432 in trouble",
+            peer(random),
         ),
         _ => (
-            [
-                field(names::K8S_NAMESPACE_NAME, "shop".into()),
-                field(names::TAPIO_CGROUP_PATH, "/kubepods/burstable".into()),
-                field(names::PROCESS_OWNER_UID, Value::Int(1_000)),
-            ],
             Severity::INFO,
             "checkout says what it says every second",
+            [
+                text(n::K8S_NAMESPACE_NAME, "shop"),
+                text(n::TAPIO_CGROUP_PATH, "/kubepods/burstable"),
+                int(n::PROCESS_OWNER_UID, 1_000),
+            ],
         ),
     };
     About {
@@ -381,6 +369,15 @@ fn about(kind: Name, random: u64) -> About {
         severity,
         message,
     }
+}
+
+fn peer(random: u64) -> [Field<'static>; 3] {
+    let field = |key, value| Field { key, value };
+    [
+        field(names::NETWORK_PEER_ADDRESS, Value::Str("10.1.2.3")),
+        field(names::NETWORK_PEER_PORT, Value::Int(5_432)),
+        field(names::NETWORK_LOCAL_PORT, Value::Int((random >> 48) as i64)),
+    ]
 }
 
 #[cfg(test)]

@@ -111,6 +111,14 @@ fn severity_of(severity: Option<&Json>) -> Result<Severity, BadEvent> {
         .ok_or_else(|| bad("severity: expected a word such as \"error\" or a number from 0 to 24"))
 }
 
+fn span_id_of(text: &str) -> Result<u64, BadEvent> {
+    // The length too: from_str_radix takes a sign and any number of digits.
+    Some(text)
+        .filter(|s| s.len() == 16 && !s.starts_with('+'))
+        .and_then(|s| u64::from_str_radix(s, 16).ok())
+        .ok_or_else(|| bad(format!("span_id: {text:?} isn't 16 hex digits")))
+}
+
 fn push(fields: &mut Vec<(Name, Owned)>, key: &str, value: Json) -> Result<(), BadEvent> {
     let owned = match value {
         Json::Null => Owned::Plain(Value::Null),
@@ -185,14 +193,7 @@ impl JsonEvent {
             None => TraceId::NONE,
             Some(t) => t.parse().map_err(|e| bad(format!("trace_id: {e}")))?,
         };
-        let span_id = match line.span_id.as_deref() {
-            None => 0,
-            // The length too: from_str_radix takes a sign and any number of digits.
-            Some(s) => Some(s)
-                .filter(|s| s.len() == 16 && !s.starts_with('+'))
-                .and_then(|s| u64::from_str_radix(s, 16).ok())
-                .ok_or_else(|| bad(format!("span_id: {s:?} isn't 16 hex digits")))?,
-        };
+        let span_id = line.span_id.as_deref().map_or(Ok(0), span_id_of)?;
         let name =
             |key: &str, text: &str| Name::intern(text).map_err(|e| bad(format!("{key}: {e}")));
         Ok(Self {

@@ -215,7 +215,6 @@ fn place(
         unsafe { chunk.commit(used) };
         return Ok(());
     }
-    drop(chunk);
     let mut chunk = ring
         .write_chunk_uninit(before_end + need)
         .map_err(|_| WriteError::Full)?;

@@ -70,6 +70,8 @@ pub struct Sink {
     ledger: Arc<StageLedger>,
     stop: Stop,
     unrung: u32,
+    /// Whether an event was taken in and isn't accounted for yet.
+    in_hand: bool,
 }
 
 impl Sink {
@@ -95,6 +97,7 @@ impl Sink {
             ledger,
             stop,
             unrung: 0,
+            in_hand: false,
         }
     }
 
@@ -122,6 +125,32 @@ impl Sink {
     /// # Errors
     /// As [`Sink::offer`].
     pub fn offer_at(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
+        self.in_hand = true;
+        let outcome = self.put(event, order);
+        self.in_hand = false;
+        match outcome {
+            Ok(()) => {
+                self.ledger.take(self.collector, 1);
+                self.ledger.pass(self.collector, 1);
+                self.unrung += 1;
+                if self.unrung >= RING_EVERY {
+                    self.flush();
+                }
+            }
+            Err(reason) => self.refuse(reason, 1),
+        }
+        outcome
+    }
+
+    /// Counts the event that a panic interrupted on its way into a ring, if there was one. The
+    /// manager calls it before it starts the collector again.
+    pub fn after_panic(&mut self) {
+        if std::mem::take(&mut self.in_hand) {
+            self.refuse(Reason::CollectorPanic, 1);
+        }
+    }
+
+    fn put(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
         let route = self.router.route(event);
         let header = Header {
             order,
@@ -129,31 +158,22 @@ impl Sink {
         };
         let first = route.first().min(self.shards.len() - 1);
         loop {
-            let outcome = match self.shards[first].0.write_event(&header, event) {
-                Ok(()) => {
-                    self.ledger.take(self.collector, 1);
-                    self.ledger.pass(self.collector, 1);
-                    self.unrung += 1;
-                    if self.unrung >= RING_EVERY {
-                        self.flush();
-                    }
-                    return Ok(());
+            match self.shards[first].0.write_event(&header, event) {
+                Ok(()) => return Ok(()),
+                Err(WriteError::Oversize) => return Err(Reason::Oversize),
+                Err(WriteError::Full) if self.on_full == OnFull::Drop => {
+                    return Err(Reason::RingFull);
                 }
-                Err(WriteError::Oversize) => Reason::Oversize,
-                Err(WriteError::Full) if self.on_full == OnFull::Drop => Reason::RingFull,
                 Err(WriteError::Full)
                     if self.stop.is_set() || self.shards[first].0.is_abandoned() =>
                 {
-                    Reason::Shutdown
+                    return Err(Reason::Shutdown);
                 }
                 Err(WriteError::Full) => {
                     self.flush();
                     std::thread::sleep(FULL_NAP);
-                    continue;
                 }
-            };
-            self.refuse(outcome, 1);
-            return Err(outcome);
+            }
         }
     }
 

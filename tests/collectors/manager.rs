@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tapio::clock;
 use tapio::collector::{Collector, CollectorError, Context, Ended, Health, Make};
-use tapio::event::{Event, EventId, names};
+use tapio::event::{Event, EventId, Reason, names};
 use tapio::ring::OnFull;
 
 use crate::pipeline::Pipeline;
@@ -122,4 +122,21 @@ fn the_second_failure_waits_longer_than_the_first() {
     for (pair, least_ms) in times.windows(2).zip([100, 200, 400]) {
         assert!(pair[1] - pair[0] >= Duration::from_millis(least_ms));
     }
+}
+
+#[test]
+fn an_event_that_kills_its_collector_is_counted() {
+    let dies = make(|context| {
+        offer(context, 0, 3);
+        let id = EventId::from_sequence(context.origin, 0, 3);
+        let deadly = Event::new(id, 3, crate::pipeline::DEADLY, names::K8S);
+        let _ = context.sink.offer(&deadly);
+        unreachable!("the router has panicked")
+    });
+    let pipeline = Pipeline::start(vec![("dies", OnFull::Wait, dies)], false);
+    pipeline.wait_until("a restart", |p| p.manager.statistics()[0].restarts >= 1);
+    pipeline.stop.set();
+    let total = pipeline.end().total;
+    assert_eq!(total.dropped[0].1, Reason::CollectorPanic);
+    assert_eq!(total.forwarded, 3 * total.dropped[0].2);
 }
