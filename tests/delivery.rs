@@ -425,7 +425,7 @@ fn a_second_server_is_told_why_it_can_not_start() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_off_and_what_was_in_it_comes_again() {
+fn a_torn_tail_is_found_and_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let mut node = node(config(server.grpc_addr));

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::intake::{Drained, Intake};
-use super::nap::Nap;
 use super::queue::{Account, SendQueue, Settlement};
 use super::stats::{BridgeStats, add};
 use super::{Bridge, BridgeConfig};
 use crate::clock;
 use crate::ring::Stop;
+use crate::timer::FineTimer;
 use crate::wire::proto::Ack;
 use crate::wire::{BatchEncoder, Line, LineConfig, LineError, NotSent};
 
@@ -48,7 +48,7 @@ pub(super) struct Drive {
     account: Account,
     link: Link,
     backoff: Backoff,
-    nap: Nap,
+    nap: FineTimer,
     stats: Arc<BridgeStats>,
     /// When the first event of the batch being written was read.
     opened: Option<Instant>,
@@ -85,7 +85,7 @@ impl Drive {
             account: Account::new(bridge.ledger),
             link: Link::Down(clock::instant()),
             backoff: Backoff::new(config.reconnect_max, seed),
-            nap: Nap::new()?,
+            nap: FineTimer::new()?,
             stats,
             opened: None,
             stop_seen: None,

@@ -5,6 +5,7 @@
 //! happens to them there.
 
 mod manager;
+pub mod receiver;
 
 use std::sync::{Arc, Mutex};
 
