@@ -1,6 +1,12 @@
 //! From the shards' rings over the bridge into a server's store: nothing lost, nothing doubled,
 //! whatever happens to the server, and CONS-1 exact at the end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

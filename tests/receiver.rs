@@ -1,6 +1,12 @@
 //! The load generator, the `receiver` collector and the server against each other, and senders
 //! that don't keep to the rules.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;

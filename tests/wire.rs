@@ -1,6 +1,12 @@
 //! The hand-written codec against prost, over everything an event can hold; and against bytes that
 //! mean harm.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
 use proptest::prelude::*;
 use prost::Message;
 use tapio::event::{Event, EventId, Field, Name, Severity, TraceId, Value, names};
