@@ -1,8 +1,8 @@
 //! tapio: a node-level event correlator.
 //!
-//! Dependencies point one way: `event ← ring ← {collector, dataflow} ← bridge ← runtime`, with
-//! `server` and `cli` on top. `collector`, `dataflow` and `bridge` don't know of each other; the
-//! `runtime` joins them. `ARCHITECTURE.md` follows one event through the files, and
+//! Dependencies point one way: `event ← ring ← wire ← {collector, dataflow} ← bridge ← runtime`,
+//! with `server`, `load` and `cli` on top. `collector`, `dataflow` and `bridge` don't know of each
+//! other; the `runtime` joins them. `clock`, `timer` and `span_text` are at the bottom. `ARCHITECTURE.md` follows one event through the files, and
 //! `tests/architecture.rs` holds the direction.
 
 pub mod bridge;
