@@ -2,7 +2,7 @@
 //!
 //! Dependencies point one way: `event ← ring ← wire ← {collector, dataflow} ← bridge ← server ←
 //! runtime ← cli`. `collector`, `dataflow` and `bridge` don't know of each other; the
-//! `runtime` joins them. `ARCHITECTURE.md` follows one event through the files, and
+//! `runtime` joins them. `clock`, `timer` and `span_text` are at the bottom. `ARCHITECTURE.md` follows one event through the files, and
 //! `tests/architecture.rs` holds the direction.
 
 pub mod bridge;
@@ -11,8 +11,10 @@ pub mod clock;
 pub mod collector;
 pub mod dataflow;
 pub mod event;
+pub mod load;
 pub mod ring;
 pub mod runtime;
 pub mod server;
 pub mod span_text;
+mod timer;
 pub mod wire;

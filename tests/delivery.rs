@@ -1,6 +1,12 @@
 //! From the shards' rings over the bridge into a server's store: nothing lost, nothing doubled,
 //! whatever happens to the server, and CONS-1 exact at the end.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -425,7 +431,7 @@ fn a_second_server_is_told_why_it_can_not_start() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_off_and_what_was_in_it_comes_again() {
+fn a_torn_tail_is_found_and_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let mut node = node(config(server.grpc_addr));

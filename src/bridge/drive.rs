@@ -3,7 +3,8 @@
 //! While traffic flows it reads its rings at most once per `linger`: producers then find it awake
 //! and ring for nothing. Each look sends what it found, unless some batches are still in flight:
 //! then the batch grows until one of them is acknowledged, so that a slow line gets fewer and
-//! larger batches. When a look finds nothing, the thread sleeps until the bell rings.
+//! larger batches. When a look finds nothing, the thread sleeps until the bell rings, and gives the
+//! events behind the first one a moment to come.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,17 +16,19 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::intake::{Drained, Intake};
-use super::nap::Nap;
 use super::queue::{Account, SendQueue, Settlement};
 use super::stats::{BridgeStats, add};
 use super::{Bridge, BridgeConfig};
 use crate::clock;
 use crate::ring::Stop;
+use crate::timer::FineTimer;
 use crate::wire::proto::Ack;
 use crate::wire::{BatchEncoder, Line, LineConfig, LineError, NotSent};
 
 /// Batches in flight up to which a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;
+/// The part of `linger` for which a bridge that was woken lets more events come.
+const GATHER_SHARE: u32 = 4;
 /// How often a bridge that ends looks whether its rings' writers are gone.
 const ENDING_NAP: Duration = Duration::from_millis(2);
 /// After `drain_timeout`, how much longer it counts as lost what still arrives.
@@ -48,7 +51,7 @@ pub(super) struct Drive {
     account: Account,
     link: Link,
     backoff: Backoff,
-    nap: Nap,
+    timer: FineTimer,
     stats: Arc<BridgeStats>,
     /// When the first event of the batch being written was read.
     opened: Option<Instant>,
@@ -85,7 +88,7 @@ impl Drive {
             account: Account::new(bridge.ledger),
             link: Link::Down(clock::instant()),
             backoff: Backoff::new(config.reconnect_max, seed),
-            nap: Nap::new()?,
+            timer: FineTimer::new()?,
             stats,
             opened: None,
             stop_seen: None,
@@ -178,21 +181,39 @@ impl Drive {
     }
 
     async fn wait(&mut self, wait: Wait) {
-        if let Err(error) = self.nap.set(wait.at_most) {
-            tracing::error!(%error, "the bridge's timer failed");
-        }
-        poll_fn(|cx| self.poll_wait(wait, cx)).await;
+        let woken = self.wait_once(wait).await;
         self.intake.bell.rouse();
+        if woken && self.stop_seen.is_none() {
+            // The first of several, most likely: let them come, and send them together.
+            self.wait_once(Wait {
+                at_most: self.config.linger / GATHER_SHARE,
+                for_rings: false,
+                for_acks: false,
+            })
+            .await;
+        }
     }
 
-    fn poll_wait(&mut self, wait: Wait, cx: &mut Context<'_>) -> Poll<()> {
-        let mut done = self.poll_link(cx) && wait.for_acks;
-        done |= self.nap.poll(cx).is_ready();
-        if wait.for_rings && !done {
-            self.intake.bell.doze();
-            done = self.intake.has_input();
+    /// Waits; returns whether something in a ring ended it.
+    async fn wait_once(&mut self, wait: Wait) -> bool {
+        if let Err(error) = self.timer.set(wait.at_most) {
+            tracing::error!(%error, "the bridge's timer failed");
         }
-        if done { Poll::Ready(()) } else { Poll::Pending }
+        poll_fn(|cx| self.poll_wait(wait, cx)).await
+    }
+
+    fn poll_wait(&mut self, wait: Wait, cx: &mut Context<'_>) -> Poll<bool> {
+        let acked = self.poll_link(cx) && wait.for_acks;
+        if self.timer.poll(cx).is_ready() || acked {
+            return Poll::Ready(false);
+        }
+        if wait.for_rings {
+            self.intake.bell.doze();
+            if self.intake.has_input() {
+                return Poll::Ready(true);
+            }
+        }
+        Poll::Pending
     }
 
     /// Takes in what acks are there, without waiting.

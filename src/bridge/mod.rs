@@ -7,7 +7,6 @@
 //! | `intake.rs` | rings → batches |
 //! | `queue.rs` | batches that wait for an ack; the ledger's account of them |
 //! | `drive.rs` | the thread: when to read, send, nap, sleep, reconnect and end |
-//! | `nap.rs` | a timer finer than a millisecond |
 //! | `backoff.rs` | pauses between attempts to connect |
 //! | `stats.rs` | [`BridgeStats`] |
 
@@ -15,7 +14,6 @@ mod backoff;
 mod config;
 mod drive;
 mod intake;
-mod nap;
 mod queue;
 mod stats;
 

@@ -8,6 +8,7 @@ pub mod jsonl;
 mod manager;
 pub mod synthetic;
 mod table;
+pub mod receiver;
 
 use std::sync::{Arc, Mutex};
 

@@ -116,13 +116,13 @@ impl ServerIntake {
         let verdict = settled.look(head.first_sequence, head.count);
         if verdict == Verdict::New {
             store.append(bytes, receipt_ns)?;
-            store
-                .settled(head.node, head.epoch)
-                .settle(head.first_sequence, end);
             for group in groups {
                 store.index_group(head.node, group);
             }
         }
+        // What overlaps is refused, which settles it too: it would be refused again.
+        let settled = store.settled(head.node, head.epoch);
+        settled.settle(head.first_sequence, end);
         Ok(verdict)
     }
 }

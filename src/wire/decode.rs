@@ -169,6 +169,12 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> RawEvent<'a> {
+    /// Where in the batch its bytes begin and end.
+    #[must_use]
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.0.range()
+    }
+
     /// The place of the event's kind in the batch's names; `None` where the event is broken.
     #[must_use]
     pub fn kind_place(self) -> Option<usize> {

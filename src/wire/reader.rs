@@ -85,6 +85,10 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
+    pub(super) fn range(&self) -> std::ops::Range<usize> {
+        self.at..self.bytes.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.at >= self.bytes.len()
     }

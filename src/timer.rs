@@ -1,4 +1,4 @@
-//! A timer with the resolution of the kernel's: tokio's own counts milliseconds, and a batch
+//! A timer with the kernel's resolution, for tokio: its own counts milliseconds, and a batch
 //! lingers for a quarter of one.
 
 use std::io;
@@ -14,11 +14,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A timer file descriptor in tokio's reactor.
-pub(super) struct Nap(AsyncFd<OwnedFd>);
+pub(crate) struct FineTimer(AsyncFd<OwnedFd>);
 
-impl Nap {
+impl FineTimer {
     /// A timer that isn't set. Must be called inside the runtime.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let fd = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         // SAFETY: the OwnedFd is valid, moves into the AsyncFd, and is neither closed nor replaced
@@ -29,7 +29,7 @@ impl Nap {
     }
 
     /// Sets the timer, replacing what it was set to.
-    pub(super) fn set(&self, after: Duration) -> io::Result<()> {
+    pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
         let zero = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
@@ -49,7 +49,7 @@ impl Nap {
     }
 
     /// Ready once the timer has fired since it was set.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut guard = std::task::ready!(self.0.poll_read_ready(cx))?;
             let mut expirations = [0; 8];

@@ -1,0 +1,340 @@
+//! The load generator, the `receiver` collector and the server against each other, and senders
+//! that don't keep to the rules.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test's helpers fail as the test does"
+)]
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
+use tapio::collector::receiver::ReceiverConfig;
+use tapio::collector::{CollectorConfig, CollectorManager, CollectorSpec};
+use tapio::event::{Event, Reason, Stage};
+use tapio::load::{LoadConfig, LoadError, run};
+use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop, ring};
+use tapio::server::{Server, ServerConfig, ServerHandle};
+use tapio::wire::{Line, LineConfig, proto};
+
+struct ToTheFirst;
+
+impl Router for ToTheFirst {
+    fn route(&self, _: &Event<'_>) -> Route {
+        Route { visits: 1 }
+    }
+}
+
+fn server(dir: &std::path::Path) -> ServerHandle {
+    Server::start(ServerConfig {
+        grpc_listen: any_port(),
+        http_listen: any_port(),
+        data_dir: dir.to_owned(),
+        ..ServerConfig::default()
+    })
+    .unwrap()
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// An agent without a correlator: receiver → ring → bridge.
+struct Agent {
+    listen: SocketAddr,
+    stop: Stop,
+    ledger: Ledger,
+    collectors: CollectorManager,
+    bridge: BridgeHandle,
+}
+
+fn agent(server: SocketAddr) -> Agent {
+    let listen = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let mut ledger = Ledger::new(vec!["receiver".into()]);
+    let stop = Stop::default();
+    let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
+    let (writer, reader) = ring(16 * 1024);
+    let bridge = Bridge {
+        config: BridgeConfig {
+            endpoint: server.to_string(),
+            ..BridgeConfig::default()
+        },
+        node: "node-1".into(),
+        epoch: 4711,
+        readers: vec![reader],
+        bell: Arc::clone(&bell),
+        ledger: ledger.stage(Stage::Bridge),
+        stop: stop.clone(),
+        core: None,
+    };
+    let config = ReceiverConfig {
+        enabled: true,
+        listen,
+    };
+    let sink = Sink::new(
+        0,
+        OnFull::Wait,
+        Arc::new(ToTheFirst),
+        vec![(writer, bell)],
+        ledger.stage(Stage::Collect),
+        stop.clone(),
+    );
+    let mut collectors = CollectorManager::new("node-1", 1, stop.clone());
+    let spec = CollectorSpec {
+        name: "receiver",
+        make: config.make(),
+        sink,
+    };
+    collectors.start(spec, None).unwrap();
+    let bridge = bridge.spawn().unwrap();
+    wait_until(|| std::net::TcpStream::connect(listen).is_ok());
+    Agent {
+        listen,
+        stop,
+        ledger,
+        collectors,
+        bridge,
+    }
+}
+
+impl Agent {
+    fn end(mut self) -> Ledger {
+        self.stop.set();
+        self.collectors.join();
+        self.bridge.join();
+        self.ledger
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        let statistics = self.collectors.statistics();
+        let counters = &statistics[0].counters;
+        counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
+    }
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("it didn't happen in time");
+}
+
+#[test]
+fn load_passes_an_agent_and_arrives_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let agent = agent(server.grpc_addr);
+    let load = LoadConfig {
+        target: agent.listen.to_string(),
+        rate: Some(50_000),
+        duration: Duration::from_millis(999),
+        keys: 10,
+        ..LoadConfig::default()
+    };
+    let report = run(&load, &Stop::default()).unwrap();
+    assert_eq!(
+        (report.offered, report.acked, report.refused),
+        (49_950, 49_950, 0)
+    );
+    let unscheduled = LoadConfig {
+        rate: None,
+        duration: Duration::from_millis(200),
+        ..load
+    };
+    let second = run(&unscheduled, &Stop::default()).unwrap();
+    assert!(second.offered > 0);
+    assert_eq!(second.offered, second.acked);
+    let total = report.offered + second.offered;
+    let ledger = agent.end();
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.holds(), "{snapshot:?}");
+    assert_eq!(
+        (snapshot.total.received, snapshot.total.forwarded),
+        (total, total)
+    );
+    let status = server.status();
+    assert_eq!((status.ingest.events, status.latency.count), (total, total));
+    assert_eq!(status.ingest.duplicates, 0);
+}
+
+#[test]
+fn load_straight_to_a_server_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let load = LoadConfig {
+        target: server.grpc_addr.to_string(),
+        rate: Some(10_000),
+        duration: Duration::from_millis(100),
+        ..LoadConfig::default()
+    };
+    assert_eq!(run(&load, &Stop::default()).unwrap().acked, 1_000);
+    assert_eq!(server.status().ingest.events, 1_000);
+}
+
+#[test]
+fn a_target_that_is_not_there_is_named() {
+    let nobody = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let load = LoadConfig {
+        target: nobody.to_string(),
+        ..LoadConfig::default()
+    };
+    let error = run(&load, &Stop::default()).unwrap_err();
+    assert!(matches!(error, LoadError::Target(_)));
+    assert!(error.to_string().contains(&nobody.to_string()), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(message.len() + 5);
+    out.put_u8(0);
+    out.put_u32(message.len() as u32);
+    out.put_slice(message);
+    out.freeze()
+}
+
+fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
+    proto::EventBatch {
+        first_sequence,
+        count: events,
+        node: node.into(),
+        epoch: 4711,
+        names: vec!["test.kind".into()],
+        events: (0..events)
+            .map(|n| proto::Event {
+                time_unix_nano: 1,
+                id: vec![n as u8; 16],
+                ..proto::Event::default()
+            })
+            .collect(),
+        groups: Vec::new(),
+    }
+}
+
+/// Sends messages on one stream, one by one, and returns the ack of each.
+fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut line = Line::connect(&LineConfig::to(&to.to_string()))
+            .await
+            .unwrap();
+        let mut acks = Vec::new();
+        for message in messages {
+            line.send_framed(framed(message)).unwrap();
+            acks.push(line.ack().await.unwrap());
+        }
+        acks
+    })
+}
+
+/// A sound batch, one with a wrong count, one cut in an event, the first one again, one that
+/// overlaps it, a sound one.
+fn rough_messages() -> Vec<Vec<u8>> {
+    let mut miscounted = batch("n", 5, 2);
+    miscounted.count = 3;
+    let mut cut = batch("n", 8, 2).encode_to_vec();
+    cut.truncate(cut.len() - 3);
+    vec![
+        batch("n", 0, 5).encode_to_vec(),
+        miscounted.encode_to_vec(),
+        cut,
+        batch("n", 0, 5).encode_to_vec(),
+        batch("n", 4, 12).encode_to_vec(),
+        batch("n", 10, 1).encode_to_vec(),
+    ]
+}
+
+fn check_rough_acks(acks: &[proto::Ack]) {
+    let through: Vec<u64> = acks.iter().map(|ack| ack.through).collect();
+    assert_eq!(through, [5, 8, 10, 10, 16, 16]);
+    let causes: Vec<Vec<&str>> = acks
+        .iter()
+        .map(|ack| ack.refused.iter().map(|r| r.cause.as_str()).collect())
+        .collect();
+    assert_eq!(causes[0], [""; 0]);
+    assert!(
+        causes[1][0].starts_with("count says 3 items, the batch has 2"),
+        "{causes:?}"
+    );
+    assert!(causes[2][0].contains("ends in the middle"), "{causes:?}");
+    assert_eq!(causes[3], [""; 0]);
+    assert_eq!(causes[4], ["some of its items were sent before"]);
+    assert_eq!(
+        (acks[1].refused[0].first_sequence, acks[1].refused[0].count),
+        (5, 3)
+    );
+}
+
+#[test]
+fn a_server_refuses_what_is_broken_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    check_rough_acks(&deliver(server.grpc_addr, &rough_messages()));
+    let counts = server.status().ingest;
+    assert_eq!(
+        (counts.events, counts.duplicates, counts.refused),
+        (5, 6, 3)
+    );
+    let garbage = deliver(
+        server.grpc_addr,
+        &[vec![0xff; 40], batch("m", 0, 1).encode_to_vec()],
+    );
+    assert_eq!(garbage[0].refused.len(), 1);
+    assert_eq!(garbage[1].through, 1);
+}
+
+#[test]
+fn a_receiver_refuses_what_is_broken_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let agent = agent(server.grpc_addr);
+    check_rough_acks(&deliver(agent.listen, &rough_messages()));
+    // An event that isn't one costs no other.
+    let mut bad = batch("other", 0, 3);
+    bad.events[1].severity = 99;
+    assert_eq!(deliver(agent.listen, &[bad.encode_to_vec()])[0].through, 3);
+    wait_until(|| agent.counter("bad_events") == 1 && agent.counter("refused_batches") == 3);
+    let ledger = agent.end();
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.holds(), "{snapshot:?}");
+    assert_eq!(snapshot.total.forwarded, 5 + 2);
+    assert_eq!(
+        snapshot.total.dropped,
+        [(Stage::Collect, Reason::BadInput, 3 + 1)]
+    );
+}
+
+#[test]
+fn a_batch_the_server_refuses_is_counted_and_not_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    // Somebody else has used the agent's name and epoch: its first batch overlaps.
+    deliver(server.grpc_addr, &[batch("node-1", 0, 5).encode_to_vec()]);
+    let agent = agent(server.grpc_addr);
+    deliver(agent.listen, &[batch("a", 0, 12).encode_to_vec()]);
+    let ledger = agent.end();
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.holds(), "{snapshot:?}");
+    assert_eq!((snapshot.total.received, snapshot.total.held), (12, 0));
+    let refused = server.status().ingest.refused;
+    assert!(refused > 0);
+    assert!(
+        snapshot
+            .total
+            .dropped
+            .iter()
+            .all(|d| (d.0, d.1) == (Stage::Bridge, Reason::ServerRefused)),
+        "{snapshot:?}"
+    );
+    assert!(snapshot.total.forwarded < 12);
+}
