@@ -244,13 +244,21 @@ mod tests {
     fn every_driver_and_runtime_is_understood() {
         let uid_ = UID.replace('-', "_");
         for path in [
-            format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{ID}.scope"),
+            format!(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice/cri-containerd-{ID}.scope"
+            ),
             format!("/kubepods.slice/kubepods-pod{uid_}.slice/crio-{ID}.scope"),
-            format!("/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{uid_}.slice/docker-{ID}.scope"),
+            format!(
+                "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{uid_}.slice/docker-{ID}.scope"
+            ),
             format!("/kubepods/besteffort/pod{UID}/{ID}"),
             format!("/kubepods/pod{UID}/crio-{ID}"),
-            format!("/system.slice/containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:{ID}"),
-            format!("/kubepods.slice/kubepods-pod{uid_}.slice/cri-containerd-{ID}.scope/system.slice/ssh.service"),
+            format!(
+                "/system.slice/containerd.service/kubepods-burstable-pod{uid_}.slice:cri-containerd:{ID}"
+            ),
+            format!(
+                "/kubepods.slice/kubepods-pod{uid_}.slice/cri-containerd-{ID}.scope/system.slice/ssh.service"
+            ),
         ] {
             let (container, pod, _) = parsed(&path);
             assert_eq!(container.as_deref(), Some(ID), "{path}");
@@ -272,7 +280,10 @@ mod tests {
     #[test]
     fn units_are_the_nodes_own() {
         let unit = |path| parsed(path).2;
-        assert_eq!(unit("/system.slice/ssh.service").as_deref(), Some("ssh.service"));
+        assert_eq!(
+            unit("/system.slice/ssh.service").as_deref(),
+            Some("ssh.service")
+        );
         assert_eq!(unit("/init.scope").as_deref(), Some("init.scope"));
         assert_eq!(
             unit("/user.slice/user-1000.slice/user@1000.service/app.slice/a.service").as_deref(),

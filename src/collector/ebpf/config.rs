@@ -162,10 +162,15 @@ mod tests {
     fn unknown_keys_and_kinds_are_refused_by_name() {
         let read = serde_saphyr::from_str::<Config>;
         let config = read("kinds: [kernel.process.exec]\nsignals: [SIGSEGV]\n").unwrap();
-        assert_eq!((config.kinds, config.signals.0), (vec![Kind::Exec], 1 << 11));
+        assert_eq!(
+            (config.kinds, config.signals.0),
+            (vec![Kind::Exec], 1 << 11)
+        );
         let unknown = read("rate: 5\n").unwrap_err().to_string();
         assert!(unknown.contains("rate"), "{unknown}");
-        let kind = read("kinds: [kernel.process.exce]\n").unwrap_err().to_string();
+        let kind = read("kinds: [kernel.process.exce]\n")
+            .unwrap_err()
+            .to_string();
         assert!(kind.contains("kernel.process.exce"), "{kind}");
     }
 

@@ -71,13 +71,7 @@ impl Decoder {
     }
 
     /// What an event is besides its fields.
-    pub(super) fn meta(
-        &mut self,
-        kind: Kind,
-        cpu: u16,
-        time_ns: u64,
-        severity: Severity,
-    ) -> Meta {
+    pub(super) fn meta(&mut self, kind: Kind, cpu: u16, time_ns: u64, severity: Severity) -> Meta {
         Meta {
             id: self.id(cpu, time_ns),
             time_ns: time_ns.wrapping_add(self.wall_offset_ns),
@@ -155,8 +149,7 @@ impl Decoder {
             self.draft.text(names::TAPIO_CGROUP_PATH, &cgroup.path);
         }
         if !comm.is_empty() {
-            self.draft
-                .text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
+            self.draft.text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
         }
         if let Some(path) = process.and_then(|p| p.path.as_deref()) {
             self.draft.text(names::PROCESS_EXECUTABLE_PATH, path);

@@ -10,9 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::kinds::Kind;
 use super::loader::Maps;
-use super::raw::{
-    CONTROL_GENERATION, CONTROL_SLEEP, ConfigWords, KIND_CGROUP, KINDS, OUTCOMES,
-};
+use super::raw::{CONTROL_GENERATION, CONTROL_SLEEP, ConfigWords, KIND_CGROUP, KINDS, OUTCOMES};
 use super::syscalls::ErrorKey;
 use crate::event::Reason;
 

@@ -95,10 +95,38 @@ pub(super) fn syscall_name(number: u32) -> Option<&'static str> {
 }
 
 const SIGNALS: [&str; 32] = [
-    "0", "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE",
-    "SIGKILL", "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT",
-    "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU",
-    "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+    "0",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
 ];
 
 /// A signal's name; real-time signals have none of their own.
@@ -146,7 +174,11 @@ impl Default for SignalSet {
     /// Those that end a process unless it does something about them, and aren't part of ordinary
     /// life (SIGINT at a terminal, SIGPIPE at a pipe's end).
     fn default() -> Self {
-        Self([3, 4, 6, 7, 8, 9, 11, 15, 24, 25, 31].iter().fold(0, |set, n| set | 1 << n))
+        Self(
+            [3, 4, 6, 7, 8, 9, 11, 15, 24, 25, 31]
+                .iter()
+                .fold(0, |set, n| set | 1 << n),
+        )
     }
 }
 
@@ -209,7 +241,10 @@ mod tests {
         let set: SignalSet = serde_json::from_str(r#"["SIGSEGV","SIGHUP"]"#).unwrap();
         assert_eq!(set.0, 1 << 11 | 1 << 1);
         let wrong = serde_json::from_str::<SignalSet>(r#"["SEGV"]"#).unwrap_err();
-        assert!(wrong.to_string().contains("\"SEGV\" is not one of"), "{wrong}");
+        assert!(
+            wrong.to_string().contains("\"SEGV\" is not one of"),
+            "{wrong}"
+        );
         let set: ErrorSet = serde_json::from_str(r#"["ECONNREFUSED"]"#).unwrap();
         assert_eq!(set.0, 1 << 111);
     }

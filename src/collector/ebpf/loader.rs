@@ -158,7 +158,9 @@ fn reason(error: &ProgramError) -> String {
         .lines()
         .rev()
         .map(str::trim)
-        .find(|l| !l.is_empty() && !l.starts_with("processed ") && !l.starts_with("verification time"))
+        .find(|l| {
+            !l.is_empty() && !l.starts_with("processed ") && !l.starts_with("verification time")
+        })
         .unwrap_or("");
     let last: String = last.chars().take(200).collect();
     if last.is_empty() {
@@ -211,12 +213,11 @@ impl Loader {
     pub(super) fn load(&mut self, config: &Config, attach: bool) -> Vec<Loaded> {
         let mut all: Vec<Loaded> = Vec::with_capacity(PROGRAMS.len());
         for program in PROGRAMS {
-            let wanted =
-                program.kinds.is_empty() || program.kinds.iter().any(|k| config.wants(*k));
+            let wanted = program.kinds.is_empty() || program.kinds.iter().any(|k| config.wants(*k));
             let is_spare = !program.instead_of.is_empty()
-                && all.iter().any(|l| {
-                    l.program.name == program.instead_of && l.verdict == Verdict::Ok
-                });
+                && all
+                    .iter()
+                    .any(|l| l.program.name == program.instead_of && l.verdict == Verdict::Ok);
             let verdict = if wanted && !is_spare {
                 match self.load_one(program, attach) {
                     Ok(()) => Verdict::Ok,
@@ -229,9 +230,9 @@ impl Loader {
         }
         // A program that failed costs nothing when its spare runs.
         for i in 0..all.len() {
-            let spare_runs = all.iter().any(|l| {
-                l.program.instead_of == all[i].program.name && l.verdict == Verdict::Ok
-            });
+            let spare_runs = all
+                .iter()
+                .any(|l| l.program.instead_of == all[i].program.name && l.verdict == Verdict::Ok);
             if spare_runs {
                 all[i].verdict = Verdict::Off;
             }

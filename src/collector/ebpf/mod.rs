@@ -167,12 +167,7 @@ impl<'a> Run<'a> {
                 process::seed_from_proc(&mut processes);
             }
         }
-        let mut decoder = Decoder::new(
-            context.node.clone(),
-            context.origin,
-            cgroups,
-            processes,
-        );
+        let mut decoder = Decoder::new(context.node.clone(), context.origin, cgroups, processes);
         decoder.scan(clock::monotonic_ns());
         decoder.wall_offset_ns = clock::monotonic_to_wall_ns();
         let now = clock::instant();

@@ -54,7 +54,10 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn kernel() -> Finding {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     let ok = version(&release).is_some_and(|v| v >= (5, 12));
     finding(
         "kernel",
@@ -71,7 +74,10 @@ fn type_information() -> Finding {
     finding(
         "type information (BTF)",
         read.is_ok(),
-        read.map_or_else(|e| format!("{path}: {e}"), |_| format!("{path} is readable")),
+        read.map_or_else(
+            |e| format!("{path}: {e}"),
+            |_| format!("{path} is readable"),
+        ),
         NOTHING,
         "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount /sys",
     )
@@ -81,7 +87,11 @@ fn capabilities() -> Finding {
     let has = effective_capabilities();
     let bit = |n: u32| has >> n & 1 == 1;
     let ok = bit(SYS_ADMIN) || (bit(BPF) && bit(PERFMON));
-    let names = [(BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON"), (SYS_ADMIN, "CAP_SYS_ADMIN")];
+    let names = [
+        (BPF, "CAP_BPF"),
+        (PERFMON, "CAP_PERFMON"),
+        (SYS_ADMIN, "CAP_SYS_ADMIN"),
+    ];
     let held: Vec<&str> = names.iter().filter(|(n, _)| bit(*n)).map(|n| n.1).collect();
     finding(
         "capabilities",

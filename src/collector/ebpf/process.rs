@@ -150,7 +150,10 @@ impl Decoder {
         draft.int(names::TAPIO_OOM_RSS_BYTES, rss);
         draft.int(names::TAPIO_OOM_SCORE_ADJ, bytes.i32(108));
         draft.int(names::TAPIO_OOM_KILLER_PID, bytes.u32(104));
-        draft.text(names::TAPIO_OOM_KILLER_NAME, Lossy(bytes.text(112, COMM_BYTES)));
+        draft.text(
+            names::TAPIO_OOM_KILLER_NAME,
+            Lossy(bytes.text(112, COMM_BYTES)),
+        );
         let (who, pid) = (Lossy(task.comm), record.head.tgid);
         if limit == 0 {
             draft.word(names::TAPIO_OOM_SCOPE, "node");
@@ -165,7 +168,10 @@ impl Decoder {
         draft.int(names::TAPIO_OOM_USAGE_BYTES, usage);
         // The limited cgroup may be of another hierarchy than the victim's home, and above it.
         let number = bytes.u64(96);
-        draft.int(names::TAPIO_OOM_CGROUP_ID, number & ((1 << HIERARCHY_SHIFT) - 1));
+        draft.int(
+            names::TAPIO_OOM_CGROUP_ID,
+            number & ((1 << HIERARCHY_SHIFT) - 1),
+        );
         let name = Lossy(bytes.text(128, 64));
         match self.cgroups.get(number) {
             Some(cgroup) => {

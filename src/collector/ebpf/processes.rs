@@ -131,7 +131,11 @@ impl Processes {
 
     /// Forgets processes that ended long ago; the older half of them all where `room` is needed.
     fn expire(&mut self, now_ns: u64, room: bool) {
-        let keep = if room { self.ended.len() / 2 } else { usize::MAX };
+        let keep = if room {
+            self.ended.len() / 2
+        } else {
+            usize::MAX
+        };
         while let Some((id, ended_ns)) = self.ended.front().copied() {
             if self.ended.len() <= keep && now_ns.saturating_sub(ended_ns) < KEPT_NS {
                 break;

@@ -5,8 +5,20 @@ const HIDDEN: &str = "***";
 
 /// Ends of words that name a secret.
 const SECRET_ENDS: &[&str] = &[
-    "password", "passwd", "passphrase", "secret", "token", "apikey", "secretkey", "accesskey",
-    "privatekey", "credential", "credentials", "pwd", "authkey", "signature",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "secretkey",
+    "accesskey",
+    "privatekey",
+    "credential",
+    "credentials",
+    "pwd",
+    "authkey",
+    "signature",
 ];
 /// Whole words that name a secret.
 const SECRET_WORDS: &[&str] = &["pass", "auth", "authorization", "bearer", "cookie", "sig"];
@@ -17,13 +29,41 @@ const ABOUT_SECRETS: &[&str] = &[
 ];
 /// Starts of values that are secrets wherever they stand.
 const TOKEN_STARTS: &[&str] = &[
-    "ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xapp-", "hvs.",
-    "hvb.", "AKIA", "ASIA", "AIza", "eyJ", "sk-", "sk_live_", "rk_live_", "npm_", "dop_v1_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "ghu_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "xapp-",
+    "hvs.",
+    "hvb.",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "eyJ",
+    "sk-",
+    "sk_live_",
+    "rk_live_",
+    "npm_",
+    "dop_v1_",
 ];
 /// Programs whose `-pVALUE` is a password.
 const DASH_P: &[&str] = &[
-    "mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlshow", "mysqlcheck", "mariadb",
-    "mariadb-dump", "mariadb-admin", "sshpass", "7z", "7za",
+    "mysql",
+    "mysqldump",
+    "mysqladmin",
+    "mysqlimport",
+    "mysqlshow",
+    "mysqlcheck",
+    "mariadb",
+    "mariadb-dump",
+    "mariadb-admin",
+    "sshpass",
+    "7z",
+    "7za",
 ];
 
 /// Flags whose next word is a secret, or holds one, for one program only.
@@ -117,7 +157,10 @@ fn scrub_value<'a>(name: &str, after: &'a str, out: &mut String) -> &'a str {
     out.push_str(&after[..after.len() - value.len()]);
     let mut len = value_len(value);
     // "Authorization: Bearer x": the scheme is no secret, what follows it is.
-    if ["Bearer", "Basic", "Token"].iter().any(|s| value[..len].eq_ignore_ascii_case(s)) {
+    if ["Bearer", "Basic", "Token"]
+        .iter()
+        .any(|s| value[..len].eq_ignore_ascii_case(s))
+    {
         out.push_str(&value[..len]);
         out.push(' ');
         len = value.len() - value[len..].trim_start().len();
@@ -240,12 +283,7 @@ fn push_json(text: &str, out: &mut String) {
 
 /// The words of a command line as the kernel keeps them, zeros between them, as a JSON list without
 /// secrets. `lossy` and `clean` are buffers to reuse.
-pub(super) fn command_line(
-    args: &[u8],
-    lossy: &mut String,
-    clean: &mut String,
-    out: &mut String,
-) {
+pub(super) fn command_line(args: &[u8], lossy: &mut String, clean: &mut String, out: &mut String) {
     lossy.clear();
     for chunk in args.utf8_chunks() {
         lossy.push_str(chunk.valid());
@@ -272,7 +310,12 @@ mod tests {
 
     fn scrubbed(words: &[&str]) -> String {
         let (mut lossy, mut clean, mut out) = Default::default();
-        command_line(words.join("\0").as_bytes(), &mut lossy, &mut clean, &mut out);
+        command_line(
+            words.join("\0").as_bytes(),
+            &mut lossy,
+            &mut clean,
+            &mut out,
+        );
         let list: Vec<String> = serde_json::from_str(&out).unwrap();
         list.join(" ")
     }
@@ -302,7 +345,11 @@ mod tests {
             &["sshpass", "-p", "s3cr3t", "ssh", "h"],
             &["redis-cli", "-a", "s3cr3t", "ping"],
             &["openssl", "enc", "-pass", "pass:s3cr3t"],
-            &["git", "clone", "https://ghp_s3cr3ts3cr3ts3cr3t@github.com/a/b"],
+            &[
+                "git",
+                "clone",
+                "https://ghp_s3cr3ts3cr3ts3cr3t@github.com/a/b",
+            ],
             &["app", "ghp_s3cr3ts3cr3ts3cr3t"],
             &["app", "--jwt", "eyJhbGciOiJIUzI1NiJ9.s3cr3t"],
         ] {
@@ -347,7 +394,12 @@ mod tests {
     #[test]
     fn any_bytes_give_valid_json() {
         let (mut lossy, mut clean, mut out) = Default::default();
-        for bytes in [&b""[..], b"\xff\xfe\0a\"\\\n\x01", b"\0\0", "ä=ö\0://@:".as_bytes()] {
+        for bytes in [
+            &b""[..],
+            b"\xff\xfe\0a\"\\\n\x01",
+            b"\0\0",
+            "ä=ö\0://@:".as_bytes(),
+        ] {
             out = String::new();
             command_line(bytes, &mut lossy, &mut clean, &mut out);
             serde_json::from_str::<Vec<String>>(&out).unwrap();

@@ -92,7 +92,9 @@ impl Decoder {
                 "{} (pid {pid}) {what} {peer} after {after}",
                 Lossy(comm)
             )),
-            (pid, false) => draft.message(format_args!("{} (pid {pid}) {what} {peer}", Lossy(comm))),
+            (pid, false) => {
+                draft.message(format_args!("{} (pid {pid}) {what} {peer}", Lossy(comm)))
+            }
         }
         match kind {
             Kind::Refused | Kind::Timeout => Severity::WARN,
