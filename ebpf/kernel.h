@@ -227,7 +227,12 @@ struct pt_regs {
 #error "system call numbers can't be read on this architecture yet"
 #endif
 
+struct socket {
+	struct sock *sk;
+};
+
 struct seq_file;
+struct file;
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
@@ -236,6 +241,12 @@ struct bpf_iter_meta {
 struct bpf_iter__task {
 	struct bpf_iter_meta *meta;
 	struct task_struct *task;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct file *file;
 };
 
 #pragma clang attribute pop

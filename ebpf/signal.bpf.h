@@ -3,6 +3,8 @@
 #define SEND_NOINFO 0UL /* include/linux/sched/signal.h: by a process, without details */
 #define SEND_PRIV 1UL   /* by the kernel, without details */
 #define SI_USER 0
+#define SI_QUEUE -1
+#define SI_TKILL -6
 #define SI_KERNEL 0x80
 #define TRACE_SIGNAL_DELIVERED 0 /* include/trace/events/signal.h */
 #define TRACE_SIGNAL_LOSE_INFO 4
@@ -38,8 +40,8 @@ int BPF_PROG(process_signal, int number, struct kernel_siginfo *info, struct tas
 	r->sender = 0;
 	r->pad = 0;
 	__builtin_memset(r->sender_comm, 0, sizeof(r->sender_comm));
-	/* Codes above zero are the kernel's; the sender of the others is the current task. */
-	if (code > 0) {
+	/* Only these are sent by whoever runs now; the rest come from faults, timers and limits. */
+	if (code != SI_USER && code != SI_QUEUE && code != SI_TKILL) {
 		r->head.flags |= SIGNAL_BY_KERNEL;
 	} else {
 		r->sender = bpf_get_current_pid_tgid() >> 32;

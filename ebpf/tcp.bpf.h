@@ -20,7 +20,7 @@ enum {
 };
 
 struct owner {
-	__u64 since_ns; /* when connect was called or the connection was accepted */
+	__u64 since_ns; /* when connect was called or the connection was accepted; 0: not seen */
 	__u64 start_ns;
 	__u64 cgroup;
 	__u32 tgid;
@@ -49,17 +49,20 @@ struct {
 	__type(value, struct owner);
 } listeners SEC(".maps");
 
-static __always_inline void current_owner(struct owner *o)
+static __always_inline void owned_by(struct owner *o, struct task_struct *task)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	o->since_ns = bpf_ktime_get_ns();
 	o->start_ns = task->group_leader->start_boottime;
 	o->cgroup = home_cgroup(task);
 	o->tgid = task->tgid;
 	o->tid = task->pid;
 	o->uid = task->cred->uid.val;
-	bpf_get_current_comm(o->comm, sizeof(o->comm));
+	bpf_probe_read_kernel(o->comm, sizeof(o->comm), task->comm);
+}
+
+static __always_inline void current_owner(struct owner *o)
+{
+	o->since_ns = bpf_ktime_get_ns();
+	owned_by(o, bpf_get_current_task_btf());
 }
 
 static __always_inline __u16 local_port(const struct sock *sk)
@@ -132,9 +135,12 @@ static __always_inline struct tp_tcp *begin_tcp(const struct tp_config *c, __u32
 		r->head.tgid = o->tgid;
 		r->head.tid = o->tid;
 		r->start_ns = o->start_ns;
-		r->duration_ns = r->head.time_ns - o->since_ns;
 		r->uid = o->uid;
-		r->head.flags = TCP_KNOWN_SINCE | (o->incoming ? TCP_INCOMING : 0);
+		r->head.flags = o->incoming ? TCP_INCOMING : 0;
+		if (o->since_ns) {
+			r->head.flags |= TCP_KNOWN_SINCE;
+			r->duration_ns = r->head.time_ns - o->since_ns;
+		}
 		__builtin_memcpy(r->comm, o->comm, sizeof(r->comm));
 	}
 	return r;
@@ -222,7 +228,8 @@ int BPF_PROG(tcp_state, const struct sock *sk, int old_state, int new_state)
 		bpf_map_update_elem(&listeners, &where, &o, BPF_ANY);
 	} else if (new_state == TCP_ESTABLISHED) {
 		known = bpf_map_lookup_elem(&owners, &key);
-		if (old_state == TCP_SYN_SENT || known)
+		/* From SYN_RECV only where both sides opened at once. */
+		if (old_state == TCP_SYN_SENT || (known && known->since_ns && !known->incoming))
 			tell_change(KIND_CONNECT, sk, known, old_state, new_state, 0);
 		else
 			accepted(sk, key);
@@ -301,5 +308,39 @@ int BPF_PROG(tcp_retransmit, const struct sock *sk)
 	r->old_state = r->new_state = sk->__sk_common.skc_state;
 	r->retransmits = BPF_CORE_READ(icsk, icsk_retransmits);
 	publish(r, KIND_RETRANSMIT);
+	return 0;
+}
+
+/* The owners of sockets that were open before: without them a daemon that started before tapio has
+ * no name in the connections it takes. */
+SEC("iter/task_file")
+int tcp_seed(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct listener where = {};
+	struct owner o = {};
+	struct socket *socket;
+	struct sock *sk;
+	__u64 key;
+
+	if (!task || !file || task->pid != task->tgid)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP ||
+	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
+		return 0;
+	owned_by(&o, task);
+	/* What the tracepoints have seen by now is newer. */
+	if (sk->__sk_common.skc_state == TCP_LISTEN) {
+		listener_of(&where, sk);
+		bpf_map_update_elem(&listeners, &where, &o, BPF_NOEXIST);
+	} else if (sk->__sk_common.skc_state != TCP_CLOSE) {
+		key = (__u64)sk;
+		bpf_map_update_elem(&owners, &key, &o, BPF_NOEXIST);
+	}
 	return 0;
 }

@@ -13,7 +13,9 @@
 mod harness;
 
 use std::collections::{HashMap, HashSet};
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
@@ -478,4 +480,260 @@ fn failing_system_calls_are_summed_up_in_the_kernel() {
         .map(|e| e.number("tapio.count"))
         .sum();
     assert_eq!(sum, 5_000, "{:?}", outcome.events);
+}
+
+#[test]
+fn a_daemon_that_was_there_before_has_a_name() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let open = TcpStream::connect(address).unwrap();
+    let accepted = listener.accept().unwrap();
+    let running = start(&only(&[Kind::Accept, Kind::Close]), move |e| {
+        e.number("network.local.port") == u64::from(address.port())
+    });
+    drop((open, accepted));
+    let near = TcpStream::connect(address).unwrap();
+    drop((listener.accept().unwrap(), near));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    assert_eq!(outcome.of_kind("kernel.tcp.accept").count(), 1);
+    assert_eq!(outcome.of_kind("kernel.tcp.close").count(), 2);
+    for event in &outcome.events {
+        assert_eq!(event.pid(), std::process::id(), "{event:?}");
+        assert!(
+            !event.get("process.executable.path").is_empty(),
+            "{event:?}"
+        );
+        assert!(!event.get("tapio.process.tree").is_empty(), "{event:?}");
+    }
+}
+
+#[test]
+fn resets_are_told_from_both_sides() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let running = start(&only(&[Kind::Reset]), |e| e.pid() == std::process::id());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = u64::from(listener.local_addr().unwrap().port());
+    for _ in 0..50 {
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        near.write_all(b"unread").unwrap();
+        // Give the bytes time to arrive: a close with unread bytes is a reset.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        drop(far);
+        assert!(near.read(&mut [0; 8]).is_err());
+    }
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let of = |direction: &'static str, field: &'static str| {
+        outcome
+            .of_kind("kernel.tcp.reset")
+            .filter(move |e| e.get("network.io.direction") == direction && e.number(field) == port)
+            .count()
+    };
+    assert_eq!(of("transmit", "network.local.port"), 50);
+    assert_eq!(of("receive", "network.peer.port"), 50);
+}
+
+#[test]
+fn a_peer_that_doesnt_answer_is_told() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    // Nobody accepts, so once the queue is full the kernel drops what comes.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let second = std::time::Duration::from_millis(1_200);
+    let mut queue = Vec::new();
+    let kinds = [Kind::Retransmit, Kind::Timeout, Kind::Close, Kind::Connect];
+    let running = start(&only(&kinds), move |e| {
+        e.number("network.peer.port") == u64::from(address.port())
+    });
+    while let Ok(stream) = TcpStream::connect_timeout(&address, second) {
+        queue.push(stream);
+        assert!(queue.len() < 100, "the queue never fills");
+    }
+    let patient = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    )
+    .unwrap();
+    rustix::net::sockopt::set_tcp_user_timeout(&patient, 500).unwrap();
+    let gave_up = rustix::net::connect(&patient, &address).unwrap_err();
+    assert_eq!(gave_up, rustix::io::Errno::TIMEDOUT);
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let timeouts: Vec<&Seen> = outcome.of_kind("kernel.tcp.timeout").collect();
+    assert_eq!(timeouts.len(), 1, "{:?}", outcome.events);
+    assert_eq!(timeouts[0].get("error.type"), "ETIMEDOUT");
+    assert_eq!(timeouts[0].pid(), std::process::id());
+    let abandoned = outcome
+        .of_kind("kernel.tcp.close")
+        .filter(|e| e.get("error.type") == "connect_abandoned");
+    assert_eq!(abandoned.count(), 1);
+    let again = outcome.of_kind("kernel.tcp.retransmit").next().unwrap();
+    assert_eq!(again.get("tapio.tcp.state"), "SYN_SENT");
+    assert_eq!(again.pid(), std::process::id());
+}
+
+/// A loop device over a file on a file system of its own, which goes with the value.
+struct LoopDevice {
+    device: String,
+    folder: tempfile::TempDir,
+}
+
+impl LoopDevice {
+    /// A device of 64 MiB of which only `room` can be written.
+    fn new(room: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={room} tmpfs {0} && truncate -s 64M {0}/image && \
+             losetup -f --show {0}/image",
+            folder.path().display()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let made = Self { device, folder };
+        if made.device.is_empty() {
+            println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(made)
+    }
+
+    fn write(&self, megabytes: u32) -> bool {
+        let to = format!("of={}", self.device);
+        Command::new("dd")
+            .args([
+                "if=/dev/zero",
+                &to,
+                "bs=1M",
+                "oflag=direct",
+                &format!("count={megabytes}"),
+            ])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if !self.device.is_empty() {
+            let _ = Command::new("losetup").args(["-d", &self.device]).status();
+        }
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}
+
+#[test]
+fn block_errors_and_slow_requests_name_their_device() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let Some(disk) = LoopDevice::new("4m") else {
+        return;
+    };
+    let name = disk.device.trim_start_matches("/dev/").to_owned();
+    let config = Config {
+        block_slow_ms: 0,
+        ..only(&[Kind::BlockError, Kind::BlockSlow])
+    };
+    let running = start(&config, move |e| e.get("tapio.block.device") == name);
+    assert!(!disk.write(8), "there is no room for it");
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let error = outcome.of_kind("kernel.block.error").next().unwrap();
+    assert_eq!(error.get("tapio.block.operation"), "write");
+    assert!(
+        matches!(error.get("error.type"), "ENOSPC" | "EIO"),
+        "{error:?}"
+    );
+    assert!(error.number("tapio.block.bytes") > 0);
+    let written: u64 = outcome
+        .of_kind("kernel.block.slow")
+        .filter(|e| e.get("tapio.block.operation") == "write")
+        .map(|e| e.number("tapio.block.bytes"))
+        .sum();
+    assert!(
+        written >= 4 << 20,
+        "every request took at least no time: {written}"
+    );
+}
+
+/// What `the_two_capabilities_suffice` runs as an ordinary user.
+#[test]
+#[ignore = "run by the_two_capabilities_suffice"]
+fn as_an_ordinary_user() {
+    assert_ne!(rustix::process::geteuid().as_raw(), 0);
+    assert!(kernel_is_here());
+    let running = start(
+        &Config {
+            rate_per_cgroup: 0,
+            ..Config::default()
+        },
+        is_childs,
+    );
+    for note in running.report.notes() {
+        assert!(matches!(note.state.as_str(), "ok" | "off"), "{note:?}");
+    }
+    let truth: Vec<u32> = (0..50).map(|_| run_true()).collect();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let told: Vec<u32> = outcome
+        .of_kind("kernel.process.exit")
+        .map(Seen::pid)
+        .collect();
+    assert_eq!(told, truth);
+}
+
+#[test]
+fn the_two_capabilities_suffice() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can become somebody with two capabilities");
+    }
+    // Where anybody may run it.
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    let program = folder.path().join("kernel");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let caps = "-all,+bpf,+perfmon";
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args([
+            format!("--inh-caps={caps}"),
+            format!("--ambient-caps={caps}"),
+        ])
+        .args([format!("--bounding-set={caps}")])
+        .arg(&program)
+        .args(["--ignored", "--exact", "as_an_ordinary_user", "--nocapture"])
+        .env("TAPIO_REQUIRE_KERNEL", "1")
+        .current_dir("/")
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(e) => return println!("skipped: setpriv: {e}"),
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains("1 passed"), "{said}");
 }

@@ -145,6 +145,12 @@ impl Cgroups {
         self.table.len()
     }
 
+    /// Whether a cgroup is of a hierarchy that events name: version 1 has one per controller.
+    pub(super) fn follows(&self, number: u64) -> bool {
+        let id = number >> HIERARCHY_SHIFT;
+        self.hierarchies.is_empty() || self.hierarchies.iter().any(|h| h.id == id)
+    }
+
     pub(super) fn get(&self, number: u64) -> Option<&Cgroup> {
         self.table.get(&number)
     }

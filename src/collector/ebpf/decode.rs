@@ -81,14 +81,18 @@ impl Decoder {
         }
     }
 
-    /// Takes a record in. One that can't be read is counted.
-    pub(super) fn record(&mut self, bytes: &[u8], sink: &mut Sink) {
+    /// Takes a record in. One that can't be read is counted. Returns whether it was (meant to be)
+    /// an event, not a control record.
+    pub(super) fn record(&mut self, bytes: &[u8], sink: &mut Sink) -> bool {
         let Some(record) = Record::parse(bytes) else {
             sink.refuse(Reason::BadInput, 1);
-            return;
+            return true;
         };
         let kind = match record.what {
-            What::Cgroup => return self.cgroup(&record),
+            What::Cgroup => {
+                self.cgroup(&record);
+                return false;
+            }
             What::Event(kind) => kind,
         };
         let severity = match kind {
@@ -109,10 +113,14 @@ impl Decoder {
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
         // The sink has counted an event it couldn't take.
         let _ = self.draft.offer(&meta, sink);
+        true
     }
 
     fn cgroup(&mut self, record: &Record<'_>) {
         let number = record.bytes.u64(32);
+        if !self.cgroups.follows(number) {
+            return;
+        }
         if record.head.flags & CGROUP_REMOVED != 0 {
             self.cgroups.gone(number, record.head.time_ns);
             return;

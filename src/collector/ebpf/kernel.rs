@@ -161,7 +161,12 @@ impl Kernel {
             .filter(|key| all || u32::from(ErrorKey(*key).generation()) != self.generation)
             .collect();
         for key in keys {
-            let count = self.maps.errors.get(&key, 0)?.iter().sum();
+            let count = match self.maps.errors.get(&key, 0) {
+                Ok(per_cpu) => per_cpu.iter().sum(),
+                // Walking a table that others write to may come by a key twice.
+                Err(MapError::KeyNotFound) => continue,
+                Err(e) => return Err(e),
+            };
             self.maps.errors.remove(&key)?;
             tell(ErrorKey(key), count);
         }

@@ -17,7 +17,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ta
 /// A program of the object.
 pub(super) struct Program {
     pub(super) name: &'static str,
-    /// The kernel tracepoint it is attached to; empty for the iterator over processes.
+    /// The kernel tracepoint it is attached to, or `iter/` and what it goes over.
     pub(super) hook: &'static str,
     /// It is loaded when one of these is wanted; always when there are none.
     pub(super) kinds: &'static [Kind],
@@ -73,7 +73,8 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("block_error", "block_rq_error", &[Kind::BlockError], "no kernel.block.error (Linux 5.18 brought it)"),
     program("syscall_exit", "sys_exit", &[Kind::SyscallErrorRate], "no kernel.syscall.error_rate"),
     program("syscall_enter", "sys_enter", &[Kind::SyscallEnter], "no kernel.syscall.enter"),
-    program("process_seed", "", &[], "processes that were there before have names from /proc only"),
+    program("tcp_seed", "iter/task_file", TCP, "connections and listeners that were there before have no process"),
+    program("process_seed", "iter/task", &[], "processes that were there before have names from /proc only"),
 ];
 
 /// How a program's loading went.
@@ -209,10 +210,15 @@ impl Loader {
         })
     }
 
-    /// Loads the programs that `config` wants, and attaches them where `attach` says so.
-    pub(super) fn load(&mut self, config: &Config, attach: bool) -> Vec<Loaded> {
-        let mut all: Vec<Loaded> = Vec::with_capacity(PROGRAMS.len());
-        for program in PROGRAMS {
+    /// Loads the programs of `table` that `config` wants, and attaches them where `attach` says so.
+    pub(super) fn load(
+        &mut self,
+        table: &'static [Program],
+        config: &Config,
+        attach: bool,
+    ) -> Vec<Loaded> {
+        let mut all: Vec<Loaded> = Vec::with_capacity(table.len());
+        for program in table {
             let wanted = program.kinds.is_empty() || program.kinds.iter().any(|k| config.wants(*k));
             let is_spare = !program.instead_of.is_empty()
                 && all
@@ -245,9 +251,9 @@ impl Loader {
             .object
             .program_mut(program.name)
             .ok_or(ProgramError::NotLoaded)?;
-        if program.hook.is_empty() {
+        if let Some(over) = program.hook.strip_prefix("iter/") {
             let iter: &mut Iter = found.try_into()?;
-            return iter.load("task", &self.btf);
+            return iter.load(over, &self.btf);
         }
         let tracepoint: &mut BtfTracePoint = found.try_into()?;
         tracepoint.load(program.hook, &self.btf)?;
@@ -257,15 +263,12 @@ impl Loader {
         Ok(())
     }
 
-    /// What `process_seed` writes of every process there is.
+    /// Runs an iterator to its end. Returns what it wrote.
     ///
     /// # Errors
     /// What the kernel says, as text.
-    pub(super) fn seed(&mut self) -> Result<Vec<u8>, String> {
-        let program = self
-            .object
-            .program_mut("process_seed")
-            .ok_or("no such program")?;
+    pub(super) fn iterate(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let program = self.object.program_mut(name).ok_or("no such program")?;
         let iter: &mut Iter = program
             .try_into()
             .map_err(|e: ProgramError| e.to_string())?;
@@ -302,4 +305,57 @@ pub(super) fn kind_bits(config: &Config) -> u64 {
         .kinds
         .iter()
         .fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cant_load_degrades_alone() {
+        let mut loader = match Loader::new(64 << 10) {
+            Ok(loader) => loader,
+            Err(why) => return println!("skipped: {why}"),
+        };
+        // As on a kernel that doesn't have the tracepoint, and on one whose tracepoint has fewer
+        // arguments than the program reads.
+        static TABLE: &[Program] = &[
+            program(
+                "process_oom_kill",
+                "no_such_tracepoint",
+                &[],
+                "no OOM kills",
+            ),
+            program("tcp_state", "cgroup_mkdir", &[], "no connections"),
+            Program {
+                instead_of: "tcp_state",
+                ..program("process_exit_live", "sched_process_exit", &[], "nothing")
+            },
+            program("process_fork", "sched_process_fork", &[], "no forks"),
+            program(
+                "process_exec",
+                "sched_process_exec",
+                &[Kind::Exec],
+                "no execs",
+            ),
+        ];
+        let config = Config {
+            kinds: Vec::new(),
+            ..Config::default()
+        };
+        let loaded = loader.load(TABLE, &config, true);
+        let fork = &loaded[3].verdict;
+        if let Verdict::Failed(why) = fork {
+            return println!("skipped: {why}");
+        }
+        let Verdict::Failed(why) = &loaded[0].verdict else {
+            panic!("it loaded: {}", loaded[0].sentence());
+        };
+        assert!(why.contains("no_such_tracepoint"), "{why}");
+        assert!(loaded[0].sentence().ends_with("costs: no OOM kills"));
+        assert_eq!(loaded[1].verdict, Verdict::Off, "its spare runs");
+        assert_eq!(loaded[2].verdict, Verdict::Ok);
+        assert_eq!(*fork, Verdict::Ok);
+        assert_eq!(loaded[4].verdict, Verdict::Off, "nobody wants it");
+    }
 }

@@ -44,11 +44,11 @@ use self::cgroups::Cgroups;
 use self::decode::Decoder;
 use self::draft::Meta;
 use self::kernel::{Kernel, Loss};
-use self::loader::{Loader, Verdict};
+use self::loader::{Loader, PROGRAMS, Verdict};
 use self::processes::Processes;
 use super::{Collector, CollectorError, Context, Ended};
 use crate::clock;
-use crate::event::{Severity, names};
+use crate::event::{Reason, Severity, names};
 
 /// Records read at a time; the wall clock is read once for each batch.
 const BATCH: usize = 64;
@@ -82,7 +82,10 @@ struct Run<'a> {
     last_turn: Instant,
     /// The length of the window that was turned away from and waits to be read.
     turned: Option<Duration>,
+    /// Records read.
     drained: u64,
+    /// Those of them that were events: each is accounted for in the sink.
+    drained_events: u64,
     control_lost: u64,
 }
 
@@ -129,11 +132,12 @@ impl<'a> Run<'a> {
         let mut loader =
             Loader::new(config.ring_bytes()).map_err(failed("starting the eBPF programs"))?;
         let maps = loader.maps().map_err(failed("opening the eBPF maps"))?;
-        let loaded = loader.load(config, true);
+        let loaded = loader.load(PROGRAMS, config, true);
         for one in &loaded {
             context.report.note(one.program.name, one.sentence());
         }
-        let runs = |l: &loader::Loaded| l.verdict == Verdict::Ok && !l.program.hook.is_empty();
+        let runs =
+            |l: &loader::Loaded| l.verdict == Verdict::Ok && !l.program.hook.starts_with("iter/");
         if !loaded.iter().any(runs) {
             let why = loaded.iter().find_map(|l| match &l.verdict {
                 Verdict::Failed(why) => Some(why.as_str()),
@@ -158,7 +162,15 @@ impl<'a> Run<'a> {
         // From here on records wait in the ring buffer; what was there before is read now, so that
         // nothing falls between the two.
         let mut processes = Processes::new(config.max_processes);
-        match loader.seed() {
+        if loaded
+            .iter()
+            .any(|l| l.program.name == "tcp_seed" && l.verdict == Verdict::Ok)
+        {
+            if let Err(why) = loader.iterate("tcp_seed") {
+                context.report.note("tcp_seed", why);
+            }
+        }
+        match loader.iterate("process_seed") {
             Ok(bytes) => process::seed(&bytes, &mut processes),
             Err(why) => {
                 context
@@ -181,6 +193,7 @@ impl<'a> Run<'a> {
             last_turn: now,
             turned: None,
             drained: 0,
+            drained_events: 0,
             control_lost: 0,
         };
         run.publish_counters();
@@ -191,6 +204,7 @@ impl<'a> Run<'a> {
     fn drain(&mut self) -> u64 {
         let before = self.drained;
         let (decoder, sink) = (&mut self.decoder, &mut self.context.sink);
+        let (drained, drained_events) = (&mut self.drained, &mut self.drained_events);
         for _ in 0..BATCHES {
             let mut seen = false;
             let n = self.kernel.drain(BATCH, |bytes| {
@@ -198,9 +212,9 @@ impl<'a> Run<'a> {
                     seen = true;
                     decoder.observed_ns = clock::wall_ns();
                 }
-                decoder.record(bytes, sink);
+                *drained_events += u64::from(decoder.record(bytes, sink));
+                *drained += 1;
             });
-            self.drained += n as u64;
             if n < BATCH {
                 break;
             }
@@ -319,5 +333,32 @@ impl<'a> Run<'a> {
         std::thread::sleep(SETTLE);
         while self.drain() > 0 {}
         self.housekeeping(true)
+    }
+}
+
+impl Drop for Run<'_> {
+    /// A run that fails or panics leaves records behind that the kernel had emitted. They are
+    /// accounted for as lost with it. After [`Run::finish`] there are none.
+    fn drop(&mut self) {
+        let silent = self.kernel.configure(self.config.words(0, 0)).is_ok();
+        if !silent {
+            return;
+        }
+        std::thread::sleep(SETTLE);
+        let sink = &mut self.context.sink;
+        let read = self.kernel.losses(|loss| {
+            if loss.kind.is_some() {
+                sink.refuse(loss.reason, loss.count);
+            }
+        });
+        let emitted: u64 = self
+            .kernel
+            .emitted()
+            .filter_map(|(kind, n)| kind.map(|_| n))
+            .sum();
+        let left = emitted.saturating_sub(self.drained_events);
+        if read.is_ok() && left > 0 {
+            sink.refuse(Reason::CollectorPanic, left);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! `tapio doctor` shows.
 
 use super::config::Config;
-use super::loader::{LoadError, Loader, Verdict};
+use super::loader::{LoadError, Loader, PROGRAMS, Verdict};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         own_pid_namespace(),
         cgroup_file_system(),
     ];
-    let loaded = Loader::new(64 << 10).map(|mut loader| loader.load(config, false));
+    let loaded = Loader::new(64 << 10).map(|mut loader| loader.load(PROGRAMS, config, false));
     match loaded {
         Ok(programs) => all.extend(programs.iter().map(|one| {
             finding(
