@@ -93,7 +93,7 @@ static __always_inline void find_limit(struct tp_oom *r, struct task_struct *tas
 	}
 }
 
-/* File, anonymous and shared pages; 2 is swap. The kernel's own report reads them in the same way. */
+/* File, anonymous and shared pages; 2 is swap. The kernel's own report reads the same counters. */
 static __always_inline __u64 resident_pages(struct mm_struct *mm)
 {
 	struct mm_struct___old *old = (void *)mm;

@@ -26,7 +26,8 @@ struct owner {
 	__u32 tgid;
 	__u32 tid;
 	__u32 uid;
-	__u32 incoming;
+	__u16 incoming;
+	__u16 closed; /* told; kept until the socket goes, since a reset may follow */
 	char comm[COMM_BYTES];
 };
 
@@ -201,7 +202,7 @@ static __always_inline void closed(const struct sock *sk, __u64 key, int old_sta
 		kind = KIND_TIMEOUT;
 	tell_change(kind, sk, o, old_state, TCP_CLOSE, error);
 	if (o)
-		bpf_map_delete_elem(&owners, &key);
+		o->closed = 1;
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -229,7 +230,7 @@ int BPF_PROG(tcp_state, const struct sock *sk, int old_state, int new_state)
 	} else if (new_state == TCP_ESTABLISHED) {
 		known = bpf_map_lookup_elem(&owners, &key);
 		/* From SYN_RECV only where both sides opened at once. */
-		if (old_state == TCP_SYN_SENT || (known && known->since_ns && !known->incoming))
+		if (old_state == TCP_SYN_SENT || (known && known->since_ns && !known->incoming && !known->closed))
 			tell_change(KIND_CONNECT, sk, known, old_state, new_state, 0);
 		else
 			accepted(sk, key);
@@ -239,6 +240,16 @@ int BPF_PROG(tcp_state, const struct sock *sk, int old_state, int new_state)
 	} else if (new_state == TCP_CLOSE && old_state != TCP_SYN_RECV) {
 		closed(sk, key, old_state);
 	}
+	return 0;
+}
+
+/* The socket is no more: its address may become another one's. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(tcp_destroy, const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	bpf_map_delete_elem(&owners, &key);
 	return 0;
 }
 

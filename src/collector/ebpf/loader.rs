@@ -65,6 +65,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("process_signal", "signal_generate", &[Kind::Signal], "no kernel.process.signal: who killed a process isn't known"),
     program("process_oom_kill", "mark_victim", &[Kind::OomKill], "no kernel.process.oom_kill (before Linux 6.8 the kernel doesn't name the victim's task)"),
     program("tcp_state", "inet_sock_set_state", TCP, "no kernel.tcp.connect, accept, close, refused, timeout; other TCP events have no process"),
+    program("tcp_destroy", "tcp_destroy_sock", TCP, "connections that live long may lose their process to those that are gone"),
     program("tcp_reset_received", "tcp_receive_reset", &[Kind::Reset], "no kernel.tcp.reset for resets that come in"),
     program("tcp_reset_sent", "tcp_send_reset", &[Kind::Reset], "no kernel.tcp.reset for resets sent from here"),
     program("tcp_retransmit", "tcp_retransmit_skb", &[Kind::Retransmit], "no kernel.tcp.retransmit"),
