@@ -101,8 +101,7 @@ mod tests {
 
     #[test]
     fn durations_are_text_and_unknown_keys_are_refused() {
-        let config: BridgeConfig =
-            serde_json::from_str(r#"{"linger":"1ms"}"#).unwrap();
+        let config: BridgeConfig = serde_json::from_str(r#"{"linger":"1ms"}"#).unwrap();
         assert_eq!(config.linger, Duration::from_millis(1));
         assert_eq!(config.queue_bytes, BridgeConfig::default().queue_bytes);
         let error = serde_json::from_str::<BridgeConfig>(r#"{"flush":"2s"}"#).unwrap_err();

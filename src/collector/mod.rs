@@ -4,11 +4,12 @@
 //! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
 //! happens to them there.
 
+pub mod ebpf;
 pub mod jsonl;
 mod manager;
+pub mod receiver;
 pub mod synthetic;
 mod table;
-pub mod receiver;
 
 use std::sync::{Arc, Mutex};
 

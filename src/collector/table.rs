@@ -1,6 +1,6 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
-use super::{CollectorConfig, Make, jsonl, receiver, synthetic};
+use super::{CollectorConfig, Make, ebpf, jsonl, receiver, synthetic};
 use crate::ring::OnFull;
 
 /// A collector as the configuration wants it.
@@ -44,6 +44,7 @@ macro_rules! collectors {
 }
 
 collectors! {
+    ebpf: ebpf::Config, "What the kernel does: processes, signals, OOM kills, TCP, block devices, failing system calls.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";

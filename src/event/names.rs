@@ -7,14 +7,17 @@ macro_rules! known {
     ($($constant:ident = $text:literal),* $(,)?) => {
         /// Texts of the known names; a name's number is its place here.
         pub const KNOWN: &[&str] = &[$($text),*];
-        known!(@number 0u16; $($constant = $text,)*);
+
+        /// Counts the names: a macro that counted by recursion would be bounded in length.
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the constants")]
+        #[repr(u16)]
+        enum Number { $($constant),* }
+
+        $(
+            #[doc = concat!("`", $text, "`")]
+            pub const $constant: Name = Name(Number::$constant as u16);
+        )*
     };
-    (@number $n:expr; $constant:ident = $text:literal, $($rest:tt)*) => {
-        #[doc = concat!("`", $text, "`")]
-        pub const $constant: Name = Name($n);
-        known!(@number $n + 1; $($rest)*);
-    };
-    (@number $n:expr;) => {};
 }
 
 known! {
@@ -148,6 +151,8 @@ known! {
     TAPIO_SYSTEMD_RESULT = "tapio.systemd.result",
     TAPIO_EVENT_ID = "tapio.event.id",
     TAPIO_EXTRA = "tapio.extra",
+    TAPIO_OOM_CGROUP_ID = "tapio.oom.cgroup.id",
+    TAPIO_PROCESS_ARGS_TRUNCATED = "tapio.process.args_truncated",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them

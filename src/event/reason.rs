@@ -53,8 +53,21 @@ closed! {
         Shutdown = "shutdown",
         /// A collector died with the event in its hands.
         CollectorPanic = "collector_panic",
+        /// A table in the kernel that sums events up was full.
+        KernelMapFull = "kernel_map_full",
     }
 }
 
 /// How many reasons there are: the size of a counter table.
 pub const REASONS: usize = Reason::ALL.len();
+
+impl Reason {
+    /// Whether the event never left the kernel.
+    #[must_use]
+    pub fn is_kernels(self) -> bool {
+        matches!(
+            self,
+            Self::KernelRingFull | Self::KernelThrottled | Self::KernelMapFull
+        )
+    }
+}

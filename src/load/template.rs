@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::LoadConfig;
-use crate::event::{Event, EventId, Field, Name, NamesExhausted, Severity, Value, names};
+use crate::event::{Event, EventId, Field, Name, NameRefused, Severity, Value, names};
 use crate::ring::{Header, ring};
 use crate::wire::{Batch, BatchEncoder, EncodedBatch, Item};
 
@@ -112,7 +112,7 @@ pub(super) fn templates(
     epoch: u64,
     batch_events: u64,
     last_events: u64,
-) -> Result<(Vec<Template>, Option<Template>), NamesExhausted> {
+) -> Result<(Vec<Template>, Option<Template>), NameRefused> {
     let mut source = Source::new(config, epoch)?;
     let full = (0..TEMPLATES)
         .map(|_| source.template(batch_events))
@@ -134,7 +134,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(config: &LoadConfig, epoch: u64) -> Result<Self, NamesExhausted> {
+    fn new(config: &LoadConfig, epoch: u64) -> Result<Self, NameRefused> {
         let kinds: Result<Vec<_>, _> = config.kinds.iter().map(|k| Name::intern(k)).collect();
         Ok(Self {
             kinds: kinds?,

@@ -68,6 +68,8 @@ pub struct Sink {
     router: Arc<dyn Router>,
     shards: Vec<(RecordWriter, Arc<Bell>)>,
     ledger: Arc<StageLedger>,
+    /// What never left the kernel; without one it counts as lost in the collector.
+    kernel: Option<Arc<StageLedger>>,
     stop: Stop,
     unrung: u32,
     /// Whether an event was taken in and isn't accounted for yet.
@@ -95,10 +97,19 @@ impl Sink {
             router,
             shards,
             ledger,
+            kernel: None,
             stop,
             unrung: 0,
             in_hand: false,
         }
+    }
+
+    /// Accounts for what was lost in the kernel at a stage of its own
+    /// ([`Stage::Kernel`](crate::event::Stage::Kernel)).
+    #[must_use]
+    pub fn with_kernel_ledger(mut self, ledger: Arc<StageLedger>) -> Self {
+        self.kernel = Some(ledger);
+        self
     }
 
     /// Whether the collector should end.
@@ -179,8 +190,12 @@ impl Sink {
 
     /// Counts `n` events that were received but never became one.
     pub fn refuse(&mut self, reason: Reason, n: u64) {
-        self.ledger.take(self.collector, n);
-        self.ledger.lose(self.collector, reason, n);
+        let ledger = match (&self.kernel, reason.is_kernels()) {
+            (Some(kernel), true) => kernel,
+            _ => &self.ledger,
+        };
+        ledger.take(self.collector, n);
+        ledger.lose(self.collector, reason, n);
     }
 
     /// Promises every shard that nothing before this place in the order (or, where that is 0,

@@ -39,7 +39,10 @@ pub enum StartError {
 }
 
 fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
-    move |cause| StartError::System { what: what.to_owned(), cause }
+    move |cause| StartError::System {
+        what: what.to_owned(),
+        cause,
+    }
 }
 
 /// The running agent.
@@ -71,7 +74,8 @@ impl Agent {
         let lock = AgentLock::take(&config.state_dir())?;
         let rules = load_rules(&config)?;
         let server = if standalone {
-            let server = Server::start(config.server.clone()).map_err(system("the embedded server"))?;
+            let server =
+                Server::start(config.server.clone()).map_err(system("the embedded server"))?;
             config.bridge.endpoint = server.grpc_addr.to_string();
             Some(server)
         } else {
@@ -79,15 +83,26 @@ impl Agent {
         };
         config.bridge.flush_interval = config.dataflow.flush_interval;
         let node = config.node_name();
-        let rows: Vec<Row> = config.collectors.rows().into_iter().filter(|r| r.enabled).collect();
+        let rows: Vec<Row> = config
+            .collectors
+            .rows()
+            .into_iter()
+            .filter(|r| r.enabled)
+            .collect();
         let stop = Stop::default();
         let mut threads = ThreadPlan::pinned();
         let mut ledger = Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect());
         let bell = Arc::new(Bell::new(Default::default()));
         let rules = Arc::new(RuleSet::new(rules, &config.cluster, config.shards()));
-        let (correlator, entrances, readers) =
-            Correlator::start(&plan(&config, &rules), rows.len(), &bell, &mut ledger, &stop, &mut threads)
-                .map_err(system("the correlator's threads"))?;
+        let (correlator, entrances, readers) = Correlator::start(
+            &plan(&config, &rules),
+            rows.len(),
+            &bell,
+            &mut ledger,
+            &stop,
+            &mut threads,
+        )
+        .map_err(system("the correlator's threads"))?;
         let epoch = clock::wall_ns();
         let bridge = Bridge {
             config: config.bridge.clone(),
@@ -101,8 +116,15 @@ impl Agent {
         };
         let bridge = bridge.spawn().map_err(system("the bridge"))?;
         let manager = CollectorManager::new(&node, origin(&node, epoch), stop.clone());
-        let (manager, ledger) =
-            start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
+        let (manager, ledger) = start_collectors(
+            manager,
+            rows,
+            entrances,
+            &rules,
+            ledger,
+            &stop,
+            &mut threads,
+        )?;
         let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
         let status = Status {
             node,
@@ -115,7 +137,16 @@ impl Agent {
             stop: stop.clone(),
         };
         let admin = Admin::start(config.admin.listen, status).map_err(system("admin.listen"))?;
-        Ok(Self { stop, manager, correlator, bridge, server, admin, ledger, _lock: lock })
+        Ok(Self {
+            stop,
+            manager,
+            correlator,
+            bridge,
+            server,
+            admin,
+            ledger,
+            _lock: lock,
+        })
     }
 
     /// Asks everything to end; [`Agent::finish`] waits for it.
@@ -145,7 +176,10 @@ impl Agent {
     /// Whether every collector has read its source to the end.
     #[must_use]
     pub fn sources_are_finished(&self) -> bool {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).is_finished()
+        self.manager
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_finished()
     }
 
     /// CONS-1 now.
@@ -158,7 +192,10 @@ impl Agent {
     #[must_use]
     pub fn finish(mut self) -> Ended {
         self.stop.set();
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).join();
+        self.manager
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .join();
         self.correlator.join();
         self.bridge.join();
         let account = self.ledger.snapshot();
@@ -171,7 +208,11 @@ impl Agent {
 }
 
 fn load_rules(config: &Config) -> Result<Vec<rules::Rule>, StartError> {
-    let mut loaded = if config.dataflow.builtin_rules { rules::builtin() } else { rules::Loaded::default() };
+    let mut loaded = if config.dataflow.builtin_rules {
+        rules::builtin()
+    } else {
+        rules::Loaded::default()
+    };
     let own = rules::load(&config.dataflow.rules);
     loaded.errors.extend(own.errors);
     for rule in own.rules {
@@ -179,7 +220,8 @@ fn load_rules(config: &Config) -> Result<Vec<rules::Rule>, StartError> {
         loaded.rules.retain(|r| r.name != rule.name);
         loaded.rules.push(rule);
     }
-    let longest_ns = u64::try_from(config.dataflow.group_retention_period.as_nanos()).unwrap_or(u64::MAX);
+    let longest_ns =
+        u64::try_from(config.dataflow.group_retention_period.as_nanos()).unwrap_or(u64::MAX);
     for rule in &mut loaded.rules {
         rule.telling.max_age_ns = rule.telling.max_age_ns.min(longest_ns);
     }
@@ -225,8 +267,14 @@ fn start_collectors(
         let router: Arc<dyn Router> = Arc::<RuleSet>::clone(rules);
         let stage = ledger.stage(Stage::Collect);
         let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone());
-        let spec = CollectorSpec { name: row.name, make: row.make, sink };
-        manager.start(spec, threads.next_core()).map_err(system("a collector's thread"))?;
+        let spec = CollectorSpec {
+            name: row.name,
+            make: row.make,
+            sink,
+        };
+        manager
+            .start(spec, threads.next_core())
+            .map_err(system("a collector's thread"))?;
     }
     Ok((manager, ledger))
 }

@@ -1,0 +1,198 @@
+//! From a kernel record to an event: who it is about, in which cgroup, and under which id.
+
+use std::sync::Arc;
+
+use super::cgroups::Cgroups;
+use super::draft::{Draft, Lossy, Meta};
+use super::kinds::Kind;
+use super::processes::{ExecId, Processes};
+use super::raw::{CGROUP_REMOVED, Head, Record, What};
+use crate::event::{EventId, Reason, Severity, names};
+use crate::ring::Sink;
+
+/// Cgroup file systems are read again at most this often when a number is unknown.
+const SCAN_EVERY_NS: u64 = 1_000_000_000;
+/// The source numbers of this collector's event ids: this and the CPU.
+const SOURCE: u16 = 0x4000;
+/// The CPU of ids made in user space.
+pub(super) const NO_CPU: u16 = 0x3fff;
+
+/// Turns records into events.
+pub(super) struct Decoder {
+    pub(super) node: Arc<str>,
+    pub(super) origin: u64,
+    pub(super) cgroups: Cgroups,
+    pub(super) processes: Processes,
+    pub(super) draft: Draft,
+    /// Wall time minus CLOCK_MONOTONIC.
+    pub(super) wall_offset_ns: u64,
+    /// When user space saw the records at hand, wall time.
+    pub(super) observed_ns: u64,
+    pub(super) page_bytes: u64,
+    /// The latest id of each CPU: an id is the record's time, moved on where two would be equal.
+    latest: Vec<u64>,
+    scanned_ns: u64,
+    /// Events whose cgroup's path wasn't known.
+    pub(super) unresolved: u64,
+    pub(super) lossy: String,
+    pub(super) clean: String,
+}
+
+impl Decoder {
+    pub(super) fn new(node: Arc<str>, origin: u64, cgroups: Cgroups, processes: Processes) -> Self {
+        Self {
+            node,
+            origin,
+            cgroups,
+            processes,
+            draft: Draft::default(),
+            wall_offset_ns: 0,
+            observed_ns: 0,
+            page_bytes: rustix::param::page_size() as u64,
+            latest: Vec::new(),
+            scanned_ns: 0,
+            unresolved: 0,
+            lossy: String::new(),
+            clean: String::new(),
+        }
+    }
+
+    /// An id that no other event of this boot has, whichever run of the agent makes it: the time at
+    /// which its CPU made it.
+    fn id(&mut self, cpu: u16, time_ns: u64) -> EventId {
+        let cpu = cpu.min(NO_CPU);
+        let slot = usize::from(cpu);
+        if slot >= self.latest.len() {
+            self.latest.resize(slot + 1, 0);
+        }
+        let id = time_ns.max(self.latest[slot] + 1);
+        self.latest[slot] = id;
+        EventId::from_sequence(self.origin, SOURCE | cpu, id)
+    }
+
+    /// What an event is besides its fields.
+    pub(super) fn meta(&mut self, kind: Kind, cpu: u16, time_ns: u64, severity: Severity) -> Meta {
+        Meta {
+            id: self.id(cpu, time_ns),
+            time_ns: time_ns.wrapping_add(self.wall_offset_ns),
+            observed_ns: self.observed_ns,
+            kind: kind.name(),
+            severity,
+        }
+    }
+
+    /// Takes a record in. One that can't be read is counted. Returns whether it was (meant to be)
+    /// an event, not a control record.
+    pub(super) fn record(&mut self, bytes: &[u8], sink: &mut Sink) -> bool {
+        let Some(record) = Record::parse(bytes) else {
+            sink.refuse(Reason::BadInput, 1);
+            return true;
+        };
+        let kind = match record.what {
+            What::Cgroup => {
+                self.cgroup(&record);
+                return false;
+            }
+            What::Event(kind) => kind,
+        };
+        let severity = match kind {
+            Kind::Exec => self.exec(&record),
+            Kind::Fork => self.fork(&record),
+            Kind::Exit => self.exit(&record),
+            Kind::Signal => self.signal(&record),
+            Kind::OomKill => self.oom_kill(&record),
+            Kind::BlockError | Kind::BlockSlow => self.block(kind, &record),
+            Kind::SyscallEnter => self.syscall_enter(&record),
+            // No record has this kind: `Record::parse` refuses it.
+            Kind::SyscallErrorRate => Severity::INFO,
+            Kind::Connect | Kind::Accept | Kind::Close | Kind::Refused | Kind::Reset => {
+                self.tcp(kind, &record)
+            }
+            Kind::Retransmit | Kind::Timeout => self.tcp(kind, &record),
+        };
+        let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
+        // The sink has counted an event it couldn't take.
+        let _ = self.draft.offer(&meta, sink);
+        true
+    }
+
+    fn cgroup(&mut self, record: &Record<'_>) {
+        let number = record.bytes.u64(32);
+        if !self.cgroups.follows(number) {
+            return;
+        }
+        if record.head.flags & CGROUP_REMOVED != 0 {
+            self.cgroups.gone(number, record.head.time_ns);
+            return;
+        }
+        let path = record.bytes.text(40, 512);
+        let path = String::from_utf8_lossy(path);
+        self.cgroups.made(number, &path, record.head.time_ns);
+    }
+
+    /// Starts a draft with who the event is about: the node, the process (`start_ns` 0: whichever
+    /// has the number now), the cgroup and what its path says.
+    pub(super) fn identify(&mut self, head: &Head, start_ns: u64, comm: &[u8]) {
+        self.draft.clear();
+        self.draft.text(names::HOST_NAME, &self.node);
+        if head.tgid != 0 {
+            self.draft.int(names::PROCESS_PID, head.tgid);
+        }
+        self.place(head.cgroup, head.time_ns);
+        let process = match head.tgid {
+            0 => None,
+            pid => self.processes.get(pid, start_ns),
+        };
+        let id = process.map(|p| p.id).or((start_ns != 0).then_some(ExecId {
+            pid: head.tgid,
+            start_ns,
+        }));
+        if let Some(id) = id {
+            self.draft.text(names::TAPIO_PROCESS_EXEC_ID, id);
+            let tree = process.map_or(id, |p| p.tree);
+            self.draft.text(names::TAPIO_PROCESS_TREE, tree);
+        }
+        self.draft.entities_end();
+        if let Some(cgroup) = self.cgroups.get(head.cgroup) {
+            self.draft.text(names::TAPIO_CGROUP_PATH, &cgroup.path);
+        }
+        if !comm.is_empty() {
+            self.draft.text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
+        }
+        if let Some(path) = process.and_then(|p| p.path.as_deref()) {
+            self.draft.text(names::PROCESS_EXECUTABLE_PATH, path);
+        }
+    }
+
+    /// The cgroup's entity keys.
+    pub(super) fn place(&mut self, number: u64, time_ns: u64) {
+        if number == 0 {
+            return;
+        }
+        if self.cgroups.get(number).is_none()
+            && time_ns.saturating_sub(self.scanned_ns) >= SCAN_EVERY_NS
+        {
+            self.scan(time_ns);
+        }
+        self.draft.int(names::CGROUP_ID, number);
+        let Some(cgroup) = self.cgroups.get(number) else {
+            self.unresolved += 1;
+            return;
+        };
+        if let Some(id) = &cgroup.container_id {
+            self.draft.text(names::CONTAINER_ID, id);
+        }
+        if let Some(uid) = &cgroup.pod_uid {
+            self.draft.text(names::K8S_POD_UID, uid);
+        }
+        if let Some(unit) = &cgroup.unit {
+            self.draft.text(names::SYSTEMD_UNIT, unit);
+        }
+    }
+
+    /// Reads the cgroup file systems.
+    pub(super) fn scan(&mut self, now_ns: u64) {
+        self.scanned_ns = now_ns;
+        self.cgroups.scan(now_ns);
+    }
+}

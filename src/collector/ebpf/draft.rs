@@ -1,0 +1,143 @@
+//! An event while its fields are put together: texts lie in one reused buffer, so that building an
+//! event allocates nothing once the buffers have grown.
+
+use std::fmt::{self, Write as _};
+
+use crate::event::{ClockQuality, Event, EventId, Field, Name, Reason, Severity, Value, names};
+use crate::ring::Sink;
+
+/// Fields an event of this collector can have.
+const MAX_FIELDS: usize = 40;
+
+#[derive(Clone, Copy)]
+enum Slot {
+    Int(i64),
+    Bool(bool),
+    Word(&'static str),
+    Text(u32, u32),
+    Json(u32, u32),
+}
+
+/// What an event is besides its fields.
+pub(super) struct Meta {
+    pub(super) id: EventId,
+    pub(super) time_ns: u64,
+    pub(super) observed_ns: u64,
+    pub(super) kind: Name,
+    pub(super) severity: Severity,
+}
+
+#[derive(Default)]
+pub(super) struct Draft {
+    fields: Vec<(Name, Slot)>,
+    /// How many of `fields` are entity keys.
+    entities: usize,
+    text: String,
+    message: String,
+}
+
+/// Bytes as text: what isn't UTF-8 becomes U+FFFD.
+pub(super) struct Lossy<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Lossy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Draft {
+    pub(super) fn clear(&mut self) {
+        self.fields.clear();
+        self.entities = 0;
+        self.text.clear();
+        self.message.clear();
+    }
+
+    fn push(&mut self, key: Name, slot: Slot) {
+        if self.fields.len() < MAX_FIELDS {
+            self.fields.push((key, slot));
+        }
+    }
+
+    fn written(&mut self, write: impl FnOnce(&mut String)) -> (u32, u32) {
+        let start = self.text.len() as u32;
+        write(&mut self.text);
+        (start, self.text.len() as u32)
+    }
+
+    /// Says that what was pushed so far are entity keys.
+    pub(super) fn entities_end(&mut self) {
+        self.entities = self.fields.len();
+    }
+
+    pub(super) fn int(&mut self, key: Name, value: impl TryInto<i64>) {
+        self.push(key, Slot::Int(value.try_into().unwrap_or(i64::MAX)));
+    }
+
+    pub(super) fn bool(&mut self, key: Name, value: bool) {
+        self.push(key, Slot::Bool(value));
+    }
+
+    pub(super) fn word(&mut self, key: Name, value: &'static str) {
+        self.push(key, Slot::Word(value));
+    }
+
+    /// Text, where there is any.
+    pub(super) fn text(&mut self, key: Name, value: impl fmt::Display) {
+        let (start, end) = self.written(|text| {
+            let _ = write!(text, "{value}");
+        });
+        if end > start {
+            self.push(key, Slot::Text(start, end));
+        }
+    }
+
+    /// Compact JSON that `write` appends.
+    pub(super) fn json(&mut self, key: Name, write: impl FnOnce(&mut String)) {
+        let (start, end) = self.written(write);
+        self.push(key, Slot::Json(start, end));
+    }
+
+    pub(super) fn message(&mut self, text: fmt::Arguments<'_>) {
+        let _ = self.message.write_fmt(text);
+    }
+
+    /// Puts the event into the sink. The sink accounts for it, whatever becomes of it.
+    pub(super) fn offer(&self, meta: &Meta, sink: &mut Sink) -> Result<(), Reason> {
+        let empty = Field {
+            key: names::HOST_NAME,
+            value: Value::Null,
+        };
+        let mut fields = [empty; MAX_FIELDS];
+        for (field, (key, slot)) in fields.iter_mut().zip(&self.fields) {
+            let part = |start: u32, end: u32| {
+                self.text
+                    .get(start as usize..end as usize)
+                    .unwrap_or_default()
+            };
+            field.key = *key;
+            field.value = match *slot {
+                Slot::Int(n) => Value::Int(n),
+                Slot::Bool(b) => Value::Bool(b),
+                Slot::Word(w) => Value::Str(w),
+                Slot::Text(start, end) => Value::Str(part(start, end)),
+                Slot::Json(start, end) => Value::Json(part(start, end)),
+            };
+        }
+        sink.offer(&Event {
+            observed_ns: meta.observed_ns,
+            severity: meta.severity,
+            clock: ClockQuality::Kernel as u8,
+            entities: self.entities as u8,
+            fields: &fields[..self.fields.len()],
+            message: &self.message,
+            ..Event::new(meta.id, meta.time_ns, meta.kind, names::EBPF)
+        })
+    }
+}

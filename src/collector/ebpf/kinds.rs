@@ -1,0 +1,251 @@
+//! The kinds of event the programs tell, and the sets of signals and errors a configuration names.
+
+use std::fmt;
+
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Name, names};
+
+include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal, $name:ident;)*) => {
+        /// A kind of kernel event. The numbers are those of `ebpf/records.h`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[repr(u8)]
+        pub enum Kind {
+            $($(#[$doc])* #[serde(rename = $text)] $variant = $number,)*
+        }
+
+        impl Kind {
+            /// Every kind, by number.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The event's kind.
+            #[must_use]
+            pub fn name(self) -> Name {
+                match self { $(Self::$variant => names::$name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A program was started.
+    Exec = 0, "kernel.process.exec", KERNEL_PROCESS_EXEC;
+    /// A process was made.
+    Fork = 1, "kernel.process.fork", KERNEL_PROCESS_FORK;
+    /// A process ended.
+    Exit = 2, "kernel.process.exit", KERNEL_PROCESS_EXIT;
+    /// The OOM killer chose a process.
+    OomKill = 3, "kernel.process.oom_kill", KERNEL_PROCESS_OOM_KILL;
+    /// A process was sent a signal of the configured set.
+    Signal = 4, "kernel.process.signal", KERNEL_PROCESS_SIGNAL;
+    /// A connection was opened from here.
+    Connect = 5, "kernel.tcp.connect", KERNEL_TCP_CONNECT;
+    /// A connection was opened to here.
+    Accept = 6, "kernel.tcp.accept", KERNEL_TCP_ACCEPT;
+    /// A connection ended.
+    Close = 7, "kernel.tcp.close", KERNEL_TCP_CLOSE;
+    /// The other side has nobody who listens.
+    Refused = 8, "kernel.tcp.refused", KERNEL_TCP_REFUSED;
+    /// A connection was reset.
+    Reset = 9, "kernel.tcp.reset", KERNEL_TCP_RESET;
+    /// A segment was sent again.
+    Retransmit = 10, "kernel.tcp.retransmit", KERNEL_TCP_RETRANSMIT;
+    /// The other side didn't answer.
+    Timeout = 11, "kernel.tcp.timeout", KERNEL_TCP_TIMEOUT;
+    /// A block device failed a request.
+    BlockError = 12, "kernel.block.error", KERNEL_BLOCK_ERROR;
+    /// A block device took long for a request.
+    BlockSlow = 13, "kernel.block.slow", KERNEL_BLOCK_SLOW;
+    /// How often a system call failed in a cgroup, summed up in the kernel.
+    SyscallErrorRate = 14, "kernel.syscall.error_rate", KERNEL_SYSCALL_ERROR_RATE;
+    /// Every system call, for load and tests only.
+    SyscallEnter = 15, "kernel.syscall.enter", KERNEL_SYSCALL_ENTER;
+}
+
+impl Kind {
+    pub(super) fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The bit in `tp_config.kinds`.
+    pub(super) fn bit(self) -> u64 {
+        1 << self as u8
+    }
+}
+
+fn look_up(table: &'static [(u32, &'static str)], number: u32) -> Option<&'static str> {
+    table
+        .binary_search_by_key(&number, |row| row.0)
+        .ok()
+        .map(|i| table[i].1)
+}
+
+/// The name of an error number, as in `errno(3)`.
+pub(super) fn errno_name(number: u32) -> Option<&'static str> {
+    look_up(ERRORS, number)
+}
+
+/// The name of a system call on this architecture.
+pub(super) fn syscall_name(number: u32) -> Option<&'static str> {
+    look_up(SYSCALLS, number)
+}
+
+const SIGNALS: [&str; 32] = [
+    "0",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
+];
+
+/// A signal's name; real-time signals have none of their own.
+pub(super) fn signal_name(number: u32) -> &'static str {
+    SIGNALS.get(number as usize).copied().unwrap_or("SIGRT")
+}
+
+/// Signals that say a program is broken: their default action writes a core.
+pub(super) fn is_crash(signal: u32) -> bool {
+    matches!(signal, 3..=8 | 11 | 24 | 25 | 31)
+}
+
+fn number_of(names: impl Iterator<Item = (u32, &'static str)>, text: &str) -> Option<u32> {
+    let mut names = names;
+    names.find(|(_, name)| *name == text).map(|row| row.0)
+}
+
+/// Reads a list of names into bits; `what` and `find` say what a name is.
+struct Names<F>(&'static str, F);
+
+impl<'de, F: Fn(&str) -> Option<u32>> Visitor<'de> for Names<F> {
+    type Value = u128;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {}", self.0)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<u128, A::Error> {
+        let mut bits = 0u128;
+        while let Some(name) = list.next_element::<String>()? {
+            let number = (self.1)(&name)
+                .filter(|n| *n < 128)
+                .ok_or_else(|| A::Error::custom(format!("{name:?} is not one of {}", self.0)))?;
+            bits |= 1 << number;
+        }
+        Ok(bits)
+    }
+}
+
+/// A set of signals, written as a list of names: `[SIGSEGV, SIGKILL]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalSet(pub u64);
+
+impl Default for SignalSet {
+    /// Those that end a process unless it does something about them, and aren't part of ordinary
+    /// life (SIGINT at a terminal, SIGPIPE at a pipe's end).
+    fn default() -> Self {
+        Self(
+            [3, 4, 6, 7, 8, 9, 11, 15, 24, 25, 31]
+                .iter()
+                .fold(0, |set, n| set | 1 << n),
+        )
+    }
+}
+
+impl<'de> Deserialize<'de> for SignalSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let find = |text: &str| number_of((1..).zip(SIGNALS[1..].iter().copied()), text);
+        let bits = deserializer.deserialize_seq(Names("signal names such as SIGSEGV", find))?;
+        Ok(Self(bits as u64))
+    }
+}
+
+/// A set of errors, written as a list of names: `[EAGAIN, ENOENT]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorSet(pub u128);
+
+impl ErrorSet {
+    pub(super) fn of(names: &[&str]) -> Self {
+        let numbers = names
+            .iter()
+            .filter_map(|name| number_of(ERRORS.iter().copied(), name));
+        Self(numbers.fold(0, |set, n| set | 1u128 << n))
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let find = |text: &str| number_of(ERRORS.iter().copied(), text);
+        let names = Names("error names such as EAGAIN", find);
+        deserializer.deserialize_seq(names).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_number_themselves_as_the_programs_do() {
+        for (i, kind) in Kind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, i);
+            let text = serde_json::to_string(kind).unwrap();
+            assert_eq!(text, format!("{:?}", kind.name().text()));
+        }
+        let header = include_str!("../../../ebpf/records.h");
+        let (_, list) = header.split_once("enum tp_kind {").unwrap();
+        let (list, _) = list.split_once("};").unwrap();
+        assert_eq!(list.matches("KIND_").count(), Kind::ALL.len() + 1);
+    }
+
+    #[test]
+    fn tables_come_from_the_kernel_headers() {
+        assert_eq!(errno_name(111), Some("ECONNREFUSED"));
+        assert_eq!(syscall_name(libc::SYS_openat as u32), Some("openat"));
+        assert_eq!(syscall_name(9999), None);
+        assert_eq!(signal_name(11), "SIGSEGV");
+    }
+
+    #[test]
+    fn sets_are_lists_of_names() {
+        let set: SignalSet = serde_json::from_str(r#"["SIGSEGV","SIGHUP"]"#).unwrap();
+        assert_eq!(set.0, 1 << 11 | 1 << 1);
+        let wrong = serde_json::from_str::<SignalSet>(r#"["SEGV"]"#).unwrap_err();
+        assert!(
+            wrong.to_string().contains("\"SEGV\" is not one of"),
+            "{wrong}"
+        );
+        let set: ErrorSet = serde_json::from_str(r#"["ECONNREFUSED"]"#).unwrap();
+        assert_eq!(set.0, 1 << 111);
+    }
+}

@@ -1,0 +1,362 @@
+//! Loads the object and attaches its programs one by one. The maps are common, so they must all be
+//! made; a program that the kernel doesn't take costs only what it would have told.
+
+use std::io::Read;
+
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::programs::{BtfTracePoint, Iter, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+
+use super::config::Config;
+use super::kinds::Kind;
+use super::raw::{ConfigWords, KIND_CGROUP, OUTCOMES};
+
+/// The object that build.rs compiled from `ebpf/`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tapio.bpf.o"));
+
+/// A program of the object.
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    /// The kernel tracepoint it is attached to, or `iter/` and what it goes over.
+    pub(super) hook: &'static str,
+    /// It is loaded when one of these is wanted; always when there are none.
+    pub(super) kinds: &'static [Kind],
+    /// What is missing without it.
+    pub(super) cost: &'static str,
+    /// Loaded only where this program can't be.
+    pub(super) instead_of: &'static str,
+}
+
+const TCP: &[Kind] = &[
+    Kind::Connect,
+    Kind::Accept,
+    Kind::Close,
+    Kind::Refused,
+    Kind::Timeout,
+    Kind::Reset,
+    Kind::Retransmit,
+];
+
+const fn program(
+    name: &'static str,
+    hook: &'static str,
+    kinds: &'static [Kind],
+    cost: &'static str,
+) -> Program {
+    Program {
+        name,
+        hook,
+        kinds,
+        cost,
+        instead_of: "",
+    }
+}
+
+/// The table of programs. Cgroups and the life of processes come first: later records find their
+/// names through them.
+#[rustfmt::skip]
+pub(super) const PROGRAMS: &[Program] = &[
+    program("cgroup_mkdir", "cgroup_mkdir", &[], "containers that live less than a second have no path"),
+    program("cgroup_rmdir", "cgroup_rmdir", &[], "paths of removed cgroups are kept until the table is full"),
+    program("process_fork", "sched_process_fork", &[Kind::Fork], "no kernel.process.fork; process trees are guessed"),
+    program("process_exec", "sched_process_exec", &[Kind::Exec], "no kernel.process.exec, no command lines"),
+    program("process_exit", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit"),
+    Program { instead_of: "process_exit", ..program("process_exit_live", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit") },
+    program("process_signal", "signal_generate", &[Kind::Signal], "no kernel.process.signal: who killed a process isn't known"),
+    program("process_oom_kill", "mark_victim", &[Kind::OomKill], "no kernel.process.oom_kill (before Linux 6.8 the kernel doesn't name the victim's task)"),
+    program("tcp_state", "inet_sock_set_state", TCP, "no kernel.tcp.connect, accept, close, refused, timeout; other TCP events have no process"),
+    program("tcp_destroy", "tcp_destroy_sock", TCP, "connections that live long may lose their process to those that are gone"),
+    program("tcp_reset_received", "tcp_receive_reset", &[Kind::Reset], "no kernel.tcp.reset for resets that come in"),
+    program("tcp_reset_sent", "tcp_send_reset", &[Kind::Reset], "no kernel.tcp.reset for resets sent from here"),
+    program("tcp_retransmit", "tcp_retransmit_skb", &[Kind::Retransmit], "no kernel.tcp.retransmit"),
+    program("block_issue", "block_rq_issue", &[Kind::BlockError, Kind::BlockSlow], "no kernel.block.slow; block errors have no process"),
+    program("block_complete", "block_rq_complete", &[Kind::BlockError, Kind::BlockSlow], "no kernel.block.slow"),
+    program("block_error", "block_rq_error", &[Kind::BlockError], "no kernel.block.error (Linux 5.18 brought it)"),
+    program("syscall_exit", "sys_exit", &[Kind::SyscallErrorRate], "no kernel.syscall.error_rate"),
+    program("syscall_enter", "sys_enter", &[Kind::SyscallEnter], "no kernel.syscall.enter"),
+    program("tcp_seed", "iter/task_file", TCP, "connections and listeners that were there before have no process"),
+    program("process_seed", "iter/task", &[], "processes that were there before have names from /proc only"),
+];
+
+/// How a program's loading went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It runs.
+    Ok,
+    /// Nobody wants what it tells, or another program does its work.
+    Off,
+    /// The kernel doesn't take it, and why.
+    Failed(String),
+}
+
+/// A program and how its loading went.
+pub(super) struct Loaded {
+    pub(super) program: &'static Program,
+    pub(super) verdict: Verdict,
+}
+
+impl Loaded {
+    /// A sentence for `/status`.
+    pub(super) fn sentence(&self) -> String {
+        match &self.verdict {
+            Verdict::Ok => "ok".into(),
+            Verdict::Off => "off".into(),
+            Verdict::Failed(why) => format!("{why}; costs: {}", self.program.cost),
+        }
+    }
+}
+
+/// Why nothing can be loaded at all.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error("the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: {0}")]
+    Btf(String),
+    #[error("the eBPF maps can't be made: {0}")]
+    Object(String),
+    #[error("the eBPF object has no usable map {0:?}")]
+    Map(&'static str),
+}
+
+/// The programs and maps in the kernel. Dropping it removes them.
+pub(super) struct Loader {
+    object: Ebpf,
+    btf: Btf,
+}
+
+/// The maps user space works with.
+pub(super) struct Maps {
+    pub(super) events: RingBuf<MapData>,
+    pub(super) config: Array<MapData, ConfigWords>,
+    pub(super) control: Array<MapData, u32>,
+    pub(super) counters: PerCpuArray<MapData, [u64; OUTCOMES]>,
+    pub(super) errors: PerCpuHashMap<MapData, [u64; 2], u64>,
+}
+
+/// Every cause of an error, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A load error without the verifier's pages: the system's word and the verifier's last.
+fn reason(error: &ProgramError) -> String {
+    let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    else {
+        return chain(error);
+    };
+    let log = verifier_log.to_string();
+    let last = log
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|l| {
+            !l.is_empty() && !l.starts_with("processed ") && !l.starts_with("verification time")
+        })
+        .unwrap_or("");
+    let last: String = last.chars().take(200).collect();
+    if last.is_empty() {
+        format!("the kernel refused it: {io_error}")
+    } else {
+        format!("the kernel refused it: {io_error} ({last})")
+    }
+}
+
+impl Loader {
+    /// Makes the maps.
+    ///
+    /// # Errors
+    /// When there is no type information, or the kernel makes no map for us.
+    pub(super) fn new(ring_bytes: u32) -> Result<Self, LoadError> {
+        let btf = Btf::from_sys_fs().map_err(|e| LoadError::Btf(chain(&e)))?;
+        let object = EbpfLoader::new()
+            .btf(Some(&btf))
+            .map_max_entries("events", ring_bytes)
+            .load(OBJECT)
+            .map_err(|e| LoadError::Object(chain(&e)))?;
+        Ok(Self { object, btf })
+    }
+
+    /// The maps, once.
+    ///
+    /// # Errors
+    /// When the object isn't the one this code was built for.
+    pub(super) fn maps(&mut self) -> Result<Maps, LoadError> {
+        fn take<M: TryFrom<aya::maps::Map>>(
+            object: &mut Ebpf,
+            name: &'static str,
+        ) -> Result<M, LoadError> {
+            object
+                .take_map(name)
+                .and_then(|map| M::try_from(map).ok())
+                .ok_or(LoadError::Map(name))
+        }
+        let object = &mut self.object;
+        Ok(Maps {
+            events: take(object, "events")?,
+            config: take(object, "config")?,
+            control: take(object, "control")?,
+            counters: take(object, "counters")?,
+            errors: take(object, "error_counts")?,
+        })
+    }
+
+    /// Loads the programs of `table` that `config` wants, and attaches them where `attach` says so.
+    pub(super) fn load(
+        &mut self,
+        table: &'static [Program],
+        config: &Config,
+        attach: bool,
+    ) -> Vec<Loaded> {
+        let mut all: Vec<Loaded> = Vec::with_capacity(table.len());
+        for program in table {
+            let wanted = program.kinds.is_empty() || program.kinds.iter().any(|k| config.wants(*k));
+            let is_spare = !program.instead_of.is_empty()
+                && all
+                    .iter()
+                    .any(|l| l.program.name == program.instead_of && l.verdict == Verdict::Ok);
+            let verdict = if wanted && !is_spare {
+                match self.load_one(program, attach) {
+                    Ok(()) => Verdict::Ok,
+                    Err(e) => Verdict::Failed(reason(&e)),
+                }
+            } else {
+                Verdict::Off
+            };
+            all.push(Loaded { program, verdict });
+        }
+        // A program that failed costs nothing when its spare runs.
+        for i in 0..all.len() {
+            let spare_runs = all
+                .iter()
+                .any(|l| l.program.instead_of == all[i].program.name && l.verdict == Verdict::Ok);
+            if spare_runs {
+                all[i].verdict = Verdict::Off;
+            }
+        }
+        all
+    }
+
+    fn load_one(&mut self, program: &Program, attach: bool) -> Result<(), ProgramError> {
+        let found = self
+            .object
+            .program_mut(program.name)
+            .ok_or(ProgramError::NotLoaded)?;
+        if let Some(over) = program.hook.strip_prefix("iter/") {
+            let iter: &mut Iter = found.try_into()?;
+            return iter.load(over, &self.btf);
+        }
+        let tracepoint: &mut BtfTracePoint = found.try_into()?;
+        tracepoint.load(program.hook, &self.btf)?;
+        if attach {
+            tracepoint.attach()?;
+        }
+        Ok(())
+    }
+
+    /// Runs an iterator to its end. Returns what it wrote.
+    ///
+    /// # Errors
+    /// What the kernel says, as text.
+    pub(super) fn iterate(&mut self, name: &str) -> Result<Vec<u8>, String> {
+        let program = self.object.program_mut(name).ok_or("no such program")?;
+        let iter: &mut Iter = program
+            .try_into()
+            .map_err(|e: ProgramError| e.to_string())?;
+        let link = iter.attach().map_err(|e| chain(&e))?;
+        let link = iter.take_link(link).map_err(|e| chain(&e))?;
+        let mut bytes = Vec::new();
+        link.into_file()
+            .map_err(|e| chain(&e))?
+            .read_to_end(&mut bytes)
+            .map_err(|e| e.to_string())?;
+        Ok(bytes)
+    }
+
+    /// How often programs were skipped because they were already running on that CPU, interrupted.
+    /// Such a run may have been an event nobody can count more closely.
+    pub(super) fn missed_runs(&self) -> u64 {
+        use std::os::fd::{AsFd, AsRawFd};
+        let missed = |fd: i32| {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let line = info.lines().find(|l| l.starts_with("recursion_misses:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        };
+        self.object
+            .programs()
+            .filter_map(|(_, program)| program.fd().ok())
+            .filter_map(|fd| missed(fd.as_fd().as_raw_fd()))
+            .sum()
+    }
+}
+
+/// The bits of the kinds that are wanted, control records included.
+pub(super) fn kind_bits(config: &Config) -> u64 {
+    config
+        .kinds
+        .iter()
+        .fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cant_load_degrades_alone() {
+        let mut loader = match Loader::new(64 << 10) {
+            Ok(loader) => loader,
+            Err(why) => return println!("skipped: {why}"),
+        };
+        // As on a kernel that doesn't have the tracepoint, and on one whose tracepoint has fewer
+        // arguments than the program reads.
+        static TABLE: &[Program] = &[
+            program(
+                "process_oom_kill",
+                "no_such_tracepoint",
+                &[],
+                "no OOM kills",
+            ),
+            program("tcp_state", "cgroup_mkdir", &[], "no connections"),
+            Program {
+                instead_of: "tcp_state",
+                ..program("process_exit_live", "sched_process_exit", &[], "nothing")
+            },
+            program("process_fork", "sched_process_fork", &[], "no forks"),
+            program(
+                "process_exec",
+                "sched_process_exec",
+                &[Kind::Exec],
+                "no execs",
+            ),
+        ];
+        let config = Config {
+            kinds: Vec::new(),
+            ..Config::default()
+        };
+        let loaded = loader.load(TABLE, &config, true);
+        let fork = &loaded[3].verdict;
+        if let Verdict::Failed(why) = fork {
+            return println!("skipped: {why}");
+        }
+        let Verdict::Failed(why) = &loaded[0].verdict else {
+            panic!("it loaded: {}", loaded[0].sentence());
+        };
+        assert!(why.contains("no_such_tracepoint"), "{why}");
+        assert!(loaded[0].sentence().ends_with("costs: no OOM kills"));
+        assert_eq!(loaded[1].verdict, Verdict::Off, "its spare runs");
+        assert_eq!(loaded[2].verdict, Verdict::Ok);
+        assert_eq!(*fork, Verdict::Ok);
+        assert_eq!(loaded[4].verdict, Verdict::Off, "nobody wants it");
+    }
+}

@@ -1,0 +1,200 @@
+//! What this kernel, these privileges and this node allow, and what each missing thing costs: what
+//! `tapio doctor` shows.
+
+use super::config::Config;
+use super::loader::{LoadError, Loader, PROGRAMS, Verdict};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was seen.
+    pub state: String,
+    /// What is missing because of it; empty when it is fine.
+    pub cost: String,
+    /// What to do about it; empty when it is fine.
+    pub mend: String,
+}
+
+fn finding(subject: &str, ok: bool, state: String, cost: &str, mend: &str) -> Finding {
+    let unless_ok = |text: &str| if ok { String::new() } else { text.to_owned() };
+    Finding {
+        subject: subject.to_owned(),
+        ok,
+        state,
+        cost: unless_ok(cost),
+        mend: unless_ok(mend),
+    }
+}
+
+const NOTHING: &str = "no kernel events at all";
+
+/// Capabilities by their bit (`include/uapi/linux/capability.h`).
+const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
+
+fn effective_capabilities() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
+            u64::from_str_radix(line.trim(), 16).ok()
+        })
+        .unwrap_or(0)
+}
+
+/// Major and minor version of a release such as `6.18.2-amd64`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn kernel() -> Finding {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let ok = version(&release).is_some_and(|v| v >= (5, 12));
+    finding(
+        "kernel",
+        ok,
+        format!("Linux {release}"),
+        NOTHING,
+        "tapio's programs need Linux 5.12; 5.18 and 6.8 bring block errors and OOM kills",
+    )
+}
+
+fn type_information() -> Finding {
+    let path = "/sys/kernel/btf/vmlinux";
+    let read = std::fs::File::open(path);
+    finding(
+        "type information (BTF)",
+        read.is_ok(),
+        read.map_or_else(
+            |e| format!("{path}: {e}"),
+            |_| format!("{path} is readable"),
+        ),
+        NOTHING,
+        "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount /sys",
+    )
+}
+
+fn capabilities() -> Finding {
+    let has = effective_capabilities();
+    let bit = |n: u32| has >> n & 1 == 1;
+    let ok = bit(SYS_ADMIN) || (bit(BPF) && bit(PERFMON));
+    let names = [
+        (BPF, "CAP_BPF"),
+        (PERFMON, "CAP_PERFMON"),
+        (SYS_ADMIN, "CAP_SYS_ADMIN"),
+    ];
+    let held: Vec<&str> = names.iter().filter(|(n, _)| bit(*n)).map(|n| n.1).collect();
+    finding(
+        "capabilities",
+        ok,
+        if held.is_empty() {
+            "neither CAP_BPF nor CAP_PERFMON".into()
+        } else {
+            held.join(", ")
+        },
+        NOTHING,
+        "run as root, or grant the two: `setcap cap_bpf,cap_perfmon+ep tapio`, or \
+         AmbientCapabilities=CAP_BPF CAP_PERFMON in the unit",
+    )
+}
+
+fn own_pid_namespace() -> Finding {
+    // The first process namespace has this number in every kernel (include/linux/proc_ns.h).
+    let link = std::fs::read_link("/proc/self/ns/pid");
+    let state = link.map_or_else(|e| e.to_string(), |l| l.display().to_string());
+    finding(
+        "process namespace",
+        state == "pid:[4026531836]",
+        state,
+        "process numbers are the node's, not this container's: names of processes that were \
+         there before, and the agent's own connections, aren't recognised",
+        "run with hostPID: true",
+    )
+}
+
+fn cgroup_file_system() -> Finding {
+    let mut cgroups = super::cgroups::Cgroups::new(1 << 20);
+    cgroups.scan(0);
+    let n = cgroups.len();
+    finding(
+        "cgroup file system",
+        n > 0,
+        format!("{n} cgroups"),
+        "cgroups that were there before the start have no path: no pod, container or unit names",
+        "mount the node's /sys/fs/cgroup",
+    )
+}
+
+/// Looks at everything the eBPF collector needs. Loads each program of `config` into the kernel
+/// and removes it again; none is attached, so nothing is observed.
+#[must_use]
+pub fn findings(config: &Config) -> Vec<Finding> {
+    let mut all = vec![
+        kernel(),
+        type_information(),
+        capabilities(),
+        own_pid_namespace(),
+        cgroup_file_system(),
+    ];
+    let loaded = Loader::new(64 << 10).map(|mut loader| loader.load(PROGRAMS, config, false));
+    match loaded {
+        Ok(programs) => all.extend(programs.iter().map(|one| {
+            finding(
+                &format!("program {}", one.program.name),
+                !matches!(one.verdict, Verdict::Failed(_)),
+                match &one.verdict {
+                    Verdict::Ok => "loads".into(),
+                    Verdict::Off => "not needed".into(),
+                    Verdict::Failed(why) => why.clone(),
+                },
+                one.program.cost,
+                "see the capabilities and the kernel version above",
+            )
+        })),
+        Err(why @ LoadError::Btf(_)) => all.push(finding(
+            "eBPF object",
+            false,
+            why.to_string(),
+            NOTHING,
+            "see type information (BTF) above",
+        )),
+        Err(why) => all.push(finding(
+            "eBPF object",
+            false,
+            why.to_string(),
+            NOTHING,
+            "CAP_BPF is needed to make maps; before Linux 5.11 so is a memlock limit that \
+             has room for the ring buffer (`ulimit -l`)",
+        )),
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read() {
+        assert_eq!(version("6.18.2-amd64"), Some((6, 18)));
+        assert_eq!(version("5.4"), Some((5, 4)));
+        assert_eq!(version("linux"), None);
+    }
+
+    #[test]
+    fn a_finding_that_is_fine_costs_nothing() {
+        for f in findings(&Config::default()) {
+            assert_eq!(f.ok, f.cost.is_empty(), "{f:?}");
+            assert_eq!(f.ok, f.mend.is_empty(), "{f:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The table of processes: who somebody's tree is and which program it runs. Seeded once, then kept
+//! by fork, exec and exit records; bounded.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+/// How long an ended process stays: records about it may follow its exit (a socket's last states).
+const KEPT_NS: u64 = 5_000_000_000;
+/// Paths that are shared between processes; past it the sharing starts anew.
+const MAX_PATHS: usize = 4096;
+
+/// A process for ever: its number and when it started, nanoseconds of CLOCK_BOOTTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct ExecId {
+    pub(super) pid: u32,
+    pub(super) start_ns: u64,
+}
+
+impl fmt::Display for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.pid, self.start_ns)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) id: ExecId,
+    /// The root of its tree.
+    pub(super) tree: ExecId,
+    /// The program's path, where it is known.
+    pub(super) path: Option<Arc<str>>,
+}
+
+pub(super) struct Processes {
+    table: HashMap<u32, Process, ahash::RandomState>,
+    /// Ended processes, oldest first, and when they ended.
+    ended: VecDeque<(ExecId, u64)>,
+    paths: HashMap<Arc<str>, (), ahash::RandomState>,
+    max: usize,
+    /// Processes that found no room.
+    pub(super) untracked: u64,
+}
+
+impl Processes {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            table: HashMap::default(),
+            ended: VecDeque::new(),
+            paths: HashMap::default(),
+            max: max.max(16),
+            untracked: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The process with this number, if the number still means the one that started at `start_ns`
+    /// (0: whichever there is).
+    pub(super) fn get(&self, pid: u32, start_ns: u64) -> Option<&Process> {
+        self.table
+            .get(&pid)
+            .filter(|p| start_ns == 0 || p.id.start_ns == start_ns)
+    }
+
+    /// A path that equal processes share.
+    fn shared(&mut self, path: &str) -> Arc<str> {
+        if let Some((known, ())) = self.paths.get_key_value(path) {
+            return Arc::clone(known);
+        }
+        if self.paths.len() >= MAX_PATHS {
+            self.paths.clear();
+        }
+        let new: Arc<str> = path.into();
+        self.paths.insert(Arc::clone(&new), ());
+        new
+    }
+
+    fn insert(&mut self, process: Process, now_ns: u64) {
+        if self.table.len() >= self.max && !self.table.contains_key(&process.id.pid) {
+            self.expire(now_ns, true);
+            if self.table.len() >= self.max {
+                self.untracked += 1;
+                return;
+            }
+        }
+        self.table.insert(process.id.pid, process);
+    }
+
+    /// The root of a process's tree: the process itself where it leads a session or is a child of
+    /// init, the parent's root otherwise.
+    fn tree_of(&self, id: ExecId, parent: u32, session: u32) -> ExecId {
+        if session == id.pid || parent <= 1 {
+            return id;
+        }
+        self.table.get(&parent).map_or(id, |p| p.tree)
+    }
+
+    /// A process was made.
+    pub(super) fn fork(&mut self, id: ExecId, parent: u32, session: u32, now_ns: u64) {
+        let path = self.table.get(&parent).and_then(|p| p.path.clone());
+        let tree = self.tree_of(id, parent, session);
+        self.insert(Process { id, tree, path }, now_ns);
+    }
+
+    /// A process runs a program.
+    pub(super) fn exec(&mut self, id: ExecId, parent: u32, session: u32, path: &str, now_ns: u64) {
+        let path = Some(self.shared(path));
+        let tree = match self.get(id.pid, id.start_ns) {
+            // setsid(2) can only be seen now; a daemon that init adopted keeps its tree.
+            Some(known) if session != id.pid => known.tree,
+            _ => self.tree_of(id, parent, session),
+        };
+        self.insert(Process { id, tree, path }, now_ns);
+    }
+
+    /// A process that existed before. Parents must come before their children.
+    pub(super) fn seed(&mut self, id: ExecId, parent: u32, session: u32, path: Option<&str>) {
+        let path = path.map(|p| self.shared(p));
+        let tree = self.tree_of(id, parent, session);
+        self.insert(Process { id, tree, path }, 0);
+    }
+
+    /// A process ended.
+    pub(super) fn exit(&mut self, id: ExecId, now_ns: u64) {
+        self.ended.push_back((id, now_ns));
+        self.expire(now_ns, self.ended.len() > self.max / 4);
+    }
+
+    /// Forgets processes that ended long ago; the older half of them all where `room` is needed.
+    fn expire(&mut self, now_ns: u64, room: bool) {
+        let keep = if room {
+            self.ended.len() / 2
+        } else {
+            usize::MAX
+        };
+        while let Some((id, ended_ns)) = self.ended.front().copied() {
+            if self.ended.len() <= keep && now_ns.saturating_sub(ended_ns) < KEPT_NS {
+                break;
+            }
+            self.ended.pop_front();
+            if self.get(id.pid, id.start_ns).is_some() {
+                self.table.remove(&id.pid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pid: u32) -> ExecId {
+        ExecId {
+            pid,
+            start_ns: u64::from(pid) * 100,
+        }
+    }
+
+    #[test]
+    fn a_tree_is_inherited_until_somebody_leads_a_session() {
+        let mut all = Processes::new(100);
+        all.seed(id(1), 0, 1, Some("/sbin/init"));
+        all.seed(id(10), 1, 10, Some("/bin/bash"));
+        all.fork(id(11), 10, 10, 0);
+        all.exec(id(11), 10, 10, "/bin/make", 0);
+        all.fork(id(12), 11, 10, 0);
+        assert_eq!(all.get(12, 1200).unwrap().tree, id(10));
+        assert_eq!(all.get(12, 0).unwrap().path.as_deref(), Some("/bin/make"));
+        all.exec(id(12), 11, 12, "/usr/bin/setsid", 0);
+        assert_eq!(all.get(12, 0).unwrap().tree, id(12));
+        all.fork(id(13), 1, 10, 0);
+        assert_eq!(all.get(13, 0).unwrap().tree, id(13));
+        assert!(all.get(13, 7).is_none(), "another process of that number");
+    }
+
+    #[test]
+    fn ended_processes_stay_a_while_and_then_make_room() {
+        let mut all = Processes::new(16);
+        for pid in 100..116 {
+            all.fork(id(pid), 1, 0, 0);
+        }
+        all.exit(id(100), 1_000);
+        assert!(all.get(100, 0).is_some());
+        all.fork(id(200), 1, 0, 2_000);
+        assert!(all.get(200, 0).is_some() && all.get(100, 0).is_none());
+        all.fork(id(201), 1, 0, 2_000);
+        assert_eq!((all.untracked, all.len()), (1, 16));
+        all.exit(id(101), 3_000);
+        all.exit(id(102), 3_000 + KEPT_NS);
+        assert!(all.get(101, 0).is_none() && all.get(102, 0).is_some());
+    }
+}

@@ -1,0 +1,208 @@
+//! The records of `ebpf/records.h`, read from bytes without casting: every read is checked, so a
+//! record that is too short is refused instead of read past its end.
+
+use super::kinds::Kind;
+
+/// `struct tp_head`.
+pub(super) const HEAD_BYTES: usize = 32;
+/// `struct tp_task`, behind the head of a process's records.
+pub(super) const TASK: usize = HEAD_BYTES;
+pub(super) const COMM_BYTES: usize = 16;
+pub(super) const PATH_BYTES: usize = 256;
+pub(super) const ARGS_BYTES: usize = 512;
+/// `sizeof(struct tp_seed)`.
+pub(super) const SEED_BYTES: usize = 56;
+/// Bits of a home cgroup's number below its hierarchy's id.
+pub(super) const HIERARCHY_SHIFT: u32 = 48;
+
+/// The kind number of a control record.
+pub(super) const KIND_CGROUP: u16 = 16;
+/// `KINDS`: events' kinds and the control records.
+pub(super) const KINDS: usize = 17;
+/// `OUTCOMES`: emitted, ring full, throttled, map full.
+pub(super) const OUTCOMES: usize = 4;
+
+pub(super) const CONTROL_SLEEP: u32 = 0;
+pub(super) const CONTROL_GENERATION: u32 = 1;
+
+pub(super) const EXEC_TRUNCATED: u32 = 1;
+pub(super) const SIGNAL_FATAL: u32 = 1;
+pub(super) const SIGNAL_BY_KERNEL: u32 = 2;
+pub(super) const TCP_INCOMING: u32 = 1;
+pub(super) const TCP_RESET_SENT: u32 = 2;
+pub(super) const TCP_KNOWN_SINCE: u32 = 4;
+pub(super) const CGROUP_REMOVED: u32 = 1;
+
+/// `struct tp_config`, in its order.
+pub(super) type ConfigWords = [u64; 11];
+
+/// Bytes that are read by offset. A read past the end gives zeros: [`Record::parse`] has checked
+/// the length, so none happens.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
+
+impl<'a> Bytes<'a> {
+    pub(super) fn array<const N: usize>(self, at: usize) -> [u8; N] {
+        self.0
+            .get(at..at + N)
+            .and_then(|s| s.try_into().ok())
+            .unwrap_or([0; N])
+    }
+
+    pub(super) fn u8(self, at: usize) -> u8 {
+        self.array::<1>(at)[0]
+    }
+
+    pub(super) fn u16(self, at: usize) -> u16 {
+        u16::from_ne_bytes(self.array(at))
+    }
+
+    pub(super) fn u32(self, at: usize) -> u32 {
+        u32::from_ne_bytes(self.array(at))
+    }
+
+    pub(super) fn i32(self, at: usize) -> i32 {
+        i32::from_ne_bytes(self.array(at))
+    }
+
+    pub(super) fn u64(self, at: usize) -> u64 {
+        u64::from_ne_bytes(self.array(at))
+    }
+
+    /// A text of at most `max` bytes that ends at its first zero.
+    pub(super) fn text(self, at: usize, max: usize) -> &'a [u8] {
+        let field = self.0.get(at..at + max).unwrap_or(&[]);
+        let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
+        &field[..end]
+    }
+
+    /// `len` bytes, as many as there are.
+    pub(super) fn slice(self, at: usize, len: usize) -> &'a [u8] {
+        let rest = self.0.get(at..).unwrap_or(&[]);
+        &rest[..len.min(rest.len())]
+    }
+}
+
+/// `struct tp_head`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) cpu: u16,
+    /// The process; 0 where the kernel couldn't know.
+    pub(super) tgid: u32,
+    /// CLOCK_MONOTONIC.
+    pub(super) time_ns: u64,
+    /// Home cgroup; 0 where the kernel couldn't know.
+    pub(super) cgroup: u64,
+    pub(super) flags: u32,
+}
+
+/// `struct tp_task`.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// CLOCK_BOOTTIME of the process's start.
+    pub(super) start_ns: u64,
+    pub(super) parent: u32,
+    pub(super) uid: u32,
+    pub(super) session: u32,
+    pub(super) comm: &'a [u8],
+}
+
+impl<'a> Task<'a> {
+    pub(super) fn read(bytes: Bytes<'a>, at: usize) -> Self {
+        Self {
+            start_ns: bytes.u64(at),
+            parent: bytes.u32(at + 8),
+            uid: bytes.u32(at + 12),
+            session: bytes.u32(at + 16),
+            comm: bytes.text(at + 24, COMM_BYTES),
+        }
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Event(Kind),
+    Cgroup,
+}
+
+/// A record whose length fits its kind.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a> {
+    pub(super) what: What,
+    pub(super) head: Head,
+    pub(super) bytes: Bytes<'a>,
+}
+
+/// `sizeof` of a kind's record.
+fn size_of(what: What) -> usize {
+    match what {
+        What::Cgroup => 552,
+        What::Event(kind) => match kind {
+            Kind::Exec => 848,
+            Kind::Fork => 72,
+            Kind::Exit => 88,
+            Kind::OomKill => 192,
+            Kind::Signal => 104,
+            Kind::BlockError | Kind::BlockSlow | Kind::Connect | Kind::Accept | Kind::Close => 120,
+            Kind::Refused | Kind::Reset | Kind::Retransmit | Kind::Timeout => 120,
+            Kind::SyscallEnter => 40,
+            // Never a record: it is read from a map.
+            Kind::SyscallErrorRate => usize::MAX,
+        },
+    }
+}
+
+impl<'a> Record<'a> {
+    /// The record in these bytes; `None` for an unknown kind or too few bytes.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.len() < HEAD_BYTES {
+            return None;
+        }
+        let b = Bytes(bytes);
+        let what = match b.u16(0) {
+            KIND_CGROUP => What::Cgroup,
+            number => What::Event(Kind::from_number(number)?),
+        };
+        (bytes.len() >= size_of(what)).then(|| Self {
+            what,
+            head: Head {
+                cpu: b.u16(2),
+                tgid: b.u32(4),
+                time_ns: b.u64(8),
+                cgroup: b.u64(16),
+                flags: b.u32(28),
+            },
+            bytes: b,
+        })
+    }
+
+    pub(super) fn task(&self) -> Task<'a> {
+        Task::read(self.bytes, TASK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_or_unknown_record_is_refused() {
+        assert!(Record::parse(&[]).is_none());
+        assert!(Record::parse(&[0; 847]).is_none());
+        assert!(Record::parse(&[0; 848]).is_some());
+        let mut unknown = [0; 1024];
+        unknown[0] = 99;
+        assert!(Record::parse(&unknown).is_none());
+        unknown[0] = 14; // error rates come from a map
+        assert!(Record::parse(&unknown).is_none());
+    }
+
+    #[test]
+    fn a_text_ends_at_its_zero_or_its_field() {
+        let b = Bytes(b"ab\0cd");
+        assert_eq!(b.text(0, 5), b"ab");
+        assert_eq!(b.text(3, 2), b"cd");
+        assert_eq!(b.text(3, 9), b"");
+    }
+}

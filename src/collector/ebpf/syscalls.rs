@@ -1,0 +1,79 @@
+//! System calls: failures summed up by cgroup, call and error, and every single one for load.
+
+use super::decode::{Decoder, NO_CPU};
+use super::kinds::{Kind, errno_name, syscall_name};
+use super::raw::Record;
+use super::words::Span;
+use crate::event::{Severity, names};
+use crate::ring::Sink;
+
+/// A key of `error_counts`: `struct tp_error_key` as two words.
+#[derive(Clone, Copy)]
+pub(super) struct ErrorKey(pub(super) [u64; 2]);
+
+impl ErrorKey {
+    fn cgroup(self) -> u64 {
+        self.0[0]
+    }
+
+    fn parts(self) -> (u32, u16, u16) {
+        let [a, b, c, d, e, f, g, h] = self.0[1].to_ne_bytes();
+        (
+            u32::from_ne_bytes([a, b, c, d]),
+            u16::from_ne_bytes([e, f]),
+            u16::from_ne_bytes([g, h]),
+        )
+    }
+
+    pub(super) fn generation(self) -> u16 {
+        self.parts().2
+    }
+}
+
+impl Decoder {
+    pub(super) fn syscall_enter(&mut self, record: &Record<'_>) -> Severity {
+        self.identify(&record.head, 0, b"");
+        let number = record.bytes.u64(32);
+        self.draft.int(names::TAPIO_SYSCALL_NUMBER, number);
+        if let Some(name) = u32::try_from(number).ok().and_then(syscall_name) {
+            self.draft.word(names::TAPIO_SYSCALL_NAME, name);
+        }
+        Severity::TRACE
+    }
+
+    /// How often a call failed with an error in a cgroup between two readings of the kernel's sums.
+    pub(super) fn error_rate(
+        &mut self,
+        key: ErrorKey,
+        count: u64,
+        window_ns: u64,
+        now_ns: u64,
+        sink: &mut Sink,
+    ) {
+        let (number, error, _) = key.parts();
+        self.draft.clear();
+        self.draft.text(names::HOST_NAME, &self.node);
+        self.place(key.cgroup(), now_ns);
+        self.draft.entities_end();
+        let cgroup = self.cgroups.get(key.cgroup());
+        let draft = &mut self.draft;
+        if let Some(cgroup) = cgroup {
+            draft.text(names::TAPIO_CGROUP_PATH, &cgroup.path);
+        }
+        let call = syscall_name(number).unwrap_or("unknown");
+        let error = errno_name(error.into()).unwrap_or("unknown");
+        draft.int(names::TAPIO_SYSCALL_NUMBER, number);
+        draft.word(names::TAPIO_SYSCALL_NAME, call);
+        draft.word(names::ERROR_TYPE, error);
+        draft.int(names::TAPIO_COUNT, count);
+        draft.int(names::TAPIO_WINDOW_NS, window_ns);
+        draft.message(format_args!(
+            "{call} failed {count} times with {error} in {} within {}",
+            cgroup.map_or("an unknown cgroup", |c| &c.path),
+            Span(window_ns)
+        ));
+        let meta = self.meta(Kind::SyscallErrorRate, NO_CPU, now_ns, Severity::INFO);
+        // The sink has counted an event it couldn't take.
+        let _ = self.draft.offer(&meta, sink);
+    }
+}

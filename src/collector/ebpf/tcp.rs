@@ -1,0 +1,106 @@
+//! Connections and how they fail.
+
+use super::decode::Decoder;
+use super::draft::Lossy;
+use super::kinds::{Kind, errno_name};
+use super::raw::{COMM_BYTES, Record, TCP_INCOMING, TCP_KNOWN_SINCE, TCP_RESET_SENT};
+use super::words::{Span, address};
+use crate::event::{Severity, names};
+
+const AF_INET6: u16 = 10;
+const SYN_SENT: u8 = 2;
+
+const STATES: [&str; 13] = [
+    "UNKNOWN",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+];
+
+impl Decoder {
+    pub(super) fn tcp(&mut self, kind: Kind, record: &Record<'_>) -> Severity {
+        let (head, bytes) = (&record.head, record.bytes);
+        let comm = bytes.text(104, COMM_BYTES);
+        self.identify(head, bytes.u64(32), comm);
+        let v6 = bytes.u16(48) == AF_INET6;
+        let local = address(bytes.array(64), v6);
+        let peer = address(bytes.array(80), v6);
+        let (local_port, peer_port) = (bytes.u16(50), bytes.u16(52));
+        let old_state = bytes.u8(54);
+        let error = bytes.i32(56).unsigned_abs();
+        let draft = &mut self.draft;
+        if head.tgid != 0 {
+            draft.int(names::PROCESS_OWNER_UID, bytes.u32(96));
+        }
+        draft.word(names::NETWORK_TRANSPORT, "tcp");
+        let network = if peer.is_ipv4() { "ipv4" } else { "ipv6" };
+        draft.word(names::NETWORK_TYPE, network);
+        draft.text(names::NETWORK_LOCAL_ADDRESS, local);
+        draft.int(names::NETWORK_LOCAL_PORT, local_port);
+        draft.text(names::NETWORK_PEER_ADDRESS, peer);
+        draft.int(names::NETWORK_PEER_PORT, peer_port);
+        let state = STATES.get(usize::from(old_state)).unwrap_or(&STATES[0]);
+        draft.word(names::TAPIO_TCP_STATE, state);
+        let since = head.flags & TCP_KNOWN_SINCE != 0;
+        if since && kind != Kind::Accept {
+            draft.int(names::TAPIO_TCP_DURATION_NS, bytes.u64(40));
+        }
+        let abandoned = kind == Kind::Close && error == 0 && old_state == SYN_SENT;
+        let error_type = match errno_name(error) {
+            Some(name) => name,
+            None if abandoned => "connect_abandoned",
+            None => "",
+        };
+        if !error_type.is_empty() {
+            draft.word(names::ERROR_TYPE, error_type);
+        }
+        let sent = head.flags & TCP_RESET_SENT != 0;
+        match kind {
+            Kind::Reset => {
+                let direction = if sent { "transmit" } else { "receive" };
+                draft.word(names::NETWORK_IO_DIRECTION, direction);
+            }
+            Kind::Retransmit => draft.int(names::TAPIO_TCP_RETRANSMITS, bytes.u32(60)),
+            _ => {}
+        }
+        let what = match kind {
+            Kind::Connect => "connected to",
+            Kind::Accept => "was connected to by",
+            Kind::Close if abandoned => "gave up connecting to",
+            Kind::Close if head.flags & TCP_INCOMING != 0 => "ended the connection from",
+            Kind::Close => "ended the connection to",
+            Kind::Refused => "was refused by",
+            Kind::Timeout => "got no answer from",
+            Kind::Reset if sent => "reset a connection from",
+            Kind::Reset => "was reset by",
+            _ => "sent a segment again to",
+        };
+        let peer = std::net::SocketAddr::new(peer, peer_port);
+        let after = Span(if since { bytes.u64(40) } else { 0 });
+        match (head.tgid, since && kind != Kind::Accept) {
+            (0, _) => draft.message(format_args!("{local}:{local_port} {what} {peer}")),
+            (pid, true) => draft.message(format_args!(
+                "{} (pid {pid}) {what} {peer} after {after}",
+                Lossy(comm)
+            )),
+            (pid, false) => {
+                draft.message(format_args!("{} (pid {pid}) {what} {peer}", Lossy(comm)))
+            }
+        }
+        match kind {
+            Kind::Refused | Kind::Timeout => Severity::WARN,
+            Kind::Reset if !sent => Severity::WARN,
+            Kind::Close if !error_type.is_empty() => Severity::WARN,
+            _ => Severity::INFO,
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Runs the collector into one ring, as the agent does, and keeps the events a test asks for.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tapio::collector::ebpf::{Config, findings};
+use tapio::collector::{CollectorConfig, Context, Report};
+use tapio::event::{ArchivedEvent, Event, Name, Reason, Stage, Value};
+use tapio::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot, Stop};
+
+/// Blocks of the ring between the collector and the test: 64 MiB, so that a slow debug build on a
+/// busy machine doesn't lose what the test counts.
+const RING_BLOCKS: usize = 1 << 20;
+
+/// The kernel is one: tests take turns, so that one's flood isn't another's loss.
+pub(super) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether eBPF can be had. Says why it can't; fails instead where `TAPIO_REQUIRE_KERNEL=1`.
+pub(super) fn kernel_is_here() -> bool {
+    static MISSING: OnceLock<Vec<String>> = OnceLock::new();
+    let missing = MISSING.get_or_init(|| {
+        findings(&Config::default())
+            .into_iter()
+            .filter(|f| !f.ok && (f.subject.starts_with("program ") || f.subject == "eBPF object"))
+            .map(|f| format!("{}: {}", f.subject, f.state))
+            .collect()
+    });
+    if missing.is_empty() {
+        return true;
+    }
+    let why = missing.join("; ");
+    assert!(
+        std::env::var_os("TAPIO_REQUIRE_KERNEL").is_none_or(|v| v != "1"),
+        "TAPIO_REQUIRE_KERNEL=1, but {why}"
+    );
+    println!("skipped: {why}");
+    false
+}
+
+struct OneShard;
+
+impl Router for OneShard {
+    fn route(&self, _: &Event<'_>) -> Route {
+        Route { visits: 1 }
+    }
+}
+
+/// An event as text, by field name.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) kind: &'static str,
+    pub(super) fields: HashMap<&'static str, String>,
+    pub(super) message: String,
+    pub(super) severity: u8,
+    pub(super) time_ns: u64,
+    pub(super) id: String,
+}
+
+impl Seen {
+    fn of(event: &ArchivedEvent<'_>) -> Self {
+        let text = |value: Value<'_>| match value {
+            Value::Str(s) | Value::Json(s) => s.to_owned(),
+            Value::Int(n) => n.to_string(),
+            Value::Bool(b) => b.to_string(),
+            other => format!("{other:?}"),
+        };
+        let all = event.entity_fields().iter().chain(event.attribute_fields());
+        Self {
+            kind: event.kind_name().text(),
+            fields: all
+                .map(|f| (Name::text(f.name()), text(f.value.get())))
+                .collect(),
+            message: event.message.to_string(),
+            severity: event.severity().0,
+            time_ns: event.time(),
+            id: event.event_id().to_string(),
+        }
+    }
+
+    pub(super) fn get(&self, field: &str) -> &str {
+        self.fields.get(field).map_or("", String::as_str)
+    }
+
+    pub(super) fn number(&self, field: &str) -> u64 {
+        self.get(field).parse().unwrap_or_default()
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.number("process.pid") as u32
+    }
+}
+
+/// A running collector.
+pub(super) struct Running {
+    stop: Stop,
+    drained: Arc<AtomicBool>,
+    collector: Option<JoinHandle<()>>,
+    reader: Option<JoinHandle<Vec<Seen>>>,
+    pub(super) report: Report,
+    ledger: Arc<Ledger>,
+}
+
+/// What a run has to show.
+pub(super) struct Outcome {
+    pub(super) events: Vec<Seen>,
+    pub(super) snapshot: Snapshot,
+    pub(super) counters: HashMap<String, u64>,
+}
+
+impl Outcome {
+    pub(super) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Seen> {
+        self.events.iter().filter(move |e| e.kind == kind)
+    }
+
+    /// What was lost for this reason in the kernel.
+    pub(super) fn lost_in_kernel(&self, reason: Reason) -> u64 {
+        let dropped = &self.snapshot.total.dropped;
+        dropped
+            .iter()
+            .filter(|d| d.0 == Stage::Kernel && d.1 == reason)
+            .map(|d| d.2)
+            .sum()
+    }
+
+    /// CONS-1, exact: nothing is held at the end, and what the kernel emitted arrived.
+    pub(super) fn assert_accounted(&self) {
+        let total = &self.snapshot.total;
+        assert!(self.snapshot.holds(), "CONS-1: {total:?}");
+        assert_eq!(total.held, 0, "{total:?}");
+        let dropped: u64 = total.dropped.iter().map(|d| d.2).sum();
+        assert_eq!(total.received, total.forwarded + dropped, "{total:?}");
+        let emitted: u64 = self
+            .counters
+            .iter()
+            .filter(|c| c.0.starts_with("emitted."))
+            .map(|c| c.1)
+            .sum();
+        assert_eq!(
+            emitted, self.counters["drained"],
+            "records got lost on the way"
+        );
+        let bad = total.dropped.iter().any(|d| d.1 == Reason::BadInput);
+        assert!(!bad, "a record couldn't be read: {total:?}");
+    }
+}
+
+/// Starts the collector; `keep` says which events the test wants to see. Returns when the programs
+/// are attached and tell.
+pub(super) fn start(config: &Config, keep: impl Fn(&Seen) -> bool + Send + 'static) -> Running {
+    start_with_ring(config, RING_BLOCKS, keep)
+}
+
+pub(super) fn start_with_ring(
+    config: &Config,
+    blocks: usize,
+    keep: impl Fn(&Seen) -> bool + Send + 'static,
+) -> Running {
+    let mut ledger = Ledger::new(vec!["ebpf".into()]);
+    let collect = ledger.stage(Stage::Collect);
+    let kernel = ledger.stage(Stage::Kernel);
+    let end = ledger.stage(Stage::Bridge);
+    let (writer, mut reader) = ring::ring(blocks);
+    let bell = Arc::new(Bell::new(OnceLock::new()));
+    let stop = Stop::default();
+    let shards = vec![(writer, bell)];
+    let sink = Sink::new(
+        0,
+        OnFull::Drop,
+        Arc::new(OneShard),
+        shards,
+        collect,
+        stop.clone(),
+    )
+    .with_kernel_ledger(kernel);
+    let report = Report::default();
+    let mut context = Context {
+        sink,
+        stop: stop.clone(),
+        report: report.clone(),
+        node: "testnode".into(),
+        origin: 7,
+    };
+    let make = config.make();
+    let collector = std::thread::spawn(move || {
+        let ended = make().run(&mut context);
+        assert!(ended.is_ok(), "the collector failed: {ended:?}");
+    });
+    let drained = Arc::new(AtomicBool::new(false));
+    let finished = Arc::clone(&drained);
+    let reader = std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        loop {
+            let last = finished.load(Ordering::Acquire);
+            let n = reader.drain(usize::MAX, |record| {
+                if let Some(event) = record.event() {
+                    let seen = Seen::of(event);
+                    if keep(&seen) {
+                        kept.push(seen);
+                    }
+                }
+                true
+            });
+            end.take(0, n as u64);
+            end.pass(0, n as u64);
+            if n == 0 {
+                if last {
+                    return kept;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    });
+    let running = Running {
+        stop,
+        drained,
+        collector: Some(collector),
+        reader: Some(reader),
+        report,
+        ledger: Arc::new(ledger),
+    };
+    running.wait_until_it_runs();
+    running
+}
+
+impl Running {
+    fn wait_until_it_runs(&self) {
+        // The collector publishes its counters once everything is attached and configured.
+        let collector = self.collector.as_ref().unwrap();
+        while self.report.counters().is_empty() && !collector.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!collector.is_finished(), "it ended at once");
+    }
+
+    /// CPU time the whole process has used, for what a test prints.
+    pub(super) fn cpu() -> Duration {
+        tapio::clock::process_cpu()
+    }
+
+    /// Ends the collector and gives what it has to show.
+    pub(super) fn finish(mut self) -> Outcome {
+        self.stop.set();
+        self.collector.take().unwrap().join().unwrap();
+        self.drained.store(true, Ordering::Release);
+        let events = self.reader.take().unwrap().join().unwrap();
+        Outcome {
+            events,
+            snapshot: self.ledger.snapshot(),
+            counters: self.report.counters().into_iter().collect(),
+        }
+    }
+}
+
+/// A cgroup that is removed with the value.
+pub(super) struct TestCgroup {
+    pub(super) folder: PathBuf,
+    /// Its path below its hierarchy's root.
+    pub(super) path: String,
+}
+
+fn unified_root() -> PathBuf {
+    let plain = Path::new("/sys/fs/cgroup");
+    if plain.join("cgroup.controllers").exists() {
+        plain.into()
+    } else {
+        plain.join("unified")
+    }
+}
+
+impl TestCgroup {
+    fn in_root(root: &Path, name: &str) -> Option<Self> {
+        let name = format!("tapio-test-{}-{name}", std::process::id());
+        let folder = root.join(&name);
+        match fs::create_dir(&folder) {
+            Ok(()) => Some(Self {
+                folder,
+                path: format!("/{name}"),
+            }),
+            Err(e) => {
+                println!("skipped: {}: {e}", folder.display());
+                None
+            }
+        }
+    }
+
+    /// A cgroup of the unified hierarchy.
+    pub(super) fn unified(name: &str) -> Option<Self> {
+        Self::in_root(&unified_root(), name)
+    }
+
+    /// A cgroup with a memory limit, version 1 or 2, whichever the machine has.
+    pub(super) fn limited(name: &str, bytes: u64) -> Option<Self> {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (group, file) = if v1.join("memory.limit_in_bytes").exists() {
+            (Self::in_root(v1, name)?, "memory.limit_in_bytes")
+        } else {
+            let _ = fs::write(unified_root().join("cgroup.subtree_control"), "+memory");
+            let group = Self::in_root(&unified_root(), name)?;
+            let _ = fs::write(group.folder.join("memory.swap.max"), "0");
+            (group, "memory.max")
+        };
+        match fs::write(group.folder.join(file), bytes.to_string()) {
+            Ok(()) => Some(group),
+            Err(e) => {
+                println!("skipped: {}/{file}: {e}", group.folder.display());
+                None
+            }
+        }
+    }
+
+    /// A shell script that runs inside.
+    pub(super) fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        let procs = self.folder.join("cgroup.procs");
+        command.args(["-c", &format!("echo $$ >{}; {script}", procs.display())]);
+        command
+    }
+
+    /// How many processes the OOM killer took here, by the cgroup's own count.
+    pub(super) fn oom_kills(&self) -> u64 {
+        ["memory.oom_control", "memory.events"]
+            .iter()
+            .filter_map(|file| fs::read_to_string(self.folder.join(file)).ok())
+            .find_map(|text| {
+                let line = text.lines().find_map(|l| l.strip_prefix("oom_kill "))?;
+                line.trim().parse().ok()
+            })
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for TestCgroup {
+    fn drop(&mut self) {
+        // A process that was just reaped may still be leaving.
+        let until = Instant::now() + Duration::from_secs(2);
+        while fs::remove_dir(&self.folder).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
