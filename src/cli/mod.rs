@@ -1,8 +1,11 @@
 //! The command line. Data goes to standard output, everything else to standard error; exit code 0
 //! is fine, 1 failed, 2 bad usage or configuration.
 
+mod bench;
+mod load;
 mod replay;
 mod rules;
+mod run;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -25,6 +28,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// The agent
+    Run(run::RunArgs),
+    /// The receiving server
+    Server(run::ServerArgs),
+    /// Validate a configuration file, with line and column
+    Check(run::CheckArgs),
+    /// Open-loop load generator, coordinated-omission safe
+    Load(load::Args),
+    /// Measure tapio on this machine
+    Bench(bench::Args),
     /// Events from JSONL files through the production correlator; groups as JSON lines
     Replay(replay::Args),
     /// The rule language's tools
@@ -75,6 +88,11 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Server(args) => run::server(&args),
+        Verb::Check(args) => run::check(&args),
+        Verb::Load(args) => load::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Rules(args) => rules::run(&args),
     };

@@ -57,11 +57,11 @@ pub struct Agent {
     _lock: AgentLock,
 }
 
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// CONS-1 at the end.
-    pub account: Snapshot,
+/// An agent that has delivered what it had.
+pub struct Drained {
+    account: Snapshot,
+    server: Option<ServerHandle>,
+    _lock: AgentLock,
 }
 
 impl Agent {
@@ -149,7 +149,7 @@ impl Agent {
         })
     }
 
-    /// Asks everything to end; [`Agent::finish`] waits for it.
+    /// Asks everything to end; [`Agent::drain`] waits for it.
     #[must_use]
     pub fn stop(&self) -> &Stop {
         &self.stop
@@ -188,9 +188,10 @@ impl Agent {
         self.ledger.snapshot()
     }
 
-    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left.
+    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left. The
+    /// embedded server still runs, for who wants to see the last groups.
     #[must_use]
-    pub fn finish(mut self) -> Ended {
+    pub fn drain(mut self) -> Drained {
         self.stop.set();
         self.manager
             .lock()
@@ -200,10 +201,32 @@ impl Agent {
         self.bridge.join();
         let account = self.ledger.snapshot();
         self.admin.stop();
-        if let Some(server) = &mut self.server {
+        Drained {
+            account,
+            server: self.server,
+            _lock: self._lock,
+        }
+    }
+}
+
+impl Drained {
+    /// CONS-1 at the end.
+    #[must_use]
+    pub fn account(&self) -> &Snapshot {
+        &self.account
+    }
+
+    /// The embedded server, where there is one and it wasn't ended.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerHandle> {
+        self.server.as_ref()
+    }
+
+    /// Ends the embedded server.
+    pub fn end(&mut self) {
+        if let Some(mut server) = self.server.take() {
             server.stop();
         }
-        Ended { account }
     }
 }
 

@@ -1,0 +1,248 @@
+//! `tapio bench pipeline`: load generator, agent and server, each a process of its own.
+
+mod child;
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use serde_json::{Value as Json, json};
+
+use self::child::{Child, free_port, http_json};
+use super::load::{Rate, rate};
+use super::{Outcome, Output, print, tell};
+
+/// How long a process may take to come up.
+const UP: Duration = Duration::from_secs(20);
+/// How long the last events may take after the load ended.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Kinds the generated rules want.
+const KINDS: usize = 10;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The whole path: load → receiver → correlator → bridge → server
+    #[command(
+        after_help = "Example:\n  tapio bench pipeline --rate 165000 --duration 10s --output json"
+    )]
+    Pipeline(Pipeline),
+}
+
+#[derive(clap::Args)]
+struct Pipeline {
+    /// Events a second, or `max`
+    #[arg(long, default_value = "max", value_parser = rate)]
+    rate: Rate,
+    /// How long
+    #[arg(long, default_value = "10s", value_parser = crate::span_text::parse)]
+    duration: Duration,
+    /// Rules in force, the built-in ones included
+    #[arg(long, default_value_t = 100)]
+    rules: usize,
+    /// Distinct pods
+    #[arg(long, default_value_t = 1_000)]
+    keys: u64,
+    /// The share of events that some rule wants
+    #[arg(long, default_value_t = 0.01)]
+    match_share: f64,
+    /// Events sent together; 500 is what the reference measurements use
+    #[arg(long, default_value_t = 500)]
+    batch_events: u64,
+    /// Shards; 0: what the agent takes by itself
+    #[arg(long, default_value_t = 0)]
+    shards: usize,
+    /// Seconds for which the agent's CPU time without load is measured; 0: not at all
+    #[arg(long, default_value_t = 0)]
+    idle_seconds: u64,
+    /// How to print the report
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    match &args.verb {
+        Verb::Pipeline(pipeline) => measure(pipeline),
+    }
+}
+
+/// Sequences of two steps over the generated kinds, by pod.
+fn generated_rules(count: usize) -> String {
+    let mut text = String::new();
+    for i in 0..count {
+        let (a, b) = (i % KINDS, (i + 1) % KINDS);
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "---\nrule: bench-{i}\nevents: {{ a: {{ kind: bench.k{a}, attributes.bench.rule: {{ ne: {i} }} }}, \
+             b: {{ kind: bench.k{b}, attributes.bench.rule: {i} }} }}\n\
+             sequence: {{ by: [k8s.pod.uid], within: 10s, steps: [{{ event: a }}, {{ event: b }}] }}\n\
+             group: {{ pattern: bench }}"
+        );
+    }
+    text
+}
+
+struct Ports {
+    grpc: u16,
+    http: u16,
+    receiver: u16,
+    admin: u16,
+}
+
+fn write_configuration(dir: &Path, args: &Pipeline, ports: &Ports) -> anyhow::Result<()> {
+    let builtin = crate::dataflow::rules::builtin().rules.len();
+    std::fs::write(
+        dir.join("rules.yaml"),
+        generated_rules(args.rules.saturating_sub(builtin)),
+    )?;
+    let dir_text = dir.display();
+    let Ports {
+        grpc,
+        http,
+        receiver,
+        admin,
+    } = ports;
+    let config = format!(
+        "state_dir: {dir_text}/agent\nnode: bench\n\
+         dataflow: {{ shards: {}, rules: [{dir_text}/rules.yaml] }}\n\
+         collectors: {{ ebpf: {{ enabled: false }}, receiver: {{ enabled: true, listen: \"127.0.0.1:{receiver}\" }} }}\n\
+         bridge: {{ endpoint: \"127.0.0.1:{grpc}\" }}\n\
+         server: {{ grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\", data_dir: {dir_text}/store }}\n\
+         admin: {{ listen: \"127.0.0.1:{admin}\" }}\nlog: {{ level: warn }}\n",
+        args.shards
+    );
+    std::fs::write(dir.join("bench.yaml"), config)?;
+    Ok(())
+}
+
+fn measure(args: &Pipeline) -> Outcome {
+    let dir = std::env::temp_dir().join(format!("tapio-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let outcome = measure_in(&dir, args);
+    std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    let report = outcome?;
+    match args.output {
+        Output::Json => print(&report.to_string())?,
+        Output::Text => print(&serde_json::to_string_pretty(&report)?)?,
+    }
+    let lost = report["offered"] != report["forwarded"];
+    if lost || report["cons1_holds"] != json!(true) {
+        tell("tapio: not everything that was offered was forwarded");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_arguments(args: &Pipeline, receiver: u16) -> Vec<String> {
+    let kinds: Vec<String> = (0..KINDS).map(|k| format!("bench.k{k}")).collect();
+    let rate = args.rate.0.map_or_else(|| "max".into(), |n| n.to_string());
+    [
+        "load",
+        "--output",
+        "json",
+        "--rate",
+        &rate,
+        "--kinds",
+        &kinds.join(","),
+        "--duration",
+        &format!("{}ms", args.duration.as_millis()),
+        "--match-share",
+        &args.match_share.to_string(),
+        "--keys",
+        &args.keys.to_string(),
+        "--batch-events",
+        &args.batch_events.to_string(),
+        "--target",
+        &format!("127.0.0.1:{receiver}"),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn measure_in(dir: &Path, args: &Pipeline) -> anyhow::Result<Json> {
+    let ports = Ports {
+        grpc: free_port()?,
+        http: free_port()?,
+        receiver: free_port()?,
+        admin: free_port()?,
+    };
+    write_configuration(dir, args, &ports)?;
+    let config = dir.join("bench.yaml").display().to_string();
+    let mut server = Child::start(&["server", "--config", &config])?;
+    server.wait_for(UP, || http_json(ports.http, "/api/v1/stats").is_ok())?;
+    let mut agent = Child::start(&["run", "--config", &config])?;
+    let connected =
+        || http_json(ports.admin, "/status").is_ok_and(|s| s["bridge"]["connected"] == json!(true));
+    agent.wait_for(UP, connected)?;
+    let idle = idle_share(&agent, args.idle_seconds)?;
+    let before = (agent.cpu_seconds()?, server.cpu_seconds()?);
+    let load = Child::start_with_output(&load_arguments(args, ports.receiver))?.finish()?;
+    let sent: Json = serde_json::from_slice(&load.stdout).context("the load's report")?;
+    let offered = sent["offered"].as_u64().unwrap_or(0);
+    let settled =
+        || http_json(ports.admin, "/status").is_ok_and(|s| s["cons1"]["total"]["held"] == json!(0));
+    agent.wait_for(SETTLE, settled)?;
+    let status = http_json(ports.admin, "/status")?;
+    let stats = http_json(ports.http, "/api/v1/stats")?;
+    let after = (agent.cpu_seconds()?, server.cpu_seconds()?);
+    let rss = (agent.peak_rss_bytes()?, server.peak_rss_bytes()?);
+    agent.end()?;
+    server.end()?;
+    if offered == 0 {
+        bail!("the load sent nothing");
+    }
+    let (agent_cpu, server_cpu) = (after.0 - before.0, after.1 - before.1);
+    let total = &status["cons1"]["total"];
+    let seconds = sent["seconds"].as_f64().unwrap_or(0.0);
+    Ok(json!({
+        "offered": offered,
+        "received": total["received"], "forwarded": total["forwarded"], "dropped": total["dropped"],
+        "held": total["held"], "cons1_holds": status["cons1"]["holds"],
+        "stored": stats["ingest"]["events"],
+        "seconds": seconds,
+        "events_per_second": (offered as f64 / seconds.max(1e-9)).round(),
+        "latency_ns": {
+            "p50": stats["latency"]["p50_ns"], "p90": stats["latency"]["p90_ns"], "p99": stats["latency"]["p99_ns"],
+            "p999": stats["latency"]["p999_ns"], "max": stats["latency"]["max_ns"],
+        },
+        "cpu_seconds": {"load": sent["cpu_seconds"], "agent": agent_cpu, "server": server_cpu},
+        "agent_cpu_seconds_per_million": agent_cpu / (offered as f64 / 1e6),
+        "peak_rss_bytes": {"load": load.peak_rss_bytes, "agent": rss.0, "server": rss.1},
+        "agent_idle_share_of_a_core": idle,
+        "rules": args.rules, "keys": args.keys, "match_share": args.match_share, "batch_events": args.batch_events,
+        "shards": status["shards"],
+        "machine": machine(),
+    }))
+}
+
+fn idle_share(agent: &Child, seconds: u64) -> anyhow::Result<Option<f64>> {
+    if seconds == 0 {
+        return Ok(None);
+    }
+    let before = agent.cpu_seconds()?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    Ok(Some((agent.cpu_seconds()? - before) / seconds as f64))
+}
+
+fn machine() -> Json {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or("");
+    let uname = rustix::system::uname();
+    json!({
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "cpu": model.trim_start_matches(['\t', ' ', ':']),
+        "kernel": uname.release().to_string_lossy(),
+    })
+}
