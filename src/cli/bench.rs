@@ -82,10 +82,11 @@ fn generated_rules(count: usize) -> String {
         // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "---\nrule: bench-{i}\nevents: {{ a: {{ kind: bench.k{a}, attributes.bench.rule: {{ ne: {i} }} }}, \
-             b: {{ kind: bench.k{b}, attributes.bench.rule: {i} }} }}\n\
+            "---\nrule: bench-{i}\nevents: {{ a: {{ kind: bench.k{a} }}, \
+             b: {{ kind: bench.k{b}, severity: {{ gte: {} }} }} }}\n\
              sequence: {{ by: [k8s.pod.uid], within: 10s, steps: [{{ event: a }}, {{ event: b }}] }}\n\
-             group: {{ pattern: bench }}"
+             group: {{ pattern: bench }}",
+            i % 9
         );
     }
     text

@@ -145,11 +145,11 @@ impl Lane {
         let Some(event) = record.event() else { return };
         let time_ns = event.time();
         self.clock_ns = self.clock_ns.max(time_ns);
-        let rules = Arc::clone(&self.rules);
-        let plan = rules.plan(event.kind_name());
-        if plan.uses.is_empty() {
+        if self.rules.plan(event.kind_name()).uses.is_empty() {
             return;
         }
+        let rules = Arc::clone(&self.rules);
+        let plan = rules.plan(event.kind_name());
         let mut showing = Showing {
             rules: &rules,
             event,

@@ -18,10 +18,11 @@ use crate::ring::{
 
 /// Blocks read from one ring before the next one has its turn.
 const TURN_BLOCKS: usize = 4096;
-/// Rounds without input before a busy shard naps.
-const SPINS: u32 = 32;
+/// A round that found fewer records than this leaves time for more to gather: a shard that polls a
+/// slower producer record by record would spend more on looking than on working.
+const WORTH_ANOTHER_LOOK: usize = 64;
 /// While traffic flows a shard naps instead of being woken for each event.
-const NAP: Duration = Duration::from_micros(120);
+const NAP: Duration = Duration::from_micros(100);
 /// Naps without input before the shard sleeps until a bell rings.
 const NAPS_BEFORE_SLEEP: u32 = 16;
 /// How often time moves on without an event.
@@ -171,22 +172,18 @@ impl Worker {
     pub fn run(mut self) -> Shard {
         // A second worker on one bell would be a defect of whoever built the pipeline.
         let _ = self.bell.target().set(thread_waker());
-        let (mut idle_rounds, mut naps) = (0u32, 0u32);
+        let mut naps = 0u32;
         loop {
-            let now_ns = clock::wall_ns();
-            let worked = self.round(now_ns);
-            if worked {
-                (idle_rounds, naps) = (0, 0);
+            let (records, groups_wait) = self.round(clock::wall_ns());
+            if records >= WORTH_ANOTHER_LOOK {
+                naps = 0;
                 continue;
             }
-            if self.is_finished() {
+            if records == 0 && self.is_finished() {
                 break;
             }
-            idle_rounds += 1;
-            if idle_rounds < SPINS {
-                std::hint::spin_loop();
-            } else if naps < NAPS_BEFORE_SLEEP || !self.groups.is_empty() {
-                naps += 1;
+            naps = if records > 0 { 0 } else { naps + 1 };
+            if naps < NAPS_BEFORE_SLEEP || groups_wait {
                 std::thread::sleep(NAP);
             } else {
                 self.sleep();
@@ -224,31 +221,33 @@ impl Worker {
             && self.waiting.is_empty()
     }
 
-    /// One look at every input. True if anything was done.
-    fn round(&mut self, now_ns: u64) -> bool {
-        let mut worked = false;
+    /// One look at every input. Returns how many records it worked on, and whether groups wait for
+    /// room on the way out.
+    fn round(&mut self, now_ns: u64) -> (usize, bool) {
+        let mut records = 0;
         if self.groups.len() < MAX_WAITING_GROUPS {
             let mut inputs = std::mem::take(&mut self.inputs);
             for (i, input) in inputs.iter_mut().enumerate() {
-                worked |= input.drain(TURN_BLOCKS, |record| self.take(i, record, now_ns)) > 0;
+                records += input.drain(TURN_BLOCKS, |record| self.take(i, record, now_ns));
             }
             self.inputs = inputs;
         }
         if self.order == Order::Total {
-            worked |= self.release(now_ns);
+            records += self.release(now_ns);
         }
         if self.order == Order::Arrival && now_ns.saturating_sub(self.tick_ns) >= TICK_NS {
             self.tick_ns = now_ns;
             self.shard.advance(now_ns, self.clock_ns);
         }
         self.groups.append(&mut self.shard.take_groups());
-        worked |= !self.groups.is_empty() && self.send_groups();
-        if worked {
+        let told = !self.groups.is_empty();
+        let all_sent = self.send_groups();
+        if records > 0 || told {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
             self.output.bridge.1.ring();
             self.stats.publish(self.events, &self.shard.stats());
         }
-        worked
+        (records, !all_sent)
     }
 
     /// Takes a record in. False where there is no room for it further down: it stays in its ring.
@@ -314,7 +313,7 @@ impl Worker {
     }
 
     /// Shows what every input has promised not to precede, in the total order.
-    fn release(&mut self, now_ns: u64) -> bool {
+    fn release(&mut self, now_ns: u64) -> usize {
         let finished = |i: &RecordReader| self.stop.is_set() && i.is_finished();
         let marks = self.marks.iter().zip(&self.inputs);
         let mark = marks
@@ -344,7 +343,7 @@ impl Worker {
         if shown == ready && mark != u64::MAX && mark > self.passed_mark {
             self.pass_mark(mark);
         }
-        shown > 0
+        shown
     }
 
     fn pass_mark(&mut self, mark: u64) {
