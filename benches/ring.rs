@@ -109,6 +109,7 @@ fn benches(c: &mut Criterion) {
         rule: names::K8S,
         pattern: names::K8S,
         role: names::K8S,
+        rank: 1,
         related: [EventId([2; 16]); 2],
     };
     group.bench_function("write+forward with a membership+read", |b| {

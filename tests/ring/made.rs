@@ -134,9 +134,10 @@ prop_compose! {
         group in any::<[u8; 16]>(),
         names in (a_name(), a_name(), a_name()),
         related in any::<([u8; 16], [u8; 16])>(),
+        rank in any::<u8>(),
     ) -> Membership {
         Membership {
-            group: TraceId(group), rule: names.0, pattern: names.1, role: names.2,
+            group: TraceId(group), rule: names.0, pattern: names.1, role: names.2, rank,
             related: [EventId(related.0), EventId(related.1)],
         }
     }
