@@ -6,7 +6,9 @@
 //! failure.
 #![allow(
     clippy::disallowed_methods,
-    reason = "tests measure with the clock themselves"
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
 )]
 
 #[path = "kernel/harness.rs"]
@@ -19,9 +21,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
 use harness::{Running, Seen, TestCgroup, kernel_is_here, start, start_with_ring, turn};
 use tapio::collector::ebpf::{Config, Kind};
-use tapio::event::Reason;
+use tapio::collector::{CollectorConfig as _, CollectorManager, CollectorSpec};
+use tapio::event::{Event, Reason, Stage, Value, names};
+use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop};
 
 fn only(kinds: &[Kind]) -> Config {
     Config {
@@ -157,7 +164,7 @@ fn connections_are_told_from_both_sides() {
         drop((listener.accept().unwrap(), near));
     }
     // Both sides' last states pass within a few milliseconds on loopback.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     let outcome = running.finish();
     outcome.assert_accounted();
     let of_port = |kind, field: &'static str| {
@@ -368,7 +375,6 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
         ..only(&[Kind::SyscallEnter])
     };
     let running = start_with_ring(&config, ring_blocks, |_| false);
-    let cpu = Running::cpu();
     let mut child = group
         .shell(&format!(
             "exec dd if=/dev/zero of=/dev/null bs=1 count={bytes}"
@@ -376,7 +382,7 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let from = std::time::Instant::now();
+    let from = Instant::now();
     assert!(child.wait().unwrap().success());
     let took = from.elapsed();
     let outcome = running.finish();
@@ -389,9 +395,8 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
     let dropped: u64 = outcome.snapshot.total.dropped.iter().map(|d| d.2).sum();
     let arrived = arrived.unwrap_or_default();
     println!(
-        "{arrived} arrived, {lost} lost in the kernel, {} behind it, in {took:?}, CPU {:?}",
+        "{arrived} arrived, {lost} lost in the kernel, {} behind it, in {took:?}",
         dropped - lost,
-        Running::cpu() - cpu,
     );
     Some((arrived, lost, dropped - lost))
 }
@@ -432,7 +437,7 @@ fn a_noisy_cgroup_is_throttled_and_counted() {
     let running = start(&config, move |e| {
         e.get("tapio.cgroup.path") == path || e.kind == "tapio.kernel.lost"
     });
-    let from = std::time::Instant::now();
+    let from = Instant::now();
     let loops = "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done";
     assert!(group.shell(loops).status().unwrap().success());
     let seconds = from.elapsed().as_secs_f64();
@@ -498,7 +503,7 @@ fn a_daemon_that_was_there_before_has_a_name() {
     drop((open, accepted));
     let near = TcpStream::connect(address).unwrap();
     drop((listener.accept().unwrap(), near));
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(200));
     let outcome = running.finish();
     outcome.assert_accounted();
     assert_eq!(outcome.of_kind("kernel.tcp.accept").count(), 1);
@@ -527,7 +532,7 @@ fn resets_are_told_from_both_sides() {
         let (far, _) = listener.accept().unwrap();
         near.write_all(b"unread").unwrap();
         // Give the bytes time to arrive: a close with unread bytes is a reset.
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
         drop(far);
         assert!(near.read(&mut [0; 8]).is_err());
     }
@@ -553,7 +558,7 @@ fn a_peer_that_doesnt_answer_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&listener, 0).unwrap();
     let address = listener.local_addr().unwrap();
-    let second = std::time::Duration::from_millis(1_200);
+    let second = Duration::from_millis(1_200);
     let mut queue = Vec::new();
     let kinds = [Kind::Retransmit, Kind::Timeout, Kind::Close, Kind::Connect];
     let running = start(&only(&kinds), move |e| {
@@ -736,4 +741,126 @@ fn the_two_capabilities_suffice() {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}\n{complained}");
     assert!(said.contains("1 passed"), "{said}");
+}
+
+/// Panics at one event, as a defect in the middle of a run would.
+struct Fragile(std::sync::atomic::AtomicU64);
+
+impl Router for Fragile {
+    fn route(&self, _: &Event<'_>) -> Route {
+        let before = self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        assert_ne!(before, 1, "the test's own panic");
+        Route { visits: 1 }
+    }
+}
+
+#[test]
+fn a_panic_in_the_middle_is_accounted_and_survived() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let mut ledger = Ledger::new(vec!["ebpf".into()]);
+    let (collect, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
+    let end = ledger.stage(Stage::Bridge);
+    let (writer, mut reader) = tapio::ring::ring(1 << 16);
+    let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
+    let stop = Stop::default();
+    let router = Arc::new(Fragile(100.into()));
+    let sink = Sink::new(0, OnFull::Drop, router, shards, collect, stop.clone())
+        .with_kernel_ledger(kernel);
+    let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
+    let mut manager = CollectorManager::new("testnode", 7, stop.clone());
+    let spec = CollectorSpec {
+        name: "ebpf",
+        make: config.make(),
+        sink,
+    };
+    manager.start(spec, None).unwrap();
+    // Children until it has died of one, and then until one is told again.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while manager.statistics()[0].restarts == 0 && Instant::now() < deadline {
+        run_true();
+    }
+    assert_eq!(manager.statistics()[0].restarts, 1);
+    let died = manager.statistics()[0].last_error.clone();
+    assert!(died.contains("the test's own panic"), "{died}");
+    let mut last = Vec::new();
+    let mut told = false;
+    while !told && Instant::now() < deadline {
+        last.push(run_true());
+        let n = reader.drain(usize::MAX, |record| {
+            let pid = record.event().and_then(|e| e.entity(names::PROCESS_PID));
+            told |= last.iter().any(|p| pid == Some(Value::from(*p)));
+            true
+        });
+        end.take(0, n as u64);
+        end.pass(0, n as u64);
+    }
+    assert!(told, "it goes on after the restart");
+    stop.set();
+    manager.join();
+    let n = reader.drain(usize::MAX, |_| true) as u64;
+    end.take(0, n);
+    end.pass(0, n);
+    let snapshot = ledger.snapshot();
+    let total = &snapshot.total;
+    assert!(snapshot.holds() && total.held == 0, "CONS-1: {total:?}");
+    let with_it = total.dropped.iter().find(|d| d.1 == Reason::CollectorPanic);
+    assert!(with_it.is_some_and(|d| d.2 >= 1), "{total:?}");
+}
+
+/// What the collector costs and how late it is. Prints; asserts nothing about speed.
+#[test]
+#[ignore = "a measurement: run it alone, with --nocapture, on a quiet machine"]
+fn measure_idle_and_latency() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let wait = Duration::from_secs(5);
+    let running = start(&Config::default(), |_| false);
+    let before = Running::collector_cpu();
+    std::thread::sleep(wait);
+    let spent = Running::collector_cpu() - before;
+    println!(
+        "idle: {:.3} % of a core",
+        spent.as_secs_f64() / wait.as_secs_f64() * 100.0
+    );
+    running.finish().assert_accounted();
+
+    let Some(group) = TestCgroup::unified("rate") else {
+        return;
+    };
+    let config = Config {
+        rate_per_cgroup: 165_000,
+        burst_per_cgroup: 1,
+        syscall_enter_cgroup: Some(group.path.clone()),
+        ..only(&[Kind::SyscallEnter])
+    };
+    let running = start(&config, |e| e.kind == "kernel.syscall.enter");
+    let before = Running::collector_cpu();
+    let from = Instant::now();
+    let flood = "exec timeout 3 dd if=/dev/zero of=/dev/null bs=1";
+    let _ = group.shell(flood).stderr(Stdio::null()).status();
+    let (took, spent) = (from.elapsed(), Running::collector_cpu() - before);
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let mut late: Vec<u64> = outcome
+        .events
+        .iter()
+        .map(|e| e.observed_ns.saturating_sub(e.time_ns))
+        .collect();
+    late.sort_unstable();
+    let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1_000;
+    println!(
+        "{} events in {took:?} ({:.0}/s), lag in µs: p50 {} p99 {} p99.9 {} max {}; {:.2} CPU s per million",
+        late.len(),
+        late.len() as f64 / took.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        spent.as_secs_f64() / late.len() as f64 * 1e6,
+    );
 }

@@ -18,6 +18,9 @@ use tapio::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot, Sto
 /// busy machine doesn't lose what the test counts.
 const RING_BLOCKS: usize = 1 << 20;
 
+/// The collector's thread, by its name.
+const COLLECTOR: &str = "c:ebpf";
+
 /// The kernel is one: tests take turns, so that one's flood isn't another's loss.
 pub(super) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -62,6 +65,7 @@ pub(super) struct Seen {
     pub(super) message: String,
     pub(super) severity: u8,
     pub(super) time_ns: u64,
+    pub(super) observed_ns: u64,
     pub(super) id: String,
 }
 
@@ -82,6 +86,7 @@ impl Seen {
             message: event.message.to_string(),
             severity: event.severity().0,
             time_ns: event.time(),
+            observed_ns: event.observed_ns.to_native(),
             id: event.event_id().to_string(),
         }
     }
@@ -190,10 +195,13 @@ pub(super) fn start_with_ring(
         origin: 7,
     };
     let make = config.make();
-    let collector = std::thread::spawn(move || {
-        let ended = make().run(&mut context);
-        assert!(ended.is_ok(), "the collector failed: {ended:?}");
-    });
+    let collector = std::thread::Builder::new()
+        .name(COLLECTOR.into())
+        .spawn(move || {
+            let ended = make().run(&mut context);
+            assert!(ended.is_ok(), "the collector failed: {ended:?}");
+        })
+        .unwrap();
     let drained = Arc::new(AtomicBool::new(false));
     let finished = Arc::clone(&drained);
     let reader = std::thread::spawn(move || {
@@ -241,9 +249,16 @@ impl Running {
         assert!(!collector.is_finished(), "it ended at once");
     }
 
-    /// CPU time the whole process has used, for what a test prints.
-    pub(super) fn cpu() -> Duration {
-        tapio::clock::process_cpu()
+    /// CPU time the collector's thread has used so far.
+    pub(super) fn collector_cpu() -> Duration {
+        let of = |task: PathBuf| {
+            let name = fs::read_to_string(task.join("comm")).ok()?;
+            let spent = fs::read_to_string(task.join("schedstat")).ok()?;
+            let ns = spent.split_whitespace().next()?.parse().ok()?;
+            (name.trim() == COLLECTOR).then(|| Duration::from_nanos(ns))
+        };
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        tasks.flatten().filter_map(|t| of(t.path())).sum()
     }
 
     /// Ends the collector and gives what it has to show.

@@ -162,13 +162,12 @@ impl<'a> Run<'a> {
         // From here on records wait in the ring buffer; what was there before is read now, so that
         // nothing falls between the two.
         let mut processes = Processes::new(config.max_processes);
-        if loaded
-            .iter()
-            .any(|l| l.program.name == "tcp_seed" && l.verdict == Verdict::Ok)
+        let seeds_tcp =
+            |l: &loader::Loaded| l.program.name == "tcp_seed" && l.verdict == Verdict::Ok;
+        if loaded.iter().any(seeds_tcp)
+            && let Err(why) = loader.iterate("tcp_seed")
         {
-            if let Err(why) = loader.iterate("tcp_seed") {
-                context.report.note("tcp_seed", why);
-            }
+            context.report.note("tcp_seed", why);
         }
         match loader.iterate("process_seed") {
             Ok(bytes) => process::seed(&bytes, &mut processes),

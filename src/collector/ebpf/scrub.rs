@@ -222,11 +222,9 @@ impl<'a> Scrubber<'a> {
             self.hide_next = true;
             return out.push_str(word);
         }
-        if let Some(value) = word.strip_prefix("-p") {
-            if !value.is_empty() && DASH_P.contains(&self.program) {
-                out.push_str("-p");
-                return out.push_str(HIDDEN);
-            }
+        if DASH_P.contains(&self.program) && word.len() > 2 && word.starts_with("-p") {
+            out.push_str("-p");
+            return out.push_str(HIDDEN);
         }
         if word.starts_with('-') && !word.contains(['=', ':', ' ']) && names_secret(word) {
             self.hide_next = true;
