@@ -19,8 +19,8 @@ use super::{Outcome, Output, print, tell};
 const UP: Duration = Duration::from_secs(20);
 /// How long the last events may take after the load ended.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Kinds the generated rules want.
-const KINDS: usize = 10;
+/// Kinds the generated rules want: each is wanted by two of a hundred rules.
+const KINDS: usize = 100;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
