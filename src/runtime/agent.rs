@@ -9,7 +9,7 @@ use super::status::Status;
 use super::{Correlator, CorrelatorPlan};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
 use crate::clock;
-use crate::collector::{CollectorManager, CollectorSpec, Row, ThreadPlan};
+use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, ThreadPlan};
 use crate::dataflow::rules::{self, RuleSet};
 use crate::dataflow::{LaneOptions, Order};
 use crate::event::{Stage, stable_hash};
@@ -49,7 +49,8 @@ fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
 pub struct Agent {
     stop: Stop,
     manager: Arc<Mutex<CollectorManager>>,
-    correlator: Correlator,
+    /// Until it is drained.
+    correlator: Option<Correlator>,
     bridge: BridgeHandle,
     server: Option<ServerHandle>,
     admin: Admin,
@@ -140,7 +141,7 @@ impl Agent {
         Ok(Self {
             stop,
             manager,
-            correlator,
+            correlator: Some(correlator),
             bridge,
             server,
             admin,
@@ -188,17 +189,34 @@ impl Agent {
         self.ledger.snapshot()
     }
 
-    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left.
+    /// How the collectors are.
     #[must_use]
-    pub fn finish(mut self) -> Ended {
+    pub fn collectors(&self) -> Vec<CollectorStatus> {
+        self.manager
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .statistics()
+    }
+
+    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left. An
+    /// embedded server goes on, so that the last groups can be asked for. Returns CONS-1.
+    pub fn drain(&mut self) -> Snapshot {
         self.stop.set();
         self.manager
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .join();
-        self.correlator.join();
+        if let Some(correlator) = self.correlator.take() {
+            correlator.join();
+        }
         self.bridge.join();
-        let account = self.ledger.snapshot();
+        self.ledger.snapshot()
+    }
+
+    /// Drains, then ends the rest.
+    #[must_use]
+    pub fn finish(mut self) -> Ended {
+        let account = self.drain();
         self.admin.stop();
         if let Some(server) = &mut self.server {
             server.stop();
