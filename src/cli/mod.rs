@@ -2,10 +2,15 @@
 //! is fine, 1 failed, 2 bad usage or configuration.
 
 mod bench;
+mod demo;
+mod doctor;
+mod live;
 mod load;
 mod replay;
 mod rules;
 mod run;
+mod story;
+mod tail;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -42,6 +47,15 @@ enum Verb {
     Replay(replay::Args),
     /// The rule language's tools
     Rules(rules::Args),
+    /// Causes real, harmless faults on this machine and shows their stories
+    Demo(demo::Args),
+    /// One of the demo's faults
+    #[command(hide = true)]
+    DemoFault(demo::FaultArgs),
+    /// What this kernel, privileges and node allow, and what each missing thing costs
+    Doctor(doctor::Args),
+    /// Live events and stories of a server
+    Tail(tail::Args),
 }
 
 /// How a verb prints its data.
@@ -95,6 +109,10 @@ pub fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Rules(args) => rules::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::DemoFault(args) => demo::fault(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Tail(args) => tail::run(&args),
     };
     match outcome {
         Ok(code) => code,

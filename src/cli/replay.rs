@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_life(line: &serde_json::Value) -> bool {
+pub(super) fn is_life(line: &serde_json::Value) -> bool {
     line.get("rule")
         .and_then(|r| r.as_str())
         .is_some_and(|r| r.ends_with("-lifecycle"))

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{BAD_USAGE, Outcome, Usage, print, tell};
+use super::{BAD_USAGE, Outcome, Usage, print, story, tell};
+use crate::ring::Stop;
 use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
 use crate::server::Server;
 
@@ -100,25 +101,45 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     start_log(&config.log)?;
     let end = end_flag()?;
     own_data_dir(&mut config);
-    let agent = Agent::start(config, args.standalone).map_err(|e| match e {
+    let mut agent = Agent::start(config, args.standalone).map_err(|e| match e {
         StartError::Rules(complaints) => anyhow::Error::from(Usage(complaints)),
         other => other.into(),
     })?;
     tracing::info!(admin = %agent.admin_addr(), "tapio runs: /status, /metrics, /healthz, /readyz");
+    let seen = Stop::default();
+    let stories = match agent.server() {
+        Some(server) => Some(print_stories(server.grpc_addr.to_string(), seen.clone())?),
+        None => None,
+    };
     // Relaxed: the flag is all there is to see.
     while !end.load(Ordering::Relaxed) && !(args.until_finished && agent.sources_are_finished()) {
         std::thread::sleep(LOOK);
     }
     tracing::info!("draining");
-    let mut drained = agent.drain();
-    drained.end();
-    let account = drained.account();
-    tracing::info!(cons1 = %snapshot_json(account), "ended");
+    agent.drain();
+    seen.set();
+    if let Some(stories) = stories {
+        // A story that can't be printed any more is in the store.
+        let _ = stories.join();
+    }
+    let account = agent.finish().account;
+    tracing::info!(cons1 = %snapshot_json(&account), "ended");
     if !account.holds() || account.total.held > 0 {
         tell("tapio: CONS-1 doesn't hold; this is a defect of tapio");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints each story when it opens and when it ends.
+fn print_stories(server: String, seen: Stop) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let colours = story::colours();
+    super::live::follow_groups(server, seen, move |group| {
+        if let Some(text) = story::live_text(group, colours) {
+            // Standard output may be closed; the stories are in the store all the same.
+            let _ = print(&text);
+        }
+    })
 }
 
 pub(super) fn server(args: &ServerArgs) -> Outcome {

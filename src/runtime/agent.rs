@@ -9,7 +9,7 @@ use super::status::Status;
 use super::{Correlator, CorrelatorPlan};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
 use crate::clock;
-use crate::collector::{CollectorManager, CollectorSpec, Row, ThreadPlan};
+use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, ThreadPlan};
 use crate::dataflow::rules::{self, RuleSet};
 use crate::dataflow::{LaneOptions, Order};
 use crate::event::{Stage, stable_hash};
@@ -49,7 +49,8 @@ fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
 pub struct Agent {
     stop: Stop,
     manager: Arc<Mutex<CollectorManager>>,
-    correlator: Correlator,
+    /// Until it is drained.
+    correlator: Option<Correlator>,
     bridge: BridgeHandle,
     server: Option<ServerHandle>,
     admin: Admin,
@@ -57,11 +58,11 @@ pub struct Agent {
     _lock: AgentLock,
 }
 
-/// An agent that has delivered what it had.
-pub struct Drained {
-    account: Snapshot,
-    server: Option<ServerHandle>,
-    _lock: AgentLock,
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// CONS-1 at the end.
+    pub account: Snapshot,
 }
 
 impl Agent {
@@ -140,7 +141,7 @@ impl Agent {
         Ok(Self {
             stop,
             manager,
-            correlator,
+            correlator: Some(correlator),
             bridge,
             server,
             admin,
@@ -149,7 +150,7 @@ impl Agent {
         })
     }
 
-    /// Asks everything to end; [`Agent::drain`] waits for it.
+    /// Asks everything to end; [`Agent::finish`] waits for it.
     #[must_use]
     pub fn stop(&self) -> &Stop {
         &self.stop
@@ -188,45 +189,39 @@ impl Agent {
         self.ledger.snapshot()
     }
 
-    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left. The
-    /// embedded server still runs, for who wants to see the last groups.
+    /// How the collectors are.
     #[must_use]
-    pub fn drain(mut self) -> Drained {
+    pub fn collectors(&self) -> Vec<CollectorStatus> {
+        self.manager
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .statistics()
+    }
+
+    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left. An
+    /// embedded server goes on, so that the last groups can be asked for. Returns CONS-1.
+    pub fn drain(&mut self) -> Snapshot {
         self.stop.set();
         self.manager
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .join();
-        self.correlator.join();
-        self.bridge.join();
-        let account = self.ledger.snapshot();
-        self.admin.stop();
-        Drained {
-            account,
-            server: self.server,
-            _lock: self._lock,
+        if let Some(correlator) = self.correlator.take() {
+            correlator.join();
         }
+        self.bridge.join();
+        self.ledger.snapshot()
     }
-}
 
-impl Drained {
-    /// CONS-1 at the end.
+    /// Drains, then ends the rest.
     #[must_use]
-    pub fn account(&self) -> &Snapshot {
-        &self.account
-    }
-
-    /// The embedded server, where there is one and it wasn't ended.
-    #[must_use]
-    pub fn server(&self) -> Option<&ServerHandle> {
-        self.server.as_ref()
-    }
-
-    /// Ends the embedded server.
-    pub fn end(&mut self) {
-        if let Some(mut server) = self.server.take() {
+    pub fn finish(mut self) -> Ended {
+        let account = self.drain();
+        self.admin.stop();
+        if let Some(server) = &mut self.server {
             server.stop();
         }
+        Ended { account }
     }
 }
 
@@ -289,7 +284,8 @@ fn start_collectors(
     for (number, (row, entrance)) in (0u8..).zip(rows.into_iter().zip(entrances)) {
         let router: Arc<dyn Router> = Arc::<RuleSet>::clone(rules);
         let stage = ledger.stage(Stage::Collect);
-        let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone());
+        let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone())
+            .with_kernel_ledger(ledger.stage(Stage::Kernel));
         let spec = CollectorSpec {
             name: row.name,
             make: row.make,

@@ -17,7 +17,7 @@ mod lock;
 pub mod replay;
 mod status;
 
-pub use agent::{Agent, Drained, StartError};
+pub use agent::{Agent, Ended, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use correlator::{Correlator, CorrelatorPlan, Entrance};
 pub use lock::{AgentLock, LockError};

@@ -69,6 +69,8 @@ pub enum ReplayError {
 pub struct Replayed {
     /// The lines to print.
     pub lines: Vec<Json>,
+    /// The groups behind the lines, where groups were asked for.
+    pub groups: Vec<Group>,
     /// Lines that were refused.
     pub refused: Vec<BadLine>,
     /// CONS-1 at the end.
@@ -221,6 +223,7 @@ pub fn replay(
     sink.refuse(Reason::BadInput, refused.len() as u64);
     let mut output = Output {
         emit,
+        groups: Vec::new(),
         lines: Vec::new(),
     };
     let shards = std::thread::scope(|scope| {
@@ -233,8 +236,10 @@ pub fn replay(
         receive(exits, &bell, &end, &mut output);
         correlator.join()
     });
+    let (lines, groups) = output.finish(shards);
     Ok(Replayed {
-        lines: output.finish(shards),
+        lines,
+        groups,
         refused,
         account: ledger.snapshot(),
     })
@@ -276,36 +281,44 @@ fn receive(
 
 struct Output {
     emit: Emit,
-    lines: Vec<((u64, u64, [u8; 16]), Json)>,
+    groups: Vec<Group>,
+    /// With the events' places in their total order.
+    lines: Vec<(u64, Json)>,
 }
 
 impl Output {
     fn record(&mut self, record: &Record<'_>) {
         match (self.emit, record.header().record) {
             (Emit::Groups, RecordType::Group) => {
-                if let Some(group) = record.group().and_then(unarchive) {
-                    self.lines
-                        .push(((group.last_ns, group.first_ns, group.id.0), group.json()));
-                }
+                self.groups.extend(record.group().and_then(unarchive));
             }
             (Emit::Events, RecordType::Event) => {
                 if let Some(json) = enriched(record) {
-                    self.lines.push(((record.header().order, 0, [0; 16]), json));
+                    self.lines.push((record.header().order, json));
                 }
             }
             _ => {}
         }
     }
 
-    fn finish(mut self, mut shards: Vec<Shard>) -> Vec<Json> {
-        if self.emit == Emit::Matches {
-            let mut matches: Vec<MatchLine> =
-                shards.iter_mut().flat_map(Shard::take_matches).collect();
-            matches.sort_by_key(|m| (m.order, m.rule_number));
-            return matches.into_iter().map(|m| m.json).collect();
-        }
-        self.lines.sort_by_key(|(key, _)| *key);
-        self.lines.into_iter().map(|(_, json)| json).collect()
+    fn finish(mut self, mut shards: Vec<Shard>) -> (Vec<Json>, Vec<Group>) {
+        let lines = match self.emit {
+            Emit::Matches => {
+                let mut matches: Vec<MatchLine> =
+                    shards.iter_mut().flat_map(Shard::take_matches).collect();
+                matches.sort_by_key(|m| (m.order, m.rule_number));
+                matches.into_iter().map(|m| m.json).collect()
+            }
+            Emit::Groups => {
+                self.groups.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
+                self.groups.iter().map(Group::json).collect()
+            }
+            Emit::Events => {
+                self.lines.sort_by_key(|(order, _)| *order);
+                self.lines.into_iter().map(|(_, json)| json).collect()
+            }
+        };
+        (lines, self.groups)
     }
 }
 

@@ -66,11 +66,21 @@ fn decode(bytes: &[u8]) -> Result<proto::EventBatch, Status> {
         .map_err(|e| Status::data_loss(format!("a stored batch can't be decoded: {e}")))
 }
 
+/// What a listener wants to see.
+struct Wish {
+    /// Which events; `None` for none.
+    events: Option<Filter>,
+    groups: bool,
+}
+
 /// The wanted part of a batch for a tail; `None` for nothing.
-fn wanted(bytes: &[u8], filter: &Filter, groups: bool) -> Option<proto::EventBatch> {
-    let places = filter.places(&Batch::parse(bytes).ok()?);
+fn wanted(bytes: &[u8], wish: &Wish) -> Option<proto::EventBatch> {
+    let places = match &wish.events {
+        Some(filter) => filter.places(&Batch::parse(bytes).ok()?),
+        None => Vec::new(),
+    };
     let mut batch = decode(bytes).ok()?;
-    let told = if groups {
+    let told = if wish.groups {
         std::mem::take(&mut batch.groups)
     } else {
         Vec::new()
@@ -82,11 +92,11 @@ fn wanted(bytes: &[u8], filter: &Filter, groups: bool) -> Option<proto::EventBat
 }
 
 /// Shows what is stored from now on to one listener.
-async fn tail(shared: Arc<Shared>, filter: &Filter, groups: bool, to: &Listener) {
+async fn tail(shared: Arc<Shared>, wish: &Wish, to: &Listener) {
     let mut batches = shared.tail.subscribe();
     loop {
         let item = match batches.recv().await {
-            Ok(bytes) => wanted(&bytes, filter, groups),
+            Ok(bytes) => wanted(&bytes, wish),
             Err(RecvError::Lagged(n)) => {
                 shared.stats().counts.tail_missed += n;
                 None
@@ -159,12 +169,16 @@ impl Query for Queries {
             kind: asked.kind,
             ..Filter::default()
         };
+        let wish = Wish {
+            events: (!asked.no_events).then_some(filter),
+            groups: asked.groups,
+        };
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         tokio::spawn(async move {
             tokio::select! {
                 () = to.closed() => {}
-                () = tail(shared, &filter, asked.groups, &to) => {}
+                () = tail(shared, &wish, &to) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))

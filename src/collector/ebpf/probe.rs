@@ -19,6 +19,14 @@ pub struct Finding {
     pub mend: String,
 }
 
+impl Finding {
+    /// Whether it takes all kernel events away.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.cost == NOTHING
+    }
+}
+
 fn finding(subject: &str, ok: bool, state: String, cost: &str, mend: &str) -> Finding {
     let unless_ok = |text: &str| if ok { String::new() } else { text.to_owned() };
     Finding {

@@ -1,0 +1,287 @@
+//! `tapio doctor`
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use serde_json::json;
+
+use super::{Outcome, Output, Usage, print, story};
+use crate::collector::ebpf::{Finding, findings};
+use crate::runtime::Config;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  tapio doctor --output json\n\nExit code 0: tapio can run here, with what is marked `ok`."
+)]
+pub(super) struct Args {
+    /// The configuration to look at
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let config = match &args.config {
+        Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()))?,
+        None => Config::default(),
+    };
+    let state = folder("state_dir", &config.state_dir(), "tapio can't run at all");
+    let can_run = state.ok;
+    let mut all = vec![state];
+    all.push(folder(
+        "server.data_dir",
+        &config.server.data_dir,
+        "`tapio server` and `tapio run --standalone` can't store anything",
+    ));
+    all.extend([
+        port("admin.listen", config.admin.listen),
+        port("server.grpc_listen", config.server.grpc_listen),
+        port("server.http_listen", config.server.http_listen),
+        cores(),
+        pressure(),
+        cgroup_layout(),
+        memory_cgroup(),
+        journal(),
+        system_bus(),
+    ]);
+    all.extend(findings(&config.collectors.ebpf));
+    if args.output == Output::Json {
+        let rows: Vec<_> = all
+            .iter()
+            .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.mend}))
+            .collect();
+        print(&json!({"can_run": can_run, "findings": rows}).to_string())?;
+    } else {
+        table(&all)?;
+        let missing = all.iter().filter(|f| !f.ok).count();
+        print(&match (can_run, missing) {
+            (false, _) => "\ntapio can't run here: see state_dir".to_owned(),
+            (true, 0) => "\ntapio can run here, and nothing is missing".to_owned(),
+            (true, n) => {
+                format!("\ntapio can run here; {n} things are missing and cost what is said above")
+            }
+        })?;
+    }
+    Ok(ExitCode::from(u8::from(!can_run)))
+}
+
+fn table(all: &[Finding]) -> std::io::Result<()> {
+    let colour = story::colours();
+    let width = all
+        .iter()
+        .map(|f| f.subject.chars().count())
+        .max()
+        .unwrap_or(0);
+    for one in all {
+        let (word, code) = if one.ok {
+            ("ok     ", "32")
+        } else {
+            ("missing", "1;33")
+        };
+        let word = story::paint(word, code, colour);
+        print(&format!(
+            "{word}  {:width$}  {}",
+            one.subject,
+            story::plain(&one.state)
+        ))?;
+        if !one.ok {
+            print(&format!("{:9}{:width$}    costs: {}", "", "", one.cost))?;
+            print(&format!("{:9}{:width$}    to do: {}", "", "", one.mend))?;
+        }
+    }
+    Ok(())
+}
+
+/// A finding; `missing` is what it costs and what to do about it, where it isn't as it should be.
+fn finding(subject: &str, state: String, missing: Option<(&str, &str)>) -> Finding {
+    let (cost, mend) = missing.unwrap_or_default();
+    Finding {
+        subject: subject.to_owned(),
+        ok: missing.is_none(),
+        state,
+        cost: cost.to_owned(),
+        mend: mend.to_owned(),
+    }
+}
+
+/// Whether a folder can be used, or made. Makes nothing.
+fn folder(key: &str, path: &Path, cost: &str) -> Finding {
+    let there = path.ancestors().find(|p| p.exists()).unwrap_or(path);
+    let access = accessat(
+        CWD,
+        there,
+        Access::WRITE_OK | Access::EXEC_OK,
+        AtFlags::EACCESS,
+    );
+    let (name, there_name) = (path.display(), there.display());
+    let mend = format!("set {key} to a folder this user may write");
+    match access {
+        Ok(()) if !there.is_dir() => finding(
+            key,
+            format!("{there_name} isn't a folder"),
+            Some((cost, &mend)),
+        ),
+        Ok(()) if there == path => finding(key, format!("{name} can be written"), None),
+        Ok(()) => finding(key, format!("{name} can be made in {there_name}"), None),
+        Err(e) => finding(key, format!("{there_name}: {e}"), Some((cost, &mend))),
+    }
+}
+
+fn port(key: &str, address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => finding(key, format!("{address} is free"), None),
+        Err(e) => finding(
+            key,
+            format!("{address}: {e}"),
+            Some((
+                "what should listen there can't start; nothing, where it is tapio itself that listens",
+                &format!(
+                    "see who listens: ss -ltnp 'sport = :{}'; or choose another {key}",
+                    address.port()
+                ),
+            )),
+        ),
+    }
+}
+
+fn cores() -> Finding {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(name))
+            .map(str::trim)
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let list = field("Cpus_allowed_list:").unwrap_or("?");
+    let missing = (
+        "collectors, shards and the bridge take turns on one core: bursts wait longer",
+        "give tapio a second core (cpuset, AllowedCPUs=, CPU limit)",
+    );
+    finding(
+        "cores",
+        format!("{cores} usable (cpuset {list})"),
+        (cores < 2).then_some(missing),
+    )
+}
+
+fn pressure() -> Finding {
+    let path = "/proc/pressure/memory";
+    match std::fs::read_to_string(path) {
+        Ok(text) => finding(
+            "pressure (PSI)",
+            text.lines().next().unwrap_or_default().to_owned(),
+            None,
+        ),
+        Err(e) => finding(
+            "pressure (PSI)",
+            format!("{path}: {e}"),
+            Some((
+                "no word on how long processes wait for memory, disks and processors",
+                "boot with psi=1, on a kernel built with CONFIG_PSI=y",
+            )),
+        ),
+    }
+}
+
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+fn cgroup_layout() -> Finding {
+    let is_there = |file: &str| Path::new(CGROUPS).join(file).exists();
+    let state = if is_there("cgroup.controllers") {
+        "version 2"
+    } else if is_there("unified/cgroup.controllers") {
+        "hybrid: version 1 controllers beside a version 2 hierarchy"
+    } else if is_there("memory") || is_there("systemd") {
+        "version 1"
+    } else {
+        let missing = (
+            "events have no cgroup paths: no pod, container or unit names",
+            "mount the node's /sys/fs/cgroup",
+        );
+        return finding(
+            "cgroup layout",
+            format!("nothing in {CGROUPS}"),
+            Some(missing),
+        );
+    };
+    finding("cgroup layout", state.to_owned(), None)
+}
+
+fn memory_cgroup() -> Finding {
+    let v1 = Path::new(CGROUPS).join("memory/memory.limit_in_bytes");
+    let lists = |file: &str| {
+        std::fs::read_to_string(Path::new(CGROUPS).join(file))
+            .is_ok_and(|t| t.split_whitespace().any(|c| c == "memory"))
+    };
+    let state = if v1.exists() {
+        "version 1"
+    } else if lists("cgroup.controllers") || lists("unified/cgroup.controllers") {
+        "version 2"
+    } else {
+        let missing = (
+            "no memory limits here: OOM kills are the whole node's, and `tapio demo` leaves that fault out",
+            "boot with cgroup_enable=memory; in a container, mount the node's /sys/fs/cgroup",
+        );
+        return finding(
+            "memory cgroup",
+            "no memory controller".into(),
+            Some(missing),
+        );
+    };
+    finding("memory cgroup", state.to_owned(), None)
+}
+
+/// Looks for a journal file that can be read: in a folder of the machine's id, on disk or in
+/// memory.
+fn journal() -> Finding {
+    let mut refused = None;
+    for base in ["/var/log/journal", "/run/log/journal"] {
+        for machine in std::fs::read_dir(base).into_iter().flatten().flatten() {
+            let file = machine.path().join("system.journal");
+            match std::fs::File::open(&file) {
+                Ok(_) => {
+                    return finding("journal", format!("{} is readable", file.display()), None);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => refused = Some(format!("{}: {e}", file.display())),
+            }
+        }
+    }
+    let cost = "no words of the services themselves: root causes end at what the kernel sees";
+    match refused {
+        Some(state) => finding(
+            "journal",
+            state,
+            Some((cost, "add this user to the group systemd-journal")),
+        ),
+        None => finding(
+            "journal",
+            "no system.journal in /var/log/journal or /run/log/journal".into(),
+            Some((
+                cost,
+                "run where systemd-journald runs; in a container, mount the node's /var/log/journal",
+            )),
+        ),
+    }
+}
+
+fn system_bus() -> Finding {
+    let path = "/run/dbus/system_bus_socket";
+    match UnixStream::connect(path) {
+        Ok(_) => finding("systemd bus", format!("{path} answers"), None),
+        Err(e) => finding(
+            "systemd bus",
+            format!("{path}: {e}"),
+            Some((
+                "no starts, stops and failures of units",
+                "run where systemd and dbus run; in a container, mount the node's /run/dbus",
+            )),
+        ),
+    }
+}

@@ -1,0 +1,144 @@
+//! Following a server: what it stores, as it stores it.
+
+use std::future::Future;
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+use super::story;
+use crate::event::{Group, GroupState};
+use crate::ring::Stop;
+use crate::wire::proto::query_client::QueryClient;
+use crate::wire::{MAX_BATCH_BYTES, group_from_proto, proto};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How soon a server that isn't there is tried again.
+const RECONNECT: Duration = Duration::from_millis(250);
+/// How often a stop is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+/// After a stop, what is on its way counts as complete after so long a silence.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// A runtime for one thread that talks to a server.
+///
+/// # Errors
+/// When the system gives none.
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// A client of a server's queries at `host:port`.
+///
+/// # Errors
+/// When it isn't an address or nobody answers there.
+pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{server}"))
+        .map_err(|e| format!("{server}: isn't host:port: {e}"))?;
+    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+    let channel = channel.map_err(|e| {
+        let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), deepest);
+        format!("no server answers at {server}: {cause}")
+    })?;
+    Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
+}
+
+/// What is at the bottom of an error: the system's own words.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Waits for something, but not longer than until a stop and the silence after it. `None`: stopped.
+async fn unless_stopped<T>(stop: &Stop, waiting: impl Future<Output = T>) -> Option<T> {
+    let stopped = async {
+        while !stop.is_set() {
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::time::sleep(QUIET).await;
+    };
+    tokio::select! {
+        biased;
+        done = waiting => Some(done),
+        () = stopped => None,
+    }
+}
+
+/// Follows the stories a server is told, on a thread of its own, until `stop` is set and what was
+/// on its way has come. Connects again whenever the server isn't there. `on_group` sees each story
+/// when it opens and when it ends; lives of entities and updates are left out.
+///
+/// # Errors
+/// When the system gives no thread.
+pub(crate) fn follow_groups(
+    server: String,
+    stop: Stop,
+    mut on_group: impl FnMut(&Group) + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = runtime()?;
+    std::thread::Builder::new()
+        .name("stories".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    let followed = follow(&server, &stop, &mut on_group).await;
+                    if stop.is_set() {
+                        return;
+                    }
+                    if let Err(error) = followed {
+                        tracing::debug!(%error, "following stories");
+                    }
+                    tokio::time::sleep(RECONNECT).await;
+                }
+            });
+        })
+}
+
+async fn follow(
+    server: &str,
+    stop: &Stop,
+    on_group: &mut impl FnMut(&Group),
+) -> Result<(), String> {
+    let Some(client) = unless_stopped(stop, connect(server)).await else {
+        return Ok(());
+    };
+    let request = proto::TailRequest {
+        groups: true,
+        no_events: true,
+        ..Default::default()
+    };
+    let mut stream = tail(&mut client?, request).await?;
+    while let Some(item) = unless_stopped(stop, stream.message()).await {
+        let Some(item) = item.map_err(|e| e.message().to_owned())? else {
+            return Ok(());
+        };
+        let groups = item.batch.unwrap_or_default().groups;
+        for group in groups.into_iter().filter_map(group_from_proto) {
+            if !story::is_life(&group) && group.state != GroupState::Updated {
+                on_group(&group);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens the stream of what is stored from now on.
+///
+/// # Errors
+/// With what the server says.
+pub(super) async fn tail(
+    client: &mut QueryClient<Channel>,
+    request: proto::TailRequest,
+) -> Result<Streaming<proto::TailItem>, String> {
+    let stream = client.tail(request).await;
+    stream
+        .map(tonic::Response::into_inner)
+        .map_err(|e: Status| format!("the server doesn't let us tail: {}", e.message()))
+}

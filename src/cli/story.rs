@@ -1,0 +1,321 @@
+//! A group as a person wants to read it.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+use jiff::Timestamp;
+
+use crate::event::{Candidate, Group, GroupState, Impact, Severity};
+
+/// Members of a longer story that are shown: the first and the last.
+const FIRST_MEMBERS: usize = 8;
+const LAST_MEMBERS: usize = 2;
+/// Candidates behind the most likely one that are named.
+const RUNNERS_UP: usize = 3;
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "1;31";
+const YELLOW: &str = "1;33";
+const CYAN: &str = "36";
+
+/// Whether to print in colours: standard output is a terminal and `NO_COLOR` isn't set.
+pub(crate) fn colours() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+/// Whether a group is one entity's life, which no rule looks for.
+pub(crate) fn is_life(group: &Group) -> bool {
+    group.rule.ends_with("-lifecycle")
+}
+
+/// What to print of a group in a live view: a line when it opens, the whole story when it ends.
+pub(crate) fn live_text(group: &Group, colour: bool) -> Option<String> {
+    match group.state {
+        GroupState::Opened => Some(opening_line(group, colour)),
+        GroupState::Updated => None,
+        GroupState::Closed | GroupState::Expired => Some(story_text(group, colour)),
+    }
+}
+
+/// Text without what a terminal would obey: names and messages come from anybody's programs.
+pub(super) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '·' } else { c })
+        .collect()
+}
+
+/// A duration to the millisecond: `0.012 s`.
+fn seconds(ns: u64) -> String {
+    format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1_000)
+}
+
+pub(super) fn paint(text: &str, code: &str, colour: bool) -> String {
+    if colour {
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+pub(super) fn severity_text(severity: Severity, colour: bool) -> String {
+    let word = severity.word().to_uppercase();
+    match severity {
+        s if s >= Severity::ERROR => paint(&word, RED, colour),
+        s if s >= Severity::WARN => paint(&word, YELLOW, colour),
+        _ => paint(&word, CYAN, colour),
+    }
+}
+
+/// The time of day of an event, to the millisecond, in UTC.
+pub(super) fn time_of_day(time_ns: u64) -> String {
+    Timestamp::from_nanosecond(i128::from(time_ns)).map_or_else(
+        |_| time_ns.to_string(),
+        |t| t.strftime("%H:%M:%S%.3f").to_string(),
+    )
+}
+
+/// One line: a story begins.
+pub(crate) fn opening_line(group: &Group, colour: bool) -> String {
+    format!(
+        "▶ {} {} {} {}",
+        time_of_day(group.first_ns),
+        severity_text(group.severity, colour),
+        paint(&plain(&group.name), BOLD, colour),
+        paint(&format!("trace {}", group.trace_id), DIM, colour)
+    )
+}
+
+/// The whole story, several lines, the last one without a line feed.
+pub(crate) fn story_text(group: &Group, colour: bool) -> String {
+    let mut out = String::new();
+    let events = match group.members_total {
+        1 => "1 event".to_owned(),
+        n => format!("{n} events"),
+    };
+    let title = format!(
+        "■ {}  {}\n  {} · {events} in {} · began {} UTC · {:.0} % sure",
+        severity_text(group.severity, colour),
+        paint(&plain(&group.name), BOLD, colour),
+        plain(&group.pattern),
+        seconds(group.duration_ns()),
+        time_of_day(group.first_ns),
+        group.confidence * 100.0
+    );
+    line(&mut out, &title);
+    if !group.intent.is_empty() {
+        line(&mut out, &format!("  {}", plain(&group.intent)));
+    }
+    heading(&mut out, "what happened", colour);
+    members(&mut out, group, colour);
+    if let Some((first, others)) = group.root_cause.split_first() {
+        heading(&mut out, "root cause", colour);
+        root_cause(&mut out, group, first, others, colour);
+    }
+    heading(&mut out, "impact", colour);
+    impact(&mut out, &group.impact);
+    if !group.actions.is_empty() {
+        heading(&mut out, "what to do", colour);
+        for (number, action) in (1..).zip(&group.actions) {
+            line(&mut out, &format!("    {number}. {}", plain(action)));
+        }
+    }
+    let _ = write!(
+        out,
+        "  {}  {}",
+        paint("trace", BOLD, colour),
+        group.trace_id
+    );
+    if let Some(before) = group.continues {
+        let _ = write!(out, ", continues {before}");
+    }
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text);
+    out.push('\n');
+}
+
+fn heading(out: &mut String, text: &str, colour: bool) {
+    line(out, &format!("  {}", paint(text, BOLD, colour)));
+}
+
+/// The time line: all members of a short story, the first and the last ones of a long one.
+fn members(out: &mut String, group: &Group, colour: bool) {
+    let all = &group.members;
+    let total = usize::try_from(group.members_total).unwrap_or(usize::MAX);
+    let is_short = total <= FIRST_MEMBERS + LAST_MEMBERS + 1 && all.len() == total;
+    let (first, last) = if is_short {
+        (&all[..], &all[..0])
+    } else {
+        let first = all.len().min(FIRST_MEMBERS);
+        let last = (all.len() - first).min(LAST_MEMBERS);
+        (&all[..first], &all[all.len() - last..])
+    };
+    let shown = || first.iter().chain(last);
+    let source_width = widest(shown().map(|m| m.source.as_str()));
+    let kind_width = widest(shown().map(|m| m.kind.as_str()));
+    let mut lines: Vec<String> = shown()
+        .map(|m| {
+            let after = seconds(m.time_ns.saturating_sub(group.first_ns));
+            let role = match (m.role.as_str(), m.pattern.as_str()) {
+                ("", _) => String::new(),
+                (role, "") => format!("  [{role}]"),
+                (role, pattern) => format!("  [{role}: {pattern}]"),
+            };
+            format!(
+                "    {:>11}  {:source_width$}  {:kind_width$}  {}{}",
+                format!("+{after}"),
+                plain(&m.source),
+                plain(&m.kind),
+                plain(&m.summary),
+                paint(&plain(&role), DIM, colour)
+            )
+        })
+        .collect();
+    let left_out = total.saturating_sub(lines.len());
+    if left_out > 0 {
+        lines.insert(first.len(), format!("    {:>11}  … {left_out} more …", ""));
+    }
+    lines.iter().for_each(|l| line(out, l));
+}
+
+fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    texts.map(|t| t.chars().count()).max().unwrap_or(0)
+}
+
+fn root_cause(
+    out: &mut String,
+    group: &Group,
+    first: &Candidate,
+    others: &[Candidate],
+    colour: bool,
+) {
+    let cause = plain(&first.cause);
+    line(out, &format!("    {}", paint(&cause, YELLOW, colour)));
+    for (place, id) in first.evidence.iter().enumerate() {
+        let label = first.labels.get(place).filter(|l| !l.is_empty());
+        let id_text = label.map_or_else(|| id.to_string(), |l| plain(l));
+        let member = group.members.iter().find(|m| m.id == *id);
+        let said = member.map_or_else(String::new, |m| format!(": {}", plain(&m.summary)));
+        let text = format!("    shown by {id_text}{said}");
+        line(out, &paint(&text, DIM, colour));
+    }
+    if !others.is_empty() {
+        let named: Vec<String> = others
+            .iter()
+            .take(RUNNERS_UP)
+            .map(|c| plain(&c.cause))
+            .collect();
+        line(out, &format!("    less likely: {}", named.join("; ")));
+    }
+}
+
+fn impact(out: &mut String, impact: &Impact) {
+    let customers = if impact.customer_facing {
+        "customers notice"
+    } else {
+        "customers don't notice"
+    };
+    let slo = if impact.slo_impact {
+        "a service level objective is burning"
+    } else {
+        "no service level objective is touched"
+    };
+    line(
+        out,
+        &format!(
+            "    business {:.0} %, {customers}, {slo}",
+            impact.business * 100.0
+        ),
+    );
+    for (what, list) in [("affected", &impact.affected), ("seen", &impact.evidence)] {
+        if !list.is_empty() {
+            line(out, &format!("    {what}: {}", plain(&list.join(", "))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventId, Member, TraceId};
+
+    fn group(n: u64) -> Group {
+        let members = (0..n).map(|i| Member {
+            id: EventId([i as u8; 16]),
+            label: String::new(),
+            time_ns: 1_700_000_000_000_000_000 + i * 12_000_000,
+            kind: "kernel.process.exit".into(),
+            source: "ebpf".into(),
+            severity: Severity::ERROR,
+            role: "cause".into(),
+            pattern: String::new(),
+            summary: format!("app{i} ended"),
+        });
+        let members: Vec<Member> = members.collect();
+        Group {
+            id: TraceId([7; 16]),
+            trace_id: TraceId([7; 16]),
+            rule: "crash".into(),
+            pattern: "crash-loop".into(),
+            name: "app \u{1b}[2J crashes".into(),
+            intent: "something".into(),
+            state: GroupState::Closed,
+            revision: 1,
+            key: Vec::new(),
+            members_total: n,
+            first_ns: members[0].time_ns,
+            last_ns: members[members.len() - 1].time_ns,
+            members,
+            severity: Severity::ERROR,
+            root_cause: vec![Candidate {
+                cause: "a bug".into(),
+                evidence: vec![EventId([0; 16])],
+                labels: vec![String::new()],
+                score: 1.0,
+                terms: Vec::new(),
+            }],
+            impact: Impact::default(),
+            actions: vec!["fix it".into(), "test it".into()],
+            confidence: 0.9,
+            continues: None,
+        }
+    }
+
+    #[test]
+    fn a_short_story_is_told_whole() {
+        let text = story_text(&group(3), false);
+        for expected in [
+            "■ ERROR  app ·[2J crashes\n",
+            "crash-loop · 3 events in 0.024 s · began 22:13:20.000 UTC · 90 % sure",
+            "+0.012 s  ebpf  kernel.process.exit  app1 ended  [cause]",
+            "    a bug\n",
+            "shown by 00000000000000000000000000000000: app0 ended",
+            "    1. fix it\n    2. test it\n",
+            "  trace  07070707070707070707070707070707",
+        ] {
+            assert!(text.contains(expected), "{expected:?} isn't in\n{text}");
+        }
+        assert!(!text.contains("more …"), "{text}");
+        assert!(!text.contains('\u{1b}'), "no escape reaches a terminal");
+    }
+
+    #[test]
+    fn the_middle_of_a_long_story_is_counted() {
+        let mut long = group(40);
+        long.members_total = 47;
+        let text = story_text(&long, false);
+        assert!(text.contains("… 37 more …"), "{text}");
+        assert!(text.contains("app7 ended") && !text.contains("app8 ended"));
+        assert!(text.contains("app39 ended"));
+    }
+
+    #[test]
+    fn colours_come_only_when_asked_for() {
+        assert!(story_text(&group(1), true).contains("\u{1b}[1;31mERROR\u{1b}[0m"));
+        let line = opening_line(&group(1), false);
+        assert!(line.starts_with("▶ 22:13:20.000 ERROR app"), "{line}");
+    }
+}

@@ -1,0 +1,165 @@
+//! `tapio tail`
+
+use prost::Message as _;
+use serde_json::Value as Json;
+
+use super::{Outcome, Output, live, print, story, tell};
+use crate::wire::{batch_json, group_from_proto, proto};
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --groups"
+)]
+pub(super) struct Args {
+    /// The server's gRPC address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
+    server: String,
+    /// Only events of kinds like this; `*` stands for anything
+    #[arg(long, value_name = "GLOB")]
+    kind: Option<String>,
+    /// Stories; with --kind the events of that kind, too
+    #[arg(long)]
+    groups: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// Whether a text is like a pattern, in which `*` stands for anything.
+fn is_like(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(text) = text.strip_prefix(head) else {
+        return false;
+    };
+    (0..=text.len())
+        .filter(|at| text.is_char_boundary(*at))
+        .any(|at| is_like(rest, &text[at..]))
+}
+
+impl Args {
+    /// What to ask the server for: it knows prefixes, the rest of a pattern is looked at here.
+    fn request(&self) -> proto::TailRequest {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        let kind = match kind.split_once('*') {
+            Some((prefix, _)) => format!("{prefix}*"),
+            None => kind.to_owned(),
+        };
+        proto::TailRequest {
+            kind,
+            groups: self.groups,
+            no_events: self.groups && self.kind.is_none(),
+        }
+    }
+
+    fn wants(&self, event: &Json) -> bool {
+        let kind = event.get("kind").and_then(Json::as_str).unwrap_or_default();
+        self.kind.as_ref().is_none_or(|like| is_like(like, kind))
+    }
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    live::runtime()?.block_on(async {
+        let mut client = live::connect(&args.server)
+            .await
+            .map_err(anyhow::Error::msg)?;
+        let mut stream = live::tail(&mut client, args.request())
+            .await
+            .map_err(anyhow::Error::msg)?;
+        loop {
+            match stream.message().await {
+                Ok(Some(item)) => show(args, &item.batch.unwrap_or_default())?,
+                Ok(None) => anyhow::bail!("the server at {} ended", args.server),
+                Err(e) => anyhow::bail!("the server at {} is gone: {}", args.server, e.message()),
+            }
+        }
+    })
+}
+
+fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
+    let (items, broken) = batch_json(&batch.encode_to_vec())?;
+    if broken > 0 {
+        tell(&format!("tapio: {broken} items can't be read"));
+    }
+    let colour = story::colours();
+    for (is_group, json) in &items {
+        match (is_group, args.output) {
+            (true, Output::Json) if !super::replay::is_life(json) => print(&json.to_string())?,
+            (false, Output::Json) if args.wants(json) => print(&json.to_string())?,
+            (false, Output::Text) if args.wants(json) => print(&event_line(json, colour))?,
+            _ => {}
+        }
+    }
+    if args.output == Output::Json {
+        return Ok(());
+    }
+    for group in batch.groups.iter().cloned().filter_map(group_from_proto) {
+        if story::is_life(&group) {
+            continue;
+        }
+        if let Some(text) = story::live_text(&group, colour) {
+            print(&text)?;
+        }
+    }
+    Ok(())
+}
+
+/// An event on one line: when, where from, what, what it says or whom it is about.
+fn event_line(event: &Json, colour: bool) -> String {
+    let text = |name: &str| event.get(name).and_then(Json::as_str).unwrap_or_default();
+    let said = match text("message") {
+        "" => event
+            .get("entity")
+            .map_or_else(String::new, ToString::to_string),
+        message => message.to_owned(),
+    };
+    // RFC 3339 begins with the date, eleven characters with the `T`.
+    let time = text("time").get(11..).unwrap_or_default();
+    let time = time.get(..12).unwrap_or(time);
+    let severity = match text("severity") {
+        "info" | "" => String::new(),
+        word => match crate::event::Severity::parse(word) {
+            Some(severity) => format!("{} ", story::severity_text(severity, colour)),
+            None => String::new(),
+        },
+    };
+    format!(
+        "{time} {} {} {severity}{}",
+        story::plain(text("source")),
+        story::paint(&story::plain(text("kind")), "1", colour),
+        story::plain(&said)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (pattern, text, like) in [
+            ("kernel.tcp.*", "kernel.tcp.refused", true),
+            ("*.refused", "kernel.tcp.refused", true),
+            ("*.ref*ed", "kernel.tcp.refused", true),
+            ("kernel.*.exit", "kernel.process.exit", true),
+            ("kernel.*.exit", "kernel.process.exec", false),
+            ("kernel", "kernel.tcp", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(is_like(pattern, text), like, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let event = serde_json::json!({
+            "time": "2026-01-02T03:04:05.678901234Z", "kind": "kernel.tcp.refused", "source": "kernel",
+            "severity": "warn", "message": "a\nb"
+        });
+        assert_eq!(
+            event_line(&event, false),
+            "03:04:05.678 kernel kernel.tcp.refused WARN a·b"
+        );
+    }
+}
