@@ -69,6 +69,8 @@ fn membership() -> impl Strategy<Value = Membership> {
             rule,
             pattern,
             role,
+            // Not on the wire.
+            rank: 0,
             related: ids.map(EventId),
         },
     )

@@ -112,7 +112,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         None => None,
     };
     // Relaxed: the flag is all there is to see.
-    while !end.load(Ordering::Relaxed) && !(args.until_finished && agent.sources_are_finished()) {
+    let over =
+        || end.load(Ordering::Relaxed) || (args.until_finished && agent.sources_are_finished());
+    while !over() {
         std::thread::sleep(LOOK);
     }
     tracing::info!("draining");

@@ -47,6 +47,20 @@ pub struct ShardOutput {
     pub bridge: (RecordWriter, Arc<Bell>),
 }
 
+/// How a shard is joined to the rest.
+pub struct Wiring {
+    /// The rings it reads: one of each collector, one of each lower shard.
+    pub inputs: Vec<RecordReader>,
+    /// The bell its producers ring.
+    pub bell: Arc<Bell>,
+    /// Where its output goes.
+    pub output: ShardOutput,
+    /// Its counters of CONS-1.
+    pub ledger: Arc<StageLedger>,
+    /// Set once nothing new will come.
+    pub stop: Stop,
+}
+
 /// A shard's counters, for other threads.
 #[derive(Default)]
 pub struct WorkerStats {
@@ -129,16 +143,14 @@ impl Worker {
     /// A worker for a shard. It ends when `stop` is set and every input's writer is gone and read
     /// out.
     #[must_use]
-    pub fn new(
-        number: usize,
-        shard: Shard,
-        order: Order,
-        inputs: Vec<RecordReader>,
-        output: ShardOutput,
-        bell: Arc<Bell>,
-        ledger: Arc<StageLedger>,
-        stop: Stop,
-    ) -> Self {
+    pub fn new(number: usize, shard: Shard, order: Order, wiring: Wiring) -> Self {
+        let Wiring {
+            inputs,
+            bell,
+            output,
+            ledger,
+            stop,
+        } = wiring;
         Self {
             number,
             shard,

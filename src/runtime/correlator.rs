@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crate::collector::ThreadPlan;
 use crate::dataflow::rules::RuleSet;
-use crate::dataflow::{LaneOptions, Order, Shard, ShardOutput, Worker, WorkerStats};
+use crate::dataflow::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
 use crate::event::Stage;
 use crate::ring::{Bell, Ledger, RecordReader, RecordWriter, Stop, ring};
 
@@ -73,19 +73,18 @@ impl Correlator {
         for (number, (inputs, shards)) in inputs.into_iter().zip(onward).enumerate() {
             let (writer, reader) = ring(plan.ring_blocks);
             exits.push(reader);
-            let worker = Worker::new(
-                number,
-                Shard::new(Arc::clone(&plan.rules), number, plan.options, plan.grouping),
-                plan.order,
+            let shard = Shard::new(Arc::clone(&plan.rules), number, plan.options, plan.grouping);
+            let wiring = Wiring {
                 inputs,
-                ShardOutput {
+                bell: Arc::clone(&bells[number]),
+                output: ShardOutput {
                     shards,
                     bridge: (writer, Arc::clone(bridge_bell)),
                 },
-                Arc::clone(&bells[number]),
-                ledger.stage(Stage::Correlate),
-                stop.clone(),
-            );
+                ledger: ledger.stage(Stage::Correlate),
+                stop: stop.clone(),
+            };
+            let worker = Worker::new(number, shard, plan.order, wiring);
             correlator.stats.push(worker.stats());
             let core = threads.next_core();
             let thread = std::thread::Builder::new()

@@ -128,8 +128,10 @@ impl Status {
         })
     }
 
-    /// Whether events can flow, and what is in the way.
-    #[must_use]
+    /// Whether events can flow.
+    ///
+    /// # Errors
+    /// What is in the way.
     pub fn ready(&self) -> Result<(), String> {
         if self.stop.is_set() {
             return Err("ending".into());

@@ -26,7 +26,7 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
         }
     }
     if !decoded.correlations.is_empty() {
-        let correlations = correlations_json(&decoded.correlations);
+        let correlations = correlations_json(decoded.correlations);
         more.insert("correlation".into(), correlations);
     }
     if decoded.incoming_trace_id != TraceId::NONE {

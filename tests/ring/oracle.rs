@@ -291,6 +291,7 @@ fn the_largest_record_is_passed_on_with_every_membership() {
         rule: names::K8S,
         pattern: names::K8S,
         role: names::K8S,
+        rank: 0,
         related: [EventId([3; 16]); 2],
     };
     for lap in 0..7 {
