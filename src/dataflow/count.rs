@@ -9,7 +9,6 @@ use super::lane::{
 use super::rules::field::build_key;
 use super::rules::{Count, RuleUse};
 use super::run::Window;
-use crate::event::EventId;
 use crate::ring::Membership;
 
 impl Lane {
@@ -43,13 +42,8 @@ impl Lane {
         let Body::Count(window) = &mut entry.body.body else {
             return;
         };
-        let before = if window.members.total == 0 {
-            <[EventId; 2]>::default()
-        } else {
-            window.members.ends
-        };
         let (key, id) = (&entry.key, showing.hand.id);
-        let value = window.add(count, &mut showing.hand, event, told.is_some(), || {
+        let (value, before) = window.add(count, &mut showing.hand, event, told.is_some(), || {
             trace_of(showing.rules, number, key, id)
         });
         let fires = count.bounds.hold(value);

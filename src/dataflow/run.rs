@@ -265,7 +265,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Adds an event and returns the count, it included. `open` gives the trace when the window
+    /// Adds an event. Returns the count, it included, and the ends of the members before it. `open` gives the trace when the window
     /// was empty; while `told`, members stay even when their time has left the window.
     pub(super) fn add(
         &mut self,
@@ -274,7 +274,7 @@ impl Window {
         event: u16,
         told: bool,
         open: impl FnOnce() -> TraceId,
-    ) -> u64 {
+    ) -> (u64, [EventId; 2]) {
         let oldest_ns = hand.time_ns.saturating_sub(count.within_ns);
         while self.times.front().is_some_and(|t| *t < oldest_ns) {
             self.times.pop_front();
@@ -293,8 +293,9 @@ impl Window {
             self.times.pop_front();
         }
         self.times.push_back(hand.time_ns);
+        let before = self.members.ends;
         self.members.add(hand, 0, event);
-        self.times.len() as u64
+        (self.times.len() as u64, before)
     }
 
     /// When the window will be empty.

@@ -26,6 +26,22 @@ const STATES: [&str; 13] = [
     "NEW_SYN_RECV",
 ];
 
+/// What happened, between the one who did it and the peer.
+fn deed(kind: Kind, abandoned: bool, incoming: bool, sent: bool) -> &'static str {
+    match kind {
+        Kind::Connect => "connected to",
+        Kind::Accept => "was connected to by",
+        Kind::Close if abandoned => "gave up connecting to",
+        Kind::Close if incoming => "ended the connection from",
+        Kind::Close => "ended the connection to",
+        Kind::Refused => "was refused by",
+        Kind::Timeout => "got no answer from",
+        Kind::Reset if sent => "reset a connection from",
+        Kind::Reset => "was reset by",
+        _ => "sent a segment again to",
+    }
+}
+
 impl Decoder {
     pub(super) fn tcp(&mut self, kind: Kind, record: &Record<'_>) -> Severity {
         let (head, bytes) = (&record.head, record.bytes);
@@ -72,18 +88,8 @@ impl Decoder {
             Kind::Retransmit => draft.int(names::TAPIO_TCP_RETRANSMITS, bytes.u32(60)),
             _ => {}
         }
-        let what = match kind {
-            Kind::Connect => "connected to",
-            Kind::Accept => "was connected to by",
-            Kind::Close if abandoned => "gave up connecting to",
-            Kind::Close if head.flags & TCP_INCOMING != 0 => "ended the connection from",
-            Kind::Close => "ended the connection to",
-            Kind::Refused => "was refused by",
-            Kind::Timeout => "got no answer from",
-            Kind::Reset if sent => "reset a connection from",
-            Kind::Reset => "was reset by",
-            _ => "sent a segment again to",
-        };
+        let incoming = head.flags & TCP_INCOMING != 0;
+        let what = deed(kind, abandoned, incoming, sent);
         let peer = std::net::SocketAddr::new(peer, peer_port);
         let after = Span(if since { bytes.u64(40) } else { 0 });
         match (head.tgid, since && kind != Kind::Accept) {

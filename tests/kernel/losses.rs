@@ -1,0 +1,403 @@
+//! Floods, throttling, errors, privileges, panics: nothing is lost unseen.
+
+use super::*;
+
+/// Runs dd in a cgroup of its own and tells how many system calls were entered there: those that
+/// arrived and those that were lost.
+fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64, u64, u64)> {
+    let group = TestCgroup::unified("flood")?;
+    let config = Config {
+        ring_buffer_bytes,
+        syscall_enter_cgroup: Some(group.path.clone()),
+        ..only(&[Kind::SyscallEnter])
+    };
+    let running = start_with_ring(&config, ring_blocks, |_| false);
+    let mut child = group
+        .shell(&format!(
+            "exec dd if=/dev/zero of=/dev/null bs=1 count={bytes}"
+        ))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let from = Instant::now();
+    assert!(child.wait().unwrap().success());
+    let took = from.elapsed();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let arrived = outcome
+        .counters
+        .get("emitted.kernel.syscall.enter")
+        .copied();
+    let lost = outcome.lost_in_kernel(Reason::KernelRingFull);
+    let dropped: u64 = outcome.snapshot.total.dropped.iter().map(|d| d.2).sum();
+    let arrived = arrived.unwrap_or_default();
+    println!(
+        "{arrived} arrived, {lost} lost in the kernel, {} behind it, in {took:?}",
+        dropped - lost,
+    );
+    Some((arrived, lost, dropped - lost))
+}
+
+#[test]
+fn a_flood_is_accounted_to_the_last_system_call() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    const BYTES: u64 = 300_000;
+    // What the shell and dd call besides one read and one write for each byte.
+    let Some((around, 0, 0)) = flood(0, 16 << 20, 1 << 20) else {
+        return;
+    };
+    let (arrived, lost, _) = flood(BYTES, 16 << 20, 1 << 20).unwrap();
+    assert_eq!(arrived + lost, around + 2 * BYTES);
+    // A ring buffer too small for the flood, and a ring behind it too small as well.
+    let (arrived, lost, _) = flood(BYTES, 64 << 10, 4096).unwrap();
+    assert_eq!(arrived + lost, around + 2 * BYTES);
+}
+
+#[test]
+fn a_noisy_cgroup_is_throttled_and_counted() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let Some(group) = TestCgroup::unified("noisy") else {
+        return;
+    };
+    let config = Config {
+        rate_per_cgroup: 10,
+        burst_per_cgroup: 50,
+        ..only(&[Kind::Fork, Kind::Exec, Kind::Exit])
+    };
+    let path = group.path.clone();
+    let running = start(&config, move |e| {
+        e.get("tapio.cgroup.path") == path || e.kind == "tapio.kernel.lost"
+    });
+    let from = Instant::now();
+    let loops = "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done";
+    assert!(group.shell(loops).status().unwrap().success());
+    let seconds = from.elapsed().as_secs_f64();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let told = outcome
+        .events
+        .iter()
+        .filter(|e| e.kind != "tapio.kernel.lost")
+        .count();
+    let allowed = 50.0 + 10.0 * (seconds + 1.0) + 2.0;
+    assert!(
+        (50..=allowed as usize).contains(&told),
+        "{told} of at most {allowed}"
+    );
+    // 300 forks, execs and exits, and the shell's own.
+    let throttled = outcome.lost_in_kernel(Reason::KernelThrottled);
+    assert!(throttled >= 900 - told as u64, "{throttled}");
+    let lost = outcome.of_kind("tapio.kernel.lost");
+    let sum: u64 = lost.map(|e| e.number("tapio.lost.count")).sum();
+    assert_eq!(sum, throttled, "each loss is told in the stream as well");
+}
+
+#[test]
+fn failing_system_calls_are_summed_up_in_the_kernel() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let Some(group) = TestCgroup::unified("errors") else {
+        return;
+    };
+    let path = group.path.clone();
+    let mut config = only(&[Kind::SyscallErrorRate]);
+    config.syscall_errors.interval_ms = 1_000;
+    let running = start(&config, move |e| e.get("tapio.cgroup.path") == path);
+    let script = "i=0; while [ $i -lt 5000 ]; do cd /proc/version; i=$((i+1)); done 2>/dev/null";
+    let status = group.shell(script).stderr(Stdio::null()).status();
+    status.unwrap();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let sum: u64 = outcome
+        .of_kind("kernel.syscall.error_rate")
+        .filter(|e| e.get("tapio.syscall.name") == "chdir" && e.get("error.type") == "ENOTDIR")
+        .map(|e| e.number("tapio.count"))
+        .sum();
+    assert_eq!(sum, 5_000, "{:?}", outcome.events);
+}
+
+/// A loop device over a file on a file system of its own, which goes with the value.
+struct LoopDevice {
+    device: String,
+    folder: tempfile::TempDir,
+}
+
+impl LoopDevice {
+    /// A device of 64 MiB of which only `room` can be written.
+    fn new(room: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={room} tmpfs {0} && truncate -s 64M {0}/image && \
+             losetup -f --show {0}/image",
+            folder.path().display()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let made = Self { device, folder };
+        if made.device.is_empty() {
+            println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+            return None;
+        }
+        Some(made)
+    }
+
+    fn write(&self, megabytes: u32) -> bool {
+        let to = format!("of={}", self.device);
+        Command::new("dd")
+            .args([
+                "if=/dev/zero",
+                &to,
+                "bs=1M",
+                "oflag=direct",
+                &format!("count={megabytes}"),
+            ])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        if !self.device.is_empty() {
+            let _ = Command::new("losetup").args(["-d", &self.device]).status();
+        }
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}
+
+#[test]
+fn block_errors_and_slow_requests_name_their_device() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let Some(disk) = LoopDevice::new("4m") else {
+        return;
+    };
+    let name = disk.device.trim_start_matches("/dev/").to_owned();
+    let config = Config {
+        block_slow_ms: 0,
+        ..only(&[Kind::BlockError, Kind::BlockSlow])
+    };
+    let running = start(&config, move |e| e.get("tapio.block.device") == name);
+    assert!(!disk.write(8), "there is no room for it");
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let error = outcome.of_kind("kernel.block.error").next().unwrap();
+    assert_eq!(error.get("tapio.block.operation"), "write");
+    assert!(
+        matches!(error.get("error.type"), "ENOSPC" | "EIO"),
+        "{error:?}"
+    );
+    assert!(error.number("tapio.block.bytes") > 0);
+    let written: u64 = outcome
+        .of_kind("kernel.block.slow")
+        .filter(|e| e.get("tapio.block.operation") == "write")
+        .map(|e| e.number("tapio.block.bytes"))
+        .sum();
+    assert!(
+        written >= 4 << 20,
+        "every request took at least no time: {written}"
+    );
+}
+
+/// What `the_two_capabilities_suffice` runs as an ordinary user.
+#[test]
+#[ignore = "run by the_two_capabilities_suffice"]
+fn as_an_ordinary_user() {
+    assert_ne!(rustix::process::geteuid().as_raw(), 0);
+    assert!(kernel_is_here());
+    let running = start(
+        &Config {
+            rate_per_cgroup: 0,
+            ..Config::default()
+        },
+        is_childs,
+    );
+    for note in running.report.notes() {
+        assert!(matches!(note.state.as_str(), "ok" | "off"), "{note:?}");
+    }
+    let truth: Vec<u32> = (0..50).map(|_| run_true()).collect();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let told: Vec<u32> = outcome
+        .of_kind("kernel.process.exit")
+        .map(Seen::pid)
+        .collect();
+    assert_eq!(told, truth);
+}
+
+#[test]
+fn the_two_capabilities_suffice() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can become somebody with two capabilities");
+    }
+    // Where anybody may run it.
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    let program = folder.path().join("kernel");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let caps = "-all,+bpf,+perfmon";
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .args([
+            format!("--inh-caps={caps}"),
+            format!("--ambient-caps={caps}"),
+        ])
+        .args([format!("--bounding-set={caps}")])
+        .arg(&program)
+        .args([
+            "--ignored",
+            "--exact",
+            "losses::as_an_ordinary_user",
+            "--nocapture",
+        ])
+        .env("TAPIO_REQUIRE_KERNEL", "1")
+        .current_dir("/")
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(e) => return println!("skipped: setpriv: {e}"),
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// Panics at one event, as a defect in the middle of a run would.
+struct Fragile(std::sync::atomic::AtomicU64);
+
+impl Router for Fragile {
+    fn route(&self, _: &Event<'_>) -> Route {
+        let before = self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        assert_ne!(before, 1, "the test's own panic");
+        Route { visits: 1 }
+    }
+}
+
+#[test]
+fn a_panic_in_the_middle_is_accounted_and_survived() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let mut ledger = Ledger::new(vec!["ebpf".into()]);
+    let (collect, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
+    let end = ledger.stage(Stage::Bridge);
+    let (writer, mut reader) = tapio::ring::ring(1 << 16);
+    let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
+    let stop = Stop::default();
+    let router = Arc::new(Fragile(100.into()));
+    let sink = Sink::new(0, OnFull::Drop, router, shards, collect, stop.clone())
+        .with_kernel_ledger(kernel);
+    let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
+    let mut manager = CollectorManager::new("testnode", 7, stop.clone());
+    let spec = CollectorSpec {
+        name: "ebpf",
+        make: config.make(),
+        sink,
+    };
+    manager.start(spec, None).unwrap();
+    // Children until it has died of one, and then until one is told again.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while manager.statistics()[0].restarts == 0 && Instant::now() < deadline {
+        run_true();
+    }
+    assert_eq!(manager.statistics()[0].restarts, 1);
+    let died = manager.statistics()[0].last_error.clone();
+    assert!(died.contains("the test's own panic"), "{died}");
+    let mut last = Vec::new();
+    let mut told = false;
+    while !told && Instant::now() < deadline {
+        last.push(run_true());
+        let n = reader.drain(usize::MAX, |record| {
+            let pid = record.event().and_then(|e| e.entity(names::PROCESS_PID));
+            told |= last.iter().any(|p| pid == Some(Value::from(*p)));
+            true
+        });
+        end.take(0, n as u64);
+        end.pass(0, n as u64);
+    }
+    assert!(told, "it goes on after the restart");
+    stop.set();
+    manager.join();
+    let n = reader.drain(usize::MAX, |_| true) as u64;
+    end.take(0, n);
+    end.pass(0, n);
+    let snapshot = ledger.snapshot();
+    let total = &snapshot.total;
+    assert!(snapshot.holds() && total.held == 0, "CONS-1: {total:?}");
+    let with_it = total.dropped.iter().find(|d| d.1 == Reason::CollectorPanic);
+    assert!(with_it.is_some_and(|d| d.2 >= 1), "{total:?}");
+}
+
+/// What the collector costs and how late it is. Prints; asserts nothing about speed.
+#[test]
+#[ignore = "a measurement: run it alone, with --nocapture, on a quiet machine"]
+fn measure_idle_and_latency() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let wait = Duration::from_secs(5);
+    let running = start(&Config::default(), |_| false);
+    let before = Running::collector_cpu();
+    std::thread::sleep(wait);
+    let spent = Running::collector_cpu() - before;
+    println!(
+        "idle: {:.3} % of a core",
+        spent.as_secs_f64() / wait.as_secs_f64() * 100.0
+    );
+    running.finish().assert_accounted();
+
+    let Some(group) = TestCgroup::unified("rate") else {
+        return;
+    };
+    let config = Config {
+        rate_per_cgroup: 165_000,
+        burst_per_cgroup: 1,
+        syscall_enter_cgroup: Some(group.path.clone()),
+        ..only(&[Kind::SyscallEnter])
+    };
+    let running = start(&config, |e| e.kind == "kernel.syscall.enter");
+    let before = Running::collector_cpu();
+    let from = Instant::now();
+    let flood = "exec timeout 3 dd if=/dev/zero of=/dev/null bs=1";
+    let _ = group.shell(flood).stderr(Stdio::null()).status();
+    let (took, spent) = (from.elapsed(), Running::collector_cpu() - before);
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let mut late: Vec<u64> = outcome
+        .events
+        .iter()
+        .map(|e| e.observed_ns.saturating_sub(e.time_ns))
+        .collect();
+    late.sort_unstable();
+    let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1_000;
+    println!(
+        "{} events in {took:?} ({:.0}/s), lag in µs: p50 {} p99 {} p99.9 {} max {}; {:.2} CPU s per million",
+        late.len(),
+        late.len() as f64 / took.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        spent.as_secs_f64() / late.len() as f64 * 1e6,
+    );
+}

@@ -1,0 +1,258 @@
+//! Processes: execs, OOM kills, crashes, secrets, cgroups.
+
+use super::*;
+
+#[test]
+fn ten_thousand_execs_are_counted_exactly() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), is_childs);
+    let mut truth: HashMap<u32, usize> = HashMap::new();
+    for _ in 0..10_000 {
+        *truth.entry(run_true()).or_default() += 1;
+    }
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    for kind in [
+        "kernel.process.exec",
+        "kernel.process.fork",
+        "kernel.process.exit",
+    ] {
+        let mut told: HashMap<u32, usize> = HashMap::new();
+        for event in outcome.of_kind(kind) {
+            *told.entry(event.pid()).or_default() += 1;
+        }
+        assert!(
+            told == truth,
+            "{kind}: {} told, {} true",
+            told.len(),
+            truth.len()
+        );
+    }
+    let ids: HashSet<&str> = outcome.events.iter().map(|e| e.id.as_str()).collect();
+    assert_eq!(
+        ids.len(),
+        outcome.events.len(),
+        "every event has an id of its own"
+    );
+    let exec = outcome.of_kind("kernel.process.exec").next().unwrap();
+    assert_eq!(exec.get("process.executable.path"), "/bin/true");
+    assert_eq!(exec.get("process.command_args"), r#"["/bin/true"]"#);
+    assert_eq!(exec.get("host.name"), "testnode");
+    assert!(!exec.get("tapio.cgroup.path").is_empty(), "{exec:?}");
+    let exit = outcome.of_kind("kernel.process.exit").next().unwrap();
+    assert_eq!(exit.get("process.exit.code"), "0");
+    assert_eq!(exit.get("process.executable.path"), "/bin/true");
+    // The tree is the one the test itself belongs to, so all have the same.
+    let trees: HashSet<&str> = outcome
+        .events
+        .iter()
+        .map(|e| e.get("tapio.process.tree"))
+        .collect();
+    assert_eq!(trees.len(), 1, "{trees:?}");
+    let now = tapio::clock::wall_ns();
+    assert!(
+        now.abs_diff(exit.time_ns) < 120_000_000_000,
+        "the time is the day's"
+    );
+}
+
+#[test]
+fn twenty_oom_kills_are_counted_exactly() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    const LIMIT: u64 = 16 << 20;
+    let Some(group) = TestCgroup::limited("oom", LIMIT) else {
+        return;
+    };
+    let path = group.path.clone();
+    let kinds = [
+        Kind::OomKill,
+        Kind::Exit,
+        Kind::Exec,
+        Kind::Fork,
+        Kind::Signal,
+    ];
+    let running = start(&only(&kinds), move |e| {
+        e.get("tapio.oom.cgroup") == path || e.get("tapio.cgroup.path") == path
+    });
+    let mut truth = Vec::new();
+    for _ in 0..20 {
+        let mut child = group.shell("exec tail /dev/zero").spawn().unwrap();
+        truth.push(child.id());
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+    assert_eq!(group.oom_kills(), 20, "the kernel's own count");
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let told: Vec<u32> = outcome
+        .of_kind("kernel.process.oom_kill")
+        .map(Seen::pid)
+        .collect();
+    assert_eq!(told, truth);
+    for event in outcome.of_kind("kernel.process.oom_kill") {
+        assert_eq!(event.get("tapio.oom.scope"), "cgroup");
+        assert_eq!(event.number("tapio.oom.limit_bytes"), LIMIT);
+        assert_eq!(event.get("tapio.oom.cgroup"), group.path);
+        assert!(event.number("tapio.oom.usage_bytes") <= LIMIT);
+        let resident = event.number("tapio.oom.rss_bytes");
+        assert!((LIMIT / 2..=LIMIT * 2).contains(&resident), "{resident}");
+        assert_eq!(event.get("process.executable.name"), "tail");
+        assert!(event.message.starts_with("tail (pid "), "{}", event.message);
+        assert_eq!(event.severity, 17);
+    }
+    let killed: Vec<u32> = outcome
+        .of_kind("kernel.process.exit")
+        .filter(|e| e.get("tapio.signal.name") == "SIGKILL")
+        .map(Seen::pid)
+        .collect();
+    assert_eq!(killed, truth, "each victim's end is told too");
+}
+
+#[test]
+fn a_crash_is_told_as_signal_and_exit() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let running = start(
+        &only(&[Kind::Signal, Kind::Exit, Kind::Exec, Kind::Fork]),
+        is_childs,
+    );
+    let mut child = Command::new("sh")
+        .args(["-c", "ulimit -c 0; kill -SEGV $$"])
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    assert_eq!(child.wait().unwrap().signal(), Some(11));
+    let mut failing = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+    let failed = failing.id();
+    failing.wait().unwrap();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let one = |kind, pid| {
+        let mut all = outcome.of_kind(kind).filter(|e| e.pid() == pid);
+        let first = all.next().unwrap();
+        assert!(all.next().is_none(), "{kind} is told once");
+        first
+    };
+    let signal = one("kernel.process.signal", pid);
+    assert_eq!(signal.get("tapio.signal.name"), "SIGSEGV");
+    assert_eq!(signal.number("tapio.signal.sender.pid"), u64::from(pid));
+    assert_eq!(signal.get("tapio.signal.fatal"), "true");
+    let exit = one("kernel.process.exit", pid);
+    assert_eq!(exit.get("error.type"), "SIGSEGV");
+    assert_eq!((exit.get("tapio.signal.number"), exit.severity), ("11", 17));
+    assert!(exit.number("tapio.process.duration_ns") > 0);
+    assert_eq!(
+        exit.get("tapio.process.exec_id"),
+        signal.get("tapio.process.exec_id")
+    );
+    let exit = one("kernel.process.exit", failed);
+    assert_eq!(
+        (exit.get("process.exit.code"), exit.get("error.type")),
+        ("7", "exit_code")
+    );
+    assert_eq!(exit.severity, 13);
+}
+
+#[test]
+fn secrets_never_reach_an_event() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let running = start(&only(&[Kind::Exec]), is_childs);
+    let status = Command::new("/bin/true")
+        .args([
+            "--password",
+            "hunter2-a",
+            "--token=hunter2-b",
+            "postgres://u:hunter2-c@h/d",
+            "plain",
+        ])
+        .status();
+    assert!(status.unwrap().success());
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let exec = outcome.of_kind("kernel.process.exec").next().unwrap();
+    assert_eq!(
+        exec.get("process.command_args"),
+        r#"["/bin/true","--password","***","--token=***","postgres://u:***@h/d","plain"]"#
+    );
+    assert!(!format!("{exec:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_cgroup_that_lives_for_milliseconds_keeps_its_path() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), is_childs);
+    let id = "ab".repeat(32);
+    let uid = "0af76519-16cd-43dd-8448-eb211c80319c";
+    let mut truth = Vec::new();
+    for round in 0..20 {
+        let Some(pod) = TestCgroup::unified(&format!("brief{round}")) else {
+            return;
+        };
+        let folder = pod.folder.join(format!("pod{uid}")).join(&id);
+        std::fs::create_dir_all(&folder).unwrap();
+        let script = format!("echo $$ >{}/cgroup.procs; exec /bin/true", folder.display());
+        let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        truth.push((child.id(), format!("{}/pod{uid}/{id}", pod.path)));
+        child.wait().unwrap();
+        std::fs::remove_dir(&folder).unwrap();
+        std::fs::remove_dir(folder.parent().unwrap()).unwrap();
+    }
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    for (pid, path) in truth {
+        for kind in ["kernel.process.exec", "kernel.process.exit"] {
+            let last = outcome
+                .of_kind(kind)
+                .filter(|e| e.pid() == pid)
+                .last()
+                .unwrap();
+            assert_eq!(last.get("tapio.cgroup.path"), path, "{kind}");
+            assert_eq!(last.get("container.id"), id);
+            assert_eq!(last.get("k8s.pod.uid"), uid);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_was_there_before_has_a_name() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let open = TcpStream::connect(address).unwrap();
+    let accepted = listener.accept().unwrap();
+    let running = start(&only(&[Kind::Accept, Kind::Close]), move |e| {
+        e.number("network.local.port") == u64::from(address.port())
+    });
+    drop((open, accepted));
+    let near = TcpStream::connect(address).unwrap();
+    drop((listener.accept().unwrap(), near));
+    std::thread::sleep(Duration::from_millis(200));
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    assert_eq!(outcome.of_kind("kernel.tcp.accept").count(), 1);
+    assert_eq!(outcome.of_kind("kernel.tcp.close").count(), 2);
+    for event in &outcome.events {
+        assert_eq!(event.pid(), std::process::id(), "{event:?}");
+        assert!(
+            !event.get("process.executable.path").is_empty(),
+            "{event:?}"
+        );
+        assert!(!event.get("tapio.process.tree").is_empty(), "{event:?}");
+    }
+}
