@@ -20,9 +20,8 @@ fn main() -> Outcome {
 /// Lists the rule files with their texts: one file for a rule, nothing else to edit.
 fn rules(out: &Path) -> Outcome {
     println!("cargo::rerun-if-changed=rules");
-    let mut files: Vec<PathBuf> = std::fs::read_dir("rules")?
-        .map(|e| e.map(|e| e.path()))
-        .collect::<Result<_, _>>()?;
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir("rules")?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
     files.sort();
     let mut code = String::from(

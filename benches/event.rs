@@ -15,11 +15,7 @@ fn benches(c: &mut Criterion) {
     });
     c.bench_function("stable_hash of an id", |b| {
         b.iter(|| {
-            stable_hash(black_box(&[
-                b"event",
-                b"k8s",
-                b"6f1c2a52-7f0b-4c57-9d0e-2b1f3a4c5d6e",
-            ]))
+            stable_hash(black_box(&[b"event", b"k8s", b"6f1c2a52-7f0b-4c57-9d0e-2b1f3a4c5d6e"]))
         });
     });
     let mut group = c.benchmark_group("json");

@@ -23,10 +23,7 @@ fn fields() -> [Field<'static>; 8] {
     let field = |key, value| Field { key, value };
     [
         field(names::HOST_NAME, Value::Str("node-17")),
-        field(
-            names::K8S_POD_UID,
-            Value::Str("6f1c2a52-7f0b-4c57-9d0e-2b1f3a4c5d6e"),
-        ),
+        field(names::K8S_POD_UID, Value::Str("6f1c2a52-7f0b-4c57-9d0e-2b1f3a4c5d6e")),
         field(names::K8S_POD_NAME, Value::Str("checkout-7d9f8b6c5-x2x7k")),
         field(names::PROCESS_PID, Value::Int(4_711)),
         field(names::PROCESS_EXECUTABLE_NAME, Value::Str("checkout")),
@@ -41,12 +38,7 @@ fn event<'a>(fields: &'a [Field<'a>], n: u64) -> Event<'a> {
         fields,
         entities: 4,
         message: "process exited: killed by signal 9 (SIGKILL) after 3.2 s",
-        ..Event::new(
-            EventId::from_sequence(1, 1, n),
-            n,
-            names::KERNEL_PROCESS_EXIT,
-            names::EBPF,
-        )
+        ..Event::new(EventId::from_sequence(1, 1, n), n, names::KERNEL_PROCESS_EXIT, names::EBPF)
     }
 }
 
@@ -63,9 +55,7 @@ fn drain(reader: &mut RecordReader) -> u64 {
     reader.drain(usize::MAX, |record| {
         let event = record.event().unwrap();
         sum += event.time() + u64::from(event.kind_name().0);
-        sum += event
-            .text(names::K8S_POD_UID)
-            .map_or(0, |uid| uid.len() as u64);
+        sum += event.text(names::K8S_POD_UID).map_or(0, |uid| uid.len() as u64);
         true
     });
     sum
@@ -115,9 +105,8 @@ fn benches(c: &mut Criterion) {
     group.bench_function("write+forward with a membership+read", |b| {
         b.iter(|| {
             fill(&mut writer, black_box(&fields));
-            reader.drain(usize::MAX, |record| {
-                to.forward(record, record.header(), &[member]).is_ok()
-            });
+            reader
+                .drain(usize::MAX, |record| to.forward(record, record.header(), &[member]).is_ok());
             black_box(drain(&mut from))
         });
     });

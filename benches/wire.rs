@@ -13,10 +13,7 @@ const EVENTS: u64 = 1_000;
 fn write_events(writer: &mut RecordWriter) {
     let fields = [
         (names::HOST_NAME, Value::Str("worker-17")),
-        (
-            names::K8S_POD_UID,
-            Value::Str("0af76519-16cd-43dd-8448-eb211c80319c"),
-        ),
+        (names::K8S_POD_UID, Value::Str("0af76519-16cd-43dd-8448-eb211c80319c")),
         (names::PROCESS_PID, Value::Int(4711)),
         (names::SERVICE_NAME, Value::Str("checkout")),
         (names::NETWORK_TRANSPORT, Value::Str("tcp")),
@@ -44,12 +41,8 @@ fn write_events(writer: &mut RecordWriter) {
 }
 
 fn encode(reader: &mut RecordReader, encoder: &mut BatchEncoder) -> EncodedBatch {
-    reader.drain(usize::MAX, |record| {
-        encoder.append(record) == Appended::Event
-    });
-    encoder
-        .finish()
-        .unwrap_or_else(|| unreachable!("events were appended"))
+    reader.drain(usize::MAX, |record| encoder.append(record) == Appended::Event);
+    encoder.finish().unwrap_or_else(|| unreachable!("events were appended"))
 }
 
 fn wire(c: &mut Criterion) {

@@ -7,9 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn wall_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// Now, for measuring durations.
@@ -41,15 +39,9 @@ pub fn monotonic_to_wall_ns() -> u64 {
         let before = monotonic_ns();
         let wall = wall_ns();
         let after = monotonic_ns();
-        (
-            after - before,
-            wall.wrapping_sub(before + (after - before) / 2),
-        )
+        (after - before, wall.wrapping_sub(before + (after - before) / 2))
     };
-    (0..5)
-        .map(|_| reading())
-        .min()
-        .map_or(0, |(_, offset)| offset)
+    (0..5).map(|_| reading()).min().map_or(0, |(_, offset)| offset)
 }
 
 /// CPU time this process has used, all threads.

@@ -18,10 +18,7 @@ pub struct NoDuration {
 /// # Errors
 /// When the text isn't one, or is negative.
 pub fn parse(text: &str) -> Result<Duration, NoDuration> {
-    let bad = |because: String| NoDuration {
-        text: text.chars().take(64).collect(),
-        because,
-    };
+    let bad = |because: String| NoDuration { text: text.chars().take(64).collect(), because };
     let span: Span = text.trim().parse().map_err(|_| bad(String::new()))?;
     let duration = span
         .to_duration(SpanRelativeTo::days_are_24_hours())

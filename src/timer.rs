@@ -30,20 +30,12 @@ impl FineTimer {
 
     /// Sets the timer, replacing what it was set to.
     pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
-        let zero = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A timer set to nothing never fires.
         let after = after.max(Duration::from_nanos(1));
-        let value = Timespec {
-            tv_sec: after.as_secs() as i64,
-            tv_nsec: i64::from(after.subsec_nanos()),
-        };
-        let timer = Itimerspec {
-            it_interval: zero,
-            it_value: value,
-        };
+        let value =
+            Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) };
+        let timer = Itimerspec { it_interval: zero, it_value: value };
         timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &timer)?;
         Ok(())
     }

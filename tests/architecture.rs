@@ -29,10 +29,7 @@ fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
                 continue;
             }
             left.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
-        } else if path
-            .extension()
-            .is_some_and(|e| endings.iter().any(|x| e == *x))
-        {
+        } else if path.extension().is_some_and(|e| endings.iter().any(|x| e == *x)) {
             let name = path.strip_prefix(root).unwrap().display().to_string();
             out.push(Source::new(&name, &std::fs::read_to_string(&path).unwrap()));
         }
@@ -112,12 +109,7 @@ fn the_documents_name_what_exists() {
     if let Some(readme) = read("README.md") {
         assert_none(documents::commands("README.md", &readme));
     }
-    for name in [
-        "SPEC.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-    ] {
+    for name in ["SPEC.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
         if let Some(text) = read(name) {
             assert_none(documents::references(name, &text, root));
         }

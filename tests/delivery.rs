@@ -1,11 +1,7 @@
 //! From the shards' rings over the bridge into a server's store: nothing lost, nothing doubled,
 //! whatever happens to the server, and CONS-1 exact at the end.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test's helpers fail as the test does"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -61,14 +57,7 @@ fn node(config: BridgeConfig) -> Node {
         stop: stop.clone(),
         core: None,
     };
-    Node {
-        ledger,
-        collect,
-        stop,
-        bell,
-        writers,
-        bridge: bridge.spawn().unwrap(),
-    }
+    Node { ledger, collect, stop, bell, writers, bridge: bridge.spawn().unwrap() }
 }
 
 fn event_id(n: u64) -> EventId {
@@ -77,30 +66,19 @@ fn event_id(n: u64) -> EventId {
 
 fn send_event(writer: &mut RecordWriter, bell: &Bell, n: u64) {
     let fields = [
-        Field {
-            key: names::HOST_NAME,
-            value: Value::Str("node-1"),
-        },
+        Field { key: names::HOST_NAME, value: Value::Str("node-1") },
         Field {
             key: names::K8S_POD_UID,
             value: Value::Str("0af76519-16cd-43dd-8448-eb211c80319c"),
         },
-        Field {
-            key: names::PROCESS_PID,
-            value: Value::Int(n as i64),
-        },
+        Field { key: names::PROCESS_PID, value: Value::Int(n as i64) },
     ];
     let event = Event {
         fields: &fields,
         entities: 3,
         clock: 0,
         message: "something happened",
-        ..Event::new(
-            event_id(n),
-            tapio::clock::wall_ns(),
-            names::KERNEL_PROCESS_EXEC,
-            Name(0),
-        )
+        ..Event::new(event_id(n), tapio::clock::wall_ns(), names::KERNEL_PROCESS_EXEC, Name(0))
     };
     let header = Header::event(COLLECTOR, 0, event.time_ns);
     loop {
@@ -189,9 +167,7 @@ fn stored(dir: &Path) -> HashMap<EventId, u32> {
         let mut decoder = batch.decoder().unwrap();
         for item in batch.items() {
             if let Item::Event(raw) = item {
-                *seen
-                    .entry(decoder.event(raw).unwrap().event.id)
-                    .or_default() += 1;
+                *seen.entry(decoder.event(raw).unwrap().event.id).or_default() += 1;
             }
         }
     }
@@ -201,10 +177,7 @@ fn stored(dir: &Path) -> HashMap<EventId, u32> {
 fn assert_stored_once(dir: &Path, events: u64) {
     let seen = stored(dir);
     assert_eq!(seen.len() as u64, events);
-    assert!(
-        seen.values().all(|times| *times == 1),
-        "an event is stored twice"
-    );
+    assert!(seen.values().all(|times| *times == 1), "an event is stored twice");
     assert!((0..events).all(|n| seen.contains_key(&event_id(n))));
 }
 
@@ -212,10 +185,7 @@ fn assert_cons1(ledger: &Ledger, received: u64, forwarded: u64) {
     let snapshot = ledger.snapshot();
     assert!(snapshot.holds(), "{snapshot:?}");
     let account = &snapshot.collectors[usize::from(COLLECTOR)];
-    assert_eq!(
-        (account.received, account.forwarded, account.held),
-        (received, forwarded, 0)
-    );
+    assert_eq!((account.received, account.forwarded, account.held), (received, forwarded, 0));
 }
 
 #[test]
@@ -227,10 +197,7 @@ fn everything_arrives_once() {
     let ledger = node.end();
     assert_cons1(&ledger, 200_000, 200_000);
     let status = server.status();
-    assert_eq!(
-        (status.ingest.events, status.ingest.duplicates),
-        (200_000, 0)
-    );
+    assert_eq!((status.ingest.events, status.ingest.duplicates), (200_000, 0));
     assert_eq!(status.latency.count, 200_000);
     drop(server);
     assert_stored_once(dir.path(), 200_000);
@@ -278,11 +245,7 @@ fn a_server_that_comes_late_gets_everything() {
 fn a_full_queue_pushes_back_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let address = free_port();
-    let small = BridgeConfig {
-        queue_bytes: 256 * 1024,
-        batch_bytes: 64 * 1024,
-        ..config(address)
-    };
+    let small = BridgeConfig { queue_bytes: 256 * 1024, batch_bytes: 64 * 1024, ..config(address) };
     let mut node = node(small);
     let feeding = node.feed(0..50_000);
     wait_until(|| node.bridge.stats().status().queue_bytes >= 256 * 1024);
@@ -298,10 +261,7 @@ fn a_full_queue_pushes_back_and_loses_nothing() {
 
 #[test]
 fn an_end_without_a_server_counts_what_is_lost() {
-    let hurried = BridgeConfig {
-        drain_timeout: Duration::from_millis(100),
-        ..config(free_port())
-    };
+    let hurried = BridgeConfig { drain_timeout: Duration::from_millis(100), ..config(free_port()) };
     let mut node = node(hurried);
     node.writers = node.feed(0..1_000).join().unwrap();
     let ledger = node.end();
@@ -338,11 +298,7 @@ fn group(n: u8, revision: u32) -> Group {
 fn http(address: SocketAddr, path: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -378,34 +334,21 @@ fn groups_and_events_can_be_asked_for() {
         assert_eq!(groups.as_array().unwrap().len(), 4);
         assert_eq!(groups[0]["name"], "story 4");
         assert_eq!(groups[0]["revision"], 2);
-        assert_eq!(
-            json("/api/v1/groups?pattern=odd&limit=1")[0]["name"],
-            "story 3"
-        );
+        assert_eq!(json("/api/v1/groups?pattern=odd&limit=1")[0]["name"], "story 3");
         let id = TraceId([2; 16]).to_string();
         assert_eq!(json(&format!("/api/v1/groups/{id}"))["name"], "story 2");
         assert_eq!(http(web, "/api/v1/groups/beef").0, 400);
-        assert_eq!(
-            http(web, &format!("/api/v1/groups/{}", "ab".repeat(16))).0,
-            404
-        );
+        assert_eq!(http(web, &format!("/api/v1/groups/{}", "ab".repeat(16))).0, 404);
         let events = json("/api/v1/events?kind=kernel.process.*&limit=3");
         assert_eq!(events.as_array().unwrap().len(), 3);
         assert_eq!(events[0]["entity"]["process.pid"], 99, "the latest first");
         assert_eq!(events[0]["message"], "something happened");
-        assert_eq!(
-            json("/api/v1/events?kind=kernel.tcp.*"),
-            serde_json::json!([])
-        );
+        assert_eq!(json("/api/v1/events?kind=kernel.tcp.*"), serde_json::json!([]));
         assert_eq!(http(web, "/api/v1/events?kinds=x").0, 400);
         assert_eq!(json("/api/v1/stats")["groups_kept"], 4);
         assert_eq!(http(web, "/healthz"), (200, "ok\n".into()));
         assert_eq!(http(web, "/readyz").0, 200);
-        assert!(
-            http(web, "/metrics")
-                .1
-                .contains("tapio_server_groups_kept 4\n")
-        );
+        assert!(http(web, "/metrics").1.contains("tapio_server_groups_kept 4\n"));
     }
 }
 
@@ -414,20 +357,10 @@ fn a_second_server_is_told_why_it_can_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let other = tempfile::tempdir().unwrap();
-    let error = Server::start(server_config(other.path(), server.grpc_addr))
-        .err()
-        .unwrap();
-    assert!(
-        error.to_string().starts_with("grpc_listen: 127.0.0.1:"),
-        "{error}"
-    );
-    let error = Server::start(server_config(dir.path(), any_port()))
-        .err()
-        .unwrap();
-    assert!(
-        error.to_string().contains("another server uses it"),
-        "{error}"
-    );
+    let error = Server::start(server_config(other.path(), server.grpc_addr)).err().unwrap();
+    assert!(error.to_string().starts_with("grpc_listen: 127.0.0.1:"), "{error}");
+    let error = Server::start(server_config(dir.path(), any_port())).err().unwrap();
+    assert!(error.to_string().contains("another server uses it"), "{error}");
 }
 
 #[test]
@@ -444,10 +377,7 @@ fn a_torn_tail_is_found_and_cut_off() {
         .filter(|path| path.extension().is_some_and(|e| e == "tapio"))
         .collect();
     segments.sort();
-    let last = std::fs::OpenOptions::new()
-        .write(true)
-        .open(segments.last().unwrap())
-        .unwrap();
+    let last = std::fs::OpenOptions::new().write(true).open(segments.last().unwrap()).unwrap();
     last.set_len(last.metadata().unwrap().len() - 5).unwrap();
     let server = start(dir.path(), any_port());
     let recovered = server.status().store;
@@ -467,10 +397,7 @@ fn the_oldest_segments_make_room() {
         ..server_config(dir.path(), any_port())
     };
     let server = Server::start(small.clone()).unwrap();
-    let mut node = node(BridgeConfig {
-        batch_bytes: 32 * 1024,
-        ..config(server.grpc_addr)
-    });
+    let mut node = node(BridgeConfig { batch_bytes: 32 * 1024, ..config(server.grpc_addr) });
     node.writers = node.feed(0..30_000).join().unwrap();
     assert_cons1(&node.end(), 30_000, 30_000);
     let store = server.status().store;
@@ -480,10 +407,7 @@ fn the_oldest_segments_make_room() {
     let kept = Store::open(&small).unwrap();
     let found = kept.scan().latest(&Filter::default(), 1).unwrap();
     let batch = Batch::parse(&found[0].batch).unwrap();
-    assert_eq!(
-        batch.head.first_sequence + u64::from(batch.head.count),
-        30_000
-    );
+    assert_eq!(batch.head.first_sequence + u64::from(batch.head.count), 30_000);
     let stats = kept.stats();
     assert_eq!((stats.corrupt_frames, stats.torn_tails), (0, 0));
 }

@@ -37,12 +37,7 @@ use tapio::event::{Event, Reason, Stage, Value, names};
 use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop};
 
 fn only(kinds: &[Kind]) -> Config {
-    Config {
-        kinds: kinds.to_vec(),
-        rate_per_cgroup: 0,
-        include_self: true,
-        ..Config::default()
-    }
+    Config { kinds: kinds.to_vec(), rate_per_cgroup: 0, include_self: true, ..Config::default() }
 }
 
 fn is_childs(event: &Seen) -> bool {

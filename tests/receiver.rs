@@ -1,11 +1,7 @@
 //! The load generator, the `receiver` collector and the server against each other, and senders
 //! that don't keep to the rules.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test's helpers fail as the test does"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -60,10 +56,7 @@ fn agent(server: SocketAddr) -> Agent {
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let (writer, reader) = ring(16 * 1024);
     let bridge = Bridge {
-        config: BridgeConfig {
-            endpoint: server.to_string(),
-            ..BridgeConfig::default()
-        },
+        config: BridgeConfig { endpoint: server.to_string(), ..BridgeConfig::default() },
         node: "node-1".into(),
         epoch: 4711,
         readers: vec![reader],
@@ -72,10 +65,7 @@ fn agent(server: SocketAddr) -> Agent {
         stop: stop.clone(),
         core: None,
     };
-    let config = ReceiverConfig {
-        enabled: true,
-        listen,
-    };
+    let config = ReceiverConfig { enabled: true, listen };
     let sink = Sink::new(
         0,
         OnFull::Wait,
@@ -85,21 +75,11 @@ fn agent(server: SocketAddr) -> Agent {
         stop.clone(),
     );
     let mut collectors = CollectorManager::new("node-1", 1, stop.clone());
-    let spec = CollectorSpec {
-        name: "receiver",
-        make: config.make(),
-        sink,
-    };
+    let spec = CollectorSpec { name: "receiver", make: config.make(), sink };
     collectors.start(spec, None).unwrap();
     let bridge = bridge.spawn().unwrap();
     wait_until(|| std::net::TcpStream::connect(listen).is_ok());
-    Agent {
-        listen,
-        stop,
-        ledger,
-        collectors,
-        bridge,
-    }
+    Agent { listen, stop, ledger, collectors, bridge }
 }
 
 impl Agent {
@@ -140,15 +120,8 @@ fn load_passes_an_agent_and_arrives_whole() {
         ..LoadConfig::default()
     };
     let report = run(&load, &Stop::default()).unwrap();
-    assert_eq!(
-        (report.offered, report.acked, report.refused),
-        (49_950, 49_950, 0)
-    );
-    let unscheduled = LoadConfig {
-        rate: None,
-        duration: Duration::from_millis(200),
-        ..load
-    };
+    assert_eq!((report.offered, report.acked, report.refused), (49_950, 49_950, 0));
+    let unscheduled = LoadConfig { rate: None, duration: Duration::from_millis(200), ..load };
     let second = run(&unscheduled, &Stop::default()).unwrap();
     assert!(second.offered > 0);
     assert_eq!(second.offered, second.acked);
@@ -156,10 +129,7 @@ fn load_passes_an_agent_and_arrives_whole() {
     let ledger = agent.end();
     let snapshot = ledger.snapshot();
     assert!(snapshot.holds(), "{snapshot:?}");
-    assert_eq!(
-        (snapshot.total.received, snapshot.total.forwarded),
-        (total, total)
-    );
+    assert_eq!((snapshot.total.received, snapshot.total.forwarded), (total, total));
     let status = server.status();
     assert_eq!((status.ingest.events, status.latency.count), (total, total));
     assert_eq!(status.ingest.duplicates, 0);
@@ -182,10 +152,7 @@ fn load_straight_to_a_server_is_stored() {
 #[test]
 fn a_target_that_is_not_there_is_named() {
     let nobody = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
-    let load = LoadConfig {
-        target: nobody.to_string(),
-        ..LoadConfig::default()
-    };
+    let load = LoadConfig { target: nobody.to_string(), ..LoadConfig::default() };
     let error = run(&load, &Stop::default()).unwrap_err();
     assert!(matches!(error, LoadError::Target(_)));
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
@@ -220,14 +187,9 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
 
 /// Sends messages on one stream, one by one, and returns the ack of each.
 fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut line = Line::connect(&LineConfig::to(&to.to_string()))
-            .await
-            .unwrap();
+        let mut line = Line::connect(&LineConfig::to(&to.to_string())).await.unwrap();
         let mut acks = Vec::new();
         for message in messages {
             line.send_framed(framed(message)).unwrap();
@@ -257,22 +219,14 @@ fn rough_messages() -> Vec<Vec<u8>> {
 fn check_rough_acks(acks: &[proto::Ack]) {
     let through: Vec<u64> = acks.iter().map(|ack| ack.through).collect();
     assert_eq!(through, [5, 8, 10, 10, 16, 16]);
-    let causes: Vec<Vec<&str>> = acks
-        .iter()
-        .map(|ack| ack.refused.iter().map(|r| r.cause.as_str()).collect())
-        .collect();
+    let causes: Vec<Vec<&str>> =
+        acks.iter().map(|ack| ack.refused.iter().map(|r| r.cause.as_str()).collect()).collect();
     assert_eq!(causes[0], [""; 0]);
-    assert!(
-        causes[1][0].starts_with("count says 3 items, the batch has 2"),
-        "{causes:?}"
-    );
+    assert!(causes[1][0].starts_with("count says 3 items, the batch has 2"), "{causes:?}");
     assert!(causes[2][0].contains("ends in the middle"), "{causes:?}");
     assert_eq!(causes[3], [""; 0]);
     assert_eq!(causes[4], ["some of its items were sent before"]);
-    assert_eq!(
-        (acks[1].refused[0].first_sequence, acks[1].refused[0].count),
-        (5, 3)
-    );
+    assert_eq!((acks[1].refused[0].first_sequence, acks[1].refused[0].count), (5, 3));
 }
 
 #[test]
@@ -281,14 +235,8 @@ fn a_server_refuses_what_is_broken_and_goes_on() {
     let server = server(dir.path());
     check_rough_acks(&deliver(server.grpc_addr, &rough_messages()));
     let counts = server.status().ingest;
-    assert_eq!(
-        (counts.events, counts.duplicates, counts.refused),
-        (5, 6, 3)
-    );
-    let garbage = deliver(
-        server.grpc_addr,
-        &[vec![0xff; 40], batch("m", 0, 1).encode_to_vec()],
-    );
+    assert_eq!((counts.events, counts.duplicates, counts.refused), (5, 6, 3));
+    let garbage = deliver(server.grpc_addr, &[vec![0xff; 40], batch("m", 0, 1).encode_to_vec()]);
     assert_eq!(garbage[0].refused.len(), 1);
     assert_eq!(garbage[1].through, 1);
 }
@@ -308,10 +256,7 @@ fn a_receiver_refuses_what_is_broken_and_goes_on() {
     let snapshot = ledger.snapshot();
     assert!(snapshot.holds(), "{snapshot:?}");
     assert_eq!(snapshot.total.forwarded, 5 + 2);
-    assert_eq!(
-        snapshot.total.dropped,
-        [(Stage::Collect, Reason::BadInput, 3 + 1)]
-    );
+    assert_eq!(snapshot.total.dropped, [(Stage::Collect, Reason::BadInput, 3 + 1)]);
 }
 
 #[test]
@@ -329,11 +274,7 @@ fn a_batch_the_server_refuses_is_counted_and_not_sent_again() {
     let refused = server.status().ingest.refused;
     assert!(refused > 0);
     assert!(
-        snapshot
-            .total
-            .dropped
-            .iter()
-            .all(|d| (d.0, d.1) == (Stage::Bridge, Reason::ServerRefused)),
+        snapshot.total.dropped.iter().all(|d| (d.0, d.1) == (Stage::Bridge, Reason::ServerRefused)),
         "{snapshot:?}"
     );
     assert!(snapshot.total.forwarded < 12);

@@ -1,11 +1,7 @@
 //! The hand-written codec against prost, over everything an event can hold; and against bytes that
 //! mean harm.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test's helpers fail as the test does"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
 use proptest::prelude::*;
 use prost::Message;
@@ -80,19 +76,9 @@ fn sample() -> impl Strategy<Value = Sample> {
     let context = || prop_oneof![Just(([0; 16], [0; 8])), any::<([u8; 16], [u8; 8])>(),];
     let fields = |most| prop::collection::vec((name(), value()), 0..most);
     (
-        (
-            any::<[u8; 16]>(),
-            any::<(u64, u64)>(),
-            name(),
-            0..=24u8,
-            0..=2u8,
-        ),
+        (any::<[u8; 16]>(), any::<(u64, u64)>(), name(), 0..=24u8, 0..=2u8),
         (context(), context(), ".{0,80}"),
-        (
-            fields(8),
-            fields(20),
-            prop::collection::vec(membership(), 0..5),
-        ),
+        (fields(8), fields(20), prop::collection::vec(membership(), 0..5)),
     )
         .prop_map(
             |((id, times, kind, severity, clock), (incoming, given, message), fields)| {
@@ -141,12 +127,7 @@ impl Sample {
             span_id: self.incoming.1,
             fields: &fields,
             message: &self.message,
-            ..Event::new(
-                EventId(self.id),
-                self.times.0,
-                self.kind,
-                names::KERNEL_PROCESS_EXEC,
-            )
+            ..Event::new(EventId(self.id), self.times.0, self.kind, names::KERNEL_PROCESS_EXEC)
         })
     }
 
@@ -198,50 +179,29 @@ fn same_value(proto: &ProtoValue, own: &Owned) -> bool {
 fn check_proto(batch: &proto::EventBatch, event: &proto::Event, sample: &Sample) {
     let name = |place: u32| batch.names[place as usize].as_str();
     let bytes = |id: &[u8]| {
-        if id.iter().all(|b| *b == 0) {
-            Vec::new()
-        } else {
-            id.to_vec()
-        }
+        if id.iter().all(|b| *b == 0) { Vec::new() } else { id.to_vec() }
     };
-    assert_eq!(
-        (event.time_unix_nano, event.observed_unix_nano),
-        sample.times
-    );
+    assert_eq!((event.time_unix_nano, event.observed_unix_nano), sample.times);
     assert_eq!(event.id, sample.id);
     assert_eq!(name(event.kind), sample.kind.text());
     assert_eq!(name(event.source), "kernel.process.exec");
-    assert_eq!(
-        (event.severity, event.clock),
-        (sample.severity.into(), sample.clock.into())
-    );
+    assert_eq!((event.severity, event.clock), (sample.severity.into(), sample.clock.into()));
     assert_eq!(event.message, sample.message);
-    let (trace, span) = if sample.has_given() {
-        sample.given
-    } else {
-        sample.incoming
-    };
-    assert_eq!(
-        (&event.trace_id, &event.span_id),
-        (&bytes(&trace), &bytes(&span))
-    );
+    let (trace, span) = if sample.has_given() { sample.given } else { sample.incoming };
+    assert_eq!((&event.trace_id, &event.span_id), (&bytes(&trace), &bytes(&span)));
     if sample.has_given() && sample.incoming.0 != [0; 16] && sample.incoming.0 != sample.given.0 {
         assert_eq!(event.incoming_trace_id, sample.incoming.0);
         assert_eq!(event.incoming_span_id, bytes(&sample.incoming.1));
     } else {
         assert!(event.incoming_trace_id.is_empty());
     }
-    for (fields, own) in [
-        (&event.entity, &sample.entities),
-        (&event.attributes, &sample.attributes),
-    ] {
+    for (fields, own) in
+        [(&event.entity, &sample.entities), (&event.attributes, &sample.attributes)]
+    {
         assert_eq!(fields.len(), own.len());
         for (field, (key, value)) in fields.iter().zip(own) {
             assert_eq!(name(field.key), key.text());
-            assert!(
-                same_value(field.value.as_ref().unwrap(), value),
-                "{field:?} {value:?}"
-            );
+            assert!(same_value(field.value.as_ref().unwrap(), value), "{field:?} {value:?}");
         }
     }
     assert_eq!(event.correlations.len(), sample.memberships.len());
@@ -249,28 +209,16 @@ fn check_proto(batch: &proto::EventBatch, event: &proto::Event, sample: &Sample)
         assert_eq!(correlation.group_id, m.group.0);
         let words = [correlation.rule, correlation.pattern, correlation.role].map(name);
         assert_eq!(words, [m.rule.text(), m.pattern.text(), m.role.text()]);
-        let related: Vec<_> = m
-            .related
-            .iter()
-            .filter(|id| id.0 != [0; 16])
-            .map(|id| id.0.to_vec())
-            .collect();
+        let related: Vec<_> =
+            m.related.iter().filter(|id| id.0 != [0; 16]).map(|id| id.0.to_vec()).collect();
         assert_eq!(correlation.related, related);
     }
 }
 
 fn check_own(decoded: &Decoded<'_>, sample: &Sample) {
-    let (trace, span) = if sample.has_given() {
-        sample.given
-    } else {
-        sample.incoming
-    };
+    let (trace, span) = if sample.has_given() { sample.given } else { sample.incoming };
     sample.with(|event| {
-        let expected = Event {
-            trace_id: TraceId(trace),
-            span_id: span,
-            ..*event
-        };
+        let expected = Event { trace_id: TraceId(trace), span_id: span, ..*event };
         // Debug text compares a NaN with itself as equal.
         assert_eq!(format!("{:?}", decoded.event), format!("{expected:?}"));
     });
@@ -353,10 +301,7 @@ fn one_event() -> proto::EventBatch {
         count: 1,
         names: vec!["a.kind".into(), "a.key".into()],
         events: vec![proto::Event {
-            entity: vec![proto::Field {
-                key: 1,
-                value: None,
-            }],
+            entity: vec![proto::Field { key: 1, value: None }],
             ..proto::Event::default()
         }],
         ..proto::EventBatch::default()
@@ -366,9 +311,7 @@ fn one_event() -> proto::EventBatch {
 fn event_error(batch: &proto::EventBatch) -> WireCause {
     let bytes = batch.encode_to_vec();
     let batch = Batch::parse(&bytes).unwrap();
-    let Some(Item::Event(raw)) = batch.items().next() else {
-        panic!("no event")
-    };
+    let Some(Item::Event(raw)) = batch.items().next() else { panic!("no event") };
     batch.decoder().unwrap().event(raw).unwrap_err().cause
 }
 
@@ -385,35 +328,17 @@ fn each_bound_has_its_own_error() {
         change(&mut batch.events[0]);
         event_error(&batch)
     };
-    let id = WireCause::IdLength {
-        expected: 16,
-        found: 3,
-    };
+    let id = WireCause::IdLength { expected: 16, found: 3 };
     assert_eq!(change(|e| e.id = vec![1, 2, 3]), id);
-    assert_eq!(
-        change(|e| e.kind = 2),
-        WireCause::NoSuchName { place: 2, names: 2 }
-    );
+    assert_eq!(change(|e| e.kind = 2), WireCause::NoSuchName { place: 2, names: 2 });
     assert_eq!(change(|e| e.severity = 25), WireCause::OutOfRange(6));
     assert_eq!(change(|e| e.clock = 3), WireCause::OutOfRange(7));
     assert_eq!(
-        change(|e| e.entity = vec![
-            proto::Field {
-                key: 1,
-                value: None
-            };
-            256
-        ]),
+        change(|e| e.entity = vec![proto::Field { key: 1, value: None }; 256]),
         WireCause::TooMany("entity keys")
     );
     assert_eq!(
-        change(|e| e.attributes = vec![
-            proto::Field {
-                key: 1,
-                value: None
-            };
-            1024
-        ]),
+        change(|e| e.attributes = vec![proto::Field { key: 1, value: None }; 1024]),
         WireCause::TooMany("fields")
     );
 
@@ -426,26 +351,10 @@ fn each_bound_has_its_own_error() {
 fn entities_stand_before_attributes_however_they_came() {
     // 12 (attribute "b"), 11 (entity "a") in one event.
     let event = [0x62, 2, 0x08, 1, 0x5a, 2, 0x08, 0];
-    let mut bytes = vec![
-        0x15,
-        1,
-        0,
-        0,
-        0,
-        0x2a,
-        1,
-        b'a',
-        0x2a,
-        1,
-        b'b',
-        0x32,
-        event.len() as u8,
-    ];
+    let mut bytes = vec![0x15, 1, 0, 0, 0, 0x2a, 1, b'a', 0x2a, 1, b'b', 0x32, event.len() as u8];
     bytes.extend_from_slice(&event);
     let batch = Batch::parse(&bytes).unwrap();
-    let Some(Item::Event(raw)) = batch.items().next() else {
-        panic!("no event")
-    };
+    let Some(Item::Event(raw)) = batch.items().next() else { panic!("no event") };
     let mut decoder = batch.decoder().unwrap();
     let decoded = decoder.event(raw).unwrap();
     assert_eq!(decoded.event.entity_fields()[0].key.text(), "a");

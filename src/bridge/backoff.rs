@@ -16,11 +16,7 @@ pub(super) struct Backoff {
 impl Backoff {
     /// `seed` is any number that differs between agents.
     pub(super) fn new(longest: Duration, seed: u64) -> Self {
-        Self {
-            longest,
-            bound: FIRST.min(longest),
-            state: seed | 1,
-        }
+        Self { longest, bound: FIRST.min(longest), state: seed | 1 }
     }
 
     /// The next pause: anything from nothing to a bound that doubles each time.
@@ -53,10 +49,7 @@ mod tests {
         let late: Vec<Duration> = (0..1000).map(|_| backoff.next_pause()).skip(10).collect();
         assert!(late.iter().all(|p| *p <= longest));
         let mean = late.iter().sum::<Duration>() / late.len() as u32;
-        assert!(
-            mean > longest.mul_f64(0.45) && mean < longest.mul_f64(0.55),
-            "{mean:?}"
-        );
+        assert!(mean > longest.mul_f64(0.45) && mean < longest.mul_f64(0.55), "{mean:?}");
         backoff.reset();
         assert!(backoff.next_pause() <= FIRST);
     }

@@ -112,10 +112,7 @@ mod tests {
 
     #[test]
     fn values_that_can_not_work_are_named() {
-        let bad = BridgeConfig {
-            queue_bytes: 1,
-            ..BridgeConfig::default()
-        };
+        let bad = BridgeConfig { queue_bytes: 1, ..BridgeConfig::default() };
         assert!(bad.check().unwrap_err().starts_with("queue_bytes:"));
         assert_eq!(BridgeConfig::default().check(), Ok(()));
     }

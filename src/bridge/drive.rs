@@ -110,9 +110,7 @@ impl Drive {
             self.close_batch(now, drained);
             self.send();
             // Relaxed, read by `BridgeStats::status`: a number of its own.
-            self.stats
-                .queue_bytes
-                .store(self.queue.bytes() as u64, Ordering::Relaxed);
+            self.stats.queue_bytes.store(self.queue.bytes() as u64, Ordering::Relaxed);
             if self.is_done(now) {
                 break;
             }
@@ -173,11 +171,7 @@ impl Drive {
             (false, true) => self.config.linger.min(self.config.flush_interval),
             (false, false) => self.config.flush_interval,
         };
-        Wait {
-            at_most,
-            for_rings: has_room && !flowing,
-            for_acks: backlog || !has_room,
-        }
+        Wait { at_most, for_rings: has_room && !flowing, for_acks: backlog || !has_room }
     }
 
     async fn wait(&mut self, wait: Wait) {
@@ -346,10 +340,7 @@ impl Drive {
         self.intake.close(&mut self.queue);
         let lost = self.queue.abandon(&mut self.account) + self.intake.abandon(&mut self.account);
         if lost > 0 {
-            tracing::warn!(
-                events = lost,
-                "lost at the end: the server didn't take them in time"
-            );
+            tracing::warn!(events = lost, "lost at the end: the server didn't take them in time");
         }
         self.intake.is_finished() || since >= self.config.drain_timeout + ABANDON_GRACE
     }

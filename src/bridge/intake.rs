@@ -34,13 +34,7 @@ impl Intake {
         batch_events: u32,
         queue_bytes: usize,
     ) -> Self {
-        Self {
-            readers,
-            bell,
-            encoder,
-            batch_events,
-            queue_bytes,
-        }
+        Self { readers, bell, encoder, batch_events, queue_bytes }
     }
 
     /// Whether a ring has something.

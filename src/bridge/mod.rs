@@ -70,28 +70,20 @@ impl Bridge {
         self.config
             .check()
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge.{e}")))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stats = Arc::new(BridgeStats::default());
         let (bell, core) = (Arc::clone(&self.bell), self.core);
         let drive = {
             let _inside = runtime.enter();
             drive::Drive::new(self, Arc::clone(&stats))?
         };
-        let thread = std::thread::Builder::new()
-            .name("bridge".into())
-            .spawn(move || {
-                if let Some(core) = core {
-                    core_affinity::set_for_current(core);
-                }
-                runtime.block_on(drive.run());
-            })?;
-        Ok(BridgeHandle {
-            stats,
-            bell,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("bridge".into()).spawn(move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            runtime.block_on(drive.run());
+        })?;
+        Ok(BridgeHandle { stats, bell, thread: Some(thread) })
     }
 }
 

@@ -16,10 +16,7 @@ pub(super) struct Account {
 
 impl Account {
     pub(super) fn new(ledger: Arc<StageLedger>) -> Self {
-        Self {
-            ledger,
-            held: [0; MAX_COLLECTORS],
-        }
+        Self { ledger, held: [0; MAX_COLLECTORS] }
     }
 
     /// Events were taken out of the rings.
@@ -113,10 +110,7 @@ impl SendQueue {
         }
         // Only what was sent can be settled, whatever a server says.
         while self.sent > 0
-            && self
-                .batches
-                .front()
-                .is_some_and(|b| b.end_sequence() <= ack.through)
+            && self.batches.front().is_some_and(|b| b.end_sequence() <= ack.through)
             && let Some(batch) = self.batches.pop_front()
         {
             self.sent -= 1;

@@ -59,10 +59,7 @@ pub(super) fn add(counter: &AtomicU64, n: u64) {
 
 impl BridgeStats {
     pub(super) fn fail(&self, error: &str) {
-        let mut last = self
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         error.clone_into(&mut last);
     }
 
@@ -88,11 +85,7 @@ impl BridgeStats {
             groups_acked: n(&self.groups_acked),
             events_refused: n(&self.events_refused),
             queue_bytes: n(&self.queue_bytes),
-            last_error: self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

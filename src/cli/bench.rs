@@ -101,17 +101,9 @@ struct Ports {
 
 fn write_configuration(dir: &Path, args: &Pipeline, ports: &Ports) -> anyhow::Result<()> {
     let builtin = crate::dataflow::rules::builtin().rules.len();
-    std::fs::write(
-        dir.join("rules.yaml"),
-        generated_rules(args.rules.saturating_sub(builtin)),
-    )?;
+    std::fs::write(dir.join("rules.yaml"), generated_rules(args.rules.saturating_sub(builtin)))?;
     let dir_text = dir.display();
-    let Ports {
-        grpc,
-        http,
-        receiver,
-        admin,
-    } = ports;
+    let Ports { grpc, http, receiver, admin } = ports;
     let config = format!(
         "state_dir: {dir_text}/agent\nnode: bench\n\
          dataflow: {{ shards: {}, rules: [{dir_text}/rules.yaml] }}\n\
@@ -236,10 +228,7 @@ fn idle_share(agent: &Child, seconds: u64) -> anyhow::Result<Option<f64>> {
 
 fn machine() -> Json {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|l| l.strip_prefix("model name"))
-        .unwrap_or("");
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("");
     let uname = rustix::system::uname();
     json!({
         "cores": std::thread::available_parallelism().map_or(0, usize::from),

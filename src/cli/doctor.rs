@@ -72,23 +72,11 @@ pub(super) fn run(args: &Args) -> Outcome {
 
 fn table(all: &[Finding]) -> std::io::Result<()> {
     let colour = story::colours();
-    let width = all
-        .iter()
-        .map(|f| f.subject.chars().count())
-        .max()
-        .unwrap_or(0);
+    let width = all.iter().map(|f| f.subject.chars().count()).max().unwrap_or(0);
     for one in all {
-        let (word, code) = if one.ok {
-            ("ok     ", "32")
-        } else {
-            ("missing", "1;33")
-        };
+        let (word, code) = if one.ok { ("ok     ", "32") } else { ("missing", "1;33") };
         let word = story::paint(word, code, colour);
-        print(&format!(
-            "{word}  {:width$}  {}",
-            one.subject,
-            story::plain(&one.state)
-        ))?;
+        print(&format!("{word}  {:width$}  {}", one.subject, story::plain(&one.state)))?;
         if !one.ok {
             print(&format!("{:9}{:width$}    costs: {}", "", "", one.cost))?;
             print(&format!("{:9}{:width$}    to do: {}", "", "", one.mend))?;
@@ -112,20 +100,13 @@ fn finding(subject: &str, state: String, missing: Option<(&str, &str)>) -> Findi
 /// Whether a folder can be used, or made. Makes nothing.
 fn folder(key: &str, path: &Path, cost: &str) -> Finding {
     let there = path.ancestors().find(|p| p.exists()).unwrap_or(path);
-    let access = accessat(
-        CWD,
-        there,
-        Access::WRITE_OK | Access::EXEC_OK,
-        AtFlags::EACCESS,
-    );
+    let access = accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
     let (name, there_name) = (path.display(), there.display());
     let mend = format!("set {key} to a folder this user may write");
     match access {
-        Ok(()) if !there.is_dir() => finding(
-            key,
-            format!("{there_name} isn't a folder"),
-            Some((cost, &mend)),
-        ),
+        Ok(()) if !there.is_dir() => {
+            finding(key, format!("{there_name} isn't a folder"), Some((cost, &mend)))
+        }
         Ok(()) if there == path => finding(key, format!("{name} can be written"), None),
         Ok(()) => finding(key, format!("{name} can be made in {there_name}"), None),
         Err(e) => finding(key, format!("{there_name}: {e}"), Some((cost, &mend))),
@@ -151,33 +132,22 @@ fn port(key: &str, address: SocketAddr) -> Finding {
 
 fn cores() -> Finding {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|l| l.strip_prefix(name))
-            .map(str::trim)
-    };
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let list = field("Cpus_allowed_list:").unwrap_or("?");
     let missing = (
         "collectors, shards and the bridge take turns on one core: bursts wait longer",
         "give tapio a second core (cpuset, AllowedCPUs=, CPU limit)",
     );
-    finding(
-        "cores",
-        format!("{cores} usable (cpuset {list})"),
-        (cores < 2).then_some(missing),
-    )
+    finding("cores", format!("{cores} usable (cpuset {list})"), (cores < 2).then_some(missing))
 }
 
 fn pressure() -> Finding {
     let path = "/proc/pressure/memory";
     match std::fs::read_to_string(path) {
-        Ok(text) => finding(
-            "pressure (PSI)",
-            text.lines().next().unwrap_or_default().to_owned(),
-            None,
-        ),
+        Ok(text) => {
+            finding("pressure (PSI)", text.lines().next().unwrap_or_default().to_owned(), None)
+        }
         Err(e) => finding(
             "pressure (PSI)",
             format!("{path}: {e}"),
@@ -204,11 +174,7 @@ fn cgroup_layout() -> Finding {
             "events have no cgroup paths: no pod, container or unit names",
             "mount the node's /sys/fs/cgroup",
         );
-        return finding(
-            "cgroup layout",
-            format!("nothing in {CGROUPS}"),
-            Some(missing),
-        );
+        return finding("cgroup layout", format!("nothing in {CGROUPS}"), Some(missing));
     };
     finding("cgroup layout", state.to_owned(), None)
 }
@@ -228,11 +194,7 @@ fn memory_cgroup() -> Finding {
             "no memory limits here: OOM kills are the whole node's, and `tapio demo` leaves that fault out",
             "boot with cgroup_enable=memory; in a container, mount the node's /sys/fs/cgroup",
         );
-        return finding(
-            "memory cgroup",
-            "no memory controller".into(),
-            Some(missing),
-        );
+        return finding("memory cgroup", "no memory controller".into(), Some(missing));
     };
     finding("memory cgroup", state.to_owned(), None)
 }
@@ -255,11 +217,9 @@ fn journal() -> Finding {
     }
     let cost = "no words of the services themselves: root causes end at what the kernel sees";
     match refused {
-        Some(state) => finding(
-            "journal",
-            state,
-            Some((cost, "add this user to the group systemd-journal")),
-        ),
+        Some(state) => {
+            finding("journal", state, Some((cost, "add this user to the group systemd-journal")))
+        }
         None => finding(
             "journal",
             "no system.journal in /var/log/journal or /run/log/journal".into(),

@@ -27,9 +27,7 @@ const QUIET: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the system gives none.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// A client of a server's queries at `host:port`.
@@ -83,22 +81,20 @@ pub(crate) fn follow_groups(
     mut on_group: impl FnMut(&Group) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
-    std::thread::Builder::new()
-        .name("stories".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    let followed = follow(&server, &stop, &mut on_group).await;
-                    if stop.is_set() {
-                        return;
-                    }
-                    if let Err(error) = followed {
-                        tracing::debug!(%error, "following stories");
-                    }
-                    tokio::time::sleep(RECONNECT).await;
+    std::thread::Builder::new().name("stories".into()).spawn(move || {
+        runtime.block_on(async {
+            loop {
+                let followed = follow(&server, &stop, &mut on_group).await;
+                if stop.is_set() {
+                    return;
                 }
-            });
-        })
+                if let Err(error) = followed {
+                    tracing::debug!(%error, "following stories");
+                }
+                tokio::time::sleep(RECONNECT).await;
+            }
+        });
+    })
 }
 
 async fn follow(
@@ -109,11 +105,7 @@ async fn follow(
     let Some(client) = unless_stopped(stop, connect(server)).await else {
         return Ok(());
     };
-    let request = proto::TailRequest {
-        groups: true,
-        no_events: true,
-        ..Default::default()
-    };
+    let request = proto::TailRequest { groups: true, no_events: true, ..Default::default() };
     let mut stream = tail(&mut client?, request).await?;
     while let Some(item) = unless_stopped(stop, stream.message()).await {
         let Some(item) = item.map_err(|e| e.message().to_owned())? else {

@@ -60,11 +60,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         target: args.target.clone(),
         rate: args.rate.0,
         duration: args.duration,
-        match_share: if args.kinds.is_empty() {
-            0.0
-        } else {
-            args.match_share
-        },
+        match_share: if args.kinds.is_empty() { 0.0 } else { args.match_share },
         kinds: args.kinds.clone(),
         keys: args.keys,
         batch_events: args.batch_events,

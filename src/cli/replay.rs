@@ -53,21 +53,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         What::Matches => Emit::Matches,
         What::Events => Emit::Events,
     };
-    let replayed = replay(
-        &args.files,
-        rules,
-        &args.cluster,
-        usize::from(args.shards),
-        emit,
-    )?;
+    let replayed = replay(&args.files, rules, &args.cluster, usize::from(args.shards), emit)?;
     for bad in replayed.refused.iter().take(SHOWN) {
         tell(&format!("tapio: {bad}"));
     }
     if !replayed.refused.is_empty() {
-        tell(&format!(
-            "tapio: {} lines refused, the rest was replayed",
-            replayed.refused.len()
-        ));
+        tell(&format!("tapio: {} lines refused, the rest was replayed", replayed.refused.len()));
     }
     for line in &replayed.lines {
         if args.lives || !is_life(line) {
@@ -82,7 +73,5 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 pub(super) fn is_life(line: &serde_json::Value) -> bool {
-    line.get("rule")
-        .and_then(|r| r.as_str())
-        .is_some_and(|r| r.ends_with("-lifecycle"))
+    line.get("rule").and_then(|r| r.as_str()).is_some_and(|r| r.ends_with("-lifecycle"))
 }

@@ -36,11 +36,7 @@ struct Paths {
 }
 
 fn read(paths: &[PathBuf]) -> Loaded {
-    if paths.is_empty() {
-        rules::builtin()
-    } else {
-        rules::load(paths)
-    }
+    if paths.is_empty() { rules::builtin() } else { rules::load(paths) }
 }
 
 /// The rules of these files and folders, or the built-in ones.
@@ -83,11 +79,7 @@ fn check(args: &Paths) -> Outcome {
             loaded.errors.len()
         ))?;
     }
-    Ok(if loaded.errors.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(BAD_USAGE)
-    })
+    Ok(if loaded.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_USAGE) })
 }
 
 fn list(args: &Paths) -> Outcome {

@@ -64,9 +64,7 @@ pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
 pub(super) fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.level)
         .map_err(|e| Usage(format!("log.level: {e}")))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match config.format {
         LogFormat::Json => log.json().try_init(),
         LogFormat::Text => {
@@ -165,17 +163,8 @@ pub(super) fn check(args: &CheckArgs) -> Outcome {
     if !loaded.errors.is_empty() {
         return Ok(ExitCode::from(BAD_USAGE));
     }
-    let running: Vec<&str> = config
-        .collectors
-        .rows()
-        .iter()
-        .filter(|r| r.enabled)
-        .map(|r| r.name)
-        .collect();
-    print(&format!(
-        "{}: fine; collectors: {}",
-        args.config.display(),
-        running.join(", ")
-    ))?;
+    let running: Vec<&str> =
+        config.collectors.rows().iter().filter(|r| r.enabled).map(|r| r.name).collect();
+    print(&format!("{}: fine; collectors: {}", args.config.display(), running.join(", ")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -40,9 +40,7 @@ pub(crate) fn live_text(group: &Group, colour: bool) -> Option<String> {
 
 /// Text without what a terminal would obey: names and messages come from anybody's programs.
 pub(super) fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '·' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 /// A duration to the millisecond: `0.012 s`.
@@ -51,11 +49,7 @@ fn seconds(ns: u64) -> String {
 }
 
 pub(super) fn paint(text: &str, code: &str, colour: bool) -> String {
-    if colour {
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    } else {
-        text.to_owned()
-    }
+    if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
 }
 
 pub(super) fn severity_text(severity: Severity, colour: bool) -> String {
@@ -69,10 +63,8 @@ pub(super) fn severity_text(severity: Severity, colour: bool) -> String {
 
 /// The time of day of an event, to the millisecond, in UTC.
 pub(super) fn time_of_day(time_ns: u64) -> String {
-    Timestamp::from_nanosecond(i128::from(time_ns)).map_or_else(
-        |_| time_ns.to_string(),
-        |t| t.strftime("%H:%M:%S%.3f").to_string(),
-    )
+    Timestamp::from_nanosecond(i128::from(time_ns))
+        .map_or_else(|_| time_ns.to_string(), |t| t.strftime("%H:%M:%S%.3f").to_string())
 }
 
 /// One line: a story begins.
@@ -120,12 +112,7 @@ pub(crate) fn story_text(group: &Group, colour: bool) -> String {
             line(&mut out, &format!("    {number}. {}", plain(action)));
         }
     }
-    let _ = write!(
-        out,
-        "  {}  {}",
-        paint("trace", BOLD, colour),
-        group.trace_id
-    );
+    let _ = write!(out, "  {}  {}", paint("trace", BOLD, colour), group.trace_id);
     if let Some(before) = group.continues {
         let _ = write!(out, ", continues {before}");
     }
@@ -203,33 +190,20 @@ fn root_cause(
         line(out, &paint(&text, DIM, colour));
     }
     if !others.is_empty() {
-        let named: Vec<String> = others
-            .iter()
-            .take(RUNNERS_UP)
-            .map(|c| plain(&c.cause))
-            .collect();
+        let named: Vec<String> = others.iter().take(RUNNERS_UP).map(|c| plain(&c.cause)).collect();
         line(out, &format!("    less likely: {}", named.join("; ")));
     }
 }
 
 fn impact(out: &mut String, impact: &Impact) {
-    let customers = if impact.customer_facing {
-        "customers notice"
-    } else {
-        "customers don't notice"
-    };
+    let customers =
+        if impact.customer_facing { "customers notice" } else { "customers don't notice" };
     let slo = if impact.slo_impact {
         "a service level objective is burning"
     } else {
         "no service level objective is touched"
     };
-    line(
-        out,
-        &format!(
-            "    business {:.0} %, {customers}, {slo}",
-            impact.business * 100.0
-        ),
-    );
+    line(out, &format!("    business {:.0} %, {customers}, {slo}", impact.business * 100.0));
     for (what, list) in [("affected", &impact.affected), ("seen", &impact.evidence)] {
         if !list.is_empty() {
             line(out, &format!("    {what}: {}", plain(&list.join(", "))));

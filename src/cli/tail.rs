@@ -33,9 +33,7 @@ fn is_like(pattern: &str, text: &str) -> bool {
     let Some(text) = text.strip_prefix(head) else {
         return false;
     };
-    (0..=text.len())
-        .filter(|at| text.is_char_boundary(*at))
-        .any(|at| is_like(rest, &text[at..]))
+    (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| is_like(rest, &text[at..]))
 }
 
 impl Args {
@@ -61,12 +59,9 @@ impl Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     live::runtime()?.block_on(async {
-        let mut client = live::connect(&args.server)
-            .await
-            .map_err(anyhow::Error::msg)?;
-        let mut stream = live::tail(&mut client, args.request())
-            .await
-            .map_err(anyhow::Error::msg)?;
+        let mut client = live::connect(&args.server).await.map_err(anyhow::Error::msg)?;
+        let mut stream =
+            live::tail(&mut client, args.request()).await.map_err(anyhow::Error::msg)?;
         loop {
             match stream.message().await {
                 Ok(Some(item)) => show(args, &item.batch.unwrap_or_default())?,
@@ -109,9 +104,7 @@ fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
 fn event_line(event: &Json, colour: bool) -> String {
     let text = |name: &str| event.get(name).and_then(Json::as_str).unwrap_or_default();
     let said = match text("message") {
-        "" => event
-            .get("entity")
-            .map_or_else(String::new, ToString::to_string),
+        "" => event.get("entity").map_or_else(String::new, ToString::to_string),
         message => message.to_owned(),
     };
     // RFC 3339 begins with the date, eleven characters with the `T`.
@@ -157,9 +150,6 @@ mod tests {
             "time": "2026-01-02T03:04:05.678901234Z", "kind": "kernel.tcp.refused", "source": "kernel",
             "severity": "warn", "message": "a\nb"
         });
-        assert_eq!(
-            event_line(&event, false),
-            "03:04:05.678 kernel kernel.tcp.refused WARN a·b"
-        );
+        assert_eq!(event_line(&event, false), "03:04:05.678 kernel kernel.tcp.refused WARN a·b");
     }
 }

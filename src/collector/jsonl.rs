@@ -100,13 +100,7 @@ struct Stream {
 
 impl Stream {
     fn new(source: Source) -> Self {
-        Self {
-            source,
-            lines: Lines::default(),
-            natural: String::new(),
-            bad: 0,
-            ended: false,
-        }
+        Self { source, lines: Lines::default(), natural: String::new(), bad: 0, ended: false }
     }
 
     /// Reads once, or a file that isn't followed to its end. Returns whether anything was there.
@@ -145,13 +139,7 @@ impl Stream {
     }
 
     fn take(&mut self, bytes: &[u8], context: &mut Context) {
-        let Self {
-            source,
-            lines,
-            natural,
-            bad,
-            ..
-        } = self;
+        let Self { source, lines, natural, bad, .. } = self;
         let observed_ns = clock::wall_ns();
         lines.cut(bytes, |number, cut| {
             line(source, number, cut, observed_ns, natural, bad, context);
@@ -160,13 +148,7 @@ impl Stream {
     }
 
     fn finish(&mut self, context: &mut Context) {
-        let Self {
-            source,
-            lines,
-            natural,
-            bad,
-            ..
-        } = self;
+        let Self { source, lines, natural, bad, .. } = self;
         let observed_ns = clock::wall_ns();
         lines.finish(|number, cut| {
             line(source, number, cut, observed_ns, natural, bad, context);
@@ -210,10 +192,7 @@ fn line(
     use std::fmt::Write as _;
     let outcome = match cut {
         Cut::Blank => return,
-        Cut::TooLong => Err((
-            0,
-            format!("longer than {} KiB", lines::MAX_LINE_BYTES / 1024),
-        )),
+        Cut::TooLong => Err((0, format!("longer than {} KiB", lines::MAX_LINE_BYTES / 1024))),
         Cut::Line(bytes) => match std::str::from_utf8(bytes) {
             Err(e) => Err((e.valid_up_to() + 1, "not UTF-8".to_owned())),
             Ok(text) => {
@@ -227,9 +206,7 @@ fn line(
     match outcome {
         Ok(event) => {
             // A refusal is counted where it happens.
-            let _ = context
-                .sink
-                .offer(&event.event(observed_ns, &mut Vec::new()));
+            let _ = context.sink.offer(&event.event(observed_ns, &mut Vec::new()));
         }
         Err((column, cause)) => {
             context.sink.refuse(Reason::BadInput, 1);

@@ -79,10 +79,7 @@ impl ThreadPlan {
     #[must_use]
     pub fn pinned() -> Self {
         // core_affinity reads sched_getaffinity, so a cpuset's limits are in.
-        Self {
-            cores: core_affinity::get_core_ids().unwrap_or_default(),
-            next: 0,
-        }
+        Self { cores: core_affinity::get_core_ids().unwrap_or_default(), next: 0 }
     }
 
     /// The next thread's core.
@@ -107,10 +104,7 @@ impl Shared {
     }
 
     fn fail(&self, error: String) {
-        *self
-            .last_error
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = error;
+        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = error;
     }
 }
 
@@ -143,12 +137,7 @@ impl CollectorManager {
     /// A manager with no collectors yet.
     #[must_use]
     pub fn new(node: &str, origin: u64, stop: Stop) -> Self {
-        Self {
-            stop,
-            node: node.into(),
-            origin,
-            running: Vec::new(),
-        }
+        Self { stop, node: node.into(), origin, running: Vec::new() }
     }
 
     /// Starts a collector on a thread of its own.
@@ -172,9 +161,8 @@ impl CollectorManager {
         };
         let theirs = Arc::clone(&shared);
         let make = spec.make;
-        let thread = std::thread::Builder::new()
-            .name(format!("c:{}", spec.name))
-            .spawn(move || {
+        let thread =
+            std::thread::Builder::new().name(format!("c:{}", spec.name)).spawn(move || {
                 if let Some(core) = core {
                     core_affinity::set_for_current(core);
                 }
@@ -207,17 +195,13 @@ impl CollectorManager {
     /// Whether no collector waits to be started again.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.statistics()
-            .iter()
-            .all(|s| s.health != Health::Backoff)
+        self.statistics().iter().all(|s| s.health != Health::Backoff)
     }
 
     /// Whether every collector has read its source to the end.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.statistics()
-            .iter()
-            .all(|s| matches!(s.health, Health::Finished | Health::Stopped))
+        self.statistics().iter().all(|s| matches!(s.health, Health::Finished | Health::Stopped))
     }
 
     /// Waits for every collector's thread. [`Stop`] must be set, or every source have an end.

@@ -63,9 +63,7 @@ const MAX_NOTES: usize = 64;
 
 impl Report {
     fn lock(&self) -> std::sync::MutexGuard<'_, ReportInner> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Says how a subject is, replacing what was said of it before.
@@ -79,10 +77,7 @@ impl Report {
         if inner.notes.len() >= MAX_NOTES {
             inner.notes.remove(0);
         }
-        inner.notes.push(Note {
-            subject: subject.to_owned(),
-            state,
-        });
+        inner.notes.push(Note { subject: subject.to_owned(), state });
     }
 
     /// Sets a named counter (`tapio_collector_detail` in `/metrics`).

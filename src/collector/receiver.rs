@@ -50,10 +50,7 @@ pub struct ReceiverConfig {
 
 impl Default for ReceiverConfig {
     fn default() -> Self {
-        Self {
-            enabled: false,
-            listen: (Ipv4Addr::LOCALHOST, 7602).into(),
-        }
+        Self { enabled: false, listen: (Ipv4Addr::LOCALHOST, 7602).into() }
     }
 }
 
@@ -140,11 +137,7 @@ impl IngestHandler for Handover {
         _: Option<SocketAddr>,
     ) -> Result<BoxStream<Ack>, Status> {
         let (acks, stream) = mpsc::channel(ACKS);
-        let inbound = Inbound {
-            batches,
-            acks,
-            first: None,
-        };
+        let inbound = Inbound { batches, acks, first: None };
         self.0
             .try_send(inbound)
             .map_err(|_| Status::unavailable("too many streams are being opened"))?;
@@ -201,11 +194,8 @@ impl Intake {
         let mut at = 0;
         while at < self.streams.len() {
             let inbound = &mut self.streams[at];
-            let mut taken = Taken {
-                settled: &mut self.settled,
-                counts: &mut self.counts,
-                refused: Vec::new(),
-            };
+            let mut taken =
+                Taken { settled: &mut self.settled, counts: &mut self.counts, refused: Vec::new() };
             let (read, ended) = taken.turn(inbound, sink, cx);
             moved |= read > 0 || ended;
             if ended {
@@ -331,11 +321,7 @@ impl Taken<'_> {
 
     fn refuse(&mut self, head: &crate::wire::BatchHead<'_>, cause: String, sink: &mut Sink) {
         if self.counts.refused == 0 {
-            tracing::warn!(
-                node = head.node,
-                cause,
-                "a batch is refused; further ones are counted"
-            );
+            tracing::warn!(node = head.node, cause, "a batch is refused; further ones are counted");
         }
         self.counts.refused += 1;
         // What a broken batch holds is unknown: it counts as one bad input.

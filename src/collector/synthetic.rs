@@ -145,11 +145,7 @@ impl Collector for Synthetic {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let config = &self.0;
         let mut source = Source::new(config, context.origin)?;
-        let limit = if config.events == 0 {
-            u64::MAX
-        } else {
-            config.events
-        };
+        let limit = if config.events == 0 { u64::MAX } else { config.events };
         let length = match config.duration_seconds {
             0 => Duration::MAX,
             seconds => Duration::from_secs(seconds),
@@ -250,10 +246,7 @@ impl Source {
             field(names::HOST_NAME, Value::Str(&context.node)),
             field(names::K8S_POD_UID, Value::Str(&self.uid)),
             field(names::K8S_POD_NAME, Value::Str(&self.pod)),
-            field(
-                names::PROCESS_PID,
-                Value::Int(1_000 + (key % 4_000_000) as i64),
-            ),
+            field(names::PROCESS_PID, Value::Int(1_000 + (key % 4_000_000) as i64)),
             field(names::PROCESS_EXECUTABLE_NAME, Value::Str(program)),
             about.fields[0],
             about.fields[1],
@@ -310,14 +303,8 @@ struct About {
 
 fn about(kind: Name, random: u64) -> About {
     use names as n;
-    let int = |key, value| Field {
-        key,
-        value: Value::Int(value),
-    };
-    let text = |key, value| Field {
-        key,
-        value: Value::Str(value),
-    };
+    let int = |key, value| Field { key, value: Value::Int(value) };
+    let text = |key, value| Field { key, value: Value::Str(value) };
     let (severity, message, fields) = match kind {
         n::KERNEL_PROCESS_EXEC => (
             Severity::INFO,
@@ -349,11 +336,9 @@ fn about(kind: Name, random: u64) -> About {
         n::KERNEL_TCP_CONNECT | n::KERNEL_TCP_CLOSE => {
             (Severity::INFO, "tcp to 10.1.2.3:5432", peer(random))
         }
-        n::KERNEL_TCP_REFUSED | n::KERNEL_TCP_RETRANSMIT => (
-            Severity::WARN,
-            "tcp to 10.1.2.3:5432 in trouble",
-            peer(random),
-        ),
+        n::KERNEL_TCP_REFUSED | n::KERNEL_TCP_RETRANSMIT => {
+            (Severity::WARN, "tcp to 10.1.2.3:5432 in trouble", peer(random))
+        }
         _ => (
             Severity::INFO,
             "checkout says what it says every second",
@@ -364,11 +349,7 @@ fn about(kind: Name, random: u64) -> About {
             ],
         ),
     };
-    About {
-        fields,
-        severity,
-        message,
-    }
+    About { fields, severity, message }
 }
 
 fn peer(random: u64) -> [Field<'static>; 3] {
@@ -390,10 +371,7 @@ mod tests {
         assert_eq!(rate("5"), Ok(Rate::PerSecond(5)));
         assert_eq!(rate("\"max\""), Ok(Rate::Max));
         for bad in ["0", "-1", "\"fast\"", "[]"] {
-            assert!(
-                rate(bad).unwrap_err().contains("events per second"),
-                "{bad}"
-            );
+            assert!(rate(bad).unwrap_err().contains("events per second"), "{bad}");
         }
     }
 

@@ -80,10 +80,6 @@ mod tests {
         assert!(bad.unwrap_err().to_string().contains("unknown field `rat`"));
         let good: CollectorsConfig =
             serde_json::from_str(r#"{"synthetic":{"enabled":true,"rate":"max"}}"#).unwrap();
-        assert!(
-            good.rows()
-                .iter()
-                .any(|r| r.name == "synthetic" && r.enabled)
-        );
+        assert!(good.rows().iter().any(|r| r.name == "synthetic" && r.enabled));
     }
 }

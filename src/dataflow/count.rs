@@ -49,8 +49,7 @@ impl Lane {
         let fires = count.bounds.hold(value);
         let trace = match told {
             Some(group) => {
-                self.groups
-                    .join(group, &mut showing.hand, 0, event, showing.now_ns);
+                self.groups.join(group, &mut showing.hand, 0, event, showing.now_ns);
                 group
             }
             None if fires => {
@@ -62,9 +61,7 @@ impl Lane {
                     trace: window.trace,
                     members: &window.members,
                 };
-                let id = self
-                    .groups
-                    .matched(found, &showing.rules.rules, showing.now_ns);
+                let id = self.groups.matched(found, &showing.rules.rules, showing.now_ns);
                 entry.body.group = Some(id);
                 id
             }
@@ -92,11 +89,7 @@ impl Lane {
                 "rule": rule.name.text(), "key": match_key(rule, showing.event),
                 "event": label_json(showing.event), "value": value,
             });
-            self.matches.push(MatchLine {
-                order: showing.order,
-                rule_number: number,
-                json,
-            });
+            self.matches.push(MatchLine { order: showing.order, rule_number: number, json });
         }
     }
 }

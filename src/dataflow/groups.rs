@@ -53,11 +53,7 @@ impl OpenGroup {
     }
 
     fn has(&self, id: EventId) -> bool {
-        self.members
-            .kept
-            .iter()
-            .rev()
-            .any(|k| k.record.event().is_some_and(|e| e.event_id() == id))
+        self.members.kept.iter().rev().any(|k| k.record.event().is_some_and(|e| e.event_id() == id))
     }
 
     /// When the group ends if nothing more comes: in the time of its events.
@@ -126,11 +122,7 @@ impl Groups {
     pub(super) fn matched(&mut self, found: Match<'_>, rules: &[Rule], now_ns: u64) -> TraceId {
         let mut id = found.trace;
         let mut continues = None;
-        if self
-            .open
-            .get(&id)
-            .is_some_and(|g| g.is_over(found.members.last_ns))
-        {
+        if self.open.get(&id).is_some_and(|g| g.is_over(found.members.last_ns)) {
             self.close(id, GroupState::Closed, rules);
             continues = Some(id);
             id = story::successor(id, found.members.ends[1]);
@@ -151,11 +143,7 @@ impl Groups {
         now_ns: u64,
     ) {
         while self.open.len() >= self.capacity {
-            match self
-                .wheel
-                .pop_earliest()
-                .and_then(|t| self.timers.remove(&t))
-            {
+            match self.wheel.pop_earliest().and_then(|t| self.timers.remove(&t)) {
                 Some(earliest) => self.close(earliest, GroupState::Expired, rules),
                 None if self.wheel.is_empty() => break,
                 None => {}
@@ -227,8 +215,7 @@ impl Groups {
             _ => self.closed += 1,
         }
         group.revision += u32::from(group.told);
-        self.told
-            .push(story::tell(&rules[usize::from(group.rule)], &group, state));
+        self.told.push(story::tell(&rules[usize::from(group.rule)], &group, state));
     }
 
     /// Closes what is over: by the events' own time, or because no event came for as long by
@@ -261,14 +248,9 @@ impl Groups {
             if now_ns.saturating_sub(group.touched_ns) > group.idle_ns {
                 idle.push(group.id);
             } else if group.changed && now_ns.saturating_sub(group.told_ns) >= TELL_AGAIN_NS {
-                let state = if group.told {
-                    GroupState::Updated
-                } else {
-                    GroupState::Opened
-                };
+                let state = if group.told { GroupState::Updated } else { GroupState::Opened };
                 group.revision += u32::from(group.told);
-                self.told
-                    .push(story::tell(&rules[usize::from(group.rule)], group, state));
+                self.told.push(story::tell(&rules[usize::from(group.rule)], group, state));
                 (group.told, group.changed, group.told_ns) = (true, false, now_ns);
             }
         }
@@ -290,11 +272,7 @@ impl Groups {
 
 fn end_state(group: &OpenGroup) -> GroupState {
     let by_age = group.members.first_ns.saturating_add(group.max_age_ns);
-    if group.ends_ns() == by_age {
-        GroupState::Expired
-    } else {
-        GroupState::Closed
-    }
+    if group.ends_ns() == by_age { GroupState::Expired } else { GroupState::Closed }
 }
 
 fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {

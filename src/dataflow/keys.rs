@@ -85,17 +85,10 @@ impl<T> KeyTable<T> {
             (self.entries.len() - 1) as u32
         });
         let generation = self.generations[slot as usize];
-        self.entries[slot as usize] = Some(Entry {
-            rule,
-            hash,
-            key: key.into(),
-            generation,
-            body,
-        });
+        self.entries[slot as usize] = Some(Entry { rule, hash, key: key.into(), generation, body });
         let entries = &self.entries;
-        self.places.insert_unique(hash, slot, |s| {
-            entries[*s as usize].as_ref().map_or(0, |e| e.hash)
-        });
+        self.places
+            .insert_unique(hash, slot, |s| entries[*s as usize].as_ref().map_or(0, |e| e.hash));
         self.wheel.set(deadline_ns, token(slot, generation));
         (slot, evicted)
     }
@@ -146,10 +139,7 @@ impl<T> KeyTable<T> {
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> Vec<T> {
         let slots: Vec<u32> = (0..self.entries.len() as u32).collect();
-        slots
-            .into_iter()
-            .filter_map(|slot| self.remove(slot))
-            .collect()
+        slots.into_iter().filter_map(|slot| self.remove(slot)).collect()
     }
 }
 

@@ -34,12 +34,7 @@ pub struct LaneOptions {
 
 impl Default for LaneOptions {
     fn default() -> Self {
-        Self {
-            max_keys: 65_536,
-            max_groups: 4_096,
-            tell_open: true,
-            record_matches: false,
-        }
+        Self { max_keys: 65_536, max_groups: 4_096, tell_open: true, record_matches: false }
     }
 }
 
@@ -170,11 +165,7 @@ impl Lane {
     pub(super) fn advance(&mut self, now_ns: u64) {
         let rules = Arc::clone(&self.rules);
         let (clock_ns, groups) = (self.clock_ns, &self.groups);
-        self.keys.advance(
-            clock_ns,
-            |entry| settle(entry, &rules, groups, clock_ns),
-            drop,
-        );
+        self.keys.advance(clock_ns, |entry| settle(entry, &rules, groups, clock_ns), drop);
         self.groups.advance(clock_ns, now_ns, &rules.rules);
     }
 
@@ -199,23 +190,12 @@ impl Lane {
         if let Some(slot) = self.keys.find(hash, rule, &self.key) {
             return Some(slot);
         }
-        let pending = Pending {
-            body: make?,
-            group: None,
-        };
-        Some(
-            self.keys
-                .insert(hash, rule, &self.key, deadline_ns, pending)
-                .0,
-        )
+        let pending = Pending { body: make?, group: None };
+        Some(self.keys.insert(hash, rule, &self.key, deadline_ns, pending).0)
     }
 
     pub(super) fn rank(&self, trace: TraceId, time_ns: u64, pending: u8) -> u8 {
-        if self.groups.takes(trace, time_ns) {
-            RANK_TOLD
-        } else {
-            pending
-        }
+        if self.groups.takes(trace, time_ns) { RANK_TOLD } else { pending }
     }
 }
 
@@ -234,23 +214,14 @@ fn settle(
     };
     let group = entry.body.group.filter(|g| groups.takes(*g, clock_ns));
     let told = group.map(|_| clock_ns.saturating_add(rule.telling.idle_ns.max(1_000_000_000)));
-    pending
-        .into_iter()
-        .chain(told)
-        .filter(|d| *d >= clock_ns)
-        .max()
+    pending.into_iter().chain(told).filter(|d| *d >= clock_ns).max()
 }
 
 /// The trace a run gets when its first event opens it: the same in every process that sees the
 /// same events.
 pub(super) fn trace_of(rules: &RuleSet, rule: u16, key: &[u8], first: EventId) -> TraceId {
     let name = rules.rules[usize::from(rule)].name.text();
-    TraceId(stable_hash(&[
-        rules.cluster.as_bytes(),
-        name.as_bytes(),
-        key,
-        &first.0,
-    ]))
+    TraceId(stable_hash(&[rules.cluster.as_bytes(), name.as_bytes(), key, &first.0]))
 }
 
 pub(super) fn add_membership(
@@ -267,14 +238,7 @@ pub(super) fn add_membership(
     }
     let rule = &rules.rules[usize::from(rule)];
     let (role, pattern): (Name, Name) = story::part(rule, step);
-    found.push(Membership {
-        group,
-        rule: rule.name,
-        pattern,
-        role,
-        rank,
-        related,
-    });
+    found.push(Membership { group, rule: rule.name, pattern, role, rank, related });
 }
 
 pub(super) fn key_texts(
@@ -282,24 +246,13 @@ pub(super) fn key_texts(
     event: &ArchivedEvent<'_>,
 ) -> Vec<(String, String)> {
     let fields = rule.join_fields().iter();
-    fields
-        .map(|f| {
-            (
-                f.text(),
-                event.field(*f).map(value_text).unwrap_or_default(),
-            )
-        })
-        .collect()
+    fields.map(|f| (f.text(), event.field(*f).map(value_text).unwrap_or_default())).collect()
 }
 
 pub(super) fn match_key(rule: &super::rules::Rule, event: &ArchivedEvent<'_>) -> serde_json::Value {
     let fields = rule.join_fields().iter();
-    let pairs = fields.map(|f| {
-        (
-            f.text(),
-            event.field(*f).map_or(serde_json::Value::Null, value_json),
-        )
-    });
+    let pairs =
+        fields.map(|f| (f.text(), event.field(*f).map_or(serde_json::Value::Null, value_json)));
     serde_json::Value::Object(pairs.collect())
 }
 

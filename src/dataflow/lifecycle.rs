@@ -37,10 +37,9 @@ pub(super) struct Lives {
 /// The trace of an entity's life.
 pub(super) fn trace(home: Home<'_>) -> Option<TraceId> {
     match home {
-        Home::Pod(id) | Home::Invocation(id) => Some(
-            id.parse()
-                .unwrap_or_else(|_| TraceId(stable_hash(&[b"life", id.as_bytes()]))),
-        ),
+        Home::Pod(id) | Home::Invocation(id) => {
+            Some(id.parse().unwrap_or_else(|_| TraceId(stable_hash(&[b"life", id.as_bytes()]))))
+        }
         Home::ProcessTree(root) => Some(TraceId(stable_hash(&[b"process-tree", root.as_bytes()]))),
         Home::Unit(unit) => Some(TraceId(stable_hash(&[b"unit", unit.as_bytes()]))),
         Home::Node => None,
@@ -59,11 +58,7 @@ fn ends(kind: Name) -> bool {
 
 impl Lives {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            lives: KeyTable::new(capacity),
-            told: Vec::new(),
-            opened: 0,
-        }
+        Self { lives: KeyTable::new(capacity), told: Vec::new(), opened: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -137,16 +132,12 @@ impl Lives {
             |entry| Some(entry.body.last_ns.saturating_add(IDLE_NS)).filter(|d| *d > clock_ns),
             |life| over.push(life),
         );
-        over.into_iter()
-            .for_each(|life| self.tell(life, GroupState::Expired));
+        over.into_iter().for_each(|life| self.tell(life, GroupState::Expired));
     }
 
     /// Ends all lives: the input ended.
     pub(super) fn finish(&mut self) {
-        self.lives
-            .drain()
-            .into_iter()
-            .for_each(|life| self.tell(life, GroupState::Closed));
+        self.lives.drain().into_iter().for_each(|life| self.tell(life, GroupState::Closed));
     }
 }
 
@@ -185,20 +176,13 @@ impl Life {
     }
 
     fn group(self, state: GroupState) -> Group {
-        let cause = self
-            .fault
-            .and_then(|at| self.members.get(at))
-            .map(|m| Candidate {
-                cause: if m.summary.is_empty() {
-                    m.kind.clone()
-                } else {
-                    m.summary.clone()
-                },
-                evidence: vec![m.id],
-                labels: vec![m.label.clone()],
-                score: 0.0,
-                terms: Vec::new(),
-            });
+        let cause = self.fault.and_then(|at| self.members.get(at)).map(|m| Candidate {
+            cause: if m.summary.is_empty() { m.kind.clone() } else { m.summary.clone() },
+            evidence: vec![m.id],
+            labels: vec![m.label.clone()],
+            score: 0.0,
+            terms: Vec::new(),
+        });
         Group {
             id: self.trace,
             trace_id: self.trace,

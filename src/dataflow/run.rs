@@ -45,30 +45,18 @@ pub(super) struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     pub(super) fn new(record: &'a crate::ring::Record<'a>, id: EventId, time_ns: u64) -> Self {
-        Self {
-            record,
-            id,
-            time_ns,
-            copy: None,
-        }
+        Self { record, id, time_ns, copy: None }
     }
 
     fn copy(&mut self) -> Arc<OwnedRecord> {
-        Arc::clone(
-            self.copy
-                .get_or_insert_with(|| Arc::new(self.record.to_owned())),
-        )
+        Arc::clone(self.copy.get_or_insert_with(|| Arc::new(self.record.to_owned())))
     }
 }
 
 impl Members {
     pub(super) fn add(&mut self, hand: &mut Hand<'_>, step: u8, event: u16) {
         if self.kept.len() < KEPT_MEMBERS {
-            self.kept.push(Kept {
-                record: hand.copy(),
-                step,
-                event,
-            });
+            self.kept.push(Kept { record: hand.copy(), step, event });
         }
         if self.total == 0 {
             self.first_ns = hand.time_ns;
@@ -116,10 +104,7 @@ impl Run {
 /// What an event did to the runs of its key.
 pub(super) enum Outcome {
     /// It opened or advanced the run with this trace.
-    Joined {
-        trace: TraceId,
-        before: [EventId; 2],
-    },
+    Joined { trace: TraceId, before: [EventId; 2] },
     /// It completed a match.
     Completed { run: Box<Run>, before: [EventId; 2] },
 }
@@ -131,9 +116,7 @@ pub(super) struct Runs {
 
 impl Runs {
     pub(super) fn new(sequence: &Sequence) -> Self {
-        Self {
-            slots: vec![None; sequence.steps.len()],
-        }
+        Self { slots: vec![None; sequence.steps.len()] }
     }
 
     /// Drops what can't complete any more.
@@ -149,11 +132,7 @@ impl Runs {
 
     /// When the last run will have expired.
     pub(super) fn deadline_ns(&self, sequence: &Sequence) -> Option<u64> {
-        self.slots
-            .iter()
-            .flatten()
-            .map(|r| r.first_ns.saturating_add(sequence.within_ns))
-            .max()
+        self.slots.iter().flatten().map(|r| r.first_ns.saturating_add(sequence.within_ns)).max()
     }
 
     /// The slot whose run step `step` can take on: its own, or one from which only optional steps
@@ -186,11 +165,7 @@ impl Runs {
             Some(at) => {
                 // With `keep` on the step before, the run also stays for further matches.
                 let stays = at > 0 && sequence.steps[at - 1].keep;
-                if stays {
-                    self.slots[at].clone()?
-                } else {
-                    self.slots[at].take()?
-                }
+                if stays { self.slots[at].clone()? } else { self.slots[at].take()? }
             }
             None if starts => Box::new(Run::new(open(), hand.time_ns)),
             None => return None,
@@ -202,9 +177,8 @@ impl Runs {
             let window_ns = repeat.within_ns.unwrap_or(u64::MAX);
             if !run.seen_again(tail, hand.time_ns, window_ns, repeat.at_least) {
                 // Where the run stays, its count must stay with it.
-                let at = waiting
-                    .filter(|at| *at > 0 && sequence.steps[at - 1].keep)
-                    .unwrap_or(step);
+                let at =
+                    waiting.filter(|at| *at > 0 && sequence.steps[at - 1].keep).unwrap_or(step);
                 self.slots[at] = Some(run);
                 return Some(Outcome::Joined { trace, before });
             }
@@ -234,18 +208,12 @@ impl Run {
                 if self.progress.len() >= MAX_REFINEMENTS {
                     self.progress.remove(0);
                 }
-                self.progress.push(Progress {
-                    tail: tail.into(),
-                    times: VecDeque::new(),
-                });
+                self.progress.push(Progress { tail: tail.into(), times: VecDeque::new() });
                 self.progress.len() - 1
             }
         };
         let times = &mut self.progress[at].times;
-        while times
-            .front()
-            .is_some_and(|t| time_ns.saturating_sub(*t) > window_ns)
-        {
+        while times.front().is_some_and(|t| time_ns.saturating_sub(*t) > window_ns) {
             times.pop_front();
         }
         if times.len() >= MAX_TIMES {
@@ -283,9 +251,7 @@ impl Window {
             self.members = Members::default();
             self.trace = open();
         } else if !told {
-            self.members
-                .kept
-                .retain(|k| k.record.record().header().time_ns >= oldest_ns);
+            self.members.kept.retain(|k| k.record.record().header().time_ns >= oldest_ns);
             self.members.total = self.times.len() as u64;
             self.members.first_ns = self.times.front().copied().unwrap_or(hand.time_ns);
         }

@@ -22,23 +22,13 @@ impl Lane {
         found: &mut Vec<Membership>,
     ) {
         let rule = &showing.rules.rules[usize::from(used.rule)];
-        let holds = |event: u16| {
-            rule.events[usize::from(event)]
-                .predicate
-                .holds(showing.event)
-        };
+        let holds = |event: u16| rule.events[usize::from(event)].predicate.holds(showing.event);
         let time_ns = showing.hand.time_ns;
         if used.until.is_some_and(holds)
             && build_key(showing.event, &sequence.until_by, &mut self.key)
             && let Some(slot) = self.pending(used.rule, 0, None)
-            && let Some(Entry {
-                body:
-                    Pending {
-                        body: Body::Sequence(runs),
-                        ..
-                    },
-                ..
-            }) = self.keys.get(slot)
+            && let Some(Entry { body: Pending { body: Body::Sequence(runs), .. }, .. }) =
+                self.keys.get(slot)
         {
             runs.clear();
         }
@@ -47,9 +37,7 @@ impl Lane {
         for &(step, event) in used.steps.iter().rev() {
             let hit = match last {
                 Some((same, hit)) if same == event => hit,
-                _ => rule.events[usize::from(event)]
-                    .predicate
-                    .holds(showing.event),
+                _ => rule.events[usize::from(event)].predicate.holds(showing.event),
             };
             last = Some((event, hit));
             let by = &sequence.steps[usize::from(step)].by;
@@ -59,9 +47,7 @@ impl Lane {
             {
                 continue;
             }
-            let starts = sequence.steps[..usize::from(step)]
-                .iter()
-                .all(|s| s.optional);
+            let starts = sequence.steps[..usize::from(step)].iter().all(|s| s.optional);
             let body = starts.then(|| Body::Sequence(Runs::new(sequence)));
             let deadline_ns = time_ns.saturating_add(sequence.within_ns);
             let Some(slot) = self.pending(used.rule, deadline_ns, body) else {
@@ -129,8 +115,7 @@ impl Lane {
             return None;
         }
         let before = self.groups.ends(group)?;
-        self.groups
-            .join(group, &mut showing.hand, step, event, showing.now_ns);
+        self.groups.join(group, &mut showing.hand, step, event, showing.now_ns);
         Some((group, before))
     }
 
@@ -144,35 +129,20 @@ impl Lane {
         self.matched += 1;
         let rule = &showing.rules.rules[usize::from(number)];
         if self.record_matches {
-            let events: Vec<_> = run
-                .filled
-                .iter()
-                .filter_map(|r| r.event())
-                .map(label_json)
-                .collect();
+            let events: Vec<_> =
+                run.filled.iter().filter_map(|r| r.event()).map(label_json).collect();
             let key = match_key(rule, showing.event);
             let json = serde_json::json!({"rule": rule.name.text(), "key": key, "events": events});
-            self.matches.push(MatchLine {
-                order: showing.order,
-                rule_number: number,
-                json,
-            });
+            self.matches.push(MatchLine { order: showing.order, rule_number: number, json });
         }
         // Steps may name the shared key differently: the first one's names stand for it.
         let key = match run.filled.first().and_then(|r| r.event()) {
             Some(first) => key_texts(rule, first),
             None => key_texts(rule, showing.event),
         };
-        let found = Match {
-            rule_number: number,
-            rule,
-            key,
-            trace: run.trace,
-            members: &run.members,
-        };
-        let id = self
-            .groups
-            .matched(found, &showing.rules.rules, showing.now_ns);
+        let found =
+            Match { rule_number: number, rule, key, trace: run.trace, members: &run.members };
+        let id = self.groups.matched(found, &showing.rules.rules, showing.now_ns);
         if let Some(entry) = self.keys.get(slot) {
             entry.body.group = Some(id);
         }

@@ -49,13 +49,7 @@ impl Shard {
     #[must_use]
     pub fn new(rules: Arc<RuleSet>, number: usize, options: LaneOptions, grouping: bool) -> Self {
         let lane = Lane::new(Arc::clone(&rules), number, options);
-        Self {
-            rules,
-            number,
-            lane,
-            lives: Lives::new(MAX_LIVES),
-            grouping,
-        }
+        Self { rules, number, lane, lives: Lives::new(MAX_LIVES), grouping }
     }
 
     /// What the shard has counted.

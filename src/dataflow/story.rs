@@ -39,23 +39,13 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Group {
         state,
         revision: group.revision,
         key: group.key.clone(),
-        members: group
-            .members
-            .kept
-            .iter()
-            .filter_map(|kept| member(rule, kept))
-            .collect(),
+        members: group.members.kept.iter().filter_map(|kept| member(rule, kept)).collect(),
         members_total: group.members.total,
         first_ns: group.members.first_ns,
         last_ns: group.members.last_ns,
         severity,
         root_cause: teller.causes(),
-        actions: rule
-            .telling
-            .actions
-            .iter()
-            .filter_map(|t| teller.fill(t))
-            .collect(),
+        actions: rule.telling.actions.iter().filter_map(|t| teller.fill(t)).collect(),
         confidence: teller.confidence(),
         impact,
         continues: group.continues,
@@ -64,20 +54,13 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Group {
 
 /// The id an event's source gave it, as text; empty for none.
 pub(super) fn label(event: &ArchivedEvent<'_>) -> String {
-    event
-        .attribute(names::TAPIO_EVENT_ID)
-        .map(value_text)
-        .unwrap_or_default()
+    event.attribute(names::TAPIO_EVENT_ID).map(value_text).unwrap_or_default()
 }
 
 fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
     let event = kept.record.event()?;
     let (role, pattern) = part(rule, kept.step);
-    let pattern = if pattern == rule.telling.pattern {
-        ""
-    } else {
-        pattern.text()
-    };
+    let pattern = if pattern == rule.telling.pattern { "" } else { pattern.text() };
     Some(Member {
         id: event.event_id(),
         label: label(event),
@@ -109,13 +92,9 @@ fn summary(event: &ArchivedEvent<'_>) -> String {
     }
     let mut who = BTreeSet::new();
     affected(event, &mut who);
-    format!(
-        "{} {}",
-        event.kind_name(),
-        who.into_iter().collect::<Vec<_>>().join(", ")
-    )
-    .trim_end()
-    .to_owned()
+    format!("{} {}", event.kind_name(), who.into_iter().collect::<Vec<_>>().join(", "))
+        .trim_end()
+        .to_owned()
 }
 
 /// Adds the entities an event is about, in words.
@@ -131,9 +110,8 @@ pub(super) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<String>) {
     }
     match (text(names::K8S_POD_NAME), text(names::K8S_POD_UID)) {
         (Some(pod), _) => {
-            let namespace = text(names::K8S_NAMESPACE_NAME)
-                .map(|n| format!("{n}/"))
-                .unwrap_or_default();
+            let namespace =
+                text(names::K8S_NAMESPACE_NAME).map(|n| format!("{n}/")).unwrap_or_default();
             add(format!("pod {namespace}{pod}"));
         }
         (None, Some(uid)) => add(format!("pod {uid}")),
@@ -142,14 +120,10 @@ pub(super) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<String>) {
     if let Some(service) = text(names::SERVICE_NAME) {
         add(format!("service {service}"));
     }
-    if let (Some(peer), true) = (
-        text(names::NETWORK_PEER_ADDRESS),
-        failed_connection(event.kind_name()),
-    ) {
-        let port = event
-            .attribute(names::NETWORK_PEER_PORT)
-            .map(value_text)
-            .unwrap_or_default();
+    if let (Some(peer), true) =
+        (text(names::NETWORK_PEER_ADDRESS), failed_connection(event.kind_name()))
+    {
+        let port = event.attribute(names::NETWORK_PEER_PORT).map(value_text).unwrap_or_default();
         add(format!("endpoint {peer}:{port}"));
     }
     if let Some(name) = text(names::PROCESS_EXECUTABLE_NAME) {
@@ -159,12 +133,7 @@ pub(super) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<String>) {
 
 /// Whether an event of this kind means that a connection didn't work.
 pub(super) fn failed_connection(kind: Name) -> bool {
-    [
-        names::KERNEL_TCP_REFUSED,
-        names::KERNEL_TCP_TIMEOUT,
-        names::KERNEL_TCP_RESET,
-    ]
-    .contains(&kind)
+    [names::KERNEL_TCP_REFUSED, names::KERNEL_TCP_TIMEOUT, names::KERNEL_TCP_RESET].contains(&kind)
 }
 
 struct Teller<'a> {
@@ -175,29 +144,21 @@ struct Teller<'a> {
 impl Teller<'_> {
     fn events_of(&self, event: usize) -> impl Iterator<Item = &ArchivedEvent<'_>> {
         let kept = self.group.members.kept.iter();
-        kept.filter(move |k| usize::from(k.event) == event)
-            .filter_map(|k| k.record.event())
+        kept.filter(move |k| usize::from(k.event) == event).filter_map(|k| k.record.event())
     }
 
     fn value(&self, hole: &Hole) -> Option<String> {
         match hole {
-            Hole::Field(event, field) => self.events_of(*event).find_map(|e| {
-                e.field(*field)
-                    .filter(|v| *v != Value::Null)
-                    .map(value_text)
-            }),
+            Hole::Field(event, field) => self
+                .events_of(*event)
+                .find_map(|e| e.field(*field).filter(|v| *v != Value::Null).map(value_text)),
             Hole::Capture(event, name) => {
                 let predicate = &self.rule.events[*event].predicate;
-                self.events_of(*event)
-                    .find_map(|e| predicate.capture(e, name))
+                self.events_of(*event).find_map(|e| predicate.capture(e, name))
             }
             Hole::Key(field) => {
                 let text = field.text();
-                self.group
-                    .key
-                    .iter()
-                    .find(|(k, _)| *k == text)
-                    .map(|(_, v)| v.clone())
+                self.group.key.iter().find(|(k, _)| *k == text).map(|(_, v)| v.clone())
             }
             Hole::Count(None) => Some(self.group.members.total.to_string()),
             Hole::Count(Some(event)) => self.group.counts.get(*event).map(ToString::to_string),
@@ -257,10 +218,7 @@ impl Teller<'_> {
                 Hole::Capture(event, name) => {
                     usize::from(k.event) == *event
                         && k.record.event().is_some_and(|e| {
-                            self.rule.events[*event]
-                                .predicate
-                                .capture(e, name)
-                                .is_some()
+                            self.rule.events[*event].predicate.capture(e, name).is_some()
                         })
                 }
                 Hole::Count(Some(event)) => usize::from(k.event) == *event,
@@ -276,11 +234,7 @@ impl Teller<'_> {
     fn candidate(&self, cause: String, evidence: &[&Kept], behind: usize) -> Candidate {
         let events: Vec<_> = evidence.iter().filter_map(|k| k.record.event()).collect();
         let worst = events.iter().map(|e| e.severity().0).max().unwrap_or(0);
-        let first_ns = events
-            .iter()
-            .map(|e| e.time())
-            .min()
-            .unwrap_or(self.group.members.last_ns);
+        let first_ns = events.iter().map(|e| e.time()).min().unwrap_or(self.group.members.last_ns);
         let after_s = first_ns.saturating_sub(self.group.members.first_ns) as f64 / 1e9;
         let terms = vec![
             // One unit per severity range (four numbers) above info.
@@ -289,20 +243,11 @@ impl Teller<'_> {
                 weight: (f64::from(worst) - f64::from(Severity::INFO.0)) / 4.0,
             },
             // Causes come first: each doubling of the delay halves the odds.
-            Term {
-                name: "onset".into(),
-                weight: 1.0 - (1.0 + after_s).log2(),
-            },
+            Term { name: "onset".into(), weight: 1.0 - (1.0 + after_s).log2() },
             // A cause that rests on more of the story's events explains more of it.
-            Term {
-                name: "evidence".into(),
-                weight: (events.len() as f64).ln_1p(),
-            },
+            Term { name: "evidence".into(), weight: (events.len() as f64).ln_1p() },
             // The author names the more telling cause first: four to one for each place.
-            Term {
-                name: "rule".into(),
-                weight: behind as f64 * 4f64.ln(),
-            },
+            Term { name: "rule".into(), weight: behind as f64 * 4f64.ln() },
         ];
         Candidate {
             cause,
@@ -319,13 +264,7 @@ impl Teller<'_> {
         if group.failed_connections > 0 {
             evidence.push(format!("{} failed connections", group.failed_connections));
         }
-        let kinds = |prefix: &str| {
-            group
-                .affected
-                .iter()
-                .filter(|a| a.starts_with(prefix))
-                .count()
-        };
+        let kinds = |prefix: &str| group.affected.iter().filter(|a| a.starts_with(prefix)).count();
         for (prefix, one, many) in AFFECTED_WORDS {
             match kinds(prefix) {
                 0 => {}
@@ -347,13 +286,7 @@ impl Teller<'_> {
             Given::Auto => self.business(severity, customer_facing),
         };
         let affected = group.affected.iter().cloned().collect();
-        Impact {
-            business,
-            customer_facing,
-            slo_impact,
-            affected,
-            evidence,
-        }
+        Impact { business, customer_facing, slo_impact, affected, evidence }
     }
 
     /// Independent hints that the business notices, combined as noisy-or: 1 − Π(1 − pᵢ).
@@ -371,12 +304,7 @@ impl Teller<'_> {
     /// How unlikely it is that the members met by accident: each member beyond the first repeats
     /// the join, and a join on one process says more than a join on a whole node.
     fn confidence(&self) -> f64 {
-        let specific = self
-            .rule
-            .join_fields()
-            .iter()
-            .map(|f| specificity(*f))
-            .fold(0.1, f64::max);
+        let specific = self.rule.join_fields().iter().map(|f| specificity(*f)).fold(0.1, f64::max);
         let joins = self.group.members.total.saturating_sub(1).min(8) as i32;
         1.0 - (1.0 - specific).powi(joins.max(1))
     }

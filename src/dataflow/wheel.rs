@@ -27,12 +27,7 @@ pub(super) struct Wheel {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self {
-            tick: 0,
-            slots: vec![Vec::new(); LEVELS * 64],
-            occupied: [0; LEVELS],
-            len: 0,
-        }
+        Self { tick: 0, slots: vec![Vec::new(); LEVELS * 64], occupied: [0; LEVELS], len: 0 }
     }
 }
 
@@ -50,10 +45,7 @@ impl Wheel {
 
     /// Sets a timer. It fires within two ticks after `deadline_ns`, never before it.
     pub(super) fn set(&mut self, deadline_ns: u64, token: u64) {
-        self.place(Timer {
-            deadline: tick_after(deadline_ns).max(self.tick + 1),
-            token,
-        });
+        self.place(Timer { deadline: tick_after(deadline_ns).max(self.tick + 1), token });
         self.len += 1;
     }
 
@@ -110,11 +102,7 @@ impl Wheel {
     pub(super) fn pop_earliest(&mut self) -> Option<u64> {
         let (level, slot, _) = self.next_slot()?;
         let at = level * 64 + slot;
-        let earliest = self.slots[at]
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, t)| t.deadline)?
-            .0;
+        let earliest = self.slots[at].iter().enumerate().min_by_key(|(_, t)| t.deadline)?.0;
         let timer = self.slots[at].swap_remove(earliest);
         if self.slots[at].is_empty() {
             self.occupied[level] &= !(1 << slot);

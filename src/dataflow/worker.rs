@@ -99,17 +99,12 @@ impl WorkerStats {
             s.lives_evicted,
         ];
         // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
-        self.values
-            .iter()
-            .zip(now)
-            .for_each(|(v, n)| v.store(n, Ordering::Relaxed));
+        self.values.iter().zip(now).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
     }
 
     /// The counters by name.
     pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Self::NAMES
-            .into_iter()
-            .zip(self.values.iter().map(|v| v.load(Ordering::Relaxed)))
+        Self::NAMES.into_iter().zip(self.values.iter().map(|v| v.load(Ordering::Relaxed)))
     }
 }
 
@@ -144,13 +139,7 @@ impl Worker {
     /// out.
     #[must_use]
     pub fn new(number: usize, shard: Shard, order: Order, wiring: Wiring) -> Self {
-        let Wiring {
-            inputs,
-            bell,
-            output,
-            ledger,
-            stop,
-        } = wiring;
+        let Wiring { inputs, bell, output, ledger, stop } = wiring;
         Self {
             number,
             shard,
@@ -317,9 +306,7 @@ impl Worker {
         match writer.forward(record, &header, &found.memberships) {
             Ok(()) => self.ledger.pass(collector, 1),
             // has_room was asked before, so only a record that memberships made too large ends here.
-            Err(_) => self
-                .ledger
-                .lose(collector, crate::event::Reason::Oversize, 1),
+            Err(_) => self.ledger.lose(collector, crate::event::Reason::Oversize, 1),
         }
         self.found = found;
     }
@@ -328,11 +315,7 @@ impl Worker {
     fn release(&mut self, now_ns: u64) -> usize {
         let finished = |i: &RecordReader| self.stop.is_set() && i.is_finished();
         let marks = self.marks.iter().zip(&self.inputs);
-        let mark = marks
-            .filter(|(_, i)| !finished(i))
-            .map(|(m, _)| *m)
-            .min()
-            .unwrap_or(u64::MAX);
+        let mark = marks.filter(|(_, i)| !finished(i)).map(|(m, _)| *m).min().unwrap_or(u64::MAX);
         let order = |r: &OwnedRecord| r.record().header().order;
         self.waiting.sort_by_key(order);
         let ready = self.waiting.partition_point(|r| order(r) <= mark);

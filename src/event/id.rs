@@ -70,11 +70,7 @@ impl EventId {
     /// its resourceVersion.
     #[must_use]
     pub fn from_natural(source: &str, natural: &str) -> Self {
-        Self(stable_hash(&[
-            b"event",
-            source.as_bytes(),
-            natural.as_bytes(),
-        ]))
+        Self(stable_hash(&[b"event", source.as_bytes(), natural.as_bytes()]))
     }
 
     /// The id of the `sequence`-th event that a source of this boot produced.

@@ -20,10 +20,7 @@ pub struct BadEvent {
 }
 
 fn bad(cause: impl Into<String>) -> BadEvent {
-    BadEvent {
-        column: 0,
-        cause: cause.into(),
-    }
+    BadEvent { column: 0, cause: cause.into() }
 }
 
 #[derive(Deserialize)]
@@ -85,19 +82,13 @@ fn time_of(time: &Json) -> Result<(u64, ClockQuality), BadEvent> {
                 .map_err(|_| bad(format!("time: {s:?} is before 1970")))?;
             Ok((ns, clock_of(ns)))
         }
-        other => Err(bad(format!(
-            "time: expected RFC 3339 or nanoseconds, found {other}"
-        ))),
+        other => Err(bad(format!("time: expected RFC 3339 or nanoseconds, found {other}"))),
     }
 }
 
 /// A time that falls on a whole second most likely comes from a clock that ticks once a second.
 fn clock_of(ns: u64) -> ClockQuality {
-    if ns.is_multiple_of(1_000_000_000) {
-        ClockQuality::Seconds
-    } else {
-        ClockQuality::Micros
-    }
+    if ns.is_multiple_of(1_000_000_000) { ClockQuality::Seconds } else { ClockQuality::Micros }
 }
 
 fn severity_of(severity: Option<&Json>) -> Result<Severity, BadEvent> {
@@ -130,9 +121,7 @@ fn push(fields: &mut Vec<(Name, Owned)>, key: &str, value: Json) -> Result<(), B
         Json::String(s) => Owned::Str(s),
         Json::Object(map) if !map.is_empty() => {
             // {"http": {"method": …}} says the same as {"http.method": …}.
-            return map
-                .into_iter()
-                .try_for_each(|(k, v)| push(fields, &format!("{key}.{k}"), v));
+            return map.into_iter().try_for_each(|(k, v)| push(fields, &format!("{key}.{k}"), v));
         }
         list => Owned::Json(list.to_string()),
     };
@@ -149,13 +138,8 @@ impl JsonEvent {
     pub fn parse(line: &str, natural: &str) -> Result<Self, BadEvent> {
         let line: Line<'_> = serde_json::from_str(line).map_err(|e| {
             let text = e.to_string();
-            let cause = text
-                .rsplit_once(" at line ")
-                .map_or(text.as_str(), |(cause, _)| cause);
-            BadEvent {
-                column: e.column(),
-                cause: cause.to_owned(),
-            }
+            let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+            BadEvent { column: e.column(), cause: cause.to_owned() }
         })?;
         if line.kind.is_empty() || line.kind.len() > 256 {
             return Err(bad("kind: expected a dotted name of 1 to 256 characters"));
@@ -184,9 +168,7 @@ impl JsonEvent {
                 id
             }
             Some(other) => {
-                return Err(bad(format!(
-                    "id: expected a string or a number, found {other}"
-                )));
+                return Err(bad(format!("id: expected a string or a number, found {other}")));
             }
         };
         let trace_id = match line.trace_id.as_deref() {
@@ -272,10 +254,7 @@ mod tests {
     #[test]
     fn a_bad_line_says_where_and_why() {
         for (line, cause) in [
-            (
-                r#"{"time":1,"kind":"a","attribute":{}}"#,
-                "unknown field `attribute`",
-            ),
+            (r#"{"time":1,"kind":"a","attribute":{}}"#, "unknown field `attribute`"),
             (r#"{"time":1,"kind":"a""#, "EOF"),
             (r#"{"kind":"a"}"#, "missing field `time`"),
             (r#"{"time":-1,"kind":"a"}"#, "nanoseconds"),
@@ -285,10 +264,7 @@ mod tests {
             (r#"{"time":1,"kind":"a","id":[]}"#, "id:"),
             (r#"{"time":1,"kind":"a","trace_id":"xyz"}"#, "trace_id:"),
             (r#"{"time":1,"kind":"a","span_id":"ff"}"#, "span_id:"),
-            (
-                r#"{"time":1,"kind":"a","span_id":"+00000000000000f"}"#,
-                "span_id:",
-            ),
+            (r#"{"time":1,"kind":"a","span_id":"+00000000000000f"}"#, "span_id:"),
         ] {
             let error = parse(line).err().unwrap();
             assert!(error.cause.contains(cause), "{line}: {error}");

@@ -29,11 +29,7 @@ fn fields_json(fields: &[Field<'_>]) -> Map<String, Json> {
         .iter()
         .filter(|f| f.key != names::TAPIO_EVENT_ID)
         .map(|f| {
-            let name = if f.key == names::HOST_NAME {
-                "node"
-            } else {
-                f.key.text()
-            };
+            let name = if f.key == names::HOST_NAME { "node" } else { f.key.text() };
             (name.to_owned(), value_json(f.value))
         })
         .collect()
@@ -48,10 +44,7 @@ pub fn event_json(event: &Event<'_>) -> Json {
 /// An event in the JSON form, with more members at the end (what the correlator added).
 #[must_use]
 pub fn event_json_with(event: &Event<'_>, more: Map<String, Json>) -> Json {
-    let given = event
-        .attributes()
-        .iter()
-        .find(|f| f.key == names::TAPIO_EVENT_ID);
+    let given = event.attributes().iter().find(|f| f.key == names::TAPIO_EVENT_ID);
     let mut out = Map::new();
     out.insert(
         "id".into(),
@@ -61,34 +54,21 @@ pub fn event_json_with(event: &Event<'_>, more: Map<String, Json>) -> Json {
     out.insert("kind".into(), event.kind.text().into());
     out.insert("source".into(), event.source.text().into());
     out.insert("severity".into(), event.severity.word().into());
-    out.insert(
-        "entity".into(),
-        Json::Object(fields_json(event.entity_fields())),
-    );
+    out.insert("entity".into(), Json::Object(fields_json(event.entity_fields())));
     if !event.message.is_empty() {
         out.insert("message".into(), event.message.into());
     }
-    out.insert(
-        "attributes".into(),
-        Json::Object(fields_json(event.attributes())),
-    );
+    out.insert("attributes".into(), Json::Object(fields_json(event.attributes())));
     if event.trace_id.is_some() && !more.contains_key("trace_id") {
         out.insert("trace_id".into(), event.trace_id.to_string().into());
-        out.insert(
-            "span_id".into(),
-            format!("{:016x}", u64::from_be_bytes(event.span_id)).into(),
-        );
+        out.insert("span_id".into(), format!("{:016x}", u64::from_be_bytes(event.span_id)).into());
     }
     out.extend(more);
     Json::Object(out)
 }
 
 fn named(label: &str, id: impl ToString) -> Json {
-    if label.is_empty() {
-        id.to_string().into()
-    } else {
-        label.into()
-    }
+    if label.is_empty() { id.to_string().into() } else { label.into() }
 }
 
 fn member_json(member: &Member) -> Json {
@@ -98,11 +78,9 @@ fn member_json(member: &Member) -> Json {
     out.insert("kind".into(), member.kind.as_str().into());
     out.insert("source".into(), member.source.as_str().into());
     out.insert("severity".into(), member.severity.word().into());
-    for (key, text) in [
-        ("role", &member.role),
-        ("pattern", &member.pattern),
-        ("summary", &member.summary),
-    ] {
+    for (key, text) in
+        [("role", &member.role), ("pattern", &member.pattern), ("summary", &member.summary)]
+    {
         if !text.is_empty() {
             out.insert(key.into(), text.as_str().into());
         }

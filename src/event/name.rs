@@ -80,9 +80,7 @@ impl Name {
         if text.len() > MAX_BYTES {
             return Err(NameRefused::TooLong { bytes: text.len() });
         }
-        let mut map = numbers()
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut map = numbers().write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(&number) = map.get(text) {
             return Ok(Self(number));
         }
@@ -99,9 +97,7 @@ impl Name {
     /// The name with this text, if any was interned.
     #[must_use]
     pub fn find(text: &str) -> Option<Self> {
-        let map = numbers()
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let map = numbers().read().unwrap_or_else(std::sync::PoisonError::into_inner);
         map.get(text).copied().map(Self)
     }
 
@@ -118,10 +114,7 @@ impl Name {
     /// How many names the process holds.
     #[must_use]
     pub fn count() -> usize {
-        numbers()
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .len()
+        numbers().read().unwrap_or_else(std::sync::PoisonError::into_inner).len()
     }
 }
 
@@ -149,10 +142,7 @@ mod tests {
 
     #[test]
     fn known_names_keep_their_numbers() {
-        assert_eq!(
-            Name::intern("kernel.process.exec").unwrap(),
-            names::KERNEL_PROCESS_EXEC
-        );
+        assert_eq!(Name::intern("kernel.process.exec").unwrap(), names::KERNEL_PROCESS_EXEC);
         assert_eq!(names::K8S_POD_UID.text(), "k8s.pod.uid");
     }
 
@@ -168,9 +158,7 @@ mod tests {
         assert!(Name::intern(&"n".repeat(MAX_BYTES)).is_ok());
         assert_eq!(
             Name::intern(&"n".repeat(MAX_BYTES + 1)),
-            Err(NameRefused::TooLong {
-                bytes: MAX_BYTES + 1
-            })
+            Err(NameRefused::TooLong { bytes: MAX_BYTES + 1 })
         );
     }
 

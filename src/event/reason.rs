@@ -65,9 +65,6 @@ impl Reason {
     /// Whether the event never left the kernel.
     #[must_use]
     pub fn is_kernels(self) -> bool {
-        matches!(
-            self,
-            Self::KernelRingFull | Self::KernelThrottled | Self::KernelMapFull
-        )
+        matches!(self, Self::KernelRingFull | Self::KernelThrottled | Self::KernelMapFull)
     }
 }

@@ -154,10 +154,7 @@ impl<'a> Event<'a> {
     /// The value of an entity key.
     #[must_use]
     pub fn entity(&self, key: Name) -> Option<Value<'a>> {
-        self.entity_fields()
-            .iter()
-            .find(|f| f.key == key)
-            .map(|f| f.value)
+        self.entity_fields().iter().find(|f| f.key == key).map(|f| f.value)
     }
 
     /// An upper bound of the archive's size in bytes: a record is written only where this much

@@ -28,10 +28,7 @@ impl<'x> ArchivedField<'x> {
     /// The field, borrowing from the archive.
     #[must_use]
     pub fn get(&self) -> Field<'_> {
-        Field {
-            key: self.name(),
-            value: self.value.get(),
-        }
+        Field { key: self.name(), value: self.value.get() }
     }
 }
 
@@ -97,19 +94,13 @@ impl<'x> ArchivedEvent<'x> {
     /// The value of an entity key.
     #[must_use]
     pub fn entity(&self, key: Name) -> Option<Value<'_>> {
-        self.entity_fields()
-            .iter()
-            .find(|f| f.key.0 == key.0)
-            .map(|f| f.value.get())
+        self.entity_fields().iter().find(|f| f.key.0 == key.0).map(|f| f.value.get())
     }
 
     /// The value of an attribute.
     #[must_use]
     pub fn attribute(&self, key: Name) -> Option<Value<'_>> {
-        self.attribute_fields()
-            .iter()
-            .find(|f| f.key.0 == key.0)
-            .map(|f| f.value.get())
+        self.attribute_fields().iter().find(|f| f.key.0 == key.0).map(|f| f.value.get())
     }
 
     /// The text of a value, for an entity key first, then an attribute.

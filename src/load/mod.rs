@@ -264,8 +264,7 @@ impl Generator {
         }
         self.report.offered += template.events();
         let end = self.report.offered;
-        self.unacked
-            .push_back((end, template.events(), template.len_bytes()));
+        self.unacked.push_back((end, template.events(), template.len_bytes()));
         self.unacked_bytes += template.len_bytes();
         if schedule.interval_ns.is_none() {
             tokio::task::yield_now().await;

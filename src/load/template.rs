@@ -70,11 +70,7 @@ impl Template {
 
     /// The batch for events from `sequence` on, all of them due at `time_ns`, over `keys` keys.
     pub(super) fn batch(&self, sequence: u64, time_ns: u64, keys: u64) -> Bytes {
-        let spare = self
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut bytes = spare.unwrap_or_else(|| self.framed.to_vec());
         let put = |bytes: &mut [u8], at: usize, value: [u8; 8]| {
             bytes[at..at + 8].copy_from_slice(&value);
@@ -86,10 +82,7 @@ impl Template {
             put(&mut bytes, places.sequence, n.to_be_bytes());
             put(&mut bytes, places.key, hex(key(n, keys)));
         }
-        Bytes::from_owner(Lent {
-            bytes,
-            spare: Arc::clone(&self.spare),
-        })
+        Bytes::from_owner(Lent { bytes, spare: Arc::clone(&self.spare) })
     }
 }
 
@@ -114,9 +107,7 @@ pub(super) fn templates(
     last_events: u64,
 ) -> Result<(Vec<Template>, Option<Template>), NameRefused> {
     let mut source = Source::new(config, epoch)?;
-    let full = (0..TEMPLATES)
-        .map(|_| source.template(batch_events))
-        .collect();
+    let full = (0..TEMPLATES).map(|_| source.template(batch_events)).collect();
     let last = (last_events > 0).then(|| source.template(last_events));
     Ok((full, last))
 }
@@ -140,11 +131,7 @@ impl Source {
             kinds: kinds?,
             filler: Name::intern(FILLER_KIND)?,
             source: Name::intern("load")?,
-            share: if config.kinds.is_empty() {
-                0.0
-            } else {
-                config.match_share.clamp(0.0, 1.0)
-            },
+            share: if config.kinds.is_empty() { 0.0 } else { config.match_share.clamp(0.0, 1.0) },
             due: 0.0,
             made: 0,
             origin: epoch,
@@ -187,12 +174,7 @@ impl Source {
                 entities: 4,
                 fields: &fields,
                 message: "upstream connect error",
-                ..Event::new(
-                    EventId::from_sequence(self.origin, 0, 0),
-                    1,
-                    kind,
-                    self.source,
-                )
+                ..Event::new(EventId::from_sequence(self.origin, 0, 0), 1, kind, self.source)
             };
             // The ring is emptied after each event, which is smaller than the ring.
             let written = writer.write_event(&Header::event(0, 0, 1), &event);
@@ -260,14 +242,9 @@ mod tests {
             assert_eq!((batch.head.first_sequence, batch.head.epoch), (first, 77));
             let mut decoder = batch.decoder().unwrap();
             for (n, item) in (first..).zip(batch.items()) {
-                let Item::Event(raw) = item else {
-                    panic!("a group")
-                };
+                let Item::Event(raw) = item else { panic!("a group") };
                 let event = decoder.event(raw).unwrap().event;
-                assert_eq!(
-                    (event.time_ns, event.observed_ns),
-                    (123_456_789, 123_456_789)
-                );
+                assert_eq!((event.time_ns, event.observed_ns), (123_456_789, 123_456_789));
                 assert_eq!(event.id, EventId::from_sequence(77, 0, n));
                 matching += u32::from(event.kind.text().starts_with("kernel."));
                 let Some(Value::Str(uid)) = event.entity(names::K8S_POD_UID) else {

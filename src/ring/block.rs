@@ -71,10 +71,7 @@ impl Header {
     /// A watermark.
     #[must_use]
     pub fn watermark(order: u64, time_ns: u64) -> Self {
-        Self {
-            order,
-            ..Self::event(0, 0, time_ns).of(RecordType::Watermark)
-        }
+        Self { order, ..Self::event(0, 0, time_ns).of(RecordType::Watermark) }
     }
 
     /// The same header on a record of this type.

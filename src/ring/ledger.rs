@@ -37,10 +37,7 @@ pub struct StageLedger {
 /// Adds without a locked instruction: sound as an addition because each counter has one writer.
 fn add(counter: &AtomicU64, n: u64) {
     // Relaxed, paired with the Relaxed loads of `Ledger::snapshot`, which tolerates any mixture.
-    counter.store(
-        counter.load(Ordering::Relaxed).wrapping_add(n),
-        Ordering::Relaxed,
-    );
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
 impl StageLedger {
@@ -126,10 +123,7 @@ impl Ledger {
     /// A ledger for these collectors; a collector's number is its place.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
-        Self {
-            names,
-            stages: Vec::new(),
-        }
+        Self { names, stages: Vec::new() }
     }
 
     /// The collectors' names.
@@ -140,10 +134,7 @@ impl Ledger {
 
     /// The counters of a new thread.
     pub fn stage(&mut self, stage: Stage) -> Arc<StageLedger> {
-        let ledger = Arc::new(StageLedger {
-            stage,
-            rows: Default::default(),
-        });
+        let ledger = Arc::new(StageLedger { stage, rows: Default::default() });
         self.stages.push(Arc::clone(&ledger));
         ledger
     }
@@ -166,21 +157,14 @@ impl Ledger {
 
     fn look(&self) -> Snapshot {
         let collectors: Vec<_> = (0..self.names.len()).map(|c| self.account(c)).collect();
-        let mut total = CollectorAccount {
-            name: "total".into(),
-            ..Default::default()
-        };
+        let mut total = CollectorAccount { name: "total".into(), ..Default::default() };
         for account in &collectors {
             total.received += account.received;
             total.forwarded += account.forwarded;
             total.held += account.held;
             total.residual += account.residual;
             for &(stage, reason, n) in &account.dropped {
-                match total
-                    .dropped
-                    .iter_mut()
-                    .find(|d| (d.0, d.1) == (stage, reason))
-                {
+                match total.dropped.iter_mut().find(|d| (d.0, d.1) == (stage, reason)) {
                     Some(sum) => sum.2 += n,
                     None => total.dropped.push((stage, reason, n)),
                 }
@@ -190,10 +174,8 @@ impl Ledger {
     }
 
     fn account(&self, collector: usize) -> CollectorAccount {
-        let mut account = CollectorAccount {
-            name: self.names[collector].clone(),
-            ..Default::default()
-        };
+        let mut account =
+            CollectorAccount { name: self.names[collector].clone(), ..Default::default() };
         // Into and out of the rings between the stages.
         let (mut into_rings, mut out_of_rings, mut residual) = (0u64, 0u64, 0i64);
         for ledger in &self.stages {
@@ -205,10 +187,7 @@ impl Ledger {
                 let n = load(counter);
                 if n > 0 {
                     dropped += n;
-                    match account
-                        .dropped
-                        .iter_mut()
-                        .find(|d| (d.0, d.1) == (ledger.stage, *reason))
+                    match account.dropped.iter_mut().find(|d| (d.0, d.1) == (ledger.stage, *reason))
                     {
                         Some(sum) => sum.2 += n,
                         None => account.dropped.push((ledger.stage, *reason, n)),

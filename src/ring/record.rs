@@ -55,10 +55,7 @@ pub fn ring(blocks: usize) -> (RecordWriter, RecordReader) {
     // A record may need its own length twice where it doesn't fit before the ring's end.
     let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_FORWARDED_BLOCKS));
     (
-        RecordWriter {
-            blocks: producer,
-            scratch: Box::new_uninit_slice(SCRATCH_BYTES),
-        },
+        RecordWriter { blocks: producer, scratch: Box::new_uninit_slice(SCRATCH_BYTES) },
         RecordReader { blocks: consumer },
     )
 }
@@ -170,9 +167,7 @@ impl RecordWriter {
             let header = Header::event(0, 0, group.last_ns).of(RecordType::Group);
             room[0].write(header.write((1 + used) as u16, bytes.len() as u32, 0));
             let body = as_bytes_mut(&mut room[1..]);
-            for (to, from) in body
-                .iter_mut()
-                .zip(bytes.iter().copied().chain(std::iter::repeat(0)))
+            for (to, from) in body.iter_mut().zip(bytes.iter().copied().chain(std::iter::repeat(0)))
             {
                 to.write(from);
             }
@@ -205,9 +200,7 @@ fn place(
     need: usize,
     fill: impl FnOnce(&mut [MaybeUninit<Block>]) -> Result<usize, WriteError>,
 ) -> Result<(), WriteError> {
-    let mut chunk = ring
-        .write_chunk_uninit(need)
-        .map_err(|_| WriteError::Full)?;
+    let mut chunk = ring.write_chunk_uninit(need).map_err(|_| WriteError::Full)?;
     let before_end = chunk.as_mut_slices().0.len();
     if before_end >= need {
         let used = fill(&mut chunk.as_mut_slices().0[..need])?;
@@ -215,9 +208,7 @@ fn place(
         unsafe { chunk.commit(used) };
         return Ok(());
     }
-    let mut chunk = ring
-        .write_chunk_uninit(before_end + need)
-        .map_err(|_| WriteError::Full)?;
+    let mut chunk = ring.write_chunk_uninit(before_end + need).map_err(|_| WriteError::Full)?;
     let (end, start) = chunk.as_mut_slices();
     let used = fill(&mut start[..need])?;
     let skip = Header::event(0, 0, 0).of(RecordType::Skip);
@@ -254,18 +245,13 @@ impl<'a> Record<'a> {
 
     /// The groups the event is known to be in.
     pub fn memberships(&self) -> impl ExactSizeIterator<Item = Membership> + use<'a> {
-        self.blocks[1..=self.blocks[0].memberships()]
-            .iter()
-            .map(Membership::read)
+        self.blocks[1..=self.blocks[0].memberships()].iter().map(Membership::read)
     }
 
     /// A copy to keep.
     #[must_use]
     pub fn to_owned(&self) -> OwnedRecord {
-        OwnedRecord {
-            header: self.header,
-            blocks: self.blocks.into(),
-        }
+        OwnedRecord { header: self.header, blocks: self.blocks.into() }
     }
 
     fn archive(&self) -> &'a [u8] {
@@ -301,10 +287,7 @@ impl OwnedRecord {
     /// The record.
     #[must_use]
     pub fn record(&self) -> Record<'_> {
-        Record {
-            header: self.header,
-            blocks: &self.blocks,
-        }
+        Record { header: self.header, blocks: &self.blocks }
     }
 
     /// The event. `None` for a record of another type.
@@ -348,18 +331,12 @@ impl RecordReader {
         let (first, second) = chunk.as_slices();
         let (mut done, mut records) = (0, 0);
         while done < limit_blocks.min(first.len() + second.len()) {
-            let rest = if done < first.len() {
-                &first[done..]
-            } else {
-                &second[done - first.len()..]
-            };
+            let rest =
+                if done < first.len() { &first[done..] } else { &second[done - first.len()..] };
             let header = Header::read(&rest[0]);
             let len = rest[0].blocks();
             if header.record != RecordType::Skip {
-                if !read(&Record {
-                    header,
-                    blocks: &rest[..len],
-                }) {
+                if !read(&Record { header, blocks: &rest[..len] }) {
                     break;
                 }
                 records += 1;

@@ -163,10 +163,7 @@ impl Sink {
 
     fn put(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
         let route = self.router.route(event);
-        let header = Header {
-            order,
-            ..Header::event(self.collector, route.visits, event.time_ns)
-        };
+        let header = Header { order, ..Header::event(self.collector, route.visits, event.time_ns) };
         let first = route.first().min(self.shards.len() - 1);
         loop {
             match self.shards[first].0.write_event(&header, event) {

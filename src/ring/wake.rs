@@ -59,10 +59,7 @@ pub type Bell = Doorbell<std::sync::OnceLock<Waker>>;
 impl<T: Target> Doorbell<T> {
     /// A bell whose consumer is awake.
     pub fn new(target: T) -> Self {
-        Self {
-            state: AtomicU32::new(AWAKE),
-            target,
-        }
+        Self { state: AtomicU32::new(AWAKE), target }
     }
 
     /// What the bell wakes.

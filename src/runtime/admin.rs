@@ -27,10 +27,7 @@ fn routes(status: Status) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route(
-            "/status",
-            get(async |State(s): State<Arc<Status>>| axum::Json(s.json())),
-        )
+        .route("/status", get(async |State(s): State<Arc<Status>>| axum::Json(s.json())))
         .route("/metrics", get(metrics))
         .with_state(Arc::new(status))
 }
@@ -57,32 +54,23 @@ impl Admin {
             .map_err(|e| io::Error::new(e.kind(), format!("{listen}: {e}")))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stop = Arc::new(Notify::new());
         let theirs = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("admin".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    let serve = async {
-                        axum::serve(tokio::net::TcpListener::from_std(listener)?, routes(status))
-                            .await
-                    };
-                    tokio::select! {
-                        ended = serve => if let Err(error) = ended {
-                            tracing::error!(%error, "the admin pages failed");
-                        },
-                        () = theirs.notified() => {}
-                    }
-                });
-            })?;
-        Ok(Self {
-            addr,
-            stop,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
+            runtime.block_on(async {
+                let serve = async {
+                    axum::serve(tokio::net::TcpListener::from_std(listener)?, routes(status)).await
+                };
+                tokio::select! {
+                    ended = serve => if let Err(error) = ended {
+                        tracing::error!(%error, "the admin pages failed");
+                    },
+                    () = theirs.notified() => {}
+                }
+            });
+        })?;
+        Ok(Self { addr, stop, thread: Some(thread) })
     }
 
     /// Ends the pages.

@@ -39,10 +39,7 @@ pub enum StartError {
 }
 
 fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
-    move |cause| StartError::System {
-        what: what.to_owned(),
-        cause,
-    }
+    move |cause| StartError::System { what: what.to_owned(), cause }
 }
 
 /// The running agent.
@@ -84,12 +81,7 @@ impl Agent {
         };
         config.bridge.flush_interval = config.dataflow.flush_interval;
         let node = config.node_name();
-        let rows: Vec<Row> = config
-            .collectors
-            .rows()
-            .into_iter()
-            .filter(|r| r.enabled)
-            .collect();
+        let rows: Vec<Row> = config.collectors.rows().into_iter().filter(|r| r.enabled).collect();
         let stop = Stop::default();
         let mut threads = ThreadPlan::pinned();
         let mut ledger = Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect());
@@ -117,15 +109,8 @@ impl Agent {
         };
         let bridge = bridge.spawn().map_err(system("the bridge"))?;
         let manager = CollectorManager::new(&node, origin(&node, epoch), stop.clone());
-        let (manager, ledger) = start_collectors(
-            manager,
-            rows,
-            entrances,
-            &rules,
-            ledger,
-            &stop,
-            &mut threads,
-        )?;
+        let (manager, ledger) =
+            start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
         let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
         let status = Status {
             node,
@@ -177,10 +162,7 @@ impl Agent {
     /// Whether every collector has read its source to the end.
     #[must_use]
     pub fn sources_are_finished(&self) -> bool {
-        self.manager
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_finished()
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).is_finished()
     }
 
     /// CONS-1 now.
@@ -192,20 +174,14 @@ impl Agent {
     /// How the collectors are.
     #[must_use]
     pub fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .statistics()
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
     }
 
     /// Drains: collectors stop, shards close their groups, the bridge delivers what is left. An
     /// embedded server goes on, so that the last groups can be asked for. Returns CONS-1.
     pub fn drain(&mut self) -> Snapshot {
         self.stop.set();
-        self.manager
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .join();
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).join();
         if let Some(correlator) = self.correlator.take() {
             correlator.join();
         }
@@ -226,11 +202,8 @@ impl Agent {
 }
 
 fn load_rules(config: &Config) -> Result<Vec<rules::Rule>, StartError> {
-    let mut loaded = if config.dataflow.builtin_rules {
-        rules::builtin()
-    } else {
-        rules::Loaded::default()
-    };
+    let mut loaded =
+        if config.dataflow.builtin_rules { rules::builtin() } else { rules::Loaded::default() };
     let own = rules::load(&config.dataflow.rules);
     loaded.errors.extend(own.errors);
     for rule in own.rules {
@@ -286,14 +259,8 @@ fn start_collectors(
         let stage = ledger.stage(Stage::Collect);
         let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone())
             .with_kernel_ledger(ledger.stage(Stage::Kernel));
-        let spec = CollectorSpec {
-            name: row.name,
-            make: row.make,
-            sink,
-        };
-        manager
-            .start(spec, threads.next_core())
-            .map_err(system("a collector's thread"))?;
+        let spec = CollectorSpec { name: row.name, make: row.make, sink };
+        manager.start(spec, threads.next_core()).map_err(system("a collector's thread"))?;
     }
     Ok((manager, ledger))
 }

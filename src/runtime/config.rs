@@ -109,9 +109,7 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self {
-            listen: (std::net::Ipv4Addr::LOCALHOST, 7603).into(),
-        }
+        Self { listen: (std::net::Ipv4Addr::LOCALHOST, 7603).into() }
     }
 }
 
@@ -138,10 +136,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: "info".into(),
-        }
+        Self { format: LogFormat::Text, level: "info".into() }
     }
 }
 
@@ -170,30 +165,20 @@ impl Config {
         text: &str,
         env: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let error = |line, column, cause| ConfigError {
-            file: file.to_owned(),
-            line,
-            column,
-            cause,
-        };
+        let error =
+            |line, column, cause| ConfigError { file: file.to_owned(), line, column, cause };
         let text = expand(text, env).map_err(|(line, column, cause)| error(line, column, cause))?;
-        let config: Self = if text
-            .lines()
-            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
-        {
-            Self::default()
-        } else {
-            serde_saphyr::from_str(&text).map_err(|e| {
-                let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
-                let full = e.without_snippet().to_string();
-                let cause = full.split(" at line ").next().unwrap_or(&full);
-                error(
-                    line,
-                    column,
-                    cause.lines().next().unwrap_or("broken YAML").to_owned(),
-                )
-            })?
-        };
+        let config: Self =
+            if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
+                Self::default()
+            } else {
+                serde_saphyr::from_str(&text).map_err(|e| {
+                    let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
+                    let full = e.without_snippet().to_string();
+                    let cause = full.split(" at line ").next().unwrap_or(&full);
+                    error(line, column, cause.lines().next().unwrap_or("broken YAML").to_owned())
+                })?
+            };
         config.check().map_err(|(key, cause)| {
             let (line, column) = find_key(&text, &key);
             error(line, column, format!("{key}: {cause}"))
@@ -229,15 +214,8 @@ impl Config {
     #[must_use]
     pub fn node_name(&self) -> String {
         self.node.clone().unwrap_or_else(|| {
-            let name = rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned();
-            if name.is_empty() {
-                "localhost".into()
-            } else {
-                name
-            }
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            if name.is_empty() { "localhost".into() } else { name }
         })
     }
 
@@ -251,9 +229,7 @@ impl Config {
             return "/var/lib/tapio".into();
         }
         let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state"));
-        let base = std::env::var_os("XDG_STATE_HOME")
-            .map(PathBuf::from)
-            .or_else(home);
+        let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
         base.unwrap_or_else(std::env::temp_dir).join("tapio")
     }
 
@@ -286,9 +262,7 @@ fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, Mi
                 out.push('$');
                 rest = after;
             } else if let Some(inner) = rest.strip_prefix('{') {
-                let end = inner
-                    .find('}')
-                    .ok_or((number, column, "`${` without `}`".to_owned()))?;
+                let end = inner.find('}').ok_or((number, column, "`${` without `}`".to_owned()))?;
                 let (name, default) = match inner[..end].split_once(":-") {
                     Some((name, default)) => (name, Some(default)),
                     None => (&inner[..end], None),
@@ -297,11 +271,7 @@ fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, Mi
                 let value =
                     value.ok_or_else(|| (number, column, format!("${{{name}}} isn't set")))?;
                 if value.contains('\n') {
-                    return Err((
-                        number,
-                        column,
-                        format!("${{{name}}} has more than one line"),
-                    ));
+                    return Err((number, column, format!("${{{name}}} has more than one line")));
                 }
                 out.push_str(&value);
                 rest = &inner[end + 1..];
@@ -319,11 +289,8 @@ fn find_key(text: &str, key: &str) -> (u64, u64) {
     let mut lines = (1u64..).zip(text.lines());
     let mut found = (0, 0);
     for part in key.split('.') {
-        let stands = |line: &str| {
-            line.trim_start()
-                .strip_prefix(part)
-                .is_some_and(|r| r.starts_with(':'))
-        };
+        let stands =
+            |line: &str| line.trim_start().strip_prefix(part).is_some_and(|r| r.starts_with(':'));
         match lines.by_ref().find(|(_, line)| stands(line)) {
             Some((number, line)) => {
                 found = (number, (line.len() - line.trim_start().len() + 1) as u64)
@@ -349,10 +316,7 @@ mod tests {
         assert!(parse("# only a comment\n").is_ok());
         let config =
             parse("node: ${NODE}\ncluster: ${C:-prod}\ndataflow:\n  flush_interval: 2s\n").unwrap();
-        assert_eq!(
-            (config.node_name().as_str(), config.cluster.as_str()),
-            ("n1", "prod")
-        );
+        assert_eq!((config.node_name().as_str(), config.cluster.as_str()), ("n1", "prod"));
         assert_eq!(config.dataflow.flush_interval.as_secs(), 2);
     }
 
@@ -361,15 +325,9 @@ mod tests {
         for (text, expected) in [
             ("nodee: a\n", "t.yaml:1:1: unknown field `nodee`"),
             ("dataflow:\n  shards: many\n", "t.yaml:2:11: "),
-            (
-                "dataflow:\n  shards: 65\n",
-                "t.yaml:2:3: dataflow.shards: at most 64",
-            ),
+            ("dataflow:\n  shards: 65\n", "t.yaml:2:3: dataflow.shards: at most 64"),
             ("dataflow:\n  flush_interval: 5\n", "t.yaml:2:19: "),
-            (
-                "node: a\nbridge:\n  batch_bytes: 1\n",
-                "t.yaml:3:3: bridge.batch_bytes",
-            ),
+            ("node: a\nbridge:\n  batch_bytes: 1\n", "t.yaml:3:3: bridge.batch_bytes"),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
             ("node: [\n", "t.yaml:"),
         ] {

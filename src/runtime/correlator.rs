@@ -49,26 +49,19 @@ impl Correlator {
         threads: &mut ThreadPlan,
     ) -> std::io::Result<(Self, Vec<Entrance>, Vec<RecordReader>)> {
         let shards = plan.rules.shards();
-        let bells: Vec<Arc<Bell>> = (0..shards)
-            .map(|_| Arc::new(Bell::new(Default::default())))
-            .collect();
+        let bells: Vec<Arc<Bell>> =
+            (0..shards).map(|_| Arc::new(Bell::new(Default::default()))).collect();
         let mut inputs: Vec<Vec<RecordReader>> = (0..shards).map(|_| Vec::new()).collect();
         let mut into = |shard: usize| {
             let (writer, reader) = ring(plan.ring_blocks);
             inputs[shard].push(reader);
             (writer, Arc::clone(&bells[shard]))
         };
-        let entrances: Vec<Entrance> = (0..collectors)
-            .map(|_| (0..shards).map(&mut into).collect())
-            .collect();
-        let onward: Vec<Entrance> = (0..shards)
-            .map(|from| (from + 1..shards).map(&mut into).collect())
-            .collect();
-        let mut correlator = Self {
-            threads: Vec::new(),
-            stats: Vec::new(),
-            bells: bells.clone(),
-        };
+        let entrances: Vec<Entrance> =
+            (0..collectors).map(|_| (0..shards).map(&mut into).collect()).collect();
+        let onward: Vec<Entrance> =
+            (0..shards).map(|from| (from + 1..shards).map(&mut into).collect()).collect();
+        let mut correlator = Self { threads: Vec::new(), stats: Vec::new(), bells: bells.clone() };
         let mut exits = Vec::new();
         for (number, (inputs, shards)) in inputs.into_iter().zip(onward).enumerate() {
             let (writer, reader) = ring(plan.ring_blocks);
@@ -77,19 +70,15 @@ impl Correlator {
             let wiring = Wiring {
                 inputs,
                 bell: Arc::clone(&bells[number]),
-                output: ShardOutput {
-                    shards,
-                    bridge: (writer, Arc::clone(bridge_bell)),
-                },
+                output: ShardOutput { shards, bridge: (writer, Arc::clone(bridge_bell)) },
                 ledger: ledger.stage(Stage::Correlate),
                 stop: stop.clone(),
             };
             let worker = Worker::new(number, shard, plan.order, wiring);
             correlator.stats.push(worker.stats());
             let core = threads.next_core();
-            let thread = std::thread::Builder::new()
-                .name(format!("shard:{number}"))
-                .spawn(move || {
+            let thread =
+                std::thread::Builder::new().name(format!("shard:{number}")).spawn(move || {
                     if let Some(core) = core {
                         core_affinity::set_for_current(core);
                     }
@@ -103,9 +92,6 @@ impl Correlator {
     /// Waits for the shards: the stop must be set and the collectors gone.
     pub fn join(self) -> Vec<Shard> {
         self.bells.iter().for_each(|bell| bell.ring());
-        self.threads
-            .into_iter()
-            .filter_map(|thread| thread.join().ok())
-            .collect()
+        self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     }
 }

@@ -41,35 +41,19 @@ impl AgentLock {
     /// # Errors
     /// When another agent holds it or the folder can't be used.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
-        let folder = |cause| LockError::Folder {
-            dir: dir.display().to_string(),
-            cause,
-        };
+        let folder = |cause| LockError::Folder { dir: dir.display().to_string(), cause };
         std::fs::create_dir_all(dir).map_err(folder)?;
         let path = dir.join("agent.lock");
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = open.map_err(folder)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
-            let pid = if pid.trim().is_empty() {
-                "?".into()
-            } else {
-                pid.trim().to_owned()
-            };
-            return Err(LockError::Held {
-                pid,
-                dir: dir.display().to_string(),
-            });
+            let pid = if pid.trim().is_empty() { "?".into() } else { pid.trim().to_owned() };
+            return Err(LockError::Held { pid, dir: dir.display().to_string() });
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .map_err(folder)?;
+        file.set_len(0).and_then(|()| file.rewind()).map_err(folder)?;
         writeln!(file, "{}", std::process::id()).map_err(folder)?;
         Ok(Self { _file: file })
     }
@@ -84,10 +68,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = AgentLock::take(dir.path()).unwrap();
         let error = AgentLock::take(dir.path()).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("pid {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
         assert!(AgentLock::take(dir.path()).is_ok());
     }

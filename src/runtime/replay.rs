@@ -89,10 +89,7 @@ fn read_file(
     inputs: &mut Vec<Input>,
     refused: &mut Vec<BadLine>,
 ) -> Result<(), ReplayError> {
-    let failed = |cause| ReplayError::File {
-        path: path.to_owned(),
-        cause,
-    };
+    let failed = |cause| ReplayError::File { path: path.to_owned(), cause };
     let file: Box<dyn std::io::Read> = if path == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
@@ -110,12 +107,7 @@ fn read_file(
         }
         number += 1;
         let mut refuse = |column, cause: String| {
-            refused.push(BadLine {
-                file: name.clone(),
-                line: number,
-                column,
-                cause,
-            });
+            refused.push(BadLine { file: name.clone(), line: number, column, cause });
         };
         if bytes.len() > MAX_LINE_BYTES {
             refuse(0, format!("longer than {MAX_LINE_BYTES} bytes"));
@@ -208,24 +200,14 @@ pub fn replay(
         grouping: true,
         ring_blocks: 1 << 15,
     };
-    let (correlator, mut entrances, exits) = Correlator::start(
-        &plan,
-        1,
-        &bell,
-        &mut ledger,
-        &stop,
-        &mut ThreadPlan::default(),
-    )?;
+    let (correlator, mut entrances, exits) =
+        Correlator::start(&plan, 1, &bell, &mut ledger, &stop, &mut ThreadPlan::default())?;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();
     let router: Arc<dyn crate::ring::Router> = Arc::<RuleSet>::clone(&rules);
     let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, stop.clone());
     sink.refuse(Reason::BadInput, refused.len() as u64);
-    let mut output = Output {
-        emit,
-        groups: Vec::new(),
-        lines: Vec::new(),
-    };
+    let mut output = Output { emit, groups: Vec::new(), lines: Vec::new() };
     let shards = std::thread::scope(|scope| {
         let stop = &stop;
         let inputs = &inputs;
@@ -237,12 +219,7 @@ pub fn replay(
         correlator.join()
     });
     let (lines, groups) = output.finish(shards);
-    Ok(Replayed {
-        lines,
-        groups,
-        refused,
-        account: ledger.snapshot(),
-    })
+    Ok(Replayed { lines, groups, refused, account: ledger.snapshot() })
 }
 
 /// Reads what the shards send until all of them are done.

@@ -53,25 +53,16 @@ fn account_json(account: &CollectorAccount) -> Json {
 /// CONS-1 as JSON.
 #[must_use]
 pub fn snapshot_json(snapshot: &Snapshot) -> Json {
-    let rows: Map<String, Json> = snapshot
-        .collectors
-        .iter()
-        .map(|c| (c.name.clone(), account_json(c)))
-        .collect();
+    let rows: Map<String, Json> =
+        snapshot.collectors.iter().map(|c| (c.name.clone(), account_json(c))).collect();
     json!({"holds": snapshot.holds(), "total": account_json(&snapshot.total), "collectors": rows})
 }
 
 fn collector_json(status: &CollectorStatus) -> Json {
-    let notes: Map<String, Json> = status
-        .notes
-        .iter()
-        .map(|n| (n.subject.clone(), n.state.as_str().into()))
-        .collect();
-    let counters: Map<String, Json> = status
-        .counters
-        .iter()
-        .map(|(k, v)| (k.clone(), (*v).into()))
-        .collect();
+    let notes: Map<String, Json> =
+        status.notes.iter().map(|n| (n.subject.clone(), n.state.as_str().into())).collect();
+    let counters: Map<String, Json> =
+        status.counters.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
     json!({
         "health": status.health.word(), "restarts": status.restarts, "last_error": status.last_error,
         "notes": notes, "counters": counters,
@@ -80,10 +71,7 @@ fn collector_json(status: &CollectorStatus) -> Json {
 
 impl Status {
     fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .statistics()
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
     }
 
     fn account(&self) -> Snapshot {
@@ -100,20 +88,12 @@ impl Status {
     /// Everything, for people and programs.
     #[must_use]
     pub fn json(&self) -> Json {
-        let collectors: Map<String, Json> = self
-            .collectors()
-            .iter()
-            .map(|c| (c.name.to_owned(), collector_json(c)))
-            .collect();
+        let collectors: Map<String, Json> =
+            self.collectors().iter().map(|c| (c.name.to_owned(), collector_json(c))).collect();
         let shards: Vec<Json> = self
             .shards
             .iter()
-            .map(|s| {
-                s.get()
-                    .map(|(k, v)| (k.to_owned(), v.into()))
-                    .collect::<Map<_, _>>()
-                    .into()
-            })
+            .map(|s| s.get().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>().into())
             .collect();
         let cons1 = snapshot_json(&self.account());
         json!({
@@ -137,10 +117,7 @@ impl Status {
             return Err("ending".into());
         }
         if !self.bridge.is_connected() {
-            return Err(format!(
-                "the server isn't connected: {}",
-                self.bridge.status().last_error
-            ));
+            return Err(format!("the server isn't connected: {}", self.bridge.status().last_error));
         }
         let failed = |c: &CollectorStatus| c.health == Health::Backoff;
         match self.collectors().iter().find(|c| failed(c)) {
@@ -196,16 +173,8 @@ impl Status {
             "Events taken in, those lost in the kernel included",
             received,
         );
-        registry.register(
-            "events_forwarded",
-            "Events the server has stored",
-            forwarded,
-        );
-        registry.register(
-            "events_dropped",
-            "Events lost, by stage and reason",
-            dropped,
-        );
+        registry.register("events_forwarded", "Events the server has stored", forwarded);
+        registry.register("events_dropped", "Events lost, by stage and reason", dropped);
         registry.register("events_held", "Events in rings and queues", held);
         registry.register(
             "cons1_residual",
@@ -222,8 +191,7 @@ impl Status {
         );
         for status in self.collectors() {
             let labels: Labels = vec![("collector", status.name.into())];
-            up.get_or_create(&labels)
-                .set(i64::from(status.health == Health::Running));
+            up.get_or_create(&labels).set(i64::from(status.health == Health::Running));
             restarts.get_or_create(&labels).inc_by(status.restarts);
             for (name, value) in status.counters {
                 let labels = vec![("collector", status.name.into()), ("what", name)];
@@ -231,11 +199,7 @@ impl Status {
             }
         }
         registry.register("collector_up", "Whether the collector runs", up);
-        registry.register(
-            "collector_restarts",
-            "How often it was started again",
-            restarts,
-        );
+        registry.register("collector_restarts", "How often it was started again", restarts);
         registry.register("collector_detail", "The collector's own counters", detail);
     }
 
@@ -245,9 +209,7 @@ impl Status {
         for (name, value) in status.as_object().into_iter().flatten() {
             let number = value.as_i64().or_else(|| value.as_bool().map(i64::from));
             if let Some(number) = number {
-                bridge
-                    .get_or_create(&vec![("what", name.clone())])
-                    .set(number);
+                bridge.get_or_create(&vec![("what", name.clone())]).set(number);
             }
         }
         registry.register("bridge", "Counters of the way to the server", bridge);

@@ -52,9 +52,7 @@ async fn groups(
     State(shared): State<Arc<Shared>>,
     Query(asked): Query<GroupsQuery>,
 ) -> Json<Vec<Value>> {
-    let groups = shared
-        .store()
-        .groups(limit(asked.limit), &asked.pattern, &asked.node);
+    let groups = shared.store().groups(limit(asked.limit), &asked.pattern, &asked.node);
     Json(groups.iter().map(|group| group.json()).collect())
 }
 
@@ -62,9 +60,8 @@ async fn group(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refused> {
-    let id: TraceId = id
-        .parse()
-        .map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("group id: {e}")))?;
+    let id: TraceId =
+        id.parse().map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("group id: {e}")))?;
     let found = shared.store().group(id.0);
     found
         .map(|group| Json(group.json()))
@@ -90,16 +87,10 @@ async fn events(
         "" => Vec::new(),
         text => {
             let id: Result<TraceId, _> = text.parse();
-            id.map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("trace_id: {e}")))?
-                .0
-                .to_vec()
+            id.map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("trace_id: {e}")))?.0.to_vec()
         }
     };
-    let filter = Filter {
-        kind: asked.kind,
-        trace_id,
-        node: asked.node,
-    };
+    let filter = Filter { kind: asked.kind, trace_id, node: asked.node };
     let found = shared
         .latest(filter, limit(asked.limit))
         .await

@@ -70,11 +70,7 @@ impl ServerIntake {
         }
         stats.counts.refused += 1;
         drop(stats);
-        let refusal = Refusal {
-            first_sequence: head.first_sequence,
-            count: head.count,
-            cause,
-        };
+        let refusal = Refusal { first_sequence: head.first_sequence, count: head.count, cause };
         self.refused.push((head.epoch, refusal));
     }
 
@@ -171,9 +167,8 @@ impl Intake for ServerIntake {
         epoch.unacked = false;
         let mut store = self.shared.store();
         let settled = store.settled(&epoch.node, epoch.epoch);
-        let (meant, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.refused)
-            .into_iter()
-            .partition(|(of, _)| *of == epoch.epoch);
+        let (meant, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.refused).into_iter().partition(|(of, _)| *of == epoch.epoch);
         self.refused = rest;
         Some(Ack {
             epoch: epoch.epoch,

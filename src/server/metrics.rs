@@ -21,37 +21,13 @@ impl Collector for Page {
             ("batches", "Batches stored", ingest.batches),
             ("events", "Events stored", ingest.events),
             ("groups", "Group revisions stored", ingest.groups),
-            (
-                "duplicate_items",
-                "Items received again and not stored again",
-                ingest.duplicates,
-            ),
+            ("duplicate_items", "Items received again and not stored again", ingest.duplicates),
             ("refused_batches", "Batches refused", ingest.refused),
-            (
-                "disk_errors",
-                "Times the disk did not take a batch",
-                ingest.disk_errors,
-            ),
-            (
-                "tail_missed_batches",
-                "Batches that tails were too slow for",
-                ingest.tail_missed,
-            ),
-            (
-                "segments_retired",
-                "Segments that made room",
-                store.segments_retired,
-            ),
-            (
-                "corrupt_frames",
-                "Broken frames found at the start",
-                store.corrupt_frames,
-            ),
-            (
-                "torn_tails",
-                "Frames cut short by a crash",
-                store.torn_tails,
-            ),
+            ("disk_errors", "Times the disk did not take a batch", ingest.disk_errors),
+            ("tail_missed_batches", "Batches that tails were too slow for", ingest.tail_missed),
+            ("segments_retired", "Segments that made room", store.segments_retired),
+            ("corrupt_frames", "Broken frames found at the start", store.corrupt_frames),
+            ("torn_tails", "Frames cut short by a crash", store.torn_tails),
         ] {
             let counter = ConstCounter::new(value);
             let to = page.encode_descriptor(name, help, None, counter.metric_type())?;
@@ -61,31 +37,11 @@ impl Collector for Page {
             ("stored_bytes", "Bytes in the store", store.stored_bytes),
             ("stored_batches", "Batches in the store", store.batches),
             ("segments", "Files of the store", store.segments),
-            (
-                "groups_kept",
-                "Groups that can be listed",
-                self.0.groups_kept,
-            ),
-            (
-                "disk_failing",
-                "1 while the disk takes no batches",
-                u64::from(ingest.disk_failing),
-            ),
-            (
-                "delay_p50_nanoseconds",
-                "Event time to receipt, median",
-                latency.p50_ns,
-            ),
-            (
-                "delay_p99_nanoseconds",
-                "Event time to receipt, 99th percentile",
-                latency.p99_ns,
-            ),
-            (
-                "delay_max_nanoseconds",
-                "Event time to receipt, slowest",
-                latency.max_ns,
-            ),
+            ("groups_kept", "Groups that can be listed", self.0.groups_kept),
+            ("disk_failing", "1 while the disk takes no batches", u64::from(ingest.disk_failing)),
+            ("delay_p50_nanoseconds", "Event time to receipt, median", latency.p50_ns),
+            ("delay_p99_nanoseconds", "Event time to receipt, 99th percentile", latency.p99_ns),
+            ("delay_max_nanoseconds", "Event time to receipt, slowest", latency.max_ns),
         ] {
             let gauge = ConstGauge::new(value as i64);
             let to = page.encode_descriptor(name, help, None, gauge.metric_type())?;

@@ -183,10 +183,7 @@ impl Server {
             .map_err(|e| io::Error::other(e.to_string()))?;
         let shared = Arc::new(Shared {
             store: Mutex::new(Store::open(&config)?),
-            stats: Mutex::new(Stats {
-                counts: ServerCounts::default(),
-                latency,
-            }),
+            stats: Mutex::new(Stats { counts: ServerCounts::default(), latency }),
             tail: broadcast::channel(TAIL_BATCHES).0,
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -195,23 +192,15 @@ impl Server {
             .build()?;
         let stop = Arc::new(Notify::new());
         let theirs = (Arc::clone(&shared), Arc::clone(&stop));
-        let thread = std::thread::Builder::new()
-            .name("server".into())
-            .spawn(move || {
-                let (shared, stop) = theirs;
-                if let Err(error) = runtime.block_on(serve(grpc, web, shared, stop)) {
-                    tracing::error!(%error, "the server failed");
-                }
-                runtime.shutdown_timeout(END_GRACE);
-            })?;
+        let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
+            let (shared, stop) = theirs;
+            if let Err(error) = runtime.block_on(serve(grpc, web, shared, stop)) {
+                tracing::error!(%error, "the server failed");
+            }
+            runtime.shutdown_timeout(END_GRACE);
+        })?;
         tracing::info!(%grpc_addr, %http_addr, data_dir = %config.data_dir.display(), "the server listens");
-        Ok(ServerHandle {
-            grpc_addr,
-            http_addr,
-            shared,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(ServerHandle { grpc_addr, http_addr, shared, stop, thread: Some(thread) })
     }
 }
 
@@ -226,10 +215,7 @@ async fn serve(
         .add_service(IngestServer::new(ingest::Ingest(Arc::clone(&shared))))
         .add_service(query::service(Arc::clone(&shared)))
         .serve_with_incoming(incoming.with_nodelay(Some(true)));
-    let web = axum::serve(
-        tokio::net::TcpListener::from_std(web)?,
-        http::routes(shared),
-    );
+    let web = axum::serve(tokio::net::TcpListener::from_std(web)?, http::routes(shared));
     tokio::select! {
         ended = agents => ended.map_err(io::Error::other),
         ended = async { web.await } => ended,

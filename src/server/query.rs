@@ -80,11 +80,7 @@ fn wanted(bytes: &[u8], wish: &Wish) -> Option<proto::EventBatch> {
         None => Vec::new(),
     };
     let mut batch = decode(bytes).ok()?;
-    let told = if wish.groups {
-        std::mem::take(&mut batch.groups)
-    } else {
-        Vec::new()
-    };
+    let told = if wish.groups { std::mem::take(&mut batch.groups) } else { Vec::new() };
     let mut batch = keep(batch, &places);
     batch.count += told.len() as u32;
     batch.groups = told;
@@ -121,10 +117,7 @@ impl Query for Queries {
         request: Request<proto::ListGroupsRequest>,
     ) -> Result<Response<proto::ListGroupsResponse>, Status> {
         let asked = request.into_inner();
-        let groups = self
-            .0
-            .store()
-            .groups(limit(asked.limit), &asked.pattern, &asked.node);
+        let groups = self.0.store().groups(limit(asked.limit), &asked.pattern, &asked.node);
         Ok(Response::new(proto::ListGroupsResponse {
             groups: groups.iter().map(group_to_proto).collect(),
         }))
@@ -141,23 +134,13 @@ impl Query for Queries {
                 asked.trace_id.len()
             )));
         }
-        let filter = Filter {
-            kind: asked.kind,
-            trace_id: asked.trace_id,
-            node: asked.node,
-        };
-        let found = self
-            .0
-            .latest(filter, limit(asked.limit))
-            .await
-            .map_err(Status::internal)?;
+        let filter = Filter { kind: asked.kind, trace_id: asked.trace_id, node: asked.node };
+        let found = self.0.latest(filter, limit(asked.limit)).await.map_err(Status::internal)?;
         let batches = found
             .iter()
             .rev()
             .map(|found| decode(&found.batch).map(|batch| keep(batch, &found.places)));
-        Ok(Response::new(proto::ListEventsResponse {
-            batches: batches.collect::<Result<_, _>>()?,
-        }))
+        Ok(Response::new(proto::ListEventsResponse { batches: batches.collect::<Result<_, _>>()? }))
     }
 
     async fn tail(
@@ -165,14 +148,8 @@ impl Query for Queries {
         request: Request<proto::TailRequest>,
     ) -> Result<Response<Tailing>, Status> {
         let asked = request.into_inner();
-        let filter = Filter {
-            kind: asked.kind,
-            ..Filter::default()
-        };
-        let wish = Wish {
-            events: (!asked.no_events).then_some(filter),
-            groups: asked.groups,
-        };
+        let filter = Filter { kind: asked.kind, ..Filter::default() };
+        let wish = Wish { events: (!asked.no_events).then_some(filter), groups: asked.groups };
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         tokio::spawn(async move {
@@ -189,14 +166,7 @@ impl Query for Queries {
         _: Request<proto::GetStatsRequest>,
     ) -> Result<Response<proto::Stats>, Status> {
         let status = self.0.status();
-        let LatencyStats {
-            count,
-            p50_ns,
-            p90_ns,
-            p99_ns,
-            p999_ns,
-            max_ns,
-        } = status.latency;
+        let LatencyStats { count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns } = status.latency;
         Ok(Response::new(proto::Stats {
             batches: status.ingest.batches,
             events: status.ingest.events,
@@ -204,14 +174,7 @@ impl Query for Queries {
             duplicates: status.ingest.duplicates,
             refused: status.ingest.refused,
             stored_bytes: status.store.stored_bytes,
-            latency: Some(proto::Latency {
-                count,
-                p50_ns,
-                p90_ns,
-                p99_ns,
-                p999_ns,
-                max_ns,
-            }),
+            latency: Some(proto::Latency { count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns }),
         }))
     }
 }

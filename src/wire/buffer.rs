@@ -64,11 +64,7 @@ impl Pool {
             return shared;
         }
         let full = std::mem::replace(buffer, self.buffer(next_bytes));
-        Bytes::from_owner(Lent {
-            buffer: full.bytes,
-            used: full.used,
-            pool: self.clone(),
-        })
+        Bytes::from_owner(Lent { buffer: full.bytes, used: full.used, pool: self.clone() })
     }
 }
 
@@ -87,10 +83,7 @@ impl Buffer {
 
     /// A pen at the end of what was written. Room must have been reserved.
     pub(super) fn pen(&mut self) -> Pen<'_> {
-        Pen {
-            at: self.used,
-            bytes: &mut self.bytes,
-        }
+        Pen { at: self.used, bytes: &mut self.bytes }
     }
 }
 

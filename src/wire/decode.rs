@@ -154,10 +154,8 @@ impl<'a> Batch<'a> {
     pub fn decoder(&self) -> Result<EventDecoder<'a>, WireError> {
         let mut names = Vec::with_capacity(self.names.len());
         for text in &self.names {
-            let name = Name::intern(text).map_err(|_| WireError {
-                at: 0,
-                cause: WireCause::BadName,
-            })?;
+            let name =
+                Name::intern(text).map_err(|_| WireError { at: 0, cause: WireCause::BadName })?;
             names.push(name);
         }
         Ok(EventDecoder {
@@ -248,11 +246,7 @@ impl<'a> Decoded<'a> {
         if !self.incoming_trace_id.is_some() {
             return self.event;
         }
-        Event {
-            trace_id: self.incoming_trace_id,
-            span_id: self.incoming_span_id,
-            ..self.event
-        }
+        Event { trace_id: self.incoming_trace_id, span_id: self.incoming_span_id, ..self.event }
     }
 }
 
@@ -314,10 +308,7 @@ impl<'a> EventDecoder<'a> {
         event.source = self.name(&r, source)?;
         event.entities = entities as u8;
         Ok(Decoded {
-            event: Event {
-                fields: &self.fields,
-                ..event
-            },
+            event: Event { fields: &self.fields, ..event },
             correlations: &self.correlations,
             incoming_trace_id: TraceId(incoming_trace),
             incoming_span_id: incoming_span,

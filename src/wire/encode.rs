@@ -111,11 +111,7 @@ impl Dictionary {
     #[inline]
     fn place(&mut self, name: Name) -> u16 {
         let (generation, place) = self.places[usize::from(name.0)];
-        if generation == self.generation {
-            place
-        } else {
-            self.add(name)
-        }
+        if generation == self.generation { place } else { self.add(name) }
     }
 
     #[cold]
@@ -213,10 +209,7 @@ impl BatchEncoder {
             self.event(record.header(), event, record.memberships());
             return Appended::Event;
         }
-        match record
-            .group()
-            .map(rkyv::deserialize::<Group, rkyv::rancor::Failure>)
-        {
+        match record.group().map(rkyv::deserialize::<Group, rkyv::rancor::Failure>) {
             Some(Ok(group)) => {
                 self.group(&group);
                 Appended::Group
@@ -385,11 +378,9 @@ fn write_membership(pen: &mut Pen<'_>, membership: &Membership, names: &mut Dict
     pen.byte(13 << 3 | 2);
     let start = pen.length_later(1);
     pen.delimited(1 << 3 | 2, &membership.group.0);
-    for (tag, name) in [
-        (2 << 3, membership.rule),
-        (3 << 3, membership.pattern),
-        (4 << 3, membership.role),
-    ] {
+    for (tag, name) in
+        [(2 << 3, membership.rule), (3 << 3, membership.pattern), (4 << 3, membership.role)]
+    {
         pen.byte(tag);
         pen.varint(u64::from(names.place(name)));
     }

@@ -25,10 +25,7 @@ pub fn group_to_proto(group: &Group) -> proto::Group {
         key: group
             .key
             .iter()
-            .map(|(key, value)| proto::KeyValue {
-                key: key.clone(),
-                value: value.clone(),
-            })
+            .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() })
             .collect(),
         members: group.members.iter().map(member_to_proto).collect(),
         members_total: group.members_total,
@@ -72,10 +69,7 @@ fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
         terms: candidate
             .terms
             .iter()
-            .map(|t| proto::Term {
-                name: t.name.clone(),
-                weight: t.weight,
-            })
+            .map(|t| proto::Term { name: t.name.clone(), weight: t.weight })
             .collect(),
     }
 }
@@ -100,11 +94,7 @@ pub fn group_from_proto(group: proto::Group) -> Option<Group> {
         state,
         revision: group.revision,
         key: group.key.into_iter().map(|k| (k.key, k.value)).collect(),
-        members: group
-            .members
-            .into_iter()
-            .map(member_from_proto)
-            .collect::<Option<_>>()?,
+        members: group.members.into_iter().map(member_from_proto).collect::<Option<_>>()?,
         members_total: group.members_total,
         first_ns: group.first_unix_nano,
         last_ns: group.last_unix_nano,
@@ -154,10 +144,7 @@ fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
         terms: candidate
             .terms
             .into_iter()
-            .map(|t| Term {
-                name: t.name,
-                weight: t.weight,
-            })
+            .map(|t| Term { name: t.name, weight: t.weight })
             .collect(),
     })
 }

@@ -33,10 +33,7 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
         let id = decoded.incoming_trace_id.to_string();
         more.insert("incoming_trace_id".into(), id.into());
         if decoded.incoming_span_id != [0; 8] {
-            more.insert(
-                "incoming_span_id".into(),
-                hex(decoded.incoming_span_id).into(),
-            );
+            more.insert("incoming_span_id".into(), hex(decoded.incoming_span_id).into());
         }
     }
     event_json_with(event, more)
@@ -46,12 +43,8 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
 #[must_use]
 pub fn correlations_json(memberships: &[Membership]) -> Json {
     let place = |m: &Membership| {
-        let mut related: Vec<String> = m
-            .related
-            .iter()
-            .filter(|id| id.0 != [0; 16])
-            .map(ToString::to_string)
-            .collect();
+        let mut related: Vec<String> =
+            m.related.iter().filter(|id| id.0 != [0; 16]).map(ToString::to_string).collect();
         related.dedup();
         json!({
             "id": m.group.to_string(),
@@ -80,10 +73,7 @@ pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
                 .ok()
                 .and_then(group_from_proto)
                 .map(|g| (true, g.json()))
-                .ok_or(WireError {
-                    at: 0,
-                    cause: WireCause::BadGroup,
-                }),
+                .ok_or(WireError { at: 0, cause: WireCause::BadGroup }),
         };
         match json {
             Ok(json) => out.push(json),

@@ -107,9 +107,7 @@ impl http_body::Body for BatchBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|batch| batch.map(|b| Ok(Frame::data(b))))
+        self.0.poll_recv(cx).map(|batch| batch.map(|b| Ok(Frame::data(b))))
     }
 }
 
@@ -132,9 +130,7 @@ impl Line {
             .body(tonic::body::Body::new(BatchBody(queue)))
             .map_err(|e| LineError::Endpoint(to(), e.to_string()))?;
         let broken = |e: tonic::transport::Error| LineError::Connect(to(), root_cause(&e));
-        std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx))
-            .await
-            .map_err(broken)?;
+        std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await.map_err(broken)?;
         let response = Service::call(&mut channel, request).await.map_err(broken)?;
         if let Some(status) = Status::from_header_map(response.headers()) {
             return Err(LineError::Refused(to(), status.message().to_owned()));
@@ -175,11 +171,7 @@ impl Line {
     /// # Errors
     /// When the line is broken.
     pub async fn ready(&self) -> Result<(), NotSent> {
-        self.batches
-            .reserve()
-            .await
-            .map(drop)
-            .map_err(|_| NotSent::Broken)
+        self.batches.reserve().await.map(drop).map_err(|_| NotSent::Broken)
     }
 
     /// The next ack, when there is one; an error when the line is broken.

@@ -136,10 +136,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let end = self
-            .at
-            .checked_add(len)
-            .filter(|end| *end <= self.bytes.len());
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
         match end {
             Some(end) => {
                 let taken = &self.bytes[self.at..end];
@@ -168,20 +165,14 @@ impl<'a> Reader<'a> {
         let len = self.len()?;
         let start = self.at;
         self.take(len)?;
-        Ok(Reader {
-            bytes: &self.bytes[..self.at],
-            at: start,
-        })
+        Ok(Reader { bytes: &self.bytes[..self.at], at: start })
     }
 
     #[inline]
     pub(super) fn text(&mut self) -> Result<&'a str, WireError> {
         let at = self.at;
         let bytes = self.delimited()?;
-        as_text(bytes).ok_or(WireError {
-            at,
-            cause: WireCause::NotUtf8,
-        })
+        as_text(bytes).ok_or(WireError { at, cause: WireCause::NotUtf8 })
     }
 
     #[inline]
@@ -210,10 +201,7 @@ impl<'a> Reader<'a> {
         if bytes.len() == N {
             out.copy_from_slice(bytes);
         } else if !bytes.is_empty() {
-            let cause = WireCause::IdLength {
-                expected: N,
-                found: bytes.len(),
-            };
+            let cause = WireCause::IdLength { expected: N, found: bytes.len() };
             return Err(WireError { at, cause });
         }
         Ok(out)
@@ -272,9 +260,7 @@ mod tests {
 
     #[test]
     fn a_length_can_not_leave_the_message() {
-        let mut r = Reader::new(&[
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 1,
-        ]);
+        let mut r = Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 1]);
         let error = r.delimited().unwrap_err();
         assert_eq!((error.at, error.cause), (10, WireCause::Truncated));
     }

@@ -61,8 +61,7 @@ impl Encoder for AckEncoder {
     type Error = Status;
 
     fn encode(&mut self, ack: Ack, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        ack.encode(to)
-            .map_err(|e| Status::internal(format!("ack: {e}")))
+        ack.encode(to).map_err(|e| Status::internal(format!("ack: {e}")))
     }
 }
 
@@ -208,14 +207,7 @@ pub struct AckStream<T> {
 impl<T: Intake> AckStream<T> {
     /// Acks for these batches.
     pub fn new(batches: Streaming<Bytes>, intake: T) -> Self {
-        Self {
-            batches,
-            intake,
-            later: None,
-            unacked: 0,
-            acking: false,
-            end: None,
-        }
+        Self { batches, intake, later: None, unacked: 0, acking: false, end: None }
     }
 
     fn next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {

@@ -39,11 +39,7 @@ impl Settled {
         }
         let touches = before.is_some_and(|(_, until)| *until > first)
             || self.ranges.range(first..end).next().is_some();
-        if touches {
-            Verdict::Overlaps
-        } else {
-            Verdict::New
-        }
+        if touches { Verdict::Overlaps } else { Verdict::New }
     }
 
     /// Adds `[first, end)`.

@@ -20,10 +20,7 @@ const ORDER: &[&[&str]] = &[
 /// is another process.
 const STRANGERS: &[(&str, &[&str])] = &[
     ("bridge", &["collector", "dataflow"]),
-    (
-        "server",
-        &["ring", "collector", "dataflow", "bridge", "runtime"],
-    ),
+    ("server", &["ring", "collector", "dataflow", "bridge", "runtime"]),
 ];
 
 /// Files that may hold unsafe code.
@@ -50,10 +47,7 @@ pub(crate) fn directions(source: &Source) -> Vec<String> {
     let Some(own) = rank(module) else {
         return vec![];
     };
-    let strangers = STRANGERS
-        .iter()
-        .find(|s| s.0 == module)
-        .map_or(&[][..], |s| s.1);
+    let strangers = STRANGERS.iter().find(|s| s.0 == module).map_or(&[][..], |s| s.1);
     let mut out = Vec::new();
     for (i, line) in source.code.iter().enumerate() {
         for used in used_modules(line) {
@@ -70,15 +64,10 @@ pub(crate) fn directions(source: &Source) -> Vec<String> {
 fn used_modules(line: &str) -> Vec<String> {
     let mut out = Vec::new();
     let word = |text: &str| {
-        let end = text
-            .find(|c: char| !c.is_alphanumeric() && c != '_')
-            .unwrap_or(text.len());
+        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
         text[..end].to_owned()
     };
-    for (at, prefix) in line
-        .match_indices("crate::")
-        .chain(line.match_indices("tapio::"))
-    {
+    for (at, prefix) in line.match_indices("crate::").chain(line.match_indices("tapio::")) {
         let rest = &line[at + prefix.len()..];
         match rest.strip_prefix('{') {
             Some(list) => out.extend(list.split(',').map(|part| word(part.trim_start()))),
@@ -94,10 +83,7 @@ pub(crate) fn sizes(source: &Source) -> Vec<String> {
     if lines <= MAX_FILE_LINES {
         return vec![];
     }
-    vec![source.place(
-        MAX_FILE_LINES,
-        format!("{lines} lines, at most {MAX_FILE_LINES}"),
-    )]
+    vec![source.place(MAX_FILE_LINES, format!("{lines} lines, at most {MAX_FILE_LINES}"))]
 }
 
 /// Functions a person can hold in the head: rustfmt closes a function at its own indentation.
@@ -117,10 +103,7 @@ pub(crate) fn functions(source: &Source) -> Vec<String> {
             continue;
         };
         if len + 1 > MAX_FUNCTION_LINES {
-            let what = format!(
-                "a function of {} lines, at most {MAX_FUNCTION_LINES}",
-                len + 1
-            );
+            let what = format!("a function of {} lines, at most {MAX_FUNCTION_LINES}", len + 1);
             out.push(source.place(begin, what));
         }
     }
@@ -131,15 +114,9 @@ pub(crate) fn functions(source: &Source) -> Vec<String> {
 pub(crate) fn unsafe_code(source: &Source) -> Vec<String> {
     let mut out = Vec::new();
     for (i, line) in source.code.iter().enumerate() {
-        let is_unsafe = [
-            "unsafe {",
-            "unsafe impl",
-            "unsafe fn",
-            "unsafe extern",
-            "unsafe trait",
-        ]
-        .iter()
-        .any(|u| line.contains(u));
+        let is_unsafe = ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern", "unsafe trait"]
+            .iter()
+            .any(|u| line.contains(u));
         if !is_unsafe {
             continue;
         }
@@ -162,32 +139,20 @@ pub(crate) fn clocks(source: &Source) -> Vec<String> {
     if source.path == "src/clock.rs" {
         return vec![];
     }
-    let clocks = [
-        "Instant::now",
-        "SystemTime::now",
-        "clock_gettime",
-        "Timestamp::now",
-        "Zoned::now",
-    ];
-    find(&source.code, |line| {
-        clocks.into_iter().find(|c| line.contains(c))
-    })
-    .into_iter()
-    .map(|(i, clock)| source.place(i, format!("{clock} outside of src/clock.rs")))
-    .collect()
+    let clocks =
+        ["Instant::now", "SystemTime::now", "clock_gettime", "Timestamp::now", "Zoned::now"];
+    find(&source.code, |line| clocks.into_iter().find(|c| line.contains(c)))
+        .into_iter()
+        .map(|(i, clock)| source.place(i, format!("{clock} outside of src/clock.rs")))
+        .collect()
 }
 
 /// Words that mark what isn't done. They are put together here, so that this file has none.
 pub(crate) fn unfinished(source: &Source) -> Vec<String> {
     let marks = ["TO DO", "FIX ME", "XX X", "HA CK"].map(|w| w.replace(' ', ""));
-    let phrases = [
-        "place holder",
-        "for+ now",
-        "simpli fied",
-        "not+ imple mented",
-        "un implemented!",
-    ]
-    .map(|w| w.replace(' ', "").replace('+', " "));
+    let phrases =
+        ["place holder", "for+ now", "simpli fied", "not+ imple mented", "un implemented!"]
+            .map(|w| w.replace(' ', "").replace('+', " "));
     let word = |line: &str, mark: &str| {
         line.match_indices(mark).any(|(at, _)| {
             let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
@@ -209,11 +174,7 @@ pub(crate) fn unfinished(source: &Source) -> Vec<String> {
 }
 
 fn find<T>(lines: &[String], hit: impl Fn(&str) -> Option<T>) -> Vec<(usize, T)> {
-    lines
-        .iter()
-        .enumerate()
-        .filter_map(|(i, line)| Some((i, hit(line)?)))
-        .collect()
+    lines.iter().enumerate().filter_map(|(i, line)| Some((i, hit(line)?))).collect()
 }
 
 #[cfg(test)]
@@ -232,13 +193,7 @@ mod tests {
         assert_eq!(found("src/bridge.rs", "let x = crate::collector::X;"), 1);
         assert_eq!(found("src/server/x.rs", "use crate::{clock, ring};"), 1);
         assert_eq!(found("src/load.rs", "use crate::cli::A;"), 1);
-        assert_eq!(
-            found(
-                "src/collector/x.rs",
-                "use crate::wire::A;\nuse crate::ring::B;"
-            ),
-            0
-        );
+        assert_eq!(found("src/collector/x.rs", "use crate::wire::A;\nuse crate::ring::B;"), 0);
         assert_eq!(found("src/cli/x.rs", "use crate::{server, runtime};"), 0);
         assert_eq!(found("src/event/x.rs", "// crate::ring is above"), 0);
         assert_eq!(
@@ -265,40 +220,20 @@ mod tests {
         assert_eq!(lines(unsafe_code, "src/event/a.rs", &explained).len(), 1);
         assert_eq!(lines(unsafe_code, "src/ring/record.rs", bare).len(), 1);
         assert_eq!(lines(unsafe_code, "src/event/a.rs", bare).len(), 2);
-        assert_eq!(
-            lines(unsafe_code, "src/ring/record.rs", &explained).len(),
-            0
-        );
-        assert_eq!(
-            lines(unsafe_code, "src/a.rs", &format!("\"{bare}\"")).len(),
-            0
-        );
+        assert_eq!(lines(unsafe_code, "src/ring/record.rs", &explained).len(), 0);
+        assert_eq!(lines(unsafe_code, "src/a.rs", &format!("\"{bare}\"")).len(), 0);
     }
 
     #[test]
     fn a_clock_is_found() {
-        assert_eq!(
-            lines(clocks, "src/a.rs", "let t = Instant::now();").len(),
-            1
-        );
-        assert_eq!(
-            lines(clocks, "src/clock.rs", "let t = Instant::now();").len(),
-            0
-        );
+        assert_eq!(lines(clocks, "src/a.rs", "let t = Instant::now();").len(), 1);
+        assert_eq!(lines(clocks, "src/clock.rs", "let t = Instant::now();").len(), 0);
     }
 
     #[test]
     fn unfinished_work_is_found() {
-        for bad in [
-            ["TO", "DO: later"],
-            ["FIX", "ME"],
-            ["a Place", "holder"],
-            ["for", " now it"],
-        ] {
-            assert_eq!(
-                lines(unfinished, "src/a.rs", &format!("// {}", bad.concat())).len(),
-                1
-            );
+        for bad in [["TO", "DO: later"], ["FIX", "ME"], ["a Place", "holder"], ["for", " now it"]] {
+            assert_eq!(lines(unfinished, "src/a.rs", &format!("// {}", bad.concat())).len(), 1);
         }
         for fine in ["// a therefore nowhere", "FOOBAR", "// a mastodon"] {
             assert_eq!(lines(unfinished, "src/a.rs", fine).len(), 0, "{fine}");

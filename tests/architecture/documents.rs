@@ -40,9 +40,7 @@ pub(crate) fn references(name: &str, text: &str, root: &Path) -> Vec<String> {
 fn missing(quoted: &str, root: &Path) -> Option<String> {
     let (path, item) = quoted.split_once("::").unwrap_or((quoted, ""));
     let top = path.split('/').next()?;
-    let ours = [
-        "src", "tests", "benches", "ebpf", "scripts", "proto", "rules", "perf", ".ci",
-    ];
+    let ours = ["src", "tests", "benches", "ebpf", "scripts", "proto", "rules", "perf", ".ci"];
     let is_path = ours.contains(&top) && path.contains('/');
     // Patterns and names to be filled in (`tests/*.rs`, `rules/{a,b}.yaml`, `src/X`) are prose.
     if !is_path || path.contains(['*', '{', ' ', '…', '<', '$']) {
@@ -67,9 +65,7 @@ fn missing(quoted: &str, root: &Path) -> Option<String> {
 
 fn defines(file: &Path, test: &str) -> bool {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    ["(", "<"]
-        .iter()
-        .any(|end| text.contains(&format!("fn {test}{end}")))
+    ["(", "<"].iter().any(|end| text.contains(&format!("fn {test}{end}")))
 }
 
 #[test]
@@ -79,22 +75,10 @@ fn missing_commands_files_and_tests_are_found() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let found = |text: &str| references("SPEC.md", text, root).len();
     assert_eq!(found("`tests/nowhere.rs`"), 1);
-    assert_eq!(
-        found("`tests/architecture.rs::no_such_test`, `src/nowhere/`"),
-        2
-    );
-    assert_eq!(
-        found("`tests/architecture.rs::dependencies_point_one_way`"),
-        0
-    );
-    assert_eq!(
-        found("`tests/ring.rs::two_threads_lose_nothing_and_rest_at_idle`"),
-        0
-    );
-    assert_eq!(
-        found("`tests/architecture.rs`, `k8s.pod`, `tests/*.rs`, `a::b`"),
-        0
-    );
+    assert_eq!(found("`tests/architecture.rs::no_such_test`, `src/nowhere/`"), 2);
+    assert_eq!(found("`tests/architecture.rs::dependencies_point_one_way`"), 0);
+    assert_eq!(found("`tests/ring.rs::two_threads_lose_nothing_and_rest_at_idle`"), 0);
+    assert_eq!(found("`tests/architecture.rs`, `k8s.pod`, `tests/*.rs`, `a::b`"), 0);
     assert_eq!(found("`a torn\nquote`, `src/nowhere.rs`"), 1);
     assert_eq!(found("not closed: `\n\n`tests/nowhere.rs`"), 1);
     assert_eq!(found("```\n`tests/nowhere.rs`\n```"), 0);

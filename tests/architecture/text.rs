@@ -13,11 +13,7 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let lines = |text: &str| text.lines().map(str::to_owned).collect();
-        Self {
-            path: path.to_owned(),
-            lines: lines(text),
-            code: lines(&code(text)),
-        }
+        Self { path: path.to_owned(), lines: lines(text), code: lines(&code(text)) }
     }
 
     /// `path:line: what`, for the line at this index.
@@ -46,9 +42,7 @@ fn code(text: &str) -> String {
         } else if let Some(hashes) = raw_text(rest) {
             let close = format!("\"{}", "#".repeat(hashes));
             let begin = hashes + 2;
-            rest[begin..]
-                .find(&close)
-                .map_or(rest.len(), |n| begin + n + close.len())
+            rest[begin..].find(&close).map_or(rest.len(), |n| begin + n + close.len())
         } else if rest.starts_with('"') {
             text_end(rest)
         } else if let Some(len) = character(rest) {
@@ -63,11 +57,7 @@ fn code(text: &str) -> String {
             }
             continue;
         };
-        out.extend(
-            rest[..end]
-                .bytes()
-                .map(|b| if b == b'\n' { b } else { b' ' }),
-        );
+        out.extend(rest[..end].bytes().map(|b| if b == b'\n' { b } else { b' ' }));
         i += end;
     }
     String::from_utf8_lossy(&out).into_owned()

@@ -11,10 +11,7 @@ use tapio::event::{EventId, Reason, Stage};
 use crate::pipeline::Pipeline;
 
 fn start(paths: &[PathBuf], follow: bool) -> Pipeline {
-    let config = Config {
-        paths: paths.to_vec(),
-        follow,
-    };
+    let config = Config { paths: paths.to_vec(), follow };
     assert!(config.enabled());
     Pipeline::start(vec![("jsonl", config.on_full(), config.make())], true)
 }
@@ -28,11 +25,7 @@ fn lines(range: std::ops::Range<u64>) -> String {
 }
 
 fn append(path: &Path, text: &str) {
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .unwrap();
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
@@ -41,9 +34,8 @@ fn numbers(pipeline: &Pipeline) -> Vec<String> {
 }
 
 fn wait_for(pipeline: &Pipeline, expected: &[&str]) {
-    pipeline.wait_until(&format!("{expected:?}"), |p| {
-        p.got.lock().unwrap().len() >= expected.len()
-    });
+    pipeline
+        .wait_until(&format!("{expected:?}"), |p| p.got.lock().unwrap().len() >= expected.len());
     assert_eq!(numbers(pipeline), expected);
 }
 
@@ -53,40 +45,26 @@ fn bad_lines_are_refused_and_cost_nothing_else() {
     let path = folder.path().join("events.jsonl");
     let mut file = File::create(&path).unwrap();
     file.write_all(lines(0..1).as_bytes()).unwrap();
-    file.write_all(b"{\"time\":1,\"kind\":\"a\",\"oops\":1}\n\n  \r\nnot json\n")
-        .unwrap();
-    file.write_all(b"{\"time\":1,\"kind\":\"\xff\xfe\"}\n")
-        .unwrap();
+    file.write_all(b"{\"time\":1,\"kind\":\"a\",\"oops\":1}\n\n  \r\nnot json\n").unwrap();
+    file.write_all(b"{\"time\":1,\"kind\":\"\xff\xfe\"}\n").unwrap();
     file.write_all(&vec![b'x'; 3 << 20]).unwrap();
     file.write_all(b"\n").unwrap();
     // An event larger than a record may be is a different reason, and the last line has no end.
-    let large = format!(
-        r#"{{"time":1,"kind":"a","message":"{}"}}"#,
-        "m".repeat(70_000)
-    );
+    let large = format!(r#"{{"time":1,"kind":"a","message":"{}"}}"#, "m".repeat(70_000));
     file.write_all(large.as_bytes()).unwrap();
-    file.write_all(format!("\n{}", line("last")).as_bytes())
-        .unwrap();
+    file.write_all(format!("\n{}", line("last")).as_bytes()).unwrap();
     drop(file);
     let pipeline = start(std::slice::from_ref(&path), false);
     wait_for(&pipeline, &["0", "last"]);
     // A line without an id is named by its file and number, so reading it again gives it again.
     let natural = format!("{}:9", path.display());
-    assert_eq!(
-        pipeline.texts("/id")[1],
-        EventId::from_natural("jsonl", &natural).to_string()
-    );
+    assert_eq!(pipeline.texts("/id")[1], EventId::from_natural("jsonl", &natural).to_string());
     let got = pipeline.manager.statistics()[0].notes.clone();
-    pipeline.wait_until("it ends", |p| {
-        p.manager.statistics()[0].health == Health::Finished
-    });
+    pipeline.wait_until("it ends", |p| p.manager.statistics()[0].health == Health::Finished);
     assert_eq!(pipeline.manager.statistics()[0].notes.len(), 1, "{got:?}");
     let snapshot = pipeline.end();
     assert_eq!(snapshot.total.received, 7);
-    let dropped = [
-        (Stage::Collect, Reason::BadInput, 4),
-        (Stage::Collect, Reason::Oversize, 1),
-    ];
+    let dropped = [(Stage::Collect, Reason::BadInput, 4), (Stage::Collect, Reason::Oversize, 1)];
     assert_eq!(snapshot.total.dropped, dropped);
 }
 
@@ -98,10 +76,7 @@ fn files_are_read_whole_and_in_order() {
     fs::write(&paths[1], lines(3_000..6_000)).unwrap();
     let pipeline = start(&paths, false);
     let expected: Vec<_> = (0..6_000).map(|n: u64| n.to_string()).collect();
-    wait_for(
-        &pipeline,
-        &expected.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+    wait_for(&pipeline, &expected.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(pipeline.end().total.forwarded, 6_000);
 }
 
@@ -112,9 +87,7 @@ fn a_missing_file_fails_before_anything_is_read() {
     fs::write(&there, lines(0..3)).unwrap();
     let pipeline = start(&[there, folder.path().join("missing")], false);
     pipeline.wait_until("it says so", |p| {
-        p.manager.statistics()[0]
-            .last_error
-            .contains("missing: No such file")
+        p.manager.statistics()[0].last_error.contains("missing: No such file")
     });
     pipeline.stop.set();
     assert_eq!(pipeline.end().total.received, 0);
@@ -134,12 +107,7 @@ fn a_followed_file_survives_growth_truncation_and_rotation() {
     append(&path, &format!("{}\n{second}", &first[10..]));
     wait_for(&pipeline, &["0", "1", "2", "3"]);
 
-    File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(0)
-        .unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     append(&path, &lines(4..5));
     wait_for(&pipeline, &["0", "1", "2", "3", "4"]);
 
@@ -150,11 +118,7 @@ fn a_followed_file_survives_growth_truncation_and_rotation() {
     append(&path, &lines(6..7));
     wait_for(&pipeline, &["0", "1", "2", "3", "4", "5", "6"]);
     let ids: std::collections::HashSet<_> = pipeline.texts("/id").into_iter().collect();
-    assert_eq!(
-        ids.len(),
-        7,
-        "lines of the same number in another text are other events"
-    );
+    assert_eq!(ids.len(), 7, "lines of the same number in another text are other events");
     pipeline.stop.set();
     assert_eq!(pipeline.end().total.forwarded, 7);
 }

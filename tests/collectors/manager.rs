@@ -81,10 +81,7 @@ fn failures_are_isolated_restarted_and_accounted() {
         p.manager.statistics()[2].health == Health::Finished
     });
     let statistics = pipeline.manager.statistics();
-    assert_eq!(
-        statistics[0].last_error,
-        "panicked: the collector's own fault"
-    );
+    assert_eq!(statistics[0].last_error, "panicked: the collector's own fault");
     assert_eq!(statistics[1].last_error, "reading the source: gone");
     assert_eq!(statistics[2].restarts + statistics[3].restarts, 0);
     assert!(!pipeline.manager.is_finished());
@@ -112,9 +109,7 @@ fn the_second_failure_waits_longer_than_the_first() {
         Err(CollectorError::new("always", "fails"))
     });
     let pipeline = Pipeline::start(vec![("fails", OnFull::Wait, fails)], false);
-    pipeline.wait_until("three restarts", |p| {
-        p.manager.statistics()[0].restarts >= 3
-    });
+    pipeline.wait_until("three restarts", |p| p.manager.statistics()[0].restarts >= 3);
     pipeline.stop.set();
     pipeline.end();
     let times = times.lock().unwrap();

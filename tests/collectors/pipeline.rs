@@ -68,14 +68,7 @@ impl Pipeline {
         for spec in specs {
             manager.start(spec, None).unwrap();
         }
-        Self {
-            manager,
-            got,
-            stop,
-            ledger,
-            consumer: Some(consumer),
-            keep,
-        }
+        Self { manager, got, stop, ledger, consumer: Some(consumer), keep }
     }
 
     /// Waits until the condition holds, or fails after a minute.
@@ -100,10 +93,7 @@ impl Pipeline {
         let snapshot = self.snapshot();
         assert_eq!(snapshot.total.held, 0);
         if self.keep {
-            assert_eq!(
-                snapshot.total.forwarded,
-                self.got.lock().unwrap().len() as u64
-            );
+            assert_eq!(snapshot.total.forwarded, self.got.lock().unwrap().len() as u64);
         }
         snapshot
     }
@@ -112,9 +102,8 @@ impl Pipeline {
     pub(crate) fn texts(&self, pointer: &str) -> Vec<String> {
         let got = self.got.lock().unwrap();
         let text = |v: &serde_json::Value| {
-            v.pointer(pointer).map_or(String::new(), |v| {
-                v.as_str().map_or_else(|| v.to_string(), str::to_owned)
-            })
+            v.pointer(pointer)
+                .map_or(String::new(), |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
         };
         got.iter().map(|(_, event)| text(event)).collect()
     }

@@ -80,9 +80,7 @@ impl Seen {
         let all = event.entity_fields().iter().chain(event.attribute_fields());
         Self {
             kind: event.kind_name().text(),
-            fields: all
-                .map(|f| (Name::text(f.name()), text(f.value.get())))
-                .collect(),
+            fields: all.map(|f| (Name::text(f.name()), text(f.value.get()))).collect(),
             message: event.message.to_string(),
             severity: event.severity().0,
             time_ns: event.time(),
@@ -129,11 +127,7 @@ impl Outcome {
     /// What was lost for this reason in the kernel.
     pub(super) fn lost_in_kernel(&self, reason: Reason) -> u64 {
         let dropped = &self.snapshot.total.dropped;
-        dropped
-            .iter()
-            .filter(|d| d.0 == Stage::Kernel && d.1 == reason)
-            .map(|d| d.2)
-            .sum()
+        dropped.iter().filter(|d| d.0 == Stage::Kernel && d.1 == reason).map(|d| d.2).sum()
     }
 
     /// CONS-1, exact: nothing is held at the end, and what the kernel emitted arrived.
@@ -143,16 +137,9 @@ impl Outcome {
         assert_eq!(total.held, 0, "{total:?}");
         let dropped: u64 = total.dropped.iter().map(|d| d.2).sum();
         assert_eq!(total.received, total.forwarded + dropped, "{total:?}");
-        let emitted: u64 = self
-            .counters
-            .iter()
-            .filter(|c| c.0.starts_with("emitted."))
-            .map(|c| c.1)
-            .sum();
-        assert_eq!(
-            emitted, self.counters["drained"],
-            "records got lost on the way"
-        );
+        let emitted: u64 =
+            self.counters.iter().filter(|c| c.0.starts_with("emitted.")).map(|c| c.1).sum();
+        assert_eq!(emitted, self.counters["drained"], "records got lost on the way");
         let bad = total.dropped.iter().any(|d| d.1 == Reason::BadInput);
         assert!(!bad, "a record couldn't be read: {total:?}");
     }
@@ -177,15 +164,8 @@ pub(super) fn start_with_ring(
     let bell = Arc::new(Bell::new(OnceLock::new()));
     let stop = Stop::default();
     let shards = vec![(writer, bell)];
-    let sink = Sink::new(
-        0,
-        OnFull::Drop,
-        Arc::new(OneShard),
-        shards,
-        collect,
-        stop.clone(),
-    )
-    .with_kernel_ledger(kernel);
+    let sink = Sink::new(0, OnFull::Drop, Arc::new(OneShard), shards, collect, stop.clone())
+        .with_kernel_ledger(kernel);
     let report = Report::default();
     let mut context = Context {
         sink,
@@ -284,11 +264,7 @@ pub(super) struct TestCgroup {
 
 fn unified_root() -> PathBuf {
     let plain = Path::new("/sys/fs/cgroup");
-    if plain.join("cgroup.controllers").exists() {
-        plain.into()
-    } else {
-        plain.join("unified")
-    }
+    if plain.join("cgroup.controllers").exists() { plain.into() } else { plain.join("unified") }
 }
 
 impl TestCgroup {
@@ -296,10 +272,7 @@ impl TestCgroup {
         let name = format!("tapio-test-{}-{name}", std::process::id());
         let folder = root.join(&name);
         match fs::create_dir(&folder) {
-            Ok(()) => Some(Self {
-                folder,
-                path: format!("/{name}"),
-            }),
+            Ok(()) => Some(Self { folder, path: format!("/{name}") }),
             Err(e) => {
                 println!("skipped: {}: {e}", folder.display());
                 None

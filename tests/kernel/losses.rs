@@ -13,9 +13,7 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
     };
     let running = start_with_ring(&config, ring_blocks, |_| false);
     let mut child = group
-        .shell(&format!(
-            "exec dd if=/dev/zero of=/dev/null bs=1 count={bytes}"
-        ))
+        .shell(&format!("exec dd if=/dev/zero of=/dev/null bs=1 count={bytes}"))
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -24,10 +22,7 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
     let took = from.elapsed();
     let outcome = running.finish();
     outcome.assert_accounted();
-    let arrived = outcome
-        .counters
-        .get("emitted.kernel.syscall.enter")
-        .copied();
+    let arrived = outcome.counters.get("emitted.kernel.syscall.enter").copied();
     let lost = outcome.lost_in_kernel(Reason::KernelRingFull);
     let dropped: u64 = outcome.snapshot.total.dropped.iter().map(|d| d.2).sum();
     let arrived = arrived.unwrap_or_default();
@@ -80,16 +75,9 @@ fn a_noisy_cgroup_is_throttled_and_counted() {
     let seconds = from.elapsed().as_secs_f64();
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told = outcome
-        .events
-        .iter()
-        .filter(|e| e.kind != "tapio.kernel.lost")
-        .count();
+    let told = outcome.events.iter().filter(|e| e.kind != "tapio.kernel.lost").count();
     let allowed = 50.0 + 10.0 * (seconds + 1.0) + 2.0;
-    assert!(
-        (50..=allowed as usize).contains(&told),
-        "{told} of at most {allowed}"
-    );
+    assert!((50..=allowed as usize).contains(&told), "{told} of at most {allowed}");
     // 300 forks, execs and exits, and the shell's own.
     let throttled = outcome.lost_in_kernel(Reason::KernelThrottled);
     assert!(throttled >= 900 - told as u64, "{throttled}");
@@ -152,13 +140,7 @@ impl LoopDevice {
     fn write(&self, megabytes: u32) -> bool {
         let to = format!("of={}", self.device);
         Command::new("dd")
-            .args([
-                "if=/dev/zero",
-                &to,
-                "bs=1M",
-                "oflag=direct",
-                &format!("count={megabytes}"),
-            ])
+            .args(["if=/dev/zero", &to, "bs=1M", "oflag=direct", &format!("count={megabytes}")])
             .stderr(Stdio::null())
             .status()
             .unwrap()
@@ -185,30 +167,21 @@ fn block_errors_and_slow_requests_name_their_device() {
         return;
     };
     let name = disk.device.trim_start_matches("/dev/").to_owned();
-    let config = Config {
-        block_slow_ms: 0,
-        ..only(&[Kind::BlockError, Kind::BlockSlow])
-    };
+    let config = Config { block_slow_ms: 0, ..only(&[Kind::BlockError, Kind::BlockSlow]) };
     let running = start(&config, move |e| e.get("tapio.block.device") == name);
     assert!(!disk.write(8), "there is no room for it");
     let outcome = running.finish();
     outcome.assert_accounted();
     let error = outcome.of_kind("kernel.block.error").next().unwrap();
     assert_eq!(error.get("tapio.block.operation"), "write");
-    assert!(
-        matches!(error.get("error.type"), "ENOSPC" | "EIO"),
-        "{error:?}"
-    );
+    assert!(matches!(error.get("error.type"), "ENOSPC" | "EIO"), "{error:?}");
     assert!(error.number("tapio.block.bytes") > 0);
     let written: u64 = outcome
         .of_kind("kernel.block.slow")
         .filter(|e| e.get("tapio.block.operation") == "write")
         .map(|e| e.number("tapio.block.bytes"))
         .sum();
-    assert!(
-        written >= 4 << 20,
-        "every request took at least no time: {written}"
-    );
+    assert!(written >= 4 << 20, "every request took at least no time: {written}");
 }
 
 /// What `the_two_capabilities_suffice` runs as an ordinary user.
@@ -217,23 +190,14 @@ fn block_errors_and_slow_requests_name_their_device() {
 fn as_an_ordinary_user() {
     assert_ne!(rustix::process::geteuid().as_raw(), 0);
     assert!(kernel_is_here());
-    let running = start(
-        &Config {
-            rate_per_cgroup: 0,
-            ..Config::default()
-        },
-        is_childs,
-    );
+    let running = start(&Config { rate_per_cgroup: 0, ..Config::default() }, is_childs);
     for note in running.report.notes() {
         assert!(matches!(note.state.as_str(), "ok" | "off"), "{note:?}");
     }
     let truth: Vec<u32> = (0..50).map(|_| run_true()).collect();
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told: Vec<u32> = outcome
-        .of_kind("kernel.process.exit")
-        .map(Seen::pid)
-        .collect();
+    let told: Vec<u32> = outcome.of_kind("kernel.process.exit").map(Seen::pid).collect();
     assert_eq!(told, truth);
 }
 
@@ -255,18 +219,10 @@ fn the_two_capabilities_suffice() {
     let caps = "-all,+bpf,+perfmon";
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .args([
-            format!("--inh-caps={caps}"),
-            format!("--ambient-caps={caps}"),
-        ])
+        .args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}")])
         .args([format!("--bounding-set={caps}")])
         .arg(&program)
-        .args([
-            "--ignored",
-            "--exact",
-            "losses::as_an_ordinary_user",
-            "--nocapture",
-        ])
+        .args(["--ignored", "--exact", "losses::as_an_ordinary_user", "--nocapture"])
         .env("TAPIO_REQUIRE_KERNEL", "1")
         .current_dir("/")
         .output();
@@ -308,11 +264,7 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
         .with_kernel_ledger(kernel);
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
     let mut manager = CollectorManager::new("testnode", 7, stop.clone());
-    let spec = CollectorSpec {
-        name: "ebpf",
-        make: config.make(),
-        sink,
-    };
+    let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
     manager.start(spec, None).unwrap();
     // Children until it has died of one, and then until one is told again.
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -360,10 +312,7 @@ fn measure_idle_and_latency() {
     let before = Running::collector_cpu();
     std::thread::sleep(wait);
     let spent = Running::collector_cpu() - before;
-    println!(
-        "idle: {:.3} % of a core",
-        spent.as_secs_f64() / wait.as_secs_f64() * 100.0
-    );
+    println!("idle: {:.3} % of a core", spent.as_secs_f64() / wait.as_secs_f64() * 100.0);
     running.finish().assert_accounted();
 
     let Some(group) = TestCgroup::unified("rate") else {
@@ -383,11 +332,8 @@ fn measure_idle_and_latency() {
     let (took, spent) = (from.elapsed(), Running::collector_cpu() - before);
     let outcome = running.finish();
     outcome.assert_accounted();
-    let mut late: Vec<u64> = outcome
-        .events
-        .iter()
-        .map(|e| e.observed_ns.saturating_sub(e.time_ns))
-        .collect();
+    let mut late: Vec<u64> =
+        outcome.events.iter().map(|e| e.observed_ns.saturating_sub(e.time_ns)).collect();
     late.sort_unstable();
     let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1_000;
     println!(

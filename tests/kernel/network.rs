@@ -8,15 +8,10 @@ fn a_thousand_refused_connections_are_counted_exactly() {
     if !kernel_is_here() {
         return;
     }
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let running = start(
-        &only(&[Kind::Refused, Kind::Connect, Kind::Close]),
-        move |e| e.number("network.peer.port") == u64::from(port),
-    );
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let running = start(&only(&[Kind::Refused, Kind::Connect, Kind::Close]), move |e| {
+        e.number("network.peer.port") == u64::from(port)
+    });
     for _ in 0..1_000 {
         let refused = TcpStream::connect(("127.0.0.1", port)).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
@@ -24,11 +19,7 @@ fn a_thousand_refused_connections_are_counted_exactly() {
     let outcome = running.finish();
     outcome.assert_accounted();
     assert_eq!(outcome.of_kind("kernel.tcp.refused").count(), 1_000);
-    assert_eq!(
-        outcome.events.len(),
-        1_000,
-        "and nothing else is told of them"
-    );
+    assert_eq!(outcome.events.len(), 1_000, "and nothing else is told of them");
     for event in &outcome.events {
         assert_eq!(event.get("network.peer.address"), "127.0.0.1");
         assert_eq!(event.get("network.local.address"), "127.0.0.1");
@@ -45,13 +36,11 @@ fn connections_are_told_from_both_sides() {
     if !kernel_is_here() {
         return;
     }
-    let running = start(
-        &only(&[Kind::Connect, Kind::Accept, Kind::Close, Kind::Reset]),
-        |e| e.pid() == std::process::id(),
-    );
-    let listener = TcpListener::bind("[::1]:0")
-        .or_else(|_| TcpListener::bind("127.0.0.1:0"))
-        .unwrap();
+    let running = start(&only(&[Kind::Connect, Kind::Accept, Kind::Close, Kind::Reset]), |e| {
+        e.pid() == std::process::id()
+    });
+    let listener =
+        TcpListener::bind("[::1]:0").or_else(|_| TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     for _ in 0..100 {
         let near = TcpStream::connect(address).unwrap();
@@ -63,33 +52,14 @@ fn connections_are_told_from_both_sides() {
     outcome.assert_accounted();
     let of_port = |kind, field: &'static str| {
         let port = u64::from(address.port());
-        outcome
-            .of_kind(kind)
-            .filter(move |e| e.number(field) == port)
+        outcome.of_kind(kind).filter(move |e| e.number(field) == port)
     };
-    assert_eq!(
-        of_port("kernel.tcp.connect", "network.peer.port").count(),
-        100
-    );
-    assert_eq!(
-        of_port("kernel.tcp.accept", "network.local.port").count(),
-        100
-    );
-    assert_eq!(
-        of_port("kernel.tcp.close", "network.peer.port").count(),
-        100
-    );
-    assert_eq!(
-        of_port("kernel.tcp.close", "network.local.port").count(),
-        100
-    );
-    let accept = of_port("kernel.tcp.accept", "network.local.port")
-        .next()
-        .unwrap();
-    assert_eq!(
-        accept.get("network.local.address"),
-        address.ip().to_string()
-    );
+    assert_eq!(of_port("kernel.tcp.connect", "network.peer.port").count(), 100);
+    assert_eq!(of_port("kernel.tcp.accept", "network.local.port").count(), 100);
+    assert_eq!(of_port("kernel.tcp.close", "network.peer.port").count(), 100);
+    assert_eq!(of_port("kernel.tcp.close", "network.local.port").count(), 100);
+    let accept = of_port("kernel.tcp.accept", "network.local.port").next().unwrap();
+    assert_eq!(accept.get("network.local.address"), address.ip().to_string());
 }
 
 #[test]
@@ -135,9 +105,8 @@ fn a_peer_that_doesnt_answer_is_told() {
     let second = Duration::from_millis(1_200);
     let mut queue = Vec::new();
     let kinds = [Kind::Retransmit, Kind::Timeout, Kind::Close, Kind::Connect];
-    let running = start(&only(&kinds), move |e| {
-        e.number("network.peer.port") == u64::from(address.port())
-    });
+    let running =
+        start(&only(&kinds), move |e| e.number("network.peer.port") == u64::from(address.port()));
     while let Ok(stream) = TcpStream::connect_timeout(&address, second) {
         queue.push(stream);
         assert!(queue.len() < 100, "the queue never fills");
@@ -157,9 +126,8 @@ fn a_peer_that_doesnt_answer_is_told() {
     assert_eq!(timeouts.len(), 1, "{:?}", outcome.events);
     assert_eq!(timeouts[0].get("error.type"), "ETIMEDOUT");
     assert_eq!(timeouts[0].pid(), std::process::id());
-    let abandoned = outcome
-        .of_kind("kernel.tcp.close")
-        .filter(|e| e.get("error.type") == "connect_abandoned");
+    let abandoned =
+        outcome.of_kind("kernel.tcp.close").filter(|e| e.get("error.type") == "connect_abandoned");
     assert_eq!(abandoned.count(), 1);
     let again = outcome.of_kind("kernel.tcp.retransmit").next().unwrap();
     assert_eq!(again.get("tapio.tcp.state"), "SYN_SENT");

@@ -15,28 +15,15 @@ fn ten_thousand_execs_are_counted_exactly() {
     }
     let outcome = running.finish();
     outcome.assert_accounted();
-    for kind in [
-        "kernel.process.exec",
-        "kernel.process.fork",
-        "kernel.process.exit",
-    ] {
+    for kind in ["kernel.process.exec", "kernel.process.fork", "kernel.process.exit"] {
         let mut told: HashMap<u32, usize> = HashMap::new();
         for event in outcome.of_kind(kind) {
             *told.entry(event.pid()).or_default() += 1;
         }
-        assert!(
-            told == truth,
-            "{kind}: {} told, {} true",
-            told.len(),
-            truth.len()
-        );
+        assert!(told == truth, "{kind}: {} told, {} true", told.len(), truth.len());
     }
     let ids: HashSet<&str> = outcome.events.iter().map(|e| e.id.as_str()).collect();
-    assert_eq!(
-        ids.len(),
-        outcome.events.len(),
-        "every event has an id of its own"
-    );
+    assert_eq!(ids.len(), outcome.events.len(), "every event has an id of its own");
     let exec = outcome.of_kind("kernel.process.exec").next().unwrap();
     assert_eq!(exec.get("process.executable.path"), "/bin/true");
     assert_eq!(exec.get("process.command_args"), r#"["/bin/true"]"#);
@@ -46,17 +33,10 @@ fn ten_thousand_execs_are_counted_exactly() {
     assert_eq!(exit.get("process.exit.code"), "0");
     assert_eq!(exit.get("process.executable.path"), "/bin/true");
     // The tree is the one the test itself belongs to, so all have the same.
-    let trees: HashSet<&str> = outcome
-        .events
-        .iter()
-        .map(|e| e.get("tapio.process.tree"))
-        .collect();
+    let trees: HashSet<&str> = outcome.events.iter().map(|e| e.get("tapio.process.tree")).collect();
     assert_eq!(trees.len(), 1, "{trees:?}");
     let now = tapio::clock::wall_ns();
-    assert!(
-        now.abs_diff(exit.time_ns) < 120_000_000_000,
-        "the time is the day's"
-    );
+    assert!(now.abs_diff(exit.time_ns) < 120_000_000_000, "the time is the day's");
 }
 
 #[test]
@@ -70,13 +50,7 @@ fn twenty_oom_kills_are_counted_exactly() {
         return;
     };
     let path = group.path.clone();
-    let kinds = [
-        Kind::OomKill,
-        Kind::Exit,
-        Kind::Exec,
-        Kind::Fork,
-        Kind::Signal,
-    ];
+    let kinds = [Kind::OomKill, Kind::Exit, Kind::Exec, Kind::Fork, Kind::Signal];
     let running = start(&only(&kinds), move |e| {
         e.get("tapio.oom.cgroup") == path || e.get("tapio.cgroup.path") == path
     });
@@ -89,10 +63,7 @@ fn twenty_oom_kills_are_counted_exactly() {
     assert_eq!(group.oom_kills(), 20, "the kernel's own count");
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told: Vec<u32> = outcome
-        .of_kind("kernel.process.oom_kill")
-        .map(Seen::pid)
-        .collect();
+    let told: Vec<u32> = outcome.of_kind("kernel.process.oom_kill").map(Seen::pid).collect();
     assert_eq!(told, truth);
     for event in outcome.of_kind("kernel.process.oom_kill") {
         assert_eq!(event.get("tapio.oom.scope"), "cgroup");
@@ -119,14 +90,8 @@ fn a_crash_is_told_as_signal_and_exit() {
     if !kernel_is_here() {
         return;
     }
-    let running = start(
-        &only(&[Kind::Signal, Kind::Exit, Kind::Exec, Kind::Fork]),
-        is_childs,
-    );
-    let mut child = Command::new("sh")
-        .args(["-c", "ulimit -c 0; kill -SEGV $$"])
-        .spawn()
-        .unwrap();
+    let running = start(&only(&[Kind::Signal, Kind::Exit, Kind::Exec, Kind::Fork]), is_childs);
+    let mut child = Command::new("sh").args(["-c", "ulimit -c 0; kill -SEGV $$"]).spawn().unwrap();
     let pid = child.id();
     assert_eq!(child.wait().unwrap().signal(), Some(11));
     let mut failing = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
@@ -148,15 +113,9 @@ fn a_crash_is_told_as_signal_and_exit() {
     assert_eq!(exit.get("error.type"), "SIGSEGV");
     assert_eq!((exit.get("tapio.signal.number"), exit.severity), ("11", 17));
     assert!(exit.number("tapio.process.duration_ns") > 0);
-    assert_eq!(
-        exit.get("tapio.process.exec_id"),
-        signal.get("tapio.process.exec_id")
-    );
+    assert_eq!(exit.get("tapio.process.exec_id"), signal.get("tapio.process.exec_id"));
     let exit = one("kernel.process.exit", failed);
-    assert_eq!(
-        (exit.get("process.exit.code"), exit.get("error.type")),
-        ("7", "exit_code")
-    );
+    assert_eq!((exit.get("process.exit.code"), exit.get("error.type")), ("7", "exit_code"));
     assert_eq!(exit.severity, 13);
 }
 
@@ -214,11 +173,7 @@ fn a_cgroup_that_lives_for_milliseconds_keeps_its_path() {
     outcome.assert_accounted();
     for (pid, path) in truth {
         for kind in ["kernel.process.exec", "kernel.process.exit"] {
-            let last = outcome
-                .of_kind(kind)
-                .filter(|e| e.pid() == pid)
-                .last()
-                .unwrap();
+            let last = outcome.of_kind(kind).filter(|e| e.pid() == pid).last().unwrap();
             assert_eq!(last.get("tapio.cgroup.path"), path, "{kind}");
             assert_eq!(last.get("container.id"), id);
             assert_eq!(last.get("k8s.pod.uid"), uid);
@@ -249,10 +204,7 @@ fn a_daemon_that_was_there_before_has_a_name() {
     assert_eq!(outcome.of_kind("kernel.tcp.close").count(), 2);
     for event in &outcome.events {
         assert_eq!(event.pid(), std::process::id(), "{event:?}");
-        assert!(
-            !event.get("process.executable.path").is_empty(),
-            "{event:?}"
-        );
+        assert!(!event.get("process.executable.path").is_empty(), "{event:?}");
         assert!(!event.get("tapio.process.tree").is_empty(), "{event:?}");
     }
 }

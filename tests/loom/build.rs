@@ -15,15 +15,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|line| format!("{line}\n"))
         .collect();
     let out = std::env::var("OUT_DIR")?;
-    for (method, file) in [
-        ("fn doze", "no_doze_fence.rs"),
-        ("fn ring", "no_ring_fence.rs"),
-    ] {
+    for (method, file) in [("fn doze", "no_doze_fence.rs"), ("fn ring", "no_ring_fence.rs")] {
         let method = text.find(method).ok_or("the method to sabotage is gone")?;
-        let fence = method
-            + text[method..]
-                .find(FENCE)
-                .ok_or("the fence to remove is gone")?;
+        let fence = method + text[method..].find(FENCE).ok_or("the fence to remove is gone")?;
         let mut sabotaged = text.clone();
         sabotaged.replace_range(fence..fence + FENCE.len(), "");
         std::fs::write(Path::new(&out).join(file), sabotaged)?;

@@ -26,59 +26,24 @@ fn same_value(a: &Value<'_>, b: &Value<'_>) -> bool {
 }
 
 fn check_event(record: &Record<'_>, header: &Header, event: &OwnedEvent, more: &[Membership]) {
-    assert_eq!(
-        record.header(),
-        &Header {
-            record: RecordType::Event,
-            ..*header
-        }
-    );
+    assert_eq!(record.header(), &Header { record: RecordType::Event, ..*header });
     assert_eq!(record.memberships().collect::<Vec<_>>(), more);
     assert!(record.group().is_none());
     let mut fields = Vec::new();
     let got = record.event().unwrap().borrowed(&mut fields);
     let head = &event.head;
     assert_eq!(
-        (
-            got.id,
-            got.time_ns,
-            got.observed_ns,
-            got.kind,
-            got.source,
-            got.severity
-        ),
-        (
-            head.id,
-            head.time_ns,
-            head.observed_ns,
-            head.kind,
-            head.source,
-            head.severity
-        )
+        (got.id, got.time_ns, got.observed_ns, got.kind, got.source, got.severity),
+        (head.id, head.time_ns, head.observed_ns, head.kind, head.source, head.severity)
     );
     assert_eq!(
-        (
-            got.clock,
-            got.entities,
-            got.trace_id,
-            got.span_id,
-            got.message
-        ),
-        (
-            head.clock,
-            head.entities,
-            head.trace_id,
-            head.span_id,
-            event.message.as_str()
-        )
+        (got.clock, got.entities, got.trace_id, got.span_id, got.message),
+        (head.clock, head.entities, head.trace_id, head.span_id, event.message.as_str())
     );
     let expected = event.fields();
     assert_eq!(got.fields.len(), expected.len());
     for (a, b) in got.fields.iter().zip(&expected) {
-        assert!(
-            a.key == b.key && same_value(&a.value, &b.value),
-            "{a:?} {b:?}"
-        );
+        assert!(a.key == b.key && same_value(&a.value, &b.value), "{a:?} {b:?}");
     }
 }
 
@@ -86,13 +51,7 @@ fn check(record: &Record<'_>, expected: &Expected) {
     match expected {
         Expected::Event(header, event, more) => check_event(record, header, event, more),
         Expected::Group(header, group) => {
-            assert_eq!(
-                record.header(),
-                &Header {
-                    record: RecordType::Group,
-                    ..*header
-                }
-            );
+            assert_eq!(record.header(), &Header { record: RecordType::Group, ..*header });
             assert!(record.event().is_none());
             let archived = record.group().unwrap();
             let got = rkyv::deserialize::<Group, rkyv::rancor::Error>(archived).unwrap();
@@ -116,11 +75,7 @@ impl Pair {
     fn new() -> Self {
         // The smallest ring there is, so that it wraps often.
         let (writer, reader) = ring(0);
-        Self {
-            writer,
-            reader,
-            queue: VecDeque::new(),
-        }
+        Self { writer, reader, queue: VecDeque::new() }
     }
 
     /// Holds a write's outcome against what it may be: `need` is the most it can take.
@@ -128,11 +83,7 @@ impl Pair {
         match outcome {
             Ok(()) => self.queue.push_back(then),
             Err(error) => {
-                assert_eq!(
-                    self.writer.free_blocks(),
-                    free,
-                    "{error} left something behind"
-                );
+                assert_eq!(self.writer.free_blocks(), free, "{error} left something behind");
                 match error {
                     WriteError::Full => assert!(free < 2 * need, "full with {free} for {need}"),
                     WriteError::Oversize => assert!(need > MAX_RECORD_BLOCKS, "{need} refused"),
@@ -143,36 +94,22 @@ impl Pair {
 
     fn write(&mut self, header: &Header, event: &OwnedEvent) {
         let fields = event.fields();
-        let borrowed = Event {
-            fields: &fields,
-            message: &event.message,
-            ..event.head
-        };
+        let borrowed = Event { fields: &fields, message: &event.message, ..event.head };
         let need = 1 + borrowed.archive_bound_bytes().div_ceil(BLOCK_BYTES);
         let free = self.writer.free_blocks();
         let outcome = self.writer.write_event(header, &borrowed);
-        assert_eq!(
-            outcome == Err(WriteError::Oversize),
-            need > MAX_RECORD_BLOCKS
-        );
+        assert_eq!(outcome == Err(WriteError::Oversize), need > MAX_RECORD_BLOCKS);
         let then = Expected::Event(*header, Box::new(event.clone()), vec![]);
         self.wrote(outcome, free, need, then);
     }
 
     fn write_group(&mut self, group: &Group) {
         let free = self.writer.free_blocks();
-        let need = 1 + rkyv::to_bytes::<rkyv::rancor::Error>(group)
-            .unwrap()
-            .len()
-            .div_ceil(BLOCK_BYTES);
+        let need =
+            1 + rkyv::to_bytes::<rkyv::rancor::Error>(group).unwrap().len().div_ceil(BLOCK_BYTES);
         let outcome = self.writer.write_group(group);
         let header = Header::event(0, 0, group.last_ns);
-        self.wrote(
-            outcome,
-            free,
-            need,
-            Expected::Group(header, Box::new(group.clone())),
-        );
+        self.wrote(outcome, free, need, Expected::Group(header, Box::new(group.clone())));
     }
 
     fn write_watermark(&mut self, order: u64, time_ns: u64) {
@@ -281,11 +218,7 @@ fn the_largest_record_is_passed_on_with_every_membership() {
     let (mut first, mut second) = (Pair::new(), Pair::new());
     let empty = Event::new(EventId([1; 16]), 1, names::K8S_EVENT, names::K8S);
     let room = (MAX_RECORD_BLOCKS - 1) * BLOCK_BYTES - empty.archive_bound_bytes();
-    let event = OwnedEvent {
-        head: empty,
-        fields: vec![],
-        message: "x".repeat(room),
-    };
+    let event = OwnedEvent { head: empty, fields: vec![], message: "x".repeat(room) };
     let member = Membership {
         group: TraceId([2; 16]),
         rule: names::K8S,
@@ -297,24 +230,12 @@ fn the_largest_record_is_passed_on_with_every_membership() {
     for lap in 0..7 {
         let header = Header::event(3, 1, lap);
         first.write(&header, &event);
-        assert_eq!(
-            first.queue.len(),
-            1,
-            "an empty ring takes the largest event at any place"
-        );
-        first.forward(
-            &mut second,
-            (usize::MAX, usize::MAX),
-            &header,
-            &[member; 300],
-        );
+        assert_eq!(first.queue.len(), 1, "an empty ring takes the largest event at any place");
+        first.forward(&mut second, (usize::MAX, usize::MAX), &header, &[member; 300]);
         assert_eq!(second.queue.len(), 1);
         second.drain(usize::MAX, usize::MAX);
     }
-    let longer = OwnedEvent {
-        message: "x".repeat(room + 1),
-        ..event
-    };
+    let longer = OwnedEvent { message: "x".repeat(room + 1), ..event };
     first.write(&Header::event(3, 1, 1), &longer);
     assert!(first.queue.is_empty());
 }

@@ -24,25 +24,14 @@ fn part(n: u64) -> &'static str {
 
 fn write(writer: &mut RecordWriter, bell: &Bell, n: u64) {
     let fields = [
-        Field {
-            key: names::HOST_NAME,
-            value: Value::Str(part(n)),
-        },
-        Field {
-            key: names::PROCESS_PID,
-            value: Value::Int(n as i64),
-        },
+        Field { key: names::HOST_NAME, value: Value::Str(part(n)) },
+        Field { key: names::PROCESS_PID, value: Value::Int(n as i64) },
     ];
     let event = Event {
         fields: &fields,
         entities: 2,
         message: part(n / 7),
-        ..Event::new(
-            EventId::from_sequence(1, 2, n),
-            n,
-            names::K8S_EVENT,
-            names::K8S,
-        )
+        ..Event::new(EventId::from_sequence(1, 2, n), n, names::K8S_EVENT, names::K8S)
     };
     while let Err(error) = writer.write_event(&Header::event(1, 1, n), &event) {
         assert_eq!(error, WriteError::Full);
@@ -65,10 +54,7 @@ fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
             assert_eq!(event.event_id(), EventId::from_sequence(1, 2, next));
             assert_eq!(event.time(), next);
             assert_eq!(record.header().time_ns, next);
-            assert_eq!(
-                event.entity(names::PROCESS_PID),
-                Some(Value::Int(next as i64))
-            );
+            assert_eq!(event.entity(names::PROCESS_PID), Some(Value::Int(next as i64)));
             assert_eq!(event.text(names::HOST_NAME), Some(part(next)));
             assert_eq!(&*event.message, part(next / 7));
             next += 1;
@@ -97,10 +83,7 @@ fn two_threads_lose_nothing_and_rest_at_idle() {
 fn produce() {
     let (mut writer, reader) = ring(4096);
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
-    let counts = Arc::new(Counts {
-        read: AtomicU64::new(0),
-        wakes: AtomicU64::new(0),
-    });
+    let counts = Arc::new(Counts { read: AtomicU64::new(0), wakes: AtomicU64::new(0) });
     let consumer = {
         let (bell, counts) = (Arc::clone(&bell), Arc::clone(&counts));
         thread::spawn(move || {

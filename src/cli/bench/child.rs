@@ -24,10 +24,7 @@ pub(super) struct Finished {
 
 impl Child {
     pub(super) fn start(arguments: &[&str]) -> anyhow::Result<Self> {
-        Self::spawn(
-            arguments.iter().map(|a| (*a).to_owned()).collect(),
-            Stdio::null(),
-        )
+        Self::spawn(arguments.iter().map(|a| (*a).to_owned()).collect(), Stdio::null())
     }
 
     pub(super) fn start_with_output(arguments: &[String]) -> anyhow::Result<Self> {
@@ -37,15 +34,9 @@ impl Child {
     fn spawn(arguments: Vec<String>, stdout: Stdio) -> anyhow::Result<Self> {
         let what = arguments.first().cloned().unwrap_or_default();
         let program = std::env::current_exe()?;
-        let process = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .spawn();
-        Ok(Self {
-            process: process.with_context(|| format!("start `tapio {what}`"))?,
-            what,
-        })
+        let process =
+            Command::new(program).args(arguments).stdin(Stdio::null()).stdout(stdout).spawn();
+        Ok(Self { process: process.with_context(|| format!("start `tapio {what}`"))?, what })
     }
 
     /// Waits until `ready` says so.
@@ -60,10 +51,7 @@ impl Child {
                 bail!("`tapio {}` ended: {status}", self.what);
             }
             if clock::instant() > until {
-                bail!(
-                    "`tapio {}` isn't where it should be after {longest:?}",
-                    self.what
-                );
+                bail!("`tapio {}` isn't where it should be after {longest:?}", self.what);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -80,12 +68,8 @@ impl Child {
         let stat = self.proc_file("stat")?;
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let mut fields = behind_name.split_whitespace().skip(11);
-        let mut ticks = || {
-            fields
-                .next()
-                .and_then(|f| f.parse::<u64>().ok())
-                .context("/proc/PID/stat")
-        };
+        let mut ticks =
+            || fields.next().and_then(|f| f.parse::<u64>().ok()).context("/proc/PID/stat");
         let sum = ticks()? + ticks()?;
         Ok(sum as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
@@ -93,10 +77,7 @@ impl Child {
     /// The most memory it has had (`VmHWM`).
     pub(super) fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
         let status = self.proc_file("status")?;
-        let line = status
-            .lines()
-            .find_map(|l| l.strip_prefix("VmHWM:"))
-            .context("no VmHWM")?;
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
     }
@@ -117,21 +98,13 @@ impl Child {
         if !status.success() {
             bail!("`tapio {}` ended: {status}", self.what);
         }
-        let stdout = reader
-            .join()
-            .map_err(|_| anyhow::anyhow!("reading the output"))??;
-        Ok(Finished {
-            stdout,
-            peak_rss_bytes,
-        })
+        let stdout = reader.join().map_err(|_| anyhow::anyhow!("reading the output"))??;
+        Ok(Finished { stdout, peak_rss_bytes })
     }
 
     /// Asks it to end and waits.
     pub(super) fn end(mut self) -> anyhow::Result<()> {
-        if let Some(pid) = i32::try_from(self.process.id())
-            .ok()
-            .and_then(Pid::from_raw)
-        {
+        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM)?;
         }
         let status = self.process.wait()?;
@@ -154,9 +127,7 @@ impl Drop for Child {
 
 /// A port nobody listens on now.
 pub(super) fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 /// Asks one of tapio's own pages. HTTP/1.0, so that the answer ends with the connection.

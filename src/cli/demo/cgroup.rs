@@ -32,10 +32,7 @@ fn memory_root() -> io::Result<(PathBuf, bool)> {
         .find(|dir| has(dir))
         .map(|dir| (dir, true))
         .ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                "no memory controller in /sys/fs/cgroup",
-            )
+            io::Error::new(io::ErrorKind::NotFound, "no memory controller in /sys/fs/cgroup")
         })
 }
 
@@ -68,10 +65,7 @@ impl SmallCgroup {
             ("memory.max", vec![("memory.swap.max", "0")])
         } else {
             let memory_and_swap = ("memory.memsw.limit_in_bytes", limit.as_str());
-            (
-                "memory.limit_in_bytes",
-                vec![("memory.swappiness", "0"), memory_and_swap],
-            )
+            ("memory.limit_in_bytes", vec![("memory.swappiness", "0"), memory_and_swap])
         };
         write(&cgroup.folder.join(main), &limit)?;
         for (file, value) in more {

@@ -66,10 +66,7 @@ fn hog(cgroup: &std::path::Path) -> Outcome {
 /// What a program with a null pointer to a structure does when it reads the second field.
 fn segfault() -> Outcome {
     // The fault is wanted, the core dump isn't.
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)?;
     let address = std::hint::black_box(8_usize);
     // SAFETY: there is no valid memory at the address, and that is the point: nothing can be

@@ -75,11 +75,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     if !account.holds() || account.total.held > 0 {
         anyhow::bail!("CONS-1 doesn't hold: {:?}", account.total);
     }
-    let untold: Vec<&str> = caused
-        .iter()
-        .filter(|c| !seen.tells(c))
-        .map(|c| c.name)
-        .collect();
+    let untold: Vec<&str> = caused.iter().filter(|c| !seen.tells(c)).map(|c| c.name).collect();
     if !untold.is_empty() {
         anyhow::bail!("caused, but not told as a story: {}", untold.join(", "));
     }
@@ -115,9 +111,7 @@ fn hog(args: &Args, scene: &mut Scene) -> anyhow::Result<Option<Caused>> {
 
 /// Fault 2.
 fn crashes(args: &Args, scene: &mut Scene) -> anyhow::Result<Caused> {
-    args.say(&format!(
-        "2. {CRASHES} children, one after the other, read through a null pointer."
-    ))?;
+    args.say(&format!("2. {CRASHES} children, one after the other, read through a null pointer."))?;
     let mut caused = Caused::new(
         "segmentation faults",
         &["segfault", "crash-loop"],
@@ -133,17 +127,12 @@ fn crashes(args: &Args, scene: &mut Scene) -> anyhow::Result<Caused> {
 /// Fault 3.
 fn refusals(args: &Args, scene: &mut Scene) -> anyhow::Result<Caused> {
     // A port that was free an instant ago, and that nobody else is given soon.
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port();
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     args.say(&format!(
         "3. A child connects {ATTEMPTS} times to 127.0.0.1:{port}, where nobody listens.\n"
     ))?;
-    let mut caused = Caused::new(
-        "refused connections",
-        &["connection-refused"],
-        &["kernel.tcp.refused"],
-    );
+    let mut caused =
+        Caused::new("refused connections", &["connection-refused"], &["kernel.tcp.refused"]);
     let (port, times) = (port.to_string(), ATTEMPTS.to_string());
     scene.child(&mut caused, "demo-client", &["refused", &port, &times])?;
     scene.wait_for(&caused)?;
@@ -197,11 +186,7 @@ fn summary(
     } else {
         let total = &account.total;
         let dropped: u64 = total.dropped.iter().map(|d| d.2).sum();
-        let verdict = if account.holds() {
-            "holds"
-        } else {
-            "is broken"
-        };
+        let verdict = if account.holds() { "holds" } else { "is broken" };
         print(&format!(
             "{told} of {} faults came out as stories; {others} stories of other processes aren't shown.\n\
              CONS-1 {verdict}: {} events received = {} forwarded + {dropped} dropped + {} held",

@@ -10,14 +10,8 @@ use crate::dataflow::rules;
 use crate::runtime::replay::{Emit, replay};
 
 const RECORDINGS: [(&str, &str); 2] = [
-    (
-        "nginx-cascade.jsonl",
-        include_str!("../../../tests/stories/nginx-cascade.jsonl"),
-    ),
-    (
-        "pod-startup.jsonl",
-        include_str!("../../../tests/stories/pod-startup.jsonl"),
-    ),
+    ("nginx-cascade.jsonl", include_str!("../../../tests/stories/nginx-cascade.jsonl")),
+    ("pod-startup.jsonl", include_str!("../../../tests/stories/pod-startup.jsonl")),
 ];
 
 /// Says what is missing, then runs the recordings through the correlator.

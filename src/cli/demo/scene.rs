@@ -45,12 +45,7 @@ impl Caused {
         patterns: &'static [&'static str],
         kinds: &'static [&'static str],
     ) -> Self {
-        Self {
-            name,
-            patterns,
-            kinds,
-            pids: BTreeSet::new(),
-        }
+        Self { name, patterns, kinds, pids: BTreeSet::new() }
     }
 
     /// Whether an event is about one of the children.
@@ -104,16 +99,9 @@ impl Seen {
 
     /// The stories with events of a fault's children, oldest first.
     pub(super) fn stories(&self, caused: &Caused) -> Vec<&Group> {
-        let ids: BTreeSet<&str> = self
-            .events(caused)
-            .into_iter()
-            .flat_map(story_ids)
-            .collect();
-        let mut stories: Vec<&Group> = self
-            .groups
-            .iter()
-            .filter(|g| ids.contains(g.id.to_string().as_str()))
-            .collect();
+        let ids: BTreeSet<&str> = self.events(caused).into_iter().flat_map(story_ids).collect();
+        let mut stories: Vec<&Group> =
+            self.groups.iter().filter(|g| ids.contains(g.id.to_string().as_str())).collect();
         stories.sort_by_key(|g| (g.first_ns, g.id));
         stories
     }
@@ -121,18 +109,12 @@ impl Seen {
     /// Whether all the stories a fault must make are there.
     pub(super) fn tells(&self, caused: &Caused) -> bool {
         let stories = self.stories(caused);
-        caused
-            .patterns
-            .iter()
-            .all(|p| stories.iter().any(|g| g.pattern == *p))
+        caused.patterns.iter().all(|p| stories.iter().any(|g| g.pattern == *p))
     }
 
     /// How many stories are about other processes.
     pub(super) fn others(&self) -> usize {
-        self.groups
-            .iter()
-            .filter(|g| !self.about.contains(&g.id.to_string()))
-            .count()
+        self.groups.iter().filter(|g| !self.about.contains(&g.id.to_string())).count()
     }
 }
 
@@ -156,16 +138,8 @@ impl Scene {
     pub(super) fn open(keep: bool) -> anyhow::Result<Self> {
         let folder = Folder::make(keep).context("no folder for temporary files")?;
         let agent = Agent::start(config(&folder.path), true)?;
-        let server = agent
-            .server()
-            .map(|s| s.grpc_addr.to_string())
-            .unwrap_or_default();
-        let scene = Self {
-            agent: Some(agent),
-            runtime: live::runtime()?,
-            server,
-            folder,
-        };
+        let server = agent.server().map(|s| s.grpc_addr.to_string()).unwrap_or_default();
+        let scene = Self { agent: Some(agent), runtime: live::runtime()?, server, folder };
         scene.wait_until_it_watches()?;
         Ok(scene)
     }
@@ -240,9 +214,7 @@ impl Scene {
     /// Asks the server for everything about these faults.
     pub(super) fn look(&self, faults: &[Caused]) -> anyhow::Result<Seen> {
         let looked = self.runtime.block_on(ask(&self.server, faults));
-        looked
-            .map_err(anyhow::Error::msg)
-            .context("the embedded server")
+        looked.map_err(anyhow::Error::msg).context("the embedded server")
     }
 
     /// Ends the watching: every story is told to its end. The server still answers.
@@ -262,18 +234,13 @@ impl Drop for Scene {
 
 /// Only the kernel is watched, every port is a free one, every file in the folder.
 fn config(folder: &Path) -> Config {
-    let mut config = Config {
-        state_dir: Some(folder.join("state")),
-        ..Config::default()
-    };
+    let mut config = Config { state_dir: Some(folder.join("state")), ..Config::default() };
     // The others run only where a configuration says so.
     config.collectors.receiver.enabled = false;
     config.server.data_dir = folder.join("data");
-    for listen in [
-        &mut config.server.grpc_listen,
-        &mut config.server.http_listen,
-        &mut config.admin.listen,
-    ] {
+    for listen in
+        [&mut config.server.grpc_listen, &mut config.server.http_listen, &mut config.admin.listen]
+    {
         *listen = (std::net::Ipv4Addr::LOCALHOST, 0).into();
     }
     config
@@ -281,45 +248,22 @@ fn config(folder: &Path) -> Config {
 
 async fn ask(server: &str, faults: &[Caused]) -> Result<Seen, String> {
     let mut client = live::connect(server).await?;
-    let kinds: BTreeSet<&str> = faults
-        .iter()
-        .flat_map(|f| f.kinds.iter().copied())
-        .collect();
+    let kinds: BTreeSet<&str> = faults.iter().flat_map(|f| f.kinds.iter().copied()).collect();
     let mut events = Vec::new();
     for kind in kinds {
-        let request = proto::ListEventsRequest {
-            limit: MOST,
-            kind: kind.to_owned(),
-            ..Default::default()
-        };
-        let answer = client
-            .list_events(request)
-            .await
-            .map_err(|e| e.message().to_owned())?;
+        let request =
+            proto::ListEventsRequest { limit: MOST, kind: kind.to_owned(), ..Default::default() };
+        let answer = client.list_events(request).await.map_err(|e| e.message().to_owned())?;
         for batch in answer.into_inner().batches {
             let (items, _) = batch_json(&batch.encode_to_vec()).map_err(|e| e.to_string())?;
             let items = items.into_iter().map(|(_, json)| json);
             events.extend(items.filter(|e| faults.iter().any(|f| f.is_about(e))));
         }
     }
-    let request = proto::ListGroupsRequest {
-        limit: MOST,
-        ..Default::default()
-    };
-    let answer = client
-        .list_groups(request)
-        .await
-        .map_err(|e| e.message().to_owned())?;
+    let request = proto::ListGroupsRequest { limit: MOST, ..Default::default() };
+    let answer = client.list_groups(request).await.map_err(|e| e.message().to_owned())?;
     let groups = answer.into_inner().groups.into_iter();
     let groups = groups.filter_map(group_from_proto);
-    let about = events
-        .iter()
-        .flat_map(story_ids)
-        .map(str::to_owned)
-        .collect();
-    Ok(Seen {
-        groups: groups.filter(|g| !story::is_life(g)).collect(),
-        events,
-        about,
-    })
+    let about = events.iter().flat_map(story_ids).map(str::to_owned).collect();
+    Ok(Seen { groups: groups.filter(|g| !story::is_life(g)).collect(), events, about })
 }

@@ -61,10 +61,7 @@ fn is_unit(segment: &str) -> bool {
 
 impl Cgroup {
     pub(super) fn parse(path: &str) -> Self {
-        let mut cgroup = Self {
-            path: path.into(),
-            ..Self::default()
-        };
+        let mut cgroup = Self { path: path.into(), ..Self::default() };
         for segment in path.split('/').filter(|s| !s.is_empty()) {
             if let Some(uid) = pod_in(segment) {
                 cgroup.pod_uid = Some(uid.into());
@@ -95,11 +92,7 @@ fn hierarchies() -> Vec<Hierarchy> {
     let memory_id = own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':');
         let id: u64 = parts.next()?.parse().ok()?;
-        parts
-            .next()?
-            .split(',')
-            .any(|c| c == "memory")
-            .then_some(id)
+        parts.next()?.split(',').any(|c| c == "memory").then_some(id)
     });
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
@@ -184,11 +177,7 @@ impl Cgroups {
     }
 
     fn expire(&mut self, now_ns: u64, room: bool) {
-        let keep = if room {
-            self.removed.len() / 2
-        } else {
-            usize::MAX
-        };
+        let keep = if room { self.removed.len() / 2 } else { usize::MAX };
         while let Some((number, gone_ns)) = self.removed.front().copied() {
             if self.removed.len() <= keep && now_ns.saturating_sub(gone_ns) < KEPT_NS {
                 break;
@@ -208,9 +197,7 @@ impl Cgroups {
                 };
                 let number = hierarchy.id << HIERARCHY_SHIFT | inode;
                 if !self.table.contains_key(&number) {
-                    let below = folder
-                        .strip_prefix(&hierarchy.mount)
-                        .unwrap_or(Path::new(""));
+                    let below = folder.strip_prefix(&hierarchy.mount).unwrap_or(Path::new(""));
                     self.made(number, &format!("/{}", below.display()), now_ns);
                 }
                 if depth < MAX_DEPTH {
@@ -239,11 +226,7 @@ mod tests {
 
     fn parsed(path: &str) -> (Option<String>, Option<String>, Option<String>) {
         let c = Cgroup::parse(path);
-        (
-            c.container_id.map(Into::into),
-            c.pod_uid.map(Into::into),
-            c.unit.map(Into::into),
-        )
+        (c.container_id.map(Into::into), c.pod_uid.map(Into::into), c.unit.map(Into::into))
     }
 
     #[test]
@@ -286,10 +269,7 @@ mod tests {
     #[test]
     fn units_are_the_nodes_own() {
         let unit = |path| parsed(path).2;
-        assert_eq!(
-            unit("/system.slice/ssh.service").as_deref(),
-            Some("ssh.service")
-        );
+        assert_eq!(unit("/system.slice/ssh.service").as_deref(), Some("ssh.service"));
         assert_eq!(unit("/init.scope").as_deref(), Some("init.scope"));
         assert_eq!(
             unit("/user.slice/user-1000.slice/user@1000.service/app.slice/a.service").as_deref(),
@@ -301,10 +281,7 @@ mod tests {
 
     #[test]
     fn removed_cgroups_keep_their_name_for_a_while() {
-        let mut all = Cgroups {
-            hierarchies: Vec::new(),
-            ..Cgroups::new(16)
-        };
+        let mut all = Cgroups { hierarchies: Vec::new(), ..Cgroups::new(16) };
         all.made(1, "/a.service", 0);
         all.gone(1, 0);
         assert!(all.get(1).is_some());

@@ -75,11 +75,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
-            kinds: Kind::ALL
-                .iter()
-                .copied()
-                .filter(|k| *k != Kind::SyscallEnter)
-                .collect(),
+            kinds: Kind::ALL.iter().copied().filter(|k| *k != Kind::SyscallEnter).collect(),
             ring_buffer_bytes: 16 << 20,
             signals: SignalSet::default(),
             block_slow_ms: 200,
@@ -105,9 +101,7 @@ impl Config {
     /// The ring buffer's size as the kernel wants it.
     #[must_use]
     pub fn ring_bytes(&self) -> u32 {
-        self.ring_buffer_bytes
-            .clamp(64 << 10, 1 << 30)
-            .next_power_of_two()
+        self.ring_buffer_bytes.clamp(64 << 10, 1 << 30).next_power_of_two()
     }
 
     /// The words of `struct tp_config`. `enter_cgroup` is the number of
@@ -118,11 +112,7 @@ impl Config {
             rate => (1_000_000_000 / rate).max(1),
         };
         let ignored = self.syscall_errors.ignore.0;
-        let own = if self.include_self {
-            0
-        } else {
-            u64::from(std::process::id())
-        };
+        let own = if self.include_self { 0 } else { u64::from(std::process::id()) };
         [
             kinds,
             self.signals.0,
@@ -162,31 +152,19 @@ mod tests {
     fn unknown_keys_and_kinds_are_refused_by_name() {
         let read = serde_saphyr::from_str::<Config>;
         let config = read("kinds: [kernel.process.exec]\nsignals: [SIGSEGV]\n").unwrap();
-        assert_eq!(
-            (config.kinds, config.signals.0),
-            (vec![Kind::Exec], 1 << 11)
-        );
+        assert_eq!((config.kinds, config.signals.0), (vec![Kind::Exec], 1 << 11));
         let unknown = read("rate: 5\n").unwrap_err().to_string();
         assert!(unknown.contains("rate"), "{unknown}");
-        let kind = read("kinds: [kernel.process.exce]\n")
-            .unwrap_err()
-            .to_string();
+        let kind = read("kinds: [kernel.process.exce]\n").unwrap_err().to_string();
         assert!(kind.contains("kernel.process.exce"), "{kind}");
     }
 
     #[test]
     fn a_rate_becomes_time_per_event() {
-        let config = Config {
-            rate_per_cgroup: 1_000,
-            burst_per_cgroup: 50,
-            ..Config::default()
-        };
+        let config = Config { rate_per_cgroup: 1_000, burst_per_cgroup: 50, ..Config::default() };
         let words = config.words(1, 0);
         assert_eq!((words[3], words[4]), (1_000_000, 50_000_000));
-        let unlimited = Config {
-            rate_per_cgroup: 0,
-            ..config
-        };
+        let unlimited = Config { rate_per_cgroup: 0, ..config };
         assert_eq!(unlimited.words(1, 0)[3], 0);
     }
 }

@@ -143,10 +143,9 @@ impl Decoder {
             0 => None,
             pid => self.processes.get(pid, start_ns),
         };
-        let id = process.map(|p| p.id).or((start_ns != 0).then_some(ExecId {
-            pid: head.tgid,
-            start_ns,
-        }));
+        let id = process
+            .map(|p| p.id)
+            .or((start_ns != 0).then_some(ExecId { pid: head.tgid, start_ns }));
         if let Some(id) = id {
             self.draft.text(names::TAPIO_PROCESS_EXEC_ID, id);
             let tree = process.map_or(id, |p| p.tree);

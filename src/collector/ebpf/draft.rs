@@ -110,16 +110,11 @@ impl Draft {
 
     /// Puts the event into the sink. The sink accounts for it, whatever becomes of it.
     pub(super) fn offer(&self, meta: &Meta, sink: &mut Sink) -> Result<(), Reason> {
-        let empty = Field {
-            key: names::HOST_NAME,
-            value: Value::Null,
-        };
+        let empty = Field { key: names::HOST_NAME, value: Value::Null };
         let mut fields = [empty; MAX_FIELDS];
         for (field, (key, slot)) in fields.iter_mut().zip(&self.fields) {
             let part = |start: u32, end: u32| {
-                self.text
-                    .get(start as usize..end as usize)
-                    .unwrap_or_default()
+                self.text.get(start as usize..end as usize).unwrap_or_default()
             };
             field.key = *key;
             field.value = match *slot {

@@ -24,11 +24,8 @@ pub(super) struct Loss {
 }
 
 /// The reason of each outcome behind `OUT_EMITTED`.
-const REASONS: [Reason; OUTCOMES - 1] = [
-    Reason::KernelRingFull,
-    Reason::KernelThrottled,
-    Reason::KernelMapFull,
-];
+const REASONS: [Reason; OUTCOMES - 1] =
+    [Reason::KernelRingFull, Reason::KernelThrottled, Reason::KernelMapFull];
 
 pub(super) struct Kernel {
     maps: Maps,
@@ -38,11 +35,7 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn new(maps: Maps) -> Self {
-        Self {
-            maps,
-            seen: [[0; OUTCOMES]; KINDS],
-            generation: 0,
-        }
+        Self { maps, seen: [[0; OUTCOMES]; KINDS], generation: 0 }
     }
 
     /// Writes the configuration; with no kinds in it the programs are inert.
@@ -74,10 +67,7 @@ impl Kernel {
         // Pairs with the full barrier in `publish` (ebpf/maps.h): poll looks at the producer's
         // position after this, level-triggered, so it is the second look.
         fence(Ordering::SeqCst);
-        let mut fds = [PollFd::from_borrowed_fd(
-            self.maps.events.as_fd(),
-            PollFlags::IN,
-        )];
+        let mut fds = [PollFd::from_borrowed_fd(self.maps.events.as_fd(), PollFlags::IN)];
         let timeout = Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -112,11 +102,7 @@ impl Kernel {
                     let kind = (kind != usize::from(KIND_CGROUP))
                         .then(|| Kind::from_number(kind as u16))
                         .flatten();
-                    tell(Loss {
-                        kind,
-                        reason,
-                        count,
-                    });
+                    tell(Loss { kind, reason, count });
                 }
             }
         }
@@ -125,10 +111,7 @@ impl Kernel {
 
     /// Records emitted so far, as the last [`Kernel::losses`] read them, control records included.
     pub(super) fn emitted(&self) -> impl Iterator<Item = (Option<Kind>, u64)> {
-        self.seen
-            .iter()
-            .enumerate()
-            .map(|(kind, sums)| (Kind::from_number(kind as u16), sums[0]))
+        self.seen.iter().enumerate().map(|(kind, sums)| (Kind::from_number(kind as u16), sums[0]))
     }
 
     /// Lets the programs count failed system calls in the other generation.
@@ -137,9 +120,7 @@ impl Kernel {
     /// What the kernel says.
     pub(super) fn turn_error_counts(&mut self) -> Result<(), MapError> {
         self.generation = 1 - self.generation;
-        self.maps
-            .control
-            .set(CONTROL_GENERATION, self.generation, 0)
+        self.maps.control.set(CONTROL_GENERATION, self.generation, 0)
     }
 
     /// Reads and empties the generation that [`Kernel::turn_error_counts`] left, which must be long

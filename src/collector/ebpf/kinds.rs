@@ -78,10 +78,7 @@ impl Kind {
 }
 
 fn look_up(table: &'static [(u32, &'static str)], number: u32) -> Option<&'static str> {
-    table
-        .binary_search_by_key(&number, |row| row.0)
-        .ok()
-        .map(|i| table[i].1)
+    table.binary_search_by_key(&number, |row| row.0).ok().map(|i| table[i].1)
 }
 
 /// The name of an error number, as in `errno(3)`.
@@ -174,11 +171,7 @@ impl Default for SignalSet {
     /// Those that end a process unless it does something about them, and aren't part of ordinary
     /// life (SIGINT at a terminal, SIGPIPE at a pipe's end).
     fn default() -> Self {
-        Self(
-            [3, 4, 6, 7, 8, 9, 11, 15, 24, 25, 31]
-                .iter()
-                .fold(0, |set, n| set | 1 << n),
-        )
+        Self([3, 4, 6, 7, 8, 9, 11, 15, 24, 25, 31].iter().fold(0, |set, n| set | 1 << n))
     }
 }
 
@@ -196,9 +189,7 @@ pub struct ErrorSet(pub u128);
 
 impl ErrorSet {
     pub(super) fn of(names: &[&str]) -> Self {
-        let numbers = names
-            .iter()
-            .filter_map(|name| number_of(ERRORS.iter().copied(), name));
+        let numbers = names.iter().filter_map(|name| number_of(ERRORS.iter().copied(), name));
         Self(numbers.fold(0, |set, n| set | 1u128 << n))
     }
 }
@@ -241,10 +232,7 @@ mod tests {
         let set: SignalSet = serde_json::from_str(r#"["SIGSEGV","SIGHUP"]"#).unwrap();
         assert_eq!(set.0, 1 << 11 | 1 << 1);
         let wrong = serde_json::from_str::<SignalSet>(r#"["SEGV"]"#).unwrap_err();
-        assert!(
-            wrong.to_string().contains("\"SEGV\" is not one of"),
-            "{wrong}"
-        );
+        assert!(wrong.to_string().contains("\"SEGV\" is not one of"), "{wrong}");
         let set: ErrorSet = serde_json::from_str(r#"["ECONNREFUSED"]"#).unwrap();
         assert_eq!(set.0, 1 << 111);
     }

@@ -43,13 +43,7 @@ const fn program(
     kinds: &'static [Kind],
     cost: &'static str,
 ) -> Program {
-    Program {
-        name,
-        hook,
-        kinds,
-        cost,
-        instead_of: "",
-    }
+    Program { name, hook, kinds, cost, instead_of: "" }
 }
 
 /// The table of programs. Cgroups and the life of processes come first: later records find their
@@ -148,11 +142,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// A load error without the verifier's pages: the system's word and the verifier's last.
 fn reason(error: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    else {
+    let ProgramError::LoadError { io_error, verifier_log } = error else {
         return chain(error);
     };
     let log = verifier_log.to_string();
@@ -196,10 +186,7 @@ impl Loader {
             object: &mut Ebpf,
             name: &'static str,
         ) -> Result<M, LoadError> {
-            object
-                .take_map(name)
-                .and_then(|map| M::try_from(map).ok())
-                .ok_or(LoadError::Map(name))
+            object.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(LoadError::Map(name))
         }
         let object = &mut self.object;
         Ok(Maps {
@@ -248,10 +235,7 @@ impl Loader {
     }
 
     fn load_one(&mut self, program: &Program, attach: bool) -> Result<(), ProgramError> {
-        let found = self
-            .object
-            .program_mut(program.name)
-            .ok_or(ProgramError::NotLoaded)?;
+        let found = self.object.program_mut(program.name).ok_or(ProgramError::NotLoaded)?;
         if let Some(over) = program.hook.strip_prefix("iter/") {
             let iter: &mut Iter = found.try_into()?;
             return iter.load(over, &self.btf);
@@ -270,9 +254,7 @@ impl Loader {
     /// What the kernel says, as text.
     pub(super) fn iterate(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let program = self.object.program_mut(name).ok_or("no such program")?;
-        let iter: &mut Iter = program
-            .try_into()
-            .map_err(|e: ProgramError| e.to_string())?;
+        let iter: &mut Iter = program.try_into().map_err(|e: ProgramError| e.to_string())?;
         let link = iter.attach().map_err(|e| chain(&e))?;
         let link = iter.take_link(link).map_err(|e| chain(&e))?;
         let mut bytes = Vec::new();
@@ -302,10 +284,7 @@ impl Loader {
 
 /// The bits of the kinds that are wanted, control records included.
 pub(super) fn kind_bits(config: &Config) -> u64 {
-    config
-        .kinds
-        .iter()
-        .fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
+    config.kinds.iter().fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
 }
 
 #[cfg(test)]
@@ -321,29 +300,16 @@ mod tests {
         // As on a kernel that doesn't have the tracepoint, and on one whose tracepoint has fewer
         // arguments than the program reads.
         static TABLE: &[Program] = &[
-            program(
-                "process_oom_kill",
-                "no_such_tracepoint",
-                &[],
-                "no OOM kills",
-            ),
+            program("process_oom_kill", "no_such_tracepoint", &[], "no OOM kills"),
             program("tcp_state", "cgroup_mkdir", &[], "no connections"),
             Program {
                 instead_of: "tcp_state",
                 ..program("process_exit_live", "sched_process_exit", &[], "nothing")
             },
             program("process_fork", "sched_process_fork", &[], "no forks"),
-            program(
-                "process_exec",
-                "sched_process_exec",
-                &[Kind::Exec],
-                "no execs",
-            ),
+            program("process_exec", "sched_process_exec", &[Kind::Exec], "no execs"),
         ];
-        let config = Config {
-            kinds: Vec::new(),
-            ..Config::default()
-        };
+        let config = Config { kinds: Vec::new(), ..Config::default() };
         let loaded = loader.load(TABLE, &config, true);
         let fork = &loaded[3].verdict;
         if let Verdict::Failed(why) = fork {

@@ -116,9 +116,7 @@ impl Collector for Ebpf {
             if empty < EMPTY_LOOKS {
                 std::thread::sleep(NAP);
             } else {
-                run.kernel
-                    .sleep(SLEEP)
-                    .map_err(failed("sleeping on the ring buffer"))?;
+                run.kernel.sleep(SLEEP).map_err(failed("sleeping on the ring buffer"))?;
             }
         }
         run.finish()?;
@@ -172,9 +170,7 @@ impl<'a> Run<'a> {
         match loader.iterate("process_seed") {
             Ok(bytes) => process::seed(&bytes, &mut processes),
             Err(why) => {
-                context
-                    .report
-                    .note("process_seed", format!("{why}; read from /proc instead"));
+                context.report.note("process_seed", format!("{why}; read from /proc instead"));
                 process::seed_from_proc(&mut processes);
             }
         }
@@ -240,9 +236,7 @@ impl<'a> Run<'a> {
         if now.duration_since(self.last_turn) >= interval {
             self.turned = Some(now.duration_since(self.last_turn));
             self.last_turn = now;
-            self.kernel
-                .turn_error_counts()
-                .map_err(failed("turning the error counts"))?;
+            self.kernel.turn_error_counts().map_err(failed("turning the error counts"))?;
         }
         self.publish_counters();
         self.context.sink.flush();
@@ -253,9 +247,7 @@ impl<'a> Run<'a> {
     /// knows of the gap.
     fn losses(&mut self) -> Result<(), CollectorError> {
         let mut losses: Vec<Loss> = Vec::new();
-        self.kernel
-            .losses(|loss| losses.push(loss))
-            .map_err(failed("reading the losses"))?;
+        self.kernel.losses(|loss| losses.push(loss)).map_err(failed("reading the losses"))?;
         for loss in losses {
             let Some(kind) = loss.kind else {
                 // No event is missing, but paths may be: look for them.
@@ -284,9 +276,7 @@ impl<'a> Run<'a> {
         draft.word(names::TAPIO_LOST_KIND, kind);
         draft.word(names::TAPIO_LOST_REASON, reason);
         draft.int(names::TAPIO_LOST_COUNT, count);
-        draft.message(format_args!(
-            "{count} events of {kind} were lost in the kernel: {reason}"
-        ));
+        draft.message(format_args!("{count} events of {kind} were lost in the kernel: {reason}"));
         // The sink has counted an event it couldn't take.
         let _ = draft.offer(&meta, &mut self.context.sink);
     }
@@ -350,11 +340,7 @@ impl Drop for Run<'_> {
                 sink.refuse(loss.reason, loss.count);
             }
         });
-        let emitted: u64 = self
-            .kernel
-            .emitted()
-            .filter_map(|(kind, n)| kind.map(|_| n))
-            .sum();
+        let emitted: u64 = self.kernel.emitted().filter_map(|(kind, n)| kind.map(|_| n)).sum();
         let left = emitted.saturating_sub(self.drained_events);
         if read.is_ok() && left > 0 {
             sink.refuse(Reason::CollectorPanic, left);

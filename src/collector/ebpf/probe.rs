@@ -29,13 +29,7 @@ impl Finding {
 
 fn finding(subject: &str, ok: bool, state: String, cost: &str, mend: &str) -> Finding {
     let unless_ok = |text: &str| if ok { String::new() } else { text.to_owned() };
-    Finding {
-        subject: subject.to_owned(),
-        ok,
-        state,
-        cost: unless_ok(cost),
-        mend: unless_ok(mend),
-    }
+    Finding { subject: subject.to_owned(), ok, state, cost: unless_ok(cost), mend: unless_ok(mend) }
 }
 
 const NOTHING: &str = "no kernel events at all";
@@ -62,10 +56,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn kernel() -> Finding {
-    let release = rustix::system::uname()
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let ok = version(&release).is_some_and(|v| v >= (5, 12));
     finding(
         "kernel",
@@ -82,10 +73,7 @@ fn type_information() -> Finding {
     finding(
         "type information (BTF)",
         read.is_ok(),
-        read.map_or_else(
-            |e| format!("{path}: {e}"),
-            |_| format!("{path} is readable"),
-        ),
+        read.map_or_else(|e| format!("{path}: {e}"), |_| format!("{path} is readable")),
         NOTHING,
         "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount /sys",
     )
@@ -95,20 +83,12 @@ fn capabilities() -> Finding {
     let has = effective_capabilities();
     let bit = |n: u32| has >> n & 1 == 1;
     let ok = bit(SYS_ADMIN) || (bit(BPF) && bit(PERFMON));
-    let names = [
-        (BPF, "CAP_BPF"),
-        (PERFMON, "CAP_PERFMON"),
-        (SYS_ADMIN, "CAP_SYS_ADMIN"),
-    ];
+    let names = [(BPF, "CAP_BPF"), (PERFMON, "CAP_PERFMON"), (SYS_ADMIN, "CAP_SYS_ADMIN")];
     let held: Vec<&str> = names.iter().filter(|(n, _)| bit(*n)).map(|n| n.1).collect();
     finding(
         "capabilities",
         ok,
-        if held.is_empty() {
-            "neither CAP_BPF nor CAP_PERFMON".into()
-        } else {
-            held.join(", ")
-        },
+        if held.is_empty() { "neither CAP_BPF nor CAP_PERFMON".into() } else { held.join(", ") },
         NOTHING,
         "run as root, or grant the two: `setcap cap_bpf,cap_perfmon+ep tapio`, or \
          AmbientCapabilities=CAP_BPF CAP_PERFMON in the unit",

@@ -15,10 +15,7 @@ use super::words::{Size, Span};
 use crate::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
-    ExecId {
-        pid: record.head.tgid,
-        start_ns: task.start_ns,
-    }
+    ExecId { pid: record.head.tgid, start_ns: task.start_ns }
 }
 
 impl Decoder {
@@ -34,8 +31,7 @@ impl Decoder {
         let path = String::from_utf8_lossy(bytes.text(80, PATH_BYTES));
         let id = id_of(record, &task);
         let now_ns = record.head.time_ns;
-        self.processes
-            .exec(id, task.parent, task.session, &path, now_ns);
+        self.processes.exec(id, task.parent, task.session, &path, now_ns);
         self.identify_task(record, &task);
         let len = (bytes.u32(72) as usize).min(ARGS_BYTES);
         if len > 0 {
@@ -47,19 +43,14 @@ impl Decoder {
                 self.draft.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);
             }
         }
-        self.draft.message(format_args!(
-            "{} (pid {}) runs {path}",
-            Lossy(task.comm),
-            id.pid
-        ));
+        self.draft.message(format_args!("{} (pid {}) runs {path}", Lossy(task.comm), id.pid));
         Severity::INFO
     }
 
     pub(super) fn fork(&mut self, record: &Record<'_>) -> Severity {
         let task = record.task();
         let id = id_of(record, &task);
-        self.processes
-            .fork(id, task.parent, task.session, record.head.time_ns);
+        self.processes.fork(id, task.parent, task.session, record.head.time_ns);
         self.identify_task(record, &task);
         self.draft.message(format_args!(
             "{} (pid {}) started pid {}",
@@ -84,9 +75,8 @@ impl Decoder {
             self.draft.int(names::TAPIO_SIGNAL_NUMBER, signal);
             self.draft.word(names::TAPIO_SIGNAL_NAME, name);
             self.draft.word(names::ERROR_TYPE, name);
-            self.draft.message(format_args!(
-                "{who} (pid {pid}) was killed by {name} after {lived}"
-            ));
+            self.draft
+                .message(format_args!("{who} (pid {pid}) was killed by {name} after {lived}"));
             match signal {
                 9 => Severity::WARN,
                 s if is_crash(s) => Severity::ERROR,
@@ -97,14 +87,9 @@ impl Decoder {
             if code != 0 {
                 self.draft.word(names::ERROR_TYPE, "exit_code");
             }
-            self.draft.message(format_args!(
-                "{who} (pid {pid}) exited with code {code} after {lived}"
-            ));
-            if code == 0 {
-                Severity::INFO
-            } else {
-                Severity::WARN
-            }
+            self.draft
+                .message(format_args!("{who} (pid {pid}) exited with code {code} after {lived}"));
+            if code == 0 { Severity::INFO } else { Severity::WARN }
         };
         self.processes.exit(id, record.head.time_ns);
         severity
@@ -123,15 +108,13 @@ impl Decoder {
         let (who, pid) = (Lossy(task.comm), record.head.tgid);
         if record.head.flags & SIGNAL_BY_KERNEL != 0 {
             self.draft.word(names::TAPIO_SIGNAL_SENDER_NAME, "kernel");
-            self.draft
-                .message(format_args!("the kernel sent {name} to {who} (pid {pid})"));
+            self.draft.message(format_args!("the kernel sent {name} to {who} (pid {pid})"));
         } else {
             let (sender, comm) = (bytes.u32(80), Lossy(bytes.text(88, COMM_BYTES)));
             self.draft.int(names::TAPIO_SIGNAL_SENDER_PID, sender);
             self.draft.text(names::TAPIO_SIGNAL_SENDER_NAME, &comm);
-            self.draft.message(format_args!(
-                "{comm} (pid {sender}) sent {name} to {who} (pid {pid})"
-            ));
+            self.draft
+                .message(format_args!("{comm} (pid {sender}) sent {name} to {who} (pid {pid})"));
         }
         match number {
             _ if !fatal => Severity::INFO,
@@ -150,10 +133,7 @@ impl Decoder {
         draft.int(names::TAPIO_OOM_RSS_BYTES, rss);
         draft.int(names::TAPIO_OOM_SCORE_ADJ, bytes.i32(108));
         draft.int(names::TAPIO_OOM_KILLER_PID, bytes.u32(104));
-        draft.text(
-            names::TAPIO_OOM_KILLER_NAME,
-            Lossy(bytes.text(112, COMM_BYTES)),
-        );
+        draft.text(names::TAPIO_OOM_KILLER_NAME, Lossy(bytes.text(112, COMM_BYTES)));
         let (who, pid) = (Lossy(task.comm), record.head.tgid);
         if limit == 0 {
             draft.word(names::TAPIO_OOM_SCOPE, "node");
@@ -168,10 +148,7 @@ impl Decoder {
         draft.int(names::TAPIO_OOM_USAGE_BYTES, usage);
         // The limited cgroup may be of another hierarchy than the victim's home, and above it.
         let number = bytes.u64(96);
-        draft.int(
-            names::TAPIO_OOM_CGROUP_ID,
-            number & ((1 << HIERARCHY_SHIFT) - 1),
-        );
+        draft.int(names::TAPIO_OOM_CGROUP_ID, number & ((1 << HIERARCHY_SHIFT) - 1));
         let name = Lossy(bytes.text(128, 64));
         match self.cgroups.get(number) {
             Some(cgroup) => {
@@ -203,10 +180,7 @@ pub(super) fn seed(bytes: &[u8], processes: &mut Processes) {
         .map(|chunk| {
             let b = Bytes(chunk);
             let task = Task::read(b, 0);
-            let id = ExecId {
-                pid: b.u32(48),
-                start_ns: task.start_ns,
-            };
+            let id = ExecId { pid: b.u32(48), start_ns: task.start_ns };
             (id, task.parent, task.session)
         })
         .collect();
@@ -241,10 +215,7 @@ pub(super) fn seed_from_proc(processes: &mut Processes) {
         let (Some(parent), Some(session), Some(start)) = (field(1), field(3), field(19)) else {
             continue;
         };
-        let id = ExecId {
-            pid,
-            start_ns: start * tick_ns,
-        };
+        let id = ExecId { pid, start_ns: start * tick_ns };
         all.push((id, parent as u32, session as u32));
     }
     all.sort_by_key(|(id, ..)| id.start_ns);

@@ -60,9 +60,7 @@ impl Processes {
     /// The process with this number, if the number still means the one that started at `start_ns`
     /// (0: whichever there is).
     pub(super) fn get(&self, pid: u32, start_ns: u64) -> Option<&Process> {
-        self.table
-            .get(&pid)
-            .filter(|p| start_ns == 0 || p.id.start_ns == start_ns)
+        self.table.get(&pid).filter(|p| start_ns == 0 || p.id.start_ns == start_ns)
     }
 
     /// A path that equal processes share.
@@ -131,11 +129,7 @@ impl Processes {
 
     /// Forgets processes that ended long ago; the older half of them all where `room` is needed.
     fn expire(&mut self, now_ns: u64, room: bool) {
-        let keep = if room {
-            self.ended.len() / 2
-        } else {
-            usize::MAX
-        };
+        let keep = if room { self.ended.len() / 2 } else { usize::MAX };
         while let Some((id, ended_ns)) = self.ended.front().copied() {
             if self.ended.len() <= keep && now_ns.saturating_sub(ended_ns) < KEPT_NS {
                 break;
@@ -153,10 +147,7 @@ mod tests {
     use super::*;
 
     fn id(pid: u32) -> ExecId {
-        ExecId {
-            pid,
-            start_ns: u64::from(pid) * 100,
-        }
+        ExecId { pid, start_ns: u64::from(pid) * 100 }
     }
 
     #[test]

@@ -43,10 +43,7 @@ pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Bytes<'a> {
     pub(super) fn array<const N: usize>(self, at: usize) -> [u8; N] {
-        self.0
-            .get(at..at + N)
-            .and_then(|s| s.try_into().ok())
-            .unwrap_or([0; N])
+        self.0.get(at..at + N).and_then(|s| s.try_into().ok()).unwrap_or([0; N])
     }
 
     pub(super) fn u8(self, at: usize) -> u8 {

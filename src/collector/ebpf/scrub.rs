@@ -157,10 +157,7 @@ fn scrub_value<'a>(name: &str, after: &'a str, out: &mut String) -> &'a str {
     out.push_str(&after[..after.len() - value.len()]);
     let mut len = value_len(value);
     // "Authorization: Bearer x": the scheme is no secret, what follows it is.
-    if ["Bearer", "Basic", "Token"]
-        .iter()
-        .any(|s| value[..len].eq_ignore_ascii_case(s))
-    {
+    if ["Bearer", "Basic", "Token"].iter().any(|s| value[..len].eq_ignore_ascii_case(s)) {
         out.push_str(&value[..len]);
         out.push(' ');
         len = value.len() - value[len..].trim_start().len();
@@ -203,10 +200,7 @@ struct Scrubber<'a> {
 
 impl<'a> Scrubber<'a> {
     fn new() -> Self {
-        Self {
-            program: "",
-            hide_next: false,
-        }
+        Self { program: "", hide_next: false }
     }
 
     fn word(&mut self, word: &'a str, out: &mut String) {
@@ -308,12 +302,7 @@ mod tests {
 
     fn scrubbed(words: &[&str]) -> String {
         let (mut lossy, mut clean, mut out) = Default::default();
-        command_line(
-            words.join("\0").as_bytes(),
-            &mut lossy,
-            &mut clean,
-            &mut out,
-        );
+        command_line(words.join("\0").as_bytes(), &mut lossy, &mut clean, &mut out);
         let list: Vec<String> = serde_json::from_str(&out).unwrap();
         list.join(" ")
     }
@@ -343,11 +332,7 @@ mod tests {
             &["sshpass", "-p", "s3cr3t", "ssh", "h"],
             &["redis-cli", "-a", "s3cr3t", "ping"],
             &["openssl", "enc", "-pass", "pass:s3cr3t"],
-            &[
-                "git",
-                "clone",
-                "https://ghp_s3cr3ts3cr3ts3cr3t@github.com/a/b",
-            ],
+            &["git", "clone", "https://ghp_s3cr3ts3cr3ts3cr3t@github.com/a/b"],
             &["app", "ghp_s3cr3ts3cr3ts3cr3t"],
             &["app", "--jwt", "eyJhbGciOiJIUzI1NiJ9.s3cr3t"],
         ] {
@@ -392,12 +377,7 @@ mod tests {
     #[test]
     fn any_bytes_give_valid_json() {
         let (mut lossy, mut clean, mut out) = Default::default();
-        for bytes in [
-            &b""[..],
-            b"\xff\xfe\0a\"\\\n\x01",
-            b"\0\0",
-            "ä=ö\0://@:".as_bytes(),
-        ] {
+        for bytes in [&b""[..], b"\xff\xfe\0a\"\\\n\x01", b"\0\0", "ä=ö\0://@:".as_bytes()] {
             out = String::new();
             command_line(bytes, &mut lossy, &mut clean, &mut out);
             serde_json::from_str::<Vec<String>>(&out).unwrap();

@@ -18,11 +18,7 @@ impl ErrorKey {
 
     fn parts(self) -> (u32, u16, u16) {
         let [a, b, c, d, e, f, g, h] = self.0[1].to_ne_bytes();
-        (
-            u32::from_ne_bytes([a, b, c, d]),
-            u16::from_ne_bytes([e, f]),
-            u16::from_ne_bytes([g, h]),
-        )
+        (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]), u16::from_ne_bytes([g, h]))
     }
 
     pub(super) fn generation(self) -> u16 {

@@ -94,10 +94,8 @@ impl Decoder {
         let after = Span(if since { bytes.u64(40) } else { 0 });
         match (head.tgid, since && kind != Kind::Accept) {
             (0, _) => draft.message(format_args!("{local}:{local_port} {what} {peer}")),
-            (pid, true) => draft.message(format_args!(
-                "{} (pid {pid}) {what} {peer} after {after}",
-                Lossy(comm)
-            )),
+            (pid, true) => draft
+                .message(format_args!("{} (pid {pid}) {what} {peer} after {after}", Lossy(comm))),
             (pid, false) => {
                 draft.message(format_args!("{} (pid {pid}) {what} {peer}", Lossy(comm)))
             }

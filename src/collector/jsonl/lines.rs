@@ -59,11 +59,7 @@ impl Lines {
 
     fn end(&mut self, line: &mut impl FnMut(u64, Cut<'_>) -> bool) -> bool {
         self.number += 1;
-        let whole = if self.too_long {
-            Cut::TooLong
-        } else {
-            cut(&self.torn)
-        };
+        let whole = if self.too_long { Cut::TooLong } else { cut(&self.torn) };
         let go_on = line(self.number, whole);
         self.torn.clear();
         self.too_long = false;

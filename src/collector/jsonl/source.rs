@@ -24,11 +24,7 @@ pub(super) enum Read {
 }
 
 enum Input {
-    File {
-        file: File,
-        inode: (u64, u64),
-        read: u64,
-    },
+    File { file: File, inode: (u64, u64), read: u64 },
     Fifo(File),
     Stdin(io::Stdin),
 }
@@ -50,53 +46,29 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 
 fn open(path: &Path) -> io::Result<Input> {
     // Without O_NONBLOCK opening a fifo waits for a writer, and nothing could stop the wait.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     if kind.is_fifo() {
         Ok(Input::Fifo(file))
     } else if kind.is_dir() {
-        Err(io::Error::new(
-            io::ErrorKind::IsADirectory,
-            "a folder, not a file or a fifo",
-        ))
+        Err(io::Error::new(io::ErrorKind::IsADirectory, "a folder, not a file or a fifo"))
     } else {
-        Ok(Input::File {
-            file,
-            inode: id(&metadata),
-            read: 0,
-        })
+        Ok(Input::File { file, inode: id(&metadata), read: 0 })
     }
 }
 
 impl Source {
     /// Opens a source.
     pub(super) fn open(path: &Path, follow: bool) -> io::Result<Self> {
-        let input = if path == Path::new("-") {
-            Input::Stdin(io::stdin())
-        } else {
-            open(path)?
-        };
+        let input = if path == Path::new("-") { Input::Stdin(io::stdin()) } else { open(path)? };
         let name = path.display().to_string();
-        Ok(Self {
-            name,
-            path: path.to_owned(),
-            follow,
-            input,
-            texts: 0,
-        })
+        Ok(Self { name, path: path.to_owned(), follow, input, texts: 0 })
     }
 
     /// Tells the texts of a followed file apart, in the names of their lines.
     pub(super) fn generation(&self) -> String {
-        if self.texts == 0 {
-            String::new()
-        } else {
-            format!("~{}", self.texts)
-        }
+        if self.texts == 0 { String::new() } else { format!("~{}", self.texts) }
     }
 
     /// Whether the source is read to its end before another one's turn.
@@ -147,11 +119,7 @@ impl Source {
         };
         let opened = std::fs::metadata(&self.path).and_then(|now| {
             let same = id(&now) == *inode && now.len() >= *read;
-            if same {
-                Ok(None)
-            } else {
-                open(&self.path).map(Some)
-            }
+            if same { Ok(None) } else { open(&self.path).map(Some) }
         });
         match opened {
             Ok(None) => Ok(Read::Nothing),
@@ -190,13 +158,7 @@ fn nothing_or(error: io::Error) -> io::Result<Read> {
 
 fn readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-    match poll(
-        &mut fds,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    ) {
+    match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(e) => Err(e.into()),
@@ -209,10 +171,7 @@ pub(super) fn wait<'a>(sources: impl Iterator<Item = &'a Source>, most: Duration
         .filter_map(Source::fd)
         .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
         .collect();
-    let most = Timespec {
-        tv_sec: most.as_secs() as i64,
-        tv_nsec: i64::from(most.subsec_nanos()),
-    };
+    let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
     // An error (a signal) only makes the sleep shorter.
     let _ = poll(&mut fds, Some(&most));
 }

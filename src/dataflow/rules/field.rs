@@ -35,11 +35,9 @@ impl View for Event<'_> {
             FieldRef::Severity => Some(Value::Int(i64::from(self.severity.0))),
             FieldRef::Message => Some(self.message).filter(|m| !m.is_empty()).map(Value::Str),
             FieldRef::Entity(name) => self.entity(name),
-            FieldRef::Attribute(name) => self
-                .attributes()
-                .iter()
-                .find(|f| f.key == name)
-                .map(|f| f.value),
+            FieldRef::Attribute(name) => {
+                self.attributes().iter().find(|f| f.key == name).map(|f| f.value)
+            }
         }
     }
 }
@@ -50,9 +48,9 @@ impl View for ArchivedEvent<'_> {
             FieldRef::Kind => Some(Value::Str(self.kind_name().text())),
             FieldRef::Source => Some(Value::Str(self.source_name().text())),
             FieldRef::Severity => Some(Value::Int(i64::from(self.severity().0))),
-            FieldRef::Message => Some::<&str>(&self.message)
-                .filter(|m| !m.is_empty())
-                .map(Value::Str),
+            FieldRef::Message => {
+                Some::<&str>(&self.message).filter(|m| !m.is_empty()).map(Value::Str)
+            }
             FieldRef::Entity(name) => self.entity(name),
             FieldRef::Attribute(name) => self.attribute(name),
         }
@@ -81,16 +79,11 @@ impl FieldRef {
             return Ok(Self::Entity(*entity));
         }
         if Name::find(text).is_some_and(|n| (n.0 as usize) < names::KNOWN.len()) {
-            return Err(format!(
-                "unknown field `{text}`: did you mean `attributes.{text}`?"
-            ));
+            return Err(format!("unknown field `{text}`: did you mean `attributes.{text}`?"));
         }
         let mut known: Vec<&str> = vec!["kind", "source", "severity", "message", "node"];
         known.extend(names::ENTITIES.iter().map(|e| e.text()));
-        Err(format!(
-            "{}, or `attributes.{text}`",
-            unknown("field", text, &known)
-        ))
+        Err(format!("{}, or `attributes.{text}`", unknown("field", text, &known)))
     }
 
     /// The field's name as a rule writes it.
@@ -133,11 +126,7 @@ pub(crate) fn append_key(key: &mut Vec<u8>, value: Value<'_>) -> bool {
 /// event joins with nothing.
 pub(crate) fn build_key(event: &impl View, by: &[FieldRef], key: &mut Vec<u8>) -> bool {
     key.clear();
-    by.iter().all(|field| {
-        event
-            .field(*field)
-            .is_some_and(|value| append_key(key, value))
-    })
+    by.iter().all(|field| event.field(*field).is_some_and(|value| append_key(key, value)))
 }
 
 /// A value as text, for templates and group keys.
@@ -158,20 +147,9 @@ mod tests {
     #[test]
     fn fields_are_found_or_suggested() {
         assert_eq!(FieldRef::parse("host.name"), FieldRef::parse("node"));
-        assert_eq!(
-            FieldRef::parse("systemd.unit.name"),
-            FieldRef::parse("systemd.unit")
-        );
-        assert!(
-            FieldRef::parse("k8s.pod.uidd")
-                .unwrap_err()
-                .contains("k8s.pod.uid")
-        );
-        assert!(
-            FieldRef::parse("error.type")
-                .unwrap_err()
-                .contains("attributes.error.type")
-        );
+        assert_eq!(FieldRef::parse("systemd.unit.name"), FieldRef::parse("systemd.unit"));
+        assert!(FieldRef::parse("k8s.pod.uidd").unwrap_err().contains("k8s.pod.uid"));
+        assert!(FieldRef::parse("error.type").unwrap_err().contains("attributes.error.type"));
     }
 
     #[test]

@@ -51,18 +51,12 @@ pub struct Loaded {
 impl Loaded {
     /// Reads the documents of a text.
     pub fn text(&mut self, file: &str, text: &str) {
-        let error = |complaint| RuleError {
-            file: file.to_owned(),
-            complaint,
-        };
+        let error = |complaint| RuleError { file: file.to_owned(), complaint };
         let documents = match tree::documents(text) {
             Ok(documents) => documents,
             Err(complaint) => return self.errors.push(error(complaint)),
         };
-        for document in documents
-            .iter()
-            .filter(|d| !matches!(d.part, tree::Part::Null))
-        {
+        for document in documents.iter().filter(|d| !matches!(d.part, tree::Part::Null)) {
             match parse::rule(document, file) {
                 Ok(rule) => match self.rules.iter().find(|r| r.name == rule.name) {
                     None => self.rules.push(rule),
@@ -151,9 +145,7 @@ group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
         let mut loaded = Loaded::default();
         loaded.text("r.yaml", RULE);
         assert_eq!(loaded.errors, []);
-        let Shape::Sequence(s) = &loaded.rules[0].shape else {
-            unreachable!()
-        };
+        let Shape::Sequence(s) = &loaded.rules[0].shape else { unreachable!() };
         assert_eq!(s.steps.len(), 3, "a repeat is written out");
     }
 
@@ -172,51 +164,25 @@ group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
                 "withn: 10s",
                 "r.yaml:7:3: unknown key in a sequence `withn`: did you mean `within`?",
             ),
-            (
-                "within: 10s",
-                "within: 10",
-                "r.yaml:7:11: expected within to be a duration",
-            ),
-            (
-                "{ event: a }",
-                "{ event: aa }",
-                "r.yaml:9:16: unknown event `aa`: did you mean `a`?",
-            ),
-            (
-                "count: 2",
-                "count: 0",
-                "r.yaml:10:26: count: must be at least 1",
-            ),
+            ("within: 10s", "within: 10", "r.yaml:7:11: expected within to be a duration"),
+            ("{ event: a }", "{ event: aa }", "r.yaml:9:16: unknown event `aa`: did you mean `a`?"),
+            ("count: 2", "count: 0", "r.yaml:10:26: count: must be at least 1"),
             ("pattern: ab, ", "", "r.yaml:11:8: a group needs `pattern`"),
-            (
-                "key.attributes.k",
-                "key.attributes.z",
-                "not in the join key",
-            ),
+            ("key.attributes.k", "key.attributes.z", "not in the join key"),
             ("rule: a-b", "rule: A b", "r.yaml:1:7: rule name"),
-            (
-                "{ event: b, count: 2 }",
-                "{ event: a }",
-                "r.yaml:4:3: event `b` is never used",
-            ),
+            ("{ event: b, count: 2 }", "{ event: a }", "r.yaml:4:3: event `b` is never used"),
             ("  within: 10s\n", "", "a sequence needs `within`"),
             ("sequence:", "sequence: [", "r.yaml:"),
         ] {
             let found = errors(&RULE.replace(from, to));
-            assert!(
-                found.iter().any(|e| e.contains(expected)),
-                "{to}: {found:?}"
-            );
+            assert!(found.iter().any(|e| e.contains(expected)), "{to}: {found:?}");
         }
     }
 
     #[test]
     fn a_bad_rule_leaves_the_others() {
         let mut loaded = Loaded::default();
-        loaded.text(
-            "r.yaml",
-            &format!("{RULE}---\nrule: x\n---\n{}", RULE.replace("a-b", "c-d")),
-        );
+        loaded.text("r.yaml", &format!("{RULE}---\nrule: x\n---\n{}", RULE.replace("a-b", "c-d")));
         assert_eq!((loaded.rules.len(), loaded.errors.len()), (2, 1));
     }
 }

@@ -17,30 +17,13 @@ const LONGEST_WITHIN_NS: u64 = 31 * 86_400 * 1_000_000_000;
 const DEFAULT_IDLE_NS: u64 = 30_000_000_000;
 const DEFAULT_MAX_AGE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-const RULE_KEYS: &[&str] = &[
-    "rule",
-    "description",
-    "severity",
-    "events",
-    "sequence",
-    "count",
-    "group",
-    "tests",
-];
+const RULE_KEYS: &[&str] =
+    &["rule", "description", "severity", "events", "sequence", "count", "group", "tests"];
 const SEQUENCE_KEYS: &[&str] = &["by", "within", "slack", "steps", "until", "select"];
-const STEP_KEYS: &[&str] = &[
-    "event", "by", "role", "pattern", "keep", "optional", "count",
-];
+const STEP_KEYS: &[&str] = &["event", "by", "role", "pattern", "keep", "optional", "count"];
 const COUNT_KEYS: &[&str] = &["event", "events", "by", "within", "at_least", "condition"];
-const GROUP_KEYS: &[&str] = &[
-    "pattern",
-    "name",
-    "intent",
-    "root_cause",
-    "impact",
-    "actions",
-    "close",
-];
+const GROUP_KEYS: &[&str] =
+    &["pattern", "name", "intent", "root_cause", "impact", "actions", "close"];
 
 struct Events {
     list: Vec<NamedEvent>,
@@ -68,10 +51,7 @@ impl Events {
         if matches!(node.part, Part::Text(_)) {
             return self.find(node);
         }
-        self.list.push(NamedEvent {
-            name: name.to_owned(),
-            predicate: Predicate::parse(node)?,
-        });
+        self.list.push(NamedEvent { name: name.to_owned(), predicate: Predicate::parse(node)? });
         self.used.push(true);
         Ok(self.list.len() - 1)
     }
@@ -83,14 +63,9 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<Rule> {
     let name_node = table.need("rule", "a rule")?;
     let name = name_node.text("the rule's name")?;
     if name.is_empty()
-        || !name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     {
-        return complain(
-            name_node.place,
-            format!("rule name {name:?}: use a-z, 0-9 and -"),
-        );
+        return complain(name_node.place, format!("rule name {name:?}: use a-z, 0-9 and -"));
     }
     let mut events = named_events(table.need("events", "a rule")?)?;
     let group = table.need("group", "a rule")?;
@@ -138,25 +113,16 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<Rule> {
 }
 
 fn intern(text: &str, place: Place) -> Read<Name> {
-    Name::intern(text).map_err(|e| Complaint {
-        place,
-        cause: e.to_string(),
-    })
+    Name::intern(text).map_err(|e| Complaint { place, cause: e.to_string() })
 }
 
 fn named_events(node: &Node) -> Read<Events> {
     let mut list = Vec::new();
     for (key, value) in node.map("events")? {
         if ["key", "count", "duration"].contains(&key.text.as_str()) || key.text.contains('.') {
-            return complain(
-                key.place,
-                format!("an event can't be called `{}`", key.text),
-            );
+            return complain(key.place, format!("an event can't be called `{}`", key.text));
         }
-        list.push(NamedEvent {
-            name: key.text.clone(),
-            predicate: Predicate::parse(value)?,
-        });
+        list.push(NamedEvent { name: key.text.clone(), predicate: Predicate::parse(value)? });
     }
     let used = vec![false; list.len()];
     Ok(Events { list, used })
@@ -184,10 +150,7 @@ fn within(table: Table<'_>, what: &str) -> Read<u64> {
     let node = table.need("within", what)?;
     let within_ns = node.duration_ns("within")?;
     if within_ns > LONGEST_WITHIN_NS {
-        return complain(
-            node.place,
-            "within: longer than 31 days; a rule must be bounded",
-        );
+        return complain(node.place, "within: longer than 31 days; a rule must be bounded");
     }
     Ok(within_ns)
 }
@@ -213,16 +176,10 @@ fn sequence(node: &Node, events: &mut Events, pattern: Name) -> Read<Sequence> {
         step(item, &by, events, pattern, &mut steps)?;
     }
     if steps.is_empty() || steps.iter().all(|s| s.optional) {
-        return complain(
-            steps_node.place,
-            "a sequence needs a step that isn't optional",
-        );
+        return complain(steps_node.place, "a sequence needs a step that isn't optional");
     }
     if steps.len() > MAX_STEPS {
-        return complain(
-            steps_node.place,
-            format!("more than {MAX_STEPS} steps, repeats counted"),
-        );
+        return complain(steps_node.place, format!("more than {MAX_STEPS} steps, repeats counted"));
     }
     if steps.last().is_some_and(|s| s.optional) {
         return complain(
@@ -230,17 +187,8 @@ fn sequence(node: &Node, events: &mut Events, pattern: Name) -> Read<Sequence> {
             "the last step can't be optional: nothing could follow it",
         );
     }
-    let until = table
-        .get("until")
-        .map(|n| events.find_or_add(n, "until"))
-        .transpose()?;
-    Ok(Sequence {
-        steps,
-        key_fields: by.len(),
-        within_ns,
-        until,
-        until_by: by,
-    })
+    let until = table.get("until").map(|n| events.find_or_add(n, "until")).transpose()?;
+    Ok(Sequence { steps, key_fields: by.len(), within_ns, until, until_by: by })
 }
 
 fn step(
@@ -257,16 +205,11 @@ fn step(
     {
         return complain(
             n.place,
-            format!(
-                "a step's key needs at least the sequence's {} fields",
-                by.len()
-            ),
+            format!("a step's key needs at least the sequence's {} fields", by.len()),
         );
     }
     let flag = |key: &str| {
-        table.get(key).map_or(Ok(false), |n| {
-            n.bool(&format!("`{key}` to be true or false"))
-        })
+        table.get(key).map_or(Ok(false), |n| n.bool(&format!("`{key}` to be true or false")))
     };
     let name = |key: &str, default: &str| match table.get(key) {
         Some(n) => intern(n.text(key)?, n.place),
@@ -286,32 +229,19 @@ fn step(
     let mut copies = 1;
     match table.get("count") {
         None => {}
-        Some(
-            n @ Node {
-                part: Part::Int(_), ..
-            },
-        ) => {
+        Some(n @ Node { part: Part::Int(_), .. }) => {
             let times = n.positive("count")?;
             if refined || times > MAX_WRITTEN_OUT {
-                step.repeat = (times > 1).then_some(Repeat {
-                    at_least: times,
-                    within_ns: None,
-                });
+                step.repeat = (times > 1).then_some(Repeat { at_least: times, within_ns: None });
             } else {
                 copies = times;
             }
         }
         Some(n) => {
             let count = n.table("count", &["at_least", "within"])?;
-            let within_ns = count
-                .get("within")
-                .map(|w| w.duration_ns("within"))
-                .transpose()?;
+            let within_ns = count.get("within").map(|w| w.duration_ns("within")).transpose()?;
             let at_least = count.need("at_least", "count")?.positive("at_least")?;
-            step.repeat = Some(Repeat {
-                at_least,
-                within_ns,
-            });
+            step.repeat = Some(Repeat { at_least, within_ns });
         }
     }
     steps.extend(std::iter::repeat_n(step, copies as usize));
@@ -324,16 +254,9 @@ fn count(node: &Node, events: &mut Events) -> Read<Count> {
         (Some(n), None) | (None, Some(n)) => n,
         _ => return complain(node.place, "a count needs `event` or `events`"),
     };
-    let counted: Vec<usize> = listed
-        .items()
-        .iter()
-        .map(|n| events.find(n))
-        .collect::<Read<_>>()?;
+    let counted: Vec<usize> = listed.items().iter().map(|n| events.find(n)).collect::<Read<_>>()?;
     let bounds = match (table.get("at_least"), table.get("condition")) {
-        (Some(n), None) => Bounds {
-            low: n.positive("at_least")?,
-            high: u64::MAX,
-        },
+        (Some(n), None) => Bounds { low: n.positive("at_least")?, high: u64::MAX },
         (None, Some(n)) => condition(n)?,
         _ => return complain(node.place, "a count needs `at_least` or `condition`"),
     };
@@ -346,10 +269,7 @@ fn count(node: &Node, events: &mut Events) -> Read<Count> {
 }
 
 fn condition(node: &Node) -> Read<Bounds> {
-    let mut bounds = Bounds {
-        low: 1,
-        high: u64::MAX,
-    };
+    let mut bounds = Bounds { low: 1, high: u64::MAX };
     for (key, value) in node.map("a condition")? {
         let n = value.positive(&key.text)?;
         match key.text.as_str() {
@@ -373,9 +293,7 @@ fn condition(node: &Node) -> Read<Bounds> {
 }
 
 fn group_pattern(node: &Node) -> Read<Name> {
-    let pattern = node
-        .table("a group", GROUP_KEYS)?
-        .need("pattern", "a group")?;
+    let pattern = node.table("a group", GROUP_KEYS)?.need("pattern", "a group")?;
     intern(pattern.text("the pattern")?, pattern.place)
 }
 
@@ -395,28 +313,17 @@ fn telling(node: &Node, pattern: Name, events: &Events, shape: &Shape) -> Read<T
         .get("impact")
         .map(|n| n.table("impact", &["business", "customer_facing", "slo_impact"]));
     let impact = impact.transpose()?;
-    let close = table
-        .get("close")
-        .map(|n| n.table("close", &["idle", "max_age"]))
-        .transpose()?;
+    let close = table.get("close").map(|n| n.table("close", &["idle", "max_age"])).transpose()?;
     let closing = |key: &str, default| {
-        close
-            .and_then(|c| c.get(key))
-            .map_or(Ok(default), |n| n.duration_ns(key))
+        close.and_then(|c| c.get(key)).map_or(Ok(default), |n| n.duration_ns(key))
     };
     Ok(Telling {
         pattern,
         name: table.get("name").map(template).transpose()?,
-        intent: table
-            .get("intent")
-            .map_or(Ok(""), |n| n.text("the intent"))?
-            .to_owned(),
+        intent: table.get("intent").map_or(Ok(""), |n| n.text("the intent"))?.to_owned(),
         root_cause: templates("root_cause")?,
         actions: templates("actions")?,
-        business: match impact
-            .and_then(|i| i.get("business"))
-            .filter(|n| !is_auto(n))
-        {
+        business: match impact.and_then(|i| i.get("business")).filter(|n| !is_auto(n)) {
             None => Given::Auto,
             Some(n) => match n.number("a number or `auto`")? {
                 b if (0.0..=1.0).contains(&b) => Given::Fixed(b),
@@ -450,10 +357,7 @@ fn check_holes(template: &Template, place: Place, events: &Events, shape: &Shape
     for hole in template.holes() {
         match hole {
             Hole::Key(field) if !by.contains(field) => {
-                return complain(
-                    place,
-                    format!("{{key.{}}}: not in the join key", field.text()),
-                );
+                return complain(place, format!("{{key.{}}}: not in the join key", field.text()));
             }
             Hole::Capture(event, group) if !events.list[*event].predicate.captures(group) => {
                 let name = &events.list[*event].name;

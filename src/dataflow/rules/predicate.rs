@@ -203,10 +203,7 @@ impl Predicate {
                 clauses.push(parse_entry(&key.text, key.place, value)?);
             }
         }
-        Ok(Self {
-            kinds,
-            clause: Clause::All(clauses),
-        })
+        Ok(Self { kinds, clause: Clause::All(clauses) })
     }
 }
 
@@ -221,23 +218,14 @@ fn parse_kinds(node: &Node) -> Read<Kinds> {
             globs.push(glob(text, item.place)?);
         } else {
             let name = Name::intern(text);
-            exact.push(name.map_err(|e| Complaint {
-                place: item.place,
-                cause: e.to_string(),
-            })?);
+            exact.push(name.map_err(|e| Complaint { place: item.place, cause: e.to_string() })?);
         }
     }
     Ok(Kinds::Some { exact, globs })
 }
 
 fn parse_entry(key: &str, place: Place, value: &Node) -> Read<Clause> {
-    let list = |value: &Node| {
-        value
-            .items()
-            .iter()
-            .map(parse_clause)
-            .collect::<Read<Vec<_>>>()
-    };
+    let list = |value: &Node| value.items().iter().map(parse_clause).collect::<Read<Vec<_>>>();
     match key {
         "any" => Ok(Clause::Any(list(value)?)),
         "all" => Ok(Clause::All(list(value)?)),
@@ -260,10 +248,7 @@ fn parse_clause(node: &Node) -> Read<Clause> {
             let mut kinds = Vec::new();
             for item in value.items() {
                 let text = item.text("a kind")?;
-                kinds.push(Clause::Field(
-                    FieldRef::Kind,
-                    Test::Matches(glob(text, item.place)?),
-                ));
+                kinds.push(Clause::Field(FieldRef::Kind, Test::Matches(glob(text, item.place)?)));
             }
             Ok(Clause::Any(kinds))
         })
@@ -288,30 +273,17 @@ fn parse_tests(field: FieldRef, node: &Node) -> Read<Clause> {
         }
         Part::Null => Ok(test(Test::Exists(false))),
         _ => Ok(test(Test::Equals(
-            node.items()
-                .iter()
-                .map(|n| literal(field, n))
-                .collect::<Read<_>>()?,
+            node.items().iter().map(|n| literal(field, n)).collect::<Read<_>>()?,
         ))),
     }
 }
 
 fn parse_test(field: FieldRef, name: &str, place: Place, value: &Node) -> Read<Test> {
-    let text = || {
-        value
-            .text(&format!("`{name}` to have text"))
-            .map(str::to_owned)
-    };
+    let text = || value.text(&format!("`{name}` to have text")).map(str::to_owned);
     Ok(match name {
         "eq" => Test::Equals(vec![literal(field, value)?]),
         "ne" => Test::Differs(literal(field, value)?),
-        "in" => Test::Equals(
-            value
-                .items()
-                .iter()
-                .map(|n| literal(field, n))
-                .collect::<Read<_>>()?,
-        ),
+        "in" => Test::Equals(value.items().iter().map(|n| literal(field, n)).collect::<Read<_>>()?),
         "prefix" => Test::Prefix(text()?),
         "suffix" => Test::Suffix(text()?),
         "contains" => Test::Contains(text()?),
@@ -360,16 +332,10 @@ fn bound(field: FieldRef, node: &Node) -> Read<f64> {
 }
 
 fn regex(text: &str, place: Place) -> Read<Regex> {
-    regex::RegexBuilder::new(text)
-        .size_limit(REGEX_BYTES)
-        .build()
-        .or_else(|e| {
-            let text = e.to_string();
-            complain(
-                place,
-                format!("regex: {}", text.lines().last().unwrap_or("broken").trim()),
-            )
-        })
+    regex::RegexBuilder::new(text).size_limit(REGEX_BYTES).build().or_else(|e| {
+        let text = e.to_string();
+        complain(place, format!("regex: {}", text.lines().last().unwrap_or("broken").trim()))
+    })
 }
 
 /// `*` any text, `?` any character, the rest as it stands.
@@ -392,15 +358,8 @@ fn network(text: &str, place: Place) -> Read<Test> {
         let bits: u8 = bits.parse().ok()?;
         (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(Test::Network(ip, bits))
     });
-    parsed.map_or_else(
-        || {
-            complain(
-                place,
-                format!("{text:?} isn't a network such as 10.0.0.0/8"),
-            )
-        },
-        Ok,
-    )
+    parsed
+        .map_or_else(|| complain(place, format!("{text:?} isn't a network such as 10.0.0.0/8")), Ok)
 }
 
 #[cfg(test)]
@@ -425,10 +384,7 @@ mod tests {
             ("{kind: 'kernel.tcp.*'}", true),
             ("{kind: [a, kernel.tcp.refused]}", true),
             ("{kind: kernel.tcp}", false),
-            (
-                "{message: {prefix: Hello, suffix: nginx, contains: ' '}}",
-                true,
-            ),
+            ("{message: {prefix: Hello, suffix: nginx, contains: ' '}}", true),
             ("{message: {ieq: HELLO NGINX}}", true),
             ("{message: HELLO NGINX}", false),
             ("{message: {glob: 'He?lo*'}}", true),

@@ -157,10 +157,7 @@ impl Rule {
     pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {
         match &self.shape {
             Shape::Sequence(s) => {
-                let steps = s
-                    .steps
-                    .iter()
-                    .map(|step| (step.event, &step.by[..s.key_fields]));
+                let steps = s.steps.iter().map(|step| (step.event, &step.by[..s.key_fields]));
                 steps.chain(s.until.map(|u| (u, &s.until_by[..]))).collect()
             }
             Shape::Count(c) => c.events.iter().map(|e| (*e, &c.by[..])).collect(),

@@ -81,9 +81,7 @@ impl RuleSet {
             cluster: cluster.to_owned(),
             shards: shards.clamp(1, 64) as u32,
             hasher: ahash::RandomState::new(),
-            plans: std::iter::repeat_with(OnceLock::new)
-                .take(Name::CAPACITY)
-                .collect(),
+            plans: std::iter::repeat_with(OnceLock::new).take(Name::CAPACITY).collect(),
         }
     }
 
@@ -113,14 +111,9 @@ impl RuleSet {
                         .collect(),
                     s.until.filter(|u| wants(*u)).map(|u| u as u16),
                 ),
-                Shape::Count(c) => (
-                    c.events
-                        .iter()
-                        .filter(|e| wants(**e))
-                        .map(|e| (0, *e as u16))
-                        .collect(),
-                    None,
-                ),
+                Shape::Count(c) => {
+                    (c.events.iter().filter(|e| wants(**e)).map(|e| (0, *e as u16)).collect(), None)
+                }
             };
             if steps.is_empty() && until.is_none() {
                 continue;
@@ -130,11 +123,7 @@ impl RuleSet {
                     plan.keys.push(by.to_vec());
                 }
             }
-            plan.uses.push(RuleUse {
-                rule: number as u16,
-                steps,
-                until,
-            });
+            plan.uses.push(RuleUse { rule: number as u16, steps, until });
         }
         plan
     }

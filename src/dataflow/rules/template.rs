@@ -55,11 +55,7 @@ pub fn duration_text(ns: u64) -> String {
         0..1_000_000 => format!("{} µs", ns / 1_000),
         1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
         1_000_000_000..60_000_000_000 => format!("{:.1} s", ns as f64 / 1e9),
-        _ => format!(
-            "{} min {} s",
-            ns / 60_000_000_000,
-            ns % 60_000_000_000 / 1_000_000_000
-        ),
+        _ => format!("{} min {} s", ns / 60_000_000_000, ns % 60_000_000_000 / 1_000_000_000),
     }
 }
 
@@ -69,11 +65,7 @@ pub fn bytes_text(bytes: f64) -> String {
     let mut size = bytes;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if size < 1024.0 {
-            return if unit == "B" {
-                format!("{size:.0} B")
-            } else {
-                format!("{size:.1} {unit}")
-            };
+            return if unit == "B" { format!("{size:.0} B") } else { format!("{size:.1} {unit}") };
         }
         size /= 1024.0;
     }
@@ -162,10 +154,7 @@ fn hole(path: &str, place: Place, events: &[&str]) -> Read<Hole> {
     };
     let event = |name: &str| match events.iter().position(|e| *e == name) {
         Some(i) => Ok(i),
-        None => complain(
-            place,
-            format!("{{{path}}}: {}", unknown("event", name, events)),
-        ),
+        None => complain(place, format!("{{{path}}}: {}", unknown("event", name, events))),
     };
     match path.split_once('.') {
         None if path == "count" => Ok(Hole::Count(None)),

@@ -53,10 +53,7 @@ struct Bare(Part);
 struct PartVisitor;
 
 fn place_of<T>(spanned: &Spanned<T>) -> Place {
-    Place {
-        line: spanned.referenced.line(),
-        column: spanned.referenced.column(),
-    }
+    Place { line: spanned.referenced.line(), column: spanned.referenced.column() }
 }
 
 impl<'de> Visitor<'de> for PartVisitor {
@@ -99,13 +96,7 @@ impl<'de> Visitor<'de> for PartVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, node)) = map.next_entry::<Spanned<String>, Node>()? {
-            entries.push((
-                Key {
-                    place: place_of(&key),
-                    text: key.value,
-                },
-                node,
-            ));
+            entries.push((Key { place: place_of(&key), text: key.value }, node));
         }
         Ok(Part::Map(entries))
     }
@@ -120,36 +111,25 @@ impl<'de> Deserialize<'de> for Bare {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Bare>::deserialize(d)?;
-        Ok(Self {
-            place: place_of(&spanned),
-            part: spanned.value.0,
-        })
+        Ok(Self { place: place_of(&spanned), part: spanned.value.0 })
     }
 }
 
 /// The documents of a text.
 pub(super) fn documents(text: &str) -> Result<Vec<Node>, Complaint> {
     serde_saphyr::from_multiple::<Node>(text).map_err(|e| {
-        let place = e.location().map_or(Place::default(), |l| Place {
-            line: l.line(),
-            column: l.column(),
-        });
+        let place =
+            e.location().map_or(Place::default(), |l| Place { line: l.line(), column: l.column() });
         let full = e.without_snippet().to_string();
         let cause = full.split(" at line ").next().unwrap_or(&full);
-        Complaint {
-            place,
-            cause: cause.lines().next().unwrap_or("broken YAML").to_owned(),
-        }
+        Complaint { place, cause: cause.lines().next().unwrap_or("broken YAML").to_owned() }
     })
 }
 
 pub(super) type Read<T> = Result<T, Complaint>;
 
 pub(super) fn complain<T>(place: Place, cause: impl Into<String>) -> Read<T> {
-    Err(Complaint {
-        place,
-        cause: cause.into(),
-    })
+    Err(Complaint { place, cause: cause.into() })
 }
 
 impl Part {
@@ -167,10 +147,7 @@ impl Part {
 
 impl Node {
     pub(super) fn expected<T>(&self, what: &str) -> Read<T> {
-        complain(
-            self.place,
-            format!("expected {what}, found {}", self.part.word()),
-        )
+        complain(self.place, format!("expected {what}, found {}", self.part.word()))
     }
 
     pub(super) fn text(&self, what: &str) -> Read<&str> {
@@ -244,16 +221,10 @@ impl Node {
         let entries = self.map(what)?;
         for (key, _) in entries {
             if !known.contains(&key.text.as_str()) {
-                return complain(
-                    key.place,
-                    unknown(&format!("key in {what}"), &key.text, known),
-                );
+                return complain(key.place, unknown(&format!("key in {what}"), &key.text, known));
             }
         }
-        Ok(Table {
-            place: self.place,
-            entries,
-        })
+        Ok(Table { place: self.place, entries })
     }
 }
 
@@ -266,15 +237,11 @@ pub(super) struct Table<'a> {
 
 impl<'a> Table<'a> {
     pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
-        self.entries
-            .iter()
-            .find(|(k, _)| k.text == key)
-            .map(|(_, node)| node)
+        self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 
     pub(super) fn need(&self, key: &str, what: &str) -> Read<&'a Node> {
-        self.get(key)
-            .map_or_else(|| complain(self.place, format!("{what} needs `{key}`")), Ok)
+        self.get(key).map_or_else(|| complain(self.place, format!("{what} needs `{key}`")), Ok)
     }
 }
 
@@ -285,10 +252,7 @@ pub(super) fn unknown(what: &str, text: &str, known: &[&str]) -> String {
         Some((d, near)) if d <= 2.max(text.len() / 3) => {
             format!("unknown {what} `{text}`: did you mean `{near}`?")
         }
-        _ => format!(
-            "unknown {what} `{text}`: expected one of {}",
-            known.join(", ")
-        ),
+        _ => format!("unknown {what} `{text}`: expected one of {}", known.join(", ")),
     }
 }
 

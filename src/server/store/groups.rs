@@ -22,17 +22,12 @@ pub(super) struct GroupIndex {
 
 impl GroupIndex {
     pub(super) fn new(most: usize) -> Self {
-        Self {
-            most,
-            ..Self::default()
-        }
+        Self { most, ..Self::default() }
     }
 
     /// Takes in a group as it came. Returns whether it could be understood.
     pub(super) fn add(&mut self, node: &str, bytes: &[u8]) -> bool {
-        let group = <proto::Group as prost::Message>::decode(bytes)
-            .ok()
-            .and_then(group_from_proto);
+        let group = <proto::Group as prost::Message>::decode(bytes).ok().and_then(group_from_proto);
         let Some(group) = group else {
             return false;
         };

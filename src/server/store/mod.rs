@@ -132,9 +132,7 @@ impl Store {
         if self.active.len > 0 && self.active.len + bytes > self.segment_bytes {
             self.roll().map_err(|e| in_dir(&self.dir, e))?;
         }
-        self.active
-            .append(batch, receipt_ns)
-            .map_err(|e| in_dir(&self.dir, e))?;
+        self.active.append(batch, receipt_ns).map_err(|e| in_dir(&self.dir, e))?;
         self.active_batches += 1;
         Ok(())
     }
@@ -235,11 +233,7 @@ impl Store {
 }
 
 fn create(dir: &Path, number: u64) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(segment::path(dir, number))
+    OpenOptions::new().write(true).create(true).truncate(true).open(segment::path(dir, number))
 }
 
 /// Keeps a second server out of the folder for as long as the file is open.
@@ -247,10 +241,9 @@ fn lock(dir: &Path) -> io::Result<File> {
     let file = File::create(dir.join("lock")).map_err(|e| in_dir(dir, e))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
         |e| match e {
-            rustix::io::Errno::WOULDBLOCK => in_dir(
-                dir,
-                io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it"),
-            ),
+            rustix::io::Errno::WOULDBLOCK => {
+                in_dir(dir, io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it"))
+            }
             e => in_dir(dir, e),
         },
     )?;
@@ -288,11 +281,7 @@ impl Recovered {
         if end < bytes.len() as u64 {
             OpenOptions::new().write(true).open(&path)?.set_len(end)?;
         }
-        Ok(Sealed {
-            number,
-            bytes: end,
-            batches,
-        })
+        Ok(Sealed { number, bytes: end, batches })
     }
 
     fn take(&mut self, batch: &[u8]) {
@@ -307,9 +296,7 @@ impl Recovered {
             return;
         };
         let end = head.first_sequence.saturating_add(u64::from(head.count));
-        self.settled
-            .of(head.node, head.epoch)
-            .settle(head.first_sequence, end);
+        self.settled.of(head.node, head.epoch).settle(head.first_sequence, end);
         for group in groups {
             self.groups.add(head.node, group);
         }

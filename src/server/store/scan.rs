@@ -41,9 +41,7 @@ impl Filter {
             return Vec::new();
         }
         let wanted = |event: RawEvent<'_>| {
-            event
-                .kind_place()
-                .is_some_and(|place| kinds.get(place) == Some(&true))
+            event.kind_place().is_some_and(|place| kinds.get(place) == Some(&true))
                 && (self.trace_id.is_empty() || event.trace() == self.trace_id)
         };
         batch
@@ -120,9 +118,7 @@ impl Scan {
 
     fn read(&self, number: u64, len: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(len as usize);
-        File::open(segment::path(&self.dir, number))?
-            .take(len)
-            .read_to_end(&mut bytes)?;
+        File::open(segment::path(&self.dir, number))?.take(len).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }

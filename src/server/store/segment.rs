@@ -24,9 +24,7 @@ pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
 /// The number of a segment, from its file's name.
 pub(super) fn number(file_name: &str) -> Option<u64> {
     let hex = file_name.strip_prefix("segment-")?.strip_suffix(".tapio")?;
-    (hex.len() == 16)
-        .then(|| u64::from_str_radix(hex, 16).ok())
-        .flatten()
+    (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok()).flatten()
 }
 
 /// The segment that is written to.
@@ -99,13 +97,7 @@ pub(super) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(bytes: &'a [u8], number: u64) -> Self {
-        Self {
-            bytes,
-            number,
-            at: 0,
-            corrupt: 0,
-            torn: false,
-        }
+        Self { bytes, number, at: 0, corrupt: 0, torn: false }
     }
 
     /// The position behind the last whole frame.
@@ -122,18 +114,12 @@ impl<'a> Frames<'a> {
     fn whole(&self, at: usize) -> Option<Frame<'a>> {
         let head = self.begins(at)?;
         let number = |range: std::ops::Range<usize>| {
-            head[range]
-                .iter()
-                .rev()
-                .fold(0u64, |n, b| n << 8 | u64::from(*b))
+            head[range].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b))
         };
         let start = at + FRAME_HEAD_BYTES;
         let batch = self.bytes.get(start..start + number(4..8) as usize)?;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&head[16..]), batch);
-        (u64::from(crc) == number(8..12)).then_some(Frame {
-            receipt_ns: number(24..32),
-            batch,
-        })
+        (u64::from(crc) == number(8..12)).then_some(Frame { receipt_ns: number(24..32), batch })
     }
 
     fn next_whole(&self) -> Option<usize> {
@@ -194,10 +180,7 @@ mod tests {
         let mut frames = Frames::new(&bytes, 7);
         let found: Vec<_> = frames.by_ref().map(|f| f.batch).collect();
         assert_eq!(found, [&b"one"[..], b"three"]);
-        assert_eq!(
-            (frames.corrupt, frames.torn, frames.end()),
-            (1, false, bytes.len())
-        );
+        assert_eq!((frames.corrupt, frames.torn, frames.end()), (1, false, bytes.len()));
     }
 
     #[test]

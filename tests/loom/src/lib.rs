@@ -8,10 +8,7 @@
 #![cfg(loom)]
 
 #[path = "../../../src/ring/wake.rs"]
-#[expect(
-    dead_code,
-    reason = "the parts that park a real thread aren't modelled"
-)]
+#[expect(dead_code, reason = "the parts that park a real thread aren't modelled")]
 mod wake;
 
 /// Without the fence between the consumer's announcement and its second look.
@@ -47,9 +44,7 @@ macro_rules! model {
         builder.preemption_bound = Some(3);
         builder.check(|| {
             let bell = Arc::new($protocol::Doorbell::new(Sleeper(thread::current())));
-            let tails: Vec<_> = (0..$producers)
-                .map(|_| Arc::new(AtomicUsize::new(0)))
-                .collect();
+            let tails: Vec<_> = (0..$producers).map(|_| Arc::new(AtomicUsize::new(0))).collect();
             let producers: Vec<_> = tails
                 .iter()
                 .map(|tail| {
@@ -62,12 +57,7 @@ macro_rules! model {
                     })
                 })
                 .collect();
-            let look = || {
-                tails
-                    .iter()
-                    .map(|t| t.load(Ordering::Acquire))
-                    .sum::<usize>()
-            };
+            let look = || tails.iter().map(|t| t.load(Ordering::Acquire)).sum::<usize>();
             let mut seen = look();
             while seen < $producers * $records {
                 bell.doze();
