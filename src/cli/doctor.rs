@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let mut all = vec![state];
     all.push(folder(
         "server.data_dir",
-        &config.server.data_dir,
+        &config.server().data_dir,
         "`tapio server` and `tapio run --standalone` can't store anything",
     ));
     all.extend([

@@ -134,3 +134,80 @@ pub(super) async fn tail(
         .map(tonic::Response::into_inner)
         .map_err(|e: Status| format!("the server doesn't let us tail: {}", e.message()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::clock;
+    use crate::runtime::{Agent, Config};
+
+    /// Ten refusals by an address that no round before had: a story of its own each time.
+    fn storm(file: &mut std::fs::File, round: u32) {
+        let time_ns = clock::wall_ns();
+        for i in 0..10 {
+            let line = serde_json::json!({
+                "id": format!("{round}-{i}"), "time": time_ns + i, "kind": "kernel.tcp.refused", "source": "test",
+                "entity": {"node": "n", "systemd.unit": "a.service"},
+                "attributes": {"network.peer.address": "10.0.0.1", "network.peer.port": round},
+            });
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+
+    #[test]
+    fn stories_are_followed_from_before_the_server_is_there_to_their_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&seen);
+        let stop = Stop::default();
+        let follower = follow_groups(address.to_string(), stop.clone(), move |g| {
+            theirs.lock().unwrap().push(g.clone());
+        })
+        .unwrap();
+        std::thread::sleep(LOOK);
+        let path = dir.path().join("events.jsonl");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let mut config = Config { state_dir: Some(dir.path().join("state")), ..Config::default() };
+        config.collectors.ebpf.enabled = false;
+        config.collectors.jsonl.paths = vec![path.clone()];
+        config.collectors.jsonl.follow = true;
+        config.server.data_dir = dir.path().join("data");
+        config.server.grpc_listen = address;
+        config.server.http_listen.set_port(0);
+        config.admin.listen.set_port(0);
+        let mut agent = Agent::start(config, true).unwrap();
+        let mut round = 0;
+        while seen.lock().unwrap().is_empty() && round < 200 {
+            round += 1;
+            storm(&mut file, round);
+            std::thread::sleep(2 * LOOK);
+        }
+        let account = agent.drain();
+        stop.set();
+        follower.join().unwrap();
+        let _ = agent.finish();
+        assert!(account.holds() && account.total.held == 0, "{account:?}");
+        let seen = seen.lock().unwrap();
+        let told = |state| seen.iter().filter(|g| g.state == state).count();
+        assert!(told(GroupState::Opened) > 0, "{seen:?}");
+        assert_eq!(told(GroupState::Closed), round as usize, "every story ends");
+        assert_eq!(told(GroupState::Updated), 0);
+        assert!(seen.iter().all(|g| g.pattern == "connection-refused"));
+    }
+
+    #[test]
+    fn nobody_there_is_said_with_the_address() {
+        let said = runtime().unwrap().block_on(connect("127.0.0.1:1"));
+        let error = said.unwrap_err();
+        assert!(
+            error.starts_with("no server answers at 127.0.0.1:1: Connection refused"),
+            "{error}"
+        );
+    }
+}

@@ -87,18 +87,10 @@ pub(super) fn end_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
-/// Where an ordinary user's embedded server keeps its data.
-fn own_data_dir(config: &mut Config) {
-    if config.server.data_dir == crate::server::ServerConfig::default().data_dir {
-        config.server.data_dir = config.state_dir().join("store");
-    }
-}
-
 pub(super) fn run(args: &RunArgs) -> Outcome {
-    let mut config = config(args.config.as_deref())?;
+    let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
     let end = end_flag()?;
-    own_data_dir(&mut config);
     let mut agent = Agent::start(config, args.standalone).map_err(|e| match e {
         StartError::Rules(complaints) => anyhow::Error::from(Usage(complaints)),
         other => other.into(),
@@ -143,11 +135,10 @@ fn print_stories(server: String, seen: Stop) -> std::io::Result<std::thread::Joi
 }
 
 pub(super) fn server(args: &ServerArgs) -> Outcome {
-    let mut config = config(args.config.as_deref())?;
+    let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
     let end = end_flag()?;
-    own_data_dir(&mut config);
-    let mut server = Server::start(config.server)?;
+    let mut server = Server::start(config.server())?;
     while !end.load(Ordering::Relaxed) && !server.is_finished() {
         std::thread::sleep(LOOK);
     }

@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 
 use jiff::Timestamp;
 
+use crate::dataflow::rules::duration_text;
 use crate::event::{Candidate, Group, GroupState, Impact, Severity};
 
 /// Members of a longer story that are shown: the first and the last.
@@ -90,7 +91,7 @@ pub(crate) fn story_text(group: &Group, colour: bool) -> String {
         severity_text(group.severity, colour),
         paint(&plain(&group.name), BOLD, colour),
         plain(&group.pattern),
-        seconds(group.duration_ns()),
+        duration_text(group.duration_ns()),
         time_of_day(group.first_ns),
         group.confidence * 100.0
     );
@@ -196,12 +197,11 @@ fn root_cause(
 }
 
 fn impact(out: &mut String, impact: &Impact) {
-    let customers =
-        if impact.customer_facing { "customers notice" } else { "customers don't notice" };
+    let customers = if impact.customer_facing { "customer-facing" } else { "not customer-facing" };
     let slo = if impact.slo_impact {
-        "a service level objective is burning"
+        "service level objectives at risk"
     } else {
-        "no service level objective is touched"
+        "no service level objective at risk"
     };
     line(out, &format!("    business {:.0} %, {customers}, {slo}", impact.business * 100.0));
     for (what, list) in [("affected", &impact.affected), ("seen", &impact.evidence)] {
@@ -263,7 +263,7 @@ mod tests {
         let text = story_text(&group(3), false);
         for expected in [
             "■ ERROR  app ·[2J crashes\n",
-            "crash-loop · 3 events in 0.024 s · began 22:13:20.000 UTC · 90 % sure",
+            "crash-loop · 3 events in 24 ms · began 22:13:20.000 UTC · 90 % sure",
             "+0.012 s  ebpf  kernel.process.exit  app1 ended  [cause]",
             "    a bug\n",
             "shown by 00000000000000000000000000000000: app0 ended",

@@ -22,6 +22,8 @@ pub(super) struct OpenGroup {
     pub(super) counts: Vec<u64>,
     pub(super) affected: BTreeSet<String>,
     pub(super) failed_connections: u64,
+    /// Those of them that left the machine's own loopback.
+    pub(super) failed_for_others: u64,
     pub(super) worst: Severity,
     pub(super) revision: u32,
     pub(super) continues: Option<TraceId>,
@@ -46,7 +48,10 @@ impl OpenGroup {
         if let Some(count) = self.counts.get_mut(usize::from(number)) {
             *count += 1;
         }
-        self.failed_connections += u64::from(story::failed_connection(event.kind_name()));
+        if story::failed_connection(event.kind_name()) {
+            self.failed_connections += 1;
+            self.failed_for_others += u64::from(!story::over_loopback(event));
+        }
         self.worst = self.worst.max(event.severity());
         story::affected(event, &mut self.affected);
         self.changed = true;
@@ -157,6 +162,7 @@ impl Groups {
             counts: vec![0; found.rule.events.len()],
             affected: BTreeSet::new(),
             failed_connections: 0,
+            failed_for_others: 0,
             worst: Severity::default(),
             revision: 0,
             continues,
@@ -265,7 +271,9 @@ impl Groups {
         let mut ids: Vec<TraceId> = self.open.keys().copied().collect();
         ids.sort();
         for id in ids {
-            self.close(id, GroupState::Closed, rules);
+            // As it would have ended had time gone on: how far it went differs between shards.
+            let state = self.open.get(&id).map_or(GroupState::Closed, end_state);
+            self.close(id, state, rules);
         }
     }
 }

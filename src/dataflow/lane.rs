@@ -14,10 +14,12 @@ use crate::event::{
 };
 use crate::ring::{Membership, Record};
 
-/// Ranks of memberships: which story gives an event its trace.
-const RANK_TOLD: u8 = 0;
-pub(super) const RANK_SEQUENCE: u8 = 1;
-pub(super) const RANK_COUNT: u8 = 2;
+/// Ranks of memberships in told stories: which one gives an event its trace. A sequence comes
+/// before a count of the same events, so that its few members all carry its trace.
+pub(super) const RANK_SEQUENCE: u8 = 0;
+pub(super) const RANK_COUNT: u8 = 1;
+/// What is added for a story that isn't told yet.
+const RANK_PENDING: u8 = 2;
 
 /// Bounds and modes of a lane.
 #[derive(Clone, Copy, Debug)]
@@ -194,8 +196,8 @@ impl Lane {
         Some(self.keys.insert(hash, rule, &self.key, deadline_ns, pending).0)
     }
 
-    pub(super) fn rank(&self, trace: TraceId, time_ns: u64, pending: u8) -> u8 {
-        if self.groups.takes(trace, time_ns) { RANK_TOLD } else { pending }
+    pub(super) fn rank(&self, trace: TraceId, time_ns: u64, told: u8) -> u8 {
+        if self.groups.takes(trace, time_ns) { told } else { told + RANK_PENDING }
     }
 }
 

@@ -132,7 +132,9 @@ impl Lives {
             |entry| Some(entry.body.last_ns.saturating_add(IDLE_NS)).filter(|d| *d > clock_ns),
             |life| over.push(life),
         );
-        over.into_iter().for_each(|life| self.tell(life, GroupState::Expired));
+        // The same word as at the end of the input: which of the two comes first depends on what
+        // else a shard has seen.
+        over.into_iter().for_each(|life| self.tell(life, GroupState::Closed));
     }
 
     /// Ends all lives: the input ended.

@@ -136,6 +136,13 @@ pub(super) fn failed_connection(kind: Name) -> bool {
     [names::KERNEL_TCP_REFUSED, names::KERNEL_TCP_TIMEOUT, names::KERNEL_TCP_RESET].contains(&kind)
 }
 
+/// Whether a connection's peer is the machine itself: nobody outside waits for it.
+pub(super) fn over_loopback(event: &ArchivedEvent<'_>) -> bool {
+    let peer =
+        event.text(names::NETWORK_PEER_ADDRESS).and_then(|a| a.parse::<std::net::IpAddr>().ok());
+    peer.is_some_and(|a| a.is_loopback())
+}
+
 struct Teller<'a> {
     rule: &'a Rule,
     group: &'a OpenGroup,
@@ -275,7 +282,7 @@ impl Teller<'_> {
         let faulty = severity >= Severity::WARN;
         let customer_facing = match self.rule.telling.customer_facing {
             Given::Fixed(b) => b,
-            Given::Auto => faulty && (group.failed_connections > 0 || kinds("service ") > 0),
+            Given::Auto => faulty && (group.failed_for_others > 0 || kinds("service ") > 0),
         };
         let slo_impact = match self.rule.telling.slo_impact {
             Given::Fixed(b) => b,

@@ -72,8 +72,7 @@ impl Agent {
         let lock = AgentLock::take(&config.state_dir())?;
         let rules = load_rules(&config)?;
         let server = if standalone {
-            let server =
-                Server::start(config.server.clone()).map_err(system("the embedded server"))?;
+            let server = Server::start(config.server()).map_err(system("the embedded server"))?;
             config.bridge.endpoint = server.grpc_addr.to_string();
             Some(server)
         } else {

@@ -233,6 +233,16 @@ impl Config {
         base.unwrap_or_else(std::env::temp_dir).join("tapio")
     }
 
+    /// The server's configuration: a store nobody placed goes where this user may write.
+    #[must_use]
+    pub fn server(&self) -> ServerConfig {
+        let mut server = self.server.clone();
+        if server.data_dir == ServerConfig::default().data_dir {
+            server.data_dir = self.state_dir().join("store");
+        }
+        server
+    }
+
     /// How many shards to run on this machine.
     #[must_use]
     pub fn shards(&self) -> usize {

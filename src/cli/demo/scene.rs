@@ -7,11 +7,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use prost::Message as _;
 use serde_json::Value as Json;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::{live, story};
 use crate::clock;
@@ -131,15 +134,22 @@ pub(super) struct Scene {
     runtime: tokio::runtime::Runtime,
     server: String,
     folder: Folder,
+    /// Set by Ctrl-C and SIGTERM, so that the demo cleans up before it goes.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Scene {
     /// Starts the agent and waits until the kernel is watched.
     pub(super) fn open(keep: bool) -> anyhow::Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+        }
         let folder = Folder::make(keep).context("no folder for temporary files")?;
         let agent = Agent::start(config(&folder.path), true)?;
         let server = agent.server().map(|s| s.grpc_addr.to_string()).unwrap_or_default();
-        let scene = Self { agent: Some(agent), runtime: live::runtime()?, server, folder };
+        let scene =
+            Self { agent: Some(agent), runtime: live::runtime()?, server, folder, interrupted };
         scene.wait_until_it_watches()?;
         Ok(scene)
     }
@@ -161,7 +171,7 @@ impl Scene {
                     return Ok(());
                 }
             }
-            std::thread::sleep(LOOK);
+            self.pause()?;
         }
         anyhow::bail!("the programs weren't attached within {PATIENCE:?}")
     }
@@ -206,8 +216,17 @@ impl Scene {
             if self.look(std::slice::from_ref(caused))?.tells(caused) {
                 return Ok(());
             }
-            std::thread::sleep(LOOK);
+            self.pause()?;
         }
+        Ok(())
+    }
+
+    fn pause(&self) -> anyhow::Result<()> {
+        // Relaxed, paired with the signal handler's store: nothing else goes with it.
+        if self.interrupted.load(Ordering::Relaxed) {
+            anyhow::bail!("interrupted");
+        }
+        std::thread::sleep(LOOK);
         Ok(())
     }
 
