@@ -1,0 +1,202 @@
+//! The agent as a process: what it does with good and with bad input, and how it ends.
+
+#![allow(clippy::disallowed_methods, reason = "a test waits by the clock")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
+
+const TAPIO: &str = env!("CARGO_BIN_EXE_tapio");
+
+fn story(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories").join(name)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    admin: u16,
+    server: u16,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), admin: free_port(), server: free_port() }
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// A configuration that reads one JSONL file.
+    fn config(&self, jsonl: &Path) -> String {
+        let text = format!(
+            "state_dir: {}\nnode: test\nadmin: {{ listen: \"127.0.0.1:{}\" }}\n\
+             collectors: {{ ebpf: {{ enabled: false }}, jsonl: {{ paths: [\"{}\"] }} }}\n\
+             bridge: {{ endpoint: \"127.0.0.1:{}\", drain_timeout: 300ms }}\n\
+             server: {{ grpc_listen: \"127.0.0.1:{}\", http_listen: \"127.0.0.1:{}\" }}\n",
+            self.dir.path().display(),
+            self.admin,
+            jsonl.display(),
+            self.server,
+            self.server,
+            free_port(),
+        );
+        self.file("tapio.yaml", &text)
+    }
+
+    fn page(&self, path: &str) -> Option<(String, String)> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.lines().next()?.to_owned(), body.to_owned()))
+    }
+
+    fn status(&self) -> Option<Json> {
+        serde_json::from_str(&self.page("/status")?.1).ok()
+    }
+
+    /// Waits until the status is as wanted.
+    fn wait(&self, wanted: impl Fn(&Json) -> bool) -> Json {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.status() {
+                Some(status) if wanted(&status) => return status,
+                last => assert!(Instant::now() < until, "the agent never got there: {last:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(TAPIO).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn start(arguments: &[&str]) -> Child {
+    let mut command = Command::new(TAPIO);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Ends a process by its id, as a service manager does.
+fn terminate(child: Child) -> Output {
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_recorded_story_comes_out_of_the_running_agent() {
+    let place = Place::new();
+    let config = place.config(&story("nginx-cascade.jsonl"));
+    let output = run(&["run", "--standalone", "--until-finished", "--config", &config]);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    assert!(out.contains("nginx configuration error"), "{out}\n{err}");
+    assert!(err.contains(r#""holds":true"#), "{err}");
+    assert!(err.contains(r#""received":6,"forwarded":6"#), "{err}");
+}
+
+#[test]
+fn sigterm_drains_and_a_second_agent_is_sent_away() {
+    let place = Place::new();
+    let config = place.config(&story("pod-startup.jsonl"));
+    let agent = start(&["run", "--standalone", "--config", &config]);
+    let status = place.wait(|s| s["cons1"]["total"]["forwarded"] == json!(5));
+    assert_eq!(status["cons1"]["holds"], json!(true));
+    assert_eq!(place.page("/readyz").unwrap().0, "HTTP/1.0 200 OK");
+    let metrics = place.page("/metrics").unwrap().1;
+    assert!(metrics.contains(r#"tapio_events_forwarded_total{collector="jsonl"} 5"#), "{metrics}");
+    assert!(metrics.contains(r#"tapio_cons1_residual{collector="jsonl"} 0"#), "{metrics}");
+    let second = run(&["run", "--config", &config]);
+    assert_eq!(second.status.code(), Some(1));
+    let said = text(&second.stderr);
+    assert!(said.contains(&format!("another tapio agent (pid {})", agent.id())), "{said}");
+    let output = terminate(agent);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn without_a_server_the_agent_says_so_and_accounts_for_everything() {
+    let place = Place::new();
+    let config = place.config(&story("pod-startup.jsonl"));
+    let agent = start(&["run", "--config", &config]);
+    let status = place.wait(|s| s["cons1"]["total"]["held"] == json!(5));
+    assert_eq!(status["cons1"]["holds"], json!(true));
+    let (head, why) = place.page("/readyz").unwrap();
+    assert!(head.contains("503") && why.contains("isn't connected"), "{head} {why}");
+    let output = terminate(agent);
+    let said = text(&output.stderr);
+    assert!(said.contains(r#""dropped":{"bridge/shutdown":5}"#), "{said}");
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_its_place() {
+    let place = Place::new();
+    for (yaml, expected) in [
+        ("dataflow:\n  shard: 2\n", "wrong.yaml:2:3: unknown field `shard`"),
+        ("collectors:\n  ebpf:\n    enabled: maybe\n", "wrong.yaml:3:14: "),
+        ("collectors:\n  netflow: {}\n", "wrong.yaml:2:3: unknown field `netflow`"),
+        ("bridge: { batch_bytes: 1 }\n", "bridge.batch_bytes: 1 isn't between"),
+        ("admin: [\n", "wrong.yaml:"),
+    ] {
+        let file = place.file("wrong.yaml", yaml);
+        for verb in ["check", "run"] {
+            let output = run(&[verb, "--config", &file]);
+            assert_eq!(output.status.code(), Some(2), "{yaml}");
+            assert!(text(&output.stderr).contains(expected), "{yaml}: {}", text(&output.stderr));
+        }
+    }
+    let missing = run(&["check", "--config", "/nowhere/tapio.yaml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).contains("/nowhere/tapio.yaml"));
+}
+
+#[test]
+fn bad_lines_are_told_and_counted_and_the_rest_goes_on() {
+    let place = Place::new();
+    let good = std::fs::read_to_string(story("pod-startup.jsonl")).unwrap();
+    let long = format!(r#"{{"time":1,"kind":"t.long","message":"{}"}}"#, "x".repeat(2 << 20));
+    let bad = ["{not json", r#"{"time":1}"#, r#"{"time":1,"kind":"a","severty":"warn"}"#, &long];
+    let file = place.file("mixed.jsonl", &format!("{}\n{good}", bad.join("\n")));
+    let output = run(&["replay", &file]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for place in ["mixed.jsonl:1:2: ", "mixed.jsonl:2:", "mixed.jsonl:3:", "mixed.jsonl:4:"] {
+        assert!(said.contains(place), "{place}: {said}");
+    }
+    assert!(said.contains("unknown field `severty`") && said.contains("4 lines refused"), "{said}");
+    assert!(text(&output.stdout).contains("pod-deployment-success"));
+}
+
+#[test]
+fn mistakes_on_the_command_line_and_in_rules_exit_with_2() {
+    let place = Place::new();
+    let rule = place.file("r.yaml", "rule: x\nevents: { a: { kind: t.a } }\nsequnce: {}\n");
+    let events = story("pod-startup.jsonl").display().to_string();
+    let output = run(&["replay", &events, "--rules", &rule]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("r.yaml:3:1:") && said.contains("did you mean `sequence`"), "{said}");
+    assert_eq!(run(&["replay"]).status.code(), Some(2));
+    assert_eq!(run(&["repaly"]).status.code(), Some(2));
+    assert_eq!(run(&["replay", "/nowhere.jsonl"]).status.code(), Some(1));
+    assert_eq!(run(&["load", "--rate", "0"]).status.code(), Some(2));
+}
