@@ -170,23 +170,6 @@ fn a_wrong_configuration_is_refused_with_its_place() {
 }
 
 #[test]
-fn bad_lines_are_told_and_counted_and_the_rest_goes_on() {
-    let place = Place::new();
-    let good = std::fs::read_to_string(story("pod-startup.jsonl")).unwrap();
-    let long = format!(r#"{{"time":1,"kind":"t.long","message":"{}"}}"#, "x".repeat(2 << 20));
-    let bad = ["{not json", r#"{"time":1}"#, r#"{"time":1,"kind":"a","severty":"warn"}"#, &long];
-    let file = place.file("mixed.jsonl", &format!("{}\n{good}", bad.join("\n")));
-    let output = run(&["replay", &file]);
-    let said = text(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    for place in ["mixed.jsonl:1:2: ", "mixed.jsonl:2:", "mixed.jsonl:3:", "mixed.jsonl:4:"] {
-        assert!(said.contains(place), "{place}: {said}");
-    }
-    assert!(said.contains("unknown field `severty`") && said.contains("4 lines refused"), "{said}");
-    assert!(text(&output.stdout).contains("pod-deployment-success"));
-}
-
-#[test]
 fn mistakes_on_the_command_line_and_in_rules_exit_with_2() {
     let place = Place::new();
     let rule = place.file("r.yaml", "rule: x\nevents: { a: { kind: t.a } }\nsequnce: {}\n");

@@ -24,7 +24,7 @@ const WORTH_ANOTHER_LOOK: usize = 64;
 /// While traffic flows a shard naps instead of being woken for each event.
 const NAP: Duration = Duration::from_micros(100);
 /// Naps without input before the shard sleeps until a bell rings.
-const NAPS_BEFORE_SLEEP: u32 = 16;
+const NAPS_BEFORE_SLEEP: u32 = 2;
 /// How often time moves on without an event.
 const TICK_NS: u64 = 100_000_000;
 /// Groups that wait for room on the way out; past it no more input is taken.

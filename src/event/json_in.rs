@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value, names};
 
-/// Why a line is no event. `column` counts from 1; 0 where the whole line is meant.
+/// Why a line is no event. `column` counts from 1, which also stands for the whole line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{cause}")]
 pub struct BadEvent {
@@ -20,7 +20,7 @@ pub struct BadEvent {
 }
 
 fn bad(cause: impl Into<String>) -> BadEvent {
-    BadEvent { column: 0, cause: cause.into() }
+    BadEvent { column: 1, cause: cause.into() }
 }
 
 #[derive(Deserialize)]
@@ -136,6 +136,10 @@ impl JsonEvent {
     /// # Errors
     /// When the line isn't an event: broken JSON, a missing or unknown key, a value of another type.
     pub fn parse(line: &str, natural: &str) -> Result<Self, BadEvent> {
+        if !line.trim_start().starts_with('{') {
+            // serde would take a list for the fields in their order.
+            return Err(BadEvent { column: 1, cause: "expected a JSON object".into() });
+        }
         let line: Line<'_> = serde_json::from_str(line).map_err(|e| {
             let text = e.to_string();
             let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
@@ -257,6 +261,7 @@ mod tests {
             (r#"{"time":1,"kind":"a","attribute":{}}"#, "unknown field `attribute`"),
             (r#"{"time":1,"kind":"a""#, "EOF"),
             (r#"{"kind":"a"}"#, "missing field `time`"),
+            (r#"[null,1,"a",null,null,{},null,{},null,null]"#, "expected a JSON object"),
             (r#"{"time":-1,"kind":"a"}"#, "nanoseconds"),
             (r#"{"time":"yesterday","kind":"a"}"#, "time:"),
             (r#"{"time":1,"kind":""}"#, "kind:"),

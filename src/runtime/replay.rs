@@ -43,7 +43,7 @@ pub struct BadLine {
     pub file: String,
     /// The line, from 1.
     pub line: u64,
-    /// The column, from 1; 0 for the whole line.
+    /// The column, from 1, which also stands for the whole line.
     pub column: usize,
     /// What is wrong.
     pub cause: String,
@@ -110,7 +110,7 @@ fn read_file(
             refused.push(BadLine { file: name.clone(), line: number, column, cause });
         };
         if bytes.len() > MAX_LINE_BYTES {
-            refuse(0, format!("longer than {MAX_LINE_BYTES} bytes"));
+            refuse(1, format!("longer than {MAX_LINE_BYTES} bytes"));
             skip_line(&mut reader).map_err(failed)?;
             continue;
         }

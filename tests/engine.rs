@@ -1,0 +1,240 @@
+//! Random rules over random events against naive engines that keep whole lists and know nothing of
+//! shards, slots or wheels. They are written from the rule language's meaning.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+use tapio::dataflow::rules::Loaded;
+use tapio::runtime::replay::{Emit, replay};
+
+const KINDS: [&str; 4] = ["A", "B", "C", "D"];
+const KEYS: [&str; 3] = ["x", "y", "z"];
+
+#[derive(Clone, Debug)]
+struct Seen {
+    time_s: u64,
+    kind: usize,
+    /// `None`: the event has no such attribute.
+    key: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Chain {
+    /// Kind and how often.
+    steps: Vec<(usize, usize)>,
+    by: bool,
+    within_s: u64,
+    until: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Tally {
+    kind: usize,
+    by: bool,
+    within_s: u64,
+    at_least: usize,
+}
+
+/// Events in their total order: time, then line. Each keeps its line as its id.
+fn ordered(events: &[Seen]) -> Vec<(usize, &Seen)> {
+    let mut all: Vec<_> = events.iter().enumerate().collect();
+    all.sort_by_key(|(line, e)| (e.time_s, *line));
+    all
+}
+
+/// The key an event has for a rule: `Some(None)` where the rule joins on nothing, `None` where the
+/// event can't match.
+fn key_of(by: bool, event: &Seen) -> Option<Option<usize>> {
+    if by { event.key.map(Some) } else { Some(None) }
+}
+
+/// A run of the naive engine: how many steps are filled, and by which lines.
+struct Partial {
+    key: Option<usize>,
+    first_s: u64,
+    lines: Vec<usize>,
+}
+
+/// Matches as (place of the completing event, lines).
+fn chain_matches(chain: &Chain, events: &[Seen]) -> Vec<(usize, Vec<usize>)> {
+    let steps: Vec<usize> =
+        chain.steps.iter().flat_map(|(kind, times)| std::iter::repeat_n(*kind, *times)).collect();
+    let mut runs: Vec<Partial> = Vec::new();
+    let mut matches = Vec::new();
+    for (place, (line, event)) in ordered(events).into_iter().enumerate() {
+        let Some(key) = key_of(chain.by, event) else { continue };
+        runs.retain(|r| r.key != key || event.time_s - r.first_s <= chain.within_s);
+        if chain.until == Some(event.kind) {
+            runs.retain(|r| r.key != key);
+        }
+        for step in (0..steps.len()).rev().filter(|s| steps[*s] == event.kind) {
+            let mut lines = vec![line];
+            let mut first_s = event.time_s;
+            if step > 0 {
+                let waiting = runs.iter().position(|r| r.key == key && r.lines.len() == step);
+                let Some(at) = waiting else { continue };
+                let run = runs.remove(at);
+                first_s = run.first_s;
+                lines = run.lines;
+                lines.push(line);
+            }
+            if lines.len() == steps.len() {
+                matches.push((place, lines));
+            } else {
+                runs.retain(|r| r.key != key || r.lines.len() != lines.len());
+                runs.push(Partial { key, first_s, lines });
+            }
+        }
+    }
+    matches
+}
+
+/// Firings as (place, line, value).
+fn tally_firings(tally: &Tally, events: &[Seen]) -> Vec<(usize, usize, usize)> {
+    let all = ordered(events);
+    let mut firings = Vec::new();
+    for (place, (line, event)) in all.iter().enumerate() {
+        let Some(key) = key_of(tally.by, event) else { continue };
+        if event.kind != tally.kind {
+            continue;
+        }
+        let in_window = |(_, e): &&(usize, &Seen)| {
+            e.kind == tally.kind
+                && key_of(tally.by, e) == Some(key)
+                && event.time_s - e.time_s <= tally.within_s
+        };
+        let value = all[..=place].iter().filter(in_window).count();
+        if value >= tally.at_least {
+            firings.push((place, *line, value));
+        }
+    }
+    firings
+}
+
+fn chain_text(number: usize, chain: &Chain) -> String {
+    let mut kinds: Vec<usize> = chain.steps.iter().map(|s| s.0).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    let mut text = format!("rule: r{number}\nevents:\n");
+    for kind in kinds {
+        let _ = writeln!(text, "  e{kind}: {{ kind: t.{} }}", KINDS[kind]);
+    }
+    let by = if chain.by { "attributes.k" } else { "" };
+    let _ = writeln!(text, "sequence:\n  by: [{by}]\n  within: {}s\n  steps:", chain.within_s);
+    for (kind, times) in &chain.steps {
+        let _ = writeln!(text, "    - {{ event: e{kind}, count: {times} }}");
+    }
+    if let Some(until) = chain.until {
+        let _ = writeln!(text, "  until: {{ kind: t.{} }}", KINDS[until]);
+    }
+    text + "group: { pattern: case }\n---\n"
+}
+
+fn tally_text(number: usize, tally: &Tally) -> String {
+    let by = if tally.by { "attributes.k" } else { "" };
+    format!(
+        "rule: r{number}\nevents: {{ e: {{ kind: t.{} }} }}\ncount: {{ event: e, by: [{by}], \
+         within: {}s, at_least: {} }}\ngroup: {{ pattern: case }}\n---\n",
+        KINDS[tally.kind], tally.within_s, tally.at_least
+    )
+}
+
+/// What replay says of these rules, for this number of shards.
+fn replayed(rules: &str, events: &[Seen], shards: usize) -> Vec<Json> {
+    let mut lines = String::new();
+    for (line, event) in events.iter().enumerate() {
+        let attributes = event.key.map_or(json!({}), |k| json!({"k": KEYS[k]}));
+        let time_ns = (1_700_000_000 + event.time_s) * 1_000_000_000;
+        let event = json!({"id": line.to_string(), "time": time_ns, "source": "test",
+            "kind": format!("t.{}", KINDS[event.kind]), "attributes": attributes});
+        let _ = writeln!(lines, "{event}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.jsonl");
+    std::fs::write(&file, lines).unwrap();
+    let mut loaded = Loaded::default();
+    loaded.text("case.yaml", rules);
+    assert!(loaded.errors.is_empty(), "{:?}\n{rules}", loaded.errors);
+    let replayed = replay(&[file], loaded.rules, "", shards, Emit::Matches).unwrap();
+    assert!(replayed.refused.is_empty() && replayed.account.holds());
+    let total = &replayed.account.total;
+    assert_eq!((total.held, total.received), (0, events.len() as u64));
+    replayed.lines
+}
+
+fn some_events() -> impl Strategy<Value = Vec<Seen>> {
+    let event = (0..40u64, 0..4usize, prop::option::weighted(0.9, 0..3usize))
+        .prop_map(|(time_s, kind, key)| Seen { time_s, kind, key });
+    prop::collection::vec(event, 0..80)
+}
+
+fn a_chain() -> impl Strategy<Value = Chain> {
+    (
+        prop::collection::vec((0..4usize, prop_oneof![4 => Just(1usize), 1 => 2..4usize]), 2..=4),
+        any::<bool>(),
+        0..20u64,
+        prop::option::weighted(0.3, 0..4usize),
+    )
+        .prop_map(|(steps, by, within_s, until)| Chain {
+            steps,
+            by,
+            within_s: within_s + 1,
+            until,
+        })
+}
+
+fn a_tally() -> impl Strategy<Value = Tally> {
+    (0..4usize, any::<bool>(), 1..20u64, 1..6usize)
+        .prop_map(|(kind, by, within_s, at_least)| Tally { kind, by, within_s, at_least })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sequences_equal_a_naive_engine(
+        chains in prop::collection::vec(a_chain(), 1..4),
+        events in some_events(),
+    ) {
+        let text: String = chains.iter().enumerate().map(|(i, c)| chain_text(i, c)).collect();
+        let mut expected = Vec::new();
+        for (number, chain) in chains.iter().enumerate() {
+            for (place, lines) in chain_matches(chain, &events) {
+                let ids: Vec<_> = lines.iter().map(ToString::to_string).collect();
+                expected.push(((place, number), json!([format!("r{number}"), ids])));
+            }
+        }
+        expected.sort_by_key(|(order, _)| *order);
+        let expected: Vec<Json> = expected.into_iter().map(|(_, json)| json).collect();
+        for shards in [1, 3] {
+            let got = replayed(&text, &events, shards);
+            let got: Vec<Json> = got.iter().map(|m| json!([m["rule"], m["events"]])).collect();
+            prop_assert_eq!(&got, &expected, "{} shards\n{}", shards, text);
+        }
+    }
+
+    #[test]
+    fn counts_equal_a_naive_engine(
+        tallies in prop::collection::vec(a_tally(), 1..4),
+        events in some_events(),
+    ) {
+        let text: String = tallies.iter().enumerate().map(|(i, t)| tally_text(i, t)).collect();
+        let mut expected = Vec::new();
+        for (number, tally) in tallies.iter().enumerate() {
+            for (place, line, value) in tally_firings(tally, &events) {
+                let firing = json!([format!("r{number}"), line.to_string(), value]);
+                expected.push(((place, number), firing));
+            }
+        }
+        expected.sort_by_key(|(order, _)| *order);
+        let expected: Vec<Json> = expected.into_iter().map(|(_, json)| json).collect();
+        for shards in [1, 3] {
+            let got = replayed(&text, &events, shards);
+            let got: Vec<Json> = got.iter().map(|m| json!([m["rule"], m["event"], m["value"]])).collect();
+            prop_assert_eq!(&got, &expected, "{} shards\n{}", shards, text);
+        }
+    }
+}
