@@ -111,8 +111,11 @@ impl Agent {
         let (manager, ledger) =
             start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
         let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
+        let named = &config.dataflow;
         let status = Status {
             node,
+            service: [&named.service_name, &named.service_version, &named.environment]
+                .map(String::clone),
             started_ns: epoch,
             rules: rules.rules.len(),
             manager: Arc::clone(&manager),

@@ -331,6 +331,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readmes_configuration_is_accepted() {
+        let readme = include_str!("../../README.md");
+        let blocks = readme.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next());
+        let example = blocks.into_iter().find(|b| b.contains("collectors:")).unwrap();
+        let config = parse(example).unwrap();
+        assert_eq!(config.cluster, "prod");
+    }
+
+    #[test]
     fn mistakes_have_a_place() {
         for (text, expected) in [
             ("nodee: a\n", "t.yaml:1:1: unknown field `nodee`"),

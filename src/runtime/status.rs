@@ -20,6 +20,8 @@ use crate::ring::{CollectorAccount, Ledger, Snapshot, Stop};
 pub struct Status {
     /// The node's name.
     pub node: String,
+    /// `service.name`, `service.version` and `deployment.environment.name`, as configured.
+    pub service: [String; 3],
     /// When the agent started, nanoseconds since the Unix epoch.
     pub started_ns: u64,
     /// Rules in force.
@@ -99,6 +101,9 @@ impl Status {
         json!({
             "node": self.node,
             "version": env!("CARGO_PKG_VERSION"),
+            "service": {
+                "name": self.service[0], "version": self.service[1], "environment": self.service[2],
+            },
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
             "rules": self.rules,
             "collectors": collectors,
@@ -130,6 +135,12 @@ impl Status {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut registry = Registry::with_prefix("tapio");
+        let info = Family::<Labels, Gauge>::default();
+        let labels = ["service_name", "service_version", "environment"]
+            .into_iter()
+            .zip(self.service.clone());
+        info.get_or_create(&labels.collect()).set(1);
+        registry.register("info", "What the agent calls itself", info);
         self.account_metrics(&mut registry);
         self.collector_metrics(&mut registry);
         let shards = Family::<Labels, Gauge>::default();

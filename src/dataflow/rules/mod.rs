@@ -150,6 +150,16 @@ group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
     }
 
     #[test]
+    fn the_documents_rules_compile() {
+        for text in [include_str!("../../../docs/rules.md"), include_str!("../../../README.md")] {
+            let blocks = text.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next());
+            let mut loaded = Loaded::default();
+            blocks.filter(|b| b.starts_with("rule:")).for_each(|b| loaded.text("doc", b));
+            assert_eq!((loaded.errors, loaded.rules.len()), (Vec::new(), 1));
+        }
+    }
+
+    #[test]
     fn the_builtin_rules_compile() {
         let loaded = builtin();
         assert_eq!(loaded.errors, []);
