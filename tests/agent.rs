@@ -1,6 +1,9 @@
 //! The agent as a process: what it does with good and with bad input, and how it ends.
-
-#![allow(clippy::disallowed_methods, reason = "a test waits by the clock")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

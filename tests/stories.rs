@@ -1,6 +1,7 @@
 //! The specification's two stories, through the production correlator: what comes out is what the
 //! specification shows, to the byte, for any number of shards; and what is said of a story comes
 //! from its events.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::PathBuf;
 
