@@ -7,7 +7,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{BAD_USAGE, Outcome, Output, Usage, print, tell};
-use crate::dataflow::rules::{self, Loaded, Rule, Shape};
+use crate::dataflow::rules::{self, Loaded, Rule};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -84,10 +84,7 @@ fn check(args: &Paths) -> Outcome {
 
 fn list(args: &Paths) -> Outcome {
     for rule in load(&args.paths)? {
-        let shape = match &rule.shape {
-            Shape::Sequence(_) => "sequence",
-            Shape::Count(_) => "count",
-        };
+        let shape = rule.shape_word();
         if args.output == Output::Json {
             let line = json!({
                 "rule": rule.name.text(), "severity": rule.severity.word(), "shape": shape,

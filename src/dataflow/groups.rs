@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::members::{Hand, KEPT_MEMBERS, Kept, Members};
 use super::rules::Rule;
-use super::run::{Hand, Kept, Members};
 use super::story;
 use super::wheel::Wheel;
 use crate::event::{EventId, Group, GroupState, Severity, TraceId};
@@ -293,7 +293,7 @@ fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
             continue;
         }
         group.add(kept);
-        if group.members.kept.len() < super::run::KEPT_MEMBERS {
+        if group.members.kept.len() < KEPT_MEMBERS {
             group.members.kept.push(kept.clone());
         }
         group.members.total += 1;

@@ -109,37 +109,34 @@ impl<T> KeyTable<T> {
         Some(entry.body)
     }
 
-    /// Moves time on. `settle` is shown each entry whose deadline has come and says until when it
-    /// is needed; one that isn't needed any more (`None`) is removed and given to `gone`.
-    pub(super) fn advance(
-        &mut self,
-        now_ns: u64,
-        mut settle: impl FnMut(&mut Entry<T>) -> Option<u64>,
-        mut gone: impl FnMut(T),
-    ) {
+    /// Moves time on and returns the entries to look at. Each has to be removed, or asked for
+    /// again with [`KeyTable::look_again`].
+    pub(super) fn due(&mut self, now_ns: u64) -> Vec<u32> {
         if self.wheel.is_empty() {
-            return;
+            return Vec::new();
         }
         let mut fired = Vec::new();
         self.wheel.advance(now_ns, &mut fired);
-        for timer in fired {
-            let Some(slot) = self.alive(timer) else {
-                continue;
-            };
-            let Some(entry) = self.get(slot) else {
-                continue;
-            };
-            match settle(entry) {
-                Some(deadline_ns) => self.wheel.set(deadline_ns.max(now_ns), timer),
-                None => self.remove(slot).into_iter().for_each(&mut gone),
-            }
+        fired.into_iter().filter_map(|timer| self.alive(timer)).collect()
+    }
+
+    /// Sets the time of the next look at an entry.
+    pub(super) fn look_again(&mut self, slot: u32, deadline_ns: u64) {
+        if let Some(Some(entry)) = self.entries.get(slot as usize) {
+            self.wheel.set(deadline_ns, token(slot, entry.generation));
         }
     }
 
-    /// Takes everything out.
-    pub(super) fn drain(&mut self) -> Vec<T> {
-        let slots: Vec<u32> = (0..self.entries.len() as u32).collect();
-        slots.into_iter().filter_map(|slot| self.remove(slot)).collect()
+    /// The entries there are, in no order.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        (0..self.entries.len() as u32).filter(|s| self.entries[*s as usize].is_some()).collect()
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        for slot in self.slots() {
+            self.remove(slot);
+        }
     }
 }
 
@@ -173,11 +170,12 @@ mod tests {
     fn an_entry_lives_as_long_as_it_is_needed() {
         let mut table: KeyTable<u64> = KeyTable::new(8);
         table.insert(1, 0, b"a", 1_000_000_000, 5_000_000_000);
-        let settle = |now: u64| move |e: &mut Entry<u64>| (e.body > now).then_some(e.body);
-        let mut gone = Vec::new();
-        table.advance(2_000_000_000, settle(2_000_000_000), |b| gone.push(b));
-        assert_eq!((table.len(), gone.len()), (1, 0));
-        table.advance(6_000_000_000, settle(6_000_000_000), |b| gone.push(b));
-        assert_eq!((table.len(), gone.len()), (0, 1));
+        let due = table.due(2_000_000_000);
+        assert_eq!(due.len(), 1);
+        table.look_again(due[0], 5_000_000_000);
+        assert!(table.due(4_000_000_000).is_empty());
+        assert_eq!(table.due(6_000_000_000), due);
+        table.remove(due[0]);
+        assert_eq!(table.len(), 0);
     }
 }

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 
 use super::groups::Groups;
-use super::keys::{Entry, KeyTable};
+use super::keys::KeyTable;
+use super::members::Hand;
 use super::rules::field::value_text;
-use super::rules::{RuleSet, Shape, View};
-use super::run::{Hand, Runs, Window};
+use super::rules::{FieldRef, Rule, RuleSet, Shape, Truth, View};
+use super::run::Runs;
 use super::story;
+use super::window::Window;
 use crate::event::{
     ArchivedEvent, EventId, Group, Name, TraceId, Value, names, stable_hash, value_json,
 };
@@ -17,7 +19,7 @@ use crate::ring::{Membership, Record};
 /// Ranks of memberships in told stories: which one gives an event its trace. A sequence comes
 /// before a count of the same events, so that its few members all carry its trace.
 pub(super) const RANK_SEQUENCE: u8 = 0;
-pub(super) const RANK_COUNT: u8 = 1;
+pub(super) const RANK_AGGREGATE: u8 = 1;
 /// What is added for a story that isn't told yet.
 const RANK_PENDING: u8 = 2;
 
@@ -43,10 +45,14 @@ impl Default for LaneOptions {
 /// One match, as `--emit matches` prints it.
 #[derive(Clone, Debug)]
 pub struct MatchLine {
-    /// Where the completing event stands in the total order.
+    /// When it was completed: a second order for matches that time completed, not an event.
+    pub time_ns: u64,
+    /// Where the completing event stands in the total order; `u64::MAX` where time completed it.
     pub order: u64,
-    /// The rule's number: a second order for matches one event completed.
+    /// The rule's number: the order of matches that were completed together.
     pub rule_number: u16,
+    /// Where the match's first event stands in the total order.
+    pub first: u64,
     /// The line.
     pub json: serde_json::Value,
 }
@@ -60,6 +66,8 @@ pub struct LaneStats {
     pub keys: u64,
     /// Keys given up for room.
     pub evicted: u64,
+    /// Runs given up because their key had too many.
+    pub dropped_runs: u64,
     /// Groups open now.
     pub open: u64,
     /// Groups opened so far.
@@ -72,7 +80,7 @@ pub struct LaneStats {
 
 pub(super) enum Body {
     Sequence(Runs),
-    Count(Window),
+    Window(Window),
 }
 
 pub(super) struct Pending {
@@ -90,7 +98,11 @@ pub(super) struct Lane {
     pub(super) record_matches: bool,
     pub(super) matches: Vec<MatchLine>,
     pub(super) matched: u64,
+    pub(super) dropped_runs: u64,
     clock_ns: u64,
+    /// Events shown: their order where they don't bring one.
+    shown: u64,
+    truth: Truth,
     pub(super) key: Vec<u8>,
     pub(super) tail: Vec<u8>,
 }
@@ -100,7 +112,6 @@ pub(super) struct Showing<'a, 'r> {
     pub(super) rules: &'a RuleSet,
     pub(super) event: &'a ArchivedEvent<'a>,
     pub(super) hand: Hand<'r>,
-    pub(super) order: u64,
     pub(super) now_ns: u64,
 }
 
@@ -114,7 +125,10 @@ impl Lane {
             record_matches: options.record_matches,
             matches: Vec::new(),
             matched: 0,
+            dropped_runs: 0,
             clock_ns: 0,
+            shown: 0,
+            truth: Truth::default(),
             key: Vec::new(),
             tail: Vec::new(),
         }
@@ -125,6 +139,7 @@ impl Lane {
             matches: self.matched,
             keys: self.keys.len() as u64,
             evicted: self.keys.evicted,
+            dropped_runs: self.dropped_runs,
             open: self.groups.len() as u64,
             opened: self.groups.opened,
             closed: self.groups.closed,
@@ -147,35 +162,68 @@ impl Lane {
         }
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
-        let mut showing = Showing {
-            rules: &rules,
-            event,
-            hand: Hand::new(record, event.event_id(), time_ns),
-            order: record.header().order,
-            now_ns,
-        };
-        for used in &plan.uses {
-            match &rules.rules[usize::from(used.rule)].shape {
-                Shape::Sequence(sequence) => self.sequence(&mut showing, used, sequence, found),
-                Shape::Count(count) => self.count(&mut showing, used, count, found),
+        let mut truth = std::mem::take(&mut self.truth);
+        plan.evaluate(event, &mut truth);
+        if !truth.touched.is_empty() {
+            self.shown += 1;
+            let order = match record.header().order {
+                0 => self.shown,
+                order => order,
+            };
+            let hand = Hand::new(record, event.event_id(), time_ns, order);
+            let mut showing = Showing { rules: &rules, event, hand, now_ns };
+            for used in &truth.touched {
+                let used = &plan.uses[usize::from(*used)];
+                match &rules.rules[usize::from(used.rule)].shape {
+                    Shape::Sequence(s) => self.sequence(&mut showing, used, &truth, s, found),
+                    Shape::Aggregate(a) => self.aggregate(&mut showing, used, &truth, a, found),
+                }
             }
         }
+        self.truth = truth;
     }
 
     /// Moves time on where no event does it. `now_ns` is the driver's clock; a group also closes
     /// when that clock says nothing came for as long.
     pub(super) fn advance(&mut self, now_ns: u64) {
         let rules = Arc::clone(&self.rules);
-        let (clock_ns, groups) = (self.clock_ns, &self.groups);
-        self.keys.advance(clock_ns, |entry| settle(entry, &rules, groups, clock_ns), drop);
-        self.groups.advance(clock_ns, now_ns, &rules.rules);
+        for slot in self.keys.due(self.clock_ns) {
+            self.settle(&rules, slot, self.clock_ns, now_ns);
+        }
+        self.groups.advance(self.clock_ns, now_ns, &rules.rules);
     }
 
-    /// Closes everything: the input ended.
-    pub(super) fn finish(&mut self) {
+    /// Closes everything: the input ended. Where it is `complete`, nothing that was waited for can
+    /// come any more, and what depends on its absence is told.
+    pub(super) fn finish(&mut self, complete: bool) {
         let rules = Arc::clone(&self.rules);
-        self.keys.drain();
+        if complete {
+            for slot in self.keys.slots() {
+                self.settle_runs(&rules, slot, u64::MAX, self.clock_ns);
+            }
+        }
+        self.keys.clear();
         self.groups.finish(&rules.rules);
+    }
+
+    /// Tells what has become due for a key, and forgets the key or asks to look at it again.
+    fn settle(&mut self, rules: &RuleSet, slot: u32, clock_ns: u64, now_ns: u64) {
+        self.settle_runs(rules, slot, clock_ns, now_ns);
+        let Some(entry) = self.keys.get(slot) else { return };
+        let rule = &rules.rules[usize::from(entry.rule)];
+        let pending = match (&entry.body.body, &rule.shape) {
+            (Body::Sequence(runs), Shape::Sequence(s)) => runs.deadline_ns(s),
+            (Body::Window(window), Shape::Aggregate(a)) => window.deadline_ns(a),
+            _ => None,
+        };
+        let group = entry.body.group.filter(|g| self.groups.takes(*g, clock_ns));
+        let told = group.map(|_| clock_ns.saturating_add(rule.telling.idle_ns.max(1_000_000_000)));
+        match pending.filter(|d| *d >= clock_ns).or(told) {
+            Some(deadline_ns) => self.keys.look_again(slot, deadline_ns),
+            None => {
+                self.keys.remove(slot);
+            }
+        }
     }
 
     /// The pending state of the key in `self.key`, made by `make` if it isn't there.
@@ -183,7 +231,7 @@ impl Lane {
         &mut self,
         rule: u16,
         deadline_ns: u64,
-        make: Option<Body>,
+        make: Option<impl FnOnce() -> Body>,
     ) -> Option<u32> {
         let hash = self.rules.hash(&self.key);
         if self.rules.shards() > 1 && self.rules.owner(hash) != self.shard {
@@ -192,31 +240,13 @@ impl Lane {
         if let Some(slot) = self.keys.find(hash, rule, &self.key) {
             return Some(slot);
         }
-        let pending = Pending { body: make?, group: None };
+        let pending = Pending { body: make?(), group: None };
         Some(self.keys.insert(hash, rule, &self.key, deadline_ns, pending).0)
     }
 
     pub(super) fn rank(&self, trace: TraceId, time_ns: u64, told: u8) -> u8 {
         if self.groups.takes(trace, time_ns) { told } else { told + RANK_PENDING }
     }
-}
-
-/// Until when a pending entry is needed.
-fn settle(
-    entry: &mut Entry<Pending>,
-    rules: &RuleSet,
-    groups: &Groups,
-    clock_ns: u64,
-) -> Option<u64> {
-    let rule = &rules.rules[usize::from(entry.rule)];
-    let pending = match (&entry.body.body, &rule.shape) {
-        (Body::Sequence(runs), Shape::Sequence(s)) => runs.deadline_ns(s),
-        (Body::Count(window), Shape::Count(c)) => window.deadline_ns(c),
-        _ => None,
-    };
-    let group = entry.body.group.filter(|g| groups.takes(*g, clock_ns));
-    let told = group.map(|_| clock_ns.saturating_add(rule.telling.idle_ns.max(1_000_000_000)));
-    pending.into_iter().chain(told).filter(|d| *d >= clock_ns).max()
 }
 
 /// The trace a run gets when its first event opens it: the same in every process that sees the
@@ -243,19 +273,24 @@ pub(super) fn add_membership(
     found.push(Membership { group, rule: rule.name, pattern, role, rank, related });
 }
 
+/// The join key by the rule's names for it; `by` are the event's own.
 pub(super) fn key_texts(
-    rule: &super::rules::Rule,
+    rule: &Rule,
+    by: &[FieldRef],
     event: &ArchivedEvent<'_>,
 ) -> Vec<(String, String)> {
-    let fields = rule.join_fields().iter();
-    fields.map(|f| (f.text(), event.field(*f).map(value_text).unwrap_or_default())).collect()
+    let names = rule.join_fields().iter().zip(by);
+    names.map(|(n, f)| (n.text(), event.field(*f).map(value_text).unwrap_or_default())).collect()
 }
 
-pub(super) fn match_key(rule: &super::rules::Rule, event: &ArchivedEvent<'_>) -> serde_json::Value {
-    let fields = rule.join_fields().iter();
-    let pairs =
-        fields.map(|f| (f.text(), event.field(*f).map_or(serde_json::Value::Null, value_json)));
-    serde_json::Value::Object(pairs.collect())
+pub(super) fn key_json(
+    rule: &Rule,
+    by: &[FieldRef],
+    event: &ArchivedEvent<'_>,
+) -> serde_json::Value {
+    let names = rule.join_fields().iter().zip(by);
+    let value = |f: &FieldRef| event.field(*f).map_or(serde_json::Value::Null, value_json);
+    serde_json::Value::Object(names.map(|(n, f)| (n.text(), value(f))).collect())
 }
 
 /// The event's id as its source wrote it.

@@ -126,20 +126,26 @@ impl Lives {
 
     /// Ends the lives nothing is heard of.
     pub(super) fn advance(&mut self, clock_ns: u64) {
-        let mut over = Vec::new();
-        self.lives.advance(
-            clock_ns,
-            |entry| Some(entry.body.last_ns.saturating_add(IDLE_NS)).filter(|d| *d > clock_ns),
-            |life| over.push(life),
-        );
-        // The same word as at the end of the input: which of the two comes first depends on what
-        // else a shard has seen.
-        over.into_iter().for_each(|life| self.tell(life, GroupState::Closed));
+        for slot in self.lives.due(clock_ns) {
+            let Some(entry) = self.lives.get(slot) else { continue };
+            let ends_ns = entry.body.last_ns.saturating_add(IDLE_NS);
+            if ends_ns > clock_ns {
+                self.lives.look_again(slot, ends_ns);
+            } else if let Some(life) = self.lives.remove(slot) {
+                // The same word as at the end of the input: which of the two comes first depends
+                // on what else a shard has seen.
+                self.tell(life, GroupState::Closed);
+            }
+        }
     }
 
     /// Ends all lives: the input ended.
     pub(super) fn finish(&mut self) {
-        self.lives.drain().into_iter().for_each(|life| self.tell(life, GroupState::Closed));
+        for slot in self.lives.slots() {
+            if let Some(life) = self.lives.remove(slot) {
+                self.tell(life, GroupState::Closed);
+            }
+        }
     }
 }
 

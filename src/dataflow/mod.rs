@@ -6,25 +6,28 @@
 //! | `worker.rs` | a shard's thread: rings in, rings out |
 //! | `shard.rs` | [`Shard`]: a pure step |
 //! | `lane.rs` | rules over events in one order |
-//! | `sequence.rs`, `count.rs` | what a lane does for a sequence, for a count |
-//! | `run.rs` | partial matches: runs of a sequence, windows of a count |
+//! | `sequence.rs`, `aggregate.rs` | what a lane does for a sequence, for a measure over a window |
+//! | `run.rs`, `window.rs` | what is pending for a key: runs of a sequence, a window |
+//! | `members.rs` | the events of a story |
 //! | `keys.rs` | bounded tables by rule and key |
 //! | `wheel.rs` | deadlines |
 //! | `groups.rs` | open groups and their closing |
 //! | `story.rs` | cause, impact, actions |
 //! | `lifecycle.rs` | lives of pods, units and processes |
 
-mod count;
+mod aggregate;
 mod groups;
 mod keys;
 mod lane;
 mod lifecycle;
+mod members;
 pub mod rules;
 mod run;
 mod sequence;
 mod shard;
 mod story;
 mod wheel;
+mod window;
 mod worker;
 
 pub use lane::{LaneOptions, LaneStats, MatchLine};

@@ -1,73 +1,17 @@
-//! Pending matches of one rule and one key: the runs of a sequence, the window of a count.
+//! The runs of a sequence that are pending for one rule and one key.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::rules::{Count, Sequence};
+use super::members::{Hand, Members};
+use super::rules::{Negation, Select, Sequence};
 use crate::event::{EventId, TraceId};
 use crate::ring::OwnedRecord;
 
-/// Members a run or group keeps whole; more are counted.
-pub(super) const KEPT_MEMBERS: usize = 64;
 /// Refined keys a repeated step counts side by side.
 const MAX_REFINEMENTS: usize = 256;
-/// Times a counting window remembers; a count that high has long fired.
+/// Times a repeated step remembers; a count that high has long been reached.
 const MAX_TIMES: usize = 65_536;
-
-/// An event that is kept for the story it is in.
-#[derive(Clone)]
-pub(super) struct Kept {
-    pub(super) record: Arc<OwnedRecord>,
-    /// The step of the sequence; 0 in a count.
-    pub(super) step: u8,
-    /// The event of the rule it matched.
-    pub(super) event: u16,
-}
-
-/// Members of a run or group.
-#[derive(Clone, Default)]
-pub(super) struct Members {
-    pub(super) kept: Vec<Kept>,
-    pub(super) total: u64,
-    /// The first and the latest member's ids.
-    pub(super) ends: [EventId; 2],
-    pub(super) first_ns: u64,
-    pub(super) last_ns: u64,
-}
-
-/// The event at hand, copied at most once however many runs want it.
-pub(super) struct Hand<'a> {
-    pub(super) record: &'a crate::ring::Record<'a>,
-    pub(super) id: EventId,
-    pub(super) time_ns: u64,
-    copy: Option<Arc<OwnedRecord>>,
-}
-
-impl<'a> Hand<'a> {
-    pub(super) fn new(record: &'a crate::ring::Record<'a>, id: EventId, time_ns: u64) -> Self {
-        Self { record, id, time_ns, copy: None }
-    }
-
-    fn copy(&mut self) -> Arc<OwnedRecord> {
-        Arc::clone(self.copy.get_or_insert_with(|| Arc::new(self.record.to_owned())))
-    }
-}
-
-impl Members {
-    pub(super) fn add(&mut self, hand: &mut Hand<'_>, step: u8, event: u16) {
-        if self.kept.len() < KEPT_MEMBERS {
-            self.kept.push(Kept { record: hand.copy(), step, event });
-        }
-        if self.total == 0 {
-            self.first_ns = hand.time_ns;
-            self.ends[0] = hand.id;
-        }
-        self.total += 1;
-        self.ends[1] = hand.id;
-        self.first_ns = self.first_ns.min(hand.time_ns);
-        self.last_ns = self.last_ns.max(hand.time_ns);
-    }
-}
 
 /// How often a repeated step was seen, for one value of its refined key.
 #[derive(Clone)]
@@ -76,130 +20,58 @@ struct Progress {
     times: VecDeque<u64>,
 }
 
+/// An event that filled a step.
+#[derive(Clone)]
+pub(super) struct Filled {
+    pub(super) record: Arc<OwnedRecord>,
+    pub(super) step: u8,
+    /// Its place in the order in which events are shown.
+    pub(super) order: u64,
+}
+
 /// A partial match.
 #[derive(Clone)]
 pub(super) struct Run {
     /// Its trace: fixed when its first event opened it.
     pub(super) trace: TraceId,
     pub(super) members: Members,
-    /// The ids that filled each step, in order, for `--emit matches`.
-    pub(super) filled: Vec<Arc<OwnedRecord>>,
+    /// What filled its steps, in order.
+    pub(super) filled: Vec<Filled>,
     /// When the first step was filled: the window is measured from here.
     pub(super) first_ns: u64,
+    /// The latest event before the first step that must not be there.
+    before_ns: Option<u64>,
+    /// What must not follow came too late to matter.
+    sealed: bool,
     progress: Vec<Progress>,
 }
 
 impl Run {
-    pub(super) fn new(trace: TraceId, first_ns: u64) -> Self {
+    fn new(trace: TraceId, first_ns: u64, before_ns: Option<u64>) -> Self {
         Self {
             trace,
             members: Members::default(),
             filled: Vec::new(),
             first_ns,
+            before_ns,
+            sealed: false,
             progress: Vec::new(),
         }
     }
-}
 
-/// What an event did to the runs of its key.
-pub(super) enum Outcome {
-    /// It opened or advanced the run with this trace.
-    Joined { trace: TraceId, before: [EventId; 2] },
-    /// It completed a match.
-    Completed { run: Box<Run>, before: [EventId; 2] },
-}
-
-/// The runs of a sequence for one key: slot *i* holds the run that waits for step *i*.
-pub(super) struct Runs {
-    slots: Vec<Option<Box<Run>>>,
-}
-
-impl Runs {
-    pub(super) fn new(sequence: &Sequence) -> Self {
-        Self { slots: vec![None; sequence.steps.len()] }
+    /// The places of its events: what runs are compared by.
+    fn orders(&self) -> impl Iterator<Item = u64> {
+        self.filled.iter().map(|f| f.order)
     }
 
-    /// Drops what can't complete any more.
-    pub(super) fn expire(&mut self, sequence: &Sequence, now_ns: u64) {
-        for slot in &mut self.slots {
-            slot.take_if(|run| now_ns.saturating_sub(run.first_ns) > sequence.within_ns);
-        }
+    pub(super) fn first_order(&self) -> u64 {
+        self.orders().next().unwrap_or(0)
     }
 
-    pub(super) fn clear(&mut self) {
-        self.slots.fill_with(|| None);
+    fn last_order(&self) -> u64 {
+        self.orders().last().unwrap_or(0)
     }
 
-    /// When the last run will have expired.
-    pub(super) fn deadline_ns(&self, sequence: &Sequence) -> Option<u64> {
-        self.slots.iter().flatten().map(|r| r.first_ns.saturating_add(sequence.within_ns)).max()
-    }
-
-    /// The slot whose run step `step` can take on: its own, or one from which only optional steps
-    /// lie in between.
-    fn waiting_for(&self, sequence: &Sequence, step: usize) -> Option<usize> {
-        for at in (0..=step).rev() {
-            if self.slots[at].is_some() {
-                return Some(at);
-            }
-            if at == 0 || !sequence.steps[at - 1].optional {
-                return None;
-            }
-        }
-        None
-    }
-
-    /// Shows the event to one step. `tail` is what the step's key adds to the sequence's.
-    pub(super) fn step(
-        &mut self,
-        sequence: &Sequence,
-        step: usize,
-        tail: &[u8],
-        hand: &mut Hand<'_>,
-        open: impl FnOnce() -> TraceId,
-    ) -> Option<Outcome> {
-        let spec = &sequence.steps[step];
-        let waiting = self.waiting_for(sequence, step);
-        let starts = sequence.steps[..step].iter().all(|s| s.optional);
-        let mut run = match waiting {
-            Some(at) => {
-                // With `keep` on the step before, the run also stays for further matches.
-                let stays = at > 0 && sequence.steps[at - 1].keep;
-                if stays { self.slots[at].clone()? } else { self.slots[at].take()? }
-            }
-            None if starts => Box::new(Run::new(open(), hand.time_ns)),
-            None => return None,
-        };
-        let before = run.members.ends;
-        run.members.add(hand, step as u8, spec.event as u16);
-        let trace = run.trace;
-        if let Some(repeat) = spec.repeat {
-            let window_ns = repeat.within_ns.unwrap_or(u64::MAX);
-            if !run.seen_again(tail, hand.time_ns, window_ns, repeat.at_least) {
-                // Where the run stays, its count must stay with it.
-                let at =
-                    waiting.filter(|at| *at > 0 && sequence.steps[at - 1].keep).unwrap_or(step);
-                self.slots[at] = Some(run);
-                return Some(Outcome::Joined { trace, before });
-            }
-            if let Some(at) = waiting.filter(|at| *at > 0 && sequence.steps[at - 1].keep) {
-                // What was counted for this key is used up, also in the run that stays.
-                if let Some(stayed) = &mut self.slots[at] {
-                    stayed.progress.retain(|p| *p.tail != *tail);
-                }
-            }
-        }
-        run.progress.clear();
-        run.filled.push(hand.copy());
-        if step + 1 == self.slots.len() {
-            return Some(Outcome::Completed { run, before });
-        }
-        self.slots[step + 1] = Some(run);
-        Some(Outcome::Joined { trace, before })
-    }
-}
-
-impl Run {
     /// Counts one more of a repeated step; true when it has been seen often enough.
     fn seen_again(&mut self, tail: &[u8], time_ns: u64, window_ns: u64, at_least: u64) -> bool {
         let at = match self.progress.iter().position(|p| *p.tail == *tail) {
@@ -224,48 +96,263 @@ impl Run {
     }
 }
 
-/// The trailing window of a count for one key.
-#[derive(Default)]
-pub(super) struct Window {
-    times: VecDeque<u64>,
-    pub(super) trace: TraceId,
-    pub(super) members: Members,
+/// A run and the step it waits for; the number of steps where only a trailing `not` is undecided.
+struct Waiting {
+    step: u8,
+    run: Box<Run>,
 }
 
-impl Window {
-    /// Adds an event. Returns the count, it included, and the ends of the members before it. `open` gives the trace when the window
-    /// was empty; while `told`, members stay even when their time has left the window.
-    pub(super) fn add(
-        &mut self,
-        count: &Count,
-        hand: &mut Hand<'_>,
-        event: u16,
-        told: bool,
-        open: impl FnOnce() -> TraceId,
-    ) -> (u64, [EventId; 2]) {
-        let oldest_ns = hand.time_ns.saturating_sub(count.within_ns);
-        while self.times.front().is_some_and(|t| *t < oldest_ns) {
-            self.times.pop_front();
-        }
-        if self.times.is_empty() && !told {
-            self.members = Members::default();
-            self.trace = open();
-        } else if !told {
-            self.members.kept.retain(|k| k.record.record().header().time_ns >= oldest_ns);
-            self.members.total = self.times.len() as u64;
-            self.members.first_ns = self.times.front().copied().unwrap_or(hand.time_ns);
-        }
-        if self.times.len() >= MAX_TIMES {
-            self.times.pop_front();
-        }
-        self.times.push_back(hand.time_ns);
-        let before = self.members.ends;
-        self.members.add(hand, 0, event);
-        (self.times.len() as u64, before)
+/// What an event did to the runs of its key.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// The trace of the run it is in, and the ends of that run's members before it.
+    pub(super) joined: Option<(TraceId, [EventId; 2])>,
+    /// The matches it completed.
+    pub(super) completed: Vec<Box<Run>>,
+}
+
+/// The runs of a sequence for one key.
+#[derive(Default)]
+pub(super) struct Runs {
+    list: Vec<Waiting>,
+    /// The latest event that must not come before the first step.
+    not_before_ns: Option<u64>,
+    /// Runs given up for room.
+    pub(super) dropped: u64,
+}
+
+impl Runs {
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
     }
 
-    /// When the window will be empty.
-    pub(super) fn deadline_ns(&self, count: &Count) -> Option<u64> {
-        self.times.back().map(|t| t.saturating_add(count.within_ns))
+    /// Drops what can't complete any more.
+    fn expire(&mut self, sequence: &Sequence, now_ns: u64) {
+        let steps = sequence.steps.len();
+        self.list.retain(|w| {
+            usize::from(w.step) == steps
+                || now_ns.saturating_sub(w.run.first_ns) <= sequence.within_ns
+        });
+        let within_ns = sequence.within_ns;
+        self.not_before_ns.take_if(|t| now_ns.saturating_sub(*t) > within_ns.saturating_mul(2));
+    }
+
+    /// The earliest time at which something has to be decided or can be forgotten.
+    pub(super) fn deadline_ns(&self, sequence: &Sequence) -> Option<u64> {
+        let runs = self.list.iter().map(|w| w.run.first_ns.saturating_add(sequence.within_ns));
+        // A window that reaches back can begin a window's length after what must not be in it.
+        let not = self.not_before_ns.map(|t| t.saturating_add(2 * sequence.within_ns));
+        runs.chain(not).min()
+    }
+
+    /// Drops what is out of time and takes out the matches that nothing can undo any more: what
+    /// must not follow didn't come.
+    pub(super) fn settle(&mut self, sequence: &Sequence, now_ns: u64) -> Vec<Box<Run>> {
+        self.expire(sequence, now_ns);
+        let steps = sequence.steps.len();
+        let due = |w: &mut Waiting| {
+            usize::from(w.step) == steps
+                && now_ns > w.run.first_ns.saturating_add(sequence.within_ns)
+        };
+        let mut done: Vec<_> = self.list.extract_if(.., due).map(|w| w.run).collect();
+        done.retain(|run| run.sealed || run.before_ns.is_none_or(|b| b < run.first_ns));
+        done.sort_by(|a, b| a.first_ns.cmp(&b.first_ns).then_with(|| a.orders().cmp(b.orders())));
+        if sequence.select == Select::First {
+            self.keep_first(&mut done);
+        }
+        done
+    }
+
+    /// Of matches that complete together the first one is told, and what shares its events or
+    /// began within it is gone.
+    fn keep_first(&mut self, done: &mut Vec<Box<Run>>) {
+        let mut end = None;
+        done.retain(|run| {
+            let free = end.is_none_or(|end| run.first_order() > end);
+            if free {
+                end = Some(run.last_order());
+            }
+            free
+        });
+        if let Some(end) = end {
+            self.list.retain(|w| w.run.first_order() > end);
+        }
+    }
+
+    /// Shows an event that must not be there.
+    pub(super) fn refuse(&mut self, sequence: &Sequence, not: &Negation, time_ns: u64) {
+        if not.gap == 0 {
+            self.not_before_ns = Some(time_ns);
+        } else if not.gap < sequence.steps.len() {
+            self.list.retain(|w| usize::from(w.step) != not.gap);
+        } else {
+            let reaches_back = sequence.has_leading_not();
+            self.list.retain_mut(|w| {
+                let run = &mut w.run;
+                if usize::from(w.step) != not.gap || run.sealed {
+                    return true;
+                }
+                // Where the window may lie on either side it is enough that one fits in between.
+                run.sealed = reaches_back
+                    && time_ns > run.members.last_ns
+                    && run.before_ns.is_none_or(|b| {
+                        b < run.first_ns && time_ns.saturating_sub(b) > sequence.within_ns
+                    });
+                run.sealed
+            });
+        }
+    }
+
+    /// Shows an event to a step. `tail` is what the step's key adds to the sequence's.
+    pub(super) fn fill(
+        &mut self,
+        sequence: &Sequence,
+        step: usize,
+        tail: &[u8],
+        hand: &mut Hand<'_>,
+        open: impl FnOnce() -> TraceId,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        match sequence.select {
+            Select::Latest => self.fill_latest(sequence, step, tail, hand, open, &mut outcome),
+            Select::First | Select::Every => {
+                self.fill_many(sequence, step, hand, open, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    fn find(&self, step: usize) -> Option<usize> {
+        self.list.iter().position(|w| usize::from(w.step) == step)
+    }
+
+    /// The run that step `step` can take on: the one that waits for it, or one from which only
+    /// optional steps lie in between.
+    fn waiting_for(&self, sequence: &Sequence, step: usize) -> Option<usize> {
+        for at in (0..=step).rev() {
+            if let Some(place) = self.find(at) {
+                return Some(place);
+            }
+            if at == 0 || !sequence.steps[at - 1].optional {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn put(&mut self, step: usize, run: Box<Run>) {
+        match self.find(step) {
+            Some(place) => self.list[place].run = run,
+            None => self.list.push(Waiting { step: step as u8, run }),
+        }
+    }
+
+    fn fill_latest(
+        &mut self,
+        sequence: &Sequence,
+        step: usize,
+        tail: &[u8],
+        hand: &mut Hand<'_>,
+        open: impl FnOnce() -> TraceId,
+        outcome: &mut Outcome,
+    ) {
+        let spec = &sequence.steps[step];
+        let starts = sequence.steps[..step].iter().all(|s| s.optional);
+        let mut stays = None;
+        let mut run = match self.waiting_for(sequence, step) {
+            Some(place) => {
+                let at = usize::from(self.list[place].step);
+                // With `keep` on the step before, the run also stays for further matches.
+                if at > 0 && sequence.steps[at - 1].keep {
+                    stays = Some(at);
+                    self.list[place].run.clone()
+                } else {
+                    self.list.swap_remove(place).run
+                }
+            }
+            None if starts => Box::new(Run::new(open(), hand.time_ns, self.not_before_ns)),
+            None => return,
+        };
+        outcome.joined = Some((run.trace, run.members.ends));
+        run.members.add(hand, step as u8, spec.event as u16);
+        if let Some(repeat) = spec.repeat {
+            let window_ns = repeat.within_ns.unwrap_or(u64::MAX);
+            if !run.seen_again(tail, hand.time_ns, window_ns, repeat.at_least) {
+                // Where the run stays, its count must stay with it.
+                self.put(stays.unwrap_or(step), run);
+                return;
+            }
+            if let Some(place) = stays.and_then(|at| self.find(at)) {
+                // What was counted for this key is used up, also in the run that stays.
+                self.list[place].run.progress.retain(|p| *p.tail != *tail);
+            }
+        }
+        run.progress.clear();
+        self.advance(sequence, step, run, hand, outcome);
+    }
+
+    fn fill_many(
+        &mut self,
+        sequence: &Sequence,
+        step: usize,
+        hand: &mut Hand<'_>,
+        open: impl FnOnce() -> TraceId,
+        outcome: &mut Outcome,
+    ) {
+        // While something of this key is pending it is one story.
+        let pending = self.list.first().map(|w| (w.run.trace, w.run.members.ends));
+        let taken: Vec<Box<Run>> = if step == 0 {
+            let trace = pending.map_or_else(open, |(trace, _)| trace);
+            vec![Box::new(Run::new(trace, hand.time_ns, self.not_before_ns))]
+        } else if sequence.select == Select::Every || !sequence.nots.is_empty() {
+            // The run also stays: another event may fill the same step, in another match, or in
+            // the place of one that a `not` follows.
+            let waiting = self.list.iter().filter(|w| usize::from(w.step) == step);
+            waiting.map(|w| w.run.clone()).collect()
+        } else {
+            let waiting = |w: &mut Waiting| usize::from(w.step) == step;
+            self.list.extract_if(.., waiting).map(|w| w.run).collect()
+        };
+        for mut run in taken {
+            outcome.joined.get_or_insert(pending.unwrap_or((run.trace, run.members.ends)));
+            run.members.add(hand, step as u8, sequence.steps[step].event as u16);
+            self.advance(sequence, step, run, hand, outcome);
+        }
+        outcome.completed.sort_by(|a, b| a.orders().cmp(b.orders()));
+        if sequence.select == Select::First && !outcome.completed.is_empty() {
+            self.keep_first(&mut outcome.completed);
+        }
+    }
+
+    /// A step is filled: the run waits for the next one, or is a match.
+    fn advance(
+        &mut self,
+        sequence: &Sequence,
+        step: usize,
+        mut run: Box<Run>,
+        hand: &mut Hand<'_>,
+        outcome: &mut Outcome,
+    ) {
+        run.filled.push(Filled { record: hand.copy(), step: step as u8, order: hand.order });
+        let next = step + 1;
+        let complete = next == sequence.steps.len();
+        if complete && !sequence.has_trailing_not() {
+            let reached = |b: u64| hand.time_ns.saturating_sub(b) <= sequence.within_ns;
+            if !(sequence.has_leading_not() && run.before_ns.is_some_and(reached)) {
+                outcome.completed.push(run);
+            }
+            return;
+        }
+        if sequence.select == Select::Latest && !complete {
+            return self.put(next, run);
+        }
+        if self.list.len() >= sequence.max_runs {
+            let oldest = self.list.iter().enumerate().min_by_key(|(_, w)| w.run.first_ns);
+            if let Some((place, _)) = oldest {
+                self.list.remove(place);
+                self.dropped += 1;
+            }
+        }
+        self.list.push(Waiting { step: next as u8, run });
     }
 }

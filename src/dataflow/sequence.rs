@@ -1,103 +1,164 @@
-//! What a lane does for a sequence: `until`, the steps from the last to the first, completed
-//! matches, and events that join a group which is open.
+//! What a lane does for a sequence: `until`, the steps from the last to the first, what must not
+//! happen, completed matches, and events that join a group which is open.
 
 use super::groups::Match;
 use super::keys::Entry;
 use super::lane::{
-    Body, Lane, MatchLine, Pending, RANK_SEQUENCE, Showing, add_membership, key_texts, label_json,
-    match_key, trace_of,
+    Body, Lane, MatchLine, Pending, RANK_SEQUENCE, Showing, add_membership, key_json, key_texts,
+    label_json, trace_of,
 };
+use super::members::Hand;
 use super::rules::field::build_key;
-use super::rules::{RuleUse, Sequence};
-use super::run::{Outcome, Run, Runs};
+use super::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
+use super::run::{Run, Runs};
 use crate::event::{EventId, TraceId};
 use crate::ring::Membership;
+
+/// When and by what a match was completed.
+#[derive(Clone, Copy)]
+pub(super) struct Completion {
+    pub(super) time_ns: u64,
+    /// The completing event's place in the order; `u64::MAX` where time completed it.
+    pub(super) order: u64,
+    /// The driver's clock.
+    pub(super) now_ns: u64,
+}
 
 impl Lane {
     pub(super) fn sequence(
         &mut self,
         showing: &mut Showing<'_, '_>,
         used: &RuleUse,
+        truth: &Truth,
         sequence: &Sequence,
         found: &mut Vec<Membership>,
     ) {
-        let rule = &showing.rules.rules[usize::from(used.rule)];
-        let holds = |event: u16| rule.events[usize::from(event)].predicate.holds(showing.event);
-        let time_ns = showing.hand.time_ns;
-        if used.until.is_some_and(holds)
-            && build_key(showing.event, &sequence.until_by, &mut self.key)
-            && let Some(slot) = self.pending(used.rule, 0, None)
-            && let Some(Entry { body: Pending { body: Body::Sequence(runs), .. }, .. }) =
-                self.keys.get(slot)
-        {
-            runs.clear();
-        }
-        let mut last: Option<(u16, bool)> = None;
         let mut joined: Option<TraceId> = None;
-        for &(step, event) in used.steps.iter().rev() {
-            let hit = match last {
-                Some((same, hit)) if same == event => hit,
-                _ => rule.events[usize::from(event)].predicate.holds(showing.event),
-            };
-            last = Some((event, hit));
-            let by = &sequence.steps[usize::from(step)].by;
-            if !hit
-                || !build_key(showing.event, &by[..sequence.key_fields], &mut self.key)
-                || !build_key(showing.event, &by[sequence.key_fields..], &mut self.tail)
-            {
-                continue;
+        for op in used.ops.iter().filter(|op| truth.holds(**op)) {
+            match op.what {
+                What::Until => {
+                    if let Some(slot) =
+                        self.slot(showing, used.rule, sequence, &sequence.until_by, false)
+                        && let Some(runs) = self.runs(slot)
+                    {
+                        runs.clear();
+                    }
+                }
+                What::Not(i) => {
+                    let not = &sequence.nots[usize::from(i)];
+                    let makes = not.gap == 0;
+                    if let Some(slot) = self.slot(showing, used.rule, sequence, &not.by, makes)
+                        && let Some(runs) = self.runs(slot)
+                    {
+                        runs.refuse(sequence, not, showing.hand.time_ns);
+                    }
+                }
+                What::Step(step) => {
+                    let ended = self.step(showing, used.rule, sequence, step, &mut joined, found);
+                    if ended {
+                        return;
+                    }
+                }
+                What::Counted(_) => {}
             }
-            let starts = sequence.steps[..usize::from(step)].iter().all(|s| s.optional);
-            let body = starts.then(|| Body::Sequence(Runs::new(sequence)));
-            let deadline_ns = time_ns.saturating_add(sequence.within_ns);
-            let Some(slot) = self.pending(used.rule, deadline_ns, body) else {
-                continue;
-            };
-            let outcome = self.try_step(showing, used.rule, slot, sequence, usize::from(step));
-            let (trace, before, completed) = match outcome {
-                Some(Outcome::Joined { trace, before }) => (trace, before, None),
-                Some(Outcome::Completed { run, before }) => (run.trace, before, Some(run)),
-                None => match self.attach(showing, slot, step, event, joined) {
-                    Some((group, before)) => (group, before, None),
-                    None => continue,
-                },
-            };
-            let trace = match completed {
-                Some(run) => self.completed(showing, used.rule, slot, &run),
-                None => trace,
-            };
-            joined = Some(trace);
-            add_membership(
-                found,
-                showing.rules,
-                used.rule,
-                step,
-                trace,
-                before,
-                self.rank(trace, time_ns, RANK_SEQUENCE),
-            );
         }
     }
 
-    fn try_step(
+    fn runs(&mut self, slot: u32) -> Option<&mut Runs> {
+        match self.keys.get(slot) {
+            Some(Entry { body: Pending { body: Body::Sequence(runs), .. }, .. }) => Some(runs),
+            _ => None,
+        }
+    }
+
+    /// The pending runs of the event's key, with what has become due told. Makes them where
+    /// `makes`.
+    fn slot(
+        &mut self,
+        showing: &Showing<'_, '_>,
+        rule: u16,
+        sequence: &Sequence,
+        by: &[super::rules::FieldRef],
+        makes: bool,
+    ) -> Option<u32> {
+        if !build_key(showing.event, by, &mut self.key) {
+            return None;
+        }
+        let deadline_ns = showing.hand.time_ns.saturating_add(sequence.within_ns);
+        let make = || Body::Sequence(Runs::default());
+        let slot = self.pending(rule, deadline_ns, makes.then_some(make))?;
+        self.settle_runs(showing.rules, slot, showing.hand.time_ns, showing.now_ns);
+        Some(slot)
+    }
+
+    /// Tells the matches of this key that nothing can undo any more.
+    pub(super) fn settle_runs(
+        &mut self,
+        rules: &RuleSet,
+        slot: u32,
+        time_ns: u64,
+        now_ns: u64,
+    ) -> Option<()> {
+        let entry = self.keys.get(slot)?;
+        let number = entry.rule;
+        let Body::Sequence(runs) = &mut entry.body.body else { return None };
+        let Shape::Sequence(sequence) = &rules.rules[usize::from(number)].shape else {
+            return None;
+        };
+        for run in runs.settle(sequence, time_ns) {
+            let due_ns = run.first_ns.saturating_add(sequence.within_ns);
+            let at = Completion { time_ns: due_ns, order: u64::MAX, now_ns };
+            self.completed(rules, number, slot, &run, at);
+        }
+        Some(())
+    }
+
+    /// Shows the event to a step. True where a match ends the event's part in this rule.
+    fn step(
         &mut self,
         showing: &mut Showing<'_, '_>,
         rule: u16,
-        slot: u32,
         sequence: &Sequence,
-        step: usize,
-    ) -> Option<Outcome> {
-        let time_ns = showing.hand.time_ns;
-        let entry = self.keys.get(slot)?;
-        let open = entry.body.group.filter(|g| self.groups.takes(*g, time_ns));
-        let Body::Sequence(runs) = &mut entry.body.body else {
-            return None;
+        step: u8,
+        joined: &mut Option<TraceId>,
+        found: &mut Vec<Membership>,
+    ) -> bool {
+        let spec = &sequence.steps[usize::from(step)];
+        let (by, refined) = spec.by.split_at(sequence.key_fields);
+        if !build_key(showing.event, refined, &mut self.tail) {
+            return false;
+        }
+        let starts = sequence.steps[..usize::from(step)].iter().all(|s| s.optional);
+        let Some(slot) = self.slot(showing, rule, sequence, by, starts) else {
+            return false;
         };
-        runs.expire(sequence, time_ns);
+        let Some(entry) = self.keys.get(slot) else { return false };
+        let open = entry.body.group.filter(|g| self.groups.takes(*g, showing.hand.time_ns));
+        let Body::Sequence(runs) = &mut entry.body.body else { return false };
         let (rules, key, id) = (showing.rules, &entry.key, showing.hand.id);
-        runs.step(sequence, step, &self.tail, &mut showing.hand, || {
+        let dropped = runs.dropped;
+        let outcome = runs.fill(sequence, usize::from(step), &self.tail, &mut showing.hand, || {
             open.unwrap_or_else(|| trace_of(rules, rule, key, id))
-        })
+        });
+        self.dropped_runs += runs.dropped - dropped;
+        let event = spec.event as u16;
+        let part = match outcome.joined {
+            Some(part) => Some(part),
+            None => self.attach(showing, slot, step, event, *joined),
+        };
+        let Some((mut trace, before)) = part else { return false };
+        let at = Completion {
+            time_ns: showing.hand.time_ns,
+            order: showing.hand.order,
+            now_ns: showing.now_ns,
+        };
+        for run in &outcome.completed {
+            trace = self.completed(rules, rule, slot, run, at);
+        }
+        *joined = Some(trace);
+        let rank = self.rank(trace, showing.hand.time_ns, RANK_SEQUENCE);
+        add_membership(found, rules, rule, step, trace, before, rank);
+        sequence.select == Select::First && !outcome.completed.is_empty()
     }
 
     /// An event no run waits for still belongs to the group that is open for its key, unless it
@@ -115,37 +176,58 @@ impl Lane {
             return None;
         }
         let before = self.groups.ends(group)?;
-        self.groups.join(group, &mut showing.hand, step, event, showing.now_ns);
+        let hand: &mut Hand<'_> = &mut showing.hand;
+        self.groups.join(group, hand, step, event, showing.now_ns);
         Some((group, before))
     }
 
     fn completed(
         &mut self,
-        showing: &Showing<'_, '_>,
+        rules: &RuleSet,
         number: u16,
         slot: u32,
         run: &Run,
+        at: Completion,
     ) -> TraceId {
         self.matched += 1;
-        let rule = &showing.rules.rules[usize::from(number)];
-        if self.record_matches {
-            let events: Vec<_> =
-                run.filled.iter().filter_map(|r| r.event()).map(label_json).collect();
-            let key = match_key(rule, showing.event);
-            let json = serde_json::json!({"rule": rule.name.text(), "key": key, "events": events});
-            self.matches.push(MatchLine { order: showing.order, rule_number: number, json });
-        }
-        // Steps may name the shared key differently: the first one's names stand for it.
-        let key = match run.filled.first().and_then(|r| r.event()) {
-            Some(first) => key_texts(rule, first),
-            None => key_texts(rule, showing.event),
+        let rule = &rules.rules[usize::from(number)];
+        let (Shape::Sequence(sequence), Some(first)) = (&rule.shape, run.filled.first()) else {
+            return run.trace;
         };
+        let Some(event) = first.record.event() else { return run.trace };
+        // Steps may name the shared key differently: the first one's names stand for it.
+        let by = &sequence.steps[usize::from(first.step)].by[..sequence.key_fields];
+        if self.record_matches {
+            self.matches.push(MatchLine {
+                time_ns: at.time_ns,
+                order: at.order,
+                rule_number: number,
+                first: run.first_order(),
+                json: serde_json::json!({
+                    "rule": rule.name.text(), "key": key_json(rule, by, event),
+                    "events": ids_json(sequence, run),
+                }),
+            });
+        }
+        let key = key_texts(rule, by, event);
         let found =
             Match { rule_number: number, rule, key, trace: run.trace, members: &run.members };
-        let id = self.groups.matched(found, &showing.rules.rules, showing.now_ns);
+        let id = self.groups.matched(found, &rules.rules, at.now_ns);
         if let Some(entry) = self.keys.get(slot) {
             entry.body.group = Some(id);
         }
         id
     }
+}
+
+/// The events of a match as `--emit matches` names them: by step, null for what didn't happen.
+fn ids_json(sequence: &Sequence, run: &Run) -> Vec<serde_json::Value> {
+    let mut ids = Vec::new();
+    for gap in 0..=sequence.steps.len() {
+        let nots = sequence.nots.iter().filter(|n| n.gap == gap);
+        ids.extend(nots.map(|_| serde_json::Value::Null));
+        let filled = run.filled.iter().filter(|f| usize::from(f.step) == gap);
+        ids.extend(filled.filter_map(|f| f.record.event()).map(label_json));
+    }
+    ids
 }

@@ -82,9 +82,10 @@ impl Shard {
         self.lives.advance(clock_ns);
     }
 
-    /// Closes everything.
-    pub fn finish(&mut self) {
-        self.lane.finish();
+    /// Closes everything. Where the input is `complete`, what depends on something's absence is
+    /// decided; an agent that stops has only stopped looking.
+    pub fn finish(&mut self, complete: bool) {
+        self.lane.finish(complete);
         self.lives.finish();
     }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use super::groups::OpenGroup;
+use super::members::Kept;
 use super::rules::field::value_text;
 use super::rules::{FieldRef, Given, Hole, Rule, Template, View};
-use super::run::Kept;
 use crate::event::{
     ArchivedEvent, Candidate, Group, GroupState, Impact, Member, Name, Severity, Term, TraceId,
     Value, names,
@@ -81,7 +81,9 @@ pub(super) fn part(rule: &Rule, step: u8) -> (Name, Name) {
             let step = &s.steps[usize::from(step).min(s.steps.len() - 1)];
             (step.role, step.pattern)
         }
-        super::rules::Shape::Count(_) => (rule.counted_role, rule.telling.pattern),
+        super::rules::Shape::Aggregate(a) => {
+            (a.events[usize::from(step).min(a.events.len() - 1)].role, rule.telling.pattern)
+        }
     }
 }
 

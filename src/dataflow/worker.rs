@@ -64,16 +64,17 @@ pub struct Wiring {
 /// A shard's counters, for other threads.
 #[derive(Default)]
 pub struct WorkerStats {
-    values: [AtomicU64; 11],
+    values: [AtomicU64; 12],
 }
 
 impl WorkerStats {
     /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "events",
         "matches",
         "keys",
         "keys_evicted",
+        "runs_dropped",
         "groups_open",
         "groups_opened",
         "groups_closed",
@@ -90,6 +91,7 @@ impl WorkerStats {
             l.matches,
             l.keys,
             l.evicted,
+            l.dropped_runs,
             l.open,
             l.opened,
             l.closed,
@@ -190,7 +192,7 @@ impl Worker {
                 self.sleep();
             }
         }
-        self.shard.finish();
+        self.shard.finish(self.order == Order::Total);
         self.groups.append(&mut self.shard.take_groups());
         while !self.send_groups() && !self.output.bridge.0.is_abandoned() {
             self.output.bridge.1.ring();

@@ -283,7 +283,7 @@ impl Output {
             Emit::Matches => {
                 let mut matches: Vec<MatchLine> =
                     shards.iter_mut().flat_map(Shard::take_matches).collect();
-                matches.sort_by_key(|m| (m.order, m.rule_number));
+                matches.sort_by_key(|m| (m.time_ns, m.order, m.rule_number, m.first));
                 matches.into_iter().map(|m| m.json).collect()
             }
             Emit::Groups => {

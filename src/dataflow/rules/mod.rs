@@ -7,23 +7,30 @@
 //! | `predicate.rs` | what an event must look like |
 //! | `template.rs` | texts that a story's events fill |
 //! | `rule.rs` | a compiled rule |
-//! | `parse.rs` | from a document to a rule |
+//! | `parse.rs`, `shape.rs` | from a document to a rule |
+//! | `plan.rs` | what events of a kind have to be shown to; predicates by the values they need |
 //! | `set.rs` | [`RuleSet`]: rules by kind, and the routing of events to shards |
 
 pub(crate) mod field;
 mod parse;
+mod plan;
 mod predicate;
 mod rule;
 mod set;
+mod shape;
 mod template;
 mod tree;
 
 use std::path::{Path, PathBuf};
 
 pub use field::{FieldRef, View};
+pub use plan::{KindPlan, Op, RuleUse, Truth, What};
 pub use predicate::Predicate;
-pub use rule::{Bounds, Count, Given, NamedEvent, Repeat, Rule, Sequence, Shape, Step, Telling};
-pub use set::{Home, KindPlan, RuleSet, RuleUse, home};
+pub use rule::{
+    Aggregate, Comparison, Condition, Counted, Given, Measure, NamedEvent, Negation, Repeat, Rule,
+    Select, Sequence, Shape, Step, Telling,
+};
+pub use set::{Home, RuleSet, home};
 pub use template::{Hole, Template, bytes_text, duration_text};
 pub use tree::{Complaint, Place};
 
@@ -46,6 +53,8 @@ pub struct Loaded {
     pub rules: Vec<Rule>,
     /// The complaints.
     pub errors: Vec<RuleError>,
+    /// What is legal and hardly meant; such rules are among the rules.
+    pub warnings: Vec<RuleError>,
 }
 
 impl Loaded {
@@ -58,15 +67,22 @@ impl Loaded {
         };
         for document in documents.iter().filter(|d| !matches!(d.part, tree::Part::Null)) {
             match parse::rule(document, file) {
-                Ok(rule) => match self.rules.iter().find(|r| r.name == rule.name) {
-                    None => self.rules.push(rule),
-                    Some(first) => self.errors.push(error(Complaint {
-                        place: document.place,
-                        cause: format!("rule `{}` is already in {}", rule.name, first.origin),
-                    })),
-                },
+                Ok((rule, warnings)) => {
+                    self.warnings.extend(warnings.into_iter().map(error));
+                    self.add(rule, document.place, error);
+                }
                 Err(complaint) => self.errors.push(error(complaint)),
             }
+        }
+    }
+
+    fn add(&mut self, rule: Rule, place: Place, error: impl Fn(Complaint) -> RuleError) {
+        match self.rules.iter().find(|r| r.name == rule.name) {
+            None => self.rules.push(rule),
+            Some(first) => self.errors.push(error(Complaint {
+                place,
+                cause: format!("rule `{}` is already in {}", rule.name, first.origin),
+            })),
         }
     }
 

@@ -1,33 +1,30 @@
 //! From a YAML document to a [`Rule`], refusing what can't be meant.
 
+use std::sync::Arc;
+
 use super::field::FieldRef;
 use super::predicate::Predicate;
-use super::rule::{Bounds, Count, Given, NamedEvent, Repeat, Rule, Sequence, Shape, Step, Telling};
+use super::rule::{Given, NamedEvent, Rule, Shape, Telling};
+use super::shape;
 use super::template::{Hole, Template};
 use super::tree::{Complaint, Node, Part, Place, Read, Table, complain, unknown};
 use crate::event::{Name, Severity};
 
-/// Repeats of a step that are written out as steps; more are counted.
-const MAX_WRITTEN_OUT: u64 = 32;
-/// Steps a sequence can have once repeats are written out: a shard marks them in 64 bits.
-const MAX_STEPS: usize = 60;
-/// A month: no rule needs to remember longer, and one that did would hold its state for ever.
-const LONGEST_WITHIN_NS: u64 = 31 * 86_400 * 1_000_000_000;
-
 const DEFAULT_IDLE_NS: u64 = 30_000_000_000;
 const DEFAULT_MAX_AGE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-const RULE_KEYS: &[&str] =
-    &["rule", "description", "severity", "events", "sequence", "count", "group", "tests"];
-const SEQUENCE_KEYS: &[&str] = &["by", "within", "slack", "steps", "until", "select"];
-const STEP_KEYS: &[&str] = &["event", "by", "role", "pattern", "keep", "optional", "count"];
-const COUNT_KEYS: &[&str] = &["event", "events", "by", "within", "at_least", "condition"];
-const GROUP_KEYS: &[&str] =
+/// Keys of a rule beside its shape.
+pub(super) const RULE_KEYS: &[&str] =
+    &["rule", "description", "severity", "events", "group", "tests"];
+pub(super) const GROUP_KEYS: &[&str] =
     &["pattern", "name", "intent", "root_cause", "impact", "actions", "close"];
 
-struct Events {
-    list: Vec<NamedEvent>,
+/// The named events of a rule that is being read.
+pub(super) struct Events {
+    pub(super) list: Vec<NamedEvent>,
     used: Vec<bool>,
+    /// What is legal and hardly meant.
+    pub(super) warnings: Vec<Complaint>,
 }
 
 impl Events {
@@ -35,7 +32,7 @@ impl Events {
         self.list.iter().map(|e| e.name.as_str()).collect()
     }
 
-    fn find(&mut self, node: &Node) -> Read<usize> {
+    pub(super) fn find(&mut self, node: &Node) -> Read<usize> {
         let name = node.text("the name of an event")?;
         match self.list.iter().position(|e| e.name == name) {
             Some(i) => {
@@ -47,19 +44,21 @@ impl Events {
     }
 
     /// An event by name, or a predicate written in its place.
-    fn find_or_add(&mut self, node: &Node, name: &str) -> Read<usize> {
+    pub(super) fn find_or_add(&mut self, node: &Node, name: &str) -> Read<usize> {
         if matches!(node.part, Part::Text(_)) {
             return self.find(node);
         }
-        self.list.push(NamedEvent { name: name.to_owned(), predicate: Predicate::parse(node)? });
+        let predicate = Arc::new(Predicate::parse(node)?);
+        self.list.push(NamedEvent { name: name.to_owned(), predicate });
         self.used.push(true);
         Ok(self.list.len() - 1)
     }
 }
 
-/// Compiles one document.
-pub(super) fn rule(node: &Node, origin: &str) -> Read<Rule> {
-    let table = node.table("a rule", RULE_KEYS)?;
+/// Compiles one document. Returns the rule and what is legal in it but hardly meant.
+pub(super) fn rule(node: &Node, origin: &str) -> Read<(Rule, Vec<Complaint>)> {
+    let keys: Vec<&str> = RULE_KEYS.iter().chain(shape::WORDS).copied().collect();
+    let table = node.table("a rule", &keys)?;
     let name_node = table.need("rule", "a rule")?;
     let name = name_node.text("the rule's name")?;
     if name.is_empty()
@@ -70,20 +69,11 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<Rule> {
     let mut events = named_events(table.need("events", "a rule")?)?;
     let group = table.need("group", "a rule")?;
     let pattern = group_pattern(group)?;
-    let shape = match (table.get("sequence"), table.get("count")) {
-        (Some(node), None) => Shape::Sequence(sequence(node, &mut events, pattern)?),
-        (None, Some(node)) => Shape::Count(count(node, &mut events)?),
-        (Some(_), Some(second)) => {
-            return complain(
-                second.place,
-                "a rule looks for one thing: `sequence` or `count`, not both",
-            );
-        }
-        (None, None) => return complain(node.place, "a rule needs `sequence` or `count`"),
-    };
+    let shape = shape::parse(node, table, &mut events, pattern)?;
     let telling = telling(group, pattern, &events, &shape)?;
     unused_events(table, &events)?;
-    Ok(Rule {
+    let warnings = std::mem::take(&mut events.warnings);
+    let rule = Rule {
         name: intern(name, name_node.place)?,
         description: table
             .get("description")
@@ -106,13 +96,13 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<Rule> {
         },
         events: events.list,
         shape,
-        counted_role: intern("symptom", node.place)?,
         telling,
         origin: format!("{origin}:{}", name_node.place.line),
-    })
+    };
+    Ok((rule, warnings))
 }
 
-fn intern(text: &str, place: Place) -> Read<Name> {
+pub(super) fn intern(text: &str, place: Place) -> Read<Name> {
     Name::intern(text).map_err(|e| Complaint { place, cause: e.to_string() })
 }
 
@@ -122,10 +112,11 @@ fn named_events(node: &Node) -> Read<Events> {
         if ["key", "count", "duration"].contains(&key.text.as_str()) || key.text.contains('.') {
             return complain(key.place, format!("an event can't be called `{}`", key.text));
         }
-        list.push(NamedEvent { name: key.text.clone(), predicate: Predicate::parse(value)? });
+        let predicate = Arc::new(Predicate::parse(value)?);
+        list.push(NamedEvent { name: key.text.clone(), predicate });
     }
     let used = vec![false; list.len()];
-    Ok(Events { list, used })
+    Ok(Events { list, used, warnings: Vec::new() })
 }
 
 fn unused_events(table: Table<'_>, events: &Events) -> Read<()> {
@@ -138,158 +129,12 @@ fn unused_events(table: Table<'_>, events: &Events) -> Read<()> {
     }
 }
 
-fn fields(node: &Node) -> Read<Vec<FieldRef>> {
+pub(super) fn fields(node: &Node) -> Read<Vec<FieldRef>> {
     let parse = |n: &Node| {
         let text = n.text("the name of a field")?;
         FieldRef::parse(text).or_else(|cause| complain(n.place, cause))
     };
     node.items().iter().map(parse).collect()
-}
-
-fn within(table: Table<'_>, what: &str) -> Read<u64> {
-    let node = table.need("within", what)?;
-    let within_ns = node.duration_ns("within")?;
-    if within_ns > LONGEST_WITHIN_NS {
-        return complain(node.place, "within: longer than 31 days; a rule must be bounded");
-    }
-    Ok(within_ns)
-}
-
-fn sequence(node: &Node, events: &mut Events, pattern: Name) -> Read<Sequence> {
-    let table = node.table("a sequence", SEQUENCE_KEYS)?;
-    let by = table.get("by").map_or(Ok(Vec::new()), fields)?;
-    let within_ns = within(table, "a sequence")?;
-    if let Some(slack) = table.get("slack") {
-        slack.duration_ns("slack")?;
-    }
-    if let Some(select) = table.get("select")
-        && select.text("`select`")? != "latest"
-    {
-        return complain(select.place, "select: this engine knows `latest`");
-    }
-    let steps_node = table.need("steps", "a sequence")?;
-    let Part::List(items) = &steps_node.part else {
-        return steps_node.expected("a list of steps");
-    };
-    let mut steps = Vec::new();
-    for item in items {
-        step(item, &by, events, pattern, &mut steps)?;
-    }
-    if steps.is_empty() || steps.iter().all(|s| s.optional) {
-        return complain(steps_node.place, "a sequence needs a step that isn't optional");
-    }
-    if steps.len() > MAX_STEPS {
-        return complain(steps_node.place, format!("more than {MAX_STEPS} steps, repeats counted"));
-    }
-    if steps.last().is_some_and(|s| s.optional) {
-        return complain(
-            steps_node.place,
-            "the last step can't be optional: nothing could follow it",
-        );
-    }
-    let until = table.get("until").map(|n| events.find_or_add(n, "until")).transpose()?;
-    Ok(Sequence { steps, key_fields: by.len(), within_ns, until, until_by: by })
-}
-
-fn step(
-    node: &Node,
-    by: &[FieldRef],
-    events: &mut Events,
-    pattern: Name,
-    steps: &mut Vec<Step>,
-) -> Read<()> {
-    let table = node.table("a step", STEP_KEYS)?;
-    let own_by = table.get("by").map(fields).transpose()?;
-    if let (Some(own), Some(n)) = (&own_by, table.get("by"))
-        && own.len() < by.len()
-    {
-        return complain(
-            n.place,
-            format!("a step's key needs at least the sequence's {} fields", by.len()),
-        );
-    }
-    let flag = |key: &str| {
-        table.get(key).map_or(Ok(false), |n| n.bool(&format!("`{key}` to be true or false")))
-    };
-    let name = |key: &str, default: &str| match table.get(key) {
-        Some(n) => intern(n.text(key)?, n.place),
-        None => intern(default, node.place),
-    };
-    let refined = own_by.as_ref().is_some_and(|own| own.len() > by.len());
-    let default_role = if steps.is_empty() { "cause" } else { "effect" };
-    let mut step = Step {
-        event: events.find(table.need("event", "a step")?)?,
-        by: own_by.unwrap_or_else(|| by.to_vec()),
-        role: name("role", default_role)?,
-        pattern: name("pattern", pattern.text())?,
-        keep: flag("keep")?,
-        optional: flag("optional")?,
-        repeat: None,
-    };
-    let mut copies = 1;
-    match table.get("count") {
-        None => {}
-        Some(n @ Node { part: Part::Int(_), .. }) => {
-            let times = n.positive("count")?;
-            if refined || times > MAX_WRITTEN_OUT {
-                step.repeat = (times > 1).then_some(Repeat { at_least: times, within_ns: None });
-            } else {
-                copies = times;
-            }
-        }
-        Some(n) => {
-            let count = n.table("count", &["at_least", "within"])?;
-            let within_ns = count.get("within").map(|w| w.duration_ns("within")).transpose()?;
-            let at_least = count.need("at_least", "count")?.positive("at_least")?;
-            step.repeat = Some(Repeat { at_least, within_ns });
-        }
-    }
-    steps.extend(std::iter::repeat_n(step, copies as usize));
-    Ok(())
-}
-
-fn count(node: &Node, events: &mut Events) -> Read<Count> {
-    let table = node.table("a count", COUNT_KEYS)?;
-    let listed = match (table.get("event"), table.get("events")) {
-        (Some(n), None) | (None, Some(n)) => n,
-        _ => return complain(node.place, "a count needs `event` or `events`"),
-    };
-    let counted: Vec<usize> = listed.items().iter().map(|n| events.find(n)).collect::<Read<_>>()?;
-    let bounds = match (table.get("at_least"), table.get("condition")) {
-        (Some(n), None) => Bounds { low: n.positive("at_least")?, high: u64::MAX },
-        (None, Some(n)) => condition(n)?,
-        _ => return complain(node.place, "a count needs `at_least` or `condition`"),
-    };
-    Ok(Count {
-        events: counted,
-        by: table.get("by").map_or(Ok(Vec::new()), fields)?,
-        within_ns: within(table, "a count")?,
-        bounds,
-    })
-}
-
-fn condition(node: &Node) -> Read<Bounds> {
-    let mut bounds = Bounds { low: 1, high: u64::MAX };
-    for (key, value) in node.map("a condition")? {
-        let n = value.positive(&key.text)?;
-        match key.text.as_str() {
-            "gte" => bounds.low = n,
-            "gt" => bounds.low = n + 1,
-            "lte" => bounds.high = n,
-            "lt" => bounds.high = n - 1,
-            "eq" => bounds = Bounds { low: n, high: n },
-            other => {
-                return complain(
-                    key.place,
-                    unknown("condition", other, &["gte", "gt", "lte", "lt", "eq"]),
-                );
-            }
-        }
-    }
-    if bounds.low > bounds.high {
-        return complain(node.place, "a condition that no count meets");
-    }
-    Ok(bounds)
 }
 
 fn group_pattern(node: &Node) -> Read<Name> {
@@ -351,8 +196,8 @@ fn given_bool(impact: Option<Table<'_>>, key: &str) -> Read<Given<bool>> {
 /// A hole that could never have a value is a mistake of the rule's author.
 fn check_holes(template: &Template, place: Place, events: &Events, shape: &Shape) -> Read<()> {
     let by = match shape {
-        Shape::Sequence(s) => &s.until_by[..],
-        Shape::Count(c) => &c.by[..],
+        Shape::Sequence(s) => &s.steps[0].by[..s.key_fields],
+        Shape::Aggregate(a) => a.events.first().map_or(&[][..], |e| &e.by[..]),
     };
     for hole in template.holes() {
         match hole {

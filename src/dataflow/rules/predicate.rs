@@ -125,6 +125,55 @@ impl Clause {
     }
 }
 
+/// A value that a field must have.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wanted {
+    Bool(bool),
+    Int(i64),
+    Text(String),
+    /// Text in any case, folded to lower case.
+    Folded(String),
+}
+
+/// A field, and the values one of which it must have.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Required {
+    pub(super) field: FieldRef,
+    pub(super) values: Vec<Wanted>,
+}
+
+impl Clause {
+    fn required(&self, into: &mut Vec<Required>) {
+        match self {
+            Self::All(clauses) => clauses.iter().for_each(|c| c.required(into)),
+            Self::Any(clauses) if clauses.len() == 1 => clauses[0].required(into),
+            Self::Field(field, test) => {
+                into.extend(test.wanted().map(|values| Required { field: *field, values }));
+            }
+            Self::Any(_) | Self::Not(_) => {}
+        }
+    }
+}
+
+impl Test {
+    /// The values this test asks for, where they can be looked up.
+    fn wanted(&self) -> Option<Vec<Wanted>> {
+        let wanted = |literal: &Literal| {
+            Some(match literal {
+                Literal::Bool(b) => Wanted::Bool(*b),
+                Literal::Int(n) => Wanted::Int(*n),
+                Literal::Number(_) => return None,
+                Literal::Text(s) => Wanted::Text(s.clone()),
+            })
+        };
+        match self {
+            Self::Equals(literals) => literals.iter().map(wanted).collect(),
+            Self::Same(folded) => Some(vec![Wanted::Folded(folded.clone())]),
+            _ => None,
+        }
+    }
+}
+
 /// Which kinds a predicate can hold for.
 #[derive(Clone, Debug)]
 enum Kinds {
@@ -155,6 +204,28 @@ impl Predicate {
     #[must_use]
     pub fn holds(&self, event: &impl View) -> bool {
         self.clause.holds(event)
+    }
+
+    /// Whether two predicates ask the same.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+
+    /// The predicate as text: equal for predicates that ask the same in the same way.
+    #[must_use]
+    pub(super) fn text(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// A field that must have one of a few values for the predicate to hold: what it is found by
+    /// among many.
+    #[must_use]
+    pub(super) fn required(&self) -> Option<Required> {
+        let mut found = Vec::new();
+        self.clause.required(&mut found);
+        // Few values narrow more than many; a severity narrows little.
+        found.into_iter().min_by_key(|r| (r.field == FieldRef::Severity, r.values.len()))
     }
 
     /// What the named group of one of the predicate's regular expressions captured.

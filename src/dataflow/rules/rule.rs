@@ -1,5 +1,7 @@
 //! A rule, compiled: what the engine runs.
 
+use std::sync::Arc;
+
 use super::field::FieldRef;
 use super::predicate::Predicate;
 use super::template::Template;
@@ -10,8 +12,8 @@ use crate::event::{Name, Severity};
 pub struct NamedEvent {
     /// Its name in the rule.
     pub name: String,
-    /// What it looks like.
-    pub predicate: Predicate,
+    /// What it looks like; equal predicates of a rule set are one.
+    pub predicate: Arc<Predicate>,
 }
 
 /// How often a step must be seen.
@@ -42,58 +44,204 @@ pub struct Step {
     pub repeat: Option<Repeat>,
 }
 
+/// What must not happen between two steps, before the first or after the last (RULES.md, `not`).
+#[derive(Clone, Debug)]
+pub struct Negation {
+    /// The step it stands before; the number of steps where it stands behind the last one.
+    pub gap: usize,
+    /// The event, by its number in the rule.
+    pub event: usize,
+    /// Its join key.
+    pub by: Vec<FieldRef>,
+}
+
+/// Which of the matches that are possible are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// One pending run per key and step: the latest.
+    Latest,
+    /// The first match that completes; its events start nothing else.
+    First,
+    /// Every combination.
+    Every,
+}
+
+impl Select {
+    /// The words a rule uses.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("latest", Self::Latest), ("first", Self::First), ("every", Self::Every)];
+}
+
 /// A sequence (RULES.md, "Sequences").
 #[derive(Clone, Debug)]
 pub struct Sequence {
     /// The steps, in order.
     pub steps: Vec<Step>,
+    /// What must not happen, by gap.
+    pub nots: Vec<Negation>,
     /// How many leading key fields all steps share.
     pub key_fields: usize,
     /// From the first event to the last, at most; inclusive.
     pub within_ns: u64,
+    /// How far sources may be out of order among each other; `None`: as their clocks say.
+    pub slack_ns: Option<u64>,
     /// The event that drops pending runs of the key.
     pub until: Option<usize>,
     /// The key of `until`.
     pub until_by: Vec<FieldRef>,
+    /// Which matches are told.
+    pub select: Select,
+    /// Runs of one key that are pending at once; past it, the oldest is given up.
+    pub max_runs: usize,
 }
 
-/// A bound on a count.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Bounds {
-    /// At least this.
-    pub low: u64,
-    /// At most this.
-    pub high: u64,
-}
-
-impl Bounds {
-    /// Whether a count is within the bounds.
+impl Sequence {
+    /// Whether something must not happen before the first step.
     #[must_use]
-    pub fn hold(self, n: u64) -> bool {
-        (self.low..=self.high).contains(&n)
+    pub fn has_leading_not(&self) -> bool {
+        self.nots.iter().any(|n| n.gap == 0)
+    }
+
+    /// Whether something must not happen after the last step.
+    #[must_use]
+    pub fn has_trailing_not(&self) -> bool {
+        self.nots.iter().any(|n| n.gap == self.steps.len())
     }
 }
 
-/// A count over a trailing window (RULES.md, `count`).
+/// How a value is compared with a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// equal
+    Eq,
+    /// not equal
+    Ne,
+    /// greater
+    Gt,
+    /// greater or equal
+    Gte,
+    /// less
+    Lt,
+    /// less or equal
+    Lte,
+}
+
+impl Comparison {
+    /// The words a rule uses.
+    pub const WORDS: [(&'static str, Self); 7] = [
+        ("eq", Self::Eq),
+        ("ne", Self::Ne),
+        ("neq", Self::Ne),
+        ("gt", Self::Gt),
+        ("gte", Self::Gte),
+        ("lt", Self::Lt),
+        ("lte", Self::Lte),
+    ];
+
+    /// Whether `value` stands so to `bound`.
+    #[must_use]
+    pub fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Eq => value == bound,
+            Self::Ne => value != bound,
+            Self::Gt => value > bound,
+            Self::Gte => value >= bound,
+            Self::Lt => value < bound,
+            Self::Lte => value <= bound,
+        }
+    }
+}
+
+/// When an aggregate fires: all of these hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Condition(pub Vec<(Comparison, f64)>);
+
+impl Condition {
+    /// Whether the value meets the condition.
+    #[must_use]
+    pub fn holds(&self, value: f64) -> bool {
+        self.0.iter().all(|(comparison, bound)| comparison.holds(value, *bound))
+    }
+}
+
+/// What is measured over a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// How many events.
+    Count,
+    /// How many values of a field.
+    Distinct(FieldRef),
+    /// The sum of a field.
+    Sum(FieldRef),
+    /// The mean of a field.
+    Avg(FieldRef),
+    /// The smallest value of a field that so many per cent of the values don't exceed (nearest
+    /// rank).
+    Percentile(FieldRef, f64),
+    /// How many of the named events, in any order.
+    AnyOrder,
+    /// Whether the named events came one after the other by their times; those of one time in any
+    /// order (Sigma's `temporal_ordered`).
+    InOrder,
+}
+
+impl Measure {
+    /// The word for it in lists.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Distinct(_) => "distinct",
+            Self::Sum(_) => "sum",
+            Self::Avg(_) => "avg",
+            Self::Percentile(..) => "percentile",
+            Self::AnyOrder => "any_order",
+            Self::InOrder => "in_order",
+        }
+    }
+
+    /// The field whose values are measured.
+    #[must_use]
+    pub fn field(self) -> Option<FieldRef> {
+        match self {
+            Self::Distinct(f) | Self::Sum(f) | Self::Avg(f) | Self::Percentile(f, _) => Some(f),
+            Self::Count | Self::AnyOrder | Self::InOrder => None,
+        }
+    }
+}
+
+/// An event that an aggregate takes in.
 #[derive(Clone, Debug)]
-pub struct Count {
-    /// The events counted, by their numbers in the rule.
-    pub events: Vec<usize>,
-    /// The join key.
+pub struct Counted {
+    /// The event, by its number in the rule.
+    pub event: usize,
+    /// Its join key: as long as that of the others.
     pub by: Vec<FieldRef>,
+    /// The part the event plays.
+    pub role: Name,
+}
+
+/// A measure over a trailing window (RULES.md: `any_order`, `count`, `distinct`, `sum`, `avg`,
+/// `percentile`).
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// What is measured.
+    pub measure: Measure,
+    /// The events.
+    pub events: Vec<Counted>,
     /// The window's length, inclusive.
     pub within_ns: u64,
     /// When it fires.
-    pub bounds: Bounds,
+    pub condition: Condition,
 }
 
 /// What a rule looks for.
 #[derive(Clone, Debug)]
 pub enum Shape {
-    /// One after the other.
+    /// One after the other; also a single event, and an absence (a step and a trailing `not`).
     Sequence(Sequence),
-    /// Many of one.
-    Count(Count),
+    /// A measure over a window.
+    Aggregate(Aggregate),
 }
 
 /// A number the rule gives or the engine computes.
@@ -143,8 +291,6 @@ pub struct Rule {
     pub events: Vec<NamedEvent>,
     /// What it looks for.
     pub shape: Shape,
-    /// The part each counted event plays.
-    pub counted_role: Name,
     /// What is said of a group.
     pub telling: Telling,
     /// File and line, for messages.
@@ -158,9 +304,10 @@ impl Rule {
         match &self.shape {
             Shape::Sequence(s) => {
                 let steps = s.steps.iter().map(|step| (step.event, &step.by[..s.key_fields]));
-                steps.chain(s.until.map(|u| (u, &s.until_by[..]))).collect()
+                let nots = s.nots.iter().map(|n| (n.event, &n.by[..]));
+                steps.chain(nots).chain(s.until.map(|u| (u, &s.until_by[..]))).collect()
             }
-            Shape::Count(c) => c.events.iter().map(|e| (*e, &c.by[..])).collect(),
+            Shape::Aggregate(a) => a.events.iter().map(|e| (e.event, &e.by[..])).collect(),
         }
     }
 
@@ -169,7 +316,7 @@ impl Rule {
     pub fn join_fields(&self) -> &[FieldRef] {
         match &self.shape {
             Shape::Sequence(s) => &s.steps[0].by[..s.key_fields],
-            Shape::Count(c) => &c.by,
+            Shape::Aggregate(a) => a.events.first().map_or(&[], |e| &e.by[..]),
         }
     }
 
@@ -178,7 +325,18 @@ impl Rule {
     pub fn within_ns(&self) -> u64 {
         match &self.shape {
             Shape::Sequence(s) => s.within_ns,
-            Shape::Count(c) => c.within_ns,
+            Shape::Aggregate(a) => a.within_ns,
+        }
+    }
+
+    /// What it looks for, in a word.
+    #[must_use]
+    pub fn shape_word(&self) -> &'static str {
+        match &self.shape {
+            Shape::Sequence(s) if s.steps.len() == 1 && s.has_trailing_not() => "absence",
+            Shape::Sequence(s) if s.steps.len() == 1 => "event",
+            Shape::Sequence(_) => "sequence",
+            Shape::Aggregate(a) => a.measure.word(),
         }
     }
 }

@@ -3,29 +3,10 @@
 use std::sync::OnceLock;
 
 use super::field::{FieldRef, View, build_key};
-use super::rule::{Rule, Shape};
+use super::plan::KindPlan;
+use super::rule::Rule;
 use crate::event::{Event, Name, Value, names};
 use crate::ring::{Route, Router};
-
-/// What a rule does with events of a kind.
-#[derive(Clone, Debug)]
-pub struct RuleUse {
-    /// The rule, by number.
-    pub rule: u16,
-    /// Steps (of a sequence; for a count always 0) by the event each asks for.
-    pub steps: Vec<(u8, u16)>,
-    /// The event of `until`.
-    pub until: Option<u16>,
-}
-
-/// What has to be done with events of a kind.
-#[derive(Clone, Debug, Default)]
-pub struct KindPlan {
-    /// The rules that may want them.
-    pub uses: Vec<RuleUse>,
-    /// The distinct lists of fields they are routed by.
-    pub keys: Vec<Vec<FieldRef>>,
-}
 
 /// The rules in force. Shared and never changed; a reload makes a new one.
 pub struct RuleSet {
@@ -95,37 +76,7 @@ impl RuleSet {
     #[must_use]
     pub fn plan(&self, kind: Name) -> &KindPlan {
         self.plans[usize::from(kind.0) % Name::CAPACITY]
-            .get_or_init(|| Box::new(self.make_plan(kind)))
-    }
-
-    fn make_plan(&self, kind: Name) -> KindPlan {
-        let mut plan = KindPlan::default();
-        for (number, rule) in self.rules.iter().enumerate() {
-            let wants = |event: usize| rule.events[event].predicate.wants(kind);
-            let (steps, until): (Vec<(u8, u16)>, Option<u16>) = match &rule.shape {
-                Shape::Sequence(s) => (
-                    (0u8..)
-                        .zip(&s.steps)
-                        .filter(|(_, st)| wants(st.event))
-                        .map(|(i, st)| (i, st.event as u16))
-                        .collect(),
-                    s.until.filter(|u| wants(*u)).map(|u| u as u16),
-                ),
-                Shape::Count(c) => {
-                    (c.events.iter().filter(|e| wants(**e)).map(|e| (0, *e as u16)).collect(), None)
-                }
-            };
-            if steps.is_empty() && until.is_none() {
-                continue;
-            }
-            for (event, by) in rule.routes() {
-                if wants(event) && !plan.keys.iter().any(|k| k == by) {
-                    plan.keys.push(by.to_vec());
-                }
-            }
-            plan.uses.push(RuleUse { rule: number as u16, steps, until });
-        }
-        plan
+            .get_or_init(|| Box::new(KindPlan::new(&self.rules, kind)))
     }
 
     /// The hash of a join key: the same for every thread of this process, different in every
