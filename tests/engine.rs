@@ -7,19 +7,13 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
-use tapio::dataflow::rules::Loaded;
-use tapio::runtime::replay::{Emit, replay};
 
-const KINDS: [&str; 4] = ["A", "B", "C", "D"];
-const KEYS: [&str; 3] = ["x", "y", "z"];
+#[path = "engine/case.rs"]
+mod case;
+#[path = "engine/language.rs"]
+mod language;
 
-#[derive(Clone, Debug)]
-struct Seen {
-    time_s: u64,
-    kind: usize,
-    /// `None`: the event has no such attribute.
-    key: Option<usize>,
-}
+use case::{KINDS, Seen, key_of, ordered, replayed, some_events};
 
 #[derive(Clone, Debug)]
 struct Chain {
@@ -36,19 +30,6 @@ struct Tally {
     by: bool,
     within_s: u64,
     at_least: usize,
-}
-
-/// Events in their total order: time, then line. Each keeps its line as its id.
-fn ordered(events: &[Seen]) -> Vec<(usize, &Seen)> {
-    let mut all: Vec<_> = events.iter().enumerate().collect();
-    all.sort_by_key(|(line, e)| (e.time_s, *line));
-    all
-}
-
-/// The key an event has for a rule: `Some(None)` where the rule joins on nothing, `None` where the
-/// event can't match.
-fn key_of(by: bool, event: &Seen) -> Option<Option<usize>> {
-    if by { event.key.map(Some) } else { Some(None) }
 }
 
 /// A run of the naive engine: how many steps are filled, and by which lines.
@@ -140,35 +121,6 @@ fn tally_text(number: usize, tally: &Tally) -> String {
          within: {}s, at_least: {} }}\ngroup: {{ pattern: case }}\n---\n",
         KINDS[tally.kind], tally.within_s, tally.at_least
     )
-}
-
-/// What replay says of these rules, for this number of shards.
-fn replayed(rules: &str, events: &[Seen], shards: usize) -> Vec<Json> {
-    let mut lines = String::new();
-    for (line, event) in events.iter().enumerate() {
-        let attributes = event.key.map_or(json!({}), |k| json!({"k": KEYS[k]}));
-        let time_ns = (1_700_000_000 + event.time_s) * 1_000_000_000;
-        let event = json!({"id": line.to_string(), "time": time_ns, "source": "test",
-            "kind": format!("t.{}", KINDS[event.kind]), "attributes": attributes});
-        let _ = writeln!(lines, "{event}");
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.jsonl");
-    std::fs::write(&file, lines).unwrap();
-    let mut loaded = Loaded::default();
-    loaded.text("case.yaml", rules);
-    assert!(loaded.errors.is_empty(), "{:?}\n{rules}", loaded.errors);
-    let replayed = replay(&[file], loaded.rules, "", shards, Emit::Matches).unwrap();
-    assert!(replayed.refused.is_empty() && replayed.account.holds());
-    let total = &replayed.account.total;
-    assert_eq!((total.held, total.received), (0, events.len() as u64));
-    replayed.lines
-}
-
-fn some_events() -> impl Strategy<Value = Vec<Seen>> {
-    let event = (0..40u64, 0..4usize, prop::option::weighted(0.9, 0..3usize))
-        .prop_map(|(time_s, kind, key)| Seen { time_s, kind, key });
-    prop::collection::vec(event, 0..80)
 }
 
 fn a_chain() -> impl Strategy<Value = Chain> {
