@@ -33,7 +33,7 @@ impl Lane {
         sequence: &Sequence,
         found: &mut Vec<Membership>,
     ) {
-        let mut joined: Option<TraceId> = None;
+        let (mut joined, mut ended): (Option<TraceId>, bool) = (None, false);
         for op in used.ops.iter().filter(|op| truth.holds(**op)) {
             match op.what {
                 What::Until => {
@@ -53,13 +53,10 @@ impl Lane {
                         runs.refuse(sequence, not, showing.hand.time_ns);
                     }
                 }
-                What::Step(step) => {
-                    let ended = self.step(showing, used.rule, sequence, step, &mut joined, found);
-                    if ended {
-                        return;
-                    }
+                What::Step(step) if !ended => {
+                    ended = self.step(showing, used.rule, sequence, step, &mut joined, found);
                 }
-                What::Counted(_) => {}
+                What::Step(_) | What::Counted(_) => {}
             }
         }
     }
@@ -113,7 +110,8 @@ impl Lane {
         Some(())
     }
 
-    /// Shows the event to a step. True where a match ends the event's part in this rule.
+    /// Shows the event to a step. True where a match ends what the
+    /// event can do for later ones.
     fn step(
         &mut self,
         showing: &mut Showing<'_, '_>,

@@ -9,6 +9,7 @@
 //! | `rule.rs` | a compiled rule |
 //! | `parse.rs`, `shape.rs` | from a document to a rule |
 //! | `plan.rs` | what events of a kind have to be shown to; predicates by the values they need |
+//! | `sigma/` | Sigma's documents |
 //! | `set.rs` | [`RuleSet`]: rules by kind, and the routing of events to shards |
 
 pub(crate) mod field;
@@ -18,6 +19,7 @@ mod predicate;
 mod rule;
 mod set;
 mod shape;
+mod sigma;
 mod template;
 mod tree;
 
@@ -47,7 +49,7 @@ pub struct RuleError {
 }
 
 /// What was read from files: the rules that are fine, and what is wrong with the others.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Loaded {
     /// The rules.
     pub rules: Vec<Rule>,
@@ -55,17 +57,40 @@ pub struct Loaded {
     pub errors: Vec<RuleError>,
     /// What is legal and hardly meant; such rules are among the rules.
     pub warnings: Vec<RuleError>,
+    sigma: sigma::Documents,
 }
 
 impl Loaded {
-    /// Reads the documents of a text.
+    /// Reads the documents of a text and makes rules of them.
     pub fn text(&mut self, file: &str, text: &str) {
+        self.read(file, text);
+        self.resolve();
+    }
+
+    /// Makes rules of the Sigma documents read so far, which may refer to each other.
+    fn resolve(&mut self) {
+        for (file, place, rule) in self.sigma.resolve() {
+            let error = |complaint| RuleError { file: file.clone(), complaint };
+            match rule {
+                Ok(rule) => self.add(rule, place, error),
+                Err(complaint) => self.errors.push(error(complaint)),
+            }
+        }
+    }
+
+    fn read(&mut self, file: &str, text: &str) {
         let error = |complaint| RuleError { file: file.to_owned(), complaint };
         let documents = match tree::documents(text) {
             Ok(documents) => documents,
             Err(complaint) => return self.errors.push(error(complaint)),
         };
         for document in documents.iter().filter(|d| !matches!(d.part, tree::Part::Null)) {
+            if sigma::is_sigma(document) {
+                if let Err(complaint) = self.sigma.read(document, file) {
+                    self.errors.push(error(complaint));
+                }
+                continue;
+            }
             match parse::rule(document, file) {
                 Ok((rule, warnings)) => {
                     self.warnings.extend(warnings.into_iter().map(error));
@@ -88,7 +113,7 @@ impl Loaded {
 
     fn file(&mut self, path: &Path) {
         match std::fs::read_to_string(path) {
-            Ok(text) => self.text(&path.display().to_string(), &text),
+            Ok(text) => self.read(&path.display().to_string(), &text),
             Err(e) => self.errors.push(RuleError {
                 file: path.display().to_string(),
                 complaint: Complaint {
@@ -130,6 +155,7 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
         files.sort();
         files.iter().for_each(|f| loaded.file(f));
     }
+    loaded.resolve();
     loaded
 }
 

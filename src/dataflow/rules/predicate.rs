@@ -13,7 +13,7 @@ const REGEX_BYTES: usize = 1 << 20;
 
 /// A literal a field is compared with.
 #[derive(Clone, Debug, PartialEq)]
-enum Literal {
+pub(super) enum Literal {
     Bool(bool),
     Number(f64),
     Int(i64),
@@ -43,7 +43,7 @@ fn number(value: Value<'_>) -> Option<f64> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
     Gt,
     Gte,
     Lt,
@@ -52,7 +52,7 @@ enum Order {
 
 /// A test of one field.
 #[derive(Clone, Debug)]
-enum Test {
+pub(super) enum Test {
     Exists(bool),
     Equals(Vec<Literal>),
     Differs(Literal),
@@ -77,6 +77,14 @@ fn in_network(text: &str, network: IpAddr, bits: u8) -> bool {
     size_a == size_b && (bits == 0 || (a ^ b) >> (128 - u32::from(bits)) == 0)
 }
 
+/// Whether a text is the same as one in lower case, whatever its own case.
+fn same_folded(text: &str, folded: &str) -> bool {
+    if text.is_ascii() {
+        return text.eq_ignore_ascii_case(folded);
+    }
+    text.to_lowercase() == folded
+}
+
 impl Test {
     fn holds(&self, value: Option<Value<'_>>) -> bool {
         let Some(value) = value.filter(|v| *v != Value::Null) else {
@@ -90,7 +98,7 @@ impl Test {
             Self::Exists(wanted) => *wanted,
             Self::Equals(literals) => literals.iter().any(|l| l.equals(value)),
             Self::Differs(literal) => !literal.equals(value),
-            Self::Same(folded) => text.is_some_and(|t| t.to_lowercase() == *folded),
+            Self::Same(folded) => text.is_some_and(|t| same_folded(t, folded)),
             Self::Prefix(p) => text.is_some_and(|t| t.starts_with(p)),
             Self::Suffix(s) => text.is_some_and(|t| t.ends_with(s)),
             Self::Contains(c) => text.is_some_and(|t| t.contains(c)),
@@ -107,11 +115,13 @@ impl Test {
 }
 
 #[derive(Clone, Debug)]
-enum Clause {
+pub(super) enum Clause {
     All(Vec<Clause>),
     Any(Vec<Clause>),
     Not(Box<Clause>),
     Field(FieldRef, Test),
+    /// Two fields have the same value.
+    SameAs(FieldRef, FieldRef),
 }
 
 impl Clause {
@@ -121,6 +131,9 @@ impl Clause {
             Self::Any(clauses) => clauses.iter().any(|c| c.holds(event)),
             Self::Not(clause) => !clause.holds(event),
             Self::Field(field, test) => test.holds(event.field(*field)),
+            Self::SameAs(a, b) => {
+                event.field(*a).is_some_and(|v| v != Value::Null && event.field(*b) == Some(v))
+            }
         }
     }
 }
@@ -150,7 +163,7 @@ impl Clause {
             Self::Field(field, test) => {
                 into.extend(test.wanted().map(|values| Required { field: *field, values }));
             }
-            Self::Any(_) | Self::Not(_) => {}
+            Self::Any(_) | Self::Not(_) | Self::SameAs(..) => {}
         }
     }
 }
@@ -176,7 +189,7 @@ impl Test {
 
 /// Which kinds a predicate can hold for.
 #[derive(Clone, Debug)]
-enum Kinds {
+pub(super) enum Kinds {
     All,
     Some { exact: Vec<Name>, globs: Vec<Regex> },
 }
@@ -189,6 +202,10 @@ pub struct Predicate {
 }
 
 impl Predicate {
+    pub(super) fn new(kinds: Kinds, clause: Clause) -> Self {
+        Self { kinds, clause }
+    }
+
     /// Whether events of this kind can match at all; decided once per kind.
     #[must_use]
     pub fn wants(&self, kind: Name) -> bool {
@@ -240,7 +257,7 @@ impl Predicate {
                     let text = value_text(event.field(*field)?);
                     Some(regex.captures(&text)?.name(group)?.as_str().to_owned())
                 }
-                Clause::Not(_) | Clause::Field(..) => None,
+                Clause::Not(_) | Clause::Field(..) | Clause::SameAs(..) => None,
             }
         }
         find(&self.clause, event, group)
@@ -257,7 +274,7 @@ impl Predicate {
                 Clause::Field(_, Test::Matches(regex)) => {
                     regex.capture_names().flatten().any(|n| n == group)
                 }
-                Clause::Not(_) | Clause::Field(..) => false,
+                Clause::Not(_) | Clause::Field(..) | Clause::SameAs(..) => false,
             }
         }
         has(&self.clause, group)
@@ -402,7 +419,7 @@ fn bound(field: FieldRef, node: &Node) -> Read<f64> {
     }
 }
 
-fn regex(text: &str, place: Place) -> Read<Regex> {
+pub(super) fn regex(text: &str, place: Place) -> Read<Regex> {
     regex::RegexBuilder::new(text).size_limit(REGEX_BYTES).build().or_else(|e| {
         let text = e.to_string();
         complain(place, format!("regex: {}", text.lines().last().unwrap_or("broken").trim()))
@@ -423,7 +440,7 @@ fn glob(text: &str, place: Place) -> Read<Regex> {
     regex(&pattern, place)
 }
 
-fn network(text: &str, place: Place) -> Read<Test> {
+pub(super) fn network(text: &str, place: Place) -> Read<Test> {
     let parsed = text.split_once('/').and_then(|(ip, bits)| {
         let ip: IpAddr = ip.parse().ok()?;
         let bits: u8 = bits.parse().ok()?;

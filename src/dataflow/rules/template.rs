@@ -97,6 +97,12 @@ impl Filter {
 }
 
 impl Template {
+    /// A text without holes.
+    #[must_use]
+    pub fn verbatim(text: &str) -> Self {
+        Self { parts: vec![Piece::Text(text.to_owned())] }
+    }
+
     /// Parses a text. `events` are the names of the rule's events.
     pub(super) fn parse(text: &str, place: Place, events: &[&str]) -> Read<Self> {
         let mut parts = Vec::new();

@@ -117,7 +117,9 @@ impl<'de> Deserialize<'de> for Node {
 
 /// The documents of a text.
 pub(super) fn documents(text: &str) -> Result<Vec<Node>, Complaint> {
-    serde_saphyr::from_multiple::<Node>(text).map_err(|e| {
+    // YAML 1.2: `n` and `yes` are text, only `true` and `false` aren't.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_multiple_with_options::<Node>(text, options).map_err(|e| {
         let place =
             e.location().map_or(Place::default(), |l| Place { line: l.line(), column: l.column() });
         let full = e.without_snippet().to_string();
@@ -213,6 +215,14 @@ impl Node {
         match &self.part {
             Part::Map(entries) => Ok(entries),
             _ => self.expected(&format!("{what} to be a mapping")),
+        }
+    }
+
+    /// The value of a key, where the node is a mapping that has it.
+    pub(super) fn entry(&self, key: &str) -> Option<&Node> {
+        match &self.part {
+            Part::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, n)| n),
+            _ => None,
         }
     }
 

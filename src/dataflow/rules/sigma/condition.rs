@@ -1,0 +1,162 @@
+//! The condition of a detection: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`.
+
+use super::super::predicate::Clause;
+use super::super::tree::{Place, Read, complain, unknown};
+
+/// How deep parentheses may nest: a hostile rule can't exhaust the stack.
+const MAX_DEPTH: usize = 64;
+
+struct Parser<'a> {
+    words: Vec<&'a str>,
+    at: usize,
+    depth: usize,
+    place: Place,
+    selections: &'a [(String, Clause)],
+}
+
+/// Compiles a condition over the selections of a detection.
+pub(super) fn parse(text: &str, place: Place, selections: &[(String, Clause)]) -> Read<Clause> {
+    if text.contains('|') {
+        return complain(
+            place,
+            "a condition with `|` is Sigma's old way to count; write a correlation rule",
+        );
+    }
+    let words = words(text);
+    let mut parser = Parser { words, at: 0, depth: 0, place, selections };
+    let clause = parser.any()?;
+    match parser.words.get(parser.at) {
+        None => Ok(clause),
+        Some(word) => complain(place, format!("condition: `{word}` isn't expected there")),
+    }
+}
+
+fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for part in text.split_whitespace() {
+        let mut rest = part;
+        while let Some(at) = rest.find(['(', ')']) {
+            if at > 0 {
+                words.push(&rest[..at]);
+            }
+            words.push(&rest[at..=at]);
+            rest = &rest[at + 1..];
+        }
+        if !rest.is_empty() {
+            words.push(rest);
+        }
+    }
+    words
+}
+
+impl<'a> Parser<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let word = self.words.get(self.at).copied();
+        self.at += 1;
+        word
+    }
+
+    fn take(&mut self, word: &str) -> bool {
+        let found = self.words.get(self.at).is_some_and(|w| w.eq_ignore_ascii_case(word));
+        self.at += usize::from(found);
+        found
+    }
+
+    fn any(&mut self) -> Read<Clause> {
+        let mut clauses = vec![self.all()?];
+        while self.take("or") {
+            clauses.push(self.all()?);
+        }
+        Ok(one_or(clauses, Clause::Any))
+    }
+
+    fn all(&mut self) -> Read<Clause> {
+        let mut clauses = vec![self.not()?];
+        while self.take("and") {
+            clauses.push(self.not()?);
+        }
+        Ok(one_or(clauses, Clause::All))
+    }
+
+    fn not(&mut self) -> Read<Clause> {
+        let mut negated = false;
+        while self.take("not") {
+            negated = !negated;
+        }
+        let clause = self.primary()?;
+        Ok(if negated { Clause::Not(Box::new(clause)) } else { clause })
+    }
+
+    fn primary(&mut self) -> Read<Clause> {
+        let Some(word) = self.next() else {
+            return complain(self.place, "condition: it ends too early");
+        };
+        if word == "(" {
+            self.depth += 1;
+            if self.depth > MAX_DEPTH {
+                return complain(self.place, "condition: too many parentheses");
+            }
+            let clause = self.any()?;
+            self.depth -= 1;
+            return match self.take(")") {
+                true => Ok(clause),
+                false => complain(self.place, "condition: a `)` is missing"),
+            };
+        }
+        let quantified = self.words.get(self.at).is_some_and(|w| w.eq_ignore_ascii_case("of"));
+        if quantified {
+            self.at += 1;
+            return self.quantified(word);
+        }
+        match self.selections.iter().find(|(name, _)| name == word) {
+            Some((_, clause)) => Ok(clause.clone()),
+            None => {
+                let names: Vec<&str> = self.selections.iter().map(|(n, _)| n.as_str()).collect();
+                complain(self.place, format!("condition: {}", unknown("selection", word, &names)))
+            }
+        }
+    }
+
+    fn quantified(&mut self, how_many: &str) -> Read<Clause> {
+        let Some(pattern) = self.next() else {
+            return complain(self.place, "condition: of what?");
+        };
+        let matches = |name: &str| match pattern.split_once('*') {
+            None if pattern.eq_ignore_ascii_case("them") => !name.starts_with('_'),
+            None => name == pattern,
+            Some((head, tail)) => {
+                name.len() >= head.len() + tail.len()
+                    && name.starts_with(head)
+                    && name.ends_with(tail)
+            }
+        };
+        let chosen: Vec<Clause> = self
+            .selections
+            .iter()
+            .filter(|(name, _)| matches(name))
+            .map(|(_, clause)| clause.clone())
+            .collect();
+        if chosen.is_empty() {
+            return complain(self.place, format!("condition: no selection is called `{pattern}`"));
+        }
+        match how_many.to_ascii_lowercase().as_str() {
+            "all" => Ok(Clause::All(chosen)),
+            "1" | "any" => Ok(Clause::Any(chosen)),
+            other => {
+                let cause =
+                    format!("condition: `{other} of`: expected `1 of`, `any of` or `all of`");
+                complain(self.place, cause)
+            }
+        }
+    }
+}
+
+pub(super) fn one_or(mut clauses: Vec<Clause>, many: fn(Vec<Clause>) -> Clause) -> Clause {
+    match (clauses.len(), clauses.pop()) {
+        (1, Some(clause)) => clause,
+        (_, last) => {
+            clauses.extend(last);
+            many(clauses)
+        }
+    }
+}
