@@ -106,7 +106,8 @@ fn sigma_documents_fire_as_in_the_reference_engine() {
     for shards in [1, 3] {
         let loaded = tapio::dataflow::rules::load(&[folder.join("rules.yml")]);
         assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-        let replayed = replay(&[file.clone()], loaded.rules, "", shards, Emit::Matches).unwrap();
+        let replayed =
+            replay(std::slice::from_ref(&file), loaded.rules, "", shards, Emit::Matches).unwrap();
         assert!(replayed.account.holds());
         let text = |m: &Json, key: &str| m[key].to_string().trim_matches('"').to_owned();
         let found: BTreeSet<_> = replayed
@@ -117,6 +118,24 @@ fn sigma_documents_fire_as_in_the_reference_engine() {
         assert_eq!(found.len(), 1665);
         assert_eq!(found, expected);
     }
+}
+
+/// A sequence of kinds, those with `!` in front of them missing.
+fn missing_rule(pattern: &str, within_ms: u64) -> Json {
+    let steps: Vec<Json> = pattern
+        .split(' ')
+        .map(|step| match step.strip_prefix('!') {
+            Some(kind) => json!({"not": {"kind": format!("t.{kind}")}}),
+            None => json!({"event": step}),
+        })
+        .collect();
+    let named: serde_json::Map<String, Json> = pattern
+        .split(' ')
+        .filter(|step| !step.starts_with('!'))
+        .map(|kind| (kind.to_owned(), json!({"kind": format!("t.{kind}")})))
+        .collect();
+    json!({"rule": "case", "events": named, "group": {"pattern": "case"},
+        "sequence": {"within": format!("{within_ms}ms"), "steps": steps}})
 }
 
 /// Events as (id, time in milliseconds, kind), patterns with `!` in front of what must be missing,
@@ -138,7 +157,8 @@ fn missing_events_are_as_in_elasticsearch() {
     let kinds =
         ["a", "b", "p", "b", "c", "q", "d", "p", "c", "b", "c", "d", "a", "b", "r", "c", "d", "s"];
     let long: Vec<(u64, u64, &str)> = (1u64..).zip(kinds).map(|(i, kind)| (i, i, kind)).collect();
-    let cases: &[(&[(u64, u64, &str)], &str, u64, &[&[u64]])] = &[
+    type Case<'a> = (&'a [(u64, u64, &'a str)], &'a str, u64, &'a [&'a [u64]]);
+    let cases: &[Case<'_>] = &[
         (&calls, "n !z n", 1000, &[&[1, 0, 2], &[2, 0, 4]]),
         (&calls, "n !x n", 1000, &[&[1, 0, 2]]),
         (&calls, "n !x", 1000, &[&[4, 0]]),
@@ -155,20 +175,7 @@ fn missing_events_are_as_in_elasticsearch() {
         (&long, "!z a b c !q d", 1000, &[&[0, 13, 14, 16, 0, 17]]),
     ];
     for (events, pattern, within_ms, expected) in cases {
-        let steps: Vec<Json> = pattern
-            .split(' ')
-            .map(|step| match step.strip_prefix('!') {
-                Some(kind) => json!({"not": {"kind": format!("t.{kind}")}}),
-                None => json!({"event": step}),
-            })
-            .collect();
-        let named: serde_json::Map<String, Json> = pattern
-            .split(' ')
-            .filter(|step| !step.starts_with('!'))
-            .map(|kind| (kind.to_owned(), json!({"kind": format!("t.{kind}")})))
-            .collect();
-        let rule = json!({"rule": "case", "events": named, "group": {"pattern": "case"},
-            "sequence": {"within": format!("{within_ms}ms"), "steps": steps}});
+        let rule = missing_rule(pattern, *within_ms);
         let mut loaded = Loaded::default();
         loaded.text("case.yaml", &rule.to_string());
         assert_eq!(loaded.errors, [], "{pattern}");

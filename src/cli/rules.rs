@@ -7,7 +7,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{BAD_USAGE, Outcome, Output, Usage, print, tell};
-use crate::dataflow::rules::{self, Loaded, Rule};
+use crate::dataflow::rules::{self, Loaded, Rule, RuleError};
+use crate::runtime::rule_tests::try_rule;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -20,6 +21,17 @@ enum Verb {
     /// Check rule files; says what is wrong with file, line and column
     #[command(after_help = "Example:\n  tapio rules check my-rules/")]
     Check(Paths),
+    /// Run the rules' own tests; says what differs from what their authors expect
+    #[command(after_help = "Example:\n  tapio rules test my-rules/\n  tapio rules test")]
+    Test(Paths),
+    /// Print the JSON Schema of a rule document, for editors
+    #[command(
+        after_help = "Example:\n  tapio rules schema > tapio-rule.schema.json\n  # yaml-language-server: $schema=./tapio-rule.schema.json"
+    )]
+    Schema,
+    /// Say in words what a rule looks for, what it costs and what it tells
+    #[command(after_help = "Example:\n  tapio rules explain oom-kill")]
+    Explain(Explain),
     /// List rules: name, severity, what they look for
     #[command(after_help = "Example:\n  tapio rules list --output json")]
     List(Paths),
@@ -33,6 +45,15 @@ struct Paths {
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
+}
+
+#[derive(clap::Args)]
+struct Explain {
+    /// The rule's name
+    rule: String,
+    /// Rule files or folders; the built-in rules where none is given
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
 }
 
 fn read(paths: &[PathBuf]) -> Loaded {
@@ -56,23 +77,31 @@ pub(super) fn run(args: &Args) -> Outcome {
     match &args.verb {
         Verb::Check(paths) => check(paths),
         Verb::List(paths) => list(paths),
+        Verb::Test(paths) => test(paths),
+        Verb::Schema => {
+            print(&serde_json::to_string_pretty(&rules::schema())?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Explain(args) => explain(args),
     }
 }
 
 fn check(args: &Paths) -> Outcome {
     let loaded = read(&args.paths);
     if args.output == Output::Json {
-        let errors: Vec<_> = loaded
-            .errors
-            .iter()
-            .map(|e| {
+        let list = |complaints: &[RuleError]| -> serde_json::Value {
+            let json = |e: &RuleError| {
                 let place = e.complaint.place;
                 json!({"file": e.file, "line": place.line, "column": place.column, "cause": e.complaint.cause})
-            })
-            .collect();
-        print(&json!({"rules": loaded.rules.len(), "errors": errors}).to_string())?;
+            };
+            complaints.iter().map(json).collect()
+        };
+        let (errors, warnings) = (list(&loaded.errors), list(&loaded.warnings));
+        let rules = loaded.rules.len();
+        print(&json!({"rules": rules, "errors": errors, "warnings": warnings}).to_string())?;
     } else {
         loaded.errors.iter().for_each(|e| tell(&e.to_string()));
+        loaded.warnings.iter().for_each(|w| tell(&format!("warning: {w}")));
         print(&format!(
             "{} rules are fine, {} documents are not",
             loaded.rules.len(),
@@ -101,5 +130,51 @@ fn list(args: &Paths) -> Outcome {
             ))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn test(args: &Paths) -> Outcome {
+    let rules = load(&args.paths)?;
+    let (mut passed, mut failed) = (0, 0);
+    let mut untested = Vec::new();
+    for rule in &rules {
+        let tried = try_rule(rule)?;
+        if tried.is_empty() {
+            untested.push(rule.name.text());
+        }
+        for one in tried {
+            let place = one.place;
+            let fine = one.differences.is_empty();
+            *(if fine { &mut passed } else { &mut failed }) += 1;
+            if args.output == Output::Json {
+                let line = json!({
+                    "rule": one.rule, "file": one.file, "line": place.line, "column": place.column,
+                    "passed": fine, "differences": one.differences,
+                });
+                print(&line.to_string())?;
+            } else {
+                for difference in &one.differences {
+                    let (line, column) = (place.line, place.column);
+                    tell(&format!("{}:{line}:{column}: {}: {difference}", one.file, one.rule));
+                }
+            }
+        }
+    }
+    if args.output == Output::Text {
+        print(&format!(
+            "{passed} tests passed, {failed} failed, {} rules have none",
+            untested.len()
+        ))?;
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn explain(args: &Explain) -> Outcome {
+    let rules = load(&args.paths)?;
+    let Some(rule) = rules.iter().find(|r| r.name.text() == args.rule) else {
+        let names: Vec<&str> = rules.iter().map(|r| r.name.text()).collect();
+        return Err(Usage(rules::unknown("rule", &args.rule, &names)).into());
+    };
+    print(rules::explain(rule).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -108,7 +108,7 @@ pub(super) struct Outcome {
     /// The trace of the run it is in, and the ends of that run's members before it.
     pub(super) joined: Option<(TraceId, [EventId; 2])>,
     /// The matches it completed.
-    pub(super) completed: Vec<Box<Run>>,
+    pub(super) completed: Vec<Run>,
 }
 
 /// The runs of a sequence for one key.
@@ -147,14 +147,14 @@ impl Runs {
 
     /// Drops what is out of time and takes out the matches that nothing can undo any more: what
     /// must not follow didn't come.
-    pub(super) fn settle(&mut self, sequence: &Sequence, now_ns: u64) -> Vec<Box<Run>> {
+    pub(super) fn settle(&mut self, sequence: &Sequence, now_ns: u64) -> Vec<Run> {
         self.expire(sequence, now_ns);
         let steps = sequence.steps.len();
         let due = |w: &mut Waiting| {
             usize::from(w.step) == steps
                 && now_ns > w.run.first_ns.saturating_add(sequence.within_ns)
         };
-        let mut done: Vec<_> = self.list.extract_if(.., due).map(|w| w.run).collect();
+        let mut done: Vec<_> = self.list.extract_if(.., due).map(|w| *w.run).collect();
         done.retain(|run| run.sealed || run.before_ns.is_none_or(|b| b < run.first_ns));
         done.sort_by(|a, b| a.first_ns.cmp(&b.first_ns).then_with(|| a.orders().cmp(b.orders())));
         if sequence.select == Select::First {
@@ -165,7 +165,7 @@ impl Runs {
 
     /// Of matches that complete together the first one is told, and what shares its events or
     /// began within it is gone.
-    fn keep_first(&mut self, done: &mut Vec<Box<Run>>) {
+    fn keep_first(&mut self, done: &mut Vec<Run>) {
         let mut end = None;
         done.retain(|run| {
             let free = end.is_none_or(|end| run.first_order() > end);
@@ -301,22 +301,22 @@ impl Runs {
     ) {
         // While something of this key is pending it is one story.
         let pending = self.list.first().map(|w| (w.run.trace, w.run.members.ends));
-        let taken: Vec<Box<Run>> = if step == 0 {
+        let taken: Vec<Run> = if step == 0 {
             let trace = pending.map_or_else(open, |(trace, _)| trace);
-            vec![Box::new(Run::new(trace, hand.time_ns, self.not_before_ns))]
+            vec![Run::new(trace, hand.time_ns, self.not_before_ns)]
         } else if sequence.select == Select::Every || !sequence.nots.is_empty() {
             // The run also stays: another event may fill the same step, in another match, or in
             // the place of one that a `not` follows.
             let waiting = self.list.iter().filter(|w| usize::from(w.step) == step);
-            waiting.map(|w| w.run.clone()).collect()
+            waiting.map(|w| Run::clone(&w.run)).collect()
         } else {
             let waiting = |w: &mut Waiting| usize::from(w.step) == step;
-            self.list.extract_if(.., waiting).map(|w| w.run).collect()
+            self.list.extract_if(.., waiting).map(|w| *w.run).collect()
         };
         for mut run in taken {
             outcome.joined.get_or_insert(pending.unwrap_or((run.trace, run.members.ends)));
             run.members.add(hand, step as u8, sequence.steps[step].event as u16);
-            self.advance(sequence, step, run, hand, outcome);
+            self.advance(sequence, step, Box::new(run), hand, outcome);
         }
         outcome.completed.sort_by(|a, b| a.orders().cmp(b.orders()));
         if sequence.select == Select::First && !outcome.completed.is_empty() {
@@ -339,7 +339,7 @@ impl Runs {
         if complete && !sequence.has_trailing_not() {
             let reached = |b: u64| hand.time_ns.saturating_sub(b) <= sequence.within_ns;
             if !(sequence.has_leading_not() && run.before_ns.is_some_and(reached)) {
-                outcome.completed.push(run);
+                outcome.completed.push(*run);
             }
             return;
         }

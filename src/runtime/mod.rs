@@ -8,6 +8,7 @@
 //! | `status.rs`, `admin.rs` | what the agent says of itself, and where |
 //! | `lock.rs` | one agent for a state folder |
 //! | `replay.rs` | events from files through the same shards, in total order |
+//! | `rule_tests.rs` | rules' own tests |
 
 mod admin;
 mod agent;
@@ -15,6 +16,7 @@ mod config;
 mod correlator;
 mod lock;
 pub mod replay;
+pub mod rule_tests;
 mod status;
 
 pub use agent::{Agent, Ended, StartError};

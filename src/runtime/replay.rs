@@ -83,53 +83,77 @@ struct Input {
     position: usize,
 }
 
-/// Reads lines of bounded length.
-fn read_file(
-    path: &Path,
-    inputs: &mut Vec<Input>,
-    refused: &mut Vec<BadLine>,
-) -> Result<(), ReplayError> {
-    let failed = |cause| ReplayError::File { path: path.to_owned(), cause };
-    let file: Box<dyn std::io::Read> = if path == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(failed)?)
-    };
-    let name = path.display().to_string();
-    let mut reader = std::io::BufReader::new(file);
-    let (mut bytes, mut number) = (Vec::new(), 0u64);
-    loop {
-        bytes.clear();
-        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64 + 1)
-            .read_until(b'\n', &mut bytes);
-        if read.map_err(failed)? == 0 {
-            return Ok(());
+/// Events to replay, in no order, and what was no event.
+#[derive(Default)]
+pub struct Inputs {
+    events: Vec<Input>,
+    refused: Vec<BadLine>,
+}
+
+impl Inputs {
+    /// Events from files; `-` is standard input.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn files(files: &[PathBuf]) -> Result<Self, ReplayError> {
+        let mut inputs = Self::default();
+        for path in files {
+            let failed = |cause| ReplayError::File { path: path.clone(), cause };
+            let file: Box<dyn std::io::Read> = if path == Path::new("-") {
+                Box::new(std::io::stdin())
+            } else {
+                Box::new(std::fs::File::open(path).map_err(failed)?)
+            };
+            let name = path.display().to_string();
+            inputs.read(&name, std::io::BufReader::new(file)).map_err(failed)?;
         }
-        number += 1;
-        let mut refuse = |column, cause: String| {
-            refused.push(BadLine { file: name.clone(), line: number, column, cause });
-        };
-        if bytes.len() > MAX_LINE_BYTES {
-            refuse(1, format!("longer than {MAX_LINE_BYTES} bytes"));
-            skip_line(&mut reader).map_err(failed)?;
-            continue;
-        }
-        let line = match std::str::from_utf8(&bytes) {
-            Ok(line) => line.trim(),
-            Err(e) => {
-                refuse(e.valid_up_to() + 1, "not UTF-8".into());
+        Ok(inputs)
+    }
+
+    /// Events from a text. `name` stands for the file's in complaints.
+    #[must_use]
+    pub fn text(name: &str, text: &str) -> Self {
+        let mut inputs = Self::default();
+        // Reading from memory doesn't fail.
+        let _ = inputs.read(name, text.as_bytes());
+        inputs
+    }
+
+    /// Reads lines of bounded length.
+    fn read(&mut self, name: &str, mut reader: impl BufRead) -> std::io::Result<()> {
+        let (mut bytes, mut number) = (Vec::new(), 0u64);
+        loop {
+            bytes.clear();
+            let mut bounded = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64 + 1);
+            if bounded.read_until(b'\n', &mut bytes)? == 0 {
+                return Ok(());
+            }
+            number += 1;
+            let mut refuse = |column, cause: String| {
+                self.refused.push(BadLine { file: name.to_owned(), line: number, column, cause });
+            };
+            if bytes.len() > MAX_LINE_BYTES {
+                refuse(1, format!("longer than {MAX_LINE_BYTES} bytes"));
+                skip_line(&mut reader)?;
                 continue;
             }
-        };
-        if line.is_empty() {
-            continue;
-        }
-        match JsonEvent::parse(line, &format!("{name}:{number}")) {
-            Ok(event) => {
-                let position = inputs.len();
-                inputs.push(Input { event, position });
+            let line = match std::str::from_utf8(&bytes) {
+                Ok(line) => line.trim(),
+                Err(e) => {
+                    refuse(e.valid_up_to() + 1, "not UTF-8".into());
+                    continue;
+                }
+            };
+            if line.is_empty() {
+                continue;
             }
-            Err(e) => refuse(e.column, e.cause),
+            match JsonEvent::parse(line, &format!("{name}:{number}")) {
+                Ok(event) => {
+                    let position = self.events.len();
+                    self.events.push(Input { event, position });
+                }
+                Err(e) => refuse(e.column, e.cause),
+            }
         }
     }
 }
@@ -178,10 +202,21 @@ pub fn replay(
     shards: usize,
     emit: Emit,
 ) -> Result<Replayed, ReplayError> {
-    let (mut inputs, mut refused) = (Vec::new(), Vec::new());
-    for file in files {
-        read_file(file, &mut inputs, &mut refused)?;
-    }
+    run(Inputs::files(files)?, rules, cluster, shards, emit)
+}
+
+/// Runs events through the rules.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn run(
+    inputs: Inputs,
+    rules: Vec<Rule>,
+    cluster: &str,
+    shards: usize,
+    emit: Emit,
+) -> Result<Replayed, ReplayError> {
+    let Inputs { events: mut inputs, refused } = inputs;
     inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
     let mut ledger = Ledger::new(vec!["jsonl".into()]);
     let collect = ledger.stage(Stage::Collect);

@@ -4,24 +4,30 @@
 //! | --- | --- |
 //! | `tree.rs` | YAML with places, for messages with line and column |
 //! | `field.rs` | fields of events, join keys |
-//! | `predicate.rs` | what an event must look like |
+//! | `predicate.rs`, `test.rs` | what an event must look like; a test of one field |
 //! | `template.rs` | texts that a story's events fill |
 //! | `rule.rs` | a compiled rule |
+//! | `expect.rs` | a rule's own tests |
 //! | `parse.rs`, `shape.rs` | from a document to a rule |
 //! | `plan.rs` | what events of a kind have to be shown to; predicates by the values they need |
+//! | `schema.rs`, `words.rs` | rule documents for editors, rules in words |
 //! | `sigma/` | Sigma's documents |
 //! | `set.rs` | [`RuleSet`]: rules by kind, and the routing of events to shards |
 
+mod expect;
 pub(crate) mod field;
 mod parse;
 mod plan;
 mod predicate;
 mod rule;
+mod schema;
 mod set;
 mod shape;
 mod sigma;
 mod template;
+mod test;
 mod tree;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -30,11 +36,13 @@ pub use plan::{KindPlan, Op, RuleUse, Truth, What};
 pub use predicate::Predicate;
 pub use rule::{
     Aggregate, Comparison, Condition, Counted, Given, Measure, NamedEvent, Negation, Repeat, Rule,
-    Select, Sequence, Shape, Step, Telling,
+    RuleTest, Select, Sequence, Shape, Step, Telling, TestEvents,
 };
+pub use schema::schema;
 pub use set::{Home, RuleSet, home};
 pub use template::{Hole, Template, bytes_text, duration_text};
-pub use tree::{Complaint, Place};
+pub use tree::{Complaint, Place, unknown};
+pub use words::explain;
 
 include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
 

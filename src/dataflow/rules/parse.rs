@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::expect;
 use super::field::FieldRef;
 use super::predicate::Predicate;
 use super::rule::{Given, NamedEvent, Rule, Shape, Telling};
@@ -49,7 +50,8 @@ impl Events {
             return self.find(node);
         }
         let predicate = Arc::new(Predicate::parse(node)?);
-        self.list.push(NamedEvent { name: name.to_owned(), predicate });
+        let text = node.json().to_string();
+        self.list.push(NamedEvent { name: name.to_owned(), text, predicate });
         self.used.push(true);
         Ok(self.list.len() - 1)
     }
@@ -97,6 +99,7 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<(Rule, Vec<Complaint>)> {
         events: events.list,
         shape,
         telling,
+        tests: table.get("tests").map_or(Ok(Vec::new()), expect::parse)?,
         origin: format!("{origin}:{}", name_node.place.line),
     };
     Ok((rule, warnings))
@@ -113,7 +116,8 @@ fn named_events(node: &Node) -> Read<Events> {
             return complain(key.place, format!("an event can't be called `{}`", key.text));
         }
         let predicate = Arc::new(Predicate::parse(value)?);
-        list.push(NamedEvent { name: key.text.clone(), predicate });
+        let text = value.json().to_string();
+        list.push(NamedEvent { name: key.text.clone(), text, predicate });
     }
     let used = vec![false; list.len()];
     Ok(Events { list, used, warnings: Vec::new() })

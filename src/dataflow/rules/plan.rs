@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::field::{FieldRef, View};
-use super::predicate::{Predicate, Wanted};
+use super::predicate::Predicate;
 use super::rule::{Rule, Shape};
+use super::test::Wanted;
 use crate::event::{Name, Value};
 
 /// A part of a rule that an event may play.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::field::FieldRef;
 use super::predicate::Predicate;
 use super::template::Template;
+use super::tree::Place;
 use crate::event::{Name, Severity};
 
 /// A named predicate of a rule.
@@ -12,6 +13,8 @@ use crate::event::{Name, Severity};
 pub struct NamedEvent {
     /// Its name in the rule.
     pub name: String,
+    /// As it is written, in JSON.
+    pub text: String,
     /// What it looks like; equal predicates of a rule set are one.
     pub predicate: Arc<Predicate>,
 }
@@ -278,6 +281,27 @@ pub struct Telling {
     pub max_age_ns: u64,
 }
 
+/// The events a rule is tried with.
+#[derive(Clone, Debug)]
+pub enum TestEvents {
+    /// A file, as the rule names it.
+    File(String),
+    /// JSON lines that stand in the rule itself.
+    Lines(String),
+}
+
+/// What a rule's author says it does with some events (`tapio rules test`).
+#[derive(Clone, Debug)]
+pub struct RuleTest {
+    /// Where it stands.
+    pub place: Place,
+    /// The events.
+    pub events: TestEvents,
+    /// What each group must say, in order: the keys of a group as `tapio replay` prints it that
+    /// matter, with `members` for their number and `root_cause` for the likeliest one.
+    pub expect: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
 /// A rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -293,6 +317,8 @@ pub struct Rule {
     pub shape: Shape,
     /// What is said of a group.
     pub telling: Telling,
+    /// What its author says it does.
+    pub tests: Vec<RuleTest>,
     /// File and line, for messages.
     pub origin: String,
 }

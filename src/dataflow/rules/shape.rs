@@ -260,14 +260,19 @@ fn absence(node: &Node, events: &mut Events, pattern: Name) -> Read<Sequence> {
     })
 }
 
-fn aggregate(word: &str, node: &Node, events: &mut Events) -> Read<Aggregate> {
-    let mut keys = AGGREGATE_KEYS.to_vec();
-    keys.extend(match word {
-        "distinct" | "sum" | "avg" => &["field"][..],
+/// Keys that only this measure has.
+pub(super) fn own_keys(word: &str) -> &'static [&'static str] {
+    match word {
+        "distinct" | "sum" | "avg" => &["field"],
         "percentile" => &["field", "percentile"],
         "any_order" => &["steps"],
         _ => &[],
-    });
+    }
+}
+
+fn aggregate(word: &str, node: &Node, events: &mut Events) -> Read<Aggregate> {
+    let mut keys = AGGREGATE_KEYS.to_vec();
+    keys.extend(own_keys(word));
     let what = format!("`{word}`");
     let table = node.table(&what, &keys)?;
     let measure = measure(word, table, &what)?;

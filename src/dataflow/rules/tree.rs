@@ -218,6 +218,21 @@ impl Node {
         }
     }
 
+    /// The same as JSON.
+    pub(super) fn json(&self) -> serde_json::Value {
+        match &self.part {
+            Part::Null => serde_json::Value::Null,
+            Part::Bool(b) => (*b).into(),
+            Part::Int(n) => (*n).into(),
+            Part::Float(n) => (*n).into(),
+            Part::Text(s) => s.as_str().into(),
+            Part::List(items) => items.iter().map(Self::json).collect(),
+            Part::Map(entries) => {
+                entries.iter().map(|(key, value)| (key.text.clone(), value.json())).collect()
+            }
+        }
+    }
+
     /// The value of a key, where the node is a mapping that has it.
     pub(super) fn entry(&self, key: &str) -> Option<&Node> {
         match &self.part {
@@ -256,7 +271,8 @@ impl<'a> Table<'a> {
 }
 
 /// "unknown … `x`: did you mean `y`?"
-pub(super) fn unknown(what: &str, text: &str, known: &[&str]) -> String {
+#[must_use]
+pub fn unknown(what: &str, text: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|k| (distance(text, k), *k)).min();
     match nearest {
         Some((d, near)) if d <= 2.max(text.len() / 3) => {

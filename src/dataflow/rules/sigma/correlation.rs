@@ -45,6 +45,7 @@ pub(super) fn rule(
     let role = intern("symptom", head.place)?;
     let events = referred.iter().map(|i| NamedEvent {
         name: detections[*i].head.names[0].clone(),
+        text: detections[*i].text.clone(),
         predicate: Arc::clone(&detections[*i].predicate),
     });
     let counted = referred.iter().enumerate().map(|(event, i)| {

@@ -1,7 +1,8 @@
 //! Selections of a detection: fields with modifiers, lists of values, keywords.
 
 use super::super::field::FieldRef;
-use super::super::predicate::{Clause, Kinds, Literal, Order, Predicate, Test, network, regex};
+use super::super::predicate::{Clause, Kinds, Predicate, network, regex};
+use super::super::test::{Literal, Order, Test};
 use super::super::tree::{Complaint, Key, Node, Part, Place, Read, complain, unknown};
 use super::condition::{self, one_or};
 use super::logsource::Logsource;

@@ -44,6 +44,8 @@ struct Head {
 /// A detection rule, compiled.
 struct Detection {
     head: Head,
+    /// The detection, in JSON.
+    text: String,
     predicate: Arc<Predicate>,
 }
 
@@ -105,7 +107,8 @@ impl Documents {
             return Ok(());
         }
         let predicate = Arc::new(detection::predicate(node)?);
-        self.detections.push(Detection { head, predicate });
+        let text = node.entry("detection").map(|n| n.json().to_string()).unwrap_or_default();
+        self.detections.push(Detection { head, text, predicate });
         Ok(())
     }
 
@@ -134,7 +137,11 @@ impl Documents {
 
 /// A detection that finds its events by itself.
 fn alone(detection: &Detection) -> Read<Rule> {
-    let event = NamedEvent { name: "event".into(), predicate: Arc::clone(&detection.predicate) };
+    let event = NamedEvent {
+        name: "event".into(),
+        text: detection.text.clone(),
+        predicate: Arc::clone(&detection.predicate),
+    };
     let pattern = pattern(&detection.head)?;
     let role = intern("symptom", detection.head.place)?;
     let shape = Shape::Sequence(shape::single(0, Vec::new(), role, pattern));
@@ -171,6 +178,7 @@ fn rule(head: &Head, events: Vec<NamedEvent>, shape: Shape, pattern: Name) -> Re
             idle_ns: IDLE_NS,
             max_age_ns: MAX_AGE_NS,
         },
+        tests: Vec::new(),
         origin: head.origin.clone(),
     })
 }
