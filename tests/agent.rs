@@ -5,83 +5,13 @@
     reason = "helpers of tests fail as tests do"
 )]
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+#[path = "agent/place.rs"]
+mod place;
+
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
-use serde_json::{Value as Json, json};
-
-const TAPIO: &str = env!("CARGO_BIN_EXE_tapio");
-
-fn story(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories").join(name)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-struct Place {
-    dir: tempfile::TempDir,
-    admin: u16,
-    server: u16,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), admin: free_port(), server: free_port() }
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    }
-
-    /// A configuration that reads one JSONL file.
-    fn config(&self, jsonl: &Path) -> String {
-        let text = format!(
-            "state_dir: {}\nnode: test\nadmin: {{ listen: \"127.0.0.1:{}\" }}\n\
-             collectors: {{ ebpf: {{ enabled: false }}, jsonl: {{ paths: [\"{}\"] }} }}\n\
-             bridge: {{ endpoint: \"127.0.0.1:{}\", drain_timeout: 300ms }}\n\
-             server: {{ grpc_listen: \"127.0.0.1:{}\", http_listen: \"127.0.0.1:{}\" }}\n",
-            self.dir.path().display(),
-            self.admin,
-            jsonl.display(),
-            self.server,
-            self.server,
-            free_port(),
-        );
-        self.file("tapio.yaml", &text)
-    }
-
-    fn page(&self, path: &str) -> Option<(String, String)> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        Some((head.lines().next()?.to_owned(), body.to_owned()))
-    }
-
-    fn status(&self) -> Option<Json> {
-        serde_json::from_str(&self.page("/status")?.1).ok()
-    }
-
-    /// Waits until the status is as wanted.
-    fn wait(&self, wanted: impl Fn(&Json) -> bool) -> Json {
-        let until = Instant::now() + Duration::from_secs(20);
-        loop {
-            match self.status() {
-                Some(status) if wanted(&status) => return status,
-                last => assert!(Instant::now() < until, "the agent never got there: {last:?}"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
+use place::{Place, TAPIO, story, terminate, text};
+use serde_json::json;
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(TAPIO).args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -93,21 +23,10 @@ fn start(arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// Ends a process by its id, as a service manager does.
-fn terminate(child: Child) -> Output {
-    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 #[test]
 fn a_recorded_story_comes_out_of_the_running_agent() {
     let place = Place::new();
-    let config = place.config(&story("nginx-cascade.jsonl"));
+    let config = place.config(false, &story("nginx-cascade.jsonl"));
     let output = run(&["run", "--standalone", "--until-finished", "--config", &config]);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{err}");
@@ -119,7 +38,7 @@ fn a_recorded_story_comes_out_of_the_running_agent() {
 #[test]
 fn sigterm_drains_and_a_second_agent_is_sent_away() {
     let place = Place::new();
-    let config = place.config(&story("pod-startup.jsonl"));
+    let config = place.config(false, &story("pod-startup.jsonl"));
     let agent = start(&["run", "--standalone", "--config", &config]);
     let status = place.wait(|s| s["cons1"]["total"]["forwarded"] == json!(5));
     assert_eq!(status["cons1"]["holds"], json!(true));
@@ -138,7 +57,7 @@ fn sigterm_drains_and_a_second_agent_is_sent_away() {
 #[test]
 fn without_a_server_the_agent_says_so_and_accounts_for_everything() {
     let place = Place::new();
-    let config = place.config(&story("pod-startup.jsonl"));
+    let config = place.config(false, &story("pod-startup.jsonl"));
     let agent = start(&["run", "--config", &config]);
     let status = place.wait(|s| s["cons1"]["total"]["held"] == json!(5));
     assert_eq!(status["cons1"]["holds"], json!(true));

@@ -15,8 +15,12 @@
 mod harness;
 #[path = "kernel/losses.rs"]
 mod losses;
+#[path = "kernel/missing.rs"]
+mod missing;
 #[path = "kernel/network.rs"]
 mod network;
+#[path = "agent/place.rs"]
+mod place;
 #[path = "kernel/process.rs"]
 mod process;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use core_affinity::CoreId;
 
-use super::{Context, Ended, Make, Note, Report};
+use super::{CollectorError, Context, Ended, Make, Note, Report};
 use crate::clock;
 use crate::ring::{Sink, Stop};
 
@@ -32,6 +32,8 @@ pub enum Health {
     Finished = 3,
     /// It was stopped.
     Stopped = 4,
+    /// This machine or this process can't give what it needs; it isn't tried again.
+    Unavailable = 5,
 }
 
 impl Health {
@@ -44,13 +46,13 @@ impl Health {
             Self::Backoff => "backoff",
             Self::Finished => "finished",
             Self::Stopped => "stopped",
+            Self::Unavailable => "unavailable",
         }
     }
 
     fn from_number(n: u32) -> Self {
-        [Self::Starting, Self::Running, Self::Backoff, Self::Finished][..]
-            .iter()
-            .copied()
+        [Self::Starting, Self::Running, Self::Backoff, Self::Finished, Self::Unavailable]
+            .into_iter()
             .find(|h| *h as u32 == n)
             .unwrap_or(Self::Stopped)
     }
@@ -192,16 +194,12 @@ impl CollectorManager {
             .collect()
     }
 
-    /// Whether no collector waits to be started again.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.statistics().iter().all(|s| s.health != Health::Backoff)
-    }
-
-    /// Whether every collector has read its source to the end.
+    /// Whether nothing more comes from any collector: it has read its source to the end, was
+    /// stopped, or has none.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.statistics().iter().all(|s| matches!(s.health, Health::Finished | Health::Stopped))
+        let over = [Health::Finished, Health::Stopped, Health::Unavailable];
+        self.statistics().iter().all(|s| over.contains(&s.health))
     }
 
     /// Waits for every collector's thread. [`Stop`] must be set, or every source have an end.
@@ -226,6 +224,11 @@ fn supervise(shared: &Shared, make: &Make, mut context: Context) {
         let error = match outcome {
             Ok(Ok(Ended::Finished)) => return shared.set(Health::Finished),
             Ok(Ok(Ended::Stopped)) => return shared.set(Health::Stopped),
+            Ok(Err(CollectorError::Unavailable(error))) => {
+                tracing::warn!(collector = shared.name, error, "collector unavailable");
+                shared.fail(error);
+                return shared.set(Health::Unavailable);
+            }
             Ok(Err(error)) => error.to_string(),
             Err(panic) => {
                 context.sink.after_panic();

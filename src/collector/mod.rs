@@ -27,15 +27,22 @@ pub enum Ended {
     Finished,
 }
 
-/// Why a collector can't go on. The manager reports it and starts the collector again later.
+/// Why a collector can't go on.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CollectorError(pub String);
+pub enum CollectorError {
+    /// It may pass: the manager reports it and starts the collector again later.
+    #[error("{0}")]
+    Failed(String),
+    /// It stays as long as this process lives, such as a kernel that lacks what the collector
+    /// needs: the manager reports it once and leaves the collector alone.
+    #[error("{0}")]
+    Unavailable(String),
+}
 
 impl CollectorError {
-    /// An error with what was tried before its cause.
+    /// A failure that may pass, with what was tried before its cause.
     pub fn new(what: &str, cause: impl std::fmt::Display) -> Self {
-        Self(format!("{what}: {cause}"))
+        Self::Failed(format!("{what}: {cause}"))
     }
 }
 
@@ -122,7 +129,8 @@ pub trait Collector: Send {
     /// Reads the source until it ends or [`Context::stop`] is set, blocking as it likes.
     ///
     /// # Errors
-    /// When the source can't be read any more; the manager starts the collector again with backoff.
+    /// When the source can't be read any more; the manager starts the collector again with backoff,
+    /// unless the error says that there is no use.
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError>;
 }
 

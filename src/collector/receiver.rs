@@ -76,7 +76,8 @@ struct Receiver {
 
 impl Collector for Receiver {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let listener = bind("listen", self.listen).map_err(|e| CollectorError(e.to_string()))?;
+        let listener =
+            bind("listen", self.listen).map_err(|e| CollectorError::Failed(e.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -124,10 +124,17 @@ impl Status {
         if !self.bridge.is_connected() {
             return Err(format!("the server isn't connected: {}", self.bridge.status().last_error));
         }
-        let failed = |c: &CollectorStatus| c.health == Health::Backoff;
-        match self.collectors().iter().find(|c| failed(c)) {
-            Some(c) => Err(format!("collector {} failed: {}", c.name, c.last_error)),
-            None => Ok(()),
+        let collectors = self.collectors();
+        if let Some(c) = collectors.iter().find(|c| c.health == Health::Backoff) {
+            return Err(format!("collector {} failed: {}", c.name, c.last_error));
+        }
+        // What this machine can't give stands in `/status`; it is in the way only of an agent that
+        // has nothing else, or a node without it would never become ready.
+        match collectors.first() {
+            Some(c) if collectors.iter().all(|c| c.health == Health::Unavailable) => {
+                Err(format!("collector {} is unavailable: {}", c.name, c.last_error))
+            }
+            _ => Ok(()),
         }
     }
 

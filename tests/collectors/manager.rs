@@ -101,6 +101,32 @@ fn failures_are_isolated_restarted_and_accounted() {
 }
 
 #[test]
+fn what_the_machine_lacks_is_said_once_and_costs_the_others_nothing() {
+    let starts = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&starts);
+    let lacks = make(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Err(CollectorError::Unavailable("no such kernel".into()))
+    });
+    let late = make(|context| {
+        // Longer than the first backoff: a collector that is started again would be by now.
+        thread::sleep(Duration::from_millis(300));
+        offer(context, 0, 1_000);
+        Ok(Ended::Finished)
+    });
+    let pipeline =
+        Pipeline::start(vec![("lacks", OnFull::Drop, lacks), ("late", OnFull::Wait, late)], false);
+    pipeline.wait_until("the rest has ended", |p| p.manager.is_finished());
+    let lacking = pipeline.manager.statistics().remove(0);
+    assert_eq!((lacking.health.word(), lacking.restarts), ("unavailable", 0));
+    assert_eq!(lacking.last_error, "no such kernel");
+    assert_eq!(starts.load(Ordering::Relaxed), 1);
+    pipeline.stop.set();
+    let total = pipeline.end().total;
+    assert_eq!((total.received, total.forwarded, total.held), (1_000, 1_000, 0));
+}
+
+#[test]
 fn the_second_failure_waits_longer_than_the_first() {
     let times = Arc::new(std::sync::Mutex::new(Vec::new()));
     let noted = Arc::clone(&times);

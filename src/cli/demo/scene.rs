@@ -163,7 +163,7 @@ impl Scene {
         let began = clock::instant();
         while began.elapsed() < PATIENCE {
             for status in self.agent.iter().flat_map(Agent::collectors) {
-                if status.health == Health::Backoff {
+                if matches!(status.health, Health::Backoff | Health::Unavailable) {
                     anyhow::bail!("the kernel can't be watched: {}", status.last_error);
                 }
                 // The collector publishes its counters once every program is attached.

@@ -1,11 +1,11 @@
 //! Loads the object and attaches its programs one by one. The maps are common, so they must all be
 //! made; a program that the kernel doesn't take costs only what it would have told.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::{BtfTracePoint, Iter, ProgramError};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, BtfError, Ebpf, EbpfLoader};
 
 use super::config::Config;
 use super::kinds::Kind;
@@ -100,15 +100,44 @@ impl Loaded {
     }
 }
 
+/// Where the kernel keeps its type information; aya looks there.
+pub(super) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
 /// Why nothing can be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    #[error("the kernel's type information (/sys/kernel/btf/vmlinux) can't be read: {0}")]
+    #[error("this kernel's type information (BTF) is missing: there is no {BTF_PATH}")]
+    NoBtf,
+    #[error("this kernel's type information (BTF), {BTF_PATH}, can't be read: {0}")]
     Btf(String),
+    #[error("this process may not use eBPF: {0}")]
+    Denied(String),
     #[error("the eBPF maps can't be made: {0}")]
     Object(String),
     #[error("the eBPF object has no usable map {0:?}")]
     Map(&'static str),
+}
+
+impl LoadError {
+    /// What to do about it.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoBtf | Self::Btf(_) => {
+                "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the \
+                 node's /sys"
+            }
+            Self::Denied(_) => {
+                "run as root or with CAP_BPF and CAP_PERFMON; before Linux 5.11 also raise the \
+                 memlock limit (`ulimit -l`) above the ring buffer"
+            }
+            Self::Object(_) | Self::Map(_) => "see the kernel version and the memory that is free",
+        }
+    }
+
+    /// Whether trying again can't help: neither the kernel nor the process's rights change.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::NoBtf | Self::Denied(_))
+    }
 }
 
 /// The programs and maps in the kernel. Dropping it removes them.
@@ -140,6 +169,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether the system's word at the bottom of an error is that we may not.
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| e.source())
+        .filter_map(|e| e.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == ErrorKind::PermissionDenied)
+}
+
 /// A load error without the verifier's pages: the system's word and the verifier's last.
 fn reason(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
@@ -168,12 +204,20 @@ impl Loader {
     /// # Errors
     /// When there is no type information, or the kernel makes no map for us.
     pub(super) fn new(ring_bytes: u32) -> Result<Self, LoadError> {
-        let btf = Btf::from_sys_fs().map_err(|e| LoadError::Btf(chain(&e)))?;
+        let btf = Btf::from_sys_fs().map_err(|e| match e {
+            BtfError::FileError { error, .. } if error.kind() == ErrorKind::NotFound => {
+                LoadError::NoBtf
+            }
+            BtfError::FileError { error, .. } => LoadError::Btf(error.to_string()),
+            other => LoadError::Btf(chain(&other)),
+        })?;
         let object = EbpfLoader::new()
             .btf(Some(&btf))
             .map_max_entries("events", ring_bytes)
             .load(OBJECT)
-            .map_err(|e| LoadError::Object(chain(&e)))?;
+            .map_err(
+                |e| if is_denied(&e) { LoadError::Denied } else { LoadError::Object }(chain(&e)),
+            )?;
         Ok(Self { object, btf })
     }
 

@@ -44,7 +44,7 @@ use self::cgroups::Cgroups;
 use self::decode::Decoder;
 use self::draft::Meta;
 use self::kernel::{Kernel, Loss};
-use self::loader::{Loader, PROGRAMS, Verdict};
+use self::loader::{LoadError, Loader, PROGRAMS, Verdict};
 use self::processes::Processes;
 use super::{Collector, CollectorError, Context, Ended};
 use crate::clock;
@@ -93,6 +93,12 @@ fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Collect
     move |cause| CollectorError::new(what, cause)
 }
 
+/// Without the loader there is nothing: says so, and what to do.
+fn cant_start(why: LoadError) -> CollectorError {
+    let text = format!("{}: {why}; to do: {}", probe::NOTHING, why.remedy());
+    if why.is_final() { CollectorError::Unavailable(text) } else { CollectorError::Failed(text) }
+}
+
 impl Ebpf {
     /// A collector with this configuration.
     #[must_use]
@@ -127,8 +133,7 @@ impl Collector for Ebpf {
 impl<'a> Run<'a> {
     /// Loads everything, tells how that went, and lets the programs speak.
     fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
-        let mut loader =
-            Loader::new(config.ring_bytes()).map_err(failed("starting the eBPF programs"))?;
+        let mut loader = Loader::new(config.ring_bytes()).map_err(cant_start)?;
         let maps = loader.maps().map_err(failed("opening the eBPF maps"))?;
         let loaded = loader.load(PROGRAMS, config, true);
         for one in &loaded {

@@ -2,7 +2,7 @@
 //! `tapio doctor` shows.
 
 use super::config::Config;
-use super::loader::{LoadError, Loader, PROGRAMS, Verdict};
+use super::loader::{BTF_PATH, LoadError, Loader, PROGRAMS, Verdict};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,8 @@ fn finding(subject: &str, ok: bool, state: String, cost: &str, mend: &str) -> Fi
     Finding { subject: subject.to_owned(), ok, state, cost: unless_ok(cost), mend: unless_ok(mend) }
 }
 
-const NOTHING: &str = "no kernel events at all";
+/// What it costs when nothing can be loaded.
+pub(super) const NOTHING: &str = "no kernel events at all";
 
 /// Capabilities by their bit (`include/uapi/linux/capability.h`).
 const SYS_ADMIN: u32 = 21;
@@ -68,14 +69,13 @@ fn kernel() -> Finding {
 }
 
 fn type_information() -> Finding {
-    let path = "/sys/kernel/btf/vmlinux";
-    let read = std::fs::File::open(path);
+    let read = std::fs::File::open(BTF_PATH);
     finding(
         "type information (BTF)",
         read.is_ok(),
-        read.map_or_else(|e| format!("{path}: {e}"), |_| format!("{path} is readable")),
+        read.map_or_else(|e| format!("{BTF_PATH}: {e}"), |_| format!("{BTF_PATH} is readable")),
         NOTHING,
-        "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount /sys",
+        LoadError::NoBtf.remedy(),
     )
 }
 
@@ -148,21 +148,10 @@ pub fn findings(config: &Config) -> Vec<Finding> {
                 "see the capabilities and the kernel version above",
             )
         })),
-        Err(why @ LoadError::Btf(_)) => all.push(finding(
-            "eBPF object",
-            false,
-            why.to_string(),
-            NOTHING,
-            "see type information (BTF) above",
-        )),
-        Err(why) => all.push(finding(
-            "eBPF object",
-            false,
-            why.to_string(),
-            NOTHING,
-            "CAP_BPF is needed to make maps; before Linux 5.11 so is a memlock limit that \
-             has room for the ring buffer (`ulimit -l`)",
-        )),
+        Err(why) => {
+            let remedy = why.remedy();
+            all.push(finding("eBPF object", false, why.to_string(), NOTHING, remedy));
+        }
     }
     all
 }

@@ -1,0 +1,90 @@
+//! A kernel without type information: this one, seen from a mount namespace in which an empty file
+//! system lies over `/sys/kernel/btf`. The machine's own root is not touched.
+
+use super::place::{Place, TAPIO, story, terminate, text};
+use super::*;
+use serde_json::{Value as Json, json};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// The program where the file isn't.
+fn without_btf(arguments: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    let hide = "mount -t tmpfs -o ro none /sys/kernel/btf && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", hide, TAPIO]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Whether the file can be hidden. Says why it can't; fails instead where
+/// `TAPIO_REQUIRE_KERNEL=1`.
+fn btf_can_be_hidden() -> bool {
+    let why = if rustix::process::geteuid().is_root() {
+        match without_btf(&["--version"]).output() {
+            Ok(output) if output.status.success() => return true,
+            Ok(output) => text(&output.stderr),
+            Err(e) => format!("unshare: {e}"),
+        }
+    } else {
+        "only root can hide the kernel's type information".to_owned()
+    };
+    let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
+    assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {why}");
+    println!("skipped: {why}");
+    false
+}
+
+#[test]
+fn doctor_says_that_type_information_is_missing() {
+    if !btf_can_be_hidden() {
+        return;
+    }
+    let output = without_btf(&["doctor", "--output", "json"]).output().unwrap();
+    assert!(output.status.success(), "the rest can run: {}", text(&output.stderr));
+    let report: Json = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |subject: &str| {
+        let all = report["findings"].as_array().unwrap();
+        all.iter().find(|f| f["subject"] == subject).unwrap().clone()
+    };
+    for (subject, said) in [
+        ("type information (BTF)", format!("{BTF}: No such file")),
+        ("eBPF object", format!("(BTF) is missing: there is no {BTF}")),
+    ] {
+        let found = of(subject);
+        assert_eq!(found["ok"], false);
+        assert!(found["state"].as_str().unwrap().contains(&said), "{found}");
+        assert_eq!(found["cost"], "no kernel events at all");
+        assert!(found["remedy"].as_str().unwrap().contains("CONFIG_DEBUG_INFO_BTF"), "{found}");
+    }
+}
+
+#[test]
+fn without_type_information_the_other_collectors_go_on() {
+    if !btf_can_be_hidden() {
+        return;
+    }
+    let place = Place::new();
+    let config = place.config(true, &story("nginx-cascade.jsonl"));
+    let agent = without_btf(&["run", "--standalone", "--config", &config]).spawn().unwrap();
+    let status = place.wait(|s| {
+        s["cons1"]["total"]["forwarded"] == json!(6)
+            && s["collectors"]["ebpf"]["health"] == json!("unavailable")
+    });
+    assert_eq!(status["cons1"]["holds"], json!(true));
+    assert_eq!(status["collectors"]["jsonl"]["health"], json!("finished"));
+    let ebpf = &status["collectors"]["ebpf"];
+    let said = ebpf["last_error"].as_str().unwrap();
+    for part in ["no kernel events at all", "(BTF) is missing", BTF, "CONFIG_DEBUG_INFO_BTF"] {
+        assert!(said.contains(part), "{part} isn't in {said}");
+    }
+    assert_eq!(ebpf["restarts"], 0, "trying again can't help");
+    let (head, why) = place.page("/readyz").unwrap();
+    assert_eq!(head, "HTTP/1.0 200 OK", "the others are ready: {why}");
+    let output = terminate(agent);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    assert!(out.contains("nginx configuration error"), "{out}");
+    assert_eq!(err.matches("no kernel events at all").count(), 1, "said once: {err}");
+    assert!(err.contains(r#""holds":true"#), "{err}");
+    assert!(err.contains(r#""received":6,"forwarded":6"#), "{err}");
+}
