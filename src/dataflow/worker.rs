@@ -346,7 +346,7 @@ impl Worker {
     fn pass_mark(&mut self, mark: u64) {
         let mut all = true;
         for (writer, bell) in &mut self.output.shards {
-            all &= writer.write_watermark(mark, 0).is_ok();
+            all &= writer.write_watermark(mark).is_ok();
             bell.ring();
         }
         if all {

@@ -45,7 +45,7 @@ pub struct Header {
     pub visits: u64,
     /// The place in the total order, from 1, where the events were ordered before (replay); 0 live.
     pub order: u64,
-    /// The event's time, or the watermark: nanoseconds since the Unix epoch.
+    /// The event's time, nanoseconds since the Unix epoch; 0 in a watermark.
     pub time_ns: u64,
     /// The trace context the correlator gave the event.
     pub trace_id: TraceId,
@@ -70,8 +70,8 @@ impl Header {
 
     /// A watermark.
     #[must_use]
-    pub fn watermark(order: u64, time_ns: u64) -> Self {
-        Self { order, ..Self::event(0, 0, time_ns).of(RecordType::Watermark) }
+    pub fn watermark(order: u64) -> Self {
+        Self { order, ..Self::event(0, 0, 0).of(RecordType::Watermark) }
     }
 
     /// The same header on a record of this type.

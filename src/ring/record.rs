@@ -179,9 +179,9 @@ impl RecordWriter {
     ///
     /// # Errors
     /// [`WriteError::Full`].
-    pub fn write_watermark(&mut self, order: u64, time_ns: u64) -> Result<(), WriteError> {
+    pub fn write_watermark(&mut self, order: u64) -> Result<(), WriteError> {
         place(&mut self.blocks, 1, |room| {
-            room[0].write(Header::watermark(order, time_ns).write(1, 0, 0));
+            room[0].write(Header::watermark(order).write(1, 0, 0));
             Ok(1)
         })
     }

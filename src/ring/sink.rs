@@ -195,13 +195,11 @@ impl Sink {
         ledger.lose(self.collector, reason, n);
     }
 
-    /// Promises every shard that nothing before this place in the order (or, where that is 0,
-    /// before this time) follows from here.
-    pub fn watermark(&mut self, order: u64, time_ns: u64) {
+    /// Promises every shard that nothing before this place in the order follows from here.
+    pub fn watermark(&mut self, order: u64) {
         for i in 0..self.shards.len() {
-            while self.shards[i].0.write_watermark(order, time_ns).is_err() {
-                // A later watermark says more than a lost one; only an ordered stream needs each.
-                if order == 0 || self.stop.is_set() || self.shards[i].0.is_abandoned() {
+            while self.shards[i].0.write_watermark(order).is_err() {
+                if self.stop.is_set() || self.shards[i].0.is_abandoned() {
                     break;
                 }
                 self.flush();

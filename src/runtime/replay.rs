@@ -184,10 +184,10 @@ fn feed(mut sink: Sink, inputs: &[Input]) {
         let _ = sink.offer_at(&event, order);
         fields = Vec::new();
         if (i + 1) % MARK_EVERY == 0 {
-            sink.watermark(order, 0);
+            sink.watermark(order);
         }
     }
-    sink.watermark(inputs.len() as u64, 0);
+    sink.watermark(inputs.len() as u64);
 }
 
 /// Reads files and runs their events through the rules.

@@ -40,7 +40,7 @@ impl OwnedEvent {
 pub(crate) enum Step {
     Write(Header, Box<OwnedEvent>),
     Group(bool, Box<Group>),
-    Watermark(bool, u64, u64),
+    Watermark(bool, u64),
     /// Drain the first ring into the second, or back, so that records gather memberships on several
     /// hops: at most so many blocks, stop before that many records.
     Forward(bool, (usize, usize), Header, Vec<Membership>),
@@ -173,8 +173,8 @@ pub(crate) fn a_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (a_header(), an_event()).prop_map(|(h, e)| Step::Write(h, e)),
         1 => (any::<bool>(), a_group()).prop_map(|(second, g)| Step::Group(second, g)),
-        1 => (any::<bool>(), any::<u64>(), any::<u64>())
-            .prop_map(|(second, order, time)| Step::Watermark(second, order, time)),
+        1 => (any::<bool>(), any::<u64>())
+            .prop_map(|(second, order)| Step::Watermark(second, order)),
         3 => (
             prop::bool::weighted(0.3),
             (limit(), stop()),

@@ -15,7 +15,7 @@ use tapio::ring::{
 enum Expected {
     Event(Header, Box<OwnedEvent>, Vec<Membership>),
     Group(Header, Box<Group>),
-    Watermark(u64, u64),
+    Watermark(u64),
 }
 
 fn same_value(a: &Value<'_>, b: &Value<'_>) -> bool {
@@ -57,8 +57,8 @@ fn check(record: &Record<'_>, expected: &Expected) {
             let got = rkyv::deserialize::<Group, rkyv::rancor::Error>(archived).unwrap();
             assert_eq!(&got, &**group);
         }
-        Expected::Watermark(order, time_ns) => {
-            assert_eq!(record.header(), &Header::watermark(*order, *time_ns));
+        Expected::Watermark(order) => {
+            assert_eq!(record.header(), &Header::watermark(*order));
             assert!(record.event().is_none() && record.group().is_none());
         }
     }
@@ -112,10 +112,10 @@ impl Pair {
         self.wrote(outcome, free, need, Expected::Group(header, Box::new(group.clone())));
     }
 
-    fn write_watermark(&mut self, order: u64, time_ns: u64) {
+    fn write_watermark(&mut self, order: u64) {
         let free = self.writer.free_blocks();
-        let outcome = self.writer.write_watermark(order, time_ns);
-        self.wrote(outcome, free, 1, Expected::Watermark(order, time_ns));
+        let outcome = self.writer.write_watermark(order);
+        self.wrote(outcome, free, 1, Expected::Watermark(order));
     }
 
     /// Drains, comparing each record with the queue's next.
@@ -194,9 +194,9 @@ proptest! {
                 Step::Group(into_second, group) => {
                     (if *into_second { &mut second } else { &mut first }).write_group(group);
                 }
-                Step::Watermark(into_second, order, time_ns) => {
+                Step::Watermark(into_second, order) => {
                     (if *into_second { &mut second } else { &mut first })
-                        .write_watermark(*order, *time_ns);
+                        .write_watermark(*order);
                 }
                 Step::Forward(false, limits, header, more) => {
                     first.forward(&mut second, *limits, header, more);
