@@ -4,30 +4,21 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
-use tapio::event::{Event, EventId, Field, Value, names};
+use tapio::event::{Event, EventId, names};
+use tapio::load::{TYPICAL_ENTITIES, TYPICAL_MESSAGE, typical_fields};
 use tapio::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio::wire::{Appended, Batch, BatchEncoder, EncodedBatch, Item, kernel_time};
 
 const EVENTS: u64 = 1_000;
 
 fn write_events(writer: &mut RecordWriter) {
-    let fields = [
-        (names::HOST_NAME, Value::Str("worker-17")),
-        (names::K8S_POD_UID, Value::Str("0af76519-16cd-43dd-8448-eb211c80319c")),
-        (names::PROCESS_PID, Value::Int(4711)),
-        (names::SERVICE_NAME, Value::Str("checkout")),
-        (names::NETWORK_TRANSPORT, Value::Str("tcp")),
-        (names::NETWORK_PEER_ADDRESS, Value::Str("10.42.0.17")),
-        (names::NETWORK_PEER_PORT, Value::Int(8443)),
-        (names::ERROR_TYPE, Value::Str("ECONNREFUSED")),
-    ]
-    .map(|(key, value)| Field { key, value });
+    let fields = typical_fields("worker-17", "0af76519-16cd-43dd-8448-eb211c80319c");
     for n in 0..EVENTS {
         let event = Event {
             clock: 0,
-            entities: 4,
+            entities: TYPICAL_ENTITIES,
             fields: &fields,
-            message: "upstream connect error",
+            message: TYPICAL_MESSAGE,
             ..Event::new(
                 EventId::from_sequence(7, 1, n),
                 1_700_000_000_000_000_000 + n,

@@ -19,6 +19,8 @@ use crate::wire::proto::Ack;
 use crate::wire::{Line, LineConfig, LineError, NotSent};
 use template::{Template, templates};
 
+pub use template::{TYPICAL_ENTITIES, TYPICAL_MESSAGE, typical_fields};
+
 /// At most so many bytes wait for acks. Where the target is that far behind, sending waits; the
 /// events' times don't.
 const MOST_UNACKED_BYTES: usize = 64 * 1024 * 1024;

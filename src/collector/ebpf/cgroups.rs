@@ -2,11 +2,12 @@
 //! once from the cgroup file systems, then kept by control records; bounded. Removed cgroups stay
 //! for a while, because events about them come late.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::departed::Departed;
 use super::raw::HIERARCHY_SHIFT;
 
 /// How long a removed cgroup's path is kept.
@@ -116,8 +117,8 @@ fn hierarchies() -> Vec<Hierarchy> {
 pub(super) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     table: HashMap<u64, Cgroup, ahash::RandomState>,
-    /// Removed cgroups, oldest first, and when they went.
-    removed: VecDeque<(u64, u64)>,
+    /// Removed cgroups.
+    removed: Departed<u64>,
     max: usize,
     /// Cgroups that found no room.
     pub(super) untracked: u64,
@@ -128,7 +129,7 @@ impl Cgroups {
         Self {
             hierarchies: hierarchies(),
             table: HashMap::default(),
-            removed: VecDeque::new(),
+            removed: Departed::new(KEPT_NS),
             max: max.max(16),
             untracked: 0,
         }
@@ -172,19 +173,15 @@ impl Cgroups {
 
     /// A cgroup was removed.
     pub(super) fn gone(&mut self, number: u64, now_ns: u64) {
-        self.removed.push_back((number, now_ns));
+        self.removed.add(number, now_ns);
         self.expire(now_ns, self.removed.len() > self.max / 2);
     }
 
     fn expire(&mut self, now_ns: u64, room: bool) {
-        let keep = if room { self.removed.len() / 2 } else { usize::MAX };
-        while let Some((number, gone_ns)) = self.removed.front().copied() {
-            if self.removed.len() <= keep && now_ns.saturating_sub(gone_ns) < KEPT_NS {
-                break;
-            }
-            self.removed.pop_front();
-            self.table.remove(&number);
-        }
+        let Self { removed, table, .. } = self;
+        removed.expire(now_ns, room, |number| {
+            table.remove(&number);
+        });
     }
 
     /// Reads the cgroup file systems. Cgroups that are known already keep their entry.

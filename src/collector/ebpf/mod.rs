@@ -10,7 +10,7 @@
 //! | `decode.rs` | from a record to an event |
 //! | `process.rs`, `tcp.rs`, `block.rs`, `syscalls.rs` | the families |
 //! | `draft.rs` | an event while it is put together, without allocating |
-//! | `processes.rs`, `cgroups.rs` | who a process is, what a cgroup's path says |
+//! | `processes.rs`, `cgroups.rs`, `departed.rs` | who a process is, what a cgroup's path says, for how long |
 //! | `scrub.rs` | secrets leave command lines |
 //! | `words.rs` | numbers as a person reads them |
 //! | `probe.rs` | [`findings`]: what this kernel and these privileges allow |
@@ -21,6 +21,7 @@ mod block;
 mod cgroups;
 mod config;
 mod decode;
+mod departed;
 mod draft;
 mod kernel;
 mod kinds;

@@ -1,9 +1,11 @@
 //! The table of processes: who somebody's tree is and which program it runs. Seeded once, then kept
 //! by fork, exec and exit records; bounded.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+
+use super::departed::Departed;
 
 /// How long an ended process stays: records about it may follow its exit (a socket's last states).
 const KEPT_NS: u64 = 5_000_000_000;
@@ -34,8 +36,8 @@ pub(super) struct Process {
 
 pub(super) struct Processes {
     table: HashMap<u32, Process, ahash::RandomState>,
-    /// Ended processes, oldest first, and when they ended.
-    ended: VecDeque<(ExecId, u64)>,
+    /// Ended processes.
+    ended: Departed<ExecId>,
     paths: HashMap<Arc<str>, (), ahash::RandomState>,
     max: usize,
     /// Processes that found no room.
@@ -46,7 +48,7 @@ impl Processes {
     pub(super) fn new(max: usize) -> Self {
         Self {
             table: HashMap::default(),
-            ended: VecDeque::new(),
+            ended: Departed::new(KEPT_NS),
             paths: HashMap::default(),
             max: max.max(16),
             untracked: 0,
@@ -123,22 +125,20 @@ impl Processes {
 
     /// A process ended.
     pub(super) fn exit(&mut self, id: ExecId, now_ns: u64) {
-        self.ended.push_back((id, now_ns));
+        self.ended.add(id, now_ns);
         self.expire(now_ns, self.ended.len() > self.max / 4);
     }
 
     /// Forgets processes that ended long ago; the older half of them all where `room` is needed.
     fn expire(&mut self, now_ns: u64, room: bool) {
-        let keep = if room { self.ended.len() / 2 } else { usize::MAX };
-        while let Some((id, ended_ns)) = self.ended.front().copied() {
-            if self.ended.len() <= keep && now_ns.saturating_sub(ended_ns) < KEPT_NS {
-                break;
+        let Self { ended, table, .. } = self;
+        ended.expire(now_ns, room, |id| {
+            // The number may be another process's by now.
+            let is_it = |p: &Process| id.start_ns == 0 || p.id.start_ns == id.start_ns;
+            if table.get(&id.pid).is_some_and(is_it) {
+                table.remove(&id.pid);
             }
-            self.ended.pop_front();
-            if self.get(id.pid, id.start_ns).is_some() {
-                self.table.remove(&id.pid);
-            }
-        }
+        });
     }
 }
 
