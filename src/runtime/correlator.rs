@@ -7,7 +7,7 @@ use crate::collector::ThreadPlan;
 use crate::dataflow::rules::RuleSet;
 use crate::dataflow::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
 use crate::event::Stage;
-use crate::ring::{Bell, Ledger, RecordReader, RecordWriter, Stop, ring};
+use crate::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter, Stop, ring};
 
 /// How to build the correlator.
 pub struct CorrelatorPlan {
@@ -22,6 +22,10 @@ pub struct CorrelatorPlan {
     /// Blocks of 64 bytes in each ring.
     pub ring_blocks: usize,
 }
+
+/// A shard goes on only while the largest record would find room further down, wrap included. In a
+/// ring of just that size it would wait for each record to be read before it takes the next.
+const FEWEST_RING_BLOCKS: usize = 4 * MAX_FORWARDED_BLOCKS;
 
 /// One collector's way in: a ring and a bell for each shard.
 pub type Entrance = Vec<(RecordWriter, Arc<Bell>)>;
@@ -49,11 +53,12 @@ impl Correlator {
         threads: &mut ThreadPlan,
     ) -> std::io::Result<(Self, Vec<Entrance>, Vec<RecordReader>)> {
         let shards = plan.rules.shards();
+        let ring_blocks = plan.ring_blocks.max(FEWEST_RING_BLOCKS);
         let bells: Vec<Arc<Bell>> =
             (0..shards).map(|_| Arc::new(Bell::new(Default::default()))).collect();
         let mut inputs: Vec<Vec<RecordReader>> = (0..shards).map(|_| Vec::new()).collect();
         let mut into = |shard: usize| {
-            let (writer, reader) = ring(plan.ring_blocks);
+            let (writer, reader) = ring(ring_blocks);
             inputs[shard].push(reader);
             (writer, Arc::clone(&bells[shard]))
         };
@@ -64,7 +69,7 @@ impl Correlator {
         let mut correlator = Self { threads: Vec::new(), stats: Vec::new(), bells: bells.clone() };
         let mut exits = Vec::new();
         for (number, (inputs, shards)) in inputs.into_iter().zip(onward).enumerate() {
-            let (writer, reader) = ring(plan.ring_blocks);
+            let (writer, reader) = ring(ring_blocks);
             exits.push(reader);
             let shard = Shard::new(Arc::clone(&plan.rules), number, plan.options, plan.grouping);
             let wiring = Wiring {

@@ -1,0 +1,207 @@
+//! The running agent with several shards, events shown to the rules as they arrive: what is told
+//! and what is stored is the same as with one.
+//!
+//! Only what doesn't depend on which shard is faster is compared: events that go by different ways
+//! may overtake each other, so a sequence's events here all have the same keys, and a count's
+//! members are compared as a set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde_json::{Value as Json, json};
+use tapio::runtime::{Agent, Config};
+use tapio::wire::batch_json;
+
+use super::*;
+
+const PROGRAMS: u64 = 200;
+const PODS: u64 = 8;
+const UNITS: u64 = 5;
+/// Steps a program takes between its begin and its end.
+const STEPS: u64 = 50;
+const EVENTS: u64 = PROGRAMS * (STEPS + 2);
+
+/// A program belongs to a pod and to a unit. Its begin and its end are wanted under two keys, its
+/// steps under two others, and its pod is the home of all of them.
+const RULES: &str = "
+rule: program
+severity: info
+events: { began: { kind: t.began }, ended: { kind: t.ended } }
+sequence:
+  by: [process.pid]
+  within: 10m
+  steps: [{ event: began }, { event: ended }]
+group: { pattern: program, close: { idle: 10m, max_age: 30m } }
+---
+rule: program-of-unit
+severity: info
+events: { began: { kind: t.began }, ended: { kind: t.ended } }
+sequence:
+  by: [systemd.unit, process.pid]
+  within: 10m
+  steps: [{ event: began }, { event: ended }]
+group: { pattern: program-of-unit, close: { idle: 10m, max_age: 30m } }
+---
+rule: pod
+severity: info
+events: { step: { kind: t.step } }
+count: { event: step, by: [k8s.pod.uid], within: 10m, at_least: 10 }
+group: { pattern: pod, close: { idle: 10m, max_age: 30m } }
+---
+rule: unit
+severity: info
+events: { any: { kind: [t.step, t.lone] } }
+count: { event: any, by: [systemd.unit], within: 10m, at_least: 10 }
+group: { pattern: unit, close: { idle: 10m, max_age: 30m } }
+";
+
+fn events() -> String {
+    let mut text = String::new();
+    let mut line = |n: u64, kind: &str, program: u64| {
+        let event = json!({
+            "id": format!("e-{n}"), "time": 1_700_000_000_000_000_000 + n * 1_000, "kind": kind, "source": "test",
+            "entity": {
+                "process.pid": program, "k8s.pod.uid": format!("pod-{}", program % PODS),
+                "systemd.unit": format!("unit-{}", program % UNITS),
+            },
+        });
+        writeln!(text, "{event}").unwrap();
+    };
+    let mut n = 0;
+    for round in 0..STEPS + 2 {
+        for program in 0..PROGRAMS {
+            let kind = match round {
+                0 => "t.began",
+                r if r == STEPS + 1 => "t.ended",
+                r if r % 10 == 0 => "t.lone",
+                _ => "t.step",
+            };
+            line(n, kind, program);
+            n += 1;
+        }
+    }
+    text
+}
+
+/// A story by rule and key: how it ended, how many members it says it has, and which events name
+/// it.
+type Stories = BTreeMap<(String, String), (String, u64, BTreeSet<String>)>;
+
+/// What a run with so many shards stored and told.
+struct Lived {
+    stories: Stories,
+    ids: BTreeSet<String>,
+    /// Events shown to shards: more than there are where some visited several.
+    shown: u64,
+}
+
+fn agent_config(dir: &Path, shards: usize) -> Config {
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let mut config = Config { state_dir: Some(dir.join("state")), ..Config::default() };
+    config.collectors.ebpf.enabled = false;
+    config.collectors.jsonl.paths = vec![file("events.jsonl", &events())];
+    config.dataflow.rules = vec![file("rules.yaml", RULES)];
+    config.dataflow.builtin_rules = false;
+    config.dataflow.shards = shards;
+    // Rings as small as they can be: shards wait for each other.
+    config.dataflow.buffer_size = 100;
+    config.server.data_dir = dir.join("data");
+    for address in [&mut config.server.grpc_listen, &mut config.server.http_listen] {
+        *address = any_port();
+    }
+    config.admin.listen = any_port();
+    config
+}
+
+fn live(shards: usize) -> Lived {
+    let dir = tempfile::tempdir().unwrap();
+    let config = agent_config(dir.path(), shards);
+    let server_config = config.server();
+    let mut agent = Agent::start(config, true).unwrap();
+    wait_until(|| agent.sources_are_finished());
+    let account = agent.drain();
+    assert!(account.holds(), "CONS-1: {account:?}");
+    let total = &account.total;
+    assert_eq!((total.received, total.forwarded, total.held), (EVENTS, EVENTS, 0), "{total:?}");
+    let status: Json = serde_json::from_str(&http(agent.admin_addr(), "/status").1).unwrap();
+    let each = status["shards"].as_array().unwrap();
+    assert_eq!(each.len(), shards);
+    let shown = each.iter().map(|s| s["events"].as_u64().unwrap()).sum();
+    let ingest = agent.server().unwrap().status().ingest;
+    assert_eq!((ingest.events, ingest.duplicates), (EVENTS, 0));
+    let _ = agent.finish();
+    let store = Store::open(&server_config).unwrap();
+    let mut events = Vec::new();
+    for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
+        let (items, broken) = batch_json(&found.batch).unwrap();
+        assert_eq!(broken, 0);
+        events.extend(items.into_iter().filter(|(is_group, _)| !is_group).map(|(_, e)| e));
+    }
+    let ids: BTreeSet<String> = events.iter().map(|e| text(&e["id"])).collect();
+    assert_eq!(events.len() as u64, EVENTS);
+    assert_eq!(ids.len() as u64, EVENTS, "an event is stored twice");
+    Lived { stories: stories(&store.groups(usize::MAX, "", ""), &events), ids, shown }
+}
+
+fn text(json: &Json) -> String {
+    json.as_str().unwrap().to_owned()
+}
+
+/// Joins the told groups with the events that name them; checks that members carry the trace.
+fn stories(groups: &[Group], events: &[Json]) -> Stories {
+    let by_id: HashMap<String, &Group> = groups.iter().map(|g| (g.id.to_string(), g)).collect();
+    let name = |g: &Group| (g.rule.clone(), format!("{:?}", g.key));
+    let mut stories: Stories = groups
+        .iter()
+        .map(|g| (name(g), (g.state.word().to_owned(), g.members_total, BTreeSet::new())))
+        .collect();
+    assert_eq!(stories.len(), groups.len(), "one story for each rule and key");
+    for event in events {
+        let named: Vec<&Group> = event["correlation"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| by_id[c["id"].as_str().unwrap()])
+            .collect();
+        let trace = text(&event["trace_id"]);
+        let first = named.iter().map(|g| g.trace_id.to_string()).min().unwrap();
+        match event["kind"].as_str().unwrap() {
+            // Of two stories of equal rank one gives all members its trace.
+            "t.began" | "t.ended" => assert_eq!((named.len(), trace), (2, first), "{event}"),
+            // Of a pod's story and a unit's the one that was told when the step came.
+            "t.step" => {
+                assert_eq!(named.len(), 2, "{event}");
+                assert!(named.iter().any(|g| g.trace_id.to_string() == trace), "{event}");
+            }
+            _ => assert_eq!((named.len(), trace), (1, first), "{event}"),
+        }
+        for group in named {
+            stories.get_mut(&name(group)).unwrap().2.insert(text(&event["id"]));
+        }
+    }
+    for (name, (_, total, members)) in &stories {
+        // A pod's life counts its events; no event of a story names it.
+        let expected = if name.0 == "pod-lifecycle" { 0 } else { *total };
+        assert_eq!(members.len() as u64, expected, "{name:?}");
+    }
+    stories
+}
+
+#[test]
+fn several_shards_store_and_tell_what_one_does() {
+    let one = live(1);
+    assert_eq!(one.shown, EVENTS);
+    let of = |rule: &str| one.stories.keys().filter(|k| k.0 == rule).count() as u64;
+    assert_eq!((of("program"), of("program-of-unit")), (PROGRAMS, PROGRAMS));
+    assert_eq!((of("pod"), of("unit")), (PODS, UNITS));
+    for shards in [2, 4] {
+        let several = live(shards);
+        assert!(several.shown > EVENTS, "no event visited a second shard");
+        assert_eq!(several.ids, one.ids, "{shards} shards");
+        assert_eq!(several.stories, one.stories, "{shards} shards");
+    }
+}
