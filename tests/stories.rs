@@ -1,9 +1,14 @@
 //! The specification's two stories, through the production correlator: what comes out is what the
 //! specification shows, to the byte, for any number of shards; and what is said of a story comes
 //! from its events.
+//!
+//! `tests/stories/*.golden.json` is what `tapio replay` prints for the story beside it. A change
+//! that is meant to print something else renews them all, for the diff to be looked at:
+//! `TAPIO_RENEW_GOLDEN=1 cargo test --test stories golden`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value as Json;
 use tapio::dataflow::rules::builtin;
@@ -126,6 +131,59 @@ fn the_same_bytes_for_any_number_of_shards_ten_times_over() {
             for shards in [1, 2, 8] {
                 assert_eq!(text(shards), first, "{shards} shards, {emit:?}");
             }
+        }
+    }
+}
+
+/// Files of the stories' folder with this ending, in order.
+fn files(ending: &str) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(story("")).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<_> = all.filter(|p| p.to_str().unwrap().ends_with(ending)).collect();
+    files.sort();
+    files
+}
+
+/// What the program prints for a story.
+fn printed(file: &Path, shards: &str) -> String {
+    let mut tapio = Command::new(env!("CARGO_BIN_EXE_tapio"));
+    let output = tapio.args(["replay", "--shards", shards]).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Where two texts part, with what stands around it.
+fn difference(one: &str, other: &str) -> String {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let around = |text: &str| {
+        let bytes = &text.as_bytes()[same.saturating_sub(80)..text.len().min(same + 80)];
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    format!("byte {same}:\n  held:    …{}…\n  printed: …{}…", around(one), around(other))
+}
+
+#[test]
+fn replay_prints_the_golden_files_to_the_byte() {
+    let stories = files(".jsonl");
+    let golden: Vec<_> = stories.iter().map(|s| s.with_extension("golden.json")).collect();
+    if std::env::var_os("TAPIO_RENEW_GOLDEN").is_some_and(|v| v == "1") {
+        for (story, golden) in stories.iter().zip(&golden) {
+            std::fs::write(golden, printed(story, "1")).unwrap();
+        }
+    }
+    assert!(!stories.is_empty());
+    assert_eq!(files(".golden.json"), golden, "one beside each story, and no other");
+    for (story, golden) in stories.iter().zip(&golden) {
+        let held = std::fs::read_to_string(golden).unwrap();
+        assert!(!held.is_empty(), "{} tells no story", story.display());
+        for shards in ["1", "2", "8"] {
+            let printed = printed(story, shards);
+            assert!(
+                printed == held,
+                "{} with {shards} shards isn't its golden file: {}\n(meant? \
+                 TAPIO_RENEW_GOLDEN=1 cargo test --test stories golden, and look at the diff)",
+                story.display(),
+                difference(&held, &printed)
+            );
         }
     }
 }
