@@ -14,6 +14,13 @@ use crate::ring::Stop;
 use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
 use crate::server::Server;
 
+/// What a newcomer sees first: a healthy machine may have no story for hours.
+const WELCOME: &str = "tapio: watching this machine; stories appear here as they happen.\n       \
+     In another terminal: `tapio demo` causes harmless faults, `tapio tail` shows every event.";
+
+/// Looks after which a newcomer is told that something is seen: ten seconds.
+const FIRST_WORD: u32 = 200;
+
 /// How often a process looks whether it was asked to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -101,11 +108,20 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         Some(server) => Some(print_stories(server.grpc_addr.to_string(), seen.clone())?),
         None => None,
     };
+    if stories.is_some() {
+        tell(WELCOME);
+    }
     // Relaxed: the flag is all there is to see.
     let over =
         || end.load(Ordering::Relaxed) || (args.until_finished && agent.sources_are_finished());
+    let mut looks = 0;
     while !over() {
         std::thread::sleep(LOOK);
+        looks += 1;
+        if stories.is_some() && looks == FIRST_WORD {
+            let seen = agent.account().total.received;
+            tell(&format!("tapio: {seen} events in the first ten seconds; all go to the store"));
+        }
     }
     tracing::info!("draining");
     agent.drain();
