@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::evidence::Draft;
 use super::members::{Hand, KEPT_MEMBERS, Kept, Members};
 use super::rules::Rule;
 use super::story;
 use super::wheel::Wheel;
-use crate::event::{EventId, Group, GroupState, Severity, TraceId};
+use crate::event::{EventId, GroupState, Severity, TraceId};
 
 /// A group grows silently for this long after it was told; then it is told again.
 const TELL_AGAIN_NS: u64 = 1_000_000_000;
@@ -80,7 +81,7 @@ pub(super) struct Groups {
     next_timer: u64,
     capacity: usize,
     /// Groups to be sent on.
-    pub(super) told: Vec<Group>,
+    pub(super) told: Vec<Draft>,
     /// Whether groups are told before they are closed.
     tell_open: bool,
     pub(super) opened: u64,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::evidence::Draft;
 use super::groups::Groups;
 use super::keys::KeyTable;
 use super::members::Hand;
@@ -11,9 +12,7 @@ use super::rules::{FieldRef, Rule, RuleSet, Shape, Truth, View};
 use super::run::Runs;
 use super::story;
 use super::window::Window;
-use crate::event::{
-    ArchivedEvent, EventId, Group, Name, TraceId, Value, names, stable_hash, value_json,
-};
+use crate::event::{ArchivedEvent, EventId, Name, TraceId, Value, names, stable_hash, value_json};
 use crate::ring::{Membership, Record};
 
 /// Ranks of memberships in told stories: which one gives an event its trace. A sequence comes
@@ -148,7 +147,7 @@ impl Lane {
     }
 
     /// Groups told since the last look.
-    pub(super) fn take_groups(&mut self) -> Vec<Group> {
+    pub(super) fn take_groups(&mut self) -> Vec<Draft> {
         std::mem::take(&mut self.groups.told)
     }
 

@@ -2,15 +2,18 @@
 //! carries one trace, whose id is the entity's own 128-bit id where it has one. A life is told as a
 //! group when it ends, if something went wrong in it or if it is a pod's or a unit's.
 
+use super::evidence::{self, Asked, Draft, Seen, Source};
 use super::keys::KeyTable;
-use super::rules::{Home, RuleSet, home};
+use super::rules::{Given, Home, RuleSet, home};
 use crate::event::{
-    ArchivedEvent, Candidate, EventId, Group, GroupState, Impact, Member, Name, Severity, TraceId,
-    names, stable_hash,
+    ArchivedEvent, EventId, Group, GroupState, Impact, Member, Name, Severity, TraceId, names,
+    stable_hash,
 };
 
 /// Members a life keeps: the first ones and those that went wrong.
 const KEPT: usize = 16;
+/// Faults a life tells apart.
+const MAX_FAULTS: usize = 8;
 /// A life nothing was heard of for this long is over.
 const IDLE_NS: u64 = 30 * 60 * 1_000_000_000;
 
@@ -23,14 +26,14 @@ struct Life {
     first_ns: u64,
     last_ns: u64,
     worst: Severity,
-    /// The first event that was worse than a warning.
-    fault: Option<usize>,
+    /// What went wrong, about what.
+    faults: Vec<Source>,
 }
 
 /// The lives of a shard's home entities.
 pub(super) struct Lives {
     lives: KeyTable<Life>,
-    pub(super) told: Vec<Group>,
+    pub(super) told: Vec<Draft>,
     pub(super) opened: u64,
 }
 
@@ -93,7 +96,7 @@ impl Lives {
                     first_ns: time_ns,
                     last_ns: time_ns,
                     worst: Severity::default(),
-                    fault: None,
+                    faults: Vec::new(),
                 };
                 self.opened += 1;
                 let deadline_ns = time_ns.saturating_add(IDLE_NS);
@@ -120,7 +123,7 @@ impl Lives {
     fn tell(&mut self, life: Life, state: GroupState) {
         // A process that lived and died in peace is no story.
         if life.what != "process" || life.worst >= Severity::ERROR {
-            self.told.push(life.group(state));
+            self.told.push(life.draft(state));
         }
     }
 
@@ -154,9 +157,6 @@ impl Life {
         let severity = event.severity();
         let wrong = severity >= Severity::ERROR;
         if self.members.len() < KEPT || (wrong && self.members.len() < 2 * KEPT) {
-            if wrong && self.fault.is_none() {
-                self.fault = Some(self.members.len());
-            }
             self.members.push(Member {
                 id: event.event_id(),
                 label: super::story::label(event),
@@ -168,6 +168,9 @@ impl Life {
                 pattern: String::new(),
                 summary: event.message.chars().take(300).collect(),
             });
+        }
+        if wrong {
+            self.add_fault(event);
         }
         self.total += 1;
         self.first_ns = self.first_ns.min(event.time());
@@ -183,20 +186,39 @@ impl Life {
         }
     }
 
-    fn group(self, state: GroupState) -> Group {
-        let cause = self.fault.and_then(|at| self.members.get(at)).map(|m| Candidate {
-            cause: if m.summary.is_empty() { m.kind.clone() } else { m.summary.clone() },
-            evidence: vec![m.id],
-            labels: vec![m.label.clone()],
-            score: 0.0,
-            terms: Vec::new(),
-        });
-        Group {
+    fn add_fault(&mut self, event: &ArchivedEvent<'_>) {
+        let Some(entity) = evidence::subject(event) else {
+            return;
+        };
+        let kind = event.kind_name();
+        let known = self.faults.iter().any(|s| s.kind == kind && s.entity == entity);
+        if !known && self.faults.len() >= MAX_FAULTS {
+            return;
+        }
+        let seen = Seen {
+            entity,
+            kind,
+            time_ns: event.time(),
+            tick_ns: event.clock_quality().tick_ns(),
+            severity: event.severity(),
+            is_effect: false,
+            summary: super::story::summary(event),
+            id: event.event_id(),
+            label: super::story::label(event),
+        };
+        evidence::add_source(&mut self.faults, seen);
+    }
+
+    fn draft(self, state: GroupState) -> Draft {
+        let auto =
+            Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
+        let what = format!("{} {}", self.what, self.name);
+        let group = Group {
             id: self.trace,
             trace_id: self.trace,
             rule: format!("{}-lifecycle", self.what),
             pattern: format!("{}-lifecycle", self.what),
-            name: format!("{} {}", self.what, self.name),
+            name: what.clone(),
             intent: "the life of one entity".into(),
             state,
             revision: 0,
@@ -205,15 +227,22 @@ impl Life {
             first_ns: self.first_ns,
             last_ns: self.last_ns,
             severity: self.worst,
-            root_cause: cause.into_iter().collect(),
-            impact: Impact {
-                affected: vec![format!("{} {}", self.what, self.name)],
-                ..Impact::default()
-            },
+            root_cause: Vec::new(),
+            impact: Impact { affected: vec![what], ..Impact::default() },
             actions: Vec::new(),
             confidence: 1.0,
             continues: None,
             members: self.members,
+        };
+        Draft {
+            within_ns: group.duration_ns(),
+            group,
+            any_cause: !self.faults.is_empty(),
+            sources: self.faults,
+            named: Vec::new(),
+            asked: auto,
+            failed_connections: 0,
+            failed_for_others: 0,
         }
     }
 }

@@ -12,10 +12,12 @@
 //! | `keys.rs` | bounded tables by rule and key |
 //! | `wheel.rs` | deadlines |
 //! | `groups.rs` | open groups and their closing |
-//! | `story.rs` | cause, impact, actions |
+//! | `story.rs` | what a group's events say: names, texts, actions |
+//! | `evidence/` | facts of all shards; causes and impact from them |
 //! | `lifecycle.rs` | lives of pods, units and processes |
 
 mod aggregate;
+pub mod evidence;
 mod groups;
 mod keys;
 mod lane;

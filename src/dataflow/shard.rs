@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use super::evidence::{Bounds, Note, Observer};
 use super::lane::{Lane, LaneOptions, LaneStats, MatchLine};
 use super::lifecycle::{self, Lives};
 use super::rules::RuleSet;
-use crate::event::{Group, TraceId};
+use crate::event::TraceId;
 use crate::ring::{Header, Membership, Record};
 
 /// Lives a shard follows at once.
@@ -24,6 +25,8 @@ pub struct ShardStats {
     pub lives_opened: u64,
     /// Lives given up for room.
     pub lives_evicted: u64,
+    /// Entities whose recent past was given up for room.
+    pub pasts_evicted: u64,
 }
 
 /// What a step found out about an event.
@@ -41,6 +44,8 @@ pub struct Shard {
     number: usize,
     lane: Lane,
     lives: Lives,
+    /// Without it, groups are told by their own events alone.
+    observer: Option<Observer>,
     grouping: bool,
 }
 
@@ -49,7 +54,15 @@ impl Shard {
     #[must_use]
     pub fn new(rules: Arc<RuleSet>, number: usize, options: LaneOptions, grouping: bool) -> Self {
         let lane = Lane::new(Arc::clone(&rules), number, options);
-        Self { rules, number, lane, lives: Lives::new(MAX_LIVES), grouping }
+        let lives = Lives::new(MAX_LIVES);
+        Self { rules, number, lane, lives, observer: None, grouping }
+    }
+
+    /// The same shard, observing what the entities it is home to do.
+    #[must_use]
+    pub fn observing(mut self, bounds: Bounds) -> Self {
+        self.observer = Some(Observer::new(Arc::clone(&self.rules), bounds));
+        self
     }
 
     /// What the shard has counted.
@@ -60,6 +73,7 @@ impl Shard {
             lives: self.lives.len() as u64,
             lives_opened: self.lives.opened,
             lives_evicted: self.lives.evicted(),
+            pasts_evicted: self.observer.as_ref().map_or(0, Observer::evicted),
         }
     }
 
@@ -73,6 +87,9 @@ impl Shard {
         self.lane.event(record, now_ns, &mut found.memberships);
         if self.rules.shards() == 1 || self.rules.home_shard(event) == self.number {
             found.life = self.lives.event(event, &self.rules);
+            if let Some(observer) = &mut self.observer {
+                observer.event(event);
+            }
         }
     }
 
@@ -89,11 +106,21 @@ impl Shard {
         self.lives.finish();
     }
 
-    /// Groups told since the last look.
-    pub fn take_groups(&mut self) -> Vec<Group> {
+    /// Facts and groups since the last look. Sums that are still being gathered come with `all`, and
+    /// before any group, so that what tells it knows what its shard knew.
+    pub fn take_notes(&mut self, into: &mut impl Extend<Note>, all: bool) {
         let mut groups = self.lane.take_groups();
         groups.append(&mut self.lives.told);
-        groups
+        if let Some(observer) = &mut self.observer {
+            if all || !groups.is_empty() {
+                observer.flush();
+            }
+            // A few at a time would wake the assessor again and again.
+            if all || !groups.is_empty() || observer.is_full() {
+                into.extend(observer.take());
+            }
+        }
+        into.extend(groups.into_iter().map(Note::draft));
     }
 
     /// Matches since the last look, where they are recorded.

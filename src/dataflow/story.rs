@@ -1,35 +1,26 @@
-//! What is said of a group: cause, impact, actions, confidence. Everything comes from its events;
-//! a rule only says where to look.
+//! What is said of a group: what it is about, the causes its rule names, actions, confidence. Everything
+//! comes from its events; a rule only says where to look. Which cause is the likeliest and what it all
+//! means is for the assessor, who has the facts of all shards (`evidence/`).
 
 use std::collections::BTreeSet;
 
+use super::evidence::{self, Asked, Draft, MAX_AFFECTED, NamedCause, Seen, Source};
 use super::groups::OpenGroup;
 use super::members::Kept;
 use super::rules::field::value_text;
-use super::rules::{FieldRef, Given, Hole, Rule, Template, View};
-use crate::event::{
-    ArchivedEvent, Candidate, Group, GroupState, Impact, Member, Name, Severity, Term, TraceId,
-    Value, names,
-};
+use super::rules::{FieldRef, Hole, Rule, Template, View};
+use crate::event::{ArchivedEvent, Group, GroupState, Impact, Member, Name, TraceId, Value, names};
 
-/// Affected entities a group names.
-const MAX_AFFECTED: usize = 32;
-
-/// How entities are counted in words, by the prefix [`affected`] gives them.
-const AFFECTED_WORDS: [(&str, &str, &str); 5] = [
-    ("unit ", "unit", "units"),
-    ("pod ", "pod", "pods"),
-    ("service ", "service", "services"),
-    ("endpoint ", "endpoint", "endpoints"),
-    ("process ", "program", "programs"),
-];
+/// Words for the part of a member that didn't cause the others.
+const EFFECTS: [&str; 2] = ["effect", "symptom"];
 
 /// Tells the group as it is now.
-pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Group {
+pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
     let teller = Teller { rule, group };
-    let severity = rule.severity.max(group.worst);
-    let impact = teller.impact(severity);
-    Group {
+    let mut sources = Vec::new();
+    let places = teller.sources(&mut sources);
+    let named = teller.causes(&places);
+    let told = Group {
         id: group.id,
         trace_id: group.id,
         rule: rule.name.text().into(),
@@ -43,12 +34,26 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Group {
         members_total: group.members.total,
         first_ns: group.members.first_ns,
         last_ns: group.members.last_ns,
-        severity,
-        root_cause: teller.causes(),
+        severity: rule.severity.max(group.worst),
+        root_cause: Vec::new(),
         actions: rule.telling.actions.iter().filter_map(|t| teller.fill(t)).collect(),
         confidence: teller.confidence(),
-        impact,
+        impact: Impact { affected: group.affected.iter().cloned().collect(), ..Impact::default() },
         continues: group.continues,
+    };
+    Draft {
+        group: told,
+        sources,
+        named,
+        any_cause: true,
+        within_ns: rule.within_ns(),
+        asked: Asked {
+            business: rule.telling.business,
+            customer_facing: rule.telling.customer_facing,
+            slo_impact: rule.telling.slo_impact,
+        },
+        failed_connections: group.failed_connections,
+        failed_for_others: group.failed_for_others,
     }
 }
 
@@ -88,7 +93,7 @@ pub(super) fn part(rule: &Rule, step: u8) -> (Name, Name) {
 }
 
 /// A line for a person: what the event says, or its kind and whom it is about.
-fn summary(event: &ArchivedEvent<'_>) -> String {
+pub(super) fn summary(event: &ArchivedEvent<'_>) -> String {
     if !event.message.is_empty() {
         return event.message.chars().take(300).collect();
     }
@@ -189,30 +194,48 @@ impl Teller<'_> {
         })
     }
 
-    /// The causes the rule knows how to name, each scored by the events that show it.
-    fn causes(&self) -> Vec<Candidate> {
-        let mut candidates: Vec<Candidate> = self
-            .rule
-            .telling
-            .root_cause
-            .iter()
-            .rev()
-            .enumerate()
-            .filter_map(|(behind, template)| {
-                let cause = self.fill(template)?;
-                Some(self.candidate(cause, &self.evidence(template), behind))
+    /// What the members are about: entities and kinds. Returns the place of each member's.
+    fn sources(&self, into: &mut Vec<Source>) -> Vec<Option<usize>> {
+        let of_member = |kept: &Kept| {
+            let event = kept.record.event()?;
+            let (role, _) = part(self.rule, kept.step);
+            let seen = Seen {
+                entity: evidence::subject(event)?,
+                kind: event.kind_name(),
+                time_ns: event.time(),
+                tick_ns: event.clock_quality().tick_ns(),
+                severity: event.severity(),
+                is_effect: EFFECTS.contains(&role.text()),
+                summary: summary(event),
+                id: event.event_id(),
+                label: label(event),
+            };
+            Some(evidence::add_source(into, seen))
+        };
+        self.group.members.kept.iter().map(of_member).collect()
+    }
+
+    /// The causes the rule knows how to name. `places`: each member's source.
+    fn causes(&self, places: &[Option<usize>]) -> Vec<NamedCause> {
+        let templates = &self.rule.telling.root_cause;
+        let named = templates.iter().rev().enumerate().filter_map(|(behind, template)| {
+            let text = self.fill(template)?;
+            let evidence = self.evidence(template);
+            let events = || evidence.iter().filter_map(|k| k.record.event());
+            let first = evidence.first().and_then(|first| {
+                self.group.members.kept.iter().position(|k| std::ptr::eq(k, *first))
+            });
+            Some(NamedCause {
+                text,
+                source: first.and_then(|at| places.get(at).copied().flatten()),
+                evidence: events().map(|e| e.event_id()).collect(),
+                labels: events().map(label).collect(),
+                behind,
             })
-            .collect();
-        if candidates.is_empty() {
-            // No template could be filled: the first member is what is known.
-            let first = self.group.members.kept.first();
-            candidates.extend(
-                first.and_then(|k| Some(self.candidate(summary(k.record.event()?), &[k], 0))),
-            );
-        }
-        candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-        candidates.dedup_by(|a, b| a.cause == b.cause);
-        candidates
+        });
+        let mut named: Vec<NamedCause> = named.collect();
+        named.reverse();
+        named
     }
 
     /// The members a template's holes were filled from.
@@ -236,78 +259,6 @@ impl Teller<'_> {
             evidence.extend(found.filter(|k| !evidence.iter().any(|e| std::ptr::eq(*e, *k))));
         }
         evidence
-    }
-
-    /// Log-odds of a cause: how bad its evidence is for itself, how early it came, how many events
-    /// show it, and how many causes the rule's author put behind it.
-    fn candidate(&self, cause: String, evidence: &[&Kept], behind: usize) -> Candidate {
-        let events: Vec<_> = evidence.iter().filter_map(|k| k.record.event()).collect();
-        let worst = events.iter().map(|e| e.severity().0).max().unwrap_or(0);
-        let first_ns = events.iter().map(|e| e.time()).min().unwrap_or(self.group.members.last_ns);
-        let after_s = first_ns.saturating_sub(self.group.members.first_ns) as f64 / 1e9;
-        let terms = vec![
-            // One unit per severity range (four numbers) above info.
-            Term {
-                name: "severity".into(),
-                weight: (f64::from(worst) - f64::from(Severity::INFO.0)) / 4.0,
-            },
-            // Causes come first: each doubling of the delay halves the odds.
-            Term { name: "onset".into(), weight: 1.0 - (1.0 + after_s).log2() },
-            // A cause that rests on more of the story's events explains more of it.
-            Term { name: "evidence".into(), weight: (events.len() as f64).ln_1p() },
-            // The author names the more telling cause first: four to one for each place.
-            Term { name: "rule".into(), weight: behind as f64 * 4f64.ln() },
-        ];
-        Candidate {
-            cause,
-            evidence: events.iter().map(|e| e.event_id()).collect(),
-            labels: events.iter().map(|e| label(e)).collect(),
-            score: terms.iter().map(|t| t.weight).sum(),
-            terms,
-        }
-    }
-
-    fn impact(&self, severity: Severity) -> Impact {
-        let group = self.group;
-        let mut evidence = Vec::new();
-        if group.failed_connections > 0 {
-            evidence.push(format!("{} failed connections", group.failed_connections));
-        }
-        let kinds = |prefix: &str| group.affected.iter().filter(|a| a.starts_with(prefix)).count();
-        for (prefix, one, many) in AFFECTED_WORDS {
-            match kinds(prefix) {
-                0 => {}
-                1 => evidence.push(format!("1 {one}")),
-                n => evidence.push(format!("{n} {many}")),
-            }
-        }
-        let faulty = severity >= Severity::WARN;
-        let customer_facing = match self.rule.telling.customer_facing {
-            Given::Fixed(b) => b,
-            Given::Auto => faulty && (group.failed_for_others > 0 || kinds("service ") > 0),
-        };
-        let slo_impact = match self.rule.telling.slo_impact {
-            Given::Fixed(b) => b,
-            Given::Auto => customer_facing && severity >= Severity::ERROR,
-        };
-        let business = match self.rule.telling.business {
-            Given::Fixed(b) => b,
-            Given::Auto => self.business(severity, customer_facing),
-        };
-        let affected = group.affected.iter().cloned().collect();
-        Impact { business, customer_facing, slo_impact, affected, evidence }
-    }
-
-    /// Independent hints that the business notices, combined as noisy-or: 1 − Π(1 − pᵢ).
-    fn business(&self, severity: Severity, customer_facing: bool) -> f64 {
-        let severe = (f64::from(severity.0) / 24.0).powi(2) * 0.6;
-        let spread = 1.0 - 0.93f64.powi(self.group.affected.len().saturating_sub(1) as i32);
-        let connections = if customer_facing {
-            1.0 - 0.9f64.powf(1.0 + (self.group.failed_connections as f64).ln_1p())
-        } else {
-            0.0
-        };
-        1.0 - (1.0 - severe) * (1.0 - spread) * (1.0 - connections)
     }
 
     /// How unlikely it is that the members met by accident: each member beyond the first repeats

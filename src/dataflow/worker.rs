@@ -4,13 +4,14 @@
 //! Visits go from lower shards to higher ones, so shards never wait for each other in a circle: a
 //! shard that waits for room waits for one further down, and the bridge waits for nobody here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::evidence::{Note, NoteWriter};
 use super::shard::{Found, Shard, ShardStats, next_header};
 use crate::clock;
-use crate::event::Group;
 use crate::ring::{
     Bell, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
     RecordWriter, StageLedger, Stop, thread_waker,
@@ -27,8 +28,9 @@ const NAP: Duration = Duration::from_micros(100);
 const NAPS_BEFORE_SLEEP: u32 = 2;
 /// How often time moves on without an event.
 const TICK_NS: u64 = 100_000_000;
-/// Groups that wait for room on the way out; past it no more input is taken.
-const MAX_WAITING_GROUPS: usize = 1024;
+/// Groups and facts that wait for room towards the assessor. Past it, no more input is taken in
+/// replay; live, facts are left out and counted, and input waits for groups only.
+const MAX_WAITING_NOTES: usize = 8_192;
 
 /// In which order a shard shows events to its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub struct ShardOutput {
     pub shards: Vec<(RecordWriter, Arc<Bell>)>,
     /// The ring to the bridge, with its bell.
     pub bridge: (RecordWriter, Arc<Bell>),
+    /// The ring to the assessor.
+    pub assessor: NoteWriter,
 }
 
 /// How a shard is joined to the rest.
@@ -64,12 +68,12 @@ pub struct Wiring {
 /// A shard's counters, for other threads.
 #[derive(Default)]
 pub struct WorkerStats {
-    values: [AtomicU64; 12],
+    values: [AtomicU64; 14],
 }
 
 impl WorkerStats {
     /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 14] = [
         "events",
         "matches",
         "keys",
@@ -82,9 +86,11 @@ impl WorkerStats {
         "lives",
         "lives_opened",
         "lives_evicted",
+        "pasts_evicted",
+        "facts_left_out",
     ];
 
-    fn publish(&self, events: u64, s: &ShardStats) {
+    fn publish(&self, events: u64, left_out: u64, s: &ShardStats) {
         let l = &s.lane;
         let now = [
             events,
@@ -99,6 +105,8 @@ impl WorkerStats {
             s.lives,
             s.lives_opened,
             s.lives_evicted,
+            s.pasts_evicted,
+            left_out,
         ];
         // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
         self.values.iter().zip(now).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
@@ -125,7 +133,8 @@ pub struct Worker {
     /// Blocks known to be free in every ring further down.
     room_blocks: usize,
     output: ShardOutput,
-    groups: Vec<Group>,
+    notes: VecDeque<Note>,
+    facts_left_out: u64,
     bell: Arc<Bell>,
     ledger: Arc<StageLedger>,
     stats: Arc<WorkerStats>,
@@ -153,7 +162,8 @@ impl Worker {
             passed_mark: 0,
             room_blocks: 0,
             output,
-            groups: Vec::new(),
+            notes: VecDeque::new(),
+            facts_left_out: 0,
             bell,
             ledger,
             stats: Arc::default(),
@@ -177,7 +187,7 @@ impl Worker {
         let _ = self.bell.target().set(thread_waker());
         let mut naps = 0u32;
         loop {
-            let (records, groups_wait) = self.round(clock::wall_ns());
+            let (records, notes_wait) = self.round(clock::wall_ns());
             if records >= WORTH_ANOTHER_LOOK {
                 naps = 0;
                 continue;
@@ -186,20 +196,19 @@ impl Worker {
                 break;
             }
             naps = if records > 0 { 0 } else { naps + 1 };
-            if naps < NAPS_BEFORE_SLEEP || groups_wait {
+            if naps < NAPS_BEFORE_SLEEP || notes_wait {
                 std::thread::sleep(NAP);
             } else {
                 self.sleep();
             }
         }
         self.shard.finish(self.order == Order::Total);
-        self.groups.append(&mut self.shard.take_groups());
-        while !self.send_groups() && !self.output.bridge.0.is_abandoned() {
-            self.output.bridge.1.ring();
+        self.shard.take_notes(&mut self.notes, true);
+        while !self.send_notes() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
         self.output.bridge.1.ring();
-        self.stats.publish(self.events, &self.shard.stats());
+        self.stats.publish(self.events, self.facts_left_out, &self.shard.stats());
         self.shard
     }
 
@@ -224,11 +233,11 @@ impl Worker {
             && self.waiting.is_empty()
     }
 
-    /// One look at every input. Returns how many records it worked on, and whether groups wait for
+    /// One look at every input. Returns how many records it worked on, and whether notes wait for
     /// room on the way out.
     fn round(&mut self, now_ns: u64) -> (usize, bool) {
         let mut records = 0;
-        if self.groups.len() < MAX_WAITING_GROUPS {
+        if self.notes.len() < MAX_WAITING_NOTES {
             let mut inputs = std::mem::take(&mut self.inputs);
             for (i, input) in inputs.iter_mut().enumerate() {
                 records += input.drain(TURN_BLOCKS, |record| self.take(i, record, now_ns));
@@ -238,17 +247,19 @@ impl Worker {
         if self.order == Order::Total {
             records += self.release(now_ns);
         }
-        if self.order == Order::Arrival && now_ns.saturating_sub(self.tick_ns) >= TICK_NS {
+        let ticks = self.order == Order::Arrival && now_ns.saturating_sub(self.tick_ns) >= TICK_NS;
+        if ticks {
             self.tick_ns = now_ns;
             self.shard.advance(now_ns, self.clock_ns);
         }
-        self.groups.append(&mut self.shard.take_groups());
-        let told = !self.groups.is_empty();
-        let all_sent = self.send_groups();
-        if records > 0 || told {
+        self.shard.take_notes(&mut self.notes, ticks);
+        let all_sent = self.send_notes();
+        if records > 0 {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
             self.output.bridge.1.ring();
-            self.stats.publish(self.events, &self.shard.stats());
+        }
+        if records > 0 || ticks {
+            self.stats.publish(self.events, self.facts_left_out, &self.shard.stats());
         }
         (records, !all_sent)
     }
@@ -355,16 +366,23 @@ impl Worker {
         }
     }
 
-    /// Sends told groups on. True when none is left.
-    fn send_groups(&mut self) -> bool {
-        let mut sent = 0;
-        for group in &self.groups {
-            if self.output.bridge.0.write_group(group).is_err() {
+    /// Sends facts and groups on. True when none is left.
+    fn send_notes(&mut self) -> bool {
+        if self.notes.is_empty() {
+            return true;
+        }
+        while let Some(note) = self.notes.pop_front() {
+            if let Err(note) = self.output.assessor.send(note) {
+                self.notes.push_front(note);
                 break;
             }
-            sent += 1;
         }
-        self.groups.drain(..sent);
-        self.groups.is_empty()
+        self.output.assessor.ring();
+        if self.order == Order::Arrival && self.notes.len() >= MAX_WAITING_NOTES {
+            let before = self.notes.len();
+            self.notes.retain(|note| !note.is_fact());
+            self.facts_left_out += (before - self.notes.len()) as u64;
+        }
+        self.notes.is_empty()
     }
 }

@@ -62,6 +62,8 @@ pub struct Term {
     pub name: String,
     /// How much it added, in natural log-odds.
     pub weight: f64,
+    /// The evidence, in words; empty where the name says it all.
+    pub because: String,
 }
 
 /// A possible root cause.

@@ -109,7 +109,13 @@ impl Group {
                     .collect();
                 let terms: Map<String, Json> =
                     c.terms.iter().map(|t| (t.name.clone(), rounded(t.weight))).collect();
-                json!({"cause": c.cause, "evidence": evidence, "score": rounded(c.score), "terms": terms})
+                let because = c.terms.iter().filter(|t| !t.because.is_empty());
+                let because: Map<String, Json> =
+                    because.map(|t| (t.name.clone(), t.because.as_str().into())).collect();
+                json!({
+                    "cause": c.cause, "evidence": evidence, "score": rounded(c.score),
+                    "terms": terms, "because": because,
+                })
             })
             .collect();
         json!({

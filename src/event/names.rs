@@ -153,6 +153,22 @@ known! {
     TAPIO_EXTRA = "tapio.extra",
     TAPIO_OOM_CGROUP_ID = "tapio.oom.cgroup.id",
     TAPIO_PROCESS_ARGS_TRUNCATED = "tapio.process.args_truncated",
+    ENTITY_RELATION = "entity.relation",
+    K8S_STATEFULSET_NAME = "k8s.statefulset.name",
+    K8S_DAEMONSET_NAME = "k8s.daemonset.name",
+    K8S_JOB_NAME = "k8s.job.name",
+    K8S_REPLICASET_NAME = "k8s.replicaset.name",
+    K8S_SERVICE_NAME = "k8s.service.name",
+    K8S_VOLUME_NAME = "k8s.volume.name",
+    K8S_PERSISTENTVOLUMECLAIM_NAME = "k8s.persistentvolumeclaim.name",
+    K8S_POD_IP = "k8s.pod.ip",
+    TAPIO_CRITICALITY = "tapio.criticality",
+    TAPIO_RELATION_TYPE = "tapio.relation.type",
+    TAPIO_RELATION_FROM_TYPE = "tapio.relation.from.type",
+    TAPIO_RELATION_FROM_NAME = "tapio.relation.from.name",
+    TAPIO_RELATION_TO_TYPE = "tapio.relation.to.type",
+    TAPIO_RELATION_TO_NAME = "tapio.relation.to.name",
+    TAPIO_RELATION_ENDED = "tapio.relation.ended",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them

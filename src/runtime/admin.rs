@@ -1,4 +1,5 @@
-//! The agent's own pages on a loopback port: `/healthz`, `/readyz`, `/status`, `/metrics`.
+//! The agent's own pages on a loopback port: `/healthz`, `/readyz`, `/status`, `/metrics`,
+//! `/suggested-rules`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +30,7 @@ fn routes(status: Status) -> Router {
         .route("/readyz", get(ready))
         .route("/status", get(async |State(s): State<Arc<Status>>| axum::Json(s.json())))
         .route("/metrics", get(metrics))
+        .route("/suggested-rules", get(suggested_rules))
         .with_state(Arc::new(status))
 }
 
@@ -42,6 +44,10 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], status.metrics())
+}
+
+async fn suggested_rules(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/yaml")], status.suggested_rules())
 }
 
 impl Admin {

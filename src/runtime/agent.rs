@@ -6,10 +6,11 @@ use super::admin::Admin;
 use super::config::Config;
 use super::lock::{AgentLock, LockError};
 use super::status::Status;
-use super::{Correlator, CorrelatorPlan};
+use super::{Correlator, CorrelatorPlan, Started};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
 use crate::clock;
 use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, ThreadPlan};
+use crate::dataflow::evidence::Bounds;
 use crate::dataflow::rules::{self, RuleSet};
 use crate::dataflow::{LaneOptions, Order};
 use crate::event::{Stage, stable_hash};
@@ -18,6 +19,9 @@ use crate::server::{Server, ServerHandle};
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;
+
+/// Blocks of 64 bytes for groups on their way to the bridge.
+const GROUP_RING_BLOCKS: usize = 1 << 14;
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -86,15 +90,16 @@ impl Agent {
         let mut ledger = Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect());
         let bell = Arc::new(Bell::new(Default::default()));
         let rules = Arc::new(RuleSet::new(rules, &config.cluster, config.shards()));
-        let (correlator, entrances, readers) = Correlator::start(
-            &plan(&config, &rules),
-            rows.len(),
-            &bell,
-            &mut ledger,
-            &stop,
-            &mut threads,
-        )
-        .map_err(system("the correlator's threads"))?;
+        let assessor_bell = Arc::new(Bell::new(Default::default()));
+        let bells = [&bell, &assessor_bell];
+        let plan = plan(&config, &rules);
+        let started = Correlator::start(&plan, rows.len(), bells, &mut ledger, &stop, &mut threads)
+            .map_err(system("the correlator's threads"))?;
+        let Started { mut correlator, entrances, exits: mut readers, notes } = started;
+        let (groups, assessor) = correlator
+            .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(GROUP_RING_BLOCKS))
+            .map_err(system("the assessor's thread"))?;
+        readers.push(groups);
         let epoch = clock::wall_ns();
         let bridge = Bridge {
             config: config.bridge.clone(),
@@ -120,6 +125,7 @@ impl Agent {
             rules: rules.rules.len(),
             manager: Arc::clone(&manager),
             shards: correlator.stats.clone(),
+            assessor,
             bridge: Arc::clone(bridge.stats()),
             ledger: Arc::clone(&ledger),
             stop: stop.clone(),
@@ -235,6 +241,7 @@ fn plan(config: &Config, rules: &Arc<RuleSet>) -> CorrelatorPlan {
             ..LaneOptions::default()
         },
         grouping: config.dataflow.enable_semantic_grouping,
+        evidence: Some(Bounds::LIVE),
         ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
     }
 }

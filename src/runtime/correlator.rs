@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::collector::ThreadPlan;
+use crate::dataflow::evidence::{Assessor, Bounds, Desk, DeskStats, NoteReader, notes};
 use crate::dataflow::rules::RuleSet;
 use crate::dataflow::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
 use crate::event::Stage;
@@ -19,6 +20,8 @@ pub struct CorrelatorPlan {
     pub options: LaneOptions,
     /// Whether events are grouped at all.
     pub grouping: bool,
+    /// How much is observed beside the groups' own events; `None`: nothing.
+    pub evidence: Option<Bounds>,
     /// Blocks of 64 bytes in each ring.
     pub ring_blocks: usize,
 }
@@ -30,28 +33,40 @@ const FEWEST_RING_BLOCKS: usize = 4 * MAX_FORWARDED_BLOCKS;
 /// One collector's way in: a ring and a bell for each shard.
 pub type Entrance = Vec<(RecordWriter, Arc<Bell>)>;
 
-/// The running shards.
+/// The running shards, and the assessor's desk where there is one.
 pub struct Correlator {
     threads: Vec<JoinHandle<Shard>>,
     /// Each shard's counters.
     pub stats: Vec<Arc<WorkerStats>>,
     bells: Vec<Arc<Bell>>,
+    desk: Option<JoinHandle<()>>,
+}
+
+/// What a correlator is joined to the rest by.
+pub struct Started {
+    /// The shards.
+    pub correlator: Correlator,
+    /// A way in for each collector.
+    pub entrances: Vec<Entrance>,
+    /// The rings of events the bridge has to read.
+    pub exits: Vec<RecordReader>,
+    /// The rings of facts and groups the assessor has to read.
+    pub notes: Vec<NoteReader>,
 }
 
 impl Correlator {
-    /// Starts the shards. Returns the correlator, an entrance for each collector, and the rings the
-    /// bridge has to read.
+    /// Starts the shards. They ring `bridge_bell` for events and `assessor_bell` for notes.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         plan: &CorrelatorPlan,
         collectors: usize,
-        bridge_bell: &Arc<Bell>,
+        [bridge_bell, assessor_bell]: [&Arc<Bell>; 2],
         ledger: &mut Ledger,
         stop: &Stop,
         threads: &mut ThreadPlan,
-    ) -> std::io::Result<(Self, Vec<Entrance>, Vec<RecordReader>)> {
+    ) -> std::io::Result<Started> {
         let shards = plan.rules.shards();
         let ring_blocks = plan.ring_blocks.max(FEWEST_RING_BLOCKS);
         let bells: Vec<Arc<Bell>> =
@@ -66,16 +81,23 @@ impl Correlator {
             (0..collectors).map(|_| (0..shards).map(&mut into).collect()).collect();
         let onward: Vec<Entrance> =
             (0..shards).map(|from| (from + 1..shards).map(&mut into).collect()).collect();
-        let mut correlator = Self { threads: Vec::new(), stats: Vec::new(), bells: bells.clone() };
-        let mut exits = Vec::new();
+        let mut correlator =
+            Self { threads: Vec::new(), stats: Vec::new(), bells: bells.clone(), desk: None };
+        let (mut exits, mut note_readers) = (Vec::new(), Vec::new());
         for (number, (inputs, shards)) in inputs.into_iter().zip(onward).enumerate() {
             let (writer, reader) = ring(ring_blocks);
             exits.push(reader);
+            let (assessor, note_reader) = notes(assessor_bell);
+            note_readers.push(note_reader);
             let shard = Shard::new(Arc::clone(&plan.rules), number, plan.options, plan.grouping);
+            let shard = match plan.evidence {
+                Some(bounds) => shard.observing(bounds),
+                None => shard,
+            };
             let wiring = Wiring {
                 inputs,
                 bell: Arc::clone(&bells[number]),
-                output: ShardOutput { shards, bridge: (writer, Arc::clone(bridge_bell)) },
+                output: ShardOutput { shards, bridge: (writer, Arc::clone(bridge_bell)), assessor },
                 ledger: ledger.stage(Stage::Correlate),
                 stop: stop.clone(),
             };
@@ -91,12 +113,37 @@ impl Correlator {
                 })?;
             correlator.threads.push(thread);
         }
-        Ok((correlator, entrances, exits))
+        Ok(Started { correlator, entrances, exits, notes: note_readers })
     }
 
-    /// Waits for the shards: the stop must be set and the collectors gone.
+    /// Seats an assessor at the shards' notes, on a thread of its own. Returns the ring of groups
+    /// the bridge has to read, and the assessor's counters.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn assess(
+        &mut self,
+        bounds: Bounds,
+        notes: Vec<NoteReader>,
+        [bridge_bell, bell]: [&Arc<Bell>; 2],
+        ring_blocks: usize,
+    ) -> std::io::Result<(RecordReader, Arc<DeskStats>)> {
+        let (writer, reader) = ring(ring_blocks);
+        let output = (writer, Arc::clone(bridge_bell));
+        let desk = Desk::new(Assessor::new(bounds), notes, Arc::clone(bell), output);
+        let stats = desk.stats();
+        let thread = std::thread::Builder::new().name("assessor".into());
+        self.desk = Some(thread.spawn(move || desk.run())?);
+        Ok((reader, stats))
+    }
+
+    /// Waits for the shards and the assessor: the stop must be set and the collectors gone.
     pub fn join(self) -> Vec<Shard> {
         self.bells.iter().for_each(|bell| bell.ring());
-        self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        let shards = self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+        if self.desk.is_some_and(|desk| desk.join().is_err()) {
+            tracing::error!("the assessor panicked; the groups it held are lost");
+        }
+        shards
     }
 }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `agent.rs` | [`Agent`]: everything together, from start to drained end |
 //! | `config.rs` | [`Config`]: the YAML file |
-//! | `correlator.rs` | [`Correlator`]: the shards' rings and threads |
+//! | `correlator.rs` | [`Correlator`]: the shards' and the assessor's rings and threads |
 //! | `status.rs`, `admin.rs` | what the agent says of itself, and where |
 //! | `lock.rs` | one agent for a state folder |
 //! | `replay.rs` | events from files through the same shards, in total order |
@@ -21,6 +21,6 @@ mod status;
 
 pub use agent::{Agent, Ended, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
-pub use correlator::{Correlator, CorrelatorPlan, Entrance};
+pub use correlator::{Correlator, CorrelatorPlan, Entrance, Started};
 pub use lock::{AgentLock, LockError};
 pub use status::{Status, snapshot_json};

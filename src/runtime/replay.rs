@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Correlator, CorrelatorPlan};
+use super::{Correlator, CorrelatorPlan, Started};
 use crate::collector::ThreadPlan;
+use crate::dataflow::evidence::{Assessor, Bounds, Learned, NoteReader};
 use crate::dataflow::rules::{Rule, RuleSet};
 use crate::dataflow::{LaneOptions, MatchLine, Order, Shard};
-use crate::event::{ArchivedGroup, Group, JsonEvent, Reason, Stage, event_json_with};
+use crate::event::{Group, JsonEvent, Reason, Stage, event_json_with};
 use crate::ring::{
     Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Sink, Snapshot, Stop,
     thread_waker,
@@ -71,6 +72,8 @@ pub struct Replayed {
     pub lines: Vec<Json>,
     /// The groups behind the lines, where groups were asked for.
     pub groups: Vec<Group>,
+    /// Pairs of kinds worth a rule, where groups were asked for.
+    pub suggestions: Vec<Learned>,
     /// Lines that were refused.
     pub refused: Vec<BadLine>,
     /// CONS-1 at the end.
@@ -233,16 +236,19 @@ pub fn run(
             max_groups: 1 << 20,
         },
         grouping: true,
+        evidence: (emit == Emit::Groups).then_some(Bounds::REPLAY),
         ring_blocks: 1 << 15,
     };
-    let (correlator, mut entrances, exits) =
-        Correlator::start(&plan, 1, &bell, &mut ledger, &stop, &mut ThreadPlan::default())?;
+    let mut threads = ThreadPlan::default();
+    let started = Correlator::start(&plan, 1, [&bell, &bell], &mut ledger, &stop, &mut threads)?;
+    let Started { correlator, mut entrances, exits, notes } = started;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();
     let router: Arc<dyn crate::ring::Router> = Arc::<RuleSet>::clone(&rules);
     let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, stop.clone());
     sink.refuse(Reason::BadInput, refused.len() as u64);
-    let mut output = Output { emit, groups: Vec::new(), lines: Vec::new() };
+    let assessor = Assessor::new(Bounds::REPLAY);
+    let mut output = Output { emit, assessor, groups: Vec::new(), lines: Vec::new() };
     let shards = std::thread::scope(|scope| {
         let stop = &stop;
         let inputs = &inputs;
@@ -250,16 +256,18 @@ pub fn run(
             feed(sink, inputs);
             stop.set();
         });
-        receive(exits, &bell, &end, &mut output);
+        receive(exits, notes, &bell, &end, &mut output);
         correlator.join()
     });
+    let suggestions = output.assessor.suggestions();
     let (lines, groups) = output.finish(shards);
-    Ok(Replayed { lines, groups, refused, account: ledger.snapshot() })
+    Ok(Replayed { lines, groups, suggestions, refused, account: ledger.snapshot() })
 }
 
 /// Reads what the shards send until all of them are done.
 fn receive(
     mut exits: Vec<RecordReader>,
+    mut notes: Vec<NoteReader>,
     bell: &Bell,
     ledger: &crate::ring::StageLedger,
     output: &mut Output,
@@ -277,14 +285,21 @@ fn receive(
                 true
             });
         }
+        for reader in &mut notes {
+            while let Some(note) = reader.take() {
+                output.assessor.keep(note);
+                worked += 1;
+            }
+        }
         if worked > 0 {
             continue;
         }
-        if exits.iter().all(RecordReader::is_finished) {
+        if exits.iter().all(RecordReader::is_finished) && notes.iter().all(NoteReader::is_finished)
+        {
             return;
         }
         bell.doze();
-        if exits.iter().all(RecordReader::is_empty) {
+        if exits.iter().all(RecordReader::is_empty) && notes.iter().all(NoteReader::is_empty) {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         bell.rouse();
@@ -293,6 +308,7 @@ fn receive(
 
 struct Output {
     emit: Emit,
+    assessor: Assessor,
     groups: Vec<Group>,
     /// With the events' places in their total order.
     lines: Vec<(u64, Json)>,
@@ -301,9 +317,6 @@ struct Output {
 impl Output {
     fn record(&mut self, record: &Record<'_>) {
         match (self.emit, record.header().record) {
-            (Emit::Groups, RecordType::Group) => {
-                self.groups.extend(record.group().and_then(unarchive));
-            }
             (Emit::Events, RecordType::Event) => {
                 if let Some(json) = enriched(record) {
                     self.lines.push((record.header().order, json));
@@ -322,6 +335,8 @@ impl Output {
                 matches.into_iter().map(|m| m.json).collect()
             }
             Emit::Groups => {
+                // All facts are in: what is said doesn't depend on which came first.
+                self.groups = self.assessor.finish();
                 self.groups.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
                 self.groups.iter().map(Group::json).collect()
             }
@@ -332,10 +347,6 @@ impl Output {
         };
         (lines, self.groups)
     }
-}
-
-fn unarchive(group: &ArchivedGroup) -> Option<Group> {
-    rkyv::deserialize::<Group, rkyv::rancor::Failure>(group).ok()
 }
 
 /// An event with what the correlator found out about it.

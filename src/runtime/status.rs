@@ -14,6 +14,7 @@ use crate::bridge::BridgeStats;
 use crate::clock;
 use crate::collector::{CollectorManager, CollectorStatus, Health};
 use crate::dataflow::WorkerStats;
+use crate::dataflow::evidence::{DeskStats, rule_documents};
 use crate::ring::{CollectorAccount, Ledger, Snapshot, Stop};
 
 /// Where everything the agent can say comes from.
@@ -30,6 +31,8 @@ pub struct Status {
     pub manager: Arc<Mutex<CollectorManager>>,
     /// Each shard's counters.
     pub shards: Vec<Arc<WorkerStats>>,
+    /// The assessor's counters and what it learned.
+    pub assessor: Arc<DeskStats>,
     /// The bridge.
     pub bridge: Arc<BridgeStats>,
     /// CONS-1.
@@ -108,9 +111,16 @@ impl Status {
             "rules": self.rules,
             "collectors": collectors,
             "shards": shards,
+            "assessor": self.assessor.get().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "bridge": serde_json::to_value(self.bridge.status()).unwrap_or(Json::Null),
             "cons1": cons1,
         })
+    }
+
+    /// Rules that what was learned suggests, as YAML documents.
+    #[must_use]
+    pub fn suggested_rules(&self) -> String {
+        rule_documents(&self.assessor.suggestions())
     }
 
     /// Whether events can flow.
@@ -158,6 +168,11 @@ impl Status {
             }
         }
         registry.register("shard", "Counters of each correlator shard", shards);
+        let assessor = Family::<Labels, Gauge>::default();
+        for (name, value) in self.assessor.get() {
+            assessor.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
+        }
+        registry.register("assessor", "Counters of what causes are found by", assessor);
         self.bridge_metrics(&mut registry);
         let mut text = String::new();
         // Writing to a string can't fail.

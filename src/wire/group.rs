@@ -69,7 +69,11 @@ fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
         terms: candidate
             .terms
             .iter()
-            .map(|t| proto::Term { name: t.name.clone(), weight: t.weight })
+            .map(|t| proto::Term {
+                name: t.name.clone(),
+                weight: t.weight,
+                because: t.because.clone(),
+            })
             .collect(),
     }
 }
@@ -144,7 +148,7 @@ fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
         terms: candidate
             .terms
             .into_iter()
-            .map(|t| Term { name: t.name, weight: t.weight })
+            .map(|t| Term { name: t.name, weight: t.weight, because: t.because })
             .collect(),
     })
 }
