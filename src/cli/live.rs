@@ -1,10 +1,12 @@
 //! Following a server: what it stores, as it stores it.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
@@ -43,6 +45,24 @@ pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String
         format!("no server answers at {server}: {cause}")
     })?;
     Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
+}
+
+/// A page of an agent or a server at `host:port`, as text.
+///
+/// # Errors
+/// When nobody answers there, or not with the page.
+pub(super) fn http_text(address: &str, path: &str) -> anyhow::Result<String> {
+    let failed = |what: &str| format!("{what} at {address}");
+    let mut stream = TcpStream::connect(address).with_context(|| failed("no agent answers"))?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    let read = stream.take(MAX_BATCH_BYTES as u64).read_to_string(&mut answer);
+    read.with_context(|| failed("the answer can't be read"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| failed("no page"))?;
+    let status = head.lines().next().unwrap_or_default();
+    anyhow::ensure!(status.split(' ').nth(1) == Some("200"), "{}: {status}", failed(path));
+    Ok(body.to_owned())
 }
 
 /// What is at the bottom of an error: the system's own words.

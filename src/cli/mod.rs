@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod explain;
 mod live;
 mod load;
 mod replay;
@@ -54,6 +55,8 @@ enum Verb {
     DemoFault(demo::FaultArgs),
     /// What this kernel, privileges and node allow, and what each missing thing costs
     Doctor(doctor::Args),
+    /// Why this story, this root cause: its evidence, the runners-up and every term
+    Explain(explain::Args),
     /// Live events and stories of a server
     Tail(tail::Args),
 }
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoFault(args) => demo::fault(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Tail(args) => tail::run(&args),
     };
     match outcome {

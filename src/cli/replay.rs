@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::{Outcome, print, tell};
-use crate::runtime::replay::{Emit, replay};
+use crate::runtime::replay::{BadLine, Emit, replay};
 
 /// Refused lines that are shown; the rest is counted.
 const SHOWN: usize = 20;
@@ -54,12 +54,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         What::Events => Emit::Events,
     };
     let replayed = replay(&args.files, rules, &args.cluster, usize::from(args.shards), emit)?;
-    for bad in replayed.refused.iter().take(SHOWN) {
-        tell(&format!("tapio: {bad}"));
-    }
-    if !replayed.refused.is_empty() {
-        tell(&format!("tapio: {} lines refused, the rest was replayed", replayed.refused.len()));
-    }
+    tell_refused(&replayed.refused);
     for line in &replayed.lines {
         if args.lives || !is_life(line) {
             print(&line.to_string())?;
@@ -70,6 +65,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         anyhow::bail!("CONS-1 doesn't hold: {total:?}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells which lines were refused and why.
+pub(super) fn tell_refused(refused: &[BadLine]) {
+    for bad in refused.iter().take(SHOWN) {
+        tell(&format!("tapio: {bad}"));
+    }
+    if !refused.is_empty() {
+        tell(&format!("tapio: {} lines refused, the rest was replayed", refused.len()));
+    }
 }
 
 pub(super) fn is_life(line: &serde_json::Value) -> bool {

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{BAD_USAGE, Outcome, Output, Usage, print, tell};
+use super::{BAD_USAGE, Outcome, Output, Usage, live, print, tell};
+use crate::dataflow::evidence::rule_documents;
 use crate::dataflow::rules::{self, Loaded, Rule, RuleError};
+use crate::runtime::replay::{Emit, replay};
 use crate::runtime::rule_tests::try_rule;
 
 #[derive(clap::Args)]
@@ -35,6 +37,27 @@ enum Verb {
     /// List rules: name, severity, what they look for
     #[command(after_help = "Example:\n  tapio rules list --output json")]
     List(Paths),
+    /// Rules that suggest themselves: kinds that come before others more often than by chance
+    #[command(
+        after_help = "Examples:\n  tapio rules suggest > suggested.yaml\n  tapio rules suggest yesterday.jsonl"
+    )]
+    Suggest(Suggest),
+}
+
+#[derive(clap::Args)]
+struct Suggest {
+    /// Files with one event a line to learn from; a running agent where none is given
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The agent's admin address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7603")]
+    agent: String,
+    /// Rule files or folders that say which kinds matter, in the place of the built-in rules
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    rules: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
 }
 
 #[derive(clap::Args)]
@@ -83,7 +106,28 @@ pub(super) fn run(args: &Args) -> Outcome {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Explain(args) => explain(args),
+        Verb::Suggest(args) => suggest(args),
     }
+}
+
+fn suggest(args: &Suggest) -> Outcome {
+    let text = if args.files.is_empty() {
+        live::http_text(&args.agent, "/suggested-rules")?
+    } else {
+        let rules = load(&args.rules)?;
+        let replayed = replay(&args.files, rules, "", 1, Emit::Groups)?;
+        super::replay::tell_refused(&replayed.refused);
+        rule_documents(&replayed.suggestions)
+    };
+    match args.output {
+        Output::Text if text.is_empty() => tell("nothing was seen often enough to suggest a rule"),
+        Output::Text => print(text.trim_end())?,
+        Output::Json => {
+            let documents = text.split("---\n").filter(|d| !d.is_empty());
+            print(&json!({"documents": documents.collect::<Vec<_>>()}).to_string())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(args: &Paths) -> Outcome {

@@ -49,9 +49,10 @@ impl OpenGroup {
         if let Some(count) = self.counts.get_mut(usize::from(number)) {
             *count += 1;
         }
-        if story::failed_connection(event.kind_name()) {
-            self.failed_connections += 1;
-            self.failed_for_others += u64::from(!story::over_loopback(event));
+        let failed = story::failed_connections(event);
+        self.failed_connections += failed;
+        if story::is_for_others(event) {
+            self.failed_for_others += failed;
         }
         self.worst = self.worst.max(event.severity());
         story::affected(event, &mut self.affected);

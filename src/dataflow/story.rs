@@ -143,11 +143,24 @@ pub(super) fn failed_connection(kind: Name) -> bool {
     [names::KERNEL_TCP_REFUSED, names::KERNEL_TCP_TIMEOUT, names::KERNEL_TCP_RESET].contains(&kind)
 }
 
-/// Whether a connection's peer is the machine itself: nobody outside waits for it.
-pub(super) fn over_loopback(event: &ArchivedEvent<'_>) -> bool {
+/// How many connections an event says failed: one, or as many as the kernel counted in a rate of
+/// failing `connect` calls.
+pub(super) fn failed_connections(event: &ArchivedEvent<'_>) -> u64 {
+    let kind = event.kind_name();
+    if kind == names::KERNEL_SYSCALL_ERROR_RATE {
+        return match (event.text(names::TAPIO_SYSCALL_NAME), event.attribute(names::TAPIO_COUNT)) {
+            (Some("connect"), Some(Value::Int(count))) => u64::try_from(count).unwrap_or(0),
+            _ => 0,
+        };
+    }
+    u64::from(failed_connection(kind))
+}
+
+/// Whether a connection's peer is known and isn't the machine itself: somebody outside waits for it.
+pub(super) fn is_for_others(event: &ArchivedEvent<'_>) -> bool {
     let peer =
         event.text(names::NETWORK_PEER_ADDRESS).and_then(|a| a.parse::<std::net::IpAddr>().ok());
-    peer.is_some_and(|a| a.is_loopback())
+    peer.is_some_and(|a| !a.is_loopback())
 }
 
 struct Teller<'a> {

@@ -8,13 +8,14 @@
 //! | `record.rs` | [`Event`], borrowed while it is built, archived while it travels |
 //! | `view.rs` | reading an archived event in place |
 //! | `group.rs` | [`Group`]: a story with its members, cause, impact and actions |
-//! | `json_in.rs`, `json_out.rs` | the JSON form, one object per line |
+//! | `json_in.rs`, `json_out.rs`, `group_in.rs` | the JSON form, one object per line |
 //! | `severity.rs` | OpenTelemetry severity numbers |
 //! | `reason.rs` | the closed list of losses, for CONS-1 |
 //!
 //! Nothing here knows of threads, sockets or clocks.
 
 mod group;
+mod group_in;
 mod id;
 mod json_in;
 mod json_out;

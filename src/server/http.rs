@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::query::limit;
-use super::store::{Filter, Found};
+use super::store::{Filter, Found, GroupFilter};
 use super::{Shared, metrics};
 use crate::event::TraceId;
 use crate::wire::{Batch, Item, decoded_json};
@@ -52,7 +52,8 @@ async fn groups(
     State(shared): State<Arc<Shared>>,
     Query(asked): Query<GroupsQuery>,
 ) -> Json<Vec<Value>> {
-    let groups = shared.store().groups(limit(asked.limit), &asked.pattern, &asked.node);
+    let filter = GroupFilter { pattern: asked.pattern, node: asked.node, ..GroupFilter::default() };
+    let groups = shared.store().groups(limit(asked.limit), &filter);
     Json(groups.iter().map(|group| group.json()).collect())
 }
 

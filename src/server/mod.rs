@@ -30,7 +30,7 @@ use tokio::sync::{Notify, broadcast};
 use tonic::transport::server::TcpIncoming;
 
 pub use config::ServerConfig;
-pub use store::{Filter, Found, Scan, Store, StoreStats};
+pub use store::{Filter, Found, GroupFilter, Scan, Store, StoreStats};
 
 use crate::wire::{IngestServer, bind, grpc_server};
 

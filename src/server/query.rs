@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::store::{Filter, Found};
+use super::store::{Filter, Found, GroupFilter};
 use super::{LatencyStats, Shared};
 use crate::wire::proto::query_server::{Query, QueryServer};
 use crate::wire::{Batch, group_to_proto, proto};
@@ -117,7 +117,9 @@ impl Query for Queries {
         request: Request<proto::ListGroupsRequest>,
     ) -> Result<Response<proto::ListGroupsResponse>, Status> {
         let asked = request.into_inner();
-        let groups = self.0.store().groups(limit(asked.limit), &asked.pattern, &asked.node);
+        let filter =
+            GroupFilter { pattern: asked.pattern, node: asked.node, id_prefix: asked.id_prefix };
+        let groups = self.0.store().groups(limit(asked.limit), &filter);
         Ok(Response::new(proto::ListGroupsResponse {
             groups: groups.iter().map(group_to_proto).collect(),
         }))

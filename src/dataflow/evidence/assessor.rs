@@ -24,7 +24,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             graph: Graph::new(bounds.entities),
             baselines: Baselines::new(bounds.entities, bounds.buckets),
@@ -45,7 +45,7 @@ impl Evidence {
         }
     }
 
-    fn lift(&mut self, lift: Lift) {
+    pub(super) fn lift(&mut self, lift: Lift) {
         if self.lifts.get(&lift.entity).is_none() {
             self.lifts.insert(lift.entity.clone(), Vec::new());
         }

@@ -18,11 +18,14 @@
 //! | `baseline.rs` | what is usual, and how far now is from it |
 //! | `pairs.rs` | which kind comes before which |
 //! | `rank.rs`, `impact.rs` | causes, impact |
+//! | `calibration.rs` | where the weights of causes come from |
 //! | `suggest.rs` | rules that pairs suggest |
 //! | `lru.rs` | a bounded map |
 
 mod assessor;
 mod baseline;
+#[cfg(test)]
+mod calibration;
 mod desk;
 mod draft;
 mod drain;

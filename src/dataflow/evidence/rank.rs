@@ -10,10 +10,10 @@ use crate::event::{Candidate, EventId, Name, Severity, Term};
 
 /// What a unit of evidence adds to the log-odds of being the cause.
 ///
-/// The signs and the shapes of the terms are models (see each term); the weights are fitted: pairwise
-/// logistic regression over the labelled stories of `tests/causes/calibration.rs`, which are drawn at
-/// random from a generator that knows the cause. That test fits them again and fails when they lie far
-/// from these.
+/// The signs and the shapes of the terms are models (see each term). The weights are fitted by pairwise
+/// logistic regression of the cause against each other candidate, over stories whose cause is known:
+/// `calibration.rs` draws them at random, says by which assumptions, and fits again in a test that
+/// fails when these lie away from what it finds.
 pub(super) struct Weights {
     pub(super) deviation: f64,
     pub(super) lift: f64,
@@ -26,14 +26,14 @@ pub(super) struct Weights {
 }
 
 pub(super) const WEIGHTS: Weights = Weights {
-    deviation: 0.8,
-    lift: 0.6,
-    edge_gap: 0.25,
-    severity: 1.0,
-    onset: 1.0,
-    pairs: 0.8,
-    rule: 1.0,
-    upstream: 0.8,
+    deviation: 0.4,
+    lift: 0.5,
+    edge_gap: 0.2,
+    severity: 0.2,
+    onset: 0.4,
+    pairs: 1.05,
+    rule: 2.0,
+    upstream: 0.55,
 };
 
 /// Candidates that are told.
@@ -68,18 +68,18 @@ fn seconds(ns: u64) -> String {
     format!("{:.3} s", ns as f64 / 1e9)
 }
 
-/// How unusual a count is, in log-odds: the logarithm keeps one burst from outweighing the rest.
-fn deviation_term(deviation: &Deviation) -> f64 {
-    WEIGHTS.deviation * deviation.robust_z.max(0.0).ln_1p()
+/// How unusual a count is: the logarithm keeps one burst from outweighing the rest.
+fn unusual(deviation: &Deviation) -> f64 {
+    deviation.robust_z.max(0.0).ln_1p()
 }
 
-fn lift_term(log_lift: f64) -> f64 {
-    WEIGHTS.lift * log_lift.clamp(-MAX_LOG_LIFT, MAX_LOG_LIFT)
+fn bounded(log_lift: f64) -> f64 {
+    log_lift.clamp(-MAX_LOG_LIFT, MAX_LOG_LIFT)
 }
 
 /// One unit for each severity range (four numbers) above info.
-fn severity_term(severity: Severity) -> f64 {
-    WEIGHTS.severity * (f64::from(severity.0) - f64::from(Severity::INFO.0)) / 4.0
+fn severe(severity: Severity) -> f64 {
+    (f64::from(severity.0) - f64::from(Severity::INFO.0)) / 4.0
 }
 
 /// The octave of a delay in milliseconds, and its width.
@@ -101,7 +101,9 @@ impl Evidence {
             let terms = self.terms(draft, source, Some(named));
             scored.push(candidate(named.text.clone(), &named.evidence, &named.labels, terms));
         }
-        for (at, source) in draft.sources.iter().enumerate() {
+        let mut unnamed: Vec<(usize, &Source)> = draft.sources.iter().enumerate().collect();
+        unnamed.sort_by_key(|(_, source)| source.first_ns);
+        for (at, source) in unnamed {
             if told.contains(&at) || !draft.any_cause || !could_cause(draft, source) {
                 continue;
             }
@@ -109,8 +111,9 @@ impl Evidence {
             let text = self.cause_text(source);
             scored.push(candidate(text, &source.evidence, &source.labels, terms));
         }
-        // Stable: what stands first among equals is the author's favourite, then the earliest.
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        // Stable: what stands first among equals is the author's favourite, then the earliest. Equal
+        // are scores that read the same.
+        scored.sort_by_key(|(score, _)| std::cmp::Reverse((score * 10_000.0).round() as i64));
         let mut out: Vec<Candidate> = Vec::new();
         for (_, candidate) in scored {
             if out.len() < MAX_CANDIDATES && !out.iter().any(|c| c.cause == candidate.cause) {
@@ -162,7 +165,7 @@ impl Evidence {
                 "{} in 10 s, usually {} (interquartile range {}, {} buckets)",
                 d.now, d.median, d.iqr, d.buckets
             );
-            terms.add("deviation", deviation_term(&d), because);
+            terms.add("deviation", WEIGHTS.deviation * unusual(&d), because);
         }
         if let Some(lift) = self.lift_of(entity, kind, source.first_ns, source.last_ns) {
             let times = lift.log_lift.exp();
@@ -170,9 +173,10 @@ impl Evidence {
                 "\"{}\" {} times in a minute, {times:.1} times its usual rate",
                 lift.template, lift.recent
             );
-            terms.add("lift", lift_term(lift.log_lift), because);
+            terms.add("lift", WEIGHTS.lift * bounded(lift.log_lift), because);
         }
-        terms.add("severity", severity_term(source.worst), source.worst.to_string());
+        let severity = WEIGHTS.severity * severe(source.worst);
+        terms.add("severity", severity, source.worst.to_string());
         let slack_ns = source.tick_ns.max(LEAST_SLACK_NS);
         let after_ns =
             source.first_ns.saturating_sub(draft.group.first_ns).saturating_sub(slack_ns);
@@ -221,7 +225,7 @@ impl Evidence {
             .filter(|l| l.support >= LEAST_SUPPORT)
             .max_by(|a, b| a.log_lift().total_cmp(&b.log_lift()));
         if let Some(learned) = best {
-            let log_lift = learned.log_lift().clamp(-MAX_LOG_LIFT, MAX_LOG_LIFT);
+            let log_lift = bounded(learned.log_lift());
             let because = format!(
                 "{} came before {} {:.0} times, {:.1} by chance",
                 source.kind, learned.key.after, learned.support, learned.chance
@@ -254,14 +258,15 @@ impl Evidence {
         }
     }
 
-    /// How much an entity's own events say that it was in trouble.
+    /// How much an entity's own events say that it was in trouble, in the unweighted units of the terms
+    /// they would give a candidate.
     fn trouble(&self, entity: &Entity, kind: Name, span_ns: [u64; 2], severity: Severity) -> f64 {
         let [first_ns, before_ns] = span_ns;
         let deviation = self.baselines.deviation(entity, kind, first_ns, first_ns);
         let lift = self.lift_of(entity, kind, first_ns, before_ns);
-        deviation.map_or(0.0, |d| deviation_term(&d))
-            + lift.map_or(0.0, |l| lift_term(l.log_lift))
-            + severity_term(severity)
+        deviation.map_or(0.0, |d| unusual(&d))
+            + lift.map_or(0.0, |l| bounded(l.log_lift))
+            + severe(severity)
     }
 }
 

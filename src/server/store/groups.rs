@@ -5,6 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use crate::event::Group;
 use crate::wire::{group_from_proto, proto};
 
+/// Which groups are wanted; an empty text matches any.
+#[derive(Clone, Debug, Default)]
+pub struct GroupFilter {
+    /// What kind of story.
+    pub pattern: String,
+    /// Whose.
+    pub node: String,
+    /// The id's first hexadecimal digits.
+    pub id_prefix: String,
+}
+
 struct Entry {
     turn: u64,
     node: String,

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use groups::GroupIndex;
 use segment::{Frames, Writer};
 
+pub use groups::GroupFilter;
 pub use scan::{Filter, Found, Scan};
 
 use super::ServerConfig;
@@ -191,11 +192,14 @@ impl Store {
         self.groups.add(node, group)
     }
 
-    /// The last revisions of groups, told last first; an empty text matches any.
+    /// The last revisions of groups, told last first.
     #[must_use]
-    pub fn groups(&self, limit: usize, pattern: &str, node: &str) -> Vec<Group> {
+    pub fn groups(&self, limit: usize, wanted: &GroupFilter) -> Vec<Group> {
+        let GroupFilter { pattern, node, id_prefix } = wanted;
         self.groups.list(limit, |from, group| {
-            (pattern.is_empty() || group.pattern == pattern) && (node.is_empty() || from == node)
+            (pattern.is_empty() || group.pattern == *pattern)
+                && (node.is_empty() || from == node)
+                && (id_prefix.is_empty() || group.id.to_string().starts_with(id_prefix))
         })
     }
 

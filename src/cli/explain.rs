@@ -1,0 +1,184 @@
+//! `tapio explain`
+
+use std::fmt::Write as _;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::story::{self, paint, plain};
+use super::{Outcome, Output, Usage, live, print, tell};
+use crate::event::{Candidate, Group, Term};
+use crate::wire::{group_from_proto, proto};
+
+/// Longest line that is read as one group.
+const MAX_LINE_BYTES: u64 = 4 << 20;
+/// Digits of a group's id that tell it from the others.
+const LEAST_DIGITS: usize = 4;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tapio explain 1b4f…\n  tapio replay events.jsonl > groups.jsonl; tapio explain 1b4f --from groups.jsonl"
+)]
+pub(super) struct Args {
+    /// The story's id (its trace id), or its first digits
+    #[arg(value_name = "GROUP")]
+    group: String,
+    /// The server's gRPC address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
+    server: String,
+    /// A file of groups as `tapio replay` prints them, in the place of a server; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let id: String =
+        args.group.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+    if id.len() < LEAST_DIGITS || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let cause = format!(
+            "{:?} isn't a story's id: expected {LEAST_DIGITS} to 32 hexadecimal digits",
+            args.group
+        );
+        return Err(Usage(cause).into());
+    }
+    let found = match &args.from {
+        Some(file) => from_file(file, &id)?,
+        None => from_server(&args.server, &id)?,
+    };
+    let place = args.from.as_ref().map_or(args.server.clone(), |f| f.display().to_string());
+    let group = one(found, &id, &place)?;
+    match args.output {
+        Output::Json => print(&group.json().to_string())?,
+        Output::Text => print(&explanation(&group, story::colours()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The last revision of the one story that was found.
+fn one(mut found: Vec<Group>, id: &str, place: &str) -> anyhow::Result<Group> {
+    // The last one told comes first.
+    found.sort_by_key(|g| std::cmp::Reverse(g.revision));
+    let Some(group) = found.first().cloned() else {
+        anyhow::bail!("{place} has no story {id}…");
+    };
+    let other = found.iter().find(|g| g.id != group.id);
+    if let Some(other) = other {
+        let both = format!("{id} stands for several stories: {}, {} …", group.id, other.id);
+        return Err(Usage(both).into());
+    }
+    Ok(group)
+}
+
+fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<Group>> {
+    let named = || file.display().to_string();
+    let source: Box<dyn std::io::Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file).with_context(named)?)
+    };
+    let mut reader = std::io::BufReader::new(source);
+    let (mut found, mut line, mut number) = (Vec::new(), Vec::new(), 0u64);
+    loop {
+        line.clear();
+        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut line);
+        if read.with_context(named)? == 0 {
+            return Ok(found);
+        }
+        number += 1;
+        let text = String::from_utf8_lossy(&line);
+        if text.trim().is_empty() {
+            continue;
+        }
+        match Group::from_json(text.trim()) {
+            Ok(group) if group.id.to_string().starts_with(id) => found.push(group),
+            Ok(_) => {}
+            Err(e) => tell(&format!("tapio: {}:{number}:{}: {}", named(), e.column, e.cause)),
+        }
+    }
+}
+
+fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<Group>> {
+    live::runtime()?.block_on(async {
+        let mut client = live::connect(server).await.map_err(anyhow::Error::msg)?;
+        let request = proto::ListGroupsRequest { id_prefix: id.into(), ..Default::default() };
+        let answer = client.list_groups(request).await;
+        let answer = answer.map_err(|e| anyhow::anyhow!("{server}: {}", e.message()))?;
+        Ok(answer.into_inner().groups.into_iter().filter_map(group_from_proto).collect())
+    })
+}
+
+/// The story, its evidence and the runners-up, every term of each.
+fn explanation(group: &Group, colour: bool) -> String {
+    let mut out = story::story_text(group, colour);
+    let heading = paint("why", "1", colour);
+    // Writing to a string can't fail.
+    let _ = write!(out, "\n  {heading}");
+    if group.root_cause.is_empty() {
+        out.push_str("\n    nothing went wrong: no cause is looked for");
+    }
+    for (place, candidate) in group.root_cause.iter().enumerate() {
+        let next = group.root_cause.get(place + 1);
+        append(&mut out, candidate, place + 1, next, colour);
+    }
+    out
+}
+
+fn append(
+    out: &mut String,
+    candidate: &Candidate,
+    place: usize,
+    next: Option<&Candidate>,
+    colour: bool,
+) {
+    let cause = paint(&plain(&candidate.cause), "1;33", colour);
+    let odds = next.map_or_else(String::new, |n| {
+        format!(", {} times as likely as the next", times((candidate.score - n.score).exp()))
+    });
+    let _ = write!(out, "\n    {place}. {cause}  {:+.2}{odds}", candidate.score);
+    let mut terms: Vec<&Term> = candidate.terms.iter().collect();
+    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+    let width = terms.iter().map(|t| t.name.chars().count()).max().unwrap_or(0);
+    for term in terms {
+        let _ = write!(
+            out,
+            "\n       {:+6.2}  {:width$}  {}",
+            term.weight,
+            plain(&term.name),
+            paint(&plain(&term.because), "2", colour)
+        );
+    }
+}
+
+fn times(odds: f64) -> String {
+    if odds >= 1000.0 { "over 1000".into() } else { format!("{odds:.1}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(cause: &str, score: f64) -> Candidate {
+        let terms = vec![
+            Term { name: "onset".into(), weight: -0.25, because: "0.300 s after".into() },
+            Term { name: "severity".into(), weight: score + 0.25, because: "error".into() },
+        ];
+        Candidate { cause: cause.into(), evidence: vec![], labels: vec![], score, terms }
+    }
+
+    #[test]
+    fn every_term_stands_with_its_evidence_the_heaviest_first() {
+        let (first, second) = (candidate("a\u{1b}", 2.0), candidate("b", 1.0));
+        let mut out = String::new();
+        append(&mut out, &first, 1, Some(&second), false);
+        assert_eq!(
+            out,
+            "\n    1. a·  +2.00, 2.7 times as likely as the next\
+             \n        +2.25  severity  error\n        -0.25  onset     0.300 s after"
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! `tapio explain` and `tapio rules suggest`, as a person runs them.
+#![allow(clippy::disallowed_methods, reason = "a test runs the program")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value as Json;
+
+use crate::{at, event, write};
+
+fn tapio(arguments: &[&str]) -> (Output, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tapio")).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    (output, out, err)
+}
+
+fn nginx() -> String {
+    format!("{}/tests/stories/nginx-cascade.jsonl", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_replayed_story_is_explained_with_every_term() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("groups.jsonl");
+    let (_, groups, _) = tapio(&["replay", &nginx()]);
+    std::fs::write(&file, &groups).unwrap();
+    let from = file.display().to_string();
+    let story: Json = serde_json::from_str(groups.lines().next().unwrap()).unwrap();
+    let id = story["id"].as_str().unwrap();
+    let (done, said, _) = tapio(&["explain", &id[..8], "--from", &from]);
+    assert!(done.status.success());
+    for expected in [
+        "nginx configuration error",
+        "shown by nginx_emerg",
+        "1. nginx configuration error",
+        "times as likely as the next",
+        "2. nginx.service: exit-code",
+        "3. pod shop/checkout",
+        "severity  error",
+        "edge gap  0.021 s to systemd.unit.failed",
+        "named by the rule",
+        "an effect, says the rule",
+    ] {
+        assert!(said.contains(expected), "{expected:?} isn't in\n{said}");
+    }
+    let (_, json, _) = tapio(&["explain", id, "--from", &from, "--output", "json"]);
+    assert_eq!(serde_json::from_str::<Json>(&json).unwrap(), story);
+}
+
+#[test]
+fn what_cant_be_explained_says_so() {
+    let (_dir, file) = write(&[]);
+    let from = file.display().to_string();
+    let (none, _, said) = tapio(&["explain", "abcd", "--from", &from]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(said.contains("has no story abcd"), "{said}");
+    let (usage, _, said) = tapio(&["explain", "story", "--from", &from]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(said.contains("isn't a story's id"), "{said}");
+}
+
+#[test]
+fn suggested_rules_pass_the_check_and_find_their_pair() {
+    let mut events = Vec::new();
+    for n in 0..20 {
+        let begin_ms = 600_000.0 * f64::from(n);
+        events.push(event(at(begin_ms), "disk.slow", "db.service", "warn"));
+        events.push(event(at(begin_ms + 5_000.0), "query.timeout", "db.service", "error"));
+        events.push(event(at(begin_ms + 300_000.0), "chatter", "db.service", "warn"));
+    }
+    let (dir, file) = write(&events);
+    let input = file.display().to_string();
+    let (done, rules, _) = tapio(&["rules", "suggest", &input]);
+    assert!(done.status.success());
+    assert!(rules.contains("# disk.slow came before query.timeout "), "{rules}");
+    assert!(rules.contains("typically after 8.2 s at most"), "{rules}");
+    assert!(!rules.contains("chatter"), "{rules}");
+    let path = dir.path().join("suggested.yaml");
+    std::fs::write(&path, &rules).unwrap();
+    let path = path.display().to_string();
+    let (checked, said, _) = tapio(&["rules", "check", &path]);
+    assert!(checked.status.success(), "{said}");
+    let (_, groups, _) = tapio(&["replay", &input, "--rules", &path]);
+    assert_eq!(groups.lines().count(), 20, "{groups}");
+}
+
+#[test]
+fn a_quiet_past_suggests_nothing() {
+    let (done, rules, said) = tapio(&["rules", "suggest", &nginx()]);
+    assert!(done.status.success());
+    assert_eq!(rules, "");
+    assert!(said.contains("nothing was seen often enough"), "{said}");
+}
