@@ -35,6 +35,22 @@ fn a_recorded_story_comes_out_of_the_running_agent() {
     assert!(err.contains(r#""received":6,"forwarded":6"#), "{err}");
 }
 
+/// What `tapio explain` says of a file's story once the server has it: its id is the one of replay.
+fn explain_from(place: &Place, file: &Path) -> String {
+    let replayed = run(&["replay", &file.display().to_string()]);
+    let group: Json = serde_json::from_slice(&replayed.stdout).unwrap();
+    let server = format!("127.0.0.1:{}", place.server);
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let output = run(&["explain", group["id"].as_str().unwrap(), "--server", &server]);
+        if output.status.success() {
+            return text(&output.stdout);
+        }
+        assert!(Instant::now() < until, "{}", text(&output.stderr));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[test]
 fn sigterm_drains_and_a_second_agent_is_sent_away() {
     let place = Place::new();
@@ -46,6 +62,13 @@ fn sigterm_drains_and_a_second_agent_is_sent_away() {
     let metrics = place.page("/metrics").unwrap().1;
     assert!(metrics.contains(r#"tapio_events_forwarded_total{collector="jsonl"} 5"#), "{metrics}");
     assert!(metrics.contains(r#"tapio_cons1_residual{collector="jsonl"} 0"#), "{metrics}");
+    let assessor = &place.wait(|s| s["assessor"]["edges"].as_u64() > Some(3))["assessor"];
+    assert!(assessor["facts"].as_u64() > Some(10), "{assessor}");
+    let (head, _) = place.page("/suggested-rules").unwrap();
+    assert_eq!(head, "HTTP/1.0 200 OK");
+    let explained = explain_from(&place, &story("pod-startup.jsonl"));
+    assert!(explained.contains("1. scheduled deployment"), "{explained}");
+    assert!(explained.contains("named by the rule"), "{explained}");
     let second = run(&["run", "--config", &config]);
     assert_eq!(second.status.code(), Some(1));
     let said = text(&second.stderr);

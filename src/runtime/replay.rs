@@ -316,13 +316,10 @@ struct Output {
 
 impl Output {
     fn record(&mut self, record: &Record<'_>) {
-        match (self.emit, record.header().record) {
-            (Emit::Events, RecordType::Event) => {
-                if let Some(json) = enriched(record) {
-                    self.lines.push((record.header().order, json));
-                }
-            }
-            _ => {}
+        if (self.emit, record.header().record) == (Emit::Events, RecordType::Event)
+            && let Some(json) = enriched(record)
+        {
+            self.lines.push((record.header().order, json));
         }
     }
 

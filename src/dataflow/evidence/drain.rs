@@ -219,7 +219,7 @@ fn is_variable(token: &str) -> bool {
     let is_hex = hex.len() >= 8 && hex.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     // A number with a unit or inside of an address, a time, a version: mostly digits and marks.
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
-    (digits > 0 && letters <= 2) || (is_hex && digits > 0)
+    digits > 0 && (letters <= 2 || is_hex)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! | `assessor.rs` | [`Assessor`]: the one owner of all facts |
 //! | `desk.rs` | the assessor's thread |
 //! | `graph.rs` | who runs where and talks to whom, as of any time |
+//! | `times.rs` | when things were seen and ended |
 //! | `baseline.rs` | what is usual, and how far now is from it |
 //! | `pairs.rs` | which kind comes before which |
 //! | `rank.rs`, `impact.rs` | causes, impact |
@@ -38,6 +39,7 @@ mod pairs;
 mod rank;
 mod relations;
 mod suggest;
+mod times;
 
 pub use assessor::{Assessor, AssessorCounts};
 pub use baseline::{Deviation, deviation};

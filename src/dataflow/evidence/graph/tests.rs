@@ -1,0 +1,161 @@
+//! The graph against a plain list of facts.
+
+use proptest::prelude::*;
+
+use super::super::entity::EntityKind;
+use super::*;
+
+fn pod(name: &str) -> Entity {
+    Entity::new(EntityKind::Pod, name)
+}
+
+fn edge(from: Entity, relation: Relation, to: Entity) -> Edge {
+    Edge { from, relation, to }
+}
+
+fn node() -> Entity {
+    Entity::new(EntityKind::Node, "n")
+}
+
+#[derive(Clone, Debug)]
+enum Fact {
+    Seen(usize, u32),
+    Parted(usize, u32),
+    Ended(usize, u32),
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    (0u8..4, 0usize..6, 0u32..600).prop_map(|(what, which, second)| match what {
+        0 => Fact::Parted(which, second),
+        1 => Fact::Ended(which % 3, second),
+        _ => Fact::Seen(which, second),
+    })
+}
+
+/// Six edges between three entities.
+fn pool() -> (Vec<Entity>, Vec<Edge>) {
+    let entities = vec![pod("a"), pod("b"), node()];
+    let [a, b, n] = [entities[0].clone(), entities[1].clone(), entities[2].clone()];
+    let edges = vec![
+        edge(a.clone(), Relation::ScheduledOn, n.clone()),
+        edge(b.clone(), Relation::ScheduledOn, n),
+        edge(a.clone(), Relation::TalksTo, b.clone()),
+        edge(b.clone(), Relation::TalksTo, a.clone()),
+        edge(a.clone(), Relation::Mounts, b.clone()),
+        edge(b, Relation::Provides, a),
+    ];
+    (entities, edges)
+}
+
+/// From the definition, over a plain list of facts.
+fn naive(facts: &[Fact], which: usize, second: u32) -> bool {
+    let (entities, edges) = pool();
+    let edge = &edges[which];
+    let seen = facts.iter().filter_map(|f| match f {
+        Fact::Seen(w, s) if *w == which && *s <= second => Some(*s),
+        _ => None,
+    });
+    let Some(seen) = seen.max() else { return false };
+    let ended = facts.iter().any(|f| match f {
+        Fact::Parted(w, s) => *w == which && (seen..second).contains(s),
+        Fact::Ended(e, s) => {
+            [&edge.from, &edge.to].contains(&&entities[*e]) && (seen..second).contains(s)
+        }
+        Fact::Seen(..) => false,
+    });
+    second - seen <= edge.relation.holds_s() && !ended
+}
+
+fn graph_of(facts: &[Fact]) -> Graph {
+    let (entities, edges) = pool();
+    let mut graph = Graph::new(64);
+    for fact in facts {
+        match fact {
+            Fact::Seen(which, second) => graph.see(&edges[*which], *second),
+            Fact::Parted(which, second) => graph.part(&edges[*which], *second),
+            Fact::Ended(which, second) => graph.end(&entities[*which], *second),
+        }
+    }
+    graph
+}
+
+fn answer(graph: &Graph, edge: &Edge, second: u32) -> bool {
+    graph.joined(&edge.from, edge.relation, true, second).contains(&&edge.to)
+}
+
+proptest! {
+    #[test]
+    fn answers_equal_a_naive_list(facts in prop::collection::vec(fact(), 0..40), second in 0u32..700) {
+        let graph = graph_of(&facts);
+        for (which, edge) in pool().1.iter().enumerate() {
+            prop_assert_eq!(answer(&graph, edge, second), naive(&facts, which, second));
+        }
+    }
+
+    #[test]
+    fn what_comes_later_changes_no_earlier_answer(
+        facts in prop::collection::vec(fact(), 1..40), second in 0u32..700, keep in 0usize..40,
+    ) {
+        let time = |f: &Fact| match f {
+            Fact::Seen(_, s) | Fact::Parted(_, s) | Fact::Ended(_, s) => *s,
+        };
+        let mut reversed = facts.clone();
+        reversed.reverse();
+        let mut earlier = facts.clone();
+        let mut place = 0;
+        // Any part of what happened later may be missing.
+        earlier.retain(|f| {
+            place += 1;
+            time(f) <= second || place > keep
+        });
+        for other in [&reversed, &earlier] {
+            let (one, two) = (graph_of(&facts), graph_of(other));
+            for edge in &pool().1 {
+                prop_assert_eq!(answer(&one, edge, second), answer(&two, edge, second));
+            }
+        }
+    }
+}
+
+#[test]
+fn dependencies_are_followed_three_steps_up_and_down() {
+    let mut graph = Graph::new(64);
+    let [client, endpoint, server] =
+        [pod("client"), Entity::new(EntityKind::Endpoint, "e"), pod("server")];
+    graph.see(&edge(client.clone(), Relation::TalksTo, endpoint.clone()), 10);
+    graph.see(&edge(server.clone(), Relation::Provides, endpoint.clone()), 10);
+    graph.see(&edge(server.clone(), Relation::ScheduledOn, node()), 10);
+    let up: Vec<_> = graph.reach(&client, true, 3, 20);
+    assert_eq!(up, [(1, &endpoint), (2, &server), (3, &node())]);
+    assert_eq!(graph.reach(&client, true, 2, 20).len(), 2);
+    let down: Vec<_> = graph.reach(&node(), false, 3, 20);
+    assert_eq!(down, [(1, &server), (2, &endpoint), (3, &client)]);
+    assert!(graph.reach(&client, true, 3, 9).is_empty(), "not known yet");
+    assert!(graph.reach(&client, true, 3, 400).is_empty(), "silent for too long");
+}
+
+#[test]
+fn the_entity_seen_longest_ago_makes_room_with_its_edges() {
+    let mut graph = Graph::new(3);
+    graph.see(&edge(pod("a"), Relation::ScheduledOn, node()), 1);
+    graph.see(&edge(pod("b"), Relation::ScheduledOn, node()), 2);
+    graph.see(&edge(pod("c"), Relation::ScheduledOn, node()), 3);
+    assert_eq!((graph.len(), graph.edges(), graph.evicted()), (3, 2, 1));
+    let on_node: Vec<_> = graph.joined(&node(), Relation::ScheduledOn, false, 5);
+    assert_eq!(on_node, [&pod("b"), &pod("c")]);
+}
+
+#[test]
+fn states_hold_from_their_second_on() {
+    let mut graph = Graph::new(8);
+    graph.ready(&pod("a"), true, 10);
+    graph.ready(&pod("a"), false, 20);
+    graph.matters(&pod("a"), Criticality::High, 15);
+    graph.name(&pod("a"), "shop/web-1", 10);
+    let at = |second| graph.is_ready(&pod("a"), second);
+    assert_eq!([at(9), at(10), at(19), at(20)], [None, Some(true), Some(true), Some(false)]);
+    assert_eq!(graph.criticality(&pod("a"), 14), None);
+    assert_eq!(graph.criticality(&pod("a"), 99), Some(Criticality::High));
+    assert_eq!(graph.text(&pod("a")), "pod shop/web-1");
+    assert_eq!(graph.text(&pod("b")), "pod b");
+}
