@@ -294,6 +294,7 @@ fn group(n: u8, revision: u32) -> Group {
         actions: vec!["look".into()],
         confidence: 0.5,
         continues: None,
+        provisional: None,
     }
 }
 

@@ -36,7 +36,13 @@ pub(crate) fn live_text(group: &Group, colour: bool) -> Option<String> {
         GroupState::Opened => Some(opening_line(group, colour)),
         GroupState::Updated => None,
         GroupState::Closed | GroupState::Expired => Some(story_text(group, colour)),
+        GroupState::Retracted => Some(retraction_line(group, colour)),
     }
+}
+
+fn retraction_line(group: &Group, colour: bool) -> String {
+    let name = paint(&plain(&group.name), BOLD, colour);
+    format!("□ taken back: {name}: the events' own times tell it otherwise  {}", group.trace_id)
 }
 
 /// Text without what a terminal would obey: names and messages come from anybody's programs.
@@ -116,6 +122,9 @@ pub(crate) fn story_text(group: &Group, colour: bool) -> String {
     let _ = write!(out, "  {}  {}", paint("trace", BOLD, colour), group.trace_id);
     if let Some(before) = group.continues {
         let _ = write!(out, ", continues {before}");
+    }
+    if let Some(first) = group.provisional {
+        let _ = write!(out, ", told first as {first}");
     }
     out
 }
@@ -255,6 +264,7 @@ mod tests {
             actions: vec!["fix it".into(), "test it".into()],
             confidence: 0.9,
             continues: None,
+            provisional: None,
         }
     }
 

@@ -61,21 +61,17 @@ impl Lane {
             return;
         };
         let (key, id) = (&entry.key, showing.hand.id);
-        let added = window.add(
-            aggregate,
-            counted,
-            showing.event,
-            &mut showing.hand,
-            told.is_some(),
-            || trace_of(showing.rules, number, key, id),
-        );
+        let added =
+            window.add(aggregate, counted, showing.event, showing.hand, told.is_some(), || {
+                trace_of(showing.rules, number, key, id)
+            });
         let Some((value, before)) = added else { return };
         let fires = aggregate.condition.holds(value);
         let by = &aggregate.events[usize::from(counted[0])].by;
         let event = aggregate.events[usize::from(counted[0])].event as u16;
         let trace = match told {
             Some(group) => {
-                self.groups.join(group, &mut showing.hand, counted[0], event, showing.now_ns);
+                self.groups.join(group, showing.hand, counted[0], event, showing.now_ns);
                 group
             }
             None if fires => {
@@ -84,10 +80,12 @@ impl Lane {
                     rule,
                     key: key_texts(rule, by, showing.event),
                     trace: window.trace,
+                    at_ns: time_ns,
+                    told_before: entry.body.told.contains(&window.trace),
                     members: &window.members,
                 };
                 let id = self.groups.matched(found, &showing.rules.rules, showing.now_ns);
-                entry.body.group = Some(id);
+                entry.body.tell(id);
                 id
             }
             None => window.trace,

@@ -81,8 +81,10 @@ pub(super) struct Groups {
     timers: HashMap<u64, TraceId, ahash::RandomState>,
     next_timer: u64,
     capacity: usize,
-    /// Groups to be sent on.
+    /// Groups told while they are open.
     pub(super) told: Vec<Draft>,
+    /// Groups that ended.
+    pub(super) ended: Vec<Draft>,
     /// Whether groups are told before they are closed.
     tell_open: bool,
     pub(super) opened: u64,
@@ -96,6 +98,10 @@ pub(super) struct Match<'a> {
     pub(super) rule: &'a Rule,
     pub(super) key: Vec<(String, String)>,
     pub(super) trace: TraceId,
+    /// When it was completed.
+    pub(super) at_ns: u64,
+    /// A group was told under this trace before: if it is over, this is another one.
+    pub(super) told_before: bool,
     pub(super) members: &'a Members,
 }
 
@@ -108,6 +114,7 @@ impl Groups {
             next_timer: 0,
             capacity: capacity.max(1),
             told: Vec::new(),
+            ended: Vec::new(),
             tell_open,
             opened: 0,
             closed: 0,
@@ -129,8 +136,15 @@ impl Groups {
     pub(super) fn matched(&mut self, found: Match<'_>, rules: &[Rule], now_ns: u64) -> TraceId {
         let mut id = found.trace;
         let mut continues = None;
-        if self.open.get(&id).is_some_and(|g| g.is_over(found.members.last_ns)) {
-            self.close(id, GroupState::Closed, rules);
+        let is_over = match self.open.get(&id) {
+            Some(group) => group.is_over(found.at_ns),
+            // Whether a group that is over is gone yet depends on what else the shard has seen;
+            // what follows mustn't.
+            None => found.told_before,
+        };
+        if is_over {
+            let state = self.open.get(&id).map_or(GroupState::Closed, end_state);
+            self.close(id, state, rules);
             continues = Some(id);
             id = story::successor(id, found.members.ends[1]);
         }
@@ -209,6 +223,29 @@ impl Groups {
         group.touched_ns = now_ns;
     }
 
+    /// Adds an event to an open group that came too late to be more than a member. False where the
+    /// group is gone or has it already.
+    pub(super) fn join_late(
+        &mut self,
+        id: TraceId,
+        hand: &mut Hand<'_>,
+        step: u8,
+        event: u16,
+    ) -> bool {
+        let Some(group) = self.open.get_mut(&id).filter(|g| !g.has(hand.id)) else {
+            return false;
+        };
+        let Some(archived) = hand.record.event() else {
+            return false;
+        };
+        group.note(archived, event);
+        group.members.add(hand, step, event);
+        if let Some(kept) = group.members.kept.last_mut().filter(|k| k.event == event) {
+            kept.late = true;
+        }
+        true
+    }
+
     /// The ends of an open group's members, for `related`.
     pub(super) fn ends(&self, id: TraceId) -> Option<[EventId; 2]> {
         self.open.get(&id).map(|g| g.members.ends)
@@ -223,7 +260,7 @@ impl Groups {
             _ => self.closed += 1,
         }
         group.revision += u32::from(group.told);
-        self.told.push(story::tell(&rules[usize::from(group.rule)], &group, state));
+        self.ended.push(story::tell(&rules[usize::from(group.rule)], &group, state));
     }
 
     /// Closes what is over: by the events' own time, or because no event came for as long by

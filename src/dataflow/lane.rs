@@ -7,13 +7,15 @@ use super::evidence::Draft;
 use super::groups::Groups;
 use super::keys::KeyTable;
 use super::members::Hand;
+use super::rules::field::build_key;
 use super::rules::field::value_text;
 use super::rules::{FieldRef, Rule, RuleSet, Shape, Truth, View};
 use super::run::Runs;
 use super::story;
 use super::window::Window;
+use super::worker::Order;
 use crate::event::{ArchivedEvent, EventId, Name, TraceId, Value, names, stable_hash, value_json};
-use crate::ring::{Membership, Record};
+use crate::ring::{Membership, OwnedRecord, Record};
 
 /// Ranks of memberships in told stories: which one gives an event its trace. A sequence comes
 /// before a count of the same events, so that its few members all carry its trace.
@@ -21,6 +23,8 @@ pub(super) const RANK_SEQUENCE: u8 = 0;
 pub(super) const RANK_AGGREGATE: u8 = 1;
 /// What is added for a story that isn't told yet.
 const RANK_PENDING: u8 = 2;
+/// What came too late for more than to be a member.
+const RANK_LATE: u8 = 4;
 
 /// Bounds and modes of a lane.
 #[derive(Clone, Copy, Debug)]
@@ -33,11 +37,19 @@ pub struct LaneOptions {
     pub tell_open: bool,
     /// Record every match (`tapio replay --emit matches`).
     pub record_matches: bool,
+    /// The order in which events are shown.
+    pub order: Order,
 }
 
 impl Default for LaneOptions {
     fn default() -> Self {
-        Self { max_keys: 65_536, max_groups: 4_096, tell_open: true, record_matches: false }
+        Self {
+            max_keys: 65_536,
+            max_groups: 4_096,
+            tell_open: true,
+            record_matches: false,
+            order: Order::Arrival,
+        }
     }
 }
 
@@ -86,6 +98,23 @@ pub(super) struct Pending {
     pub(super) body: Body,
     /// The group told last for this rule and key: a new run while it is open is the same story.
     pub(super) group: Option<TraceId>,
+    /// The latest groups told for it.
+    pub(super) told: Vec<TraceId>,
+}
+
+/// Groups of one key that are remembered: runs that began under an older one are long gone.
+const MAX_TOLD: usize = 16;
+
+impl Pending {
+    pub(super) fn tell(&mut self, group: TraceId) {
+        self.group = Some(group);
+        if !self.told.contains(&group) {
+            if self.told.len() >= MAX_TOLD {
+                self.told.remove(0);
+            }
+            self.told.push(group);
+        }
+    }
 }
 
 /// Rules over events in one order.
@@ -98,8 +127,9 @@ pub(super) struct Lane {
     pub(super) matches: Vec<MatchLine>,
     pub(super) matched: u64,
     pub(super) dropped_runs: u64,
+    order: Order,
     clock_ns: u64,
-    /// Events shown: their order where they don't bring one.
+    /// Events shown: their order where they don't bring one that holds for all sources.
     shown: u64,
     truth: Truth,
     pub(super) key: Vec<u8>,
@@ -110,7 +140,7 @@ pub(super) struct Lane {
 pub(super) struct Showing<'a, 'r> {
     pub(super) rules: &'a RuleSet,
     pub(super) event: &'a ArchivedEvent<'a>,
-    pub(super) hand: Hand<'r>,
+    pub(super) hand: &'a mut Hand<'r>,
     pub(super) now_ns: u64,
 }
 
@@ -125,6 +155,7 @@ impl Lane {
             matches: Vec::new(),
             matched: 0,
             dropped_runs: 0,
+            order: options.order,
             clock_ns: 0,
             shown: 0,
             truth: Truth::default(),
@@ -146,30 +177,51 @@ impl Lane {
         }
     }
 
-    /// Groups told since the last look.
-    pub(super) fn take_groups(&mut self) -> Vec<Draft> {
-        std::mem::take(&mut self.groups.told)
+    /// Groups told while they are open, and groups that ended, since the last look.
+    pub(super) fn take_groups(&mut self) -> (Vec<Draft>, Vec<Draft>) {
+        (std::mem::take(&mut self.groups.told), std::mem::take(&mut self.groups.ended))
     }
 
-    /// Shows an event to the rules whose key this shard owns. `now_ns` is the driver's clock.
-    pub(super) fn event(&mut self, record: &Record<'_>, now_ns: u64, found: &mut Vec<Membership>) {
-        let Some(event) = record.event() else { return };
-        let time_ns = event.time();
-        self.clock_ns = self.clock_ns.max(time_ns);
+    /// Shows an event to the rules whose key this shard owns. `now_ns` is the driver's clock. Returns
+    /// a copy of the event for whoever `keeps` what rules had a use for.
+    pub(super) fn event(
+        &mut self,
+        record: &Record<'_>,
+        now_ns: u64,
+        keeps: bool,
+        found: &mut Vec<Membership>,
+    ) -> Option<Arc<OwnedRecord>> {
+        let event = record.event()?;
+        self.clock_ns = self.clock_ns.max(event.time());
         if self.rules.plan(event.kind_name()).uses.is_empty() {
-            return;
+            return None;
         }
+        let order = match self.order {
+            Order::Total => record.header().order,
+            Order::Arrival => self.shown + 1,
+        };
+        let mut hand = Hand::new(record, event.event_id(), event.time(), order);
+        (self.show(&mut hand, now_ns, found) && keeps).then(|| hand.copy())
+    }
+
+    /// Shows an event that is kept already.
+    pub(super) fn kept_event(&mut self, kept: &Arc<OwnedRecord>, now_ns: u64) {
+        let record = kept.record();
+        let Some(event) = record.event() else { return };
+        self.clock_ns = self.clock_ns.max(event.time());
+        let hand = Hand::new(&record, event.event_id(), event.time(), self.shown + 1);
+        self.show(&mut hand.kept(Arc::clone(kept)), now_ns, &mut Vec::new());
+    }
+
+    /// Shows an event to the rules. False where none has a use for it.
+    fn show(&mut self, hand: &mut Hand<'_>, now_ns: u64, found: &mut Vec<Membership>) -> bool {
+        let Some(event) = hand.record.event() else { return false };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
         let mut truth = std::mem::take(&mut self.truth);
         plan.evaluate(event, &mut truth);
         if !truth.touched.is_empty() {
             self.shown += 1;
-            let order = match record.header().order {
-                0 => self.shown,
-                order => order,
-            };
-            let hand = Hand::new(record, event.event_id(), time_ns, order);
             let mut showing = Showing { rules: &rules, event, hand, now_ns };
             for used in &truth.touched {
                 let used = &plan.uses[usize::from(*used)];
@@ -179,7 +231,45 @@ impl Lane {
                 }
             }
         }
+        let touched = !truth.touched.is_empty();
         self.truth = truth;
+        touched
+    }
+
+    /// An event whose place in the order has been given out starts, advances and negates nothing; it
+    /// belongs to the groups of its keys that are open.
+    pub(super) fn late(&mut self, record: &Record<'_>, found: &mut Vec<Membership>) {
+        let Some(event) = record.event() else { return };
+        let rules = Arc::clone(&self.rules);
+        let plan = rules.plan(event.kind_name());
+        let mut truth = std::mem::take(&mut self.truth);
+        plan.evaluate(event, &mut truth);
+        let mut hand = Hand::new(record, event.event_id(), event.time(), 0);
+        for used in truth.touched.iter().map(|used| &plan.uses[usize::from(*used)]) {
+            let shape = &rules.rules[usize::from(used.rule)].shape;
+            for op in used.ops.iter().filter(|op| truth.holds(**op)) {
+                let Some((step, number, by)) = shape.part(op.what) else { continue };
+                if !build_key(event, by, &mut self.key) {
+                    continue;
+                }
+                let slot = self.pending(used.rule, 0, None::<fn() -> Body>);
+                let group = slot.and_then(|s| self.keys.get(s)).and_then(|e| e.body.group);
+                let Some((group, before)) = group.and_then(|g| Some((g, self.groups.ends(g)?)))
+                else {
+                    continue;
+                };
+                if self.groups.join_late(group, &mut hand, step, number) {
+                    add_membership(found, &rules, used.rule, step, group, before, RANK_LATE);
+                }
+            }
+        }
+        self.truth = truth;
+    }
+
+    /// Moves time on to `clock_ns`, where a watermark says that nothing earlier follows.
+    pub(super) fn advance_to(&mut self, clock_ns: u64, now_ns: u64) {
+        self.clock_ns = self.clock_ns.max(clock_ns);
+        self.advance(now_ns);
     }
 
     /// Moves time on where no event does it. `now_ns` is the driver's clock; a group also closes
@@ -239,7 +329,7 @@ impl Lane {
         if let Some(slot) = self.keys.find(hash, rule, &self.key) {
             return Some(slot);
         }
-        let pending = Pending { body: make?(), group: None };
+        let pending = Pending { body: make?(), group: None, told: Vec::new() };
         Some(self.keys.insert(hash, rule, &self.key, deadline_ns, pending).0)
     }
 

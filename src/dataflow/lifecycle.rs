@@ -232,6 +232,7 @@ impl Life {
             actions: Vec::new(),
             confidence: 1.0,
             continues: None,
+            provisional: None,
             members: self.members,
         };
         Draft {

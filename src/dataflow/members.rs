@@ -16,6 +16,8 @@ pub(super) struct Kept {
     pub(super) step: u8,
     /// The event of the rule it matched.
     pub(super) event: u16,
+    /// It came after its place in the order had been given out.
+    pub(super) late: bool,
 }
 
 /// Members of a run or group.
@@ -49,6 +51,11 @@ impl<'a> Hand<'a> {
         Self { record, id, time_ns, order, copy: None }
     }
 
+    /// The same for a record that is kept already.
+    pub(super) fn kept(self, copy: Arc<OwnedRecord>) -> Self {
+        Self { copy: Some(copy), ..self }
+    }
+
     pub(super) fn copy(&mut self) -> Arc<OwnedRecord> {
         Arc::clone(self.copy.get_or_insert_with(|| Arc::new(self.record.to_owned())))
     }
@@ -57,7 +64,7 @@ impl<'a> Hand<'a> {
 impl Members {
     pub(super) fn add(&mut self, hand: &mut Hand<'_>, step: u8, event: u16) {
         if self.kept.len() < KEPT_MEMBERS {
-            self.kept.push(Kept { record: hand.copy(), step, event });
+            self.kept.push(Kept { record: hand.copy(), step, event, late: false });
         }
         if self.total == 0 {
             self.first_ns = hand.time_ns;

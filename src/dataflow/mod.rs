@@ -9,6 +9,7 @@
 //! | `sequence.rs`, `aggregate.rs` | what a lane does for a sequence, for a measure over a window |
 //! | `run.rs`, `window.rs` | what is pending for a key: runs of a sequence, a window |
 //! | `members.rs` | the events of a story |
+//! | `settled.rs`, `watermark.rs` | the second lane: the order of the events' times, while they stream |
 //! | `keys.rs` | bounded tables by rule and key |
 //! | `wheel.rs` | deadlines |
 //! | `groups.rs` | open groups and their closing |
@@ -26,12 +27,15 @@ mod members;
 pub mod rules;
 mod run;
 mod sequence;
+mod settled;
 mod shard;
 mod story;
+mod watermark;
 mod wheel;
 mod window;
 mod worker;
 
 pub use lane::{LaneOptions, LaneStats, MatchLine};
+pub use settled::SettledStats;
 pub use shard::{Found, Shard, ShardStats, next_header};
 pub use worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};

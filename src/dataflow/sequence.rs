@@ -7,7 +7,6 @@ use super::lane::{
     Body, Lane, MatchLine, Pending, RANK_SEQUENCE, Showing, add_membership, key_json, key_texts,
     label_json, trace_of,
 };
-use super::members::Hand;
 use super::rules::field::build_key;
 use super::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
 use super::run::{Run, Runs};
@@ -135,7 +134,7 @@ impl Lane {
         let Body::Sequence(runs) = &mut entry.body.body else { return false };
         let (rules, key, id) = (showing.rules, &entry.key, showing.hand.id);
         let dropped = runs.dropped;
-        let outcome = runs.fill(sequence, usize::from(step), &self.tail, &mut showing.hand, || {
+        let outcome = runs.fill(sequence, usize::from(step), &self.tail, showing.hand, || {
             open.unwrap_or_else(|| trace_of(rules, rule, key, id))
         });
         self.dropped_runs += runs.dropped - dropped;
@@ -174,8 +173,7 @@ impl Lane {
             return None;
         }
         let before = self.groups.ends(group)?;
-        let hand: &mut Hand<'_> = &mut showing.hand;
-        self.groups.join(group, hand, step, event, showing.now_ns);
+        self.groups.join(group, showing.hand, step, event, showing.now_ns);
         Some((group, before))
     }
 
@@ -208,11 +206,13 @@ impl Lane {
             });
         }
         let key = key_texts(rule, by, event);
-        let found =
-            Match { rule_number: number, rule, key, trace: run.trace, members: &run.members };
-        let id = self.groups.matched(found, &rules.rules, at.now_ns);
+        let told_before =
+            self.keys.get(slot).is_some_and(|entry| entry.body.told.contains(&run.trace));
+        let (trace, members, at_ns, now_ns) = (run.trace, &run.members, at.time_ns, at.now_ns);
+        let found = Match { rule_number: number, rule, key, trace, at_ns, told_before, members };
+        let id = self.groups.matched(found, &rules.rules, now_ns);
         if let Some(entry) = self.keys.get(slot) {
-            entry.body.group = Some(id);
+            entry.body.tell(id);
         }
         id
     }

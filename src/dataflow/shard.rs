@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
-use super::evidence::{Bounds, Note, Observer};
+use super::evidence::{Bounds, Draft, Note, Observer};
 use super::lane::{Lane, LaneOptions, LaneStats, MatchLine};
 use super::lifecycle::{self, Lives};
 use super::rules::RuleSet;
+use super::settled::{Settled, SettledStats};
+use super::worker::Order;
 use crate::event::TraceId;
 use crate::ring::{Header, Membership, Record};
 
@@ -27,6 +29,8 @@ pub struct ShardStats {
     pub lives_evicted: u64,
     /// Entities whose recent past was given up for room.
     pub pasts_evicted: u64,
+    /// The second lane's side.
+    pub settled: SettledStats,
 }
 
 /// What a step found out about an event.
@@ -46,6 +50,10 @@ pub struct Shard {
     lives: Lives,
     /// Without it, groups are told by their own events alone.
     observer: Option<Observer>,
+    /// Without it, the first lane's order is final: it is the total order.
+    settled: Option<Settled>,
+    /// What the first lane told and hasn't been taken yet.
+    told: Vec<Draft>,
     grouping: bool,
 }
 
@@ -55,7 +63,9 @@ impl Shard {
     pub fn new(rules: Arc<RuleSet>, number: usize, options: LaneOptions, grouping: bool) -> Self {
         let lane = Lane::new(Arc::clone(&rules), number, options);
         let lives = Lives::new(MAX_LIVES);
-        Self { rules, number, lane, lives, observer: None, grouping }
+        let settled =
+            (options.order == Order::Arrival).then(|| Settled::new(&rules, number, options));
+        Self { rules, number, lane, lives, observer: None, settled, told: Vec::new(), grouping }
     }
 
     /// The same shard, observing what the entities it is home to do.
@@ -74,6 +84,7 @@ impl Shard {
             lives_opened: self.lives.opened,
             lives_evicted: self.lives.evicted(),
             pasts_evicted: self.observer.as_ref().map_or(0, Observer::evicted),
+            settled: self.settled.as_ref().map(Settled::stats).unwrap_or_default(),
         }
     }
 
@@ -84,7 +95,20 @@ impl Shard {
         let Some(event) = record.event().filter(|_| self.grouping) else {
             return;
         };
-        self.lane.event(record, now_ns, &mut found.memberships);
+        let memberships = &mut found.memberships;
+        match &mut self.settled {
+            None => {
+                self.lane.event(record, now_ns, false, memberships);
+            }
+            Some(settled) if settled.is_late(event.time()) => {
+                self.lane.late(record, memberships);
+                settled.late(record);
+            }
+            Some(settled) => {
+                let kept = self.lane.event(record, now_ns, true, memberships);
+                settled.event(record, kept, now_ns);
+            }
+        }
         if self.rules.shards() == 1 || self.rules.home_shard(event) == self.number {
             found.life = self.lives.event(event, &self.rules);
             if let Some(observer) = &mut self.observer {
@@ -97,19 +121,54 @@ impl Shard {
     pub fn advance(&mut self, now_ns: u64, clock_ns: u64) {
         self.lane.advance(now_ns);
         self.lives.advance(clock_ns);
+        if self.settled.is_some() {
+            self.hand_over();
+        }
+        if let Some(settled) = &mut self.settled {
+            settled.advance(now_ns);
+        }
     }
 
     /// Closes everything. Where the input is `complete`, what depends on something's absence is
     /// decided; an agent that stops has only stopped looking.
-    pub fn finish(&mut self, complete: bool) {
+    pub fn finish(&mut self, complete: bool, now_ns: u64) {
         self.lane.finish(complete);
         self.lives.finish();
+        if self.settled.is_some() {
+            self.hand_over();
+        }
+        if let Some(settled) = &mut self.settled {
+            settled.finish(now_ns);
+        }
+    }
+
+    /// Tells the second lane what the first one told; what ended is for the second one to tell.
+    fn hand_over(&mut self) {
+        let (told, ended) = self.lane.take_groups();
+        if let Some(settled) = &mut self.settled {
+            self.told.extend(told.into_iter().filter(|draft| settled.opened(draft)));
+            settled.ended(ended);
+        }
+    }
+
+    /// Whether something waits for time to pass.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.settled.as_ref().is_some_and(Settled::waits)
     }
 
     /// Facts and groups since the last look. Sums that are still being gathered come with `all`, and
     /// before any group, so that what tells it knows what its shard knew.
     pub fn take_notes(&mut self, into: &mut impl Extend<Note>, all: bool) {
-        let mut groups = self.lane.take_groups();
+        let mut groups = std::mem::take(&mut self.told);
+        match &mut self.settled {
+            Some(settled) => groups.append(&mut settled.take()),
+            None => {
+                let (mut told, mut ended) = self.lane.take_groups();
+                groups.append(&mut told);
+                groups.append(&mut ended);
+            }
+        }
         groups.append(&mut self.lives.told);
         if let Some(observer) = &mut self.observer {
             if all || !groups.is_empty() {

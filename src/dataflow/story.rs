@@ -40,6 +40,7 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
         confidence: teller.confidence(),
         impact: Impact { affected: group.affected.iter().cloned().collect(), ..Impact::default() },
         continues: group.continues,
+        provisional: None,
     };
     Draft {
         group: told,
@@ -65,6 +66,7 @@ pub(super) fn label(event: &ArchivedEvent<'_>) -> String {
 fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
     let event = kept.record.event()?;
     let (role, pattern) = part(rule, kept.step);
+    let role = if kept.late { "late" } else { role.text() };
     let pattern = if pattern == rule.telling.pattern { "" } else { pattern.text() };
     Some(Member {
         id: event.event_id(),
@@ -73,7 +75,7 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
         kind: event.kind_name().text().into(),
         source: event.source_name().text().into(),
         severity: event.severity(),
-        role: role.text().into(),
+        role: role.into(),
         pattern: pattern.into(),
         summary: summary(event),
     })

@@ -68,12 +68,12 @@ pub struct Wiring {
 /// A shard's counters, for other threads.
 #[derive(Default)]
 pub struct WorkerStats {
-    values: [AtomicU64; 14],
+    values: [AtomicU64; 19],
 }
 
 impl WorkerStats {
     /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 19] = [
         "events",
         "matches",
         "keys",
@@ -88,6 +88,11 @@ impl WorkerStats {
         "lives_evicted",
         "pasts_evicted",
         "facts_left_out",
+        "waiting",
+        "forced",
+        "late",
+        "relinked",
+        "retracted",
     ];
 
     fn publish(&self, events: u64, left_out: u64, s: &ShardStats) {
@@ -107,6 +112,11 @@ impl WorkerStats {
             s.lives_evicted,
             s.pasts_evicted,
             left_out,
+            s.settled.waiting,
+            s.settled.forced,
+            s.settled.late,
+            s.settled.relinked,
+            s.settled.retracted,
         ];
         // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
         self.values.iter().zip(now).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
@@ -202,7 +212,7 @@ impl Worker {
                 self.sleep();
             }
         }
-        self.shard.finish(self.order == Order::Total);
+        self.shard.finish(self.order == Order::Total, clock::wall_ns());
         self.shard.take_notes(&mut self.notes, true);
         while !self.send_notes() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
@@ -217,7 +227,7 @@ impl Worker {
         self.bell.doze();
         if self.inputs.iter().all(RecordReader::is_empty) && !self.is_finished() {
             let stats = self.shard.stats();
-            if stats.lane.open > 0 || self.stop.is_set() {
+            if stats.lane.open > 0 || self.shard.waits() || self.stop.is_set() {
                 std::thread::park_timeout(Duration::from_nanos(TICK_NS));
             } else {
                 // Nothing open: only a bell matters. The timeout is a seat belt for shutdown.

@@ -4,7 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{EventId, Severity, TraceId};
 
-/// Where a group is in its life. Every group ends as `Closed` or `Expired`.
+/// Where a group is in its life. Every group ends as `Closed`, `Expired` or `Retracted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
@@ -17,6 +17,8 @@ pub enum GroupState {
     Closed,
     /// Ended by age or for room.
     Expired,
+    /// The order of arrival suggested it; the order of the events' own times doesn't bear it out.
+    Retracted,
 }
 
 impl GroupState {
@@ -28,6 +30,7 @@ impl GroupState {
             Self::Updated => "updated",
             Self::Closed => "closed",
             Self::Expired => "expired",
+            Self::Retracted => "retracted",
         }
     }
 }
@@ -137,6 +140,9 @@ pub struct Group {
     pub confidence: f64,
     /// The group of the same rule and key that this one continues.
     pub continues: Option<TraceId>,
+    /// The trace under which the story was told at first and which its members carry in the stream,
+    /// where the order of arrival began it with another event than the order of their times does.
+    pub provisional: Option<TraceId>,
 }
 
 impl Group {

@@ -35,6 +35,7 @@ struct Line {
     confidence: f64,
     #[serde(default)]
     continues: Option<String>,
+    provisional: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -149,8 +150,13 @@ impl Group {
             let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
             BadEvent { column: e.column().max(1), cause: cause.to_owned() }
         })?;
-        let states =
-            [GroupState::Opened, GroupState::Updated, GroupState::Closed, GroupState::Expired];
+        let states = [
+            GroupState::Opened,
+            GroupState::Updated,
+            GroupState::Closed,
+            GroupState::Expired,
+            GroupState::Retracted,
+        ];
         let state = states.into_iter().find(|s| s.word() == line.state);
         let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let ImpactLine { business, customer_facing, slo_impact, affected, evidence } = line.impact;
@@ -174,6 +180,7 @@ impl Group {
             actions: line.actions,
             confidence: line.confidence,
             continues: line.continues.as_deref().map(id).transpose()?,
+            provisional: line.provisional.as_deref().map(id).transpose()?,
         })
     }
 }
@@ -220,6 +227,7 @@ mod tests {
             actions: vec!["do".into()],
             confidence: 0.75,
             continues: Some(TraceId([9; 16])),
+            provisional: Some(TraceId([8; 16])),
         }
     }
 

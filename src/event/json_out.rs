@@ -118,7 +118,7 @@ impl Group {
                 })
             })
             .collect();
-        json!({
+        let mut json = json!({
             "id": self.id.to_string(),
             "trace_id": self.trace_id.to_string(),
             "rule": self.rule,
@@ -145,6 +145,11 @@ impl Group {
             "actions": self.actions,
             "confidence": rounded(self.confidence),
             "continues": self.continues.filter(|t| t.is_some()).map(|t: TraceId| t.to_string()),
-        })
+        });
+        // Only where it differs: it says how the story came, not what it is.
+        if let Some(provisional) = self.provisional.filter(|t| t.is_some()) {
+            json["provisional"] = provisional.to_string().into();
+        }
+        json
     }
 }

@@ -43,7 +43,7 @@ pub struct Header {
     pub collector: u8,
     /// Shards still to visit, by bit.
     pub visits: u64,
-    /// The place in the total order, from 1, where the events were ordered before (replay); 0 live.
+    /// The place in an order, from 1: live, its collector's; in replay, the total one.
     pub order: u64,
     /// The event's time, nanoseconds since the Unix epoch; 0 in a watermark.
     pub time_ns: u64,

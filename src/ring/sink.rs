@@ -72,6 +72,8 @@ pub struct Sink {
     kernel: Option<Arc<StageLedger>>,
     stop: Stop,
     unrung: u32,
+    /// Events offered: each one's place in the collector's order.
+    offered: u64,
     /// Whether an event was taken in and isn't accounted for yet.
     in_hand: bool,
 }
@@ -100,6 +102,7 @@ impl Sink {
             kernel: None,
             stop,
             unrung: 0,
+            offered: 0,
             in_hand: false,
         }
     }
@@ -128,10 +131,12 @@ impl Sink {
     /// # Errors
     /// The reason for which the event was dropped; it is counted already.
     pub fn offer(&mut self, event: &Event<'_>) -> Result<(), Reason> {
-        self.offer_at(event, 0)
+        self.offered += 1;
+        self.offer_at(event, self.offered)
     }
 
-    /// Takes in an event that has a place in a total order (from 1; 0: none).
+    /// Takes in an event that has a place in an order (from 1): live, the collector's own; in replay,
+    /// the total one.
     ///
     /// # Errors
     /// As [`Sink::offer`].

@@ -231,6 +231,7 @@ pub fn run(
         order: Order::Total,
         options: LaneOptions {
             tell_open: false,
+            order: Order::Total,
             record_matches: emit == Emit::Matches,
             max_keys: 1 << 20,
             max_groups: 1 << 20,

@@ -20,6 +20,7 @@ pub fn group_to_proto(group: &Group) -> proto::Group {
             GroupState::Updated => proto::GroupState::Updated,
             GroupState::Closed => proto::GroupState::Closed,
             GroupState::Expired => proto::GroupState::Expired,
+            GroupState::Retracted => proto::GroupState::Retracted,
         } as i32,
         revision: group.revision,
         key: group
@@ -43,6 +44,7 @@ pub fn group_to_proto(group: &Group) -> proto::Group {
         actions: group.actions.clone(),
         confidence: group.confidence,
         continues: group.continues.map(|t| t.0.to_vec()).unwrap_or_default(),
+        provisional: group.provisional.map(|t| t.0.to_vec()).unwrap_or_default(),
     }
 }
 
@@ -86,6 +88,7 @@ pub fn group_from_proto(group: proto::Group) -> Option<Group> {
         proto::GroupState::Updated => GroupState::Updated,
         proto::GroupState::Closed => GroupState::Closed,
         proto::GroupState::Expired => GroupState::Expired,
+        proto::GroupState::Retracted => GroupState::Retracted,
     };
     let impact = group.impact.unwrap_or_default();
     Some(Group {
@@ -117,10 +120,8 @@ pub fn group_from_proto(group: proto::Group) -> Option<Group> {
         },
         actions: group.actions,
         confidence: group.confidence,
-        continues: match group.continues.as_slice() {
-            [] => None,
-            bytes => Some(TraceId(id(bytes)?)),
-        },
+        continues: trace(&group.continues)?,
+        provisional: trace(&group.provisional)?,
     })
 }
 
@@ -151,6 +152,14 @@ fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
             .map(|t| Term { name: t.name, weight: t.weight, because: t.because })
             .collect(),
     })
+}
+
+/// A trace that may be left out. `None` where it is there and isn't one.
+fn trace(bytes: &[u8]) -> Option<Option<TraceId>> {
+    match bytes {
+        [] => Some(None),
+        bytes => Some(Some(TraceId(id(bytes)?))),
+    }
 }
 
 fn id(bytes: &[u8]) -> Option<[u8; 16]> {

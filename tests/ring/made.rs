@@ -162,7 +162,7 @@ prop_compose! {
             }).collect(),
             members_total: 99, first_ns: 1, last_ns, severity: Severity::ERROR, root_cause: vec![],
             impact: Impact { business: score, ..Impact::default() }, actions: vec!["look".into()],
-            confidence: score, continues: None,
+            confidence: score, continues: None, provisional: None,
         })
     }
 }

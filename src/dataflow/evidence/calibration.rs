@@ -289,6 +289,7 @@ fn draft(sources: Vec<Source>, named: Vec<NamedCause>) -> Draft {
         actions: Vec::new(),
         confidence: 1.0,
         continues: None,
+        provisional: None,
     };
     let asked =
         Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };

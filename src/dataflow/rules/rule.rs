@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::field::FieldRef;
+use super::plan::What;
 use super::predicate::Predicate;
 use super::template::Template;
 use super::tree::Place;
@@ -245,6 +246,25 @@ pub enum Shape {
     Sequence(Sequence),
     /// A measure over a window.
     Aggregate(Aggregate),
+}
+
+impl Shape {
+    /// The part an event plays, where it is one that makes a member: its step or place, its event's
+    /// number in the rule, and its join key.
+    #[must_use]
+    pub fn part(&self, what: What) -> Option<(u8, u16, &[FieldRef])> {
+        match (what, self) {
+            (What::Step(i), Self::Sequence(s)) => {
+                let step = s.steps.get(usize::from(i))?;
+                Some((i, step.event as u16, &step.by[..s.key_fields]))
+            }
+            (What::Counted(i), Self::Aggregate(a)) => {
+                let counted = a.events.get(usize::from(i))?;
+                Some((i, counted.event as u16, &counted.by))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A number the rule gives or the engine computes.

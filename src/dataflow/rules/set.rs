@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::field::{FieldRef, View, build_key};
 use super::plan::KindPlan;
-use super::rule::Rule;
+use super::rule::{Rule, Shape};
 use crate::event::{Event, Name, Value, names};
 use crate::ring::{Route, Router};
 
@@ -70,6 +70,17 @@ impl RuleSet {
     #[must_use]
     pub fn shards(&self) -> usize {
         self.shards as usize
+    }
+
+    /// How far sources may be out of order among each other, where every rule says so; else what
+    /// their clocks say is at least needed: `None`.
+    #[must_use]
+    pub fn slack_ns(&self) -> Option<u64> {
+        let asked = self.rules.iter().map(|rule| match &rule.shape {
+            Shape::Sequence(s) => s.slack_ns,
+            Shape::Aggregate(_) => None,
+        });
+        asked.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 
     /// What has to be done with events of a kind. The first look makes the plan.

@@ -1,0 +1,242 @@
+//! The second lane: the same rules over the same events in the order of their times, behind the
+//! watermark. What the first lane told at once, in the order of arrival, is corrected here where the two
+//! differ; a story ends with what this lane says.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::evidence::Draft;
+use super::lane::{Lane, LaneOptions};
+use super::rules::RuleSet;
+use super::watermark::Reorder;
+use crate::event::{EventId, Group, GroupState, TraceId};
+use crate::ring::{OwnedRecord, Record};
+
+/// What the second lane has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SettledStats {
+    /// Events that wait for their place in the order now.
+    pub waiting: u64,
+    /// Events that went on before their time, for want of room.
+    pub forced: u64,
+    /// Events whose place had been given out when they came.
+    pub late: u64,
+    /// Stories that began with another event than the order of arrival said.
+    pub relinked: u64,
+    /// Stories the order of arrival suggested and the order of times doesn't bear out.
+    pub retracted: u64,
+}
+
+/// Ended stories that are remembered.
+const MAX_OVER: usize = 1_024;
+
+/// A story the first lane told.
+struct Told {
+    rule: String,
+    key: Vec<(String, String)>,
+    revision: u32,
+    members: Vec<EventId>,
+    /// Another story has taken its place.
+    linked: bool,
+    /// As it ended in the first lane.
+    ended: Option<Draft>,
+}
+
+/// The second lane of a shard.
+pub(super) struct Settled {
+    lane: Lane,
+    waiting: Reorder,
+    told: HashMap<TraceId, Told, ahash::RandomState>,
+    /// The latest stories that were told to their end; the first lane may still have them open.
+    over: VecDeque<TraceId>,
+    /// How long after its last event a story that the first lane ended may still be confirmed.
+    patience_ns: u64,
+    out: Vec<Draft>,
+    stats: SettledStats,
+    arrivals: u64,
+}
+
+impl Settled {
+    pub(super) fn new(rules: &Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
+        let longest = rules.rules.iter().map(|r| r.within_ns().max(r.telling.idle_ns)).max();
+        let options = LaneOptions { tell_open: false, record_matches: false, ..options };
+        Self {
+            lane: Lane::new(Arc::clone(rules), shard, options),
+            waiting: Reorder::new(rules.slack_ns()),
+            told: HashMap::default(),
+            over: VecDeque::new(),
+            patience_ns: longest.unwrap_or(0),
+            out: Vec::new(),
+            stats: SettledStats::default(),
+            arrivals: 0,
+        }
+    }
+
+    pub(super) fn stats(&self) -> SettledStats {
+        let (waiting, forced) = (self.waiting.len() as u64, self.waiting.forced);
+        SettledStats { waiting, forced, ..self.stats }
+    }
+
+    /// Whether something here waits for time to pass.
+    pub(super) fn waits(&self) -> bool {
+        self.waiting.len() > 0 || !self.told.is_empty()
+    }
+
+    /// Whether an event came too late for its place: it starts, advances and negates nothing.
+    pub(super) fn is_late(&self, time_ns: u64) -> bool {
+        self.waiting.is_late(time_ns)
+    }
+
+    /// Takes an event that came too late.
+    pub(super) fn late(&mut self, record: &Record<'_>) {
+        self.stats.late += 1;
+        self.lane.late(record, &mut Vec::new());
+    }
+
+    /// Takes note of an event; `kept` is a copy where rules have a use for it.
+    pub(super) fn event(
+        &mut self,
+        record: &Record<'_>,
+        kept: Option<Arc<OwnedRecord>>,
+        now_ns: u64,
+    ) {
+        let Some(event) = record.event() else { return };
+        let collector = record.header().collector;
+        self.waiting.observe(collector, event.clock_quality(), event.time(), now_ns);
+        if let Some(kept) = kept {
+            self.arrivals += 1;
+            // Where the sink numbers its events, that is the source's own order.
+            let order = match record.header().order {
+                0 => self.arrivals,
+                order => order,
+            };
+            self.waiting.hold(order, kept);
+            if self.waiting.is_full() {
+                self.release(now_ns);
+            }
+        }
+    }
+
+    fn release(&mut self, now_ns: u64) {
+        while let Some(kept) = self.waiting.pop() {
+            self.lane.kept_event(&kept, now_ns);
+        }
+    }
+
+    /// What the first lane tells while its groups are open. False where the story has been told to
+    /// its end here.
+    pub(super) fn opened(&mut self, draft: &Draft) -> bool {
+        let group = &draft.group;
+        if self.over.contains(&group.id) {
+            return false;
+        }
+        let told = self.told.entry(group.id).or_insert_with(|| Told {
+            rule: group.rule.clone(),
+            key: group.key.clone(),
+            revision: 0,
+            members: Vec::new(),
+            linked: false,
+            ended: None,
+        });
+        told.revision = group.revision;
+        told.members = group.members.iter().map(|m| m.id).collect();
+        true
+    }
+
+    /// What ended in the first lane. Its end is told when the second lane has seen it, too.
+    pub(super) fn ended(&mut self, drafts: Vec<Draft>) {
+        for draft in drafts {
+            if let Some(told) = self.told.get_mut(&draft.group.id) {
+                told.ended = Some(draft);
+            }
+        }
+    }
+
+    /// Moves time on: shows what the watermark has passed, and ends what is over.
+    pub(super) fn advance(&mut self, now_ns: u64) {
+        let reached_ns = self.waiting.advance(now_ns);
+        self.release(now_ns);
+        self.lane.advance_to(reached_ns, now_ns);
+        self.confirm();
+        let patience_ns = self.patience_ns;
+        let over = |told: &Told| {
+            let last_ns = told.ended.as_ref().map(|draft| draft.group.last_ns);
+            last_ns.is_some_and(|last| last.saturating_add(patience_ns) < reached_ns)
+        };
+        // A story that is open here has been borne out already.
+        let doubtful = |id: &TraceId| self.lane.groups.ends(*id).is_none();
+        let unconfirmed = self.told.iter().filter(|(id, told)| over(told) && doubtful(id));
+        let mut ids: Vec<TraceId> = unconfirmed.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids.into_iter().for_each(|id| self.retract(id));
+    }
+
+    /// Everything waits for nothing more: the agent ends, after the first lane has.
+    pub(super) fn finish(&mut self, now_ns: u64) {
+        self.waiting.end();
+        self.release(now_ns);
+        self.lane.finish(false);
+        self.confirm();
+        let mut ids: Vec<TraceId> = self.told.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().for_each(|id| self.retract(id));
+    }
+
+    /// Tells the groups that ended here, as updates of what the first lane told.
+    fn confirm(&mut self) {
+        let (_, ended) = self.lane.take_groups();
+        for mut draft in ended {
+            let group = &mut draft.group;
+            if let Some(told) = self.told.remove(&group.id) {
+                group.revision = told.revision + 1;
+            } else if let Some((other, told)) = same_story(&mut self.told, group) {
+                // It is taken back when its own time is over: it may still be confirmed.
+                told.linked = true;
+                group.provisional = Some(other);
+                self.stats.relinked += 1;
+            }
+            let id = group.id;
+            self.out.push(draft);
+            self.end(id);
+        }
+    }
+
+    /// Remembers that a story has been told to its end.
+    fn end(&mut self, id: TraceId) {
+        if self.over.len() >= MAX_OVER {
+            self.over.pop_front();
+        }
+        self.over.push_back(id);
+    }
+
+    fn retract(&mut self, id: TraceId) {
+        let Some(told) = self.told.remove(&id) else { return };
+        if let Some(mut draft) = told.ended {
+            draft.group.state = GroupState::Retracted;
+            draft.group.revision = told.revision + 1;
+            self.stats.retracted += 1;
+            self.out.push(draft);
+            self.end(id);
+        }
+    }
+
+    /// Groups told since the last look.
+    pub(super) fn take(&mut self) -> Vec<Draft> {
+        std::mem::take(&mut self.out)
+    }
+}
+
+/// The story that the first lane told under another trace: of the same rule and key, with as many of
+/// the members as possible.
+fn same_story<'a>(
+    told: &'a mut HashMap<TraceId, Told, ahash::RandomState>,
+    group: &Group,
+) -> Option<(TraceId, &'a mut Told)> {
+    let same =
+        told.iter_mut().filter(|(_, t)| !t.linked && t.rule == group.rule && t.key == group.key);
+    let shared = |t: &Told| group.members.iter().filter(|m| t.members.contains(&m.id)).count();
+    same.map(|(id, t)| (shared(t), *id, t))
+        .filter(|(shared, ..)| *shared > 0)
+        .max_by_key(|(shared, id, _)| (*shared, *id))
+        .map(|(_, id, t)| (id, t))
+}

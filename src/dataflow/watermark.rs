@@ -1,0 +1,253 @@
+//! Events that wait for their place in the total order while they stream: each is given out when
+//! nothing earlier is expected any more. What that means is decided by the events' own times, and
+//! by the wall clock only where a source is silent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::event::ClockQuality;
+use crate::ring::{MAX_COLLECTORS, OwnedRecord};
+
+/// A source nothing was heard of for so long holds nobody back.
+const IDLE_NS: u64 = 1_000_000_000;
+/// Events that wait at once; past it the earliest goes on before its time, and is counted.
+const MAX_WAITING: usize = 65_536;
+/// Clocks by how finely they tick.
+const QUALITIES: usize = 3;
+
+/// How far a source's times can lie behind what has already been seen of others: how finely its
+/// clock ticks, and the way its events take to us.
+#[must_use]
+pub(super) fn slack_ns(quality: ClockQuality) -> u64 {
+    match quality {
+        // Straight from the kernel: a batch of the ring buffer.
+        ClockQuality::Kernel => 200_000_000,
+        // Through a socket and a file.
+        ClockQuality::Micros => 500_000_000,
+        // The tick itself, and the way through the API server.
+        ClockQuality::Seconds => 2_000_000_000,
+    }
+}
+
+/// One clock of one collector.
+#[derive(Clone, Copy, Default)]
+struct Clock {
+    /// The latest event time seen; 0: none yet.
+    latest_ns: u64,
+    /// When the last event was seen, by the driver's clock.
+    seen_ns: u64,
+}
+
+/// A place in the total order: event time, collector, place in the collector's own order.
+type Place = (u64, u8, u64);
+
+/// Events that wait for the watermark.
+pub(super) struct Reorder {
+    waiting: BTreeMap<Place, Arc<OwnedRecord>>,
+    clocks: [[Clock; QUALITIES]; MAX_COLLECTORS],
+    /// What the rules ask for; `None`: as the clocks say.
+    slack_ns: Option<u64>,
+    /// The coarsest clock seen.
+    coarsest_ns: u64,
+    /// Everything up to here has been given out.
+    released_ns: u64,
+    /// Given out before their time, for want of room.
+    pub(super) forced: u64,
+}
+
+impl Reorder {
+    pub(super) fn new(slack_ns: Option<u64>) -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            clocks: [[Clock::default(); QUALITIES]; MAX_COLLECTORS],
+            slack_ns,
+            coarsest_ns: 0,
+            released_ns: 0,
+            forced: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether some must go on before their time.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() > MAX_WAITING
+    }
+
+    /// Takes note of an event's time, wanted or not: it shows how far its source is.
+    pub(super) fn observe(
+        &mut self,
+        collector: u8,
+        quality: ClockQuality,
+        time_ns: u64,
+        now_ns: u64,
+    ) {
+        let clock =
+            &mut self.clocks[usize::from(collector) % MAX_COLLECTORS][quality as usize % QUALITIES];
+        if clock.latest_ns == 0 {
+            self.coarsest_ns = self.coarsest_ns.max(slack_ns(quality));
+        }
+        // A clock that runs ahead mustn't make everybody else late.
+        clock.latest_ns = clock.latest_ns.max(time_ns.min(now_ns.saturating_add(IDLE_NS)));
+        clock.seen_ns = now_ns;
+    }
+
+    /// Whether the place of an event of this time has been given out.
+    pub(super) fn is_late(&self, time_ns: u64) -> bool {
+        time_ns < self.released_ns
+    }
+
+    /// Keeps an event that isn't late until its place has come.
+    pub(super) fn hold(&mut self, order: u64, record: Arc<OwnedRecord>) {
+        let header = *record.record().header();
+        self.waiting.insert((header.time_ns, header.collector, order), record);
+    }
+
+    /// Up to which event time nothing earlier is expected.
+    fn watermark_ns(&self, now_ns: u64) -> u64 {
+        let seen = || self.clocks.iter().flatten().filter(|c| c.latest_ns > 0);
+        let active = seen().filter(|c| now_ns.saturating_sub(c.seen_ns) <= IDLE_NS);
+        let reached = match active.map(|c| c.latest_ns).min() {
+            Some(earliest_ns) => earliest_ns,
+            None => {
+                // All are silent: time goes on as the wall clock does.
+                let Some(newest) = seen().max_by_key(|c| c.latest_ns) else { return 0 };
+                let silent_ns = now_ns.saturating_sub(newest.seen_ns);
+                newest.latest_ns.saturating_add(silent_ns.saturating_sub(IDLE_NS))
+            }
+        };
+        reached.saturating_sub(self.slack_ns.unwrap_or(self.coarsest_ns))
+    }
+
+    /// Moves the watermark. Returns it.
+    pub(super) fn advance(&mut self, now_ns: u64) -> u64 {
+        self.released_ns = self.released_ns.max(self.watermark_ns(now_ns));
+        self.released_ns
+    }
+
+    /// Everything waits for nothing more: the input ended.
+    pub(super) fn end(&mut self) {
+        self.released_ns = u64::MAX;
+    }
+
+    /// The next event whose place has come. One of the watermark's very time still waits: others
+    /// of that time may follow.
+    pub(super) fn pop(&mut self) -> Option<Arc<OwnedRecord>> {
+        let time_ns = self.waiting.first_key_value()?.0.0;
+        let due = time_ns < self.released_ns;
+        if !due && !self.is_full() {
+            return None;
+        }
+        if !due {
+            self.forced += 1;
+            self.released_ns = time_ns;
+        }
+        self.waiting.pop_first().map(|(_, record)| record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::{Event, EventId, Name};
+    use crate::ring::{Header, ring};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn record(collector: u8, time_ns: u64) -> Arc<OwnedRecord> {
+        let (mut writer, mut reader) = ring(1 << 12);
+        let kind = Name::intern("t.a").unwrap();
+        let event = Event::new(EventId::from_sequence(1, 1, time_ns), time_ns, kind, kind);
+        writer.write_event(&Header::event(collector, 1, time_ns), &event).unwrap();
+        let mut kept = None;
+        reader.drain(usize::MAX, |r| {
+            kept = Some(Arc::new(r.to_owned()));
+            true
+        });
+        kept.unwrap()
+    }
+
+    fn drained(reorder: &mut Reorder) -> Vec<u64> {
+        std::iter::from_fn(|| reorder.pop()).map(|r| r.record().header().time_ns).collect()
+    }
+
+    #[test]
+    fn a_silent_source_holds_nobody_back() {
+        let mut reorder = Reorder::new(None);
+        let start = 1_000 * SECOND;
+        for (collector, time_ns) in [(0, start), (1, start)] {
+            reorder.observe(collector, ClockQuality::Kernel, time_ns, start);
+            reorder.hold(1, record(collector, time_ns));
+        }
+        reorder.observe(0, ClockQuality::Kernel, start + SECOND, start + SECOND);
+        reorder.advance(start + SECOND);
+        assert!(drained(&mut reorder).is_empty(), "the other source may still be where it was");
+        reorder.observe(0, ClockQuality::Kernel, start + 2 * SECOND, start + 2 * SECOND);
+        reorder.advance(start + 2 * SECOND);
+        assert_eq!(drained(&mut reorder), [start, start]);
+        // Both fall silent: time goes on by the wall clock.
+        reorder.hold(2, record(0, start + 2 * SECOND));
+        reorder.advance(start + 6 * SECOND);
+        assert_eq!(drained(&mut reorder), [start + 2 * SECOND]);
+        assert!(reorder.is_late(start));
+    }
+
+    #[test]
+    fn a_coarse_clock_is_waited_for() {
+        let mut reorder = Reorder::new(None);
+        let start = 1_000 * SECOND;
+        reorder.observe(1, ClockQuality::Seconds, start, start);
+        reorder.observe(0, ClockQuality::Kernel, start + 3 * SECOND / 2, start + 3 * SECOND / 2);
+        reorder.hold(1, record(0, start + 3 * SECOND / 2));
+        // The Kubernetes event of this very moment says it was a second ago.
+        reorder.advance(start + 3 * SECOND);
+        assert!(!reorder.is_late(start + SECOND));
+        reorder.hold(1, record(1, start + SECOND));
+        reorder.advance(start + 8 * SECOND);
+        assert_eq!(drained(&mut reorder), [start + SECOND, start + 3 * SECOND / 2]);
+    }
+
+    #[test]
+    fn a_clock_that_runs_ahead_makes_nobody_late() {
+        let mut reorder = Reorder::new(None);
+        let start = 1_000 * SECOND;
+        reorder.observe(0, ClockQuality::Kernel, start + 3_600 * SECOND, start);
+        reorder.advance(start);
+        assert!(!reorder.is_late(start + SECOND));
+    }
+
+    proptest! {
+        /// However events arrive, within the slack they come out in their order and none is lost.
+        #[test]
+        fn order_is_restored(
+            delays in prop::collection::vec((0..4u8, 0..180u64), 1..80),
+        ) {
+            let start = 1_000 * SECOND;
+            let mut arrivals: Vec<(u64, u64, u8)> = (0u64..)
+                .zip(&delays)
+                .map(|(i, (collector, delay_ms))| {
+                    let time_ns = start + i * 10_000_000;
+                    (time_ns + delay_ms * 1_000_000, time_ns, *collector)
+                })
+                .collect();
+            arrivals.sort_unstable();
+            let mut reorder = Reorder::new(None);
+            let mut out = Vec::new();
+            for (order, (now_ns, time_ns, collector)) in (1u64..).zip(&arrivals) {
+                reorder.observe(*collector, ClockQuality::Kernel, *time_ns, *now_ns);
+                prop_assert!(!reorder.is_late(*time_ns));
+                reorder.hold(order, record(*collector, *time_ns));
+                reorder.advance(*now_ns);
+                out.extend(drained(&mut reorder));
+            }
+            reorder.end();
+            out.extend(drained(&mut reorder));
+            prop_assert!(out.is_sorted(), "{out:?}");
+            prop_assert_eq!((out.len(), reorder.forced), (delays.len(), 0));
+        }
+    }
+}
