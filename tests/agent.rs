@@ -8,10 +8,12 @@
 #[path = "agent/place.rs"]
 mod place;
 
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use place::{Place, TAPIO, story, terminate, text};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(TAPIO).args(arguments).stdin(Stdio::null()).output().unwrap()

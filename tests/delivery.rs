@@ -19,7 +19,7 @@ use tapio::event::{
     Value, names,
 };
 use tapio::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, Stop, WriteError, ring};
-use tapio::server::{Filter, Server, ServerConfig, ServerHandle, Store};
+use tapio::server::{Filter, GroupFilter, Server, ServerConfig, ServerHandle, Store};
 use tapio::wire::{Batch, Item};
 
 const COLLECTOR: u8 = 1;

@@ -183,25 +183,27 @@ impl Lane {
     }
 
     /// Shows an event to the rules whose key this shard owns. `now_ns` is the driver's clock. Returns
-    /// a copy of the event for whoever `keeps` what rules had a use for.
+    /// whether any rule, whoever owns its key, has something to do with the event, and a copy of it
+    /// then for whoever `keeps` such events.
     pub(super) fn event(
         &mut self,
         record: &Record<'_>,
         now_ns: u64,
         keeps: bool,
         found: &mut Vec<Membership>,
-    ) -> Option<Arc<OwnedRecord>> {
-        let event = record.event()?;
+    ) -> (bool, Option<Arc<OwnedRecord>>) {
+        let Some(event) = record.event() else { return (false, None) };
         self.clock_ns = self.clock_ns.max(event.time());
         if self.rules.plan(event.kind_name()).uses.is_empty() {
-            return None;
+            return (false, None);
         }
         let order = match self.order {
             Order::Total => record.header().order,
             Order::Arrival => self.shown + 1,
         };
         let mut hand = Hand::new(record, event.event_id(), event.time(), order);
-        (self.show(&mut hand, now_ns, found) && keeps).then(|| hand.copy())
+        let wanted = self.show(&mut hand, now_ns, found);
+        (wanted, (wanted && keeps).then(|| hand.copy()))
     }
 
     /// Shows an event that is kept already.
@@ -220,7 +222,8 @@ impl Lane {
         let plan = rules.plan(event.kind_name());
         let mut truth = std::mem::take(&mut self.truth);
         plan.evaluate(event, &mut truth);
-        if !truth.touched.is_empty() {
+        let wanted = !truth.touched.is_empty();
+        if wanted {
             self.shown += 1;
             let mut showing = Showing { rules: &rules, event, hand, now_ns };
             for used in &truth.touched {
@@ -231,15 +234,14 @@ impl Lane {
                 }
             }
         }
-        let touched = !truth.touched.is_empty();
         self.truth = truth;
-        touched
+        wanted
     }
 
     /// An event whose place in the order has been given out starts, advances and negates nothing; it
-    /// belongs to the groups of its keys that are open.
-    pub(super) fn late(&mut self, record: &Record<'_>, found: &mut Vec<Membership>) {
-        let Some(event) = record.event() else { return };
+    /// belongs to the groups of its keys that are open. Returns as [`Lane::event`].
+    pub(super) fn late(&mut self, record: &Record<'_>, found: &mut Vec<Membership>) -> bool {
+        let Some(event) = record.event() else { return false };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
         let mut truth = std::mem::take(&mut self.truth);
@@ -263,7 +265,9 @@ impl Lane {
                 }
             }
         }
+        let wanted = !truth.touched.is_empty();
         self.truth = truth;
+        wanted
     }
 
     /// Moves time on to `clock_ns`, where a watermark says that nothing earlier follows.

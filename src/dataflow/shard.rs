@@ -71,7 +71,7 @@ impl Shard {
     /// The same shard, observing what the entities it is home to do.
     #[must_use]
     pub fn observing(mut self, bounds: Bounds) -> Self {
-        self.observer = Some(Observer::new(Arc::clone(&self.rules), bounds));
+        self.observer = Some(Observer::new(bounds));
         self
     }
 
@@ -96,23 +96,22 @@ impl Shard {
             return;
         };
         let memberships = &mut found.memberships;
-        match &mut self.settled {
-            None => {
-                self.lane.event(record, now_ns, false, memberships);
-            }
+        let wanted = match &mut self.settled {
+            None => self.lane.event(record, now_ns, false, memberships).0,
             Some(settled) if settled.is_late(event.time()) => {
-                self.lane.late(record, memberships);
                 settled.late(record);
+                self.lane.late(record, memberships)
             }
             Some(settled) => {
-                let kept = self.lane.event(record, now_ns, true, memberships);
+                let (wanted, kept) = self.lane.event(record, now_ns, true, memberships);
                 settled.event(record, kept, now_ns);
+                wanted
             }
-        }
+        };
         if self.rules.shards() == 1 || self.rules.home_shard(event) == self.number {
             found.life = self.lives.event(event, &self.rules);
             if let Some(observer) = &mut self.observer {
-                observer.event(event);
+                observer.event(event, wanted);
             }
         }
     }
@@ -140,6 +139,9 @@ impl Shard {
         if let Some(settled) = &mut self.settled {
             settled.finish(now_ns);
         }
+        if let Some(observer) = &mut self.observer {
+            observer.finish();
+        }
     }
 
     /// Tells the second lane what the first one told; what ended is for the second one to tell.
@@ -157,9 +159,10 @@ impl Shard {
         self.settled.as_ref().is_some_and(Settled::waits)
     }
 
-    /// Facts and groups since the last look. Sums that are still being gathered come with `all`, and
-    /// before any group, so that what tells it knows what its shard knew.
-    pub fn take_notes(&mut self, into: &mut impl Extend<Note>, all: bool) {
+    /// Facts and groups since the last look. Sums that are still being gathered come when the driver's
+    /// clock `ticks`, at the end, and before any group, so that what tells it knows what its shard
+    /// knew.
+    pub fn take_notes(&mut self, into: &mut impl Extend<Note>, ticks: bool) {
         let mut groups = std::mem::take(&mut self.told);
         match &mut self.settled {
             Some(settled) => groups.append(&mut settled.take()),
@@ -171,11 +174,13 @@ impl Shard {
         }
         groups.append(&mut self.lives.told);
         if let Some(observer) = &mut self.observer {
-            if all || !groups.is_empty() {
+            if ticks {
+                observer.tick();
+            } else if !groups.is_empty() {
                 observer.flush();
             }
             // A few at a time would wake the assessor again and again.
-            if all || !groups.is_empty() || observer.is_full() {
+            if ticks || !groups.is_empty() || observer.is_full() {
                 into.extend(observer.take());
             }
         }

@@ -21,7 +21,7 @@ fn free_port() -> u16 {
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     admin: u16,
-    server: u16,
+    pub(crate) server: u16,
 }
 
 impl Place {

@@ -6,7 +6,6 @@
 //! look into a table.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 
@@ -17,7 +16,7 @@ use super::entity::{Entity, Named, place};
 use super::lru::Lru;
 use super::pairs::{HomeKind, PairKey, Pasts, epoch, octave};
 use super::relations::{Fact, facts, is_factual};
-use crate::dataflow::rules::{Home, RuleSet, home};
+use crate::dataflow::rules::{Home, home};
 use crate::event::{ArchivedEvent, Name, Severity, names};
 
 /// Bounds of what a shard remembers, and of what the assessor does.
@@ -55,14 +54,17 @@ const TEMPLATES: usize = 32;
 const TOLD: usize = 4_096;
 /// Sums that are gathered before they are told.
 const MAX_GATHERED: usize = 4_096;
+/// Sums of pairs that are gathered: many events add to few of them, and nobody waits for them.
+const MAX_LEARNED: usize = 32_768;
+/// How often sums of pairs are told, in ticks of the worker.
+const LEARNED_EVERY_TICKS: u32 = 100;
 
-/// What is done with events of a kind.
+/// Whether a kind states facts: asked once.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
+enum Factual {
     Unknown,
-    Nothing,
-    Facts,
-    All,
+    No,
+    Yes,
 }
 
 struct Gathered {
@@ -74,8 +76,7 @@ struct Gathered {
 
 /// The observer of one shard.
 pub(in crate::dataflow) struct Observer {
-    rules: Arc<RuleSet>,
-    uses: Box<[Use]>,
+    factual: Box<[Factual]>,
     hasher: ahash::RandomState,
     gathered: HashTable<Gathered>,
     pairs: HashMap<(PairKey, u8, u32), u32, ahash::RandomState>,
@@ -86,13 +87,13 @@ pub(in crate::dataflow) struct Observer {
     told: Box<[u64]>,
     scratch: Vec<Fact>,
     notes: Vec<Note>,
+    ticks: u32,
 }
 
 impl Observer {
-    pub(in crate::dataflow) fn new(rules: Arc<RuleSet>, bounds: Bounds) -> Self {
+    pub(in crate::dataflow) fn new(bounds: Bounds) -> Self {
         Self {
-            rules,
-            uses: vec![Use::Unknown; Name::CAPACITY].into(),
+            factual: vec![Factual::Unknown; Name::CAPACITY].into(),
             hasher: ahash::RandomState::new(),
             gathered: HashTable::new(),
             pairs: HashMap::default(),
@@ -103,6 +104,7 @@ impl Observer {
             told: vec![0; TOLD].into(),
             scratch: Vec::new(),
             notes: Vec::new(),
+            ticks: 0,
         }
     }
 
@@ -111,33 +113,23 @@ impl Observer {
         self.pasts.evicted() + self.miners.evicted
     }
 
-    fn use_of(&mut self, kind: Name) -> Use {
-        let known = &mut self.uses[place(kind)];
-        if *known == Use::Unknown {
-            *known = if !self.rules.plan(kind).uses.is_empty() {
-                Use::All
-            } else if is_factual(kind) {
-                Use::Facts
-            } else {
-                Use::Nothing
-            };
+    fn is_factual(&mut self, kind: Name) -> bool {
+        let known = &mut self.factual[place(kind)];
+        if *known == Factual::Unknown {
+            *known = if is_factual(kind) { Factual::Yes } else { Factual::No };
         }
-        *known
+        *known == Factual::Yes
     }
 
-    /// Shows an event of an entity whose home this shard is.
-    pub(in crate::dataflow) fn event(&mut self, event: &ArchivedEvent<'_>) {
+    /// Shows an event of an entity whose home this shard is; `wanted`: a rule has something to do
+    /// with it.
+    pub(in crate::dataflow) fn event(&mut self, event: &ArchivedEvent<'_>, wanted: bool) {
         let kind = event.kind_name();
-        let all = match self.use_of(kind) {
-            Use::All => true,
-            _ if event.severity() >= Severity::WARN => true,
-            Use::Facts => false,
-            _ => return,
-        };
-        if is_factual(kind) || event.severity() >= Severity::WARN {
+        let warns = event.severity() >= Severity::WARN;
+        if warns || self.is_factual(kind) {
             self.facts(event);
         }
-        if all && kind != names::ENTITY_RELATION {
+        if (warns || wanted) && kind != names::ENTITY_RELATION {
             self.tally(event);
             self.learn(event);
         }
@@ -198,8 +190,8 @@ impl Observer {
                 let pair = PairKey { home: sort, before, after: kind };
                 *self.pairs.entry((pair, octave(delay_ns) as u8, at)).or_default() += 1;
             }
-            if self.pairs.len() + self.kinds.len() >= MAX_GATHERED {
-                self.flush();
+            if self.pairs.len() + self.kinds.len() >= MAX_LEARNED {
+                self.flush_learned();
             }
         }
         if !event.message.is_empty() && is_free_text(kind) {
@@ -227,11 +219,29 @@ impl Observer {
         }
     }
 
-    /// Turns what was gathered into notes.
+    /// Time went on a little.
+    pub(in crate::dataflow) fn tick(&mut self) {
+        self.flush();
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(LEARNED_EVERY_TICKS) {
+            self.flush_learned();
+        }
+    }
+
+    /// Turns everything that was gathered into notes.
+    pub(in crate::dataflow) fn finish(&mut self) {
+        self.flush();
+        self.flush_learned();
+    }
+
+    /// Turns what a group that is told should know into notes.
     pub(in crate::dataflow) fn flush(&mut self) {
-        let notes = &mut self.notes;
         let gathered = self.gathered.drain();
-        notes.extend(gathered.map(|g| Note(Content::Tally(g.entity, g.kind, g.tally))));
+        self.notes.extend(gathered.map(|g| Note(Content::Tally(g.entity, g.kind, g.tally))));
+    }
+
+    fn flush_learned(&mut self) {
+        let notes = &mut self.notes;
         let pairs = self.pairs.drain();
         notes.extend(pairs.map(|((key, octave, epoch), count)| {
             Note(Content::Pair { key, octave, epoch, count })
