@@ -7,6 +7,8 @@
 mod ablation;
 #[path = "causes/impact.rs"]
 mod impact;
+#[path = "causes/shards.rs"]
+mod shards;
 #[path = "causes/tools.rs"]
 mod tools;
 

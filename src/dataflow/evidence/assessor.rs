@@ -26,8 +26,8 @@ pub(super) struct Evidence {
 impl Evidence {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
-            graph: Graph::new(bounds.entities),
-            baselines: Baselines::new(bounds.entities, bounds.buckets),
+            graph: Graph::new(bounds),
+            baselines: Baselines::new(bounds),
             pairs: Pairs::new(bounds.pairs),
             lifts: Lru::new(bounds.entities),
         }

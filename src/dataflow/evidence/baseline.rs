@@ -6,6 +6,7 @@
 
 use super::entity::Entity;
 use super::lru::Lru;
+use super::observer::Bounds;
 use crate::event::{Name, Severity};
 
 /// The length of a bucket.
@@ -124,17 +125,14 @@ struct Known {
 
 /// Series of many entities.
 pub(super) struct Baselines {
+    bounds: Bounds,
     entities: Lru<Entity, Known>,
-    kept_buckets: usize,
     series: u64,
 }
 
-/// Kinds an entity has series for; further ones aren't followed.
-const MAX_KINDS: usize = 64;
-
 impl Baselines {
-    pub(super) fn new(entities: usize, kept_buckets: usize) -> Self {
-        Self { entities: Lru::new(entities), kept_buckets: kept_buckets.max(1), series: 0 }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, entities: Lru::new(bounds.entities), series: 0 }
     }
 
     /// Series followed now.
@@ -153,14 +151,14 @@ impl Baselines {
                 self.series -= gone.kinds.len() as u64;
             }
         }
-        let kept = self.kept_buckets;
+        let Bounds { buckets: kept, history: most_kinds, .. } = self.bounds;
         let Some(known) = self.entities.get(entity) else {
             return;
         };
         known.since = known.since.min(tally.bucket);
         let at = known.kinds.iter().position(|(k, _)| *k == kind);
         let at = at.or_else(|| {
-            (known.kinds.len() < MAX_KINDS).then(|| {
+            (known.kinds.len() < most_kinds).then(|| {
                 known.kinds.push((kind, Series::default()));
                 self.series += 1;
                 known.kinds.len() - 1
@@ -222,6 +220,10 @@ mod tests {
         Entity::new(EntityKind::Unit, name)
     }
 
+    fn bounds(entities: usize, buckets: usize) -> Bounds {
+        Bounds { entities, buckets, ..Bounds::LIVE }
+    }
+
     fn tally(bucket: u32, count: u32) -> Tally {
         let first_ns = u64::from(bucket) * BUCKET_NS;
         Tally { bucket, count, worst: Severity::ERROR, first_ns }
@@ -258,7 +260,7 @@ mod tests {
             mut facts in prop::collection::vec((0u32..40, 1u32..9), 1..80), ask in 0u32..45,
         ) {
             let fill = |facts: &[(u32, u32)]| {
-                let mut all = Baselines::new(8, 1000);
+                let mut all = Baselines::new(bounds(8, 1000));
                 for (bucket, count) in facts {
                     all.add(&unit("a"), names::JOURNAL_MESSAGE, tally(*bucket, *count));
                 }
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn silence_before_counts_as_silence() {
-        let mut all = Baselines::new(8, 1000);
+        let mut all = Baselines::new(bounds(8, 1000));
         all.add(&unit("a"), names::SYSTEMD_UNIT_STARTED, tally(100, 1));
         all.add(&unit("a"), names::JOURNAL_MESSAGE, tally(130, 9));
         let at_ns = 130 * BUCKET_NS;
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn without_a_past_nothing_is_said() {
-        let mut all = Baselines::new(8, 1000);
+        let mut all = Baselines::new(bounds(8, 1000));
         all.add(&unit("a"), names::JOURNAL_MESSAGE, tally(130, 9));
         assert_eq!(all.deviation(&unit("a"), names::JOURNAL_MESSAGE, 0, u64::MAX), None);
         assert_eq!(all.deviation(&unit("b"), names::JOURNAL_MESSAGE, 0, u64::MAX), None);
@@ -294,7 +296,7 @@ mod tests {
 
     #[test]
     fn entities_and_buckets_are_bounded() {
-        let mut all = Baselines::new(2, 4);
+        let mut all = Baselines::new(bounds(2, 4));
         for (n, name) in ["a", "b", "c"].iter().enumerate() {
             for bucket in 0..10 {
                 all.add(&unit(name), names::JOURNAL_MESSAGE, tally(bucket + n as u32, 1));

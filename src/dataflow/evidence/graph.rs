@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 use super::entity::Entity;
 use super::lru::Lru;
+use super::observer::Bounds;
 use super::times::{Seconds, change, state};
 
 /// How two entities are joined.
@@ -147,13 +148,12 @@ struct Line {
     ended: Seconds,
 }
 
-/// Edges of one entity; further ones aren't followed.
-const MAX_EDGES: usize = 4_096;
 /// Entities a search looks at.
 const MAX_REACHED: usize = 512;
 
 /// The graph. Bounded: what wasn't seen for longest makes room.
 pub(super) struct Graph {
+    bounds: Bounds,
     entities: Lru<Entity, Facts>,
     /// Entities by number.
     names: HashMap<u32, Entity, ahash::RandomState>,
@@ -164,9 +164,10 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    pub(super) fn new(entities: usize) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
-            entities: Lru::new(entities.max(2)),
+            bounds,
+            entities: Lru::new(bounds.entities.max(2)),
             names: HashMap::default(),
             next: 0,
             lines: HashMap::default(),
@@ -226,8 +227,9 @@ impl Graph {
         let to = self.facts(&edge.to)?.number;
         let key = (from, edge.relation, to);
         if !self.lines.contains_key(&key) {
-            let is_full =
-                |e: &Entity| self.entities.peek(e).is_none_or(|f| f.edges.len() >= MAX_EDGES);
+            let is_full = |e: &Entity| {
+                self.entities.peek(e).is_none_or(|f| f.edges.len() >= self.bounds.edges)
+            };
             if from == to || is_full(&edge.from) || is_full(&edge.to) {
                 self.refused += 1;
                 return None;
@@ -241,22 +243,25 @@ impl Graph {
 
     /// An edge was seen.
     pub(super) fn see(&mut self, edge: &Edge, second: u32) {
+        let most = self.bounds.history;
         if let Some(line) = self.line(edge) {
-            line.seen.add(second);
+            line.seen.add(second, most);
         }
     }
 
     /// An edge ended.
     pub(super) fn part(&mut self, edge: &Edge, second: u32) {
+        let most = self.bounds.history;
         if let Some(line) = self.line(edge) {
-            line.ended.add(second);
+            line.ended.add(second, most);
         }
     }
 
     /// An entity ended, and all its edges with it.
     pub(super) fn end(&mut self, entity: &Entity, second: u32) {
+        let most = self.bounds.history;
         if let Some(facts) = self.facts(entity) {
-            facts.ended.add(second);
+            facts.ended.add(second, most);
         }
     }
 
@@ -272,15 +277,17 @@ impl Graph {
 
     /// An entity began or ceased to be able to serve.
     pub(super) fn ready(&mut self, entity: &Entity, ready: bool, second: u32) {
+        let most = self.bounds.history;
         if let Some(facts) = self.facts(entity) {
-            change(&mut facts.ready, second, ready);
+            change(&mut facts.ready, second, ready, most);
         }
     }
 
     /// How much an entity matters.
     pub(super) fn matters(&mut self, entity: &Entity, criticality: Criticality, second: u32) {
+        let most = self.bounds.history;
         if let Some(facts) = self.facts(entity) {
-            change(&mut facts.criticality, second, criticality);
+            change(&mut facts.criticality, second, criticality, most);
         }
     }
 

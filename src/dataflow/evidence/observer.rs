@@ -30,20 +30,34 @@ pub struct Bounds {
     pub entities: usize,
     /// Buckets of ten seconds that are kept for each kind of an entity.
     pub buckets: usize,
+    /// Kinds of one entity that are followed, stretches of time an edge was seen in, changes of a
+    /// state that are remembered.
+    pub history: usize,
+    /// Edges of one entity.
+    pub edges: usize,
     /// Pairs of kinds that are learned.
     pub pairs: usize,
 }
 
 impl Bounds {
     /// While events stream: what a node needs, in a few megabytes.
-    pub const LIVE: Self =
-        Self { homes: 16_384, miners: 512, entities: 16_384, buckets: 256, pairs: 4_096 };
+    pub const LIVE: Self = Self {
+        homes: 16_384,
+        miners: 512,
+        entities: 16_384,
+        buckets: 256,
+        history: 64,
+        edges: 4_096,
+        pairs: 4_096,
+    };
     /// In replay: whatever the files hold is remembered, so that nothing depends on what had to go.
     pub const REPLAY: Self = Self {
         homes: 1 << 20,
         miners: 1 << 16,
         entities: 1 << 20,
         buckets: 1 << 20,
+        history: 1 << 20,
+        edges: 1 << 20,
         pairs: 1 << 16,
     };
 }

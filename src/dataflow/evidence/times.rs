@@ -6,12 +6,9 @@ pub(super) struct Seconds {
     ranges: Vec<(u32, u32)>,
 }
 
-/// Ranges that are kept; past it the two with the smallest gap become one.
-const MAX_RANGES: usize = 64;
-
 impl Seconds {
-    /// Adds a second.
-    pub(super) fn add(&mut self, second: u32) {
+    /// Adds a second. Past `most` ranges, the two with the smallest gap become one.
+    pub(super) fn add(&mut self, second: u32, most: usize) {
         let at = self.ranges.partition_point(|(_, last)| *last < second);
         if self.ranges.get(at).is_some_and(|(first, _)| *first <= second) {
             return;
@@ -28,7 +25,7 @@ impl Seconds {
             (false, true) => self.ranges[at].0 = second,
             (false, false) => self.ranges.insert(at, (second, second)),
         }
-        if self.ranges.len() > MAX_RANGES {
+        if self.ranges.len() > most.max(1) {
             let gap = |i: &usize| self.ranges[i + 1].0 - self.ranges[*i].1;
             if let Some(i) = (0..self.ranges.len() - 1).min_by_key(gap) {
                 self.ranges[i].1 = self.ranges[i + 1].1;
@@ -44,16 +41,14 @@ impl Seconds {
     }
 }
 
-/// Changes of a state that are remembered.
-const MAX_CHANGES: usize = 64;
-
-/// Adds a change of a state; of two in one second the larger counts, whichever came first.
-pub(super) fn change<T: Copy + Ord>(changes: &mut Vec<(u32, T)>, second: u32, to: T) {
+/// Adds a change of a state; of two in one second the larger counts, whichever came first. The latest
+/// `most` are remembered.
+pub(super) fn change<T: Copy + Ord>(changes: &mut Vec<(u32, T)>, second: u32, to: T, most: usize) {
     match changes.binary_search_by_key(&second, |c| c.0) {
         Ok(at) => changes[at].1 = changes[at].1.max(to),
         Err(at) => {
             changes.insert(at, (second, to));
-            if changes.len() > MAX_CHANGES {
+            if changes.len() > most {
                 changes.remove(0);
             }
         }
@@ -76,7 +71,7 @@ mod tests {
         #[test]
         fn seconds_are_a_set(all in prop::collection::vec(0u32..100, 0..60), ask in 0u32..110) {
             let mut seconds = Seconds::default();
-            all.iter().for_each(|s| seconds.add(*s));
+            all.iter().for_each(|s| seconds.add(*s, 64));
             prop_assert_eq!(seconds.latest(ask), all.iter().copied().filter(|s| *s <= ask).max());
         }
     }

@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::super::entity::EntityKind;
 use super::*;
 
+fn bounds(entities: usize) -> Bounds {
+    Bounds { entities, ..Bounds::LIVE }
+}
+
 fn pod(name: &str) -> Entity {
     Entity::new(EntityKind::Pod, name)
 }
@@ -68,7 +72,7 @@ fn naive(facts: &[Fact], which: usize, second: u32) -> bool {
 
 fn graph_of(facts: &[Fact]) -> Graph {
     let (entities, edges) = pool();
-    let mut graph = Graph::new(64);
+    let mut graph = Graph::new(bounds(64));
     for fact in facts {
         match fact {
             Fact::Seen(which, second) => graph.see(&edges[*which], *second),
@@ -119,7 +123,7 @@ proptest! {
 
 #[test]
 fn dependencies_are_followed_three_steps_up_and_down() {
-    let mut graph = Graph::new(64);
+    let mut graph = Graph::new(bounds(64));
     let [client, endpoint, server] =
         [pod("client"), Entity::new(EntityKind::Endpoint, "e"), pod("server")];
     graph.see(&edge(client.clone(), Relation::TalksTo, endpoint.clone()), 10);
@@ -136,7 +140,7 @@ fn dependencies_are_followed_three_steps_up_and_down() {
 
 #[test]
 fn the_entity_seen_longest_ago_makes_room_with_its_edges() {
-    let mut graph = Graph::new(3);
+    let mut graph = Graph::new(bounds(3));
     graph.see(&edge(pod("a"), Relation::ScheduledOn, node()), 1);
     graph.see(&edge(pod("b"), Relation::ScheduledOn, node()), 2);
     graph.see(&edge(pod("c"), Relation::ScheduledOn, node()), 3);
@@ -147,7 +151,7 @@ fn the_entity_seen_longest_ago_makes_room_with_its_edges() {
 
 #[test]
 fn states_hold_from_their_second_on() {
-    let mut graph = Graph::new(8);
+    let mut graph = Graph::new(bounds(8));
     graph.ready(&pod("a"), true, 10);
     graph.ready(&pod("a"), false, 20);
     graph.matters(&pod("a"), Criticality::High, 15);
