@@ -10,6 +10,8 @@ use crate::ring::{MAX_COLLECTORS, OwnedRecord};
 
 /// A source nothing was heard of for so long holds nobody back.
 const IDLE_NS: u64 = 1_000_000_000;
+/// How long a source that tells of the past may be silent at most.
+const MAX_PATIENCE_NS: u64 = 30_000_000_000;
 /// Events that wait at once; past it the earliest goes on before its time, and is counted.
 const MAX_WAITING: usize = 65_536;
 /// Clocks by how finely they tick.
@@ -115,7 +117,10 @@ impl Reorder {
                 // All are silent: time goes on as the wall clock does.
                 let Some(newest) = seen().max_by_key(|c| c.latest_ns) else { return 0 };
                 let silent_ns = now_ns.saturating_sub(newest.seen_ns);
-                newest.latest_ns.saturating_add(silent_ns.saturating_sub(IDLE_NS))
+                // A source that tells of the past tells it at a pace of its own: its silence says
+                // less.
+                let lag_ns = newest.seen_ns.saturating_sub(newest.latest_ns).min(MAX_PATIENCE_NS);
+                newest.latest_ns.saturating_add(silent_ns.saturating_sub(IDLE_NS + lag_ns))
             }
         };
         reached.saturating_sub(self.slack_ns.unwrap_or(self.coarsest_ns))

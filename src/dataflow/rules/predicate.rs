@@ -151,17 +151,35 @@ impl Predicate {
 
     /// From `{ kind: …, field: …, any: […] }`.
     pub(super) fn parse(node: &Node) -> Read<Self> {
-        let mut kinds = Kinds::All;
+        let (mut kinds, mut alternatives) = (None, None);
         let mut clauses = Vec::new();
         for (key, value) in node.map("an event")? {
             if key.text == "kind" {
-                kinds = parse_kinds(value)?;
-            } else {
-                clauses.push(parse_entry(&key.text, key.place, value)?);
+                kinds = Some(parse_kinds(value)?);
+                continue;
+            }
+            clauses.push(parse_entry(&key.text, key.place, value)?);
+            if key.text == "any" {
+                alternatives = kinds_of_any(value)?;
             }
         }
+        let kinds = kinds.or(alternatives).unwrap_or(Kinds::All);
         Ok(Self { kinds, clause: Clause::All(clauses) })
     }
+}
+
+/// The kinds that one of several alternatives names, where each names some: events of other kinds
+/// needn't be looked at.
+fn kinds_of_any(node: &Node) -> Read<Option<Kinds>> {
+    let (mut exact, mut globs) = (Vec::new(), Vec::new());
+    for alternative in node.items() {
+        let Some(kinds) = alternative.entry("kind") else { return Ok(None) };
+        if let Kinds::Some { exact: more, globs: more_globs } = parse_kinds(kinds)? {
+            exact.extend(more);
+            globs.extend(more_globs);
+        }
+    }
+    Ok(Some(Kinds::Some { exact, globs }))
 }
 
 fn parse_kinds(node: &Node) -> Read<Kinds> {
@@ -357,9 +375,21 @@ mod tests {
             ("{severity: {gte: error}}", false),
             ("{any: [{attributes.n: 1}, {attributes.n: 7}]}", true),
             ("{not: {attributes.n: 7}}", false),
+            ("{any: [{kind: kernel.tcp.refused, attributes.n: 7}, {kind: other}]}", true),
+            ("{any: [{kind: other}, {kind: 'kernel.tcp.*', attributes.n: 8}]}", false),
+            ("{any: [{kind: other}, {attributes.n: 7}]}", true),
         ] {
             assert_eq!(holds(rule, LINE), expected, "{rule}");
         }
+    }
+
+    #[test]
+    fn alternatives_name_the_kinds_to_look_at() {
+        let parse = |text| Predicate::parse(&documents(text).unwrap()[0]).unwrap();
+        let wants = |p: &Predicate, kind| p.wants(Name::intern(kind).unwrap());
+        let both = parse("{any: [{kind: t.a}, {kind: 't.b*', attributes.n: 1}]}");
+        assert!(wants(&both, "t.a") && wants(&both, "t.bc") && !wants(&both, "t.c"));
+        assert!(wants(&parse("{any: [{kind: t.a}, {attributes.n: 1}]}"), "t.c"));
     }
 
     #[test]
