@@ -5,7 +5,7 @@ CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast lint unit loom sanitize deny bench doc clean
+.PHONY: help deps build run demo test test-fast lint unit loom sanitize fuzz fuzz-canary deny bench doc clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +31,7 @@ test-fast: ## the developer's loop: unit and integration tests, nothing rebuilt 
 lint: ## formatting, clippy, duplicate dependencies
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/loom/Cargo.toml
+	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
 	@scripts/deny.sh
 
@@ -45,10 +46,16 @@ loom: ## the wake protocol under every interleaving
 sanitize: ## the ring under ThreadSanitizer and AddressSanitizer
 	@scripts/sanitize.sh
 
+fuzz: ## random rule documents, events and batches: FUZZ_SECONDS (60) for each target
+	@scripts/fuzz.sh
+
+fuzz-canary: ## whether the fuzz targets find bugs that are planted for them
+	@scripts/fuzz.sh canary
+
 deny: ## licences, duplicates, advisories and sources of the dependencies
 	@scripts/deny.sh
 
-bench: ## what an event costs in the ring, names, JSON
+bench: ## what an event costs in the ring, names, JSON, the rules
 	$(CARGO) bench --locked
 
 doc: ## the library's documentation, in target/doc

@@ -115,10 +115,10 @@ impl Inputs {
 
     /// Events from a text. `name` stands for the file's in complaints.
     #[must_use]
-    pub fn text(name: &str, text: &str) -> Self {
+    pub fn text(name: &str, text: impl AsRef<[u8]>) -> Self {
         let mut inputs = Self::default();
         // Reading from memory doesn't fail.
-        let _ = inputs.read(name, text.as_bytes());
+        let _ = inputs.read(name, text.as_ref());
         inputs
     }
 

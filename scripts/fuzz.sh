@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Random rule documents, event lines and wire batches through the production code, under
+# AddressSanitizer: tests/fuzz, with libFuzzer, on the stable compiler.
+#
+# usage: scripts/fuzz.sh [rules|lines|batches]...      all by default
+#        scripts/fuzz.sh canary                        whether planted bugs are found
+#
+# FUZZ_SECONDS: how long each target runs (60). What was found before is kept in
+# target/fuzz-corpus, what fails in target/fuzz-found: `target/fuzz/HOST/debug/TARGET FILE` shows
+# one such input again.
+#
+# RUSTC_BOOTSTRAP lets the stable compiler take -Zsanitizer; the coverage flags are stable.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+host=$(rustc -vV | sed -n 's/^host: //p')
+case $host in
+    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
+    *) echo "fuzz: skipped, no sanitizer runtime for $host"; exit 0 ;;
+esac
+
+seconds=${FUZZ_SECONDS:-60}
+targets=(rules lines batches)
+corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
+
+# A process interns names for good, and at most 32,768 of them: it is replaced before they are
+# used up.
+round_seconds=60
+
+build() {
+    RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg fuzzing -Cpasses=sancov-module \
+        -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+        -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
+        cargo build --quiet --locked --manifest-path "$1/tests/fuzz/Cargo.toml" --target "$host" \
+        --target-dir "$2"
+}
+
+# fuzz BINARIES TARGET SECONDS CORPUS FOUND: non-zero when something was found.
+fuzz() {
+    local left=$3 now
+    mkdir -p "$4/$2" "$5/$2"
+    while [ "$left" -gt 0 ]; do
+        now=$((left < round_seconds ? left : round_seconds))
+        left=$((left - now))
+        ASAN_OPTIONS=detect_leaks=0 "$1/$2" "$4/$2" -artifact_prefix="$5/$2/" -max_total_time="$now" \
+            -max_len=16384 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+            -close_fd_mask=1 || return 1
+    done
+}
+
+# Puts a bug into a copy of the sources, runs the target that must find it, takes it out again.
+# planted TARGET FILE SED-EXPRESSION
+planted() {
+    local copy=$PWD/target/fuzz-canary
+    rm -rf "$copy" && mkdir -p "$copy/tests"
+    cp -r src proto rules ebpf benches build.rs Cargo.toml Cargo.lock "$copy"
+    cp -r tests/fuzz tests/stories tests/conformance "$copy/tests"
+    sed -i "$3" "$copy/$2"
+    if cmp -s "$2" "$copy/$2"; then
+        echo "fuzz-canary: $2 has changed: the bug can't be planted"
+        return 1
+    fi
+    build "$copy" "$built"
+    "$built/$host/debug/seeds" "$copy/corpus"
+    if fuzz "$built/$host/debug" "$1" "$seconds" "$copy/corpus" "$copy/found" >"$copy/log" 2>&1; then
+        echo "fuzz-canary: $1 did not find the bug planted in $2 within $seconds s"
+        return 1
+    fi
+    if [ -z "$(ls "$copy/found/$1")" ]; then
+        echo "fuzz-canary: $1 failed without an input:"
+        tail -20 "$copy/log"
+        return 1
+    fi
+    echo "fuzz-canary: $1 found the bug planted in $2"
+}
+
+if [ "${1:-}" = canary ]; then
+    # A suggestion that cuts a name in the middle of a character.
+    planted rules src/dataflow/rules/tree.rs 's|2.max(text.len() / 3)|2.max(text[..1].len())|'
+    # An event that visits one of the shards that want it, and not the others.
+    planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
+    # A length from the wire that nobody holds against what there is.
+    planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'
+    exit 0
+fi
+
+[ $# -gt 0 ] && targets=("$@")
+build . "$built"
+"$built/$host/debug/seeds" "$corpus"
+for target in "${targets[@]}"; do
+    echo "fuzz: $target, $seconds s"
+    fuzz "$built/$host/debug" "$target" "$seconds" "$corpus" "$found" || {
+        echo "fuzz: $target found something: $(ls "$found/$target" | tail -1), in target/fuzz-found/$target"
+        exit 1
+    }
+done
+echo "fuzz: nothing was found"

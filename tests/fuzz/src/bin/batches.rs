@@ -1,0 +1,20 @@
+//! The bytes of a wire batch: decoded or refused, and the decoded events through the rules.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tapio::wire::{Batch, batch_json};
+use tapio_fuzz::{known_rules, replay_agrees};
+
+fuzz_target!(|bytes: &[u8]| {
+    let outline = Batch::parse(bytes);
+    let Ok((items, bad)) = batch_json(bytes) else { return };
+    let Ok(batch) = outline else { panic!("decoded, though its outline is broken") };
+    let shown = items.len() as u64 + u64::from(bad);
+    assert_eq!(shown, u64::from(batch.events) + u64::from(batch.groups), "items are missing");
+    let events = items.iter().filter(|(group, _)| !group);
+    let lines: String = events.map(|(_, json)| format!("{json}\n")).collect();
+    if !lines.is_empty() {
+        replay_agrees(lines.as_bytes(), &known_rules());
+    }
+});

@@ -1,0 +1,9 @@
+//! Events as JSON lines, as `tapio replay` reads them: one shard and three print the same, and
+//! every line is accounted for.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tapio_fuzz::{known_rules, replay_agrees};
+
+fuzz_target!(|bytes: &[u8]| replay_agrees(bytes, &known_rules()));

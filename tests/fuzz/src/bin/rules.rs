@@ -1,0 +1,30 @@
+//! Rule documents, tapio's and Sigma's: whatever the text is, it loads or is refused with a place;
+//! what loads is shown events and said in words.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tapio::dataflow::rules::{Loaded, explain};
+use tapio_fuzz::{EVENTS_MARK, replay_agrees};
+
+/// What rules without events of their own are shown.
+const EVENTS: &str = include_str!("../../../stories/nginx-cascade.jsonl");
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(input) = std::str::from_utf8(bytes) else { return };
+    let (text, events) = input.split_once(EVENTS_MARK).unwrap_or((input, EVENTS));
+    let mut loaded = Loaded::default();
+    loaded.text("fuzz.yaml", text);
+    let lines = text.split('\n').count();
+    for error in loaded.errors.iter().chain(&loaded.warnings) {
+        let place = error.complaint.place;
+        assert!(!error.complaint.cause.is_empty(), "a complaint without a cause");
+        assert!(place.line as usize <= lines + 1, "{error}: there are {lines} lines");
+    }
+    for rule in &loaded.rules {
+        assert!(!explain(rule).is_empty());
+    }
+    if !loaded.rules.is_empty() {
+        replay_agrees(events.as_bytes(), &loaded.rules);
+    }
+});

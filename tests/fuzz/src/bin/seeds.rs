@@ -1,0 +1,120 @@
+//! Writes what the targets begin with, from the project's rules, stories and conformance cases:
+//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines` and `FOLDER/batches`.
+
+// What is built with the coverage flags needs libFuzzer's side of them.
+use libfuzzer_sys as _;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+use tapio::event::JsonEvent;
+use tapio::ring::{Header, ring};
+use tapio::runtime::replay::{Emit, Inputs, run};
+use tapio::wire::{Appended, BatchEncoder};
+use tapio_fuzz::{EVENTS_MARK, known_rules};
+
+/// Of the conformance cases, every so manieth is a seed.
+const EVERY: usize = 25;
+
+type Failed = Box<dyn std::error::Error>;
+
+struct Corpus(PathBuf);
+
+impl Corpus {
+    fn add(&self, target: &str, name: &str, bytes: &[u8]) -> Result<(), Failed> {
+        let folder = self.0.join(target);
+        fs::create_dir_all(&folder)?;
+        Ok(fs::write(folder.join(name), bytes)?)
+    }
+
+    /// Events for the two targets that take them.
+    fn events(&self, name: &str, lines: &str) -> Result<(), Failed> {
+        self.add("lines", name, lines.as_bytes())?;
+        self.add("batches", name, &batch(lines)?)
+    }
+}
+
+/// A batch that holds these events, and the groups that they become.
+fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
+    let (mut writer, mut reader) = ring(1 << 15);
+    for line in lines.lines() {
+        let event = JsonEvent::parse(line, "seed").map_err(|e| e.cause)?;
+        let mut fields = Vec::new();
+        let event = event.event(event.time_ns(), &mut fields);
+        writer.write_event(&Header::event(0, 1, event.time_ns), &event)?;
+    }
+    let groups = run(Inputs::text("seed", lines), known_rules(), "", 1, Emit::Groups)?.groups;
+    let mut encoder = BatchEncoder::new("node", 1, 1 << 20);
+    reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
+    groups.iter().for_each(|group| encoder.group(group));
+    Ok(encoder.finish().ok_or("an empty batch")?.message().to_vec())
+}
+
+/// A conformance case as a rule and the events it is shown.
+fn case(case: &Json) -> Result<(String, String), Failed> {
+    let stages: Vec<&str> =
+        case["stages"].as_array().ok_or("stages")?.iter().filter_map(Json::as_str).collect();
+    let mut rule = String::from("rule: case\nevents:\n");
+    let mut named = stages.clone();
+    named.sort_unstable();
+    named.dedup();
+    for stage in named {
+        writeln!(rule, "  e{stage}: {{ kind: t.{stage} }}")?;
+    }
+    let by = if case["by"].is_null() { "" } else { "attributes.k" };
+    let within = case["maxspan_s"].as_u64().filter(|s| *s > 0).unwrap_or(86_400);
+    writeln!(rule, "sequence:\n  by: [{by}]\n  within: {within}s\n  steps:")?;
+    for stage in stages {
+        writeln!(rule, "    - {{ event: e{stage} }}")?;
+    }
+    if let Some(until) = case["until"].as_str() {
+        writeln!(rule, "  until: {{ kind: t.{until} }}")?;
+    }
+    writeln!(rule, "group: {{ pattern: case }}")?;
+    let mut lines = String::new();
+    for event in case["events"].as_array().ok_or("events")? {
+        let time_ns = (1_700_000_000 + event[1].as_u64().ok_or("a time")?) * 1_000_000_000;
+        let kind = format!("t.{}", event[2].as_str().ok_or("a kind")?);
+        let attributes = json!({"k": event[3], "n": event[0]});
+        writeln!(lines, "{}", json!({"time": time_ns, "kind": kind, "attributes": attributes}))?;
+    }
+    Ok((rule, lines))
+}
+
+fn main() -> Result<(), Failed> {
+    let folder = std::env::args().nth(1).ok_or("usage: seeds FOLDER")?;
+    let corpus = Corpus(folder.into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for entry in fs::read_dir(root.join("rules"))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        corpus.add("rules", &name, &fs::read(&path)?)?;
+    }
+    let shapes = fs::read_to_string(root.join("tests/fuzz/shapes.yaml"))?;
+    let sigma = fs::read_to_string(root.join("tests/conformance/sigma/rules.yml"))?;
+    let eql = fs::read_to_string(root.join("tests/conformance/eql.jsonl"))?;
+    let mut some = String::new();
+    for (number, line) in eql.lines().enumerate().step_by(EVERY) {
+        let (rule, events) = case(&serde_json::from_str(line)?)?;
+        let input = format!("{rule}{EVENTS_MARK}{events}");
+        corpus.add("rules", &format!("eql-{number}"), input.as_bytes())?;
+        corpus.events(&format!("eql-{number}"), &events)?;
+        some = events;
+    }
+    for (name, documents) in [("shapes", &shapes), ("sigma", &sigma)] {
+        for (number, document) in documents.split("\n---\n").enumerate() {
+            let input = format!("{document}{EVENTS_MARK}{some}");
+            corpus.add("rules", &format!("{name}-{number}"), input.as_bytes())?;
+        }
+    }
+    for entry in fs::read_dir(root.join("tests/stories"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "jsonl") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            corpus.events(&name, &fs::read_to_string(&path)?)?;
+        }
+    }
+    Ok(())
+}
