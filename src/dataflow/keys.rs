@@ -25,8 +25,19 @@ pub(super) struct KeyTable<T> {
     pub(super) evicted: u64,
 }
 
+/// Timers beyond twice the entries that may wait for an entry which is gone, before they are swept
+/// out: a short life must not cost memory until its deadline.
+const STALE_TIMERS: usize = 1024;
+
 fn token(slot: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(slot)
+}
+
+/// The entry a timer was set for, if it is still there.
+fn alive<T>(entries: &[Option<Entry<T>>], timer: u64) -> Option<u32> {
+    let slot = timer as u32;
+    let entry = entries.get(slot as usize)?.as_ref()?;
+    (token(slot, entry.generation) == timer).then_some(slot)
 }
 
 impl<T> KeyTable<T> {
@@ -74,7 +85,7 @@ impl<T> KeyTable<T> {
             let Some(token) = self.wheel.pop_earliest() else {
                 break;
             };
-            if let Some(slot) = self.alive(token) {
+            if let Some(slot) = alive(&self.entries, token) {
                 evicted = self.remove(slot);
                 self.evicted += 1;
             }
@@ -93,12 +104,6 @@ impl<T> KeyTable<T> {
         (slot, evicted)
     }
 
-    fn alive(&self, timer: u64) -> Option<u32> {
-        let slot = timer as u32;
-        let entry = self.entries.get(slot as usize)?.as_ref()?;
-        (token(slot, entry.generation) == timer).then_some(slot)
-    }
-
     pub(super) fn remove(&mut self, slot: u32) -> Option<T> {
         let entry = self.entries.get_mut(slot as usize)?.take()?;
         self.generations[slot as usize] = entry.generation.wrapping_add(1);
@@ -106,6 +111,10 @@ impl<T> KeyTable<T> {
             place.remove();
         }
         self.free.push(slot);
+        if self.wheel.len() > 2 * self.places.len() + STALE_TIMERS {
+            let entries = &self.entries;
+            self.wheel.retain(|timer| alive(entries, timer).is_some());
+        }
         Some(entry.body)
     }
 
@@ -117,7 +126,7 @@ impl<T> KeyTable<T> {
         }
         let mut fired = Vec::new();
         self.wheel.advance(now_ns, &mut fired);
-        fired.into_iter().filter_map(|timer| self.alive(timer)).collect()
+        fired.into_iter().filter_map(|timer| alive(&self.entries, timer)).collect()
     }
 
     /// Sets the time of the next look at an entry.
@@ -153,6 +162,18 @@ mod tests {
         assert_eq!((evicted, table.evicted, table.len()), (Some("b"), 1, 2));
         assert!(table.find(2, 0, b"b").is_none());
         assert!(table.find(1, 0, b"a").is_some());
+    }
+
+    #[test]
+    fn short_lives_leave_no_timers_behind() {
+        let mut table: KeyTable<()> = KeyTable::new(1_000_000);
+        table.insert(0, 0, b"stays", 7_000_000_000, ());
+        for n in 1..100_000u64 {
+            let (slot, _) = table.insert(n, 0, &n.to_le_bytes(), 1_800_000_000_000, ());
+            table.remove(slot);
+            assert!(table.wheel.len() <= 2 + STALE_TIMERS, "after {n}");
+        }
+        assert_eq!(table.due(8_000_000_000).len(), 1, "what lives keeps its timer");
     }
 
     #[test]

@@ -3,23 +3,43 @@
 //!
 //! Seven levels of 64 slots; a slot of level *n* spans 64ⁿ ticks of about a millisecond. A timer
 //! waits in the level where its deadline first differs from the present and moves down as time
-//! comes nearer. Timers can't be removed: whoever set one looks, when it fires, whether it still
-//! means anything.
+//! comes nearer. A single timer can't be removed: whoever set one looks, when it fires, whether it
+//! still means anything, and sweeps out ([`Wheel::retain`]) what has come to mean nothing.
+//!
+//! A slot is a heap: the earliest timer of a slot that holds all of a flood's is found as quickly as
+//! that of one which holds two.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
 const TICK_SHIFT: u32 = 20;
 const LEVELS: usize = 7;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Timer {
     deadline: u64,
     token: u64,
+}
+
+impl Ord for Timer {
+    /// The earliest is the greatest, as heaps have it. Of equal deadlines the lower token goes
+    /// first, so that which one does depends on nothing else.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.deadline, other.token).cmp(&(self.deadline, self.token))
+    }
+}
+
+impl PartialOrd for Timer {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// Deadlines by time.
 pub(super) struct Wheel {
     /// The tick all timers before which have fired.
     tick: u64,
-    slots: Vec<Vec<Timer>>,
+    slots: Vec<BinaryHeap<Timer>>,
     /// Which slots of a level hold timers, by bit.
     occupied: [u64; LEVELS],
     len: usize,
@@ -27,7 +47,8 @@ pub(super) struct Wheel {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Self { tick: 0, slots: vec![Vec::new(); LEVELS * 64], occupied: [0; LEVELS], len: 0 }
+        let slots = vec![BinaryHeap::new(); LEVELS * 64];
+        Self { tick: 0, slots, occupied: [0; LEVELS], len: 0 }
     }
 }
 
@@ -41,6 +62,12 @@ impl Wheel {
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Timers that are set, those that mean nothing any more among them.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// Sets a timer. It fires within two ticks after `deadline_ns`, never before it.
@@ -75,7 +102,7 @@ impl Wheel {
 
     fn take(&mut self, level: usize, slot: usize) -> Vec<Timer> {
         self.occupied[level] &= !(1 << slot);
-        std::mem::take(&mut self.slots[level * 64 + slot])
+        std::mem::take(&mut self.slots[level * 64 + slot]).into_vec()
     }
 
     /// Moves the present to `now_ns` and appends the tokens of the timers that fire to `fired`.
@@ -102,13 +129,24 @@ impl Wheel {
     pub(super) fn pop_earliest(&mut self) -> Option<u64> {
         let (level, slot, _) = self.next_slot()?;
         let at = level * 64 + slot;
-        let earliest = self.slots[at].iter().enumerate().min_by_key(|(_, t)| t.deadline)?.0;
-        let timer = self.slots[at].swap_remove(earliest);
+        let timer = self.slots[at].pop()?;
         if self.slots[at].is_empty() {
             self.occupied[level] &= !(1 << slot);
         }
         self.len -= 1;
         Some(timer.token)
+    }
+
+    /// Drops the timers that mean nothing any more.
+    pub(super) fn retain(&mut self, mut means: impl FnMut(u64) -> bool) {
+        self.len = 0;
+        for (at, timers) in self.slots.iter_mut().enumerate() {
+            timers.retain(|timer| means(timer.token));
+            self.len += timers.len();
+            if timers.is_empty() {
+                self.occupied[at / 64] &= !(1 << (at % 64));
+            }
+        }
     }
 }
 
@@ -142,6 +180,21 @@ mod tests {
                 prop_assert!(late.is_none(), "{late:?} never fired by {now}");
                 prop_assert_eq!(wheel.len, oracle.len());
             }
+        }
+
+        #[test]
+        fn what_is_swept_out_doesnt_fire(deadlines in prop::collection::vec(0u64..1 << 40, 1..50)) {
+            let mut wheel = Wheel::default();
+            for (i, d) in deadlines.iter().enumerate() {
+                wheel.set(*d, i as u64);
+            }
+            wheel.retain(|token| token % 3 == 0);
+            prop_assert_eq!(wheel.len(), deadlines.len().div_ceil(3));
+            let mut fired = Vec::new();
+            wheel.advance(1 << 41, &mut fired);
+            fired.sort_unstable();
+            prop_assert_eq!(fired, (0..deadlines.len() as u64).step_by(3).collect::<Vec<_>>());
+            prop_assert!(wheel.is_empty() && wheel.occupied == [0; LEVELS]);
         }
 
         #[test]

@@ -1,0 +1,157 @@
+//! What the rules cost per event: `cargo bench --bench engine`.
+//!
+//! Each benchmark's name says rules, live keys and how many events match. Events are written to a
+//! ring and shown to a [`tapio::dataflow::Shard`] from there; only the showing is measured.
+//!
+//! `ENGINE=figures cargo bench --bench engine` prints the ratios that the design asks for, of
+//! medians over rounds in which the cases take turns. `ENGINE=case` with `ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS`
+//! runs one case a fixed number of times, for callgrind (perf/engine.sh) and perf.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark fails by panicking and prints"
+)]
+
+#[path = "engine/stream.rs"]
+mod stream;
+
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput};
+use stream::{Case, Set, Traffic, World};
+
+/// Events of one round of the figures.
+const ROUND: u64 = 200_000;
+const ROUNDS: usize = 15;
+
+fn grid() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for keys in [1_000, 100_000, 1_000_000] {
+        for rules in [10, 100, 1_000] {
+            for per_mille in [0, 10, 500] {
+                cases.push(Case::matching(Set::Values, rules, keys, per_mille));
+            }
+        }
+    }
+    for rules in [10, 100] {
+        cases.push(Case::matching(Set::Searches, rules, 1_000, 10));
+    }
+    cases.push(Case { observes: true, ..Case::matching(Set::Values, 100, 1_000, 10) });
+    cases.extend(floods());
+    cases
+}
+
+/// What somebody could do who makes up keys, and beside each the same work without a flood.
+fn floods() -> [Case; 6] {
+    let begins = Case {
+        traffic: Traffic::Begins,
+        max_keys: 65_536,
+        ..Case::matching(Set::Values, 100, 1_000, 0)
+    };
+    let pods = Case { traffic: Traffic::Matches(0), ..begins };
+    let opens = Case { set: Set::Opens, rules: 10, ..begins };
+    [
+        begins,
+        Case { traffic: Traffic::NewKeys, ..begins },
+        opens,
+        Case { traffic: Traffic::NewKeys, ..opens },
+        pods,
+        Case { traffic: Traffic::NewPods, ..pods },
+    ]
+}
+
+fn benches(c: &mut Criterion) {
+    let mut group = c.benchmark_group("engine");
+    group.throughput(Throughput::Elements(1)).sample_size(10);
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    for case in grid() {
+        let mut world = None;
+        group.bench_function(case.name(), |b| {
+            let world = world.get_or_insert_with(|| World::new(case));
+            b.iter_custom(|events| world.run(events));
+        });
+    }
+    group.finish();
+}
+
+/// Nanoseconds per event of each case: medians over rounds in which they take turns, so that what
+/// else the machine does falls on all of them.
+fn medians(cases: &[Case]) -> Vec<f64> {
+    let mut worlds: Vec<World> = cases.iter().map(|case| World::new(*case)).collect();
+    let mut rounds = vec![Vec::new(); cases.len()];
+    for _ in 0..ROUNDS {
+        for (world, rounds) in worlds.iter_mut().zip(&mut rounds) {
+            rounds.push(world.run(ROUND).as_nanos() as f64 / ROUND as f64);
+        }
+    }
+    for rounds in &mut rounds {
+        rounds.sort_by(f64::total_cmp);
+    }
+    for ((case, world), rounds) in cases.iter().zip(&worlds).zip(&rounds) {
+        let (s, median) = (world.stats(), rounds[ROUNDS / 2]);
+        println!(
+            "{median:8.1} ns (best {:.1})  {}: {} keys, {} evicted, {} lives evicted, {} matches, {} open, {} expired",
+            rounds[0],
+            case.name(),
+            s.lane.keys,
+            s.lane.evicted,
+            s.lives_evicted,
+            s.lane.matches,
+            s.lane.open,
+            s.lane.expired
+        );
+    }
+    rounds.iter().map(|r| r[ROUNDS / 2]).collect()
+}
+
+fn figures() {
+    for per_mille in [0, 10, 500] {
+        let case = |rules, keys| Case::matching(Set::Values, rules, keys, per_mille);
+        let of =
+            medians(&[case(10, 1_000), case(1_000, 1_000), case(100, 1_000), case(100, 1_000_000)]);
+        println!(
+            "at {} % matches: 1,000 rules cost {:.2} of 10 (at most 1.5); 1 M keys {:.2} of 1 k (at most 2); \
+             100 rules {:.2} M events/s (at least 2 at 1 %)",
+            per_mille as f64 / 10.0,
+            of[1] / of[0],
+            of[3] / of[2],
+            1e3 / of[2]
+        );
+    }
+    for pair in floods().chunks(2) {
+        let of = medians(pair);
+        println!("a flood costs {:.2} of the usual (at most 2)", of[1] / of[0]);
+    }
+}
+
+/// One case, from the environment: what a profiler looks at. WHICH is 0 for rules by value, 7 for
+/// rules by regex and bound, 8 for rules by value with what causes are found by, 1 to 6 for the
+/// floods and what is usual in their place.
+fn one(text: &str) {
+    let numbers: Vec<u64> = text.split(',').map(|n| n.parse().unwrap()).collect();
+    let [which, rules, keys, per_mille, events] = numbers[..] else {
+        panic!("ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS")
+    };
+    let case = match which {
+        0 => Case::matching(Set::Values, rules, keys, per_mille),
+        7 => Case::matching(Set::Searches, rules, keys, per_mille),
+        8 => Case { observes: true, ..Case::matching(Set::Values, rules, keys, per_mille) },
+        flood => floods()[flood as usize - 1],
+    };
+    let mut world = World::new(case);
+    let ns = world.run(events).as_nanos() as f64 / events as f64;
+    println!("{}: {ns:.1} ns, {:?}", case.name(), world.stats());
+}
+
+fn main() {
+    match std::env::var("ENGINE").as_deref() {
+        Ok("figures") => figures(),
+        Ok("case") => one(&std::env::var("ENGINE_CASE").unwrap()),
+        _ => {
+            let mut criterion = Criterion::default().configure_from_args();
+            benches(&mut criterion);
+            criterion.final_summary();
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Rules like people's and a stream of events for them, into a shard as its worker shows them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tapio::dataflow::evidence::{Bounds, Note};
+use tapio::dataflow::rules::{Loaded, RuleSet};
+use tapio::dataflow::{Found, LaneOptions, Shard, ShardStats, next_header};
+use tapio::event::{Event, EventId, Field, Name, Severity, Value, names};
+use tapio::ring::{Header, RecordReader, RecordWriter, ring};
+
+/// Events written before they are shown: a drain's usual catch.
+const CHUNK: u64 = 1024;
+/// Time between two events: 2 million a second, so that a window of a minute holds them all.
+const STEP_NS: u64 = 500;
+/// How often a worker moves time on.
+const TICK_NS: u64 = 100_000_000;
+const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
+/// Pods on the node.
+const PODS: u64 = 1_000;
+
+/// What the rules ask for.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Set {
+    /// Two steps, each a value that a field must have; one key; a minute.
+    Values,
+    /// As `Values`, but by a regular expression and a bound: nothing to look up.
+    Searches,
+    /// One event of the key opens a group.
+    Opens,
+}
+
+/// What comes in.
+#[derive(Clone, Copy)]
+pub(crate) enum Traffic {
+    /// So many of 1,000 events complete a match and so many begin the next run, over the live keys.
+    Matches(u64),
+    /// Each event begins a run for one of the live keys.
+    Begins,
+    /// Each event begins a run for a key that was never seen.
+    NewKeys,
+    /// Each event is the first of a pod that was never seen; no rule wants it.
+    NewPods,
+}
+
+/// A case that is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) set: Set,
+    pub(crate) rules: u64,
+    pub(crate) keys: u64,
+    pub(crate) traffic: Traffic,
+    /// Keys the shard may hold.
+    pub(crate) max_keys: usize,
+    /// Groups it may hold.
+    pub(crate) max_groups: usize,
+    /// Whether the shard also gathers what causes are found by, as in a running agent.
+    pub(crate) observes: bool,
+}
+
+impl Case {
+    pub(crate) fn matching(set: Set, rules: u64, keys: u64, per_mille: u64) -> Self {
+        let LaneOptions { max_groups, .. } = LaneOptions::default();
+        let traffic = Traffic::Matches(per_mille);
+        Self { set, rules, keys, traffic, max_keys: 1 << 21, max_groups, observes: false }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        let Self { rules, keys, .. } = self;
+        let set = match self.set {
+            Set::Values => "two steps by value",
+            Set::Searches => "two steps by regex and bound",
+            Set::Opens => "one step opens a group",
+        };
+        let traffic = match self.traffic {
+            Traffic::Matches(n) => format!("{} % match", n as f64 / 10.0),
+            Traffic::Begins => "all begin a run again".into(),
+            Traffic::NewKeys => "all begin a run for a new key".into(),
+            Traffic::NewPods => "all of new pods".into(),
+        };
+        let seen = if self.observes { ", observed" } else { "" };
+        let (most, groups) = (self.max_keys, self.max_groups);
+        format!(
+            "{rules} rules ({set}), {keys} keys, {traffic}, room for {most} keys {groups} groups{seen}"
+        )
+    }
+
+    fn document(&self) -> String {
+        let mut text = String::new();
+        for n in 0..self.rules {
+            let (first, second) = match self.set {
+                Set::Values | Set::Opens => {
+                    (format!("attributes.error.type: E{n}"), format!("attributes.error.type: F{n}"))
+                }
+                Set::Searches => (
+                    format!(
+                        "message: {{ regex: 'code E{n}(?:\\.|$)' }}, attributes.n: {{ gt: 0 }}"
+                    ),
+                    format!(
+                        "message: {{ regex: 'code F{n}(?:\\.|$)' }}, attributes.n: {{ gt: 0 }}"
+                    ),
+                ),
+            };
+            let kind = KINDS[(n % KINDS.len() as u64) as usize];
+            let _ = match self.set {
+                Set::Opens => write!(
+                    text,
+                    "rule: r{n}\nevents: {{ a: {{ kind: {kind}, {first} }} }}\ncount: {{ event: a, \
+                     by: [attributes.client.address], within: 60s, at_least: 1 }}\n"
+                ),
+                _ => write!(
+                    text,
+                    "rule: r{n}\nevents: {{ a: {{ kind: {kind}, {first} }}, b: {{ kind: {kind}, {second} }} \
+                     }}\nsequence: {{ by: [attributes.client.address], within: 60s, steps: [{{ event: a \
+                     }}, {{ event: b }}] }}\n"
+                ),
+            };
+            text.push_str("group: { pattern: p }\n---\n");
+        }
+        text
+    }
+}
+
+const KINDS: [&str; 4] = ["app.request", "journal.message", "kernel.tcp.refused", "otlp.log"];
+
+/// What one event of the stream says.
+struct Line {
+    key: u64,
+    pod: u64,
+    rule: u64,
+    /// `E` and `F` are wanted by the rule, anything else by none.
+    letter: char,
+}
+
+/// A shard and the stream it is shown.
+pub(crate) struct World {
+    case: Case,
+    shard: Shard,
+    found: Found,
+    notes: Vec<Note>,
+    writer: RecordWriter,
+    reader: RecordReader,
+    kinds: Vec<Name>,
+    /// Attribute names: address, code, number, route.
+    names: [Name; 4],
+    events: u64,
+    matches: u64,
+    tick_ns: u64,
+}
+
+impl World {
+    /// The shard, with every live key's run begun.
+    pub(crate) fn new(case: Case) -> Self {
+        let mut loaded = Loaded::default();
+        loaded.text("bench.yaml", &case.document());
+        assert_eq!(loaded.errors, []);
+        let rules = Arc::new(RuleSet::new(loaded.rules, "bench", 1));
+        let options = LaneOptions {
+            max_keys: case.max_keys,
+            max_groups: case.max_groups,
+            ..LaneOptions::default()
+        };
+        let (writer, reader) = ring(16 * 1024);
+        let name = |text| Name::intern(text).unwrap();
+        let shard = Shard::new(rules, 0, options, true);
+        let shard = if case.observes { shard.observing(Bounds::LIVE) } else { shard };
+        let mut world = Self {
+            case: Case { traffic: Traffic::Begins, ..case },
+            shard,
+            found: Found::default(),
+            notes: Vec::new(),
+            writer,
+            reader,
+            kinds: KINDS.iter().map(|k| name(k)).collect(),
+            names: ["client.address", "error.type", "n", "http.route"].map(name),
+            events: 0,
+            matches: 0,
+            tick_ns: 0,
+        };
+        world.run(case.keys);
+        world.case = case;
+        world
+    }
+
+    pub(crate) fn stats(&self) -> ShardStats {
+        self.shard.stats()
+    }
+
+    /// What the next event says.
+    fn next(&mut self) -> Line {
+        let (n, keys) = (self.events, self.case.keys.max(1));
+        let line =
+            |key: u64, letter| Line { key, pod: key % PODS, rule: key % self.case.rules, letter };
+        match self.case.traffic {
+            Traffic::Begins => line(n % keys, 'E'),
+            Traffic::NewKeys => line(n, 'E'),
+            Traffic::NewPods => Line { pod: n, ..line(n % keys, 'X') },
+            Traffic::Matches(per_mille) => {
+                // Spread evenly: an end and, right behind it, the key's next beginning.
+                let ends = |n: u64| n * per_mille / 1000;
+                if ends(n + 1) > ends(n) {
+                    self.matches += 1;
+                    line(self.matches % keys, 'F')
+                } else if n > 0 && ends(n) > ends(n - 1) {
+                    line(self.matches % keys, 'E')
+                } else {
+                    line(n % keys, 'X')
+                }
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        let line = self.next();
+        let n = self.events;
+        let address = format!("2001:db8::{:x}:{:x}", line.key >> 16, line.key & 0xffff);
+        let code = format!("{}{}", line.letter, line.rule);
+        let uid = format!("{:08x}-7f0b-4c57-9d0e-2b1f3a4c5d6e", line.pod);
+        let pod = format!("checkout-7d9f8b6c5-{:05x}", line.pod);
+        let message = format!("request of {address} answered with code {code}");
+        let field = |key, value| Field { key, value };
+        let fields = [
+            field(names::HOST_NAME, Value::Str("node-17")),
+            field(names::K8S_POD_UID, Value::Str(&uid)),
+            field(names::K8S_POD_NAME, Value::Str(&pod)),
+            field(names::PROCESS_PID, Value::Int(4_711)),
+            field(self.names[3], Value::Str("/checkout/{id}")),
+            field(self.names[0], Value::Str(&address)),
+            field(self.names[2], Value::Int(7)),
+            field(self.names[1], Value::Str(&code)),
+        ];
+        let time_ns = BEGIN_NS + n * STEP_NS;
+        let kind = self.kinds[(line.rule % KINDS.len() as u64) as usize];
+        let event = Event {
+            fields: &fields,
+            entities: 4,
+            severity: Severity::INFO,
+            message: &message,
+            ..Event::new(EventId::from_sequence(1, 1, n), time_ns, kind, names::EBPF)
+        };
+        self.writer.write_event(&Header::event(0, 1, time_ns), &event).unwrap();
+        self.events += 1;
+    }
+
+    /// Writes events and shows them. Returns how long the showing took.
+    pub(crate) fn run(&mut self, events: u64) -> Duration {
+        let mut took = Duration::ZERO;
+        let mut left = events;
+        while left > 0 {
+            let now = left.min(CHUNK);
+            (0..now).for_each(|_| self.write());
+            let begin = Instant::now();
+            self.show();
+            took += begin.elapsed();
+            left -= now;
+        }
+        took
+    }
+
+    /// What a worker does with what lies in its ring. A function of its own, so that callgrind can
+    /// be told to count here and nowhere else.
+    #[inline(never)]
+    fn show(&mut self) {
+        let Self { shard, found, reader, notes, .. } = self;
+        let mut clock_ns = 0;
+        reader.drain(usize::MAX, |record| {
+            clock_ns = record.header().time_ns;
+            shard.step(record, clock_ns, found);
+            std::hint::black_box(next_header(record, found, 0));
+            true
+        });
+        if clock_ns.saturating_sub(self.tick_ns) >= TICK_NS {
+            self.tick_ns = clock_ns;
+            shard.advance(clock_ns, clock_ns);
+        }
+        shard.take_notes(notes, false);
+        // What is told is someone else's from here: the assessor's thread.
+        std::hint::black_box(&*notes);
+        notes.clear();
+    }
+}
