@@ -19,6 +19,9 @@ pub(super) struct OpenGroup {
     pub(super) rule: u16,
     pub(super) key: Vec<(String, String)>,
     pub(super) members: Members,
+    /// The ids of the members that are kept, in the same order: looked through for each event of
+    /// each match that extends the group, so they lie together.
+    kept_ids: Vec<EventId>,
     /// Members by the event of the rule they matched.
     pub(super) counts: Vec<u64>,
     pub(super) affected: BTreeSet<String>,
@@ -60,7 +63,14 @@ impl OpenGroup {
     }
 
     fn has(&self, id: EventId) -> bool {
-        self.members.kept.iter().rev().any(|k| k.record.event().is_some_and(|e| e.event_id() == id))
+        self.kept_ids.contains(&id)
+    }
+
+    /// Remembers the ids of the members kept since the last call.
+    fn remember(&mut self) {
+        let new = self.members.kept.get(self.kept_ids.len()..).unwrap_or_default();
+        let ids = new.iter().map(|k| k.record.event().map_or(EventId::default(), |e| e.event_id()));
+        self.kept_ids.extend(ids);
     }
 
     /// When the group ends if nothing more comes: in the time of its events.
@@ -175,6 +185,7 @@ impl Groups {
             rule: found.rule_number,
             key: found.key,
             members: found.members.clone(),
+            kept_ids: Vec::new(),
             counts: vec![0; found.rule.events.len()],
             affected: BTreeSet::new(),
             failed_connections: 0,
@@ -192,6 +203,7 @@ impl Groups {
         for kept in &found.members.kept {
             group.add(kept);
         }
+        group.remember();
         self.opened += 1;
         self.set_timer(id, group.ends_ns());
         self.open.insert(id, group);
@@ -220,6 +232,7 @@ impl Groups {
         };
         group.note(archived, event);
         group.members.add(hand, step, event);
+        group.remember();
         group.touched_ns = now_ns;
     }
 
@@ -334,6 +347,7 @@ fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
         group.add(kept);
         if group.members.kept.len() < KEPT_MEMBERS {
             group.members.kept.push(kept.clone());
+            group.remember();
         }
         group.members.total += 1;
     }
