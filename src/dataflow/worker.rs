@@ -217,8 +217,14 @@ impl Worker {
         while !self.send_notes() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
-        self.output.bridge.1.ring();
         self.stats.publish(self.events, self.facts_left_out, &self.shard.stats());
+        let ShardOutput { shards, bridge, assessor } = self.output;
+        drop(assessor);
+        for (writer, bell) in shards.into_iter().chain([bridge]) {
+            // The bell comes last: who wakes must see that no more will come, or sleeps again.
+            drop(writer);
+            bell.ring();
+        }
         self.shard
     }
 

@@ -178,7 +178,7 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 /// Feeds the events to the shards in their total order: time, then place in the input.
-fn feed(mut sink: Sink, inputs: &[Input]) {
+fn feed(sink: &mut Sink, inputs: &[Input]) {
     let mut fields = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let order = i as u64 + 1;
@@ -254,8 +254,11 @@ pub fn run(
         let stop = &stop;
         let inputs = &inputs;
         scope.spawn(move || {
-            feed(sink, inputs);
+            feed(&mut sink, inputs);
+            // Before the sink goes: that rings the bells, and a shard that wakes too early to see
+            // the end sleeps until its next tick.
             stop.set();
+            drop(sink);
         });
         receive(exits, notes, &bell, &end, &mut output);
         correlator.join()
