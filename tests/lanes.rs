@@ -130,7 +130,7 @@ fn replayed(sent: &[Sent]) -> Vec<Json> {
     let mut lines: Vec<&Sent> = sent.iter().collect();
     lines.sort_by_key(|s| (s.time_ms, s.source, s.place));
     let text: Vec<String> = lines.iter().map(|s| s.line()).collect();
-    let inputs = Inputs::text("t", &text.join("\n"));
+    let inputs = Inputs::text("t", text.join("\n"));
     let replayed = run(inputs, rules(), "", 1, Emit::Groups).unwrap();
     assert!(replayed.refused.is_empty() && replayed.account.holds());
     let mut said: Vec<Json> = replayed.groups.iter().map(said).collect();

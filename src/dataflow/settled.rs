@@ -36,6 +36,8 @@ struct Told {
     key: Vec<(String, String)>,
     revision: u32,
     members: Vec<EventId>,
+    /// Somebody has been told of it; else only its members carry its trace.
+    announced: bool,
     /// Another story has taken its place.
     linked: bool,
     /// As it ended in the first lane.
@@ -49,6 +51,8 @@ pub(super) struct Settled {
     told: HashMap<TraceId, Told, ahash::RandomState>,
     /// The latest stories that were told to their end; the first lane may still have them open.
     over: VecDeque<TraceId>,
+    /// Stories of the first lane that are remembered at once; a further one isn't told before it ends.
+    most: usize,
     /// How long after its last event a story that the first lane ended may still be confirmed.
     patience_ns: u64,
     out: Vec<Draft>,
@@ -65,6 +69,7 @@ impl Settled {
             waiting: Reorder::new(rules.slack_ns()),
             told: HashMap::default(),
             over: VecDeque::new(),
+            most: 2 * options.max_groups,
             patience_ns: longest.unwrap_or(0),
             out: Vec::new(),
             stats: SettledStats::default(),
@@ -127,26 +132,40 @@ impl Settled {
     /// its end here.
     pub(super) fn opened(&mut self, draft: &Draft) -> bool {
         let group = &draft.group;
-        if self.over.contains(&group.id) {
+        let is_full = self.told.len() >= self.most && !self.told.contains_key(&group.id);
+        if is_full || self.over.contains(&group.id) {
             return false;
         }
+        self.note(group).announced = true;
+        true
+    }
+
+    fn note(&mut self, group: &Group) -> &mut Told {
         let told = self.told.entry(group.id).or_insert_with(|| Told {
             rule: group.rule.clone(),
             key: group.key.clone(),
             revision: 0,
             members: Vec::new(),
+            announced: false,
             linked: false,
             ended: None,
         });
         told.revision = group.revision;
         told.members = group.members.iter().map(|m| m.id).collect();
-        true
+        told
     }
 
     /// What ended in the first lane. Its end is told when the second lane has seen it, too.
     pub(super) fn ended(&mut self, drafts: Vec<Draft>) {
         for draft in drafts {
-            if let Some(told) = self.told.get_mut(&draft.group.id) {
+            let id = draft.group.id;
+            if self.over.contains(&id) {
+                continue;
+            }
+            if self.told.len() < self.most || self.told.contains_key(&id) {
+                let revision = self.told.get(&id).map_or(0, |told| told.revision);
+                let told = self.note(&draft.group);
+                told.revision = revision;
                 told.ended = Some(draft);
             }
         }
@@ -188,7 +207,7 @@ impl Settled {
         for mut draft in ended {
             let group = &mut draft.group;
             if let Some(told) = self.told.remove(&group.id) {
-                group.revision = told.revision + 1;
+                group.revision = told.revision + u32::from(told.announced);
             } else if let Some((other, told)) = same_story(&mut self.told, group) {
                 // It is taken back when its own time is over: it may still be confirmed.
                 told.linked = true;
@@ -211,7 +230,7 @@ impl Settled {
 
     fn retract(&mut self, id: TraceId) {
         let Some(told) = self.told.remove(&id) else { return };
-        if let Some(mut draft) = told.ended {
+        if let Some(mut draft) = told.ended.filter(|_| told.announced) {
             draft.group.state = GroupState::Retracted;
             draft.group.revision = told.revision + 1;
             self.stats.retracted += 1;

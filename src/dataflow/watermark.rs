@@ -13,7 +13,7 @@ const IDLE_NS: u64 = 1_000_000_000;
 /// How long a source that tells of the past may be silent at most.
 const MAX_PATIENCE_NS: u64 = 30_000_000_000;
 /// Events that wait at once; past it the earliest goes on before its time, and is counted.
-const MAX_WAITING: usize = 65_536;
+const MAX_WAITING: usize = 16_384;
 /// Clocks by how finely they tick.
 const QUALITIES: usize = 3;
 
