@@ -42,8 +42,8 @@ struct Pipeline {
     /// Events a second, or `max`
     #[arg(long, default_value = "max", value_parser = rate)]
     rate: Rate,
-    /// How long
-    #[arg(long, default_value = "10s", value_parser = crate::span_text::parse)]
+    /// How long: `10s`, `5m`, or a number of seconds
+    #[arg(long, default_value = "10s", value_parser = super::duration)]
     duration: Duration,
     /// Rules in force, the built-in ones included
     #[arg(long, default_value_t = 100)]

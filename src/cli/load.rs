@@ -15,8 +15,8 @@ pub(super) struct Args {
     /// Events a second, or `max`
     #[arg(long, default_value = "max", value_parser = rate)]
     rate: Rate,
-    /// How long
-    #[arg(long, default_value = "10s", value_parser = crate::span_text::parse)]
+    /// How long: `10s`, `5m`, or a number of seconds
+    #[arg(long, default_value = "10s", value_parser = super::duration)]
     duration: Duration,
     /// An agent's receiver or a server
     #[arg(long, default_value = "127.0.0.1:7602", value_name = "ADDR")]

@@ -15,6 +15,7 @@ mod tail;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -59,6 +60,14 @@ enum Verb {
     Explain(explain::Args),
     /// Live events and stories of a server
     Tail(tail::Args),
+}
+
+/// A duration on the command line: a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, crate::span_text::NoDuration> {
+    match text.parse().map(Duration::try_from_secs_f64) {
+        Ok(Ok(duration)) => Ok(duration),
+        _ => crate::span_text::parse(text),
+    }
 }
 
 /// How a verb prints its data.
@@ -134,4 +143,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|e| e.downcast_ref::<std::io::Error>())
         .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_number_is_seconds() {
+        for (text, expected) in [("60", 60.0), ("0.5", 0.5), ("10s", 10.0), ("1m", 60.0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(expected)), "{text}");
+        }
+        for text in ["", "-1", "ten", "inf", "1y"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }
