@@ -5,7 +5,7 @@ CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast lint unit loom sanitize fuzz fuzz-canary deny bench doc clean
+.PHONY: help deps build run demo test test-fast lint unit loom sanitize fuzz fuzz-canary test-soak deny bench doc clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -51,6 +51,9 @@ fuzz: ## random rule documents, events and batches: FUZZ_SECONDS (60) for each t
 
 fuzz-canary: ## whether the fuzz targets find bugs that are planted for them
 	@scripts/fuzz.sh canary
+
+test-soak: build ## half an hour of load: nothing is lost, memory doesn't grow (SOAK_SECONDS, SOAK_RATE)
+	@scripts/soak.sh
 
 deny: ## licences, duplicates, advisories and sources of the dependencies
 	@scripts/deny.sh
