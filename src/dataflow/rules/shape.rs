@@ -280,7 +280,7 @@ fn aggregate(word: &str, node: &Node, events: &mut Events) -> Read<Aggregate> {
     let counted = counted(node, table, &by, events)?;
     let condition = match (table.get("at_least"), table.get("condition")) {
         (Some(n), None) => Condition(vec![(Comparison::Gte, n.number("a number")?)]),
-        (None, Some(n)) => condition(n)?,
+        (None, Some(n)) => condition(n, &[])?,
         (None, None) if measure == Measure::AnyOrder => {
             Condition(vec![(Comparison::Gte, counted.len() as f64)])
         }
@@ -348,11 +348,12 @@ fn counted_step(node: &Node, by: &[FieldRef], symptom: Name, events: &mut Events
     Ok(Counted { event: events.find(table.need("event", "a step")?)?, by: own, role })
 }
 
-fn condition(node: &Node) -> Read<Condition> {
+/// Bounds on a measure; keys of `beside` stand there for somebody else.
+pub(super) fn condition(node: &Node, beside: &[&str]) -> Read<Condition> {
     let mut tests = Vec::new();
-    for (key, value) in node.map("a condition")? {
-        let comparison = Comparison::WORDS.iter().find(|(word, _)| *word == key.text);
-        match comparison {
+    let entries = node.map("a condition")?.iter();
+    for (key, value) in entries.filter(|(key, _)| !beside.contains(&key.text.as_str())) {
+        match Comparison::WORDS.iter().find(|(word, _)| *word == key.text) {
             Some((_, comparison)) => tests.push((*comparison, value.number("a number")?)),
             None => {
                 let known: Vec<&str> = Comparison::WORDS.iter().map(|(w, _)| *w).collect();

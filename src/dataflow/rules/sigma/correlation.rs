@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::super::field::FieldRef;
 use super::super::parse::intern;
-use super::super::rule::{
-    Aggregate, Comparison, Condition, Counted, Measure, NamedEvent, Rule, Shape,
-};
+use super::super::rule::{Aggregate, Condition, Counted, Measure, NamedEvent, Rule, Shape};
 use super::super::shape;
 use super::super::tree::{Node, Part, Read, complain, unknown};
 use super::{Correlation, Detection, detection};
@@ -141,21 +139,5 @@ fn condition(node: &Node) -> Read<Condition> {
             "a condition in words isn't known here: use gte, gt, lte, lt or eq",
         );
     }
-    let mut tests = Vec::new();
-    for (key, value) in node.map("a condition")? {
-        if ["field", "percentile"].contains(&key.text.as_str()) {
-            continue;
-        }
-        match Comparison::WORDS.iter().find(|(word, _)| *word == key.text) {
-            Some((_, comparison)) => tests.push((*comparison, value.number("a number")?)),
-            None => {
-                let known: Vec<&str> = Comparison::WORDS.iter().map(|(w, _)| *w).collect();
-                return complain(key.place, unknown("condition", &key.text, &known));
-            }
-        }
-    }
-    match tests.is_empty() {
-        true => complain(node.place, "an empty condition"),
-        false => Ok(Condition(tests)),
-    }
+    shape::condition(node, &["field", "percentile"])
 }
