@@ -39,8 +39,8 @@ impl Corpus {
 /// A batch that holds these events, and the groups that they become.
 fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
     let (mut writer, mut reader) = ring(1 << 15);
-    for line in lines.lines() {
-        let event = JsonEvent::parse(line, "seed").map_err(|e| e.cause)?;
+    for (number, line) in lines.lines().enumerate() {
+        let event = JsonEvent::parse(line, &format!("seed:{number}")).map_err(|e| e.cause)?;
         let mut fields = Vec::new();
         let event = event.event(event.time_ns(), &mut fields);
         writer.write_event(&Header::event(0, 1, event.time_ns), &event)?;
