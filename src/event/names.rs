@@ -196,6 +196,36 @@ pub const ENTITIES: &[Name] = &[
     SERVICE_NAME,
 ];
 
+/// Known entity keys and attributes whose values are numbers; the other known entity keys are texts.
+pub const NUMBERS: &[Name] = &[
+    CGROUP_ID,
+    PROCESS_PID,
+    PROCESS_PARENT_PID,
+    PROCESS_EXIT_CODE,
+    TAPIO_PROCESS_DURATION_NS,
+    PROCESS_OWNER_UID,
+    TAPIO_SIGNAL_NUMBER,
+    TAPIO_SIGNAL_CODE,
+    TAPIO_OOM_CGROUP_ID,
+    TAPIO_SIGNAL_SENDER_PID,
+    TAPIO_OOM_KILLER_PID,
+    TAPIO_OOM_RSS_BYTES,
+    TAPIO_OOM_LIMIT_BYTES,
+    TAPIO_OOM_USAGE_BYTES,
+    TAPIO_OOM_SCORE_ADJ,
+    NETWORK_LOCAL_PORT,
+    NETWORK_PEER_PORT,
+    TAPIO_TCP_DURATION_NS,
+    TAPIO_TCP_RETRANSMITS,
+    TAPIO_COUNT,
+    TAPIO_WINDOW_NS,
+    TAPIO_SYSCALL_NUMBER,
+    TAPIO_BLOCK_SECTOR,
+    TAPIO_BLOCK_BYTES,
+    TAPIO_BLOCK_LATENCY_NS,
+    TAPIO_LOST_COUNT,
+];
+
 /// The canonical spelling of an entity key: `node` and `systemd.unit.name` are other words for
 /// `host.name` and `systemd.unit`.
 #[must_use]

@@ -86,6 +86,17 @@ impl FieldRef {
         Err(format!("{}, or `attributes.{text}`", unknown("field", text, &known)))
     }
 
+    /// Whether its values are numbers; `None` where nobody knows.
+    #[must_use]
+    pub fn is_number(self) -> Option<bool> {
+        match self {
+            Self::Kind | Self::Source | Self::Message => Some(false),
+            Self::Severity => Some(true),
+            Self::Entity(name) => Some(names::NUMBERS.contains(&name)),
+            Self::Attribute(name) => names::NUMBERS.contains(&name).then_some(true),
+        }
+    }
+
     /// The field's name as a rule writes it.
     #[must_use]
     pub fn text(self) -> String {

@@ -240,6 +240,25 @@ group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
     }
 
     #[test]
+    fn what_can_never_match_is_warned_of() {
+        for (from, to, expected) in [
+            ("{ kind: t.a }", "{ kind: t.a, process.pid: '7' }", Some("`process.pid` is a number")),
+            ("{ kind: t.a }", "{ kind: t.a, message: { gt: 3 } }", Some("`message` is text")),
+            ("{ kind: t.a }", "{ kind: t.a, process.pid: 7, message: seven }", None),
+            ("  steps:", "  until: b\n  steps:", Some("can't be reached")),
+        ] {
+            let mut loaded = Loaded::default();
+            loaded.text("r.yaml", &RULE.replace(from, to));
+            assert_eq!((loaded.errors.len(), loaded.rules.len()), (0, 1), "{to}");
+            let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            match expected {
+                Some(expected) => assert!(warnings[0].contains(expected), "{warnings:?}"),
+                None => assert_eq!(warnings, [""; 0]),
+            }
+        }
+    }
+
+    #[test]
     fn a_bad_rule_leaves_the_others() {
         let mut loaded = Loaded::default();
         loaded.text("r.yaml", &format!("{RULE}---\nrule: x\n---\n{}", RULE.replace("a-b", "c-d")));

@@ -110,17 +110,19 @@ pub(super) fn intern(text: &str, place: Place) -> Read<Name> {
 }
 
 fn named_events(node: &Node) -> Read<Events> {
-    let mut list = Vec::new();
+    let (mut list, mut warnings) = (Vec::new(), Vec::new());
     for (key, value) in node.map("events")? {
         if ["key", "count", "duration"].contains(&key.text.as_str()) || key.text.contains('.') {
             return complain(key.place, format!("an event can't be called `{}`", key.text));
         }
         let predicate = Arc::new(Predicate::parse(value)?);
+        let mismatches = predicate.mismatches().into_iter();
+        warnings.extend(mismatches.map(|cause| Complaint { place: value.place, cause }));
         let text = value.json().to_string();
         list.push(NamedEvent { name: key.text.clone(), text, predicate });
     }
     let used = vec![false; list.len()];
-    Ok(Events { list, used, warnings: Vec::new() })
+    Ok(Events { list, used, warnings })
 }
 
 fn unused_events(table: Table<'_>, events: &Events) -> Read<()> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use regex::Regex;
 
 use super::field::{FieldRef, View, value_text};
-use super::test::{Literal, Order, Test, Wanted};
+use super::test::{Literal, Order, Takes, Test, Wanted};
 use super::tree::{Complaint, Node, Part, Place, Read, complain, unknown};
 use crate::event::{Name, Severity, Value};
 
@@ -90,6 +90,34 @@ impl Predicate {
     #[must_use]
     pub fn holds(&self, event: &impl View) -> bool {
         self.clause.holds(event)
+    }
+
+    /// Fields that are compared with a kind of value they never have, in words.
+    pub(super) fn mismatches(&self) -> Vec<String> {
+        fn look(clause: &Clause, found: &mut Vec<String>) {
+            match clause {
+                Clause::All(clauses) | Clause::Any(clauses) => {
+                    clauses.iter().for_each(|c| look(c, found));
+                }
+                Clause::Not(clause) => look(clause, found),
+                Clause::Field(field, test) => {
+                    let field_text = field.text();
+                    match (field.is_number(), test.takes()) {
+                        (Some(true), Some(Takes::Text)) => found.push(format!(
+                            "`{field_text}` is a number and is compared with text: that never matches"
+                        )),
+                        (Some(false), Some(Takes::Number)) => found.push(format!(
+                            "`{field_text}` is text and is compared with a number: that never matches"
+                        )),
+                        _ => {}
+                    }
+                }
+                Clause::SameAs(..) => {}
+            }
+        }
+        let mut found = Vec::new();
+        look(&self.clause, &mut found);
+        found
     }
 
     /// Whether two predicates ask the same.

@@ -119,7 +119,37 @@ pub(super) enum Wanted {
     Folded(String),
 }
 
+/// What kind of value a test can hold for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    Text,
+    Number,
+}
+
 impl Test {
+    /// What kind of value it takes to hold; `None` where several kinds do.
+    pub(super) fn takes(&self) -> Option<Takes> {
+        let of = |literal: &Literal| match literal {
+            Literal::Text(_) => Some(Takes::Text),
+            Literal::Int(_) | Literal::Number(_) => Some(Takes::Number),
+            Literal::Bool(_) => None,
+        };
+        match self {
+            Self::Equals(literals) => {
+                let first = literals.first().and_then(of);
+                first.filter(|takes| literals.iter().all(|l| of(l) == Some(*takes)))
+            }
+            Self::Same(_)
+            | Self::Prefix(_)
+            | Self::Suffix(_)
+            | Self::Contains(_)
+            | Self::Matches(_)
+            | Self::Network(..) => Some(Takes::Text),
+            Self::Compare(..) => Some(Takes::Number),
+            Self::Exists(_) | Self::Differs(_) => None,
+        }
+    }
+
     /// The values this test asks for, where they can be looked up.
     pub(super) fn wanted(&self) -> Option<Vec<Wanted>> {
         let wanted = |literal: &Literal| {
