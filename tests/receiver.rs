@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
 use tapio::collector::receiver::ReceiverConfig;
-use tapio::collector::{CollectorConfig, CollectorManager, CollectorSpec};
+use tapio::collector::{CollectorConfig, CollectorManager, CollectorSpec, Site};
 use tapio::event::{Event, Reason, Stage};
 use tapio::load::{LoadConfig, LoadError, run};
 use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop, ring};
@@ -74,7 +74,7 @@ fn agent(server: SocketAddr) -> Agent {
         ledger.stage(Stage::Collect),
         stop.clone(),
     );
-    let mut collectors = CollectorManager::new("node-1", 1, stop.clone());
+    let mut collectors = CollectorManager::new(Site::new("node-1", 1), stop.clone());
     let spec = CollectorSpec { name: "receiver", make: config.make(), sink };
     collectors.start(spec, None).unwrap();
     let bridge = bridge.spawn().unwrap();

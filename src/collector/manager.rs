@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use core_affinity::CoreId;
 
-use super::{CollectorError, Context, Ended, Make, Note, Report};
+use super::{CollectorError, Context, Ended, Make, Note, Report, Site};
 use crate::clock;
 use crate::ring::{Sink, Stop};
 
@@ -130,16 +130,15 @@ pub struct CollectorStatus {
 /// Runs the collectors.
 pub struct CollectorManager {
     stop: Stop,
-    node: Arc<str>,
-    origin: u64,
+    site: Site,
     running: Vec<(Arc<Shared>, Option<JoinHandle<()>>)>,
 }
 
 impl CollectorManager {
     /// A manager with no collectors yet.
     #[must_use]
-    pub fn new(node: &str, origin: u64, stop: Stop) -> Self {
-        Self { stop, node: node.into(), origin, running: Vec::new() }
+    pub fn new(site: Site, stop: Stop) -> Self {
+        Self { stop, site, running: Vec::new() }
     }
 
     /// Starts a collector on a thread of its own.
@@ -158,8 +157,7 @@ impl CollectorManager {
             sink: spec.sink,
             stop: self.stop.clone(),
             report: shared.report.clone(),
-            node: Arc::clone(&self.node),
-            origin: self.origin,
+            site: self.site.clone(),
         };
         let theirs = Arc::clone(&shared);
         let make = spec.make;

@@ -4,16 +4,21 @@
 //! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
 //! happens to them there.
 
+mod cursor;
+mod draft;
 pub mod ebpf;
+mod identify;
 pub mod jsonl;
 mod manager;
 pub mod receiver;
+mod site;
 pub mod synthetic;
 mod table;
 
 use std::sync::{Arc, Mutex};
 
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus, Health, ThreadPlan};
+pub use site::Site;
 pub use table::{CollectorsConfig, Row};
 
 use crate::ring::{OnFull, Sink, Stop};
@@ -118,10 +123,42 @@ pub struct Context {
     pub stop: Stop,
     /// What to say in `/status`.
     pub report: Report,
-    /// The node's name, the value of `host.name`.
-    pub node: Arc<str>,
-    /// Identifies this boot of this node in event ids.
-    pub origin: u64,
+    /// Where it works: the node, who is who on it, what survives a restart.
+    pub site: Site,
+}
+
+impl Context {
+    /// Events of this collector that are neither stored nor dropped yet; `None` until the agent has
+    /// started whole.
+    #[must_use]
+    pub fn held(&self) -> Option<u64> {
+        self.site.held(self.sink.collector())
+    }
+
+    /// A context whose sink leads nowhere and whose ledger says that `held` events are under way.
+    #[cfg(test)]
+    fn for_test(held: Option<u64>) -> Self {
+        struct ToTheFirst;
+        impl crate::ring::Router for ToTheFirst {
+            fn route(&self, _: &crate::event::Event<'_>) -> crate::ring::Route {
+                crate::ring::Route { visits: 1 }
+            }
+        }
+        let mut ledger = crate::ring::Ledger::new(vec!["test".into()]);
+        let stage = ledger.stage(crate::event::Stage::Collect);
+        let bell = Arc::new(crate::ring::Bell::new(Default::default()));
+        let shards = vec![(crate::ring::ring(64).0, bell)];
+        let stop = Stop::default();
+        let router = Arc::new(ToTheFirst);
+        let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), stop.clone());
+        let site = Site::new("node-1", 7);
+        if let Some(held) = held {
+            stage.take(0, held);
+            stage.hold(0, held);
+            site.account_in(Arc::new(ledger));
+        }
+        Self { sink, stop, report: Report::default(), site }
+    }
 }
 
 /// A source of events. A new value is made for each (re)start.

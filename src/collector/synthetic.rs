@@ -144,7 +144,7 @@ struct Synthetic(Config);
 impl Collector for Synthetic {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let config = &self.0;
-        let mut source = Source::new(config, context.origin)?;
+        let mut source = Source::new(config, context.site.origin)?;
         let limit = if config.events == 0 { u64::MAX } else { config.events };
         let length = match config.duration_seconds {
             0 => Duration::MAX,
@@ -243,7 +243,7 @@ impl Source {
         let field = |key, value| Field { key, value };
         let about = about(kind, random);
         let fields = [
-            field(names::HOST_NAME, Value::Str(&context.node)),
+            field(names::HOST_NAME, Value::Str(&context.site.node)),
             field(names::K8S_POD_UID, Value::Str(&self.uid)),
             field(names::K8S_POD_NAME, Value::Str(&self.pod)),
             field(names::PROCESS_PID, Value::Int(1_000 + (key % 4_000_000) as i64)),

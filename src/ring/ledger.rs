@@ -139,6 +139,16 @@ impl Ledger {
         ledger
     }
 
+    /// Events of a collector in rings and queues; `None` while the counters don't stand still.
+    #[must_use]
+    pub fn held(&self, collector: u8) -> Option<u64> {
+        if usize::from(collector) >= self.names.len() {
+            return None;
+        }
+        let account = self.account(collector.into());
+        (account.residual == 0).then_some(account.held)
+    }
+
     /// The accounts now. Looks again until no stage is caught in the middle of an update.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

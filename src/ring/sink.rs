@@ -115,6 +115,12 @@ impl Sink {
         self
     }
 
+    /// The collector's number in the ledger.
+    #[must_use]
+    pub fn collector(&self) -> u8 {
+        self.collector
+    }
+
     /// Whether the collector should end.
     #[must_use]
     pub fn stopped(&self) -> bool {

@@ -9,7 +9,7 @@ use super::status::Status;
 use super::{Correlator, CorrelatorPlan, Started};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
 use crate::clock;
-use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, ThreadPlan};
+use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site, ThreadPlan};
 use crate::dataflow::evidence::Bounds;
 use crate::dataflow::rules::{self, RuleSet};
 use crate::dataflow::{LaneOptions, Order};
@@ -112,10 +112,12 @@ impl Agent {
             core: threads.next_core(),
         };
         let bridge = bridge.spawn().map_err(system("the bridge"))?;
-        let manager = CollectorManager::new(&node, origin(&node, epoch), stop.clone());
+        let site = Site::new(&node, origin(&node, epoch)).with_state_dir(config.state_dir());
+        let manager = CollectorManager::new(site.clone(), stop.clone());
         let (manager, ledger) =
             start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
         let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
+        site.account_in(Arc::clone(&ledger));
         let named = &config.dataflow;
         let status = Status {
             node,
@@ -131,16 +133,8 @@ impl Agent {
             stop: stop.clone(),
         };
         let admin = Admin::start(config.admin.listen, status).map_err(system("admin.listen"))?;
-        Ok(Self {
-            stop,
-            manager,
-            correlator: Some(correlator),
-            bridge,
-            server,
-            admin,
-            ledger,
-            _lock: lock,
-        })
+        let correlator = Some(correlator);
+        Ok(Self { stop, manager, correlator, bridge, server, admin, ledger, _lock: lock })
     }
 
     /// Asks everything to end; [`Agent::finish`] waits for it.

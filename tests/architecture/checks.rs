@@ -7,6 +7,7 @@ use crate::text::Source;
 const ORDER: &[&[&str]] = &[
     &["clock"],
     &["event"],
+    &["identity"],
     &["ring"],
     &["wire"],
     &["collector", "dataflow"],

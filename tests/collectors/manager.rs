@@ -30,7 +30,7 @@ where
 
 fn offer(context: &mut Context, n: u64, count: u64) {
     for i in n..n + count {
-        let id = EventId::from_sequence(context.origin, 0, i);
+        let id = EventId::from_sequence(context.site.origin, 0, i);
         let event = Event::new(id, i, names::K8S_EVENT, names::K8S);
         assert_eq!(context.sink.offer(&event), Ok(()));
     }
@@ -149,7 +149,7 @@ fn the_second_failure_waits_longer_than_the_first() {
 fn an_event_that_kills_its_collector_is_counted() {
     let dies = make(|context| {
         offer(context, 0, 3);
-        let id = EventId::from_sequence(context.origin, 0, 3);
+        let id = EventId::from_sequence(context.site.origin, 0, 3);
         let deadly = Event::new(id, 3, crate::pipeline::DEADLY, names::K8S);
         let _ = context.sink.offer(&deadly);
         unreachable!("the router has panicked")

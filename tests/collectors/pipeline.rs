@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tapio::clock;
-use tapio::collector::{CollectorManager, CollectorSpec, Make};
+use tapio::collector::{CollectorManager, CollectorSpec, Make, Site};
 use tapio::event::{Event, Name, Stage, event_json, names};
 use tapio::ring::{
     Bell, Ledger, OnFull, RecordReader, Route, Router, Sink, Snapshot, StageLedger, Stop, ring,
@@ -43,7 +43,7 @@ impl Pipeline {
         let bell = Arc::new(Bell::new(OnceLock::new()));
         let names = collectors.iter().map(|c| c.0.to_owned()).collect();
         let mut ledger = Ledger::new(names);
-        let mut manager = CollectorManager::new("node-1", 7, stop.clone());
+        let mut manager = CollectorManager::new(Site::new("node-1", 7), stop.clone());
         let mut readers = Vec::new();
         let mut specs = Vec::new();
         for (number, (name, on_full, make)) in collectors.into_iter().enumerate() {

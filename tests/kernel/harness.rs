@@ -171,8 +171,7 @@ pub(super) fn start_with_ring(
         sink,
         stop: stop.clone(),
         report: report.clone(),
-        node: "testnode".into(),
-        origin: 7,
+        site: tapio::collector::Site::new("testnode", 7),
     };
     let make = config.make();
     let collector = std::thread::Builder::new()

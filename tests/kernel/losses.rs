@@ -263,7 +263,8 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
     let sink = Sink::new(0, OnFull::Drop, router, shards, collect, stop.clone())
         .with_kernel_ledger(kernel);
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
-    let mut manager = CollectorManager::new("testnode", 7, stop.clone());
+    let mut manager =
+        CollectorManager::new(tapio::collector::Site::new("testnode", 7), stop.clone());
     let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
     manager.start(spec, None).unwrap();
     // Children until it has died of one, and then until one is told again.

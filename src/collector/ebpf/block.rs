@@ -1,10 +1,10 @@
 //! Block requests that fail or take long.
 
 use super::decode::Decoder;
-use super::draft::Lossy;
 use super::kinds::Kind;
 use super::raw::{COMM_BYTES, Record};
 use super::words::{Size, Span};
+use crate::collector::draft::Lossy;
 use crate::event::{Severity, names};
 
 /// `enum req_op` (include/linux/blk_types.h).

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::cgroups::Cgroups;
-use super::draft::{Draft, Lossy, Meta};
 use super::kinds::Kind;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, What};
-use crate::event::{EventId, Reason, Severity, names};
+use crate::collector::Site;
+use crate::collector::draft::{Draft, Lossy, Meta};
+use crate::collector::identify::{Found, Known};
+use crate::event::{ClockQuality, EventId, Reason, Severity, names};
+use crate::identity::Directory;
 use crate::ring::Sink;
 
 /// Cgroup file systems are read again at most this often when a number is unknown.
@@ -21,6 +24,7 @@ pub(super) const NO_CPU: u16 = 0x3fff;
 pub(super) struct Decoder {
     pub(super) node: Arc<str>,
     pub(super) origin: u64,
+    pub(super) directory: Arc<Directory>,
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
     pub(super) draft: Draft,
@@ -34,15 +38,18 @@ pub(super) struct Decoder {
     scanned_ns: u64,
     /// Events whose cgroup's path wasn't known.
     pub(super) unresolved: u64,
+    /// Events of a pod or container whose name wasn't known.
+    pub(super) nameless: u64,
     pub(super) lossy: String,
     pub(super) clean: String,
 }
 
 impl Decoder {
-    pub(super) fn new(node: Arc<str>, origin: u64, cgroups: Cgroups, processes: Processes) -> Self {
+    pub(super) fn new(site: &Site, cgroups: Cgroups, processes: Processes) -> Self {
         Self {
-            node,
-            origin,
+            node: Arc::clone(&site.node),
+            origin: site.origin,
+            directory: Arc::clone(&site.directory),
             cgroups,
             processes,
             draft: Draft::default(),
@@ -52,6 +59,7 @@ impl Decoder {
             latest: Vec::new(),
             scanned_ns: 0,
             unresolved: 0,
+            nameless: 0,
             lossy: String::new(),
             clean: String::new(),
         }
@@ -77,6 +85,8 @@ impl Decoder {
             time_ns: time_ns.wrapping_add(self.wall_offset_ns),
             observed_ns: self.observed_ns,
             kind: kind.name(),
+            source: names::EBPF,
+            clock: ClockQuality::Kernel,
             severity,
         }
     }
@@ -178,11 +188,12 @@ impl Decoder {
             self.unresolved += 1;
             return;
         };
-        if let Some(id) = &cgroup.container_id {
-            self.draft.text(names::CONTAINER_ID, id);
-        }
-        if let Some(uid) = &cgroup.pod_uid {
-            self.draft.text(names::K8S_POD_UID, uid);
+        let known = Known {
+            container_id: cgroup.container_id.as_deref(),
+            pod_uid: cgroup.pod_uid.as_deref(),
+        };
+        if self.draft.whose(known, &self.directory) == Found::Missing {
+            self.nameless += 1;
         }
         if let Some(unit) = &cgroup.unit {
             self.draft.text(names::SYSTEMD_UNIT, unit);

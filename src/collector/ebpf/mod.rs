@@ -9,7 +9,6 @@
 //! | `raw.rs` | the records' layouts |
 //! | `decode.rs` | from a record to an event |
 //! | `process.rs`, `tcp.rs`, `block.rs`, `syscalls.rs` | the families |
-//! | `draft.rs` | an event while it is put together, without allocating |
 //! | `processes.rs`, `cgroups.rs`, `departed.rs` | who a process is, what a cgroup's path says, for how long |
 //! | `scrub.rs` | secrets leave command lines |
 //! | `words.rs` | numbers as a person reads them |
@@ -22,7 +21,6 @@ mod cgroups;
 mod config;
 mod decode;
 mod departed;
-mod draft;
 mod kernel;
 mod kinds;
 mod loader;
@@ -43,10 +41,10 @@ pub use probe::{Finding, findings};
 
 use self::cgroups::Cgroups;
 use self::decode::Decoder;
-use self::draft::Meta;
 use self::kernel::{Kernel, Loss};
 use self::loader::{LoadError, Loader, PROGRAMS, Verdict};
 use self::processes::Processes;
+use super::draft::Meta;
 use super::{Collector, CollectorError, Context, Ended};
 use crate::clock;
 use crate::event::{Reason, Severity, names};
@@ -180,7 +178,7 @@ impl<'a> Run<'a> {
                 process::seed_from_proc(&mut processes);
             }
         }
-        let mut decoder = Decoder::new(context.node.clone(), context.origin, cgroups, processes);
+        let mut decoder = Decoder::new(&context.site, cgroups, processes);
         decoder.scan(clock::monotonic_ns());
         decoder.wall_offset_ns = clock::monotonic_to_wall_ns();
         let now = clock::instant();
@@ -317,6 +315,7 @@ impl<'a> Run<'a> {
         report.count("cgroups", decoder.cgroups.len() as u64);
         report.count("cgroups_untracked", decoder.cgroups.untracked);
         report.count("cgroups_unresolved", decoder.unresolved);
+        report.count("nameless", decoder.nameless);
         report.count("missed_runs", self.loader.missed_runs());
     }
 

@@ -3,7 +3,6 @@
 use std::io;
 
 use super::decode::Decoder;
-use super::draft::Lossy;
 use super::kinds::{is_crash, signal_name};
 use super::processes::{ExecId, Processes};
 use super::raw::{
@@ -12,6 +11,7 @@ use super::raw::{
 };
 use super::scrub;
 use super::words::{Size, Span};
+use crate::collector::draft::Lossy;
 use crate::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {

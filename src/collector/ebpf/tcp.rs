@@ -1,10 +1,10 @@
 //! Connections and how they fail.
 
 use super::decode::Decoder;
-use super::draft::Lossy;
 use super::kinds::{Kind, errno_name};
 use super::raw::{COMM_BYTES, Record, TCP_INCOMING, TCP_KNOWN_SINCE, TCP_RESET_SENT};
 use super::words::{Span, address};
+use crate::collector::draft::Lossy;
 use crate::event::{Severity, names};
 
 const AF_INET6: u16 = 10;

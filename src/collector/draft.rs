@@ -6,12 +6,13 @@ use std::fmt::{self, Write as _};
 use crate::event::{ClockQuality, Event, EventId, Field, Name, Reason, Severity, Value, names};
 use crate::ring::Sink;
 
-/// Fields an event of this collector can have.
-const MAX_FIELDS: usize = 40;
+/// Fields an event can have.
+const MAX_FIELDS: usize = 48;
 
 #[derive(Clone, Copy)]
 enum Slot {
     Int(i64),
+    Float(f64),
     Bool(bool),
     Word(&'static str),
     Text(u32, u32),
@@ -24,9 +25,12 @@ pub(super) struct Meta {
     pub(super) time_ns: u64,
     pub(super) observed_ns: u64,
     pub(super) kind: Name,
+    pub(super) source: Name,
+    pub(super) clock: ClockQuality,
     pub(super) severity: Severity,
 }
 
+/// The event's fields and message.
 #[derive(Default)]
 pub(super) struct Draft {
     fields: Vec<(Name, Slot)>,
@@ -108,8 +112,14 @@ impl Draft {
         let _ = self.message.write_fmt(text);
     }
 
-    /// Puts the event into the sink. The sink accounts for it, whatever becomes of it.
-    pub(super) fn offer(&self, meta: &Meta, sink: &mut Sink) -> Result<(), Reason> {
+    /// A number that needn't be whole.
+    #[allow(dead_code, reason = "for sources that measure")]
+    pub(super) fn float(&mut self, key: Name, value: f64) {
+        self.push(key, Slot::Float(value));
+    }
+
+    /// Shows the fields as they stand to `see`.
+    pub(super) fn fields<R>(&self, see: impl FnOnce(&[Field<'_>]) -> R) -> R {
         let empty = Field { key: names::HOST_NAME, value: Value::Null };
         let mut fields = [empty; MAX_FIELDS];
         for (field, (key, slot)) in fields.iter_mut().zip(&self.fields) {
@@ -119,20 +129,28 @@ impl Draft {
             field.key = *key;
             field.value = match *slot {
                 Slot::Int(n) => Value::Int(n),
+                Slot::Float(n) => Value::Float(n),
                 Slot::Bool(b) => Value::Bool(b),
                 Slot::Word(w) => Value::Str(w),
                 Slot::Text(start, end) => Value::Str(part(start, end)),
                 Slot::Json(start, end) => Value::Json(part(start, end)),
             };
         }
-        sink.offer(&Event {
-            observed_ns: meta.observed_ns,
-            severity: meta.severity,
-            clock: ClockQuality::Kernel as u8,
-            entities: self.entities as u8,
-            fields: &fields[..self.fields.len()],
-            message: &self.message,
-            ..Event::new(meta.id, meta.time_ns, meta.kind, names::EBPF)
+        see(&fields[..self.fields.len()])
+    }
+
+    /// Puts the event into the sink. The sink accounts for it, whatever becomes of it.
+    pub(super) fn offer(&self, meta: &Meta, sink: &mut Sink) -> Result<(), Reason> {
+        self.fields(|fields| {
+            sink.offer(&Event {
+                observed_ns: meta.observed_ns,
+                severity: meta.severity,
+                clock: meta.clock as u8,
+                entities: self.entities as u8,
+                fields,
+                message: &self.message,
+                ..Event::new(meta.id, meta.time_ns, meta.kind, meta.source)
+            })
         })
     }
 }
