@@ -9,6 +9,7 @@
 //! | `view.rs` | reading an archived event in place |
 //! | `group.rs` | [`Group`]: a story with its members, cause, impact and actions |
 //! | `json_in.rs`, `json_out.rs`, `group_in.rs` | the JSON form, one object per line |
+//! | `vocabulary.rs` | which attributes events of the known kinds can have |
 //! | `severity.rs` | OpenTelemetry severity numbers |
 //! | `reason.rs` | the closed list of losses, for CONS-1 |
 //!
@@ -25,6 +26,7 @@ mod reason;
 mod record;
 mod severity;
 mod view;
+pub mod vocabulary;
 
 pub use group::{ArchivedGroup, Candidate, Group, GroupState, Impact, Member, Term};
 pub use id::{EventId, TraceId, stable_hash};

@@ -5,6 +5,7 @@
 //! | `tree.rs` | YAML with places, for messages with line and column |
 //! | `field.rs` | fields of events, join keys |
 //! | `predicate.rs`, `test.rs` | what an event must look like; a test of one field |
+//! | `known.rs` | fields that events of known kinds never have |
 //! | `template.rs` | texts that a story's events fill |
 //! | `rule.rs` | a compiled rule |
 //! | `expect.rs` | a rule's own tests |
@@ -16,6 +17,7 @@
 
 mod expect;
 pub(crate) mod field;
+mod known;
 mod parse;
 mod plan;
 mod predicate;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::expect;
 use super::field::FieldRef;
+use super::known;
 use super::predicate::Predicate;
 use super::rule::{Given, NamedEvent, Rule, Shape, Telling};
 use super::shape;
@@ -72,6 +73,9 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<(Rule, Vec<Complaint>)> {
     let group = table.need("group", "a rule")?;
     let pattern = group_pattern(group)?;
     let shape = shape::parse(node, table, &mut events, pattern)?;
+    let word = shape::WORDS.iter().find_map(|word| table.get(word)).unwrap_or(node);
+    let at = word.entry("by").unwrap_or(word).place;
+    known::shape(&shape, &shape.routes(), &events, at)?;
     let telling = telling(group, pattern, &events, &shape)?;
     unused_events(table, &events)?;
     let warnings = std::mem::take(&mut events.warnings);
@@ -205,6 +209,7 @@ fn check_holes(template: &Template, place: Place, events: &Events, shape: &Shape
         Shape::Sequence(s) => &s.steps[0].by[..s.key_fields],
         Shape::Aggregate(a) => a.events.first().map_or(&[][..], |e| &e.by[..]),
     };
+    known::holes(template, events, place)?;
     for hole in template.holes() {
         match hole {
             Hole::Key(field) if !by.contains(field) => {

@@ -249,6 +249,19 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// The events the shape uses, each with the fields events of it are routed by.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {
+        match self {
+            Self::Sequence(s) => {
+                let steps = s.steps.iter().map(|step| (step.event, &step.by[..s.key_fields]));
+                let nots = s.nots.iter().map(|n| (n.event, &n.by[..]));
+                steps.chain(nots).chain(s.until.map(|u| (u, &s.until_by[..]))).collect()
+            }
+            Self::Aggregate(a) => a.events.iter().map(|e| (e.event, &e.by[..])).collect(),
+        }
+    }
+
     /// The part an event plays, where it is one that makes a member: its step or place, its event's
     /// number in the rule, and its join key.
     #[must_use]
@@ -347,14 +360,7 @@ impl Rule {
     /// The events the shape uses, each with the fields events of it are routed by.
     #[must_use]
     pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {
-        match &self.shape {
-            Shape::Sequence(s) => {
-                let steps = s.steps.iter().map(|step| (step.event, &step.by[..s.key_fields]));
-                let nots = s.nots.iter().map(|n| (n.event, &n.by[..]));
-                steps.chain(nots).chain(s.until.map(|u| (u, &s.until_by[..]))).collect()
-            }
-            Shape::Aggregate(a) => a.events.iter().map(|e| (e.event, &e.by[..])).collect(),
-        }
+        self.shape.routes()
     }
 
     /// The fields all members of a match share.
