@@ -5,6 +5,7 @@ use super::super::predicate::{Clause, Kinds, Predicate, network, regex};
 use super::super::test::{Literal, Order, Test};
 use super::super::tree::{Complaint, Key, Node, Part, Place, Read, complain, unknown};
 use super::condition::{self, one_or};
+use super::encoding::{self, Encoding};
 use super::logsource::Logsource;
 use crate::event::Name;
 
@@ -27,6 +28,12 @@ const MODIFIERS: &[&str] = &[
     "cased",
     "windash",
     "fieldref",
+    "wide",
+    "utf16le",
+    "utf16be",
+    "utf16",
+    "base64",
+    "base64offset",
 ];
 
 /// The field a Sigma field name means.
@@ -104,6 +111,7 @@ struct How {
     negated: bool,
     fieldref: bool,
     order: Option<Order>,
+    encodings: Vec<Encoding>,
 }
 
 impl How {
@@ -129,7 +137,10 @@ impl How {
                 "gte" => how.order = Some(Order::Gte),
                 "lt" => how.order = Some(Order::Lt),
                 "lte" => how.order = Some(Order::Lte),
-                other => return complain(place, unknown("modifier", other, MODIFIERS)),
+                other => match Encoding::parse(other) {
+                    Some(encoding) => how.encodings.push(encoding),
+                    None => return complain(place, unknown("modifier", other, MODIFIERS)),
+                },
             }
         }
         Ok(how)
@@ -182,6 +193,15 @@ fn value(field: FieldRef, node: &Node, how: &How) -> Read<Clause> {
     let mut spellings = vec![text.clone()];
     if how.windash {
         spellings.extend(dashes(&text));
+    }
+    if !how.encodings.is_empty() {
+        // What is encoded is the text without its escapes; a wildcard can't be encoded.
+        let encoded = spellings.iter().map(|t| match unescaped(t) {
+            Some(plain) => Ok(encoding::spellings(&plain, &how.encodings)),
+            None => complain(node.place, "a value with wildcards can't be encoded"),
+        });
+        spellings = encoded.collect::<Read<Vec<_>>>()?.concat();
+        spellings.iter_mut().for_each(|t| *t = escaped(t));
     }
     let clauses: Read<Vec<_>> =
         spellings.iter().map(|t| text_clause(field, node, t, how)).collect();
@@ -236,6 +256,12 @@ fn text_clause(field: FieldRef, node: &Node, text: &str, how: &How) -> Read<Clau
         pattern.push('$');
     }
     Ok(Clause::Field(field, Test::Matches(regex(&pattern, node.place)?)))
+}
+
+/// A text that means itself as a Sigma pattern.
+fn escaped(text: &str) -> String {
+    let escape = |c: char| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]);
+    text.chars().flat_map(escape).collect()
 }
 
 /// The text without its escapes; `None` where it has wildcards.

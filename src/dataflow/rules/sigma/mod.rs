@@ -4,6 +4,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `detection.rs` | selections: fields, modifiers, values |
+//! | `encoding.rs` | values as somebody encoded them |
 //! | `condition.rs` | the condition over selections |
 //! | `correlation.rs` | correlation rules over detection rules |
 //! | `logsource.rs` | which kinds and fields a logsource means here |
@@ -14,6 +15,7 @@
 mod condition;
 mod correlation;
 mod detection;
+mod encoding;
 mod logsource;
 
 use std::sync::Arc;
