@@ -130,3 +130,38 @@ fn mistakes_on_the_command_line_and_in_rules_exit_with_2() {
     assert_eq!(run(&["replay", "/nowhere.jsonl"]).status.code(), Some(1));
     assert_eq!(run(&["load", "--rate", "0"]).status.code(), Some(2));
 }
+
+const COUNT: &str = "rule: r\nevents: { e: { kind: t.e } }\n\
+    count: { event: e, within: 10s, at_least: 3 }\ngroup: { pattern: p }\n";
+
+#[test]
+fn rules_are_reloaded_when_their_files_change_and_when_asked_to() {
+    let place = Place::new();
+    let rules = place.file("r.yaml", COUNT);
+    let config = place.config(false, &story("pod-startup.jsonl"));
+    let with_rules = format!("dataflow: {{ rules: [\"{rules}\"], builtin_rules: false }}\n");
+    let yaml = std::fs::read_to_string(&config).unwrap() + &with_rules;
+    place.file("tapio.yaml", &yaml);
+    let agent = start(&["run", "--standalone", "--config", &config]);
+    place.wait(|s| s["rules"] == json!(1));
+    place.file("r.yaml", &format!("{COUNT}---\n{}", COUNT.replace("rule: r", "rule: s")));
+    place.wait(|s| s["rules"] == json!(2) && s["reloads"]["done"] == json!(1));
+    place.file("r.yaml", &COUNT.replace("count:", "cuont:"));
+    let status = place.wait(|s| s["reloads"]["refused"] == json!(1));
+    assert_eq!(status["rules"], json!(2), "the old rules stay in force");
+    let said = status["reloads"]["last_error"].as_str().unwrap();
+    assert!(
+        said.contains("r.yaml:3:1: unknown key in a rule `cuont`: did you mean `count`?"),
+        "{said}"
+    );
+    place.file("tapio.yaml", &yaml.replace("builtin_rules: false", "builtin_rules: true"));
+    place.file("r.yaml", COUNT);
+    place.wait(|s| s["rules"] == json!(1) && s["reloads"]["last_error"] == json!(""));
+    let pid = rustix::process::Pid::from_raw(agent.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    place.wait(|s| s["rules"].as_u64() > Some(50));
+    let metrics = place.page("/metrics").unwrap().1;
+    assert!(metrics.contains(r#"tapio_rule_reloads_total{outcome="refused"} 1"#), "{metrics}");
+    let output = terminate(agent);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}

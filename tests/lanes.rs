@@ -66,9 +66,30 @@ impl Sent {
     }
 }
 
+/// The same rules under other numbers, among others.
+fn reordered() -> Vec<Rule> {
+    let mut loaded = Loaded::default();
+    loaded.text(
+        "other.yaml",
+        &RULES.replace("rule: ", "rule: other-").replace("at_least: 3", "at_least: 2"),
+    );
+    let mut all = rules();
+    all.reverse();
+    loaded.rules.into_iter().chain(all).collect()
+}
+
 /// What a shard tells of events as they arrive: every word, in order.
 fn live(sent: &[Sent]) -> (Vec<Group>, tapio::dataflow::SettledStats) {
-    let rules = Arc::new(RuleSet::new(rules(), "", 1));
+    live_through(sent, &[])
+}
+
+/// The same, with other rules coming and going at these times.
+fn live_through(sent: &[Sent], reloads_ms: &[u64]) -> (Vec<Group>, tapio::dataflow::SettledStats) {
+    let first = Arc::new(RuleSet::new(rules(), "", 1));
+    let second = Arc::new(first.successor(reordered()));
+    let mut sets = [&second, &first].into_iter().cycle();
+    let mut reloads_ms = reloads_ms.iter().peekable();
+    let rules = Arc::clone(&first);
     let options = LaneOptions { order: Order::Arrival, ..LaneOptions::default() };
     let mut shard = Shard::new(rules, 0, options, true);
     let mut assessor = Assessor::new(Bounds::LIVE);
@@ -89,6 +110,9 @@ fn live(sent: &[Sent]) -> (Vec<Group>, tapio::dataflow::SettledStats) {
     let (mut writer, mut reader) = ring(1 << 12);
     for one in &arrivals {
         advance(&mut shard, one.arrives_ms, &mut told);
+        while reloads_ms.next_if(|at| **at <= one.arrives_ms).is_some() {
+            shard.reload(Arc::clone(sets.next().unwrap()));
+        }
         let parsed = JsonEvent::parse(&one.line(), "t").unwrap();
         let mut fields = Vec::new();
         let event = parsed.event(0, &mut fields);
@@ -173,6 +197,61 @@ proptest! {
             prop_assert_eq!(ends.count(), 1, "{:?}\n{:#?}", said(group), all);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_reload_changes_nothing_for_rules_that_stay(
+        sent in some_events(), mut reloads in prop::collection::vec(0..8000u64, 1..5),
+    ) {
+        reloads.sort_unstable();
+        let finals = |told: Vec<Group>| {
+            let mine = told.iter().filter(|g| is_final(g) && !g.rule.starts_with("other-"));
+            let mut said: Vec<Json> = mine.map(said).collect();
+            said.sort_by_key(Json::to_string);
+            said
+        };
+        let (told, _) = live_through(&sent, &reloads);
+        prop_assert_eq!(finals(told), finals(live(&sent).0));
+    }
+}
+
+#[test]
+fn a_story_whose_rule_goes_ends_with_it() {
+    // The reload comes while the story is open and before the watermark has reached it.
+    let events = [(0, 1000, 1000, 0), (0, 1200, 1200, 1), (0, 1500, 1500, 2), (0, 1600, 1600, 2)];
+    let first = Arc::new(RuleSet::new(rules(), "", 1));
+    let without = Arc::new(
+        first.successor(rules().into_iter().filter(|r| r.name.text() != "chain").collect()),
+    );
+    let options = LaneOptions { order: Order::Arrival, ..LaneOptions::default() };
+    let mut shard = Shard::new(first, 0, options, true);
+    let mut told = Vec::new();
+    let mut assessor = Assessor::new(Bounds::LIVE);
+    let (mut writer, mut reader) = ring(1 << 12);
+    for (i, one) in sent(&events).iter().enumerate() {
+        let now_ns = START_NS + one.arrives_ms * MS;
+        if i == 2 {
+            shard.reload(Arc::clone(&without));
+        }
+        let parsed = JsonEvent::parse(&one.line(), "t").unwrap();
+        let mut fields = Vec::new();
+        let event = parsed.event(0, &mut fields);
+        writer.write_event(&Header::event(0, 1, event.time_ns), &event).unwrap();
+        reader.drain(usize::MAX, |record| {
+            shard.step(record, now_ns, &mut Found::default());
+            true
+        });
+        shard.advance(now_ns, now_ns);
+        let mut notes = Vec::new();
+        shard.take_notes(&mut notes, true);
+        told.extend(notes.into_iter().filter_map(|note| assessor.note(note)));
+    }
+    let states: Vec<&str> =
+        told.iter().filter(|g| g.rule == "chain").map(|g| g.state.word()).collect();
+    assert_eq!(states, ["opened", "closed"]);
 }
 
 fn sent(list: &[(u8, u64, u64, usize)]) -> Vec<Sent> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{BAD_USAGE, Outcome, Usage, print, story, tell};
 use crate::ring::Stop;
@@ -20,6 +20,9 @@ const WELCOME: &str = "tapio: watching this machine; stories appear here as they
 
 /// Looks after which a newcomer is told that something is seen: ten seconds.
 const FIRST_WORD: u32 = 200;
+
+/// Looks after which the rules' files are looked at: a second.
+const LOOK_AT_RULES: u32 = 20;
 
 /// How often a process looks whether it was asked to end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -98,6 +101,8 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
     let end = end_flag()?;
+    let again = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, Arc::clone(&again)).context("signals")?;
     let mut agent = Agent::start(config, args.standalone).map_err(|e| match e {
         StartError::Rules(complaints) => anyhow::Error::from(Usage(complaints)),
         other => other.into(),
@@ -112,12 +117,18 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         tell(WELCOME);
     }
     // Relaxed: the flag is all there is to see.
-    let over =
-        || end.load(Ordering::Relaxed) || (args.until_finished && agent.sources_are_finished());
-    let mut looks = 0;
-    while !over() {
+    let over = |agent: &Agent| {
+        end.load(Ordering::Relaxed) || (args.until_finished && agent.sources_are_finished())
+    };
+    let mut looks = 0u32;
+    while !over(&agent) {
         std::thread::sleep(LOOK);
         looks += 1;
+        if again.swap(false, Ordering::Relaxed) {
+            reload(&mut agent, args.config.as_deref());
+        } else if looks.is_multiple_of(LOOK_AT_RULES) {
+            agent.look_at_rules();
+        }
         if stories.is_some() && looks == FIRST_WORD {
             let seen = agent.account().total.received;
             tell(&format!("tapio: {seen} events in the first ten seconds; all go to the store"));
@@ -137,6 +148,16 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration and its rules again (SIGHUP).
+fn reload(agent: &mut Agent, path: Option<&Path>) {
+    match config(path) {
+        Ok(config) => agent.reload_rules(Some(config.dataflow)),
+        Err(e) => {
+            tracing::error!("the new configuration is refused, the old rules stay in force: {e}")
+        }
+    }
 }
 
 /// Prints each story when it opens and when it ends.

@@ -318,6 +318,20 @@ impl Groups {
         }
     }
 
+    /// Gives each group's rule its new number. A group whose rule is gone or was changed ends, as the
+    /// `old` rule tells it.
+    pub(super) fn renumber(&mut self, places: &[Option<u16>], old: &[Rule]) {
+        let mut ended = Vec::new();
+        for group in self.open.values_mut() {
+            match places.get(usize::from(group.rule)).copied().flatten() {
+                Some(place) => group.rule = place,
+                None => ended.push(group.id),
+            }
+        }
+        ended.sort();
+        ended.into_iter().for_each(|id| self.close(id, GroupState::Closed, old));
+    }
+
     /// Closes everything: the shard ends.
     pub(super) fn finish(&mut self, rules: &[Rule]) {
         let mut ids: Vec<TraceId> = self.open.keys().copied().collect();

@@ -141,6 +141,19 @@ impl<T> KeyTable<T> {
         (0..self.entries.len() as u32).filter(|s| self.entries[*s as usize].is_some()).collect()
     }
 
+    /// Gives each entry's rule its new number; forgets those whose rule has none.
+    pub(super) fn renumber(&mut self, places: &[Option<u16>]) {
+        for slot in self.slots() {
+            let Some(Some(entry)) = self.entries.get_mut(slot as usize) else { continue };
+            match places.get(usize::from(entry.rule)).copied().flatten() {
+                Some(place) => entry.rule = place,
+                None => {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         for slot in self.slots() {

@@ -177,6 +177,15 @@ impl Lane {
         }
     }
 
+    /// Goes on with other rules. What is pending for a rule that stays the same stays, too.
+    pub(super) fn reload(&mut self, rules: &Arc<RuleSet>) {
+        let places = rules.places_of(&self.rules);
+        self.groups.renumber(&places, &self.rules.rules);
+        self.keys.renumber(&places);
+        self.rules = Arc::clone(rules);
+        self.truth = Truth::default();
+    }
+
     /// Groups told while they are open, and groups that ended, since the last look.
     pub(super) fn take_groups(&mut self) -> (Vec<Draft>, Vec<Draft>) {
         (std::mem::take(&mut self.groups.told), std::mem::take(&mut self.groups.ended))

@@ -62,7 +62,6 @@ pub(super) struct Settled {
 
 impl Settled {
     pub(super) fn new(rules: &Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
-        let longest = rules.rules.iter().map(|r| r.within_ns().max(r.telling.idle_ns)).max();
         let options = LaneOptions { tell_open: false, record_matches: false, ..options };
         Self {
             lane: Lane::new(Arc::clone(rules), shard, options),
@@ -70,11 +69,34 @@ impl Settled {
             told: HashMap::default(),
             over: VecDeque::new(),
             most: 2 * options.max_groups,
-            patience_ns: longest.unwrap_or(0),
+            patience_ns: patience_ns(rules),
             out: Vec::new(),
             stats: SettledStats::default(),
             arrivals: 0,
         }
+    }
+
+    /// Goes on with other rules, after the first lane has. The story of a rule that is gone ends as the first
+    /// lane told it, where it hasn't been borne out here: nothing will.
+    pub(super) fn reload(&mut self, rules: &Arc<RuleSet>) {
+        self.lane.reload(rules);
+        self.confirm();
+        let stays = |told: &Told| {
+            told.ended.is_none() || rules.rules.iter().any(|r| r.name.text() == told.rule)
+        };
+        let mut gone: Vec<TraceId> =
+            self.told.iter().filter(|(_, told)| !stays(told)).map(|(id, _)| *id).collect();
+        gone.sort_unstable();
+        for id in gone {
+            let Some(told) = self.told.remove(&id) else { continue };
+            if let Some(mut draft) = told.ended.filter(|_| told.announced) {
+                draft.group.revision = told.revision + 1;
+                self.out.push(draft);
+                self.end(id);
+            }
+        }
+        self.patience_ns = patience_ns(rules);
+        self.waiting.set_slack(rules.slack_ns());
     }
 
     pub(super) fn stats(&self) -> SettledStats {
@@ -243,6 +265,11 @@ impl Settled {
     pub(super) fn take(&mut self) -> Vec<Draft> {
         std::mem::take(&mut self.out)
     }
+}
+
+/// How long after its last event a story may still be confirmed: no rule takes longer.
+fn patience_ns(rules: &RuleSet) -> u64 {
+    rules.rules.iter().map(|r| r.within_ns().max(r.telling.idle_ns)).max().unwrap_or(0)
 }
 
 /// The story that the first lane told under another trace: of the same rule and key, with as many of

@@ -75,6 +75,25 @@ impl Shard {
         self
     }
 
+    /// The rules it goes by.
+    #[must_use]
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// Goes on with other rules, which spread keys as the ones before. Pending matches and open groups of
+    /// rules that stay the same are kept; groups of the others end here.
+    pub fn reload(&mut self, rules: Arc<RuleSet>) {
+        self.lane.reload(&rules);
+        if self.settled.is_some() {
+            self.hand_over();
+        }
+        if let Some(settled) = &mut self.settled {
+            settled.reload(&rules);
+        }
+        self.rules = rules;
+    }
+
     /// What the shard has counted.
     #[must_use]
     pub fn stats(&self) -> ShardStats {

@@ -69,6 +69,11 @@ impl Reorder {
         }
     }
 
+    /// Takes over what other rules ask for. The watermark never goes back.
+    pub(super) fn set_slack(&mut self, slack_ns: Option<u64>) {
+        self.slack_ns = slack_ns;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::evidence::{Note, NoteWriter};
+use super::rules::LiveRules;
 use super::shard::{Found, Shard, ShardStats, next_header};
 use crate::clock;
 use crate::ring::{
@@ -57,6 +58,8 @@ pub struct Wiring {
     pub inputs: Vec<RecordReader>,
     /// The bell its producers ring.
     pub bell: Arc<Bell>,
+    /// The rules in force; the shard takes others over when they come.
+    pub rules: Arc<LiveRules>,
     /// Where its output goes.
     pub output: ShardOutput,
     /// Its counters of CONS-1.
@@ -132,6 +135,7 @@ impl WorkerStats {
 pub struct Worker {
     number: usize,
     shard: Shard,
+    rules: Arc<LiveRules>,
     order: Order,
     inputs: Vec<RecordReader>,
     /// The last watermark of each input, and what waits for it (in total order).
@@ -160,10 +164,11 @@ impl Worker {
     /// out.
     #[must_use]
     pub fn new(number: usize, shard: Shard, order: Order, wiring: Wiring) -> Self {
-        let Wiring { inputs, bell, output, ledger, stop } = wiring;
+        let Wiring { inputs, bell, rules, output, ledger, stop } = wiring;
         Self {
             number,
             shard,
+            rules,
             order,
             marks: vec![0; inputs.len()],
             inputs,
@@ -252,6 +257,9 @@ impl Worker {
     /// One look at every input. Returns how many records it worked on, and whether notes wait for
     /// room on the way out.
     fn round(&mut self, now_ns: u64) -> (usize, bool) {
+        if let Some(rules) = self.rules.newer(self.shard.rules()) {
+            self.shard.reload(rules);
+        }
         let mut records = 0;
         if self.notes.len() < MAX_WAITING_NOTES {
             let mut inputs = std::mem::take(&mut self.inputs);

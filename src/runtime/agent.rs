@@ -3,15 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::admin::Admin;
-use super::config::Config;
+use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
+use super::reload::{self, RuleFiles};
 use super::status::Status;
 use super::{Correlator, CorrelatorPlan, Started};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
 use crate::clock;
 use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site, ThreadPlan};
 use crate::dataflow::evidence::Bounds;
-use crate::dataflow::rules::{self, RuleSet};
+use crate::dataflow::rules::{LiveRules, RuleSet};
 use crate::dataflow::{LaneOptions, Order};
 use crate::event::{Stage, stable_hash};
 use crate::ring::{Bell, Ledger, Router, Sink, Snapshot, Stop};
@@ -52,6 +53,7 @@ pub struct Agent {
     manager: Arc<Mutex<CollectorManager>>,
     /// Until it is drained.
     correlator: Option<Correlator>,
+    files: RuleFiles,
     bridge: BridgeHandle,
     server: Option<ServerHandle>,
     admin: Admin,
@@ -74,7 +76,8 @@ impl Agent {
     /// When something the agent can't do without can't be had.
     pub fn start(mut config: Config, standalone: bool) -> Result<Self, StartError> {
         let lock = AgentLock::take(&config.state_dir())?;
-        let rules = load_rules(&config)?;
+        let seen = reload::look(&config.dataflow.rules);
+        let rules = reload::load(&config.dataflow).map_err(StartError::Rules)?;
         let server = if standalone {
             let server = Server::start(config.server()).map_err(system("the embedded server"))?;
             config.bridge.endpoint = server.grpc_addr.to_string();
@@ -89,7 +92,9 @@ impl Agent {
         let mut threads = ThreadPlan::pinned();
         let mut ledger = Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect());
         let bell = Arc::new(Bell::new(Default::default()));
-        let rules = Arc::new(RuleSet::new(rules, &config.cluster, config.shards()));
+        let rules = RuleSet::new(rules, &config.cluster, config.shards());
+        let rules = Arc::new(LiveRules::new(rules));
+        let files = RuleFiles::new(config.dataflow.clone(), Arc::clone(&rules), seen);
         let assessor_bell = Arc::new(Bell::new(Default::default()));
         let bells = [&bell, &assessor_bell];
         let plan = plan(&config, &rules);
@@ -124,8 +129,9 @@ impl Agent {
             service: [&named.service_name, &named.service_version, &named.environment]
                 .map(String::clone),
             started_ns: epoch,
-            rules: rules.rules.len(),
+            rules: files.stats(),
             manager: Arc::clone(&manager),
+            directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
             assessor,
             bridge: Arc::clone(bridge.stats()),
@@ -134,7 +140,7 @@ impl Agent {
         };
         let admin = Admin::start(config.admin.listen, status).map_err(system("admin.listen"))?;
         let correlator = Some(correlator);
-        Ok(Self { stop, manager, correlator, bridge, server, admin, ledger, _lock: lock })
+        Ok(Self { stop, manager, correlator, files, bridge, server, admin, ledger, _lock: lock })
     }
 
     /// Asks everything to end; [`Agent::finish`] waits for it.
@@ -165,6 +171,17 @@ impl Agent {
     #[must_use]
     pub fn sources_are_finished(&self) -> bool {
         self.manager.lock().unwrap_or_else(PoisonError::into_inner).is_finished()
+    }
+
+    /// Takes over rules whose files have changed. Call it about once a second.
+    pub fn look_at_rules(&mut self) {
+        self.files.look();
+    }
+
+    /// Reads the rules again, from where a new configuration says if there is one. Rules that are wrong
+    /// change nothing; `/status` says why.
+    pub fn reload_rules(&mut self, config: Option<DataflowConfig>) {
+        self.files.reload(config);
     }
 
     /// CONS-1 now.
@@ -203,29 +220,7 @@ impl Agent {
     }
 }
 
-fn load_rules(config: &Config) -> Result<Vec<rules::Rule>, StartError> {
-    let mut loaded =
-        if config.dataflow.builtin_rules { rules::builtin() } else { rules::Loaded::default() };
-    let own = rules::load(&config.dataflow.rules);
-    loaded.errors.extend(own.errors);
-    for rule in own.rules {
-        // A rule of the user's with a built-in one's name takes its place.
-        loaded.rules.retain(|r| r.name != rule.name);
-        loaded.rules.push(rule);
-    }
-    let longest_ns =
-        u64::try_from(config.dataflow.group_retention_period.as_nanos()).unwrap_or(u64::MAX);
-    for rule in &mut loaded.rules {
-        rule.telling.max_age_ns = rule.telling.max_age_ns.min(longest_ns);
-    }
-    if loaded.errors.is_empty() {
-        return Ok(loaded.rules);
-    }
-    let complaints: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
-    Err(StartError::Rules(complaints.join("\n")))
-}
-
-fn plan(config: &Config, rules: &Arc<RuleSet>) -> CorrelatorPlan {
+fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
     CorrelatorPlan {
         rules: Arc::clone(rules),
         order: Order::Arrival,
@@ -252,13 +247,13 @@ fn start_collectors(
     mut manager: CollectorManager,
     rows: Vec<Row>,
     entrances: Vec<super::Entrance>,
-    rules: &Arc<RuleSet>,
+    rules: &Arc<LiveRules>,
     mut ledger: Ledger,
     stop: &Stop,
     threads: &mut ThreadPlan,
 ) -> Result<(CollectorManager, Ledger), StartError> {
     for (number, (row, entrance)) in (0u8..).zip(rows.into_iter().zip(entrances)) {
-        let router: Arc<dyn Router> = Arc::<RuleSet>::clone(rules);
+        let router: Arc<dyn Router> = Arc::<LiveRules>::clone(rules);
         let stage = ledger.stage(Stage::Collect);
         let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone())
             .with_kernel_ledger(ledger.stage(Stage::Kernel));

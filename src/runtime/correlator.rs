@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crate::collector::ThreadPlan;
 use crate::dataflow::evidence::{Assessor, Bounds, Desk, DeskStats, NoteReader, notes};
-use crate::dataflow::rules::RuleSet;
+use crate::dataflow::rules::LiveRules;
 use crate::dataflow::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
 use crate::event::Stage;
 use crate::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter, Stop, ring};
@@ -13,7 +13,7 @@ use crate::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter
 /// How to build the correlator.
 pub struct CorrelatorPlan {
     /// The rules; they also say how many shards there are.
-    pub rules: Arc<RuleSet>,
+    pub rules: Arc<LiveRules>,
     /// Arrival (live) or total (replay).
     pub order: Order,
     /// Bounds and modes of each shard.
@@ -67,7 +67,8 @@ impl Correlator {
         stop: &Stop,
         threads: &mut ThreadPlan,
     ) -> std::io::Result<Started> {
-        let shards = plan.rules.shards();
+        let rules = plan.rules.current();
+        let shards = rules.shards();
         let ring_blocks = plan.ring_blocks.max(FEWEST_RING_BLOCKS);
         let bells: Vec<Arc<Bell>> =
             (0..shards).map(|_| Arc::new(Bell::new(Default::default()))).collect();
@@ -89,7 +90,7 @@ impl Correlator {
             exits.push(reader);
             let (assessor, note_reader) = notes(assessor_bell);
             note_readers.push(note_reader);
-            let shard = Shard::new(Arc::clone(&plan.rules), number, plan.options, plan.grouping);
+            let shard = Shard::new(Arc::clone(&rules), number, plan.options, plan.grouping);
             let shard = match plan.evidence {
                 Some(bounds) => shard.observing(bounds),
                 None => shard,
@@ -97,6 +98,7 @@ impl Correlator {
             let wiring = Wiring {
                 inputs,
                 bell: Arc::clone(&bells[number]),
+                rules: Arc::clone(&plan.rules),
                 output: ShardOutput { shards, bridge: (writer, Arc::clone(bridge_bell)), assessor },
                 ledger: ledger.stage(Stage::Correlate),
                 stop: stop.clone(),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use super::{Correlator, CorrelatorPlan, Started};
 use crate::collector::ThreadPlan;
 use crate::dataflow::evidence::{Assessor, Bounds, Learned, NoteReader};
-use crate::dataflow::rules::{Rule, RuleSet};
+use crate::dataflow::rules::{LiveRules, Rule, RuleSet};
 use crate::dataflow::{LaneOptions, MatchLine, Order, Shard};
 use crate::event::{Group, JsonEvent, Reason, Stage, event_json_with};
 use crate::ring::{
@@ -225,7 +225,7 @@ pub fn run(
     let collect = ledger.stage(Stage::Collect);
     let stop = Stop::default();
     let bell = Arc::new(Bell::new(Default::default()));
-    let rules = Arc::new(RuleSet::new(rules, cluster, shards));
+    let rules = Arc::new(LiveRules::new(RuleSet::new(rules, cluster, shards)));
     let plan = CorrelatorPlan {
         rules: Arc::clone(&rules),
         order: Order::Total,
@@ -245,7 +245,7 @@ pub fn run(
     let Started { correlator, mut entrances, exits, notes } = started;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();
-    let router: Arc<dyn crate::ring::Router> = Arc::<RuleSet>::clone(&rules);
+    let router: Arc<dyn crate::ring::Router> = Arc::<LiveRules>::clone(&rules);
     let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, stop.clone());
     sink.refuse(Reason::BadInput, refused.len() as u64);
     let assessor = Assessor::new(Bounds::REPLAY);

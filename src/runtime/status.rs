@@ -10,11 +10,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value as Json, json};
 
+use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use crate::clock;
 use crate::collector::{CollectorManager, CollectorStatus, Health};
 use crate::dataflow::WorkerStats;
 use crate::dataflow::evidence::{DeskStats, rule_documents};
+use crate::identity::Directory;
 use crate::ring::{CollectorAccount, Ledger, Snapshot, Stop};
 
 /// Where everything the agent can say comes from.
@@ -25,10 +27,12 @@ pub struct Status {
     pub service: [String; 3],
     /// When the agent started, nanoseconds since the Unix epoch.
     pub started_ns: u64,
-    /// Rules in force.
-    pub rules: usize,
+    /// The rules in force, and how reloading them went.
+    pub rules: Arc<ReloadStats>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
+    /// Who is who.
+    pub directory: Arc<Directory>,
     /// Each shard's counters.
     pub shards: Vec<Arc<WorkerStats>>,
     /// The assessor's counters and what it learned.
@@ -108,13 +112,20 @@ impl Status {
                 "name": self.service[0], "version": self.service[1], "environment": self.service[2],
             },
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
-            "rules": self.rules,
+            "rules": self.rules.rules(),
+            "reloads": self.reloads(),
             "collectors": collectors,
+            "identity": self.directory.counters().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "shards": shards,
             "assessor": self.assessor.get().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "bridge": serde_json::to_value(self.bridge.status()).unwrap_or(Json::Null),
             "cons1": cons1,
         })
+    }
+
+    fn reloads(&self) -> Json {
+        let (done, refused) = self.rules.reloads();
+        json!({"done": done, "refused": refused, "last_error": self.rules.last_error()})
     }
 
     /// Rules that what was learned suggests, as YAML documents.
@@ -173,6 +184,7 @@ impl Status {
             assessor.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
         }
         registry.register("assessor", "Counters of what causes are found by", assessor);
+        self.other_metrics(&mut registry);
         self.bridge_metrics(&mut registry);
         let mut text = String::new();
         // Writing to a string can't fail.
@@ -234,6 +246,23 @@ impl Status {
         registry.register("collector_up", "Whether the collector runs", up);
         registry.register("collector_restarts", "How often it was started again", restarts);
         registry.register("collector_detail", "The collector's own counters", detail);
+    }
+
+    fn other_metrics(&self, registry: &mut Registry) {
+        let identity = Family::<Labels, Gauge>::default();
+        for (name, value) in self.directory.counters() {
+            identity.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
+        }
+        registry.register("identity", "Sizes and losses of the tables of who is who", identity);
+        let rules = Gauge::<i64>::default();
+        rules.set(self.rules.rules() as i64);
+        registry.register("rules", "Rules in force", rules);
+        let reloads = Family::<Labels, Counter>::default();
+        let (done, refused) = self.rules.reloads();
+        for (outcome, n) in [("done", done), ("refused", refused)] {
+            reloads.get_or_create(&vec![("outcome", outcome.to_owned())]).inc_by(n);
+        }
+        registry.register("rule_reloads", "Reloads of the rules, by outcome", reloads);
     }
 
     fn bridge_metrics(&self, registry: &mut Registry) {

@@ -13,11 +13,13 @@
 //! | `plan.rs` | what events of a kind have to be shown to; predicates by the values they need |
 //! | `schema.rs`, `words.rs` | rule documents for editors, rules in words |
 //! | `sigma/` | Sigma's documents |
+//! | `live.rs` | [`LiveRules`]: the rules in force, exchanged by a reload |
 //! | `set.rs` | [`RuleSet`]: rules by kind, and the routing of events to shards |
 
 mod expect;
 pub(crate) mod field;
 mod known;
+mod live;
 mod parse;
 mod plan;
 mod predicate;
@@ -34,6 +36,7 @@ mod words;
 use std::path::{Path, PathBuf};
 
 pub use field::{FieldRef, View};
+pub use live::LiveRules;
 pub use plan::{KindPlan, Op, RuleUse, Truth, What};
 pub use predicate::Predicate;
 pub use rule::{

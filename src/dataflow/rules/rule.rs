@@ -357,6 +357,15 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether it finds and tells the same as another one, wherever the two are written.
+    #[must_use]
+    pub fn means_the_same(&self, other: &Self) -> bool {
+        let meaning = |r: &Self| {
+            format!("{:?}", (r.name, &r.description, r.severity, &r.events, &r.shape, &r.telling))
+        };
+        meaning(self) == meaning(other)
+    }
+
     /// The events the shape uses, each with the fields events of it are routed by.
     #[must_use]
     pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {

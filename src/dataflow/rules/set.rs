@@ -66,6 +66,22 @@ impl RuleSet {
         }
     }
 
+    /// Other rules for the same shards: keys keep their hashes and owners.
+    #[must_use]
+    pub fn successor(&self, rules: Vec<Rule>) -> Self {
+        Self { hasher: self.hasher.clone(), ..Self::new(rules, &self.cluster, self.shards()) }
+    }
+
+    /// Where each rule of an older set stands in this one; `None` for one that is gone or was changed.
+    #[must_use]
+    pub fn places_of(&self, older: &Self) -> Vec<Option<u16>> {
+        let place = |old: &Rule| {
+            let at = self.rules.iter().position(|new| new.name == old.name)?;
+            self.rules[at].means_the_same(old).then_some(at as u16)
+        };
+        older.rules.iter().map(place).collect()
+    }
+
     /// How many shards events are spread over.
     #[must_use]
     pub fn shards(&self) -> usize {

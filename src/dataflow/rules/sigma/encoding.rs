@@ -56,7 +56,7 @@ fn aligned(value: &[u8], shift: usize) -> Vec<u8> {
     bytes.extend_from_slice(value);
     let mut text = STANDARD_NO_PAD.encode(&bytes).into_bytes();
     // A last group of one or two bytes ends in a digit that also holds bits of what follows.
-    if bytes.len() % 3 != 0 {
+    if !bytes.len().is_multiple_of(3) {
         text.pop();
     }
     // Digits that hold bits of the neighbour before: two for one byte, three for two.
