@@ -165,3 +165,38 @@ fn rules_are_reloaded_when_their_files_change_and_when_asked_to() {
     let output = terminate(agent);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_story_that_an_agent_was_killed_in_is_told_to_its_end_by_the_next_one() {
+    let place = Place::new();
+    let whole = story("nginx-cascade.jsonl");
+    let lines = std::fs::read_to_string(&whole).unwrap();
+    let (first, second): (Vec<&str>, Vec<&str>) = {
+        let lines: Vec<&str> = lines.lines().collect();
+        (lines[..3].to_vec(), lines[3..].to_vec())
+    };
+    // Of these, one is of no use to any rule.
+    let part = place.file("part.jsonl", &(first.join("\n") + "\n"));
+    let config = place.config(false, Path::new(&part));
+    let server = start(&["server", "--config", &config]);
+    let mut agent = start(&["run", "--config", &config]);
+    place.wait(|s| {
+        s["cons1"]["total"]["forwarded"] == json!(3) && s["recall"]["recorded"] == json!(2)
+    });
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    place.file("part.jsonl", &(second.join("\n") + "\n"));
+    let agent = start(&["run", "--config", &config]);
+    let status = place.wait(|s| s["cons1"]["total"]["forwarded"] == json!(3));
+    assert_eq!(status["recall"]["recalled"], json!(2));
+    let output = terminate(agent);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let replayed = run(&["replay", &whole.display().to_string()]);
+    let expected: Json = serde_json::from_slice(&replayed.stdout).unwrap();
+    let listed = place.groups();
+    let told = listed.iter().find(|g| g["id"] == expected["id"]).unwrap();
+    for key in ["rule", "members", "members_total", "first", "last", "root_cause", "pattern"] {
+        assert_eq!(told[key], expected[key], "{key}");
+    }
+    terminate(server);
+}

@@ -10,7 +10,7 @@ use tapio::dataflow::evidence::{Assessor, Bounds};
 use tapio::dataflow::rules::{Loaded, Rule, RuleSet};
 use tapio::dataflow::{Found, LaneOptions, Order, Shard};
 use tapio::event::{Group, GroupState, JsonEvent};
-use tapio::ring::{Header, ring};
+use tapio::ring::{Header, OwnedRecord, ring};
 use tapio::runtime::replay::{Emit, Inputs, run};
 
 const START_NS: u64 = 1_700_000_000_000_000_000;
@@ -78,55 +78,121 @@ fn reordered() -> Vec<Rule> {
     loaded.rules.into_iter().chain(all).collect()
 }
 
-/// What a shard tells of events as they arrive: every word, in order.
-fn live(sent: &[Sent]) -> (Vec<Group>, tapio::dataflow::SettledStats) {
-    live_through(sent, &[])
+/// What happens to the shard while events come.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// Other rules come or go.
+    Reload,
+    /// The agent is killed and started again.
+    Restart,
 }
 
-/// The same, with other rules coming and going at these times.
-fn live_through(sent: &[Sent], reloads_ms: &[u64]) -> (Vec<Group>, tapio::dataflow::SettledStats) {
-    let first = Arc::new(RuleSet::new(rules(), "", 1));
-    let second = Arc::new(first.successor(reordered()));
-    let mut sets = [&second, &first].into_iter().cycle();
-    let mut reloads_ms = reloads_ms.iter().peekable();
-    let rules = Arc::clone(&first);
+/// A shard, the time it lives in, and what it told.
+struct Live {
+    shard: Shard,
+    assessor: Assessor,
+    told: Vec<Group>,
+    tick_ms: u64,
+    /// What rules had a use for, and when it arrived.
+    recorded: Vec<(OwnedRecord, u64)>,
+}
+
+fn new_shard(rules: &Arc<RuleSet>) -> Shard {
     let options = LaneOptions { order: Order::Arrival, ..LaneOptions::default() };
-    let mut shard = Shard::new(rules, 0, options, true);
-    let mut assessor = Assessor::new(Bounds::LIVE);
-    let mut told = Vec::new();
-    let mut arrivals: Vec<&Sent> = sent.iter().collect();
-    arrivals.sort_by_key(|s| (s.arrives_ms, s.source, s.place));
-    let mut tick_ms = 0;
-    let mut advance = |shard: &mut Shard, to_ms: u64, told: &mut Vec<Group>| {
-        while tick_ms < to_ms {
-            tick_ms += 100;
-            let now_ns = START_NS + tick_ms * MS;
-            shard.advance(now_ns, now_ns);
-            let mut notes = Vec::new();
-            shard.take_notes(&mut notes, true);
-            told.extend(notes.into_iter().filter_map(|note| assessor.note(note)));
+    Shard::new(Arc::clone(rules), 0, options, true)
+}
+
+impl Live {
+    fn new(rules: &Arc<RuleSet>) -> Self {
+        Self {
+            shard: new_shard(rules),
+            assessor: Assessor::new(Bounds::LIVE),
+            told: Vec::new(),
+            tick_ms: 0,
+            recorded: Vec::new(),
         }
-    };
-    let (mut writer, mut reader) = ring(1 << 12);
-    for one in &arrivals {
-        advance(&mut shard, one.arrives_ms, &mut told);
-        while reloads_ms.next_if(|at| **at <= one.arrives_ms).is_some() {
-            shard.reload(Arc::clone(sets.next().unwrap()));
+    }
+
+    fn take(&mut self) {
+        let mut notes = Vec::new();
+        self.shard.take_notes(&mut notes, true);
+        self.told.extend(notes.into_iter().filter_map(|note| self.assessor.note(note)));
+    }
+
+    fn advance(&mut self, to_ms: u64) {
+        while self.tick_ms < to_ms {
+            self.tick_ms += 100;
+            let now_ns = START_NS + self.tick_ms * MS;
+            self.shard.advance(now_ns, now_ns);
+            self.take();
         }
+    }
+
+    fn event(&mut self, one: &Sent) {
+        let (mut writer, mut reader) = ring(0);
         let parsed = JsonEvent::parse(&one.line(), "t").unwrap();
         let mut fields = Vec::new();
         let event = parsed.event(0, &mut fields);
         let header = Header { order: one.place, ..Header::event(one.source, 1, event.time_ns) };
         writer.write_event(&header, &event).unwrap();
         reader.drain(usize::MAX, |record| {
-            shard.step(record, START_NS + one.arrives_ms * MS, &mut Found::default());
+            let (now_ns, mut found) = (START_NS + one.arrives_ms * MS, Found::default());
+            self.shard.step(record, now_ns, &mut found);
+            if found.wanted {
+                self.recorded.push((record.to_owned(), now_ns));
+            }
             true
         });
     }
+
+    /// Another shard takes this one's place, with nothing but what was recorded.
+    fn restart(&mut self, rules: &Arc<RuleSet>) {
+        self.shard = new_shard(rules);
+        let mut latest_ns = 0;
+        for (record, now_ns) in &self.recorded {
+            self.shard.recollect(&record.record(), *now_ns);
+            latest_ns = latest_ns.max(record.record().header().time_ns);
+        }
+        self.shard.recollected(latest_ns.saturating_sub(10_000 * MS));
+    }
+}
+
+/// What a shard tells of events as they arrive: every word, in order.
+fn live(sent: &[Sent]) -> (Vec<Group>, tapio::dataflow::SettledStats) {
+    live_through(sent, &[])
+}
+
+/// The same, with turns at these times (milliseconds).
+fn live_through(
+    sent: &[Sent],
+    turns: &[(u64, Turn)],
+) -> (Vec<Group>, tapio::dataflow::SettledStats) {
+    let first = Arc::new(RuleSet::new(rules(), "", 1));
+    let second = Arc::new(first.successor(reordered()));
+    let mut sets = [&second, &first].into_iter().cycle();
+    let mut current = &first;
+    let mut turns = turns.iter().peekable();
+    let mut live = Live::new(&first);
+    let mut arrivals: Vec<&Sent> = sent.iter().collect();
+    arrivals.sort_by_key(|s| (s.arrives_ms, s.source, s.place));
+    for one in &arrivals {
+        live.advance(one.arrives_ms);
+        while let Some((_, turn)) = turns.next_if(|(at, _)| *at <= one.arrives_ms) {
+            match turn {
+                Turn::Reload => {
+                    current = sets.next().unwrap();
+                    live.shard.reload(Arc::clone(current));
+                }
+                Turn::Restart => live.restart(current),
+            }
+        }
+        live.event(one);
+    }
     // Silence, until every group has ended.
     let last_ms = arrivals.last().map_or(0, |s| s.arrives_ms);
-    advance(&mut shard, last_ms + 60_000, &mut told);
-    (told, shard.stats().settled)
+    live.advance(last_ms + 60_000);
+    let stats = live.shard.stats().settled;
+    (live.told, stats)
 }
 
 /// What matters of a group, whoever tells it.
@@ -207,15 +273,32 @@ proptest! {
         sent in some_events(), mut reloads in prop::collection::vec(0..8000u64, 1..5),
     ) {
         reloads.sort_unstable();
-        let finals = |told: Vec<Group>| {
-            let mine = told.iter().filter(|g| is_final(g) && !g.rule.starts_with("other-"));
-            let mut said: Vec<Json> = mine.map(said).collect();
-            said.sort_by_key(Json::to_string);
-            said
-        };
-        let (told, _) = live_through(&sent, &reloads);
+        let turns: Vec<_> = reloads.into_iter().map(|at| (at, Turn::Reload)).collect();
+        let (told, _) = live_through(&sent, &turns);
         prop_assert_eq!(finals(told), finals(live(&sent).0));
     }
+
+    #[test]
+    fn a_restart_in_the_middle_changes_no_final_group(
+        sent in some_events(), mut restarts in prop::collection::vec(0..8000u64, 1..4),
+    ) {
+        restarts.sort_unstable();
+        let turns: Vec<_> = restarts.into_iter().map(|at| (at, Turn::Restart)).collect();
+        let (told, stats) = live_through(&sent, &turns);
+        prop_assert_eq!(stats.late, 0);
+        prop_assert_eq!(finals(told), replayed(&sent));
+    }
+}
+
+/// The final groups of the rules that stay, as they were told last.
+fn finals(told: Vec<Group>) -> Vec<Json> {
+    let mut last = std::collections::BTreeMap::new();
+    for group in told.iter().filter(|g| is_final(g) && !g.rule.starts_with("other-")) {
+        last.insert(group.id, said(group));
+    }
+    let mut said: Vec<Json> = last.into_values().collect();
+    said.sort_by_key(Json::to_string);
+    said
 }
 
 #[test]
@@ -223,32 +306,18 @@ fn a_story_whose_rule_goes_ends_with_it() {
     // The reload comes while the story is open and before the watermark has reached it.
     let events = [(0, 1000, 1000, 0), (0, 1200, 1200, 1), (0, 1500, 1500, 2), (0, 1600, 1600, 2)];
     let first = Arc::new(RuleSet::new(rules(), "", 1));
-    let without = Arc::new(
-        first.successor(rules().into_iter().filter(|r| r.name.text() != "chain").collect()),
-    );
-    let options = LaneOptions { order: Order::Arrival, ..LaneOptions::default() };
-    let mut shard = Shard::new(first, 0, options, true);
-    let mut told = Vec::new();
-    let mut assessor = Assessor::new(Bounds::LIVE);
-    let (mut writer, mut reader) = ring(1 << 12);
+    let others = rules().into_iter().filter(|r| r.name.text() != "chain").collect();
+    let without = Arc::new(first.successor(others));
+    let mut live = Live::new(&first);
     for (i, one) in sent(&events).iter().enumerate() {
-        let now_ns = START_NS + one.arrives_ms * MS;
+        live.advance(one.arrives_ms);
         if i == 2 {
-            shard.reload(Arc::clone(&without));
+            live.shard.reload(Arc::clone(&without));
         }
-        let parsed = JsonEvent::parse(&one.line(), "t").unwrap();
-        let mut fields = Vec::new();
-        let event = parsed.event(0, &mut fields);
-        writer.write_event(&Header::event(0, 1, event.time_ns), &event).unwrap();
-        reader.drain(usize::MAX, |record| {
-            shard.step(record, now_ns, &mut Found::default());
-            true
-        });
-        shard.advance(now_ns, now_ns);
-        let mut notes = Vec::new();
-        shard.take_notes(&mut notes, true);
-        told.extend(notes.into_iter().filter_map(|note| assessor.note(note)));
+        live.event(one);
     }
+    live.take();
+    let told = live.told;
     let states: Vec<&str> =
         told.iter().filter(|g| g.rule == "chain").map(|g| g.state.word()).collect();
     assert_eq!(states, ["opened", "closed"]);

@@ -16,6 +16,9 @@ use crate::ring::{Header, Membership, Record};
 /// Lives a shard follows at once.
 const MAX_LIVES: usize = 65_536;
 
+/// How often time moves on while the past is shown: as often as the driver does it live.
+const RECOLLECT_TICK_NS: u64 = 100_000_000;
+
 /// What a shard has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardStats {
@@ -40,6 +43,8 @@ pub struct Found {
     pub memberships: Vec<Membership>,
     /// The trace of the life it belongs to, if this shard is its home.
     pub life: Option<TraceId>,
+    /// A rule has a use for it: whoever restarts wants to see it again.
+    pub wanted: bool,
 }
 
 /// A part of the correlator.
@@ -55,6 +60,8 @@ pub struct Shard {
     /// What the first lane told and hasn't been taken yet.
     told: Vec<Draft>,
     grouping: bool,
+    /// When time moved on last while the past was shown.
+    recollected_ns: u64,
 }
 
 impl Shard {
@@ -65,7 +72,17 @@ impl Shard {
         let lives = Lives::new(MAX_LIVES);
         let settled =
             (options.order == Order::Arrival).then(|| Settled::new(&rules, number, options));
-        Self { rules, number, lane, lives, observer: None, settled, told: Vec::new(), grouping }
+        Self {
+            rules,
+            number,
+            lane,
+            lives,
+            observer: None,
+            settled,
+            told: Vec::new(),
+            grouping,
+            recollected_ns: 0,
+        }
     }
 
     /// The same shard, observing what the entities it is home to do.
@@ -111,6 +128,7 @@ impl Shard {
     pub fn step(&mut self, record: &Record<'_>, now_ns: u64, found: &mut Found) {
         found.memberships.clear();
         found.life = None;
+        found.wanted = false;
         let Some(event) = record.event().filter(|_| self.grouping) else {
             return;
         };
@@ -124,6 +142,7 @@ impl Shard {
             Some(settled) => {
                 let (wanted, kept) = self.lane.event(record, now_ns, true, memberships);
                 settled.event(record, kept, now_ns);
+                found.wanted = wanted;
                 wanted
             }
         };
@@ -133,6 +152,33 @@ impl Shard {
                 observer.event(event, wanted);
             }
         }
+    }
+
+    /// Shows an event that was seen before a restart, as it was `observed_ns`. Nothing is told of it; lives
+    /// need no memory, their traces are their entities' own.
+    pub fn recollect(&mut self, record: &Record<'_>, observed_ns: u64) {
+        let Some(event) = record.event().filter(|_| self.grouping) else { return };
+        let Some(settled) = &mut self.settled else { return };
+        let (wanted, kept) = self.lane.event(record, observed_ns, true, &mut Vec::new());
+        settled.event(record, kept, observed_ns);
+        let is_home = self.rules.shards() == 1 || self.rules.home_shard(event) == self.number;
+        if let Some(observer) = self.observer.as_mut().filter(|_| is_home) {
+            observer.event(event, wanted);
+        }
+        if observed_ns.saturating_sub(self.recollected_ns) >= RECOLLECT_TICK_NS {
+            self.recollected_ns = observed_ns;
+            self.advance(observed_ns, event.time());
+        }
+    }
+
+    /// Ends the recollection: stories that ended before `told_ns`, by their events' times, were told before
+    /// the restart and are not told again.
+    pub fn recollected(&mut self, told_ns: u64) {
+        self.hand_over();
+        if let Some(settled) = &mut self.settled {
+            self.told.append(&mut settled.take());
+        }
+        self.told.retain(|draft| draft.group.state.is_end() && draft.group.last_ns >= told_ns);
     }
 
     /// Moves time on and closes what is over.

@@ -14,8 +14,8 @@ use super::rules::LiveRules;
 use super::shard::{Found, Shard, ShardStats, next_header};
 use crate::clock;
 use crate::ring::{
-    Bell, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
-    RecordWriter, StageLedger, Stop, thread_waker,
+    Bell, Header, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader,
+    RecordType, RecordWriter, StageLedger, Stop, thread_waker,
 };
 
 /// Blocks read from one ring before the next one has its turn.
@@ -50,6 +50,8 @@ pub struct ShardOutput {
     pub bridge: (RecordWriter, Arc<Bell>),
     /// The ring to the assessor.
     pub assessor: NoteWriter,
+    /// The ring to who records what rules had a use for, with its bell.
+    pub recorder: Option<(RecordWriter, Arc<Bell>)>,
 }
 
 /// How a shard is joined to the rest.
@@ -71,12 +73,12 @@ pub struct Wiring {
 /// A shard's counters, for other threads.
 #[derive(Default)]
 pub struct WorkerStats {
-    values: [AtomicU64; 19],
+    values: [AtomicU64; 20],
 }
 
 impl WorkerStats {
     /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "events",
         "matches",
         "keys",
@@ -96,9 +98,10 @@ impl WorkerStats {
         "late",
         "relinked",
         "retracted",
+        "not_recorded",
     ];
 
-    fn publish(&self, events: u64, left_out: u64, s: &ShardStats) {
+    fn publish(&self, events: u64, [left_out, not_recorded]: [u64; 2], s: &ShardStats) {
         let l = &s.lane;
         let now = [
             events,
@@ -120,6 +123,7 @@ impl WorkerStats {
             s.settled.late,
             s.settled.relinked,
             s.settled.retracted,
+            not_recorded,
         ];
         // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
         self.values.iter().zip(now).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
@@ -149,6 +153,7 @@ pub struct Worker {
     output: ShardOutput,
     notes: VecDeque<Note>,
     facts_left_out: u64,
+    not_recorded: u64,
     bell: Arc<Bell>,
     ledger: Arc<StageLedger>,
     stats: Arc<WorkerStats>,
@@ -179,6 +184,7 @@ impl Worker {
             output,
             notes: VecDeque::new(),
             facts_left_out: 0,
+            not_recorded: 0,
             bell,
             ledger,
             stats: Arc::default(),
@@ -222,15 +228,20 @@ impl Worker {
         while !self.send_notes() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
-        self.stats.publish(self.events, self.facts_left_out, &self.shard.stats());
-        let ShardOutput { shards, bridge, assessor } = self.output;
+        self.publish();
+        let ShardOutput { shards, bridge, assessor, recorder } = self.output;
         drop(assessor);
-        for (writer, bell) in shards.into_iter().chain([bridge]) {
+        for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
             // The bell comes last: who wakes must see that no more will come, or sleeps again.
             drop(writer);
             bell.ring();
         }
         self.shard
+    }
+
+    fn publish(&self) {
+        let lost = [self.facts_left_out, self.not_recorded];
+        self.stats.publish(self.events, lost, &self.shard.stats());
     }
 
     /// Sleeps until a bell rings, or until the next tick where something waits for time to pass.
@@ -281,9 +292,12 @@ impl Worker {
         if records > 0 {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
             self.output.bridge.1.ring();
+            if let Some((_, bell)) = &self.output.recorder {
+                bell.ring();
+            }
         }
         if records > 0 || ticks {
-            self.stats.publish(self.events, self.facts_left_out, &self.shard.stats());
+            self.publish();
         }
         (records, !all_sent)
     }
@@ -332,6 +346,7 @@ impl Worker {
         let mut found = std::mem::take(&mut self.found);
         self.shard.step(record, now_ns, &mut found);
         let header = next_header(record, &found, self.number);
+        self.record(record, &header, found.wanted);
         let writer = match header.visits {
             0 => &mut self.output.bridge.0,
             more => &mut self.output.shards[more.trailing_zeros() as usize - self.number - 1].0,
@@ -346,6 +361,17 @@ impl Worker {
             Err(_) => self.ledger.lose(collector, crate::event::Reason::Oversize, 1),
         }
         self.found = found;
+    }
+
+    /// Hands an event that rules had a use for to the recorder, after its last visit. Nothing waits for room.
+    fn record(&mut self, record: &Record<'_>, header: &Header, wanted: bool) {
+        if let Some((writer, _)) = &mut self.output.recorder
+            && wanted
+            && header.visits == 0
+            && writer.forward(record, header, &[]).is_err()
+        {
+            self.not_recorded += 1;
+        }
     }
 
     /// Shows what every input has promised not to precede, in the total order.

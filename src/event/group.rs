@@ -22,6 +22,12 @@ pub enum GroupState {
 }
 
 impl GroupState {
+    /// Whether the story is told to its end.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Closed | Self::Expired | Self::Retracted)
+    }
+
     /// The word used in output.
     #[must_use]
     pub fn word(self) -> &'static str {

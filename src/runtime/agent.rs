@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
+use super::recall::Recall;
 use super::reload::{self, RuleFiles};
 use super::status::Status;
 use super::{Correlator, CorrelatorPlan, Started};
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site, ThreadPlan};
 use crate::dataflow::evidence::Bounds;
 use crate::dataflow::rules::{LiveRules, RuleSet};
-use crate::dataflow::{LaneOptions, Order};
+use crate::dataflow::{LaneOptions, Order, Shard};
 use crate::event::{Stage, stable_hash};
 use crate::ring::{Bell, Ledger, Router, Sink, Snapshot, Stop};
 use crate::server::{Server, ServerHandle};
@@ -98,14 +99,22 @@ impl Agent {
         let assessor_bell = Arc::new(Bell::new(Default::default()));
         let bells = [&bell, &assessor_bell];
         let plan = plan(&config, &rules);
-        let started = Correlator::start(&plan, rows.len(), bells, &mut ledger, &stop, &mut threads)
-            .map_err(system("the correlator's threads"))?;
-        let Started { mut correlator, entrances, exits: mut readers, notes } = started;
+        let (shards, recall) = recollect(&config, &plan)?;
+        let recalled = recall.as_ref().map(Recall::stats);
+        let started =
+            Correlator::start(&plan, shards, rows.len(), bells, &mut ledger, &stop, &mut threads)
+                .map_err(system("the correlator's threads"))?;
+        let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
         let (groups, assessor) = correlator
             .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(GROUP_RING_BLOCKS))
             .map_err(system("the assessor's thread"))?;
         readers.push(groups);
         let epoch = clock::wall_ns();
+        if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
+            correlator
+                .keep(recall.record(recorded, Arc::clone(bell), &node, epoch))
+                .map_err(system("the recorder's thread"))?;
+        }
         let bridge = Bridge {
             config: config.bridge.clone(),
             node: node.clone(),
@@ -130,6 +139,7 @@ impl Agent {
                 .map(String::clone),
             started_ns: epoch,
             rules: files.stats(),
+            recalled,
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
@@ -220,6 +230,24 @@ impl Agent {
     }
 }
 
+/// Makes the shards, and shows them what an earlier run of the agent recorded.
+fn recollect(
+    config: &Config,
+    plan: &CorrelatorPlan,
+) -> Result<(Vec<Shard>, Option<Recall>), StartError> {
+    let mut shards = plan.shards();
+    if plan.recorder.is_none() {
+        return Ok((shards, None));
+    }
+    let dir = config.state_dir().join("recall");
+    let recall =
+        Recall::open(dir, config.dataflow.recall_bytes).map_err(system("dataflow.recall_bytes"))?;
+    recall
+        .recollect(&plan.rules.current(), &mut shards)
+        .map_err(system("dataflow.recall_bytes"))?;
+    Ok((shards, Some(recall)))
+}
+
 fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
     CorrelatorPlan {
         rules: Arc::clone(rules),
@@ -232,6 +260,8 @@ fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
         grouping: config.dataflow.enable_semantic_grouping,
         evidence: Some(Bounds::LIVE),
         ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
+        recorder: (config.dataflow.recall_bytes > 0 && config.dataflow.enable_semantic_grouping)
+            .then(|| Arc::new(Bell::new(Default::default()))),
     }
 }
 

@@ -77,6 +77,8 @@ pub struct DataflowConfig {
     pub max_keys: usize,
     /// Groups open at once, for each shard.
     pub max_groups: usize,
+    /// Bytes on disk for what open stories are made of, so that they survive a restart; 0: none do.
+    pub recall_bytes: u64,
 }
 
 impl Default for DataflowConfig {
@@ -95,6 +97,7 @@ impl Default for DataflowConfig {
             builtin_rules: true,
             max_keys: lane.max_keys,
             max_groups: lane.max_groups,
+            recall_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -203,6 +206,9 @@ impl Config {
         }
         if self.dataflow.max_keys == 0 || self.dataflow.max_groups == 0 {
             return bad("max_keys", "with max_groups must be at least 1");
+        }
+        if !matches!(self.dataflow.recall_bytes, 0 | 1_048_576..=68_719_476_736) {
+            return bad("recall_bytes", "0, or from 1 MiB to 64 GiB");
         }
         if self.node.as_deref() == Some("") {
             return Err(("node".into(), "can't be empty".into()));

@@ -24,6 +24,24 @@ pub struct CorrelatorPlan {
     pub evidence: Option<Bounds>,
     /// Blocks of 64 bytes in each ring.
     pub ring_blocks: usize,
+    /// Whoever records what rules had a use for answers this bell.
+    pub recorder: Option<Arc<Bell>>,
+}
+
+impl CorrelatorPlan {
+    /// The shards, as they are before their first event.
+    #[must_use]
+    pub fn shards(&self) -> Vec<Shard> {
+        let rules = self.rules.current();
+        let shard = |number| {
+            let shard = Shard::new(Arc::clone(&rules), number, self.options, self.grouping);
+            match self.evidence {
+                Some(bounds) => shard.observing(bounds),
+                None => shard,
+            }
+        };
+        (0..rules.shards()).map(shard).collect()
+    }
 }
 
 /// A shard goes on only while the largest record would find room further down, wrap included. In a
@@ -40,6 +58,7 @@ pub struct Correlator {
     pub stats: Vec<Arc<WorkerStats>>,
     bells: Vec<Arc<Bell>>,
     desk: Option<JoinHandle<()>>,
+    recorder: Option<JoinHandle<()>>,
 }
 
 /// What a correlator is joined to the rest by.
@@ -52,23 +71,25 @@ pub struct Started {
     pub exits: Vec<RecordReader>,
     /// The rings of facts and groups the assessor has to read.
     pub notes: Vec<NoteReader>,
+    /// The rings the recorder has to read, where there is one.
+    pub recorded: Vec<RecordReader>,
 }
 
 impl Correlator {
-    /// Starts the shards. They ring `bridge_bell` for events and `assessor_bell` for notes.
+    /// Starts the shards that were `made` by this plan. They ring `bridge_bell` for events and `assessor_bell` for notes.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
         plan: &CorrelatorPlan,
+        made: Vec<Shard>,
         collectors: usize,
         [bridge_bell, assessor_bell]: [&Arc<Bell>; 2],
         ledger: &mut Ledger,
         stop: &Stop,
         threads: &mut ThreadPlan,
     ) -> std::io::Result<Started> {
-        let rules = plan.rules.current();
-        let shards = rules.shards();
+        let shards = made.len();
         let ring_blocks = plan.ring_blocks.max(FEWEST_RING_BLOCKS);
         let bells: Vec<Arc<Bell>> =
             (0..shards).map(|_| Arc::new(Bell::new(Default::default()))).collect();
@@ -82,24 +103,31 @@ impl Correlator {
             (0..collectors).map(|_| (0..shards).map(&mut into).collect()).collect();
         let onward: Vec<Entrance> =
             (0..shards).map(|from| (from + 1..shards).map(&mut into).collect()).collect();
-        let mut correlator =
-            Self { threads: Vec::new(), stats: Vec::new(), bells: bells.clone(), desk: None };
-        let (mut exits, mut note_readers) = (Vec::new(), Vec::new());
-        for (number, (inputs, shards)) in inputs.into_iter().zip(onward).enumerate() {
+        let mut correlator = Self {
+            threads: Vec::new(),
+            stats: Vec::new(),
+            bells: bells.clone(),
+            desk: None,
+            recorder: None,
+        };
+        let (mut exits, mut note_readers, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
+        let wired = made.into_iter().zip(inputs).zip(onward);
+        for (number, ((shard, inputs), shards)) in wired.enumerate() {
             let (writer, reader) = ring(ring_blocks);
             exits.push(reader);
             let (assessor, note_reader) = notes(assessor_bell);
             note_readers.push(note_reader);
-            let shard = Shard::new(Arc::clone(&rules), number, plan.options, plan.grouping);
-            let shard = match plan.evidence {
-                Some(bounds) => shard.observing(bounds),
-                None => shard,
-            };
+            let recorder = plan.recorder.as_ref().map(|bell| {
+                let (writer, reader) = ring(ring_blocks);
+                recorded.push(reader);
+                (writer, Arc::clone(bell))
+            });
+            let bridge = (writer, Arc::clone(bridge_bell));
             let wiring = Wiring {
                 inputs,
                 bell: Arc::clone(&bells[number]),
                 rules: Arc::clone(&plan.rules),
-                output: ShardOutput { shards, bridge: (writer, Arc::clone(bridge_bell)), assessor },
+                output: ShardOutput { shards, bridge, assessor, recorder },
                 ledger: ledger.stage(Stage::Correlate),
                 stop: stop.clone(),
             };
@@ -115,7 +143,7 @@ impl Correlator {
                 })?;
             correlator.threads.push(thread);
         }
-        Ok(Started { correlator, entrances, exits, notes: note_readers })
+        Ok(Started { correlator, entrances, exits, notes: note_readers, recorded })
     }
 
     /// Seats an assessor at the shards' notes, on a thread of its own. Returns the ring of groups
@@ -139,10 +167,22 @@ impl Correlator {
         Ok((reader, stats))
     }
 
+    /// Takes charge of another thread that ends when the shards do.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn keep(&mut self, thread: std::io::Result<JoinHandle<()>>) -> std::io::Result<()> {
+        self.recorder = Some(thread?);
+        Ok(())
+    }
+
     /// Waits for the shards and the assessor: the stop must be set and the collectors gone.
     pub fn join(self) -> Vec<Shard> {
         self.bells.iter().for_each(|bell| bell.ring());
         let shards = self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+        if self.recorder.is_some_and(|recorder| recorder.join().is_err()) {
+            tracing::error!("the recorder panicked; a restart cuts open stories");
+        }
         if self.desk.is_some_and(|desk| desk.join().is_err()) {
             tracing::error!("the assessor panicked; the groups it held are lost");
         }

@@ -239,10 +239,19 @@ pub fn run(
         grouping: true,
         evidence: (emit == Emit::Groups).then_some(Bounds::REPLAY),
         ring_blocks: 1 << 15,
+        recorder: None,
     };
     let mut threads = ThreadPlan::default();
-    let started = Correlator::start(&plan, 1, [&bell, &bell], &mut ledger, &stop, &mut threads)?;
-    let Started { correlator, mut entrances, exits, notes } = started;
+    let started = Correlator::start(
+        &plan,
+        plan.shards(),
+        1,
+        [&bell, &bell],
+        &mut ledger,
+        &stop,
+        &mut threads,
+    )?;
+    let Started { correlator, mut entrances, exits, notes, .. } = started;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();
     let router: Arc<dyn crate::ring::Router> = Arc::<LiveRules>::clone(&rules);

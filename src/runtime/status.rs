@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value as Json, json};
 
+use super::recall::RecallStats;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use crate::clock;
@@ -29,6 +30,8 @@ pub struct Status {
     pub started_ns: u64,
     /// The rules in force, and how reloading them went.
     pub rules: Arc<ReloadStats>,
+    /// What is kept for a restart; `None`: nothing is.
+    pub recalled: Option<Arc<RecallStats>>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
     /// Who is who.
@@ -114,6 +117,7 @@ impl Status {
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
             "rules": self.rules.rules(),
             "reloads": self.reloads(),
+            "recall": self.recall().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "collectors": collectors,
             "identity": self.directory.counters().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "shards": shards,
@@ -121,6 +125,10 @@ impl Status {
             "bridge": serde_json::to_value(self.bridge.status()).unwrap_or(Json::Null),
             "cons1": cons1,
         })
+    }
+
+    fn recall(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.recalled.iter().flat_map(|stats| stats.get())
     }
 
     fn reloads(&self) -> Json {
@@ -254,6 +262,11 @@ impl Status {
             identity.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
         }
         registry.register("identity", "Sizes and losses of the tables of who is who", identity);
+        let recall = Family::<Labels, Gauge>::default();
+        for (name, value) in self.recall() {
+            recall.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
+        }
+        registry.register("recall", "Events kept on disk for stories that are open", recall);
         let rules = Gauge::<i64>::default();
         rules.set(self.rules.rules() as i64);
         registry.register("rules", "Rules in force", rules);

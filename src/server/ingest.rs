@@ -113,7 +113,7 @@ impl ServerIntake {
         if verdict == Verdict::New {
             store.append(bytes, receipt_ns)?;
             for group in groups {
-                store.index_group(head.node, group);
+                store.index_group(head.node, head.epoch, group);
             }
         }
         // What overlaps is refused, which settles it too: it would be refused again.

@@ -22,11 +22,18 @@ pub(crate) struct Place {
     dir: tempfile::TempDir,
     admin: u16,
     pub(crate) server: u16,
+    /// The server's pages.
+    pages: u16,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), admin: free_port(), server: free_port() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            admin: free_port(),
+            server: free_port(),
+            pages: free_port(),
+        }
     }
 
     pub(crate) fn file(&self, name: &str, text: &str) -> String {
@@ -47,18 +54,20 @@ impl Place {
             jsonl.display(),
             self.server,
             self.server,
-            free_port(),
+            self.pages,
         );
         self.file("tapio.yaml", &text)
     }
 
     pub(crate) fn page(&self, path: &str) -> Option<(String, String)> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        Some((head.lines().next()?.to_owned(), body.to_owned()))
+        get(self.admin, path)
+    }
+
+    /// The groups the server has.
+    pub(crate) fn groups(&self) -> Vec<Json> {
+        let (_, body) = get(self.pages, "/api/v1/groups").unwrap();
+        let listed: Json = serde_json::from_str(&body).unwrap();
+        listed.as_array().or_else(|| listed["groups"].as_array()).cloned().unwrap_or_default()
     }
 
     pub(crate) fn status(&self) -> Option<Json> {
@@ -76,6 +85,15 @@ impl Place {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn get(port: u16, path: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.lines().next()?.to_owned(), body.to_owned()))
 }
 
 /// Ends a process by its id, as a service manager does.

@@ -99,6 +99,13 @@ impl RuleSet {
         asked.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 
+    /// How long after its first event a story may still change.
+    #[must_use]
+    pub fn longest_story_ns(&self) -> u64 {
+        let each = |r: &Rule| r.within_ns().saturating_add(r.telling.max_age_ns);
+        self.rules.iter().map(each).max().unwrap_or(0)
+    }
+
     /// What has to be done with events of a kind. The first look makes the plan.
     #[must_use]
     pub fn plan(&self, kind: Name) -> &KindPlan {

@@ -19,6 +19,7 @@ pub struct GroupFilter {
 struct Entry {
     turn: u64,
     node: String,
+    epoch: u64,
     group: Group,
 }
 
@@ -36,15 +37,17 @@ impl GroupIndex {
         Self { most, ..Self::default() }
     }
 
-    /// Takes in a group as it came. Returns whether it could be understood.
-    pub(super) fn add(&mut self, node: &str, bytes: &[u8]) -> bool {
+    /// Takes in a group as it came from a start (`epoch`) of a node's agent: a later start counts its
+    /// revisions anew. Returns whether it could be understood.
+    pub(super) fn add(&mut self, node: &str, epoch: u64, bytes: &[u8]) -> bool {
         let group = <proto::Group as prost::Message>::decode(bytes).ok().and_then(group_from_proto);
         let Some(group) = group else {
             return false;
         };
         let id = group.id.0;
         if let Some(old) = self.by_id.get(&id) {
-            if old.group.revision > group.revision {
+            let same_node = old.node == node;
+            if same_node && (old.epoch, old.group.revision) > (epoch, group.revision) {
                 return true;
             }
             self.by_turn.remove(&old.turn);
@@ -53,7 +56,7 @@ impl GroupIndex {
         let turn = self.turn;
         let node = node.to_owned();
         self.by_turn.insert(turn, id);
-        self.by_id.insert(id, Entry { turn, node, group });
+        self.by_id.insert(id, Entry { turn, node, epoch, group });
         if self.by_id.len() > self.most
             && let Some((_, oldest)) = self.by_turn.pop_first()
         {

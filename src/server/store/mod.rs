@@ -188,8 +188,8 @@ impl Store {
     }
 
     /// Takes a stored group into the index. Returns whether it could be understood.
-    pub fn index_group(&mut self, node: &str, group: &[u8]) -> bool {
-        self.groups.add(node, group)
+    pub fn index_group(&mut self, node: &str, epoch: u64, group: &[u8]) -> bool {
+        self.groups.add(node, epoch, group)
     }
 
     /// The last revisions of groups, told last first.
@@ -302,7 +302,7 @@ impl Recovered {
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         self.settled.of(head.node, head.epoch).settle(head.first_sequence, end);
         for group in groups {
-            self.groups.add(head.node, group);
+            self.groups.add(head.node, head.epoch, group);
         }
     }
 }

@@ -116,6 +116,22 @@ impl Scan {
         Ok(found)
     }
 
+    /// Shows every batch to `each`, the oldest first, with the time at which it was stored.
+    ///
+    /// # Errors
+    /// When a segment can't be read. One that was retired meanwhile is not missed.
+    pub fn oldest_first(&self, mut each: impl FnMut(u64, &[u8])) -> io::Result<()> {
+        for &(number, len) in &self.segments {
+            let bytes = match self.read(number, len) {
+                Ok(bytes) => bytes,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            Frames::new(&bytes, number).for_each(|frame| each(frame.receipt_ns, frame.batch));
+        }
+        Ok(())
+    }
+
     fn read(&self, number: u64, len: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(len as usize);
         File::open(segment::path(&self.dir, number))?.take(len).read_to_end(&mut bytes)?;
