@@ -79,13 +79,7 @@ impl Agent {
         let lock = AgentLock::take(&config.state_dir())?;
         let seen = reload::look(&config.dataflow.rules);
         let rules = reload::load(&config.dataflow).map_err(StartError::Rules)?;
-        let server = if standalone {
-            let server = Server::start(config.server()).map_err(system("the embedded server"))?;
-            config.bridge.endpoint = server.grpc_addr.to_string();
-            Some(server)
-        } else {
-            None
-        };
+        let server = standalone.then(|| start_server(&mut config)).transpose()?;
         config.bridge.flush_interval = config.dataflow.flush_interval;
         let node = config.node_name();
         let rows: Vec<Row> = config.collectors.rows().into_iter().filter(|r| r.enabled).collect();
@@ -132,11 +126,9 @@ impl Agent {
             start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
         let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
         site.account_in(Arc::clone(&ledger));
-        let named = &config.dataflow;
         let status = Status {
             node,
-            service: [&named.service_name, &named.service_version, &named.environment]
-                .map(String::clone),
+            service: config.dataflow.service(),
             started_ns: epoch,
             rules: files.stats(),
             recalled,
@@ -228,6 +220,13 @@ impl Agent {
         }
         Ended { account }
     }
+}
+
+/// Starts the embedded server and points the bridge at it.
+fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
+    let server = Server::start(config.server()).map_err(system("the embedded server"))?;
+    config.bridge.endpoint = server.grpc_addr.to_string();
+    Ok(server)
 }
 
 /// Makes the shards, and shows them what an earlier run of the agent recorded.

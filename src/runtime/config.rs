@@ -81,6 +81,14 @@ pub struct DataflowConfig {
     pub recall_bytes: u64,
 }
 
+impl DataflowConfig {
+    /// `service.name`, `service.version` and `deployment.environment.name` of what is sent.
+    #[must_use]
+    pub fn service(&self) -> [String; 3] {
+        [&self.service_name, &self.service_version, &self.environment].map(String::clone)
+    }
+}
+
 impl Default for DataflowConfig {
     fn default() -> Self {
         let lane = LaneOptions::default();

@@ -23,7 +23,7 @@ pub(crate) struct Place {
     admin: u16,
     pub(crate) server: u16,
     /// The server's pages.
-    pages: u16,
+    pub(crate) pages: u16,
 }
 
 impl Place {
@@ -63,13 +63,6 @@ impl Place {
         get(self.admin, path)
     }
 
-    /// The groups the server has.
-    pub(crate) fn groups(&self) -> Vec<Json> {
-        let (_, body) = get(self.pages, "/api/v1/groups").unwrap();
-        let listed: Json = serde_json::from_str(&body).unwrap();
-        listed.as_array().or_else(|| listed["groups"].as_array()).cloned().unwrap_or_default()
-    }
-
     pub(crate) fn status(&self) -> Option<Json> {
         serde_json::from_str(&self.page("/status")?.1).ok()
     }
@@ -87,7 +80,8 @@ impl Place {
     }
 }
 
-fn get(port: u16, path: &str) -> Option<(String, String)> {
+/// A page of a server on this port: its first line and its body.
+pub(crate) fn get(port: u16, path: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
     let mut text = String::new();
