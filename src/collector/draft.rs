@@ -31,11 +31,13 @@ pub(super) struct Meta {
 }
 
 /// The event's fields and message.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Draft {
     fields: Vec<(Name, Slot)>,
     /// How many of `fields` are entity keys.
     entities: usize,
+    /// Which of `fields` say whose it is.
+    pub(super) whose: std::ops::Range<usize>,
     text: String,
     message: String,
 }
@@ -59,6 +61,7 @@ impl Draft {
     pub(super) fn clear(&mut self) {
         self.fields.clear();
         self.entities = 0;
+        self.whose = 0..0;
         self.text.clear();
         self.message.clear();
     }
@@ -73,6 +76,32 @@ impl Draft {
         let start = self.text.len() as u32;
         write(&mut self.text);
         (start, self.text.len() as u32)
+    }
+
+    /// Fields so far.
+    pub(super) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// How many of them are entity keys.
+    #[cfg(test)]
+    pub(super) fn entities(&self) -> usize {
+        self.entities
+    }
+
+    /// Puts what `again` pushes in the place of the entity keys that say whose the event is.
+    pub(super) fn replace_whose<R>(&mut self, again: impl FnOnce(&mut Self) -> R) -> R {
+        let std::ops::Range { start, end } = self.whose.clone();
+        self.fields.drain(start..end);
+        let before = self.fields.len();
+        let result = again(self);
+        let added = self.fields.len() - before;
+        if let Some(tail) = self.fields.get_mut(start..) {
+            tail.rotate_right(added);
+        }
+        self.entities = self.entities + added - (end - start);
+        self.whose = start..start + added;
+        result
     }
 
     /// Says that what was pushed so far are entity keys.

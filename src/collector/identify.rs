@@ -1,8 +1,10 @@
 //! The entity keys of pods, containers and units, the same from every collector.
 
+use std::net::IpAddr;
+
 use super::draft::Draft;
 use crate::event::{Name, names};
-use crate::identity::{Container, Directory, Pod};
+use crate::identity::{Container, Directory, Pod, Whose};
 
 /// The key under which a workload's name stands.
 fn workload_key(kind: &str) -> Option<Name> {
@@ -54,9 +56,42 @@ impl Draft {
         self.text(names::CONTAINER_IMAGE_NAME, &container.image);
     }
 
+    /// Adds who is at the other end of a connection, where the address is one pod's or one service's.
+    pub(super) fn peer(&mut self, address: IpAddr, directory: &Directory) {
+        if address.is_loopback() {
+            return;
+        }
+        match directory.whose(address) {
+            Some(Whose::Pod(uid)) => {
+                self.text(names::TAPIO_PEER_POD_UID, &uid);
+                if let Some(pod) = directory.pod(&uid) {
+                    self.text(names::TAPIO_PEER_POD_NAME, &pod.name);
+                    self.text(names::TAPIO_PEER_NAMESPACE_NAME, &pod.namespace);
+                }
+            }
+            Some(Whose::Service(namespace, name)) => {
+                self.text(names::TAPIO_PEER_NAMESPACE_NAME, &namespace);
+                self.text(names::TAPIO_PEER_SERVICE_NAME, &name);
+            }
+            None => {}
+        }
+    }
+
     /// Adds the entity keys of a container and its pod, as far as the directory knows them; at the least
     /// what was given. Never waits.
     pub(super) fn whose(&mut self, known: Known<'_>, directory: &Directory) -> Found {
+        let before = self.len();
+        let found = self.push_whose(known, directory);
+        self.whose = before..self.len();
+        found
+    }
+
+    /// The same for an event that was told whose it is before: what is known now takes its place.
+    pub(super) fn whose_now(&mut self, known: Known<'_>, directory: &Directory) -> Found {
+        self.replace_whose(|draft| draft.push_whose(known, directory))
+    }
+
+    fn push_whose(&mut self, known: Known<'_>, directory: &Directory) -> Found {
         let container = known.container_id.and_then(|id| directory.container(id));
         match (&container, known.container_id) {
             (Some(container), _) => self.container(container),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Container, Pod, Table, Unit};
 
@@ -54,6 +54,7 @@ pub struct Directory {
     networks: Table<u64, Arc<str>>,
     units: Table<Arc<str>, Arc<Unit>>,
     generation: AtomicU64,
+    names_come: AtomicBool,
     ambiguous: AtomicU64,
 }
 
@@ -74,6 +75,7 @@ impl Directory {
             networks: Table::new(bounds.containers, bounds.kept_ns),
             units: Table::new(bounds.units, bounds.kept_ns),
             generation: AtomicU64::new(1),
+            names_come: AtomicBool::new(false),
             ambiguous: AtomicU64::new(0),
         }
     }
@@ -83,6 +85,13 @@ impl Directory {
     pub fn generation(&self) -> u64 {
         // Acquire, paired with the Release in `changed`: who sees the number sees the change.
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether anybody here tells of pods or containers: else waiting for a name is of no use.
+    #[must_use]
+    pub fn names_come(&self) -> bool {
+        // Relaxed: whoever looks a moment too early looks again at the next event.
+        self.names_come.load(Ordering::Relaxed)
     }
 
     fn changed(&self, any: bool) {
@@ -95,6 +104,7 @@ impl Directory {
     /// A pod was seen, with what is known of it now. Its addresses are its own from here on, and those
     /// it no longer has are nobody's.
     pub fn pod_seen(&self, pod: Pod, now_ns: u64) {
+        self.names_come.store(true, Ordering::Relaxed);
         let before = self.pods.get(&pod.uid);
         let pod = Arc::new(pod);
         let mut any = self.pods.set(Arc::clone(&pod.uid), now_ns, Arc::clone(&pod));
@@ -165,6 +175,7 @@ impl Directory {
 
     /// A container was seen. What another source said of it stays where this one says nothing.
     pub fn container_seen(&self, mut container: Container, now_ns: u64) {
+        self.names_come.store(true, Ordering::Relaxed);
         let id = Arc::clone(&container.id);
         let any = self.containers.change(id, now_ns, |before| {
             if let Some(before) = before {

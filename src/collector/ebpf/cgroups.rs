@@ -51,9 +51,46 @@ fn hierarchies() -> Vec<Hierarchy> {
     found
 }
 
+/// A cgroup.
+#[derive(Clone, Debug)]
+pub(super) struct Cgroup {
+    /// What its path says.
+    pub(super) names: CgroupNames,
+    /// The run of the unit it belongs to, from its extended attributes.
+    pub(super) invocation_id: Option<Box<str>>,
+    /// Whether these have been looked at.
+    looked: bool,
+}
+
+impl Cgroup {
+    fn new(path: &str) -> Self {
+        let names = CgroupNames::parse(path);
+        // What has no unit has no run of one.
+        let looked = names.unit.is_none();
+        Self { names, invocation_id: None, looked }
+    }
+}
+
+/// The InvocationID that systemd left on a unit's cgroup (`cg_set_xattr` in systemd's
+/// src/core/cgroup.c): a restarted unit has another cgroup, so the number of the cgroup names the run.
+fn invocation_id(mount: &Path, names: &CgroupNames) -> Option<Box<str>> {
+    let unit = names.unit.as_deref()?;
+    let end = names.path.find(&format!("/{unit}"))? + 1 + unit.len();
+    let folder = mount.join(names.path.get(1..end)?);
+    let mut id = [0u8; 64];
+    let mut read = |key: &str| rustix::fs::getxattr(&folder, key, &mut id).ok();
+    let len = read("trusted.invocation_id").or_else(|| read("user.invocation_id"))?;
+    let text = std::str::from_utf8(id.get(..len)?).ok()?;
+    is_invocation_id(text).then(|| text.into())
+}
+
+fn is_invocation_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
 pub(super) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
-    table: HashMap<u64, CgroupNames, ahash::RandomState>,
+    table: HashMap<u64, Cgroup, ahash::RandomState>,
     /// Removed cgroups.
     removed: Departed<u64>,
     max: usize,
@@ -82,8 +119,20 @@ impl Cgroups {
         self.hierarchies.is_empty() || self.hierarchies.iter().any(|h| h.id == id)
     }
 
-    pub(super) fn get(&self, number: u64) -> Option<&CgroupNames> {
+    pub(super) fn get(&self, number: u64) -> Option<&Cgroup> {
         self.table.get(&number)
+    }
+
+    /// The same, with its unit's run: read from the cgroup at the first event of it, since systemd writes it
+    /// after it made the cgroup and before it starts a process there.
+    pub(super) fn look(&mut self, number: u64) -> Option<&Cgroup> {
+        let cgroup = self.table.get_mut(&number)?;
+        if !cgroup.looked {
+            cgroup.looked = true;
+            let of = self.hierarchies.iter().find(|h| h.id == number >> HIERARCHY_SHIFT);
+            cgroup.invocation_id = of.and_then(|h| invocation_id(&h.mount, &cgroup.names));
+        }
+        Some(cgroup)
     }
 
     /// The number of the cgroup with this path.
@@ -105,7 +154,7 @@ impl Cgroups {
                 return;
             }
         }
-        self.table.insert(number, CgroupNames::parse(path));
+        self.table.insert(number, Cgroup::new(path));
     }
 
     /// A cgroup was removed.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::cgroups::Cgroups;
+use super::cgroups::{Cgroup, Cgroups};
 use super::kinds::Kind;
+use super::nameless::Nameless;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, What};
+use crate::clock;
 use crate::collector::Site;
 use crate::collector::draft::{Draft, Lossy, Meta};
 use crate::collector::identify::{Found, Known};
@@ -19,6 +21,11 @@ const SCAN_EVERY_NS: u64 = 1_000_000_000;
 const SOURCE: u16 = 0x4000;
 /// The CPU of ids made in user space.
 pub(super) const NO_CPU: u16 = 0x3fff;
+
+fn known(cgroup: &Cgroup) -> Known<'_> {
+    let names = &cgroup.names;
+    Known { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
+}
 
 /// Turns records into events.
 pub(super) struct Decoder {
@@ -38,8 +45,10 @@ pub(super) struct Decoder {
     scanned_ns: u64,
     /// Events whose cgroup's path wasn't known.
     pub(super) unresolved: u64,
-    /// Events of a pod or container whose name wasn't known.
-    pub(super) nameless: u64,
+    /// Events that wait for a pod's or container's name.
+    pub(super) nameless: Nameless,
+    /// The event at hand has none.
+    missing: bool,
     pub(super) lossy: String,
     pub(super) clean: String,
 }
@@ -59,7 +68,8 @@ impl Decoder {
             latest: Vec::new(),
             scanned_ns: 0,
             unresolved: 0,
-            nameless: 0,
+            nameless: Nameless::default(),
+            missing: false,
             lossy: String::new(),
             clean: String::new(),
         }
@@ -121,9 +131,31 @@ impl Decoder {
             Kind::Retransmit | Kind::Timeout => self.tcp(kind, &record),
         };
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
-        // The sink has counted an event it couldn't take.
-        let _ = self.draft.offer(&meta, sink);
+        self.send(record.head.cgroup, meta, record.head.time_ns, sink);
         true
+    }
+
+    /// Sends the draft on its way: at once, or when its pod's name has come.
+    pub(super) fn send(&mut self, cgroup: u64, meta: Meta, now_ns: u64, sink: &mut Sink) {
+        let mut meta = Some(meta);
+        if std::mem::take(&mut self.missing)
+            && let Some(cgroup) = self.cgroups.get(cgroup)
+        {
+            let (draft, directory) = (&mut self.draft, &self.directory);
+            let take = |m| self.nameless.take(draft, m, known(cgroup), directory, now_ns);
+            meta = meta.and_then(take);
+        }
+        if let Some(meta) = meta {
+            // The sink has counted an event it couldn't take.
+            let _ = self.draft.offer(&meta, sink);
+        }
+    }
+
+    /// Lets events go whose names have come or whose time is over; all of them at the `end`.
+    pub(super) fn release(&mut self, end: bool, sink: &mut Sink) {
+        if self.nameless.len() > 0 {
+            self.nameless.release(&self.directory, clock::monotonic_ns(), end, sink);
+        }
     }
 
     fn cgroup(&mut self, record: &Record<'_>) {
@@ -163,7 +195,7 @@ impl Decoder {
         }
         self.draft.entities_end();
         if let Some(cgroup) = self.cgroups.get(head.cgroup) {
-            self.draft.text(names::TAPIO_CGROUP_PATH, &cgroup.path);
+            self.draft.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
         }
         if !comm.is_empty() {
             self.draft.text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
@@ -184,18 +216,15 @@ impl Decoder {
             self.scan(time_ns);
         }
         self.draft.int(names::CGROUP_ID, number);
-        let Some(cgroup) = self.cgroups.get(number) else {
+        let Some(cgroup) = self.cgroups.look(number) else {
             self.unresolved += 1;
             return;
         };
-        let known = Known {
-            container_id: cgroup.container_id.as_deref(),
-            pod_uid: cgroup.pod_uid.as_deref(),
-        };
-        if self.draft.whose(known, &self.directory) == Found::Missing {
-            self.nameless += 1;
+        self.missing = self.draft.whose(known(cgroup), &self.directory) == Found::Missing;
+        if let Some(id) = &cgroup.invocation_id {
+            self.draft.text(names::SYSTEMD_INVOCATION_ID, id);
         }
-        if let Some(unit) = &cgroup.unit {
+        if let Some(unit) = &cgroup.names.unit {
             self.draft.text(names::SYSTEMD_UNIT, unit);
         }
     }

@@ -10,6 +10,7 @@
 //! | `decode.rs` | from a record to an event |
 //! | `process.rs`, `tcp.rs`, `block.rs`, `syscalls.rs` | the families |
 //! | `processes.rs`, `cgroups.rs`, `departed.rs` | who a process is, what a cgroup's path says, for how long |
+//! | `nameless.rs` | events that wait for their pod's name |
 //! | `scrub.rs` | secrets leave command lines |
 //! | `words.rs` | numbers as a person reads them |
 //! | `probe.rs` | [`findings`]: what this kernel and these privileges allow |
@@ -24,6 +25,7 @@ mod departed;
 mod kernel;
 mod kinds;
 mod loader;
+mod nameless;
 mod probe;
 mod process;
 mod processes;
@@ -116,6 +118,7 @@ impl Collector for Ebpf {
             } else {
                 empty += 1;
             }
+            run.decoder.release(false, &mut run.context.sink);
             run.context.sink.flush();
             run.housekeeping(false)?;
             if empty < EMPTY_LOOKS {
@@ -315,7 +318,8 @@ impl<'a> Run<'a> {
         report.count("cgroups", decoder.cgroups.len() as u64);
         report.count("cgroups_untracked", decoder.cgroups.untracked);
         report.count("cgroups_unresolved", decoder.unresolved);
-        report.count("nameless", decoder.nameless);
+        report.count("names_patched", decoder.nameless.patched);
+        report.count("names_unresolved", decoder.nameless.unresolved);
         report.count("missed_runs", self.loader.missed_runs());
     }
 
@@ -326,6 +330,7 @@ impl<'a> Run<'a> {
             .map_err(failed("silencing the eBPF programs"))?;
         std::thread::sleep(SETTLE);
         while self.drain() > 0 {}
+        self.decoder.release(true, &mut self.context.sink);
         self.housekeeping(true)
     }
 }
@@ -346,7 +351,7 @@ impl Drop for Run<'_> {
             }
         });
         let emitted: u64 = self.kernel.emitted().filter_map(|(kind, n)| kind.map(|_| n)).sum();
-        let left = emitted.saturating_sub(self.drained_events);
+        let left = emitted.saturating_sub(self.drained_events) + self.decoder.nameless.len() as u64;
         if read.is_ok() && left > 0 {
             sink.refuse(Reason::CollectorPanic, left);
         }

@@ -152,10 +152,10 @@ impl Decoder {
         let name = Lossy(bytes.text(128, 64));
         match self.cgroups.get(number) {
             Some(cgroup) => {
-                draft.text(names::TAPIO_OOM_CGROUP, &cgroup.path);
+                draft.text(names::TAPIO_OOM_CGROUP, &cgroup.names.path);
                 draft.message(format_args!(
                     "{who} (pid {pid}) was OOM-killed in {}: {} resident, limit {}",
-                    cgroup.path,
+                    cgroup.names.path,
                     Size(rss),
                     Size(limit)
                 ));

@@ -54,7 +54,7 @@ impl Decoder {
         let cgroup = self.cgroups.get(key.cgroup());
         let draft = &mut self.draft;
         if let Some(cgroup) = cgroup {
-            draft.text(names::TAPIO_CGROUP_PATH, &cgroup.path);
+            draft.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
         }
         let call = syscall_name(number).unwrap_or("unknown");
         let error = errno_name(error.into()).unwrap_or("unknown");
@@ -65,11 +65,10 @@ impl Decoder {
         draft.int(names::TAPIO_WINDOW_NS, window_ns);
         draft.message(format_args!(
             "{call} failed {count} times with {error} in {} within {}",
-            cgroup.map_or("an unknown cgroup", |c| &c.path),
+            cgroup.map_or("an unknown cgroup", |c| &c.names.path),
             Span(window_ns)
         ));
         let meta = self.meta(Kind::SyscallErrorRate, NO_CPU, now_ns, Severity::INFO);
-        // The sink has counted an event it couldn't take.
-        let _ = self.draft.offer(&meta, sink);
+        self.send(key.cgroup(), meta, now_ns, sink);
     }
 }

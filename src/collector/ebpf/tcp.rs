@@ -64,6 +64,7 @@ impl Decoder {
         draft.int(names::NETWORK_LOCAL_PORT, local_port);
         draft.text(names::NETWORK_PEER_ADDRESS, peer);
         draft.int(names::NETWORK_PEER_PORT, peer_port);
+        draft.peer(peer, &self.directory);
         let state = STATES.get(usize::from(old_state)).unwrap_or(&STATES[0]);
         draft.word(names::TAPIO_TCP_STATE, state);
         let since = head.flags & TCP_KNOWN_SINCE != 0;

@@ -152,6 +152,7 @@ fn of_service(
 /// Who talks to whom, and who listens.
 fn talks(event: &ArchivedEvent<'_>, named: &Named<'_>, who: Option<&Entity>, into: &mut Vec<Fact>) {
     let Some(who) = who else { return };
+    knows(event, who, into);
     let accepted = event.kind_name() == names::KERNEL_TCP_ACCEPT
         || event.text(names::NETWORK_IO_DIRECTION) == Some("receive");
     let (address, port, relation) = if accepted {
@@ -168,6 +169,18 @@ fn talks(event: &ArchivedEvent<'_>, named: &Named<'_>, who: Option<&Entity>, int
     // Loopback is an address of everybody: it leads nowhere.
     if !address.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback()) {
         into.push(Fact::Seen(Edge { from: to, relation: Relation::RunsIn, to: at }));
+    }
+}
+
+/// Whom the address at the other end belongs to, where the event's collector knew it.
+fn knows(event: &ArchivedEvent<'_>, who: &Entity, into: &mut Vec<Fact>) {
+    let pod = event.text(names::TAPIO_PEER_POD_UID).map(|uid| Entity::new(EntityKind::Pod, uid));
+    let service = event.text(names::TAPIO_PEER_SERVICE_NAME).map(|name| {
+        let namespace = event.text(names::TAPIO_PEER_NAMESPACE_NAME).unwrap_or_default();
+        Entity::new(EntityKind::Service, &format!("{namespace}/{name}"))
+    });
+    for to in pod.into_iter().chain(service).filter(|to| to != who) {
+        into.push(Fact::Seen(Edge { from: who.clone(), relation: Relation::TalksTo, to }));
     }
 }
 
