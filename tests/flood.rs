@@ -140,5 +140,5 @@ fn a_flood_of_keys_groups_or_pods_stays_within_its_bounds() {
     assert!(grown < 4 << 20, "{grown} bytes more");
     assert_eq!(stats.lives, 65_536);
     assert_eq!((stats.lives_opened, stats.lives_evicted), (pods.sent, pods.sent - 65_536));
-    assert_eq!(pods.told, stats.lives_evicted);
+    assert_eq!(pods.told, 0, "lives that end in peace and for room are no stories");
 }

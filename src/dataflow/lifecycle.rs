@@ -17,11 +17,52 @@ const MAX_FAULTS: usize = 8;
 /// A life nothing was heard of for this long is over.
 const IDLE_NS: u64 = 30 * 60 * 1_000_000_000;
 
+/// An event of a life, as small as can be: most lives are never told.
+struct Moment {
+    id: EventId,
+    label: Option<Box<str>>,
+    time_ns: u64,
+    kind: Name,
+    source: Name,
+    severity: Severity,
+    summary: Box<str>,
+}
+
+impl Moment {
+    fn of(event: &ArchivedEvent<'_>) -> Self {
+        let label = super::story::label(event);
+        Self {
+            id: event.event_id(),
+            label: (!label.is_empty()).then(|| label.into()),
+            time_ns: event.time(),
+            kind: event.kind_name(),
+            source: event.source_name(),
+            severity: event.severity(),
+            summary: event.message.chars().take(300).collect::<String>().into(),
+        }
+    }
+
+    fn told(self) -> Member {
+        let role = if self.severity >= Severity::ERROR { "symptom" } else { "life" };
+        Member {
+            id: self.id,
+            label: self.label.unwrap_or_default().into(),
+            time_ns: self.time_ns,
+            kind: self.kind.text().into(),
+            source: self.source.text().into(),
+            severity: self.severity,
+            role: role.into(),
+            pattern: String::new(),
+            summary: self.summary.into(),
+        }
+    }
+}
+
 struct Life {
     trace: TraceId,
     what: &'static str,
     name: String,
-    members: Vec<Member>,
+    members: Vec<Moment>,
     total: u64,
     first_ns: u64,
     last_ns: u64,
@@ -101,7 +142,8 @@ impl Lives {
                 self.opened += 1;
                 let deadline_ns = time_ns.saturating_add(IDLE_NS);
                 let (slot, evicted) = self.lives.insert(hash, 0, id.as_bytes(), deadline_ns, life);
-                if let Some(life) = evicted {
+                // One in which nothing went wrong is counted: who makes up pods mustn't make stories.
+                if let Some(life) = evicted.filter(|life| life.worst >= Severity::ERROR) {
                     self.tell(life, GroupState::Expired);
                 }
                 slot
@@ -157,17 +199,7 @@ impl Life {
         let severity = event.severity();
         let wrong = severity >= Severity::ERROR;
         if self.members.len() < KEPT || (wrong && self.members.len() < 2 * KEPT) {
-            self.members.push(Member {
-                id: event.event_id(),
-                label: super::story::label(event),
-                time_ns: event.time(),
-                kind: event.kind_name().text().into(),
-                source: event.source_name().text().into(),
-                severity,
-                role: if wrong { "symptom" } else { "life" }.into(),
-                pattern: String::new(),
-                summary: event.message.chars().take(300).collect(),
-            });
+            self.members.push(Moment::of(event));
         }
         if wrong {
             self.add_fault(event);
@@ -233,7 +265,7 @@ impl Life {
             confidence: 1.0,
             continues: None,
             provisional: None,
-            members: self.members,
+            members: self.members.into_iter().map(Moment::told).collect(),
         };
         Draft {
             within_ns: group.duration_ns(),
