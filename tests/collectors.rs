@@ -1,10 +1,16 @@
 //! Collectors under the manager, with a consumer that takes what they offer: everything is
 //! accounted for (CONS-1), whatever fails.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says why it is skipped"
+)]
 
 #[path = "collectors/jsonl.rs"]
 mod jsonl;
+#[path = "collectors/machine.rs"]
+mod machine;
 #[path = "collectors/manager.rs"]
 mod manager;
 #[path = "collectors/pipeline.rs"]

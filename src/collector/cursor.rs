@@ -5,8 +5,6 @@
 //! events of one collector may settle out of order, "settled" is the moment in which nothing of the
 //! collector is held anywhere; a source that never pauses is asked to, for as long as that takes.
 
-#![allow(dead_code, reason = "for sources that can be read again")]
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

@@ -142,7 +142,6 @@ impl Draft {
     }
 
     /// A number that needn't be whole.
-    #[allow(dead_code, reason = "for sources that measure")]
     pub(super) fn float(&mut self, key: Name, value: f64) {
         self.push(key, Slot::Float(value));
     }

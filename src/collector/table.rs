@@ -1,6 +1,6 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
-use super::{CollectorConfig, Make, ebpf, jsonl, receiver, synthetic};
+use super::{CollectorConfig, Make, ebpf, jsonl, kmsg, node, receiver, synthetic};
 use crate::ring::OnFull;
 
 /// A collector as the configuration wants it.
@@ -23,10 +23,31 @@ macro_rules! collectors {
         #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct CollectorsConfig {
+            /// Where it is given, no other collectors run than these.
+            pub only: Option<Vec<String>>,
             $(#[doc = $about] pub $name: $config,)*
         }
 
         impl CollectorsConfig {
+            fn may_run(&self, name: &str) -> bool {
+                self.only.as_ref().is_none_or(|only| only.iter().any(|n| n == name))
+            }
+
+            /// Finds names in `only` that no collector has.
+            ///
+            /// # Errors
+            /// The key and what is wrong with it.
+            pub fn check(&self) -> Result<(), String> {
+                let known = [$(stringify!($name)),*];
+                let unknown = self.only.iter().flatten().find(|n| !known.contains(&n.as_str()));
+                match unknown {
+                    None => Ok(()),
+                    Some(name) => {
+                        Err(format!("only: no collector `{name}`: there are {}", known.join(", ")))
+                    }
+                }
+            }
+
             /// Every collector there is, in the table's order; its number in the ledger is its
             /// place among those that run.
             #[must_use]
@@ -34,7 +55,7 @@ macro_rules! collectors {
                 vec![$(Row {
                     name: stringify!($name),
                     about: $about,
-                    enabled: self.$name.enabled(),
+                    enabled: self.$name.enabled() && self.may_run(stringify!($name)),
                     on_full: self.$name.on_full(),
                     make: self.$name.make(),
                 },)*]
@@ -45,6 +66,8 @@ macro_rules! collectors {
 
 collectors! {
     ebpf: ebpf::Config, "What the kernel does: processes, signals, OOM kills, TCP, block devices, failing system calls.";
+    kmsg: kmsg::Config, "The kernel's log.";
+    node: node::Config, "Pressure and use of units and pods, zombies, a clock that was set.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";

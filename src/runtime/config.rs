@@ -205,6 +205,7 @@ impl Config {
         };
         self.bridge.check().map_err(|e| split("bridge", e))?;
         self.server.check().map_err(|e| split("server", e))?;
+        self.collectors.check().map_err(|e| split("collectors", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
             return bad("shards", "at most 64");
@@ -362,6 +363,7 @@ mod tests {
             ("dataflow:\n  flush_interval: 5\n", "t.yaml:2:19: "),
             ("node: a\nbridge:\n  batch_bytes: 1\n", "t.yaml:3:3: bridge.batch_bytes"),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
+            ("collectors:\n  only: [epbf]\n", "t.yaml:2:3: collectors.only: no collector `epbf`"),
             ("node: [\n", "t.yaml:"),
         ] {
             let error = parse(text).unwrap_err();

@@ -46,11 +46,12 @@ impl Place {
     pub(crate) fn config(&self, ebpf: bool, jsonl: &Path) -> String {
         let text = format!(
             "state_dir: {}\nnode: test\nadmin: {{ listen: \"127.0.0.1:{}\" }}\n\
-             collectors: {{ ebpf: {{ enabled: {ebpf} }}, jsonl: {{ paths: [\"{}\"] }} }}\n\
+             collectors: {{ only: [{}], jsonl: {{ paths: [\"{}\"] }} }}\n\
              bridge: {{ endpoint: \"127.0.0.1:{}\", drain_timeout: 300ms }}\n\
              server: {{ grpc_listen: \"127.0.0.1:{}\", http_listen: \"127.0.0.1:{}\" }}\n",
             self.dir.path().display(),
             self.admin,
+            if ebpf { "ebpf, jsonl" } else { "jsonl" },
             jsonl.display(),
             self.server,
             self.server,

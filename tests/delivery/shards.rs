@@ -102,7 +102,7 @@ fn agent_config(dir: &Path, shards: usize) -> Config {
         path
     };
     let mut config = Config { state_dir: Some(dir.join("state")), ..Config::default() };
-    config.collectors.ebpf.enabled = false;
+    config.collectors.only = Some(vec!["jsonl".into()]);
     config.collectors.jsonl.paths = vec![file("events.jsonl", &events())];
     config.dataflow.rules = vec![file("rules.yaml", RULES)];
     config.dataflow.builtin_rules = false;

@@ -254,8 +254,8 @@ impl Drop for Scene {
 /// Only the kernel is watched, every port is a free one, every file in the folder.
 fn config(folder: &Path) -> Config {
     let mut config = Config { state_dir: Some(folder.join("state")), ..Config::default() };
-    // The others run only where a configuration says so.
-    config.collectors.receiver.enabled = false;
+    // The faults are the kernel's to tell of.
+    config.collectors.only = Some(vec!["ebpf".into()]);
     config.server.data_dir = folder.join("data");
     for listen in
         [&mut config.server.grpc_listen, &mut config.server.http_listen, &mut config.admin.listen]

@@ -1,0 +1,122 @@
+//! What the machine itself shows: the kernel's log, pressure of cgroups. Against the real kernel; where it
+//! can't be read the test says why, and fails with `TAPIO_REQUIRE_KERNEL=1`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tapio::collector::{CollectorConfig as _, kmsg, node};
+use tapio::ring::OnFull;
+
+use crate::pipeline::Pipeline;
+
+fn skipped(why: &str) {
+    assert!(
+        std::env::var_os("TAPIO_REQUIRE_KERNEL").is_none_or(|v| v != "1"),
+        "TAPIO_REQUIRE_KERNEL=1, but {why}"
+    );
+    println!("skipped: {why}");
+}
+
+#[test]
+fn what_the_kernel_logs_is_told() {
+    if let Err(e) = fs::File::open("/dev/kmsg") {
+        return skipped(&format!("/dev/kmsg: {e}"));
+    }
+    let config = kmsg::Config::default();
+    let pipeline = Pipeline::start(vec![("kmsg", OnFull::Wait, config.make())], true);
+    pipeline.wait_until("it runs", |p| p.manager.statistics()[0].health.word() == "running");
+    // Programs write there, too: that isn't the kernel's.
+    let mark = format!("tapio-test-{}", std::process::id());
+    let _ = fs::write("/dev/kmsg", format!("<3>{mark}"));
+    // A read through a null pointer: the kernel logs it, a few times in five seconds at most.
+    let told = |p: &Pipeline| p.texts("/message").iter().any(|m| m.contains("]: segfault at "));
+    pipeline.wait_until("a segfault in the kernel's log", |p| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+        let _ = command.args(["demo-fault", "segfault"]).stderr(Stdio::null()).status();
+        std::thread::sleep(Duration::from_millis(100));
+        told(p)
+    });
+    let messages = pipeline.texts("/message");
+    assert!(!messages.iter().any(|m| m.contains(&mark)), "{messages:?}");
+    let kinds = pipeline.texts("/kind");
+    assert!(kinds.iter().all(|k| k == "kernel.log"), "{kinds:?}");
+    pipeline.stop.set();
+    pipeline.end();
+}
+
+/// A unit's cgroup with processes that never wait, removed with the value.
+struct Busy {
+    folder: PathBuf,
+    children: Vec<Child>,
+}
+
+impl Busy {
+    fn new(unit: &str, processes: usize) -> Result<Self, String> {
+        let plain = Path::new("/sys/fs/cgroup");
+        let root = if plain.join("cgroup.controllers").exists() {
+            plain.into()
+        } else {
+            plain.join("unified")
+        };
+        let folder = root.join(unit);
+        fs::create_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let mut busy = Self { folder, children: Vec::new() };
+        for _ in 0..processes {
+            let script =
+                format!("echo $$ >{}/cgroup.procs; while :; do :; done", busy.folder.display());
+            let child = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).spawn();
+            busy.children.push(child.map_err(|e| e.to_string())?);
+        }
+        Ok(busy)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for _ in 0..200 {
+            if fs::remove_dir(&self.folder).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn a_unit_that_waits_for_the_processor_is_told_of() {
+    let unit = format!("tapio-test-{}.service", std::process::id());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let busy = match Busy::new(&unit, 2 * processors) {
+        Ok(busy) => busy,
+        Err(why) => return skipped(&why),
+    };
+    if !busy.folder.join("cpu.pressure").exists() {
+        return skipped("this kernel has no pressure files");
+    }
+    let config = node::Config { interval: Duration::from_millis(500), ..node::Config::default() };
+    let pipeline = Pipeline::start(vec![("node", OnFull::Drop, config.make())], true);
+    let of_unit = |p: &Pipeline| -> Vec<serde_json::Value> {
+        let got = p.got.lock().unwrap();
+        let mine = got.iter().filter(|(_, e)| {
+            e.pointer("/entity/systemd.unit").is_some_and(|u| u.as_str() == Some(&unit))
+                && e.pointer("/attributes/tapio.pressure.resource").is_some_and(|r| r == "cpu")
+        });
+        mine.map(|(_, event)| event.clone()).collect()
+    };
+    // Twice as many processes as processors: somebody always waits.
+    pipeline.wait_until("the unit waits for the processor", |p| {
+        of_unit(p).iter().any(|e| {
+            e["kind"] == "kernel.pressure"
+                && e["attributes"]["tapio.pressure.some_percent"].as_f64() > Some(50.0)
+                && e["attributes"]["tapio.pressure.usage_share"].as_f64() > Some(0.0)
+        })
+    });
+    pipeline.stop.set();
+    pipeline.end();
+}
