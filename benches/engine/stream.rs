@@ -122,7 +122,7 @@ impl Case {
     }
 }
 
-const KINDS: [&str; 4] = ["app.request", "journal.message", "kernel.tcp.refused", "otlp.log"];
+const KINDS: [&str; 4] = ["app.request", "app.message", "app.refused", "otlp.log"];
 
 /// What one event of the stream says.
 struct Line {
