@@ -5,10 +5,10 @@ CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast lint unit loom sanitize fuzz fuzz-canary test-soak deny bench doc clean
+.PHONY: help deps build run demo test test-fast lint unit loom sanitize fuzz fuzz-canary test-soak test-e2e deny bench doc clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 deps: ## install what the build needs beside Rust: clang, libbpf's headers, a linker
 	@scripts/deps.sh
@@ -54,6 +54,9 @@ fuzz-canary: ## whether the fuzz targets find bugs that are planted for them
 
 test-soak: build ## half an hour of load: nothing is lost, memory doesn't grow (SOAK_SECONDS, SOAK_RATE)
 	@scripts/soak.sh
+
+test-e2e: deps ## the collectors against a real API server and a real node, which are built and fetched first
+	@scripts/e2e.sh
 
 deny: ## licences, duplicates, advisories and sources of the dependencies
 	@scripts/deny.sh

@@ -61,6 +61,11 @@ impl Cursor {
         }
     }
 
+    /// Whether a position waits to be saved.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Saves the position if everything before it is settled. Returns whether the source should offer
     /// nothing more until this has been called again: it waited for too long.
     ///

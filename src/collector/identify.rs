@@ -7,13 +7,14 @@ use crate::event::{Name, names};
 use crate::identity::{Container, Directory, Pod, Whose};
 
 /// The key under which a workload's name stands.
-fn workload_key(kind: &str) -> Option<Name> {
+pub(super) fn workload_key(kind: &str) -> Option<Name> {
     Some(match kind {
         "Deployment" => names::K8S_DEPLOYMENT_NAME,
         "StatefulSet" => names::K8S_STATEFULSET_NAME,
         "DaemonSet" => names::K8S_DAEMONSET_NAME,
         "Job" => names::K8S_JOB_NAME,
         "ReplicaSet" => names::K8S_REPLICASET_NAME,
+        "CronJob" => names::K8S_CRONJOB_NAME,
         _ => return None,
     })
 }
@@ -118,6 +119,21 @@ impl Draft {
             _ => Found::Missing,
         }
     }
+
+    /// Adds the name of the container of a pod that has only one, after [`Draft::whose`] didn't know the container. The API
+    /// tells a container's id a second or two after its start, and a short-lived one is gone by then. Only for what can't
+    /// happen in the pod's sandbox, whose id looks alike.
+    pub(super) fn only_container(&mut self, known: Known<'_>, directory: &Directory) -> Found {
+        let pod = known.pod_uid.and_then(|uid| directory.pod(uid));
+        let is_known = known.container_id.is_none_or(|id| directory.container(id).is_some());
+        match pod.as_ref().and_then(|pod| pod.only_container.as_ref()) {
+            Some(name) if !is_known => {
+                self.text(names::K8S_CONTAINER_NAME, name);
+                Found::All
+            }
+            _ => Found::Missing,
+        }
+    }
 }
 
 fn missing(id: Option<&str>) -> Found {
@@ -178,6 +194,21 @@ mod tests {
                 "k8s.statefulset.name=web"
             ]
         );
+    }
+
+    #[test]
+    fn a_container_nobody_knows_yet_is_its_pods_only_one() {
+        let directory = Directory::default();
+        let known = Known { container_id: Some("c1"), pod_uid: Some("u1") };
+        let mut draft = Draft::default();
+        assert_eq!(draft.only_container(known, &directory), Found::Missing);
+        let only = Pod { uid: "u1".into(), only_container: Some("app".into()), ..Pod::default() };
+        directory.pod_seen(only, 1);
+        assert_eq!(draft.only_container(known, &directory), Found::All);
+        let name = draft.fields(|f| (f[0].key, f.len()));
+        assert_eq!(name, (names::K8S_CONTAINER_NAME, 1));
+        directory.container_seen(Container { id: "c1".into(), ..Container::default() }, 1);
+        assert_eq!(draft.only_container(known, &directory), Found::Missing, "it is another one");
     }
 
     #[test]

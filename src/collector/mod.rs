@@ -9,6 +9,7 @@ mod draft;
 pub mod ebpf;
 mod identify;
 pub mod jsonl;
+pub mod k8s;
 pub mod kmsg;
 mod manager;
 pub mod node;

@@ -73,6 +73,8 @@ known! {
     OTLP_LOG = "otlp.log",
     OTLP_SPAN = "otlp.span",
     TAPIO_KERNEL_LOST = "tapio.kernel.lost",
+    K8S_POD_PENDING = "k8s.pod.pending",
+    K8S_POD_TERMINATING = "k8s.pod.terminating",
     // sources
     EBPF = "ebpf",
     SYSTEMD = "systemd",
@@ -184,6 +186,28 @@ known! {
     TAPIO_RELATION_TO_TYPE = "tapio.relation.to.type",
     TAPIO_RELATION_TO_NAME = "tapio.relation.to.name",
     TAPIO_RELATION_ENDED = "tapio.relation.ended",
+    K8S_CRONJOB_NAME = "k8s.cronjob.name",
+    K8S_EVENT_REASON = "k8s.event.reason",
+    K8S_EVENT_COUNT = "k8s.event.count",
+    TAPIO_K8S_EVENT_TYPE = "tapio.k8s.event.type",
+    TAPIO_K8S_EVENT_COMPONENT = "tapio.k8s.event.component",
+    TAPIO_K8S_OBJECT_KIND = "tapio.k8s.object.kind",
+    TAPIO_K8S_OBJECT_NAME = "tapio.k8s.object.name",
+    TAPIO_K8S_OWNER_KIND = "tapio.k8s.owner.kind",
+    TAPIO_K8S_STARTUP_NS = "tapio.k8s.startup_ns",
+    TAPIO_K8S_PENDING_NS = "tapio.k8s.pending_ns",
+    TAPIO_K8S_GRACE_PERIOD_S = "tapio.k8s.grace_period_s",
+    TAPIO_K8S_FINALIZERS = "tapio.k8s.finalizers",
+    TAPIO_K8S_CONDITION_REASON = "tapio.k8s.condition.reason",
+    TAPIO_K8S_ROLLOUT_STATE = "tapio.k8s.rollout.state",
+    TAPIO_K8S_ROLLOUT_REASON = "tapio.k8s.rollout.reason",
+    TAPIO_K8S_REVISION = "tapio.k8s.revision",
+    K8S_CONTAINER_RESTART_COUNT = "k8s.container.restart_count",
+    K8S_CONTAINER_STATUS_REASON = "k8s.container.status.reason",
+    K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON = "k8s.container.status.last_terminated_reason",
+    K8S_POD_STATUS_REASON = "k8s.pod.status.reason",
+    K8S_NODE_CONDITION_TYPE = "k8s.node.condition.type",
+    K8S_NODE_CONDITION_STATUS = "k8s.node.condition.status",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them
@@ -202,6 +226,7 @@ pub const ENTITIES: &[Name] = &[
     K8S_DAEMONSET_NAME,
     K8S_JOB_NAME,
     K8S_REPLICASET_NAME,
+    K8S_CRONJOB_NAME,
     K8S_CLUSTER_NAME,
     CONTAINER_ID,
     CONTAINER_NAME,
@@ -246,6 +271,12 @@ pub const NUMBERS: &[Name] = &[
     TAPIO_CLOCK_JUMP_NS,
     TAPIO_PRESSURE_SOME_PERCENT,
     TAPIO_PRESSURE_USAGE_SHARE,
+    K8S_EVENT_COUNT,
+    TAPIO_K8S_STARTUP_NS,
+    TAPIO_K8S_PENDING_NS,
+    TAPIO_K8S_GRACE_PERIOD_S,
+    TAPIO_K8S_REVISION,
+    K8S_CONTAINER_RESTART_COUNT,
 ];
 
 /// The canonical spelling of an entity key: `node` and `systemd.unit.name` are other words for

@@ -35,6 +35,8 @@ pub struct Pod {
     pub criticality: Option<Arc<str>>,
     /// Its revision is being rolled out.
     pub rolling_out: bool,
+    /// Its container's name, where it has one besides the sandbox.
+    pub only_container: Option<Arc<str>>,
 }
 
 /// A container. The API server and the runtime each know a part of it.

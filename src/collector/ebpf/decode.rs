@@ -35,6 +35,8 @@ pub(super) struct Decoder {
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
     pub(super) draft: Draft,
+    /// The record at hand is about a process that used too much memory, which no sandbox does.
+    pub(super) is_victim: bool,
     /// Wall time minus CLOCK_MONOTONIC.
     pub(super) wall_offset_ns: u64,
     /// When user space saw the records at hand, wall time.
@@ -62,6 +64,7 @@ impl Decoder {
             cgroups,
             processes,
             draft: Draft::default(),
+            is_victim: false,
             wall_offset_ns: 0,
             observed_ns: 0,
             page_bytes: rustix::param::page_size() as u64,
@@ -220,7 +223,12 @@ impl Decoder {
             self.unresolved += 1;
             return;
         };
-        self.missing = self.draft.whose(known(cgroup), &self.directory) == Found::Missing;
+        let whose = known(cgroup);
+        let mut found = self.draft.whose(whose, &self.directory);
+        if found == Found::Missing && self.is_victim {
+            found = self.draft.only_container(whose, &self.directory);
+        }
+        self.missing = found == Found::Missing;
         if let Some(id) = &cgroup.invocation_id {
             self.draft.text(names::SYSTEMD_INVOCATION_ID, id);
         }

@@ -126,7 +126,9 @@ impl Decoder {
 
     pub(super) fn oom_kill(&mut self, record: &Record<'_>) -> Severity {
         let (task, bytes) = (record.task(), record.bytes);
+        self.is_victim = true;
         self.identify_task(record, &task);
+        self.is_victim = false;
         let of_pages = |at| bytes.u64(at).saturating_mul(self.page_bytes);
         let (rss, limit, usage) = (of_pages(72), of_pages(80), of_pages(88));
         let draft = &mut self.draft;

@@ -24,12 +24,13 @@ pub(super) enum Fact {
 }
 
 /// Owners of pods, by the entity key or attribute that names them.
-const WORKLOADS: [(Name, &str); 5] = [
+const WORKLOADS: [(Name, &str); 6] = [
     (names::K8S_DEPLOYMENT_NAME, "deployment"),
     (names::K8S_STATEFULSET_NAME, "statefulset"),
     (names::K8S_DAEMONSET_NAME, "daemonset"),
     (names::K8S_JOB_NAME, "job"),
     (names::K8S_REPLICASET_NAME, "replicaset"),
+    (names::K8S_CRONJOB_NAME, "cronjob"),
 ];
 
 /// Volumes, by the attribute that names them: a claim says more than a pod's own name for it.

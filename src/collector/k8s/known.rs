@@ -1,0 +1,123 @@
+//! Pods as the directory has them.
+
+use std::sync::Arc;
+
+use super::objects::{ContainerStatus, Pod, Text, bare_id};
+use super::pods::Told;
+use crate::identity::{self, Container, Directory, Workload};
+
+/// A pod that is watched, as the directory was told of it.
+pub(super) struct Known {
+    pub(super) pod: identity::Pod,
+    /// The object's version: changes are told again after a restart, older than what is known already.
+    pub(super) version: u64,
+    /// The ReplicaSet it is of.
+    pub(super) replicaset: Option<Text>,
+    /// Its containers' ids.
+    pub(super) containers: Vec<Text>,
+}
+
+impl Known {
+    /// What a pod's object says.
+    pub(super) fn of(pod: &Pod, version: u64) -> Self {
+        let owner = pod.metadata.controller().filter(|o| &*o.kind == "ReplicaSet");
+        Self {
+            pod: identity_of(pod),
+            version,
+            replicaset: owner.map(|o| o.name.clone()),
+            containers: containers_of(pod),
+        }
+    }
+
+    /// Writes its containers into the directory; those it had before and has no more are gone.
+    pub(super) fn write_containers(
+        &self,
+        pod: &Pod,
+        before: Option<&Self>,
+        directory: &Directory,
+        now_ns: u64,
+    ) {
+        for (container, id) in pod.containers().flat_map(|c| ids(c).map(move |id| (c, id))) {
+            let container = Container {
+                id: id.into(),
+                name: (&*container.name).into(),
+                image: (&*container.image).into(),
+                pod_uid: Arc::clone(&self.pod.uid),
+                ..Container::default()
+            };
+            directory.container_seen(container, now_ns);
+        }
+        for id in before.into_iter().flat_map(|b| &b.containers) {
+            if !self.containers.contains(id) {
+                directory.container_gone(id, now_ns);
+            }
+        }
+    }
+}
+
+/// The ids of a container's present and last run.
+fn ids(container: &ContainerStatus) -> impl Iterator<Item = &str> {
+    let ends = [&container.state.terminated, &container.last_state.terminated];
+    let ended = ends.into_iter().flatten().map(|end| bare_id(&end.container_id));
+    [bare_id(&container.container_id)].into_iter().chain(ended).filter(|id| !id.is_empty())
+}
+
+pub(super) fn containers_of(pod: &Pod) -> Vec<Text> {
+    let mut all: Vec<Text> = pod.containers().flat_map(ids).map(Text::from).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn workload((kind, name): &(Text, Text)) -> Workload {
+    Workload { kind: (&**kind).into(), name: (&**name).into() }
+}
+
+/// The name that a process of this pod has for its container, where there is only one.
+fn only_container(pod: &Pod) -> Option<Arc<str>> {
+    let spec = &pod.spec;
+    match &spec.containers[..] {
+        [one] if spec.init_containers.is_empty() && spec.ephemeral_containers.is_empty() => {
+            Some((&*one.name).into())
+        }
+        _ => None,
+    }
+}
+
+/// A pod as the directory has it.
+pub(super) fn identity_of(pod: &Pod) -> identity::Pod {
+    let (meta, status) = (&pod.metadata, &pod.status);
+    let ips = [&status.pod_ip].into_iter().chain(status.pod_ips.iter().map(|ip| &ip.ip));
+    let mut addresses = Vec::new();
+    for address in ips.filter_map(|ip| ip.parse().ok()) {
+        // A pod that has ended gave its address back, and another one may have it.
+        let ended = matches!(&*status.phase, "Succeeded" | "Failed");
+        if !pod.spec.host_network && !ended && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    identity::Pod {
+        uid: (&*meta.uid).into(),
+        name: (&*meta.name).into(),
+        namespace: (&*meta.namespace).into(),
+        node: (&*pod.spec.node_name).into(),
+        workload: pod.workload.as_ref().map(workload),
+        services: Vec::new(),
+        addresses,
+        host_network: pod.spec.host_network,
+        criticality: meta.criticality().map(Into::into),
+        rolling_out: false,
+        only_container: only_container(pod),
+    }
+}
+
+/// A pod that is only remembered.
+pub(super) fn identity_of_told(uid: &str, told: &Told) -> identity::Pod {
+    identity::Pod {
+        uid: uid.into(),
+        name: (&*told.name).into(),
+        namespace: (&*told.namespace).into(),
+        workload: told.workload.as_ref().map(workload),
+        ..identity::Pod::default()
+    }
+}

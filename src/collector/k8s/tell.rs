@@ -1,0 +1,343 @@
+//! From what happened to events: kinds, attributes and entities as docs/kinds.md has them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::conditions::{Changed, RolledOut, Rollout};
+use super::objects::{Deployment, Event};
+use super::pods::{Container, Transition, What};
+use crate::collector::draft::{Draft, Meta};
+use crate::collector::identify::workload_key;
+use crate::event::{ClockQuality, EventId, Name, Severity, names};
+use crate::identity::Pod;
+use crate::ring::Sink;
+
+/// The source of all ids here.
+const SOURCE: &str = "k8s";
+
+/// Puts events together.
+pub(super) struct Teller {
+    pub(super) host: Arc<str>,
+    /// Identifies this start of the agent: what the graph is told again after each start isn't the same event.
+    pub(super) origin: u64,
+    draft: Draft,
+    natural: String,
+}
+
+/// Where an event stands in time.
+struct When {
+    ns: u64,
+    clock: ClockQuality,
+}
+
+/// A time of the API's, which has whole seconds but where it has microseconds; else the agent's own.
+fn when(api_ns: Option<u64>, now_ns: u64) -> When {
+    match api_ns {
+        Some(ns) if ns % 1_000_000_000 != 0 => When { ns, clock: ClockQuality::Micros },
+        Some(ns) => When { ns, clock: ClockQuality::Seconds },
+        None => When { ns: now_ns, clock: ClockQuality::Micros },
+    }
+}
+
+impl Teller {
+    pub(super) fn new(host: Arc<str>, origin: u64) -> Self {
+        Self { host, origin, draft: Draft::default(), natural: String::new() }
+    }
+
+    fn offer(&mut self, kind: Name, severity: Severity, when: &When, now_ns: u64, sink: &mut Sink) {
+        let meta = Meta {
+            id: EventId::from_natural(SOURCE, &self.natural),
+            time_ns: when.ns,
+            observed_ns: now_ns,
+            kind,
+            source: names::K8S,
+            clock: when.clock,
+            severity,
+        };
+        // The sink has counted an event it couldn't take.
+        let _ = self.draft.offer(&meta, sink);
+    }
+
+    fn natural(&mut self, text: std::fmt::Arguments<'_>) {
+        self.natural.clear();
+        let _ = self.natural.write_fmt(text);
+    }
+
+    /// Something of a pod of this node.
+    pub(super) fn pod(&mut self, pod: &Pod, transition: &Transition, now_ns: u64, sink: &mut Sink) {
+        self.natural(format_args!("{}/{}", pod.uid, transition.natural));
+        let draft = &mut self.draft;
+        draft.clear();
+        draft.text(names::HOST_NAME, &self.host);
+        draft.pod(pod);
+        match &transition.what {
+            What::CrashLoop { container, .. } | What::OomKilled { container } => {
+                draft.text(names::CONTAINER_ID, &container.id);
+                draft.text(names::K8S_CONTAINER_NAME, &container.name);
+                draft.text(names::CONTAINER_IMAGE_NAME, &container.image);
+            }
+            What::Pending { container, .. } => draft.text(names::K8S_CONTAINER_NAME, container),
+            _ => {}
+        }
+        draft.entities_end();
+        of_pod(draft, pod);
+        let (kind, severity) = life(draft, pod, &transition.what);
+        self.offer(kind, severity, &when(transition.time_ns, now_ns), now_ns, sink);
+    }
+
+    /// A condition of this node.
+    pub(super) fn condition(
+        &mut self,
+        uid: &str,
+        node: &str,
+        changed: &Changed,
+        now_ns: u64,
+        sink: &mut Sink,
+    ) {
+        self.natural(format_args!("{uid}/{}", changed.natural));
+        let draft = &mut self.draft;
+        draft.clear();
+        draft.text(names::HOST_NAME, &self.host);
+        draft.text(names::K8S_NODE_NAME, node);
+        draft.entities_end();
+        draft.text(names::K8S_NODE_CONDITION_TYPE, &changed.condition);
+        draft.word(names::K8S_NODE_CONDITION_STATUS, changed.status);
+        draft.text(names::TAPIO_K8S_CONDITION_REASON, &changed.reason);
+        draft.message(format_args!("{}", changed.message));
+        let severity = if changed.is_bad { Severity::ERROR } else { Severity::INFO };
+        self.offer(
+            names::K8S_NODE_CONDITION,
+            severity,
+            &when(changed.time_ns, now_ns),
+            now_ns,
+            sink,
+        );
+    }
+
+    /// A Deployment's rollout.
+    pub(super) fn rollout(
+        &mut self,
+        deployment: &Deployment,
+        told: &RolledOut,
+        now_ns: u64,
+        sink: &mut Sink,
+    ) {
+        let meta = &deployment.metadata;
+        self.natural(format_args!("{}/{}", meta.uid, told.natural));
+        let draft = &mut self.draft;
+        draft.clear();
+        draft.text(names::K8S_NAMESPACE_NAME, &meta.namespace);
+        draft.text(names::K8S_DEPLOYMENT_NAME, &meta.name);
+        draft.entities_end();
+        draft.word(names::TAPIO_K8S_ROLLOUT_STATE, told.state.word());
+        draft.text(names::TAPIO_K8S_ROLLOUT_REASON, &told.reason);
+        draft.int(names::TAPIO_K8S_REVISION, told.revision);
+        draft.message(format_args!("{}", told.message));
+        let severity = if told.state == Rollout::Failed { Severity::ERROR } else { Severity::INFO };
+        self.offer(
+            names::K8S_DEPLOYMENT_ROLLOUT,
+            severity,
+            &when(told.time_ns, now_ns),
+            now_ns,
+            sink,
+        );
+    }
+
+    /// An Event. `pod` is the pod it is about, where it is known; `host` where it happened.
+    pub(super) fn event(
+        &mut self,
+        event: &Event,
+        pod: Option<&Pod>,
+        here: bool,
+        now_ns: u64,
+        sink: &mut Sink,
+    ) {
+        let count = event.count();
+        self.natural(format_args!("{}/{}", event.metadata.uid, count.unwrap_or(0)));
+        let about = &event.involved_object;
+        let draft = &mut self.draft;
+        draft.clear();
+        if here {
+            draft.text(names::HOST_NAME, &self.host);
+        } else if let Some(node) = pod.map(|p| &p.node).filter(|n| !n.is_empty()) {
+            draft.text(names::HOST_NAME, node);
+        }
+        entities(draft, event, pod);
+        draft.entities_end();
+        draft.text(names::K8S_EVENT_REASON, &event.reason);
+        draft.text(names::TAPIO_K8S_EVENT_TYPE, &event.r#type);
+        draft.text(names::TAPIO_K8S_EVENT_COMPONENT, event.component());
+        draft.text(names::TAPIO_K8S_OBJECT_KIND, &about.kind);
+        draft.text(names::TAPIO_K8S_OBJECT_NAME, &about.name);
+        if let Some(count) = count {
+            draft.int(names::K8S_EVENT_COUNT, count);
+        }
+        if let Some(pod) = pod {
+            of_pod(draft, pod);
+        }
+        draft.message(format_args!("{}", event.message));
+        let severity = if &*event.r#type == "Warning" { Severity::WARN } else { Severity::INFO };
+        self.offer(names::K8S_EVENT, severity, &when(event.time_ns(), now_ns), now_ns, sink);
+    }
+
+    /// An edge of the entity graph, or its end.
+    pub(super) fn relation(
+        &mut self,
+        from: (&'static str, &str),
+        relation: &'static str,
+        to: (&'static str, &str),
+        ended: bool,
+        now_ns: u64,
+        sink: &mut Sink,
+    ) {
+        let origin = self.origin;
+        // An edge may come and go and come: the time tells them apart.
+        self.natural(format_args!("{origin:x}/{relation}/{}/{}/{ended}/{now_ns}", from.1, to.1));
+        self.edge(from);
+        self.draft.word(names::TAPIO_RELATION_TYPE, relation);
+        self.draft.word(names::TAPIO_RELATION_TO_TYPE, to.0);
+        self.draft.text(names::TAPIO_RELATION_TO_NAME, to.1);
+        if ended {
+            self.draft.bool(names::TAPIO_RELATION_ENDED, true);
+        }
+        let when = when(None, now_ns);
+        self.offer(names::ENTITY_RELATION, Severity::INFO, &when, now_ns, sink);
+    }
+
+    /// How much something matters.
+    pub(super) fn matters(
+        &mut self,
+        from: (&'static str, &str),
+        criticality: &str,
+        now_ns: u64,
+        sink: &mut Sink,
+    ) {
+        let origin = self.origin;
+        self.natural(format_args!("{origin:x}/matters/{}/{criticality}/{now_ns}", from.1));
+        self.edge(from);
+        self.draft.text(names::TAPIO_CRITICALITY, criticality);
+        let when = when(None, now_ns);
+        self.offer(names::ENTITY_RELATION, Severity::INFO, &when, now_ns, sink);
+    }
+
+    fn edge(&mut self, from: (&'static str, &str)) {
+        let draft = &mut self.draft;
+        draft.clear();
+        draft.text(names::HOST_NAME, &self.host);
+        draft.entities_end();
+        draft.word(names::TAPIO_RELATION_FROM_TYPE, from.0);
+        draft.text(names::TAPIO_RELATION_FROM_NAME, from.1);
+    }
+}
+
+/// What all events of a pod say of it.
+fn of_pod(draft: &mut Draft, pod: &Pod) {
+    if pod.rolling_out {
+        draft.word(names::TAPIO_K8S_ROLLOUT_STATE, Rollout::Progressing.word());
+    }
+    if let Some(criticality) = &pod.criticality {
+        draft.text(names::TAPIO_CRITICALITY, criticality);
+    }
+    if let Some(service) = pod.services.first() {
+        draft.text(names::K8S_SERVICE_NAME, service);
+    }
+    if let Some(address) = pod.addresses.first() {
+        draft.text(names::K8S_POD_IP, address);
+    }
+}
+
+/// A transition's attributes and message; its kind and severity.
+fn life(draft: &mut Draft, pod: &Pod, what: &What) -> (Name, Severity) {
+    let place = format_args!("{}/{}", pod.namespace, pod.name);
+    if let (What::Scheduled | What::Running, Some(workload)) = (what, &pod.workload) {
+        draft.text(names::TAPIO_K8S_OWNER_KIND, &workload.kind);
+    }
+    match what {
+        What::Scheduled => {
+            draft.message(format_args!("{place} has its node"));
+            (names::K8S_POD_SCHEDULED, Severity::INFO)
+        }
+        What::Running => {
+            draft.message(format_args!("{place} is running"));
+            (names::K8S_POD_RUNNING, Severity::INFO)
+        }
+        What::Ready { startup_ns, restarts, last_reason } => {
+            if let Some(startup_ns) = startup_ns {
+                draft.int(names::TAPIO_K8S_STARTUP_NS, *startup_ns);
+            }
+            draft.int(names::K8S_CONTAINER_RESTART_COUNT, *restarts);
+            draft.text(names::K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON, last_reason);
+            draft.message(format_args!("{place} is ready"));
+            (names::K8S_POD_READY, Severity::INFO)
+        }
+        What::Pending { for_ns, reason, .. } => {
+            draft.int(names::TAPIO_K8S_PENDING_NS, *for_ns);
+            draft.text(names::K8S_CONTAINER_STATUS_REASON, reason);
+            let minutes = for_ns / 60_000_000_000;
+            draft.message(format_args!("{place} is pending for {minutes} min"));
+            (names::K8S_POD_PENDING, Severity::WARN)
+        }
+        What::CrashLoop { container, message } => {
+            draft.word(names::K8S_CONTAINER_STATUS_REASON, "CrashLoopBackOff");
+            draft.text(names::K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON, &container.last_reason);
+            end_of(draft, container);
+            draft.message(format_args!("{message}"));
+            (names::K8S_POD_CRASH_LOOP, Severity::ERROR)
+        }
+        What::OomKilled { container } => {
+            end_of(draft, container);
+            draft.message(format_args!(
+                "container {} of {place} was killed for want of memory",
+                container.name
+            ));
+            (names::K8S_POD_OOM_KILLED, Severity::ERROR)
+        }
+        What::Evicted { reason, message } => {
+            draft.text(names::K8S_POD_STATUS_REASON, reason);
+            draft.message(format_args!("{message}"));
+            (names::K8S_POD_EVICTED, Severity::ERROR)
+        }
+        What::Terminating { grace_s, finalizers } => {
+            draft.int(names::TAPIO_K8S_GRACE_PERIOD_S, grace_s.unwrap_or(0));
+            draft.text(names::TAPIO_K8S_FINALIZERS, finalizers);
+            draft.message(format_args!("{place} is to be deleted"));
+            (names::K8S_POD_TERMINATING, Severity::INFO)
+        }
+        What::Deleted => {
+            draft.message(format_args!("{place} is gone"));
+            (names::K8S_POD_DELETED, Severity::INFO)
+        }
+    }
+}
+
+fn end_of(draft: &mut Draft, container: &Container) {
+    if let Some(code) = container.exit_code {
+        draft.int(names::PROCESS_EXIT_CODE, code);
+    }
+    draft.int(names::K8S_CONTAINER_RESTART_COUNT, container.restarts);
+}
+
+/// The entity keys of what an Event is about.
+fn entities(draft: &mut Draft, event: &Event, pod: Option<&Pod>) {
+    let about = &event.involved_object;
+    match &*about.kind {
+        "Pod" => {
+            match pod {
+                Some(pod) => draft.pod(pod),
+                None => {
+                    draft.text(names::K8S_POD_UID, &about.uid);
+                    draft.text(names::K8S_POD_NAME, &about.name);
+                    draft.text(names::K8S_NAMESPACE_NAME, &about.namespace);
+                }
+            }
+            draft.text(names::K8S_CONTAINER_NAME, about.container());
+        }
+        "Node" => draft.text(names::K8S_NODE_NAME, &about.name),
+        kind => {
+            draft.text(names::K8S_NAMESPACE_NAME, &about.namespace);
+            if let Some(key) = workload_key(kind) {
+                draft.text(key, &about.name);
+            }
+        }
+    }
+}

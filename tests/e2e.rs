@@ -1,0 +1,21 @@
+//! Against the real thing: an API server with its etcd, and a node with kubelet, containerd and CNI, built and started by the
+//! scripts in tests/testbed. `make test-e2e` gets what they need; elsewhere each test says why it is skipped.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
+)]
+
+#[path = "e2e/agent.rs"]
+mod agent;
+#[path = "e2e/cluster.rs"]
+mod cluster;
+#[path = "e2e/collected.rs"]
+mod collected;
+#[path = "e2e/kubernetes.rs"]
+mod kubernetes;
+#[path = "e2e/node.rs"]
+mod node;
+#[path = "e2e/refusals.rs"]
+mod refusals;

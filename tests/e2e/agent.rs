@@ -1,0 +1,90 @@
+//! The whole agent as a process, with its embedded server.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value as Json;
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) struct Agent {
+    process: Child,
+    http: u16,
+    admin: u16,
+    log: std::path::PathBuf,
+}
+
+impl Agent {
+    /// Starts it in this folder: what an earlier one left there it goes on with.
+    pub(crate) fn start(folder: &Path, collectors: &str) -> Self {
+        let (http, grpc, admin) = (free_port(), free_port(), free_port());
+        let config = format!(
+            "state_dir: {0}/state\nnode: lab-node\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n{collectors}\n\
+             server: {{ grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\", data_dir: {0}/data }}\n",
+            folder.display(),
+        );
+        let file = folder.join("tapio.yaml");
+        std::fs::write(&file, config).unwrap();
+        let log = folder.join("agent.log");
+        let output = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_tapio"))
+            .args(["run", "--standalone", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        let agent = Self { process, http, admin, log };
+        agent.wait("it is ready", Duration::from_secs(60), |a| a.status()["collectors"].is_array());
+        agent
+    }
+
+    fn page(port: u16, path: &str) -> Json {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let output = Command::new("curl").args(["-s", "--max-time", "10", &url]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or(Json::Null)
+    }
+
+    pub(crate) fn status(&self) -> Json {
+        Self::page(self.admin, "/status")
+    }
+
+    /// All events the server has, the oldest first.
+    pub(crate) fn events(&self) -> Vec<Json> {
+        let Json::Array(mut events) = Self::page(self.http, "/api/v1/events?limit=10000") else {
+            return Vec::new();
+        };
+        events.reverse();
+        events
+    }
+
+    pub(crate) fn wait(&self, what: &str, longest: Duration, holds: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + longest;
+        while !holds(self) {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            assert!(Instant::now() < until, "never: {what}\n{}\n{log}", self.status());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Ends it by its id.
+    pub(crate) fn end(mut self, signal: Signal) {
+        let pid = Pid::from_raw(self.process.id() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        let status = self.process.wait().unwrap();
+        assert!(signal == Signal::KILL || status.success(), "{status}");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,332 @@
+//! The collector against a real API server: lives told as they happen, over restarts, gaps and lost connections.
+
+use serde_json::{Value as Json, json};
+use tapio::collector::k8s::Config;
+use tapio::identity::Whose;
+
+use crate::cluster::Cluster;
+use crate::collected::{Collected, about, assert_told_once, words};
+
+pub(crate) fn config(cluster: &Cluster, context: &str) -> Config {
+    Config {
+        kubeconfig: Some(cluster.kubeconfig()),
+        context: Some(context.to_owned()),
+        node: Some("node-a".to_owned()),
+        ..Config::default()
+    }
+}
+
+fn conditions(ready: bool, second: u32) -> Json {
+    let at = |s: u32| format!("2026-01-15T10:00:{s:02}Z");
+    let ready = if ready { "True" } else { "False" };
+    json!([{"type": "PodScheduled", "status": "True", "lastTransitionTime": at(0)},
+           {"type": "Ready", "status": ready, "lastTransitionTime": at(second)}])
+}
+
+fn container(ready: bool, restarts: u32, state: &Json, last: &Json) -> Json {
+    json!([{"name": "app", "image": "lab/app:1", "imageID": "", "ready": ready, "restartCount": restarts,
+        "containerID": format!("containerd://run-{restarts}"), "state": state, "lastState": last}])
+}
+
+fn ended(run: u32, reason: &str) -> Json {
+    json!({"terminated": {"exitCode": 137, "reason": reason, "containerID": format!("containerd://run-{run}"),
+        "startedAt": "2026-01-15T10:00:05Z", "finishedAt": "2026-01-15T10:00:09Z"}})
+}
+
+/// What a kubelet writes when a pod comes up.
+pub(crate) fn comes_up(cluster: &Cluster, pod: &str, ip: &str) {
+    let running = json!({"running": {"startedAt": "2026-01-15T10:00:03Z"}});
+    cluster.pod_status(pod, &json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+        "conditions": conditions(true, 4), "containerStatuses": container(true, 0, &running, &json!({}))}));
+}
+
+/// And when its container is killed for want of memory and waits.
+pub(crate) fn oom_and_back_off(cluster: &Cluster, pod: &str, restarts: u32) {
+    let back_off = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}});
+    cluster.pod_status(
+        pod,
+        &json!({"conditions": conditions(false, 9),
+        "containerStatuses": container(false, restarts, &back_off, &ended(restarts, "OOMKilled"))}),
+    );
+}
+
+fn event(cluster: &Cluster, name: &str, count: u32, about: &Json) {
+    let body = json!({"metadata": {"name": name}, "involvedObject": about, "reason": "BackOff", "type": "Warning",
+        "message": "Back-off restarting failed container", "count": count,
+        "firstTimestamp": "2026-01-15T10:00:10Z", "lastTimestamp": "2026-01-15T10:01:10Z",
+        "source": {"component": "kubelet", "host": "node-a"}});
+    cluster.create("/api/v1/namespaces/shop/events", &body);
+}
+
+fn node(cluster: &Cluster, name: &str) {
+    cluster.create("/api/v1/nodes", &json!({"metadata": {"name": name}}));
+}
+
+fn node_is(cluster: &Cluster, ready: &str, minute: u32) {
+    let at = format!("2026-01-15T10:{minute:02}:00Z");
+    cluster.patch("/api/v1/nodes/node-a/status", &json!({"status": {"conditions": [
+        {"type": "Ready", "status": ready, "reason": "KubeletNotReady", "message": "PLEG is not healthy",
+         "lastHeartbeatTime": at, "lastTransitionTime": at}]}}));
+}
+
+#[test]
+fn a_pods_life_is_told_as_the_contract_says() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    node(&cluster, "node-a");
+    let collected = Collected::start(&config(&cluster, "admin"), state.path());
+    collected.wait_until_it_watches();
+    let uid = cluster.pod("web-0", "node-a")["metadata"]["uid"].as_str().unwrap().to_owned();
+    cluster.pod("elsewhere", "node-b");
+    comes_up(&cluster, "web-0", "10.88.0.2");
+    let scheduled = collected.wait_for("k8s.pod.scheduled", "web-0");
+    assert_eq!(
+        scheduled["entity"],
+        json!({"host.name": "host-a", "k8s.pod.uid": uid, "k8s.pod.name": "web-0", "k8s.namespace.name": "shop"})
+    );
+    let ready = collected.wait_for("k8s.pod.ready", "web-0");
+    assert_eq!(ready["time"], "2026-01-15T10:00:04Z");
+    assert_eq!(
+        (&ready["source"], &ready["attributes"]["k8s.container.restart_count"]),
+        (&json!("k8s"), &json!(0))
+    );
+    let address = "10.88.0.2".parse().unwrap();
+    assert_eq!(collected.directory.whose(address), Some(Whose::Pod(uid.as_str().into())));
+    let known = collected.directory.container("run-0").unwrap();
+    assert_eq!((&*known.name, &*known.pod_uid), ("app", &*uid));
+
+    oom_and_back_off(&cluster, "web-0", 1);
+    let oom = collected.wait_for("k8s.pod.oom_killed", "web-0");
+    assert_eq!(oom["entity"]["k8s.container.name"], "app");
+    assert_eq!(oom["attributes"]["process.exit.code"], 137);
+    let looping = collected.wait_for("k8s.pod.crash_loop", "web-0");
+    let attributes = &looping["attributes"];
+    assert_eq!(attributes["k8s.container.status.last_terminated_reason"], "OOMKilled");
+    assert_eq!(
+        (&attributes["k8s.container.restart_count"], &looping["severity"]),
+        (&json!(1), &json!(17))
+    );
+
+    let about_pod = json!({"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": uid, "fieldPath": "spec.containers{app}"});
+    event(&cluster, "web-0.1", 1, &about_pod);
+    let told = collected.wait_for("k8s.event", "web-0");
+    assert_eq!(
+        (&told["entity"]["k8s.container.name"], &told["entity"]["host.name"]),
+        (&json!("app"), &json!("host-a"))
+    );
+    assert_eq!((&told["time"], &told["severity"]), (&json!("2026-01-15T10:01:10Z"), &json!(13)));
+    let path = "/api/v1/namespaces/shop/events/web-0.1";
+    cluster.patch(path, &json!({"metadata": {"labels": {"seen": "yes"}}}));
+    cluster.patch(path, &json!({"count": 4}));
+    let again = collected.wait_for_nth("k8s.event", "web-0", 2);
+    assert_eq!(again["attributes"]["k8s.event.count"], 4);
+
+    node_is(&cluster, "False", 5);
+    let condition = collected.wait_for("k8s.node.condition", "Ready");
+    assert_eq!(condition["attributes"]["k8s.node.condition.status"], "false");
+    assert_eq!(condition["entity"], json!({"host.name": "host-a", "k8s.node.name": "node-a"}));
+
+    cluster.pod_status("web-0", &json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}));
+    assert_eq!(
+        collected.wait_for("k8s.pod.evicted", "web-0")["message"],
+        "The node was low on resource: memory. "
+    );
+    cluster.delete("/api/v1/namespaces/shop/pods/web-0");
+    collected.wait_for("k8s.pod.deleted", "web-0");
+    let events = collected.end();
+    assert_told_once(&events);
+    assert!(events.iter().all(|e| about(e) != "elsewhere"), "{:#?}", words(&events));
+    assert!(!format!("{events:?}").contains("s3cr3t"));
+}
+
+#[test]
+fn workloads_rollouts_and_services_complete_a_pod() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "lab/app:1"}]}});
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let deployment = cluster.create("/apis/apps/v1/namespaces/shop/deployments",
+        &json!({"metadata": {"name": "web", "annotations": {"deployment.kubernetes.io/revision": "7"}}, "spec": {"selector": selector, "template": template}}));
+    let owner = |kind: &str, of: &Json| json!([{"apiVersion": "apps/v1", "kind": kind, "name": of["metadata"]["name"], "uid": of["metadata"]["uid"], "controller": true}]);
+    let replicaset = cluster.create("/apis/apps/v1/namespaces/shop/replicasets",
+        &json!({"metadata": {"name": "web-7d9c5b", "ownerReferences": owner("Deployment", &deployment)}, "spec": {"selector": selector, "template": template}}));
+    let collected = Collected::start(&config(&cluster, "admin"), state.path());
+    collected.wait_until_it_watches();
+    let pod = cluster.create("/api/v1/namespaces/shop/pods", &json!({
+        "metadata": {"name": "web-7d9c5b-x1", "labels": {"tapio.criticality": "high"}, "ownerReferences": owner("ReplicaSet", &replicaset)},
+        "spec": {"nodeName": "node-a", "containers": [{"name": "app", "image": "lab/app:1"}]}}));
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let scheduled = collected.wait_for("k8s.pod.scheduled", "web-7d9c5b-x1");
+    assert_eq!(scheduled["entity"]["k8s.deployment.name"], "web");
+    assert_eq!(scheduled["attributes"]["tapio.k8s.owner.kind"], "Deployment");
+    assert_eq!(scheduled["attributes"]["tapio.criticality"], "high");
+
+    let rolls = |status: &str, reason: &str| {
+        let progress = json!({"type": "Progressing", "status": status, "reason": reason, "message": "ReplicaSet \"web-7d9c5b\" has timed out progressing.",
+            "lastUpdateTime": "2026-01-15T10:00:00Z", "lastTransitionTime": "2026-01-15T10:00:00Z"});
+        cluster.patch(
+            "/apis/apps/v1/namespaces/shop/deployments/web/status",
+            &json!({"status": {"observedGeneration": 1, "conditions": [progress]}}),
+        );
+    };
+    rolls("True", "ReplicaSetUpdated");
+    let rollout = collected.wait_for("k8s.deployment.rollout", "web");
+    assert_eq!(rollout["attributes"]["tapio.k8s.rollout.state"], "progressing");
+    assert_eq!(rollout["attributes"]["tapio.k8s.revision"], 7);
+    assert_eq!(
+        rollout["entity"],
+        json!({"k8s.namespace.name": "shop", "k8s.deployment.name": "web"})
+    );
+    oom_and_back_off(&cluster, "web-7d9c5b-x1", 1);
+    let looping = collected.wait_for("k8s.pod.crash_loop", "web-7d9c5b-x1");
+    assert_eq!(looping["attributes"]["tapio.k8s.rollout.state"], "progressing");
+    assert!(collected.directory.pod(uid).unwrap().rolling_out);
+    rolls("False", "ProgressDeadlineExceeded");
+    let failed = collected.wait_for_nth("k8s.deployment.rollout", "web", 2);
+    assert_eq!(
+        (&failed["attributes"]["tapio.k8s.rollout.state"], &failed["severity"]),
+        (&json!("failed"), &json!(17))
+    );
+
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.7.7", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
+    cluster.create("/api/v1/namespaces/shop/services", &service);
+    let target = |uid: &str, name: &str| json!({"kind": "Pod", "uid": uid, "name": name, "namespace": "shop"});
+    let slice = json!({"metadata": {"name": "web-s1", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4", "ports": [],
+        "endpoints": [{"addresses": ["10.88.0.9"], "targetRef": target(uid, "web-7d9c5b-x1")},
+                      {"addresses": ["10.88.1.9"], "targetRef": target("11111111-1111-4111-8111-111111111111", "web-far")}]});
+    cluster.create("/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices", &slice);
+    let selects = json!({"tapio.relation.from.type": "service", "tapio.relation.from.name": "shop/web", "tapio.relation.type": "selects",
+        "tapio.relation.to.type": "pod", "tapio.relation.to.name": uid});
+    collected.wait("the service selects the pod", |c| c.relations().contains(&selects));
+    assert_eq!(collected.directory.pod(uid).unwrap().services, ["web".into()]);
+    let far = collected.directory.whose("10.88.1.9".parse().unwrap());
+    assert_eq!(far, Some(Whose::Pod("11111111-1111-4111-8111-111111111111".into())));
+    let of_service = || collected.directory.whose("10.96.7.7".parse().unwrap());
+    collected.wait("the service's address", |_| {
+        of_service() == Some(Whose::Service("shop".into(), "web".into()))
+    });
+    cluster.delete("/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices/web-s1");
+    let ended = |r: &Json| {
+        r["tapio.relation.ended"] == json!(true) && r["tapio.relation.to.name"] == json!(uid)
+    };
+    collected.wait("it selects it no more", |c| c.relations().iter().any(ended));
+    assert_told_once(&collected.end());
+}
+
+/// What happens while nobody looks: to a pod that was told of, to one that comes, and to one that comes and goes.
+fn life_goes_on(cluster: &Cluster) {
+    oom_and_back_off(cluster, "old", 1);
+    cluster.pod("new", "node-a");
+    comes_up(cluster, "new", "10.88.0.4");
+    cluster.pod("short", "node-a");
+    cluster.delete("/api/v1/namespaces/shop/pods/short");
+    oom_and_back_off(cluster, "old", 2);
+    cluster.delete("/api/v1/namespaces/shop/pods/gone");
+    cluster.patch("/api/v1/namespaces/shop/events/old.1", &json!({"count": 5}));
+    event(
+        cluster,
+        "new.1",
+        1,
+        &json!({"kind": "Pod", "name": "new", "namespace": "shop", "uid": "u-new"}),
+    );
+    node_is(cluster, "False", 6);
+}
+
+/// Two runs with a life in between; returns what each told.
+fn two_runs(cluster: &Cluster, between: impl Fn()) -> (Vec<Json>, Vec<Json>, u64) {
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    node(cluster, "node-a");
+    node_is(cluster, "True", 1);
+    let collected = Collected::start(&config(cluster, "admin"), state.path());
+    collected.wait_until_it_watches();
+    for (pod, ip) in [("old", "10.88.0.2"), ("gone", "10.88.0.3")] {
+        cluster.pod(pod, "node-a");
+        comes_up(cluster, pod, ip);
+        collected.wait_for("k8s.pod.ready", pod);
+    }
+    event(
+        cluster,
+        "old.1",
+        1,
+        &json!({"kind": "Pod", "name": "old", "namespace": "shop", "uid": "u-old"}),
+    );
+    collected.wait_for("k8s.event", "old");
+    collected.wait_until_saved(state.path());
+    let first = collected.end();
+    between();
+    let collected = Collected::start(&config(cluster, "admin"), state.path());
+    collected.wait_for("k8s.pod.deleted", "gone");
+    collected.wait_for("k8s.pod.ready", "new");
+    collected.wait_for("k8s.event", "new");
+    collected.wait_for("k8s.node.condition", "Ready");
+    // And it goes on.
+    cluster.pod("later", "node-a");
+    collected.wait_for("k8s.pod.scheduled", "later");
+    collected.wait("the caches are counted", |c| c.counter("pods") >= 3);
+    let expired = collected.counter("expired");
+    (first, collected.end(), expired)
+}
+
+#[test]
+fn a_restart_doubles_nothing_and_loses_nothing() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let (first, second, expired) = two_runs(&cluster, || life_goes_on(&cluster));
+    assert_eq!(expired, 0, "it went on from where it was");
+    assert_told_once(&[first, second.clone()].concat());
+    let mut told = words(&second);
+    told.sort();
+    // Each step of the time between, also of a pod that came and went in it.
+    assert_eq!(
+        told,
+        [
+            "k8s.event new BackOff",
+            "k8s.event old BackOff",
+            "k8s.node.condition Ready",
+            "k8s.pod.crash_loop old",
+            "k8s.pod.crash_loop old",
+            "k8s.pod.deleted gone",
+            "k8s.pod.deleted short",
+            "k8s.pod.oom_killed old",
+            "k8s.pod.oom_killed old",
+            "k8s.pod.ready new",
+            "k8s.pod.running new",
+            "k8s.pod.scheduled later",
+            "k8s.pod.scheduled new",
+            "k8s.pod.scheduled short",
+        ]
+    );
+}
+
+#[test]
+fn after_410_gone_the_difference_is_told_once() {
+    // Without its own cache the server asks etcd, which has forgotten everything.
+    let Some(cluster) = Cluster::start("--watch-cache=false") else { return };
+    let between = || {
+        life_goes_on(&cluster);
+        cluster.compact();
+    };
+    let (first, second, expired) = two_runs(&cluster, between);
+    assert!(expired >= 3, "pods, Events and the node were listed again: {expired}");
+    assert_told_once(&[first, second.clone()].concat());
+    let mut told = words(&second);
+    told.sort();
+    // What holds now, and what is gone; not what came and went in between.
+    assert_eq!(
+        told,
+        [
+            "k8s.event new BackOff",
+            "k8s.event old BackOff",
+            "k8s.node.condition Ready",
+            "k8s.pod.crash_loop old",
+            "k8s.pod.deleted gone",
+            "k8s.pod.oom_killed old",
+            "k8s.pod.ready new",
+            "k8s.pod.running new",
+            "k8s.pod.scheduled later",
+            "k8s.pod.scheduled new",
+        ]
+    );
+}

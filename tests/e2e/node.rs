@@ -1,0 +1,177 @@
+//! The whole agent on a real node: kubelet, containerd and CNI run real pods that fail in their ways.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value as Json;
+
+use crate::agent::Agent;
+use crate::cluster::{Cluster, skipped};
+use crate::collected::{assert_told_once, words};
+
+const LONG: Duration = Duration::from_secs(150);
+
+/// A cluster with a node, ended with the value.
+struct Lab(Cluster);
+
+impl Lab {
+    fn start() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            skipped("a node takes root");
+            return None;
+        }
+        let lab = Self(Cluster::start("")?);
+        lab.0.script("node-up.sh", &[&lab.0.port.to_string()], "");
+        Some(lab)
+    }
+
+    fn collectors(&self) -> String {
+        format!(
+            "collectors: {{ ebpf: {{ kinds: [kernel.process.oom_kill] }}, k8s: {{ kubeconfig: {}, context: admin }} }}",
+            self.0.kubeconfig().display()
+        )
+    }
+
+    fn create_pods(&self) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/k8s/pods.yaml");
+        let kubectl = crate::cluster::testbed().unwrap().join("opt/kubectl/usr/bin/kubectl");
+        let mut command = Command::new(kubectl);
+        command.arg("--kubeconfig").arg(self.0.kubeconfig()).args(["create", "-f"]).arg(file);
+        assert!(command.output().unwrap().status.success());
+    }
+
+    fn pod(&self, name: &str) -> Json {
+        self.0.ask("GET", &format!("/api/v1/namespaces/default/pods/{name}"), &Json::Null, &[])
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.0.script("node-down.sh", &[], "");
+    }
+}
+
+fn of<'a>(events: &'a [Json], kind: &'a str, pod: &'a str) -> impl Iterator<Item = &'a Json> {
+    events.iter().filter(move |e| e["kind"] == kind && e["entity"]["k8s.pod.name"] == pod)
+}
+
+fn told(agent: &Agent, kind: &str, pod: &str) -> usize {
+    of(&agent.events(), kind, pod).count()
+}
+
+/// The facts of the API: what isn't told again when the agent starts.
+fn facts(events: &[Json]) -> Vec<Json> {
+    events.iter().filter(|e| e["kind"] != "entity.relation").cloned().collect()
+}
+
+fn reasons(events: &[Json], pod: &str) -> BTreeSet<String> {
+    let reason = |e: &Json| e["attributes"]["k8s.event.reason"].as_str().map(str::to_owned);
+    of(events, "k8s.event", pod).filter_map(reason).collect()
+}
+
+#[test]
+fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
+    let Some(lab) = Lab::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(folder.path(), &lab.collectors());
+    agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
+    lab.create_pods();
+    agent.wait("two OOM kills", LONG, |a| told(a, "kernel.process.oom_kill", "oom") >= 2);
+    agent.wait("a crash loop", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 1);
+    // The container waits for ten seconds now: time to start again in the middle.
+    agent.end(Signal::TERM);
+    let agent = Agent::start(folder.path(), &lab.collectors());
+    agent.wait("the third OOM kill", LONG, |a| told(a, "kernel.process.oom_kill", "oom") >= 3);
+    agent.wait("a loop that goes on", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 3);
+    lab.0.delete("/api/v1/namespaces/default/pods/ok");
+    agent.wait("a pod is gone", LONG, |a| told(a, "k8s.pod.deleted", "ok") >= 1);
+    let events = facts(&agent.events());
+    assert_told_once(&events);
+
+    let kills: Vec<&Json> = of(&events, "kernel.process.oom_kill", "oom").collect();
+    for kill in &kills {
+        let entity = &kill["entity"];
+        assert_eq!(entity["k8s.container.name"], "app", "{kill:#}");
+        assert_eq!(entity["k8s.namespace.name"], "default", "{kill:#}");
+        assert_eq!(entity["k8s.pod.uid"], lab.pod("oom")["metadata"]["uid"], "{kill:#}");
+    }
+    let by_container: BTreeSet<&str> =
+        kills.iter().filter_map(|k| k["entity"]["container.id"].as_str()).collect();
+    assert_eq!(by_container.len(), kills.len(), "each run of the container was killed once");
+    let api: Vec<&Json> = of(&events, "k8s.pod.oom_killed", "oom").collect();
+    println!("OOM kills: {} told by the kernel, {} by the API", kills.len(), api.len());
+
+    for kind in [
+        "k8s.pod.scheduled",
+        "k8s.pod.running",
+        "k8s.pod.ready",
+        "k8s.pod.terminating",
+        "k8s.pod.deleted",
+    ] {
+        assert_eq!(of(&events, kind, "ok").count(), 1, "{kind}: {:#?}", words(&events));
+    }
+    // Every back-off of the crashing container, over the restart of the agent.
+    let loops: Vec<u64> = of(&events, "k8s.pod.crash_loop", "crash")
+        .filter_map(|e| e["attributes"]["k8s.container.restart_count"].as_u64())
+        .collect();
+    let all: Vec<u64> = (loops[0]..loops[0] + loops.len() as u64).collect();
+    assert_eq!(loops, all, "none is missing, none is there twice");
+    let code = of(&events, "k8s.pod.crash_loop", "crash").next().unwrap();
+    assert_eq!(code["attributes"]["process.exit.code"], 3);
+    assert!(
+        reasons(&events, "noimage").contains("ErrImageNeverPull"),
+        "{:?}",
+        reasons(&events, "noimage")
+    );
+    let live = reasons(&events, "live");
+    assert!(live.contains("Unhealthy") && live.contains("Killing"), "{live:?}");
+    assert_eq!(of(&events, "k8s.pod.running", "noimage").count(), 0);
+    agent.end(Signal::TERM);
+}
+
+#[test]
+fn a_kill_in_the_middle_loses_nothing_and_renames_nothing() {
+    let Some(lab) = Lab::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(folder.path(), &lab.collectors());
+    agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
+    lab.create_pods();
+    agent.wait("a crash loop", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 1);
+    agent.end(Signal::KILL);
+    // While nobody looks a pod goes and the others go on.
+    lab.0.delete("/api/v1/namespaces/default/pods/ok");
+    std::thread::sleep(Duration::from_secs(8));
+    let agent = Agent::start(folder.path(), &lab.collectors());
+    agent.wait("a pod is gone", LONG, |a| told(a, "k8s.pod.deleted", "ok") >= 1);
+    agent.wait("a loop that goes on", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 3);
+    let events = facts(&agent.events());
+    // What was under way when it was killed may have come twice, under one id.
+    let ids: BTreeSet<&str> = events.iter().filter_map(|e| e["id"].as_str()).collect();
+    println!(
+        "{} events, {} of them sent a second time after the kill",
+        ids.len(),
+        events.len() - ids.len()
+    );
+    let distinct = |kind, pod| {
+        let ids = of(&events, kind, pod).filter_map(|e| e["id"].as_str());
+        ids.collect::<BTreeSet<_>>().len()
+    };
+    for kind in [
+        "k8s.pod.scheduled",
+        "k8s.pod.running",
+        "k8s.pod.ready",
+        "k8s.pod.terminating",
+        "k8s.pod.deleted",
+    ] {
+        assert_eq!(distinct(kind, "ok"), 1, "{kind}");
+    }
+    let loops: BTreeSet<u64> = of(&events, "k8s.pod.crash_loop", "crash")
+        .filter_map(|e| e["attributes"]["k8s.container.restart_count"].as_u64())
+        .collect();
+    let (first, last) = (loops.first().unwrap(), loops.last().unwrap());
+    assert_eq!(loops.len() as u64, last - first + 1, "no back-off is missing: {loops:?}");
+    agent.end(Signal::TERM);
+}

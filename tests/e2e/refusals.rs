@@ -1,0 +1,108 @@
+//! What the API server refuses: permissions, too many requests, connections; and what the collector makes of it.
+
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::collected::{Collected, assert_told_once};
+use crate::kubernetes::{comes_up, config, oom_and_back_off};
+
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+
+/// Gives the agent's service account permissions on resources.
+fn grant(cluster: &Cluster, name: &str, group: &str, resources: &[&str]) {
+    cluster.create(
+        ROLES,
+        &json!({"metadata": {"name": name}, "rules": [
+        {"apiGroups": [group], "resources": resources, "verbs": ["get", "list", "watch"]}]}),
+    );
+    cluster.create(
+        BINDINGS,
+        &json!({"metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "tapio", "namespace": "kube-system"}]}),
+    );
+}
+
+#[test]
+fn a_missing_permission_is_named_and_costs_nothing_else() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    grant(&cluster, "tapio-pods", "", &["pods"]);
+    let collected = Collected::start(&config(&cluster, "agent"), state.path());
+    collected.wait("pods are watched, the rest is refused", |c| {
+        c.counter("forbidden") >= 5 && c.counter("watches") >= 1
+    });
+    let notes = collected.notes();
+    assert_eq!(notes["pods"], "ok");
+    assert_eq!(
+        notes["nodes"],
+        "needs the permission to list and watch nodes: the node's conditions aren't told"
+    );
+    assert!(notes["deployments.apps"].contains("list and watch deployments.apps"), "{notes:#?}");
+    cluster.create("/api/v1/namespaces/shop/pods", &json!({
+        "metadata": {"name": "web-7d9c5b-x1", "labels": {"pod-template-hash": "7d9c5b"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7d9c5b", "uid": "u-rs", "controller": true}]},
+        "spec": {"nodeName": "node-a", "containers": [{"name": "app", "image": "lab/app:1"}]}}));
+    let scheduled = collected.wait_for("k8s.pod.scheduled", "web-7d9c5b-x1");
+    assert_eq!(scheduled["entity"]["k8s.deployment.name"], "web", "taken from names");
+    collected.wait("the missing one is named", |c| {
+        c.notes().get("replicasets").is_some_and(|n| n.contains("to get them"))
+    });
+    // A permission that is given later is used, within half a minute, with no restart.
+    grant(&cluster, "tapio-events", "", &["events"]);
+    collected.wait("events are watched", |c| c.notes()["events"] == "ok");
+    assert_told_once(&collected.end());
+}
+
+#[test]
+fn a_server_that_goes_away_is_waited_for() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    let collected = Collected::start(&config(&cluster, "admin"), state.path());
+    collected.wait_until_it_watches();
+    cluster.pod("web-0", "node-a");
+    comes_up(&cluster, "web-0", "10.88.0.2");
+    collected.wait_for("k8s.pod.ready", "web-0");
+    cluster.kill_apiserver();
+    collected.wait("it sees that nobody is there", |c| c.counter("lost") >= 6);
+    assert!(collected.notes()["pods"].contains("tried again"), "{:?}", collected.notes());
+    cluster.start_apiserver("");
+    oom_and_back_off(&cluster, "web-0", 1);
+    collected.wait_for("k8s.pod.crash_loop", "web-0");
+    collected
+        .wait("all is well again", |c| c.notes()["pods"] == "ok" && c.notes()["events"] == "ok");
+    assert_told_once(&collected.end());
+}
+
+#[test]
+fn a_server_that_throttles_is_given_time() {
+    // Two requests at a time for everybody, and one of one's own, with no queue: the rest is answered with 429.
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    grant(&cluster, "tapio-all", "", &["pods", "nodes", "events", "services", "endpoints"]);
+    grant(&cluster, "tapio-apps", "apps", &["deployments", "replicasets"]);
+    grant(&cluster, "tapio-slices", "discovery.k8s.io", &["endpointslices"]);
+    const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/v1beta1";
+    cluster.create(&format!("{FLOW}/prioritylevelconfigurations"), &json!({"metadata": {"name": "slow"}, "spec": {
+        "type": "Limited", "limited": {"assuredConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}}));
+    cluster.create(&format!("{FLOW}/flowschemas"), &json!({"metadata": {"name": "slow"}, "spec": {
+        "priorityLevelConfiguration": {"name": "slow"}, "matchingPrecedence": 1,
+        "rules": [{"subjects": [{"kind": "ServiceAccount", "serviceAccount": {"name": "tapio", "namespace": "kube-system"}}],
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}]}]}}));
+    cluster.kill_apiserver();
+    cluster.start_apiserver("--max-requests-inflight=1 --max-mutating-requests-inflight=1");
+    for n in 0..60 {
+        cluster.pod(&format!("web-{n}"), "node-a");
+    }
+    let collected = Collected::start(&config(&cluster, "agent"), state.path());
+    collected.wait_until_it_watches();
+    collected.wait("all pods are known", |c| c.counter("pods") == 60);
+    let throttled = collected.counter("throttled");
+    println!("refused with 429: {throttled} times");
+    assert!(throttled > 0, "the server refused nothing");
+    assert_told_once(&collected.end());
+}

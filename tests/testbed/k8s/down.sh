@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Ends what up.sh started, and removes its data.
+. "$(dirname "$0")/lib.sh"
+for name in apiserver etcd; do
+  [ ! -e "$STATE/$name.pid" ] || kill -9 "$(cat "$STATE/$name.pid")" 2>/dev/null || true
+  rm -f "$STATE/$name.pid"
+done
+rm -rf "$STATE/etcd"

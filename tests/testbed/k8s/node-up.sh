@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# A real node `lab-node`: kubelet 1.20, containerd 1.6 (CRI, runc) and CNI plugins, joined to the API server of up.sh.
+# Mount and network namespace of its own (bridge, /run, /var/lib/cni and sysctls stay off the machine), the machine's pid namespace
+# and cgroups, below /tapio-testbed.
+# usage: node-up.sh PORT
+. "$(dirname "$0")/lib.sh"
+PORT=$1 V=$STATE/node CG=tapio-testbed
+mkdir -p "$V"
+export LD_LIBRARY_PATH=$OPT/socat/usr/lib/x86_64-linux-gnu PATH=$OPT/socat/usr/bin:$PATH
+kubectl() { "$OPT/kubectl/usr/bin/kubectl" --kubeconfig "$STATE/kubeconfig" "$@"; }
+
+if [ "${2:-}" != inside ]; then
+  for c in memory cpu cpuacct cpuset pids blkio devices freezer systemd unified hugetlb; do
+    [ ! -d "/sys/fs/cgroup/$c" ] || mkdir -p "/sys/fs/cgroup/$c/$CG"
+  done
+  for f in cpus mems; do cat "/sys/fs/cgroup/cpuset/cpuset.$f" >"/sys/fs/cgroup/cpuset/$CG/cpuset.$f"; done
+  if [ ! -e "$TESTBED/app.tar" ]; then
+    root=$(mktemp -d "$TESTBED/image.XXXXXX"); mkdir -p "$root/bin" "$root/tmp"
+    cp "$OPT"/busybox/bin/busybox "$root/bin/"
+    for a in sh sleep tail true false echo cat; do ln -s busybox "$root/bin/$a"; done
+    "$HERE/mkimage.py" "$TESTBED/pause.tar" docker.io/lab/pause:1 "$root" /bin/sleep 1000000
+    "$HERE/mkimage.py" "$TESTBED/app.tar" docker.io/lab/app:1 "$root" /bin/sleep 1000000
+    rm -rf "$root"
+  fi
+  rm -f "$V/api.sock"
+  setsid socat "UNIX-LISTEN:$V/api.sock,fork" "TCP:127.0.0.1:$PORT" </dev/null >/dev/null 2>&1 & echo $! >"$V/proxy.pid"
+  setsid unshare -m -n --propagation private bash "$0" "$PORT" inside </dev/null >"$V/node.log" 2>&1 & echo $! >"$V/ns.pid"
+  for _ in $(seq 600); do
+    kubectl get node lab-node 2>/dev/null | grep -q ' Ready' && { echo "node ready"; exit 0; }
+    sleep 0.2
+  done
+  echo "the node isn't ready after 120 s"; tail -5 "$V/node.log" "$V/containerd.log"; grep -E '^[EF]' "$V/kubelet.log" | tail -15
+  exit 1
+fi
+
+CD=$OPT/containerd; export PATH=$CD/usr/bin:$CD/usr/sbin:$PATH
+readlink /proc/self/ns/mnt >"$V/mntns"
+ip link set lo up
+ip link add node0 type bridge; ip addr add 10.200.0.2/24 dev node0; ip link set node0 up; ip route add default via 10.200.0.1 dev node0
+sysctl -qw net.ipv4.ip_forward=1
+# Where the state lies may be under /tmp or /run's parents, but never under these.
+mount -t tmpfs tmpfs /run; mkdir -p /run/lock /run/netns
+for d in /var/lib/cni /etc/cni /var/log/pods /var/log/containers; do mkdir -p "$d"; mount -t tmpfs tmpfs "$d"; done
+mkdir -p /etc/cni/net.d /run/cni-bin
+# The kubelet sets these sysctls, which are the machine's: it is shown the values it wants instead, in this namespace only.
+i=0
+for kv in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 \
+          kernel/keys/root_maxbytes=25000000; do
+  i=$((i + 1)); echo "${kv#*=}" >"/run/sysctl.$i"; mount --bind "/run/sysctl.$i" "/proc/sys/${kv%=*}"
+done
+cat >/etc/cni/net.d/10-lab.conflist <<J
+{"cniVersion":"0.4.0","name":"labnet","plugins":[
+ {"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,
+  "ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}
+J
+cp "$OPT"/cni/usr/lib/cni/* /run/cni-bin/
+socat "TCP-LISTEN:$PORT,fork,reuseaddr,bind=127.0.0.1" "UNIX-CONNECT:$V/api.sock" &
+cat >"$V/containerd.toml" <<T
+version = 2
+root = "$V/containerd-root"
+state = "/run/containerd-lab"
+[grpc]
+  address = "$V/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "docker.io/lab/pause:1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/run/cni-bin"
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+T
+containerd --config "$V/containerd.toml" >"$V/containerd.log" 2>&1 & echo $! >"$V/containerd.pid"
+for _ in $(seq 400); do ctr -a "$V/containerd.sock" version >/dev/null 2>&1 && break; sleep 0.05; done
+for image in pause app; do ctr -a "$V/containerd.sock" -n k8s.io images import --snapshotter native "$TESTBED/$image.tar"; done
+cat >"$V/kubelet.yaml" <<Y
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: cgroupfs
+cgroupRoot: /$CG
+failSwapOn: false
+makeIPTablesUtilChains: false
+oomScoreAdj: 0
+address: 127.0.0.1
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+syncFrequency: 5s
+nodeStatusUpdateFrequency: 5s
+evictionHard: {memory.available: "50Mi"}
+Y
+"$BIN/kubelet" --config="$V/kubelet.yaml" --kubeconfig="$STATE/kubeconfig" --container-runtime=remote \
+  --container-runtime-endpoint="unix://$V/containerd.sock" --root-dir="$V/kubelet" --hostname-override=lab-node \
+  --cert-dir="$V/kubelet-pki" --register-node=true --node-ip=10.200.0.2 --v=2 >"$V/kubelet.log" 2>&1 & echo $! >"$V/kubelet.pid"
+wait
