@@ -41,7 +41,8 @@ impl Agent {
             .spawn()
             .unwrap();
         let agent = Self { process, http, admin, log };
-        agent.wait("it is ready", Duration::from_secs(60), |a| a.status()["collectors"].is_array());
+        agent
+            .wait("it is ready", Duration::from_secs(60), |a| a.status()["collectors"].is_object());
         agent
     }
 

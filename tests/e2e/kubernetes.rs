@@ -83,7 +83,7 @@ fn a_pods_life_is_told_as_the_contract_says() {
     let scheduled = collected.wait_for("k8s.pod.scheduled", "web-0");
     assert_eq!(
         scheduled["entity"],
-        json!({"host.name": "host-a", "k8s.pod.uid": uid, "k8s.pod.name": "web-0", "k8s.namespace.name": "shop"})
+        json!({"node": "host-a", "k8s.pod.uid": uid, "k8s.pod.name": "web-0", "k8s.namespace.name": "shop"})
     );
     let ready = collected.wait_for("k8s.pod.ready", "web-0");
     assert_eq!(ready["time"], "2026-01-15T10:00:04Z");
@@ -105,17 +105,20 @@ fn a_pods_life_is_told_as_the_contract_says() {
     assert_eq!(attributes["k8s.container.status.last_terminated_reason"], "OOMKilled");
     assert_eq!(
         (&attributes["k8s.container.restart_count"], &looping["severity"]),
-        (&json!(1), &json!(17))
+        (&json!(1), &json!("error"))
     );
 
     let about_pod = json!({"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": uid, "fieldPath": "spec.containers{app}"});
     event(&cluster, "web-0.1", 1, &about_pod);
     let told = collected.wait_for("k8s.event", "web-0");
     assert_eq!(
-        (&told["entity"]["k8s.container.name"], &told["entity"]["host.name"]),
+        (&told["entity"]["k8s.container.name"], &told["entity"]["node"]),
         (&json!("app"), &json!("host-a"))
     );
-    assert_eq!((&told["time"], &told["severity"]), (&json!("2026-01-15T10:01:10Z"), &json!(13)));
+    assert_eq!(
+        (&told["time"], &told["severity"]),
+        (&json!("2026-01-15T10:01:10Z"), &json!("warn"))
+    );
     let path = "/api/v1/namespaces/shop/events/web-0.1";
     cluster.patch(path, &json!({"metadata": {"labels": {"seen": "yes"}}}));
     cluster.patch(path, &json!({"count": 4}));
@@ -125,7 +128,7 @@ fn a_pods_life_is_told_as_the_contract_says() {
     node_is(&cluster, "False", 5);
     let condition = collected.wait_for("k8s.node.condition", "Ready");
     assert_eq!(condition["attributes"]["k8s.node.condition.status"], "false");
-    assert_eq!(condition["entity"], json!({"host.name": "host-a", "k8s.node.name": "node-a"}));
+    assert_eq!(condition["entity"], json!({"node": "host-a", "k8s.node.name": "node-a"}));
 
     cluster.pod_status("web-0", &json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}));
     assert_eq!(
@@ -187,7 +190,7 @@ fn workloads_rollouts_and_services_complete_a_pod() {
     let failed = collected.wait_for_nth("k8s.deployment.rollout", "web", 2);
     assert_eq!(
         (&failed["attributes"]["tapio.k8s.rollout.state"], &failed["severity"]),
-        (&json!("failed"), &json!(17))
+        (&json!("failed"), &json!("error"))
     );
 
     let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.7.7", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
@@ -296,6 +299,8 @@ fn a_restart_doubles_nothing_and_loses_nothing() {
             "k8s.pod.scheduled later",
             "k8s.pod.scheduled new",
             "k8s.pod.scheduled short",
+            "k8s.pod.terminating gone",
+            "k8s.pod.terminating short",
         ]
     );
 }

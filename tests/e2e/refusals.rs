@@ -90,7 +90,7 @@ fn a_server_that_throttles_is_given_time() {
     cluster.create(&format!("{FLOW}/prioritylevelconfigurations"), &json!({"metadata": {"name": "slow"}, "spec": {
         "type": "Limited", "limited": {"assuredConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}}));
     cluster.create(&format!("{FLOW}/flowschemas"), &json!({"metadata": {"name": "slow"}, "spec": {
-        "priorityLevelConfiguration": {"name": "slow"}, "matchingPrecedence": 1,
+        "priorityLevelConfiguration": {"name": "slow"}, "matchingPrecedence": 2,
         "rules": [{"subjects": [{"kind": "ServiceAccount", "serviceAccount": {"name": "tapio", "namespace": "kube-system"}}],
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}]}]}}));
     cluster.kill_apiserver();
