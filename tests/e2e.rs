@@ -15,6 +15,8 @@ mod cluster;
 mod collected;
 #[path = "e2e/kubernetes.rs"]
 mod kubernetes;
+#[path = "e2e/memory.rs"]
+mod memory;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/refusals.rs"]

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value as Json;
 
+use crate::cluster::Cluster;
+
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -22,6 +24,27 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts it in this folder: what an earlier one left there it goes on with.
     pub(crate) fn start(folder: &Path, collectors: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_tapio")), folder, collectors)
+    }
+
+    /// The same, as a pod's process sees its service account: in a mount namespace of its own, with this cluster's.
+    pub(crate) fn start_in_pod(folder: &Path, collectors: &str, cluster: &Cluster) -> Self {
+        let script = format!(
+            "mount -t tmpfs tmpfs /run && mkdir -p $0 && echo -n testbed-admin >$0/token && cp {} $0/ca.crt && echo -n default >$0/namespace \
+             && exec {} \"$@\"",
+            cluster.path("pki/ca.crt").display(),
+            env!("CARGO_BIN_EXE_tapio"),
+        );
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "--propagation", "private", "sh", "-c", &script])
+            .arg("/var/run/secrets/kubernetes.io/serviceaccount")
+            .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+            .env("KUBERNETES_SERVICE_PORT", cluster.port.to_string());
+        Self::start_by(command, folder, collectors)
+    }
+
+    fn start_by(mut command: Command, folder: &Path, collectors: &str) -> Self {
         let (http, grpc, admin) = (free_port(), free_port(), free_port());
         let config = format!(
             "state_dir: {0}/state\nnode: lab-node\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n{collectors}\n\
@@ -32,7 +55,7 @@ impl Agent {
         std::fs::write(&file, config).unwrap();
         let log = folder.join("agent.log");
         let output = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_tapio"))
+        let process = command
             .args(["run", "--standalone", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -65,6 +88,14 @@ impl Agent {
         events
     }
 
+    /// The stories the server has.
+    pub(crate) fn groups(&self) -> Vec<Json> {
+        match Self::page(self.http, "/api/v1/groups?limit=1000") {
+            Json::Array(groups) => groups,
+            _ => Vec::new(),
+        }
+    }
+
     pub(crate) fn wait(&self, what: &str, longest: Duration, holds: impl Fn(&Self) -> bool) {
         let until = Instant::now() + longest;
         while !holds(self) {
@@ -72,6 +103,13 @@ impl Agent {
             assert!(Instant::now() < until, "never: {what}\n{}\n{log}", self.status());
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// A line of its `/proc/PID/status`, KiB.
+    pub(crate) fn memory_kib(&self, field: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Ends it by its id.

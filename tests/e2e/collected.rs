@@ -100,6 +100,10 @@ impl Collected {
         notes.into_iter().map(|n| (n.subject, n.state)).collect()
     }
 
+    pub(crate) fn last_error(&self) -> String {
+        self.manager.statistics().remove(0).last_error
+    }
+
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let counters = self.manager.statistics().remove(0).counters;
         counters.into_iter().find(|c| c.0 == name).map_or(0, |c| c.1)

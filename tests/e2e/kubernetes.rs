@@ -108,23 +108,7 @@ fn a_pods_life_is_told_as_the_contract_says() {
         (&json!(1), &json!("error"))
     );
 
-    let about_pod = json!({"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": uid, "fieldPath": "spec.containers{app}"});
-    event(&cluster, "web-0.1", 1, &about_pod);
-    let told = collected.wait_for("k8s.event", "web-0");
-    assert_eq!(
-        (&told["entity"]["k8s.container.name"], &told["entity"]["node"]),
-        (&json!("app"), &json!("host-a"))
-    );
-    assert_eq!(
-        (&told["time"], &told["severity"]),
-        (&json!("2026-01-15T10:01:10Z"), &json!("warn"))
-    );
-    let path = "/api/v1/namespaces/shop/events/web-0.1";
-    cluster.patch(path, &json!({"metadata": {"labels": {"seen": "yes"}}}));
-    cluster.patch(path, &json!({"count": 4}));
-    let again = collected.wait_for_nth("k8s.event", "web-0", 2);
-    assert_eq!(again["attributes"]["k8s.event.count"], 4);
-
+    an_event_is_told_again_when_its_count_grows(&cluster, &collected, &uid);
     node_is(&cluster, "False", 5);
     let condition = collected.wait_for("k8s.node.condition", "Ready");
     assert_eq!(condition["attributes"]["k8s.node.condition.status"], "false");
@@ -141,6 +125,29 @@ fn a_pods_life_is_told_as_the_contract_says() {
     assert_told_once(&events);
     assert!(events.iter().all(|e| about(e) != "elsewhere"), "{:#?}", words(&events));
     assert!(!format!("{events:?}").contains("s3cr3t"));
+}
+
+fn an_event_is_told_again_when_its_count_grows(
+    cluster: &Cluster,
+    collected: &Collected,
+    uid: &str,
+) {
+    let about_pod = json!({"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": uid, "fieldPath": "spec.containers{app}"});
+    event(cluster, "web-0.1", 1, &about_pod);
+    let told = collected.wait_for("k8s.event", "web-0");
+    assert_eq!(
+        (&told["entity"]["k8s.container.name"], &told["entity"]["node"]),
+        (&json!("app"), &json!("host-a"))
+    );
+    assert_eq!(
+        (&told["time"], &told["severity"]),
+        (&json!("2026-01-15T10:01:10Z"), &json!("warn"))
+    );
+    let path = "/api/v1/namespaces/shop/events/web-0.1";
+    cluster.patch(path, &json!({"metadata": {"labels": {"seen": "yes"}}}));
+    cluster.patch(path, &json!({"count": 4}));
+    let again = collected.wait_for_nth("k8s.event", "web-0", 2);
+    assert_eq!(again["attributes"]["k8s.event.count"], 4);
 }
 
 #[test]
@@ -193,6 +200,11 @@ fn workloads_rollouts_and_services_complete_a_pod() {
         (&json!("failed"), &json!("error"))
     );
 
+    a_service_selects(&cluster, &collected, uid);
+    assert_told_once(&collected.end());
+}
+
+fn a_service_selects(cluster: &Cluster, collected: &Collected, uid: &str) {
     let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.7.7", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     cluster.create("/api/v1/namespaces/shop/services", &service);
     let target = |uid: &str, name: &str| json!({"kind": "Pod", "uid": uid, "name": name, "namespace": "shop"});
@@ -215,7 +227,6 @@ fn workloads_rollouts_and_services_complete_a_pod() {
         r["tapio.relation.ended"] == json!(true) && r["tapio.relation.to.name"] == json!(uid)
     };
     collected.wait("it selects it no more", |c| c.relations().iter().any(ended));
-    assert_told_once(&collected.end());
 }
 
 /// What happens while nobody looks: to a pod that was told of, to one that comes, and to one that comes and goes.

@@ -129,6 +129,38 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
     let live = reasons(&events, "live");
     assert!(live.contains("Unhealthy") && live.contains("Killing"), "{live:?}");
     assert_eq!(of(&events, "k8s.pod.running", "noimage").count(), 0);
+    agent.wait("the story of the OOM kills", LONG, |a| {
+        a.groups().iter().any(|g| g["pattern"] == "container-oom" && g.to_string().contains("oom"))
+    });
+    agent.end(Signal::TERM);
+}
+
+#[test]
+fn in_a_pod_the_service_account_is_used() {
+    let Some(cluster) = Cluster::start("") else { return };
+    if !rustix::process::geteuid().is_root() {
+        return skipped("a mount namespace takes root");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let collectors = "collectors: { ebpf: { enabled: false } }";
+    let agent = Agent::start_in_pod(folder.path(), collectors, &cluster);
+    agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
+    cluster.namespace("shop");
+    // Its node is the agent's, where nothing else is said.
+    cluster.pod("web-0", "lab-node");
+    agent.wait("the pod", LONG, |a| told(a, "k8s.pod.scheduled", "web-0") == 1);
+    agent.end(Signal::TERM);
+}
+
+#[test]
+fn without_a_cluster_it_is_unavailable_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Agent::start(folder.path(), "collectors: { ebpf: { enabled: false } }");
+    agent.wait("it is unavailable", LONG, |a| {
+        a.status()["collectors"]["k8s"]["health"] == "unavailable"
+    });
+    let error = agent.status()["collectors"]["k8s"]["last_error"].to_string();
+    assert!(error.contains("collectors.k8s.kubeconfig"), "{error}");
     agent.end(Signal::TERM);
 }
 

@@ -1,6 +1,7 @@
 //! What the API server refuses: permissions, too many requests, connections; and what the collector makes of it.
 
 use serde_json::json;
+use tapio::collector::k8s::Config;
 
 use crate::cluster::Cluster;
 use crate::collected::{Collected, assert_told_once};
@@ -22,6 +23,12 @@ fn grant(cluster: &Cluster, name: &str, group: &str, resources: &[&str]) {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": "tapio", "namespace": "kube-system"}]}),
     );
+}
+
+fn grant_all(cluster: &Cluster) {
+    grant(cluster, "tapio-all", "", &["pods", "nodes", "events", "services", "endpoints"]);
+    grant(cluster, "tapio-apps", "apps", &["deployments", "replicasets"]);
+    grant(cluster, "tapio-slices", "discovery.k8s.io", &["endpointslices"]);
 }
 
 #[test]
@@ -83,9 +90,7 @@ fn a_server_that_throttles_is_given_time() {
     let Some(cluster) = Cluster::start("") else { return };
     let state = tempfile::tempdir().unwrap();
     cluster.namespace("shop");
-    grant(&cluster, "tapio-all", "", &["pods", "nodes", "events", "services", "endpoints"]);
-    grant(&cluster, "tapio-apps", "apps", &["deployments", "replicasets"]);
-    grant(&cluster, "tapio-slices", "discovery.k8s.io", &["endpointslices"]);
+    grant_all(&cluster);
     const FLOW: &str = "/apis/flowcontrol.apiserver.k8s.io/v1beta1";
     cluster.create(&format!("{FLOW}/prioritylevelconfigurations"), &json!({"metadata": {"name": "slow"}, "spec": {
         "type": "Limited", "limited": {"assuredConcurrencyShares": 1, "limitResponse": {"type": "Reject"}}}}));
@@ -104,5 +109,42 @@ fn a_server_that_throttles_is_given_time() {
     let throttled = collected.counter("throttled");
     println!("refused with 429: {throttled} times");
     assert!(throttled > 0, "the server refused nothing");
+    assert_told_once(&collected.end());
+}
+
+#[test]
+fn a_token_that_is_renewed_is_read_again() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    let write = |file: &str, text: &str| std::fs::write(cluster.path(file), text).unwrap();
+    grant_all(&cluster);
+    write("token", "testbed-agent");
+    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let file = format!("{{tokenFile: {}}}", cluster.path("token").display());
+    write("with-file", &text.replace("{token: testbed-agent}", &file));
+    let config =
+        Config { kubeconfig: Some(cluster.path("with-file")), ..config(&cluster, "agent") };
+    let collected = Collected::start(&config, state.path());
+    collected.wait_until_it_watches();
+    cluster.pod("web-0", "node-a");
+    comes_up(&cluster, "web-0", "10.88.0.2");
+    collected.wait_for("k8s.pod.ready", "web-0");
+    collected.wait_until_saved(state.path());
+    // The old token isn't valid any more; the new one comes a little later.
+    let tokens = std::fs::read_to_string(cluster.path("tokens.csv")).unwrap();
+    write("tokens.csv", &tokens.replace("testbed-agent", "testbed-renewed"));
+    cluster.kill_apiserver();
+    cluster.start_apiserver("");
+    collected.wait("the old one is refused", |c| {
+        c.last_error().contains("doesn't accept the credentials")
+    });
+    write("token", "testbed-renewed");
+    oom_and_back_off(&cluster, "web-0", 1);
+    collected.wait_for("k8s.pod.crash_loop", "web-0");
+    assert!(
+        !format!("{:?} {}", collected.notes(), collected.last_error()).contains("testbed-"),
+        "a token is told"
+    );
     assert_told_once(&collected.end());
 }

@@ -138,11 +138,12 @@ impl From<Trouble> for End {
     }
 }
 
+/// A line of a watch; the object stays text until its type is known.
 #[derive(Deserialize)]
-struct Line<'a> {
+pub(super) struct Line<'a> {
     r#type: &'a str,
     #[serde(borrow)]
-    object: &'a RawValue,
+    pub(super) object: &'a RawValue,
 }
 
 impl<T: Watched> Feed<T> {

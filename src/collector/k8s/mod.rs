@@ -7,6 +7,7 @@
 //! | `wire.rs` | requests, their answers and what went wrong with them |
 //! | `feed.rs` | one resource, listed and watched for ever: [`Feed`] |
 //! | `owners.rs` | the Deployment behind a ReplicaSet, the CronJob behind a Job |
+//! | `look.rs` | a watch without a server, for the fuzz target |
 //! | `objects.rs` | Kubernetes' objects, pruned while they are parsed |
 //! | `pods.rs` | a pod's life, as a pure state machine |
 //! | `conditions.rs` | the node's conditions and rollouts, likewise |
@@ -26,6 +27,7 @@ mod conditions;
 mod events;
 mod feed;
 mod known;
+mod look;
 mod objects;
 mod owners;
 mod pods;
@@ -47,6 +49,9 @@ use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::event::Reason;
 use crate::ring::OnFull;
+#[doc(hidden)]
+pub use look::look;
+
 use feed::{Condition, Feed, Said, Start, Watched};
 use owners::{Owners, Refusals};
 use saved::Saved;
@@ -194,7 +199,9 @@ async fn collect(config: &Config, context: &mut Context) -> Result<Ended, Collec
     let directory = context.site.directory.clone();
     let session = Session::new(config, &node, directory, teller, saved, clock::wall_ns());
     let tallies = Tallies::default();
-    Running { session, cursor, messages, refusals, tallies, paused: false }.run(context).await
+    Running { session, cursor, messages, refusals, tallies, paused: false, unauthorized: None }
+        .run(context)
+        .await
 }
 
 /// What the feeds are made of.
@@ -271,6 +278,8 @@ struct Running {
     tallies: Tallies,
     /// Nothing more is to be offered until a position was saved.
     paused: bool,
+    /// The credentials aren't accepted (any more).
+    unauthorized: Option<String>,
 }
 
 impl Running {
@@ -299,6 +308,14 @@ impl Running {
             if context.stop.is_set() {
                 self.last_position(context).await;
                 return Ok(Ended::Stopped);
+            }
+            if let Some(why) = self.unauthorized.take() {
+                // Started again it reads them again, from wherever they are.
+                self.last_position(context).await;
+                return Err(CollectorError::new(
+                    "the API server doesn't accept the credentials",
+                    why,
+                ));
             }
         }
     }
@@ -351,6 +368,9 @@ impl Running {
             Message::Deployment(said) => self.session.deployment(said, &mut now),
             Message::Service(said) => self.session.service(said, &mut now),
             Message::Endpoints(said) => self.session.endpoints(said, &mut now),
+            Message::Feed(_, Condition::Trouble(Trouble::Unauthorized(why))) => {
+                self.unauthorized = Some(why);
+            }
             Message::Feed(resource, condition) => self.condition(resource, condition, context),
             Message::Bad(resource, cause) => self.bad(resource, &cause, context),
         }

@@ -1,5 +1,6 @@
 //! Writes what the targets begin with, from the project's rules, stories and conformance cases:
-//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines` and `FOLDER/batches`.
+//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches` and
+//! `FOLDER/kubernetes`.
 
 // What is built with the coverage flags needs libFuzzer's side of them.
 use libfuzzer_sys as _;
@@ -115,6 +116,9 @@ fn main() -> Result<(), Failed> {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             corpus.events(&name, &fs::read_to_string(&path)?)?;
         }
+    }
+    for (number, line) in include_str!("../../watch.jsonl").lines().enumerate() {
+        corpus.add("kubernetes", &number.to_string(), line.as_bytes())?;
     }
     Ok(())
 }
