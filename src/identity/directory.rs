@@ -103,10 +103,11 @@ impl Directory {
 
     /// A pod was seen, with what is known of it now. Its addresses are its own from here on, and those
     /// it no longer has are nobody's.
-    pub fn pod_seen(&self, pod: Pod, now_ns: u64) {
+    pub fn pod_seen(&self, pod: impl Into<Arc<Pod>>, now_ns: u64) {
         self.names_come.store(true, Ordering::Relaxed);
+        let pod: Arc<Pod> = pod.into();
         let before = self.pods.get(&pod.uid);
-        let pod = Arc::new(pod);
+        let before = self.pods.get(&pod.uid);
         let mut any = self.pods.set(Arc::clone(&pod.uid), now_ns, Arc::clone(&pod));
         if let Some(before) = before {
             for address in before.addresses.iter().filter(|a| !pod.addresses.contains(a)) {

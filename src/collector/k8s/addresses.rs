@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::objects::{Endpoints, ObjectRef, Service, Text};
+use super::texts::Texts;
 use crate::identity::{Directory, Pod};
 
 /// A pod as slices know it.
@@ -54,6 +55,7 @@ pub(super) struct Addresses {
     services: HashMap<Text, Known>,
     slices: HashMap<Text, Slice>,
     backends: HashMap<Arc<str>, Backend>,
+    texts: Texts,
 }
 
 fn parsed<'a>(texts: impl IntoIterator<Item = &'a Text>) -> Vec<IpAddr> {
@@ -97,7 +99,7 @@ impl Addresses {
         let meta = &slice.metadata;
         // A slice names its service in a label; an Endpoints object is called like it.
         let service = meta.labels.get("kubernetes.io/service-name").unwrap_or(&meta.name);
-        let service: Arc<str> = service.into();
+        let service = self.texts.shared(service);
         let mut out = Vec::new();
         let mut behind = Vec::new();
         for (address, target, node) in endpoints(slice) {
@@ -147,16 +149,20 @@ impl Addresses {
 
     fn add(&mut self, found: &Found<'_>, site: &Place<'_>, out: &mut Vec<Selects>) -> Arc<str> {
         let target = found.target;
-        let backend = self.backends.entry((&*target.uid).into()).or_insert_with(|| Backend {
-            pod: Arc::new(Pod {
-                uid: (&*target.uid).into(),
+        if !self.backends.contains_key(&*target.uid) {
+            let uid: Arc<str> = (&*target.uid).into();
+            let pod = Arc::new(Pod {
+                uid: Arc::clone(&uid),
                 name: (&*target.name).into(),
-                namespace: (&*target.namespace).into(),
-                node: found.node.into(),
+                namespace: self.texts.shared(&target.namespace),
+                node: self.texts.shared(found.node),
                 ..Pod::default()
-            }),
-            services: Vec::new(),
-        });
+            });
+            self.backends.insert(uid, Backend { pod, services: Vec::with_capacity(1) });
+        }
+        let Some(backend) = self.backends.get_mut(&*target.uid) else {
+            return (&*target.uid).into();
+        };
         let uid = Arc::clone(&backend.pod.uid);
         let mut changed = !backend.pod.addresses.contains(&found.address);
         match backend.services.iter_mut().find(|(s, _)| s == found.service) {
@@ -208,10 +214,14 @@ fn selects(backend: &Backend, service: &Arc<str>, ended: bool) -> Selects {
 /// Says what is known of a pod, unless it is watched itself and better known.
 fn refresh(backend: &mut Backend, address: Option<IpAddr>, site: &Place<'_>) {
     let pod = Arc::make_mut(&mut backend.pod);
-    pod.addresses.extend(address.filter(|a| !pod.addresses.contains(a)));
+    if let Some(address) = address.filter(|a| !pod.addresses.contains(a)) {
+        // There are many pods, and most have one address.
+        pod.addresses.reserve_exact(1);
+        pod.addresses.push(address);
+    }
     pod.services = backend.services.iter().map(|(service, _)| Arc::clone(service)).collect();
     if !(site.is_watched)(&pod.uid) {
-        site.directory.pod_seen(pod.clone(), site.now_ns);
+        site.directory.pod_seen(Arc::clone(&backend.pod), site.now_ns);
     }
 }
 

@@ -199,20 +199,25 @@ impl<T: Watched> Feed<T> {
     /// Lists where that is needed, and watches until the watch ends.
     async fn turn(&mut self, failures: &mut u32) -> Result<(), End> {
         if self.at.is_some() && self.names_first {
-            self.list(Some("0"), true).await?;
+            self.list(self.at_hand(), true).await?;
         } else if self.at.is_none() && self.start == Start::Now {
             let at = self.version_now().await?;
             self.say(Said::At(at.clone())).await?;
             self.at = Some(at);
         } else if self.at.is_none() {
-            // Right after a start what the server has at hand is good enough and costs it least; after a
-            // gap it may be older than what was watched.
+            // After a gap what is at hand may be older than what was watched.
             let first = *failures == 0 && self.names_first;
-            let at = self.list(first.then_some("0"), false).await?;
+            let at = self.list(self.at_hand().filter(|_| first), false).await?;
             self.at = Some(at);
         }
         self.names_first = false;
         self.watch(failures).await
+    }
+
+    /// The version to list right after a start: what the server has at hand is good enough and costs it least. It
+    /// isn't given in pages, so only where a selector keeps it small.
+    fn at_hand(&self) -> Option<&'static str> {
+        self.field_selector.as_ref().map(|_| "0")
     }
 
     fn url(&self, rest: &str) -> String {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::objects::{ContainerStatus, Pod, Text, bare_id};
 use super::pods::Told;
+use super::texts::Texts;
 use crate::identity::{self, Container, Directory, Workload};
 
 /// A pod that is watched, as the directory was told of it.
 pub(super) struct Known {
-    pub(super) pod: identity::Pod,
+    pub(super) pod: Arc<identity::Pod>,
     /// The object's version: changes are told again after a restart, older than what is known already.
     pub(super) version: u64,
     /// The ReplicaSet it is of.
@@ -19,10 +20,10 @@ pub(super) struct Known {
 
 impl Known {
     /// What a pod's object says.
-    pub(super) fn of(pod: &Pod, version: u64) -> Self {
+    pub(super) fn of(pod: &Pod, version: u64, texts: &mut Texts) -> Self {
         let owner = pod.metadata.controller().filter(|o| &*o.kind == "ReplicaSet");
         Self {
-            pod: identity_of(pod),
+            pod: Arc::new(identity_of(pod, texts)),
             version,
             replicaset: owner.map(|o| o.name.clone()),
             containers: containers_of(pod),
@@ -74,18 +75,18 @@ fn workload((kind, name): &(Text, Text)) -> Workload {
 }
 
 /// The name that a process of this pod has for its container, where there is only one.
-fn only_container(pod: &Pod) -> Option<Arc<str>> {
+fn only_container(pod: &Pod, texts: &mut Texts) -> Option<Arc<str>> {
     let spec = &pod.spec;
     match &spec.containers[..] {
         [one] if spec.init_containers.is_empty() && spec.ephemeral_containers.is_empty() => {
-            Some((&*one.name).into())
+            Some(texts.shared(&one.name))
         }
         _ => None,
     }
 }
 
 /// A pod as the directory has it.
-pub(super) fn identity_of(pod: &Pod) -> identity::Pod {
+fn identity_of(pod: &Pod, texts: &mut Texts) -> identity::Pod {
     let (meta, status) = (&pod.metadata, &pod.status);
     let ips = [&status.pod_ip].into_iter().chain(status.pod_ips.iter().map(|ip| &ip.ip));
     let mut addresses = Vec::new();
@@ -93,21 +94,25 @@ pub(super) fn identity_of(pod: &Pod) -> identity::Pod {
         // A pod that has ended gave its address back, and another one may have it.
         let ended = matches!(&*status.phase, "Succeeded" | "Failed");
         if !pod.spec.host_network && !ended && !addresses.contains(&address) {
+            addresses.reserve_exact(1);
             addresses.push(address);
         }
     }
     identity::Pod {
         uid: (&*meta.uid).into(),
         name: (&*meta.name).into(),
-        namespace: (&*meta.namespace).into(),
-        node: (&*pod.spec.node_name).into(),
-        workload: pod.workload.as_ref().map(workload),
+        namespace: texts.shared(&meta.namespace),
+        node: texts.shared(&pod.spec.node_name),
+        workload: pod
+            .workload
+            .as_ref()
+            .map(|(kind, name)| Workload { kind: texts.shared(kind), name: texts.shared(name) }),
         services: Vec::new(),
         addresses,
         host_network: pod.spec.host_network,
         criticality: meta.criticality().map(Into::into),
         rolling_out: false,
-        only_container: only_container(pod),
+        only_container: only_container(pod, texts),
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `known.rs` | pods as the directory has them |
 //! | `saved.rs` | what is kept over restarts |
 //! | `session.rs` | what the feeds say, into the directory, the state machines and out as events |
+//! | `texts.rs` | texts that are kept once |
 //! | `tell.rs` | from what happened to events |
 //!
 //! Each resource has a feed, a task of its own; the feeds hand what they read to the session through one bounded channel, so
@@ -34,6 +35,7 @@ mod pods;
 mod saved;
 mod session;
 mod tell;
+mod texts;
 mod wire;
 
 use std::path::PathBuf;

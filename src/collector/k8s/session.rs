@@ -7,11 +7,12 @@ use super::addresses::{Addresses, Place, Selects};
 use super::conditions::Rollout;
 use super::events::Counts;
 use super::feed::Said;
-use super::known::{Known, identity_of, identity_of_told};
+use super::known::{Known, identity_of_told};
 use super::objects::{Deployment, Endpoints, Event, Meta, Node, Pod, Service, Text};
 use super::pods::{Transition, What};
 use super::saved::{Saved, number};
 use super::tell::Teller;
+use super::texts::Texts;
 use super::{Config, Resource};
 use crate::identity::Directory;
 use crate::ring::Sink;
@@ -29,6 +30,7 @@ pub(super) struct Session {
     started_ns: u64,
     pods: HashMap<Text, Known>,
     addresses: Addresses,
+    texts: Texts,
     counts: Counts,
     /// ReplicaSets that are being rolled out: by Deployment, its namespace and the ReplicaSet's name.
     rolling: HashMap<Text, (Text, Text)>,
@@ -64,6 +66,7 @@ impl Session {
             started_ns,
             pods: HashMap::new(),
             addresses: Addresses::default(),
+            texts: Texts::default(),
             counts: Counts::default(),
             rolling: HashMap::new(),
             listing: HashMap::new(),
@@ -142,20 +145,22 @@ impl Session {
             return false;
         }
         let is_new = before.is_none();
-        let mut known = Known::of(pod, version);
+        let mut known = Known::of(pod, version, &mut self.texts);
         known.write_containers(pod, before, &self.directory, now_ns);
         self.complete(&mut known);
-        self.directory.pod_seen(known.pod.clone(), now_ns);
+        self.directory.pod_seen(Arc::clone(&known.pod), now_ns);
         self.pods.insert(uid.clone(), known);
         is_new
     }
 
     /// Adds what other objects say of a pod.
     fn complete(&self, known: &mut Known) {
-        known.pod.services = self.addresses.services_of(&known.pod.uid);
-        known.pod.rolling_out = known.replicaset.as_ref().is_some_and(|rs| {
+        let services = self.addresses.services_of(&known.pod.uid);
+        let rolling_out = known.replicaset.as_ref().is_some_and(|rs| {
             self.rolling.values().any(|(ns, name)| **ns == *known.pod.namespace && name == rs)
         });
+        let pod = Arc::make_mut(&mut known.pod);
+        (pod.services, pod.rolling_out) = (services, rolling_out);
     }
 
     /// Completes a known pod again, after something else changed.
@@ -164,7 +169,7 @@ impl Session {
         let before = (known.pod.services.len(), known.pod.rolling_out);
         self.complete(&mut known);
         if before != (known.pod.services.len(), known.pod.rolling_out) {
-            self.directory.pod_seen(known.pod.clone(), now_ns);
+            self.directory.pod_seen(Arc::clone(&known.pod), now_ns);
         }
         self.pods.insert(uid.into(), known);
     }
@@ -180,7 +185,7 @@ impl Session {
         }
         self.changed = true;
         let is_first = self.is_first(Resource::Pods);
-        let named = self.pods.get(uid).map_or_else(|| identity_of(pod), |k| k.pod.clone());
+        let Some(named) = self.pods.get(uid).map(|known| Arc::clone(&known.pod)) else { return };
         for transition in out {
             if !(is_first && is_past(&transition, self.started_ns)) {
                 self.teller.pod(&named, &transition, now.ns, now.sink);
@@ -192,8 +197,9 @@ impl Session {
         let known = self.pods.remove(uid);
         if let Some(told) = self.saved.pods.remove(uid) {
             self.changed = true;
-            let named =
-                known.as_ref().map_or_else(|| identity_of_told(uid, &told), |k| k.pod.clone());
+            let named = known
+                .as_ref()
+                .map_or_else(|| Arc::new(identity_of_told(uid, &told)), |k| Arc::clone(&k.pod));
             self.teller.pod(&named, &told.gone(), now.ns, now.sink);
         }
         for id in known.iter().flat_map(|k| &k.containers) {
@@ -230,8 +236,10 @@ impl Session {
         for (uid, told) in &mut self.saved.pods {
             let Some(transition) = told.tick(now.ns) else { continue };
             self.changed = true;
-            let named =
-                self.pods.get(uid).map_or_else(|| identity_of_told(uid, told), |k| k.pod.clone());
+            let named = self
+                .pods
+                .get(uid)
+                .map_or_else(|| Arc::new(identity_of_told(uid, told)), |k| Arc::clone(&k.pod));
             self.teller.pod(&named, &transition, now.ns, now.sink);
         }
     }
@@ -370,8 +378,8 @@ impl Session {
         let about = &event.involved_object;
         let known = self.pods.get(&about.uid).filter(|k| *k.pod.node == *self.node);
         let named = match known {
-            Some(known) => Some(known.pod.clone()),
-            None => self.directory.pod(&about.uid).map(|pod| (*pod).clone()),
+            Some(known) => Some(Arc::clone(&known.pod)),
+            None => self.directory.pod(&about.uid),
         };
         let host = event.host();
         let node_of = [host, event.assigned_to().unwrap_or("")].into_iter().find(|n| !n.is_empty());
@@ -381,7 +389,7 @@ impl Session {
         };
         let here = known.is_some() || node == Some(&self.node);
         if here || (node.is_none() && self.config.objects_without_node) {
-            self.teller.event(event, named.as_ref(), here, now.ns, now.sink);
+            self.teller.event(event, named.as_deref(), here, now.ns, now.sink);
         } else {
             self.elsewhere += 1;
         }
