@@ -107,7 +107,6 @@ impl Directory {
         self.names_come.store(true, Ordering::Relaxed);
         let pod: Arc<Pod> = pod.into();
         let before = self.pods.get(&pod.uid);
-        let before = self.pods.get(&pod.uid);
         let mut any = self.pods.set(Arc::clone(&pod.uid), now_ns, Arc::clone(&pod));
         if let Some(before) = before {
             for address in before.addresses.iter().filter(|a| !pod.addresses.contains(a)) {
