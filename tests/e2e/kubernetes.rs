@@ -229,6 +229,27 @@ fn a_service_selects(cluster: &Cluster, collected: &Collected, uid: &str) {
     collected.wait("it selects it no more", |c| c.relations().iter().any(ended));
 }
 
+#[test]
+fn without_endpoint_slices_endpoints_are_read() {
+    let Some(cluster) = Cluster::start("--runtime-config=discovery.k8s.io/v1beta1=false") else {
+        return;
+    };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    let uid = "22222222-2222-4222-8222-222222222222";
+    let target = json!({"kind": "Pod", "uid": uid, "name": "web-far", "namespace": "shop"});
+    cluster.create("/api/v1/namespaces/shop/endpoints", &json!({"metadata": {"name": "web"},
+        "subsets": [{"addresses": [{"ip": "10.88.1.9", "targetRef": target}], "ports": [{"port": 80}]}]}));
+    let collected = Collected::start(&config(&cluster, "admin"), state.path());
+    collected.wait_until_it_watches();
+    let whose = |c: &Collected| c.directory.whose("10.88.1.9".parse().unwrap());
+    collected.wait("the pod's address", |c| whose(c) == Some(Whose::Pod(uid.into())));
+    assert_eq!(collected.directory.pod(uid).unwrap().services, ["web".into()]);
+    cluster.delete("/api/v1/namespaces/shop/endpoints/web");
+    collected.wait("it is gone", |c| c.directory.living_pods().is_empty());
+    collected.end();
+}
+
 /// What happens while nobody looks: to a pod that was told of, to one that comes, and to one that comes and goes.
 fn life_goes_on(cluster: &Cluster) {
     oom_and_back_off(cluster, "old", 1);

@@ -67,6 +67,11 @@ fn facts(events: &[Json]) -> Vec<Json> {
     events.iter().filter(|e| e["kind"] != "entity.relation").cloned().collect()
 }
 
+fn shards(agent: &Agent, counter: &str) -> u64 {
+    let status = agent.status();
+    status["shards"].as_array().unwrap().iter().filter_map(|s| s[counter].as_u64()).sum()
+}
+
 fn reasons(events: &[Json], pod: &str) -> BTreeSet<String> {
     let reason = |e: &Json| e["attributes"]["k8s.event.reason"].as_str().map(str::to_owned);
     of(events, "k8s.event", pod).filter_map(reason).collect()
@@ -103,6 +108,11 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
     assert_eq!(by_container.len(), kills.len(), "each run of the container was killed once");
     let api: Vec<&Json> = of(&events, "k8s.pod.oom_killed", "oom").collect();
     println!("OOM kills: {} told by the kernel, {} by the API", kills.len(), api.len());
+    let late: u64 = shards(&agent, "late");
+    println!(
+        "{late} of {} events came after their time had been given out",
+        shards(&agent, "events")
+    );
 
     for kind in [
         "k8s.pod.scheduled",

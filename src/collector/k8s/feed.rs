@@ -21,6 +21,7 @@ use super::objects::{List, Meta, Owned, Pod};
 use super::owners::Owners;
 use super::wire::{Answer, PAGE, Status, Trouble, query};
 use super::{Message, Resource};
+use crate::clock;
 use crate::event::stable_hash;
 
 const JSON: &str = "application/json";
@@ -29,6 +30,8 @@ const JSON: &str = "application/json";
 const WATCH_S: u64 = 240;
 /// How long a watch may outlive what was asked for before its connection counts as dead.
 const GRACE: Duration = Duration::from_secs(15);
+/// A watch that ended sooner than this, with nothing said, didn't work.
+const AT_ONCE: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A missing permission may be given later.
@@ -298,7 +301,7 @@ impl<T: Watched> Feed<T> {
         );
         let mut answer = Answer::get(&self.client, &self.url(&rest), JSON).await?;
         self.condition(Condition::Watching).await?;
-        let mut anything = false;
+        let (mut anything, begin) = (false, clock::instant());
         let longest = Duration::from_secs(seconds) + GRACE;
         let ends = tokio::time::sleep(longest);
         tokio::pin!(ends);
@@ -314,8 +317,8 @@ impl<T: Watched> Feed<T> {
             anything = true;
             *failures = 0;
         }
-        if !anything {
-            // Nothing happened, for minutes or for no time at all: the second is no reason to hurry.
+        if !anything && begin.elapsed() < AT_ONCE {
+            // A server that ends each watch at once is no reason to hurry.
             tokio::time::sleep(self.wait(&Trouble::Throttled(None), *failures)).await;
             *failures += 1;
         }

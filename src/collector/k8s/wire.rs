@@ -15,7 +15,7 @@ use serde::Deserialize;
 const MAX_BYTES: usize = 64 << 20;
 /// Objects in a page of a list.
 pub(super) const PAGE: u32 = 250;
-/// How long the server may take to begin its answer.
+/// How long the server may take to begin its answer, and again to give the whole of it.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// Why a request didn't bring what was asked for.
@@ -156,8 +156,11 @@ impl Answer {
 
     /// The whole of it.
     pub(super) async fn whole(mut self) -> Result<Vec<u8>, Trouble> {
-        while self.more().await? {}
-        Ok(self.buffer)
+        let read = async {
+            while self.more().await? {}
+            Ok(std::mem::take(&mut self.buffer))
+        };
+        tokio::time::timeout(ANSWER, read).await.map_err(|_| failed("half an answer"))?
     }
 
     /// The next line, without its end; `None` when there is no more. What stands behind the last line's end
