@@ -4,6 +4,7 @@
 //! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
 //! happens to them there.
 
+pub mod cni;
 mod cursor;
 mod draft;
 pub mod ebpf;

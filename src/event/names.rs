@@ -73,6 +73,15 @@ known! {
     OTLP_LOG = "otlp.log",
     OTLP_SPAN = "otlp.span",
     TAPIO_KERNEL_LOST = "tapio.kernel.lost",
+    NETWORK_LINK_UP = "network.link.up",
+    NETWORK_LINK_DOWN = "network.link.down",
+    NETWORK_ADDRESS_ADDED = "network.address.added",
+    NETWORK_ADDRESS_REMOVED = "network.address.removed",
+    NETWORK_ROUTE_ADDED = "network.route.added",
+    NETWORK_ROUTE_REMOVED = "network.route.removed",
+    NETWORK_NEIGHBOR_FAILED = "network.neighbor.failed",
+    CONTAINER_DELETED = "container.deleted",
+    CONTAINER_IMAGE_PULLED = "container.image.pulled",
     // sources
     EBPF = "ebpf",
     SYSTEMD = "systemd",
@@ -184,6 +193,19 @@ known! {
     TAPIO_RELATION_TO_TYPE = "tapio.relation.to.type",
     TAPIO_RELATION_TO_NAME = "tapio.relation.to.name",
     TAPIO_RELATION_ENDED = "tapio.relation.ended",
+    NETWORK_INTERFACE_NAME = "network.interface.name",
+    TAPIO_LINK_KIND = "tapio.link.kind",
+    TAPIO_CNI_COMMAND = "tapio.cni.command",
+    TAPIO_CNI_NETWORK = "tapio.cni.network",
+    TAPIO_CNI_PLUGIN = "tapio.cni.plugin",
+    TAPIO_CNI_DURATION_NS = "tapio.cni.duration_ns",
+    TAPIO_NETWORK_PREFIX_LENGTH = "tapio.network.prefix_length",
+    TAPIO_CONTAINER_NAMESPACE = "tapio.container.namespace",
+    TAPIO_CONTAINER_SANDBOX = "tapio.container.sandbox",
+    TAPIO_CONTAINER_DURATION_NS = "tapio.container.duration_ns",
+    TAPIO_IMAGE_DIGEST = "tapio.image.digest",
+    TAPIO_IMAGE_PULL_NS = "tapio.image.pull_ns",
+    K8S_CONTAINER_RESTART_COUNT = "k8s.container.restart_count",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them
@@ -246,6 +268,11 @@ pub const NUMBERS: &[Name] = &[
     TAPIO_CLOCK_JUMP_NS,
     TAPIO_PRESSURE_SOME_PERCENT,
     TAPIO_PRESSURE_USAGE_SHARE,
+    TAPIO_CNI_DURATION_NS,
+    TAPIO_NETWORK_PREFIX_LENGTH,
+    TAPIO_CONTAINER_DURATION_NS,
+    TAPIO_IMAGE_PULL_NS,
+    K8S_CONTAINER_RESTART_COUNT,
 ];
 
 /// The canonical spelling of an entity key: `node` and `systemd.unit.name` are other words for
