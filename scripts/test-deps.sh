@@ -29,4 +29,5 @@ if ! apt-cache show runc >/dev/null 2>&1; then
     if [ "$(id -u)" -eq 0 ]; then apt-get -qq update; else say "no package lists"; fi
 fi
 get cni containernetworking-plugins || say "no CNI plugins: their tests are skipped"
+get busybox busybox-static || say "no busybox for containers to run: their tests are skipped"
 get containerd containerd runc || say "no containerd: its tests are skipped"

@@ -5,6 +5,7 @@
 //! happens to them there.
 
 pub mod cni;
+pub mod container;
 mod cursor;
 mod draft;
 pub mod ebpf;

@@ -1,6 +1,6 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
-use super::{CollectorConfig, Make, cni, ebpf, jsonl, kmsg, node, receiver, synthetic};
+use super::{CollectorConfig, Make, cni, container, ebpf, jsonl, kmsg, node, receiver, synthetic};
 use crate::ring::OnFull;
 
 /// A collector as the configuration wants it.
@@ -69,6 +69,7 @@ collectors! {
     kmsg: kmsg::Config, "The kernel's log.";
     node: node::Config, "Pressure and use of units and pods, zombies, a clock that was set.";
     cni: cni::Config, "Pod networks: calls of CNI plugins, addresses given and taken back, the node's links and routes.";
+    container: container::Config, "The container runtime: containers created, started, exited, out of memory, deleted; images pulled.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
