@@ -38,6 +38,8 @@ use crate::clock;
 use crate::event::Reason;
 use crate::ring::OnFull;
 
+pub(super) use self::report::PodNames;
+
 /// The longest sleep, so that a stop is noticed.
 const SLEEP: Duration = Duration::from_millis(80);
 /// The sleep while an event waits for its pod's name.

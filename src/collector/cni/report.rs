@@ -42,7 +42,7 @@ pub(crate) struct Report {
 }
 
 /// A pod's names, from CNI_ARGS.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct PodNames {
     /// `K8S_POD_UID`.
@@ -64,10 +64,6 @@ pub(crate) struct PluginError {
 }
 
 impl PodNames {
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "the plugin reads them, the agent gets them read")
-    )]
     /// Reads CNI_ARGS: `KEY=VALUE` pairs between semicolons, in any order. Nothing but a pod's names is taken.
     pub(crate) fn from_args(args: &str) -> Self {
         let mut pod = Self::default();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::cgroups::{Cgroup, Cgroups};
+use super::cgroups::Cgroups;
+use super::cni::CniCalls;
 use super::kinds::Kind;
 use super::nameless::Nameless;
 use super::processes::{ExecId, Processes};
@@ -34,6 +36,7 @@ pub(super) struct Decoder {
     pub(super) directory: Arc<Directory>,
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
+    pub(super) cni: CniCalls,
     pub(super) draft: Draft,
     /// Wall time minus CLOCK_MONOTONIC.
     pub(super) wall_offset_ns: u64,
@@ -54,13 +57,14 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(site: &Site, cgroups: Cgroups, processes: Processes) -> Self {
+    pub(super) fn new(site: &Site, cgroups: Cgroups, processes: Processes, cni: CniCalls) -> Self {
         Self {
             node: Arc::clone(&site.node),
             origin: site.origin,
             directory: Arc::clone(&site.directory),
             cgroups,
             processes,
+            cni,
             draft: Draft::default(),
             wall_offset_ns: 0,
             observed_ns: 0,
@@ -132,6 +136,13 @@ impl Decoder {
         };
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
         self.send(record.head.cgroup, meta, record.head.time_ns, sink);
+        // The sink has counted an event it couldn't take.
+        let _ = self.draft.offer(&meta, sink);
+        match kind {
+            Kind::Exec => self.plugin_began(&record),
+            Kind::Exit => self.plugin_ended(&record, sink),
+            _ => {}
+        }
         true
     }
 
