@@ -299,6 +299,7 @@ fn addresses_given_while_the_agent_was_away_are_told_and_others_are_not_again() 
     give(2).unwrap();
     let told = wait_for(&first, "cni.ip.allocated", 1);
     assert_eq!(told[0]["attributes"]["network.local.address"], "10.1.0.2", "the first was there");
+    assert_eq!(told[0]["attributes"]["tapio.identity"], "unresolved", "nobody knows the container");
     first.wait_until("the place is saved", |_| saved().contains("10.1.0.2"));
     first.stop.set();
     first.end();

@@ -211,8 +211,13 @@ impl Teller {
         }
     }
 
-    /// The pod of an allocation's container, where the directory knows it by now.
-    pub(super) fn pod_of(&self, allocation: &Allocation) -> Option<Arc<str>> {
+    /// Whether somebody has told of an allocation's container by now.
+    pub(super) fn knows(&self, allocation: &Allocation) -> bool {
+        self.directory.container(&allocation.container_id).is_some()
+    }
+
+    /// The pod of an allocation's container, where it is known and has one.
+    fn pod_of(&self, allocation: &Allocation) -> Option<Arc<str>> {
         let container = self.directory.container(&allocation.container_id)?;
         Some(Arc::clone(&container.pod_uid)).filter(|uid| !uid.is_empty())
     }
@@ -258,8 +263,12 @@ impl Teller {
 
     fn allocation(&mut self, allocation: &Allocation, pod: Option<&str>, verb: &str) {
         self.begin(&allocation.container_id, pod.unwrap_or_default());
+        let unresolved = !self.knows(allocation);
         let Allocation { network, address, ifname, container_id, .. } = allocation;
         let draft = &mut self.draft;
+        if unresolved {
+            draft.word(names::TAPIO_IDENTITY, "unresolved");
+        }
         draft.text(names::NETWORK_LOCAL_ADDRESS, address);
         draft.text(names::TAPIO_CNI_NETWORK, network);
         draft.text(names::NETWORK_INTERFACE_NAME, ifname);

@@ -47,8 +47,8 @@ const NAP: Duration = Duration::from_millis(20);
 /// How often a missing source is looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long an allocation waits for somebody to say which pod its container belongs to: the plugin at the end of the
-/// same call does, and the container runtime.
-const IDENTITY_PATIENCE: Duration = Duration::from_secs(2);
+/// same call does, and the container runtime. Longer, and the order of times would be past it.
+const IDENTITY_PATIENCE: Duration = Duration::from_secs(1);
 /// The same for what was there at the start and is only a fact.
 const FACT_PATIENCE: Duration = Duration::from_secs(30);
 /// Allocations that wait at a time; more are told as they are.
@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
 
     fn tell(&mut self, waiting: &Waiting) {
         let Waiting { allocation, tell, .. } = waiting;
-        if *tell && self.teller.pod_of(allocation).is_none() {
+        if *tell && !self.teller.knows(allocation) {
             self.counts.unresolved += 1;
         }
         let now_ns = clock::wall_ns();
@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
         let mut still = VecDeque::new();
         while let Some(waiting) = self.waiting.pop_front() {
             let over = all || now >= waiting.until || still.len() >= MAX_WAITING;
-            if over || self.teller.pod_of(&waiting.allocation).is_some() {
+            if over || self.teller.knows(&waiting.allocation) {
                 self.tell(&waiting);
             } else {
                 still.push_back(waiting);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::cgroups::{Cgroup, Cgroups};
-use super::cgroups::Cgroups;
 use super::cni::CniCalls;
 use super::kinds::Kind;
 use super::nameless::Nameless;
@@ -136,8 +135,6 @@ impl Decoder {
         };
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
         self.send(record.head.cgroup, meta, record.head.time_ns, sink);
-        // The sink has counted an event it couldn't take.
-        let _ = self.draft.offer(&meta, sink);
         match kind {
             Kind::Exec => self.plugin_began(&record),
             Kind::Exit => self.plugin_ended(&record, sink),

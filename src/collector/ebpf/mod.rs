@@ -324,7 +324,6 @@ impl<'a> Run<'a> {
         report.count("cgroups_unresolved", decoder.unresolved);
         report.count("names_patched", decoder.nameless.patched);
         report.count("names_unresolved", decoder.nameless.unresolved);
-        report.count("nameless", decoder.nameless);
         report.count("cni_unread", decoder.cni.unread);
         report.count("missed_runs", self.loader.missed_runs());
     }
