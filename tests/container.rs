@@ -9,6 +9,8 @@
     reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
 )]
 
+#[path = "container/kubelet.rs"]
+mod kubelet;
 #[path = "collectors/pipeline.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod pipeline;
@@ -17,17 +19,19 @@ mod registry;
 #[path = "container/runtime.rs"]
 mod runtime;
 
+use kubelet::Kubelet;
 use pipeline::Pipeline;
-use runtime::{Containerd, is_here};
+use runtime::{Containerd, IMAGE, is_here};
 use serde_json::Value;
 use tapio::collector::{CollectorConfig as _, Health, Site, container};
 
 fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipeline {
-    let config = container::Config {
-        sockets: vec![containerd.socket()],
-        namespaces: namespaces.iter().map(|n| (*n).to_owned()).collect(),
-        ..container::Config::default()
-    };
+    let namespaces = namespaces.iter().map(|n| (*n).to_owned()).collect();
+    start_with(site, containerd, container::Config { namespaces, ..Default::default() })
+}
+
+fn start_with(site: Site, containerd: &Containerd, config: container::Config) -> Pipeline {
+    let config = container::Config { sockets: vec![containerd.socket()], ..config };
     Pipeline::start_at(site, vec![("container", config.on_full(), config.make())], true)
 }
 
@@ -234,6 +238,16 @@ fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
     assert!(second.end().total.dropped.is_empty());
 }
 
+/// Pulls an image with busybox from a registry of this test's. Returns its name.
+fn pull(containerd: &Containerd, namespace: &str, delay: std::time::Duration) -> String {
+    let image = registry::Image::of(&containerd.folder().join("root"), containerd.folder());
+    let name = format!("{}/lab/app:1", registry::serve(image, delay));
+    let args = ["images", "pull", "--plain-http", "--snapshotter", "native", &name];
+    let output = containerd.ctr(namespace, &args);
+    assert!(output.status.success(), "{output:?}");
+    name
+}
+
 #[test]
 fn a_pulled_image_is_told_with_the_time_it_took() {
     if !is_here() {
@@ -242,23 +256,12 @@ fn a_pulled_image_is_told_with_the_time_it_took() {
     let mut containerd = Containerd::new(&["default"]);
     containerd.start();
     let pipeline = start(&containerd);
-    let image = registry::Image::of(&containerd.folder().join("root"), containerd.folder());
-    let registry = registry::serve(image, std::time::Duration::from_millis(300));
-    let name = format!("{registry}/lab/app:1");
-    let pull =
-        ["images", "pull", "--plain-http", "--snapshotter", "native", "--local", name.as_str()];
-    let output = containerd.ctr("default", &pull[..]);
-    let output = match output.status.success() {
-        true => output,
-        // containerd 1.6's client knows no other way than the local one, and no word for it.
-        false => containerd.ctr("default", &[&pull[..5], &pull[6..]].concat()),
-    };
-    assert!(output.status.success(), "{output:?}");
+    let name = pull(&containerd, "default", std::time::Duration::from_millis(300));
     let is_pull = |e: &Value| e["kind"] == "container.image.pulled";
     pipeline
         .wait_until("the pull is told", |p| p.got.lock().unwrap().iter().any(|(_, e)| is_pull(e)));
     // Another name for the same content is no pull.
-    let again = format!("{registry}/lab/app:2");
+    let again = format!("{name}-again");
     assert!(containerd.ctr("default", &["images", "tag", &name, &again]).status.success());
     let output = containerd.run("default", &["--rm"], "after", "exit 0");
     assert!(output.status.success(), "{output:?}");
@@ -270,6 +273,101 @@ fn a_pulled_image_is_told_with_the_time_it_took() {
     // The layer is held back, and comes after the manifest.
     let took = pulls[0]["attributes"]["tapio.image.pull_ns"].as_u64().unwrap();
     assert!(took >= 300_000_000, "{took}");
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+/// A containerd with a CRI and an image for pods.
+fn with_pods() -> Containerd {
+    let mut containerd = Containerd::with_cri();
+    containerd.start();
+    let name = pull(&containerd, "k8s.io", std::time::Duration::ZERO);
+    let tag = containerd.ctr("k8s.io", &["images", "tag", &name, IMAGE]);
+    assert!(tag.status.success(), "{tag:?}");
+    containerd
+}
+
+const UID: &str = "0af76519-16cd-43dd-8448-eb211c80319c";
+
+#[test]
+fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
+    if !is_here() {
+        return;
+    }
+    let containerd = with_pods();
+    let pipeline = start(&containerd);
+    let mut kubelet = Kubelet::new(&containerd.socket());
+    let pod = kubelet.pod("web-0", UID);
+    let hungry = "x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done";
+    // The first run ends by itself, the second runs out of memory.
+    let first = kubelet.container(&pod, 0, 0, "exit 3");
+    let exited = wait_for(&pipeline, "container.exited", &first);
+    assert_eq!(exited["attributes"]["process.exit.code"], 3);
+    assert_eq!(exited["attributes"]["k8s.container.restart_count"], 0);
+    let second = kubelet.container(&pod, 1, 16 << 20, hungry);
+    let exited = wait_for(&pipeline, "container.exited", &second);
+    assert_eq!(exited["attributes"]["process.exit.code"], 137);
+    assert_eq!(exited["attributes"]["k8s.container.restart_count"], 1);
+    assert_eq!(exited["message"], "container app of shop/web-0 exited with code 137");
+    let oom_of = |e: &Value| {
+        let id = &e["entity"]["container.id"];
+        e["kind"] == "container.oom" && (*id == *second || *id == *pod.sandbox)
+    };
+    pipeline.wait_until("the OOM kill", |p| p.got.lock().unwrap().iter().any(|(_, e)| oom_of(e)));
+    let sandbox = wait_for(&pipeline, "container.created", &pod.sandbox);
+    assert_eq!(sandbox["attributes"]["tapio.container.sandbox"], true);
+    assert!(sandbox["entity"].get("k8s.container.name").is_none());
+    assert_eq!(pipeline.site.directory.living_pods().len(), 1);
+    kubelet.remove_container(&first);
+    kubelet.remove(&pod);
+    wait_for(&pipeline, "container.deleted", &pod.sandbox);
+    wait_for(&pipeline, "container.deleted", &second);
+    assert_eq!(kinds(&pipeline, &first), LIFE);
+    for (_, event) in pipeline.got.lock().unwrap().iter() {
+        let kind = event["kind"].as_str().unwrap();
+        if kind.starts_with("container.image.") {
+            continue;
+        }
+        assert_eq!(event["entity"]["k8s.pod.uid"], UID, "{event:#}");
+        assert_eq!(event["entity"]["k8s.pod.name"], "web-0");
+        assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
+    }
+    assert!(pipeline.site.directory.living_pods().is_empty(), "nobody else told of the pod");
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+#[test]
+fn a_runtime_that_speaks_the_cri_only_is_polled() {
+    if !is_here() {
+        return;
+    }
+    let containerd = with_pods();
+    let mut kubelet = Kubelet::new(&containerd.socket());
+    let old = kubelet.pod("old-0", "00000000-0000-4000-8000-000000000001");
+    let config = container::Config { cri_only: true, ..Default::default() };
+    let pipeline = start_with(Site::new("node-1", 7), &containerd, config);
+    pipeline.wait_until("it has looked", |p| {
+        p.manager.statistics()[0].counters.contains(&("containers".into(), 1))
+    });
+    let pod = kubelet.pod("web-0", UID);
+    let id = kubelet.container(&pod, 2, 0, "sleep 1; exit 5");
+    let exited = wait_for(&pipeline, "container.exited", &id);
+    assert_eq!(exited["attributes"]["process.exit.code"], 5);
+    assert_eq!(exited["attributes"]["k8s.container.restart_count"], 2);
+    assert_eq!(exited["entity"]["k8s.pod.name"], "web-0");
+    assert!(exited["attributes"]["tapio.container.duration_ns"].as_u64() > Some(0));
+    kubelet.remove(&pod);
+    wait_for(&pipeline, "container.deleted", &id);
+    assert_eq!(kinds(&pipeline, &id), LIFE);
+    wait_for(&pipeline, "container.deleted", &pod.sandbox);
+    assert_eq!(
+        kinds(&pipeline, &pod.sandbox),
+        [LIFE[0], LIFE[3]],
+        "the CRI's sandbox has no process"
+    );
+    assert!(kinds(&pipeline, &old.sandbox).is_empty(), "what was there is no news");
+    kubelet.remove(&old);
     pipeline.stop.set();
     assert!(pipeline.end().total.dropped.is_empty());
 }

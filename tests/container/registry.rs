@@ -44,7 +44,7 @@ impl Image {
         let tar = Command::new("tar").arg("-C").arg(root).args(["-c", "."]).output().unwrap();
         assert!(tar.status.success());
         let layer = Blob::new(LAYER, tar.stdout, folder);
-        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sh"]},
+        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sleep", "3600"]},
             "rootfs": {"type": "layers", "diff_ids": [layer.digest]}});
         let config = Blob::new(CONFIG, config.to_string().into_bytes(), folder);
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,

@@ -38,7 +38,12 @@ pub(crate) struct Containerd {
     path: String,
     /// Namespaces in which something was run.
     namespaces: Vec<&'static str>,
+    /// Whether it serves the CRI.
+    cri: bool,
 }
+
+/// The image of pods' sandboxes, and of their containers.
+pub(crate) const IMAGE: &str = "docker.io/lab/app:1";
 
 impl Containerd {
     /// Makes the folder, and a root file system with busybox in it; `start` starts it.
@@ -55,7 +60,14 @@ impl Containerd {
         let bin = unpacked("containerd/usr");
         let path = std::env::var("PATH").unwrap();
         let path = format!("{0}/bin:{0}/sbin:{path}", bin.display());
-        Self { folder, process: None, path, namespaces: namespaces.to_vec() }
+        Self { folder, process: None, path, namespaces: namespaces.to_vec(), cri: false }
+    }
+
+    /// The same with the CRI, as a kubelet needs it.
+    pub(crate) fn with_cri() -> Self {
+        let mut containerd = Self::new(&["k8s.io"]);
+        containerd.cri = true;
+        containerd
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -70,13 +82,16 @@ impl Containerd {
     pub(crate) fn start(&mut self) {
         let folder = self.folder.path();
         let (root, state, socket) = (folder.join("lib"), folder.join("run"), self.socket());
-        let disabled = ["grpc.v1.cri", "snapshotter.v1.btrfs", "snapshotter.v1.zfs"]
-            .map(|plugin| format!("\"io.containerd.{plugin}\""));
+        let disabled = if self.cri { "" } else { "\"io.containerd.grpc.v1.cri\"" };
+        let ttrpc = folder.join("containerd.sock.ttrpc");
+        let cni = folder.join("cni");
         let config = format!(
-            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [{}]\n\
-             [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {:?}\n",
-            disabled.join(", "),
-            folder.join("containerd.sock.ttrpc"),
+            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [{disabled}]\n\
+             [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = {ttrpc:?}\n\
+             [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{IMAGE}\"\n\
+             restrict_oom_score_adj = true\ndisable_apparmor = true\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nconf_dir = {cni:?}\nbin_dir = {cni:?}\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"native\"\n",
         );
         fs::write(folder.join("config.toml"), config).unwrap();
         let log = fs::File::options().append(true).create(true).open(folder.join("log")).unwrap();

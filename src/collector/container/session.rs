@@ -78,6 +78,7 @@ impl Run<'_> {
                 Ok(said) => {
                     let key = key(said.container_id);
                     self.known(client, &key, time_ns).await?;
+                    self.count_restarts(client, &key).await;
                     self.started(&key, said.pid, time_ns);
                     Ok(())
                 }
@@ -127,6 +128,17 @@ impl Run<'_> {
             self.observed.exists(key, facts);
         }
         Ok(())
+    }
+
+    /// Asks once more how often a container was restarted: while it was being created the CRI didn't know it yet.
+    async fn count_restarts(&mut self, client: &Client, key: &Key) {
+        let Some(facts) = self.observed.get(key).map(|k| k.facts.clone()) else {
+            return;
+        };
+        if facts.restarts.is_none() {
+            let facts = self.complete(client, facts, &key.id).await;
+            self.observed.exists(key, facts);
+        }
     }
 
     /// Adds what only the CRI knows.
