@@ -151,7 +151,7 @@ impl Kubelet {
             let codec: ProstCodec<Q, A> = ProstCodec::default();
             self.grpc.unary(tonic::Request::new(question), path, codec).await
         });
-        answer.unwrap_or_else(|e| panic!("{method}: {e}")).into_inner()
+        answer.map_err(|e| format!("{method}: {e}")).unwrap().into_inner()
     }
 
     /// RunPodSandbox, with the labels a kubelet gives.

@@ -87,14 +87,7 @@ impl Teller {
         now_ns: u64,
         sink: &mut Sink,
     ) -> Result<(), String> {
-        let report = serde_json::from_slice::<Report>(packet).map_err(|e| e.to_string());
-        let kind = |report: &Report| match report.command.as_str() {
-            "ADD" => Ok(names::CNI_ADD),
-            "DEL" => Ok(names::CNI_DEL),
-            "CHECK" => Ok(names::CNI_CHECK),
-            other => Err(format!("{other:?} is no command that is reported")),
-        };
-        match report.and_then(|report| kind(&report).map(|kind| (report, kind))) {
+        match parse(packet) {
             Ok((report, kind)) => {
                 self.call(&report, kind, now_ns, sink);
                 Ok(())
@@ -346,6 +339,18 @@ impl Teller {
         let id = self.id(now_ns);
         self.offer((id, kind, severity), now_ns, now_ns, sink);
     }
+}
+
+/// Reads a report, and the kind of event where it went well.
+pub(super) fn parse(packet: &[u8]) -> Result<(Report, Name), String> {
+    let report: Report = serde_json::from_slice(packet).map_err(|e| e.to_string())?;
+    let kind = match report.command.as_str() {
+        "ADD" => names::CNI_ADD,
+        "DEL" => names::CNI_DEL,
+        "CHECK" => names::CNI_CHECK,
+        other => return Err(format!("{other:?} is no command that is reported")),
+    };
+    Ok((report, kind))
 }
 
 /// The pod of a report as a person names it, else its container.

@@ -8,6 +8,7 @@
 //! | `netlink.rs`, `links.rs` | the kernel's route netlink; what of it is news |
 //! | `attachments.rs` | which container hangs on which link |
 //! | `events.rs` | from all of these to events and to the directory |
+//! | `look.rs` | a packet to each of the parsers, for the fuzz target |
 //!
 //! Three sources on one thread, each of which may be missing: a node without CNI still has links, and addresses are told
 //! where the plugin isn't installed. Executions of plugins as the kernel sees them are told by the eBPF collector
@@ -17,6 +18,7 @@ mod allocations;
 mod attachments;
 mod events;
 mod links;
+mod look;
 mod netlink;
 mod report;
 mod socket;
@@ -38,6 +40,7 @@ use crate::clock;
 use crate::event::Reason;
 use crate::ring::OnFull;
 
+pub use self::look::look;
 pub(super) use self::report::PodNames;
 
 /// The longest sleep, so that a stop is noticed.
