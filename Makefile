@@ -13,8 +13,9 @@ help: ## list the targets
 deps: ## install what the build needs beside Rust: clang, libbpf's headers, a linker
 	@scripts/deps.sh
 
-build: deps ## build the release binary
-	$(CARGO) build --release --locked
+build: deps ## build the release binaries: tapio, and the static CNI plugin tapio-cni
+	$(CARGO) build --release --locked --bin tapio
+	$(CARGO) rustc --release --locked --bin tapio-cni -- -C target-feature=+crt-static -C strip=symbols
 
 run: build ## run the agent with its embedded server on this machine's real events
 	@scripts/as-root.sh target/release/tapio run --standalone

@@ -46,6 +46,16 @@ fn protocol() -> Outcome {
     println!("cargo::rerun-if-changed={}", proto.display());
     let descriptors = protox::compile([proto], ["proto"])?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
+    // What other programs serve: clients only.
+    println!("cargo::rerun-if-changed=proto/containerd");
+    println!("cargo::rerun-if-changed=proto/cri.proto");
+    let mut theirs = vec![PathBuf::from("proto/cri.proto")];
+    for file in std::fs::read_dir("proto/containerd")? {
+        theirs.push(file?.path());
+    }
+    theirs.sort();
+    let descriptors = protox::compile(theirs, ["proto"])?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors)?;
     Ok(())
 }
 

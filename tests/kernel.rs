@@ -11,6 +11,8 @@
     reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
 )]
 
+#[path = "kernel/cni.rs"]
+mod cni;
 #[path = "kernel/harness.rs"]
 mod harness;
 #[path = "kernel/losses.rs"]

@@ -4,6 +4,8 @@
 //! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
 //! happens to them there.
 
+pub mod cni;
+pub mod container;
 mod cursor;
 mod draft;
 pub mod ebpf;

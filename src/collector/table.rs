@@ -1,6 +1,8 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
-use super::{CollectorConfig, Make, ebpf, jsonl, k8s, kmsg, node, receiver, synthetic};
+use super::{
+    CollectorConfig, Make, cni, container, ebpf, jsonl, k8s, kmsg, node, receiver, synthetic,
+};
 use crate::ring::OnFull;
 
 /// A collector as the configuration wants it.
@@ -68,6 +70,8 @@ collectors! {
     ebpf: ebpf::Config, "What the kernel does: processes, signals, OOM kills, TCP, block devices, failing system calls.";
     kmsg: kmsg::Config, "The kernel's log.";
     node: node::Config, "Pressure and use of units and pods, zombies, a clock that was set.";
+    cni: cni::Config, "Pod networks: calls of CNI plugins, addresses given and taken back, the node's links and routes.";
+    container: container::Config, "The container runtime: containers created, started, exited, out of memory, deleted; images pulled.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     k8s: k8s::Config, "Pods, Events, conditions and rollouts from the Kubernetes API; names for all collectors.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";

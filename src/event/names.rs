@@ -75,6 +75,15 @@ known! {
     TAPIO_KERNEL_LOST = "tapio.kernel.lost",
     K8S_POD_PENDING = "k8s.pod.pending",
     K8S_POD_TERMINATING = "k8s.pod.terminating",
+    NETWORK_LINK_UP = "network.link.up",
+    NETWORK_LINK_DOWN = "network.link.down",
+    NETWORK_ADDRESS_ADDED = "network.address.added",
+    NETWORK_ADDRESS_REMOVED = "network.address.removed",
+    NETWORK_ROUTE_ADDED = "network.route.added",
+    NETWORK_ROUTE_REMOVED = "network.route.removed",
+    NETWORK_NEIGHBOR_FAILED = "network.neighbor.failed",
+    CONTAINER_DELETED = "container.deleted",
+    CONTAINER_IMAGE_PULLED = "container.image.pulled",
     // sources
     EBPF = "ebpf",
     SYSTEMD = "systemd",
@@ -208,6 +217,18 @@ known! {
     K8S_POD_STATUS_REASON = "k8s.pod.status.reason",
     K8S_NODE_CONDITION_TYPE = "k8s.node.condition.type",
     K8S_NODE_CONDITION_STATUS = "k8s.node.condition.status",
+    NETWORK_INTERFACE_NAME = "network.interface.name",
+    TAPIO_LINK_KIND = "tapio.link.kind",
+    TAPIO_CNI_COMMAND = "tapio.cni.command",
+    TAPIO_CNI_NETWORK = "tapio.cni.network",
+    TAPIO_CNI_PLUGIN = "tapio.cni.plugin",
+    TAPIO_CNI_DURATION_NS = "tapio.cni.duration_ns",
+    TAPIO_NETWORK_PREFIX_LENGTH = "tapio.network.prefix_length",
+    TAPIO_CONTAINER_NAMESPACE = "tapio.container.namespace",
+    TAPIO_CONTAINER_SANDBOX = "tapio.container.sandbox",
+    TAPIO_CONTAINER_DURATION_NS = "tapio.container.duration_ns",
+    TAPIO_IMAGE_DIGEST = "tapio.image.digest",
+    TAPIO_IMAGE_PULL_NS = "tapio.image.pull_ns",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them
@@ -276,6 +297,10 @@ pub const NUMBERS: &[Name] = &[
     TAPIO_K8S_PENDING_NS,
     TAPIO_K8S_GRACE_PERIOD_S,
     TAPIO_K8S_REVISION,
+    TAPIO_CNI_DURATION_NS,
+    TAPIO_NETWORK_PREFIX_LENGTH,
+    TAPIO_CONTAINER_DURATION_NS,
+    TAPIO_IMAGE_PULL_NS,
     K8S_CONTAINER_RESTART_COUNT,
 ];
 

@@ -33,8 +33,10 @@ const POD: &str = "tapio.k8s.owner.kind process.exit.code k8s.container.restart_
      tapio.k8s.startup_ns tapio.k8s.pending_ns tapio.k8s.grace_period_s tapio.k8s.finalizers";
 const CNI: &str = "tapio.cni.network tapio.cni.plugin tapio.cni.command tapio.cni.duration_ns \
      network.interface.name network.local.address error.type process.exit.code";
-const CONTAINER: &str =
-    "process.exit.code tapio.container.pull_duration_ns tapio.container.runtime";
+const LINK: &str = "network.interface.name tapio.link.kind network.local.address network.peer.address \
+     tapio.network.prefix_length";
+const CONTAINER: &str = "process.exit.code error.type tapio.container.namespace tapio.container.sandbox \
+     tapio.container.duration_ns k8s.container.restart_count";
 
 /// Each known kind and its own attributes.
 const KINDS: &[(&str, &[&str])] = &[
@@ -129,12 +131,22 @@ const KINDS: &[(&str, &[&str])] = &[
     ("cni.failed", &[CNI]),
     ("cni.ip.allocated", &[CNI]),
     ("cni.ip.released", &[CNI]),
-    ("network.link.down", &["network.interface.name tapio.link.kind"]),
-    ("network.link.up", &["network.interface.name tapio.link.kind"]),
+    ("network.link.down", &[LINK]),
+    ("network.link.up", &[LINK]),
+    ("network.address.added", &[LINK]),
+    ("network.address.removed", &[LINK]),
+    ("network.route.added", &[LINK]),
+    ("network.route.removed", &[LINK]),
+    ("network.neighbor.failed", &[LINK]),
     ("container.created", &[CONTAINER]),
     ("container.started", &[CONTAINER]),
     ("container.exited", &[CONTAINER]),
     ("container.oom", &[CONTAINER]),
+    ("container.deleted", &[CONTAINER]),
+    (
+        "container.image.pulled",
+        &["tapio.container.namespace tapio.image.digest tapio.image.pull_ns"],
+    ),
     ("tapio.kernel.lost", &["tapio.lost.kind tapio.lost.reason tapio.lost.count"]),
     (
         "entity.relation",

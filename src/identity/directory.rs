@@ -132,6 +132,40 @@ impl Directory {
         self.changed(true);
     }
 
+    /// A source that knows nothing more of a pod than its names saw it. What the API server says stays.
+    pub fn pod_named(&self, uid: &str, namespace: &str, name: &str, now_ns: u64) {
+        let any = self.pods.change(uid.into(), now_ns, |known| match known {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(Pod {
+                uid: uid.into(),
+                name: name.into(),
+                namespace: namespace.into(),
+                ..Pod::default()
+            }),
+        });
+        self.changed(any);
+    }
+
+    /// A pod left this node, says a source that knows its names only. One that the API server told of stays
+    /// until that says the same.
+    pub fn pod_left(&self, uid: &str, now_ns: u64) {
+        if self.pods.get(uid).is_some_and(|pod| pod.node.is_empty()) {
+            self.pod_gone(uid, now_ns);
+        }
+    }
+
+    /// A pod was given an address, says who gave it.
+    pub fn pod_address_seen(&self, uid: &str, address: IpAddr, now_ns: u64) {
+        let any = self.claim(address, Whose::Pod(uid.into()), now_ns);
+        self.changed(any);
+    }
+
+    /// A pod's address was taken back.
+    pub fn pod_address_gone(&self, uid: &str, address: IpAddr, now_ns: u64) {
+        self.release(address, &Whose::Pod(uid.into()), now_ns);
+        self.changed(true);
+    }
+
     /// A service has these addresses, and no others.
     pub fn service_seen(&self, namespace: &str, name: &str, addresses: &[IpAddr], now_ns: u64) {
         let whose = Whose::Service(namespace.into(), name.into());
@@ -323,6 +357,26 @@ mod tests {
         let directory = Directory::default();
         directory.pod_seen(Pod { host_network: true, ..pod("a", &[A]) }, 1);
         assert_eq!(directory.whose(A), None);
+    }
+
+    #[test]
+    fn a_source_of_names_alone_neither_overwrites_nor_ends_what_the_api_says() {
+        let directory = Directory::default();
+        directory.pod_named("a", "shop", "web-0", 1);
+        directory.pod_address_seen("a", A, 1);
+        assert_eq!(directory.whose(A), Some(Whose::Pod("a".into())));
+        directory.pod_address_gone("a", A, 2);
+        directory.pod_left("a", 2);
+        assert!(directory.living_pods().is_empty());
+        assert_eq!(directory.pod("a").unwrap().namespace.as_ref(), "shop", "late events find it");
+        directory.pod_seen(Pod { node: "n".into(), ..pod("b", &[]) }, 3);
+        directory.pod_named("b", "other", "name", 4);
+        directory.pod_left("b", 5);
+        assert_eq!(directory.pod("b").unwrap().name.as_ref(), "web");
+        assert_eq!(directory.living_pods().len(), 1);
+        directory.pod_address_seen("b", A, 6);
+        directory.pod_address_gone("b", A, 7);
+        assert_eq!(directory.whose(A), Some(Whose::Pod("b".into())), "kept for late events");
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(crate) struct Pipeline {
     pub(crate) manager: CollectorManager,
     pub(crate) got: Got,
     pub(crate) stop: Stop,
-    ledger: Ledger,
+    /// Who is who, as the collectors have learnt it.
+    #[allow(dead_code, reason = "these tests' collectors learn nothing")]
+    pub(crate) site: Site,
+    ledger: Arc<Ledger>,
     consumer: Option<JoinHandle<()>>,
     keep: bool,
 }
@@ -39,11 +42,20 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Starts these collectors; `keep` says whether the events are kept for the test to look at.
     pub(crate) fn start(collectors: Vec<(&'static str, OnFull, Make)>, keep: bool) -> Self {
+        Self::start_at(Site::new("node-1", 7), collectors, keep)
+    }
+
+    /// Starts them at a site with a state of its own.
+    pub(crate) fn start_at(
+        site: Site,
+        collectors: Vec<(&'static str, OnFull, Make)>,
+        keep: bool,
+    ) -> Self {
         let stop = Stop::default();
         let bell = Arc::new(Bell::new(OnceLock::new()));
         let names = collectors.iter().map(|c| c.0.to_owned()).collect();
         let mut ledger = Ledger::new(names);
-        let mut manager = CollectorManager::new(Site::new("node-1", 7), stop.clone());
+        let mut manager = CollectorManager::new(site.clone(), stop.clone());
         let mut readers = Vec::new();
         let mut specs = Vec::new();
         for (number, (name, on_full, make)) in collectors.into_iter().enumerate() {
@@ -60,6 +72,8 @@ impl Pipeline {
             specs.push(CollectorSpec { name, make, sink });
         }
         let taken = ledger.stage(Stage::Bridge);
+        let ledger = Arc::new(ledger);
+        site.account_in(Arc::clone(&ledger));
         let got = Got::default();
         let consumer = {
             let got = Arc::clone(&got);
@@ -68,7 +82,7 @@ impl Pipeline {
         for spec in specs {
             manager.start(spec, None).unwrap();
         }
-        Self { manager, got, stop, ledger, consumer: Some(consumer), keep }
+        Self { manager, got, stop, site, ledger, consumer: Some(consumer), keep }
     }
 
     /// Waits until the condition holds, or fails after a minute.

@@ -33,6 +33,9 @@ pub struct Config {
     /// `kernel.syscall.enter` tells of this cgroup only, a path as in `/proc/PID/cgroup`; of all
     /// where it is missing.
     pub syscall_enter_cgroup: Option<String>,
+    /// Folders whose programs are CNI plugins: their runs become `cni.add`, `cni.del`, `cni.check` and `cni.failed`, as
+    /// long as `kernel.process.exec` and `kernel.process.exit` are told.
+    pub cni_bin_dirs: Vec<String>,
     /// Whether to tell of the agent's own connections and system calls.
     pub include_self: bool,
     /// Processes to remember.
@@ -84,6 +87,9 @@ impl Default for Config {
             args_bytes: ARGS_BYTES as u64,
             syscall_errors: SyscallErrors::default(),
             syscall_enter_cgroup: None,
+            cni_bin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+                .map(str::to_owned)
+                .to_vec(),
             include_self: false,
             max_processes: 65_536,
             max_cgroups: 16_384,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cgroups::{Cgroup, Cgroups};
+use super::cni::CniCalls;
 use super::kinds::Kind;
 use super::nameless::Nameless;
 use super::processes::{ExecId, Processes};
@@ -34,6 +35,7 @@ pub(super) struct Decoder {
     pub(super) directory: Arc<Directory>,
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
+    pub(super) cni: CniCalls,
     pub(super) draft: Draft,
     /// The record at hand is about a process that used too much memory, which no sandbox does.
     pub(super) is_victim: bool,
@@ -56,13 +58,14 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(site: &Site, cgroups: Cgroups, processes: Processes) -> Self {
+    pub(super) fn new(site: &Site, cgroups: Cgroups, processes: Processes, cni: CniCalls) -> Self {
         Self {
             node: Arc::clone(&site.node),
             origin: site.origin,
             directory: Arc::clone(&site.directory),
             cgroups,
             processes,
+            cni,
             draft: Draft::default(),
             is_victim: false,
             wall_offset_ns: 0,
@@ -135,6 +138,11 @@ impl Decoder {
         };
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
         self.send(record.head.cgroup, meta, record.head.time_ns, sink);
+        match kind {
+            Kind::Exec => self.plugin_began(&record),
+            Kind::Exit => self.plugin_ended(&record, sink),
+            _ => {}
+        }
         true
     }
 

@@ -9,6 +9,7 @@
 //! | `raw.rs` | the records' layouts |
 //! | `decode.rs` | from a record to an event |
 //! | `process.rs`, `tcp.rs`, `block.rs`, `syscalls.rs` | the families |
+//! | `cni.rs` | runs of CNI plugins |
 //! | `processes.rs`, `cgroups.rs`, `departed.rs` | who a process is, what a cgroup's path says, for how long |
 //! | `nameless.rs` | events that wait for their pod's name |
 //! | `scrub.rs` | secrets leave command lines |
@@ -19,6 +20,7 @@
 
 mod block;
 mod cgroups;
+mod cni;
 mod config;
 mod decode;
 mod departed;
@@ -42,6 +44,7 @@ pub use kinds::{ErrorSet, Kind, SignalSet};
 pub use probe::{Finding, findings};
 
 use self::cgroups::Cgroups;
+use self::cni::CniCalls;
 use self::decode::Decoder;
 use self::kernel::{Kernel, Loss};
 use self::loader::{LoadError, Loader, PROGRAMS, Verdict};
@@ -181,7 +184,8 @@ impl<'a> Run<'a> {
                 process::seed_from_proc(&mut processes);
             }
         }
-        let mut decoder = Decoder::new(&context.site, cgroups, processes);
+        let mut decoder =
+            Decoder::new(&context.site, cgroups, processes, CniCalls::new(&config.cni_bin_dirs));
         decoder.scan(clock::monotonic_ns());
         decoder.wall_offset_ns = clock::monotonic_to_wall_ns();
         let now = clock::instant();
@@ -320,6 +324,7 @@ impl<'a> Run<'a> {
         report.count("cgroups_unresolved", decoder.unresolved);
         report.count("names_patched", decoder.nameless.patched);
         report.count("names_unresolved", decoder.nameless.unresolved);
+        report.count("cni_unread", decoder.cni.unread);
         report.count("missed_runs", self.loader.missed_runs());
     }
 

@@ -1,6 +1,6 @@
 //! Writes what the targets begin with, from the project's rules, stories and conformance cases:
-//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches` and
-//! `FOLDER/kubernetes`.
+//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches`, `FOLDER/kubernetes` and
+//! `FOLDER/cni`.
 
 // What is built with the coverage flags needs libFuzzer's side of them.
 use libfuzzer_sys as _;
@@ -51,6 +51,35 @@ fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
     reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
     groups.iter().for_each(|group| encoder.group(group));
     Ok(encoder.finish().ok_or("an empty batch")?.message().to_vec())
+}
+
+/// Reports of the CNI plugin, and a packet of the kernel's: a link, and its end.
+fn packets() -> Vec<Vec<u8>> {
+    let report = json!({"command": "ADD", "network": "podnet", "plugin": "tapio-cni", "container_id": "c",
+        "ifname": "eth0", "netns": "/run/netns/a", "netns_inode": 7, "host_interface": "veth1",
+        "addresses": ["10.88.0.2", "fd00::2"], "time_ns": 1, "duration_ns": 2,
+        "pod": {"uid": "u", "name": "n", "namespace": "s"}, "error": {"code": 11, "message": "m"}});
+    let args = "IgnoreUnknown=1;K8S_POD_UID=u;K8S_POD_NAME=n;K8S_POD_NAMESPACE=s";
+    let mut link = Vec::new();
+    for kind in [16u16, 17] {
+        link.extend([48u32.to_ne_bytes().as_slice(), &kind.to_ne_bytes(), &[0; 10]].concat());
+        // Index 7, up and running; then its name.
+        link.extend([[0; 4], 7u32.to_ne_bytes(), 0x41u32.to_ne_bytes(), [0; 4]].concat());
+        link.extend(
+            [
+                12u16.to_ne_bytes(),
+                3u16.to_ne_bytes(),
+                *b"ve",
+                *b"th",
+                *b"1\0",
+                [0; 2],
+                [0; 2],
+                [0; 2],
+            ]
+            .concat(),
+        );
+    }
+    vec![report.to_string().into_bytes(), args.into(), link]
 }
 
 /// A conformance case as a rule and the events it is shown.
@@ -109,6 +138,9 @@ fn main() -> Result<(), Failed> {
             let input = format!("{document}{EVENTS_MARK}{some}");
             corpus.add("rules", &format!("{name}-{number}"), input.as_bytes())?;
         }
+    }
+    for (number, packet) in packets().iter().enumerate() {
+        corpus.add("cni", &number.to_string(), packet)?;
     }
     for entry in fs::read_dir(root.join("tests/stories"))? {
         let path = entry?.path();

@@ -1,0 +1,413 @@
+//! The CNI collector: pods' networks, and the node's own.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `report.rs` | what the plugin `tapio-cni` (`src/bin/tapio-cni/`) tells of each call |
+//! | `socket.rs` | the socket it tells it to |
+//! | `allocations.rs` | addresses given by host-local, from its files |
+//! | `netlink.rs`, `links.rs` | the kernel's route netlink; what of it is news |
+//! | `attachments.rs` | which container hangs on which link |
+//! | `events.rs` | from all of these to events and to the directory |
+//! | `look.rs` | a packet to each of the parsers, for the fuzz target |
+//!
+//! Three sources on one thread, each of which may be missing: a node without CNI still has links, and addresses are told
+//! where the plugin isn't installed. Executions of plugins as the kernel sees them are told by the eBPF collector
+//! (`src/collector/ebpf/cni.rs`), which has the processes' numbers, times and exit codes at hand.
+
+mod allocations;
+mod attachments;
+mod events;
+mod links;
+mod look;
+mod netlink;
+mod report;
+mod socket;
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::allocations::{Allocation, Allocations, Change};
+use self::events::Teller;
+use self::links::Links;
+use self::socket::{Heard, Socket};
+use super::cursor::Cursor;
+use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::clock;
+use crate::event::Reason;
+use crate::ring::OnFull;
+
+pub use self::look::look;
+pub(super) use self::report::PodNames;
+
+/// The longest sleep, so that a stop is noticed.
+const SLEEP: Duration = Duration::from_millis(80);
+/// The sleep while an event waits for its pod's name.
+const NAP: Duration = Duration::from_millis(20);
+/// How often a missing source is looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long an allocation waits for somebody to say which pod its container belongs to: the plugin at the end of the
+/// same call does, and the container runtime. Longer, and the order of times would be past it.
+const IDENTITY_PATIENCE: Duration = Duration::from_secs(1);
+/// The same for what was there at the start and is only a fact.
+const FACT_PATIENCE: Duration = Duration::from_secs(30);
+/// Allocations that wait at a time; more are told as they are.
+const MAX_WAITING: usize = 4096;
+/// Bad reports and strangers that are logged one by one.
+const LOGGED: u64 = 10;
+
+/// The section `collectors.cni`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether to run it.
+    pub enabled: bool,
+    /// Where `tapio-cni` reports to.
+    pub socket: PathBuf,
+    /// Where host-local keeps the addresses it gives.
+    pub networks: PathBuf,
+    /// Whether to tell of the node's links, addresses and default routes.
+    pub links: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            socket: report::DEFAULT_SOCKET.into(),
+            networks: "/var/lib/cni/networks".into(),
+            links: true,
+        }
+    }
+}
+
+impl CollectorConfig for Config {
+    fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Reports wait in the socket's queue, allocations in their files.
+    fn on_full(&self) -> OnFull {
+        OnFull::Wait
+    }
+
+    fn make(&self) -> Make {
+        let config = self.clone();
+        Box::new(move || Box::new(Cni(config.clone())))
+    }
+}
+
+struct Cni(Config);
+
+/// An allocation whose pod isn't known yet.
+struct Waiting {
+    allocation: Allocation,
+    until: Instant,
+    tell: bool,
+}
+
+/// One run.
+struct Run<'a> {
+    config: &'a Config,
+    context: &'a mut Context,
+    teller: Teller,
+    socket: Option<Socket>,
+    allocations: Option<Allocations>,
+    links: Option<Links>,
+    waiting: VecDeque<Waiting>,
+    place: Place,
+    /// The cursor has asked for a pause.
+    pausing: bool,
+    housekept: Option<Instant>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    reports: u64,
+    bad: u64,
+    strangers: u64,
+    unresolved: u64,
+}
+
+impl Collector for Cni {
+    fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
+        let mut run = Run::start(&self.0, context)?;
+        while !run.context.stop.is_set() {
+            run.housekeeping();
+            run.wait();
+            run.turn()?;
+        }
+        run.resolve(true);
+        run.context.sink.flush();
+        Ok(Ended::Stopped)
+    }
+}
+
+impl<'a> Run<'a> {
+    fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
+        let place = Place::open(context).map_err(|e| CollectorError::new("the cursor", e))?;
+        let mut problems = Vec::new();
+        let mut open = |what: &str, problem: std::io::Error| {
+            problems.push(format!("{what}: {problem}"));
+            context.report.note(what, problem.to_string());
+        };
+        let allocations = Allocations::open(&config.networks).map_err(|e| open("inotify", e)).ok();
+        let links = match config.links {
+            true => Links::open().map_err(|e| open("netlink", e)).ok(),
+            false => None,
+        };
+        if allocations.is_none() && links.is_none() {
+            return Err(CollectorError::Failed(problems.join("; ")));
+        }
+        let teller = Teller::new(&context.site);
+        Ok(Self {
+            config,
+            context,
+            teller,
+            socket: None,
+            allocations,
+            links,
+            waiting: VecDeque::new(),
+            place,
+            pausing: false,
+            housekept: None,
+            counts: Counts::default(),
+        })
+    }
+
+    /// About once a second: what was missing is looked for, counters are published.
+    fn housekeeping(&mut self) {
+        let now = clock::instant();
+        if self.housekept.is_some_and(|last| now.duration_since(last) < HOUSEKEEPING) {
+            return;
+        }
+        self.housekept = Some(now);
+        if self.socket.is_none() {
+            let path = self.config.socket.display();
+            let state = match Socket::open(&self.config.socket) {
+                Ok(socket) => {
+                    self.socket = Some(socket);
+                    format!("listening at {path}")
+                }
+                Err(e) => format!("{path}: {e}; calls of tapio-cni aren't told"),
+            };
+            self.context.report.note("socket", state);
+        }
+        let mut changes = Vec::new();
+        if let Some(allocations) = &mut self.allocations {
+            allocations.look(&mut changes);
+        }
+        self.take(changes);
+        let report = &self.context.report;
+        report.count("reports", self.counts.reports);
+        report.count("bad_reports", self.counts.bad);
+        report.count("strangers", self.counts.strangers);
+        report.count("repeated_dels", self.teller.repeated);
+        report.count("unresolved", self.counts.unresolved);
+        report.count("attachments", self.teller.attachments.len() as u64);
+        report.count("addresses", self.allocations.as_ref().map_or(0, |a| a.len() as u64));
+        report.count("links", self.links.as_ref().map_or(0, |l| l.len() as u64));
+        report.count("netlink_overruns", self.links.as_ref().map_or(0, |l| l.overruns));
+    }
+
+    /// Sleeps until there is something to read.
+    fn wait(&self) {
+        let mut sources: Vec<_> = self.socket.iter().flat_map(Socket::sources).collect();
+        sources.extend(self.allocations.iter().filter(|_| !self.pausing).map(|a| a.as_fd()));
+        sources.extend(self.links.iter().map(|l| l.as_fd()));
+        let mut sources: Vec<_> =
+            sources.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let sleep = if self.waiting.is_empty() && !self.pausing { SLEEP } else { NAP };
+        let sleep = Timespec { tv_sec: 0, tv_nsec: i64::from(sleep.subsec_nanos()) };
+        // A signal ends it early, and then the sources are looked at early.
+        let _ = poll(&mut sources, Some(&sleep));
+    }
+
+    fn turn(&mut self) -> Result<(), CollectorError> {
+        // Reports first: they say whose the allocations are.
+        self.reports();
+        if !self.pausing
+            && let Some(allocations) = &mut self.allocations
+        {
+            let mut changes = Vec::new();
+            allocations.read(&mut changes);
+            self.take(changes);
+        }
+        if let Some(links) = &mut self.links {
+            let mut news = Vec::new();
+            links.read(&mut news).map_err(|e| CollectorError::new("netlink", e))?;
+            let now_ns = clock::wall_ns();
+            for one in &news {
+                self.teller.news(one, now_ns, &mut self.context.sink);
+            }
+        }
+        self.resolve(false);
+        self.pausing =
+            self.place.settle(self.context).map_err(|e| CollectorError::new("the cursor", e))?;
+        self.context.sink.flush();
+        Ok(())
+    }
+
+    fn reports(&mut self) {
+        let Self { socket: Some(socket), teller, counts, context, .. } = self else {
+            return;
+        };
+        let now_ns = clock::wall_ns();
+        socket.read(|heard| {
+            let wrong = match heard {
+                Heard::Packet(packet) => {
+                    counts.reports += 1;
+                    teller.report(packet, now_ns, &mut context.sink).err()
+                }
+                Heard::TooLong => {
+                    context.sink.refuse(Reason::BadInput, 1);
+                    Some(format!("longer than {} bytes", report::MAX_REPORT_BYTES))
+                }
+                Heard::Silent => None,
+                Heard::Stranger(uid) => {
+                    counts.strangers += 1;
+                    if counts.strangers <= LOGGED {
+                        tracing::warn!(uid, "a user who may not report to the agent tried to");
+                    }
+                    None
+                }
+            };
+            if let Some(cause) = wrong {
+                counts.bad += 1;
+                if counts.bad <= LOGGED {
+                    tracing::warn!("a report to the CNI socket is refused: {cause}");
+                }
+            }
+        });
+    }
+
+    /// Takes in what became of addresses. What isn't anybody's yet waits.
+    fn take(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            let (allocation, tell) = match change {
+                Change::Given(allocation) => (allocation, true),
+                // It is news if the agent wasn't there when it happened.
+                Change::Found(allocation) => {
+                    let tell = self.place.is_news(&allocation);
+                    (allocation, tell)
+                }
+                Change::TakenBack(allocation, at_ns) => {
+                    self.give_up(&allocation);
+                    self.teller.taken_back(&allocation, at_ns, &mut self.context.sink);
+                    continue;
+                }
+            };
+            let patience = if tell { IDENTITY_PATIENCE } else { FACT_PATIENCE };
+            let until = clock::instant() + patience;
+            self.waiting.push_back(Waiting { allocation, until, tell });
+        }
+        self.resolve(false);
+    }
+
+    /// Tells an allocation that still waits: it was taken back.
+    fn give_up(&mut self, allocation: &Allocation) {
+        if let Some(at) = self.waiting.iter().position(|w| w.allocation == *allocation)
+            && let Some(waiting) = self.waiting.remove(at)
+        {
+            self.tell(&waiting);
+        }
+    }
+
+    fn tell(&mut self, waiting: &Waiting) {
+        let Waiting { allocation, tell, .. } = waiting;
+        if *tell && !self.teller.knows(allocation) {
+            self.counts.unresolved += 1;
+        }
+        let now_ns = clock::wall_ns();
+        self.teller.given(allocation, *tell, now_ns, &mut self.context.sink);
+        if *tell {
+            self.place.told(allocation);
+        }
+    }
+
+    /// Tells what waited for its pod and has it now, or waited for long enough.
+    fn resolve(&mut self, all: bool) {
+        let now = clock::instant();
+        let mut still = VecDeque::new();
+        while let Some(waiting) = self.waiting.pop_front() {
+            let over = all || now >= waiting.until || still.len() >= MAX_WAITING;
+            if over || self.teller.knows(&waiting.allocation) {
+                self.tell(&waiting);
+            } else {
+                still.push_back(waiting);
+            }
+        }
+        self.waiting = still;
+        if !self.waiting.iter().any(|w| w.tell) {
+            self.place.advance();
+        }
+    }
+}
+
+/// Which allocations were told, over restarts: the time of the newest, and the names of those with that very time.
+struct Place {
+    cursor: Cursor,
+    before_ns: u64,
+    told_before: Vec<String>,
+    newest_ns: u64,
+    newest: Vec<String>,
+    /// Whether the cursor doesn't say so yet.
+    moved: bool,
+}
+
+impl Place {
+    fn open(context: &Context) -> std::io::Result<Self> {
+        let cursor = Cursor::open(context.site.state_dir.as_deref(), "cni")?;
+        let mut words = cursor.saved().split_whitespace();
+        let before_ns = words.next().and_then(|w| w.parse().ok());
+        let told_before: Vec<String> = words.map(str::to_owned).collect();
+        // At the very first start nothing that is there already is news.
+        let before_ns = before_ns.unwrap_or_else(clock::wall_ns);
+        let newest = told_before.clone();
+        Ok(Self { cursor, before_ns, told_before, newest_ns: before_ns, newest, moved: true })
+    }
+
+    fn name(allocation: &Allocation) -> String {
+        format!("{}/{}", allocation.network, allocation.address)
+    }
+
+    fn is_news(&self, allocation: &Allocation) -> bool {
+        match allocation.since_ns.cmp(&self.before_ns) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => !self.told_before.contains(&Self::name(allocation)),
+            std::cmp::Ordering::Greater => true,
+        }
+    }
+
+    fn told(&mut self, allocation: &Allocation) {
+        if allocation.since_ns > self.newest_ns {
+            self.newest_ns = allocation.since_ns;
+            self.newest.clear();
+        }
+        if allocation.since_ns == self.newest_ns {
+            self.newest.push(Self::name(allocation));
+        }
+        self.moved = true;
+    }
+
+    /// Nothing older than the newest waits any more.
+    fn advance(&mut self) {
+        if !std::mem::take(&mut self.moved) {
+            return;
+        }
+        let mut position = self.newest_ns.to_string();
+        for name in &self.newest {
+            position.push(' ');
+            position.push_str(name);
+        }
+        self.cursor.advance(&position);
+    }
+
+    fn settle(&mut self, context: &Context) -> std::io::Result<bool> {
+        self.cursor.settle(context)
+    }
+}

@@ -1,0 +1,204 @@
+//! The socket that `tapio-cni` reports to: packets, one for each connection, from root or this process's own user only.
+//!
+//! Connections wait in the kernel's queue with what they sent, whether this process runs on or not, so a burst of pods
+//! loses nothing and no plugin waits.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    listen, recv, socket_with, sockopt,
+};
+
+use super::report::MAX_REPORT_BYTES;
+use crate::clock;
+
+/// Connections that wait to be accepted: the most the kernel allows by default.
+const BACKLOG: i32 = 4096;
+/// Connections whose packet hasn't come yet; more stay in the kernel's queue.
+const MAX_PEERS: usize = 256;
+/// How long a peer may say nothing.
+const PEER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a peer said.
+pub(super) enum Heard<'a> {
+    /// A packet.
+    Packet(&'a [u8]),
+    /// A packet longer than any report.
+    TooLong,
+    /// Somebody who may not speak, by user number.
+    Stranger(u32),
+    /// A peer that said nothing for too long.
+    Silent,
+}
+
+/// The socket, and who is connected.
+pub(super) struct Socket {
+    path: PathBuf,
+    /// Device and inode of the socket's file: another agent may put its own there.
+    file: (u64, u64),
+    listener: OwnedFd,
+    peers: Vec<(OwnedFd, Instant)>,
+    buffer: Vec<u8>,
+}
+
+fn seqpacket() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+impl Socket {
+    /// Listens. What a process that is gone left there is replaced.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let address = SocketAddrUnix::new(path)?;
+        match connect(seqpacket()?, &address) {
+            Err(Errno::NOENT) => {}
+            Err(Errno::CONNREFUSED) => fs::remove_file(path)?,
+            Ok(()) | Err(Errno::AGAIN) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another agent listens there",
+                ));
+            }
+            Err(e) => return Err(e.into()),
+        }
+        let listener = seqpacket()?;
+        // Before it has a name, so that there is no moment in which others could connect.
+        rustix::fs::fchmod(&listener, Mode::RUSR | Mode::WUSR)?;
+        bind(&listener, &address)?;
+        listen(&listener, BACKLOG)?;
+        let file = identity(path)?;
+        let buffer = vec![0; MAX_REPORT_BYTES + 1];
+        Ok(Self { path: path.to_owned(), file, listener, peers: Vec::new(), buffer })
+    }
+
+    /// What to wait on.
+    pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listener = (self.peers.len() < MAX_PEERS).then(|| self.listener.as_fd());
+        listener.into_iter().chain(self.peers.iter().map(|(peer, _)| peer.as_fd()))
+    }
+
+    /// Takes in what has come.
+    pub(super) fn read(&mut self, mut hear: impl FnMut(Heard<'_>)) {
+        let now = clock::instant();
+        self.accept(now, &mut hear);
+        let buffer = &mut self.buffer;
+        self.peers.retain(|(peer, since)| match recv(peer, &mut buffer[..], RecvFlags::DONTWAIT) {
+            // It came and went, to see whether anybody listens.
+            Ok((0, _)) => false,
+            Ok((len, _)) => {
+                hear(match buffer.get(..len) {
+                    Some(packet) if len <= MAX_REPORT_BYTES => Heard::Packet(packet),
+                    _ => Heard::TooLong,
+                });
+                false
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) if now.duration_since(*since) < PEER_PATIENCE => {
+                true
+            }
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                hear(Heard::Silent);
+                false
+            }
+            Err(_) => false,
+        });
+    }
+
+    fn accept(&mut self, now: Instant, hear: &mut impl FnMut(Heard<'_>)) {
+        let own = rustix::process::geteuid();
+        while self.peers.len() < MAX_PEERS {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            // A peer that is gone again, or no descriptor left: both pass.
+            let Ok(peer) = accept_with(&self.listener, flags) else {
+                return;
+            };
+            match sockopt::socket_peercred(&peer) {
+                Ok(who) if who.uid.is_root() || who.uid == own => self.peers.push((peer, now)),
+                Ok(who) => hear(Heard::Stranger(who.uid.as_raw())),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = fs::metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            // A file that stays is replaced by the next run.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{SendFlags, send};
+
+    fn heard(socket: &mut Socket) -> Vec<String> {
+        let mut out = Vec::new();
+        socket.read(|heard| {
+            out.push(match heard {
+                Heard::Packet(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                Heard::TooLong => "too long".into(),
+                Heard::Stranger(uid) => format!("stranger {uid}"),
+                Heard::Silent => "silent".into(),
+            });
+        });
+        out
+    }
+
+    fn tell(path: &Path, bytes: &[u8]) {
+        let peer = seqpacket().unwrap();
+        connect(&peer, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        send(&peer, bytes, SendFlags::NOSIGNAL).unwrap();
+    }
+
+    #[test]
+    fn packets_wait_for_the_agent_and_the_file_is_only_ours() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/cni.sock");
+        let mut socket = Socket::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for n in 0..300 {
+            tell(&path, n.to_string().as_bytes());
+        }
+        tell(&path, &vec![b'x'; MAX_REPORT_BYTES + 5]);
+        let mut all = heard(&mut socket);
+        assert_eq!(all.len(), MAX_PEERS, "the others wait in the kernel's queue");
+        all.extend(heard(&mut socket));
+        let expected: Vec<_> = (0..300).map(|n| n.to_string()).chain(["too long".into()]).collect();
+        assert_eq!(all, expected);
+        assert!(Socket::open(&path).is_err(), "one agent");
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_dead_agent_left_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cni.sock");
+        let dead = seqpacket().unwrap();
+        bind(&dead, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        drop(dead);
+        let mut socket = Socket::open(&path).unwrap();
+        tell(&path, b"a");
+        assert_eq!(heard(&mut socket), ["a"]);
+    }
+}

@@ -1,0 +1,373 @@
+//! The collector of the container runtime with a real containerd and runc.
+//!
+//! Without root or the runtime (`scripts/test-deps.sh`) a test says why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that
+//! a failure.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
+)]
+
+#[path = "container/kubelet.rs"]
+mod kubelet;
+#[path = "collectors/pipeline.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod pipeline;
+#[path = "container/registry.rs"]
+mod registry;
+#[path = "container/runtime.rs"]
+mod runtime;
+
+use kubelet::Kubelet;
+use pipeline::Pipeline;
+use runtime::{Containerd, IMAGE, is_here};
+use serde_json::Value;
+use tapio::collector::{CollectorConfig as _, Health, Site, container};
+
+fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipeline {
+    let namespaces = namespaces.iter().map(|n| (*n).to_owned()).collect();
+    start_with(site, containerd, container::Config { namespaces, ..Default::default() })
+}
+
+fn start_with(site: Site, containerd: &Containerd, config: container::Config) -> Pipeline {
+    let config = container::Config { sockets: vec![containerd.socket()], ..config };
+    Pipeline::start_at(site, vec![("container", config.on_full(), config.make())], true)
+}
+
+/// Starts the collector and waits until it has looked at what there is.
+fn start(containerd: &Containerd) -> Pipeline {
+    let pipeline = start_at(Site::new("node-1", 7), containerd, &[]);
+    wait_until_connected(&pipeline, 1);
+    pipeline
+}
+
+fn counter(pipeline: &Pipeline, name: &str) -> u64 {
+    let counters = pipeline.manager.statistics()[0].counters.clone();
+    counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
+}
+
+fn wait_until_connected(pipeline: &Pipeline, times: u64) {
+    // The counters are published after the first look at the lists.
+    pipeline.wait_until("it is connected", |p| counter(p, "connections") >= times);
+}
+
+fn of(pipeline: &Pipeline, kind: &str, id: &str) -> Vec<Value> {
+    let got = pipeline.got.lock().unwrap();
+    let is = |e: &Value| e["kind"] == kind && e["entity"]["container.id"] == id;
+    got.iter().map(|(_, event)| event.clone()).filter(is).collect()
+}
+
+fn wait_for(pipeline: &Pipeline, kind: &str, id: &str) -> Value {
+    pipeline.wait_until(&format!("{kind} of {id}"), |p| !of(p, kind, id).is_empty());
+    of(pipeline, kind, id).remove(0)
+}
+
+/// The kinds that were told of a container, in order.
+fn kinds(pipeline: &Pipeline, id: &str) -> Vec<String> {
+    let got = pipeline.got.lock().unwrap();
+    let of_it = got.iter().filter(|(_, e)| e["entity"]["container.id"] == id);
+    of_it.map(|(_, e)| e["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+const LIFE: [&str; 4] =
+    ["container.created", "container.started", "container.exited", "container.deleted"];
+
+#[test]
+fn a_containers_life_is_told_with_its_pods_names() {
+    if !is_here() {
+        return;
+    }
+    let mut containerd = Containerd::new(&["k8s.io", "default"]);
+    containerd.start();
+    let pipeline = start(&containerd);
+    let labels = [
+        "io.kubernetes.pod.uid=0af76519-16cd-43dd-8448-eb211c80319c",
+        "io.kubernetes.pod.name=web-0",
+        "io.kubernetes.pod.namespace=shop",
+        "io.kubernetes.container.name=app",
+        "io.cri-containerd.kind=container",
+    ];
+    let options: Vec<_> = labels.iter().flat_map(|l| ["--label", l]).chain(["--rm"]).collect();
+    let id = "5".repeat(64);
+    let output = containerd.run("k8s.io", &options, &id, "exit 7");
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    wait_for(&pipeline, "container.deleted", &id);
+    assert_eq!(kinds(&pipeline, &id), LIFE);
+    let exited = wait_for(&pipeline, "container.exited", &id);
+    assert_eq!(exited["attributes"]["process.exit.code"], 7);
+    assert_eq!(exited["severity"], "warn");
+    assert_eq!(exited["message"], "container app of shop/web-0 exited with code 7");
+    for kind in LIFE {
+        let event = wait_for(&pipeline, kind, &id);
+        assert_eq!(event["entity"]["node"], "node-1");
+        assert_eq!(event["entity"]["k8s.pod.uid"], "0af76519-16cd-43dd-8448-eb211c80319c");
+        assert_eq!(event["entity"]["k8s.pod.name"], "web-0", "{event:#}");
+        assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
+        assert_eq!(event["entity"]["k8s.container.name"], "app");
+        assert_eq!(event["entity"]["container.name"], "app");
+    }
+    let known = pipeline.site.directory.container(&id).unwrap();
+    assert_eq!((known.name.as_ref(), known.pod_name.as_ref()), ("app", "web-0"));
+
+    // A container without a pod, and without a kubelet.
+    let output = containerd.run("default", &["--rm"], "plain", "exit 0");
+    assert!(output.status.success(), "{output:?}");
+    wait_for(&pipeline, "container.deleted", "plain");
+    assert_eq!(kinds(&pipeline, "plain"), LIFE);
+    let exited = wait_for(&pipeline, "container.exited", "plain");
+    assert_eq!(exited["severity"], "info");
+    assert!(exited["entity"].get("k8s.container.name").is_none());
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+#[test]
+fn running_out_of_memory_is_told_as_the_runtime_says_it() {
+    if !is_here() {
+        return;
+    }
+    let mut containerd = Containerd::new(&["default"]);
+    containerd.start();
+    let pipeline = start(&containerd);
+    let hungry = "x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done";
+    let options = ["--memory-limit", "16777216"];
+    let output = containerd.run("default", &options, "hungry", hungry);
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    let exited = wait_for(&pipeline, "container.exited", "hungry");
+    assert_eq!(exited["attributes"]["process.exit.code"], 137);
+    let oom = wait_for(&pipeline, "container.oom", "hungry");
+    assert_eq!(oom["severity"], "error");
+    assert!(oom["message"].as_str().unwrap().contains("OOM kill in container hungry"));
+    // An executed process's end isn't the container's.
+    let output = containerd.run("default", &["--detach"], "calm", "sleep 600");
+    assert!(output.status.success(), "{output:?}");
+    let exec = ["tasks", "exec", "--exec-id", "e1", "calm", "/bin/sh", "-c", "exit 3"];
+    assert_eq!(containerd.ctr("default", &exec).status.code(), Some(3));
+    let output = containerd.ctr("default", &["tasks", "kill", "--signal", "SIGKILL", "calm"]);
+    assert!(output.status.success(), "{output:?}");
+    let exited = wait_for(&pipeline, "container.exited", "calm");
+    assert_eq!(exited["attributes"]["process.exit.code"], 137);
+    assert_eq!(of(&pipeline, "container.exited", "calm").len(), 1);
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+#[test]
+fn what_happened_while_the_runtime_was_away_is_told_once() {
+    if !is_here() {
+        return;
+    }
+    let mut containerd = Containerd::new(&["default"]);
+    // It isn't there yet: that is said, and no failure.
+    let pipeline = start_at(Site::new("node-1", 7), &containerd, &[]);
+    pipeline.wait_until("it says so", |p| {
+        let notes = p.manager.statistics()[0].notes.clone();
+        notes.iter().any(|n| n.state.contains("no container runtime's socket"))
+    });
+    containerd.start();
+    wait_until_connected(&pipeline, 1);
+    for id in ["stays", "ends", "goes"] {
+        let output = containerd.run("default", &["--detach"], id, "sleep 600");
+        assert!(output.status.success(), "{output:?}");
+        wait_for(&pipeline, "container.started", id);
+    }
+    let started = wait_for(&pipeline, "container.started", "ends");
+    let pid = started["entity"]["process.pid"].as_i64().unwrap() as i32;
+    containerd.stop();
+    // It ends while nobody is there to hear of it.
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    containerd.start();
+    wait_until_connected(&pipeline, 2);
+    let exited = wait_for(&pipeline, "container.exited", "ends");
+    assert_eq!(exited["attributes"]["process.exit.code"], 137, "{exited:#}");
+    containerd.ctr("default", &["tasks", "delete", "--force", "goes"]);
+    containerd.ctr("default", &["containers", "delete", "goes"]);
+    wait_for(&pipeline, "container.deleted", "goes");
+    assert_eq!(kinds(&pipeline, "stays"), &LIFE[..2]);
+    assert_eq!(kinds(&pipeline, "ends"), &LIFE[..3]);
+    assert_eq!(kinds(&pipeline, "goes"), LIFE);
+    let status = pipeline.manager.statistics().remove(0);
+    assert_eq!((status.health, status.restarts), (Health::Running, 0));
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+#[test]
+fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
+    if !is_here() {
+        return;
+    }
+    let mut containerd = Containerd::new(&["default", "other"]);
+    containerd.start();
+    let before = containerd.run("default", &["--detach"], "before", "sleep 600");
+    assert!(before.status.success(), "{before:?}");
+    let state = containerd.folder().join("state");
+    let run = || {
+        let site = Site::new("node-1", 7).with_state_dir(state.clone());
+        let pipeline = start_at(site, &containerd, &["default"]);
+        wait_until_connected(&pipeline, 1);
+        pipeline
+    };
+    let first = run();
+    let output = containerd.run("default", &["--detach"], "between", "sleep 600");
+    assert!(output.status.success(), "{output:?}");
+    let started = wait_for(&first, "container.started", "between");
+    let saved = || std::fs::read_to_string(state.join("cursors/container")).unwrap_or_default();
+    let newest = first.texts("/time").len();
+    assert_eq!((newest, kinds(&first, "before").len()), (2, 0), "what was there is no news");
+    first.wait_until("the place is saved", |p| !saved().is_empty() && p.site.held(0) == Some(0));
+    first.stop.set();
+    first.end();
+
+    let output = containerd.run("default", &["--detach"], "meanwhile", "exit 4");
+    assert!(output.status.success(), "{output:?}");
+    let output = containerd.run("other", &["--rm"], "elsewhere", "exit 4");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let second = run();
+    let exited = wait_for(&second, "container.exited", "meanwhile");
+    assert_eq!(exited["attributes"]["process.exit.code"], 4);
+    assert_eq!(kinds(&second, "meanwhile"), &LIFE[..3]);
+    // What both tell has one id.
+    for event in of(&second, "container.started", "between") {
+        assert_eq!(event["id"], started["id"]);
+    }
+    assert!(kinds(&second, "before").is_empty() && kinds(&second, "elsewhere").is_empty());
+    second.stop.set();
+    assert!(second.end().total.dropped.is_empty());
+}
+
+/// Pulls an image with busybox from a registry of this test's. Returns its name.
+fn pull(containerd: &Containerd, namespace: &str, delay: std::time::Duration) -> String {
+    let image = registry::Image::of(&containerd.folder().join("root"), containerd.folder());
+    let name = format!("{}/lab/app:1", registry::serve(image, delay));
+    let args = ["images", "pull", "--plain-http", "--snapshotter", "native", &name];
+    let output = containerd.ctr(namespace, &args);
+    assert!(output.status.success(), "{output:?}");
+    name
+}
+
+#[test]
+fn a_pulled_image_is_told_with_the_time_it_took() {
+    if !is_here() {
+        return;
+    }
+    let mut containerd = Containerd::new(&["default"]);
+    containerd.start();
+    let pipeline = start(&containerd);
+    let name = pull(&containerd, "default", std::time::Duration::from_millis(300));
+    let is_pull = |e: &Value| e["kind"] == "container.image.pulled";
+    pipeline
+        .wait_until("the pull is told", |p| p.got.lock().unwrap().iter().any(|(_, e)| is_pull(e)));
+    // Another name for the same content is no pull.
+    let again = format!("{name}-again");
+    assert!(containerd.ctr("default", &["images", "tag", &name, &again]).status.success());
+    let output = containerd.run("default", &["--rm"], "after", "exit 0");
+    assert!(output.status.success(), "{output:?}");
+    wait_for(&pipeline, "container.deleted", "after");
+    let got = pipeline.got.lock().unwrap().clone();
+    let pulls: Vec<_> = got.iter().map(|(_, e)| e).filter(|e| is_pull(e)).collect();
+    assert_eq!(pulls.len(), 1, "{pulls:#?}");
+    assert_eq!(pulls[0]["entity"]["container.image.name"], name);
+    // The layer is held back, and comes after the manifest.
+    let took = pulls[0]["attributes"]["tapio.image.pull_ns"].as_u64().unwrap();
+    assert!(took >= 300_000_000, "{took}");
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+/// A containerd with a CRI and an image for pods.
+fn with_pods() -> Containerd {
+    let mut containerd = Containerd::with_cri();
+    containerd.start();
+    let name = pull(&containerd, "k8s.io", std::time::Duration::ZERO);
+    let tag = containerd.ctr("k8s.io", &["images", "tag", &name, IMAGE]);
+    assert!(tag.status.success(), "{tag:?}");
+    containerd
+}
+
+const UID: &str = "0af76519-16cd-43dd-8448-eb211c80319c";
+
+#[test]
+fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
+    if !is_here() {
+        return;
+    }
+    let containerd = with_pods();
+    let pipeline = start(&containerd);
+    let mut kubelet = Kubelet::new(&containerd.socket());
+    let pod = kubelet.pod("web-0", UID);
+    let hungry = "x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done";
+    // The first run ends by itself, the second runs out of memory.
+    let first = kubelet.container(&pod, 0, 0, "exit 3");
+    let exited = wait_for(&pipeline, "container.exited", &first);
+    assert_eq!(exited["attributes"]["process.exit.code"], 3);
+    assert_eq!(exited["attributes"]["k8s.container.restart_count"], 0);
+    let second = kubelet.container(&pod, 1, 16 << 20, hungry);
+    let exited = wait_for(&pipeline, "container.exited", &second);
+    assert_eq!(exited["attributes"]["process.exit.code"], 137);
+    assert_eq!(exited["attributes"]["k8s.container.restart_count"], 1);
+    assert_eq!(exited["message"], "container app of shop/web-0 exited with code 137");
+    let oom_of = |e: &Value| {
+        let id = &e["entity"]["container.id"];
+        e["kind"] == "container.oom" && (*id == *second || *id == *pod.sandbox)
+    };
+    pipeline.wait_until("the OOM kill", |p| p.got.lock().unwrap().iter().any(|(_, e)| oom_of(e)));
+    let sandbox = wait_for(&pipeline, "container.created", &pod.sandbox);
+    assert_eq!(sandbox["attributes"]["tapio.container.sandbox"], true);
+    assert!(sandbox["entity"].get("k8s.container.name").is_none());
+    assert_eq!(pipeline.site.directory.living_pods().len(), 1);
+    kubelet.remove_container(&first);
+    kubelet.remove(&pod);
+    wait_for(&pipeline, "container.deleted", &pod.sandbox);
+    wait_for(&pipeline, "container.deleted", &second);
+    assert_eq!(kinds(&pipeline, &first), LIFE);
+    for (_, event) in pipeline.got.lock().unwrap().iter() {
+        let kind = event["kind"].as_str().unwrap();
+        if kind.starts_with("container.image.") {
+            continue;
+        }
+        assert_eq!(event["entity"]["k8s.pod.uid"], UID, "{event:#}");
+        assert_eq!(event["entity"]["k8s.pod.name"], "web-0");
+        assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
+    }
+    assert!(pipeline.site.directory.living_pods().is_empty(), "nobody else told of the pod");
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+#[test]
+fn a_runtime_that_speaks_the_cri_only_is_polled() {
+    if !is_here() {
+        return;
+    }
+    let containerd = with_pods();
+    let mut kubelet = Kubelet::new(&containerd.socket());
+    let old = kubelet.pod("old-0", "00000000-0000-4000-8000-000000000001");
+    let config = container::Config { cri_only: true, ..Default::default() };
+    let pipeline = start_with(Site::new("node-1", 7), &containerd, config);
+    pipeline.wait_until("it has looked", |p| {
+        p.manager.statistics()[0].counters.contains(&("containers".into(), 1))
+    });
+    let pod = kubelet.pod("web-0", UID);
+    let id = kubelet.container(&pod, 2, 0, "sleep 1; exit 5");
+    let exited = wait_for(&pipeline, "container.exited", &id);
+    assert_eq!(exited["attributes"]["process.exit.code"], 5);
+    assert_eq!(exited["attributes"]["k8s.container.restart_count"], 2);
+    assert_eq!(exited["entity"]["k8s.pod.name"], "web-0");
+    assert!(exited["attributes"]["tapio.container.duration_ns"].as_u64() > Some(0));
+    kubelet.remove(&pod);
+    wait_for(&pipeline, "container.deleted", &id);
+    assert_eq!(kinds(&pipeline, &id), LIFE);
+    wait_for(&pipeline, "container.deleted", &pod.sandbox);
+    assert_eq!(
+        kinds(&pipeline, &pod.sandbox),
+        [LIFE[0], LIFE[3]],
+        "the CRI's sandbox has no process"
+    );
+    assert!(kinds(&pipeline, &old.sandbox).is_empty(), "what was there is no news");
+    kubelet.remove(&old);
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}

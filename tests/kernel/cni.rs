@@ -1,0 +1,75 @@
+//! Runs of CNI plugins, with Debian's host-local.
+
+use super::*;
+
+/// Where `scripts/test-deps.sh` unpacks the plugins, or where they are installed.
+fn host_local() -> Option<std::path::PathBuf> {
+    let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/testbed/opt/cni/usr/lib/cni");
+    let folders = [unpacked, "/usr/lib/cni", "/opt/cni/bin"];
+    folders.iter().map(|f| std::path::Path::new(f).join("host-local")).find(|p| p.is_file())
+}
+
+#[test]
+fn runs_of_plugins_are_told_with_their_call_and_their_end() {
+    let _turn = turn();
+    if !kernel_is_here() {
+        return;
+    }
+    let Some(plugin) = host_local() else {
+        let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
+        assert!(!required, "no CNI plugins; scripts/test-deps.sh gets them");
+        println!("skipped: no CNI plugins; scripts/test-deps.sh gets them");
+        return;
+    };
+    let folder = plugin.parent().unwrap().to_str().unwrap().to_owned();
+    let config =
+        Config { cni_bin_dirs: vec![folder], ..only(&[Kind::Exec, Kind::Fork, Kind::Exit]) };
+    let running = start(&config, |e| e.kind.starts_with("cni."));
+    let data = tempfile::tempdir().unwrap();
+    let call = |command: &str, pod: &str| {
+        // A /30 has room for one beside its gateway.
+        let config = format!(
+            r#"{{"cniVersion":"1.0.0","name":"tiny","type":"host-local","ipam":{{"type":"host-local",
+                "subnet":"10.99.0.0/30","dataDir":{:?}}}}}"#,
+            data.path()
+        );
+        let args = format!(
+            "IgnoreUnknown=1;K8S_POD_UID=uid-{pod};SECRET=opensesame;K8S_POD_NAME={pod};K8S_POD_NAMESPACE=shop"
+        );
+        let mut child = Command::new(&plugin)
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", format!("sandbox-{pod}"))
+            .env("CNI_NETNS", "/proc/self/ns/net")
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_ARGS", args)
+            .env("CNI_PATH", "/nowhere")
+            .env("TOKEN", "opensesame")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), config.as_bytes()).unwrap();
+        child.wait().unwrap().success()
+    };
+    assert!(call("ADD", "web-0"));
+    assert!(!call("ADD", "web-1"), "no address is left");
+    assert!(call("DEL", "web-0"));
+    assert!(call("VERSION", "web-0"), "about no pod");
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let told: Vec<_> = outcome.events.iter().map(|e| (e.kind, e.get("k8s.pod.name"))).collect();
+    assert_eq!(told, [("cni.add", "web-0"), ("cni.failed", "web-1"), ("cni.del", "web-0")]);
+    for event in &outcome.events {
+        assert_eq!(event.get("tapio.cni.plugin"), "host-local");
+        assert_eq!(event.get("network.interface.name"), "eth0");
+        assert_eq!(event.get("k8s.namespace.name"), "shop");
+        assert!(event.get("container.id").starts_with("sandbox-web-"));
+        assert!(event.number("tapio.cni.duration_ns") > 0);
+        assert!(!format!("{event:?}").contains("opensesame"));
+    }
+    let failed = &outcome.events[1];
+    assert_eq!((failed.get("error.type"), failed.get("process.exit.code")), ("exit_code", "1"));
+    assert_eq!((failed.get("tapio.cni.command"), failed.severity), ("ADD", 17));
+    assert!(failed.message.starts_with("CNI plugin host-local: ADD of shop/web-1 failed"));
+    assert_eq!(outcome.counters["cni_unread"], 0);
+}
