@@ -7,16 +7,19 @@
 mod cursor;
 mod draft;
 pub mod ebpf;
+mod filter;
 mod identify;
 pub mod jsonl;
 mod manager;
 pub mod receiver;
 mod site;
 pub mod synthetic;
+pub mod systemd;
 mod table;
 
 use std::sync::{Arc, Mutex};
 
+pub use filter::Filter;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus, Health, ThreadPlan};
 pub use site::Site;
 pub use table::{CollectorsConfig, Row};

@@ -1,6 +1,6 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
-use super::{CollectorConfig, Make, ebpf, jsonl, receiver, synthetic};
+use super::{CollectorConfig, Make, ebpf, jsonl, receiver, synthetic, systemd};
 use crate::ring::OnFull;
 
 /// A collector as the configuration wants it.
@@ -46,6 +46,7 @@ macro_rules! collectors {
 collectors! {
     ebpf: ebpf::Config, "What the kernel does: processes, signals, OOM kills, TCP, block devices, failing system calls.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
+    systemd: systemd::Config, "What happens to systemd's units: starts, failures, restarts, jobs.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
 }

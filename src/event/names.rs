@@ -69,6 +69,8 @@ known! {
     OTLP_LOG = "otlp.log",
     OTLP_SPAN = "otlp.span",
     TAPIO_KERNEL_LOST = "tapio.kernel.lost",
+    SYSTEMD_JOB_FAILED = "systemd.job.failed",
+    KERNEL_LOG = "kernel.log",
     // sources
     EBPF = "ebpf",
     SYSTEMD = "systemd",
@@ -169,6 +171,16 @@ known! {
     TAPIO_RELATION_TO_TYPE = "tapio.relation.to.type",
     TAPIO_RELATION_TO_NAME = "tapio.relation.to.name",
     TAPIO_RELATION_ENDED = "tapio.relation.ended",
+    TAPIO_SYSTEMD_PREVIOUS_RESULT = "tapio.systemd.previous_result",
+    TAPIO_SYSTEMD_DOWN_NS = "tapio.systemd.down_ns",
+    TAPIO_SYSTEMD_TRIGGERED_BY = "tapio.systemd.triggered_by",
+    TAPIO_SYSTEMD_RESTARTS = "tapio.systemd.restarts",
+    TAPIO_SYSTEMD_JOB_TYPE = "tapio.systemd.job.type",
+    TAPIO_SYSTEMD_JOB_RESULT = "tapio.systemd.job.result",
+    TAPIO_SYSTEMD_DEPENDENCY = "tapio.systemd.dependency",
+    TAPIO_JOURNAL_IDENTIFIER = "tapio.journal.identifier",
+    TAPIO_JOURNAL_MESSAGE_ID = "tapio.journal.message_id",
+    TAPIO_COREDUMP_FILE = "tapio.coredump.file",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them
@@ -228,6 +240,8 @@ pub const NUMBERS: &[Name] = &[
     TAPIO_BLOCK_BYTES,
     TAPIO_BLOCK_LATENCY_NS,
     TAPIO_LOST_COUNT,
+    TAPIO_SYSTEMD_DOWN_NS,
+    TAPIO_SYSTEMD_RESTARTS,
 ];
 
 /// The canonical spelling of an entity key: `node` and `systemd.unit.name` are other words for

@@ -36,6 +36,7 @@ mod words;
 use std::time::{Duration, Instant};
 
 pub use config::{Config, SyscallErrors};
+pub(super) use kinds::signal_name;
 pub use kinds::{ErrorSet, Kind, SignalSet};
 pub use probe::{Finding, findings};
 
