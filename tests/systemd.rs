@@ -11,6 +11,10 @@
     reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
 )]
 
+#[path = "systemd/gaps.rs"]
+mod gaps;
+#[path = "systemd/journal.rs"]
+mod journal;
 #[path = "systemd/machine.rs"]
 mod machine;
 #[path = "systemd/running.rs"]

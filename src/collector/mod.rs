@@ -9,6 +9,7 @@ mod draft;
 pub mod ebpf;
 mod filter;
 mod identify;
+pub mod journal;
 pub mod jsonl;
 mod manager;
 pub mod receiver;

@@ -1,6 +1,6 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
-use super::{CollectorConfig, Make, ebpf, jsonl, receiver, synthetic, systemd};
+use super::{CollectorConfig, Make, ebpf, journal, jsonl, receiver, synthetic, systemd};
 use crate::ring::OnFull;
 
 /// A collector as the configuration wants it.
@@ -47,6 +47,7 @@ collectors! {
     ebpf: ebpf::Config, "What the kernel does: processes, signals, OOM kills, TCP, block devices, failing system calls.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     systemd: systemd::Config, "What happens to systemd's units: starts, failures, restarts, jobs.";
+    journal: journal::Config, "Records of systemd's journal, read from its files.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
 }

@@ -92,7 +92,9 @@ impl Running {
         let until = Instant::now() + Duration::from_secs(60);
         while !holds(self) {
             let status = self.status();
-            assert!(Instant::now() < until, "never: {what}: {status:?} {:#?}", self.events());
+            let events = self.events();
+            let last = &events[events.len().saturating_sub(20)..];
+            assert!(Instant::now() < until, "never: {what}: {status:?} {last:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

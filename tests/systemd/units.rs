@@ -9,7 +9,7 @@ use tapio::collector::systemd::Config;
 use crate::machine::Machine;
 use crate::running::{Running, text};
 
-fn watch(machine: &Machine, state_dir: Option<&std::path::Path>) -> Running {
+pub(crate) fn watch(machine: &Machine, state_dir: Option<&std::path::Path>) -> Running {
     let config = Config { address: machine.bus(), ..Config::default() };
     let running = Running::start("systemd", &config, state_dir);
     running.wait_until("the snapshot is read", |r| {
@@ -19,7 +19,7 @@ fn watch(machine: &Machine, state_dir: Option<&std::path::Path>) -> Running {
 }
 
 /// A unit's events, those of its jobs last: kind, result, exit code or signal.
-fn of_unit(events: &[Value], unit: &str) -> Vec<String> {
+pub(crate) fn of_unit(events: &[Value], unit: &str) -> Vec<String> {
     let of = |jobs: bool| {
         let is_jobs = |e: &&Value| text(e, "kind") == "systemd.job.failed";
         let of = events.iter().filter(|e| text(e, "systemd.unit") == unit);

@@ -129,8 +129,13 @@ impl Collector for Systemd {
         let cursor = Cursor::open(context.site.state_dir.as_deref(), "systemd")
             .map_err(|e| CollectorError::new("the saved position", e))?;
         let (baseline_us, look_at_all) = baseline(cursor.saved(), boot_id);
+        let mut watch = Watch::new(self.0.units.clone(), baseline_us, look_at_all);
+        for (unit, invocation_id, changed_us) in ran(cursor.saved(), boot_id) {
+            watch.remember(unit, invocation_id, changed_us);
+        }
         let mut session = Session {
-            watch: Watch::new(self.0.units.clone(), baseline_us, look_at_all),
+            watch,
+            told: None,
             teller: Teller::new(boot_id),
             boot_id: boot_id.to_owned(),
             cursor,
@@ -151,11 +156,23 @@ impl Collector for Systemd {
 /// have changed since. In another boot than the saved position's everything is new; without one nothing
 /// that was before is.
 fn baseline(saved: &str, boot_id: &str) -> (u64, bool) {
-    match saved.split_once(' ') {
-        Some((boot, us)) if boot == boot_id => (us.parse().unwrap_or_default(), true),
-        Some(_) => (0, true),
-        None => (clock::monotonic_ns() / 1_000, false),
+    let mut words = saved.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(boot), Some(us)) if boot == boot_id => (us.parse().unwrap_or_default(), true),
+        (Some(_), _) => (0, true),
+        (None, _) => (clock::monotonic_ns() / 1_000, false),
     }
+}
+
+/// The units that ran at the saved position, in this boot: name, run, last change.
+fn ran<'a>(saved: &'a str, boot_id: &str) -> impl Iterator<Item = (&'a str, &'a str, u64)> {
+    let mut lines = saved.lines();
+    let is_this_boot = lines.next().is_some_and(|first| first.starts_with(boot_id));
+    lines.filter(move |_| is_this_boot).filter_map(|line| {
+        let mut words = line.split(' ');
+        let (unit, invocation_id) = (words.next()?, words.next()?);
+        Some((unit, invocation_id, words.next()?.parse().ok()?))
+    })
 }
 
 /// What goes on over connections.
@@ -164,6 +181,8 @@ struct Session {
     teller: Teller,
     boot_id: String,
     cursor: Cursor,
+    /// The latest change, and how many units there were, when the position was written down last.
+    told: Option<(u64, usize)>,
     /// Whether to wait until what was offered is settled.
     paused: bool,
     connections: u64,
@@ -266,8 +285,7 @@ impl Session {
     fn tick(&mut self, all_answered: bool, heard: &mut Instant, context: &mut Context) {
         self.watch.release(clock::monotonic_ns());
         if all_answered && self.watch.asks.is_empty() && !self.watch.holds() {
-            // Everything up to the latest change has been told.
-            self.cursor.advance(&format!("{} {}", self.boot_id, self.watch.latest_us));
+            self.advance();
             if heard.elapsed() > SILENCE {
                 *heard = clock::instant();
                 self.watch.asks.push_back(Ask::Ping);
@@ -277,6 +295,20 @@ impl Session {
         context.report.count("units", self.watch.len() as u64);
         context.report.count("connections", self.connections);
         context.report.count("refused", self.watch.refused);
+    }
+
+    /// Everything up to the latest change has been told: the position is that, and the units that run.
+    fn advance(&mut self) {
+        let told = (self.watch.latest_us, self.watch.len());
+        if self.told == Some(told) {
+            return;
+        }
+        self.told = Some(told);
+        let mut position = format!("{} {}", self.boot_id, told.0);
+        for (unit, invocation_id, changed_us) in self.watch.running() {
+            position.push_str(&format!("\n{unit} {invocation_id} {changed_us}"));
+        }
+        self.cursor.advance(&position);
     }
 
     fn settle(&mut self, context: &Context) {
@@ -324,6 +356,11 @@ mod tests {
     fn the_telling_goes_on_where_it_ended() {
         assert_eq!(baseline("boot-1 77", "boot-1"), (77, true));
         assert_eq!(baseline("boot-1 77", "boot-2"), (0, true), "all of a new boot is new");
+        let saved = "boot-1 77\na.service 0af7 12\nnot a unit\n-.mount  3";
+        assert_eq!(baseline(saved, "boot-1"), (77, true));
+        let ran = |boot| super::ran(saved, boot).collect::<Vec<_>>();
+        assert_eq!(ran("boot-1"), [("a.service", "0af7", 12), ("-.mount", "", 3)]);
+        assert_eq!(ran("boot-2"), []);
         let (now_us, look_at_all) = baseline("", "boot-1");
         assert!(now_us > 0 && !look_at_all, "at the very first start nothing is");
     }

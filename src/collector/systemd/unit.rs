@@ -27,7 +27,7 @@ pub(super) enum State {
     Reloading,
     Deactivating,
     Failed,
-    /// `maintenance`, and whatever a later systemd adds.
+    /// `maintenance`, whatever a later systemd adds, and what ran before the agent's start.
     Other,
 }
 
@@ -157,6 +157,13 @@ impl Unit {
     pub(super) fn since(baseline_us: u64) -> Self {
         let last = Snapshot::default();
         Self { last, baseline_us, told_restart: None, fell: None, held: None }
+    }
+
+    /// Says that it ran when the telling ended last.
+    pub(super) fn remember(&mut self, invocation_id: &str, changed_us: u64) {
+        self.last.active = State::Other;
+        self.last.invocation_id = invocation_id.into();
+        self.last.changed.mono_us = changed_us;
     }
 
     /// The last snapshot that was seen.

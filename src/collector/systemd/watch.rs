@@ -113,6 +113,22 @@ impl Watch {
         }
     }
 
+    /// Takes over a unit that ran when the telling ended last: should it be gone, it has stopped.
+    pub(super) fn remember(&mut self, unit: &str, invocation_id: &str, changed_us: u64) {
+        if let Some(entry) = self.entry(unit) {
+            entry.unit.remember(invocation_id, changed_us);
+        }
+    }
+
+    /// The units that run, each with its run and its last change in microseconds of CLOCK_MONOTONIC.
+    pub(super) fn running(&self) -> impl Iterator<Item = (&str, &str, u64)> {
+        let running = self.units.iter().filter(|(_, entry)| !entry.unit.last().active.has_ended());
+        running.map(|(name, entry)| {
+            let last = entry.unit.last();
+            (&**name, &*last.invocation_id, last.changed.mono_us)
+        })
+    }
+
     /// How many units are watched.
     pub(super) fn len(&self) -> usize {
         self.units.len()
