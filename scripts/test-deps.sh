@@ -1,17 +1,32 @@
 #!/usr/bin/env bash
-# Gets the real counterparts that the collectors' tests run: CNI plugins, containerd and runc, as Debian packages them.
-# They are unpacked below target/testbed and not installed. Where that isn't possible the tests say what they skip.
+# Gets the real counterparts that the collectors' tests run, as Debian packages them. CNI plugins, containerd and runc are
+# unpacked below target/testbed and not installed. systemd, a D-Bus daemon and what boots them in namespaces of their
+# own (tests/testbed/systemd) are installed where they are missing. Where that isn't possible the tests say what
+# they skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=target/testbed/opt
 
 say() { echo "test-deps: $*" >&2; }
 
+if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+    say "no apt-get here: tests against systemd, CNI plugins and containerd are skipped where these are missing"
+    exit 0
+fi
+
+# The lists of packages, once and only where something is missing: a fresh image has none.
+lists() {
+    [ -n "${listed:-}" ] && return
+    listed=yes
+    if [ "$(id -u)" -eq 0 ]; then apt-get -qq update; else say "not root: no new package lists"; fi
+}
+
 # get FOLDER PACKAGE...: downloads and unpacks, once.
 get() {
     local folder=$root/$1
     shift
     [ -d "$folder" ] && return
+    lists
     rm -rf "$folder.new"
     mkdir -p "$folder.new/debs"
     (cd "$folder.new/debs" && apt-get -q -o APT::Sandbox::User=root download "$@" >/dev/null)
@@ -20,14 +35,21 @@ get() {
     mv "$folder.new" "$folder"
 }
 
-if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
-    say "no apt-get here: tests against CNI plugins and containerd are skipped"
-    exit 0
-fi
-# A fresh image has no lists of packages yet.
-if ! apt-cache show runc >/dev/null 2>&1; then
-    if [ "$(id -u)" -eq 0 ]; then apt-get -qq update; else say "no package lists"; fi
-fi
 get cni containernetworking-plugins || say "no CNI plugins: their tests are skipped"
 get busybox busybox-static || say "no busybox for containers to run: their tests are skipped"
 get containerd containerd runc || say "no containerd: its tests are skipped"
+
+missing=()
+[ -x /lib/systemd/systemd ] || missing+=(systemd)
+command -v dbus-daemon >/dev/null || missing+=(dbus)
+command -v nsenter >/dev/null || missing+=(util-linux)
+command -v ip >/dev/null || missing+=(iproute2)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    say "missing: ${missing[*]}; the tests that need them are skipped"
+    exit 0
+fi
+lists
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+say "installed: ${missing[*]}"

@@ -9,7 +9,9 @@ pub mod container;
 mod cursor;
 mod draft;
 pub mod ebpf;
+mod filter;
 mod identify;
+pub mod journal;
 pub mod jsonl;
 pub mod k8s;
 pub mod kmsg;
@@ -18,10 +20,12 @@ pub mod node;
 pub mod receiver;
 mod site;
 pub mod synthetic;
+pub mod systemd;
 mod table;
 
 use std::sync::{Arc, Mutex};
 
+pub use filter::Filter;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus, Health, ThreadPlan};
 pub use site::Site;
 pub use table::{CollectorsConfig, Row};

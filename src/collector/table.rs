@@ -1,7 +1,8 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
 use super::{
-    CollectorConfig, Make, cni, container, ebpf, jsonl, k8s, kmsg, node, receiver, synthetic,
+    CollectorConfig, Make, cni, container, ebpf, journal, jsonl, k8s, kmsg, node, receiver,
+    synthetic, systemd,
 };
 use crate::ring::OnFull;
 
@@ -74,6 +75,8 @@ collectors! {
     container: container::Config, "The container runtime: containers created, started, exited, out of memory, deleted; images pulled.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     k8s: k8s::Config, "Pods, Events, conditions and rollouts from the Kubernetes API; names for all collectors.";
+    systemd: systemd::Config, "What happens to systemd's units: starts, failures, restarts, jobs.";
+    journal: journal::Config, "Records of systemd's journal, read from its files.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
 }

@@ -84,6 +84,8 @@ known! {
     NETWORK_NEIGHBOR_FAILED = "network.neighbor.failed",
     CONTAINER_DELETED = "container.deleted",
     CONTAINER_IMAGE_PULLED = "container.image.pulled",
+    SYSTEMD_JOB_FAILED = "systemd.job.failed",
+    KERNEL_LOG = "kernel.log",
     // sources
     EBPF = "ebpf",
     SYSTEMD = "systemd",
@@ -229,6 +231,16 @@ known! {
     TAPIO_CONTAINER_DURATION_NS = "tapio.container.duration_ns",
     TAPIO_IMAGE_DIGEST = "tapio.image.digest",
     TAPIO_IMAGE_PULL_NS = "tapio.image.pull_ns",
+    TAPIO_SYSTEMD_PREVIOUS_RESULT = "tapio.systemd.previous_result",
+    TAPIO_SYSTEMD_DOWN_NS = "tapio.systemd.down_ns",
+    TAPIO_SYSTEMD_TRIGGERED_BY = "tapio.systemd.triggered_by",
+    TAPIO_SYSTEMD_RESTARTS = "tapio.systemd.restarts",
+    TAPIO_SYSTEMD_JOB_TYPE = "tapio.systemd.job.type",
+    TAPIO_SYSTEMD_JOB_RESULT = "tapio.systemd.job.result",
+    TAPIO_SYSTEMD_DEPENDENCY = "tapio.systemd.dependency",
+    TAPIO_JOURNAL_IDENTIFIER = "tapio.journal.identifier",
+    TAPIO_JOURNAL_MESSAGE_ID = "tapio.journal.message_id",
+    TAPIO_COREDUMP_FILE = "tapio.coredump.file",
 }
 
 /// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them
@@ -302,6 +314,8 @@ pub const NUMBERS: &[Name] = &[
     TAPIO_CONTAINER_DURATION_NS,
     TAPIO_IMAGE_PULL_NS,
     K8S_CONTAINER_RESTART_COUNT,
+    TAPIO_SYSTEMD_DOWN_NS,
+    TAPIO_SYSTEMD_RESTARTS,
 ];
 
 /// The canonical spelling of an entity key: `node` and `systemd.unit.name` are other words for

@@ -55,6 +55,10 @@ closed! {
         CollectorPanic = "collector_panic",
         /// A table in the kernel that sums events up was full.
         KernelMapFull = "kernel_map_full",
+        /// A source told more than its rate allows.
+        Throttled = "throttled",
+        /// A source threw it away before it was read.
+        SourceGone = "source_gone",
     }
 }
 

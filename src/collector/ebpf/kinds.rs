@@ -127,7 +127,7 @@ const SIGNALS: [&str; 32] = [
 ];
 
 /// A signal's name; real-time signals have none of their own.
-pub(super) fn signal_name(number: u32) -> &'static str {
+pub(in crate::collector) fn signal_name(number: u32) -> &'static str {
     SIGNALS.get(number as usize).copied().unwrap_or("SIGRT")
 }
 

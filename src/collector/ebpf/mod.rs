@@ -40,6 +40,7 @@ mod words;
 use std::time::{Duration, Instant};
 
 pub use config::{Config, SyscallErrors};
+pub(super) use kinds::signal_name;
 pub use kinds::{ErrorSet, Kind, SignalSet};
 pub use probe::{Finding, findings};
 

@@ -1,0 +1,81 @@
+//! How many records of each unit are told: a token bucket for each.
+
+use std::collections::HashMap;
+
+/// Units with a bucket; past it the fullest ones make room, which forgets nothing.
+const MOST_UNITS: usize = 4_096;
+
+struct Bucket {
+    tokens: f64,
+    at_ns: u64,
+}
+
+/// The buckets.
+pub(super) struct Rates {
+    /// Records a second; zero for no bound.
+    per_second: f64,
+    burst: f64,
+    buckets: HashMap<Box<str>, Bucket>,
+}
+
+impl Rates {
+    /// Lets a unit have so many records a second, and so many at once after a pause.
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+        let burst = f64::from(burst.max(1));
+        Self { per_second: f64::from(per_second), burst, buckets: HashMap::new() }
+    }
+
+    /// Whether a record of this unit is within its rate; `now_ns` is monotonic.
+    pub(super) fn admits(&mut self, unit: &str, now_ns: u64) -> bool {
+        if self.per_second == 0.0 {
+            return true;
+        }
+        if !self.buckets.contains_key(unit) {
+            if self.buckets.len() >= MOST_UNITS {
+                self.make_room(now_ns);
+            }
+            self.buckets.insert(unit.into(), Bucket { tokens: self.burst, at_ns: now_ns });
+        }
+        let Some(bucket) = self.buckets.get_mut(unit) else { return false };
+        let passed_s = now_ns.saturating_sub(bucket.at_ns) as f64 / 1e9;
+        bucket.tokens = (bucket.tokens + passed_s * self.per_second).min(self.burst);
+        bucket.at_ns = now_ns;
+        if bucket.tokens < 1.0 {
+            return false;
+        }
+        bucket.tokens -= 1.0;
+        true
+    }
+
+    /// Forgets buckets that are full by now, as a new one would be; else all.
+    fn make_room(&mut self, now_ns: u64) {
+        let (rate, burst) = (self.per_second, self.burst);
+        self.buckets
+            .retain(|_, b| b.tokens + now_ns.saturating_sub(b.at_ns) as f64 / 1e9 * rate < burst);
+        if self.buckets.len() >= MOST_UNITS {
+            self.buckets.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let mut rates = Rates::new(10, 5);
+        let admitted = |rates: &mut Rates, unit: &str, now_ns, n| {
+            (0..n).filter(|_| rates.admits(unit, now_ns)).count()
+        };
+        assert_eq!(admitted(&mut rates, "a", 0, 100), 5);
+        assert_eq!(admitted(&mut rates, "b", 0, 100), 5, "each unit has its own");
+        assert_eq!(admitted(&mut rates, "a", 1_000_000_000, 100), 5);
+        assert_eq!(admitted(&mut rates, "a", 1_200_000_000, 100), 2);
+        assert_eq!(admitted(&mut Rates::new(0, 1), "a", 0, 100), 100, "no bound");
+        for n in 0..3 * MOST_UNITS {
+            rates.admits(&n.to_string(), 1_300_000_000);
+        }
+        assert!(rates.buckets.len() <= MOST_UNITS);
+    }
+}

@@ -1,0 +1,251 @@
+//! The journal as this collector reads it, against what journalctl prints.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tapio::collector::journal::Config;
+use tapio::event::{EventId, Reason};
+
+use crate::machine::Machine;
+use crate::running::{Running, text};
+
+/// Before everything.
+const BEGINNING: &str =
+    "s=00000000000000000000000000000000;i=0;b=00000000000000000000000000000000;m=0;t=0;x=0";
+
+fn config(machine: &Machine) -> Config {
+    Config {
+        directories: vec![machine.path("var/log/journal"), machine.path("run/log/journal")],
+        rate_per_unit: 0,
+        ..Config::default()
+    }
+}
+
+fn cursor_file(state: &Path) -> PathBuf {
+    state.join("cursors/journal")
+}
+
+fn set_cursor(state: &Path, cursor: &str) {
+    std::fs::create_dir_all(state.join("cursors")).unwrap();
+    std::fs::write(cursor_file(state), cursor).unwrap();
+}
+
+/// What journalctl prints, without the kernel's records.
+fn journalctl(machine: &Machine, args: &[&str]) -> Vec<Value> {
+    let command = ["journalctl", "-o", "json", "--no-pager", "-q", "--all"];
+    let (ok, out) = machine.run(&[&command[..], args].concat());
+    assert!(ok, "{out}");
+    let records = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    records.filter(|r| r["_TRANSPORT"] != "kernel").collect()
+}
+
+fn id(record: &Value) -> String {
+    EventId::from_natural("journal", record["__CURSOR"].as_str().unwrap()).to_string()
+}
+
+fn log(machine: &Machine, tag: &str, lines: std::ops::Range<u32>) {
+    let script = format!(
+        "for i in $(seq {} {}); do echo \"{tag} $i\"; done | systemd-cat -t {tag}",
+        lines.start,
+        lines.end - 1
+    );
+    assert!(machine.run(&["sh", "-c", &script]).0);
+}
+
+/// Messages of this tag, each with how often it was told under how many ids.
+fn told(events: &[Value], tag: &str) -> HashMap<String, HashSet<String>> {
+    let mut out: HashMap<String, HashSet<String>> = HashMap::new();
+    for event in events.iter().filter(|e| text(e, "tapio.journal.identifier") == tag) {
+        out.entry(text(event, "message")).or_default().insert(text(event, "id"));
+    }
+    out
+}
+
+#[test]
+fn what_is_told_is_what_journalctl_prints() {
+    let Some(machine) = Machine::boot("unified") else { return };
+    let state = tempfile::tempdir().unwrap();
+    set_cursor(state.path(), BEGINNING);
+    machine.systemctl(&["start", "exit7.service"]);
+    log(&machine, "before", 0..300);
+    assert!(machine.run(&["journalctl", "--rotate"]).0);
+    log(&machine, "after", 0..300);
+    let running = Running::start("journal", &config(&machine), Some(state.path()));
+    running.wait_for("the last line", |e| told(e, "after").contains_key("after 299"));
+    // What journald says of itself comes late.
+    std::thread::sleep(Duration::from_millis(300));
+    let expected = journalctl(&machine, &[]);
+    running.wait_for("all records", |events| events.len() >= expected.len());
+    let (events, snapshot) = running.end();
+    assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
+    let ids: Vec<_> = events.iter().map(|e| text(e, "id")).collect();
+    let wanted: Vec<_> = expected.iter().map(id).collect();
+    assert_eq!(ids[..wanted.len()], wanted, "the same records in the same order");
+    for (event, record) in events.iter().zip(&expected) {
+        assert_eq!(text(event, "message"), record["MESSAGE"].as_str().unwrap_or_default());
+        let time = record["_SOURCE_REALTIME_TIMESTAMP"].as_str();
+        let time = time.or(record["__REALTIME_TIMESTAMP"].as_str()).unwrap();
+        assert!(text(event, "time").contains('T') && !time.is_empty());
+        assert_eq!(
+            text(event, "process.executable.name"),
+            record["_COMM"].as_str().unwrap_or_default()
+        );
+    }
+    let said = events.iter().find(|e| text(e, "message").contains("Failed with result")).unwrap();
+    assert_eq!(text(said, "systemd.unit"), "exit7.service", "systemd speaks of the unit: {said}");
+    assert_eq!(text(said, "tapio.journal.identifier"), "systemd");
+    assert_eq!(text(said, "severity"), "warn", "{said}");
+    let complaint = events.iter().find(|e| text(e, "message") == "about to fail").unwrap();
+    assert_eq!(text(complaint, "systemd.unit"), "exit7.service");
+    assert_eq!(text(complaint, "systemd.invocation_id").len(), 32);
+}
+
+#[test]
+fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
+    const BATCH: u32 = 250;
+    const ROTATIONS: u32 = 6;
+    let Some(machine) = Machine::boot("unified") else { return };
+    let state = tempfile::tempdir().unwrap();
+    let config = config(&machine);
+    let running = Running::start("journal", &config, Some(state.path()));
+    running.wait_until("it reads", |r| r.counter("files") > 0);
+    let mut all = Vec::new();
+    let mut running = Some(running);
+    let enough = AtomicBool::new(false);
+    let lines_logged = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut lines = 0;
+            while !enough.load(Ordering::Relaxed) {
+                log(&machine, "load", lines..lines + BATCH);
+                lines += BATCH;
+                // So that the file isn't full between a rotation and the next: journald would rotate
+                // by itself, and what it archived so could be deleted unread.
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            lines
+        });
+        for rotation in 0..ROTATIONS {
+            assert!(machine.run(&["journalctl", "--rotate"]).0);
+            // journald empties what it deletes: what wasn't read by then is nowhere any more.
+            let reads = running.as_ref().unwrap();
+            log(&machine, "mark", rotation..rotation + 1);
+            let mark = format!("mark {rotation}");
+            reads.wait_for("what was archived is read", |e| told(e, "mark").contains_key(&mark));
+            assert!(machine.run(&["journalctl", "--vacuum-files=1"]).0);
+            if rotation == ROTATIONS / 2 {
+                // The agent restarts in the middle; it was away for what a restart takes.
+                let (events, snapshot) = running.take().unwrap().end();
+                let lost = snapshot.total.dropped.iter().any(|d| d.1 != Reason::Shutdown);
+                assert!(!lost, "{:?}", snapshot.total.dropped);
+                all.extend(events);
+                running = Some(Running::start("journal", &config, Some(state.path())));
+            }
+        }
+        enough.store(true, Ordering::Relaxed);
+        load.join().unwrap()
+    });
+    let running = running.unwrap();
+    let all_told = |events: &[Value]| told(&[all.clone(), events.to_vec()].concat(), "load").len();
+    running.wait_until("all lines", |r| all_told(&r.events()) >= lines_logged as usize);
+    let last = format!("load {}", lines_logged - 1);
+    running.wait_for("the last line", |events| told(events, "load").contains_key(&last));
+    // The cursor is journalctl's.
+    let saved = || std::fs::read_to_string(cursor_file(state.path())).unwrap_or_default();
+    running.wait_until("the position is saved", |_| {
+        journalctl(&machine, &["--after-cursor", &saved()]).is_empty()
+    });
+    log(&machine, "later", 0..3);
+    let later = journalctl(&machine, &["--after-cursor", &saved(), "-t", "later"]);
+    assert!(later.len() <= 3);
+    running.wait_for("what comes later", |e| told(e, "later").len() == 3);
+    let (events, snapshot) = running.end();
+    assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
+    all.extend(events);
+    let lines = told(&all, "load");
+    assert_eq!(lines.len(), lines_logged as usize);
+    let doubled: Vec<_> = lines.iter().filter(|(_, ids)| ids.len() != 1).collect();
+    assert!(doubled.is_empty(), "told under two ids: {doubled:?}");
+}
+
+#[test]
+fn a_damaged_file_costs_what_is_damaged() {
+    let Some(machine) = Machine::boot("unified") else { return };
+    log(&machine, "damaged", 0..2_000);
+    assert!(machine.run(&["journalctl", "--rotate"]).0);
+    let folder =
+        std::fs::read_dir(machine.path("var/log/journal")).unwrap().next().unwrap().unwrap();
+    let files = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path());
+    let archived: Vec<_> =
+        files.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("system@")).collect();
+    let largest = archived.iter().max_by_key(|p| p.metadata().unwrap().len()).unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(largest).unwrap();
+    // Over the data object of one message, and what was written behind it: entries and data of a few.
+    let mut bytes = Vec::new();
+    (&file).read_to_end(&mut bytes).unwrap();
+    let text = b"MESSAGE=damaged 700";
+    let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
+    file.write_all_at(&[0xff; 4_096], at as u64 - 64).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    set_cursor(state.path(), BEGINNING);
+    let running = Running::start("journal", &config(&machine), Some(state.path()));
+    log(&machine, "healthy", 0..10);
+    running.wait_for("what comes after it", |e| told(e, "healthy").len() == 10);
+    running.wait_until("the damage is noted", |r| {
+        r.counter("bad_entries") + r.counter("bad_fields") > 0
+    });
+    let bad = running.counter("bad_entries");
+    let (events, snapshot) = running.end();
+    assert!(told(&events, "damaged").len() > 500, "{}", told(&events, "damaged").len());
+    let refused: u64 =
+        snapshot.total.dropped.iter().filter(|d| d.1 == Reason::BadInput).map(|d| d.2).sum();
+    assert_eq!(refused, bad);
+}
+
+#[test]
+fn core_dumps_long_messages_and_rates() {
+    let Some(machine) = Machine::boot("unified") else { return };
+    let limited = Config { rate_per_unit: 1, burst_per_unit: 50, ..config(&machine) };
+    let running = Running::start("journal", &limited, None);
+    running.wait_until("it reads", |r| r.counter("files") > 0);
+    let mut script = tempfile::NamedTempFile::new_in(machine.path("run")).unwrap();
+    let record = "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1\nPRIORITY=2\nSYSLOG_IDENTIFIER=systemd-coredump\n\
+        MESSAGE=Process 4711 (nginx) of user 33 dumped core.\nCOREDUMP_PID=4711\nCOREDUMP_COMM=nginx\n\
+        COREDUMP_EXE=/usr/sbin/nginx\nCOREDUMP_SIGNAL=11\nCOREDUMP_UNIT=nginx.service\n\
+        COREDUMP_FILENAME=/var/lib/systemd/coredump/core.nginx\nCOREDUMP_CMDLINE=nginx -g secret\n";
+    script.write_all(record.as_bytes()).unwrap();
+    let inside = format!("/run/{}", script.path().file_name().unwrap().to_string_lossy());
+    assert!(
+        machine.run(&["logger", "--journald", "--file", &inside]).0 || {
+            // An older logger takes the file as an argument of --journald.
+            machine.run(&["sh", "-c", &format!("logger --journald={inside}")]).0
+        }
+    );
+    let long = "head -c 40000 /dev/zero | tr '\\0' x | systemd-cat -t long";
+    assert!(machine.run(&["sh", "-c", long]).0);
+    log(&machine, "flood", 0..500);
+    running.wait_for("the core dump", |e| e.iter().any(|e| text(e, "kind") == "journal.coredump"));
+    running.wait_until("the flood is bounded", |r| r.counter("throttled") >= 400);
+    let (events, snapshot) = running.end();
+    let dump = events.iter().find(|e| text(e, "kind") == "journal.coredump").unwrap();
+    for (key, value) in [
+        ("process.pid", "4711"),
+        ("process.executable.name", "nginx"),
+        ("process.executable.path", "/usr/sbin/nginx"),
+        ("tapio.signal.name", "SIGSEGV"),
+        ("systemd.unit", "nginx.service"),
+        ("tapio.coredump.file", "/var/lib/systemd/coredump/core.nginx"),
+        ("severity", "critical"),
+    ] {
+        assert_eq!(text(dump, key), value, "{key}");
+    }
+    assert!(!dump.to_string().contains("secret"));
+    let long = told(&events, "long");
+    assert!(long.keys().all(|m| m.len() <= 16 << 10) && long.keys().any(|m| m.len() == 16 << 10));
+    assert!(told(&events, "flood").len() <= 60, "{}", told(&events, "flood").len());
+    assert!(snapshot.total.dropped.iter().any(|d| d.1 == Reason::Throttled && d.2 >= 400));
+}

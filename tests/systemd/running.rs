@@ -1,0 +1,139 @@
+//! A collector under the manager, and what it tells.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tapio::collector::{CollectorConfig, CollectorManager, CollectorSpec, CollectorStatus, Site};
+use tapio::event::{Event, Stage, event_json};
+use tapio::identity::Directory;
+use tapio::ring::{
+    Bell, Ledger, RecordReader, Route, Router, Sink, Snapshot, StageLedger, Stop, ring,
+};
+
+struct OneShard;
+
+impl Router for OneShard {
+    fn route(&self, _: &Event<'_>) -> Route {
+        Route { visits: 1 }
+    }
+}
+
+type Got = Arc<Mutex<Vec<Value>>>;
+
+/// A running collector.
+pub(crate) struct Running {
+    manager: CollectorManager,
+    got: Got,
+    stop: Stop,
+    ledger: Arc<Ledger>,
+    consumer: Option<JoinHandle<()>>,
+    pub(crate) directory: Arc<Directory>,
+}
+
+impl Running {
+    /// Starts it; with a folder it remembers how far it came.
+    pub(crate) fn start(
+        name: &'static str,
+        config: &impl CollectorConfig,
+        state_dir: Option<&Path>,
+    ) -> Self {
+        let stop = Stop::default();
+        let bell = Arc::new(Bell::new(OnceLock::new()));
+        let mut ledger = Ledger::new(vec![name.to_owned()]);
+        let mut site = Site::new("node-1", 7);
+        if let Some(dir) = state_dir {
+            site = site.with_state_dir(dir.to_owned());
+        }
+        let directory = Arc::clone(&site.directory);
+        let (writer, reader) = ring(0);
+        let sink = Sink::new(
+            0,
+            config.on_full(),
+            Arc::new(OneShard),
+            vec![(writer, bell)],
+            ledger.stage(Stage::Collect),
+            stop.clone(),
+        );
+        let stored = ledger.stage(Stage::Bridge);
+        let ledger = Arc::new(ledger);
+        site.account_in(Arc::clone(&ledger));
+        let got = Got::default();
+        let consumer = {
+            let got = Arc::clone(&got);
+            std::thread::spawn(move || consume(reader, &stored, &got))
+        };
+        let mut manager = CollectorManager::new(site, stop.clone());
+        manager.start(CollectorSpec { name, make: config.make(), sink }, None).unwrap();
+        Self { manager, got, stop, ledger, consumer: Some(consumer), directory }
+    }
+
+    pub(crate) fn status(&self) -> CollectorStatus {
+        self.manager.statistics().remove(0)
+    }
+
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.status().counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
+    }
+
+    /// The events so far.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.got.lock().unwrap().clone()
+    }
+
+    /// Waits until the events show something, or fails after a while and shows them.
+    pub(crate) fn wait_for(&self, what: &str, mut shows: impl FnMut(&[Value]) -> bool) {
+        self.wait_until(what, |running| shows(&running.events()));
+    }
+
+    pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !holds(self) {
+            let status = self.status();
+            let events = self.events();
+            let last = &events[events.len().saturating_sub(20)..];
+            assert!(Instant::now() < until, "never: {what}: {status:?} {last:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it: what was told, and the accounts.
+    pub(crate) fn end(mut self) -> (Vec<Value>, Snapshot) {
+        self.stop.set();
+        let asked = Instant::now();
+        self.manager.join();
+        assert!(asked.elapsed() < Duration::from_secs(5), "it hangs");
+        self.consumer.take().unwrap().join().unwrap();
+        let snapshot = self.ledger.snapshot();
+        assert!(snapshot.holds() && snapshot.total.held == 0, "CONS-1: {snapshot:?}");
+        (self.events(), snapshot)
+    }
+}
+
+fn consume(mut reader: RecordReader, stored: &StageLedger, got: &Got) {
+    loop {
+        let n = reader.drain(usize::MAX, |record| {
+            let mut fields = Vec::new();
+            let json = event_json(&record.event().unwrap().borrowed(&mut fields));
+            got.lock().unwrap().push(json);
+            true
+        });
+        stored.take(0, n as u64);
+        stored.pass(0, n as u64);
+        if n == 0 {
+            if reader.is_finished() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// A text of an event, by entity key or attribute.
+pub(crate) fn text(event: &Value, key: &str) -> String {
+    let value = event["entity"].get(key).or_else(|| event["attributes"].get(key));
+    let value = value.or_else(|| event.get(key));
+    value.map_or_else(String::new, |v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+}

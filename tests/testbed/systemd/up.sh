@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Boots a real systemd as PID 1 of namespaces of its own and prints the host's pid of it.
+#
+# usage: up.sh STATE NAME unified|hybrid [UNITS]
+#
+#   STATE  an empty folder: console.log, pid and unshare.pid land there
+#   NAME   its host name, and that of its cgroup (tapio-test-NAME)
+#   UNITS  a folder of unit files for /etc/systemd/system
+#
+# unified: /sys/fs/cgroup is cgroup2. hybrid: version 1 controllers beside it, where MemoryMax= works.
+# Its root is the machine's, read through an overlay: what it writes, its /tmp, /run and /var are its own
+# and go with it. (On the machine's own root systemd-tmpfiles would empty /tmp.) down.sh ends it.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+state=$1 name=$2 mode=$3 units=${4:-}
+cgroup=tapio-test-$name
+v1="systemd memory cpu cpuacct cpuset pids blkio devices freezer"
+unified=/sys/fs/cgroup/unified
+[ -d $unified ] || unified=/sys/fs/cgroup
+[ -e "$unified/cgroup.procs" ] || { echo "no cgroup2 at $unified" >&2; exit 1; }
+
+mkdir -p "$unified/$cgroup"
+if [ "$mode" = hybrid ]; then
+    for c in $v1; do
+        [ -d "/sys/fs/cgroup/$c" ] || { echo "no cgroup v1 controller $c" >&2; exit 1; }
+        mkdir -p "/sys/fs/cgroup/$c/$cgroup"
+    done
+    for f in cpus mems; do
+        cat "/sys/fs/cgroup/cpuset/cpuset.$f" >"/sys/fs/cgroup/cpuset/$cgroup/cpuset.$f"
+    done
+fi
+(
+    # Into the cgroups first, so that the cgroup namespace has its root there.
+    echo 0 >"$unified/$cgroup/cgroup.procs"
+    if [ "$mode" = hybrid ]; then
+        for c in $v1; do echo 0 >"/sys/fs/cgroup/$c/$cgroup/cgroup.procs"; done
+    fi
+    exec setsid unshare --mount --pid --uts --ipc --net --cgroup --fork --kill-child=KILL \
+        bash "$here/inner.sh" "$state" "$name" "$mode" "$units" </dev/null >"$state/console.log" 2>&1
+) &
+outer=$!
+for _ in $(seq 500); do
+    pid=$(tr -d ' ' 2>/dev/null <"/proc/$outer/task/$outer/children" || true)
+    [ -n "$pid" ] && break
+    sleep 0.01
+done
+[ -n "$pid" ] || { cat "$state/console.log" >&2; exit 1; }
+# The waiting unshare leaves the cgroup: cgroup2 wants processes in leaves only.
+echo $outer >$unified/cgroup.procs
+if [ "$mode" = hybrid ]; then
+    for c in $v1; do echo $outer >"/sys/fs/cgroup/$c/cgroup.procs"; done
+fi
+echo "$pid" >"$state/pid"
+echo "$outer" >"$state/unshare.pid"
+# Ready: the bus's socket is there, and the boot transaction is done.
+for _ in $(seq 3000); do
+    [ -S "/proc/$pid/root/run/dbus/system_bus_socket" ] && [ -e "/proc/$pid/root/run/lab-ready" ] && {
+        echo "$pid"
+        exit 0
+    }
+    [ -d "/proc/$pid" ] || { echo "systemd ended:" >&2; tail -20 "$state/console.log" >&2; exit 1; }
+    sleep 0.02
+done
+echo "systemd isn't ready:" >&2
+tail -30 "$state/console.log" >&2
+exit 1
