@@ -85,7 +85,6 @@ known! {
     CONTAINER_DELETED = "container.deleted",
     CONTAINER_IMAGE_PULLED = "container.image.pulled",
     SYSTEMD_JOB_FAILED = "systemd.job.failed",
-    KERNEL_LOG = "kernel.log",
     // sources
     EBPF = "ebpf",
     SYSTEMD = "systemd",
