@@ -12,6 +12,9 @@ use crate::event::{ClockQuality, EventId, Name, Severity, names};
 use crate::identity::Pod;
 use crate::ring::Sink;
 
+/// The kubelet waits no longer than this between two starts of a container.
+const LONGEST_BACK_OFF_NS: u64 = 300_000_000_000;
+
 /// The source of all ids here.
 const SOURCE: &str = "k8s";
 
@@ -36,6 +39,17 @@ fn when(api_ns: Option<u64>, now_ns: u64) -> When {
         Some(ns) if ns % 1_000_000_000 != 0 => When { ns, clock: ClockQuality::Micros },
         Some(ns) => When { ns, clock: ClockQuality::Seconds },
         None => When { ns: now_ns, clock: ClockQuality::Micros },
+    }
+}
+
+/// When a transition was. Back-off has no time of its own in the API: the end it follows can be ten seconds
+/// older, too old for its place among other sources' events, so it is when it was seen, unless that was long after.
+fn time_of(transition: &Transition, now_ns: u64) -> When {
+    let api_ns = transition.time_ns;
+    let is_new = |ns: u64| now_ns.saturating_sub(ns) < LONGEST_BACK_OFF_NS;
+    match transition.what {
+        What::CrashLoop { .. } if api_ns.is_some_and(is_new) => when(None, now_ns),
+        _ => when(api_ns, now_ns),
     }
 }
 
@@ -82,7 +96,7 @@ impl Teller {
         draft.entities_end();
         of_pod(draft, pod);
         let (kind, severity) = life(draft, pod, &transition.what);
-        self.offer(kind, severity, &when(transition.time_ns, now_ns), now_ns, sink);
+        self.offer(kind, severity, &time_of(transition, now_ns), now_ns, sink);
     }
 
     /// A condition of this node.
@@ -339,5 +353,32 @@ fn entities(draft: &mut Draft, event: &Event, pod: Option<&Pod>) {
                 draft.text(key, &about.name);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_begins_when_it_is_seen() {
+        const SECOND: u64 = 1_000_000_000;
+        let what = What::CrashLoop { container: Container::default(), message: "".into() };
+        let of = |what: What, time_ns, now_ns| {
+            let when = time_of(&Transition { what, time_ns, natural: String::new() }, now_ns);
+            (when.ns, when.clock)
+        };
+        let seen = 1_012 * SECOND + 5;
+        assert_eq!(of(what.clone(), Some(1_000 * SECOND), seen), (seen, ClockQuality::Micros));
+        let long_after = 2_000 * SECOND;
+        assert_eq!(
+            of(what, Some(1_000 * SECOND), long_after),
+            (1_000 * SECOND, ClockQuality::Seconds)
+        );
+        assert_eq!(
+            of(What::Running, Some(1_000 * SECOND), seen),
+            (1_000 * SECOND, ClockQuality::Seconds)
+        );
+        assert_eq!(of(What::Deleted, None, seen), (seen, ClockQuality::Micros));
     }
 }
