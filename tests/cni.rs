@@ -230,6 +230,65 @@ fn a_pod_starts_whatever_the_agent_does() {
 }
 
 #[test]
+fn the_nodes_own_network_is_told() {
+    if !inside("the_nodes_own_network_is_told") {
+        return;
+    }
+    let ip = |args: &str| {
+        let done = Command::new("ip").args(args.split(' ')).output().unwrap();
+        assert!(done.status.success(), "ip {args}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    // What is there before the agent is no news.
+    ip("link add old0 type bridge");
+    ip("link set old0 up");
+    let folder = tempfile::tempdir().unwrap();
+    let pipeline = start(folder.path());
+    ip("link add br0 type bridge");
+    ip("link add v0 type veth peer name v1");
+    ip("link set v1 master br0");
+    ip("link set v0 up");
+    ip("link set v1 up");
+    ip("link set br0 up");
+    ip("addr add 192.0.2.2/24 dev br0");
+    ip("route add default via 192.0.2.1");
+    for neighbour in ["192.0.2.9", "192.0.2.1"] {
+        ip(&format!("neigh add {neighbour} lladdr 02:00:00:00:00:01 dev br0 nud reachable"));
+        ip(&format!("neigh replace {neighbour} dev br0 nud failed"));
+    }
+    let silent = &wait_for(&pipeline, "network.neighbor.failed", 1)[0];
+    assert_eq!(silent["message"], "gateway 192.0.2.1 doesn't answer on br0");
+    assert_eq!(silent["attributes"]["network.peer.address"], "192.0.2.1");
+    assert_eq!(silent["severity"], "warn");
+    let added = &wait_for(&pipeline, "network.address.added", 1)[0];
+    assert_eq!(added["attributes"]["network.local.address"], "192.0.2.2");
+    assert_eq!(added["attributes"]["tapio.network.prefix_length"], 24);
+    let route = &wait_for(&pipeline, "network.route.added", 1)[0];
+    assert_eq!(route["attributes"]["network.peer.address"], "192.0.2.1");
+    let up = |p: &Pipeline| -> Vec<String> {
+        let name =
+            |e: &Value| e["attributes"]["network.interface.name"].as_str().unwrap().to_owned();
+        of(p, "network.link.up").iter().map(name).collect()
+    };
+    pipeline.wait_until("three links are up", |p| up(p).len() >= 3);
+    let mut names = up(&pipeline);
+    names.sort();
+    assert_eq!(names, ["br0", "v0", "v1"]);
+    ip("route del default");
+    wait_for(&pipeline, "network.route.removed", 1);
+    ip("addr del 192.0.2.2/24 dev br0");
+    wait_for(&pipeline, "network.address.removed", 1);
+    ip("link del v0");
+    pipeline.wait_until("all three are down", |p| of(p, "network.link.down").len() >= 3);
+    let kinds: Vec<_> = of(&pipeline, "network.link.down")
+        .iter()
+        .map(|e| e["attributes"]["tapio.link.kind"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(kinds.iter().filter(|k| *k == "veth").count(), 2, "{kinds:?}");
+    pipeline.stop.set();
+    assert!(pipeline.end().total.dropped.is_empty());
+}
+
+#[test]
 fn two_hundred_pods_at_once_are_told_once_each() {
     if !inside("two_hundred_pods_at_once_are_told_once_each") {
         return;

@@ -138,8 +138,8 @@ impl Collector for Cni {
         let mut run = Run::start(&self.0, context)?;
         while !run.context.stop.is_set() {
             run.housekeeping();
-            run.wait();
-            run.turn()?;
+            let ready = run.wait();
+            run.turn(ready)?;
         }
         run.resolve(true);
         run.context.sink.flush();
@@ -214,8 +214,8 @@ impl<'a> Run<'a> {
         report.count("netlink_overruns", self.links.as_ref().map_or(0, |l| l.overruns));
     }
 
-    /// Sleeps until there is something to read.
-    fn wait(&self) {
+    /// Sleeps until there is something to read. Returns whether there is.
+    fn wait(&self) -> bool {
         let mut sources: Vec<_> = self.socket.iter().flat_map(Socket::sources).collect();
         sources.extend(self.allocations.iter().filter(|_| !self.pausing).map(|a| a.as_fd()));
         sources.extend(self.links.iter().map(|l| l.as_fd()));
@@ -224,10 +224,22 @@ impl<'a> Run<'a> {
         let sleep = if self.waiting.is_empty() && !self.pausing { SLEEP } else { NAP };
         let sleep = Timespec { tv_sec: 0, tv_nsec: i64::from(sleep.subsec_nanos()) };
         // A signal ends it early, and then the sources are looked at early.
-        let _ = poll(&mut sources, Some(&sleep));
+        poll(&mut sources, Some(&sleep)).is_ok_and(|ready| ready > 0)
+            || self.socket.as_ref().is_some_and(Socket::has_peers)
     }
 
-    fn turn(&mut self) -> Result<(), CollectorError> {
+    fn turn(&mut self, ready: bool) -> Result<(), CollectorError> {
+        if ready {
+            self.read()?;
+        }
+        self.resolve(false);
+        self.pausing =
+            self.place.settle(self.context).map_err(|e| CollectorError::new("the cursor", e))?;
+        self.context.sink.flush();
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), CollectorError> {
         // Reports first: they say whose the allocations are.
         self.reports();
         if !self.pausing
@@ -245,10 +257,6 @@ impl<'a> Run<'a> {
                 self.teller.news(one, now_ns, &mut self.context.sink);
             }
         }
-        self.resolve(false);
-        self.pausing =
-            self.place.settle(self.context).map_err(|e| CollectorError::new("the cursor", e))?;
-        self.context.sink.flush();
         Ok(())
     }
 
@@ -331,6 +339,9 @@ impl<'a> Run<'a> {
 
     /// Tells what waited for its pod and has it now, or waited for long enough.
     fn resolve(&mut self, all: bool) {
+        if self.waiting.is_empty() {
+            return self.place.advance();
+        }
         let now = clock::instant();
         let mut still = VecDeque::new();
         while let Some(waiting) = self.waiting.pop_front() {

@@ -34,13 +34,15 @@ const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
-const RTM_DELNEIGH: u16 = 29;
 /// RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE.
 const DUMPS: [u16; 3] = [18, 22, 26];
 
 const IFF_UP_RUNNING: u32 = 0x1 | 0x40;
 const IFF_LOOPBACK: u32 = 0x8;
 const NUD_FAILED: u16 = 0x20;
+/// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _NOARP, _PERMANENT: it has answered, or needn't. Between two failures a neighbour
+/// is NUD_INCOMPLETE or forgotten, which says nothing.
+const NUD_VALID: u16 = 0x2 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80;
 const RT_TABLE_MAIN: u32 = 254;
 const RTN_UNICAST: u8 = 1;
 
@@ -55,7 +57,7 @@ pub(super) enum Said<'a> {
     DefaultRoute { index: u32, gateway: Option<IpAddr>, v6: bool, gone: bool },
     /// A neighbour doesn't answer.
     Unanswered { index: u32, address: IpAddr },
-    /// A neighbour is in any other state, or forgotten.
+    /// A neighbour answers.
     Answered { index: u32, address: IpAddr },
 }
 
@@ -205,16 +207,15 @@ fn message(kind: u16, body: Bytes<'_>) -> Option<Said<'_>> {
             })
         }
         RTM_NEWROUTE | RTM_DELROUTE => route(body, kind == RTM_DELROUTE),
-        RTM_NEWNEIGH | RTM_DELNEIGH => {
+        RTM_NEWNEIGH => {
             // `ndmsg`
             let index = body.u32(4)?;
             let address = body.attribute(12, 1)?.address()?;
-            let failed = kind == RTM_NEWNEIGH && body.u16(8)? & NUD_FAILED != 0;
-            Some(if failed {
-                Said::Unanswered { index, address }
-            } else {
-                Said::Answered { index, address }
-            })
+            match body.u16(8)? {
+                state if state & NUD_FAILED != 0 => Some(Said::Unanswered { index, address }),
+                state if state & NUD_VALID != 0 => Some(Said::Answered { index, address }),
+                _ => None,
+            }
         }
         _ => None,
     }

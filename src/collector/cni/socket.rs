@@ -81,6 +81,11 @@ impl Socket {
         Ok(Self { path: path.to_owned(), file, listener, peers: Vec::new(), buffer })
     }
 
+    /// Whether somebody is connected who hasn't said anything yet.
+    pub(super) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     /// What to wait on.
     pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let listener = (self.peers.len() < MAX_PEERS).then(|| self.listener.as_fd());

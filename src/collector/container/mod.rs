@@ -21,7 +21,7 @@ mod observed;
 mod session;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
@@ -32,7 +32,9 @@ use events::Teller;
 use observed::Observed;
 
 /// How often it looks whether to end.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(80);
+/// How often its counters are published.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks for a runtime that isn't there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -98,6 +100,7 @@ struct Run<'a> {
     /// The time of the newest event told.
     newest_ns: u64,
     counts: Counts,
+    published: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -137,6 +140,7 @@ impl<'a> Run<'a> {
             told_before_ns,
             newest_ns: told_before_ns,
             counts: Counts::default(),
+            published: None,
         };
         run.cursor.advance(&told_before_ns.to_string());
         Ok(run)
@@ -195,13 +199,18 @@ impl<'a> Run<'a> {
     /// Says where everything is that was told. Returns whether nothing more is to be told meanwhile.
     fn settle(&mut self) -> Result<bool, String> {
         let pause = self.cursor.settle(self.context).map_err(|e| format!("the cursor: {e}"));
+        self.context.sink.flush();
+        let now = clock::instant();
+        if self.published.is_some_and(|last| now.duration_since(last) < PUBLISH_EVERY) {
+            return pause;
+        }
+        self.published = Some(now);
         let report = &self.context.report;
         report.count("containers", self.observed.len() as u64);
         report.count("untracked", self.observed.untracked);
         report.count("events", self.counts.events);
         report.count("unknown_events", self.counts.unknown);
         report.count("connections", self.counts.connections);
-        self.context.sink.flush();
         pause
     }
 }
