@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Random rule documents, event lines and wire batches through the production code, under
+# Random rule documents, event lines, wire batches and journal files through the production code, under
 # AddressSanitizer: tests/fuzz, with libFuzzer, on the stable compiler.
 #
-# usage: scripts/fuzz.sh [rules|lines|batches]...      all by default
+# usage: scripts/fuzz.sh [rules|lines|batches|journal]...      all by default
 #        scripts/fuzz.sh canary                        whether planted bugs are found
 #
 # FUZZ_SECONDS: how long each target runs (60). What was found before is kept in
@@ -20,7 +20,7 @@ case $host in
 esac
 
 seconds=${FUZZ_SECONDS:-60}
-targets=(rules lines batches)
+targets=(rules lines batches journal)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
 # A process interns names for good, and at most 32,768 of them: it is replaced before they are
@@ -81,6 +81,8 @@ if [ "${1:-}" = canary ]; then
     planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
     # A length from the wire that nobody holds against what there is.
     planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'
+    # An entry array that leads back, and nobody who looks where it leads.
+    planted journal src/collector/journal/file.rs 's/if next <= self.array {/if next == u64::MAX {/'
     exit 0
 fi
 

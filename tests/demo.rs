@@ -238,6 +238,8 @@ fn tail_shows_the_events_asked_for_as_they_come() {
     let mut config =
         AgentConfig { state_dir: Some(dir.path().join("state")), ..AgentConfig::default() };
     config.collectors.ebpf.enabled = false;
+    config.collectors.systemd.enabled = false;
+    config.collectors.journal.enabled = false;
     config.collectors.jsonl.paths = vec![path];
     config.collectors.jsonl.follow = true;
     config.server.data_dir = dir.path().join("data");

@@ -107,7 +107,7 @@ fn write_configuration(dir: &Path, args: &Pipeline, ports: &Ports) -> anyhow::Re
     let config = format!(
         "state_dir: {dir_text}/agent\nnode: bench\n\
          dataflow: {{ shards: {}, rules: [{dir_text}/rules.yaml] }}\n\
-         collectors: {{ ebpf: {{ enabled: false }}, receiver: {{ enabled: true, listen: \"127.0.0.1:{receiver}\" }} }}\n\
+         collectors: {{ ebpf: {{ enabled: false }}, systemd: {{ enabled: false }}, journal: {{ enabled: false }}, receiver: {{ enabled: true, listen: \"127.0.0.1:{receiver}\" }} }}\n\
          bridge: {{ endpoint: \"127.0.0.1:{grpc}\" }}\n\
          server: {{ grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\", data_dir: {dir_text}/store }}\n\
          admin: {{ listen: \"127.0.0.1:{admin}\" }}\nlog: {{ level: warn }}\n",

@@ -39,7 +39,8 @@ impl Place {
     pub(crate) fn config(&self, ebpf: bool, jsonl: &Path) -> String {
         let text = format!(
             "state_dir: {}\nnode: test\nadmin: {{ listen: \"127.0.0.1:{}\" }}\n\
-             collectors: {{ ebpf: {{ enabled: {ebpf} }}, jsonl: {{ paths: [\"{}\"] }} }}\n\
+             collectors: {{ ebpf: {{ enabled: {ebpf} }}, systemd: {{ enabled: false }},\x20\
+             journal: {{ enabled: false }}, jsonl: {{ paths: [\"{}\"] }} }}\n\
              bridge: {{ endpoint: \"127.0.0.1:{}\", drain_timeout: 300ms }}\n\
              server: {{ grpc_listen: \"127.0.0.1:{}\", http_listen: \"127.0.0.1:{}\" }}\n",
             self.dir.path().display(),

@@ -103,6 +103,8 @@ fn agent_config(dir: &Path, shards: usize) -> Config {
     };
     let mut config = Config { state_dir: Some(dir.join("state")), ..Config::default() };
     config.collectors.ebpf.enabled = false;
+    config.collectors.systemd.enabled = false;
+    config.collectors.journal.enabled = false;
     config.collectors.jsonl.paths = vec![file("events.jsonl", &events())];
     config.dataflow.rules = vec![file("rules.yaml", RULES)];
     config.dataflow.builtin_rules = false;

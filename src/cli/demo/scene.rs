@@ -256,6 +256,8 @@ fn config(folder: &Path) -> Config {
     let mut config = Config { state_dir: Some(folder.join("state")), ..Config::default() };
     // The others run only where a configuration says so.
     config.collectors.receiver.enabled = false;
+    config.collectors.systemd.enabled = false;
+    config.collectors.journal.enabled = false;
     config.server.data_dir = folder.join("data");
     for listen in
         [&mut config.server.grpc_listen, &mut config.server.http_listen, &mut config.admin.listen]

@@ -1,5 +1,5 @@
 //! Writes what the targets begin with, from the project's rules, stories and conformance cases:
-//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines` and `FOLDER/batches`.
+//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches` and `FOLDER/journal`.
 
 // What is built with the coverage flags needs libFuzzer's side of them.
 use libfuzzer_sys as _;
@@ -92,6 +92,8 @@ fn main() -> Result<(), Failed> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         corpus.add("rules", &name, &fs::read(&path)?)?;
     }
+    let journal = fs::read(root.join("src/collector/journal/samples/small.journal"))?;
+    corpus.add("journal", "small", &journal)?;
     let shapes = fs::read_to_string(root.join("tests/fuzz/shapes.yaml"))?;
     let sigma = fs::read_to_string(root.join("tests/conformance/sigma/rules.yml"))?;
     let eql = fs::read_to_string(root.join("tests/conformance/eql.jsonl"))?;
