@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Random rule documents, event lines, wire batches, lines of Kubernetes' watches, CNI reports and netlink packets through
-# the production code, under AddressSanitizer: tests/fuzz, with libFuzzer, on the stable compiler.
+# Random rule documents, event lines, wire batches, lines of Kubernetes' watches, CNI reports, netlink packets and journal
+# files through the production code, under AddressSanitizer: tests/fuzz, with libFuzzer, on the stable compiler.
 #
-# usage: scripts/fuzz.sh [rules|lines|batches|kubernetes|cni]...      all by default
+# usage: scripts/fuzz.sh [rules|lines|batches|kubernetes|cni|journal]...      all by default
 #        scripts/fuzz.sh canary                        whether planted bugs are found
 #
 # FUZZ_SECONDS: how long each target runs (60). What was found before is kept in
@@ -20,7 +20,7 @@ case $host in
 esac
 
 seconds=${FUZZ_SECONDS:-60}
-targets=(rules lines batches kubernetes cni)
+targets=(rules lines batches kubernetes cni journal)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
 # A process interns names for good, and at most 32,768 of them: it is replaced before they are
@@ -85,6 +85,8 @@ if [ "${1:-}" = canary ]; then
     planted kubernetes src/collector/k8s/pods.rs 's|const RECENT: usize = 8|const RECENT: usize = 1|'
     # A number at a message's end that nobody holds against what there is.
     planted cni src/collector/cni/netlink.rs 's|self.0.get(at..at + 4)?.try_into|self.0[at..at + 4].try_into|'
+    # An entry array that leads back, and nobody who looks where it leads.
+    planted journal src/collector/journal/file.rs 's/if next <= self.array {/if next == u64::MAX {/'
     exit 0
 fi
 

@@ -195,6 +195,8 @@ mod tests {
         let mut file = std::fs::File::create(&path).unwrap();
         let mut config = Config { state_dir: Some(dir.path().join("state")), ..Config::default() };
         config.collectors.ebpf.enabled = false;
+        config.collectors.systemd.enabled = false;
+        config.collectors.journal.enabled = false;
         config.collectors.jsonl.paths = vec![path.clone()];
         config.collectors.jsonl.follow = true;
         config.server.data_dir = dir.path().join("data");

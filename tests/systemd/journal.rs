@@ -106,6 +106,30 @@ fn what_is_told_is_what_journalctl_prints() {
 }
 
 #[test]
+fn through_journalctl_the_same_is_told() {
+    let Some(machine) = Machine::boot("unified") else { return };
+    let states = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    states.iter().for_each(|state| set_cursor(state.path(), BEGINNING));
+    log(&machine, "before", 0..100);
+    let native = Running::start("journal", &config(&machine), Some(states[0].path()));
+    let through = Config { journalctl: true, ..config(&machine) };
+    let through = Running::start("journal", &through, Some(states[1].path()));
+    log(&machine, "after", 0..100);
+    for running in [&native, &through] {
+        running.wait_for("the last line", |e| told(e, "after").contains_key("after 99"));
+    }
+    let (native, through) = (native.end().0, through.end().0);
+    let of = |events: &[Value], tag| {
+        let of = events.iter().filter(|e| text(e, "tapio.journal.identifier") == tag);
+        of.map(|e| (text(e, "id"), e["entity"].clone(), text(e, "message"))).collect::<Vec<_>>()
+    };
+    for tag in ["before", "after"] {
+        assert_eq!(of(&native, tag), of(&through, tag));
+        assert_eq!(of(&native, tag).len(), 100);
+    }
+}
+
+#[test]
 fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
     const BATCH: u32 = 250;
     const ROTATIONS: u32 = 6;

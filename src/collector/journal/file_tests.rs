@@ -115,6 +115,11 @@ fn entries_are_read_in_order_over_arrays() {
 }
 
 #[test]
+fn the_fuzz_targets_seed_is_whole() {
+    assert_eq!(count_entries(include_bytes!("samples/small.journal")), (12, 0));
+}
+
+#[test]
 fn reading_begins_after_a_place() {
     let made = made(true, 11);
     for seqnum in 0..=12 {

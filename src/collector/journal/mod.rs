@@ -9,6 +9,7 @@
 //! | `position.rs` | a place in the journal, as journalctl writes it |
 //! | `file.rs` | one file, entry by entry, as it grows |
 //! | `folder.rs` | all files: found, followed, let go of, merged |
+//! | `export.rs` | journalctl, for files of a later format |
 //! | `rate.rs` | how many records of each unit are told |
 //! | `tell.rs` | records as events |
 //!
@@ -16,6 +17,7 @@
 //! error and no signal. The place reached is kept over restarts of the agent, as a cursor that
 //! `journalctl --after-cursor` takes too; an event's id derives from its record's cursor.
 
+mod export;
 mod file;
 mod folder;
 mod format;
@@ -25,9 +27,10 @@ mod rate;
 mod record;
 mod tell;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::export::Journalctl;
 use self::file::JournalFile;
 use self::folder::Journal;
 use self::position::Position;
@@ -57,6 +60,9 @@ pub struct Config {
     pub enabled: bool,
     /// The folders that hold `MACHINE-ID/*.journal`.
     pub directories: Vec<PathBuf>,
+    /// Whether journalctl reads the files even where this collector can. It does so by itself for files of
+    /// a later format than it knows.
+    pub journalctl: bool,
     /// Whether the kernel's own records are told, as `kernel.log`: for nodes on which the collector `kmsg`
     /// can't run.
     pub kernel: bool,
@@ -74,6 +80,7 @@ impl Default for Config {
         Self {
             enabled: true,
             directories: vec!["/var/log/journal".into(), "/run/log/journal".into()],
+            journalctl: false,
             kernel: false,
             rate_per_unit: 1_000,
             burst_per_unit: 10_000,
@@ -119,8 +126,9 @@ impl Collector for Reader {
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         // Those that aren't there yet may come: /var/log/journal does, once /var is there.
         let journal = Journal::open(&self.0.directories, machine_id.trim(), after.as_ref());
+        let later_format = journal.trouble.later_format;
         let mut reading = Reading {
-            journal,
+            journal: Some(journal),
             cursor,
             teller: Teller::default(),
             rates: Rates::new(self.0.rate_per_unit, self.0.burst_per_unit),
@@ -132,13 +140,18 @@ impl Collector for Reader {
             bad_fields: 0,
             logged: 0,
         };
+        if self.0.journalctl || later_format {
+            context.report.note("reader", "journalctl");
+            return reading.by_journalctl(&self.0, &there[0], after.as_ref(), context);
+        }
+        context.report.note("reader", "native");
         reading.run(&self.0, context);
         Ok(Ended::Stopped)
     }
 }
 
 struct Reading {
-    journal: Journal,
+    journal: Option<Journal>,
     cursor: Cursor,
     teller: Teller,
     rates: Rates,
@@ -157,42 +170,84 @@ impl Reading {
         while !context.stop.is_set() {
             let moved = self.round(config, &mut record, context);
             self.account(context);
-            if let Some(position) = self.position {
-                self.cursor.advance(&position.to_string());
-            }
-            while self.settle(context) && !context.stop.is_set() {
-                context.sink.flush();
-                std::thread::sleep(PAUSE);
-            }
+            self.advance(context);
             if !moved {
                 context.sink.flush();
-                self.journal.wait(NAP);
+                self.journal.iter().for_each(|journal| journal.wait(NAP));
             }
+        }
+    }
+
+    /// The same through journalctl, of one folder.
+    fn by_journalctl(
+        &mut self,
+        config: &Config,
+        folder: &Path,
+        after: Option<&Position>,
+        context: &mut Context,
+    ) -> Result<Ended, CollectorError> {
+        let failed = |e: std::io::Error| CollectorError::new("journalctl", e);
+        let mut journalctl = Journalctl::start(folder, after).map_err(failed)?;
+        let mut record = Record::default();
+        while !context.stop.is_set() {
+            let now = (clock::wall_ns(), clock::monotonic_ns());
+            let moved = journalctl.read(NAP, &mut record, |record| {
+                self.tell(record, now, config, context);
+            });
+            self.account(context);
+            self.advance(context);
+            if !moved.map_err(failed)? {
+                context.sink.flush();
+            }
+        }
+        Ok(Ended::Stopped)
+    }
+
+    /// Says how far it has come, and waits where too much is under way.
+    fn advance(&mut self, context: &mut Context) {
+        if let Some(position) = self.position {
+            self.cursor.advance(&position.to_string());
+        }
+        while self.settle(context) && !context.stop.is_set() {
+            context.sink.flush();
+            std::thread::sleep(PAUSE);
         }
     }
 
     fn round(&mut self, config: &Config, record: &mut Record, context: &mut Context) -> bool {
         let now = (clock::wall_ns(), clock::monotonic_ns());
-        let Self { journal, teller, rates, position, read, throttled, .. } = self;
-        journal.round(record, |record| {
-            *read += 1;
-            let unit = tell::unit_of(record);
-            let is_kernels = tell::is_kernels(record);
-            let wanted =
-                (config.kernel || !is_kernels) && (unit.is_empty() || config.units.wants(unit));
-            if wanted && rates.admits(unit, now.1) {
-                teller.tell(record, now, context);
-            } else if wanted {
-                *throttled += 1;
-                context.sink.refuse(Reason::Throttled, 1);
-            }
-            // What was cut off by the end is read again.
-            if context.stop.is_set() {
-                return false;
-            }
-            *position = Some(record.position);
-            true
-        })
+        // Taken out, as what is told of a record changes the rest.
+        let Some(mut journal) = self.journal.take() else { return false };
+        let moved = journal.round(record, |record| self.tell(record, now, config, context));
+        self.journal = Some(journal);
+        moved
+    }
+
+    /// Tells a record, unless it isn't wanted or is too much. Returns whether to go on.
+    fn tell(
+        &mut self,
+        record: &Record,
+        now: (u64, u64),
+        config: &Config,
+        context: &mut Context,
+    ) -> bool {
+        self.read += 1;
+        let unit = tell::unit_of(record);
+        let is_kernels = tell::is_kernels(record);
+        let wanted =
+            (config.kernel || !is_kernels) && (unit.is_empty() || config.units.wants(unit));
+        if wanted && self.rates.admits(unit, now.1) {
+            self.teller.tell(record, now, context);
+        } else if wanted {
+            self.throttled += 1;
+            context.sink.refuse(Reason::Throttled, 1);
+        }
+        // What was cut off by the end is read again.
+        if context.stop.is_set() {
+            return false;
+        }
+        self.position = Some(record.position);
+        true
     }
 
     /// Whether to wait until what was offered is settled.
@@ -207,7 +262,8 @@ impl Reading {
     }
 
     fn account(&mut self, context: &mut Context) {
-        let trouble = std::mem::take(&mut self.journal.trouble);
+        let Some(journal) = &mut self.journal else { return };
+        let trouble = std::mem::take(&mut journal.trouble);
         if trouble.bad_entries > 0 {
             context.sink.refuse(Reason::BadInput, trouble.bad_entries);
         }
@@ -224,7 +280,7 @@ impl Reading {
             }
             context.report.note(&path, cause);
         }
-        context.report.count("files", self.journal.len() as u64);
+        context.report.count("files", journal.len() as u64);
         context.report.count("records", self.read);
         context.report.count("throttled", self.throttled);
         context.report.count("bad_entries", self.bad_entries);

@@ -1,6 +1,6 @@
 //! Writes what the targets begin with, from the project's rules, stories and conformance cases:
-//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches`, `FOLDER/kubernetes` and
-//! `FOLDER/cni`.
+//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches`, `FOLDER/kubernetes`,
+//! `FOLDER/cni` and `FOLDER/journal`.
 
 // What is built with the coverage flags needs libFuzzer's side of them.
 use libfuzzer_sys as _;
@@ -122,6 +122,8 @@ fn main() -> Result<(), Failed> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         corpus.add("rules", &name, &fs::read(&path)?)?;
     }
+    let journal = fs::read(root.join("src/collector/journal/samples/small.journal"))?;
+    corpus.add("journal", "small", &journal)?;
     let shapes = fs::read_to_string(root.join("tests/fuzz/shapes.yaml"))?;
     let sigma = fs::read_to_string(root.join("tests/conformance/sigma/rules.yml"))?;
     let eql = fs::read_to_string(root.join("tests/conformance/eql.jsonl"))?;
