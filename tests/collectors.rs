@@ -13,6 +13,8 @@ mod jsonl;
 mod machine;
 #[path = "collectors/manager.rs"]
 mod manager;
+#[path = "collectors/otlp.rs"]
+mod otlp;
 #[path = "collectors/pipeline.rs"]
 mod pipeline;
 #[path = "collectors/synthetic.rs"]

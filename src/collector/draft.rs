@@ -3,7 +3,9 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::event::{ClockQuality, Event, EventId, Field, Name, Reason, Severity, Value, names};
+use crate::event::{
+    ClockQuality, Event, EventId, Field, Name, Reason, Severity, TraceId, Value, names,
+};
 use crate::ring::Sink;
 
 /// Fields an event can have.
@@ -40,6 +42,8 @@ pub(super) struct Draft {
     pub(super) whose: std::ops::Range<usize>,
     text: String,
     message: String,
+    /// The trace and the span the event came with.
+    trace: (TraceId, [u8; 8]),
 }
 
 /// Bytes as text: what isn't UTF-8 becomes U+FFFD.
@@ -64,6 +68,7 @@ impl Draft {
         self.whose = 0..0;
         self.text.clear();
         self.message.clear();
+        self.trace = (TraceId::NONE, [0; 8]);
     }
 
     fn push(&mut self, key: Name, slot: Slot) {
@@ -102,6 +107,11 @@ impl Draft {
         self.entities = self.entities + added - (end - start);
         self.whose = start..start + added;
         result
+    }
+
+    /// The trace and the span the event came with.
+    pub(super) fn came_with(&mut self, trace: TraceId, span: [u8; 8]) {
+        self.trace = (trace, span);
     }
 
     /// Says that what was pushed so far are entity keys.
@@ -177,6 +187,8 @@ impl Draft {
                 entities: self.entities as u8,
                 fields,
                 message: &self.message,
+                trace_id: self.trace.0,
+                span_id: self.trace.1,
                 ..Event::new(meta.id, meta.time_ns, meta.kind, meta.source)
             })
         })

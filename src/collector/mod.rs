@@ -17,6 +17,7 @@ pub mod k8s;
 pub mod kmsg;
 mod manager;
 pub mod node;
+pub mod otlp;
 pub mod receiver;
 mod site;
 pub mod synthetic;

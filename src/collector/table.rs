@@ -1,7 +1,7 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
 use super::{
-    CollectorConfig, Make, cni, container, ebpf, journal, jsonl, k8s, kmsg, node, receiver,
+    CollectorConfig, Make, cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver,
     synthetic, systemd,
 };
 use crate::ring::OnFull;
@@ -77,6 +77,7 @@ collectors! {
     k8s: k8s::Config, "Pods, Events, conditions and rollouts from the Kubernetes API; names for all collectors.";
     systemd: systemd::Config, "What happens to systemd's units: starts, failures, restarts, jobs.";
     journal: journal::Config, "Records of systemd's journal, read from its files.";
+    otlp: otlp::Config, "Logs and spans of applications, over OTLP.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
     synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
 }

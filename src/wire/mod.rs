@@ -11,6 +11,7 @@
 //! | `json.rs` | what was decoded, as JSON |
 //! | `settled.rs` | [`Settled`]: which items were seen, so that each is stored once |
 //! | `service.rs` | the `Ingest` service over ready-made bytes |
+//! | `otlp.rs` | OTLP's export requests → records, borrowed |
 //! | `line.rs` | [`Line`]: a client's stream to an `Ingest` service |
 //!
 //! A batch's bytes are one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`),
@@ -25,6 +26,7 @@ mod encode;
 mod group;
 mod json;
 mod line;
+mod otlp;
 pub mod proto;
 mod reader;
 mod service;
@@ -37,6 +39,7 @@ pub use encode::{Appended, BatchEncoder, EncodedBatch};
 pub use group::{group_from_proto, group_to_proto};
 pub use json::{batch_json, correlations_json, decoded_json};
 pub use line::{Line, LineConfig, LineError, NotSent};
+pub use otlp::{OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use reader::{WireCause, WireError};
 pub use service::{AckStream, IngestHandler, IngestServer, Intake, bind, grpc_server};
 pub use settled::{Settled, SettledTable, Verdict};

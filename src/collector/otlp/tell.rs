@@ -1,0 +1,164 @@
+//! From a log record or span to an event.
+
+use bytes::Bytes;
+
+use super::Answer;
+use crate::clock;
+use crate::collector::Context;
+use crate::collector::draft::{Draft, Meta};
+use crate::collector::identify::Known;
+use crate::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
+use crate::wire::{OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+
+/// The source number of this collector's event ids.
+const SOURCE: u16 = 0x0200;
+
+type Attribute<'a> = (&'a str, OtlpValue<'a>);
+
+/// Puts events together.
+#[derive(Default)]
+pub(super) struct Teller {
+    draft: Draft,
+    latest_ns: u64,
+    /// Attributes whose names this process can't hold any more.
+    pub(super) left_out: u64,
+}
+
+impl Teller {
+    /// Tells of every record of a request.
+    pub(super) fn request(
+        &mut self,
+        signal: OtlpSignal,
+        bytes: &Bytes,
+        context: &mut Context,
+    ) -> Answer {
+        let now_ns = clock::wall_ns();
+        let read = otlp_records(signal, bytes, |resource, record| {
+            self.record(signal, resource, record, now_ns, context);
+        });
+        match read {
+            Ok(broken) => {
+                if broken > 0 {
+                    context.sink.refuse(Reason::BadInput, broken);
+                }
+                Answer::Taken(broken)
+            }
+            Err(e) => {
+                context.sink.refuse(Reason::BadInput, 1);
+                Answer::Broken(e.to_string())
+            }
+        }
+    }
+
+    fn record(
+        &mut self,
+        signal: OtlpSignal,
+        resource: &[Attribute<'_>],
+        record: &OtlpRecord<'_>,
+        now_ns: u64,
+        context: &mut Context,
+    ) {
+        self.draft.clear();
+        let has = |key: &str| resource.iter().chain(&record.attributes).any(|a| a.0 == key);
+        if !has("host.name") {
+            self.draft.text(names::HOST_NAME, &context.site.node);
+        }
+        // Where an application names its pod only by uid, the directory knows the rest.
+        let nameless = !has("k8s.pod.name");
+        if nameless {
+            let of = |key: &str| resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
+            let known = Known { container_id: of("container.id"), pod_uid: of("k8s.pod.uid") };
+            let _ = self.draft.whose(known, &context.site.directory);
+        }
+        let all = || resource.iter().chain(&record.attributes);
+        for (key, value) in all() {
+            let given = nameless && ["container.id", "k8s.pod.uid"].contains(key);
+            if let Some(entity) = entity(key).filter(|_| !given) {
+                self.push(entity, value);
+            }
+        }
+        self.draft.entities_end();
+        for (key, value) in all().filter(|(key, _)| entity(key).is_none()) {
+            match Name::intern(key) {
+                Ok(name) => self.push(name, value),
+                Err(_) => self.left_out += 1,
+            }
+        }
+        self.send(signal, record, now_ns, context);
+    }
+
+    fn push(&mut self, key: Name, value: &OtlpValue<'_>) {
+        match value {
+            OtlpValue::Empty => {}
+            OtlpValue::Text(text) => self.draft.text(key, text),
+            OtlpValue::Bool(b) => self.draft.bool(key, *b),
+            OtlpValue::Int(n) => self.draft.int(key, *n),
+            OtlpValue::Float(n) => self.draft.float(key, *n),
+            OtlpValue::Nested(_) => {
+                self.draft.json(key, |out| out.push_str(&value.json().to_string()));
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        signal: OtlpSignal,
+        record: &OtlpRecord<'_>,
+        now_ns: u64,
+        context: &mut Context,
+    ) {
+        let draft = &mut self.draft;
+        draft.came_with(TraceId(record.trace_id), record.span_id);
+        let is_span = signal == OtlpSignal::Traces;
+        match (&record.body, is_span) {
+            (_, true) => draft.message(format_args!("{}", record.name)),
+            (OtlpValue::Empty, false) => draft.message(format_args!("{}", record.name)),
+            (OtlpValue::Text(text), false) => draft.message(format_args!("{text}")),
+            (body, false) => draft.message(format_args!("{}", body.json())),
+        }
+        if is_span {
+            draft.int(names::TAPIO_SPAN_DURATION_NS, record.end_ns.saturating_sub(record.time_ns));
+        }
+        // A span has an identity of its own; a log record is named by when it came.
+        self.latest_ns = clock::monotonic_ns().max(self.latest_ns + 1);
+        let id = if is_span {
+            let natural = [&record.trace_id[..], &record.span_id].concat();
+            EventId::from_natural("otlp", &hex(&natural))
+        } else {
+            EventId::from_sequence(context.site.origin, SOURCE, self.latest_ns)
+        };
+        let times = [record.time_ns, record.observed_ns, now_ns];
+        let severity = match (record.failed, record.severity) {
+            (true, _) => Severity::ERROR,
+            (false, n @ 1..=24) => Severity(n),
+            (false, _) => Severity::INFO,
+        };
+        let meta = Meta {
+            id,
+            time_ns: times.into_iter().find(|t| *t > 0).unwrap_or(now_ns),
+            observed_ns: now_ns,
+            kind: if is_span { names::OTLP_SPAN } else { names::OTLP_LOG },
+            source: names::OTLP,
+            clock: ClockQuality::Micros,
+            severity,
+        };
+        // The sink has counted an event it couldn't take.
+        let _ = self.draft.offer(&meta, &mut context.sink);
+    }
+}
+
+fn entity(key: &str) -> Option<Name> {
+    let key = names::canonical(key);
+    names::ENTITIES.iter().copied().find(|e| e.text() == key)
+}
+
+fn as_text<'a>(value: &OtlpValue<'a>) -> Option<&'a str> {
+    match value {
+        OtlpValue::Text(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

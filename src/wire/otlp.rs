@@ -1,0 +1,384 @@
+//! OTLP's export requests → records, borrowed from the bytes (opentelemetry-proto 1.x: collector/logs/v1,
+//! collector/trace/v1, logs/v1, trace/v1, common/v1). Read by hand: a request of hundreds of records allocates
+//! two lists, whatever is in it.
+
+use super::reader::{FIXED64, LEN, Reader, VARINT, WireCause, WireError};
+
+/// Attributes of a resource or record; what is beyond isn't looked at.
+const MAX_ATTRIBUTES: usize = 128;
+/// How deep a value may nest: hostile bytes can't exhaust the stack.
+const MAX_DEPTH: usize = 16;
+
+/// What a request exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtlpSignal {
+    /// `ExportLogsServiceRequest`
+    Logs,
+    /// `ExportTraceServiceRequest`
+    Traces,
+}
+
+/// A value of an attribute, or a body.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum OtlpValue<'a> {
+    /// None was given.
+    #[default]
+    Empty,
+    /// Text.
+    Text(&'a str),
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Float(f64),
+    /// A list, a map or bytes: [`OtlpValue::json`] writes it.
+    Nested(OtlpNested<'a>),
+}
+
+/// A list, a map or bytes, undecoded.
+#[derive(Clone, Copy)]
+pub struct OtlpNested<'a>(u32, Reader<'a>);
+
+impl std::fmt::Debug for OtlpNested<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "field {}", self.0)
+    }
+}
+
+/// A log record or a span, with its resource's attributes.
+#[derive(Debug, Default)]
+pub struct OtlpRecord<'a> {
+    /// When it happened or began, nanoseconds since the Unix epoch; 0: not said.
+    pub time_ns: u64,
+    /// When it was seen first; 0: not said.
+    pub observed_ns: u64,
+    /// When a span ended; 0 for a log record.
+    pub end_ns: u64,
+    /// OpenTelemetry's severity number; 0: not said.
+    pub severity: u8,
+    /// A span's name, or a log record's `event_name`.
+    pub name: &'a str,
+    /// A log record's body, or what a span's status says.
+    pub body: OtlpValue<'a>,
+    /// A span's status is an error.
+    pub failed: bool,
+    /// The trace it belongs to; zeros for none.
+    pub trace_id: [u8; 16],
+    /// The span it is, or belongs to; zeros for none.
+    pub span_id: [u8; 8],
+    /// Its own attributes.
+    pub attributes: Vec<(&'a str, OtlpValue<'a>)>,
+}
+
+type Attributes<'a> = Vec<(&'a str, OtlpValue<'a>)>;
+
+/// Reads a request and shows each record to `each`, with its resource's attributes. Returns how many
+/// records can't be read and were left out.
+///
+/// # Errors
+/// When the request's outline is broken; what was shown before stays shown.
+pub fn otlp_records<'a>(
+    signal: OtlpSignal,
+    bytes: &'a [u8],
+    mut each: impl FnMut(&[(&'a str, OtlpValue<'a>)], &OtlpRecord<'a>),
+) -> Result<u64, WireError> {
+    let (mut request, mut broken) = (Reader::new(bytes), 0);
+    let mut record = OtlpRecord::default();
+    while !request.is_empty() {
+        let (1, LEN) = request.tag()? else {
+            return Err(request.error(WireCause::FieldType(1)));
+        };
+        // ResourceLogs and ResourceSpans: the resource may stand behind what it is the resource of.
+        let of_resource = request.message()?;
+        let resource = resource_attributes(of_resource)?;
+        let mut parts = of_resource;
+        while !parts.is_empty() {
+            let (2, LEN) = parts.tag_or_skip(2)? else { continue };
+            let mut scope = parts.message()?;
+            while !scope.is_empty() {
+                let (2, LEN) = scope.tag_or_skip(2)? else { continue };
+                let one = scope.message()?;
+                record.clear();
+                let read = match signal {
+                    OtlpSignal::Logs => record.log(one),
+                    OtlpSignal::Traces => record.span(one),
+                };
+                match read {
+                    Ok(()) => each(&resource, &record),
+                    Err(_) => broken += 1,
+                }
+            }
+        }
+    }
+    Ok(broken)
+}
+
+fn resource_attributes(mut part: Reader<'_>) -> Result<Attributes<'_>, WireError> {
+    let mut attributes = Vec::new();
+    while !part.is_empty() {
+        let (1, LEN) = part.tag_or_skip(1)? else { continue };
+        let mut resource = part.message()?;
+        while !resource.is_empty() {
+            let (1, LEN) = resource.tag_or_skip(1)? else { continue };
+            attribute(resource.message()?, &mut attributes)?;
+        }
+    }
+    Ok(attributes)
+}
+
+/// A `KeyValue`.
+fn attribute<'a>(mut pair: Reader<'a>, into: &mut Attributes<'a>) -> Result<(), WireError> {
+    let (mut key, mut of_key) = ("", OtlpValue::Empty);
+    while !pair.is_empty() {
+        match pair.tag()? {
+            (1, LEN) => key = pair.text()?,
+            (2, LEN) => of_key = value(pair.message()?)?,
+            (number, wire_type) => pair.other(number, 2, wire_type)?,
+        }
+    }
+    if !key.is_empty() && into.len() < MAX_ATTRIBUTES {
+        into.push((key, of_key));
+    }
+    Ok(())
+}
+
+/// An `AnyValue`.
+fn value(mut any: Reader<'_>) -> Result<OtlpValue<'_>, WireError> {
+    let mut found = OtlpValue::Empty;
+    while !any.is_empty() {
+        found = match any.tag()? {
+            (1, LEN) => OtlpValue::Text(any.text()?),
+            (2, VARINT) => OtlpValue::Bool(any.varint()? != 0),
+            // An int64 is its two's complement on the wire.
+            (3, VARINT) => OtlpValue::Int(any.varint()? as i64),
+            (4, FIXED64) => OtlpValue::Float(f64::from_bits(any.fixed64()?)),
+            (number @ 5..=7, LEN) => OtlpValue::Nested(OtlpNested(number, any.message()?)),
+            (number, wire_type) => {
+                any.other(number, 7, wire_type)?;
+                found
+            }
+        };
+    }
+    Ok(found)
+}
+
+impl<'a> Reader<'a> {
+    /// The next field's number and type where it is the wanted one; another field is skipped, and its number
+    /// is told as 0.
+    fn tag_or_skip(&mut self, wanted: u32) -> Result<(u32, u8), WireError> {
+        let (number, wire_type) = self.tag()?;
+        if number == wanted && wire_type == LEN {
+            return Ok((number, wire_type));
+        }
+        self.skip(wire_type)?;
+        Ok((0, wire_type))
+    }
+}
+
+impl<'a> OtlpRecord<'a> {
+    fn clear(&mut self) {
+        let mut attributes = std::mem::take(&mut self.attributes);
+        attributes.clear();
+        *self = Self { attributes, ..Self::default() };
+    }
+
+    /// A `LogRecord`.
+    fn log(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
+        while !r.is_empty() {
+            match r.tag()? {
+                (1, FIXED64) => self.time_ns = r.fixed64()?,
+                (2, VARINT) => self.severity = u8::try_from(r.varint()?).unwrap_or(0),
+                (5, LEN) => self.body = value(r.message()?)?,
+                (6, LEN) => attribute(r.message()?, &mut self.attributes)?,
+                (9, LEN) => self.trace_id = r.id()?,
+                (10, LEN) => self.span_id = r.id()?,
+                (11, FIXED64) => self.observed_ns = r.fixed64()?,
+                (12, LEN) => self.name = r.text()?,
+                (3 | 7 | 8, wire_type) => r.skip(wire_type)?,
+                (number, wire_type) => r.other(number, 12, wire_type)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A `Span`.
+    fn span(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
+        while !r.is_empty() {
+            match r.tag()? {
+                (1, LEN) => self.trace_id = r.id()?,
+                (2, LEN) => self.span_id = r.id()?,
+                (5, LEN) => self.name = r.text()?,
+                (7, FIXED64) => self.time_ns = r.fixed64()?,
+                (8, FIXED64) => self.end_ns = r.fixed64()?,
+                (9, LEN) => attribute(r.message()?, &mut self.attributes)?,
+                (15, LEN) => self.status(r.message()?)?,
+                (_, wire_type) => r.skip(wire_type)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
+        while !r.is_empty() {
+            match r.tag()? {
+                (2, LEN) => self.body = OtlpValue::Text(r.text()?),
+                // STATUS_CODE_ERROR
+                (3, VARINT) => self.failed = r.varint()? == 2,
+                (_, wire_type) => r.skip(wire_type)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OtlpValue<'_> {
+    /// The value as JSON: lists and maps whole down to a bound, bytes as hexadecimal digits. What can't be
+    /// read is null.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        json(self, 0)
+    }
+}
+
+fn json(value: &OtlpValue<'_>, depth: usize) -> serde_json::Value {
+    match value {
+        OtlpValue::Empty => serde_json::Value::Null,
+        OtlpValue::Text(text) => (*text).into(),
+        OtlpValue::Bool(b) => (*b).into(),
+        OtlpValue::Int(n) => (*n).into(),
+        OtlpValue::Float(n) => (*n).into(),
+        OtlpValue::Nested(_) if depth >= MAX_DEPTH => serde_json::Value::Null,
+        OtlpValue::Nested(OtlpNested(number, nested)) => {
+            nested_json(*number, *nested, depth + 1).unwrap_or_default()
+        }
+    }
+}
+
+/// `ArrayValue` (5), `KeyValueList` (6), bytes (7).
+fn nested_json(
+    number: u32,
+    mut r: Reader<'_>,
+    depth: usize,
+) -> Result<serde_json::Value, WireError> {
+    if number == 7 {
+        let rest = r.range();
+        let digits: String = r.take(rest.len())?.iter().map(|b| format!("{b:02x}")).collect();
+        return Ok(digits.into());
+    }
+    let (mut list, mut map) = (Vec::new(), serde_json::Map::new());
+    while !r.is_empty() {
+        let (1, LEN) = r.tag_or_skip(1)? else { continue };
+        let inner = r.message()?;
+        if number == 5 {
+            list.push(json(&value(inner)?, depth));
+            continue;
+        }
+        let mut pair = Vec::new();
+        attribute(inner, &mut pair)?;
+        map.extend(pair.iter().map(|(key, of_key)| ((*key).to_owned(), json(of_key, depth))));
+    }
+    Ok(if number == 5 { list.into() } else { map.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A field with this number and these bytes.
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | LEN];
+        let mut len = bytes.len();
+        while len >= 0x80 {
+            out.push(len as u8 | 0x80);
+            len >>= 7;
+        }
+        out.push(len as u8);
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    fn pair(key: &str, value: &[u8]) -> Vec<u8> {
+        [field(1, key.as_bytes()), field(2, value)].concat()
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        field(1, text.as_bytes())
+    }
+
+    fn fixed(number: u8, n: u64) -> Vec<u8> {
+        [vec![number << 3 | FIXED64], n.to_le_bytes().to_vec()].concat()
+    }
+
+    /// A request of one resource and these records.
+    fn request(records: &[Vec<u8>]) -> Vec<u8> {
+        let resource = field(1, &field(1, &pair("service.name", &text("shop"))));
+        let scope: Vec<u8> = records.iter().flat_map(|r| field(2, r)).collect();
+        field(1, &[field(2, &scope), resource].concat())
+    }
+
+    #[test]
+    fn a_log_record_is_read_with_its_resource() {
+        let list = field(5, &[field(1, &text("a")), field(1, &[3 << 3, 7])].concat());
+        let log = [
+            fixed(1, 1_000),
+            vec![2 << 3, 17],
+            field(5, &text("it broke")),
+            field(6, &pair("n", &[3 << 3, 42])),
+            field(6, &pair("l", &list)),
+            field(9, &[1; 16]),
+            field(10, &[2; 8]),
+            field(12, b"app.broke"),
+        ]
+        .concat();
+        let mut seen = 0;
+        let broken = otlp_records(OtlpSignal::Logs, &request(&[log, vec![0xff]]), |resource, r| {
+            seen += 1;
+            assert!(matches!(resource, [("service.name", OtlpValue::Text("shop"))]));
+            assert_eq!((r.time_ns, r.severity, r.name), (1_000, 17, "app.broke"));
+            assert!(matches!(r.body, OtlpValue::Text("it broke")));
+            assert_eq!((r.trace_id, r.span_id), ([1; 16], [2; 8]));
+            let json: Vec<String> =
+                r.attributes.iter().map(|(k, v)| format!("{k}={}", v.json())).collect();
+            assert_eq!(json, ["n=42", r#"l=["a",7]"#]);
+        });
+        assert_eq!((broken, seen), (Ok(1), 1));
+    }
+
+    #[test]
+    fn a_span_is_read() {
+        let span = [
+            field(1, &[3; 16]),
+            field(2, &[4; 8]),
+            field(5, b"GET /"),
+            fixed(7, 5),
+            fixed(8, 9),
+            field(15, &[field(2, b"no"), vec![3 << 3, 2]].concat()),
+        ]
+        .concat();
+        let mut seen = 0;
+        let broken = otlp_records(OtlpSignal::Traces, &request(&[span]), |_, r| {
+            seen += 1;
+            assert_eq!((r.name, r.time_ns, r.end_ns, r.failed), ("GET /", 5, 9, true));
+        });
+        assert_eq!((broken, seen), (Ok(0), 1));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_or_refused(
+            bytes in prop::collection::vec(any::<u8>(), 0..300), traces in any::<bool>(),
+        ) {
+            let signal = if traces { OtlpSignal::Traces } else { OtlpSignal::Logs };
+            // Bare, and as what a record's fields are.
+            for bytes in [bytes.clone(), request(std::slice::from_ref(&bytes)), request(&[field(5, &bytes)])] {
+                let _ = otlp_records(signal, &bytes, |_, r| {
+                    let _ = r.body.json();
+                    r.attributes.iter().for_each(|(_, v)| drop(v.json()));
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Applications deliver over both of OTLP's ways; what they say becomes events with their own trace.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use serde_json::json;
+use tapio::collector::{CollectorConfig as _, otlp};
+use tapio::ring::OnFull;
+
+use crate::pipeline::Pipeline;
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A length-delimited protobuf field.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    assert!(bytes.len() < 16_384);
+    let mut out = vec![number << 3 | 2];
+    if bytes.len() >= 128 {
+        out.push(bytes.len() as u8 & 0x7f | 0x80);
+        out.push((bytes.len() >> 7) as u8);
+    } else {
+        out.push(bytes.len() as u8);
+    }
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn pair(key: &str, value: &str) -> Vec<u8> {
+    [field(1, key.as_bytes()), field(2, &field(1, value.as_bytes()))].concat()
+}
+
+fn request(record: &[u8]) -> Vec<u8> {
+    let resource = [
+        field(1, &pair("service.name", "shop")),
+        field(1, &pair("k8s.pod.uid", "3f2b8c1e-5d47-4a90-9b1c-7e6f5a4d3c2b")),
+    ]
+    .concat();
+    let parts = [field(1, &resource), field(2, &field(2, record))];
+    field(1, &parts.concat())
+}
+
+fn log_record() -> Vec<u8> {
+    [
+        [vec![1 << 3 | 1], 1_768_471_200_000_000_000u64.to_le_bytes().to_vec()].concat(),
+        vec![2 << 3, 17],
+        field(5, &field(1, b"payment failed")),
+        field(6, &pair("error.type", "Timeout")),
+        field(9, &[0xab; 16]),
+        field(10, &[0xcd; 8]),
+    ]
+    .concat()
+}
+
+/// Posts and returns the answer's first line.
+fn post(port: u16, path: &str, content_type: &str, body: &[u8]) -> String {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+/// The request as it stands, over gRPC. Returns the status's code.
+fn export(port: u16, path: &'static str, body: Vec<u8>) -> tonic::Code {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = format!("http://127.0.0.1:{port}");
+        let channel =
+            tonic::transport::Channel::from_shared(address).unwrap().connect().await.unwrap();
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static(path);
+        // A message of one bytes field is the field: prost writes what is given as field 1, as a request is.
+        let message = Request { resources: vec![body[body.len() - inner_len(&body)..].to_vec()] };
+        let codec = tonic_prost::ProstCodec::<Request, Response>::default();
+        grpc.unary(tonic::Request::new(message), path, codec)
+            .await
+            .map_or_else(|e| e.code(), |_| tonic::Code::Ok)
+    })
+}
+
+/// The length of what the one field of a request holds.
+fn inner_len(body: &[u8]) -> usize {
+    body.len() - if body[1] >= 128 { 3 } else { 2 }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Request {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    resources: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Response {}
+
+#[test]
+fn logs_and_spans_become_events_with_their_own_trace() {
+    let (grpc, http) = (free_port(), free_port());
+    let config = otlp::Config {
+        enabled: true,
+        grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
+        http_listen: (Ipv4Addr::LOCALHOST, http).into(),
+    };
+    let pipeline = Pipeline::start(vec![("otlp", OnFull::Wait, config.make())], true);
+    pipeline.wait_until("it listens", |_| TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok());
+    const PROTOBUF: &str = "application/x-protobuf";
+    assert_eq!(post(http, "/v1/logs", PROTOBUF, &request(&log_record())), "HTTP/1.1 200 OK");
+    let span = [
+        field(1, &[0xab; 16]),
+        field(2, &[0xef; 8]),
+        field(5, b"GET /cart"),
+        [vec![7 << 3 | 1], 1_768_471_200_000_000_000u64.to_le_bytes().to_vec()].concat(),
+        [vec![8 << 3 | 1], 1_768_471_200_250_000_000u64.to_le_bytes().to_vec()].concat(),
+    ]
+    .concat();
+    let traces = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(export(grpc, traces, request(&span)), tonic::Code::Ok);
+    let logs = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    assert_eq!(export(grpc, logs, request(&log_record())), tonic::Code::Ok);
+    pipeline.wait_until("three events", |p| p.got.lock().unwrap().len() == 3);
+    {
+        let got = pipeline.got.lock().unwrap();
+        let log = &got[0].1;
+        assert_eq!(log["kind"], json!("otlp.log"));
+        assert_eq!(log["severity"], json!("error"));
+        assert_eq!(log["message"], json!("payment failed"));
+        assert_eq!(log["trace_id"], json!("abababababababababababababababab"));
+        assert_eq!(log["span_id"], json!("cdcdcdcdcdcdcdcd"));
+        assert_eq!(log["entity"]["service.name"], json!("shop"));
+        assert_eq!(log["entity"]["k8s.pod.uid"], json!("3f2b8c1e-5d47-4a90-9b1c-7e6f5a4d3c2b"));
+        assert_eq!(log["attributes"]["error.type"], json!("Timeout"));
+        let span = &got[1].1;
+        assert_eq!((&span["kind"], &span["message"]), (&json!("otlp.span"), &json!("GET /cart")));
+        assert_eq!(span["attributes"]["tapio.span.duration_ns"], json!(250_000_000));
+    }
+    // What is no request is refused, counted, and costs nothing else.
+    assert_eq!(post(http, "/v1/logs", PROTOBUF, &[0xff; 9]), "HTTP/1.1 400 Bad Request");
+    let json = post(http, "/v1/logs", "application/json", b"{}");
+    assert_eq!(json, "HTTP/1.1 415 Unsupported Media Type");
+    assert_eq!(
+        export(grpc, "/opentelemetry.proto.collector.logs.v1.LogsService/Nope", request(&[])),
+        tonic::Code::Unimplemented
+    );
+    pipeline.stop.set();
+    let account = pipeline.end();
+    assert_eq!((account.total.received, account.total.forwarded), (4, 3));
+}
