@@ -14,6 +14,10 @@ use crate::clock;
 /// How long a position may wait to be saved before the source is asked to pause.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long an ending collector waits for its last events, and how often it looks.
+const LAST_POSITION: Duration = Duration::from_secs(1);
+const LAST_NAP: Duration = Duration::from_millis(5);
+
 /// A cursor in a file of its own.
 pub(super) struct Cursor {
     path: Option<PathBuf>,
@@ -66,6 +70,21 @@ impl Cursor {
         self.next.is_some()
     }
 
+    /// Waits, a second at the most, until what was offered last is settled and its position saved: what is read
+    /// again after the next start would be there twice.
+    ///
+    /// # Errors
+    /// As [`Cursor::settle`].
+    pub(super) fn finish(&mut self, context: &mut Context) -> std::io::Result<()> {
+        let until = clock::instant() + LAST_POSITION;
+        while self.is_waiting() && context.held().is_some() && clock::instant() < until {
+            context.sink.flush();
+            self.settle(context)?;
+            std::thread::sleep(LAST_NAP);
+        }
+        Ok(())
+    }
+
     /// Saves the position if everything before it is settled. Returns whether the source should offer
     /// nothing more until this has been called again: it waited for too long.
     ///
@@ -103,8 +122,8 @@ mod tests {
         cursor.advance("s=2");
         assert!(!cursor.settle(&context).unwrap());
         assert_eq!(cursor.saved(), "", "an event is still under way");
-        let context = Context::for_test(Some(0));
-        assert!(!cursor.settle(&context).unwrap());
+        let mut context = Context::for_test(Some(0));
+        cursor.finish(&mut context).unwrap();
         assert_eq!(Cursor::open(Some(dir.path()), "journal").unwrap().saved(), "s=2");
     }
 

@@ -194,6 +194,9 @@ impl Collector for Kmsg {
                 run.wait();
             }
         }
+        run.cursor
+            .finish(context)
+            .map_err(|e| CollectorError::new("keeping the position in the kernel's log", e))?;
         Ok(Ended::Stopped)
     }
 }

@@ -42,6 +42,10 @@ struct CniError {
 
 /// Takes addresses and the host's end of the link out of a result. One that can't be read says nothing.
 pub(crate) fn take_result(text: &str, report: &mut Report) {
+    // A list would be read as a result whose every field is missing.
+    if !text.trim_start().starts_with('{') {
+        return;
+    }
     let Ok(result) = serde_json::from_str::<CniResult>(text) else {
         return;
     };

@@ -146,6 +146,9 @@ impl Collector for Reader {
         }
         context.report.note("reader", "native");
         reading.run(&self.0, context);
+        if let Err(e) = reading.cursor.finish(context) {
+            context.report.note("position", format!("can't be saved: {e}"));
+        }
         Ok(Ended::Stopped)
     }
 }

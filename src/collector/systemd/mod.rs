@@ -148,6 +148,9 @@ impl Collector for Systemd {
             .map_err(|e| CollectorError::new("runtime", e))?;
         let ended = runtime.block_on(session.run(&address, context));
         runtime.shutdown_background();
+        if let Err(e) = session.cursor.finish(context) {
+            context.report.note("position", format!("can't be saved: {e}"));
+        }
         Ok(ended)
     }
 }
