@@ -1,6 +1,9 @@
 //! What a cgroup's path says of container, pod and unit: the layouts of the kubelet's two cgroup drivers, of
 //! containerd, CRI-O, Docker and Podman, and of systemd.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 /// What a cgroup's path says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupNames {
@@ -69,6 +72,16 @@ impl CgroupNames {
         }
         names
     }
+}
+
+/// The cgroups right below one: folders of a cgroup file system are nothing else. None where it is gone.
+pub fn cgroups_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|entry| entry.path())
 }
 
 #[cfg(test)]

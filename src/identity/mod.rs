@@ -16,7 +16,7 @@ mod directory;
 mod entities;
 mod table;
 
-pub use cgroup::CgroupNames;
+pub use cgroup::{CgroupNames, cgroups_in};
 pub use directory::{Bounds, Directory, Whose};
 pub use entities::{Container, Pod, Unit, Workload};
 pub use table::Table;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::departed::Departed;
 use super::raw::HIERARCHY_SHIFT;
-use crate::identity::CgroupNames;
+use crate::identity::{CgroupNames, cgroups_in};
 
 /// How long a removed cgroup's path is kept.
 const KEPT_NS: u64 = 600_000_000_000;
@@ -184,20 +184,11 @@ impl Cgroups {
                     self.made(number, &format!("/{}", below.display()), now_ns);
                 }
                 if depth < MAX_DEPTH {
-                    open.extend(folders(&folder).map(|f| (f, depth + 1)));
+                    open.extend(cgroups_in(&folder).map(|f| (f, depth + 1)));
                 }
             }
         }
     }
-}
-
-fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-        .map(|entry| entry.path())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::identity::CgroupNames;
+use crate::identity::{CgroupNames, cgroups_in};
 
 /// A tree of cgroups deeper than this isn't walked to its end.
 const MAX_DEPTH: usize = 16;
@@ -71,7 +71,7 @@ impl Trees {
                 continue;
             }
             if depth < MAX_DEPTH {
-                open.extend(folders(&folder).map(|f| (f, depth + 1)));
+                open.extend(cgroups_in(&folder).map(|f| (f, depth + 1)));
             }
         }
         found
@@ -126,15 +126,6 @@ pub(super) fn field(text: &str, key: &str) -> Option<u64> {
         let rest = line.strip_prefix(key)?.strip_prefix([' ', ':'])?;
         rest.split_whitespace().next()?.parse().ok()
     })
-}
-
-fn folders(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-        .map(|entry| entry.path())
 }
 
 #[cfg(test)]
