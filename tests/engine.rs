@@ -12,6 +12,10 @@ use serde_json::{Value as Json, json};
 mod case;
 #[path = "engine/language.rs"]
 mod language;
+#[path = "engine/sigma.rs"]
+mod sigma;
+#[path = "engine/tallies.rs"]
+mod tallies;
 
 use case::{KINDS, Seen, key_of, ordered, replayed, some_events};
 

@@ -93,8 +93,8 @@ struct Live {
     assessor: Assessor,
     told: Vec<Group>,
     tick_ms: u64,
-    /// What rules had a use for, and when it arrived.
-    recorded: Vec<(OwnedRecord, u64)>,
+    /// What rules had a use for, when it came, and whether that was too late.
+    recorded: Vec<(OwnedRecord, u64, bool)>,
 }
 
 fn new_shard(rules: &Arc<RuleSet>) -> Shard {
@@ -139,7 +139,7 @@ impl Live {
             let (now_ns, mut found) = (START_NS + one.arrives_ms * MS, Found::default());
             self.shard.step(record, now_ns, &mut found);
             if found.wanted {
-                self.recorded.push((record.to_owned(), now_ns));
+                self.recorded.push((record.to_owned(), now_ns, found.late));
             }
             true
         });
@@ -149,8 +149,8 @@ impl Live {
     fn restart(&mut self, rules: &Arc<RuleSet>) {
         self.shard = new_shard(rules);
         let mut latest_ns = 0;
-        for (record, now_ns) in &self.recorded {
-            self.shard.recollect(&record.record(), *now_ns);
+        for (record, now_ns, late) in &self.recorded {
+            self.shard.recollect(&record.record(), *now_ns, *late);
             latest_ns = latest_ns.max(record.record().header().time_ns);
         }
         self.shard.recollected(latest_ns.saturating_sub(10_000 * MS));
@@ -373,7 +373,12 @@ fn a_story_that_began_otherwise_is_linked_to_the_one_told_first() {
 #[test]
 fn what_comes_too_late_is_a_member_and_nothing_more() {
     let events = [(0, 1001, 1001, 0), (0, 1501, 1501, 1), (0, 2901, 2901, 0), (1, 1201, 3151, 1)];
-    let (told, stats) = live(&sent(&events));
+    late_member(live(&sent(&events)));
+    // The same when somebody else goes on with what was recorded.
+    late_member(live_through(&sent(&events), &[(3300, Turn::Restart)]));
+}
+
+fn late_member((told, stats): (Vec<Group>, tapio::dataflow::SettledStats)) {
     assert_eq!(stats.late, 1);
     let closed: Vec<&Group> = told.iter().filter(|g| g.rule == "chain" && is_final(g)).collect();
     assert_eq!(closed.len(), 1);

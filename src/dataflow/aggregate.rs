@@ -49,7 +49,7 @@ impl Lane {
         let rule = &showing.rules.rules[usize::from(number)];
         let time_ns = showing.hand.time_ns;
         let deadline_ns = time_ns.saturating_add(aggregate.within_ns);
-        let make = || Body::Window(Window::new(aggregate));
+        let make = || Body::Window(Box::new(Window::new(aggregate)));
         let Some(slot) = self.pending(number, deadline_ns, Some(make)) else {
             return;
         };
@@ -65,8 +65,7 @@ impl Lane {
             window.add(aggregate, counted, showing.event, showing.hand, told.is_some(), || {
                 trace_of(showing.rules, number, key, id)
             });
-        let Some((value, before)) = added else { return };
-        let fires = aggregate.condition.holds(value);
+        let Some((fired, before)) = added else { return };
         let by = &aggregate.events[usize::from(counted[0])].by;
         let event = aggregate.events[usize::from(counted[0])].event as u16;
         let trace = match told {
@@ -74,7 +73,7 @@ impl Lane {
                 self.groups.join(group, showing.hand, counted[0], event, showing.now_ns);
                 group
             }
-            None if fires => {
+            None if fired.is_some() => {
                 let found = Match {
                     rule_number: number,
                     rule,
@@ -90,7 +89,7 @@ impl Lane {
             }
             None => window.trace,
         };
-        if fires {
+        if let Some(value) = fired {
             self.fired(showing, number, by, value);
         }
         let rank = self.rank(trace, time_ns, RANK_AGGREGATE);

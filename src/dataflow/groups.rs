@@ -203,6 +203,11 @@ impl Groups {
         for kept in &found.members.kept {
             group.add(kept);
         }
+        for (event, members) in &found.members.beyond {
+            if let Some(count) = group.counts.get_mut(usize::from(*event)) {
+                *count += members;
+            }
+        }
         group.remember();
         self.opened += 1;
         self.set_timer(id, group.ends_ns());
@@ -350,7 +355,7 @@ fn end_state(group: &OpenGroup) -> GroupState {
 }
 
 fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
-    let kept_before = group.members.total;
+    let mut is_new = false;
     for kept in &members.kept {
         let Some(event) = kept.record.event() else {
             continue;
@@ -358,6 +363,7 @@ fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
         if group.has(event.event_id()) {
             continue;
         }
+        is_new = true;
         group.add(kept);
         if group.members.kept.len() < KEPT_MEMBERS {
             group.members.kept.push(kept.clone());
@@ -365,7 +371,13 @@ fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
         }
         group.members.total += 1;
     }
-    group.members.total = group.members.total.max(members.total).max(kept_before);
+    for (event, beyond) in &members.beyond {
+        let Some(count) = group.counts.get_mut(usize::from(*event)) else { continue };
+        // Where all that are kept were members already, those that aren't may have been, too.
+        let now = if is_new { *count + beyond } else { members.count(*event).max(*count) };
+        group.members.total += now - *count;
+        *count = now;
+    }
     group.members.last_ns = group.members.last_ns.max(members.last_ns);
     group.members.ends[1] = members.ends[1];
     group.touched_ns = now_ns;

@@ -91,7 +91,7 @@ pub struct LaneStats {
 
 pub(super) enum Body {
     Sequence(Runs),
-    Window(Window),
+    Window(Box<Window>),
 }
 
 pub(super) struct Pending {
@@ -271,6 +271,9 @@ impl Lane {
                 };
                 if self.groups.join_late(group, &mut hand, step, number) {
                     add_membership(found, &rules, used.rule, step, group, before, RANK_LATE);
+                    if let Some(new) = found.last_mut().filter(|m| m.group == group) {
+                        new.role = names::LATE;
+                    }
                 }
             }
         }

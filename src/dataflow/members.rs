@@ -25,6 +25,8 @@ pub(super) struct Kept {
 pub(super) struct Members {
     pub(super) kept: Vec<Kept>,
     pub(super) total: u64,
+    /// How many more there were, by the event of the rule they matched.
+    pub(super) beyond: Vec<(u16, u64)>,
     /// The first and the latest member's ids.
     pub(super) ends: [EventId; 2],
     pub(super) first_ns: u64,
@@ -63,16 +65,40 @@ impl<'a> Hand<'a> {
 
 impl Members {
     pub(super) fn add(&mut self, hand: &mut Hand<'_>, step: u8, event: u16) {
-        if self.kept.len() < KEPT_MEMBERS {
-            self.kept.push(Kept { record: hand.copy(), step, event, late: false });
-        }
         if self.total == 0 {
             self.first_ns = hand.time_ns;
             self.ends[0] = hand.id;
         }
-        self.total += 1;
+        if self.kept.len() < KEPT_MEMBERS {
+            self.kept.push(Kept { record: hand.copy(), step, event, late: false });
+            self.total += 1;
+        } else {
+            self.pass(event, 1);
+        }
         self.ends[1] = hand.id;
         self.first_ns = self.first_ns.min(hand.time_ns);
         self.last_ns = self.last_ns.max(hand.time_ns);
+    }
+
+    /// Counts members that aren't kept.
+    pub(super) fn pass(&mut self, event: u16, members: u64) {
+        self.total += members;
+        match self.beyond.iter_mut().find(|(e, _)| *e == event) {
+            Some((_, n)) => *n += members,
+            None => self.beyond.push((event, members)),
+        }
+    }
+
+    /// Forgets the members of a step and of its event that aren't kept.
+    pub(super) fn drop_step(&mut self, step: u8, event: u16) {
+        self.kept.retain(|k| k.step != step);
+        self.beyond.retain(|(e, _)| *e != event);
+        self.total = self.kept.len() as u64 + self.beyond.iter().map(|(_, n)| n).sum::<u64>();
+    }
+
+    /// How many members matched an event of the rule.
+    pub(super) fn count(&self, event: u16) -> u64 {
+        let kept = self.kept.iter().filter(|k| k.event == event).count() as u64;
+        kept + self.beyond.iter().find(|(e, _)| *e == event).map_or(0, |(_, n)| *n)
     }
 }

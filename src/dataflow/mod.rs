@@ -8,6 +8,7 @@
 //! | `lane.rs` | rules over events in one order |
 //! | `sequence.rs`, `aggregate.rs` | what a lane does for a sequence, for a measure over a window |
 //! | `run.rs`, `window.rs` | what is pending for a key: runs of a sequence, a window |
+//! | `gauge.rs` | what is measured over a window |
 //! | `members.rs` | the events of a story |
 //! | `settled.rs`, `watermark.rs` | the second lane: the order of the events' times, while they stream |
 //! | `keys.rs` | bounded tables by rule and key |
@@ -16,13 +17,16 @@
 //! | `story.rs` | what a group's events say: names, texts, actions |
 //! | `evidence/` | facts of all shards; causes and impact from them |
 //! | `lifecycle.rs` | lives of pods, units and processes |
+//! | `lru.rs` | a bounded map |
 
 mod aggregate;
 pub mod evidence;
+mod gauge;
 mod groups;
 mod keys;
 mod lane;
 mod lifecycle;
+mod lru;
 mod members;
 pub mod rules;
 mod run;

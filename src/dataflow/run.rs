@@ -283,8 +283,11 @@ impl Runs {
                 return;
             }
             if let Some(place) = stays.and_then(|at| self.find(at)) {
-                // What was counted for this key is used up, also in the run that stays.
-                self.list[place].run.progress.retain(|p| *p.tail != *tail);
+                // What was counted for this key is used up, also in the run that stays; what it has gathered
+                // of this step is told with this match.
+                let stays = &mut self.list[place].run;
+                stays.progress.retain(|p| *p.tail != *tail);
+                stays.members.drop_step(step as u8, spec.event as u16);
             }
         }
         run.progress.clear();

@@ -45,6 +45,8 @@ pub struct Found {
     pub life: Option<TraceId>,
     /// A rule has a use for it: whoever restarts wants to see it again.
     pub wanted: bool,
+    /// It came after its place in the order had been given out.
+    pub late: bool,
 }
 
 /// A part of the correlator.
@@ -128,7 +130,7 @@ impl Shard {
     pub fn step(&mut self, record: &Record<'_>, now_ns: u64, found: &mut Found) {
         found.memberships.clear();
         found.life = None;
-        found.wanted = false;
+        (found.wanted, found.late) = (false, false);
         let Some(event) = record.event().filter(|_| self.grouping) else {
             return;
         };
@@ -137,7 +139,10 @@ impl Shard {
             None => self.lane.event(record, now_ns, false, memberships).0,
             Some(settled) if settled.is_late(event.time()) => {
                 settled.late(record);
-                self.lane.late(record, memberships)
+                let wanted = self.lane.late(record, memberships);
+                // Where it has joined nothing there is nothing to see again.
+                (found.wanted, found.late) = (!memberships.is_empty(), true);
+                wanted
             }
             Some(settled) => {
                 let (wanted, kept) = self.lane.event(record, now_ns, true, memberships);
@@ -154,13 +159,20 @@ impl Shard {
         }
     }
 
-    /// Shows an event that was seen before a restart, as it was `observed_ns`. Nothing is told of it; lives
-    /// need no memory, their traces are their entities' own.
-    pub fn recollect(&mut self, record: &Record<'_>, observed_ns: u64) {
+    /// Shows an event that was seen before a restart, as it was `observed_ns`; `late` where its place had
+    /// been given out then. Nothing is told of it; lives need no memory, their traces are their entities'
+    /// own.
+    pub fn recollect(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
         let Some(event) = record.event().filter(|_| self.grouping) else { return };
         let Some(settled) = &mut self.settled else { return };
-        let (wanted, kept) = self.lane.event(record, observed_ns, true, &mut Vec::new());
-        settled.event(record, kept, observed_ns);
+        let wanted = if late {
+            settled.late(record);
+            self.lane.late(record, &mut Vec::new())
+        } else {
+            let (wanted, kept) = self.lane.event(record, observed_ns, true, &mut Vec::new());
+            settled.event(record, kept, observed_ns);
+            wanted
+        };
         let is_home = self.rules.shards() == 1 || self.rules.home_shard(event) == self.number;
         if let Some(observer) = self.observer.as_mut().filter(|_| is_home) {
             observer.event(event, wanted);

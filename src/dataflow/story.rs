@@ -66,7 +66,7 @@ pub(super) fn label(event: &ArchivedEvent<'_>) -> String {
 fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
     let event = kept.record.event()?;
     let (role, pattern) = part(rule, kept.step);
-    let role = if kept.late { "late" } else { role.text() };
+    let role = if kept.late { names::LATE } else { role };
     let pattern = if pattern == rule.telling.pattern { "" } else { pattern.text() };
     Some(Member {
         id: event.event_id(),
@@ -75,7 +75,7 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
         kind: event.kind_name().text().into(),
         source: event.source_name().text().into(),
         severity: event.severity(),
-        role: role.into(),
+        role: role.text().into(),
         pattern: pattern.into(),
         summary: summary(event),
     })

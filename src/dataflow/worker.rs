@@ -346,7 +346,7 @@ impl Worker {
         let mut found = std::mem::take(&mut self.found);
         self.shard.step(record, now_ns, &mut found);
         let header = next_header(record, &found, self.number);
-        self.record(record, &header, found.wanted);
+        self.record(record, &header, &found);
         let writer = match header.visits {
             0 => &mut self.output.bridge.0,
             more => &mut self.output.shards[more.trailing_zeros() as usize - self.number - 1].0,
@@ -364,11 +364,13 @@ impl Worker {
     }
 
     /// Hands an event that rules had a use for to the recorder, after its last visit. Nothing waits for room.
-    fn record(&mut self, record: &Record<'_>, header: &Header, wanted: bool) {
+    fn record(&mut self, record: &Record<'_>, header: &Header, found: &Found) {
+        // That it came late is to be seen from its places in groups.
+        let places = if found.late { &found.memberships[..] } else { &[] };
         if let Some((writer, _)) = &mut self.output.recorder
-            && wanted
+            && found.wanted
             && header.visits == 0
-            && writer.forward(record, header, &[]).is_err()
+            && writer.forward(record, header, places).is_err()
         {
             self.not_recorded += 1;
         }

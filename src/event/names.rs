@@ -173,6 +173,7 @@ known! {
     TAPIO_LOST_COUNT = "tapio.lost.count",
     TAPIO_SYSTEMD_RESULT = "tapio.systemd.result",
     TAPIO_IDENTITY = "tapio.identity",
+    LATE = "late",
     TAPIO_PEER_POD_UID = "tapio.peer.k8s.pod.uid",
     TAPIO_PEER_POD_NAME = "tapio.peer.k8s.pod.name",
     TAPIO_PEER_NAMESPACE_NAME = "tapio.peer.k8s.namespace.name",

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::dataflow::Shard;
 use crate::dataflow::rules::RuleSet;
+use crate::event::names;
 use crate::ring::{Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, ring, thread_waker};
 use crate::server::{ServerConfig, Store};
 use crate::wire::{Appended, Batch, BatchEncoder, Item, WireError};
@@ -137,7 +138,9 @@ impl Shown<'_> {
         let (mut writer, mut reader) = ring(0);
         for item in batch.items() {
             let Item::Event(raw) = item else { continue };
-            let event = decoder.event(raw)?.as_received();
+            let decoded = decoder.event(raw)?;
+            let late = decoded.correlations.iter().any(|m| m.role == names::LATE);
+            let event = decoded.as_received();
             let visits = self.rules.route(&event).visits;
             self.events += 1;
             self.latest_ns = self.latest_ns.max(event.time_ns);
@@ -150,7 +153,7 @@ impl Shown<'_> {
             reader.drain(usize::MAX, |record| {
                 for (number, shard) in self.shards.iter_mut().enumerate() {
                     if visits & (1 << number) != 0 {
-                        shard.recollect(record, event.observed_ns);
+                        shard.recollect(record, event.observed_ns, late);
                     }
                 }
                 true

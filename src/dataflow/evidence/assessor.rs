@@ -2,11 +2,11 @@
 //! come, and finishes groups: causes ranked, impact computed. Pure: no clock, socket or thread
 //! inside, so that replay and tests execute what the agent does.
 
+use super::super::lru::Lru;
 use super::baseline::Baselines;
 use super::draft::{Content, Draft, Lift, Note};
 use super::entity::Entity;
 use super::graph::Graph;
-use super::lru::Lru;
 use super::observer::Bounds;
 use super::pairs::{Learned, Pairs};
 use super::relations::Fact;

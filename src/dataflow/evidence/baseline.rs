@@ -4,8 +4,8 @@
 //!
 //! Counts are sums, so shards add theirs in any order and every order gives the same series.
 
+use super::super::lru::Lru;
 use super::entity::Entity;
-use super::lru::Lru;
 use super::observer::Bounds;
 use crate::event::{Name, Severity};
 

@@ -10,8 +10,8 @@
 
 use std::collections::HashMap;
 
+use super::super::lru::Lru;
 use super::entity::Entity;
-use super::lru::Lru;
 use super::observer::Bounds;
 use super::times::{Seconds, change, state};
 

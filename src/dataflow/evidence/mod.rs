@@ -21,7 +21,6 @@
 //! | `rank.rs`, `impact.rs` | causes, impact |
 //! | `calibration.rs` | where the weights of causes come from |
 //! | `suggest.rs` | rules that pairs suggest |
-//! | `lru.rs` | a bounded map |
 
 mod assessor;
 mod baseline;
@@ -33,7 +32,6 @@ mod drain;
 mod entity;
 mod graph;
 mod impact;
-mod lru;
 mod observer;
 mod pairs;
 mod rank;

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 
 use hashbrown::HashTable;
 
+use super::super::lru::Lru;
 use super::baseline::Tally;
 use super::draft::{Content, Lift, Note};
 use super::drain::Drain;
 use super::entity::{Entity, Named, place};
-use super::lru::Lru;
 use super::pairs::{HomeKind, PairKey, Pasts, epoch, octave};
 use super::relations::{Fact, facts, is_factual};
 use crate::dataflow::rules::{Home, home};

@@ -6,7 +6,7 @@
 //! six hours: they are kept by the hour of event time, so that sums commute whatever shard they come
 //! from, and weighed when somebody asks.
 
-use super::lru::Lru;
+use super::super::lru::Lru;
 use crate::dataflow::rules::Home;
 use crate::event::{Name, names};
 

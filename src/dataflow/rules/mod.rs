@@ -41,7 +41,7 @@ pub use plan::{KindPlan, Op, RuleUse, Truth, What};
 pub use predicate::Predicate;
 pub use rule::{
     Aggregate, Comparison, Condition, Counted, Given, Measure, NamedEvent, Negation, Repeat, Rule,
-    RuleTest, Select, Sequence, Shape, Step, Telling, TestEvents,
+    RuleTest, Seen, Select, Sequence, Shape, Step, Telling, TestEvents,
 };
 pub use schema::schema;
 pub use set::{Home, RuleSet, home};

@@ -156,15 +156,47 @@ impl Comparison {
     }
 }
 
-/// When an aggregate fires: all of these hold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Condition(pub Vec<(Comparison, f64)>);
+/// When an aggregate fires.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// The measure lies within all of these.
+    Bounds(Vec<(Comparison, f64)>),
+    /// What is and what isn't in the window, of a measure in any order.
+    Seen(Seen),
+}
 
 impl Condition {
-    /// Whether the value meets the condition.
+    /// Whether the measure meets the condition; `seen` says whether a part is in the window.
     #[must_use]
-    pub fn holds(&self, value: f64) -> bool {
-        self.0.iter().all(|(comparison, bound)| comparison.holds(value, *bound))
+    pub fn holds(&self, value: f64, seen: impl Fn(u8) -> bool) -> bool {
+        match self {
+            Self::Bounds(bounds) => bounds.iter().all(|(c, bound)| c.holds(value, *bound)),
+            Self::Seen(words) => words.holds(&seen),
+        }
+    }
+}
+
+/// Which parts of a measure must be in its window, by their numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// This one.
+    Part(u8),
+    /// None of this.
+    Not(Box<Self>),
+    /// All of these.
+    All(Vec<Self>),
+    /// At least one of these.
+    Any(Vec<Self>),
+}
+
+impl Seen {
+    fn holds(&self, seen: &impl Fn(u8) -> bool) -> bool {
+        match self {
+            Self::Part(part) => seen(*part),
+            Self::Not(of) => !of.holds(seen),
+            Self::All(of) => of.iter().all(|of| of.holds(seen)),
+            Self::Any(of) => of.iter().any(|of| of.holds(seen)),
+        }
     }
 }
 
@@ -223,6 +255,11 @@ pub struct Counted {
     pub by: Vec<FieldRef>,
     /// The part the event plays.
     pub role: Name,
+    /// Which of the parts it is that the measure tells apart.
+    pub part: u8,
+    /// It counts only where an inner measure takes it in and fires by it: the number of that
+    /// measure, and the event's number there.
+    pub through: Option<(u8, u8)>,
 }
 
 /// A measure over a trailing window (RULES.md: `any_order`, `count`, `distinct`, `sum`, `avg`,
@@ -237,6 +274,20 @@ pub struct Aggregate {
     pub within_ns: u64,
     /// When it fires.
     pub condition: Condition,
+    /// How many parts there are.
+    pub parts: u8,
+    /// Measures whose firing counts here (Sigma's correlations of correlations). Their keys contain this
+    /// one's, so that who owns this key sees all of theirs.
+    pub inner: Vec<Self>,
+}
+
+impl Aggregate {
+    /// The longest time between two events that make it fire.
+    #[must_use]
+    pub fn span_ns(&self) -> u64 {
+        let inner = self.inner.iter().map(Self::span_ns).max().unwrap_or(0);
+        self.within_ns.saturating_add(inner)
+    }
 }
 
 /// What a rule looks for.
@@ -386,7 +437,7 @@ impl Rule {
     pub fn within_ns(&self) -> u64 {
         match &self.shape {
             Shape::Sequence(s) => s.within_ns,
-            Shape::Aggregate(a) => a.within_ns,
+            Shape::Aggregate(a) => a.span_ns(),
         }
     }
 

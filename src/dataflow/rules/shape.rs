@@ -13,6 +13,8 @@ use crate::event::Name;
 const MAX_WRITTEN_OUT: u64 = 32;
 /// Steps a sequence can have once repeats are written out.
 const MAX_STEPS: usize = 60;
+/// Events a measure can take in.
+pub(super) const MAX_COUNTED: usize = 64;
 /// A month: no rule needs to remember longer, and one that did would hold its state for ever.
 const LONGEST_WITHIN_NS: u64 = 31 * 86_400 * 1_000_000_000;
 /// Runs of one key that are pending at once where a rule doesn't say.
@@ -279,16 +281,15 @@ fn aggregate(word: &str, node: &Node, events: &mut Events) -> Read<Aggregate> {
     let by = key(table)?;
     let counted = counted(node, table, &by, events)?;
     let condition = match (table.get("at_least"), table.get("condition")) {
-        (Some(n), None) => Condition(vec![(Comparison::Gte, n.number("a number")?)]),
+        (Some(n), None) => at_least(n.number("a number")?),
         (None, Some(n)) => condition(n, &[])?,
-        (None, None) if measure == Measure::AnyOrder => {
-            Condition(vec![(Comparison::Gte, counted.len() as f64)])
-        }
+        (None, None) if measure == Measure::AnyOrder => at_least(counted.len() as f64),
         _ => return complain(node.place, format!("{what} needs `at_least` or `condition`")),
     };
     check_condition(measure, &condition, counted.len(), node.place)?;
     let within_ns = within(table, &what)?;
-    Ok(Aggregate { measure, events: counted, within_ns, condition })
+    let parts = counted.len() as u8;
+    Ok(Aggregate { measure, events: counted, within_ns, condition, parts, inner: Vec::new() })
 }
 
 fn measure(word: &str, table: Table<'_>, what: &str) -> Read<Measure> {
@@ -322,9 +323,11 @@ fn counted(
 ) -> Read<Vec<Counted>> {
     let symptom = intern("symptom", node.place)?;
     let plain = |n: &Node, events: &mut Events| {
-        Ok(Counted { event: events.find(n)?, by: by.to_vec(), role: symptom })
+        let event = events.find(n)?;
+        Ok(Counted { event, by: by.to_vec(), role: symptom, part: 0, through: None })
     };
-    let list: Vec<Counted> = match (table.get("event"), table.get("events"), table.get("steps")) {
+    let mut list: Vec<Counted> = match (table.get("event"), table.get("events"), table.get("steps"))
+    {
         (Some(n), None, None) => vec![plain(n, events)?],
         (None, Some(n), None) => n.items().iter().map(|n| plain(n, events)).collect::<Read<_>>()?,
         (None, None, Some(n)) => {
@@ -332,9 +335,11 @@ fn counted(
         }
         _ => return complain(node.place, "needs its events once: `event` or `events`"),
     };
-    match list.is_empty() {
-        true => complain(node.place, "needs at least one event"),
-        false => Ok(list),
+    (0u8..).zip(&mut list).for_each(|(part, counted)| counted.part = part);
+    match list.len() {
+        0 => complain(node.place, "needs at least one event"),
+        1..=MAX_COUNTED => Ok(list),
+        _ => complain(node.place, format!("more than {MAX_COUNTED} events")),
     }
 }
 
@@ -345,7 +350,8 @@ fn counted_step(node: &Node, by: &[FieldRef], symptom: Name, events: &mut Events
         return complain(node.place, "a step without order has as many key fields as the others");
     }
     let role = table.get("role").map_or(Ok(symptom), |n| intern(n.text("role")?, n.place))?;
-    Ok(Counted { event: events.find(table.need("event", "a step")?)?, by: own, role })
+    let event = events.find(table.need("event", "a step")?)?;
+    Ok(Counted { event, by: own, role, part: 0, through: None })
 }
 
 /// Bounds on a measure; keys of `beside` stand there for somebody else.
@@ -363,7 +369,7 @@ pub(super) fn condition(node: &Node, beside: &[&str]) -> Read<Condition> {
     }
     match tests.is_empty() {
         true => complain(node.place, "an empty condition"),
-        false => Ok(Condition(tests)),
+        false => Ok(Condition::Bounds(tests)),
     }
 }
 
@@ -380,16 +386,18 @@ fn check_condition(
         Measure::Count | Measure::Distinct(_) => f64::MAX,
         _ => return Ok(()),
     };
+    let Condition::Bounds(bounds) = condition else { return Ok(()) };
     // Only whole numbers occur, so it is enough to look next to the bounds.
     let near = |bound: f64| [bound - 1.0, bound, bound + 1.0, bound.ceil(), bound.floor()];
-    let mut candidates = condition.0.iter().flat_map(|(_, bound)| near(*bound)).chain([1.0]);
-    let met = candidates.any(|v| v >= 1.0 && v.fract() == 0.0 && v <= most && condition.holds(v));
+    let mut candidates = bounds.iter().flat_map(|(_, bound)| near(*bound)).chain([1.0]);
+    let holds = |v| condition.holds(v, |_| false);
+    let met = candidates.any(|v| v >= 1.0 && v.fract() == 0.0 && v <= most && holds(v));
     if met { Ok(()) } else { complain(place, "a condition that no number of events meets") }
 }
 
 /// The condition "at least this".
 pub(super) fn at_least(bound: f64) -> Condition {
-    Condition(vec![(Comparison::Gte, bound)])
+    Condition::Bounds(vec![(Comparison::Gte, bound)])
 }
 
 /// A sequence of one step: every event of this kind is a match by itself.

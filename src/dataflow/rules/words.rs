@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::FieldRef;
-use super::rule::{Aggregate, Comparison, Condition, Measure, Rule, Select, Sequence, Shape, Step};
+use super::rule::{
+    Aggregate, Comparison, Condition, Measure, Rule, Seen, Select, Sequence, Shape, Step,
+};
 use super::template::duration_text;
 
 fn fields(by: &[FieldRef]) -> String {
@@ -21,9 +23,19 @@ fn comparison(of: Comparison) -> &'static str {
     }
 }
 
-fn condition(condition: &Condition) -> String {
-    let each = condition.0.iter().map(|(c, bound)| format!("{} {bound}", comparison(*c)));
+fn bounds(bounds: &[(Comparison, f64)]) -> String {
+    let each = bounds.iter().map(|(c, bound)| format!("{} {bound}", comparison(*c)));
     each.collect::<Vec<_>>().join(" and ")
+}
+
+fn seen(of: &Seen, parts: &[String]) -> String {
+    let list = |of: &[Seen], word| of.iter().map(|s| seen(s, parts)).collect::<Vec<_>>().join(word);
+    match of {
+        Seen::Part(part) => parts.get(usize::from(*part)).cloned().unwrap_or_default(),
+        Seen::Not(of) => format!("no {}", seen(of, parts)),
+        Seen::All(of) => format!("({})", list(of, " and ")),
+        Seen::Any(of) => format!("({})", list(of, " or ")),
+    }
 }
 
 fn step_words(step: &Step, key_fields: usize) -> String {
@@ -82,9 +94,8 @@ fn sequence(out: &mut String, rule: &Rule, s: &Sequence) {
     };
 }
 
-fn aggregate(out: &mut String, rule: &Rule, a: &Aggregate) {
-    let names: Vec<&str> = a.events.iter().map(|e| rule.events[e.event].name.as_str()).collect();
-    let what = match a.measure {
+fn measured(measure: Measure) -> String {
+    match measure {
         Measure::Count => "events".to_owned(),
         Measure::Distinct(f) => format!("different {}", f.text()),
         Measure::Sum(f) => format!("in sum of {}", f.text()),
@@ -92,16 +103,30 @@ fn aggregate(out: &mut String, rule: &Rule, a: &Aggregate) {
         Measure::Percentile(f, p) => format!("as the {p}th percentile of {}", f.text()),
         Measure::AnyOrder => "of the events, in any order".to_owned(),
         Measure::InOrder => "of the events, one after the other".to_owned(),
-    };
-    let by = rule.join_fields();
+    }
+}
+
+/// A measure in words: what it takes in, and when it fires.
+fn aggregate(rule: &Rule, a: &Aggregate) -> String {
+    let mut parts = vec![String::new(); usize::from(a.parts)];
+    for counted in &a.events {
+        let Some(part) = parts.get_mut(usize::from(counted.part)) else { continue };
+        let inner = counted.through.and_then(|(inner, _)| a.inner.get(usize::from(inner)));
+        *part = inner.map_or_else(
+            || rule.events[counted.event].name.clone(),
+            |inner| format!("[{}]", aggregate(rule, inner)),
+        );
+    }
+    let by = a.events.first().map_or(&[][..], |e| &e.by);
     let joined = if by.is_empty() { String::new() } else { format!(", for each {}", fields(by)) };
-    let _ = writeln!(
-        out,
-        "looks for {} {what} within {}{joined}: {}",
-        condition(&a.condition),
-        duration_text(a.within_ns),
-        names.join(", ")
-    );
+    let within = duration_text(a.within_ns);
+    let names = parts.join(", ");
+    match &a.condition {
+        Condition::Bounds(of) => {
+            format!("{} {} within {within}{joined}: {names}", bounds(of), measured(a.measure))
+        }
+        Condition::Seen(of) => format!("{} within {within}{joined}", seen(of, &parts)),
+    }
 }
 
 /// The rule in words.
@@ -114,7 +139,9 @@ pub fn explain(rule: &Rule) -> String {
     out.push('\n');
     match &rule.shape {
         Shape::Sequence(s) => sequence(&mut out, rule, s),
-        Shape::Aggregate(a) => aggregate(&mut out, rule, a),
+        Shape::Aggregate(a) => {
+            let _ = writeln!(out, "looks for {}", aggregate(rule, a));
+        }
     }
     out += "\nits events:\n";
     for event in &rule.events {

@@ -1,21 +1,68 @@
-//! The condition of a detection: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`.
+//! Conditions in words: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`. A detection's is over its
+//! selections, a correlation's over the rules it refers to.
 
 use super::super::predicate::Clause;
+use super::super::rule::Seen;
 use super::super::tree::{Place, Read, complain, unknown};
 
 /// How deep parentheses may nest: a hostile rule can't exhaust the stack.
 const MAX_DEPTH: usize = 64;
 
-struct Parser<'a> {
+/// What words can be put together to.
+pub(super) trait Words: Clone {
+    /// All of these.
+    fn all(of: Vec<Self>) -> Self;
+    /// At least one of these.
+    fn any(of: Vec<Self>) -> Self;
+    /// Not this.
+    fn not(of: Self) -> Self;
+}
+
+impl Words for Clause {
+    fn all(of: Vec<Self>) -> Self {
+        Self::All(of)
+    }
+
+    fn any(of: Vec<Self>) -> Self {
+        Self::Any(of)
+    }
+
+    fn not(of: Self) -> Self {
+        Self::Not(Box::new(of))
+    }
+}
+
+impl Words for Seen {
+    fn all(of: Vec<Self>) -> Self {
+        Self::All(of)
+    }
+
+    fn any(of: Vec<Self>) -> Self {
+        Self::Any(of)
+    }
+
+    fn not(of: Self) -> Self {
+        Self::Not(Box::new(of))
+    }
+}
+
+struct Parser<'a, W> {
     words: Vec<&'a str>,
     at: usize,
     depth: usize,
     place: Place,
-    selections: &'a [(String, Clause)],
+    /// What is being named, in a word.
+    what: &'a str,
+    named: &'a [(String, W)],
 }
 
-/// Compiles a condition over the selections of a detection.
-pub(super) fn parse(text: &str, place: Place, selections: &[(String, Clause)]) -> Read<Clause> {
+/// Compiles a condition over `named` things, each a `what`.
+pub(super) fn parse<W: Words>(
+    text: &str,
+    place: Place,
+    what: &str,
+    named: &[(String, W)],
+) -> Read<W> {
     if text.contains('|') {
         return complain(
             place,
@@ -23,7 +70,7 @@ pub(super) fn parse(text: &str, place: Place, selections: &[(String, Clause)]) -
         );
     }
     let words = words(text);
-    let mut parser = Parser { words, at: 0, depth: 0, place, selections };
+    let mut parser = Parser { words, at: 0, depth: 0, place, what, named };
     let clause = parser.any()?;
     match parser.words.get(parser.at) {
         None => Ok(clause),
@@ -31,7 +78,8 @@ pub(super) fn parse(text: &str, place: Place, selections: &[(String, Clause)]) -
     }
 }
 
-fn words(text: &str) -> Vec<&str> {
+/// The names, operators and parentheses of a condition.
+pub(super) fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     for part in text.split_whitespace() {
         let mut rest = part;
@@ -49,7 +97,7 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-impl<'a> Parser<'a> {
+impl<'a, W: Words> Parser<'a, W> {
     fn next(&mut self) -> Option<&'a str> {
         let word = self.words.get(self.at).copied();
         self.at += 1;
@@ -62,32 +110,32 @@ impl<'a> Parser<'a> {
         found
     }
 
-    fn any(&mut self) -> Read<Clause> {
+    fn any(&mut self) -> Read<W> {
         let mut clauses = vec![self.all()?];
         while self.take("or") {
             clauses.push(self.all()?);
         }
-        Ok(one_or(clauses, Clause::Any))
+        Ok(one_or(clauses, W::any))
     }
 
-    fn all(&mut self) -> Read<Clause> {
+    fn all(&mut self) -> Read<W> {
         let mut clauses = vec![self.not()?];
         while self.take("and") {
             clauses.push(self.not()?);
         }
-        Ok(one_or(clauses, Clause::All))
+        Ok(one_or(clauses, W::all))
     }
 
-    fn not(&mut self) -> Read<Clause> {
+    fn not(&mut self) -> Read<W> {
         let mut negated = false;
         while self.take("not") {
             negated = !negated;
         }
         let clause = self.primary()?;
-        Ok(if negated { Clause::Not(Box::new(clause)) } else { clause })
+        Ok(if negated { W::not(clause) } else { clause })
     }
 
-    fn primary(&mut self) -> Read<Clause> {
+    fn primary(&mut self) -> Read<W> {
         let Some(word) = self.next() else {
             return complain(self.place, "condition: it ends too early");
         };
@@ -108,16 +156,16 @@ impl<'a> Parser<'a> {
             self.at += 1;
             return self.quantified(word);
         }
-        match self.selections.iter().find(|(name, _)| name == word) {
+        match self.named.iter().find(|(name, _)| name == word) {
             Some((_, clause)) => Ok(clause.clone()),
             None => {
-                let names: Vec<&str> = self.selections.iter().map(|(n, _)| n.as_str()).collect();
-                complain(self.place, format!("condition: {}", unknown("selection", word, &names)))
+                let names: Vec<&str> = self.named.iter().map(|(n, _)| n.as_str()).collect();
+                complain(self.place, format!("condition: {}", unknown(self.what, word, &names)))
             }
         }
     }
 
-    fn quantified(&mut self, how_many: &str) -> Read<Clause> {
+    fn quantified(&mut self, how_many: &str) -> Read<W> {
         let Some(pattern) = self.next() else {
             return complain(self.place, "condition: of what?");
         };
@@ -130,18 +178,19 @@ impl<'a> Parser<'a> {
                     && name.ends_with(tail)
             }
         };
-        let chosen: Vec<Clause> = self
-            .selections
+        let chosen: Vec<W> = self
+            .named
             .iter()
             .filter(|(name, _)| matches(name))
             .map(|(_, clause)| clause.clone())
             .collect();
         if chosen.is_empty() {
-            return complain(self.place, format!("condition: no selection is called `{pattern}`"));
+            let cause = format!("condition: no {} is called `{pattern}`", self.what);
+            return complain(self.place, cause);
         }
         match how_many.to_ascii_lowercase().as_str() {
-            "all" => Ok(Clause::All(chosen)),
-            "1" | "any" => Ok(Clause::Any(chosen)),
+            "all" => Ok(W::all(chosen)),
+            "1" | "any" => Ok(W::any(chosen)),
             other => {
                 let cause =
                     format!("condition: `{other} of`: expected `1 of`, `any of` or `all of`");
@@ -151,7 +200,8 @@ impl<'a> Parser<'a> {
     }
 }
 
-pub(super) fn one_or(mut clauses: Vec<Clause>, many: fn(Vec<Clause>) -> Clause) -> Clause {
+/// The only one there is, or all together.
+pub(super) fn one_or<W>(mut clauses: Vec<W>, many: fn(Vec<W>) -> W) -> W {
     match (clauses.len(), clauses.pop()) {
         (1, Some(clause)) => clause,
         (_, last) => {

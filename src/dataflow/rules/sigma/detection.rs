@@ -67,7 +67,7 @@ pub(super) fn predicate(document: &Node) -> Read<Predicate> {
     let clauses = condition
         .items()
         .iter()
-        .map(|n| condition::parse(n.text("a condition")?, n.place, &selections))
+        .map(|n| condition::parse(n.text("a condition")?, n.place, "selection", &selections))
         .collect::<Read<Vec<_>>>()?;
     let kinds = match logsource.kinds() {
         [] => Kinds::All,

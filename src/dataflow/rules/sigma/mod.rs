@@ -5,11 +5,11 @@
 //! | --- | --- |
 //! | `detection.rs` | selections: fields, modifiers, values |
 //! | `encoding.rs` | values as somebody encoded them |
-//! | `condition.rs` | the condition over selections |
-//! | `correlation.rs` | correlation rules over detection rules |
+//! | `condition.rs` | conditions in words |
+//! | `correlation.rs` | correlation rules over detection rules and other correlation rules |
 //! | `logsource.rs` | which kinds and fields a logsource means here |
 //!
-//! A detection that no correlation refers to finds its events by itself. A field that is no entity
+//! A rule that no correlation refers to is told by itself. A field that is no entity
 //! and no built-in field means `attributes.<field>`. Text compares in any case, as Sigma has it.
 
 mod condition;
@@ -55,6 +55,13 @@ struct Detection {
 struct Correlation {
     head: Head,
     node: Node,
+}
+
+impl Correlation {
+    /// What it says under this key of `correlation`.
+    fn entry(&self, key: &str) -> Option<&Node> {
+        self.node.entry("correlation")?.entry(key)
+    }
 }
 
 /// The Sigma documents that have been read; correlations may refer to documents that come later.
@@ -117,16 +124,26 @@ impl Documents {
     /// Makes rules of what has been read. Each comes with its place, or the complaint with the
     /// file's name.
     pub(super) fn resolve(&mut self) -> Vec<(String, Place, Read<Rule>)> {
-        let mut used = vec![false; self.detections.len()];
-        let mut rules = Vec::new();
+        let mut used = correlation::Used {
+            detections: vec![false; self.detections.len()],
+            correlations: vec![false; self.correlations.len()],
+        };
         let file = |head: &Head| {
             head.origin.rsplit_once(':').map_or(head.origin.clone(), |(file, _)| file.to_owned())
         };
-        for correlation in &self.correlations {
-            let rule = correlation::rule(correlation, &self.detections, &mut used);
-            rules.push((file(&correlation.head), correlation.head.place, rule));
+        let made: Vec<Read<Rule>> = (0..self.correlations.len())
+            .map(|number| correlation::rule(number, self, &mut used))
+            .collect();
+        let mut rules = Vec::new();
+        for ((correlation, used), rule) in
+            self.correlations.iter().zip(&used.correlations).zip(made)
+        {
+            // What is told through another one alone must be right all the same.
+            if !used || rule.is_err() {
+                rules.push((file(&correlation.head), correlation.head.place, rule));
+            }
         }
-        for (detection, used) in self.detections.iter().zip(used) {
+        for (detection, used) in self.detections.iter().zip(used.detections) {
             if !used {
                 let rule = alone(detection);
                 rules.push((file(&detection.head), detection.head.place, rule));
