@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
+#[path = "delivery/again.rs"]
+mod again;
 #[path = "delivery/shards.rs"]
 mod shards;
 

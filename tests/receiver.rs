@@ -182,6 +182,7 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
             })
             .collect(),
         groups: Vec::new(),
+        withheld: Vec::new(),
     }
 }
 

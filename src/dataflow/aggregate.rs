@@ -3,8 +3,7 @@
 
 use super::groups::Match;
 use super::lane::{
-    Body, Lane, MatchLine, RANK_AGGREGATE, Showing, add_membership, key_json, key_texts,
-    label_json, trace_of,
+    Body, Lane, MatchLine, RANK_AGGREGATE, Showing, add_membership, key_json, label_json, trace_of,
 };
 use super::rules::field::build_key;
 use super::rules::{Aggregate, RuleUse, Truth, What};
@@ -77,7 +76,6 @@ impl Lane {
                 let found = Match {
                     rule_number: number,
                     rule,
-                    key: key_texts(rule, by, showing.event),
                     trace: window.trace,
                     at_ns: time_ns,
                     told_before: entry.body.told.contains(&window.trace),

@@ -8,22 +8,25 @@ use super::members::{Hand, KEPT_MEMBERS, Kept, Members};
 use super::rules::Rule;
 use super::story;
 use super::wheel::Wheel;
-use crate::event::{EventId, GroupState, Severity, TraceId};
+use crate::event::{ArchivedEvent, EventId, GroupState, Severity, TraceId};
 
 /// A group grows silently for this long after it was told; then it is told again.
 const TELL_AGAIN_NS: u64 = 1_000_000_000;
+
+/// New groups that are told at once, in a look at them; more wait for the next look.
+const TOLD_AT_ONCE: usize = 256;
 
 /// A group that isn't closed.
 pub(super) struct OpenGroup {
     pub(super) id: TraceId,
     pub(super) rule: u16,
-    pub(super) key: Vec<(String, String)>,
     pub(super) members: Members,
     /// The ids of the members that are kept, in the same order: looked through for each event of
     /// each match that extends the group, so they lie together.
     kept_ids: Vec<EventId>,
     /// Members by the event of the rule they matched.
     pub(super) counts: Vec<u64>,
+    /// Whom the members that aren't kept are about.
     pub(super) affected: BTreeSet<String>,
     pub(super) failed_connections: u64,
     /// Those of them that left the machine's own loopback.
@@ -41,14 +44,8 @@ pub(super) struct OpenGroup {
 }
 
 impl OpenGroup {
-    fn add(&mut self, kept: &Kept) {
-        let Some(event) = kept.record.event() else {
-            return;
-        };
-        self.note(event, kept.event);
-    }
-
-    fn note(&mut self, event: &crate::event::ArchivedEvent<'_>, number: u16) {
+    /// Takes note of a member before it is added.
+    fn note(&mut self, event: &ArchivedEvent<'_>, number: u16) {
         if let Some(count) = self.counts.get_mut(usize::from(number)) {
             *count += 1;
         }
@@ -58,8 +55,20 @@ impl OpenGroup {
             self.failed_for_others += failed;
         }
         self.worst = self.worst.max(event.severity());
-        story::affected(event, &mut self.affected);
+        if self.members.kept.len() >= KEPT_MEMBERS {
+            story::affected(event, &mut self.affected);
+        }
         self.changed = true;
+    }
+
+    /// Takes note of a member of a match, and keeps it where there is room.
+    fn keep(&mut self, kept: &Kept) {
+        let Some(event) = kept.record.event() else { return };
+        self.note(event, kept.event);
+        if self.members.kept.len() < KEPT_MEMBERS {
+            self.members.kept.push(kept.clone());
+            self.kept_ids.push(event.event_id());
+        }
     }
 
     fn has(&self, id: EventId) -> bool {
@@ -95,18 +104,34 @@ pub(super) struct Groups {
     pub(super) told: Vec<Draft>,
     /// Groups that ended.
     pub(super) ended: Vec<Draft>,
+    /// Groups given up for room, until somebody says whether they are known.
+    given_up: Vec<OpenGroup>,
     /// Whether groups are told before they are closed.
     tell_open: bool,
+    unknown: Unknown,
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) expired: u64,
+    /// Groups given up for room before anybody was told of them.
+    pub(super) untold: u64,
+}
+
+/// What becomes of a group that is given up for room and that nobody was told of. A flood makes more of them
+/// than anybody could read, and telling one costs as much as finding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is told all the same: nothing waits for it.
+    Told,
+    /// It is counted.
+    Counted,
+    /// Who has this lane decides.
+    Asked,
 }
 
 /// A match to be told.
 pub(super) struct Match<'a> {
     pub(super) rule_number: u16,
     pub(super) rule: &'a Rule,
-    pub(super) key: Vec<(String, String)>,
     pub(super) trace: TraceId,
     /// When it was completed.
     pub(super) at_ns: u64,
@@ -116,7 +141,7 @@ pub(super) struct Match<'a> {
 }
 
 impl Groups {
-    pub(super) fn new(capacity: usize, tell_open: bool) -> Self {
+    pub(super) fn new(capacity: usize, tell_open: bool, unknown: Unknown) -> Self {
         Self {
             open: HashMap::default(),
             wheel: Wheel::default(),
@@ -125,10 +150,13 @@ impl Groups {
             capacity: capacity.max(1),
             told: Vec::new(),
             ended: Vec::new(),
+            given_up: Vec::new(),
             tell_open,
+            unknown,
             opened: 0,
             closed: 0,
             expired: 0,
+            untold: 0,
         }
     }
 
@@ -175,7 +203,7 @@ impl Groups {
     ) {
         while self.open.len() >= self.capacity {
             match self.wheel.pop_earliest().and_then(|t| self.timers.remove(&t)) {
-                Some(earliest) => self.close(earliest, GroupState::Expired, rules),
+                Some(earliest) => self.give_up(earliest, rules),
                 None if self.wheel.is_empty() => break,
                 None => {}
             }
@@ -183,8 +211,7 @@ impl Groups {
         let mut group = OpenGroup {
             id,
             rule: found.rule_number,
-            key: found.key,
-            members: found.members.clone(),
+            members: found.members.without_kept(),
             kept_ids: Vec::new(),
             counts: vec![0; found.rule.events.len()],
             affected: BTreeSet::new(),
@@ -201,14 +228,13 @@ impl Groups {
             told: false,
         };
         for kept in &found.members.kept {
-            group.add(kept);
+            group.keep(kept);
         }
         for (event, members) in &found.members.beyond {
             if let Some(count) = group.counts.get_mut(usize::from(*event)) {
                 *count += members;
             }
         }
-        group.remember();
         self.opened += 1;
         self.set_timer(id, group.ends_ns());
         self.open.insert(id, group);
@@ -269,6 +295,35 @@ impl Groups {
         self.open.get(&id).map(|g| g.members.ends)
     }
 
+    /// Ends a group for room.
+    fn give_up(&mut self, id: TraceId, rules: &[Rule]) {
+        let known = self.open.get(&id).is_some_and(|g| g.told);
+        match self.unknown {
+            _ if known => self.close(id, GroupState::Expired, rules),
+            Unknown::Told => self.close(id, GroupState::Expired, rules),
+            Unknown::Counted => {
+                self.open.remove(&id);
+                (self.expired, self.untold) = (self.expired + 1, self.untold + 1);
+            }
+            Unknown::Asked => {
+                self.given_up.extend(self.open.remove(&id));
+                self.expired += 1;
+            }
+        }
+    }
+
+    /// Tells the groups given up for room that somebody knows of; the others are counted.
+    pub(super) fn tell_given_up(&mut self, rules: &[Rule], known: impl Fn(TraceId) -> bool) {
+        for group in std::mem::take(&mut self.given_up) {
+            if known(group.id) {
+                let rule = &rules[usize::from(group.rule)];
+                self.ended.push(story::tell(rule, &group, GroupState::Expired));
+            } else {
+                self.untold += 1;
+            }
+        }
+    }
+
     fn close(&mut self, id: TraceId, state: GroupState, rules: &[Rule]) {
         let Some(mut group) = self.open.remove(&id) else {
             return;
@@ -307,11 +362,16 @@ impl Groups {
 
     fn tell_changed(&mut self, now_ns: u64, rules: &[Rule]) {
         let mut idle = Vec::new();
+        let mut new = 0;
         for group in self.open.values_mut() {
             if now_ns.saturating_sub(group.touched_ns) > group.idle_ns {
                 idle.push(group.id);
             } else if group.changed && now_ns.saturating_sub(group.told_ns) >= TELL_AGAIN_NS {
                 let state = if group.told { GroupState::Updated } else { GroupState::Opened };
+                new += usize::from(!group.told);
+                if !group.told && new > TOLD_AT_ONCE {
+                    continue;
+                }
                 group.revision += u32::from(group.told);
                 self.told.push(story::tell(&rules[usize::from(group.rule)], group, state));
                 (group.told, group.changed, group.told_ns) = (true, false, now_ns);
@@ -364,11 +424,7 @@ fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
             continue;
         }
         is_new = true;
-        group.add(kept);
-        if group.members.kept.len() < KEPT_MEMBERS {
-            group.members.kept.push(kept.clone());
-            group.remember();
-        }
+        group.keep(kept);
         group.members.total += 1;
     }
     for (event, beyond) in &members.beyond {

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use super::evidence::Draft;
-use super::groups::Groups;
+use super::groups::{Groups, Unknown};
 use super::keys::KeyTable;
 use super::members::Hand;
 use super::rules::field::build_key;
-use super::rules::field::value_text;
 use super::rules::{FieldRef, Rule, RuleSet, Shape, Truth, View};
 use super::run::Runs;
 use super::story;
@@ -35,6 +34,8 @@ pub struct LaneOptions {
     pub max_groups: usize,
     /// Tell groups when they open and change, not only when they close.
     pub tell_open: bool,
+    /// What becomes of groups that are given up for room before they were told.
+    pub unknown: Unknown,
     /// Record every match (`tapio replay --emit matches`).
     pub record_matches: bool,
     /// The order in which events are shown.
@@ -47,6 +48,7 @@ impl Default for LaneOptions {
             max_keys: 65_536,
             max_groups: 4_096,
             tell_open: true,
+            unknown: Unknown::Counted,
             record_matches: false,
             order: Order::Arrival,
         }
@@ -87,6 +89,8 @@ pub struct LaneStats {
     pub closed: u64,
     /// Groups ended by age or for room.
     pub expired: u64,
+    /// Those of them that were given up before anybody was told of them.
+    pub untold: u64,
 }
 
 pub(super) enum Body {
@@ -150,7 +154,7 @@ impl Lane {
             rules,
             shard,
             keys: KeyTable::new(options.max_keys),
-            groups: Groups::new(options.max_groups, options.tell_open),
+            groups: Groups::new(options.max_groups, options.tell_open, options.unknown),
             record_matches: options.record_matches,
             matches: Vec::new(),
             matched: 0,
@@ -174,6 +178,7 @@ impl Lane {
             opened: self.groups.opened,
             closed: self.groups.closed,
             expired: self.groups.expired,
+            untold: self.groups.untold,
         }
     }
 
@@ -379,15 +384,6 @@ pub(super) fn add_membership(
 }
 
 /// The join key by the rule's names for it; `by` are the event's own.
-pub(super) fn key_texts(
-    rule: &Rule,
-    by: &[FieldRef],
-    event: &ArchivedEvent<'_>,
-) -> Vec<(String, String)> {
-    let names = rule.join_fields().iter().zip(by);
-    names.map(|(n, f)| (n.text(), event.field(*f).map(value_text).unwrap_or_default())).collect()
-}
-
 pub(super) fn key_json(
     rule: &Rule,
     by: &[FieldRef],

@@ -80,6 +80,19 @@ impl Members {
         self.last_ns = self.last_ns.max(hand.time_ns);
     }
 
+    /// The same members, none of them kept yet.
+    pub(super) fn without_kept(&self) -> Self {
+        let Self { kept, total, beyond, ends, first_ns, last_ns } = self;
+        Self {
+            kept: Vec::with_capacity(kept.len()),
+            total: *total,
+            beyond: beyond.clone(),
+            ends: *ends,
+            first_ns: *first_ns,
+            last_ns: *last_ns,
+        }
+    }
+
     /// Counts members that aren't kept.
     pub(super) fn pass(&mut self, event: u16, members: u64) {
         self.total += members;

@@ -39,6 +39,7 @@ mod wheel;
 mod window;
 mod worker;
 
+pub use groups::Unknown;
 pub use lane::{LaneOptions, LaneStats, MatchLine};
 pub use settled::SettledStats;
 pub use shard::{Found, Shard, ShardStats, next_header};

@@ -4,8 +4,8 @@
 use super::groups::Match;
 use super::keys::Entry;
 use super::lane::{
-    Body, Lane, MatchLine, Pending, RANK_SEQUENCE, Showing, add_membership, key_json, key_texts,
-    label_json, trace_of,
+    Body, Lane, MatchLine, Pending, RANK_SEQUENCE, Showing, add_membership, key_json, label_json,
+    trace_of,
 };
 use super::rules::field::build_key;
 use super::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
@@ -205,11 +205,10 @@ impl Lane {
                 }),
             });
         }
-        let key = key_texts(rule, by, event);
         let told_before =
             self.keys.get(slot).is_some_and(|entry| entry.body.told.contains(&run.trace));
         let (trace, members, at_ns, now_ns) = (run.trace, &run.members, at.time_ns, at.now_ns);
-        let found = Match { rule_number: number, rule, key, trace, at_ns, told_before, members };
+        let found = Match { rule_number: number, rule, trace, at_ns, told_before, members };
         let id = self.groups.matched(found, &rules.rules, now_ns);
         if let Some(entry) = self.keys.get(slot) {
             entry.body.tell(id);

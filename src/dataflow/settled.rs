@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::evidence::Draft;
+use super::groups::Unknown;
 use super::lane::{Lane, LaneOptions};
 use super::rules::RuleSet;
 use super::watermark::Reorder;
@@ -25,6 +26,8 @@ pub struct SettledStats {
     pub relinked: u64,
     /// Stories the order of arrival suggested and the order of times doesn't bear out.
     pub retracted: u64,
+    /// Stories given up for room before anybody was told of them.
+    pub untold: u64,
 }
 
 /// Ended stories that are remembered.
@@ -46,6 +49,7 @@ struct Told {
 
 /// The second lane of a shard.
 pub(super) struct Settled {
+    rules: Arc<RuleSet>,
     lane: Lane,
     waiting: Reorder,
     told: HashMap<TraceId, Told, ahash::RandomState>,
@@ -62,8 +66,14 @@ pub(super) struct Settled {
 
 impl Settled {
     pub(super) fn new(rules: &Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
-        let options = LaneOptions { tell_open: false, record_matches: false, ..options };
+        let options = LaneOptions {
+            tell_open: false,
+            record_matches: false,
+            unknown: Unknown::Asked,
+            ..options
+        };
         Self {
+            rules: Arc::clone(rules),
             lane: Lane::new(Arc::clone(rules), shard, options),
             waiting: Reorder::new(rules.slack_ns()),
             told: HashMap::default(),
@@ -80,6 +90,7 @@ impl Settled {
     /// lane told it, where it hasn't been borne out here: nothing will.
     pub(super) fn reload(&mut self, rules: &Arc<RuleSet>) {
         self.lane.reload(rules);
+        self.rules = Arc::clone(rules);
         self.confirm();
         let stays = |told: &Told| {
             told.ended.is_none() || rules.rules.iter().any(|r| r.name.text() == told.rule)
@@ -101,7 +112,8 @@ impl Settled {
 
     pub(super) fn stats(&self) -> SettledStats {
         let (waiting, forced) = (self.waiting.len() as u64, self.waiting.forced);
-        SettledStats { waiting, forced, ..self.stats }
+        let untold = self.lane.stats().untold;
+        SettledStats { waiting, forced, untold, ..self.stats }
     }
 
     /// Whether something here waits for time to pass.
@@ -147,6 +159,9 @@ impl Settled {
     fn release(&mut self, now_ns: u64) {
         while let Some(kept) = self.waiting.pop() {
             self.lane.kept_event(&kept, now_ns);
+            let told = &self.told;
+            let known = |id| told.get(&id).is_some_and(|t: &Told| t.announced);
+            self.lane.groups.tell_given_up(&self.rules.rules, known);
         }
     }
 

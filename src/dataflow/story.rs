@@ -8,7 +8,7 @@ use super::evidence::{self, Asked, Draft, MAX_AFFECTED, NamedCause, Seen, Source
 use super::groups::OpenGroup;
 use super::members::Kept;
 use super::rules::field::value_text;
-use super::rules::{FieldRef, Hole, Rule, Template, View};
+use super::rules::{FieldRef, Hole, Rule, Shape, Template, View, What};
 use crate::event::{ArchivedEvent, Group, GroupState, Impact, Member, Name, TraceId, Value, names};
 
 /// Words for the part of a member that didn't cause the others.
@@ -16,7 +16,8 @@ const EFFECTS: [&str; 2] = ["effect", "symptom"];
 
 /// Tells the group as it is now.
 pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
-    let teller = Teller { rule, group };
+    let key = group.members.kept.first().map(|kept| key_texts(rule, kept)).unwrap_or_default();
+    let teller = Teller { rule, group, key };
     let mut sources = Vec::new();
     let places = teller.sources(&mut sources);
     let named = teller.causes(&places);
@@ -29,7 +30,7 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
         intent: rule.telling.intent.clone(),
         state,
         revision: group.revision,
-        key: group.key.clone(),
+        key: teller.key.clone(),
         members: group.members.kept.iter().filter_map(|kept| member(rule, kept)).collect(),
         members_total: group.members.total,
         first_ns: group.members.first_ns,
@@ -38,7 +39,7 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
         root_cause: Vec::new(),
         actions: rule.telling.actions.iter().filter_map(|t| teller.fill(t)).collect(),
         confidence: teller.confidence(),
-        impact: Impact { affected: group.affected.iter().cloned().collect(), ..Impact::default() },
+        impact: Impact { affected: teller.affected(), ..Impact::default() },
         continues: group.continues,
         provisional: None,
     };
@@ -84,11 +85,11 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
 /// The role and pattern of a member of this step.
 pub(super) fn part(rule: &Rule, step: u8) -> (Name, Name) {
     match &rule.shape {
-        super::rules::Shape::Sequence(s) => {
+        Shape::Sequence(s) => {
             let step = &s.steps[usize::from(step).min(s.steps.len() - 1)];
             (step.role, step.pattern)
         }
-        super::rules::Shape::Aggregate(a) => {
+        Shape::Aggregate(a) => {
             (a.events[usize::from(step).min(a.events.len() - 1)].role, rule.telling.pattern)
         }
     }
@@ -165,9 +166,23 @@ pub(super) fn is_for_others(event: &ArchivedEvent<'_>) -> bool {
     peer.is_some_and(|a| !a.is_loopback())
 }
 
+/// The join key, by the rule's names for it, as a member has it.
+fn key_texts(rule: &Rule, member: &Kept) -> Vec<(String, String)> {
+    let what = match rule.shape {
+        Shape::Sequence(_) => What::Step(member.step),
+        Shape::Aggregate(_) => What::Counted(member.step),
+    };
+    let (Some((_, _, by)), Some(event)) = (rule.shape.part(what), member.record.event()) else {
+        return Vec::new();
+    };
+    let names = rule.join_fields().iter().zip(by);
+    names.map(|(n, f)| (n.text(), event.field(*f).map(value_text).unwrap_or_default())).collect()
+}
+
 struct Teller<'a> {
     rule: &'a Rule,
     group: &'a OpenGroup,
+    key: Vec<(String, String)>,
 }
 
 impl Teller<'_> {
@@ -187,7 +202,7 @@ impl Teller<'_> {
             }
             Hole::Key(field) => {
                 let text = field.text();
-                self.group.key.iter().find(|(k, _)| *k == text).map(|(_, v)| v.clone())
+                self.key.iter().find(|(k, _)| *k == text).map(|(_, v)| v.clone())
             }
             Hole::Count(None) => Some(self.group.members.total.to_string()),
             Hole::Count(Some(event)) => self.group.counts.get(*event).map(ToString::to_string),
@@ -195,6 +210,18 @@ impl Teller<'_> {
                 self.group.members.last_ns - self.group.members.first_ns,
             )),
         }
+    }
+
+    /// Whom the members are about.
+    fn affected(&self) -> Vec<String> {
+        let mut all = BTreeSet::new();
+        let kept = self.group.members.kept.iter().filter_map(|k| k.record.event());
+        kept.for_each(|event| affected(event, &mut all));
+        let room = MAX_AFFECTED.saturating_sub(all.len());
+        let others: Vec<_> =
+            self.group.affected.iter().filter(|a| !all.contains(*a)).take(room).cloned().collect();
+        all.extend(others);
+        all.into_iter().collect()
     }
 
     fn fill(&self, template: &Template) -> Option<String> {

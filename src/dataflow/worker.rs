@@ -73,12 +73,12 @@ pub struct Wiring {
 /// A shard's counters, for other threads.
 #[derive(Default)]
 pub struct WorkerStats {
-    values: [AtomicU64; 20],
+    values: [AtomicU64; 21],
 }
 
 impl WorkerStats {
     /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "events",
         "matches",
         "keys",
@@ -98,6 +98,7 @@ impl WorkerStats {
         "late",
         "relinked",
         "retracted",
+        "groups_untold",
         "not_recorded",
     ];
 
@@ -123,6 +124,7 @@ impl WorkerStats {
             s.settled.late,
             s.settled.relinked,
             s.settled.retracted,
+            s.settled.untold,
             not_recorded,
         ];
         // Relaxed, paired with the loads in `get`: counters for people, no order is needed.

@@ -12,7 +12,7 @@ use super::{Correlator, CorrelatorPlan, Started};
 use crate::collector::ThreadPlan;
 use crate::dataflow::evidence::{Assessor, Bounds, Learned, NoteReader};
 use crate::dataflow::rules::{LiveRules, Rule, RuleSet};
-use crate::dataflow::{LaneOptions, MatchLine, Order, Shard};
+use crate::dataflow::{LaneOptions, MatchLine, Order, Shard, Unknown};
 use crate::event::{Group, JsonEvent, Reason, Stage, event_json_with};
 use crate::ring::{
     Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Sink, Snapshot, Stop,
@@ -231,6 +231,7 @@ pub fn run(
         order: Order::Total,
         options: LaneOptions {
             tell_open: false,
+            unknown: Unknown::Told,
             order: Order::Total,
             record_matches: emit == Emit::Matches,
             max_keys: 1 << 20,

@@ -102,7 +102,7 @@ impl ServerIntake {
         batch: &Batch<'_>,
         groups: &[&[u8]],
         receipt_ns: u64,
-    ) -> Result<Verdict, std::io::Error> {
+    ) -> Result<(Verdict, Option<(Bytes, u32)>), std::io::Error> {
         let head = &batch.head;
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         let low = self.epoch(head).low;
@@ -110,8 +110,9 @@ impl ServerIntake {
         let settled = store.settled(head.node, head.epoch);
         settled.settle(0, low);
         let verdict = settled.look(head.first_sequence, head.count);
+        let mut kept = None;
         if verdict == Verdict::New {
-            store.append(bytes, receipt_ns)?;
+            kept = store.append_once(batch, bytes, receipt_ns)?;
             for group in groups {
                 store.index_group(head.node, head.epoch, group);
             }
@@ -119,7 +120,7 @@ impl ServerIntake {
         // What overlaps is refused, which settles it too: it would be refused again.
         let settled = store.settled(head.node, head.epoch);
         settled.settle(head.first_sequence, end);
-        Ok(verdict)
+        Ok((verdict, kept.map(|(bytes, withheld)| (bytes.into(), withheld))))
     }
 }
 
@@ -139,8 +140,10 @@ impl Intake for ServerIntake {
         });
         let wait = match parsed {
             Ok(batch) => match self.store(bytes, &batch, &groups, receipt_ns) {
-                Ok(verdict) => {
-                    self.count(bytes, &batch, verdict, &delays_ns);
+                Ok((verdict, kept)) => {
+                    let (stored, withheld) =
+                        kept.as_ref().map_or((bytes, 0), |(stored, n)| (stored, *n));
+                    self.count(stored, &batch, (verdict, withheld), &delays_ns);
                     None
                 }
                 Err(error) => {
@@ -179,21 +182,29 @@ impl Intake for ServerIntake {
 }
 
 impl ServerIntake {
-    fn count(&mut self, bytes: &Bytes, batch: &Batch<'_>, verdict: Verdict, delays_ns: &[u64]) {
+    /// Counts a batch that was dealt with; `stored` are its bytes without what was `withheld`.
+    fn count(
+        &mut self,
+        stored: &Bytes,
+        batch: &Batch<'_>,
+        (verdict, withheld): (Verdict, u32),
+        delays_ns: &[u64],
+    ) {
         let head = &batch.head;
         self.epoch(head).unacked = true;
         match verdict {
             Verdict::New => {
                 let mut stats = self.shared.stats();
                 stats.counts.batches += 1;
-                stats.counts.events += u64::from(batch.events);
+                stats.counts.events += u64::from(batch.events - withheld);
+                stats.counts.duplicates += u64::from(withheld);
                 stats.counts.groups += u64::from(batch.groups);
                 stats.counts.disk_failing = false;
                 for &delay in delays_ns {
                     stats.latency.saturating_record(delay);
                 }
                 drop(stats);
-                self.shared.tell(bytes);
+                self.shared.tell(stored);
             }
             Verdict::Seen => self.shared.stats().counts.duplicates += u64::from(head.count),
             Verdict::Overlaps => self.refuse(head, "some of its items were sent before".into()),

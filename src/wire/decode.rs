@@ -18,6 +18,9 @@ const MAX_ENTITIES: usize = 255;
 /// Groups an event may say it is in.
 const MAX_CORRELATIONS: usize = 255;
 
+/// The field of an event that was withheld.
+pub(super) const WITHHELD: u32 = 8;
+
 /// What a batch says of itself, without its items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchHead<'a> {
@@ -53,6 +56,8 @@ pub struct Batch<'a> {
     pub events: u32,
     /// Groups among its items.
     pub groups: u32,
+    /// Items that were withheld as the batch was stored ([`super::withhold`]).
+    pub withheld: u32,
     bytes: &'a [u8],
     names: Vec<&'a str>,
 }
@@ -79,6 +84,7 @@ impl<'a> Batch<'a> {
             head: BatchHead::default(),
             events: 0,
             groups: 0,
+            withheld: 0,
             bytes,
             names: Vec::with_capacity(64),
         };
@@ -110,14 +116,18 @@ impl<'a> Batch<'a> {
                     self.groups += 1;
                     see(Item::Group(r.delimited()?));
                 }
+                (WITHHELD, LEN) => {
+                    self.withheld += 1;
+                    r.skip(LEN)?;
+                }
                 (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
                 (2, FIXED32) => self.head.count = r.fixed32()?,
                 (3, LEN) => self.head.node = r.text()?,
                 (4, FIXED64) => self.head.epoch = r.fixed64()?,
-                (number, wire_type) => r.other(number, 7, wire_type)?,
+                (number, wire_type) => r.other(number, WITHHELD, wire_type)?,
             }
         }
-        let found = self.events + self.groups;
+        let found = self.events + self.groups + self.withheld;
         if self.head.count != found {
             let said = self.head.count;
             return Err(r.error(WireCause::Count { said, found }));
@@ -167,10 +177,33 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> RawEvent<'a> {
+    pub(super) fn new(message: Reader<'a>) -> Self {
+        Self(message)
+    }
+
     /// Where in the batch its bytes begin and end.
     #[must_use]
     pub fn range(self) -> std::ops::Range<usize> {
         self.0.range()
+    }
+
+    /// The event's id and the place of its source in the batch's names, if it doesn't come from the kernel's
+    /// clock: what a source may tell again under the same id.
+    #[must_use]
+    #[inline]
+    pub fn natural_id(self) -> Option<(EventId, usize)> {
+        let mut r = self.0;
+        let (mut id, mut source, mut is_natural) = (None, 0, false);
+        while !r.is_empty() {
+            match r.tag().ok()? {
+                (3, LEN) => id = Some(EventId(r.id().ok()?)),
+                (5, VARINT) => source = r.varint().ok()?,
+                (7, VARINT) => is_natural = r.varint().ok()? != ClockQuality::Kernel as u64,
+                (number, _) if number > 7 => break,
+                (_, wire_type) => r.skip(wire_type).ok()?,
+            }
+        }
+        id.filter(|_| is_natural).zip(source.try_into().ok())
     }
 
     /// The place of the event's kind in the batch's names; `None` where the event is broken.
@@ -354,7 +387,7 @@ impl<'a> EventDecoder<'a> {
                     r.varint()?;
                     value = Value::Null;
                 }
-                (number, wire_type) => r.other(number, 7, wire_type)?,
+                (number, wire_type) => r.other(number, WITHHELD, wire_type)?,
             }
         }
         let key = self.name(&r, key)?;

@@ -11,6 +11,7 @@
 //! | `json.rs` | what was decoded, as JSON |
 //! | `settled.rs` | [`Settled`]: which items were seen, so that each is stored once |
 //! | `service.rs` | the `Ingest` service over ready-made bytes |
+//! | `withhold.rs` | taking events out of a batch that were stored before |
 //! | `otlp.rs` | OTLP's export requests → records, borrowed |
 //! | `line.rs` | [`Line`]: a client's stream to an `Ingest` service |
 //!
@@ -31,6 +32,7 @@ pub mod proto;
 mod reader;
 mod service;
 mod settled;
+mod withhold;
 
 pub use decode::{
     Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
@@ -43,3 +45,4 @@ pub use otlp::{OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use reader::{WireCause, WireError};
 pub use service::{AckStream, IngestHandler, IngestServer, Intake, bind, grpc_server};
 pub use settled::{Settled, SettledTable, Verdict};
+pub use withhold::withhold;

@@ -28,11 +28,10 @@ fn story(shape: &str, kinds: &[(&str, u64)]) -> Group {
     );
     loaded.text("rule.yaml", &rule);
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    let replayed =
-        run(Inputs::text("t", &lines(kinds)), loaded.rules, "", 1, Emit::Groups).unwrap();
+    let replayed = run(Inputs::text("t", lines(kinds)), loaded.rules, "", 1, Emit::Groups).unwrap();
     assert!(replayed.account.holds());
-    let [group] = &replayed.groups[..] else { panic!("{:?}", replayed.groups) };
-    group.clone()
+    assert_eq!(replayed.groups.len(), 1, "{:?}", replayed.groups);
+    replayed.groups[0].clone()
 }
 
 #[test]

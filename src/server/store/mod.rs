@@ -6,10 +6,12 @@
 //! | `segment.rs` | frames in a file, and walking over what a crash left |
 //! | `groups.rs` | the last revision of each group |
 //! | `scan.rs` | events, latest first |
+//! | `recent.rs` | which events an agent that was started again has sent before |
 //!
 //! What is acknowledged has been given to the kernel, so it survives the process being killed.
 
 mod groups;
+mod recent;
 mod scan;
 mod segment;
 
@@ -19,14 +21,15 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use groups::GroupIndex;
+use recent::Recent;
 use segment::{Frames, Writer};
 
 pub use groups::GroupFilter;
 pub use scan::{Filter, Found, Scan};
 
 use super::ServerConfig;
-use crate::event::Group;
-use crate::wire::{Batch, Item, Settled, SettledTable};
+use crate::event::{EventId, Group};
+use crate::wire::{Batch, Item, Settled, SettledTable, withhold};
 
 /// What the store holds and what happened to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -63,6 +66,7 @@ pub struct Store {
     active: Writer,
     active_batches: u64,
     settled: SettledTable,
+    recent: Recent,
     groups: GroupIndex,
     stats: StoreStats,
     _lock: File,
@@ -91,6 +95,7 @@ impl Store {
         numbers.sort_unstable();
         let mut found = Recovered {
             settled: SettledTable::default(),
+            recent: Recent::default(),
             groups: GroupIndex::new(config.groups_kept),
             stats: StoreStats::default(),
         };
@@ -113,6 +118,7 @@ impl Store {
             active: Writer::new(file, number, 0),
             active_batches: 0,
             settled: found.settled,
+            recent: found.recent,
             groups: found.groups,
             stats: found.stats,
             _lock: lock,
@@ -136,6 +142,32 @@ impl Store {
         self.active.append(batch, receipt_ns).map_err(|e| in_dir(&self.dir, e))?;
         self.active_batches += 1;
         Ok(())
+    }
+
+    /// Appends a batch without the events that an earlier process of its node has sent: what was stored, where
+    /// it isn't the batch as it came, and how many events were left out.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_once(
+        &mut self,
+        batch: &Batch<'_>,
+        bytes: &[u8],
+        receipt_ns: u64,
+    ) -> io::Result<Option<(Vec<u8>, u32)>> {
+        let ids = natural_ids(batch);
+        let mut kept = None;
+        if self.recent.knows_some(batch, &ids) {
+            let mut bytes = bytes.to_vec();
+            let withheld = withhold(&mut bytes, |event| {
+                recent::id_of(batch, event)
+                    .is_some_and(|id| self.recent.is_known(batch.head.node, id))
+            });
+            kept = Some((bytes, withheld));
+        }
+        self.append(kept.as_ref().map_or(bytes, |(kept, _)| kept), receipt_ns)?;
+        self.recent.note(batch, &ids);
+        Ok(kept)
     }
 
     /// Goes on in a new segment: in the file of the oldest one, where the store is full.
@@ -236,6 +268,15 @@ impl Store {
     }
 }
 
+/// The ids of a batch's events that may be told again.
+fn natural_ids(batch: &Batch<'_>) -> Vec<EventId> {
+    let events = batch.items().filter_map(|item| match item {
+        Item::Event(event) => recent::id_of(batch, event),
+        Item::Group(_) => None,
+    });
+    events.collect()
+}
+
 fn create(dir: &Path, number: u64) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).open(segment::path(dir, number))
 }
@@ -257,6 +298,7 @@ fn lock(dir: &Path) -> io::Result<File> {
 /// What is read from the segments at the start.
 struct Recovered {
     settled: SettledTable,
+    recent: Recent,
     groups: GroupIndex,
     stats: StoreStats,
 }
@@ -296,9 +338,13 @@ impl Recovered {
             }
         });
         // Only sound batches were stored, and the checksum says that this one is as it was.
-        let Ok(Batch { head, .. }) = parsed else {
+        let Ok(batch) = parsed else {
             return;
         };
+        let ids = natural_ids(&batch);
+        self.recent.knows_some(&batch, &[]);
+        self.recent.note(&batch, &ids);
+        let head = batch.head;
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         self.settled.of(head.node, head.epoch).settle(head.first_sequence, end);
         for group in groups {
