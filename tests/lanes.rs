@@ -375,7 +375,8 @@ fn what_comes_too_late_is_a_member_and_nothing_more() {
     let events = [(0, 1001, 1001, 0), (0, 1501, 1501, 1), (0, 2901, 2901, 0), (1, 1201, 3151, 1)];
     late_member(live(&sent(&events)));
     // The same when somebody else goes on with what was recorded.
-    late_member(live_through(&sent(&events), &[(3300, Turn::Restart)]));
+    let more = [&events[..], &[(0, 3401, 3401, 2)]].concat();
+    late_member(live_through(&sent(&more), &[(3300, Turn::Restart)]));
 }
 
 fn late_member((told, stats): (Vec<Group>, tapio::dataflow::SettledStats)) {
