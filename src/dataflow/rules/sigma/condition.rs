@@ -18,33 +18,25 @@ pub(super) trait Words: Clone {
     fn not(of: Self) -> Self;
 }
 
-impl Words for Clause {
-    fn all(of: Vec<Self>) -> Self {
-        Self::All(of)
-    }
+macro_rules! words {
+    ($($of:ty),*) => {
+        $(impl Words for $of {
+            fn all(of: Vec<Self>) -> Self {
+                Self::All(of)
+            }
 
-    fn any(of: Vec<Self>) -> Self {
-        Self::Any(of)
-    }
+            fn any(of: Vec<Self>) -> Self {
+                Self::Any(of)
+            }
 
-    fn not(of: Self) -> Self {
-        Self::Not(Box::new(of))
-    }
+            fn not(of: Self) -> Self {
+                Self::Not(Box::new(of))
+            }
+        })*
+    };
 }
 
-impl Words for Seen {
-    fn all(of: Vec<Self>) -> Self {
-        Self::All(of)
-    }
-
-    fn any(of: Vec<Self>) -> Self {
-        Self::Any(of)
-    }
-
-    fn not(of: Self) -> Self {
-        Self::Not(Box::new(of))
-    }
-}
+words!(Clause, Seen);
 
 struct Parser<'a, W> {
     words: Vec<&'a str>,
