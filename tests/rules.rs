@@ -123,3 +123,30 @@ fn no_incident_is_told_twice_unless_it_is_meant() {
         assert_eq!(rules, expected, "{incident}");
     }
 }
+
+/// The first example of all: not three alerts, but one trace, whichever rules look at the same events.
+#[test]
+fn what_a_failed_unit_takes_with_it_is_one_trace() {
+    for (incident, rule) in [("nginx-as-all-sources-tell-it", "service-failure-cascade")] {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/rules/{incident}.jsonl"));
+        for shards in [1, 3] {
+            let inputs = || Inputs::files(std::slice::from_ref(&file)).unwrap();
+            let replayed = run(inputs(), builtin().rules, "", shards, Emit::Groups).unwrap();
+            let story = replayed.groups.iter().find(|g| g.rule == rule).unwrap();
+            let events = run(inputs(), builtin().rules, "", shards, Emit::Events).unwrap().lines;
+            let trace = story.trace_id.to_string();
+            assert!(story.members.len() > 5);
+            // The same of the unit alone, which is told at once.
+            let alone = replayed.groups.iter().find(|g| g.rule == "unit-failure").unwrap();
+            assert_eq!(alone.trace_id, story.trace_id);
+            assert_ne!(alone.id, story.id);
+            for member in &story.members {
+                let id = member.id.to_string();
+                let event =
+                    events.iter().find(|e| e["id"] == member.label || e["id"] == id).unwrap();
+                assert_eq!(event["trace_id"], trace.as_str(), "{event}");
+            }
+        }
+    }
+}

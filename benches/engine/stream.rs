@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tapio::dataflow::evidence::{Bounds, Note};
 use tapio::dataflow::rules::{Loaded, RuleSet};
-use tapio::dataflow::{Found, LaneOptions, Shard, ShardStats, next_header};
+use tapio::dataflow::{Found, LaneOptions, Shard, ShardStats};
 use tapio::event::{Event, EventId, Field, Name, Severity, Value, names};
 use tapio::ring::{Header, RecordReader, RecordWriter, ring};
 
@@ -267,7 +267,7 @@ impl World {
         reader.drain(usize::MAX, |record| {
             clock_ns = record.header().time_ns;
             shard.step(record, clock_ns, found);
-            std::hint::black_box(next_header(record, found, 0));
+            std::hint::black_box(shard.next_header(record, found));
             true
         });
         if clock_ns.saturating_sub(self.tick_ns) >= TICK_NS {

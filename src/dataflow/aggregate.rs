@@ -3,7 +3,7 @@
 
 use super::groups::Match;
 use super::lane::{
-    Body, Lane, MatchLine, RANK_AGGREGATE, Showing, add_membership, key_json, label_json, trace_of,
+    Body, Lane, MatchLine, RANKS_COUNTED, Showing, add_membership, key_json, label_json, trace_of,
 };
 use super::rules::field::build_key;
 use super::rules::{Aggregate, RuleUse, Truth, What};
@@ -90,7 +90,8 @@ impl Lane {
         if let Some(value) = fired {
             self.fired(showing, number, by, value);
         }
-        let rank = self.rank(trace, time_ns, RANK_AGGREGATE);
+        let before = self.related(trace, id, before);
+        let rank = self.rank(trace, time_ns, RANKS_COUNTED);
         add_membership(found, showing.rules, number, counted[0], trace, before, rank);
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::evidence::Draft;
+use super::lane::LaneOptions;
 use super::members::{Hand, KEPT_MEMBERS, Kept, Members};
 use super::rules::Rule;
 use super::story;
@@ -19,6 +20,7 @@ const TOLD_AT_ONCE: usize = 256;
 /// A group that isn't closed.
 pub(super) struct OpenGroup {
     pub(super) id: TraceId,
+    pub(super) trace: TraceId,
     pub(super) rule: u16,
     pub(super) members: Members,
     /// The ids of the members that are kept, in the same order: looked through for each event of
@@ -109,6 +111,7 @@ pub(super) struct Groups {
     /// Whether groups are told before they are closed.
     tell_open: bool,
     unknown: Unknown,
+    cluster: String,
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) expired: u64,
@@ -141,18 +144,19 @@ pub(super) struct Match<'a> {
 }
 
 impl Groups {
-    pub(super) fn new(capacity: usize, tell_open: bool, unknown: Unknown) -> Self {
+    pub(super) fn new(options: LaneOptions, cluster: &str) -> Self {
         Self {
             open: HashMap::default(),
             wheel: Wheel::default(),
             timers: HashMap::default(),
             next_timer: 0,
-            capacity: capacity.max(1),
+            capacity: options.max_groups.max(1),
             told: Vec::new(),
             ended: Vec::new(),
             given_up: Vec::new(),
-            tell_open,
-            unknown,
+            tell_open: options.tell_open,
+            unknown: options.unknown,
+            cluster: cluster.to_owned(),
             opened: 0,
             closed: 0,
             expired: 0,
@@ -210,6 +214,7 @@ impl Groups {
         }
         let mut group = OpenGroup {
             id,
+            trace: story::story_trace(&self.cluster, found.members.ends[0]),
             rule: found.rule_number,
             members: found.members.without_kept(),
             kept_ids: Vec::new(),

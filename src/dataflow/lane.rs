@@ -16,14 +16,15 @@ use super::worker::Order;
 use crate::event::{ArchivedEvent, EventId, Name, TraceId, Value, names, stable_hash, value_json};
 use crate::ring::{Membership, OwnedRecord, Record};
 
-/// Ranks of memberships in told stories: which one gives an event its trace. A sequence comes
-/// before a count of the same events, so that its few members all carry its trace.
-pub(super) const RANK_SEQUENCE: u8 = 0;
-pub(super) const RANK_AGGREGATE: u8 = 1;
-/// What is added for a story that isn't told yet.
-const RANK_PENDING: u8 = 2;
+/// Which membership gives an event its trace, by its rank in a story that is told and in one that isn't yet. What joins
+/// the event with others comes before what tells it alone: a failed unit is told at once, but when its
+/// journal has said why and its pods follow, they are one trace. A sequence comes before a count of the same
+/// events, so that its few members all carry its trace.
+pub(super) const RANKS_LINKED: [u8; 2] = [0, 1];
+pub(super) const RANKS_ALONE: [u8; 2] = [2, 4];
+pub(super) const RANKS_COUNTED: [u8; 2] = [3, 5];
 /// What came too late for more than to be a member.
-const RANK_LATE: u8 = 4;
+const RANK_LATE: u8 = 6;
 
 /// Bounds and modes of a lane.
 #[derive(Clone, Copy, Debug)]
@@ -151,10 +152,10 @@ pub(super) struct Showing<'a, 'r> {
 impl Lane {
     pub(super) fn new(rules: Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
         Self {
+            keys: KeyTable::new(options.max_keys),
+            groups: Groups::new(options, &rules.cluster),
             rules,
             shard,
-            keys: KeyTable::new(options.max_keys),
-            groups: Groups::new(options.max_groups, options.tell_open, options.unknown),
             record_matches: options.record_matches,
             matches: Vec::new(),
             matched: 0,
@@ -354,8 +355,22 @@ impl Lane {
         Some(self.keys.insert(hash, rule, &self.key, deadline_ns, pending).0)
     }
 
-    pub(super) fn rank(&self, trace: TraceId, time_ns: u64, told: u8) -> u8 {
-        if self.groups.takes(trace, time_ns) { told } else { told + RANK_PENDING }
+    /// The ends of the members before an event of this id, where the story has been told: its first one is the
+    /// story's, whichever run the event is in.
+    pub(super) fn related(
+        &self,
+        trace: TraceId,
+        id: EventId,
+        before: [EventId; 2],
+    ) -> [EventId; 2] {
+        match self.groups.ends(trace) {
+            Some([first, _]) if first != id => [first, before[1]],
+            _ => before,
+        }
+    }
+
+    pub(super) fn rank(&self, trace: TraceId, time_ns: u64, [told, pending]: [u8; 2]) -> u8 {
+        if self.groups.takes(trace, time_ns) { told } else { pending }
     }
 }
 

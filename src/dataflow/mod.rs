@@ -42,5 +42,5 @@ mod worker;
 pub use groups::Unknown;
 pub use lane::{LaneOptions, LaneStats, MatchLine};
 pub use settled::SettledStats;
-pub use shard::{Found, Shard, ShardStats, next_header};
+pub use shard::{Found, Shard, ShardStats};
 pub use worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};

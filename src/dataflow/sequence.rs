@@ -4,8 +4,8 @@
 use super::groups::Match;
 use super::keys::Entry;
 use super::lane::{
-    Body, Lane, MatchLine, Pending, RANK_SEQUENCE, Showing, add_membership, key_json, label_json,
-    trace_of,
+    Body, Lane, MatchLine, Pending, RANKS_ALONE, RANKS_LINKED, Showing, add_membership, key_json,
+    label_json, trace_of,
 };
 use super::rules::field::build_key;
 use super::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
@@ -153,7 +153,10 @@ impl Lane {
             trace = self.completed(rules, rule, slot, run, at);
         }
         *joined = Some(trace);
-        let rank = self.rank(trace, showing.hand.time_ns, RANK_SEQUENCE);
+        let before = self.related(trace, showing.hand.id, before);
+        let is_linked = sequence.steps.len() > 1 && before[0] != EventId::default();
+        let ranks = if is_linked { RANKS_LINKED } else { RANKS_ALONE };
+        let rank = self.rank(trace, showing.hand.time_ns, ranks);
         add_membership(found, rules, rule, step, trace, before, rank);
         sequence.select == Select::First && !outcome.completed.is_empty()
     }

@@ -9,8 +9,9 @@ use super::lane::{Lane, LaneOptions, LaneStats, MatchLine};
 use super::lifecycle::{self, Lives};
 use super::rules::RuleSet;
 use super::settled::{Settled, SettledStats};
+use super::story::story_trace;
 use super::worker::Order;
-use crate::event::TraceId;
+use crate::event::{EventId, TraceId};
 use crate::ring::{Header, Membership, Record};
 
 /// Lives a shard follows at once.
@@ -159,6 +160,31 @@ impl Shard {
         }
     }
 
+    /// The header an event goes on with: its remaining visits, and the trace of the story it is in,
+    /// else of its life, else the one it came with.
+    #[must_use]
+    pub fn next_header(&self, record: &Record<'_>, found: &Found) -> Header {
+        let mut header = *record.header();
+        header.visits &= !(1u64 << self.number);
+        let all = record.memberships().chain(found.memberships.iter().copied());
+        let best = all.min_by_key(|m| (m.rank, m.group));
+        if best.is_none() && found.life.is_none() && !header.trace_id.is_some() {
+            return header;
+        }
+        let Some(event) = record.event() else { return header };
+        if let Some(best) = best {
+            let [first, _] = best.related;
+            let first = if first == EventId::default() { event.event_id() } else { first };
+            header.trace_id = story_trace(&self.rules.cluster, first);
+        } else if let Some(life) = found.life {
+            header.trace_id = life;
+        }
+        if header.span_id == [0; 8] {
+            header.span_id = lifecycle::span_of(event.event_id());
+        }
+        header
+    }
+
     /// Shows an event that was seen before a restart, as it was `observed_ns`; `late` where its place had
     /// been given out then. Nothing is told of it; lives need no memory, their traces are their entities'
     /// own.
@@ -268,28 +294,4 @@ impl Shard {
     pub fn take_matches(&mut self) -> Vec<MatchLine> {
         std::mem::take(&mut self.lane.matches)
     }
-}
-
-/// The header an event goes on with: its remaining visits, and the trace of the story it is in,
-/// else of its life, else the one it came with.
-#[must_use]
-pub fn next_header(record: &Record<'_>, found: &Found, shard: usize) -> Header {
-    let mut header = *record.header();
-    header.visits &= !(1u64 << shard);
-    let best = record
-        .memberships()
-        .chain(found.memberships.iter().copied())
-        .min_by_key(|m| (m.rank, m.group));
-    if let Some(best) = best {
-        header.trace_id = best.group;
-    } else if let Some(life) = found.life {
-        header.trace_id = life;
-    }
-    if header.trace_id.is_some()
-        && header.span_id == [0; 8]
-        && let Some(event) = record.event()
-    {
-        header.span_id = lifecycle::span_of(event.event_id());
-    }
-    header
 }

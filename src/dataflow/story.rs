@@ -9,10 +9,18 @@ use super::groups::OpenGroup;
 use super::members::Kept;
 use super::rules::field::value_text;
 use super::rules::{FieldRef, Hole, Rule, Shape, Template, View, What};
-use crate::event::{ArchivedEvent, Group, GroupState, Impact, Member, Name, TraceId, Value, names};
+use crate::event::{
+    ArchivedEvent, EventId, Group, GroupState, Impact, Member, Name, TraceId, Value, names,
+};
 
 /// Words for the part of a member that didn't cause the others.
 const EFFECTS: [&str; 2] = ["effect", "symptom"];
+
+/// The trace of a story that begins with this event. Stories that begin with the same event are one trace, whatever
+/// their rules: a unit that fails, and what it takes with it.
+pub(super) fn story_trace(cluster: &str, first: EventId) -> TraceId {
+    TraceId(crate::event::stable_hash(&[b"story", cluster.as_bytes(), &first.0]))
+}
 
 /// Tells the group as it is now.
 pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
@@ -23,7 +31,7 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
     let named = teller.causes(&places);
     let told = Group {
         id: group.id,
-        trace_id: group.id,
+        trace_id: group.trace,
         rule: rule.name.text().into(),
         pattern: rule.telling.pattern.text().into(),
         name: teller.name(),
@@ -327,6 +335,6 @@ fn specificity(field: FieldRef) -> f64 {
 }
 
 /// A group's id where another of the same trace was closed before: it continues that one.
-pub(super) fn successor(of: TraceId, last: crate::event::EventId) -> TraceId {
+pub(super) fn successor(of: TraceId, last: EventId) -> TraceId {
     TraceId(crate::event::stable_hash(&[b"successor", &of.0, &last.0]))
 }

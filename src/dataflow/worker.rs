@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::evidence::{Note, NoteWriter};
 use super::rules::LiveRules;
-use super::shard::{Found, Shard, ShardStats, next_header};
+use super::shard::{Found, Shard, ShardStats};
 use crate::clock;
 use crate::ring::{
     Bell, Header, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader,
@@ -347,7 +347,7 @@ impl Worker {
         self.clock_ns = self.clock_ns.max(record.header().time_ns);
         let mut found = std::mem::take(&mut self.found);
         self.shard.step(record, now_ns, &mut found);
-        let header = next_header(record, &found, self.number);
+        let header = self.shard.next_header(record, &found);
         self.record(record, &header, &found);
         let writer = match header.visits {
             0 => &mut self.output.bridge.0,
