@@ -12,6 +12,8 @@ use serde_json::{Value as Json, json};
 mod case;
 #[path = "engine/language.rs"]
 mod language;
+#[path = "engine/refined.rs"]
+mod refined;
 #[path = "engine/sigma.rs"]
 mod sigma;
 #[path = "engine/tallies.rs"]
