@@ -12,6 +12,11 @@ use crate::ring::{MAX_COLLECTORS, OwnedRecord};
 const IDLE_NS: u64 = 1_000_000_000;
 /// How long a source that tells of the past may be silent at most.
 const MAX_PATIENCE_NS: u64 = 30_000_000_000;
+/// How late a source may be for others to wait for it. One that is later tells of the past.
+const MAX_LAG_NS: u64 = 10_000_000_000;
+/// How much later than the last one its next event is expected, where a source falls behind: the kubelet sends five Events a
+/// second of which each is as late as all before it took.
+const LAG_GROWS_NS: u64 = 500_000_000;
 /// Events that wait at once; past it the earliest goes on before its time, and is counted.
 const MAX_WAITING: usize = 16_384;
 /// Clocks by how finely they tick.
@@ -38,6 +43,15 @@ struct Clock {
     latest_ns: u64,
     /// When the last event was seen, by the driver's clock.
     seen_ns: u64,
+    /// How late its events came lately.
+    lag_ns: u64,
+}
+
+impl Clock {
+    /// How late its next event may be: half as much after as long a silence again.
+    fn lag_at(&self, now_ns: u64) -> u64 {
+        self.lag_ns.saturating_sub(now_ns.saturating_sub(self.seen_ns) / 2)
+    }
 }
 
 /// A place in the total order: event time, collector, place in the collector's own order.
@@ -96,6 +110,9 @@ impl Reorder {
         if clock.latest_ns == 0 {
             self.coarsest_ns = self.coarsest_ns.max(slack_ns(quality));
         }
+        let lag_ns = now_ns.saturating_sub(time_ns);
+        let still_ns = clock.lag_at(now_ns);
+        clock.lag_ns = if lag_ns <= MAX_LAG_NS { still_ns.max(lag_ns) } else { still_ns };
         // A clock that runs ahead mustn't make everybody else late.
         clock.latest_ns = clock.latest_ns.max(time_ns.min(now_ns.saturating_add(IDLE_NS)));
         clock.seen_ns = now_ns;
@@ -128,7 +145,14 @@ impl Reorder {
                 newest.latest_ns.saturating_add(silent_ns.saturating_sub(IDLE_NS + lag_ns))
             }
         };
-        reached.saturating_sub(self.slack_ns.unwrap_or(self.coarsest_ns))
+        reached.saturating_sub(self.slack_ns.unwrap_or_else(|| self.slack_at(now_ns)))
+    }
+
+    /// What the clocks ask for, and what the latest of the sources does where it falls behind.
+    fn slack_at(&self, now_ns: u64) -> u64 {
+        let lags = self.clocks.iter().flatten().map(|c| c.lag_at(now_ns)).filter(|lag| *lag > 0);
+        let lag_ns = lags.max().map_or(0, |lag| lag.saturating_add(LAG_GROWS_NS));
+        self.coarsest_ns.max(lag_ns)
     }
 
     /// Moves the watermark. Returns it.
@@ -219,6 +243,41 @@ mod tests {
         reorder.hold(1, record(1, start + SECOND));
         reorder.advance(start + 8 * SECOND);
         assert_eq!(drained(&mut reorder), [start + SECOND, start + 3 * SECOND / 2]);
+    }
+
+    #[test]
+    fn a_source_that_falls_behind_is_waited_for() {
+        let mut reorder = Reorder::new(None);
+        let start = 1_000 * SECOND;
+        // A burst: what happened in one second is sent at five a second.
+        for n in 0..40 {
+            let now = start + n * SECOND / 5;
+            reorder.observe(0, ClockQuality::Kernel, now, now);
+            // Beside what the same source tells in time.
+            reorder.observe(1, ClockQuality::Seconds, now, now);
+            reorder.observe(1, ClockQuality::Seconds, start, now);
+            assert!(!reorder.is_late(start), "number {n} comes {} s late", n / 5);
+            reorder.hold(n, record(1, start));
+            reorder.advance(now);
+        }
+        // It is through: nobody waits for it any longer.
+        let end = start + 40 * SECOND;
+        reorder.observe(0, ClockQuality::Kernel, end, end);
+        reorder.advance(end);
+        assert_eq!(drained(&mut reorder).len(), 40);
+        assert!(reorder.is_late(end - 3 * SECOND));
+    }
+
+    #[test]
+    fn who_tells_of_the_past_is_not_waited_for() {
+        let mut reorder = Reorder::new(None);
+        let start = 1_000 * SECOND;
+        reorder.observe(0, ClockQuality::Kernel, start, start);
+        reorder.observe(1, ClockQuality::Kernel, start - 20 * SECOND, start);
+        let now = start + 2 * SECOND;
+        reorder.observe(0, ClockQuality::Kernel, now, now);
+        reorder.advance(now);
+        assert!(reorder.is_late(now - SECOND));
     }
 
     #[test]
