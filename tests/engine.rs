@@ -12,6 +12,8 @@ use serde_json::{Value as Json, json};
 mod case;
 #[path = "engine/language.rs"]
 mod language;
+#[path = "engine/refined.rs"]
+mod refined;
 
 use case::{KINDS, Seen, key_of, ordered, replayed, some_events};
 

@@ -13,6 +13,10 @@ const MAX_REFINEMENTS: usize = 256;
 /// Times a repeated step remembers; a count that high has long been reached.
 const MAX_TIMES: usize = 65_536;
 
+/// What a run's steps share beyond the sequence's key, where several of them refine it: how many fields,
+/// and their values.
+type Refined = (usize, Box<[u8]>);
+
 /// How often a repeated step was seen, for one value of its refined key.
 #[derive(Clone)]
 struct Progress {
@@ -44,6 +48,8 @@ pub(super) struct Run {
     /// What must not follow came too late to matter.
     sealed: bool,
     progress: Vec<Progress>,
+    /// What a refined step bound; only while a later step refines the key, too.
+    refined: Option<Refined>,
 }
 
 impl Run {
@@ -56,7 +62,13 @@ impl Run {
             before_ns,
             sealed: false,
             progress: Vec::new(),
+            refined: None,
         }
+    }
+
+    /// Whether a step with these further key values can take it on: steps that refine the key alike agree.
+    fn agrees(&self, fields: usize, tail: &[u8]) -> bool {
+        self.refined.as_ref().is_none_or(|(n, bound)| *n != fields || **bound == *tail)
     }
 
     /// The places of its events: what runs are compared by.
@@ -216,21 +228,25 @@ impl Runs {
         match sequence.select {
             Select::Latest => self.fill_latest(sequence, step, tail, hand, open, &mut outcome),
             Select::First | Select::Every => {
-                self.fill_many(sequence, step, hand, open, &mut outcome);
+                self.fill_many(sequence, step, tail, hand, open, &mut outcome);
             }
         }
         outcome
     }
 
-    fn find(&self, step: usize) -> Option<usize> {
-        self.list.iter().position(|w| usize::from(w.step) == step)
+    /// The run that waits for a step and agrees with this refinement: the latest, where several do.
+    fn find(&self, step: usize, fields: usize, tail: &[u8]) -> Option<usize> {
+        let waits = |w: &Waiting| usize::from(w.step) == step && w.run.agrees(fields, tail);
+        let found = self.list.iter().enumerate().filter(|(_, w)| waits(w));
+        found.max_by_key(|(_, w)| w.run.last_order()).map(|(place, _)| place)
     }
 
     /// The run that step `step` can take on: the one that waits for it, or one from which only
     /// optional steps lie in between.
-    fn waiting_for(&self, sequence: &Sequence, step: usize) -> Option<usize> {
+    fn waiting_for(&self, sequence: &Sequence, step: usize, tail: &[u8]) -> Option<usize> {
+        let fields = sequence.refining_fields(step);
         for at in (0..=step).rev() {
-            if let Some(place) = self.find(at) {
+            if let Some(place) = self.find(at, fields, tail) {
                 return Some(place);
             }
             if at == 0 || !sequence.steps[at - 1].optional {
@@ -240,10 +256,28 @@ impl Runs {
         None
     }
 
-    fn put(&mut self, step: usize, run: Box<Run>) {
-        match self.find(step) {
+    /// Lets a run wait for a step, in the place of the one of the same refinement that does.
+    fn put(&mut self, step: usize, run: Box<Run>, max_runs: usize) {
+        let same = |w: &Waiting| usize::from(w.step) == step && w.run.refined == run.refined;
+        match self.list.iter().position(same) {
             Some(place) => self.list[place].run = run,
-            None => self.list.push(Waiting { step: step as u8, run }),
+            None => {
+                self.make_room(max_runs);
+                self.list.push(Waiting { step: step as u8, run });
+            }
+        }
+    }
+
+    /// Gives the oldest run up where there are too many; one that is kept for further refinements last.
+    fn make_room(&mut self, max_runs: usize) {
+        if self.list.len() < max_runs {
+            return;
+        }
+        let age = |w: &Waiting| (w.run.refined.is_none(), w.run.first_ns);
+        let oldest = self.list.iter().enumerate().min_by_key(|(_, w)| age(w));
+        if let Some((place, _)) = oldest {
+            self.list.remove(place);
+            self.dropped += 1;
         }
     }
 
@@ -259,7 +293,7 @@ impl Runs {
         let spec = &sequence.steps[step];
         let starts = sequence.steps[..step].iter().all(|s| s.optional);
         let mut stays = None;
-        let mut run = match self.waiting_for(sequence, step) {
+        let mut run = match self.waiting_for(sequence, step, tail) {
             Some(place) => {
                 let at = usize::from(self.list[place].step);
                 // With `keep` on the step before, the run also stays for further matches.
@@ -279,26 +313,30 @@ impl Runs {
             let window_ns = repeat.within_ns.unwrap_or(u64::MAX);
             if !run.seen_again(tail, hand.time_ns, window_ns, repeat.at_least) {
                 // Where the run stays, its count must stay with it.
-                self.put(stays.unwrap_or(step), run);
+                self.put(stays.unwrap_or(step), run, sequence.max_runs);
                 return;
             }
-            if let Some(place) = stays.and_then(|at| self.find(at)) {
+            let fields = sequence.refining_fields(step);
+            if let Some(place) = stays.and_then(|at| self.find(at, fields, tail)) {
                 // What was counted for this key is used up, also in the run that stays.
                 self.list[place].run.progress.retain(|p| *p.tail != *tail);
             }
         }
         run.progress.clear();
-        self.advance(sequence, step, run, hand, outcome);
+        self.advance(sequence, step, tail, run, hand, outcome);
     }
 
     fn fill_many(
         &mut self,
         sequence: &Sequence,
         step: usize,
+        tail: &[u8],
         hand: &mut Hand<'_>,
         open: impl FnOnce() -> TraceId,
         outcome: &mut Outcome,
     ) {
+        let fields = sequence.refining_fields(step);
+        let waits = |w: &Waiting| usize::from(w.step) == step && w.run.agrees(fields, tail);
         // While something of this key is pending it is one story.
         let pending = self.list.first().map(|w| (w.run.trace, w.run.members.ends));
         let taken: Vec<Run> = if step == 0 {
@@ -307,16 +345,14 @@ impl Runs {
         } else if sequence.select == Select::Every || !sequence.nots.is_empty() {
             // The run also stays: another event may fill the same step, in another match, or in
             // the place of one that a `not` follows.
-            let waiting = self.list.iter().filter(|w| usize::from(w.step) == step);
-            waiting.map(|w| Run::clone(&w.run)).collect()
+            self.list.iter().filter(|w| waits(w)).map(|w| Run::clone(&w.run)).collect()
         } else {
-            let waiting = |w: &mut Waiting| usize::from(w.step) == step;
-            self.list.extract_if(.., waiting).map(|w| *w.run).collect()
+            self.list.extract_if(.., |w| waits(w)).map(|w| *w.run).collect()
         };
         for mut run in taken {
             outcome.joined.get_or_insert(pending.unwrap_or((run.trace, run.members.ends)));
             run.members.add(hand, step as u8, sequence.steps[step].event as u16);
-            self.advance(sequence, step, Box::new(run), hand, outcome);
+            self.advance(sequence, step, tail, Box::new(run), hand, outcome);
         }
         outcome.completed.sort_by(|a, b| a.orders().cmp(b.orders()));
         if sequence.select == Select::First && !outcome.completed.is_empty() {
@@ -329,12 +365,19 @@ impl Runs {
         &mut self,
         sequence: &Sequence,
         step: usize,
+        tail: &[u8],
         mut run: Box<Run>,
         hand: &mut Hand<'_>,
         outcome: &mut Outcome,
     ) {
         run.filled.push(Filled { record: hand.copy(), step: step as u8, order: hand.order });
         let next = step + 1;
+        let refines = |s: usize| sequence.refining_fields(s) > 0;
+        if !(next..sequence.steps.len()).any(refines) {
+            run.refined = None;
+        } else if refines(step) {
+            run.refined = Some((sequence.refining_fields(step), tail.into()));
+        }
         let complete = next == sequence.steps.len();
         if complete && !sequence.has_trailing_not() {
             let reached = |b: u64| hand.time_ns.saturating_sub(b) <= sequence.within_ns;
@@ -344,15 +387,9 @@ impl Runs {
             return;
         }
         if sequence.select == Select::Latest && !complete {
-            return self.put(next, run);
+            return self.put(next, run, sequence.max_runs);
         }
-        if self.list.len() >= sequence.max_runs {
-            let oldest = self.list.iter().enumerate().min_by_key(|(_, w)| w.run.first_ns);
-            if let Some((place, _)) = oldest {
-                self.list.remove(place);
-                self.dropped += 1;
-            }
-        }
+        self.make_room(sequence.max_runs);
         self.list.push(Waiting { step: next as u8, run });
     }
 }

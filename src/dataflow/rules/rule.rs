@@ -100,6 +100,12 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// How many fields a step's key has beyond the one that all steps share.
+    #[must_use]
+    pub fn refining_fields(&self, step: usize) -> usize {
+        self.steps[step].by.len().saturating_sub(self.key_fields)
+    }
+
     /// Whether something must not happen before the first step.
     #[must_use]
     pub fn has_leading_not(&self) -> bool {
