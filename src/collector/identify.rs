@@ -1,6 +1,7 @@
 //! The entity keys of pods, containers and units, the same from every collector.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::draft::Draft;
 use crate::event::{Name, names};
@@ -57,12 +58,14 @@ impl Draft {
         self.text(names::CONTAINER_IMAGE_NAME, &container.image);
     }
 
-    /// Adds who is at the other end of a connection, where the address is one pod's or one service's.
-    pub(super) fn peer(&mut self, address: IpAddr, directory: &Directory) {
-        if address.is_loopback() {
-            return;
+    /// Adds who is at the other end of a connection, where the address is one pod's or one service's, or a unit was
+    /// reached there before. Returns the unit.
+    pub(super) fn peer(&mut self, peer: SocketAddr, directory: &Directory) -> Option<Arc<str>> {
+        // Every network namespace has a loopback of its own.
+        if peer.ip().is_loopback() {
+            return None;
         }
-        match directory.whose(address) {
+        match directory.whose(peer.ip()) {
             Some(Whose::Pod(uid)) => {
                 self.text(names::TAPIO_PEER_POD_UID, &uid);
                 if let Some(pod) = directory.pod(&uid) {
@@ -74,8 +77,13 @@ impl Draft {
                 self.text(names::TAPIO_PEER_NAMESPACE_NAME, &namespace);
                 self.text(names::TAPIO_PEER_SERVICE_NAME, &name);
             }
-            None => {}
+            None => {
+                let unit = directory.unit_at(peer)?;
+                self.text(names::TAPIO_PEER_SYSTEMD_UNIT, &unit);
+                return Some(unit);
+            }
         }
+        None
     }
 
     /// Adds the entity keys of a container and its pod, as far as the directory knows them; at the least

@@ -15,6 +15,7 @@ const COMMON: &[&str] = &[
     "tapio.peer.k8s.pod.name",
     "tapio.peer.k8s.namespace.name",
     "tapio.peer.k8s.service.name",
+    "tapio.peer.systemd.unit",
     "k8s.service.name",
     "k8s.volume.name",
     "k8s.persistentvolumeclaim.name",
@@ -23,6 +24,7 @@ const COMMON: &[&str] = &[
 
 const TCP: &str = "network.transport network.type network.local.address network.local.port network.peer.address \
      network.peer.port tapio.tcp.state error.type tapio.tcp.duration_ns network.io.direction \
+     tapio.tcp.incoming \
      tapio.tcp.retransmits process.owner.uid";
 const BLOCK: &str = "tapio.block.device tapio.block.sector tapio.block.bytes tapio.block.operation \
      tapio.block.latency_ns error.type";

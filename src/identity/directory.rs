@@ -1,6 +1,6 @@
 //! All tables together, and what they answer.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,6 +17,8 @@ pub struct Bounds {
     pub addresses: usize,
     /// Units of this node.
     pub units: usize,
+    /// Addresses and ports that units serve.
+    pub endpoints: usize,
     /// How long what is gone stays resolvable.
     pub kept_ns: u64,
 }
@@ -28,6 +30,7 @@ impl Default for Bounds {
             containers: 8_192,
             addresses: 65_536,
             units: 4_096,
+            endpoints: 4_096,
             kept_ns: 600_000_000_000,
         }
     }
@@ -42,6 +45,15 @@ pub enum Whose {
     Service(Arc<str>, Arc<str>),
 }
 
+/// How long after it was turned away last a pod's trouble may still come from there: the kubelet's longest back-off.
+const TURNED_AWAY_NS: u64 = 300_000_000_000;
+
+/// How often it is noted that it was turned away once more.
+const NOTED_EVERY_NS: u64 = 1_000_000_000;
+
+/// The unit that a pod's connections failed to reach last, and when.
+type TurnedAway = (Arc<str>, u64);
+
 /// Claims to an address: more than one while a pod's successor has it already.
 type Claims = Arc<[Whose]>;
 
@@ -53,6 +65,9 @@ pub struct Directory {
     /// Pods by the inode of their network namespace.
     networks: Table<u64, Arc<str>>,
     units: Table<Arc<str>, Arc<Unit>>,
+    /// Units by an address and port at which they took connections.
+    endpoints: Table<SocketAddr, Arc<str>>,
+    turned_away: Table<Arc<str>, TurnedAway>,
     generation: AtomicU64,
     names_come: AtomicBool,
     ambiguous: AtomicU64,
@@ -74,6 +89,8 @@ impl Directory {
             addresses: Table::new(bounds.addresses, bounds.kept_ns),
             networks: Table::new(bounds.containers, bounds.kept_ns),
             units: Table::new(bounds.units, bounds.kept_ns),
+            endpoints: Table::new(bounds.endpoints, bounds.kept_ns),
+            turned_away: Table::new(bounds.containers, bounds.kept_ns),
             generation: AtomicU64::new(1),
             names_come: AtomicBool::new(false),
             ambiguous: AtomicU64::new(0),
@@ -129,6 +146,7 @@ impl Directory {
             }
         }
         self.pods.gone(uid, now_ns);
+        self.turned_away.gone(uid, now_ns);
         self.changed(true);
     }
 
@@ -250,6 +268,38 @@ impl Directory {
         self.units.gone(name, now_ns);
     }
 
+    /// A unit took a connection here. It is known as the one to be reached here until another unit takes one: whoever is
+    /// refused here later was refused because that unit is away.
+    pub fn unit_serves(&self, endpoint: SocketAddr, unit: &str, now_ns: u64) {
+        // Nearly always it is known already, and a reader needs no lock.
+        if self.endpoints.get(&endpoint).is_none_or(|known| *known != *unit) {
+            self.endpoints.set(endpoint, now_ns, unit.into());
+        }
+    }
+
+    /// The unit that is to be reached here.
+    #[must_use]
+    pub fn unit_at(&self, endpoint: SocketAddr) -> Option<Arc<str>> {
+        self.endpoints.get(&endpoint)
+    }
+
+    /// A pod's connection to a unit failed; by the wall clock.
+    pub fn pod_turned_away(&self, uid: &str, unit: Arc<str>, wall_ns: u64) {
+        // A storm of refusals isn't written down one by one.
+        let is_known =
+            |(by, at_ns): TurnedAway| by == unit && wall_ns.saturating_sub(at_ns) < NOTED_EVERY_NS;
+        if !self.turned_away.get(uid).is_some_and(is_known) {
+            self.turned_away.set(uid.into(), wall_ns, (unit, wall_ns));
+        }
+    }
+
+    /// The unit that a pod couldn't reach lately; by the wall clock.
+    #[must_use]
+    pub fn turned_away_by(&self, uid: &str, wall_ns: u64) -> Option<Arc<str>> {
+        let (unit, at_ns) = self.turned_away.get(uid)?;
+        (wall_ns.saturating_sub(at_ns) <= TURNED_AWAY_NS).then_some(unit)
+    }
+
     /// The pod with this uid.
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
@@ -300,18 +350,23 @@ impl Directory {
             + self.containers.refused()
             + self.addresses.refused()
             + self.networks.refused()
-            + self.units.refused();
+            + self.units.refused()
+            + self.endpoints.refused()
+            + self.turned_away.refused();
         let evicted = self.pods.evicted()
             + self.containers.evicted()
             + self.addresses.evicted()
             + self.networks.evicted()
-            + self.units.evicted();
+            + self.units.evicted()
+            + self.endpoints.evicted()
+            + self.turned_away.evicted();
         vec![
             ("pods", self.pods.len() as u64),
             ("containers", self.containers.len() as u64),
             ("addresses", self.addresses.len() as u64),
             ("networks", self.networks.len() as u64),
             ("units", self.units.len() as u64),
+            ("endpoints", self.endpoints.len() as u64),
             ("refused", refused),
             ("evicted", evicted),
             ("ambiguous", self.ambiguous.load(Ordering::Relaxed)),
@@ -350,6 +405,24 @@ mod tests {
         assert!(directory.counters().contains(&("ambiguous", 1)));
         directory.pod_seen(pod("a", &[]), 3);
         assert_eq!(directory.whose(A), Some(Whose::Pod("b".into())));
+    }
+
+    #[test]
+    fn a_unit_is_known_by_where_it_took_connections_and_a_pod_by_who_turned_it_away() {
+        const SECOND: u64 = 1_000_000_000;
+        let directory = Directory::default();
+        let (http, other) = (SocketAddr::new(A, 80), SocketAddr::new(A, 81));
+        directory.unit_serves(http, "nginx.service", 1);
+        directory.unit_serves(http, "nginx.service", 2);
+        assert_eq!(directory.unit_at(http).as_deref(), Some("nginx.service"));
+        assert_eq!(directory.unit_at(other), None);
+        directory.pod_turned_away("a", "nginx.service".into(), 10 * SECOND);
+        let by = |uid, at| directory.turned_away_by(uid, at).as_deref().map(str::to_owned);
+        assert_eq!(by("a", 12 * SECOND).as_deref(), Some("nginx.service"));
+        assert_eq!(by("b", 12 * SECOND), None);
+        assert_eq!(by("a", 400 * SECOND), None, "that was long ago");
+        directory.unit_serves(http, "caddy.service", 3);
+        assert_eq!(directory.unit_at(http).as_deref(), Some("caddy.service"), "it moved there");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Connections and how they fail.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use super::decode::Decoder;
 use super::kinds::{Kind, errno_name};
-use super::raw::{COMM_BYTES, Record, TCP_INCOMING, TCP_KNOWN_SINCE, TCP_RESET_SENT};
+use super::raw::{COMM_BYTES, Head, Record, TCP_INCOMING, TCP_KNOWN_SINCE, TCP_RESET_SENT};
 use super::words::{Span, address};
 use crate::collector::draft::Lossy;
 use crate::event::{Severity, names};
@@ -42,6 +45,15 @@ fn deed(kind: Kind, abandoned: bool, incoming: bool, sent: bool) -> &'static str
     }
 }
 
+fn severity(kind: Kind, sent: bool, failed: bool) -> Severity {
+    match kind {
+        Kind::Refused | Kind::Timeout => Severity::WARN,
+        Kind::Reset if !sent => Severity::WARN,
+        Kind::Close if failed => Severity::WARN,
+        _ => Severity::INFO,
+    }
+}
+
 impl Decoder {
     pub(super) fn tcp(&mut self, kind: Kind, record: &Record<'_>) -> Severity {
         let (head, bytes) = (&record.head, record.bytes);
@@ -64,7 +76,7 @@ impl Decoder {
         draft.int(names::NETWORK_LOCAL_PORT, local_port);
         draft.text(names::NETWORK_PEER_ADDRESS, peer);
         draft.int(names::NETWORK_PEER_PORT, peer_port);
-        draft.peer(peer, &self.directory);
+        let unit = draft.peer(SocketAddr::new(peer, peer_port), &self.directory);
         let state = STATES.get(usize::from(old_state)).unwrap_or(&STATES[0]);
         draft.word(names::TAPIO_TCP_STATE, state);
         let since = head.flags & TCP_KNOWN_SINCE != 0;
@@ -90,8 +102,12 @@ impl Decoder {
             _ => {}
         }
         let incoming = head.flags & TCP_INCOMING != 0;
+        // Which end of a connection this is can't be seen from its addresses.
+        if head.tgid != 0 && matches!(kind, Kind::Close | Kind::Reset | Kind::Retransmit) {
+            draft.bool(names::TAPIO_TCP_INCOMING, incoming);
+        }
         let what = deed(kind, abandoned, incoming, sent);
-        let peer = std::net::SocketAddr::new(peer, peer_port);
+        let peer = SocketAddr::new(peer, peer_port);
         let after = Span(if since { bytes.u64(40) } else { 0 });
         match (head.tgid, since && kind != Kind::Accept) {
             (0, _) => draft.message(format_args!("{local}:{local_port} {what} {peer}")),
@@ -101,11 +117,30 @@ impl Decoder {
                 draft.message(format_args!("{} (pid {pid}) {what} {peer}", Lossy(comm)))
             }
         }
-        match kind {
-            Kind::Refused | Kind::Timeout => Severity::WARN,
-            Kind::Reset if !sent => Severity::WARN,
-            Kind::Close if !error_type.is_empty() => Severity::WARN,
-            _ => Severity::INFO,
+        match (kind, unit) {
+            (Kind::Accept, _) => self.serves(head, SocketAddr::new(local, local_port)),
+            (Kind::Refused | Kind::Timeout, Some(unit)) => self.turned_away(head, unit),
+            _ => {}
+        }
+        severity(kind, sent, !error_type.is_empty())
+    }
+
+    /// A unit's process took a connection: the unit is to be found there.
+    fn serves(&self, head: &Head, local: SocketAddr) {
+        let Some(names) = self.cgroups.get(head.cgroup).map(|c| &c.names) else { return };
+        let of_unit = names.container_id.is_none() && names.pod_uid.is_none();
+        // Every network namespace has a loopback of its own.
+        if let Some(unit) = names.unit.as_ref().filter(|_| of_unit && !local.ip().is_loopback()) {
+            self.directory.unit_serves(local, unit, self.observed_ns);
+        }
+    }
+
+    /// A connection to a unit ended badly: what becomes of the pod may come from there.
+    fn turned_away(&self, head: &Head, unit: Arc<str>) {
+        let names = self.cgroups.get(head.cgroup).map(|c| &c.names);
+        if let Some(uid) = names.and_then(|n| n.pod_uid.as_ref()) {
+            let wall_ns = head.time_ns.wrapping_add(self.wall_offset_ns);
+            self.directory.pod_turned_away(uid, unit, wall_ns);
         }
     }
 }

@@ -39,7 +39,7 @@ mod texts;
 mod wire;
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kube::client::Client;
@@ -197,7 +197,10 @@ async fn collect(config: &Config, context: &mut Context) -> Result<Ended, Collec
     let refusals = Refusals::default();
     let plan = Plan { config, client, node: &node, saved: &saved, to, refusals: refusals.clone() };
     plan.start();
-    let teller = tell::Teller::new(context.site.node.clone(), context.site.origin);
+    let teller = {
+        let site = &context.site;
+        tell::Teller::new(site.node.clone(), site.origin, Arc::clone(&site.directory))
+    };
     let directory = context.site.directory.clone();
     let session = Session::new(config, &node, directory, teller, saved, clock::wall_ns());
     let tallies = Tallies::default();

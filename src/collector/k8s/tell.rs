@@ -9,11 +9,14 @@ use super::pods::{Container, Transition, What};
 use crate::collector::draft::{Draft, Meta};
 use crate::collector::identify::workload_key;
 use crate::event::{ClockQuality, EventId, Name, Severity, names};
-use crate::identity::Pod;
+use crate::identity::{Directory, Pod};
 use crate::ring::Sink;
 
 /// The kubelet waits no longer than this between two starts of a container.
 const LONGEST_BACK_OFF_NS: u64 = 300_000_000_000;
+
+/// The API's clock.
+const TICK_NS: u64 = 1_000_000_000;
 
 /// The source of all ids here.
 const SOURCE: &str = "k8s";
@@ -23,6 +26,7 @@ pub(super) struct Teller {
     pub(super) host: Arc<str>,
     /// Identifies this start of the agent: what the graph is told again after each start isn't the same event.
     pub(super) origin: u64,
+    directory: Arc<Directory>,
     draft: Draft,
     natural: String,
 }
@@ -34,10 +38,16 @@ struct When {
 }
 
 /// A time of the API's, which has whole seconds but where it has microseconds; else the agent's own.
+///
+/// A time in whole seconds is cut off, so what it tells was up to a second later, and no later than it was seen. It
+/// stands at the end of that, behind what led to it: a ready pod behind its container's start.
 fn when(api_ns: Option<u64>, now_ns: u64) -> When {
     match api_ns {
-        Some(ns) if ns % 1_000_000_000 != 0 => When { ns, clock: ClockQuality::Micros },
-        Some(ns) => When { ns, clock: ClockQuality::Seconds },
+        Some(ns) if ns % TICK_NS != 0 => When { ns, clock: ClockQuality::Micros },
+        Some(ns) => {
+            let ns = now_ns.clamp(ns, ns.saturating_add(TICK_NS - 1));
+            When { ns, clock: ClockQuality::Seconds }
+        }
         None => When { ns: now_ns, clock: ClockQuality::Micros },
     }
 }
@@ -49,13 +59,15 @@ fn time_of(transition: &Transition, now_ns: u64) -> When {
     let is_new = |ns: u64| now_ns.saturating_sub(ns) < LONGEST_BACK_OFF_NS;
     match transition.what {
         What::CrashLoop { .. } if api_ns.is_some_and(is_new) => when(None, now_ns),
+        // What others follow upon: it stands at the beginning of its second, before them.
+        What::Scheduled | What::Terminating { .. } => when(api_ns, api_ns.unwrap_or(now_ns)),
         _ => when(api_ns, now_ns),
     }
 }
 
 impl Teller {
-    pub(super) fn new(host: Arc<str>, origin: u64) -> Self {
-        Self { host, origin, draft: Draft::default(), natural: String::new() }
+    pub(super) fn new(host: Arc<str>, origin: u64, directory: Arc<Directory>) -> Self {
+        Self { host, origin, directory, draft: Draft::default(), natural: String::new() }
     }
 
     fn offer(&mut self, kind: Name, severity: Severity, when: &When, now_ns: u64, sink: &mut Sink) {
@@ -95,6 +107,12 @@ impl Teller {
         }
         draft.entities_end();
         of_pod(draft, pod);
+        // Whom it couldn't reach before it came to this.
+        if let What::CrashLoop { .. } = transition.what
+            && let Some(unit) = self.directory.turned_away_by(&pod.uid, now_ns)
+        {
+            draft.text(names::TAPIO_PEER_SYSTEMD_UNIT, &unit);
+        }
         let (kind, severity) = life(draft, pod, &transition.what);
         self.offer(kind, severity, &time_of(transition, now_ns), now_ns, sink);
     }
@@ -370,15 +388,24 @@ mod tests {
         };
         let seen = 1_012 * SECOND + 5;
         assert_eq!(of(what.clone(), Some(1_000 * SECOND), seen), (seen, ClockQuality::Micros));
-        let long_after = 2_000 * SECOND;
-        assert_eq!(
-            of(what, Some(1_000 * SECOND), long_after),
-            (1_000 * SECOND, ClockQuality::Seconds)
-        );
-        assert_eq!(
-            of(What::Running, Some(1_000 * SECOND), seen),
-            (1_000 * SECOND, ClockQuality::Seconds)
-        );
+        let (long_after, end) = (2_000 * SECOND, 1_001 * SECOND - 1);
+        assert_eq!(of(what, Some(1_000 * SECOND), long_after), (end, ClockQuality::Seconds));
         assert_eq!(of(What::Deleted, None, seen), (seen, ClockQuality::Micros));
+    }
+
+    #[test]
+    fn a_time_of_whole_seconds_stands_where_it_was_seen_or_at_the_end_of_its_second() {
+        const SECOND: u64 = 1_000_000_000;
+        let of = |now_ns| when(Some(1_000 * SECOND), now_ns).ns;
+        let begins = Transition {
+            what: What::Scheduled,
+            time_ns: Some(1_000 * SECOND),
+            natural: String::new(),
+        };
+        assert_eq!(time_of(&begins, 1_003 * SECOND).ns, 1_000 * SECOND);
+        assert_eq!(of(1_000 * SECOND + 7), 1_000 * SECOND + 7);
+        assert_eq!(of(1_003 * SECOND), 1_001 * SECOND - 1);
+        assert_eq!(of(999 * SECOND), 1_000 * SECOND, "the server's clock is ahead of ours");
+        assert_eq!(when(Some(SECOND + 5_000), 9 * SECOND).ns, SECOND + 5_000);
     }
 }

@@ -4,7 +4,7 @@
 use super::entity::{Entity, EntityKind, Named, endpoint};
 use super::graph::{Criticality, Edge, Relation};
 use crate::dataflow::rules::field::value_text;
-use crate::event::{ArchivedEvent, Name, Severity, names};
+use crate::event::{ArchivedEvent, Name, Severity, Value, names};
 
 /// A fact, true in one second.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,12 +150,18 @@ fn of_service(
     }
 }
 
-/// Who talks to whom, and who listens.
+/// Who talks to whom, and who listens. The end that opened a connection has a port that is nobody's tomorrow: only the other
+/// end is a place to be found at, so an event from which it can't be known which end it is says nothing.
 fn talks(event: &ArchivedEvent<'_>, named: &Named<'_>, who: Option<&Entity>, into: &mut Vec<Fact>) {
     let Some(who) = who else { return };
     knows(event, who, into);
-    let accepted = event.kind_name() == names::KERNEL_TCP_ACCEPT
-        || event.text(names::NETWORK_IO_DIRECTION) == Some("receive");
+    let kind = event.kind_name();
+    let incoming = event.attribute(names::TAPIO_TCP_INCOMING);
+    let accepted = kind == names::KERNEL_TCP_ACCEPT || incoming == Some(Value::Bool(true));
+    let opens = [names::KERNEL_TCP_CONNECT, names::KERNEL_TCP_REFUSED, names::KERNEL_TCP_TIMEOUT];
+    if !accepted && !opens.contains(&kind) && incoming.is_none() {
+        return;
+    }
     let (address, port, relation) = if accepted {
         (names::NETWORK_LOCAL_ADDRESS, names::NETWORK_LOCAL_PORT, Relation::Provides)
     } else {
@@ -198,7 +204,6 @@ fn stated(event: &ArchivedEvent<'_>) -> Option<Fact> {
     let relation = Relation::parse(event.text(names::TAPIO_RELATION_TYPE)?)?;
     let to = entity(names::TAPIO_RELATION_TO_TYPE, names::TAPIO_RELATION_TO_NAME)?;
     let edge = Edge { from, relation, to };
-    let ended =
-        event.attribute(names::TAPIO_RELATION_ENDED) == Some(crate::event::Value::Bool(true));
+    let ended = event.attribute(names::TAPIO_RELATION_ENDED) == Some(Value::Bool(true));
     Some(if ended { Fact::Parted(edge) } else { Fact::Seen(edge) })
 }
