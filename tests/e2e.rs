@@ -15,9 +15,13 @@ mod cluster;
 mod collected;
 #[path = "e2e/kubernetes.rs"]
 mod kubernetes;
+#[path = "e2e/machine.rs"]
+mod machine;
 #[path = "e2e/memory.rs"]
 mod memory;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/stories.rs"]
+mod stories;

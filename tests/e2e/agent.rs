@@ -16,6 +16,7 @@ fn free_port() -> u16 {
 
 pub(crate) struct Agent {
     process: Child,
+    grpc: u16,
     http: u16,
     admin: u16,
     log: std::path::PathBuf,
@@ -63,7 +64,7 @@ impl Agent {
             .stderr(output)
             .spawn()
             .unwrap();
-        let agent = Self { process, http, admin, log };
+        let agent = Self { process, grpc, http, admin, log };
         agent
             .wait("it is ready", Duration::from_secs(60), |a| a.status()["collectors"].is_object());
         agent
@@ -81,7 +82,13 @@ impl Agent {
 
     /// All events the server has, the oldest first.
     pub(crate) fn events(&self) -> Vec<Json> {
-        let Json::Array(mut events) = Self::page(self.http, "/api/v1/events?limit=10000") else {
+        self.events_of("")
+    }
+
+    /// All events of a kind the server has, the oldest first. (It gives ten thousand at the most.)
+    pub(crate) fn events_of(&self, kind: &str) -> Vec<Json> {
+        let path = format!("/api/v1/events?limit=10000&kind={kind}");
+        let Json::Array(mut events) = Self::page(self.http, &path) else {
             return Vec::new();
         };
         events.reverse();
@@ -94,6 +101,15 @@ impl Agent {
             Json::Array(groups) => groups,
             _ => Vec::new(),
         }
+    }
+
+    /// What `tapio explain` says of a story.
+    pub(crate) fn explain(&self, id: &str) -> String {
+        let server = format!("127.0.0.1:{}", self.grpc);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+        let output = command.args(["explain", id, "--server", &server]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) fn wait(&self, what: &str, longest: Duration, holds: impl Fn(&Self) -> bool) {
@@ -110,6 +126,28 @@ impl Agent {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
         line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Ends it and reads what it accounts for: each collector and the whole, all that came in is accounted for.
+    pub(crate) fn end_accounted(self) -> Json {
+        let log = self.log.clone();
+        self.end(Signal::TERM);
+        let log = std::fs::read_to_string(log).unwrap();
+        let last = log.lines().rev().find_map(|l| l.split_once("cons1="));
+        let cons1: Json = serde_json::from_str(last.unwrap().1).unwrap();
+        let counts = |account: &Json| {
+            let count = |name: &str| account[name].as_u64().unwrap();
+            let dropped = account["dropped"].as_object().unwrap().values();
+            let dropped: u64 = dropped.map(|n| n.as_u64().unwrap()).sum();
+            (count("received"), count("forwarded") + dropped + count("held"))
+        };
+        let collectors = cons1["collectors"].as_object().unwrap();
+        for (name, account) in collectors.iter().chain([(&"all".to_owned(), &cons1["total"])]) {
+            let (received, accounted) = counts(account);
+            assert_eq!(received, accounted, "CONS-1 of {name}: {account}");
+        }
+        assert!(counts(&cons1["total"]).0 > 0, "{cons1}");
+        cons1
     }
 
     /// Ends it by its id.

@@ -57,10 +57,11 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// Runs a script of tests/testbed/k8s, or of a folder beside it. Returns what it printed.
     pub(crate) fn script(&self, name: &str, arguments: &[&str], flags: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/k8s").join(name);
         // A file, not a pipe: what the script leaves running would hold a pipe open.
-        let log = self.folder.path().join(format!("{name}.out"));
+        let log = self.folder.path().join(format!("{}.out", name.replace('/', "_")));
         let status = Command::new(path)
             .args(arguments)
             .env("TAPIO_TESTBED", &self.testbed)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Downloads Debian's packages of etcd, kubectl, containerd, runc, the CNI plugins, busybox and Go, and unpacks them into the
+# Downloads Debian's packages of etcd, kubectl, containerd, runc, the CNI plugins, busybox, nginx and Go, and unpacks them into the
 # testbed's folder. Nothing is installed on the machine.
 . "$(dirname "$0")/lib.sh"
 get() { # NAME PACKAGE...
@@ -17,4 +17,5 @@ get containerd containerd runc
 get cni containernetworking-plugins
 get busybox busybox-static
 get socat socat libwrap0
+get nginx nginx nginx-common
 [ "${1:-}" != go ] || get go golang-1.19-go golang-1.19-src

@@ -1,4 +1,4 @@
-# Sourced by the scripts of this folder: where things lie.
+# Sourced by the scripts of this folder and of ../machine: where things lie.
 #
 # TAPIO_TESTBED is the folder for what is fetched and built once and used again (1.5 GB while building,
 # 400 MB after); TAPIO_TESTBED_STATE is what a run leaves behind (logs, keys, etcd's data) and may be deleted at any time.
@@ -9,3 +9,15 @@ STATE=${TAPIO_TESTBED_STATE:-$TESTBED/state}
 OPT=$TESTBED/opt
 BIN=$TESTBED/bin
 mkdir -p "$OPT" "$BIN" "$STATE"
+
+# Makes the images of pods' containers and sandboxes: busybox's sh and a few of its applets.
+images() {
+  [ ! -e "$TESTBED/app.tar" ] || return 0
+  local root a
+  root=$(mktemp -d "$TESTBED/image.XXXXXX"); mkdir -p "$root/bin" "$root/tmp"
+  cp "$OPT"/busybox/bin/busybox "$root/bin/"
+  for a in sh sleep tail true false echo cat; do ln -s busybox "$root/bin/$a"; done
+  "$HERE/mkimage.py" "$TESTBED/pause.tar" docker.io/lab/pause:1 "$root" /bin/sleep 1000000
+  "$HERE/mkimage.py" "$TESTBED/app.tar" docker.io/lab/app:1 "$root" /bin/sleep 1000000
+  rm -rf "$root"
+}

@@ -14,14 +14,7 @@ if [ "${2:-}" != inside ]; then
     [ ! -d "/sys/fs/cgroup/$c" ] || mkdir -p "/sys/fs/cgroup/$c/$CG"
   done
   for f in cpus mems; do cat "/sys/fs/cgroup/cpuset/cpuset.$f" >"/sys/fs/cgroup/cpuset/$CG/cpuset.$f"; done
-  if [ ! -e "$TESTBED/app.tar" ]; then
-    root=$(mktemp -d "$TESTBED/image.XXXXXX"); mkdir -p "$root/bin" "$root/tmp"
-    cp "$OPT"/busybox/bin/busybox "$root/bin/"
-    for a in sh sleep tail true false echo cat; do ln -s busybox "$root/bin/$a"; done
-    "$HERE/mkimage.py" "$TESTBED/pause.tar" docker.io/lab/pause:1 "$root" /bin/sleep 1000000
-    "$HERE/mkimage.py" "$TESTBED/app.tar" docker.io/lab/app:1 "$root" /bin/sleep 1000000
-    rm -rf "$root"
-  fi
+  images
   rm -f "$V/api.sock"
   setsid socat "UNIX-LISTEN:$V/api.sock,fork" "TCP:127.0.0.1:$PORT" </dev/null >/dev/null 2>&1 & echo $! >"$V/proxy.pid"
   setsid unshare -m -n --propagation private bash "$0" "$PORT" inside </dev/null >"$V/node.log" 2>&1 & echo $! >"$V/ns.pid"
@@ -42,12 +35,7 @@ sysctl -qw net.ipv4.ip_forward=1
 mount -t tmpfs tmpfs /run; mkdir -p /run/lock /run/netns
 for d in /var/lib/cni /etc/cni /var/log/pods /var/log/containers; do mkdir -p "$d"; mount -t tmpfs tmpfs "$d"; done
 mkdir -p /etc/cni/net.d /run/cni-bin
-# The kubelet sets these sysctls, which are the machine's: it is shown the values it wants instead, in this namespace only.
-i=0
-for kv in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 kernel/keys/root_maxkeys=1000000 \
-          kernel/keys/root_maxbytes=25000000; do
-  i=$((i + 1)); echo "${kv#*=}" >"/run/sysctl.$i"; mount --bind "/run/sysctl.$i" "/proc/sys/${kv%=*}"
-done
+. "$HERE/sysctls.sh" ""
 cat >/etc/cni/net.d/10-lab.conflist <<J
 {"cniVersion":"0.4.0","name":"labnet","plugins":[
  {"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,

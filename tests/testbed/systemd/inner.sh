@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PID 1 of the new namespaces: builds a root of its own, pivots into it, becomes systemd. up.sh runs it.
 set -eu
-state=$1 name=$2 mode=$3 units=$4
+state=$1 name=$2 mode=$3 units=$4 setup=$5
 mount --make-rprivate /
 base=$state/mnt
 mkdir -p "$base"
@@ -88,6 +88,8 @@ J
 mkdir -p etc/systemd/system/lab.target.wants
 ln -s ../lab-ready.service etc/systemd/system/lab.target.wants/
 [ -n "$units" ] && cp "$base/units"/* etc/systemd/system/
+# shellcheck source=/dev/null # whatever the caller needs
+[ -n "$setup" ] && . "$setup"
 mkdir -p .old
 pivot_root . .old
 cd /

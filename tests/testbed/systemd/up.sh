@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Boots a real systemd as PID 1 of namespaces of its own and prints the host's pid of it.
 #
-# usage: up.sh STATE NAME unified|hybrid [UNITS]
+# usage: up.sh STATE NAME unified|hybrid [UNITS [SETUP]]
 #
 #   STATE  an empty folder: console.log, pid and unshare.pid land there
 #   NAME   its host name, and that of its cgroup (tapio-test-NAME)
-#   UNITS  a folder of unit files for /etc/systemd/system
+#   UNITS  a folder of unit files for /etc/systemd/system; may be empty
+#   SETUP  a script that is sourced in its root, before it is that: what else is installed there
 #
 # unified: /sys/fs/cgroup is cgroup2. hybrid: version 1 controllers beside it, where MemoryMax= works.
 # Its root is the machine's, read through an overlay: what it writes, its /tmp, /run and /var are its own
 # and go with it. (On the machine's own root systemd-tmpfiles would empty /tmp.) down.sh ends it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-state=$1 name=$2 mode=$3 units=${4:-}
+state=$1 name=$2 mode=$3 units=${4:-} setup=${5:-}
 cgroup=tapio-test-$name
 v1="systemd memory cpu cpuacct cpuset pids blkio devices freezer"
 unified=/sys/fs/cgroup/unified
@@ -36,7 +37,7 @@ fi
         for c in $v1; do echo 0 >"/sys/fs/cgroup/$c/$cgroup/cgroup.procs"; done
     fi
     exec setsid unshare --mount --pid --uts --ipc --net --cgroup --fork --kill-child=KILL \
-        bash "$here/inner.sh" "$state" "$name" "$mode" "$units" </dev/null >"$state/console.log" 2>&1
+        bash "$here/inner.sh" "$state" "$name" "$mode" "$units" "$setup" </dev/null >"$state/console.log" 2>&1
 ) &
 outer=$!
 for _ in $(seq 500); do

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Ends what up.sh started, every process by its id.
+# usage: down.sh NAME
+. "$(dirname "$0")/../k8s/lib.sh"
+V=$STATE/machine
+for name in proxy proxy-inside; do
+  [ ! -e "$V/$name.pid" ] || kill -9 "$(cat "$V/$name.pid")" 2>/dev/null || true
+done
+"$HERE/../systemd/down.sh" "$V" "$1"
+rm -rf "$V"

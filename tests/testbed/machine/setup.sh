@@ -1,0 +1,87 @@
+# Sourced in the machine's root, before it is that (../systemd/inner.sh): what is installed there.
+#
+# Programs are the host's files, shown at /opt/testbed; nothing is copied that the machine doesn't change.
+: >etc/resolv.conf # pods get it, too
+mkdir -p opt/testbed opt/cni/bin var/www/html var/lib/kubelet var/lib/containerd var/lib/nginx var/log/nginx etc/containerd etc/cni/net.d run/tapio
+mount --bind "$TESTBED" opt/testbed
+mount -o remount,bind,ro opt/testbed
+# cAdvisor wants a disk below these.
+mount --bind "$V/kubelet" var/lib/kubelet
+mount --bind "$V/containerd" var/lib/containerd
+mknod -m 600 dev/kmsg c 1 11 # the kubelet looks for OOM kills there
+for program in containerd containerd-shim-runc-v2 ctr runc; do
+    ln -sf "/opt/testbed/opt/containerd/usr/bin/$program" "usr/bin/$program"
+done
+ln -sf /opt/testbed/opt/containerd/usr/sbin/runc usr/sbin/runc
+cp "$OPT"/cni/usr/lib/cni/{bridge,host-local,loopback} opt/cni/bin/
+cp "$TAPIO_CNI" opt/cni/bin/tapio-cni
+# Debian's packages, where they are in one piece with this root: /lib is a link there.
+cp "$OPT/containerd/lib/systemd/system/containerd.service" "$OPT/nginx/lib/systemd/system/nginx.service" usr/lib/systemd/system/
+cp -r "$OPT/nginx/etc/nginx" etc/
+cp "$OPT/nginx/usr/sbin/nginx" usr/sbin/
+cp "$OPT/nginx/usr/share/nginx/html/index.html" var/www/html/
+ln -sf /etc/nginx/sites-available/default etc/nginx/sites-enabled/default
+cat >>etc/systemd/journald.conf.d/lab.conf <<J
+ReadKMsg=no
+J
+cat >etc/containerd/config.toml <<T
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "docker.io/lab/pause:1"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+T
+cat >etc/cni/net.d/10-lab.conflist <<J
+{"cniVersion":"0.4.0","name":"labnet","plugins":[
+ {"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,
+  "ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
+ {"type":"tapio-cni"}]}
+J
+cp "$STATE/kubeconfig" etc/kubeconfig
+cp "$STATE/pki/ca.crt" etc/kubeconfig-ca.crt
+sed -i "s|$STATE/pki/ca.crt|/etc/kubeconfig-ca.crt|" etc/kubeconfig
+cat >etc/kubelet.yaml <<Y
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: cgroupfs
+failSwapOn: false
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
+makeIPTablesUtilChains: false
+oomScoreAdj: 0
+address: 127.0.0.1
+authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
+authorization: {mode: AlwaysAllow}
+syncFrequency: 5s
+nodeStatusUpdateFrequency: 5s
+evictionHard: {memory.available: "50Mi"}
+Y
+cat >usr/lib/systemd/system/kubelet.service <<U
+[Unit]
+Description=kubelet: The Kubernetes Node Agent
+After=containerd.service
+[Service]
+ExecStart=/opt/testbed/bin/kubelet --config=/etc/kubelet.yaml --kubeconfig=/etc/kubeconfig --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock --hostname-override=lab-node --register-node=true --node-ip=10.200.0.2 --v=2
+Restart=always
+RestartSec=10
+U
+# Fails by itself, whatever else happens on the node.
+cat >usr/lib/systemd/system/unrelated.service <<U
+[Unit]
+Description=A nightly report nobody waits for
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo "report: error: no such table: sales" >&2; exit 4'
+U
+. "$HERE/sysctls.sh" .
+ip link set lo up
+ip link add node0 type bridge
+ip addr add 10.200.0.2/24 dev node0
+ip link set node0 up
+ip route add default via 10.200.0.1 dev node0
+sysctl -qw net.ipv4.ip_forward=1
