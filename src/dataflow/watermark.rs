@@ -14,8 +14,8 @@ const IDLE_NS: u64 = 1_000_000_000;
 const MAX_PATIENCE_NS: u64 = 30_000_000_000;
 /// How late a source may be for others to wait for it. One that is later tells of the past.
 const MAX_LAG_NS: u64 = 10_000_000_000;
-/// How much later than the last one its next event is expected, where a source falls behind: the kubelet sends five Events a
-/// second of which each is as late as all before it took.
+/// How much later than the last one its next event is expected, where a source falls behind: a kubelet sends five Events a
+/// second, so in a burst each is later than the one before.
 const LAG_GROWS_NS: u64 = 500_000_000;
 /// Events that wait at once; past it the earliest goes on before its time, and is counted.
 const MAX_WAITING: usize = 16_384;

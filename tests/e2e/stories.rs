@@ -112,7 +112,7 @@ fn a_runtime_starts_an_address_is_given_and_the_pod_runs_in_one_trace() {
     let plugin = |e: &Json| text(e, "source") == "ebpf" && !text(e, "k8s.pod.uid").is_empty();
     assert!(has(&members, "effect", "cni.add", plugin), "{:#?}", lines(&members));
     for (_, event) in &members {
-        assert_eq!(event["trace_id"], story["id"], "one trace: {event:#}");
+        assert_eq!(event["trace_id"], story["trace_id"], "one trace: {event:#}");
         assert_eq!(event["entity"]["node"], "lab-node", "one node, whoever tells: {event:#}");
     }
     assert_eq!(story["root_cause"][0]["cause"], "containerd.service started");
@@ -190,7 +190,8 @@ fn a_broken_configuration_and_the_pods_it_takes_with_it_are_one_trace() {
     for (_, event) in &members {
         let of_story = |c: &Json| c["id"] == story["id"];
         let correlation = event["correlation"].as_array().unwrap();
-        assert!(correlation.iter().any(of_story), "one trace: {event:#}");
+        assert!(correlation.iter().any(of_story), "{event:#}");
+        assert_eq!(event["trace_id"], story["trace_id"], "one trace: {event:#}");
         assert_eq!(event["entity"]["node"], "lab-node", "one node, whoever tells: {event:#}");
     }
     what_it_says(story, &explained);
