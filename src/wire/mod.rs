@@ -10,6 +10,7 @@
 //! | `group.rs` | groups to and from their protobuf form |
 //! | `json.rs` | what was decoded, as JSON |
 //! | `settled.rs` | [`Settled`]: which items were seen, so that each is stored once |
+//! | `codec.rs` | [`Undecoded`]: requests as the bytes they came in |
 //! | `service.rs` | the `Ingest` service over ready-made bytes |
 //! | `otlp.rs` | OTLP's export requests → records, borrowed |
 //! | `line.rs` | [`Line`]: a client's stream to an `Ingest` service |
@@ -21,6 +22,7 @@
 //! per event; any other order of the fields decodes just as well.
 
 mod buffer;
+mod codec;
 mod decode;
 mod encode;
 mod group;
@@ -32,6 +34,7 @@ mod reader;
 mod service;
 mod settled;
 
+pub use codec::Undecoded;
 pub use decode::{
     Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
 };
