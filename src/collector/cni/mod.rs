@@ -33,8 +33,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::allocations::{Allocation, Allocations, Change};
 use self::events::Teller;
 use self::links::Links;
-use self::socket::{Heard, Socket};
+use self::socket::{Heard, Listener, Socket};
 use super::cursor::Cursor;
+use super::kept::Kept;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::event::Reason;
@@ -95,12 +96,12 @@ impl CollectorConfig for Config {
     }
 
     fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Cni(config.clone())))
+        let (config, listener) = (self.clone(), Kept::default());
+        Box::new(move || Box::new(Cni(config.clone(), listener.clone())))
     }
 }
 
-struct Cni(Config);
+struct Cni(Config, Kept<Listener>);
 
 /// An allocation whose pod isn't known yet.
 struct Waiting {
@@ -112,6 +113,7 @@ struct Waiting {
 /// One run.
 struct Run<'a> {
     config: &'a Config,
+    listener: &'a Kept<Listener>,
     context: &'a mut Context,
     teller: Teller,
     socket: Option<Socket>,
@@ -135,7 +137,7 @@ struct Counts {
 
 impl Collector for Cni {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut run = Run::start(&self.0, context)?;
+        let mut run = Run::start(&self.0, &self.1, context)?;
         while !run.context.stop.is_set() {
             run.housekeeping();
             let ready = run.wait();
@@ -148,7 +150,11 @@ impl Collector for Cni {
 }
 
 impl<'a> Run<'a> {
-    fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
+    fn start(
+        config: &'a Config,
+        listener: &'a Kept<Listener>,
+        context: &'a mut Context,
+    ) -> Result<Self, CollectorError> {
         let place = Place::open(context).map_err(|e| CollectorError::new("the cursor", e))?;
         let mut problems = Vec::new();
         let mut open = |what: &str, problem: std::io::Error| {
@@ -166,6 +172,7 @@ impl<'a> Run<'a> {
         let teller = Teller::new(&context.site);
         Ok(Self {
             config,
+            listener,
             context,
             teller,
             socket: None,
@@ -188,7 +195,7 @@ impl<'a> Run<'a> {
         self.housekept = Some(now);
         if self.socket.is_none() {
             let path = self.config.socket.display();
-            let state = match Socket::open(&self.config.socket) {
+            let state = match Socket::open(&self.config.socket, self.listener) {
                 Ok(socket) => {
                     self.socket = Some(socket);
                     format!("listening at {path}")
