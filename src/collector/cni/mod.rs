@@ -144,7 +144,10 @@ impl Collector for Cni {
             run.turn(ready)?;
         }
         run.resolve(true);
-        run.context.sink.flush();
+        run.place
+            .cursor
+            .finish(run.context)
+            .map_err(|e| CollectorError::new("keeping the position", e))?;
         Ok(Ended::Stopped)
     }
 }
