@@ -14,6 +14,8 @@ mod agent;
 mod cluster;
 #[path = "e2e/collected.rs"]
 mod collected;
+#[path = "e2e/division.rs"]
+mod division;
 #[path = "e2e/isolation.rs"]
 mod isolation;
 #[path = "e2e/kubernetes.rs"]
