@@ -84,7 +84,9 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let sink =
         Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, stop.clone());
     let stored = ledger.stage(Stage::Bridge);
-    let mut context = Context { sink, stop, report: Report::default(), site: Site::new("node", 7) };
+    // Making a directory of who is who takes longer than all the rest.
+    static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
+    let mut context = Context { sink, stop, report: Report::default(), site: SITE.clone() };
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {
