@@ -14,9 +14,11 @@ use crate::ring::{Sink, Stop};
 
 /// After how long without a sign of life a collector hangs: some begin with seconds of work.
 pub(super) const HUNG_AFTER: Duration = Duration::from_secs(30);
-/// How long collectors that were asked to end are waited for. They need a tenth of a second, and one more for their
-/// last positions; one that hasn't ended by then hangs.
+/// How long collectors that were asked to end are waited for without a sign of life. They need a tenth of a second, and one
+/// more for their last positions; some have a backlog to tell.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long they are waited for at all.
+const LONGEST_END: Duration = Duration::from_secs(60);
 /// A collector that hangs is given this long to go on by itself before another run takes its place; twice as long the
 /// next time.
 const FIRST_GRACE: Duration = Duration::from_secs(1);
@@ -206,18 +208,21 @@ impl CollectorManager {
     /// Waits for every collector's thread. [`Stop`] must be set, or every source have an end. One that hangs isn't
     /// waited for, and whoever reads its ring isn't to, either.
     pub fn join(&mut self) {
-        let mut asked = None;
-        let is_left = |one: &Supervised| one.threads.iter().any(|thread| !thread.is_finished());
-        while self.running.iter().any(is_left) {
-            if self.stop.is_set()
-                && asked.get_or_insert_with(clock::instant).elapsed() > LAST_PATIENCE
-            {
-                let left =
-                    self.running.iter().filter(|one| is_left(one)).map(|one| one.shared.name);
-                let left: Vec<_> = left.collect();
-                tracing::error!(?left, "collectors that don't end are left behind");
-                self.stop.wait_no_longer();
-                return;
+        let is_left = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
+        let (mut asked, mut signs) = (None, 0);
+        while self.running.iter().any(|one| is_left(&one)) {
+            if self.stop.is_set() {
+                let (since, lived) = asked.get_or_insert((clock::instant(), clock::instant()));
+                let now = self.running.iter().filter(is_left).map(|one| one.shared.looks()).sum();
+                if std::mem::replace(&mut signs, now) != now {
+                    *lived = clock::instant();
+                }
+                if lived.elapsed() > LAST_PATIENCE || since.elapsed() > LONGEST_END {
+                    let left = self.running.iter().filter(is_left).map(|one| one.shared.name);
+                    let left: Vec<_> = left.collect();
+                    tracing::error!(?left, "collectors that don't end are left behind");
+                    return self.stop.wait_no_longer();
+                }
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -12,15 +12,17 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::clock;
 use crate::event::{REASONS, Reason, Stage};
 
 /// Collectors an agent can have: the size of a counter table.
 pub const MAX_COLLECTORS: usize = 24;
 
-/// How often a reader looks again before it calls a difference a violation. A stage updates its
-/// counters within nanoseconds, so this is far more than a race can explain.
-const LOOKS: usize = 2_000;
-/// The pause after every few looks.
+/// For how long a reader looks again before it calls a difference a violation. A stage is done with an event within
+/// microseconds, but its thread may lose its processor meanwhile, on a machine with too much to do for long.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Looks without a pause, and the pause after so many.
+const LOOKS: u32 = 16;
 const LOOK_NAP: Duration = Duration::from_micros(200);
 
 #[derive(Default)]
@@ -157,12 +159,10 @@ impl Ledger {
     pub fn snapshot(&self) -> Snapshot {
         let settled = |collector| {
             let mut account = self.account(collector);
-            for look in 1..=LOOKS {
-                if account.residual == 0 {
-                    break;
-                }
-                if look % 16 == 0 {
-                    // A thread that lost its processor in the middle of an update needs one.
+            let (begin, mut looks) = (clock::instant(), 0);
+            while account.residual != 0 && begin.elapsed() < PATIENCE {
+                looks += 1;
+                if looks % LOOKS == 0 {
                     std::thread::sleep(LOOK_NAP);
                 }
                 account = self.account(collector);

@@ -226,6 +226,7 @@ impl Sink {
     /// Wakes the shards that sleep. Call it whenever no more input is at hand.
     pub fn flush(&mut self) {
         self.unrung = 0;
+        self.stop.live();
         for (_, bell) in &self.shards {
             bell.ring();
         }

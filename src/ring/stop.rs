@@ -27,10 +27,10 @@ pub struct Leash {
 }
 
 impl Leash {
-    /// How often the run has looked whether to end.
+    /// How many signs of life the run has given.
     #[must_use]
     pub fn looks(&self) -> u64 {
-        // Relaxed, paired with the store in `Stop::is_set`: all that counts is that it changes.
+        // Relaxed, paired with the store in `Stop::live`: all that counts is that it changes.
         self.looks.load(Ordering::Relaxed)
     }
 
@@ -51,6 +51,12 @@ impl Stop {
     /// Whether it is time to end. A run of a collector shows with each look that it lives.
     #[must_use]
     pub fn is_set(&self) -> bool {
+        self.live();
+        self.all.set.load(Ordering::Acquire) || self.is_given_up()
+    }
+
+    /// Shows that the run lives, though it doesn't look whether to end.
+    pub fn live(&self) {
         if self.counts
             && let Some(leash) = &self.leash
         {
@@ -58,7 +64,6 @@ impl Stop {
             let looks = leash.looks.load(Ordering::Relaxed);
             leash.looks.store(looks.wrapping_add(1), Ordering::Relaxed);
         }
-        self.all.set.load(Ordering::Acquire) || self.is_given_up()
     }
 
     /// Whether this run was given up, and another one has its place.

@@ -204,12 +204,12 @@ impl Ordeal {
         self.told()
     }
 
-    /// Waits until it is so, or fails after a minute.
+    /// Waits until it is so, or fails after two minutes.
     pub(crate) fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
         let begin = Instant::now();
         while !so(self) {
             let status = self.status();
-            assert!(begin.elapsed() < Duration::from_secs(60), "never: {what}: {status:#}");
+            assert!(begin.elapsed() < Duration::from_secs(120), "never: {what}: {status:#}");
             if self.looked.elapsed() > Duration::from_secs(1) {
                 self.looked = Instant::now();
                 self.agent.look();
