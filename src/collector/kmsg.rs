@@ -22,7 +22,7 @@ use crate::ring::OnFull;
 /// The longest record the kernel hands out (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`), and some.
 const RECORD_BYTES: usize = 16 * 1024;
 /// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(50);
+const SLEEP: Duration = Duration::from_millis(80);
 /// Records read before the cursor gets a look.
 const TURN: usize = 256;
 

@@ -29,7 +29,7 @@ use crate::wire::{
 };
 
 /// How often it looks whether to end.
-const STOP_INTERVAL: Duration = Duration::from_millis(50);
+const STOP_INTERVAL: Duration = Duration::from_millis(80);
 /// Streams that wait to be read first.
 const NEW_STREAMS: usize = 64;
 /// Streams read at a time; more are refused.

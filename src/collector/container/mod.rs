@@ -137,7 +137,7 @@ impl Collector for Containers {
 /// Ends when the collector was to and hasn't.
 async fn overdue(stop: &Stop) {
     while !stop.is_set() {
-        tokio::time::sleep(TICK).await;
+        tokio::time::sleep(OVERDUE).await;
     }
     tokio::time::sleep(OVERDUE).await;
 }

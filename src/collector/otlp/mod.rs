@@ -33,7 +33,9 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// When a refused sender should try again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(50);
+const SLEEP: Duration = Duration::from_millis(80);
+/// How often the servers look whether their run was given up.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The section `collectors.otlp`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -136,16 +138,15 @@ impl Collector for Otlp {
             context.report.note(name, listener.local_addr().map_err(failed)?.to_string());
         }
         let (queue, requests) = sync_channel(QUEUE);
-        let over = Stop::default();
+        let (over, ended) = oneshot::channel::<()>();
         let servers = {
             // Should this run be given up, the next one has servers of its own.
-            let (over, stop) = (over.clone(), context.stop.aside());
-            let is_over = move || over.is_set() || stop.is_given_up();
-            let start = move || serve(grpc, http, Intake(queue), is_over);
+            let stop = context.stop.aside();
+            let start = move || serve(grpc, http, Intake(queue), ended, &stop);
             std::thread::Builder::new().name("otlp".into()).spawn(start).map_err(failed)?
         };
         let ended = receive(&requests, context);
-        over.set();
+        drop(over);
         // Requests that wait are told that the agent ends.
         drop(requests);
         match servers.join() {
@@ -194,21 +195,24 @@ fn serve(
     grpc: std::net::TcpListener,
     http: std::net::TcpListener,
     intake: Intake,
-    is_over: impl Fn() -> bool,
+    ended: oneshot::Receiver<()>,
+    stop: &Stop,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let grpc = tokio::net::TcpListener::from_std(grpc)?;
         let http = tokio::net::TcpListener::from_std(http)?;
-        let ended = async {
-            while !is_over() {
-                tokio::time::sleep(SLEEP).await;
+        let given_up = async {
+            while !stop.is_given_up() {
+                tokio::time::sleep(LOOK).await;
             }
         };
         tokio::select! {
             served = grpc::serve(grpc, intake.clone()) => served,
             served = http::serve(http, intake) => served,
-            () = ended => Ok(()),
+            // Its other end is dropped.
+            _ = ended => Ok(()),
+            () = given_up => Ok(()),
         }
     });
     // Connections are tasks of this runtime and end with it.
