@@ -17,5 +17,7 @@ mod manager;
 mod otlp;
 #[path = "collectors/pipeline.rs"]
 mod pipeline;
+#[path = "collectors/positions.rs"]
+mod positions;
 #[path = "collectors/synthetic.rs"]
 mod synthetic;

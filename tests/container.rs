@@ -17,6 +17,7 @@ mod pipeline;
 #[path = "container/registry.rs"]
 mod registry;
 #[path = "container/runtime.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod runtime;
 
 use kubelet::Kubelet;

@@ -3,6 +3,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
 )]
@@ -13,6 +14,10 @@ mod agent;
 mod cluster;
 #[path = "e2e/collected.rs"]
 mod collected;
+#[path = "e2e/division.rs"]
+mod division;
+#[path = "e2e/isolation.rs"]
+mod isolation;
 #[path = "e2e/kubernetes.rs"]
 mod kubernetes;
 #[path = "e2e/machine.rs"]
@@ -21,6 +26,12 @@ mod machine;
 mod memory;
 #[path = "e2e/node.rs"]
 mod node;
+#[path = "isolation/ordeal.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod ordeal;
+#[path = "agent/place.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod place;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "e2e/stories.rs"]

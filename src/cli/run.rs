@@ -21,8 +21,8 @@ const WELCOME: &str = "tapio: watching this machine; stories appear here as they
 /// Looks after which a newcomer is told that something is seen: ten seconds.
 const FIRST_WORD: u32 = 200;
 
-/// Looks after which the rules' files are looked at: a second.
-const LOOK_AT_RULES: u32 = 20;
+/// Looks after which rules and collectors are looked after: a second.
+const LOOK_AFTER: u32 = 20;
 
 /// How often a process looks whether it was asked to end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -126,8 +126,8 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         looks += 1;
         if again.swap(false, Ordering::Relaxed) {
             reload(&mut agent, args.config.as_deref());
-        } else if looks.is_multiple_of(LOOK_AT_RULES) {
-            agent.look_at_rules();
+        } else if looks.is_multiple_of(LOOK_AFTER) {
+            agent.look();
         }
         if stories.is_some() && looks == FIRST_WORD {
             let seen = agent.account().total.received;

@@ -22,7 +22,7 @@ use crate::ring::OnFull;
 /// The longest record the kernel hands out (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`), and some.
 const RECORD_BYTES: usize = 16 * 1024;
 /// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(50);
+const SLEEP: Duration = Duration::from_millis(80);
 /// Records read before the cursor gets a look.
 const TURN: usize = 256;
 
@@ -259,15 +259,15 @@ impl Run {
             context.sink.refuse(Reason::BadInput, 1);
             return;
         };
-        let first_expected = self.next.or(self.told.map(|told| told + 1));
+        let first_expected = self.next.or(self.told.map(|told| told.saturating_add(1)));
         if let Some(gap) = first_expected.and_then(|n| record.sequence.checked_sub(n)) {
             // What was overwritten may have been a program's; it is counted all the same.
-            self.lost += gap;
+            self.lost = self.lost.saturating_add(gap);
             if gap > 0 {
                 context.sink.refuse(Reason::KernelRingFull, gap);
             }
         }
-        self.next = Some(record.sequence + 1);
+        self.next = Some(record.sequence.saturating_add(1));
         if self.told.is_some_and(|told| record.sequence <= told) {
             return;
         }
@@ -292,7 +292,8 @@ impl Run {
         draft.message(format_args!("{}", String::from_utf8_lossy(&self.bytes)));
         let observed_ns = clock::wall_ns();
         // The log's clock runs as CLOCK_MONOTONIC does (printk's local_clock), from the boot on.
-        let time_ns = clock::monotonic_to_wall_ns().wrapping_add(record.time_us * 1_000);
+        let time_ns =
+            clock::monotonic_to_wall_ns().saturating_add(record.time_us.saturating_mul(1_000));
         let natural = format!("{} {}", self.boot, record.sequence);
         let meta = Meta {
             id: EventId::from_natural("kmsg", &natural),
@@ -312,6 +313,19 @@ impl Run {
         // An error (a signal) only makes the sleep shorter.
         let _ = poll(&mut fds, Some(&most));
     }
+}
+
+/// Takes in what reads of the log would give, one after the other with a zero byte between them: what the fuzz target
+/// looks at.
+///
+/// # Errors
+/// When the collector can't start at all.
+#[doc(hidden)]
+pub fn look(reads: &[u8], context: &mut Context) -> Result<(), CollectorError> {
+    let nothing = Config { path: "/dev/null".into(), from_the_beginning: true, enabled: true };
+    let mut run = Run::open(&nothing, context)?;
+    reads.split(|byte| *byte == 0).for_each(|read| run.take(read, context));
+    Ok(())
 }
 
 fn cant_open(path: &str, error: &io::Error) -> CollectorError {
@@ -343,6 +357,16 @@ mod tests {
         assert_eq!((more.facility, more.level), (3, 6));
         assert_eq!(Record::parse("no record"), None);
         assert_eq!(Record::parse("x,1,2,-;m"), None);
+    }
+
+    /// Found by the fuzz target `kmsg`: times and numbers that no clock and no counter reaches.
+    #[test]
+    fn numbers_without_bounds_are_taken_as_they_are() {
+        let mut context = Context::for_test(Some(0));
+        let far = u64::MAX;
+        let reads = format!("3,1,{far},-;a\03,{far},1,-;b\03,5,1,-;c");
+        look(reads.as_bytes(), &mut context).unwrap();
+        assert_eq!(context.held(), Some(3), "all three are on their way, and CONS-1 holds");
     }
 
     #[test]

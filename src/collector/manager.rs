@@ -1,22 +1,28 @@
-//! Supervises the collectors: a pinned thread each, panic isolation, restart with backoff, health
-//! and statistics.
+//! Runs the collectors: a pinned thread each, health, statistics, and another run in the place of one that hangs.
+//! `supervise.rs` is what such a thread does.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 
-use super::{CollectorError, Context, Ended, Make, Note, Report, Site};
+use super::supervise::Shared;
+use super::{Make, Note, Site};
 use crate::clock;
 use crate::ring::{Sink, Stop};
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// A run this long counts as recovered: the next failure starts with the first backoff again.
-const RECOVERED: Duration = Duration::from_secs(60);
+/// After how long without a sign of life a collector hangs: some begin with seconds of work.
+pub(super) const HUNG_AFTER: Duration = Duration::from_secs(30);
+/// How long collectors that were asked to end are waited for without a sign of life. They need a tenth of a second, and one
+/// more for their last positions; some have a backlog to tell.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long they are waited for at all.
+const LONGEST_END: Duration = Duration::from_secs(60);
+/// A collector that hangs is given this long to go on by itself before another run takes its place; twice as long the
+/// next time.
+const FIRST_GRACE: Duration = Duration::from_secs(1);
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
 
 /// How a collector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub enum Health {
     Stopped = 4,
     /// This machine or this process can't give what it needs; it isn't tried again.
     Unavailable = 5,
+    /// It shows no sign of life.
+    Hung = 6,
 }
 
 impl Health {
@@ -47,14 +55,20 @@ impl Health {
             Self::Finished => "finished",
             Self::Stopped => "stopped",
             Self::Unavailable => "unavailable",
+            Self::Hung => "hung",
         }
     }
 
-    fn from_number(n: u32) -> Self {
-        [Self::Starting, Self::Running, Self::Backoff, Self::Finished, Self::Unavailable]
-            .into_iter()
-            .find(|h| *h as u32 == n)
-            .unwrap_or(Self::Stopped)
+    pub(super) fn from_number(n: u32) -> Self {
+        let but_stopped = [
+            Self::Starting,
+            Self::Running,
+            Self::Backoff,
+            Self::Finished,
+            Self::Unavailable,
+            Self::Hung,
+        ];
+        but_stopped.into_iter().find(|h| *h as u32 == n).unwrap_or(Self::Stopped)
     }
 }
 
@@ -64,7 +78,7 @@ pub struct CollectorSpec {
     pub name: &'static str,
     /// Makes it anew for each start.
     pub make: Make,
-    /// Where its events go.
+    /// Where its events go. Its spare is for a run that takes the place of one that hangs.
     pub sink: Sink,
 }
 
@@ -92,24 +106,6 @@ impl ThreadPlan {
     }
 }
 
-struct Shared {
-    name: &'static str,
-    report: Report,
-    health: AtomicU32,
-    restarts: AtomicU64,
-    last_error: Mutex<String>,
-}
-
-impl Shared {
-    fn set(&self, health: Health) {
-        self.health.store(health as u32, Ordering::Relaxed);
-    }
-
-    fn fail(&self, error: String) {
-        *self.last_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = error;
-    }
-}
-
 /// How a collector is, for `/status`.
 #[derive(Clone, Debug)]
 pub struct CollectorStatus {
@@ -121,6 +117,8 @@ pub struct CollectorStatus {
     pub restarts: u64,
     /// Why it failed last; empty if it never did.
     pub last_error: String,
+    /// For how long it has shown no sign of life, though it runs.
+    pub silence: Duration,
     /// What it says of itself.
     pub notes: Vec<Note>,
     /// Its own counters.
@@ -131,14 +129,35 @@ pub struct CollectorStatus {
 pub struct CollectorManager {
     stop: Stop,
     site: Site,
-    running: Vec<(Arc<Shared>, Option<JoinHandle<()>>)>,
+    hung_after: Duration,
+    running: Vec<Supervised>,
+}
+
+/// A collector, its threads and how it was when it was looked at last.
+struct Supervised {
+    shared: Arc<Shared>,
+    core: Option<CoreId>,
+    /// The one in charge, and those that were given up and haven't ended yet.
+    threads: Vec<JoinHandle<()>>,
+    /// Signs of life seen, and when the last one was.
+    looks: u64,
+    lived: Instant,
+    /// How long it is waited for once it hangs.
+    grace: Duration,
 }
 
 impl CollectorManager {
     /// A manager with no collectors yet.
     #[must_use]
     pub fn new(site: Site, stop: Stop) -> Self {
-        Self { stop, site, running: Vec::new() }
+        Self { stop, site, hung_after: HUNG_AFTER, running: Vec::new() }
+    }
+
+    /// Says after how long without a sign of life a collector hangs.
+    #[must_use]
+    pub fn hung_after(mut self, silence: Duration) -> Self {
+        self.hung_after = silence;
+        self
     }
 
     /// Starts a collector on a thread of its own.
@@ -146,50 +165,36 @@ impl CollectorManager {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(&mut self, spec: CollectorSpec, core: Option<CoreId>) -> std::io::Result<()> {
-        let shared = Arc::new(Shared {
-            name: spec.name,
-            report: Report::default(),
-            health: AtomicU32::new(Health::Starting as u32),
-            restarts: AtomicU64::new(0),
-            last_error: Mutex::default(),
-        });
-        let context = Context {
-            sink: spec.sink,
-            stop: self.stop.clone(),
-            report: shared.report.clone(),
-            site: self.site.clone(),
+        let mut supervised = Supervised {
+            shared: Arc::new(Shared::new(spec.name, spec.make, spec.sink)),
+            core,
+            threads: Vec::new(),
+            looks: 0,
+            lived: clock::instant(),
+            grace: FIRST_GRACE,
         };
-        let theirs = Arc::clone(&shared);
-        let make = spec.make;
-        let thread =
-            std::thread::Builder::new().name(format!("c:{}", spec.name)).spawn(move || {
-                if let Some(core) = core {
-                    core_affinity::set_for_current(core);
-                }
-                supervise(&theirs, &make, context);
-            })?;
-        self.running.push((shared, Some(thread)));
+        supervised.run(&self.stop, &self.site)?;
+        self.running.push(supervised);
         Ok(())
+    }
+
+    /// Looks whether all live, and gives the place of one that hangs to another run. Call it about once a second.
+    pub fn look(&mut self) {
+        if self.stop.is_set() {
+            return;
+        }
+        for one in &mut self.running {
+            one.threads.retain(|thread| !thread.is_finished());
+            if let Err(error) = one.look(self.hung_after, &self.stop, &self.site) {
+                tracing::error!(collector = one.shared.name, %error, "no thread to take over");
+            }
+        }
     }
 
     /// How each collector is.
     #[must_use]
     pub fn statistics(&self) -> Vec<CollectorStatus> {
-        self.running
-            .iter()
-            .map(|(shared, _)| CollectorStatus {
-                name: shared.name,
-                health: Health::from_number(shared.health.load(Ordering::Relaxed)),
-                restarts: shared.restarts.load(Ordering::Relaxed),
-                last_error: shared
-                    .last_error
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .clone(),
-                notes: shared.report.notes(),
-                counters: shared.report.counters(),
-            })
-            .collect()
+        self.running.iter().map(Supervised::status).collect()
     }
 
     /// Whether nothing more comes from any collector: it has read its source to the end, was
@@ -200,74 +205,92 @@ impl CollectorManager {
         self.statistics().iter().all(|s| over.contains(&s.health))
     }
 
-    /// Waits for every collector's thread. [`Stop`] must be set, or every source have an end.
+    /// Waits for every collector's thread. [`Stop`] must be set, or every source have an end. One that hangs isn't
+    /// waited for, and whoever reads its ring isn't to, either.
     pub fn join(&mut self) {
-        for (_, thread) in &mut self.running {
-            if let Some(thread) = thread.take() {
-                // A panic of a collector is caught inside; one of the supervisor itself shows as
-                // a collector that is not running any more.
-                let _ = thread.join();
+        let is_left = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
+        let (mut asked, mut signs) = (None, 0);
+        while self.running.iter().any(|one| is_left(&one)) {
+            if self.stop.is_set() {
+                let (since, lived) = asked.get_or_insert((clock::instant(), clock::instant()));
+                let now = self.running.iter().filter(is_left).map(|one| one.shared.looks()).sum();
+                if std::mem::replace(&mut signs, now) != now {
+                    *lived = clock::instant();
+                }
+                if lived.elapsed() > LAST_PATIENCE || since.elapsed() > LONGEST_END {
+                    let left = self.running.iter().filter(is_left).map(|one| one.shared.name);
+                    let left: Vec<_> = left.collect();
+                    tracing::error!(?left, "collectors that don't end are left behind");
+                    return self.stop.wait_no_longer();
+                }
             }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        // A panic of a collector is caught inside; one of the supervisor itself shows as a collector that is not
+        // running any more.
+        self.running.iter_mut().flat_map(|one| one.threads.drain(..)).for_each(|t| drop(t.join()));
     }
 }
 
-fn supervise(shared: &Shared, make: &Make, mut context: Context) {
-    let mut backoff = FIRST_BACKOFF;
-    loop {
-        shared.set(Health::Running);
-        let started = clock::instant();
-        let outcome = catch_unwind(AssertUnwindSafe(|| make().run(&mut context)));
-        context.sink.flush();
-        let error = match outcome {
-            Ok(Ok(Ended::Finished)) => return shared.set(Health::Finished),
-            Ok(Ok(Ended::Stopped)) => return shared.set(Health::Stopped),
-            Ok(Err(CollectorError::Unavailable(error))) => {
-                tracing::warn!(collector = shared.name, error, "collector unavailable");
-                shared.fail(error);
-                return shared.set(Health::Unavailable);
+impl Supervised {
+    /// Starts a thread for the collector, which is in charge from now on.
+    fn run(&mut self, stop: &Stop, site: &Site) -> std::io::Result<bool> {
+        let Some(charge) = self.shared.take_charge(stop, site) else { return Ok(false) };
+        let (theirs, core) = (Arc::clone(&self.shared), self.core);
+        let name = format!("c:{}", self.shared.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => {
-                context.sink.after_panic();
-                format!("panicked: {}", panic_text(&*panic))
-            }
+            theirs.supervise(charge);
+        })?;
+        self.threads.push(thread);
+        Ok(true)
+    }
+
+    fn look(&mut self, hung_after: Duration, stop: &Stop, site: &Site) -> std::io::Result<()> {
+        let looks = self.shared.looks();
+        let runs = matches!(self.shared.health(), Health::Running | Health::Hung);
+        if looks != self.looks || !runs {
+            self.looks = looks;
+            self.lived = clock::instant();
+            self.shared.turn(Health::Hung, Health::Running);
+            return Ok(());
+        }
+        let silence = self.lived.elapsed();
+        if silence <= hung_after {
+            return Ok(());
+        }
+        if self.shared.turn(Health::Running, Health::Hung) {
+            let error = format!("hangs: no sign of life for {silence:.1?}");
+            tracing::warn!(collector = self.shared.name, error, "collector hangs");
+            self.shared.fail(error);
+        }
+        if silence > hung_after + self.grace && self.run(stop, site)? {
+            self.shared.count_restart();
+            self.lived = clock::instant();
+            self.looks = self.shared.looks();
+            self.grace = (self.grace * 2).min(LONGEST_GRACE);
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> CollectorStatus {
+        let shared = &self.shared;
+        let health = shared.health();
+        let runs = matches!(health, Health::Running | Health::Hung);
+        let silence = match runs && shared.looks() == self.looks {
+            true => self.lived.elapsed(),
+            false => Duration::ZERO,
         };
-        if context.stop.is_set() {
-            return shared.set(Health::Stopped);
+        CollectorStatus {
+            name: shared.name,
+            health,
+            restarts: shared.restarts(),
+            last_error: shared.last_error(),
+            silence,
+            notes: shared.report.notes(),
+            counters: shared.report.counters(),
         }
-        if started.elapsed() > RECOVERED {
-            backoff = FIRST_BACKOFF;
-        }
-        tracing::warn!(collector = shared.name, error, retry_in = ?backoff, "collector failed");
-        shared.fail(error);
-        shared.set(Health::Backoff);
-        if wait(&context.stop, backoff) {
-            return shared.set(Health::Stopped);
-        }
-        shared.restarts.fetch_add(1, Ordering::Relaxed);
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
     }
-}
-
-/// What a panic said.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into())
-}
-
-/// Sleeps, unless asked to stop; returns whether it was.
-fn wait(stop: &Stop, duration: Duration) -> bool {
-    let until = clock::instant() + duration;
-    while !stop.is_set() {
-        let left = until.saturating_duration_since(clock::instant());
-        if left.is_zero() {
-            return false;
-        }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
-    }
-    true
 }

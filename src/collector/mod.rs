@@ -14,12 +14,14 @@ mod identify;
 pub mod journal;
 pub mod jsonl;
 pub mod k8s;
+mod kept;
 pub mod kmsg;
 mod manager;
 pub mod node;
 pub mod otlp;
 pub mod receiver;
 mod site;
+mod supervise;
 pub mod synthetic;
 pub mod systemd;
 mod table;
@@ -129,7 +131,7 @@ impl Report {
 pub struct Context {
     /// Where events go.
     pub sink: Sink,
-    /// Watch it: a collector ends within 100 ms of being asked to.
+    /// Watch it: a collector ends within 100 ms of being asked to. Looking is its sign of life: one that doesn't hangs.
     pub stop: Stop,
     /// What to say in `/status`.
     pub report: Report,
@@ -139,9 +141,12 @@ pub struct Context {
 
 impl Context {
     /// Events of this collector that are neither stored nor dropped yet; `None` until the agent has
-    /// started whole.
+    /// started whole, and for a run that was given up: another one keeps the position now.
     #[must_use]
     pub fn held(&self) -> Option<u64> {
+        if self.stop.is_given_up() {
+            return None;
+        }
         self.site.held(self.sink.collector())
     }
 

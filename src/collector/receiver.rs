@@ -19,6 +19,7 @@ use tonic::codegen::BoxStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
+use super::kept::Kept;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
 use crate::event::Reason;
 use crate::ring::{OnFull, Sink};
@@ -28,7 +29,7 @@ use crate::wire::{
 };
 
 /// How often it looks whether to end.
-const STOP_INTERVAL: Duration = Duration::from_millis(50);
+const STOP_INTERVAL: Duration = Duration::from_millis(80);
 /// Streams that wait to be read first.
 const NEW_STREAMS: usize = 64;
 /// Streams read at a time; more are refused.
@@ -65,19 +66,21 @@ impl CollectorConfig for ReceiverConfig {
     }
 
     fn make(&self) -> Make {
-        let listen = self.listen;
-        Box::new(move || Box::new(Receiver { listen }))
+        let (listen, kept) = (self.listen, Kept::default());
+        Box::new(move || Box::new(Receiver { listen, kept: kept.clone() }))
     }
 }
 
 struct Receiver {
     listen: SocketAddr,
+    kept: Kept<std::net::TcpListener>,
 }
 
 impl Collector for Receiver {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let listener =
-            bind("listen", self.listen).map_err(|e| CollectorError::Failed(e.to_string()))?;
+        let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
+        let kept = self.kept.or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
+        let listener = kept.try_clone().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

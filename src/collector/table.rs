@@ -1,5 +1,8 @@
 //! The table of collectors: adding one is adding its row here (and its file).
 
+use std::time::Duration;
+
+use super::manager::HUNG_AFTER;
 use super::{
     CollectorConfig, Make, cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver,
     synthetic, systemd,
@@ -20,6 +23,20 @@ pub struct Row {
     pub make: Make,
 }
 
+/// Collectors look whether to end many times a second, and the manager at them once.
+const LEAST_SILENCE: Duration = Duration::from_secs(1);
+
+/// How long a collector may be silent before it counts as hanging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
+pub struct HungAfter(#[serde(with = "crate::span_text")] pub Duration);
+
+impl Default for HungAfter {
+    fn default() -> Self {
+        Self(HUNG_AFTER)
+    }
+}
+
 macro_rules! collectors {
     ($($name:ident: $config:ty, $about:literal;)*) => {
         /// The configuration of every collector: the section `collectors`.
@@ -28,6 +45,8 @@ macro_rules! collectors {
         pub struct CollectorsConfig {
             /// Where it is given, no other collectors run than these.
             pub only: Option<Vec<String>>,
+            /// A collector without a sign of life for so long hangs: another run takes its place.
+            pub hung_after: HungAfter,
             $(#[doc = $about] pub $name: $config,)*
         }
 
@@ -36,11 +55,14 @@ macro_rules! collectors {
                 self.only.as_ref().is_none_or(|only| only.iter().any(|n| n == name))
             }
 
-            /// Finds names in `only` that no collector has.
+            /// Finds names in `only` that no collector has, and a patience nobody could meet.
             ///
             /// # Errors
             /// The key and what is wrong with it.
             pub fn check(&self) -> Result<(), String> {
+                if self.hung_after.0 < LEAST_SILENCE {
+                    return Err(format!("hung_after: at least {LEAST_SILENCE:?}"));
+                }
                 let known = [$(stringify!($name)),*];
                 let unknown = self.only.iter().flatten().find(|n| !known.contains(&n.as_str()));
                 match unknown {

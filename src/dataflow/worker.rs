@@ -262,8 +262,12 @@ impl Worker {
     }
 
     fn is_finished(&self) -> bool {
+        // A collector that hangs never leaves its ring. The rings of lower shards come last.
+        let of_collectors = self.inputs.len().saturating_sub(self.number);
+        let given_up = of_collectors * usize::from(self.stop.waits_no_longer());
         self.stop.is_set()
-            && self.inputs.iter().all(RecordReader::is_finished)
+            && self.inputs[..given_up].iter().all(RecordReader::is_empty)
+            && self.inputs[given_up..].iter().all(RecordReader::is_finished)
             && self.waiting.is_empty()
     }
 

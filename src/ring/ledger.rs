@@ -8,17 +8,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use crate::clock;
 use crate::event::{REASONS, Reason, Stage};
 
 /// Collectors an agent can have: the size of a counter table.
 pub const MAX_COLLECTORS: usize = 24;
 
-/// How often a reader looks again before it calls a difference a violation. A stage updates its
-/// counters within nanoseconds, so this is far more than a race can explain.
-const LOOKS: usize = 2_000;
+/// For how long a reader looks again before it calls a difference a violation. A stage is done with an event within
+/// microseconds, but its thread may lose its processor meanwhile, on a machine with too much to do for long.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Looks without a pause, and the pause after so many.
+const LOOKS: u32 = 16;
+const LOOK_NAP: Duration = Duration::from_micros(200);
 
 #[derive(Default)]
 struct Row {
@@ -149,24 +154,22 @@ impl Ledger {
         (account.residual == 0).then_some(account.held)
     }
 
-    /// The accounts now. Looks again until no stage is caught in the middle of an update.
+    /// The accounts now. Looks at each collector's again until no stage is caught in the middle of an update.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let mut last = self.look();
-        for look in 0..LOOKS {
-            if last.holds() {
-                break;
+        let settled = |collector| {
+            let mut account = self.account(collector);
+            let (begin, mut looks) = (clock::instant(), 0);
+            while account.residual != 0 && begin.elapsed() < PATIENCE {
+                looks += 1;
+                if looks % LOOKS == 0 {
+                    std::thread::sleep(LOOK_NAP);
+                }
+                account = self.account(collector);
             }
-            if look % 16 == 15 {
-                std::thread::yield_now();
-            }
-            last = self.look();
-        }
-        last
-    }
-
-    fn look(&self) -> Snapshot {
-        let collectors: Vec<_> = (0..self.names.len()).map(|c| self.account(c)).collect();
+            account
+        };
+        let collectors: Vec<_> = (0..self.names.len()).map(settled).collect();
         let mut total = CollectorAccount { name: "total".into(), ..Default::default() };
         for account in &collectors {
             total.received += account.received;

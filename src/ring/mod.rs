@@ -7,6 +7,7 @@
 //! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place over rtrb |
 //! | `wake.rs` | [`Bell`]: a consumer sleeps, a producer wakes it only when it has to |
 //! | `sink.rs` | [`Sink`]: where a collector puts its events |
+//! | `stop.rs` | [`Stop`]: threads are told to end, and runs of collectors show that they live |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
 //! A ring has one producer and one consumer. A record is a header block, one block per
@@ -17,6 +18,7 @@ mod block;
 mod ledger;
 mod record;
 mod sink;
+mod stop;
 mod wake;
 
 pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, Membership, RecordType};
@@ -24,5 +26,6 @@ pub use ledger::{CollectorAccount, Ledger, MAX_COLLECTORS, Snapshot, StageLedger
 pub use record::{
     MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
 };
-pub use sink::{OnFull, Route, Router, Sink, Stop};
+pub use sink::{OnFull, Route, Router, Sink};
+pub use stop::{Leash, Stop};
 pub use wake::{Bell, Doorbell, Target, thread_waker};

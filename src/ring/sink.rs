@@ -1,10 +1,9 @@
 //! Where a collector puts its events: routed, accounted, written into the right shard's ring.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Bell, Header, RecordWriter, StageLedger, WriteError};
+use super::{Bell, Header, RecordWriter, StageLedger, Stop, WriteError};
 use crate::event::{Event, Reason};
 
 /// Records written before the consumers' bells are rung without being asked to.
@@ -43,24 +42,6 @@ pub trait Router: Send + Sync {
     fn route(&self, event: &Event<'_>) -> Route;
 }
 
-/// Tells threads to end. Clones share one flag.
-#[derive(Clone, Default, Debug)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Asks everybody who watches to end.
-    pub fn set(&self) {
-        // Release, paired with the Acquire in `is_set`: what was done before is seen after.
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Whether it is time to end.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// A collector's way into the pipeline.
 pub struct Sink {
     collector: u8,
@@ -76,6 +57,7 @@ pub struct Sink {
     offered: u64,
     /// Whether an event was taken in and isn't accounted for yet.
     in_hand: bool,
+    spare: Option<Box<Sink>>,
 }
 
 impl Sink {
@@ -104,6 +86,7 @@ impl Sink {
             unrung: 0,
             offered: 0,
             in_hand: false,
+            spare: None,
         }
     }
 
@@ -113,6 +96,26 @@ impl Sink {
     pub fn with_kernel_ledger(mut self, ledger: Arc<StageLedger>) -> Self {
         self.kernel = Some(ledger);
         self
+    }
+
+    /// Adds a second way for the same collector, with rings and counters of its own, for when this one is in the hands
+    /// of a thread that hangs.
+    #[must_use]
+    pub fn with_spare(mut self, mut spare: Self) -> Self {
+        // Its events have places of their own in the collector's order: no run offers 2^48 of them.
+        spare.offered = 1 << 48;
+        self.spare = Some(Box::new(spare));
+        self
+    }
+
+    /// The second way, where there is one.
+    pub fn take_spare(&mut self) -> Option<Self> {
+        self.spare.take().map(|spare| *spare)
+    }
+
+    /// Ends waiting for room when this says so, in the place of what it was made with.
+    pub fn heed(&mut self, stop: Stop) {
+        self.stop = stop;
     }
 
     /// The collector's number in the ledger.
@@ -223,6 +226,7 @@ impl Sink {
     /// Wakes the shards that sleep. Call it whenever no more input is at hand.
     pub fn flush(&mut self) {
         self.unrung = 0;
+        self.stop.live();
         for (_, bell) in &self.shards {
             bell.ring();
         }

@@ -5,18 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
-use super::recall::Recall;
+use super::recall::{Recall, RecallStats};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
-use super::{Correlator, CorrelatorPlan, Started};
+use super::{Correlator, CorrelatorPlan, Entrance, Started};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
 use crate::clock;
 use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site, ThreadPlan};
-use crate::dataflow::evidence::Bounds;
+use crate::dataflow::evidence::{Bounds, DeskStats};
 use crate::dataflow::rules::{LiveRules, RuleSet};
 use crate::dataflow::{LaneOptions, Order, Shard};
 use crate::event::{Stage, stable_hash};
-use crate::ring::{Bell, Ledger, Router, Sink, Snapshot, Stop};
+use crate::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot, Stop};
 use crate::server::{Server, ServerHandle};
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
@@ -24,6 +24,9 @@ const BLOCKS_PER_EVENT: usize = 8;
 
 /// Blocks of 64 bytes for groups on their way to the bridge.
 const GROUP_RING_BLOCKS: usize = 1 << 14;
+
+/// Ways into the rings for each collector: the second one is for when the first is in the hands of a thread that hangs.
+const WAYS_IN: usize = 2;
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,24 @@ pub struct Agent {
     _lock: AgentLock,
 }
 
+/// What the parts are given, as they are started one after the other.
+struct Start {
+    node: String,
+    epoch: u64,
+    stop: Stop,
+    threads: ThreadPlan,
+    ledger: Ledger,
+}
+
+/// The correlator, and what it is joined to the rest by.
+struct Correlating {
+    correlator: Correlator,
+    entrances: Vec<Entrance>,
+    readers: Vec<RecordReader>,
+    assessor: Arc<DeskStats>,
+    recalled: Option<Arc<RecallStats>>,
+}
+
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -75,56 +96,60 @@ impl Agent {
     ///
     /// # Errors
     /// When something the agent can't do without can't be had.
-    pub fn start(mut config: Config, standalone: bool) -> Result<Self, StartError> {
+    pub fn start(config: Config, standalone: bool) -> Result<Self, StartError> {
+        let rows = config.collectors.rows();
+        Self::start_with(config, standalone, rows, |rules| rules)
+    }
+
+    /// The same with these collectors, and with a router that is made of the rules': for who puts something of its own
+    /// between the parts, as tests do.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_with(
+        mut config: Config,
+        standalone: bool,
+        rows: Vec<Row>,
+        router: impl FnOnce(Arc<LiveRules>) -> Arc<dyn Router>,
+    ) -> Result<Self, StartError> {
         let lock = AgentLock::take(&config.state_dir())?;
         let seen = reload::look(&config.dataflow.rules);
         let rules = reload::load(&config.dataflow).map_err(StartError::Rules)?;
         let server = standalone.then(|| start_server(&mut config)).transpose()?;
         config.bridge.flush_interval = config.dataflow.flush_interval;
-        let node = config.node_name();
-        let rows: Vec<Row> = config.collectors.rows().into_iter().filter(|r| r.enabled).collect();
-        let stop = Stop::default();
-        let mut threads = ThreadPlan::pinned();
-        let mut ledger = Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect());
+        let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
+        let mut start = Start {
+            node: config.node_name(),
+            epoch: clock::wall_ns(),
+            stop: Stop::default(),
+            threads: ThreadPlan::pinned(),
+            ledger: Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect()),
+        };
         let bell = Arc::new(Bell::new(Default::default()));
         let rules = RuleSet::new(rules, &config.cluster, config.shards());
         let rules = Arc::new(LiveRules::new(rules));
         let files = RuleFiles::new(config.dataflow.clone(), Arc::clone(&rules), seen);
-        let assessor_bell = Arc::new(Bell::new(Default::default()));
-        let bells = [&bell, &assessor_bell];
-        let plan = plan(&config, &rules);
-        let (shards, recall) = recollect(&config, &plan)?;
-        let recalled = recall.as_ref().map(Recall::stats);
-        let started =
-            Correlator::start(&plan, shards, rows.len(), bells, &mut ledger, &stop, &mut threads)
-                .map_err(system("the correlator's threads"))?;
-        let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
-        let (groups, assessor) = correlator
-            .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(GROUP_RING_BLOCKS))
-            .map_err(system("the assessor's thread"))?;
-        readers.push(groups);
-        let epoch = clock::wall_ns();
-        if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
-            correlator
-                .keep(recall.record(recorded, Arc::clone(bell), &node, epoch))
-                .map_err(system("the recorder's thread"))?;
-        }
+        let Correlating { correlator, entrances, readers, assessor, recalled } =
+            start_correlator(&config, &rules, WAYS_IN * rows.len(), &bell, &mut start)?;
         let bridge = Bridge {
             config: config.bridge.clone(),
-            node: node.clone(),
-            epoch,
+            node: start.node.clone(),
+            epoch: start.epoch,
             readers,
             bell,
-            ledger: ledger.stage(Stage::Bridge),
-            stop: stop.clone(),
-            core: threads.next_core(),
+            ledger: start.ledger.stage(Stage::Bridge),
+            stop: start.stop.clone(),
+            core: start.threads.next_core(),
         };
         let bridge = bridge.spawn().map_err(system("the bridge"))?;
-        let site = Site::new(&node, origin(&node, epoch)).with_state_dir(config.state_dir());
-        let manager = CollectorManager::new(site.clone(), stop.clone());
-        let (manager, ledger) =
-            start_collectors(manager, rows, entrances, &rules, ledger, &stop, &mut threads)?;
-        let (manager, ledger) = (Arc::new(Mutex::new(manager)), Arc::new(ledger));
+        let site = Site::new(&start.node, origin(&start.node, start.epoch))
+            .with_state_dir(config.state_dir());
+        let manager = CollectorManager::new(site.clone(), start.stop.clone())
+            .hung_after(config.collectors.hung_after.0);
+        let manager = start_collectors(manager, rows, entrances, &router(rules), &mut start)?;
+        let manager = Arc::new(Mutex::new(manager));
+        let Start { node, epoch, stop, ledger, .. } = start;
+        let ledger = Arc::new(ledger);
         site.account_in(Arc::clone(&ledger));
         let status = Status {
             node,
@@ -175,9 +200,11 @@ impl Agent {
         self.manager.lock().unwrap_or_else(PoisonError::into_inner).is_finished()
     }
 
-    /// Takes over rules whose files have changed. Call it about once a second.
-    pub fn look_at_rules(&mut self) {
+    /// Takes over rules whose files have changed, and gives the place of a collector that hangs to another run of it. Call
+    /// it about once a second.
+    pub fn look(&mut self) {
         self.files.look();
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).look();
     }
 
     /// Reads the rules again, from where a new configuration says if there is one. Rules that are wrong
@@ -272,22 +299,54 @@ fn origin(node: &str, epoch: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// Starts the shards, the assessor and the recorder, with so many ways in.
+fn start_correlator(
+    config: &Config,
+    rules: &Arc<LiveRules>,
+    ways_in: usize,
+    bell: &Arc<Bell>,
+    start: &mut Start,
+) -> Result<Correlating, StartError> {
+    let assessor_bell = Arc::new(Bell::new(Default::default()));
+    let bells = [bell, &assessor_bell];
+    let plan = plan(config, rules);
+    let (shards, recall) = recollect(config, &plan)?;
+    let recalled = recall.as_ref().map(Recall::stats);
+    let Start { node, epoch, stop, threads, ledger } = start;
+    let started = Correlator::start(&plan, shards, ways_in, bells, ledger, stop, threads)
+        .map_err(system("the correlator's threads"))?;
+    let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
+    let (groups, assessor) = correlator
+        .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(GROUP_RING_BLOCKS))
+        .map_err(system("the assessor's thread"))?;
+    readers.push(groups);
+    if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
+        correlator
+            .keep(recall.record(recorded, Arc::clone(bell), node, *epoch))
+            .map_err(system("the recorder's thread"))?;
+    }
+    Ok(Correlating { correlator, entrances, readers, assessor, recalled })
+}
+
 fn start_collectors(
     mut manager: CollectorManager,
     rows: Vec<Row>,
-    entrances: Vec<super::Entrance>,
-    rules: &Arc<LiveRules>,
-    mut ledger: Ledger,
-    stop: &Stop,
-    threads: &mut ThreadPlan,
-) -> Result<(CollectorManager, Ledger), StartError> {
-    for (number, (row, entrance)) in (0u8..).zip(rows.into_iter().zip(entrances)) {
-        let router: Arc<dyn Router> = Arc::<LiveRules>::clone(rules);
-        let stage = ledger.stage(Stage::Collect);
-        let sink = Sink::new(number, row.on_full, router, entrance, stage, stop.clone())
-            .with_kernel_ledger(ledger.stage(Stage::Kernel));
+    entrances: Vec<Entrance>,
+    router: &Arc<dyn Router>,
+    start: &mut Start,
+) -> Result<CollectorManager, StartError> {
+    let Start { stop, threads, ledger, .. } = start;
+    let mut entrances = entrances.into_iter();
+    for (number, row) in (0u8..).zip(rows) {
+        let mut sink = |entrance| {
+            let (stage, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
+            Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, stop.clone())
+                .with_kernel_ledger(kernel)
+        };
+        let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
+        let sink = sink(first).with_spare(sink(second));
         let spec = CollectorSpec { name: row.name, make: row.make, sink };
         manager.start(spec, threads.next_core()).map_err(system("a collector's thread"))?;
     }
-    Ok((manager, ledger))
+    Ok(manager)
 }

@@ -65,7 +65,7 @@ pub struct Correlator {
 pub struct Started {
     /// The shards.
     pub correlator: Correlator,
-    /// A way in for each collector.
+    /// The ways in.
     pub entrances: Vec<Entrance>,
     /// The rings of events the bridge has to read.
     pub exits: Vec<RecordReader>,

@@ -77,7 +77,7 @@ fn collector_json(status: &CollectorStatus) -> Json {
         status.counters.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
     json!({
         "health": status.health.word(), "restarts": status.restarts, "last_error": status.last_error,
-        "notes": notes, "counters": counters,
+        "silence_ms": status.silence.as_millis() as u64, "notes": notes, "counters": counters,
     })
 }
 
@@ -154,7 +154,8 @@ impl Status {
             return Err(format!("the server isn't connected: {}", self.bridge.status().last_error));
         }
         let collectors = self.collectors();
-        if let Some(c) = collectors.iter().find(|c| c.health == Health::Backoff) {
+        let ill = [Health::Backoff, Health::Hung];
+        if let Some(c) = collectors.iter().find(|c| ill.contains(&c.health)) {
             return Err(format!("collector {} failed: {}", c.name, c.last_error));
         }
         // What this machine can't give stands in `/status`; it is in the way only of an agent that

@@ -10,6 +10,7 @@
 //! | `group.rs` | groups to and from their protobuf form |
 //! | `json.rs` | what was decoded, as JSON |
 //! | `settled.rs` | [`Settled`]: which items were seen, so that each is stored once |
+//! | `codec.rs` | [`Undecoded`]: requests as the bytes they came in |
 //! | `service.rs` | the `Ingest` service over ready-made bytes |
 //! | `withhold.rs` | taking events out of a batch that were stored before |
 //! | `otlp.rs` | OTLP's export requests → records, borrowed |
@@ -22,6 +23,7 @@
 //! per event; any other order of the fields decodes just as well.
 
 mod buffer;
+mod codec;
 mod decode;
 mod encode;
 mod group;
@@ -34,6 +36,7 @@ mod service;
 mod settled;
 mod withhold;
 
+pub use codec::Undecoded;
 pub use decode::{
     Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
 };

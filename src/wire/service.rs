@@ -1,5 +1,5 @@
 //! The `Ingest` service over ready-made bytes: batches come out of the stream undecoded, acks go in
-//! as prost writes them. The shape is that of generated code; only the codec is ours.
+//! as prost writes them. The shape is that of generated code; only the codec is ours (`codec.rs`).
 
 use std::convert::Infallible;
 use std::io;
@@ -9,15 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use prost::Message;
+use bytes::Bytes;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{Body, BoxFuture, BoxStream, Service, StdError};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::codec::Undecoded;
 use super::decode::MAX_BATCH_BYTES;
 use super::proto::Ack;
 
@@ -32,56 +31,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Batches taken in for one ack, where so many are at hand.
 const BATCHES_PER_ACK: usize = 32;
-
-/// Batches in, acks out.
-#[derive(Clone, Copy, Debug, Default)]
-struct BatchCodec;
-
-impl Codec for BatchCodec {
-    type Encode = Ack;
-    type Decode = Bytes;
-    type Encoder = AckEncoder;
-    type Decoder = BytesDecoder;
-
-    fn encoder(&mut self) -> AckEncoder {
-        AckEncoder
-    }
-
-    fn decoder(&mut self) -> BytesDecoder {
-        BytesDecoder
-    }
-}
-
-/// Writes acks.
-#[derive(Clone, Copy, Debug)]
-struct AckEncoder;
-
-impl Encoder for AckEncoder {
-    type Item = Ack;
-    type Error = Status;
-
-    fn encode(&mut self, ack: Ack, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        ack.encode(to).map_err(|e| Status::internal(format!("ack: {e}")))
-    }
-}
-
-/// Hands a message's bytes on as they came.
-#[derive(Clone, Copy, Debug)]
-struct BytesDecoder;
-
-impl Decoder for BytesDecoder {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        // Splits the stream's buffer; nothing is copied.
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
-    }
-}
 
 /// What is done with the streams that clients open.
 pub trait IngestHandler: Send + Sync + 'static {
@@ -152,8 +101,8 @@ where
         }
         let method = Method(Arc::clone(&self.0));
         Box::pin(async move {
-            let mut grpc =
-                Grpc::new(BatchCodec).apply_max_message_size_config(Some(MAX_BATCH_BYTES), None);
+            let mut grpc = Grpc::new(Undecoded::default())
+                .apply_max_message_size_config(Some(MAX_BATCH_BYTES), None);
             Ok(grpc.streaming(method, request).await)
         })
     }

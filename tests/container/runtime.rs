@@ -122,6 +122,19 @@ impl Containerd {
         }
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// Kills it. Containers go on.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
     /// Its own client.
     pub(crate) fn ctr(&self, namespace: &str, args: &[&str]) -> Output {
         Command::new(unpacked("containerd/usr/bin/ctr"))

@@ -85,11 +85,16 @@ impl Cluster {
         self.path("kubeconfig")
     }
 
-    /// Ends the API server by its id; its etcd goes on.
+    /// Ends the API server; its etcd goes on.
     pub(crate) fn kill_apiserver(&self) {
+        self.signal_apiserver(rustix::process::Signal::KILL);
+    }
+
+    /// Sends the API server a signal, by its id.
+    pub(crate) fn signal_apiserver(&self, signal: rustix::process::Signal) {
         let pid = std::fs::read_to_string(self.path("apiserver.pid")).unwrap();
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     pub(crate) fn start_apiserver(&self, flags: &str) {

@@ -53,6 +53,8 @@ pub(super) struct Allocations {
     base_watch: Option<i32>,
     networks: HashMap<i32, String>,
     known: HashMap<(String, IpAddr), Allocation>,
+    /// What an earlier run knew and this one hasn't looked for yet.
+    remembered: Vec<Allocation>,
 }
 
 /// The events that say that a file is whole, or gone.
@@ -68,8 +70,19 @@ impl Allocations {
     /// Nothing is read yet, and the folder needn't be there.
     pub(super) fn open(base: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let (networks, known) = (HashMap::new(), HashMap::new());
-        Ok(Self { base: base.to_owned(), inotify, base_watch: None, networks, known })
+        Ok(Self {
+            base: base.to_owned(),
+            inotify,
+            base_watch: None,
+            networks: HashMap::new(),
+            known: HashMap::new(),
+            remembered: Vec::new(),
+        })
+    }
+
+    /// What was given when the agent was here last: of what isn't any more it is told at the first look.
+    pub(super) fn remember<'a>(&mut self, given: impl Iterator<Item = &'a Allocation>) {
+        self.remembered = given.cloned().collect();
     }
 
     /// Addresses that are given now.
@@ -87,6 +100,7 @@ impl Allocations {
         if let Ok(watch) = inotify::add_watch(&self.inotify, &self.base, flags) {
             self.base_watch = Some(watch);
             self.networks_of(changes, false);
+            self.miss(changes);
         }
     }
 
@@ -149,6 +163,16 @@ impl Allocations {
             self.taken_back(network, address, changes);
         } else {
             self.given(&network, address, changes, true);
+        }
+    }
+
+    /// Tells what of the remembered isn't there any more. When it was taken back isn't known: before now.
+    fn miss(&mut self, changes: &mut Vec<Change>) {
+        let now_ns = clock::wall_ns();
+        for old in std::mem::take(&mut self.remembered) {
+            if self.known.get(&(old.network.clone(), old.address)) != Some(&old) {
+                changes.push(Change::TakenBack(old, now_ns));
+            }
         }
     }
 

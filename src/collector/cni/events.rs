@@ -247,7 +247,12 @@ impl Teller {
     pub(super) fn taken_back(&mut self, allocation: &Allocation, at_ns: u64, sink: &mut Sink) {
         let pod = self.pod_of(allocation);
         self.allocation(allocation, pod.as_deref(), "released by");
-        let id = self.id(at_ns);
+        // Told again after a kill it is the same event.
+        let natural = format!(
+            "back|{}|{}|{}|{}",
+            allocation.network, allocation.address, allocation.container_id, allocation.since_ns
+        );
+        let id = EventId::from_natural("cni", &natural);
         self.offer((id, names::CNI_IP_RELEASED, Severity::INFO), at_ns, at_ns, sink);
         if let Some(uid) = pod {
             self.directory.pod_address_gone(&uid, allocation.address, at_ns);

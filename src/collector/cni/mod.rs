@@ -5,6 +5,7 @@
 //! | `report.rs` | what the plugin `tapio-cni` (`src/bin/tapio-cni/`) tells of each call |
 //! | `socket.rs` | the socket it tells it to |
 //! | `allocations.rs` | addresses given by host-local, from its files |
+//! | `place.rs` | which of them were told, over restarts |
 //! | `netlink.rs`, `links.rs` | the kernel's route netlink; what of it is news |
 //! | `attachments.rs` | which container hangs on which link |
 //! | `events.rs` | from all of these to events and to the directory |
@@ -20,6 +21,7 @@ mod events;
 mod links;
 mod look;
 mod netlink;
+mod place;
 mod report;
 mod socket;
 
@@ -33,8 +35,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::allocations::{Allocation, Allocations, Change};
 use self::events::Teller;
 use self::links::Links;
-use self::socket::{Heard, Socket};
-use super::cursor::Cursor;
+use self::place::Place;
+use self::socket::{Heard, Listener, Socket};
+use super::kept::Kept;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::event::Reason;
@@ -95,12 +98,12 @@ impl CollectorConfig for Config {
     }
 
     fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Cni(config.clone())))
+        let (config, listener) = (self.clone(), Kept::default());
+        Box::new(move || Box::new(Cni(config.clone(), listener.clone())))
     }
 }
 
-struct Cni(Config);
+struct Cni(Config, Kept<Listener>);
 
 /// An allocation whose pod isn't known yet.
 struct Waiting {
@@ -112,6 +115,7 @@ struct Waiting {
 /// One run.
 struct Run<'a> {
     config: &'a Config,
+    listener: &'a Kept<Listener>,
     context: &'a mut Context,
     teller: Teller,
     socket: Option<Socket>,
@@ -135,27 +139,37 @@ struct Counts {
 
 impl Collector for Cni {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut run = Run::start(&self.0, context)?;
+        let mut run = Run::start(&self.0, &self.1, context)?;
         while !run.context.stop.is_set() {
             run.housekeeping();
             let ready = run.wait();
             run.turn(ready)?;
         }
         run.resolve(true);
-        run.context.sink.flush();
+        run.place
+            .finish(run.context)
+            .map_err(|e| CollectorError::new("keeping the position", e))?;
         Ok(Ended::Stopped)
     }
 }
 
 impl<'a> Run<'a> {
-    fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
+    fn start(
+        config: &'a Config,
+        listener: &'a Kept<Listener>,
+        context: &'a mut Context,
+    ) -> Result<Self, CollectorError> {
         let place = Place::open(context).map_err(|e| CollectorError::new("the cursor", e))?;
         let mut problems = Vec::new();
         let mut open = |what: &str, problem: std::io::Error| {
             problems.push(format!("{what}: {problem}"));
             context.report.note(what, problem.to_string());
         };
-        let allocations = Allocations::open(&config.networks).map_err(|e| open("inotify", e)).ok();
+        let mut allocations =
+            Allocations::open(&config.networks).map_err(|e| open("inotify", e)).ok();
+        if let Some(allocations) = &mut allocations {
+            allocations.remember(place.given());
+        }
         let links = match config.links {
             true => Links::open().map_err(|e| open("netlink", e)).ok(),
             false => None,
@@ -166,6 +180,7 @@ impl<'a> Run<'a> {
         let teller = Teller::new(&context.site);
         Ok(Self {
             config,
+            listener,
             context,
             teller,
             socket: None,
@@ -188,7 +203,7 @@ impl<'a> Run<'a> {
         self.housekept = Some(now);
         if self.socket.is_none() {
             let path = self.config.socket.display();
-            let state = match Socket::open(&self.config.socket) {
+            let state = match Socket::open(&self.config.socket, self.listener) {
                 Ok(socket) => {
                     self.socket = Some(socket);
                     format!("listening at {path}")
@@ -305,6 +320,7 @@ impl<'a> Run<'a> {
                 }
                 Change::TakenBack(allocation, at_ns) => {
                     self.give_up(&allocation);
+                    self.place.taken_back(&allocation);
                     self.teller.taken_back(&allocation, at_ns, &mut self.context.sink);
                     continue;
                 }
@@ -332,9 +348,7 @@ impl<'a> Run<'a> {
         }
         let now_ns = clock::wall_ns();
         self.teller.given(allocation, *tell, now_ns, &mut self.context.sink);
-        if *tell {
-            self.place.told(allocation);
-        }
+        self.place.told(allocation, *tell);
     }
 
     /// Tells what waited for its pod and has it now, or waited for long enough.
@@ -356,69 +370,5 @@ impl<'a> Run<'a> {
         if !self.waiting.iter().any(|w| w.tell) {
             self.place.advance();
         }
-    }
-}
-
-/// Which allocations were told, over restarts: the time of the newest, and the names of those with that very time.
-struct Place {
-    cursor: Cursor,
-    before_ns: u64,
-    told_before: Vec<String>,
-    newest_ns: u64,
-    newest: Vec<String>,
-    /// Whether the cursor doesn't say so yet.
-    moved: bool,
-}
-
-impl Place {
-    fn open(context: &Context) -> std::io::Result<Self> {
-        let cursor = Cursor::open(context.site.state_dir.as_deref(), "cni")?;
-        let mut words = cursor.saved().split_whitespace();
-        let before_ns = words.next().and_then(|w| w.parse().ok());
-        let told_before: Vec<String> = words.map(str::to_owned).collect();
-        // At the very first start nothing that is there already is news.
-        let before_ns = before_ns.unwrap_or_else(clock::wall_ns);
-        let newest = told_before.clone();
-        Ok(Self { cursor, before_ns, told_before, newest_ns: before_ns, newest, moved: true })
-    }
-
-    fn name(allocation: &Allocation) -> String {
-        format!("{}/{}", allocation.network, allocation.address)
-    }
-
-    fn is_news(&self, allocation: &Allocation) -> bool {
-        match allocation.since_ns.cmp(&self.before_ns) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Equal => !self.told_before.contains(&Self::name(allocation)),
-            std::cmp::Ordering::Greater => true,
-        }
-    }
-
-    fn told(&mut self, allocation: &Allocation) {
-        if allocation.since_ns > self.newest_ns {
-            self.newest_ns = allocation.since_ns;
-            self.newest.clear();
-        }
-        if allocation.since_ns == self.newest_ns {
-            self.newest.push(Self::name(allocation));
-        }
-        self.moved = true;
-    }
-
-    /// Nothing older than the newest waits any more.
-    fn advance(&mut self) {
-        if !std::mem::take(&mut self.moved) {
-            return;
-        }
-        let mut position = self.newest_ns.to_string();
-        for name in &self.newest {
-            position.push(' ');
-            position.push_str(name);
-        }
-        self.cursor.advance(&position);
-    }
-
-    fn settle(&mut self, context: &Context) -> std::io::Result<bool> {
-        self.cursor.settle(context)
     }
 }

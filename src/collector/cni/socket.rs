@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
@@ -18,6 +19,7 @@ use rustix::net::{
 
 use super::report::MAX_REPORT_BYTES;
 use crate::clock;
+use crate::collector::kept::Kept;
 
 /// Connections that wait to be accepted: the most the kernel allows by default.
 const BACKLOG: i32 = 4096;
@@ -38,12 +40,17 @@ pub(super) enum Heard<'a> {
     Silent,
 }
 
-/// The socket, and who is connected.
-pub(super) struct Socket {
+/// The socket's end that listens, and its file.
+pub(super) struct Listener {
     path: PathBuf,
     /// Device and inode of the socket's file: another agent may put its own there.
     file: (u64, u64),
-    listener: OwnedFd,
+    socket: OwnedFd,
+}
+
+/// The socket, and who is connected.
+pub(super) struct Socket {
+    listener: Arc<Listener>,
     peers: Vec<(OwnedFd, Instant)>,
     buffer: Vec<u8>,
 }
@@ -53,9 +60,9 @@ fn seqpacket() -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-impl Socket {
+impl Listener {
     /// Listens. What a process that is gone left there is replaced.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -71,14 +78,25 @@ impl Socket {
             }
             Err(e) => return Err(e.into()),
         }
-        let listener = seqpacket()?;
+        let socket = seqpacket()?;
         // Before it has a name, so that there is no moment in which others could connect.
-        rustix::fs::fchmod(&listener, Mode::RUSR | Mode::WUSR)?;
-        bind(&listener, &address)?;
-        listen(&listener, BACKLOG)?;
-        let file = identity(path)?;
-        let buffer = vec![0; MAX_REPORT_BYTES + 1];
-        Ok(Self { path: path.to_owned(), file, listener, peers: Vec::new(), buffer })
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        bind(&socket, &address)?;
+        listen(&socket, BACKLOG)?;
+        Ok(Self { path: path.to_owned(), file: identity(path)?, socket })
+    }
+
+    /// Whether its file still leads here.
+    fn is_reached(&self) -> bool {
+        identity(&self.path).is_ok_and(|file| file == self.file)
+    }
+}
+
+impl Socket {
+    /// Listens, with the listener an earlier run has left if that is still reached: what came meanwhile waits in it.
+    pub(super) fn open(path: &Path, kept: &Kept<Listener>) -> io::Result<Self> {
+        let listener = kept.or_open(Listener::is_reached, || Listener::open(path))?;
+        Ok(Self { listener, peers: Vec::new(), buffer: vec![0; MAX_REPORT_BYTES + 1] })
     }
 
     /// Whether somebody is connected who hasn't said anything yet.
@@ -88,7 +106,7 @@ impl Socket {
 
     /// What to wait on.
     pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let listener = (self.peers.len() < MAX_PEERS).then(|| self.listener.as_fd());
+        let listener = (self.peers.len() < MAX_PEERS).then(|| self.listener.socket.as_fd());
         listener.into_iter().chain(self.peers.iter().map(|(peer, _)| peer.as_fd()))
     }
 
@@ -123,7 +141,7 @@ impl Socket {
         while self.peers.len() < MAX_PEERS {
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             // A peer that is gone again, or no descriptor left: both pass.
-            let Ok(peer) = accept_with(&self.listener, flags) else {
+            let Ok(peer) = accept_with(&self.listener.socket, flags) else {
                 return;
             };
             match sockopt::socket_peercred(&peer) {
@@ -141,9 +159,9 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
-impl Drop for Socket {
+impl Drop for Listener {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|file| file == self.file) {
+        if self.is_reached() {
             // A file that stays is replaced by the next run.
             let _ = fs::remove_file(&self.path);
         }
@@ -179,7 +197,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/cni.sock");
-        let mut socket = Socket::open(&path).unwrap();
+        let mut socket = Socket::open(&path, &Kept::default()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for n in 0..300 {
             tell(&path, n.to_string().as_bytes());
@@ -190,9 +208,28 @@ mod tests {
         all.extend(heard(&mut socket));
         let expected: Vec<_> = (0..300).map(|n| n.to_string()).chain(["too long".into()]).collect();
         assert_eq!(all, expected);
-        assert!(Socket::open(&path).is_err(), "one agent");
+        assert!(Socket::open(&path, &Kept::default()).is_err(), "one agent");
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn between_two_runs_packets_wait_and_a_run_that_hangs_is_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cni.sock");
+        let kept = Kept::default();
+        let hangs = Socket::open(&path, &kept).unwrap();
+        drop(Socket::open(&path, &kept).unwrap());
+        tell(&path, b"meanwhile");
+        let mut next = Socket::open(&path, &kept).unwrap();
+        assert_eq!(heard(&mut next), ["meanwhile"]);
+        // Whose file was removed can't be reached any more: it is made anew.
+        fs::remove_file(&path).unwrap();
+        let mut anew = Socket::open(&path, &kept).unwrap();
+        tell(&path, b"again");
+        assert_eq!(heard(&mut anew), ["again"]);
+        drop((hangs, next));
+        assert!(path.exists(), "the file is the new one's");
     }
 
     #[test]
@@ -202,7 +239,7 @@ mod tests {
         let dead = seqpacket().unwrap();
         bind(&dead, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         drop(dead);
-        let mut socket = Socket::open(&path).unwrap();
+        let mut socket = Socket::open(&path, &Kept::default()).unwrap();
         tell(&path, b"a");
         assert_eq!(heard(&mut socket), ["a"]);
     }

@@ -26,13 +26,15 @@ use std::time::{Duration, Instant};
 use super::cursor::Cursor;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
-use crate::ring::OnFull;
+use crate::ring::{OnFull, Stop};
 use client::Client;
 use events::Teller;
 use observed::Observed;
 
 /// How often it looks whether to end.
 const TICK: Duration = Duration::from_millis(80);
+/// How long after it was asked to end it isn't waited any more for what the runtime still owes an answer.
+const OVERDUE: Duration = Duration::from_millis(500);
 /// How often its counters are published.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks for a runtime that isn't there.
@@ -117,11 +119,27 @@ impl Collector for Containers {
             .build()
             .map_err(|e| CollectorError::new("runtime", e))?;
         let mut run = Run::start(&self.0, context)?;
-        let ended = runtime.block_on(run.serve());
+        let stop = run.context.stop.clone();
+        let ended = runtime.block_on(async {
+            // Whatever it waits for: a runtime that doesn't answer holds up neither a stop nor the sign of life.
+            tokio::select! {
+                ended = run.serve() => ended,
+                () = overdue(&stop) => Ok(Ended::Stopped),
+            }
+        });
         // Connections are tasks of this runtime and end with it.
         runtime.shutdown_background();
+        run.cursor.finish(run.context).map_err(|e| CollectorError::new("the cursor", e))?;
         ended
     }
+}
+
+/// Ends when the collector was to and hasn't.
+async fn overdue(stop: &Stop) {
+    while !stop.is_set() {
+        tokio::time::sleep(OVERDUE).await;
+    }
+    tokio::time::sleep(OVERDUE).await;
 }
 
 impl<'a> Run<'a> {

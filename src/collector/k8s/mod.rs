@@ -64,8 +64,6 @@ use wire::Trouble;
 const TICK: Duration = Duration::from_millis(50);
 /// Ticks between two positions, and two looks at what time alone brings.
 const TICKS_A_LOOK: u32 = 5;
-/// How long the last position is waited for at the end, so that a restart tells nothing again.
-const LAST_POSITION: Duration = Duration::from_millis(80);
 /// What the feeds may have read ahead.
 const AHEAD: usize = 256;
 /// Bad objects that are logged one by one.
@@ -311,12 +309,12 @@ impl Running {
                 }
             }
             if context.stop.is_set() {
-                self.last_position(context).await;
+                self.last_position(context);
                 return Ok(Ended::Stopped);
             }
             if let Some(why) = self.unauthorized.take() {
                 // Started again it reads them again, from wherever they are.
-                self.last_position(context).await;
+                self.last_position(context);
                 return Err(CollectorError::new(
                     "the API server doesn't accept the credentials",
                     why,
@@ -325,13 +323,11 @@ impl Running {
         }
     }
 
-    /// Saves where it ends, if what was told last is settled soon enough.
-    async fn last_position(&mut self, context: &Context) {
+    /// Saves where it ends, once what was told last is settled.
+    fn last_position(&mut self, context: &mut Context) {
         self.position();
-        let until = clock::instant() + LAST_POSITION;
-        while self.cursor.is_waiting() && clock::instant() < until {
-            self.settle(context);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        if let Err(error) = self.cursor.finish(context) {
+            context.report.note("position", format!("can't be saved: {error}"));
         }
     }
 

@@ -24,7 +24,7 @@ use crate::identity::CgroupNames;
 use crate::ring::OnFull;
 
 /// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(50);
+const SLEEP: Duration = Duration::from_millis(80);
 /// How often the clocks are compared.
 const CLOCK: Duration = Duration::from_secs(1);
 /// A step of the wall clock: slewing moves it by half a millisecond a second at the most (adjtimex(2)).

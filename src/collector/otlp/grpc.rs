@@ -1,18 +1,18 @@
 //! OTLP/gRPC: the `Export` methods of logs and traces over undecoded requests. The shape is that of generated
-//! code; only the codec is ours.
+//! code; only the codec is ours (`wire/codec.rs`).
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, BufMut as _, Bytes};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use bytes::Bytes;
+use prost::Message;
 use tonic::codegen::{Body, BoxFuture, Service, StdError};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
-use crate::wire::{OtlpSignal, grpc_server};
+use crate::wire::{OtlpSignal, Undecoded, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
@@ -30,55 +30,44 @@ pub(super) async fn serve(
         .map_err(std::io::Error::other)
 }
 
-/// Bytes in, bytes out.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
+/// `ExportLogsServiceResponse` and `ExportTraceServiceResponse`, which are written alike.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Exported {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
 }
 
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, bytes: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(bytes);
-        Ok(())
-    }
+/// What was left out, and why.
+#[derive(Clone, PartialEq, Message)]
+struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    rejected: i64,
+    #[prost(string, tag = "2")]
+    error_message: String,
 }
 
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
+impl Exported {
+    /// An export's response: empty, or with how many records were left out.
+    pub(super) fn without(broken: u64) -> Self {
+        let partial_success = (broken > 0).then(|| PartialSuccess {
+            rejected: broken as i64,
+            error_message: "records that can't be read".into(),
+        });
+        Self { partial_success }
     }
 }
 
 struct Export(Intake, OtlpSignal);
 
 impl UnaryService<Bytes> for Export {
-    type Response = Bytes;
-    type Future = BoxFuture<Response<Bytes>, Status>;
+    type Response = Exported;
+    type Future = BoxFuture<Response<Exported>, Status>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let (intake, signal) = (self.0.clone(), self.1);
         Box::pin(async move {
             match intake.take(signal, request.into_inner()).await {
-                Ok(broken) => Ok(Response::new(partial_success(broken))),
+                Ok(broken) => Ok(Response::new(Exported::without(broken))),
                 Err(Refusal::Later) => Err(later()),
                 Err(Refusal::Broken(why)) => Err(Status::invalid_argument(why)),
                 Err(Refusal::Ending) => Err(Status::unavailable("the agent ends")),
@@ -130,7 +119,8 @@ where
     if !request.uri().path().ends_with("/Export") {
         return Status::unimplemented(format!("no method {}", request.uri().path())).into_http();
     }
-    let mut grpc = Grpc::new(Raw).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+    let mut grpc = Grpc::new(Undecoded::default())
+        .apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
     grpc.unary(export, request).await
 }
 
@@ -151,22 +141,6 @@ fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
 }
 
-/// An export's response: empty, or with how many records were left out.
-pub(super) fn partial_success(broken: u64) -> Bytes {
-    if broken == 0 {
-        return Bytes::new();
-    }
-    let mut rejected = vec![1 << 3];
-    let mut n = broken;
-    while n >= 0x80 {
-        rejected.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    rejected.push(n as u8);
-    let said = [rejected, field(2, b"records that can't be read")].concat();
-    field(1, &said).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,8 +158,8 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_said() {
-        assert!(partial_success(0).is_empty());
-        let said = partial_success(300);
+        assert!(Exported::without(0).encode_to_vec().is_empty());
+        let said = Exported::without(300).encode_to_vec();
         assert_eq!(said[..5], [0x0a, said.len() as u8 - 2, 8, 0xac, 2]);
     }
 }

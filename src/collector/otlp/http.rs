@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use prost::Message as _;
 
-use super::grpc::partial_success;
+use super::grpc::Exported;
 use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
 use crate::wire::OtlpSignal;
 
@@ -42,7 +43,10 @@ async fn export(intake: &Intake, signal: OtlpSignal, headers: &HeaderMap, body: 
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into_response();
     }
     match intake.take(signal, body).await {
-        Ok(broken) => ([(CONTENT_TYPE, PROTOBUF)], partial_success(broken)).into_response(),
+        Ok(broken) => {
+            let said = Exported::without(broken).encode_to_vec();
+            ([(CONTENT_TYPE, PROTOBUF)], said).into_response()
+        }
         Err(Refusal::Later) => {
             let after = [(RETRY_AFTER, RETRY.as_secs().to_string())];
             (StatusCode::TOO_MANY_REQUESTS, after).into_response()

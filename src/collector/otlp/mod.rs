@@ -21,6 +21,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use self::tell::Teller;
+use super::kept::Kept;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::ring::{OnFull, Stop};
 use crate::wire::{OtlpSignal, bind};
@@ -32,7 +33,9 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// When a refused sender should try again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(50);
+const SLEEP: Duration = Duration::from_millis(80);
+/// How often the servers look whether their run was given up.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The section `collectors.otlp`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -67,8 +70,8 @@ impl CollectorConfig for Config {
     }
 
     fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Otlp(config.clone())))
+        let (config, listeners) = (self.clone(), Listeners::default());
+        Box::new(move || Box::new(Otlp(config.clone(), listeners.clone())))
     }
 }
 
@@ -118,25 +121,32 @@ impl Intake {
     }
 }
 
-struct Otlp(Config);
+/// The two ways in, which stay open from run to run.
+type Listeners = [Kept<std::net::TcpListener>; 2];
+
+struct Otlp(Config, Listeners);
 
 impl Collector for Otlp {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
-        let grpc = bind("grpc_listen", self.0.grpc_listen).map_err(failed)?;
-        let http = bind("http_listen", self.0.http_listen).map_err(failed)?;
+        let listen = |kept: &Kept<std::net::TcpListener>, setting, address| {
+            kept.or_open(|_| true, || bind(setting, address))?.try_clone()
+        };
+        let grpc = listen(&self.1[0], "grpc_listen", self.0.grpc_listen).map_err(failed)?;
+        let http = listen(&self.1[1], "http_listen", self.0.http_listen).map_err(failed)?;
         for (name, listener) in [("grpc_listen", &grpc), ("http_listen", &http)] {
             context.report.note(name, listener.local_addr().map_err(failed)?.to_string());
         }
         let (queue, requests) = sync_channel(QUEUE);
-        let over = Stop::default();
+        let (over, ended) = oneshot::channel::<()>();
         let servers = {
-            let over = over.clone();
-            let start = move || serve(grpc, http, Intake(queue), &over);
+            // Should this run be given up, the next one has servers of its own.
+            let stop = context.stop.aside();
+            let start = move || serve(grpc, http, Intake(queue), ended, &stop);
             std::thread::Builder::new().name("otlp".into()).spawn(start).map_err(failed)?
         };
         let ended = receive(&requests, context);
-        over.set();
+        drop(over);
         // Requests that wait are told that the agent ends.
         drop(requests);
         match servers.join() {
@@ -171,25 +181,38 @@ fn receive(requests: &Receiver<Request>, context: &mut Context) -> Result<Ended,
     Ok(Ended::Stopped)
 }
 
+/// Takes bytes in as the servers' requests are: what the fuzz target looks at. Returns how many records were left out;
+/// `None` where the bytes are no request.
+#[doc(hidden)]
+pub fn look(signal: OtlpSignal, bytes: &[u8], context: &mut Context) -> Option<u64> {
+    match Teller::default().request(signal, &Bytes::copy_from_slice(bytes), context) {
+        Answer::Taken(broken) => Some(broken),
+        Answer::Broken(_) => None,
+    }
+}
+
 fn serve(
     grpc: std::net::TcpListener,
     http: std::net::TcpListener,
     intake: Intake,
-    over: &Stop,
+    ended: oneshot::Receiver<()>,
+    stop: &Stop,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let grpc = tokio::net::TcpListener::from_std(grpc)?;
         let http = tokio::net::TcpListener::from_std(http)?;
-        let ended = async {
-            while !over.is_set() {
-                tokio::time::sleep(SLEEP).await;
+        let given_up = async {
+            while !stop.is_given_up() {
+                tokio::time::sleep(LOOK).await;
             }
         };
         tokio::select! {
             served = grpc::serve(grpc, intake.clone()) => served,
             served = http::serve(http, intake) => served,
-            () = ended => Ok(()),
+            // Its other end is dropped.
+            _ = ended => Ok(()),
+            () = given_up => Ok(()),
         }
     });
     // Connections are tasks of this runtime and end with it.

@@ -36,7 +36,7 @@ use crate::clock;
 use crate::ring::OnFull;
 
 /// How often it looks whether to end, and whether what was told is settled.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(80);
 /// Questions on their way at a time: systemd answers them one by one, beside its own work.
 const ASKED_AT_ONCE: usize = 8;
 /// How long nothing may be heard before systemd is asked whether it is there.

@@ -1,9 +1,12 @@
-//! What the fuzz targets share: events through the rules with one shard and with three, and what
-//! must hold whatever they are.
+//! What the fuzz targets share: events through the rules with one shard and with three, a collector's way into a ring,
+//! and what must hold whatever the bytes are.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, OnceLock};
 
+use tapio::collector::{Context, Report, Site};
 use tapio::dataflow::rules::{Loaded, Rule, builtin};
+use tapio::event::{Event, JsonEvent, Reason, Stage, event_json};
+use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop, ring};
 use tapio::runtime::replay::{Emit, Inputs, Replayed, run};
 
 /// Stands between a rule document and the events it is shown, in an input of the target `rules`.
@@ -49,4 +52,56 @@ pub fn replay_agrees(events: &[u8], rules: &[Rule]) {
     };
     let text = |r: &Replayed| r.lines.iter().map(|l| format!("{l}\n")).collect::<String>();
     assert_eq!(text(&one), text(&three), "one shard and three differ, {emit:?}");
+}
+
+/// All to the first shard.
+struct OneShard;
+
+impl Router for OneShard {
+    fn route(&self, _: &Event<'_>) -> Route {
+        Route { visits: 1 }
+    }
+}
+
+/// What a collector made of its bytes.
+pub struct Collected {
+    /// Its events.
+    pub events: Vec<serde_json::Value>,
+    /// How often it said that something can't be read.
+    pub bad_inputs: u64,
+}
+
+/// Lets a collector speak into a ring, and reads what it said.
+///
+/// # Panics
+/// When an event can't be read back, from the ring or as JSON, or when CONS-1 doesn't hold.
+pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
+    let mut ledger = Ledger::new(vec!["fuzz".into()]);
+    let (writer, mut reader) = ring(1 << 12);
+    let bell = Arc::new(Bell::new(OnceLock::new()));
+    let stop = Stop::default();
+    let stage = ledger.stage(Stage::Collect);
+    let sink =
+        Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, stop.clone());
+    let stored = ledger.stage(Stage::Bridge);
+    // Making a directory of who is who takes longer than all the rest.
+    static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
+    let mut context = Context { sink, stop, report: Report::default(), site: SITE.clone() };
+    let result = collect(&mut context);
+    let mut events = Vec::new();
+    reader.drain(usize::MAX, |record| {
+        let event = record.event().expect("what was written can be read");
+        let json = event_json(&event.borrowed(&mut Vec::new()));
+        let again = JsonEvent::parse(&json.to_string(), "fuzz");
+        assert!(again.is_ok(), "{:?}: {json}", again.err().map(|e| e.cause));
+        events.push(json);
+        true
+    });
+    stored.take(0, events.len() as u64);
+    stored.pass(0, events.len() as u64);
+    let account = ledger.snapshot();
+    assert!(account.holds() && account.total.held == 0, "CONS-1: {account:?}");
+    assert_eq!(account.total.forwarded, events.len() as u64);
+    let bad = account.total.dropped.iter().filter(|(_, reason, _)| *reason == Reason::BadInput);
+    (result, Collected { events, bad_inputs: bad.map(|(_, _, n)| n).sum() })
 }

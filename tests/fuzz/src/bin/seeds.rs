@@ -1,6 +1,5 @@
 //! Writes what the targets begin with, from the project's rules, stories and conformance cases:
-//! `seeds FOLDER` fills `FOLDER/rules`, `FOLDER/lines`, `FOLDER/batches`, `FOLDER/kubernetes`,
-//! `FOLDER/cni` and `FOLDER/journal`.
+//! `seeds FOLDER` fills a folder in it for each target.
 
 // What is built with the coverage flags needs libFuzzer's side of them.
 use libfuzzer_sys as _;
@@ -82,6 +81,48 @@ fn packets() -> Vec<Vec<u8>> {
     vec![report.to_string().into_bytes(), args.into(), link]
 }
 
+/// Records of the kernel's log, as reads give them.
+const KMSG: &str = concat!(
+    "3,1042,84512334,-;blk_update_request: I/O error, dev sda, sector 1234\n SUBSYSTEM=block\n DEVICE=+block:sda\n\0",
+    "30,1043,84512400,-,caller=T1;systemd[1]: hello\n\0",
+    "4,1050,84512500,-;EXT4-fs error (device nvme0n1p2): a\\x09b\\x5c\n",
+);
+
+/// A field of fewer than 128 bytes with a length in front, as protobuf has it.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+}
+
+/// Export requests: a log record and a span, with a resource and attributes of every sort.
+fn exports() -> [Vec<u8>; 2] {
+    let pair = |key: &str, value: &[u8]| [field(1, key.as_bytes()), field(2, value)].concat();
+    let fixed = |number: u8, n: u64| [vec![number << 3 | 1], n.to_le_bytes().to_vec()].concat();
+    let list = field(5, &[field(1, &field(1, b"a")), field(1, &[3 << 3, 7])].concat());
+    let map = field(6, &field(1, &pair("m", &field(7, &[0xfe, 0xff]))));
+    let of_either = |number: u8| {
+        let values = [list.clone(), map.clone(), vec![2 << 3, 1], fixed(4, 4.5f64.to_bits())];
+        let pairs = values.iter().flat_map(|value| field(number, &pair("k", value)));
+        pairs.collect::<Vec<u8>>()
+    };
+    let log = [
+        [fixed(1, 1_000), vec![2 << 3, 17], field(5, &field(1, b"it broke"))].concat(),
+        [of_either(6), field(9, &[1; 16]), field(10, &[2; 8]), fixed(11, 9)].concat(),
+    ];
+    let span = [
+        [field(1, &[3; 16]), field(2, &[4; 8]), field(5, b"GET /"), fixed(7, 5)].concat(),
+        [fixed(8, 9), field(15, &[field(2, b"no"), vec![3 << 3, 2]].concat())].concat(),
+    ];
+    let resource = field(1, &field(1, &pair("k8s.pod.uid", &field(1, b"u"))));
+    [log.concat(), span.concat()].map(|record| {
+        // Longer than what `field` can say: its length takes two bytes.
+        let long = |number: u8, bytes: &[u8]| {
+            let len = [bytes.len() as u8 | 0x80, (bytes.len() >> 7) as u8];
+            [&[number << 3 | 2], &len[..], bytes].concat()
+        };
+        long(1, &[resource.clone(), long(2, &long(2, &record))].concat())
+    })
+}
+
 /// A conformance case as a rule and the events it is shown.
 fn case(case: &Json) -> Result<(String, String), Failed> {
     let stages: Vec<&str> =
@@ -124,6 +165,10 @@ fn main() -> Result<(), Failed> {
     }
     let journal = fs::read(root.join("src/collector/journal/samples/small.journal"))?;
     corpus.add("journal", "small", &journal)?;
+    corpus.add("kmsg", "records", KMSG.as_bytes())?;
+    for (number, request) in exports().iter().enumerate() {
+        corpus.add("otlp", &number.to_string(), request)?;
+    }
     let shapes = fs::read_to_string(root.join("tests/fuzz/shapes.yaml"))?;
     let sigma = fs::read_to_string(root.join("tests/conformance/sigma/rules.yml"))?;
     let eql = fs::read_to_string(root.join("tests/conformance/eql.jsonl"))?;

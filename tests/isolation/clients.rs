@@ -1,0 +1,241 @@
+//! Collectors that others speak to, and those that speak by themselves.
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use tapio::event::Reason;
+use tapio::load::{LoadConfig, run};
+use tapio::ring::Stop;
+
+use crate::ordeal::Ordeal;
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn fifo(folder: &Path) -> PathBuf {
+    let path = folder.join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    path
+}
+
+/// Opens a fifo for writing, if somebody reads it.
+fn writer(path: &Path) -> Option<std::fs::File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
+}
+
+const LINE: &[u8] = b"{\"time\":1,\"kind\":\"test.line\"}\n";
+
+fn line(path: &Path) {
+    if let Some(mut writer) = writer(path) {
+        let _ = writer.write_all(LINE);
+    }
+}
+
+#[test]
+fn jsonl_over_a_fifo() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = fifo(folder.path());
+    let Some(mut ordeal) = Ordeal::begin("jsonl", &format!("paths: [{:?}]", path)) else { return };
+    let provoke = &mut || line(&path);
+    ordeal.suffers(provoke);
+    // A writer that never ends its line, and one that floods.
+    let mut endless = OpenOptions::new().write(true).open(&path).unwrap();
+    for _ in 0..48 {
+        endless.write_all(&[b'x'; 64 * 1024]).unwrap();
+    }
+    endless.write_all(b"\n").unwrap();
+    let before = ordeal.told();
+    endless.write_all(&LINE.repeat(20_000)).unwrap();
+    endless.write_all(&LINE[..7]).unwrap();
+    ordeal.until("the flood is stored", |o| o.told() >= before + 20_000);
+    drop(endless);
+    ordeal.tells(provoke);
+    let bad = ordeal.end().dropped;
+    let bad = bad.iter().filter(|d| d.1 == Reason::BadInput).map(|d| d.2).sum::<u64>();
+    assert_eq!(bad, 2, "the line that was too long, and the one that has no end");
+}
+
+#[test]
+fn a_run_that_never_goes_on_holds_up_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = fifo(folder.path());
+    let Some(mut ordeal) = Ordeal::begin("jsonl", &format!("paths: [{:?}]", path)) else { return };
+    let provoke = &mut || line(&path);
+    ordeal.tells(provoke);
+    ordeal.hangs(provoke);
+    // The agent drains though one of its threads doesn't.
+    ordeal.end();
+}
+
+#[test]
+fn synthetic() {
+    let Some(mut ordeal) = Ordeal::begin("synthetic", "enabled: true, rate: 2000") else { return };
+    ordeal.suffers(&mut || {});
+    // The thread that hung has left what it had to the next one that hangs.
+    ordeal.hangs(&mut || {});
+    ordeal.hangs_for_good();
+    ordeal.goes_on(&mut || {});
+    ordeal.end();
+}
+
+/// A record of one log line, as an export request.
+fn request() -> Vec<u8> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let record = field(5, &field(1, b"something happened"));
+    field(1, &field(2, &field(2, &record)))
+}
+
+/// Sends a request over OTLP/HTTP. Returns the answer's first line, empty where there is none.
+fn post(port: u16, body: &[u8], length: usize) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
+    Some(stream)
+}
+
+fn answer(stream: Option<TcpStream>) -> String {
+    let mut text = [0; 15];
+    let read = stream.and_then(|mut stream| stream.read_exact(&mut text).ok());
+    read.map_or_else(String::new, |()| String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn otlp() {
+    let (grpc, http) = (free_port(), free_port());
+    let config = format!(
+        "enabled: true, grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\""
+    );
+    let Some(mut ordeal) = Ordeal::begin("otlp", &config) else { return };
+    let provoke = &mut || drop(answer(post(http, &request(), request().len())));
+    ordeal.suffers(provoke);
+    // The servers of the runs that ended are gone: none of them answers in the place of the one that has a collector.
+    for _ in 0..20 {
+        assert_eq!(answer(post(http, &request(), request().len())), "HTTP/1.1 200 OK");
+    }
+    // Clients that hang in the middle of a request, and before it.
+    let mut hanging: Vec<_> = (0..64).map(|_| post(http, &[10], 4_000)).collect();
+    hanging.extend((0..64).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, grpc)).ok()));
+    ordeal.tells(provoke);
+    // A flood: every request is taken and all its records stored, or refused with a time to come again.
+    let before = ordeal.settled();
+    let floods: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut taken = 0;
+                for _ in 0..200 {
+                    let body = request().repeat(100);
+                    match answer(post(http, &body, body.len())).as_str() {
+                        "HTTP/1.1 200 OK" => taken += 100,
+                        said => assert_eq!(said, "HTTP/1.1 429 To"),
+                    }
+                }
+                taken
+            })
+        })
+        .collect();
+    let taken: u64 = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
+    assert!(taken > 0);
+    ordeal.until("the flood is stored", |o| o.told() >= before + taken);
+    assert_eq!(ordeal.settled(), before + taken);
+    ordeal.tells(provoke);
+    drop(hanging);
+    ordeal.end();
+}
+
+#[test]
+fn receiver() {
+    let port = free_port();
+    let config = format!("enabled: true, listen: \"127.0.0.1:{port}\"");
+    let Some(mut ordeal) = Ordeal::begin("receiver", &config) else { return };
+    let load = LoadConfig {
+        target: format!("127.0.0.1:{port}"),
+        rate: Some(1_000),
+        duration: Duration::from_millis(20),
+        ack_timeout: Duration::from_secs(1),
+        ..LoadConfig::default()
+    };
+    // Whoever sends to a collector that was just killed or hangs keeps what isn't acknowledged: load doesn't.
+    let provoke = &mut || drop(run(&load, &Stop::default()));
+    ordeal.suffers(provoke);
+    let hanging: Vec<_> =
+        (0..64).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
+    let before = ordeal.told();
+    let flood = LoadConfig {
+        rate: None,
+        duration: Duration::from_secs(1),
+        ack_timeout: Duration::from_secs(60),
+        ..load.clone()
+    };
+    let report = run(&flood, &Stop::default()).unwrap();
+    assert_eq!((report.offered, report.refused), (report.acked, 0));
+    ordeal.until("the flood is stored", |o| o.told() >= before + report.acked);
+    ordeal.tells(provoke);
+    drop(hanging);
+    ordeal.end();
+}
+
+/// A client of the CNI socket.
+fn connect(path: &Path) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).ok()?).ok()?;
+    Some(socket)
+}
+
+/// What `tapio-cni` tells of a call. Returns whether anybody listens.
+fn report(path: &Path, n: u64) -> bool {
+    let packet = format!(
+        "{{\"command\":\"ADD\",\"network\":\"podnet\",\"container_id\":\"c{n}\",\"ifname\":\"eth0\",\
+         \"time_ns\":{},\"pod\":{{\"uid\":\"u{n}\",\"name\":\"p\",\"namespace\":\"s\"}}}}",
+        tapio::clock::wall_ns()
+    );
+    connect(path).is_some_and(|peer| {
+        rustix::net::send(&peer, packet.as_bytes(), SendFlags::NOSIGNAL).is_ok()
+    })
+}
+
+#[test]
+fn cni() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, networks) = (folder.path().join("cni.sock"), folder.path().join("networks"));
+    let config = format!("socket: {socket:?}, networks: {networks:?}, links: true");
+    let Some(mut ordeal) = Ordeal::begin("cni", &config) else { return };
+    let mut n = 0;
+    let provoke = &mut || {
+        n += 1;
+        report(&socket, n);
+    };
+    ordeal.suffers(provoke);
+    // While nobody is in charge, reports wait.
+    ordeal.dies(provoke);
+    // Peers that connect and say nothing, more than are accepted at a time; behind them a flood of reports and of
+    // addresses.
+    let silent: Vec<_> = (0..300).filter_map(|_| connect(&socket)).collect();
+    assert_eq!(silent.len(), 300);
+    let before = ordeal.told();
+    let accepted = (0..2_000).filter(|n| report(&socket, 1_000 + n)).count() as u64;
+    assert_eq!(accepted, 2_000, "they wait in the socket's queue");
+    let network = networks.join("podnet");
+    std::fs::create_dir_all(&network).unwrap();
+    for n in 0..1_000 {
+        let address = format!("10.1.{}.{}", n / 250, n % 250 + 1);
+        std::fs::write(network.join(address), format!("c{}\r\neth0", 1_000 + n)).unwrap();
+    }
+    ordeal.until("reports and addresses are stored", |o| o.told() >= before + 3_000);
+    drop(silent);
+    ordeal.tells(provoke);
+    assert_eq!(ordeal.end().dropped.iter().filter(|d| d.1 == Reason::BadInput).count(), 0);
+}
