@@ -38,7 +38,7 @@ impl Moment {
             kind: event.kind_name(),
             source: event.source_name(),
             severity: event.severity(),
-            summary: event.message.chars().take(300).collect::<String>().into(),
+            summary: super::story::shortened(&event.message).into(),
         }
     }
 
@@ -131,7 +131,7 @@ impl Lives {
                 let life = Life {
                     trace: trace(home)?,
                     what,
-                    name: id.to_owned(),
+                    name: String::new(),
                     members: Vec::new(),
                     total: 0,
                     first_ns: time_ns,
@@ -150,7 +150,7 @@ impl Lives {
             }
         };
         let life = &mut self.lives.get(slot)?.body;
-        life.add(event);
+        life.add(event, id);
         let trace = life.trace;
         let root_ended = event.kind_name() == names::KERNEL_PROCESS_EXIT
             && what == "process"
@@ -195,7 +195,7 @@ impl Lives {
 }
 
 impl Life {
-    fn add(&mut self, event: &ArchivedEvent<'_>) {
+    fn add(&mut self, event: &ArchivedEvent<'_>, id: &str) {
         let severity = event.severity();
         let wrong = severity >= Severity::ERROR;
         if self.members.len() < KEPT || (wrong && self.members.len() < 2 * KEPT) {
@@ -215,6 +215,8 @@ impl Life {
         };
         if let Some(name) = named.filter(|n| *n != self.name) {
             self.name = name.to_owned();
+        } else if self.name.is_empty() {
+            self.name = id.to_owned();
         }
     }
 

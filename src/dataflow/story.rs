@@ -103,10 +103,22 @@ pub(super) fn part(rule: &Rule, step: u8) -> (Name, Name) {
     }
 }
 
+/// Characters of a message that stand in a story.
+const MAX_SUMMARY: usize = 300;
+
+/// A message as far as it stands in a story.
+pub(super) fn shortened(message: &str) -> &str {
+    if message.len() <= MAX_SUMMARY {
+        return message;
+    }
+    let end = message.char_indices().nth(MAX_SUMMARY).map_or(message.len(), |(at, _)| at);
+    &message[..end]
+}
+
 /// A line for a person: what the event says, or its kind and whom it is about.
 pub(super) fn summary(event: &ArchivedEvent<'_>) -> String {
     if !event.message.is_empty() {
-        return event.message.chars().take(300).collect();
+        return shortened(&event.message).to_owned();
     }
     let mut who = BTreeSet::new();
     affected(event, &mut who);

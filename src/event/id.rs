@@ -106,16 +106,19 @@ pub struct NotHex(pub String);
 
 fn parse_hex(text: &str) -> Result<[u8; 16], NotHex> {
     let bad = || NotHex(text.chars().take(64).collect());
-    let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
-    if digits.len() != 32 {
-        return Err(bad());
+    let (mut bytes, mut digits) = ([0u8; 16], 0);
+    for digit in text.bytes().filter(|b| *b != b'-') {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return Err(bad()),
+        };
+        let byte = bytes.get_mut(digits / 2).ok_or_else(bad)?;
+        *byte = *byte << 4 | value;
+        digits += 1;
     }
-    let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |b: u8| (b as char).to_digit(16).ok_or_else(bad);
-        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-    }
-    Ok(bytes)
+    if digits == 32 { Ok(bytes) } else { Err(bad()) }
 }
 
 macro_rules! hex_text {
