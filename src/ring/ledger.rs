@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::clock;
 use crate::event::{REASONS, Reason, Stage};
 
 /// Collectors an agent can have: the size of a counter table.
@@ -20,10 +19,10 @@ pub const MAX_COLLECTORS: usize = 24;
 
 /// For how long a reader looks again before it calls a difference a violation. A stage is done with an event within
 /// microseconds, but its thread may lose its processor meanwhile, on a machine with too much to do for long.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Looks without a pause, and the pause after so many.
+/// So it looks so many times without a pause, pauses, and does that for a second.
 const LOOKS: u32 = 16;
 const LOOK_NAP: Duration = Duration::from_micros(200);
+const NAPS: u32 = 5_000;
 
 #[derive(Default)]
 struct Row {
@@ -159,9 +158,10 @@ impl Ledger {
     pub fn snapshot(&self) -> Snapshot {
         let settled = |collector| {
             let mut account = self.account(collector);
-            let (begin, mut looks) = (clock::instant(), 0);
-            while account.residual != 0 && begin.elapsed() < PATIENCE {
-                looks += 1;
+            for looks in 1..=LOOKS * NAPS {
+                if account.residual == 0 {
+                    break;
+                }
                 if looks % LOOKS == 0 {
                     std::thread::sleep(LOOK_NAP);
                 }
