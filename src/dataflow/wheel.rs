@@ -14,6 +14,8 @@ use std::collections::BinaryHeap;
 
 const TICK_SHIFT: u32 = 20;
 const LEVELS: usize = 7;
+/// The furthest a timer can be set: 137 years.
+const HORIZON: u64 = 63 << (6 * (LEVELS - 1));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Timer {
@@ -70,9 +72,12 @@ impl Wheel {
         self.len
     }
 
-    /// Sets a timer. It fires within two ticks after `deadline_ns`, never before it.
+    /// Sets a timer. It fires within two ticks after `deadline_ns`, never before it unless that is further away than the
+    /// wheel reaches.
     pub(super) fn set(&mut self, deadline_ns: u64, token: u64) {
-        self.place(Timer { deadline: tick_after(deadline_ns).max(self.tick + 1), token });
+        // Beyond the wheel's last turn a slot can't be told from the present one. Whoever set it looks again then.
+        let deadline = tick_after(deadline_ns).clamp(self.tick + 1, self.tick + HORIZON);
+        self.place(Timer { deadline, token });
         self.len += 1;
     }
 
@@ -155,6 +160,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Found by the fuzz target `rules`: an event of a time centuries ahead held the shard for ever.
+    #[test]
+    fn what_lies_beyond_the_wheel_comes_to_an_end() {
+        let mut wheel = Wheel::default();
+        let mut fired = Vec::new();
+        wheel.advance(1_700_000_000_000_000_000, &mut fired);
+        wheel.set(17_200_000_007_000_000_000, 1);
+        wheel.set(u64::MAX, 2);
+        wheel.advance(17_200_000_008_000_000_000, &mut fired);
+        assert!(fired.contains(&1), "{fired:?}");
+        wheel.set(u64::MAX - (1 << 22), 3);
+        wheel.advance(u64::MAX, &mut fired);
+        fired.sort_unstable();
+        assert_eq!(fired, [1, 2, 3]);
+    }
 
     proptest! {
         #[test]
