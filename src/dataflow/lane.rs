@@ -197,6 +197,11 @@ impl Lane {
         (std::mem::take(&mut self.groups.told), std::mem::take(&mut self.groups.ended))
     }
 
+    /// Tells the groups given up for room that are `known`.
+    pub(super) fn tell_given_up(&mut self, known: impl Fn(TraceId) -> bool) {
+        self.groups.tell_given_up(&self.rules.rules, known);
+    }
+
     /// Shows an event to the rules whose key this shard owns. `now_ns` is the driver's clock. Returns
     /// whether any rule, whoever owns its key, has something to do with the event, and a copy of it
     /// then for whoever `keeps` such events.

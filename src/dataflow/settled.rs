@@ -49,7 +49,6 @@ struct Told {
 
 /// The second lane of a shard.
 pub(super) struct Settled {
-    rules: Arc<RuleSet>,
     lane: Lane,
     waiting: Reorder,
     told: HashMap<TraceId, Told, ahash::RandomState>,
@@ -73,7 +72,6 @@ impl Settled {
             ..options
         };
         Self {
-            rules: Arc::clone(rules),
             lane: Lane::new(Arc::clone(rules), shard, options),
             waiting: Reorder::new(rules.slack_ns()),
             told: HashMap::default(),
@@ -90,7 +88,6 @@ impl Settled {
     /// lane told it, where it hasn't been borne out here: nothing will.
     pub(super) fn reload(&mut self, rules: &Arc<RuleSet>) {
         self.lane.reload(rules);
-        self.rules = Arc::clone(rules);
         self.confirm();
         let stays = |told: &Told| {
             told.ended.is_none() || rules.rules.iter().any(|r| r.name.text() == told.rule)
@@ -160,8 +157,7 @@ impl Settled {
         while let Some(kept) = self.waiting.pop() {
             self.lane.kept_event(&kept, now_ns);
             let told = &self.told;
-            let known = |id| told.get(&id).is_some_and(|t: &Told| t.announced);
-            self.lane.groups.tell_given_up(&self.rules.rules, known);
+            self.lane.tell_given_up(|id| told.get(&id).is_some_and(|t| t.announced));
         }
     }
 
