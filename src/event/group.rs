@@ -108,9 +108,10 @@ pub struct Impact {
 /// A story: events that belong together, under one trace.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Group {
-    /// Identifies the group; also its trace id unless a natural one exists.
+    /// Identifies the group: a hash of cluster, rule, join key and first member.
     pub id: TraceId,
-    /// The trace every member carries.
+    /// Its trace, which members carry unless they are in a story that comes before it. Stories that begin with the same
+    /// event share one.
     pub trace_id: TraceId,
     /// The rule that found it.
     pub rule: String,
@@ -146,7 +147,7 @@ pub struct Group {
     pub confidence: f64,
     /// The group of the same rule and key that this one continues.
     pub continues: Option<TraceId>,
-    /// The trace under which the story was told at first and which its members carry in the stream,
+    /// The id under which the story was told at first and which its members name in the stream,
     /// where the order of arrival began it with another event than the order of their times does.
     pub provisional: Option<TraceId>,
 }
