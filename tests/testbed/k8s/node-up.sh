@@ -36,11 +36,8 @@ mount -t tmpfs tmpfs /run; mkdir -p /run/lock /run/netns
 for d in /var/lib/cni /etc/cni /var/log/pods /var/log/containers; do mkdir -p "$d"; mount -t tmpfs tmpfs "$d"; done
 mkdir -p /etc/cni/net.d /run/cni-bin
 . "$HERE/sysctls.sh" ""
-cat >/etc/cni/net.d/10-lab.conflist <<J
-{"cniVersion":"0.4.0","name":"labnet","plugins":[
- {"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,
-  "ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}
-J
+. "$HERE/node-config.sh"
+network_config "" >/etc/cni/net.d/10-lab.conflist
 cp "$OPT"/cni/usr/lib/cni/* /run/cni-bin/
 socat "TCP-LISTEN:$PORT,fork,reuseaddr,bind=127.0.0.1" "UNIX-CONNECT:$V/api.sock" &
 cat >"$V/containerd.toml" <<T
@@ -49,34 +46,12 @@ root = "$V/containerd-root"
 state = "/run/containerd-lab"
 [grpc]
   address = "$V/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/lab/pause:1"
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/run/cni-bin"
-    conf_dir = "/etc/cni/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+$(cri_config /run/cni-bin)
 T
 containerd --config "$V/containerd.toml" >"$V/containerd.log" 2>&1 & echo $! >"$V/containerd.pid"
 for _ in $(seq 400); do ctr -a "$V/containerd.sock" version >/dev/null 2>&1 && break; sleep 0.05; done
 for image in pause app; do ctr -a "$V/containerd.sock" -n k8s.io images import --snapshotter native "$TESTBED/$image.tar"; done
-cat >"$V/kubelet.yaml" <<Y
-apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-cgroupDriver: cgroupfs
-cgroupRoot: /$CG
-failSwapOn: false
-makeIPTablesUtilChains: false
-oomScoreAdj: 0
-address: 127.0.0.1
-authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
-authorization: {mode: AlwaysAllow}
-syncFrequency: 5s
-nodeStatusUpdateFrequency: 5s
-evictionHard: {memory.available: "50Mi"}
-Y
+kubelet_config "cgroupRoot: /$CG" >"$V/kubelet.yaml"
 "$BIN/kubelet" --config="$V/kubelet.yaml" --kubeconfig="$STATE/kubeconfig" --container-runtime=remote \
   --container-runtime-endpoint="unix://$V/containerd.sock" --root-dir="$V/kubelet" --hostname-override=lab-node \
   --cert-dir="$V/kubelet-pki" --register-node=true --node-ip=10.200.0.2 --v=2 >"$V/kubelet.log" 2>&1 & echo $! >"$V/kubelet.pid"

@@ -24,43 +24,14 @@ ln -sf /etc/nginx/sites-available/default etc/nginx/sites-enabled/default
 cat >>etc/systemd/journald.conf.d/lab.conf <<J
 ReadKMsg=no
 J
-cat >etc/containerd/config.toml <<T
-version = 2
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "docker.io/lab/pause:1"
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/opt/cni/bin"
-    conf_dir = "/etc/cni/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
-T
-cat >etc/cni/net.d/10-lab.conflist <<J
-{"cniVersion":"0.4.0","name":"labnet","plugins":[
- {"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":false,
-  "ipam":{"type":"host-local","ranges":[[{"subnet":"10.88.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
- {"type":"tapio-cni"}]}
-J
+. "$HERE/node-config.sh"
+{ echo 'version = 2'; cri_config /opt/cni/bin; } >etc/containerd/config.toml
+network_config ', {"type":"tapio-cni"}' >etc/cni/net.d/10-lab.conflist
 cp "$STATE/kubeconfig" etc/kubeconfig
 cp "$STATE/pki/ca.crt" etc/kubeconfig-ca.crt
 sed -i "s|$STATE/pki/ca.crt|/etc/kubeconfig-ca.crt|" etc/kubeconfig
-cat >etc/kubelet.yaml <<Y
-apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-cgroupDriver: cgroupfs
-failSwapOn: false
-clusterDNS: [10.96.0.10]
-clusterDomain: cluster.local
-makeIPTablesUtilChains: false
-oomScoreAdj: 0
-address: 127.0.0.1
-authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
-authorization: {mode: AlwaysAllow}
-syncFrequency: 5s
-nodeStatusUpdateFrequency: 5s
-evictionHard: {memory.available: "50Mi"}
-Y
+kubelet_config 'clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local' >etc/kubelet.yaml
 cat >usr/lib/systemd/system/kubelet.service <<U
 [Unit]
 Description=kubelet: The Kubernetes Node Agent

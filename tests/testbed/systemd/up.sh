@@ -54,8 +54,9 @@ fi
 echo "$pid" >"$state/pid"
 echo "$outer" >"$state/unshare.pid"
 # Ready: the bus's socket is there, and the boot transaction is done.
+seen=/proc/$pid/root
 for _ in $(seq 3000); do
-    [ -S "/proc/$pid/root/run/dbus/system_bus_socket" ] && [ -e "/proc/$pid/root/run/lab-ready" ] && {
+    [ -S "$seen/run/dbus/system_bus_socket" ] && [ -e "$seen/run/lab-ready" ] && {
         echo "$pid"
         exit 0
     }
