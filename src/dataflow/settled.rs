@@ -113,6 +113,11 @@ impl Settled {
         SettledStats { waiting, forced, untold, ..self.stats }
     }
 
+    /// What was shown so far was seen before a restart.
+    pub(super) fn go_on_after_break(&mut self) {
+        self.waiting.go_on_after_break();
+    }
+
     /// Whether something here waits for time to pass.
     pub(super) fn waits(&self) -> bool {
         self.waiting.len() > 0 || !self.told.is_empty()

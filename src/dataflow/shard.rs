@@ -210,11 +210,14 @@ impl Shard {
     }
 
     /// Ends the recollection: stories that ended before `told_ns`, by their events' times, were told before
-    /// the restart and are not told again.
+    /// the restart and are not told again. 0 where nothing was shown.
     pub fn recollected(&mut self, told_ns: u64) {
         self.hand_over();
         if let Some(settled) = &mut self.settled {
             self.told.append(&mut settled.take());
+            if told_ns > 0 {
+                settled.go_on_after_break();
+            }
         }
         self.told.retain(|draft| draft.group.state.is_end() && draft.group.last_ns >= told_ns);
     }

@@ -17,6 +17,10 @@ const MAX_LAG_NS: u64 = 10_000_000_000;
 /// How much later than the last one its next event is expected, where a source falls behind: a kubelet sends five Events a
 /// second, so in a burst each is later than the one before.
 const LAG_GROWS_NS: u64 = 500_000_000;
+/// How long after a break every source is given to say what happened meanwhile.
+const CATCH_UP_NS: u64 = 5_000_000_000;
+/// How long after the last word of the past another one may follow.
+const NEXT_WORD_NS: u64 = 2_000_000_000;
 /// Events that wait at once; past it the earliest goes on before its time, and is counted.
 const MAX_WAITING: usize = 16_384;
 /// Clocks by how finely they tick.
@@ -54,6 +58,18 @@ impl Clock {
     }
 }
 
+/// What happened while nobody looked is told by each source as soon as it is there again, by some later than others
+/// tell what happens now.
+#[derive(Clone, Copy)]
+enum Break {
+    /// None, or it is over.
+    Over,
+    /// Nothing was seen since.
+    Before,
+    /// The watermark stays until then; the other is when it goes on at the latest.
+    Until(u64, u64),
+}
+
 /// A place in the total order: event time, collector, place in the collector's own order.
 type Place = (u64, u8, u64);
 
@@ -67,6 +83,7 @@ pub(super) struct Reorder {
     coarsest_ns: u64,
     /// Everything up to here has been given out.
     released_ns: u64,
+    after_break: Break,
     /// Given out before their time, for want of room.
     pub(super) forced: u64,
 }
@@ -79,6 +96,7 @@ impl Reorder {
             slack_ns,
             coarsest_ns: 0,
             released_ns: 0,
+            after_break: Break::Over,
             forced: 0,
         }
     }
@@ -86,6 +104,11 @@ impl Reorder {
     /// Takes over what other rules ask for. The watermark never goes back.
     pub(super) fn set_slack(&mut self, slack_ns: Option<u64>) {
         self.slack_ns = slack_ns;
+    }
+
+    /// What was seen so far was seen before a break: what follows begins with what happened meanwhile.
+    pub(super) fn go_on_after_break(&mut self) {
+        self.after_break = Break::Before;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -116,6 +139,11 @@ impl Reorder {
         // A clock that runs ahead mustn't make everybody else late.
         clock.latest_ns = clock.latest_ns.max(time_ns.min(now_ns.saturating_add(IDLE_NS)));
         clock.seen_ns = now_ns;
+        if let Break::Until(until_ns, most_ns) = &mut self.after_break
+            && lag_ns > MAX_LAG_NS
+        {
+            *until_ns = (*until_ns).max(now_ns.saturating_add(NEXT_WORD_NS)).min(*most_ns);
+        }
     }
 
     /// Whether the place of an event of this time has been given out.
@@ -157,6 +185,17 @@ impl Reorder {
 
     /// Moves the watermark. Returns it.
     pub(super) fn advance(&mut self, now_ns: u64) -> u64 {
+        match self.after_break {
+            Break::Over => {}
+            Break::Before => {
+                let [until_ns, most_ns] =
+                    [CATCH_UP_NS, MAX_PATIENCE_NS].map(|ns| now_ns.saturating_add(ns));
+                self.after_break = Break::Until(until_ns, most_ns);
+                return self.released_ns;
+            }
+            Break::Until(until_ns, _) if now_ns < until_ns => return self.released_ns,
+            Break::Until(..) => self.after_break = Break::Over,
+        }
         self.released_ns = self.released_ns.max(self.watermark_ns(now_ns));
         self.released_ns
     }
@@ -207,6 +246,40 @@ mod tests {
 
     fn drained(reorder: &mut Reorder) -> Vec<u64> {
         std::iter::from_fn(|| reorder.pop()).map(|r| r.record().header().time_ns).collect()
+    }
+
+    #[test]
+    fn after_a_break_the_sources_say_first_what_happened_meanwhile() {
+        let mut reorder = Reorder::new(None);
+        let before = 1_000 * SECOND;
+        reorder.observe(0, ClockQuality::Kernel, before, before);
+        reorder.observe(1, ClockQuality::Seconds, before, before);
+        reorder.advance(before + SECOND / 2);
+        reorder.go_on_after_break();
+        let start = before + 60 * SECOND;
+        reorder.advance(start);
+        // The kernel has no past to tell, the API server has, and needs a while for it.
+        reorder.observe(0, ClockQuality::Kernel, start, start);
+        reorder.hold(1, record(0, start));
+        reorder.advance(start + 3 * SECOND);
+        let meanwhile = before + 20 * SECOND;
+        assert!(!reorder.is_late(meanwhile));
+        reorder.observe(1, ClockQuality::Seconds, meanwhile, start + 4 * SECOND);
+        reorder.hold(2, record(1, meanwhile));
+        reorder.advance(start + 5 * SECOND);
+        assert!(!reorder.is_late(meanwhile + SECOND), "it hasn't said all yet");
+        reorder.advance(start + 10 * SECOND);
+        assert_eq!(drained(&mut reorder), [meanwhile, start]);
+        // One that goes on about the past holds nobody for ever.
+        let mut reorder = Reorder::new(None);
+        reorder.go_on_after_break();
+        for second in 0..40 {
+            let now = start + second * SECOND;
+            reorder.advance(now);
+            reorder.observe(1, ClockQuality::Seconds, meanwhile, now);
+            reorder.observe(0, ClockQuality::Kernel, now, now);
+        }
+        assert!(matches!(reorder.after_break, Break::Over));
     }
 
     #[test]

@@ -205,6 +205,7 @@ known! {
     K8S_EVENT_COUNT = "k8s.event.count",
     TAPIO_K8S_EVENT_TYPE = "tapio.k8s.event.type",
     TAPIO_K8S_EVENT_COMPONENT = "tapio.k8s.event.component",
+    TAPIO_K8S_EVENT_REREAD = "tapio.k8s.event.reread",
     TAPIO_K8S_OBJECT_KIND = "tapio.k8s.object.kind",
     TAPIO_K8S_OBJECT_NAME = "tapio.k8s.object.name",
     TAPIO_K8S_OWNER_KIND = "tapio.k8s.owner.kind",

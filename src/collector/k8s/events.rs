@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::objects::{Event, ObjectRef, Text};
 
+/// How long a kubelet that has started may take to read what the kernel's log held before.
+const REREADING_NS: u64 = 60_000_000_000;
 /// Events whose count is remembered; the API server itself forgets an Event after an hour.
 const MOST: usize = 16_384;
 
@@ -90,6 +92,39 @@ impl Counts {
     }
 }
 
+/// What an Event is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    ThisNode,
+    /// Something that happened on it before, told again.
+    ThisNodesPast,
+    NoNode,
+}
+
+/// When this node's kubelet has started: it reads the kernel's log from its beginning, and tells each OOM kill in
+/// it again, as if it were one of now.
+#[derive(Default)]
+pub(super) struct KubeletStart(Option<u64>);
+
+impl KubeletStart {
+    /// Takes note of an Event of this node. Returns whether it tells again what happened before.
+    pub(super) fn rereads(&mut self, event: &Event) -> bool {
+        let Some(time_ns) = event.time_ns().filter(|_| event.component() == "kubelet") else {
+            return false;
+        };
+        match &*event.reason {
+            "Starting" => {
+                self.0 = self.0.max(Some(time_ns));
+                false
+            }
+            "SystemOOM" => self.0.is_some_and(|start| {
+                (start..=start.saturating_add(REREADING_NS)).contains(&time_ns)
+            }),
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +165,24 @@ mod tests {
         assert!(!counts.is_new(&of(1)), "an older version of it");
         counts.gone(&of(2));
         assert!(counts.is_new(&of(2)));
+    }
+
+    #[test]
+    fn a_kubelet_that_starts_tells_old_kills_again() {
+        let of = |reason: &str, component: &str, minute: u32| {
+            event(&format!(
+                r#"{{"reason":"{reason}","source":{{"component":"{component}","host":"n1"}},"lastTimestamp":"2026-01-01T00:{minute:02}:00Z"}}"#
+            ))
+        };
+        let mut start = KubeletStart::default();
+        assert!(!start.rereads(&of("SystemOOM", "kubelet", 1)), "it has run all the time");
+        assert!(!start.rereads(&of("Starting", "kube-proxy", 4)));
+        assert!(!start.rereads(&of("SystemOOM", "kubelet", 4)));
+        assert!(!start.rereads(&of("Starting", "kubelet", 5)));
+        assert!(start.rereads(&of("SystemOOM", "kubelet", 5)));
+        assert!(start.rereads(&of("SystemOOM", "kubelet", 6)));
+        assert!(!start.rereads(&of("BackOff", "kubelet", 5)));
+        assert!(!start.rereads(&of("SystemOOM", "kubelet", 7)), "a new one");
     }
 
     #[test]

@@ -9,13 +9,14 @@
 //! A feed never gives up: what is refused is said and tried again, seldom where a permission is missing.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::client::Client;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::objects::{List, Meta, Owned, Pod};
 use super::owners::Owners;
@@ -30,6 +31,9 @@ const JSON: &str = "application/json";
 const WATCH_S: u64 = 240;
 /// How long a watch may outlive what was asked for before its connection counts as dead.
 const GRACE: Duration = Duration::from_secs(15);
+/// A server that says where a watch stands does so every 60 to 75 seconds (its `defaultBookmarkFrequency` and a quarter of
+/// it by chance): after a longer silence nobody is there any more, however open the connection is.
+const SILENCE: Duration = Duration::from_secs(100);
 /// A watch that ended sooner than this, with nothing said, didn't work.
 const AT_ONCE: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -118,6 +122,10 @@ pub(super) struct Feed<T> {
     pub(super) owners: Owners,
     /// Makes waits differ between nodes.
     pub(super) node: String,
+    /// Whether the server says where this watch stands; of some resources it never does.
+    pub(super) has_bookmarks: bool,
+    /// Rung by the feed whose connection died, for those who can't tell: theirs may have, too.
+    pub(super) doubt: Arc<Notify>,
 }
 
 /// The session is over: nobody reads any more.
@@ -302,13 +310,20 @@ impl<T: Watched> Feed<T> {
         let mut answer = Answer::get(&self.client, &self.url(&rest), JSON).await?;
         self.condition(Condition::Watching).await?;
         let (mut anything, begin) = (false, clock::instant());
-        let longest = Duration::from_secs(seconds) + GRACE;
-        let ends = tokio::time::sleep(longest);
-        tokio::pin!(ends);
+        let ends = begin + Duration::from_secs(seconds) + GRACE;
+        let doubt = Arc::clone(&self.doubt);
+        let doubted = doubt.notified();
+        tokio::pin!(doubted);
         loop {
+            let silent = clock::instant() + SILENCE;
+            let until = if self.has_bookmarks { ends.min(silent) } else { ends };
             let line = tokio::select! {
                 line = answer.line() => line?,
-                () = &mut ends => return Err(Trouble::Failed("the watch doesn't end".into()).into()),
+                () = tokio::time::sleep_until(until.into()) => {
+                    doubt.notify_waiters();
+                    return Err(Trouble::Failed("the watch has fallen silent".into()).into());
+                }
+                () = &mut doubted => break,
             };
             let Some(line) = line else { break };
             // A server may say in the first line that the version is too old.
@@ -347,6 +362,7 @@ impl<T: Watched> Feed<T> {
             }
             "BOOKMARK" => {
                 if let Ok(mark) = serde_json::from_str::<Owned>(text) {
+                    self.has_bookmarks = true;
                     let at = String::from(mark.metadata.resource_version);
                     self.at = Some(at.clone());
                     self.say(Said::At(at)).await?;

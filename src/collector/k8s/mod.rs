@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use kube::client::Client;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::cursor::Cursor;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
@@ -193,8 +193,8 @@ async fn collect(config: &Config, context: &mut Context) -> Result<Ended, Collec
     let client = client::client(access)?;
     let (to, messages) = mpsc::channel(AHEAD);
     let refusals = Refusals::default();
-    let plan = Plan { config, client, node: &node, saved: &saved, to, refusals: refusals.clone() };
-    plan.start();
+    let (refused, doubt) = (refusals.clone(), Arc::default());
+    Plan { config, client, node: &node, saved: &saved, to, refusals: refused, doubt }.start();
     let teller = {
         let site = &context.site;
         tell::Teller::new(site.node.clone(), site.origin, Arc::clone(&site.directory))
@@ -215,6 +215,7 @@ struct Plan<'a> {
     saved: &'a Saved,
     to: mpsc::Sender<Message>,
     refusals: Refusals,
+    doubt: Arc<Notify>,
 }
 
 impl Plan<'_> {
@@ -256,6 +257,8 @@ impl Plan<'_> {
             wrap,
             owners: Owners::new(self.client.clone(), self.node, self.refusals.clone()),
             node: self.node.to_owned(),
+            has_bookmarks: false,
+            doubt: Arc::clone(&self.doubt),
         };
         drop(tokio::spawn(feed.run()));
     }

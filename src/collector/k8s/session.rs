@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::addresses::{Addresses, Place, Selects};
 use super::conditions::Rollout;
-use super::events::Counts;
+use super::events::{Counts, KubeletStart, Of};
 use super::feed::Said;
 use super::known::{Known, identity_of_told};
 use super::objects::{Deployment, Endpoints, Event, Meta, Node, Pod, Service, Text};
@@ -32,6 +32,7 @@ pub(super) struct Session {
     addresses: Addresses,
     texts: Texts,
     counts: Counts,
+    kubelet_start: KubeletStart,
     /// ReplicaSets that are being rolled out: by Deployment, its namespace and the ReplicaSet's name.
     rolling: HashMap<Text, (Text, Text)>,
     /// Lists that are under way: what they held so far.
@@ -68,6 +69,7 @@ impl Session {
             addresses: Addresses::default(),
             texts: Texts::default(),
             counts: Counts::default(),
+            kubelet_start: KubeletStart::default(),
             rolling: HashMap::new(),
             listing: HashMap::new(),
             events_told: None,
@@ -389,7 +391,12 @@ impl Session {
         };
         let here = known.is_some() || node == Some(&self.node);
         if here || (node.is_none() && self.config.objects_without_node) {
-            self.teller.event(event, named.as_deref(), here, now.ns, now.sink);
+            let of = match here {
+                true if self.kubelet_start.rereads(event) => Of::ThisNodesPast,
+                true => Of::ThisNode,
+                false => Of::NoNode,
+            };
+            self.teller.event(event, named.as_deref(), of, now.ns, now.sink);
         } else {
             self.elsewhere += 1;
         }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::conditions::{Changed, RolledOut, Rollout};
+use super::events::Of;
 use super::objects::{Deployment, Event};
 use super::pods::{Container, Transition, What};
 use crate::collector::draft::{Draft, Meta};
@@ -180,7 +181,7 @@ impl Teller {
         &mut self,
         event: &Event,
         pod: Option<&Pod>,
-        here: bool,
+        of: Of,
         now_ns: u64,
         sink: &mut Sink,
     ) {
@@ -189,7 +190,7 @@ impl Teller {
         let about = &event.involved_object;
         let draft = &mut self.draft;
         draft.clear();
-        if here {
+        if of != Of::NoNode {
             draft.text(names::HOST_NAME, &self.host);
         } else if let Some(node) = pod.map(|p| &p.node).filter(|n| !n.is_empty()) {
             draft.text(names::HOST_NAME, node);
@@ -203,6 +204,9 @@ impl Teller {
         draft.text(names::TAPIO_K8S_OBJECT_NAME, &about.name);
         if let Some(count) = count {
             draft.int(names::K8S_EVENT_COUNT, count);
+        }
+        if of == Of::ThisNodesPast {
+            draft.bool(names::TAPIO_K8S_EVENT_REREAD, true);
         }
         if let Some(pod) = pod {
             of_pod(draft, pod);
