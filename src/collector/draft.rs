@@ -8,8 +8,10 @@ use crate::event::{
 };
 use crate::ring::Sink;
 
-/// Fields an event can have.
-const MAX_FIELDS: usize = 48;
+/// Fields an event can have; SDKs give a span or a log record 128 attributes of its own at most by default.
+const MAX_FIELDS: usize = 192;
+/// Fields of almost all events: so many are shown without a list on the heap.
+const USUAL_FIELDS: usize = 48;
 
 #[derive(Clone, Copy)]
 enum Slot {
@@ -36,6 +38,8 @@ pub(super) struct Meta {
 #[derive(Clone, Default)]
 pub(super) struct Draft {
     fields: Vec<(Name, Slot)>,
+    /// Fields that had no room.
+    pub(super) left_out: u32,
     /// How many of `fields` are entity keys.
     entities: usize,
     /// Which of `fields` say whose it is.
@@ -64,6 +68,7 @@ impl fmt::Display for Lossy<'_> {
 impl Draft {
     pub(super) fn clear(&mut self) {
         self.fields.clear();
+        self.left_out = 0;
         self.entities = 0;
         self.whose = 0..0;
         self.text.clear();
@@ -74,6 +79,8 @@ impl Draft {
     fn push(&mut self, key: Name, slot: Slot) {
         if self.fields.len() < MAX_FIELDS {
             self.fields.push((key, slot));
+        } else {
+            self.left_out += 1;
         }
     }
 
@@ -123,6 +130,11 @@ impl Draft {
         self.push(key, Slot::Int(value.try_into().unwrap_or(i64::MAX)));
     }
 
+    /// How many fields were left out, for which there is room in any case.
+    pub(super) fn dropped(&mut self, key: Name, fields: u32) {
+        self.fields.push((key, Slot::Int(fields.into())));
+    }
+
     pub(super) fn bool(&mut self, key: Name, value: bool) {
         self.push(key, Slot::Bool(value));
     }
@@ -159,7 +171,15 @@ impl Draft {
     /// Shows the fields as they stand to `see`.
     pub(super) fn fields<R>(&self, see: impl FnOnce(&[Field<'_>]) -> R) -> R {
         let empty = Field { key: names::HOST_NAME, value: Value::Null };
-        let mut fields = [empty; MAX_FIELDS];
+        let mut usual = [empty; USUAL_FIELDS];
+        let mut many = Vec::new();
+        let fields = match usual.get_mut(..self.fields.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(self.fields.len(), empty);
+                &mut many[..]
+            }
+        };
         for (field, (key, slot)) in fields.iter_mut().zip(&self.fields) {
             let part = |start: u32, end: u32| {
                 self.text.get(start as usize..end as usize).unwrap_or_default()
@@ -174,7 +194,7 @@ impl Draft {
                 Slot::Json(start, end) => Value::Json(part(start, end)),
             };
         }
-        see(&fields[..self.fields.len()])
+        see(fields)
     }
 
     /// Puts the event into the sink. The sink accounts for it, whatever becomes of it.

@@ -44,7 +44,7 @@ pub use encode::{Appended, BatchEncoder, EncodedBatch};
 pub use group::{group_from_proto, group_to_proto};
 pub use json::{batch_json, correlations_json, decoded_json};
 pub use line::{Line, LineConfig, LineError, NotSent};
-pub use otlp::{OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use reader::{WireCause, WireError};
 pub use service::{AckStream, IngestHandler, IngestServer, Intake, bind, grpc_server};
 pub use settled::{Settled, SettledTable, Verdict};

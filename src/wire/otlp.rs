@@ -4,8 +4,8 @@
 
 use super::reader::{FIXED64, LEN, Reader, VARINT, WireCause, WireError};
 
-/// Attributes of a resource or record; what is beyond isn't looked at.
-const MAX_ATTRIBUTES: usize = 128;
+/// Attributes of a resource or record that are kept; what is beyond is counted.
+const MAX_ATTRIBUTES: usize = 256;
 /// How deep a value may nest: hostile bytes can't exhaust the stack.
 const MAX_DEPTH: usize = 16;
 
@@ -68,10 +68,17 @@ pub struct OtlpRecord<'a> {
     /// The span it is, or belongs to; zeros for none.
     pub span_id: [u8; 8],
     /// Its own attributes.
-    pub attributes: Vec<(&'a str, OtlpValue<'a>)>,
+    pub attributes: OtlpAttributes<'a>,
 }
 
-type Attributes<'a> = Vec<(&'a str, OtlpValue<'a>)>;
+/// The attributes of a resource or record.
+#[derive(Debug, Default)]
+pub struct OtlpAttributes<'a> {
+    /// Keys and values, as they stood.
+    pub list: Vec<(&'a str, OtlpValue<'a>)>,
+    /// How many more there were, with those that the sender says it left out.
+    pub dropped: u32,
+}
 
 /// Reads a request and shows each record to `each`, with its resource's attributes. Returns how many
 /// records can't be read and were left out.
@@ -81,7 +88,7 @@ type Attributes<'a> = Vec<(&'a str, OtlpValue<'a>)>;
 pub fn otlp_records<'a>(
     signal: OtlpSignal,
     bytes: &'a [u8],
-    mut each: impl FnMut(&[(&'a str, OtlpValue<'a>)], &OtlpRecord<'a>),
+    mut each: impl FnMut(&OtlpAttributes<'a>, &OtlpRecord<'a>),
 ) -> Result<u64, WireError> {
     let (mut request, mut broken) = (Reader::new(bytes), 0);
     let mut record = OtlpRecord::default();
@@ -114,21 +121,46 @@ pub fn otlp_records<'a>(
     Ok(broken)
 }
 
-fn resource_attributes(mut part: Reader<'_>) -> Result<Attributes<'_>, WireError> {
-    let mut attributes = Vec::new();
+fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireError> {
+    let mut attributes = OtlpAttributes::default();
     while !part.is_empty() {
         let (1, LEN) = part.tag_or_skip(1)? else { continue };
         let mut resource = part.message()?;
         while !resource.is_empty() {
-            let (1, LEN) = resource.tag_or_skip(1)? else { continue };
-            attribute(resource.message()?, &mut attributes)?;
+            match resource.tag()? {
+                (1, LEN) => attributes.add(resource.message()?)?,
+                (2, VARINT) => attributes.say_dropped(resource.varint()?),
+                (number, wire_type) => resource.other(number, 2, wire_type)?,
+            }
         }
     }
     Ok(attributes)
 }
 
+impl<'a> OtlpAttributes<'a> {
+    /// A `KeyValue` more.
+    fn add(&mut self, pair: Reader<'a>) -> Result<(), WireError> {
+        let (key, of_key) = key_value(pair)?;
+        if key.is_empty() {
+            return Ok(());
+        }
+        if self.list.len() < MAX_ATTRIBUTES {
+            self.list.push((key, of_key));
+        } else {
+            self.dropped = self.dropped.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// `dropped_attributes_count`
+    fn say_dropped(&mut self, attributes: u64) {
+        let more = u32::try_from(attributes).unwrap_or(u32::MAX);
+        self.dropped = self.dropped.saturating_add(more);
+    }
+}
+
 /// A `KeyValue`.
-fn attribute<'a>(mut pair: Reader<'a>, into: &mut Attributes<'a>) -> Result<(), WireError> {
+fn key_value(mut pair: Reader<'_>) -> Result<(&str, OtlpValue<'_>), WireError> {
     let (mut key, mut of_key) = ("", OtlpValue::Empty);
     while !pair.is_empty() {
         match pair.tag()? {
@@ -137,10 +169,7 @@ fn attribute<'a>(mut pair: Reader<'a>, into: &mut Attributes<'a>) -> Result<(), 
             (number, wire_type) => pair.other(number, 2, wire_type)?,
         }
     }
-    if !key.is_empty() && into.len() < MAX_ATTRIBUTES {
-        into.push((key, of_key));
-    }
-    Ok(())
+    Ok((key, of_key))
 }
 
 /// An `AnyValue`.
@@ -179,7 +208,8 @@ impl<'a> Reader<'a> {
 impl<'a> OtlpRecord<'a> {
     fn clear(&mut self) {
         let mut attributes = std::mem::take(&mut self.attributes);
-        attributes.clear();
+        attributes.list.clear();
+        attributes.dropped = 0;
         *self = Self { attributes, ..Self::default() };
     }
 
@@ -190,12 +220,13 @@ impl<'a> OtlpRecord<'a> {
                 (1, FIXED64) => self.time_ns = r.fixed64()?,
                 (2, VARINT) => self.severity = u8::try_from(r.varint()?).unwrap_or(0),
                 (5, LEN) => self.body = value(r.message()?)?,
-                (6, LEN) => attribute(r.message()?, &mut self.attributes)?,
+                (6, LEN) => self.attributes.add(r.message()?)?,
+                (7, VARINT) => self.attributes.say_dropped(r.varint()?),
                 (9, LEN) => self.trace_id = r.id()?,
                 (10, LEN) => self.span_id = r.id()?,
                 (11, FIXED64) => self.observed_ns = r.fixed64()?,
                 (12, LEN) => self.name = r.text()?,
-                (3 | 7 | 8, wire_type) => r.skip(wire_type)?,
+                (3 | 8, wire_type) => r.skip(wire_type)?,
                 (number, wire_type) => r.other(number, 12, wire_type)?,
             }
         }
@@ -211,7 +242,8 @@ impl<'a> OtlpRecord<'a> {
                 (5, LEN) => self.name = r.text()?,
                 (7, FIXED64) => self.time_ns = r.fixed64()?,
                 (8, FIXED64) => self.end_ns = r.fixed64()?,
-                (9, LEN) => attribute(r.message()?, &mut self.attributes)?,
+                (9, LEN) => self.attributes.add(r.message()?)?,
+                (10, VARINT) => self.attributes.say_dropped(r.varint()?),
                 (15, LEN) => self.status(r.message()?)?,
                 (_, wire_type) => r.skip(wire_type)?,
             }
@@ -274,9 +306,10 @@ fn nested_json(
             list.push(json(&value(inner)?, depth));
             continue;
         }
-        let mut pair = Vec::new();
-        attribute(inner, &mut pair)?;
-        map.extend(pair.iter().map(|(key, of_key)| ((*key).to_owned(), json(of_key, depth))));
+        let (key, of_key) = key_value(inner)?;
+        if !key.is_empty() {
+            map.insert(key.to_owned(), json(&of_key, depth));
+        }
     }
     Ok(if number == 5 { list.into() } else { map.into() })
 }
@@ -336,12 +369,12 @@ mod tests {
         let mut seen = 0;
         let broken = otlp_records(OtlpSignal::Logs, &request(&[log, vec![0xff]]), |resource, r| {
             seen += 1;
-            assert!(matches!(resource, [("service.name", OtlpValue::Text("shop"))]));
+            assert!(matches!(resource.list[..], [("service.name", OtlpValue::Text("shop"))]));
             assert_eq!((r.time_ns, r.severity, r.name), (1_000, 17, "app.broke"));
             assert!(matches!(r.body, OtlpValue::Text("it broke")));
             assert_eq!((r.trace_id, r.span_id), ([1; 16], [2; 8]));
             let json: Vec<String> =
-                r.attributes.iter().map(|(k, v)| format!("{k}={}", v.json())).collect();
+                r.attributes.list.iter().map(|(k, v)| format!("{k}={}", v.json())).collect();
             assert_eq!(json, ["n=42", r#"l=["a",7]"#]);
         });
         assert_eq!((broken, seen), (Ok(1), 1));
@@ -376,7 +409,7 @@ mod tests {
             for bytes in [bytes.clone(), request(std::slice::from_ref(&bytes)), request(&[field(5, &bytes)])] {
                 let _ = otlp_records(signal, &bytes, |_, r| {
                     let _ = r.body.json();
-                    r.attributes.iter().for_each(|(_, v)| drop(v.json()));
+                    r.attributes.list.iter().for_each(|(_, v)| drop(v.json()));
                 });
             }
         }

@@ -125,7 +125,10 @@ fn logs_and_spans_become_events_with_their_own_trace() {
     assert_eq!(export(grpc, traces, request(&span)), tonic::Code::Ok);
     let logs = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
     assert_eq!(export(grpc, logs, request(&log_record())), tonic::Code::Ok);
-    pipeline.wait_until("three events", |p| p.got.lock().unwrap().len() == 3);
+    let many: Vec<u8> = (0..300).flat_map(|n| field(6, &pair(&format!("n{n}"), "v"))).collect();
+    let many = [log_record(), many, vec![7 << 3, 5]].concat();
+    assert_eq!(export(grpc, logs, request(&many)), tonic::Code::Ok);
+    pipeline.wait_until("all events", |p| p.got.lock().unwrap().len() == 4);
     {
         let got = pipeline.got.lock().unwrap();
         let log = &got[0].1;
@@ -140,6 +143,12 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         let span = &got[1].1;
         assert_eq!((&span["kind"], &span["message"]), (&json!("otlp.span"), &json!("GET /cart")));
         assert_eq!(span["attributes"]["tapio.span.duration_ns"], json!(250_000_000));
+        // What there is no room for is counted with what the sender left out.
+        let attributes = got[3].1["attributes"].as_object().unwrap();
+        let numbered = attributes.keys().filter(|key| key.starts_with('n')).count();
+        assert!((150..300).contains(&numbered), "{numbered}");
+        assert_eq!(attributes["error.type"], json!("Timeout"));
+        assert_eq!(attributes["otel.dropped_attributes_count"], json!(5 + 300 - numbered));
     }
     // What is no request is refused, counted, and costs nothing else.
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &[0xff; 9]), "HTTP/1.1 400 Bad Request");
@@ -151,5 +160,5 @@ fn logs_and_spans_become_events_with_their_own_trace() {
     );
     pipeline.stop.set();
     let account = pipeline.end();
-    assert_eq!((account.total.received, account.total.forwarded), (4, 3));
+    assert_eq!((account.total.received, account.total.forwarded), (5, 4));
 }

@@ -8,19 +8,17 @@ use crate::collector::Context;
 use crate::collector::draft::{Draft, Meta};
 use crate::collector::identify::Known;
 use crate::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
-use crate::wire::{OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+use crate::wire::{OtlpAttributes, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 
 /// The source number of this collector's event ids.
 const SOURCE: u16 = 0x0200;
-
-type Attribute<'a> = (&'a str, OtlpValue<'a>);
 
 /// Puts events together.
 #[derive(Default)]
 pub(super) struct Teller {
     draft: Draft,
     latest_ns: u64,
-    /// Attributes whose names this process can't hold any more.
+    /// Attributes that an event had no room for, and those whose names this process can't hold any more.
     pub(super) left_out: u64,
 }
 
@@ -53,24 +51,26 @@ impl Teller {
     fn record(
         &mut self,
         signal: OtlpSignal,
-        resource: &[Attribute<'_>],
+        resource: &OtlpAttributes<'_>,
         record: &OtlpRecord<'_>,
         now_ns: u64,
         context: &mut Context,
     ) {
         self.draft.clear();
-        let has = |key: &str| resource.iter().chain(&record.attributes).any(|a| a.0 == key);
+        let (own, of_resource) = (&record.attributes.list, &resource.list);
+        let all = || of_resource.iter().chain(own);
+        let has = |key: &str| all().any(|a| a.0 == key);
         if !has("host.name") {
             self.draft.text(names::HOST_NAME, &context.site.node);
         }
         // Where an application names its pod only by uid, the directory knows the rest.
         let nameless = !has("k8s.pod.name");
         if nameless {
-            let of = |key: &str| resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
+            let of =
+                |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
             let known = Known { container_id: of("container.id"), pod_uid: of("k8s.pod.uid") };
             let _ = self.draft.whose(known, &context.site.directory);
         }
-        let all = || resource.iter().chain(&record.attributes);
         for (key, value) in all() {
             let given = nameless && ["container.id", "k8s.pod.uid"].contains(key);
             if let Some(entity) = entity(key).filter(|_| !given) {
@@ -78,11 +78,24 @@ impl Teller {
             }
         }
         self.draft.entities_end();
-        for (key, value) in all().filter(|(key, _)| entity(key).is_none()) {
+        if signal == OtlpSignal::Traces {
+            let duration_ns = record.end_ns.saturating_sub(record.time_ns);
+            self.draft.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
+        }
+        let mut unnamed = 0;
+        // The record's own come first: they say most of it.
+        for (key, value) in own.iter().chain(of_resource).filter(|(key, _)| entity(key).is_none()) {
             match Name::intern(key) {
                 Ok(name) => self.push(name, value),
-                Err(_) => self.left_out += 1,
+                Err(_) => unnamed += 1,
             }
+        }
+        let left_out = unnamed + self.draft.left_out;
+        self.left_out += u64::from(left_out);
+        let dropped = [resource.dropped, record.attributes.dropped, left_out];
+        let dropped = dropped.into_iter().fold(0, u32::saturating_add);
+        if dropped > 0 {
+            self.draft.dropped(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
         }
         self.send(signal, record, now_ns, context);
     }
@@ -115,9 +128,6 @@ impl Teller {
             (OtlpValue::Empty, false) => draft.message(format_args!("{}", record.name)),
             (OtlpValue::Text(text), false) => draft.message(format_args!("{text}")),
             (body, false) => draft.message(format_args!("{}", body.json())),
-        }
-        if is_span {
-            draft.int(names::TAPIO_SPAN_DURATION_NS, record.end_ns.saturating_sub(record.time_ns));
         }
         // A span has an identity of its own; a log record is named by when it came.
         self.latest_ns = clock::monotonic_ns().max(self.latest_ns + 1);
