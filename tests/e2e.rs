@@ -10,6 +10,8 @@
 
 #[path = "e2e/agent.rs"]
 mod agent;
+#[path = "e2e/cable.rs"]
+mod cable;
 #[path = "e2e/cluster.rs"]
 mod cluster;
 #[path = "e2e/collected.rs"]

@@ -70,7 +70,11 @@ impl Collected {
     }
 
     pub(crate) fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + Duration::from_secs(40);
+        self.wait_within(Duration::from_secs(40), what, holds);
+    }
+
+    pub(crate) fn wait_within(&self, time: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + time;
         while !holds(self) {
             let last = &self.manager.statistics()[0];
             assert!(

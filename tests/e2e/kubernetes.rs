@@ -50,7 +50,7 @@ pub(crate) fn oom_and_back_off(cluster: &Cluster, pod: &str, restarts: u32) {
     );
 }
 
-fn event(cluster: &Cluster, name: &str, count: u32, about: &Json) {
+pub(crate) fn event(cluster: &Cluster, name: &str, count: u32, about: &Json) {
     let body = json!({"metadata": {"name": name}, "involvedObject": about, "reason": "BackOff", "type": "Warning",
         "message": "Back-off restarting failed container", "count": count,
         "firstTimestamp": "2026-01-15T10:00:10Z", "lastTimestamp": "2026-01-15T10:01:10Z",

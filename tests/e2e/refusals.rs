@@ -1,11 +1,14 @@
 //! What the API server refuses: permissions, too many requests, connections; and what the collector makes of it.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tapio::collector::k8s::Config;
 
+use crate::cable::Cable;
 use crate::cluster::Cluster;
 use crate::collected::{Collected, assert_told_once};
-use crate::kubernetes::{comes_up, config, oom_and_back_off};
+use crate::kubernetes::{comes_up, config, event, oom_and_back_off};
 
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
@@ -146,5 +149,34 @@ fn a_token_that_is_renewed_is_read_again() {
         !format!("{:?} {}", collected.notes(), collected.last_error()).contains("testbed-"),
         "a token is told"
     );
+    assert_told_once(&collected.end());
+}
+
+#[test]
+fn a_connection_that_died_is_noticed_by_its_silence() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let state = tempfile::tempdir().unwrap();
+    cluster.namespace("shop");
+    let cable = Cable::to(cluster.port);
+    let text = std::fs::read_to_string(cluster.kubeconfig()).unwrap();
+    let [direct, through] = [cluster.port, cable.port].map(|port| format!("127.0.0.1:{port}"));
+    std::fs::write(cluster.path("through-cable"), text.replace(&direct, &through)).unwrap();
+    let config =
+        Config { kubeconfig: Some(cluster.path("through-cable")), ..config(&cluster, "admin") };
+    let collected = Collected::start(&config, state.path());
+    collected.wait_until_it_watches();
+    let pod = cluster.pod("web-0", "node-a");
+    comes_up(&cluster, "web-0", "10.88.0.2");
+    collected.wait_for("k8s.pod.ready", "web-0");
+    cable.cut();
+    let about =
+        json!({"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": pod["metadata"]["uid"]});
+    event(&cluster, "web-0.1", 1, &about);
+    oom_and_back_off(&cluster, "web-0", 1);
+    // Long before the watches would have ended by themselves, which is after four minutes.
+    let told = |c: &Collected| c.events().iter().any(|e| e["kind"] == "k8s.pod.crash_loop");
+    collected.wait_within(Duration::from_secs(150), "what was missed is told", told);
+    // Where Events stand the server never says: they are watched anew with the others.
+    collected.wait_for("k8s.event", "web-0");
     assert_told_once(&collected.end());
 }

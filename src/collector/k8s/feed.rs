@@ -105,6 +105,17 @@ pub(super) enum Start {
     Now,
 }
 
+/// Whether the server says now and then where a watch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bookmarks {
+    /// It may: of most resources it does.
+    Expected,
+    /// It does.
+    Seen,
+    /// It doesn't: its silence says nothing.
+    None,
+}
+
 /// A resource's feed.
 pub(super) struct Feed<T> {
     pub(super) client: Client,
@@ -122,8 +133,7 @@ pub(super) struct Feed<T> {
     pub(super) owners: Owners,
     /// Makes waits differ between nodes.
     pub(super) node: String,
-    /// Whether the server says where this watch stands; of some resources it never does.
-    pub(super) has_bookmarks: bool,
+    pub(super) bookmarks: Bookmarks,
     /// Rung by the feed whose connection died, for those who can't tell: theirs may have, too.
     pub(super) doubt: Arc<Notify>,
 }
@@ -316,11 +326,16 @@ impl<T: Watched> Feed<T> {
         tokio::pin!(doubted);
         loop {
             let silent = clock::instant() + SILENCE;
-            let until = if self.has_bookmarks { ends.min(silent) } else { ends };
+            let until = if self.bookmarks == Bookmarks::None { ends } else { ends.min(silent) };
             let line = tokio::select! {
                 line = answer.line() => line?,
                 () = tokio::time::sleep_until(until.into()) => {
                     doubt.notify_waiters();
+                    if self.bookmarks == Bookmarks::Expected {
+                        // Perhaps there are none.
+                        self.bookmarks = Bookmarks::None;
+                        break;
+                    }
                     return Err(Trouble::Failed("the watch has fallen silent".into()).into());
                 }
                 () = &mut doubted => break,
@@ -362,7 +377,7 @@ impl<T: Watched> Feed<T> {
             }
             "BOOKMARK" => {
                 if let Ok(mark) = serde_json::from_str::<Owned>(text) {
-                    self.has_bookmarks = true;
+                    self.bookmarks = Bookmarks::Seen;
                     let at = String::from(mark.metadata.resource_version);
                     self.at = Some(at.clone());
                     self.say(Said::At(at)).await?;

@@ -54,7 +54,7 @@ use crate::ring::OnFull;
 #[doc(hidden)]
 pub use look::look;
 
-use feed::{Condition, Feed, Said, Start, Watched};
+use feed::{Bookmarks, Condition, Feed, Said, Start, Watched};
 use owners::{Owners, Refusals};
 use saved::Saved;
 use session::{Now, Session};
@@ -257,7 +257,7 @@ impl Plan<'_> {
             wrap,
             owners: Owners::new(self.client.clone(), self.node, self.refusals.clone()),
             node: self.node.to_owned(),
-            has_bookmarks: false,
+            bookmarks: Bookmarks::Expected,
             doubt: Arc::clone(&self.doubt),
         };
         drop(tokio::spawn(feed.run()));
