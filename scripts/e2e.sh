@@ -24,5 +24,6 @@ fi
 apt-get -qq update || echo "e2e: the package lists can't be renewed; going on with those there are" >&2
 tests/testbed/k8s/fetch.sh
 tests/testbed/k8s/build.sh
-export TAPIO_REQUIRE_TESTBED=1
+scripts/test-deps.sh
+export TAPIO_REQUIRE_TESTBED=1 TAPIO_REQUIRE_KERNEL=1
 exec cargo test --locked --test e2e -- --test-threads=1 "$@"

@@ -10,6 +10,9 @@
 
 #[path = "e2e/agent.rs"]
 mod agent;
+#[path = "systemd/machine.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod booted;
 #[path = "e2e/cable.rs"]
 mod cable;
 #[path = "e2e/cluster.rs"]
@@ -18,6 +21,8 @@ mod cluster;
 mod collected;
 #[path = "e2e/division.rs"]
 mod division;
+#[path = "e2e/hangs.rs"]
+mod hangs;
 #[path = "e2e/isolation.rs"]
 mod isolation;
 #[path = "e2e/kubernetes.rs"]
@@ -36,5 +41,8 @@ mod ordeal;
 mod place;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "container/runtime.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod runtime;
 #[path = "e2e/stories.rs"]
 mod stories;

@@ -179,6 +179,12 @@ impl Ordeal {
         self.status()["health"].as_str().unwrap().to_owned()
     }
 
+    /// What the collector says of this.
+    #[allow(dead_code, reason = "shared with tests that need less of it")]
+    pub(crate) fn note(&self, subject: &str) -> String {
+        self.status()["notes"][subject].as_str().unwrap_or_default().to_owned()
+    }
+
     fn restarts(&self) -> u64 {
         self.status()["restarts"].as_u64().unwrap()
     }
