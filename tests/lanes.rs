@@ -1,6 +1,6 @@
 //! The two lanes: what is told at once, in the order of arrival, and what it ends as, in the order of
 //! the events' own times. However events arrive, the final groups are those of replay.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::sync::Arc;
 
@@ -368,6 +368,17 @@ fn a_story_that_began_otherwise_is_linked_to_the_one_told_first() {
     assert_eq!(chain[1].provisional, Some(chain[0].id));
     assert_eq!(chain[2].id, chain[0].id);
     assert_eq!(stats.relinked, 1);
+}
+
+#[test]
+fn what_happened_while_nobody_looked_has_its_place_after_a_restart() {
+    // A source that has no past to tell goes on at once; another one tells the chain's beginning two seconds later.
+    let events = [(0, 500, 500, 2), (0, 9100, 9100, 1), (0, 9900, 9900, 2), (1, 8000, 11_000, 0)];
+    let (told, stats) = live_through(&sent(&events), &[(9000, Turn::Restart)]);
+    assert_eq!((stats.late, stats.retracted), (0, 0));
+    let closed: Vec<&Group> = told.iter().filter(|g| g.rule == "chain" && is_final(g)).collect();
+    let [closed] = closed[..] else { panic!("{:?}", told.iter().map(said).collect::<Vec<_>>()) };
+    assert_eq!((closed.first_ns, closed.members_total), (START_NS + 8000 * MS, 2));
 }
 
 #[test]

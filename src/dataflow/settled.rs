@@ -51,6 +51,9 @@ struct Told {
 pub(super) struct Settled {
     lane: Lane,
     waiting: Reorder,
+    /// Events that were too late before a restart, and when they came: by then everything else that had come had its
+    /// place, which it is given again first.
+    late_before: VecDeque<(u64, Arc<OwnedRecord>)>,
     told: HashMap<TraceId, Told, ahash::RandomState>,
     /// The latest stories that were told to their end; the first lane may still have them open.
     over: VecDeque<TraceId>,
@@ -74,6 +77,7 @@ impl Settled {
         Self {
             lane: Lane::new(Arc::clone(rules), shard, options),
             waiting: Reorder::new(rules.slack_ns()),
+            late_before: VecDeque::new(),
             told: HashMap::default(),
             over: VecDeque::new(),
             most: 2 * options.max_groups,
@@ -113,6 +117,11 @@ impl Settled {
         SettledStats { waiting, forced, untold, ..self.stats }
     }
 
+    /// What comes now was seen before a restart.
+    pub(super) fn show_past(&mut self) {
+        self.waiting.show_past();
+    }
+
     /// What was shown so far was seen before a restart.
     pub(super) fn go_on_after_break(&mut self) {
         self.waiting.go_on_after_break();
@@ -132,6 +141,12 @@ impl Settled {
     pub(super) fn late(&mut self, record: &Record<'_>) {
         self.stats.late += 1;
         self.lane.late(record, &mut Vec::new());
+    }
+
+    /// Takes an event that came too late before a restart, at `observed_ns`.
+    pub(super) fn was_late(&mut self, record: &Record<'_>, observed_ns: u64) {
+        self.stats.late += 1;
+        self.late_before.push_back((observed_ns, Arc::new(record.to_owned())));
     }
 
     /// Takes note of an event; `kept` is a copy where rules have a use for it.
@@ -160,9 +175,18 @@ impl Settled {
 
     fn release(&mut self, now_ns: u64) {
         while let Some(kept) = self.waiting.pop() {
+            self.late_until(kept.record().header().time_ns);
             self.lane.kept_event(&kept, now_ns);
             let told = &self.told;
             self.lane.tell_given_up(|id| told.get(&id).is_some_and(|t| t.announced));
+        }
+        self.late_until(self.waiting.released_ns());
+    }
+
+    fn late_until(&mut self, time_ns: u64) {
+        while self.late_before.front().is_some_and(|(came_ns, _)| *came_ns < time_ns) {
+            let Some((_, kept)) = self.late_before.pop_front() else { return };
+            self.lane.late(&kept.record(), &mut Vec::new());
         }
     }
 

@@ -191,8 +191,9 @@ impl Shard {
     pub fn recollect(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
         let Some(event) = record.event().filter(|_| self.grouping) else { return };
         let Some(settled) = &mut self.settled else { return };
+        settled.show_past();
         let wanted = if late {
-            settled.late(record);
+            settled.was_late(record, observed_ns);
             self.lane.late(record, &mut Vec::new())
         } else {
             let (wanted, kept) = self.lane.event(record, observed_ns, true, &mut Vec::new());

@@ -64,6 +64,8 @@ impl Clock {
 enum Break {
     /// None, or it is over.
     Over,
+    /// What was seen before it is shown again.
+    Showing,
     /// Nothing was seen since.
     Before,
     /// The watermark stays until then; the other is when it goes on at the latest.
@@ -106,13 +108,24 @@ impl Reorder {
         self.slack_ns = slack_ns;
     }
 
-    /// What was seen so far was seen before a break: what follows begins with what happened meanwhile.
+    /// What comes now was seen before a break. How late sources were then isn't known any more, so that the watermark
+    /// stays as far back as any may be: what they say after the break may be as old.
+    pub(super) fn show_past(&mut self) {
+        self.after_break = Break::Showing;
+    }
+
+    /// The past was shown: what follows begins with what happened meanwhile.
     pub(super) fn go_on_after_break(&mut self) {
         self.after_break = Break::Before;
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Everything of before this time has been given out.
+    pub(super) fn released_ns(&self) -> u64 {
+        self.released_ns
     }
 
     /// Whether some must go on before their time.
@@ -173,7 +186,9 @@ impl Reorder {
                 newest.latest_ns.saturating_add(silent_ns.saturating_sub(IDLE_NS + lag_ns))
             }
         };
-        reached.saturating_sub(self.slack_ns.unwrap_or_else(|| self.slack_at(now_ns)))
+        let slack_ns = self.slack_ns.unwrap_or_else(|| self.slack_at(now_ns));
+        let is_past = matches!(self.after_break, Break::Showing);
+        reached.saturating_sub(if is_past { slack_ns.max(MAX_LAG_NS) } else { slack_ns })
     }
 
     /// What the clocks ask for, and what the latest of the sources does where it falls behind.
@@ -186,7 +201,7 @@ impl Reorder {
     /// Moves the watermark. Returns it.
     pub(super) fn advance(&mut self, now_ns: u64) -> u64 {
         match self.after_break {
-            Break::Over => {}
+            Break::Over | Break::Showing => {}
             Break::Before => {
                 let [until_ns, most_ns] =
                     [CATCH_UP_NS, MAX_PATIENCE_NS].map(|ns| now_ns.saturating_add(ns));
@@ -252,9 +267,10 @@ mod tests {
     fn after_a_break_the_sources_say_first_what_happened_meanwhile() {
         let mut reorder = Reorder::new(None);
         let before = 1_000 * SECOND;
+        reorder.show_past();
         reorder.observe(0, ClockQuality::Kernel, before, before);
-        reorder.observe(1, ClockQuality::Seconds, before, before);
         reorder.advance(before + SECOND / 2);
+        assert!(!reorder.is_late(before - 9 * SECOND), "another may not have told all");
         reorder.go_on_after_break();
         let start = before + 60 * SECOND;
         reorder.advance(start);
