@@ -2,7 +2,7 @@
 
 use crate::event::{ArchivedEvent, Event, Name, Value, names};
 
-use super::tree::unknown;
+use super::tree::{slip, unknown};
 
 /// A field of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +80,11 @@ impl FieldRef {
         }
         if Name::find(text).is_some_and(|n| (n.0 as usize) < names::KNOWN.len()) {
             return Err(format!("unknown field `{text}`: did you mean `attributes.{text}`?"));
+        }
+        if let Some((head, rest)) = text.split_once('.')
+            && slip(head, ["attributes"]).is_some()
+        {
+            return Err(format!("unknown field `{text}`: did you mean `attributes.{rest}`?"));
         }
         let mut known: Vec<&str> = vec!["kind", "source", "severity", "message", "node"];
         known.extend(names::ENTITIES.iter().map(|e| e.text()));
@@ -161,6 +166,9 @@ mod tests {
         assert_eq!(FieldRef::parse("systemd.unit.name"), FieldRef::parse("systemd.unit"));
         assert!(FieldRef::parse("k8s.pod.uidd").unwrap_err().contains("k8s.pod.uid"));
         assert!(FieldRef::parse("error.type").unwrap_err().contains("attributes.error.type"));
+        assert!(
+            FieldRef::parse("atribute.n").unwrap_err().ends_with("did you mean `attributes.n`?")
+        );
     }
 
     #[test]

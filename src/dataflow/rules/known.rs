@@ -6,7 +6,7 @@ use super::parse::Events;
 use super::predicate::{Kinds, parse_kinds};
 use super::rule::Shape;
 use super::template::{Hole, Template};
-use super::tree::{Node, Part, Place, Read, complain, unknown};
+use super::tree::{Complaint, Node, Part, Place, Read, complain, slip, unknown};
 use crate::event::vocabulary;
 
 /// The known kinds that `kinds` can mean; `None` where it can mean one that isn't known.
@@ -44,6 +44,27 @@ pub(super) fn lacks(kinds: &Kinds, field: FieldRef) -> Option<String> {
     match cause.split_once(": expected one of ") {
         Some((short, _)) => Some(format!("{short}; docs/kinds.md lists what there is")),
         None => Some(cause),
+    }
+}
+
+/// Kinds nobody knows, but for a slip of the pen: legal, since a source of one's own may tell them, but hardly meant.
+pub(super) fn misspelt(node: &Node, warnings: &mut Vec<Complaint>) {
+    let Part::Map(entries) = &node.part else { return };
+    for (key, value) in entries {
+        match key.text.as_str() {
+            "kind" => {
+                for item in value.items() {
+                    let Ok(text) = item.text("a kind") else { continue };
+                    if let Some(meant) = slip(text, vocabulary::kinds()) {
+                        let cause = format!("no collector tells `{text}`: did you mean `{meant}`?");
+                        warnings.push(Complaint { place: item.place, cause });
+                    }
+                }
+            }
+            "any" | "all" => value.items().iter().for_each(|n| misspelt(n, warnings)),
+            "not" => misspelt(value, warnings),
+            _ => {}
+        }
     }
 }
 

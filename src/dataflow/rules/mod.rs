@@ -251,6 +251,14 @@ group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
             ("{ kind: t.a }", "{ kind: t.a, message: { gt: 3 } }", Some("`message` is text")),
             ("{ kind: t.a }", "{ kind: t.a, process.pid: 7, message: seven }", None),
             ("  steps:", "  until: b\n  steps:", Some("can't be reached")),
+            (
+                "{ kind: t.a }",
+                "{ any: [{ kind: [t.a, systemd.unit.faild] }] }",
+                Some(
+                    "r.yaml:3:28: no collector tells `systemd.unit.faild`: did you mean `systemd.unit.failed`?",
+                ),
+            ),
+            ("{ kind: t.a }", "{ kind: [t.a, own.unit.failed] }", None),
         ] {
             let mut loaded = Loaded::default();
             loaded.text("r.yaml", &RULE.replace(from, to));

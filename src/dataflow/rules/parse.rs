@@ -122,6 +122,7 @@ fn named_events(node: &Node) -> Read<Events> {
         let predicate = Arc::new(Predicate::parse(value)?);
         let mismatches = predicate.mismatches().into_iter();
         warnings.extend(mismatches.map(|cause| Complaint { place: value.place, cause }));
+        known::misspelt(value, &mut warnings);
         let text = value.json().to_string();
         list.push(NamedEvent { name: key.text.clone(), text, predicate });
     }

@@ -282,6 +282,12 @@ pub fn unknown(what: &str, text: &str, known: &[&str]) -> String {
     }
 }
 
+/// The known word that a text is a slip of the pen away from, if it isn't one itself.
+pub(super) fn slip<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|k| (distance(text, k), k)).min()?;
+    (1..=2).contains(&near.0).then_some(near.1)
+}
+
 /// Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
