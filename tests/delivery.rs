@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
 use tapio::event::{
-    Event, EventId, Field, Group, GroupState, Impact, Name, Reason, Severity, Stage, TraceId,
-    Value, names,
+    Event, EventId, Field, Group, GroupState, Impact, Member, Name, Reason, Severity, Stage,
+    TraceId, Value, names,
 };
 use tapio::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, Stop, WriteError, ring};
 use tapio::server::{Filter, GroupFilter, Server, ServerConfig, ServerHandle, Store};
@@ -275,7 +275,19 @@ fn an_end_without_a_server_counts_what_is_lost() {
     assert_eq!(lost, &[(Stage::Bridge, Reason::Shutdown, 1_000)]);
 }
 
+/// A story; the even ones have a member in common, and so have the odd ones.
 fn group(n: u8, revision: u32) -> Group {
+    let member = Member {
+        id: EventId([n % 2; 16]),
+        label: String::new(),
+        time_ns: 1,
+        kind: "t.a".into(),
+        source: "t".into(),
+        severity: Severity::ERROR,
+        role: String::new(),
+        pattern: String::new(),
+        summary: String::new(),
+    };
     Group {
         id: TraceId([n; 16]),
         trace_id: TraceId([n; 16]),
@@ -286,7 +298,7 @@ fn group(n: u8, revision: u32) -> Group {
         state: GroupState::Updated,
         revision,
         key: vec![("host.name".into(), "node-1".into())],
-        members: Vec::new(),
+        members: vec![member],
         members_total: u64::from(revision),
         first_ns: 1,
         last_ns: 2,
@@ -340,6 +352,9 @@ fn groups_and_events_can_be_asked_for() {
         assert_eq!(groups.as_array().unwrap().len(), 4);
         assert_eq!(groups[0]["name"], "story 4");
         assert_eq!(groups[0]["revision"], 2);
+        let links = groups[0]["links"].as_array().unwrap();
+        assert_eq!(links.len(), 1);
+        assert_eq!((&links[0]["name"], &links[0]["shared"]), (&"story 2".into(), &1.into()));
         assert_eq!(json("/api/v1/groups?pattern=odd&limit=1")[0]["name"], "story 3");
         let id = TraceId([2; 16]).to_string();
         assert_eq!(json(&format!("/api/v1/groups/{id}"))["name"], "story 2");

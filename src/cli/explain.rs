@@ -9,8 +9,8 @@ use anyhow::Context;
 
 use super::story::{self, paint, plain};
 use super::{Outcome, Output, Usage, live, print, tell};
-use crate::event::{Candidate, Group, Term};
-use crate::wire::{group_from_proto, proto};
+use crate::event::{Candidate, Group, Link, LinkedGroup, Term, linked_among};
+use crate::wire::{linked_from_proto, proto};
 
 /// Longest line that is read as one group.
 const MAX_LINE_BYTES: u64 = 4 << 20;
@@ -51,30 +51,30 @@ pub(super) fn run(args: &Args) -> Outcome {
         None => from_server(&args.server, &id)?,
     };
     let place = args.from.as_ref().map_or(args.server.clone(), |f| f.display().to_string());
-    let group = one(found, &id, &place)?;
+    let linked = one(found, &id, &place)?;
     match args.output {
-        Output::Json => print(&group.json().to_string())?,
-        Output::Text => print(&explanation(&group, story::colours()))?,
+        Output::Json => print(&linked.json().to_string())?,
+        Output::Text => print(&explanation(&linked, story::colours()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The last revision of the one story that was found.
-fn one(mut found: Vec<Group>, id: &str, place: &str) -> anyhow::Result<Group> {
+fn one(mut found: Vec<LinkedGroup>, id: &str, place: &str) -> anyhow::Result<LinkedGroup> {
     // The last one told comes first.
-    found.sort_by_key(|g| std::cmp::Reverse(g.revision));
-    let Some(group) = found.first().cloned() else {
+    found.sort_by_key(|one| std::cmp::Reverse(one.group.revision));
+    let Some(linked) = found.first().cloned() else {
         anyhow::bail!("{place} has no story {id}…");
     };
-    let other = found.iter().find(|g| g.id != group.id);
-    if let Some(other) = other {
-        let both = format!("{id} stands for several stories: {}, {} …", group.id, other.id);
+    let first = linked.group.id;
+    if let Some(other) = found.iter().map(|one| one.group.id).find(|other| *other != first) {
+        let both = format!("{id} stands for several stories: {first}, {other} …");
         return Err(Usage(both).into());
     }
-    Ok(group)
+    Ok(linked)
 }
 
-fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<Group>> {
+fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedGroup>> {
     let named = || file.display().to_string();
     let source: Box<dyn std::io::Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())
@@ -82,12 +82,12 @@ fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<Group>> {
         Box::new(std::fs::File::open(file).with_context(named)?)
     };
     let mut reader = std::io::BufReader::new(source);
-    let (mut found, mut line, mut number) = (Vec::new(), Vec::new(), 0u64);
+    let (mut all, mut line, mut number) = (Vec::new(), Vec::new(), 0u64);
     loop {
         line.clear();
         let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut line);
         if read.with_context(named)? == 0 {
-            return Ok(found);
+            break;
         }
         number += 1;
         let text = String::from_utf8_lossy(&line);
@@ -95,26 +95,32 @@ fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<Group>> {
             continue;
         }
         match Group::from_json(text.trim()) {
-            Ok(group) if group.id.to_string().starts_with(id) => found.push(group),
-            Ok(_) => {}
+            Ok(group) => all.push(group),
             Err(e) => tell(&format!("tapio: {}:{number}:{}: {}", named(), e.column, e.cause)),
         }
     }
+    let wanted = all.iter().filter(|group| group.id.to_string().starts_with(id));
+    Ok(wanted.map(|group| linked_among(group, &all)).collect())
 }
 
-fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<Group>> {
+fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<LinkedGroup>> {
     live::runtime()?.block_on(async {
         let mut client = live::connect(server).await.map_err(anyhow::Error::msg)?;
         let request = proto::ListGroupsRequest { id_prefix: id.into(), ..Default::default() };
         let answer = client.list_groups(request).await;
         let answer = answer.map_err(|e| anyhow::anyhow!("{server}: {}", e.message()))?;
-        Ok(answer.into_inner().groups.into_iter().filter_map(group_from_proto).collect())
+        Ok(answer.into_inner().groups.into_iter().filter_map(linked_from_proto).collect())
     })
 }
 
-/// The story, its evidence and the runners-up, every term of each.
-fn explanation(group: &Group, colour: bool) -> String {
+/// The story, the ones it is linked with, its evidence and the runners-up, every term of each.
+fn explanation(linked: &LinkedGroup, colour: bool) -> String {
+    let group = &linked.group;
     let mut out = story::story_text(group, colour);
+    if !linked.links.is_empty() {
+        let _ = write!(out, "\n  {}", paint("told with it", "1", colour));
+        linked.links.iter().for_each(|link| append_link(&mut out, link, colour));
+    }
     let heading = paint("why", "1", colour);
     // Writing to a string can't fail.
     let _ = write!(out, "\n  {heading}");
@@ -126,6 +132,13 @@ fn explanation(group: &Group, colour: bool) -> String {
         append(&mut out, candidate, place + 1, next, colour);
     }
     out
+}
+
+fn append_link(out: &mut String, link: &Link, colour: bool) {
+    let events =
+        if link.shared == 1 { "1 event".into() } else { format!("{} events", link.shared) };
+    let (name, id) = (plain(&link.name), paint(&link.id.to_string(), "2", colour));
+    let _ = write!(out, "\n    {name}: {events} in common  {id}");
 }
 
 fn append(

@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use super::story;
 use crate::event::{Group, GroupState};
 use crate::ring::Stop;
 use crate::wire::proto::query_client::QueryClient;
@@ -133,7 +132,7 @@ async fn follow(
         };
         let groups = item.batch.unwrap_or_default().groups;
         for group in groups.into_iter().filter_map(group_from_proto) {
-            if !story::is_life(&group) && group.state != GroupState::Updated {
+            if !group.is_life() && group.state != GroupState::Updated {
                 on_group(&group);
             }
         }

@@ -25,11 +25,6 @@ pub(crate) fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Whether a group is one entity's life, which no rule looks for.
-pub(crate) fn is_life(group: &Group) -> bool {
-    group.rule.ends_with("-lifecycle")
-}
-
 /// What to print of a group in a live view: a line when it opens, the whole story when it ends.
 pub(crate) fn live_text(group: &Group, colour: bool) -> Option<String> {
     match group.state {

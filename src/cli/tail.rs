@@ -90,7 +90,7 @@ fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
         return Ok(());
     }
     for group in batch.groups.iter().cloned().filter_map(group_from_proto) {
-        if story::is_life(&group) {
+        if group.is_life() {
             continue;
         }
         if let Some(text) = story::live_text(&group, colour) {

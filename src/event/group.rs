@@ -153,6 +153,12 @@ pub struct Group {
 }
 
 impl Group {
+    /// Whether it is one entity's life, which no rule looks for.
+    #[must_use]
+    pub fn is_life(&self) -> bool {
+        self.rule.ends_with("-lifecycle")
+    }
+
     /// The time from the first member to the last.
     #[must_use]
     pub fn duration_ns(&self) -> u64 {

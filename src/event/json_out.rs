@@ -89,7 +89,7 @@ fn member_json(member: &Member) -> Json {
 }
 
 /// Four decimals are what a score or a share can honestly claim; it also keeps output stable.
-fn rounded(n: f64) -> Json {
+pub(super) fn rounded(n: f64) -> Json {
     json!((n * 10_000.0).round() / 10_000.0)
 }
 

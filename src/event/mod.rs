@@ -8,6 +8,7 @@
 //! | `record.rs` | [`Event`], borrowed while it is built, archived while it travels |
 //! | `view.rs` | reading an archived event in place |
 //! | `group.rs` | [`Group`]: a story with its members, cause, impact and actions |
+//! | `link.rs` | which stories have members in common |
 //! | `json_in.rs`, `json_out.rs`, `group_in.rs` | the JSON form, one object per line |
 //! | `vocabulary.rs` | which attributes events of the known kinds can have |
 //! | `severity.rs` | OpenTelemetry severity numbers |
@@ -20,6 +21,7 @@ mod group_in;
 mod id;
 mod json_in;
 mod json_out;
+mod link;
 mod name;
 pub mod names;
 mod reason;
@@ -32,6 +34,7 @@ pub use group::{ArchivedGroup, Candidate, Group, GroupState, Impact, Member, Ter
 pub use id::{EventId, TraceId, stable_hash};
 pub use json_in::{BadEvent, JsonEvent};
 pub use json_out::{event_json, event_json_with, value_json};
+pub use link::{Link, LinkIndex, LinkedGroup, linked_among};
 pub use name::{Name, NameRefused};
 pub use reason::{REASONS, Reason, Stage};
 pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};

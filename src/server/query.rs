@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::store::{Filter, Found, GroupFilter};
 use super::{LatencyStats, Shared};
 use crate::wire::proto::query_server::{Query, QueryServer};
-use crate::wire::{Batch, group_to_proto, proto};
+use crate::wire::{Batch, linked_to_proto, proto};
 
 /// What is listed where the request doesn't say.
 pub(super) const USUAL_LIMIT: usize = 100;
@@ -121,7 +121,7 @@ impl Query for Queries {
             GroupFilter { pattern: asked.pattern, node: asked.node, id_prefix: asked.id_prefix };
         let groups = self.0.store().groups(limit(asked.limit), &filter);
         Ok(Response::new(proto::ListGroupsResponse {
-            groups: groups.iter().map(group_to_proto).collect(),
+            groups: groups.iter().map(linked_to_proto).collect(),
         }))
     }
 

@@ -2,8 +2,37 @@
 
 use super::proto;
 use crate::event::{
-    Candidate, EventId, Group, GroupState, Impact, Member, Severity, Term, TraceId,
+    Candidate, EventId, Group, GroupState, Impact, Link, LinkedGroup, Member, Severity, Term,
+    TraceId,
 };
+
+/// A group's protobuf form, with its links.
+#[must_use]
+pub fn linked_to_proto(linked: &LinkedGroup) -> proto::Group {
+    let links = linked.links.iter().map(|link| proto::Link {
+        id: link.id.0.to_vec(),
+        trace_id: link.trace_id.0.to_vec(),
+        name: link.name.clone(),
+        shared: link.shared,
+        score: link.score,
+    });
+    proto::Group { links: links.collect(), ..group_to_proto(&linked.group) }
+}
+
+/// A group with its links from their protobuf form. `None` where an id has another length.
+#[must_use]
+pub fn linked_from_proto(mut group: proto::Group) -> Option<LinkedGroup> {
+    let links = std::mem::take(&mut group.links).into_iter().map(|link| {
+        Some(Link {
+            id: TraceId(id(&link.id)?),
+            trace_id: TraceId(id(&link.trace_id)?),
+            name: link.name,
+            shared: link.shared,
+            score: link.score,
+        })
+    });
+    Some(LinkedGroup { links: links.collect::<Option<_>>()?, group: group_from_proto(group)? })
+}
 
 /// A group's protobuf form.
 #[must_use]
@@ -45,6 +74,7 @@ pub fn group_to_proto(group: &Group) -> proto::Group {
         confidence: group.confidence,
         continues: group.continues.map(|t| t.0.to_vec()).unwrap_or_default(),
         provisional: group.provisional.map(|t| t.0.to_vec()).unwrap_or_default(),
+        links: Vec::new(),
     }
 }
 

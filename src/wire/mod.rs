@@ -41,7 +41,7 @@ pub use decode::{
     Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
 };
 pub use encode::{Appended, BatchEncoder, EncodedBatch};
-pub use group::{group_from_proto, group_to_proto};
+pub use group::{group_from_proto, group_to_proto, linked_from_proto, linked_to_proto};
 pub use json::{batch_json, correlations_json, decoded_json};
 pub use line::{Line, LineConfig, LineError, NotSent};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};

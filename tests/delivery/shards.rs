@@ -144,11 +144,9 @@ fn live(shards: usize) -> Lived {
     let ids: BTreeSet<String> = events.iter().map(|e| text(&e["id"])).collect();
     assert_eq!(events.len() as u64, EVENTS);
     assert_eq!(ids.len() as u64, EVENTS, "an event is stored twice");
-    Lived {
-        stories: stories(&store.groups(usize::MAX, &GroupFilter::default()), &events),
-        ids,
-        shown,
-    }
+    let linked = store.groups(usize::MAX, &GroupFilter::default());
+    let groups: Vec<Group> = linked.into_iter().map(|one| one.group).collect();
+    Lived { stories: stories(&groups, &events), ids, shown }
 }
 
 fn text(json: &Json) -> String {

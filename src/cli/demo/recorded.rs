@@ -36,7 +36,7 @@ pub(super) fn show(args: &Args, missing: &[&Finding]) -> Outcome {
         if args.output == Output::Text {
             print(&format!("Recording {name}:\n"))?;
         }
-        for group in replayed.groups.iter().filter(|g| !story::is_life(g)) {
+        for group in replayed.groups.iter().filter(|g| !g.is_life()) {
             if args.output == Output::Json {
                 let line = serde_json::json!({"recording": name, "stories": [group.json()]});
                 print(&line.to_string())?;

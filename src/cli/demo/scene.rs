@@ -16,7 +16,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::cli::{live, story};
+use crate::cli::live;
 use crate::clock;
 use crate::collector::Health;
 use crate::event::Group;
@@ -284,5 +284,5 @@ async fn ask(server: &str, faults: &[Caused]) -> Result<Seen, String> {
     let groups = answer.into_inner().groups.into_iter();
     let groups = groups.filter_map(group_from_proto);
     let about = events.iter().flat_map(story_ids).map(str::to_owned).collect();
-    Ok(Seen { groups: groups.filter(|g| !story::is_life(g)).collect(), events, about })
+    Ok(Seen { groups: groups.filter(|g| !g.is_life()).collect(), events, about })
 }

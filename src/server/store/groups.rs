@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::event::Group;
+use crate::event::{Group, LinkIndex, LinkedGroup, TraceId};
 use crate::wire::{group_from_proto, proto};
 
 /// Which groups are wanted; an empty text matches any.
@@ -28,6 +28,7 @@ struct Entry {
 pub(super) struct GroupIndex {
     by_id: HashMap<[u8; 16], Entry, ahash::RandomState>,
     by_turn: BTreeMap<u64, [u8; 16]>,
+    links: LinkIndex,
     turn: u64,
     most: usize,
 }
@@ -51,34 +52,47 @@ impl GroupIndex {
                 return true;
             }
             self.by_turn.remove(&old.turn);
+            self.links.leave(&old.group);
         }
         self.turn += 1;
         let turn = self.turn;
         let node = node.to_owned();
         self.by_turn.insert(turn, id);
+        self.links.enter(&group);
         self.by_id.insert(id, Entry { turn, node, epoch, group });
         if self.by_id.len() > self.most
             && let Some((_, oldest)) = self.by_turn.pop_first()
+            && let Some(gone) = self.by_id.remove(&oldest)
         {
-            self.by_id.remove(&oldest);
+            self.links.leave(&gone.group);
         }
         true
     }
 
-    /// Groups, told last first, that `wanted` accepts by node and group.
-    pub(super) fn list(&self, limit: usize, wanted: impl Fn(&str, &Group) -> bool) -> Vec<Group> {
+    /// Groups with their links, told last first, that `wanted` accepts by node and group.
+    pub(super) fn list(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&str, &Group) -> bool,
+    ) -> Vec<LinkedGroup> {
         self.by_turn
             .values()
             .rev()
             .filter_map(|id| self.by_id.get(id))
             .filter(|e| wanted(&e.node, &e.group))
             .take(limit)
-            .map(|e| e.group.clone())
+            .map(|e| self.linked(e))
             .collect()
     }
 
-    pub(super) fn get(&self, id: [u8; 16]) -> Option<Group> {
-        self.by_id.get(&id).map(|e| e.group.clone())
+    pub(super) fn get(&self, id: [u8; 16]) -> Option<LinkedGroup> {
+        self.by_id.get(&id).map(|e| self.linked(e))
+    }
+
+    fn linked(&self, entry: &Entry) -> LinkedGroup {
+        let find = |id: TraceId| self.by_id.get(&id.0).map(|e| &e.group);
+        let links = self.links.of(&entry.group, find);
+        LinkedGroup { group: entry.group.clone(), links }
     }
 
     pub(super) fn len(&self) -> usize {

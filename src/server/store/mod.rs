@@ -28,7 +28,7 @@ pub use groups::GroupFilter;
 pub use scan::{Filter, Found, Scan};
 
 use super::ServerConfig;
-use crate::event::{EventId, Group};
+use crate::event::{EventId, LinkedGroup};
 use crate::wire::{Batch, Item, Settled, SettledTable, withhold};
 
 /// What the store holds and what happened to it.
@@ -224,9 +224,9 @@ impl Store {
         self.groups.add(node, epoch, group)
     }
 
-    /// The last revisions of groups, told last first.
+    /// The last revisions of groups with their links, told last first.
     #[must_use]
-    pub fn groups(&self, limit: usize, wanted: &GroupFilter) -> Vec<Group> {
+    pub fn groups(&self, limit: usize, wanted: &GroupFilter) -> Vec<LinkedGroup> {
         let GroupFilter { pattern, node, id_prefix } = wanted;
         self.groups.list(limit, |from, group| {
             (pattern.is_empty() || group.pattern == *pattern)
@@ -235,9 +235,9 @@ impl Store {
         })
     }
 
-    /// The last revision of a group.
+    /// The last revision of a group, with its links.
     #[must_use]
-    pub fn group(&self, id: [u8; 16]) -> Option<Group> {
+    pub fn group(&self, id: [u8; 16]) -> Option<LinkedGroup> {
         self.groups.get(id)
     }
 
