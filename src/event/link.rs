@@ -72,7 +72,8 @@ impl LinkIndex {
             return;
         }
         for member in &group.members {
-            let stories = self.stories_of.entry(member.id).or_default();
+            // Most events are in one story.
+            let stories = self.stories_of.entry(member.id).or_insert_with(|| Vec::with_capacity(1));
             if !stories.contains(&group.id) {
                 stories.push(group.id);
             }
