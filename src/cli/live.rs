@@ -18,8 +18,6 @@ use crate::wire::{MAX_BATCH_BYTES, group_from_proto, proto};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How soon a server that isn't there is tried again.
 const RECONNECT: Duration = Duration::from_millis(250);
-/// How often a stop is looked for.
-const LOOK: Duration = Duration::from_millis(50);
 /// After a stop, what is on its way counts as complete after so long a silence.
 const QUIET: Duration = Duration::from_millis(200);
 
@@ -76,9 +74,7 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 /// Waits for something, but not longer than until a stop and the silence after it. `None`: stopped.
 async fn unless_stopped<T>(stop: &Stop, waiting: impl Future<Output = T>) -> Option<T> {
     let stopped = async {
-        while !stop.is_set() {
-            tokio::time::sleep(LOOK).await;
-        }
+        stop.asked().await;
         tokio::time::sleep(QUIET).await;
     };
     tokio::select! {
@@ -189,7 +185,7 @@ mod tests {
             theirs.lock().unwrap().push(g.clone());
         })
         .unwrap();
-        std::thread::sleep(LOOK);
+        std::thread::sleep(Duration::from_millis(50));
         let path = dir.path().join("events.jsonl");
         let mut file = std::fs::File::create(&path).unwrap();
         let mut config = Config { state_dir: Some(dir.path().join("state")), ..Config::default() };
@@ -207,7 +203,7 @@ mod tests {
         while seen.lock().unwrap().is_empty() && round < 200 {
             round += 1;
             storm(&mut file, round);
-            std::thread::sleep(2 * LOOK);
+            std::thread::sleep(Duration::from_millis(100));
         }
         let account = agent.drain();
         stop.set();

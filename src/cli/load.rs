@@ -3,9 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::signals::Signals;
 use super::{Outcome, Output, Usage, print};
 use crate::load::{LoadConfig, LoadError, run as send};
 use crate::ring::Stop;
+
+/// A wait that only a signal is to end; when it ends by itself, it begins again.
+const UNTIL_A_SIGNAL: Duration = Duration::from_secs(3600);
 
 #[derive(clap::Args)]
 #[command(
@@ -67,11 +71,11 @@ pub(super) fn run(args: &Args) -> Outcome {
         ..LoadConfig::default()
     };
     let stop = Stop::default();
-    let end = super::run::end_flag()?;
+    let signals = Signals::of_end()?;
     let theirs = stop.clone();
     std::thread::spawn(move || {
-        while !end.load(std::sync::atomic::Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
+        while !signals.end() {
+            signals.wait(UNTIL_A_SIGNAL);
         }
         theirs.set();
     });

@@ -10,6 +10,7 @@ mod load;
 mod replay;
 mod rules;
 mod run;
+mod signals;
 mod story;
 mod tail;
 

@@ -2,14 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::signals::Signals;
 use super::{BAD_USAGE, Outcome, Usage, print, story, tell};
+use crate::clock;
 use crate::ring::Stop;
 use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
 use crate::server::Server;
@@ -18,14 +17,14 @@ use crate::server::Server;
 const WELCOME: &str = "tapio: watching this machine; stories appear here as they happen.\n       \
      In another terminal: `tapio demo` causes harmless faults, `tapio tail` shows every event.";
 
-/// Looks after which a newcomer is told that something is seen: ten seconds.
-const FIRST_WORD: u32 = 200;
+/// When a newcomer is told that something is seen.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 
-/// Looks after which rules and collectors are looked after: a second.
-const LOOK_AFTER: u32 = 20;
+/// How often rules and collectors are looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a process looks whether it was asked to end.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether sources that have an end are there.
+const SOURCES_END: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 #[command(
@@ -85,24 +84,10 @@ pub(super) fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     started.map_err(|e| anyhow::anyhow!("the log: {e}"))
 }
 
-/// A flag that Ctrl-C and SIGTERM set.
-pub(super) fn end_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // A second signal while the drain hangs ends the process at once.
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))
-            .context("signals")?;
-        signal_hook::flag::register(signal, Arc::clone(&flag)).context("signals")?;
-    }
-    Ok(flag)
-}
-
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
-    let end = end_flag()?;
-    let again = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(SIGHUP, Arc::clone(&again)).context("signals")?;
+    let signals = Signals::of_end().and_then(Signals::and_again).context("signals")?;
     let mut agent = Agent::start(config, args.standalone).map_err(|e| match e {
         StartError::Rules(complaints) => anyhow::Error::from(Usage(complaints)),
         other => other.into(),
@@ -116,24 +101,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     if stories.is_some() {
         tell(WELCOME);
     }
-    // Relaxed: the flag is all there is to see.
-    let over = |agent: &Agent| {
-        end.load(Ordering::Relaxed) || (args.until_finished && agent.sources_are_finished())
-    };
-    let mut looks = 0u32;
-    while !over(&agent) {
-        std::thread::sleep(LOOK);
-        looks += 1;
-        if again.swap(false, Ordering::Relaxed) {
-            reload(&mut agent, args.config.as_deref());
-        } else if looks.is_multiple_of(LOOK_AFTER) {
-            agent.look();
-        }
-        if stories.is_some() && looks == FIRST_WORD {
-            let seen = agent.account().total.received;
-            tell(&format!("tapio: {seen} events in the first ten seconds; all go to the store"));
-        }
-    }
+    look_after(&mut agent, args, &signals);
     tracing::info!("draining");
     agent.drain();
     seen.set();
@@ -148,6 +116,27 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks after the agent until it is to end.
+fn look_after(agent: &mut Agent, args: &RunArgs, signals: &Signals) {
+    let most = if args.until_finished { SOURCES_END } else { LOOK_AFTER };
+    let (mut looked, mut first_word) = (clock::instant(), Some(clock::instant() + FIRST_WORD));
+    let over =
+        |agent: &Agent| signals.end() || (args.until_finished && agent.sources_are_finished());
+    while !over(agent) {
+        signals.wait(most.min(LOOK_AFTER.saturating_sub(looked.elapsed())));
+        if signals.again() {
+            reload(agent, args.config.as_deref());
+        } else if looked.elapsed() >= LOOK_AFTER {
+            looked = clock::instant();
+            agent.look();
+        }
+        if args.standalone && first_word.take_if(|at| *at <= clock::instant()).is_some() {
+            let seen = agent.account().total.received;
+            tell(&format!("tapio: {seen} events in the first ten seconds; all go to the store"));
+        }
+    }
 }
 
 /// Reads the configuration and its rules again (SIGHUP).
@@ -174,10 +163,10 @@ fn print_stories(server: String, seen: Stop) -> std::io::Result<std::thread::Joi
 pub(super) fn server(args: &ServerArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
-    let end = end_flag()?;
+    let signals = Signals::of_end().context("signals")?;
     let mut server = Server::start(config.server())?;
-    while !end.load(Ordering::Relaxed) && !server.is_finished() {
-        std::thread::sleep(LOOK);
+    while !signals.end() && !server.is_finished() {
+        signals.wait(LOOK_AFTER);
     }
     server.stop();
     tracing::info!(stats = %serde_json::to_string(&server.status()).unwrap_or_default(), "ended");

@@ -9,6 +9,7 @@ mod source;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::alarm::Alarm;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::event::{JsonEvent, Reason};
@@ -16,9 +17,9 @@ use crate::ring::OnFull;
 use lines::{Cut, Lines};
 use source::{Read, Source};
 
-/// How long the collector sleeps when no source has anything, unless a fifo or standard input
-/// becomes readable: the delay of a followed file, and of a stop.
-const NAP: Duration = Duration::from_millis(50);
+/// How often a followed file is looked at: its delay. A fifo or standard input says by itself that
+/// it has something.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -62,6 +63,7 @@ impl Collector for Jsonl {
                 .map_err(|e| CollectorError::new(&path.display().to_string(), e))?;
             streams.push(Stream::new(source));
         }
+        let alarm = Alarm::new(&context.stop)?;
         let mut chunk = vec![0; CHUNK_BYTES];
         while !context.stop.is_set() {
             let mut progress = false;
@@ -80,7 +82,9 @@ impl Collector for Jsonl {
             }
             if !progress {
                 context.sink.flush();
-                source::wait(streams.iter().map(|s| &s.source), NAP);
+                let is_followed = streams.iter().any(|s| s.source.fd().is_none());
+                let nap = if is_followed { LOOK_EVERY } else { context.stop.nap() };
+                alarm.wait(streams.iter().filter_map(|s| s.source.fd()), nap);
             }
         }
         streams.iter().for_each(|s| s.tell(context));

@@ -6,12 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
+use super::alarm::Alarm;
 use super::cursor::Cursor;
 use super::draft::{Draft, Meta};
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
@@ -21,8 +21,8 @@ use crate::ring::OnFull;
 
 /// The longest record the kernel hands out (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`), and some.
 const RECORD_BYTES: usize = 16 * 1024;
-/// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(80);
+/// How often it looks whether what was told is settled, while something isn't.
+const SETTLE_EVERY: Duration = Duration::from_millis(80);
 /// Records read before the cursor gets a look.
 const TURN: usize = 256;
 
@@ -179,6 +179,7 @@ struct Run {
 impl Collector for Kmsg {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::open(&self.0, context)?;
+        let alarm = Alarm::new(&context.stop)?;
         let mut buffer = vec![0; RECORD_BYTES];
         let mut pause = false;
         while !context.stop.is_set() {
@@ -191,7 +192,10 @@ impl Collector for Kmsg {
             context.report.count("lost", run.lost);
             context.report.count("of_programs", run.others);
             if read < TURN {
-                run.wait();
+                let waits = run.cursor.is_waiting();
+                let at_most = if waits { SETTLE_EVERY } else { context.stop.nap() };
+                // While it pauses, what is there to be read is no reason to look again.
+                alarm.wait((!pause).then(|| run.log.as_fd()), at_most);
             }
         }
         run.cursor
@@ -305,13 +309,6 @@ impl Run {
             severity: severity(record.level),
         };
         draft.offer(&meta, &mut context.sink)
-    }
-
-    fn wait(&self) {
-        let mut fds = [PollFd::new(&self.log, PollFlags::IN)];
-        let most = Timespec { tv_sec: 0, tv_nsec: SLEEP.as_nanos() as i64 };
-        // An error (a signal) only makes the sleep shorter.
-        let _ = poll(&mut fds, Some(&most));
     }
 }
 

@@ -14,6 +14,8 @@ use crate::ring::{Sink, Stop};
 
 /// After how long without a sign of life a collector hangs: some begin with seconds of work.
 pub(super) const HUNG_AFTER: Duration = Duration::from_secs(30);
+/// Signs of life that a collector in good health gives in that time.
+const SIGNS_OF_LIFE: u32 = 8;
 /// How long collectors that were asked to end are waited for without a sign of life. They need a tenth of a second, and one
 /// more for their last positions; some have a backlog to tell.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
@@ -173,7 +175,7 @@ impl CollectorManager {
             lived: clock::instant(),
             grace: FIRST_GRACE,
         };
-        supervised.run(&self.stop, &self.site)?;
+        supervised.run(&self.stop, &self.site, self.hung_after)?;
         self.running.push(supervised);
         Ok(())
     }
@@ -234,8 +236,9 @@ impl CollectorManager {
 
 impl Supervised {
     /// Starts a thread for the collector, which is in charge from now on.
-    fn run(&mut self, stop: &Stop, site: &Site) -> std::io::Result<bool> {
-        let Some(charge) = self.shared.take_charge(stop, site) else { return Ok(false) };
+    fn run(&mut self, stop: &Stop, site: &Site, hung_after: Duration) -> std::io::Result<bool> {
+        let nap = hung_after / SIGNS_OF_LIFE;
+        let Some(charge) = self.shared.take_charge(stop, site, nap) else { return Ok(false) };
         let (theirs, core) = (Arc::clone(&self.shared), self.core);
         let name = format!("c:{}", self.shared.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
@@ -266,7 +269,7 @@ impl Supervised {
             tracing::warn!(collector = self.shared.name, error, "collector hangs");
             self.shared.fail(error);
         }
-        if silence > hung_after + self.grace && self.run(stop, site)? {
+        if silence > hung_after + self.grace && self.run(stop, site, hung_after)? {
             self.shared.count_restart();
             self.lived = clock::instant();
             self.looks = self.shared.looks();

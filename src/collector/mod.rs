@@ -4,6 +4,7 @@
 //! A collector knows the [`Sink`](crate::ring::Sink) it puts its events into and nothing of what
 //! happens to them there.
 
+mod alarm;
 pub mod cni;
 pub mod container;
 mod cursor;
@@ -25,6 +26,7 @@ mod supervise;
 pub mod synthetic;
 pub mod systemd;
 mod table;
+mod turns;
 
 use std::sync::{Arc, Mutex};
 
@@ -131,7 +133,8 @@ impl Report {
 pub struct Context {
     /// Where events go.
     pub sink: Sink,
-    /// Watch it: a collector ends within 100 ms of being asked to. Looking is its sign of life: one that doesn't hangs.
+    /// Watch it: it wakes a collector that waits, which then ends within 100 ms. Looking is its sign of life, and due every
+    /// [`Stop::nap`]: one that doesn't look hangs.
     pub stop: Stop,
     /// What to say in `/status`.
     pub report: Report,

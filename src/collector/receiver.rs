@@ -20,6 +20,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
 use super::kept::Kept;
+use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
 use crate::event::Reason;
 use crate::ring::{OnFull, Sink};
@@ -28,8 +29,8 @@ use crate::wire::{
     Batch, IngestHandler, IngestServer, Item, SettledTable, Verdict, bind, grpc_server,
 };
 
-/// How often it looks whether to end.
-const STOP_INTERVAL: Duration = Duration::from_millis(80);
+/// How soon its counters are published, and a stream without room for acks is looked at again.
+const TICK: Duration = Duration::from_millis(80);
 /// Streams that wait to be read first.
 const NEW_STREAMS: usize = 64;
 /// Streams read at a time; more are refused.
@@ -109,9 +110,9 @@ async fn receive(
         streams: Vec::new(),
         settled: SettledTable::default(),
         counts: Counts::default(),
+        without_room: false,
     };
-    let mut clock = tokio::time::interval(STOP_INTERVAL);
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turns = Turns::new(&context.stop, TICK);
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -119,8 +120,14 @@ async fn receive(
                 let cause = ended.err().map_or_else(|| "ended".to_owned(), |e| e.to_string());
                 return Err(CollectorError::new("server", cause));
             }
-            _ = clock.tick() => intake.counts.tell(&context.report, intake.streams.len()),
+            () = turns.next() => {
+                intake.counts.tell(&context.report, intake.streams.len());
+                if intake.without_room {
+                    turns.soon();
+                }
+            }
             () = std::future::poll_fn(|cx| intake.poll(&mut context.sink, cx)) => {
+                turns.soon();
                 // Connections read their sockets while this thread isn't in the sink.
                 tokio::task::yield_now().await;
             }
@@ -180,6 +187,8 @@ struct Intake {
     streams: Vec<Inbound>,
     settled: SettledTable,
     counts: Counts,
+    /// Whether a sender doesn't read its acks: nobody says when there is room for them.
+    without_room: bool,
 }
 
 impl Intake {
@@ -195,11 +204,16 @@ impl Intake {
                 let _ = inbound.acks.try_send(Err(status));
             }
         }
+        self.without_room = false;
         let mut at = 0;
         while at < self.streams.len() {
             let inbound = &mut self.streams[at];
-            let mut taken =
-                Taken { settled: &mut self.settled, counts: &mut self.counts, refused: Vec::new() };
+            let mut taken = Taken {
+                settled: &mut self.settled,
+                counts: &mut self.counts,
+                without_room: &mut self.without_room,
+                refused: Vec::new(),
+            };
             let (read, ended) = taken.turn(inbound, sink, cx);
             moved |= read > 0 || ended;
             if ended {
@@ -220,6 +234,7 @@ impl Intake {
 struct Taken<'t> {
     settled: &'t mut SettledTable,
     counts: &'t mut Counts,
+    without_room: &'t mut bool,
     refused: Vec<Refusal>,
 }
 
@@ -237,7 +252,8 @@ impl Taken<'_> {
             return (0, true);
         }
         let Ok(room) = inbound.acks.clone().try_reserve_owned() else {
-            // The sender doesn't read its acks; it is looked at again with the next event or tick.
+            // The sender doesn't read its acks; it is looked at again with the next event or turn.
+            *self.without_room = true;
             return (0, false);
         };
         let (mut read, mut ended) = (0, false);

@@ -103,12 +103,13 @@ impl Shared {
         lock(&self.state).leash.looks()
     }
 
-    /// Gives up whoever was in charge, and puts a new thread there; `None` where no way into the rings is left for it.
-    pub(super) fn take_charge(&self, stop: &Stop, site: &Site) -> Option<Charge> {
+    /// Gives up whoever was in charge, and puts a new thread there that is to give a sign of life every `nap`; `None` where no
+    /// way into the rings is left for it.
+    pub(super) fn take_charge(&self, stop: &Stop, site: &Site, nap: Duration) -> Option<Charge> {
         let mut state = lock(&self.state);
         let mut sink = state.sinks.as_mut()?.pop()?;
         state.leash.give_up();
-        let (stop, leash) = stop.leashed();
+        let (stop, leash) = stop.leashed(nap);
         state.leash = leash;
         state.threads += 1;
         sink.heed(stop.clone());
@@ -203,7 +204,7 @@ fn wait(stop: &Stop, duration: Duration) -> bool {
         if left.is_zero() {
             return false;
         }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
+        stop.rest(left);
     }
     true
 }

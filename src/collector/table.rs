@@ -23,7 +23,7 @@ pub struct Row {
     pub make: Make,
 }
 
-/// Collectors look whether to end many times a second, and the manager at them once.
+/// Collectors give a sign of life several times in that time, and the manager looks for one once a second.
 const LEAST_SILENCE: Duration = Duration::from_secs(1);
 
 /// How long a collector may be silent before it counts as hanging.

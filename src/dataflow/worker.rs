@@ -232,7 +232,7 @@ impl Worker {
         }
         self.publish();
         let ShardOutput { shards, bridge, assessor, recorder } = self.output;
-        drop(assessor);
+        assessor.leave();
         for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
             // The bell comes last: who wakes must see that no more will come, or sleeps again.
             drop(writer);

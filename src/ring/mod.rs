@@ -7,6 +7,7 @@
 //! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place over rtrb |
 //! | `wake.rs` | [`Bell`]: a consumer sleeps, a producer wakes it only when it has to |
 //! | `sink.rs` | [`Sink`]: where a collector puts its events |
+//! | `signal.rs` | a flag that wakes who waits for it |
 //! | `stop.rs` | [`Stop`]: threads are told to end, and runs of collectors show that they live |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
@@ -17,6 +18,7 @@
 mod block;
 mod ledger;
 mod record;
+mod signal;
 mod sink;
 mod stop;
 mod wake;
@@ -27,5 +29,5 @@ pub use record::{
     MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
 };
 pub use sink::{OnFull, Route, Router, Sink};
-pub use stop::{Leash, Stop};
+pub use stop::{Asked, Leash, Stop, Waiter};
 pub use wake::{Bell, Doorbell, Target, thread_waker};

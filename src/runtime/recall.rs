@@ -190,7 +190,9 @@ impl Recorder {
                 continue;
             }
             self.bell.doze();
-            if self.rings.iter().all(RecordReader::is_empty) {
+            // A writer that left before the bell was set rang nobody.
+            let finished = self.rings.iter().all(RecordReader::is_finished);
+            if !finished && self.rings.iter().all(RecordReader::is_empty) {
                 std::thread::park_timeout(SLEEP);
             }
             self.bell.rouse();

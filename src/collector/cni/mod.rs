@@ -30,13 +30,12 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use self::allocations::{Allocation, Allocations, Change};
 use self::events::Teller;
 use self::links::Links;
 use self::place::Place;
 use self::socket::{Heard, Listener, Socket};
+use super::alarm::Alarm;
 use super::kept::Kept;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
@@ -46,8 +45,8 @@ use crate::ring::OnFull;
 pub use self::look::look;
 pub(super) use self::report::PodNames;
 
-/// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(80);
+/// How often it looks whether what was told is settled, while something isn't, and whether a peer has been silent for too long.
+const SETTLE_EVERY: Duration = Duration::from_millis(80);
 /// The sleep while an event waits for its pod's name.
 const NAP: Duration = Duration::from_millis(20);
 /// How often a missing source is looked for.
@@ -117,6 +116,7 @@ struct Run<'a> {
     config: &'a Config,
     listener: &'a Kept<Listener>,
     context: &'a mut Context,
+    alarm: Alarm,
     teller: Teller,
     socket: Option<Socket>,
     allocations: Option<Allocations>,
@@ -181,6 +181,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             config,
             listener,
+            alarm: Alarm::new(&context.stop)?,
             context,
             teller,
             socket: None,
@@ -231,16 +232,18 @@ impl<'a> Run<'a> {
 
     /// Sleeps until there is something to read. Returns whether there is.
     fn wait(&self) -> bool {
-        let mut sources: Vec<_> = self.socket.iter().flat_map(Socket::sources).collect();
-        sources.extend(self.allocations.iter().filter(|_| !self.pausing).map(|a| a.as_fd()));
-        sources.extend(self.links.iter().map(|l| l.as_fd()));
-        let mut sources: Vec<_> =
-            sources.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let sleep = if self.waiting.is_empty() && !self.pausing { SLEEP } else { NAP };
-        let sleep = Timespec { tv_sec: 0, tv_nsec: i64::from(sleep.subsec_nanos()) };
-        // A signal ends it early, and then the sources are looked at early.
-        poll(&mut sources, Some(&sleep)).is_ok_and(|ready| ready > 0)
-            || self.socket.as_ref().is_some_and(Socket::has_peers)
+        let reports = self.socket.iter().flat_map(Socket::sources);
+        let allocations = self.allocations.iter().filter(|_| !self.pausing).map(|a| a.as_fd());
+        let sources = reports.chain(allocations).chain(self.links.iter().map(|l| l.as_fd()));
+        let has_peers = self.socket.as_ref().is_some_and(Socket::has_peers);
+        let at_most = if !self.waiting.is_empty() || self.pausing {
+            NAP
+        } else if has_peers || self.place.is_waiting() {
+            SETTLE_EVERY
+        } else {
+            self.context.stop.nap()
+        };
+        self.alarm.wait(sources, at_most) || has_peers
     }
 
     fn turn(&mut self, ready: bool) -> Result<(), CollectorError> {

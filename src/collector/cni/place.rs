@@ -110,6 +110,11 @@ impl Place {
         self.moved = true;
     }
 
+    /// Whether something of it waits to be saved.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.cursor.is_waiting()
+    }
+
     /// Nothing older than the newest waits any more.
     pub(super) fn advance(&mut self) {
         if !std::mem::take(&mut self.moved) {

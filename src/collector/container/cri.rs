@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use super::Run;
 use super::api::cri::{Container, ContainerState, PodSandboxMetadata};
 use super::client::Client;
 use super::observed::{Facts, Happened, Key};
-use super::{Run, TICK};
 use crate::clock;
 
 /// Between two looks.
@@ -28,14 +28,19 @@ impl Run<'_> {
         let version = client.cri_version().await?;
         self.context.report.note("cri", version);
         let mut next_look = clock::instant();
+        let mut turns = self.turns();
         while !self.context.stop.is_set() {
-            let pause = self.settle().map_err(Status::internal)?;
+            let pause = self.settle(&mut turns).map_err(Status::internal)?;
             if !pause && clock::instant() >= next_look {
                 self.look_at_pods(client).await?;
                 self.told_before_ns = 0;
                 next_look = clock::instant() + LOOK_EVERY;
+                turns.soon();
             }
-            tokio::time::sleep(TICK).await;
+            if !pause {
+                turns.by(next_look);
+            }
+            turns.next().await;
         }
         Ok(())
     }

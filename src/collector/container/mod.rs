@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
+use super::turns::{self, Turns};
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::ring::{OnFull, Stop};
@@ -31,7 +32,7 @@ use client::Client;
 use events::Teller;
 use observed::Observed;
 
-/// How often it looks whether to end.
+/// How often it looks whether what was told is settled, while something isn't.
 const TICK: Duration = Duration::from_millis(80);
 /// How long after it was asked to end it isn't waited any more for what the runtime still owes an answer.
 const OVERDUE: Duration = Duration::from_millis(500);
@@ -136,9 +137,7 @@ impl Collector for Containers {
 
 /// Ends when the collector was to and hasn't.
 async fn overdue(stop: &Stop) {
-    while !stop.is_set() {
-        tokio::time::sleep(OVERDUE).await;
-    }
+    turns::ended(stop).await;
     tokio::time::sleep(OVERDUE).await;
 }
 
@@ -189,11 +188,12 @@ impl<'a> Run<'a> {
 
     /// Sleeps, unless asked to stop.
     async fn rest(&mut self, duration: Duration) {
+        let mut turns = self.turns();
         let until = clock::instant() + duration;
         while !self.context.stop.is_set() && clock::instant() < until {
-            tokio::time::sleep(TICK).await;
             // A place that couldn't be saved is no reason to end; it is tried again.
-            let _ = self.settle();
+            let _ = self.settle(&mut turns);
+            turns.next().await;
         }
     }
 
@@ -214,10 +214,17 @@ impl<'a> Run<'a> {
         .map_err(|s| told(&s))
     }
 
+    fn turns(&self) -> Turns {
+        Turns::new(&self.context.stop, TICK)
+    }
+
     /// Says where everything is that was told. Returns whether nothing more is to be told meanwhile.
-    fn settle(&mut self) -> Result<bool, String> {
+    fn settle(&mut self, turns: &mut Turns) -> Result<bool, String> {
         let pause = self.cursor.settle(self.context).map_err(|e| format!("the cursor: {e}"));
         self.context.sink.flush();
+        if self.cursor.is_waiting() {
+            turns.soon();
+        }
         let now = clock::instant();
         if self.published.is_some_and(|last| now.duration_since(last) < PUBLISH_EVERY) {
             return pause;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prost::Message as _;
 use tonic::Status;
 
+use super::Run;
 use super::api::events::Envelope;
 use super::api::payloads::{
     ContainerCreate, ContainerDelete, ImageName, TaskExit, TaskOom, TaskStart,
@@ -13,7 +14,6 @@ use super::api::tasks::{Process, Status as TaskState};
 use super::client::{Client, arrival};
 use super::events::{Pulled, Times};
 use super::observed::{Facts, Happened, Key, wall_ns};
-use super::{Run, TICK};
 use crate::clock;
 use crate::event::Reason;
 
@@ -28,17 +28,19 @@ impl Run<'_> {
         let mut events = client.subscribe();
         self.look(client).await?;
         let mut next_look = clock::instant() + SECOND_LOOK;
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns = self.turns();
         let mut pause = false;
         loop {
             tokio::select! {
                 event = events.recv(), if !pause => match event {
-                    Some(Ok(envelope)) => self.take(client, &envelope).await?,
+                    Some(Ok(envelope)) => {
+                        self.take(client, &envelope).await?;
+                        turns.soon();
+                    }
                     Some(Err(status)) => return Err(status),
                     None => return Err(Status::unavailable("the subscription ended")),
                 },
-                _ = tick.tick() => pause = self.settle().map_err(Status::internal)?,
+                () = turns.next() => pause = self.settle(&mut turns).map_err(Status::internal)?,
             }
             if self.context.stop.is_set() {
                 return Ok(());
@@ -46,6 +48,10 @@ impl Run<'_> {
             if !pause && clock::instant() >= next_look {
                 self.look(client).await?;
                 next_look = clock::instant() + LOOK_EVERY;
+                turns.soon();
+            }
+            if !pause {
+                turns.by(next_look);
             }
         }
     }

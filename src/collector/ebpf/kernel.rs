@@ -6,12 +6,12 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use aya::maps::{MapError, RingBuf};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::kinds::Kind;
 use super::loader::Maps;
 use super::raw::{CONTROL_GENERATION, CONTROL_SLEEP, ConfigWords, KIND_CGROUP, KINDS, OUTCOMES};
 use super::syscalls::ErrorKey;
+use crate::collector::alarm::Alarm;
 use crate::event::Reason;
 
 /// What became of the records of one kind since the last reading.
@@ -58,22 +58,17 @@ impl Kernel {
         limit
     }
 
-    /// Sleeps until a program has something to say, at most `timeout`.
+    /// Sleeps until a program has something to say or the collector is to end, at most `timeout`.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn sleep(&mut self, timeout: Duration) -> Result<(), MapError> {
+    pub(super) fn sleep(&mut self, alarm: &Alarm, timeout: Duration) -> Result<(), MapError> {
         self.maps.control.set(CONTROL_SLEEP, 1, 0)?;
         // Pairs with the full barrier in `publish` (ebpf/maps.h): poll looks at the producer's
         // position after this, level-triggered, so it is the second look.
         fence(Ordering::SeqCst);
-        let mut fds = [PollFd::from_borrowed_fd(self.maps.events.as_fd(), PollFlags::IN)];
-        let timeout = Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
         // Woken, timed out, interrupted: in every case the next thing is to look.
-        let _ = poll(&mut fds, Some(&timeout));
+        alarm.wait([self.maps.events.as_fd()], timeout);
         self.maps.control.set(CONTROL_SLEEP, 0, 0)
     }
 

@@ -50,6 +50,7 @@ use self::decode::Decoder;
 use self::kernel::{Kernel, Loss};
 use self::loader::{LoadError, Loader, PROGRAMS, Verdict};
 use self::processes::Processes;
+use super::alarm::Alarm;
 use super::draft::Meta;
 use super::{Collector, CollectorError, Context, Ended};
 use crate::clock;
@@ -64,8 +65,8 @@ const BATCHES: usize = 256;
 const NAP: Duration = Duration::from_micros(100);
 /// Empty looks before going to sleep on the ring buffer.
 const EMPTY_LOOKS: u32 = 3;
-/// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(50);
+/// How often it is looked whether names have come, while events wait for theirs.
+const NAMES_EVERY: Duration = Duration::from_millis(50);
 /// How often losses are read back and the clocks compared.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How long the programs get to finish what they had begun when the collector ends.
@@ -115,6 +116,7 @@ impl Ebpf {
 impl Collector for Ebpf {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::start(&self.config, context)?;
+        let alarm = Alarm::new(&run.context.stop)?;
         let mut empty = 0;
         while !run.context.stop.is_set() {
             if run.drain() > 0 {
@@ -128,7 +130,8 @@ impl Collector for Ebpf {
             if empty < EMPTY_LOOKS {
                 std::thread::sleep(NAP);
             } else {
-                run.kernel.sleep(SLEEP).map_err(failed("sleeping on the ring buffer"))?;
+                let at_most = run.sleep();
+                run.kernel.sleep(&alarm, at_most).map_err(failed("sleeping on the ring buffer"))?;
             }
         }
         run.finish()?;
@@ -227,6 +230,13 @@ impl<'a> Run<'a> {
             }
         }
         self.drained - before
+    }
+
+    /// How long it may sleep if the kernel has nothing to say.
+    fn sleep(&self) -> Duration {
+        let housekeeping = HOUSEKEEPING.saturating_sub(self.last_housekeeping.elapsed());
+        let at_most = housekeeping.min(self.context.stop.nap());
+        if self.decoder.nameless.len() > 0 { at_most.min(NAMES_EVERY) } else { at_most }
     }
 
     /// What is to be done about once a second: losses, clocks, sums, `/status`.

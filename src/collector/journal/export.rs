@@ -7,10 +7,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::position::Position;
 use super::record::{Field, Record};
+use crate::collector::alarm::Alarm;
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -41,16 +40,15 @@ impl Journalctl {
         Ok(Self { child, stdout, parser: Parser::default(), chunk: vec![0; CHUNK_BYTES] })
     }
 
-    /// Gives the records that come within a while. Returns whether any bytes came; an end is an error.
+    /// Gives the records that come within a while, or before the collector is to end. Returns whether any bytes came; an end is an error.
     pub(super) fn read(
         &mut self,
+        alarm: &Alarm,
         at_most: Duration,
         record: &mut Record,
         mut each: impl FnMut(&Record),
     ) -> std::io::Result<bool> {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos()) };
-        let ready = poll(&mut [PollFd::new(&self.stdout.as_fd(), PollFlags::IN)], Some(&timeout))?;
-        if ready == 0 {
+        if !alarm.wait([self.stdout.as_fd()], at_most) {
             return Ok(false);
         }
         let n = self.stdout.read(&mut self.chunk)?;

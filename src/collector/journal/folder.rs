@@ -9,15 +9,16 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 
 use super::file::JournalFile;
 use super::format::Bad;
 use super::position::Position;
 use super::record::Record;
+use crate::clock;
+use crate::collector::alarm::Alarm;
 
 /// Rounds a file that can't be read on may take to recover: what is being written shows a bit later.
 const MOST_TRIES: u32 = 20;
@@ -27,8 +28,8 @@ const MOST_MISSES: u32 = 16;
 const MOST_FILES: usize = 512;
 /// Records of a round.
 const ROUND: usize = 2_048;
-/// Rounds after which the folders are looked at in any case: one that isn't there can't be watched.
-const LOOK_ROUNDS: u32 = 100;
+/// How often the folders are looked at in any case: one that isn't there can't be watched.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What was wrong, for the accounts and the log.
 #[derive(Default)]
@@ -80,8 +81,8 @@ pub(super) struct Journal {
     began: HashMap<[u8; 16], u64>,
     inotify: Option<(OwnedFd, HashSet<PathBuf>)>,
     scanned: bool,
-    /// Rounds since the last look at the folders.
-    rounds: u32,
+    /// When the folders were looked at last.
+    looked: Instant,
     pub(super) trouble: Trouble,
 }
 
@@ -97,7 +98,7 @@ impl Journal {
             began: HashMap::new(),
             inotify: inotify::init(flags).ok().map(|fd| (fd, HashSet::new())),
             scanned: false,
-            rounds: 0,
+            looked: clock::instant(),
             trouble: Trouble::default(),
         };
         journal.scan(after);
@@ -123,9 +124,8 @@ impl Journal {
             let bound = bounds.entry(id).or_default();
             *bound = seqnum.max(*bound);
         }
-        self.rounds += 1;
-        if self.folders_changed() || self.rounds >= LOOK_ROUNDS {
-            self.rounds = 0;
+        if self.folders_changed() || self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = clock::instant();
             self.scan(None);
         }
         self.refresh();
@@ -319,13 +319,9 @@ impl Journal {
         changed
     }
 
-    /// Waits until a file comes or goes, or for this long: entries don't show by themselves.
-    pub(super) fn wait(&self, at_most: Duration) {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(at_most.subsec_nanos()) };
-        let Some((inotify, _)) = &self.inotify else {
-            return std::thread::sleep(at_most);
-        };
-        let _ = poll(&mut [PollFd::new(&inotify.as_fd(), PollFlags::IN)], Some(&timeout));
+    /// Waits until a file comes or goes, until the end, or for this long: entries don't show by themselves.
+    pub(super) fn wait(&self, alarm: &Alarm, at_most: Duration) {
+        alarm.wait(self.inotify.iter().map(|(inotify, _)| inotify.as_fd()), at_most);
     }
 }
 

@@ -37,6 +37,7 @@ use self::position::Position;
 use self::rate::Rates;
 use self::record::Record;
 use self::tell::Teller;
+use super::alarm::Alarm;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
@@ -47,6 +48,10 @@ use crate::ring::OnFull;
 /// How often files are looked at when nothing comes: journald appends through a mapping, which no
 /// watch shows in time.
 const NAP: Duration = Duration::from_millis(50);
+/// The same once nothing has come for a while: the first record's delay then.
+const QUIET_NAP: Duration = Duration::from_millis(200);
+/// Looks without a record after which it is quiet: two seconds.
+const QUIET_LOOKS: u32 = 40;
 /// How often it is looked whether what was offered is settled, while nothing more may be.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Causes of trouble that are logged one by one.
@@ -142,10 +147,11 @@ impl Collector for Reader {
         };
         if self.0.journalctl || later_format {
             context.report.note("reader", "journalctl");
-            return reading.by_journalctl(&self.0, &there[0], after.as_ref(), context);
+            let alarm = Alarm::new(&context.stop)?;
+            return reading.by_journalctl(&self.0, &there[0], after.as_ref(), &alarm, context);
         }
         context.report.note("reader", "native");
-        reading.run(&self.0, context);
+        reading.run(&self.0, context)?;
         if let Err(e) = reading.cursor.finish(context) {
             context.report.note("position", format!("can't be saved: {e}"));
         }
@@ -168,17 +174,25 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(&mut self, config: &Config, context: &mut Context) {
+    fn run(&mut self, config: &Config, context: &mut Context) -> Result<(), CollectorError> {
+        let alarm = Alarm::new(&context.stop)?;
         let mut record = Record::default();
+        let mut looks_for_nothing = 0u32;
         while !context.stop.is_set() {
             let moved = self.round(config, &mut record, context);
             self.account(context);
             self.advance(context);
-            if !moved {
-                context.sink.flush();
-                self.journal.iter().for_each(|journal| journal.wait(NAP));
+            if moved {
+                looks_for_nothing = 0;
+                continue;
             }
+            context.sink.flush();
+            looks_for_nothing = looks_for_nothing.saturating_add(1);
+            let is_quiet = looks_for_nothing > QUIET_LOOKS && !self.cursor.is_waiting();
+            let nap = if is_quiet { QUIET_NAP.min(context.stop.nap()) } else { NAP };
+            self.journal.iter().for_each(|journal| journal.wait(&alarm, nap));
         }
+        Ok(())
     }
 
     /// The same through journalctl, of one folder.
@@ -187,6 +201,7 @@ impl Reading {
         config: &Config,
         folder: &Path,
         after: Option<&Position>,
+        alarm: &Alarm,
         context: &mut Context,
     ) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::new("journalctl", e);
@@ -194,7 +209,8 @@ impl Reading {
         let mut record = Record::default();
         while !context.stop.is_set() {
             let now = (clock::wall_ns(), clock::monotonic_ns());
-            let moved = journalctl.read(NAP, &mut record, |record| {
+            let at_most = if self.cursor.is_waiting() { NAP } else { context.stop.nap() };
+            let moved = journalctl.read(alarm, at_most, &mut record, |record| {
                 self.tell(record, now, config, context);
             });
             self.account(context);

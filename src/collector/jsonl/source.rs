@@ -5,7 +5,6 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -140,7 +139,8 @@ impl Source {
         }
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
+    /// What to wait on; a file never shows that it has more.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.input {
             Input::Fifo(file) => Some(file.as_fd()),
             Input::Stdin(stdin) => Some(stdin.as_fd()),
@@ -163,15 +163,4 @@ fn readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Sleeps until a fifo or standard input is readable, for `most` at the longest.
-pub(super) fn wait<'a>(sources: impl Iterator<Item = &'a Source>, most: Duration) {
-    let mut fds: Vec<_> = sources
-        .filter_map(Source::fd)
-        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-        .collect();
-    let most = Timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) };
-    // An error (a signal) only makes the sleep shorter.
-    let _ = poll(&mut fds, Some(&most));
 }

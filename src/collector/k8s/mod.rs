@@ -47,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::cursor::Cursor;
+use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::event::Reason;
@@ -60,10 +61,10 @@ use saved::Saved;
 use session::{Now, Session};
 use wire::Trouble;
 
-/// How often it looks whether to end, and whether a position can be saved.
+/// How often it looks whether a position can be saved, while one waits or is to come.
 const TICK: Duration = Duration::from_millis(50);
-/// Ticks between two positions, and two looks at what time alone brings.
-const TICKS_A_LOOK: u32 = 5;
+/// How often a position is taken down, and it is looked at what time alone brings.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What the feeds may have read ahead.
 const AHEAD: usize = 256;
 /// Bad objects that are logged one by one.
@@ -290,17 +291,19 @@ struct Running {
 
 impl Running {
     async fn run(mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut clock = tokio::time::interval(TICK);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut ticks = 0;
+        let mut turns = Turns::new(&context.stop, TICK);
+        let mut next_look = clock::instant();
         loop {
             tokio::select! {
-                _ = clock.tick() => {
-                    if ticks % TICKS_A_LOOK == 0 {
+                () = turns.next() => {
+                    if clock::instant() >= next_look {
                         self.look(context);
+                        next_look = clock::instant() + LOOK_EVERY;
                     }
-                    ticks += 1;
                     self.settle(context);
+                    if self.session.changed || self.cursor.is_waiting() {
+                        turns.soon();
+                    }
                 }
                 Some(message) = self.messages.recv(), if !self.paused => {
                     self.take(message, context);
@@ -309,6 +312,7 @@ impl Running {
                         self.take(message, context);
                     }
                     context.sink.flush();
+                    turns.soon();
                 }
             }
             if context.stop.is_set() {

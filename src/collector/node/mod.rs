@@ -23,8 +23,8 @@ use crate::event::{ClockQuality, EventId, Name, Severity, names};
 use crate::identity::CgroupNames;
 use crate::ring::OnFull;
 
-/// The longest sleep, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(80);
+/// The shortest sleep: what is due is done so late at the most.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(80);
 /// How often the clocks are compared.
 const CLOCK: Duration = Duration::from_secs(1);
 /// A step of the wall clock: slewing moves it by half a millisecond a second at the most (adjtimex(2)).
@@ -92,6 +92,11 @@ impl Every {
         Self { interval, last: clock::instant() }
     }
 
+    /// How long it isn't due yet.
+    fn left(&self) -> Duration {
+        self.interval.saturating_sub(self.last.elapsed())
+    }
+
     /// Whether it is due, and for how long it wasn't done.
     fn due(&mut self) -> Option<Duration> {
         let passed = self.last.elapsed();
@@ -115,7 +120,8 @@ impl Collector for Node {
         let mut offset_ns = clock::monotonic_to_wall_ns();
         let mut teller = Teller::default();
         while !context.stop.is_set() {
-            std::thread::sleep(SLEEP);
+            let left = clocks.left().min(look.left()).min(children.left());
+            context.stop.rest(left.min(context.stop.nap()).max(SHORTEST_SLEEP));
             if clocks.due().is_some() {
                 let now_ns = clock::monotonic_to_wall_ns();
                 if now_ns.abs_diff(offset_ns) >= STEP_NS {

@@ -14,14 +14,15 @@ mod http;
 mod tell;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 
 use self::tell::Teller;
 use super::kept::Kept;
+use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::ring::{OnFull, Stop};
 use crate::wire::{OtlpSignal, bind};
@@ -32,10 +33,8 @@ const QUEUE: usize = 64;
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// When a refused sender should try again.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest wait, so that a stop is noticed.
-const SLEEP: Duration = Duration::from_millis(80);
-/// How often the servers look whether their run was given up.
-const LOOK: Duration = Duration::from_millis(500);
+/// How soon its counters are published.
+const TICK: Duration = Duration::from_millis(80);
 
 /// The section `collectors.otlp`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -102,7 +101,7 @@ enum Refusal {
 
 /// The servers' end of the queue.
 #[derive(Clone)]
-struct Intake(SyncSender<Request>);
+struct Intake(Sender<Request>);
 
 impl Intake {
     /// Hands a request over and waits for its answer. Returns how many records can't be read.
@@ -111,7 +110,7 @@ impl Intake {
         match self.0.try_send(Request { signal, bytes, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Refusal::Later),
-            Err(TrySendError::Disconnected(_)) => return Err(Refusal::Ending),
+            Err(TrySendError::Closed(_)) => return Err(Refusal::Ending),
         }
         match answered.await {
             Ok(Answer::Taken(broken)) => Ok(broken),
@@ -137,7 +136,9 @@ impl Collector for Otlp {
         for (name, listener) in [("grpc_listen", &grpc), ("http_listen", &http)] {
             context.report.note(name, listener.local_addr().map_err(failed)?.to_string());
         }
-        let (queue, requests) = sync_channel(QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(failed)?;
+        let (queue, mut requests) = channel(QUEUE);
         let (over, ended) = oneshot::channel::<()>();
         let servers = {
             // Should this run be given up, the next one has servers of its own.
@@ -145,7 +146,7 @@ impl Collector for Otlp {
             let start = move || serve(grpc, http, Intake(queue), ended, &stop);
             std::thread::Builder::new().name("otlp".into()).spawn(start).map_err(failed)?
         };
-        let ended = receive(&requests, context);
+        let ended = runtime.block_on(receive(&mut requests, context));
         drop(over);
         // Requests that wait are told that the agent ends.
         drop(requests);
@@ -157,26 +158,32 @@ impl Collector for Otlp {
     }
 }
 
-fn receive(requests: &Receiver<Request>, context: &mut Context) -> Result<Ended, CollectorError> {
+async fn receive(
+    requests: &mut Receiver<Request>,
+    context: &mut Context,
+) -> Result<Ended, CollectorError> {
     let mut teller = Teller::default();
     let (mut taken, mut refused) = (0u64, 0u64);
+    let mut turns = Turns::new(&context.stop, TICK);
     while !context.stop.is_set() {
-        match requests.recv_timeout(SLEEP) {
-            Ok(Request { signal, bytes, answer }) => {
+        tokio::select! {
+            request = requests.recv() => {
+                // The servers ended: their error is the collector's.
+                let Some(Request { signal, bytes, answer }) = request else { break };
                 taken += 1;
                 let told = teller.request(signal, &bytes, context);
                 refused += u64::from(matches!(told, Answer::Broken(_)));
                 context.sink.flush();
                 // Who asked may be gone; the records are taken all the same.
                 let _ = answer.send(told);
+                turns.soon();
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            // The servers ended: their error is the collector's.
-            Err(RecvTimeoutError::Disconnected) => break,
+            () = turns.next() => {
+                context.report.count("requests", taken);
+                context.report.count("refused_requests", refused);
+                context.report.count("attributes_left_out", teller.left_out);
+            }
         }
-        context.report.count("requests", taken);
-        context.report.count("refused_requests", refused);
-        context.report.count("attributes_left_out", teller.left_out);
     }
     Ok(Ended::Stopped)
 }
@@ -203,8 +210,10 @@ fn serve(
         let grpc = tokio::net::TcpListener::from_std(grpc)?;
         let http = tokio::net::TcpListener::from_std(http)?;
         let given_up = async {
-            while !stop.is_given_up() {
-                tokio::time::sleep(LOOK).await;
+            stop.asked().await;
+            if !stop.is_given_up() {
+                // The agent ends: so do the servers, once the collector has answered whom it is about to.
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
@@ -227,7 +236,7 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_at_once_and_an_end_is_told() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (queue, requests) = sync_channel(1);
+        let (queue, requests) = channel(1);
         let intake = Intake(queue);
         runtime.block_on(async {
             let waiting = intake.take(OtlpSignal::Logs, Bytes::new());

@@ -31,11 +31,12 @@ use self::tell::Teller;
 use self::watch::{Answer, Ask, Watch};
 use super::cursor::Cursor;
 use super::filter::Filter;
+use super::turns::{self, Turns};
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use crate::clock;
 use crate::ring::OnFull;
 
-/// How often it looks whether to end, and whether what was told is settled.
+/// How often it looks whether what was told is settled, while something isn't or is still asked for.
 const TICK: Duration = Duration::from_millis(80);
 /// Questions on their way at a time: systemd answers them one by one, beside its own work.
 const ASKED_AT_ONCE: usize = 8;
@@ -208,13 +209,14 @@ impl Session {
                 tracing::warn!(collector = "systemd", "{lost}: connecting again");
             }
             let until = clock::instant() + backoff;
+            let mut turns = Turns::new(&context.stop, TICK);
             while clock::instant() < until {
                 if context.stop.is_set() {
                     return Ended::Stopped;
                 }
-                self.settle(context);
-                tokio::time::sleep(TICK.min(until.saturating_duration_since(clock::instant())))
-                    .await;
+                self.settle(context, &mut turns);
+                turns.by(until);
+                turns.next().await;
             }
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }
@@ -224,14 +226,13 @@ impl Session {
         let connecting = Bus::connect(address);
         let (bus, mut signals) = tokio::select! {
             connected = connecting => connected?,
-            () = stopped(context) => return Ok(Ended::Stopped),
+            () = turns::ended(&context.stop) => return Ok(Ended::Stopped),
         };
         self.connections += 1;
         self.watch.begin();
         context.report.note("bus", "ok");
         let mut asked: JoinSet<Result<Answer, Lost>> = JoinSet::new();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns = Turns::new(&context.stop, TICK);
         let mut heard = clock::instant();
         loop {
             if context.stop.is_set() {
@@ -249,13 +250,15 @@ impl Session {
                     let message = message.map_err(|e| Lost(format!("the bus: {e}")))?;
                     heard = clock::instant();
                     self.heard(&message, context)?;
+                    turns.soon();
                 }
                 Some(answered) = asked.join_next(), if !self.paused => {
                     let answered = answered.map_err(|e| Lost(e.to_string()))?;
                     let now_ns = clock::monotonic_ns();
                     self.watch.answered(answered?, &context.site.directory, now_ns);
+                    turns.soon();
                 }
-                _ = tick.tick() => self.tick(asked.is_empty(), &mut heard, context),
+                () = turns.next() => self.tick(asked.is_empty(), &mut heard, &mut turns, context),
             }
             self.tell(context);
         }
@@ -285,16 +288,24 @@ impl Session {
         context.sink.flush();
     }
 
-    fn tick(&mut self, all_answered: bool, heard: &mut Instant, context: &mut Context) {
+    fn tick(
+        &mut self,
+        all_answered: bool,
+        heard: &mut Instant,
+        turns: &mut Turns,
+        context: &mut Context,
+    ) {
         self.watch.release(clock::monotonic_ns());
-        if all_answered && self.watch.asks.is_empty() && !self.watch.holds() {
+        if !all_answered || self.watch.holds() {
+            turns.soon();
+        } else if self.watch.asks.is_empty() {
             self.advance();
             if heard.elapsed() > SILENCE {
                 *heard = clock::instant();
                 self.watch.asks.push_back(Ask::Ping);
             }
         }
-        self.settle(context);
+        self.settle(context, turns);
         context.report.count("units", self.watch.len() as u64);
         context.report.count("connections", self.connections);
         context.report.count("refused", self.watch.refused);
@@ -314,18 +325,14 @@ impl Session {
         self.cursor.advance(&position);
     }
 
-    fn settle(&mut self, context: &Context) {
+    fn settle(&mut self, context: &Context, turns: &mut Turns) {
         match self.cursor.settle(context) {
             Ok(pause) => self.paused = pause,
             Err(e) => context.report.note("position", format!("can't be saved: {e}")),
         }
-    }
-}
-
-/// Ends when the collector is to.
-async fn stopped(context: &Context) {
-    while !context.stop.is_set() {
-        tokio::time::sleep(TICK).await;
+        if self.cursor.is_waiting() {
+            turns.soon();
+        }
     }
 }
 

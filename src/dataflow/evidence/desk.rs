@@ -56,6 +56,13 @@ impl NoteWriter {
     pub(in crate::dataflow) fn is_abandoned(&self) -> bool {
         self.ring.is_abandoned()
     }
+
+    /// Leaves, and tells the assessor so: it may sleep.
+    pub(in crate::dataflow) fn leave(self) {
+        let Self { ring, bell } = self;
+        drop(ring);
+        bell.ring();
+    }
 }
 
 impl NoteReader {
@@ -165,7 +172,9 @@ impl Desk {
                 continue;
             }
             self.bell.doze();
-            if self.inputs.iter().all(NoteReader::is_empty) {
+            // A shard that left before the bell was set rang nobody.
+            let finished = self.inputs.iter().all(NoteReader::is_finished);
+            if !finished && self.inputs.iter().all(NoteReader::is_empty) {
                 std::thread::park_timeout(SLEEP);
             }
             self.bell.rouse();

@@ -1,7 +1,8 @@
 //! The wake protocol of `src/ring/wake.rs` under every interleaving that loom can tell apart: one
-//! consumer, two producers, a ring of its own for each, as a shard has them.
+//! consumer, two producers, a ring of its own for each, as a shard has them. And the signal of
+//! `src/ring/signal.rs`, by which threads are told to end: one that raises it, one or two that wait.
 //!
-//! Shows: no wake-up is lost, so the consumer always ends. Does not show: anything about rtrb,
+//! Shows: no wake-up is lost, so the consumer, and who waits, always ends. Does not show: anything about rtrb,
 //! which loom can't see into; a ring is modelled by its tail, written with Release and read with
 //! Acquire as rtrb does. The sabotaged copies show that the model finds what it looks for.
 
@@ -25,7 +26,57 @@ mod no_ring_fence {
     include!(concat!(env!("OUT_DIR"), "/no_ring_fence.rs"));
 }
 
-/// The model, for one copy of the protocol.
+#[cfg(test)]
+#[path = "../../../src/ring/signal.rs"]
+mod signal;
+
+/// Raised after the wakers were taken out.
+#[cfg(test)]
+mod raised_late {
+    include!(concat!(env!("OUT_DIR"), "/raised_late.rs"));
+}
+
+/// The model of a signal, for one copy of it.
+macro_rules! signal_model {
+    ($signal:ident, $waiters:expr) => {{
+        use loom::thread;
+        use std::sync::Arc;
+
+        struct Sleeper(thread::Thread);
+        impl std::task::Wake for Sleeper {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+
+        loom::model(|| {
+            let signal = Arc::new($signal::Signal::default());
+            let wait = |signal: &$signal::Signal| {
+                let sleeper = Arc::new(Sleeper(thread::current()));
+                let number = signal.enter(&sleeper.into());
+                while !signal.is_raised() {
+                    // Parked for ever, if a wake-up was lost: loom reports a deadlock.
+                    thread::park();
+                }
+                signal.leave(number);
+            };
+            let waiters: Vec<_> = (1..$waiters)
+                .map(|_| {
+                    let signal = Arc::clone(&signal);
+                    thread::spawn(move || wait(&signal))
+                })
+                .collect();
+            let raiser = {
+                let signal = Arc::clone(&signal);
+                thread::spawn(move || signal.raise())
+            };
+            wait(&signal);
+            waiters.into_iter().chain([raiser]).for_each(|t| t.join().unwrap());
+        });
+    }};
+}
+
+/// The model of the wake protocol, for one copy of it.
 macro_rules! model {
     ($protocol:ident, $producers:expr, $records:expr) => {{
         use loom::sync::Arc;
@@ -76,7 +127,7 @@ macro_rules! model {
 
 #[cfg(test)]
 mod tests {
-    use super::{no_doze_fence, no_ring_fence, wake};
+    use super::{no_doze_fence, no_ring_fence, raised_late, signal, wake};
     use std::panic::catch_unwind;
 
     #[test]
@@ -107,5 +158,20 @@ mod tests {
     #[test]
     fn without_the_producers_fence_a_wake_up_is_lost() {
         says_deadlock(|| model!(no_ring_fence, 1, 1));
+    }
+
+    #[test]
+    fn who_waits_for_a_signal_is_woken() {
+        signal_model!(signal, 1);
+    }
+
+    #[test]
+    fn two_that_wait_for_a_signal_are_woken() {
+        signal_model!(signal, 2);
+    }
+
+    #[test]
+    fn a_signal_that_is_raised_late_loses_a_wake_up() {
+        says_deadlock(|| signal_model!(raised_late, 1));
     }
 }
