@@ -6,7 +6,7 @@ use super::baseline::Deviation;
 use super::draft::{Draft, NamedCause, Source};
 use super::entity::Entity;
 use super::observer::second;
-use crate::event::{Candidate, EventId, Name, Severity, Term};
+use crate::event::{Candidate, EventId, Name, Severity, Term, troubles};
 
 /// What a unit of evidence adds to the log-odds of being the cause.
 ///
@@ -243,7 +243,7 @@ impl Evidence {
         let as_of = second(source.first_ns);
         let mut worst: Option<(f64, u32, &Entity, Name)> = None;
         for (steps, entity) in self.graph.reach(&source.entity, true, UPSTREAM_STEPS, as_of) {
-            for (kind, first_ns, severity) in self.baselines.seen(entity, from_ns, before_ns) {
+            for (kind, first_ns, severity) in self.seen(entity, from_ns, before_ns) {
                 let strength =
                     self.trouble(entity, kind, [first_ns, before_ns], severity) / f64::from(steps);
                 if strength > worst.map_or(0.0, |w| w.0) {
@@ -256,6 +256,16 @@ impl Evidence {
             let because = format!("{kind} of {} before, {steps} upstream", self.graph.text(entity));
             terms.add("upstream", -WEIGHTS.upstream * strength, because);
         }
+    }
+
+    /// What an entity's events told between two times that was wrong, as far as nothing has ended it by the
+    /// second one.
+    fn seen(&self, entity: &Entity, from_ns: u64, before_ns: u64) -> Vec<(Name, u64, Severity)> {
+        let mut seen = self.baselines.seen(entity, from_ns, before_ns);
+        seen.retain(|(kind, _, _)| !troubles::concerns(*kind));
+        seen.extend(self.standing.of(entity, from_ns, before_ns));
+        seen.sort_unstable_by_key(|(kind, first_ns, _)| (kind.text(), *first_ns));
+        seen
     }
 
     /// How much an entity's own events say that it was in trouble, in the unweighted units of the terms
