@@ -32,7 +32,7 @@ pub struct Bounds {
     /// Buckets of ten seconds that are kept for each kind of an entity.
     pub buckets: usize,
     /// Kinds of one entity that are followed, stretches of time an edge was seen in, changes of a
-    /// state that are remembered.
+    /// state and events that tell or end a trouble that are remembered.
     pub history: usize,
     /// Edges of one entity.
     pub edges: usize,
@@ -74,17 +74,29 @@ const MAX_LEARNED: usize = 32_768;
 /// How often sums of pairs are told, in ticks of the worker.
 const LEARNED_EVERY_TICKS: u32 = 100;
 
-/// What a kind says in any case: asked once.
+/// What a kind says in any case, in a byte that isn't zero: asked once.
 #[derive(Clone, Copy)]
-struct Says {
-    asked: bool,
-    /// It states facts.
-    facts: bool,
-    /// The least severity with which it tells or ends a trouble.
-    trouble: Severity,
-}
+struct Says(u8);
 
-const NOT_ASKED: Says = Says { asked: false, facts: false, trouble: Severity(0) };
+impl Says {
+    const ASKED: u8 = 1 << 7;
+    const FACTS: u8 = 1 << 6;
+
+    fn of(kind: Name) -> Self {
+        let facts = if is_factual(kind) { Self::FACTS } else { 0 };
+        Self(Self::ASKED | facts | troubles::least(kind).0.min(Self::FACTS - 1))
+    }
+
+    /// Whether it states facts.
+    fn states_facts(self) -> bool {
+        self.0 & Self::FACTS != 0
+    }
+
+    /// The least severity with which it tells or ends a trouble.
+    fn trouble(self) -> Severity {
+        Severity(self.0 & (Self::FACTS - 1))
+    }
+}
 
 struct Gathered {
     hash: u64,
@@ -95,7 +107,7 @@ struct Gathered {
 
 /// The observer of one shard.
 pub(in crate::dataflow) struct Observer {
-    says: Box<[Says]>,
+    says: Box<[u8]>,
     hasher: ahash::RandomState,
     gathered: HashTable<Gathered>,
     pairs: HashMap<(PairKey, u8, u32), u32, ahash::RandomState>,
@@ -112,7 +124,7 @@ pub(in crate::dataflow) struct Observer {
 impl Observer {
     pub(in crate::dataflow) fn new(bounds: Bounds) -> Self {
         Self {
-            says: vec![NOT_ASKED; Name::CAPACITY].into(),
+            says: vec![0; Name::CAPACITY].into(),
             hasher: ahash::RandomState::new(),
             gathered: HashTable::new(),
             pairs: HashMap::default(),
@@ -134,10 +146,10 @@ impl Observer {
 
     fn says(&mut self, kind: Name) -> Says {
         let known = &mut self.says[place(kind)];
-        if !known.asked {
-            *known = Says { asked: true, facts: is_factual(kind), trouble: troubles::least(kind) };
+        if *known == 0 {
+            *known = Says::of(kind).0;
         }
-        *known
+        Says(*known)
     }
 
     /// Shows an event of an entity whose home this shard is; `wanted`: a rule has something to do
@@ -147,10 +159,10 @@ impl Observer {
         let severity = event.severity();
         let warns = severity >= Severity::WARN;
         let says = self.says(kind);
-        if warns || says.facts {
+        if warns || says.states_facts() {
             self.facts(event);
         }
-        if severity >= says.trouble {
+        if severity >= says.trouble() {
             self.mark(event);
         }
         if (warns || wanted) && kind != names::ENTITY_RELATION {
