@@ -11,6 +11,8 @@ mod impact;
 mod shards;
 #[path = "causes/tools.rs"]
 mod tools;
+#[path = "causes/words.rs"]
+mod words;
 
 use std::path::PathBuf;
 

@@ -398,3 +398,16 @@ fn late_member((told, stats): (Vec<Group>, tapio::dataflow::SettledStats)) {
         closed[0].members.iter().filter(|m| m.role == "late").map(|m| m.label.as_str()).collect();
     assert_eq!(late, ["1-4"], "{:?}", told.iter().map(said).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_late_member_past_those_that_are_kept_is_counted() {
+    let mut events: Vec<(u8, u64, u64, usize)> =
+        (0..70).map(|n| (0, 1001 + n, 1001 + n, 0)).collect();
+    events.extend([(0, 2901, 2901, 0), (1, 1201, 3151, 0)]);
+    let (told, stats) = live(&sent(&events));
+    assert_eq!(stats.late, 1);
+    let many: Vec<&Group> = told.iter().filter(|g| g.rule == "many" && is_final(g)).collect();
+    assert_eq!((many.len(), many[0].members_total), (1, 72));
+    // None of the members that are kept came late.
+    assert!(many[0].members.iter().all(|m| m.role != "late"), "{}", said(many[0]));
+}

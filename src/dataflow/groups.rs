@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::evidence::Draft;
 use super::lane::LaneOptions;
-use super::members::{Hand, KEPT_MEMBERS, Kept, Members};
+use super::members::{Hand, KEPT_MEMBERS, Kept, MemberIds, Members};
 use super::rules::Rule;
 use super::story;
 use super::wheel::Wheel;
@@ -23,9 +23,7 @@ pub(super) struct OpenGroup {
     pub(super) trace: TraceId,
     pub(super) rule: u16,
     pub(super) members: Members,
-    /// The ids of the members that are kept, in the same order: looked through for each event of
-    /// each match that extends the group, so they lie together.
-    kept_ids: Vec<EventId>,
+    ids: MemberIds,
     /// Members by the event of the rule they matched.
     pub(super) counts: Vec<u64>,
     /// Whom the members that aren't kept are about.
@@ -69,19 +67,10 @@ impl OpenGroup {
         self.note(event, kept.event);
         if self.members.kept.len() < KEPT_MEMBERS {
             self.members.kept.push(kept.clone());
-            self.kept_ids.push(event.event_id());
+        } else {
+            self.members.know(event.event_id(), kept.event);
         }
-    }
-
-    fn has(&self, id: EventId) -> bool {
-        self.kept_ids.contains(&id)
-    }
-
-    /// Remembers the ids of the members kept since the last call.
-    fn remember(&mut self) {
-        let new = self.members.kept.get(self.kept_ids.len()..).unwrap_or_default();
-        let ids = new.iter().map(|k| k.record.event().map_or(EventId::default(), |e| e.event_id()));
-        self.kept_ids.extend(ids);
+        self.ids.remember(&self.members);
     }
 
     /// When the group ends if nothing more comes: in the time of its events.
@@ -217,7 +206,7 @@ impl Groups {
             trace: story::story_trace(&self.cluster, found.members.ends[0]),
             rule: found.rule_number,
             members: found.members.without_kept(),
-            kept_ids: Vec::new(),
+            ids: MemberIds::default(),
             counts: vec![0; found.rule.events.len()],
             affected: BTreeSet::new(),
             failed_connections: 0,
@@ -268,7 +257,7 @@ impl Groups {
         };
         group.note(archived, event);
         group.members.add(hand, step, event);
-        group.remember();
+        group.ids.remember(&group.members);
         group.touched_ns = now_ns;
     }
 
@@ -281,17 +270,19 @@ impl Groups {
         step: u8,
         event: u16,
     ) -> bool {
-        let Some(group) = self.open.get_mut(&id).filter(|g| !g.has(hand.id)) else {
+        let Some(group) = self.open.get_mut(&id).filter(|g| !g.ids.has(hand.id)) else {
             return false;
         };
         let Some(archived) = hand.record.event() else {
             return false;
         };
         group.note(archived, event);
+        let place = group.members.kept.len();
         group.members.add(hand, step, event);
-        if let Some(kept) = group.members.kept.last_mut().filter(|k| k.event == event) {
+        if let Some(kept) = group.members.kept.get_mut(place) {
             kept.late = true;
         }
+        group.ids.remember(&group.members);
         true
     }
 
@@ -419,27 +410,56 @@ fn end_state(group: &OpenGroup) -> GroupState {
     if group.ends_ns() == by_age { GroupState::Expired } else { GroupState::Closed }
 }
 
+/// Merges a match into an open group. Matches of one story share events: each is a member once.
 fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
+    let known = members.known();
+    // What one run gathered before its first match stands first in every later one.
+    let shared = known.iter().zip(group.members.known()).take_while(|(a, b)| a == b).count();
+    if !known.is_empty() || !group.members.known().is_empty() {
+        group.ids.know(&group.members);
+    }
     let mut is_new = false;
     for kept in &members.kept {
         let Some(event) = kept.record.event() else {
             continue;
         };
-        if group.has(event.event_id()) {
+        if group.ids.has(event.event_id()) {
             continue;
         }
         is_new = true;
         group.keep(kept);
         group.members.total += 1;
     }
-    for (event, beyond) in &members.beyond {
-        let Some(count) = group.counts.get_mut(usize::from(*event)) else { continue };
-        // Where all that are kept were members already, those that aren't may have been, too.
-        let now = if is_new { *count + beyond } else { members.count(*event).max(*count) };
-        group.members.total += now - *count;
-        *count = now;
+    for member in &known[shared..] {
+        if group.ids.has(member.id) {
+            continue;
+        }
+        is_new = true;
+        group.members.know(member.id, member.event);
+        group.ids.know(&group.members);
+        group.members.total += 1;
+        if let Some(count) = group.counts.get_mut(usize::from(member.event)) {
+            *count += 1;
+        }
     }
+    if members.unknown() > 0 {
+        count_unknown(group, members, is_new);
+    }
+    group.changed |= is_new;
     group.members.last_ns = group.members.last_ns.max(members.last_ns);
     group.members.ends[1] = members.ends[1];
     group.touched_ns = now_ns;
+}
+
+/// Counts the members of a match that nothing is known of but their number.
+fn count_unknown(group: &mut OpenGroup, members: &Members, is_new: bool) {
+    for (event, beyond) in &members.beyond {
+        let known = members.known().iter().filter(|k| k.event == *event).count() as u64;
+        let unknown = beyond.saturating_sub(known);
+        let Some(count) = group.counts.get_mut(usize::from(*event)) else { continue };
+        // Where all that are known were members already, the others may have been, too.
+        let now = if is_new { *count + unknown } else { members.count(*event).max(*count) };
+        group.members.total += now - *count;
+        *count = now;
+    }
 }

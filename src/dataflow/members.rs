@@ -1,5 +1,6 @@
-//! The events of a story, kept whole up to a bound.
+//! The events of a story, kept whole up to a bound, and known by their ids up to another.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::event::EventId;
@@ -7,6 +8,17 @@ use crate::ring::OwnedRecord;
 
 /// Members a run or group keeps whole; more are counted.
 pub(super) const KEPT_MEMBERS: usize = 64;
+
+/// Members beyond those whose ids a run or group knows; more are only counted.
+pub(super) const KNOWN_MEMBERS: usize = 4_096;
+
+/// A member that isn't kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) id: EventId,
+    /// The event of the rule it matched.
+    pub(super) event: u16,
+}
 
 /// An event that is kept for the story it is in.
 #[derive(Clone)]
@@ -27,6 +39,11 @@ pub(super) struct Members {
     pub(super) total: u64,
     /// How many more there were, by the event of the rule they matched.
     pub(super) beyond: Vec<(u16, u64)>,
+    /// Whether other matches may have the same members.
+    is_shared: bool,
+    /// Who those that aren't kept were, the first ones, where others may have them. One list with the copies
+    /// of a run, and with the group of its first match, until one of them gets another member.
+    known: Option<Arc<Vec<Known>>>,
     /// The first and the latest member's ids.
     pub(super) ends: [EventId; 2],
     pub(super) first_ns: u64,
@@ -64,6 +81,28 @@ impl<'a> Hand<'a> {
 }
 
 impl Members {
+    /// Members that several matches may have.
+    pub(super) fn shared() -> Self {
+        Self { is_shared: true, ..Self::default() }
+    }
+
+    /// The members that aren't kept, as far as they are known.
+    pub(super) fn known(&self) -> &[Known] {
+        self.known.as_ref().map_or(&[], |known| known.as_slice())
+    }
+
+    /// Remembers who a member is that isn't kept.
+    pub(super) fn know(&mut self, id: EventId, event: u16) {
+        if self.is_shared && self.known().len() < KNOWN_MEMBERS {
+            Arc::make_mut(self.known.get_or_insert_default()).push(Known { id, event });
+        }
+    }
+
+    /// How many members nothing is known of but their number.
+    pub(super) fn unknown(&self) -> u64 {
+        self.total.saturating_sub((self.kept.len() + self.known().len()) as u64)
+    }
+
     pub(super) fn add(&mut self, hand: &mut Hand<'_>, step: u8, event: u16) {
         if self.total == 0 {
             self.first_ns = hand.time_ns;
@@ -74,6 +113,7 @@ impl Members {
             self.total += 1;
         } else {
             self.pass(event, 1);
+            self.know(hand.id, event);
         }
         self.ends[1] = hand.id;
         self.first_ns = self.first_ns.min(hand.time_ns);
@@ -82,11 +122,13 @@ impl Members {
 
     /// The same members, none of them kept yet.
     pub(super) fn without_kept(&self) -> Self {
-        let Self { kept, total, beyond, ends, first_ns, last_ns } = self;
+        let Self { kept, total, beyond, is_shared, known, ends, first_ns, last_ns } = self;
         Self {
             kept: Vec::with_capacity(kept.len()),
             total: *total,
             beyond: beyond.clone(),
+            is_shared: *is_shared,
+            known: known.clone(),
             ends: *ends,
             first_ns: *first_ns,
             last_ns: *last_ns,
@@ -106,6 +148,9 @@ impl Members {
     pub(super) fn drop_step(&mut self, step: u8, event: u16) {
         self.kept.retain(|k| k.step != step);
         self.beyond.retain(|(e, _)| *e != event);
+        if let Some(known) = self.known.as_mut().filter(|k| k.iter().any(|k| k.event == event)) {
+            Arc::make_mut(known).retain(|k| k.event != event);
+        }
         self.total = self.kept.len() as u64 + self.beyond.iter().map(|(_, n)| n).sum::<u64>();
     }
 
@@ -113,5 +158,45 @@ impl Members {
     pub(super) fn count(&self, event: u16) -> u64 {
         let kept = self.kept.iter().filter(|k| k.event == event).count() as u64;
         kept + self.beyond.iter().find(|(e, _)| *e == event).map_or(0, |(_, n)| *n)
+    }
+}
+
+/// Who the members of a group are.
+#[derive(Default)]
+pub(super) struct MemberIds {
+    /// Those that are kept, in the same order: looked through for each event of each match that extends the
+    /// group, so they lie together.
+    kept: Vec<EventId>,
+    /// All that are known, once a match is merged into a group with more than the kept ones.
+    all: HashSet<EventId, ahash::RandomState>,
+    /// How many of the known ones are among them.
+    seen: usize,
+}
+
+impl MemberIds {
+    pub(super) fn has(&self, id: EventId) -> bool {
+        if self.all.is_empty() { self.kept.contains(&id) } else { self.all.contains(&id) }
+    }
+
+    /// Takes note of members since the last call.
+    pub(super) fn remember(&mut self, members: &Members) {
+        let new = members.kept.get(self.kept.len()..).unwrap_or_default();
+        let ids = new.iter().map(|k| k.record.event().map_or(EventId::default(), |e| e.event_id()));
+        let before = self.kept.len();
+        self.kept.extend(ids);
+        if !self.all.is_empty() {
+            self.all.extend(&self.kept[before..]);
+            self.know(members);
+        }
+    }
+
+    /// Takes note of the members that aren't kept, too.
+    pub(super) fn know(&mut self, members: &Members) {
+        if self.all.is_empty() {
+            self.all.extend(&self.kept);
+        }
+        let new = members.known().get(self.seen..).unwrap_or_default();
+        self.all.extend(new.iter().map(|k| k.id));
+        self.seen = members.known().len();
     }
 }

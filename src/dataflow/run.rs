@@ -56,7 +56,7 @@ impl Run {
     fn new(trace: TraceId, first_ns: u64, before_ns: Option<u64>) -> Self {
         Self {
             trace,
-            members: Members::default(),
+            members: Members::shared(),
             filled: Vec::new(),
             first_ns,
             before_ns,

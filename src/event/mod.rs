@@ -11,6 +11,7 @@
 //! | `link.rs` | which stories have members in common |
 //! | `json_in.rs`, `json_out.rs`, `group_in.rs` | the JSON form, one object per line |
 //! | `vocabulary.rs` | which attributes events of the known kinds can have |
+//! | `troubles.rs` | which kinds tell a trouble, and which end it |
 //! | `severity.rs` | OpenTelemetry severity numbers |
 //! | `reason.rs` | the closed list of losses, for CONS-1 |
 //!
@@ -27,6 +28,7 @@ pub mod names;
 mod reason;
 mod record;
 mod severity;
+pub mod troubles;
 mod view;
 pub mod vocabulary;
 

@@ -219,13 +219,21 @@ pub fn run(
     shards: usize,
     emit: Emit,
 ) -> Result<Replayed, ReplayError> {
+    run_set(inputs, Arc::new(RuleSet::new(rules, cluster, shards)), emit)
+}
+
+/// Runs events through rules that are compiled already.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replayed, ReplayError> {
     let Inputs { events: mut inputs, refused } = inputs;
     inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
     let mut ledger = Ledger::new(vec!["jsonl".into()]);
     let collect = ledger.stage(Stage::Collect);
     let stop = Stop::default();
     let bell = Arc::new(Bell::new(Default::default()));
-    let rules = Arc::new(LiveRules::new(RuleSet::new(rules, cluster, shards)));
+    let rules = Arc::new(LiveRules::new(rules));
     let plan = CorrelatorPlan {
         rules: Arc::clone(&rules),
         order: Order::Total,

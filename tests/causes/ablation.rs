@@ -202,6 +202,66 @@ fn the_author_decides() {
     assert_eq!(Ranked::of(&together(), RULE).first(), "a.service");
 }
 
+/// What a node told of its conditions, before `a.service`'s trouble. b has no node.
+fn on_a_node(conditions: &[(f64, &str, &str)]) -> Ranked {
+    let mut all = together();
+    let node = "the-node";
+    for (ms, condition, severity) in conditions {
+        all.push(json!({
+            "id": format!("{condition}@{node}@{ms}"), "time": at(*ms), "kind": "k8s.node.condition",
+            "source": "k8s", "severity": severity, "entity": {"node": node},
+            "attributes": {"k8s.node.condition.type": condition},
+        }));
+    }
+    let on = depends(at(-250_000.0), "a.service", node);
+    all.push(with(
+        on,
+        &json!({"attributes": {
+            "tapio.relation.type": "scheduled-on",
+            "tapio.relation.to.type": "node", "tapio.relation.to.name": node,
+        }}),
+    ));
+    Ranked::of(&all, RULE)
+}
+
+#[test]
+fn a_node_that_recovered_excuses_nobody() {
+    let not_ready = (-200_000.0, "Ready", "error");
+    let because = |ranked: &Ranked| {
+        ranked.candidate("a.service")["because"]["upstream"].as_str().map(str::to_owned)
+    };
+    let away = on_a_node(&[not_ready]);
+    assert_eq!(away.first(), "b.service", "{}", away.0["root_cause"]);
+    let said = "k8s.node.condition of node the-node before, 1 step upstream";
+    assert_eq!(because(&away).as_deref(), Some(said));
+    let back = on_a_node(&[not_ready, (-100_000.0, "Ready", "info")]);
+    assert_eq!(back.first(), "a.service", "{}", back.0["root_cause"]);
+    assert_eq!(because(&back), None);
+    // Another condition says nothing of this one; what comes after the candidate doesn't, either.
+    for other in [(-100_000.0, "MemoryPressure", "info"), (50.0, "Ready", "info")] {
+        let away = on_a_node(&[not_ready, other]);
+        assert_eq!(away.first(), "b.service", "{other:?}");
+    }
+    let again =
+        on_a_node(&[not_ready, (-100_000.0, "Ready", "info"), (-50_000.0, "Ready", "error")]);
+    assert_eq!(again.first(), "b.service");
+}
+
+#[test]
+fn a_dependency_that_was_started_again_excuses_nobody() {
+    let story = |ends: &[(f64, &str)]| {
+        let mut all = together();
+        let failed = event(at(-60_000.0), "systemd.unit.failed", "database.service", "error");
+        all.extend([failed, depends(at(-90_000.0), "a.service", "database.service")]);
+        all.extend(ends.iter().map(|(ms, kind)| event(at(*ms), kind, "database.service", "info")));
+        Ranked::of(&all, RULE)
+    };
+    assert_eq!(story(&[]).first(), "b.service");
+    assert_eq!(story(&[(-30_000.0, "systemd.unit.started")]).first(), "a.service");
+    assert_eq!(story(&[(-30_000.0, "systemd.unit.reloaded")]).first(), "b.service");
+    assert_eq!(story(&[(-120_000.0, "systemd.unit.started")]).first(), "b.service", "before");
+}
+
 /// a's trouble comes from what it depends on; b is the better cause of the two.
 fn upstream(edges: &[Json]) -> Vec<Json> {
     let mut all = together();

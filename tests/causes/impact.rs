@@ -110,6 +110,54 @@ fn an_endpoint_nobody_else_serves_is_lost() {
 }
 
 #[test]
+fn affected_are_things_and_programs_not_process_ids() {
+    let process = |event: Json, pid: u32, program: &str| {
+        let exec = format!("{pid}:99887766");
+        with(
+            event,
+            &json!({"entity": {"process.pid": pid, "tapio.process.exec_id": exec},
+                    "attributes": {"process.executable.name": program}}),
+        )
+    };
+    let served =
+        json!({"attributes": {"network.local.address": "10.0.0.5", "network.local.port": 443}});
+    let asked =
+        json!({"attributes": {"network.peer.address": "10.0.0.5", "network.peer.port": 443}});
+    // Nobody's: of no unit, pod or container.
+    let alone = |pid, ms| {
+        let mut event = event(at(ms), "kernel.tcp.connect", "", "info");
+        event["entity"].as_object_mut().unwrap().remove("systemd.unit");
+        process(with(event, &asked), pid, "curl")
+    };
+    let of_web = |pid, ms| {
+        let event = event(at(ms), "kernel.tcp.accept", "web.service", "info");
+        process(with(event, &served), pid, "web")
+    };
+    let of_shop = |pid, ms| {
+        let event = event(at(ms), "kernel.tcp.connect", "shop.service", "info");
+        process(with(event, &asked), pid, "shop")
+    };
+    let impact = impact(&[
+        event(at(0.0), "kernel.process.oom_kill", "web.service", "error"),
+        event(at(500.0), "systemd.unit.failed", "web.service", "error"),
+        refused(at(900.0), "127.0.0.1"),
+        of_web(900, -9_000.0),
+        of_web(901, -8_000.0),
+        of_shop(20, -7_000.0),
+        of_shop(21, -6_000.0),
+        alone(4711, -5_000.0),
+        alone(4712, -4_000.0),
+    ]);
+    let affected = crate::texts(&impact["affected"]);
+    let processes: Vec<_> = affected.iter().filter(|a| a.starts_with("process")).collect();
+    assert_eq!(processes, [&"process curl"], "{affected:?}");
+    assert!(affected.contains(&"unit shop.service") && affected.contains(&"unit web.service"));
+    let depending = "depending on it: unit shop.service, process curl (pid 4711), \
+                     process curl (pid 4712), endpoint 10.0.0.5:443";
+    assert!(says(&impact, depending), "{impact}");
+}
+
+#[test]
 fn failed_connections_count_by_whom_they_concern() {
     let mut outside = story("a");
     outside[2] = refused(at(900.0), "10.0.0.9");

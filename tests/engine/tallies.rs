@@ -1,13 +1,15 @@
 //! What a story says it counted, also of the members that aren't kept.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use proptest::prelude::*;
 use tapio::dataflow::rules::Loaded;
 use tapio::event::Group;
 use tapio::runtime::replay::{Emit, Inputs, run};
 
 /// Events of these kinds, so many of each, a millisecond apart.
-fn lines(kinds: &[(&str, u64)]) -> String {
+fn lines<K: std::fmt::Display>(kinds: &[(K, u64)]) -> String {
     let mut lines = String::new();
     let mut time_ns = 1_700_000_000_000_000_000_u64;
     for (kind, times) in kinds {
@@ -57,4 +59,116 @@ fn a_sequence_counts_all_its_repeats_once() {
     };
     assert_eq!(story(&shape(false), &[("a", 1), ("b", 100)]).name, "101: 1 a, 100 b");
     assert_eq!(story(&shape(true), &[("a", 1), ("b", 300)]).name, "301: 1 a, 300 b");
+}
+
+/// A keeps for many b, so many b keep for many c.
+fn kept(at_least: usize) -> String {
+    format!(
+        "rule: r\nevents: {{ a: {{ kind: t.a }}, b: {{ kind: t.b }}, c: {{ kind: t.c }} }}\n\
+         sequence: {{ within: 1h, steps: [{{ event: a, keep: true }}, {{ event: b, keep: true, count: \
+         {{ at_least: {at_least}, within: 1h }} }}, {{ event: c }}] }}\n\
+         group: {{ pattern: p, name: '{{count}}: {{count.a}} a, {{count.b}} b, {{count.c}} c', \
+         close: {{ idle: 2h, max_age: 3h }} }}\n"
+    )
+}
+
+/// The members of the rule's story, as whole sets of places in the input.
+fn members(at_least: usize, kinds: &[char]) -> BTreeSet<usize> {
+    let (mut first, mut counted) = (None::<(BTreeSet<usize>, usize)>, None::<BTreeSet<usize>>);
+    let mut story = BTreeSet::new();
+    for (place, kind) in kinds.iter().enumerate() {
+        match (kind, &mut first, &mut counted) {
+            ('a', first, _) => *first = Some((BTreeSet::from([place]), 0)),
+            ('b', Some((run, seen)), counted) => {
+                run.insert(place);
+                *seen += 1;
+                if *seen == at_least {
+                    *counted = Some(run.clone());
+                    // What was counted is used up.
+                    (*seen, *run) = (0, run.iter().copied().filter(|p| kinds[*p] == 'a').collect());
+                }
+            }
+            ('c', _, Some(run)) => {
+                story.extend(run.iter());
+                story.insert(place);
+            }
+            // Nothing waits for it: it belongs to the story that is open.
+            _ if !story.is_empty() => {
+                story.insert(place);
+            }
+            _ => {}
+        }
+    }
+    story
+}
+
+fn told(rule: &str, lines: &str, shards: usize) -> Vec<String> {
+    let mut loaded = Loaded::default();
+    loaded.text("rule.yaml", rule);
+    assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
+    let replayed = run(Inputs::text("t", lines), loaded.rules, "", shards, Emit::Groups).unwrap();
+    replayed.groups.into_iter().filter(|g| g.rule == "r").map(|g| g.name).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Matches of one story share events beyond those that are kept; each counts once.
+    #[test]
+    fn an_event_of_many_matches_is_one_member(
+        bursts in prop::collection::vec((prop::sample::select(vec!['a', 'b', 'b', 'c']), 1u64..160), 1..9),
+        at_least in prop::sample::select(vec![3usize, 70, 100]),
+    ) {
+        let kinds: Vec<char> =
+            bursts.iter().flat_map(|(kind, times)| std::iter::repeat_n(*kind, *times as usize)).collect();
+        let story = members(at_least, &kinds);
+        let of = |kind| story.iter().filter(|p| kinds[**p] == kind).count();
+        let name = format!("{}: {} a, {} b, {} c", story.len(), of('a'), of('b'), of('c'));
+        let expected = if story.is_empty() { vec![] } else { vec![name] };
+        for shards in [1, 3] {
+            prop_assert_eq!(told(&kept(at_least), &lines(&bursts), shards), expected.clone());
+        }
+    }
+}
+
+#[test]
+fn what_is_known_of_members_is_bounded() {
+    // The bound is far beyond: 4,096 are known besides the 64 that are kept.
+    let all = |bs| told(&kept(bs as usize), &lines(&[("a", 1), ("b", bs), ("c", 40)]), 1);
+    assert_eq!(all(4_000), ["4041: 1 a, 4000 b, 40 c"]);
+    // Past it, what no match can be told apart by is counted as long as something else is new.
+    assert_eq!(all(5_000), ["5002: 1 a, 5000 b, 1 c"]);
+}
+
+#[test]
+fn what_the_pods_of_a_story_share_counts_once() {
+    let rule = "rule: r
+events: { a: { kind: t.a }, b: { kind: t.b }, c: { kind: t.c }, d: { kind: t.d } }
+sequence:
+  by: [host.name]
+  within: 1h
+  steps:
+    - { event: a, keep: true }
+    - { event: b, keep: true, count: { at_least: 100, within: 1h } }
+    - { event: c, keep: true, by: [host.name, k8s.pod.uid], count: 2 }
+    - { event: d, by: [host.name, k8s.pod.uid] }
+group: { pattern: p, name: '{count}: {count.a} a, {count.b} b, {count.c} c, {count.d} d', close: { idle: 2h, max_age: 3h } }
+";
+    let mut kinds = vec![("a", "")];
+    kinds.extend([("b", ""); 100]);
+    kinds.extend([("c", "x"), ("c", "x"), ("c", "y"), ("c", "y")]);
+    // Each pod's own members lie in between those of the other.
+    kinds.extend([("d", "x"), ("d", "y"), ("d", "x"), ("d", "y"), ("d", "x")]);
+    let mut lines = String::new();
+    for (n, (kind, pod)) in kinds.iter().enumerate() {
+        let time_ns = 1_700_000_000_000_000_000 + n as u64;
+        let pod = if pod.is_empty() { String::new() } else { format!(r#","k8s.pod.uid":"{pod}""#) };
+        let _ = writeln!(
+            lines,
+            r#"{{"time":{time_ns},"kind":"t.{kind}","source":"test","entity":{{"node":"h"{pod}}}}}"#
+        );
+    }
+    for shards in [1, 3] {
+        assert_eq!(told(rule, &lines, shards), ["110: 1 a, 100 b, 4 c, 5 d"]);
+    }
 }

@@ -10,6 +10,7 @@ use super::graph::Graph;
 use super::observer::Bounds;
 use super::pairs::{Learned, Pairs};
 use super::relations::Fact;
+use super::standing::Standing;
 use crate::event::{Group, Name};
 
 /// Lifts that are kept of one entity.
@@ -19,6 +20,7 @@ const MAX_LIFTS: usize = 256;
 pub(super) struct Evidence {
     pub(super) graph: Graph,
     pub(super) baselines: Baselines,
+    pub(super) standing: Standing,
     pub(super) pairs: Pairs,
     lifts: Lru<Entity, Vec<Lift>>,
 }
@@ -28,6 +30,7 @@ impl Evidence {
         Self {
             graph: Graph::new(bounds),
             baselines: Baselines::new(bounds),
+            standing: Standing::new(bounds),
             pairs: Pairs::new(bounds.pairs),
             lifts: Lru::new(bounds.entities),
         }
@@ -117,6 +120,7 @@ impl Assessor {
         match note.0 {
             Content::Tally(entity, kind, tally) => evidence.baselines.add(&entity, kind, tally),
             Content::Fact(fact, second) => evidence.fact(&fact, second),
+            Content::Mark(entity, mark) => evidence.standing.add(&entity, mark),
             Content::Lift(lift) => evidence.lift(*lift),
             Content::Pair { key, octave, epoch, count } => {
                 evidence.pairs.add(key, usize::from(octave), epoch, count);
@@ -161,7 +165,7 @@ impl Assessor {
     /// What was counted.
     #[must_use]
     pub fn counts(&self) -> AssessorCounts {
-        let Evidence { graph, baselines, pairs, .. } = &self.evidence;
+        let Evidence { graph, baselines, standing, pairs, .. } = &self.evidence;
         AssessorCounts {
             facts: self.facts,
             groups: self.groups,
@@ -169,7 +173,11 @@ impl Assessor {
             edges: graph.edges() as u64,
             series: baselines.len(),
             pairs: pairs.len() as u64,
-            evicted: graph.evicted() + graph.refused + baselines.evicted() + pairs.evicted(),
+            evicted: graph.evicted()
+                + graph.refused
+                + baselines.evicted()
+                + standing.evicted()
+                + pairs.evicted(),
         }
     }
 

@@ -186,8 +186,7 @@ impl Baselines {
         deviations.max_by(|a, b| a.robust_z.total_cmp(&b.robust_z))
     }
 
-    /// What the entity did between two times: kind, first time and worst severity for each bucket,
-    /// by kind's text and time.
+    /// What the entity did between two times: kind, first time and worst severity for each bucket.
     pub(super) fn seen(
         &self,
         entity: &Entity,
@@ -203,7 +202,6 @@ impl Baselines {
                 series.buckets.iter().filter(|b| (from_ns..before_ns).contains(&b.first_ns));
             out.extend(within.map(|b| (*kind, b.first_ns, b.worst)));
         }
-        out.sort_unstable_by_key(|(kind, first_ns, _)| (kind.text(), *first_ns));
         out
     }
 }

@@ -4,6 +4,7 @@ use super::baseline::Tally;
 use super::entity::Entity;
 use super::pairs::{HomeKind, PairKey};
 use super::relations::Fact;
+use super::standing::Mark;
 use crate::dataflow::rules::Given;
 use crate::event::{EventId, Group, Name, Severity};
 
@@ -15,6 +16,8 @@ pub(super) enum Content {
     Tally(Entity, Name, Tally),
     /// A fact for the graph, in a second.
     Fact(Fact, u32),
+    /// An entity's event told or ended a trouble.
+    Mark(Entity, Mark),
     /// A message came more or less often than before.
     Lift(Box<Lift>),
     /// A pair came so often, after a delay of an octave, in an epoch.

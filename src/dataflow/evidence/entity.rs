@@ -77,15 +77,35 @@ impl Entity {
     pub fn new(kind: EntityKind, name: &str) -> Self {
         Self { kind, name: name.into() }
     }
+
+    /// What is unique on one host only, without the host.
+    fn local_name(&self) -> &str {
+        self.name.split_once('/').map_or(&*self.name, |(_, name)| name)
+    }
+
+    /// For people, where they call it something: a process's name alone is many processes'.
+    pub(super) fn called(&self, label: &str) -> String {
+        match self.kind {
+            EntityKind::Process => format!("process {label} (pid {})", pid(self.local_name())),
+            kind => format!("{} {label}", kind.word()),
+        }
+    }
+}
+
+/// A process's number: an exec id begins with it.
+fn pid(id: &str) -> &str {
+    match id.split_once(':') {
+        Some((pid, _)) if pid.bytes().all(|b| b.is_ascii_digit()) => pid,
+        _ => id,
+    }
 }
 
 impl fmt::Display for Entity {
     /// For people: without the host in front, which a story's key already names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.kind {
-            EntityKind::Unit | EntityKind::Process | EntityKind::Cgroup => {
-                self.name.split_once('/').map_or(&*self.name, |(_, name)| name)
-            }
+            EntityKind::Unit | EntityKind::Cgroup => self.local_name(),
+            EntityKind::Process => pid(self.local_name()),
             EntityKind::Workload => {
                 // The sort of workload says more than the word.
                 let (rest, name) = self.name.rsplit_once('/').unwrap_or(("", &self.name));

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::super::lru::Lru;
-use super::entity::Entity;
+use super::entity::{Entity, EntityKind};
 use super::observer::Bounds;
 use super::times::{Seconds, change, state};
 
@@ -148,6 +148,8 @@ struct Line {
     ended: Seconds,
 }
 
+/// A process in a container in a pod.
+const MOST_PARTS: usize = 2;
 /// Entities a search looks at.
 const MAX_REACHED: usize = 512;
 
@@ -294,9 +296,31 @@ impl Graph {
     /// How a person calls an entity.
     pub(super) fn text(&self, entity: &Entity) -> String {
         match self.entities.peek(entity).and_then(|f| f.label.as_ref()) {
+            Some((_, label)) => entity.called(label),
+            None => entity.to_string(),
+        }
+    }
+
+    /// The same as a thing that is affected: which of the processes of one program it is, says nothing.
+    pub(super) fn thing(&self, entity: &Entity) -> String {
+        match self.entities.peek(entity).and_then(|f| f.label.as_ref()) {
             Some((_, label)) => format!("{} {label}", entity.kind.word()),
             None => entity.to_string(),
         }
+    }
+
+    /// What an entity is a part of: a process of its container, pod or unit, a container of its pod.
+    pub(super) fn whole<'a>(&'a self, entity: &'a Entity, second: u32) -> &'a Entity {
+        let mut whole = entity;
+        for _ in 0..MOST_PARTS {
+            let is_part = matches!(whole.kind, EntityKind::Process | EntityKind::Container);
+            let within = is_part.then(|| self.joined(whole, Relation::RunsIn, true, second));
+            match within.and_then(|all| all.first().copied()) {
+                Some(next) => whole = next,
+                None => break,
+            }
+        }
+        whole
     }
 
     /// Whether an entity could serve; `None` where nothing was said.

@@ -134,7 +134,7 @@ impl Evidence {
         };
         let mut affected = told.clone();
         for entity in toll.lost.iter().chain(&toll.downstream) {
-            let text = self.graph.text(entity);
+            let text = self.graph.thing(entity);
             if affected.len() < MAX_AFFECTED && !affected.contains(&text) {
                 affected.push(text);
             }
@@ -169,8 +169,9 @@ impl Evidence {
                 }
             }
             let reached = self.graph.reach(&source.entity, false, DOWNSTREAM_STEPS, at);
-            let others = reached.into_iter().map(|(_, e)| e).filter(|e| !is_one(e));
-            toll.downstream.extend(others.cloned());
+            // What is a part of something is said as that: nobody looks for a pod's processes.
+            let wholes = reached.into_iter().map(|(_, e)| self.graph.whole(e, at));
+            toll.downstream.extend(wholes.filter(|e| !is_one(e)).cloned());
         }
         toll.headroom.sort();
         toll.criticality = self.most_critical(draft, &toll, end);

@@ -16,6 +16,7 @@
 //! | `desk.rs` | the assessor's thread |
 //! | `graph.rs` | who runs where and talks to whom, as of any time |
 //! | `times.rs` | when things were seen and ended |
+//! | `standing.rs` | troubles that were told and not ended |
 //! | `baseline.rs` | what is usual, and how far now is from it |
 //! | `pairs.rs` | which kind comes before which |
 //! | `rank.rs`, `impact.rs` | causes, impact |
@@ -36,6 +37,7 @@ mod observer;
 mod pairs;
 mod rank;
 mod relations;
+mod standing;
 mod suggest;
 mod times;
 

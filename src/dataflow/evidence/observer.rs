@@ -16,8 +16,9 @@ use super::drain::Drain;
 use super::entity::{Entity, Named, place};
 use super::pairs::{HomeKind, PairKey, Pasts, epoch, octave};
 use super::relations::{Fact, facts, is_factual};
+use super::standing::Mark;
 use crate::dataflow::rules::{Home, home};
-use crate::event::{ArchivedEvent, Name, Severity, names};
+use crate::event::{ArchivedEvent, Name, Severity, names, troubles};
 
 /// Bounds of what a shard remembers, and of what the assessor does.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +32,7 @@ pub struct Bounds {
     /// Buckets of ten seconds that are kept for each kind of an entity.
     pub buckets: usize,
     /// Kinds of one entity that are followed, stretches of time an edge was seen in, changes of a
-    /// state that are remembered.
+    /// state and events that tell or end a trouble that are remembered.
     pub history: usize,
     /// Edges of one entity.
     pub edges: usize,
@@ -73,12 +74,28 @@ const MAX_LEARNED: usize = 32_768;
 /// How often sums of pairs are told, in ticks of the worker.
 const LEARNED_EVERY_TICKS: u32 = 100;
 
-/// Whether a kind states facts: asked once.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Factual {
-    Unknown,
-    No,
-    Yes,
+/// What a kind says in any case, in a byte that isn't zero: asked once.
+#[derive(Clone, Copy)]
+struct Says(u8);
+
+impl Says {
+    const ASKED: u8 = 1 << 7;
+    const FACTS: u8 = 1 << 6;
+
+    fn of(kind: Name) -> Self {
+        let facts = if is_factual(kind) { Self::FACTS } else { 0 };
+        Self(Self::ASKED | facts | troubles::least(kind).0.min(Self::FACTS - 1))
+    }
+
+    /// Whether it states facts.
+    fn states_facts(self) -> bool {
+        self.0 & Self::FACTS != 0
+    }
+
+    /// The least severity with which it tells or ends a trouble.
+    fn trouble(self) -> Severity {
+        Severity(self.0 & (Self::FACTS - 1))
+    }
 }
 
 struct Gathered {
@@ -90,7 +107,7 @@ struct Gathered {
 
 /// The observer of one shard.
 pub(in crate::dataflow) struct Observer {
-    factual: Box<[Factual]>,
+    says: Box<[u8]>,
     hasher: ahash::RandomState,
     gathered: HashTable<Gathered>,
     pairs: HashMap<(PairKey, u8, u32), u32, ahash::RandomState>,
@@ -107,7 +124,7 @@ pub(in crate::dataflow) struct Observer {
 impl Observer {
     pub(in crate::dataflow) fn new(bounds: Bounds) -> Self {
         Self {
-            factual: vec![Factual::Unknown; Name::CAPACITY].into(),
+            says: vec![0; Name::CAPACITY].into(),
             hasher: ahash::RandomState::new(),
             gathered: HashTable::new(),
             pairs: HashMap::default(),
@@ -127,21 +144,26 @@ impl Observer {
         self.pasts.evicted() + self.miners.evicted
     }
 
-    fn is_factual(&mut self, kind: Name) -> bool {
-        let known = &mut self.factual[place(kind)];
-        if *known == Factual::Unknown {
-            *known = if is_factual(kind) { Factual::Yes } else { Factual::No };
+    fn says(&mut self, kind: Name) -> Says {
+        let known = &mut self.says[place(kind)];
+        if *known == 0 {
+            *known = Says::of(kind).0;
         }
-        *known == Factual::Yes
+        Says(*known)
     }
 
     /// Shows an event of an entity whose home this shard is; `wanted`: a rule has something to do
     /// with it.
     pub(in crate::dataflow) fn event(&mut self, event: &ArchivedEvent<'_>, wanted: bool) {
         let kind = event.kind_name();
-        let warns = event.severity() >= Severity::WARN;
-        if warns || self.is_factual(kind) {
+        let severity = event.severity();
+        let warns = severity >= Severity::WARN;
+        let says = self.says(kind);
+        if warns || says.states_facts() {
             self.facts(event);
+        }
+        if severity >= says.trouble() {
+            self.mark(event);
         }
         if (warns || wanted) && kind != names::ENTITY_RELATION {
             self.tally(event);
@@ -163,6 +185,15 @@ impl Observer {
             }
         }
         self.scratch = found;
+    }
+
+    fn mark(&mut self, event: &ArchivedEvent<'_>) {
+        let Some(entity) = Named::of(event).subject() else {
+            return;
+        };
+        let (kind, time_ns, severity) = (event.kind_name(), event.time(), event.severity());
+        let of = troubles::told_apart_by(kind).and_then(|by| event.text(by)).unwrap_or("").into();
+        self.notes.push(Note(Content::Mark(entity, Mark { time_ns, kind, severity, of })));
     }
 
     fn tally(&mut self, event: &ArchivedEvent<'_>) {

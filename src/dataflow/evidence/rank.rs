@@ -6,7 +6,7 @@ use super::baseline::Deviation;
 use super::draft::{Draft, NamedCause, Source};
 use super::entity::Entity;
 use super::observer::second;
-use crate::event::{Candidate, EventId, Name, Severity, Term};
+use crate::event::{Candidate, EventId, Name, Severity, Term, troubles};
 
 /// What a unit of evidence adds to the log-odds of being the cause.
 ///
@@ -92,14 +92,15 @@ fn delay_octave(delay_ns: u64) -> (usize, f64) {
 impl Evidence {
     /// The candidates, most likely first.
     pub(super) fn rank(&self, draft: &Draft) -> Vec<Candidate> {
-        let mut scored: Vec<(f64, Candidate)> = Vec::new();
+        let mut scored: Vec<Scored> = Vec::new();
         let mut told: Vec<usize> = Vec::new();
         for named in &draft.named {
             let source = named.source.and_then(|at| draft.sources.get(at));
             // Several of the author's words may rest on the same events: each is its own candidate.
             told.extend(named.source);
             let terms = self.terms(draft, source, Some(named));
-            scored.push(candidate(named.text.clone(), &named.evidence, &named.labels, terms));
+            let words = (named.text.clone(), &named.evidence, &named.labels);
+            scored.push(Scored::new(words, terms, true));
         }
         let mut unnamed: Vec<(usize, &Source)> = draft.sources.iter().enumerate().collect();
         unnamed.sort_by_key(|(_, source)| source.first_ns);
@@ -108,19 +109,19 @@ impl Evidence {
                 continue;
             }
             let terms = self.terms(draft, Some(source), None);
-            let text = self.cause_text(source);
-            scored.push(candidate(text, &source.evidence, &source.labels, terms));
+            let words = (self.cause_text(source), &source.evidence, &source.labels);
+            scored.push(Scored::new(words, terms, false));
         }
         // Stable: what stands first among equals is the author's favourite, then the earliest. Equal
         // are scores that read the same.
-        scored.sort_by_key(|(score, _)| std::cmp::Reverse((score * 10_000.0).round() as i64));
-        let mut out: Vec<Candidate> = Vec::new();
-        for (_, candidate) in scored {
-            if out.len() < MAX_CANDIDATES && !out.iter().any(|c| c.cause == candidate.cause) {
-                out.push(candidate);
+        scored.sort_by_key(|s| std::cmp::Reverse((s.candidate.score * 10_000.0).round() as i64));
+        let mut out: Vec<Scored> = Vec::new();
+        for scored in scored {
+            if out.len() < MAX_CANDIDATES && !scored.repeats(&out) {
+                out.push(scored);
             }
         }
-        out
+        out.into_iter().map(|s| s.candidate).collect()
     }
 
     fn cause_text(&self, source: &Source) -> String {
@@ -243,7 +244,7 @@ impl Evidence {
         let as_of = second(source.first_ns);
         let mut worst: Option<(f64, u32, &Entity, Name)> = None;
         for (steps, entity) in self.graph.reach(&source.entity, true, UPSTREAM_STEPS, as_of) {
-            for (kind, first_ns, severity) in self.baselines.seen(entity, from_ns, before_ns) {
+            for (kind, first_ns, severity) in self.seen(entity, from_ns, before_ns) {
                 let strength =
                     self.trouble(entity, kind, [first_ns, before_ns], severity) / f64::from(steps);
                 if strength > worst.map_or(0.0, |w| w.0) {
@@ -258,6 +259,16 @@ impl Evidence {
         }
     }
 
+    /// What an entity's events told between two times that was wrong, as far as nothing has ended it by the
+    /// second one.
+    fn seen(&self, entity: &Entity, from_ns: u64, before_ns: u64) -> Vec<(Name, u64, Severity)> {
+        let mut seen = self.baselines.seen(entity, from_ns, before_ns);
+        seen.retain(|(kind, _, _)| !troubles::concerns(*kind));
+        seen.extend(self.standing.of(entity, from_ns, before_ns));
+        seen.sort_unstable_by_key(|(kind, first_ns, _)| (kind.text(), *first_ns));
+        seen
+    }
+
     /// How much an entity's own events say that it was in trouble, in the unweighted units of the terms
     /// they would give a candidate.
     fn trouble(&self, entity: &Entity, kind: Name, span_ns: [u64; 2], severity: Severity) -> f64 {
@@ -270,15 +281,42 @@ impl Evidence {
     }
 }
 
-fn candidate(
-    cause: String,
-    evidence: &[EventId],
-    labels: &[String],
-    terms: Terms,
-) -> (f64, Candidate) {
-    let score = terms.sum();
-    let (evidence, labels) = (evidence.to_vec(), labels.to_vec());
-    (score, Candidate { cause, evidence, labels, score, terms: terms.0 })
+/// A candidate, and whether the rule's author names it.
+struct Scored {
+    candidate: Candidate,
+    named: bool,
+}
+
+impl Scored {
+    fn new(
+        (cause, evidence, labels): (String, &Vec<EventId>, &Vec<String>),
+        terms: Terms,
+        named: bool,
+    ) -> Self {
+        let score = terms.sum();
+        let (evidence, labels) = (evidence.clone(), labels.clone());
+        Self { candidate: Candidate { cause, evidence, labels, score, terms: terms.0 }, named }
+    }
+
+    /// Whether it says what better ones say: the author's other words for the same events, or, where the
+    /// author doesn't name it, nothing but events that the author's words rest on. What rests on
+    /// any other event is another cause.
+    fn repeats(&self, better: &[Self]) -> bool {
+        if better.iter().any(|b| b.candidate.cause == self.candidate.cause) {
+            return true;
+        }
+        let evidence = &self.candidate.evidence;
+        let named = || better.iter().filter(|b| b.named).map(|b| &b.candidate.evidence);
+        let within = |all: &[EventId], of: &[EventId]| all.iter().all(|id| of.contains(id));
+        if evidence.is_empty() {
+            // It rests on no event: there is nothing to compare.
+            false
+        } else if self.named {
+            named().any(|other| within(evidence, other) && within(other, evidence))
+        } else {
+            evidence.iter().all(|id| named().any(|other| other.contains(id)))
+        }
+    }
 }
 
 /// Something must have come of it: what came last, by more than its clock's slack, caused nothing here.

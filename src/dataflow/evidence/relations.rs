@@ -77,6 +77,9 @@ pub(super) fn facts(event: &ArchivedEvent<'_>, into: &mut Vec<Fact>) {
     see(container.as_ref(), Relation::RunsIn, pod.as_ref());
     see(pod.as_ref(), Relation::ScheduledOn, node.as_ref());
     see(unit.as_ref(), Relation::ScheduledOn, node.as_ref());
+    if within.is_none() {
+        of_nobody(event, &named, process.as_ref(), into);
+    }
     if is_tcp {
         let who = pod.as_ref().or(unit.as_ref()).or(container.as_ref()).or(process.as_ref());
         let service = named.service.map(|s| named.in_namespace(EntityKind::Service, s));
@@ -90,6 +93,30 @@ pub(super) fn facts(event: &ArchivedEvent<'_>, into: &mut Vec<Fact>) {
         names::CONTAINER_EXITED => into.extend(container.map(Fact::Ended)),
         names::KERNEL_PROCESS_EXIT => into.extend(process.map(Fact::Ended)),
         _ => {}
+    }
+}
+
+/// What those are called who belong to no container, pod or unit: a number tells people nothing.
+fn of_nobody(
+    event: &ArchivedEvent<'_>,
+    named: &Named<'_>,
+    process: Option<&Entity>,
+    into: &mut Vec<Fact>,
+) {
+    fn base(path: &str) -> &str {
+        path.rsplit('/').next().unwrap_or(path)
+    }
+    let text = |key| event.text(key).filter(|t| !t.is_empty());
+    let command = || text(names::PROCESS_COMMAND_ARGS).and_then(|c| c.split_whitespace().next());
+    let program = text(names::PROCESS_EXECUTABLE_NAME)
+        .or_else(|| text(names::PROCESS_EXECUTABLE_PATH).map(base))
+        .or_else(|| command().map(base));
+    if let (Some(process), Some(program)) = (process, program) {
+        into.push(Fact::Named(process.clone(), program.into()));
+    }
+    if let (Some(id), Some(path)) = (named.cgroup, text(names::TAPIO_CGROUP_PATH)) {
+        let cgroup = named.on_host(EntityKind::Cgroup, &value_text(id));
+        into.push(Fact::Named(cgroup, path.into()));
     }
 }
 

@@ -18,8 +18,8 @@ pub struct LiveRules {
 impl LiveRules {
     /// Starts with these rules.
     #[must_use]
-    pub fn new(rules: RuleSet) -> Self {
-        Self { current: ArcSwap::from_pointee(rules) }
+    pub fn new(rules: impl Into<Arc<RuleSet>>) -> Self {
+        Self { current: ArcSwap::new(rules.into()) }
     }
 
     /// The rules in force now.

@@ -4,10 +4,10 @@
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use tapio::collector::{Context, Report, Site};
-use tapio::dataflow::rules::{Loaded, Rule, builtin};
+use tapio::dataflow::rules::{Loaded, Rule, RuleSet, builtin};
 use tapio::event::{Event, JsonEvent, Reason, Stage, event_json};
 use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop, ring};
-use tapio::runtime::replay::{Emit, Inputs, Replayed, run};
+use tapio::runtime::replay::{Emit, Inputs, Replayed, run_set};
 
 /// Stands between a rule document and the events it is shown, in an input of the target `rules`.
 pub const EVENTS_MARK: &str = "\n%events\n";
@@ -15,23 +15,46 @@ pub const EVENTS_MARK: &str = "\n%events\n";
 /// Rules of every shape over few kinds, beside the built-in ones.
 const SHAPES: &str = include_str!("../shapes.yaml");
 
-/// The built-in rules and those of `shapes.yaml`.
+/// For how many shards rules are compiled.
+const SHARDS: [usize; 2] = [1, 3];
+
+/// Rules for one shard and for three.
+pub struct Sets([Arc<RuleSet>; 2]);
+
+impl Sets {
+    /// Compiles rules.
+    #[must_use]
+    pub fn new(rules: &[Rule]) -> Self {
+        Self(SHARDS.map(|shards| Arc::new(RuleSet::new(rules.to_vec(), "", shards))))
+    }
+
+    /// Those for one shard.
+    #[must_use]
+    pub fn of_one_shard(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.0[0])
+    }
+}
+
+/// The built-in rules and those of `shapes.yaml`: read and compiled once, which takes longer than what
+/// they are shown.
 ///
 /// # Panics
 /// When they don't load: the targets would look at nothing.
-pub fn known_rules() -> Vec<Rule> {
-    static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
+pub fn known_sets() -> &'static Sets {
+    static KNOWN: LazyLock<Sets> = LazyLock::new(|| {
         let mut loaded: Loaded = builtin();
         loaded.text("shapes.yaml", SHAPES);
         assert_eq!(loaded.errors, []);
-        loaded.rules
+        // Only `tapio rules test` looks at a rule's own tests.
+        loaded.rules.iter_mut().for_each(|rule| rule.tests.clear());
+        Sets::new(&loaded.rules)
     });
-    RULES.clone()
+    &KNOWN
 }
 
-fn replayed(inputs: Inputs, rules: &[Rule], shards: usize, emit: Emit) -> Option<Replayed> {
+fn replayed(inputs: Inputs, rules: &Arc<RuleSet>, emit: Emit) -> Option<Replayed> {
     // Without threads there is nothing to look at: the machine's trouble, not the input's.
-    let replayed = run(inputs, rules.to_vec(), "", shards, emit).ok()?;
+    let replayed = run_set(inputs, Arc::clone(rules), emit).ok()?;
     let total = &replayed.account.total;
     assert!(replayed.account.holds() && total.held == 0, "CONS-1: {total:?}");
     Some(replayed)
@@ -41,13 +64,12 @@ fn replayed(inputs: Inputs, rules: &[Rule], shards: usize, emit: Emit) -> Option
 ///
 /// # Panics
 /// When the two print something else, or when CONS-1 doesn't hold.
-pub fn replay_agrees(events: &[u8], rules: &[Rule]) {
+pub fn replay_agrees(events: &[u8], rules: &Sets) {
     // What is printed is chosen by the input, so that a crash comes again.
     let emit = [Emit::Groups, Emit::Matches, Emit::Events][events.len() % 3];
-    let inputs = || Inputs::text("fuzz", events);
-    let (Some(one), Some(three)) =
-        (replayed(inputs(), rules, 1, emit), replayed(inputs(), rules, 3, emit))
-    else {
+    let [one, three] =
+        rules.0.each_ref().map(|set| replayed(Inputs::text("fuzz", events), set, emit));
+    let (Some(one), Some(three)) = (one, three) else {
         return;
     };
     let text = |r: &Replayed| r.lines.iter().map(|l| format!("{l}\n")).collect::<String>();

@@ -150,6 +150,24 @@ fn the_entity_seen_longest_ago_makes_room_with_its_edges() {
 }
 
 #[test]
+fn parts_are_said_as_their_whole_and_programs_by_their_name() {
+    let mut graph = Graph::new(bounds(8));
+    let process = Entity::new(EntityKind::Process, "h/4711:99887766");
+    let container = Entity::new(EntityKind::Container, "c1");
+    graph.see(&edge(container.clone(), Relation::RunsIn, pod("a")), 5);
+    assert_eq!(graph.whole(&process, 9), &process);
+    graph.see(&edge(process.clone(), Relation::RunsIn, container.clone()), 5);
+    assert_eq!(graph.whole(&process, 9), &pod("a"));
+    assert_eq!(graph.whole(&container, 9), &pod("a"));
+    assert_eq!(graph.whole(&pod("a"), 9), &pod("a"));
+    assert_eq!(graph.whole(&process, 4), &process, "as of then");
+    assert_eq!(graph.text(&process), "process 4711");
+    graph.name(&process, "nginx", 5);
+    assert_eq!(graph.text(&process), "process nginx (pid 4711)");
+    assert_eq!(graph.thing(&process), "process nginx");
+}
+
+#[test]
 fn states_hold_from_their_second_on() {
     let mut graph = Graph::new(bounds(8));
     graph.ready(&pod("a"), true, 10);

@@ -4,6 +4,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio_fuzz::{known_rules, replay_agrees};
+use tapio_fuzz::{known_sets, replay_agrees};
 
-fuzz_target!(|bytes: &[u8]| replay_agrees(bytes, &known_rules()));
+fuzz_target!(|bytes: &[u8]| replay_agrees(bytes, known_sets()));

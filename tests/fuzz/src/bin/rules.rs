@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tapio::dataflow::rules::{Loaded, explain};
-use tapio_fuzz::{EVENTS_MARK, replay_agrees};
+use tapio_fuzz::{EVENTS_MARK, Sets, replay_agrees};
 
 /// What rules without events of their own are shown.
 const EVENTS: &str = include_str!("../../../stories/nginx-cascade.jsonl");
@@ -25,6 +25,6 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(!explain(rule).is_empty());
     }
     if !loaded.rules.is_empty() {
-        replay_agrees(events.as_bytes(), &loaded.rules);
+        replay_agrees(events.as_bytes(), &Sets::new(&loaded.rules));
     }
 });

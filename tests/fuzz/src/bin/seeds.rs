@@ -9,11 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
+use tapio::dataflow::rules::Loaded;
 use tapio::event::JsonEvent;
 use tapio::ring::{Header, ring};
-use tapio::runtime::replay::{Emit, Inputs, run};
+use tapio::runtime::replay::{Emit, Inputs, run_set};
 use tapio::wire::{Appended, BatchEncoder};
-use tapio_fuzz::{EVENTS_MARK, known_rules};
+use tapio_fuzz::{EVENTS_MARK, known_sets};
 
 /// Of the conformance cases, every so manieth is a seed.
 const EVERY: usize = 25;
@@ -45,7 +46,8 @@ fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
         let event = event.event(event.time_ns(), &mut fields);
         writer.write_event(&Header::event(0, 1, event.time_ns), &event)?;
     }
-    let groups = run(Inputs::text("seed", lines), known_rules(), "", 1, Emit::Groups)?.groups;
+    let groups =
+        run_set(Inputs::text("seed", lines), known_sets().of_one_shard(), Emit::Groups)?.groups;
     let mut encoder = BatchEncoder::new("node", 1, 1 << 20);
     reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
     groups.iter().for_each(|group| encoder.group(group));
@@ -123,6 +125,31 @@ fn exports() -> [Vec<u8>; 2] {
     })
 }
 
+/// Rules that stand together: correlations of correlations, measures, sequences that share events.
+const SETS: [(&str, &str); 4] = [
+    ("correlations", include_str!("../../sets/correlations.yaml")),
+    ("sigma-measures", include_str!("../../sets/sigma-measures.yaml")),
+    ("measures", include_str!("../../sets/measures.yaml")),
+    ("sequences", include_str!("../../sets/sequences.yaml")),
+];
+
+/// Events for the sets: so many of four kinds, each some seconds behind the one before, of two keys, hosts' pods
+/// and users in turn.
+fn events_of_sets(many: u64, step_ms: u64) -> String {
+    let mut lines = String::new();
+    for n in 0..many {
+        let time_ns = 1_700_000_000_000_000_000 + n * step_ms * 1_000_000;
+        let kind = ["A", "B", "B", "C", "A", "D", "B"][n as usize % 7];
+        let (key, pod) = (["x", "y"][n as usize / 3 % 2], ["u", "v"][n as usize / 2 % 2]);
+        let attributes = json!({"k": key, "n": n % 5, "who": n % 3});
+        let entity = json!({"node": "h", "k8s.pod.uid": pod});
+        let event = json!({"id": n, "time": time_ns, "kind": format!("t.{kind}"), "source": "test",
+            "severity": "warn", "entity": entity, "attributes": attributes});
+        lines += &format!("{event}\n");
+    }
+    lines
+}
+
 /// A conformance case as a rule and the events it is shown.
 fn case(case: &Json) -> Result<(String, String), Failed> {
     let stages: Vec<&str> =
@@ -180,10 +207,30 @@ fn main() -> Result<(), Failed> {
         corpus.events(&format!("eql-{number}"), &events)?;
         some = events;
     }
-    for (name, documents) in [("shapes", &shapes), ("sigma", &sigma)] {
-        for (number, document) in documents.split("\n---\n").enumerate() {
-            let input = format!("{document}{EVENTS_MARK}{some}");
-            corpus.add("rules", &format!("{name}-{number}"), input.as_bytes())?;
+    for (number, document) in shapes.split("\n---\n").enumerate() {
+        let input = format!("{document}{EVENTS_MARK}{some}");
+        corpus.add("rules", &format!("shapes-{number}"), input.as_bytes())?;
+    }
+    // A correlation is nothing without what it refers to.
+    let (correlations, detections): (Vec<&str>, Vec<&str>) =
+        sigma.split("\n---\n").partition(|document| document.contains("\ncorrelation:"));
+    let detections = detections.join("\n---\n");
+    for (number, correlation) in correlations.iter().enumerate() {
+        let input = format!("{detections}\n---\n{correlation}{EVENTS_MARK}{some}");
+        corpus.add("rules", &format!("sigma-{number}"), input.as_bytes())?;
+    }
+    for (name, documents) in SETS {
+        let mut loaded = Loaded::default();
+        loaded.text(name, documents);
+        if let Some(error) = loaded.errors.first() {
+            return Err(format!("a seed that is refused reaches nothing: {error}").into());
+        }
+        // Few events far apart, and a row that is longer than what a story keeps.
+        for (many, step_ms) in [(30, 1_700), (110, 90)] {
+            let events = events_of_sets(many, step_ms);
+            let input = format!("{documents}{EVENTS_MARK}{events}");
+            corpus.add("rules", &format!("set-{name}-{many}"), input.as_bytes())?;
+            corpus.events(&format!("set-{many}"), &events)?;
         }
     }
     for (number, packet) in packets().iter().enumerate() {
