@@ -77,7 +77,7 @@ impl Cursor {
     /// As [`Cursor::settle`].
     pub(super) fn finish(&mut self, context: &mut Context) -> std::io::Result<()> {
         let until = clock::instant() + LAST_POSITION;
-        while self.is_waiting() && context.held().is_some() && clock::instant() < until {
+        while self.is_waiting() && context.keeps_positions() && clock::instant() < until {
             context.sink.flush();
             self.settle(context)?;
             std::thread::sleep(LAST_NAP);

@@ -143,14 +143,18 @@ pub struct Context {
 }
 
 impl Context {
-    /// Events of this collector that are neither stored nor dropped yet; `None` until the agent has
-    /// started whole, and for a run that was given up: another one keeps the position now.
+    /// Whether positions are this run's to keep: not before the agent has started whole, and not once it was given up and
+    /// another one has its place.
+    #[must_use]
+    pub fn keeps_positions(&self) -> bool {
+        !self.stop.is_given_up() && self.site.is_accounted()
+    }
+
+    /// Events of this collector that are neither stored nor dropped yet; `None` where positions aren't this run's to keep, and
+    /// for a moment while one is being counted.
     #[must_use]
     pub fn held(&self) -> Option<u64> {
-        if self.stop.is_given_up() {
-            return None;
-        }
-        self.site.held(self.sink.collector())
+        self.keeps_positions().then(|| self.site.held(self.sink.collector())).flatten()
     }
 
     /// A context whose sink leads nowhere and whose ledger says that `held` events are under way.

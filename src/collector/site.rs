@@ -46,6 +46,12 @@ impl Site {
         let _ = self.ledger.set(ledger);
     }
 
+    /// Whether the agent has started whole, and accounts for events.
+    #[must_use]
+    pub fn is_accounted(&self) -> bool {
+        self.ledger.get().is_some()
+    }
+
     /// Events of a collector that are neither stored nor dropped yet; `None` until the agent has
     /// started whole.
     #[must_use]

@@ -30,6 +30,8 @@ const MOST_FILES: usize = 512;
 const ROUND: usize = 2_048;
 /// How often the folders are looked at in any case: one that isn't there can't be watched.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// For how long after a change a file that isn't one yet is looked at again in each round: it is just being made.
+const BEING_MADE: Duration = Duration::from_secs(1);
 
 /// What was wrong, for the accounts and the log.
 #[derive(Default)]
@@ -81,8 +83,11 @@ pub(super) struct Journal {
     began: HashMap<[u8; 16], u64>,
     inotify: Option<(OwnedFd, HashSet<PathBuf>)>,
     scanned: bool,
-    /// When the folders were looked at last.
+    /// When the folders were looked at last, and changed last.
     looked: Instant,
+    changed: Instant,
+    /// Whether the last look found a file that isn't one yet.
+    half_made: bool,
     pub(super) trouble: Trouble,
 }
 
@@ -99,6 +104,8 @@ impl Journal {
             inotify: inotify::init(flags).ok().map(|fd| (fd, HashSet::new())),
             scanned: false,
             looked: clock::instant(),
+            changed: clock::instant(),
+            half_made: false,
             trouble: Trouble::default(),
         };
         journal.scan(after);
@@ -124,8 +131,15 @@ impl Journal {
             let bound = bounds.entry(id).or_default();
             *bound = seqnum.max(*bound);
         }
-        if self.folders_changed() || self.looked.elapsed() >= LOOK_EVERY {
-            self.looked = clock::instant();
+        let now = clock::instant();
+        let has_changed = self.folders_changed();
+        if has_changed {
+            self.changed = now;
+        }
+        let is_being_made = self.half_made && now.duration_since(self.changed) < BEING_MADE;
+        let is_time = now.duration_since(self.looked) >= LOOK_EVERY;
+        if has_changed || is_being_made || is_time {
+            self.looked = now;
             self.scan(None);
         }
         self.refresh();
@@ -193,6 +207,7 @@ impl Journal {
     /// Looks for files that came, and those that went.
     fn scan(&mut self, after: Option<&Position>) {
         let mut there = HashSet::new();
+        self.half_made = false;
         for path in self.journal_files() {
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -204,8 +219,11 @@ impl Journal {
             };
             let file = match JournalFile::open(file) {
                 Ok(file) => file,
-                // One that is just being made is found by the next look.
-                Err(Bad::NoJournal) => continue,
+                // One that is just being made is found by a next look.
+                Err(Bad::NoJournal) => {
+                    self.half_made = true;
+                    continue;
+                }
                 Err(bad) => {
                     self.trouble.later_format |= matches!(bad, Bad::LaterFormat(_));
                     self.trouble.cause(&path, &bad.to_string());
@@ -379,5 +397,26 @@ impl Followed {
             trouble.bad_entries += self.file.abandon();
             trouble.cause(&self.path, &bad.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_just_being_made_is_found_as_soon_as_it_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&[folder.path().to_owned()], "", None);
+        let path = folder.path().join("system.journal");
+        File::create(&path).unwrap();
+        let mut record = Record::default();
+        assert!(!journal.round(&mut record, |_| true));
+        assert_eq!(journal.len(), 0);
+        // No watch says that it is one now.
+        std::fs::write(&path, include_bytes!("samples/small.journal")).unwrap();
+        assert!(!journal.round(&mut record, |_| true));
+        assert_eq!(journal.len(), 1);
+        assert!(journal.round(&mut record, |_| true), "its records come with the next round");
     }
 }
