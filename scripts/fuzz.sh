@@ -24,8 +24,8 @@ targets=(rules lines batches kubernetes cni journal kmsg otlp)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
 # A process interns names for good, and at most 32,768 of them: it is replaced before they are
-# used up.
-round_seconds=60
+# used up. Not sooner: each one reads the whole corpus again, half a minute of it.
+round_seconds=300
 
 build() {
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg fuzzing -Cpasses=sancov-module \

@@ -67,10 +67,11 @@ impl OpenGroup {
         self.note(event, kept.event);
         if self.members.kept.len() < KEPT_MEMBERS {
             self.members.kept.push(kept.clone());
+            self.ids.keep(event.event_id());
         } else {
             self.members.know(event.event_id(), kept.event);
+            self.ids.remember(&self.members);
         }
-        self.ids.remember(&self.members);
     }
 
     /// When the group ends if nothing more comes: in the time of its events.

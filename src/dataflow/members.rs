@@ -178,14 +178,20 @@ impl MemberIds {
         if self.all.is_empty() { self.kept.contains(&id) } else { self.all.contains(&id) }
     }
 
+    /// Takes note of the next member that is kept.
+    pub(super) fn keep(&mut self, id: EventId) {
+        self.kept.push(id);
+        if !self.all.is_empty() {
+            self.all.insert(id);
+        }
+    }
+
     /// Takes note of members since the last call.
     pub(super) fn remember(&mut self, members: &Members) {
-        let new = members.kept.get(self.kept.len()..).unwrap_or_default();
-        let ids = new.iter().map(|k| k.record.event().map_or(EventId::default(), |e| e.event_id()));
-        let before = self.kept.len();
-        self.kept.extend(ids);
+        for kept in members.kept.get(self.kept.len()..).unwrap_or_default() {
+            self.keep(kept.record.event().map_or(EventId::default(), |e| e.event_id()));
+        }
         if !self.all.is_empty() {
-            self.all.extend(&self.kept[before..]);
             self.know(members);
         }
     }
