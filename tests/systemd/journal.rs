@@ -140,6 +140,16 @@ fn through_journalctl_the_same_is_told() {
     }
 }
 
+/// Sets a flag when it goes.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        // Relaxed, paired with the load's looks: the flag is all there is to see.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
     const BATCH: u32 = 250;
@@ -164,6 +174,8 @@ fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
             }
             lines
         });
+        // The load ends when this is over, failed or not: a scope waits for its threads.
+        let over = SetAtEnd(&enough);
         for rotation in 0..ROTATIONS {
             assert!(machine.run(&["journalctl", "--rotate"]).0);
             // journald empties what it deletes: what wasn't read by then is nowhere any more.
@@ -181,7 +193,7 @@ fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
                 running = Some(Running::start("journal", &config, Some(state.path())));
             }
         }
-        enough.store(true, Ordering::Relaxed);
+        drop(over);
         load.join().unwrap()
     });
     let running = running.unwrap();
