@@ -60,7 +60,7 @@ test-e2e: deps ## the collectors against a real API server and a real node, whic
 	@scripts/e2e.sh
 
 deny: ## licences, duplicates, advisories and sources of the dependencies
-	@scripts/deny.sh
+	@scripts/deny.sh install
 
 bench: ## what an event costs in the ring, names, JSON, the rules
 	$(CARGO) bench --locked

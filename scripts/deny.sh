@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
 # Holds deny.toml: with cargo-deny where it is installed, else the duplicate versions alone, which
-# cargo can list by itself. What couldn't be looked at is said in a line of its own.
+# cargo can list by itself. What couldn't be looked at is said in a line of its own. In CI, and as `make deny`, it is
+# installed below target first: minutes, once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+export PATH="$PWD/target/tools/bin:$PATH"
+if ! cargo deny --version >/dev/null 2>&1 && { [ "${CI:-}" = true ] || [ "${1:-}" = install ]; }; then
+    timeout 20m cargo install --quiet --locked --version 0.20.2 --root target/tools --target-dir target/tools/build cargo-deny ||
+        echo "deny: cargo-deny can't be installed" >&2
+    rm -rf target/tools/build
+fi
 
 if cargo deny --version >/dev/null 2>&1; then
     # What deny.toml names and the tree doesn't have is a mistake, too.
