@@ -64,12 +64,10 @@ impl Signals {
 
     /// Waits for a signal, for so long at the most; one that has come since the last wait ends it at once.
     pub(super) fn wait(&self, at_most: Duration) {
-        let at_most = Timespec {
-            tv_sec: at_most.as_secs() as i64,
-            tv_nsec: i64::from(at_most.subsec_nanos()),
-        };
+        // Longer than a clock can count is for ever.
+        let at_most = Timespec::try_from(at_most).ok();
         // A signal may end it as an error; then its byte ends the next wait.
-        let _ = poll(&mut [PollFd::new(&self.woken, PollFlags::IN)], Some(&at_most));
+        let _ = poll(&mut [PollFd::new(&self.woken, PollFlags::IN)], at_most.as_ref());
         let mut bytes = [0; 64];
         while (&self.woken).read(&mut bytes).is_ok_and(|n| n > 0) {}
     }

@@ -51,12 +51,10 @@ impl Alarm {
     ) -> bool {
         let all = std::iter::once(self.bell.0.as_fd()).chain(sources);
         let mut all: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
-        let at_most = Timespec {
-            tv_sec: at_most.as_secs() as i64,
-            tv_nsec: i64::from(at_most.subsec_nanos()),
-        };
+        // Longer than a clock can count is for ever.
+        let at_most = Timespec::try_from(at_most).ok();
         // A signal ends it early, and then the sources are looked at early.
-        poll(&mut all, Some(&at_most)).is_ok()
+        poll(&mut all, at_most.as_ref()).is_ok()
             && all.iter().skip(1).any(|source| !source.revents().is_empty())
     }
 }
