@@ -1,7 +1,7 @@
 //! What the rules cost per event: `cargo bench --bench engine`.
 //!
 //! Each benchmark's name says rules, live keys and how many events match. Events are written to a
-//! ring and shown to a [`tapio::dataflow::Shard`] from there; only the showing is measured.
+//! ring and shown to a [`tapio_dataflow::Shard`] from there; only the showing is measured.
 //!
 //! `ENGINE=figures cargo bench --bench engine` prints the ratios that the design asks for, of
 //! medians over rounds in which the cases take turns. `ENGINE=case` with `ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS`

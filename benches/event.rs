@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tapio::event::{JsonEvent, Name, event_json, stable_hash};
+use tapio_core::event::{JsonEvent, Name, event_json, stable_hash};
 
 const LINE: &str = r#"{"id":"a-1","time":"2026-01-02T03:04:05.000001Z","kind":"k8s.pod.running","source":"k8s","severity":"error","entity":{"node":"node-17","k8s.pod.uid":"6f1c2a52-7f0b-4c57-9d0e-2b1f3a4c5d6e"},"message":"Started container checkout","attributes":{"n":3,"f":1.5,"b":true,"http.method":"GET","reason":"Started","restarts":2}}"#;
 

@@ -12,8 +12,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use tapio::event::{Event, EventId, Field, TraceId, Value, names};
-use tapio::ring::{Header, Membership, RecordReader, RecordWriter, ring};
+use tapio_core::event::{Event, EventId, Field, TraceId, Value, names};
+use tapio_core::ring::{Header, Membership, RecordReader, RecordWriter, ring};
 
 /// Events a benchmark moves before it looks at the other side: a drain's usual catch.
 const BATCH: u64 = 256;

@@ -4,10 +4,10 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;
-use tapio::event::{Event, EventId, names};
 use tapio::load::{TYPICAL_ENTITIES, TYPICAL_MESSAGE, typical_fields};
-use tapio::ring::{Header, RecordReader, RecordWriter, ring};
-use tapio::wire::{Appended, Batch, BatchEncoder, EncodedBatch, Item, kernel_time};
+use tapio_core::event::{Event, EventId, names};
+use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
+use tapio_wire::{Appended, Batch, BatchEncoder, EncodedBatch, Item, kernel_time};
 
 const EVENTS: u64 = 1_000;
 
@@ -56,7 +56,7 @@ fn wire(c: &mut Criterion) {
             let mut spent = Duration::ZERO;
             for _ in 0..rounds {
                 write_events(&mut writer);
-                let start = tapio::clock::instant();
+                let start = tapio_core::clock::instant();
                 black_box(encode(&mut reader, &mut encoder));
                 spent += start.elapsed();
             }

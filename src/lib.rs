@@ -1,21 +1,19 @@
-//! tapio: a node-level event correlator.
+//! The `tapio` program: what joins the libraries of the workspace into an agent, a server and a command line.
 //!
-//! Dependencies point one way: `event ← identity ← ring ← wire ← {collector, dataflow} ← bridge ← server ←
-//! runtime ← cli`. `collector`, `dataflow` and `bridge` don't know of each other; the
-//! `runtime` joins them. `clock`, `timer` and `span_text` are at the bottom. `ARCHITECTURE.md` follows one event through the files, and
-//! `tests/architecture.rs` holds the direction.
+//! | module | purpose |
+//! | --- | --- |
+//! | `bridge` | batches on their way from the shards to a server |
+//! | `server` | the receiving end: ingest, store, queries |
+//! | `load` | the load generator |
+//! | `runtime` | the agent: configuration, start, status, drain |
+//! | `cli` | the commands |
+//!
+//! Dependencies point one way: `tapio-core ← tapio-wire ← {tapio-collectors, tapio-dataflow} ← bridge ← {server, load} ←
+//! runtime ← cli`. `ARCHITECTURE.md` follows one event through the files.
 
 pub mod bridge;
 pub mod cli;
-pub mod clock;
-pub mod collector;
-pub mod dataflow;
-pub mod event;
-pub mod identity;
 pub mod load;
-pub mod ring;
 pub mod runtime;
 pub mod server;
-pub mod span_text;
 mod timer;
-pub mod wire;

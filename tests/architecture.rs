@@ -89,7 +89,7 @@ fn nothing_is_left_unfinished() {
 #[test]
 fn every_collector_of_the_table_has_its_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let rows = tapio::collector::CollectorsConfig::default().rows();
+    let rows = tapio_collectors::CollectorsConfig::default().rows();
     assert!(rows.len() >= 2);
     assert_none(
         rows.iter()

@@ -24,9 +24,9 @@ use std::process::Command;
 use chain::{INSIDE, Network, Pod, inside};
 use pipeline::Pipeline;
 use serde_json::{Value, json};
-use tapio::collector::{CollectorConfig as _, Site, cni};
-use tapio::event::{Reason, Stage};
-use tapio::identity::Whose;
+use tapio_collectors::{CollectorConfig as _, Site, cni};
+use tapio_core::event::{Reason, Stage};
+use tapio_core::identity::Whose;
 
 fn start(folder: &Path) -> Pipeline {
     start_at(Site::new("node-1", 7), folder)

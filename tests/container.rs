@@ -24,7 +24,7 @@ use kubelet::Kubelet;
 use pipeline::Pipeline;
 use runtime::{Containerd, IMAGE, is_here};
 use serde_json::Value;
-use tapio::collector::{CollectorConfig as _, Health, Site, container};
+use tapio_collectors::{CollectorConfig as _, Health, Site, container};
 
 fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipeline {
     let namespaces = namespaces.iter().map(|n| (*n).to_owned()).collect();

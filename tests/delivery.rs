@@ -16,13 +16,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
-use tapio::event::{
+use tapio::server::{Filter, GroupFilter, Server, ServerConfig, ServerHandle, Store};
+use tapio_core::event::{
     Event, EventId, Field, Group, GroupState, Impact, Member, Name, Reason, Severity, Stage,
     TraceId, Value, names,
 };
-use tapio::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, Stop, WriteError, ring};
-use tapio::server::{Filter, GroupFilter, Server, ServerConfig, ServerHandle, Store};
-use tapio::wire::{Batch, Item};
+use tapio_core::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, WriteError, ring};
+use tapio_core::shutdown::Stop;
+use tapio_wire::{Batch, Item};
 
 const COLLECTOR: u8 = 1;
 const SHARDS: u64 = 2;
@@ -83,7 +84,7 @@ fn send_event(writer: &mut RecordWriter, bell: &Bell, n: u64) {
         entities: 3,
         clock: 0,
         message: "something happened",
-        ..Event::new(event_id(n), tapio::clock::wall_ns(), names::KERNEL_PROCESS_EXEC, Name(0))
+        ..Event::new(event_id(n), tapio_core::clock::wall_ns(), names::KERNEL_PROCESS_EXEC, Name(0))
     };
     let header = Header::event(COLLECTOR, 0, event.time_ns);
     loop {

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value as Json;
-use tapio::collector::ebpf::{Config, findings};
 use tapio::runtime::{Agent, Config as AgentConfig};
+use tapio_collectors::ebpf::{Config, findings};
 
 const TAPIO: &str = env!("CARGO_BIN_EXE_tapio");
 
@@ -258,7 +258,7 @@ fn tail_shows_the_events_asked_for_as_they_come() {
         round += 1;
         for kind in ["test.a", "test.b"] {
             let line = serde_json::json!({
-                "id": format!("{kind}-{round}"), "time": tapio::clock::wall_ns(), "kind": kind,
+                "id": format!("{kind}-{round}"), "time": tapio_core::clock::wall_ns(), "kind": kind,
                 "source": "test", "message": "hello",
             });
             writeln!(file, "{line}").unwrap();

@@ -37,10 +37,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use harness::{Running, Seen, TestCgroup, kernel_is_here, start, start_with_ring, turn};
-use tapio::collector::ebpf::{Config, Kind};
-use tapio::collector::{CollectorConfig as _, CollectorManager, CollectorSpec};
-use tapio::event::{Event, Reason, Stage, Value, names};
-use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop};
+use tapio_collectors::ebpf::{Config, Kind};
+use tapio_collectors::{CollectorConfig as _, CollectorManager, CollectorSpec};
+use tapio_core::event::{Event, Reason, Stage, Value, names};
+use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink};
+use tapio_core::shutdown::Stop;
 
 fn only(kinds: &[Kind]) -> Config {
     Config { kinds: kinds.to_vec(), rate_per_cgroup: 0, include_self: true, ..Config::default() }

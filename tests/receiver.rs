@@ -10,13 +10,14 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
-use tapio::collector::receiver::ReceiverConfig;
-use tapio::collector::{CollectorConfig, CollectorManager, CollectorSpec, Site};
-use tapio::event::{Event, Reason, Stage};
 use tapio::load::{LoadConfig, LoadError, run};
-use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop, ring};
 use tapio::server::{Server, ServerConfig, ServerHandle};
-use tapio::wire::{Line, LineConfig, proto};
+use tapio_collectors::receiver::ReceiverConfig;
+use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
+use tapio_core::event::{Event, Reason, Stage};
+use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
+use tapio_core::shutdown::Stop;
+use tapio_wire::{Line, LineConfig, proto};
 
 struct ToTheFirst;
 

@@ -5,10 +5,10 @@
 
 use proptest::prelude::*;
 use prost::Message;
-use tapio::event::{Event, EventId, Field, Name, Severity, TraceId, Value, names};
-use tapio::ring::{Header, Membership, RecordReader, RecordWriter, ring};
-use tapio::wire::proto::field::Value as ProtoValue;
-use tapio::wire::{
+use tapio_core::event::{Event, EventId, Field, Name, Severity, TraceId, Value, names};
+use tapio_core::ring::{Header, Membership, RecordReader, RecordWriter, ring};
+use tapio_wire::proto::field::Value as ProtoValue;
+use tapio_wire::{
     Appended, Batch, BatchEncoder, Decoded, EncodedBatch, Item, WireCause, batch_json,
     decoded_json, kernel_time, proto,
 };

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tapio::dataflow::evidence::{Bounds, Note};
-use tapio::dataflow::rules::{Loaded, RuleSet};
-use tapio::dataflow::{Found, LaneOptions, Shard, ShardStats};
-use tapio::event::{Event, EventId, Field, Name, Severity, Value, names};
-use tapio::ring::{Header, RecordReader, RecordWriter, ring};
+use tapio_core::event::{Event, EventId, Field, Name, Severity, Value, names};
+use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
+use tapio_dataflow::evidence::{Bounds, Note};
+use tapio_dataflow::rules::{Loaded, RuleSet};
+use tapio_dataflow::{Found, LaneOptions, Shard, ShardStats};
 
 /// Events written before they are shown: a drain's usual catch.
 const CHUNK: u64 = 1024;

@@ -15,7 +15,7 @@ pub struct BridgeConfig {
     /// … or this many events …
     pub batch_events: u32,
     /// … or, while the line has little to do, when its oldest event has waited this long …
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub linger: Duration,
     /// … and at the latest after this time, however busy the line is. Configured as
     /// `dataflow.flush_interval`, where the specification has it.
@@ -25,17 +25,17 @@ pub struct BridgeConfig {
     /// the rings, and collectors wait or drop as their policies say.
     pub queue_bytes: usize,
     /// How long the end of the process may wait for acks.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub drain_timeout: Duration,
     /// How long a connection may take to come about.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub connect_timeout: Duration,
     /// The longest pause between two attempts to connect; each pause is a random part of a span
     /// that doubles up to this one.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub reconnect_max: Duration,
     /// After how long a silence the server is asked whether it lives.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub keepalive: Duration,
 }
 

@@ -19,11 +19,11 @@ use super::intake::{Drained, Intake};
 use super::queue::{Account, SendQueue, Settlement};
 use super::stats::{BridgeStats, add};
 use super::{Bridge, BridgeConfig};
-use crate::clock;
-use crate::ring::Stop;
 use crate::timer::FineTimer;
-use crate::wire::proto::Ack;
-use crate::wire::{BatchEncoder, Line, LineConfig, LineError, NotSent};
+use tapio_core::clock;
+use tapio_core::shutdown::Stop;
+use tapio_wire::proto::Ack;
+use tapio_wire::{BatchEncoder, Line, LineConfig, LineError, NotSent};
 
 /// Batches in flight up to which a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::queue::{Account, SendQueue};
-use crate::event::Reason;
-use crate::ring::{Bell, MAX_COLLECTORS, RecordReader, RecordType};
-use crate::wire::{Appended, BatchEncoder};
+use tapio_core::event::Reason;
+use tapio_core::ring::{Bell, MAX_COLLECTORS, RecordReader, RecordType};
+use tapio_wire::{Appended, BatchEncoder};
 
 /// Blocks read from a ring before the next one's turn, and before sockets are looked at: 256 KiB.
 const CHUNK_BLOCKS: usize = 4096;

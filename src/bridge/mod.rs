@@ -27,7 +27,8 @@ use core_affinity::CoreId;
 pub use config::BridgeConfig;
 pub use stats::{BridgeStats, BridgeStatus};
 
-use crate::ring::{Bell, RecordReader, StageLedger, Stop};
+use tapio_core::ring::{Bell, RecordReader, StageLedger};
+use tapio_core::shutdown::Stop;
 
 /// How often a join rings the bell of a bridge that may be asleep.
 const JOIN_NAP: Duration = Duration::from_millis(2);

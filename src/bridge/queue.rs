@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::event::Reason;
-use crate::ring::{MAX_COLLECTORS, StageLedger};
-use crate::wire::EncodedBatch;
-use crate::wire::proto::Ack;
+use tapio_core::event::Reason;
+use tapio_core::ring::{MAX_COLLECTORS, StageLedger};
+use tapio_wire::EncodedBatch;
+use tapio_wire::proto::Ack;
 
 /// The bridge's account of events by collector.
 pub(super) struct Account {

@@ -100,7 +100,7 @@ struct Ports {
 }
 
 fn write_configuration(dir: &Path, args: &Pipeline, ports: &Ports) -> anyhow::Result<()> {
-    let builtin = crate::dataflow::rules::builtin().rules.len();
+    let builtin = tapio_dataflow::rules::builtin().rules.len();
     std::fs::write(dir.join("rules.yaml"), generated_rules(args.rules.saturating_sub(builtin)))?;
     let dir_text = dir.display();
     let Ports { grpc, http, receiver, admin } = ports;

@@ -9,8 +9,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use serde_json::json;
 
 use super::{Outcome, Output, Usage, print, story};
-use crate::collector::ebpf::{Finding, findings};
 use crate::runtime::Config;
+use tapio_collectors::ebpf::{Finding, findings};
 
 #[derive(clap::Args)]
 #[command(

@@ -9,8 +9,8 @@ use anyhow::Context;
 
 use super::story::{self, paint, plain};
 use super::{Outcome, Output, Usage, live, print, tell};
-use crate::event::{Candidate, Group, Link, LinkedGroup, Term, linked_among};
-use crate::wire::{linked_from_proto, proto};
+use tapio_core::event::{Candidate, Group, Link, LinkedGroup, Term, linked_among};
+use tapio_wire::{linked_from_proto, proto};
 
 /// Longest line that is read as one group.
 const MAX_LINE_BYTES: u64 = 4 << 20;

@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use crate::event::{Group, GroupState};
-use crate::ring::Stop;
-use crate::wire::proto::query_client::QueryClient;
-use crate::wire::{MAX_BATCH_BYTES, group_from_proto, proto};
+use tapio_core::event::{Group, GroupState};
+use tapio_core::shutdown::Stop;
+use tapio_wire::proto::query_client::QueryClient;
+use tapio_wire::{MAX_BATCH_BYTES, group_from_proto, proto};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How soon a server that isn't there is tried again.
@@ -156,8 +156,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::clock;
     use crate::runtime::{Agent, Config};
+    use tapio_core::clock;
 
     /// Ten refusals by an address that no round before had: a story of its own each time.
     fn storm(file: &mut std::fs::File, round: u32) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::signals::Signals;
 use super::{Outcome, Output, Usage, print};
 use crate::load::{LoadConfig, LoadError, run as send};
-use crate::ring::Stop;
+use tapio_core::shutdown::Stop;
 
 /// A wait that only a signal is to end; when it ends by itself, it begins again.
 const UNTIL_A_SIGNAL: Duration = Duration::from_secs(3600);

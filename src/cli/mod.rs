@@ -64,10 +64,10 @@ enum Verb {
 }
 
 /// A duration on the command line: a bare number is seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, crate::span_text::NoDuration> {
+pub(crate) fn duration(text: &str) -> Result<Duration, tapio_core::durations::NoDuration> {
     match text.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) => Ok(duration),
-        _ => crate::span_text::parse(text),
+        _ => tapio_core::durations::parse(text),
     }
 }
 

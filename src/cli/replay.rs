@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use super::{Outcome, print, tell};
-use crate::runtime::replay::{BadLine, Emit, replay};
+use tapio_dataflow::replay::{BadLine, Emit, replay};
 
 /// Refused lines that are shown; the rest is counted.
 const SHOWN: usize = 20;

@@ -7,10 +7,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{BAD_USAGE, Outcome, Output, Usage, live, print, tell};
-use crate::dataflow::evidence::rule_documents;
-use crate::dataflow::rules::{self, Loaded, Rule, RuleError};
-use crate::runtime::replay::{Emit, replay};
-use crate::runtime::rule_tests::try_rule;
+use tapio_dataflow::evidence::rule_documents;
+use tapio_dataflow::replay::{Emit, replay};
+use tapio_dataflow::rule_runner::try_rule;
+use tapio_dataflow::rules::{self, Loaded, Rule, RuleError};
 
 #[derive(clap::Args)]
 pub(super) struct Args {

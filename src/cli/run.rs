@@ -8,10 +8,10 @@ use anyhow::Context;
 
 use super::signals::Signals;
 use super::{BAD_USAGE, Outcome, Usage, print, story, tell};
-use crate::clock;
-use crate::ring::Stop;
 use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
 use crate::server::Server;
+use tapio_core::clock;
+use tapio_core::shutdown::Stop;
 
 /// What a newcomer sees first: a healthy machine may have no story for hours.
 const WELCOME: &str = "tapio: watching this machine; stories appear here as they happen.\n       \
@@ -175,7 +175,7 @@ pub(super) fn server(args: &ServerArgs) -> Outcome {
 
 pub(super) fn check(args: &CheckArgs) -> Outcome {
     let config = config(Some(&args.config))?;
-    let loaded = crate::dataflow::rules::load(&config.dataflow.rules);
+    let loaded = tapio_dataflow::rules::load(&config.dataflow.rules);
     loaded.errors.iter().for_each(|e| tell(&e.to_string()));
     if !loaded.errors.is_empty() {
         return Ok(ExitCode::from(BAD_USAGE));

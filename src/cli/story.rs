@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 
 use jiff::Timestamp;
 
-use crate::dataflow::rules::duration_text;
-use crate::event::{Candidate, Group, GroupState, Impact, Severity};
+use tapio_core::event::{Candidate, Group, GroupState, Impact, Severity};
+use tapio_dataflow::rules::duration_text;
 
 /// Members of a longer story that are shown: the first and the last.
 const FIRST_MEMBERS: usize = 8;
@@ -218,7 +218,7 @@ fn impact(out: &mut String, impact: &Impact) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventId, Member, TraceId};
+    use tapio_core::event::{EventId, Member, TraceId};
 
     fn group(n: u64) -> Group {
         let members = (0..n).map(|i| Member {

@@ -4,7 +4,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 
 use super::{Outcome, Output, live, print, story, tell};
-use crate::wire::{batch_json, group_from_proto, proto};
+use tapio_wire::{batch_json, group_from_proto, proto};
 
 #[derive(clap::Args)]
 #[command(
@@ -112,7 +112,7 @@ fn event_line(event: &Json, colour: bool) -> String {
     let time = time.get(..12).unwrap_or(time);
     let severity = match text("severity") {
         "info" | "" => String::new(),
-        word => match crate::event::Severity::parse(word) {
+        word => match tapio_core::event::Severity::parse(word) {
             Some(severity) => format!("{} ", story::severity_text(severity, colour)),
             None => String::new(),
         },

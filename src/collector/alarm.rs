@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::CollectorError;
-use crate::ring::{Stop, Waiter};
+use tapio_core::shutdown::{Stop, Waiter};
 
 /// Something to poll beside the sources: it can be read from when the collector is to end on.
 pub(super) struct Alarm {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Context;
-use crate::clock;
+use tapio_core::clock;
 
 /// How long a position may wait to be saved before the source is asked to pause.
 const PATIENCE: Duration = Duration::from_secs(2);

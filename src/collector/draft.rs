@@ -3,10 +3,10 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::event::{
+use tapio_core::event::{
     ClockQuality, Event, EventId, Field, Name, Reason, Severity, TraceId, Value, names,
 };
-use crate::ring::Sink;
+use tapio_core::ring::Sink;
 
 /// Fields an event can have; SDKs give a span or a log record 128 attributes of its own at most by default.
 const MAX_FIELDS: usize = 192;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::draft::Draft;
-use crate::event::{Name, names};
-use crate::identity::{Container, Directory, Pod, Whose};
+use tapio_core::event::{Name, names};
+use tapio_core::identity::{Container, Directory, Pod, Whose};
 
 /// The key under which a workload's name stands.
 pub(super) fn workload_key(kind: &str) -> Option<Name> {
@@ -151,8 +151,8 @@ fn missing(id: Option<&str>) -> Found {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Field, Value};
-    use crate::identity::Workload;
+    use tapio_core::event::{Field, Value};
+    use tapio_core::identity::Workload;
 
     fn told(known: Known<'_>, directory: &Directory) -> (Found, Vec<(String, String)>) {
         let mut draft = Draft::default();

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::alarm::Alarm;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::{JsonEvent, Reason};
-use crate::ring::OnFull;
 use lines::{Cut, Lines};
 use source::{Read, Source};
+use tapio_core::clock;
+use tapio_core::event::{JsonEvent, Reason};
+use tapio_core::ring::OnFull;
 
 /// How often a followed file is looked at: its delay. A fifo or standard input says by itself that
 /// it has something.

@@ -15,9 +15,9 @@ use super::alarm::Alarm;
 use super::cursor::Cursor;
 use super::draft::{Draft, Meta};
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::{ClockQuality, EventId, Reason, Severity, names};
-use crate::ring::OnFull;
+use tapio_core::clock;
+use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
+use tapio_core::ring::OnFull;
 
 /// The longest record the kernel hands out (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`), and some.
 const RECORD_BYTES: usize = 16 * 1024;

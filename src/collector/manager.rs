@@ -9,8 +9,9 @@ use core_affinity::CoreId;
 
 use super::supervise::Shared;
 use super::{Make, Note, Site};
-use crate::clock;
-use crate::ring::{Sink, Stop};
+use tapio_core::clock;
+use tapio_core::ring::Sink;
+use tapio_core::shutdown::Stop;
 
 /// After how long without a sign of life a collector hangs: some begin with seconds of work.
 pub(super) const HUNG_AFTER: Duration = Duration::from_secs(30);
@@ -82,30 +83,6 @@ pub struct CollectorSpec {
     pub make: Make,
     /// Where its events go. Its spare is for a run that takes the place of one that hangs.
     pub sink: Sink,
-}
-
-/// Where threads run.
-#[derive(Clone, Debug, Default)]
-pub struct ThreadPlan {
-    /// Cores this process may use, as its cpuset says; empty: don't pin.
-    pub cores: Vec<CoreId>,
-    next: usize,
-}
-
-impl ThreadPlan {
-    /// Pins to the cores the cpuset allows, in turn.
-    #[must_use]
-    pub fn pinned() -> Self {
-        // core_affinity reads sched_getaffinity, so a cpuset's limits are in.
-        Self { cores: core_affinity::get_core_ids().unwrap_or_default(), next: 0 }
-    }
-
-    /// The next thread's core.
-    pub fn next_core(&mut self) -> Option<CoreId> {
-        let core = self.cores.get(self.next % self.cores.len().max(1)).copied();
-        self.next += 1;
-        core
-    }
 }
 
 /// How a collector is, for `/status`.

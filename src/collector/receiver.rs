@@ -22,10 +22,10 @@ use tonic::{Status, Streaming};
 use super::kept::Kept;
 use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
-use crate::event::Reason;
-use crate::ring::{OnFull, Sink};
-use crate::wire::proto::{Ack, Refusal};
-use crate::wire::{
+use tapio_core::event::Reason;
+use tapio_core::ring::{OnFull, Sink};
+use tapio_wire::proto::{Ack, Refusal};
+use tapio_wire::{
     Batch, IngestHandler, IngestServer, Item, SettledTable, Verdict, bind, grpc_server,
 };
 
@@ -319,7 +319,7 @@ impl Taken<'_> {
     }
 
     /// Puts a batch's events into the rings. A broken event is counted and costs no other.
-    fn offer(&mut self, batch: &Batch<'_>, sink: &mut Sink) -> Result<(), crate::wire::WireError> {
+    fn offer(&mut self, batch: &Batch<'_>, sink: &mut Sink) -> Result<(), tapio_wire::WireError> {
         let mut decoder = batch.decoder()?;
         for item in batch.items() {
             // A group is another agent's conclusion; this one draws its own.
@@ -339,7 +339,7 @@ impl Taken<'_> {
         Ok(())
     }
 
-    fn refuse(&mut self, head: &crate::wire::BatchHead<'_>, cause: String, sink: &mut Sink) {
+    fn refuse(&mut self, head: &tapio_wire::BatchHead<'_>, cause: String, sink: &mut Sink) {
         if self.counts.refused == 0 {
             tracing::warn!(node = head.node, cause, "a batch is refused; further ones are counted");
         }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use crate::identity::Directory;
-use crate::ring::Ledger;
+use tapio_core::identity::Directory;
+use tapio_core::ring::Ledger;
 
 /// What all collectors of an agent share. Cloning shares it.
 #[derive(Clone)]

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::manager::Health;
 use super::{CollectorError, Context, Ended, Make, Report, Site};
-use crate::clock;
-use crate::ring::{Leash, Sink, Stop};
+use tapio_core::clock;
+use tapio_core::ring::Sink;
+use tapio_core::shutdown::{Leash, Stop};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::{Event, EventId, Field, Name, Reason, Severity, Value, names};
-use crate::ring::OnFull;
+use tapio_core::clock;
+use tapio_core::event::{Event, EventId, Field, Name, Reason, Severity, Value, names};
+use tapio_core::ring::OnFull;
 
 /// Events between two looks at the clock and the stop flag.
 const BATCH: u64 = 256;

@@ -7,7 +7,7 @@ use super::{
     CollectorConfig, Make, cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver,
     synthetic, systemd,
 };
-use crate::ring::OnFull;
+use tapio_core::ring::OnFull;
 
 /// A collector as the configuration wants it.
 pub struct Row {
@@ -29,7 +29,7 @@ const LEAST_SILENCE: Duration = Duration::from_secs(1);
 /// How long a collector may be silent before it counts as hanging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
-pub struct HungAfter(#[serde(with = "crate::span_text")] pub Duration);
+pub struct HungAfter(#[serde(with = "tapio_core::durations")] pub Duration);
 
 impl Default for HungAfter {
     fn default() -> Self {
@@ -107,7 +107,7 @@ collectors! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::MAX_COLLECTORS;
+    use tapio_core::ring::MAX_COLLECTORS;
 
     #[test]
     fn every_row_fits_a_ledger_and_a_threads_name() {

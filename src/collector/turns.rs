@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
-use crate::clock;
-use crate::ring::{Asked, Stop};
+use tapio_core::clock;
+use tapio_core::shutdown::{Asked, Stop};
 
 /// A loop's turns though no message comes: one soon while something is left to do, else when a sign of life is due; and at once
 /// when the collector is to end.

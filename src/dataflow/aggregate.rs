@@ -8,7 +8,7 @@ use super::lane::{
 use super::rules::field::build_key;
 use super::rules::{Aggregate, RuleUse, Truth, What};
 use super::window::Window;
-use crate::ring::Membership;
+use tapio_core::ring::Membership;
 
 impl Lane {
     pub(super) fn aggregate(

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::lru::Lru;
 use super::rules::field::{append_key, build_key};
 use super::rules::{Aggregate, Measure, View};
-use crate::event::{ArchivedEvent, Value};
+use tapio_core::event::{ArchivedEvent, Value};
 
 /// Events a window remembers; past it the oldest is forgotten, so that a flood of one key costs
 /// memory up to here and no more.

@@ -9,7 +9,7 @@ use super::members::{Hand, KEPT_MEMBERS, Kept, MemberIds, Members};
 use super::rules::Rule;
 use super::story;
 use super::wheel::Wheel;
-use crate::event::{ArchivedEvent, EventId, GroupState, Severity, TraceId};
+use tapio_core::event::{ArchivedEvent, EventId, GroupState, Severity, TraceId};
 
 /// A group grows silently for this long after it was told; then it is told again.
 const TELL_AGAIN_NS: u64 = 1_000_000_000;

@@ -13,8 +13,10 @@ use super::run::Runs;
 use super::story;
 use super::window::Window;
 use super::worker::Order;
-use crate::event::{ArchivedEvent, EventId, Name, TraceId, Value, names, stable_hash, value_json};
-use crate::ring::{Membership, OwnedRecord, Record};
+use tapio_core::event::{
+    ArchivedEvent, EventId, Name, TraceId, Value, names, stable_hash, value_json,
+};
+use tapio_core::ring::{Membership, OwnedRecord, Record};
 
 /// Which membership gives an event its trace, by its rank in a story that is told and in one that isn't yet. What joins
 /// the event with others comes before what tells it alone: a failed unit is told at once, but when its

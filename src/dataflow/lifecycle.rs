@@ -5,7 +5,7 @@
 use super::evidence::{self, Asked, Draft, Seen, Source};
 use super::keys::KeyTable;
 use super::rules::{Given, Home, RuleSet, home};
-use crate::event::{
+use tapio_core::event::{
     ArchivedEvent, EventId, Group, GroupState, Impact, Member, Name, Severity, TraceId, names,
     stable_hash,
 };

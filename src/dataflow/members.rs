@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::event::EventId;
-use crate::ring::OwnedRecord;
+use tapio_core::event::EventId;
+use tapio_core::ring::OwnedRecord;
 
 /// Members a run or group keeps whole; more are counted.
 pub(super) const KEPT_MEMBERS: usize = 64;
@@ -52,7 +52,7 @@ pub(super) struct Members {
 
 /// The event at hand, copied at most once however many runs want it.
 pub(super) struct Hand<'a> {
-    pub(super) record: &'a crate::ring::Record<'a>,
+    pub(super) record: &'a tapio_core::ring::Record<'a>,
     pub(super) id: EventId,
     pub(super) time_ns: u64,
     /// Its place in the order in which events are shown.
@@ -62,7 +62,7 @@ pub(super) struct Hand<'a> {
 
 impl<'a> Hand<'a> {
     pub(super) fn new(
-        record: &'a crate::ring::Record<'a>,
+        record: &'a tapio_core::ring::Record<'a>,
         id: EventId,
         time_ns: u64,
         order: u64,

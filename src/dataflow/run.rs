@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::members::{Hand, Members};
 use super::rules::{Negation, Select, Sequence};
-use crate::event::{EventId, TraceId};
-use crate::ring::OwnedRecord;
+use tapio_core::event::{EventId, TraceId};
+use tapio_core::ring::OwnedRecord;
 
 /// Refined keys a repeated step counts side by side.
 const MAX_REFINEMENTS: usize = 256;

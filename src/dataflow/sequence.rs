@@ -10,8 +10,8 @@ use super::lane::{
 use super::rules::field::build_key;
 use super::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
 use super::run::{Run, Runs};
-use crate::event::{EventId, TraceId};
-use crate::ring::Membership;
+use tapio_core::event::{EventId, TraceId};
+use tapio_core::ring::Membership;
 
 /// When and by what a match was completed.
 #[derive(Clone, Copy)]

@@ -10,8 +10,8 @@ use super::groups::Unknown;
 use super::lane::{Lane, LaneOptions};
 use super::rules::RuleSet;
 use super::watermark::Reorder;
-use crate::event::{EventId, Group, GroupState, TraceId};
-use crate::ring::{OwnedRecord, Record};
+use tapio_core::event::{EventId, Group, GroupState, TraceId};
+use tapio_core::ring::{OwnedRecord, Record};
 
 /// What the second lane has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use super::rules::RuleSet;
 use super::settled::{Settled, SettledStats};
 use super::story::story_trace;
 use super::worker::Order;
-use crate::event::{EventId, TraceId};
-use crate::ring::{Header, Membership, Record};
+use tapio_core::event::{EventId, TraceId};
+use tapio_core::ring::{Header, Membership, Record};
 
 /// Lives a shard follows at once.
 const MAX_LIVES: usize = 65_536;

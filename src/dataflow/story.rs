@@ -9,7 +9,7 @@ use super::groups::OpenGroup;
 use super::members::Kept;
 use super::rules::field::value_text;
 use super::rules::{FieldRef, Hole, Rule, Shape, Template, View, What};
-use crate::event::{
+use tapio_core::event::{
     ArchivedEvent, EventId, Group, GroupState, Impact, Member, Name, TraceId, Value, names,
 };
 
@@ -19,7 +19,7 @@ const EFFECTS: [&str; 2] = ["effect", "symptom"];
 /// The trace of a story that begins with this event. Stories that begin with the same event are one trace, whatever
 /// their rules: a unit that fails, and what it takes with it.
 pub(super) fn story_trace(cluster: &str, first: EventId) -> TraceId {
-    TraceId(crate::event::stable_hash(&[b"story", cluster.as_bytes(), &first.0]))
+    TraceId(tapio_core::event::stable_hash(&[b"story", cluster.as_bytes(), &first.0]))
 }
 
 /// Tells the group as it is now.
@@ -348,5 +348,5 @@ fn specificity(field: FieldRef) -> f64 {
 
 /// A group's id where another of the same trace was closed before: it continues that one.
 pub(super) fn successor(of: TraceId, last: EventId) -> TraceId {
-    TraceId(crate::event::stable_hash(&[b"successor", &of.0, &last.0]))
+    TraceId(tapio_core::event::stable_hash(&[b"successor", &of.0, &last.0]))
 }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::event::ClockQuality;
-use crate::ring::{MAX_COLLECTORS, OwnedRecord};
+use tapio_core::event::ClockQuality;
+use tapio_core::ring::{MAX_COLLECTORS, OwnedRecord};
 
 /// A source nothing was heard of for so long holds nobody back.
 const IDLE_NS: u64 = 1_000_000_000;
@@ -241,8 +241,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{Event, EventId, Name};
-    use crate::ring::{Header, ring};
+    use tapio_core::event::{Event, EventId, Name};
+    use tapio_core::ring::{Header, ring};
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -3,7 +3,7 @@
 use super::gauge::{Added, Gauge};
 use super::members::{Hand, Members};
 use super::rules::Aggregate;
-use crate::event::{ArchivedEvent, EventId, TraceId};
+use tapio_core::event::{ArchivedEvent, EventId, TraceId};
 
 /// The trailing window of a measure for one key.
 pub(super) struct Window {

@@ -12,11 +12,12 @@ use std::time::Duration;
 use super::evidence::{Note, NoteWriter};
 use super::rules::LiveRules;
 use super::shard::{Found, Shard, ShardStats};
-use crate::clock;
-use crate::ring::{
+use tapio_core::clock;
+use tapio_core::ring::{
     Bell, Header, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader,
-    RecordType, RecordWriter, StageLedger, Stop, thread_waker,
+    RecordType, RecordWriter, StageLedger,
 };
+use tapio_core::shutdown::{Stop, thread_waker};
 
 /// Blocks read from one ring before the next one has its turn.
 const TURN_BLOCKS: usize = 4096;
@@ -364,7 +365,7 @@ impl Worker {
         match writer.forward(record, &header, &found.memberships) {
             Ok(()) => self.ledger.pass(collector, 1),
             // has_room was asked before, so only a record that memberships made too large ends here.
-            Err(_) => self.ledger.lose(collector, crate::event::Reason::Oversize, 1),
+            Err(_) => self.ledger.lose(collector, tapio_core::event::Reason::Oversize, 1),
         }
         self.found = found;
     }

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::clock;
-use crate::ring::Stop;
 use crate::timer::FineTimer;
-use crate::wire::proto::Ack;
-use crate::wire::{Line, LineConfig, LineError, NotSent};
+use tapio_core::clock;
+use tapio_core::shutdown::Stop;
+use tapio_wire::proto::Ack;
+use tapio_wire::{Line, LineConfig, LineError, NotSent};
 use template::{Template, templates};
 
 pub use template::{TYPICAL_ENTITIES, TYPICAL_MESSAGE, typical_fields};

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::LoadConfig;
-use crate::event::{Event, EventId, Field, Name, NameRefused, Severity, Value, names};
-use crate::ring::{Header, ring};
-use crate::wire::{Batch, BatchEncoder, EncodedBatch, Item};
+use tapio_core::event::{Event, EventId, Field, Name, NameRefused, Severity, Value, names};
+use tapio_core::ring::{Header, ring};
+use tapio_wire::{Batch, BatchEncoder, EncodedBatch, Item};
 
 /// The pod uid of every event; its first eight digits become the key.
 const POD_UID: &str = "00000000-16cd-43dd-8448-eb211c80319c";

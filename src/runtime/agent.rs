@@ -8,16 +8,18 @@ use super::lock::{AgentLock, LockError};
 use super::recall::{Recall, RecallStats};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
-use super::{Correlator, CorrelatorPlan, Entrance, Started};
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
-use crate::clock;
-use crate::collector::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site, ThreadPlan};
-use crate::dataflow::evidence::{Bounds, DeskStats};
-use crate::dataflow::rules::{LiveRules, RuleSet};
-use crate::dataflow::{LaneOptions, Order, Shard};
-use crate::event::{Stage, stable_hash};
-use crate::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot, Stop};
 use crate::server::{Server, ServerHandle};
+use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
+use tapio_core::clock;
+use tapio_core::event::{Stage, stable_hash};
+use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
+use tapio_core::shutdown::Stop;
+use tapio_dataflow::evidence::{Bounds, DeskStats};
+use tapio_dataflow::rules::{LiveRules, RuleSet};
+use tapio_dataflow::{
+    Correlator, CorrelatorPlan, Entrance, LaneOptions, Order, Shard, Started, ThreadPlan,
+};
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;

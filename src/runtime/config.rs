@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::bridge::BridgeConfig;
-use crate::collector::CollectorsConfig;
-use crate::dataflow::LaneOptions;
 use crate::server::ServerConfig;
+use tapio_collectors::CollectorsConfig;
+use tapio_dataflow::LaneOptions;
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct DataflowConfig {
     /// Whether events are grouped; off: they pass with the trace they came with.
     pub enable_semantic_grouping: bool,
     /// How long a group may be open, whatever its rule allows.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub group_retention_period: std::time::Duration,
     /// What the agent calls itself.
     pub service_name: String,
@@ -65,7 +65,7 @@ pub struct DataflowConfig {
     /// Events (of usual size) a ring holds.
     pub buffer_size: usize,
     /// The longest an event waits for its batch to fill.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub flush_interval: std::time::Duration,
     /// Shards; 0: one for every two cores.
     pub shards: usize,

@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::clock;
-use crate::dataflow::Shard;
-use crate::dataflow::rules::RuleSet;
-use crate::event::names;
-use crate::ring::{Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, ring, thread_waker};
 use crate::server::{ServerConfig, Store};
-use crate::wire::{Appended, Batch, BatchEncoder, Item, WireError};
+use tapio_core::clock;
+use tapio_core::event::names;
+use tapio_core::ring::{Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, ring};
+use tapio_core::shutdown::thread_waker;
+use tapio_dataflow::Shard;
+use tapio_dataflow::rules::RuleSet;
+use tapio_wire::{Appended, Batch, BatchEncoder, Item, WireError};
 
 /// A batch is written when it has so many bytes, or when it is this old.
 const BATCH_BYTES: usize = 256 * 1024;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::DataflowConfig;
-use crate::dataflow::rules::{self, LiveRules, Rule};
+use tapio_dataflow::rules::{self, LiveRules, Rule};
 
 /// How reloading went so far.
 #[derive(Default)]
@@ -148,7 +148,7 @@ pub(super) fn look(paths: &[PathBuf]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataflow::rules::RuleSet;
+    use tapio_dataflow::rules::RuleSet;
 
     const RULE: &str = "rule: r\nevents: { e: { kind: t.e } }\n\
                         count: { event: e, within: 10s, at_least: 3 }\ngroup: { pattern: p }\n";

@@ -13,12 +13,13 @@ use serde_json::{Map, Value as Json, json};
 use super::recall::RecallStats;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
-use crate::clock;
-use crate::collector::{CollectorManager, CollectorStatus, Health};
-use crate::dataflow::WorkerStats;
-use crate::dataflow::evidence::{DeskStats, rule_documents};
-use crate::identity::Directory;
-use crate::ring::{CollectorAccount, Ledger, Snapshot, Stop};
+use tapio_collectors::{CollectorManager, CollectorStatus, Health};
+use tapio_core::clock;
+use tapio_core::identity::Directory;
+use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
+use tapio_core::shutdown::Stop;
+use tapio_dataflow::WorkerStats;
+use tapio_dataflow::evidence::{DeskStats, rule_documents};
 
 /// Where everything the agent can say comes from.
 pub struct Status {

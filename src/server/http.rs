@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use super::query::limit;
 use super::store::{Filter, Found, GroupFilter};
 use super::{Shared, metrics};
-use crate::event::TraceId;
-use crate::wire::{Batch, Item, decoded_json};
+use tapio_core::event::TraceId;
+use tapio_wire::{Batch, Item, decoded_json};
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -105,7 +105,7 @@ async fn events(
 }
 
 /// A batch's wanted events, the last first. One that can't be decoded says so in its place.
-fn append_json(found: &Found, out: &mut Vec<Value>) -> Result<(), crate::wire::WireError> {
+fn append_json(found: &Found, out: &mut Vec<Value>) -> Result<(), tapio_wire::WireError> {
     let batch = Batch::parse(&found.batch).map_err(|(_, error)| error)?;
     let mut decoder = batch.decoder()?;
     let first = out.len();

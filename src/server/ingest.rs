@@ -9,9 +9,9 @@ use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use super::Shared;
-use crate::clock;
-use crate::wire::proto::{Ack, Refusal};
-use crate::wire::{AckStream, Batch, BatchHead, IngestHandler, Intake, Item, Verdict, kernel_time};
+use tapio_core::clock;
+use tapio_wire::proto::{Ack, Refusal};
+use tapio_wire::{AckStream, Batch, BatchHead, IngestHandler, Intake, Item, Verdict, kernel_time};
 
 /// How long a batch waits that the disk didn't take.
 const DISK_RETRY: Duration = Duration::from_millis(500);

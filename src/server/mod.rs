@@ -32,7 +32,7 @@ use tonic::transport::server::TcpIncoming;
 pub use config::ServerConfig;
 pub use store::{Filter, Found, GroupFilter, Scan, Store, StoreStats};
 
-use crate::wire::{IngestServer, bind, grpc_server};
+use tapio_wire::{IngestServer, bind, grpc_server};
 
 /// Batches that a tail may be behind before it misses some.
 const TAIL_BATCHES: usize = 256;

@@ -11,8 +11,8 @@ use tonic::{Request, Response, Status};
 
 use super::store::{Filter, Found, GroupFilter};
 use super::{LatencyStats, Shared};
-use crate::wire::proto::query_server::{Query, QueryServer};
-use crate::wire::{Batch, linked_to_proto, proto};
+use tapio_wire::proto::query_server::{Query, QueryServer};
+use tapio_wire::{Batch, linked_to_proto, proto};
 
 /// What is listed where the request doesn't say.
 pub(super) const USUAL_LIMIT: usize = 100;

@@ -2,8 +2,8 @@
 //! place, and bounds on everything that takes memory.
 
 use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
-use crate::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
-use crate::ring::Membership;
+use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
+use tapio_core::ring::Membership;
 
 /// The largest batch that is taken: 16 MiB.
 pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;

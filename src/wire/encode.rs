@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::buffer::{Buffer, Pen, Pool, varint_len};
 use super::group::group_to_proto;
-use crate::event::{ArchivedEvent, ArchivedField, Group, Name, TraceId, Value};
-use crate::ring::{Header, MAX_COLLECTORS, Membership, Record, RecordType};
+use tapio_core::event::{ArchivedEvent, ArchivedField, Group, Name, TraceId, Value};
+use tapio_core::ring::{Header, MAX_COLLECTORS, Membership, Record, RecordType};
 
 /// A gRPC message's prefix: a flag and a length.
 pub(super) const GRPC_PREFIX_BYTES: usize = 5;
@@ -200,7 +200,7 @@ impl BatchEncoder {
     pub fn append(&mut self, record: &Record<'_>) -> Appended {
         // An archive holds every text and, for each field, at least half of what its numbers take
         // on the wire: so twice the record is more than it becomes.
-        let bound = 2 * record.len_blocks() * crate::ring::BLOCK_BYTES + EVENT_SLACK_BYTES;
+        let bound = 2 * record.len_blocks() * tapio_core::ring::BLOCK_BYTES + EVENT_SLACK_BYTES;
         if !self.buffer.has_room(bound + self.names.text_bytes) && !self.is_empty() {
             return Appended::Full;
         }

@@ -1,7 +1,7 @@
 //! Groups to and from their protobuf form. Groups are rare, so they go through prost's structs.
 
 use super::proto;
-use crate::event::{
+use tapio_core::event::{
     Candidate, EventId, Group, GroupState, Impact, Link, LinkedGroup, Member, Severity, Term,
     TraceId,
 };

@@ -1,13 +1,13 @@
 //! What was decoded, in the JSON form.
 
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value as Json};
 
 use super::decode::{Batch, Decoded, Item};
 use super::group::group_from_proto;
 use super::proto;
 use super::reader::{WireCause, WireError};
-use crate::event::{TraceId, event_json_with};
-use crate::ring::Membership;
+use tapio_core::event::{TraceId, event_json_with};
+use tapio_core::ring::correlations_json;
 
 fn hex(bytes: [u8; 8]) -> String {
     format!("{:016x}", u64::from_be_bytes(bytes))
@@ -37,24 +37,6 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
         }
     }
     event_json_with(event, more)
-}
-
-/// An event's places in groups as JSON.
-#[must_use]
-pub fn correlations_json(memberships: &[Membership]) -> Json {
-    let place = |m: &Membership| {
-        let mut related: Vec<String> =
-            m.related.iter().filter(|id| id.0 != [0; 16]).map(ToString::to_string).collect();
-        related.dedup();
-        json!({
-            "id": m.group.to_string(),
-            "rule": m.rule.text(),
-            "pattern": m.pattern.text(),
-            "role": m.role.text(),
-            "related": related,
-        })
-    };
-    memberships.iter().map(place).collect()
 }
 
 /// A batch's events and groups as JSON, in order, each told by its member `true` for a group.

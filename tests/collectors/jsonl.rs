@@ -4,9 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use tapio::collector::jsonl::Config;
-use tapio::collector::{CollectorConfig, Health};
-use tapio::event::{EventId, Reason, Stage};
+use tapio_collectors::jsonl::Config;
+use tapio_collectors::{CollectorConfig, Health};
+use tapio_core::event::{EventId, Reason, Stage};
 
 use crate::pipeline::Pipeline;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tapio::collector::{CollectorConfig as _, kmsg, node};
-use tapio::ring::OnFull;
+use tapio_collectors::{CollectorConfig as _, kmsg, node};
+use tapio_core::ring::OnFull;
 
 use crate::pipeline::Pipeline;
 

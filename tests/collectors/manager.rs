@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tapio::clock;
-use tapio::collector::{Collector, CollectorError, Context, Ended, Health, Make};
-use tapio::event::{Event, EventId, Reason, names};
-use tapio::ring::OnFull;
+use tapio_collectors::{Collector, CollectorError, Context, Ended, Health, Make};
+use tapio_core::clock;
+use tapio_core::event::{Event, EventId, Reason, names};
+use tapio_core::ring::OnFull;
 
 use crate::pipeline::Pipeline;
 

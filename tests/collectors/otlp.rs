@@ -4,8 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use serde_json::json;
-use tapio::collector::{CollectorConfig as _, otlp};
-use tapio::ring::OnFull;
+use tapio_collectors::{CollectorConfig as _, otlp};
+use tapio_core::ring::OnFull;
 
 use crate::pipeline::Pipeline;
 

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tapio::clock;
-use tapio::collector::{CollectorManager, CollectorSpec, Make, Site};
-use tapio::event::{Event, Name, Stage, event_json, names};
-use tapio::ring::{
-    Bell, Ledger, OnFull, RecordReader, Route, Router, Sink, Snapshot, StageLedger, Stop, ring,
-    thread_waker,
+use tapio_collectors::{CollectorManager, CollectorSpec, Make, Site};
+use tapio_core::clock;
+use tapio_core::event::{Event, Name, Stage, event_json, names};
+use tapio_core::ring::{
+    Bell, Ledger, OnFull, RecordReader, Route, Router, Sink, Snapshot, StageLedger, ring,
 };
+use tapio_core::shutdown::{Stop, thread_waker};
 
 /// A kind that makes the router panic, as a defect in it would.
 pub(crate) const DEADLY: Name = names::KERNEL_SYSCALL_ENTER;

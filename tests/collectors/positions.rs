@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use tapio::collector::{CollectorConfig as _, Site, cni};
+use tapio_collectors::{CollectorConfig as _, Site, cni};
 
 use crate::pipeline::Pipeline;
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use tapio::collector::synthetic::{Config, Policy, Rate};
-use tapio::collector::{CollectorConfig, Health};
-use tapio::event::{Reason, Stage};
+use tapio_collectors::synthetic::{Config, Policy, Rate};
+use tapio_collectors::{CollectorConfig, Health};
+use tapio_core::event::{Reason, Stage};
 
 use crate::pipeline::Pipeline;
 

@@ -1,8 +1,8 @@
 //! An agent that was killed reads some of its sources' events again, under the same ids: the store has each once.
 
 use prost::Message as _;
-use tapio::wire::proto::{Event, EventBatch};
-use tapio::wire::{Line, LineConfig};
+use tapio_wire::proto::{Event, EventBatch};
+use tapio_wire::{Line, LineConfig};
 
 use super::{any_port, start, stored};
 

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 use tapio::runtime::{Agent, Config};
-use tapio::wire::batch_json;
+use tapio_wire::batch_json;
 
 use super::*;
 

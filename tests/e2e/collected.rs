@@ -7,13 +7,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use tapio::collector::k8s::Config;
-use tapio::collector::{CollectorConfig as _, CollectorManager, CollectorSpec, Site};
-use tapio::event::{Event, Stage, event_json};
-use tapio::identity::Directory;
-use tapio::ring::{
-    Bell, Ledger, RecordReader, Route, Router, Sink, StageLedger, Stop, ring, thread_waker,
-};
+use tapio_collectors::k8s::Config;
+use tapio_collectors::{CollectorConfig as _, CollectorManager, CollectorSpec, Site};
+use tapio_core::event::{Event, Stage, event_json};
+use tapio_core::identity::Directory;
+use tapio_core::ring::{Bell, Ledger, RecordReader, Route, Router, Sink, StageLedger, ring};
+use tapio_core::shutdown::{Stop, thread_waker};
 
 struct OneShard;
 

@@ -1,7 +1,7 @@
 //! Who tells what: the agents of the nodes, and the one that tells what belongs to no node (docs/kubernetes.md).
 
 use serde_json::json;
-use tapio::collector::k8s::Config;
+use tapio_collectors::k8s::Config;
 
 use crate::cluster::Cluster;
 use crate::collected::{Collected, words};

@@ -1,8 +1,8 @@
 //! The collector against a real API server: lives told as they happen, over restarts, gaps and lost connections.
 
 use serde_json::{Value as Json, json};
-use tapio::collector::k8s::Config;
-use tapio::identity::Whose;
+use tapio_collectors::k8s::Config;
+use tapio_core::identity::Whose;
 
 use crate::cluster::Cluster;
 use crate::collected::{Collected, about, assert_told_once, words};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tapio::collector::k8s::Config;
+use tapio_collectors::k8s::Config;
 
 use crate::cable::Cable;
 use crate::cluster::Cluster;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use tapio::event::Reason;
 use tapio::load::{LoadConfig, run};
-use tapio::ring::Stop;
+use tapio_core::event::Reason;
+use tapio_core::shutdown::Stop;
 
 use crate::ordeal::Ordeal;
 
@@ -27,7 +27,7 @@ fn fifo(folder: &Path) -> PathBuf {
 
 /// Opens a fifo for writing, if somebody reads it.
 fn writer(path: &Path) -> Option<std::fs::File> {
-    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).ok()
+    OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path).ok()
 }
 
 const LINE: &[u8] = b"{\"time\":1,\"kind\":\"test.line\"}\n";
@@ -200,7 +200,7 @@ fn report(path: &Path, n: u64) -> bool {
     let packet = format!(
         "{{\"command\":\"ADD\",\"network\":\"podnet\",\"container_id\":\"c{n}\",\"ifname\":\"eth0\",\
          \"time_ns\":{},\"pod\":{{\"uid\":\"u{n}\",\"name\":\"p\",\"namespace\":\"s\"}}}}",
-        tapio::clock::wall_ns()
+        tapio_core::clock::wall_ns()
     );
     connect(path).is_some_and(|peer| {
         rustix::net::send(&peer, packet.as_bytes(), SendFlags::NOSIGNAL).is_ok()

@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use tapio::collector::{CollectorConfig as _, Row, jsonl};
-use tapio::event::Event;
-use tapio::ring::{CollectorAccount, Route, Router};
 use tapio::runtime::{Agent, Config};
+use tapio_collectors::{CollectorConfig as _, Row, jsonl};
+use tapio_core::event::Event;
+use tapio_core::ring::{CollectorAccount, Route, Router};
 
 use crate::place;
 
@@ -246,7 +246,7 @@ impl Ordeal {
         assert!(said.contains("panicked: the trap"), "{said}");
         self.tells(provoke);
         let lost = self.account(self.name).dropped;
-        let panics = lost.iter().filter(|d| d.1 == tapio::event::Reason::CollectorPanic);
+        let panics = lost.iter().filter(|d| d.1 == tapio_core::event::Reason::CollectorPanic);
         assert!(
             panics.map(|d| d.2).sum::<u64>() >= 1,
             "the event in its hands is counted: {lost:?}"

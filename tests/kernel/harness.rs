@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tapio::collector::ebpf::{Config, findings};
-use tapio::collector::{CollectorConfig, Context, Report};
-use tapio::event::{ArchivedEvent, Event, Name, Reason, Stage, Value};
-use tapio::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot, Stop};
+use tapio_collectors::ebpf::{Config, findings};
+use tapio_collectors::{CollectorConfig, Context, Report};
+use tapio_core::event::{ArchivedEvent, Event, Name, Reason, Stage, Value};
+use tapio_core::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot};
+use tapio_core::shutdown::Stop;
 
 /// Blocks of the ring between the collector and the test: 64 MiB, so that a slow debug build on a
 /// busy machine doesn't lose what the test counts.
@@ -171,7 +172,7 @@ pub(super) fn start_with_ring(
         sink,
         stop: stop.clone(),
         report: report.clone(),
-        site: tapio::collector::Site::new("testnode", 7),
+        site: tapio_collectors::Site::new("testnode", 7),
     };
     let make = config.make();
     let collector = std::thread::Builder::new()

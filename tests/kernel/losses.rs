@@ -256,7 +256,7 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
     let mut ledger = Ledger::new(vec!["ebpf".into()]);
     let (collect, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
     let end = ledger.stage(Stage::Bridge);
-    let (writer, mut reader) = tapio::ring::ring(1 << 16);
+    let (writer, mut reader) = tapio_core::ring::ring(1 << 16);
     let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
     let stop = Stop::default();
     let router = Arc::new(Fragile(100.into()));
@@ -264,7 +264,7 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
         .with_kernel_ledger(kernel);
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
     let mut manager =
-        CollectorManager::new(tapio::collector::Site::new("testnode", 7), stop.clone());
+        CollectorManager::new(tapio_collectors::Site::new("testnode", 7), stop.clone());
     let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
     manager.start(spec, None).unwrap();
     // Children until it has died of one, and then until one is told again.

@@ -51,7 +51,7 @@ fn a_bus_that_hangs_holds_nobody_up() {
     assert!(machine.systemctl(&["kill", "-s", "STOP", "dbus.service"]));
     let hanging = crate::running::Running::start(
         "systemd",
-        &tapio::collector::systemd::Config { address: machine.bus(), ..Default::default() },
+        &tapio_collectors::systemd::Config { address: machine.bus(), ..Default::default() },
         None,
     );
     std::thread::sleep(Duration::from_millis(200));

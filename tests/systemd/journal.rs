@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tapio::collector::journal::Config;
-use tapio::event::{EventId, Reason};
+use tapio_collectors::journal::Config;
+use tapio_core::event::{EventId, Reason};
 
 use crate::machine::Machine;
 use crate::running::{Running, text};

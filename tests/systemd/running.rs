@@ -6,12 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tapio::collector::{CollectorConfig, CollectorManager, CollectorSpec, CollectorStatus, Site};
-use tapio::event::{Event, Stage, event_json};
-use tapio::identity::Directory;
-use tapio::ring::{
-    Bell, Ledger, RecordReader, Route, Router, Sink, Snapshot, StageLedger, Stop, ring,
+use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, CollectorStatus, Site};
+use tapio_core::event::{Event, Stage, event_json};
+use tapio_core::identity::Directory;
+use tapio_core::ring::{
+    Bell, Ledger, RecordReader, Route, Router, Sink, Snapshot, StageLedger, ring,
 };
+use tapio_core::shutdown::Stop;
 
 struct OneShard;
 

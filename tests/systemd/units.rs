@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use tapio::collector::systemd::Config;
+use tapio_collectors::systemd::Config;
 
 use crate::machine::Machine;
 use crate::running::{Running, text};

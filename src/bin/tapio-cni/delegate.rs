@@ -10,8 +10,10 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::report::Report;
-use crate::{Config, clock, outcome, print};
+use tapio_collectors::cni::report::Report;
+use tapio_core::clock;
+
+use crate::{Config, outcome, print};
 
 /// The specification's code for a configuration that can't be right.
 pub(crate) const CANT_RUN: u64 = 7;

@@ -15,13 +15,8 @@
 //! `{"type": "tapio-cni", "delegate": {"type": "bridge", …}}` runs that one, prints what it prints, ends as it ends, and
 //! tells how long it took and what it complained of, which a plugin behind it in the list never learns.
 
-#[path = "../../clock.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the library's clock; the plugin needs a part of it")]
-mod clock;
 mod delegate;
 mod outcome;
-#[path = "../../collector/cni/report.rs"]
-mod report;
 mod tell;
 
 use std::env;
@@ -30,8 +25,8 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use report::{DEFAULT_SOCKET, PodNames, Report};
+use tapio_collectors::cni::report::{DEFAULT_SOCKET, PodNames, Report};
+use tapio_core::clock;
 
 /// The most that is read of a configuration.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;

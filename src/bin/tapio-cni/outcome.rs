@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::report::{PluginError, Report};
+use tapio_collectors::cni::report::{PluginError, Report};
 
 /// Addresses a report names.
 const MAX_ADDRESSES: usize = 16;

@@ -7,8 +7,8 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
 };
 
-use crate::clock;
-use crate::report::{MAX_REPORT_BYTES, Report};
+use tapio_collectors::cni::report::{MAX_REPORT_BYTES, Report};
+use tapio_core::clock;
 
 /// How long the agent's queue may stay full before the report is left out. With 4096 places it is full only while the
 /// agent doesn't run on.

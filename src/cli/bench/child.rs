@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::clock;
+use tapio_core::clock;
 
 /// A tapio process.
 pub(super) struct Child {

@@ -19,10 +19,10 @@ use serde_json::json;
 use self::cgroup::SmallCgroup;
 use self::scene::{Caused, Scene, Seen};
 use super::{Outcome, Output, print, story, tell};
-use crate::collector::ebpf;
-use crate::event::Group;
-use crate::ring::Snapshot;
 use crate::runtime::snapshot_json;
+use tapio_collectors::ebpf;
+use tapio_core::event::Group;
+use tapio_core::ring::Snapshot;
 
 pub(super) use fault::{FaultArgs, fault};
 

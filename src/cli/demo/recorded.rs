@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use super::scene::Folder;
 use super::{Args, Output, print, story, tell};
 use crate::cli::Outcome;
-use crate::collector::ebpf::Finding;
-use crate::dataflow::rules;
-use crate::runtime::replay::{Emit, replay};
+use tapio_collectors::ebpf::Finding;
+use tapio_dataflow::replay::{Emit, replay};
+use tapio_dataflow::rules;
 
 const RECORDINGS: [(&str, &str); 2] = [
     ("nginx-cascade.jsonl", include_str!("../../../tests/stories/nginx-cascade.jsonl")),

@@ -17,12 +17,12 @@ use serde_json::Value as Json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::live;
-use crate::clock;
-use crate::collector::Health;
-use crate::event::Group;
-use crate::ring::Snapshot;
 use crate::runtime::{Agent, Config};
-use crate::wire::{batch_json, group_from_proto, proto};
+use tapio_collectors::Health;
+use tapio_core::clock;
+use tapio_core::event::Group;
+use tapio_core::ring::Snapshot;
+use tapio_wire::{batch_json, group_from_proto, proto};
 
 /// How long the programs may take to attach, and a story to be told.
 const PATIENCE: Duration = Duration::from_secs(6);

@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
-use crate::clock;
+use tapio_core::clock;
 
 /// The most addresses that are remembered.
 const MAX_KNOWN: usize = 65_536;

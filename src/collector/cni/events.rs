@@ -7,12 +7,12 @@ use super::allocations::Allocation;
 use super::attachments::Attachments;
 use super::links::News;
 use super::report::Report;
-use crate::collector::Site;
-use crate::collector::draft::{Draft, Meta};
-use crate::collector::identify::Known;
-use crate::event::{ClockQuality, EventId, Name, Reason, Severity, names};
-use crate::identity::{Container, Directory};
-use crate::ring::Sink;
+use crate::Site;
+use crate::draft::{Draft, Meta};
+use crate::identify::Known;
+use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, names};
+use tapio_core::identity::{Container, Directory};
+use tapio_core::ring::Sink;
 
 /// The source number of ids of what can't be read again.
 const SOURCE: u16 = 0x2000;

@@ -22,7 +22,7 @@ mod links;
 mod look;
 mod netlink;
 mod place;
-mod report;
+pub mod report;
 mod socket;
 
 use std::collections::VecDeque;
@@ -38,9 +38,9 @@ use self::socket::{Heard, Listener, Socket};
 use super::alarm::Alarm;
 use super::kept::Kept;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::Reason;
-use crate::ring::OnFull;
+use tapio_core::clock;
+use tapio_core::event::Reason;
+use tapio_core::ring::OnFull;
 
 pub use self::look::look;
 pub(super) use self::report::PodNames;

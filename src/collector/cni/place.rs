@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::allocations::Allocation;
-use crate::clock;
-use crate::collector::Context;
-use crate::collector::cursor::Cursor;
+use crate::Context;
+use crate::cursor::Cursor;
+use tapio_core::clock;
 
 /// The most addresses that are written down: more than a node has pods for. Of others it isn't told that they were taken
 /// back while the agent was away.

@@ -4,68 +4,68 @@
 use serde::{Deserialize, Serialize};
 
 /// The longest report; what is longer is none.
-pub(crate) const MAX_REPORT_BYTES: usize = 16 * 1024;
+pub const MAX_REPORT_BYTES: usize = 16 * 1024;
 
 /// Where the agent listens unless the configuration says otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/tapio/cni.sock";
+pub const DEFAULT_SOCKET: &str = "/run/tapio/cni.sock";
 
 /// One call of the plugin. What isn't known is empty; fields a newer plugin may add are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Report {
+pub struct Report {
     /// `ADD`, `DEL` or `CHECK`.
-    pub(crate) command: String,
+    pub command: String,
     /// The network's name.
-    pub(crate) network: String,
+    pub network: String,
     /// The plugin the report is about: `tapio-cni` itself, or the one it runs on behalf of.
-    pub(crate) plugin: String,
+    pub plugin: String,
     /// CNI_CONTAINERID: of a pod the sandbox's.
-    pub(crate) container_id: String,
+    pub container_id: String,
     /// CNI_IFNAME.
-    pub(crate) ifname: String,
+    pub ifname: String,
     /// CNI_NETNS.
-    pub(crate) netns: String,
+    pub netns: String,
     /// The network namespace's inode; 0 where it can't be had.
-    pub(crate) netns_inode: u64,
+    pub netns_inode: u64,
     /// The host's end of the pod's link.
-    pub(crate) host_interface: String,
+    pub host_interface: String,
     /// Addresses of the result, without their prefix lengths.
-    pub(crate) addresses: Vec<String>,
+    pub addresses: Vec<String>,
     /// The pod, as CNI_ARGS names it.
-    pub(crate) pod: PodNames,
+    pub pod: PodNames,
     /// When the call came: nanoseconds since the Unix epoch.
-    pub(crate) time_ns: u64,
+    pub time_ns: u64,
     /// How long the plugin took that this one runs; 0 where it runs none.
-    pub(crate) duration_ns: u64,
+    pub duration_ns: u64,
     /// What the plugin that this one runs says went wrong.
-    pub(crate) error: Option<PluginError>,
+    pub error: Option<PluginError>,
 }
 
 /// A pod's names, from CNI_ARGS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct PodNames {
+pub struct PodNames {
     /// `K8S_POD_UID`.
-    pub(crate) uid: String,
+    pub uid: String,
     /// `K8S_POD_NAME`.
-    pub(crate) name: String,
+    pub name: String,
     /// `K8S_POD_NAMESPACE`.
-    pub(crate) namespace: String,
+    pub namespace: String,
 }
 
 /// A plugin's error, as the CNI specification has it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct PluginError {
+pub struct PluginError {
     /// Its code.
-    pub(crate) code: u64,
+    pub code: u64,
     /// Its message, with the details behind it.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 impl PodNames {
     /// Reads CNI_ARGS: `KEY=VALUE` pairs between semicolons, in any order. Nothing but a pod's names is taken.
-    pub(crate) fn from_args(args: &str) -> Self {
+    pub fn from_args(args: &str) -> Self {
         let mut pod = Self::default();
         for (key, value) in args.split(';').filter_map(|pair| pair.split_once('=')) {
             let place = match key {

@@ -18,8 +18,8 @@ use rustix::net::{
 };
 
 use super::report::MAX_REPORT_BYTES;
-use crate::clock;
-use crate::collector::kept::Kept;
+use crate::kept::Kept;
+use tapio_core::clock;
 
 /// Connections that wait to be accepted: the most the kernel allows by default.
 const BACKLOG: i32 = 4096;

@@ -10,7 +10,7 @@ use super::Run;
 use super::api::cri::{Container, ContainerState, PodSandboxMetadata};
 use super::client::Client;
 use super::observed::{Facts, Happened, Key};
-use crate::clock;
+use tapio_core::clock;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

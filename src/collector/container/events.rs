@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::observed::{Facts, Happened, Key, Known};
-use crate::collector::Site;
-use crate::collector::draft::{Draft, Meta};
-use crate::collector::identify::Known as Whose;
-use crate::event::{ClockQuality, EventId, Name, Severity, names};
-use crate::identity::{Container, Directory};
-use crate::ring::Sink;
+use crate::Site;
+use crate::draft::{Draft, Meta};
+use crate::identify::Known as Whose;
+use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
+use tapio_core::identity::{Container, Directory};
+use tapio_core::ring::Sink;
 
 /// A clock may be this far ahead of what is observed before it isn't believed.
 const AHEAD_NS: u64 = 1_000_000_000;

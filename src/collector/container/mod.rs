@@ -26,11 +26,12 @@ use std::time::{Duration, Instant};
 use super::cursor::Cursor;
 use super::turns::{self, Turns};
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::ring::{OnFull, Stop};
 use client::Client;
 use events::Teller;
 use observed::Observed;
+use tapio_core::clock;
+use tapio_core::ring::OnFull;
+use tapio_core::shutdown::Stop;
 
 /// How often it looks whether what was told is settled, while something isn't.
 const TICK: Duration = Duration::from_millis(80);

@@ -14,8 +14,8 @@ use super::api::tasks::{Process, Status as TaskState};
 use super::client::{Client, arrival};
 use super::events::{Pulled, Times};
 use super::observed::{Facts, Happened, Key, wall_ns};
-use crate::clock;
-use crate::event::Reason;
+use tapio_core::clock;
+use tapio_core::event::Reason;
 
 /// The second look at the lists: events of a subscription that was still under way at the first.
 const SECOND_LOOK: Duration = Duration::from_secs(1);

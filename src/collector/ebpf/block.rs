@@ -4,8 +4,8 @@ use super::decode::Decoder;
 use super::kinds::Kind;
 use super::raw::{COMM_BYTES, Record};
 use super::words::{Size, Span};
-use crate::collector::draft::Lossy;
-use crate::event::{Severity, names};
+use crate::draft::Lossy;
+use tapio_core::event::{Severity, names};
 
 /// `enum req_op` (include/linux/blk_types.h).
 fn operation(op: u32) -> &'static str {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::departed::Departed;
 use super::raw::HIERARCHY_SHIFT;
-use crate::identity::{CgroupNames, cgroups_in};
+use tapio_core::identity::{CgroupNames, cgroups_in};
 
 /// How long a removed cgroup's path is kept.
 const KEPT_NS: u64 = 600_000_000_000;

@@ -17,12 +17,12 @@ use super::kinds::{Kind, signal_name};
 use super::processes::ExecId;
 use super::raw::{PATH_BYTES, Record};
 use super::words::Span;
-use crate::collector::cni::PodNames;
-use crate::collector::draft::Meta;
-use crate::collector::identify::Known;
-use crate::event::{Name, Severity, names};
-use crate::identity::{Container, Directory};
-use crate::ring::Sink;
+use crate::cni::PodNames;
+use crate::draft::Meta;
+use crate::identify::Known;
+use tapio_core::event::{Name, Severity, names};
+use tapio_core::identity::{Container, Directory};
+use tapio_core::ring::Sink;
 
 /// Plugins that may run at a time.
 const MAX_RUNNING: usize = 4096;

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
-use crate::collector::{Collector, CollectorConfig, Make};
-use crate::ring::OnFull;
+use crate::{Collector, CollectorConfig, Make};
+use tapio_core::ring::OnFull;
 
 /// The eBPF collector's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]

@@ -8,13 +8,13 @@ use super::kinds::Kind;
 use super::nameless::Nameless;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, What};
-use crate::clock;
-use crate::collector::Site;
-use crate::collector::draft::{Draft, Lossy, Meta};
-use crate::collector::identify::{Found, Known};
-use crate::event::{ClockQuality, EventId, Reason, Severity, names};
-use crate::identity::Directory;
-use crate::ring::Sink;
+use crate::Site;
+use crate::draft::{Draft, Lossy, Meta};
+use crate::identify::{Found, Known};
+use tapio_core::clock;
+use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
+use tapio_core::identity::Directory;
+use tapio_core::ring::Sink;
 
 /// Cgroup file systems are read again at most this often when a number is unknown.
 const SCAN_EVERY_NS: u64 = 1_000_000_000;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Name, names};
+use tapio_core::event::{Name, names};
 
 include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));
 
@@ -127,7 +127,7 @@ const SIGNALS: [&str; 32] = [
 ];
 
 /// A signal's name; real-time signals have none of their own.
-pub(in crate::collector) fn signal_name(number: u32) -> &'static str {
+pub(crate) fn signal_name(number: u32) -> &'static str {
     SIGNALS.get(number as usize).copied().unwrap_or("SIGRT")
 }
 

@@ -53,8 +53,8 @@ use self::processes::Processes;
 use super::alarm::Alarm;
 use super::draft::Meta;
 use super::{Collector, CollectorError, Context, Ended};
-use crate::clock;
-use crate::event::{Reason, Severity, names};
+use tapio_core::clock;
+use tapio_core::event::{Reason, Severity, names};
 
 /// Records read at a time; the wall clock is read once for each batch.
 const BATCH: usize = 64;

@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use crate::collector::draft::{Draft, Meta};
-use crate::collector::identify::{Found, Known};
-use crate::event::names;
-use crate::identity::Directory;
-use crate::ring::Sink;
+use crate::draft::{Draft, Meta};
+use crate::identify::{Found, Known};
+use tapio_core::event::names;
+use tapio_core::identity::Directory;
+use tapio_core::ring::Sink;
 
 /// How long an event waits: less than the order of times allows the kernel beside sources in microseconds.
 const PATIENCE_NS: u64 = 400_000_000;
@@ -102,9 +102,9 @@ impl Nameless {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collector::Context;
-    use crate::event::{ClockQuality, EventId, Severity, Value};
-    use crate::identity::{Container, Pod};
+    use crate::Context;
+    use tapio_core::event::{ClockQuality, EventId, Severity, Value};
+    use tapio_core::identity::{Container, Pod};
 
     fn draft(known: Known<'_>, directory: &Directory) -> (Draft, Meta) {
         let mut draft = Draft::default();
@@ -163,7 +163,7 @@ mod tests {
         );
         assert_eq!(one.whose_now(known, &directory), Found::All);
         let told: Vec<(String, bool)> = one.fields(|fields| {
-            let text = |f: &crate::event::Field<'_>| match f.value {
+            let text = |f: &tapio_core::event::Field<'_>| match f.value {
                 Value::Str(s) => format!("{}={s}", f.key),
                 _ => f.key.to_string(),
             };

@@ -11,8 +11,8 @@ use super::raw::{
 };
 use super::scrub;
 use super::words::{Size, Span};
-use crate::collector::draft::Lossy;
-use crate::event::{Severity, names};
+use crate::draft::Lossy;
+use tapio_core::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
     ExecId { pid: record.head.tgid, start_ns: task.start_ns }

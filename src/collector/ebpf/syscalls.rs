@@ -4,8 +4,8 @@ use super::decode::{Decoder, NO_CPU};
 use super::kinds::{Kind, errno_name, syscall_name};
 use super::raw::Record;
 use super::words::Span;
-use crate::event::{Severity, names};
-use crate::ring::Sink;
+use tapio_core::event::{Severity, names};
+use tapio_core::ring::Sink;
 
 /// A key of `error_counts`: `struct tp_error_key` as two words.
 #[derive(Clone, Copy)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::collector::journal::count_entries;
+use crate::journal::count_entries;
 use proptest::prelude::*;
 
 /// A journal file in memory, as journald would write it.

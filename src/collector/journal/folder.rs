@@ -17,8 +17,8 @@ use super::file::JournalFile;
 use super::format::Bad;
 use super::position::Position;
 use super::record::Record;
-use crate::clock;
-use crate::collector::alarm::Alarm;
+use crate::alarm::Alarm;
+use tapio_core::clock;
 
 /// Rounds a file that can't be read on may take to recover: what is being written shows a bit later.
 const MOST_TRIES: u32 = 20;

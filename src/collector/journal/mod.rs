@@ -41,9 +41,9 @@ use super::alarm::Alarm;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::Reason;
-use crate::ring::OnFull;
+use tapio_core::clock;
+use tapio_core::event::Reason;
+use tapio_core::ring::OnFull;
 
 /// How often files are looked at when nothing comes: journald appends through a mapping, which no
 /// watch shows in time.

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::collector::Context;
-use crate::collector::draft::{Draft, Lossy, Meta};
-use crate::collector::ebpf::signal_name;
-use crate::collector::identify::Known;
-use crate::event::{ClockQuality, EventId, Name, Severity, names};
-use crate::identity::CgroupNames;
+use crate::Context;
+use crate::draft::{Draft, Lossy, Meta};
+use crate::ebpf::signal_name;
+use crate::identify::Known;
+use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
+use tapio_core::identity::CgroupNames;
 
 use super::record::{Field, Record};
 

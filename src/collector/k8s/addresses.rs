@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::objects::{Endpoints, ObjectRef, Service, Text};
 use super::texts::Texts;
-use crate::identity::{Directory, Pod};
+use tapio_core::identity::{Directory, Pod};
 
 /// A pod as slices know it.
 #[derive(Debug)]
@@ -248,7 +248,7 @@ fn endpoints(slice: &Endpoints) -> impl Iterator<Item = (&str, &ObjectRef, &str)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Whose;
+    use tapio_core::identity::Whose;
 
     const SLICE: &str = r#"{"metadata":{"uid":"s1","name":"web-x1","namespace":"shop","labels":{"kubernetes.io/service-name":"web"}},
         "endpoints":[{"addresses":["10.0.0.1"],"nodeName":"n2","targetRef":{"kind":"Pod","uid":"p1","name":"web-0","namespace":"shop"}},

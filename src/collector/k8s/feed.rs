@@ -22,8 +22,8 @@ use super::objects::{List, Meta, Owned, Pod};
 use super::owners::Owners;
 use super::wire::{Answer, PAGE, Status, Trouble, query};
 use super::{Message, Resource};
-use crate::clock;
-use crate::event::stable_hash;
+use tapio_core::clock;
+use tapio_core::event::stable_hash;
 
 const JSON: &str = "application/json";
 /// How long the server is asked to keep a watch open, at the least; half of it is added by chance, so that a cluster's agents

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::objects::{ContainerStatus, Pod, Text, bare_id};
 use super::pods::Told;
 use super::texts::Texts;
-use crate::identity::{self, Container, Directory, Workload};
+use tapio_core::identity::{self, Container, Directory, Workload};
 
 /// A pod that is watched, as the directory was told of it.
 pub(super) struct Known {

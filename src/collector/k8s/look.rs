@@ -8,7 +8,7 @@ use super::events::Counts;
 use super::feed::Line;
 use super::objects::{Deployment, Endpoints, Event, List, Node, Pod, Service};
 use super::pods::Told;
-use crate::identity::Directory;
+use tapio_core::identity::Directory;
 
 /// Takes lines as a watch sends them, each object as each kind of it. Returns how many objects were parsed.
 ///

@@ -49,11 +49,11 @@ use tokio::sync::{Notify, mpsc};
 use super::cursor::Cursor;
 use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::Reason;
-use crate::ring::OnFull;
 #[doc(hidden)]
 pub use look::look;
+use tapio_core::clock;
+use tapio_core::event::Reason;
+use tapio_core::ring::OnFull;
 
 use feed::{Bookmarks, Condition, Feed, Said, Start, Watched};
 use owners::{Owners, Refusals};

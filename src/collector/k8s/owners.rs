@@ -11,7 +11,7 @@ use kube::client::Client;
 
 use super::objects::{Meta, Owned, Pod, Text};
 use super::wire::{Answer, Trouble};
-use crate::clock;
+use tapio_core::clock;
 
 /// Only an object's metadata, which every server can give.
 const METADATA: &str =

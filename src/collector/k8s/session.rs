@@ -14,8 +14,8 @@ use super::saved::{Saved, number};
 use super::tell::Teller;
 use super::texts::Texts;
 use super::{Config, Resource};
-use crate::identity::Directory;
-use crate::ring::Sink;
+use tapio_core::identity::Directory;
+use tapio_core::ring::Sink;
 
 /// What is known while the collector runs.
 pub(super) struct Session {

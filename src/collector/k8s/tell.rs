@@ -7,11 +7,11 @@ use super::conditions::{Changed, RolledOut, Rollout};
 use super::events::Of;
 use super::objects::{Deployment, Event};
 use super::pods::{Container, Transition, What};
-use crate::collector::draft::{Draft, Meta};
-use crate::collector::identify::workload_key;
-use crate::event::{ClockQuality, EventId, Name, Severity, names};
-use crate::identity::{Directory, Pod};
-use crate::ring::Sink;
+use crate::draft::{Draft, Meta};
+use crate::identify::workload_key;
+use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
+use tapio_core::identity::{Directory, Pod};
+use tapio_core::ring::Sink;
 
 /// The kubelet waits no longer than this between two starts of a container.
 const LONGEST_BACK_OFF_NS: u64 = 300_000_000_000;

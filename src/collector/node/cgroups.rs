@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::identity::{CgroupNames, cgroups_in};
+use tapio_core::identity::{CgroupNames, cgroups_in};
 
 /// A tree of cgroups deeper than this isn't walked to its end.
 const MAX_DEPTH: usize = 16;

@@ -18,10 +18,10 @@ use self::pressure::Pressure;
 use super::draft::{Draft, Meta};
 use super::identify::Known;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::event::{ClockQuality, EventId, Name, Severity, names};
-use crate::identity::CgroupNames;
-use crate::ring::OnFull;
+use tapio_core::clock;
+use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
+use tapio_core::identity::CgroupNames;
+use tapio_core::ring::OnFull;
 
 /// The shortest sleep: what is due is done so late at the most.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(80);
@@ -41,7 +41,7 @@ pub struct Config {
     /// Whether to run it.
     pub enabled: bool,
     /// How often pressure and use are read.
-    #[serde(with = "crate::span_text")]
+    #[serde(with = "tapio_core::durations")]
     pub interval: Duration,
     /// A cgroup that was held up for so many per cent of the time is told of.
     pub some_percent: f64,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::cgroups::{Trees, field};
-use crate::identity::CgroupNames;
+use tapio_core::identity::CgroupNames;
 
 /// The resources, as their pressure files are called.
 const RESOURCES: [&str; 3] = ["cpu", "memory", "io"];

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use crate::identity::CgroupNames;
+use tapio_core::identity::CgroupNames;
 
 /// A process that doesn't wait for its children.
 pub(super) struct Parent {
@@ -74,9 +74,9 @@ mod tests {
         let mut children: Vec<_> =
             (0..3).map(|_| std::process::Command::new("/bin/true").spawn().unwrap()).collect();
         let own = std::process::id();
-        let until = crate::clock::instant() + std::time::Duration::from_secs(10);
+        let until = tapio_core::clock::instant() + std::time::Duration::from_secs(10);
         let mut found = 0;
-        while found < 3 && crate::clock::instant() < until {
+        while found < 3 && tapio_core::clock::instant() < until {
             found = parents(1).iter().find(|p| p.pid == own).map_or(0, |p| p.zombies);
         }
         assert!(found >= 3, "{found}");

@@ -12,7 +12,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
-use crate::wire::{OtlpSignal, Undecoded, grpc_server};
+use tapio_wire::{OtlpSignal, Undecoded, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";

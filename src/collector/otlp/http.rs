@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::grpc::Exported;
 use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
-use crate::wire::OtlpSignal;
+use tapio_wire::OtlpSignal;
 
 const PROTOBUF: &str = "application/x-protobuf";
 

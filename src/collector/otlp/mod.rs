@@ -24,8 +24,9 @@ use self::tell::Teller;
 use super::kept::Kept;
 use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::ring::{OnFull, Stop};
-use crate::wire::{OtlpSignal, bind};
+use tapio_core::ring::OnFull;
+use tapio_core::shutdown::Stop;
+use tapio_wire::{OtlpSignal, bind};
 
 /// Requests that wait to be read.
 const QUEUE: usize = 64;

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use super::Answer;
-use crate::clock;
-use crate::collector::Context;
-use crate::collector::draft::{Draft, Meta};
-use crate::collector::identify::Known;
-use crate::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
-use crate::wire::{OtlpAttributes, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+use crate::Context;
+use crate::draft::{Draft, Meta};
+use crate::identify::Known;
+use tapio_core::clock;
+use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
+use tapio_wire::{OtlpAttributes, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 
 /// The source number of this collector's event ids.
 const SOURCE: u16 = 0x0200;

@@ -33,8 +33,8 @@ use super::cursor::Cursor;
 use super::filter::Filter;
 use super::turns::{self, Turns};
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use crate::clock;
-use crate::ring::OnFull;
+use tapio_core::clock;
+use tapio_core::ring::OnFull;
 
 /// How often it looks whether what was told is settled, while something isn't or is still asked for.
 const TICK: Duration = Duration::from_millis(80);

@@ -1,10 +1,10 @@
 //! What happened to units and jobs, as events (docs/kinds.md).
 
-use crate::clock;
-use crate::collector::Context;
-use crate::collector::draft::{Draft, Meta};
-use crate::collector::ebpf::signal_name;
-use crate::event::{ClockQuality, EventId, Name, Severity, names};
+use crate::Context;
+use crate::draft::{Draft, Meta};
+use crate::ebpf::signal_name;
+use tapio_core::clock;
+use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 
 use super::unit::{Exit, Told, What};
 use super::watch::{Job, News};

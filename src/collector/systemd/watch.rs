@@ -9,8 +9,8 @@ use zbus::Message;
 use super::bus::{Listed, Read};
 use super::properties::{Properties, UNIT, unit_of_path};
 use super::unit::{Hold, Snapshot, State, Told, Unit};
-use crate::collector::filter::Filter;
-use crate::identity::{self, Directory};
+use crate::filter::Filter;
+use tapio_core::identity::{self, Directory};
 
 /// Units that are watched at a time.
 const MOST_UNITS: usize = 8_192;

@@ -11,7 +11,7 @@ use super::observer::Bounds;
 use super::pairs::{Learned, Pairs};
 use super::relations::Fact;
 use super::standing::Standing;
-use crate::event::{Group, Name};
+use tapio_core::event::{Group, Name};
 
 /// Lifts that are kept of one entity.
 const MAX_LIFTS: usize = 256;

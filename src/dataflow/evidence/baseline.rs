@@ -7,7 +7,7 @@
 use super::super::lru::Lru;
 use super::entity::Entity;
 use super::observer::Bounds;
-use crate::event::{Name, Severity};
+use tapio_core::event::{Name, Severity};
 
 /// The length of a bucket.
 pub(super) const BUCKET_NS: u64 = 10_000_000_000;
@@ -212,7 +212,7 @@ mod tests {
 
     use super::super::entity::EntityKind;
     use super::*;
-    use crate::event::names;
+    use tapio_core::event::names;
 
     fn unit(name: &str) -> Entity {
         Entity::new(EntityKind::Unit, name)

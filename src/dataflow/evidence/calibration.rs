@@ -16,8 +16,8 @@ use super::graph::{Edge, Relation};
 use super::observer::{Bounds, second};
 use super::pairs::{HomeKind, PairKey, epoch};
 use super::rank::WEIGHTS;
-use crate::dataflow::rules::Given;
-use crate::event::{EventId, Group, GroupState, Impact, Name, Severity, TraceId};
+use crate::rules::Given;
+use tapio_core::event::{EventId, Group, GroupState, Impact, Name, Severity, TraceId};
 
 const S: u64 = 1_000_000_000;
 const BEGIN_NS: u64 = 1_700_000_000 * S;

@@ -12,9 +12,10 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::assessor::Assessor;
 use super::draft::Note;
 use super::pairs::Learned;
-use crate::clock;
-use crate::event::Group;
-use crate::ring::{Bell, RecordWriter, WriteError, thread_waker};
+use tapio_core::clock;
+use tapio_core::event::Group;
+use tapio_core::ring::{Bell, RecordWriter, WriteError};
+use tapio_core::shutdown::thread_waker;
 
 /// Notes in a ring.
 const RING_NOTES: usize = 4_096;
@@ -45,20 +46,20 @@ pub fn notes(bell: &Arc<Bell>) -> (NoteWriter, NoteReader) {
 
 impl NoteWriter {
     /// Hands a note over, or gives it back where there is no room.
-    pub(in crate::dataflow) fn send(&mut self, note: Note) -> Result<(), Note> {
+    pub(crate) fn send(&mut self, note: Note) -> Result<(), Note> {
         self.ring.push(note).map_err(|rtrb::PushError::Full(note)| note)
     }
 
-    pub(in crate::dataflow) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         self.bell.ring();
     }
 
-    pub(in crate::dataflow) fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_abandoned(&self) -> bool {
         self.ring.is_abandoned()
     }
 
     /// Leaves, and tells the assessor so: it may sleep.
-    pub(in crate::dataflow) fn leave(self) {
+    pub(crate) fn leave(self) {
         let Self { ring, bell } = self;
         drop(ring);
         bell.ring();

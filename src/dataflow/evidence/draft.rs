@@ -5,8 +5,8 @@ use super::entity::Entity;
 use super::pairs::{HomeKind, PairKey};
 use super::relations::Fact;
 use super::standing::Mark;
-use crate::dataflow::rules::Given;
-use crate::event::{EventId, Group, Name, Severity};
+use crate::rules::Given;
+use tapio_core::event::{EventId, Group, Name, Severity};
 
 /// What goes from a shard to the assessor. Facts are sums and unions: their order doesn't matter.
 pub struct Note(pub(super) Content);
@@ -32,18 +32,18 @@ pub(super) enum Content {
 
 impl Note {
     /// Whether it may be left out when there is no room: a fact costs certainty, a group the story.
-    pub(in crate::dataflow) fn is_fact(&self) -> bool {
+    pub(crate) fn is_fact(&self) -> bool {
         !matches!(self.0, Content::Draft(_))
     }
 
-    pub(in crate::dataflow) fn draft(draft: Draft) -> Self {
+    pub(crate) fn draft(draft: Draft) -> Self {
         Self(Content::Draft(Box::new(draft)))
     }
 }
 
 /// A message whose template came more or less often than before.
 #[derive(Clone, Debug)]
-pub(in crate::dataflow) struct Lift {
+pub(crate) struct Lift {
     pub(super) entity: Entity,
     pub(super) kind: Name,
     pub(super) time_ns: u64,
@@ -55,68 +55,68 @@ pub(in crate::dataflow) struct Lift {
 }
 
 /// A group as its shard knows it: told but for what needs facts of other shards.
-pub(in crate::dataflow) struct Draft {
+pub(crate) struct Draft {
     /// Without causes; of its impact only whom its members are about.
-    pub(in crate::dataflow) group: Group,
+    pub(crate) group: Group,
     /// What its members are about, by their first time.
-    pub(in crate::dataflow) sources: Vec<Source>,
+    pub(crate) sources: Vec<Source>,
     /// The causes the rule's author names, the favourite first.
-    pub(in crate::dataflow) named: Vec<NamedCause>,
+    pub(crate) named: Vec<NamedCause>,
     /// Whether what nobody named may be a cause, too: not in a life without a fault.
-    pub(in crate::dataflow) any_cause: bool,
+    pub(crate) any_cause: bool,
     /// The longest time the story's events may lie apart.
-    pub(in crate::dataflow) within_ns: u64,
-    pub(in crate::dataflow) asked: Asked,
-    pub(in crate::dataflow) failed_connections: u64,
+    pub(crate) within_ns: u64,
+    pub(crate) asked: Asked,
+    pub(crate) failed_connections: u64,
     /// Those of them that left the machine's own loopback.
-    pub(in crate::dataflow) failed_for_others: u64,
+    pub(crate) failed_for_others: u64,
 }
 
 /// What the rule's author gives and what is to be computed.
 #[derive(Clone, Copy)]
-pub(in crate::dataflow) struct Asked {
-    pub(in crate::dataflow) business: Given<f64>,
-    pub(in crate::dataflow) customer_facing: Given<bool>,
-    pub(in crate::dataflow) slo_impact: Given<bool>,
+pub(crate) struct Asked {
+    pub(crate) business: Given<f64>,
+    pub(crate) customer_facing: Given<bool>,
+    pub(crate) slo_impact: Given<bool>,
 }
 
 /// The members about one entity and of one kind.
 #[derive(Clone, Debug)]
-pub(in crate::dataflow) struct Source {
-    pub(in crate::dataflow) entity: Entity,
-    pub(in crate::dataflow) kind: Name,
-    pub(in crate::dataflow) first_ns: u64,
-    pub(in crate::dataflow) last_ns: u64,
+pub(crate) struct Source {
+    pub(crate) entity: Entity,
+    pub(crate) kind: Name,
+    pub(crate) first_ns: u64,
+    pub(crate) last_ns: u64,
     /// The tick of the clock that gave the first one its time.
-    pub(in crate::dataflow) tick_ns: u64,
-    pub(in crate::dataflow) worst: Severity,
+    pub(crate) tick_ns: u64,
+    pub(crate) worst: Severity,
     /// The rule says that it is an effect.
-    pub(in crate::dataflow) is_effect: bool,
+    pub(crate) is_effect: bool,
     /// What the first one says.
-    pub(in crate::dataflow) summary: String,
+    pub(crate) summary: String,
     /// The first few members' ids, and how their sources wrote them.
-    pub(in crate::dataflow) evidence: Vec<EventId>,
-    pub(in crate::dataflow) labels: Vec<String>,
+    pub(crate) evidence: Vec<EventId>,
+    pub(crate) labels: Vec<String>,
 }
 
 /// One member, to be added to the sources.
-pub(in crate::dataflow) struct Seen {
-    pub(in crate::dataflow) entity: Entity,
-    pub(in crate::dataflow) kind: Name,
-    pub(in crate::dataflow) time_ns: u64,
-    pub(in crate::dataflow) tick_ns: u64,
-    pub(in crate::dataflow) severity: Severity,
-    pub(in crate::dataflow) is_effect: bool,
-    pub(in crate::dataflow) summary: String,
-    pub(in crate::dataflow) id: EventId,
-    pub(in crate::dataflow) label: String,
+pub(crate) struct Seen {
+    pub(crate) entity: Entity,
+    pub(crate) kind: Name,
+    pub(crate) time_ns: u64,
+    pub(crate) tick_ns: u64,
+    pub(crate) severity: Severity,
+    pub(crate) is_effect: bool,
+    pub(crate) summary: String,
+    pub(crate) id: EventId,
+    pub(crate) label: String,
 }
 
 /// Members a candidate names as its evidence.
 const MAX_EVIDENCE: usize = 4;
 
 /// Adds a member to what is told of the same entity and kind. Returns its place.
-pub(in crate::dataflow) fn add_source(sources: &mut Vec<Source>, seen: Seen) -> usize {
+pub(crate) fn add_source(sources: &mut Vec<Source>, seen: Seen) -> usize {
     let same = |s: &Source| s.kind == seen.kind && s.entity == seen.entity;
     let Some(at) = sources.iter().position(same) else {
         sources.push(Source {
@@ -150,12 +150,12 @@ pub(in crate::dataflow) fn add_source(sources: &mut Vec<Source>, seen: Seen) -> 
 
 /// A cause the rule's author names.
 #[derive(Clone, Debug)]
-pub(in crate::dataflow) struct NamedCause {
-    pub(in crate::dataflow) text: String,
+pub(crate) struct NamedCause {
+    pub(crate) text: String,
     /// Whose members fill it, first of all; `None` where no member does.
-    pub(in crate::dataflow) source: Option<usize>,
-    pub(in crate::dataflow) evidence: Vec<EventId>,
-    pub(in crate::dataflow) labels: Vec<String>,
+    pub(crate) source: Option<usize>,
+    pub(crate) evidence: Vec<EventId>,
+    pub(crate) labels: Vec<String>,
     /// How many of the author's causes stand behind it.
-    pub(in crate::dataflow) behind: usize,
+    pub(crate) behind: usize,
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::dataflow::rules::field::value_text;
-use crate::event::{ArchivedEvent, Name, Value, names};
+use crate::rules::field::value_text;
+use tapio_core::event::{ArchivedEvent, Name, Value, names};
 
 /// What sort of thing an entity is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

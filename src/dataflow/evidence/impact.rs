@@ -8,11 +8,11 @@ use super::draft::{Draft, Source};
 use super::entity::{Entity, EntityKind};
 use super::graph::{Criticality, Relation};
 use super::observer::second;
-use crate::dataflow::rules::Given;
-use crate::event::{Impact, Name, Severity, names};
+use crate::rules::Given;
+use tapio_core::event::{Impact, Name, Severity, names};
 
 /// Affected entities a group names.
-pub(in crate::dataflow) const MAX_AFFECTED: usize = 32;
+pub(crate) const MAX_AFFECTED: usize = 32;
 /// Steps along which what depends on something lost is affected, too.
 const DOWNSTREAM_STEPS: u32 = 3;
 /// Entities of one list that are named; the rest is counted.

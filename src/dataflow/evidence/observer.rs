@@ -17,8 +17,8 @@ use super::entity::{Entity, Named, place};
 use super::pairs::{HomeKind, PairKey, Pasts, epoch, octave};
 use super::relations::{Fact, facts, is_factual};
 use super::standing::Mark;
-use crate::dataflow::rules::{Home, home};
-use crate::event::{ArchivedEvent, Name, Severity, names, troubles};
+use crate::rules::{Home, home};
+use tapio_core::event::{ArchivedEvent, Name, Severity, names, troubles};
 
 /// Bounds of what a shard remembers, and of what the assessor does.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +106,7 @@ struct Gathered {
 }
 
 /// The observer of one shard.
-pub(in crate::dataflow) struct Observer {
+pub(crate) struct Observer {
     says: Box<[u8]>,
     hasher: ahash::RandomState,
     gathered: HashTable<Gathered>,
@@ -122,7 +122,7 @@ pub(in crate::dataflow) struct Observer {
 }
 
 impl Observer {
-    pub(in crate::dataflow) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             says: vec![0; Name::CAPACITY].into(),
             hasher: ahash::RandomState::new(),
@@ -140,7 +140,7 @@ impl Observer {
     }
 
     /// Entities given up for room.
-    pub(in crate::dataflow) fn evicted(&self) -> u64 {
+    pub(crate) fn evicted(&self) -> u64 {
         self.pasts.evicted() + self.miners.evicted
     }
 
@@ -154,7 +154,7 @@ impl Observer {
 
     /// Shows an event of an entity whose home this shard is; `wanted`: a rule has something to do
     /// with it.
-    pub(in crate::dataflow) fn event(&mut self, event: &ArchivedEvent<'_>, wanted: bool) {
+    pub(crate) fn event(&mut self, event: &ArchivedEvent<'_>, wanted: bool) {
         let kind = event.kind_name();
         let severity = event.severity();
         let warns = severity >= Severity::WARN;
@@ -265,7 +265,7 @@ impl Observer {
     }
 
     /// Time went on a little.
-    pub(in crate::dataflow) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.flush();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(LEARNED_EVERY_TICKS) {
@@ -274,13 +274,13 @@ impl Observer {
     }
 
     /// Turns everything that was gathered into notes.
-    pub(in crate::dataflow) fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.flush();
         self.flush_learned();
     }
 
     /// Turns what a group that is told should know into notes.
-    pub(in crate::dataflow) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         let gathered = self.gathered.drain();
         self.notes.extend(gathered.map(|g| Note(Content::Tally(g.entity, g.kind, g.tally))));
     }
@@ -304,12 +304,12 @@ impl Observer {
     }
 
     /// Whether the notes should be taken soon.
-    pub(in crate::dataflow) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.notes.len() >= MAX_GATHERED
     }
 
     /// Notes since the last look.
-    pub(in crate::dataflow) fn take(&mut self) -> std::vec::Drain<'_, Note> {
+    pub(crate) fn take(&mut self) -> std::vec::Drain<'_, Note> {
         self.notes.drain(..)
     }
 }

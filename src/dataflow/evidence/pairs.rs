@@ -7,8 +7,8 @@
 //! from, and weighed when somebody asks.
 
 use super::super::lru::Lru;
-use crate::dataflow::rules::Home;
-use crate::event::{Name, names};
+use crate::rules::Home;
+use tapio_core::event::{Name, names};
 
 /// How far back a kind counts as having come before.
 pub(super) const LOOK_BACK_NS: u64 = 60_000_000_000;

@@ -6,7 +6,7 @@ use super::baseline::Deviation;
 use super::draft::{Draft, NamedCause, Source};
 use super::entity::Entity;
 use super::observer::second;
-use crate::event::{Candidate, EventId, Name, Severity, Term, troubles};
+use tapio_core::event::{Candidate, EventId, Name, Severity, Term, troubles};
 
 /// What a unit of evidence adds to the log-odds of being the cause.
 ///

@@ -3,8 +3,8 @@
 
 use super::entity::{Entity, EntityKind, Named, endpoint};
 use super::graph::{Criticality, Edge, Relation};
-use crate::dataflow::rules::field::value_text;
-use crate::event::{ArchivedEvent, Name, Severity, Value, names};
+use crate::rules::field::value_text;
+use tapio_core::event::{ArchivedEvent, Name, Severity, Value, names};
 
 /// A fact, true in one second.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use super::super::lru::Lru;
 use super::entity::Entity;
 use super::observer::Bounds;
-use crate::event::troubles::{End, TROUBLES};
-use crate::event::{Name, Severity};
+use tapio_core::event::troubles::{End, TROUBLES};
+use tapio_core::event::{Name, Severity};
 
 /// An event that tells or ends a trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +109,7 @@ mod tests {
 
     use super::super::entity::EntityKind;
     use super::*;
-    use crate::event::names;
+    use tapio_core::event::names;
 
     fn node() -> Entity {
         Entity::new(EntityKind::Node, "h")

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::pairs::{LOOK_BACK_NS, Learned};
-use crate::dataflow::rules::duration_text;
+use crate::rules::duration_text;
 
 /// A pair that came more rarely isn't a pattern yet.
 const LEAST_SUPPORT: f64 = 5.0;
@@ -95,8 +95,8 @@ pub fn rule_documents(suggestions: &[Learned]) -> String {
 mod tests {
     use super::super::pairs::{HomeKind, PairKey};
     use super::*;
-    use crate::dataflow::rules::Loaded;
-    use crate::event::{Name, names};
+    use crate::rules::Loaded;
+    use tapio_core::event::{Name, names};
 
     fn learned(before: Name, after: Name, support: f64, home: HomeKind) -> Learned {
         Learned {

@@ -1,6 +1,6 @@
 //! Fields that rules name, and reading them from an event in either form.
 
-use crate::event::{ArchivedEvent, Event, Name, Value, names};
+use tapio_core::event::{ArchivedEvent, Event, Name, Value, names};
 
 use super::tree::{slip, unknown};
 

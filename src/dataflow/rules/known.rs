@@ -7,7 +7,7 @@ use super::predicate::{Kinds, parse_kinds};
 use super::rule::Shape;
 use super::template::{Hole, Template};
 use super::tree::{Complaint, Node, Part, Place, Read, complain, slip, unknown};
-use crate::event::vocabulary;
+use tapio_core::event::vocabulary;
 
 /// The known kinds that `kinds` can mean; `None` where it can mean one that isn't known.
 fn meant(kinds: &Kinds) -> Option<Vec<&'static str>> {

@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 
 use super::rule::Rule;
 use super::set::RuleSet;
-use crate::event::Event;
-use crate::ring::{Route, Router};
+use tapio_core::event::Event;
+use tapio_core::ring::{Route, Router};
 
 /// The rules in force.
 pub struct LiveRules {

@@ -10,7 +10,7 @@ use super::rule::{Given, NamedEvent, Rule, Shape, Telling};
 use super::shape;
 use super::template::{Hole, Template};
 use super::tree::{Complaint, Node, Part, Place, Read, Table, complain, unknown};
-use crate::event::{Name, Severity};
+use tapio_core::event::{Name, Severity};
 
 const DEFAULT_IDLE_NS: u64 = 30_000_000_000;
 const DEFAULT_MAX_AGE_NS: u64 = 30 * 60 * 1_000_000_000;

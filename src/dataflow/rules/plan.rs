@@ -9,7 +9,7 @@ use super::field::{FieldRef, View};
 use super::predicate::Predicate;
 use super::rule::{Rule, Shape};
 use super::test::Wanted;
-use crate::event::{Name, Value};
+use tapio_core::event::{Name, Value};
 
 /// A part of a rule that an event may play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl KindPlan {
 mod tests {
     use super::super::Loaded;
     use super::*;
-    use crate::event::JsonEvent;
+    use tapio_core::event::JsonEvent;
 
     fn rules(text: &str) -> Vec<Rule> {
         let mut loaded = Loaded::default();

@@ -8,7 +8,7 @@ use super::field::{FieldRef, View, value_text};
 use super::known;
 use super::test::{Literal, Order, Takes, Test, Wanted};
 use super::tree::{Complaint, Node, Part, Place, Read, complain, unknown};
-use crate::event::{Name, Severity, Value};
+use tapio_core::event::{Name, Severity, Value};
 
 /// Longest compiled regular expression, in bytes: a rule can't take a shard's memory.
 const REGEX_BYTES: usize = 1 << 20;
@@ -376,7 +376,7 @@ pub(super) fn network(text: &str, place: Place) -> Read<Test> {
 mod tests {
     use super::super::tree::documents;
     use super::*;
-    use crate::event::JsonEvent;
+    use tapio_core::event::JsonEvent;
 
     fn holds(rule: &str, line: &str) -> bool {
         let predicate = Predicate::parse(&documents(rule).unwrap()[0]).unwrap();

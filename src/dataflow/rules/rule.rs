@@ -7,7 +7,7 @@ use super::plan::What;
 use super::predicate::Predicate;
 use super::template::Template;
 use super::tree::Place;
-use crate::event::{Name, Severity};
+use tapio_core::event::{Name, Severity};
 
 /// A named predicate of a rule.
 #[derive(Clone, Debug)]

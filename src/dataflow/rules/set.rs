@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use super::field::{FieldRef, View, build_key};
 use super::plan::KindPlan;
 use super::rule::{Rule, Shape};
-use crate::event::{Event, Name, Value, names};
-use crate::ring::{Route, Router};
+use tapio_core::event::{Event, Name, Value, names};
+use tapio_core::ring::{Route, Router};
 
 /// The rules in force. Shared and never changed; a reload makes a new one.
 pub struct RuleSet {

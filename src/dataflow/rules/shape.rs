@@ -7,7 +7,7 @@ use super::rule::{
     Step,
 };
 use super::tree::{Complaint, Node, Part, Place, Read, Table, complain, unknown};
-use crate::event::Name;
+use tapio_core::event::Name;
 
 /// Repeats of a step that are written out as steps; more are counted.
 const MAX_WRITTEN_OUT: u64 = 32;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use regex::Regex;
 
-use crate::event::Value;
+use tapio_core::event::Value;
 
 /// A literal a field is compared with.
 #[derive(Clone, Debug, PartialEq)]

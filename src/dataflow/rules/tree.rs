@@ -197,7 +197,7 @@ impl Node {
     /// A duration such as `60s`, in nanoseconds.
     pub(super) fn duration_ns(&self, what: &str) -> Read<u64> {
         let text = self.text(&format!("{what} to be a duration such as 60s"))?;
-        match crate::span_text::parse(text) {
+        match tapio_core::durations::parse(text) {
             Ok(duration) => Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
             Err(e) => complain(self.place, format!("{what}: {e}")),
         }

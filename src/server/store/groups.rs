@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::event::{Group, LinkIndex, LinkedGroup, TraceId};
-use crate::wire::{group_from_proto, proto};
+use tapio_core::event::{Group, LinkIndex, LinkedGroup, TraceId};
+use tapio_wire::{group_from_proto, proto};
 
 /// Which groups are wanted; an empty text matches any.
 #[derive(Clone, Debug, Default)]

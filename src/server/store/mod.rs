@@ -28,8 +28,8 @@ pub use groups::GroupFilter;
 pub use scan::{Filter, Found, Scan};
 
 use super::ServerConfig;
-use crate::event::{EventId, LinkedGroup};
-use crate::wire::{Batch, Item, Settled, SettledTable, withhold};
+use tapio_core::event::{EventId, LinkedGroup};
+use tapio_wire::{Batch, Item, Settled, SettledTable, withhold};
 
 /// What the store holds and what happened to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

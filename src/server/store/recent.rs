@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::event::EventId;
-use crate::wire::Batch;
+use tapio_core::event::EventId;
+use tapio_wire::Batch;
 
 /// Ids remembered of a node's process: far more than are under way at a time.
 const MAX_IDS: usize = 16_384;
@@ -32,7 +32,7 @@ pub(super) struct Recent {
 }
 
 /// The id of an event that may be told again.
-pub(super) fn id_of(batch: &Batch<'_>, event: crate::wire::RawEvent<'_>) -> Option<EventId> {
+pub(super) fn id_of(batch: &Batch<'_>, event: tapio_wire::RawEvent<'_>) -> Option<EventId> {
     let (id, source) = event.natural_id()?;
     (batch.names().get(source).copied() != Some(NEVER_TOLD_AGAIN)).then_some(id)
 }

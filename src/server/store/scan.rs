@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::segment::{self, Frames};
-use crate::wire::{Batch, Item, RawEvent};
+use tapio_wire::{Batch, Item, RawEvent};
 
 /// Bytes of segments one query reads at most.
 const MOST_BYTES: u64 = 512 * 1024 * 1024;

@@ -3,11 +3,12 @@
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use tapio::collector::{Context, Report, Site};
-use tapio::dataflow::rules::{Loaded, Rule, RuleSet, builtin};
-use tapio::event::{Event, JsonEvent, Reason, Stage, event_json};
-use tapio::ring::{Bell, Ledger, OnFull, Route, Router, Sink, Stop, ring};
-use tapio::runtime::replay::{Emit, Inputs, Replayed, run_set};
+use tapio_collectors::{Context, Report, Site};
+use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
+use tapio_core::event::{Event, JsonEvent, Reason, Stage, event_json};
+use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
+use tapio_core::shutdown::Stop;
+use tapio_dataflow::replay::{Emit, Inputs, Replayed, run_set};
 
 /// Stands between a rule document and the events it is shown, in an input of the target `rules`.
 pub const EVENTS_MARK: &str = "\n%events\n";

@@ -9,7 +9,7 @@ use super::super::rule::{Aggregate, Condition, Counted, Measure, NamedEvent, Rul
 use super::super::shape::{self, MAX_COUNTED};
 use super::super::tree::{Node, Part, Place, Read, complain, unknown};
 use super::{Correlation, Documents, Head, condition, detection};
-use crate::event::Name;
+use tapio_core::event::Name;
 
 const KEYS: &[&str] =
     &["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];

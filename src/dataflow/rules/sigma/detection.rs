@@ -7,7 +7,7 @@ use super::super::tree::{Complaint, Key, Node, Part, Place, Read, complain, unkn
 use super::condition::{self, one_or};
 use super::encoding::{self, Encoding};
 use super::logsource::Logsource;
-use crate::event::Name;
+use tapio_core::event::Name;
 
 const MODIFIERS: &[&str] = &[
     "contains",

@@ -3,7 +3,7 @@
 
 use super::super::field::FieldRef;
 use super::super::tree::{Node, Read};
-use crate::event::{Name, names};
+use tapio_core::event::{Name, names};
 
 /// A logsource the table knows.
 struct Known {

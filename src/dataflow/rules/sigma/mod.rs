@@ -26,7 +26,7 @@ use super::rule::{Given, NamedEvent, Rule, Shape, Telling};
 use super::shape;
 use super::template::Template;
 use super::tree::{Node, Place, Read, complain};
-use crate::event::{Name, Severity};
+use tapio_core::event::{Name, Severity};
 
 const IDLE_NS: u64 = 30_000_000_000;
 const MAX_AGE_NS: u64 = 30 * 60 * 1_000_000_000;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::wire::{Batch, batch_json};
+use tapio_wire::{Batch, batch_json};
 use tapio_fuzz::{known_sets, replay_agrees};
 
 fuzz_target!(|bytes: &[u8]| {

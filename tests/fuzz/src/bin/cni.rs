@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::collector::cni::look;
+use tapio_collectors::cni::look;
 
 fuzz_target!(|bytes: &[u8]| {
     look(bytes);

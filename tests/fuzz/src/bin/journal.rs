@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::collector::journal::count_entries;
+use tapio_collectors::journal::count_entries;
 
 fuzz_target!(|bytes: &[u8]| {
     let (good, _) = count_entries(bytes);

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::collector::kmsg::look;
+use tapio_collectors::kmsg::look;
 use tapio_fuzz::collected;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::collector::k8s::look;
+use tapio_collectors::k8s::look;
 
 fuzz_target!(|bytes: &[u8]| {
     let looked = look(bytes);

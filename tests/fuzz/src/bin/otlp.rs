@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::collector::otlp::look;
-use tapio::wire::OtlpSignal;
+use tapio_collectors::otlp::look;
+use tapio_wire::OtlpSignal;
 use tapio_fuzz::collected;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio::dataflow::rules::{Loaded, explain};
+use tapio_dataflow::rules::{Loaded, explain};
 use tapio_fuzz::{EVENTS_MARK, Sets, replay_agrees};
 
 /// What rules without events of their own are shown.

@@ -9,11 +9,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use tapio::dataflow::rules::Loaded;
-use tapio::event::JsonEvent;
-use tapio::ring::{Header, ring};
-use tapio::runtime::replay::{Emit, Inputs, run_set};
-use tapio::wire::{Appended, BatchEncoder};
+use tapio_dataflow::rules::Loaded;
+use tapio_core::event::JsonEvent;
+use tapio_core::ring::{Header, ring};
+use tapio_dataflow::replay::{Emit, Inputs, run_set};
+use tapio_wire::{Appended, BatchEncoder};
 use tapio_fuzz::{EVENTS_MARK, known_sets};
 
 /// Of the conformance cases, every so manieth is a seed.

@@ -1,0 +1,138 @@
+//! The layout of a record. All numbers are little-endian; nothing here leaves the process.
+//!
+//! ```text
+//! header block  0 type  1 collector  2..4 blocks  4..8 archive bytes
+//!               8..16 visits  16..24 order  24..32 time  32..48 trace  48..56 span  56 memberships
+//! membership    0..16 group  16..18 rule  18..20 pattern  20..22 role  22 rank  24..56 two ids
+//! archive       rkyv bytes, root at their end, zeros up to the block's end
+//! ```
+
+use crate::event::TraceId;
+
+/// The size of a block: one cache line.
+pub const BLOCK_BYTES: usize = 64;
+
+/// The largest record: 64 KiB. A larger event is refused and counted.
+pub const MAX_RECORD_BLOCKS: usize = 1024;
+
+/// What rtrb carries.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Block(pub(super) [u8; BLOCK_BYTES]);
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordType {
+    /// An event.
+    Event = 1,
+    /// A group, told by a shard.
+    Group = 2,
+    /// Nothing but a promise: no event of an earlier place in the order follows on this ring.
+    Watermark = 3,
+    /// Go on at the ring's start.
+    Skip = 4,
+}
+
+/// A record's first block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What the record holds.
+    pub record: RecordType,
+    /// The collector it came from, by number: every stage accounts by it.
+    pub collector: u8,
+    /// Shards still to visit, by bit.
+    pub visits: u64,
+    /// The place in an order, from 1: live, its collector's; in replay, the total one.
+    pub order: u64,
+    /// The event's time, nanoseconds since the Unix epoch; 0 in a watermark.
+    pub time_ns: u64,
+    /// The trace context the correlator gave the event.
+    pub trace_id: TraceId,
+    /// The event's span within the trace; zero for none.
+    pub span_id: [u8; 8],
+}
+
+impl Header {
+    /// A header for an event that no shard has seen.
+    #[must_use]
+    pub fn event(collector: u8, visits: u64, time_ns: u64) -> Self {
+        Self {
+            record: RecordType::Event,
+            collector,
+            visits,
+            order: 0,
+            time_ns,
+            trace_id: TraceId::NONE,
+            span_id: [0; 8],
+        }
+    }
+
+    /// A watermark.
+    #[must_use]
+    pub fn watermark(order: u64) -> Self {
+        Self { order, ..Self::event(0, 0, 0).of(RecordType::Watermark) }
+    }
+
+    /// The same header on a record of this type.
+    pub(super) fn of(self, record: RecordType) -> Self {
+        Self { record, ..self }
+    }
+
+    pub(super) fn write(&self, blocks: u16, archive_bytes: u32, memberships: u8) -> Block {
+        let mut b = [0; BLOCK_BYTES];
+        b[0] = self.record as u8;
+        b[1] = self.collector;
+        b[2..4].copy_from_slice(&blocks.to_le_bytes());
+        b[4..8].copy_from_slice(&archive_bytes.to_le_bytes());
+        b[8..16].copy_from_slice(&self.visits.to_le_bytes());
+        b[16..24].copy_from_slice(&self.order.to_le_bytes());
+        b[24..32].copy_from_slice(&self.time_ns.to_le_bytes());
+        b[32..48].copy_from_slice(&self.trace_id.0);
+        b[48..56].copy_from_slice(&self.span_id);
+        b[56] = memberships;
+        Block(b)
+    }
+
+    pub(super) fn read(block: &Block) -> Self {
+        let b = &block.0;
+        Self {
+            record: match b[0] {
+                1 => RecordType::Event,
+                2 => RecordType::Group,
+                3 => RecordType::Watermark,
+                _ => RecordType::Skip,
+            },
+            collector: b[1],
+            visits: word(b, 8),
+            order: word(b, 16),
+            time_ns: word(b, 24),
+            trace_id: TraceId(bytes(b, 32)),
+            span_id: bytes(b, 48),
+        }
+    }
+}
+
+impl Block {
+    pub(super) fn blocks(&self) -> usize {
+        usize::from(u16::from_le_bytes(bytes(&self.0, 2)))
+    }
+
+    pub(super) fn archive_bytes(&self) -> usize {
+        u32::from_le_bytes(bytes(&self.0, 4)) as usize
+    }
+
+    pub(super) fn memberships(&self) -> usize {
+        usize::from(self.0[56])
+    }
+}
+
+pub(super) fn bytes<const N: usize>(block: &[u8; BLOCK_BYTES], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&block[at..at + N]);
+    out
+}
+
+fn word(block: &[u8; BLOCK_BYTES], at: usize) -> u64 {
+    u64::from_le_bytes(bytes(block, at))
+}

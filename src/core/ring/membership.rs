@@ -1,0 +1,68 @@
+//! An event's place in a story.
+
+use serde_json::{Value as Json, json};
+
+use super::block::{BLOCK_BYTES, Block, bytes};
+use crate::event::{EventId, Name, TraceId};
+
+/// An event's place in a group, as the correlator found it when the event passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group, which is also its trace.
+    pub group: TraceId,
+    /// The rule.
+    pub rule: Name,
+    /// What this event shows in the rule's words, or the rule's pattern.
+    pub pattern: Name,
+    /// The event's part.
+    pub role: Name,
+    /// Which membership gives the event its trace: the lowest.
+    pub rank: u8,
+    /// Members that came before: the first and the latest; zero for none.
+    pub related: [EventId; 2],
+}
+
+impl Membership {
+    pub(super) fn write(&self) -> Block {
+        let mut b = [0; BLOCK_BYTES];
+        b[0..16].copy_from_slice(&self.group.0);
+        b[16..18].copy_from_slice(&self.rule.0.to_le_bytes());
+        b[18..20].copy_from_slice(&self.pattern.0.to_le_bytes());
+        b[20..22].copy_from_slice(&self.role.0.to_le_bytes());
+        b[22] = self.rank;
+        b[24..40].copy_from_slice(&self.related[0].0);
+        b[40..56].copy_from_slice(&self.related[1].0);
+        Block(b)
+    }
+
+    pub(super) fn read(block: &Block) -> Self {
+        let b = &block.0;
+        let name = |at| Name(u16::from_le_bytes(bytes(b, at)));
+        Self {
+            group: TraceId(bytes(b, 0)),
+            rule: name(16),
+            pattern: name(18),
+            role: name(20),
+            rank: b[22],
+            related: [EventId(bytes(b, 24)), EventId(bytes(b, 40))],
+        }
+    }
+}
+
+/// An event's places in groups as JSON.
+#[must_use]
+pub fn correlations_json(memberships: &[Membership]) -> Json {
+    let place = |m: &Membership| {
+        let mut related: Vec<String> =
+            m.related.iter().filter(|id| id.0 != [0; 16]).map(ToString::to_string).collect();
+        related.dedup();
+        json!({
+            "id": m.group.to_string(),
+            "rule": m.rule.text(),
+            "pattern": m.pattern.text(),
+            "role": m.role.text(),
+            "related": related,
+        })
+    };
+    memberships.iter().map(place).collect()
+}

@@ -1,0 +1,30 @@
+//! What connects two threads: record rings, the wake protocol around them, and the counters of
+//! CONS-1.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `block.rs` | 64-byte blocks, a record's header and its memberships |
+//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place over rtrb |
+//! | `wake.rs` | [`Bell`]: a consumer sleeps, a producer wakes it only when it has to |
+//! | `sink.rs` | [`Sink`]: where a collector puts its events |
+//! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
+//!
+//! A ring has one producer and one consumer. A record is a header block, one block per
+//! membership, and the blocks of an rkyv archive, all contiguous; where the ring's end leaves too
+//! little room, a skip marker sends the reader on to the ring's start.
+
+mod block;
+mod ledger;
+mod membership;
+mod record;
+mod sink;
+mod wake;
+
+pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, RecordType};
+pub use ledger::{CollectorAccount, Ledger, MAX_COLLECTORS, Snapshot, StageLedger};
+pub use membership::{Membership, correlations_json};
+pub use record::{
+    MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
+};
+pub use sink::{OnFull, Route, Router, Sink};
+pub use wake::{Bell, Doorbell, Target};

@@ -1,0 +1,350 @@
+//! Records over rtrb: written in place by the producer, read in place by the consumer.
+
+use std::mem::MaybeUninit;
+
+use rkyv::api::low;
+use rkyv::rancor::Failure;
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::writer::Buffer;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
+use super::membership::Membership;
+use crate::event::{ArchivedEvent, ArchivedField, ArchivedGroup, Event, Field, Group};
+
+/// Fields of the smallest size that fit into the largest record.
+const MAX_FIELDS: usize =
+    MAX_RECORD_BLOCKS * BLOCK_BYTES / std::mem::size_of::<ArchivedField<'static>>();
+
+/// Scratch for rkyv: it holds the resolvers of one event's fields while they are written, and one
+/// more for alignment. Memory an event doesn't need is never touched.
+const SCRATCH_BYTES: usize =
+    (MAX_FIELDS + 1) * std::mem::size_of::<<Field<'static> as rkyv::Archive>::Resolver>();
+
+/// Memberships a record can carry: their count has one byte.
+const MAX_MEMBERSHIPS: usize = 255;
+
+/// What the ring must take in one piece: the largest event as it was written, and the memberships
+/// it gathers on its way, so that passing a record on can't fail for its size.
+pub const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
+
+/// The producer's end of a record ring.
+pub struct RecordWriter {
+    blocks: Producer<Block>,
+    scratch: Box<[MaybeUninit<u8>]>,
+}
+
+/// The consumer's end of a record ring.
+pub struct RecordReader {
+    blocks: Consumer<Block>,
+}
+
+/// Why a record wasn't written. The caller still has the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// No room now; the consumer may make some.
+    #[error("the ring is full")]
+    Full,
+    /// The record is larger than a record may be, or than the ring.
+    #[error("the event is larger than {} KiB", MAX_RECORD_BLOCKS * BLOCK_BYTES / 1024)]
+    Oversize,
+}
+
+/// A ring of at least `blocks` blocks, and never too small for the largest record.
+#[must_use]
+pub fn ring(blocks: usize) -> (RecordWriter, RecordReader) {
+    // A record may need its own length twice where it doesn't fit before the ring's end.
+    let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_FORWARDED_BLOCKS));
+    (
+        RecordWriter { blocks: producer, scratch: Box::new_uninit_slice(SCRATCH_BYTES) },
+        RecordReader { blocks: consumer },
+    )
+}
+
+fn as_bytes_mut(blocks: &mut [MaybeUninit<Block>]) -> &mut [MaybeUninit<u8>] {
+    let len = std::mem::size_of_val(blocks);
+    // SAFETY: Block is 64 plain bytes without padding, and MaybeUninit<u8> may hold anything, so
+    // the same memory can be seen as that many possibly uninitialised bytes for the same lifetime.
+    unsafe { std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast(), len) }
+}
+
+fn as_bytes(blocks: &[Block]) -> &[u8] {
+    // SAFETY: Block is 64 plain, initialised bytes without padding.
+    unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), std::mem::size_of_val(blocks)) }
+}
+
+impl RecordWriter {
+    /// Blocks free right now.
+    #[must_use]
+    pub fn free_blocks(&self) -> usize {
+        self.blocks.slots()
+    }
+
+    /// Blocks the ring can hold.
+    #[must_use]
+    pub fn capacity_blocks(&self) -> usize {
+        self.blocks.buffer().capacity()
+    }
+
+    /// Whether the reader is gone.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.blocks.is_abandoned()
+    }
+
+    /// Writes an event. Whatever the header says, the record's type is [`RecordType::Event`].
+    ///
+    /// # Errors
+    /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
+    pub fn write_event(&mut self, header: &Header, event: &Event<'_>) -> Result<(), WriteError> {
+        let need = 1 + event.archive_bound_bytes().div_ceil(BLOCK_BYTES);
+        if need > MAX_RECORD_BLOCKS {
+            return Err(WriteError::Oversize);
+        }
+        // The reader believes the type without a check: it must be what the archive is.
+        let header = header.of(RecordType::Event);
+        let Self { blocks, scratch } = self;
+        place(blocks, need, |room| {
+            let (head, body) = room.split_at_mut(1);
+            let body = as_bytes_mut(body);
+            let scratch = SubAllocator::new(scratch);
+            let written = low::to_bytes_in_with_alloc::<_, _, Failure>(
+                event,
+                Buffer::from(&mut *body),
+                scratch,
+            )
+            .map_err(|_| WriteError::Oversize)?
+            .len();
+            let used = written.div_ceil(BLOCK_BYTES);
+            body[written..used * BLOCK_BYTES].fill(MaybeUninit::new(0));
+            head[0].write(header.write((1 + used) as u16, written as u32, 0));
+            Ok(1 + used)
+        })
+    }
+
+    /// Passes a record on, with a changed header (but for its type, which stays) and more
+    /// memberships behind those it has.
+    ///
+    /// # Errors
+    /// [`WriteError::Full`]; nothing is written then.
+    pub fn forward(
+        &mut self,
+        record: &Record<'_>,
+        header: &Header,
+        more: &[Membership],
+    ) -> Result<(), WriteError> {
+        let old = record.blocks[0].memberships();
+        // A record that has as many as it can keeps its first memberships.
+        let more = &more[..more.len().min(MAX_MEMBERSHIPS - old)];
+        let need = record.blocks.len() + more.len();
+        // The reader believes the type without a check: it must be what the archive is.
+        let header = header.of(record.header.record);
+        place(&mut self.blocks, need, |room| {
+            let archive = record.blocks[0].archive_bytes() as u32;
+            room[0].write(header.write(need as u16, archive, (old + more.len()) as u8));
+            let (kept, rest) = room[1..].split_at_mut(old);
+            let (added, tail) = rest.split_at_mut(more.len());
+            let (source_kept, source_tail) = record.blocks[1..].split_at(old);
+            copy_blocks(kept, source_kept);
+            added.iter_mut().zip(more).for_each(|(to, membership)| {
+                to.write(membership.write());
+            });
+            copy_blocks(tail, source_tail);
+            Ok(need)
+        })
+    }
+
+    /// Writes a group.
+    ///
+    /// # Errors
+    /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
+    pub fn write_group(&mut self, group: &Group) -> Result<(), WriteError> {
+        let bytes = rkyv::to_bytes::<Failure>(group).map_err(|_| WriteError::Oversize)?;
+        let used = bytes.len().div_ceil(BLOCK_BYTES);
+        if 1 + used > MAX_RECORD_BLOCKS {
+            return Err(WriteError::Oversize);
+        }
+        place(&mut self.blocks, 1 + used, |room| {
+            let header = Header::event(0, 0, group.last_ns).of(RecordType::Group);
+            room[0].write(header.write((1 + used) as u16, bytes.len() as u32, 0));
+            let body = as_bytes_mut(&mut room[1..]);
+            for (to, from) in body.iter_mut().zip(bytes.iter().copied().chain(std::iter::repeat(0)))
+            {
+                to.write(from);
+            }
+            Ok(1 + used)
+        })
+    }
+
+    /// Writes a watermark.
+    ///
+    /// # Errors
+    /// [`WriteError::Full`].
+    pub fn write_watermark(&mut self, order: u64) -> Result<(), WriteError> {
+        place(&mut self.blocks, 1, |room| {
+            room[0].write(Header::watermark(order).write(1, 0, 0));
+            Ok(1)
+        })
+    }
+}
+
+fn copy_blocks(to: &mut [MaybeUninit<Block>], from: &[Block]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| {
+        to.write(*from);
+    });
+}
+
+/// Finds `need` contiguous free blocks, lets `fill` write a record into them, and publishes as many
+/// as it says. `fill` must initialise every block it counts.
+fn place(
+    ring: &mut Producer<Block>,
+    need: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<Block>]) -> Result<usize, WriteError>,
+) -> Result<(), WriteError> {
+    let mut chunk = ring.write_chunk_uninit(need).map_err(|_| WriteError::Full)?;
+    let before_end = chunk.as_mut_slices().0.len();
+    if before_end >= need {
+        let used = fill(&mut chunk.as_mut_slices().0[..need])?;
+        // SAFETY: `fill` initialised the first `used` blocks.
+        unsafe { chunk.commit(used) };
+        return Ok(());
+    }
+    let mut chunk = ring.write_chunk_uninit(before_end + need).map_err(|_| WriteError::Full)?;
+    let (end, start) = chunk.as_mut_slices();
+    let used = fill(&mut start[..need])?;
+    let skip = Header::event(0, 0, 0).of(RecordType::Skip);
+    // Each block, though one marker would do: the reader sees them as one slice, which must not
+    // hold memory that was never written.
+    for block in end {
+        block.write(skip.write(before_end as u16, 0, 0));
+    }
+    // SAFETY: every block before the ring's end holds a skip marker, and `fill` initialised the
+    // first `used` blocks behind it.
+    unsafe { chunk.commit(before_end + used) };
+    Ok(())
+}
+
+/// A record, read in place.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    header: Header,
+    blocks: &'a [Block],
+}
+
+impl<'a> Record<'a> {
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The blocks the record occupies.
+    #[must_use]
+    pub fn len_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The groups the event is known to be in.
+    pub fn memberships(&self) -> impl ExactSizeIterator<Item = Membership> + use<'a> {
+        self.blocks[1..=self.blocks[0].memberships()].iter().map(Membership::read)
+    }
+
+    /// A copy to keep.
+    #[must_use]
+    pub fn to_owned(&self) -> OwnedRecord {
+        OwnedRecord { header: self.header, blocks: self.blocks.into() }
+    }
+
+    fn archive(&self) -> &'a [u8] {
+        let first = 1 + self.blocks[0].memberships();
+        &as_bytes(&self.blocks[first..])[..self.blocks[0].archive_bytes()]
+    }
+
+    /// The event. `None` for a record of another type.
+    #[must_use]
+    pub fn event(&self) -> Option<&'a ArchivedEvent<'a>> {
+        // SAFETY: an Event record's archive bytes were written by `write_event` of this process
+        // and are only ever copied whole; they hold a valid ArchivedEvent whose root is at the end.
+        (self.header.record == RecordType::Event)
+            .then(|| unsafe { rkyv::access_unchecked::<ArchivedEvent<'_>>(self.archive()) })
+    }
+
+    /// The group. `None` for a record of another type.
+    #[must_use]
+    pub fn group(&self) -> Option<&'a ArchivedGroup> {
+        // SAFETY: as in `event`, written by `write_group`.
+        (self.header.record == RecordType::Group)
+            .then(|| unsafe { rkyv::access_unchecked::<ArchivedGroup>(self.archive()) })
+    }
+}
+
+/// A record that was copied out of its ring, to be kept.
+pub struct OwnedRecord {
+    header: Header,
+    blocks: Box<[Block]>,
+}
+
+impl OwnedRecord {
+    /// The record.
+    #[must_use]
+    pub fn record(&self) -> Record<'_> {
+        Record { header: self.header, blocks: &self.blocks }
+    }
+
+    /// The event. `None` for a record of another type.
+    #[must_use]
+    pub fn event(&self) -> Option<&ArchivedEvent<'_>> {
+        self.record().event()
+    }
+}
+
+impl RecordReader {
+    /// Whether nothing is there to read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Blocks waiting to be read.
+    #[must_use]
+    pub fn waiting_blocks(&self) -> usize {
+        self.blocks.slots()
+    }
+
+    /// Whether the writer is gone and everything it wrote was read.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        // The writer may write and leave between two looks: is_abandoned first, then emptiness.
+        self.blocks.is_abandoned() && self.blocks.is_empty()
+    }
+
+    /// Reads records in place until about `limit_blocks` blocks are done or `read` says stop
+    /// (`false`: the record stays). Their room is free again when this returns. Returns how many
+    /// records were read.
+    pub fn drain(
+        &mut self,
+        limit_blocks: usize,
+        mut read: impl FnMut(&Record<'_>) -> bool,
+    ) -> usize {
+        let Ok(chunk) = self.blocks.read_chunk(self.blocks.slots()) else {
+            return 0;
+        };
+        let (first, second) = chunk.as_slices();
+        let (mut done, mut records) = (0, 0);
+        while done < limit_blocks.min(first.len() + second.len()) {
+            let rest =
+                if done < first.len() { &first[done..] } else { &second[done - first.len()..] };
+            let header = Header::read(&rest[0]);
+            let len = rest[0].blocks();
+            if header.record != RecordType::Skip {
+                if !read(&Record { header, blocks: &rest[..len] }) {
+                    break;
+                }
+                records += 1;
+            }
+            done += len;
+        }
+        chunk.commit(done);
+        records
+    }
+}

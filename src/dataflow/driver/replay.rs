@@ -1,0 +1,392 @@
+//! Replay: events from JSONL through the production correlator in their total order, so that the
+//! same input gives the same output for any number of shards.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+
+use super::{Correlator, CorrelatorPlan, Started, ThreadPlan};
+use crate::evidence::{Assessor, Bounds, Learned, NoteReader};
+use crate::rules::{LiveRules, Rule, RuleSet};
+use crate::{LaneOptions, MatchLine, Order, Shard, Unknown};
+use tapio_core::event::{Group, JsonEvent, Reason, Stage, event_json_with};
+use tapio_core::ring::{
+    Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Sink, Snapshot,
+    correlations_json,
+};
+use tapio_core::shutdown::{Stop, thread_waker};
+
+/// Events between two watermarks.
+const MARK_EVERY: usize = 512;
+/// Longest line that is read as one event.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// Final groups.
+    Groups,
+    /// Every match, in order of completion.
+    Matches,
+    /// The enriched events, in their total order.
+    Events,
+}
+
+/// A line that isn't an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}:{column}: {cause}")]
+pub struct BadLine {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// The column, from 1, which also stands for the whole line.
+    pub column: usize,
+    /// What is wrong.
+    pub cause: String,
+}
+
+/// Why a replay couldn't run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A file can't be read.
+    #[error("{}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: std::io::Error,
+    },
+    /// No threads.
+    #[error("can't start the shards: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// What a replay produced.
+pub struct Replayed {
+    /// The lines to print.
+    pub lines: Vec<Json>,
+    /// The groups behind the lines, where groups were asked for.
+    pub groups: Vec<Group>,
+    /// Pairs of kinds worth a rule, where groups were asked for.
+    pub suggestions: Vec<Learned>,
+    /// Lines that were refused.
+    pub refused: Vec<BadLine>,
+    /// CONS-1 at the end.
+    pub account: Snapshot,
+}
+
+struct Input {
+    event: JsonEvent,
+    /// The place in the input: the last resort of the total order.
+    position: usize,
+}
+
+/// Events to replay, in no order, and what was no event.
+#[derive(Default)]
+pub struct Inputs {
+    events: Vec<Input>,
+    refused: Vec<BadLine>,
+}
+
+impl Inputs {
+    /// Events from files; `-` is standard input.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn files(files: &[PathBuf]) -> Result<Self, ReplayError> {
+        let mut inputs = Self::default();
+        for path in files {
+            let failed = |cause| ReplayError::File { path: path.clone(), cause };
+            let file: Box<dyn std::io::Read> = if path == Path::new("-") {
+                Box::new(std::io::stdin())
+            } else {
+                Box::new(std::fs::File::open(path).map_err(failed)?)
+            };
+            let name = path.display().to_string();
+            inputs.read(&name, std::io::BufReader::new(file)).map_err(failed)?;
+        }
+        Ok(inputs)
+    }
+
+    /// Events from a text. `name` stands for the file's in complaints.
+    #[must_use]
+    pub fn text(name: &str, text: impl AsRef<[u8]>) -> Self {
+        let mut inputs = Self::default();
+        // Reading from memory doesn't fail.
+        let _ = inputs.read(name, text.as_ref());
+        inputs
+    }
+
+    /// Reads lines of bounded length.
+    fn read(&mut self, name: &str, mut reader: impl BufRead) -> std::io::Result<()> {
+        let (mut bytes, mut number) = (Vec::new(), 0u64);
+        loop {
+            bytes.clear();
+            let mut bounded = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64 + 1);
+            if bounded.read_until(b'\n', &mut bytes)? == 0 {
+                return Ok(());
+            }
+            number += 1;
+            let mut refuse = |column, cause: String| {
+                self.refused.push(BadLine { file: name.to_owned(), line: number, column, cause });
+            };
+            if bytes.len() > MAX_LINE_BYTES {
+                refuse(1, format!("longer than {MAX_LINE_BYTES} bytes"));
+                skip_line(&mut reader)?;
+                continue;
+            }
+            let line = match std::str::from_utf8(&bytes) {
+                Ok(line) => line.trim(),
+                Err(e) => {
+                    refuse(e.valid_up_to() + 1, "not UTF-8".into());
+                    continue;
+                }
+            };
+            if line.is_empty() {
+                continue;
+            }
+            match JsonEvent::parse(line, &format!("{name}:{number}")) {
+                Ok(event) => {
+                    let position = self.events.len();
+                    self.events.push(Input { event, position });
+                }
+                Err(e) => refuse(e.column, e.cause),
+            }
+        }
+    }
+}
+
+fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        let Some(end) = buffer.iter().position(|b| *b == b'\n') else {
+            let all = buffer.len();
+            if all == 0 {
+                return Ok(());
+            }
+            reader.consume(all);
+            continue;
+        };
+        reader.consume(end + 1);
+        return Ok(());
+    }
+}
+
+/// Feeds the events to the shards in their total order: time, then place in the input.
+fn feed(sink: &mut Sink, inputs: &[Input]) {
+    let mut fields = Vec::new();
+    for (i, input) in inputs.iter().enumerate() {
+        let order = i as u64 + 1;
+        let event = input.event.event(input.event.time_ns(), &mut fields);
+        // Refusals are counted by the sink; replay goes on with the rest.
+        let _ = sink.offer_at(&event, order);
+        fields = Vec::new();
+        if (i + 1) % MARK_EVERY == 0 {
+            sink.watermark(order);
+        }
+    }
+    sink.watermark(inputs.len() as u64);
+}
+
+/// Reads files and runs their events through the rules.
+///
+/// # Errors
+/// When a file can't be read or the system gives no threads. A bad line is no error: it is in
+/// [`Replayed::refused`] and the rest goes on.
+pub fn replay(
+    files: &[PathBuf],
+    rules: Vec<Rule>,
+    cluster: &str,
+    shards: usize,
+    emit: Emit,
+) -> Result<Replayed, ReplayError> {
+    run(Inputs::files(files)?, rules, cluster, shards, emit)
+}
+
+/// Runs events through the rules.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn run(
+    inputs: Inputs,
+    rules: Vec<Rule>,
+    cluster: &str,
+    shards: usize,
+    emit: Emit,
+) -> Result<Replayed, ReplayError> {
+    run_set(inputs, Arc::new(RuleSet::new(rules, cluster, shards)), emit)
+}
+
+/// Runs events through rules that are compiled already.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replayed, ReplayError> {
+    let Inputs { events: mut inputs, refused } = inputs;
+    inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
+    let mut ledger = Ledger::new(vec!["jsonl".into()]);
+    let collect = ledger.stage(Stage::Collect);
+    let stop = Stop::default();
+    let bell = Arc::new(Bell::new(Default::default()));
+    let rules = Arc::new(LiveRules::new(rules));
+    let plan = CorrelatorPlan {
+        rules: Arc::clone(&rules),
+        order: Order::Total,
+        options: LaneOptions {
+            tell_open: false,
+            unknown: Unknown::Told,
+            order: Order::Total,
+            record_matches: emit == Emit::Matches,
+            max_keys: 1 << 20,
+            max_groups: 1 << 20,
+        },
+        grouping: true,
+        evidence: (emit == Emit::Groups).then_some(Bounds::REPLAY),
+        ring_blocks: 1 << 15,
+        recorder: None,
+    };
+    let mut threads = ThreadPlan::default();
+    let started = Correlator::start(
+        &plan,
+        plan.shards(),
+        1,
+        [&bell, &bell],
+        &mut ledger,
+        &stop,
+        &mut threads,
+    )?;
+    let Started { correlator, mut entrances, exits, notes, .. } = started;
+    let end = ledger.stage(Stage::Bridge);
+    let entrance = entrances.pop().unwrap_or_default();
+    let router: Arc<dyn tapio_core::ring::Router> = Arc::<LiveRules>::clone(&rules);
+    let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, stop.clone());
+    sink.refuse(Reason::BadInput, refused.len() as u64);
+    let assessor = Assessor::new(Bounds::REPLAY);
+    let mut output = Output { emit, assessor, groups: Vec::new(), lines: Vec::new() };
+    let shards = std::thread::scope(|scope| {
+        let stop = &stop;
+        let inputs = &inputs;
+        scope.spawn(move || {
+            feed(&mut sink, inputs);
+            // Before the sink goes: that rings the bells, and a shard that wakes too early to see
+            // the end sleeps until its next tick.
+            stop.set();
+            drop(sink);
+        });
+        receive(exits, notes, &bell, &end, &mut output);
+        correlator.join()
+    });
+    let suggestions = output.assessor.suggestions();
+    let (lines, groups) = output.finish(shards);
+    Ok(Replayed { lines, groups, suggestions, refused, account: ledger.snapshot() })
+}
+
+/// Reads what the shards send until all of them are done.
+fn receive(
+    mut exits: Vec<RecordReader>,
+    mut notes: Vec<NoteReader>,
+    bell: &Bell,
+    ledger: &tapio_core::ring::StageLedger,
+    output: &mut Output,
+) {
+    let _ = bell.target().set(thread_waker());
+    loop {
+        let mut worked = 0;
+        for exit in &mut exits {
+            worked += exit.drain(usize::MAX, |record| {
+                if record.header().record == RecordType::Event {
+                    ledger.take(record.header().collector, 1);
+                    ledger.pass(record.header().collector, 1);
+                }
+                output.record(record);
+                true
+            });
+        }
+        for reader in &mut notes {
+            while let Some(note) = reader.take() {
+                output.assessor.keep(note);
+                worked += 1;
+            }
+        }
+        if worked > 0 {
+            continue;
+        }
+        if exits.iter().all(RecordReader::is_finished) && notes.iter().all(NoteReader::is_finished)
+        {
+            return;
+        }
+        bell.doze();
+        if exits.iter().all(RecordReader::is_empty) && notes.iter().all(NoteReader::is_empty) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        bell.rouse();
+    }
+}
+
+struct Output {
+    emit: Emit,
+    assessor: Assessor,
+    groups: Vec<Group>,
+    /// With the events' places in their total order.
+    lines: Vec<(u64, Json)>,
+}
+
+impl Output {
+    fn record(&mut self, record: &Record<'_>) {
+        if (self.emit, record.header().record) == (Emit::Events, RecordType::Event)
+            && let Some(json) = enriched(record)
+        {
+            self.lines.push((record.header().order, json));
+        }
+    }
+
+    fn finish(mut self, mut shards: Vec<Shard>) -> (Vec<Json>, Vec<Group>) {
+        let lines = match self.emit {
+            Emit::Matches => {
+                let mut matches: Vec<MatchLine> =
+                    shards.iter_mut().flat_map(Shard::take_matches).collect();
+                matches.sort_by_key(|m| (m.time_ns, m.order, m.rule_number, m.first));
+                matches.into_iter().map(|m| m.json).collect()
+            }
+            Emit::Groups => {
+                // All facts are in: what is said doesn't depend on which came first.
+                self.groups = self.assessor.finish();
+                self.groups.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
+                self.groups.iter().map(Group::json).collect()
+            }
+            Emit::Events => {
+                self.lines.sort_by_key(|(order, _)| *order);
+                self.lines.into_iter().map(|(_, json)| json).collect()
+            }
+        };
+        (lines, self.groups)
+    }
+}
+
+/// An event with what the correlator found out about it.
+#[must_use]
+pub fn enriched(record: &Record<'_>) -> Option<Json> {
+    let archived = record.event()?;
+    let mut fields = Vec::new();
+    let event = archived.borrowed(&mut fields);
+    let header = record.header();
+    let mut more = Map::new();
+    if header.trace_id.is_some() {
+        more.insert("trace_id".into(), header.trace_id.to_string().into());
+        more.insert("span_id".into(), hex(header.span_id).into());
+    }
+    let mut memberships: Vec<Membership> = record.memberships().collect();
+    memberships.sort_by_key(|m| (m.rank, m.group));
+    if !memberships.is_empty() {
+        more.insert("correlation".into(), correlations_json(&memberships));
+    }
+    Some(event_json_with(&event, more))
+}
+
+fn hex(span: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(span))
+}

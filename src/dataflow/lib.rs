@@ -1,0 +1,48 @@
+//! The correlator: which events belong to one story, what caused it, what it means.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `rules/` | rules, from YAML to tables by kind; routing |
+//! | `worker.rs` | a shard's thread: rings in, rings out |
+//! | `shard.rs` | [`Shard`]: a pure step |
+//! | `lane.rs` | rules over events in one order |
+//! | `sequence.rs`, `aggregate.rs` | what a lane does for a sequence, for a measure over a window |
+//! | `run.rs`, `window.rs` | what is pending for a key: runs of a sequence, a window |
+//! | `gauge.rs` | what is measured over a window |
+//! | `members.rs` | the events of a story |
+//! | `settled.rs`, `watermark.rs` | the second lane: the order of the events' times, while they stream |
+//! | `keys.rs` | bounded tables by rule and key |
+//! | `wheel.rs` | deadlines |
+//! | `groups.rs` | open groups and their closing |
+//! | `story.rs` | what a group's events say: names, texts, actions |
+//! | `evidence/` | facts of all shards; causes and impact from them |
+//! | `lifecycle.rs` | lives of pods, units and processes |
+//! | `lru.rs` | a bounded map |
+
+mod aggregate;
+mod driver;
+pub mod evidence;
+mod gauge;
+mod groups;
+mod keys;
+mod lane;
+mod lifecycle;
+mod lru;
+mod members;
+pub mod rules;
+mod run;
+mod sequence;
+mod settled;
+mod shard;
+mod story;
+mod watermark;
+mod wheel;
+mod window;
+mod worker;
+
+pub use driver::{Correlator, CorrelatorPlan, Entrance, Started, ThreadPlan, replay, rule_runner};
+pub use groups::Unknown;
+pub use lane::{LaneOptions, LaneStats, MatchLine};
+pub use settled::SettledStats;
+pub use shard::{Found, Shard, ShardStats};
+pub use worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};

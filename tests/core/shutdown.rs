@@ -1,0 +1,86 @@
+//! The end and who waits for it, in two threads.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use tapio_core::shutdown::Stop;
+
+const ROUNDS: u32 = 4_000;
+/// So long that a test in which a wake-up is lost doesn't end.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Starts `wait` on a thread of its own, round after round, and ends it a bit earlier or later each time.
+fn rounds(wait: fn(&Stop)) {
+    // On a thread that libtest isn't on the stack of: tests/sanitize/thread.supp names libtest.
+    let rounds = move || {
+        for round in 0..ROUNDS {
+            let all = Stop::default();
+            let (run, leash) = all.leashed(FOR_EVER);
+            let waits = thread::spawn(move || wait(&run));
+            for _ in 0..(round % 64) * 64 {
+                std::hint::spin_loop();
+            }
+            if round % 2 == 0 {
+                all.set();
+            } else {
+                leash.give_up();
+            }
+            waits.join().unwrap();
+        }
+    };
+    thread::spawn(rounds).join().unwrap();
+}
+
+#[test]
+fn an_end_wakes_who_rests_whenever_it_comes() {
+    rounds(|stop| {
+        while !stop.is_set() {
+            stop.rest(FOR_EVER);
+        }
+    });
+}
+
+#[test]
+fn an_end_wakes_a_task_whenever_it_comes() {
+    rounds(|stop| {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut asked = stop.asked();
+        while Pin::new(&mut asked).poll(&mut Context::from_waker(&waker)).is_pending() {
+            thread::park();
+        }
+    });
+}
+
+#[test]
+fn several_are_woken_while_others_come_and_go() {
+    let several = || {
+        for _ in 0..ROUNDS / 8 {
+            let all = Stop::default();
+            let start = |goes: bool| {
+                let stop = all.clone();
+                thread::spawn(move || {
+                    while !stop.is_set() {
+                        stop.rest(if goes { Duration::from_micros(1) } else { FOR_EVER });
+                    }
+                })
+            };
+            let threads: Vec<_> = [true, false, true, false].map(start).into_iter().collect();
+            thread::yield_now();
+            all.set();
+            threads.into_iter().for_each(|t| t.join().unwrap());
+        }
+    };
+    thread::spawn(several).join().unwrap();
+}

@@ -1,0 +1,300 @@
+//! Two candidates, `a.service` and `b.service`, in a story that `c.service` ends. All else being
+//! equal the first one comes first.
+
+use serde_json::{Value as Json, json};
+
+use crate::causes::{at, at_second, depends, event, rules, told, with};
+
+const RULE: &str = "rule: abc
+events: { a: { kind: t.a }, b: { kind: t.b }, c: { kind: t.c } }
+sequence:
+  by: [host.name]
+  within: 120s
+  steps: [{ event: a, role: cause }, { event: b, role: cause }, { event: c, role: effect }]
+group: { pattern: abc }
+";
+
+/// a, b and c within a millisecond, which clocks don't resolve.
+fn together() -> Vec<Json> {
+    vec![
+        event(at(0.0), "t.a", "a.service", "error"),
+        event(at(0.3), "t.b", "b.service", "error"),
+        event(at(0.6), "t.c", "c.service", "error"),
+    ]
+}
+
+struct Ranked(Json);
+
+impl Ranked {
+    fn of(events: &[Json], text: &str) -> Self {
+        Self(told(events, &rules(text)))
+    }
+
+    /// Which unit's candidate is first.
+    fn first(&self) -> &str {
+        let id = self.0["root_cause"][0]["evidence"][0].as_str().unwrap();
+        id.split('@').nth(1).unwrap()
+    }
+
+    fn candidate(&self, unit: &str) -> &Json {
+        let all = self.0["root_cause"].as_array().unwrap();
+        all.iter().find(|c| c["evidence"][0].as_str().unwrap().contains(unit)).unwrap()
+    }
+
+    /// Terms by which two candidates differ.
+    fn differing(&self) -> Vec<String> {
+        let (a, b) = (self.candidate("a.service"), self.candidate("b.service"));
+        let names =
+            ["deviation", "lift", "edge gap", "severity", "onset", "pairs", "rule", "upstream"];
+        let differs = |n: &&&str| a["terms"][**n] != b["terms"][**n];
+        names.iter().filter(differs).map(|n| (*n).to_owned()).collect()
+    }
+}
+
+/// With the evidence b comes first and by this term alone; without it a does.
+fn decides(term: &str, with_it: &[Json], without_it: &[Json]) -> Ranked {
+    let ranked = Ranked::of(with_it, RULE);
+    assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_cause"]);
+    assert_eq!(ranked.differing(), [term], "{}", ranked.0["root_cause"]);
+    let ablated = Ranked::of(without_it, RULE);
+    assert_eq!(ablated.first(), "a.service", "{}", ablated.0["root_cause"]);
+    ranked
+}
+
+#[test]
+fn equal_evidence_leaves_the_first_one_first() {
+    let ranked = Ranked::of(&together(), RULE);
+    assert_eq!(ranked.first(), "a.service");
+    assert_eq!(ranked.differing(), [""; 0]);
+    let absent = ["deviation", "lift", "pairs", "rule", "upstream"];
+    let terms = &ranked.candidate("a.service")["terms"];
+    assert!(absent.iter().all(|t| terms.get(*t).is_none()), "nothing is made up: {terms}");
+}
+
+#[test]
+fn deviation_decides() {
+    // A unit known for ten minutes, in which this never happened.
+    let past = event(at(-600_000.0), "t.other", "b.service", "warn");
+    let mut all = together();
+    all.push(past);
+    let ranked = decides("deviation", &all, &together());
+    let because = ranked.candidate("b.service")["because"]["deviation"].as_str().unwrap();
+    assert!(because.starts_with("1 in 10 s, usually 0"), "{because}");
+}
+
+#[test]
+fn a_usual_count_is_no_deviation() {
+    let mut all = together();
+    for bucket in 1..60 {
+        all.push(event(at(-10_000.0 * f64::from(bucket)), "t.b", "b.service", "error"));
+    }
+    let ranked = Ranked::of(&all, RULE);
+    assert_eq!(ranked.candidate("b.service")["terms"]["deviation"], 0.0);
+}
+
+#[test]
+fn template_lift_decides() {
+    let say = |event: Json, message: &str| with(event, &json!({"message": message}));
+    let story = |messages: [&str; 2]| {
+        let mut all = Vec::new();
+        for (unit, kind) in [("a.service", "t.a"), ("b.service", "t.b")] {
+            for minute in 1..30 {
+                let past = event(at(-60_000.0 * f64::from(minute)), kind, unit, "error");
+                all.push(say(past, "request 17 took 12ms"));
+            }
+        }
+        let now = together();
+        all.push(say(now[0].clone(), messages[0]));
+        all.push(say(now[1].clone(), messages[1]));
+        all.push(now[2].clone());
+        all
+    };
+    let usual = "request 18 took 9ms";
+    let new = story([usual, "the disk has gone away"]);
+    let ranked = decides("lift", &new, &story([usual, usual]));
+    let because = ranked.candidate("b.service")["because"]["lift"].as_str().unwrap();
+    assert!(because.starts_with("\"the disk has gone away\" 1 times"), "{because}");
+}
+
+#[test]
+fn edge_gap_decides() {
+    // b is more severe by one number; what comes right behind a is b.
+    let story = |end_ms: f64| {
+        vec![
+            event(at(0.0), "t.a", "a.service", "error"),
+            event(at(0.3), "t.b", "b.service", "critical"),
+            event(at(end_ms), "t.c", "c.service", "error"),
+        ]
+    };
+    let ranked = Ranked::of(&story(60_000.0), RULE);
+    assert_eq!(ranked.first(), "a.service");
+    assert_eq!(ranked.differing(), ["edge gap", "severity"]);
+    assert_eq!(Ranked::of(&story(0.6), RULE).first(), "b.service");
+}
+
+#[test]
+fn severity_decides() {
+    let mut severe = together();
+    severe[1]["severity"] = "critical".into();
+    decides("severity", &severe, &together());
+}
+
+#[test]
+fn onset_decides() {
+    // b is more severe by one number, and what it is followed by comes as soon as what follows a.
+    let story = |a_ms: f64| {
+        vec![
+            event(at(a_ms), "t.a", "a.service", "error"),
+            event(at(a_ms), "t.c0", "other.service", "error"),
+            event(at(0.0), "t.b", "b.service", "critical"),
+            event(at(0.3), "t.c", "c.service", "error"),
+        ]
+    };
+    let rule = RULE
+        .replace("c: { kind: t.c }", "c0: { kind: t.c0 }, c: { kind: t.c }")
+        .replace("{ event: b,", "{ event: c0, role: effect }, { event: b,");
+    let ranked = Ranked::of(&story(-5_000.0), &rule);
+    assert_eq!(ranked.first(), "a.service", "{}", ranked.0["root_cause"]);
+    assert_eq!(ranked.differing(), ["severity", "onset"]);
+    assert_eq!(Ranked::of(&story(0.0), &rule).first(), "b.service");
+}
+
+#[test]
+fn a_slow_clock_is_given_its_tick() {
+    let onset = |b: i64| {
+        let story = vec![
+            event(at(0.0), "t.a", "a.service", "error"),
+            event(b, "t.b", "b.service", "error"),
+            event(at(5_000.0), "t.c", "c.service", "error"),
+        ];
+        let ranked = Ranked::of(&story, RULE);
+        ranked.candidate("b.service")["terms"]["onset"].as_f64().unwrap()
+    };
+    assert_eq!(onset(at_second(1)), 0.0, "within its second");
+    assert!(onset(at(1_000.0)) < 0.0, "a clock of microseconds knows better");
+}
+
+#[test]
+fn learned_pairs_decide() {
+    let mut all = together();
+    for n in 1..20 {
+        // Elsewhere, b was followed by c again and again, never sooner than after seconds.
+        let begin_ms = -600_000.0 * f64::from(n);
+        all.push(event(at(begin_ms), "t.b", "other.service", "error"));
+        all.push(event(at(begin_ms + 5_000.0), "t.c", "other.service", "error"));
+    }
+    let ranked = Ranked::of(&all, RULE);
+    assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_cause"]);
+    assert_eq!(ranked.differing(), ["edge gap", "pairs"]);
+    // The delay doesn't fit what was learned: it isn't what decides.
+    let gap = |unit| ranked.candidate(unit)["terms"]["edge gap"].as_f64().unwrap();
+    assert!(gap("b.service") < gap("a.service"));
+    assert_eq!(Ranked::of(&together(), RULE).first(), "a.service");
+}
+
+#[test]
+fn the_author_decides() {
+    let named = RULE.replace("pattern: abc", "pattern: abc, root_cause: \"b: {b.systemd.unit}\"");
+    let ranked = Ranked::of(&together(), &named);
+    assert_eq!(ranked.first(), "b.service");
+    assert_eq!(ranked.0["root_cause"][0]["cause"], "b: b.service");
+    assert_eq!(ranked.differing(), ["rule"]);
+    assert_eq!(Ranked::of(&together(), RULE).first(), "a.service");
+}
+
+/// What a node told of its conditions, before `a.service`'s trouble. b has no node.
+fn on_a_node(conditions: &[(f64, &str, &str)]) -> Ranked {
+    let mut all = together();
+    let node = "the-node";
+    for (ms, condition, severity) in conditions {
+        all.push(json!({
+            "id": format!("{condition}@{node}@{ms}"), "time": at(*ms), "kind": "k8s.node.condition",
+            "source": "k8s", "severity": severity, "entity": {"node": node},
+            "attributes": {"k8s.node.condition.type": condition},
+        }));
+    }
+    let on = depends(at(-250_000.0), "a.service", node);
+    all.push(with(
+        on,
+        &json!({"attributes": {
+            "tapio.relation.type": "scheduled-on",
+            "tapio.relation.to.type": "node", "tapio.relation.to.name": node,
+        }}),
+    ));
+    Ranked::of(&all, RULE)
+}
+
+#[test]
+fn a_node_that_recovered_excuses_nobody() {
+    let not_ready = (-200_000.0, "Ready", "error");
+    let because = |ranked: &Ranked| {
+        ranked.candidate("a.service")["because"]["upstream"].as_str().map(str::to_owned)
+    };
+    let away = on_a_node(&[not_ready]);
+    assert_eq!(away.first(), "b.service", "{}", away.0["root_cause"]);
+    let said = "k8s.node.condition of node the-node before, 1 step upstream";
+    assert_eq!(because(&away).as_deref(), Some(said));
+    let back = on_a_node(&[not_ready, (-100_000.0, "Ready", "info")]);
+    assert_eq!(back.first(), "a.service", "{}", back.0["root_cause"]);
+    assert_eq!(because(&back), None);
+    // Another condition says nothing of this one; what comes after the candidate doesn't, either.
+    for other in [(-100_000.0, "MemoryPressure", "info"), (50.0, "Ready", "info")] {
+        let away = on_a_node(&[not_ready, other]);
+        assert_eq!(away.first(), "b.service", "{other:?}");
+    }
+    let again =
+        on_a_node(&[not_ready, (-100_000.0, "Ready", "info"), (-50_000.0, "Ready", "error")]);
+    assert_eq!(again.first(), "b.service");
+}
+
+#[test]
+fn a_dependency_that_was_started_again_excuses_nobody() {
+    let story = |ends: &[(f64, &str)]| {
+        let mut all = together();
+        let failed = event(at(-60_000.0), "systemd.unit.failed", "database.service", "error");
+        all.extend([failed, depends(at(-90_000.0), "a.service", "database.service")]);
+        all.extend(ends.iter().map(|(ms, kind)| event(at(*ms), kind, "database.service", "info")));
+        Ranked::of(&all, RULE)
+    };
+    assert_eq!(story(&[]).first(), "b.service");
+    assert_eq!(story(&[(-30_000.0, "systemd.unit.started")]).first(), "a.service");
+    assert_eq!(story(&[(-30_000.0, "systemd.unit.reloaded")]).first(), "b.service");
+    assert_eq!(story(&[(-120_000.0, "systemd.unit.started")]).first(), "b.service", "before");
+}
+
+/// a's trouble comes from what it depends on; b is the better cause of the two.
+fn upstream(edges: &[Json]) -> Vec<Json> {
+    let mut all = together();
+    all.push(event(at(-20_000.0), "t.trouble", "database.service", "error"));
+    all.extend_from_slice(edges);
+    all
+}
+
+#[test]
+fn trouble_upstream_decides() {
+    let direct = [depends(at(-60_000.0), "a.service", "database.service")];
+    let ranked = decides("upstream", &upstream(&direct), &upstream(&[]));
+    let because = ranked.candidate("a.service")["because"]["upstream"].as_str().unwrap();
+    assert_eq!(because, "t.trouble of unit database.service before, 1 step upstream");
+}
+
+#[test]
+fn upstream_ends_after_three_steps_and_in_time() {
+    let chain = |names: &[&str]| -> Vec<Json> {
+        let pairs = names.windows(2);
+        pairs.map(|w| depends(at(-60_000.0), w[0], w[1])).collect()
+    };
+    let three = chain(&["a.service", "x.service", "y.service", "database.service"]);
+    assert_eq!(Ranked::of(&upstream(&three), RULE).first(), "b.service");
+    let four = chain(&["a.service", "x.service", "y.service", "z.service", "database.service"]);
+    assert_eq!(Ranked::of(&upstream(&four), RULE).first(), "a.service");
+    // As of then: what was seen only later, or not for long, was no dependency.
+    for when in [at(10_000.0), at(-900_000.0)] {
+        let other = [depends(when, "a.service", "database.service")];
+        assert_eq!(Ranked::of(&upstream(&other), RULE).first(), "a.service");
+    }
+    let mut late = together();
+    late.push(event(at(50.0), "t.trouble", "database.service", "error"));
+    late.push(depends(at(-60_000.0), "a.service", "database.service"));
+    assert_eq!(Ranked::of(&late, RULE).first(), "a.service", "trouble that came after");
+}

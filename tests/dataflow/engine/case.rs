@@ -1,0 +1,69 @@
+//! Random events, and what replay says of them: shared by the naive engines.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+use tapio_dataflow::replay::{Emit, replay};
+use tapio_dataflow::rules::Loaded;
+
+pub(super) const KINDS: [&str; 4] = ["A", "B", "C", "D"];
+pub(super) const KEYS: [&str; 3] = ["x", "y", "z"];
+
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) time_s: u64,
+    pub(super) kind: usize,
+    /// `None`: the event has no such attribute.
+    pub(super) key: Option<usize>,
+}
+
+impl Seen {
+    /// A number that goes with the event: what measures are taken of.
+    pub(super) fn number(&self) -> i64 {
+        (self.time_s as i64 * 7 + self.kind as i64 * 3) % 10 - 2
+    }
+}
+
+/// Events in their total order: time, then line. Each keeps its line as its id.
+pub(super) fn ordered(events: &[Seen]) -> Vec<(usize, &Seen)> {
+    let mut all: Vec<_> = events.iter().enumerate().collect();
+    all.sort_by_key(|(line, e)| (e.time_s, *line));
+    all
+}
+
+/// The key an event has for a rule: `Some(None)` where the rule joins on nothing, `None` where the
+/// event can't match.
+pub(super) fn key_of(by: bool, event: &Seen) -> Option<Option<usize>> {
+    if by { event.key.map(Some) } else { Some(None) }
+}
+
+/// What replay says of these rules, for this number of shards.
+pub(super) fn replayed(rules: &str, events: &[Seen], shards: usize) -> Vec<Json> {
+    let mut lines = String::new();
+    for (line, event) in events.iter().enumerate() {
+        let attributes =
+            event.key.map_or(json!({}), |k| json!({"k": KEYS[k], "n": event.number()}));
+        let time_ns = (1_700_000_000 + event.time_s) * 1_000_000_000;
+        let event = json!({"id": line.to_string(), "time": time_ns, "source": "test",
+            "kind": format!("t.{}", KINDS[event.kind]), "attributes": attributes});
+        let _ = writeln!(lines, "{event}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.jsonl");
+    std::fs::write(&file, lines).unwrap();
+    let mut loaded = Loaded::default();
+    loaded.text("case.yaml", rules);
+    assert!(loaded.errors.is_empty(), "{:?}\n{rules}", loaded.errors);
+    let replayed = replay(&[file], loaded.rules, "", shards, Emit::Matches).unwrap();
+    assert!(replayed.refused.is_empty() && replayed.account.holds());
+    let total = &replayed.account.total;
+    assert_eq!((total.held, total.received), (0, events.len() as u64));
+    replayed.lines
+}
+
+pub(super) fn some_events() -> impl Strategy<Value = Vec<Seen>> {
+    let event = (0..40u64, 0..4usize, prop::option::weighted(0.9, 0..3usize))
+        .prop_map(|(time_s, kind, key)| Seen { time_s, kind, key });
+    prop::collection::vec(event, 0..80)
+}

@@ -1,0 +1,186 @@
+//! The specification's two stories, through the production correlator: what comes out is what the
+//! specification shows, to the byte, for any number of shards; and what is said of a story comes
+//! from its events.
+//!
+//! `tests/stories/*.golden.json` is what `tapio replay` prints for the story beside it. A change
+//! that is meant to print something else renews them all, for the diff to be looked at:
+//! `TAPIO_RENEW_GOLDEN=1 cargo test -p tapio-dataflow --test dataflow golden`.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+use tapio_dataflow::replay::{Emit, replay};
+use tapio_dataflow::rules::builtin;
+
+fn story(name: &str) -> PathBuf {
+    PathBuf::from(crate::ROOT).join("tests/stories").join(name)
+}
+
+fn run(files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
+    let replayed = replay(files, builtin().rules, "", shards, emit).unwrap();
+    assert!(replayed.account.holds(), "CONS-1: {:?}", replayed.account.total);
+    assert_eq!(replayed.account.total.held, 0);
+    assert_eq!(replayed.account.total.received, replayed.account.total.forwarded);
+    replayed.lines
+}
+
+/// The one story a rule finds in a file.
+fn told(file: &PathBuf) -> Json {
+    let groups = run(std::slice::from_ref(file), 2, Emit::Groups);
+    let is_life = |g: &&Json| g["rule"].as_str().unwrap().ends_with("-lifecycle");
+    let stories: Vec<&Json> = groups.iter().filter(|g| !is_life(g)).collect();
+    assert_eq!(stories.len(), 1, "{groups:?}");
+    stories[0].clone()
+}
+
+/// A story with some lines left out or changed, in a file of its own.
+fn edited(name: &str, edit: impl Fn(&str) -> Option<String>) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(story(name)).unwrap();
+    let lines: Vec<String> = text.lines().filter_map(edit).collect();
+    let file = dir.path().join(name);
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    (dir, file)
+}
+
+fn texts<'a>(group: &'a Json, list: &str, key: &str) -> Vec<&'a str> {
+    group[list].as_array().unwrap().iter().map(|m| m[key].as_str().unwrap_or("")).collect()
+}
+
+fn traces_of(file: &str, group: &Json) -> Vec<String> {
+    let members = texts(group, "members", "id");
+    let events = run(&[story(file)], 2, Emit::Events);
+    let ours = events.iter().filter(|e| members.contains(&e["id"].as_str().unwrap()));
+    ours.map(|e| e["trace_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_pod_comes_up_in_one_trace() {
+    let group = told(&story("pod-startup.jsonl"));
+    assert_eq!(group["pattern"], "pod-deployment-success");
+    assert_eq!(group["duration_ns"], 2_300_000_000u64);
+    assert_eq!(group["impact"]["business"], 0.3);
+    assert_eq!(group["impact"]["slo_impact"], false);
+    assert_eq!(group["root_cause"][0]["cause"], "scheduled deployment");
+    assert_eq!(
+        texts(&group, "members", "pattern"),
+        ["container-runtime-start", "scheduling", "network-setup", "workload-ready"]
+    );
+    let traces = traces_of("pod-startup.jsonl", &group);
+    assert_eq!(traces, vec![group["trace_id"].as_str().unwrap(); 4]);
+}
+
+#[test]
+fn a_failed_service_and_what_follows_is_one_trace() {
+    let group = told(&story("nginx-cascade.jsonl"));
+    assert_eq!(group["pattern"], "cascade-failure");
+    assert_eq!(group["severity"], "critical");
+    assert_eq!(group["impact"]["business"], 0.9);
+    assert_eq!(group["impact"]["customer_facing"], true);
+    assert_eq!(group["root_cause"][0]["cause"], "nginx configuration error");
+    assert_eq!(group["root_cause"][0]["evidence"][0], "nginx_emerg");
+    let actions: Vec<&str> =
+        group["actions"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
+    assert_eq!(actions[..2], ["restart nginx", "check config /etc/nginx/nginx.conf:12"]);
+    assert_eq!(
+        texts(&group, "members", "pattern"),
+        [
+            "configuration-error",
+            "service-failure",
+            "workload-degradation",
+            "performance-degradation"
+        ]
+    );
+    let traces = traces_of("nginx-cascade.jsonl", &group);
+    assert_eq!(traces, vec![group["trace_id"].as_str().unwrap(); 4]);
+}
+
+#[test]
+fn without_its_journal_line_the_story_has_another_cause() {
+    let (_dir, file) =
+        edited("nginx-cascade.jsonl", |l| (!l.contains("nginx_emerg")).then(|| l.to_owned()));
+    let group = told(&file);
+    assert_eq!(group["root_cause"][0]["cause"], "nginx.service: exit-code");
+    assert!(!group.to_string().contains("check config"), "{group}");
+}
+
+#[test]
+fn another_programs_error_names_that_program() {
+    let (_dir, file) = edited("nginx-cascade.jsonl", |l| {
+        Some(l.replace(
+            "\"process.executable.name\": \"nginx\"",
+            "\"process.executable.name\": \"haproxy\"",
+        ))
+    });
+    let group = told(&file);
+    assert_eq!(group["root_cause"][0]["cause"], "haproxy configuration error");
+    assert!(group["actions"].to_string().contains("restart haproxy"));
+}
+
+#[test]
+fn the_same_bytes_for_any_number_of_shards_ten_times_over() {
+    let files = [story("pod-startup.jsonl"), story("nginx-cascade.jsonl")];
+    for emit in [Emit::Groups, Emit::Matches, Emit::Events] {
+        let text =
+            |shards| run(&files, shards, emit).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let first = text(1);
+        assert!(!first.is_empty());
+        for _ in 0..10 {
+            for shards in [1, 2, 8] {
+                assert_eq!(text(shards), first, "{shards} shards, {emit:?}");
+            }
+        }
+    }
+}
+
+/// Files of the stories' folder with this ending, in order.
+fn files(ending: &str) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(story("")).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<_> = all.filter(|p| p.to_str().unwrap().ends_with(ending)).collect();
+    files.sort();
+    files
+}
+
+/// What `tapio replay` prints for a story.
+fn printed(file: &Path, shards: usize) -> String {
+    let lines = run(&[file.to_path_buf()], shards, Emit::Groups);
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Where two texts part, with what stands around it.
+fn difference(one: &str, other: &str) -> String {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let around = |text: &str| {
+        let bytes = &text.as_bytes()[same.saturating_sub(80)..text.len().min(same + 80)];
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    format!("byte {same}:\n  held:    …{}…\n  printed: …{}…", around(one), around(other))
+}
+
+#[test]
+fn replay_prints_the_golden_files_to_the_byte() {
+    let stories = files(".jsonl");
+    let golden: Vec<_> = stories.iter().map(|s| s.with_extension("golden.json")).collect();
+    if std::env::var_os("TAPIO_RENEW_GOLDEN").is_some_and(|v| v == "1") {
+        for (story, golden) in stories.iter().zip(&golden) {
+            std::fs::write(golden, printed(story, 1)).unwrap();
+        }
+    }
+    assert!(!stories.is_empty());
+    assert_eq!(files(".golden.json"), golden, "one beside each story, and no other");
+    for (story, golden) in stories.iter().zip(&golden) {
+        let held = std::fs::read_to_string(golden).unwrap();
+        assert!(!held.is_empty(), "{} tells no story", story.display());
+        for shards in [1, 2, 8] {
+            let printed = printed(story, shards);
+            assert!(
+                printed == held,
+                "{} with {shards} shards isn't its golden file: {}\n(meant? \
+                 TAPIO_RENEW_GOLDEN=1 cargo test -p tapio-dataflow --test dataflow golden, and look at the diff)",
+                story.display(),
+                difference(&held, &printed)
+            );
+        }
+    }
+}
