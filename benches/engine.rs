@@ -67,17 +67,17 @@ fn floods() -> [Case; 6] {
 }
 
 fn benches(c: &mut Criterion) {
-    let mut group = c.benchmark_group("engine");
-    group.throughput(Throughput::Elements(1)).sample_size(10);
-    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    let mut story = c.benchmark_group("engine");
+    story.throughput(Throughput::Elements(1)).sample_size(10);
+    story.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for case in grid() {
         let mut world = None;
-        group.bench_function(case.name(), |b| {
+        story.bench_function(case.name(), |b| {
             let world = world.get_or_insert_with(|| World::new(case));
             b.iter_custom(|events| world.run(events));
         });
     }
-    group.finish();
+    story.finish();
 }
 
 /// Nanoseconds per event of each case: medians over rounds in which they take turns, so that what

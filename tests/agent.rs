@@ -40,11 +40,11 @@ fn a_recorded_story_comes_out_of_the_running_agent() {
 /// What `tapio explain` says of a file's story once the server has it: its id is the one of replay.
 fn explain_from(place: &Place, file: &Path) -> String {
     let replayed = run(&["replay", &file.display().to_string()]);
-    let group: Json = serde_json::from_slice(&replayed.stdout).unwrap();
+    let story: Json = serde_json::from_slice(&replayed.stdout).unwrap();
     let server = format!("127.0.0.1:{}", place.server);
     let until = Instant::now() + Duration::from_secs(20);
     loop {
-        let output = run(&["explain", group["id"].as_str().unwrap(), "--server", &server]);
+        let output = run(&["explain", story["id"].as_str().unwrap(), "--server", &server]);
         if output.status.success() {
             return text(&output.stdout);
         }
@@ -193,9 +193,9 @@ fn a_story_that_an_agent_was_killed_in_is_told_to_its_end_by_the_next_one() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let replayed = run(&["replay", &whole.display().to_string()]);
     let expected: Json = serde_json::from_slice(&replayed.stdout).unwrap();
-    let (_, body) = get(place.pages, "/api/v1/groups").unwrap();
+    let (_, body) = get(place.pages, "/api/v1/stories").unwrap();
     let listed: Json = serde_json::from_str(&body).unwrap();
-    let listed = listed.as_array().or_else(|| listed["groups"].as_array()).unwrap();
+    let listed = listed.as_array().or_else(|| listed["stories"].as_array()).unwrap();
     let told = listed.iter().find(|g| g["id"] == expected["id"]).unwrap();
     for key in ["rule", "members", "members_total", "first", "last", "root_cause", "pattern"] {
         assert_eq!(told[key], expected[key], "{key}");

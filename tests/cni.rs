@@ -129,7 +129,7 @@ fn a_pod_comes_and_goes() {
     let (up, down): (Vec<Value>, Vec<Value>) = (veth("network.link.up"), veth("network.link.down"));
     assert_eq!((up.len(), down.len()), (1, 1));
     assert_eq!(down[0]["entity"]["k8s.pod.uid"], pod.uid);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -180,7 +180,7 @@ fn what_a_plugin_complains_of_is_told_where_ours_runs_it() {
     assert!(event["message"].as_str().unwrap().contains("eth0"), "{event:#}");
     network.each("DEL", &pods[0], Some(&result));
     wait_for(&pipeline, "cni.del", 1);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -284,7 +284,7 @@ fn the_nodes_own_network_is_told() {
         .map(|e| e["attributes"]["tapio.link.kind"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(kinds.iter().filter(|k| *k == "veth").count(), 2, "{kinds:?}");
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -332,7 +332,7 @@ fn two_hundred_pods_at_once_are_told_once_each() {
         }
         assert_eq!(seen.len(), PODS, "{kind}: each pod once, under its own name");
     }
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     let total = pipeline.end().total;
     assert!(total.dropped.is_empty(), "{:?}", total.dropped);
 }
@@ -360,7 +360,7 @@ fn addresses_given_while_the_agent_was_away_are_told_and_others_are_not_again() 
     assert_eq!(told[0]["attributes"]["network.local.address"], "10.1.0.2", "the first was there");
     assert_eq!(told[0]["attributes"]["tapio.identity"], "unresolved", "nobody knows the container");
     first.wait_until("the place is saved", |_| saved().contains("10.1.0.2"));
-    first.stop.set();
+    first.shutdown.request();
     first.end();
 
     give(3).unwrap();
@@ -368,7 +368,7 @@ fn addresses_given_while_the_agent_was_away_are_told_and_others_are_not_again() 
     let told = wait_for(&second, "cni.ip.allocated", 1);
     assert_eq!(told[0]["attributes"]["network.local.address"], "10.1.0.3");
     second.wait_until("the place is saved", |_| saved().contains("10.1.0.3"));
-    second.stop.set();
+    second.shutdown.request();
     assert_eq!(second.end().total.forwarded, 1);
 }
 
@@ -391,7 +391,7 @@ fn what_is_no_report_is_refused_and_counted() {
     bad.iter().for_each(|bytes| tell(bytes));
     tell(br#"{"command":"DEL","network":"n","container_id":"c","a newer field":[1]}"#);
     wait_for(&pipeline, "cni.del", 1);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     let total = pipeline.end().total;
     assert_eq!(total.dropped, [(Stage::Collect, Reason::BadInput, bad.len() as u64)]);
 }
@@ -428,7 +428,7 @@ fn another_users_reports_are_not_heard() {
         p.manager.statistics()[0].counters.contains(&("strangers".into(), 1))
     });
     assert!(of(&pipeline, "cni.del").is_empty());
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     pipeline.end();
 }
 

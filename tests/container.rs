@@ -119,7 +119,7 @@ fn a_containers_life_is_told_with_its_pods_names() {
     let exited = wait_for(&pipeline, "container.exited", "plain");
     assert_eq!(exited["severity"], "info");
     assert!(exited["entity"].get("k8s.container.name").is_none());
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -150,7 +150,7 @@ fn running_out_of_memory_is_told_as_the_runtime_says_it() {
     let exited = wait_for(&pipeline, "container.exited", "calm");
     assert_eq!(exited["attributes"]["process.exit.code"], 137);
     assert_eq!(of(&pipeline, "container.exited", "calm").len(), 1);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -191,7 +191,7 @@ fn what_happened_while_the_runtime_was_away_is_told_once() {
     assert_eq!(kinds(&pipeline, "goes"), LIFE);
     let status = pipeline.manager.statistics().remove(0);
     assert_eq!((status.health, status.restarts), (Health::Running, 0));
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -219,7 +219,7 @@ fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
     let newest = first.texts("/time").len();
     assert_eq!((newest, kinds(&first, "before").len()), (2, 0), "what was there is no news");
     first.wait_until("the place is saved", |p| !saved().is_empty() && p.site.held(0) == Some(0));
-    first.stop.set();
+    first.shutdown.request();
     first.end();
 
     let output = containerd.run("default", &["--detach"], "meanwhile", "exit 4");
@@ -235,7 +235,7 @@ fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
         assert_eq!(event["id"], started["id"]);
     }
     assert!(kinds(&second, "before").is_empty() && kinds(&second, "elsewhere").is_empty());
-    second.stop.set();
+    second.shutdown.request();
     assert!(second.end().total.dropped.is_empty());
 }
 
@@ -274,7 +274,7 @@ fn a_pulled_image_is_told_with_the_time_it_took() {
     // The layer is held back, and comes after the manifest.
     let took = pulls[0]["attributes"]["tapio.image.pull_ns"].as_u64().unwrap();
     assert!(took >= 300_000_000, "{took}");
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -334,7 +334,7 @@ fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
         assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
     }
     assert!(pipeline.site.directory.living_pods().is_empty(), "nobody else told of the pod");
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
@@ -369,6 +369,6 @@ fn a_runtime_that_speaks_the_cri_only_is_polled() {
     );
     assert!(kinds(&pipeline, &old.sandbox).is_empty(), "what was there is no news");
     kubelet.remove(&old);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }

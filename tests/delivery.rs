@@ -16,13 +16,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
-use tapio::server::{Filter, GroupFilter, Server, ServerConfig, ServerHandle, Store};
+use tapio::server::{Filter, Server, ServerConfig, ServerHandle, Store, StoryFilter};
 use tapio_core::event::{
-    Event, EventId, Field, Group, GroupState, Impact, Member, Name, Reason, Severity, Stage,
+    Event, EventId, Field, Impact, Member, Name, Reason, Severity, Stage, Story, StoryState,
     TraceId, Value, names,
 };
 use tapio_core::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, WriteError, ring};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_wire::{Batch, Item};
 
 const COLLECTOR: u8 = 1;
@@ -32,7 +32,7 @@ const SHARDS: u64 = 2;
 struct Node {
     ledger: Ledger,
     collect: Arc<StageLedger>,
-    stop: Stop,
+    shutdown: Shutdown,
     bell: Arc<Bell>,
     writers: Vec<RecordWriter>,
     bridge: BridgeHandle,
@@ -51,7 +51,7 @@ fn node(config: BridgeConfig) -> Node {
     let mut ledger = Ledger::new(vec!["other".into(), "test".into()]);
     let collect = ledger.stage(Stage::Collect);
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let (writers, readers) = (0..SHARDS).map(|_| ring(16 * 1024)).unzip();
     let bridge = Bridge {
         config,
@@ -60,10 +60,10 @@ fn node(config: BridgeConfig) -> Node {
         readers,
         bell: Arc::clone(&bell),
         ledger: ledger.stage(Stage::Bridge),
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
         core: None,
     };
-    Node { ledger, collect, stop, bell, writers, bridge: bridge.spawn().unwrap() }
+    Node { ledger, collect, shutdown, bell, writers, bridge: bridge.spawn().unwrap() }
 }
 
 fn event_id(n: u64) -> EventId {
@@ -125,7 +125,7 @@ impl Node {
     /// Ends the bridge as an agent does: first the writers go, then it drains.
     fn end(mut self) -> Ledger {
         self.writers.clear();
-        self.stop.set();
+        self.shutdown.request();
         self.bridge.join();
         self.ledger
     }
@@ -277,7 +277,7 @@ fn an_end_without_a_server_counts_what_is_lost() {
 }
 
 /// A story; the even ones have a member in common, and so have the odd ones.
-fn group(n: u8, revision: u32) -> Group {
+fn story(n: u8, revision: u32) -> Story {
     let member = Member {
         id: EventId([n % 2; 16]),
         label: String::new(),
@@ -289,14 +289,14 @@ fn group(n: u8, revision: u32) -> Group {
         pattern: String::new(),
         summary: String::new(),
     };
-    Group {
+    Story {
         id: TraceId([n; 16]),
         trace_id: TraceId([n; 16]),
         rule: "test-rule".into(),
         pattern: if n.is_multiple_of(2) { "even" } else { "odd" }.into(),
         name: format!("story {n}"),
         intent: "a test".into(),
-        state: GroupState::Updated,
+        state: StoryState::Updated,
         revision,
         key: vec![("host.name".into(), "node-1".into())],
         members: vec![member],
@@ -325,13 +325,13 @@ fn http(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 #[test]
-fn groups_and_events_can_be_asked_for() {
+fn stories_and_events_can_be_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = start(dir.path(), any_port());
     let mut node = node(config(server.grpc_addr));
     for revision in 0..3 {
         for n in 1..=4 {
-            node.writers[0].write_group(&group(n, revision)).unwrap();
+            node.writers[0].write_story(&story(n, revision)).unwrap();
         }
     }
     node.writers = node.feed(0..100).join().unwrap();
@@ -349,28 +349,28 @@ fn groups_and_events_can_be_asked_for() {
             assert_eq!(code, 200, "{path}: {body}");
             serde_json::from_str(&body).unwrap()
         };
-        let groups = json("/api/v1/groups");
-        assert_eq!(groups.as_array().unwrap().len(), 4);
-        assert_eq!(groups[0]["name"], "story 4");
-        assert_eq!(groups[0]["revision"], 2);
-        let links = groups[0]["links"].as_array().unwrap();
+        let stories = json("/api/v1/stories");
+        assert_eq!(stories.as_array().unwrap().len(), 4);
+        assert_eq!(stories[0]["name"], "story 4");
+        assert_eq!(stories[0]["revision"], 2);
+        let links = stories[0]["links"].as_array().unwrap();
         assert_eq!(links.len(), 1);
         assert_eq!((&links[0]["name"], &links[0]["shared"]), (&"story 2".into(), &1.into()));
-        assert_eq!(json("/api/v1/groups?pattern=odd&limit=1")[0]["name"], "story 3");
+        assert_eq!(json("/api/v1/stories?pattern=odd&limit=1")[0]["name"], "story 3");
         let id = TraceId([2; 16]).to_string();
-        assert_eq!(json(&format!("/api/v1/groups/{id}"))["name"], "story 2");
-        assert_eq!(http(web, "/api/v1/groups/beef").0, 400);
-        assert_eq!(http(web, &format!("/api/v1/groups/{}", "ab".repeat(16))).0, 404);
+        assert_eq!(json(&format!("/api/v1/stories/{id}"))["name"], "story 2");
+        assert_eq!(http(web, "/api/v1/stories/beef").0, 400);
+        assert_eq!(http(web, &format!("/api/v1/stories/{}", "ab".repeat(16))).0, 404);
         let events = json("/api/v1/events?kind=kernel.process.*&limit=3");
         assert_eq!(events.as_array().unwrap().len(), 3);
         assert_eq!(events[0]["entity"]["process.pid"], 99, "the latest first");
         assert_eq!(events[0]["message"], "something happened");
         assert_eq!(json("/api/v1/events?kind=kernel.tcp.*"), serde_json::json!([]));
         assert_eq!(http(web, "/api/v1/events?kinds=x").0, 400);
-        assert_eq!(json("/api/v1/stats")["groups_kept"], 4);
+        assert_eq!(json("/api/v1/stats")["stories_kept"], 4);
         assert_eq!(http(web, "/healthz"), (200, "ok\n".into()));
         assert_eq!(http(web, "/readyz").0, 200);
-        assert!(http(web, "/metrics").1.contains("tapio_server_groups_kept 4\n"));
+        assert!(http(web, "/metrics").1.contains("tapio_server_stories_kept 4\n"));
     }
 }
 

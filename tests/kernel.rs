@@ -41,7 +41,7 @@ use tapio_collectors::ebpf::{Config, Kind};
 use tapio_collectors::{CollectorConfig as _, CollectorManager, CollectorSpec};
 use tapio_core::event::{Event, Reason, Stage, Value, names};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 fn only(kinds: &[Kind]) -> Config {
     Config { kinds: kinds.to_vec(), rate_per_cgroup: 0, include_self: true, ..Config::default() }

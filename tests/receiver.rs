@@ -16,7 +16,7 @@ use tapio_collectors::receiver::ReceiverConfig;
 use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
 use tapio_core::event::{Event, Reason, Stage};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_wire::{Line, LineConfig, proto};
 
 struct ToTheFirst;
@@ -44,7 +44,7 @@ fn any_port() -> SocketAddr {
 /// An agent without a correlator: receiver → ring → bridge.
 struct Agent {
     listen: SocketAddr,
-    stop: Stop,
+    shutdown: Shutdown,
     ledger: Ledger,
     collectors: CollectorManager,
     bridge: BridgeHandle,
@@ -53,7 +53,7 @@ struct Agent {
 fn agent(server: SocketAddr) -> Agent {
     let listen = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
     let mut ledger = Ledger::new(vec!["receiver".into()]);
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let (writer, reader) = ring(16 * 1024);
     let bridge = Bridge {
@@ -63,7 +63,7 @@ fn agent(server: SocketAddr) -> Agent {
         readers: vec![reader],
         bell: Arc::clone(&bell),
         ledger: ledger.stage(Stage::Bridge),
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
         core: None,
     };
     let config = ReceiverConfig { enabled: true, listen };
@@ -73,19 +73,19 @@ fn agent(server: SocketAddr) -> Agent {
         Arc::new(ToTheFirst),
         vec![(writer, bell)],
         ledger.stage(Stage::Collect),
-        stop.clone(),
+        shutdown.clone(),
     );
-    let mut collectors = CollectorManager::new(Site::new("node-1", 1), stop.clone());
+    let mut collectors = CollectorManager::new(Site::new("node-1", 1), shutdown.clone());
     let spec = CollectorSpec { name: "receiver", make: config.make(), sink };
     collectors.start(spec, None).unwrap();
     let bridge = bridge.spawn().unwrap();
     wait_until(|| std::net::TcpStream::connect(listen).is_ok());
-    Agent { listen, stop, ledger, collectors, bridge }
+    Agent { listen, shutdown, ledger, collectors, bridge }
 }
 
 impl Agent {
     fn end(mut self) -> Ledger {
-        self.stop.set();
+        self.shutdown.request();
         self.collectors.join();
         self.bridge.join();
         self.ledger
@@ -120,10 +120,10 @@ fn load_passes_an_agent_and_arrives_whole() {
         keys: 10,
         ..LoadConfig::default()
     };
-    let report = run(&load, &Stop::default()).unwrap();
+    let report = run(&load, &Shutdown::default()).unwrap();
     assert_eq!((report.offered, report.acked, report.refused), (49_950, 49_950, 0));
     let unscheduled = LoadConfig { rate: None, duration: Duration::from_millis(200), ..load };
-    let second = run(&unscheduled, &Stop::default()).unwrap();
+    let second = run(&unscheduled, &Shutdown::default()).unwrap();
     assert!(second.offered > 0);
     assert_eq!(second.offered, second.acked);
     let total = report.offered + second.offered;
@@ -146,7 +146,7 @@ fn load_straight_to_a_server_is_stored() {
         duration: Duration::from_millis(100),
         ..LoadConfig::default()
     };
-    assert_eq!(run(&load, &Stop::default()).unwrap().acked, 1_000);
+    assert_eq!(run(&load, &Shutdown::default()).unwrap().acked, 1_000);
     assert_eq!(server.status().ingest.events, 1_000);
 }
 
@@ -154,7 +154,7 @@ fn load_straight_to_a_server_is_stored() {
 fn a_target_that_is_not_there_is_named() {
     let nobody = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
     let load = LoadConfig { target: nobody.to_string(), ..LoadConfig::default() };
-    let error = run(&load, &Stop::default()).unwrap_err();
+    let error = run(&load, &Shutdown::default()).unwrap_err();
     assert!(matches!(error, LoadError::Target(_)));
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
@@ -182,7 +182,7 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
                 ..proto::Event::default()
             })
             .collect(),
-        groups: Vec::new(),
+        stories: Vec::new(),
         withheld: Vec::new(),
     }
 }

@@ -60,8 +60,8 @@ fn value() -> impl Strategy<Value = Owned> {
 fn membership() -> impl Strategy<Value = Membership> {
     let ids = prop_oneof![Just([[0; 16]; 2]), any::<[[u8; 16]; 2]>()];
     (any::<[u8; 16]>(), name(), name(), name(), ids).prop_map(
-        |(group, rule, pattern, role, ids)| Membership {
-            group: TraceId(group),
+        |(story, rule, pattern, role, ids)| Membership {
+            story: TraceId(story),
             rule,
             pattern,
             role,
@@ -206,7 +206,7 @@ fn check_proto(batch: &proto::EventBatch, event: &proto::Event, sample: &Sample)
     }
     assert_eq!(event.correlations.len(), sample.memberships.len());
     for (correlation, m) in event.correlations.iter().zip(&sample.memberships) {
-        assert_eq!(correlation.group_id, m.group.0);
+        assert_eq!(correlation.story_id, m.story.0);
         let words = [correlation.rule, correlation.pattern, correlation.role].map(name);
         assert_eq!(words, [m.rule.text(), m.pattern.text(), m.role.text()]);
         let related: Vec<_> =
@@ -249,7 +249,7 @@ proptest! {
             prop_assert_eq!(batch.events as usize, samples.len());
             let mut decoder = batch.decoder().unwrap();
             for (item, sample) in batch.items().zip(&samples) {
-                let Item::Event(raw) = item else { panic!("an event became a group") };
+                let Item::Event(raw) = item else { panic!("an event became a story") };
                 let in_time = (sample.clock == 0 && sample.times.0 != 0).then_some(sample.times.0);
                 prop_assert_eq!(kernel_time(raw), in_time);
                 let decoded = decoder.event(raw).unwrap();

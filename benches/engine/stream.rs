@@ -27,7 +27,7 @@ pub(crate) enum Set {
     Values,
     /// As `Values`, but by a regular expression and a bound: nothing to look up.
     Searches,
-    /// One event of the key opens a group.
+    /// One event of the key opens a story.
     Opens,
 }
 
@@ -53,17 +53,17 @@ pub(crate) struct Case {
     pub(crate) traffic: Traffic,
     /// Keys the shard may hold.
     pub(crate) max_keys: usize,
-    /// Groups it may hold.
-    pub(crate) max_groups: usize,
+    /// Stories it may hold.
+    pub(crate) max_stories: usize,
     /// Whether the shard also gathers what causes are found by, as in a running agent.
     pub(crate) observes: bool,
 }
 
 impl Case {
     pub(crate) fn matching(set: Set, rules: u64, keys: u64, per_mille: u64) -> Self {
-        let LaneOptions { max_groups, .. } = LaneOptions::default();
+        let LaneOptions { max_stories, .. } = LaneOptions::default();
         let traffic = Traffic::Matches(per_mille);
-        Self { set, rules, keys, traffic, max_keys: 1 << 21, max_groups, observes: false }
+        Self { set, rules, keys, traffic, max_keys: 1 << 21, max_stories, observes: false }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -71,7 +71,7 @@ impl Case {
         let set = match self.set {
             Set::Values => "two steps by value",
             Set::Searches => "two steps by regex and bound",
-            Set::Opens => "one step opens a group",
+            Set::Opens => "one step opens a story",
         };
         let traffic = match self.traffic {
             Traffic::Matches(n) => format!("{} % match", n as f64 / 10.0),
@@ -80,9 +80,9 @@ impl Case {
             Traffic::NewPods => "all of new pods".into(),
         };
         let seen = if self.observes { ", observed" } else { "" };
-        let (most, groups) = (self.max_keys, self.max_groups);
+        let (most, stories) = (self.max_keys, self.max_stories);
         format!(
-            "{rules} rules ({set}), {keys} keys, {traffic}, room for {most} keys {groups} groups{seen}"
+            "{rules} rules ({set}), {keys} keys, {traffic}, room for {most} keys {stories} stories{seen}"
         )
     }
 
@@ -116,7 +116,7 @@ impl Case {
                      }}, {{ event: b }}] }}\n"
                 ),
             };
-            text.push_str("group: { pattern: p }\n---\n");
+            text.push_str("story: { pattern: p }\n---\n");
         }
         text
     }
@@ -158,7 +158,7 @@ impl World {
         let rules = Arc::new(RuleSet::new(loaded.rules, "bench", 1));
         let options = LaneOptions {
             max_keys: case.max_keys,
-            max_groups: case.max_groups,
+            max_stories: case.max_stories,
             ..LaneOptions::default()
         };
         let (writer, reader) = ring(16 * 1024);

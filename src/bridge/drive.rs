@@ -21,7 +21,7 @@ use super::stats::{BridgeStats, add};
 use super::{Bridge, BridgeConfig};
 use crate::timer::FineTimer;
 use tapio_core::clock;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
 use tapio_wire::{BatchEncoder, Line, LineConfig, LineError, NotSent};
 
@@ -45,7 +45,7 @@ enum Link {
 
 pub(super) struct Drive {
     config: BridgeConfig,
-    stop: Stop,
+    shutdown: Shutdown,
     intake: Intake,
     queue: SendQueue,
     account: Account,
@@ -83,7 +83,7 @@ impl Drive {
                 config.batch_events,
                 config.queue_bytes,
             ),
-            stop: bridge.stop,
+            shutdown: bridge.shutdown,
             queue: SendQueue::default(),
             account: Account::new(bridge.ledger),
             link: Link::Down(clock::instant()),
@@ -309,7 +309,7 @@ impl Drive {
         let done: Settlement = self.queue.acknowledge(ack, &mut self.account);
         add(&self.stats.batches_acked, done.batches);
         add(&self.stats.events_acked, done.events);
-        add(&self.stats.groups_acked, done.groups);
+        add(&self.stats.stories_acked, done.stories);
         for (events, cause) in done.refused {
             let refused = &self.stats.events_refused;
             if refused.load(Ordering::Relaxed) == 0 {
@@ -330,7 +330,7 @@ impl Drive {
         if settled && self.intake.is_finished() {
             return true;
         }
-        if !self.stop.is_set() {
+        if !self.shutdown.is_requested() {
             return false;
         }
         let since = now - *self.stop_seen.get_or_insert(now);

@@ -28,7 +28,7 @@ pub use config::BridgeConfig;
 pub use stats::{BridgeStats, BridgeStatus};
 
 use tapio_core::ring::{Bell, RecordReader, StageLedger};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// How often a join rings the bell of a bridge that may be asleep.
 const JOIN_NAP: Duration = Duration::from_millis(2);
@@ -49,7 +49,7 @@ pub struct Bridge {
     pub ledger: Arc<StageLedger>,
     /// Once it is set, the bridge ends when its rings' writers are gone and everything is
     /// acknowledged, and `drain_timeout` later at the latest.
-    pub stop: Stop,
+    pub shutdown: Shutdown,
     /// Where to run.
     pub core: Option<CoreId>,
 }

@@ -47,7 +47,7 @@ impl Account {
 pub(super) struct Settlement {
     pub(super) batches: u64,
     pub(super) events: u64,
-    pub(super) groups: u64,
+    pub(super) stories: u64,
     /// Events the server refused, and why.
     pub(super) refused: Vec<(u32, String)>,
 }
@@ -118,7 +118,7 @@ impl SendQueue {
             account.settle(&batch.collectors, None);
             done.batches += 1;
             done.events += u64::from(batch.events);
-            done.groups += u64::from(batch.groups);
+            done.stories += u64::from(batch.stories);
         }
         done
     }

@@ -17,7 +17,7 @@ pub struct BridgeStats {
     pub(super) batches_acked: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
     pub(super) events_acked: AtomicU64,
-    pub(super) groups_acked: AtomicU64,
+    pub(super) stories_acked: AtomicU64,
     pub(super) events_refused: AtomicU64,
     pub(super) queue_bytes: AtomicU64,
     pub(super) last_error: Mutex<String>,
@@ -42,8 +42,8 @@ pub struct BridgeStatus {
     pub bytes_sent: u64,
     /// Events the server has stored.
     pub events_acked: u64,
-    /// Groups the server has stored.
-    pub groups_acked: u64,
+    /// Stories the server has stored.
+    pub stories_acked: u64,
     /// Events in batches the server refused.
     pub events_refused: u64,
     /// Bytes that wait for an ack.
@@ -82,7 +82,7 @@ impl BridgeStats {
             batches_acked: n(&self.batches_acked),
             bytes_sent: n(&self.bytes_sent),
             events_acked: n(&self.events_acked),
-            groups_acked: n(&self.groups_acked),
+            stories_acked: n(&self.stories_acked),
             events_refused: n(&self.events_refused),
             queue_bytes: n(&self.queue_bytes),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),

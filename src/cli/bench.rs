@@ -85,7 +85,7 @@ fn generated_rules(count: usize) -> String {
             "---\nrule: bench-{i}\nevents: {{ a: {{ kind: bench.k{a} }}, \
              b: {{ kind: bench.k{b}, severity: {{ gte: {} }} }} }}\n\
              sequence: {{ by: [k8s.pod.uid], within: 10s, steps: [{{ event: a }}, {{ event: b }}] }}\n\
-             group: {{ pattern: bench }}",
+             story: {{ pattern: bench }}",
             i % 9
         );
     }

@@ -9,26 +9,26 @@ use anyhow::Context;
 
 use super::story::{self, paint, plain};
 use super::{Outcome, Output, Usage, live, print, tell};
-use tapio_core::event::{Candidate, Group, Link, LinkedGroup, Term, linked_among};
+use tapio_core::event::{Candidate, Link, LinkedStory, Story, Term, linked_among};
 use tapio_wire::{linked_from_proto, proto};
 
-/// Longest line that is read as one group.
+/// Longest line that is read as one story.
 const MAX_LINE_BYTES: u64 = 4 << 20;
-/// Digits of a group's id that tell it from the others.
+/// Digits of a story's id that tell it from the others.
 const LEAST_DIGITS: usize = 4;
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tapio explain 1b4f…\n  tapio replay events.jsonl > groups.jsonl; tapio explain 1b4f --from groups.jsonl"
+    after_help = "Examples:\n  tapio explain 1b4f…\n  tapio replay events.jsonl > stories.jsonl; tapio explain 1b4f --from stories.jsonl"
 )]
 pub(super) struct Args {
     /// The story's id (its trace id), or its first digits
-    #[arg(value_name = "GROUP")]
-    group: String,
+    #[arg(value_name = "STORY")]
+    story: String,
     /// The server's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
     server: String,
-    /// A file of groups as `tapio replay` prints them, in the place of a server; `-` for standard input
+    /// A file of stories as `tapio replay` prints them, in the place of a server; `-` for standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// How to print
@@ -38,11 +38,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let id: String =
-        args.group.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+        args.story.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
     if id.len() < LEAST_DIGITS || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
         let cause = format!(
             "{:?} isn't a story's id: expected {LEAST_DIGITS} to 32 hexadecimal digits",
-            args.group
+            args.story
         );
         return Err(Usage(cause).into());
     }
@@ -60,21 +60,21 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// The last revision of the one story that was found.
-fn one(mut found: Vec<LinkedGroup>, id: &str, place: &str) -> anyhow::Result<LinkedGroup> {
+fn one(mut found: Vec<LinkedStory>, id: &str, place: &str) -> anyhow::Result<LinkedStory> {
     // The last one told comes first.
-    found.sort_by_key(|one| std::cmp::Reverse(one.group.revision));
+    found.sort_by_key(|one| std::cmp::Reverse(one.story.revision));
     let Some(linked) = found.first().cloned() else {
         anyhow::bail!("{place} has no story {id}…");
     };
-    let first = linked.group.id;
-    if let Some(other) = found.iter().map(|one| one.group.id).find(|other| *other != first) {
+    let first = linked.story.id;
+    if let Some(other) = found.iter().map(|one| one.story.id).find(|other| *other != first) {
         let both = format!("{id} stands for several stories: {first}, {other} …");
         return Err(Usage(both).into());
     }
     Ok(linked)
 }
 
-fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedGroup>> {
+fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
     let named = || file.display().to_string();
     let source: Box<dyn std::io::Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())
@@ -94,29 +94,29 @@ fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedGroup>> {
         if text.trim().is_empty() {
             continue;
         }
-        match Group::from_json(text.trim()) {
-            Ok(group) => all.push(group),
+        match Story::from_json(text.trim()) {
+            Ok(story) => all.push(story),
             Err(e) => tell(&format!("tapio: {}:{number}:{}: {}", named(), e.column, e.cause)),
         }
     }
-    let wanted = all.iter().filter(|group| group.id.to_string().starts_with(id));
-    Ok(wanted.map(|group| linked_among(group, &all)).collect())
+    let wanted = all.iter().filter(|story| story.id.to_string().starts_with(id));
+    Ok(wanted.map(|story| linked_among(story, &all)).collect())
 }
 
-fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<LinkedGroup>> {
+fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
     live::runtime()?.block_on(async {
         let mut client = live::connect(server).await.map_err(anyhow::Error::msg)?;
-        let request = proto::ListGroupsRequest { id_prefix: id.into(), ..Default::default() };
-        let answer = client.list_groups(request).await;
+        let request = proto::ListStoriesRequest { id_prefix: id.into(), ..Default::default() };
+        let answer = client.list_stories(request).await;
         let answer = answer.map_err(|e| anyhow::anyhow!("{server}: {}", e.message()))?;
-        Ok(answer.into_inner().groups.into_iter().filter_map(linked_from_proto).collect())
+        Ok(answer.into_inner().stories.into_iter().filter_map(linked_from_proto).collect())
     })
 }
 
 /// The story, the ones it is linked with, its evidence and the runners-up, every term of each.
-fn explanation(linked: &LinkedGroup, colour: bool) -> String {
-    let group = &linked.group;
-    let mut out = story::story_text(group, colour);
+fn explanation(linked: &LinkedStory, colour: bool) -> String {
+    let story = &linked.story;
+    let mut out = story::story_text(story, colour);
     if !linked.links.is_empty() {
         let _ = write!(out, "\n  {}", paint("told with it", "1", colour));
         linked.links.iter().for_each(|link| append_link(&mut out, link, colour));
@@ -124,11 +124,11 @@ fn explanation(linked: &LinkedGroup, colour: bool) -> String {
     let heading = paint("why", "1", colour);
     // Writing to a string can't fail.
     let _ = write!(out, "\n  {heading}");
-    if group.root_cause.is_empty() {
+    if story.root_cause.is_empty() {
         out.push_str("\n    nothing went wrong: no cause is looked for");
     }
-    for (place, candidate) in group.root_cause.iter().enumerate() {
-        let next = group.root_cause.get(place + 1);
+    for (place, candidate) in story.root_cause.iter().enumerate() {
+        let next = story.root_cause.get(place + 1);
         append(&mut out, candidate, place + 1, next, colour);
     }
     out

@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use tapio_core::event::{Group, GroupState};
-use tapio_core::shutdown::Stop;
+use tapio_core::event::{Story, StoryState};
+use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::query_client::QueryClient;
-use tapio_wire::{MAX_BATCH_BYTES, group_from_proto, proto};
+use tapio_wire::{MAX_BATCH_BYTES, proto, story_from_proto};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How soon a server that isn't there is tried again.
@@ -72,9 +72,9 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Waits for something, but not longer than until a stop and the silence after it. `None`: stopped.
-async fn unless_stopped<T>(stop: &Stop, waiting: impl Future<Output = T>) -> Option<T> {
+async fn unless_stopped<T>(shutdown: &Shutdown, waiting: impl Future<Output = T>) -> Option<T> {
     let stopped = async {
-        stop.asked().await;
+        shutdown.requested().await;
         tokio::time::sleep(QUIET).await;
     };
     tokio::select! {
@@ -85,22 +85,22 @@ async fn unless_stopped<T>(stop: &Stop, waiting: impl Future<Output = T>) -> Opt
 }
 
 /// Follows the stories a server is told, on a thread of its own, until `stop` is set and what was
-/// on its way has come. Connects again whenever the server isn't there. `on_group` sees each story
+/// on its way has come. Connects again whenever the server isn't there. `on_story` sees each story
 /// when it opens and when it ends; lives of entities and updates are left out.
 ///
 /// # Errors
 /// When the system gives no thread.
-pub(crate) fn follow_groups(
+pub(crate) fn follow_stories(
     server: String,
-    stop: Stop,
-    mut on_group: impl FnMut(&Group) + Send + 'static,
+    shutdown: Shutdown,
+    mut on_story: impl FnMut(&Story) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
     std::thread::Builder::new().name("stories".into()).spawn(move || {
         runtime.block_on(async {
             loop {
-                let followed = follow(&server, &stop, &mut on_group).await;
-                if stop.is_set() {
+                let followed = follow(&server, &shutdown, &mut on_story).await;
+                if shutdown.is_requested() {
                     return;
                 }
                 if let Err(error) = followed {
@@ -114,22 +114,22 @@ pub(crate) fn follow_groups(
 
 async fn follow(
     server: &str,
-    stop: &Stop,
-    on_group: &mut impl FnMut(&Group),
+    shutdown: &Shutdown,
+    on_story: &mut impl FnMut(&Story),
 ) -> Result<(), String> {
-    let Some(client) = unless_stopped(stop, connect(server)).await else {
+    let Some(client) = unless_stopped(shutdown, connect(server)).await else {
         return Ok(());
     };
-    let request = proto::TailRequest { groups: true, no_events: true, ..Default::default() };
+    let request = proto::TailRequest { stories: true, no_events: true, ..Default::default() };
     let mut stream = tail(&mut client?, request).await?;
-    while let Some(item) = unless_stopped(stop, stream.message()).await {
+    while let Some(item) = unless_stopped(shutdown, stream.message()).await {
         let Some(item) = item.map_err(|e| e.message().to_owned())? else {
             return Ok(());
         };
-        let groups = item.batch.unwrap_or_default().groups;
-        for group in groups.into_iter().filter_map(group_from_proto) {
-            if !group.is_life() && group.state != GroupState::Updated {
-                on_group(&group);
+        let stories = item.batch.unwrap_or_default().stories;
+        for story in stories.into_iter().filter_map(story_from_proto) {
+            if !story.is_life() && story.state != StoryState::Updated {
+                on_story(&story);
             }
         }
     }
@@ -180,8 +180,8 @@ mod tests {
         drop(free);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let theirs = Arc::clone(&seen);
-        let stop = Stop::default();
-        let follower = follow_groups(address.to_string(), stop.clone(), move |g| {
+        let shutdown = Shutdown::default();
+        let follower = follow_stories(address.to_string(), shutdown.clone(), move |g| {
             theirs.lock().unwrap().push(g.clone());
         })
         .unwrap();
@@ -206,15 +206,15 @@ mod tests {
             std::thread::sleep(Duration::from_millis(100));
         }
         let account = agent.drain();
-        stop.set();
+        shutdown.request();
         follower.join().unwrap();
         let _ = agent.finish();
         assert!(account.holds() && account.total.held == 0, "{account:?}");
         let seen = seen.lock().unwrap();
         let told = |state| seen.iter().filter(|g| g.state == state).count();
-        assert!(told(GroupState::Opened) > 0, "{seen:?}");
-        assert_eq!(told(GroupState::Closed), round as usize, "every story ends");
-        assert_eq!(told(GroupState::Updated), 0);
+        assert!(told(StoryState::Opened) > 0, "{seen:?}");
+        assert_eq!(told(StoryState::Closed), round as usize, "every story ends");
+        assert_eq!(told(StoryState::Updated), 0);
         assert!(seen.iter().all(|g| g.pattern == "connection-refused"));
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::signals::Signals;
 use super::{Outcome, Output, Usage, print};
 use crate::load::{LoadConfig, LoadError, run as send};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// A wait that only a signal is to end; when it ends by itself, it begins again.
 const UNTIL_A_SIGNAL: Duration = Duration::from_secs(3600);
@@ -70,16 +70,16 @@ pub(super) fn run(args: &Args) -> Outcome {
         batch_events: args.batch_events,
         ..LoadConfig::default()
     };
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let signals = Signals::of_end()?;
-    let theirs = stop.clone();
+    let theirs = shutdown.clone();
     std::thread::spawn(move || {
         while !signals.end() {
             signals.wait(UNTIL_A_SIGNAL);
         }
-        theirs.set();
+        theirs.request();
     });
-    let report = send(&config, &stop).map_err(|e| match e {
+    let report = send(&config, &shutdown).map_err(|e| match e {
         LoadError::Setting(text) => anyhow::Error::from(Usage(text)),
         other => other.into(),
     })?;

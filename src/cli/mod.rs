@@ -46,7 +46,7 @@ enum Verb {
     Load(load::Args),
     /// Measure tapio on this machine
     Bench(bench::Args),
-    /// Events from JSONL files through the production correlator; groups as JSON lines
+    /// Events from JSONL files through the production correlator; stories as JSON lines
     Replay(replay::Args),
     /// The rule language's tools
     Rules(rules::Args),

@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     shards: u8,
     /// What to print
-    #[arg(long, value_enum, default_value = "groups")]
+    #[arg(long, value_enum, default_value = "stories")]
     emit: What,
     /// The cluster's name, part of every trace id
     #[arg(long, default_value = "")]
@@ -38,8 +38,8 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// Final groups
-    Groups,
+    /// Final stories
+    Stories,
     /// Every match of every rule
     Matches,
     /// The events with trace and correlation
@@ -49,7 +49,7 @@ enum What {
 pub(super) fn run(args: &Args) -> Outcome {
     let rules = super::rules::load(&args.rules)?;
     let emit = match args.emit {
-        What::Groups => Emit::Groups,
+        What::Stories => Emit::Stories,
         What::Matches => Emit::Matches,
         What::Events => Emit::Events,
     };

@@ -115,7 +115,7 @@ fn suggest(args: &Suggest) -> Outcome {
         live::http_text(&args.agent, "/suggested-rules")?
     } else {
         let rules = load(&args.rules)?;
-        let replayed = replay(&args.files, rules, "", 1, Emit::Groups)?;
+        let replayed = replay(&args.files, rules, "", 1, Emit::Stories)?;
         super::replay::tell_refused(&replayed.refused);
         rule_documents(&replayed.suggestions)
     };

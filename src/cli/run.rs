@@ -11,7 +11,7 @@ use super::{BAD_USAGE, Outcome, Usage, print, story, tell};
 use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
 use crate::server::Server;
 use tapio_core::clock;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// What a newcomer sees first: a healthy machine may have no story for hours.
 const WELCOME: &str = "tapio: watching this machine; stories appear here as they happen.\n       \
@@ -93,7 +93,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         other => other.into(),
     })?;
     tracing::info!(admin = %agent.admin_addr(), "tapio runs: /status, /metrics, /healthz, /readyz");
-    let seen = Stop::default();
+    let seen = Shutdown::default();
     let stories = match agent.server() {
         Some(server) => Some(print_stories(server.grpc_addr.to_string(), seen.clone())?),
         None => None,
@@ -104,7 +104,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     look_after(&mut agent, args, &signals);
     tracing::info!("draining");
     agent.drain();
-    seen.set();
+    seen.request();
     if let Some(stories) = stories {
         // A story that can't be printed any more is in the store.
         let _ = stories.join();
@@ -150,10 +150,10 @@ fn reload(agent: &mut Agent, path: Option<&Path>) {
 }
 
 /// Prints each story when it opens and when it ends.
-fn print_stories(server: String, seen: Stop) -> std::io::Result<std::thread::JoinHandle<()>> {
+fn print_stories(server: String, seen: Shutdown) -> std::io::Result<std::thread::JoinHandle<()>> {
     let colours = story::colours();
-    super::live::follow_groups(server, seen, move |group| {
-        if let Some(text) = story::live_text(group, colours) {
+    super::live::follow_stories(server, seen, move |story| {
+        if let Some(text) = story::live_text(story, colours) {
             // Standard output may be closed; the stories are in the store all the same.
             let _ = print(&text);
         }

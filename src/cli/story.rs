@@ -1,11 +1,11 @@
-//! A group as a person wants to read it.
+//! A story as a person wants to read it.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use jiff::Timestamp;
 
-use tapio_core::event::{Candidate, Group, GroupState, Impact, Severity};
+use tapio_core::event::{Candidate, Impact, Severity, Story, StoryState};
 use tapio_dataflow::rules::duration_text;
 
 /// Members of a longer story that are shown: the first and the last.
@@ -25,19 +25,19 @@ pub(crate) fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// What to print of a group in a live view: a line when it opens, the whole story when it ends.
-pub(crate) fn live_text(group: &Group, colour: bool) -> Option<String> {
-    match group.state {
-        GroupState::Opened => Some(opening_line(group, colour)),
-        GroupState::Updated => None,
-        GroupState::Closed | GroupState::Expired => Some(story_text(group, colour)),
-        GroupState::Retracted => Some(retraction_line(group, colour)),
+/// What to print of a story in a live view: a line when it opens, the whole story when it ends.
+pub(crate) fn live_text(story: &Story, colour: bool) -> Option<String> {
+    match story.state {
+        StoryState::Opened => Some(opening_line(story, colour)),
+        StoryState::Updated => None,
+        StoryState::Closed | StoryState::Expired => Some(story_text(story, colour)),
+        StoryState::Retracted => Some(retraction_line(story, colour)),
     }
 }
 
-fn retraction_line(group: &Group, colour: bool) -> String {
-    let name = paint(&plain(&group.name), BOLD, colour);
-    format!("□ taken back: {name}: the events' own times tell it otherwise  {}", group.trace_id)
+fn retraction_line(story: &Story, colour: bool) -> String {
+    let name = paint(&plain(&story.name), BOLD, colour);
+    format!("□ taken back: {name}: the events' own times tell it otherwise  {}", story.trace_id)
 }
 
 /// Text without what a terminal would obey: names and messages come from anybody's programs.
@@ -70,55 +70,55 @@ pub(super) fn time_of_day(time_ns: u64) -> String {
 }
 
 /// One line: a story begins.
-pub(crate) fn opening_line(group: &Group, colour: bool) -> String {
+pub(crate) fn opening_line(story: &Story, colour: bool) -> String {
     format!(
         "▶ {} {} {} {}",
-        time_of_day(group.first_ns),
-        severity_text(group.severity, colour),
-        paint(&plain(&group.name), BOLD, colour),
-        paint(&format!("trace {}", group.trace_id), DIM, colour)
+        time_of_day(story.first_ns),
+        severity_text(story.severity, colour),
+        paint(&plain(&story.name), BOLD, colour),
+        paint(&format!("trace {}", story.trace_id), DIM, colour)
     )
 }
 
 /// The whole story, several lines, the last one without a line feed.
-pub(crate) fn story_text(group: &Group, colour: bool) -> String {
+pub(crate) fn story_text(story: &Story, colour: bool) -> String {
     let mut out = String::new();
-    let events = match group.members_total {
+    let events = match story.members_total {
         1 => "1 event".to_owned(),
         n => format!("{n} events"),
     };
     let title = format!(
         "■ {}  {}\n  {} · {events} in {} · began {} UTC · {:.0} % sure",
-        severity_text(group.severity, colour),
-        paint(&plain(&group.name), BOLD, colour),
-        plain(&group.pattern),
-        duration_text(group.duration_ns()),
-        time_of_day(group.first_ns),
-        group.confidence * 100.0
+        severity_text(story.severity, colour),
+        paint(&plain(&story.name), BOLD, colour),
+        plain(&story.pattern),
+        duration_text(story.duration_ns()),
+        time_of_day(story.first_ns),
+        story.confidence * 100.0
     );
     line(&mut out, &title);
-    if !group.intent.is_empty() {
-        line(&mut out, &format!("  {}", plain(&group.intent)));
+    if !story.intent.is_empty() {
+        line(&mut out, &format!("  {}", plain(&story.intent)));
     }
     heading(&mut out, "what happened", colour);
-    members(&mut out, group, colour);
-    if let Some((first, others)) = group.root_cause.split_first() {
+    members(&mut out, story, colour);
+    if let Some((first, others)) = story.root_cause.split_first() {
         heading(&mut out, "root cause", colour);
-        root_cause(&mut out, group, first, others, colour);
+        root_cause(&mut out, story, first, others, colour);
     }
     heading(&mut out, "impact", colour);
-    impact(&mut out, &group.impact);
-    if !group.actions.is_empty() {
+    impact(&mut out, &story.impact);
+    if !story.actions.is_empty() {
         heading(&mut out, "what to do", colour);
-        for (number, action) in (1..).zip(&group.actions) {
+        for (number, action) in (1..).zip(&story.actions) {
             line(&mut out, &format!("    {number}. {}", plain(action)));
         }
     }
-    let _ = write!(out, "  {}  {}", paint("trace", BOLD, colour), group.trace_id);
-    if let Some(before) = group.continues {
+    let _ = write!(out, "  {}  {}", paint("trace", BOLD, colour), story.trace_id);
+    if let Some(before) = story.continues {
         let _ = write!(out, ", continues {before}");
     }
-    if let Some(first) = group.provisional {
+    if let Some(first) = story.provisional {
         let _ = write!(out, ", told first as {first}");
     }
     out
@@ -134,9 +134,9 @@ fn heading(out: &mut String, text: &str, colour: bool) {
 }
 
 /// The time line: all members of a short story, the first and the last ones of a long one.
-fn members(out: &mut String, group: &Group, colour: bool) {
-    let all = &group.members;
-    let total = usize::try_from(group.members_total).unwrap_or(usize::MAX);
+fn members(out: &mut String, story: &Story, colour: bool) {
+    let all = &story.members;
+    let total = usize::try_from(story.members_total).unwrap_or(usize::MAX);
     let is_short = total <= FIRST_MEMBERS + LAST_MEMBERS + 1 && all.len() == total;
     let (first, last) = if is_short {
         (&all[..], &all[..0])
@@ -150,7 +150,7 @@ fn members(out: &mut String, group: &Group, colour: bool) {
     let kind_width = widest(shown().map(|m| m.kind.as_str()));
     let mut lines: Vec<String> = shown()
         .map(|m| {
-            let after = seconds(m.time_ns.saturating_sub(group.first_ns));
+            let after = seconds(m.time_ns.saturating_sub(story.first_ns));
             let role = match (m.role.as_str(), m.pattern.as_str()) {
                 ("", _) => String::new(),
                 (role, "") => format!("  [{role}]"),
@@ -179,7 +179,7 @@ fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
 
 fn root_cause(
     out: &mut String,
-    group: &Group,
+    story: &Story,
     first: &Candidate,
     others: &[Candidate],
     colour: bool,
@@ -189,7 +189,7 @@ fn root_cause(
     for (place, id) in first.evidence.iter().enumerate() {
         let label = first.labels.get(place).filter(|l| !l.is_empty());
         let id_text = label.map_or_else(|| id.to_string(), |l| plain(l));
-        let member = group.members.iter().find(|m| m.id == *id);
+        let member = story.members.iter().find(|m| m.id == *id);
         let said = member.map_or_else(String::new, |m| format!(": {}", plain(&m.summary)));
         let text = format!("    shown by {id_text}{said}");
         line(out, &paint(&text, DIM, colour));
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use tapio_core::event::{EventId, Member, TraceId};
 
-    fn group(n: u64) -> Group {
+    fn story(n: u64) -> Story {
         let members = (0..n).map(|i| Member {
             id: EventId([i as u8; 16]),
             label: String::new(),
@@ -233,14 +233,14 @@ mod tests {
             summary: format!("app{i} ended"),
         });
         let members: Vec<Member> = members.collect();
-        Group {
+        Story {
             id: TraceId([7; 16]),
             trace_id: TraceId([7; 16]),
             rule: "crash".into(),
             pattern: "crash-loop".into(),
             name: "app \u{1b}[2J crashes".into(),
             intent: "something".into(),
-            state: GroupState::Closed,
+            state: StoryState::Closed,
             revision: 1,
             key: Vec::new(),
             members_total: n,
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_short_story_is_told_whole() {
-        let text = story_text(&group(3), false);
+        let text = story_text(&story(3), false);
         for expected in [
             "■ ERROR  app ·[2J crashes\n",
             "crash-loop · 3 events in 24 ms · began 22:13:20.000 UTC · 90 % sure",
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn the_middle_of_a_long_story_is_counted() {
-        let mut long = group(40);
+        let mut long = story(40);
         long.members_total = 47;
         let text = story_text(&long, false);
         assert!(text.contains("… 37 more …"), "{text}");
@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn colours_come_only_when_asked_for() {
-        assert!(story_text(&group(1), true).contains("\u{1b}[1;31mERROR\u{1b}[0m"));
-        let line = opening_line(&group(1), false);
+        assert!(story_text(&story(1), true).contains("\u{1b}[1;31mERROR\u{1b}[0m"));
+        let line = opening_line(&story(1), false);
         assert!(line.starts_with("▶ 22:13:20.000 ERROR app"), "{line}");
     }
 }

@@ -4,11 +4,11 @@ use prost::Message as _;
 use serde_json::Value as Json;
 
 use super::{Outcome, Output, live, print, story, tell};
-use tapio_wire::{batch_json, group_from_proto, proto};
+use tapio_wire::{batch_json, proto, story_from_proto};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --groups"
+    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --stories"
 )]
 pub(super) struct Args {
     /// The server's gRPC address
@@ -19,7 +19,7 @@ pub(super) struct Args {
     kind: Option<String>,
     /// Stories; with --kind the events of that kind, too
     #[arg(long)]
-    groups: bool,
+    stories: bool,
     /// How to print
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -46,8 +46,8 @@ impl Args {
         };
         proto::TailRequest {
             kind,
-            groups: self.groups,
-            no_events: self.groups && self.kind.is_none(),
+            stories: self.stories,
+            no_events: self.stories && self.kind.is_none(),
         }
     }
 
@@ -78,8 +78,8 @@ fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
         tell(&format!("tapio: {broken} items can't be read"));
     }
     let colour = story::colours();
-    for (is_group, json) in &items {
-        match (is_group, args.output) {
+    for (is_story, json) in &items {
+        match (is_story, args.output) {
             (true, Output::Json) if !super::replay::is_life(json) => print(&json.to_string())?,
             (false, Output::Json) if args.wants(json) => print(&json.to_string())?,
             (false, Output::Text) if args.wants(json) => print(&event_line(json, colour))?,
@@ -89,11 +89,11 @@ fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
     if args.output == Output::Json {
         return Ok(());
     }
-    for group in batch.groups.iter().cloned().filter_map(group_from_proto) {
-        if group.is_life() {
+    for story in batch.stories.iter().cloned().filter_map(story_from_proto) {
+        if story.is_life() {
             continue;
         }
-        if let Some(text) = story::live_text(&group, colour) {
+        if let Some(text) = story::live_text(&story, colour) {
             print(&text)?;
         }
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::CollectorError;
-use tapio_core::shutdown::{Stop, Waiter};
+use tapio_core::shutdown::{Shutdown, WakerRegistration};
 
 /// Something to poll beside the sources: it can be read from when the collector is to end on.
 pub(super) struct Alarm {
     bell: Arc<Bell>,
-    _waiter: Waiter,
+    _waiter: WakerRegistration,
 }
 
 /// An eventfd that is never read: once rung it stays so, as the end does.
@@ -31,13 +31,13 @@ impl Alarm {
     ///
     /// # Errors
     /// When the system has no descriptor left.
-    pub(super) fn new(stop: &Stop) -> Result<Self, CollectorError> {
+    pub(super) fn new(shutdown: &Shutdown) -> Result<Self, CollectorError> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let fd = eventfd(0, flags).map_err(|e| CollectorError::new("eventfd", e))?;
         let bell = Arc::new(Bell(fd));
-        let waiter = stop.wakes(&Waker::from(Arc::clone(&bell)));
+        let waiter = shutdown.register_waker(&Waker::from(Arc::clone(&bell)));
         // Whoever set it before that rang nobody.
-        if stop.is_set() {
+        if shutdown.is_requested() {
             bell.clone().wake();
         }
         Ok(Self { bell, _waiter: waiter })
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn an_end_ends_a_wait_and_every_further_one() {
-        let all = Stop::default();
-        let (run, leash) = all.leashed(FOR_EVER);
+        let all = Shutdown::default();
+        let (run, handle) = all.track_run(FOR_EVER);
         let alarm = Alarm::new(&run).unwrap();
         let (silent, _writer) = rustix::pipe::pipe().unwrap();
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| alarm.wait([silent.as_fd()], FOR_EVER));
-            leash.give_up();
+            handle.abandon();
             assert!(!waits.join().unwrap(), "no source has anything");
         });
         assert!(!alarm.wait([silent.as_fd()], FOR_EVER));
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_source_ends_a_wait_and_so_does_time() {
-        let alarm = Alarm::new(&Stop::default()).unwrap();
+        let alarm = Alarm::new(&Shutdown::default()).unwrap();
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         assert!(!alarm.wait([reader.as_fd()], Duration::from_millis(1)));
         rustix::io::write(&writer, b"x").unwrap();

@@ -63,16 +63,16 @@ impl Collector for Jsonl {
                 .map_err(|e| CollectorError::new(&path.display().to_string(), e))?;
             streams.push(Stream::new(source));
         }
-        let alarm = Alarm::new(&context.stop)?;
+        let alarm = Alarm::new(&context.shutdown)?;
         let mut chunk = vec![0; CHUNK_BYTES];
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             let mut progress = false;
             for stream in &mut streams {
                 match stream.pump(&mut chunk, context) {
                     Ok(some) => progress |= some,
                     Err(e) => stream.fail(&e, context),
                 }
-                if context.stop.is_set() {
+                if context.shutdown.is_requested() {
                     break;
                 }
             }
@@ -83,7 +83,8 @@ impl Collector for Jsonl {
             if !progress {
                 context.sink.flush();
                 let is_followed = streams.iter().any(|s| s.source.fd().is_none());
-                let nap = if is_followed { LOOK_EVERY } else { context.stop.nap() };
+                let nap =
+                    if is_followed { LOOK_EVERY } else { context.shutdown.heartbeat_interval() };
                 alarm.wait(streams.iter().filter_map(|s| s.source.fd()), nap);
             }
         }
@@ -116,7 +117,7 @@ impl Stream {
                 Read::Bytes(n) => {
                     progress = true;
                     self.take(&chunk[..n], context);
-                    if context.stop.is_set() || !self.source.is_read_at_once() {
+                    if context.shutdown.is_requested() || !self.source.is_read_at_once() {
                         return Ok(true);
                     }
                 }

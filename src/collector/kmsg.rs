@@ -179,10 +179,10 @@ struct Run {
 impl Collector for Kmsg {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::open(&self.0, context)?;
-        let alarm = Alarm::new(&context.stop)?;
+        let alarm = Alarm::new(&context.shutdown)?;
         let mut buffer = vec![0; RECORD_BYTES];
         let mut pause = false;
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             let read = if pause { 0 } else { run.read(&mut buffer, context)? };
             context.sink.flush();
             pause = run
@@ -193,7 +193,8 @@ impl Collector for Kmsg {
             context.report.count("of_programs", run.others);
             if read < TURN {
                 let waits = run.cursor.is_waiting();
-                let at_most = if waits { SETTLE_EVERY } else { context.stop.nap() };
+                let at_most =
+                    if waits { SETTLE_EVERY } else { context.shutdown.heartbeat_interval() };
                 // While it pauses, what is there to be read is no reason to look again.
                 alarm.wait((!pause).then(|| run.log.as_fd()), at_most);
             }

@@ -36,7 +36,7 @@ pub use site::Site;
 pub use table::{CollectorsConfig, Row};
 
 use tapio_core::ring::{OnFull, Sink};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// Why a collector's run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,8 +135,8 @@ pub struct Context {
     /// Where events go.
     pub sink: Sink,
     /// Watch it: it wakes a collector that waits, which then ends within 100 ms. Looking is its sign of life, and due every
-    /// [`Stop::nap`]: one that doesn't look hangs.
-    pub stop: Stop,
+    /// [`Shutdown::heartbeat_interval`]: one that doesn't look hangs.
+    pub shutdown: Shutdown,
     /// What to say in `/status`.
     pub report: Report,
     /// Where it works: the node, who is who on it, what survives a restart.
@@ -148,7 +148,7 @@ impl Context {
     /// another one has its place.
     #[must_use]
     pub fn keeps_positions(&self) -> bool {
-        !self.stop.is_given_up() && self.site.is_accounted()
+        !self.shutdown.is_abandoned() && self.site.is_accounted()
     }
 
     /// Events of this collector that are neither stored nor dropped yet; `None` where positions aren't this run's to keep, and
@@ -171,16 +171,16 @@ impl Context {
         let stage = ledger.stage(tapio_core::event::Stage::Collect);
         let bell = Arc::new(tapio_core::ring::Bell::new(Default::default()));
         let shards = vec![(tapio_core::ring::ring(64).0, bell)];
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         let router = Arc::new(ToTheFirst);
-        let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), stop.clone());
+        let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), shutdown.clone());
         let site = Site::new("node-1", 7);
         if let Some(held) = held {
             stage.take(0, held);
             stage.hold(0, held);
             site.account_in(Arc::new(ledger));
         }
-        Self { sink, stop, report: Report::default(), site }
+        Self { sink, shutdown, report: Report::default(), site }
     }
 }
 

@@ -11,7 +11,7 @@ use super::supervise::Shared;
 use super::{Make, Note, Site};
 use tapio_core::clock;
 use tapio_core::ring::Sink;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// After how long without a sign of life a collector hangs: some begin with seconds of work.
 pub(super) const HUNG_AFTER: Duration = Duration::from_secs(30);
@@ -106,7 +106,7 @@ pub struct CollectorStatus {
 
 /// Runs the collectors.
 pub struct CollectorManager {
-    stop: Stop,
+    shutdown: Shutdown,
     site: Site,
     hung_after: Duration,
     running: Vec<Supervised>,
@@ -128,8 +128,8 @@ struct Supervised {
 impl CollectorManager {
     /// A manager with no collectors yet.
     #[must_use]
-    pub fn new(site: Site, stop: Stop) -> Self {
-        Self { stop, site, hung_after: HUNG_AFTER, running: Vec::new() }
+    pub fn new(site: Site, shutdown: Shutdown) -> Self {
+        Self { shutdown, site, hung_after: HUNG_AFTER, running: Vec::new() }
     }
 
     /// Says after how long without a sign of life a collector hangs.
@@ -152,19 +152,19 @@ impl CollectorManager {
             lived: clock::instant(),
             grace: FIRST_GRACE,
         };
-        supervised.run(&self.stop, &self.site, self.hung_after)?;
+        supervised.run(&self.shutdown, &self.site, self.hung_after)?;
         self.running.push(supervised);
         Ok(())
     }
 
     /// Looks whether all live, and gives the place of one that hangs to another run. Call it about once a second.
     pub fn look(&mut self) {
-        if self.stop.is_set() {
+        if self.shutdown.is_requested() {
             return;
         }
         for one in &mut self.running {
             one.threads.retain(|thread| !thread.is_finished());
-            if let Err(error) = one.look(self.hung_after, &self.stop, &self.site) {
+            if let Err(error) = one.look(self.hung_after, &self.shutdown, &self.site) {
                 tracing::error!(collector = one.shared.name, %error, "no thread to take over");
             }
         }
@@ -184,13 +184,13 @@ impl CollectorManager {
         self.statistics().iter().all(|s| over.contains(&s.health))
     }
 
-    /// Waits for every collector's thread. [`Stop`] must be set, or every source have an end. One that hangs isn't
+    /// Waits for every collector's thread. [`Shutdown`] must be set, or every source have an end. One that hangs isn't
     /// waited for, and whoever reads its ring isn't to, either.
     pub fn join(&mut self) {
         let is_left = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
         let (mut asked, mut signs) = (None, 0);
         while self.running.iter().any(|one| is_left(&one)) {
-            if self.stop.is_set() {
+            if self.shutdown.is_requested() {
                 let (since, lived) = asked.get_or_insert((clock::instant(), clock::instant()));
                 let now = self.running.iter().filter(is_left).map(|one| one.shared.looks()).sum();
                 if std::mem::replace(&mut signs, now) != now {
@@ -200,7 +200,7 @@ impl CollectorManager {
                     let left = self.running.iter().filter(is_left).map(|one| one.shared.name);
                     let left: Vec<_> = left.collect();
                     tracing::error!(?left, "collectors that don't end are left behind");
-                    return self.stop.wait_no_longer();
+                    return self.shutdown.abandon_hung_threads();
                 }
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -213,9 +213,14 @@ impl CollectorManager {
 
 impl Supervised {
     /// Starts a thread for the collector, which is in charge from now on.
-    fn run(&mut self, stop: &Stop, site: &Site, hung_after: Duration) -> std::io::Result<bool> {
+    fn run(
+        &mut self,
+        shutdown: &Shutdown,
+        site: &Site,
+        hung_after: Duration,
+    ) -> std::io::Result<bool> {
         let nap = hung_after / SIGNS_OF_LIFE;
-        let Some(charge) = self.shared.take_charge(stop, site, nap) else { return Ok(false) };
+        let Some(charge) = self.shared.take_charge(shutdown, site, nap) else { return Ok(false) };
         let (theirs, core) = (Arc::clone(&self.shared), self.core);
         let name = format!("c:{}", self.shared.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
@@ -228,7 +233,12 @@ impl Supervised {
         Ok(true)
     }
 
-    fn look(&mut self, hung_after: Duration, stop: &Stop, site: &Site) -> std::io::Result<()> {
+    fn look(
+        &mut self,
+        hung_after: Duration,
+        shutdown: &Shutdown,
+        site: &Site,
+    ) -> std::io::Result<()> {
         let looks = self.shared.looks();
         let runs = matches!(self.shared.health(), Health::Running | Health::Hung);
         if looks != self.looks || !runs {
@@ -246,7 +256,7 @@ impl Supervised {
             tracing::warn!(collector = self.shared.name, error, "collector hangs");
             self.shared.fail(error);
         }
-        if silence > hung_after + self.grace && self.run(stop, site, hung_after)? {
+        if silence > hung_after + self.grace && self.run(shutdown, site, hung_after)? {
             self.shared.count_restart();
             self.lived = clock::instant();
             self.looks = self.shared.looks();

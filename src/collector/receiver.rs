@@ -112,7 +112,7 @@ async fn receive(
         counts: Counts::default(),
         without_room: false,
     };
-    let mut turns = Turns::new(&context.stop, TICK);
+    let mut turns = Turns::new(&context.shutdown, TICK);
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -132,7 +132,7 @@ async fn receive(
                 tokio::task::yield_now().await;
             }
         }
-        if context.stop.is_set() {
+        if context.shutdown.is_requested() {
             return Ok(Ended::Stopped);
         }
     }
@@ -322,7 +322,7 @@ impl Taken<'_> {
     fn offer(&mut self, batch: &Batch<'_>, sink: &mut Sink) -> Result<(), tapio_wire::WireError> {
         let mut decoder = batch.decoder()?;
         for item in batch.items() {
-            // A group is another agent's conclusion; this one draws its own.
+            // A story is another agent's conclusion; this one draws its own.
             let Item::Event(raw) = item else { continue };
             match decoder.event(raw) {
                 // The sink has counted what it couldn't take.

@@ -12,7 +12,7 @@ use super::manager::Health;
 use super::{CollectorError, Context, Ended, Make, Report, Site};
 use tapio_core::clock;
 use tapio_core::ring::Sink;
-use tapio_core::shutdown::{Leash, Stop};
+use tapio_core::shutdown::{RunHandle, Shutdown};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ struct State {
     /// Threads so far: the latest is in charge.
     threads: u64,
     /// What holds it.
-    leash: Arc<Leash>,
+    handle: Arc<RunHandle>,
     /// Ways into the rings that no thread has; `None` once the collector has come to its end.
     sinks: Option<Vec<Sink>>,
 }
@@ -60,7 +60,7 @@ impl Shared {
             name,
             report: Report::default(),
             make: Mutex::new(Some(make)),
-            state: Mutex::new(State { threads: 0, leash: Arc::default(), sinks }),
+            state: Mutex::new(State { threads: 0, handle: Arc::default(), sinks }),
             health: AtomicU32::new(Health::Starting as u32),
             restarts: AtomicU64::new(0),
             last_error: Mutex::default(),
@@ -101,21 +101,26 @@ impl Shared {
 
     /// Signs of life of the one in charge.
     pub(super) fn looks(&self) -> u64 {
-        lock(&self.state).leash.looks()
+        lock(&self.state).handle.heartbeats()
     }
 
     /// Gives up whoever was in charge, and puts a new thread there that is to give a sign of life every `nap`; `None` where no
     /// way into the rings is left for it.
-    pub(super) fn take_charge(&self, stop: &Stop, site: &Site, nap: Duration) -> Option<Charge> {
+    pub(super) fn take_charge(
+        &self,
+        shutdown: &Shutdown,
+        site: &Site,
+        nap: Duration,
+    ) -> Option<Charge> {
         let mut state = lock(&self.state);
         let mut sink = state.sinks.as_mut()?.pop()?;
-        state.leash.give_up();
-        let (stop, leash) = stop.leashed(nap);
-        state.leash = leash;
+        state.handle.abandon();
+        let (shutdown, handle) = shutdown.track_run(nap);
+        state.handle = handle;
         state.threads += 1;
-        sink.heed(stop.clone());
+        sink.set_shutdown(shutdown.clone());
         let (report, site) = (self.report.clone(), site.clone());
-        Some(Charge { number: state.threads, context: Context { sink, stop, report, site } })
+        Some(Charge { number: state.threads, context: Context { sink, shutdown, report, site } })
     }
 
     /// Says how it is, if this one is in charge.
@@ -156,7 +161,7 @@ impl Shared {
                 context.sink.after_panic();
             }
             context.sink.flush();
-            if context.stop.is_given_up() {
+            if context.shutdown.is_abandoned() {
                 return Health::Stopped;
             }
             let error = match outcome {
@@ -170,7 +175,7 @@ impl Shared {
                 Ok(Err(error)) => error.to_string(),
                 Err(panic) => format!("panicked: {}", panic_text(&*panic)),
             };
-            if context.stop.is_set() {
+            if context.shutdown.is_requested() {
                 return Health::Stopped;
             }
             if started.elapsed() > RECOVERED {
@@ -179,7 +184,7 @@ impl Shared {
             tracing::warn!(collector = self.name, error, retry_in = ?backoff, "collector failed");
             self.fail(error);
             self.set(number, Health::Backoff);
-            if wait(&context.stop, backoff) {
+            if wait(&context.shutdown, backoff) {
                 return Health::Stopped;
             }
             self.count_restart();
@@ -198,14 +203,14 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Sleeps, unless asked to stop; returns whether it was.
-fn wait(stop: &Stop, duration: Duration) -> bool {
+fn wait(shutdown: &Shutdown, duration: Duration) -> bool {
     let until = clock::instant() + duration;
-    while !stop.is_set() {
+    while !shutdown.is_requested() {
         let left = until.saturating_duration_since(clock::instant());
         if left.is_zero() {
             return false;
         }
-        stop.rest(left);
+        shutdown.sleep(left);
     }
     true
 }

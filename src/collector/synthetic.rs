@@ -152,7 +152,7 @@ impl Collector for Synthetic {
         };
         let (started, started_ns) = (clock::instant(), source.started_ns);
         let mut sent = 0;
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             let elapsed = started.elapsed();
             if sent >= limit || elapsed >= length {
                 return Ok(Ended::Finished);

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::time::{Sleep, sleep_until};
 
 use tapio_core::clock;
-use tapio_core::shutdown::{Asked, Stop};
+use tapio_core::shutdown::{Shutdown, ShutdownFuture};
 
 /// A loop's turns though no message comes: one soon while something is left to do, else when a sign of life is due; and at once
 /// when the collector is to end.
 pub(super) struct Turns {
-    asked: Asked,
+    asked: ShutdownFuture,
     soon: Duration,
     nap: Duration,
     sleep: Pin<Box<Sleep>>,
@@ -19,9 +19,14 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Turns that come after `soon` where something is left to do. The first one is due.
-    pub(super) fn new(stop: &Stop, soon: Duration) -> Self {
+    pub(super) fn new(shutdown: &Shutdown, soon: Duration) -> Self {
         let sleep = Box::pin(sleep_until(clock::instant().into()));
-        Self { asked: stop.asked(), soon: soon.min(stop.nap()), nap: stop.nap(), sleep }
+        Self {
+            asked: shutdown.requested(),
+            soon: soon.min(shutdown.heartbeat_interval()),
+            nap: shutdown.heartbeat_interval(),
+            sleep,
+        }
     }
 
     /// Waits for the next turn. A wait that is dropped takes nothing with it.
@@ -47,10 +52,10 @@ impl Turns {
 }
 
 /// Ends when the collector is to, and shows until then that it lives, whatever else it waits for.
-pub(super) async fn ended(stop: &Stop) {
-    let mut asked = stop.asked();
+pub(super) async fn ended(shutdown: &Shutdown) {
+    let mut asked = shutdown.requested();
     // Ending in time is to be polled again, which is a look.
-    while tokio::time::timeout(stop.nap(), &mut asked).await.is_err() {}
+    while tokio::time::timeout(shutdown.heartbeat_interval(), &mut asked).await.is_err() {}
 }
 
 #[cfg(test)]
@@ -66,9 +71,9 @@ mod tests {
 
     #[test]
     fn turns_come_when_something_is_left_and_with_signs_of_life() {
-        let (stop, leash) = Stop::default().leashed(Duration::from_millis(30));
+        let (shutdown, handle) = Shutdown::default().track_run(Duration::from_millis(30));
         block_on(async {
-            let mut turns = Turns::new(&stop, Duration::from_millis(1));
+            let mut turns = Turns::new(&shutdown, Duration::from_millis(1));
             let mut at = clock::instant();
             let mut passed = || std::mem::replace(&mut at, clock::instant()).elapsed();
             turns.next().await;
@@ -78,23 +83,23 @@ mod tests {
             turns.soon();
             assert!(turns.sleep.deadline() <= (clock::instant() + Duration::from_millis(1)).into());
             turns.next().await;
-            let looks = leash.looks();
+            let looks = handle.heartbeats();
             turns.next().await;
             assert!(passed() >= Duration::from_millis(30), "soon is once");
-            assert!(leash.looks() > looks);
+            assert!(handle.heartbeats() > looks);
         });
     }
 
     #[test]
     fn an_end_ends_every_wait() {
-        let all = Stop::default();
-        let (stop, leash) = all.leashed(FOR_EVER);
+        let all = Shutdown::default();
+        let (shutdown, handle) = all.track_run(FOR_EVER);
         block_on(async {
-            let mut turns = Turns::new(&stop, FOR_EVER);
+            let mut turns = Turns::new(&shutdown, FOR_EVER);
             turns.nap = FOR_EVER;
             turns.next().await;
-            let wait = async { tokio::join!(turns.next(), ended(&stop)) };
-            let give_up = async { leash.give_up() };
+            let wait = async { tokio::join!(turns.next(), ended(&shutdown)) };
+            let give_up = async { handle.abandon() };
             tokio::join!(wait, give_up);
             turns.next().await;
         });
@@ -102,13 +107,13 @@ mod tests {
 
     #[test]
     fn who_waits_for_the_end_shows_that_it_lives() {
-        let (stop, leash) = Stop::default().leashed(Duration::from_millis(1));
+        let (shutdown, handle) = Shutdown::default().track_run(Duration::from_millis(1));
         block_on(async {
             tokio::select! {
-                () = ended(&stop) => panic!("nobody asked it to end"),
+                () = ended(&shutdown) => panic!("nobody asked it to end"),
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         });
-        assert!(leash.looks() >= 3, "{}", leash.looks());
+        assert!(handle.heartbeats() >= 3, "{}", handle.heartbeats());
     }
 }

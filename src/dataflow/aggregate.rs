@@ -1,10 +1,10 @@
 //! What a lane does for a measure over a trailing window: it fires on every event for which its
 //! condition holds.
 
-use super::groups::Match;
 use super::lane::{
     Body, Lane, MatchLine, RANKS_COUNTED, Showing, add_membership, key_json, label_json, trace_of,
 };
+use super::open_stories::Match;
 use super::rules::field::build_key;
 use super::rules::{Aggregate, RuleUse, Truth, What};
 use super::window::Window;
@@ -55,7 +55,7 @@ impl Lane {
         let Some(entry) = self.keys.get(slot) else {
             return;
         };
-        let told = entry.body.group.filter(|g| self.groups.takes(*g, time_ns));
+        let told = entry.body.story.filter(|g| self.stories.takes(*g, time_ns));
         let Body::Window(window) = &mut entry.body.body else {
             return;
         };
@@ -68,9 +68,9 @@ impl Lane {
         let by = &aggregate.events[usize::from(counted[0])].by;
         let event = aggregate.events[usize::from(counted[0])].event as u16;
         let trace = match told {
-            Some(group) => {
-                self.groups.join(group, showing.hand, counted[0], event, showing.now_ns);
-                group
+            Some(story) => {
+                self.stories.join(story, showing.hand, counted[0], event, showing.now_ns);
+                story
             }
             None if fired.is_some() => {
                 let found = Match {
@@ -81,7 +81,7 @@ impl Lane {
                     told_before: entry.body.told.contains(&window.trace),
                     members: &window.members,
                 };
-                let id = self.groups.matched(found, &showing.rules.rules, showing.now_ns);
+                let id = self.stories.matched(found, &showing.rules.rules, showing.now_ns);
                 entry.body.tell(id);
                 id
             }

@@ -1,16 +1,16 @@
 //! Matching in one given order: the order of arrival while events stream (told at once), or the
-//! total order in replay (exact). The rules run here; what they find becomes groups.
+//! total order in replay (exact). The rules run here; what they find becomes stories.
 
 use std::sync::Arc;
 
 use super::evidence::Draft;
-use super::groups::{Groups, Unknown};
 use super::keys::KeyTable;
 use super::members::Hand;
+use super::open_stories::{OpenStories, Unknown};
+use super::render;
 use super::rules::field::build_key;
 use super::rules::{FieldRef, Rule, RuleSet, Shape, Truth, View};
 use super::run::Runs;
-use super::story;
 use super::window::Window;
 use super::worker::Order;
 use tapio_core::event::{
@@ -33,11 +33,11 @@ const RANK_LATE: u8 = 6;
 pub struct LaneOptions {
     /// Keys with something pending; past it, the nearest deadline is given up.
     pub max_keys: usize,
-    /// Groups open at once; past it, the one that ends next is expired.
-    pub max_groups: usize,
-    /// Tell groups when they open and change, not only when they close.
+    /// Stories open at once; past it, the one that ends next is expired.
+    pub max_stories: usize,
+    /// Tell stories when they open and change, not only when they close.
     pub tell_open: bool,
-    /// What becomes of groups that are given up for room before they were told.
+    /// What becomes of stories that are given up for room before they were told.
     pub unknown: Unknown,
     /// Record every match (`tapio replay --emit matches`).
     pub record_matches: bool,
@@ -49,7 +49,7 @@ impl Default for LaneOptions {
     fn default() -> Self {
         Self {
             max_keys: 65_536,
-            max_groups: 4_096,
+            max_stories: 4_096,
             tell_open: true,
             unknown: Unknown::Counted,
             record_matches: false,
@@ -84,13 +84,13 @@ pub struct LaneStats {
     pub evicted: u64,
     /// Runs given up because their key had too many.
     pub dropped_runs: u64,
-    /// Groups open now.
+    /// Stories open now.
     pub open: u64,
-    /// Groups opened so far.
+    /// Stories opened so far.
     pub opened: u64,
-    /// Groups closed so far.
+    /// Stories closed so far.
     pub closed: u64,
-    /// Groups ended by age or for room.
+    /// Stories ended by age or for room.
     pub expired: u64,
     /// Those of them that were given up before anybody was told of them.
     pub untold: u64,
@@ -103,23 +103,23 @@ pub(super) enum Body {
 
 pub(super) struct Pending {
     pub(super) body: Body,
-    /// The group told last for this rule and key: a new run while it is open is the same story.
-    pub(super) group: Option<TraceId>,
-    /// The latest groups told for it.
+    /// The story told last for this rule and key: a new run while it is open is the same story.
+    pub(super) story: Option<TraceId>,
+    /// The latest stories told for it.
     pub(super) told: Vec<TraceId>,
 }
 
-/// Groups of one key that are remembered: runs that began under an older one are long gone.
+/// Stories of one key that are remembered: runs that began under an older one are long gone.
 const MAX_TOLD: usize = 16;
 
 impl Pending {
-    pub(super) fn tell(&mut self, group: TraceId) {
-        self.group = Some(group);
-        if !self.told.contains(&group) {
+    pub(super) fn tell(&mut self, story: TraceId) {
+        self.story = Some(story);
+        if !self.told.contains(&story) {
             if self.told.len() >= MAX_TOLD {
                 self.told.remove(0);
             }
-            self.told.push(group);
+            self.told.push(story);
         }
     }
 }
@@ -129,7 +129,7 @@ pub(super) struct Lane {
     rules: Arc<RuleSet>,
     shard: usize,
     pub(super) keys: KeyTable<Pending>,
-    pub(super) groups: Groups,
+    pub(super) stories: OpenStories,
     pub(super) record_matches: bool,
     pub(super) matches: Vec<MatchLine>,
     pub(super) matched: u64,
@@ -155,7 +155,7 @@ impl Lane {
     pub(super) fn new(rules: Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
         Self {
             keys: KeyTable::new(options.max_keys),
-            groups: Groups::new(options, &rules.cluster),
+            stories: OpenStories::new(options, &rules.cluster),
             rules,
             shard,
             record_matches: options.record_matches,
@@ -177,31 +177,31 @@ impl Lane {
             keys: self.keys.len() as u64,
             evicted: self.keys.evicted,
             dropped_runs: self.dropped_runs,
-            open: self.groups.len() as u64,
-            opened: self.groups.opened,
-            closed: self.groups.closed,
-            expired: self.groups.expired,
-            untold: self.groups.untold,
+            open: self.stories.len() as u64,
+            opened: self.stories.opened,
+            closed: self.stories.closed,
+            expired: self.stories.expired,
+            untold: self.stories.untold,
         }
     }
 
     /// Goes on with other rules. What is pending for a rule that stays the same stays, too.
     pub(super) fn reload(&mut self, rules: &Arc<RuleSet>) {
         let places = rules.places_of(&self.rules);
-        self.groups.renumber(&places, &self.rules.rules);
+        self.stories.renumber(&places, &self.rules.rules);
         self.keys.renumber(&places);
         self.rules = Arc::clone(rules);
         self.truth = Truth::default();
     }
 
-    /// Groups told while they are open, and groups that ended, since the last look.
-    pub(super) fn take_groups(&mut self) -> (Vec<Draft>, Vec<Draft>) {
-        (std::mem::take(&mut self.groups.told), std::mem::take(&mut self.groups.ended))
+    /// Stories told while they are open, and stories that ended, since the last look.
+    pub(super) fn take_stories(&mut self) -> (Vec<Draft>, Vec<Draft>) {
+        (std::mem::take(&mut self.stories.told), std::mem::take(&mut self.stories.ended))
     }
 
-    /// Tells the groups given up for room that are `known`.
+    /// Tells the stories given up for room that are `known`.
     pub(super) fn tell_given_up(&mut self, known: impl Fn(TraceId) -> bool) {
-        self.groups.tell_given_up(&self.rules.rules, known);
+        self.stories.tell_given_up(&self.rules.rules, known);
     }
 
     /// Shows an event to the rules whose key this shard owns. `now_ns` is the driver's clock. Returns
@@ -261,7 +261,7 @@ impl Lane {
     }
 
     /// An event whose place in the order has been given out starts, advances and negates nothing; it
-    /// belongs to the groups of its keys that are open. Returns as [`Lane::event`].
+    /// belongs to the stories of its keys that are open. Returns as [`Lane::event`].
     pub(super) fn late(&mut self, record: &Record<'_>, found: &mut Vec<Membership>) -> bool {
         let Some(event) = record.event() else { return false };
         let rules = Arc::clone(&self.rules);
@@ -277,14 +277,14 @@ impl Lane {
                     continue;
                 }
                 let slot = self.pending(used.rule, 0, None::<fn() -> Body>);
-                let group = slot.and_then(|s| self.keys.get(s)).and_then(|e| e.body.group);
-                let Some((group, before)) = group.and_then(|g| Some((g, self.groups.ends(g)?)))
+                let story = slot.and_then(|s| self.keys.get(s)).and_then(|e| e.body.story);
+                let Some((story, before)) = story.and_then(|g| Some((g, self.stories.ends(g)?)))
                 else {
                     continue;
                 };
-                if self.groups.join_late(group, &mut hand, step, number) {
-                    add_membership(found, &rules, used.rule, step, group, before, RANK_LATE);
-                    if let Some(new) = found.last_mut().filter(|m| m.group == group) {
+                if self.stories.join_late(story, &mut hand, step, number) {
+                    add_membership(found, &rules, used.rule, step, story, before, RANK_LATE);
+                    if let Some(new) = found.last_mut().filter(|m| m.story == story) {
                         new.role = names::LATE;
                     }
                 }
@@ -301,14 +301,14 @@ impl Lane {
         self.advance(now_ns);
     }
 
-    /// Moves time on where no event does it. `now_ns` is the driver's clock; a group also closes
+    /// Moves time on where no event does it. `now_ns` is the driver's clock; a story also closes
     /// when that clock says nothing came for as long.
     pub(super) fn advance(&mut self, now_ns: u64) {
         let rules = Arc::clone(&self.rules);
         for slot in self.keys.due(self.clock_ns) {
             self.settle(&rules, slot, self.clock_ns, now_ns);
         }
-        self.groups.advance(self.clock_ns, now_ns, &rules.rules);
+        self.stories.advance(self.clock_ns, now_ns, &rules.rules);
     }
 
     /// Closes everything: the input ended. Where it is `complete`, nothing that was waited for can
@@ -321,7 +321,7 @@ impl Lane {
             }
         }
         self.keys.clear();
-        self.groups.finish(&rules.rules);
+        self.stories.finish(&rules.rules);
     }
 
     /// Tells what has become due for a key, and forgets the key or asks to look at it again.
@@ -334,8 +334,8 @@ impl Lane {
             (Body::Window(window), Shape::Aggregate(a)) => window.deadline_ns(a),
             _ => None,
         };
-        let group = entry.body.group.filter(|g| self.groups.takes(*g, clock_ns));
-        let told = group.map(|_| clock_ns.saturating_add(rule.telling.idle_ns.max(1_000_000_000)));
+        let story = entry.body.story.filter(|g| self.stories.takes(*g, clock_ns));
+        let told = story.map(|_| clock_ns.saturating_add(rule.telling.idle_ns.max(1_000_000_000)));
         match pending.filter(|d| *d >= clock_ns).or(told) {
             Some(deadline_ns) => self.keys.look_again(slot, deadline_ns),
             None => {
@@ -358,7 +358,7 @@ impl Lane {
         if let Some(slot) = self.keys.find(hash, rule, &self.key) {
             return Some(slot);
         }
-        let pending = Pending { body: make?(), group: None, told: Vec::new() };
+        let pending = Pending { body: make?(), story: None, told: Vec::new() };
         Some(self.keys.insert(hash, rule, &self.key, deadline_ns, pending).0)
     }
 
@@ -370,14 +370,14 @@ impl Lane {
         id: EventId,
         before: [EventId; 2],
     ) -> [EventId; 2] {
-        match self.groups.ends(trace) {
+        match self.stories.ends(trace) {
             Some([first, _]) if first != id => [first, before[1]],
             _ => before,
         }
     }
 
     pub(super) fn rank(&self, trace: TraceId, time_ns: u64, [told, pending]: [u8; 2]) -> u8 {
-        if self.groups.takes(trace, time_ns) { told } else { pending }
+        if self.stories.takes(trace, time_ns) { told } else { pending }
     }
 }
 
@@ -393,16 +393,16 @@ pub(super) fn add_membership(
     rules: &RuleSet,
     rule: u16,
     step: u8,
-    group: TraceId,
+    story: TraceId,
     related: [EventId; 2],
     rank: u8,
 ) {
-    if found.iter().any(|m| m.group == group) {
+    if found.iter().any(|m| m.story == story) {
         return;
     }
     let rule = &rules.rules[usize::from(rule)];
-    let (role, pattern): (Name, Name) = story::part(rule, step);
-    found.push(Membership { group, rule: rule.name, pattern, role, rank, related });
+    let (role, pattern): (Name, Name) = render::part(rule, step);
+    found.push(Membership { story, rule: rule.name, pattern, role, rank, related });
 }
 
 /// The join key by the rule's names for it; `by` are the event's own.

@@ -13,8 +13,8 @@
 //! | `settled.rs`, `watermark.rs` | the second lane: the order of the events' times, while they stream |
 //! | `keys.rs` | bounded tables by rule and key |
 //! | `wheel.rs` | deadlines |
-//! | `groups.rs` | open groups and their closing |
-//! | `story.rs` | what a group's events say: names, texts, actions |
+//! | `open_stories.rs` | open stories and their closing |
+//! | `render.rs` | what a story's events say: names, texts, actions |
 //! | `evidence/` | facts of all shards; causes and impact from them |
 //! | `lifecycle.rs` | lives of pods, units and processes |
 //! | `lru.rs` | a bounded map |
@@ -23,26 +23,26 @@ mod aggregate;
 mod driver;
 pub mod evidence;
 mod gauge;
-mod groups;
 mod keys;
 mod lane;
 mod lifecycle;
 mod lru;
 mod members;
+mod open_stories;
+mod render;
 pub mod rules;
 mod run;
 mod sequence;
 mod settled;
 mod shard;
-mod story;
 mod watermark;
 mod wheel;
 mod window;
 mod worker;
 
 pub use driver::{Correlator, CorrelatorPlan, Entrance, Started, ThreadPlan, replay, rule_runner};
-pub use groups::Unknown;
 pub use lane::{LaneOptions, LaneStats, MatchLine};
+pub use open_stories::Unknown;
 pub use settled::SettledStats;
 pub use shard::{Found, Shard, ShardStats};
 pub use worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};

@@ -1,12 +1,12 @@
 //! Lives: a pod, a run of a unit, a process with its descendants. Every event of one entity's life
 //! carries one trace, whose id is the entity's own 128-bit id where it has one. A life is told as a
-//! group when it ends, if something went wrong in it or if it is a pod's or a unit's.
+//! story when it ends, if something went wrong in it or if it is a pod's or a unit's.
 
 use super::evidence::{self, Asked, Draft, Seen, Source};
 use super::keys::KeyTable;
 use super::rules::{Given, Home, RuleSet, home};
 use tapio_core::event::{
-    ArchivedEvent, EventId, Group, GroupState, Impact, Member, Name, Severity, TraceId, names,
+    ArchivedEvent, EventId, Impact, Member, Name, Severity, Story, StoryState, TraceId, names,
     stable_hash,
 };
 
@@ -30,7 +30,7 @@ struct Moment {
 
 impl Moment {
     fn of(event: &ArchivedEvent<'_>) -> Self {
-        let label = super::story::label(event);
+        let label = super::render::label(event);
         Self {
             id: event.event_id(),
             label: (!label.is_empty()).then(|| label.into()),
@@ -38,7 +38,7 @@ impl Moment {
             kind: event.kind_name(),
             source: event.source_name(),
             severity: event.severity(),
-            summary: super::story::shortened(&event.message).into(),
+            summary: super::render::shortened(&event.message).into(),
         }
     }
 
@@ -144,7 +144,7 @@ impl Lives {
                 let (slot, evicted) = self.lives.insert(hash, 0, id.as_bytes(), deadline_ns, life);
                 // One in which nothing went wrong is counted: who makes up pods mustn't make stories.
                 if let Some(life) = evicted.filter(|life| life.worst >= Severity::ERROR) {
-                    self.tell(life, GroupState::Expired);
+                    self.tell(life, StoryState::Expired);
                 }
                 slot
             }
@@ -157,12 +157,12 @@ impl Lives {
             && event.text(names::TAPIO_PROCESS_EXEC_ID) == Some(id);
         if root_ended || (ends(event.kind_name()) && what != "process") {
             let life = self.lives.remove(slot)?;
-            self.tell(life, GroupState::Closed);
+            self.tell(life, StoryState::Closed);
         }
         Some(trace)
     }
 
-    fn tell(&mut self, life: Life, state: GroupState) {
+    fn tell(&mut self, life: Life, state: StoryState) {
         // A process that lived and died in peace is no story.
         if life.what != "process" || life.worst >= Severity::ERROR {
             self.told.push(life.draft(state));
@@ -179,7 +179,7 @@ impl Lives {
             } else if let Some(life) = self.lives.remove(slot) {
                 // The same word as at the end of the input: which of the two comes first depends
                 // on what else a shard has seen.
-                self.tell(life, GroupState::Closed);
+                self.tell(life, StoryState::Closed);
             }
         }
     }
@@ -188,7 +188,7 @@ impl Lives {
     pub(super) fn finish(&mut self) {
         for slot in self.lives.slots() {
             if let Some(life) = self.lives.remove(slot) {
-                self.tell(life, GroupState::Closed);
+                self.tell(life, StoryState::Closed);
             }
         }
     }
@@ -236,18 +236,18 @@ impl Life {
             tick_ns: event.clock_quality().tick_ns(),
             severity: event.severity(),
             is_effect: false,
-            summary: super::story::summary(event),
+            summary: super::render::summary(event),
             id: event.event_id(),
-            label: super::story::label(event),
+            label: super::render::label(event),
         };
         evidence::add_source(&mut self.faults, seen);
     }
 
-    fn draft(self, state: GroupState) -> Draft {
+    fn draft(self, state: StoryState) -> Draft {
         let auto =
             Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
         let what = format!("{} {}", self.what, self.name);
-        let group = Group {
+        let story = Story {
             id: self.trace,
             trace_id: self.trace,
             rule: format!("{}-lifecycle", self.what),
@@ -270,8 +270,8 @@ impl Life {
             members: self.members.into_iter().map(Moment::told).collect(),
         };
         Draft {
-            within_ns: group.duration_ns(),
-            group,
+            within_ns: story.duration_ns(),
+            story,
             any_cause: !self.faults.is_empty(),
             sources: self.faults,
             named: Vec::new(),

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tapio_core::event::EventId;
 use tapio_core::ring::OwnedRecord;
 
-/// Members a run or group keeps whole; more are counted.
+/// Members a run or story keeps whole; more are counted.
 pub(super) const KEPT_MEMBERS: usize = 64;
 
-/// Members beyond those whose ids a run or group knows; more are only counted.
+/// Members beyond those whose ids a run or story knows; more are only counted.
 pub(super) const KNOWN_MEMBERS: usize = 4_096;
 
 /// A member that isn't kept.
@@ -32,7 +32,7 @@ pub(super) struct Kept {
     pub(super) late: bool,
 }
 
-/// Members of a run or group.
+/// Members of a run or story.
 #[derive(Clone, Default)]
 pub(super) struct Members {
     pub(super) kept: Vec<Kept>,
@@ -42,7 +42,7 @@ pub(super) struct Members {
     /// Whether other matches may have the same members.
     is_shared: bool,
     /// Who those that aren't kept were, the first ones, where others may have them. One list with the copies
-    /// of a run, and with the group of its first match, until one of them gets another member.
+    /// of a run, and with the story of its first match, until one of them gets another member.
     known: Option<Arc<Vec<Known>>>,
     /// The first and the latest member's ids.
     pub(super) ends: [EventId; 2],
@@ -161,13 +161,13 @@ impl Members {
     }
 }
 
-/// Who the members of a group are.
+/// Who the members of a story are.
 #[derive(Default)]
 pub(super) struct MemberIds {
     /// Those that are kept, in the same order: looked through for each event of each match that extends the
-    /// group, so they lie together.
+    /// story, so they lie together.
     kept: Vec<EventId>,
-    /// All that are known, once a match is merged into a group with more than the kept ones.
+    /// All that are known, once a match is merged into a story with more than the kept ones.
     all: HashSet<EventId, ahash::RandomState>,
     /// How many of the known ones are among them.
     seen: usize,

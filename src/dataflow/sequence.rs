@@ -1,12 +1,12 @@
 //! What a lane does for a sequence: `until`, the steps from the last to the first, what must not
-//! happen, completed matches, and events that join a group which is open.
+//! happen, completed matches, and events that join a story which is open.
 
-use super::groups::Match;
 use super::keys::Entry;
 use super::lane::{
     Body, Lane, MatchLine, Pending, RANKS_ALONE, RANKS_LINKED, Showing, add_membership, key_json,
     label_json, trace_of,
 };
+use super::open_stories::Match;
 use super::rules::field::build_key;
 use super::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
 use super::run::{Run, Runs};
@@ -130,7 +130,7 @@ impl Lane {
             return false;
         };
         let Some(entry) = self.keys.get(slot) else { return false };
-        let open = entry.body.group.filter(|g| self.groups.takes(*g, showing.hand.time_ns));
+        let open = entry.body.story.filter(|g| self.stories.takes(*g, showing.hand.time_ns));
         let Body::Sequence(runs) = &mut entry.body.body else { return false };
         let (rules, key, id) = (showing.rules, &entry.key, showing.hand.id);
         let dropped = runs.dropped;
@@ -161,7 +161,7 @@ impl Lane {
         sequence.select == Select::First && !outcome.completed.is_empty()
     }
 
-    /// An event no run waits for still belongs to the group that is open for its key, unless it
+    /// An event no run waits for still belongs to the story that is open for its key, unless it
     /// could only begin another.
     fn attach(
         &mut self,
@@ -171,13 +171,13 @@ impl Lane {
         event: u16,
         joined: Option<TraceId>,
     ) -> Option<(TraceId, [EventId; 2])> {
-        let group = self.keys.get(slot)?.body.group?;
-        if joined.is_some() || !self.groups.takes(group, showing.hand.time_ns) {
+        let story = self.keys.get(slot)?.body.story?;
+        if joined.is_some() || !self.stories.takes(story, showing.hand.time_ns) {
             return None;
         }
-        let before = self.groups.ends(group)?;
-        self.groups.join(group, showing.hand, step, event, showing.now_ns);
-        Some((group, before))
+        let before = self.stories.ends(story)?;
+        self.stories.join(story, showing.hand, step, event, showing.now_ns);
+        Some((story, before))
     }
 
     fn completed(
@@ -212,7 +212,7 @@ impl Lane {
             self.keys.get(slot).is_some_and(|entry| entry.body.told.contains(&run.trace));
         let (trace, members, at_ns, now_ns) = (run.trace, &run.members, at.time_ns, at.now_ns);
         let found = Match { rule_number: number, rule, trace, at_ns, told_before, members };
-        let id = self.groups.matched(found, &rules.rules, now_ns);
+        let id = self.stories.matched(found, &rules.rules, now_ns);
         if let Some(entry) = self.keys.get(slot) {
             entry.body.tell(id);
         }

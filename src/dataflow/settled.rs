@@ -6,11 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::evidence::Draft;
-use super::groups::Unknown;
 use super::lane::{Lane, LaneOptions};
+use super::open_stories::Unknown;
 use super::rules::RuleSet;
 use super::watermark::Reorder;
-use tapio_core::event::{EventId, Group, GroupState, TraceId};
+use tapio_core::event::{EventId, Story, StoryState, TraceId};
 use tapio_core::ring::{OwnedRecord, Record};
 
 /// What the second lane has counted.
@@ -80,7 +80,7 @@ impl Settled {
             late_before: VecDeque::new(),
             told: HashMap::default(),
             over: VecDeque::new(),
-            most: 2 * options.max_groups,
+            most: 2 * options.max_stories,
             patience_ns: patience_ns(rules),
             out: Vec::new(),
             stats: SettledStats::default(),
@@ -102,7 +102,7 @@ impl Settled {
         for id in gone {
             let Some(told) = self.told.remove(&id) else { continue };
             if let Some(mut draft) = told.ended.filter(|_| told.announced) {
-                draft.group.revision = told.revision + 1;
+                draft.story.revision = told.revision + 1;
                 self.out.push(draft);
                 self.end(id);
             }
@@ -190,43 +190,43 @@ impl Settled {
         }
     }
 
-    /// What the first lane tells while its groups are open. False where the story has been told to
+    /// What the first lane tells while its stories are open. False where the story has been told to
     /// its end here.
     pub(super) fn opened(&mut self, draft: &Draft) -> bool {
-        let group = &draft.group;
-        let is_full = self.told.len() >= self.most && !self.told.contains_key(&group.id);
-        if is_full || self.over.contains(&group.id) {
+        let story = &draft.story;
+        let is_full = self.told.len() >= self.most && !self.told.contains_key(&story.id);
+        if is_full || self.over.contains(&story.id) {
             return false;
         }
-        self.note(group).announced = true;
+        self.note(story).announced = true;
         true
     }
 
-    fn note(&mut self, group: &Group) -> &mut Told {
-        let told = self.told.entry(group.id).or_insert_with(|| Told {
-            rule: group.rule.clone(),
-            key: group.key.clone(),
+    fn note(&mut self, story: &Story) -> &mut Told {
+        let told = self.told.entry(story.id).or_insert_with(|| Told {
+            rule: story.rule.clone(),
+            key: story.key.clone(),
             revision: 0,
             members: Vec::new(),
             announced: false,
             linked: false,
             ended: None,
         });
-        told.revision = group.revision;
-        told.members = group.members.iter().map(|m| m.id).collect();
+        told.revision = story.revision;
+        told.members = story.members.iter().map(|m| m.id).collect();
         told
     }
 
     /// What ended in the first lane. Its end is told when the second lane has seen it, too.
     pub(super) fn ended(&mut self, drafts: Vec<Draft>) {
         for draft in drafts {
-            let id = draft.group.id;
+            let id = draft.story.id;
             if self.over.contains(&id) {
                 continue;
             }
             if self.told.len() < self.most || self.told.contains_key(&id) {
                 let revision = self.told.get(&id).map_or(0, |told| told.revision);
-                let told = self.note(&draft.group);
+                let told = self.note(&draft.story);
                 told.revision = revision;
                 told.ended = Some(draft);
             }
@@ -241,11 +241,11 @@ impl Settled {
         self.confirm();
         let patience_ns = self.patience_ns;
         let over = |told: &Told| {
-            let last_ns = told.ended.as_ref().map(|draft| draft.group.last_ns);
+            let last_ns = told.ended.as_ref().map(|draft| draft.story.last_ns);
             last_ns.is_some_and(|last| last.saturating_add(patience_ns) < reached_ns)
         };
         // A story that is open here has been borne out already.
-        let doubtful = |id: &TraceId| self.lane.groups.ends(*id).is_none();
+        let doubtful = |id: &TraceId| self.lane.stories.ends(*id).is_none();
         let unconfirmed = self.told.iter().filter(|(id, told)| over(told) && doubtful(id));
         let mut ids: Vec<TraceId> = unconfirmed.map(|(id, _)| *id).collect();
         ids.sort_unstable();
@@ -263,20 +263,20 @@ impl Settled {
         ids.into_iter().for_each(|id| self.retract(id));
     }
 
-    /// Tells the groups that ended here, as updates of what the first lane told.
+    /// Tells the stories that ended here, as updates of what the first lane told.
     fn confirm(&mut self) {
-        let (_, ended) = self.lane.take_groups();
+        let (_, ended) = self.lane.take_stories();
         for mut draft in ended {
-            let group = &mut draft.group;
-            if let Some(told) = self.told.remove(&group.id) {
-                group.revision = told.revision + u32::from(told.announced);
-            } else if let Some((other, told)) = same_story(&mut self.told, group) {
+            let story = &mut draft.story;
+            if let Some(told) = self.told.remove(&story.id) {
+                story.revision = told.revision + u32::from(told.announced);
+            } else if let Some((other, told)) = same_story(&mut self.told, story) {
                 // It is taken back when its own time is over: it may still be confirmed.
                 told.linked = true;
-                group.provisional = Some(other);
+                story.provisional = Some(other);
                 self.stats.relinked += 1;
             }
-            let id = group.id;
+            let id = story.id;
             self.out.push(draft);
             self.end(id);
         }
@@ -293,15 +293,15 @@ impl Settled {
     fn retract(&mut self, id: TraceId) {
         let Some(told) = self.told.remove(&id) else { return };
         if let Some(mut draft) = told.ended.filter(|_| told.announced) {
-            draft.group.state = GroupState::Retracted;
-            draft.group.revision = told.revision + 1;
+            draft.story.state = StoryState::Retracted;
+            draft.story.revision = told.revision + 1;
             self.stats.retracted += 1;
             self.out.push(draft);
             self.end(id);
         }
     }
 
-    /// Groups told since the last look.
+    /// Stories told since the last look.
     pub(super) fn take(&mut self) -> Vec<Draft> {
         std::mem::take(&mut self.out)
     }
@@ -316,11 +316,11 @@ fn patience_ns(rules: &RuleSet) -> u64 {
 /// the members as possible.
 fn same_story<'a>(
     told: &'a mut HashMap<TraceId, Told, ahash::RandomState>,
-    group: &Group,
+    story: &Story,
 ) -> Option<(TraceId, &'a mut Told)> {
     let same =
-        told.iter_mut().filter(|(_, t)| !t.linked && t.rule == group.rule && t.key == group.key);
-    let shared = |t: &Told| group.members.iter().filter(|m| t.members.contains(&m.id)).count();
+        told.iter_mut().filter(|(_, t)| !t.linked && t.rule == story.rule && t.key == story.key);
+    let shared = |t: &Told| story.members.iter().filter(|m| t.members.contains(&m.id)).count();
     same.map(|(id, t)| (shared(t), *id, t))
         .filter(|(shared, ..)| *shared > 0)
         .max_by_key(|(shared, id, _)| (*shared, *id))

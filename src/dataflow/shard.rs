@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::evidence::{Bounds, Draft, Note, Observer};
 use super::lane::{Lane, LaneOptions, LaneStats, MatchLine};
 use super::lifecycle::{self, Lives};
+use super::render::story_trace;
 use super::rules::RuleSet;
 use super::settled::{Settled, SettledStats};
-use super::story::story_trace;
 use super::worker::Order;
 use tapio_core::event::{EventId, TraceId};
 use tapio_core::ring::{Header, Membership, Record};
@@ -40,7 +40,7 @@ pub struct ShardStats {
 /// What a step found out about an event.
 #[derive(Default)]
 pub struct Found {
-    /// Its places in groups, beyond those it came with.
+    /// Its places in stories, beyond those it came with.
     pub memberships: Vec<Membership>,
     /// The trace of the life it belongs to, if this shard is its home.
     pub life: Option<TraceId>,
@@ -56,7 +56,7 @@ pub struct Shard {
     number: usize,
     lane: Lane,
     lives: Lives,
-    /// Without it, groups are told by their own events alone.
+    /// Without it, stories are told by their own events alone.
     observer: Option<Observer>,
     /// Without it, the first lane's order is final: it is the total order.
     settled: Option<Settled>,
@@ -101,8 +101,8 @@ impl Shard {
         &self.rules
     }
 
-    /// Goes on with other rules, which spread keys as the ones before. Pending matches and open groups of
-    /// rules that stay the same are kept; groups of the others end here.
+    /// Goes on with other rules, which spread keys as the ones before. Pending matches and open stories of
+    /// rules that stay the same are kept; stories of the others end here.
     pub fn reload(&mut self, rules: Arc<RuleSet>) {
         self.lane.reload(&rules);
         if self.settled.is_some() {
@@ -167,7 +167,7 @@ impl Shard {
         let mut header = *record.header();
         header.visits &= !(1u64 << self.number);
         let all = record.memberships().chain(found.memberships.iter().copied());
-        let best = all.min_by_key(|m| (m.rank, m.group));
+        let best = all.min_by_key(|m| (m.rank, m.story));
         if best.is_none() && found.life.is_none() && !header.trace_id.is_some() {
             return header;
         }
@@ -220,7 +220,7 @@ impl Shard {
                 settled.go_on_after_break();
             }
         }
-        self.told.retain(|draft| draft.group.state.is_end() && draft.group.last_ns >= told_ns);
+        self.told.retain(|draft| draft.story.state.is_end() && draft.story.last_ns >= told_ns);
     }
 
     /// Moves time on and closes what is over.
@@ -253,7 +253,7 @@ impl Shard {
 
     /// Tells the second lane what the first one told; what ended is for the second one to tell.
     fn hand_over(&mut self) {
-        let (told, ended) = self.lane.take_groups();
+        let (told, ended) = self.lane.take_stories();
         if let Some(settled) = &mut self.settled {
             self.told.extend(told.into_iter().filter(|draft| settled.opened(draft)));
             settled.ended(ended);
@@ -266,32 +266,32 @@ impl Shard {
         self.settled.as_ref().is_some_and(Settled::waits)
     }
 
-    /// Facts and groups since the last look. Sums that are still being gathered come when the driver's
-    /// clock `ticks`, at the end, and before any group, so that what tells it knows what its shard
+    /// Facts and stories since the last look. Sums that are still being gathered come when the driver's
+    /// clock `ticks`, at the end, and before any story, so that what tells it knows what its shard
     /// knew.
     pub fn take_notes(&mut self, into: &mut impl Extend<Note>, ticks: bool) {
-        let mut groups = std::mem::take(&mut self.told);
+        let mut stories = std::mem::take(&mut self.told);
         match &mut self.settled {
-            Some(settled) => groups.append(&mut settled.take()),
+            Some(settled) => stories.append(&mut settled.take()),
             None => {
-                let (mut told, mut ended) = self.lane.take_groups();
-                groups.append(&mut told);
-                groups.append(&mut ended);
+                let (mut told, mut ended) = self.lane.take_stories();
+                stories.append(&mut told);
+                stories.append(&mut ended);
             }
         }
-        groups.append(&mut self.lives.told);
+        stories.append(&mut self.lives.told);
         if let Some(observer) = &mut self.observer {
             if ticks {
                 observer.tick();
-            } else if !groups.is_empty() {
+            } else if !stories.is_empty() {
                 observer.flush();
             }
             // A few at a time would wake the assessor again and again.
-            if ticks || !groups.is_empty() || observer.is_full() {
+            if ticks || !stories.is_empty() || observer.is_full() {
                 into.extend(observer.take());
             }
         }
-        into.extend(groups.into_iter().map(Note::draft));
+        into.extend(stories.into_iter().map(Note::draft));
     }
 
     /// Matches since the last look, where they are recorded.

@@ -17,7 +17,7 @@ use tapio_core::ring::{
     Bell, Header, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader,
     RecordType, RecordWriter, StageLedger,
 };
-use tapio_core::shutdown::{Stop, thread_waker};
+use tapio_core::shutdown::{Shutdown, thread_waker};
 
 /// Blocks read from one ring before the next one has its turn.
 const TURN_BLOCKS: usize = 4096;
@@ -30,8 +30,8 @@ const NAP: Duration = Duration::from_micros(100);
 const NAPS_BEFORE_SLEEP: u32 = 2;
 /// How often time moves on without an event.
 const TICK_NS: u64 = 100_000_000;
-/// Groups and facts that wait for room towards the assessor. Past it, no more input is taken in
-/// replay; live, facts are left out and counted, and input waits for groups only.
+/// Stories and facts that wait for room towards the assessor. Past it, no more input is taken in
+/// replay; live, facts are left out and counted, and input waits for stories only.
 const MAX_WAITING_NOTES: usize = 8_192;
 
 /// In which order a shard shows events to its rules.
@@ -68,7 +68,7 @@ pub struct Wiring {
     /// Its counters of CONS-1.
     pub ledger: Arc<StageLedger>,
     /// Set once nothing new will come.
-    pub stop: Stop,
+    pub shutdown: Shutdown,
 }
 
 /// A shard's counters, for other threads.
@@ -85,10 +85,10 @@ impl WorkerStats {
         "keys",
         "keys_evicted",
         "runs_dropped",
-        "groups_open",
-        "groups_opened",
-        "groups_closed",
-        "groups_expired",
+        "stories_open",
+        "stories_opened",
+        "stories_closed",
+        "stories_expired",
         "lives",
         "lives_opened",
         "lives_evicted",
@@ -99,7 +99,7 @@ impl WorkerStats {
         "late",
         "relinked",
         "retracted",
-        "groups_untold",
+        "stories_untold",
         "not_recorded",
     ];
 
@@ -160,7 +160,7 @@ pub struct Worker {
     bell: Arc<Bell>,
     ledger: Arc<StageLedger>,
     stats: Arc<WorkerStats>,
-    stop: Stop,
+    shutdown: Shutdown,
     found: Found,
     events: u64,
     clock_ns: u64,
@@ -172,7 +172,7 @@ impl Worker {
     /// out.
     #[must_use]
     pub fn new(number: usize, shard: Shard, order: Order, wiring: Wiring) -> Self {
-        let Wiring { inputs, bell, rules, output, ledger, stop } = wiring;
+        let Wiring { inputs, bell, rules, output, ledger, shutdown } = wiring;
         Self {
             number,
             shard,
@@ -191,7 +191,7 @@ impl Worker {
             bell,
             ledger,
             stats: Arc::default(),
-            stop,
+            shutdown,
             found: Found::default(),
             events: 0,
             clock_ns: 0,
@@ -252,7 +252,7 @@ impl Worker {
         self.bell.doze();
         if self.inputs.iter().all(RecordReader::is_empty) && !self.is_finished() {
             let stats = self.shard.stats();
-            if stats.lane.open > 0 || self.shard.waits() || self.stop.is_set() {
+            if stats.lane.open > 0 || self.shard.waits() || self.shutdown.is_requested() {
                 std::thread::park_timeout(Duration::from_nanos(TICK_NS));
             } else {
                 // Nothing open: only a bell matters. The timeout is a seat belt for shutdown.
@@ -265,8 +265,8 @@ impl Worker {
     fn is_finished(&self) -> bool {
         // A collector that hangs never leaves its ring. The rings of lower shards come last.
         let of_collectors = self.inputs.len().saturating_sub(self.number);
-        let given_up = of_collectors * usize::from(self.stop.waits_no_longer());
-        self.stop.is_set()
+        let given_up = of_collectors * usize::from(self.shutdown.abandons_hung_threads());
+        self.shutdown.is_requested()
             && self.inputs[..given_up].iter().all(RecordReader::is_empty)
             && self.inputs[given_up..].iter().all(RecordReader::is_finished)
             && self.waiting.is_empty()
@@ -333,7 +333,7 @@ impl Worker {
                 self.show(record, now_ns);
                 true
             }
-            (RecordType::Group | RecordType::Skip, _) => true,
+            (RecordType::Story | RecordType::Skip, _) => true,
         }
     }
 
@@ -372,7 +372,7 @@ impl Worker {
 
     /// Hands an event that rules had a use for to the recorder, after its last visit. Nothing waits for room.
     fn record(&mut self, record: &Record<'_>, header: &Header, found: &Found) {
-        // That it came late is to be seen from its places in groups.
+        // That it came late is to be seen from its places in stories.
         let places = if found.late { &found.memberships[..] } else { &[] };
         if let Some((writer, _)) = &mut self.output.recorder
             && found.wanted
@@ -385,7 +385,7 @@ impl Worker {
 
     /// Shows what every input has promised not to precede, in the total order.
     fn release(&mut self, now_ns: u64) -> usize {
-        let finished = |i: &RecordReader| self.stop.is_set() && i.is_finished();
+        let finished = |i: &RecordReader| self.shutdown.is_requested() && i.is_finished();
         let marks = self.marks.iter().zip(&self.inputs);
         let mark = marks.filter(|(_, i)| !finished(i)).map(|(m, _)| *m).min().unwrap_or(u64::MAX);
         let order = |r: &OwnedRecord| r.record().header().order;
@@ -425,7 +425,7 @@ impl Worker {
         }
     }
 
-    /// Sends facts and groups on. True when none is left.
+    /// Sends facts and stories on. True when none is left.
     fn send_notes(&mut self) -> bool {
         if self.notes.is_empty() {
             return true;

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::timer::FineTimer;
 use tapio_core::clock;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
 use tapio_wire::{Line, LineConfig, LineError, NotSent};
 use template::{Template, templates};
@@ -125,7 +125,7 @@ pub enum LoadError {
 ///
 /// # Errors
 /// When the target can't be reached, breaks off, or doesn't acknowledge everything in time.
-pub fn run(config: &LoadConfig, stop: &Stop) -> Result<LoadReport, LoadError> {
+pub fn run(config: &LoadConfig, shutdown: &Shutdown) -> Result<LoadReport, LoadError> {
     let setting = |text: &str| Err(LoadError::Setting(text.into()));
     if config.rate == Some(0) {
         return setting("rate: must be at least 1 event a second");
@@ -142,7 +142,7 @@ pub fn run(config: &LoadConfig, stop: &Stop) -> Result<LoadReport, LoadError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(async { Generator::connect(config).await?.run(config, stop).await })
+        .block_on(async { Generator::connect(config).await?.run(config, shutdown).await })
 }
 
 /// When batches are due.
@@ -192,7 +192,11 @@ impl Generator {
         })
     }
 
-    async fn run(mut self, config: &LoadConfig, stop: &Stop) -> Result<LoadReport, LoadError> {
+    async fn run(
+        mut self,
+        config: &LoadConfig,
+        shutdown: &Shutdown,
+    ) -> Result<LoadReport, LoadError> {
         let (batch_events, total) = match config.rate {
             Some(rate) => {
                 let usual = (rate / BATCHES_A_SECOND).clamp(16, 4_096);
@@ -223,7 +227,7 @@ impl Generator {
                 None if clock::instant() >= end => break,
                 None => &full[n as usize % full.len()],
             };
-            if stop.is_set() {
+            if shutdown.is_requested() {
                 break;
             }
             self.send(template, schedule, n, config.keys).await?;

@@ -213,7 +213,7 @@ fn places(encoded: &EncodedBatch) -> Arc<[Places]> {
     };
     let raw = batch.items().filter_map(|item| match item {
         Item::Event(raw) => Some(raw.range()),
-        Item::Group(_) => None,
+        Item::Story(_) => None,
     });
     raw.map(|range| {
         let event = &message[range.clone()];
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!((batch.head.first_sequence, batch.head.epoch), (first, 77));
             let mut decoder = batch.decoder().unwrap();
             for (n, item) in (first..).zip(batch.items()) {
-                let Item::Event(raw) = item else { panic!("a group") };
+                let Item::Event(raw) = item else { panic!("a story") };
                 let event = decoder.event(raw).unwrap().event;
                 assert_eq!((event.time_ns, event.observed_ns), (123_456_789, 123_456_789));
                 assert_eq!(event.id, EventId::from_sequence(77, 0, n));

@@ -14,7 +14,7 @@ use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Si
 use tapio_core::clock;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::evidence::{Bounds, DeskStats};
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
@@ -24,8 +24,8 @@ use tapio_dataflow::{
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;
 
-/// Blocks of 64 bytes for groups on their way to the bridge.
-const GROUP_RING_BLOCKS: usize = 1 << 14;
+/// Blocks of 64 bytes for stories on their way to the bridge.
+const STORY_RING_BLOCKS: usize = 1 << 14;
 
 /// Ways into the rings for each collector: the second one is for when the first is in the hands of a thread that hangs.
 const WAYS_IN: usize = 2;
@@ -55,7 +55,7 @@ fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
 
 /// The running agent.
 pub struct Agent {
-    stop: Stop,
+    shutdown: Shutdown,
     manager: Arc<Mutex<CollectorManager>>,
     /// Until it is drained.
     correlator: Option<Correlator>,
@@ -71,7 +71,7 @@ pub struct Agent {
 struct Start {
     node: String,
     epoch: u64,
-    stop: Stop,
+    shutdown: Shutdown,
     threads: ThreadPlan,
     ledger: Ledger,
 }
@@ -123,7 +123,7 @@ impl Agent {
         let mut start = Start {
             node: config.node_name(),
             epoch: clock::wall_ns(),
-            stop: Stop::default(),
+            shutdown: Shutdown::default(),
             threads: ThreadPlan::pinned(),
             ledger: Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect()),
         };
@@ -140,17 +140,17 @@ impl Agent {
             readers,
             bell,
             ledger: start.ledger.stage(Stage::Bridge),
-            stop: start.stop.clone(),
+            shutdown: start.shutdown.clone(),
             core: start.threads.next_core(),
         };
         let bridge = bridge.spawn().map_err(system("the bridge"))?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
-        let manager = CollectorManager::new(site.clone(), start.stop.clone())
+        let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
             .hung_after(config.collectors.hung_after.0);
         let manager = start_collectors(manager, rows, entrances, &router(rules), &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
-        let Start { node, epoch, stop, ledger, .. } = start;
+        let Start { node, epoch, shutdown, ledger, .. } = start;
         let ledger = Arc::new(ledger);
         site.account_in(Arc::clone(&ledger));
         let status = Status {
@@ -165,17 +165,27 @@ impl Agent {
             assessor,
             bridge: Arc::clone(bridge.stats()),
             ledger: Arc::clone(&ledger),
-            stop: stop.clone(),
+            shutdown: shutdown.clone(),
         };
         let admin = Admin::start(config.admin.listen, status).map_err(system("admin.listen"))?;
         let correlator = Some(correlator);
-        Ok(Self { stop, manager, correlator, files, bridge, server, admin, ledger, _lock: lock })
+        Ok(Self {
+            shutdown,
+            manager,
+            correlator,
+            files,
+            bridge,
+            server,
+            admin,
+            ledger,
+            _lock: lock,
+        })
     }
 
     /// Asks everything to end; [`Agent::finish`] waits for it.
     #[must_use]
-    pub fn stop(&self) -> &Stop {
-        &self.stop
+    pub fn stop(&self) -> &Shutdown {
+        &self.shutdown
     }
 
     /// Where the admin pages are.
@@ -227,10 +237,10 @@ impl Agent {
         self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
     }
 
-    /// Drains: collectors stop, shards close their groups, the bridge delivers what is left. An
-    /// embedded server goes on, so that the last groups can be asked for. Returns CONS-1.
+    /// Drains: collectors stop, shards close their stories, the bridge delivers what is left. An
+    /// embedded server goes on, so that the last stories can be asked for. Returns CONS-1.
     pub fn drain(&mut self) -> Snapshot {
-        self.stop.set();
+        self.shutdown.request();
         self.manager.lock().unwrap_or_else(PoisonError::into_inner).join();
         if let Some(correlator) = self.correlator.take() {
             correlator.join();
@@ -282,7 +292,7 @@ fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
         order: Order::Arrival,
         options: LaneOptions {
             max_keys: config.dataflow.max_keys,
-            max_groups: config.dataflow.max_groups,
+            max_stories: config.dataflow.max_stories,
             ..LaneOptions::default()
         },
         grouping: config.dataflow.enable_semantic_grouping,
@@ -314,14 +324,14 @@ fn start_correlator(
     let plan = plan(config, rules);
     let (shards, recall) = recollect(config, &plan)?;
     let recalled = recall.as_ref().map(Recall::stats);
-    let Start { node, epoch, stop, threads, ledger } = start;
-    let started = Correlator::start(&plan, shards, ways_in, bells, ledger, stop, threads)
+    let Start { node, epoch, shutdown, threads, ledger } = start;
+    let started = Correlator::start(&plan, shards, ways_in, bells, ledger, shutdown, threads)
         .map_err(system("the correlator's threads"))?;
     let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
-    let (groups, assessor) = correlator
-        .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(GROUP_RING_BLOCKS))
+    let (stories, assessor) = correlator
+        .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(STORY_RING_BLOCKS))
         .map_err(system("the assessor's thread"))?;
-    readers.push(groups);
+    readers.push(stories);
     if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
         correlator
             .keep(recall.record(recorded, Arc::clone(bell), node, *epoch))
@@ -337,12 +347,12 @@ fn start_collectors(
     router: &Arc<dyn Router>,
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {
-    let Start { stop, threads, ledger, .. } = start;
+    let Start { shutdown, threads, ledger, .. } = start;
     let mut entrances = entrances.into_iter();
     for (number, row) in (0u8..).zip(rows) {
         let mut sink = |entrance| {
             let (stage, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
-            Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, stop.clone())
+            Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, shutdown.clone())
                 .with_kernel_ledger(kernel)
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };

@@ -53,7 +53,7 @@ pub struct Config {
 pub struct DataflowConfig {
     /// Whether events are grouped; off: they pass with the trace they came with.
     pub enable_semantic_grouping: bool,
-    /// How long a group may be open, whatever its rule allows.
+    /// How long a story may be open, whatever its rule allows.
     #[serde(with = "tapio_core::durations")]
     pub group_retention_period: std::time::Duration,
     /// What the agent calls itself.
@@ -75,8 +75,8 @@ pub struct DataflowConfig {
     pub builtin_rules: bool,
     /// Join keys with something pending, for each shard.
     pub max_keys: usize,
-    /// Groups open at once, for each shard.
-    pub max_groups: usize,
+    /// Stories open at once, for each shard.
+    pub max_stories: usize,
     /// Bytes on disk for what open stories are made of, so that they survive a restart; 0: none do.
     pub recall_bytes: u64,
 }
@@ -104,7 +104,7 @@ impl Default for DataflowConfig {
             rules: Vec::new(),
             builtin_rules: true,
             max_keys: lane.max_keys,
-            max_groups: lane.max_groups,
+            max_stories: lane.max_stories,
             recall_bytes: 64 * 1024 * 1024,
         }
     }
@@ -213,8 +213,8 @@ impl Config {
         if !(100..=10_000_000).contains(&self.dataflow.buffer_size) {
             return bad("buffer_size", "from 100 to 10000000 events");
         }
-        if self.dataflow.max_keys == 0 || self.dataflow.max_groups == 0 {
-            return bad("max_keys", "with max_groups must be at least 1");
+        if self.dataflow.max_keys == 0 || self.dataflow.max_stories == 0 {
+            return bad("max_keys", "with max_stories must be at least 1");
         }
         if !matches!(self.dataflow.recall_bytes, 0 | 1_048_576..=68_719_476_736) {
             return bad("recall_bytes", "0, or from 1 MiB to 64 GiB");

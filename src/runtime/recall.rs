@@ -72,7 +72,7 @@ impl Recall {
             data_dir: dir,
             segment_bytes: bytes / 8,
             retention_bytes: bytes,
-            groups_kept: 1,
+            stories_kept: 1,
             ..ServerConfig::default()
         };
         Ok(Self { store: Store::open(&config)?, stats: Arc::default() })

@@ -17,7 +17,7 @@ use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::identity::Directory;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
 use tapio_dataflow::evidence::{DeskStats, rule_documents};
 
@@ -46,7 +46,7 @@ pub struct Status {
     /// CONS-1.
     pub ledger: Arc<Ledger>,
     /// Whether the agent is ending.
-    pub stop: Stop,
+    pub shutdown: Shutdown,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -148,7 +148,7 @@ impl Status {
     /// # Errors
     /// What is in the way.
     pub fn ready(&self) -> Result<(), String> {
-        if self.stop.is_set() {
+        if self.shutdown.is_requested() {
             return Err("ending".into());
         }
         if !self.bridge.is_connected() {

@@ -19,8 +19,8 @@ pub struct ServerConfig {
     pub segment_bytes: u64,
     /// The store has about this many bytes; the oldest file goes first.
     pub retention_bytes: u64,
-    /// Groups whose last revision can be listed.
-    pub groups_kept: usize,
+    /// Stories whose last revision can be listed.
+    pub stories_kept: usize,
 }
 
 impl Default for ServerConfig {
@@ -31,7 +31,7 @@ impl Default for ServerConfig {
             data_dir: PathBuf::from("/var/lib/tapio"),
             segment_bytes: 16 * 1024 * 1024,
             retention_bytes: 1024 * 1024 * 1024,
-            groups_kept: 10_000,
+            stories_kept: 10_000,
         }
     }
 }
@@ -54,8 +54,8 @@ impl ServerConfig {
                 self.retention_bytes, self.segment_bytes
             ));
         }
-        if self.groups_kept == 0 {
-            return Err("groups_kept: 0 groups can't be listed".into());
+        if self.stories_kept == 0 {
+            return Err("stories_kept: 0 stories can't be listed".into());
         }
         Ok(())
     }

@@ -12,15 +12,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::query::limit;
-use super::store::{Filter, Found, GroupFilter};
+use super::store::{Filter, Found, StoryFilter};
 use super::{Shared, metrics};
 use tapio_core::event::TraceId;
 use tapio_wire::{Batch, Item, decoded_json};
 
 pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/api/v1/groups", get(groups))
-        .route("/api/v1/groups/{id}", get(group))
+        .route("/api/v1/stories", get(stories))
+        .route("/api/v1/stories/{id}", get(story))
         .route("/api/v1/events", get(events))
         .route("/api/v1/stats", get(status))
         .route("/status", get(status))
@@ -42,31 +42,31 @@ impl IntoResponse for Refused {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
-struct GroupsQuery {
+struct StoriesQuery {
     limit: u32,
     pattern: String,
     node: String,
 }
 
-async fn groups(
+async fn stories(
     State(shared): State<Arc<Shared>>,
-    Query(asked): Query<GroupsQuery>,
+    Query(asked): Query<StoriesQuery>,
 ) -> Json<Vec<Value>> {
-    let filter = GroupFilter { pattern: asked.pattern, node: asked.node, ..GroupFilter::default() };
-    let groups = shared.store().groups(limit(asked.limit), &filter);
-    Json(groups.iter().map(|group| group.json()).collect())
+    let filter = StoryFilter { pattern: asked.pattern, node: asked.node, ..StoryFilter::default() };
+    let stories = shared.store().stories(limit(asked.limit), &filter);
+    Json(stories.iter().map(|story| story.json()).collect())
 }
 
-async fn group(
+async fn story(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refused> {
     let id: TraceId =
-        id.parse().map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("group id: {e}")))?;
-    let found = shared.store().group(id.0);
+        id.parse().map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("story id: {e}")))?;
+    let found = shared.store().story(id.0);
     found
-        .map(|group| Json(group.json()))
-        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("no group {id}")))
+        .map(|story| Json(story.json()))
+        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("no story {id}")))
 }
 
 #[derive(Deserialize)]
@@ -111,7 +111,7 @@ fn append_json(found: &Found, out: &mut Vec<Value>) -> Result<(), tapio_wire::Wi
     let first = out.len();
     let raw_events = batch.items().filter_map(|item| match item {
         Item::Event(event) => Some(event),
-        Item::Group(_) => None,
+        Item::Story(_) => None,
     });
     for (place, raw) in raw_events.enumerate() {
         if found.places.binary_search(&place).is_ok() {

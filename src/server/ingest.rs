@@ -100,7 +100,7 @@ impl ServerIntake {
         &mut self,
         bytes: &Bytes,
         batch: &Batch<'_>,
-        groups: &[&[u8]],
+        stories: &[&[u8]],
         receipt_ns: u64,
     ) -> Result<(Verdict, Option<(Bytes, u32)>), std::io::Error> {
         let head = &batch.head;
@@ -113,8 +113,8 @@ impl ServerIntake {
         let mut kept = None;
         if verdict == Verdict::New {
             kept = store.append_once(batch, bytes, receipt_ns)?;
-            for group in groups {
-                store.index_group(head.node, head.epoch, group);
+            for story in stories {
+                store.index_story(head.node, head.epoch, story);
             }
         }
         // What overlaps is refused, which settles it too: it would be refused again.
@@ -127,7 +127,7 @@ impl ServerIntake {
 impl Intake for ServerIntake {
     fn take(&mut self, bytes: &Bytes) -> Option<Duration> {
         let receipt_ns = clock::wall_ns();
-        let mut groups = Vec::new();
+        let mut stories = Vec::new();
         let mut delays_ns = std::mem::take(&mut self.delays_ns);
         delays_ns.clear();
         let parsed = Batch::parse_with(bytes, |item| match item {
@@ -136,10 +136,10 @@ impl Intake for ServerIntake {
                     delays_ns.push(receipt_ns.saturating_sub(time));
                 }
             }
-            Item::Group(group) => groups.push(group),
+            Item::Story(story) => stories.push(story),
         });
         let wait = match parsed {
-            Ok(batch) => match self.store(bytes, &batch, &groups, receipt_ns) {
+            Ok(batch) => match self.store(bytes, &batch, &stories, receipt_ns) {
                 Ok((verdict, kept)) => {
                     let (stored, withheld) =
                         kept.as_ref().map_or((bytes, 0), |(stored, n)| (stored, *n));
@@ -198,7 +198,7 @@ impl ServerIntake {
                 stats.counts.batches += 1;
                 stats.counts.events += u64::from(batch.events - withheld);
                 stats.counts.duplicates += u64::from(withheld);
-                stats.counts.groups += u64::from(batch.groups);
+                stats.counts.stories += u64::from(batch.stories);
                 stats.counts.disk_failing = false;
                 for &delay in delays_ns {
                     stats.latency.saturating_record(delay);

@@ -20,7 +20,7 @@ impl Collector for Page {
         for (name, help, value) in [
             ("batches", "Batches stored", ingest.batches),
             ("events", "Events stored", ingest.events),
-            ("groups", "Group revisions stored", ingest.groups),
+            ("stories", "Story revisions stored", ingest.stories),
             ("duplicate_items", "Items received again and not stored again", ingest.duplicates),
             ("refused_batches", "Batches refused", ingest.refused),
             ("disk_errors", "Times the disk did not take a batch", ingest.disk_errors),
@@ -37,7 +37,7 @@ impl Collector for Page {
             ("stored_bytes", "Bytes in the store", store.stored_bytes),
             ("stored_batches", "Batches in the store", store.batches),
             ("segments", "Files of the store", store.segments),
-            ("groups_kept", "Groups that can be listed", self.0.groups_kept),
+            ("stories_kept", "Stories that can be listed", self.0.stories_kept),
             ("disk_failing", "1 while the disk takes no batches", u64::from(ingest.disk_failing)),
             ("delay_p50_nanoseconds", "Event time to receipt, median", latency.p50_ns),
             ("delay_p99_nanoseconds", "Event time to receipt, 99th percentile", latency.p99_ns),

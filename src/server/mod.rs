@@ -30,7 +30,7 @@ use tokio::sync::{Notify, broadcast};
 use tonic::transport::server::TcpIncoming;
 
 pub use config::ServerConfig;
-pub use store::{Filter, Found, GroupFilter, Scan, Store, StoreStats};
+pub use store::{Filter, Found, Scan, Store, StoreStats, StoryFilter};
 
 use tapio_wire::{IngestServer, bind, grpc_server};
 
@@ -48,8 +48,8 @@ pub struct ServerCounts {
     pub batches: u64,
     /// Events stored.
     pub events: u64,
-    /// Groups stored.
-    pub groups: u64,
+    /// Stories stored.
+    pub stories: u64,
     /// Items received again and not stored again.
     pub duplicates: u64,
     /// Batches refused.
@@ -88,8 +88,8 @@ pub struct ServerStatus {
     pub latency: LatencyStats,
     /// What is stored.
     pub store: StoreStats,
-    /// Groups that can be listed.
-    pub groups_kept: u64,
+    /// Stories that can be listed.
+    pub stories_kept: u64,
 }
 
 struct Stats {
@@ -131,9 +131,9 @@ impl Shared {
     }
 
     fn status(&self) -> ServerStatus {
-        let (store, groups_kept) = {
+        let (store, stories_kept) = {
             let store = self.store();
-            (store.stats(), store.groups_kept() as u64)
+            (store.stats(), store.stories_kept() as u64)
         };
         let stats = self.stats();
         let at = |quantile| stats.latency.value_at_quantile(quantile);
@@ -148,7 +148,7 @@ impl Shared {
                 max_ns: stats.latency.max(),
             },
             store,
-            groups_kept,
+            stories_kept,
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::store::{Filter, Found, GroupFilter};
+use super::store::{Filter, Found, StoryFilter};
 use super::{LatencyStats, Shared};
 use tapio_wire::proto::query_server::{Query, QueryServer};
 use tapio_wire::{Batch, linked_to_proto, proto};
@@ -49,14 +49,14 @@ pub(super) struct Queries(Arc<Shared>);
 type Listener = mpsc::Sender<Result<proto::TailItem, Status>>;
 type Tailing = Pin<Box<dyn Stream<Item = Result<proto::TailItem, Status>> + Send>>;
 
-/// Keeps the events of a batch that are wanted, and no groups.
+/// Keeps the events of a batch that are wanted, and no stories.
 fn keep(mut batch: proto::EventBatch, places: &[usize]) -> proto::EventBatch {
     let mut place = 0;
     batch.events.retain(|_| {
         place += 1;
         places.binary_search(&(place - 1)).is_ok()
     });
-    batch.groups.clear();
+    batch.stories.clear();
     batch.count = batch.events.len() as u32;
     batch
 }
@@ -70,7 +70,7 @@ fn decode(bytes: &[u8]) -> Result<proto::EventBatch, Status> {
 struct Wish {
     /// Which events; `None` for none.
     events: Option<Filter>,
-    groups: bool,
+    stories: bool,
 }
 
 /// The wanted part of a batch for a tail; `None` for nothing.
@@ -80,10 +80,10 @@ fn wanted(bytes: &[u8], wish: &Wish) -> Option<proto::EventBatch> {
         None => Vec::new(),
     };
     let mut batch = decode(bytes).ok()?;
-    let told = if wish.groups { std::mem::take(&mut batch.groups) } else { Vec::new() };
+    let told = if wish.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
     let mut batch = keep(batch, &places);
     batch.count += told.len() as u32;
-    batch.groups = told;
+    batch.stories = told;
     (batch.count > 0).then_some(batch)
 }
 
@@ -112,16 +112,16 @@ async fn tail(shared: Arc<Shared>, wish: &Wish, to: &Listener) {
 impl Query for Queries {
     type TailStream = Tailing;
 
-    async fn list_groups(
+    async fn list_stories(
         &self,
-        request: Request<proto::ListGroupsRequest>,
-    ) -> Result<Response<proto::ListGroupsResponse>, Status> {
+        request: Request<proto::ListStoriesRequest>,
+    ) -> Result<Response<proto::ListStoriesResponse>, Status> {
         let asked = request.into_inner();
         let filter =
-            GroupFilter { pattern: asked.pattern, node: asked.node, id_prefix: asked.id_prefix };
-        let groups = self.0.store().groups(limit(asked.limit), &filter);
-        Ok(Response::new(proto::ListGroupsResponse {
-            groups: groups.iter().map(linked_to_proto).collect(),
+            StoryFilter { pattern: asked.pattern, node: asked.node, id_prefix: asked.id_prefix };
+        let stories = self.0.store().stories(limit(asked.limit), &filter);
+        Ok(Response::new(proto::ListStoriesResponse {
+            stories: stories.iter().map(linked_to_proto).collect(),
         }))
     }
 
@@ -151,7 +151,7 @@ impl Query for Queries {
     ) -> Result<Response<Tailing>, Status> {
         let asked = request.into_inner();
         let filter = Filter { kind: asked.kind, ..Filter::default() };
-        let wish = Wish { events: (!asked.no_events).then_some(filter), groups: asked.groups };
+        let wish = Wish { events: (!asked.no_events).then_some(filter), stories: asked.stories };
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         tokio::spawn(async move {
@@ -172,7 +172,7 @@ impl Query for Queries {
         Ok(Response::new(proto::Stats {
             batches: status.ingest.batches,
             events: status.ingest.events,
-            groups: status.ingest.groups,
+            stories: status.ingest.stories,
             duplicates: status.ingest.duplicates,
             refused: status.ingest.refused,
             stored_bytes: status.store.stored_bytes,

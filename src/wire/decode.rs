@@ -15,7 +15,7 @@ const MAX_NAME_BYTES: usize = 512;
 const MAX_FIELDS: usize = 1024;
 /// Entity keys an event may have.
 const MAX_ENTITIES: usize = 255;
-/// Groups an event may say it is in.
+/// Stories an event may say it is in.
 const MAX_CORRELATIONS: usize = 255;
 
 /// The field of an event that was withheld.
@@ -39,8 +39,8 @@ pub struct BatchHead<'a> {
 pub enum Item<'a> {
     /// An event, for [`EventDecoder::event`] and [`kernel_time`].
     Event(RawEvent<'a>),
-    /// A `Group` message's bytes.
-    Group(&'a [u8]),
+    /// A `Story` message's bytes.
+    Story(&'a [u8]),
 }
 
 /// An event's bytes.
@@ -54,8 +54,8 @@ pub struct Batch<'a> {
     pub head: BatchHead<'a>,
     /// Events among its items.
     pub events: u32,
-    /// Groups among its items.
-    pub groups: u32,
+    /// Stories among its items.
+    pub stories: u32,
     /// Items that were withheld as the batch was stored ([`super::withhold`]).
     pub withheld: u32,
     bytes: &'a [u8],
@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
         let mut batch = Self {
             head: BatchHead::default(),
             events: 0,
-            groups: 0,
+            stories: 0,
             withheld: 0,
             bytes,
             names: Vec::with_capacity(64),
@@ -113,8 +113,8 @@ impl<'a> Batch<'a> {
                     self.names.push(name);
                 }
                 (7, LEN) => {
-                    self.groups += 1;
-                    see(Item::Group(r.delimited()?));
+                    self.stories += 1;
+                    see(Item::Story(r.delimited()?));
                 }
                 (WITHHELD, LEN) => {
                     self.withheld += 1;
@@ -127,7 +127,7 @@ impl<'a> Batch<'a> {
                 (number, wire_type) => r.other(number, WITHHELD, wire_type)?,
             }
         }
-        let found = self.events + self.groups + self.withheld;
+        let found = self.events + self.stories + self.withheld;
         if self.head.count != found {
             let said = self.head.count;
             return Err(r.error(WireCause::Count { said, found }));
@@ -149,7 +149,7 @@ impl<'a> Batch<'a> {
             while !r.is_empty() {
                 match r.tag().ok()? {
                     (6, LEN) => return Some(Item::Event(RawEvent(r.message().ok()?))),
-                    (7, LEN) => return Some(Item::Group(r.delimited().ok()?)),
+                    (7, LEN) => return Some(Item::Story(r.delimited().ok()?)),
                     (_, wire_type) => r.skip(wire_type).ok()?,
                 }
             }
@@ -264,7 +264,7 @@ pub struct EventDecoder<'a> {
 pub struct Decoded<'a> {
     /// The event, with the trace context it has in the stream.
     pub event: Event<'a>,
-    /// The groups it is in.
+    /// The stories it is in.
     pub correlations: &'a [Membership],
     /// The trace the event came with, where the correlator gave it another.
     pub incoming_trace_id: TraceId,
@@ -395,11 +395,11 @@ impl<'a> EventDecoder<'a> {
     }
 
     fn correlation(&self, mut r: Reader<'a>) -> Result<Membership, WireError> {
-        let (mut group, mut related, mut seen) = ([0; 16], [EventId::default(); 2], 0);
+        let (mut story, mut related, mut seen) = ([0; 16], [EventId::default(); 2], 0);
         let mut places = [0; 3];
         while !r.is_empty() {
             match r.tag()? {
-                (1, LEN) => group = r.id()?,
+                (1, LEN) => story = r.id()?,
                 (number @ 2..=4, VARINT) => places[number as usize - 2] = r.varint()?,
                 (5, LEN) => {
                     let id = EventId(r.id()?);
@@ -413,7 +413,7 @@ impl<'a> EventDecoder<'a> {
         Ok(Membership {
             // Ranks are the shards' own business; on the wire the first membership is the best.
             rank: 0,
-            group: TraceId(group),
+            story: TraceId(story),
             rule: self.name(&r, places[0])?,
             pattern: self.name(&r, places[1])?,
             role: self.name(&r, places[2])?,

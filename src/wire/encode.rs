@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::buffer::{Buffer, Pen, Pool, varint_len};
-use super::group::group_to_proto;
-use tapio_core::event::{ArchivedEvent, ArchivedField, Group, Name, TraceId, Value};
+use super::story::story_to_proto;
+use tapio_core::event::{ArchivedEvent, ArchivedField, Name, Story, TraceId, Value};
 use tapio_core::ring::{Header, MAX_COLLECTORS, Membership, Record, RecordType};
 
 /// A gRPC message's prefix: a flag and a length.
@@ -19,8 +19,8 @@ const EVENT_SLACK_BYTES: usize = 256;
 pub enum Appended {
     /// It is in the batch.
     Event,
-    /// It is in the batch: a group.
-    Group,
+    /// It is in the batch: a story.
+    Story,
     /// Nothing to send: a watermark.
     Nothing,
     /// The batch has no room for it: finish the batch and append it again.
@@ -43,7 +43,7 @@ pub struct BatchEncoder {
 struct Counts {
     items: u32,
     events: u32,
-    groups: u32,
+    stories: u32,
     collectors: [u32; MAX_COLLECTORS],
 }
 
@@ -53,12 +53,12 @@ pub struct EncodedBatch {
     framed: Bytes,
     /// Items the sender has sent before this batch's first.
     pub first_sequence: u64,
-    /// Items: events and groups.
+    /// Items: events and stories.
     pub items: u32,
     /// Events.
     pub events: u32,
-    /// Groups.
-    pub groups: u32,
+    /// Stories.
+    pub stories: u32,
     /// Events of each collector, by its number.
     pub collectors: [u32; MAX_COLLECTORS],
 }
@@ -209,14 +209,14 @@ impl BatchEncoder {
             self.event(record.header(), event, record.memberships());
             return Appended::Event;
         }
-        match record.group().map(rkyv::deserialize::<Group, rkyv::rancor::Failure>) {
-            Some(Ok(group)) => {
-                self.group(&group);
-                Appended::Group
+        match record.story().map(rkyv::deserialize::<Story, rkyv::rancor::Failure>) {
+            Some(Ok(story)) => {
+                self.story(&story);
+                Appended::Story
             }
             // A deserialisation into plain Strings and Vecs has no way to fail.
             Some(Err(_)) | None => {
-                debug_assert_ne!(record.header().record, RecordType::Group);
+                debug_assert_ne!(record.header().record, RecordType::Story);
                 Appended::Nothing
             }
         }
@@ -285,15 +285,15 @@ impl BatchEncoder {
         self.open.collectors[usize::from(header.collector) % MAX_COLLECTORS] += 1;
     }
 
-    /// Appends a group.
-    pub fn group(&mut self, group: &Group) {
-        let bytes = prost::Message::encode_to_vec(&group_to_proto(group));
+    /// Appends a story.
+    pub fn story(&mut self, story: &Story) {
+        let bytes = prost::Message::encode_to_vec(&story_to_proto(story));
         self.buffer.reserve(bytes.len() + 16);
         let mut pen = self.buffer.pen();
         pen.delimited(7 << 3 | 2, &bytes);
         self.buffer.used = pen.at;
         self.open.items += 1;
-        self.open.groups += 1;
+        self.open.stories += 1;
     }
 
     /// Closes the batch: appends the names, fills in the head. `None` if nothing was appended.
@@ -324,7 +324,7 @@ impl BatchEncoder {
             first_sequence: self.next_sequence,
             items: counts.items,
             events: counts.events,
-            groups: counts.groups,
+            stories: counts.stories,
             collectors: counts.collectors,
         };
         self.next_sequence += u64::from(batch.items);
@@ -377,7 +377,7 @@ fn write_field(pen: &mut Pen<'_>, tag: u8, field: &ArchivedField<'_>, names: &mu
 fn write_membership(pen: &mut Pen<'_>, membership: &Membership, names: &mut Dictionary) {
     pen.byte(13 << 3 | 2);
     let start = pen.length_later(1);
-    pen.delimited(1 << 3 | 2, &membership.group.0);
+    pen.delimited(1 << 3 | 2, &membership.story.0);
     for (tag, name) in
         [(2 << 3, membership.rule), (3 << 3, membership.pattern), (4 << 3, membership.role)]
     {

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value as Json};
 
 use super::decode::{Batch, Decoded, Item};
-use super::group::group_from_proto;
 use super::proto;
 use super::reader::{WireCause, WireError};
+use super::story::story_from_proto;
 use tapio_core::event::{TraceId, event_json_with};
 use tapio_core::ring::correlations_json;
 
@@ -39,7 +39,7 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
     event_json_with(event, more)
 }
 
-/// A batch's events and groups as JSON, in order, each told by its member `true` for a group.
+/// A batch's events and stories as JSON, in order, each told by its member `true` for a story.
 /// Broken ones are counted in the second result.
 ///
 /// # Errors
@@ -51,11 +51,11 @@ pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
     for item in batch.items() {
         let json = match item {
             Item::Event(raw) => decoder.event(raw).map(|d| (false, decoded_json(&d))),
-            Item::Group(group) => <proto::Group as prost::Message>::decode(group)
+            Item::Story(story) => <proto::Story as prost::Message>::decode(story)
                 .ok()
-                .and_then(group_from_proto)
+                .and_then(story_from_proto)
                 .map(|g| (true, g.json()))
-                .ok_or(WireError { at: 0, cause: WireCause::BadGroup }),
+                .ok_or(WireError { at: 0, cause: WireCause::BadStory }),
         };
         match json {
             Ok(json) => out.push(json),

@@ -2,12 +2,12 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `proto.rs` | types generated from `proto/tapio/v1/tapio.proto`, for what is rare: queries, acks, groups |
+//! | `proto.rs` | types generated from `proto/tapio/v1/tapio.proto`, for what is rare: queries, acks, stories |
 //! | `encode.rs` | [`BatchEncoder`]: records from a ring → the bytes of an `EventBatch` |
 //! | `buffer.rs` | the encoder's buffers, which come back when a batch is acknowledged |
 //! | `reader.rs` | bounds-checked reading of protobuf fields |
 //! | `decode.rs` | [`Batch`]: the bytes of an `EventBatch` → events, borrowed |
-//! | `group.rs` | groups to and from their protobuf form |
+//! | `story.rs` | stories to and from their protobuf form |
 //! | `json.rs` | what was decoded, as JSON |
 //! | `settled.rs` | [`Settled`]: which items were seen, so that each is stored once |
 //! | `codec.rs` | [`Undecoded`]: requests as the bytes they came in |
@@ -26,7 +26,6 @@ mod buffer;
 mod codec;
 mod decode;
 mod encode;
-mod group;
 mod json;
 mod line;
 mod otlp;
@@ -34,6 +33,7 @@ pub mod proto;
 mod reader;
 mod service;
 mod settled;
+mod story;
 mod withhold;
 
 pub use codec::Undecoded;
@@ -41,11 +41,11 @@ pub use decode::{
     Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
 };
 pub use encode::{Appended, BatchEncoder, EncodedBatch};
-pub use group::{group_from_proto, group_to_proto, linked_from_proto, linked_to_proto};
 pub use json::{batch_json, decoded_json};
 pub use line::{Line, LineConfig, LineError, NotSent};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use reader::{WireCause, WireError};
 pub use service::{AckStream, IngestHandler, IngestServer, Intake, bind, grpc_server};
 pub use settled::{Settled, SettledTable, Verdict};
+pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};
 pub use withhold::withhold;

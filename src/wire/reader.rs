@@ -51,9 +51,9 @@ pub enum WireCause {
         /// What is there.
         found: u32,
     },
-    /// A group that prost can't decode.
-    #[error("a group can't be decoded")]
-    BadGroup,
+    /// A story that prost can't decode.
+    #[error("a story can't be decoded")]
+    BadStory,
 }
 
 /// What is wrong with a batch, and where.

@@ -52,7 +52,7 @@ fn a_bad_rule_file_is_refused_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("events.jsonl"), GOOD).unwrap();
     let rule = "rule: a\nevents: { e: { kind: t.A } }\ncount: { event: f, within: 1s, at_least: 1 }\n\
-                group: { pattern: p }\n";
+                story: { pattern: p }\n";
     std::fs::write(folder.path().join("bad.yaml"), rule).unwrap();
     let output = replay(folder.path(), &["events.jsonl", "--rules", "bad.yaml"]);
     let (out, err) = texts(&output);

@@ -21,11 +21,11 @@ fn nginx() -> String {
 #[test]
 fn a_replayed_story_is_explained_with_every_term() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("groups.jsonl");
-    let (_, groups, _) = tapio(&["replay", &nginx()]);
-    std::fs::write(&file, &groups).unwrap();
+    let file = dir.path().join("stories.jsonl");
+    let (_, stories, _) = tapio(&["replay", &nginx()]);
+    std::fs::write(&file, &stories).unwrap();
     let from = file.display().to_string();
-    let story: Json = serde_json::from_str(groups.lines().next().unwrap()).unwrap();
+    let story: Json = serde_json::from_str(stories.lines().next().unwrap()).unwrap();
     let id = story["id"].as_str().unwrap();
     let (done, said, _) = tapio(&["explain", &id[..8], "--from", &from]);
     assert!(done.status.success());
@@ -53,13 +53,13 @@ fn a_replayed_story_is_explained_with_every_term() {
 #[test]
 fn a_story_is_explained_with_those_told_beside_it() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("groups.jsonl");
+    let file = dir.path().join("stories.jsonl");
     let events =
         format!("{}/tests/rules/nginx-as-all-sources-tell-it.jsonl", env!("CARGO_MANIFEST_DIR"));
-    let (_, groups, _) = tapio(&["replay", &events]);
-    std::fs::write(&file, &groups).unwrap();
+    let (_, stories, _) = tapio(&["replay", &events]);
+    std::fs::write(&file, &stories).unwrap();
     let from = file.display().to_string();
-    let stories = groups.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+    let stories = stories.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
     let cascade = stories.into_iter().find(|s| s["pattern"] == "cascade-failure").unwrap();
     let (_, said, _) = tapio(&["explain", cascade["id"].as_str().unwrap(), "--from", &from]);
     for expected in [
@@ -104,8 +104,8 @@ fn suggested_rules_pass_the_check_and_find_their_pair() {
     let path = path.display().to_string();
     let (checked, said, _) = tapio(&["rules", "check", &path]);
     assert!(checked.status.success(), "{said}");
-    let (_, groups, _) = tapio(&["replay", &input, "--rules", &path]);
-    assert_eq!(groups.lines().count(), 20, "{groups}");
+    let (_, stories, _) = tapio(&["replay", &input, "--rules", &path]);
+    assert_eq!(stories.lines().count(), 20, "{stories}");
 }
 
 #[test]

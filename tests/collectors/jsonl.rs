@@ -89,7 +89,7 @@ fn a_missing_file_fails_before_anything_is_read() {
     pipeline.wait_until("it says so", |p| {
         p.manager.statistics()[0].last_error.contains("missing: No such file")
     });
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert_eq!(pipeline.end().total.received, 0);
 }
 
@@ -119,7 +119,7 @@ fn a_followed_file_survives_growth_truncation_and_rotation() {
     wait_for(&pipeline, &["0", "1", "2", "3", "4", "5", "6"]);
     let ids: std::collections::HashSet<_> = pipeline.texts("/id").into_iter().collect();
     assert_eq!(ids.len(), 7, "lines of the same number in another text are other events");
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert_eq!(pipeline.end().total.forwarded, 7);
 }
 
@@ -138,6 +138,6 @@ fn a_fifo_is_opened_again_when_its_writers_go() {
         expected.push(n);
         wait_for(&pipeline, &expected);
     }
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     assert_eq!(pipeline.end().total.forwarded, 3);
 }

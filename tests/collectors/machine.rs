@@ -42,7 +42,7 @@ fn what_the_kernel_logs_is_told() {
     assert!(!messages.iter().any(|m| m.contains(&mark)), "{messages:?}");
     let kinds = pipeline.texts("/kind");
     assert!(kinds.iter().all(|k| k == "kernel.log"), "{kinds:?}");
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     pipeline.end();
 }
 
@@ -117,6 +117,6 @@ fn a_unit_that_waits_for_the_processor_is_told_of() {
                 && e["attributes"]["tapio.pressure.usage_share"].as_f64() > Some(0.0)
         })
     });
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     pipeline.end();
 }

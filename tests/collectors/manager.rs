@@ -58,7 +58,7 @@ fn failures_are_isolated_restarted_and_accounted() {
         Ok(Ended::Finished)
     });
     let idle = make(|context| {
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(Ended::Stopped)
@@ -88,7 +88,7 @@ fn failures_are_isolated_restarted_and_accounted() {
 
     // The contract of Stop is a bound on time: all end within a second, one in its backoff too.
     let begin = clock::instant();
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     pipeline.wait_until("all have ended", |p| p.manager.is_finished());
     assert!(begin.elapsed() < Duration::from_secs(1));
 
@@ -121,7 +121,7 @@ fn what_the_machine_lacks_is_said_once_and_costs_the_others_nothing() {
     assert_eq!((lacking.health.word(), lacking.restarts), ("unavailable", 0));
     assert_eq!(lacking.last_error, "no such kernel");
     assert_eq!(starts.load(Ordering::Relaxed), 1);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     let total = pipeline.end().total;
     assert_eq!((total.received, total.forwarded, total.held), (1_000, 1_000, 0));
 }
@@ -136,7 +136,7 @@ fn the_second_failure_waits_longer_than_the_first() {
     });
     let pipeline = Pipeline::start(vec![("fails", OnFull::Wait, fails)], false);
     pipeline.wait_until("three restarts", |p| p.manager.statistics()[0].restarts >= 3);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     pipeline.end();
     let times = times.lock().unwrap();
     // A sleep can only be too long, so these bounds hold on any machine: 100, 200, 400 ms.
@@ -156,7 +156,7 @@ fn an_event_that_kills_its_collector_is_counted() {
     });
     let pipeline = Pipeline::start(vec![("dies", OnFull::Wait, dies)], false);
     pipeline.wait_until("a restart", |p| p.manager.statistics()[0].restarts >= 1);
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     let total = pipeline.end().total;
     assert_eq!(total.dropped[0].1, Reason::CollectorPanic);
     assert_eq!(total.forwarded, 3 * total.dropped[0].2);

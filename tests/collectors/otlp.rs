@@ -158,7 +158,7 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         export(grpc, "/opentelemetry.proto.collector.logs.v1.LogsService/Nope", request(&[])),
         tonic::Code::Unimplemented
     );
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     let account = pipeline.end();
     assert_eq!((account.total.received, account.total.forwarded), (5, 4));
 }

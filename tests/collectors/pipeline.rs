@@ -10,7 +10,7 @@ use tapio_core::event::{Event, Name, Stage, event_json, names};
 use tapio_core::ring::{
     Bell, Ledger, OnFull, RecordReader, Route, Router, Sink, Snapshot, StageLedger, ring,
 };
-use tapio_core::shutdown::{Stop, thread_waker};
+use tapio_core::shutdown::{Shutdown, thread_waker};
 
 /// A kind that makes the router panic, as a defect in it would.
 pub(crate) const DEADLY: Name = names::KERNEL_SYSCALL_ENTER;
@@ -30,7 +30,7 @@ pub(crate) type Got = Arc<Mutex<Vec<(u8, serde_json::Value)>>>;
 pub(crate) struct Pipeline {
     pub(crate) manager: CollectorManager,
     pub(crate) got: Got,
-    pub(crate) stop: Stop,
+    pub(crate) shutdown: Shutdown,
     /// Who is who, as the collectors have learnt it.
     #[allow(dead_code, reason = "these tests' collectors learn nothing")]
     pub(crate) site: Site,
@@ -51,11 +51,11 @@ impl Pipeline {
         collectors: Vec<(&'static str, OnFull, Make)>,
         keep: bool,
     ) -> Self {
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         let bell = Arc::new(Bell::new(OnceLock::new()));
         let names = collectors.iter().map(|c| c.0.to_owned()).collect();
         let mut ledger = Ledger::new(names);
-        let mut manager = CollectorManager::new(site.clone(), stop.clone());
+        let mut manager = CollectorManager::new(site.clone(), shutdown.clone());
         let mut readers = Vec::new();
         let mut specs = Vec::new();
         for (number, (name, on_full, make)) in collectors.into_iter().enumerate() {
@@ -67,7 +67,7 @@ impl Pipeline {
                 Arc::new(OneShard),
                 vec![(writer, Arc::clone(&bell))],
                 ledger.stage(Stage::Collect),
-                stop.clone(),
+                shutdown.clone(),
             );
             specs.push(CollectorSpec { name, make, sink });
         }
@@ -82,7 +82,7 @@ impl Pipeline {
         for spec in specs {
             manager.start(spec, None).unwrap();
         }
-        Self { manager, got, stop, site, ledger, consumer: Some(consumer), keep }
+        Self { manager, got, shutdown, site, ledger, consumer: Some(consumer), keep }
     }
 
     /// Waits until the condition holds, or fails after a minute.

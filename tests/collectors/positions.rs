@@ -28,7 +28,7 @@ fn given(folder: &Path, address: &str) {
 
 /// Ends it. The kind and address of each event.
 fn end(pipeline: Pipeline) -> Vec<(String, String)> {
-    pipeline.stop.set();
+    pipeline.shutdown.request();
     let got = Arc::clone(&pipeline.got);
     pipeline.end();
     let got = got.lock().unwrap();

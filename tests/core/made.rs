@@ -1,8 +1,8 @@
-//! Random events, groups and steps for the oracle.
+//! Random events, stories and steps for the oracle.
 
 use proptest::prelude::*;
 use tapio_core::event::{
-    Event, EventId, Field, Group, GroupState, Impact, Member, Name, Severity, TraceId, Value, names,
+    Event, EventId, Field, Impact, Member, Name, Severity, Story, StoryState, TraceId, Value, names,
 };
 use tapio_core::ring::{Header, Membership, RecordType};
 
@@ -39,7 +39,7 @@ impl OwnedEvent {
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Write(Header, Box<OwnedEvent>),
-    Group(bool, Box<Group>),
+    Story(bool, Box<Story>),
     Watermark(bool, u64),
     /// Drain the first ring into the second, or back, so that records gather memberships on several
     /// hops: at most so many blocks, stop before that many records.
@@ -116,7 +116,7 @@ prop_compose! {
 prop_compose! {
     fn a_header()(
         record in prop::sample::select(vec![
-            RecordType::Event, RecordType::Group, RecordType::Watermark, RecordType::Skip,
+            RecordType::Event, RecordType::Story, RecordType::Watermark, RecordType::Skip,
         ]),
         collector in any::<u8>(),
         numbers in any::<(u64, u64, u64)>(),
@@ -131,29 +131,29 @@ prop_compose! {
 
 prop_compose! {
     fn a_membership()(
-        group in any::<[u8; 16]>(),
+        story in any::<[u8; 16]>(),
         names in (a_name(), a_name(), a_name()),
         related in any::<([u8; 16], [u8; 16])>(),
         rank in any::<u8>(),
     ) -> Membership {
         Membership {
-            group: TraceId(group), rule: names.0, pattern: names.1, role: names.2, rank,
+            story: TraceId(story), rule: names.0, pattern: names.1, role: names.2, rank,
             related: [EventId(related.0), EventId(related.1)],
         }
     }
 }
 
 prop_compose! {
-    fn a_group()(
+    fn a_story()(
         id in any::<[u8; 16]>(),
         texts in (a_text(40), a_text(2_000), a_text(40)),
         members in prop::collection::vec((any::<[u8; 16]>(), a_text(500), any::<u64>()), 0..30),
         last_ns in any::<u64>(),
         score in -5.0..5.0f64,
-    ) -> Box<Group> {
-        Box::new(Group {
+    ) -> Box<Story> {
+        Box::new(Story {
             id: TraceId(id), trace_id: TraceId(id), rule: texts.0.clone(), pattern: texts.2,
-            name: texts.1, intent: texts.0, state: GroupState::Updated, revision: 3,
+            name: texts.1, intent: texts.0, state: StoryState::Updated, revision: 3,
             key: vec![("host.name".into(), "n1".into())],
             members: members.into_iter().map(|(id, summary, time_ns)| Member {
                 id: EventId(id), label: String::new(), time_ns, kind: "k".into(),
@@ -172,7 +172,7 @@ pub(crate) fn a_step() -> impl Strategy<Value = Step> {
     let stop = || prop_oneof![0..6usize, Just(usize::MAX)];
     prop_oneof![
         8 => (a_header(), an_event()).prop_map(|(h, e)| Step::Write(h, e)),
-        1 => (any::<bool>(), a_group()).prop_map(|(second, g)| Step::Group(second, g)),
+        1 => (any::<bool>(), a_story()).prop_map(|(second, g)| Step::Story(second, g)),
         1 => (any::<bool>(), any::<u64>())
             .prop_map(|(second, order)| Step::Watermark(second, order)),
         3 => (

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::made::{OwnedEvent, Step, a_step};
 use proptest::prelude::*;
-use tapio_core::event::{Event, EventId, Group, TraceId, Value, names};
+use tapio_core::event::{Event, EventId, Story, TraceId, Value, names};
 use tapio_core::ring::{
     BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, Membership, Record, RecordReader, RecordType,
     RecordWriter, WriteError, ring,
@@ -14,7 +14,7 @@ use tapio_core::ring::{
 #[derive(Clone, Debug)]
 enum Expected {
     Event(Header, Box<OwnedEvent>, Vec<Membership>),
-    Group(Header, Box<Group>),
+    Story(Header, Box<Story>),
     Watermark(u64),
 }
 
@@ -28,7 +28,7 @@ fn same_value(a: &Value<'_>, b: &Value<'_>) -> bool {
 fn check_event(record: &Record<'_>, header: &Header, event: &OwnedEvent, more: &[Membership]) {
     assert_eq!(record.header(), &Header { record: RecordType::Event, ..*header });
     assert_eq!(record.memberships().collect::<Vec<_>>(), more);
-    assert!(record.group().is_none());
+    assert!(record.story().is_none());
     let mut fields = Vec::new();
     let got = record.event().unwrap().borrowed(&mut fields);
     let head = &event.head;
@@ -50,16 +50,16 @@ fn check_event(record: &Record<'_>, header: &Header, event: &OwnedEvent, more: &
 fn check(record: &Record<'_>, expected: &Expected) {
     match expected {
         Expected::Event(header, event, more) => check_event(record, header, event, more),
-        Expected::Group(header, group) => {
-            assert_eq!(record.header(), &Header { record: RecordType::Group, ..*header });
+        Expected::Story(header, story) => {
+            assert_eq!(record.header(), &Header { record: RecordType::Story, ..*header });
             assert!(record.event().is_none());
-            let archived = record.group().unwrap();
-            let got = rkyv::deserialize::<Group, rkyv::rancor::Error>(archived).unwrap();
-            assert_eq!(&got, &**group);
+            let archived = record.story().unwrap();
+            let got = rkyv::deserialize::<Story, rkyv::rancor::Error>(archived).unwrap();
+            assert_eq!(&got, &**story);
         }
         Expected::Watermark(order) => {
             assert_eq!(record.header(), &Header::watermark(*order));
-            assert!(record.event().is_none() && record.group().is_none());
+            assert!(record.event().is_none() && record.story().is_none());
         }
     }
 }
@@ -103,13 +103,13 @@ impl Pair {
         self.wrote(outcome, free, need, then);
     }
 
-    fn write_group(&mut self, group: &Group) {
+    fn write_story(&mut self, story: &Story) {
         let free = self.writer.free_blocks();
         let need =
-            1 + rkyv::to_bytes::<rkyv::rancor::Error>(group).unwrap().len().div_ceil(BLOCK_BYTES);
-        let outcome = self.writer.write_group(group);
-        let header = Header::event(0, 0, group.last_ns);
-        self.wrote(outcome, free, need, Expected::Group(header, Box::new(group.clone())));
+            1 + rkyv::to_bytes::<rkyv::rancor::Error>(story).unwrap().len().div_ceil(BLOCK_BYTES);
+        let outcome = self.writer.write_story(story);
+        let header = Header::event(0, 0, story.last_ns);
+        self.wrote(outcome, free, need, Expected::Story(header, Box::new(story.clone())));
     }
 
     fn write_watermark(&mut self, order: u64) {
@@ -162,7 +162,7 @@ impl Pair {
                     has.truncate(255);
                     Expected::Event(*header, event, has)
                 }
-                Expected::Group(..) | Expected::Watermark(..) => {
+                Expected::Story(..) | Expected::Watermark(..) => {
                     return {
                         // A shard doesn't pass these on.
                         queue.pop_front();
@@ -191,8 +191,8 @@ proptest! {
         for step in &steps {
             match step {
                 Step::Write(header, event) => first.write(header, event),
-                Step::Group(into_second, group) => {
-                    (if *into_second { &mut second } else { &mut first }).write_group(group);
+                Step::Story(into_second, story) => {
+                    (if *into_second { &mut second } else { &mut first }).write_story(story);
                 }
                 Step::Watermark(into_second, order) => {
                     (if *into_second { &mut second } else { &mut first })
@@ -220,7 +220,7 @@ fn the_largest_record_is_passed_on_with_every_membership() {
     let room = (MAX_RECORD_BLOCKS - 1) * BLOCK_BYTES - empty.archive_bound_bytes();
     let event = OwnedEvent { head: empty, fields: vec![], message: "x".repeat(room) };
     let member = Membership {
-        group: TraceId([2; 16]),
+        story: TraceId([2; 16]),
         rule: names::K8S,
         pattern: names::K8S,
         role: names::K8S,

@@ -7,7 +7,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 const ROUNDS: u32 = 4_000;
 /// So long that a test in which a wake-up is lost doesn't end.
@@ -22,20 +22,20 @@ impl Wake for Unpark {
 }
 
 /// Starts `wait` on a thread of its own, round after round, and ends it a bit earlier or later each time.
-fn rounds(wait: fn(&Stop)) {
+fn rounds(wait: fn(&Shutdown)) {
     // On a thread that libtest isn't on the stack of: tests/sanitize/thread.supp names libtest.
     let rounds = move || {
         for round in 0..ROUNDS {
-            let all = Stop::default();
-            let (run, leash) = all.leashed(FOR_EVER);
+            let all = Shutdown::default();
+            let (run, handle) = all.track_run(FOR_EVER);
             let waits = thread::spawn(move || wait(&run));
             for _ in 0..(round % 64) * 64 {
                 std::hint::spin_loop();
             }
             if round % 2 == 0 {
-                all.set();
+                all.request();
             } else {
-                leash.give_up();
+                handle.abandon();
             }
             waits.join().unwrap();
         }
@@ -45,18 +45,18 @@ fn rounds(wait: fn(&Stop)) {
 
 #[test]
 fn an_end_wakes_who_rests_whenever_it_comes() {
-    rounds(|stop| {
-        while !stop.is_set() {
-            stop.rest(FOR_EVER);
+    rounds(|shutdown| {
+        while !shutdown.is_requested() {
+            shutdown.sleep(FOR_EVER);
         }
     });
 }
 
 #[test]
 fn an_end_wakes_a_task_whenever_it_comes() {
-    rounds(|stop| {
+    rounds(|shutdown| {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut asked = stop.asked();
+        let mut asked = shutdown.requested();
         while Pin::new(&mut asked).poll(&mut Context::from_waker(&waker)).is_pending() {
             thread::park();
         }
@@ -67,18 +67,18 @@ fn an_end_wakes_a_task_whenever_it_comes() {
 fn several_are_woken_while_others_come_and_go() {
     let several = || {
         for _ in 0..ROUNDS / 8 {
-            let all = Stop::default();
+            let all = Shutdown::default();
             let start = |goes: bool| {
-                let stop = all.clone();
+                let shutdown = all.clone();
                 thread::spawn(move || {
-                    while !stop.is_set() {
-                        stop.rest(if goes { Duration::from_micros(1) } else { FOR_EVER });
+                    while !shutdown.is_requested() {
+                        shutdown.sleep(if goes { Duration::from_micros(1) } else { FOR_EVER });
                     }
                 })
             };
             let threads: Vec<_> = [true, false, true, false].map(start).into_iter().collect();
             thread::yield_now();
-            all.set();
+            all.request();
             threads.into_iter().for_each(|t| t.join().unwrap());
         }
     };

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tapio_core::event::{EventId, Group, Severity};
+use tapio_core::event::{EventId, Severity, Story};
 use tapio_dataflow::replay::{Emit, Inputs, run};
 use tapio_dataflow::rule_runner::try_rule;
 use tapio_dataflow::rules::{Rule, TestEvents, builtin};
@@ -39,11 +39,11 @@ const INCIDENTS: &[(&str, &[&str])] = &[
 ];
 
 /// The stories told of these events, all built-in rules at work.
-fn told(inputs: Inputs) -> Vec<Group> {
-    let replayed = run(inputs, builtin().rules, "", 2, Emit::Groups).unwrap();
+fn told(inputs: Inputs) -> Vec<Story> {
+    let replayed = run(inputs, builtin().rules, "", 2, Emit::Stories).unwrap();
     assert_eq!(replayed.refused, []);
     assert!(replayed.account.holds());
-    let stories = replayed.groups.into_iter();
+    let stories = replayed.stories.into_iter();
     stories.filter(|g| !g.rule.ends_with("-lifecycle")).collect()
 }
 
@@ -54,8 +54,8 @@ fn inputs(events: &TestEvents) -> Inputs {
     }
 }
 
-fn members(group: &Group) -> impl Iterator<Item = EventId> {
-    group.members.iter().map(|m| m.id)
+fn members(story: &Story) -> impl Iterator<Item = EventId> {
+    story.members.iter().map(|m| m.id)
 }
 
 #[test]
@@ -129,13 +129,13 @@ fn what_a_failed_unit_takes_with_it_is_one_trace() {
         let file = Path::new(crate::ROOT).join(format!("tests/rules/{incident}.jsonl"));
         for shards in [1, 3] {
             let inputs = || Inputs::files(std::slice::from_ref(&file)).unwrap();
-            let replayed = run(inputs(), builtin().rules, "", shards, Emit::Groups).unwrap();
-            let story = replayed.groups.iter().find(|g| g.rule == rule).unwrap();
+            let replayed = run(inputs(), builtin().rules, "", shards, Emit::Stories).unwrap();
+            let story = replayed.stories.iter().find(|g| g.rule == rule).unwrap();
             let events = run(inputs(), builtin().rules, "", shards, Emit::Events).unwrap().lines;
             let trace = story.trace_id.to_string();
             assert!(story.members.len() > 5);
             // The same of the unit alone, which is told at once.
-            let alone = replayed.groups.iter().find(|g| g.rule == "unit-failure").unwrap();
+            let alone = replayed.stories.iter().find(|g| g.rule == "unit-failure").unwrap();
             assert_eq!(alone.trace_id, story.trace_id);
             assert_ne!(alone.id, story.id);
             for member in &story.members {

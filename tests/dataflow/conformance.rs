@@ -26,7 +26,7 @@ fn rule_of(case: &Json) -> String {
     if let Some(until) = case["until"].as_str() {
         sequence["until"] = json!({"kind": format!("t.{until}")});
     }
-    json!({"rule": "case", "events": events, "sequence": sequence, "group": {"pattern": "case"}})
+    json!({"rule": "case", "events": events, "sequence": sequence, "story": {"pattern": "case"}})
         .to_string()
 }
 
@@ -134,7 +134,7 @@ fn missing_rule(pattern: &str, within_ms: u64) -> Json {
         .filter(|step| !step.starts_with('!'))
         .map(|kind| (kind.to_owned(), json!({"kind": format!("t.{kind}")})))
         .collect();
-    json!({"rule": "case", "events": named, "group": {"pattern": "case"},
+    json!({"rule": "case", "events": named, "story": {"pattern": "case"},
         "sequence": {"within": format!("{within_ms}ms"), "steps": steps}})
 }
 

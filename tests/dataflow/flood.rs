@@ -44,13 +44,13 @@ const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 const SEQUENCE: &str = "rule: pair
 events: { a: { kind: t.a }, b: { kind: t.b } }
 sequence: { by: [attributes.k], within: 60s, steps: [{ event: a }, { event: b }] }
-group: { pattern: p }
+story: { pattern: p }
 ";
 
 const OPENS: &str = "rule: opens
 events: { a: { kind: t.a } }
 count: { event: a, by: [attributes.k], within: 60s, at_least: 1 }
-group: { pattern: p }
+story: { pattern: p }
 ";
 
 struct Flood {
@@ -73,7 +73,7 @@ impl Flood {
         assert_eq!(loaded.errors, []);
         let rules = Arc::new(RuleSet::new(loaded.rules, "", 1));
         let options =
-            LaneOptions { max_keys: BOUND, max_groups: BOUND / 2, ..LaneOptions::default() };
+            LaneOptions { max_keys: BOUND, max_stories: BOUND / 2, ..LaneOptions::default() };
         let (writer, reader) = ring(1 << 14);
         Self {
             shard: Shard::new(rules, 0, options, true),
@@ -116,13 +116,13 @@ impl Flood {
     fn listen(&mut self) {
         self.shard.take_notes(&mut self.notes, false);
         for note in self.notes.drain(..) {
-            let Some(group) = self.assessor.note(note) else { continue };
+            let Some(story) = self.assessor.note(note) else { continue };
             self.told += 1;
-            if group.state.is_end() {
+            if story.state.is_end() {
                 self.ended += 1;
-                self.open.remove(&group.id);
+                self.open.remove(&story.id);
             } else {
-                self.open.insert(group.id);
+                self.open.insert(story.id);
             }
         }
     }
@@ -143,7 +143,7 @@ impl Flood {
 
 /// One test, so that no other one's memory is counted.
 #[test]
-fn a_flood_of_keys_groups_or_pods_stays_within_its_bounds() {
+fn a_flood_of_keys_stories_or_pods_stays_within_its_bounds() {
     // Of what a table holds when it is full, a tenth may come and go.
     let mut keys = Flood::new(SEQUENCE);
     let (grown, stats) = keys.grows_by(10 * BOUND as u64, false);
@@ -152,19 +152,19 @@ fn a_flood_of_keys_groups_or_pods_stays_within_its_bounds() {
     assert_eq!(stats.lane.evicted, keys.sent - BOUND as u64);
     assert_eq!(stats.lane.opened, 0);
 
-    let mut groups = Flood::new(OPENS);
-    let (grown, stats) = groups.grows_by(20 * BOUND as u64, false);
+    let mut stories = Flood::new(OPENS);
+    let (grown, stats) = stories.grows_by(20 * BOUND as u64, false);
     assert!(grown < BOUND as i64 * 500, "{grown} bytes more");
     assert_eq!((stats.lane.keys, stats.lane.open), (BOUND as u64, BOUND as u64 / 2));
-    assert_eq!((stats.lane.opened, stats.lane.matches), (groups.sent, groups.sent));
-    assert_eq!(stats.lane.evicted, groups.sent - BOUND as u64);
-    assert_eq!(stats.lane.expired, groups.sent - BOUND as u64 / 2, "every group ends, counted");
+    assert_eq!((stats.lane.opened, stats.lane.matches), (stories.sent, stories.sent));
+    assert_eq!(stats.lane.evicted, stories.sent - BOUND as u64);
+    assert_eq!(stats.lane.expired, stories.sent - BOUND as u64 / 2, "every story ends, counted");
     // A story that a flood washes away before anybody was told of it is counted; what was told also ends.
-    assert!(groups.told < groups.sent / 2, "{} of {} told", groups.told, groups.sent);
-    assert!(stats.settled.untold > groups.sent / 2, "{stats:?}");
-    assert!(groups.ended > 0 && groups.open.len() <= BOUND, "{} told", groups.ended);
-    groups.finish();
-    assert_eq!(groups.open.len(), 0, "stories that were told and didn't end");
+    assert!(stories.told < stories.sent / 2, "{} of {} told", stories.told, stories.sent);
+    assert!(stats.settled.untold > stories.sent / 2, "{stats:?}");
+    assert!(stories.ended > 0 && stories.open.len() <= BOUND, "{} told", stories.ended);
+    stories.finish();
+    assert_eq!(stories.open.len(), 0, "stories that were told and didn't end");
 
     let mut pods = Flood::new(SEQUENCE);
     let (grown, stats) = pods.grows_by(80_000, true);

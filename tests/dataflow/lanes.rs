@@ -1,12 +1,12 @@
 //! The two lanes: what is told at once, in the order of arrival, and what it ends as, in the order of
-//! the events' own times. However events arrive, the final groups are those of replay.
+//! the events' own times. However events arrive, the final stories are those of replay.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
-use tapio_core::event::{Group, GroupState, JsonEvent};
+use tapio_core::event::{JsonEvent, Story, StoryState};
 use tapio_core::ring::{Header, OwnedRecord, ring};
 use tapio_dataflow::evidence::{Assessor, Bounds};
 use tapio_dataflow::replay::{Emit, Inputs, run};
@@ -23,17 +23,17 @@ sequence:
   by: [attributes.k]
   within: 3s
   steps: [{ event: a }, { not: c }, { event: b }]
-group: { pattern: chain, close: { idle: 2s, max_age: 20s } }
+story: { pattern: chain, close: { idle: 2s, max_age: 20s } }
 ---
 rule: many
 events: { a: { kind: t.a } }
 count: { event: a, by: [attributes.k], within: 2s, at_least: 3 }
-group: { pattern: many, close: { idle: 2s, max_age: 20s } }
+story: { pattern: many, close: { idle: 2s, max_age: 20s } }
 ---
 rule: alone
 events: { b: { kind: t.b }, c: { kind: t.c } }
 absence: { event: b, followed_by: c, by: [attributes.k], within: 1s }
-group: { pattern: alone, close: { idle: 2s, max_age: 20s } }
+story: { pattern: alone, close: { idle: 2s, max_age: 20s } }
 ";
 
 fn rules() -> Vec<Rule> {
@@ -91,7 +91,7 @@ enum Turn {
 struct Live {
     shard: Shard,
     assessor: Assessor,
-    told: Vec<Group>,
+    told: Vec<Story>,
     tick_ms: u64,
     /// What rules had a use for, when it came, and whether that was too late.
     recorded: Vec<(OwnedRecord, u64, bool)>,
@@ -158,7 +158,7 @@ impl Live {
 }
 
 /// What a shard tells of events as they arrive: every word, in order.
-fn live(sent: &[Sent]) -> (Vec<Group>, tapio_dataflow::SettledStats) {
+fn live(sent: &[Sent]) -> (Vec<Story>, tapio_dataflow::SettledStats) {
     live_through(sent, &[])
 }
 
@@ -166,7 +166,7 @@ fn live(sent: &[Sent]) -> (Vec<Group>, tapio_dataflow::SettledStats) {
 fn live_through(
     sent: &[Sent],
     turns: &[(u64, Turn)],
-) -> (Vec<Group>, tapio_dataflow::SettledStats) {
+) -> (Vec<Story>, tapio_dataflow::SettledStats) {
     let first = Arc::new(RuleSet::new(rules(), "", 1));
     let second = Arc::new(first.successor(reordered()));
     let mut sets = [&second, &first].into_iter().cycle();
@@ -188,32 +188,32 @@ fn live_through(
         }
         live.event(one);
     }
-    // Silence, until every group has ended.
+    // Silence, until every story has ended.
     let last_ms = arrivals.last().map_or(0, |s| s.arrives_ms);
     live.advance(last_ms + 60_000);
     let stats = live.shard.stats().settled;
     (live.told, stats)
 }
 
-/// What matters of a group, whoever tells it.
-fn said(group: &Group) -> Json {
+/// What matters of a story, whoever tells it.
+fn said(story: &Story) -> Json {
     let members: Vec<Json> =
-        group.members.iter().map(|m| json!([m.label, m.role, m.time_ns])).collect();
+        story.members.iter().map(|m| json!([m.label, m.role, m.time_ns])).collect();
     json!([
-        group.id.to_string(),
-        group.rule,
-        group.key,
-        group.state.word(),
-        group.first_ns,
-        group.last_ns,
-        group.members_total,
+        story.id.to_string(),
+        story.rule,
+        story.key,
+        story.state.word(),
+        story.first_ns,
+        story.last_ns,
+        story.members_total,
         members,
-        group.continues.map(|c| c.to_string())
+        story.continues.map(|c| c.to_string())
     ])
 }
 
-fn is_final(group: &Group) -> bool {
-    matches!(group.state, GroupState::Closed | GroupState::Expired)
+fn is_final(story: &Story) -> bool {
+    matches!(story.state, StoryState::Closed | StoryState::Expired)
 }
 
 fn replayed(sent: &[Sent]) -> Vec<Json> {
@@ -221,9 +221,9 @@ fn replayed(sent: &[Sent]) -> Vec<Json> {
     lines.sort_by_key(|s| (s.time_ms, s.source, s.place));
     let text: Vec<String> = lines.iter().map(|s| s.line()).collect();
     let inputs = Inputs::text("t", text.join("\n"));
-    let replayed = run(inputs, rules(), "", 1, Emit::Groups).unwrap();
+    let replayed = run(inputs, rules(), "", 1, Emit::Stories).unwrap();
     assert!(replayed.refused.is_empty() && replayed.account.holds());
-    let mut said: Vec<Json> = replayed.groups.iter().map(said).collect();
+    let mut said: Vec<Json> = replayed.stories.iter().map(said).collect();
     said.sort_by_key(Json::to_string);
     said
 }
@@ -249,18 +249,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn however_events_arrive_the_final_groups_are_those_of_replay(sent in some_events()) {
+    fn however_events_arrive_the_final_stories_are_those_of_replay(sent in some_events()) {
         let (told, stats) = live(&sent);
         prop_assert_eq!((stats.late, stats.forced), (0, 0));
         let mut finals: Vec<Json> = told.iter().filter(|g| is_final(g)).map(said).collect();
         finals.sort_by_key(Json::to_string);
         prop_assert_eq!(&finals, &replayed(&sent), "{:?}", told.iter().map(said).collect::<Vec<_>>());
         // Whatever was told while it was open has an end, too.
-        for group in &told {
-            let ends = told.iter().filter(|g| g.id == group.id && (is_final(g) || g.state == GroupState::Retracted));
-            let all: Vec<_> = told.iter().filter(|g| g.rule == group.rule && g.key == group.key)
+        for story in &told {
+            let ends = told.iter().filter(|g| g.id == story.id && (is_final(g) || g.state == StoryState::Retracted));
+            let all: Vec<_> = told.iter().filter(|g| g.rule == story.rule && g.key == story.key)
                 .map(|g| (g.state, g.revision, said(g))).collect();
-            prop_assert_eq!(ends.count(), 1, "{:?}\n{:#?}", said(group), all);
+            prop_assert_eq!(ends.count(), 1, "{:?}\n{:#?}", said(story), all);
         }
     }
 }
@@ -279,7 +279,7 @@ proptest! {
     }
 
     #[test]
-    fn a_restart_in_the_middle_changes_no_final_group(
+    fn a_restart_in_the_middle_changes_no_final_story(
         sent in some_events(), mut restarts in prop::collection::vec(0..8000u64, 1..4),
     ) {
         restarts.sort_unstable();
@@ -290,11 +290,11 @@ proptest! {
     }
 }
 
-/// The final groups of the rules that stay, as they were told last.
-fn finals(told: Vec<Group>) -> Vec<Json> {
+/// The final stories of the rules that stay, as they were told last.
+fn finals(told: Vec<Story>) -> Vec<Json> {
     let mut last = std::collections::BTreeMap::new();
-    for group in told.iter().filter(|g| is_final(g) && !g.rule.starts_with("other-")) {
-        last.insert(group.id, said(group));
+    for story in told.iter().filter(|g| is_final(g) && !g.rule.starts_with("other-")) {
+        last.insert(story.id, said(story));
     }
     let mut said: Vec<Json> = last.into_values().collect();
     said.sort_by_key(Json::to_string);
@@ -340,7 +340,7 @@ fn sent(list: &[(u8, u64, u64, usize)]) -> Vec<Sent> {
 #[test]
 fn a_story_is_told_before_the_watermark_and_confirmed_after_it() {
     let (told, _) = live(&sent(&[(0, 1000, 1000, 0), (0, 1200, 1200, 1), (0, 1300, 1300, 2)]));
-    let chain: Vec<&Group> = told.iter().filter(|g| g.rule == "chain").collect();
+    let chain: Vec<&Story> = told.iter().filter(|g| g.rule == "chain").collect();
     let states: Vec<&str> = chain.iter().map(|g| g.state.word()).collect();
     assert_eq!(states, ["opened", "closed"]);
     assert_eq!(chain[0].id, chain[1].id);
@@ -362,7 +362,7 @@ fn a_story_that_began_otherwise_is_linked_to_the_one_told_first() {
     // Of two beginnings the one that happened later arrived first: the run is the other's.
     let events = [(0, 1000, 1150, 0), (1, 1100, 1100, 0), (1, 1300, 1300, 1), (1, 1400, 1400, 2)];
     let (told, stats) = live(&sent(&events));
-    let chain: Vec<&Group> = told.iter().filter(|g| g.rule == "chain").collect();
+    let chain: Vec<&Story> = told.iter().filter(|g| g.rule == "chain").collect();
     let states: Vec<&str> = chain.iter().map(|g| g.state.word()).collect();
     assert_eq!(states, ["opened", "closed", "retracted"]);
     assert_eq!(chain[1].provisional, Some(chain[0].id));
@@ -376,7 +376,7 @@ fn what_happened_while_nobody_looked_has_its_place_after_a_restart() {
     let events = [(0, 500, 500, 2), (0, 9100, 9100, 1), (0, 9900, 9900, 2), (1, 8000, 11_000, 0)];
     let (told, stats) = live_through(&sent(&events), &[(9000, Turn::Restart)]);
     assert_eq!((stats.late, stats.retracted), (0, 0));
-    let closed: Vec<&Group> = told.iter().filter(|g| g.rule == "chain" && is_final(g)).collect();
+    let closed: Vec<&Story> = told.iter().filter(|g| g.rule == "chain" && is_final(g)).collect();
     let [closed] = closed[..] else { panic!("{:?}", told.iter().map(said).collect::<Vec<_>>()) };
     assert_eq!((closed.first_ns, closed.members_total), (START_NS + 8000 * MS, 2));
 }
@@ -390,9 +390,9 @@ fn what_comes_too_late_is_a_member_and_nothing_more() {
     late_member(live_through(&sent(&more), &[(3300, Turn::Restart)]));
 }
 
-fn late_member((told, stats): (Vec<Group>, tapio_dataflow::SettledStats)) {
+fn late_member((told, stats): (Vec<Story>, tapio_dataflow::SettledStats)) {
     assert_eq!(stats.late, 1);
-    let closed: Vec<&Group> = told.iter().filter(|g| g.rule == "chain" && is_final(g)).collect();
+    let closed: Vec<&Story> = told.iter().filter(|g| g.rule == "chain" && is_final(g)).collect();
     assert_eq!(closed.len(), 1);
     let late: Vec<&str> =
         closed[0].members.iter().filter(|m| m.role == "late").map(|m| m.label.as_str()).collect();
@@ -406,7 +406,7 @@ fn a_late_member_past_those_that_are_kept_is_counted() {
     events.extend([(0, 2901, 2901, 0), (1, 1201, 3151, 0)]);
     let (told, stats) = live(&sent(&events));
     assert_eq!(stats.late, 1);
-    let many: Vec<&Group> = told.iter().filter(|g| g.rule == "many" && is_final(g)).collect();
+    let many: Vec<&Story> = told.iter().filter(|g| g.rule == "many" && is_final(g)).collect();
     assert_eq!((many.len(), many[0].members_total), (1, 72));
     // None of the members that are kept came late.
     assert!(many[0].members.iter().all(|m| m.role != "late"), "{}", said(many[0]));

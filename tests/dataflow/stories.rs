@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use tapio_dataflow::replay::{Emit, replay};
 use tapio_dataflow::rules::builtin;
 
-fn story(name: &str) -> PathBuf {
+fn story_file(name: &str) -> PathBuf {
     PathBuf::from(crate::ROOT).join("tests/stories").join(name)
 }
 
@@ -27,64 +27,64 @@ fn run(files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
 
 /// The one story a rule finds in a file.
 fn told(file: &PathBuf) -> Json {
-    let groups = run(std::slice::from_ref(file), 2, Emit::Groups);
+    let stories = run(std::slice::from_ref(file), 2, Emit::Stories);
     let is_life = |g: &&Json| g["rule"].as_str().unwrap().ends_with("-lifecycle");
-    let stories: Vec<&Json> = groups.iter().filter(|g| !is_life(g)).collect();
-    assert_eq!(stories.len(), 1, "{groups:?}");
+    let stories: Vec<&Json> = stories.iter().filter(|g| !is_life(g)).collect();
+    assert_eq!(stories.len(), 1, "{stories:?}");
     stories[0].clone()
 }
 
 /// A story with some lines left out or changed, in a file of its own.
 fn edited(name: &str, edit: impl Fn(&str) -> Option<String>) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let text = std::fs::read_to_string(story(name)).unwrap();
+    let text = std::fs::read_to_string(story_file(name)).unwrap();
     let lines: Vec<String> = text.lines().filter_map(edit).collect();
     let file = dir.path().join(name);
     std::fs::write(&file, lines.join("\n")).unwrap();
     (dir, file)
 }
 
-fn texts<'a>(group: &'a Json, list: &str, key: &str) -> Vec<&'a str> {
-    group[list].as_array().unwrap().iter().map(|m| m[key].as_str().unwrap_or("")).collect()
+fn texts<'a>(story: &'a Json, list: &str, key: &str) -> Vec<&'a str> {
+    story[list].as_array().unwrap().iter().map(|m| m[key].as_str().unwrap_or("")).collect()
 }
 
-fn traces_of(file: &str, group: &Json) -> Vec<String> {
-    let members = texts(group, "members", "id");
-    let events = run(&[story(file)], 2, Emit::Events);
+fn traces_of(file: &str, story: &Json) -> Vec<String> {
+    let members = texts(story, "members", "id");
+    let events = run(&[story_file(file)], 2, Emit::Events);
     let ours = events.iter().filter(|e| members.contains(&e["id"].as_str().unwrap()));
     ours.map(|e| e["trace_id"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
 fn a_pod_comes_up_in_one_trace() {
-    let group = told(&story("pod-startup.jsonl"));
-    assert_eq!(group["pattern"], "pod-deployment-success");
-    assert_eq!(group["duration_ns"], 2_300_000_000u64);
-    assert_eq!(group["impact"]["business"], 0.3);
-    assert_eq!(group["impact"]["slo_impact"], false);
-    assert_eq!(group["root_cause"][0]["cause"], "scheduled deployment");
+    let story = told(&story_file("pod-startup.jsonl"));
+    assert_eq!(story["pattern"], "pod-deployment-success");
+    assert_eq!(story["duration_ns"], 2_300_000_000u64);
+    assert_eq!(story["impact"]["business"], 0.3);
+    assert_eq!(story["impact"]["slo_impact"], false);
+    assert_eq!(story["root_cause"][0]["cause"], "scheduled deployment");
     assert_eq!(
-        texts(&group, "members", "pattern"),
+        texts(&story, "members", "pattern"),
         ["container-runtime-start", "scheduling", "network-setup", "workload-ready"]
     );
-    let traces = traces_of("pod-startup.jsonl", &group);
-    assert_eq!(traces, vec![group["trace_id"].as_str().unwrap(); 4]);
+    let traces = traces_of("pod-startup.jsonl", &story);
+    assert_eq!(traces, vec![story["trace_id"].as_str().unwrap(); 4]);
 }
 
 #[test]
 fn a_failed_service_and_what_follows_is_one_trace() {
-    let group = told(&story("nginx-cascade.jsonl"));
-    assert_eq!(group["pattern"], "cascade-failure");
-    assert_eq!(group["severity"], "critical");
-    assert_eq!(group["impact"]["business"], 0.9);
-    assert_eq!(group["impact"]["customer_facing"], true);
-    assert_eq!(group["root_cause"][0]["cause"], "nginx configuration error");
-    assert_eq!(group["root_cause"][0]["evidence"][0], "nginx_emerg");
+    let story = told(&story_file("nginx-cascade.jsonl"));
+    assert_eq!(story["pattern"], "cascade-failure");
+    assert_eq!(story["severity"], "critical");
+    assert_eq!(story["impact"]["business"], 0.9);
+    assert_eq!(story["impact"]["customer_facing"], true);
+    assert_eq!(story["root_cause"][0]["cause"], "nginx configuration error");
+    assert_eq!(story["root_cause"][0]["evidence"][0], "nginx_emerg");
     let actions: Vec<&str> =
-        group["actions"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
+        story["actions"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
     assert_eq!(actions[..2], ["restart nginx", "check config /etc/nginx/nginx.conf:12"]);
     assert_eq!(
-        texts(&group, "members", "pattern"),
+        texts(&story, "members", "pattern"),
         [
             "configuration-error",
             "service-failure",
@@ -92,17 +92,17 @@ fn a_failed_service_and_what_follows_is_one_trace() {
             "performance-degradation"
         ]
     );
-    let traces = traces_of("nginx-cascade.jsonl", &group);
-    assert_eq!(traces, vec![group["trace_id"].as_str().unwrap(); 4]);
+    let traces = traces_of("nginx-cascade.jsonl", &story);
+    assert_eq!(traces, vec![story["trace_id"].as_str().unwrap(); 4]);
 }
 
 #[test]
 fn without_its_journal_line_the_story_has_another_cause() {
     let (_dir, file) =
         edited("nginx-cascade.jsonl", |l| (!l.contains("nginx_emerg")).then(|| l.to_owned()));
-    let group = told(&file);
-    assert_eq!(group["root_cause"][0]["cause"], "nginx.service: exit-code");
-    assert!(!group.to_string().contains("check config"), "{group}");
+    let story = told(&file);
+    assert_eq!(story["root_cause"][0]["cause"], "nginx.service: exit-code");
+    assert!(!story.to_string().contains("check config"), "{story}");
 }
 
 #[test]
@@ -113,15 +113,15 @@ fn another_programs_error_names_that_program() {
             "\"process.executable.name\": \"haproxy\"",
         ))
     });
-    let group = told(&file);
-    assert_eq!(group["root_cause"][0]["cause"], "haproxy configuration error");
-    assert!(group["actions"].to_string().contains("restart haproxy"));
+    let story = told(&file);
+    assert_eq!(story["root_cause"][0]["cause"], "haproxy configuration error");
+    assert!(story["actions"].to_string().contains("restart haproxy"));
 }
 
 #[test]
 fn the_same_bytes_for_any_number_of_shards_ten_times_over() {
-    let files = [story("pod-startup.jsonl"), story("nginx-cascade.jsonl")];
-    for emit in [Emit::Groups, Emit::Matches, Emit::Events] {
+    let files = [story_file("pod-startup.jsonl"), story_file("nginx-cascade.jsonl")];
+    for emit in [Emit::Stories, Emit::Matches, Emit::Events] {
         let text =
             |shards| run(&files, shards, emit).iter().map(ToString::to_string).collect::<Vec<_>>();
         let first = text(1);
@@ -136,7 +136,7 @@ fn the_same_bytes_for_any_number_of_shards_ten_times_over() {
 
 /// Files of the stories' folder with this ending, in order.
 fn files(ending: &str) -> Vec<PathBuf> {
-    let all = std::fs::read_dir(story("")).unwrap().map(|e| e.unwrap().path());
+    let all = std::fs::read_dir(story_file("")).unwrap().map(|e| e.unwrap().path());
     let mut files: Vec<_> = all.filter(|p| p.to_str().unwrap().ends_with(ending)).collect();
     files.sort();
     files
@@ -144,7 +144,7 @@ fn files(ending: &str) -> Vec<PathBuf> {
 
 /// What `tapio replay` prints for a story.
 fn printed(file: &Path, shards: usize) -> String {
-    let lines = run(&[file.to_path_buf()], shards, Emit::Groups);
+    let lines = run(&[file.to_path_buf()], shards, Emit::Stories);
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 

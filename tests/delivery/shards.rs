@@ -31,7 +31,7 @@ sequence:
   by: [process.pid]
   within: 10m
   steps: [{ event: began }, { event: ended }]
-group: { pattern: program, close: { idle: 10m, max_age: 30m } }
+story: { pattern: program, close: { idle: 10m, max_age: 30m } }
 ---
 rule: program-of-unit
 severity: info
@@ -40,19 +40,19 @@ sequence:
   by: [systemd.unit, process.pid]
   within: 10m
   steps: [{ event: began }, { event: ended }]
-group: { pattern: program-of-unit, close: { idle: 10m, max_age: 30m } }
+story: { pattern: program-of-unit, close: { idle: 10m, max_age: 30m } }
 ---
 rule: pod
 severity: info
 events: { step: { kind: t.step } }
 count: { event: step, by: [k8s.pod.uid], within: 10m, at_least: 10 }
-group: { pattern: pod, close: { idle: 10m, max_age: 30m } }
+story: { pattern: pod, close: { idle: 10m, max_age: 30m } }
 ---
 rule: unit
 severity: info
 events: { any: { kind: [t.step, t.lone] } }
 count: { event: any, by: [systemd.unit], within: 10m, at_least: 10 }
-group: { pattern: unit, close: { idle: 10m, max_age: 30m } }
+story: { pattern: unit, close: { idle: 10m, max_age: 30m } }
 ";
 
 fn events() -> String {
@@ -139,42 +139,42 @@ fn live(shards: usize) -> Lived {
     for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
         let (items, broken) = batch_json(&found.batch).unwrap();
         assert_eq!(broken, 0);
-        events.extend(items.into_iter().filter(|(is_group, _)| !is_group).map(|(_, e)| e));
+        events.extend(items.into_iter().filter(|(is_story, _)| !is_story).map(|(_, e)| e));
     }
     let ids: BTreeSet<String> = events.iter().map(|e| text(&e["id"])).collect();
     assert_eq!(events.len() as u64, EVENTS);
     assert_eq!(ids.len() as u64, EVENTS, "an event is stored twice");
-    let linked = store.groups(usize::MAX, &GroupFilter::default());
-    let groups: Vec<Group> = linked.into_iter().map(|one| one.group).collect();
-    Lived { stories: stories(&groups, &events), ids, shown }
+    let linked = store.stories(usize::MAX, &StoryFilter::default());
+    let stories: Vec<Story> = linked.into_iter().map(|one| one.story).collect();
+    Lived { stories: described(&stories, &events), ids, shown }
 }
 
 fn text(json: &Json) -> String {
     json.as_str().unwrap().to_owned()
 }
 
-/// Joins the told groups with the events that name them; checks that members carry the trace.
-fn stories(groups: &[Group], events: &[Json]) -> Stories {
+/// Joins the told stories with the events that name them; checks that members carry the trace.
+fn described(stories: &[Story], events: &[Json]) -> Stories {
     let trace_of: HashMap<String, String> =
-        groups.iter().map(|g| (g.id.to_string(), g.trace_id.to_string())).collect();
+        stories.iter().map(|g| (g.id.to_string(), g.trace_id.to_string())).collect();
     // Where events overtook each other on their ways, a story was told first under another trace,
     // which its members carry: it was taken back and is named by the story it became.
-    let (groups, taken_back): (Vec<&Group>, Vec<&Group>) =
-        groups.iter().partition(|g| g.state != GroupState::Retracted);
-    let mut by_id: HashMap<String, &Group> =
-        groups.iter().map(|g| (g.id.to_string(), *g)).collect();
-    by_id.extend(groups.iter().filter_map(|g| Some((g.provisional?.to_string(), *g))));
+    let (stories, taken_back): (Vec<&Story>, Vec<&Story>) =
+        stories.iter().partition(|g| g.state != StoryState::Retracted);
+    let mut by_id: HashMap<String, &Story> =
+        stories.iter().map(|g| (g.id.to_string(), *g)).collect();
+    by_id.extend(stories.iter().filter_map(|g| Some((g.provisional?.to_string(), *g))));
     assert!(taken_back.iter().all(|g| by_id.contains_key(&g.id.to_string())));
-    let name = |g: &Group| (g.rule.clone(), format!("{:?}", g.key));
-    let mut stories: Stories = groups
+    let name = |g: &Story| (g.rule.clone(), format!("{:?}", g.key));
+    let mut stories: Stories = stories
         .iter()
         .map(|g| (name(g), (g.state.word().to_owned(), g.members_total, BTreeSet::new())))
         .collect();
-    assert_eq!(stories.len(), groups.len(), "one story for each rule and key");
+    assert_eq!(stories.len(), stories.len(), "one story for each rule and key");
     for event in events {
         let ids: Vec<String> =
             event["correlation"].as_array().unwrap().iter().map(|c| text(&c["id"])).collect();
-        let named: Vec<&Group> = ids.iter().map(|id| by_id[id]).collect();
+        let named: Vec<&Story> = ids.iter().map(|id| by_id[id]).collect();
         let trace = text(&event["trace_id"]);
         // One that was taken back before anybody was told of it is known by its id alone.
         let traces: Vec<&String> = ids.iter().filter_map(|id| trace_of.get(id)).collect();
@@ -194,8 +194,8 @@ fn stories(groups: &[Group], events: &[Json]) -> Stories {
             }
             _ => assert_eq!((named.len(), traces), (1, vec![&trace]), "{event}"),
         }
-        for group in named {
-            stories.get_mut(&name(group)).unwrap().2.insert(text(&event["id"]));
+        for story in named {
+            stories.get_mut(&name(story)).unwrap().2.insert(text(&event["id"]));
         }
     }
     for (name, (_, total, members)) in &stories {

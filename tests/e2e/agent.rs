@@ -96,9 +96,9 @@ impl Agent {
     }
 
     /// The stories the server has.
-    pub(crate) fn groups(&self) -> Vec<Json> {
-        match Self::page(self.http, "/api/v1/groups?limit=1000") {
-            Json::Array(groups) => groups,
+    pub(crate) fn stories(&self) -> Vec<Json> {
+        match Self::page(self.http, "/api/v1/stories?limit=1000") {
+            Json::Array(stories) => stories,
             _ => Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use tapio_collectors::{CollectorConfig as _, CollectorManager, CollectorSpec, Si
 use tapio_core::event::{Event, Stage, event_json};
 use tapio_core::identity::Directory;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Route, Router, Sink, StageLedger, ring};
-use tapio_core::shutdown::{Stop, thread_waker};
+use tapio_core::shutdown::{Shutdown, thread_waker};
 
 struct OneShard;
 
@@ -25,7 +25,7 @@ impl Router for OneShard {
 pub(crate) struct Collected {
     manager: CollectorManager,
     got: Arc<Mutex<Vec<Json>>>,
-    stop: Stop,
+    shutdown: Shutdown,
     ledger: Arc<Ledger>,
     consumer: Option<JoinHandle<()>>,
     pub(crate) directory: Arc<Directory>,
@@ -34,16 +34,17 @@ pub(crate) struct Collected {
 impl Collected {
     /// Starts it; what survives a restart lies in `state`.
     pub(crate) fn start(config: &Config, state: &Path) -> Self {
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         let site = Site::new("host-a", 7).with_state_dir(state.to_owned());
         let directory = Arc::clone(&site.directory);
-        let mut manager = CollectorManager::new(site.clone(), stop.clone());
+        let mut manager = CollectorManager::new(site.clone(), shutdown.clone());
         let mut ledger = Ledger::new(vec!["k8s".into()]);
         let bell = Arc::new(Bell::new(OnceLock::new()));
         let (writer, reader) = ring(0);
         let shards = vec![(writer, Arc::clone(&bell))];
         let stage = ledger.stage(Stage::Collect);
-        let sink = Sink::new(0, config.on_full(), Arc::new(OneShard), shards, stage, stop.clone());
+        let sink =
+            Sink::new(0, config.on_full(), Arc::new(OneShard), shards, stage, shutdown.clone());
         let taken = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
         site.account_in(Arc::clone(&ledger));
@@ -51,7 +52,7 @@ impl Collected {
         let keep = Arc::clone(&got);
         let consumer = std::thread::spawn(move || consume(reader, &bell, &taken, &keep));
         manager.start(CollectorSpec { name: "k8s", make: config.make(), sink }, None).unwrap();
-        Self { manager, got, stop, ledger, consumer: Some(consumer), directory }
+        Self { manager, got, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
     /// What was told so far, relations of the graph left out.
@@ -134,7 +135,7 @@ impl Collected {
     /// Ends it. Everything is accounted for.
     pub(crate) fn end(mut self) -> Vec<Json> {
         let begin = Instant::now();
-        self.stop.set();
+        self.shutdown.request();
         self.manager.join();
         assert!(begin.elapsed() < Duration::from_secs(2), "it has to end at once");
         self.consumer.take().unwrap().join().unwrap();

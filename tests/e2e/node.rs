@@ -140,7 +140,7 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
     assert_eq!(of(&events, "k8s.pod.running", "noimage").count(), 0);
     for pattern in ["container-oom", "pod-crash-loop", "liveness-failure"] {
         let is_told = |a: &Agent| {
-            a.groups().iter().any(|g| g["pattern"] == pattern && g["state"] != "retracted")
+            a.stories().iter().any(|g| g["pattern"] == pattern && g["state"] != "retracted")
         };
         agent.wait(&format!("the story {pattern}"), LONG, is_told);
     }

@@ -47,7 +47,7 @@ fn lines(members: &[(String, Json)]) -> Vec<String> {
 /// The stories of a rule as they stand.
 fn stories(agent: &Agent, rule: &str) -> Vec<Json> {
     let of_rule = |g: &Json| g["rule"] == rule && g["state"] != "retracted";
-    agent.groups().into_iter().filter(of_rule).collect()
+    agent.stories().into_iter().filter(of_rule).collect()
 }
 
 fn ended(story: &Json) -> bool {
@@ -232,7 +232,7 @@ fn nothing_unrelated(agent: &Agent) {
     let unrelated = "unrelated.service";
     let failed = |e: &Json| text(e, "systemd.unit") == unrelated;
     assert!(told(agent, "systemd.unit.failed", failed), "it did fail");
-    for story in agent.groups().iter().filter(|g| g["pattern"] == "cascade-failure") {
+    for story in agent.stories().iter().filter(|g| g["pattern"] == "cascade-failure") {
         assert!(!story.to_string().contains(unrelated), "{story:#}");
     }
 }

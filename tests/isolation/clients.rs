@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use tapio::load::{LoadConfig, run};
 use tapio_core::event::Reason;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 use crate::ordeal::Ordeal;
 
@@ -27,7 +27,11 @@ fn fifo(folder: &Path) -> PathBuf {
 
 /// Opens a fifo for writing, if somebody reads it.
 fn writer(path: &Path) -> Option<std::fs::File> {
-    OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path).ok()
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(path)
+        .ok()
 }
 
 const LINE: &[u8] = b"{\"time\":1,\"kind\":\"test.line\"}\n";
@@ -167,7 +171,7 @@ fn receiver() {
         ..LoadConfig::default()
     };
     // Whoever sends to a collector that was just killed or hangs keeps what isn't acknowledged: load doesn't.
-    let provoke = &mut || drop(run(&load, &Stop::default()));
+    let provoke = &mut || drop(run(&load, &Shutdown::default()));
     ordeal.suffers(provoke);
     let hanging: Vec<_> =
         (0..64).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
@@ -178,7 +182,7 @@ fn receiver() {
         ack_timeout: Duration::from_secs(60),
         ..load.clone()
     };
-    let report = run(&flood, &Stop::default()).unwrap();
+    let report = run(&flood, &Shutdown::default()).unwrap();
     assert_eq!((report.offered, report.refused), (report.acked, 0));
     ordeal.until("the flood is stored", |o| o.told() >= before + report.acked);
     ordeal.tells(provoke);

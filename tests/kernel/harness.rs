@@ -13,7 +13,7 @@ use tapio_collectors::ebpf::{Config, findings};
 use tapio_collectors::{CollectorConfig, Context, Report};
 use tapio_core::event::{ArchivedEvent, Event, Name, Reason, Stage, Value};
 use tapio_core::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// Blocks of the ring between the collector and the test: 64 MiB, so that a slow debug build on a
 /// busy machine doesn't lose what the test counts.
@@ -105,7 +105,7 @@ impl Seen {
 
 /// A running collector.
 pub(super) struct Running {
-    stop: Stop,
+    shutdown: Shutdown,
     drained: Arc<AtomicBool>,
     collector: Option<JoinHandle<()>>,
     reader: Option<JoinHandle<Vec<Seen>>>,
@@ -163,14 +163,14 @@ pub(super) fn start_with_ring(
     let end = ledger.stage(Stage::Bridge);
     let (writer, mut reader) = ring::ring(blocks);
     let bell = Arc::new(Bell::new(OnceLock::new()));
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let shards = vec![(writer, bell)];
-    let sink = Sink::new(0, OnFull::Drop, Arc::new(OneShard), shards, collect, stop.clone())
+    let sink = Sink::new(0, OnFull::Drop, Arc::new(OneShard), shards, collect, shutdown.clone())
         .with_kernel_ledger(kernel);
     let report = Report::default();
     let mut context = Context {
         sink,
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
         report: report.clone(),
         site: tapio_collectors::Site::new("testnode", 7),
     };
@@ -208,7 +208,7 @@ pub(super) fn start_with_ring(
         }
     });
     let running = Running {
-        stop,
+        shutdown,
         drained,
         collector: Some(collector),
         reader: Some(reader),
@@ -243,7 +243,7 @@ impl Running {
 
     /// Ends the collector and gives what it has to show.
     pub(super) fn finish(mut self) -> Outcome {
-        self.stop.set();
+        self.shutdown.request();
         self.collector.take().unwrap().join().unwrap();
         self.drained.store(true, Ordering::Release);
         let events = self.reader.take().unwrap().join().unwrap();

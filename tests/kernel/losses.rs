@@ -258,13 +258,13 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
     let end = ledger.stage(Stage::Bridge);
     let (writer, mut reader) = tapio_core::ring::ring(1 << 16);
     let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let router = Arc::new(Fragile(100.into()));
-    let sink = Sink::new(0, OnFull::Drop, router, shards, collect, stop.clone())
+    let sink = Sink::new(0, OnFull::Drop, router, shards, collect, shutdown.clone())
         .with_kernel_ledger(kernel);
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
     let mut manager =
-        CollectorManager::new(tapio_collectors::Site::new("testnode", 7), stop.clone());
+        CollectorManager::new(tapio_collectors::Site::new("testnode", 7), shutdown.clone());
     let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
     manager.start(spec, None).unwrap();
     // Children until it has died of one, and then until one is told again.
@@ -288,7 +288,7 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
         end.pass(0, n as u64);
     }
     assert!(told, "it goes on after the restart");
-    stop.set();
+    shutdown.request();
     manager.join();
     let n = reader.drain(usize::MAX, |_| true) as u64;
     end.take(0, n);

@@ -12,7 +12,7 @@ use tapio_core::identity::Directory;
 use tapio_core::ring::{
     Bell, Ledger, RecordReader, Route, Router, Sink, Snapshot, StageLedger, ring,
 };
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 struct OneShard;
 
@@ -28,7 +28,7 @@ type Got = Arc<Mutex<Vec<Value>>>;
 pub(crate) struct Running {
     manager: CollectorManager,
     got: Got,
-    stop: Stop,
+    shutdown: Shutdown,
     ledger: Arc<Ledger>,
     consumer: Option<JoinHandle<()>>,
     pub(crate) directory: Arc<Directory>,
@@ -41,7 +41,7 @@ impl Running {
         config: &impl CollectorConfig,
         state_dir: Option<&Path>,
     ) -> Self {
-        let stop = Stop::default();
+        let shutdown = Shutdown::default();
         let bell = Arc::new(Bell::new(OnceLock::new()));
         let mut ledger = Ledger::new(vec![name.to_owned()]);
         let mut site = Site::new("node-1", 7);
@@ -56,7 +56,7 @@ impl Running {
             Arc::new(OneShard),
             vec![(writer, bell)],
             ledger.stage(Stage::Collect),
-            stop.clone(),
+            shutdown.clone(),
         );
         let stored = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
@@ -66,9 +66,9 @@ impl Running {
             let got = Arc::clone(&got);
             std::thread::spawn(move || consume(reader, &stored, &got))
         };
-        let mut manager = CollectorManager::new(site, stop.clone());
+        let mut manager = CollectorManager::new(site, shutdown.clone());
         manager.start(CollectorSpec { name, make: config.make(), sink }, None).unwrap();
-        Self { manager, got, stop, ledger, consumer: Some(consumer), directory }
+        Self { manager, got, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
     pub(crate) fn status(&self) -> CollectorStatus {
@@ -102,7 +102,7 @@ impl Running {
 
     /// Ends it: what was told, and the accounts.
     pub(crate) fn end(mut self) -> (Vec<Value>, Snapshot) {
-        self.stop.set();
+        self.shutdown.request();
         let asked = Instant::now();
         self.manager.join();
         assert!(asked.elapsed() < Duration::from_secs(5), "it hangs");

@@ -83,9 +83,9 @@ fn expected(mode: &str) -> Vec<(&'static str, Vec<&'static str>)> {
 
 /// Kills a unit as systemd-oomd does: a mark on its cgroup, then SIGKILL.
 fn kill_as_oomd(machine: &Machine) {
-    let group = machine.property("oomd.service", "ControlGroup");
+    let story = machine.property("oomd.service", "ControlGroup");
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
-        let folder = machine.path(&format!("{root}{group}")[1..]);
+        let folder = machine.path(&format!("{root}{story}")[1..]);
         if folder.join("cgroup.procs").exists() {
             let _ = rustix::fs::setxattr(
                 &folder,

@@ -21,7 +21,7 @@ use self::scene::{Caused, Scene, Seen};
 use super::{Outcome, Output, print, story, tell};
 use crate::runtime::snapshot_json;
 use tapio_collectors::ebpf;
-use tapio_core::event::Group;
+use tapio_core::event::Story;
 use tapio_core::ring::Snapshot;
 
 pub(super) use fault::{FaultArgs, fault};
@@ -155,7 +155,7 @@ fn show(args: &Args, caused: &[Caused], seen: &Seen) -> anyhow::Result<()> {
             continue;
         }
         for pattern in one.patterns {
-            let alike: Vec<&&Group> = stories.iter().filter(|g| g.pattern == *pattern).collect();
+            let alike: Vec<&&Story> = stories.iter().filter(|g| g.pattern == *pattern).collect();
             let Some((first, others)) = alike.split_first() else {
                 continue;
             };

@@ -29,19 +29,19 @@ pub(super) fn show(args: &Args, missing: &[&Finding]) -> Outcome {
     for (name, text) in RECORDINGS {
         let file = folder.path.join(name);
         std::fs::write(&file, text)?;
-        let replayed = replay(&[file], rules::builtin().rules, "", 1, Emit::Groups)?;
+        let replayed = replay(&[file], rules::builtin().rules, "", 1, Emit::Stories)?;
         if !replayed.account.holds() || replayed.account.total.held > 0 {
             anyhow::bail!("CONS-1 doesn't hold: {:?}", replayed.account.total);
         }
         if args.output == Output::Text {
             print(&format!("Recording {name}:\n"))?;
         }
-        for group in replayed.groups.iter().filter(|g| !g.is_life()) {
+        for story in replayed.stories.iter().filter(|g| !g.is_life()) {
             if args.output == Output::Json {
-                let line = serde_json::json!({"recording": name, "stories": [group.json()]});
+                let line = serde_json::json!({"recording": name, "stories": [story.json()]});
                 print(&line.to_string())?;
             } else {
-                print(&story::story_text(group, story::colours()))?;
+                print(&story::story_text(story, story::colours()))?;
                 print("")?;
             }
         }

@@ -20,14 +20,14 @@ use crate::cli::live;
 use crate::runtime::{Agent, Config};
 use tapio_collectors::Health;
 use tapio_core::clock;
-use tapio_core::event::Group;
+use tapio_core::event::Story;
 use tapio_core::ring::Snapshot;
-use tapio_wire::{batch_json, group_from_proto, proto};
+use tapio_wire::{batch_json, proto, story_from_proto};
 
 /// How long the programs may take to attach, and a story to be told.
 const PATIENCE: Duration = Duration::from_secs(6);
 const LOOK: Duration = Duration::from_millis(50);
-/// Events and groups asked for at a time: the most the server gives.
+/// Events and stories asked for at a time: the most the server gives.
 const MOST: u32 = 10_000;
 
 /// A fault that was caused.
@@ -88,7 +88,7 @@ impl Drop for Folder {
 /// What the server knows, at one instant.
 pub(super) struct Seen {
     /// Stories that rules found.
-    groups: Vec<Group>,
+    stories: Vec<Story>,
     events: Vec<Json>,
     /// Ids of stories about the children.
     about: BTreeSet<String>,
@@ -101,10 +101,10 @@ impl Seen {
     }
 
     /// The stories with events of a fault's children, oldest first.
-    pub(super) fn stories(&self, caused: &Caused) -> Vec<&Group> {
+    pub(super) fn stories(&self, caused: &Caused) -> Vec<&Story> {
         let ids: BTreeSet<&str> = self.events(caused).into_iter().flat_map(story_ids).collect();
-        let mut stories: Vec<&Group> =
-            self.groups.iter().filter(|g| ids.contains(g.id.to_string().as_str())).collect();
+        let mut stories: Vec<&Story> =
+            self.stories.iter().filter(|g| ids.contains(g.id.to_string().as_str())).collect();
         stories.sort_by_key(|g| (g.first_ns, g.id));
         stories
     }
@@ -117,11 +117,11 @@ impl Seen {
 
     /// How many stories are about other processes.
     pub(super) fn others(&self) -> usize {
-        self.groups.iter().filter(|g| !self.about.contains(&g.id.to_string())).count()
+        self.stories.iter().filter(|g| !self.about.contains(&g.id.to_string())).count()
     }
 }
 
-/// The groups an event says it belongs to.
+/// The stories an event says it belongs to.
 fn story_ids(event: &Json) -> impl Iterator<Item = &str> {
     let places = event["correlation"].as_array().map_or(&[][..], |a| a);
     places.iter().filter_map(|place| place["id"].as_str())
@@ -279,10 +279,10 @@ async fn ask(server: &str, faults: &[Caused]) -> Result<Seen, String> {
             events.extend(items.filter(|e| faults.iter().any(|f| f.is_about(e))));
         }
     }
-    let request = proto::ListGroupsRequest { limit: MOST, ..Default::default() };
-    let answer = client.list_groups(request).await.map_err(|e| e.message().to_owned())?;
-    let groups = answer.into_inner().groups.into_iter();
-    let groups = groups.filter_map(group_from_proto);
+    let request = proto::ListStoriesRequest { limit: MOST, ..Default::default() };
+    let answer = client.list_stories(request).await.map_err(|e| e.message().to_owned())?;
+    let stories = answer.into_inner().stories.into_iter();
+    let stories = stories.filter_map(story_from_proto);
     let about = events.iter().flat_map(story_ids).map(str::to_owned).collect();
-    Ok(Seen { groups: groups.filter(|g| !g.is_life()).collect(), events, about })
+    Ok(Seen { stories: stories.filter(|g| !g.is_life()).collect(), events, about })
 }

@@ -140,7 +140,7 @@ struct Counts {
 impl Collector for Cni {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::start(&self.0, &self.1, context)?;
-        while !run.context.stop.is_set() {
+        while !run.context.shutdown.is_requested() {
             run.housekeeping();
             let ready = run.wait();
             run.turn(ready)?;
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             config,
             listener,
-            alarm: Alarm::new(&context.stop)?,
+            alarm: Alarm::new(&context.shutdown)?,
             context,
             teller,
             socket: None,
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
         } else if has_peers || self.place.is_waiting() {
             SETTLE_EVERY
         } else {
-            self.context.stop.nap()
+            self.context.shutdown.heartbeat_interval()
         };
         self.alarm.wait(sources, at_most) || has_peers
     }

@@ -29,7 +29,7 @@ impl Run<'_> {
         self.context.report.note("cri", version);
         let mut next_look = clock::instant();
         let mut turns = self.turns();
-        while !self.context.stop.is_set() {
+        while !self.context.shutdown.is_requested() {
             let pause = self.settle(&mut turns).map_err(Status::internal)?;
             if !pause && clock::instant() >= next_look {
                 self.look_at_pods(client).await?;

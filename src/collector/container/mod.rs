@@ -31,7 +31,7 @@ use events::Teller;
 use observed::Observed;
 use tapio_core::clock;
 use tapio_core::ring::OnFull;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// How often it looks whether what was told is settled, while something isn't.
 const TICK: Duration = Duration::from_millis(80);
@@ -121,12 +121,12 @@ impl Collector for Containers {
             .build()
             .map_err(|e| CollectorError::new("runtime", e))?;
         let mut run = Run::start(&self.0, context)?;
-        let stop = run.context.stop.clone();
+        let shutdown = run.context.shutdown.clone();
         let ended = runtime.block_on(async {
             // Whatever it waits for: a runtime that doesn't answer holds up neither a stop nor the sign of life.
             tokio::select! {
                 ended = run.serve() => ended,
-                () = overdue(&stop) => Ok(Ended::Stopped),
+                () = overdue(&shutdown) => Ok(Ended::Stopped),
             }
         });
         // Connections are tasks of this runtime and end with it.
@@ -137,8 +137,8 @@ impl Collector for Containers {
 }
 
 /// Ends when the collector was to and hasn't.
-async fn overdue(stop: &Stop) {
-    turns::ended(stop).await;
+async fn overdue(shutdown: &Shutdown) {
+    turns::ended(shutdown).await;
     tokio::time::sleep(OVERDUE).await;
 }
 
@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
     /// it may be started later, or never.
     async fn serve(&mut self) -> Result<Ended, CollectorError> {
         let mut said = String::new();
-        while !self.context.stop.is_set() {
+        while !self.context.shutdown.is_requested() {
             let why = match self.config.sockets.iter().find(|s| s.exists()) {
                 None => "no container runtime's socket is there; looking for one".to_owned(),
                 Some(socket) => match self.session(socket).await {
@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
     async fn rest(&mut self, duration: Duration) {
         let mut turns = self.turns();
         let until = clock::instant() + duration;
-        while !self.context.stop.is_set() && clock::instant() < until {
+        while !self.context.shutdown.is_requested() && clock::instant() < until {
             // A place that couldn't be saved is no reason to end; it is tried again.
             let _ = self.settle(&mut turns);
             turns.next().await;
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
     }
 
     fn turns(&self) -> Turns {
-        Turns::new(&self.context.stop, TICK)
+        Turns::new(&self.context.shutdown, TICK)
     }
 
     /// Says where everything is that was told. Returns whether nothing more is to be told meanwhile.

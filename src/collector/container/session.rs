@@ -42,7 +42,7 @@ impl Run<'_> {
                 },
                 () = turns.next() => pause = self.settle(&mut turns).map_err(Status::internal)?,
             }
-            if self.context.stop.is_set() {
+            if self.context.shutdown.is_requested() {
                 return Ok(());
             }
             if !pause && clock::instant() >= next_look {

@@ -116,9 +116,9 @@ impl Ebpf {
 impl Collector for Ebpf {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::start(&self.config, context)?;
-        let alarm = Alarm::new(&run.context.stop)?;
+        let alarm = Alarm::new(&run.context.shutdown)?;
         let mut empty = 0;
-        while !run.context.stop.is_set() {
+        while !run.context.shutdown.is_requested() {
             if run.drain() > 0 {
                 empty = 0;
             } else {
@@ -235,7 +235,7 @@ impl<'a> Run<'a> {
     /// How long it may sleep if the kernel has nothing to say.
     fn sleep(&self) -> Duration {
         let housekeeping = HOUSEKEEPING.saturating_sub(self.last_housekeeping.elapsed());
-        let at_most = housekeeping.min(self.context.stop.nap());
+        let at_most = housekeeping.min(self.context.shutdown.heartbeat_interval());
         if self.decoder.nameless.len() > 0 { at_most.min(NAMES_EVERY) } else { at_most }
     }
 

@@ -147,7 +147,7 @@ impl Collector for Reader {
         };
         if self.0.journalctl || later_format {
             context.report.note("reader", "journalctl");
-            let alarm = Alarm::new(&context.stop)?;
+            let alarm = Alarm::new(&context.shutdown)?;
             return reading.by_journalctl(&self.0, &there[0], after.as_ref(), &alarm, context);
         }
         context.report.note("reader", "native");
@@ -175,10 +175,10 @@ struct Reading {
 
 impl Reading {
     fn run(&mut self, config: &Config, context: &mut Context) -> Result<(), CollectorError> {
-        let alarm = Alarm::new(&context.stop)?;
+        let alarm = Alarm::new(&context.shutdown)?;
         let mut record = Record::default();
         let mut looks_for_nothing = 0u32;
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             let moved = self.round(config, &mut record, context);
             self.account(context);
             self.advance(context);
@@ -189,7 +189,8 @@ impl Reading {
             context.sink.flush();
             looks_for_nothing = looks_for_nothing.saturating_add(1);
             let is_quiet = looks_for_nothing > QUIET_LOOKS && !self.cursor.is_waiting();
-            let nap = if is_quiet { QUIET_NAP.min(context.stop.nap()) } else { NAP };
+            let nap =
+                if is_quiet { QUIET_NAP.min(context.shutdown.heartbeat_interval()) } else { NAP };
             self.journal.iter().for_each(|journal| journal.wait(&alarm, nap));
         }
         Ok(())
@@ -207,9 +208,10 @@ impl Reading {
         let failed = |e: std::io::Error| CollectorError::new("journalctl", e);
         let mut journalctl = Journalctl::start(folder, after).map_err(failed)?;
         let mut record = Record::default();
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             let now = (clock::wall_ns(), clock::monotonic_ns());
-            let at_most = if self.cursor.is_waiting() { NAP } else { context.stop.nap() };
+            let at_most =
+                if self.cursor.is_waiting() { NAP } else { context.shutdown.heartbeat_interval() };
             let moved = journalctl.read(alarm, at_most, &mut record, |record| {
                 self.tell(record, now, config, context);
             });
@@ -227,7 +229,7 @@ impl Reading {
         if let Some(position) = self.position {
             self.cursor.advance(&position.to_string());
         }
-        while self.settle(context) && !context.stop.is_set() {
+        while self.settle(context) && !context.shutdown.is_requested() {
             context.sink.flush();
             std::thread::sleep(PAUSE);
         }
@@ -262,7 +264,7 @@ impl Reading {
             context.sink.refuse(Reason::Throttled, 1);
         }
         // What was cut off by the end is read again.
-        if context.stop.is_set() {
+        if context.shutdown.is_requested() {
             return false;
         }
         self.position = Some(record.position);

@@ -291,7 +291,7 @@ struct Running {
 
 impl Running {
     async fn run(mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut turns = Turns::new(&context.stop, TICK);
+        let mut turns = Turns::new(&context.shutdown, TICK);
         let mut next_look = clock::instant();
         loop {
             tokio::select! {
@@ -308,14 +308,14 @@ impl Running {
                 Some(message) = self.messages.recv(), if !self.paused => {
                     self.take(message, context);
                     // What is at hand is told at once; then the rings' readers are woken.
-                    while !context.stop.is_set() && let Ok(message) = self.messages.try_recv() {
+                    while !context.shutdown.is_requested() && let Ok(message) = self.messages.try_recv() {
                         self.take(message, context);
                     }
                     context.sink.flush();
                     turns.soon();
                 }
             }
-            if context.stop.is_set() {
+            if context.shutdown.is_requested() {
                 self.last_position(context);
                 return Ok(Ended::Stopped);
             }

@@ -119,9 +119,11 @@ impl Collector for Node {
         let mut children = Every::new(ZOMBIES);
         let mut offset_ns = clock::monotonic_to_wall_ns();
         let mut teller = Teller::default();
-        while !context.stop.is_set() {
+        while !context.shutdown.is_requested() {
             let left = clocks.left().min(look.left()).min(children.left());
-            context.stop.rest(left.min(context.stop.nap()).max(SHORTEST_SLEEP));
+            context
+                .shutdown
+                .sleep(left.min(context.shutdown.heartbeat_interval()).max(SHORTEST_SLEEP));
             if clocks.due().is_some() {
                 let now_ns = clock::monotonic_to_wall_ns();
                 if now_ns.abs_diff(offset_ns) >= STEP_NS {

@@ -25,7 +25,7 @@ use super::kept::Kept;
 use super::turns::Turns;
 use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::ring::OnFull;
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_wire::{OtlpSignal, bind};
 
 /// Requests that wait to be read.
@@ -143,8 +143,8 @@ impl Collector for Otlp {
         let (over, ended) = oneshot::channel::<()>();
         let servers = {
             // Should this run be given up, the next one has servers of its own.
-            let stop = context.stop.aside();
-            let start = move || serve(grpc, http, Intake(queue), ended, &stop);
+            let shutdown = context.shutdown.untracked();
+            let start = move || serve(grpc, http, Intake(queue), ended, &shutdown);
             std::thread::Builder::new().name("otlp".into()).spawn(start).map_err(failed)?
         };
         let ended = runtime.block_on(receive(&mut requests, context));
@@ -165,8 +165,8 @@ async fn receive(
 ) -> Result<Ended, CollectorError> {
     let mut teller = Teller::default();
     let (mut taken, mut refused) = (0u64, 0u64);
-    let mut turns = Turns::new(&context.stop, TICK);
-    while !context.stop.is_set() {
+    let mut turns = Turns::new(&context.shutdown, TICK);
+    while !context.shutdown.is_requested() {
         tokio::select! {
             request = requests.recv() => {
                 // The servers ended: their error is the collector's.
@@ -204,15 +204,15 @@ fn serve(
     http: std::net::TcpListener,
     intake: Intake,
     ended: oneshot::Receiver<()>,
-    stop: &Stop,
+    shutdown: &Shutdown,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let grpc = tokio::net::TcpListener::from_std(grpc)?;
         let http = tokio::net::TcpListener::from_std(http)?;
         let given_up = async {
-            stop.asked().await;
-            if !stop.is_given_up() {
+            shutdown.requested().await;
+            if !shutdown.is_abandoned() {
                 // The agent ends: so do the servers, once the collector has answered whom it is about to.
                 std::future::pending::<()>().await;
             }

@@ -209,9 +209,9 @@ impl Session {
                 tracing::warn!(collector = "systemd", "{lost}: connecting again");
             }
             let until = clock::instant() + backoff;
-            let mut turns = Turns::new(&context.stop, TICK);
+            let mut turns = Turns::new(&context.shutdown, TICK);
             while clock::instant() < until {
-                if context.stop.is_set() {
+                if context.shutdown.is_requested() {
                     return Ended::Stopped;
                 }
                 self.settle(context, &mut turns);
@@ -226,16 +226,16 @@ impl Session {
         let connecting = Bus::connect(address);
         let (bus, mut signals) = tokio::select! {
             connected = connecting => connected?,
-            () = turns::ended(&context.stop) => return Ok(Ended::Stopped),
+            () = turns::ended(&context.shutdown) => return Ok(Ended::Stopped),
         };
         self.connections += 1;
         self.watch.begin();
         context.report.note("bus", "ok");
         let mut asked: JoinSet<Result<Answer, Lost>> = JoinSet::new();
-        let mut turns = Turns::new(&context.stop, TICK);
+        let mut turns = Turns::new(&context.shutdown, TICK);
         let mut heard = clock::instant();
         loop {
-            if context.stop.is_set() {
+            if context.shutdown.is_requested() {
                 return Ok(Ended::Stopped);
             }
             while asked.len() < ASKED_AT_ONCE

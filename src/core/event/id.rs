@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_128;
 #[rkyv(derive(PartialEq, Eq, Clone, Copy))]
 pub struct EventId(pub [u8; 16]);
 
-/// A W3C trace id, or the id of a group, which is of the same form.
+/// A W3C trace id, or the id of a story, which is of the same form.
 #[derive(
     Clone,
     Copy,

@@ -1,9 +1,9 @@
-//! Events and groups as JSON.
+//! Events and stories as JSON.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
-use super::{Event, Field, Group, Member, TraceId, Value, names};
+use super::{Event, Field, Member, Story, TraceId, Value, names};
 
 /// A time as RFC 3339 with nanoseconds.
 pub(crate) fn rfc3339(time_ns: u64) -> String {
@@ -93,8 +93,8 @@ pub(super) fn rounded(n: f64) -> Json {
     json!((n * 10_000.0).round() / 10_000.0)
 }
 
-impl Group {
-    /// The group in its JSON form.
+impl Story {
+    /// The story in its JSON form.
     #[must_use]
     pub fn json(&self) -> Json {
         let causes: Vec<Json> = self

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use serde_json::{Value as Json, json};
 
 use super::json_out::rounded;
-use super::{EventId, Group, GroupState, TraceId};
+use super::{EventId, Story, StoryState, TraceId};
 
 /// Links that are told of one story.
 const MAX_LINKS: usize = 16;
@@ -30,18 +30,18 @@ pub struct Link {
 
 /// A story and those that have members in common with it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LinkedGroup {
+pub struct LinkedStory {
     /// The story.
-    pub group: Group,
+    pub story: Story,
     /// The others, those with the most first.
     pub links: Vec<Link>,
 }
 
-impl LinkedGroup {
+impl LinkedStory {
     /// The story as JSON, with its `links`.
     #[must_use]
     pub fn json(&self) -> Json {
-        let mut json = self.group.json();
+        let mut json = self.story.json();
         json["links"] = self.links.iter().map(Link::json).collect();
         json
     }
@@ -67,24 +67,24 @@ pub struct LinkIndex {
 
 impl LinkIndex {
     /// Takes a story's members in; those of an earlier revision are to be taken out first.
-    pub fn enter(&mut self, group: &Group) {
-        if group.is_life() || group.state == GroupState::Retracted {
+    pub fn enter(&mut self, story: &Story) {
+        if story.is_life() || story.state == StoryState::Retracted {
             return;
         }
-        for member in &group.members {
+        for member in &story.members {
             // Most events are in one story.
             let stories = self.stories_of.entry(member.id).or_insert_with(|| Vec::with_capacity(1));
-            if !stories.contains(&group.id) {
-                stories.push(group.id);
+            if !stories.contains(&story.id) {
+                stories.push(story.id);
             }
         }
     }
 
     /// Takes a story's members out.
-    pub fn leave(&mut self, group: &Group) {
-        for member in &group.members {
+    pub fn leave(&mut self, story: &Story) {
+        for member in &story.members {
             if let Entry::Occupied(mut stories) = self.stories_of.entry(member.id) {
-                stories.get_mut().retain(|id| *id != group.id);
+                stories.get_mut().retain(|id| *id != story.id);
                 if stories.get().is_empty() {
                     stories.remove();
                 }
@@ -94,18 +94,18 @@ impl LinkIndex {
 
     /// The stories that have members in common with one, those with the most first. `find` knows them by id.
     #[must_use]
-    pub fn of<'a>(&self, group: &Group, find: impl Fn(TraceId) -> Option<&'a Group>) -> Vec<Link> {
+    pub fn of<'a>(&self, story: &Story, find: impl Fn(TraceId) -> Option<&'a Story>) -> Vec<Link> {
         let mut shared: HashMap<TraceId, u64> = HashMap::new();
-        for member in &group.members {
+        for member in &story.members {
             for id in self.stories_of.get(&member.id).into_iter().flatten() {
-                if *id != group.id {
+                if *id != story.id {
                     *shared.entry(*id).or_default() += 1;
                 }
             }
         }
         let linked = |(id, shared): (TraceId, u64)| {
             let other = find(id)?;
-            let least = group.members.len().min(other.members.len()).max(1);
+            let least = story.members.len().min(other.members.len()).max(1);
             let score = shared as f64 / least as f64;
             let (trace_id, name) = (other.trace_id, other.name.clone());
             Some((other.first_ns, Link { id, trace_id, name, shared, score }))
@@ -120,12 +120,12 @@ impl LinkIndex {
 
 /// One of several stories with its links.
 #[must_use]
-pub fn linked_among(group: &Group, all: &[Group]) -> LinkedGroup {
+pub fn linked_among(story: &Story, all: &[Story]) -> LinkedStory {
     let mut index = LinkIndex::default();
-    let by_id: HashMap<TraceId, &Group> = all.iter().map(|g| (g.id, g)).collect();
+    let by_id: HashMap<TraceId, &Story> = all.iter().map(|g| (g.id, g)).collect();
     by_id.values().for_each(|one| index.enter(one));
-    let links = index.of(group, |id| by_id.get(&id).copied());
-    LinkedGroup { group: group.clone(), links }
+    let links = index.of(story, |id| by_id.get(&id).copied());
+    LinkedStory { story: story.clone(), links }
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::event::{Impact, Member, Severity};
 
-    fn story(id: u8, rule: &str, members: &[u8]) -> Group {
+    fn story(id: u8, rule: &str, members: &[u8]) -> Story {
         let member = |n: &u8| Member {
             id: EventId([*n; 16]),
             label: String::new(),
@@ -145,14 +145,14 @@ mod tests {
             pattern: String::new(),
             summary: String::new(),
         };
-        Group {
+        Story {
             id: TraceId([id; 16]),
             trace_id: TraceId([id; 16]),
             rule: rule.into(),
             pattern: rule.into(),
             name: format!("{rule} {id}"),
             intent: String::new(),
-            state: GroupState::Closed,
+            state: StoryState::Closed,
             revision: 0,
             key: Vec::new(),
             members: members.iter().map(member).collect(),
@@ -173,7 +173,7 @@ mod tests {
     fn stories_with_members_in_common_are_linked() {
         let cascade = story(1, "cascade", &[1, 2, 3, 4]);
         let mut taken_back = story(5, "guess", &[1, 2]);
-        taken_back.state = GroupState::Retracted;
+        taken_back.state = StoryState::Retracted;
         let all = [
             cascade.clone(),
             story(2, "crash-loop", &[4, 5]),

@@ -3,7 +3,7 @@
 //! ```text
 //! header block  0 type  1 collector  2..4 blocks  4..8 archive bytes
 //!               8..16 visits  16..24 order  24..32 time  32..48 trace  48..56 span  56 memberships
-//! membership    0..16 group  16..18 rule  18..20 pattern  20..22 role  22 rank  24..56 two ids
+//! membership    0..16 story  16..18 rule  18..20 pattern  20..22 role  22 rank  24..56 two ids
 //! archive       rkyv bytes, root at their end, zeros up to the block's end
 //! ```
 
@@ -26,8 +26,8 @@ pub(super) struct Block(pub(super) [u8; BLOCK_BYTES]);
 pub enum RecordType {
     /// An event.
     Event = 1,
-    /// A group, told by a shard.
-    Group = 2,
+    /// A story, told by a shard.
+    Story = 2,
     /// Nothing but a promise: no event of an earlier place in the order follows on this ring.
     Watermark = 3,
     /// Go on at the ring's start.
@@ -99,7 +99,7 @@ impl Header {
         Self {
             record: match b[0] {
                 1 => RecordType::Event,
-                2 => RecordType::Group,
+                2 => RecordType::Story,
                 3 => RecordType::Watermark,
                 _ => RecordType::Skip,
             },

@@ -5,11 +5,11 @@ use serde_json::{Value as Json, json};
 use super::block::{BLOCK_BYTES, Block, bytes};
 use crate::event::{EventId, Name, TraceId};
 
-/// An event's place in a group, as the correlator found it when the event passed.
+/// An event's place in a story, as the correlator found it when the event passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// The group, which is also its trace.
-    pub group: TraceId,
+    /// The story, which is also its trace.
+    pub story: TraceId,
     /// The rule.
     pub rule: Name,
     /// What this event shows in the rule's words, or the rule's pattern.
@@ -25,7 +25,7 @@ pub struct Membership {
 impl Membership {
     pub(super) fn write(&self) -> Block {
         let mut b = [0; BLOCK_BYTES];
-        b[0..16].copy_from_slice(&self.group.0);
+        b[0..16].copy_from_slice(&self.story.0);
         b[16..18].copy_from_slice(&self.rule.0.to_le_bytes());
         b[18..20].copy_from_slice(&self.pattern.0.to_le_bytes());
         b[20..22].copy_from_slice(&self.role.0.to_le_bytes());
@@ -39,7 +39,7 @@ impl Membership {
         let b = &block.0;
         let name = |at| Name(u16::from_le_bytes(bytes(b, at)));
         Self {
-            group: TraceId(bytes(b, 0)),
+            story: TraceId(bytes(b, 0)),
             rule: name(16),
             pattern: name(18),
             role: name(20),
@@ -49,7 +49,7 @@ impl Membership {
     }
 }
 
-/// An event's places in groups as JSON.
+/// An event's places in stories as JSON.
 #[must_use]
 pub fn correlations_json(memberships: &[Membership]) -> Json {
     let place = |m: &Membership| {
@@ -57,7 +57,7 @@ pub fn correlations_json(memberships: &[Membership]) -> Json {
             m.related.iter().filter(|id| id.0 != [0; 16]).map(ToString::to_string).collect();
         related.dedup();
         json!({
-            "id": m.group.to_string(),
+            "id": m.story.to_string(),
             "rule": m.rule.text(),
             "pattern": m.pattern.text(),
             "role": m.role.text(),

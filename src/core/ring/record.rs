@@ -10,7 +10,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
 use super::membership::Membership;
-use crate::event::{ArchivedEvent, ArchivedField, ArchivedGroup, Event, Field, Group};
+use crate::event::{ArchivedEvent, ArchivedField, ArchivedStory, Event, Field, Story};
 
 /// Fields of the smallest size that fit into the largest record.
 const MAX_FIELDS: usize =
@@ -154,18 +154,18 @@ impl RecordWriter {
         })
     }
 
-    /// Writes a group.
+    /// Writes a story.
     ///
     /// # Errors
     /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
-    pub fn write_group(&mut self, group: &Group) -> Result<(), WriteError> {
-        let bytes = rkyv::to_bytes::<Failure>(group).map_err(|_| WriteError::Oversize)?;
+    pub fn write_story(&mut self, story: &Story) -> Result<(), WriteError> {
+        let bytes = rkyv::to_bytes::<Failure>(story).map_err(|_| WriteError::Oversize)?;
         let used = bytes.len().div_ceil(BLOCK_BYTES);
         if 1 + used > MAX_RECORD_BLOCKS {
             return Err(WriteError::Oversize);
         }
         place(&mut self.blocks, 1 + used, |room| {
-            let header = Header::event(0, 0, group.last_ns).of(RecordType::Group);
+            let header = Header::event(0, 0, story.last_ns).of(RecordType::Story);
             room[0].write(header.write((1 + used) as u16, bytes.len() as u32, 0));
             let body = as_bytes_mut(&mut room[1..]);
             for (to, from) in body.iter_mut().zip(bytes.iter().copied().chain(std::iter::repeat(0)))
@@ -244,7 +244,7 @@ impl<'a> Record<'a> {
         self.blocks.len()
     }
 
-    /// The groups the event is known to be in.
+    /// The stories the event is known to be in.
     pub fn memberships(&self) -> impl ExactSizeIterator<Item = Membership> + use<'a> {
         self.blocks[1..=self.blocks[0].memberships()].iter().map(Membership::read)
     }
@@ -269,12 +269,12 @@ impl<'a> Record<'a> {
             .then(|| unsafe { rkyv::access_unchecked::<ArchivedEvent<'_>>(self.archive()) })
     }
 
-    /// The group. `None` for a record of another type.
+    /// The story. `None` for a record of another type.
     #[must_use]
-    pub fn group(&self) -> Option<&'a ArchivedGroup> {
-        // SAFETY: as in `event`, written by `write_group`.
-        (self.header.record == RecordType::Group)
-            .then(|| unsafe { rkyv::access_unchecked::<ArchivedGroup>(self.archive()) })
+    pub fn story(&self) -> Option<&'a ArchivedStory> {
+        // SAFETY: as in `event`, written by `write_story`.
+        (self.header.record == RecordType::Story)
+            .then(|| unsafe { rkyv::access_unchecked::<ArchivedStory>(self.archive()) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Bell, Header, RecordWriter, StageLedger, WriteError};
 use crate::event::{Event, Reason};
-use crate::shutdown::Stop;
+use crate::shutdown::Shutdown;
 
 /// Records written before the consumers' bells are rung without being asked to.
 const RING_EVERY: u32 = 64;
@@ -52,7 +52,7 @@ pub struct Sink {
     ledger: Arc<StageLedger>,
     /// What never left the kernel; without one it counts as lost in the collector.
     kernel: Option<Arc<StageLedger>>,
-    stop: Stop,
+    shutdown: Shutdown,
     unrung: u32,
     /// Events offered: each one's place in the collector's order.
     offered: u64,
@@ -73,7 +73,7 @@ impl Sink {
         router: Arc<dyn Router>,
         shards: Vec<(RecordWriter, Arc<Bell>)>,
         ledger: Arc<StageLedger>,
-        stop: Stop,
+        shutdown: Shutdown,
     ) -> Self {
         assert!(!shards.is_empty(), "a sink needs a shard");
         Self {
@@ -83,7 +83,7 @@ impl Sink {
             shards,
             ledger,
             kernel: None,
-            stop,
+            shutdown,
             unrung: 0,
             offered: 0,
             in_hand: false,
@@ -115,8 +115,8 @@ impl Sink {
     }
 
     /// Ends waiting for room when this says so, in the place of what it was made with.
-    pub fn heed(&mut self, stop: Stop) {
-        self.stop = stop;
+    pub fn set_shutdown(&mut self, shutdown: Shutdown) {
+        self.shutdown = shutdown;
     }
 
     /// The collector's number in the ledger.
@@ -128,7 +128,7 @@ impl Sink {
     /// Whether the collector should end.
     #[must_use]
     pub fn stopped(&self) -> bool {
-        self.stop.is_set()
+        self.shutdown.is_requested()
     }
 
     /// Says what to do when a ring is full.
@@ -188,7 +188,7 @@ impl Sink {
                     return Err(Reason::RingFull);
                 }
                 Err(WriteError::Full)
-                    if self.stop.is_set() || self.shards[first].0.is_abandoned() =>
+                    if self.shutdown.is_requested() || self.shards[first].0.is_abandoned() =>
                 {
                     return Err(Reason::Shutdown);
                 }
@@ -214,7 +214,7 @@ impl Sink {
     pub fn watermark(&mut self, order: u64) {
         for i in 0..self.shards.len() {
             while self.shards[i].0.write_watermark(order).is_err() {
-                if self.stop.is_set() || self.shards[i].0.is_abandoned() {
+                if self.shutdown.is_requested() || self.shards[i].0.is_abandoned() {
                     break;
                 }
                 self.flush();
@@ -227,7 +227,7 @@ impl Sink {
     /// Wakes the shards that sleep. Call it whenever no more input is at hand.
     pub fn flush(&mut self) {
         self.unrung = 0;
-        self.stop.live();
+        self.shutdown.heartbeat();
         for (_, bell) in &self.shards {
             bell.ring();
         }

@@ -1,6 +1,16 @@
-//! How threads are told to end, and how a run of a collector shows that it lives: it looks.
+//! Event-driven shutdown, and the liveness of a collector's run.
 //!
-//! Nobody has to look in order to end soon: who waits is woken ([`Stop::rest`], [`Stop::asked`], [`Stop::wakes`]).
+//! | file | purpose |
+//! | --- | --- |
+//! | `mod.rs` | [`Shutdown`]: one flag for all threads, and a second one for each run of a collector |
+//! | `signal.rs` | the flag itself: raised once, wakes every registered waker; modelled with loom |
+//!
+//! Nothing polls in order to end soon: a request wakes threads ([`Shutdown::sleep`]), tasks
+//! ([`Shutdown::requested`]) and anything with a waker ([`Shutdown::register_waker`]).
+//!
+//! A collector's run proves that it is alive by checking [`Shutdown::is_requested`]: each check is
+//! a heartbeat. A run without heartbeats hangs; its supervisor abandons it through the
+//! [`RunHandle`] and starts another.
 
 mod signal;
 
@@ -11,169 +21,179 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use signal::Signal;
+pub use signal::Signal;
 
-/// The longest that anybody who shows signs of life sleeps between two of them.
-const LONGEST_NAP: Duration = Duration::from_secs(1);
+/// The longest interval between two heartbeats of a run.
+const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells threads to end. Clones share one flag.
+/// Asks threads and tasks to end. Clones share one flag.
 #[derive(Clone, Default, Debug)]
-pub struct Stop {
-    all: Arc<Flags>,
-    /// Of one run only.
-    leash: Option<Arc<Leash>>,
-    /// Whether a look is a sign of that run's life.
-    counts: bool,
+pub struct Shutdown {
+    shared: Arc<Flags>,
+    /// The run that this clone belongs to, if any.
+    run: Option<Arc<RunHandle>>,
+    /// Whether checks count as heartbeats of that run.
+    is_tracked: bool,
 }
 
 #[derive(Default, Debug)]
 struct Flags {
-    set: Signal,
-    without_waiting: AtomicBool,
+    requested: Signal,
+    hung_threads_abandoned: AtomicBool,
 }
 
-/// The manager's hold on one run of a collector.
+/// A supervisor's handle on one run of a collector.
 #[derive(Default, Debug)]
-pub struct Leash {
-    given_up: Signal,
-    looks: AtomicU64,
-    nap: Duration,
+pub struct RunHandle {
+    abandoned: Signal,
+    heartbeats: AtomicU64,
+    heartbeat_interval: Duration,
 }
 
-impl Leash {
-    /// How many signs of life the run has given.
+impl RunHandle {
+    /// The number of heartbeats so far.
     #[must_use]
-    pub fn looks(&self) -> u64 {
-        // Relaxed, paired with the store in `Stop::live`: all that counts is that it changes.
-        self.looks.load(Ordering::Relaxed)
+    pub fn heartbeats(&self) -> u64 {
+        // Relaxed, paired with the store in `Shutdown::heartbeat`: only a change matters.
+        self.heartbeats.load(Ordering::Relaxed)
     }
 
-    /// Ends this run, whenever it goes on: another one has its place.
-    pub fn give_up(&self) {
-        self.given_up.raise();
+    /// Abandons the run: it ends as soon as it resumes, because another run has replaced it.
+    pub fn abandon(&self) {
+        self.abandoned.raise();
     }
 }
 
-impl Stop {
-    /// Asks everybody who watches to end, and wakes who waits.
-    pub fn set(&self) {
-        self.all.set.raise();
+impl Shutdown {
+    /// Requests the end and wakes everyone who waits for it.
+    pub fn request(&self) {
+        self.shared.requested.raise();
     }
 
-    /// Whether it is time to end. A run of a collector shows with each look that it lives.
+    /// Whether this thread has to end. In a tracked run, each call is a heartbeat.
     #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.live();
-        self.all.set.is_raised() || self.is_given_up()
+    pub fn is_requested(&self) -> bool {
+        self.heartbeat();
+        self.shared.requested.is_raised() || self.is_abandoned()
     }
 
-    /// Shows that the run lives, though it doesn't look whether to end.
-    pub fn live(&self) {
-        if self.counts
-            && let Some(leash) = &self.leash
+    /// Records a heartbeat without checking for the end.
+    pub fn heartbeat(&self) {
+        if self.is_tracked
+            && let Some(run) = &self.run
         {
-            // A load and a store: one thread looks. Relaxed, paired with `Leash::looks`.
-            let looks = leash.looks.load(Ordering::Relaxed);
-            leash.looks.store(looks.wrapping_add(1), Ordering::Relaxed);
+            // A load and a store suffice: one thread writes. Relaxed, paired with
+            // `RunHandle::heartbeats`.
+            let heartbeats = run.heartbeats.load(Ordering::Relaxed);
+            run.heartbeats.store(heartbeats.wrapping_add(1), Ordering::Relaxed);
         }
     }
 
-    /// For how long a run may sleep between two signs of life.
+    /// The longest time that a run may sleep between two heartbeats.
     #[must_use]
-    pub fn nap(&self) -> Duration {
-        self.leash.as_ref().map_or(LONGEST_NAP, |leash| leash.nap)
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.run.as_ref().map_or(MAX_HEARTBEAT_INTERVAL, |run| run.heartbeat_interval)
     }
 
-    /// Sleeps until it is time to end, for so long at the most; at times shorter, as `park_timeout`.
-    pub fn rest(&self, at_most: Duration) {
-        let _waiter = self.wakes(&thread_waker());
-        if !self.is_set() {
-            std::thread::park_timeout(at_most);
+    /// Sleeps until the end is requested, `timeout` at most. May return early, as
+    /// `std::thread::park_timeout` does.
+    pub fn sleep(&self, timeout: Duration) {
+        let _registration = self.register_waker(&thread_waker());
+        if !self.is_requested() {
+            std::thread::park_timeout(timeout);
         }
     }
 
-    /// Is ready when it is time to end. Each poll is a look, as [`Stop::is_set`] is.
+    /// A future that completes when the end is requested. Each poll is a heartbeat, as
+    /// [`Shutdown::is_requested`] is.
     #[must_use]
-    pub fn asked(&self) -> Asked {
-        Asked { stop: self.clone(), waiter: None }
+    pub fn requested(&self) -> ShutdownFuture {
+        ShutdownFuture { shutdown: self.clone(), registration: None }
     }
 
-    /// Has a waker woken when it is time to end, until the waiter is dropped. It may be that time already: look after
-    /// this, and before sleeping.
+    /// Registers a waker until the returned guard is dropped. The end may have been requested
+    /// already: check [`Shutdown::is_requested`] after this call and before sleeping.
     #[must_use]
-    pub fn wakes(&self, waker: &Waker) -> Waiter {
-        let given_up = self.leash.as_ref().map_or(0, |leash| leash.given_up.enter(waker));
-        Waiter { set: self.all.set.enter(waker), given_up, stop: self.clone() }
+    pub fn register_waker(&self, waker: &Waker) -> WakerRegistration {
+        WakerRegistration {
+            requested: self.shared.requested.enter(waker),
+            abandoned: self.run.as_ref().map_or(0, |run| run.abandoned.enter(waker)),
+            shutdown: self.clone(),
+        }
     }
 
-    /// Whether this run was given up, and another one has its place.
+    /// Whether this run was abandoned: another one has replaced it.
     #[must_use]
-    pub fn is_given_up(&self) -> bool {
-        self.leash.as_ref().is_some_and(|leash| leash.given_up.is_raised())
+    pub fn is_abandoned(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.abandoned.is_raised())
     }
 
-    /// The same for one run of a collector, with what holds it. The run is to give a sign of life every `nap`, or every
-    /// second where that is longer.
+    /// A clone for one run of a collector, and the supervisor's handle on that run. The run has to
+    /// give a heartbeat every `interval`, or every second where that is shorter.
     #[must_use]
-    pub fn leashed(&self, nap: Duration) -> (Self, Arc<Leash>) {
-        let leash = Arc::new(Leash { nap: nap.min(LONGEST_NAP), ..Leash::default() });
-        let all = Arc::clone(&self.all);
-        (Self { all, leash: Some(Arc::clone(&leash)), counts: true }, leash)
+    pub fn track_run(&self, interval: Duration) -> (Self, Arc<RunHandle>) {
+        let run = Arc::new(RunHandle {
+            heartbeat_interval: interval.min(MAX_HEARTBEAT_INTERVAL),
+            ..RunHandle::default()
+        });
+        let shared = Arc::clone(&self.shared);
+        (Self { shared, run: Some(Arc::clone(&run)), is_tracked: true }, run)
     }
 
-    /// The same for a second thread of a run, whose looks say nothing of the run's life.
+    /// A clone for a second thread of the same run, whose checks aren't heartbeats.
     #[must_use]
-    pub fn aside(&self) -> Self {
-        Self { counts: false, ..self.clone() }
+    pub fn untracked(&self) -> Self {
+        Self { is_tracked: false, ..self.clone() }
     }
 
-    /// Says that what hasn't ended by now isn't waited for: it hangs.
-    pub fn wait_no_longer(&self) {
-        // Release, paired with the Acquire in `waits_no_longer`.
-        self.all.without_waiting.store(true, Ordering::Release);
+    /// Declares that threads that haven't ended by now hang and aren't waited for.
+    pub fn abandon_hung_threads(&self) {
+        // Release, paired with the Acquire in `abandons_hung_threads`.
+        self.shared.hung_threads_abandoned.store(true, Ordering::Release);
     }
 
-    /// Whether nobody who hasn't ended is waited for any more.
+    /// Whether threads that hang are no longer waited for.
     #[must_use]
-    pub fn waits_no_longer(&self) -> bool {
-        self.all.without_waiting.load(Ordering::Acquire)
+    pub fn abandons_hung_threads(&self) -> bool {
+        self.shared.hung_threads_abandoned.load(Ordering::Acquire)
     }
 }
 
-/// Whoever is woken when it is time to end, until this is dropped.
+/// Keeps a waker registered with a [`Shutdown`] until it is dropped.
 #[derive(Debug)]
-pub struct Waiter {
-    stop: Stop,
-    /// Its numbers at the two signals.
-    set: u64,
-    given_up: u64,
+pub struct WakerRegistration {
+    shutdown: Shutdown,
+    /// The waker's numbers at the two signals.
+    requested: u64,
+    abandoned: u64,
 }
 
-impl Drop for Waiter {
+impl Drop for WakerRegistration {
     fn drop(&mut self) {
-        self.stop.all.set.leave(self.set);
-        if let Some(leash) = &self.stop.leash {
-            leash.given_up.leave(self.given_up);
+        self.shutdown.shared.requested.leave(self.requested);
+        if let Some(run) = &self.shutdown.run {
+            run.abandoned.leave(self.abandoned);
         }
     }
 }
 
-/// See [`Stop::asked`].
+/// See [`Shutdown::requested`].
 #[derive(Debug)]
-pub struct Asked {
-    stop: Stop,
-    waiter: Option<(Waker, Waiter)>,
+pub struct ShutdownFuture {
+    shutdown: Shutdown,
+    registration: Option<(Waker, WakerRegistration)>,
 }
 
-impl Future for Asked {
+impl Future for ShutdownFuture {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let is_known = |(waker, _): &(Waker, Waiter)| waker.will_wake(cx.waker());
-        if !self.waiter.as_ref().is_some_and(is_known) {
-            self.waiter = Some((cx.waker().clone(), self.stop.wakes(cx.waker())));
+        let is_current = |(waker, _): &(Waker, WakerRegistration)| waker.will_wake(cx.waker());
+        if !self.registration.as_ref().is_some_and(is_current) {
+            let registration = self.shutdown.register_waker(cx.waker());
+            self.registration = Some((cx.waker().clone(), registration));
         }
-        if self.stop.is_set() { Poll::Ready(()) } else { Poll::Pending }
+        if self.shutdown.is_requested() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -200,20 +220,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_seen_to_live_and_ends_alone() {
-        let all = Stop::default();
-        let (run, leash) = all.leashed(LONGEST_NAP);
-        let (other, _) = all.leashed(LONGEST_NAP);
-        assert!(!run.is_set() && !run.clone().is_set() && !run.aside().is_set());
-        assert_eq!(leash.looks(), 2, "a second thread's look is no sign of life");
-        leash.give_up();
-        assert!(run.is_set() && run.aside().is_set() && run.is_given_up());
-        assert!(!other.is_set() && !all.is_set());
-        all.set();
-        assert!(other.is_set() && !other.is_given_up());
+    fn abandoned_run_ends_alone() {
+        let all = Shutdown::default();
+        let (run, handle) = all.track_run(MAX_HEARTBEAT_INTERVAL);
+        let (other, _) = all.track_run(MAX_HEARTBEAT_INTERVAL);
+        assert!(!run.is_requested() && !run.clone().is_requested());
+        assert!(!run.untracked().is_requested());
+        assert_eq!(handle.heartbeats(), 2, "an untracked check is no heartbeat");
+        handle.abandon();
+        assert!(run.is_requested() && run.untracked().is_requested() && run.is_abandoned());
+        assert!(!other.is_requested() && !all.is_requested());
+        all.request();
+        assert!(other.is_requested() && !other.is_abandoned());
     }
 
-    /// Counts how often it is woken.
+    /// Counts its wake-ups.
     #[derive(Default)]
     struct Woken(AtomicU64);
 
@@ -229,52 +250,50 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_by_its_own_end_and_by_no_others() {
-        let all = Stop::default();
-        let (run, leash) = all.leashed(LONGEST_NAP);
+    fn signal_wakes_only_its_registered_wakers() {
+        let all = Shutdown::default();
+        let (run, handle) = all.track_run(MAX_HEARTBEAT_INTERVAL);
         let woken = [(); 4].map(|()| Arc::new(Woken::default()));
         let wakers = woken.clone().map(Waker::from);
-        let _waits = run.wakes(&wakers[0]);
-        let _other = all.leashed(LONGEST_NAP).0.wakes(&wakers[1]);
-        let _all = all.wakes(&wakers[2]);
-        drop(run.wakes(&wakers[3]));
-        leash.give_up();
+        let _run = run.register_waker(&wakers[0]);
+        let _other = all.track_run(MAX_HEARTBEAT_INTERVAL).0.register_waker(&wakers[1]);
+        let _all = all.register_waker(&wakers[2]);
+        drop(run.register_waker(&wakers[3]));
+        handle.abandon();
         assert_eq!(woken.each_ref().map(|w| times(w)), [1, 0, 0, 0]);
-        all.set();
-        assert_eq!(
-            woken.each_ref().map(|w| times(w)),
-            [2, 1, 1, 0],
-            "who waits no more is left alone"
-        );
-        all.set();
+        all.request();
+        let times_each = woken.each_ref().map(|w| times(w));
+        assert_eq!(times_each, [2, 1, 1, 0], "a dropped registration isn't woken");
+        all.request();
         assert_eq!(times(&woken[2]), 1);
     }
 
     #[test]
-    fn a_future_asks_once_however_often_it_is_polled_and_leaves_nothing_behind() {
-        let all = Stop::default();
+    fn future_registers_once_and_leaves_no_waker_behind() {
+        let all = Shutdown::default();
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
-        let mut asked = all.asked();
+        let mut requested = all.requested();
         for _ in 0..3 {
-            assert!(Pin::new(&mut asked).poll(&mut cx).is_pending());
+            assert!(Pin::new(&mut requested).poll(&mut cx).is_pending());
         }
-        drop(all.asked());
-        all.set();
+        drop(all.requested());
+        all.request();
         assert_eq!(times(&woken), 1);
-        assert!(Pin::new(&mut asked).poll(&mut cx).is_ready());
-        drop(asked);
+        assert!(Pin::new(&mut requested).poll(&mut cx).is_ready());
+        drop(requested);
         drop(waker);
         assert_eq!(Arc::strong_count(&woken), 1, "no waker is kept");
     }
 
     #[test]
-    fn a_nap_is_never_longer_than_a_second() {
-        let all = Stop::default();
+    fn heartbeat_interval_is_at_most_a_second() {
+        let all = Shutdown::default();
         let short = Duration::from_millis(40);
-        assert_eq!(all.nap(), LONGEST_NAP);
-        assert_eq!(all.leashed(short).0.aside().nap(), short);
-        assert_eq!(all.leashed(Duration::from_secs(9)).0.nap(), LONGEST_NAP);
+        assert_eq!(all.heartbeat_interval(), MAX_HEARTBEAT_INTERVAL);
+        assert_eq!(all.track_run(short).0.untracked().heartbeat_interval(), short);
+        let long = all.track_run(Duration::from_secs(9)).0;
+        assert_eq!(long.heartbeat_interval(), MAX_HEARTBEAT_INTERVAL);
     }
 }

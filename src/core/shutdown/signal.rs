@@ -1,20 +1,21 @@
-//! A flag that is raised once, and wakes who waits for it.
+//! A flag that is raised once and wakes every registered waker.
 //!
 //! ```text
-//! waiter                             who raises it
-//! enters its waker (under the lock)  raises the flag
-//! looks at the flag                  takes the wakers out (under the lock) and wakes them
+//! waiting side                       raising side
+//! registers its waker (under lock)   raises the flag
+//! checks the flag                    takes the wakers out (under lock) and wakes them
 //! not raised: sleeps
 //! ```
 //!
-//! Of the two turns at the lock one comes first: either the waker is there when they are taken out, or the
-//! flag was raised before it was entered and the look sees it. Modelled with loom in `tests/loom`.
+//! One side takes the lock first. Either the waker is registered before the wakers are taken out,
+//! or the flag was raised before the waker was registered, and the check sees it. Modelled with
+//! loom in `tests/core/loom.rs`.
 
 use std::task::Waker;
 
 use primitives::{AtomicBool, Mutex, Ordering};
 
-/// The one switch between std's locks and atomics and loom's.
+/// The only switch between the primitives of std and of loom.
 mod primitives {
     #[cfg(loom)]
     pub(super) use loom::sync::Mutex;
@@ -26,51 +27,51 @@ mod primitives {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 }
 
-/// The flag. Looking at it costs a load; only who sleeps and who raises it take the lock.
+/// The flag. A check costs one load; only sleepers and the one who raises it take the lock.
 #[derive(Default, Debug)]
-pub(super) struct Signal {
+pub struct Signal {
     raised: AtomicBool,
-    waiting: Mutex<Waiting>,
+    registered: Mutex<Registered>,
 }
 
-/// Who waits; each is there for as long as it waits, so there are as many as threads and tasks that do.
+/// The registered wakers: at most one for each thread and task that waits.
 #[derive(Default, Debug)]
-struct Waiting {
-    /// Numbers given so far.
+struct Registered {
+    /// Numbers assigned so far.
     numbers: u64,
     wakers: Vec<(u64, Waker)>,
 }
 
 impl Signal {
-    fn waiting<T>(&self, then: impl FnOnce(&mut Waiting) -> T) -> T {
-        // Nothing in here panics; and a list is whole after each step.
-        then(&mut self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    fn registered<T>(&self, then: impl FnOnce(&mut Registered) -> T) -> T {
+        // Nothing in here panics, and the list is consistent after each step.
+        then(&mut self.registered.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Whether it was raised.
-    pub(super) fn is_raised(&self) -> bool {
+    /// Whether the flag is raised.
+    pub fn is_raised(&self) -> bool {
         self.raised.load(Ordering::Acquire)
     }
 
-    /// Raises it, and wakes who waits.
-    pub(super) fn raise(&self) {
-        // Release, paired with the Acquire in `is_raised`: what was done before is seen after.
+    /// Raises the flag and wakes every registered waker.
+    pub fn raise(&self) {
+        // Release, paired with the Acquire in `is_raised`: work done before is visible after.
         self.raised.store(true, Ordering::Release);
-        let wakers = self.waiting(|waiting| std::mem::take(&mut waiting.wakers));
+        let wakers = self.registered(|registered| std::mem::take(&mut registered.wakers));
         wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Enters a waker; look at the flag after this and before sleeping. Returns its number.
-    pub(super) fn enter(&self, waker: &Waker) -> u64 {
-        self.waiting(|waiting| {
-            waiting.numbers += 1;
-            waiting.wakers.push((waiting.numbers, waker.clone()));
-            waiting.numbers
+    /// Registers a waker and returns its number. Check the flag after this and before sleeping.
+    pub fn enter(&self, waker: &Waker) -> u64 {
+        self.registered(|registered| {
+            registered.numbers += 1;
+            registered.wakers.push((registered.numbers, waker.clone()));
+            registered.numbers
         })
     }
 
-    /// Takes a waker out.
-    pub(super) fn leave(&self, number: u64) {
-        self.waiting(|waiting| waiting.wakers.retain(|(entered, _)| *entered != number));
+    /// Removes the waker with this number, if it is still registered.
+    pub fn leave(&self, number: u64) {
+        self.registered(|registered| registered.wakers.retain(|(entered, _)| *entered != number));
     }
 }

@@ -12,12 +12,12 @@ use super::{Correlator, CorrelatorPlan, Started, ThreadPlan};
 use crate::evidence::{Assessor, Bounds, Learned, NoteReader};
 use crate::rules::{LiveRules, Rule, RuleSet};
 use crate::{LaneOptions, MatchLine, Order, Shard, Unknown};
-use tapio_core::event::{Group, JsonEvent, Reason, Stage, event_json_with};
+use tapio_core::event::{JsonEvent, Reason, Stage, Story, event_json_with};
 use tapio_core::ring::{
     Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Sink, Snapshot,
     correlations_json,
 };
-use tapio_core::shutdown::{Stop, thread_waker};
+use tapio_core::shutdown::{Shutdown, thread_waker};
 
 /// Events between two watermarks.
 const MARK_EVERY: usize = 512;
@@ -27,8 +27,8 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 /// What to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
-    /// Final groups.
-    Groups,
+    /// Final stories.
+    Stories,
     /// Every match, in order of completion.
     Matches,
     /// The enriched events, in their total order.
@@ -69,9 +69,9 @@ pub enum ReplayError {
 pub struct Replayed {
     /// The lines to print.
     pub lines: Vec<Json>,
-    /// The groups behind the lines, where groups were asked for.
-    pub groups: Vec<Group>,
-    /// Pairs of kinds worth a rule, where groups were asked for.
+    /// The stories behind the lines, where stories were asked for.
+    pub stories: Vec<Story>,
+    /// Pairs of kinds worth a rule, where stories were asked for.
     pub suggestions: Vec<Learned>,
     /// Lines that were refused.
     pub refused: Vec<BadLine>,
@@ -230,7 +230,7 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
     let mut ledger = Ledger::new(vec!["jsonl".into()]);
     let collect = ledger.stage(Stage::Collect);
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let bell = Arc::new(Bell::new(Default::default()));
     let rules = Arc::new(LiveRules::new(rules));
     let plan = CorrelatorPlan {
@@ -242,10 +242,10 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
             order: Order::Total,
             record_matches: emit == Emit::Matches,
             max_keys: 1 << 20,
-            max_groups: 1 << 20,
+            max_stories: 1 << 20,
         },
         grouping: true,
-        evidence: (emit == Emit::Groups).then_some(Bounds::REPLAY),
+        evidence: (emit == Emit::Stories).then_some(Bounds::REPLAY),
         ring_blocks: 1 << 15,
         recorder: None,
     };
@@ -256,33 +256,33 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
         1,
         [&bell, &bell],
         &mut ledger,
-        &stop,
+        &shutdown,
         &mut threads,
     )?;
     let Started { correlator, mut entrances, exits, notes, .. } = started;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();
     let router: Arc<dyn tapio_core::ring::Router> = Arc::<LiveRules>::clone(&rules);
-    let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, stop.clone());
+    let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, shutdown.clone());
     sink.refuse(Reason::BadInput, refused.len() as u64);
     let assessor = Assessor::new(Bounds::REPLAY);
-    let mut output = Output { emit, assessor, groups: Vec::new(), lines: Vec::new() };
+    let mut output = Output { emit, assessor, stories: Vec::new(), lines: Vec::new() };
     let shards = std::thread::scope(|scope| {
-        let stop = &stop;
+        let shutdown = &shutdown;
         let inputs = &inputs;
         scope.spawn(move || {
             feed(&mut sink, inputs);
             // Before the sink goes: that rings the bells, and a shard that wakes too early to see
             // the end sleeps until its next tick.
-            stop.set();
+            shutdown.request();
             drop(sink);
         });
         receive(exits, notes, &bell, &end, &mut output);
         correlator.join()
     });
     let suggestions = output.assessor.suggestions();
-    let (lines, groups) = output.finish(shards);
-    Ok(Replayed { lines, groups, suggestions, refused, account: ledger.snapshot() })
+    let (lines, stories) = output.finish(shards);
+    Ok(Replayed { lines, stories, suggestions, refused, account: ledger.snapshot() })
 }
 
 /// Reads what the shards send until all of them are done.
@@ -330,7 +330,7 @@ fn receive(
 struct Output {
     emit: Emit,
     assessor: Assessor,
-    groups: Vec<Group>,
+    stories: Vec<Story>,
     /// With the events' places in their total order.
     lines: Vec<(u64, Json)>,
 }
@@ -344,7 +344,7 @@ impl Output {
         }
     }
 
-    fn finish(mut self, mut shards: Vec<Shard>) -> (Vec<Json>, Vec<Group>) {
+    fn finish(mut self, mut shards: Vec<Shard>) -> (Vec<Json>, Vec<Story>) {
         let lines = match self.emit {
             Emit::Matches => {
                 let mut matches: Vec<MatchLine> =
@@ -352,18 +352,18 @@ impl Output {
                 matches.sort_by_key(|m| (m.time_ns, m.order, m.rule_number, m.first));
                 matches.into_iter().map(|m| m.json).collect()
             }
-            Emit::Groups => {
+            Emit::Stories => {
                 // All facts are in: what is said doesn't depend on which came first.
-                self.groups = self.assessor.finish();
-                self.groups.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
-                self.groups.iter().map(Group::json).collect()
+                self.stories = self.assessor.finish();
+                self.stories.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
+                self.stories.iter().map(Story::json).collect()
             }
             Emit::Events => {
                 self.lines.sort_by_key(|(order, _)| *order);
                 self.lines.into_iter().map(|(_, json)| json).collect()
             }
         };
-        (lines, self.groups)
+        (lines, self.stories)
     }
 }
 
@@ -380,7 +380,7 @@ pub fn enriched(record: &Record<'_>) -> Option<Json> {
         more.insert("span_id".into(), hex(header.span_id).into());
     }
     let mut memberships: Vec<Membership> = record.memberships().collect();
-    memberships.sort_by_key(|m| (m.rank, m.group));
+    memberships.sort_by_key(|m| (m.rank, m.story));
     if !memberships.is_empty() {
         more.insert("correlation".into(), correlations_json(&memberships));
     }

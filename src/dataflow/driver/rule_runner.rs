@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::replay::{Emit, Inputs, ReplayError, run};
 use crate::rules::{Place, Rule, RuleTest, TestEvents};
-use tapio_core::event::Group;
+use tapio_core::event::Story;
 
 /// One test's outcome.
 #[derive(Debug)]
@@ -63,51 +63,53 @@ fn inputs(test: &RuleTest, file: &str, rule: &Rule) -> Result<Inputs, String> {
 }
 
 fn differences(rule: &Rule, test: &RuleTest, inputs: Inputs) -> Result<Vec<String>, ReplayError> {
-    let replayed = run(inputs, vec![rule.clone()], "", 1, Emit::Groups)?;
+    let replayed = run(inputs, vec![rule.clone()], "", 1, Emit::Stories)?;
     let mut differences: Vec<String> =
         replayed.refused.iter().map(|bad| format!("not an event: {bad}")).collect();
     let name = rule.name.text();
-    let groups: Vec<&Group> = replayed.groups.iter().filter(|g| g.rule == name).collect();
-    if groups.len() != test.expect.len() {
-        let found: Vec<String> =
-            groups.iter().map(|g| format!("{} with {} members", g.name, g.members_total)).collect();
+    let stories: Vec<&Story> = replayed.stories.iter().filter(|g| g.rule == name).collect();
+    if stories.len() != test.expect.len() {
+        let found: Vec<String> = stories
+            .iter()
+            .map(|g| format!("{} with {} members", g.name, g.members_total))
+            .collect();
         differences.push(format!(
-            "expected {} groups, found {}{}{}",
+            "expected {} stories, found {}{}{}",
             test.expect.len(),
-            groups.len(),
+            stories.len(),
             if found.is_empty() { "" } else { ": " },
             found.join("; ")
         ));
         return Ok(differences);
     }
-    for (number, (group, expected)) in groups.iter().zip(&test.expect).enumerate() {
-        let seen = seen(group);
+    for (number, (story, expected)) in stories.iter().zip(&test.expect).enumerate() {
+        let seen = seen(story);
         for (key, expected) in expected {
             let got = seen.get(key).unwrap_or(&Json::Null);
             if !agrees(expected, got) {
                 differences
-                    .push(format!("group {}: {key}: expected {expected}, found {got}", number + 1));
+                    .push(format!("story {}: {key}: expected {expected}, found {got}", number + 1));
             }
         }
     }
     Ok(differences)
 }
 
-/// What a test can look at in a group.
-fn seen(group: &Group) -> Map<String, Json> {
-    let cause = group.root_cause.first().map(|c| c.cause.as_str());
+/// What a test can look at in a story.
+fn seen(story: &Story) -> Map<String, Json> {
+    let cause = story.root_cause.first().map(|c| c.cause.as_str());
     let pairs: [(&str, Json); 11] = [
-        ("pattern", group.pattern.as_str().into()),
-        ("members", group.members_total.into()),
-        ("name", group.name.as_str().into()),
+        ("pattern", story.pattern.as_str().into()),
+        ("members", story.members_total.into()),
+        ("name", story.name.as_str().into()),
         ("root_cause", cause.into()),
-        ("severity", group.severity.word().into()),
-        ("state", group.state.word().into()),
-        ("actions", group.actions.clone().into()),
-        ("business", group.impact.business.into()),
-        ("customer_facing", group.impact.customer_facing.into()),
-        ("slo_impact", group.impact.slo_impact.into()),
-        ("affected", group.impact.affected.clone().into()),
+        ("severity", story.severity.word().into()),
+        ("state", story.state.word().into()),
+        ("actions", story.actions.clone().into()),
+        ("business", story.impact.business.into()),
+        ("customer_facing", story.impact.customer_facing.into()),
+        ("slo_impact", story.impact.slo_impact.into()),
+        ("affected", story.impact.affected.clone().into()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
@@ -171,7 +173,7 @@ mod tests {
         let rule = "rule: r
 events: { a: { kind: t.a } }
 count: { event: a, within: 10s, at_least: 2 }
-group: { pattern: many, root_cause: 'many of {a.attributes.k}' }
+story: { pattern: many, root_cause: 'many of {a.attributes.k}' }
 tests:
   - events: [{ time: 1000000000, kind: t.a, attributes: { k: x } }, { time: 2000000000, kind: t.a, attributes: { k: x } }]
     expect: [{ pattern: many, members: 2, root_cause: 'many of *' }]
@@ -188,7 +190,7 @@ tests:
         let tried = try_rule(&loaded.rules[0]).unwrap();
         let differences: Vec<_> = tried.iter().map(|t| t.differences.join(" ")).collect();
         assert_eq!(differences[0], "");
-        assert!(differences[1].contains("expected 1 groups, found 0"), "{differences:?}");
+        assert!(differences[1].contains("expected 1 stories, found 0"), "{differences:?}");
         assert!(differences[2].contains("members: expected 3, found 2"), "{differences:?}");
         assert!(differences[3].contains("nowhere.jsonl"), "{differences:?}");
         assert_eq!(tried[3].place.line, 12);

@@ -9,7 +9,7 @@ use crate::rules::LiveRules;
 use crate::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
 use tapio_core::event::Stage;
 use tapio_core::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter, ring};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 
 /// How to build the correlator.
 pub struct CorrelatorPlan {
@@ -21,7 +21,7 @@ pub struct CorrelatorPlan {
     pub options: LaneOptions,
     /// Whether events are grouped at all.
     pub grouping: bool,
-    /// How much is observed beside the groups' own events; `None`: nothing.
+    /// How much is observed beside the stories' own events; `None`: nothing.
     pub evidence: Option<Bounds>,
     /// Blocks of 64 bytes in each ring.
     pub ring_blocks: usize,
@@ -70,7 +70,7 @@ pub struct Started {
     pub entrances: Vec<Entrance>,
     /// The rings of events the bridge has to read.
     pub exits: Vec<RecordReader>,
-    /// The rings of facts and groups the assessor has to read.
+    /// The rings of facts and stories the assessor has to read.
     pub notes: Vec<NoteReader>,
     /// The rings the recorder has to read, where there is one.
     pub recorded: Vec<RecordReader>,
@@ -87,7 +87,7 @@ impl Correlator {
         collectors: usize,
         [bridge_bell, assessor_bell]: [&Arc<Bell>; 2],
         ledger: &mut Ledger,
-        stop: &Stop,
+        shutdown: &Shutdown,
         threads: &mut ThreadPlan,
     ) -> std::io::Result<Started> {
         let shards = made.len();
@@ -130,7 +130,7 @@ impl Correlator {
                 rules: Arc::clone(&plan.rules),
                 output: ShardOutput { shards, bridge, assessor, recorder },
                 ledger: ledger.stage(Stage::Correlate),
-                stop: stop.clone(),
+                shutdown: shutdown.clone(),
             };
             let worker = Worker::new(number, shard, plan.order, wiring);
             correlator.stats.push(worker.stats());
@@ -147,7 +147,7 @@ impl Correlator {
         Ok(Started { correlator, entrances, exits, notes: note_readers, recorded })
     }
 
-    /// Seats an assessor at the shards' notes, on a thread of its own. Returns the ring of groups
+    /// Seats an assessor at the shards' notes, on a thread of its own. Returns the ring of stories
     /// the bridge has to read, and the assessor's counters.
     ///
     /// # Errors
@@ -185,7 +185,7 @@ impl Correlator {
             tracing::error!("the recorder panicked; a restart cuts open stories");
         }
         if self.desk.is_some_and(|desk| desk.join().is_err()) {
-            tracing::error!("the assessor panicked; the groups it held are lost");
+            tracing::error!("the assessor panicked; the stories it held are lost");
         }
         shards
     }

@@ -1,5 +1,5 @@
 //! The assessor: the one owner of what all shards observed. It takes facts in whatever order they
-//! come, and finishes groups: causes ranked, impact computed. Pure: no clock, socket or thread
+//! come, and finishes stories: causes ranked, impact computed. Pure: no clock, socket or thread
 //! inside, so that replay and tests execute what the agent does.
 
 use super::super::lru::Lru;
@@ -11,7 +11,7 @@ use super::observer::Bounds;
 use super::pairs::{Learned, Pairs};
 use super::relations::Fact;
 use super::standing::Standing;
-use tapio_core::event::{Group, Name};
+use tapio_core::event::{Name, Story};
 
 /// Lifts that are kept of one entity.
 const MAX_LIFTS: usize = 256;
@@ -84,8 +84,8 @@ impl Evidence {
 pub struct AssessorCounts {
     /// Facts taken in.
     pub facts: u64,
-    /// Groups told.
-    pub groups: u64,
+    /// Stories told.
+    pub stories: u64,
     /// Entities of the graph.
     pub entities: u64,
     /// Edges of the graph.
@@ -102,8 +102,8 @@ pub struct AssessorCounts {
 pub struct Assessor {
     evidence: Evidence,
     facts: u64,
-    groups: u64,
-    /// Groups that wait for all facts.
+    stories: u64,
+    /// Stories that wait for all facts.
     waiting: Vec<Draft>,
 }
 
@@ -111,7 +111,7 @@ impl Assessor {
     /// An assessor that knows nothing yet.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { evidence: Evidence::new(bounds), facts: 0, groups: 0, waiting: Vec::new() }
+        Self { evidence: Evidence::new(bounds), facts: 0, stories: 0, waiting: Vec::new() }
     }
 
     fn take(&mut self, note: Note) -> Option<Draft> {
@@ -136,30 +136,30 @@ impl Assessor {
         None
     }
 
-    /// Takes a note in; a group is told at once, by what is known now.
-    pub fn note(&mut self, note: Note) -> Option<Group> {
+    /// Takes a note in; a story is told at once, by what is known now.
+    pub fn note(&mut self, note: Note) -> Option<Story> {
         let draft = self.take(note)?;
         Some(self.tell(draft))
     }
 
-    /// Takes a note in; a group waits until [`Assessor::finish`].
+    /// Takes a note in; a story waits until [`Assessor::finish`].
     pub fn keep(&mut self, note: Note) {
         if let Some(draft) = self.take(note) {
             self.waiting.push(draft);
         }
     }
 
-    /// Tells the groups that waited: all facts are in.
-    pub fn finish(&mut self) -> Vec<Group> {
+    /// Tells the stories that waited: all facts are in.
+    pub fn finish(&mut self) -> Vec<Story> {
         let waiting = std::mem::take(&mut self.waiting);
         waiting.into_iter().map(|draft| self.tell(draft)).collect()
     }
 
-    fn tell(&mut self, mut draft: Draft) -> Group {
-        self.groups += 1;
-        draft.group.root_cause = self.evidence.rank(&draft);
-        draft.group.impact = self.evidence.impact(&draft);
-        draft.group
+    fn tell(&mut self, mut draft: Draft) -> Story {
+        self.stories += 1;
+        draft.story.root_cause = self.evidence.rank(&draft);
+        draft.story.impact = self.evidence.impact(&draft);
+        draft.story
     }
 
     /// What was counted.
@@ -168,7 +168,7 @@ impl Assessor {
         let Evidence { graph, baselines, standing, pairs, .. } = &self.evidence;
         AssessorCounts {
             facts: self.facts,
-            groups: self.groups,
+            stories: self.stories,
             entities: graph.len() as u64,
             edges: graph.edges() as u64,
             series: baselines.len(),

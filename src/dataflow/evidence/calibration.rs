@@ -17,7 +17,7 @@ use super::observer::{Bounds, second};
 use super::pairs::{HomeKind, PairKey, epoch};
 use super::rank::WEIGHTS;
 use crate::rules::Given;
-use tapio_core::event::{EventId, Group, GroupState, Impact, Name, Severity, TraceId};
+use tapio_core::event::{EventId, Impact, Name, Severity, Story, StoryState, TraceId};
 
 const S: u64 = 1_000_000_000;
 const BEGIN_NS: u64 = 1_700_000_000 * S;
@@ -269,14 +269,14 @@ fn named(dice: &mut Dice, sources: &[Source], parts: &[Part]) -> Vec<(EventId, N
 fn draft(sources: Vec<Source>, named: Vec<NamedCause>) -> Draft {
     let first_ns = sources.iter().map(|s| s.first_ns).min().unwrap_or(0);
     let last_ns = sources.iter().map(|s| s.last_ns).max().unwrap_or(0);
-    let group = Group {
+    let story = Story {
         id: TraceId([1; 16]),
         trace_id: TraceId([1; 16]),
         rule: String::new(),
         pattern: String::new(),
         name: String::new(),
         intent: String::new(),
-        state: GroupState::Closed,
+        state: StoryState::Closed,
         revision: 0,
         key: Vec::new(),
         members: Vec::new(),
@@ -294,7 +294,7 @@ fn draft(sources: Vec<Source>, named: Vec<NamedCause>) -> Draft {
     let asked =
         Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
     Draft {
-        group,
+        story,
         sources,
         named,
         any_cause: true,

@@ -1,6 +1,6 @@
 //! The assessor's thread, and the rings that lead to it.
 //!
-//! Events don't pass here: what they belong to is in their records before. A group waits for room
+//! Events don't pass here: what they belong to is in their records before. A story waits for room
 //! towards the bridge; facts are left out and counted where there is none on the way in.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +13,14 @@ use super::assessor::Assessor;
 use super::draft::Note;
 use super::pairs::Learned;
 use tapio_core::clock;
-use tapio_core::event::Group;
+use tapio_core::event::Story;
 use tapio_core::ring::{Bell, RecordWriter, WriteError};
 use tapio_core::shutdown::thread_waker;
 
 /// Notes in a ring.
 const RING_NOTES: usize = 4_096;
-/// Groups that wait for room towards the bridge; past it no note is taken.
-const MAX_WAITING_GROUPS: usize = 1_024;
+/// Stories that wait for room towards the bridge; past it no note is taken.
+const MAX_WAITING_STORIES: usize = 1_024;
 /// How long to wait for room.
 const NAP: Duration = Duration::from_millis(1);
 /// A seat belt: everything that matters rings the bell.
@@ -96,7 +96,7 @@ pub struct DeskStats {
 impl DeskStats {
     /// Names of the counters, in order.
     pub const NAMES: [&'static str; 8] =
-        ["facts", "groups", "groups_oversize", "entities", "edges", "series", "pairs", "evicted"];
+        ["facts", "stories", "stories_oversize", "entities", "edges", "series", "pairs", "evicted"];
 
     /// The counters by name.
     pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
@@ -117,11 +117,11 @@ pub struct Desk {
     inputs: Vec<NoteReader>,
     bell: Arc<Bell>,
     output: (RecordWriter, Arc<Bell>),
-    waiting: std::collections::VecDeque<Group>,
+    waiting: std::collections::VecDeque<Story>,
     oversize: u64,
     stats: Arc<DeskStats>,
     published_ns: u64,
-    /// Facts and groups taken when the counters were published last.
+    /// Facts and stories taken when the counters were published last.
     published: u64,
 }
 
@@ -188,7 +188,7 @@ impl Desk {
         let mut taken = 0;
         for input in &mut self.inputs {
             let mut left = RING_NOTES;
-            while left > 0 && self.waiting.len() < MAX_WAITING_GROUPS {
+            while left > 0 && self.waiting.len() < MAX_WAITING_STORIES {
                 let Some(note) = input.take() else { break };
                 self.waiting.extend(self.assessor.note(note));
                 taken += 1;
@@ -198,16 +198,16 @@ impl Desk {
         taken
     }
 
-    /// Sends told groups on, as far as there is room.
+    /// Sends told stories on, as far as there is room.
     fn send(&mut self) {
         let mut sent = false;
-        while let Some(group) = self.waiting.front_mut() {
-            match self.output.0.write_group(group) {
+        while let Some(story) = self.waiting.front_mut() {
+            match self.output.0.write_story(story) {
                 Ok(()) => {}
                 Err(WriteError::Full) => break,
-                Err(WriteError::Oversize) if group.members.len() > 1 => {
+                Err(WriteError::Oversize) if story.members.len() > 1 => {
                     // Its members are counted; the first ones tell most.
-                    group.members.truncate(group.members.len() / 2);
+                    story.members.truncate(story.members.len() / 2);
                     continue;
                 }
                 Err(WriteError::Oversize) => self.oversize += 1,
@@ -227,12 +227,12 @@ impl Desk {
         }
         self.published_ns = now_ns;
         let c = self.assessor.counts();
-        if !now && c.facts + c.groups == self.published {
+        if !now && c.facts + c.stories == self.published {
             return;
         }
-        self.published = c.facts + c.groups;
+        self.published = c.facts + c.stories;
         let values =
-            [c.facts, c.groups, self.oversize, c.entities, c.edges, c.series, c.pairs, c.evicted];
+            [c.facts, c.stories, self.oversize, c.entities, c.edges, c.series, c.pairs, c.evicted];
         // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
         self.stats.values.iter().zip(values).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
         let suggestions = self.assessor.suggestions();

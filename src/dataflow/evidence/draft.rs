@@ -1,4 +1,4 @@
-//! What a shard hands to the assessor: facts, and groups whose causes and impact are still to be found.
+//! What a shard hands to the assessor: facts, and stories whose causes and impact are still to be found.
 
 use super::baseline::Tally;
 use super::entity::Entity;
@@ -6,7 +6,7 @@ use super::pairs::{HomeKind, PairKey};
 use super::relations::Fact;
 use super::standing::Mark;
 use crate::rules::Given;
-use tapio_core::event::{EventId, Group, Name, Severity};
+use tapio_core::event::{EventId, Name, Severity, Story};
 
 /// What goes from a shard to the assessor. Facts are sums and unions: their order doesn't matter.
 pub struct Note(pub(super) Content);
@@ -26,12 +26,12 @@ pub(super) enum Content {
     Kind { home: HomeKind, kind: Name, epoch: u32, count: u32 },
     /// Entities were watched for so long in an epoch.
     Watched { home: HomeKind, epoch: u32, milliseconds: u64 },
-    /// A group.
+    /// A story.
     Draft(Box<Draft>),
 }
 
 impl Note {
-    /// Whether it may be left out when there is no room: a fact costs certainty, a group the story.
+    /// Whether it may be left out when there is no room: a fact costs certainty, a story the story.
     pub(crate) fn is_fact(&self) -> bool {
         !matches!(self.0, Content::Draft(_))
     }
@@ -54,10 +54,10 @@ pub(crate) struct Lift {
     pub(super) log_lift: f64,
 }
 
-/// A group as its shard knows it: told but for what needs facts of other shards.
+/// A story as its shard knows it: told but for what needs facts of other shards.
 pub(crate) struct Draft {
     /// Without causes; of its impact only whom its members are about.
-    pub(crate) group: Group,
+    pub(crate) story: Story,
     /// What its members are about, by their first time.
     pub(crate) sources: Vec<Source>,
     /// The causes the rule's author names, the favourite first.

@@ -11,7 +11,7 @@ use super::observer::second;
 use crate::rules::Given;
 use tapio_core::event::{Impact, Name, Severity, names};
 
-/// Affected entities a group names.
+/// Affected entities a story names.
 pub(crate) const MAX_AFFECTED: usize = 32;
 /// Steps along which what depends on something lost is affected, too.
 const DOWNSTREAM_STEPS: u32 = 3;
@@ -101,9 +101,9 @@ impl Evidence {
     /// A story's impact.
     pub(super) fn impact(&self, draft: &Draft) -> Impact {
         let toll = self.toll(draft);
-        let severity = draft.group.severity;
+        let severity = draft.story.severity;
         let faulty = severity >= Severity::WARN;
-        let told = &draft.group.impact.affected;
+        let told = &draft.story.impact.affected;
         let serves = |e: &&Entity| e.kind == EntityKind::Service;
         let customer_facing = match draft.asked.customer_facing {
             Given::Fixed(b) => b,
@@ -147,7 +147,7 @@ impl Evidence {
         let mut toll = Toll::default();
         let down: Vec<&Source> = draft.sources.iter().filter(|s| is_down(s)).collect();
         let is_one = |e: &Entity| down.iter().any(|s| s.entity == *e);
-        let end = second(draft.group.last_ns);
+        let end = second(draft.story.last_ns);
         for source in &down {
             let at = second(source.first_ns);
             for thing in self.provided(&source.entity, at) {
@@ -159,7 +159,7 @@ impl Evidence {
             for (relation, is_first) in [(Relation::Selects, false), (Relation::OwnedBy, true)] {
                 for whole in self.graph.joined(&source.entity, relation, is_first, at) {
                     if !toll.headroom.iter().any(|(known, _, _)| known == whole) {
-                        let spans = [second(draft.group.first_ns), at, end];
+                        let spans = [second(draft.story.first_ns), at, end];
                         let (ready, all) = self.replicas(whole, relation, spans, &is_one);
                         toll.headroom.push((whole.clone(), ready, all));
                         if ready == 0 && whole.kind == EntityKind::Service {
@@ -248,7 +248,7 @@ impl Evidence {
             out.push(format!("depending on it: {}{more}", named.join(", ")));
         }
         for (prefix, one, many) in COUNTED {
-            match draft.group.impact.affected.iter().filter(|a| a.starts_with(prefix)).count() {
+            match draft.story.impact.affected.iter().filter(|a| a.starts_with(prefix)).count() {
                 0 => {}
                 1 => out.push(format!("1 {one}")),
                 n => out.push(format!("{n} {many}")),
@@ -260,8 +260,8 @@ impl Evidence {
 
 /// Independent hints that the business notices, combined as noisy-or: 1 − Π(1 − pᵢ).
 fn business(draft: &Draft, toll: &Toll, customer_facing: bool) -> f64 {
-    let severe = (f64::from(draft.group.severity.0) / 24.0).powi(2) * PRIORS.severity;
-    let further = draft.group.impact.affected.len().saturating_sub(1) + toll.downstream.len();
+    let severe = (f64::from(draft.story.severity.0) / 24.0).powi(2) * PRIORS.severity;
+    let further = draft.story.impact.affected.len().saturating_sub(1) + toll.downstream.len();
     let spread = 1.0 - (1.0 - PRIORS.each_entity).powi(further.min(MAX_AFFECTED) as i32);
     let connections = if customer_facing {
         let failed = (draft.failed_connections as f64).ln_1p();

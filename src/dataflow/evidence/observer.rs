@@ -279,7 +279,7 @@ impl Observer {
         self.flush_learned();
     }
 
-    /// Turns what a group that is told should know into notes.
+    /// Turns what a story that is told should know into notes.
     pub(crate) fn flush(&mut self) {
         let gathered = self.gathered.drain();
         self.notes.extend(gathered.map(|g| Note(Content::Tally(g.entity, g.kind, g.tally))));

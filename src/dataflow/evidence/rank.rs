@@ -180,7 +180,7 @@ impl Evidence {
         terms.add("severity", severity, source.worst.to_string());
         let slack_ns = source.tick_ns.max(LEAST_SLACK_NS);
         let after_ns =
-            source.first_ns.saturating_sub(draft.group.first_ns).saturating_sub(slack_ns);
+            source.first_ns.saturating_sub(draft.story.first_ns).saturating_sub(slack_ns);
         // Causes come first: the odds fall as the seconds that passed before it.
         let weight = -WEIGHTS.onset * (after_ns as f64 / 1e9).ln_1p();
         let because = match after_ns {
@@ -239,7 +239,7 @@ impl Evidence {
     /// its trouble says, less with each step in between.
     fn upstream_term(&self, draft: &Draft, source: &Source, terms: &mut Terms) {
         let slack_ns = source.tick_ns.max(LEAST_SLACK_NS);
-        let from_ns = draft.group.first_ns.saturating_sub(UPSTREAM_LOOK_BACK_NS);
+        let from_ns = draft.story.first_ns.saturating_sub(UPSTREAM_LOOK_BACK_NS);
         let before_ns = source.first_ns.saturating_sub(slack_ns);
         let as_of = second(source.first_ns);
         let mut worst: Option<(f64, u32, &Entity, Name)> = None;

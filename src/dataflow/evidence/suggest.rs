@@ -73,7 +73,7 @@ pub fn rule_documents(suggestions: &[Learned]) -> String {
              \x20 steps:\n\
              \x20   - {{ event: before, role: cause }}\n\
              \x20   - {{ event: after, role: effect }}\n\
-             group:\n\
+             story:\n\
              \x20 pattern: {}",
             learned.support,
             learned.chance,

@@ -1,9 +1,9 @@
-//! The `tests` of a rule: events, and the groups that must come out of them.
+//! The `tests` of a rule: events, and the stories that must come out of them.
 
 use super::rule::{RuleTest, TestEvents};
 use super::tree::{Node, Part, Read, complain, unknown};
 
-/// What a test may look at in a group.
+/// What a test may look at in a story.
 pub(super) const EXPECTED: &[&str] = &[
     "pattern",
     "members",
@@ -35,18 +35,18 @@ fn test(node: &Node) -> Read<RuleTest> {
         _ => return events.expected("a file's name or a list of events"),
     };
     let expect = table.need("expect", "a test")?;
-    let Part::List(groups) = &expect.part else {
-        return expect.expected("a list of groups; an empty one where nothing may be found");
+    let Part::List(stories) = &expect.part else {
+        return expect.expected("a list of stories; an empty one where nothing may be found");
     };
-    let expect = groups.iter().map(group).collect::<Read<_>>()?;
+    let expect = stories.iter().map(story).collect::<Read<_>>()?;
     Ok(RuleTest { place: node.place, events, expect })
 }
 
-fn group(node: &Node) -> Read<serde_json::Map<String, serde_json::Value>> {
-    let entries = node.map("an expected group")?;
+fn story(node: &Node) -> Read<serde_json::Map<String, serde_json::Value>> {
+    let entries = node.map("an expected story")?;
     for (key, _) in entries {
         if !EXPECTED.contains(&key.text.as_str()) {
-            return complain(key.place, unknown("key in an expected group", &key.text, EXPECTED));
+            return complain(key.place, unknown("key in an expected story", &key.text, EXPECTED));
         }
     }
     Ok(entries.iter().map(|(key, value)| (key.text.clone(), value.json())).collect())

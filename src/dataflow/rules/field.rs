@@ -145,7 +145,7 @@ pub(crate) fn build_key(event: &impl View, by: &[FieldRef], key: &mut Vec<u8>) -
     by.iter().all(|field| event.field(*field).is_some_and(|value| append_key(key, value)))
 }
 
-/// A value as text, for templates and group keys.
+/// A value as text, for templates and story keys.
 pub(crate) fn value_text(value: Value<'_>) -> String {
     match value {
         Value::Null => "null".into(),

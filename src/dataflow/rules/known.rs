@@ -140,7 +140,7 @@ sequence:
   by: [host.name]
   within: 10s
   steps: [{ event: a }, { event: b }]
-group: { pattern: ab, root_cause: 'a' }
+story: { pattern: ab, root_cause: 'a' }
 ";
 
     fn complaint(from: &str, to: &str) -> Option<String> {

@@ -186,7 +186,7 @@ sequence:
   steps:
     - { event: a }
     - { event: b, count: 2 }
-group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
+story: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
 ";
 
     fn errors(text: &str) -> Vec<String> {
@@ -232,7 +232,7 @@ group: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
             ("within: 10s", "within: 10", "r.yaml:7:11: expected within to be a duration"),
             ("{ event: a }", "{ event: aa }", "r.yaml:9:16: unknown event `aa`: did you mean `a`?"),
             ("count: 2", "count: 0", "r.yaml:10:26: count: must be at least 1"),
-            ("pattern: ab, ", "", "r.yaml:11:8: a group needs `pattern`"),
+            ("pattern: ab, ", "", "r.yaml:11:8: a story needs `pattern`"),
             ("key.attributes.k", "key.attributes.z", "not in the join key"),
             ("rule: a-b", "rule: A b", "r.yaml:1:7: rule name"),
             ("{ event: b, count: 2 }", "{ event: a }", "r.yaml:4:3: event `b` is never used"),

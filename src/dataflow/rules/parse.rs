@@ -17,8 +17,8 @@ const DEFAULT_MAX_AGE_NS: u64 = 30 * 60 * 1_000_000_000;
 
 /// Keys of a rule beside its shape.
 pub(super) const RULE_KEYS: &[&str] =
-    &["rule", "description", "severity", "events", "group", "tests"];
-pub(super) const GROUP_KEYS: &[&str] =
+    &["rule", "description", "severity", "events", "story", "tests"];
+pub(super) const STORY_KEYS: &[&str] =
     &["pattern", "name", "intent", "root_cause", "impact", "actions", "close"];
 
 /// The named events of a rule that is being read.
@@ -70,13 +70,13 @@ pub(super) fn rule(node: &Node, origin: &str) -> Read<(Rule, Vec<Complaint>)> {
         return complain(name_node.place, format!("rule name {name:?}: use a-z, 0-9 and -"));
     }
     let mut events = named_events(table.need("events", "a rule")?)?;
-    let group = table.need("group", "a rule")?;
-    let pattern = group_pattern(group)?;
+    let story = table.need("story", "a rule")?;
+    let pattern = story_pattern(story)?;
     let shape = shape::parse(node, table, &mut events, pattern)?;
     let word = shape::WORDS.iter().find_map(|word| table.get(word)).unwrap_or(node);
     let at = word.entry("by").unwrap_or(word).place;
     known::shape(&shape, &shape.routes(), &events, at)?;
-    let telling = telling(group, pattern, &events, &shape)?;
+    let telling = telling(story, pattern, &events, &shape)?;
     unused_events(table, &events)?;
     let warnings = std::mem::take(&mut events.warnings);
     let rule = Rule {
@@ -148,13 +148,13 @@ pub(super) fn fields(node: &Node) -> Read<Vec<FieldRef>> {
     node.items().iter().map(parse).collect()
 }
 
-fn group_pattern(node: &Node) -> Read<Name> {
-    let pattern = node.table("a group", GROUP_KEYS)?.need("pattern", "a group")?;
+fn story_pattern(node: &Node) -> Read<Name> {
+    let pattern = node.table("a story", STORY_KEYS)?.need("pattern", "a story")?;
     intern(pattern.text("the pattern")?, pattern.place)
 }
 
 fn telling(node: &Node, pattern: Name, events: &Events, shape: &Shape) -> Read<Telling> {
-    let table = node.table("a group", GROUP_KEYS)?;
+    let table = node.table("a story", STORY_KEYS)?;
     let names = events.names();
     let template = |n: &Node| {
         let template = Template::parse(n.text("a text")?, n.place, &names)?;
@@ -221,7 +221,7 @@ fn check_holes(template: &Template, place: Place, events: &Events, shape: &Shape
                 return complain(
                     place,
                     format!(
-                        "{{{name}.match.{group}}}: no regex of `{name}` has a group (?<{group}>…)"
+                        "{{{name}.match.{group}}}: no regex of `{name}` has a story (?<{group}>…)"
                     ),
                 );
             }

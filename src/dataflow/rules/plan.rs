@@ -270,7 +270,7 @@ mod tests {
             .map(|(i, e)| {
                 format!(
                     "rule: r{i}\nevents: {{ e: {e} }}\ncount: {{ event: e, within: 1s, at_least: 1 }}\n\
-                     group: {{ pattern: p }}\n---\n"
+                     story: {{ pattern: p }}\n---\n"
                 )
             })
             .collect();

@@ -346,7 +346,7 @@ pub enum Given<T> {
     Fixed(T),
 }
 
-/// What is said of a group.
+/// What is said of a story.
 #[derive(Clone, Debug)]
 pub struct Telling {
     /// The kind of story.
@@ -365,9 +365,9 @@ pub struct Telling {
     pub customer_facing: Given<bool>,
     /// Whether a service level objective burns.
     pub slo_impact: Given<bool>,
-    /// A group is complete when nothing came for this long.
+    /// A story is complete when nothing came for this long.
     pub idle_ns: u64,
-    /// A group ends at this age.
+    /// A story ends at this age.
     pub max_age_ns: u64,
 }
 
@@ -387,7 +387,7 @@ pub struct RuleTest {
     pub place: Place,
     /// The events.
     pub events: TestEvents,
-    /// What each group must say, in order: the keys of a group as `tapio replay` prints it that
+    /// What each story must say, in order: the keys of a story as `tapio replay` prints it that
     /// matter, with `members` for their number and `root_cause` for the likeliest one.
     pub expect: Vec<serde_json::Map<String, serde_json::Value>>,
 }
@@ -405,7 +405,7 @@ pub struct Rule {
     pub events: Vec<NamedEvent>,
     /// What it looks for.
     pub shape: Shape,
-    /// What is said of a group.
+    /// What is said of a story.
     pub telling: Telling,
     /// What its author says it does.
     pub tests: Vec<RuleTest>,

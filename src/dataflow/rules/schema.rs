@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::parse::{GROUP_KEYS, RULE_KEYS};
+use super::parse::{RULE_KEYS, STORY_KEYS};
 use super::rule::{Comparison, Select};
 use super::shape::{ABSENCE_KEYS, AGGREGATE_KEYS, SEQUENCE_KEYS, STEP_KEYS, WORDS};
 use super::{expect, predicate};
@@ -136,7 +136,7 @@ fn shape(word: &str) -> Json {
     }
 }
 
-fn group() -> Json {
+fn story() -> Json {
     let of = |key: &str| match key {
         "pattern" => text("What kind of story it is."),
         "name" => text("A title, with holes such as {event.field}."),
@@ -158,7 +158,7 @@ fn group() -> Json {
         "close" => object(&["idle", "max_age"], |_| duration("How long."), &[]),
         _ => json!({}),
     };
-    object(GROUP_KEYS, of, &["pattern"])
+    object(STORY_KEYS, of, &["pattern"])
 }
 
 fn test() -> Json {
@@ -168,7 +168,7 @@ fn test() -> Json {
             "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}],
         }),
         _ => json!({
-            "type": "array", "description": "What each group must say, in order.",
+            "type": "array", "description": "What each story must say, in order.",
             "items": object(expect::EXPECTED, |_| json!({}), &[]),
         }),
     };
@@ -192,11 +192,11 @@ pub fn schema() -> Json {
             "type": "object", "description": "Named predicates.",
             "additionalProperties": {"$ref": "#/$defs/predicate"},
         }),
-        "group" => group(),
+        "story" => story(),
         "tests" => json!({"type": "array", "items": {"$ref": "#/$defs/test"}}),
         word => shape(word),
     };
-    let mut schema = object(&keys, of, &["rule", "events", "group"]);
+    let mut schema = object(&keys, of, &["rule", "events", "story"]);
     let shapes: Vec<Json> = WORDS.iter().map(|word| json!({"required": [word]})).collect();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "tapio rule".into();

@@ -4,31 +4,31 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `segment.rs` | frames in a file, and walking over what a crash left |
-//! | `groups.rs` | the last revision of each group |
+//! | `stories.rs` | the last revision of each story |
 //! | `scan.rs` | events, latest first |
 //! | `recent.rs` | which events an agent that was started again has sent before |
 //!
 //! What is acknowledged has been given to the kernel, so it survives the process being killed.
 
-mod groups;
 mod recent;
 mod scan;
 mod segment;
+mod stories;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use groups::GroupIndex;
 use recent::Recent;
 use segment::{Frames, Writer};
+use stories::StoryIndex;
 
-pub use groups::GroupFilter;
 pub use scan::{Filter, Found, Scan};
+pub use stories::StoryFilter;
 
 use super::ServerConfig;
-use tapio_core::event::{EventId, LinkedGroup};
+use tapio_core::event::{EventId, LinkedStory};
 use tapio_wire::{Batch, Item, Settled, SettledTable, withhold};
 
 /// What the store holds and what happened to it.
@@ -67,7 +67,7 @@ pub struct Store {
     active_batches: u64,
     settled: SettledTable,
     recent: Recent,
-    groups: GroupIndex,
+    stories: StoryIndex,
     stats: StoreStats,
     _lock: File,
 }
@@ -79,7 +79,7 @@ fn in_dir(dir: &Path, error: impl Into<io::Error>) -> io::Error {
 
 impl Store {
     /// Opens or makes the store, and reads what it holds: which items are stored, the last
-    /// revision of each group.
+    /// revision of each story.
     ///
     /// # Errors
     /// When the folder can't be used, or another server uses it.
@@ -96,7 +96,7 @@ impl Store {
         let mut found = Recovered {
             settled: SettledTable::default(),
             recent: Recent::default(),
-            groups: GroupIndex::new(config.groups_kept),
+            stories: StoryIndex::new(config.stories_kept),
             stats: StoreStats::default(),
         };
         let mut sealed = VecDeque::new();
@@ -119,7 +119,7 @@ impl Store {
             active_batches: 0,
             settled: found.settled,
             recent: found.recent,
-            groups: found.groups,
+            stories: found.stories,
             stats: found.stats,
             _lock: lock,
             dir,
@@ -219,32 +219,32 @@ impl Store {
         self.settled.of(node, epoch)
     }
 
-    /// Takes a stored group into the index. Returns whether it could be understood.
-    pub fn index_group(&mut self, node: &str, epoch: u64, group: &[u8]) -> bool {
-        self.groups.add(node, epoch, group)
+    /// Takes a stored story into the index. Returns whether it could be understood.
+    pub fn index_story(&mut self, node: &str, epoch: u64, story: &[u8]) -> bool {
+        self.stories.add(node, epoch, story)
     }
 
-    /// The last revisions of groups with their links, told last first.
+    /// The last revisions of stories with their links, told last first.
     #[must_use]
-    pub fn groups(&self, limit: usize, wanted: &GroupFilter) -> Vec<LinkedGroup> {
-        let GroupFilter { pattern, node, id_prefix } = wanted;
-        self.groups.list(limit, |from, group| {
-            (pattern.is_empty() || group.pattern == *pattern)
+    pub fn stories(&self, limit: usize, wanted: &StoryFilter) -> Vec<LinkedStory> {
+        let StoryFilter { pattern, node, id_prefix } = wanted;
+        self.stories.list(limit, |from, story| {
+            (pattern.is_empty() || story.pattern == *pattern)
                 && (node.is_empty() || from == node)
-                && (id_prefix.is_empty() || group.id.to_string().starts_with(id_prefix))
+                && (id_prefix.is_empty() || story.id.to_string().starts_with(id_prefix))
         })
     }
 
-    /// The last revision of a group, with its links.
+    /// The last revision of a story, with its links.
     #[must_use]
-    pub fn group(&self, id: [u8; 16]) -> Option<LinkedGroup> {
-        self.groups.get(id)
+    pub fn story(&self, id: [u8; 16]) -> Option<LinkedStory> {
+        self.stories.get(id)
     }
 
-    /// Groups that can be listed.
+    /// Stories that can be listed.
     #[must_use]
-    pub fn groups_kept(&self) -> usize {
-        self.groups.len()
+    pub fn stories_kept(&self) -> usize {
+        self.stories.len()
     }
 
     /// A reading of the store as it is now, which needs no lock.
@@ -272,7 +272,7 @@ impl Store {
 fn natural_ids(batch: &Batch<'_>) -> Vec<EventId> {
     let events = batch.items().filter_map(|item| match item {
         Item::Event(event) => recent::id_of(batch, event),
-        Item::Group(_) => None,
+        Item::Story(_) => None,
     });
     events.collect()
 }
@@ -299,7 +299,7 @@ fn lock(dir: &Path) -> io::Result<File> {
 struct Recovered {
     settled: SettledTable,
     recent: Recent,
-    groups: GroupIndex,
+    stories: StoryIndex,
     stats: StoreStats,
 }
 
@@ -331,10 +331,10 @@ impl Recovered {
     }
 
     fn take(&mut self, batch: &[u8]) {
-        let mut groups = Vec::new();
+        let mut stories = Vec::new();
         let parsed = Batch::parse_with(batch, |item| {
-            if let Item::Group(group) = item {
-                groups.push(group);
+            if let Item::Story(story) = item {
+                stories.push(story);
             }
         });
         // Only sound batches were stored, and the checksum says that this one is as it was.
@@ -347,8 +347,8 @@ impl Recovered {
         let head = batch.head;
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         self.settled.of(head.node, head.epoch).settle(head.first_sequence, end);
-        for group in groups {
-            self.groups.add(head.node, head.epoch, group);
+        for story in stories {
+            self.stories.add(head.node, head.epoch, story);
         }
     }
 }

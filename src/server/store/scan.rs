@@ -48,7 +48,7 @@ impl Filter {
             .items()
             .filter_map(|item| match item {
                 Item::Event(event) => Some(event),
-                Item::Group(_) => None,
+                Item::Story(_) => None,
             })
             .enumerate()
             .filter_map(|(place, event)| wanted(event).then_some(place))

@@ -11,7 +11,7 @@ sequence:
   by: [host.name]
   within: 120s
   steps: [{ event: a, role: cause }, { event: b, role: cause }, { event: c, role: effect }]
-group: { pattern: abc }
+story: { pattern: abc }
 ";
 
 /// a, b and c within a millisecond, which clocks don't resolve.

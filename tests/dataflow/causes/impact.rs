@@ -14,7 +14,7 @@ sequence:
   by: [host.name]
   within: 60s
   steps: [{ event: oom }, { event: pod, optional: true }, { event: failed, optional: true }, { event: refused }]
-group: { pattern: down }
+story: { pattern: down }
 ";
 
 /// A pod of the deployment and service `shop/web`.

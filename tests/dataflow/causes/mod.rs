@@ -75,7 +75,7 @@ fn write(events: &[Json]) -> (tempfile::TempDir, PathBuf) {
 
 fn run(events: &[Json], rules: Vec<Rule>, shards: usize) -> Replayed {
     let (_dir, file) = write(events);
-    let replayed = replay(&[file], rules, "", shards, Emit::Groups).unwrap();
+    let replayed = replay(&[file], rules, "", shards, Emit::Stories).unwrap();
     assert_eq!(replayed.refused, []);
     assert!(replayed.account.holds() && replayed.account.total.held == 0);
     replayed

@@ -11,7 +11,7 @@ sequence:
   by: [systemd.unit]
   within: 10m
   steps: [{ event: warned }, { event: warned }, { event: failed }]
-group: { pattern: trouble, root_cause: \"{warned.message}\", close: { idle: 3h, max_age: 3h } }
+story: { pattern: trouble, root_cause: \"{warned.message}\", close: { idle: 3h, max_age: 3h } }
 ";
 
 /// SplitMix64: the same events each time.

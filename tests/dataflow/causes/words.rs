@@ -13,7 +13,7 @@ sequence:
   by: [host.name]
   within: 120s
   steps: [{{ event: a }}, {{ event: b, count: {{ at_least: {}, within: 60s }} }}, {{ event: c }}]
-group: {{ pattern: abc, root_cause: {} }}
+story: {{ pattern: abc, root_cause: {} }}
 ",
         events.len() - 2,
         json!(root_cause)

@@ -189,7 +189,7 @@ fn text(pattern: &Pattern, select: &str) -> String {
     if let Some(until) = pattern.until {
         let _ = writeln!(text, "  until: {{ kind: t.{} }}", KINDS[until]);
     }
-    text + "group: { pattern: case }\n"
+    text + "story: { pattern: case }\n"
 }
 
 fn a_pattern() -> impl Strategy<Value = Pattern> {
@@ -341,7 +341,7 @@ fn measured_text(measured: &Measured) -> String {
     if word == "percentile" {
         text += "  percentile: 90\n";
     }
-    text + "group: { pattern: case }\n"
+    text + "story: { pattern: case }\n"
 }
 
 fn a_measure() -> impl Strategy<Value = Measured> {

@@ -112,7 +112,7 @@ fn chain_text(number: usize, chain: &Chain) -> String {
     if let Some(until) = chain.until {
         let _ = writeln!(text, "  until: {{ kind: t.{} }}", KINDS[until]);
     }
-    text + "group: { pattern: case }\n---\n"
+    text + "story: { pattern: case }\n---\n"
 }
 
 fn tally_text(number: usize, tally: &Tally) -> String {

@@ -14,7 +14,7 @@ fn rule(within_s: u64) -> String {
         "rule: case\nevents: {{ a: {{ kind: t.A }}, b: {{ kind: t.B }}, c: {{ kind: t.C }} }}\n\
          sequence:\n  by: []\n  within: {within_s}s\n  steps:\n    - {{ event: a, keep: true }}\n    \
          - {{ event: b, by: [attributes.k] }}\n    - {{ event: c, by: [attributes.k] }}\n\
-         group: {{ pattern: case }}\n"
+         story: {{ pattern: case }}\n"
     )
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
-use tapio_core::event::Group;
+use tapio_core::event::Story;
 use tapio_dataflow::replay::{Emit, Inputs, run};
 use tapio_dataflow::rules::Loaded;
 
@@ -22,18 +22,19 @@ fn lines<K: std::fmt::Display>(kinds: &[(K, u64)]) -> String {
 }
 
 /// The one story that `shape` tells of the events.
-fn story(shape: &str, kinds: &[(&str, u64)]) -> Group {
+fn story(shape: &str, kinds: &[(&str, u64)]) -> Story {
     let mut loaded = Loaded::default();
     let rule = format!(
         "rule: r\nevents: {{ a: {{ kind: t.a }}, b: {{ kind: t.b }} }}\n{shape}\n\
-         group: {{ pattern: p, name: '{{count}}: {{count.a}} a, {{count.b}} b', close: {{ idle: 30s }} }}\n"
+         story: {{ pattern: p, name: '{{count}}: {{count.a}} a, {{count.b}} b', close: {{ idle: 30s }} }}\n"
     );
     loaded.text("rule.yaml", &rule);
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    let replayed = run(Inputs::text("t", lines(kinds)), loaded.rules, "", 1, Emit::Groups).unwrap();
+    let replayed =
+        run(Inputs::text("t", lines(kinds)), loaded.rules, "", 1, Emit::Stories).unwrap();
     assert!(replayed.account.holds());
-    assert_eq!(replayed.groups.len(), 1, "{:?}", replayed.groups);
-    replayed.groups[0].clone()
+    assert_eq!(replayed.stories.len(), 1, "{:?}", replayed.stories);
+    replayed.stories[0].clone()
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn kept(at_least: usize) -> String {
         "rule: r\nevents: {{ a: {{ kind: t.a }}, b: {{ kind: t.b }}, c: {{ kind: t.c }} }}\n\
          sequence: {{ within: 1h, steps: [{{ event: a, keep: true }}, {{ event: b, keep: true, count: \
          {{ at_least: {at_least}, within: 1h }} }}, {{ event: c }}] }}\n\
-         group: {{ pattern: p, name: '{{count}}: {{count.a}} a, {{count.b}} b, {{count.c}} c', \
+         story: {{ pattern: p, name: '{{count}}: {{count.a}} a, {{count.b}} b, {{count.c}} c', \
          close: {{ idle: 2h, max_age: 3h }} }}\n"
     )
 }
@@ -116,8 +117,8 @@ fn told(rule: &str, lines: &str, shards: usize) -> Vec<String> {
     let mut loaded = Loaded::default();
     loaded.text("rule.yaml", rule);
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
-    let replayed = run(Inputs::text("t", lines), loaded.rules, "", shards, Emit::Groups).unwrap();
-    replayed.groups.into_iter().filter(|g| g.rule == "r").map(|g| g.name).collect()
+    let replayed = run(Inputs::text("t", lines), loaded.rules, "", shards, Emit::Stories).unwrap();
+    replayed.stories.into_iter().filter(|g| g.rule == "r").map(|g| g.name).collect()
 }
 
 proptest! {
@@ -166,7 +167,7 @@ sequence:
     - { event: b, keep: true, count: { at_least: 100, within: 1h } }
     - { event: c, keep: true, by: [host.name, k8s.pod.uid], count: 2 }
     - { event: d, by: [host.name, k8s.pod.uid] }
-group: { pattern: p, name: '{count}: {count.a} a, {count.b} b, {count.c} c, {count.d} d', close: { idle: 2h, max_age: 3h } }
+story: { pattern: p, name: '{count}: {count.a} a, {count.b} b, {count.c} c, {count.d} d', close: { idle: 2h, max_age: 3h } }
 ";
     let mut kinds = vec![("a", "")];
     kinds.extend([("b", ""); 100]);

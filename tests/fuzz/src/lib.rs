@@ -7,7 +7,7 @@ use tapio_collectors::{Context, Report, Site};
 use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
 use tapio_core::event::{Event, JsonEvent, Reason, Stage, event_json};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
-use tapio_core::shutdown::Stop;
+use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::replay::{Emit, Inputs, Replayed, run_set};
 
 /// Stands between a rule document and the events it is shown, in an input of the target `rules`.
@@ -67,7 +67,7 @@ fn replayed(inputs: Inputs, rules: &Arc<RuleSet>, emit: Emit) -> Option<Replayed
 /// When the two print something else, or when CONS-1 doesn't hold.
 pub fn replay_agrees(events: &[u8], rules: &Sets) {
     // What is printed is chosen by the input, so that a crash comes again.
-    let emit = [Emit::Groups, Emit::Matches, Emit::Events][events.len() % 3];
+    let emit = [Emit::Stories, Emit::Matches, Emit::Events][events.len() % 3];
     let [one, three] =
         rules.0.each_ref().map(|set| replayed(Inputs::text("fuzz", events), set, emit));
     let (Some(one), Some(three)) = (one, three) else {
@@ -102,14 +102,14 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let mut ledger = Ledger::new(vec!["fuzz".into()]);
     let (writer, mut reader) = ring(1 << 12);
     let bell = Arc::new(Bell::new(OnceLock::new()));
-    let stop = Stop::default();
+    let shutdown = Shutdown::default();
     let stage = ledger.stage(Stage::Collect);
     let sink =
-        Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, stop.clone());
+        Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, shutdown.clone());
     let stored = ledger.stage(Stage::Bridge);
     // Making a directory of who is who takes longer than all the rest.
     static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
-    let mut context = Context { sink, stop, report: Report::default(), site: SITE.clone() };
+    let mut context = Context { sink, shutdown, report: Report::default(), site: SITE.clone() };
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {

@@ -11,8 +11,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok((items, bad)) = batch_json(bytes) else { return };
     let Ok(batch) = outline else { panic!("decoded, though its outline is broken") };
     let shown = items.len() as u64 + u64::from(bad);
-    assert_eq!(shown, u64::from(batch.events) + u64::from(batch.groups), "items are missing");
-    let events = items.iter().filter(|(group, _)| !group);
+    assert_eq!(shown, u64::from(batch.events) + u64::from(batch.stories), "items are missing");
+    let events = items.iter().filter(|(story, _)| !story);
     let lines: String = events.map(|(_, json)| format!("{json}\n")).collect();
     if !lines.is_empty() {
         replay_agrees(lines.as_bytes(), known_sets());

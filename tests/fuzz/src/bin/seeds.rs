@@ -37,7 +37,7 @@ impl Corpus {
     }
 }
 
-/// A batch that holds these events, and the groups that they become.
+/// A batch that holds these events, and the stories that they become.
 fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
     let (mut writer, mut reader) = ring(1 << 15);
     for (number, line) in lines.lines().enumerate() {
@@ -46,11 +46,11 @@ fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
         let event = event.event(event.time_ns(), &mut fields);
         writer.write_event(&Header::event(0, 1, event.time_ns), &event)?;
     }
-    let groups =
-        run_set(Inputs::text("seed", lines), known_sets().of_one_shard(), Emit::Groups)?.groups;
+    let stories =
+        run_set(Inputs::text("seed", lines), known_sets().of_one_shard(), Emit::Stories)?.stories;
     let mut encoder = BatchEncoder::new("node", 1, 1 << 20);
     reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
-    groups.iter().for_each(|group| encoder.group(group));
+    stories.iter().for_each(|story| encoder.story(story));
     Ok(encoder.finish().ok_or("an empty batch")?.message().to_vec())
 }
 
@@ -170,7 +170,7 @@ fn case(case: &Json) -> Result<(String, String), Failed> {
     if let Some(until) = case["until"].as_str() {
         writeln!(rule, "  until: {{ kind: t.{until} }}")?;
     }
-    writeln!(rule, "group: {{ pattern: case }}")?;
+    writeln!(rule, "story: {{ pattern: case }}")?;
     let mut lines = String::new();
     for event in case["events"].as_array().ok_or("events")? {
         let time_ns = (1_700_000_000 + event[1].as_u64().ok_or("a time")?) * 1_000_000_000;

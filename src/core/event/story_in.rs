@@ -1,11 +1,11 @@
-//! Groups from their JSON form, as `tapio replay` and `tapio tail` print them.
+//! Stories from their JSON form, as `tapio replay` and `tapio tail` print them.
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::{
-    BadEvent, Candidate, EventId, Group, GroupState, Impact, Member, Severity, Term, TraceId,
+    BadEvent, Candidate, EventId, Impact, Member, Severity, Story, StoryState, Term, TraceId,
 };
 
 #[derive(Deserialize)]
@@ -138,12 +138,12 @@ impl MemberLine {
     }
 }
 
-impl Group {
-    /// Reads a group's JSON form. Ids that sources gave their events take the place of the events'
+impl Story {
+    /// Reads a story's JSON form. Ids that sources gave their events take the place of the events'
     /// own ids, which the form doesn't hold then.
     ///
     /// # Errors
-    /// When the line isn't a group: broken JSON, a missing key, a value of another type.
+    /// When the line isn't a story: broken JSON, a missing key, a value of another type.
     pub fn from_json(line: &str) -> Result<Self, BadEvent> {
         let line: Line = serde_json::from_str(line).map_err(|e| {
             let text = e.to_string();
@@ -151,11 +151,11 @@ impl Group {
             BadEvent { column: e.column().max(1), cause: cause.to_owned() }
         })?;
         let states = [
-            GroupState::Opened,
-            GroupState::Updated,
-            GroupState::Closed,
-            GroupState::Expired,
-            GroupState::Retracted,
+            StoryState::Opened,
+            StoryState::Updated,
+            StoryState::Closed,
+            StoryState::Expired,
+            StoryState::Retracted,
         ];
         let state = states.into_iter().find(|s| s.word() == line.state);
         let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -189,16 +189,16 @@ impl Group {
 mod tests {
     use super::*;
 
-    fn group() -> Group {
+    fn story() -> Story {
         let id = |n: u8| EventId([n; 16]);
-        Group {
+        Story {
             id: TraceId([1; 16]),
             trace_id: TraceId([1; 16]),
             rule: "r".into(),
             pattern: "p".into(),
             name: "n".into(),
             intent: "i".into(),
-            state: GroupState::Closed,
+            state: StoryState::Closed,
             revision: 2,
             key: vec![("host.name".into(), "h".into())],
             members: vec![Member {
@@ -232,31 +232,31 @@ mod tests {
     }
 
     #[test]
-    fn a_group_survives_the_round_trip() {
-        let group = group();
-        assert_eq!(Group::from_json(&group.json().to_string()), Ok(group));
+    fn a_story_survives_the_round_trip() {
+        let story = story();
+        assert_eq!(Story::from_json(&story.json().to_string()), Ok(story));
     }
 
     #[test]
     fn ids_of_sources_still_join_evidence_to_members() {
-        let mut group = group();
-        group.members[0].label = "line-7".into();
-        group.root_cause[0].labels[0] = "line-7".into();
-        let read = Group::from_json(&group.json().to_string()).unwrap();
+        let mut story = story();
+        story.members[0].label = "line-7".into();
+        story.root_cause[0].labels[0] = "line-7".into();
+        let read = Story::from_json(&story.json().to_string()).unwrap();
         assert_eq!(read.members[0].label, "line-7");
         assert_eq!(read.root_cause[0].evidence, [read.members[0].id]);
     }
 
     #[test]
-    fn what_is_no_group_says_why() {
+    fn what_is_no_story_says_why() {
         for (line, cause) in [
             ("{", "EOF"),
             ("{}", "missing field `id`"),
             (r#"{"id":"x"}"#, "missing field"),
-            (&group().json().to_string().replace("closed", "asleep"), "state: \"asleep\""),
-            (&group().json().to_string().replace("2023-11-14T", "yesterday"), "time"),
+            (&story().json().to_string().replace("closed", "asleep"), "state: \"asleep\""),
+            (&story().json().to_string().replace("2023-11-14T", "yesterday"), "time"),
         ] {
-            let error = Group::from_json(line).unwrap_err();
+            let error = Story::from_json(line).unwrap_err();
             assert!(error.cause.contains(cause), "{line}: {error}");
         }
     }

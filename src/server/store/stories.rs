@@ -1,13 +1,13 @@
-//! The last revision of each group.
+//! The last revision of each story.
 
 use std::collections::{BTreeMap, HashMap};
 
-use tapio_core::event::{Group, LinkIndex, LinkedGroup, TraceId};
-use tapio_wire::{group_from_proto, proto};
+use tapio_core::event::{LinkIndex, LinkedStory, Story, TraceId};
+use tapio_wire::{proto, story_from_proto};
 
-/// Which groups are wanted; an empty text matches any.
+/// Which stories are wanted; an empty text matches any.
 #[derive(Clone, Debug, Default)]
-pub struct GroupFilter {
+pub struct StoryFilter {
     /// What kind of story.
     pub pattern: String,
     /// Whose.
@@ -20,12 +20,12 @@ struct Entry {
     turn: u64,
     node: String,
     epoch: u64,
-    group: Group,
+    story: Story,
 }
 
-/// Groups by id and by when they were told last. Bounded: the one told longest ago goes first.
+/// Stories by id and by when they were told last. Bounded: the one told longest ago goes first.
 #[derive(Default)]
-pub(super) struct GroupIndex {
+pub(super) struct StoryIndex {
     by_id: HashMap<[u8; 16], Entry, ahash::RandomState>,
     by_turn: BTreeMap<u64, [u8; 16]>,
     links: LinkIndex,
@@ -33,66 +33,66 @@ pub(super) struct GroupIndex {
     most: usize,
 }
 
-impl GroupIndex {
+impl StoryIndex {
     pub(super) fn new(most: usize) -> Self {
         Self { most, ..Self::default() }
     }
 
-    /// Takes in a group as it came from a start (`epoch`) of a node's agent: a later start counts its
+    /// Takes in a story as it came from a start (`epoch`) of a node's agent: a later start counts its
     /// revisions anew. Returns whether it could be understood.
     pub(super) fn add(&mut self, node: &str, epoch: u64, bytes: &[u8]) -> bool {
-        let group = <proto::Group as prost::Message>::decode(bytes).ok().and_then(group_from_proto);
-        let Some(group) = group else {
+        let story = <proto::Story as prost::Message>::decode(bytes).ok().and_then(story_from_proto);
+        let Some(story) = story else {
             return false;
         };
-        let id = group.id.0;
+        let id = story.id.0;
         if let Some(old) = self.by_id.get(&id) {
             let same_node = old.node == node;
-            if same_node && (old.epoch, old.group.revision) > (epoch, group.revision) {
+            if same_node && (old.epoch, old.story.revision) > (epoch, story.revision) {
                 return true;
             }
             self.by_turn.remove(&old.turn);
-            self.links.leave(&old.group);
+            self.links.leave(&old.story);
         }
         self.turn += 1;
         let turn = self.turn;
         let node = node.to_owned();
         self.by_turn.insert(turn, id);
-        self.links.enter(&group);
-        self.by_id.insert(id, Entry { turn, node, epoch, group });
+        self.links.enter(&story);
+        self.by_id.insert(id, Entry { turn, node, epoch, story });
         if self.by_id.len() > self.most
             && let Some((_, oldest)) = self.by_turn.pop_first()
             && let Some(gone) = self.by_id.remove(&oldest)
         {
-            self.links.leave(&gone.group);
+            self.links.leave(&gone.story);
         }
         true
     }
 
-    /// Groups with their links, told last first, that `wanted` accepts by node and group.
+    /// Stories with their links, told last first, that `wanted` accepts by node and story.
     pub(super) fn list(
         &self,
         limit: usize,
-        wanted: impl Fn(&str, &Group) -> bool,
-    ) -> Vec<LinkedGroup> {
+        wanted: impl Fn(&str, &Story) -> bool,
+    ) -> Vec<LinkedStory> {
         self.by_turn
             .values()
             .rev()
             .filter_map(|id| self.by_id.get(id))
-            .filter(|e| wanted(&e.node, &e.group))
+            .filter(|e| wanted(&e.node, &e.story))
             .take(limit)
             .map(|e| self.linked(e))
             .collect()
     }
 
-    pub(super) fn get(&self, id: [u8; 16]) -> Option<LinkedGroup> {
+    pub(super) fn get(&self, id: [u8; 16]) -> Option<LinkedStory> {
         self.by_id.get(&id).map(|e| self.linked(e))
     }
 
-    fn linked(&self, entry: &Entry) -> LinkedGroup {
-        let find = |id: TraceId| self.by_id.get(&id.0).map(|e| &e.group);
-        let links = self.links.of(&entry.group, find);
-        LinkedGroup { group: entry.group.clone(), links }
+    fn linked(&self, entry: &Entry) -> LinkedStory {
+        let find = |id: TraceId| self.by_id.get(&id.0).map(|e| &e.story);
+        let links = self.links.of(&entry.story, find);
+        LinkedStory { story: entry.story.clone(), links }
     }
 
     pub(super) fn len(&self) -> usize {

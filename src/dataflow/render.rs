@@ -1,16 +1,16 @@
-//! What is said of a group: what it is about, the causes its rule names, actions, confidence. Everything
+//! What is said of a story: what it is about, the causes its rule names, actions, confidence. Everything
 //! comes from its events; a rule only says where to look. Which cause is the likeliest and what it all
 //! means is for the assessor, who has the facts of all shards (`evidence/`).
 
 use std::collections::BTreeSet;
 
 use super::evidence::{self, Asked, Draft, MAX_AFFECTED, NamedCause, Seen, Source};
-use super::groups::OpenGroup;
 use super::members::Kept;
+use super::open_stories::OpenStory;
 use super::rules::field::value_text;
 use super::rules::{FieldRef, Hole, Rule, Shape, Template, View, What};
 use tapio_core::event::{
-    ArchivedEvent, EventId, Group, GroupState, Impact, Member, Name, TraceId, Value, names,
+    ArchivedEvent, EventId, Impact, Member, Name, Story, StoryState, TraceId, Value, names,
 };
 
 /// Words for the part of a member that didn't cause the others.
@@ -22,37 +22,37 @@ pub(super) fn story_trace(cluster: &str, first: EventId) -> TraceId {
     TraceId(tapio_core::event::stable_hash(&[b"story", cluster.as_bytes(), &first.0]))
 }
 
-/// Tells the group as it is now.
-pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
-    let key = group.members.kept.first().map(|kept| key_texts(rule, kept)).unwrap_or_default();
-    let teller = Teller { rule, group, key };
+/// Tells the story as it is now.
+pub(super) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
+    let key = story.members.kept.first().map(|kept| key_texts(rule, kept)).unwrap_or_default();
+    let teller = Teller { rule, story, key };
     let mut sources = Vec::new();
     let places = teller.sources(&mut sources);
     let named = teller.causes(&places);
-    let told = Group {
-        id: group.id,
-        trace_id: group.trace,
+    let told = Story {
+        id: story.id,
+        trace_id: story.trace,
         rule: rule.name.text().into(),
         pattern: rule.telling.pattern.text().into(),
         name: teller.name(),
         intent: rule.telling.intent.clone(),
         state,
-        revision: group.revision,
+        revision: story.revision,
         key: teller.key.clone(),
-        members: group.members.kept.iter().filter_map(|kept| member(rule, kept)).collect(),
-        members_total: group.members.total,
-        first_ns: group.members.first_ns,
-        last_ns: group.members.last_ns,
-        severity: rule.severity.max(group.worst),
+        members: story.members.kept.iter().filter_map(|kept| member(rule, kept)).collect(),
+        members_total: story.members.total,
+        first_ns: story.members.first_ns,
+        last_ns: story.members.last_ns,
+        severity: rule.severity.max(story.worst),
         root_cause: Vec::new(),
         actions: rule.telling.actions.iter().filter_map(|t| teller.fill(t)).collect(),
         confidence: teller.confidence(),
         impact: Impact { affected: teller.affected(), ..Impact::default() },
-        continues: group.continues,
+        continues: story.continues,
         provisional: None,
     };
     Draft {
-        group: told,
+        story: told,
         sources,
         named,
         any_cause: true,
@@ -62,8 +62,8 @@ pub(super) fn tell(rule: &Rule, group: &OpenGroup, state: GroupState) -> Draft {
             customer_facing: rule.telling.customer_facing,
             slo_impact: rule.telling.slo_impact,
         },
-        failed_connections: group.failed_connections,
-        failed_for_others: group.failed_for_others,
+        failed_connections: story.failed_connections,
+        failed_for_others: story.failed_for_others,
     }
 }
 
@@ -201,13 +201,13 @@ fn key_texts(rule: &Rule, member: &Kept) -> Vec<(String, String)> {
 
 struct Teller<'a> {
     rule: &'a Rule,
-    group: &'a OpenGroup,
+    story: &'a OpenStory,
     key: Vec<(String, String)>,
 }
 
 impl Teller<'_> {
     fn events_of(&self, event: usize) -> impl Iterator<Item = &ArchivedEvent<'_>> {
-        let kept = self.group.members.kept.iter();
+        let kept = self.story.members.kept.iter();
         kept.filter(move |k| usize::from(k.event) == event).filter_map(|k| k.record.event())
     }
 
@@ -224,10 +224,10 @@ impl Teller<'_> {
                 let text = field.text();
                 self.key.iter().find(|(k, _)| *k == text).map(|(_, v)| v.clone())
             }
-            Hole::Count(None) => Some(self.group.members.total.to_string()),
-            Hole::Count(Some(event)) => self.group.counts.get(*event).map(ToString::to_string),
+            Hole::Count(None) => Some(self.story.members.total.to_string()),
+            Hole::Count(Some(event)) => self.story.counts.get(*event).map(ToString::to_string),
             Hole::Duration => Some(super::rules::duration_text(
-                self.group.members.last_ns - self.group.members.first_ns,
+                self.story.members.last_ns - self.story.members.first_ns,
             )),
         }
     }
@@ -235,11 +235,11 @@ impl Teller<'_> {
     /// Whom the members are about.
     fn affected(&self) -> Vec<String> {
         let mut all = BTreeSet::new();
-        let kept = self.group.members.kept.iter().filter_map(|k| k.record.event());
+        let kept = self.story.members.kept.iter().filter_map(|k| k.record.event());
         kept.for_each(|event| affected(event, &mut all));
         let room = MAX_AFFECTED.saturating_sub(all.len());
         let others: Vec<_> =
-            self.group.affected.iter().filter(|a| !all.contains(*a)).take(room).cloned().collect();
+            self.story.affected.iter().filter(|a| !all.contains(*a)).take(room).cloned().collect();
         all.extend(others);
         all.into_iter().collect()
     }
@@ -274,7 +274,7 @@ impl Teller<'_> {
             };
             Some(evidence::add_source(into, seen))
         };
-        self.group.members.kept.iter().map(of_member).collect()
+        self.story.members.kept.iter().map(of_member).collect()
     }
 
     /// The causes the rule knows how to name. `places`: each member's source.
@@ -285,7 +285,7 @@ impl Teller<'_> {
             let evidence = self.evidence(template);
             let events = || evidence.iter().filter_map(|k| k.record.event());
             let first = evidence.first().and_then(|first| {
-                self.group.members.kept.iter().position(|k| std::ptr::eq(k, *first))
+                self.story.members.kept.iter().position(|k| std::ptr::eq(k, *first))
             });
             Some(NamedCause {
                 text,
@@ -304,7 +304,7 @@ impl Teller<'_> {
     fn evidence(&self, template: &Template) -> Vec<&Kept> {
         let mut evidence: Vec<&Kept> = Vec::new();
         for hole in template.holes() {
-            let found = self.group.members.kept.iter().find(|k| match hole {
+            let found = self.story.members.kept.iter().find(|k| match hole {
                 Hole::Field(event, field) => {
                     usize::from(k.event) == *event
                         && k.record.event().is_some_and(|e| e.field(*field).is_some())
@@ -327,7 +327,7 @@ impl Teller<'_> {
     /// the join, and a join on one process says more than a join on a whole node.
     fn confidence(&self) -> f64 {
         let specific = self.rule.join_fields().iter().map(|f| specificity(*f)).fold(0.1, f64::max);
-        let joins = self.group.members.total.saturating_sub(1).min(8) as i32;
+        let joins = self.story.members.total.saturating_sub(1).min(8) as i32;
         1.0 - (1.0 - specific).powi(joins.max(1))
     }
 }
@@ -346,7 +346,7 @@ fn specificity(field: FieldRef) -> f64 {
     }
 }
 
-/// A group's id where another of the same trace was closed before: it continues that one.
+/// A story's id where another of the same trace was closed before: it continues that one.
 pub(super) fn successor(of: TraceId, last: EventId) -> TraceId {
     TraceId(tapio_core::event::stable_hash(&[b"successor", &of.0, &last.0]))
 }

@@ -1,14 +1,14 @@
-//! A group: one story, with its members, cause, impact and what to do.
+//! A story: one story, with its members, cause, impact and what to do.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{EventId, Severity, TraceId};
 
-/// Where a group is in its life. Every group ends as `Closed`, `Expired` or `Retracted`.
+/// Where a story is in its life. Every story ends as `Closed`, `Expired` or `Retracted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
-pub enum GroupState {
+pub enum StoryState {
     /// First told.
     Opened,
     /// Told again, with more members.
@@ -21,7 +21,7 @@ pub enum GroupState {
     Retracted,
 }
 
-impl GroupState {
+impl StoryState {
     /// Whether the story is told to its end.
     #[must_use]
     pub fn is_end(self) -> bool {
@@ -41,7 +41,7 @@ impl GroupState {
     }
 }
 
-/// An event's part in a group.
+/// An event's part in a story.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Member {
     /// The event.
@@ -90,7 +90,7 @@ pub struct Candidate {
     pub terms: Vec<Term>,
 }
 
-/// What a group means for those who use the node.
+/// What a story means for those who use the node.
 #[derive(Clone, Debug, PartialEq, Default, Archive, Serialize, Deserialize, serde::Serialize)]
 pub struct Impact {
     /// 0 (none) to 1 (everything).
@@ -107,8 +107,8 @@ pub struct Impact {
 
 /// A story: events that belong together, under one trace.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
-pub struct Group {
-    /// Identifies the group: a hash of cluster, rule, join key and first member.
+pub struct Story {
+    /// Identifies the story: a hash of cluster, rule, join key and first member.
     pub id: TraceId,
     /// Its trace, which members carry unless they are in a story that comes before it. Stories that begin with the same
     /// event share one.
@@ -122,12 +122,12 @@ pub struct Group {
     /// What the story is about, in the rule's words.
     pub intent: String,
     /// Where it is in its life.
-    pub state: GroupState,
+    pub state: StoryState,
     /// How often it was told before.
     pub revision: u32,
     /// The join key: names and values.
     pub key: Vec<(String, String)>,
-    /// The members kept, in order; the first and the latest when there are more than a group keeps.
+    /// The members kept, in order; the first and the latest when there are more than a story keeps.
     pub members: Vec<Member>,
     /// All members, kept or not.
     pub members_total: u64,
@@ -145,14 +145,14 @@ pub struct Group {
     pub actions: Vec<String>,
     /// How sure the engine is, 0 to 1.
     pub confidence: f64,
-    /// The group of the same rule and key that this one continues.
+    /// The story of the same rule and key that this one continues.
     pub continues: Option<TraceId>,
     /// The id under which the story was told at first and which its members name in the stream,
     /// where the order of arrival began it with another event than the order of their times does.
     pub provisional: Option<TraceId>,
 }
 
-impl Group {
+impl Story {
     /// Whether it is one entity's life, which no rule looks for.
     #[must_use]
     pub fn is_life(&self) -> bool {

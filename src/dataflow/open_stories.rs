@@ -1,24 +1,24 @@
-//! The groups of a shard that are open: opened by a match, extended by members, told as they
-//! change, closed when nothing comes any more or by age. Every group ends.
+//! The stories of a shard that are open: opened by a match, extended by members, told as they
+//! change, closed when nothing comes any more or by age. Every story ends.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::evidence::Draft;
 use super::lane::LaneOptions;
 use super::members::{Hand, KEPT_MEMBERS, Kept, MemberIds, Members};
+use super::render;
 use super::rules::Rule;
-use super::story;
 use super::wheel::Wheel;
-use tapio_core::event::{ArchivedEvent, EventId, GroupState, Severity, TraceId};
+use tapio_core::event::{ArchivedEvent, EventId, Severity, StoryState, TraceId};
 
-/// A group grows silently for this long after it was told; then it is told again.
+/// A story grows silently for this long after it was told; then it is told again.
 const TELL_AGAIN_NS: u64 = 1_000_000_000;
 
-/// New groups that are told at once, in a look at them; more wait for the next look.
+/// New stories that are told at once, in a look at them; more wait for the next look.
 const TOLD_AT_ONCE: usize = 256;
 
-/// A group that isn't closed.
-pub(super) struct OpenGroup {
+/// A story that isn't closed.
+pub(super) struct OpenStory {
     pub(super) id: TraceId,
     pub(super) trace: TraceId,
     pub(super) rule: u16,
@@ -43,20 +43,20 @@ pub(super) struct OpenGroup {
     told: bool,
 }
 
-impl OpenGroup {
+impl OpenStory {
     /// Takes note of a member before it is added.
     fn note(&mut self, event: &ArchivedEvent<'_>, number: u16) {
         if let Some(count) = self.counts.get_mut(usize::from(number)) {
             *count += 1;
         }
-        let failed = story::failed_connections(event);
+        let failed = render::failed_connections(event);
         self.failed_connections += failed;
-        if story::is_for_others(event) {
+        if render::is_for_others(event) {
             self.failed_for_others += failed;
         }
         self.worst = self.worst.max(event.severity());
         if self.members.kept.len() >= KEPT_MEMBERS {
-            story::affected(event, &mut self.affected);
+            render::affected(event, &mut self.affected);
         }
         self.changed = true;
     }
@@ -74,7 +74,7 @@ impl OpenGroup {
         }
     }
 
-    /// When the group ends if nothing more comes: in the time of its events.
+    /// When the story ends if nothing more comes: in the time of its events.
     fn ends_ns(&self) -> u64 {
         let idle = self.members.last_ns.saturating_add(self.idle_ns);
         idle.min(self.members.first_ns.saturating_add(self.max_age_ns))
@@ -85,31 +85,31 @@ impl OpenGroup {
     }
 }
 
-/// The open groups of a shard.
-pub(super) struct Groups {
-    open: HashMap<TraceId, OpenGroup, ahash::RandomState>,
+/// The open stories of a shard.
+pub(super) struct OpenStories {
+    open: HashMap<TraceId, OpenStory, ahash::RandomState>,
     wheel: Wheel,
     timers: HashMap<u64, TraceId, ahash::RandomState>,
     next_timer: u64,
     capacity: usize,
-    /// Groups told while they are open.
+    /// Stories told while they are open.
     pub(super) told: Vec<Draft>,
-    /// Groups that ended.
+    /// Stories that ended.
     pub(super) ended: Vec<Draft>,
-    /// Groups given up for room, until somebody says whether they are known.
-    given_up: Vec<OpenGroup>,
-    /// Whether groups are told before they are closed.
+    /// Stories given up for room, until somebody says whether they are known.
+    given_up: Vec<OpenStory>,
+    /// Whether stories are told before they are closed.
     tell_open: bool,
     unknown: Unknown,
     cluster: String,
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) expired: u64,
-    /// Groups given up for room before anybody was told of them.
+    /// Stories given up for room before anybody was told of them.
     pub(super) untold: u64,
 }
 
-/// What becomes of a group that is given up for room and that nobody was told of. A flood makes more of them
+/// What becomes of a story that is given up for room and that nobody was told of. A flood makes more of them
 /// than anybody could read, and telling one costs as much as finding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
@@ -128,19 +128,19 @@ pub(super) struct Match<'a> {
     pub(super) trace: TraceId,
     /// When it was completed.
     pub(super) at_ns: u64,
-    /// A group was told under this trace before: if it is over, this is another one.
+    /// A story was told under this trace before: if it is over, this is another one.
     pub(super) told_before: bool,
     pub(super) members: &'a Members,
 }
 
-impl Groups {
+impl OpenStories {
     pub(super) fn new(options: LaneOptions, cluster: &str) -> Self {
         Self {
             open: HashMap::default(),
             wheel: Wheel::default(),
             timers: HashMap::default(),
             next_timer: 0,
-            capacity: options.max_groups.max(1),
+            capacity: options.max_stories.max(1),
             told: Vec::new(),
             ended: Vec::new(),
             given_up: Vec::new(),
@@ -158,30 +158,30 @@ impl Groups {
         self.open.len()
     }
 
-    /// Whether a group is open and takes members at this time.
+    /// Whether a story is open and takes members at this time.
     pub(super) fn takes(&self, id: TraceId, time_ns: u64) -> bool {
         self.open.get(&id).is_some_and(|g| !g.is_over(time_ns))
     }
 
-    /// Tells a match: opens a group, or extends the one that is open under the match's trace.
-    /// Returns the group's id.
+    /// Tells a match: opens a story, or extends the one that is open under the match's trace.
+    /// Returns the story's id.
     pub(super) fn matched(&mut self, found: Match<'_>, rules: &[Rule], now_ns: u64) -> TraceId {
         let mut id = found.trace;
         let mut continues = None;
         let is_over = match self.open.get(&id) {
-            Some(group) => group.is_over(found.at_ns),
-            // Whether a group that is over is gone yet depends on what else the shard has seen;
+            Some(story) => story.is_over(found.at_ns),
+            // Whether a story that is over is gone yet depends on what else the shard has seen;
             // what follows mustn't.
             None => found.told_before,
         };
         if is_over {
-            let state = self.open.get(&id).map_or(GroupState::Closed, end_state);
+            let state = self.open.get(&id).map_or(StoryState::Closed, end_state);
             self.close(id, state, rules);
             continues = Some(id);
-            id = story::successor(id, found.members.ends[1]);
+            id = render::successor(id, found.members.ends[1]);
         }
         match self.open.get_mut(&id) {
-            Some(group) => extend(group, found.members, now_ns),
+            Some(story) => extend(story, found.members, now_ns),
             None => self.start(id, found, continues, rules, now_ns),
         }
         id
@@ -202,9 +202,9 @@ impl Groups {
                 None => {}
             }
         }
-        let mut group = OpenGroup {
+        let mut story = OpenStory {
             id,
-            trace: story::story_trace(&self.cluster, found.members.ends[0]),
+            trace: render::story_trace(&self.cluster, found.members.ends[0]),
             rule: found.rule_number,
             members: found.members.without_kept(),
             ids: MemberIds::default(),
@@ -223,16 +223,16 @@ impl Groups {
             told: false,
         };
         for kept in &found.members.kept {
-            group.keep(kept);
+            story.keep(kept);
         }
         for (event, members) in &found.members.beyond {
-            if let Some(count) = group.counts.get_mut(usize::from(*event)) {
+            if let Some(count) = story.counts.get_mut(usize::from(*event)) {
                 *count += members;
             }
         }
         self.opened += 1;
-        self.set_timer(id, group.ends_ns());
-        self.open.insert(id, group);
+        self.set_timer(id, story.ends_ns());
+        self.open.insert(id, story);
     }
 
     fn set_timer(&mut self, id: TraceId, deadline_ns: u64) {
@@ -241,7 +241,7 @@ impl Groups {
         self.wheel.set(deadline_ns, self.next_timer);
     }
 
-    /// Adds an event to an open group.
+    /// Adds an event to an open story.
     pub(super) fn join(
         &mut self,
         id: TraceId,
@@ -250,20 +250,20 @@ impl Groups {
         event: u16,
         now_ns: u64,
     ) {
-        let Some(group) = self.open.get_mut(&id) else {
+        let Some(story) = self.open.get_mut(&id) else {
             return;
         };
         let Some(archived) = hand.record.event() else {
             return;
         };
-        group.note(archived, event);
-        group.members.add(hand, step, event);
-        group.ids.remember(&group.members);
-        group.touched_ns = now_ns;
+        story.note(archived, event);
+        story.members.add(hand, step, event);
+        story.ids.remember(&story.members);
+        story.touched_ns = now_ns;
     }
 
-    /// Adds an event to an open group that came too late to be more than a member. False where the
-    /// group is gone or has it already.
+    /// Adds an event to an open story that came too late to be more than a member. False where the
+    /// story is gone or has it already.
     pub(super) fn join_late(
         &mut self,
         id: TraceId,
@@ -271,33 +271,33 @@ impl Groups {
         step: u8,
         event: u16,
     ) -> bool {
-        let Some(group) = self.open.get_mut(&id).filter(|g| !g.ids.has(hand.id)) else {
+        let Some(story) = self.open.get_mut(&id).filter(|g| !g.ids.has(hand.id)) else {
             return false;
         };
         let Some(archived) = hand.record.event() else {
             return false;
         };
-        group.note(archived, event);
-        let place = group.members.kept.len();
-        group.members.add(hand, step, event);
-        if let Some(kept) = group.members.kept.get_mut(place) {
+        story.note(archived, event);
+        let place = story.members.kept.len();
+        story.members.add(hand, step, event);
+        if let Some(kept) = story.members.kept.get_mut(place) {
             kept.late = true;
         }
-        group.ids.remember(&group.members);
+        story.ids.remember(&story.members);
         true
     }
 
-    /// The ends of an open group's members, for `related`.
+    /// The ends of an open story's members, for `related`.
     pub(super) fn ends(&self, id: TraceId) -> Option<[EventId; 2]> {
         self.open.get(&id).map(|g| g.members.ends)
     }
 
-    /// Ends a group for room.
+    /// Ends a story for room.
     fn give_up(&mut self, id: TraceId, rules: &[Rule]) {
         let known = self.open.get(&id).is_some_and(|g| g.told);
         match self.unknown {
-            _ if known => self.close(id, GroupState::Expired, rules),
-            Unknown::Told => self.close(id, GroupState::Expired, rules),
+            _ if known => self.close(id, StoryState::Expired, rules),
+            Unknown::Told => self.close(id, StoryState::Expired, rules),
             Unknown::Counted => {
                 self.open.remove(&id);
                 (self.expired, self.untold) = (self.expired + 1, self.untold + 1);
@@ -309,28 +309,28 @@ impl Groups {
         }
     }
 
-    /// Tells the groups given up for room that somebody knows of; the others are counted.
+    /// Tells the stories given up for room that somebody knows of; the others are counted.
     pub(super) fn tell_given_up(&mut self, rules: &[Rule], known: impl Fn(TraceId) -> bool) {
-        for group in std::mem::take(&mut self.given_up) {
-            if known(group.id) {
-                let rule = &rules[usize::from(group.rule)];
-                self.ended.push(story::tell(rule, &group, GroupState::Expired));
+        for story in std::mem::take(&mut self.given_up) {
+            if known(story.id) {
+                let rule = &rules[usize::from(story.rule)];
+                self.ended.push(render::tell(rule, &story, StoryState::Expired));
             } else {
                 self.untold += 1;
             }
         }
     }
 
-    fn close(&mut self, id: TraceId, state: GroupState, rules: &[Rule]) {
-        let Some(mut group) = self.open.remove(&id) else {
+    fn close(&mut self, id: TraceId, state: StoryState, rules: &[Rule]) {
+        let Some(mut story) = self.open.remove(&id) else {
             return;
         };
         match state {
-            GroupState::Expired => self.expired += 1,
+            StoryState::Expired => self.expired += 1,
             _ => self.closed += 1,
         }
-        group.revision += u32::from(group.told);
-        self.ended.push(story::tell(&rules[usize::from(group.rule)], &group, state));
+        story.revision += u32::from(story.told);
+        self.ended.push(render::tell(&rules[usize::from(story.rule)], &story, state));
     }
 
     /// Closes what is over: by the events' own time, or because no event came for as long by
@@ -342,13 +342,13 @@ impl Groups {
             let Some(id) = self.timers.remove(&timer) else {
                 continue;
             };
-            let Some(group) = self.open.get(&id) else {
+            let Some(story) = self.open.get(&id) else {
                 continue;
             };
-            if group.is_over(event_time_ns) {
-                self.close(id, end_state(group), rules);
+            if story.is_over(event_time_ns) {
+                self.close(id, end_state(story), rules);
             } else {
-                let ends_ns = group.ends_ns();
+                let ends_ns = story.ends_ns();
                 self.set_timer(id, ends_ns);
             }
         }
@@ -360,38 +360,38 @@ impl Groups {
     fn tell_changed(&mut self, now_ns: u64, rules: &[Rule]) {
         let mut idle = Vec::new();
         let mut new = 0;
-        for group in self.open.values_mut() {
-            if now_ns.saturating_sub(group.touched_ns) > group.idle_ns {
-                idle.push(group.id);
-            } else if group.changed && now_ns.saturating_sub(group.told_ns) >= TELL_AGAIN_NS {
-                let state = if group.told { GroupState::Updated } else { GroupState::Opened };
-                new += usize::from(!group.told);
-                if !group.told && new > TOLD_AT_ONCE {
+        for story in self.open.values_mut() {
+            if now_ns.saturating_sub(story.touched_ns) > story.idle_ns {
+                idle.push(story.id);
+            } else if story.changed && now_ns.saturating_sub(story.told_ns) >= TELL_AGAIN_NS {
+                let state = if story.told { StoryState::Updated } else { StoryState::Opened };
+                new += usize::from(!story.told);
+                if !story.told && new > TOLD_AT_ONCE {
                     continue;
                 }
-                group.revision += u32::from(group.told);
-                self.told.push(story::tell(&rules[usize::from(group.rule)], group, state));
-                (group.told, group.changed, group.told_ns) = (true, false, now_ns);
+                story.revision += u32::from(story.told);
+                self.told.push(render::tell(&rules[usize::from(story.rule)], story, state));
+                (story.told, story.changed, story.told_ns) = (true, false, now_ns);
             }
         }
         idle.sort();
         for id in idle {
-            self.close(id, GroupState::Closed, rules);
+            self.close(id, StoryState::Closed, rules);
         }
     }
 
-    /// Gives each group's rule its new number. A group whose rule is gone or was changed ends, as the
+    /// Gives each story's rule its new number. A story whose rule is gone or was changed ends, as the
     /// `old` rule tells it.
     pub(super) fn renumber(&mut self, places: &[Option<u16>], old: &[Rule]) {
         let mut ended = Vec::new();
-        for group in self.open.values_mut() {
-            match places.get(usize::from(group.rule)).copied().flatten() {
-                Some(place) => group.rule = place,
-                None => ended.push(group.id),
+        for story in self.open.values_mut() {
+            match places.get(usize::from(story.rule)).copied().flatten() {
+                Some(place) => story.rule = place,
+                None => ended.push(story.id),
             }
         }
         ended.sort();
-        ended.into_iter().for_each(|id| self.close(id, GroupState::Closed, old));
+        ended.into_iter().for_each(|id| self.close(id, StoryState::Closed, old));
     }
 
     /// Closes everything: the shard ends.
@@ -400,67 +400,67 @@ impl Groups {
         ids.sort();
         for id in ids {
             // As it would have ended had time gone on: how far it went differs between shards.
-            let state = self.open.get(&id).map_or(GroupState::Closed, end_state);
+            let state = self.open.get(&id).map_or(StoryState::Closed, end_state);
             self.close(id, state, rules);
         }
     }
 }
 
-fn end_state(group: &OpenGroup) -> GroupState {
-    let by_age = group.members.first_ns.saturating_add(group.max_age_ns);
-    if group.ends_ns() == by_age { GroupState::Expired } else { GroupState::Closed }
+fn end_state(story: &OpenStory) -> StoryState {
+    let by_age = story.members.first_ns.saturating_add(story.max_age_ns);
+    if story.ends_ns() == by_age { StoryState::Expired } else { StoryState::Closed }
 }
 
-/// Merges a match into an open group. Matches of one story share events: each is a member once.
-fn extend(group: &mut OpenGroup, members: &Members, now_ns: u64) {
+/// Merges a match into an open story. Matches of one story share events: each is a member once.
+fn extend(story: &mut OpenStory, members: &Members, now_ns: u64) {
     let known = members.known();
     // What one run gathered before its first match stands first in every later one.
-    let shared = known.iter().zip(group.members.known()).take_while(|(a, b)| a == b).count();
-    if !known.is_empty() || !group.members.known().is_empty() {
-        group.ids.know(&group.members);
+    let shared = known.iter().zip(story.members.known()).take_while(|(a, b)| a == b).count();
+    if !known.is_empty() || !story.members.known().is_empty() {
+        story.ids.know(&story.members);
     }
     let mut is_new = false;
     for kept in &members.kept {
         let Some(event) = kept.record.event() else {
             continue;
         };
-        if group.ids.has(event.event_id()) {
+        if story.ids.has(event.event_id()) {
             continue;
         }
         is_new = true;
-        group.keep(kept);
-        group.members.total += 1;
+        story.keep(kept);
+        story.members.total += 1;
     }
     for member in &known[shared..] {
-        if group.ids.has(member.id) {
+        if story.ids.has(member.id) {
             continue;
         }
         is_new = true;
-        group.members.know(member.id, member.event);
-        group.ids.know(&group.members);
-        group.members.total += 1;
-        if let Some(count) = group.counts.get_mut(usize::from(member.event)) {
+        story.members.know(member.id, member.event);
+        story.ids.know(&story.members);
+        story.members.total += 1;
+        if let Some(count) = story.counts.get_mut(usize::from(member.event)) {
             *count += 1;
         }
     }
     if members.unknown() > 0 {
-        count_unknown(group, members, is_new);
+        count_unknown(story, members, is_new);
     }
-    group.changed |= is_new;
-    group.members.last_ns = group.members.last_ns.max(members.last_ns);
-    group.members.ends[1] = members.ends[1];
-    group.touched_ns = now_ns;
+    story.changed |= is_new;
+    story.members.last_ns = story.members.last_ns.max(members.last_ns);
+    story.members.ends[1] = members.ends[1];
+    story.touched_ns = now_ns;
 }
 
 /// Counts the members of a match that nothing is known of but their number.
-fn count_unknown(group: &mut OpenGroup, members: &Members, is_new: bool) {
+fn count_unknown(story: &mut OpenStory, members: &Members, is_new: bool) {
     for (event, beyond) in &members.beyond {
         let known = members.known().iter().filter(|k| k.event == *event).count() as u64;
         let unknown = beyond.saturating_sub(known);
-        let Some(count) = group.counts.get_mut(usize::from(*event)) else { continue };
+        let Some(count) = story.counts.get_mut(usize::from(*event)) else { continue };
         // Where all that are known were members already, the others may have been, too.
         let now = if is_new { *count + unknown } else { members.count(*event).max(*count) };
-        group.members.total += now - *count;
+        story.members.total += now - *count;
         *count = now;
     }
 }

@@ -1,0 +1,201 @@
+//! Stories to and from their protobuf form. Stories are rare, so they go through prost's structs.
+
+use super::proto;
+use tapio_core::event::{
+    Candidate, EventId, Impact, Link, LinkedStory, Member, Severity, Story, StoryState, Term,
+    TraceId,
+};
+
+/// A story's protobuf form, with its links.
+#[must_use]
+pub fn linked_to_proto(linked: &LinkedStory) -> proto::Story {
+    let links = linked.links.iter().map(|link| proto::Link {
+        id: link.id.0.to_vec(),
+        trace_id: link.trace_id.0.to_vec(),
+        name: link.name.clone(),
+        shared: link.shared,
+        score: link.score,
+    });
+    proto::Story { links: links.collect(), ..story_to_proto(&linked.story) }
+}
+
+/// A story with its links from their protobuf form. `None` where an id has another length.
+#[must_use]
+pub fn linked_from_proto(mut story: proto::Story) -> Option<LinkedStory> {
+    let links = std::mem::take(&mut story.links).into_iter().map(|link| {
+        Some(Link {
+            id: TraceId(id(&link.id)?),
+            trace_id: TraceId(id(&link.trace_id)?),
+            name: link.name,
+            shared: link.shared,
+            score: link.score,
+        })
+    });
+    Some(LinkedStory { links: links.collect::<Option<_>>()?, story: story_from_proto(story)? })
+}
+
+/// A story's protobuf form.
+#[must_use]
+pub fn story_to_proto(story: &Story) -> proto::Story {
+    proto::Story {
+        id: story.id.0.to_vec(),
+        trace_id: story.trace_id.0.to_vec(),
+        rule: story.rule.clone(),
+        pattern: story.pattern.clone(),
+        name: story.name.clone(),
+        intent: story.intent.clone(),
+        state: match story.state {
+            StoryState::Opened => proto::StoryState::Opened,
+            StoryState::Updated => proto::StoryState::Updated,
+            StoryState::Closed => proto::StoryState::Closed,
+            StoryState::Expired => proto::StoryState::Expired,
+            StoryState::Retracted => proto::StoryState::Retracted,
+        } as i32,
+        revision: story.revision,
+        key: story
+            .key
+            .iter()
+            .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() })
+            .collect(),
+        members: story.members.iter().map(member_to_proto).collect(),
+        members_total: story.members_total,
+        first_unix_nano: story.first_ns,
+        last_unix_nano: story.last_ns,
+        severity: u32::from(story.severity.0),
+        root_cause: story.root_cause.iter().map(candidate_to_proto).collect(),
+        impact: Some(proto::Impact {
+            business: story.impact.business,
+            customer_facing: story.impact.customer_facing,
+            slo_impact: story.impact.slo_impact,
+            affected: story.impact.affected.clone(),
+            evidence: story.impact.evidence.clone(),
+        }),
+        actions: story.actions.clone(),
+        confidence: story.confidence,
+        continues: story.continues.map(|t| t.0.to_vec()).unwrap_or_default(),
+        provisional: story.provisional.map(|t| t.0.to_vec()).unwrap_or_default(),
+        links: Vec::new(),
+    }
+}
+
+fn member_to_proto(member: &Member) -> proto::Member {
+    proto::Member {
+        id: member.id.0.to_vec(),
+        label: member.label.clone(),
+        time_unix_nano: member.time_ns,
+        kind: member.kind.clone(),
+        source: member.source.clone(),
+        severity: u32::from(member.severity.0),
+        role: member.role.clone(),
+        pattern: member.pattern.clone(),
+        summary: member.summary.clone(),
+    }
+}
+
+fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
+    proto::Candidate {
+        cause: candidate.cause.clone(),
+        evidence: candidate.evidence.iter().map(|id| id.0.to_vec()).collect(),
+        labels: candidate.labels.clone(),
+        score: candidate.score,
+        terms: candidate
+            .terms
+            .iter()
+            .map(|t| proto::Term {
+                name: t.name.clone(),
+                weight: t.weight,
+                because: t.because.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// A story from its protobuf form. `None` where an id or the severity isn't one.
+#[must_use]
+pub fn story_from_proto(story: proto::Story) -> Option<Story> {
+    let state = match story.state() {
+        proto::StoryState::Opened => StoryState::Opened,
+        proto::StoryState::Updated => StoryState::Updated,
+        proto::StoryState::Closed => StoryState::Closed,
+        proto::StoryState::Expired => StoryState::Expired,
+        proto::StoryState::Retracted => StoryState::Retracted,
+    };
+    let impact = story.impact.unwrap_or_default();
+    Some(Story {
+        id: TraceId(id(&story.id)?),
+        trace_id: TraceId(id(&story.trace_id)?),
+        rule: story.rule,
+        pattern: story.pattern,
+        name: story.name,
+        intent: story.intent,
+        state,
+        revision: story.revision,
+        key: story.key.into_iter().map(|k| (k.key, k.value)).collect(),
+        members: story.members.into_iter().map(member_from_proto).collect::<Option<_>>()?,
+        members_total: story.members_total,
+        first_ns: story.first_unix_nano,
+        last_ns: story.last_unix_nano,
+        severity: severity(story.severity)?,
+        root_cause: story
+            .root_cause
+            .into_iter()
+            .map(candidate_from_proto)
+            .collect::<Option<_>>()?,
+        impact: Impact {
+            business: impact.business,
+            customer_facing: impact.customer_facing,
+            slo_impact: impact.slo_impact,
+            affected: impact.affected,
+            evidence: impact.evidence,
+        },
+        actions: story.actions,
+        confidence: story.confidence,
+        continues: trace(&story.continues)?,
+        provisional: trace(&story.provisional)?,
+    })
+}
+
+fn member_from_proto(member: proto::Member) -> Option<Member> {
+    Some(Member {
+        id: EventId(id(&member.id)?),
+        label: member.label,
+        time_ns: member.time_unix_nano,
+        kind: member.kind,
+        source: member.source,
+        severity: severity(member.severity)?,
+        role: member.role,
+        pattern: member.pattern,
+        summary: member.summary,
+    })
+}
+
+fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
+    let evidence = candidate.evidence.iter().map(|e| id(e).map(EventId));
+    Some(Candidate {
+        cause: candidate.cause,
+        evidence: evidence.collect::<Option<_>>()?,
+        labels: candidate.labels,
+        score: candidate.score,
+        terms: candidate
+            .terms
+            .into_iter()
+            .map(|t| Term { name: t.name, weight: t.weight, because: t.because })
+            .collect(),
+    })
+}
+
+/// A trace that may be left out. `None` where it is there and isn't one.
+fn trace(bytes: &[u8]) -> Option<Option<TraceId>> {
+    match bytes {
+        [] => Some(None),
+        bytes => Some(Some(TraceId(id(bytes)?))),
+    }
+}
+
+fn id(bytes: &[u8]) -> Option<[u8; 16]> {
+    bytes.try_into().ok()
+}
+
+fn severity(number: u32) -> Option<Severity> {
+    u8::try_from(number).ok().filter(|n| *n <= 24).map(Severity)
+}
