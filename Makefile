@@ -27,22 +27,20 @@ test: ## everything: lints, unit, property, integration and kernel tests, loom, 
 	@scripts/test.sh
 
 test-fast: ## the developer's loop: unit and integration tests, nothing rebuilt for tools
-	$(CARGO) test --locked --lib --tests
+	$(CARGO) test --locked --workspace --lib --tests
 
 lint: ## formatting, clippy, duplicate dependencies
-	$(CARGO) fmt --check
-	$(CARGO) fmt --check --manifest-path tests/loom/Cargo.toml
+	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
-	$(CARGO) clippy --locked --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --quiet -- -D warnings
 	@scripts/deny.sh
 
 unit: ## unit, property, integration and kernel tests
-	$(CARGO) test --locked --all-targets --no-fail-fast --quiet
-	$(CARGO) test --locked --doc --quiet
+	$(CARGO) test --locked --workspace --all-targets --no-fail-fast --quiet
+	$(CARGO) test --locked --workspace --doc --quiet
 
 loom: ## the wake protocol under every interleaving
-	RUSTFLAGS="--cfg loom" $(CARGO) test --locked --quiet --lib --target-dir target/loom \
-		--manifest-path tests/loom/Cargo.toml
+	@scripts/loom.sh
 
 sanitize: ## the ring under ThreadSanitizer and AddressSanitizer
 	@scripts/sanitize.sh

@@ -57,7 +57,7 @@ planted() {
     [[ $wanted == *" $1 "* ]] || return 0
     local copy=$PWD/target/fuzz-canary
     rm -rf "$copy" && mkdir -p "$copy/tests"
-    cp -r src proto rules ebpf benches build.rs Cargo.toml Cargo.lock "$copy"
+    cp -r src proto rules ebpf benches docs Cargo.toml Cargo.lock "$copy"
     cp -r tests/fuzz tests/stories tests/conformance "$copy/tests"
     sed -i "$3" "$copy/$2"
     if cmp -s "$2" "$copy/$2"; then

@@ -132,7 +132,7 @@ fn mistakes_on_the_command_line_and_in_rules_exit_with_2() {
 }
 
 const COUNT: &str = "rule: r\nevents: { e: { kind: t.e } }\n\
-    count: { event: e, within: 10s, at_least: 3 }\ngroup: { pattern: p }\n";
+    count: { event: e, within: 10s, at_least: 3 }\nstory: { pattern: p }\n";
 
 #[test]
 fn rules_are_reloaded_when_their_files_change_and_when_asked_to() {

@@ -9,8 +9,8 @@ mod source;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::alarm::Alarm;
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::alarm::Alarm;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use lines::{Cut, Lines};
 use source::{Read, Source};
 use tapio_core::clock;

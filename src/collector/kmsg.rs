@@ -11,10 +11,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::alarm::Alarm;
-use super::cursor::Cursor;
-use super::draft::{Draft, Meta};
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::events::event_builder::{Draft, Meta};
+use crate::runtime::alarm::Alarm;
+use crate::runtime::cursor::Cursor;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
 use tapio_core::ring::OnFull;

@@ -19,9 +19,9 @@ use tonic::codegen::BoxStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
-use super::kept::Kept;
-use super::turns::Turns;
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
+use crate::runtime::listener::Kept;
+use crate::runtime::poll_timer::Turns;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
 use tapio_core::event::Reason;
 use tapio_core::ring::{OnFull, Sink};
 use tapio_wire::proto::{Ack, Refusal};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::clock;
 use tapio_core::event::{Event, EventId, Field, Name, Reason, Severity, Value, names};
 use tapio_core::ring::OnFull;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::manager::HUNG_AFTER;
-use super::{
-    CollectorConfig, Make, cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver,
-    synthetic, systemd,
+use crate::runtime::health::HUNG_AFTER;
+use crate::runtime::{CollectorConfig, Make};
+use crate::{
+    cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver, synthetic, systemd,
 };
 use tapio_core::ring::OnFull;
 

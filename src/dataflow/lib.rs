@@ -19,30 +19,17 @@
 //! | `lifecycle.rs` | lives of pods, units and processes |
 //! | `lru.rs` | a bounded map |
 
-mod aggregate;
 mod driver;
 pub mod evidence;
-mod gauge;
-mod keys;
-mod lane;
-mod lifecycle;
 mod lru;
-mod members;
-mod open_stories;
-mod render;
+mod matcher;
 pub mod rules;
-mod run;
-mod sequence;
-mod settled;
 mod shard;
-mod watermark;
-mod wheel;
-mod window;
-mod worker;
+mod story;
 
 pub use driver::{Correlator, CorrelatorPlan, Entrance, Started, ThreadPlan, replay, rule_runner};
-pub use lane::{LaneOptions, LaneStats, MatchLine};
-pub use open_stories::Unknown;
-pub use settled::SettledStats;
-pub use shard::{Found, Shard, ShardStats};
-pub use worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};
+pub use matcher::lane::{LaneOptions, LaneStats, MatchLine};
+pub use shard::event_time_lane::SettledStats;
+pub use shard::shard::{Found, Shard, ShardStats};
+pub use shard::worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};
+pub use story::open::Unknown;

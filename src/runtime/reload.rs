@@ -151,7 +151,7 @@ mod tests {
     use tapio_dataflow::rules::RuleSet;
 
     const RULE: &str = "rule: r\nevents: { e: { kind: t.e } }\n\
-                        count: { event: e, within: 10s, at_least: 3 }\ngroup: { pattern: p }\n";
+                        count: { event: e, within: 10s, at_least: 3 }\nstory: { pattern: p }\n";
 
     #[test]
     fn files_that_change_are_read_and_wrong_ones_change_nothing() {

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::allocations::Allocation;
-use crate::Context;
-use crate::cursor::Cursor;
+use crate::runtime::Context;
+use crate::runtime::cursor::Cursor;
 use tapio_core::clock;
 
 /// The most addresses that are written down: more than a node has pods for. Of others it isn't told that they were taken

@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 use super::report::MAX_REPORT_BYTES;
-use crate::kept::Kept;
+use crate::runtime::listener::Kept;
 use tapio_core::clock;
 
 /// Connections that wait to be accepted: the most the kernel allows by default.

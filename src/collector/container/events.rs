@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::observed::{Facts, Happened, Key, Known};
-use crate::Site;
-use crate::draft::{Draft, Meta};
-use crate::identify::Known as Whose;
+use crate::events::enrich::Known as Whose;
+use crate::events::event_builder::{Draft, Meta};
+use crate::runtime::Site;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::{Container, Directory};
 use tapio_core::ring::Sink;

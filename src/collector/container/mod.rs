@@ -23,9 +23,9 @@ mod session;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::cursor::Cursor;
-use super::turns::{self, Turns};
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::cursor::Cursor;
+use crate::runtime::poll_timer::{self, Turns};
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use client::Client;
 use events::Teller;
 use observed::Observed;
@@ -138,7 +138,7 @@ impl Collector for Containers {
 
 /// Ends when the collector was to and hasn't.
 async fn overdue(shutdown: &Shutdown) {
-    turns::ended(shutdown).await;
+    poll_timer::ended(shutdown).await;
     tokio::time::sleep(OVERDUE).await;
 }
 

@@ -4,7 +4,7 @@ use super::decode::Decoder;
 use super::kinds::Kind;
 use super::raw::{COMM_BYTES, Record};
 use super::words::{Size, Span};
-use crate::draft::Lossy;
+use crate::events::event_builder::Lossy;
 use tapio_core::event::{Severity, names};
 
 /// `enum req_op` (include/linux/blk_types.h).

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
-use crate::{Collector, CollectorConfig, Make};
+use crate::runtime::{Collector, CollectorConfig, Make};
 use tapio_core::ring::OnFull;
 
 /// The eBPF collector's configuration.

@@ -11,7 +11,7 @@ use super::kinds::Kind;
 use super::loader::Maps;
 use super::raw::{CONTROL_GENERATION, CONTROL_SLEEP, ConfigWords, KIND_CGROUP, KINDS, OUTCOMES};
 use super::syscalls::ErrorKey;
-use crate::alarm::Alarm;
+use crate::runtime::alarm::Alarm;
 use tapio_core::event::Reason;
 
 /// What became of the records of one kind since the last reading.

@@ -50,9 +50,9 @@ use self::decode::Decoder;
 use self::kernel::{Kernel, Loss};
 use self::loader::{LoadError, Loader, PROGRAMS, Verdict};
 use self::processes::Processes;
-use super::alarm::Alarm;
-use super::draft::Meta;
-use super::{Collector, CollectorError, Context, Ended};
+use crate::events::event_builder::Meta;
+use crate::runtime::alarm::Alarm;
+use crate::runtime::{Collector, CollectorError, Context, Ended};
 use tapio_core::clock;
 use tapio_core::event::{Reason, Severity, names};
 

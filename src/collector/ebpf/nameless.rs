@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::draft::{Draft, Meta};
-use crate::identify::{Found, Known};
+use crate::events::enrich::{Found, Known};
+use crate::events::event_builder::{Draft, Meta};
 use tapio_core::event::names;
 use tapio_core::identity::Directory;
 use tapio_core::ring::Sink;
@@ -102,7 +102,7 @@ impl Nameless {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Context;
+    use crate::runtime::Context;
     use tapio_core::event::{ClockQuality, EventId, Severity, Value};
     use tapio_core::identity::{Container, Pod};
 

@@ -11,7 +11,7 @@ use super::raw::{
 };
 use super::scrub;
 use super::words::{Size, Span};
-use crate::draft::Lossy;
+use crate::events::event_builder::Lossy;
 use tapio_core::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {

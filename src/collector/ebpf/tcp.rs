@@ -7,7 +7,7 @@ use super::decode::Decoder;
 use super::kinds::{Kind, errno_name};
 use super::raw::{COMM_BYTES, Head, Record, TCP_INCOMING, TCP_KNOWN_SINCE, TCP_RESET_SENT};
 use super::words::{Span, address};
-use crate::draft::Lossy;
+use crate::events::event_builder::Lossy;
 use tapio_core::event::{Severity, names};
 
 const AF_INET6: u16 = 10;

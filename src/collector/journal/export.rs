@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::position::Position;
 use super::record::{Field, Record};
-use crate::alarm::Alarm;
+use crate::runtime::alarm::Alarm;
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 << 10;

@@ -17,7 +17,7 @@ use super::file::JournalFile;
 use super::format::Bad;
 use super::position::Position;
 use super::record::Record;
-use crate::alarm::Alarm;
+use crate::runtime::alarm::Alarm;
 use tapio_core::clock;
 
 /// Rounds a file that can't be read on may take to recover: what is being written shows a bit later.

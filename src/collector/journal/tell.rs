@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::Context;
-use crate::draft::{Draft, Lossy, Meta};
 use crate::ebpf::signal_name;
-use crate::identify::Known;
+use crate::events::enrich::Known;
+use crate::events::event_builder::{Draft, Lossy, Meta};
+use crate::runtime::Context;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::CgroupNames;
 

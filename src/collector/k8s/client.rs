@@ -7,7 +7,7 @@ use kube::client::Client;
 use kube::config::{Config as Access, KubeConfigOptions, Kubeconfig};
 
 use super::Config;
-use crate::CollectorError;
+use crate::runtime::CollectorError;
 
 /// A server that can't be connected to in this time is away.
 const CONNECT: Duration = Duration::from_secs(10);

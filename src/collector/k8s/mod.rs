@@ -46,9 +46,9 @@ use kube::client::Client;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
-use super::cursor::Cursor;
-use super::turns::Turns;
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::cursor::Cursor;
+use crate::runtime::poll_timer::Turns;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 #[doc(hidden)]
 pub use look::look;
 use tapio_core::clock;

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use self::cgroups::Trees;
 use self::pressure::Pressure;
-use super::draft::{Draft, Meta};
-use super::identify::Known;
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::events::enrich::Known;
+use crate::events::event_builder::{Draft, Meta};
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::CgroupNames;

@@ -21,9 +21,9 @@ use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 
 use self::tell::Teller;
-use super::kept::Kept;
-use super::turns::Turns;
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::listener::Kept;
+use crate::runtime::poll_timer::Turns;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::ring::OnFull;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::{OtlpSignal, bind};

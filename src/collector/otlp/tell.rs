@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::Answer;
-use crate::Context;
-use crate::draft::{Draft, Meta};
-use crate::identify::Known;
+use crate::events::enrich::Known;
+use crate::events::event_builder::{Draft, Meta};
+use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
 use tapio_wire::{OtlpAttributes, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};

@@ -29,10 +29,10 @@ use tokio_stream::StreamExt as _;
 use self::bus::{Bus, Lost};
 use self::tell::Teller;
 use self::watch::{Answer, Ask, Watch};
-use super::cursor::Cursor;
-use super::filter::Filter;
-use super::turns::{self, Turns};
-use super::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::events::Filter;
+use crate::runtime::cursor::Cursor;
+use crate::runtime::poll_timer::{self, Turns};
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::clock;
 use tapio_core::ring::OnFull;
 
@@ -226,7 +226,7 @@ impl Session {
         let connecting = Bus::connect(address);
         let (bus, mut signals) = tokio::select! {
             connected = connecting => connected?,
-            () = turns::ended(&context.shutdown) => return Ok(Ended::Stopped),
+            () = poll_timer::ended(&context.shutdown) => return Ok(Ended::Stopped),
         };
         self.connections += 1;
         self.watch.begin();

@@ -1,8 +1,8 @@
 //! What happened to units and jobs, as events (docs/kinds.md).
 
-use crate::Context;
-use crate::draft::{Draft, Meta};
 use crate::ebpf::signal_name;
+use crate::events::event_builder::{Draft, Meta};
+use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 

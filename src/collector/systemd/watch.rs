@@ -9,7 +9,7 @@ use zbus::Message;
 use super::bus::{Listed, Read};
 use super::properties::{Properties, UNIT, unit_of_path};
 use super::unit::{Hold, Snapshot, State, Told, Unit};
-use crate::filter::Filter;
+use crate::events::Filter;
 use tapio_core::identity::{self, Directory};
 
 /// Units that are watched at a time.

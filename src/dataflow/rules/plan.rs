@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn equal_predicates_are_one() {
         let text = "rule: NAME\nevents: { e: { kind: t.a, attributes.v: 7 } }\n\
-                    count: { event: e, within: 1s, at_least: 1 }\ngroup: { pattern: p }\n---\n";
+                    count: { event: e, within: 1s, at_least: 1 }\nstory: { pattern: p }\n---\n";
         let rules = rules(&(text.replace("NAME", "a") + &text.replace("NAME", "b")));
         let plan = KindPlan::new(&rules, Name::intern("t.a").unwrap());
         assert_eq!((plan.predicates.len(), plan.uses.len()), (1, 2));

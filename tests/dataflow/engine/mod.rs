@@ -119,7 +119,7 @@ fn tally_text(number: usize, tally: &Tally) -> String {
     let by = if tally.by { "attributes.k" } else { "" };
     format!(
         "rule: r{number}\nevents: {{ e: {{ kind: t.{} }} }}\ncount: {{ event: e, by: [{by}], \
-         within: {}s, at_least: {} }}\ngroup: {{ pattern: case }}\n---\n",
+         within: {}s, at_least: {} }}\nstory: {{ pattern: case }}\n---\n",
         KINDS[tally.kind], tally.within_s, tally.at_least
     )
 }

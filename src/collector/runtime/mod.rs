@@ -1,0 +1,34 @@
+//! Runs collectors: threads, supervision, health, cursors and waiting.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `collector.rs` | [`Collector`]: the interface of a source |
+//! | `context.rs` | [`Context`]: what a collector gets for one run |
+//! | `site.rs` | [`Site`]: node, entity directory and state folder, shared by all collectors |
+//! | `status.rs` | [`Report`]: a collector's page in `/status` |
+//! | `health.rs` | [`Health`] |
+//! | `manager.rs` | [`CollectorManager`]: starts, watches and replaces runs |
+//! | `supervise.rs` | a collector's thread: panic isolation, restart with backoff |
+//! | `cursor.rs` | positions of sources that can be read again |
+//! | `alarm.rs` | poll(2) that a shutdown interrupts |
+//! | `poll_timer.rs` | timed work of collectors that wait for messages |
+//! | `listener.rs` | sockets that outlive a run |
+
+pub(crate) mod alarm;
+mod collector;
+mod context;
+pub(crate) mod cursor;
+pub(crate) mod health;
+pub(crate) mod listener;
+mod manager;
+pub(crate) mod poll_timer;
+mod site;
+mod status;
+mod supervise;
+
+pub use collector::{Collector, CollectorConfig, CollectorError, Ended, Make};
+pub use context::Context;
+pub use health::Health;
+pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};
+pub use site::Site;
+pub use status::{Note, Report};

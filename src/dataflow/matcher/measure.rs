@@ -1,0 +1,340 @@
+//! A measure over a trailing window of one key: how many, how many different, sums, ranks, which parts.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::lru::Lru;
+use crate::rules::field::{append_key, build_key};
+use crate::rules::{Aggregate, Measure, View};
+use tapio_core::event::{ArchivedEvent, Value};
+
+/// Events a window remembers; past it the oldest is forgotten, so that a flood of one key costs
+/// memory up to here and no more.
+const MAX_EVENTS: usize = 65_536;
+/// Keys of an inner measure that one outer key remembers.
+const MAX_INNER_KEYS: usize = 1_024;
+
+/// Whole numbers are summed exactly; fractions with the rounding error carried along (Neumaier,
+/// 1974), and from nothing again when the last one has left.
+#[derive(Default)]
+struct Sum {
+    whole: i128,
+    fractions: u64,
+    sum: f64,
+    error: f64,
+}
+
+impl Sum {
+    fn add(&mut self, value: f64, sign: i8) {
+        if value.fract() == 0.0 && value.abs() < 9e15 {
+            self.whole += i128::from(value as i64) * i128::from(sign);
+            return;
+        }
+        let signed = value * f64::from(sign);
+        let next = self.sum + signed;
+        self.error += if self.sum.abs() >= signed.abs() {
+            (self.sum - next) + signed
+        } else {
+            (signed - next) + self.sum
+        };
+        self.sum = next;
+        self.fractions = self.fractions.wrapping_add_signed(i64::from(sign));
+        if self.fractions == 0 {
+            (self.sum, self.error) = (0.0, 0.0);
+        }
+    }
+
+    fn value(&self) -> f64 {
+        self.whole as f64 + (self.sum + self.error)
+    }
+}
+
+/// What is remembered of the events in a window, by what is measured. Queues are in order of arrival.
+enum Values {
+    /// Nothing: it is enough that they were there.
+    None,
+    Distinct {
+        queue: VecDeque<Box<[u8]>>,
+        counts: HashMap<Box<[u8]>, u32, ahash::RandomState>,
+    },
+    Sum {
+        queue: VecDeque<f64>,
+        sum: Sum,
+    },
+    Sorted {
+        queue: VecDeque<f64>,
+        sorted: Vec<f64>,
+    },
+    /// When each part was seen last.
+    Latest(Box<[Option<u64>]>),
+    /// When each part was seen last, and the latest beginning of a chain that ends with it.
+    Chain(Box<[(Option<u64>, Option<u64>)]>),
+}
+
+/// What an event does to a measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Added {
+    /// It hasn't what is measured.
+    Nothing,
+    /// An inner measure took it in and didn't fire.
+    Inner,
+    /// The measure, it included.
+    Value(f64),
+}
+
+/// A measure and the events in its window.
+pub(crate) struct Gauge {
+    /// When each event came, and which of the counted ones it was first.
+    events: VecDeque<(u64, u8)>,
+    values: Values,
+    last_ns: u64,
+    /// What the inner measures have of each of their keys.
+    inner: Vec<Lru<Box<[u8]>, Gauge>>,
+}
+
+fn number(value: Value<'_>) -> Option<f64> {
+    match value {
+        Value::Int(n) => Some(n as f64),
+        Value::Float(n) if n.is_finite() => Some(n),
+        _ => None,
+    }
+}
+
+impl Values {
+    fn new(aggregate: &Aggregate) -> Self {
+        let parts = usize::from(aggregate.parts);
+        match aggregate.measure {
+            Measure::Count => Self::None,
+            Measure::Distinct(_) => {
+                Self::Distinct { queue: VecDeque::new(), counts: HashMap::default() }
+            }
+            Measure::Sum(_) | Measure::Avg(_) => {
+                Self::Sum { queue: VecDeque::new(), sum: Sum::default() }
+            }
+            Measure::Percentile(..) => Self::Sorted { queue: VecDeque::new(), sorted: Vec::new() },
+            Measure::AnyOrder => Self::Latest(vec![None; parts].into()),
+            Measure::InOrder => Self::Chain(vec![(None, None); parts].into()),
+        }
+    }
+
+    /// Forgets the oldest event.
+    fn pop(&mut self) {
+        match self {
+            Self::Distinct { queue, counts } => {
+                if let Some(value) = queue.pop_front()
+                    && let Some(count) = counts.get_mut(&value)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        counts.remove(&value);
+                    }
+                }
+            }
+            Self::Sum { queue, sum } => {
+                if let Some(value) = queue.pop_front() {
+                    sum.add(value, -1);
+                }
+            }
+            Self::Sorted { queue, sorted } => {
+                if let Some(value) = queue.pop_front() {
+                    let at = sorted.partition_point(|v| *v < value);
+                    sorted.remove(at);
+                }
+            }
+            Self::None | Self::Latest(_) | Self::Chain(_) => {}
+        }
+    }
+
+    /// Forgets which parts were seen before the window.
+    fn expire_parts(&mut self, oldest_ns: u64) {
+        let expire = |time: &mut Option<u64>| {
+            time.take_if(|t| *t < oldest_ns);
+        };
+        match self {
+            Self::Latest(latest) => latest.iter_mut().for_each(expire),
+            Self::Chain(chain) => chain.iter_mut().for_each(|(last, start)| {
+                expire(last);
+                expire(start);
+            }),
+            _ => {}
+        }
+    }
+
+    /// Takes an event in. False where it hasn't the field that is measured.
+    fn push(&mut self, time_ns: u64, parts: &[u8], value: Option<Value<'_>>) -> bool {
+        match self {
+            Self::None => {}
+            Self::Distinct { queue, counts } => {
+                let mut bytes = Vec::new();
+                if !value.is_some_and(|v| append_key(&mut bytes, v)) {
+                    return false;
+                }
+                let bytes: Box<[u8]> = bytes.into();
+                *counts.entry(bytes.clone()).or_default() += 1;
+                queue.push_back(bytes);
+            }
+            Self::Sum { queue, sum } => {
+                let Some(n) = value.and_then(number) else { return false };
+                queue.push_back(n);
+                sum.add(n, 1);
+            }
+            Self::Sorted { queue, sorted } => {
+                let Some(n) = value.and_then(number) else { return false };
+                queue.push_back(n);
+                sorted.insert(sorted.partition_point(|v| *v < n), n);
+            }
+            Self::Latest(latest) => {
+                parts.iter().for_each(|part| latest[usize::from(*part)] = Some(time_ns));
+            }
+            Self::Chain(chain) => link(chain, parts, time_ns),
+        }
+        true
+    }
+}
+
+/// Adds an event to a chain. An event of the same time may have come before the one it follows in
+/// the chain, so every event seen at this very time is looked at again.
+fn link(chain: &mut [(Option<u64>, Option<u64>)], parts: &[u8], time_ns: u64) {
+    for i in parts {
+        chain[usize::from(*i)].0 = Some(time_ns);
+    }
+    for at in 0..chain.len() {
+        if chain[at].0 != Some(time_ns) {
+            continue;
+        }
+        let begins = if at == 0 { Some(time_ns) } else { chain[at - 1].1 };
+        chain[at].1 = chain[at].1.max(begins);
+    }
+}
+
+impl Gauge {
+    pub(crate) fn new(aggregate: &Aggregate) -> Self {
+        Self {
+            events: VecDeque::new(),
+            values: Values::new(aggregate),
+            last_ns: 0,
+            inner: aggregate.inner.iter().map(|_| Lru::new(MAX_INNER_KEYS)).collect(),
+        }
+    }
+
+    /// Forgets what lies before the window that ends at `time_ns`.
+    pub(crate) fn expire(&mut self, aggregate: &Aggregate, time_ns: u64) {
+        let oldest_ns = time_ns.saturating_sub(aggregate.within_ns);
+        while self.events.front().is_some_and(|(t, _)| *t < oldest_ns)
+            || self.events.len() >= MAX_EVENTS
+        {
+            self.events.pop_front();
+            self.values.pop();
+        }
+        self.values.expire_parts(oldest_ns);
+    }
+
+    /// Adds an event that is `counted` (numbers of the counted events).
+    pub(crate) fn add(
+        &mut self,
+        aggregate: &Aggregate,
+        counted: &[u8],
+        event: &ArchivedEvent<'_>,
+        time_ns: u64,
+    ) -> Added {
+        self.expire(aggregate, time_ns);
+        let (parts, seen_inside) = if aggregate.inner.is_empty() {
+            (None, false)
+        } else {
+            let (parts, seen) = self.parts(aggregate, counted, event, time_ns);
+            (Some(parts), seen)
+        };
+        // Without inner measures each counted event is a part of its own.
+        let parts = parts.as_deref().unwrap_or(counted);
+        let value = aggregate.measure.field().and_then(|f| event.field(f));
+        let taken = !parts.is_empty() && self.values.push(time_ns, parts, value);
+        if taken {
+            self.events.push_back((time_ns, counted.first().copied().unwrap_or(0)));
+        }
+        if taken || seen_inside {
+            self.last_ns = self.last_ns.max(time_ns);
+        }
+        match (taken, seen_inside) {
+            (true, _) => Added::Value(self.value(aggregate.measure)),
+            (false, true) => Added::Inner,
+            (false, false) => Added::Nothing,
+        }
+    }
+
+    /// The parts an event counts as, and whether an inner measure took it in.
+    fn parts(
+        &mut self,
+        aggregate: &Aggregate,
+        counted: &[u8],
+        event: &ArchivedEvent<'_>,
+        time_ns: u64,
+    ) -> (Vec<u8>, bool) {
+        let of = |i: &u8| &aggregate.events[usize::from(*i)];
+        let mut parts: Vec<u8> =
+            counted.iter().map(of).filter(|c| c.through.is_none()).map(|c| c.part).collect();
+        let mut seen = false;
+        for (number, (inner, gauges)) in (0u8..).zip(aggregate.inner.iter().zip(&mut self.inner)) {
+            let through: Vec<_> = counted
+                .iter()
+                .map(of)
+                .filter_map(|c| c.through.filter(|t| t.0 == number).map(|t| (t.1, c.part)))
+                .collect();
+            let Some((first, part)) = through.first().copied() else { continue };
+            let mut key = Vec::new();
+            if !build_key(event, &inner.events[usize::from(first)].by, &mut key) {
+                continue;
+            }
+            if gauges.get(&key[..]).is_none() {
+                gauges.insert(key.clone().into(), Self::new(inner));
+            }
+            let Some(gauge) = gauges.get(&key[..]) else { continue };
+            let leaves: Vec<u8> = through.iter().map(|t| t.0).collect();
+            let added = gauge.add(inner, &leaves, event, time_ns);
+            seen |= added != Added::Nothing;
+            if let Added::Value(value) = added
+                && gauge.fires(inner, value)
+            {
+                parts.push(part);
+            }
+        }
+        (parts, seen)
+    }
+
+    /// Whether the measure's condition holds.
+    pub(crate) fn fires(&self, aggregate: &Aggregate, value: f64) -> bool {
+        aggregate.condition.holds(value, |part| match &self.values {
+            Values::Latest(latest) => latest.get(usize::from(part)).is_some_and(Option::is_some),
+            _ => false,
+        })
+    }
+
+    fn value(&self, measure: Measure) -> f64 {
+        match &self.values {
+            Values::None => self.events.len() as f64,
+            Values::Distinct { counts, .. } => counts.len() as f64,
+            Values::Sum { queue, sum } => match measure {
+                Measure::Avg(_) => sum.value() / queue.len().max(1) as f64,
+                _ => sum.value(),
+            },
+            Values::Sorted { sorted, .. } => {
+                let percent = if let Measure::Percentile(_, p) = measure { p } else { 50.0 };
+                let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+                sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+            }
+            Values::Latest(latest) => latest.iter().flatten().count() as f64,
+            Values::Chain(chain) => match chain.last() {
+                Some((_, Some(_))) => chain.len() as f64,
+                _ => 0.0,
+            },
+        }
+    }
+
+    /// When the measure has nothing left in its windows.
+    pub(crate) fn empty_ns(&self, aggregate: &Aggregate) -> u64 {
+        self.last_ns.saturating_add(aggregate.span_ns())
+    }
+
+    /// The events in the window: when each came, and which of the counted ones it was first.
+    pub(crate) fn events(&self) -> &VecDeque<(u64, u8)> {
+        &self.events
+    }
+}
