@@ -1,7 +1,8 @@
-//! The rules of taste that a machine can hold: directions, sizes, unsafe code, clocks, and that the
-//! documents name what exists. Every violation is listed at once, with its place.
+//! The rules of the house that a machine can hold: layers and import cycles, sizes, unsafe code,
+//! clocks, words, and documents that name only what exists. Each test lists every violation, with
+//! its place.
 //!
-//! Each check has a test that shows it a violation, so that none of them is asleep.
+//! Each check has a test of its own that plants a violation.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,12 +10,18 @@
 mod checks;
 #[path = "architecture/documents.rs"]
 mod documents;
+#[path = "architecture/layers.rs"]
+mod layers;
+#[path = "architecture/modules.rs"]
+mod modules;
 #[path = "architecture/text.rs"]
 mod text;
+#[path = "architecture/words.rs"]
+mod words;
 
 use std::path::{Path, PathBuf};
 
-use checks::{clocks, directions, functions, sizes, unfinished, unsafe_code};
+use checks::{clocks, functions, sizes, unfinished, unsafe_code};
 use text::Source;
 
 /// Files of the repository below these folders with one of these endings, sorted.
@@ -24,7 +31,7 @@ fn files(folders: &[&str], endings: &[&str]) -> Vec<Source> {
     let mut left: Vec<PathBuf> = folders.iter().map(|f| root.join(f)).collect();
     while let Some(path) = left.pop() {
         if path.is_dir() {
-            // Built by the packages of their own below tests/.
+            // Build output of the packages below tests/.
             if path.file_name().is_some_and(|n| n == "target") {
                 continue;
             }
@@ -43,27 +50,35 @@ fn assert_none(violations: Vec<String>) {
 }
 
 fn check(sources: &[Source], check: impl Fn(&Source) -> Vec<String>) {
-    assert!(!sources.is_empty(), "nothing to look at");
+    assert!(!sources.is_empty(), "no sources found");
     assert_none(sources.iter().flat_map(check).collect());
 }
 
 #[test]
-fn dependencies_point_one_way() {
-    check(&files(&["src"], &["rs"]), directions);
+fn packages_have_no_import_cycles() {
+    let sources = files(&["src"], &["rs"]);
+    let cycles = layers::PACKAGES.iter().flat_map(|p| p.graph(&sources).cycles());
+    assert_none(cycles.collect());
 }
 
 #[test]
-fn files_and_functions_have_a_size_a_person_can_hold() {
-    let rust = files(&["src", "tests", "benches", "build.rs"], &["rs"]);
+fn modules_import_lower_layers_only() {
+    let sources = files(&["src"], &["rs"]);
+    let violations = layers::PACKAGES.iter().flat_map(|p| p.violations(&p.graph(&sources)));
+    assert_none(violations.collect());
+    check(&sources, layers::strangers);
+}
+
+#[test]
+fn files_and_functions_have_bounded_sizes() {
+    let rust = files(&["src", "tests", "benches"], &["rs"]);
     check(&rust, sizes);
     check(&rust, functions);
-    let ebpf = files(&["ebpf"], &["c", "h"]);
-    // vmlinux.h would be generated; what is written by hand is small.
-    assert_none(ebpf.iter().flat_map(sizes).collect());
+    check(&files(&["ebpf"], &["c", "h"]), sizes);
 }
 
 #[test]
-fn unsafe_code_is_where_it_may_be_and_says_why() {
+fn unsafe_code_is_listed_and_explained() {
     check(&files(&["src"], &["rs"]), unsafe_code);
 }
 
@@ -73,21 +88,20 @@ fn clocks_are_read_in_one_place() {
 }
 
 #[test]
-fn nothing_is_left_unfinished() {
-    check(
-        &files(
-            &[
-                "src", "tests", "benches", "ebpf", "scripts", "rules", "proto", "build.rs",
-                "Makefile",
-            ],
-            &["rs", "c", "h", "sh", "yaml", "proto"],
-        ),
-        unfinished,
-    );
+fn comments_names_and_messages_are_plain() {
+    let rust = files(&["src", "tests", "benches"], &["rs"]);
+    check(&rust, words::comments);
+    check(&rust, words::names);
 }
 
 #[test]
-fn every_collector_of_the_table_has_its_file() {
+fn nothing_is_left_unfinished() {
+    let folders = ["src", "tests", "benches", "ebpf", "scripts", "rules", "proto", "Makefile"];
+    check(&files(&folders, &["rs", "c", "h", "sh", "yaml", "proto"]), unfinished);
+}
+
+#[test]
+fn every_collector_has_its_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rows = tapio_collectors::CollectorsConfig::default().rows();
     assert!(rows.len() >= 2);
@@ -103,15 +117,15 @@ fn every_collector_of_the_table_has_its_file() {
 }
 
 #[test]
-fn the_documents_name_what_exists() {
+fn documents_name_only_what_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
-    if let Some(readme) = read("README.md") {
-        assert_none(documents::commands("README.md", &readme));
-    }
-    for name in ["SPEC.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"] {
-        if let Some(text) = read(name) {
-            assert_none(documents::references(name, &text, root));
-        }
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    assert_none(documents::commands("README.md", &readme));
+    for document in files(&["docs"], &["md"]).iter().map(|d| d.path.clone()).chain(
+        ["README.md", "SPEC.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"]
+            .map(str::to_owned),
+    ) {
+        let text = std::fs::read_to_string(root.join(&document)).unwrap();
+        assert_none(documents::references(&document, &text, root));
     }
 }

@@ -2,35 +2,13 @@
 
 use crate::text::Source;
 
-/// The top modules in their order: each may use those before it. Modules on one line don't know of
-/// each other.
-const ORDER: &[&[&str]] = &[
-    &["clock"],
-    &["event"],
-    &["identity"],
-    &["ring"],
-    &["wire"],
-    &["collector", "dataflow"],
-    &["bridge"],
-    &["server", "load"],
-    &["runtime"],
-    &["cli"],
-];
-
-/// What a module may not use although it comes earlier: the runtime joins the three, and the server
-/// is another process.
-const STRANGERS: &[(&str, &[&str])] = &[
-    ("bridge", &["collector", "dataflow"]),
-    ("server", &["ring", "collector", "dataflow", "bridge", "runtime"]),
-];
-
 /// Files that may hold unsafe code.
 const UNSAFE: &[&str] = &[
-    // A timer's file descriptor in tokio's reactor, which takes it only so.
+    // A timer's file descriptor in tokio's reactor: there is no safe way to register one.
     "src/timer.rs",
-    // ASCII that was checked as text: the decoder's hottest line.
+    // ASCII that was validated as text: the hottest line of the decoder.
     "src/wire/reader.rs",
-    "src/ring/record.rs",
+    "src/core/ring/record.rs",
     "src/collector/ebpf/",
     "src/cli/demo/fault.rs",
 ];
@@ -38,47 +16,7 @@ const UNSAFE: &[&str] = &[
 const MAX_FILE_LINES: usize = 500;
 const MAX_FUNCTION_LINES: usize = 70;
 
-/// The direction of dependencies between the top modules.
-pub(crate) fn directions(source: &Source) -> Vec<String> {
-    let Some(module) = source.module() else {
-        return vec![];
-    };
-    // The library's root names all, and a small module of its own is nobody's layer.
-    let rank = |name: &str| ORDER.iter().position(|layer| layer.contains(&name));
-    let Some(own) = rank(module) else {
-        return vec![];
-    };
-    let strangers = STRANGERS.iter().find(|s| s.0 == module).map_or(&[][..], |s| s.1);
-    let mut out = Vec::new();
-    for (i, line) in source.code.iter().enumerate() {
-        for used in used_modules(line) {
-            let Some(theirs) = rank(&used) else { continue };
-            if used != module && (theirs >= own || strangers.contains(&used.as_str())) {
-                out.push(source.place(i, format!("{module} must not use {used}")));
-            }
-        }
-    }
-    out
-}
-
-/// Top modules that a line names as `crate::x` or in `crate::{x, y}`.
-fn used_modules(line: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    let word = |text: &str| {
-        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-        text[..end].to_owned()
-    };
-    for (at, prefix) in line.match_indices("crate::").chain(line.match_indices("tapio::")) {
-        let rest = &line[at + prefix.len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => out.extend(list.split(',').map(|part| word(part.trim_start()))),
-            None => out.push(word(rest)),
-        }
-    }
-    out
-}
-
-/// Files a person can read at once.
+/// Files of at most [`MAX_FILE_LINES`] lines.
 pub(crate) fn sizes(source: &Source) -> Vec<String> {
     let lines = source.lines.len();
     if lines <= MAX_FILE_LINES {
@@ -87,7 +25,8 @@ pub(crate) fn sizes(source: &Source) -> Vec<String> {
     vec![source.place(MAX_FILE_LINES, format!("{lines} lines, at most {MAX_FILE_LINES}"))]
 }
 
-/// Functions a person can hold in the head: rustfmt closes a function at its own indentation.
+/// Functions of at most [`MAX_FUNCTION_LINES`] lines: rustfmt closes a function at its own
+/// indentation.
 pub(crate) fn functions(source: &Source) -> Vec<String> {
     let mut out = Vec::new();
     for (begin, line) in source.code.iter().enumerate() {
@@ -111,7 +50,7 @@ pub(crate) fn functions(source: &Source) -> Vec<String> {
     out
 }
 
-/// Unsafe code in the listed files only, each piece with the reason why it is sound.
+/// Unsafe code outside the listed files, or without a SAFETY comment.
 pub(crate) fn unsafe_code(source: &Source) -> Vec<String> {
     let mut out = Vec::new();
     for (i, line) in source.code.iter().enumerate() {
@@ -135,20 +74,20 @@ pub(crate) fn unsafe_code(source: &Source) -> Vec<String> {
     out
 }
 
-/// Clocks are read through `crate::clock`, so that stages are replayable.
+/// Clocks are read through `tapio_core::clock`, so that stages are replayable.
 pub(crate) fn clocks(source: &Source) -> Vec<String> {
-    if source.path == "src/clock.rs" {
+    if source.path == "src/core/clock.rs" {
         return vec![];
     }
     let clocks =
         ["Instant::now", "SystemTime::now", "clock_gettime", "Timestamp::now", "Zoned::now"];
     find(&source.code, |line| clocks.into_iter().find(|c| line.contains(c)))
         .into_iter()
-        .map(|(i, clock)| source.place(i, format!("{clock} outside of src/clock.rs")))
+        .map(|(i, clock)| source.place(i, format!("{clock} outside of src/core/clock.rs")))
         .collect()
 }
 
-/// Words that mark what isn't done. They are put together here, so that this file has none.
+/// Marks of unfinished work. They are put together here, so that this file has none.
 pub(crate) fn unfinished(source: &Source) -> Vec<String> {
     let marks = ["TO DO", "FIX ME", "XX X", "HA CK"].map(|w| w.replace(' ', ""));
     let phrases =
@@ -187,24 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_direction_is_found() {
-        let found = |path, text| lines(directions, path, text).len();
-        assert_eq!(found("src/event/x.rs", "use crate::ring::Sink;"), 1);
-        assert_eq!(found("src/collector/x.rs", "use crate::dataflow::A;"), 1);
-        assert_eq!(found("src/bridge.rs", "let x = crate::collector::X;"), 1);
-        assert_eq!(found("src/server/x.rs", "use crate::{clock, ring};"), 1);
-        assert_eq!(found("src/load.rs", "use crate::cli::A;"), 1);
-        assert_eq!(found("src/collector/x.rs", "use crate::wire::A;\nuse crate::ring::B;"), 0);
-        assert_eq!(found("src/cli/x.rs", "use crate::{server, runtime};"), 0);
-        assert_eq!(found("src/event/x.rs", "// crate::ring is above"), 0);
-        assert_eq!(
-            lines(directions, "src/ring/x.rs", "\nuse crate::bridge::A;"),
-            ["src/ring/x.rs:2: ring must not use bridge"]
-        );
-    }
-
-    #[test]
-    fn a_long_file_and_a_long_function_are_found() {
+    fn long_files_and_functions_are_found() {
         assert_eq!(lines(sizes, "ebpf/a.c", &"x\n".repeat(501)).len(), 1);
         assert_eq!(lines(sizes, "ebpf/a.c", &"x\n".repeat(500)).len(), 0);
         let function = |n| format!("    pub fn f() {{\n{}    }}\n", "        x();\n".repeat(n));
@@ -218,17 +140,17 @@ mod tests {
         // In two pieces: another check reads this file, too.
         let bare = concat!("unsafe ", "{ f() }");
         let explained = format!("// SAFETY: sound\n{bare}");
-        assert_eq!(lines(unsafe_code, "src/event/a.rs", &explained).len(), 1);
-        assert_eq!(lines(unsafe_code, "src/ring/record.rs", bare).len(), 1);
-        assert_eq!(lines(unsafe_code, "src/event/a.rs", bare).len(), 2);
-        assert_eq!(lines(unsafe_code, "src/ring/record.rs", &explained).len(), 0);
+        assert_eq!(lines(unsafe_code, "src/core/event/a.rs", &explained).len(), 1);
+        assert_eq!(lines(unsafe_code, "src/core/ring/record.rs", bare).len(), 1);
+        assert_eq!(lines(unsafe_code, "src/core/event/a.rs", bare).len(), 2);
+        assert_eq!(lines(unsafe_code, "src/core/ring/record.rs", &explained).len(), 0);
         assert_eq!(lines(unsafe_code, "src/a.rs", &format!("\"{bare}\"")).len(), 0);
     }
 
     #[test]
-    fn a_clock_is_found() {
+    fn clock_reads_are_found() {
         assert_eq!(lines(clocks, "src/a.rs", "let t = Instant::now();").len(), 1);
-        assert_eq!(lines(clocks, "src/clock.rs", "let t = Instant::now();").len(), 0);
+        assert_eq!(lines(clocks, "src/core/clock.rs", "let t = Instant::now();").len(), 0);
     }
 
     #[test]

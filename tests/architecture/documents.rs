@@ -1,8 +1,8 @@
-//! Documents name commands, files and tests: they must exist.
+//! The commands, files and tests that documents name have to exist.
 
 use std::path::Path;
 
-/// The two commands a newcomer needs.
+/// The two commands that a newcomer needs.
 pub(crate) fn commands(name: &str, text: &str) -> Vec<String> {
     ["make run", "make test"]
         .iter()
@@ -11,11 +11,11 @@ pub(crate) fn commands(name: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Each `path` and `path::test_name` in backticks must exist. What isn't a path of this repository
-/// (no known folder or ending) is left alone.
+/// Each `path` and `path::test_name` in backticks must exist. Everything else is ignored: it has no
+/// folder of this repository.
 pub(crate) fn references(name: &str, text: &str, root: &Path) -> Vec<String> {
     let mut out = Vec::new();
-    // A quoted piece may go on in the next line, but not past the paragraph.
+    // A quoted piece may continue on the next line, but not past the paragraph.
     let (mut fenced, mut open) = (false, false);
     for (i, line) in text.lines().enumerate() {
         if line.trim_start().starts_with("```") {
@@ -55,7 +55,7 @@ fn missing(quoted: &str, root: &Path) -> Option<String> {
         let mut inside = std::fs::read_dir(&file).ok()?.flatten();
         inside.any(|e| defines(&e.path(), test))
     } else {
-        // An integration test's modules lie in the folder of its name.
+        // The modules of an integration test are in the folder of its name.
         let folder = file.with_extension("");
         let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
         defines(&file, test) || inside.map(|e| e.path()).any(|p| defines(&p, test))
@@ -76,8 +76,8 @@ fn missing_commands_files_and_tests_are_found() {
     let found = |text: &str| references("SPEC.md", text, root).len();
     assert_eq!(found("`tests/nowhere.rs`"), 1);
     assert_eq!(found("`tests/architecture.rs::no_such_test`, `src/nowhere/`"), 2);
-    assert_eq!(found("`tests/architecture.rs::dependencies_point_one_way`"), 0);
-    assert_eq!(found("`tests/ring.rs::two_threads_lose_nothing_and_rest_at_idle`"), 0);
+    assert_eq!(found("`tests/architecture.rs::packages_have_no_import_cycles`"), 0);
+    assert_eq!(found("`tests/core/threads.rs::two_threads_lose_nothing_and_rest_at_idle`"), 0);
     assert_eq!(found("`tests/architecture.rs`, `k8s.pod`, `tests/*.rs`, `a::b`"), 0);
     assert_eq!(found("`a torn\nquote`, `src/nowhere.rs`"), 1);
     assert_eq!(found("not closed: `\n\n`tests/nowhere.rs`"), 1);

@@ -1,12 +1,12 @@
-//! Source text as the checks look at it.
+//! Source text for the checks.
 
-/// A file, with its comments and texts told apart from its code.
+/// A file, with its code separated from comments and string literals.
 pub(crate) struct Source {
     /// The path from the repository's root.
     pub(crate) path: String,
     /// Its lines as they are.
     pub(crate) lines: Vec<String>,
-    /// The same lines with comments and the contents of texts blanked.
+    /// The same lines with comments and string literals blanked.
     pub(crate) code: Vec<String>,
 }
 
@@ -19,12 +19,6 @@ impl Source {
     /// `path:line: what`, for the line at this index.
     pub(crate) fn place(&self, index: usize, what: impl std::fmt::Display) -> String {
         format!("{}:{}: {what}", self.path, index + 1)
-    }
-
-    /// The top module a file of `src` belongs to.
-    pub(crate) fn module(&self) -> Option<&str> {
-        let inside = self.path.strip_prefix("src/")?;
-        Some(inside.split('/').next()?.trim_end_matches(".rs"))
     }
 }
 
@@ -50,7 +44,7 @@ fn code(text: &str) -> String {
         } else {
             out.push(bytes[i]);
             i += 1;
-            // A multi-byte character outside of a text can't matter to a check.
+            // No check depends on a multi-byte character outside of a literal.
             while i < bytes.len() && !text.is_char_boundary(i) {
                 out.push(b' ');
                 i += 1;
@@ -63,7 +57,7 @@ fn code(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The number of hashes of a raw text that begins here.
+/// The number of hashes of a raw string literal that begins here.
 fn raw_text(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix('r')?;
     let hashes = inside.bytes().take_while(|b| *b == b'#').count();
@@ -83,7 +77,7 @@ fn text_end(rest: &str) -> usize {
     rest.len()
 }
 
-/// The length of a character literal that begins here, which a lifetime isn't.
+/// The length of a character literal that begins here; a lifetime is none.
 fn character(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix('\'')?;
     if inside.starts_with('\\') {
@@ -94,7 +88,7 @@ fn character(rest: &str) -> Option<usize> {
 }
 
 #[test]
-fn code_is_told_from_texts_and_comments() {
+fn comments_and_string_literals_are_blanked() {
     let text = "a(\"{ // \\\" no\"); // } {\nb::<'a>('\"', '{', '\\''); r#\"{\"{\"#; /* {\n */ c";
     let source = Source::new("t.rs", text);
     assert_eq!(source.code.len(), 3);
