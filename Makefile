@@ -5,10 +5,11 @@ CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast lint unit loom sanitize fuzz fuzz-canary test-soak test-e2e deny bench doc clean
+.PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize fuzz \
+	fuzz-canary test-soak test-e2e deny bench doc clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 deps: ## install what the build needs beside Rust: clang, libbpf's headers, a linker
 	@scripts/deps.sh
@@ -28,6 +29,14 @@ test: ## everything: lints, unit, property, integration and kernel tests, loom, 
 
 test-fast: ## the developer's loop: unit and integration tests, nothing rebuilt for tools
 	$(CARGO) test --locked --workspace --lib --tests
+
+test-integration: deps ## collector → dataflow → server on the real parts of this machine: kernel, systemd, CNI, containerd
+	@scripts/test-deps.sh
+	$(CARGO) test --locked --no-fail-fast --test agent --test cni --test collectors --test container --test delivery \
+		--test demo --test isolation --test kernel --test receiver --test systemd
+
+test-performance: build ## the benchmarks, with their reports printed; nothing is asserted on time
+	@scripts/performance.sh
 
 lint: ## formatting, clippy, duplicate dependencies
 	$(CARGO) fmt --all --check
