@@ -130,7 +130,7 @@ fn look_after(agent: &mut Agent, args: &RunArgs, signals: &Signals) {
             reload(agent, args.config.as_deref());
         } else if looked.elapsed() >= LOOK_AFTER {
             looked = clock::instant();
-            agent.look();
+            agent.poll();
         }
         if args.standalone && first_word.take_if(|at| *at <= clock::instant()).is_some() {
             let seen = agent.account().total.received;
