@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the cost of the rules in instructions per event, counted by callgrind, which other load on
-# the machine doesn't affect. Two runs of a case differ only in the number of events; their
+# Measures the cost of the rules in instructions per event, counted by callgrind, which other load
+# on the machine doesn't affect. Two runs of a case differ only in the number of events; their
 # difference excludes the cost of the set-up.
 #
 # usage: perf/engine.sh [BENCHMARK-BINARY]       by default the last one that cargo bench built

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures the path from the kernel to the store: dd reads and writes byte by byte in a cgroup of its
-# own, and each of its system calls is an event: kernel → eBPF → agent → server, the latter two in
-# processes of their own. Prints how many events were emitted, stored and lost (counted in the
+# Measures the path from the kernel to the store: dd reads and writes byte by byte in a cgroup of
+# its own, and each of its system calls is an event: kernel → eBPF → agent → server, the latter two
+# in processes of their own. Prints how many events were emitted, stored and lost (counted in the
 # kernel), their delay at the server, and the CPU time of the agent's threads.
 #
 # usage: perf/kernel.sh [SECONDS] [RATE] [BYTES]

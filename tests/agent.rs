@@ -26,8 +26,8 @@ fn running_agent_emits_a_recorded_story() {
     assert!(err.contains(r#""received":6,"forwarded":6"#), "{err}");
 }
 
-/// The output of `tapio explain` for a file's story, once the server has it: live and replayed stories
-/// have the same id.
+/// The output of `tapio explain` for a file's story, once the server has it: live and replayed
+/// stories have the same id.
 fn explain_from(fixture: &AgentFixture, file: &Path) -> String {
     let replayed = run(&["replay", &file.display().to_string()]);
     let story: Json = serde_json::from_slice(&replayed.stdout).unwrap();

@@ -86,9 +86,9 @@ async fn unless_shut_down<T>(shutdown: &Shutdown, future: impl Future<Output = T
     }
 }
 
-/// Follows the stories that a server stores, on a thread of its own, until shutdown is requested and
-/// the stream is silent. Reconnects when the connection is lost. `on_story` receives each story when
-/// it opens and when it ends, without updates and lifecycles.
+/// Follows the stories that a server stores, on a thread of its own, until shutdown is requested
+/// and the stream is silent. Reconnects when the connection is lost. `on_story` receives each story
+/// when it opens and when it ends, without updates and lifecycles.
 ///
 /// # Errors
 /// When the thread can't be started.

@@ -1,5 +1,5 @@
-//! The configuration: one YAML file in which everything is optional. Unknown keys are refused; every
-//! error has its line and column.
+//! The configuration: one YAML file in which everything is optional. Unknown keys are refused;
+//! every error has its line and column.
 
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@ use crate::cli::output::{Output, message, print};
 #[command(
     after_help = "Examples:\n  sudo tapio demo\n  tapio demo --output json\n\nThe faults happen to child processes of the demo only: one takes more memory than the limit\nof its own cgroup, four read through a null pointer, one connects to a closed port."
 )]
-pub(in crate::cli) struct Args {
+pub(crate) struct Args {
     /// Keep the folder with the stored events and stories
     #[arg(long)]
     pub(super) keep_data: bool,

@@ -15,7 +15,7 @@ const CRASHES: u32 = 4;
 const ATTEMPTS: u32 = 25;
 
 /// Causes the faults and prints their stories, or recordings where the kernel can't be observed.
-pub(in crate::cli) fn run(args: &Args) -> Outcome {
+pub(crate) fn run(args: &Args) -> Outcome {
     let findings = ebpf::findings(&ebpf::Config::default());
     let missing: Vec<&ebpf::Finding> = findings.iter().filter(|f| f.is_fatal()).collect();
     if !missing.is_empty() {

@@ -18,7 +18,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const ATTEMPTS_APART: Duration = Duration::from_millis(10);
 
 #[derive(clap::Args)]
-pub(in crate::cli) struct FaultArgs {
+pub(crate) struct FaultArgs {
     #[command(subcommand)]
     fault: Fault,
 }
@@ -42,7 +42,7 @@ enum Fault {
 }
 
 /// Causes the fault.
-pub(in crate::cli) fn fault(args: &FaultArgs) -> Outcome {
+pub(crate) fn fault(args: &FaultArgs) -> Outcome {
     match &args.fault {
         Fault::Hog { cgroup } => hog(cgroup),
         Fault::Segfault => segfault(),

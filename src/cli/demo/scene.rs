@@ -179,7 +179,8 @@ impl Scene {
         anyhow::bail!("the eBPF programs weren't attached within {TIMEOUT:?}")
     }
 
-    /// Runs this program as a child with the hidden verb, under another name, and waits for its end.
+    /// Runs this program as a child with the hidden verb, under another name, and waits for its
+    /// end.
     pub(super) fn run_child(
         &self,
         caused: &mut CausedFault,
@@ -211,8 +212,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until the server has the fault's stories, or for [`TIMEOUT`]: a missing story is reported
-    /// at the end.
+    /// Waits until the server has the fault's stories, or for [`TIMEOUT`]: a missing story is
+    /// reported at the end.
     pub(super) fn wait_for_stories(&self, fault: &CausedFault) -> anyhow::Result<()> {
         let began = clock::instant();
         while began.elapsed() < TIMEOUT {

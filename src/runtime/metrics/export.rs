@@ -11,7 +11,7 @@ use tapio_collectors::{CollectorStatus, Health};
 use tapio_core::ring::Snapshot;
 
 /// The text of `/metrics`.
-pub(in crate::runtime) fn page(status: &Status) -> String {
+pub(crate) fn page(status: &Status) -> String {
     let mut page = Page::default();
     process_metrics(&mut page);
     let service: Vec<&str> = status.service.iter().map(String::as_str).collect();
