@@ -1,5 +1,4 @@
-# The two commands a newcomer needs are `make run` and `make test`.
-# `make help` lists the others. `.ci/run` is `make test`.
+# Start with `make run` and `make test`; `make help` lists all targets. `.ci/run` runs `make test`.
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
@@ -11,69 +10,69 @@ export CARGO_TERM_COLOR ?= auto
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-deps: ## install what the build needs beside Rust: clang, libbpf's headers, a linker
+deps: ## install what the build needs in addition to Rust: clang, libbpf's headers, a linker
 	@scripts/deps.sh
 
 build: deps ## build the release binaries: tapio, and the static CNI plugin tapio-cni
 	$(CARGO) build --release --locked --bin tapio
 	$(CARGO) rustc --release --locked --bin tapio-cni -- -C target-feature=+crt-static -C strip=symbols
 
-run: build ## run the agent with its embedded server on this machine's real events
+run: build ## run the agent with an embedded server on this machine's real events
 	@scripts/as-root.sh target/release/tapio run --standalone
 
-demo: build ## cause real, harmless faults and show their stories
+demo: build ## cause real, harmless faults and print their stories
 	@scripts/as-root.sh target/release/tapio demo
 
-test: ## everything: lints, unit, property, integration and kernel tests, loom, sanitizers
+test: ## run every layer: lints, unit, property, integration and kernel tests, loom, sanitizers
 	@scripts/test.sh
 
-test-fast: ## the developer's loop: unit and integration tests, nothing rebuilt for tools
+test-fast: ## run unit and integration tests only, for the edit-build-test loop
 	$(CARGO) test --locked --workspace --lib --tests
 
-test-integration: deps ## collector → dataflow → server on the real parts of this machine: kernel, systemd, CNI, containerd
+test-integration: deps ## run collector → dataflow → server on the real parts of this machine: kernel, systemd, CNI, containerd
 	@scripts/test-deps.sh
 	$(CARGO) test --locked --no-fail-fast --test agent --test cni --test collectors --test container --test delivery \
 		--test demo --test isolation --test kernel --test receiver --test systemd
 
-test-performance: build ## the benchmarks, with their reports printed; nothing is asserted on time
+test-performance: build ## run the benchmarks and print their reports; nothing is asserted on time
 	@scripts/performance.sh
 
-lint: ## formatting, clippy, duplicate dependencies
+lint: ## check formatting, clippy, duplicate dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --workspace --all-targets --quiet -- -D warnings
 	@scripts/deny.sh
 
-unit: ## unit, property, integration and kernel tests
+unit: ## run unit, property, integration and kernel tests
 	$(CARGO) test --locked --workspace --all-targets --no-fail-fast --quiet
 	$(CARGO) test --locked --workspace --doc --quiet
 
-loom: ## the wake protocol under every interleaving
+loom: ## check the wake protocol under every interleaving
 	@scripts/loom.sh
 
-sanitize: ## the ring under ThreadSanitizer and AddressSanitizer
+sanitize: ## run the tests of tapio-core under ThreadSanitizer and AddressSanitizer
 	@scripts/sanitize.sh
 
-fuzz: ## random rule documents, events and batches: FUZZ_SECONDS (60) for each target
+fuzz: ## fuzz all parsers, FUZZ_SECONDS (60) for each target
 	@scripts/fuzz.sh
 
-fuzz-canary: ## whether the fuzz targets find bugs that are planted for them
+fuzz-canary: ## verify that the fuzz targets find planted bugs
 	@scripts/fuzz.sh canary
 
-test-soak: build ## half an hour of load: nothing is lost, memory doesn't grow (SOAK_SECONDS, SOAK_RATE)
+test-soak: build ## run half an hour of load: no event lost, memory constant (SOAK_SECONDS, SOAK_RATE)
 	@scripts/soak.sh
 
-test-e2e: deps ## the collectors against a real API server and a real node, which are built and fetched first
+test-e2e: deps ## test the collectors against a real API server and a real node, which are built first
 	@scripts/e2e.sh
 
-deny: ## licences, duplicates, advisories and sources of the dependencies
+deny: ## check licences, duplicates, advisories and sources of the dependencies
 	@scripts/deny.sh install
 
-bench: ## what an event costs in the ring, names, JSON, the rules
+bench: ## measure the cost of an event in ring, names, JSON, rules
 	$(CARGO) bench --locked
 
-doc: ## the library's documentation, in target/doc
+doc: ## build the API documentation in target/doc
 	$(CARGO) doc --locked --no-deps --document-private-items
 
-clean: ## remove what was built
+clean: ## remove build results
 	$(CARGO) clean

@@ -12,7 +12,7 @@ struct issued {
 	char comm[COMM_BYTES];
 };
 
-/* request → who issued it and when */
+/* request → the process that issued it, and when */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
@@ -88,7 +88,7 @@ int BPF_PROG(block_complete, struct request *rq, int error, unsigned int bytes)
 	return 0;
 }
 
-/* Comes before block_rq_complete of the same request. */
+/* Precedes block_rq_complete of the same request. */
 SEC("tp_btf/block_rq_error")
 int BPF_PROG(block_error, struct request *rq, int status, unsigned int bytes)
 {

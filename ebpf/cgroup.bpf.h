@@ -1,5 +1,5 @@
-/* Control records: cgroups that come and go, so that the events of a container that lived for a
- * few milliseconds still find its path. */
+/* Control records about cgroups that are created and removed, so that the events of a container
+ * that lived for a few milliseconds still get its path. */
 
 static __always_inline int tell_cgroup(struct cgroup *cgroup, const char *path, __u32 flags)
 {

@@ -1,7 +1,7 @@
-/* The parts of kernel structures that the programs read, and nothing more. CO-RE puts the running
- * kernel's offsets in when a program is loaded, so order and neighbours don't matter here.
+/* The fields of kernel structures that the programs read, and no others. CO-RE inserts the running
+ * kernel's offsets when a program is loaded, so the order of fields doesn't matter here.
  *
- * A name with three underscores is a flavour: the same kernel type as another version has it. */
+ * A name with three underscores is a flavour: the same kernel type in another version. */
 #pragma once
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -38,7 +38,7 @@ struct cgroup_subsys_state {
 	struct cgroup_subsys_state *parent;
 };
 
-/* Its place among the subsystems depends on the kernel's configuration. */
+/* The value depends on the kernel's configuration. */
 enum cgroup_subsys_id {
 	memory_cgrp_id = 4,
 };

@@ -1,9 +1,9 @@
-/* Maps, and how a record gets into the ring buffer. */
+/* The maps, and the functions that put a record into the ring buffer. */
 #pragma once
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 << 20); /* replaced by configuration */
+	__uint(max_entries, 16 << 20); /* replaced by the configured size */
 } events SEC(".maps");
 
 struct {
@@ -27,7 +27,7 @@ struct {
 	__type(value, struct tp_counters);
 } counters SEC(".maps");
 
-/* home cgroup → the time up to which its allowance is used */
+/* home cgroup → the time up to which its rate limit is used */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
@@ -35,7 +35,7 @@ struct {
 	__type(value, __u64);
 } buckets SEC(".maps");
 
-/* The configuration, if somebody wants this kind. */
+/* The configuration, if this kind is enabled. */
 static __always_inline struct tp_config *wanted(__u32 kind)
 {
 	__u32 zero = 0;
@@ -44,8 +44,8 @@ static __always_inline struct tp_config *wanted(__u32 kind)
 	return c && (c->kinds & (1ULL << kind)) ? c : 0;
 }
 
-/* Counts what became of a record, and is a full barrier: a program on this CPU may be interrupted
- * by another, and `publish` relies on the order. */
+/* Counts the outcome of a record, and is a full barrier, on whose order `publish` relies. A program
+ * on this CPU may be interrupted by another. */
 static __always_inline void tally(__u32 kind, __u32 outcome)
 {
 	struct tp_counters *c = bpf_map_lookup_elem(&counters, &kind);
@@ -54,12 +54,12 @@ static __always_inline void tally(__u32 kind, __u32 outcome)
 	if (!c)
 		return;
 	before = __sync_fetch_and_add(&c->n[outcome], 1);
-	/* Used, so that the fetching, fully ordered instruction is chosen. */
+	/* The result is used, so that the compiler picks the fetching, fully ordered instruction. */
 	asm volatile("" ::"r"(before));
 }
 
-/* A token bucket that is one number: the time up to which the cgroup's allowance is used. A record
- * moves it on by interval_ns; it may run burst_ns ahead of now. */
+/* A token bucket in one number: the time up to which the cgroup's rate limit is used. A record
+ * advances it by interval_ns; it may be up to burst_ns ahead of now. */
 static __always_inline int over_limit(const struct tp_config *c, __u64 cgroup, __u64 now)
 {
 	__u64 *used = bpf_map_lookup_elem(&buckets, &cgroup);
@@ -83,7 +83,7 @@ static __always_inline int over_limit(const struct tp_config *c, __u64 cgroup, _
 	return 0;
 }
 
-/* Room for a record in the ring buffer with its head filled in, or why there is none, counted. */
+/* Reserves a record in the ring buffer and fills in its head. 0: no room, which is counted. */
 static __always_inline void *begin(const struct tp_config *c, __u32 kind, __u64 bytes,
 				   __u64 cgroup, int limited)
 {
@@ -109,15 +109,15 @@ static __always_inline void *begin(const struct tp_config *c, __u32 kind, __u64 
 	return head;
 }
 
-/* Hands the record over, and wakes user space if it sleeps.
+/* Submits the record, and wakes user space if it sleeps.
  *
  *   user space                         here
  *   control[SLEEP] := 1                reserve: the ring's producer position moves
  *   full barrier              ◀──▶     full barrier (tally)
- *   poll(2) looks at the position      control[SLEEP] == 1? the one who clears it wakes
+ *   poll(2) reads the position         control[SLEEP] == 1? the program that clears it wakes
  *
- * Of the two barriers one comes first: either poll sees the reservation and doesn't sleep, or the
- * sleeper is seen here. */
+ * One of the two barriers comes first: either poll(2) sees the reservation and doesn't sleep, or
+ * the program here sees that user space sleeps. */
 static __always_inline void publish(void *record, __u32 kind)
 {
 	__u32 index = CONTROL_SLEEP, *sleep;

@@ -1,4 +1,4 @@
-/* kernel.process.exec, fork, exit: the life of processes (thread groups, not threads). */
+/* kernel.process.exec, fork, exit: the lifecycle of processes (thread groups, not threads). */
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
@@ -68,14 +68,14 @@ static __always_inline void tell_exit(const struct tp_config *c, struct task_str
 	r->head.tid = task->pid;
 	describe(&r->task, task);
 	r->boot_ns = bpf_ktime_get_boot_ns();
-	/* What the parent's wait(2) will be told. */
+	/* As the parent's wait(2) reports it. */
 	r->code = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code :
 						      task->group_leader->exit_code;
 	r->pad = 0;
 	publish(r, KIND_EXIT);
 }
 
-/* Since Linux 6.16 the kernel says itself which thread is the last. */
+/* Since Linux 6.16 the kernel itself marks the last thread. */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task, bool group_dead)
 {
@@ -86,8 +86,8 @@ int BPF_PROG(process_exit, struct task_struct *task, bool group_dead)
 	return 0;
 }
 
-/* Processes whose end, or whose killing, was told already: two last threads may both see that no
- * other lives, and the OOM killer may mark several threads of one process. */
+/* Processes whose exit or OOM kill was emitted already: the two last threads may both see that no
+ * other thread lives, and the OOM killer may mark several threads of one process. */
 struct once_key {
 	__u64 start_ns;
 	__u32 tgid;

@@ -1,6 +1,6 @@
-/* What the programs and src/collector/ebpf/raw.rs tell each other: kinds, counters, configuration
+/* The interface between the programs and src/collector/ebpf/raw.rs: kinds, counters, configuration
  * and record layouts. Offsets are asserted here; raw.rs reads by the same offsets. All numbers are
- * the machine's own byte order, addresses and ports in network order where it says so. */
+ * in the machine's byte order, addresses and ports in network order where a comment states it. */
 #pragma once
 
 enum tp_kind {
@@ -20,11 +20,11 @@ enum tp_kind {
 	KIND_BLOCK_SLOW,
 	KIND_ERROR_RATE,
 	KIND_ENTER,
-	KIND_CGROUP, /* control: feeds the table of cgroup paths, is no event */
+	KIND_CGROUP, /* control: for the table of cgroup paths, not an event */
 	KINDS,
 };
 
-/* What became of a record; the index within a kind's counters. */
+/* The outcome of a record; the index into a kind's counters. */
 enum tp_outcome {
 	OUT_EMITTED = 0,
 	OUT_RING_FULL,
@@ -37,17 +37,17 @@ struct tp_counters {
 	__u64 n[OUTCOMES];
 };
 
-/* Written by user space once, after loading: with kinds == 0 every program returns at once. */
+/* Written by user space once, after loading. With kinds == 0 every program returns at once. */
 struct tp_config {
 	__u64 kinds;            /* bit per tp_kind */
 	__u64 signals;          /* bit per signal number */
 	__u64 block_slow_ns;
-	__u64 interval_ns;      /* a cgroup's time per record; 0: no limit */
-	__u64 burst_ns;         /* how far a cgroup may run ahead: burst * interval_ns */
+	__u64 interval_ns;      /* time per record of a cgroup; 0: no limit */
+	__u64 burst_ns;         /* how far a cgroup may be ahead: burst * interval_ns */
 	__u64 errno_ignored[3]; /* bit per errno */
-	__u64 self_tgid;        /* tcp and system calls of this process aren't told; 0: nobody */
-	__u64 enter_cgroup;     /* system calls are told of this home cgroup only; 0: of all */
-	__u64 args_bytes;       /* how much of a command line is read */
+	__u64 self_tgid;        /* process whose TCP and system calls are skipped; 0: none */
+	__u64 enter_cgroup;     /* only home cgroup whose system calls are emitted; 0: all */
+	__u64 args_bytes;       /* bytes of a command line that are read */
 };
 
 /* control[CONTROL_SLEEP]: 1 while user space sleeps on the ring buffer.
@@ -58,8 +58,9 @@ enum tp_control {
 	CONTROLS,
 };
 
-/* A home cgroup: the unified cgroup's inode number. A task in the unified root whose memory cgroup
- * (v1, hybrid) is none has its memory cgroup's number with the hierarchy's id above this bit. */
+/* A home cgroup: the inode number of the unified cgroup. For a task in the unified root, whose
+ * memory cgroup (v1, hybrid) isn't a root, it is the number of the memory cgroup with the
+ * hierarchy's id above this bit. */
 #define HIERARCHY_SHIFT 48
 
 #define COMM_BYTES 16
@@ -71,9 +72,9 @@ enum tp_control {
 struct tp_head {
 	__u16 kind;
 	__u16 cpu;
-	__u32 tgid;    /* 0: not known */
+	__u32 tgid;    /* 0: unknown */
 	__u64 time_ns; /* CLOCK_MONOTONIC */
-	__u64 cgroup;  /* home cgroup; 0: not known */
+	__u64 cgroup;  /* home cgroup; 0: unknown */
 	__u32 tid;
 	__u32 flags;
 };
@@ -89,7 +90,7 @@ struct tp_task {
 };
 _Static_assert(sizeof(struct tp_task) == 40, "task");
 
-#define EXEC_TRUNCATED 1   /* the command line is longer than what was read */
+#define EXEC_TRUNCATED 1   /* the command line is longer than the part that was read */
 #define EXEC_ARGS_UNREAD 2 /* the command line's pages weren't in memory */
 
 struct tp_exec {
@@ -113,7 +114,7 @@ struct tp_fork {
 struct tp_exit {
 	struct tp_head head;
 	struct tp_task task;
-	__u64 boot_ns; /* now, on the clock of start_ns */
+	__u64 boot_ns; /* time of the record, on the clock of start_ns */
 	__u32 code;    /* as wait(2) reports it */
 	__u32 pad;
 };
@@ -124,7 +125,7 @@ _Static_assert(sizeof(struct tp_exit) == 88, "exit");
 #define SIGNAL_BY_KERNEL 2 /* the kernel sent it, not a process */
 
 struct tp_signal {
-	struct tp_head head; /* of the process that gets it */
+	struct tp_head head; /* of the receiving process */
 	struct tp_task task;
 	__u32 number;
 	__s32 code;
@@ -139,7 +140,7 @@ struct tp_oom {
 	struct tp_head head; /* of the victim */
 	struct tp_task task;
 	__u64 rss_pages;
-	__u64 limit_pages; /* 0: the node ran out, no cgroup */
+	__u64 limit_pages; /* 0: the node ran out of memory, no cgroup */
 	__u64 usage_pages;
 	__u64 memory_cgroup; /* the limited cgroup with its hierarchy, as in a home cgroup */
 	__u32 killer;
@@ -152,13 +153,13 @@ _Static_assert(__builtin_offsetof(struct tp_oom, killer) == 104, "oom.killer");
 _Static_assert(__builtin_offsetof(struct tp_oom, killer_comm) == 112, "oom.killer_comm");
 _Static_assert(sizeof(struct tp_oom) == 192, "oom");
 
-#define TCP_INCOMING 1    /* the other side opened the connection */
+#define TCP_INCOMING 1    /* the peer opened the connection */
 #define TCP_RESET_SENT 2  /* this side sent the reset */
 #define TCP_KNOWN_SINCE 4 /* duration_ns counts from the connection's start */
 
 struct tp_tcp {
 	struct tp_head head;
-	__u64 start_ns; /* of the process; 0: not known */
+	__u64 start_ns; /* of the process; 0: unknown */
 	__u64 duration_ns;
 	__u16 family;
 	__u16 local_port;
@@ -209,7 +210,7 @@ struct tp_cgroup {
 };
 _Static_assert(sizeof(struct tp_cgroup) == 552, "cgroup");
 
-/* What iter/task writes for each process that exists already. */
+/* Written by iter/task for each process that exists already. */
 struct tp_seed {
 	struct tp_task task;
 	__u64 cgroup;

@@ -40,7 +40,7 @@ int BPF_PROG(process_signal, int number, struct kernel_siginfo *info, struct tas
 	r->sender = 0;
 	r->pad = 0;
 	__builtin_memset(r->sender_comm, 0, sizeof(r->sender_comm));
-	/* Only these are sent by whoever runs now; the rest come from faults, timers and limits. */
+	/* Only these are sent by the current task; others come from faults, timers and limits. */
 	if (code != SI_USER && code != SI_QUEUE && code != SI_TKILL) {
 		r->head.flags |= SIGNAL_BY_KERNEL;
 	} else {
@@ -58,21 +58,22 @@ int BPF_PROG(process_signal, int number, struct kernel_siginfo *info, struct tas
 	return 0;
 }
 
-/* What page_counter calls no limit: LONG_MAX bytes in pages, whatever the page size. */
+/* From here on page_counter means no limit: LONG_MAX bytes in pages, for every page size. */
 #define NO_LIMIT (1UL << 48)
-/* A charge takes up to a batch of pages at once (MEMCG_CHARGE_BATCH) and fails when that much isn't
- * left, so the cgroup that ran out is within a batch of its limit; reclaim by others while the
+/* A charge takes up to a batch of pages at once (MEMCG_CHARGE_BATCH) and fails when less is left,
+ * so the cgroup that ran out is within a batch of its limit. Reclaim by other tasks while the OOM
  * killer runs may have freed a little. */
 #define LIMIT_MARGIN 256
 #define MAX_DEPTH 16
 
-/* The nearest memory cgroup at its limit, from the victim's upwards. None: the node ran out. */
+/* Finds the nearest memory cgroup at its limit, from the victim's upwards. None: the node ran out
+ * of memory. */
 static __always_inline void find_limit(struct tp_oom *r, struct task_struct *task)
 {
 	struct cgroup_subsys_state *css = memory_css(task);
 
 	for (int i = 0; i < MAX_DEPTH && css; i++) {
-		/* css is mem_cgroup's first member in every kernel, but let CO-RE say so. */
+		/* css is mem_cgroup's first member in every kernel; CO-RE supplies the offset. */
 		struct mem_cgroup *memcg =
 			(void *)css - bpf_core_field_offset(struct mem_cgroup, css);
 		unsigned long max = BPF_CORE_READ(memcg, memory.max);
@@ -120,7 +121,7 @@ int BPF_PROG(process_oom_kill, struct task_struct *task)
 
 	if (!c || !first_time(task, KIND_OOM_KILL))
 		return 0;
-	/* Rare, and the cause of much that follows: never throttled. */
+	/* Rare, and the cause of many other events: never throttled. */
 	r = begin(c, KIND_OOM_KILL, sizeof(*r), home_cgroup(task), 0);
 	if (!r)
 		return 0;

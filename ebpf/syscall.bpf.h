@@ -1,9 +1,9 @@
-/* kernel.syscall.error_rate, summed up here and read by user space, and kernel.syscall.enter. */
+/* kernel.syscall.error_rate, counted here and read by user space, and kernel.syscall.enter. */
 
 #define MAX_ERRNO 191
 
-/* Two generations: the programs write one while user space reads and empties the other, so that no
- * count falls between reading and emptying. */
+/* Two generations: the programs write one while user space reads and clears the other, so that no
+ * count is lost between reading and clearing. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 16384);

@@ -1,8 +1,8 @@
-/* Everything tapio runs in the kernel: one object with one set of maps, whose programs are loaded
- * and attached one by one, so that one that can't load costs only what it tells. Only tp_btf
- * programs and an iterator: CAP_BPF and CAP_PERFMON suffice. docs/ebpf.md lists them.
+/* The eBPF programs of tapio: one object with one set of maps. The programs are loaded and attached
+ * one by one, so that one that can't load costs only its own events. All are tp_btf programs or
+ * iterators: CAP_BPF and CAP_PERFMON suffice. docs/ebpf.md lists them.
  *
- * The licence string below is what the kernel asks of programs that call its GPL helpers. */
+ * The kernel requires the licence string below for programs that call its GPL helpers. */
 #include <linux/types.h>
 #include <linux/bpf.h>
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-/* Who a task is. */
+/* The identity of a task: cgroup, session, process. */
 #pragma once
 
 static __always_inline struct cgroup_subsys_state *memory_css(struct task_struct *task)

@@ -1,7 +1,7 @@
-/* kernel.tcp.*: connections and how they fail.
+/* kernel.tcp.*: connections and their failures.
  *
- * State changes happen wherever the packet is handled, often in a softirq while some other task
- * runs, so who owns a socket is remembered when the owner itself acts: at connect(2) and listen(2).
+ * A state changes where the packet is handled, often in a softirq while another task runs. The
+ * owner of a socket is therefore recorded when the owner itself acts: at connect(2) and listen(2).
  */
 
 #define AF_INET 2
@@ -20,14 +20,14 @@ enum {
 };
 
 struct owner {
-	__u64 since_ns; /* when connect was called or the connection was accepted; 0: not seen */
+	__u64 since_ns; /* time of connect or accept; 0: not observed */
 	__u64 start_ns;
 	__u64 cgroup;
 	__u32 tgid;
 	__u32 tid;
 	__u32 uid;
 	__u16 incoming;
-	__u16 closed; /* told; kept until the socket goes, since a reset may follow */
+	__u16 closed; /* emitted; kept until the socket is destroyed, because a reset may follow */
 	char comm[COMM_BYTES];
 };
 
@@ -71,7 +71,7 @@ static __always_inline __u16 local_port(const struct sock *sk)
 	const struct inet_sock *inet = (const void *)sk;
 	__u16 port = sk->__sk_common.skc_num;
 
-	/* Zero once the port is given back, which comes before the change to CLOSE. */
+	/* Zero once the port is released, which precedes the change to CLOSE. */
 	return port ? port : bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
 }
 
@@ -89,7 +89,7 @@ static __always_inline void addresses_of(struct tp_tcp *r, const struct sock *sk
 	}
 }
 
-/* The addresses of a packet that came in: its destination is here. */
+/* The addresses of an incoming packet: its destination is local. */
 static __always_inline void addresses_in(struct tp_tcp *r, const struct sk_buff *skb)
 {
 	const unsigned char *ip = skb->head + skb->network_header;
@@ -112,7 +112,7 @@ static __always_inline void addresses_in(struct tp_tcp *r, const struct sk_buff 
 	}
 }
 
-/* A record about a socket whose owner may be known. */
+/* Begins a record about a socket; the owner is 0 where it is unknown. */
 static __always_inline struct tp_tcp *begin_tcp(const struct tp_config *c, __u32 kind,
 						const struct sock *sk, const struct owner *o)
 {
@@ -171,7 +171,7 @@ static __always_inline void listener_of(struct listener *key, const struct sock 
 	key->port = local_port(sk);
 }
 
-/* A connection that the other side opened belongs to whoever listens on the port. */
+/* A connection that the peer opened belongs to the process that listens on the port. */
 static __always_inline void accepted(const struct sock *sk, __u64 key)
 {
 	struct listener where = {};
@@ -229,7 +229,7 @@ int BPF_PROG(tcp_state, const struct sock *sk, int old_state, int new_state)
 		bpf_map_update_elem(&listeners, &where, &o, BPF_ANY);
 	} else if (new_state == TCP_ESTABLISHED) {
 		known = bpf_map_lookup_elem(&owners, &key);
-		/* From SYN_RECV only where both sides opened at once. */
+		/* From SYN_RECV only for a simultaneous open. */
 		if (old_state == TCP_SYN_SENT || (known && known->since_ns && !known->incoming && !known->closed))
 			tell_change(KIND_CONNECT, sk, known, old_state, new_state, 0);
 		else
@@ -243,7 +243,7 @@ int BPF_PROG(tcp_state, const struct sock *sk, int old_state, int new_state)
 	return 0;
 }
 
-/* The socket is no more: its address may become another one's. */
+/* The socket is destroyed: its address may be reused. */
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tcp_destroy, const struct sock *sk)
 {
@@ -260,7 +260,7 @@ int BPF_PROG(tcp_reset_received, const struct sock *sk)
 	__u64 key = (__u64)sk;
 	struct tp_tcp *r;
 
-	/* While connecting it is a refusal, which the change to CLOSE tells. */
+	/* While connecting it is a refusal, which is emitted on the change to CLOSE. */
 	if (!c || sk->__sk_common.skc_state == TCP_SYN_SENT)
 		return 0;
 	r = begin_tcp(c, KIND_RESET, sk, bpf_map_lookup_elem(&owners, &key));
@@ -322,8 +322,8 @@ int BPF_PROG(tcp_retransmit, const struct sock *sk)
 	return 0;
 }
 
-/* The owners of sockets that were open before: without them a daemon that started before tapio has
- * no name in the connections it takes. */
+/* The owners of sockets that were open before: without them, the connections that a daemon accepts
+ * would lack its name if it started before tapio. */
 SEC("iter/task_file")
 int tcp_seed(struct bpf_iter__task_file *ctx)
 {
@@ -345,7 +345,7 @@ int tcp_seed(struct bpf_iter__task_file *ctx)
 	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
 		return 0;
 	owned_by(&o, task);
-	/* What the tracepoints have seen by now is newer. */
+	/* Entries from the tracepoints are newer: they are kept. */
 	if (sk->__sk_common.skc_state == TCP_LISTEN) {
 		listener_of(&where, sk);
 		bpf_map_update_elem(&listeners, &where, &o, BPF_NOEXIST);

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# The real kernel's path: dd reads and writes byte by byte in a cgroup of its own; each of its
-# system calls is an event that goes kernel → eBPF → agent → server, each a process of its own.
-# Prints how many there were, arrived and were lost (counted in the kernel), how late they were at
-# the server, and what the agent's threads used.
+# Measures the path from the kernel to the store: dd reads and writes byte by byte in a cgroup of
+# its own, and each of its system calls is an event: kernel → eBPF → agent → server, the latter two
+# in processes of their own. Prints how many events were emitted, stored and lost (counted in the
+# kernel), their delay at the server, and the CPU time of the agent's threads.
 #
-# usage: perf/kernel.sh [SECONDS] [RATE] [BYTES]    10 s; RATE events a second let through in the
-#        kernel, 0 for all; the ring buffer's size, 16 MiB. As root, with a release build.
+# usage: perf/kernel.sh [SECONDS] [RATE] [BYTES]
+#        SECONDS: duration (10); RATE: limit of events per second in the kernel, 0 for no limit (0);
+#        BYTES: size of the ring buffer (16 MiB). Needs root and a release build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-10} rate=${2:-0} ring_bytes=${3:-16777216}
 tapio=target/release/tapio
-[ "$(id -u)" -eq 0 ] || { echo "kernel.sh: only root can make the cgroup and read the kernel" >&2; exit 1; }
-[ -x "$tapio" ] || { echo "kernel.sh: no $tapio: make build" >&2; exit 1; }
+[ "$(id -u)" -eq 0 ] || { echo "kernel.sh: needs root, to create the cgroup and to load eBPF programs" >&2; exit 1; }
+[ -x "$tapio" ] || { echo "kernel.sh: $tapio is missing: run make build" >&2; exit 1; }
 
 root=/sys/fs/cgroup
 [ -e "$root/cgroup.controllers" ] || root=$root/unified
@@ -47,8 +48,8 @@ YAML
 
 page() { curl -s "http://127.0.0.1:$1/metrics" || true; }
 of() { awk -v what="$2" 'index($0, what) == 1 { sum += $NF } END { printf "%.0f\n", sum }' <<<"$1"; }
-until page "$port" | grep -q 'collector_detail{collector="ebpf",what="drained"}'; do sleep 0.1; done
-cpu_ns() { # of the agent's threads whose names begin so
+until page "$port" | grep -q '^tapio_ebpf_records_drained_total'; do sleep 0.1; done
+cpu_ns() { # PREFIX: CPU time of the agent's threads whose names begin with it
     for task in /proc/"$agent"/task/*; do
         if [[ $(<"$task/comm") == "$1"* ]]; then cut -d' ' -f1 "$task/schedstat"; fi
     done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
@@ -60,22 +61,22 @@ for thread in "${each[@]}"; do before["x$thread"]=$(cpu_ns "$thread"); done
 from=$(date +%s.%N)
 sh -c "echo \$\$ >$root/$name/cgroup.procs; exec timeout -s INT $seconds env LC_ALL=C dd if=/dev/zero of=/dev/null bs=1" 2>"$dir/dd" || true
 took=$(awk -v a="$from" -v b="$(date +%s.%N)" 'BEGIN { print b - a }')
-# The collector reads the kernel's losses once a second.
+# The collector reads the kernel's counters of losses once a second.
 sleep 1.5
 for _ in $(seq 200); do
     now=$(page "$port")
     [ "$(of "$now" 'tapio_events_held{collector="ebpf"}')" -eq 0 ] && break
     sleep 0.1
 done
-now=$(page "$port") far=$(page $((port + 2)))
+now=$(page "$port") server_page=$(page $((port + 2)))
 calls=$(awk '/records in/ { split($1, n, "+"); a = n[1] } /records out/ { split($1, n, "+"); b = n[1] } END { print a + b }' "$dir/dd")
-emitted=$(of "$now" 'tapio_collector_detail{collector="ebpf",what="emitted.kernel.syscall.enter"}')
-stored=$(of "$far" tapio_server_events_total)
-echo "dd called the system $calls times in $took s"
+emitted=$(of "$now" 'tapio_ebpf_records_emitted_total{kind="kernel.syscall.enter"}')
+stored=$(of "$server_page" tapio_server_events_total)
+echo "dd made $calls system calls in $took s"
 grep -E '^tapio_(events_(received|forwarded|held|dropped)|cons1_residual).*' <<<"$now"
 awk -v n="$calls" -v e="$emitted" -v s="$stored" -v t="$took" 'BEGIN {
     printf "%.0f calls/s; %.0f emitted, %.0f events/s; %.0f stored\n", n / t, e, e / t, s }'
-grep -E '^tapio_server_delay' <<<"$far"
+echo "delay at the server: $(curl -s "http://127.0.0.1:$((port + 2))/api/v1/stats" | sed -n 's/.*"latency":{\([^}]*\)}.*/\1/p')"
 for thread in "${each[@]}"; do
     awk -v name="${thread:-agent}" -v a="${before["x$thread"]}" -v b="$(cpu_ns "$thread")" -v e="$emitted" -v t="$took" \
         'BEGIN { printf "%s: %.2f CPU s, %.2f per million events, %.0f %% of a core\n", name, (b - a) / 1e9, (b - a) / 1e3 / e, (b - a) / 1e7 / t }'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Holds deny.toml: with cargo-deny where it is installed, else the duplicate versions alone, which
-# cargo can list by itself. What couldn't be looked at is said in a line of its own. In CI, and as `make deny`, it is
-# installed below target first: minutes, once.
+# Checks the dependencies against deny.toml: with cargo-deny if it is installed, otherwise only the
+# duplicate versions, which cargo itself can list. Skipped checks are reported in a line of their
+# own. In CI and for `make deny`, cargo-deny is first installed below target: minutes, once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,23 +13,23 @@ if ! cargo deny --version >/dev/null 2>&1 && { [ "${CI:-}" = true ] || [ "${1:-}
 fi
 
 if cargo deny --version >/dev/null 2>&1; then
-    # What deny.toml names and the tree doesn't have is a mistake, too.
+    # An entry of deny.toml that doesn't occur in the tree is an error, too.
     cargo deny --log-level error check --deny unmatched-skip --deny license-not-encountered \
         licenses bans sources
-    # The advisories are a database of its own that has to be fetched.
+    # The advisories are a separate database that must be fetched.
     if why=$(cargo deny --log-level error fetch db 2>&1); then
         cargo deny --log-level error check advisories
-        echo "deny: licences, duplicates, sources and advisories are fine"
+        echo "deny: licences, duplicates, sources and advisories pass"
     else
-        echo "deny: licences, duplicates and sources are fine"
+        echo "deny: licences, duplicates and sources pass"
         echo "deny: ADVISORIES SKIPPED: their database can't be fetched: $(tail -n 1 <<<"$why")" >&2
     fi
     exit 0
 fi
 
-# `cargo tree -d` begins each duplicate with `name vX.Y.Z` at the line's start. One version of a
-# name may stand without being named; the others must be skipped in deny.toml. The targets are
-# deny.toml's.
+# `cargo tree -d` prints each duplicate as `name vX.Y.Z` at the start of a line. One version of a
+# package may be unlisted; the others must be skipped in deny.toml. The targets are those of
+# deny.toml.
 targets=$(sed -n 's/^targets = \[\(.*\)\]/\1/p' deny.toml | tr -d '",')
 duplicates=$(for target in $targets; do
     cargo tree --locked --duplicates --edges normal,build,dev --depth 0 --prefix none \
@@ -47,7 +47,7 @@ for name in $(sed 's/@.*//' <<<"$duplicates" | sort -u); do
 done
 for one in $skipped; do
     if ! grep -qxF "$one" <<<"$duplicates"; then
-        echo "deny: deny.toml skips $one, which is no duplicate any more" >&2
+        echo "deny: deny.toml skips $one, which is no longer a duplicate" >&2
         status=1
     fi
 done

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# Installs what building tapio needs beside a Rust toolchain: clang (the eBPF programs), libbpf's
-# headers and a linker. Does nothing where all is there.
+# Installs what the build needs in addition to a Rust toolchain: clang (for the eBPF programs),
+# libbpf's headers and a linker. Does nothing if all are installed.
 set -euo pipefail
 
 say() { echo "deps: $*" >&2; }
 
 if ! command -v cargo >/dev/null; then
-    say "cargo is missing: install Rust with rustup (rust-lang.org/tools/install), then try again"
+    say "cargo is missing: install Rust with rustup (rust-lang.org/tools/install)"
     exit 1
 fi
 
 missing=()
 command -v clang >/dev/null || missing+=(clang)
-# asm/types.h lies in a folder per architecture; clang finds it where the compiler's headers are.
+# asm/types.h is in a folder per architecture; clang finds it with the compiler's headers.
 [ -e /usr/include/bpf/bpf_helpers.h ] || missing+=(libbpf-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 say "missing: ${missing[*]}"
 if ! command -v apt-get >/dev/null; then
-    say "this system has no apt-get: install clang, the headers of libbpf (bpf/bpf_helpers.h) and a C linker"
+    say "no apt-get: install clang, libbpf's headers (bpf/bpf_helpers.h) and a C linker"
     exit 1
 fi
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null; then
-        say "not root and no sudo: let an administrator run: apt-get install ${missing[*]}"
+        say "neither root nor sudo: as root, run apt-get install ${missing[*]}"
         exit 1
     fi
     as_root=(sudo)

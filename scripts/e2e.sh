@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Tests against real systems: a kube-apiserver with etcd, and a node with kubelet, containerd and CNI. Gets what they need first:
-# builds Kubernetes 1.20 from Debian's source package (minutes, once) and unpacks Debian's packages, both into TAPIO_TESTBED
-# (~/.cache/tapio-testbed by default). Installs nothing but curl, openssl and python3 where they are missing.
+# Runs the tests against real systems: a kube-apiserver with etcd, and a node with kubelet,
+# containerd and CNI. First builds Kubernetes 1.20 from Debian's source package (minutes, once) and
+# unpacks Debian's packages, both into TAPIO_TESTBED (by default ~/.cache/tapio-testbed). Installs
+# only curl, openssl, python3 and dpkg-dev, if they are missing.
 #
-# usage: scripts/e2e.sh [TEST...]      arguments are those of `cargo test --test e2e -- TEST...`
+# usage: scripts/e2e.sh [TEST...]      the arguments of `cargo test --test e2e -- TEST...`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [ "$(id -u)" -ne 0 ]; then
-    echo "e2e: needs root: namespaces, cgroups and eBPF" >&2
+    echo "e2e: needs root, for namespaces, cgroups and eBPF" >&2
     exit 1
 fi
 missing=()
@@ -21,7 +22,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "e2e: missing: ${missing[*]}" >&2
     DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
 fi
-apt-get -qq update || echo "e2e: the package lists can't be renewed; going on with those there are" >&2
+apt-get -qq update || echo "e2e: package lists not updated; using the present ones" >&2
 tests/testbed/k8s/fetch.sh
 tests/testbed/k8s/build.sh
 scripts/test-deps.sh

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Random rule documents, event lines, wire batches, lines of Kubernetes' watches, CNI reports, netlink packets, journal
-# files, records of the kernel's log and OTLP requests through the production code, under AddressSanitizer: tests/fuzz, with libFuzzer, on the stable compiler.
+# Fuzzes the production code with libFuzzer under AddressSanitizer, on the stable compiler: rule
+# documents, event lines, wire batches, lines of Kubernetes watches, CNI reports, netlink packets,
+# journal files, kernel log records and OTLP requests. The targets are in tests/fuzz.
 #
-# usage: scripts/fuzz.sh [TARGET]...      rules, lines, batches, kubernetes, cni, journal, kmsg, otlp; all by default
-#        scripts/fuzz.sh canary [TARGET]...               whether planted bugs are found
+# usage: scripts/fuzz.sh [TARGET]...             fuzzes the targets
+#        scripts/fuzz.sh canary [TARGET]...      verifies that planted bugs are found
+#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp; by default all
 #
-# FUZZ_SECONDS: how long each target runs (60). What was found before is kept in
-# target/fuzz-corpus, what fails in target/fuzz-found: `target/fuzz/HOST/debug/TARGET FILE` shows
-# one such input again.
+# FUZZ_SECONDS: duration of each target (60). The corpus is kept in target/fuzz-corpus, failing
+# inputs in target/fuzz-found: `target/fuzz/HOST/debug/TARGET FILE` runs one of them again.
 #
-# RUSTC_BOOTSTRAP lets the stable compiler take -Zsanitizer; the coverage flags are stable.
+# RUSTC_BOOTSTRAP makes the stable compiler accept -Zsanitizer; the coverage flags are stable.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,8 +24,8 @@ seconds=${FUZZ_SECONDS:-60}
 targets=(rules lines batches kubernetes cni journal kmsg otlp)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
-# A process interns names for good, and at most 32,768 of them: it is replaced before they are
-# used up. Not sooner: each one reads the whole corpus again, half a minute of it.
+# A process interns names permanently, at most 32,768 of them, and is replaced before they are used
+# up. Not sooner, because each one reads the whole corpus again, which takes half a minute.
 round_seconds=300
 
 build() {
@@ -35,15 +36,15 @@ build() {
         --target-dir "$2"
 }
 
-# fuzz BINARIES TARGET SECONDS CORPUS FOUND: non-zero when something was found.
+# fuzz BINARIES TARGET SECONDS CORPUS FOUND: fails when an input fails.
 fuzz() {
     local left=$3 now
     mkdir -p "$4/$2" "$5/$2"
     while [ "$left" -gt 0 ]; do
         now=$((left < round_seconds ? left : round_seconds))
         left=$((left - now))
-        # Stacks that outlive their function are made of mappings, two for each thread of each input: half
-        # of the time, and no safe code reads what its function has left.
+        # Fake stacks cost two mappings for each thread of each input, half of the time, and no safe
+        # code reads the stack of a function that has returned.
         ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:malloc_context_size=4 \
             "$1/$2" "$4/$2" -artifact_prefix="$5/$2/" -max_total_time="$now" \
             -max_len=16384 -timeout=60 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
@@ -51,8 +52,8 @@ fuzz() {
     done
 }
 
-# Puts a bug into a copy of the sources, runs the target that must find it, takes it out again.
-# planted TARGET FILE SED-EXPRESSION
+# planted TARGET FILE SED-EXPRESSION: the target has to find the bug in a changed copy of the
+# sources.
 planted() {
     [[ $wanted == *" $1 "* ]] || return 0
     local copy=$PWD/target/fuzz-canary
@@ -81,21 +82,21 @@ planted() {
 if [ "${1:-}" = canary ]; then
     shift
     wanted=" ${*:-${targets[*]}} "
-    # A suggestion for a name that nobody knows, whose row is one column short.
+    # The suggestion for an unknown name computes with a row that is one column short.
     planted rules src/dataflow/rules/tree.rs 's|(0..=b.len()).collect()|(0..b.len()).collect()|'
-    # An event that visits one of the shards that want it, and not the others.
+    # An event is routed to only one of the shards for which it is relevant.
     planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
-    # A length from the wire that nobody holds against what there is.
+    # A length from the wire isn't checked against the bytes that remain.
     planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'
-    # A name that is forgotten at once: the next look at the object tells it again.
+    # A name is forgotten at once, so the next version of the object is emitted again.
     planted kubernetes src/collector/k8s/pods.rs 's|const RECENT: usize = 8|const RECENT: usize = 1|'
-    # A number at a message's end that nobody holds against what there is.
+    # A number at the end of a message isn't checked against the bytes that remain.
     planted cni src/collector/cni/netlink.rs 's|self.0.get(at..at + 4)?.try_into|self.0[at..at + 4].try_into|'
-    # An entry array that leads back, and nobody who looks where it leads.
+    # An entry array that points back isn't detected.
     planted journal src/collector/journal/file.rs 's/if next <= self.array {/if next == u64::MAX {/'
-    # An escape at a record's end that nobody holds against what there is.
+    # An escape at the end of a record isn't checked against the bytes that remain.
     planted kmsg src/collector/kmsg.rs 's|let digits = after.strip_prefix(b"x")?.get(..2)?;|let digits = \&after.strip_prefix(b"x")?[..2];|'
-    # Records that are left out, and nobody who counts them.
+    # Dropped records aren't counted.
     planted otlp src/collector/otlp/tell.rs 's|context.sink.refuse(Reason::BadInput, broken)|context.sink.refuse(Reason::BadInput, 0)|'
     exit 0
 fi
@@ -106,8 +107,8 @@ build . "$built"
 for target in "${targets[@]}"; do
     echo "fuzz: $target, $seconds s"
     fuzz "$built/$host/debug" "$target" "$seconds" "$corpus" "$found" || {
-        echo "fuzz: $target found something: $(ls "$found/$target" | tail -1), in target/fuzz-found/$target"
+        echo "fuzz: $target found a failing input: $(ls "$found/$target" | tail -1), in target/fuzz-found/$target"
         exit 1
     }
 done
-echo "fuzz: nothing was found"
+echo "fuzz: no failing input was found"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Gets the real counterparts that the collectors' tests run, as Debian packages them. CNI plugins, containerd and runc are
-# unpacked below target/testbed and not installed. systemd, a D-Bus daemon and what boots them in namespaces of their
-# own (tests/testbed/systemd) are installed where they are missing. Where that isn't possible the tests say what
-# they skip.
+# Gets the programs that the tests run, as Debian packages them. CNI plugins, containerd, runc and
+# promtool are unpacked below target/testbed and not installed. systemd, a D-Bus daemon and the
+# tools that boot them in namespaces of their own (tests/testbed/systemd) are installed where they
+# are missing. Where that isn't possible, the tests report what they skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=target/testbed/opt
@@ -10,18 +10,18 @@ root=target/testbed/opt
 say() { echo "test-deps: $*" >&2; }
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
-    say "no apt-get here: tests against systemd, CNI plugins and containerd are skipped where these are missing"
+    say "no apt-get: tests that need systemd, CNI plugins, containerd or promtool are skipped where these are missing"
     exit 0
 fi
 
-# The lists of packages, once and only where something is missing: a fresh image has none.
+# Updates the package lists, once and only where something is missing: a fresh image has none.
 lists() {
     [ -n "${listed:-}" ] && return
     listed=yes
-    if [ "$(id -u)" -eq 0 ]; then apt-get -qq update; else say "not root: no new package lists"; fi
+    if [ "$(id -u)" -eq 0 ]; then apt-get -qq update; else say "not root: package lists not updated"; fi
 }
 
-# get FOLDER PACKAGE...: downloads and unpacks, once.
+# get FOLDER PACKAGE...: downloads and unpacks the packages, once.
 get() {
     local folder=$root/$1
     shift
@@ -38,6 +38,8 @@ get() {
 get cni containernetworking-plugins || say "no CNI plugins: their tests are skipped"
 get busybox busybox-static || say "no busybox for containers to run: their tests are skipped"
 get containerd containerd runc || say "no containerd: its tests are skipped"
+command -v promtool >/dev/null || get prometheus prometheus ||
+    say "no promtool: the check of the metrics' format is skipped"
 
 missing=()
 [ -x /lib/systemd/systemd ] || missing+=(systemd)

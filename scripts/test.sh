@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `make test`: every layer in turn. Goes on to the next when one fails, so that one run tells all,
-# and ends with a line that says what passed and what failed.
+# `make test`: runs every layer in turn, including those after a failure, and ends with a line that
+# lists what passed and what failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,19 +1,22 @@
-//! The `tapio` program: what joins the libraries of the workspace into an agent, a server and a command line.
+//! The root package of the workspace: joins the libraries into an agent, a server and a command
+//! line.
 //!
 //! | module | purpose |
 //! | --- | --- |
+//! | `metrics` | Prometheus' text format and the process metrics |
 //! | `bridge` | batches on their way from the shards to a server |
-//! | `server` | the receiving end: ingest, store, queries |
+//! | `server` | ingest, store, queries |
 //! | `load` | the load generator |
 //! | `runtime` | the agent: configuration, start, status, drain |
 //! | `cli` | the commands |
 //!
-//! Dependencies point one way: `tapio-core ← tapio-wire ← {tapio-collectors, tapio-dataflow} ← bridge ← {server, load} ←
-//! runtime ← cli`. `ARCHITECTURE.md` follows one event through the files.
+//! Dependencies point one way: `tapio-core ← tapio-wire ← {tapio-collectors, tapio-dataflow} ←
+//! bridge ← {server, load} ← runtime ← cli`. `ARCHITECTURE.md` follows one event through the files.
 
 pub mod bridge;
 pub mod cli;
 pub mod load;
+mod metrics;
 pub mod runtime;
 pub mod server;
 mod timer;

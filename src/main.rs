@@ -1,4 +1,4 @@
-//! The `tapio` command: a thin door to `tapio::cli`.
+//! The `tapio` command. The command line is in `tapio::cli`.
 
 use std::process::ExitCode;
 

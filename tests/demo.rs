@@ -1,11 +1,11 @@
-//! `tapio demo`, `doctor` and `tail` as a person runs them: the built program, as root and as an
-//! ordinary user. Without the privileges the parts that need them say why they are skipped;
+//! `tapio demo`, `doctor` and `tail` as commands: the built program, run as root and as an
+//! unprivileged user. Parts that need privileges are skipped without them, with the reason;
 //! `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test's parts fail, and say why they skip, as the test does"
+    reason = "a test's parts fail, and report why they skip, as the test does"
 )]
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use tapio_collectors::ebpf::{Config, findings};
 
 const TAPIO: &str = env!("CARGO_BIN_EXE_tapio");
 
-/// Why the kernel can't be watched; empty when it can.
+/// Why the kernel can't be observed; empty when it can.
 fn missing() -> String {
     let missing: Vec<String> = findings(&Config::default())
         .into_iter()
@@ -33,15 +33,15 @@ fn missing() -> String {
 }
 
 fn is_root() -> bool {
-    // The folder is its process's owner's.
+    // The folder belongs to the owner of the process.
     std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
 }
 
-/// Runs the program as an ordinary user with a home folder of its own. Where the tests' own user is
-/// one, as that.
+/// Runs the program as an unprivileged user with a home folder of its own, or as the user who runs
+/// the tests, unless that is root.
 fn as_nobody(home: &Path, args: &[&str]) -> Option<Output> {
     let mut command = if is_root() {
-        // The build folder may be closed to others.
+        // Other users may have no access to the build folder.
         let copy = home.join("tapio");
         std::fs::copy(TAPIO, &copy).unwrap();
         for path in [home, &copy] {
@@ -86,7 +86,7 @@ fn check_members(story: &Json, events: &HashMap<&str, &Json>) {
         let event = events[member["id"].as_str().unwrap()];
         let named = array(&event["correlation"]).iter().any(|c| c["id"] == story["id"]);
         assert!(named, "{event} doesn't name {}", story["id"]);
-        // A crash that is a story of its own is a member of the loop, too, but has one trace.
+        // A crash with a story of its own is a member of the loop, too, but carries one trace.
         if story["pattern"] != "crash-loop" {
             assert_eq!(event["trace_id"], story["trace_id"], "{event}");
         }
@@ -94,15 +94,15 @@ fn check_members(story: &Json, events: &HashMap<&str, &Json>) {
 }
 
 #[test]
-fn every_fault_comes_out_as_a_story() {
+fn every_fault_is_emitted_as_a_story() {
     let why = missing();
     if !why.is_empty() {
         println!("skipped: {why}");
         return;
     }
     let output = Command::new(TAPIO).args(["demo", "--output", "json"]).output().unwrap();
-    let said = text(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let stderr = text(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
     let lines = lines(&output);
     let mut patterns: HashMap<&str, usize> = HashMap::new();
     for line in &lines {
@@ -119,8 +119,8 @@ fn every_fault_comes_out_as_a_story() {
     assert_eq!(patterns["segfault"], 4, "{patterns:?}");
     assert_eq!(patterns["crash-loop"], 1, "{patterns:?}");
     assert_eq!(patterns["connection-refused"], 1, "{patterns:?}");
-    if said.contains("1. Skipped: no cgroup") {
-        println!("skipped: {said}");
+    if stderr.contains("1. Skipped: no cgroup") {
+        println!("skipped: {stderr}");
     } else {
         assert_eq!(patterns["oom-kill"], 1, "{patterns:?}");
         let story = lines
@@ -135,7 +135,7 @@ fn every_fault_comes_out_as_a_story() {
         );
     }
     let summary = &lines.last().unwrap()["summary"];
-    assert_eq!(summary["faults"], summary["told"]);
+    assert_eq!(summary["faults"], summary["found"]);
     let total = &summary["cons1"]["total"];
     let dropped: u64 =
         total["dropped"].as_object().unwrap().values().filter_map(Json::as_u64).sum();
@@ -145,19 +145,19 @@ fn every_fault_comes_out_as_a_story() {
 }
 
 #[test]
-fn an_ordinary_user_sees_recordings_that_say_so() {
+fn unprivileged_user_gets_recordings_marked_as_such() {
     let home = tempfile::tempdir().unwrap();
     if !is_root() && missing().is_empty() {
-        println!("skipped: this user may watch the kernel");
+        println!("skipped: this user may observe the kernel");
         return;
     }
     let Some(output) = as_nobody(home.path(), &["demo"]) else {
         return;
     };
-    let (out, said) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "{said}");
+    let (out, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
     for expected in ["RECORDINGS", "CAP_BPF", "sudo", "setcap"] {
-        assert!(said.contains(expected), "{expected} isn't in {said}");
+        assert!(stderr.contains(expected), "{expected} isn't in {stderr}");
     }
     assert!(out.contains("Recording nginx-cascade.jsonl"), "{out}");
     assert!(out.contains("nginx configuration error"), "{out}");
@@ -165,7 +165,7 @@ fn an_ordinary_user_sees_recordings_that_say_so() {
 }
 
 #[test]
-fn doctor_says_what_is_missing_and_what_it_costs() {
+fn doctor_reports_missing_facilities_with_cost_and_remedy() {
     let home = tempfile::tempdir().unwrap();
     let Some(output) = as_nobody(home.path(), &["doctor", "--output", "json"]) else {
         return;
@@ -187,7 +187,7 @@ fn doctor_says_what_is_missing_and_what_it_costs() {
 }
 
 #[test]
-fn doctor_looks_at_the_configuration() {
+fn doctor_checks_the_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap();
@@ -213,7 +213,7 @@ fn doctor_looks_at_the_configuration() {
     assert_eq!(of("state_dir")["ok"], true);
     assert_eq!(of("admin.listen")["ok"], false);
     assert!(of("admin.listen")["state"].as_str().unwrap().contains("in use"));
-    assert!(!dir.path().join("state").exists(), "looking changes nothing");
+    assert!(!dir.path().join("state").exists(), "the check changes nothing");
     let no_folder = doctor(&file);
     assert_eq!(no_folder.status.code(), Some(1));
     std::fs::write(&config, "nodee: a\n").unwrap();
@@ -223,15 +223,15 @@ fn doctor_looks_at_the_configuration() {
 }
 
 #[test]
-fn tail_without_a_server_says_so() {
+fn tail_without_a_server_fails_with_the_address() {
     let output = Command::new(TAPIO).args(["tail", "--server", "127.0.0.1:1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = text(&output.stderr);
-    assert!(said.contains("no server answers at 127.0.0.1:1"), "{said}");
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("no server answers at 127.0.0.1:1"), "{stderr}");
 }
 
 #[test]
-fn tail_shows_the_events_asked_for_as_they_come() {
+fn tail_prints_selected_events_as_they_arrive() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("events.jsonl");
     let mut file = std::fs::File::create(&path).unwrap();
@@ -265,10 +265,10 @@ fn tail_shows_the_events_asked_for_as_they_come() {
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    // Ended by us, so that a tail that shows nothing ends the test, too.
+    // Killed, so that the test also ends when tail prints nothing.
     tail.kill().unwrap();
     tail.wait().unwrap();
-    let line = reader.join().unwrap().expect("tail shows an event").unwrap();
+    let line = reader.join().unwrap().expect("tail prints an event").unwrap();
     let event: Json = serde_json::from_str(&line).unwrap();
     assert_eq!(event["kind"], "test.b");
     assert_eq!(event["message"], "hello");

@@ -21,6 +21,8 @@ mod cluster;
 mod collected;
 #[path = "e2e/division.rs"]
 mod division;
+#[path = "agent/fixture.rs"]
+mod fixture;
 #[path = "e2e/hangs.rs"]
 mod hangs;
 #[path = "e2e/isolation.rs"]
@@ -36,9 +38,6 @@ mod node;
 #[path = "isolation/ordeal.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod ordeal;
-#[path = "agent/place.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod place;
 #[path = "e2e/refusals.rs"]
 mod refusals;
 #[path = "container/runtime.rs"]

@@ -15,6 +15,8 @@
 
 #[path = "isolation/clients.rs"]
 mod clients;
+#[path = "agent/fixture.rs"]
+mod fixture;
 #[path = "isolation/kernel.rs"]
 mod kernel;
 #[path = "systemd/machine.rs"]
@@ -22,9 +24,6 @@ mod kernel;
 mod machine;
 #[path = "isolation/ordeal.rs"]
 mod ordeal;
-#[path = "agent/place.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod place;
 #[path = "container/runtime.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod runtime;

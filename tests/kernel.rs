@@ -13,6 +13,8 @@
 
 #[path = "kernel/cni.rs"]
 mod cni;
+#[path = "agent/fixture.rs"]
+mod fixture;
 #[path = "kernel/harness.rs"]
 mod harness;
 #[path = "kernel/losses.rs"]
@@ -21,8 +23,6 @@ mod losses;
 mod missing;
 #[path = "kernel/network.rs"]
 mod network;
-#[path = "agent/place.rs"]
-mod place;
 #[path = "kernel/process.rs"]
 mod process;
 

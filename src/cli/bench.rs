@@ -1,4 +1,4 @@
-//! `tapio bench pipeline`: load generator, agent and server, each a process of its own.
+//! `tapio bench pipeline`: load generator, agent and server, each in a process of its own.
 
 mod child;
 
@@ -12,14 +12,14 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
 use self::child::{Child, free_port, http_json};
-use super::load::{Rate, rate};
-use super::{Outcome, Output, print, tell};
+use super::arguments::{Rate, duration, rate};
+use super::output::{Outcome, Output, message, print};
 
-/// How long a process may take to come up.
-const UP: Duration = Duration::from_secs(20);
-/// How long the last events may take after the load ended.
-const SETTLE: Duration = Duration::from_secs(30);
-/// Kinds the generated rules want: each is wanted by two of a hundred rules.
+/// Time limit for the start of a process.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time limit for the last events after the end of the load.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Kinds of the generated rules: each is relevant to two of a hundred rules.
 const KINDS: usize = 100;
 
 #[derive(clap::Args)]
@@ -30,7 +30,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// The whole path: load → receiver → correlator → bridge → server
+    /// Measure the whole pipeline: load → receiver → correlator → bridge → server
     #[command(
         after_help = "Example:\n  tapio bench pipeline --rate 165000 --duration 10s --output json"
     )]
@@ -39,31 +39,31 @@ enum Verb {
 
 #[derive(clap::Args)]
 struct Pipeline {
-    /// Events a second, or `max`
+    /// Events per second, or `max`
     #[arg(long, default_value = "max", value_parser = rate)]
     rate: Rate,
-    /// How long: `10s`, `5m`, or a number of seconds
-    #[arg(long, default_value = "10s", value_parser = super::duration)]
+    /// Duration: `10s`, `5m`, or a number of seconds
+    #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// Rules in force, the built-in ones included
+    /// Rules in force, including the built-in ones
     #[arg(long, default_value_t = 100)]
     rules: usize,
     /// Distinct pods
     #[arg(long, default_value_t = 1_000)]
     keys: u64,
-    /// The share of events that some rule wants
+    /// The share of relevant events, 0 to 1
     #[arg(long, default_value_t = 0.01)]
     match_share: f64,
-    /// Events sent together; 500 is what the reference measurements use
+    /// Events sent together; the reference measurements use 500
     #[arg(long, default_value_t = 500)]
     batch_events: u64,
-    /// Shards; 0: what the agent takes by itself
+    /// Number of shards; 0: the agent's default
     #[arg(long, default_value_t = 0)]
     shards: usize,
-    /// Seconds for which the agent's CPU time without load is measured; 0: not at all
+    /// Seconds for which the agent's CPU time without load is measured; 0: not measured
     #[arg(long, default_value_t = 0)]
     idle_seconds: u64,
-    /// How to print the report
+    /// Format of the report
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -74,7 +74,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Sequences of two steps over the generated kinds, by pod.
+/// Rules for sequences of two steps over the generated kinds, by pod.
 fn generated_rules(count: usize) -> String {
     let mut text = String::new();
     for i in 0..count {
@@ -129,7 +129,7 @@ fn measure(args: &Pipeline) -> Outcome {
     }
     let lost = report["offered"] != report["forwarded"];
     if lost || report["cons1_holds"] != json!(true) {
-        tell("tapio: not everything that was offered was forwarded");
+        message("tapio: not all offered events were forwarded");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -171,19 +171,20 @@ fn measure_in(dir: &Path, args: &Pipeline) -> anyhow::Result<Json> {
     write_configuration(dir, args, &ports)?;
     let config = dir.join("bench.yaml").display().to_string();
     let mut server = Child::start(&["server", "--config", &config])?;
-    server.wait_for(UP, || http_json(ports.http, "/api/v1/stats").is_ok())?;
+    server.wait_for(START_TIMEOUT, || http_json(ports.http, "/api/v1/stats").is_ok())?;
     let mut agent = Child::start(&["run", "--config", &config])?;
     let connected =
         || http_json(ports.admin, "/status").is_ok_and(|s| s["bridge"]["connected"] == json!(true));
-    agent.wait_for(UP, connected)?;
+    agent.wait_for(START_TIMEOUT, connected)?;
     let idle = idle_share(&agent, args.idle_seconds)?;
     let before = (agent.cpu_seconds()?, server.cpu_seconds()?);
     let load = Child::start_with_output(&load_arguments(args, ports.receiver))?.finish()?;
-    let sent: Json = serde_json::from_slice(&load.stdout).context("the load's report")?;
+    let sent: Json =
+        serde_json::from_slice(&load.stdout).context("report of the load generator")?;
     let offered = sent["offered"].as_u64().unwrap_or(0);
-    let settled =
+    let drained =
         || http_json(ports.admin, "/status").is_ok_and(|s| s["cons1"]["total"]["held"] == json!(0));
-    agent.wait_for(SETTLE, settled)?;
+    agent.wait_for(DRAIN_TIMEOUT, drained)?;
     let status = http_json(ports.admin, "/status")?;
     let stats = http_json(ports.http, "/api/v1/stats")?;
     let after = (agent.cpu_seconds()?, server.cpu_seconds()?);
@@ -191,7 +192,7 @@ fn measure_in(dir: &Path, args: &Pipeline) -> anyhow::Result<Json> {
     agent.end()?;
     server.end()?;
     if offered == 0 {
-        bail!("the load sent nothing");
+        bail!("the load generator sent no events");
     }
     let (agent_cpu, server_cpu) = (after.0 - before.0, after.1 - before.1);
     let total = &status["cons1"]["total"];

@@ -8,19 +8,20 @@ use std::process::ExitCode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use serde_json::json;
 
-use super::{Outcome, Output, Usage, print, story};
+use super::output::{Outcome, Output, Usage, print};
+use super::story;
 use crate::runtime::Config;
 use tapio_collectors::ebpf::{Finding, findings};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  tapio doctor --output json\n\nExit code 0: tapio can run here, with what is marked `ok`."
+    after_help = "Example:\n  tapio doctor --output json\n\nExit code 0: tapio can run on this node, with what is marked `ok`."
 )]
 pub(super) struct Args {
-    /// The configuration to look at
+    /// Configuration file to check; without one, the defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -30,13 +31,13 @@ pub(super) fn run(args: &Args) -> Outcome {
         Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()))?,
         None => Config::default(),
     };
-    let state = folder("state_dir", &config.state_dir(), "tapio can't run at all");
+    let state = folder("state_dir", &config.state_dir(), "tapio can't run");
     let can_run = state.ok;
     let mut all = vec![state];
     all.push(folder(
         "server.data_dir",
         &config.server().data_dir,
-        "`tapio server` and `tapio run --standalone` can't store anything",
+        "`tapio server` and `tapio run --standalone` can't store events and stories",
     ));
     all.extend([
         port("admin.listen", config.admin.listen),
@@ -60,10 +61,12 @@ pub(super) fn run(args: &Args) -> Outcome {
         table(&all)?;
         let missing = all.iter().filter(|f| !f.ok).count();
         print(&match (can_run, missing) {
-            (false, _) => "\ntapio can't run here: see state_dir".to_owned(),
-            (true, 0) => "\ntapio can run here, and nothing is missing".to_owned(),
+            (false, _) => "\ntapio can't run on this node: see state_dir".to_owned(),
+            (true, 0) => "\ntapio can run on this node; nothing is missing".to_owned(),
             (true, n) => {
-                format!("\ntapio can run here; {n} things are missing and cost what is said above")
+                format!(
+                    "\ntapio can run on this node; {n} facilities are missing, at the cost listed above"
+                )
             }
         })?;
     }
@@ -78,14 +81,14 @@ fn table(all: &[Finding]) -> std::io::Result<()> {
         let word = story::paint(word, code, colour);
         print(&format!("{word}  {:width$}  {}", one.subject, story::plain(&one.state)))?;
         if !one.ok {
-            print(&format!("{:9}{:width$}    costs: {}", "", "", one.cost))?;
-            print(&format!("{:9}{:width$}    to do: {}", "", "", one.mend))?;
+            print(&format!("{:9}{:width$}    cost:   {}", "", "", one.cost))?;
+            print(&format!("{:9}{:width$}    remedy: {}", "", "", one.mend))?;
         }
     }
     Ok(())
 }
 
-/// A finding; `missing` is what it costs and what to do about it, where it isn't as it should be.
+/// A finding; `missing` is cost and remedy where the facility is missing.
 fn finding(subject: &str, state: String, missing: Option<(&str, &str)>) -> Finding {
     let (cost, mend) = missing.unwrap_or_default();
     Finding {
@@ -97,19 +100,19 @@ fn finding(subject: &str, state: String, missing: Option<(&str, &str)>) -> Findi
     }
 }
 
-/// Whether a folder can be used, or made. Makes nothing.
+/// Whether a folder can be written to, or created. Creates nothing.
 fn folder(key: &str, path: &Path, cost: &str) -> Finding {
-    let there = path.ancestors().find(|p| p.exists()).unwrap_or(path);
-    let access = accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
-    let (name, there_name) = (path.display(), there.display());
-    let mend = format!("set {key} to a folder this user may write");
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(path);
+    let access = accessat(CWD, existing, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+    let (name, existing_name) = (path.display(), existing.display());
+    let mend = format!("set {key} to a folder that this user can write to");
     match access {
-        Ok(()) if !there.is_dir() => {
-            finding(key, format!("{there_name} isn't a folder"), Some((cost, &mend)))
+        Ok(()) if !existing.is_dir() => {
+            finding(key, format!("{existing_name} isn't a folder"), Some((cost, &mend)))
         }
-        Ok(()) if there == path => finding(key, format!("{name} can be written"), None),
-        Ok(()) => finding(key, format!("{name} can be made in {there_name}"), None),
-        Err(e) => finding(key, format!("{there_name}: {e}"), Some((cost, &mend))),
+        Ok(()) if existing == path => finding(key, format!("{name} is writable"), None),
+        Ok(()) => finding(key, format!("{name} can be created in {existing_name}"), None),
+        Err(e) => finding(key, format!("{existing_name}: {e}"), Some((cost, &mend))),
     }
 }
 
@@ -120,9 +123,9 @@ fn port(key: &str, address: SocketAddr) -> Finding {
             key,
             format!("{address}: {e}"),
             Some((
-                "what should listen there can't start; nothing, where it is tapio itself that listens",
+                "the component that should listen there can't start; none if tapio itself already runs",
                 &format!(
-                    "see who listens: ss -ltnp 'sport = :{}'; or choose another {key}",
+                    "find the process that listens: ss -ltnp 'sport = :{}'; or set another {key}",
                     address.port()
                 ),
             )),
@@ -136,7 +139,7 @@ fn cores() -> Finding {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let list = field("Cpus_allowed_list:").unwrap_or("?");
     let missing = (
-        "collectors, shards and the bridge take turns on one core: bursts wait longer",
+        "collectors, shards and the bridge share one core: bursts take longer",
         "give tapio a second core (cpuset, AllowedCPUs=, CPU limit)",
     );
     finding("cores", format!("{cores} usable (cpuset {list})"), (cores < 2).then_some(missing))
@@ -152,7 +155,7 @@ fn pressure() -> Finding {
             "pressure (PSI)",
             format!("{path}: {e}"),
             Some((
-                "no word on how long processes wait for memory, disks and processors",
+                "no pressure events: how long processes wait for memory, disks and CPUs",
                 "boot with psi=1, on a kernel built with CONFIG_PSI=y",
             )),
         ),
@@ -162,19 +165,19 @@ fn pressure() -> Finding {
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 fn cgroup_layout() -> Finding {
-    let is_there = |file: &str| Path::new(CGROUPS).join(file).exists();
-    let state = if is_there("cgroup.controllers") {
+    let exists = |file: &str| Path::new(CGROUPS).join(file).exists();
+    let state = if exists("cgroup.controllers") {
         "version 2"
-    } else if is_there("unified/cgroup.controllers") {
-        "hybrid: version 1 controllers beside a version 2 hierarchy"
-    } else if is_there("memory") || is_there("systemd") {
+    } else if exists("unified/cgroup.controllers") {
+        "hybrid: version 1 controllers and a version 2 hierarchy"
+    } else if exists("memory") || exists("systemd") {
         "version 1"
     } else {
         let missing = (
-            "events have no cgroup paths: no pod, container or unit names",
+            "events without cgroup paths, and thus without names of pod, container and unit",
             "mount the node's /sys/fs/cgroup",
         );
-        return finding("cgroup layout", format!("nothing in {CGROUPS}"), Some(missing));
+        return finding("cgroup layout", format!("no cgroups in {CGROUPS}"), Some(missing));
     };
     finding("cgroup layout", state.to_owned(), None)
 }
@@ -191,7 +194,7 @@ fn memory_cgroup() -> Finding {
         "version 2"
     } else {
         let missing = (
-            "no memory limits here: OOM kills are the whole node's, and `tapio demo` leaves that fault out",
+            "no memory limits: every OOM kill is the node's, and `tapio demo` skips that fault",
             "boot with cgroup_enable=memory; in a container, mount the node's /sys/fs/cgroup",
         );
         return finding("memory cgroup", "no memory controller".into(), Some(missing));
@@ -199,10 +202,9 @@ fn memory_cgroup() -> Finding {
     finding("memory cgroup", state.to_owned(), None)
 }
 
-/// Looks for a journal file that can be read: in a folder of the machine's id, on disk or in
-/// memory.
+/// Finds a readable journal file, in a folder named by the machine id, on disk or in memory.
 fn journal() -> Finding {
-    let mut refused = None;
+    let mut denied = None;
     for base in ["/var/log/journal", "/run/log/journal"] {
         for machine in std::fs::read_dir(base).into_iter().flatten().flatten() {
             let file = machine.path().join("system.journal");
@@ -211,12 +213,12 @@ fn journal() -> Finding {
                     return finding("journal", format!("{} is readable", file.display()), None);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => refused = Some(format!("{}: {e}", file.display())),
+                Err(e) => denied = Some(format!("{}: {e}", file.display())),
             }
         }
     }
-    let cost = "no words of the services themselves: root causes end at what the kernel sees";
-    match refused {
+    let cost = "no messages of services: root causes end at what the kernel reports";
+    match denied {
         Some(state) => {
             finding("journal", state, Some((cost, "add this user to the group systemd-journal")))
         }
@@ -225,7 +227,7 @@ fn journal() -> Finding {
             "no system.journal in /var/log/journal or /run/log/journal".into(),
             Some((
                 cost,
-                "run where systemd-journald runs; in a container, mount the node's /var/log/journal",
+                "run on a host with systemd-journald; in a container, mount the node's /var/log/journal",
             )),
         ),
     }
@@ -234,13 +236,13 @@ fn journal() -> Finding {
 fn system_bus() -> Finding {
     let path = "/run/dbus/system_bus_socket";
     match UnixStream::connect(path) {
-        Ok(_) => finding("systemd bus", format!("{path} answers"), None),
+        Ok(_) => finding("systemd bus", format!("{path} accepts connections"), None),
         Err(e) => finding(
             "systemd bus",
             format!("{path}: {e}"),
             Some((
-                "no starts, stops and failures of units",
-                "run where systemd and dbus run; in a container, mount the node's /run/dbus",
+                "no events about starts, stops and failures of units",
+                "run on a systemd host with dbus; in a container, mount the node's /run/dbus",
             )),
         ),
     }

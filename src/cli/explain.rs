@@ -7,28 +7,29 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::live;
+use super::output::{Outcome, Output, Usage, message, print};
 use super::story::{self, paint, plain};
-use super::{Outcome, Output, Usage, live, print, tell};
 use tapio_core::event::{Candidate, Link, LinkedStory, Story, Term, linked_among};
 use tapio_wire::{linked_from_proto, proto};
 
-/// Longest line that is read as one story.
+/// Longest line of a file of stories.
 const MAX_LINE_BYTES: u64 = 4 << 20;
-/// Digits of a story's id that tell it from the others.
-const LEAST_DIGITS: usize = 4;
+/// Fewest digits of a story's id that are accepted as its prefix.
+const MIN_DIGITS: usize = 4;
 
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tapio explain 1b4f…\n  tapio replay events.jsonl > stories.jsonl; tapio explain 1b4f --from stories.jsonl"
 )]
 pub(super) struct Args {
-    /// The story's id (its trace id), or its first digits
+    /// The story's id, or its first digits
     #[arg(value_name = "STORY")]
     story: String,
     /// The server's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
     server: String,
-    /// A file of stories as `tapio replay` prints them, in the place of a server; `-` for standard input
+    /// A file of stories as `tapio replay` prints them, instead of a server; `-` for standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// How to print
@@ -39,9 +40,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Outcome {
     let id: String =
         args.story.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
-    if id.len() < LEAST_DIGITS || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if id.len() < MIN_DIGITS || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
         let cause = format!(
-            "{:?} isn't a story's id: expected {LEAST_DIGITS} to 32 hexadecimal digits",
+            "{:?} isn't a story id: expected {MIN_DIGITS} to 32 hexadecimal digits",
             args.story
         );
         return Err(Usage(cause).into());
@@ -50,8 +51,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         Some(file) => from_file(file, &id)?,
         None => from_server(&args.server, &id)?,
     };
-    let place = args.from.as_ref().map_or(args.server.clone(), |f| f.display().to_string());
-    let linked = one(found, &id, &place)?;
+    let source = args.from.as_ref().map_or(args.server.clone(), |f| f.display().to_string());
+    let linked = latest_revision(found, &id, &source)?;
     match args.output {
         Output::Json => print(&linked.json().to_string())?,
         Output::Text => print(&explanation(&linked, story::colours()))?,
@@ -59,34 +60,37 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The last revision of the one story that was found.
-fn one(mut found: Vec<LinkedStory>, id: &str, place: &str) -> anyhow::Result<LinkedStory> {
-    // The last one told comes first.
+/// The latest revision of the story, which must be the only one with this prefix.
+fn latest_revision(
+    mut found: Vec<LinkedStory>,
+    id: &str,
+    source: &str,
+) -> anyhow::Result<LinkedStory> {
     found.sort_by_key(|one| std::cmp::Reverse(one.story.revision));
     let Some(linked) = found.first().cloned() else {
-        anyhow::bail!("{place} has no story {id}…");
+        anyhow::bail!("no story {id}… in {source}");
     };
     let first = linked.story.id;
     if let Some(other) = found.iter().map(|one| one.story.id).find(|other| *other != first) {
-        let both = format!("{id} stands for several stories: {first}, {other} …");
+        let both = format!("{id} is the prefix of several stories: {first}, {other} …");
         return Err(Usage(both).into());
     }
     Ok(linked)
 }
 
 fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
-    let named = || file.display().to_string();
+    let name = || file.display().to_string();
     let source: Box<dyn std::io::Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
-        Box::new(std::fs::File::open(file).with_context(named)?)
+        Box::new(std::fs::File::open(file).with_context(name)?)
     };
     let mut reader = std::io::BufReader::new(source);
     let (mut all, mut line, mut number) = (Vec::new(), Vec::new(), 0u64);
     loop {
         line.clear();
         let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut line);
-        if read.with_context(named)? == 0 {
+        if read.with_context(name)? == 0 {
             break;
         }
         number += 1;
@@ -96,55 +100,58 @@ fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
         }
         match Story::from_json(text.trim()) {
             Ok(story) => all.push(story),
-            Err(e) => tell(&format!("tapio: {}:{number}:{}: {}", named(), e.column, e.cause)),
+            Err(e) => message(&format!("tapio: {}:{number}:{}: {}", name(), e.column, e.cause)),
         }
     }
-    let wanted = all.iter().filter(|story| story.id.to_string().starts_with(id));
-    Ok(wanted.map(|story| linked_among(story, &all)).collect())
+    let selected = all.iter().filter(|story| story.id.to_string().starts_with(id));
+    Ok(selected.map(|story| linked_among(story, &all)).collect())
 }
 
 fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
     live::runtime()?.block_on(async {
         let mut client = live::connect(server).await.map_err(anyhow::Error::msg)?;
         let request = proto::ListStoriesRequest { id_prefix: id.into(), ..Default::default() };
-        let answer = client.list_stories(request).await;
-        let answer = answer.map_err(|e| anyhow::anyhow!("{server}: {}", e.message()))?;
-        Ok(answer.into_inner().stories.into_iter().filter_map(linked_from_proto).collect())
+        let response = client.list_stories(request).await;
+        let response = response.map_err(|e| anyhow::anyhow!("{server}: {}", e.message()))?;
+        Ok(response.into_inner().stories.into_iter().filter_map(linked_from_proto).collect())
     })
 }
 
-/// The story, the ones it is linked with, its evidence and the runners-up, every term of each.
+/// The story, its linked stories, and all candidates with every term.
 fn explanation(linked: &LinkedStory, colour: bool) -> String {
     let story = &linked.story;
     let mut out = story::story_text(story, colour);
     if !linked.links.is_empty() {
-        let _ = write!(out, "\n  {}", paint("told with it", "1", colour));
+        let _ = write!(out, "\n  {}", paint("linked stories", "1", colour));
         linked.links.iter().for_each(|link| append_link(&mut out, link, colour));
     }
-    let heading = paint("why", "1", colour);
+    let heading = paint("candidates", "1", colour);
     // Writing to a string can't fail.
     let _ = write!(out, "\n  {heading}");
     if story.root_cause.is_empty() {
-        out.push_str("\n    nothing went wrong: no cause is looked for");
+        out.push_str("\n    none: the story has no fault");
     }
-    for (place, candidate) in story.root_cause.iter().enumerate() {
-        let next = story.root_cause.get(place + 1);
-        append(&mut out, candidate, place + 1, next, colour);
+    for (index, candidate) in story.root_cause.iter().enumerate() {
+        let next = story.root_cause.get(index + 1);
+        append_candidate(&mut out, candidate, index + 1, next, colour);
     }
     out
 }
 
 fn append_link(out: &mut String, link: &Link, colour: bool) {
-    let events =
-        if link.shared == 1 { "1 event".into() } else { format!("{} events", link.shared) };
+    let events = if link.shared == 1 {
+        "1 shared event".into()
+    } else {
+        format!("{} shared events", link.shared)
+    };
     let (name, id) = (plain(&link.name), paint(&link.id.to_string(), "2", colour));
-    let _ = write!(out, "\n    {name}: {events} in common  {id}");
+    let _ = write!(out, "\n    {name}: {events}  {id}");
 }
 
-fn append(
+fn append_candidate(
     out: &mut String,
     candidate: &Candidate,
-    place: usize,
+    rank: usize,
     next: Option<&Candidate>,
     colour: bool,
 ) {
@@ -152,7 +159,7 @@ fn append(
     let odds = next.map_or_else(String::new, |n| {
         format!(", {} times as likely as the next", times((candidate.score - n.score).exp()))
     });
-    let _ = write!(out, "\n    {place}. {cause}  {:+.2}{odds}", candidate.score);
+    let _ = write!(out, "\n    {rank}. {cause}  {:+.2}{odds}", candidate.score);
     let mut terms: Vec<&Term> = candidate.terms.iter().collect();
     terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
     let width = terms.iter().map(|t| t.name.chars().count()).max().unwrap_or(0);
@@ -184,10 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn every_term_stands_with_its_evidence_the_heaviest_first() {
+    fn terms_are_printed_with_their_reasons_by_weight() {
         let (first, second) = (candidate("a\u{1b}", 2.0), candidate("b", 1.0));
         let mut out = String::new();
-        append(&mut out, &first, 1, Some(&second), false);
+        append_candidate(&mut out, &first, 1, Some(&second), false);
         assert_eq!(
             out,
             "\n    1. a·  +2.00, 2.7 times as likely as the next\

@@ -1,4 +1,4 @@
-//! Following a server: what it stores, as it stores it.
+//! A client of the server's queries, and of the stream of what it stores.
 
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
@@ -16,26 +16,26 @@ use tapio_wire::proto::query_client::QueryClient;
 use tapio_wire::{MAX_BATCH_BYTES, proto, story_from_proto};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How soon a server that isn't there is tried again.
+/// Time before the next attempt to connect.
 const RECONNECT: Duration = Duration::from_millis(250);
-/// After a stop, what is on its way counts as complete after so long a silence.
+/// Silence after which, once shutdown is requested, the stream counts as complete.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// A runtime for one thread that talks to a server.
+/// Creates a runtime for one thread that queries a server.
 ///
 /// # Errors
-/// When the system gives none.
+/// When the system lacks the resources.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// A client of a server's queries at `host:port`.
+/// Connects to the queries of a server at `host:port`.
 ///
 /// # Errors
-/// When it isn't an address or nobody answers there.
+/// When the address is invalid or no server answers.
 pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(format!("http://{server}"))
-        .map_err(|e| format!("{server}: isn't host:port: {e}"))?;
+        .map_err(|e| format!("{server}: not host:port: {e}"))?;
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
     let channel = channel.map_err(|e| {
         let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), deepest);
@@ -44,25 +44,26 @@ pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String
     Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
 }
 
-/// A page of an agent or a server at `host:port`, as text.
+/// Fetches a page of an agent or a server at `host:port` as text.
 ///
 /// # Errors
-/// When nobody answers there, or not with the page.
+/// When nothing answers, or the response isn't the page.
 pub(super) fn http_text(address: &str, path: &str) -> anyhow::Result<String> {
-    let failed = |what: &str| format!("{what} at {address}");
+    let failed = |cause: &str| format!("{cause} at {address}");
     let mut stream = TcpStream::connect(address).with_context(|| failed("no agent answers"))?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    let read = stream.take(MAX_BATCH_BYTES as u64).read_to_string(&mut answer);
-    read.with_context(|| failed("the answer can't be read"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| failed("no page"))?;
+    let mut response = String::new();
+    let read = stream.take(MAX_BATCH_BYTES as u64).read_to_string(&mut response);
+    read.with_context(|| failed("the response can't be read"))?;
+    let (head, body) =
+        response.split_once("\r\n\r\n").with_context(|| failed("no HTTP response"))?;
     let status = head.lines().next().unwrap_or_default();
     anyhow::ensure!(status.split(' ').nth(1) == Some("200"), "{}: {status}", failed(path));
     Ok(body.to_owned())
 }
 
-/// What is at the bottom of an error: the system's own words.
+/// The deepest cause of an error: the system's own message.
 fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -71,25 +72,26 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
     error.to_string()
 }
 
-/// Waits for something, but not longer than until a stop and the silence after it. `None`: stopped.
-async fn unless_stopped<T>(shutdown: &Shutdown, waiting: impl Future<Output = T>) -> Option<T> {
-    let stopped = async {
+/// Waits for `future`, at most until shutdown is requested and [`QUIET`] has passed. `None`: shut
+/// down.
+async fn unless_shut_down<T>(shutdown: &Shutdown, future: impl Future<Output = T>) -> Option<T> {
+    let shut_down = async {
         shutdown.requested().await;
         tokio::time::sleep(QUIET).await;
     };
     tokio::select! {
         biased;
-        done = waiting => Some(done),
-        () = stopped => None,
+        done = future => Some(done),
+        () = shut_down => None,
     }
 }
 
-/// Follows the stories a server is told, on a thread of its own, until `stop` is set and what was
-/// on its way has come. Connects again whenever the server isn't there. `on_story` sees each story
-/// when it opens and when it ends; lives of entities and updates are left out.
+/// Follows the stories that a server stores, on a thread of its own, until shutdown is requested
+/// and the stream is silent. Reconnects when the connection is lost. `on_story` receives each story
+/// when it opens and when it ends, without updates and lifecycles.
 ///
 /// # Errors
-/// When the system gives no thread.
+/// When the thread can't be started.
 pub(crate) fn follow_stories(
     server: String,
     shutdown: Shutdown,
@@ -117,12 +119,12 @@ async fn follow(
     shutdown: &Shutdown,
     on_story: &mut impl FnMut(&Story),
 ) -> Result<(), String> {
-    let Some(client) = unless_stopped(shutdown, connect(server)).await else {
+    let Some(client) = unless_shut_down(shutdown, connect(server)).await else {
         return Ok(());
     };
     let request = proto::TailRequest { stories: true, no_events: true, ..Default::default() };
     let mut stream = tail(&mut client?, request).await?;
-    while let Some(item) = unless_stopped(shutdown, stream.message()).await {
+    while let Some(item) = unless_shut_down(shutdown, stream.message()).await {
         let Some(item) = item.map_err(|e| e.message().to_owned())? else {
             return Ok(());
         };
@@ -136,10 +138,10 @@ async fn follow(
     Ok(())
 }
 
-/// Opens the stream of what is stored from now on.
+/// Opens the stream of what the server stores from now on.
 ///
 /// # Errors
-/// With what the server says.
+/// The server's message.
 pub(super) async fn tail(
     client: &mut QueryClient<Channel>,
     request: proto::TailRequest,
@@ -147,7 +149,7 @@ pub(super) async fn tail(
     let stream = client.tail(request).await;
     stream
         .map(tonic::Response::into_inner)
-        .map_err(|e: Status| format!("the server doesn't let us tail: {}", e.message()))
+        .map_err(|e: Status| format!("server refuses to stream: {}", e.message()))
 }
 
 #[cfg(test)]
@@ -159,8 +161,8 @@ mod tests {
     use crate::runtime::{Agent, Config};
     use tapio_core::clock;
 
-    /// Ten refusals by an address that no round before had: a story of its own each time.
-    fn storm(file: &mut std::fs::File, round: u32) {
+    /// Writes ten refusals by an address of its own for each round: one story per round.
+    fn refusals(file: &mut std::fs::File, round: u32) {
         let time_ns = clock::wall_ns();
         for i in 0..10 {
             let line = serde_json::json!({
@@ -173,16 +175,16 @@ mod tests {
     }
 
     #[test]
-    fn stories_are_followed_from_before_the_server_is_there_to_their_end() {
+    fn stories_are_followed_from_before_the_server_starts_to_their_end() {
         let dir = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let theirs = Arc::clone(&seen);
+        let received = Arc::clone(&seen);
         let shutdown = Shutdown::default();
-        let follower = follow_stories(address.to_string(), shutdown.clone(), move |g| {
-            theirs.lock().unwrap().push(g.clone());
+        let follower = follow_stories(address.to_string(), shutdown.clone(), move |story| {
+            received.lock().unwrap().push(story.clone());
         })
         .unwrap();
         std::thread::sleep(Duration::from_millis(50));
@@ -202,7 +204,7 @@ mod tests {
         let mut round = 0;
         while seen.lock().unwrap().is_empty() && round < 200 {
             round += 1;
-            storm(&mut file, round);
+            refusals(&mut file, round);
             std::thread::sleep(Duration::from_millis(100));
         }
         let account = agent.drain();
@@ -211,17 +213,17 @@ mod tests {
         let _ = agent.finish();
         assert!(account.holds() && account.total.held == 0, "{account:?}");
         let seen = seen.lock().unwrap();
-        let told = |state| seen.iter().filter(|g| g.state == state).count();
-        assert!(told(StoryState::Opened) > 0, "{seen:?}");
-        assert_eq!(told(StoryState::Closed), round as usize, "every story ends");
-        assert_eq!(told(StoryState::Updated), 0);
+        let count = |state| seen.iter().filter(|g| g.state == state).count();
+        assert!(count(StoryState::Opened) > 0, "{seen:?}");
+        assert_eq!(count(StoryState::Closed), round as usize, "every story ends");
+        assert_eq!(count(StoryState::Updated), 0);
         assert!(seen.iter().all(|g| g.pattern == "connection-refused"));
     }
 
     #[test]
-    fn nobody_there_is_said_with_the_address() {
-        let said = runtime().unwrap().block_on(connect("127.0.0.1:1"));
-        let error = said.unwrap_err();
+    fn connection_error_has_the_address() {
+        let connected = runtime().unwrap().block_on(connect("127.0.0.1:1"));
+        let error = connected.unwrap_err();
         assert!(
             error.starts_with("no server answers at 127.0.0.1:1: Connection refused"),
             "{error}"

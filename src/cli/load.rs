@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::arguments::{Rate, duration, rate};
+use super::output::{Outcome, Output, Usage, print};
 use super::signals::Signals;
-use super::{Outcome, Output, Usage, print};
 use crate::load::{LoadConfig, LoadError, run as send};
 use tapio_core::shutdown::Shutdown;
 
-/// A wait that only a signal is to end; when it ends by itself, it begins again.
+/// A wait that only a signal should end; when it ends by itself, it begins again.
 const UNTIL_A_SIGNAL: Duration = Duration::from_secs(3600);
 
 #[derive(clap::Args)]
@@ -16,49 +17,35 @@ const UNTIL_A_SIGNAL: Duration = Duration::from_secs(3600);
     after_help = "Example:\n  tapio load --rate 165000 --duration 10s --target 127.0.0.1:7602"
 )]
 pub(super) struct Args {
-    /// Events a second, or `max`
+    /// Events per second, or `max`
     #[arg(long, default_value = "max", value_parser = rate)]
     rate: Rate,
-    /// How long: `10s`, `5m`, or a number of seconds
-    #[arg(long, default_value = "10s", value_parser = super::duration)]
+    /// Duration: `10s`, `5m`, or a number of seconds
+    #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// An agent's receiver or a server
+    /// The receiver of an agent, or a server
     #[arg(long, default_value = "127.0.0.1:7602", value_name = "ADDR")]
     target: String,
-    /// Kinds of the events that rules want, separated by commas
+    /// Kinds of the relevant events, separated by commas
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
-    /// The share of events that are of these kinds, 0 to 1
+    /// The share of relevant events, 0 to 1
     #[arg(long, default_value_t = 1.0)]
     match_share: f64,
-    /// Distinct pods the events are of
+    /// Distinct pods of the events
     #[arg(long, default_value_t = 1_000)]
     keys: u64,
-    /// Events sent, and due, together
+    /// Events that are due, and sent, together
     #[arg(long)]
     batch_events: Option<u64>,
-    /// How to print the report
+    /// Format of the report
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
 
-/// Events a second; none: as many as the target takes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rate(pub(super) Option<u64>);
-
-pub(super) fn rate(text: &str) -> Result<Rate, String> {
-    match text {
-        "max" => Ok(Rate(None)),
-        n => match n.parse() {
-            Ok(n) if n > 0 => Ok(Rate(Some(n))),
-            _ => Err("expected events a second, from 1, or max".into()),
-        },
-    }
-}
-
 pub(super) fn run(args: &Args) -> Outcome {
     if !(0.0..=1.0).contains(&args.match_share) {
-        return Err(Usage("--match-share: from 0 to 1".into()).into());
+        return Err(Usage("--match-share: must be from 0 to 1".into()).into());
     }
     let config = LoadConfig {
         target: args.target.clone(),
@@ -71,13 +58,13 @@ pub(super) fn run(args: &Args) -> Outcome {
         ..LoadConfig::default()
     };
     let shutdown = Shutdown::default();
-    let signals = Signals::of_end()?;
-    let theirs = shutdown.clone();
+    let signals = Signals::of_shutdown()?;
+    let requested = shutdown.clone();
     std::thread::spawn(move || {
-        while !signals.end() {
+        while !signals.is_shutdown() {
             signals.wait(UNTIL_A_SIGNAL);
         }
-        theirs.request();
+        requested.request();
     });
     let report = send(&config, &shutdown).map_err(|e| match e {
         LoadError::Setting(text) => anyhow::Error::from(Usage(text)),
@@ -86,7 +73,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     match args.output {
         Output::Json => print(&serde_json::to_string(&report)?)?,
         Output::Text => print(&format!(
-            "{} events offered, {} acknowledged, {} refused in {:.2} s: {:.0} events/s, {:.2} CPU s",
+            "offered {} events, {} acknowledged, {} refused, in {:.2} s: {:.0} events/s, {:.2} CPU s",
             report.offered,
             report.acked,
             report.refused,

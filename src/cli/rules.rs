@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{BAD_USAGE, Outcome, Output, Usage, live, print, tell};
+use super::arguments::{load_rules, read_rules};
+use super::live;
+use super::output::{BAD_USAGE, Outcome, Output, Usage, message, print};
+use super::refused::print_refused;
 use tapio_dataflow::evidence::rule_documents;
 use tapio_dataflow::replay::{Emit, replay};
 use tapio_dataflow::rule_runner::try_rule;
-use tapio_dataflow::rules::{self, Loaded, Rule, RuleError};
+use tapio_dataflow::rules::{self, RuleError};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -20,10 +23,10 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Check rule files; says what is wrong with file, line and column
+    /// Check rule files; errors have file, line and column
     #[command(after_help = "Example:\n  tapio rules check my-rules/")]
     Check(Paths),
-    /// Run the rules' own tests; says what differs from what their authors expect
+    /// Run the rules' own tests; prints the differences from the expected stories
     #[command(after_help = "Example:\n  tapio rules test my-rules/\n  tapio rules test")]
     Test(Paths),
     /// Print the JSON Schema of a rule document, for editors
@@ -31,13 +34,13 @@ enum Verb {
         after_help = "Example:\n  tapio rules schema > tapio-rule.schema.json\n  # yaml-language-server: $schema=./tapio-rule.schema.json"
     )]
     Schema,
-    /// Say in words what a rule looks for, what it costs and what it tells
+    /// Describe a rule in words: what it matches, what it costs, its story
     #[command(after_help = "Example:\n  tapio rules explain oom-kill")]
     Explain(Explain),
-    /// List rules: name, severity, what they look for
+    /// List rules: name, severity, form, description
     #[command(after_help = "Example:\n  tapio rules list --output json")]
     List(Paths),
-    /// Rules that suggest themselves: kinds that come before others more often than by chance
+    /// Suggest rules from learned pairs: kinds that precede others more often than by chance
     #[command(
         after_help = "Examples:\n  tapio rules suggest > suggested.yaml\n  tapio rules suggest yesterday.jsonl"
     )]
@@ -46,13 +49,13 @@ enum Verb {
 
 #[derive(clap::Args)]
 struct Suggest {
-    /// Files with one event a line to learn from; a running agent where none is given
+    /// Files with one event per line to learn from; by default a running agent
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The agent's admin address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7603")]
     agent: String,
-    /// Rule files or folders that say which kinds matter, in the place of the built-in rules
+    /// Rule files or folders that determine the relevant kinds, instead of the built-in rules
     #[arg(long, value_name = "PATH", num_args = 1..)]
     rules: Vec<PathBuf>,
     /// How to print
@@ -62,7 +65,7 @@ struct Suggest {
 
 #[derive(clap::Args)]
 struct Paths {
-    /// Rule files or folders; the built-in rules where none is given
+    /// Rule files or folders; by default the built-in rules
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// How to print
@@ -74,26 +77,9 @@ struct Paths {
 struct Explain {
     /// The rule's name
     rule: String,
-    /// Rule files or folders; the built-in rules where none is given
+    /// Rule files or folders; by default the built-in rules
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-}
-
-fn read(paths: &[PathBuf]) -> Loaded {
-    if paths.is_empty() { rules::builtin() } else { rules::load(paths) }
-}
-
-/// The rules of these files and folders, or the built-in ones.
-///
-/// # Errors
-/// When a document is wrong; all complaints are told.
-pub(super) fn load(paths: &[PathBuf]) -> anyhow::Result<Vec<Rule>> {
-    let loaded = read(paths);
-    if loaded.errors.is_empty() {
-        return Ok(loaded.rules);
-    }
-    let complaints: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
-    Err(Usage(complaints.join("\n")).into())
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
@@ -114,13 +100,15 @@ fn suggest(args: &Suggest) -> Outcome {
     let text = if args.files.is_empty() {
         live::http_text(&args.agent, "/suggested-rules")?
     } else {
-        let rules = load(&args.rules)?;
+        let rules = load_rules(&args.rules)?;
         let replayed = replay(&args.files, rules, "", 1, Emit::Stories)?;
-        super::replay::tell_refused(&replayed.refused);
+        print_refused(&replayed.refused);
         rule_documents(&replayed.suggestions)
     };
     match args.output {
-        Output::Text if text.is_empty() => tell("nothing was seen often enough to suggest a rule"),
+        Output::Text if text.is_empty() => {
+            message("no rule suggested: no pair of kinds was seen often enough")
+        }
         Output::Text => print(text.trim_end())?,
         Output::Json => {
             let documents = text.split("---\n").filter(|d| !d.is_empty());
@@ -131,23 +119,23 @@ fn suggest(args: &Suggest) -> Outcome {
 }
 
 fn check(args: &Paths) -> Outcome {
-    let loaded = read(&args.paths);
+    let loaded = read_rules(&args.paths);
     if args.output == Output::Json {
-        let list = |complaints: &[RuleError]| -> serde_json::Value {
+        let list = |errors: &[RuleError]| -> serde_json::Value {
             let json = |e: &RuleError| {
                 let place = e.complaint.place;
                 json!({"file": e.file, "line": place.line, "column": place.column, "cause": e.complaint.cause})
             };
-            complaints.iter().map(json).collect()
+            errors.iter().map(json).collect()
         };
         let (errors, warnings) = (list(&loaded.errors), list(&loaded.warnings));
         let rules = loaded.rules.len();
         print(&json!({"rules": rules, "errors": errors, "warnings": warnings}).to_string())?;
     } else {
-        loaded.errors.iter().for_each(|e| tell(&e.to_string()));
-        loaded.warnings.iter().for_each(|w| tell(&format!("warning: {w}")));
+        loaded.errors.iter().for_each(|e| message(&e.to_string()));
+        loaded.warnings.iter().for_each(|w| message(&format!("warning: {w}")));
         print(&format!(
-            "{} rules are fine, {} documents are not",
+            "{} rules are valid, {} documents have errors",
             loaded.rules.len(),
             loaded.errors.len()
         ))?;
@@ -156,7 +144,7 @@ fn check(args: &Paths) -> Outcome {
 }
 
 fn list(args: &Paths) -> Outcome {
-    for rule in load(&args.paths)? {
+    for rule in load_rules(&args.paths)? {
         let shape = rule.shape_word();
         if args.output == Output::Json {
             let line = json!({
@@ -178,35 +166,35 @@ fn list(args: &Paths) -> Outcome {
 }
 
 fn test(args: &Paths) -> Outcome {
-    let rules = load(&args.paths)?;
+    let rules = load_rules(&args.paths)?;
     let (mut passed, mut failed) = (0, 0);
     let mut untested = Vec::new();
     for rule in &rules {
-        let tried = try_rule(rule)?;
-        if tried.is_empty() {
+        let results = try_rule(rule)?;
+        if results.is_empty() {
             untested.push(rule.name.text());
         }
-        for one in tried {
+        for one in results {
             let place = one.place;
-            let fine = one.differences.is_empty();
-            *(if fine { &mut passed } else { &mut failed }) += 1;
+            let is_passed = one.differences.is_empty();
+            *(if is_passed { &mut passed } else { &mut failed }) += 1;
             if args.output == Output::Json {
                 let line = json!({
                     "rule": one.rule, "file": one.file, "line": place.line, "column": place.column,
-                    "passed": fine, "differences": one.differences,
+                    "passed": is_passed, "differences": one.differences,
                 });
                 print(&line.to_string())?;
             } else {
                 for difference in &one.differences {
                     let (line, column) = (place.line, place.column);
-                    tell(&format!("{}:{line}:{column}: {}: {difference}", one.file, one.rule));
+                    message(&format!("{}:{line}:{column}: {}: {difference}", one.file, one.rule));
                 }
             }
         }
     }
     if args.output == Output::Text {
         print(&format!(
-            "{passed} tests passed, {failed} failed, {} rules have none",
+            "{passed} tests passed, {failed} failed; {} rules have no tests",
             untested.len()
         ))?;
     }
@@ -214,7 +202,7 @@ fn test(args: &Paths) -> Outcome {
 }
 
 fn explain(args: &Explain) -> Outcome {
-    let rules = load(&args.paths)?;
+    let rules = load_rules(&args.paths)?;
     let Some(rule) = rules.iter().find(|r| r.name.text() == args.rule) else {
         let names: Vec<&str> = rules.iter().map(|r| r.name.text()).collect();
         return Err(Usage(rules::unknown("rule", &args.rule, &names)).into());

@@ -6,38 +6,40 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::signals::Signals;
-use super::{BAD_USAGE, Outcome, Usage, print, story, tell};
+use super::{live, story};
 use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
 use crate::server::Server;
 use tapio_core::clock;
+use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
 
-/// What a newcomer sees first: a healthy machine may have no story for hours.
-const WELCOME: &str = "tapio: watching this machine; stories appear here as they happen.\n       \
-     In another terminal: `tapio demo` causes harmless faults, `tapio tail` shows every event.";
+/// Printed first: a healthy node may have no story for hours.
+const WELCOME: &str = "tapio: observing this node; stories are printed as they occur.\n       \
+     In another terminal: `tapio demo` causes harmless faults, `tapio tail` prints every event.";
 
-/// When a newcomer is told that something is seen.
-const FIRST_WORD: Duration = Duration::from_secs(10);
+/// When the number of events is printed, so that a new user sees that there are some.
+const FIRST_REPORT: Duration = Duration::from_secs(10);
 
-/// How often rules and collectors are looked after.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Interval at which the agent polls rule files and collectors.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether sources that have an end are there.
-const SOURCES_END: Duration = Duration::from_millis(50);
+/// Interval at which finite sources are checked for their end.
+const SOURCES_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  tapio run --standalone\n  tapio run --config /etc/tapio/tapio.yaml"
+    after_help = "Examples:\n  tapio run --standalone\n  tapio run --config /etc/tapio/tapio.yaml"
 )]
 pub(super) struct RunArgs {
-    /// The configuration file; without one, the defaults hold
+    /// Configuration file; without one, the defaults apply
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Bring an embedded server in the same process and print stories as they happen
+    /// Run an embedded server in the same process and print stories as they occur
     #[arg(long)]
     standalone: bool,
-    /// End when every source has been read to its end
+    /// Exit when every source has been read to its end
     #[arg(long)]
     until_finished: bool,
 }
@@ -45,7 +47,7 @@ pub(super) struct RunArgs {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tapio server --config /etc/tapio/server.yaml")]
 pub(super) struct ServerArgs {
-    /// The configuration file; without one, the defaults hold
+    /// Configuration file; without one, the defaults apply
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -53,24 +55,24 @@ pub(super) struct ServerArgs {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tapio check --config tapio.yaml")]
 pub(super) struct CheckArgs {
-    /// The configuration file
+    /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
-/// Reads the configuration, or takes the defaults.
+/// Reads the configuration, or returns the defaults.
 ///
 /// # Errors
-/// A mistake in the file, as [`Usage`].
-pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
+/// An error in the file, as [`Usage`].
+fn config(path: Option<&Path>) -> anyhow::Result<Config> {
     match path {
         None => Ok(Config::default()),
         Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()).into()),
     }
 }
 
-/// Sends the log to standard error.
-pub(super) fn start_log(config: &LogConfig) -> anyhow::Result<()> {
+/// Starts logging to standard error.
+fn start_log(config: &LogConfig) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.level)
         .map_err(|e| Usage(format!("log.level: {e}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -81,78 +83,91 @@ pub(super) fn start_log(config: &LogConfig) -> anyhow::Result<()> {
             log.with_ansi(terminal).with_target(false).try_init()
         }
     };
-    started.map_err(|e| anyhow::anyhow!("the log: {e}"))
+    started.map_err(|e| anyhow::anyhow!("log: {e}"))
 }
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
-    let signals = Signals::of_end().and_then(Signals::and_again).context("signals")?;
+    let signals = Signals::of_shutdown().and_then(Signals::and_reload).context("signals")?;
     let mut agent = Agent::start(config, args.standalone).map_err(|e| match e {
-        StartError::Rules(complaints) => anyhow::Error::from(Usage(complaints)),
+        StartError::Rules(errors) => anyhow::Error::from(Usage(errors)),
         other => other.into(),
     })?;
-    tracing::info!(admin = %agent.admin_addr(), "tapio runs: /status, /metrics, /healthz, /readyz");
-    let seen = Shutdown::default();
+    tracing::info!(admin = %agent.admin_addr(), "agent started: /status, /metrics, /healthz, /readyz");
+    let drained = Shutdown::default();
     let stories = match agent.server() {
-        Some(server) => Some(print_stories(server.grpc_addr.to_string(), seen.clone())?),
+        Some(server) => Some(print_stories(server.grpc_addr.to_string(), drained.clone())?),
         None => None,
     };
     if stories.is_some() {
-        tell(WELCOME);
+        message(WELCOME);
     }
-    look_after(&mut agent, args, &signals);
+    supervise(&mut agent, args, &signals);
     tracing::info!("draining");
     agent.drain();
-    seen.request();
+    drained.request();
     if let Some(stories) = stories {
         // A story that can't be printed any more is in the store.
         let _ = stories.join();
     }
     let account = agent.finish().account;
-    tracing::info!(cons1 = %snapshot_json(&account), "ended");
+    tracing::info!(cons1 = %snapshot_json(&account), "agent ended");
     if !account.holds() || account.total.held > 0 {
-        tell("tapio: CONS-1 doesn't hold; this is a defect of tapio");
+        message("tapio: CONS-1 violated: this is a defect of tapio");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Looks after the agent until it is to end.
-fn look_after(agent: &mut Agent, args: &RunArgs, signals: &Signals) {
-    let most = if args.until_finished { SOURCES_END } else { LOOK_AFTER };
-    let (mut looked, mut first_word) = (clock::instant(), Some(clock::instant() + FIRST_WORD));
-    let over =
-        |agent: &Agent| signals.end() || (args.until_finished && agent.sources_are_finished());
-    while !over(agent) {
-        signals.wait(most.min(LOOK_AFTER.saturating_sub(looked.elapsed())));
-        if signals.again() {
+/// Polls the agent until shutdown is requested, or until its sources have ended.
+fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals) {
+    let interval = if args.until_finished { SOURCES_INTERVAL } else { POLL_INTERVAL };
+    let started = clock::instant();
+    let (mut polled, mut first_report) = (started, args.standalone.then(|| started + FIRST_REPORT));
+    let is_over = |agent: &Agent| {
+        signals.is_shutdown() || (args.until_finished && agent.sources_are_finished())
+    };
+    while !is_over(agent) {
+        signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
+        if signals.take_reload() {
             reload(agent, args.config.as_deref());
-        } else if looked.elapsed() >= LOOK_AFTER {
-            looked = clock::instant();
-            agent.look();
+        } else if polled.elapsed() >= POLL_INTERVAL {
+            polled = clock::instant();
+            agent.poll();
         }
-        if args.standalone && first_word.take_if(|at| *at <= clock::instant()).is_some() {
-            let seen = agent.account().total.received;
-            tell(&format!("tapio: {seen} events in the first ten seconds; all go to the store"));
+        if first_report.take_if(|at| *at <= clock::instant()).is_some() {
+            message(&first_report_text(&agent.account().total));
         }
     }
 }
 
-/// Reads the configuration and its rules again (SIGHUP).
+fn first_report_text(total: &CollectorAccount) -> String {
+    let dropped: u64 = total.dropped.iter().map(|d| d.2).sum();
+    let stored = match (dropped, total.held) {
+        (0, 0) => "all stored".to_owned(),
+        (dropped, held) => {
+            format!("{} stored, {dropped} dropped, {held} in transit", total.forwarded)
+        }
+    };
+    format!("tapio: received {} events in {} s, {stored}", total.received, FIRST_REPORT.as_secs())
+}
+
+/// Reloads the `dataflow` section of the configuration and the rules (SIGHUP).
 fn reload(agent: &mut Agent, path: Option<&Path>) {
     match config(path) {
         Ok(config) => agent.reload_rules(Some(config.dataflow)),
-        Err(e) => {
-            tracing::error!("the new configuration is refused, the old rules stay in force: {e}")
-        }
+        Err(e) => tracing::error!("configuration reload refused, the rules in force stay: {e}"),
     }
 }
 
-/// Prints each story when it opens and when it ends.
-fn print_stories(server: String, seen: Shutdown) -> std::io::Result<std::thread::JoinHandle<()>> {
+/// Prints each story when it opens and when it ends, until the agent has drained.
+fn print_stories(
+    server: String,
+    drained: Shutdown,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
     let colours = story::colours();
-    super::live::follow_stories(server, seen, move |story| {
+    live::follow_stories(server, drained, move |story| {
         if let Some(text) = story::live_text(story, colours) {
             // Standard output may be closed; the stories are in the store all the same.
             let _ = print(&text);
@@ -163,25 +178,45 @@ fn print_stories(server: String, seen: Shutdown) -> std::io::Result<std::thread:
 pub(super) fn server(args: &ServerArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
-    let signals = Signals::of_end().context("signals")?;
+    let signals = Signals::of_shutdown().context("signals")?;
     let mut server = Server::start(config.server())?;
-    while !signals.end() && !server.is_finished() {
-        signals.wait(LOOK_AFTER);
+    while !signals.is_shutdown() && !server.is_finished() {
+        signals.wait(POLL_INTERVAL);
     }
     server.stop();
-    tracing::info!(stats = %serde_json::to_string(&server.status()).unwrap_or_default(), "ended");
+    let stats = serde_json::to_string(&server.status()).unwrap_or_default();
+    tracing::info!(%stats, "server ended");
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn check(args: &CheckArgs) -> Outcome {
     let config = config(Some(&args.config))?;
     let loaded = tapio_dataflow::rules::load(&config.dataflow.rules);
-    loaded.errors.iter().for_each(|e| tell(&e.to_string()));
+    loaded.errors.iter().for_each(|e| message(&e.to_string()));
     if !loaded.errors.is_empty() {
         return Ok(ExitCode::from(BAD_USAGE));
     }
-    let running: Vec<&str> =
+    let enabled: Vec<&str> =
         config.collectors.rows().iter().filter(|r| r.enabled).map(|r| r.name).collect();
-    print(&format!("{}: fine; collectors: {}", args.config.display(), running.join(", ")))?;
+    print(&format!("{}: valid; collectors: {}", args.config.display(), enabled.join(", ")))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tapio_core::event::{Reason, Stage};
+
+    #[test]
+    fn first_report_has_the_fate_of_all_events() {
+        let mut total = CollectorAccount { received: 85, forwarded: 85, ..Default::default() };
+        assert_eq!(first_report_text(&total), "tapio: received 85 events in 10 s, all stored");
+        total.forwarded = 80;
+        total.held = 3;
+        total.dropped = vec![(Stage::Bridge, Reason::Shutdown, 2)];
+        assert_eq!(
+            first_report_text(&total),
+            "tapio: received 85 events in 10 s, 80 stored, 2 dropped, 3 in transit"
+        );
+    }
 }

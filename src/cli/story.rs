@@ -1,4 +1,4 @@
-//! A story as a person wants to read it.
+//! Renders stories for a terminal.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use tapio_core::event::{Candidate, Impact, Severity, Story, StoryState};
 use tapio_dataflow::rules::duration_text;
 
-/// Members of a longer story that are shown: the first and the last.
+/// Members of a longer story that are printed: the first and the last ones.
 const FIRST_MEMBERS: usize = 8;
 const LAST_MEMBERS: usize = 2;
-/// Candidates behind the most likely one that are named.
+/// Candidates after the first one that are named.
 const RUNNERS_UP: usize = 3;
 
 const BOLD: &str = "1";
@@ -25,7 +25,7 @@ pub(crate) fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// What to print of a story in a live view: a line when it opens, the whole story when it ends.
+/// The text for a live view: a line when the story opens, the whole story when it ends.
 pub(crate) fn live_text(story: &Story, colour: bool) -> Option<String> {
     match story.state {
         StoryState::Opened => Some(opening_line(story, colour)),
@@ -37,10 +37,16 @@ pub(crate) fn live_text(story: &Story, colour: bool) -> Option<String> {
 
 fn retraction_line(story: &Story, colour: bool) -> String {
     let name = paint(&plain(&story.name), BOLD, colour);
-    format!("□ taken back: {name}: the events' own times tell it otherwise  {}", story.trace_id)
+    format!("□ retracted: {name}: not confirmed in the order of event times  {}", story.trace_id)
 }
 
-/// Text without what a terminal would obey: names and messages come from anybody's programs.
+/// Whether a line of JSON is a lifecycle, which no rule finds.
+pub(super) fn is_lifecycle(story: &serde_json::Value) -> bool {
+    story.get("rule").and_then(|r| r.as_str()).is_some_and(|r| r.ends_with("-lifecycle"))
+}
+
+/// Text without control characters: names and messages are other programs' output, which must not
+/// control the terminal.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
@@ -69,7 +75,7 @@ pub(super) fn time_of_day(time_ns: u64) -> String {
         .map_or_else(|_| time_ns.to_string(), |t| t.strftime("%H:%M:%S%.3f").to_string())
 }
 
-/// One line: a story begins.
+/// One line for a story that opens.
 pub(crate) fn opening_line(story: &Story, colour: bool) -> String {
     format!(
         "▶ {} {} {} {}",
@@ -80,7 +86,7 @@ pub(crate) fn opening_line(story: &Story, colour: bool) -> String {
     )
 }
 
-/// The whole story, several lines, the last one without a line feed.
+/// The whole story in several lines, the last one without a line feed.
 pub(crate) fn story_text(story: &Story, colour: bool) -> String {
     let mut out = String::new();
     let events = match story.members_total {
@@ -119,7 +125,7 @@ pub(crate) fn story_text(story: &Story, colour: bool) -> String {
         let _ = write!(out, ", continues {before}");
     }
     if let Some(first) = story.provisional {
-        let _ = write!(out, ", told first as {first}");
+        let _ = write!(out, ", first emitted as {first}");
     }
     out
 }
@@ -133,7 +139,7 @@ fn heading(out: &mut String, text: &str, colour: bool) {
     line(out, &format!("  {}", paint(text, BOLD, colour)));
 }
 
-/// The time line: all members of a short story, the first and the last ones of a long one.
+/// The timeline: all members of a short story, the first and the last ones of a long one.
 fn members(out: &mut String, story: &Story, colour: bool) {
     let all = &story.members;
     let total = usize::try_from(story.members_total).unwrap_or(usize::MAX);
@@ -145,10 +151,10 @@ fn members(out: &mut String, story: &Story, colour: bool) {
         let last = (all.len() - first).min(LAST_MEMBERS);
         (&all[..first], &all[all.len() - last..])
     };
-    let shown = || first.iter().chain(last);
-    let source_width = widest(shown().map(|m| m.source.as_str()));
-    let kind_width = widest(shown().map(|m| m.kind.as_str()));
-    let mut lines: Vec<String> = shown()
+    let printed = || first.iter().chain(last);
+    let source_width = widest(printed().map(|m| m.source.as_str()));
+    let kind_width = widest(printed().map(|m| m.kind.as_str()));
+    let mut lines: Vec<String> = printed()
         .map(|m| {
             let after = seconds(m.time_ns.saturating_sub(story.first_ns));
             let role = match (m.role.as_str(), m.pattern.as_str()) {
@@ -166,9 +172,9 @@ fn members(out: &mut String, story: &Story, colour: bool) {
             )
         })
         .collect();
-    let left_out = total.saturating_sub(lines.len());
-    if left_out > 0 {
-        lines.insert(first.len(), format!("    {:>11}  … {left_out} more …", ""));
+    let omitted = total.saturating_sub(lines.len());
+    if omitted > 0 {
+        lines.insert(first.len(), format!("    {:>11}  … {omitted} more …", ""));
     }
     lines.iter().for_each(|l| line(out, l));
 }
@@ -190,8 +196,8 @@ fn root_cause(
         let label = first.labels.get(place).filter(|l| !l.is_empty());
         let id_text = label.map_or_else(|| id.to_string(), |l| plain(l));
         let member = story.members.iter().find(|m| m.id == *id);
-        let said = member.map_or_else(String::new, |m| format!(": {}", plain(&m.summary)));
-        let text = format!("    shown by {id_text}{said}");
+        let summary = member.map_or_else(String::new, |m| format!(": {}", plain(&m.summary)));
+        let text = format!("    shown by {id_text}{summary}");
         line(out, &paint(&text, DIM, colour));
     }
     if !others.is_empty() {
@@ -208,9 +214,9 @@ fn impact(out: &mut String, impact: &Impact) {
         "no service level objective at risk"
     };
     line(out, &format!("    business {:.0} %, {customers}, {slo}", impact.business * 100.0));
-    for (what, list) in [("affected", &impact.affected), ("seen", &impact.evidence)] {
+    for (label, list) in [("affected", &impact.affected), ("seen", &impact.evidence)] {
         if !list.is_empty() {
-            line(out, &format!("    {what}: {}", plain(&list.join(", "))));
+            line(out, &format!("    {label}: {}", plain(&list.join(", "))));
         }
     }
 }
@@ -264,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_story_is_told_whole() {
+    fn short_story_is_printed_whole() {
         let text = story_text(&story(3), false);
         for expected in [
             "■ ERROR  app ·[2J crashes\n",
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_a_long_story_is_counted() {
+    fn middle_of_a_long_story_is_counted() {
         let mut long = story(40);
         long.members_total = 47;
         let text = story_text(&long, false);
@@ -292,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_come_only_when_asked_for() {
+    fn colours_are_used_only_on_request() {
         assert!(story_text(&story(1), true).contains("\u{1b}[1;31mERROR\u{1b}[0m"));
         let line = opening_line(&story(1), false);
         assert!(line.starts_with("▶ 22:13:20.000 ERROR app"), "{line}");

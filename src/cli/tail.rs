@@ -3,7 +3,8 @@
 use prost::Message as _;
 use serde_json::Value as Json;
 
-use super::{Outcome, Output, live, print, story, tell};
+use super::output::{Outcome, Output, message, print};
+use super::{live, story};
 use tapio_wire::{batch_json, proto, story_from_proto};
 
 #[derive(clap::Args)]
@@ -14,10 +15,10 @@ pub(super) struct Args {
     /// The server's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
     server: String,
-    /// Only events of kinds like this; `*` stands for anything
+    /// Only events of these kinds; `*` matches any text
     #[arg(long, value_name = "GLOB")]
     kind: Option<String>,
-    /// Stories; with --kind the events of that kind, too
+    /// Stories only; with --kind, also the events of these kinds
     #[arg(long)]
     stories: bool,
     /// How to print
@@ -25,19 +26,21 @@ pub(super) struct Args {
     output: Output,
 }
 
-/// Whether a text is like a pattern, in which `*` stands for anything.
-fn is_like(pattern: &str, text: &str) -> bool {
+/// Whether a text matches a pattern, in which `*` matches any text.
+fn matches_glob(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
     let Some(text) = text.strip_prefix(head) else {
         return false;
     };
-    (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| is_like(rest, &text[at..]))
+    (0..=text.len())
+        .filter(|at| text.is_char_boundary(*at))
+        .any(|at| matches_glob(rest, &text[at..]))
 }
 
 impl Args {
-    /// What to ask the server for: it knows prefixes, the rest of a pattern is looked at here.
+    /// The request: the server filters by prefix, [`Args::accepts`] by the rest of the pattern.
     fn request(&self) -> proto::TailRequest {
         let kind = self.kind.as_deref().unwrap_or_default();
         let kind = match kind.split_once('*') {
@@ -51,9 +54,9 @@ impl Args {
         }
     }
 
-    fn wants(&self, event: &Json) -> bool {
+    fn accepts(&self, event: &Json) -> bool {
         let kind = event.get("kind").and_then(Json::as_str).unwrap_or_default();
-        self.kind.as_ref().is_none_or(|like| is_like(like, kind))
+        self.kind.as_ref().is_none_or(|pattern| matches_glob(pattern, kind))
     }
 }
 
@@ -64,25 +67,29 @@ pub(super) fn run(args: &Args) -> Outcome {
             live::tail(&mut client, args.request()).await.map_err(anyhow::Error::msg)?;
         loop {
             match stream.message().await {
-                Ok(Some(item)) => show(args, &item.batch.unwrap_or_default())?,
-                Ok(None) => anyhow::bail!("the server at {} ended", args.server),
-                Err(e) => anyhow::bail!("the server at {} is gone: {}", args.server, e.message()),
+                Ok(Some(item)) => print_batch(args, &item.batch.unwrap_or_default())?,
+                Ok(None) => anyhow::bail!("the server at {} ended the stream", args.server),
+                Err(e) => anyhow::bail!(
+                    "lost the connection to the server at {}: {}",
+                    args.server,
+                    e.message()
+                ),
             }
         }
     })
 }
 
-fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
+fn print_batch(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
     let (items, broken) = batch_json(&batch.encode_to_vec())?;
     if broken > 0 {
-        tell(&format!("tapio: {broken} items can't be read"));
+        message(&format!("tapio: {broken} items can't be decoded"));
     }
     let colour = story::colours();
     for (is_story, json) in &items {
         match (is_story, args.output) {
-            (true, Output::Json) if !super::replay::is_life(json) => print(&json.to_string())?,
-            (false, Output::Json) if args.wants(json) => print(&json.to_string())?,
-            (false, Output::Text) if args.wants(json) => print(&event_line(json, colour))?,
+            (true, Output::Json) if !story::is_lifecycle(json) => print(&json.to_string())?,
+            (false, Output::Json) if args.accepts(json) => print(&json.to_string())?,
+            (false, Output::Text) if args.accepts(json) => print(&event_line(json, colour))?,
             _ => {}
         }
     }
@@ -100,10 +107,10 @@ fn show(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An event on one line: when, where from, what, what it says or whom it is about.
+/// An event on one line: time, source, kind, severity, and its message or its entity.
 fn event_line(event: &Json, colour: bool) -> String {
     let text = |name: &str| event.get(name).and_then(Json::as_str).unwrap_or_default();
-    let said = match text("message") {
+    let content = match text("message") {
         "" => event.get("entity").map_or_else(String::new, ToString::to_string),
         message => message.to_owned(),
     };
@@ -121,7 +128,7 @@ fn event_line(event: &Json, colour: bool) -> String {
         "{time} {} {} {severity}{}",
         story::plain(text("source")),
         story::paint(&story::plain(text("kind")), "1", colour),
-        story::plain(&said)
+        story::plain(&content)
     )
 }
 
@@ -130,8 +137,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
-        for (pattern, text, like) in [
+    fn star_matches_any_text() {
+        for (pattern, text, expected) in [
             ("kernel.tcp.*", "kernel.tcp.refused", true),
             ("*.refused", "kernel.tcp.refused", true),
             ("*.ref*ed", "kernel.tcp.refused", true),
@@ -140,12 +147,12 @@ mod tests {
             ("kernel", "kernel.tcp", false),
             ("*", "", true),
         ] {
-            assert_eq!(is_like(pattern, text), like, "{pattern} {text}");
+            assert_eq!(matches_glob(pattern, text), expected, "{pattern} {text}");
         }
     }
 
     #[test]
-    fn an_event_is_one_line() {
+    fn event_is_one_line() {
         let event = serde_json::json!({
             "time": "2026-01-02T03:04:05.678901234Z", "kind": "kernel.tcp.refused", "source": "kernel",
             "severity": "warn", "message": "a\nb"

@@ -1,5 +1,5 @@
-//! The agent's own pages on a loopback port: `/healthz`, `/readyz`, `/status`, `/metrics`,
-//! `/suggested-rules`.
+//! The agent's admin pages: `/healthz`, `/readyz`, `/status`, `/metrics`, `/suggested-rules`, by
+//! default on a loopback port.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,13 +14,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::sync::Notify;
 
+use super::metrics;
 use super::status::Status;
 
-/// The running pages.
+/// The running admin server.
 pub(super) struct Admin {
-    /// Where they are.
+    /// The address it listens on.
     pub(super) addr: SocketAddr,
-    stop: Arc<Notify>,
+    shutdown: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -29,7 +30,7 @@ fn routes(status: Status) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(async |State(s): State<Arc<Status>>| axum::Json(s.json())))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics_page))
         .route("/suggested-rules", get(suggested_rules))
         .with_state(Arc::new(status))
 }
@@ -37,13 +38,12 @@ fn routes(status: Status) -> Router {
 async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
     match status.ready() {
         Ok(()) => (StatusCode::OK, "ready\n".into()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Err(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")),
     }
 }
 
-async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], status.metrics())
+async fn metrics_page(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], metrics::page(&status))
 }
 
 async fn suggested_rules(State(status): State<Arc<Status>>) -> impl IntoResponse {
@@ -54,34 +54,34 @@ impl Admin {
     /// Serves the pages on a thread of their own.
     ///
     /// # Errors
-    /// When the address can't be had or the system gives no thread.
+    /// When the address can't be bound or the thread can't be started.
     pub(super) fn start(listen: SocketAddr, status: Status) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)
             .map_err(|e| io::Error::new(e.kind(), format!("{listen}: {e}")))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let stop = Arc::new(Notify::new());
-        let theirs = Arc::clone(&stop);
+        let shutdown = Arc::new(Notify::new());
+        let requested = Arc::clone(&shutdown);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
                 let serve = async {
                     axum::serve(tokio::net::TcpListener::from_std(listener)?, routes(status)).await
                 };
                 tokio::select! {
-                    ended = serve => if let Err(error) = ended {
-                        tracing::error!(%error, "the admin pages failed");
+                    served = serve => if let Err(error) = served {
+                        tracing::error!(%error, "admin server failed");
                     },
-                    () = theirs.notified() => {}
+                    () = requested.notified() => {}
                 }
             });
         })?;
-        Ok(Self { addr, stop, thread: Some(thread) })
+        Ok(Self { addr, shutdown, thread: Some(thread) })
     }
 
-    /// Ends the pages.
-    pub(super) fn stop(&mut self) {
-        self.stop.notify_one();
+    /// Ends the server and waits for its thread.
+    pub(super) fn shutdown(&mut self) {
+        self.shutdown.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -1,6 +1,7 @@
-//! The agent: everything together, from start to drained end.
+//! The agent: starts the components in the direction opposite to that of the data, and drains them
+//! in its direction.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
@@ -24,27 +25,28 @@ use tapio_dataflow::{
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;
 
-/// Blocks of 64 bytes for stories on their way to the bridge.
+/// Blocks of 64 bytes of the ring that carries stories to the bridge.
 const STORY_RING_BLOCKS: usize = 1 << 14;
 
-/// Ways into the rings for each collector: the second one is for when the first is in the hands of a thread that hangs.
-const WAYS_IN: usize = 2;
+/// Sets of rings per collector. The second set is for the run that replaces a hung one, which keeps
+/// the first.
+const RING_SETS: usize = 2;
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Another agent, or no folder.
+    /// The state folder is in use or can't be used.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A rule is wrong.
+    /// A rule has an error.
     #[error("{0}")]
     Rules(String),
-    /// The admin pages' or the server's address, a thread, a file.
+    /// An address, a thread or a file is unavailable.
     #[error("{what}: {cause}")]
     System {
-        /// What was tried.
+        /// The component or the configuration key.
         what: String,
-        /// What the system says.
+        /// The system's error.
         cause: std::io::Error,
     },
 }
@@ -57,7 +59,7 @@ fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
 pub struct Agent {
     shutdown: Shutdown,
     manager: Arc<Mutex<CollectorManager>>,
-    /// Until it is drained.
+    /// `None` once it is drained.
     correlator: Option<Correlator>,
     files: RuleFiles,
     bridge: BridgeHandle,
@@ -67,7 +69,7 @@ pub struct Agent {
     _lock: AgentLock,
 }
 
-/// What the parts are given, as they are started one after the other.
+/// Shared by the components as they are started one after the other.
 struct Start {
     node: String,
     epoch: u64,
@@ -76,35 +78,47 @@ struct Start {
     ledger: Ledger,
 }
 
-/// The correlator, and what it is joined to the rest by.
+impl Start {
+    fn new(config: &Config, rows: &[Row]) -> Self {
+        Self {
+            node: config.node_name(),
+            epoch: clock::wall_ns(),
+            shutdown: Shutdown::default(),
+            threads: ThreadPlan::pinned(),
+            ledger: Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect()),
+        }
+    }
+}
+
+/// The correlator with its ends: where records enter, and the rings to the bridge.
 struct Correlating {
     correlator: Correlator,
     entrances: Vec<Entrance>,
     readers: Vec<RecordReader>,
     assessor: Arc<DeskStats>,
-    recalled: Option<Arc<RecallStats>>,
+    recovery: Option<Arc<RecallStats>>,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct Exit {
     /// CONS-1 at the end.
     pub account: Snapshot,
 }
 
 impl Agent {
-    /// Starts everything. With `standalone` a server runs in the same process and the bridge
+    /// Starts all components. With `standalone`, a server runs in the same process and the bridge
     /// delivers to it.
     ///
     /// # Errors
-    /// When something the agent can't do without can't be had.
+    /// When a component that the agent needs can't start.
     pub fn start(config: Config, standalone: bool) -> Result<Self, StartError> {
         let rows = config.collectors.rows();
         Self::start_with(config, standalone, rows, |rules| rules)
     }
 
-    /// The same with these collectors, and with a router that is made of the rules': for who puts something of its own
-    /// between the parts, as tests do.
+    /// Starts the agent with these collectors and with a router derived from the rules' router, so
+    /// that tests can put a component of their own between the two.
     ///
     /// # Errors
     /// As [`Agent::start`].
@@ -115,35 +129,14 @@ impl Agent {
         router: impl FnOnce(Arc<LiveRules>) -> Arc<dyn Router>,
     ) -> Result<Self, StartError> {
         let lock = AgentLock::take(&config.state_dir())?;
-        let seen = reload::look(&config.dataflow.rules);
-        let rules = reload::load(&config.dataflow).map_err(StartError::Rules)?;
+        let (rules, files) = load_rules(&config)?;
         let server = standalone.then(|| start_server(&mut config)).transpose()?;
-        config.bridge.flush_interval = config.dataflow.flush_interval;
         let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
-        let mut start = Start {
-            node: config.node_name(),
-            epoch: clock::wall_ns(),
-            shutdown: Shutdown::default(),
-            threads: ThreadPlan::pinned(),
-            ledger: Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect()),
-        };
+        let mut start = Start::new(&config, &rows);
         let bell = Arc::new(Bell::new(Default::default()));
-        let rules = RuleSet::new(rules, &config.cluster, config.shards());
-        let rules = Arc::new(LiveRules::new(rules));
-        let files = RuleFiles::new(config.dataflow.clone(), Arc::clone(&rules), seen);
-        let Correlating { correlator, entrances, readers, assessor, recalled } =
-            start_correlator(&config, &rules, WAYS_IN * rows.len(), &bell, &mut start)?;
-        let bridge = Bridge {
-            config: config.bridge.clone(),
-            node: start.node.clone(),
-            epoch: start.epoch,
-            readers,
-            bell,
-            ledger: start.ledger.stage(Stage::Bridge),
-            shutdown: start.shutdown.clone(),
-            core: start.threads.next_core(),
-        };
-        let bridge = bridge.spawn().map_err(system("the bridge"))?;
+        let Correlating { correlator, entrances, readers, assessor, recovery } =
+            start_correlator(&config, &rules, RING_SETS * rows.len(), &bell, &mut start)?;
+        let bridge = start_bridge(&config, readers, bell, &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
@@ -158,7 +151,7 @@ impl Agent {
             service: config.dataflow.service(),
             started_ns: epoch,
             rules: files.stats(),
-            recalled,
+            recovery,
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
@@ -182,25 +175,26 @@ impl Agent {
         })
     }
 
-    /// Asks everything to end; [`Agent::finish`] waits for it.
+    /// The agent's shutdown signal. Requesting it makes all components end; [`Agent::finish`] waits
+    /// for them.
     #[must_use]
-    pub fn stop(&self) -> &Shutdown {
+    pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown
     }
 
-    /// Where the admin pages are.
+    /// The address of the admin pages.
     #[must_use]
     pub fn admin_addr(&self) -> std::net::SocketAddr {
         self.admin.addr
     }
 
-    /// The embedded server, where there is one.
+    /// The embedded server, if there is one.
     #[must_use]
     pub fn server(&self) -> Option<&ServerHandle> {
         self.server.as_ref()
     }
 
-    /// How the bridge is doing.
+    /// The bridge's counters.
     #[must_use]
     pub fn bridge(&self) -> &BridgeStats {
         self.bridge.stats()
@@ -209,18 +203,18 @@ impl Agent {
     /// Whether every collector has read its source to the end.
     #[must_use]
     pub fn sources_are_finished(&self) -> bool {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).is_finished()
+        self.manager().is_finished()
     }
 
-    /// Takes over rules whose files have changed, and gives the place of a collector that hangs to another run of it. Call
-    /// it about once a second.
-    pub fn look(&mut self) {
-        self.files.look();
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).look();
+    /// Reloads rules whose files have changed and replaces hung runs of collectors. To be called
+    /// about once a second.
+    pub fn poll(&mut self) {
+        self.files.poll();
+        self.manager().look();
     }
 
-    /// Reads the rules again, from where a new configuration says if there is one. Rules that are wrong
-    /// change nothing; `/status` says why.
+    /// Reloads the rules, from the files of a new configuration if there is one. Rules with errors
+    /// are refused: the rules in force stay, and `/status` has the errors.
     pub fn reload_rules(&mut self, config: Option<DataflowConfig>) {
         self.files.reload(config);
     }
@@ -231,17 +225,17 @@ impl Agent {
         self.ledger.snapshot()
     }
 
-    /// How the collectors are.
+    /// The state of each collector.
     #[must_use]
     pub fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
+        self.manager().statistics()
     }
 
     /// Drains: collectors stop, shards close their stories, the bridge delivers what is left. An
-    /// embedded server goes on, so that the last stories can be asked for. Returns CONS-1.
+    /// embedded server stays up, so that the last stories can be queried. Returns CONS-1.
     pub fn drain(&mut self) -> Snapshot {
         self.shutdown.request();
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).join();
+        self.manager().join();
         if let Some(correlator) = self.correlator.take() {
             correlator.join();
         }
@@ -249,26 +243,62 @@ impl Agent {
         self.ledger.snapshot()
     }
 
-    /// Drains, then ends the rest.
+    /// Drains, then ends the admin pages and the embedded server.
     #[must_use]
-    pub fn finish(mut self) -> Ended {
+    pub fn finish(mut self) -> Exit {
         let account = self.drain();
-        self.admin.stop();
+        self.admin.shutdown();
         if let Some(server) = &mut self.server {
             server.stop();
         }
-        Ended { account }
+        Exit { account }
+    }
+
+    fn manager(&self) -> MutexGuard<'_, CollectorManager> {
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Starts the embedded server and points the bridge at it.
+/// Loads the rule set, and prepares its reloads.
+fn load_rules(config: &Config) -> Result<(Arc<LiveRules>, RuleFiles), StartError> {
+    let fingerprint = reload::fingerprint(&config.dataflow.rules);
+    let rules = reload::load(&config.dataflow).map_err(StartError::Rules)?;
+    let rules = RuleSet::new(rules, &config.cluster, config.shards());
+    let rules = Arc::new(LiveRules::new(rules));
+    let files = RuleFiles::new(config.dataflow.clone(), Arc::clone(&rules), fingerprint);
+    Ok((rules, files))
+}
+
+/// Starts the embedded server and makes it the bridge's endpoint.
 fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
-    let server = Server::start(config.server()).map_err(system("the embedded server"))?;
+    let server = Server::start(config.server()).map_err(system("embedded server"))?;
     config.bridge.endpoint = server.grpc_addr.to_string();
     Ok(server)
 }
 
-/// Makes the shards, and shows them what an earlier run of the agent recorded.
+/// Starts the bridge, which reads the shards' rings and the assessor's.
+fn start_bridge(
+    config: &Config,
+    readers: Vec<RecordReader>,
+    bell: Arc<Bell>,
+    start: &mut Start,
+) -> Result<BridgeHandle, StartError> {
+    let mut bridge = config.bridge.clone();
+    bridge.flush_interval = config.dataflow.flush_interval;
+    let bridge = Bridge {
+        config: bridge,
+        node: start.node.clone(),
+        epoch: start.epoch,
+        readers,
+        bell,
+        ledger: start.ledger.stage(Stage::Bridge),
+        shutdown: start.shutdown.clone(),
+        core: start.threads.next_core(),
+    };
+    bridge.spawn().map_err(system("bridge"))
+}
+
+/// Creates the shards and restores them from the recovery log of an earlier run.
 fn recollect(
     config: &Config,
     plan: &CorrelatorPlan,
@@ -278,11 +308,11 @@ fn recollect(
         return Ok((shards, None));
     }
     let dir = config.state_dir().join("recall");
-    let recall =
-        Recall::open(dir, config.dataflow.recall_bytes).map_err(system("dataflow.recall_bytes"))?;
+    let recall = Recall::open(dir, config.dataflow.recovery_log_bytes)
+        .map_err(system("dataflow.recovery_log_bytes"))?;
     recall
         .recollect(&plan.rules.current(), &mut shards)
-        .map_err(system("dataflow.recall_bytes"))?;
+        .map_err(system("dataflow.recovery_log_bytes"))?;
     Ok((shards, Some(recall)))
 }
 
@@ -298,7 +328,8 @@ fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
         grouping: config.dataflow.enable_semantic_grouping,
         evidence: Some(Bounds::LIVE),
         ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
-        recorder: (config.dataflow.recall_bytes > 0 && config.dataflow.enable_semantic_grouping)
+        recorder: (config.dataflow.recovery_log_bytes > 0
+            && config.dataflow.enable_semantic_grouping)
             .then(|| Arc::new(Bell::new(Default::default()))),
     }
 }
@@ -311,7 +342,7 @@ fn origin(node: &str, epoch: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Starts the shards, the assessor and the recorder, with so many ways in.
+/// Starts the threads of the shards, the assessor and the recovery log, with this many entrances.
 fn start_correlator(
     config: &Config,
     rules: &Arc<LiveRules>,
@@ -323,23 +354,24 @@ fn start_correlator(
     let bells = [bell, &assessor_bell];
     let plan = plan(config, rules);
     let (shards, recall) = recollect(config, &plan)?;
-    let recalled = recall.as_ref().map(Recall::stats);
+    let recovery = recall.as_ref().map(Recall::stats);
     let Start { node, epoch, shutdown, threads, ledger } = start;
     let started = Correlator::start(&plan, shards, ways_in, bells, ledger, shutdown, threads)
-        .map_err(system("the correlator's threads"))?;
+        .map_err(system("correlator threads"))?;
     let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
     let (stories, assessor) = correlator
         .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(STORY_RING_BLOCKS))
-        .map_err(system("the assessor's thread"))?;
+        .map_err(system("assessor thread"))?;
     readers.push(stories);
     if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
         correlator
             .keep(recall.record(recorded, Arc::clone(bell), node, *epoch))
-            .map_err(system("the recorder's thread"))?;
+            .map_err(system("recovery log thread"))?;
     }
-    Ok(Correlating { correlator, entrances, readers, assessor, recalled })
+    Ok(Correlating { correlator, entrances, readers, assessor, recovery })
 }
 
+/// Starts the collectors, each with [`RING_SETS`] sets of rings.
 fn start_collectors(
     mut manager: CollectorManager,
     rows: Vec<Row>,
@@ -358,7 +390,7 @@ fn start_collectors(
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = sink(first).with_spare(sink(second));
         let spec = CollectorSpec { name: row.name, make: row.make, sink };
-        manager.start(spec, threads.next_core()).map_err(system("a collector's thread"))?;
+        manager.start(spec, threads.next_core()).map_err(system("collector thread"))?;
     }
     Ok(manager)
 }

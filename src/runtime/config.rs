@@ -1,88 +1,90 @@
-//! The configuration: one YAML file, everything optional, unknown keys refused with their place.
+//! The configuration: one YAML file in which everything is optional. Unknown keys are refused;
+//! every error has its line and column.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::variables::expand;
 use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
 use tapio_dataflow::LaneOptions;
 
-/// A configuration that can't be used.
+/// An error in the configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{file}:{line}:{column}: {cause}")]
 pub struct ConfigError {
     /// The file.
     pub file: String,
-    /// The line, from 1; 0 where no line is to blame.
+    /// The line, from 1; 0 where the error has no line.
     pub line: u64,
-    /// The column, from 1.
+    /// The column, from 1; 0 where the error has no line.
     pub column: u64,
-    /// What is wrong.
+    /// The error.
     pub cause: String,
 }
 
-/// Everything that can be configured.
+/// The configuration of the agent and the server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The node's name; the host's name where it isn't given.
+    /// The node's name; by default the host's name.
     pub node: Option<String>,
-    /// The cluster's name: part of every trace id, so that two clusters' stories never meet.
+    /// The cluster's name: part of every trace id, so that two clusters never share a trace.
     pub cluster: String,
-    /// Where the agent keeps what must survive it, and its lock.
+    /// The folder of the persisted state and the agent's lock.
     pub state_dir: Option<PathBuf>,
     /// The correlator.
     pub dataflow: DataflowConfig,
-    /// The sources.
+    /// The collectors.
     pub collectors: CollectorsConfig,
-    /// The way to the server.
+    /// The bridge, which delivers to the server.
     pub bridge: BridgeConfig,
-    /// The server: for `tapio server` and `tapio run --standalone`.
+    /// The server, for `tapio server` and `tapio run --standalone`.
     pub server: ServerConfig,
-    /// The agent's own pages.
+    /// The admin pages.
     pub admin: AdminConfig,
     /// The agent's log.
     pub log: LogConfig,
 }
 
-/// The correlator. The keys are the specification's.
+/// The correlator.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataflowConfig {
-    /// Whether events are grouped; off: they pass with the trace they came with.
+    /// Whether events are correlated; if not, they pass with the trace they arrived with.
     pub enable_semantic_grouping: bool,
-    /// How long a story may be open, whatever its rule allows.
+    /// Longest time for which a story may be open, whatever its rule allows.
     #[serde(with = "tapio_core::durations")]
     pub group_retention_period: std::time::Duration,
-    /// What the agent calls itself.
+    /// `service.name` of the agent's output.
     pub service_name: String,
-    /// The agent's version, for what it sends.
+    /// `service.version` of the agent's output.
     pub service_version: String,
-    /// `deployment.environment.name` of what is sent.
+    /// `deployment.environment.name` of the agent's output.
     pub environment: String,
-    /// Events (of usual size) a ring holds.
+    /// Capacity of each ring, in events of usual size.
     pub buffer_size: usize,
-    /// The longest an event waits for its batch to fill.
+    /// Longest time for which an event waits for its batch to fill.
     #[serde(with = "tapio_core::durations")]
     pub flush_interval: std::time::Duration,
-    /// Shards; 0: one for every two cores.
+    /// Number of shards; 0: one for every two cores.
     pub shards: usize,
-    /// Rule files and folders, beside the built-in rules.
+    /// Rule files and folders, in addition to the built-in rules.
     pub rules: Vec<PathBuf>,
-    /// Whether the rules that come with tapio are in force.
+    /// Whether the built-in rules are in force.
     pub builtin_rules: bool,
-    /// Join keys with something pending, for each shard.
+    /// Join keys with a partial match or an open window, per shard.
     pub max_keys: usize,
-    /// Stories open at once, for each shard.
+    /// Open stories, per shard.
     pub max_stories: usize,
-    /// Bytes on disk for what open stories are made of, so that they survive a restart; 0: none do.
-    pub recall_bytes: u64,
+    /// Size of the recovery log on disk, from which a restart restores open stories; 0 disables it.
+    pub recovery_log_bytes: u64,
 }
 
 impl DataflowConfig {
-    /// `service.name`, `service.version` and `deployment.environment.name` of what is sent.
+    /// `service.name`, `service.version` and `deployment.environment.name` of the output.
     #[must_use]
     pub fn service(&self) -> [String; 3] {
         [&self.service_name, &self.service_version, &self.environment].map(String::clone)
@@ -105,16 +107,16 @@ impl Default for DataflowConfig {
             builtin_rules: true,
             max_keys: lane.max_keys,
             max_stories: lane.max_stories,
-            recall_bytes: 64 * 1024 * 1024,
+            recovery_log_bytes: 64 * 1024 * 1024,
         }
     }
 }
 
-/// The agent's pages: `/metrics`, `/healthz`, `/readyz`, `/status`.
+/// The admin pages: `/metrics`, `/healthz`, `/readyz`, `/status`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Where they are served.
+    /// The address they are served on.
     pub listen: std::net::SocketAddr,
 }
 
@@ -124,14 +126,14 @@ impl Default for AdminConfig {
     }
 }
 
-/// How the log looks.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A line for a person.
+    /// A line of text per entry.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// A JSON object per line.
     Json,
 }
 
@@ -141,7 +143,7 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// Text or JSON.
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,tapio::bridge=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace`; or a filter such as `info,tapio::bridge=debug`.
     pub level: String,
 }
 
@@ -155,7 +157,7 @@ impl Config {
     /// Reads a file.
     ///
     /// # Errors
-    /// With the place and the cause.
+    /// With line, column and cause.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
@@ -167,10 +169,10 @@ impl Config {
         Self::parse(&file, &text, |name| std::env::var(name).ok())
     }
 
-    /// Reads a text; `env` gives the values of `${NAME}`.
+    /// Parses the text of a file; `env` returns the values of `${NAME}`.
     ///
     /// # Errors
-    /// With the place and the cause.
+    /// With line, column and cause.
     pub fn parse(
         file: &str,
         text: &str,
@@ -187,7 +189,7 @@ impl Config {
                     let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
                     let full = e.without_snippet().to_string();
                     let cause = full.split(" at line ").next().unwrap_or(&full);
-                    error(line, column, cause.lines().next().unwrap_or("broken YAML").to_owned())
+                    error(line, column, cause.lines().next().unwrap_or("invalid YAML").to_owned())
                 })?
             };
         config.check().map_err(|(key, cause)| {
@@ -197,7 +199,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Finds values that can't work.
+    /// Checks the values; the error is the dotted key and the cause.
     fn check(&self) -> Result<(), (String, String)> {
         let split = |section: &str, e: String| {
             let (key, cause) = e.split_once(": ").unwrap_or(("", &e));
@@ -208,19 +210,23 @@ impl Config {
         self.collectors.check().map_err(|e| split("collectors", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
-            return bad("shards", "at most 64");
+            return bad("shards", "must be at most 64");
         }
         if !(100..=10_000_000).contains(&self.dataflow.buffer_size) {
-            return bad("buffer_size", "from 100 to 10000000 events");
+            return bad("buffer_size", "must be from 100 to 10000000 events");
         }
-        if self.dataflow.max_keys == 0 || self.dataflow.max_stories == 0 {
-            return bad("max_keys", "with max_stories must be at least 1");
+        for (key, value) in
+            [("max_keys", self.dataflow.max_keys), ("max_stories", self.dataflow.max_stories)]
+        {
+            if value == 0 {
+                return bad(key, "must be at least 1");
+            }
         }
-        if !matches!(self.dataflow.recall_bytes, 0 | 1_048_576..=68_719_476_736) {
-            return bad("recall_bytes", "0, or from 1 MiB to 64 GiB");
+        if !matches!(self.dataflow.recovery_log_bytes, 0 | 1_048_576..=68_719_476_736) {
+            return bad("recovery_log_bytes", "must be 0, or from 1 MiB to 64 GiB");
         }
         if self.node.as_deref() == Some("") {
-            return Err(("node".into(), "can't be empty".into()));
+            return Err(("node".into(), "must not be empty".into()));
         }
         Ok(())
     }
@@ -234,7 +240,7 @@ impl Config {
         })
     }
 
-    /// Where state is kept: `/var/lib/tapio` for root, else the user's own state folder.
+    /// The state folder: by default `/var/lib/tapio` for root, otherwise in the user's own folder.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         if let Some(dir) = &self.state_dir {
@@ -248,7 +254,7 @@ impl Config {
         base.unwrap_or_else(std::env::temp_dir).join("tapio")
     }
 
-    /// The server's configuration: a store nobody placed goes where this user may write.
+    /// The server's configuration, with a default store that this user can write to.
     #[must_use]
     pub fn server(&self) -> ServerConfig {
         let mut server = self.server.clone();
@@ -258,7 +264,7 @@ impl Config {
         server
     }
 
-    /// How many shards to run on this machine.
+    /// The number of shards on this node.
     #[must_use]
     pub fn shards(&self) -> usize {
         match self.dataflow.shards {
@@ -268,55 +274,14 @@ impl Config {
     }
 }
 
-type Misplaced = (u64, u64, String);
-
-/// Replaces `${NAME}` and `${NAME:-default}`; `$$` is a dollar sign. Comments stay as they are.
-fn expand(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<String, Misplaced> {
-    let mut out = String::with_capacity(text.len());
-    for (number, line) in (1u64..).zip(text.split_inclusive('\n')) {
-        if line.trim_start().starts_with('#') {
-            out.push_str(line);
-            continue;
-        }
-        let mut rest = line;
-        while let Some(dollar) = rest.find('$') {
-            let column = (line.len() - rest.len() + dollar + 1) as u64;
-            out.push_str(&rest[..dollar]);
-            rest = &rest[dollar + 1..];
-            if let Some(after) = rest.strip_prefix('$') {
-                out.push('$');
-                rest = after;
-            } else if let Some(inner) = rest.strip_prefix('{') {
-                let end = inner.find('}').ok_or((number, column, "`${` without `}`".to_owned()))?;
-                let (name, default) = match inner[..end].split_once(":-") {
-                    Some((name, default)) => (name, Some(default)),
-                    None => (&inner[..end], None),
-                };
-                let value = env(name).or_else(|| default.map(str::to_owned));
-                let value =
-                    value.ok_or_else(|| (number, column, format!("${{{name}}} isn't set")))?;
-                if value.contains('\n') {
-                    return Err((number, column, format!("${{{name}}} has more than one line")));
-                }
-                out.push_str(&value);
-                rest = &inner[end + 1..];
-            } else {
-                out.push('$');
-            }
-        }
-        out.push_str(rest);
-    }
-    Ok(out)
-}
-
-/// Where a dotted key stands: the line of each part in turn.
+/// Line and column of a dotted key; each part is looked up after the one before.
 fn find_key(text: &str, key: &str) -> (u64, u64) {
     let mut lines = (1u64..).zip(text.lines());
     let mut found = (0, 0);
     for part in key.split('.') {
-        let stands =
+        let is_part =
             |line: &str| line.trim_start().strip_prefix(part).is_some_and(|r| r.starts_with(':'));
-        match lines.by_ref().find(|(_, line)| stands(line)) {
+        match lines.by_ref().find(|(_, line)| is_part(line)) {
             Some((number, line)) => {
                 found = (number, (line.len() - line.trim_start().len() + 1) as u64)
             }
@@ -336,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_optional() {
+    fn every_key_is_optional() {
         assert!(parse("").unwrap().dataflow.enable_semantic_grouping);
         assert!(parse("# only a comment\n").is_ok());
         let config =
@@ -346,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readmes_configuration_is_accepted() {
+    fn readme_example_is_valid() {
         let readme = include_str!("../../README.md");
         let blocks = readme.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next());
         let example = blocks.into_iter().find(|b| b.contains("collectors:")).unwrap();
@@ -355,12 +320,16 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_have_a_place() {
+    fn errors_have_line_and_column() {
         for (text, expected) in [
             ("nodee: a\n", "t.yaml:1:1: unknown field `nodee`"),
             ("dataflow:\n  shards: many\n", "t.yaml:2:11: "),
-            ("dataflow:\n  shards: 65\n", "t.yaml:2:3: dataflow.shards: at most 64"),
+            ("dataflow:\n  shards: 65\n", "t.yaml:2:3: dataflow.shards: must be at most 64"),
             ("dataflow:\n  flush_interval: 5\n", "t.yaml:2:19: "),
+            (
+                "dataflow:\n  max_stories: 0\n",
+                "t.yaml:2:3: dataflow.max_stories: must be at least 1",
+            ),
             ("node: a\nbridge:\n  batch_bytes: 1\n", "t.yaml:3:3: bridge.batch_bytes"),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
             ("collectors:\n  only: [epbf]\n", "t.yaml:2:3: collectors.only: no collector `epbf`"),

@@ -1,4 +1,4 @@
-//! One agent for a state folder: a second one says who is there and leaves.
+//! One agent per state folder: a second one exits with an error that names the first.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -6,40 +6,40 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Held while the agent runs; the kernel lets go of it however the agent ends.
+/// Held while the agent runs; the kernel releases it however the process ends.
 #[derive(Debug)]
 pub struct AgentLock {
     _file: File,
 }
 
-/// Why the lock can't be had.
+/// Why the lock can't be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another agent runs.
     #[error(
-        "another tapio agent (pid {pid}) uses {dir}: stop it, or give this one a state_dir of its own"
+        "another tapio agent (pid {pid}) uses {dir}: stop it, or set another state_dir for this one"
     )]
     Held {
-        /// Its process id as it wrote it; `?` where it wrote none.
+        /// The process id in the lock file; `?` where the file is empty.
         pid: String,
-        /// The folder.
+        /// The state folder.
         dir: String,
     },
     /// The folder can't be used.
-    #[error("{dir}: {cause} (set state_dir to a folder this user may write)")]
+    #[error("{dir}: {cause} (set state_dir to a folder that this user can write to)")]
     Folder {
         /// The folder.
         dir: String,
-        /// What the system says.
+        /// The system's error.
         cause: std::io::Error,
     },
 }
 
 impl AgentLock {
-    /// Takes the lock of a folder, making the folder if it isn't there.
+    /// Takes the lock of a state folder; creates the folder if it is missing.
     ///
     /// # Errors
-    /// When another agent holds it or the folder can't be used.
+    /// When another agent holds the lock or the folder can't be used.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let folder = |cause| LockError::Folder { dir: dir.display().to_string(), cause };
         std::fs::create_dir_all(dir).map_err(folder)?;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_one_is_told_who_is_first() {
+    fn second_lock_fails_with_the_pid_of_the_holder() {
         let dir = tempfile::tempdir().unwrap();
         let first = AgentLock::take(dir.path()).unwrap();
         let error = AgentLock::take(dir.path()).unwrap_err().to_string();

@@ -1,23 +1,28 @@
-//! Joins the parts: rings and threads from collectors over shards to the bridge.
+//! The agent: rings and threads from the collectors through the shards to the bridge.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `agent.rs` | [`Agent`]: everything together, from start to drained end |
+//! | `agent.rs` | [`Agent`]: starts everything, drains and ends it |
 //! | `config.rs` | [`Config`]: the YAML file |
-//! | `status.rs`, `admin.rs` | what the agent says of itself, and where |
-//! | `lock.rs` | one agent for a state folder |
-//! | `recall.rs` | what open stories are made of, kept over a restart |
-//! | `reload.rs` | the rules' files, read again when they change |
+//! | `variables.rs` | environment variables in the YAML file |
+//! | `status.rs` | [`Status`]: `/status` and `/readyz` |
+//! | `metrics/` | `/metrics` |
+//! | `admin.rs` | the HTTP server of these pages |
+//! | `lock.rs` | [`AgentLock`]: one agent per state folder |
+//! | `recall.rs` | the recovery log: relevant events on disk, from which a restart restores |
+//! | `reload.rs` | reloads the rule set when its files change |
 
 mod admin;
 mod agent;
 mod config;
 mod lock;
+mod metrics;
 mod recall;
 mod reload;
 mod status;
+mod variables;
 
-pub use agent::{Agent, Ended, StartError};
+pub use agent::{Agent, Exit, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use lock::{AgentLock, LockError};
 pub use recall::RecallStats;

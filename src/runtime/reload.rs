@@ -1,6 +1,6 @@
-//! The rules of a running agent: read from their files, read again when these change or when the agent is
-//! asked to (SIGHUP). Wrong rules change nothing: the agent goes on with those it has and says what is
-//! wrong, with its place.
+//! The rule set of a running agent: read from its files, and reloaded when they change or on
+//! SIGHUP. A rule set with errors is refused: the rules in force stay, and the errors are reported
+//! with file, line and column.
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::config::DataflowConfig;
 use tapio_dataflow::rules::{self, LiveRules, Rule};
 
-/// How reloading went so far.
+/// Counters of rule reloads.
 #[derive(Default)]
 pub struct ReloadStats {
     rules: AtomicU64,
@@ -23,7 +23,7 @@ impl ReloadStats {
     /// Rules in force.
     #[must_use]
     pub fn rules(&self) -> u64 {
-        // Relaxed, as all of these: numbers for people.
+        // Relaxed, as all of these: read for display.
         self.rules.load(Ordering::Relaxed)
     }
 
@@ -33,50 +33,50 @@ impl ReloadStats {
         (self.done.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 
-    /// Why the last reload was refused; empty if it wasn't.
+    /// The errors of the last reload; empty if it took effect.
     #[must_use]
     pub fn last_error(&self) -> String {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn say(&self, error: &str) {
+    fn set_last_error(&self, error: &str) {
         error.clone_into(&mut self.last_error.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Watches the rules' files.
+/// Reloads the rules when their files change.
 pub(super) struct RuleFiles {
     config: DataflowConfig,
     live: Arc<LiveRules>,
-    /// What the files looked like when they were read last.
-    seen: u64,
+    /// The [`fingerprint`] of the files when they were last read.
+    fingerprint: u64,
     stats: Arc<ReloadStats>,
 }
 
 impl RuleFiles {
-    /// `live` was read from what `config` names when the files looked like `seen` ([`look`]).
-    pub(super) fn new(config: DataflowConfig, live: Arc<LiveRules>, seen: u64) -> Self {
+    /// `live` was read from the files that `config` names, when they had this [`fingerprint`].
+    pub(super) fn new(config: DataflowConfig, live: Arc<LiveRules>, fingerprint: u64) -> Self {
         let stats = Arc::<ReloadStats>::default();
         stats.rules.store(live.current().rules.len() as u64, Ordering::Relaxed);
-        Self { config, live, seen, stats }
+        Self { config, live, fingerprint, stats }
     }
 
     pub(super) fn stats(&self) -> Arc<ReloadStats> {
         Arc::clone(&self.stats)
     }
 
-    /// Reads the rules again if their files have changed.
-    pub(super) fn look(&mut self) {
-        if look(&self.config.rules) != self.seen {
+    /// Reloads the rules if their files have changed.
+    pub(super) fn poll(&mut self) {
+        if fingerprint(&self.config.rules) != self.fingerprint {
             self.reload(None);
         }
     }
 
-    /// Reads the rules again, from where a new configuration says if there is one.
+    /// Reloads the rules, from the files of a new configuration if there is one.
     pub(super) fn reload(&mut self, config: Option<DataflowConfig>) {
         let config = config.unwrap_or_else(|| self.config.clone());
-        // Looked at before reading: what changes meanwhile is read again.
-        self.seen = look(&config.rules);
+        // Computed before the files are read: a change in between causes another reload.
+        self.fingerprint = fingerprint(&config.rules);
         match load(&config) {
             Ok(rules) => {
                 let number = rules.len();
@@ -84,30 +84,28 @@ impl RuleFiles {
                 self.config = config;
                 self.stats.rules.store(number as u64, Ordering::Relaxed);
                 self.stats.done.fetch_add(1, Ordering::Relaxed);
-                self.stats.say("");
+                self.stats.set_last_error("");
                 tracing::info!(rules = number, "rules reloaded");
             }
-            Err(complaints) => {
+            Err(errors) => {
                 self.stats.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(
-                    "the new rules are refused, the old ones stay in force:\n{complaints}"
-                );
-                self.stats.say(&complaints);
+                tracing::error!("rule reload refused, the rules in force stay:\n{errors}");
+                self.stats.set_last_error(&errors);
             }
         }
     }
 }
 
-/// The rules that a configuration names.
+/// Reads the rules that a configuration names.
 ///
 /// # Errors
-/// What is wrong with them, a line each.
+/// The errors in the documents, one per line.
 pub(super) fn load(config: &DataflowConfig) -> Result<Vec<Rule>, String> {
     let mut loaded = if config.builtin_rules { rules::builtin() } else { rules::Loaded::default() };
     let own = rules::load(&config.rules);
     loaded.errors.extend(own.errors);
     for rule in own.rules {
-        // A rule of the user's with a built-in one's name takes its place.
+        // A user's rule replaces the built-in rule of the same name.
         loaded.rules.retain(|r| r.name != rule.name);
         loaded.rules.push(rule);
     }
@@ -118,16 +116,16 @@ pub(super) fn load(config: &DataflowConfig) -> Result<Vec<Rule>, String> {
     if loaded.errors.is_empty() {
         return Ok(loaded.rules);
     }
-    let complaints: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
-    Err(complaints.join("\n"))
+    let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+    Err(errors.join("\n"))
 }
 
-/// What the rules' files look like from outside: a hash of their names, sizes, times and inodes. Links are
-/// followed, so that a mounted ConfigMap, which is exchanged by a link, is seen to change.
-pub(super) fn look(paths: &[PathBuf]) -> u64 {
+/// A hash of names, sizes, times and inodes of the rule files. Links are followed, so that a
+/// mounted ConfigMap, which is exchanged by a link, is seen to change.
+pub(super) fn fingerprint(paths: &[PathBuf]) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let mut hasher = std::hash::DefaultHasher::new();
-    let mut file = |path: &Path| {
+    let mut add = |path: &Path| {
         path.hash(&mut hasher);
         if let Ok(m) = std::fs::metadata(path) {
             (m.ino(), m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec())
@@ -135,12 +133,12 @@ pub(super) fn look(paths: &[PathBuf]) -> u64 {
         }
     };
     for path in paths {
-        let mut inside: Vec<PathBuf> = match std::fs::read_dir(path) {
+        let mut files: Vec<PathBuf> = match std::fs::read_dir(path) {
             Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
             Err(_) => vec![path.clone()],
         };
-        inside.sort();
-        inside.iter().for_each(|p| file(p));
+        files.sort();
+        files.iter().for_each(|p| add(p));
     }
     hasher.finish()
 }
@@ -154,7 +152,7 @@ mod tests {
                         count: { event: e, within: 10s, at_least: 3 }\nstory: { pattern: p }\n";
 
     #[test]
-    fn files_that_change_are_read_and_wrong_ones_change_nothing() {
+    fn changed_files_are_reloaded_and_files_with_errors_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a.yaml"), RULE).unwrap();
         let config = DataflowConfig {
@@ -162,21 +160,21 @@ mod tests {
             builtin_rules: false,
             ..DataflowConfig::default()
         };
-        let seen = look(&config.rules);
+        let before = fingerprint(&config.rules);
         let live = Arc::new(LiveRules::new(RuleSet::new(load(&config).unwrap(), "", 2)));
-        let mut files = RuleFiles::new(config, Arc::clone(&live), seen);
+        let mut files = RuleFiles::new(config, Arc::clone(&live), before);
         let before = live.current();
-        files.look();
+        files.poll();
         assert!(live.newer(&before).is_none(), "nothing has changed");
         let more = RULE.replace("rule: r", "rule: s");
         std::fs::write(dir.path().join("b.yaml"), &more).unwrap();
-        files.look();
+        files.poll();
         let after = live.newer(&before).unwrap();
         assert_eq!((after.rules.len(), files.stats().rules()), (2, 2));
         assert_eq!(after.places_of(&before), [Some(0)]);
-        assert_eq!(after.hash(b"key"), before.hash(b"key"), "keys keep their owners");
+        assert_eq!(after.hash(b"key"), before.hash(b"key"), "keys keep their shards");
         std::fs::write(dir.path().join("b.yaml"), more.replace("within", "withn")).unwrap();
-        files.look();
+        files.poll();
         assert_eq!(live.current().rules.len(), 2);
         assert_eq!(files.stats().reloads(), (1, 1));
         assert!(
@@ -187,8 +185,8 @@ mod tests {
         std::fs::write(dir.path().join("a.yaml"), RULE.replace("at_least: 3", "at_least: 4"))
             .unwrap();
         std::fs::remove_file(dir.path().join("b.yaml")).unwrap();
-        files.look();
-        assert_eq!(live.current().places_of(&after), [None, None], "one changed, one is gone");
+        files.poll();
+        assert_eq!(live.current().places_of(&after), [None, None], "one changed, one was removed");
         assert_eq!(files.stats().last_error(), "");
     }
 }

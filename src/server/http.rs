@@ -138,8 +138,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refuse
     Ok("ready\n")
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Refused> {
-    let text = metrics::text(&shared.status())
-        .map_err(|e| Refused(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let page = metrics::page(&shared.status(), &shared.delays());
+    ([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page)
 }

@@ -1,63 +1,124 @@
 //! `/metrics` of the server.
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text::encode};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use super::{ServerStatus, Shared};
+use crate::metrics::{Kind, Metric, Page, process_metrics};
 
-use super::ServerStatus;
+const BATCHES: Metric =
+    Metric::counter("tapio_server_batches_total", &[], "Batches received and stored.");
+const EVENTS: Metric =
+    Metric::counter("tapio_server_events_total", &[], "Events received and stored.");
+const STORIES: Metric =
+    Metric::counter("tapio_server_stories_total", &[], "Story revisions received and stored.");
+const DUPLICATES: Metric = Metric::counter(
+    "tapio_server_duplicate_items_total",
+    &[],
+    "Items received more than once; the later ones are not stored.",
+);
+const REFUSED: Metric =
+    Metric::counter("tapio_server_batches_refused_total", &[], "Batches refused.");
+const DISK_ERRORS: Metric = Metric::counter(
+    "tapio_server_disk_errors_total",
+    &[],
+    "Failed attempts to write a batch to disk.",
+);
+const TAIL_MISSED: Metric = Metric::counter(
+    "tapio_server_tail_batches_missed_total",
+    &[],
+    "Batches that a client of the tail API missed because it reads too slowly.",
+);
+const SEGMENTS_RETIRED: Metric = Metric::counter(
+    "tapio_server_segments_retired_total",
+    &[],
+    "Segments removed to stay within server.retention_bytes.",
+);
+const CORRUPT_FRAMES: Metric = Metric::counter(
+    "tapio_server_corrupt_frames_total",
+    &[],
+    "Frames with a wrong checksum, found when the store was opened.",
+);
+const TORN_TAILS: Metric = Metric::counter(
+    "tapio_server_torn_tails_total",
+    &[],
+    "Incomplete last frames, found when the store was opened.",
+);
+const STORED_BYTES: Metric =
+    Metric::gauge("tapio_server_stored_bytes", &[], "Size of the store, in bytes.");
+const STORED_BATCHES: Metric =
+    Metric::gauge("tapio_server_stored_batches", &[], "Batches in the store.");
+const SEGMENTS: Metric = Metric::gauge("tapio_server_segments", &[], "Segments of the store.");
+const STORIES_KEPT: Metric =
+    Metric::gauge("tapio_server_stories_kept", &[], "Stories whose last revision can be listed.");
+const DISK_FAILING: Metric = Metric::gauge(
+    "tapio_server_disk_failing",
+    &[],
+    "1 while the last batch could not be written to disk, otherwise 0.",
+);
+const DELAY: Metric = Metric {
+    name: "tapio_server_event_delay_seconds",
+    kind: Kind::Histogram,
+    labels: &[],
+    help: "Time from an event to its receipt, in seconds, for events timed by the kernel's clock.",
+};
 
-/// The OpenMetrics text format.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Upper bounds of the buckets of [`DELAY`], in seconds. Delays are recorded up to a minute, longer
+/// ones as a minute: the largest bound is below it.
+const DELAY_BOUNDS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-#[derive(Debug)]
-struct Page(ServerStatus);
+/// The distribution of delays at a scrape.
+#[derive(Debug, Default)]
+pub(super) struct Delays {
+    /// Observations at most as large as each of [`DELAY_BOUNDS`].
+    buckets: Vec<(f64, u64)>,
+    count: u64,
+    /// The sum of what the histogram recorded, which keeps three digits of each delay.
+    sum_seconds: f64,
+}
 
-impl Collector for Page {
-    fn encode(&self, mut page: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let (ingest, store, latency) = (&self.0.ingest, &self.0.store, &self.0.latency);
-        for (name, help, value) in [
-            ("batches", "Batches stored", ingest.batches),
-            ("events", "Events stored", ingest.events),
-            ("stories", "Story revisions stored", ingest.stories),
-            ("duplicate_items", "Items received again and not stored again", ingest.duplicates),
-            ("refused_batches", "Batches refused", ingest.refused),
-            ("disk_errors", "Times the disk did not take a batch", ingest.disk_errors),
-            ("tail_missed_batches", "Batches that tails were too slow for", ingest.tail_missed),
-            ("segments_retired", "Segments that made room", store.segments_retired),
-            ("corrupt_frames", "Broken frames found at the start", store.corrupt_frames),
-            ("torn_tails", "Frames cut short by a crash", store.torn_tails),
-        ] {
-            let counter = ConstCounter::new(value);
-            let to = page.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(to)?;
+impl Shared {
+    /// The distribution of delays now.
+    pub(super) fn delays(&self) -> Delays {
+        let stats = self.stats();
+        let delays = &stats.latency;
+        let at_most = |bound: f64| (bound, delays.count_between(0, (bound * 1e9) as u64));
+        let sum_ns: f64 = delays
+            .iter_recorded()
+            .map(|step| step.value_iterated_to() as f64 * step.count_at_value() as f64)
+            .sum();
+        Delays {
+            buckets: DELAY_BOUNDS.map(at_most).to_vec(),
+            count: delays.len(),
+            sum_seconds: sum_ns / 1e9,
         }
-        for (name, help, value) in [
-            ("stored_bytes", "Bytes in the store", store.stored_bytes),
-            ("stored_batches", "Batches in the store", store.batches),
-            ("segments", "Files of the store", store.segments),
-            ("stories_kept", "Stories that can be listed", self.0.stories_kept),
-            ("disk_failing", "1 while the disk takes no batches", u64::from(ingest.disk_failing)),
-            ("delay_p50_nanoseconds", "Event time to receipt, median", latency.p50_ns),
-            ("delay_p99_nanoseconds", "Event time to receipt, 99th percentile", latency.p99_ns),
-            ("delay_max_nanoseconds", "Event time to receipt, slowest", latency.max_ns),
-        ] {
-            let gauge = ConstGauge::new(value as i64);
-            let to = page.encode_descriptor(name, help, None, gauge.metric_type())?;
-            gauge.encode(to)?;
-        }
-        Ok(())
     }
 }
 
-/// The page.
-pub(super) fn text(status: &ServerStatus) -> Result<String, std::fmt::Error> {
-    let mut registry = Registry::with_prefix("tapio_server");
-    registry.register_collector(Box::new(Page(status.clone())));
-    let mut out = String::new();
-    encode(&mut out, &registry)?;
-    Ok(out)
+/// The text of the page.
+pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
+    let (ingest, store) = (&status.ingest, &status.store);
+    let mut page = Page::default();
+    process_metrics(&mut page);
+    for (metric, value) in [
+        (&BATCHES, ingest.batches),
+        (&EVENTS, ingest.events),
+        (&STORIES, ingest.stories),
+        (&DUPLICATES, ingest.duplicates),
+        (&REFUSED, ingest.refused),
+        (&DISK_ERRORS, ingest.disk_errors),
+        (&TAIL_MISSED, ingest.tail_missed),
+        (&SEGMENTS_RETIRED, store.segments_retired),
+        (&CORRUPT_FRAMES, store.corrupt_frames),
+        (&TORN_TAILS, store.torn_tails),
+        (&STORED_BYTES, store.stored_bytes),
+        (&STORED_BATCHES, store.batches),
+        (&SEGMENTS, store.segments),
+        (&STORIES_KEPT, status.stories_kept),
+        (&DISK_FAILING, u64::from(ingest.disk_failing)),
+    ] {
+        page.value(metric, value);
+    }
+    page.metric(&DELAY).add_histogram(&delays.buckets, delays.count, delays.sum_seconds);
+    page.into_text()
 }
 
 #[cfg(test)]
@@ -65,11 +126,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_names_what_it_counts() {
+    fn page_has_counters_gauges_and_the_histogram_of_delays() {
         let mut status = ServerStatus::default();
         status.ingest.events = 12;
-        let page = text(&status).unwrap();
-        assert!(page.contains("tapio_server_events_total 12\n"), "{page}");
-        assert!(page.contains("# TYPE tapio_server_stored_bytes gauge"));
+        let delays = Delays { buckets: vec![(0.5, 3)], count: 4, sum_seconds: 1.5 };
+        let page = page(&status, &delays);
+        for line in [
+            "tapio_server_events_total 12\n",
+            "# TYPE tapio_server_stored_bytes gauge\n",
+            "tapio_server_event_delay_seconds_bucket{le=\"0.5\"} 3\n",
+            "tapio_server_event_delay_seconds_bucket{le=\"+Inf\"} 4\n",
+            "tapio_server_event_delay_seconds_sum 1.5\n",
+            "process_open_fds ",
+        ] {
+            assert!(page.contains(line), "{line} isn't in\n{page}");
+        }
     }
 }

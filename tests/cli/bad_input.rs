@@ -1,4 +1,4 @@
-//! `tapio replay` told wrong things: each is named with its place, and costs nothing else.
+//! `tapio replay` with invalid input: each error has its line and column, and affects nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,7 +18,7 @@ fn texts(output: &Output) -> (String, String) {
 }
 
 #[test]
-fn refused_lines_are_named_and_the_rest_is_replayed() {
+fn invalid_lines_are_refused_and_the_rest_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = format!("{GOOD}\n{{\"id\": nonsense}}\n\n").into_bytes();
     bytes.extend(b"{\"message\":\"\xff\"}\n");
@@ -39,7 +39,7 @@ fn refused_lines_are_named_and_the_rest_is_replayed() {
 }
 
 #[test]
-fn a_missing_file_fails() {
+fn missing_file_fails() {
     let folder = tempfile::tempdir().unwrap();
     let output = replay(folder.path(), &["nowhere.jsonl"]);
     let (out, err) = texts(&output);
@@ -48,7 +48,7 @@ fn a_missing_file_fails() {
 }
 
 #[test]
-fn a_bad_rule_file_is_refused_with_its_place() {
+fn invalid_rule_file_is_refused_with_line_and_column() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("events.jsonl"), GOOD).unwrap();
     let rule = "rule: a\nevents: { e: { kind: t.A } }\ncount: { event: f, within: 1s, at_least: 1 }\n\

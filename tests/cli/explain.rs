@@ -1,4 +1,4 @@
-//! `tapio explain` and `tapio rules suggest`, as a person runs them.
+//! `tapio explain` and `tapio rules suggest` as commands.
 #![allow(clippy::disallowed_methods, reason = "a test runs the program")]
 
 use std::process::{Command, Output};
@@ -19,7 +19,7 @@ fn nginx() -> String {
 }
 
 #[test]
-fn a_replayed_story_is_explained_with_every_term() {
+fn replayed_story_is_explained_with_every_term() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("stories.jsonl");
     let (_, stories, _) = tapio(&["replay", &nginx()]);
@@ -27,7 +27,7 @@ fn a_replayed_story_is_explained_with_every_term() {
     let from = file.display().to_string();
     let story: Json = serde_json::from_str(stories.lines().next().unwrap()).unwrap();
     let id = story["id"].as_str().unwrap();
-    let (done, said, _) = tapio(&["explain", &id[..8], "--from", &from]);
+    let (done, out, _) = tapio(&["explain", &id[..8], "--from", &from]);
     assert!(done.status.success());
     for expected in [
         "nginx configuration error",
@@ -41,17 +41,17 @@ fn a_replayed_story_is_explained_with_every_term() {
         "named by the rule",
         "an effect, says the rule",
     ] {
-        assert!(said.contains(expected), "{expected:?} isn't in\n{said}");
+        assert!(out.contains(expected), "{expected:?} isn't in\n{out}");
     }
     let (_, json, _) = tapio(&["explain", id, "--from", &from, "--output", "json"]);
-    let mut told: Json = serde_json::from_str(&json).unwrap();
-    assert_eq!(told.as_object_mut().unwrap().remove("links"), Some(Json::Array(Vec::new())));
-    assert_eq!(told, story);
+    let mut explained: Json = serde_json::from_str(&json).unwrap();
+    assert_eq!(explained.as_object_mut().unwrap().remove("links"), Some(Json::Array(Vec::new())));
+    assert_eq!(explained, story);
 }
 
-/// What several rules tell of one incident is linked by the events they have in common.
+/// Stories of several rules about one incident are linked by their shared events.
 #[test]
-fn a_story_is_explained_with_those_told_beside_it() {
+fn story_is_explained_with_its_linked_stories() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("stories.jsonl");
     let events =
@@ -61,30 +61,30 @@ fn a_story_is_explained_with_those_told_beside_it() {
     let from = file.display().to_string();
     let stories = stories.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
     let cascade = stories.into_iter().find(|s| s["pattern"] == "cascade-failure").unwrap();
-    let (_, said, _) = tapio(&["explain", cascade["id"].as_str().unwrap(), "--from", &from]);
+    let (_, out, _) = tapio(&["explain", cascade["id"].as_str().unwrap(), "--from", &from]);
     for expected in [
-        "told with it",
-        "nginx.service failed: 3 events in common",
-        "connections to 10.0.0.5:80 are refused: 2 events in common",
+        "linked stories",
+        "nginx.service failed: 3 shared events",
+        "connections to 10.0.0.5:80 are refused: 2 shared events",
     ] {
-        assert!(said.contains(expected), "{expected:?} isn't in\n{said}");
+        assert!(out.contains(expected), "{expected:?} isn't in\n{out}");
     }
 }
 
 #[test]
-fn what_cant_be_explained_says_so() {
+fn unknown_and_invalid_ids_are_refused() {
     let (_dir, file) = write(&[]);
     let from = file.display().to_string();
-    let (none, _, said) = tapio(&["explain", "abcd", "--from", &from]);
+    let (none, _, err) = tapio(&["explain", "abcd", "--from", &from]);
     assert_eq!(none.status.code(), Some(1));
-    assert!(said.contains("has no story abcd"), "{said}");
-    let (usage, _, said) = tapio(&["explain", "story", "--from", &from]);
+    assert!(err.contains("no story abcd"), "{err}");
+    let (usage, _, err) = tapio(&["explain", "story", "--from", &from]);
     assert_eq!(usage.status.code(), Some(2));
-    assert!(said.contains("isn't a story's id"), "{said}");
+    assert!(err.contains("isn't a story id"), "{err}");
 }
 
 #[test]
-fn suggested_rules_pass_the_check_and_find_their_pair() {
+fn suggested_rules_are_valid_and_find_their_pair() {
     let mut events = Vec::new();
     for n in 0..20 {
         let begin_ms = 600_000.0 * f64::from(n);
@@ -102,16 +102,16 @@ fn suggested_rules_pass_the_check_and_find_their_pair() {
     let path = dir.path().join("suggested.yaml");
     std::fs::write(&path, &rules).unwrap();
     let path = path.display().to_string();
-    let (checked, said, _) = tapio(&["rules", "check", &path]);
-    assert!(checked.status.success(), "{said}");
+    let (checked, out, _) = tapio(&["rules", "check", &path]);
+    assert!(checked.status.success(), "{out}");
     let (_, stories, _) = tapio(&["replay", &input, "--rules", &path]);
     assert_eq!(stories.lines().count(), 20, "{stories}");
 }
 
 #[test]
-fn a_quiet_past_suggests_nothing() {
-    let (done, rules, said) = tapio(&["rules", "suggest", &nginx()]);
+fn too_few_events_suggest_no_rule() {
+    let (done, rules, err) = tapio(&["rules", "suggest", &nginx()]);
     assert!(done.status.success());
     assert_eq!(rules, "");
-    assert!(said.contains("nothing was seen often enough"), "{said}");
+    assert!(err.contains("no pair of kinds was seen often enough"), "{err}");
 }

@@ -1,4 +1,4 @@
-//! The commands as a person runs them: what they print, and what they say of wrong input.
+//! The commands as they are run in a shell: output, and errors for invalid input.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 #![allow(clippy::disallowed_methods, reason = "a test runs the program")]
 

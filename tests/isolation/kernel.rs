@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::fixture::TAPIO;
 use crate::ordeal::Ordeal;
-use crate::place::TAPIO;
 
 /// cgroup2's root.
 fn unified() -> PathBuf {

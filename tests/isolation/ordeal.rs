@@ -14,7 +14,7 @@ use tapio_collectors::{CollectorConfig as _, Row, jsonl};
 use tapio_core::event::Event;
 use tapio_core::ring::{CollectorAccount, Route, Router};
 
-use crate::place;
+use crate::fixture;
 
 /// The source that must not notice anything.
 const STEADY: &str = "steady";
@@ -162,7 +162,7 @@ impl Ordeal {
     }
 
     fn page(&self, path: &str) -> (String, String) {
-        place::get(self.agent.admin_addr().port(), path).unwrap()
+        fixture::get(self.agent.admin_addr().port(), path).unwrap()
     }
 
     /// What `/status` says of the collector.
@@ -218,7 +218,7 @@ impl Ordeal {
             assert!(begin.elapsed() < Duration::from_secs(120), "never: {what}: {status:#}");
             if self.looked.elapsed() > Duration::from_secs(1) {
                 self.looked = Instant::now();
-                self.agent.look();
+                self.agent.poll();
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -1,7 +1,7 @@
 //! A kernel without type information: this one, seen from a mount namespace in which an empty file
 //! system lies over `/sys/kernel/btf`. The machine's own root is not touched.
 
-use super::place::{Place, TAPIO, story, terminate, text};
+use super::fixture::{AgentFixture, TAPIO, story, terminate, text};
 use super::*;
 use serde_json::{Value as Json, json};
 
@@ -63,10 +63,10 @@ fn without_type_information_the_other_collectors_go_on() {
     if !btf_can_be_hidden() {
         return;
     }
-    let place = Place::new();
-    let config = place.config(true, &story("nginx-cascade.jsonl"));
+    let fixture = AgentFixture::new();
+    let config = fixture.config("ebpf, jsonl", &story("nginx-cascade.jsonl"));
     let agent = without_btf(&["run", "--standalone", "--config", &config]).spawn().unwrap();
-    let status = place.wait(|s| {
+    let status = fixture.wait(|s| {
         s["cons1"]["total"]["forwarded"] == json!(6)
             && s["collectors"]["ebpf"]["health"] == json!("unavailable")
     });
@@ -78,7 +78,7 @@ fn without_type_information_the_other_collectors_go_on() {
         assert!(said.contains(part), "{part} isn't in {said}");
     }
     assert_eq!(ebpf["restarts"], 0, "trying again can't help");
-    let (head, why) = place.page("/readyz").unwrap();
+    let (head, why) = fixture.page("/readyz").unwrap();
     assert_eq!(head, "HTTP/1.0 200 OK", "the others are ready: {why}");
     let output = terminate(agent);
     let (out, err) = (text(&output.stdout), text(&output.stderr));

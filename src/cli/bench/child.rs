@@ -1,4 +1,4 @@
-//! The processes a benchmark starts, ended by their ids, and what they used.
+//! The processes of a benchmark: start, resource usage, end by process id.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use tapio_core::clock;
 /// A tapio process.
 pub(super) struct Child {
     process: Process,
-    what: String,
+    verb: String,
 }
 
-/// What a process that ended left.
+/// The result of a process that ended.
 pub(super) struct Finished {
     pub(super) stdout: Vec<u8>,
     pub(super) peak_rss_bytes: u64,
@@ -32,14 +32,14 @@ impl Child {
     }
 
     fn spawn(arguments: Vec<String>, stdout: Stdio) -> anyhow::Result<Self> {
-        let what = arguments.first().cloned().unwrap_or_default();
+        let verb = arguments.first().cloned().unwrap_or_default();
         let program = std::env::current_exe()?;
         let process =
             Command::new(program).args(arguments).stdin(Stdio::null()).stdout(stdout).spawn();
-        Ok(Self { process: process.with_context(|| format!("start `tapio {what}`"))?, what })
+        Ok(Self { process: process.with_context(|| format!("start `tapio {verb}`"))?, verb })
     }
 
-    /// Waits until `ready` says so.
+    /// Waits until `ready` returns true.
     pub(super) fn wait_for(
         &mut self,
         longest: Duration,
@@ -48,10 +48,10 @@ impl Child {
         let until = clock::instant() + longest;
         while !ready() {
             if let Some(status) = self.process.try_wait()? {
-                bail!("`tapio {}` ended: {status}", self.what);
+                bail!("`tapio {}` ended: {status}", self.verb);
             }
             if clock::instant() > until {
-                bail!("`tapio {}` isn't where it should be after {longest:?}", self.what);
+                bail!("`tapio {}` isn't ready after {longest:?}", self.verb);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -63,7 +63,7 @@ impl Child {
         std::fs::read_to_string(&path).with_context(|| path)
     }
 
-    /// CPU time used so far, all threads (`utime` and `stime` of `/proc/PID/stat`, proc(5)).
+    /// CPU time used so far by all threads (`utime` and `stime` of `/proc/PID/stat`, proc(5)).
     pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = self.proc_file("stat")?;
         let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -74,7 +74,7 @@ impl Child {
         Ok(sum as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// The most memory it has had (`VmHWM`).
+    /// Peak resident memory (`VmHWM`).
     pub(super) fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
         let status = self.proc_file("status")?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
@@ -82,11 +82,11 @@ impl Child {
         Ok(kib * 1024)
     }
 
-    /// Waits for its end and takes its output.
+    /// Waits for the end of the process and returns its output.
     pub(super) fn finish(mut self) -> anyhow::Result<Finished> {
         let mut stdout = Vec::new();
         let mut peak_rss_bytes = 0;
-        let mut pipe = self.process.stdout.take().context("no output")?;
+        let mut pipe = self.process.stdout.take().context("output isn't piped")?;
         let reader = std::thread::spawn(move || pipe.read_to_end(&mut stdout).map(|_| stdout));
         let status = loop {
             peak_rss_bytes = self.peak_rss_bytes().unwrap_or(0).max(peak_rss_bytes);
@@ -96,20 +96,20 @@ impl Child {
             std::thread::sleep(Duration::from_millis(50));
         };
         if !status.success() {
-            bail!("`tapio {}` ended: {status}", self.what);
+            bail!("`tapio {}` ended: {status}", self.verb);
         }
         let stdout = reader.join().map_err(|_| anyhow::anyhow!("reading the output"))??;
         Ok(Finished { stdout, peak_rss_bytes })
     }
 
-    /// Asks it to end and waits.
+    /// Ends the process with SIGTERM and waits for it.
     pub(super) fn end(mut self) -> anyhow::Result<()> {
         if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
             kill_process(pid, Signal::TERM)?;
         }
         let status = self.process.wait()?;
         if !status.success() {
-            bail!("`tapio {}` ended: {status}", self.what);
+            bail!("`tapio {}` ended: {status}", self.verb);
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // After an error: nothing that was started may outlive the benchmark.
+        // After an error: no process may outlive the benchmark.
         if matches!(self.process.try_wait(), Ok(None)) {
             let _ = self.process.kill();
             let _ = self.process.wait();
@@ -125,18 +125,18 @@ impl Drop for Child {
     }
 }
 
-/// A port nobody listens on now.
+/// A free port.
 pub(super) fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Asks one of tapio's own pages. HTTP/1.0, so that the answer ends with the connection.
+/// Fetches a JSON page over HTTP/1.0, so that the response ends with the connection.
 pub(super) fn http_json(port: u16, path: &str) -> anyhow::Result<serde_json::Value> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").context("no body")?.1;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let body = response.split_once("\r\n\r\n").context("no body")?.1;
     Ok(serde_json::from_str(body)?)
 }

@@ -1,22 +1,22 @@
-//! A cgroup with little memory, version 1 or 2, whichever the machine has.
+//! A cgroup with a small memory limit, version 1 or 2, depending on the node.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const LOOKS: u32 = 200;
-const LOOK: Duration = Duration::from_millis(10);
+const REMOVE_ATTEMPTS: u32 = 200;
+const REMOVE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The cgroup. Removed with the value.
+/// The cgroup. Removed when the value is dropped.
 #[derive(Debug)]
 pub(super) struct SmallCgroup {
     folder: PathBuf,
-    /// A parent's `cgroup.subtree_control` that got the memory controller for this.
-    lent: Option<PathBuf>,
+    /// The parent's `cgroup.subtree_control`, if the memory controller was enabled for this cgroup.
+    enabled: Option<PathBuf>,
 }
 
-/// Where memory cgroups are made, and whether that is version 2.
+/// The parent of memory cgroups, and whether it is of version 2.
 fn memory_root() -> io::Result<(PathBuf, bool)> {
     let base = Path::new("/sys/fs/cgroup");
     let v1 = base.join("memory");
@@ -41,45 +41,45 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 }
 
 impl SmallCgroup {
-    /// Makes a cgroup whose processes may have `limit_bytes` together, and no swap.
+    /// Creates a cgroup with this memory limit and no swap.
     ///
     /// # Errors
-    /// With the file: no controller, no right to write.
-    pub(super) fn make(name: &str, limit_bytes: u64) -> io::Result<Self> {
+    /// With the file: no controller, or no permission to write.
+    pub(super) fn create(name: &str, limit_bytes: u64) -> io::Result<Self> {
         let (root, is_v2) = memory_root()?;
         let control = root.join("cgroup.subtree_control");
-        let mut lent = None;
-        let is_given = || fs::read_to_string(&control).is_ok_and(|l| l.contains("memory"));
-        if is_v2 && !is_given() {
+        let mut enabled = None;
+        let is_enabled = || fs::read_to_string(&control).is_ok_and(|l| l.contains("memory"));
+        if is_v2 && !is_enabled() {
             write(&control, "+memory")?;
-            lent = Some(control);
+            enabled = Some(control);
         }
         let folder = root.join(name);
-        let made = fs::create_dir(&folder)
+        let created = fs::create_dir(&folder)
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", folder.display())));
-        let cgroup = Self { folder, lent };
-        made?;
+        let cgroup = Self { folder, enabled };
+        created?;
         let limit = limit_bytes.to_string();
-        // A kernel without swap accounting has no files for swap, and needs none.
-        let (main, more) = if is_v2 {
+        // A kernel without swap accounting lacks the files for swap, and needs none.
+        let (main, optional) = if is_v2 {
             ("memory.max", vec![("memory.swap.max", "0")])
         } else {
             let memory_and_swap = ("memory.memsw.limit_in_bytes", limit.as_str());
             ("memory.limit_in_bytes", vec![("memory.swappiness", "0"), memory_and_swap])
         };
         write(&cgroup.folder.join(main), &limit)?;
-        for (file, value) in more {
+        for (file, value) in optional {
             let _ = fs::write(cgroup.folder.join(file), value);
         }
         Ok(cgroup)
     }
 
-    /// The file a process writes its number into to go inside.
-    pub(super) fn entrance(&self) -> PathBuf {
+    /// The file into which a process writes its pid to enter the cgroup.
+    pub(super) fn procs_file(&self) -> PathBuf {
         self.folder.join("cgroup.procs")
     }
 
-    /// Where it is.
+    /// The cgroup's folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -88,14 +88,16 @@ impl SmallCgroup {
 impl Drop for SmallCgroup {
     fn drop(&mut self) {
         // A process that was just reaped may still be leaving.
-        for _ in 0..LOOKS {
+        for _ in 0..REMOVE_ATTEMPTS {
             match fs::remove_dir(&self.folder) {
-                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(LOOK),
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(REMOVE_INTERVAL)
+                }
                 _ => break,
             }
         }
-        if let Some(control) = &self.lent {
-            // Somebody may rely on it by now; then it stays.
+        if let Some(control) = &self.enabled {
+            // Fails, as it should, if another cgroup uses the controller by now.
             let _ = fs::write(control, "-memory");
         }
     }

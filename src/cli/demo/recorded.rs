@@ -1,10 +1,11 @@
-//! Recorded stories, where the kernel can't be watched.
+//! Recorded stories, where the kernel can't be observed.
 
 use std::process::ExitCode;
 
+use super::args::Args;
 use super::scene::Folder;
-use super::{Args, Output, print, story, tell};
-use crate::cli::Outcome;
+use crate::cli::output::{Outcome, Output, message, print};
+use crate::cli::story;
 use tapio_collectors::ebpf::Finding;
 use tapio_dataflow::replay::{Emit, replay};
 use tapio_dataflow::rules;
@@ -14,29 +15,29 @@ const RECORDINGS: [(&str, &str); 2] = [
     ("pod-startup.jsonl", include_str!("../../../tests/stories/pod-startup.jsonl")),
 ];
 
-/// Says what is missing, then runs the recordings through the correlator.
-pub(super) fn show(args: &Args, missing: &[&Finding]) -> Outcome {
-    tell("tapio: the kernel can't be watched, so no fault is caused:");
-    for one in missing {
-        tell(&format!("  {}: {}", one.subject, one.state));
-        tell(&format!("    what to do: {}", one.mend));
+/// Prints what is missing, then replays the recordings.
+pub(super) fn print_recordings(args: &Args, missing: &[&Finding]) -> Outcome {
+    message("tapio: the kernel can't be observed, so no fault is caused:");
+    for finding in missing {
+        message(&format!("  {}: {}", finding.subject, finding.state));
+        message(&format!("    remedy: {}", finding.mend));
     }
-    tell(
-        "  the simplest ways: `sudo tapio demo`, or once `sudo setcap cap_bpf,cap_perfmon+ep` on the tapio program\n\
-         tapio: what follows are RECORDINGS from other machines, run through this tapio's correlator",
+    message(
+        "  simplest remedy: `sudo tapio demo`, or once `sudo setcap cap_bpf,cap_perfmon+ep` on the tapio binary\n\
+         tapio: RECORDINGS from other machines follow, replayed by this tapio's correlator",
     );
-    let folder = Folder::make(args.keep_data)?;
+    let folder = Folder::create(args.keep_data)?;
     for (name, text) in RECORDINGS {
         let file = folder.path.join(name);
         std::fs::write(&file, text)?;
         let replayed = replay(&[file], rules::builtin().rules, "", 1, Emit::Stories)?;
         if !replayed.account.holds() || replayed.account.total.held > 0 {
-            anyhow::bail!("CONS-1 doesn't hold: {:?}", replayed.account.total);
+            anyhow::bail!("CONS-1 violated: {:?}", replayed.account.total);
         }
         if args.output == Output::Text {
             print(&format!("Recording {name}:\n"))?;
         }
-        for story in replayed.stories.iter().filter(|g| !g.is_life()) {
+        for story in replayed.stories.iter().filter(|story| !story.is_life()) {
             if args.output == Output::Json {
                 let line = serde_json::json!({"recording": name, "stories": [story.json()]});
                 print(&line.to_string())?;

@@ -12,6 +12,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::assessor::Assessor;
 use super::draft::Note;
 use super::pairs::Learned;
+use super::story_counts::StoryCounts;
 use tapio_core::clock;
 use tapio_core::event::Story;
 use tapio_core::ring::{Bell, RecordWriter, WriteError};
@@ -91,6 +92,7 @@ impl NoteReader {
 pub struct DeskStats {
     values: [AtomicU64; 8],
     suggestions: Mutex<Vec<Learned>>,
+    emitted: StoryCounts,
 }
 
 impl DeskStats {
@@ -102,6 +104,12 @@ impl DeskStats {
     pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
         // Relaxed, paired with the stores in `publish`: counters for people, no order is needed.
         Self::NAMES.into_iter().zip(self.values.iter().map(|v| v.load(Ordering::Relaxed)))
+    }
+
+    /// Stories emitted: pattern, severity at first emission, number.
+    #[must_use]
+    pub fn stories_emitted(&self) -> Vec<(String, &'static str, u64)> {
+        self.emitted.get()
     }
 
     /// Pairs worth a rule, as of a second ago at most.
@@ -203,7 +211,7 @@ impl Desk {
         let mut sent = false;
         while let Some(story) = self.waiting.front_mut() {
             match self.output.0.write_story(story) {
-                Ok(()) => {}
+                Ok(()) => self.stats.emitted.add(story),
                 Err(WriteError::Full) => break,
                 Err(WriteError::Oversize) if story.members.len() > 1 => {
                     // Its members are counted; the first ones tell most.

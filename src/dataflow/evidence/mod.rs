@@ -14,6 +14,7 @@
 //! | `draft.rs` | [`Note`]: what goes from a shard to the assessor |
 //! | `assessor.rs` | [`Assessor`]: the one owner of all facts |
 //! | `desk.rs` | the assessor's thread |
+//! | `story_counts.rs` | emitted stories by pattern and severity |
 //! | `graph.rs` | who runs where and talks to whom, as of any time |
 //! | `times.rs` | when things were seen and ended |
 //! | `standing.rs` | troubles that were told and not ended |
@@ -38,6 +39,7 @@ mod pairs;
 mod rank;
 mod relations;
 mod standing;
+mod story_counts;
 mod suggest;
 mod times;
 

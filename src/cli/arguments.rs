@@ -1,0 +1,63 @@
+//! Values of arguments that several commands take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::output::Usage;
+use tapio_dataflow::rules::{self, Loaded, Rule};
+
+/// Parses a duration; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, tapio_core::durations::NoDuration> {
+    match text.parse().map(Duration::try_from_secs_f64) {
+        Ok(Ok(duration)) => Ok(duration),
+        _ => tapio_core::durations::parse(text),
+    }
+}
+
+/// Events per second; `None`: as many as the target accepts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate(pub(super) Option<u64>);
+
+/// Parses a rate.
+pub(super) fn rate(text: &str) -> Result<Rate, String> {
+    match text {
+        "max" => Ok(Rate(None)),
+        n => match n.parse() {
+            Ok(n) if n > 0 => Ok(Rate(Some(n))),
+            _ => Err("expected events per second, at least 1, or max".into()),
+        },
+    }
+}
+
+/// Loads the rules of these files and folders, or the built-in rules if there are none.
+pub(super) fn read_rules(paths: &[PathBuf]) -> Loaded {
+    if paths.is_empty() { rules::builtin() } else { rules::load(paths) }
+}
+
+/// Loads rules that must be free of errors.
+///
+/// # Errors
+/// All errors in the documents, as [`Usage`].
+pub(super) fn load_rules(paths: &[PathBuf]) -> anyhow::Result<Vec<Rule>> {
+    let loaded = read_rules(paths);
+    if loaded.errors.is_empty() {
+        return Ok(loaded.rules);
+    }
+    let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+    Err(Usage(errors.join("\n")).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_number_is_seconds() {
+        for (text, expected) in [("60", 60.0), ("0.5", 0.5), ("10s", 10.0), ("1m", 60.0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(expected)), "{text}");
+        }
+        for text in ["", "-1", "ten", "inf", "1y"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

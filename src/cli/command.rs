@@ -1,0 +1,107 @@
+//! The commands and their dispatch.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
+use super::{bench, demo, doctor, explain, load, replay, rules, run, tail};
+
+#[derive(Parser)]
+#[command(
+    name = "tapio",
+    version,
+    about = "Correlates a node's events into stories: one trace, a ranked root cause, an impact, recommended actions."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the agent
+    Run(run::RunArgs),
+    /// Run the receiving server
+    Server(run::ServerArgs),
+    /// Validate a configuration file; errors have line and column
+    Check(run::CheckArgs),
+    /// Generate load at a fixed rate, without coordinated omission
+    Load(load::Args),
+    /// Measure tapio on this machine
+    Bench(bench::Args),
+    /// Process events from JSON lines with the production correlator; prints JSON lines
+    Replay(replay::Args),
+    /// Check, test, explain, list and suggest rules
+    Rules(rules::Args),
+    /// Cause real, harmless faults on this machine and print their stories
+    Demo(demo::Args),
+    /// Cause one of the demo's faults
+    #[command(hide = true)]
+    DemoFault(demo::FaultArgs),
+    /// Check what kernel, privileges and node allow, and what each missing facility costs
+    Doctor(doctor::Args),
+    /// Explain a story and its root cause: evidence, other candidates, every term, linked stories
+    Explain(explain::Args),
+    /// Print a server's events and stories as they arrive
+    Tail(tail::Args),
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { BAD_USAGE } else { 0 });
+        }
+    };
+    let outcome = match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Server(args) => run::server(&args),
+        Verb::Check(args) => run::check(&args),
+        Verb::Load(args) => load::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Replay(args) => replay::run(&args),
+        Verb::Rules(args) => rules::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::DemoFault(args) => demo::fault(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Tail(args) => tail::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            message(&format!("tapio: {error:#}"));
+            ExitCode::from(if error.is::<Usage>() { BAD_USAGE } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The commands without subcommands, with their full names.
+    fn leaves(command: &clap::Command, path: &str) -> Vec<(String, clap::Command)> {
+        let visible: Vec<_> = command.get_subcommands().filter(|c| !c.is_hide_set()).collect();
+        if visible.is_empty() {
+            return vec![(path.to_owned(), command.clone())];
+        }
+        let below = |c: &&clap::Command| leaves(c, &format!("{path} {}", c.get_name()));
+        visible.iter().flat_map(below).collect()
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for (name, command) in leaves(&Cli::command(), "tapio") {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains(&name), "{name}: {help:?}");
+        }
+    }
+}

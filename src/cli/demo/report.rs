@@ -1,0 +1,81 @@
+//! The demo's output.
+
+use serde_json::json;
+
+use super::args::Args;
+use super::scene::{CausedFault, Observed, Scene};
+use crate::cli::output::{Output, print};
+use crate::cli::story;
+use crate::runtime::snapshot_json;
+use tapio_core::event::Story;
+use tapio_core::ring::Snapshot;
+
+/// Prints the stories of each fault. As text, further stories of the same pattern are counted only.
+pub(super) fn print_stories(
+    args: &Args,
+    faults: &[CausedFault],
+    observed: &Observed,
+) -> anyhow::Result<()> {
+    let colour = story::colours();
+    for fault in faults {
+        let stories = observed.stories(fault);
+        if args.output == Output::Json {
+            let line = json!({
+                "fault": fault.name,
+                "pids": fault.pids,
+                "stories": stories.iter().map(|story| story.json()).collect::<Vec<_>>(),
+                "events": observed.events(fault),
+            });
+            print(&line.to_string())?;
+            continue;
+        }
+        for pattern in fault.patterns {
+            let of_pattern: Vec<&&Story> =
+                stories.iter().filter(|story| story.pattern == *pattern).collect();
+            let Some((first, others)) = of_pattern.split_first() else {
+                continue;
+            };
+            print(&story::story_text(first, colour))?;
+            if !others.is_empty() {
+                print(&format!("  … and {} more of this pattern", others.len()))?;
+            }
+            print("")?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints how many faults have their stories, and CONS-1.
+pub(super) fn print_summary(
+    args: &Args,
+    faults: &[CausedFault],
+    observed: &Observed,
+    account: &Snapshot,
+    scene: &Scene,
+) -> anyhow::Result<()> {
+    let found = faults.iter().filter(|fault| observed.has_stories_of(fault)).count();
+    let others = observed.other_stories();
+    if args.output == Output::Json {
+        let summary = json!({
+            "faults": faults.len(), "found": found, "other_stories": others,
+            "cons1": snapshot_json(account),
+        });
+        print(&json!({"summary": summary}).to_string())?;
+    } else {
+        let total = &account.total;
+        let dropped: u64 = total.dropped.iter().map(|d| d.2).sum();
+        let verdict = if account.holds() { "holds" } else { "is violated" };
+        print(&format!(
+            "{found} of {} faults were found and emitted as stories; {others} stories of other processes are omitted.\n\
+             CONS-1 {verdict}: {} events received = {} forwarded + {dropped} dropped + {} held",
+            faults.len(),
+            total.received,
+            total.forwarded,
+            total.held
+        ))?;
+    }
+    if args.keep_data {
+        args.progress(&format!("The data is in {}", scene.folder().display()))?;
+    }
+    Ok(())
+}

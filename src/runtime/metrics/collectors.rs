@@ -1,0 +1,299 @@
+//! The metrics of the collectors' own counters, which `/status` lists by name.
+
+use crate::metrics::Metric;
+
+/// A counter of a collector and its metric. Several counters may share a metric: then `label` is
+/// the value of its label.
+pub(super) struct CollectorCounter {
+    pub(super) collector: &'static str,
+    /// The counter's name in `/status`.
+    pub(super) counter: &'static str,
+    pub(super) label: Option<&'static str>,
+    pub(super) metric: Metric,
+}
+
+const fn total(
+    collector: &'static str,
+    counter: &'static str,
+    name: &'static str,
+    help: &'static str,
+) -> CollectorCounter {
+    CollectorCounter { collector, counter, label: None, metric: Metric::counter(name, &[], help) }
+}
+
+const fn level(
+    collector: &'static str,
+    counter: &'static str,
+    name: &'static str,
+    help: &'static str,
+) -> CollectorCounter {
+    CollectorCounter { collector, counter, label: None, metric: Metric::gauge(name, &[], help) }
+}
+
+const fn k8s_objects(counter: &'static str) -> CollectorCounter {
+    CollectorCounter {
+        collector: "k8s",
+        counter,
+        label: Some(counter),
+        metric: Metric::gauge(
+            "tapio_k8s_objects",
+            &["kind"],
+            "Kubernetes objects that the collector tracks, by kind.",
+        ),
+    }
+}
+
+/// Prefix of the eBPF collector's counters of records, before the kind.
+pub(super) const EMITTED: &str = "emitted.";
+pub(super) const EBPF_EMITTED: Metric = Metric::counter(
+    "tapio_ebpf_records_emitted_total",
+    &["kind"],
+    "Records that the eBPF programs put into the ring buffer, by kind.",
+);
+
+/// All counters but the eBPF collector's [`EMITTED`]. Rows of one metric follow each other.
+pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
+    total(
+        "ebpf",
+        "drained",
+        "tapio_ebpf_records_drained_total",
+        "Records read from the ring buffer.",
+    ),
+    total(
+        "ebpf",
+        "control_lost",
+        "tapio_ebpf_control_records_lost_total",
+        "Records about cgroups lost because the ring buffer was full.",
+    ),
+    level("ebpf", "processes", "tapio_ebpf_processes", "Processes in the process table."),
+    total(
+        "ebpf",
+        "processes_untracked",
+        "tapio_ebpf_processes_untracked_total",
+        "Processes that found no room in the process table.",
+    ),
+    level("ebpf", "cgroups", "tapio_ebpf_cgroups", "Cgroups whose path is known."),
+    total(
+        "ebpf",
+        "cgroups_untracked",
+        "tapio_ebpf_cgroups_untracked_total",
+        "Cgroups that found no room in the table of paths.",
+    ),
+    total(
+        "ebpf",
+        "cgroups_unresolved",
+        "tapio_ebpf_cgroups_unresolved_total",
+        "Events without a cgroup path, because their cgroup was not known.",
+    ),
+    total(
+        "ebpf",
+        "names_patched",
+        "tapio_ebpf_names_patched_total",
+        "Events that waited for the names of their container and got them.",
+    ),
+    total(
+        "ebpf",
+        "names_unresolved",
+        "tapio_ebpf_names_unresolved_total",
+        "Events emitted without the names of their container after waiting for them.",
+    ),
+    total(
+        "ebpf",
+        "cni_unread",
+        "tapio_ebpf_cni_calls_unread_total",
+        "Runs of CNI plugins whose environment could not be read.",
+    ),
+    total(
+        "ebpf",
+        "missed_runs",
+        "tapio_ebpf_program_runs_missed_total",
+        "Runs of eBPF programs that the kernel skipped.",
+    ),
+    level("journal", "files", "tapio_journal_files", "Journal files that are open."),
+    total("journal", "records", "tapio_journal_records_read_total", "Journal records read."),
+    total(
+        "journal",
+        "throttled",
+        "tapio_journal_records_throttled_total",
+        "Journal records dropped by the rate limit of their unit.",
+    ),
+    total(
+        "journal",
+        "bad_entries",
+        "tapio_journal_entries_corrupt_total",
+        "Journal entries that are damaged.",
+    ),
+    total(
+        "journal",
+        "gone_entries",
+        "tapio_journal_entries_gone_total",
+        "Journal entries that were deleted before they were read.",
+    ),
+    total(
+        "journal",
+        "bad_fields",
+        "tapio_journal_fields_corrupt_total",
+        "Fields of journal entries that are damaged.",
+    ),
+    level("systemd", "units", "tapio_systemd_units", "Units that the collector tracks."),
+    total(
+        "systemd",
+        "connections",
+        "tapio_systemd_connections_total",
+        "Connections established to the D-Bus daemon.",
+    ),
+    total(
+        "systemd",
+        "refused",
+        "tapio_systemd_units_refused_total",
+        "Units that found no room in the table of units.",
+    ),
+    k8s_objects("pods"),
+    k8s_objects("services"),
+    k8s_objects("endpoint_slices"),
+    k8s_objects("pods_behind_services"),
+    k8s_objects("deployments"),
+    total(
+        "k8s",
+        "events_of_other_nodes",
+        "tapio_k8s_foreign_events_total",
+        "Kubernetes Events about objects of other nodes, which are skipped.",
+    ),
+    total("k8s", "watches", "tapio_k8s_watches_total", "Watches established with the API server."),
+    total(
+        "k8s",
+        "expired",
+        "tapio_k8s_watches_expired_total",
+        "Watches that were listed again because their version was too old (410 Gone).",
+    ),
+    total(
+        "k8s",
+        "throttled",
+        "tapio_k8s_requests_throttled_total",
+        "Requests that the API server asked to repeat later (429).",
+    ),
+    total(
+        "k8s",
+        "forbidden",
+        "tapio_k8s_requests_forbidden_total",
+        "Requests that the API server refused for lack of permission.",
+    ),
+    total("k8s", "lost", "tapio_k8s_connections_lost_total", "Requests and watches that failed."),
+    total(
+        "k8s",
+        "bad_objects",
+        "tapio_k8s_objects_invalid_total",
+        "Kubernetes objects that could not be decoded.",
+    ),
+    level(
+        "k8s",
+        "saved_bytes",
+        "tapio_k8s_checkpoint_bytes",
+        "Size of the collector's checkpoint, in bytes.",
+    ),
+    total("cni", "reports", "tapio_cni_reports_total", "Reports received from tapio-cni."),
+    total(
+        "cni",
+        "bad_reports",
+        "tapio_cni_reports_invalid_total",
+        "Reports from tapio-cni that could not be decoded.",
+    ),
+    total(
+        "cni",
+        "strangers",
+        "tapio_cni_reports_refused_total",
+        "Reports refused because their sender is not allowed to report.",
+    ),
+    total(
+        "cni",
+        "repeated_dels",
+        "tapio_cni_repeated_dels_total",
+        "DEL calls for an attachment that was deleted already, which are skipped.",
+    ),
+    total(
+        "cni",
+        "unresolved",
+        "tapio_cni_unresolved_total",
+        "Events emitted without the names of their pod.",
+    ),
+    level("cni", "attachments", "tapio_cni_attachments", "Attachments of pods to networks."),
+    level("cni", "addresses", "tapio_cni_addresses", "Addresses allocated by host-local."),
+    level("cni", "links", "tapio_cni_links", "Network links of the node."),
+    total(
+        "cni",
+        "netlink_overruns",
+        "tapio_cni_netlink_overruns_total",
+        "Overruns of the netlink socket, after which the links are listed again.",
+    ),
+    total("otlp", "requests", "tapio_otlp_requests_total", "Export requests received."),
+    total(
+        "otlp",
+        "refused_requests",
+        "tapio_otlp_requests_refused_total",
+        "Export requests refused because they could not be decoded.",
+    ),
+    total(
+        "otlp",
+        "attributes_left_out",
+        "tapio_otlp_attributes_dropped_total",
+        "Attributes dropped for lack of room in their event.",
+    ),
+    level("receiver", "streams", "tapio_receiver_streams", "Streams of senders that are open."),
+    total("receiver", "batches", "tapio_receiver_batches_total", "Batches received."),
+    total(
+        "receiver",
+        "duplicate_items",
+        "tapio_receiver_duplicate_items_total",
+        "Items received more than once; the later ones are skipped.",
+    ),
+    total(
+        "receiver",
+        "refused_batches",
+        "tapio_receiver_batches_refused_total",
+        "Batches refused.",
+    ),
+    total(
+        "receiver",
+        "bad_events",
+        "tapio_receiver_events_invalid_total",
+        "Events that could not be decoded.",
+    ),
+    level("container", "containers", "tapio_container_containers", "Containers that are tracked."),
+    total(
+        "container",
+        "untracked",
+        "tapio_container_untracked_total",
+        "Containers that found no room in the table of containers.",
+    ),
+    total(
+        "container",
+        "events",
+        "tapio_container_runtime_events_total",
+        "Events received from the container runtime.",
+    ),
+    total(
+        "container",
+        "unknown_events",
+        "tapio_container_unknown_events_total",
+        "Events of the container runtime of a type that tapio does not decode.",
+    ),
+    total(
+        "container",
+        "connections",
+        "tapio_container_connections_total",
+        "Connections established to the container runtime.",
+    ),
+    total(
+        "kmsg",
+        "lost",
+        "tapio_kmsg_records_lost_total",
+        "Kernel log records overwritten before they were read.",
+    ),
+    total(
+        "kmsg",
+        "of_programs",
+        "tapio_kmsg_user_records_total",
+        "Kernel log records written by programs, which are skipped.",
+    ),
+    level("node", "cgroups", "tapio_node_cgroups", "Cgroups whose pressure (PSI) is observed."),
+];
