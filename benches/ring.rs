@@ -76,9 +76,9 @@ fn benches(c: &mut Criterion) {
         event(&fields, 0).archive_bound_bytes()
     );
 
-    let mut story = c.benchmark_group("ring");
-    story.throughput(Throughput::Elements(BATCH));
-    story.bench_function("write", |b| {
+    let mut group = c.benchmark_group("ring");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("write", |b| {
         b.iter_batched(
             || reader.drain(usize::MAX, |_| true),
             |_| fill(&mut writer, black_box(&fields)),
@@ -86,7 +86,7 @@ fn benches(c: &mut Criterion) {
         );
     });
     reader.drain(usize::MAX, |_| true);
-    story.bench_function("write+read", |b| {
+    group.bench_function("write+read", |b| {
         b.iter(|| {
             fill(&mut writer, black_box(&fields));
             black_box(drain(&mut reader))
@@ -102,7 +102,7 @@ fn benches(c: &mut Criterion) {
         rank: 1,
         related: [EventId([2; 16]); 2],
     };
-    story.bench_function("write+forward with a membership+read", |b| {
+    group.bench_function("write+forward with a membership+read", |b| {
         b.iter(|| {
             fill(&mut writer, black_box(&fields));
             reader
@@ -110,7 +110,7 @@ fn benches(c: &mut Criterion) {
             black_box(drain(&mut from))
         });
     });
-    story.finish();
+    group.finish();
 }
 
 criterion_group!(ring_benches, benches);

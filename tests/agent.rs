@@ -181,14 +181,14 @@ fn a_story_that_an_agent_was_killed_in_is_told_to_its_end_by_the_next_one() {
     let server = start(&["server", "--config", &config]);
     let mut agent = start(&["run", "--config", &config]);
     place.wait(|s| {
-        s["cons1"]["total"]["forwarded"] == json!(3) && s["recall"]["recorded"] == json!(2)
+        s["cons1"]["total"]["forwarded"] == json!(3) && s["recovery_log"]["recorded"] == json!(2)
     });
     agent.kill().unwrap();
     agent.wait().unwrap();
     place.file("part.jsonl", &(second.join("\n") + "\n"));
     let agent = start(&["run", "--config", &config]);
     let status = place.wait(|s| s["cons1"]["total"]["forwarded"] == json!(3));
-    assert_eq!(status["recall"]["recalled"], json!(2));
+    assert_eq!(status["recovery_log"]["restored"], json!(2));
     let output = terminate(agent);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let replayed = run(&["replay", &whole.display().to_string()]);

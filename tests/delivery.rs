@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
-#[path = "delivery/again.rs"]
-mod again;
+#[path = "delivery/resent.rs"]
+mod resent;
 #[path = "delivery/shards.rs"]
 mod shards;
 
@@ -16,7 +16,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
-use tapio::server::{Filter, Server, ServerConfig, ServerHandle, Store, StoryFilter};
+use tapio::server::{
+    EventFilter, Server, ServerConfig, ServerHandle, Storage, StoryFilter, newest_events,
+};
 use tapio_core::event::{
     Event, EventId, Field, Impact, Member, Name, Reason, Severity, Stage, Story, StoryState,
     TraceId, Value, names,
@@ -107,8 +109,8 @@ impl Node {
         std::thread::spawn(move || {
             for n in range {
                 send_event(&mut writers[(n % SHARDS) as usize], &bell, n);
-                collect.take(COLLECTOR, 1);
-                collect.pass(COLLECTOR, 1);
+                collect.add_received(COLLECTOR, 1);
+                collect.add_forwarded(COLLECTOR, 1);
                 if n % 64 == 0 {
                     bell.ring();
                 }
@@ -166,9 +168,9 @@ fn start(dir: &Path, grpc: SocketAddr) -> ServerHandle {
 
 /// How often each event stands in a store that no server uses.
 fn stored(dir: &Path) -> HashMap<EventId, u32> {
-    let store = Store::open(&server_config(dir, any_port())).unwrap();
+    let store = Storage::open(&server_config(dir, any_port())).unwrap();
     let mut seen = HashMap::new();
-    for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
+    for found in newest_events(&store.snapshot(), &EventFilter::default(), usize::MAX).unwrap() {
         let batch = Batch::parse(&found.batch).unwrap();
         let mut decoder = batch.decoder().unwrap();
         for item in batch.items() {
@@ -382,7 +384,7 @@ fn a_second_server_is_told_why_it_can_not_start() {
     let error = Server::start(server_config(other.path(), server.grpc_addr)).err().unwrap();
     assert!(error.to_string().starts_with("grpc_listen: 127.0.0.1:"), "{error}");
     let error = Server::start(server_config(dir.path(), any_port())).err().unwrap();
-    assert!(error.to_string().contains("another server uses it"), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
 }
 
 #[test]
@@ -426,8 +428,8 @@ fn the_oldest_segments_make_room() {
     assert!(store.stored_bytes <= 1024 * 1024, "{store:?}");
     assert!(store.segments_retired > 2, "{store:?}");
     drop(server);
-    let kept = Store::open(&small).unwrap();
-    let found = kept.scan().latest(&Filter::default(), 1).unwrap();
+    let kept = Storage::open(&small).unwrap();
+    let found = newest_events(&kept.snapshot(), &EventFilter::default(), 1).unwrap();
     let batch = Batch::parse(&found[0].batch).unwrap();
     assert_eq!(batch.head.first_sequence + u64::from(batch.head.count), 30_000);
     let stats = kept.stats();

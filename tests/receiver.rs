@@ -17,7 +17,7 @@ use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
 use tapio_core::event::{Event, Reason, Stage};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
 use tapio_core::shutdown::Shutdown;
-use tapio_wire::{Line, LineConfig, proto};
+use tapio_wire::{IngestClient, IngestClientConfig, proto};
 
 struct ToTheFirst;
 
@@ -183,7 +183,7 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
             })
             .collect(),
         stories: Vec::new(),
-        withheld: Vec::new(),
+        duplicates: Vec::new(),
     }
 }
 
@@ -191,11 +191,12 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
 fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut line = Line::connect(&LineConfig::to(&to.to_string())).await.unwrap();
+        let mut client =
+            IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
         let mut acks = Vec::new();
         for message in messages {
-            line.send_framed(framed(message)).unwrap();
-            acks.push(line.ack().await.unwrap());
+            client.send_framed(framed(message)).unwrap();
+            acks.push(client.ack().await.unwrap());
         }
         acks
     })
@@ -224,7 +225,7 @@ fn check_rough_acks(acks: &[proto::Ack]) {
     let causes: Vec<Vec<&str>> =
         acks.iter().map(|ack| ack.refused.iter().map(|r| r.cause.as_str()).collect()).collect();
     assert_eq!(causes[0], [""; 0]);
-    assert!(causes[1][0].starts_with("count says 3 items, the batch has 2"), "{causes:?}");
+    assert!(causes[1][0].starts_with("count is 3, but the batch has 2 items"), "{causes:?}");
     assert!(causes[2][0].contains("ends in the middle"), "{causes:?}");
     assert_eq!(causes[3], [""; 0]);
     assert_eq!(causes[4], ["some of its items were sent before"]);

@@ -286,7 +286,7 @@ fn read_everything(bytes: &[u8]) {
     if let Ok(mut decoder) = batch.decoder() {
         for item in batch.items() {
             if let Item::Event(raw) = item {
-                let _ = (kernel_time(raw), raw.kind_place(), raw.trace());
+                let _ = (kernel_time(raw), raw.kind_index(), raw.trace());
                 if let Err(error) = decoder.event(raw) {
                     check(error.at);
                 }
@@ -321,7 +321,7 @@ fn each_bound_has_its_own_error() {
     batch.count = 2;
     let bytes = batch.encode_to_vec();
     let (_, error) = Batch::parse(&bytes).unwrap_err();
-    assert_eq!(error.cause, WireCause::Count { said: 2, found: 1 });
+    assert_eq!(error.cause, WireCause::Count { count: 2, found: 1 });
 
     let change = |change: fn(&mut proto::Event)| {
         let mut batch = one_event();
@@ -330,7 +330,7 @@ fn each_bound_has_its_own_error() {
     };
     let id = WireCause::IdLength { expected: 16, found: 3 };
     assert_eq!(change(|e| e.id = vec![1, 2, 3]), id);
-    assert_eq!(change(|e| e.kind = 2), WireCause::NoSuchName { place: 2, names: 2 });
+    assert_eq!(change(|e| e.kind = 2), WireCause::NoSuchName { index: 2, names: 2 });
     assert_eq!(change(|e| e.severity = 25), WireCause::OutOfRange(6));
     assert_eq!(change(|e| e.clock = 3), WireCause::OutOfRange(7));
     assert_eq!(

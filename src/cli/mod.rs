@@ -64,7 +64,7 @@ enum Verb {
 }
 
 /// A duration on the command line: a bare number is seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, tapio_core::durations::NoDuration> {
+pub(crate) fn duration(text: &str) -> Result<Duration, tapio_core::durations::ParseDurationError> {
     match text.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) => Ok(duration),
         _ => tapio_core::durations::parse(text),

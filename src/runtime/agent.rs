@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
-use super::recall::{Recall, RecallStats};
+use super::recovery_log::{RecoveryLog, RecoveryLogStats};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
@@ -82,7 +82,7 @@ struct Correlating {
     entrances: Vec<Entrance>,
     readers: Vec<RecordReader>,
     assessor: Arc<DeskStats>,
-    recalled: Option<Arc<RecallStats>>,
+    recovery_log: Option<Arc<RecoveryLogStats>>,
 }
 
 /// How a run ended.
@@ -131,7 +131,7 @@ impl Agent {
         let rules = RuleSet::new(rules, &config.cluster, config.shards());
         let rules = Arc::new(LiveRules::new(rules));
         let files = RuleFiles::new(config.dataflow.clone(), Arc::clone(&rules), seen);
-        let Correlating { correlator, entrances, readers, assessor, recalled } =
+        let Correlating { correlator, entrances, readers, assessor, recovery_log } =
             start_correlator(&config, &rules, WAYS_IN * rows.len(), &bell, &mut start)?;
         let bridge = Bridge {
             config: config.bridge.clone(),
@@ -158,7 +158,7 @@ impl Agent {
             service: config.dataflow.service(),
             started_ns: epoch,
             rules: files.stats(),
-            recalled,
+            recovery_log,
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
@@ -268,22 +268,20 @@ fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
     Ok(server)
 }
 
-/// Makes the shards, and shows them what an earlier run of the agent recorded.
-fn recollect(
+/// Creates the shards and restores them from the recovery log of an earlier run.
+fn restore(
     config: &Config,
     plan: &CorrelatorPlan,
-) -> Result<(Vec<Shard>, Option<Recall>), StartError> {
+) -> Result<(Vec<Shard>, Option<RecoveryLog>), StartError> {
     let mut shards = plan.shards();
     if plan.recorder.is_none() {
         return Ok((shards, None));
     }
-    let dir = config.state_dir().join("recall");
-    let recall =
-        Recall::open(dir, config.dataflow.recall_bytes).map_err(system("dataflow.recall_bytes"))?;
-    recall
-        .recollect(&plan.rules.current(), &mut shards)
-        .map_err(system("dataflow.recall_bytes"))?;
-    Ok((shards, Some(recall)))
+    let dir = config.state_dir().join("recovery");
+    let failed = |e| system("dataflow.recovery_log_bytes")(e);
+    let log = RecoveryLog::open(dir, config.dataflow.recovery_log_bytes).map_err(failed)?;
+    log.restore(&plan.rules.current(), &mut shards).map_err(failed)?;
+    Ok((shards, Some(log)))
 }
 
 fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
@@ -298,7 +296,8 @@ fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
         grouping: config.dataflow.enable_semantic_grouping,
         evidence: Some(Bounds::LIVE),
         ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
-        recorder: (config.dataflow.recall_bytes > 0 && config.dataflow.enable_semantic_grouping)
+        recorder: (config.dataflow.recovery_log_bytes > 0
+            && config.dataflow.enable_semantic_grouping)
             .then(|| Arc::new(Bell::new(Default::default()))),
     }
 }
@@ -322,8 +321,8 @@ fn start_correlator(
     let assessor_bell = Arc::new(Bell::new(Default::default()));
     let bells = [bell, &assessor_bell];
     let plan = plan(config, rules);
-    let (shards, recall) = recollect(config, &plan)?;
-    let recalled = recall.as_ref().map(Recall::stats);
+    let (shards, log) = restore(config, &plan)?;
+    let recovery_log = log.as_ref().map(RecoveryLog::stats);
     let Start { node, epoch, shutdown, threads, ledger } = start;
     let started = Correlator::start(&plan, shards, ways_in, bells, ledger, shutdown, threads)
         .map_err(system("the correlator's threads"))?;
@@ -332,12 +331,12 @@ fn start_correlator(
         .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(STORY_RING_BLOCKS))
         .map_err(system("the assessor's thread"))?;
     readers.push(stories);
-    if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
+    if let (Some(log), Some(bell)) = (log, &plan.recorder) {
         correlator
-            .keep(recall.record(recorded, Arc::clone(bell), node, *epoch))
+            .keep(log.record(recorded, Arc::clone(bell), node, *epoch))
             .map_err(system("the recorder's thread"))?;
     }
-    Ok(Correlating { correlator, entrances, readers, assessor, recalled })
+    Ok(Correlating { correlator, entrances, readers, assessor, recovery_log })
 }
 
 fn start_collectors(

@@ -77,8 +77,8 @@ pub struct DataflowConfig {
     pub max_keys: usize,
     /// Stories open at once, for each shard.
     pub max_stories: usize,
-    /// Bytes on disk for what open stories are made of, so that they survive a restart; 0: none do.
-    pub recall_bytes: u64,
+    /// Bytes of the recovery log, by which open stories survive a restart; 0 disables it.
+    pub recovery_log_bytes: u64,
 }
 
 impl DataflowConfig {
@@ -105,7 +105,7 @@ impl Default for DataflowConfig {
             builtin_rules: true,
             max_keys: lane.max_keys,
             max_stories: lane.max_stories,
-            recall_bytes: 64 * 1024 * 1024,
+            recovery_log_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -216,8 +216,8 @@ impl Config {
         if self.dataflow.max_keys == 0 || self.dataflow.max_stories == 0 {
             return bad("max_keys", "with max_stories must be at least 1");
         }
-        if !matches!(self.dataflow.recall_bytes, 0 | 1_048_576..=68_719_476_736) {
-            return bad("recall_bytes", "0, or from 1 MiB to 64 GiB");
+        if !matches!(self.dataflow.recovery_log_bytes, 0 | 1_048_576..=68_719_476_736) {
+            return bad("recovery_log_bytes", "0, or from 1 MiB to 64 GiB");
         }
         if self.node.as_deref() == Some("") {
             return Err(("node".into(), "can't be empty".into()));

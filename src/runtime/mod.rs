@@ -6,20 +6,20 @@
 //! | `config.rs` | [`Config`]: the YAML file |
 //! | `status.rs`, `admin.rs` | what the agent says of itself, and where |
 //! | `lock.rs` | one agent for a state folder |
-//! | `recall.rs` | what open stories are made of, kept over a restart |
+//! | `recovery_log.rs` | the relevant events on disk, from which a restarted agent restores its shards |
 //! | `reload.rs` | the rules' files, read again when they change |
 
 mod admin;
 mod agent;
 mod config;
 mod lock;
-mod recall;
+mod recovery_log;
 mod reload;
 mod status;
 
 pub use agent::{Agent, Ended, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use lock::{AgentLock, LockError};
-pub use recall::RecallStats;
+pub use recovery_log::RecoveryLogStats;
 pub use reload::ReloadStats;
 pub use status::{Status, snapshot_json};

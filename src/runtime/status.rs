@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde_json::{Map, Value as Json, json};
 
-use super::recall::RecallStats;
+use super::recovery_log::RecoveryLogStats;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
@@ -32,7 +32,7 @@ pub struct Status {
     /// The rules in force, and how reloading them went.
     pub rules: Arc<ReloadStats>,
     /// What is kept for a restart; `None`: nothing is.
-    pub recalled: Option<Arc<RecallStats>>,
+    pub recovery_log: Option<Arc<RecoveryLogStats>>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
     /// Who is who.
@@ -118,7 +118,7 @@ impl Status {
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
             "rules": self.rules.rules(),
             "reloads": self.reloads(),
-            "recall": self.recall().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
+            "recovery_log": self.recovery_log().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "collectors": collectors,
             "identity": self.directory.counters().into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>(),
             "shards": shards,
@@ -128,8 +128,8 @@ impl Status {
         })
     }
 
-    fn recall(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.recalled.iter().flat_map(|stats| stats.get())
+    fn recovery_log(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.recovery_log.iter().flat_map(|stats| stats.get())
     }
 
     fn reloads(&self) -> Json {
@@ -264,11 +264,11 @@ impl Status {
             identity.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
         }
         registry.register("identity", "Sizes and losses of the tables of who is who", identity);
-        let recall = Family::<Labels, Gauge>::default();
-        for (name, value) in self.recall() {
-            recall.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
+        let recovery_log = Family::<Labels, Gauge>::default();
+        for (name, value) in self.recovery_log() {
+            recovery_log.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
         }
-        registry.register("recall", "Events kept on disk for stories that are open", recall);
+        registry.register("recovery_log", "Events in the recovery log", recovery_log);
         let rules = Gauge::<i64>::default();
         rules.set(self.rules.rules() as i64);
         registry.register("rules", "Rules in force", rules);

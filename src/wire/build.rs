@@ -2,7 +2,7 @@
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// The folder of the protocol definitions, as seen from this package.
+/// The folder of the protocol definitions, relative to this package.
 const PROTO: &str = "../../proto";
 
 fn main() -> Outcome {

@@ -48,12 +48,12 @@ fn wake_protocol(producers: usize, records: usize) {
         let published = || tails.iter().map(|t| t.load(Ordering::Acquire)).sum::<usize>();
         let mut seen = published();
         while seen < producers * records {
-            bell.doze();
+            bell.prepare_sleep();
             if published() == seen {
                 // Parked forever if a wake-up is lost: loom reports a deadlock.
                 thread::park();
             }
-            bell.rouse();
+            bell.cancel_sleep();
             seen = published();
         }
         threads.into_iter().for_each(|t| t.join().unwrap());

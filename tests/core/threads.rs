@@ -63,7 +63,7 @@ fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
         });
         // Release, paired with the Acquire loads of the test: what was read counts as read.
         counts.read.store(next, Ordering::Release);
-        bell.doze();
+        bell.prepare_sleep();
         if reader.is_finished() {
             return next;
         }
@@ -71,7 +71,7 @@ fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
             thread::park();
             counts.wakes.fetch_add(1, Ordering::Relaxed);
         }
-        bell.rouse();
+        bell.cancel_sleep();
     }
 }
 

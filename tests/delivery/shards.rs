@@ -134,9 +134,9 @@ fn live(shards: usize) -> Lived {
     let ingest = agent.server().unwrap().status().ingest;
     assert_eq!((ingest.events, ingest.duplicates), (EVENTS, 0));
     let _ = agent.finish();
-    let store = Store::open(&server_config).unwrap();
+    let store = Storage::open(&server_config).unwrap();
     let mut events = Vec::new();
-    for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
+    for found in newest_events(&store.snapshot(), &EventFilter::default(), usize::MAX).unwrap() {
         let (items, broken) = batch_json(&found.batch).unwrap();
         assert_eq!(broken, 0);
         events.extend(items.into_iter().filter(|(is_story, _)| !is_story).map(|(_, e)| e));

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use tapio_wire::proto::{Event, EventBatch};
-use tapio_wire::{Line, LineConfig};
+use tapio_wire::{IngestClient, IngestClientConfig};
 
 use super::{any_port, start, stored};
 
@@ -29,15 +29,16 @@ fn batch(node: &str, epoch: u64, first_sequence: u64, clock: u32, ids: &[u8]) ->
 fn deliver(to: std::net::SocketAddr, batches: &[EventBatch]) -> Vec<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut line = Line::connect(&LineConfig::to(&to.to_string())).await.unwrap();
+        let mut client =
+            IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
         let mut through = Vec::new();
         for batch in batches {
             let message = batch.encode_to_vec();
             let mut framed = vec![0];
             framed.extend((message.len() as u32).to_be_bytes());
             framed.extend(message);
-            line.send_framed(framed.into()).unwrap();
-            through.push(line.ack().await.unwrap().through);
+            client.send_framed(framed.into()).unwrap();
+            through.push(client.ack().await.unwrap().through);
         }
         through
     })
