@@ -1,4 +1,4 @@
-//! What names and the JSON form cost: `cargo bench --bench event`.
+//! Cost of names and of JSON: `cargo bench --bench event`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 

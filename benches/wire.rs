@@ -1,5 +1,5 @@
-//! The codec on one core: event → ring, records → batch, batch → outline and delays, batch →
-//! events. An event has 8 fields and takes about 200 bytes.
+//! The codec on one core: event → ring, records → batch, batch → outline and delays,
+//! batch → events. An event has 8 fields and takes about 200 bytes.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -1,5 +1,5 @@
-//! Pauses between attempts to connect: exponential, with full jitter, so that a thousand agents don't
-//! reconnect to a restarted server all at once.
+//! Pauses between attempts to connect: exponential, with full jitter, so that a thousand agents
+//! don't reconnect to a restarted server all at once.
 
 use std::time::Duration;
 

@@ -67,7 +67,7 @@ impl BridgeConfig {
     pub fn check(&self) -> Result<(), String> {
         if !(4096..=MAX_BATCH_BYTES).contains(&self.batch_bytes) {
             return Err(format!(
-                "batch_bytes: {} is not between 4096 and {MAX_BATCH_BYTES}",
+                "batch_bytes: {} isn't between 4096 and {MAX_BATCH_BYTES}",
                 self.batch_bytes
             ));
         }

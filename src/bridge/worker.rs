@@ -1,10 +1,10 @@
 //! The bridge's thread.
 //!
-//! While traffic flows, it reads its rings at most once per `linger`: producers then find it awake and
-//! don't have to wake it. Each pass over the rings sends its records as a batch, unless several batches
-//! are in flight: then the batch grows until one of them is acknowledged, so that a slow connection
-//! gets fewer and larger batches. When the rings are empty, the thread sleeps until the bell rings, and
-//! then waits briefly for the events that follow the first one.
+//! While traffic flows, it reads its rings at most once per `linger`: producers then find it awake
+//! and don't have to wake it. Each pass over the rings sends its records as a batch, unless several
+//! batches are in flight: then the batch grows until one of them is acknowledged, so that a slow
+//! connection gets fewer and larger batches. When the rings are empty, the thread sleeps until the
+//! bell rings, and then waits briefly for the events that follow the first one.
 
 use std::future::poll_fn;
 use std::io;
@@ -293,7 +293,10 @@ impl Worker {
         // Relaxed, read by `BridgeStats::is_connected`: independent of other counters.
         self.stats.connected.store(true, Ordering::Relaxed);
         let waiting_bytes = self.queue.bytes();
-        tracing::info!(endpoint = %self.config.endpoint, waiting_bytes, "bridge: connected to the server");
+        tracing::info!(
+            endpoint = %self.config.endpoint, waiting_bytes,
+            "bridge: connected to the server"
+        );
         self.outage_logged = false;
         self.connection = Connection::Up(Box::new(client));
         self.send();

@@ -31,8 +31,8 @@ pub fn boottime_ns() -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
-/// Wall time minus monotonic time: the offset that turns a kernel timestamp into wall time. The most
-/// precise of several readings, since the two clocks can't be read at once.
+/// Wall time minus monotonic time: the offset that turns a kernel timestamp into wall time. The
+/// most precise of several readings, since the two clocks can't be read at once.
 #[must_use]
 pub fn monotonic_to_wall_ns() -> u64 {
     let reading = || {

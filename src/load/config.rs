@@ -17,8 +17,8 @@ pub struct LoadConfig {
     pub match_share: f64,
     /// Number of distinct pods.
     pub keys: u64,
-    /// Events per batch, all due at once; `None`: as many as give 2,000 batches per second, at least
-    /// 16.
+    /// Events per batch, all due at once; `None`: as many as give 2,000 batches per second, at
+    /// least 16.
     pub batch_events: Option<u64>,
     /// The name of the node.
     pub node: String,

@@ -1,6 +1,6 @@
-//! Open-loop load generator, safe from coordinated omission: a schedule determines when events are due,
-//! not the progress of the target, and each event carries the time at which it was *due*. A target that
-//! stalls for a second therefore shows a second of delay in all events of that second.
+//! Open-loop load generator, safe from coordinated omission: a schedule determines when events are
+//! due, not the progress of the target, and each event carries the time at which it was *due*. A
+//! target that stalls for a second therefore shows a second of delay in all events of that second.
 //!
 //! | file | purpose |
 //! | --- | --- |

@@ -1,5 +1,5 @@
-//! Batches that are built once and patched for each send, so that the generator's cost is negligible
-//! compared to what it measures.
+//! Batches that are built once and patched for each send, so that the generator's cost is
+//! negligible compared to what it measures.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,8 +24,8 @@ const TEMPLATES: usize = 16;
 /// The kind of events that are relevant to no rule.
 const FILLER_KIND: &str = "load.event";
 
-/// The fields of a typical event: eight, with the message about 200 bytes on the wire. The generator
-/// sends them and the benchmark of the codec measures them.
+/// The fields of a typical event: eight, with the message about 200 bytes on the wire. The
+/// generator sends them and the benchmark of the codec measures them.
 #[must_use]
 pub fn typical_fields<'a>(node: &'a str, pod_uid: &'a str) -> [Field<'a>; 8] {
     [

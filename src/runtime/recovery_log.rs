@@ -2,9 +2,9 @@
 //! into the shards of the next run before any other event. Partial matches and open stories thus
 //! continue under their traces.
 //!
-//! A thread behind a ring of each shard writes the log. Nothing waits for it: an event that finds no
-//! room is counted, and is missing from a story that a restart interrupts. An append ends in the page
-//! cache, as in the server's storage, which uses the same segmented log.
+//! A thread behind a ring of each shard writes the log. Nothing waits for it: an event that finds
+//! no room is counted, and is missing from a story that a restart interrupts. An append ends in the
+//! page cache, as in the server's storage, which uses the same segmented log.
 
 use std::io;
 use std::path::PathBuf;

@@ -44,7 +44,7 @@ impl ServerConfig {
     pub fn check(&self) -> Result<(), String> {
         if !(64 * 1024..=1024 * 1024 * 1024).contains(&self.segment_bytes) {
             return Err(format!(
-                "segment_bytes: {} is not between 64 KiB and 1 GiB",
+                "segment_bytes: {} isn't between 64 KiB and 1 GiB",
                 self.segment_bytes
             ));
         }

@@ -255,14 +255,15 @@ mod tests {
     #[test]
     fn frames_are_recovered_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = SegmentLog::open(config(dir.path()), |_| {}).unwrap();
+        let config = SegmentLogConfig { retention_bytes: 1_000, ..config(dir.path()) };
+        let mut log = SegmentLog::open(config.clone(), |_| {}).unwrap();
         for n in 0..5 {
             log.append(&[n; 10], n.into()).unwrap();
         }
         drop(log);
         let mut recovered = Vec::new();
         let take = |frame: Frame<'_>| recovered.push((frame.receipt_ns, frame.payload[0]));
-        let log = SegmentLog::open(config(dir.path()), take).unwrap();
+        let log = SegmentLog::open(config, take).unwrap();
         assert_eq!(recovered, [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]);
         assert_eq!((log.stats().frames, log.stats().recovered_frames), (5, 5));
     }

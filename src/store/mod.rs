@@ -6,7 +6,7 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `frame.rs` | the layout of a frame; iteration over the frames of a segment, past damaged ones |
+//! | `frame.rs` | layout of a frame; the intact frames of a segment |
 //! | `segment.rs` | segment files: names, and the segment that is written to |
 //! | `log.rs` | [`SegmentLog`]: open and recover, append, roll, retire |
 //! | `snapshot.rs` | [`LogSnapshot`]: reads from both ends while the log is written to |

@@ -143,8 +143,8 @@ impl ProtoWriter<'_> {
         self.at
     }
 
-    /// Writes the reserved length of what was written since `start`, padded to `width` bytes: longer
-    /// than necessary, which every protobuf reader accepts.
+    /// Writes the reserved length of what was written since `start`, padded to `width` bytes:
+    /// longer than necessary, which every protobuf reader accepts.
     #[inline]
     pub(super) fn fill_length(&mut self, start: usize, width: usize) {
         let len = self.at - start;

@@ -1,4 +1,5 @@
-//! Generates the types and services of `proto/tapio/v1/tapio.proto`. protox parses it: no protoc needed.
+//! Generates the types and services of `proto/tapio/v1/tapio.proto`. protox parses it: no protoc
+//! needed.
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 

@@ -1,5 +1,5 @@
-//! Client of an `Ingest` service: one stream of batches, and the acks for them. Batches leave as the
-//! buffers they were written into: nothing between the encoder and the socket copies them.
+//! Client of an `Ingest` service: one stream of batches, and the acks for them. Batches leave as
+//! the buffers they were written into: nothing between the encoder and the socket copies them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -28,7 +28,8 @@ pub struct IngestClientConfig {
     pub endpoint: String,
     /// Time limit for a connection.
     pub connect_timeout: Duration,
-    /// Time without traffic after which a keepalive ping is sent; the answer is due within half of it.
+    /// Time without traffic after which a keepalive ping is sent; the answer is due within half of
+    /// it.
     pub keepalive: Duration,
 }
 

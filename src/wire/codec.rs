@@ -1,5 +1,5 @@
-//! gRPC codec for services that decode requests themselves: it passes the bytes of a request through
-//! and encodes responses with prost.
+//! gRPC codec for services that decode requests themselves: it passes the bytes of a request
+//! through and encodes responses with prost.
 
 use std::marker::PhantomData;
 

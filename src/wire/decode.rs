@@ -1,5 +1,5 @@
-//! Decodes the bytes of an `EventBatch` into events that borrow from them. Hostile bytes give an error
-//! with its position; everything that takes memory is bounded.
+//! Decodes the bytes of an `EventBatch` into events that borrow from them. Hostile bytes give an
+//! error with its position; everything that takes memory is bounded.
 
 use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
 use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
@@ -187,8 +187,8 @@ impl<'a> RawEvent<'a> {
         self.0.range()
     }
 
-    /// The event's id and the index of its source's name, unless its time is from the kernel's clock:
-    /// other sources may report an event again under the same id.
+    /// The event's id and the index of its source's name, unless its time is from the kernel's
+    /// clock: other sources may report an event again under the same id.
     #[must_use]
     #[inline]
     pub fn natural_id(self) -> Option<(EventId, usize)> {

@@ -13,8 +13,8 @@ fn hex(bytes: [u8; 8]) -> String {
     format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
-/// An event as JSON, with the results of correlation: `trace_id`, `span_id`, `correlation` and, where
-/// the event arrived with another context, `incoming_trace_id` and `incoming_span_id`.
+/// An event as JSON, with the results of correlation: `trace_id`, `span_id`, `correlation` and,
+/// where the event arrived with another context, `incoming_trace_id` and `incoming_span_id`.
 #[must_use]
 pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
     let event = &decoded.event;

@@ -9,18 +9,18 @@
 //! | `decode.rs` | [`Batch`]: the bytes of an `EventBatch` → borrowed events |
 //! | `story.rs` | stories to and from protobuf |
 //! | `json.rs` | decoded items as JSON |
-//! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by node, epoch and sequence number |
+//! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
 //! | `duplicates.rs` | marks events of a batch that were stored before |
 //! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
 //! | `service.rs` | server side of the `Ingest` service |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `otlp.rs` | OTLP export requests → borrowed records |
 //!
-//! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the items
-//! in order, then the names they refer to. The names come last because they are known last: the
-//! encoder writes a batch front to back, once, into one buffer, and it leaves as one frame. A decoder
-//! first skips the items to read the names, which takes a few nanoseconds per event. It accepts the
-//! fields in any other order too.
+//! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
+//! items in order, then the names they refer to. The names come last because they are known last:
+//! the encoder writes a batch front to back, once, into one buffer, and it leaves as one frame. A
+//! decoder first skips the items to read the names, which takes a few nanoseconds per event. It
+//! accepts the fields in any other order too.
 
 mod buffer;
 mod client;

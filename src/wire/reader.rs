@@ -72,8 +72,8 @@ pub(super) const FIXED64: u8 = 1;
 pub(super) const LEN: u8 = 2;
 pub(super) const FIXED32: u8 = 5;
 
-/// A position in a message. `bytes` is the batch up to the message's end, so that positions refer to
-/// the batch.
+/// A position in a message. `bytes` is the batch up to the message's end, so that positions refer
+/// to the batch.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -218,8 +218,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Handles a field that the caller doesn't expect: skips it if its number is above `last_known`;
-    /// otherwise its wire type is wrong.
+    /// Handles a field that the caller doesn't expect: skips it if its number is above
+    /// `last_known`; otherwise its wire type is wrong.
     #[cold]
     pub(super) fn skip_unknown(
         &mut self,

@@ -1,5 +1,5 @@
-//! Server side of the `Ingest` service: batches arrive as undecoded bytes, acks are encoded by prost.
-//! Structured like generated code; only the codec differs (`codec.rs`).
+//! Server side of the `Ingest` service: batches arrive as undecoded bytes, acks are encoded by
+//! prost. Structured like generated code; only the codec differs (`codec.rs`).
 
 use std::convert::Infallible;
 use std::io;
@@ -134,8 +134,8 @@ pub fn bind(setting: &str, address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Handler of one stream's batches.
 pub trait BatchHandler: Send + 'static {
-    /// Handles a batch: accepts it, recognises it as a duplicate, or refuses it. `Some`: not possible
-    /// now, retry after that time.
+    /// Handles a batch: accepts it, recognises it as a duplicate, or refuses it. `Some`: not
+    /// possible now, retry after that time.
     fn handle(&mut self, batch: &Bytes) -> Option<Duration>;
 
     /// The next ack for the batches handled since the last ones; called until `None`.

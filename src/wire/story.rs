@@ -1,4 +1,5 @@
-//! Converts stories to and from protobuf. Stories are rare, so they are converted with prost's types.
+//! Converts stories to and from protobuf. Stories are rare, so they are converted with prost's
+//! types.
 
 use super::proto;
 use tapio_core::event::{

@@ -1,5 +1,5 @@
-//! Container, pod and unit from the path of a cgroup: the layouts of the kubelet's two cgroup drivers,
-//! of containerd, CRI-O, Docker and Podman, and of systemd.
+//! Container, pod and unit from the path of a cgroup: the layouts of the kubelet's two cgroup
+//! drivers, of containerd, CRI-O, Docker and Podman, and of systemd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,8 +74,8 @@ impl CgroupNames {
     }
 }
 
-/// The direct children of a cgroup: every folder of a cgroup file system is one. Empty if the cgroup
-/// doesn't exist any more.
+/// The direct children of a cgroup: every folder of a cgroup file system is one. Empty if the
+/// cgroup doesn't exist any more.
 pub fn cgroups_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder)
         .into_iter()

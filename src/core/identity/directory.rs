@@ -102,11 +102,13 @@ impl Directory {
     /// Grows with every change: the result of a lookup is valid while it stays the same.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        // Acquire, paired with the Release in `changed`: a reader that sees the number sees the change.
+        // Acquire, paired with the Release in `changed`: a reader that sees the number sees the
+        // change.
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether any source has reported a pod or container. Without one, waiting for a name is useless.
+    /// Whether any source has reported a pod or container. Without one, waiting for a name is
+    /// useless.
     #[must_use]
     pub fn has_pod_source(&self) -> bool {
         // Relaxed: a reader that is too early checks again for its next event.
@@ -270,8 +272,8 @@ impl Directory {
         self.units.remove(name, now_ns);
     }
 
-    /// Notes that a unit accepted a connection at an endpoint. It stays the unit of the endpoint until
-    /// another one accepts there: later refusals are because this unit is down.
+    /// Notes that a unit accepted a connection at an endpoint. It stays the unit of the endpoint
+    /// until another one accepts there: later refusals are because this unit is down.
     pub fn unit_serves(&self, endpoint: SocketAddr, unit: &str, now_ns: u64) {
         // Nearly always the unit is the same, and a read needs no lock.
         if self.endpoints.get(&endpoint).is_none_or(|current| *current != *unit) {
@@ -346,7 +348,8 @@ impl Directory {
         self.pods.live_entries().into_iter().map(|(_, pod)| pod).collect()
     }
 
-    /// Counters by name for `/status` and `/metrics`: sizes, evictions, refusals, ambiguous lookups.
+    /// Counters by name for `/status` and `/metrics`: sizes, evictions, refusals, ambiguous
+    /// lookups.
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let refused = self.pods.refused()

@@ -1,5 +1,5 @@
-//! Identity: the containers, pods, workloads, services and units of a node, and the owners of addresses
-//! and network namespaces.
+//! Identity: the containers, pods, workloads, services and units of a node, and the owners of
+//! addresses and network namespaces.
 //!
 //! | file | purpose |
 //! | --- | --- |
@@ -9,7 +9,8 @@
 //! | `directory.rs` | [`Directory`]: the entity directory, all tables together |
 //!
 //! Collectors that learn facts (Kubernetes, the container runtime, CNI, systemd) write them; every
-//! collector reads them for its own events. A lookup never waits. An ambiguous lookup has no result.
+//! collector reads them for its own events. A lookup never waits. An ambiguous lookup has no
+//! result.
 
 mod cgroup;
 mod directory;

@@ -1,6 +1,6 @@
-//! Bounded table with lock-free reads: entries are in slices, each behind an [`ArcSwap`]; a writer copies
-//! one slice, changes the copy and swaps it in. Entries of removed keys stay resolvable for a while and
-//! are evicted first.
+//! Bounded table with lock-free reads: entries are in slices, each behind an [`ArcSwap`]; a writer
+//! copies one slice, changes the copy and swaps it in. Entries of removed keys stay resolvable for
+//! a while and are evicted first.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -78,8 +78,8 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Table<K, V> {
     }
 
     /// Updates a key: `update` gets the current value and returns the new one. Returns whether
-    /// anything changed. A full slice evicts the entry removed first; if none is removed, a new key is
-    /// refused and counted.
+    /// anything changed. A full slice evicts the entry removed first; if none is removed, a new key
+    /// is refused and counted.
     pub fn update(&self, key: K, now_ns: u64, update: impl FnOnce(Option<&V>) -> V) -> bool {
         let (lock, slice) = self.slice(&key);
         let _writing = lock.lock().unwrap_or_else(PoisonError::into_inner);

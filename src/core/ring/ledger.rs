@@ -2,8 +2,8 @@
 //!
 //! Every thread that moves events has its own [`StageLedger`]: events received, forwarded, dropped
 //! and held, by collector. Each counter has one writer, so an addition is a load and a store. A
-//! reader retries until no update is in progress. The content of a ring is what was forwarded into it
-//! and not yet received by the next stage.
+//! reader retries until no update is in progress. The content of a ring is what was forwarded into
+//! it and not yet received by the next stage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +16,9 @@ use crate::event::{REASONS, Reason, Stage};
 /// Maximum number of collectors: the size of a counter table.
 pub const MAX_COLLECTORS: usize = 24;
 
-/// Retries of a reader before it reports a residual. A stage completes an update within microseconds,
-/// but its thread may lose its processor meanwhile, for long on an overloaded node. So the reader
-/// retries without a pause, sleeps, and repeats that for a second.
+/// Retries of a reader before it reports a residual. A stage completes an update within
+/// microseconds, but its thread may lose its processor meanwhile, for long on an overloaded node.
+/// So the reader retries without a pause, sleeps, and repeats that for a second.
 const RETRIES_PER_ROUND: u32 = 16;
 const ROUND_PAUSE: Duration = Duration::from_micros(200);
 const ROUNDS: u32 = 5_000;

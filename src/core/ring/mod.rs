@@ -5,14 +5,14 @@
 //! | --- | --- |
 //! | `block.rs` | 64-byte blocks, the header of a record |
 //! | `membership.rs` | [`Membership`] of an event in a story |
-//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives written and read in place over rtrb |
+//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place, over rtrb |
 //! | `wake.rs` | [`Bell`]: wakes a consumer, only if it sleeps |
 //! | `sink.rs` | [`Sink`]: a collector's entry into the pipeline |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
 //! A ring has one producer and one consumer. A record is a header block, one block per membership,
-//! and the blocks of an rkyv archive, all contiguous. Where the ring's end leaves too little room, a
-//! skip marker sends the reader to the ring's start.
+//! and the blocks of an rkyv archive, all contiguous. Where the ring's end leaves too little room,
+//! a skip marker sends the reader to the ring's start.
 
 mod block;
 mod ledger;

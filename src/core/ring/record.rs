@@ -16,8 +16,8 @@ use crate::event::{ArchivedEvent, ArchivedField, ArchivedStory, Event, Field, St
 const MAX_FIELDS: usize =
     MAX_RECORD_BLOCKS * BLOCK_BYTES / std::mem::size_of::<ArchivedField<'static>>();
 
-/// Scratch memory for rkyv: the resolvers of one event's fields while they are written, and one more
-/// for alignment. Pages that an event doesn't need are never touched.
+/// Scratch memory for rkyv: the resolvers of one event's fields while they are written, and one
+/// more for alignment. Pages that an event doesn't need are never touched.
 const SCRATCH_BYTES: usize =
     (MAX_FIELDS + 1) * std::mem::size_of::<<Field<'static> as rkyv::Archive>::Resolver>();
 
@@ -122,8 +122,8 @@ impl RecordWriter {
         })
     }
 
-    /// Forwards a record with a new header, except for its type, and more memberships after those it
-    /// has.
+    /// Forwards a record with a new header, except for its type, and more memberships after those
+    /// it has.
     ///
     /// # Errors
     /// [`WriteError::Full`]; nothing is written then.
@@ -314,12 +314,14 @@ impl RecordReader {
     /// Whether the writer is gone and all its records were read.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        // The writer may write and leave between the two checks: is_abandoned first, then emptiness.
+        // The writer may write and leave between the two checks: is_abandoned first, then
+        // emptiness.
         self.blocks.is_abandoned() && self.blocks.is_empty()
     }
 
-    /// Passes records to `read` in place, until about `limit_blocks` blocks are read or `read` returns
-    /// `false`; that record stays. Frees their blocks on return. Returns the number of records.
+    /// Passes records to `read` in place, until about `limit_blocks` blocks are read or `read`
+    /// returns `false`; that record stays. Frees their blocks on return. Returns the number of
+    /// records.
     pub fn drain(
         &mut self,
         limit_blocks: usize,

@@ -105,8 +105,8 @@ impl Sink {
         self
     }
 
-    /// Adds a second sink of the same collector, with rings and counters of its own, for use while a
-    /// hung thread owns this one.
+    /// Adds a second sink of the same collector, with rings and counters of its own, for use while
+    /// a hung thread owns this one.
     #[must_use]
     pub fn with_spare(mut self, mut spare: Self) -> Self {
         // Its events have their own positions in the collector's order: no run offers 2^48 of them.

@@ -81,7 +81,8 @@ impl<T: Target> Doorbell<T> {
 
     /// Wakes the consumer if it sleeps. Called by a producer after it has published a record.
     pub fn ring(&self) {
-        // Pairs with the fence in `prepare_sleep`: orders the published record before the load below.
+        // Pairs with the fence in `prepare_sleep`: orders the published record before the load
+        // below.
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == ASLEEP
             && self.state.swap(AWAKE, Ordering::Relaxed) == ASLEEP
