@@ -121,9 +121,10 @@ impl Worker {
         })
     }
 
+    /// Runs until everything is delivered, or until `drain_timeout` after a shutdown.
     pub(super) async fn run(mut self) {
         poll_fn(|cx| {
-            // The waker of the root task never changes, so it is set once.
+            // Set once: the waker of the root task never changes.
             let _ = self.batcher.bell.target().set(cx.waker().clone());
             Poll::Ready(())
         })
@@ -144,7 +145,7 @@ impl Worker {
                 self.collect_acks().await;
                 continue;
             }
-            let wait = self.wait_for(drained);
+            let wait = self.next_wait(drained);
             self.wait(wait).await;
         }
     }
@@ -186,7 +187,8 @@ impl Worker {
         }
     }
 
-    fn wait_for(&self, drained: Drained) -> Wait {
+    /// What to wait for after a pass over the rings.
+    fn next_wait(&self, drained: Drained) -> Wait {
         let backlog = self.queue.unsent().is_some() || !self.batcher.encoder.is_empty();
         let has_room = self.batcher.has_room(&self.queue);
         let flowing = drained.records > 0 || !self.batcher.encoder.is_empty();

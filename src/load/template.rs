@@ -1,5 +1,5 @@
 //! Batches that are built once and patched for each send, so that the generator's cost is
-//! negligible compared to what it measures.
+//! negligible compared to the measured load.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -50,7 +50,7 @@ pub trait IngestHandler: Send + Sync + 'static {
 pub struct IngestServer<H>(Arc<H>);
 
 impl<H> IngestServer<H> {
-    /// A service that hands its streams to `handler`.
+    /// A service that passes its streams to `handler`.
     pub fn new(handler: H) -> Self {
         Self(Arc::new(handler))
     }

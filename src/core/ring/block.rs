@@ -104,9 +104,9 @@ impl Header {
                 _ => RecordType::Skip,
             },
             collector: b[1],
-            visits: word(b, 8),
-            order: word(b, 16),
-            time_ns: word(b, 24),
+            visits: u64_at(b, 8),
+            order: u64_at(b, 16),
+            time_ns: u64_at(b, 24),
             trace_id: TraceId(bytes(b, 32)),
             span_id: bytes(b, 48),
         }
@@ -133,6 +133,6 @@ pub(super) fn bytes<const N: usize>(block: &[u8; BLOCK_BYTES], at: usize) -> [u8
     out
 }
 
-fn word(block: &[u8; BLOCK_BYTES], at: usize) -> u64 {
+fn u64_at(block: &[u8; BLOCK_BYTES], at: usize) -> u64 {
     u64::from_le_bytes(bytes(block, at))
 }
