@@ -1,4 +1,4 @@
-//! What names and the JSON form cost: `cargo bench --bench event`.
+//! Cost of names and of JSON: `cargo bench --bench event`.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -18,16 +18,16 @@ fn benches(c: &mut Criterion) {
             stable_hash(black_box(&[b"event", b"k8s", b"6f1c2a52-7f0b-4c57-9d0e-2b1f3a4c5d6e"]))
         });
     });
-    let mut story = c.benchmark_group("json");
-    story.throughput(Throughput::Bytes(LINE.len() as u64));
-    story.bench_function("parse a line", |b| {
+    let mut group = c.benchmark_group("json");
+    group.throughput(Throughput::Bytes(LINE.len() as u64));
+    group.bench_function("parse a line", |b| {
         b.iter(|| JsonEvent::parse(black_box(LINE), "bench:1").unwrap());
     });
     let parsed = JsonEvent::parse(LINE, "bench:1").unwrap();
-    story.bench_function("write a line", |b| {
+    group.bench_function("write a line", |b| {
         b.iter(|| event_json(&parsed.event(1, &mut Vec::new())).to_string());
     });
-    story.finish();
+    group.finish();
 }
 
 criterion_group!(event_benches, benches);

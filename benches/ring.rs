@@ -1,4 +1,4 @@
-//! What an event costs in the ring: `cargo bench --bench ring`.
+//! Cost of an event in the ring: `cargo bench --bench ring`.
 //!
 //! criterion prints the time per event as `time` for the single-event benchmarks, and events per
 //! second as `thrpt` for the batches.
@@ -15,7 +15,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use tapio_core::event::{Event, EventId, Field, TraceId, Value, names};
 use tapio_core::ring::{Header, Membership, RecordReader, RecordWriter, ring};
 
-/// Events a benchmark moves before it looks at the other side: a drain's usual catch.
+/// Events that a benchmark writes before it reads: the usual size of a drain.
 const BATCH: u64 = 256;
 
 /// The reference load of DESIGN.md: about 200 bytes with 8 attributes.
@@ -49,7 +49,7 @@ fn fill(writer: &mut RecordWriter, fields: &[Field<'_>]) {
     }
 }
 
-/// Reads what a shard reads of every event: kind, time and the first join key.
+/// Reads the fields that a shard reads of every event: kind, time and the first join key.
 fn drain(reader: &mut RecordReader) -> u64 {
     let mut sum = 0;
     reader.drain(usize::MAX, |record| {
@@ -76,9 +76,9 @@ fn benches(c: &mut Criterion) {
         event(&fields, 0).archive_bound_bytes()
     );
 
-    let mut story = c.benchmark_group("ring");
-    story.throughput(Throughput::Elements(BATCH));
-    story.bench_function("write", |b| {
+    let mut group = c.benchmark_group("ring");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("write", |b| {
         b.iter_batched(
             || reader.drain(usize::MAX, |_| true),
             |_| fill(&mut writer, black_box(&fields)),
@@ -86,7 +86,7 @@ fn benches(c: &mut Criterion) {
         );
     });
     reader.drain(usize::MAX, |_| true);
-    story.bench_function("write+read", |b| {
+    group.bench_function("write+read", |b| {
         b.iter(|| {
             fill(&mut writer, black_box(&fields));
             black_box(drain(&mut reader))
@@ -102,7 +102,7 @@ fn benches(c: &mut Criterion) {
         rank: 1,
         related: [EventId([2; 16]); 2],
     };
-    story.bench_function("write+forward with a membership+read", |b| {
+    group.bench_function("write+forward with a membership+read", |b| {
         b.iter(|| {
             fill(&mut writer, black_box(&fields));
             reader
@@ -110,7 +110,7 @@ fn benches(c: &mut Criterion) {
             black_box(drain(&mut from))
         });
     });
-    story.finish();
+    group.finish();
 }
 
 criterion_group!(ring_benches, benches);

@@ -1,5 +1,5 @@
-//! The codec on one core: event → ring, records → batch, batch → outline and delays, batch →
-//! events. An event has 8 fields and takes about 200 bytes.
+//! The codec on one core: event → ring, records → batch, batch → outline and delays,
+//! batch → events. An event has 8 fields and takes about 200 bytes.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -43,15 +43,15 @@ fn wire(c: &mut Criterion) {
     let message = encode(&mut reader, &mut encoder).message();
     let name = format!("wire, {} bytes an event", message.len() as u64 / EVENTS);
 
-    let mut story = c.benchmark_group(name);
-    story.throughput(Throughput::Elements(EVENTS));
-    story.bench_function("ring_write", |b| {
+    let mut group = c.benchmark_group(name);
+    group.throughput(Throughput::Elements(EVENTS));
+    group.bench_function("ring_write", |b| {
         b.iter(|| {
             write_events(&mut writer);
             reader.drain(usize::MAX, |_| true)
         });
     });
-    story.bench_function("encode", |b| {
+    group.bench_function("encode", |b| {
         b.iter_custom(|rounds| {
             let mut spent = Duration::ZERO;
             for _ in 0..rounds {
@@ -63,7 +63,7 @@ fn wire(c: &mut Criterion) {
             spent
         });
     });
-    story.bench_function("outline_and_times", |b| {
+    group.bench_function("outline_and_times", |b| {
         b.iter(|| {
             let mut sum = 0u64;
             let parsed = Batch::parse_with(&message, |item| {
@@ -74,7 +74,7 @@ fn wire(c: &mut Criterion) {
             (sum, parsed.is_ok())
         });
     });
-    story.bench_function("decode", |b| {
+    group.bench_function("decode", |b| {
         b.iter(|| {
             let Ok(batch) = Batch::parse(&message) else {
                 return;
@@ -89,7 +89,7 @@ fn wire(c: &mut Criterion) {
             }
         });
     });
-    story.finish();
+    group.finish();
 }
 
 criterion_group!(benches, wire);

@@ -36,7 +36,7 @@ sabotaged() {
 model Cargo.toml
 # Without the fence between the consumer's announcement and its second check.
 sabotaged doorbell_loses_no_wake_up_of_one_producer src/core/ring/wake.rs \
-    's/(fn doze.*?)fence\(Ordering::SeqCst\);/$1/s'
+    's/(fn prepare_sleep.*?)fence\(Ordering::SeqCst\);/$1/s'
 # Without the fence between the producer's record and its check of the consumer's state.
 sabotaged doorbell_loses_no_wake_up_of_one_producer src/core/ring/wake.rs \
     's/(fn ring.*?)fence\(Ordering::SeqCst\);/$1/s'

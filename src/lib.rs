@@ -4,6 +4,7 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `metrics` | Prometheus' text format and the process metrics |
+//! | `store` | the segmented log of server and recovery log |
 //! | `bridge` | batches on their way from the shards to a server |
 //! | `server` | ingest, store, queries |
 //! | `load` | the load generator |
@@ -11,7 +12,8 @@
 //! | `cli` | the commands |
 //!
 //! Dependencies point one way: `tapio-core ← tapio-wire ← {tapio-collectors, tapio-dataflow} ←
-//! bridge ← {server, load} ← runtime ← cli`. `ARCHITECTURE.md` follows one event through the files.
+//! {store, metrics} ← bridge ← {server, load} ← runtime ← cli`. `ARCHITECTURE.md` follows one event
+//! through the files.
 
 pub mod bridge;
 pub mod cli;
@@ -19,4 +21,5 @@ pub mod load;
 mod metrics;
 pub mod runtime;
 pub mod server;
+pub mod store;
 mod timer;

@@ -181,7 +181,7 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     fixture.file("part.jsonl", &(second.join("\n") + "\n"));
     let agent = start(&["run", "--config", &config]);
     let status = fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(3));
-    assert_eq!(status["recovery_log"]["recalled"], json!(2));
+    assert_eq!(status["recovery_log"]["restored"], json!(2));
     let output = terminate(agent);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let replayed = run(&["replay", &whole.display().to_string()]);

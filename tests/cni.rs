@@ -26,7 +26,7 @@ use pipeline::Pipeline;
 use serde_json::{Value, json};
 use tapio_collectors::{CollectorConfig as _, Site, cni};
 use tapio_core::event::{Reason, Stage};
-use tapio_core::identity::Whose;
+use tapio_core::identity::AddressOwner;
 
 fn start(folder: &Path) -> Pipeline {
     start_at(Site::new("node-1", 7), folder)
@@ -100,8 +100,8 @@ fn a_pod_comes_and_goes() {
     assert_eq!(of(&pipeline, "cni.add")[0]["message"], "shop/pod1 joined network podnet");
     assert_eq!(of(&pipeline, "cni.ip.allocated")[0]["message"], "10.88.0.2 allocated to shop/pod1");
     let directory = &pipeline.site.directory;
-    let whose = Some(Whose::Pod(pod.uid.as_str().into()));
-    assert_eq!(directory.whose(address.parse().unwrap()), whose);
+    let whose = Some(AddressOwner::Pod(pod.uid.as_str().into()));
+    assert_eq!(directory.address_owner(address.parse().unwrap()), whose);
     assert_eq!(directory.pod_of_network(inode).as_deref(), Some(pod.uid.as_str()));
     assert_eq!(directory.container(&pod.container).unwrap().pod_name.as_ref(), "pod1");
 
@@ -117,7 +117,7 @@ fn a_pod_comes_and_goes() {
         p.manager.statistics()[0].counters.contains(&("repeated_dels".into(), 2))
     });
     wait_for(&pipeline, "cni.del", 1);
-    assert!(directory.living_pods().is_empty());
+    assert!(directory.live_pods().is_empty());
     // The link's end on the host was the pod's.
     let veth = |kind| {
         let of_kind = of(&pipeline, kind);

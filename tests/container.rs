@@ -318,7 +318,7 @@ fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
     let sandbox = wait_for(&pipeline, "container.created", &pod.sandbox);
     assert_eq!(sandbox["attributes"]["tapio.container.sandbox"], true);
     assert!(sandbox["entity"].get("k8s.container.name").is_none());
-    assert_eq!(pipeline.site.directory.living_pods().len(), 1);
+    assert_eq!(pipeline.site.directory.live_pods().len(), 1);
     kubelet.remove_container(&first);
     kubelet.remove(&pod);
     wait_for(&pipeline, "container.deleted", &pod.sandbox);
@@ -333,7 +333,7 @@ fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
         assert_eq!(event["entity"]["k8s.pod.name"], "web-0");
         assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
     }
-    assert!(pipeline.site.directory.living_pods().is_empty(), "nobody else told of the pod");
+    assert!(pipeline.site.directory.live_pods().is_empty(), "nobody else told of the pod");
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }

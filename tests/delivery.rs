@@ -1,10 +1,10 @@
-//! From the shards' rings over the bridge into a server's store: nothing lost, nothing doubled,
-//! whatever happens to the server, and CONS-1 exact at the end.
+//! Delivery from the shards' rings over the bridge into a server's storage: no event is lost or stored
+//! twice, whatever happens to the server, and CONS-1 is exact at the end.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
-#[path = "delivery/again.rs"]
-mod again;
+#[path = "delivery/resent.rs"]
+mod resent;
 #[path = "delivery/shards.rs"]
 mod shards;
 
@@ -16,7 +16,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
-use tapio::server::{Filter, Server, ServerConfig, ServerHandle, Store, StoryFilter};
+use tapio::server::{
+    EventFilter, Server, ServerConfig, ServerHandle, Storage, StoryFilter, newest_events,
+};
 use tapio_core::event::{
     Event, EventId, Field, Impact, Member, Name, Reason, Severity, Stage, Story, StoryState,
     TraceId, Value, names,
@@ -28,7 +30,7 @@ use tapio_wire::{Batch, Item};
 const COLLECTOR: u8 = 1;
 const SHARDS: u64 = 2;
 
-/// What stands before the bridge: one ring for each shard, fed by a thread.
+/// A bridge with one ring for each shard.
 struct Node {
     ledger: Ledger,
     collect: Arc<StageLedger>,
@@ -100,15 +102,15 @@ fn send_event(writer: &mut RecordWriter, bell: &Bell, n: u64) {
 }
 
 impl Node {
-    /// Writes events `range` into the rings, from a thread of its own.
+    /// Writes events `range` into the rings, on a thread of its own.
     fn feed(&mut self, range: std::ops::Range<u64>) -> JoinHandle<Vec<RecordWriter>> {
         let (collect, bell) = (Arc::clone(&self.collect), Arc::clone(&self.bell));
         let mut writers = std::mem::take(&mut self.writers);
         std::thread::spawn(move || {
             for n in range {
                 send_event(&mut writers[(n % SHARDS) as usize], &bell, n);
-                collect.take(COLLECTOR, 1);
-                collect.pass(COLLECTOR, 1);
+                collect.add_received(COLLECTOR, 1);
+                collect.add_forwarded(COLLECTOR, 1);
                 if n % 64 == 0 {
                     bell.ring();
                 }
@@ -122,7 +124,7 @@ impl Node {
         wait_until(|| self.bridge.stats().status().events_acked >= events);
     }
 
-    /// Ends the bridge as an agent does: first the writers go, then it drains.
+    /// Ends the bridge as an agent does: closes the rings, then drains.
     fn end(mut self) -> Ledger {
         self.writers.clear();
         self.shutdown.request();
@@ -138,7 +140,7 @@ fn wait_until(mut done: impl FnMut() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("it didn't happen within a minute");
+    panic!("timed out after a minute");
 }
 
 fn server_config(dir: &Path, grpc: SocketAddr) -> ServerConfig {
@@ -155,7 +157,7 @@ fn any_port() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// A port that is free now.
+/// A port that is currently free.
 fn free_port() -> SocketAddr {
     TcpListener::bind(any_port()).unwrap().local_addr().unwrap()
 }
@@ -164,11 +166,11 @@ fn start(dir: &Path, grpc: SocketAddr) -> ServerHandle {
     Server::start(server_config(dir, grpc)).unwrap()
 }
 
-/// How often each event stands in a store that no server uses.
+/// How often each event is in the storage of a stopped server.
 fn stored(dir: &Path) -> HashMap<EventId, u32> {
-    let store = Store::open(&server_config(dir, any_port())).unwrap();
+    let storage = Storage::open(&server_config(dir, any_port())).unwrap();
     let mut seen = HashMap::new();
-    for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
+    for found in newest_events(&storage.snapshot(), &EventFilter::default(), usize::MAX).unwrap() {
         let batch = Batch::parse(&found.batch).unwrap();
         let mut decoder = batch.decoder().unwrap();
         for item in batch.items() {
@@ -195,7 +197,7 @@ fn assert_cons1(ledger: &Ledger, received: u64, forwarded: u64) {
 }
 
 #[test]
-fn everything_arrives_once() {
+fn every_event_is_stored_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let mut node = node(config(server.grpc_addr));
@@ -210,7 +212,7 @@ fn everything_arrives_once() {
 }
 
 #[test]
-fn a_server_that_dies_and_comes_back_costs_nothing() {
+fn server_restarts_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = start(dir.path(), any_port());
     let address = server.grpc_addr;
@@ -232,7 +234,7 @@ fn a_server_that_dies_and_comes_back_costs_nothing() {
 }
 
 #[test]
-fn a_server_that_comes_late_gets_everything() {
+fn server_started_late_receives_every_event() {
     let dir = tempfile::tempdir().unwrap();
     let address = free_port();
     let mut node = node(config(address));
@@ -248,7 +250,7 @@ fn a_server_that_comes_late_gets_everything() {
 }
 
 #[test]
-fn a_full_queue_pushes_back_and_loses_nothing() {
+fn full_queue_causes_backpressure_without_loss() {
     let dir = tempfile::tempdir().unwrap();
     let address = free_port();
     let small = BridgeConfig { queue_bytes: 256 * 1024, batch_bytes: 64 * 1024, ..config(address) };
@@ -257,7 +259,7 @@ fn a_full_queue_pushes_back_and_loses_nothing() {
     wait_until(|| node.bridge.stats().status().queue_bytes >= 256 * 1024);
     std::thread::sleep(Duration::from_millis(50));
     assert!(node.bridge.stats().status().queue_bytes < 512 * 1024);
-    assert!(!feeding.is_finished(), "the rings took 50,000 events");
+    assert!(!feeding.is_finished(), "no backpressure: the rings accepted 50,000 events");
     let server = start(dir.path(), address);
     node.writers = feeding.join().unwrap();
     assert_cons1(&node.end(), 50_000, 50_000);
@@ -266,17 +268,18 @@ fn a_full_queue_pushes_back_and_loses_nothing() {
 }
 
 #[test]
-fn an_end_without_a_server_counts_what_is_lost() {
-    let hurried = BridgeConfig { drain_timeout: Duration::from_millis(100), ..config(free_port()) };
-    let mut node = node(hurried);
+fn shutdown_without_a_server_counts_dropped_events() {
+    let impatient =
+        BridgeConfig { drain_timeout: Duration::from_millis(100), ..config(free_port()) };
+    let mut node = node(impatient);
     node.writers = node.feed(0..1_000).join().unwrap();
     let ledger = node.end();
     assert_cons1(&ledger, 1_000, 0);
-    let lost = &ledger.snapshot().total.dropped;
-    assert_eq!(lost, &[(Stage::Bridge, Reason::Shutdown, 1_000)]);
+    let dropped = &ledger.snapshot().total.dropped;
+    assert_eq!(dropped, &[(Stage::Bridge, Reason::Shutdown, 1_000)]);
 }
 
-/// A story; the even ones have a member in common, and so have the odd ones.
+/// A story; all even ones share a member, and so do all odd ones.
 fn story(n: u8, revision: u32) -> Story {
     let member = Member {
         id: EventId([n % 2; 16]),
@@ -306,14 +309,14 @@ fn story(n: u8, revision: u32) -> Story {
         severity: Severity::ERROR,
         root_cause: Vec::new(),
         impact: Impact::default(),
-        actions: vec!["look".into()],
+        actions: vec!["inspect".into()],
         confidence: 0.5,
         continues: None,
         provisional: None,
     }
 }
 
-/// A plain HTTP request, as curl would make it.
+/// A plain HTTP request, like one of curl.
 fn http(address: SocketAddr, path: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
@@ -325,7 +328,7 @@ fn http(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 #[test]
-fn stories_and_events_can_be_asked_for() {
+fn stories_and_events_are_queried_over_http() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = start(dir.path(), any_port());
     let mut node = node(config(server.grpc_addr));
@@ -363,7 +366,7 @@ fn stories_and_events_can_be_asked_for() {
         assert_eq!(http(web, &format!("/api/v1/stories/{}", "ab".repeat(16))).0, 404);
         let events = json("/api/v1/events?kind=kernel.process.*&limit=3");
         assert_eq!(events.as_array().unwrap().len(), 3);
-        assert_eq!(events[0]["entity"]["process.pid"], 99, "the latest first");
+        assert_eq!(events[0]["entity"]["process.pid"], 99, "newest first");
         assert_eq!(events[0]["message"], "something happened");
         assert_eq!(json("/api/v1/events?kind=kernel.tcp.*"), serde_json::json!([]));
         assert_eq!(http(web, "/api/v1/events?kinds=x").0, 400);
@@ -375,18 +378,18 @@ fn stories_and_events_can_be_asked_for() {
 }
 
 #[test]
-fn a_second_server_is_told_why_it_can_not_start() {
+fn second_server_fails_with_the_cause() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let other = tempfile::tempdir().unwrap();
     let error = Server::start(server_config(other.path(), server.grpc_addr)).err().unwrap();
     assert!(error.to_string().starts_with("grpc_listen: 127.0.0.1:"), "{error}");
     let error = Server::start(server_config(dir.path(), any_port())).err().unwrap();
-    assert!(error.to_string().contains("another server uses it"), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
 }
 
 #[test]
-fn a_torn_tail_is_found_and_cut_off() {
+fn torn_tail_is_cut_off_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let mut node = node(config(server.grpc_addr));
@@ -411,7 +414,7 @@ fn a_torn_tail_is_found_and_cut_off() {
 }
 
 #[test]
-fn the_oldest_segments_make_room() {
+fn oldest_segments_are_retired() {
     let dir = tempfile::tempdir().unwrap();
     let small = ServerConfig {
         segment_bytes: 256 * 1024,
@@ -426,10 +429,10 @@ fn the_oldest_segments_make_room() {
     assert!(store.stored_bytes <= 1024 * 1024, "{store:?}");
     assert!(store.segments_retired > 2, "{store:?}");
     drop(server);
-    let kept = Store::open(&small).unwrap();
-    let found = kept.scan().latest(&Filter::default(), 1).unwrap();
+    let storage = Storage::open(&small).unwrap();
+    let found = newest_events(&storage.snapshot(), &EventFilter::default(), 1).unwrap();
     let batch = Batch::parse(&found[0].batch).unwrap();
     assert_eq!(batch.head.first_sequence + u64::from(batch.head.count), 30_000);
-    let stats = kept.stats();
+    let stats = storage.stats();
     assert_eq!((stats.corrupt_frames, stats.torn_tails), (0, 0));
 }

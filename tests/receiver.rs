@@ -1,5 +1,5 @@
-//! The load generator, the `receiver` collector and the server against each other, and senders
-//! that don't keep to the rules.
+//! The load generator, the collector `receiver` and the server with each other, and senders that violate
+//! the protocol.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
@@ -17,11 +17,12 @@ use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
 use tapio_core::event::{Event, Reason, Stage};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
 use tapio_core::shutdown::Shutdown;
-use tapio_wire::{Line, LineConfig, proto};
+use tapio_wire::{IngestClient, IngestClientConfig, proto};
 
-struct ToTheFirst;
+/// Routes every event to the first shard.
+struct FirstShard;
 
-impl Router for ToTheFirst {
+impl Router for FirstShard {
     fn route(&self, _: &Event<'_>) -> Route {
         Route { visits: 1 }
     }
@@ -41,7 +42,7 @@ fn any_port() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// An agent without a correlator: receiver → ring → bridge.
+/// An agent without shards: receiver → ring → bridge.
 struct Agent {
     listen: SocketAddr,
     shutdown: Shutdown,
@@ -70,7 +71,7 @@ fn agent(server: SocketAddr) -> Agent {
     let sink = Sink::new(
         0,
         OnFull::Wait,
-        Arc::new(ToTheFirst),
+        Arc::new(FirstShard),
         vec![(writer, bell)],
         ledger.stage(Stage::Collect),
         shutdown.clone(),
@@ -105,11 +106,11 @@ fn wait_until(mut done: impl FnMut() -> bool) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("it didn't happen in time");
+    panic!("timed out");
 }
 
 #[test]
-fn load_passes_an_agent_and_arrives_whole() {
+fn load_through_an_agent_is_stored_completely() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());
     let agent = agent(server.grpc_addr);
@@ -137,7 +138,7 @@ fn load_passes_an_agent_and_arrives_whole() {
 }
 
 #[test]
-fn load_straight_to_a_server_is_stored() {
+fn load_to_a_server_is_stored() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());
     let load = LoadConfig {
@@ -151,12 +152,12 @@ fn load_straight_to_a_server_is_stored() {
 }
 
 #[test]
-fn a_target_that_is_not_there_is_named() {
-    let nobody = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
-    let load = LoadConfig { target: nobody.to_string(), ..LoadConfig::default() };
+fn unreachable_target_is_named_in_the_error() {
+    let unused = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let load = LoadConfig { target: unused.to_string(), ..LoadConfig::default() };
     let error = run(&load, &Shutdown::default()).unwrap_err();
     assert!(matches!(error, LoadError::Target(_)));
-    assert!(error.to_string().contains(&nobody.to_string()), "{error}");
+    assert!(error.to_string().contains(&unused.to_string()), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
 }
 
@@ -183,7 +184,7 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
             })
             .collect(),
         stories: Vec::new(),
-        withheld: Vec::new(),
+        duplicates: Vec::new(),
     }
 }
 
@@ -191,19 +192,20 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
 fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut line = Line::connect(&LineConfig::to(&to.to_string())).await.unwrap();
+        let mut client =
+            IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
         let mut acks = Vec::new();
         for message in messages {
-            line.send_framed(framed(message)).unwrap();
-            acks.push(line.ack().await.unwrap());
+            client.send_framed(framed(message)).unwrap();
+            acks.push(client.ack().await.unwrap());
         }
         acks
     })
 }
 
-/// A sound batch, one with a wrong count, one cut in an event, the first one again, one that
-/// overlaps it, a sound one.
-fn rough_messages() -> Vec<Vec<u8>> {
+/// A valid batch, one with a wrong count, one truncated within an event, the first one again, one that
+/// overlaps it, a valid one.
+fn invalid_messages() -> Vec<Vec<u8>> {
     let mut miscounted = batch("n", 5, 2);
     miscounted.count = 3;
     let mut cut = batch("n", 8, 2).encode_to_vec();
@@ -218,13 +220,13 @@ fn rough_messages() -> Vec<Vec<u8>> {
     ]
 }
 
-fn check_rough_acks(acks: &[proto::Ack]) {
+fn check_acks_of_invalid_messages(acks: &[proto::Ack]) {
     let through: Vec<u64> = acks.iter().map(|ack| ack.through).collect();
     assert_eq!(through, [5, 8, 10, 10, 16, 16]);
     let causes: Vec<Vec<&str>> =
         acks.iter().map(|ack| ack.refused.iter().map(|r| r.cause.as_str()).collect()).collect();
     assert_eq!(causes[0], [""; 0]);
-    assert!(causes[1][0].starts_with("count says 3 items, the batch has 2"), "{causes:?}");
+    assert!(causes[1][0].starts_with("count is 3, but the batch has 2 items"), "{causes:?}");
     assert!(causes[2][0].contains("ends in the middle"), "{causes:?}");
     assert_eq!(causes[3], [""; 0]);
     assert_eq!(causes[4], ["some of its items were sent before"]);
@@ -232,10 +234,10 @@ fn check_rough_acks(acks: &[proto::Ack]) {
 }
 
 #[test]
-fn a_server_refuses_what_is_broken_and_goes_on() {
+fn server_refuses_invalid_batches_and_continues() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());
-    check_rough_acks(&deliver(server.grpc_addr, &rough_messages()));
+    check_acks_of_invalid_messages(&deliver(server.grpc_addr, &invalid_messages()));
     let counts = server.status().ingest;
     assert_eq!((counts.events, counts.duplicates, counts.refused), (5, 6, 3));
     let garbage = deliver(server.grpc_addr, &[vec![0xff; 40], batch("m", 0, 1).encode_to_vec()]);
@@ -244,12 +246,12 @@ fn a_server_refuses_what_is_broken_and_goes_on() {
 }
 
 #[test]
-fn a_receiver_refuses_what_is_broken_and_goes_on() {
+fn receiver_refuses_invalid_batches_and_continues() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());
     let agent = agent(server.grpc_addr);
-    check_rough_acks(&deliver(agent.listen, &rough_messages()));
-    // An event that isn't one costs no other.
+    check_acks_of_invalid_messages(&deliver(agent.listen, &invalid_messages()));
+    // An invalid event doesn't affect the others of its batch.
     let mut bad = batch("other", 0, 3);
     bad.events[1].severity = 99;
     assert_eq!(deliver(agent.listen, &[bad.encode_to_vec()])[0].through, 3);
@@ -262,10 +264,10 @@ fn a_receiver_refuses_what_is_broken_and_goes_on() {
 }
 
 #[test]
-fn a_batch_the_server_refuses_is_counted_and_not_sent_again() {
+fn batch_refused_by_the_server_is_counted_and_not_resent() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(dir.path());
-    // Somebody else has used the agent's name and epoch: its first batch overlaps.
+    // Another sender has used the agent's name and epoch: its first batch overlaps.
     deliver(server.grpc_addr, &[batch("node-1", 0, 5).encode_to_vec()]);
     let agent = agent(server.grpc_addr);
     deliver(agent.listen, &[batch("a", 0, 12).encode_to_vec()]);

@@ -1,5 +1,4 @@
-//! The hand-written codec against prost, over everything an event can hold; and against bytes that
-//! mean harm.
+//! The hand-written codec against prost, with every content of an event, and against hostile bytes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
@@ -30,8 +29,10 @@ struct Sample {
     kind: Name,
     severity: u8,
     clock: u8,
+    /// The trace context that the event arrives with.
     incoming: ([u8; 16], [u8; 8]),
-    given: ([u8; 16], [u8; 8]),
+    /// The trace context that a shard assigns.
+    assigned: ([u8; 16], [u8; 8]),
     message: String,
     entities: Vec<(Name, Owned)>,
     attributes: Vec<(Name, Owned)>,
@@ -81,7 +82,7 @@ fn sample() -> impl Strategy<Value = Sample> {
         (fields(8), fields(20), prop::collection::vec(membership(), 0..5)),
     )
         .prop_map(
-            |((id, times, kind, severity, clock), (incoming, given, message), fields)| {
+            |((id, times, kind, severity, clock), (incoming, assigned, message), fields)| {
                 let (entities, attributes, memberships) = fields;
                 Sample {
                     id,
@@ -90,7 +91,7 @@ fn sample() -> impl Strategy<Value = Sample> {
                     severity,
                     clock,
                     incoming,
-                    given,
+                    assigned,
                     message,
                     entities,
                     attributes,
@@ -131,14 +132,14 @@ impl Sample {
         })
     }
 
-    /// Writes the event as a collector does and adds the memberships as a shard does.
-    fn pass(&self, first: &mut (RecordWriter, RecordReader), to: &mut RecordWriter) {
+    /// Writes the event as a collector does, and forwards it with the memberships as a shard does.
+    fn forward(&self, first: &mut (RecordWriter, RecordReader), to: &mut RecordWriter) {
         let header = Header::event(3, 0, self.times.0);
         self.with(|event| first.0.write_event(&header, event).unwrap());
         first.1.drain(usize::MAX, |record| {
             let header = Header {
-                trace_id: TraceId(self.given.0),
-                span_id: self.given.1,
+                trace_id: TraceId(self.assigned.0),
+                span_id: self.assigned.1,
                 ..*record.header()
             };
             to.forward(record, &header, &self.memberships).unwrap();
@@ -146,8 +147,8 @@ impl Sample {
         });
     }
 
-    fn has_given(&self) -> bool {
-        self.given.0 != [0; 16]
+    fn has_assigned(&self) -> bool {
+        self.assigned.0 != [0; 16]
     }
 }
 
@@ -155,7 +156,7 @@ fn encode(samples: &[Sample]) -> EncodedBatch {
     let mut encoder = BatchEncoder::new("node-1", 7, 64 * 1024 * 1024 / 16);
     let (mut first, mut second) = (ring(1), ring(1));
     for sample in samples {
-        sample.pass(&mut first, &mut second.0);
+        sample.forward(&mut first, &mut second.0);
         second.1.drain(usize::MAX, |record| {
             assert_eq!(encoder.append(record), Appended::Event);
             true
@@ -177,7 +178,7 @@ fn same_value(proto: &ProtoValue, own: &Owned) -> bool {
 }
 
 fn check_proto(batch: &proto::EventBatch, event: &proto::Event, sample: &Sample) {
-    let name = |place: u32| batch.names[place as usize].as_str();
+    let name = |index: u32| batch.names[index as usize].as_str();
     let bytes = |id: &[u8]| {
         if id.iter().all(|b| *b == 0) { Vec::new() } else { id.to_vec() }
     };
@@ -187,9 +188,12 @@ fn check_proto(batch: &proto::EventBatch, event: &proto::Event, sample: &Sample)
     assert_eq!(name(event.source), "kernel.process.exec");
     assert_eq!((event.severity, event.clock), (sample.severity.into(), sample.clock.into()));
     assert_eq!(event.message, sample.message);
-    let (trace, span) = if sample.has_given() { sample.given } else { sample.incoming };
+    let (trace, span) = if sample.has_assigned() { sample.assigned } else { sample.incoming };
     assert_eq!((&event.trace_id, &event.span_id), (&bytes(&trace), &bytes(&span)));
-    if sample.has_given() && sample.incoming.0 != [0; 16] && sample.incoming.0 != sample.given.0 {
+    if sample.has_assigned()
+        && sample.incoming.0 != [0; 16]
+        && sample.incoming.0 != sample.assigned.0
+    {
         assert_eq!(event.incoming_trace_id, sample.incoming.0);
         assert_eq!(event.incoming_span_id, bytes(&sample.incoming.1));
     } else {
@@ -207,23 +211,23 @@ fn check_proto(batch: &proto::EventBatch, event: &proto::Event, sample: &Sample)
     assert_eq!(event.correlations.len(), sample.memberships.len());
     for (correlation, m) in event.correlations.iter().zip(&sample.memberships) {
         assert_eq!(correlation.story_id, m.story.0);
-        let words = [correlation.rule, correlation.pattern, correlation.role].map(name);
-        assert_eq!(words, [m.rule.text(), m.pattern.text(), m.role.text()]);
+        let names = [correlation.rule, correlation.pattern, correlation.role].map(name);
+        assert_eq!(names, [m.rule.text(), m.pattern.text(), m.role.text()]);
         let related: Vec<_> =
             m.related.iter().filter(|id| id.0 != [0; 16]).map(|id| id.0.to_vec()).collect();
         assert_eq!(correlation.related, related);
     }
 }
 
-fn check_own(decoded: &Decoded<'_>, sample: &Sample) {
-    let (trace, span) = if sample.has_given() { sample.given } else { sample.incoming };
+fn check_decoded(decoded: &Decoded<'_>, sample: &Sample) {
+    let (trace, span) = if sample.has_assigned() { sample.assigned } else { sample.incoming };
     sample.with(|event| {
         let expected = Event { trace_id: TraceId(trace), span_id: span, ..*event };
-        // Debug text compares a NaN with itself as equal.
+        // In debug text a NaN equals itself.
         assert_eq!(format!("{:?}", decoded.event), format!("{expected:?}"));
     });
     assert_eq!(decoded.correlations, sample.memberships);
-    // An incoming span without a trace is no context and is not brought back.
+    // An incoming span without a trace is no context and isn't restored.
     if sample.incoming.0 != [0; 16] {
         assert_eq!(decoded.as_received().trace_id.0, sample.incoming.0);
     }
@@ -233,7 +237,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn prost_and_our_decoder_read_what_was_written(samples in prop::collection::vec(sample(), 1..6)) {
+    fn prost_and_decoder_agree_with_the_encoder(
+        samples in prop::collection::vec(sample(), 1..6),
+    ) {
         let encoded = encode(&samples);
         let message = encoded.message();
         let by_prost = proto::EventBatch::decode(message.clone()).unwrap();
@@ -243,41 +249,45 @@ proptest! {
         for (event, sample) in by_prost.events.iter().zip(&samples) {
             check_proto(&by_prost, event, sample);
         }
-        // What prost writes, in its own order of fields, reads the same as what we write.
+        // The encoding of prost, with its own order of fields, decodes to the same.
         for bytes in [message.to_vec(), by_prost.encode_to_vec()] {
             let batch = Batch::parse(&bytes).unwrap();
             prop_assert_eq!(batch.events as usize, samples.len());
             let mut decoder = batch.decoder().unwrap();
             for (item, sample) in batch.items().zip(&samples) {
                 let Item::Event(raw) = item else { panic!("an event became a story") };
-                let in_time = (sample.clock == 0 && sample.times.0 != 0).then_some(sample.times.0);
-                prop_assert_eq!(kernel_time(raw), in_time);
+                let expected_time = (sample.clock == 0 && sample.times.0 != 0).then_some(sample.times.0);
+                prop_assert_eq!(kernel_time(raw), expected_time);
                 let decoded = decoder.event(raw).unwrap();
-                check_own(&decoded, sample);
+                check_decoded(&decoded, sample);
                 prop_assert!(decoded_json(&decoded).is_object());
             }
         }
     }
 
     #[test]
-    fn changed_bytes_are_an_error_or_an_event(samples in prop::collection::vec(sample(), 1..3), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in any::<prop::sample::Index>()) {
+    fn corrupted_bytes_are_an_error_or_an_event(
+        samples in prop::collection::vec(sample(), 1..3),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
         let mut bytes = encode(&samples).message().to_vec();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        read_everything(&bytes);
-        read_everything(&bytes[..cut.index(bytes.len())]);
+        decode_all(&bytes);
+        decode_all(&bytes[..cut.index(bytes.len())]);
     }
 
     #[test]
-    fn any_bytes_are_an_error_or_a_batch(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        read_everything(&bytes);
+    fn arbitrary_bytes_are_an_error_or_a_batch(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        decode_all(&bytes);
     }
 }
 
-/// Reads bytes in every way there is; an error's place must lie within them.
-fn read_everything(bytes: &[u8]) {
+/// Decodes bytes in every way; the position of an error must be within them.
+fn decode_all(bytes: &[u8]) {
     let check = |at: usize| assert!(at <= bytes.len());
     let batch = match Batch::parse(bytes) {
         Ok(batch) => batch,
@@ -286,7 +296,7 @@ fn read_everything(bytes: &[u8]) {
     if let Ok(mut decoder) = batch.decoder() {
         for item in batch.items() {
             if let Item::Event(raw) = item {
-                let _ = (kernel_time(raw), raw.kind_place(), raw.trace());
+                let _ = (kernel_time(raw), raw.kind_index(), raw.trace());
                 if let Err(error) = decoder.event(raw) {
                     check(error.at);
                 }
@@ -316,12 +326,12 @@ fn event_error(batch: &proto::EventBatch) -> WireCause {
 }
 
 #[test]
-fn each_bound_has_its_own_error() {
+fn each_violated_bound_has_its_own_error() {
     let mut batch = one_event();
     batch.count = 2;
     let bytes = batch.encode_to_vec();
     let (_, error) = Batch::parse(&bytes).unwrap_err();
-    assert_eq!(error.cause, WireCause::Count { said: 2, found: 1 });
+    assert_eq!(error.cause, WireCause::Count { count: 2, found: 1 });
 
     let change = |change: fn(&mut proto::Event)| {
         let mut batch = one_event();
@@ -330,7 +340,7 @@ fn each_bound_has_its_own_error() {
     };
     let id = WireCause::IdLength { expected: 16, found: 3 };
     assert_eq!(change(|e| e.id = vec![1, 2, 3]), id);
-    assert_eq!(change(|e| e.kind = 2), WireCause::NoSuchName { place: 2, names: 2 });
+    assert_eq!(change(|e| e.kind = 2), WireCause::NoSuchName { index: 2, names: 2 });
     assert_eq!(change(|e| e.severity = 25), WireCause::OutOfRange(6));
     assert_eq!(change(|e| e.clock = 3), WireCause::OutOfRange(7));
     assert_eq!(
@@ -348,7 +358,7 @@ fn each_bound_has_its_own_error() {
 }
 
 #[test]
-fn entities_stand_before_attributes_however_they_came() {
+fn entities_precede_attributes_in_any_order_of_arrival() {
     // 12 (attribute "b"), 11 (entity "a") in one event.
     let event = [0x62, 2, 0x08, 1, 0x5a, 2, 0x08, 0];
     let mut bytes = vec![0x15, 1, 0, 0, 0, 0x2a, 1, b'a', 0x2a, 1, b'b', 0x32, event.len() as u8];
@@ -362,7 +372,7 @@ fn entities_stand_before_attributes_however_they_came() {
 }
 
 #[test]
-fn a_full_batch_says_so_and_the_next_one_goes_on() {
+fn full_batch_is_reported_and_the_next_one_continues() {
     let sample = Sample {
         id: [1; 16],
         times: (5, 6),
@@ -370,7 +380,7 @@ fn a_full_batch_says_so_and_the_next_one_goes_on() {
         severity: 9,
         clock: 0,
         incoming: ([0; 16], [0; 8]),
-        given: ([9; 16], [8; 8]),
+        assigned: ([9; 16], [8; 8]),
         message: "m".repeat(5_000),
         entities: Vec::new(),
         attributes: Vec::new(),
@@ -380,7 +390,7 @@ fn a_full_batch_says_so_and_the_next_one_goes_on() {
     let (mut first, mut second) = (ring(1), ring(1));
     let (mut next, mut batches) = (0, 0);
     for _ in 0..50 {
-        sample.pass(&mut first, &mut second.0);
+        sample.forward(&mut first, &mut second.0);
         second.1.drain(usize::MAX, |record| {
             if encoder.append(record) == Appended::Full {
                 let batch = encoder.finish().unwrap();

@@ -1,40 +1,40 @@
-//! The bridge's part of the configuration.
+//! Configuration of the bridge.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How events leave the node.
+/// Delivery of events and stories to the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
-    /// The server: `host:port`.
+    /// Address of the server: `host:port`.
     pub endpoint: String,
-    /// A batch is sent when it has this many bytes …
+    /// A batch closes when it has this many bytes …
     pub batch_bytes: usize,
     /// … or this many events …
     pub batch_events: u32,
-    /// … or, while the line has little to do, when its oldest event has waited this long …
+    /// … or, while few batches are in flight, when its oldest event has waited this long …
     #[serde(with = "tapio_core::durations")]
     pub linger: Duration,
-    /// … and at the latest after this time, however busy the line is. Configured as
-    /// `dataflow.flush_interval`, where the specification has it.
+    /// … and after this time in any case. Configured as `dataflow.flush_interval`, the key of the
+    /// specification.
     #[serde(skip)]
     pub flush_interval: Duration,
-    /// What may wait for the server's ack. When it is full, the bridge takes nothing more out of
-    /// the rings, and collectors wait or drop as their policies say.
+    /// Bytes of unacknowledged batches. Beyond, the bridge reads nothing more from the rings, and
+    /// collectors wait or drop events by their policies.
     pub queue_bytes: usize,
-    /// How long the end of the process may wait for acks.
+    /// How long a shutdown waits for acks.
     #[serde(with = "tapio_core::durations")]
     pub drain_timeout: Duration,
-    /// How long a connection may take to come about.
+    /// Time limit for a connection.
     #[serde(with = "tapio_core::durations")]
     pub connect_timeout: Duration,
-    /// The longest pause between two attempts to connect; each pause is a random part of a span
-    /// that doubles up to this one.
+    /// Longest pause between two attempts to connect. Each pause is random, up to a bound that
+    /// doubles up to this one.
     #[serde(with = "tapio_core::durations")]
     pub reconnect_max: Duration,
-    /// After how long a silence the server is asked whether it lives.
+    /// Time without traffic after which the connection is checked with a ping.
     #[serde(with = "tapio_core::durations")]
     pub keepalive: Duration,
 }
@@ -56,15 +56,14 @@ impl Default for BridgeConfig {
     }
 }
 
-/// The largest `batch_bytes`: a record that is encoded on top must still fit into what a server
-/// takes.
+/// Maximum of `batch_bytes`: with one more record, the batch must not exceed what a server accepts.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 impl BridgeConfig {
-    /// Finds values that can't work.
+    /// Validates the values.
     ///
     /// # Errors
-    /// The key and what is wrong with its value.
+    /// The key of an invalid value, and why it is invalid.
     pub fn check(&self) -> Result<(), String> {
         if !(4096..=MAX_BATCH_BYTES).contains(&self.batch_bytes) {
             return Err(format!(
@@ -73,7 +72,7 @@ impl BridgeConfig {
             ));
         }
         if self.batch_events == 0 {
-            return Err("batch_events: 0 events make no batch".into());
+            return Err("batch_events: must be at least 1".into());
         }
         if self.queue_bytes < self.batch_bytes {
             return Err(format!(
@@ -88,7 +87,7 @@ impl BridgeConfig {
             ("keepalive", self.keepalive),
         ] {
             if value.is_zero() {
-                return Err(format!("{key}: must be longer than nothing"));
+                return Err(format!("{key}: must be greater than zero"));
             }
         }
         Ok(())
@@ -100,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_text_and_unknown_keys_are_refused() {
+    fn durations_are_text_and_unknown_keys_are_errors() {
         let config: BridgeConfig = serde_json::from_str(r#"{"linger":"1ms"}"#).unwrap();
         assert_eq!(config.linger, Duration::from_millis(1));
         assert_eq!(config.queue_bytes, BridgeConfig::default().queue_bytes);
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_can_not_work_are_named() {
+    fn invalid_value_is_reported_with_its_key() {
         let bad = BridgeConfig { queue_bytes: 1, ..BridgeConfig::default() };
         assert!(bad.check().unwrap_err().starts_with("queue_bytes:"));
         assert_eq!(BridgeConfig::default().check(), Ok(()));

@@ -1,4 +1,4 @@
-//! Batches that wait to be sent or acknowledged, and what the ledger says of their events.
+//! Batches that wait to be sent or acknowledged, and the accounts of their events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,51 +8,64 @@ use tapio_core::ring::{MAX_COLLECTORS, StageLedger};
 use tapio_wire::EncodedBatch;
 use tapio_wire::proto::Ack;
 
-/// The bridge's account of events by collector.
-pub(super) struct Account {
+/// Accounts for the bridge's events, by collector.
+pub(super) struct EventAccount {
     ledger: Arc<StageLedger>,
     held: [u64; MAX_COLLECTORS],
 }
 
-impl Account {
+impl EventAccount {
     pub(super) fn new(ledger: Arc<StageLedger>) -> Self {
         Self { ledger, held: [0; MAX_COLLECTORS] }
     }
 
-    /// Events were taken out of the rings.
-    pub(super) fn take(&mut self, taken: &[u32; MAX_COLLECTORS]) {
-        for (collector, &n) in taken.iter().enumerate().filter(|(_, n)| **n > 0) {
-            self.held[collector] += u64::from(n);
-            self.ledger.take(collector as u8, u64::from(n));
-            self.ledger.hold(collector as u8, self.held[collector]);
+    /// Counts events received from the rings; they are held.
+    pub(super) fn receive(&mut self, events: &[u32; MAX_COLLECTORS]) {
+        for (collector, n) in nonzero(events) {
+            self.held[usize::from(collector)] += n;
+            self.ledger.add_received(collector, n);
+            self.ledger.set_held(collector, self.held[usize::from(collector)]);
         }
     }
 
-    /// Events left: stored by the server, or lost for a reason.
-    pub(super) fn settle(&mut self, left: &[u32; MAX_COLLECTORS], lost: Option<Reason>) {
-        for (collector, &n) in left.iter().enumerate().filter(|(_, n)| **n > 0) {
-            self.held[collector] -= u64::from(n);
-            let number = collector as u8;
-            match lost {
-                None => self.ledger.pass(number, u64::from(n)),
-                Some(reason) => self.ledger.lose(number, reason, u64::from(n)),
-            }
-            self.ledger.hold(number, self.held[collector]);
+    /// Counts held events that the server has stored.
+    pub(super) fn forward(&mut self, events: &[u32; MAX_COLLECTORS]) {
+        for (collector, n) in nonzero(events) {
+            self.ledger.add_forwarded(collector, n);
+            self.release(collector, n);
         }
+    }
+
+    /// Counts held events that are dropped.
+    pub(super) fn drop_events(&mut self, events: &[u32; MAX_COLLECTORS], reason: Reason) {
+        for (collector, n) in nonzero(events) {
+            self.ledger.add_dropped(collector, reason, n);
+            self.release(collector, n);
+        }
+    }
+
+    fn release(&mut self, collector: u8, n: u64) {
+        let held = &mut self.held[usize::from(collector)];
+        *held -= n;
+        self.ledger.set_held(collector, *held);
     }
 }
 
-/// What an ack did.
+fn nonzero(events: &[u32; MAX_COLLECTORS]) -> impl Iterator<Item = (u8, u64)> + '_ {
+    (0u8..).zip(events).filter(|(_, n)| **n > 0).map(|(collector, n)| (collector, u64::from(*n)))
+}
+
+/// Effect of an ack.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Settlement {
+pub(super) struct Acknowledged {
     pub(super) batches: u64,
     pub(super) events: u64,
     pub(super) stories: u64,
-    /// Events the server refused, and why.
+    /// The events of each refused batch, and the server's cause.
     pub(super) refused: Vec<(u32, String)>,
 }
 
-/// Batches in the order of their sequence numbers: first those sent, then those to be sent.
+/// Batches in the order of their sequence numbers: first those sent, then those to send.
 #[derive(Default)]
 pub(super) struct SendQueue {
     batches: VecDeque<EncodedBatch>,
@@ -87,35 +100,35 @@ impl SendQueue {
         self.sent = (self.sent + 1).min(self.batches.len());
     }
 
-    /// The line is gone: all of it must be sent again. Returns how many batches that concerns.
+    /// Marks all batches as unsent after a lost connection. Returns how many were sent.
     pub(super) fn rewind(&mut self) -> usize {
         std::mem::take(&mut self.sent)
     }
 
-    /// Lets go of what the server has settled.
-    pub(super) fn acknowledge(&mut self, ack: &Ack, account: &mut Account) -> Settlement {
-        let mut done = Settlement::default();
+    /// Removes the batches that an ack covers.
+    pub(super) fn acknowledge(&mut self, ack: &Ack, account: &mut EventAccount) -> Acknowledged {
+        let mut done = Acknowledged::default();
         for refusal in &ack.refused {
-            let meant = |b: &EncodedBatch| {
+            let is_refused = |b: &EncodedBatch| {
                 (b.first_sequence, b.items) == (refusal.first_sequence, refusal.count)
             };
-            if let Some(at) = self.batches.iter().take(self.sent).position(meant) {
+            if let Some(at) = self.batches.iter().take(self.sent).position(is_refused) {
                 self.sent -= 1;
                 if let Some(batch) = self.batches.remove(at) {
                     self.bytes -= batch.len_bytes();
-                    account.settle(&batch.collectors, Some(Reason::ServerRefused));
+                    account.drop_events(&batch.collectors, Reason::ServerRefused);
                     done.refused.push((batch.events, refusal.cause.clone()));
                 }
             }
         }
-        // Only what was sent can be settled, whatever a server says.
+        // An ack can only cover batches that were sent, whatever the server claims.
         while self.sent > 0
             && self.batches.front().is_some_and(|b| b.end_sequence() <= ack.through)
             && let Some(batch) = self.batches.pop_front()
         {
             self.sent -= 1;
             self.bytes -= batch.len_bytes();
-            account.settle(&batch.collectors, None);
+            account.forward(&batch.collectors);
             done.batches += 1;
             done.events += u64::from(batch.events);
             done.stories += u64::from(batch.stories);
@@ -123,14 +136,14 @@ impl SendQueue {
         done
     }
 
-    /// Gives everything up. Returns the events lost.
-    pub(super) fn abandon(&mut self, account: &mut Account) -> u64 {
+    /// Drops all batches. Returns the number of events.
+    pub(super) fn abandon(&mut self, account: &mut EventAccount) -> u64 {
         self.sent = 0;
         self.bytes = 0;
         self.batches
             .drain(..)
             .map(|batch| {
-                account.settle(&batch.collectors, Some(Reason::Shutdown));
+                account.drop_events(&batch.collectors, Reason::Shutdown);
                 u64::from(batch.events)
             })
             .sum()

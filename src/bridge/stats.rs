@@ -1,12 +1,12 @@
-//! How the bridge is doing, readable from any thread.
+//! Counters of the bridge, readable from any thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-/// Counters of the bridge's thread. All are written by it alone and read with Relaxed: each is a
-/// number of its own, and nothing is inferred from two of them.
+/// Counters of the bridge's thread. It alone writes them. They are read with Relaxed: each is
+/// independent of the others.
 #[derive(Debug, Default)]
 pub struct BridgeStats {
     pub(super) connected: AtomicBool,
@@ -23,42 +23,44 @@ pub struct BridgeStats {
     pub(super) last_error: Mutex<String>,
 }
 
-/// The bridge's page in `/status`.
+/// The bridge in `/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BridgeStatus {
     /// Whether the server is connected.
     pub connected: bool,
-    /// Connections made.
+    /// Successful connections.
     pub connects: u64,
-    /// Attempts that failed.
+    /// Failed attempts to connect.
     pub failed_connects: u64,
-    /// Batches sent, those sent again included.
+    /// Batches sent, including resent ones.
     pub batches_sent: u64,
-    /// Batches sent again after a lost connection.
+    /// Batches resent after a lost connection.
     pub batches_resent: u64,
-    /// Batches the server has stored.
+    /// Batches stored by the server.
     pub batches_acked: u64,
     /// Bytes of batches sent.
     pub bytes_sent: u64,
-    /// Events the server has stored.
+    /// Events stored by the server.
     pub events_acked: u64,
-    /// Stories the server has stored.
+    /// Stories stored by the server.
     pub stories_acked: u64,
-    /// Events in batches the server refused.
+    /// Events in batches that the server refused.
     pub events_refused: u64,
-    /// Bytes that wait for an ack.
+    /// Bytes of unacknowledged batches.
     pub queue_bytes: u64,
-    /// Why the last connection or attempt failed; empty for never.
+    /// Why the last connection or attempt failed; empty if none did.
     pub last_error: String,
 }
 
+/// Adds to a counter.
 pub(super) fn add(counter: &AtomicU64, n: u64) {
-    // One writer, so a load and a store add; read by `status` with Relaxed.
+    // One writer, so a load and a store are an addition; read by `status` with Relaxed.
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
 impl BridgeStats {
-    pub(super) fn fail(&self, error: &str) {
+    /// Stores the cause of a failed connection.
+    pub(super) fn set_error(&self, error: &str) {
         let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
         error.clone_into(&mut last);
     }
@@ -69,7 +71,7 @@ impl BridgeStats {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// All of it now.
+    /// The current values.
     #[must_use]
     pub fn status(&self) -> BridgeStatus {
         let n = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -7,7 +7,7 @@ use super::output::Usage;
 use tapio_dataflow::rules::{self, Loaded, Rule};
 
 /// Parses a duration; a bare number is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, tapio_core::durations::NoDuration> {
+pub(super) fn duration(text: &str) -> Result<Duration, tapio_core::durations::ParseDurationError> {
     match text.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) => Ok(duration),
         _ => tapio_core::durations::parse(text),

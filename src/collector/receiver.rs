@@ -26,7 +26,7 @@ use tapio_core::event::Reason;
 use tapio_core::ring::{OnFull, Sink};
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
-    Batch, IngestHandler, IngestServer, Item, SettledTable, Verdict, bind, grpc_server,
+    Batch, IngestHandler, IngestServer, Item, SequenceCheck, SequenceTracker, bind, grpc_server,
 };
 
 /// How soon its counters are published, and a stream without room for acks is looked at again.
@@ -108,7 +108,7 @@ async fn receive(
     let mut intake = Intake {
         new: streams,
         streams: Vec::new(),
-        settled: SettledTable::default(),
+        settled: SequenceTracker::default(),
         counts: Counts::default(),
         without_room: false,
     };
@@ -185,7 +185,7 @@ impl Counts {
 struct Intake {
     new: mpsc::Receiver<Inbound>,
     streams: Vec<Inbound>,
-    settled: SettledTable,
+    settled: SequenceTracker,
     counts: Counts,
     /// Whether a sender doesn't read its acks: nobody says when there is room for them.
     without_room: bool,
@@ -232,7 +232,7 @@ impl Intake {
 
 /// One stream's turn.
 struct Taken<'t> {
-    settled: &'t mut SettledTable,
+    settled: &'t mut SequenceTracker,
     counts: &'t mut Counts,
     without_room: &'t mut bool,
     refused: Vec<Refusal>,
@@ -273,7 +273,7 @@ impl Taken<'_> {
         if let (1.., Some((node, epoch, low))) = (read, &inbound.first) {
             room.send(Ok(Ack {
                 epoch: *epoch,
-                through: self.settled.of(node, *epoch).through(*low),
+                through: self.settled.sender(node, *epoch).contiguous_end(*low),
                 refused: std::mem::take(&mut self.refused),
             }));
         }
@@ -291,30 +291,30 @@ impl Taken<'_> {
             first.get_or_insert_with(|| (head.node.to_owned(), head.epoch, head.first_sequence));
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         let same = node == head.node && *epoch == head.epoch;
-        let settled = self.settled.of(head.node, head.epoch);
+        let settled = self.settled.sender(head.node, head.epoch);
         if same {
-            settled.settle(0, *low);
+            settled.insert(0, *low);
         }
-        let verdict = settled.look(head.first_sequence, head.count);
+        let verdict = settled.check(head.first_sequence, head.count);
         let cause = match batch {
             Err(error) => error.to_string(),
             Ok(_) if !same => "a stream has one sender process".to_owned(),
-            Ok(_) if verdict == Verdict::Overlaps => {
+            Ok(_) if verdict == SequenceCheck::Overlap => {
                 "some of its items were sent before".to_owned()
             }
-            Ok(_) if verdict == Verdict::Seen => {
+            Ok(_) if verdict == SequenceCheck::Duplicate => {
                 self.counts.duplicates += u64::from(head.count);
                 return;
             }
             Ok(batch) => {
-                settled.settle(head.first_sequence, end);
+                settled.insert(head.first_sequence, end);
                 return match self.offer(&batch, sink) {
                     Ok(()) => {}
                     Err(error) => self.refuse(&head, error.to_string(), sink),
                 };
             }
         };
-        settled.settle(head.first_sequence, end);
+        settled.insert(head.first_sequence, end);
         self.refuse(&head, cause, sink);
     }
 

@@ -1,32 +1,33 @@
-//! Durations as people write them: `250us`, `1s`, `10m`, `30d`. For configuration and rules.
+//! Durations in configuration and rules: `250us`, `1s`, `10m`, `30d`.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-/// Text that is no duration.
+/// Text is not a duration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} isn't a duration such as \"250us\", \"1s\", \"10m\" or \"30d\"{because}")]
-pub struct NoDuration {
+#[error("{text:?} is not a duration such as \"250us\", \"1s\", \"10m\" or \"30d\"{cause}")]
+pub struct ParseDurationError {
     text: String,
-    because: String,
+    cause: String,
 }
 
-/// Reads a duration. A day has 24 hours, a week seven days; months and years have no fixed length.
+/// Parses a duration. A day has 24 hours, a week seven days; months and years are refused because
+/// they have no fixed length.
 ///
 /// # Errors
-/// When the text isn't one, or is negative.
-pub fn parse(text: &str) -> Result<Duration, NoDuration> {
-    let bad = |because: String| NoDuration { text: text.chars().take(64).collect(), because };
-    let span: Span = text.trim().parse().map_err(|_| bad(String::new()))?;
+/// When the text is not a duration, or a negative one.
+pub fn parse(text: &str) -> Result<Duration, ParseDurationError> {
+    let error = |cause: String| ParseDurationError { text: text.chars().take(64).collect(), cause };
+    let span: Span = text.trim().parse().map_err(|_| error(String::new()))?;
     let duration = span
         .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| bad(": months and years have no fixed length".into()))?;
-    Duration::try_from(duration).map_err(|_| bad(": it is negative".into()))
+        .map_err(|_| error(": months and years have no fixed length".into()))?;
+    Duration::try_from(duration).map_err(|_| error(": it is negative".into()))
 }
 
-/// Writes a duration so that [`parse`] reads it.
+/// Formats a duration in the syntax of [`parse`].
 #[must_use]
 pub fn text(duration: Duration) -> String {
     SignedDuration::try_from(duration)
@@ -36,7 +37,7 @@ pub fn text(duration: Duration) -> String {
 /// For `#[serde(with = "crate::durations")]`.
 ///
 /// # Errors
-/// When the text isn't a duration.
+/// When the text is not a duration.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
     parse(&text).map_err(D::Error::custom)
@@ -45,7 +46,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Er
 /// For `#[serde(with = "crate::durations")]`.
 ///
 /// # Errors
-/// Only the serializer's own.
+/// Those of the serializer.
 pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&text(*duration))
 }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_is_read() {
+    fn common_notations_are_parsed() {
         for (text, expected) in [
             ("250us", Duration::from_micros(250)),
             ("250µs", Duration::from_micros(250)),
@@ -71,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_so() {
+    fn invalid_text_is_an_error() {
         for bad in ["", "1", "soon", "-1s", "1 month", "1s ago"] {
             let error = parse(bad).unwrap_err().to_string();
-            assert!(error.contains("isn't a duration"), "{bad}: {error}");
+            assert!(error.contains("is not a duration"), "{bad}: {error}");
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What every stage of tapio shares.
+//! Shared foundations of all stages: events, identity, rings, accounting, shutdown, clocks.
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `event` | events, stories, names, identifiers, and the reasons an event can be dropped for |
+//! | `event` | events, stories, names, identifiers, drop reasons |
 //! | `identity` | the entity directory: process → container → pod → workload → service |
-//! | `ring` | record rings, the wake protocol around them, and the accounts of CONS-1 |
-//! | `shutdown` | event-driven shutdown, and the liveness of a collector's run |
-//! | `clock` | the only place that reads a clock |
-//! | `durations` | durations as configuration and rules write them |
+//! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
+//! | `shutdown` | event-driven shutdown, heartbeats of collectors |
+//! | `clock` | the only module that reads a clock |
+//! | `durations` | durations in configuration and rules |
 //!
 //! Dependencies point one way: `clock, durations ← event ← identity`, `event, shutdown ← ring`.
 

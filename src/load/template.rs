@@ -1,31 +1,31 @@
-//! Batches made once and patched for each sending, so that the generator costs next to nothing
-//! beside what it measures.
+//! Batches that are built once and patched for each send, so that the generator's cost is
+//! negligible compared to the measured load.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::LoadConfig;
+use super::config::LoadConfig;
 use tapio_core::event::{Event, EventId, Field, Name, NameRefused, Severity, Value, names};
 use tapio_core::ring::{Header, ring};
 use tapio_wire::{Batch, BatchEncoder, EncodedBatch, Item};
 
-/// The pod uid of every event; its first eight digits become the key.
+/// The pod uid of every event; the key replaces its first eight digits.
 const POD_UID: &str = "00000000-16cd-43dd-8448-eb211c80319c";
 const KEY_DIGITS: usize = 8;
-/// A gRPC prefix and the tag of `first_sequence`.
-const SEQUENCE_AT: usize = 5 + 1;
-/// How many of [`typical_fields`] say whose event it is; the rest are attributes.
+/// Offset of `first_sequence`: after the gRPC prefix and the tag.
+const SEQUENCE_OFFSET: usize = 5 + 1;
+/// How many of [`typical_fields`] are entity keys; the rest are attributes.
 pub const TYPICAL_ENTITIES: u8 = 4;
 /// The message of a typical event.
 pub const TYPICAL_MESSAGE: &str = "upstream connect error";
-/// Templates that are sent in turn: a share of matching events is exact over all of them.
+/// Templates, sent in turn: over all of them the share of matching events is exact.
 const TEMPLATES: usize = 16;
-/// The kind of events that no rule is meant to want.
+/// The kind of events that are relevant to no rule.
 const FILLER_KIND: &str = "load.event";
 
-/// The fields of a typical event: eight, which with the message make about 200 bytes on the wire.
-/// What the generator sends and what the codec's benchmark measures.
+/// The fields of a typical event: eight, with the message about 200 bytes on the wire. The
+/// generator sends them and the benchmark of the codec measures them.
 #[must_use]
 pub fn typical_fields<'a>(node: &'a str, pod_uid: &'a str) -> [Field<'a>; 8] {
     [
@@ -41,35 +41,35 @@ pub fn typical_fields<'a>(node: &'a str, pod_uid: &'a str) -> [Field<'a>; 8] {
     .map(|(key, value)| Field { key, value })
 }
 
-/// Where an event is patched: offsets in the framed batch.
+/// Offsets of an event's patched fields in the framed batch.
 #[derive(Clone, Copy)]
-struct Places {
+struct Offsets {
     time: usize,
     observed: usize,
     sequence: usize,
     key: usize,
 }
 
-/// A batch to be patched.
+/// A batch to patch.
 pub(super) struct Template {
     framed: Bytes,
-    places: Arc<[Places]>,
+    events: Arc<[Offsets]>,
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-/// A patched batch on its way. Its buffer goes back to its template.
-struct Lent {
+/// A patched batch in flight. Its buffer returns to its template.
+struct PooledBatch {
     bytes: Vec<u8>,
     spare: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBatch {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBatch {
     fn drop(&mut self) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < 4 {
@@ -81,33 +81,33 @@ impl Drop for Lent {
 impl Template {
     /// Events in the batch.
     pub(super) fn events(&self) -> u64 {
-        self.places.len() as u64
+        self.events.len() as u64
     }
 
-    /// Bytes of the batch.
+    /// Size of the batch.
     pub(super) fn len_bytes(&self) -> usize {
         self.framed.len()
     }
 
-    /// The batch for events from `sequence` on, all of them due at `time_ns`, over `keys` keys.
+    /// The batch of events from `sequence` on, all due at `time_ns`, with `keys` distinct keys.
     pub(super) fn batch(&self, sequence: u64, time_ns: u64, keys: u64) -> Bytes {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut bytes = spare.unwrap_or_else(|| self.framed.to_vec());
         let put = |bytes: &mut [u8], at: usize, value: [u8; 8]| {
             bytes[at..at + 8].copy_from_slice(&value);
         };
-        put(&mut bytes, SEQUENCE_AT, sequence.to_le_bytes());
-        for (n, places) in (sequence..).zip(self.places.iter()) {
-            put(&mut bytes, places.time, time_ns.to_le_bytes());
-            put(&mut bytes, places.observed, time_ns.to_le_bytes());
-            put(&mut bytes, places.sequence, n.to_be_bytes());
-            put(&mut bytes, places.key, hex(key(n, keys)));
+        put(&mut bytes, SEQUENCE_OFFSET, sequence.to_le_bytes());
+        for (n, event) in (sequence..).zip(self.events.iter()) {
+            put(&mut bytes, event.time, time_ns.to_le_bytes());
+            put(&mut bytes, event.observed, time_ns.to_le_bytes());
+            put(&mut bytes, event.sequence, n.to_be_bytes());
+            put(&mut bytes, event.key, hex(key(n, keys)));
         }
-        Bytes::from_owner(Lent { bytes, spare: Arc::clone(&self.spare) })
+        Bytes::from_owner(PooledBatch { bytes, spare: Arc::clone(&self.spare) })
     }
 }
 
-/// The key of the `n`-th event: spread evenly, and the same in every run.
+/// The key of the `n`-th event: evenly distributed, and the same in every run.
 fn key(n: u64, keys: u64) -> u32 {
     // SplitMix64's finaliser.
     let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -120,32 +120,33 @@ fn hex(n: u32) -> [u8; KEY_DIGITS] {
     std::array::from_fn(|i| b"0123456789abcdef"[(n >> (28 - 4 * i)) as usize & 15])
 }
 
-/// Templates of `batch_events` events each, and the last one of `last_events`.
+/// Builds templates of `batch_events` events each, and one of `last_events` for the last batch.
 pub(super) fn templates(
     config: &LoadConfig,
     epoch: u64,
     batch_events: u64,
     last_events: u64,
 ) -> Result<(Vec<Template>, Option<Template>), NameRefused> {
-    let mut source = Source::new(config, epoch)?;
-    let full = (0..TEMPLATES).map(|_| source.template(batch_events)).collect();
-    let last = (last_events > 0).then(|| source.template(last_events));
+    let mut builder = TemplateBuilder::new(config, epoch)?;
+    let full = (0..TEMPLATES).map(|_| builder.template(batch_events)).collect();
+    let last = (last_events > 0).then(|| builder.template(last_events));
     Ok((full, last))
 }
 
-struct Source {
+/// Builds templates.
+struct TemplateBuilder {
     kinds: Vec<Name>,
     filler: Name,
     source: Name,
     share: f64,
     due: f64,
-    made: usize,
+    built: usize,
     origin: u64,
     node: String,
     epoch: u64,
 }
 
-impl Source {
+impl TemplateBuilder {
     fn new(config: &LoadConfig, epoch: u64) -> Result<Self, NameRefused> {
         let kinds: Result<Vec<_>, _> = config.kinds.iter().map(|k| Name::intern(k)).collect();
         Ok(Self {
@@ -154,22 +155,22 @@ impl Source {
             source: Name::intern("load")?,
             share: if config.kinds.is_empty() { 0.0 } else { config.match_share.clamp(0.0, 1.0) },
             due: 0.0,
-            made: 0,
+            built: 0,
             origin: epoch,
             node: config.node.clone(),
             epoch,
         })
     }
 
-    /// The next event's kind: as many of the wanted ones as their share says, evenly spread.
+    /// The kind of the next event: relevant kinds in their share, evenly distributed.
     fn kind(&mut self) -> Name {
         self.due += self.share;
         if self.due < 1.0 - 1e-9 {
             return self.filler;
         }
         self.due -= 1.0;
-        self.made += 1;
-        self.kinds[(self.made - 1) % self.kinds.len()]
+        self.built += 1;
+        self.kinds[(self.built - 1) % self.kinds.len()]
     }
 
     fn template(&mut self, events: u64) -> Template {
@@ -197,15 +198,15 @@ impl Source {
         }
         let batch = encoder.finish();
         Template {
-            places: batch.as_ref().map(places).unwrap_or_default(),
+            events: batch.as_ref().map(event_offsets).unwrap_or_default(),
             framed: batch.map(|b| b.framed()).unwrap_or_default(),
             spare: Arc::default(),
         }
     }
 }
 
-/// Finds the places by the encoder's layout: time, observed time and id come first in an event.
-fn places(encoded: &EncodedBatch) -> Arc<[Places]> {
+/// Finds the offsets by the encoder's layout: an event starts with time, observed time and id.
+fn event_offsets(encoded: &EncodedBatch) -> Arc<[Offsets]> {
     let message = encoded.message();
     let prefix = encoded.framed().len() - message.len();
     let Ok(batch) = Batch::parse(&message) else {
@@ -220,10 +221,10 @@ fn places(encoded: &EncodedBatch) -> Arc<[Places]> {
         let uid = POD_UID.as_bytes();
         let key = event.windows(uid.len()).position(|w| w == uid).unwrap_or(0);
         let at = prefix + range.start;
-        Places {
+        Offsets {
             time: at + 1,
             observed: at + 9 + 1,
-            // Tag and length of the id, and the half that tells the source.
+            // Tag and length of the id, and its half that identifies the source.
             sequence: at + 18 + 2 + 8,
             key: at + key,
         }
@@ -236,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patched_batch_decodes_to_what_was_asked_for() {
+    fn patched_batch_decodes_to_the_patched_values() {
         let config = LoadConfig {
             kinds: vec!["kernel.process.exec".into(), "kernel.process.exit".into()],
             match_share: 0.1,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
-use super::recall::{Recall, RecallStats};
+use super::recovery_log::{RecoveryLog, RecoveryLogStats};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
 use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
@@ -96,7 +96,7 @@ struct Correlating {
     entrances: Vec<Entrance>,
     readers: Vec<RecordReader>,
     assessor: Arc<DeskStats>,
-    recovery: Option<Arc<RecallStats>>,
+    recovery_log: Option<Arc<RecoveryLogStats>>,
 }
 
 /// The result of a run.
@@ -134,7 +134,7 @@ impl Agent {
         let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
         let mut start = Start::new(&config, &rows);
         let bell = Arc::new(Bell::new(Default::default()));
-        let Correlating { correlator, entrances, readers, assessor, recovery } =
+        let Correlating { correlator, entrances, readers, assessor, recovery_log } =
             start_correlator(&config, &rules, RING_SETS * rows.len(), &bell, &mut start)?;
         let bridge = start_bridge(&config, readers, bell, &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
@@ -151,7 +151,7 @@ impl Agent {
             service: config.dataflow.service(),
             started_ns: epoch,
             rules: files.stats(),
-            recovery,
+            recovery_log,
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
@@ -299,21 +299,19 @@ fn start_bridge(
 }
 
 /// Creates the shards and restores them from the recovery log of an earlier run.
-fn recollect(
+fn restore(
     config: &Config,
     plan: &CorrelatorPlan,
-) -> Result<(Vec<Shard>, Option<Recall>), StartError> {
+) -> Result<(Vec<Shard>, Option<RecoveryLog>), StartError> {
     let mut shards = plan.shards();
     if plan.recorder.is_none() {
         return Ok((shards, None));
     }
-    let dir = config.state_dir().join("recall");
-    let recall = Recall::open(dir, config.dataflow.recovery_log_bytes)
-        .map_err(system("dataflow.recovery_log_bytes"))?;
-    recall
-        .recollect(&plan.rules.current(), &mut shards)
-        .map_err(system("dataflow.recovery_log_bytes"))?;
-    Ok((shards, Some(recall)))
+    let dir = config.state_dir().join("recovery");
+    let failed = |e| system("dataflow.recovery_log_bytes")(e);
+    let log = RecoveryLog::open(dir, config.dataflow.recovery_log_bytes).map_err(failed)?;
+    log.restore(&plan.rules.current(), &mut shards).map_err(failed)?;
+    Ok((shards, Some(log)))
 }
 
 fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
@@ -353,8 +351,8 @@ fn start_correlator(
     let assessor_bell = Arc::new(Bell::new(Default::default()));
     let bells = [bell, &assessor_bell];
     let plan = plan(config, rules);
-    let (shards, recall) = recollect(config, &plan)?;
-    let recovery = recall.as_ref().map(Recall::stats);
+    let (shards, log) = restore(config, &plan)?;
+    let recovery_log = log.as_ref().map(RecoveryLog::stats);
     let Start { node, epoch, shutdown, threads, ledger } = start;
     let started = Correlator::start(&plan, shards, ways_in, bells, ledger, shutdown, threads)
         .map_err(system("correlator threads"))?;
@@ -363,12 +361,12 @@ fn start_correlator(
         .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(STORY_RING_BLOCKS))
         .map_err(system("assessor thread"))?;
     readers.push(stories);
-    if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
+    if let (Some(log), Some(bell)) = (log, &plan.recorder) {
         correlator
-            .keep(recall.record(recorded, Arc::clone(bell), node, *epoch))
+            .keep(log.record(recorded, Arc::clone(bell), node, *epoch))
             .map_err(system("recovery log thread"))?;
     }
-    Ok(Correlating { correlator, entrances, readers, assessor, recovery })
+    Ok(Correlating { correlator, entrances, readers, assessor, recovery_log })
 }
 
 /// Starts the collectors, each with [`RING_SETS`] sets of rings.

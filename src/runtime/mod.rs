@@ -9,7 +9,7 @@
 //! | `metrics/` | `/metrics` |
 //! | `admin.rs` | the HTTP server of these pages |
 //! | `lock.rs` | [`AgentLock`]: one agent per state folder |
-//! | `recall.rs` | the recovery log: relevant events on disk, from which a restart restores |
+//! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
 //! | `reload.rs` | reloads the rule set when its files change |
 
 mod admin;
@@ -17,7 +17,7 @@ mod agent;
 mod config;
 mod lock;
 mod metrics;
-mod recall;
+mod recovery_log;
 mod reload;
 mod status;
 mod variables;
@@ -25,6 +25,6 @@ mod variables;
 pub use agent::{Agent, Exit, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use lock::{AgentLock, LockError};
-pub use recall::RecallStats;
+pub use recovery_log::RecoveryLogStats;
 pub use reload::ReloadStats;
 pub use status::{Status, snapshot_json};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::recall::RecallStats;
+use super::recovery_log::RecoveryLogStats;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
@@ -27,7 +27,7 @@ pub struct Status {
     /// The rules in force and the counters of reloads.
     pub rules: Arc<ReloadStats>,
     /// The recovery log's counters; `None` where it is disabled.
-    pub recovery: Option<Arc<RecallStats>>,
+    pub recovery_log: Option<Arc<RecoveryLogStats>>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
     /// The entity directory.
@@ -99,7 +99,7 @@ impl Status {
 
     /// The recovery log's counters.
     pub(super) fn recovery(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.recovery.iter().flat_map(|stats| stats.get())
+        self.recovery_log.iter().flat_map(|stats| stats.get())
     }
 
     /// The document of `/status`.

@@ -5,21 +5,21 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The receiving end.
+/// Configuration of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Where agents deliver and gRPC queries are answered.
+    /// Address for agents and gRPC queries.
     pub grpc_listen: SocketAddr,
-    /// Where HTTP queries, `/metrics` and health checks are answered.
+    /// Address for HTTP queries, `/metrics` and health checks.
     pub http_listen: SocketAddr,
-    /// Where the store lives. Made if it isn't there.
+    /// Folder of the storage; created if missing.
     pub data_dir: PathBuf,
-    /// A file of the store has this many bytes.
+    /// Size of a segment.
     pub segment_bytes: u64,
-    /// The store has about this many bytes; the oldest file goes first.
+    /// About the size of all segments; beyond it, the oldest is retired.
     pub retention_bytes: u64,
-    /// Stories whose last revision can be listed.
+    /// Stories whose last revision can be listed; beyond, the least recently updated is evicted.
     pub stories_kept: usize,
 }
 
@@ -37,10 +37,10 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Finds values that can't work.
+    /// Validates the values.
     ///
     /// # Errors
-    /// The key and what is wrong with its value.
+    /// The key of an invalid value, and why it is invalid.
     pub fn check(&self) -> Result<(), String> {
         if !(64 * 1024..=1024 * 1024 * 1024).contains(&self.segment_bytes) {
             return Err(format!(
@@ -55,7 +55,7 @@ impl ServerConfig {
             ));
         }
         if self.stories_kept == 0 {
-            return Err("stories_kept: 0 stories can't be listed".into());
+            return Err("stories_kept: must be at least 1".into());
         }
         Ok(())
     }

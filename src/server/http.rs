@@ -1,4 +1,4 @@
-//! JSON over HTTP, for people, scripts and pages.
+//! JSON over HTTP, for people, scripts and web pages.
 
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::metrics;
 use super::query::limit;
-use super::store::{Filter, Found, StoryFilter};
-use super::{Shared, metrics};
+use super::shared::Shared;
+use super::storage::{EventFilter, MatchingBatch, StoryFilter};
 use tapio_core::event::TraceId;
 use tapio_wire::{Batch, Item, decoded_json};
 
@@ -30,10 +31,10 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// A request that can't be answered, and why.
-struct Refused(StatusCode, String);
+/// Error response: status and cause.
+struct Failure(StatusCode, String);
 
-impl IntoResponse for Refused {
+impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         (self.0, Json(json!({"error": self.1}))).into_response()
     }
@@ -50,23 +51,23 @@ struct StoriesQuery {
 
 async fn stories(
     State(shared): State<Arc<Shared>>,
-    Query(asked): Query<StoriesQuery>,
+    Query(query): Query<StoriesQuery>,
 ) -> Json<Vec<Value>> {
-    let filter = StoryFilter { pattern: asked.pattern, node: asked.node, ..StoryFilter::default() };
-    let stories = shared.store().stories(limit(asked.limit), &filter);
+    let filter = StoryFilter { pattern: query.pattern, node: query.node, ..StoryFilter::default() };
+    let stories = shared.storage().stories(limit(query.limit), &filter);
     Json(stories.iter().map(|story| story.json()).collect())
 }
 
 async fn story(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Value>, Failure> {
     let id: TraceId =
-        id.parse().map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("story id: {e}")))?;
-    let found = shared.store().story(id.0);
+        id.parse().map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("story id: {e}")))?;
+    let found = shared.storage().story(id.0);
     found
         .map(|story| Json(story.json()))
-        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("no story {id}")))
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no story {id}")))
 }
 
 #[derive(Deserialize)]
@@ -79,33 +80,34 @@ struct EventsQuery {
     node: String,
 }
 
-/// The latest events first.
+/// Lists events, newest first.
 async fn events(
     State(shared): State<Arc<Shared>>,
-    Query(asked): Query<EventsQuery>,
-) -> Result<Json<Vec<Value>>, Refused> {
-    let trace_id = match asked.trace_id.as_str() {
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Vec<Value>>, Failure> {
+    let trace_id = match query.trace_id.as_str() {
         "" => Vec::new(),
         text => {
             let id: Result<TraceId, _> = text.parse();
-            id.map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("trace_id: {e}")))?.0.to_vec()
+            id.map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("trace_id: {e}")))?.0.to_vec()
         }
     };
-    let filter = Filter { kind: asked.kind, trace_id, node: asked.node };
+    let filter = EventFilter { kind: query.kind, trace_id, node: query.node };
     let found = shared
-        .latest(filter, limit(asked.limit))
+        .newest_events(filter, limit(query.limit))
         .await
-        .map_err(|e| Refused(StatusCode::INTERNAL_SERVER_ERROR, e))?;
+        .map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e))?;
     let mut out = Vec::new();
     for found in &found {
         append_json(found, &mut out)
-            .map_err(|e| Refused(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+            .map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     }
     Ok(Json(out))
 }
 
-/// A batch's wanted events, the last first. One that can't be decoded says so in its place.
-fn append_json(found: &Found, out: &mut Vec<Value>) -> Result<(), tapio_wire::WireError> {
+/// Appends the matching events of a batch, newest first. In the place of an event that can't be
+/// decoded stands an object with the error.
+fn append_json(found: &MatchingBatch, out: &mut Vec<Value>) -> Result<(), tapio_wire::WireError> {
     let batch = Batch::parse(&found.batch).map_err(|(_, error)| error)?;
     let mut decoder = batch.decoder()?;
     let first = out.len();
@@ -113,8 +115,8 @@ fn append_json(found: &Found, out: &mut Vec<Value>) -> Result<(), tapio_wire::Wi
         Item::Event(event) => Some(event),
         Item::Story(_) => None,
     });
-    for (place, raw) in raw_events.enumerate() {
-        if found.places.binary_search(&place).is_ok() {
+    for (position, raw) in raw_events.enumerate() {
+        if found.positions.binary_search(&position).is_ok() {
             out.push(match decoder.event(raw) {
                 Ok(decoded) => decoded_json(&decoded),
                 Err(error) => json!({"error": error.to_string()}),
@@ -129,11 +131,11 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
     Json(shared.status()).into_response()
 }
 
-/// Ready while the disk takes what comes.
-async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refused> {
+/// Ready unless the disk refused the last batch.
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Failure> {
     if shared.stats().counts.disk_failing {
-        let cause = "the disk doesn't take batches".to_owned();
-        return Err(Refused(StatusCode::SERVICE_UNAVAILABLE, cause));
+        let cause = "storage: the disk refuses writes".to_owned();
+        return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, cause));
     }
     Ok("ready\n")
 }

@@ -1,4 +1,4 @@
-//! Taking batches in: seen before? stored? then acknowledged.
+//! Ingest: deduplicates batches, stores them and acknowledges what is stored.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,15 +8,20 @@ use bytes::Bytes;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
-use super::Shared;
+use super::shared::Shared;
 use tapio_core::clock;
 use tapio_wire::proto::{Ack, Refusal};
-use tapio_wire::{AckStream, Batch, BatchHead, IngestHandler, Intake, Item, Verdict, kernel_time};
+use tapio_wire::{
+    AckStream, Batch, BatchHandler, BatchHead, IngestHandler, Item, SequenceCheck, kernel_time,
+};
 
-/// How long a batch waits that the disk didn't take.
+/// Pause before a batch that the disk refused is retried.
 const DISK_RETRY: Duration = Duration::from_millis(500);
+/// Sender processes remembered for one stream. A sender has one process, and after a restart
+/// perhaps batches of the last one.
+const MAX_SENDERS: usize = 16;
 
-/// The `Ingest` service's handler.
+/// Handler of the `Ingest` service.
 pub(super) struct Ingest(pub(super) Arc<Shared>);
 
 impl IngestHandler for Ingest {
@@ -25,48 +30,66 @@ impl IngestHandler for Ingest {
         batches: Streaming<Bytes>,
         peer: Option<SocketAddr>,
     ) -> Result<BoxStream<Ack>, Status> {
-        tracing::info!(?peer, "an agent has connected");
-        let intake = ServerIntake {
+        tracing::info!(?peer, "server: agent connected");
+        let stream = IngestStream {
             shared: Arc::clone(&self.0),
             peer,
-            epochs: Vec::new(),
+            senders: Vec::new(),
             refused: Vec::new(),
             delays_ns: Vec::new(),
         };
-        Ok(Box::pin(AckStream::new(batches, intake)))
+        Ok(Box::pin(AckStream::new(batches, stream)))
     }
 }
 
-/// A sender process heard on a stream.
-struct Epoch {
+/// A sender process of a stream.
+struct Sender {
     node: String,
     epoch: u64,
-    /// The first item it sent here. A sender starts with its oldest unsettled item, so all before
-    /// are settled.
-    low: u64,
-    unacked: bool,
+    /// The first item it sent on this stream. A sender starts with its oldest unacknowledged item,
+    /// so all items before are stored or refused.
+    first_sequence: u64,
+    /// Whether batches were handled since the last ack.
+    is_unacked: bool,
 }
 
-/// One stream's batches.
-struct ServerIntake {
+/// Handles the batches of one stream.
+struct IngestStream {
     shared: Arc<Shared>,
     peer: Option<SocketAddr>,
-    epochs: Vec<Epoch>,
+    senders: Vec<Sender>,
+    /// Refusals that aren't acknowledged yet, with the sender's epoch.
     refused: Vec<(u64, Refusal)>,
+    /// Reused for each batch.
     delays_ns: Vec<u64>,
 }
 
-impl Drop for ServerIntake {
+/// How a valid batch was handled.
+struct Outcome {
+    check: SequenceCheck,
+    /// The stored bytes, where they differ from the batch as it came, and the number of events
+    /// marked as duplicates in them.
+    deduplicated: Option<(Bytes, u32)>,
+}
+
+impl Drop for IngestStream {
     fn drop(&mut self) {
-        tracing::info!(peer = ?self.peer, "an agent has gone");
+        tracing::info!(peer = ?self.peer, "server: agent disconnected");
     }
 }
 
-impl ServerIntake {
+fn end_sequence(head: &BatchHead<'_>) -> u64 {
+    head.first_sequence.saturating_add(u64::from(head.count))
+}
+
+impl IngestStream {
     fn refuse(&mut self, head: &BatchHead<'_>, cause: String) {
         let mut stats = self.shared.stats();
         if stats.counts.refused == 0 {
-            tracing::warn!(peer = ?self.peer, node = head.node, cause, "a batch is refused; further ones are counted");
+            tracing::warn!(
+                peer = ?self.peer, node = head.node, cause,
+                "server: refused a batch; further ones are only counted"
+            );
         }
         stats.counts.refused += 1;
         drop(stats);
@@ -74,140 +97,138 @@ impl ServerIntake {
         self.refused.push((head.epoch, refusal));
     }
 
-    fn epoch(&mut self, head: &BatchHead<'_>) -> &mut Epoch {
-        let same = |e: &Epoch| e.epoch == head.epoch && e.node == head.node;
-        let at = match self.epochs.iter().position(same) {
-            Some(at) => at,
+    fn sender(&mut self, head: &BatchHead<'_>) -> &mut Sender {
+        let is_same = |s: &Sender| s.epoch == head.epoch && s.node == head.node;
+        let index = match self.senders.iter().position(is_same) {
+            Some(index) => index,
             None => {
-                // A sender has one process, and after a restart perhaps what the last one left.
-                if self.epochs.len() >= 16 {
-                    self.epochs.remove(0);
+                if self.senders.len() >= MAX_SENDERS {
+                    self.senders.remove(0);
                 }
-                self.epochs.push(Epoch {
+                self.senders.push(Sender {
                     node: head.node.to_owned(),
                     epoch: head.epoch,
-                    low: head.first_sequence,
-                    unacked: false,
+                    first_sequence: head.first_sequence,
+                    is_unacked: false,
                 });
-                self.epochs.len() - 1
+                self.senders.len() - 1
             }
         };
-        &mut self.epochs[at]
+        &mut self.senders[index]
     }
 
-    /// Stores a sound batch. `Err`: the disk doesn't take it.
+    /// Stores a valid batch unless it was stored before. `Err`: the disk refused it.
     fn store(
         &mut self,
         bytes: &Bytes,
         batch: &Batch<'_>,
         stories: &[&[u8]],
         receipt_ns: u64,
-    ) -> Result<(Verdict, Option<(Bytes, u32)>), std::io::Error> {
+    ) -> Result<Outcome, std::io::Error> {
         let head = &batch.head;
-        let end = head.first_sequence.saturating_add(u64::from(head.count));
-        let low = self.epoch(head).low;
-        let mut store = self.shared.store();
-        let settled = store.settled(head.node, head.epoch);
-        settled.settle(0, low);
-        let verdict = settled.look(head.first_sequence, head.count);
-        let mut kept = None;
-        if verdict == Verdict::New {
-            kept = store.append_once(batch, bytes, receipt_ns)?;
+        let first_sequence = self.sender(head).first_sequence;
+        let mut storage = self.shared.storage();
+        let sequences = storage.sequences(head.node, head.epoch);
+        sequences.insert(0, first_sequence);
+        let check = sequences.check(head.first_sequence, head.count);
+        let mut stored = None;
+        if check == SequenceCheck::New {
+            stored = storage.append(batch, bytes, receipt_ns)?;
             for story in stories {
-                store.index_story(head.node, head.epoch, story);
+                storage.index_story(head.node, head.epoch, story);
             }
         }
-        // What overlaps is refused, which settles it too: it would be refused again.
-        let settled = store.settled(head.node, head.epoch);
-        settled.settle(head.first_sequence, end);
-        Ok((verdict, kept.map(|(bytes, withheld)| (bytes.into(), withheld))))
-    }
-}
-
-impl Intake for ServerIntake {
-    fn take(&mut self, bytes: &Bytes) -> Option<Duration> {
-        let receipt_ns = clock::wall_ns();
-        let mut stories = Vec::new();
-        let mut delays_ns = std::mem::take(&mut self.delays_ns);
-        delays_ns.clear();
-        let parsed = Batch::parse_with(bytes, |item| match item {
-            Item::Event(event) => {
-                if let Some(time) = kernel_time(event) {
-                    delays_ns.push(receipt_ns.saturating_sub(time));
-                }
-            }
-            Item::Story(story) => stories.push(story),
-        });
-        let wait = match parsed {
-            Ok(batch) => match self.store(bytes, &batch, &stories, receipt_ns) {
-                Ok((verdict, kept)) => {
-                    let (stored, withheld) =
-                        kept.as_ref().map_or((bytes, 0), |(stored, n)| (stored, *n));
-                    self.count(stored, &batch, (verdict, withheld), &delays_ns);
-                    None
-                }
-                Err(error) => {
-                    self.shared.disk_failed(&error);
-                    Some(DISK_RETRY)
-                }
-            },
-            Err((head, error)) => {
-                self.epoch(&head).unacked = true;
-                self.refuse(&head, error.to_string());
-                let end = head.first_sequence.saturating_add(u64::from(head.count));
-                let mut store = self.shared.store();
-                let settled = store.settled(head.node, head.epoch);
-                settled.settle(head.first_sequence, end);
-                None
-            }
-        };
-        self.delays_ns = delays_ns;
-        wait
+        // An overlapping batch is refused. Its items count as seen: it would be refused again.
+        storage.sequences(head.node, head.epoch).insert(head.first_sequence, end_sequence(head));
+        let deduplicated = stored.map(|stored| (stored.bytes.into(), stored.duplicates));
+        Ok(Outcome { check, deduplicated })
     }
 
-    fn next_ack(&mut self) -> Option<Ack> {
-        let epoch = self.epochs.iter_mut().find(|e| e.unacked)?;
-        epoch.unacked = false;
-        let mut store = self.shared.store();
-        let settled = store.settled(&epoch.node, epoch.epoch);
-        let (meant, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.refused).into_iter().partition(|(of, _)| *of == epoch.epoch);
-        self.refused = rest;
-        Some(Ack {
-            epoch: epoch.epoch,
-            through: settled.through(epoch.low),
-            refused: meant.into_iter().map(|(_, refusal)| refusal).collect(),
-        })
-    }
-}
-
-impl ServerIntake {
-    /// Counts a batch that was dealt with; `stored` are its bytes without what was `withheld`.
-    fn count(
-        &mut self,
-        stored: &Bytes,
-        batch: &Batch<'_>,
-        (verdict, withheld): (Verdict, u32),
-        delays_ns: &[u64],
-    ) {
+    /// Counts a valid batch and publishes it if it was stored.
+    fn finish(&mut self, bytes: &Bytes, batch: &Batch<'_>, outcome: &Outcome, delays_ns: &[u64]) {
         let head = &batch.head;
-        self.epoch(head).unacked = true;
-        match verdict {
-            Verdict::New => {
+        self.sender(head).is_unacked = true;
+        match outcome.check {
+            SequenceCheck::New => {
+                let (stored, duplicates) =
+                    outcome.deduplicated.as_ref().map_or((bytes, 0), |(stored, n)| (stored, *n));
                 let mut stats = self.shared.stats();
                 stats.counts.batches += 1;
-                stats.counts.events += u64::from(batch.events - withheld);
-                stats.counts.duplicates += u64::from(withheld);
+                stats.counts.events += u64::from(batch.events - duplicates);
+                stats.counts.duplicates += u64::from(duplicates);
                 stats.counts.stories += u64::from(batch.stories);
                 stats.counts.disk_failing = false;
                 for &delay in delays_ns {
                     stats.latency.saturating_record(delay);
                 }
                 drop(stats);
-                self.shared.tell(stored);
+                self.shared.publish(stored);
             }
-            Verdict::Seen => self.shared.stats().counts.duplicates += u64::from(head.count),
-            Verdict::Overlaps => self.refuse(head, "some of its items were sent before".into()),
+            SequenceCheck::Duplicate => {
+                self.shared.stats().counts.duplicates += u64::from(head.count);
+            }
+            SequenceCheck::Overlap => {
+                self.refuse(head, "some of its items were sent before".into())
+            }
         }
+    }
+
+    /// Refuses a batch that can't be parsed. Its items count as seen.
+    fn refuse_invalid(&mut self, head: &BatchHead<'_>, cause: String) {
+        self.sender(head).is_unacked = true;
+        self.refuse(head, cause);
+        let mut storage = self.shared.storage();
+        storage.sequences(head.node, head.epoch).insert(head.first_sequence, end_sequence(head));
+    }
+}
+
+impl BatchHandler for IngestStream {
+    fn handle(&mut self, bytes: &Bytes) -> Option<Duration> {
+        let receipt_ns = clock::wall_ns();
+        let mut stories = Vec::new();
+        let mut delays_ns = std::mem::take(&mut self.delays_ns);
+        delays_ns.clear();
+        let parsed = Batch::parse_with(bytes, |item| match item {
+            Item::Event(event) => {
+                if let Some(time_ns) = kernel_time(event) {
+                    delays_ns.push(receipt_ns.saturating_sub(time_ns));
+                }
+            }
+            Item::Story(story) => stories.push(story),
+        });
+        let retry = match parsed {
+            Ok(batch) => match self.store(bytes, &batch, &stories, receipt_ns) {
+                Ok(outcome) => {
+                    self.finish(bytes, &batch, &outcome, &delays_ns);
+                    None
+                }
+                Err(error) => {
+                    self.shared.report_disk_error(&error);
+                    Some(DISK_RETRY)
+                }
+            },
+            Err((head, error)) => {
+                self.refuse_invalid(&head, error.to_string());
+                None
+            }
+        };
+        self.delays_ns = delays_ns;
+        retry
+    }
+
+    fn next_ack(&mut self) -> Option<Ack> {
+        let sender = self.senders.iter_mut().find(|s| s.is_unacked)?;
+        sender.is_unacked = false;
+        let mut storage = self.shared.storage();
+        let sequences = storage.sequences(&sender.node, sender.epoch);
+        let (refused, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.refused)
+            .into_iter()
+            .partition(|(epoch, _)| *epoch == sender.epoch);
+        self.refused = others;
+        Some(Ack {
+            epoch: sender.epoch,
+            through: sequences.contiguous_end(sender.first_sequence),
+            refused: refused.into_iter().map(|(_, refusal)| refusal).collect(),
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! `/metrics` of the server.
 
-use super::{ServerStatus, Shared};
+use super::shared::Shared;
+use super::status::ServerStatus;
 use crate::metrics::{Kind, Metric, Page, process_metrics};
 
 const BATCHES: Metric =

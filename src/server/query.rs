@@ -9,35 +9,40 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::store::{Filter, Found, StoryFilter};
-use super::{LatencyStats, Shared};
+use super::shared::Shared;
+use super::status::LatencyStats;
+use super::storage::{EventFilter, MatchingBatch, StoryFilter, newest_events};
 use tapio_wire::proto::query_server::{Query, QueryServer};
 use tapio_wire::{Batch, linked_to_proto, proto};
 
-/// What is listed where the request doesn't say.
-pub(super) const USUAL_LIMIT: usize = 100;
-/// Items on their way to one who tails.
+/// Items listed where the request gives no limit.
+const DEFAULT_LIMIT: usize = 100;
+/// Items listed at most.
+const MAX_LIMIT: usize = 10_000;
+/// Items queued for one tail.
 const TAIL_ITEMS: usize = 16;
-/// What is listed at most.
-pub(super) const MOST_LIMIT: usize = 10_000;
 
 pub(super) fn service(shared: Arc<Shared>) -> QueryServer<Queries> {
     QueryServer::new(Queries(shared))
 }
 
-/// A request's limit, within bounds.
-pub(super) fn limit(asked: u32) -> usize {
-    match asked as usize {
-        0 => USUAL_LIMIT,
-        n => n.min(MOST_LIMIT),
+/// The limit of a request, within bounds.
+pub(super) fn limit(requested: u32) -> usize {
+    match requested as usize {
+        0 => DEFAULT_LIMIT,
+        n => n.min(MAX_LIMIT),
     }
 }
 
 impl Shared {
-    /// The latest events, read beside the server's thread.
-    pub(super) async fn latest(&self, filter: Filter, limit: usize) -> Result<Vec<Found>, String> {
-        let scan = self.store().scan();
-        tokio::task::spawn_blocking(move || scan.latest(&filter, limit))
+    /// Finds the newest events on a blocking thread, so that ingest continues meanwhile.
+    pub(super) async fn newest_events(
+        &self,
+        filter: EventFilter,
+        limit: usize,
+    ) -> Result<Vec<MatchingBatch>, String> {
+        let log = self.storage().snapshot();
+        tokio::task::spawn_blocking(move || newest_events(&log, &filter, limit))
             .await
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())
@@ -46,15 +51,15 @@ impl Shared {
 
 pub(super) struct Queries(Arc<Shared>);
 
-type Listener = mpsc::Sender<Result<proto::TailItem, Status>>;
-type Tailing = Pin<Box<dyn Stream<Item = Result<proto::TailItem, Status>> + Send>>;
+type TailSender = mpsc::Sender<Result<proto::TailItem, Status>>;
+type TailStream = Pin<Box<dyn Stream<Item = Result<proto::TailItem, Status>> + Send>>;
 
-/// Keeps the events of a batch that are wanted, and no stories.
-fn keep(mut batch: proto::EventBatch, places: &[usize]) -> proto::EventBatch {
-    let mut place = 0;
+/// Reduces a batch to the events at these positions, without stories.
+fn keep_events(mut batch: proto::EventBatch, positions: &[usize]) -> proto::EventBatch {
+    let mut position = 0;
     batch.events.retain(|_| {
-        place += 1;
-        places.binary_search(&(place - 1)).is_ok()
+        position += 1;
+        positions.binary_search(&(position - 1)).is_ok()
     });
     batch.stories.clear();
     batch.count = batch.events.len() as u32;
@@ -66,40 +71,42 @@ fn decode(bytes: &[u8]) -> Result<proto::EventBatch, Status> {
         .map_err(|e| Status::data_loss(format!("a stored batch can't be decoded: {e}")))
 }
 
-/// What a listener wants to see.
-struct Wish {
-    /// Which events; `None` for none.
-    events: Option<Filter>,
+/// Selects the items of a tail.
+struct TailFilter {
+    /// `None`: no events.
+    events: Option<EventFilter>,
     stories: bool,
 }
 
-/// The wanted part of a batch for a tail; `None` for nothing.
-fn wanted(bytes: &[u8], wish: &Wish) -> Option<proto::EventBatch> {
-    let places = match &wish.events {
-        Some(filter) => filter.places(&Batch::parse(bytes).ok()?),
-        None => Vec::new(),
-    };
-    let mut batch = decode(bytes).ok()?;
-    let told = if wish.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
-    let mut batch = keep(batch, &places);
-    batch.count += told.len() as u32;
-    batch.stories = told;
-    (batch.count > 0).then_some(batch)
+impl TailFilter {
+    /// The matching part of a batch; `None` if nothing matches.
+    fn apply(&self, bytes: &[u8]) -> Option<proto::EventBatch> {
+        let positions = match &self.events {
+            Some(filter) => filter.positions(&Batch::parse(bytes).ok()?),
+            None => Vec::new(),
+        };
+        let mut batch = decode(bytes).ok()?;
+        let stories = if self.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
+        let mut batch = keep_events(batch, &positions);
+        batch.count += stories.len() as u32;
+        batch.stories = stories;
+        (batch.count > 0).then_some(batch)
+    }
 }
 
-/// Shows what is stored from now on to one listener.
-async fn tail(shared: Arc<Shared>, wish: &Wish, to: &Listener) {
+/// Sends what is stored from now on to one client.
+async fn tail(shared: Arc<Shared>, filter: &TailFilter, to: &TailSender) {
     let mut batches = shared.tail.subscribe();
     loop {
-        let item = match batches.recv().await {
-            Ok(bytes) => wanted(&bytes, wish),
+        let matching = match batches.recv().await {
+            Ok(bytes) => filter.apply(&bytes),
             Err(RecvError::Lagged(n)) => {
                 shared.stats().counts.tail_missed += n;
                 None
             }
             Err(RecvError::Closed) => return,
         };
-        if let Some(batch) = item {
+        if let Some(batch) = matching {
             let item = proto::TailItem { batch: Some(batch) };
             if to.send(Ok(item)).await.is_err() {
                 return;
@@ -110,16 +117,16 @@ async fn tail(shared: Arc<Shared>, wish: &Wish, to: &Listener) {
 
 #[tonic::async_trait]
 impl Query for Queries {
-    type TailStream = Tailing;
+    type TailStream = TailStream;
 
     async fn list_stories(
         &self,
         request: Request<proto::ListStoriesRequest>,
     ) -> Result<Response<proto::ListStoriesResponse>, Status> {
-        let asked = request.into_inner();
-        let filter =
-            StoryFilter { pattern: asked.pattern, node: asked.node, id_prefix: asked.id_prefix };
-        let stories = self.0.store().stories(limit(asked.limit), &filter);
+        let proto::ListStoriesRequest { limit: requested, pattern, node, id_prefix } =
+            request.into_inner();
+        let filter = StoryFilter { pattern, node, id_prefix };
+        let stories = self.0.storage().stories(limit(requested), &filter);
         Ok(Response::new(proto::ListStoriesResponse {
             stories: stories.iter().map(linked_to_proto).collect(),
         }))
@@ -129,35 +136,38 @@ impl Query for Queries {
         &self,
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
-        let asked = request.into_inner();
-        if !matches!(asked.trace_id.len(), 0 | 16) {
+        let proto::ListEventsRequest { limit: requested, kind, trace_id, node } =
+            request.into_inner();
+        if !matches!(trace_id.len(), 0 | 16) {
             return Err(Status::invalid_argument(format!(
                 "trace_id has {} bytes instead of 16",
-                asked.trace_id.len()
+                trace_id.len()
             )));
         }
-        let filter = Filter { kind: asked.kind, trace_id: asked.trace_id, node: asked.node };
-        let found = self.0.latest(filter, limit(asked.limit)).await.map_err(Status::internal)?;
+        let filter = EventFilter { kind, trace_id, node };
+        let found =
+            self.0.newest_events(filter, limit(requested)).await.map_err(Status::internal)?;
         let batches = found
             .iter()
             .rev()
-            .map(|found| decode(&found.batch).map(|batch| keep(batch, &found.places)));
+            .map(|found| decode(&found.batch).map(|batch| keep_events(batch, &found.positions)));
         Ok(Response::new(proto::ListEventsResponse { batches: batches.collect::<Result<_, _>>()? }))
     }
 
     async fn tail(
         &self,
         request: Request<proto::TailRequest>,
-    ) -> Result<Response<Tailing>, Status> {
-        let asked = request.into_inner();
-        let filter = Filter { kind: asked.kind, ..Filter::default() };
-        let wish = Wish { events: (!asked.no_events).then_some(filter), stories: asked.stories };
+    ) -> Result<Response<TailStream>, Status> {
+        let request = request.into_inner();
+        let events = EventFilter { kind: request.kind, ..EventFilter::default() };
+        let filter =
+            TailFilter { events: (!request.no_events).then_some(events), stories: request.stories };
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         tokio::spawn(async move {
             tokio::select! {
                 () = to.closed() => {}
-                () = tail(shared, &wish, &to) => {}
+                () = tail(shared, &filter, &to) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))

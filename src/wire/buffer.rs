@@ -1,46 +1,47 @@
-//! Buffers that batches are written into. A large buffer travels with its batch and comes back
-//! when the last holder of the batch lets go of it, so that steady traffic allocates nothing and
-//! touches no fresh page.
+//! Buffers that batches are written into. A large buffer travels with its batch and returns to the
+//! pool when the last reference to the batch is dropped, so that steady traffic allocates nothing
+//! and touches no fresh page.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Buffers kept for the next batches.
-const KEPT: usize = 8;
+/// Buffers that the pool keeps.
+const MAX_POOLED: usize = 8;
 
 /// A batch that fills less than this share of its buffer is copied out of it: a queue of small
 /// batches would otherwise hold many times its own size.
-const WORTH_A_BUFFER: usize = 4;
+const MIN_FILL_DIVISOR: usize = 4;
 
-/// A buffer of initialised bytes, of which the first `used` count.
+/// A buffer of initialised bytes, of which the first `used` are content.
 #[derive(Debug)]
 pub(super) struct Buffer {
     pub(super) bytes: Vec<u8>,
     pub(super) used: usize,
 }
 
+/// Pool of buffers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
 
-/// A buffer on its way; the owner behind a `Bytes`.
-struct Lent {
+/// The owner behind a `Bytes`: returns its buffer to the pool.
+struct PooledBuffer {
     buffer: Vec<u8>,
     used: usize,
     pool: Pool,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[..self.used]
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
-        let mut kept = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT {
-            kept.push(std::mem::take(&mut self.buffer));
+        let mut pooled = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pooled.len() < MAX_POOLED {
+            pooled.push(std::mem::take(&mut self.buffer));
         }
     }
 }
@@ -48,59 +49,59 @@ impl Drop for Lent {
 impl Pool {
     /// An empty buffer of at least `bytes`.
     pub(super) fn buffer(&self, bytes: usize) -> Buffer {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let bytes = match kept {
-            Some(kept) if kept.len() >= bytes => kept,
+        let pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let bytes = match pooled {
+            Some(pooled) if pooled.len() >= bytes => pooled,
             _ => vec![0; bytes],
         };
         Buffer { bytes, used: 0 }
     }
 
-    /// What was written, as shared bytes; the buffer is empty afterwards.
+    /// Shares the content and leaves an empty buffer of at least `next_bytes`.
     pub(super) fn share(&self, buffer: &mut Buffer, next_bytes: usize) -> Bytes {
-        if buffer.used < buffer.bytes.len() / WORTH_A_BUFFER {
+        if buffer.used < buffer.bytes.len() / MIN_FILL_DIVISOR {
             let shared = Bytes::copy_from_slice(&buffer.bytes[..buffer.used]);
             buffer.used = 0;
             return shared;
         }
         let full = std::mem::replace(buffer, self.buffer(next_bytes));
-        Bytes::from_owner(Lent { buffer: full.bytes, used: full.used, pool: self.clone() })
+        Bytes::from_owner(PooledBuffer { buffer: full.bytes, used: full.used, pool: self.clone() })
     }
 }
 
 impl Buffer {
-    /// Makes room for `more` bytes behind those used.
+    /// Grows, if necessary, so that `more` bytes fit behind the content.
     pub(super) fn reserve(&mut self, more: usize) {
         if self.bytes.len() - self.used < more {
             self.bytes.resize(self.used + more, 0);
         }
     }
 
-    /// Whether there is room without growing.
+    /// Whether `more` bytes fit without growing.
     pub(super) fn has_room(&self, more: usize) -> bool {
         self.bytes.len() - self.used >= more
     }
 
-    /// A pen at the end of what was written. Room must have been reserved.
-    pub(super) fn pen(&mut self) -> Pen<'_> {
-        Pen { at: self.used, bytes: &mut self.bytes }
+    /// A writer at the end of the content. Room must have been reserved.
+    pub(super) fn writer(&mut self) -> ProtoWriter<'_> {
+        ProtoWriter { at: self.used, bytes: &mut self.bytes }
     }
 }
 
-/// Writes protobuf into a buffer with room.
-pub(super) struct Pen<'a> {
+/// Writes protobuf into a buffer with enough room.
+pub(super) struct ProtoWriter<'a> {
     bytes: &'a mut [u8],
     pub(super) at: usize,
 }
 
-/// Bytes of a varint.
+/// Length of a varint.
 #[inline]
 pub(super) fn varint_len(value: u64) -> usize {
-    // Seven bits a byte, at least one byte.
+    // Seven bits per byte, at least one byte.
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-impl Pen<'_> {
+impl ProtoWriter<'_> {
     #[inline]
     pub(super) fn byte(&mut self, byte: u8) {
         self.bytes[self.at] = byte;
@@ -135,17 +136,17 @@ impl Pen<'_> {
         self.raw(&value.to_le_bytes());
     }
 
-    /// Leaves room for a length of `width` varint bytes.
+    /// Reserves `width` varint bytes for a length. Returns the start of what the length covers.
     #[inline]
-    pub(super) fn length_later(&mut self, width: usize) -> usize {
+    pub(super) fn reserve_length(&mut self, width: usize) -> usize {
         self.at += width;
         self.at
     }
 
-    /// Writes the length of what stands since `start` before it, padded to `width` bytes: longer
-    /// than it need be, which every protobuf reader takes.
+    /// Writes the reserved length of what was written since `start`, padded to `width` bytes:
+    /// longer than necessary, which every protobuf reader accepts.
     #[inline]
-    pub(super) fn length_now(&mut self, start: usize, width: usize) {
+    pub(super) fn fill_length(&mut self, start: usize, width: usize) {
         let len = self.at - start;
         let slot = &mut self.bytes[start - width..start];
         for (i, byte) in slot.iter_mut().enumerate() {

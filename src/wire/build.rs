@@ -1,8 +1,9 @@
-//! Generates the types and services of `proto/tapio/v1/tapio.proto`. protox parses it: no protoc needed.
+//! Generates the types and services of `proto/tapio/v1/tapio.proto`. protox parses it: no protoc
+//! needed.
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// The folder of the protocol definitions, as seen from this package.
+/// The folder of the protocol definitions, relative to this package.
 const PROTO: &str = "../../proto";
 
 fn main() -> Outcome {

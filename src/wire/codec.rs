@@ -1,5 +1,5 @@
-//! The gRPC codec of services that read their requests themselves: a request's bytes come out as they came, an answer goes
-//! in as prost writes it.
+//! gRPC codec for services that decode requests themselves: it passes the bytes of a request
+//! through and encodes responses with prost.
 
 use std::marker::PhantomData;
 
@@ -8,17 +8,17 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Requests undecoded, answers of this type.
+/// Codec with undecoded requests and responses of type `A`.
 #[derive(Clone, Copy, Debug)]
-pub struct Undecoded<A>(PhantomData<fn(A)>);
+pub struct RawCodec<A>(PhantomData<fn(A)>);
 
-impl<A> Default for Undecoded<A> {
+impl<A> Default for RawCodec<A> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<A: Message + 'static> Codec for Undecoded<A> {
+impl<A: Message + 'static> Codec for RawCodec<A> {
     type Encode = A;
     type Decode = Bytes;
     type Encoder = Self;
@@ -33,16 +33,16 @@ impl<A: Message + 'static> Codec for Undecoded<A> {
     }
 }
 
-impl<A: Message + 'static> Encoder for Undecoded<A> {
+impl<A: Message + 'static> Encoder for RawCodec<A> {
     type Item = A;
     type Error = Status;
 
-    fn encode(&mut self, answer: A, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        answer.encode(to).map_err(|e| Status::internal(format!("the answer: {e}")))
+    fn encode(&mut self, response: A, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        response.encode(to).map_err(|e| Status::internal(format!("can't encode the response: {e}")))
     }
 }
 
-impl<A> Decoder for Undecoded<A> {
+impl<A> Decoder for RawCodec<A> {
     type Item = Bytes;
     type Error = Status;
 

@@ -1,36 +1,36 @@
-//! The bytes of an `EventBatch` → events, borrowed from them. Hostile bytes give an error with its
-//! place, and bounds on everything that takes memory.
+//! Decodes the bytes of an `EventBatch` into events that borrow from them. Hostile bytes give an
+//! error with its position; everything that takes memory is bounded.
 
 use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
 use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
 use tapio_core::ring::Membership;
 
-/// The largest batch that is taken: 16 MiB.
+/// The largest batch accepted: 16 MiB.
 pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// Names a batch may hold: as many as a process.
+/// Names in a batch: as many as in a process.
 const MAX_NAMES: usize = 32_768;
-/// The longest name.
+/// Longest name.
 const MAX_NAME_BYTES: usize = 512;
-/// Entity keys and attributes an event may have.
+/// Entity keys and attributes of an event.
 const MAX_FIELDS: usize = 1024;
-/// Entity keys an event may have.
+/// Entity keys of an event.
 const MAX_ENTITIES: usize = 255;
-/// Stories an event may say it is in.
+/// Stories of an event.
 const MAX_CORRELATIONS: usize = 255;
 
-/// The field of an event that was withheld.
-pub(super) const WITHHELD: u32 = 8;
+/// The field number of an event that was marked as a duplicate.
+pub(super) const DUPLICATE_FIELD: u32 = 8;
 
-/// What a batch says of itself, without its items.
+/// The head of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchHead<'a> {
-    /// Items the sender has sent before this batch's first.
+    /// Sequence number of the first item: the items that the sender has sent before.
     pub first_sequence: u64,
     /// Items in the batch.
     pub count: u32,
-    /// The sending node.
+    /// The sender's node.
     pub node: &'a str,
-    /// Identifies the sending process.
+    /// Identifies the sender's process: its start, nanoseconds since the Unix epoch.
     pub epoch: u64,
 }
 
@@ -43,64 +43,64 @@ pub enum Item<'a> {
     Story(&'a [u8]),
 }
 
-/// An event's bytes.
+/// The bytes of an event.
 #[derive(Clone, Copy)]
 pub struct RawEvent<'a>(Reader<'a>);
 
-/// A batch whose outline was found sound: its head, the number of its items and its names.
+/// A batch with a valid outline: head, number of items, names.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
-    /// What the batch says of itself.
+    /// The head.
     pub head: BatchHead<'a>,
     /// Events among its items.
     pub events: u32,
     /// Stories among its items.
     pub stories: u32,
-    /// Items that were withheld as the batch was stored ([`super::withhold`]).
-    pub withheld: u32,
+    /// Items that the server marked as duplicates ([`super::mark_duplicates`]).
+    pub duplicates: u32,
     bytes: &'a [u8],
     names: Vec<&'a str>,
 }
 
 impl<'a> Batch<'a> {
-    /// Reads a batch's head and names, hopping over its items.
+    /// Reads the head and the names and skips the items.
     ///
     /// # Errors
-    /// When the outline is broken or `count` is wrong, with as much of the head as was read, so
-    /// that the sender can be told which batch is meant.
+    /// When the outline is invalid or `count` is wrong. The error has as much of the head as was
+    /// read, to identify the batch in a refusal.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, (BatchHead<'a>, WireError)> {
         Self::parse_with(bytes, |_| {})
     }
 
-    /// As [`Batch::parse`], showing each item while it is hopped over.
+    /// As [`Batch::parse`]; passes each item to `visit` when it is skipped.
     ///
     /// # Errors
-    /// As [`Batch::parse`]; some items were shown then.
+    /// As [`Batch::parse`]; some items may have been visited.
     pub fn parse_with(
         bytes: &'a [u8],
-        mut see: impl FnMut(Item<'a>),
+        mut visit: impl FnMut(Item<'a>),
     ) -> Result<Self, (BatchHead<'a>, WireError)> {
         let mut batch = Self {
             head: BatchHead::default(),
             events: 0,
             stories: 0,
-            withheld: 0,
+            duplicates: 0,
             bytes,
             names: Vec::with_capacity(64),
         };
-        match batch.outline(&mut see) {
+        match batch.outline(&mut visit) {
             Ok(()) => Ok(batch),
             Err(error) => Err((batch.head, error)),
         }
     }
 
-    fn outline(&mut self, see: &mut impl FnMut(Item<'a>)) -> Result<(), WireError> {
+    fn outline(&mut self, visit: &mut impl FnMut(Item<'a>)) -> Result<(), WireError> {
         let mut r = Reader::new(self.bytes);
         while !r.is_empty() {
             match r.tag()? {
                 (6, LEN) => {
                     self.events += 1;
-                    see(Item::Event(RawEvent(r.message()?)));
+                    visit(Item::Event(RawEvent(r.message()?)));
                 }
                 (5, LEN) => {
                     let name = r.text()?;
@@ -114,28 +114,28 @@ impl<'a> Batch<'a> {
                 }
                 (7, LEN) => {
                     self.stories += 1;
-                    see(Item::Story(r.delimited()?));
+                    visit(Item::Story(r.delimited()?));
                 }
-                (WITHHELD, LEN) => {
-                    self.withheld += 1;
+                (DUPLICATE_FIELD, LEN) => {
+                    self.duplicates += 1;
                     r.skip(LEN)?;
                 }
                 (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
                 (2, FIXED32) => self.head.count = r.fixed32()?,
                 (3, LEN) => self.head.node = r.text()?,
                 (4, FIXED64) => self.head.epoch = r.fixed64()?,
-                (number, wire_type) => r.other(number, WITHHELD, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, DUPLICATE_FIELD, wire_type)?,
             }
         }
-        let found = self.events + self.stories + self.withheld;
+        let found = self.events + self.stories + self.duplicates;
         if self.head.count != found {
-            let said = self.head.count;
-            return Err(r.error(WireCause::Count { said, found }));
+            let count = self.head.count;
+            return Err(r.error(WireCause::Count { count, found }));
         }
         Ok(())
     }
 
-    /// The texts its events refer to.
+    /// The names that the events refer to by index.
     #[must_use]
     pub fn names(&self) -> &[&'a str] {
         &self.names
@@ -145,7 +145,7 @@ impl<'a> Batch<'a> {
     pub fn items(&self) -> impl Iterator<Item = Item<'a>> + use<'a> {
         let mut r = Reader::new(self.bytes);
         std::iter::from_fn(move || {
-            // The outline was found sound by `parse`, so nothing here fails.
+            // `parse` has validated the outline, so nothing here fails.
             while !r.is_empty() {
                 match r.tag().ok()? {
                     (6, LEN) => return Some(Item::Event(RawEvent(r.message().ok()?))),
@@ -157,10 +157,10 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// A decoder for the batch's events. Takes its names into this process's table.
+    /// A decoder for the batch's events. Interns the batch's names.
     ///
     /// # Errors
-    /// When the table can't hold them.
+    /// When the name table of this process is full.
     pub fn decoder(&self) -> Result<EventDecoder<'a>, WireError> {
         let mut names = Vec::with_capacity(self.names.len());
         for text in &self.names {
@@ -181,14 +181,14 @@ impl<'a> RawEvent<'a> {
         Self(message)
     }
 
-    /// Where in the batch its bytes begin and end.
+    /// The range of its bytes in the batch.
     #[must_use]
     pub fn range(self) -> std::ops::Range<usize> {
         self.0.range()
     }
 
-    /// The event's id and the place of its source in the batch's names, if it doesn't come from the kernel's
-    /// clock: what a source may tell again under the same id.
+    /// The event's id and the index of its source's name, unless its time is from the kernel's
+    /// clock: other sources may report an event again under the same id.
     #[must_use]
     #[inline]
     pub fn natural_id(self) -> Option<(EventId, usize)> {
@@ -206,9 +206,9 @@ impl<'a> RawEvent<'a> {
         id.filter(|_| is_natural).zip(source.try_into().ok())
     }
 
-    /// The place of the event's kind in the batch's names; `None` where the event is broken.
+    /// The index of the kind's name; `None` if the event is invalid.
     #[must_use]
-    pub fn kind_place(self) -> Option<usize> {
+    pub fn kind_index(self) -> Option<usize> {
         let mut r = self.0;
         while !r.is_empty() {
             match r.tag().ok()? {
@@ -219,7 +219,7 @@ impl<'a> RawEvent<'a> {
         Some(0)
     }
 
-    /// The event's trace id as it stands in the bytes; empty for none.
+    /// The bytes of the event's trace id; empty for none.
     #[must_use]
     pub fn trace(self) -> &'a [u8] {
         let mut r = self.0;
@@ -234,8 +234,8 @@ impl<'a> RawEvent<'a> {
     }
 }
 
-/// The event's time, if it comes from the kernel's clock: what delays are measured from. Reads
-/// only the event's first fields, as [`super::BatchEncoder`] orders them.
+/// The event's time, if it is from the kernel's clock; delays are measured from it. Reads only the
+/// event's first fields, in the order of [`super::BatchEncoder`].
 #[must_use]
 #[inline]
 pub fn kernel_time(event: RawEvent<'_>) -> Option<u64> {
@@ -252,7 +252,7 @@ pub fn kernel_time(event: RawEvent<'_>) -> Option<u64> {
     (time != 0).then_some(time)
 }
 
-/// Decodes a batch's events, one after the other, without allocating.
+/// Decodes the events of a batch, one after the other, without allocating.
 pub struct EventDecoder<'a> {
     names: Vec<Name>,
     fields: Vec<Field<'a>>,
@@ -262,18 +262,18 @@ pub struct EventDecoder<'a> {
 /// A decoded event.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoded<'a> {
-    /// The event, with the trace context it has in the stream.
+    /// The event, with the trace context that the batch has for it.
     pub event: Event<'a>,
-    /// The stories it is in.
+    /// Its memberships in stories.
     pub correlations: &'a [Membership],
-    /// The trace the event came with, where the correlator gave it another.
+    /// The trace that the event arrived with, where a story's trace replaced it.
     pub incoming_trace_id: TraceId,
-    /// The span the event came with, where the correlator gave it another trace.
+    /// The span that the event arrived with, where a story's trace replaced its trace.
     pub incoming_span_id: [u8; 8],
 }
 
 impl<'a> Decoded<'a> {
-    /// The event with the trace context it came with, as it was before it was correlated.
+    /// The event with the trace context that it arrived with.
     #[must_use]
     pub fn as_received(&self) -> Event<'a> {
         if !self.incoming_trace_id.is_some() {
@@ -287,7 +287,7 @@ impl<'a> EventDecoder<'a> {
     /// Decodes an event.
     ///
     /// # Errors
-    /// When its bytes aren't an event, with the place in the batch.
+    /// When its bytes are no valid event, with the position in the batch.
     pub fn event<'s>(&'s mut self, raw: RawEvent<'a>) -> Result<Decoded<'s>, WireError> {
         self.fields.clear();
         self.correlations.clear();
@@ -334,7 +334,7 @@ impl<'a> EventDecoder<'a> {
                 }
                 (14, LEN) => incoming_trace = r.id()?,
                 (15, LEN) => incoming_span = r.id()?,
-                (number, wire_type) => r.other(number, 15, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, 15, wire_type)?,
             }
         }
         event.kind = self.name(&r, kind)?;
@@ -349,17 +349,17 @@ impl<'a> EventDecoder<'a> {
     }
 
     #[inline]
-    fn name(&self, r: &Reader<'_>, place: u64) -> Result<Name, WireError> {
-        match usize::try_from(place).ok().and_then(|p| self.names.get(p)) {
+    fn name(&self, r: &Reader<'_>, index: u64) -> Result<Name, WireError> {
+        match usize::try_from(index).ok().and_then(|i| self.names.get(i)) {
             Some(name) => Ok(*name),
             None => {
                 let names = self.names.len();
-                Err(r.error(WireCause::NoSuchName { place, names }))
+                Err(r.error(WireCause::NoSuchName { index, names }))
             }
         }
     }
 
-    /// Puts a field in its place: entity keys stand before attributes, however they were sent.
+    /// Inserts a field. Entity keys precede attributes, in whatever order they were sent.
     #[inline]
     fn push(&mut self, r: &Reader<'_>, at: usize, field: Field<'a>) -> Result<(), WireError> {
         if self.fields.len() >= MAX_FIELDS {
@@ -387,7 +387,7 @@ impl<'a> EventDecoder<'a> {
                     r.varint()?;
                     value = Value::Null;
                 }
-                (number, wire_type) => r.other(number, WITHHELD, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, 8, wire_type)?,
             }
         }
         let key = self.name(&r, key)?;
@@ -396,35 +396,36 @@ impl<'a> EventDecoder<'a> {
 
     fn correlation(&self, mut r: Reader<'a>) -> Result<Membership, WireError> {
         let (mut story, mut related, mut seen) = ([0; 16], [EventId::default(); 2], 0);
-        let mut places = [0; 3];
+        let mut indexes = [0; 3];
         while !r.is_empty() {
             match r.tag()? {
                 (1, LEN) => story = r.id()?,
-                (number @ 2..=4, VARINT) => places[number as usize - 2] = r.varint()?,
+                (number @ 2..=4, VARINT) => indexes[number as usize - 2] = r.varint()?,
                 (5, LEN) => {
                     let id = EventId(r.id()?);
-                    // The first and the latest of those that came before.
+                    // The first and the latest of the earlier members.
                     related[usize::from(seen > 0)] = id;
                     seen += 1;
                 }
-                (number, wire_type) => r.other(number, 5, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, 5, wire_type)?,
             }
         }
         Ok(Membership {
-            // Ranks are the shards' own business; on the wire the first membership is the best.
+            // Ranks aren't sent; on the wire the first membership is the best.
             rank: 0,
             story: TraceId(story),
-            rule: self.name(&r, places[0])?,
-            pattern: self.name(&r, places[1])?,
-            role: self.name(&r, places[2])?,
+            rule: self.name(&r, indexes[0])?,
+            pattern: self.name(&r, indexes[1])?,
+            role: self.name(&r, indexes[2])?,
             related,
         })
     }
 }
 
-fn ranged(r: &mut Reader<'_>, field: u32, most: u8) -> Result<u8, WireError> {
+/// Reads the number of a field that may be at most `max`.
+fn ranged(r: &mut Reader<'_>, field: u32, max: u8) -> Result<u8, WireError> {
     let value = r.varint()?;
-    if value > u64::from(most) {
+    if value > u64::from(max) {
         return Err(r.error(WireCause::OutOfRange(field)));
     }
     Ok(value as u8)

@@ -1,33 +1,33 @@
-//! Records from a ring → the bytes of an `EventBatch`, without anything in between.
+//! Encodes records from a ring directly into the bytes of an `EventBatch`.
 
 use bytes::Bytes;
 
-use super::buffer::{Buffer, Pen, Pool, varint_len};
+use super::buffer::{Buffer, Pool, ProtoWriter, varint_len};
 use super::story::story_to_proto;
 use tapio_core::event::{ArchivedEvent, ArchivedField, Name, Story, TraceId, Value};
 use tapio_core::ring::{Header, MAX_COLLECTORS, Membership, Record, RecordType};
 
 /// A gRPC message's prefix: a flag and a length.
 pub(super) const GRPC_PREFIX_BYTES: usize = 5;
-/// Varint bytes of an event's length: up to 2 MiB, far more than a record becomes.
+/// Varint bytes of an event's length: up to 2 MiB, far more than a record takes on the wire.
 const EVENT_LEN_BYTES: usize = 3;
-/// What an event's own fields need at most, without what its record holds.
+/// Upper bound for an event's own fields, besides the content of its record.
 const EVENT_SLACK_BYTES: usize = 256;
 
-/// What became of a record.
+/// Result of appending a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// It is in the batch.
+    /// An event was appended.
     Event,
-    /// It is in the batch: a story.
+    /// A story was appended.
     Story,
-    /// Nothing to send: a watermark.
+    /// Nothing was appended: the record is a watermark.
     Nothing,
-    /// The batch has no room for it: finish the batch and append it again.
+    /// The batch has no room: finish it and append the record again.
     Full,
 }
 
-/// Writes batches, one after the other.
+/// Encodes one batch after the other.
 pub struct BatchEncoder {
     node: String,
     epoch: u64,
@@ -51,7 +51,7 @@ struct Counts {
 #[derive(Clone, Debug)]
 pub struct EncodedBatch {
     framed: Bytes,
-    /// Items the sender has sent before this batch's first.
+    /// Sequence number of the first item: the items sent before.
     pub first_sequence: u64,
     /// Items: events and stories.
     pub items: u32,
@@ -70,29 +70,30 @@ impl EncodedBatch {
         self.framed.slice(GRPC_PREFIX_BYTES..)
     }
 
-    /// The `EventBatch` behind its gRPC prefix, as it stands in an HTTP/2 stream.
+    /// The `EventBatch` after its gRPC prefix, as an HTTP/2 stream carries it.
     #[must_use]
     pub fn framed(&self) -> Bytes {
         self.framed.clone()
     }
 
-    /// Bytes it takes.
+    /// Size with the gRPC prefix.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.framed.len()
     }
 
-    /// The sequence number behind its last item.
+    /// One past the sequence number of the last item.
     #[must_use]
     pub fn end_sequence(&self) -> u64 {
         self.first_sequence + u64::from(self.items)
     }
 }
 
-/// Which place each name has in the batch being written. Dense, so that a name costs a load; a
-/// new batch is a new generation, so that nothing is cleared.
+/// The index of each name in the batch being written. Dense, so that a lookup is one load; each
+/// batch is a generation, so that nothing has to be cleared.
 struct Dictionary {
-    places: Vec<(u32, u16)>,
+    /// Generation and index, by name.
+    indexes: Vec<(u32, u16)>,
     generation: u32,
     names: Vec<Name>,
     text_bytes: usize,
@@ -101,7 +102,7 @@ struct Dictionary {
 impl Dictionary {
     fn new() -> Self {
         Self {
-            places: vec![(0, 0); usize::from(u16::MAX) + 1],
+            indexes: vec![(0, 0); usize::from(u16::MAX) + 1],
             generation: 1,
             names: Vec::with_capacity(256),
             text_bytes: 0,
@@ -109,25 +110,25 @@ impl Dictionary {
     }
 
     #[inline]
-    fn place(&mut self, name: Name) -> u16 {
-        let (generation, place) = self.places[usize::from(name.0)];
-        if generation == self.generation { place } else { self.add(name) }
+    fn index(&mut self, name: Name) -> u16 {
+        let (generation, index) = self.indexes[usize::from(name.0)];
+        if generation == self.generation { index } else { self.add(name) }
     }
 
     #[cold]
     fn add(&mut self, name: Name) -> u16 {
-        let place = self.names.len() as u16;
-        self.places[usize::from(name.0)] = (self.generation, place);
+        let index = self.names.len() as u16;
+        self.indexes[usize::from(name.0)] = (self.generation, index);
         self.names.push(name);
         self.text_bytes += name.text().len() + 1 + EVENT_LEN_BYTES;
-        place
+        index
     }
 
     fn clear(&mut self) {
         self.names.clear();
         self.text_bytes = 0;
         self.generation = self.generation.checked_add(1).unwrap_or_else(|| {
-            self.places.fill((0, 0));
+            self.indexes.fill((0, 0));
             1
         });
     }
@@ -160,7 +161,7 @@ impl BatchEncoder {
         self.epoch
     }
 
-    /// Whether nothing was appended since the last batch.
+    /// Whether the batch being written is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.open.items == 0
@@ -196,10 +197,10 @@ impl BatchEncoder {
         self.buffer.used = head;
     }
 
-    /// Appends what a record holds.
+    /// Appends the event or story of a record.
     pub fn append(&mut self, record: &Record<'_>) -> Appended {
-        // An archive holds every text and, for each field, at least half of what its numbers take
-        // on the wire: so twice the record is more than it becomes.
+        // An archive contains every text and, for each field, at least half of the bytes that its
+        // numbers take on the wire: twice the record's size is an upper bound.
         let bound = 2 * record.len_blocks() * tapio_core::ring::BLOCK_BYTES + EVENT_SLACK_BYTES;
         if !self.buffer.has_room(bound + self.names.text_bytes) && !self.is_empty() {
             return Appended::Full;
@@ -214,7 +215,7 @@ impl BatchEncoder {
                 self.story(&story);
                 Appended::Story
             }
-            // A deserialisation into plain Strings and Vecs has no way to fail.
+            // Deserialisation into plain Strings and Vecs can't fail.
             Some(Err(_)) | None => {
                 debug_assert_ne!(record.header().record, RecordType::Story);
                 Appended::Nothing
@@ -228,24 +229,24 @@ impl BatchEncoder {
         event: &ArchivedEvent<'_>,
         memberships: impl ExactSizeIterator<Item = Membership>,
     ) {
-        let kind = self.names.place(event.kind_name());
-        let source = self.names.place(event.source_name());
+        let kind = self.names.index(event.kind_name());
+        let source = self.names.index(event.source_name());
         let names = &mut self.names;
-        let mut pen = self.buffer.pen();
-        pen.byte(6 << 3 | 2);
-        let start = pen.length_later(EVENT_LEN_BYTES);
-        pen.fixed64(1 << 3 | 1, event.time());
-        pen.fixed64(2 << 3 | 1, event.observed_ns.to_native());
-        pen.delimited(3 << 3 | 2, &event.id.0);
-        pen.byte(4 << 3);
-        pen.varint(u64::from(kind));
-        pen.byte(5 << 3);
-        pen.varint(u64::from(source));
-        pen.byte(6 << 3);
-        pen.byte(event.severity.0 & 0x7f);
+        let mut out = self.buffer.writer();
+        out.byte(6 << 3 | 2);
+        let start = out.reserve_length(EVENT_LEN_BYTES);
+        out.fixed64(1 << 3 | 1, event.time());
+        out.fixed64(2 << 3 | 1, event.observed_ns.to_native());
+        out.delimited(3 << 3 | 2, &event.id.0);
+        out.byte(4 << 3);
+        out.varint(u64::from(kind));
+        out.byte(5 << 3);
+        out.varint(u64::from(source));
+        out.byte(6 << 3);
+        out.byte(event.severity.0 & 0x7f);
         if event.clock != 0 {
-            pen.byte(7 << 3);
-            pen.byte(event.clock & 0x7f);
+            out.byte(7 << 3);
+            out.byte(event.clock & 0x7f);
         }
         let incoming = event.incoming_trace();
         let (trace, span) = if header.trace_id.is_some() {
@@ -254,32 +255,32 @@ impl BatchEncoder {
             (incoming.unwrap_or(TraceId::NONE), event.span_id)
         };
         if trace.is_some() {
-            pen.delimited(8 << 3 | 2, &trace.0);
+            out.delimited(8 << 3 | 2, &trace.0);
         }
         if span != [0; 8] {
-            pen.delimited(9 << 3 | 2, &span);
+            out.delimited(9 << 3 | 2, &span);
         }
         let message = event.message.as_bytes();
         if !message.is_empty() {
-            pen.delimited(10 << 3 | 2, message);
+            out.delimited(10 << 3 | 2, message);
         }
         for field in event.entity_fields() {
-            write_field(&mut pen, 11 << 3 | 2, field, names);
+            write_field(&mut out, 11 << 3 | 2, field, names);
         }
         for field in event.attribute_fields() {
-            write_field(&mut pen, 12 << 3 | 2, field, names);
+            write_field(&mut out, 12 << 3 | 2, field, names);
         }
         for membership in memberships {
-            write_membership(&mut pen, &membership, names);
+            write_membership(&mut out, &membership, names);
         }
         if let Some(incoming) = incoming.filter(|t| *t != trace) {
-            pen.delimited(14 << 3 | 2, &incoming.0);
+            out.delimited(14 << 3 | 2, &incoming.0);
             if event.span_id != [0; 8] {
-                pen.delimited(15 << 3 | 2, &event.span_id);
+                out.delimited(15 << 3 | 2, &event.span_id);
             }
         }
-        pen.length_now(start, EVENT_LEN_BYTES);
-        self.buffer.used = pen.at;
+        out.fill_length(start, EVENT_LEN_BYTES);
+        self.buffer.used = out.at;
         self.open.items += 1;
         self.open.events += 1;
         self.open.collectors[usize::from(header.collector) % MAX_COLLECTORS] += 1;
@@ -289,33 +290,33 @@ impl BatchEncoder {
     pub fn story(&mut self, story: &Story) {
         let bytes = prost::Message::encode_to_vec(&story_to_proto(story));
         self.buffer.reserve(bytes.len() + 16);
-        let mut pen = self.buffer.pen();
-        pen.delimited(7 << 3 | 2, &bytes);
-        self.buffer.used = pen.at;
+        let mut out = self.buffer.writer();
+        out.delimited(7 << 3 | 2, &bytes);
+        self.buffer.used = out.at;
         self.open.items += 1;
         self.open.stories += 1;
     }
 
-    /// Closes the batch: appends the names, fills in the head. `None` if nothing was appended.
+    /// Finishes the batch: appends the names and fills in the head. `None` if it is empty.
     pub fn finish(&mut self) -> Option<EncodedBatch> {
         if self.is_empty() {
             return None;
         }
         self.buffer.reserve(self.names.text_bytes);
-        let mut pen = self.buffer.pen();
+        let mut out = self.buffer.writer();
         for name in &self.names.names {
-            pen.delimited(5 << 3 | 2, name.text().as_bytes());
+            out.delimited(5 << 3 | 2, name.text().as_bytes());
         }
-        let len = pen.at;
-        pen.at = 0;
-        pen.byte(0);
-        pen.raw(&((len - GRPC_PREFIX_BYTES) as u32).to_be_bytes());
-        pen.fixed64(1 << 3 | 1, self.next_sequence);
-        pen.byte(2 << 3 | 5);
-        pen.raw(&self.open.items.to_le_bytes());
-        pen.delimited(3 << 3 | 2, self.node.as_bytes());
-        pen.fixed64(4 << 3 | 1, self.epoch);
-        debug_assert_eq!(pen.at, self.head_bytes());
+        let len = out.at;
+        out.at = 0;
+        out.byte(0);
+        out.raw(&((len - GRPC_PREFIX_BYTES) as u32).to_be_bytes());
+        out.fixed64(1 << 3 | 1, self.next_sequence);
+        out.byte(2 << 3 | 5);
+        out.raw(&self.open.items.to_le_bytes());
+        out.delimited(3 << 3 | 2, self.node.as_bytes());
+        out.fixed64(4 << 3 | 1, self.epoch);
+        debug_assert_eq!(out.at, self.head_bytes());
         self.buffer.used = len;
         let framed = self.pool.share(&mut self.buffer, self.batch_bytes);
         let counts = std::mem::take(&mut self.open);
@@ -333,60 +334,66 @@ impl BatchEncoder {
     }
 }
 
-/// `Field`: its length is known before it is written.
+/// Writes a `Field`. Its length is known in advance.
 #[inline]
-fn write_field(pen: &mut Pen<'_>, tag: u8, field: &ArchivedField<'_>, names: &mut Dictionary) {
-    let place = u64::from(names.place(field.name()));
-    let key_len = 1 + varint_len(place);
-    let begin = |pen: &mut Pen<'_>, value_len: usize| {
-        pen.byte(tag);
-        pen.varint((key_len + value_len) as u64);
-        pen.byte(1 << 3);
-        pen.varint(place);
+fn write_field(
+    out: &mut ProtoWriter<'_>,
+    tag: u8,
+    field: &ArchivedField<'_>,
+    names: &mut Dictionary,
+) {
+    let index = u64::from(names.index(field.name()));
+    let key_len = 1 + varint_len(index);
+    let begin = |out: &mut ProtoWriter<'_>, value_len: usize| {
+        out.byte(tag);
+        out.varint((key_len + value_len) as u64);
+        out.byte(1 << 3);
+        out.varint(index);
     };
-    let text = |pen: &mut Pen<'_>, value_tag: u8, text: &str| {
-        begin(pen, 1 + varint_len(text.len() as u64) + text.len());
-        pen.delimited(value_tag, text.as_bytes());
+    let text = |out: &mut ProtoWriter<'_>, value_tag: u8, text: &str| {
+        begin(out, 1 + varint_len(text.len() as u64) + text.len());
+        out.delimited(value_tag, text.as_bytes());
     };
     match field.value.get() {
-        Value::Str(s) => text(pen, 2 << 3 | 2, s),
-        Value::Json(s) => text(pen, 6 << 3 | 2, s),
+        Value::Str(s) => text(out, 2 << 3 | 2, s),
+        Value::Json(s) => text(out, 6 << 3 | 2, s),
         Value::Int(n) => {
             let zigzag = ((n << 1) ^ (n >> 63)) as u64;
-            begin(pen, 1 + varint_len(zigzag));
-            pen.byte(3 << 3);
-            pen.varint(zigzag);
+            begin(out, 1 + varint_len(zigzag));
+            out.byte(3 << 3);
+            out.varint(zigzag);
         }
         Value::Float(n) => {
-            begin(pen, 9);
-            pen.fixed64(4 << 3 | 1, n.to_bits());
+            begin(out, 9);
+            out.fixed64(4 << 3 | 1, n.to_bits());
         }
         Value::Bool(b) => {
-            begin(pen, 2);
-            pen.byte(5 << 3);
-            pen.byte(u8::from(b));
+            begin(out, 2);
+            out.byte(5 << 3);
+            out.byte(u8::from(b));
         }
         Value::Null => {
-            begin(pen, 2);
-            pen.byte(7 << 3);
-            pen.byte(1);
+            begin(out, 2);
+            out.byte(7 << 3);
+            out.byte(1);
         }
     }
 }
 
-fn write_membership(pen: &mut Pen<'_>, membership: &Membership, names: &mut Dictionary) {
-    pen.byte(13 << 3 | 2);
-    let start = pen.length_later(1);
-    pen.delimited(1 << 3 | 2, &membership.story.0);
+/// Writes a `Correlation`.
+fn write_membership(out: &mut ProtoWriter<'_>, membership: &Membership, names: &mut Dictionary) {
+    out.byte(13 << 3 | 2);
+    let start = out.reserve_length(1);
+    out.delimited(1 << 3 | 2, &membership.story.0);
     for (tag, name) in
         [(2 << 3, membership.rule), (3 << 3, membership.pattern), (4 << 3, membership.role)]
     {
-        pen.byte(tag);
-        pen.varint(u64::from(names.place(name)));
+        out.byte(tag);
+        out.varint(u64::from(names.index(name)));
     }
     for related in membership.related.iter().filter(|id| id.0 != [0; 16]) {
-        pen.delimited(5 << 3 | 2, &related.0);
+        out.delimited(5 << 3 | 2, &related.0);
     }
-    // 18 + 3 × 4 + 2 × 18 bytes at most: one length byte is enough.
-    pen.length_now(start, 1);
+    // At most 18 + 3 × 4 + 2 × 18 bytes: one length byte is enough.
+    out.fill_length(start, 1);
 }

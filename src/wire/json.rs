@@ -1,4 +1,4 @@
-//! What was decoded, in the JSON form.
+//! Decoded events and stories as JSON.
 
 use serde_json::{Map, Value as Json};
 
@@ -13,8 +13,8 @@ fn hex(bytes: [u8; 8]) -> String {
     format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
-/// An event as JSON, with what the correlator gave it: `trace_id`, `span_id`, `correlation` and,
-/// where the event came with another context, `incoming_trace_id` and `incoming_span_id`.
+/// An event as JSON, with the results of correlation: `trace_id`, `span_id`, `correlation` and,
+/// where the event arrived with another context, `incoming_trace_id` and `incoming_span_id`.
 #[must_use]
 pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
     let event = &decoded.event;
@@ -39,15 +39,15 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
     event_json_with(event, more)
 }
 
-/// A batch's events and stories as JSON, in order, each told by its member `true` for a story.
-/// Broken ones are counted in the second result.
+/// The items of a batch as JSON, in order; `true` marks a story. The second result counts the items
+/// that can't be decoded.
 ///
 /// # Errors
-/// When the batch's outline is broken or its names can't be held.
+/// When the batch's outline is invalid or its names can't be interned.
 pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
     let batch = Batch::parse(bytes).map_err(|(_, error)| error)?;
     let mut decoder = batch.decoder()?;
-    let (mut out, mut bad) = (Vec::new(), 0);
+    let (mut out, mut invalid) = (Vec::new(), 0);
     for item in batch.items() {
         let json = match item {
             Item::Event(raw) => decoder.event(raw).map(|d| (false, decoded_json(&d))),
@@ -59,8 +59,8 @@ pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
         };
         match json {
             Ok(json) => out.push(json),
-            Err(_) => bad += 1,
+            Err(_) => invalid += 1,
         }
     }
-    Ok((out, bad))
+    Ok((out, invalid))
 }

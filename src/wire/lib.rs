@@ -1,51 +1,51 @@
-//! The wire: `tapio.v1` over gRPC, encoded and decoded by hand where it matters.
+//! The `tapio.v1` protocol over gRPC, and decoding of OTLP. Events are encoded and decoded by hand.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `proto.rs` | types generated from `proto/tapio/v1/tapio.proto`, for what is rare: queries, acks, stories |
+//! | `proto.rs` | types generated from `proto/tapio/v1/tapio.proto`: queries, acks, stories |
 //! | `encode.rs` | [`BatchEncoder`]: records from a ring → the bytes of an `EventBatch` |
-//! | `buffer.rs` | the encoder's buffers, which come back when a batch is acknowledged |
-//! | `reader.rs` | bounds-checked reading of protobuf fields |
-//! | `decode.rs` | [`Batch`]: the bytes of an `EventBatch` → events, borrowed |
-//! | `story.rs` | stories to and from their protobuf form |
-//! | `json.rs` | what was decoded, as JSON |
-//! | `settled.rs` | [`Settled`]: which items were seen, so that each is stored once |
-//! | `codec.rs` | [`Undecoded`]: requests as the bytes they came in |
-//! | `service.rs` | the `Ingest` service over ready-made bytes |
-//! | `withhold.rs` | taking events out of a batch that were stored before |
-//! | `otlp.rs` | OTLP's export requests → records, borrowed |
-//! | `line.rs` | [`Line`]: a client's stream to an `Ingest` service |
+//! | `buffer.rs` | the encoder's buffers, reused when a batch is acknowledged |
+//! | `reader.rs` | bounds-checked protobuf reader |
+//! | `decode.rs` | [`Batch`]: the bytes of an `EventBatch` → borrowed events |
+//! | `story.rs` | stories to and from protobuf |
+//! | `json.rs` | decoded items as JSON |
+//! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
+//! | `duplicates.rs` | marks events of a batch that were stored before |
+//! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
+//! | `service.rs` | server side of the `Ingest` service |
+//! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
+//! | `otlp.rs` | OTLP export requests → borrowed records |
 //!
-//! A batch's bytes are one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`),
-//! then the items in the order in which they came, then the names they refer to. The names stand
-//! last because they are known last: so a batch is written front to back, once, into one buffer,
-//! and leaves as one frame. A decoder hops over the items to the names first, a few nanoseconds
-//! per event; any other order of the fields decodes just as well.
+//! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
+//! items in order, then the names they refer to. The names come last because they are known last:
+//! the encoder writes a batch front to back, once, into one buffer, and it leaves as one frame. A
+//! decoder first skips the items to read the names, which takes a few nanoseconds per event. It
+//! accepts the fields in any other order too.
 
 mod buffer;
+mod client;
 mod codec;
 mod decode;
+mod duplicates;
 mod encode;
 mod json;
-mod line;
 mod otlp;
 pub mod proto;
 mod reader;
+mod sequence_tracker;
 mod service;
-mod settled;
 mod story;
-mod withhold;
 
-pub use codec::Undecoded;
+pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError};
+pub use codec::RawCodec;
 pub use decode::{
     Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
 };
+pub use duplicates::mark_duplicates;
 pub use encode::{Appended, BatchEncoder, EncodedBatch};
 pub use json::{batch_json, decoded_json};
-pub use line::{Line, LineConfig, LineError, NotSent};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use reader::{WireCause, WireError};
-pub use service::{AckStream, IngestHandler, IngestServer, Intake, bind, grpc_server};
-pub use settled::{Settled, SettledTable, Verdict};
+pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker};
+pub use service::{AckStream, BatchHandler, IngestHandler, IngestServer, bind, grpc_server};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};
-pub use withhold::withhold;

@@ -1,15 +1,15 @@
-//! OTLP's export requests → records, borrowed from the bytes (opentelemetry-proto 1.x: collector/logs/v1,
-//! collector/trace/v1, logs/v1, trace/v1, common/v1). Read by hand: a request of hundreds of records allocates
-//! two lists, whatever is in it.
+//! Decodes OTLP export requests into records that borrow from the bytes (opentelemetry-proto 1.x:
+//! collector/logs/v1, collector/trace/v1, logs/v1, trace/v1, common/v1). Decoded by hand: a request
+//! of hundreds of records allocates two lists, whatever it contains.
 
 use super::reader::{FIXED64, LEN, Reader, VARINT, WireCause, WireError};
 
-/// Attributes of a resource or record that are kept; what is beyond is counted.
+/// Attributes kept of a resource or record; more are counted.
 const MAX_ATTRIBUTES: usize = 256;
-/// How deep a value may nest: hostile bytes can't exhaust the stack.
+/// Nesting depth of a value, so that hostile bytes can't exhaust the stack.
 const MAX_DEPTH: usize = 16;
 
-/// What a request exports.
+/// The signal of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtlpSignal {
     /// `ExportLogsServiceRequest`
@@ -18,21 +18,21 @@ pub enum OtlpSignal {
     Traces,
 }
 
-/// A value of an attribute, or a body.
+/// Value of an attribute or a body.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum OtlpValue<'a> {
-    /// None was given.
+    /// No value.
     #[default]
     Empty,
     /// Text.
     Text(&'a str),
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
-    /// Any other number.
+    /// A floating-point number.
     Float(f64),
-    /// A list, a map or bytes: [`OtlpValue::json`] writes it.
+    /// A list, a map or bytes; [`OtlpValue::json`] decodes it.
     Nested(OtlpNested<'a>),
 }
 
@@ -49,23 +49,23 @@ impl std::fmt::Debug for OtlpNested<'_> {
 /// A log record or a span, with its resource's attributes.
 #[derive(Debug, Default)]
 pub struct OtlpRecord<'a> {
-    /// When it happened or began, nanoseconds since the Unix epoch; 0: not said.
+    /// Time of the record or start of the span, nanoseconds since the Unix epoch; 0: unset.
     pub time_ns: u64,
-    /// When it was seen first; 0: not said.
+    /// Time of observation; 0: unset.
     pub observed_ns: u64,
-    /// When a span ended; 0 for a log record.
+    /// End of the span; 0 for a log record.
     pub end_ns: u64,
-    /// OpenTelemetry's severity number; 0: not said.
+    /// OpenTelemetry's severity number; 0: unset.
     pub severity: u8,
     /// A span's name, or a log record's `event_name`.
     pub name: &'a str,
-    /// A log record's body, or what a span's status says.
+    /// A log record's body, or the message of a span's status.
     pub body: OtlpValue<'a>,
-    /// A span's status is an error.
+    /// Whether a span's status is an error.
     pub failed: bool,
-    /// The trace it belongs to; zeros for none.
+    /// Its trace; zeros for none.
     pub trace_id: [u8; 16],
-    /// The span it is, or belongs to; zeros for none.
+    /// The span itself, or the log record's span; zeros for none.
     pub span_id: [u8; 8],
     /// Its own attributes.
     pub attributes: OtlpAttributes<'a>,
@@ -74,29 +74,29 @@ pub struct OtlpRecord<'a> {
 /// The attributes of a resource or record.
 #[derive(Debug, Default)]
 pub struct OtlpAttributes<'a> {
-    /// Keys and values, as they stood.
+    /// Keys and values, in the order of the request.
     pub list: Vec<(&'a str, OtlpValue<'a>)>,
-    /// How many more there were, with those that the sender says it left out.
+    /// Attributes dropped here or by the sender.
     pub dropped: u32,
 }
 
-/// Reads a request and shows each record to `each`, with its resource's attributes. Returns how many
-/// records can't be read and were left out.
+/// Decodes a request and passes each record to `visit`, with its resource's attributes. Returns the
+/// number of records that can't be decoded and were skipped.
 ///
 /// # Errors
-/// When the request's outline is broken; what was shown before stays shown.
+/// When the request's outline is invalid; some records may have been visited.
 pub fn otlp_records<'a>(
     signal: OtlpSignal,
     bytes: &'a [u8],
-    mut each: impl FnMut(&OtlpAttributes<'a>, &OtlpRecord<'a>),
+    mut visit: impl FnMut(&OtlpAttributes<'a>, &OtlpRecord<'a>),
 ) -> Result<u64, WireError> {
-    let (mut request, mut broken) = (Reader::new(bytes), 0);
+    let (mut request, mut invalid) = (Reader::new(bytes), 0);
     let mut record = OtlpRecord::default();
     while !request.is_empty() {
         let (1, LEN) = request.tag()? else {
             return Err(request.error(WireCause::FieldType(1)));
         };
-        // ResourceLogs and ResourceSpans: the resource may stand behind what it is the resource of.
+        // ResourceLogs and ResourceSpans: the resource may follow its records.
         let of_resource = request.message()?;
         let resource = resource_attributes(of_resource)?;
         let mut parts = of_resource;
@@ -112,13 +112,13 @@ pub fn otlp_records<'a>(
                     OtlpSignal::Traces => record.span(one),
                 };
                 match read {
-                    Ok(()) => each(&resource, &record),
-                    Err(_) => broken += 1,
+                    Ok(()) => visit(&resource, &record),
+                    Err(_) => invalid += 1,
                 }
             }
         }
     }
-    Ok(broken)
+    Ok(invalid)
 }
 
 fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireError> {
@@ -129,8 +129,8 @@ fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireE
         while !resource.is_empty() {
             match resource.tag()? {
                 (1, LEN) => attributes.add(resource.message()?)?,
-                (2, VARINT) => attributes.say_dropped(resource.varint()?),
-                (number, wire_type) => resource.other(number, 2, wire_type)?,
+                (2, VARINT) => attributes.add_dropped(resource.varint()?),
+                (number, wire_type) => resource.skip_unknown(number, 2, wire_type)?,
             }
         }
     }
@@ -138,45 +138,45 @@ fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireE
 }
 
 impl<'a> OtlpAttributes<'a> {
-    /// A `KeyValue` more.
+    /// Adds a `KeyValue`.
     fn add(&mut self, pair: Reader<'a>) -> Result<(), WireError> {
-        let (key, of_key) = key_value(pair)?;
+        let (key, value) = key_value(pair)?;
         if key.is_empty() {
             return Ok(());
         }
         if self.list.len() < MAX_ATTRIBUTES {
-            self.list.push((key, of_key));
+            self.list.push((key, value));
         } else {
             self.dropped = self.dropped.saturating_add(1);
         }
         Ok(())
     }
 
-    /// `dropped_attributes_count`
-    fn say_dropped(&mut self, attributes: u64) {
+    /// Adds a `dropped_attributes_count`.
+    fn add_dropped(&mut self, attributes: u64) {
         let more = u32::try_from(attributes).unwrap_or(u32::MAX);
         self.dropped = self.dropped.saturating_add(more);
     }
 }
 
-/// A `KeyValue`.
+/// Decodes a `KeyValue`.
 fn key_value(mut pair: Reader<'_>) -> Result<(&str, OtlpValue<'_>), WireError> {
-    let (mut key, mut of_key) = ("", OtlpValue::Empty);
+    let (mut key, mut decoded) = ("", OtlpValue::Empty);
     while !pair.is_empty() {
         match pair.tag()? {
             (1, LEN) => key = pair.text()?,
-            (2, LEN) => of_key = value(pair.message()?)?,
-            (number, wire_type) => pair.other(number, 2, wire_type)?,
+            (2, LEN) => decoded = value(pair.message()?)?,
+            (number, wire_type) => pair.skip_unknown(number, 2, wire_type)?,
         }
     }
-    Ok((key, of_key))
+    Ok((key, decoded))
 }
 
-/// An `AnyValue`.
+/// Decodes an `AnyValue`.
 fn value(mut any: Reader<'_>) -> Result<OtlpValue<'_>, WireError> {
-    let mut found = OtlpValue::Empty;
+    let mut decoded = OtlpValue::Empty;
     while !any.is_empty() {
-        found = match any.tag()? {
+        decoded = match any.tag()? {
             (1, LEN) => OtlpValue::Text(any.text()?),
             (2, VARINT) => OtlpValue::Bool(any.varint()? != 0),
             // An int64 is its two's complement on the wire.
@@ -184,20 +184,20 @@ fn value(mut any: Reader<'_>) -> Result<OtlpValue<'_>, WireError> {
             (4, FIXED64) => OtlpValue::Float(f64::from_bits(any.fixed64()?)),
             (number @ 5..=7, LEN) => OtlpValue::Nested(OtlpNested(number, any.message()?)),
             (number, wire_type) => {
-                any.other(number, 7, wire_type)?;
-                found
+                any.skip_unknown(number, 7, wire_type)?;
+                decoded
             }
         };
     }
-    Ok(found)
+    Ok(decoded)
 }
 
 impl<'a> Reader<'a> {
-    /// The next field's number and type where it is the wanted one; another field is skipped, and its number
-    /// is told as 0.
-    fn tag_or_skip(&mut self, wanted: u32) -> Result<(u32, u8), WireError> {
+    /// Reads the next field's number and type. A field other than `expected` is skipped; its number
+    /// is returned as 0.
+    fn tag_or_skip(&mut self, expected: u32) -> Result<(u32, u8), WireError> {
         let (number, wire_type) = self.tag()?;
-        if number == wanted && wire_type == LEN {
+        if number == expected && wire_type == LEN {
             return Ok((number, wire_type));
         }
         self.skip(wire_type)?;
@@ -213,7 +213,7 @@ impl<'a> OtlpRecord<'a> {
         *self = Self { attributes, ..Self::default() };
     }
 
-    /// A `LogRecord`.
+    /// Decodes a `LogRecord`.
     fn log(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
         while !r.is_empty() {
             match r.tag()? {
@@ -221,19 +221,19 @@ impl<'a> OtlpRecord<'a> {
                 (2, VARINT) => self.severity = u8::try_from(r.varint()?).unwrap_or(0),
                 (5, LEN) => self.body = value(r.message()?)?,
                 (6, LEN) => self.attributes.add(r.message()?)?,
-                (7, VARINT) => self.attributes.say_dropped(r.varint()?),
+                (7, VARINT) => self.attributes.add_dropped(r.varint()?),
                 (9, LEN) => self.trace_id = r.id()?,
                 (10, LEN) => self.span_id = r.id()?,
                 (11, FIXED64) => self.observed_ns = r.fixed64()?,
                 (12, LEN) => self.name = r.text()?,
                 (3 | 8, wire_type) => r.skip(wire_type)?,
-                (number, wire_type) => r.other(number, 12, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, 12, wire_type)?,
             }
         }
         Ok(())
     }
 
-    /// A `Span`.
+    /// Decodes a `Span`.
     fn span(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
         while !r.is_empty() {
             match r.tag()? {
@@ -243,7 +243,7 @@ impl<'a> OtlpRecord<'a> {
                 (7, FIXED64) => self.time_ns = r.fixed64()?,
                 (8, FIXED64) => self.end_ns = r.fixed64()?,
                 (9, LEN) => self.attributes.add(r.message()?)?,
-                (10, VARINT) => self.attributes.say_dropped(r.varint()?),
+                (10, VARINT) => self.attributes.add_dropped(r.varint()?),
                 (15, LEN) => self.status(r.message()?)?,
                 (_, wire_type) => r.skip(wire_type)?,
             }
@@ -265,8 +265,8 @@ impl<'a> OtlpRecord<'a> {
 }
 
 impl OtlpValue<'_> {
-    /// The value as JSON: lists and maps whole down to a bound, bytes as hexadecimal digits. What can't be
-    /// read is null.
+    /// The value as JSON: lists and maps up to a depth of 16, bytes as hexadecimal digits. A value
+    /// that can't be decoded is null.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         json(self, 0)
@@ -287,7 +287,7 @@ fn json(value: &OtlpValue<'_>, depth: usize) -> serde_json::Value {
     }
 }
 
-/// `ArrayValue` (5), `KeyValueList` (6), bytes (7).
+/// Decodes an `ArrayValue` (5), `KeyValueList` (6) or bytes (7).
 fn nested_json(
     number: u32,
     mut r: Reader<'_>,
@@ -306,9 +306,9 @@ fn nested_json(
             list.push(json(&value(inner)?, depth));
             continue;
         }
-        let (key, of_key) = key_value(inner)?;
+        let (key, decoded) = key_value(inner)?;
         if !key.is_empty() {
-            map.insert(key.to_owned(), json(&of_key, depth));
+            map.insert(key.to_owned(), json(&decoded, depth));
         }
     }
     Ok(if number == 5 { list.into() } else { map.into() })
@@ -320,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    /// A field with this number and these bytes.
+    /// A length-delimited field.
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![number << 3 | LEN];
         let mut len = bytes.len();
@@ -345,7 +345,7 @@ mod tests {
         [vec![number << 3 | FIXED64], n.to_le_bytes().to_vec()].concat()
     }
 
-    /// A request of one resource and these records.
+    /// A request with one resource.
     fn request(records: &[Vec<u8>]) -> Vec<u8> {
         let resource = field(1, &field(1, &pair("service.name", &text("shop"))));
         let scope: Vec<u8> = records.iter().flat_map(|r| field(2, r)).collect();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_record_is_read_with_its_resource() {
+    fn log_record_is_decoded_with_its_resource() {
         let list = field(5, &[field(1, &text("a")), field(1, &[3 << 3, 7])].concat());
         let log = [
             fixed(1, 1_000),
@@ -367,21 +367,22 @@ mod tests {
         ]
         .concat();
         let mut seen = 0;
-        let broken = otlp_records(OtlpSignal::Logs, &request(&[log, vec![0xff]]), |resource, r| {
-            seen += 1;
-            assert!(matches!(resource.list[..], [("service.name", OtlpValue::Text("shop"))]));
-            assert_eq!((r.time_ns, r.severity, r.name), (1_000, 17, "app.broke"));
-            assert!(matches!(r.body, OtlpValue::Text("it broke")));
-            assert_eq!((r.trace_id, r.span_id), ([1; 16], [2; 8]));
-            let json: Vec<String> =
-                r.attributes.list.iter().map(|(k, v)| format!("{k}={}", v.json())).collect();
-            assert_eq!(json, ["n=42", r#"l=["a",7]"#]);
-        });
-        assert_eq!((broken, seen), (Ok(1), 1));
+        let invalid =
+            otlp_records(OtlpSignal::Logs, &request(&[log, vec![0xff]]), |resource, r| {
+                seen += 1;
+                assert!(matches!(resource.list[..], [("service.name", OtlpValue::Text("shop"))]));
+                assert_eq!((r.time_ns, r.severity, r.name), (1_000, 17, "app.broke"));
+                assert!(matches!(r.body, OtlpValue::Text("it broke")));
+                assert_eq!((r.trace_id, r.span_id), ([1; 16], [2; 8]));
+                let json: Vec<String> =
+                    r.attributes.list.iter().map(|(k, v)| format!("{k}={}", v.json())).collect();
+                assert_eq!(json, ["n=42", r#"l=["a",7]"#]);
+            });
+        assert_eq!((invalid, seen), (Ok(1), 1));
     }
 
     #[test]
-    fn a_span_is_read() {
+    fn span_is_decoded() {
         let span = [
             field(1, &[3; 16]),
             field(2, &[4; 8]),
@@ -392,20 +393,20 @@ mod tests {
         ]
         .concat();
         let mut seen = 0;
-        let broken = otlp_records(OtlpSignal::Traces, &request(&[span]), |_, r| {
+        let invalid = otlp_records(OtlpSignal::Traces, &request(&[span]), |_, r| {
             seen += 1;
             assert_eq!((r.name, r.time_ns, r.end_ns, r.failed), ("GET /", 5, 9, true));
         });
-        assert_eq!((broken, seen), (Ok(0), 1));
+        assert_eq!((invalid, seen), (Ok(0), 1));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken_or_refused(
+        fn arbitrary_bytes_are_decoded_or_refused(
             bytes in prop::collection::vec(any::<u8>(), 0..300), traces in any::<bool>(),
         ) {
             let signal = if traces { OtlpSignal::Traces } else { OtlpSignal::Logs };
-            // Bare, and as what a record's fields are.
+            // As a request, as a record, and as a field of a record.
             for bytes in [bytes.clone(), request(std::slice::from_ref(&bytes)), request(&[field(5, &bytes)])] {
                 let _ = otlp_records(signal, &bytes, |_, r| {
                     let _ = r.body.json();

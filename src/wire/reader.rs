@@ -1,79 +1,79 @@
-//! Bounds-checked reading of protobuf fields. Every error says at which byte of the batch.
+//! Bounds-checked protobuf reader. Every error has its position in the batch.
 
-/// What is wrong with a message's bytes.
+/// Errors in a message's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireCause {
     /// The bytes end in the middle of a field.
     #[error("the message ends in the middle of a field")]
     Truncated,
     /// A varint of more than ten bytes.
-    #[error("a number is longer than ten bytes")]
+    #[error("a varint is longer than ten bytes")]
     LongVarint,
-    /// A wire type protobuf doesn't have, or a group.
+    /// A group, or a wire type that protobuf doesn't have.
     #[error("wire type {0} isn't used by tapio.v1")]
     WireType(u8),
-    /// A known field with another wire type than it has.
+    /// A known field with a wrong wire type.
     #[error("field {0} has the wrong wire type")]
     FieldType(u32),
     /// Text that isn't UTF-8.
     #[error("text isn't UTF-8")]
     NotUtf8,
-    /// An identifier of another length.
+    /// An identifier of a wrong length.
     #[error("an id has {found} bytes instead of {expected}")]
     IdLength {
-        /// The bytes it should have.
+        /// The correct length.
         expected: usize,
-        /// The bytes it has.
+        /// The length found.
         found: usize,
     },
-    /// A place in the names table that it doesn't have.
-    #[error("place {place} in a table of {names} names")]
+    /// An index beyond the names of the batch.
+    #[error("name index {index} is out of range: the batch has {names} names")]
     NoSuchName {
-        /// The place.
-        place: u64,
-        /// The names there are.
+        /// The index.
+        index: u64,
+        /// Names in the batch.
         names: usize,
     },
-    /// A name that can't be used.
-    #[error("a name is empty, too long, or one more than this process can hold")]
+    /// A name that can't be interned.
+    #[error("a name is empty, too long, or exceeds the name table of this process")]
     BadName,
-    /// A value outside of its field's range.
+    /// A value out of its field's range.
     #[error("field {0} is out of range")]
     OutOfRange(u32),
-    /// More of something than an event or batch may have.
+    /// More of something than an event or batch may contain.
     #[error("too many {0}")]
     TooMany(&'static str),
-    /// `count` isn't the number of items.
-    #[error("count says {said} items, the batch has {found}")]
+    /// `count` differs from the number of items.
+    #[error("count is {count}, but the batch has {found} items")]
     Count {
-        /// What the head says.
-        said: u32,
-        /// What is there.
+        /// The head's count.
+        count: u32,
+        /// Items found.
         found: u32,
     },
-    /// A story that prost can't decode.
+    /// A story that can't be decoded.
     #[error("a story can't be decoded")]
     BadStory,
 }
 
-/// What is wrong with a batch, and where.
+/// An error in a batch, with its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause} (at byte {at})")]
 pub struct WireError {
-    /// The byte of the batch at which it was noticed.
+    /// Byte offset in the batch.
     pub at: usize,
-    /// What is wrong.
+    /// The error.
     pub cause: WireCause,
 }
 
-/// Protobuf's wire types that tapio.v1 uses.
+/// The wire types that tapio.v1 uses.
 pub(super) const VARINT: u8 = 0;
 pub(super) const FIXED64: u8 = 1;
 pub(super) const LEN: u8 = 2;
 pub(super) const FIXED32: u8 = 5;
 
-/// A position in a message. `bytes` is the batch up to the message's end, so that positions are
-/// the batch's own.
+/// A position in a message. `bytes` is the batch up to the message's end, so that positions refer
+/// to the batch.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
         Err(self.error(cause))
     }
 
-    /// A field's number and wire type.
+    /// Reads a field's number and wire type.
     #[inline]
     pub(super) fn tag(&mut self) -> Result<(u32, u8), WireError> {
         let tag = self.varint()?;
@@ -159,7 +159,7 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    /// A nested message; this reader goes on behind it.
+    /// Reads a nested message; this reader continues behind it.
     #[inline]
     pub(super) fn message(&mut self) -> Result<Reader<'a>, WireError> {
         let len = self.len()?;
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// A length-delimited id of N bytes; zero bytes are the default: no id.
+    /// Reads a length-delimited id of N bytes. An empty one is the default: no id.
     #[inline]
     pub(super) fn id<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let at = self.at;
@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// Goes on behind a field that isn't known.
+    /// Skips a field.
     pub(super) fn skip(&mut self, wire_type: u8) -> Result<(), WireError> {
         match wire_type {
             VARINT => self.varint().map(drop),
@@ -218,23 +218,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What to do with a field whose number and type didn't match: an unknown number is skipped,
-    /// a known one (up to `known`) has the wrong type.
+    /// Handles a field that the caller doesn't expect: skips it if its number is above
+    /// `last_known`; otherwise its wire type is wrong.
     #[cold]
-    pub(super) fn other(
+    pub(super) fn skip_unknown(
         &mut self,
         number: u32,
-        known: u32,
+        last_known: u32,
         wire_type: u8,
     ) -> Result<(), WireError> {
-        if number == 0 || number <= known {
+        if number == 0 || number <= last_known {
             return Err(self.error(WireCause::FieldType(number)));
         }
         self.skip(wire_type)
     }
 }
 
-/// Bytes as text. Most text here is short ASCII, for which this is several times faster than
+/// Converts bytes to text. Most text is short ASCII, for which this is several times faster than
 /// `str::from_utf8`.
 #[inline]
 fn as_text(bytes: &[u8]) -> Option<&str> {
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn varints_end_where_they_end() {
+    fn varints_are_read_up_to_ten_bytes() {
         let mut r = Reader::new(&[0x7f, 0x80, 0x01, 0xff]);
         assert_eq!((r.varint(), r.varint()), (Ok(127), Ok(128)));
         assert_eq!(r.varint().unwrap_err().cause, WireCause::Truncated);
@@ -259,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn a_length_can_not_leave_the_message() {
+    fn length_beyond_the_message_is_an_error() {
         let mut r = Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 1]);
         let error = r.delimited().unwrap_err();
         assert_eq!((error.at, error.cause), (10, WireCause::Truncated));
     }
 
     #[test]
-    fn a_nested_message_keeps_the_batch_positions() {
+    fn nested_message_has_batch_positions() {
         let bytes = [0x0a, 2, 0x08, 0x80, 0x08, 1];
         let mut r = Reader::new(&bytes);
         assert_eq!(r.tag(), Ok((1, LEN)));

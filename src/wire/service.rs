@@ -1,5 +1,5 @@
-//! The `Ingest` service over ready-made bytes: batches come out of the stream undecoded, acks go in
-//! as prost writes them. The shape is that of generated code; only the codec is ours (`codec.rs`).
+//! Server side of the `Ingest` service: batches arrive as undecoded bytes, acks are encoded by
+//! prost. Structured like generated code; only the codec differs (`codec.rs`).
 
 use std::convert::Infallible;
 use std::io;
@@ -16,25 +16,25 @@ use tonic::codegen::{Body, BoxFuture, BoxStream, Service, StdError};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::codec::Undecoded;
+use super::codec::RawCodec;
 use super::decode::MAX_BATCH_BYTES;
 use super::proto::Ack;
 
-/// The method's path, as clients call it.
+/// Path of the method.
 pub(super) const INGEST_PATH: &str = "/tapio.v1.Ingest/Ingest";
-/// HTTP/2 flow control of a stream and of a connection: enough for a few batches on their way.
+/// HTTP/2 flow control of a stream and of a connection: enough for a few batches in flight.
 pub(super) const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-/// The largest HTTP/2 frame taken: a batch should travel in one.
+/// The largest HTTP/2 frame: a batch should fit into one.
 pub(super) const FRAME_BYTES: u32 = 1024 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Batches taken in for one ack, where so many are at hand.
+/// Batches that one ack answers at most.
 const BATCHES_PER_ACK: usize = 32;
 
-/// What is done with the streams that clients open.
+/// Handler of the streams that clients open.
 pub trait IngestHandler: Send + Sync + 'static {
-    /// A client has opened a stream of batches; returns the stream of acks.
+    /// Handles a new stream of batches; returns the stream of acks.
     ///
     /// # Errors
     /// A status that refuses the stream.
@@ -50,7 +50,7 @@ pub trait IngestHandler: Send + Sync + 'static {
 pub struct IngestServer<H>(Arc<H>);
 
 impl<H> IngestServer<H> {
-    /// A service that hands its streams to `handler`.
+    /// A service that passes its streams to `handler`.
     pub fn new(handler: H) -> Self {
         Self(Arc::new(handler))
     }
@@ -101,14 +101,15 @@ where
         }
         let method = Method(Arc::clone(&self.0));
         Box::pin(async move {
-            let mut grpc = Grpc::new(Undecoded::default())
+            let mut grpc = Grpc::new(RawCodec::default())
                 .apply_max_message_size_config(Some(MAX_BATCH_BYTES), None);
             Ok(grpc.streaming(method, request).await)
         })
     }
 }
 
-/// A gRPC server as both ends of tapio want it: prompt, with room for batches, noticing dead peers.
+/// A gRPC server with the settings that all of tapio's services use: no Nagle delay, windows for
+/// batches, keepalive pings that detect dead peers.
 #[must_use]
 pub fn grpc_server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
@@ -120,10 +121,10 @@ pub fn grpc_server() -> tonic::transport::Server {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
 }
 
-/// Listens on an address, for tokio.
+/// Binds a listener, non-blocking for tokio.
 ///
 /// # Errors
-/// With the address and the setting it came from, as when another process listens there.
+/// With the setting and the address, for example when another process listens there.
 pub fn bind(setting: &str, address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)
         .map_err(|e| io::Error::new(e.kind(), format!("{setting}: {address}: {e}")))?;
@@ -131,39 +132,39 @@ pub fn bind(setting: &str, address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// What takes batches in, one stream's.
-pub trait Intake: Send + 'static {
-    /// Takes a batch: stores it, finds it seen, or refuses it. `Some`: can't now, try again after
-    /// that time.
-    fn take(&mut self, batch: &Bytes) -> Option<Duration>;
+/// Handler of one stream's batches.
+pub trait BatchHandler: Send + 'static {
+    /// Handles a batch: accepts it, recognises it as a duplicate, or refuses it. `Some`: not
+    /// possible now, retry after that time.
+    fn handle(&mut self, batch: &Bytes) -> Option<Duration>;
 
-    /// What to tell the sender about the batches taken since it was told last: asked until there
-    /// is nothing more to say.
+    /// The next ack for the batches handled since the last ones; called until `None`.
     fn next_ack(&mut self) -> Option<Ack>;
 }
 
-/// The acks of a stream of batches: polling it takes batches in. One ack answers all batches that
-/// were at hand.
+/// The acks for a stream of batches. Polling it handles batches; one ack answers all batches that
+/// were ready.
 pub struct AckStream<T> {
     batches: Streaming<Bytes>,
-    intake: T,
-    later: Option<(Bytes, Pin<Box<Sleep>>)>,
+    handler: T,
+    /// A batch to retry.
+    retry: Option<(Bytes, Pin<Box<Sleep>>)>,
     unacked: usize,
     acking: bool,
     end: Option<Option<Status>>,
 }
 
-impl<T: Intake> AckStream<T> {
-    /// Acks for these batches.
-    pub fn new(batches: Streaming<Bytes>, intake: T) -> Self {
-        Self { batches, intake, later: None, unacked: 0, acking: false, end: None }
+impl<T: BatchHandler> AckStream<T> {
+    /// Handles these batches.
+    pub fn new(batches: Streaming<Bytes>, handler: T) -> Self {
+        Self { batches, handler, retry: None, unacked: 0, acking: false, end: None }
     }
 
     fn next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some((batch, sleep)) = &mut self.later {
+        if let Some((batch, sleep)) = &mut self.retry {
             std::task::ready!(sleep.as_mut().poll(cx));
             let batch = std::mem::take(batch);
-            self.later = None;
+            self.retry = None;
             return Poll::Ready(Some(batch));
         }
         if self.end.is_some() {
@@ -178,24 +179,24 @@ impl<T: Intake> AckStream<T> {
     }
 }
 
-impl<T: Intake + Unpin> Stream for AckStream<T> {
+impl<T: BatchHandler + Unpin> Stream for AckStream<T> {
     type Item = Result<Ack, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
             if this.acking {
-                match this.intake.next_ack() {
+                match this.handler.next_ack() {
                     Some(ack) => return Poll::Ready(Some(Ok(ack))),
                     None => this.acking = false,
                 }
             }
             while this.unacked < BATCHES_PER_ACK {
                 match this.next_batch(cx) {
-                    Poll::Ready(Some(batch)) => match this.intake.take(&batch) {
+                    Poll::Ready(Some(batch)) => match this.handler.handle(&batch) {
                         None => this.unacked += 1,
                         Some(wait) => {
-                            this.later = Some((batch, Box::pin(tokio::time::sleep(wait))));
+                            this.retry = Some((batch, Box::pin(tokio::time::sleep(wait))));
                         }
                     },
                     Poll::Ready(None) => break,

@@ -1,4 +1,5 @@
-//! Stories to and from their protobuf form. Stories are rare, so they go through prost's structs.
+//! Converts stories to and from protobuf. Stories are rare, so they are converted with prost's
+//! types.
 
 use super::proto;
 use tapio_core::event::{
@@ -6,7 +7,7 @@ use tapio_core::event::{
     TraceId,
 };
 
-/// A story's protobuf form, with its links.
+/// Converts a story with its links to protobuf.
 #[must_use]
 pub fn linked_to_proto(linked: &LinkedStory) -> proto::Story {
     let links = linked.links.iter().map(|link| proto::Link {
@@ -19,7 +20,7 @@ pub fn linked_to_proto(linked: &LinkedStory) -> proto::Story {
     proto::Story { links: links.collect(), ..story_to_proto(&linked.story) }
 }
 
-/// A story with its links from their protobuf form. `None` where an id has another length.
+/// Converts a story with its links from protobuf. `None` if an id has a wrong length.
 #[must_use]
 pub fn linked_from_proto(mut story: proto::Story) -> Option<LinkedStory> {
     let links = std::mem::take(&mut story.links).into_iter().map(|link| {
@@ -34,7 +35,7 @@ pub fn linked_from_proto(mut story: proto::Story) -> Option<LinkedStory> {
     Some(LinkedStory { links: links.collect::<Option<_>>()?, story: story_from_proto(story)? })
 }
 
-/// A story's protobuf form.
+/// Converts a story to protobuf.
 #[must_use]
 pub fn story_to_proto(story: &Story) -> proto::Story {
     proto::Story {
@@ -110,7 +111,7 @@ fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
     }
 }
 
-/// A story from its protobuf form. `None` where an id or the severity isn't one.
+/// Converts a story from protobuf. `None` if an id or a severity is invalid.
 #[must_use]
 pub fn story_from_proto(story: proto::Story) -> Option<Story> {
     let state = match story.state() {
@@ -184,7 +185,7 @@ fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
     })
 }
 
-/// A trace that may be left out. `None` where it is there and isn't one.
+/// An optional trace id. `None` if it is invalid.
 fn trace(bytes: &[u8]) -> Option<Option<TraceId>> {
     match bytes {
         [] => Some(None),

@@ -129,17 +129,17 @@ fn consume(mut readers: Vec<RecordReader>, bell: &Bell, taken: &StageLedger, kee
         for reader in &mut readers {
             reader.drain(usize::MAX, |record| {
                 let collector = record.header().collector;
-                taken.take(collector, 1);
+                taken.add_received(collector, 1);
                 if let Some(got) = keep {
                     let mut fields = Vec::new();
                     let json = event_json(&record.event().unwrap().borrowed(&mut fields));
                     got.lock().unwrap().push((collector, json));
                 }
-                taken.pass(collector, 1);
+                taken.add_forwarded(collector, 1);
                 true
             });
         }
-        bell.doze();
+        bell.prepare_sleep();
         if readers.iter().all(RecordReader::is_finished) {
             return;
         }
@@ -147,6 +147,6 @@ fn consume(mut readers: Vec<RecordReader>, bell: &Bell, taken: &StageLedger, kee
             // No time-out: only the sinks' bells wake it, at the end too.
             thread::park();
         }
-        bell.rouse();
+        bell.cancel_sleep();
     }
 }

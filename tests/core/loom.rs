@@ -1,9 +1,9 @@
 //! The wake protocol (`tapio_core::ring::Doorbell`) and the shutdown signal
 //! (`tapio_core::shutdown::Signal`) under every interleaving that loom distinguishes.
 //!
-//! Shows: no wake-up is lost, so the consumer and every waiting thread always end. Doesn't show:
-//! anything about rtrb, which loom can't see into. A ring is modelled by its tail, written with
-//! Release and read with Acquire as rtrb does.
+//! Shows: no wake-up is lost, so the consumer and every waiting thread always end. Doesn't cover rtrb,
+//! which loom can't instrument: a ring is modelled by its tail, written with Release and read with
+//! Acquire as rtrb does.
 //!
 //! `scripts/loom.sh` builds the crate with `--cfg loom` and runs this file. It then removes one
 //! fence, or reorders the signal, in a copy of the crate, and expects loom to report a deadlock.
@@ -25,10 +25,10 @@ impl Target for Consumer {
     }
 }
 
-/// One consumer, `producers` of `records` each, a ring of its own for each producer.
+/// One consumer; `producers` producers, each with its own ring and `records` records.
 fn wake_protocol(producers: usize, records: usize) {
     let mut builder = loom::model::Builder::new();
-    // A lost wake-up takes two involuntary switches of thread.
+    // A lost wake-up needs two involuntary thread switches.
     builder.preemption_bound = Some(3);
     builder.check(move || {
         let bell = Arc::new(Doorbell::new(Consumer(thread::current())));
@@ -46,15 +46,15 @@ fn wake_protocol(producers: usize, records: usize) {
             })
             .collect();
         let published = || tails.iter().map(|t| t.load(Ordering::Acquire)).sum::<usize>();
-        let mut seen = published();
-        while seen < producers * records {
-            bell.doze();
-            if published() == seen {
+        let mut read = published();
+        while read < producers * records {
+            bell.prepare_sleep();
+            if published() == read {
                 // Parked forever if a wake-up is lost: loom reports a deadlock.
                 thread::park();
             }
-            bell.rouse();
-            seen = published();
+            bell.cancel_sleep();
+            read = published();
         }
         threads.into_iter().for_each(|t| t.join().unwrap());
     });
@@ -77,7 +77,7 @@ fn wait_for(signal: &Signal) {
     signal.leave(number);
 }
 
-/// One thread raises the signal, `waiters` wait for it.
+/// One thread raises the signal, `waiters` threads wait for it.
 fn shutdown_signal(waiters: usize) {
     loom::model(move || {
         let signal = Arc::new(Signal::default());

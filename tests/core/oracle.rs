@@ -1,9 +1,8 @@
-//! Two rings in a row, as a collector, a shard and the bridge have them, against a queue of owned
-//! copies.
+//! Two rings in a row, like those between collector, shard and bridge, against queues of owned copies.
 
 use std::collections::VecDeque;
 
-use crate::made::{OwnedEvent, Step, a_step};
+use crate::generators::{OwnedEvent, Step, a_step};
 use proptest::prelude::*;
 use tapio_core::event::{Event, EventId, Story, TraceId, Value, names};
 use tapio_core::ring::{
@@ -64,22 +63,28 @@ fn check(record: &Record<'_>, expected: &Expected) {
     }
 }
 
-/// A ring with the queue it must equal.
-struct Pair {
+/// A ring and its model.
+struct ModelledRing {
     writer: RecordWriter,
     reader: RecordReader,
     queue: VecDeque<Expected>,
 }
 
-impl Pair {
+impl ModelledRing {
     fn new() -> Self {
-        // The smallest ring there is, so that it wraps often.
+        // The smallest ring, so that it wraps often.
         let (writer, reader) = ring(0);
         Self { writer, reader, queue: VecDeque::new() }
     }
 
-    /// Holds a write's outcome against what it may be: `need` is the most it can take.
-    fn wrote(&mut self, outcome: Result<(), WriteError>, free: usize, need: usize, then: Expected) {
+    /// Checks the outcome of a write of at most `need` blocks and adds the record to the model.
+    fn check_write(
+        &mut self,
+        outcome: Result<(), WriteError>,
+        free: usize,
+        need: usize,
+        then: Expected,
+    ) {
         match outcome {
             Ok(()) => self.queue.push_back(then),
             Err(error) => {
@@ -100,7 +105,7 @@ impl Pair {
         let outcome = self.writer.write_event(header, &borrowed);
         assert_eq!(outcome == Err(WriteError::Oversize), need > MAX_RECORD_BLOCKS);
         let then = Expected::Event(*header, Box::new(event.clone()), vec![]);
-        self.wrote(outcome, free, need, then);
+        self.check_write(outcome, free, need, then);
     }
 
     fn write_story(&mut self, story: &Story) {
@@ -109,16 +114,16 @@ impl Pair {
             1 + rkyv::to_bytes::<rkyv::rancor::Error>(story).unwrap().len().div_ceil(BLOCK_BYTES);
         let outcome = self.writer.write_story(story);
         let header = Header::event(0, 0, story.last_ns);
-        self.wrote(outcome, free, need, Expected::Story(header, Box::new(story.clone())));
+        self.check_write(outcome, free, need, Expected::Story(header, Box::new(story.clone())));
     }
 
     fn write_watermark(&mut self, order: u64) {
         let free = self.writer.free_blocks();
         let outcome = self.writer.write_watermark(order);
-        self.wrote(outcome, free, 1, Expected::Watermark(order));
+        self.check_write(outcome, free, 1, Expected::Watermark(order));
     }
 
-    /// Drains, comparing each record with the queue's next.
+    /// Drains the ring and compares each record with the next of the model.
     fn drain(&mut self, limit: usize, stop: usize) {
         let Self { reader, queue, .. } = self;
         let (mut seen, mut blocks) = (0, 0);
@@ -139,7 +144,7 @@ impl Pair {
         }
     }
 
-    /// Drains into another ring, as a shard does.
+    /// Forwards records into another ring, as a shard does.
     fn forward(
         &mut self,
         to: &mut Self,
@@ -164,7 +169,7 @@ impl Pair {
                 }
                 Expected::Story(..) | Expected::Watermark(..) => {
                     return {
-                        // A shard doesn't pass these on.
+                        // A shard doesn't forward these.
                         queue.pop_front();
                         seen += 1;
                         true
@@ -172,7 +177,7 @@ impl Pair {
                 }
             };
             let outcome = to.writer.forward(record, header, more);
-            to.wrote(outcome, free, record.len_blocks() + more.len(), then);
+            to.check_write(outcome, free, record.len_blocks() + more.len(), then);
             if outcome.is_ok() {
                 queue.pop_front();
                 seen += 1;
@@ -187,7 +192,7 @@ proptest! {
 
     #[test]
     fn rings_equal_queues(steps in prop::collection::vec(a_step(), 1..120)) {
-        let (mut first, mut second) = (Pair::new(), Pair::new());
+        let (mut first, mut second) = (ModelledRing::new(), ModelledRing::new());
         for step in &steps {
             match step {
                 Step::Write(header, event) => first.write(header, event),
@@ -212,10 +217,10 @@ proptest! {
     }
 }
 
-/// Passing on can't fail for its size: the largest event, with all memberships a record can carry.
+/// Forwarding never fails because of the size, even of the largest event with all memberships.
 #[test]
-fn the_largest_record_is_passed_on_with_every_membership() {
-    let (mut first, mut second) = (Pair::new(), Pair::new());
+fn largest_record_is_forwarded_with_all_memberships() {
+    let (mut first, mut second) = (ModelledRing::new(), ModelledRing::new());
     let empty = Event::new(EventId([1; 16]), 1, names::K8S_EVENT, names::K8S);
     let room = (MAX_RECORD_BLOCKS - 1) * BLOCK_BYTES - empty.archive_bound_bytes();
     let event = OwnedEvent { head: empty, fields: vec![], message: "x".repeat(room) };
@@ -230,7 +235,7 @@ fn the_largest_record_is_passed_on_with_every_membership() {
     for lap in 0..7 {
         let header = Header::event(3, 1, lap);
         first.write(&header, &event);
-        assert_eq!(first.queue.len(), 1, "an empty ring takes the largest event at any place");
+        assert_eq!(first.queue.len(), 1, "an empty ring accepts the largest event at any offset");
         first.forward(&mut second, (usize::MAX, usize::MAX), &header, &[member; 300]);
         assert_eq!(second.queue.len(), 1);
         second.drain(usize::MAX, usize::MAX);

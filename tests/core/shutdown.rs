@@ -1,4 +1,4 @@
-//! The end and who waits for it, in two threads.
+//! Shutdown and its waiters, in two threads.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use tapio_core::shutdown::Shutdown;
 
 const ROUNDS: u32 = 4_000;
-/// So long that a test in which a wake-up is lost doesn't end.
-const FOR_EVER: Duration = Duration::from_secs(3600);
+/// So long that a test with a lost wake-up never ends.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 struct Unpark(Thread);
 
@@ -21,13 +21,14 @@ impl Wake for Unpark {
     }
 }
 
-/// Starts `wait` on a thread of its own, round after round, and ends it a bit earlier or later each time.
+/// Starts `wait` on a thread of its own, round after round, and ends it a bit earlier or later each
+/// time.
 fn rounds(wait: fn(&Shutdown)) {
-    // On a thread that libtest isn't on the stack of: tests/sanitize/thread.supp names libtest.
+    // On a thread without libtest in its stack: tests/sanitize/thread.supp suppresses libtest.
     let rounds = move || {
         for round in 0..ROUNDS {
             let all = Shutdown::default();
-            let (run, handle) = all.track_run(FOR_EVER);
+            let (run, handle) = all.track_run(FOREVER);
             let waits = thread::spawn(move || wait(&run));
             for _ in 0..(round % 64) * 64 {
                 std::hint::spin_loop();
@@ -44,27 +45,27 @@ fn rounds(wait: fn(&Shutdown)) {
 }
 
 #[test]
-fn an_end_wakes_who_rests_whenever_it_comes() {
+fn shutdown_wakes_sleeping_thread_at_any_time() {
     rounds(|shutdown| {
         while !shutdown.is_requested() {
-            shutdown.sleep(FOR_EVER);
+            shutdown.sleep(FOREVER);
         }
     });
 }
 
 #[test]
-fn an_end_wakes_a_task_whenever_it_comes() {
+fn shutdown_wakes_task_at_any_time() {
     rounds(|shutdown| {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut asked = shutdown.requested();
-        while Pin::new(&mut asked).poll(&mut Context::from_waker(&waker)).is_pending() {
+        let mut requested = shutdown.requested();
+        while Pin::new(&mut requested).poll(&mut Context::from_waker(&waker)).is_pending() {
             thread::park();
         }
     });
 }
 
 #[test]
-fn several_are_woken_while_others_come_and_go() {
+fn shutdown_wakes_all_waiters_while_others_come_and_go() {
     let several = || {
         for _ in 0..ROUNDS / 8 {
             let all = Shutdown::default();
@@ -72,7 +73,7 @@ fn several_are_woken_while_others_come_and_go() {
                 let shutdown = all.clone();
                 thread::spawn(move || {
                     while !shutdown.is_requested() {
-                        shutdown.sleep(if goes { Duration::from_micros(1) } else { FOR_EVER });
+                        shutdown.sleep(if goes { Duration::from_micros(1) } else { FOREVER });
                     }
                 })
             };

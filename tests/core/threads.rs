@@ -1,4 +1,4 @@
-//! A producer and a consumer with the wake protocol between them.
+//! Producer and consumer with the wake protocol.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +9,12 @@ use tapio_core::event::{Event, EventId, Field, Value, names};
 use tapio_core::ring::{Bell, Header, RecordReader, RecordWriter, WriteError, ring};
 use tapio_core::shutdown::thread_waker;
 
-/// Two million, or what `TAPIO_RING_RECORDS` says (sanitizers are an order of magnitude slower).
+/// Two million, or `TAPIO_RING_RECORDS` (sanitizers are an order of magnitude slower).
 fn records() -> u64 {
     std::env::var("TAPIO_RING_RECORDS").map_or(2_000_000, |n| n.parse().unwrap())
 }
 
-/// Bytes every record takes a part of, its place and length given by the record's number.
+/// Each record has a part of this text; its number determines offset and length.
 const TEXT: &str = "the quick brown fox jumps over the lazy dog, and again over the same dog, \
     which by now is no longer lazy but awake and quite cross with the quick brown fox";
 
@@ -46,7 +46,7 @@ struct Counts {
     wakes: AtomicU64,
 }
 
-/// Reads and checks until the writer is gone; sleeps whenever there is nothing.
+/// Reads and checks records until the writer is gone; sleeps whenever the ring is empty.
 fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
     let mut next = 0;
     loop {
@@ -61,9 +61,9 @@ fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
             next += 1;
             true
         });
-        // Release, paired with the Acquire loads of the test: what was read counts as read.
+        // Release, paired with the Acquire loads of the test: records are read before they count.
         counts.read.store(next, Ordering::Release);
-        bell.doze();
+        bell.prepare_sleep();
         if reader.is_finished() {
             return next;
         }
@@ -71,13 +71,13 @@ fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
             thread::park();
             counts.wakes.fetch_add(1, Ordering::Relaxed);
         }
-        bell.rouse();
+        bell.cancel_sleep();
     }
 }
 
 #[test]
-fn two_threads_lose_nothing_and_rest_at_idle() {
-    // On a thread that libtest isn't on the stack of: tests/sanitize/thread.supp names libtest.
+fn two_threads_lose_nothing_and_sleep_when_idle() {
+    // On a thread without libtest in its stack: tests/sanitize/thread.supp suppresses libtest.
     thread::spawn(produce).join().unwrap();
 }
 
@@ -111,14 +111,14 @@ fn produce() {
     bell.ring();
     wait_for(total);
 
-    // Nothing to do for a while: a consumer that polls would wake hundreds of times. Two, because
-    // a wake-up on its way may arrive now, and a park may end on its own.
+    // Idle for a while: a polling consumer would wake hundreds of times. Two wake-ups are allowed:
+    // one in flight may arrive now, and a park may end spuriously.
     let before = counts.wakes.load(Ordering::Relaxed);
     thread::sleep(Duration::from_millis(500));
     let idle = counts.wakes.load(Ordering::Relaxed) - before;
     assert!(idle <= 2, "woke {idle} times with nothing to read");
 
-    // One record at a time: each must wake the sleeper by itself.
+    // One record at a time: each must wake the consumer by itself.
     for n in total..total + 2_000 {
         write(&mut writer, &bell, n);
         bell.ring();

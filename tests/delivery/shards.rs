@@ -1,9 +1,8 @@
-//! The running agent with several shards, events shown to the rules as they arrive: what is told
-//! and what is stored is the same as with one.
+//! A running agent with several shards emits and stores the same as with one.
 //!
-//! Only what doesn't depend on which shard is faster is compared: events that go by different ways
-//! may overtake each other, so a sequence's events here all have the same keys, and a count's
-//! members are compared as a set.
+//! Only results that don't depend on which shard is faster are compared. Events on different routes may
+//! overtake each other, so all events of a sequence have the same keys here, and the members of a count
+//! are compared as a set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -17,12 +16,12 @@ use super::*;
 const PROGRAMS: u64 = 200;
 const PODS: u64 = 8;
 const UNITS: u64 = 5;
-/// Steps a program takes between its begin and its end.
+/// Steps of a program between its begin and its end.
 const STEPS: u64 = 50;
 const EVENTS: u64 = PROGRAMS * (STEPS + 2);
 
-/// A program belongs to a pod and to a unit. Its begin and its end are wanted under two keys, its
-/// steps under two others, and its pod is the home of all of them.
+/// A program belongs to a pod and to a unit. Its begin and its end are relevant under two keys, its
+/// steps under two others; the home entity of all of them is its pod.
 const RULES: &str = "
 rule: program
 severity: info
@@ -83,16 +82,15 @@ fn events() -> String {
     text
 }
 
-/// A story by rule and key: how it ended, how many members it says it has, and which events name
-/// it.
+/// Stories by rule and key: state, number of members, and the events that name the story.
 type Stories = BTreeMap<(String, String), (String, u64, BTreeSet<String>)>;
 
-/// What a run with so many shards stored and told.
-struct Lived {
+/// Result of a run.
+struct RunResult {
     stories: Stories,
     ids: BTreeSet<String>,
-    /// Events shown to shards: more than there are where some visited several.
-    shown: u64,
+    /// Visits of events to shards: more than events if some visited several.
+    visits: u64,
 }
 
 fn agent_config(dir: &Path, shards: usize) -> Config {
@@ -107,7 +105,7 @@ fn agent_config(dir: &Path, shards: usize) -> Config {
     config.dataflow.rules = vec![file("rules.yaml", RULES)];
     config.dataflow.builtin_rules = false;
     config.dataflow.shards = shards;
-    // Rings as small as they can be: shards wait for each other.
+    // Minimal rings, so that shards wait for each other.
     config.dataflow.buffer_size = 100;
     config.server.data_dir = dir.join("data");
     for address in [&mut config.server.grpc_listen, &mut config.server.http_listen] {
@@ -117,7 +115,7 @@ fn agent_config(dir: &Path, shards: usize) -> Config {
     config
 }
 
-fn live(shards: usize) -> Lived {
+fn run_agent(shards: usize) -> RunResult {
     let dir = tempfile::tempdir().unwrap();
     let config = agent_config(dir.path(), shards);
     let server_config = config.server();
@@ -130,13 +128,13 @@ fn live(shards: usize) -> Lived {
     let status: Json = serde_json::from_str(&http(agent.admin_addr(), "/status").1).unwrap();
     let each = status["shards"].as_array().unwrap();
     assert_eq!(each.len(), shards);
-    let shown = each.iter().map(|s| s["events"].as_u64().unwrap()).sum();
+    let visits = each.iter().map(|s| s["events"].as_u64().unwrap()).sum();
     let ingest = agent.server().unwrap().status().ingest;
     assert_eq!((ingest.events, ingest.duplicates), (EVENTS, 0));
     let _ = agent.finish();
-    let store = Store::open(&server_config).unwrap();
+    let storage = Storage::open(&server_config).unwrap();
     let mut events = Vec::new();
-    for found in store.scan().latest(&Filter::default(), usize::MAX).unwrap() {
+    for found in newest_events(&storage.snapshot(), &EventFilter::default(), usize::MAX).unwrap() {
         let (items, broken) = batch_json(&found.batch).unwrap();
         assert_eq!(broken, 0);
         events.extend(items.into_iter().filter(|(is_story, _)| !is_story).map(|(_, e)| e));
@@ -144,31 +142,31 @@ fn live(shards: usize) -> Lived {
     let ids: BTreeSet<String> = events.iter().map(|e| text(&e["id"])).collect();
     assert_eq!(events.len() as u64, EVENTS);
     assert_eq!(ids.len() as u64, EVENTS, "an event is stored twice");
-    let linked = store.stories(usize::MAX, &StoryFilter::default());
+    let linked = storage.stories(usize::MAX, &StoryFilter::default());
     let stories: Vec<Story> = linked.into_iter().map(|one| one.story).collect();
-    Lived { stories: described(&stories, &events), ids, shown }
+    RunResult { stories: by_rule_and_key(&stories, &events), ids, visits }
 }
 
 fn text(json: &Json) -> String {
     json.as_str().unwrap().to_owned()
 }
 
-/// Joins the told stories with the events that name them; checks that members carry the trace.
-fn described(stories: &[Story], events: &[Json]) -> Stories {
+/// Joins emitted stories with the events that name them; checks that members carry the trace.
+fn by_rule_and_key(stories: &[Story], events: &[Json]) -> Stories {
     let trace_of: HashMap<String, String> =
-        stories.iter().map(|g| (g.id.to_string(), g.trace_id.to_string())).collect();
-    // Where events overtook each other on their ways, a story was told first under another trace,
-    // which its members carry: it was taken back and is named by the story it became.
-    let (stories, taken_back): (Vec<&Story>, Vec<&Story>) =
-        stories.iter().partition(|g| g.state != StoryState::Retracted);
+        stories.iter().map(|s| (s.id.to_string(), s.trace_id.to_string())).collect();
+    // Where events overtook each other, a story was emitted first under another trace, which its
+    // members carry. It was retracted, and the story that replaces it names it.
+    let (stories, retracted): (Vec<&Story>, Vec<&Story>) =
+        stories.iter().partition(|s| s.state != StoryState::Retracted);
     let mut by_id: HashMap<String, &Story> =
-        stories.iter().map(|g| (g.id.to_string(), *g)).collect();
-    by_id.extend(stories.iter().filter_map(|g| Some((g.provisional?.to_string(), *g))));
-    assert!(taken_back.iter().all(|g| by_id.contains_key(&g.id.to_string())));
-    let name = |g: &Story| (g.rule.clone(), format!("{:?}", g.key));
+        stories.iter().map(|s| (s.id.to_string(), *s)).collect();
+    by_id.extend(stories.iter().filter_map(|s| Some((s.provisional?.to_string(), *s))));
+    assert!(retracted.iter().all(|s| by_id.contains_key(&s.id.to_string())));
+    let name = |s: &Story| (s.rule.clone(), format!("{:?}", s.key));
     let mut stories: Stories = stories
         .iter()
-        .map(|g| (name(g), (g.state.word().to_owned(), g.members_total, BTreeSet::new())))
+        .map(|s| (name(s), (s.state.word().to_owned(), s.members_total, BTreeSet::new())))
         .collect();
     assert_eq!(stories.len(), stories.len(), "one story for each rule and key");
     for event in events {
@@ -176,21 +174,21 @@ fn described(stories: &[Story], events: &[Json]) -> Stories {
             event["correlation"].as_array().unwrap().iter().map(|c| text(&c["id"])).collect();
         let named: Vec<&Story> = ids.iter().map(|id| by_id[id]).collect();
         let trace = text(&event["trace_id"]);
-        // One that was taken back before anybody was told of it is known by its id alone.
+        // A story that was retracted before it was emitted has only its id.
         let traces: Vec<&String> = ids.iter().filter_map(|id| trace_of.get(id)).collect();
-        let is_known = traces.len() == ids.len();
+        let all_emitted = traces.len() == ids.len();
         match event["kind"].as_str().unwrap() {
-            // Two stories that begin with the same event are one trace.
+            // Two stories that begin with the same event have one trace.
             "t.began" | "t.ended" => {
                 let differing = traces.iter().filter(|t| ***t != trace).count();
                 let relinked = ids.iter().filter(|id| by_id[*id].id.to_string() != **id).count();
                 assert_eq!(named.len(), 2, "{event}");
                 assert!(differing <= relinked, "{event}: {traces:?}");
             }
-            // Of a pod's story and a unit's the one that was told when the step came.
+            // The trace of the pod's or the unit's story, whichever was emitted when the step arrived.
             "t.step" => {
                 assert_eq!(named.len(), 2, "{event}");
-                assert!(traces.contains(&&trace) || !is_known, "{event}");
+                assert!(traces.contains(&&trace) || !all_emitted, "{event}");
             }
             _ => assert_eq!((named.len(), traces), (1, vec![&trace]), "{event}"),
         }
@@ -199,7 +197,7 @@ fn described(stories: &[Story], events: &[Json]) -> Stories {
         }
     }
     for (name, (_, total, members)) in &stories {
-        // A pod's life counts its events; no event of a story names it.
+        // A pod's lifecycle counts its events; no event names it as its story.
         let expected = if name.0 == "pod-lifecycle" { 0 } else { *total };
         assert_eq!(members.len() as u64, expected, "{name:?}");
     }
@@ -207,15 +205,15 @@ fn described(stories: &[Story], events: &[Json]) -> Stories {
 }
 
 #[test]
-fn several_shards_store_and_tell_what_one_does() {
-    let one = live(1);
-    assert_eq!(one.shown, EVENTS);
+fn several_shards_emit_the_stories_of_one() {
+    let one = run_agent(1);
+    assert_eq!(one.visits, EVENTS);
     let of = |rule: &str| one.stories.keys().filter(|k| k.0 == rule).count() as u64;
     assert_eq!((of("program"), of("program-of-unit")), (PROGRAMS, PROGRAMS));
     assert_eq!((of("pod"), of("unit")), (PODS, UNITS));
     for shards in [2, 4] {
-        let several = live(shards);
-        assert!(several.shown > EVENTS, "no event visited a second shard");
+        let several = run_agent(shards);
+        assert!(several.visits > EVENTS, "no event visited a second shard");
         assert_eq!(several.ids, one.ids, "{shards} shards");
         assert_eq!(several.stories, one.stories, "{shards} shards");
     }

@@ -150,20 +150,20 @@ fn consume(mut reader: RecordReader, bell: &Bell, taken: &StageLedger, keep: &Mu
     assert!(bell.target().set(thread_waker()).is_ok());
     loop {
         reader.drain(usize::MAX, |record| {
-            taken.take(0, 1);
+            taken.add_received(0, 1);
             let mut fields = Vec::new();
             keep.lock().unwrap().push(event_json(&record.event().unwrap().borrowed(&mut fields)));
-            taken.pass(0, 1);
+            taken.add_forwarded(0, 1);
             true
         });
-        bell.doze();
+        bell.prepare_sleep();
         if reader.is_finished() {
             return;
         }
         if reader.is_empty() {
             std::thread::park();
         }
-        bell.rouse();
+        bell.cancel_sleep();
     }
 }
 

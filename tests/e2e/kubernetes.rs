@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use tapio_collectors::k8s::Config;
-use tapio_core::identity::Whose;
+use tapio_core::identity::AddressOwner;
 
 use crate::cluster::Cluster;
 use crate::collected::{Collected, about, assert_told_once, words};
@@ -93,7 +93,10 @@ fn a_pods_life_is_told_as_the_contract_says() {
         (&json!("k8s"), &json!(0))
     );
     let address = "10.88.0.2".parse().unwrap();
-    assert_eq!(collected.directory.whose(address), Some(Whose::Pod(uid.as_str().into())));
+    assert_eq!(
+        collected.directory.address_owner(address),
+        Some(AddressOwner::Pod(uid.as_str().into()))
+    );
     let known = collected.directory.container("run-0").unwrap();
     assert_eq!((&*known.name, &*known.pod_uid), ("app", &*uid));
 
@@ -217,11 +220,11 @@ fn a_service_selects(cluster: &Cluster, collected: &Collected, uid: &str) {
         "tapio.relation.to.type": "pod", "tapio.relation.to.name": uid});
     collected.wait("the service selects the pod", |c| c.relations().contains(&selects));
     assert_eq!(collected.directory.pod(uid).unwrap().services, ["web".into()]);
-    let far = collected.directory.whose("10.88.1.9".parse().unwrap());
-    assert_eq!(far, Some(Whose::Pod("11111111-1111-4111-8111-111111111111".into())));
-    let of_service = || collected.directory.whose("10.96.7.7".parse().unwrap());
+    let far = collected.directory.address_owner("10.88.1.9".parse().unwrap());
+    assert_eq!(far, Some(AddressOwner::Pod("11111111-1111-4111-8111-111111111111".into())));
+    let of_service = || collected.directory.address_owner("10.96.7.7".parse().unwrap());
     collected.wait("the service's address", |_| {
-        of_service() == Some(Whose::Service("shop".into(), "web".into()))
+        of_service() == Some(AddressOwner::Service("shop".into(), "web".into()))
     });
     cluster.delete("/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices/web-s1");
     let ended = |r: &Json| {
@@ -243,11 +246,11 @@ fn without_endpoint_slices_endpoints_are_read() {
         "subsets": [{"addresses": [{"ip": "10.88.1.9", "targetRef": target}], "ports": [{"port": 80}]}]}));
     let collected = Collected::start(&config(&cluster, "admin"), state.path());
     collected.wait_until_it_watches();
-    let whose = |c: &Collected| c.directory.whose("10.88.1.9".parse().unwrap());
-    collected.wait("the pod's address", |c| whose(c) == Some(Whose::Pod(uid.into())));
+    let whose = |c: &Collected| c.directory.address_owner("10.88.1.9".parse().unwrap());
+    collected.wait("the pod's address", |c| whose(c) == Some(AddressOwner::Pod(uid.into())));
     assert_eq!(collected.directory.pod(uid).unwrap().services, ["web".into()]);
     cluster.delete("/api/v1/namespaces/shop/endpoints/web");
-    collected.wait("it is gone", |c| c.directory.living_pods().is_empty());
+    collected.wait("it is gone", |c| c.directory.live_pods().is_empty());
     collected.end();
 }
 

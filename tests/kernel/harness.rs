@@ -197,8 +197,8 @@ pub(super) fn start_with_ring(
                 }
                 true
             });
-            end.take(0, n as u64);
-            end.pass(0, n as u64);
+            end.add_received(0, n as u64);
+            end.add_forwarded(0, n as u64);
             if n == 0 {
                 if last {
                     return kept;

@@ -284,15 +284,15 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
             told |= last.iter().any(|p| pid == Some(Value::from(*p)));
             true
         });
-        end.take(0, n as u64);
-        end.pass(0, n as u64);
+        end.add_received(0, n as u64);
+        end.add_forwarded(0, n as u64);
     }
     assert!(told, "it goes on after the restart");
     shutdown.request();
     manager.join();
     let n = reader.drain(usize::MAX, |_| true) as u64;
-    end.take(0, n);
-    end.pass(0, n);
+    end.add_received(0, n);
+    end.add_forwarded(0, n);
     let snapshot = ledger.snapshot();
     let total = &snapshot.total;
     assert!(snapshot.holds() && total.held == 0, "CONS-1: {total:?}");

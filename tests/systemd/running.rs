@@ -121,8 +121,8 @@ fn consume(mut reader: RecordReader, stored: &StageLedger, got: &Got) {
             got.lock().unwrap().push(json);
             true
         });
-        stored.take(0, n as u64);
-        stored.pass(0, n as u64);
+        stored.add_received(0, n as u64);
+        stored.add_forwarded(0, n as u64);
         if n == 0 {
             if reader.is_finished() {
                 return;

@@ -48,7 +48,7 @@ impl Nameless {
         directory: &Directory,
         now_ns: u64,
     ) -> Option<Meta> {
-        if self.waiting.len() >= MOST || !directory.names_come() {
+        if self.waiting.len() >= MOST || !directory.has_pod_source() {
             self.mark(draft);
             return Some(meta);
         }

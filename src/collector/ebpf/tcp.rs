@@ -140,7 +140,7 @@ impl Decoder {
         let names = self.cgroups.get(head.cgroup).map(|c| &c.names);
         if let Some(uid) = names.and_then(|n| n.pod_uid.as_ref()) {
             let wall_ns = head.time_ns.wrapping_add(self.wall_offset_ns);
-            self.directory.pod_turned_away(uid, unit, wall_ns);
+            self.directory.pod_connection_failed(uid, unit, wall_ns);
         }
     }
 }

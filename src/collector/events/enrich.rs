@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::events::event_builder::Draft;
 use tapio_core::event::{Name, names};
-use tapio_core::identity::{Container, Directory, Pod, Whose};
+use tapio_core::identity::{AddressOwner, Container, Directory, Pod};
 
 /// The key under which a workload's name stands.
 pub(crate) fn workload_key(kind: &str) -> Option<Name> {
@@ -65,15 +65,15 @@ impl Draft {
         if peer.ip().is_loopback() {
             return None;
         }
-        match directory.whose(peer.ip()) {
-            Some(Whose::Pod(uid)) => {
+        match directory.address_owner(peer.ip()) {
+            Some(AddressOwner::Pod(uid)) => {
                 self.text(names::TAPIO_PEER_POD_UID, &uid);
                 if let Some(pod) = directory.pod(&uid) {
                     self.text(names::TAPIO_PEER_POD_NAME, &pod.name);
                     self.text(names::TAPIO_PEER_NAMESPACE_NAME, &pod.namespace);
                 }
             }
-            Some(Whose::Service(namespace, name)) => {
+            Some(AddressOwner::Service(namespace, name)) => {
                 self.text(names::TAPIO_PEER_NAMESPACE_NAME, &namespace);
                 self.text(names::TAPIO_PEER_SERVICE_NAME, &name);
             }

@@ -248,7 +248,7 @@ fn endpoints(slice: &Endpoints) -> impl Iterator<Item = (&str, &ObjectRef, &str)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tapio_core::identity::Whose;
+    use tapio_core::identity::AddressOwner;
 
     const SLICE: &str = r#"{"metadata":{"uid":"s1","name":"web-x1","namespace":"shop","labels":{"kubernetes.io/service-name":"web"}},
         "endpoints":[{"addresses":["10.0.0.1"],"nodeName":"n2","targetRef":{"kind":"Pod","uid":"p1","name":"web-0","namespace":"shop"}},
@@ -273,7 +273,10 @@ mod tests {
             selected.iter().map(|s| (&*s.pod_uid, s.ended)).collect::<Vec<_>>(),
             [("p1", false), ("p2", false)]
         );
-        assert_eq!(directory.whose(address("10.0.0.1")), Some(Whose::Pod("p1".into())));
+        assert_eq!(
+            directory.address_owner(address("10.0.0.1")),
+            Some(AddressOwner::Pod("p1".into()))
+        );
         let pod = directory.pod("p1").unwrap();
         assert_eq!((&*pod.name, &*pod.node, &*pod.services[0]), ("web-0", "n2", "web"));
         assert_eq!(directory.pod("p2"), None, "its own watch tells of it");
@@ -286,7 +289,7 @@ mod tests {
             selected.iter().map(|s| (&*s.pod_uid, s.ended)).collect::<Vec<_>>(),
             [("p1", true)]
         );
-        assert!(directory.living_pods().is_empty());
+        assert!(directory.live_pods().is_empty());
         assert_eq!(addresses.slice_gone("s1", &site).len(), 1);
         assert_eq!(addresses.sizes(), [0, 0, 0]);
     }
@@ -302,7 +305,7 @@ mod tests {
         assert_eq!(directory.pod("p1").unwrap().services.len(), 2);
         assert_eq!(addresses.slice_gone("s1", &site).len(), 2);
         assert_eq!(directory.pod("p1").unwrap().services, ["web-internal".into()]);
-        assert_eq!(directory.living_pods().len(), 2);
+        assert_eq!(directory.live_pods().len(), 2);
     }
 
     #[test]
@@ -314,7 +317,10 @@ mod tests {
             "notReadyAddresses":[{"ip":"10.0.0.2","targetRef":{"kind":"Pod","uid":"p2","name":"web-1","namespace":"shop"}}]}]}"#;
         let selected = Addresses::default().slice(&slice(text), &site);
         assert_eq!(selected.iter().map(|s| &*s.service).collect::<Vec<_>>(), ["web", "web"]);
-        assert_eq!(directory.whose(address("10.0.0.2")), Some(Whose::Pod("p2".into())));
+        assert_eq!(
+            directory.address_owner(address("10.0.0.2")),
+            Some(AddressOwner::Pod("p2".into()))
+        );
     }
 
     #[test]
@@ -334,9 +340,9 @@ mod tests {
             &directory,
             1,
         );
-        let web = Some(Whose::Service("shop".into(), "web".into()));
-        assert_eq!(directory.whose(address("10.96.0.7")), web);
-        assert_eq!(directory.whose(address("192.0.2.1")), web);
+        let web = Some(AddressOwner::Service("shop".into(), "web".into()));
+        assert_eq!(directory.address_owner(address("10.96.0.7")), web);
+        assert_eq!(directory.address_owner(address("192.0.2.1")), web);
         addresses.service(&service(r#""clusterIP":"None""#), &directory, 2);
         addresses.service_gone("v1", &directory, 3);
         assert_eq!(addresses.sizes()[0], 0);

@@ -110,7 +110,7 @@ impl Teller {
         of_pod(draft, pod);
         // Whom it couldn't reach before it came to this.
         if let What::CrashLoop { .. } = transition.what
-            && let Some(unit) = self.directory.turned_away_by(&pod.uid, now_ns)
+            && let Some(unit) = self.directory.unreachable_unit(&pod.uid, now_ns)
         {
             draft.text(names::TAPIO_PEER_SYSTEMD_UNIT, &unit);
         }

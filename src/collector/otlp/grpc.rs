@@ -12,7 +12,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
-use tapio_wire::{OtlpSignal, Undecoded, grpc_server};
+use tapio_wire::{OtlpSignal, RawCodec, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
@@ -119,8 +119,8 @@ where
     if !request.uri().path().ends_with("/Export") {
         return Status::unimplemented(format!("no method {}", request.uri().path())).into_http();
     }
-    let mut grpc = Grpc::new(Undecoded::default())
-        .apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+    let mut grpc =
+        Grpc::new(RawCodec::default()).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
     grpc.unary(export, request).await
 }
 

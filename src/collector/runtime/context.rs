@@ -58,8 +58,8 @@ impl Context {
         let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), shutdown.clone());
         let site = Site::new("node-1", 7);
         if let Some(held) = held {
-            stage.take(0, held);
-            stage.hold(0, held);
+            stage.add_received(0, held);
+            stage.set_held(0, held);
             site.account_in(Arc::new(ledger));
         }
         Self { sink, shutdown, report: Report::default(), site }

@@ -1,17 +1,17 @@
-//! What a cgroup's path says of container, pod and unit: the layouts of the kubelet's two cgroup drivers, of
-//! containerd, CRI-O, Docker and Podman, and of systemd.
+//! Container, pod and unit from the path of a cgroup: the layouts of the kubelet's two cgroup
+//! drivers, of containerd, CRI-O, Docker and Podman, and of systemd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a cgroup's path says.
+/// Identifiers in the path of a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CgroupNames {
-    /// The path, below the hierarchy's root.
+    /// The path below the root of the hierarchy.
     pub path: Box<str>,
     /// The container on this node.
     pub container_id: Option<Box<str>>,
-    /// The pod.
+    /// The pod's uid.
     pub pod_uid: Option<Box<str>>,
     /// The unit of the node's own systemd.
     pub unit: Option<Box<str>>,
@@ -21,9 +21,9 @@ fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// A container's id in a path segment: 64 hex digits, bare (cgroupfs driver), or between a
-/// runtime's name and `.scope` (systemd driver), or behind a colon (containerd told of a slice).
-/// The monitors of CRI-O and Podman lie beside their containers and are none.
+/// The container id in a path segment: 64 hex digits, alone (cgroupfs driver), between a runtime's
+/// name and `.scope` (systemd driver), or after a colon (containerd with a slice). The monitors of
+/// CRI-O and Podman are beside their containers and aren't containers.
 fn container_in(segment: &str) -> Option<&str> {
     if segment.contains("conmon") {
         return None;
@@ -33,7 +33,7 @@ fn container_in(segment: &str) -> Option<&str> {
     is_hex(id, 64).then_some(id)
 }
 
-/// A pod's uid in a path segment: `pod<uid>` (cgroupfs driver) or `…-pod<uid>.slice` with
+/// The pod uid in a path segment: `pod<uid>` (cgroupfs driver) or `…-pod<uid>.slice` with
 /// underscores for dashes (systemd driver). A static pod's uid is 32 hex digits without dashes.
 fn pod_in(segment: &str) -> Option<String> {
     let segment = segment.split(':').next()?;
@@ -46,7 +46,7 @@ fn pod_in(segment: &str) -> Option<String> {
     (is_hex(&digits, 32) && matches!(uid.len(), 32 | 36)).then_some(uid)
 }
 
-/// Whether systemd made this segment as a unit that holds processes.
+/// Whether this segment is a systemd unit that contains processes.
 fn is_unit(segment: &str) -> bool {
     [".service", ".scope", ".socket", ".mount", ".swap"]
         .iter()
@@ -54,7 +54,7 @@ fn is_unit(segment: &str) -> bool {
 }
 
 impl CgroupNames {
-    /// Reads a path. What it doesn't say stays empty.
+    /// Parses a path. Fields without an identifier in the path stay empty.
     #[must_use]
     pub fn parse(path: &str) -> Self {
         let mut names = Self { path: path.into(), ..Self::default() };
@@ -63,10 +63,10 @@ impl CgroupNames {
                 names.pod_uid = Some(uid.into());
             }
             if let Some(id) = container_in(segment) {
-                // A container in a container: the outer one is the node's.
+                // In nested containers, the outer one is the node's.
                 names.container_id.get_or_insert_with(|| id.into());
             } else if is_unit(segment) && names.unit.is_none() && names.container_id.is_none() {
-                // Units inside a container or a user's session aren't the node's.
+                // Units inside a container or a user session aren't the node's.
                 names.unit = Some(segment.into());
             }
         }
@@ -74,7 +74,8 @@ impl CgroupNames {
     }
 }
 
-/// The cgroups right below one: folders of a cgroup file system are nothing else. None where it is gone.
+/// The direct children of a cgroup: every folder of a cgroup file system is one. Empty if the
+/// cgroup doesn't exist any more.
 pub fn cgroups_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder)
         .into_iter()
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn every_driver_and_runtime_is_understood() {
+    fn paths_of_all_drivers_and_runtimes_are_parsed() {
         let uid_ = UID.replace('-', "_");
         for path in [
             format!(
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn static_pods_and_plain_containers() {
+    fn static_pods_and_containers_without_pod_are_parsed() {
         let static_uid = "d2c8f0a1b2c3d4e5f60718293a4b5c6d";
         let (_, pod, _) = parsed(&format!("/kubepods.slice/kubepods-pod{static_uid}.slice"));
         assert_eq!(pod.as_deref(), Some(static_uid));
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_the_nodes_own() {
+    fn only_units_of_the_node_are_returned() {
         let unit = |path| parsed(path).2;
         assert_eq!(unit("/system.slice/ssh.service").as_deref(), Some("ssh.service"));
         assert_eq!(unit("/init.scope").as_deref(), Some("init.scope"));

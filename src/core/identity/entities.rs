@@ -1,9 +1,9 @@
-//! The facts about a pod, a container, a unit.
+//! Pods, containers and units.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What owns a pod: the topmost owner that is known.
+/// The topmost known owner of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, `ReplicaSet`, or another kind.
@@ -12,52 +12,52 @@ pub struct Workload {
     pub name: Arc<str>,
 }
 
-/// A pod, as the API server tells of it.
+/// A pod, from the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
-    /// Its uid: what identifies it for ever.
+    /// Its uid, unique for all time.
     pub uid: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
     /// Its namespace.
     pub namespace: Arc<str>,
-    /// The node it is scheduled on; empty before.
+    /// Its node; empty before it is scheduled.
     pub node: Arc<str>,
-    /// What owns it.
+    /// Its owner.
     pub workload: Option<Workload>,
     /// Services that select it.
     pub services: Vec<Arc<str>>,
-    /// Its addresses, the first one first. Empty for a pod in its node's network.
+    /// Its addresses, the primary one first. Empty for a pod in the network of its node.
     pub addresses: Vec<IpAddr>,
-    /// Whether it shares its node's network: its addresses say nothing then.
+    /// Whether it shares the network of its node: then its addresses don't identify it.
     pub host_network: bool,
     /// The label `tapio.criticality` or `app.kubernetes.io/criticality`, where there is one.
     pub criticality: Option<Arc<str>>,
-    /// Its revision is being rolled out.
+    /// Whether its revision is being rolled out.
     pub rolling_out: bool,
-    /// Its container's name, where it has one besides the sandbox.
+    /// The name of its container, if it has exactly one besides the sandbox.
     pub only_container: Option<Arc<str>>,
 }
 
-/// A container. The API server and the runtime each know a part of it.
+/// A container. The API server and the runtime each report a part of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
-    /// Its id at the runtime, 64 hex digits.
+    /// Its id in the runtime, 64 hex digits.
     pub id: Arc<str>,
     /// Its name in the pod; empty for the sandbox.
     pub name: Arc<str>,
-    /// The image's name.
+    /// The name of its image.
     pub image: Arc<str>,
-    /// The pod; empty for a container without one.
+    /// The uid of its pod; empty without a pod.
     pub pod_uid: Arc<str>,
-    /// The pod's name as the runtime knows it.
+    /// The name of its pod, from the runtime.
     pub pod_name: Arc<str>,
-    /// The pod's namespace as the runtime knows it.
+    /// The namespace of its pod, from the runtime.
     pub pod_namespace: Arc<str>,
 }
 
 impl Container {
-    /// Takes over what another source says where this one says nothing.
+    /// Fills empty fields from another source's report.
     pub fn complete(&mut self, other: &Self) {
         let fields = [
             (&mut self.name, &other.name),
@@ -74,13 +74,13 @@ impl Container {
     }
 }
 
-/// A unit's run, as systemd tells of it.
+/// A run of a unit, from systemd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
     /// The unit's name.
     pub name: Arc<str>,
     /// The run's InvocationID, 32 hex digits; empty before the first one.
     pub invocation_id: Arc<str>,
-    /// Its cgroup's path; empty while it has none.
+    /// The path of its cgroup; empty while it has none.
     pub control_group: Arc<str>,
 }

@@ -1,15 +1,16 @@
-//! Who is who on this node: containers, pods, workloads, services, units, and whose an address or a network
-//! namespace is.
+//! Identity: the containers, pods, workloads, services and units of a node, and the owners of
+//! addresses and network namespaces.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `cgroup.rs` | what a cgroup's path says of container, pod and unit |
-//! | `entities.rs` | the facts about a pod, a container, a unit |
-//! | `table.rs` | bounded tables: written under a lock of the writers, read without one |
-//! | `directory.rs` | [`Directory`]: all tables together, and what they answer |
+//! | `cgroup.rs` | container, pod and unit from the path of a cgroup |
+//! | `entities.rs` | pods, containers, units |
+//! | `table.rs` | bounded tables: writers lock, readers don't |
+//! | `directory.rs` | [`Directory`]: the entity directory, all tables together |
 //!
-//! Collectors that learn facts (Kubernetes, the container runtime, CNI, systemd) write them; every collector
-//! reads them for its own events. A look-up never waits, and an answer that could be two things is none.
+//! Collectors that learn facts (Kubernetes, the container runtime, CNI, systemd) write them; every
+//! collector reads them for its own events. A lookup never waits. An ambiguous lookup has no
+//! result.
 
 mod cgroup;
 mod directory;
@@ -17,6 +18,6 @@ mod entities;
 mod table;
 
 pub use cgroup::{CgroupNames, cgroups_in};
-pub use directory::{Bounds, Directory, Whose};
+pub use directory::{AddressOwner, Bounds, Directory};
 pub use entities::{Container, Pod, Unit, Workload};
 pub use table::Table;

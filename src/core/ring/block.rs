@@ -1,4 +1,4 @@
-//! The layout of a record. All numbers are little-endian; nothing here leaves the process.
+//! Layout of a record in a ring. All numbers are little-endian; records don't leave the process.
 //!
 //! ```text
 //! header block  0 type  1 collector  2..4 blocks  4..8 archive bytes
@@ -15,46 +15,46 @@ pub const BLOCK_BYTES: usize = 64;
 /// The largest record: 64 KiB. A larger event is refused and counted.
 pub const MAX_RECORD_BLOCKS: usize = 1024;
 
-/// What rtrb carries.
+/// Element of an rtrb ring.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Block(pub(super) [u8; BLOCK_BYTES]);
 
-/// What a record holds.
+/// Type of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordType {
     /// An event.
     Event = 1,
-    /// A story, told by a shard.
+    /// A story, emitted by a shard.
     Story = 2,
-    /// Nothing but a promise: no event of an earlier place in the order follows on this ring.
+    /// A promise: no event of an earlier position in the order follows on this ring.
     Watermark = 3,
-    /// Go on at the ring's start.
+    /// Skips the rest of the ring: the next record is at its start.
     Skip = 4,
 }
 
 /// A record's first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the record holds.
+    /// The type of the record.
     pub record: RecordType,
-    /// The collector it came from, by number: every stage accounts by it.
+    /// The number of its collector, by which every stage accounts.
     pub collector: u8,
-    /// Shards still to visit, by bit.
+    /// Bit set of the shards still to visit.
     pub visits: u64,
-    /// The place in an order, from 1: live, its collector's; in replay, the total one.
+    /// Position in an order, from 1: live, the collector's order; in replay, the total order.
     pub order: u64,
-    /// The event's time, nanoseconds since the Unix epoch; 0 in a watermark.
+    /// Event time, nanoseconds since the Unix epoch; 0 in a watermark.
     pub time_ns: u64,
-    /// The trace context the correlator gave the event.
+    /// The trace that a shard has assigned to the event.
     pub trace_id: TraceId,
     /// The event's span within the trace; zero for none.
     pub span_id: [u8; 8],
 }
 
 impl Header {
-    /// A header for an event that no shard has seen.
+    /// The header of an event that no shard has processed yet.
     #[must_use]
     pub fn event(collector: u8, visits: u64, time_ns: u64) -> Self {
         Self {
@@ -68,14 +68,14 @@ impl Header {
         }
     }
 
-    /// A watermark.
+    /// The header of a watermark.
     #[must_use]
     pub fn watermark(order: u64) -> Self {
-        Self { order, ..Self::event(0, 0, 0).of(RecordType::Watermark) }
+        Self { order, ..Self::event(0, 0, 0).with_type(RecordType::Watermark) }
     }
 
-    /// The same header on a record of this type.
-    pub(super) fn of(self, record: RecordType) -> Self {
+    /// The same header with another record type.
+    pub(super) fn with_type(self, record: RecordType) -> Self {
         Self { record, ..self }
     }
 
@@ -104,9 +104,9 @@ impl Header {
                 _ => RecordType::Skip,
             },
             collector: b[1],
-            visits: word(b, 8),
-            order: word(b, 16),
-            time_ns: word(b, 24),
+            visits: u64_at(b, 8),
+            order: u64_at(b, 16),
+            time_ns: u64_at(b, 24),
             trace_id: TraceId(bytes(b, 32)),
             span_id: bytes(b, 48),
         }
@@ -133,6 +133,6 @@ pub(super) fn bytes<const N: usize>(block: &[u8; BLOCK_BYTES], at: usize) -> [u8
     out
 }
 
-fn word(block: &[u8; BLOCK_BYTES], at: usize) -> u64 {
+fn u64_at(block: &[u8; BLOCK_BYTES], at: usize) -> u64 {
     u64::from_le_bytes(bytes(block, at))
 }

@@ -1,10 +1,9 @@
 //! CONS-1: received = forwarded + Σ dropped(stage, reason) + held, per collector and in total.
 //!
-//! Every thread that moves events has a [`StageLedger`] of its own: what it took in, what it passed
-//! on, what it dropped and what it holds, by the collector the event came from. Each counter has
-//! one writer, so adding is a load and a store; a reader gets the identity by looking until the
-//! counters stand still for an instant. What lies in a ring is what was passed into it and not yet
-//! taken out.
+//! Every thread that moves events has its own [`StageLedger`]: events received, forwarded, dropped
+//! and held, by collector. Each counter has one writer, so an addition is a load and a store. A
+//! reader retries until no update is in progress. The content of a ring is what was forwarded into
+//! it and not yet received by the next stage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,31 +13,31 @@ use crossbeam_utils::CachePadded;
 
 use crate::event::{REASONS, Reason, Stage};
 
-/// Collectors an agent can have: the size of a counter table.
+/// Maximum number of collectors: the size of a counter table.
 pub const MAX_COLLECTORS: usize = 24;
 
-/// For how long a reader looks again before it calls a difference a violation. A stage is done with an event within
-/// microseconds, but its thread may lose its processor meanwhile, on a machine with too much to do for long.
-/// So it looks so many times without a pause, pauses, and does that for a second.
-const LOOKS: u32 = 16;
-const LOOK_NAP: Duration = Duration::from_micros(200);
-const NAPS: u32 = 5_000;
+/// Retries of a reader before it reports a residual. A stage completes an update within
+/// microseconds, but its thread may lose its processor meanwhile, for long on an overloaded node.
+/// So the reader retries without a pause, sleeps, and repeats that for a second.
+const RETRIES_PER_ROUND: u32 = 16;
+const ROUND_PAUSE: Duration = Duration::from_micros(200);
+const ROUNDS: u32 = 5_000;
 
 #[derive(Default)]
 struct Row {
-    taken: AtomicU64,
-    passed: AtomicU64,
+    received: AtomicU64,
+    forwarded: AtomicU64,
     held: AtomicU64,
     dropped: [AtomicU64; REASONS],
 }
 
-/// The counters of one thread. Only that thread writes them.
+/// Counters of one thread. Only that thread writes them.
 pub struct StageLedger {
     stage: Stage,
     rows: [CachePadded<Row>; MAX_COLLECTORS],
 }
 
-/// Adds without a locked instruction: sound as an addition because each counter has one writer.
+/// Adds without a locked instruction: correct because each counter has one writer.
 fn add(counter: &AtomicU64, n: u64) {
     // Relaxed, paired with the Relaxed loads of `Ledger::snapshot`, which tolerates any mixture.
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
@@ -49,67 +48,67 @@ impl StageLedger {
         &self.rows[usize::from(collector) % MAX_COLLECTORS]
     }
 
-    /// Events that came in.
-    pub fn take(&self, collector: u8, n: u64) {
-        add(&self.row(collector).taken, n);
+    /// Counts events received from the stage before.
+    pub fn add_received(&self, collector: u8, n: u64) {
+        add(&self.row(collector).received, n);
     }
 
-    /// Events that went on to the next stage; at the bridge, those the server has stored.
-    pub fn pass(&self, collector: u8, n: u64) {
-        add(&self.row(collector).passed, n);
+    /// Counts events forwarded to the next stage; at the bridge, events stored by the server.
+    pub fn add_forwarded(&self, collector: u8, n: u64) {
+        add(&self.row(collector).forwarded, n);
     }
 
-    /// Events that ended here.
-    pub fn lose(&self, collector: u8, reason: Reason, n: u64) {
+    /// Counts dropped events.
+    pub fn add_dropped(&self, collector: u8, reason: Reason, n: u64) {
         add(&self.row(collector).dropped[reason as usize], n);
     }
 
-    /// Events the stage keeps in a queue of its own right now.
-    pub fn hold(&self, collector: u8, n: u64) {
+    /// Sets the number of events in the stage's own queue.
+    pub fn set_held(&self, collector: u8, n: u64) {
         self.row(collector).held.store(n, Ordering::Relaxed);
     }
 
-    /// Events that came in so far.
+    /// Events received so far.
     #[must_use]
-    pub fn taken(&self, collector: u8) -> u64 {
-        self.row(collector).taken.load(Ordering::Relaxed)
+    pub fn received(&self, collector: u8) -> u64 {
+        self.row(collector).received.load(Ordering::Relaxed)
     }
 
-    /// Events that went on so far.
+    /// Events forwarded so far.
     #[must_use]
-    pub fn passed(&self, collector: u8) -> u64 {
-        self.row(collector).passed.load(Ordering::Relaxed)
+    pub fn forwarded(&self, collector: u8) -> u64 {
+        self.row(collector).forwarded.load(Ordering::Relaxed)
     }
 }
 
-/// All stages' counters.
+/// Counters of all stages.
 #[derive(Default)]
 pub struct Ledger {
     names: Vec<String>,
     stages: Vec<Arc<StageLedger>>,
 }
 
-/// What CONS-1 says of one collector, or of all.
+/// The account of one collector, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CollectorAccount {
-    /// The collector; `total` for the sum.
+    /// The collector's name; `total` for the sum.
     pub name: String,
-    /// Events it took in, those lost in the kernel included.
+    /// Events received, including those lost in the kernel.
     pub received: u64,
-    /// Events the server has stored.
+    /// Events stored by the server.
     pub forwarded: u64,
-    /// Events lost, by stage and reason; only those that are not zero.
+    /// Events dropped, by stage and reason, without zeros.
     pub dropped: Vec<(Stage, Reason, u64)>,
     /// Events in rings and queues.
     pub held: u64,
-    /// received − forwarded − dropped − held. Anything but zero is a defect of tapio.
+    /// received − forwarded − dropped − held. Other than zero it is a defect of tapio.
     pub residual: i64,
 }
 
-/// CONS-1 at one instant.
+/// The accounts at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// A row for each collector.
+    /// One account for each collector.
     pub collectors: Vec<CollectorAccount>,
     /// Their sum.
     pub total: CollectorAccount,
@@ -124,26 +123,26 @@ impl Snapshot {
 }
 
 impl Ledger {
-    /// A ledger for these collectors; a collector's number is its place.
+    /// A ledger for these collectors; a collector's number is its index.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
         Self { names, stages: Vec::new() }
     }
 
-    /// The collectors' names.
+    /// The names of the collectors.
     #[must_use]
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// The counters of a new thread.
+    /// Adds the counters of another thread.
     pub fn stage(&mut self, stage: Stage) -> Arc<StageLedger> {
         let ledger = Arc::new(StageLedger { stage, rows: Default::default() });
         self.stages.push(Arc::clone(&ledger));
         ledger
     }
 
-    /// Events of a collector in rings and queues; `None` while the counters don't stand still.
+    /// Events of a collector in rings and queues; `None` while an update is in progress.
     #[must_use]
     pub fn held(&self, collector: u8) -> Option<u64> {
         if usize::from(collector) >= self.names.len() {
@@ -153,23 +152,23 @@ impl Ledger {
         (account.residual == 0).then_some(account.held)
     }
 
-    /// The accounts now. Looks at each collector's again until no stage is caught in the middle of an update.
+    /// Reads the accounts. Retries for each collector until no update is in progress.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let settled = |collector| {
+        let consistent = |collector| {
             let mut account = self.account(collector);
-            for looks in 1..=LOOKS * NAPS {
+            for retries in 1..=RETRIES_PER_ROUND * ROUNDS {
                 if account.residual == 0 {
                     break;
                 }
-                if looks % LOOKS == 0 {
-                    std::thread::sleep(LOOK_NAP);
+                if retries % RETRIES_PER_ROUND == 0 {
+                    std::thread::sleep(ROUND_PAUSE);
                 }
                 account = self.account(collector);
             }
             account
         };
-        let collectors: Vec<_> = (0..self.names.len()).map(settled).collect();
+        let collectors: Vec<_> = (0..self.names.len()).map(consistent).collect();
         let mut total = CollectorAccount { name: "total".into(), ..Default::default() };
         for account in &collectors {
             total.received += account.received;
@@ -189,12 +188,13 @@ impl Ledger {
     fn account(&self, collector: usize) -> CollectorAccount {
         let mut account =
             CollectorAccount { name: self.names[collector].clone(), ..Default::default() };
-        // Into and out of the rings between the stages.
+        // Events into and out of the rings between the stages.
         let (mut into_rings, mut out_of_rings, mut residual) = (0u64, 0u64, 0i64);
         for ledger in &self.stages {
             let row = &ledger.rows[collector];
             let load = |a: &AtomicU64| a.load(Ordering::Relaxed);
-            let (taken, passed, held) = (load(&row.taken), load(&row.passed), load(&row.held));
+            let (received, forwarded) = (load(&row.received), load(&row.forwarded));
+            let held = load(&row.held);
             let mut dropped = 0;
             for (reason, counter) in Reason::ALL.iter().zip(&row.dropped) {
                 let n = load(counter);
@@ -207,24 +207,24 @@ impl Ledger {
                     }
                 }
             }
-            residual += taken as i64 - passed as i64 - dropped as i64 - held as i64;
+            residual += received as i64 - forwarded as i64 - dropped as i64 - held as i64;
             account.held += held;
             match ledger.stage {
                 Stage::Kernel | Stage::Collect => {
-                    account.received += taken;
-                    into_rings += passed;
+                    account.received += received;
+                    into_rings += forwarded;
                 }
                 Stage::Correlate => {
-                    out_of_rings += taken;
-                    into_rings += passed;
+                    out_of_rings += received;
+                    into_rings += forwarded;
                 }
                 Stage::Bridge => {
-                    out_of_rings += taken;
-                    account.forwarded += passed;
+                    out_of_rings += received;
+                    account.forwarded += forwarded;
                 }
             }
         }
-        // Read stage by stage, so a fast consumer may seem ahead of its producer for an instant.
+        // Stages are read one after the other, so a consumer may seem ahead of its producer.
         let in_rings = into_rings as i64 - out_of_rings as i64;
         account.held += in_rings.max(0) as u64;
         account.residual = residual + in_rings.min(0);
@@ -237,19 +237,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_identity_is_summed_over_stages_and_rings() {
+    fn identity_is_summed_over_stages_and_rings() {
         let mut ledger = Ledger::new(vec!["a".into(), "b".into()]);
         let collect = ledger.stage(Stage::Collect);
         let shard = ledger.stage(Stage::Correlate);
         let bridge = ledger.stage(Stage::Bridge);
-        collect.take(1, 10);
-        collect.lose(1, Reason::BadInput, 1);
-        collect.pass(1, 9);
-        shard.take(1, 7);
-        shard.pass(1, 7);
-        bridge.take(1, 6);
-        bridge.hold(1, 2);
-        bridge.pass(1, 4);
+        collect.add_received(1, 10);
+        collect.add_dropped(1, Reason::BadInput, 1);
+        collect.add_forwarded(1, 9);
+        shard.add_received(1, 7);
+        shard.add_forwarded(1, 7);
+        bridge.add_received(1, 6);
+        bridge.set_held(1, 2);
+        bridge.add_forwarded(1, 4);
         let snapshot = ledger.snapshot();
         assert!(snapshot.holds());
         let b = &snapshot.collectors[1];
@@ -259,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_event_shows() {
+    fn lost_event_is_a_residual() {
         let mut ledger = Ledger::new(vec!["a".into()]);
         let collect = ledger.stage(Stage::Collect);
-        collect.take(0, 2);
-        collect.pass(0, 1);
+        collect.add_received(0, 2);
+        collect.add_forwarded(0, 1);
         let snapshot = ledger.snapshot();
         assert!(!snapshot.holds());
         assert_eq!(snapshot.total.residual, 1);

@@ -1,24 +1,24 @@
-//! An event's place in a story.
+//! Memberships of events in stories.
 
 use serde_json::{Value as Json, json};
 
 use super::block::{BLOCK_BYTES, Block, bytes};
 use crate::event::{EventId, Name, TraceId};
 
-/// An event's place in a story, as the correlator found it when the event passed.
+/// Membership of an event in a story, as found when the event passed a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// The story, which is also its trace.
+    /// The story's id, which is also its trace.
     pub story: TraceId,
     /// The rule.
     pub rule: Name,
-    /// What this event shows in the rule's words, or the rule's pattern.
+    /// The pattern that the rule gives this event, or the rule's own.
     pub pattern: Name,
-    /// The event's part.
+    /// The event's role.
     pub role: Name,
-    /// Which membership gives the event its trace: the lowest.
+    /// The membership with the lowest rank gives the event its trace.
     pub rank: u8,
-    /// Members that came before: the first and the latest; zero for none.
+    /// Earlier members: the first and the latest; zero for none.
     pub related: [EventId; 2],
 }
 
@@ -49,10 +49,10 @@ impl Membership {
     }
 }
 
-/// An event's places in stories as JSON.
+/// Memberships as JSON.
 #[must_use]
 pub fn correlations_json(memberships: &[Membership]) -> Json {
-    let place = |m: &Membership| {
+    let membership = |m: &Membership| {
         let mut related: Vec<String> =
             m.related.iter().filter(|id| id.0 != [0; 16]).map(ToString::to_string).collect();
         related.dedup();
@@ -64,5 +64,5 @@ pub fn correlations_json(memberships: &[Membership]) -> Json {
             "related": related,
         })
     };
-    memberships.iter().map(place).collect()
+    memberships.iter().map(membership).collect()
 }

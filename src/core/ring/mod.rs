@@ -1,17 +1,18 @@
-//! What connects two threads: record rings, the wake protocol around them, and the counters of
+//! Connections between threads: record rings, the wake protocol around them, and the counters of
 //! CONS-1.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `block.rs` | 64-byte blocks, a record's header and its memberships |
-//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place over rtrb |
-//! | `wake.rs` | [`Bell`]: a consumer sleeps, a producer wakes it only when it has to |
-//! | `sink.rs` | [`Sink`]: where a collector puts its events |
+//! | `block.rs` | 64-byte blocks, the header of a record |
+//! | `membership.rs` | [`Membership`] of an event in a story |
+//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place, over rtrb |
+//! | `wake.rs` | [`Bell`]: wakes a consumer, only if it sleeps |
+//! | `sink.rs` | [`Sink`]: a collector's entry into the pipeline |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
-//! A ring has one producer and one consumer. A record is a header block, one block per
-//! membership, and the blocks of an rkyv archive, all contiguous; where the ring's end leaves too
-//! little room, a skip marker sends the reader on to the ring's start.
+//! A ring has one producer and one consumer. A record is a header block, one block per membership,
+//! and the blocks of an rkyv archive, all contiguous. Where the ring's end leaves too little room,
+//! a skip marker sends the reader to the ring's start.
 
 mod block;
 mod ledger;

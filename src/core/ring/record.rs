@@ -1,4 +1,4 @@
-//! Records over rtrb: written in place by the producer, read in place by the consumer.
+//! Records in an rtrb ring: the producer writes them in place, the consumer reads them in place.
 
 use std::mem::MaybeUninit;
 
@@ -12,20 +12,20 @@ use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
 use super::membership::Membership;
 use crate::event::{ArchivedEvent, ArchivedField, ArchivedStory, Event, Field, Story};
 
-/// Fields of the smallest size that fit into the largest record.
+/// Fields of minimal size that fit into the largest record.
 const MAX_FIELDS: usize =
     MAX_RECORD_BLOCKS * BLOCK_BYTES / std::mem::size_of::<ArchivedField<'static>>();
 
-/// Scratch for rkyv: it holds the resolvers of one event's fields while they are written, and one
-/// more for alignment. Memory an event doesn't need is never touched.
+/// Scratch memory for rkyv: the resolvers of one event's fields while they are written, and one
+/// more for alignment. Pages that an event doesn't need are never touched.
 const SCRATCH_BYTES: usize =
     (MAX_FIELDS + 1) * std::mem::size_of::<<Field<'static> as rkyv::Archive>::Resolver>();
 
-/// Memberships a record can carry: their count has one byte.
+/// Memberships of a record: their count has one byte.
 const MAX_MEMBERSHIPS: usize = 255;
 
-/// What the ring must take in one piece: the largest event as it was written, and the memberships
-/// it gathers on its way, so that passing a record on can't fail for its size.
+/// The largest forwarded record: the largest event with all the memberships that shards add. A ring
+/// must accept it, so that forwarding can't fail because of its size.
 pub const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
 
 /// The producer's end of a record ring.
@@ -45,15 +45,15 @@ pub enum WriteError {
     /// No room now; the consumer may make some.
     #[error("the ring is full")]
     Full,
-    /// The record is larger than a record may be, or than the ring.
+    /// The record is larger than a record may be.
     #[error("the event is larger than {} KiB", MAX_RECORD_BLOCKS * BLOCK_BYTES / 1024)]
     Oversize,
 }
 
-/// A ring of at least `blocks` blocks, and never too small for the largest record.
+/// Creates a ring of at least `blocks` blocks, and large enough for the largest record.
 #[must_use]
 pub fn ring(blocks: usize) -> (RecordWriter, RecordReader) {
-    // A record may need its own length twice where it doesn't fit before the ring's end.
+    // A record that doesn't fit before the ring's end needs up to twice its length.
     let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_FORWARDED_BLOCKS));
     (
         RecordWriter { blocks: producer, scratch: Box::new_uninit_slice(SCRATCH_BYTES) },
@@ -74,13 +74,13 @@ fn as_bytes(blocks: &[Block]) -> &[u8] {
 }
 
 impl RecordWriter {
-    /// Blocks free right now.
+    /// Free blocks.
     #[must_use]
     pub fn free_blocks(&self) -> usize {
         self.blocks.slots()
     }
 
-    /// Blocks the ring can hold.
+    /// Capacity in blocks.
     #[must_use]
     pub fn capacity_blocks(&self) -> usize {
         self.blocks.buffer().capacity()
@@ -92,7 +92,7 @@ impl RecordWriter {
         self.blocks.is_abandoned()
     }
 
-    /// Writes an event. Whatever the header says, the record's type is [`RecordType::Event`].
+    /// Writes an event. The record's type is [`RecordType::Event`], whatever the header has.
     ///
     /// # Errors
     /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
@@ -101,8 +101,8 @@ impl RecordWriter {
         if need > MAX_RECORD_BLOCKS {
             return Err(WriteError::Oversize);
         }
-        // The reader believes the type without a check: it must be what the archive is.
-        let header = header.of(RecordType::Event);
+        // The reader trusts the type unchecked: it must match the archive.
+        let header = header.with_type(RecordType::Event);
         let Self { blocks, scratch } = self;
         place(blocks, need, |room| {
             let (head, body) = room.split_at_mut(1);
@@ -122,8 +122,8 @@ impl RecordWriter {
         })
     }
 
-    /// Passes a record on, with a changed header (but for its type, which stays) and more
-    /// memberships behind those it has.
+    /// Forwards a record with a new header, except for its type, and more memberships after those
+    /// it has.
     ///
     /// # Errors
     /// [`WriteError::Full`]; nothing is written then.
@@ -134,11 +134,11 @@ impl RecordWriter {
         more: &[Membership],
     ) -> Result<(), WriteError> {
         let old = record.blocks[0].memberships();
-        // A record that has as many as it can keeps its first memberships.
+        // Beyond the maximum, the first memberships are kept.
         let more = &more[..more.len().min(MAX_MEMBERSHIPS - old)];
         let need = record.blocks.len() + more.len();
-        // The reader believes the type without a check: it must be what the archive is.
-        let header = header.of(record.header.record);
+        // The reader trusts the type unchecked: it must match the archive.
+        let header = header.with_type(record.header.record);
         place(&mut self.blocks, need, |room| {
             let archive = record.blocks[0].archive_bytes() as u32;
             room[0].write(header.write(need as u16, archive, (old + more.len()) as u8));
@@ -165,7 +165,7 @@ impl RecordWriter {
             return Err(WriteError::Oversize);
         }
         place(&mut self.blocks, 1 + used, |room| {
-            let header = Header::event(0, 0, story.last_ns).of(RecordType::Story);
+            let header = Header::event(0, 0, story.last_ns).with_type(RecordType::Story);
             room[0].write(header.write((1 + used) as u16, bytes.len() as u32, 0));
             let body = as_bytes_mut(&mut room[1..]);
             for (to, from) in body.iter_mut().zip(bytes.iter().copied().chain(std::iter::repeat(0)))
@@ -194,8 +194,8 @@ fn copy_blocks(to: &mut [MaybeUninit<Block>], from: &[Block]) {
     });
 }
 
-/// Finds `need` contiguous free blocks, lets `fill` write a record into them, and publishes as many
-/// as it says. `fill` must initialise every block it counts.
+/// Reserves `need` contiguous free blocks, calls `fill` to write a record into them, and publishes
+/// the number of blocks that it returns. `fill` must initialise every block that it counts.
 fn place(
     ring: &mut Producer<Block>,
     need: usize,
@@ -212,14 +212,14 @@ fn place(
     let mut chunk = ring.write_chunk_uninit(before_end + need).map_err(|_| WriteError::Full)?;
     let (end, start) = chunk.as_mut_slices();
     let used = fill(&mut start[..need])?;
-    let skip = Header::event(0, 0, 0).of(RecordType::Skip);
-    // Each block, though one marker would do: the reader sees them as one slice, which must not
-    // hold memory that was never written.
+    let skip = Header::event(0, 0, 0).with_type(RecordType::Skip);
+    // Every block, though one marker would suffice: the reader has them in one slice, which must
+    // not contain uninitialised memory.
     for block in end {
         block.write(skip.write(before_end as u16, 0, 0));
     }
-    // SAFETY: every block before the ring's end holds a skip marker, and `fill` initialised the
-    // first `used` blocks behind it.
+    // SAFETY: every block before the ring's end has a skip marker, and `fill` initialised the
+    // first `used` blocks after it.
     unsafe { chunk.commit(before_end + used) };
     Ok(())
 }
@@ -238,18 +238,18 @@ impl<'a> Record<'a> {
         &self.header
     }
 
-    /// The blocks the record occupies.
+    /// Its size in blocks.
     #[must_use]
     pub fn len_blocks(&self) -> usize {
         self.blocks.len()
     }
 
-    /// The stories the event is known to be in.
+    /// The memberships of the event so far.
     pub fn memberships(&self) -> impl ExactSizeIterator<Item = Membership> + use<'a> {
         self.blocks[1..=self.blocks[0].memberships()].iter().map(Membership::read)
     }
 
-    /// A copy to keep.
+    /// Copies the record out of the ring.
     #[must_use]
     pub fn to_owned(&self) -> OwnedRecord {
         OwnedRecord { header: self.header, blocks: self.blocks.into() }
@@ -278,7 +278,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A record that was copied out of its ring, to be kept.
+/// A record copied out of its ring.
 pub struct OwnedRecord {
     header: Header,
     blocks: Box<[Block]>,
@@ -299,28 +299,29 @@ impl OwnedRecord {
 }
 
 impl RecordReader {
-    /// Whether nothing is there to read.
+    /// Whether there is nothing to read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    /// Blocks waiting to be read.
+    /// Unread blocks.
     #[must_use]
     pub fn waiting_blocks(&self) -> usize {
         self.blocks.slots()
     }
 
-    /// Whether the writer is gone and everything it wrote was read.
+    /// Whether the writer is gone and all its records were read.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        // The writer may write and leave between two looks: is_abandoned first, then emptiness.
+        // The writer may write and leave between the two checks: is_abandoned first, then
+        // emptiness.
         self.blocks.is_abandoned() && self.blocks.is_empty()
     }
 
-    /// Reads records in place until about `limit_blocks` blocks are done or `read` says stop
-    /// (`false`: the record stays). Their room is free again when this returns. Returns how many
-    /// records were read.
+    /// Passes records to `read` in place, until about `limit_blocks` blocks are read or `read`
+    /// returns `false`; that record stays. Frees their blocks on return. Returns the number of
+    /// records.
     pub fn drain(
         &mut self,
         limit_blocks: usize,

@@ -1,71 +1,77 @@
-//! Where a collector puts its events: routed, accounted, written into the right shard's ring.
+//! A collector's entry into the pipeline: routes events, accounts for them and writes them into the
+//! rings of the shards.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bell, Header, RecordWriter, StageLedger, WriteError};
+use super::block::Header;
+use super::ledger::StageLedger;
+use super::record::{RecordWriter, WriteError};
+use super::wake::Bell;
 use crate::event::{Event, Reason};
 use crate::shutdown::Shutdown;
 
-/// Records written before the consumers' bells are rung without being asked to.
-const RING_EVERY: u32 = 64;
+/// Records written before the bells of the shards are rung without a call of `flush`.
+const FLUSH_EVERY: u32 = 64;
 
-/// How long a collector that may wait sleeps before it tries a full ring again.
-const FULL_NAP: Duration = Duration::from_micros(100);
+/// Pause before a full ring is tried again.
+const FULL_PAUSE: Duration = Duration::from_micros(100);
 
-/// What a collector does when a ring is full.
+/// Policy for a full ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFull {
-    /// Drop the event and count it: the source can't be held back (the kernel).
+    /// Drops the event and counts it: the source can't be paused (the kernel).
     Drop,
-    /// Wait: the source can be read later (a file, a journal, a peer that is pushed back).
+    /// Waits: the source can be read later (a file, a journal, a peer under backpressure).
     Wait,
 }
 
-/// Where an event goes first and which shards want it.
+/// The shards that an event visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Shards to visit, by bit; never zero.
+    /// Bit set of shards; never zero.
     pub visits: u64,
 }
 
 impl Route {
-    /// The first shard: visits go upwards, so that shards can't wait on each other in a circle.
+    /// The first shard. Visits go from lower to higher shards, so that shards can't wait for each
+    /// other in a circle.
     #[must_use]
     pub fn first(self) -> usize {
         self.visits.trailing_zeros() as usize
     }
 }
 
-/// Decides which shards an event visits.
+/// Routes events to shards.
 pub trait Router: Send + Sync {
-    /// The shards that want the event.
+    /// The shards for which the event is relevant.
     fn route(&self, event: &Event<'_>) -> Route;
 }
 
-/// A collector's way into the pipeline.
+/// A collector's entry into the pipeline.
 pub struct Sink {
     collector: u8,
     on_full: OnFull,
     router: Arc<dyn Router>,
     shards: Vec<(RecordWriter, Arc<Bell>)>,
     ledger: Arc<StageLedger>,
-    /// What never left the kernel; without one it counts as lost in the collector.
+    /// Counts events lost in the kernel; without one they count as lost in the collector.
     kernel: Option<Arc<StageLedger>>,
     shutdown: Shutdown,
-    unrung: u32,
-    /// Events offered: each one's place in the collector's order.
+    /// Records written since the last flush.
+    unflushed: u32,
+    /// Events offered, which is the position of the last one in the collector's order.
     offered: u64,
-    /// Whether an event was taken in and isn't accounted for yet.
-    in_hand: bool,
+    /// Whether an event was received and isn't accounted for yet.
+    is_writing: bool,
     spare: Option<Box<Sink>>,
 }
 
 impl Sink {
-    /// A sink into these shards.
+    /// A sink for these shards.
     ///
     /// # Panics
-    /// Without a shard: an event would have nowhere to go.
+    /// Without a shard.
     #[must_use]
     pub fn new(
         collector: u8,
@@ -84,14 +90,14 @@ impl Sink {
             ledger,
             kernel: None,
             shutdown,
-            unrung: 0,
+            unflushed: 0,
             offered: 0,
-            in_hand: false,
+            is_writing: false,
             spare: None,
         }
     }
 
-    /// Accounts for what was lost in the kernel at a stage of its own
+    /// Accounts for events lost in the kernel at a stage of their own
     /// ([`Stage::Kernel`](crate::event::Stage::Kernel)).
     #[must_use]
     pub fn with_kernel_ledger(mut self, ledger: Arc<StageLedger>) -> Self {
@@ -99,22 +105,22 @@ impl Sink {
         self
     }
 
-    /// Adds a second way for the same collector, with rings and counters of its own, for when this one is in the hands
-    /// of a thread that hangs.
+    /// Adds a second sink of the same collector, with rings and counters of its own, for use while
+    /// a hung thread owns this one.
     #[must_use]
     pub fn with_spare(mut self, mut spare: Self) -> Self {
-        // Its events have places of their own in the collector's order: no run offers 2^48 of them.
+        // Its events have their own positions in the collector's order: no run offers 2^48 of them.
         spare.offered = 1 << 48;
         self.spare = Some(Box::new(spare));
         self
     }
 
-    /// The second way, where there is one.
+    /// Takes the second sink, if there is one.
     pub fn take_spare(&mut self) -> Option<Self> {
         self.spare.take().map(|spare| *spare)
     }
 
-    /// Ends waiting for room when this says so, in the place of what it was made with.
+    /// Replaces the shutdown that ends a wait for room.
     pub fn set_shutdown(&mut self, shutdown: Shutdown) {
         self.shutdown = shutdown;
     }
@@ -125,41 +131,41 @@ impl Sink {
         self.collector
     }
 
-    /// Whether the collector should end.
+    /// Whether shutdown was requested.
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.shutdown.is_requested()
     }
 
-    /// Says what to do when a ring is full.
+    /// Sets the policy for a full ring.
     pub fn set_on_full(&mut self, on_full: OnFull) {
         self.on_full = on_full;
     }
 
-    /// Takes an event in. It is accounted for whatever happens.
+    /// Receives an event and writes it into a ring. The event is accounted for in any case.
     ///
     /// # Errors
-    /// The reason for which the event was dropped; it is counted already.
+    /// The reason why the event was dropped; it is already counted.
     pub fn offer(&mut self, event: &Event<'_>) -> Result<(), Reason> {
         self.offered += 1;
         self.offer_at(event, self.offered)
     }
 
-    /// Takes in an event that has a place in an order (from 1): live, the collector's own; in replay,
-    /// the total one.
+    /// Receives an event with its position (from 1) in an order: live, the collector's order; in
+    /// replay, the total order.
     ///
     /// # Errors
     /// As [`Sink::offer`].
     pub fn offer_at(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
-        self.in_hand = true;
-        let outcome = self.put(event, order);
-        self.in_hand = false;
+        self.is_writing = true;
+        let outcome = self.write(event, order);
+        self.is_writing = false;
         match outcome {
             Ok(()) => {
-                self.ledger.take(self.collector, 1);
-                self.ledger.pass(self.collector, 1);
-                self.unrung += 1;
-                if self.unrung >= RING_EVERY {
+                self.ledger.add_received(self.collector, 1);
+                self.ledger.add_forwarded(self.collector, 1);
+                self.unflushed += 1;
+                if self.unflushed >= FLUSH_EVERY {
                     self.flush();
                 }
             }
@@ -168,15 +174,15 @@ impl Sink {
         outcome
     }
 
-    /// Counts the event that a panic interrupted on its way into a ring, if there was one. The
-    /// manager calls it before it starts the collector again.
+    /// Counts the event whose write a panic interrupted, if any. The manager calls it before it
+    /// restarts the collector.
     pub fn after_panic(&mut self) {
-        if std::mem::take(&mut self.in_hand) {
+        if std::mem::take(&mut self.is_writing) {
             self.refuse(Reason::CollectorPanic, 1);
         }
     }
 
-    fn put(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
+    fn write(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
         let route = self.router.route(event);
         let header = Header { order, ..Header::event(self.collector, route.visits, event.time_ns) };
         let first = route.first().min(self.shards.len() - 1);
@@ -194,23 +200,23 @@ impl Sink {
                 }
                 Err(WriteError::Full) => {
                     self.flush();
-                    std::thread::sleep(FULL_NAP);
+                    std::thread::sleep(FULL_PAUSE);
                 }
             }
         }
     }
 
-    /// Counts `n` events that were received but never became one.
+    /// Counts `n` received events as dropped that never reach a ring.
     pub fn refuse(&mut self, reason: Reason, n: u64) {
         let ledger = match (&self.kernel, reason.is_kernels()) {
             (Some(kernel), true) => kernel,
             _ => &self.ledger,
         };
-        ledger.take(self.collector, n);
-        ledger.lose(self.collector, reason, n);
+        ledger.add_received(self.collector, n);
+        ledger.add_dropped(self.collector, reason, n);
     }
 
-    /// Promises every shard that nothing before this place in the order follows from here.
+    /// Promises every shard that no event before this position follows from this sink.
     pub fn watermark(&mut self, order: u64) {
         for i in 0..self.shards.len() {
             while self.shards[i].0.write_watermark(order).is_err() {
@@ -218,15 +224,15 @@ impl Sink {
                     break;
                 }
                 self.flush();
-                std::thread::sleep(FULL_NAP);
+                std::thread::sleep(FULL_PAUSE);
             }
         }
         self.flush();
     }
 
-    /// Wakes the shards that sleep. Call it whenever no more input is at hand.
+    /// Wakes sleeping shards. To be called whenever no more input is ready.
     pub fn flush(&mut self) {
-        self.unrung = 0;
+        self.unflushed = 0;
         self.shutdown.heartbeat();
         for (_, bell) in &self.shards {
             bell.ring();
@@ -235,7 +241,7 @@ impl Sink {
 }
 
 impl Drop for Sink {
-    /// Leaves the rings, and tells their readers so: one that sleeps would never look again.
+    /// Closes the rings and wakes their readers, so that they notice it.
     fn drop(&mut self) {
         for (writer, bell) in self.shards.drain(..) {
             drop(writer);

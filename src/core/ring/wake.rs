@@ -1,18 +1,18 @@
-//! The wake protocol: waiting costs nothing at idle, and a producer pays one fence when nobody
+//! Wake protocol: an idle consumer costs nothing, and a producer pays one fence when no consumer
 //! sleeps.
 //!
 //! ```text
 //! consumer                          producer
 //! swap state to ASLEEP              publish the record (rtrb's Release)
 //! fence(SeqCst)            ◀──▶     fence(SeqCst)
-//! look into the rings again         state == ASLEEP? swap to AWAKE: the one who did wakes it
-//! nothing: park
+//! check the rings again             state == ASLEEP? swap to AWAKE; wake it if the swap succeeds
+//! empty: park
 //! swap state to AWAKE
 //! ```
 //!
-//! Of the two fences one comes first: either the consumer's second look sees the record, or the
-//! producer sees ASLEEP. Every change of the state is a swap, so that all changes stand in one
-//! chain, each having read the one before. Modelled with loom in `tests/loom`.
+//! One of the two fences is first: either the consumer's second check sees the record, or the
+//! producer sees ASLEEP. Every change of the state is a swap, so that all changes form one chain,
+//! each reading the one before. `tests/core/loom.rs` models it with loom.
 
 use std::task::Waker;
 
@@ -29,9 +29,9 @@ mod super_atomic {
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 
-/// What a bell wakes.
+/// The consumer that a bell wakes.
 pub trait Target {
-    /// Makes the sleeper go on, now or, when it doesn't sleep yet, at once when it does.
+    /// Wakes the consumer. If it doesn't sleep yet, its next sleep ends at once.
     fn wake(&self);
 }
 
@@ -43,11 +43,11 @@ impl Target for std::sync::OnceLock<Waker> {
     }
 }
 
-/// One consumer's bell; every producer that feeds it holds the same one.
+/// The bell of one consumer, shared by all its producers.
 #[derive(Debug)]
 pub struct Doorbell<T> {
-    /// AWAKE or ASLEEP. Swapped by the consumer in `doze` and `rouse`, by producers in `ring`;
-    /// Relaxed everywhere, as the fences in `doze` and `ring` give the order.
+    /// AWAKE or ASLEEP. Swapped by the consumer in `prepare_sleep` and `cancel_sleep`, by producers
+    /// in `ring`; Relaxed everywhere, as the fences in `prepare_sleep` and `ring` order it.
     state: AtomicU32,
     target: T,
 }
@@ -61,27 +61,28 @@ impl<T: Target> Doorbell<T> {
         Self { state: AtomicU32::new(AWAKE), target }
     }
 
-    /// What the bell wakes.
+    /// The consumer.
     pub fn target(&self) -> &T {
         &self.target
     }
 
-    /// The consumer is about to sleep: it must look into its rings once more after this, and
-    /// either park or call [`Doorbell::rouse`]. The target must know whom to wake by now.
-    pub fn doze(&self) {
+    /// Announces that the consumer is about to sleep. Afterwards it must check its rings once more,
+    /// and either park or call [`Doorbell::cancel_sleep`]. The target must be set by now.
+    pub fn prepare_sleep(&self) {
         self.state.swap(ASLEEP, Ordering::Relaxed);
-        // Pairs with the fence in `ring`: orders the swap above before the second look.
+        // Pairs with the fence in `ring`: orders the swap above before the second check.
         fence(Ordering::SeqCst);
     }
 
-    /// The consumer goes on.
-    pub fn rouse(&self) {
+    /// Announces that the consumer is awake.
+    pub fn cancel_sleep(&self) {
         self.state.swap(AWAKE, Ordering::Relaxed);
     }
 
-    /// A producer has published something.
+    /// Wakes the consumer if it sleeps. Called by a producer after it has published a record.
     pub fn ring(&self) {
-        // Pairs with the fence in `doze`: orders the published record before the load below.
+        // Pairs with the fence in `prepare_sleep`: orders the published record before the load
+        // below.
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Relaxed) == ASLEEP
             && self.state.swap(AWAKE, Ordering::Relaxed) == ASLEEP

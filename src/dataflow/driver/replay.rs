@@ -299,8 +299,8 @@ fn receive(
         for exit in &mut exits {
             worked += exit.drain(usize::MAX, |record| {
                 if record.header().record == RecordType::Event {
-                    ledger.take(record.header().collector, 1);
-                    ledger.pass(record.header().collector, 1);
+                    ledger.add_received(record.header().collector, 1);
+                    ledger.add_forwarded(record.header().collector, 1);
                 }
                 output.record(record);
                 true
@@ -319,11 +319,11 @@ fn receive(
         {
             return;
         }
-        bell.doze();
+        bell.prepare_sleep();
         if exits.iter().all(RecordReader::is_empty) && notes.iter().all(NoteReader::is_empty) {
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        bell.rouse();
+        bell.cancel_sleep();
     }
 }
 

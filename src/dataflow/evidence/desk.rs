@@ -180,13 +180,13 @@ impl Desk {
                 std::thread::sleep(NAP);
                 continue;
             }
-            self.bell.doze();
+            self.bell.prepare_sleep();
             // A shard that left before the bell was set rang nobody.
             let finished = self.inputs.iter().all(NoteReader::is_finished);
             if !finished && self.inputs.iter().all(NoteReader::is_empty) {
                 std::thread::park_timeout(SLEEP);
             }
-            self.bell.rouse();
+            self.bell.cancel_sleep();
         }
         self.publish(true);
         self.output.1.ring();

@@ -249,7 +249,7 @@ impl Worker {
 
     /// Sleeps until a bell rings, or until the next tick where something waits for time to pass.
     fn sleep(&mut self) {
-        self.bell.doze();
+        self.bell.prepare_sleep();
         if self.inputs.iter().all(RecordReader::is_empty) && !self.is_finished() {
             let stats = self.shard.stats();
             if stats.lane.open > 0 || self.shard.waits() || self.shutdown.is_requested() {
@@ -259,7 +259,7 @@ impl Worker {
                 std::thread::park_timeout(Duration::from_secs(1));
             }
         }
-        self.bell.rouse();
+        self.bell.cancel_sleep();
     }
 
     fn is_finished(&self) -> bool {
@@ -318,10 +318,10 @@ impl Worker {
             }
             (RecordType::Event, Order::Total) => {
                 let collector = record.header().collector;
-                self.ledger.take(collector, 1);
+                self.ledger.add_received(collector, 1);
                 let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
                 *held += 1;
-                self.ledger.hold(collector, *held);
+                self.ledger.set_held(collector, *held);
                 self.waiting.push(record.to_owned());
                 true
             }
@@ -329,7 +329,7 @@ impl Worker {
                 if !self.has_room() {
                     return false;
                 }
-                self.ledger.take(record.header().collector, 1);
+                self.ledger.add_received(record.header().collector, 1);
                 self.show(record, now_ns);
                 true
             }
@@ -363,9 +363,9 @@ impl Worker {
         let used = 2 * (record.len_blocks() + found.memberships.len());
         self.room_blocks = self.room_blocks.saturating_sub(used);
         match writer.forward(record, &header, &found.memberships) {
-            Ok(()) => self.ledger.pass(collector, 1),
+            Ok(()) => self.ledger.add_forwarded(collector, 1),
             // has_room was asked before, so only a record that memberships made too large ends here.
-            Err(_) => self.ledger.lose(collector, tapio_core::event::Reason::Oversize, 1),
+            Err(_) => self.ledger.add_dropped(collector, tapio_core::event::Reason::Oversize, 1),
         }
         self.found = found;
     }
@@ -402,7 +402,7 @@ impl Worker {
             let collector = record.record().header().collector;
             let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
             *held -= 1;
-            self.ledger.hold(collector, *held);
+            self.ledger.set_held(collector, *held);
             shown += 1;
         }
         self.waiting = waiting;

@@ -243,13 +243,13 @@ pub(super) const RECOVERY_COUNTERS: &[Counter] = &[
         "Relevant events written to the recovery log.",
     ),
     total(
-        "left_out",
+        "dropped",
         "tapio_recovery_log_dropped_total",
         &[],
         "Relevant events that could not be written to the recovery log.",
     ),
     total(
-        "recalled",
+        "restored",
         "tapio_recovery_log_restored_total",
         &[],
         "Events from which the shards were restored at the start.",

@@ -170,7 +170,7 @@ mod tests {
     fn every_counter_has_a_metric() {
         assert_defined(define::SHARD_COUNTERS, WorkerStats::default().get().map(|(n, _)| n));
         assert_defined(define::ASSESSOR_COUNTERS, DeskStats::default().get().map(|(n, _)| n));
-        let recovery = crate::runtime::RecallStats::default();
+        let recovery = crate::runtime::RecoveryLogStats::default();
         assert_defined(define::RECOVERY_COUNTERS, recovery.get().map(|(n, _)| n));
         let directory = Directory::default().counters();
         let (tables, others): (Vec<_>, Vec<_>) =

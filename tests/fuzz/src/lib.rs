@@ -120,8 +120,8 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
         events.push(json);
         true
     });
-    stored.take(0, events.len() as u64);
-    stored.pass(0, events.len() as u64);
+    stored.add_received(0, events.len() as u64);
+    stored.add_forwarded(0, events.len() as u64);
     let account = ledger.snapshot();
     assert!(account.holds() && account.total.held == 0, "CONS-1: {account:?}");
     assert_eq!(account.total.forwarded, events.len() as u64);

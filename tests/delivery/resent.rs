@@ -1,12 +1,12 @@
-//! An agent that was killed reads some of its sources' events again, under the same ids: the store has each once.
+//! A killed agent reads some events of its sources again, under the same ids: the storage has each once.
 
 use prost::Message as _;
 use tapio_wire::proto::{Event, EventBatch};
-use tapio_wire::{Line, LineConfig};
+use tapio_wire::{IngestClient, IngestClientConfig};
 
 use super::{any_port, start, stored};
 
-/// Events of these ids, as process `epoch` of a node sends them; `clock` is 0 for the kernel's.
+/// A batch with events of these ids from process `epoch` of a node; `clock` 0 is the kernel's.
 fn batch(node: &str, epoch: u64, first_sequence: u64, clock: u32, ids: &[u8]) -> EventBatch {
     let event = |id: &u8| Event {
         time_unix_nano: 1,
@@ -29,21 +29,22 @@ fn batch(node: &str, epoch: u64, first_sequence: u64, clock: u32, ids: &[u8]) ->
 fn deliver(to: std::net::SocketAddr, batches: &[EventBatch]) -> Vec<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut line = Line::connect(&LineConfig::to(&to.to_string())).await.unwrap();
+        let mut client =
+            IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
         let mut through = Vec::new();
         for batch in batches {
             let message = batch.encode_to_vec();
             let mut framed = vec![0];
             framed.extend((message.len() as u32).to_be_bytes());
             framed.extend(message);
-            line.send_framed(framed.into()).unwrap();
-            through.push(line.ack().await.unwrap().through);
+            client.send_framed(framed.into()).unwrap();
+            through.push(client.ack().await.unwrap().through);
         }
         through
     })
 }
 
-/// How often each id is there, by its first byte.
+/// How often each id is stored, by its first byte.
 fn counted(dir: &std::path::Path) -> Vec<(u8, u32)> {
     let mut all: Vec<_> = stored(dir).into_iter().map(|(id, n)| (id.0[0], n)).collect();
     all.sort_unstable();
@@ -51,19 +52,19 @@ fn counted(dir: &std::path::Path) -> Vec<(u8, u32)> {
 }
 
 #[test]
-fn what_is_read_again_after_a_kill_is_stored_once() {
+fn events_resent_after_a_kill_are_stored_once() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path(), any_port());
     let sent = [batch("n", 10, 0, 1, &[1, 2]), batch("n", 10, 2, 1, &[3, 4])];
     assert_eq!(deliver(server.grpc_addr, &sent), [2, 4]);
-    // The next process begins behind the 2; the server may have been started again in between.
+    // The next process starts after event 2; the server was restarted in between.
     drop(server);
     let server = start(dir.path(), any_port());
-    let again = [batch("n", 20, 0, 1, &[3, 4, 5]), batch("n", 20, 3, 1, &[6])];
-    assert_eq!(deliver(server.grpc_addr, &again), [3, 4], "acknowledged all the same");
+    let resent = [batch("n", 20, 0, 1, &[3, 4, 5]), batch("n", 20, 3, 1, &[6])];
+    assert_eq!(deliver(server.grpc_addr, &resent), [3, 4], "duplicates are acknowledged too");
     let counts = server.status().ingest;
     assert_eq!((counts.events, counts.duplicates), (2, 2));
-    // Another node's, and what the kernel or an application sent, isn't the same event.
+    // Events of another node, of the kernel or of an application are never duplicates.
     deliver(server.grpc_addr, &[batch("m", 30, 0, 1, &[1]), batch("n", 40, 0, 0, &[2])]);
     let mut otlp = batch("n", 40, 1, 1, &[3]);
     otlp.events[0].source = 2;

@@ -1,5 +1,5 @@
-//! A client's stream to an `Ingest` service. Batches leave as the buffers they were written into:
-//! nothing between the encoder and the socket copies them.
+//! Client of an `Ingest` service: one stream of batches, and the acks for them. Batches leave as
+//! the buffers they were written into: nothing between the encoder and the socket copies them.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -18,22 +18,23 @@ use super::encode::EncodedBatch;
 use super::proto::Ack;
 use super::service::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, INGEST_PATH, STREAM_WINDOW_BYTES};
 
-/// Batches handed to HTTP/2 that it has not taken yet.
+/// Batches queued for HTTP/2.
 const QUEUED_BATCHES: usize = 8;
 
-/// Where a line leads.
+/// How to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LineConfig {
+pub struct IngestClientConfig {
     /// `host:port` or `http://host:port`.
     pub endpoint: String,
-    /// How long a connection may take to come about.
+    /// Time limit for a connection.
     pub connect_timeout: Duration,
-    /// After how long a silence the peer is asked whether it lives; it has half of that to answer.
+    /// Time without traffic after which a keepalive ping is sent; the answer is due within half of
+    /// it.
     pub keepalive: Duration,
 }
 
-impl LineConfig {
-    /// A line to an endpoint with the usual times.
+impl IngestClientConfig {
+    /// A configuration for an endpoint, with the default times.
     #[must_use]
     pub fn to(endpoint: &str) -> Self {
         Self {
@@ -43,17 +44,17 @@ impl LineConfig {
         }
     }
 
-    fn channel(&self) -> Result<Endpoint, LineError> {
+    fn channel(&self) -> Result<Endpoint, ConnectError> {
         let uri = if self.endpoint.contains("://") {
             self.endpoint.clone()
         } else {
             format!("http://{}", self.endpoint)
         };
         let endpoint = Endpoint::from_shared(uri)
-            .map_err(|e| LineError::Endpoint(self.endpoint.clone(), e.to_string()))?;
+            .map_err(|e| ConnectError::Endpoint(self.endpoint.clone(), e.to_string()))?;
         if endpoint.uri().scheme_str() != Some("http") {
             let cause = "the scheme must be http".to_owned();
-            return Err(LineError::Endpoint(self.endpoint.clone(), cause));
+            return Err(ConnectError::Endpoint(self.endpoint.clone(), cause));
         }
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
@@ -66,31 +67,31 @@ impl LineConfig {
     }
 }
 
-/// Why there is no line.
+/// Why no stream could be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum LineError {
-    /// The endpoint can't be understood.
+pub enum ConnectError {
+    /// The endpoint is invalid.
     #[error("endpoint {0:?}: {1}")]
     Endpoint(String, String),
-    /// Nobody answers there.
+    /// No connection.
     #[error("{0}: {1}")]
     Connect(String, String),
-    /// Somebody answers, but takes no batches.
+    /// The peer refused the stream.
     #[error("{0}: {1}")]
     Refused(String, String),
 }
 
-/// Why a batch wasn't taken by the line; it is still the caller's.
+/// Why a batch wasn't queued. The caller still has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotSent {
-    /// The line has enough to do; acks will come.
+pub enum SendError {
+    /// The queue is full; acks will come.
     Full,
-    /// The line is broken.
-    Broken,
+    /// The stream is closed.
+    Closed,
 }
 
 /// An open stream.
-pub struct Line {
+pub struct IngestClient {
     batches: mpsc::Sender<Bytes>,
     acks: Streaming<Ack>,
     _channel: Channel,
@@ -111,33 +112,33 @@ impl http_body::Body for BatchBody {
     }
 }
 
-impl Line {
+impl IngestClient {
     /// Connects and opens the stream.
     ///
     /// # Errors
-    /// With the endpoint and the cause in words.
-    pub async fn connect(config: &LineConfig) -> Result<Self, LineError> {
+    /// With the endpoint and the cause.
+    pub async fn connect(config: &IngestClientConfig) -> Result<Self, ConnectError> {
         let to = || config.endpoint.clone();
         let mut channel = config
             .channel()?
             .connect()
             .await
-            .map_err(|e| LineError::Connect(to(), root_cause(&e)))?;
+            .map_err(|e| ConnectError::Connect(to(), root_cause(&e)))?;
         let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
         let request = http::Request::post(INGEST_PATH)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(tonic::body::Body::new(BatchBody(queue)))
-            .map_err(|e| LineError::Endpoint(to(), e.to_string()))?;
-        let broken = |e: tonic::transport::Error| LineError::Connect(to(), root_cause(&e));
-        std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await.map_err(broken)?;
-        let response = Service::call(&mut channel, request).await.map_err(broken)?;
+            .map_err(|e| ConnectError::Endpoint(to(), e.to_string()))?;
+        let failed = |e: tonic::transport::Error| ConnectError::Connect(to(), root_cause(&e));
+        std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await.map_err(failed)?;
+        let response = Service::call(&mut channel, request).await.map_err(failed)?;
         if let Some(status) = Status::from_header_map(response.headers()) {
-            return Err(LineError::Refused(to(), status.message().to_owned()));
+            return Err(ConnectError::Refused(to(), status.message().to_owned()));
         }
         let (head, body) = response.into_parts();
         if head.status != http::StatusCode::OK {
-            return Err(LineError::Refused(to(), head.status.to_string()));
+            return Err(ConnectError::Refused(to(), head.status.to_string()));
         }
         let decoder = tonic_prost::ProstCodec::<Ack, Ack>::default().decoder();
         Ok(Self {
@@ -147,34 +148,34 @@ impl Line {
         })
     }
 
-    /// Hands a batch to the line.
+    /// Queues a batch.
     ///
     /// # Errors
-    /// When the line is full or broken; the batch wasn't taken.
-    pub fn send(&self, batch: &EncodedBatch) -> Result<(), NotSent> {
+    /// When the queue is full or the stream is closed.
+    pub fn send(&self, batch: &EncodedBatch) -> Result<(), SendError> {
         self.send_framed(batch.framed())
     }
 
-    /// Hands bytes that stand behind their gRPC prefix to the line.
+    /// Queues a batch that starts with its gRPC prefix.
     ///
     /// # Errors
-    /// As [`Line::send`].
-    pub fn send_framed(&self, framed: Bytes) -> Result<(), NotSent> {
+    /// As [`IngestClient::send`].
+    pub fn send_framed(&self, framed: Bytes) -> Result<(), SendError> {
         self.batches.try_send(framed).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => NotSent::Full,
-            mpsc::error::TrySendError::Closed(_) => NotSent::Broken,
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Closed,
         })
     }
 
-    /// Waits until the line takes another batch.
+    /// Waits until the queue has room.
     ///
     /// # Errors
-    /// When the line is broken.
-    pub async fn ready(&self) -> Result<(), NotSent> {
-        self.batches.reserve().await.map(drop).map_err(|_| NotSent::Broken)
+    /// When the stream is closed.
+    pub async fn ready(&self) -> Result<(), SendError> {
+        self.batches.reserve().await.map(drop).map_err(|_| SendError::Closed)
     }
 
-    /// The next ack, when there is one; an error when the line is broken.
+    /// Polls for the next ack; an error when the stream is closed.
     pub fn poll_ack(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ack, String>> {
         Pin::new(&mut self.acks).poll_next(cx).map(|ack| match ack {
             Some(Ok(ack)) => Ok(ack),
@@ -186,13 +187,13 @@ impl Line {
     /// Waits for an ack.
     ///
     /// # Errors
-    /// When the line is broken.
+    /// When the stream is closed.
     pub async fn ack(&mut self) -> Result<Ack, String> {
         std::future::poll_fn(|cx| self.poll_ack(cx)).await
     }
 }
 
-/// What an error says at its root: "connection refused" rather than "transport error".
+/// The innermost cause of an error: "connection refused" rather than "transport error".
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

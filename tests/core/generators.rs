@@ -1,4 +1,4 @@
-//! Random events, stories and steps for the oracle.
+//! Generators of random events, stories and steps for the oracle.
 
 use proptest::prelude::*;
 use tapio_core::event::{
@@ -41,14 +41,15 @@ pub(crate) enum Step {
     Write(Header, Box<OwnedEvent>),
     Story(bool, Box<Story>),
     Watermark(bool, u64),
-    /// Drain the first ring into the second, or back, so that records gather memberships on several
-    /// hops: at most so many blocks, stop before that many records.
+    /// Forward from the first ring into the second (`true`: back), so that records get memberships on
+    /// several hops. Limits: blocks, and records after which to stop.
     Forward(bool, (usize, usize), Header, Vec<Membership>),
-    /// Drain the second ring.
+    /// Drain the second ring, with the same limits.
     Drain(usize, usize),
 }
 
-/// A text of this length with characters of one to four bytes, from a linear congruential sequence.
+/// A text of about `len` bytes with characters of one to four bytes, from a linear congruential
+/// generator.
 fn text(len: usize, mut seed: u64) -> String {
     const LETTERS: [char; 8] = ['a', 'Z', '0', ' ', '"', 'é', '€', '𝄞'];
     let mut out = String::with_capacity(len + 4);
@@ -81,10 +82,10 @@ fn a_value() -> impl Strategy<Value = OwnedValue> {
 fn some_fields() -> impl Strategy<Value = Vec<(Name, OwnedValue)>> {
     prop_oneof![
         20 => prop::collection::vec((a_name(), a_value()), 0..12),
-        // More fields than any scratch memory of a fixed small size can serve.
+        // More fields than a small scratch memory of fixed size could serve.
         1 => (600..7_000usize, a_name())
             .prop_map(|(n, key)| vec![(key, OwnedValue::Plain(Value::Int(-1))); n]),
-        // One text around the largest record's size.
+        // One text of about the largest record's size.
         1 => (a_name(), a_text(80_000)).prop_map(|(key, s)| vec![(key, OwnedValue::Str(s))]),
     ]
 }
@@ -161,7 +162,7 @@ prop_compose! {
                 pattern: String::new(), summary,
             }).collect(),
             members_total: 99, first_ns: 1, last_ns, severity: Severity::ERROR, root_cause: vec![],
-            impact: Impact { business: score, ..Impact::default() }, actions: vec!["look".into()],
+            impact: Impact { business: score, ..Impact::default() }, actions: vec!["inspect".into()],
             confidence: score, continues: None, provisional: None,
         })
     }

@@ -1,0 +1,74 @@
+//! Start and end of the bridge's thread.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::stats::BridgeStats;
+use super::worker::{Bridge, Worker};
+use tapio_core::ring::Bell;
+
+/// Interval at which a join rings the bell of a bridge that may be asleep.
+const JOIN_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The running bridge.
+pub struct BridgeHandle {
+    stats: Arc<BridgeStats>,
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bridge {
+    /// Starts the thread. It ends as [`Bridge::shutdown`] describes.
+    ///
+    /// # Errors
+    /// When the configuration is invalid, or the thread, its timer or its reactor can't be created.
+    pub fn spawn(self) -> io::Result<BridgeHandle> {
+        self.config
+            .check()
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge.{e}")))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stats = Arc::new(BridgeStats::default());
+        let (bell, core) = (Arc::clone(&self.bell), self.core);
+        let worker = {
+            let _inside = runtime.enter();
+            Worker::new(self, Arc::clone(&stats))?
+        };
+        let thread = std::thread::Builder::new().name("bridge".into()).spawn(move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            runtime.block_on(worker.run());
+        })?;
+        Ok(BridgeHandle { stats, bell, thread: Some(thread) })
+    }
+}
+
+impl BridgeHandle {
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<BridgeStats> {
+        &self.stats
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until the thread has ended, and wakes it if it sleeps.
+    pub fn join(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        while !thread.is_finished() {
+            self.bell.ring();
+            std::thread::sleep(JOIN_INTERVAL);
+        }
+        if thread.join().is_err() {
+            tracing::error!("bridge: thread panicked; unacknowledged events are lost");
+        }
+    }
+}

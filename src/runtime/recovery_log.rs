@@ -1,0 +1,247 @@
+//! The recovery log: relevant events are kept on disk for as long as a story may take, and restored
+//! into the shards of the next run before any other event. Partial matches and open stories thus
+//! continue under their traces.
+//!
+//! A thread behind a ring of each shard writes the log. Nothing waits for it: an event that finds
+//! no room is counted, and is missing from a story that a restart interrupts. An append ends in the
+//! page cache, as in the server's storage, which uses the same segmented log.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::store::{SegmentLog, SegmentLogConfig};
+use tapio_core::clock;
+use tapio_core::event::names;
+use tapio_core::ring::{Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, ring};
+use tapio_core::shutdown::thread_waker;
+use tapio_dataflow::Shard;
+use tapio_dataflow::rules::RuleSet;
+use tapio_wire::{Appended, Batch, BatchEncoder, Item, WireError};
+
+/// A batch is written when it has this size, or when it is `BATCH_DELAY` old.
+const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_DELAY: Duration = Duration::from_millis(50);
+/// Bounds the sleep of an idle writer. Every change that matters rings the bell before.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Blocks read from one ring before the next one's turn.
+const TURN_BLOCKS: usize = 4096;
+/// Segments of the log.
+const SEGMENTS: u64 = 8;
+/// A story that ended this long before the last restored event was emitted completely and isn't
+/// emitted again.
+const EMITTED_BEFORE_NS: u64 = 10_000_000_000;
+/// The collector number of restored events: no collector has it, and their order is that of their
+/// times alone.
+const RESTORED_COLLECTOR: u8 = MAX_COLLECTORS as u8 - 1;
+
+/// Counters of the recovery log.
+#[derive(Default)]
+pub struct RecoveryLogStats {
+    recorded: AtomicU64,
+    dropped: AtomicU64,
+    restored: AtomicU64,
+}
+
+impl RecoveryLogStats {
+    /// The counters by name.
+    pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        // Relaxed: read for display.
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        [
+            ("recorded", load(&self.recorded)),
+            ("dropped", load(&self.dropped)),
+            ("restored", load(&self.restored)),
+        ]
+        .into_iter()
+    }
+}
+
+/// The log of relevant events.
+pub(super) struct RecoveryLog {
+    log: SegmentLog,
+    stats: Arc<RecoveryLogStats>,
+}
+
+impl RecoveryLog {
+    /// Opens or creates the log, of about `bytes`.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub(super) fn open(dir: PathBuf, bytes: u64) -> io::Result<Self> {
+        let config =
+            SegmentLogConfig { dir, segment_bytes: bytes / SEGMENTS, retention_bytes: bytes };
+        Ok(Self { log: SegmentLog::open(config, |_| {})?, stats: Arc::default() })
+    }
+
+    pub(super) fn stats(&self) -> Arc<RecoveryLogStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Restores the shards from the recorded events that may still matter, in the order of arrival.
+    ///
+    /// # Errors
+    /// When a segment can't be read. Events that can't be decoded are skipped.
+    pub(super) fn restore(&self, rules: &RuleSet, shards: &mut [Shard]) -> io::Result<()> {
+        let now_ns = clock::wall_ns();
+        let longest_ns = rules.longest_story_ns();
+        let mut restorer = Restorer { rules, shards, latest_ns: 0, events: 0 };
+        let mut undecodable = 0u64;
+        self.log.snapshot().oldest_first(|frame| {
+            if now_ns.saturating_sub(frame.receipt_ns) <= longest_ns {
+                undecodable += u64::from(restorer.batch(frame.payload).is_err());
+            }
+        })?;
+        if undecodable > 0 {
+            tracing::warn!(
+                batches = undecodable,
+                "recovery log: skipped batches that can't be decoded"
+            );
+        }
+        let Restorer { latest_ns, events, shards, .. } = restorer;
+        for shard in shards {
+            shard.recollected(latest_ns.saturating_sub(EMITTED_BEFORE_NS));
+        }
+        self.stats.restored.store(events, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Starts the thread that records the events from `rings`. It ends when their writers are gone.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub(super) fn record(
+        self,
+        rings: Vec<RecordReader>,
+        bell: Arc<Bell>,
+        node: &str,
+        epoch: u64,
+    ) -> io::Result<JoinHandle<()>> {
+        let encoder = BatchEncoder::new(node, epoch, BATCH_BYTES);
+        let recorder = Recorder { target: self, rings, bell, encoder, is_failing: false };
+        std::thread::Builder::new().name("recorder".into()).spawn(move || recorder.run())
+    }
+}
+
+/// Restores shards from recorded batches.
+struct Restorer<'a> {
+    rules: &'a RuleSet,
+    shards: &'a mut [Shard],
+    latest_ns: u64,
+    events: u64,
+}
+
+impl Restorer<'_> {
+    fn batch(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let batch = Batch::parse(bytes).map_err(|(_, e)| e)?;
+        let mut decoder = batch.decoder()?;
+        let (mut writer, mut reader) = ring(0);
+        for item in batch.items() {
+            let Item::Event(raw) = item else { continue };
+            let decoded = decoder.event(raw)?;
+            let late = decoded.correlations.iter().any(|m| m.role == names::LATE);
+            let event = decoded.as_received();
+            let visits = self.rules.route(&event).visits;
+            self.events += 1;
+            self.latest_ns = self.latest_ns.max(event.time_ns);
+            let header = Header {
+                order: self.events,
+                ..Header::event(RESTORED_COLLECTOR, visits, event.time_ns)
+            };
+            // The event was in a ring of this size before, so this doesn't fail.
+            if writer.write_event(&header, &event).is_err() {
+                continue;
+            }
+            reader.drain(usize::MAX, |record| {
+                for (number, shard) in self.shards.iter_mut().enumerate() {
+                    if visits & (1 << number) != 0 {
+                        shard.recollect(record, event.observed_ns, late);
+                    }
+                }
+                true
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The thread that writes the log.
+struct Recorder {
+    target: RecoveryLog,
+    rings: Vec<RecordReader>,
+    bell: Arc<Bell>,
+    encoder: BatchEncoder,
+    /// Whether the last write failed: only the first failure in a row is logged.
+    is_failing: bool,
+}
+
+impl Recorder {
+    fn run(mut self) {
+        // Fails only if the bell has another recorder, a defect of the agent's start.
+        let _ = self.bell.target().set(thread_waker());
+        loop {
+            let finished = self.rings.iter().all(RecordReader::is_finished);
+            let any = self.drain();
+            self.write();
+            if finished {
+                return;
+            }
+            if any {
+                // Many small frames would cost more than the events in them.
+                std::thread::sleep(BATCH_DELAY);
+                continue;
+            }
+            self.bell.prepare_sleep();
+            // A writer may have left before the bell had a target to wake.
+            let finished = self.rings.iter().all(RecordReader::is_finished);
+            if !finished && self.rings.iter().all(RecordReader::is_empty) {
+                std::thread::park_timeout(MAX_SLEEP);
+            }
+            self.bell.cancel_sleep();
+        }
+    }
+
+    /// Encodes the contents of the rings. Returns whether there were any.
+    fn drain(&mut self) -> bool {
+        let mut any = false;
+        let mut rings = std::mem::take(&mut self.rings);
+        for ring in &mut rings {
+            loop {
+                let mut full = false;
+                let n = ring.drain(TURN_BLOCKS, |record| {
+                    full = self.encoder.append(record) == Appended::Full;
+                    !full
+                });
+                any |= n > 0;
+                if full {
+                    self.write();
+                } else if n == 0 {
+                    break;
+                }
+            }
+        }
+        self.rings = rings;
+        any
+    }
+
+    /// Writes the encoded batch, if there is one.
+    fn write(&mut self) {
+        let Some(batch) = self.encoder.finish() else { return };
+        let stats = &self.target.stats;
+        match self.target.log.append(&batch.message(), clock::wall_ns()) {
+            Ok(()) => {
+                self.is_failing = false;
+                stats.recorded.fetch_add(batch.events.into(), Ordering::Relaxed);
+            }
+            Err(error) => {
+                stats.dropped.fetch_add(batch.events.into(), Ordering::Relaxed);
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::warn!(%error, "recovery log: can't write; a restart would interrupt open stories");
+                }
+            }
+        }
+    }
+}

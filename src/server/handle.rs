@@ -1,0 +1,113 @@
+//! Start and stop of the server.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tonic::transport::server::TcpIncoming;
+
+use super::config::ServerConfig;
+use super::shared::Shared;
+use super::status::ServerStatus;
+use super::{http, ingest, query};
+use tapio_wire::{IngestServer, bind, grpc_server};
+
+/// How long open connections may take to end.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(200);
+
+/// A server to be started.
+pub struct Server;
+
+/// The running server. Dropping it stops it.
+pub struct ServerHandle {
+    /// The address for agents and gRPC queries.
+    pub grpc_addr: SocketAddr,
+    /// The address for HTTP.
+    pub http_addr: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens the storage, listens and starts the thread.
+    ///
+    /// # Errors
+    /// With the configuration key: an invalid value, an address in use, or a folder that can't be
+    /// used.
+    pub fn start(config: ServerConfig) -> io::Result<ServerHandle> {
+        let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
+        config.check().map_err(invalid)?;
+        let grpc = bind("grpc_listen", config.grpc_listen)?;
+        let web = bind("http_listen", config.http_listen)?;
+        let (grpc_addr, http_addr) = (grpc.local_addr()?, web.local_addr()?);
+        let shared = Arc::new(Shared::open(&config)?);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .build()?;
+        let stop = Arc::new(Notify::new());
+        let for_thread = (Arc::clone(&shared), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
+            let (shared, stop) = for_thread;
+            if let Err(error) = runtime.block_on(serve(grpc, web, shared, stop)) {
+                tracing::error!(%error, "server: stopped serving");
+            }
+            runtime.shutdown_timeout(SHUTDOWN_GRACE);
+        })?;
+        tracing::info!(%grpc_addr, %http_addr, data_dir = %config.data_dir.display(), "server: listening");
+        Ok(ServerHandle { grpc_addr, http_addr, shared, stop, thread: Some(thread) })
+    }
+}
+
+async fn serve(
+    grpc: TcpListener,
+    web: TcpListener,
+    shared: Arc<Shared>,
+    stop: Arc<Notify>,
+) -> io::Result<()> {
+    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(grpc)?);
+    let agents = grpc_server()
+        .add_service(IngestServer::new(ingest::Ingest(Arc::clone(&shared))))
+        .add_service(query::service(Arc::clone(&shared)))
+        .serve_with_incoming(incoming.with_nodelay(Some(true)));
+    let web = axum::serve(tokio::net::TcpListener::from_std(web)?, http::routes(shared));
+    tokio::select! {
+        ended = agents => ended.map_err(io::Error::other),
+        ended = async { web.await } => ended,
+        () = stop.notified() => Ok(()),
+    }
+}
+
+impl ServerHandle {
+    /// The current counters.
+    #[must_use]
+    pub fn status(&self) -> ServerStatus {
+        self.shared.status()
+    }
+
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Stops the server. Agents resend the batches that weren't acknowledged.
+    pub fn stop(&mut self) {
+        self.stop.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("server: thread panicked");
+        }
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

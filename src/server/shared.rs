@@ -1,0 +1,91 @@
+//! State that ingest and queries share.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use tokio::sync::broadcast;
+
+use super::config::ServerConfig;
+use super::status::{LatencyStats, ServerCounts, ServerStatus};
+use super::storage::Storage;
+
+/// Batches that a tail may be behind before it misses some.
+const TAIL_BATCHES: usize = 256;
+/// The histogram's range: delays up to a minute, with three significant digits.
+const MAX_DELAY_NS: u64 = 60_000_000_000;
+const DELAY_DIGITS: u8 = 3;
+
+pub(super) struct Stats {
+    pub(super) counts: ServerCounts,
+    pub(super) latency: Histogram<u64>,
+}
+
+/// Storage, counters and tails. The server's parts run on one thread, except for queries that read
+/// segments, so the locks are nearly always free.
+pub(super) struct Shared {
+    storage: Mutex<Storage>,
+    stats: Mutex<Stats>,
+    pub(super) tail: broadcast::Sender<Bytes>,
+}
+
+impl Shared {
+    /// Opens the storage.
+    pub(super) fn open(config: &ServerConfig) -> io::Result<Self> {
+        let latency = Histogram::new_with_bounds(1, MAX_DELAY_NS, DELAY_DIGITS)
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(Self {
+            storage: Mutex::new(Storage::open(config)?),
+            stats: Mutex::new(Stats { counts: ServerCounts::default(), latency }),
+            tail: broadcast::channel(TAIL_BATCHES).0,
+        })
+    }
+
+    pub(super) fn storage(&self) -> MutexGuard<'_, Storage> {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a stored batch to all tails.
+    pub(super) fn publish(&self, batch: &Bytes) {
+        if self.tail.receiver_count() > 0 {
+            // Fails only when the last tail has just ended.
+            let _ = self.tail.send(batch.clone());
+        }
+    }
+
+    /// Counts a batch that the disk refused. Logs only the first one in a row.
+    pub(super) fn report_disk_error(&self, error: &io::Error) {
+        let mut stats = self.stats();
+        stats.counts.disk_errors += 1;
+        if !std::mem::replace(&mut stats.counts.disk_failing, true) {
+            tracing::error!(%error, "server: can't store a batch; agents keep their batches and retry");
+        }
+    }
+
+    pub(super) fn status(&self) -> ServerStatus {
+        let (store, stories_kept) = {
+            let storage = self.storage();
+            (storage.stats(), storage.stories_kept() as u64)
+        };
+        let stats = self.stats();
+        let quantile = |q| stats.latency.value_at_quantile(q);
+        ServerStatus {
+            ingest: stats.counts,
+            latency: LatencyStats {
+                count: stats.latency.len(),
+                p50_ns: quantile(0.5),
+                p90_ns: quantile(0.9),
+                p99_ns: quantile(0.99),
+                p999_ns: quantile(0.999),
+                max_ns: stats.latency.max(),
+            },
+            store,
+            stories_kept,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The server's counters, as `/api/v1/stats`, gRPC and `/metrics` report them.
+
+use serde::Serialize;
+
+use super::storage::StorageStats;
+
+/// Counters of the ingest since the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServerCounts {
+    /// Batches stored.
+    pub batches: u64,
+    /// Events stored.
+    pub events: u64,
+    /// Story revisions stored.
+    pub stories: u64,
+    /// Items received again and not stored again.
+    pub duplicates: u64,
+    /// Batches refused.
+    pub refused: u64,
+    /// Batches that the disk refused; each is retried.
+    pub disk_errors: u64,
+    /// Batches that slow tails have missed.
+    pub tail_missed: u64,
+    /// Whether the disk refused the last batch.
+    pub disk_failing: bool,
+}
+
+/// Delay from an event's own time to its receipt, for events with the kernel's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LatencyStats {
+    /// Events measured.
+    pub count: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 90th percentile.
+    pub p90_ns: u64,
+    /// 99th percentile.
+    pub p99_ns: u64,
+    /// 99.9th percentile.
+    pub p999_ns: u64,
+    /// Maximum.
+    pub max_ns: u64,
+}
+
+/// The answer of `/api/v1/stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServerStatus {
+    /// Ingest.
+    pub ingest: ServerCounts,
+    /// Delay from event to receipt.
+    pub latency: LatencyStats,
+    /// Storage.
+    pub store: StorageStats,
+    /// Stories that can be listed.
+    pub stories_kept: u64,
+}

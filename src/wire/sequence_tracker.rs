@@ -1,0 +1,190 @@
+//! Deduplication by sequence number: which items of a sender were handled already. Delivery is at
+//! least once on the wire; with this, each item is stored exactly once.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// Ranges kept for one sender process. A process that sends in order needs one.
+const MAX_RANGES: usize = 1024;
+
+/// Sender processes kept. Beyond, the one that was silent for longest is evicted.
+const MAX_SENDERS: usize = 4096;
+
+/// How the items of a batch relate to those handled before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceCheck {
+    /// None was handled before.
+    New,
+    /// All were handled before.
+    Duplicate,
+    /// Some were handled before. tapio's senders never divide items into batches anew.
+    Overlap,
+}
+
+/// The handled items (stored or refused) of one sender process, as disjoint ranges of sequence
+/// numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SequenceSet {
+    /// First → one past the last. Adjacent ranges are merged.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl SequenceSet {
+    /// Checks the items `[first, first + count)`.
+    #[must_use]
+    pub fn check(&self, first: u64, count: u32) -> SequenceCheck {
+        let end = first.saturating_add(u64::from(count));
+        let before = self.ranges.range(..=first).next_back();
+        if before.is_some_and(|(_, range_end)| *range_end >= end) {
+            return SequenceCheck::Duplicate;
+        }
+        let overlaps = before.is_some_and(|(_, range_end)| *range_end > first)
+            || self.ranges.range(first..end).next().is_some();
+        if overlaps { SequenceCheck::Overlap } else { SequenceCheck::New }
+    }
+
+    /// Adds `[first, end)`.
+    pub fn insert(&mut self, mut first: u64, mut end: u64) {
+        if first >= end {
+            return;
+        }
+        while let Some((&range_first, &range_end)) = self.ranges.range(..=end).next_back() {
+            if range_end < first {
+                break;
+            }
+            self.ranges.remove(&range_first);
+            first = first.min(range_first);
+            end = end.max(range_end);
+        }
+        self.ranges.insert(first, end);
+        if self.ranges.len() > MAX_RANGES {
+            // Too many gaps to keep: the oldest one counts as handled. Its sender has sent a
+            // thousand later batches without it, so it isn't in flight any more.
+            let oldest: Vec<u64> = self.ranges.keys().take(2).copied().collect();
+            if let [a, b] = oldest[..] {
+                let range_end = self.ranges.remove(&b).unwrap_or(b);
+                self.ranges.insert(a, range_end);
+            }
+        }
+    }
+
+    /// One past the last item of the range that contains `from`; `from` if none does.
+    #[must_use]
+    pub fn contiguous_end(&self, from: u64) -> u64 {
+        match self.ranges.range(..=from).next_back() {
+            Some((_, &range_end)) if range_end > from => range_end,
+            _ => from,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Sender {
+    sequences: SequenceSet,
+    last_used: u64,
+}
+
+/// The handled items of every sender process, by node and epoch.
+#[derive(Debug, Default)]
+pub struct SequenceTracker {
+    senders: HashMap<(String, u64), Sender, ahash::RandomState>,
+    /// Counts uses, to order the senders by them.
+    uses: u64,
+}
+
+impl SequenceTracker {
+    /// The handled items of a node's process.
+    pub fn sender(&mut self, node: &str, epoch: u64) -> &mut SequenceSet {
+        self.uses += 1;
+        let key = (node.to_owned(), epoch);
+        if self.senders.len() >= MAX_SENDERS && !self.senders.contains_key(&key) {
+            let silent = self.senders.iter().min_by_key(|(_, s)| s.last_used);
+            if let Some(silent) = silent.map(|(key, _)| key.clone()) {
+                self.senders.remove(&silent);
+            }
+        }
+        let sender = self.senders.entry(key).or_default();
+        sender.last_used = self.uses;
+        &mut sender.sequences
+    }
+
+    /// Sender processes kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// Whether no sender process is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.senders.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ranges_merge_and_contiguous_end_stops_at_a_gap() {
+        let mut s = SequenceSet::default();
+        s.insert(0, 10);
+        s.insert(20, 30);
+        let ends = (s.contiguous_end(0), s.contiguous_end(10), s.contiguous_end(25));
+        assert_eq!(ends, (10, 10, 30));
+        assert_eq!(s.check(5, 5), SequenceCheck::Duplicate);
+        assert_eq!(s.check(5, 6), SequenceCheck::Overlap);
+        assert_eq!(s.check(10, 10), SequenceCheck::New);
+        assert_eq!(s.check(15, 6), SequenceCheck::Overlap);
+        s.insert(10, 20);
+        assert_eq!(s.contiguous_end(0), 30);
+        assert_eq!(s.ranges.len(), 1);
+    }
+
+    #[test]
+    fn gaps_are_bounded() {
+        let mut s = SequenceSet::default();
+        (0..5_000u64).for_each(|n| s.insert(n * 2, n * 2 + 1));
+        assert_eq!(s.ranges.len(), MAX_RANGES);
+        assert_eq!(s.check(9_997, 1), SequenceCheck::New);
+        assert_eq!(s.check(1, 1), SequenceCheck::Duplicate);
+    }
+
+    #[test]
+    fn longest_silent_sender_is_evicted() {
+        let mut tracker = SequenceTracker::default();
+        for epoch in 0..MAX_SENDERS as u64 {
+            tracker.sender("n", epoch).insert(0, 1);
+        }
+        tracker.sender("n", 0);
+        tracker.sender("n", 1_000_000).insert(0, 1);
+        assert_eq!(tracker.len(), MAX_SENDERS);
+        assert_eq!(tracker.sender("n", 0).check(0, 1), SequenceCheck::Duplicate);
+        assert_eq!(tracker.sender("n", 1).check(0, 1), SequenceCheck::New);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_set_of_numbers(
+            ranges in prop::collection::vec((0u64..200, 0u64..12), 0..40),
+            probe in 0u64..220,
+            count in 1u32..20,
+        ) {
+            let mut s = SequenceSet::default();
+            let mut model = std::collections::BTreeSet::new();
+            for (first, len) in ranges {
+                s.insert(first, first + len);
+                model.extend(first..first + len);
+            }
+            let handled = (probe..probe + u64::from(count)).filter(|n| model.contains(n)).count();
+            let expected = match handled {
+                0 => SequenceCheck::New,
+                n if n == count as usize => SequenceCheck::Duplicate,
+                _ => SequenceCheck::Overlap,
+            };
+            prop_assert_eq!(s.check(probe, count), expected);
+            let end = (probe..).find(|n| !model.contains(n)).unwrap();
+            prop_assert_eq!(s.contiguous_end(probe), end);
+        }
+    }
+}
