@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     if args.output == Output::Json {
         let rows: Vec<_> = all
             .iter()
-            .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.mend}))
+            .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.remedy}))
             .collect();
         print(&json!({"can_run": can_run, "findings": rows}).to_string())?;
     } else {
@@ -79,7 +79,7 @@ fn table(all: &[Finding]) -> std::io::Result<()> {
         print(&format!("{word}  {:width$}  {}", one.subject, story::plain(&one.state)))?;
         if !one.ok {
             print(&format!("{:9}{:width$}    costs: {}", "", "", one.cost))?;
-            print(&format!("{:9}{:width$}    to do: {}", "", "", one.mend))?;
+            print(&format!("{:9}{:width$}    to do: {}", "", "", one.remedy))?;
         }
     }
     Ok(())
@@ -87,13 +87,13 @@ fn table(all: &[Finding]) -> std::io::Result<()> {
 
 /// A finding; `missing` is what it costs and what to do about it, where it isn't as it should be.
 fn finding(subject: &str, state: String, missing: Option<(&str, &str)>) -> Finding {
-    let (cost, mend) = missing.unwrap_or_default();
+    let (cost, remedy) = missing.unwrap_or_default();
     Finding {
         subject: subject.to_owned(),
         ok: missing.is_none(),
         state,
         cost: cost.to_owned(),
-        mend: mend.to_owned(),
+        remedy: remedy.to_owned(),
     }
 }
 
@@ -102,14 +102,14 @@ fn folder(key: &str, path: &Path, cost: &str) -> Finding {
     let there = path.ancestors().find(|p| p.exists()).unwrap_or(path);
     let access = accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
     let (name, there_name) = (path.display(), there.display());
-    let mend = format!("set {key} to a folder this user may write");
+    let remedy = format!("set {key} to a folder this user may write");
     match access {
         Ok(()) if !there.is_dir() => {
-            finding(key, format!("{there_name} isn't a folder"), Some((cost, &mend)))
+            finding(key, format!("{there_name} isn't a folder"), Some((cost, &remedy)))
         }
         Ok(()) if there == path => finding(key, format!("{name} can be written"), None),
         Ok(()) => finding(key, format!("{name} can be made in {there_name}"), None),
-        Err(e) => finding(key, format!("{there_name}: {e}"), Some((cost, &mend))),
+        Err(e) => finding(key, format!("{there_name}: {e}"), Some((cost, &remedy))),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn show(args: &Args, missing: &[&Finding]) -> Outcome {
     tell("tapio: the kernel can't be watched, so no fault is caused:");
     for one in missing {
         tell(&format!("  {}: {}", one.subject, one.state));
-        tell(&format!("    what to do: {}", one.mend));
+        tell(&format!("    what to do: {}", one.remedy));
     }
     tell(
         "  the simplest ways: `sudo tapio demo`, or once `sudo setcap cap_bpf,cap_perfmon+ep` on the tapio program\n\
