@@ -250,8 +250,8 @@ impl Run {
                 Ok(len) => self.process(&buffer[..len], context),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EAGAIN) | Some(libc::EINTR) => return Ok(n),
-                    // Records were overwritten before they were read; the sequence number of the next
-                    // one gives their count.
+                    // Records were overwritten before they were read; the sequence number of the
+                    // next one gives their count.
                     Some(libc::EPIPE) => {}
                     // The record is longer than the buffer; the kernel skips it.
                     Some(libc::EINVAL) => context.sink.refuse(Reason::Oversize, 1),

@@ -22,9 +22,9 @@ fn plugins() -> Option<PathBuf> {
         .find(|folder| folder.join("host-local").is_file() && folder.join("bridge").is_file())
 }
 
-/// Whether this is the copy of the test that runs in its own network and mount namespaces. The first
-/// copy starts the second one, and fails if that one fails. Without privilege or plugins it prints
-/// what is missing.
+/// Whether this is the copy of the test that runs in its own network and mount namespaces. The
+/// first copy starts the second one, and fails if that one fails. Without privilege or plugins it
+/// prints what is missing.
 pub(crate) fn is_in_namespaces(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;

@@ -1,5 +1,5 @@
-//! A registry with one image on a local port, so that a runtime can pull without a network: the four
-//! requests of the distribution specification that a pull makes.
+//! A registry with one image on a local port, so that a runtime can pull without a network: the
+//! four requests of the distribution specification that a pull makes.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -132,7 +132,8 @@ impl Outcome {
         dropped.iter().filter(|d| d.0 == Stage::Kernel && d.1 == reason).map(|d| d.2).sum()
     }
 
-    /// Asserts CONS-1: nothing is held at the end, and every record that the kernel emitted arrived.
+    /// Asserts CONS-1: nothing is held at the end, and every record that the kernel emitted
+    /// arrived.
     pub(super) fn assert_accounted(&self) {
         let total = &self.snapshot.total;
         assert!(self.snapshot.holds(), "CONS-1: {total:?}");

@@ -81,8 +81,8 @@ impl Allocations {
         })
     }
 
-    /// Restores the allocations of the previous run. Those that don't exist any more are reported as
-    /// released when the folders are first read.
+    /// Restores the allocations of the previous run. Those that don't exist any more are reported
+    /// as released when the folders are first read.
     pub(super) fn restore<'a>(&mut self, previous: impl Iterator<Item = &'a Allocation>) {
         self.unverified = previous.cloned().collect();
     }
@@ -168,8 +168,8 @@ impl Allocations {
         }
     }
 
-    /// Reports the restored allocations that don't exist any more as released. Their time of release
-    /// isn't known; it is before now.
+    /// Reports the restored allocations that don't exist any more as released. Their time of
+    /// release isn't known; it is before now.
     fn verify_restored(&mut self, changes: &mut Vec<Change>) {
         let now_ns = clock::wall_ns();
         for old in std::mem::take(&mut self.unverified) {

@@ -6,8 +6,8 @@ use super::netlink;
 use super::report::PodNames;
 use super::to_event::parse;
 
-/// Parses bytes as a report of the plugin, as CNI_ARGS and as a netlink packet. Returns whether they
-/// are a report.
+/// Parses bytes as a report of the plugin, as CNI_ARGS and as a netlink packet. Returns whether
+/// they are a report.
 ///
 /// # Panics
 /// If an attachment doesn't end, or a repeated netlink message is a change.

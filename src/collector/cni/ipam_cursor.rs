@@ -11,14 +11,15 @@ use crate::runtime::Context;
 use crate::runtime::cursor::Cursor;
 use tapio_core::clock;
 
-/// Allocations that the cursor contains; a node has fewer pods. The release of others is missed if it
-/// happens while the agent doesn't run.
+/// Allocations that the cursor contains; a node has fewer pods. The release of others is missed if
+/// it happens while the agent doesn't run.
 const MAX_SAVED: usize = 4096;
 
 /// The position in the history of allocations.
 pub(super) struct IpamCursor {
     cursor: Cursor,
-    /// Time of the newest allocation that an earlier run emitted, and the names of all of that time.
+    /// Time of the newest allocation that an earlier run emitted, and the names of all of that
+    /// time.
     previous_ns: u64,
     previous: Vec<String>,
     /// The same for this run.

@@ -2,7 +2,7 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `report.rs` | the report that the plugin `tapio-cni` (`src/bin/tapio-cni/`) sends of each call |
+//! | `report.rs` | the report of a call, from the plugin `tapio-cni` (`src/bin/tapio-cni/`) |
 //! | `socket.rs` | the socket that receives the reports |
 //! | `allocations.rs` | addresses allocated by host-local, from its files |
 //! | `ipam_cursor.rs` | the cursor: which allocations were emitted, across restarts |
@@ -15,7 +15,8 @@
 //!
 //! Three sources share one thread, and each may be missing: a node without CNI still has links, and
 //! addresses are emitted without the plugin. Runs of plugins as the kernel sees them are emitted by
-//! the eBPF collector (`src/collector/ebpf/cni.rs`), which has process numbers, times and exit codes.
+//! the eBPF collector (`src/collector/ebpf/cni.rs`), which has process numbers, times and exit
+//! codes.
 
 mod allocations;
 mod attachments;

@@ -40,8 +40,8 @@ const DUMPS: [u16; 3] = [18, 22, 26];
 const IFF_UP_RUNNING: u32 = 0x1 | 0x40;
 const IFF_LOOPBACK: u32 = 0x8;
 const NUD_FAILED: u16 = 0x20;
-/// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _NOARP, _PERMANENT: the neighbour has answered, or needn't.
-/// Between two failures it is NUD_INCOMPLETE or removed; both are skipped.
+/// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _NOARP, _PERMANENT: the neighbour has answered, or
+/// needn't. Between two failures it is NUD_INCOMPLETE or removed; both are skipped.
 const NUD_VALID: u16 = 0x2 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80;
 const RT_TABLE_MAIN: u32 = 254;
 const RTN_UNICAST: u8 = 1;
@@ -198,7 +198,8 @@ fn decode(kind: u16, body: Bytes<'_>) -> Option<Message<'_>> {
     match kind {
         RTM_NEWLINK | RTM_DELLINK => link(body, kind == RTM_DELLINK),
         RTM_NEWADDR | RTM_DELADDR => {
-            // `ifaddrmsg`. On a point-to-point link IFA_ADDRESS is the remote end, IFA_LOCAL this one.
+            // `ifaddrmsg`. On a point-to-point link IFA_ADDRESS is the remote end, IFA_LOCAL this
+            // one.
             let own = body.attribute(8, 2).or_else(|| body.attribute(8, 1))?;
             Some(Message::Address {
                 index: body.u32(4)?,
@@ -241,8 +242,8 @@ fn link(body: Bytes<'_>, gone: bool) -> Option<Message<'_>> {
     })
 }
 
-/// `rtmsg`, then attributes: RTA_OIF is 4, RTA_GATEWAY 5, RTA_TABLE 15. Only default routes: they are
-/// few, and their loss disconnects the node.
+/// `rtmsg`, then attributes: RTA_OIF is 4, RTA_GATEWAY 5, RTA_TABLE 15. Only default routes: they
+/// are few, and their loss disconnects the node.
 fn route(body: Bytes<'_>, gone: bool) -> Option<Message<'_>> {
     let table = body.attribute(12, 15).and_then(|t| t.u32(0));
     let main = table.unwrap_or(u32::from(body.u8(4)?)) == RT_TABLE_MAIN;

@@ -65,8 +65,8 @@ pub struct PluginError {
 }
 
 impl PodNames {
-    /// Parses CNI_ARGS: `KEY=VALUE` pairs separated by semicolons, in any order. Reads only the names
-    /// of the pod.
+    /// Parses CNI_ARGS: `KEY=VALUE` pairs separated by semicolons, in any order. Reads only the
+    /// names of the pod.
     pub fn from_args(args: &str) -> Self {
         let mut pod = Self::default();
         for (key, value) in args.split(';').filter_map(|pair| pair.split_once('=')) {
@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn only_pod_names_are_read_from_cni_args_in_any_order() {
         let pod = PodNames::from_args(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;TOKEN=secret;K8S_POD_UID=u-1;K8S_POD_NAME=web=0",
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;TOKEN=secret;K8S_POD_UID=u-1;\
+             K8S_POD_NAME=web=0",
         );
         let expected =
             PodNames { uid: "u-1".into(), name: "web=0".into(), namespace: "shop".into() };

@@ -1,5 +1,5 @@
-//! The socket that receives the reports of `tapio-cni`: one packet for each connection, from root or
-//! this process's own user only.
+//! The socket that receives the reports of `tapio-cni`: one packet for each connection, from root
+//! or this process's own user only.
 //!
 //! Connections wait in the kernel's queue together with their packet, whether this process is
 //! running or not, so a burst of pods loses no report and no plugin waits.

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hierarchies_are_found_in_hybrid_layout() {
+    fn hierarchies_of_hybrid_layout_are_found() {
         let hybrid = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nosuid 0 0\n\
                       cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n\
                       cgroup /sys/fs/cgroup/blkio cgroup rw,blkio 0 0\n";

@@ -1,5 +1,5 @@
-//! Reports to the CNI socket and packets of the kernel's route netlink: no input causes a panic, and
-//! an attachment that ended is known to have ended.
+//! Reports to the CNI socket and packets of the kernel's route netlink: no input causes a panic, an
+//! attachment ends once, and a repeated message is no change.
 
 #![no_main]
 
