@@ -10,7 +10,7 @@ use super::loader::{BTF_PATH, LoadError, Loader, PROGRAMS, Verdict};
 pub struct Finding {
     /// The subject of the check.
     pub subject: String,
-    /// Whether it is as it should be.
+    /// Whether the check passed.
     pub ok: bool,
     /// The state found.
     pub state: String,
