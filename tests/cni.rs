@@ -1,8 +1,8 @@
-//! The CNI collector and the plugin `tapio-cni` with Debian's real plugins: bridge and host-local, in network and mount
-//! namespaces of each test's own.
+//! The CNI collector and the plugin `tapio-cni` with Debian's plugins bridge and host-local, in
+//! network and mount namespaces of each test's own.
 //!
-//! Without root or the plugins (`scripts/test-deps.sh`) a test says why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that
-//! a failure.
+//! Without root or the plugins (`scripts/test-deps.sh`) a test prints why it is skipped;
+//! `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use chain::{INSIDE, Network, Pod, inside};
+use chain::{INSIDE, Network, Pod, is_in_namespaces};
 use pipeline::Pipeline;
 use serde_json::{Value, json};
 use tapio_collectors::{CollectorConfig as _, Site, cni};
@@ -36,12 +36,12 @@ fn start_at(site: Site, folder: &Path) -> Pipeline {
     let config = cni::Config {
         socket: folder.join("cni.sock"),
         networks: folder.join("networks"),
-        // What happens to the machine's own links meanwhile is nobody's business.
+        // Changes of the host's own links must not affect the test.
         links: std::env::var_os(INSIDE).is_some(),
         ..cni::Config::default()
     };
     let pipeline = Pipeline::start_at(site, vec![("cni", config.on_full(), config.make())], true);
-    pipeline.wait_until("it listens", |_| folder.join("cni.sock").exists());
+    pipeline.wait_until("the socket exists", |_| folder.join("cni.sock").exists());
     pipeline
 }
 
@@ -50,16 +50,17 @@ fn bridge(folder: &Path, name: &str, subnet: &str) -> Value {
         {"type": "host-local", "subnet": subnet, "dataDir": folder.join("networks")}})
 }
 
-fn ours(folder: &Path) -> Value {
+fn tapio_cni(folder: &Path) -> Value {
     json!({"type": "tapio-cni", "socket": folder.join("cni.sock")})
 }
 
-/// Events of a kind.
+/// The events of a kind.
 fn of(pipeline: &Pipeline, kind: &str) -> Vec<Value> {
     let got = pipeline.got.lock().unwrap();
     got.iter().map(|(_, event)| event.clone()).filter(|e| e["kind"] == kind).collect()
 }
 
+/// Waits for `count` events of a kind; fails if there are more.
 fn wait_for(pipeline: &Pipeline, kind: &str, count: usize) -> Vec<Value> {
     pipeline.wait_until(&format!("{count} {kind}"), |p| of(p, kind).len() >= count);
     let events = of(pipeline, kind);
@@ -68,8 +69,8 @@ fn wait_for(pipeline: &Pipeline, kind: &str, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn a_pod_comes_and_goes() {
-    if !inside("a_pod_comes_and_goes") {
+fn pod_network_lifecycle_emits_each_event_once() {
+    if !is_in_namespaces("pod_network_lifecycle_emits_each_event_once") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -77,7 +78,7 @@ fn a_pod_comes_and_goes() {
     let pipeline = start(folder);
     let network = Network {
         name: "podnet",
-        plugins: vec![bridge(folder, "cni0", "10.88.0.0/16"), ours(folder)],
+        plugins: vec![bridge(folder, "cni0", "10.88.0.0/16"), tapio_cni(folder)],
     };
     let pod = Pod::new(1);
     let inode = std::fs::metadata(&pod.netns).unwrap().ino();
@@ -95,7 +96,7 @@ fn a_pod_comes_and_goes() {
         assert_eq!(event["attributes"]["network.local.address"], address);
         assert_eq!(event["attributes"]["network.interface.name"], "eth0");
         assert_eq!(event["attributes"]["tapio.cni.network"], "podnet");
-        assert!(!event.to_string().contains("opensesame"), "what isn't a pod's name stays out");
+        assert!(!event.to_string().contains("opensesame"), "only the names of the pod are read");
     }
     assert_eq!(of(&pipeline, "cni.add")[0]["message"], "shop/pod1 joined network podnet");
     assert_eq!(of(&pipeline, "cni.ip.allocated")[0]["message"], "10.88.0.2 allocated to shop/pod1");
@@ -105,12 +106,12 @@ fn a_pod_comes_and_goes() {
     assert_eq!(directory.pod_of_network(inode).as_deref(), Some(pod.uid.as_str()));
     assert_eq!(directory.container(&pod.container).unwrap().pod_name.as_ref(), "pod1");
 
-    network.each("CHECK", &pod, Some(&result));
+    network.call_each("CHECK", &pod, Some(&result));
     wait_for(&pipeline, "cni.check", 1);
     // Runtimes repeat DEL, with the result and without.
-    network.each("DEL", &pod, Some(&result));
-    network.each("DEL", &pod, Some(&result));
-    network.each("DEL", &pod, None);
+    network.call_each("DEL", &pod, Some(&result));
+    network.call_each("DEL", &pod, Some(&result));
+    network.call_each("DEL", &pod, None);
     let event = &wait_for(&pipeline, "cni.ip.released", 1)[0];
     assert_eq!(event["entity"]["k8s.pod.name"], "pod1");
     pipeline.wait_until("three reports of DEL", |p| {
@@ -118,12 +119,12 @@ fn a_pod_comes_and_goes() {
     });
     wait_for(&pipeline, "cni.del", 1);
     assert!(directory.live_pods().is_empty());
-    // The link's end on the host was the pod's.
+    // The host end of the link belongs to the pod.
     let veth = |kind| {
         let of_kind = of(&pipeline, kind);
         of_kind.into_iter().filter(|e| e["attributes"]["tapio.link.kind"] == "veth").collect()
     };
-    pipeline.wait_until("the pair is gone", |p| {
+    pipeline.wait_until("the pair is removed", |p| {
         of(p, "network.link.down").iter().any(|e| e["attributes"]["tapio.link.kind"] == "veth")
     });
     let (up, down): (Vec<Value>, Vec<Value>) = (veth("network.link.up"), veth("network.link.down"));
@@ -134,26 +135,26 @@ fn a_pod_comes_and_goes() {
 }
 
 #[test]
-fn what_a_plugin_complains_of_is_told_where_ours_runs_it() {
-    if !inside("what_a_plugin_complains_of_is_told_where_ours_runs_it") {
+fn error_of_delegated_plugin_is_reported() {
+    if !is_in_namespaces("error_of_delegated_plugin_is_reported") {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let pipeline = start(folder);
-    let mut wrapped = ours(folder);
+    let mut wrapped = tapio_cni(folder);
     wrapped["delegate"] = bridge(folder, "cni0", "10.99.0.0/30");
     let network = Network { name: "tiny", plugins: vec![wrapped.clone()] };
-    // A /30 has room for one pod beside its gateway.
+    // A /30 has one address besides the gateway.
     let pods = [Pod::new(1), Pod::new(2), Pod::new(4)];
     let result = network.add(&pods[0]).unwrap();
     assert!(result.contains("10.99.0.2/30"), "{result}");
-    let said = network.add(&pods[1]).unwrap_err();
+    let error = network.add(&pods[1]).unwrap_err();
     let bare = Network { name: "tiny", plugins: vec![wrapped["delegate"].clone()] };
     assert_eq!(
-        said.trim_end(),
+        error.trim_end(),
         bare.add(&pods[2]).unwrap_err().trim_end(),
-        "the plugin's answer is passed on"
+        "the plugin's output is passed on"
     );
     let event = &wait_for(&pipeline, "cni.failed", 1)[0];
     let message = event["message"].as_str().unwrap();
@@ -163,13 +164,13 @@ fn what_a_plugin_complains_of_is_told_where_ours_runs_it() {
     for (key, value) in [("command", "ADD"), ("plugin", "bridge"), ("network", "tiny")] {
         assert_eq!(event["attributes"][format!("tapio.cni.{key}")], value);
     }
-    let code = serde_json::from_str::<Value>(&said).unwrap()["code"].to_string();
+    let code = serde_json::from_str::<Value>(&error).unwrap()["code"].to_string();
     assert_eq!(event["attributes"]["error.type"], code);
     let added = &wait_for(&pipeline, "cni.add", 1)[0];
-    let took = |e: &Value| e["attributes"]["tapio.cni.duration_ns"].as_u64().unwrap();
-    assert!(took(added) > 0 && took(event) > 0);
+    let duration_ns = |e: &Value| e["attributes"]["tapio.cni.duration_ns"].as_u64().unwrap();
+    assert!(duration_ns(added) > 0 && duration_ns(event) > 0);
 
-    // No such namespace; eth0 is there already.
+    // A missing namespace, then an interface that exists already.
     let mut nowhere = Pod::new(3);
     nowhere.netns = "/run/netns/none".into();
     assert!(network.add(&nowhere).is_err());
@@ -178,15 +179,15 @@ fn what_a_plugin_complains_of_is_told_where_ours_runs_it() {
     assert!(network.add(&pods[0]).is_err());
     let event = wait_for(&pipeline, "cni.failed", 3).pop().unwrap();
     assert!(event["message"].as_str().unwrap().contains("eth0"), "{event:#}");
-    network.each("DEL", &pods[0], Some(&result));
+    network.call_each("DEL", &pods[0], Some(&result));
     wait_for(&pipeline, "cni.del", 1);
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
 #[test]
-fn a_pod_starts_whatever_the_agent_does() {
-    if !inside("a_pod_starts_whatever_the_agent_does") {
+fn pod_starts_whatever_the_state_of_the_agent() {
+    if !is_in_namespaces("pod_starts_whatever_the_state_of_the_agent") {
         return;
     }
     use rustix::net::{
@@ -198,20 +199,20 @@ fn a_pod_starts_whatever_the_agent_does() {
     let pod = Pod::new(1);
     let network = Network {
         name: "podnet",
-        plugins: vec![bridge(folder, "cni0", "10.88.0.0/16"), ours(folder)],
+        plugins: vec![bridge(folder, "cni0", "10.88.0.0/16"), tapio_cni(folder)],
     };
-    let round = |what: &str| {
+    let add_and_delete = |state: &str| {
         let result = network.add(&pod);
-        assert!(result.is_ok(), "{what}: {result:?}");
-        network.each("DEL", &pod, result.ok().as_deref());
+        assert!(result.is_ok(), "{state}: {result:?}");
+        network.call_each("DEL", &pod, result.ok().as_deref());
     };
-    round("the agent was never here");
+    add_and_delete("no agent has run");
     let packet = |flags| socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
     let address = SocketAddrUnix::new(&path).unwrap();
     let listener = packet(SocketFlags::empty()).unwrap();
     bind(&listener, &address).unwrap();
     listen(&listener, 1).unwrap();
-    // Its queue is full and it never takes anything: the plugin gives up by itself.
+    // The queue is full and nothing accepts: the plugin gives up after its time limit.
     let mut peers = Vec::new();
     loop {
         let peer = packet(SocketFlags::NONBLOCK).unwrap();
@@ -220,25 +221,25 @@ fn a_pod_starts_whatever_the_agent_does() {
         }
         peers.push(peer);
     }
-    round("the agent hangs");
+    add_and_delete("the agent hangs");
     drop(peers);
     drop(listener);
-    round("the agent is dead and its socket is left");
+    add_and_delete("the agent has died and left its socket");
     std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, "no socket at all").unwrap();
-    round("something else is there");
+    std::fs::write(&path, "not a socket").unwrap();
+    add_and_delete("the path isn't a socket");
 }
 
 #[test]
-fn the_nodes_own_network_is_told() {
-    if !inside("the_nodes_own_network_is_told") {
+fn changes_of_the_node_network_are_emitted() {
+    if !is_in_namespaces("changes_of_the_node_network_are_emitted") {
         return;
     }
     let ip = |args: &str| {
         let done = Command::new("ip").args(args.split(' ')).output().unwrap();
         assert!(done.status.success(), "ip {args}: {}", String::from_utf8_lossy(&done.stderr));
     };
-    // What is there before the agent is no news.
+    // Links that exist before the agent's start emit no events.
     ip("link add old0 type bridge");
     ip("link set old0 up");
     let folder = tempfile::tempdir().unwrap();
@@ -289,21 +290,21 @@ fn the_nodes_own_network_is_told() {
 }
 
 #[test]
-fn two_hundred_pods_at_once_are_told_once_each() {
-    if !inside("two_hundred_pods_at_once_are_told_once_each") {
+fn two_hundred_concurrent_pods_emit_each_event_once() {
+    if !is_in_namespaces("two_hundred_concurrent_pods_emit_each_event_once") {
         return;
     }
     const PODS: usize = 200;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let pipeline = start(folder);
-    // Only addresses are given: two hundred bridges' ports would test the kernel.
+    // Addresses only: two hundred ports of bridges would test the kernel instead.
     let network = Network {
         name: "burst",
         plugins: vec![
             json!({"type": "host-local", "ipam": {"type": "host-local", "subnet": "10.77.0.0/16",
                 "dataDir": folder.join("networks")}}),
-            ours(folder),
+            tapio_cni(folder),
         ],
     };
     let pods: Vec<_> = (1..=PODS).map(Pod::new).collect();
@@ -315,7 +316,7 @@ fn two_hundred_pods_at_once_are_told_once_each() {
                     for pod in some {
                         match command {
                             "ADD" => drop(network.add(pod).unwrap()),
-                            _ => network.each(command, pod, None),
+                            _ => network.call_each(command, pod, None),
                         }
                     }
                 });
@@ -330,7 +331,7 @@ fn two_hundred_pods_at_once_are_told_once_each() {
             let name = event["entity"]["k8s.pod.name"].as_str().unwrap_or_default();
             *seen.entry(name.into()).or_default() += 1;
         }
-        assert_eq!(seen.len(), PODS, "{kind}: each pod once, under its own name");
+        assert_eq!(seen.len(), PODS, "{kind}: once for each pod, with its name");
     }
     pipeline.shutdown.request();
     let total = pipeline.end().total;
@@ -338,11 +339,11 @@ fn two_hundred_pods_at_once_are_told_once_each() {
 }
 
 #[test]
-fn addresses_given_while_the_agent_was_away_are_told_and_others_are_not_again() {
+fn allocations_during_downtime_are_emitted_once_after_restart() {
     let folder = tempfile::tempdir().unwrap();
     let networks = folder.path().join("networks/podnet");
     std::fs::create_dir_all(&networks).unwrap();
-    let give =
+    let allocate =
         |n: u32| std::fs::write(networks.join(format!("10.1.0.{n}")), format!("c{n}\r\neth0"));
     let run = || {
         let site = Site::new("node-1", 7).with_state_dir(folder.path().join("state"));
@@ -352,28 +353,29 @@ fn addresses_given_while_the_agent_was_away_are_told_and_others_are_not_again() 
         let text = std::fs::read_to_string(folder.path().join("state/cursors/cni"));
         text.unwrap_or_default()
     };
-    give(1).unwrap();
+    allocate(1).unwrap();
     let first = run();
-    first.wait_until("the place is saved", |_| !saved().is_empty());
-    give(2).unwrap();
-    let told = wait_for(&first, "cni.ip.allocated", 1);
-    assert_eq!(told[0]["attributes"]["network.local.address"], "10.1.0.2", "the first was there");
-    assert_eq!(told[0]["attributes"]["tapio.identity"], "unresolved", "nobody knows the container");
-    first.wait_until("the place is saved", |_| saved().contains("10.1.0.2"));
+    first.wait_until("the cursor is saved", |_| !saved().is_empty());
+    allocate(2).unwrap();
+    let events = wait_for(&first, "cni.ip.allocated", 1);
+    let attributes = &events[0]["attributes"];
+    assert_eq!(attributes["network.local.address"], "10.1.0.2", "the first one existed already");
+    assert_eq!(attributes["tapio.identity"], "unresolved", "no source has the container");
+    first.wait_until("the cursor is saved", |_| saved().contains("10.1.0.2"));
     first.shutdown.request();
     first.end();
 
-    give(3).unwrap();
+    allocate(3).unwrap();
     let second = run();
-    let told = wait_for(&second, "cni.ip.allocated", 1);
-    assert_eq!(told[0]["attributes"]["network.local.address"], "10.1.0.3");
-    second.wait_until("the place is saved", |_| saved().contains("10.1.0.3"));
+    let events = wait_for(&second, "cni.ip.allocated", 1);
+    assert_eq!(events[0]["attributes"]["network.local.address"], "10.1.0.3");
+    second.wait_until("the cursor is saved", |_| saved().contains("10.1.0.3"));
     second.shutdown.request();
     assert_eq!(second.end().total.forwarded, 1);
 }
 
 #[test]
-fn what_is_no_report_is_refused_and_counted() {
+fn invalid_report_is_rejected_and_counted() {
     use rustix::net::{
         AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send,
         socket_with,
@@ -381,15 +383,15 @@ fn what_is_no_report_is_refused_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let pipeline = start(folder.path());
     let address = SocketAddrUnix::new(folder.path().join("cni.sock")).unwrap();
-    let tell = |bytes: &[u8]| {
+    let send_packet = |bytes: &[u8]| {
         let flags = SocketFlags::CLOEXEC;
         let peer = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         connect(&peer, &address).unwrap();
         send(&peer, bytes, SendFlags::NOSIGNAL).unwrap();
     };
     let bad: [&[u8]; 5] = [b"{", b"[]", b"\xff\xfe", b"{\"command\":\"STATUS\"}", &[b' '; 20_000]];
-    bad.iter().for_each(|bytes| tell(bytes));
-    tell(br#"{"command":"DEL","network":"n","container_id":"c","a newer field":[1]}"#);
+    bad.iter().for_each(|bytes| send_packet(bytes));
+    send_packet(br#"{"command":"DEL","network":"n","container_id":"c","a newer field":[1]}"#);
     wait_for(&pipeline, "cni.del", 1);
     pipeline.shutdown.request();
     let total = pipeline.end().total;
@@ -397,15 +399,15 @@ fn what_is_no_report_is_refused_and_counted() {
 }
 
 #[test]
-fn another_users_reports_are_not_heard() {
-    if !inside("another_users_reports_are_not_heard") {
+fn reports_of_other_users_are_refused() {
+    if !is_in_namespaces("reports_of_other_users_are_refused") {
         return;
     }
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::process::CommandExt as _;
     let folder = tempfile::tempdir().unwrap();
     let pipeline = start(folder.path());
-    // The file's mode keeps others out already; here it is taken away to see the second barrier.
+    // The file's mode already excludes other users; it is removed to test the check of credentials.
     for (path, mode) in [(folder.path().to_owned(), 0o755), (folder.path().join("cni.sock"), 0o777)]
     {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -424,7 +426,7 @@ fn another_users_reports_are_not_heard() {
     use std::io::Write as _;
     child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    pipeline.wait_until("it is noticed", |p| {
+    pipeline.wait_until("the connection is counted", |p| {
         p.manager.statistics()[0].counters.contains(&("strangers".into(), 1))
     });
     assert!(of(&pipeline, "cni.del").is_empty());
@@ -433,7 +435,7 @@ fn another_users_reports_are_not_heard() {
 }
 
 #[test]
-fn the_specifications_commands_are_answered() {
+fn plugin_implements_the_commands_of_the_specification() {
     let folder = tempfile::tempdir().unwrap();
     let pod = Pod {
         container: "c".into(),
@@ -442,29 +444,30 @@ fn the_specifications_commands_are_answered() {
         uid: String::new(),
     };
     let socket = folder.path().join("cni.sock");
-    let run = |command: &str, config: &str| plain(command, config, &pod);
-    let (fine, text) = run("VERSION", r#"{"cniVersion":"0.4.0"}"#);
+    let run = |command: &str, config: &str| call_tapio_cni(command, config, &pod);
+    let (is_success, text) = run("VERSION", r#"{"cniVersion":"0.4.0"}"#);
     let version: Value = serde_json::from_str(&text).unwrap();
-    assert!(fine);
+    assert!(is_success);
     assert_eq!(version["cniVersion"], "0.4.0");
     assert_eq!(version["supportedVersions"], json!(["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
-    let previous = r#"{"cniVersion":"1.1.0",  "ips":[{"address":"10.0.0.1/8"}],"x":1.10,"big":123456789012345678901234567890}"#;
+    let previous = r#"{"cniVersion":"1.1.0",  "ips":[{"address":"10.0.0.1/8"}],"x":1.10,
+        "big":123456789012345678901234567890}"#;
     let config = format!(
         r#"{{"cniVersion":"1.1.0","name":"n","socket":{socket:?},"prevResult":{previous}}}"#
     );
-    assert_eq!(run("ADD", &config), (true, format!("{previous}\n")), "to the last byte");
+    assert_eq!(run("ADD", &config), (true, format!("{previous}\n")), "byte for byte");
     for command in ["DEL", "CHECK", "GC", "STATUS"] {
         assert_eq!(run(command, &config), (true, String::new()), "{command}");
     }
-    assert_eq!(run("DEL", "garbage"), (true, String::new()), "what is to go must go");
-    let (fine, text) = run("ADD", "garbage");
-    assert!(!fine && serde_json::from_str::<Value>(&text).unwrap()["code"] == 6, "{text}");
-    let (fine, text) = run("DANCE", "{}");
-    assert!(!fine && serde_json::from_str::<Value>(&text).unwrap()["code"] == 4, "{text}");
+    assert_eq!(run("DEL", "garbage"), (true, String::new()), "DEL must not fail");
+    let (is_success, text) = run("ADD", "garbage");
+    assert!(!is_success && serde_json::from_str::<Value>(&text).unwrap()["code"] == 6, "{text}");
+    let (is_success, text) = run("DANCE", "{}");
+    assert!(!is_success && serde_json::from_str::<Value>(&text).unwrap()["code"] == 4, "{text}");
 }
 
-/// Calls ours without the others.
-fn plain(command: &str, config: &str, pod: &Pod) -> (bool, String) {
+/// Calls `tapio-cni` alone, outside a list. Returns whether it succeeded, and its output.
+fn call_tapio_cni(command: &str, config: &str, pod: &Pod) -> (bool, String) {
     use std::io::Write as _;
     let mut child = Command::new(env!("CARGO_BIN_EXE_tapio-cni"))
         .env("CNI_COMMAND", command)

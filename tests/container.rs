@@ -1,7 +1,7 @@
-//! The collector of the container runtime with a real containerd and runc.
+//! The container collector with a real containerd and runc.
 //!
-//! Without root or the runtime (`scripts/test-deps.sh`) a test says why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that
-//! a failure.
+//! Without root or the runtime (`scripts/test-deps.sh`) a test prints why it is skipped;
+//! `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ mod runtime;
 
 use kubelet::Kubelet;
 use pipeline::Pipeline;
-use runtime::{Containerd, IMAGE, is_here};
+use runtime::{Containerd, IMAGE, is_runtime_available};
 use serde_json::Value;
 use tapio_collectors::{CollectorConfig as _, Health, Site, container};
 
@@ -36,7 +36,7 @@ fn start_with(site: Site, containerd: &Containerd, config: container::Config) ->
     Pipeline::start_at(site, vec![("container", config.on_full(), config.make())], true)
 }
 
-/// Starts the collector and waits until it has looked at what there is.
+/// Starts the collector and waits until it has compared the lists.
 fn start(containerd: &Containerd) -> Pipeline {
     let pipeline = start_at(Site::new("node-1", 7), containerd, &[]);
     wait_until_connected(&pipeline, 1);
@@ -49,8 +49,8 @@ fn counter(pipeline: &Pipeline, name: &str) -> u64 {
 }
 
 fn wait_until_connected(pipeline: &Pipeline, times: u64) {
-    // The counters are published after the first look at the lists.
-    pipeline.wait_until("it is connected", |p| counter(p, "connections") >= times);
+    // The counters are published after the first comparison of the lists.
+    pipeline.wait_until("the collector is connected", |p| counter(p, "connections") >= times);
 }
 
 fn of(pipeline: &Pipeline, kind: &str, id: &str) -> Vec<Value> {
@@ -64,19 +64,20 @@ fn wait_for(pipeline: &Pipeline, kind: &str, id: &str) -> Value {
     of(pipeline, kind, id).remove(0)
 }
 
-/// The kinds that were told of a container, in order.
+/// The kinds of a container's events, in order.
 fn kinds(pipeline: &Pipeline, id: &str) -> Vec<String> {
     let got = pipeline.got.lock().unwrap();
     let of_it = got.iter().filter(|(_, e)| e["entity"]["container.id"] == id);
     of_it.map(|(_, e)| e["kind"].as_str().unwrap().to_owned()).collect()
 }
 
-const LIFE: [&str; 4] =
+/// The events of a complete container lifecycle.
+const LIFECYCLE: [&str; 4] =
     ["container.created", "container.started", "container.exited", "container.deleted"];
 
 #[test]
-fn a_containers_life_is_told_with_its_pods_names() {
-    if !is_here() {
+fn container_lifecycle_is_emitted_with_pod_names() {
+    if !is_runtime_available() {
         return;
     }
     let mut containerd = Containerd::new(&["k8s.io", "default"]);
@@ -94,12 +95,12 @@ fn a_containers_life_is_told_with_its_pods_names() {
     let output = containerd.run("k8s.io", &options, &id, "exit 7");
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     wait_for(&pipeline, "container.deleted", &id);
-    assert_eq!(kinds(&pipeline, &id), LIFE);
+    assert_eq!(kinds(&pipeline, &id), LIFECYCLE);
     let exited = wait_for(&pipeline, "container.exited", &id);
     assert_eq!(exited["attributes"]["process.exit.code"], 7);
     assert_eq!(exited["severity"], "warn");
     assert_eq!(exited["message"], "container app of shop/web-0 exited with code 7");
-    for kind in LIFE {
+    for kind in LIFECYCLE {
         let event = wait_for(&pipeline, kind, &id);
         assert_eq!(event["entity"]["node"], "node-1");
         assert_eq!(event["entity"]["k8s.pod.uid"], "0af76519-16cd-43dd-8448-eb211c80319c");
@@ -115,7 +116,7 @@ fn a_containers_life_is_told_with_its_pods_names() {
     let output = containerd.run("default", &["--rm"], "plain", "exit 0");
     assert!(output.status.success(), "{output:?}");
     wait_for(&pipeline, "container.deleted", "plain");
-    assert_eq!(kinds(&pipeline, "plain"), LIFE);
+    assert_eq!(kinds(&pipeline, "plain"), LIFECYCLE);
     let exited = wait_for(&pipeline, "container.exited", "plain");
     assert_eq!(exited["severity"], "info");
     assert!(exited["entity"].get("k8s.container.name").is_none());
@@ -124,8 +125,8 @@ fn a_containers_life_is_told_with_its_pods_names() {
 }
 
 #[test]
-fn running_out_of_memory_is_told_as_the_runtime_says_it() {
-    if !is_here() {
+fn oom_kill_reported_by_runtime_is_emitted() {
+    if !is_runtime_available() {
         return;
     }
     let mut containerd = Containerd::new(&["default"]);
@@ -140,7 +141,7 @@ fn running_out_of_memory_is_told_as_the_runtime_says_it() {
     let oom = wait_for(&pipeline, "container.oom", "hungry");
     assert_eq!(oom["severity"], "error");
     assert!(oom["message"].as_str().unwrap().contains("OOM kill in container hungry"));
-    // An executed process's end isn't the container's.
+    // The exit of an executed process isn't the container's exit.
     let output = containerd.run("default", &["--detach"], "calm", "sleep 600");
     assert!(output.status.success(), "{output:?}");
     let exec = ["tasks", "exec", "--exec-id", "e1", "calm", "/bin/sh", "-c", "exit 3"];
@@ -155,16 +156,16 @@ fn running_out_of_memory_is_told_as_the_runtime_says_it() {
 }
 
 #[test]
-fn what_happened_while_the_runtime_was_away_is_told_once() {
-    if !is_here() {
+fn transitions_during_runtime_downtime_are_emitted_once() {
+    if !is_runtime_available() {
         return;
     }
     let mut containerd = Containerd::new(&["default"]);
-    // It isn't there yet: that is said, and no failure.
+    // A missing runtime is reported in a status note and isn't a failure.
     let pipeline = start_at(Site::new("node-1", 7), &containerd, &[]);
-    pipeline.wait_until("it says so", |p| {
+    pipeline.wait_until("the status note is set", |p| {
         let notes = p.manager.statistics()[0].notes.clone();
-        notes.iter().any(|n| n.state.contains("no container runtime's socket"))
+        notes.iter().any(|n| n.state.contains("no socket of a container runtime found"))
     });
     containerd.start();
     wait_until_connected(&pipeline, 1);
@@ -176,7 +177,7 @@ fn what_happened_while_the_runtime_was_away_is_told_once() {
     let started = wait_for(&pipeline, "container.started", "ends");
     let pid = started["entity"]["process.pid"].as_i64().unwrap() as i32;
     containerd.stop();
-    // It ends while nobody is there to hear of it.
+    // It ends while the runtime isn't running.
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     containerd.start();
@@ -186,9 +187,9 @@ fn what_happened_while_the_runtime_was_away_is_told_once() {
     containerd.ctr("default", &["tasks", "delete", "--force", "goes"]);
     containerd.ctr("default", &["containers", "delete", "goes"]);
     wait_for(&pipeline, "container.deleted", "goes");
-    assert_eq!(kinds(&pipeline, "stays"), &LIFE[..2]);
-    assert_eq!(kinds(&pipeline, "ends"), &LIFE[..3]);
-    assert_eq!(kinds(&pipeline, "goes"), LIFE);
+    assert_eq!(kinds(&pipeline, "stays"), &LIFECYCLE[..2]);
+    assert_eq!(kinds(&pipeline, "ends"), &LIFECYCLE[..3]);
+    assert_eq!(kinds(&pipeline, "goes"), LIFECYCLE);
     let status = pipeline.manager.statistics().remove(0);
     assert_eq!((status.health, status.restarts), (Health::Running, 0));
     pipeline.shutdown.request();
@@ -196,8 +197,8 @@ fn what_happened_while_the_runtime_was_away_is_told_once() {
 }
 
 #[test]
-fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
-    if !is_here() {
+fn restarted_agent_emits_missed_transitions_once() {
+    if !is_runtime_available() {
         return;
     }
     let mut containerd = Containerd::new(&["default", "other"]);
@@ -217,8 +218,12 @@ fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
     let started = wait_for(&first, "container.started", "between");
     let saved = || std::fs::read_to_string(state.join("cursors/container")).unwrap_or_default();
     let newest = first.texts("/time").len();
-    assert_eq!((newest, kinds(&first, "before").len()), (2, 0), "what was there is no news");
-    first.wait_until("the place is saved", |p| !saved().is_empty() && p.site.held(0) == Some(0));
+    assert_eq!(
+        (newest, kinds(&first, "before").len()),
+        (2, 0),
+        "existing containers emit no events"
+    );
+    first.wait_until("the cursor is saved", |p| !saved().is_empty() && p.site.held(0) == Some(0));
     first.shutdown.request();
     first.end();
 
@@ -229,8 +234,8 @@ fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
     let second = run();
     let exited = wait_for(&second, "container.exited", "meanwhile");
     assert_eq!(exited["attributes"]["process.exit.code"], 4);
-    assert_eq!(kinds(&second, "meanwhile"), &LIFE[..3]);
-    // What both tell has one id.
+    assert_eq!(kinds(&second, "meanwhile"), &LIFECYCLE[..3]);
+    // An event that both runs emit has the same id.
     for event in of(&second, "container.started", "between") {
         assert_eq!(event["id"], started["id"]);
     }
@@ -239,7 +244,7 @@ fn an_agent_that_starts_again_tells_what_it_missed_and_nothing_twice() {
     assert!(second.end().total.dropped.is_empty());
 }
 
-/// Pulls an image with busybox from a registry of this test's. Returns its name.
+/// Pulls an image with busybox from the test's own registry. Returns its name.
 fn pull(containerd: &Containerd, namespace: &str, delay: std::time::Duration) -> String {
     let image = registry::Image::of(&containerd.folder().join("root"), containerd.folder());
     let name = format!("{}/lab/app:1", registry::serve(image, delay));
@@ -250,8 +255,8 @@ fn pull(containerd: &Containerd, namespace: &str, delay: std::time::Duration) ->
 }
 
 #[test]
-fn a_pulled_image_is_told_with_the_time_it_took() {
-    if !is_here() {
+fn pulled_image_is_emitted_with_its_duration() {
+    if !is_runtime_available() {
         return;
     }
     let mut containerd = Containerd::new(&["default"]);
@@ -259,9 +264,10 @@ fn a_pulled_image_is_told_with_the_time_it_took() {
     let pipeline = start(&containerd);
     let name = pull(&containerd, "default", std::time::Duration::from_millis(300));
     let is_pull = |e: &Value| e["kind"] == "container.image.pulled";
-    pipeline
-        .wait_until("the pull is told", |p| p.got.lock().unwrap().iter().any(|(_, e)| is_pull(e)));
-    // Another name for the same content is no pull.
+    pipeline.wait_until("the pull is emitted", |p| {
+        p.got.lock().unwrap().iter().any(|(_, e)| is_pull(e))
+    });
+    // Another name for the same content isn't a pull.
     let again = format!("{name}-again");
     assert!(containerd.ctr("default", &["images", "tag", &name, &again]).status.success());
     let output = containerd.run("default", &["--rm"], "after", "exit 0");
@@ -271,14 +277,14 @@ fn a_pulled_image_is_told_with_the_time_it_took() {
     let pulls: Vec<_> = got.iter().map(|(_, e)| e).filter(|e| is_pull(e)).collect();
     assert_eq!(pulls.len(), 1, "{pulls:#?}");
     assert_eq!(pulls[0]["entity"]["container.image.name"], name);
-    // The layer is held back, and comes after the manifest.
-    let took = pulls[0]["attributes"]["tapio.image.pull_ns"].as_u64().unwrap();
-    assert!(took >= 300_000_000, "{took}");
+    // The registry delays the layer, which comes after the manifest.
+    let pull_ns = pulls[0]["attributes"]["tapio.image.pull_ns"].as_u64().unwrap();
+    assert!(pull_ns >= 300_000_000, "{pull_ns}");
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
-/// A containerd with a CRI and an image for pods.
+/// A containerd with the CRI and an image for pods.
 fn with_pods() -> Containerd {
     let mut containerd = Containerd::with_cri();
     containerd.start();
@@ -291,8 +297,8 @@ fn with_pods() -> Containerd {
 const UID: &str = "0af76519-16cd-43dd-8448-eb211c80319c";
 
 #[test]
-fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
-    if !is_here() {
+fn containers_of_a_pod_have_names_and_restart_counts_of_the_cri() {
+    if !is_runtime_available() {
         return;
     }
     let containerd = with_pods();
@@ -300,7 +306,7 @@ fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
     let mut kubelet = Kubelet::new(&containerd.socket());
     let pod = kubelet.pod("web-0", UID);
     let hungry = "x=aaaaaaaaaaaaaaaa; while true; do x=$x$x; done";
-    // The first run ends by itself, the second runs out of memory.
+    // The first container exits, the second one runs out of memory.
     let first = kubelet.container(&pod, 0, 0, "exit 3");
     let exited = wait_for(&pipeline, "container.exited", &first);
     assert_eq!(exited["attributes"]["process.exit.code"], 3);
@@ -323,7 +329,7 @@ fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
     kubelet.remove(&pod);
     wait_for(&pipeline, "container.deleted", &pod.sandbox);
     wait_for(&pipeline, "container.deleted", &second);
-    assert_eq!(kinds(&pipeline, &first), LIFE);
+    assert_eq!(kinds(&pipeline, &first), LIFECYCLE);
     for (_, event) in pipeline.got.lock().unwrap().iter() {
         let kind = event["kind"].as_str().unwrap();
         if kind.starts_with("container.image.") {
@@ -333,14 +339,14 @@ fn a_pods_containers_and_restarts_are_told_as_the_cri_names_them() {
         assert_eq!(event["entity"]["k8s.pod.name"], "web-0");
         assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
     }
-    assert!(pipeline.site.directory.live_pods().is_empty(), "nobody else told of the pod");
+    assert!(pipeline.site.directory.live_pods().is_empty(), "no other source has the pod");
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
 }
 
 #[test]
-fn a_runtime_that_speaks_the_cri_only_is_polled() {
-    if !is_here() {
+fn runtime_with_cri_only_is_polled() {
+    if !is_runtime_available() {
         return;
     }
     let containerd = with_pods();
@@ -348,7 +354,7 @@ fn a_runtime_that_speaks_the_cri_only_is_polled() {
     let old = kubelet.pod("old-0", "00000000-0000-4000-8000-000000000001");
     let config = container::Config { cri_only: true, ..Default::default() };
     let pipeline = start_with(Site::new("node-1", 7), &containerd, config);
-    pipeline.wait_until("it has looked", |p| {
+    pipeline.wait_until("the lists are compared", |p| {
         p.manager.statistics()[0].counters.contains(&("containers".into(), 1))
     });
     let pod = kubelet.pod("web-0", UID);
@@ -360,14 +366,14 @@ fn a_runtime_that_speaks_the_cri_only_is_polled() {
     assert!(exited["attributes"]["tapio.container.duration_ns"].as_u64() > Some(0));
     kubelet.remove(&pod);
     wait_for(&pipeline, "container.deleted", &id);
-    assert_eq!(kinds(&pipeline, &id), LIFE);
+    assert_eq!(kinds(&pipeline, &id), LIFECYCLE);
     wait_for(&pipeline, "container.deleted", &pod.sandbox);
     assert_eq!(
         kinds(&pipeline, &pod.sandbox),
-        [LIFE[0], LIFE[3]],
-        "the CRI's sandbox has no process"
+        [LIFECYCLE[0], LIFECYCLE[3]],
+        "a sandbox of the CRI has no process"
     );
-    assert!(kinds(&pipeline, &old.sandbox).is_empty(), "what was there is no news");
+    assert!(kinds(&pipeline, &old.sandbox).is_empty(), "existing pods emit no events");
     kubelet.remove(&old);
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());

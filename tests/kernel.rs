@@ -1,9 +1,9 @@
-//! The eBPF collector against the running kernel: what it tells is counted against what the test
-//! itself did. Other processes of the machine go on meanwhile, so each test counts only what its
-//! own children, ports and cgroups did.
+//! The eBPF collector against the running kernel: its events are compared with what the test did.
+//! Other processes keep running meanwhile, so each test counts only events of its own children,
+//! ports and cgroups.
 //!
-//! Without the privileges every test says why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that a
-//! failure.
+//! Without the privileges each test prints why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that
+//! a failure.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
@@ -36,18 +36,23 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use harness::{Running, Seen, TestCgroup, kernel_is_here, start, start_with_ring, turn};
+use harness::{
+    RunningCollector, SeenEvent, TestCgroup, exclusive_kernel, is_ebpf_available, start,
+    start_with_ring,
+};
 use tapio_collectors::ebpf::{Config, Kind};
 use tapio_collectors::{CollectorConfig as _, CollectorManager, CollectorSpec};
 use tapio_core::event::{Event, Reason, Stage, Value, names};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink};
 use tapio_core::shutdown::Shutdown;
 
+/// A configuration with these kinds only, and without a rate limit.
 fn only(kinds: &[Kind]) -> Config {
     Config { kinds: kinds.to_vec(), rate_per_cgroup: 0, include_self: true, ..Config::default() }
 }
 
-fn is_childs(event: &Seen) -> bool {
+/// Whether an event is about a child of the test process.
+fn is_of_child(event: &SeenEvent) -> bool {
     event.number("process.parent_pid") == u64::from(std::process::id())
 }
 

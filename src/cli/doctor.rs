@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     if args.output == Output::Json {
         let rows: Vec<_> = all
             .iter()
-            .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.mend}))
+            .map(|f| json!({"subject": f.subject, "ok": f.ok, "state": f.state, "cost": f.cost, "remedy": f.remedy}))
             .collect();
         print(&json!({"can_run": can_run, "findings": rows}).to_string())?;
     } else {
@@ -82,7 +82,7 @@ fn table(all: &[Finding]) -> std::io::Result<()> {
         print(&format!("{word}  {:width$}  {}", one.subject, story::plain(&one.state)))?;
         if !one.ok {
             print(&format!("{:9}{:width$}    cost:   {}", "", "", one.cost))?;
-            print(&format!("{:9}{:width$}    remedy: {}", "", "", one.mend))?;
+            print(&format!("{:9}{:width$}    remedy: {}", "", "", one.remedy))?;
         }
     }
     Ok(())
@@ -90,13 +90,13 @@ fn table(all: &[Finding]) -> std::io::Result<()> {
 
 /// A finding; `missing` is cost and remedy where the facility is missing.
 fn finding(subject: &str, state: String, missing: Option<(&str, &str)>) -> Finding {
-    let (cost, mend) = missing.unwrap_or_default();
+    let (cost, remedy) = missing.unwrap_or_default();
     Finding {
         subject: subject.to_owned(),
         ok: missing.is_none(),
         state,
         cost: cost.to_owned(),
-        mend: mend.to_owned(),
+        remedy: remedy.to_owned(),
     }
 }
 

@@ -1,8 +1,9 @@
-//! Collector `kmsg`: the kernel's log, from `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg in the kernel's
-//! source). A record is `priority,sequence,microseconds,flags[,…];message`, followed by lines of fields that
-//! begin with a blank; bytes that aren't printable are written `\xNN`.
+//! Collector `kmsg`: the kernel's log, from `/dev/kmsg` (Documentation/ABI/testing/dev-kmsg in the
+//! kernel's source). A record is `priority,sequence,microseconds,flags[,…];message`, followed by
+//! lines of fields that begin with a blank; bytes that aren't printable are escaped as `\xNN`.
 //!
-//! Records of other facilities than the kernel's were written by programs: the journal has them, better.
+//! Records of facilities other than the kernel's come from programs and are skipped: the journal
+//! has them with more detail.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -19,12 +20,12 @@ use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
 use tapio_core::ring::OnFull;
 
-/// The longest record the kernel hands out (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`), and some.
+/// Buffer size; above the longest record (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`).
 const RECORD_BYTES: usize = 16 * 1024;
-/// How often it looks whether what was told is settled, while something isn't.
-const SETTLE_EVERY: Duration = Duration::from_millis(80);
-/// Records read before the cursor gets a look.
-const TURN: usize = 256;
+/// Interval at which the cursor is checked while a position waits to be saved.
+const CURSOR_INTERVAL: Duration = Duration::from_millis(80);
+/// Records read between two checks of the cursor.
+const BATCH_RECORDS: usize = 256;
 
 /// The section `collectors.kmsg`.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
@@ -32,10 +33,9 @@ const TURN: usize = 256;
 pub struct Config {
     /// Whether to run it.
     pub enabled: bool,
-    /// Where the kernel's log is read.
+    /// The file of the kernel's log.
     pub path: PathBuf,
-    /// Whether to tell at the first start what the log holds already; later starts go on where the last one
-    /// ended.
+    /// Whether the first start reads the existing records; later starts resume from the cursor.
     pub from_the_beginning: bool,
 }
 
@@ -50,7 +50,7 @@ impl CollectorConfig for Config {
         self.enabled
     }
 
-    /// The kernel keeps its log for a while.
+    /// Waits: the kernel's log keeps the records meanwhile.
     fn on_full(&self) -> OnFull {
         OnFull::Wait
     }
@@ -61,16 +61,16 @@ impl CollectorConfig for Config {
     }
 }
 
-/// A record of the log.
+/// One record of the log.
 #[derive(Debug, PartialEq, Eq)]
 struct Record<'a> {
-    /// syslog's facility, 0 for the kernel.
+    /// syslog facility, 0 for the kernel.
     facility: u32,
-    /// syslog's level, 0 (emergency) to 7 (debug).
+    /// syslog level, 0 (emergency) to 7 (debug).
     level: u8,
-    /// Counts the records of this boot.
+    /// Number of the record within this boot.
     sequence: u64,
-    /// Since the boot, by the kernel's own clock.
+    /// Time since boot, by the kernel's clock.
     time_us: u64,
     message: &'a str,
     /// `SUBSYSTEM=`, `DEVICE=` and the like.
@@ -89,17 +89,17 @@ impl<'a> Record<'a> {
         Some(Self { facility: priority >> 3, level, sequence, time_us, message, fields })
     }
 
-    /// The device the record's fields or its message name, as it is named there.
+    /// The block device that the record's fields or message name.
     fn block_device(&self) -> Option<&'a str> {
-        let of_field = |line: &'a str| {
-            // `DEVICE=b8:1` says a number; a name is in the message then.
+        let from_field = |line: &'a str| {
+            // `DEVICE=b8:1` has a number only; the message then has the name.
             line.trim_start().strip_prefix("DEVICE=+block:")
         };
-        self.fields.lines().find_map(of_field).or_else(|| block_device(self.message))
+        self.fields.lines().find_map(from_field).or_else(|| block_device(self.message))
     }
 }
 
-/// Whether a word is the name of a disk or of a part of one.
+/// Whether a word is the name of a disk or partition.
 fn is_block_device(word: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let letters_then = |prefix: &str| {
@@ -122,7 +122,8 @@ fn is_block_device(word: &str) -> bool {
         || nvme()
 }
 
-/// The first word of a message that names a block device: behind `dev `, in parentheses, before a colon.
+/// The first word of a message that names a block device: after `dev `, in parentheses, before a
+/// colon.
 fn block_device(message: &str) -> Option<&str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
     message.split(|c: char| !is_part(c)).find(|word| is_block_device(word))
@@ -140,7 +141,7 @@ fn severity(level: u8) -> Severity {
     }
 }
 
-/// `\xNN` becomes the byte it stands for; bytes that are no text become U+FFFD.
+/// Replaces each `\xNN` by its byte.
 fn unescape(text: &str, out: &mut Vec<u8>) {
     out.clear();
     let mut rest = text.as_bytes();
@@ -161,19 +162,21 @@ fn unescape(text: &str, out: &mut Vec<u8>) {
 
 struct Kmsg(Config);
 
-/// One run.
+/// State of one run.
 struct Run {
     log: File,
     boot: String,
     cursor: Cursor,
-    /// The sequence number that comes next; `None` before the first record.
+    /// Expected sequence number; `None` before the first record.
     next: Option<u64>,
-    /// Records up to this one were told by an earlier run.
-    told: Option<u64>,
-    draft: Draft,
+    /// Sequence number of the last record that an earlier run emitted.
+    emitted: Option<u64>,
+    event: Draft,
     bytes: Vec<u8>,
+    /// Records overwritten before they were read.
     lost: u64,
-    others: u64,
+    /// Records of programs.
+    skipped: u64,
 }
 
 impl Collector for Kmsg {
@@ -181,29 +184,29 @@ impl Collector for Kmsg {
         let mut run = Run::open(&self.0, context)?;
         let alarm = Alarm::new(&context.shutdown)?;
         let mut buffer = vec![0; RECORD_BYTES];
-        let mut pause = false;
+        let mut is_paused = false;
         while !context.shutdown.is_requested() {
-            let read = if pause { 0 } else { run.read(&mut buffer, context)? };
+            let read = if is_paused { 0 } else { run.read(&mut buffer, context)? };
             context.sink.flush();
-            pause = run
-                .cursor
-                .settle(context)
-                .map_err(|e| CollectorError::new("keeping the position in the kernel's log", e))?;
+            is_paused = run.cursor.settle(context).map_err(cursor_error)?;
             context.report.count("lost", run.lost);
-            context.report.count("of_programs", run.others);
-            if read < TURN {
-                let waits = run.cursor.is_waiting();
-                let at_most =
-                    if waits { SETTLE_EVERY } else { context.shutdown.heartbeat_interval() };
-                // While it pauses, what is there to be read is no reason to look again.
-                alarm.wait((!pause).then(|| run.log.as_fd()), at_most);
+            context.report.count("of_programs", run.skipped);
+            if read < BATCH_RECORDS {
+                let timeout = match run.cursor.is_waiting() {
+                    true => CURSOR_INTERVAL,
+                    false => context.shutdown.heartbeat_interval(),
+                };
+                // New records don't end a pause.
+                alarm.wait((!is_paused).then(|| run.log.as_fd()), timeout);
             }
         }
-        run.cursor
-            .finish(context)
-            .map_err(|e| CollectorError::new("keeping the position in the kernel's log", e))?;
+        run.cursor.finish(context).map_err(cursor_error)?;
         Ok(Ended::Stopped)
     }
+}
+
+fn cursor_error(cause: io::Error) -> CollectorError {
+    CollectorError::new("saving the cursor of the kernel's log", cause)
 }
 
 impl Run {
@@ -213,13 +216,14 @@ impl Run {
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(&config.path)
-            .map_err(|e| cant_open(&path.to_string(), &e))?;
+            .map_err(|e| open_error(&path.to_string(), &e))?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
-        let failed = |e: io::Error| CollectorError::new("the position in the kernel's log", e);
+        let failed =
+            |e: io::Error| CollectorError::new("opening the cursor of the kernel's log", e);
         let cursor = Cursor::open(context.site.state_dir.as_deref(), "kmsg").map_err(failed)?;
-        let told = match cursor.saved().split_once(' ') {
-            Some((of, sequence)) if of == boot => sequence.parse().ok(),
+        let emitted = match cursor.saved().split_once(' ') {
+            Some((saved_boot, sequence)) if saved_boot == boot => sequence.parse().ok(),
             _ => None,
         };
         if cursor.saved().is_empty() && !config.from_the_beginning {
@@ -230,73 +234,74 @@ impl Run {
             boot,
             cursor,
             next: None,
-            told,
-            draft: Draft::default(),
+            emitted,
+            event: Draft::default(),
             bytes: Vec::new(),
             lost: 0,
-            others: 0,
+            skipped: 0,
         })
     }
 
-    /// Reads up to a turn of records. Returns how many there were.
+    /// Reads one batch of records. Returns their number.
     fn read(&mut self, buffer: &mut [u8], context: &mut Context) -> Result<usize, CollectorError> {
-        for n in 0..TURN {
+        for n in 0..BATCH_RECORDS {
             match self.log.read(buffer) {
                 Ok(0) => return Ok(n),
-                Ok(len) => self.take(&buffer[..len], context),
+                Ok(len) => self.process(&buffer[..len], context),
                 Err(e) => match e.raw_os_error() {
                     Some(libc::EAGAIN) | Some(libc::EINTR) => return Ok(n),
-                    // Records were overwritten before they were read; the next one's number says how
-                    // many.
+                    // Records were overwritten before they were read; the sequence number of the
+                    // next one gives their count.
                     Some(libc::EPIPE) => {}
-                    // Longer than any record: it is skipped by the kernel's own reckoning.
+                    // The record is longer than the buffer; the kernel skips it.
                     Some(libc::EINVAL) => context.sink.refuse(Reason::Oversize, 1),
                     _ => return Err(CollectorError::new("reading the kernel's log", e)),
                 },
             }
         }
-        Ok(TURN)
+        Ok(BATCH_RECORDS)
     }
 
-    fn take(&mut self, bytes: &[u8], context: &mut Context) {
+    /// Processes one record.
+    fn process(&mut self, bytes: &[u8], context: &mut Context) {
         let text = String::from_utf8_lossy(bytes);
         let Some(record) = Record::parse(&text) else {
             context.sink.refuse(Reason::BadInput, 1);
             return;
         };
-        let first_expected = self.next.or(self.told.map(|told| told.saturating_add(1)));
-        if let Some(gap) = first_expected.and_then(|n| record.sequence.checked_sub(n)) {
-            // What was overwritten may have been a program's; it is counted all the same.
+        let expected = self.next.or(self.emitted.map(|last| last.saturating_add(1)));
+        if let Some(gap) = expected.and_then(|n| record.sequence.checked_sub(n)) {
+            // Overwritten records count as lost even if some were a program's.
             self.lost = self.lost.saturating_add(gap);
             if gap > 0 {
                 context.sink.refuse(Reason::KernelRingFull, gap);
             }
         }
         self.next = Some(record.sequence.saturating_add(1));
-        if self.told.is_some_and(|told| record.sequence <= told) {
+        if self.emitted.is_some_and(|last| record.sequence <= last) {
             return;
         }
         if record.facility != 0 {
-            self.others += 1;
-        } else if self.tell(&record, context) == Err(Reason::Shutdown) {
-            // The next start reads it again.
+            self.skipped += 1;
+        } else if self.emit(&record, context) == Err(Reason::Shutdown) {
+            // The next start reads the record again.
             return;
         }
         self.cursor.advance(&format!("{} {}", self.boot, record.sequence));
     }
 
-    fn tell(&mut self, record: &Record<'_>, context: &mut Context) -> Result<(), Reason> {
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::HOST_NAME, &context.site.node);
-        draft.entities_end();
+    fn emit(&mut self, record: &Record<'_>, context: &mut Context) -> Result<(), Reason> {
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::HOST_NAME, &context.site.node);
+        event.entities_end();
         if let Some(device) = record.block_device() {
-            draft.text(names::TAPIO_BLOCK_DEVICE, device);
+            event.text(names::TAPIO_BLOCK_DEVICE, device);
         }
         unescape(record.message, &mut self.bytes);
-        draft.message(format_args!("{}", String::from_utf8_lossy(&self.bytes)));
+        event.message(format_args!("{}", String::from_utf8_lossy(&self.bytes)));
         let observed_ns = clock::wall_ns();
-        // The log's clock runs as CLOCK_MONOTONIC does (printk's local_clock), from the boot on.
+        // The log's clock (printk's local_clock) advances as CLOCK_MONOTONIC does, from boot on.
         let time_ns =
             clock::monotonic_to_wall_ns().saturating_add(record.time_us.saturating_mul(1_000));
         let natural = format!("{} {}", self.boot, record.sequence);
@@ -309,33 +314,33 @@ impl Run {
             clock: ClockQuality::Micros,
             severity: severity(record.level),
         };
-        draft.offer(&meta, &mut context.sink)
+        event.offer(&meta, &mut context.sink)
     }
 }
 
-/// Takes in what reads of the log would give, one after the other with a zero byte between them: what the fuzz target
-/// looks at.
+/// Entry point of the fuzz target: processes records that are separated by zero bytes.
 ///
 /// # Errors
-/// When the collector can't start at all.
-#[doc(hidden)]
-pub fn look(reads: &[u8], context: &mut Context) -> Result<(), CollectorError> {
-    let nothing = Config { path: "/dev/null".into(), from_the_beginning: true, enabled: true };
-    let mut run = Run::open(&nothing, context)?;
-    reads.split(|byte| *byte == 0).for_each(|read| run.take(read, context));
+/// If the collector can't start.
+#[cfg(any(test, fuzzing))]
+pub fn process_records(records: &[u8], context: &mut Context) -> Result<(), CollectorError> {
+    let config = Config { path: "/dev/null".into(), from_the_beginning: true, enabled: true };
+    let mut run = Run::open(&config, context)?;
+    records.split(|byte| *byte == 0).for_each(|record| run.process(record, context));
     Ok(())
 }
 
-fn cant_open(path: &str, error: &io::Error) -> CollectorError {
-    let text = format!("{path} can't be read: {error}");
+fn open_error(path: &str, error: &io::Error) -> CollectorError {
+    let text =
+        format!("kmsg collector disabled: {path}: {error}; kernel.log events will be missing");
     match error.kind() {
         io::ErrorKind::PermissionDenied => CollectorError::Unavailable(format!(
-            "{text}; to do: give CAP_SYSLOG, or set kernel.dmesg_restrict=0"
+            "{text}; remedy: grant CAP_SYSLOG, or set kernel.dmesg_restrict=0"
         )),
         io::ErrorKind::NotFound => CollectorError::Unavailable(format!(
-            "{text}; to do: mount the node's /dev/kmsg into the container"
+            "{text}; remedy: mount the node's /dev/kmsg into the container"
         )),
-        _ => CollectorError::Failed(text),
+        _ => CollectorError::Failed(format!("reading {path}: {error}")),
     }
 }
 
@@ -345,8 +350,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_record_is_read() {
-        let text = "3,1042,84512334,-;blk_update_request: I/O error, dev sda, sector 1234\n SUBSYSTEM=block\n DEVICE=+block:sda\n";
+    fn record_is_parsed() {
+        let text = "3,1042,84512334,-;blk_update_request: I/O error, dev sda, sector 1234\n \
+            SUBSYSTEM=block\n DEVICE=+block:sda\n";
         let record = Record::parse(text).unwrap();
         assert_eq!((record.facility, record.level, record.sequence), (0, 3, 1042));
         assert_eq!(record.message, "blk_update_request: I/O error, dev sda, sector 1234");
@@ -357,18 +363,18 @@ mod tests {
         assert_eq!(Record::parse("x,1,2,-;m"), None);
     }
 
-    /// Found by the fuzz target `kmsg`: times and numbers that no clock and no counter reaches.
+    /// Found by the fuzz target `kmsg`: times and numbers beyond any clock or counter.
     #[test]
-    fn numbers_without_bounds_are_taken_as_they_are() {
+    fn extreme_times_and_sequence_numbers_are_accepted() {
         let mut context = Context::for_test(Some(0));
         let far = u64::MAX;
-        let reads = format!("3,1,{far},-;a\03,{far},1,-;b\03,5,1,-;c");
-        look(reads.as_bytes(), &mut context).unwrap();
-        assert_eq!(context.held(), Some(3), "all three are on their way, and CONS-1 holds");
+        let records = format!("3,1,{far},-;a\03,{far},1,-;b\03,5,1,-;c");
+        process_records(records.as_bytes(), &mut context).unwrap();
+        assert_eq!(context.held(), Some(3), "all three are in the ring, and CONS-1 holds");
     }
 
     #[test]
-    fn devices_are_found_where_the_kernel_names_them() {
+    fn block_device_is_found_in_kernel_messages() {
         for (message, device) in [
             ("I/O error, dev sdb1, sector 42 op 0x0:(READ)", Some("sdb1")),
             ("EXT4-fs error (device dm-3): ext4_find_entry:1455: inode #2", Some("dm-3")),
@@ -385,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_undone() {
+    fn escapes_are_replaced_by_bytes() {
         let mut out = Vec::new();
         unescape(r"a\x09b\x5cx\xzz\x", &mut out);
         assert_eq!(out, b"a\tb\\x\\xzz\\x");
@@ -393,7 +399,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken_or_refused(text in ".{0,200}") {
+        fn any_text_is_parsed_or_rejected(text in ".{0,200}") {
             if let Some(record) = Record::parse(&text) {
                 prop_assert!(text.contains(record.message));
                 let _ = record.block_device();

@@ -1,5 +1,5 @@
-//! What a container runtime does with a network's list of plugins (libcni), with Debian's real plugins and ours, in
-//! namespaces of this test's own.
+//! Executes a network's list of plugins as a container runtime does (libcni), with Debian's plugins
+//! and `tapio-cni`, in namespaces of the test's own.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-/// Set in the copy of this test that runs inside.
+/// Environment variable that is set in the copy of a test that runs in its own namespaces.
 pub(crate) const INSIDE: &str = "TAPIO_TEST_INSIDE";
 
 fn required() -> bool {
     std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1")
 }
 
-/// Debian's plugins, as `scripts/test-deps.sh` unpacks them, or as they are installed.
+/// The folder of Debian's plugins, as unpacked by `scripts/test-deps.sh` or installed on the host.
 fn plugins() -> Option<PathBuf> {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed/opt/cni/usr/lib/cni");
     [unpacked, "/usr/lib/cni".into(), "/opt/cni/bin".into()]
@@ -22,9 +22,10 @@ fn plugins() -> Option<PathBuf> {
         .find(|folder| folder.join("host-local").is_file() && folder.join("bridge").is_file())
 }
 
-/// Whether this is the copy of the test that runs in a network and mount namespace of its own. The first copy starts
-/// that one, and fails as it fails; without the privilege or the plugins it says what is missing.
-pub(crate) fn inside(test: &str) -> bool {
+/// Whether this is the copy of the test that runs in its own network and mount namespaces. The
+/// first copy starts the second one, and fails if that one fails. Without privilege or plugins it
+/// prints what is missing.
+pub(crate) fn is_in_namespaces(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
     }
@@ -40,8 +41,9 @@ pub(crate) fn inside(test: &str) -> bool {
         println!("skipped: {missing}");
         return false;
     }
-    // /run is where `ip netns` keeps its names: a private one, so that nothing of the machine's is touched.
-    let setup = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up && exec \"$0\" \"$@\"";
+    // `ip netns` keeps its names in /run: a private one, so that the host's isn't changed.
+    let setup = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link set lo up && \
+                 exec \"$0\" \"$@\"";
     let output = Command::new("unshare")
         .args(["--net", "--mount", "sh", "-c", setup])
         .arg(std::env::current_exe().unwrap())
@@ -50,12 +52,13 @@ pub(crate) fn inside(test: &str) -> bool {
         .output()
         .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "inside:\n{said}");
+    let output_text = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    let passed = output.status.success() && output_text.contains("1 passed");
+    assert!(passed, "in its namespaces:\n{output_text}");
     false
 }
 
-/// A network: its plugins in their order.
+/// A network with its plugins, in order.
 pub(crate) struct Network {
     pub(crate) name: &'static str,
     pub(crate) plugins: Vec<Value>,
@@ -70,7 +73,7 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// A pod with a network namespace of its own.
+    /// A pod with its own network namespace.
     pub(crate) fn new(n: usize) -> Self {
         let name = format!("pod{n}");
         let made = Command::new("ip").args(["netns", "add", &name]).status().unwrap();
@@ -90,20 +93,21 @@ impl Drop for Pod {
     }
 }
 
-/// A plugin's answer.
-struct Answer {
+/// The result of a plugin.
+struct PluginResult {
     success: bool,
     text: String,
 }
 
 /// Calls one plugin as a runtime does.
-fn call(plugin: &str, command: &str, config: &str, pod: &Pod) -> Answer {
-    let ours = Path::new(env!("CARGO_BIN_EXE_tapio-cni"));
+fn call(plugin: &str, command: &str, config: &str, pod: &Pod) -> PluginResult {
+    let tapio_cni = Path::new(env!("CARGO_BIN_EXE_tapio-cni"));
     let folder = plugins().unwrap();
-    let program = if plugin == "tapio-cni" { ours.to_owned() } else { folder.join(plugin) };
+    let program = if plugin == "tapio-cni" { tapio_cni.to_owned() } else { folder.join(plugin) };
+    let path = format!("{}:{}", tapio_cni.parent().unwrap().display(), folder.display());
     let args = format!(
-        "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={};\
-         SECRET=opensesame",
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};\
+         K8S_POD_UID={};SECRET=opensesame",
         pod.name, pod.container, pod.uid
     );
     let mut child = Command::new(program)
@@ -114,7 +118,7 @@ fn call(plugin: &str, command: &str, config: &str, pod: &Pod) -> Answer {
         .env("CNI_NETNS", &pod.netns)
         .env("CNI_IFNAME", "eth0")
         .env("CNI_ARGS", args)
-        .env("CNI_PATH", format!("{}:{}", ours.parent().unwrap().display(), folder.display()))
+        .env("CNI_PATH", path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -122,12 +126,12 @@ fn call(plugin: &str, command: &str, config: &str, pod: &Pod) -> Answer {
         .unwrap();
     child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
     let Output { status, stdout, .. } = child.wait_with_output().unwrap();
-    Answer { success: status.success(), text: String::from_utf8(stdout).unwrap() }
+    PluginResult { success: status.success(), text: String::from_utf8(stdout).unwrap() }
 }
 
 impl Network {
-    /// The configuration a plugin of the list gets: its own, the list's name and version, the result so far. That one
-    /// is spliced in as text, so that it stays what it is to the last byte.
+    /// The configuration of a plugin of the list: its own, the list's name and version, and the
+    /// previous result. The result is inserted as text, so that it stays unchanged byte for byte.
     fn config(&self, plugin: &Value, previous: Option<&str>) -> String {
         let mut config = plugin.clone();
         config["cniVersion"] = json!("1.0.0");
@@ -145,16 +149,17 @@ impl Network {
         plugin["type"].as_str().unwrap()
     }
 
-    /// ADD: each plugin in turn, each with the result of the one before. Gives the last result, or what failed.
+    /// ADD: each plugin in order, with the result of the previous one. Returns the last result, or
+    /// the first error.
     pub(crate) fn add(&self, pod: &Pod) -> Result<String, String> {
         let mut previous: Option<String> = None;
         for plugin in &self.plugins {
             let config = self.config(plugin, previous.as_deref());
-            let answer = call(Self::kind(plugin), "ADD", &config, pod);
-            if !answer.success {
-                return Err(answer.text);
+            let result = call(Self::kind(plugin), "ADD", &config, pod);
+            if !result.success {
+                return Err(result.text);
             }
-            let text = answer.text.trim_end().to_owned();
+            let text = result.text.trim_end().to_owned();
             if Self::kind(plugin) == "tapio-cni" && plugin.get("delegate").is_none() {
                 assert_eq!(Some(&text), previous.as_ref(), "the result is passed on unchanged");
             }
@@ -164,11 +169,11 @@ impl Network {
     }
 
     /// DEL and CHECK: in reverse order, each with the cached result.
-    pub(crate) fn each(&self, command: &str, pod: &Pod, result: Option<&str>) {
+    pub(crate) fn call_each(&self, command: &str, pod: &Pod, result: Option<&str>) {
         for plugin in self.plugins.iter().rev() {
             let config = self.config(plugin, result);
-            let answer = call(Self::kind(plugin), command, &config, pod);
-            assert!(answer.success, "{command} {}: {}", Self::kind(plugin), answer.text);
+            let called = call(Self::kind(plugin), command, &config, pod);
+            assert!(called.success, "{command} {}: {}", Self::kind(plugin), called.text);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a kubelet asks of a runtime to run a pod, over the real CRI: the messages' fields that this needs, under the
-//! interface's own numbers (k8s.io/cri-api, runtime/v1).
+//! The requests of a kubelet to run a pod, over the CRI: the required fields of the messages, with
+//! the interface's field numbers (k8s.io/cri-api, runtime/v1).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ struct PodMetadata {
 
 #[derive(Clone, PartialEq, Message)]
 struct NamespaceOptions {
-    /// 2: the node's network, so that no CNI is needed.
+    /// 2: the node's network, which needs no CNI.
     #[prost(int32, tag = "1")]
     network: i32,
 }
@@ -119,13 +119,13 @@ struct CreateContainer {
 #[derive(Clone, PartialEq, Message)]
 struct Empty {}
 
-/// Runs pods.
+/// A client of the CRI that runs pods.
 pub(crate) struct Kubelet {
     runtime: tokio::runtime::Runtime,
     grpc: Grpc<Channel>,
 }
 
-/// A pod whose sandbox runs.
+/// A pod with a running sandbox.
 pub(crate) struct Pod {
     config: SandboxConfig,
     pub(crate) sandbox: String,
@@ -139,22 +139,22 @@ impl Kubelet {
         Self { runtime, grpc }
     }
 
-    fn ask<Q, A>(&mut self, method: &str, question: Q) -> A
+    fn request<Q, R>(&mut self, method: &str, message: Q) -> R
     where
         Q: Message + Send + Sync + 'static,
-        A: Message + Default + Send + Sync + 'static,
+        R: Message + Default + Send + Sync + 'static,
     {
         let path = format!("/runtime.v1.RuntimeService/{method}");
         let path = PathAndQuery::try_from(path).unwrap();
-        let answer = self.runtime.block_on(async {
+        let response = self.runtime.block_on(async {
             self.grpc.ready().await.unwrap();
-            let codec: ProstCodec<Q, A> = ProstCodec::default();
-            self.grpc.unary(tonic::Request::new(question), path, codec).await
+            let codec: ProstCodec<Q, R> = ProstCodec::default();
+            self.grpc.unary(tonic::Request::new(message), path, codec).await
         });
-        answer.map_err(|e| format!("{method}: {e}")).unwrap().into_inner()
+        response.map_err(|e| format!("{method}: {e}")).unwrap().into_inner()
     }
 
-    /// RunPodSandbox, with the labels a kubelet gives.
+    /// RunPodSandbox, with the labels that a kubelet sets.
     pub(crate) fn pod(&mut self, name: &str, uid: &str) -> Pod {
         let labels = [("name", name), ("namespace", "shop"), ("uid", uid)];
         let network = SandboxSecurity { namespaces: Some(NamespaceOptions { network: 2 }) };
@@ -168,9 +168,9 @@ impl Kubelet {
             labels: labels.map(|(k, v)| (format!("io.kubernetes.pod.{k}"), v.into())).into(),
             linux: Some(LinuxSandbox { security: Some(network) }),
         };
-        let question = RunSandbox { config: Some(config.clone()) };
-        let answer: Id = self.ask("RunPodSandbox", question);
-        Pod { config, sandbox: answer.id }
+        let message = RunSandbox { config: Some(config.clone()) };
+        let sandbox: Id = self.request("RunPodSandbox", message);
+        Pod { config, sandbox: sandbox.id }
     }
 
     /// CreateContainer and StartContainer.
@@ -191,23 +191,23 @@ impl Kubelet {
             labels,
             linux: Some(LinuxContainer { resources }),
         };
-        let question = CreateContainer {
+        let message = CreateContainer {
             sandbox: pod.sandbox.clone(),
             config: Some(config),
             sandbox_config: Some(pod.config.clone()),
         };
-        let answer: Id = self.ask("CreateContainer", question);
-        let _: Empty = self.ask("StartContainer", answer.clone());
-        answer.id
+        let container: Id = self.request("CreateContainer", message);
+        let _: Empty = self.request("StartContainer", container.clone());
+        container.id
     }
 
     pub(crate) fn remove_container(&mut self, id: &str) {
-        let _: Empty = self.ask("RemoveContainer", Id { id: id.into() });
+        let _: Empty = self.request("RemoveContainer", Id { id: id.into() });
     }
 
     pub(crate) fn remove(&mut self, pod: &Pod) {
         let id = Id { id: pod.sandbox.clone() };
-        let _: Empty = self.ask("StopPodSandbox", id.clone());
-        let _: Empty = self.ask("RemovePodSandbox", id);
+        let _: Empty = self.request("StopPodSandbox", id.clone());
+        let _: Empty = self.request("RemovePodSandbox", id);
     }
 }

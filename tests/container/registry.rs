@@ -1,5 +1,5 @@
-//! A registry with one image on a port of this machine, so that a real runtime has something to pull without a network:
-//! the four requests of the distribution specification that a pull makes.
+//! A registry with one image on a local port, so that a runtime can pull without a network: the
+//! four requests of the distribution specification that a pull makes.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -21,7 +21,7 @@ struct Blob {
     bytes: Vec<u8>,
 }
 
-/// An image: its manifest first, then what that names.
+/// An image: its manifest, then the blobs that it refers to.
 pub(crate) struct Image(Vec<Blob>);
 
 impl Blob {
@@ -39,12 +39,13 @@ impl Blob {
 }
 
 impl Image {
-    /// An image whose only layer is this folder.
+    /// An image whose only layer is the folder `root`.
     pub(crate) fn of(root: &Path, folder: &Path) -> Self {
         let tar = Command::new("tar").arg("-C").arg(root).args(["-c", "."]).output().unwrap();
         assert!(tar.status.success());
         let layer = Blob::new(LAYER, tar.stdout, folder);
-        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/sleep", "3600"]},
+        let config = json!({"architecture": "amd64", "os": "linux",
+            "config": {"Cmd": ["/bin/sleep", "3600"]},
             "rootfs": {"type": "layers", "diff_ids": [layer.digest]}});
         let config = Blob::new(CONFIG, config.to_string().into_bytes(), folder);
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST,
@@ -54,7 +55,7 @@ impl Image {
     }
 }
 
-/// Serves the image, its layer only after a while. The threads end with the test's process.
+/// Serves the image; its layer after a delay. The threads end with the test process.
 pub(crate) fn serve(image: Image, delay: Duration) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,14 +63,14 @@ pub(crate) fn serve(image: Image, delay: Duration) -> SocketAddr {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let image = Arc::clone(&image);
-            std::thread::spawn(move || answer(stream, &image, delay));
+            std::thread::spawn(move || respond(stream, &image, delay));
         }
     });
     address
 }
 
-/// Answers one request and closes.
-fn answer(mut stream: TcpStream, image: &Image, delay: Duration) {
+/// Responds to one request and closes the connection.
+fn respond(mut stream: TcpStream, image: &Image, delay: Duration) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let request = lines.next().and_then(Result::ok).unwrap_or_default();
     for line in lines {

@@ -1,4 +1,5 @@
-//! A real containerd of the test's own, with runc, as Debian packages them: everything it keeps lies in a temporary folder.
+//! A containerd of the test's own, with runc, from Debian's packages. All its files are in a
+//! temporary folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ fn unpacked(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed/opt").join(path)
 }
 
-/// Whether a runtime can be run here; says why not.
-pub(crate) fn is_here() -> bool {
+/// Whether a runtime can be started here. Prints what is missing if it can't.
+pub(crate) fn is_runtime_available() -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("not root")
     } else if !unpacked("containerd/usr/bin/containerd").is_file() {
@@ -31,12 +32,12 @@ pub(crate) fn is_here() -> bool {
     missing.is_none()
 }
 
-/// The runtime. Its containers and itself end with the value.
+/// The runtime. It ends with its containers on drop.
 pub(crate) struct Containerd {
     folder: tempfile::TempDir,
     process: Option<Child>,
     path: String,
-    /// Namespaces in which something was run.
+    /// Namespaces whose containers are removed on drop.
     namespaces: Vec<&'static str>,
     /// Whether it serves the CRI.
     cri: bool,
@@ -46,7 +47,7 @@ pub(crate) struct Containerd {
 pub(crate) const IMAGE: &str = "docker.io/lab/app:1";
 
 impl Containerd {
-    /// Makes the folder, and a root file system with busybox in it; `start` starts it.
+    /// Creates the folder and a root file system with busybox; `start` starts the runtime.
     pub(crate) fn new(namespaces: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for part in ["root/bin", "root/tmp", "root/proc"] {
@@ -63,7 +64,7 @@ impl Containerd {
         Self { folder, process: None, path, namespaces: namespaces.to_vec(), cri: false }
     }
 
-    /// The same with the CRI, as a kubelet needs it.
+    /// Like `new`, with the CRI enabled.
     pub(crate) fn with_cri() -> Self {
         let mut containerd = Self::new(&["k8s.io"]);
         containerd.cri = true;
@@ -78,7 +79,7 @@ impl Containerd {
         self.folder.path().join("containerd.sock")
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the runtime and waits until it responds.
     pub(crate) fn start(&mut self) {
         let folder = self.folder.path();
         let (root, state, socket) = (folder.join("lib"), folder.join("run"), self.socket());
@@ -113,7 +114,7 @@ impl Containerd {
         }
     }
 
-    /// Stops it as an upgrade does: containers go on.
+    /// Stops the runtime as an upgrade does: containers keep running.
     pub(crate) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
             let pid = rustix::process::Pid::from_child(&process);
@@ -122,12 +123,12 @@ impl Containerd {
         }
     }
 
-    /// Its process, while it runs.
+    /// The runtime's process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)
     }
 
-    /// Kills it. Containers go on.
+    /// Kills the runtime. Containers keep running.
     pub(crate) fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -135,7 +136,7 @@ impl Containerd {
         }
     }
 
-    /// Its own client.
+    /// Runs containerd's client `ctr`.
     pub(crate) fn ctr(&self, namespace: &str, args: &[&str]) -> Output {
         Command::new(unpacked("containerd/usr/bin/ctr"))
             .arg("--address")
@@ -147,7 +148,7 @@ impl Containerd {
             .unwrap()
     }
 
-    /// Runs a container of busybox to its end, or in the background with `--detach` among the options.
+    /// Runs a container with busybox to its end, or in the background with the option `--detach`.
     pub(crate) fn run(&self, namespace: &str, options: &[&str], id: &str, script: &str) -> Output {
         let root = self.folder.path().join("root");
         let root = root.to_str().unwrap();

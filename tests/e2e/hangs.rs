@@ -7,14 +7,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::booted::Machine;
 use crate::ordeal::Ordeal;
-use crate::runtime::{Containerd, is_here};
+use crate::runtime::{Containerd, is_runtime_available};
 
 /// Longer than the time between two looks at a runtime nothing is heard of, and an answer's.
 const LONG: Duration = Duration::from_secs(75);
 
 #[test]
 fn a_bus_and_a_runtime_that_hang_for_long_are_left_and_found_again() {
-    if !is_here() {
+    if !is_runtime_available() {
         return;
     }
     let Some(machine) = Machine::boot("unified") else { return };

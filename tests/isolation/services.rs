@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::machine::Machine;
 use crate::ordeal::Ordeal;
-use crate::runtime::{Containerd, is_here};
+use crate::runtime::{Containerd, is_runtime_available};
 
 #[test]
 fn systemd() {
@@ -79,7 +79,7 @@ fn journal() {
 
 #[test]
 fn container() {
-    if !is_here() {
+    if !is_runtime_available() {
         return;
     }
     let mut containerd = Containerd::new(&["default"]);

@@ -1,8 +1,8 @@
-//! Runs of CNI plugins, with Debian's host-local.
+//! Events of CNI plugins from their exec and exit, with Debian's host-local.
 
 use super::*;
 
-/// Where `scripts/test-deps.sh` unpacks the plugins, or where they are installed.
+/// The plugin, as unpacked by `scripts/test-deps.sh` or installed on the host.
 fn host_local() -> Option<std::path::PathBuf> {
     let unpacked = concat!(env!("CARGO_MANIFEST_DIR"), "/target/testbed/opt/cni/usr/lib/cni");
     let folders = [unpacked, "/usr/lib/cni", "/opt/cni/bin"];
@@ -10,9 +10,9 @@ fn host_local() -> Option<std::path::PathBuf> {
 }
 
 #[test]
-fn runs_of_plugins_are_told_with_their_call_and_their_end() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn plugin_runs_emit_their_call_and_result() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let Some(plugin) = host_local() else {
@@ -27,14 +27,15 @@ fn runs_of_plugins_are_told_with_their_call_and_their_end() {
     let running = start(&config, |e| e.kind.starts_with("cni."));
     let data = tempfile::tempdir().unwrap();
     let call = |command: &str, pod: &str| {
-        // A /30 has room for one beside its gateway.
+        // A /30 has one address besides the gateway.
         let config = format!(
             r#"{{"cniVersion":"1.0.0","name":"tiny","type":"host-local","ipam":{{"type":"host-local",
                 "subnet":"10.99.0.0/30","dataDir":{:?}}}}}"#,
             data.path()
         );
         let args = format!(
-            "IgnoreUnknown=1;K8S_POD_UID=uid-{pod};SECRET=opensesame;K8S_POD_NAME={pod};K8S_POD_NAMESPACE=shop"
+            "IgnoreUnknown=1;K8S_POD_UID=uid-{pod};SECRET=opensesame;K8S_POD_NAME={pod};\
+             K8S_POD_NAMESPACE=shop"
         );
         let mut child = Command::new(&plugin)
             .env("CNI_COMMAND", command)
@@ -54,11 +55,11 @@ fn runs_of_plugins_are_told_with_their_call_and_their_end() {
     assert!(call("ADD", "web-0"));
     assert!(!call("ADD", "web-1"), "no address is left");
     assert!(call("DEL", "web-0"));
-    assert!(call("VERSION", "web-0"), "about no pod");
+    assert!(call("VERSION", "web-0"), "without a pod");
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told: Vec<_> = outcome.events.iter().map(|e| (e.kind, e.get("k8s.pod.name"))).collect();
-    assert_eq!(told, [("cni.add", "web-0"), ("cni.failed", "web-1"), ("cni.del", "web-0")]);
+    let emitted: Vec<_> = outcome.events.iter().map(|e| (e.kind, e.get("k8s.pod.name"))).collect();
+    assert_eq!(emitted, [("cni.add", "web-0"), ("cni.failed", "web-1"), ("cni.del", "web-0")]);
     for event in &outcome.events {
         assert_eq!(event.get("tapio.cni.plugin"), "host-local");
         assert_eq!(event.get("network.interface.name"), "eth0");

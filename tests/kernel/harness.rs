@@ -1,4 +1,4 @@
-//! Runs the collector into one ring, as the agent does, and keeps the events a test asks for.
+//! Runs the collector into one ring, as the agent does, and keeps the events that a test selects.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,20 +16,21 @@ use tapio_core::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot
 use tapio_core::shutdown::Shutdown;
 
 /// Blocks of the ring between the collector and the test: 64 MiB, so that a slow debug build on a
-/// busy machine doesn't lose what the test counts.
+/// busy host doesn't drop events that the test counts.
 const RING_BLOCKS: usize = 1 << 20;
 
-/// The collector's thread, by its name.
+/// Name of the collector's thread.
 const COLLECTOR: &str = "c:ebpf";
 
-/// The kernel is one: tests take turns, so that one's flood isn't another's loss.
-pub(super) fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Reserves the kernel for one test, so that the flood of one test causes no loss in another.
+pub(super) fn exclusive_kernel() -> MutexGuard<'static, ()> {
+    static KERNEL: Mutex<()> = Mutex::new(());
+    KERNEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether eBPF can be had. Says why it can't; fails instead where `TAPIO_REQUIRE_KERNEL=1`.
-pub(super) fn kernel_is_here() -> bool {
+/// Whether eBPF is available. Prints the cause if it isn't, or fails with
+/// `TAPIO_REQUIRE_KERNEL=1`.
+pub(super) fn is_ebpf_available() -> bool {
     static MISSING: OnceLock<Vec<String>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
         findings(&Config::default())
@@ -41,12 +42,12 @@ pub(super) fn kernel_is_here() -> bool {
     if missing.is_empty() {
         return true;
     }
-    let why = missing.join("; ");
+    let cause = missing.join("; ");
     assert!(
         std::env::var_os("TAPIO_REQUIRE_KERNEL").is_none_or(|v| v != "1"),
-        "TAPIO_REQUIRE_KERNEL=1, but {why}"
+        "TAPIO_REQUIRE_KERNEL=1, but {cause}"
     );
-    println!("skipped: {why}");
+    println!("skipped: {cause}");
     false
 }
 
@@ -60,7 +61,7 @@ impl Router for OneShard {
 
 /// An event as text, by field name.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenEvent {
     pub(super) kind: &'static str,
     pub(super) fields: HashMap<&'static str, String>,
     pub(super) message: String,
@@ -70,7 +71,7 @@ pub(super) struct Seen {
     pub(super) id: String,
 }
 
-impl Seen {
+impl SeenEvent {
     fn of(event: &ArchivedEvent<'_>) -> Self {
         let text = |value: Value<'_>| match value {
             Value::Str(s) | Value::Json(s) => s.to_owned(),
@@ -104,34 +105,35 @@ impl Seen {
 }
 
 /// A running collector.
-pub(super) struct Running {
+pub(super) struct RunningCollector {
     shutdown: Shutdown,
     drained: Arc<AtomicBool>,
     collector: Option<JoinHandle<()>>,
-    reader: Option<JoinHandle<Vec<Seen>>>,
+    reader: Option<JoinHandle<Vec<SeenEvent>>>,
     pub(super) report: Report,
     ledger: Arc<Ledger>,
 }
 
-/// What a run has to show.
+/// The result of a run.
 pub(super) struct Outcome {
-    pub(super) events: Vec<Seen>,
+    pub(super) events: Vec<SeenEvent>,
     pub(super) snapshot: Snapshot,
     pub(super) counters: HashMap<String, u64>,
 }
 
 impl Outcome {
-    pub(super) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Seen> {
+    pub(super) fn of_kind(&self, kind: &str) -> impl Iterator<Item = &SeenEvent> {
         self.events.iter().filter(move |e| e.kind == kind)
     }
 
-    /// What was lost for this reason in the kernel.
+    /// Number of events lost in the kernel for this reason.
     pub(super) fn lost_in_kernel(&self, reason: Reason) -> u64 {
         let dropped = &self.snapshot.total.dropped;
         dropped.iter().filter(|d| d.0 == Stage::Kernel && d.1 == reason).map(|d| d.2).sum()
     }
 
-    /// CONS-1, exact: nothing is held at the end, and what the kernel emitted arrived.
+    /// Asserts CONS-1: nothing is held at the end, and every record that the kernel emitted
+    /// arrived.
     pub(super) fn assert_accounted(&self) {
         let total = &self.snapshot.total;
         assert!(self.snapshot.holds(), "CONS-1: {total:?}");
@@ -140,23 +142,26 @@ impl Outcome {
         assert_eq!(total.received, total.forwarded + dropped, "{total:?}");
         let emitted: u64 =
             self.counters.iter().filter(|c| c.0.starts_with("emitted.")).map(|c| c.1).sum();
-        assert_eq!(emitted, self.counters["drained"], "records got lost on the way");
+        assert_eq!(emitted, self.counters["drained"], "records were lost after the kernel");
         let bad = total.dropped.iter().any(|d| d.1 == Reason::BadInput);
-        assert!(!bad, "a record couldn't be read: {total:?}");
+        assert!(!bad, "a record couldn't be parsed: {total:?}");
     }
 }
 
-/// Starts the collector; `keep` says which events the test wants to see. Returns when the programs
-/// are attached and tell.
-pub(super) fn start(config: &Config, keep: impl Fn(&Seen) -> bool + Send + 'static) -> Running {
+/// Starts the collector; `keep` selects the events of the outcome. Returns when the programs are
+/// attached and enabled.
+pub(super) fn start(
+    config: &Config,
+    keep: impl Fn(&SeenEvent) -> bool + Send + 'static,
+) -> RunningCollector {
     start_with_ring(config, RING_BLOCKS, keep)
 }
 
 pub(super) fn start_with_ring(
     config: &Config,
     blocks: usize,
-    keep: impl Fn(&Seen) -> bool + Send + 'static,
-) -> Running {
+    keep: impl Fn(&SeenEvent) -> bool + Send + 'static,
+) -> RunningCollector {
     let mut ledger = Ledger::new(vec!["ebpf".into()]);
     let collect = ledger.stage(Stage::Collect);
     let kernel = ledger.stage(Stage::Kernel);
@@ -190,7 +195,7 @@ pub(super) fn start_with_ring(
             let last = finished.load(Ordering::Acquire);
             let n = reader.drain(usize::MAX, |record| {
                 if let Some(event) = record.event() {
-                    let seen = Seen::of(event);
+                    let seen = SeenEvent::of(event);
                     if keep(&seen) {
                         kept.push(seen);
                     }
@@ -207,7 +212,7 @@ pub(super) fn start_with_ring(
             }
         }
     });
-    let running = Running {
+    let running = RunningCollector {
         shutdown,
         drained,
         collector: Some(collector),
@@ -215,18 +220,18 @@ pub(super) fn start_with_ring(
         report,
         ledger: Arc::new(ledger),
     };
-    running.wait_until_it_runs();
+    running.wait_until_enabled();
     running
 }
 
-impl Running {
-    fn wait_until_it_runs(&self) {
-        // The collector publishes its counters once everything is attached and configured.
+impl RunningCollector {
+    fn wait_until_enabled(&self) {
+        // The collector publishes its counters once the programs are attached and enabled.
         let collector = self.collector.as_ref().unwrap();
         while self.report.counters().is_empty() && !collector.is_finished() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(!collector.is_finished(), "it ended at once");
+        assert!(!collector.is_finished(), "the collector ended at once");
     }
 
     /// CPU time the collector's thread has used so far.
@@ -241,7 +246,7 @@ impl Running {
         tasks.flatten().filter_map(|t| of(t.path())).sum()
     }
 
-    /// Ends the collector and gives what it has to show.
+    /// Ends the collector. Returns the result of the run.
     pub(super) fn finish(mut self) -> Outcome {
         self.shutdown.request();
         self.collector.take().unwrap().join().unwrap();
@@ -285,7 +290,7 @@ impl TestCgroup {
         Self::in_root(&unified_root(), name)
     }
 
-    /// A cgroup with a memory limit, version 1 or 2, whichever the machine has.
+    /// A cgroup with a memory limit, version 1 or 2, whichever the host has.
     pub(super) fn limited(name: &str, bytes: u64) -> Option<Self> {
         let v1 = Path::new("/sys/fs/cgroup/memory");
         let (group, file) = if v1.join("memory.limit_in_bytes").exists() {
@@ -305,7 +310,7 @@ impl TestCgroup {
         }
     }
 
-    /// A shell script that runs inside.
+    /// A shell script that runs in the cgroup.
     pub(super) fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("sh");
         let procs = self.folder.join("cgroup.procs");
@@ -313,7 +318,7 @@ impl TestCgroup {
         command
     }
 
-    /// How many processes the OOM killer took here, by the cgroup's own count.
+    /// Number of OOM kills in the cgroup, by its own counter.
     pub(super) fn oom_kills(&self) -> u64 {
         ["memory.oom_control", "memory.events"]
             .iter()
@@ -328,7 +333,7 @@ impl TestCgroup {
 
 impl Drop for TestCgroup {
     fn drop(&mut self) {
-        // A process that was just reaped may still be leaving.
+        // A process that was just reaped may still be in the cgroup.
         let until = Instant::now() + Duration::from_secs(2);
         while fs::remove_dir(&self.folder).is_err() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));

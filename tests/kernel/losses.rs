@@ -1,9 +1,10 @@
-//! Floods, throttling, errors, privileges, panics: nothing is lost unseen.
+//! Accounting under floods, throttling, errors, reduced privileges and panics: every loss is
+//! counted.
 
 use super::*;
 
-/// Runs dd in a cgroup of its own and tells how many system calls were entered there: those that
-/// arrived and those that were lost.
+/// Runs dd in a new cgroup. Returns the numbers of its system calls: those that arrived, those lost
+/// in the kernel, and those dropped after it.
 fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64, u64, u64)> {
     let group = TestCgroup::unified("flood")?;
     let config = Config {
@@ -27,34 +28,34 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
     let dropped: u64 = outcome.snapshot.total.dropped.iter().map(|d| d.2).sum();
     let arrived = arrived.unwrap_or_default();
     println!(
-        "{arrived} arrived, {lost} lost in the kernel, {} behind it, in {took:?}",
+        "{arrived} arrived, {lost} lost in the kernel, {} dropped after it, in {took:?}",
         dropped - lost,
     );
     Some((arrived, lost, dropped - lost))
 }
 
 #[test]
-fn a_flood_is_accounted_to_the_last_system_call() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn flood_is_accounted_for_exactly() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     const BYTES: u64 = 300_000;
-    // What the shell and dd call besides one read and one write for each byte.
-    let Some((around, 0, 0)) = flood(0, 16 << 20, 1 << 20) else {
+    // System calls of the shell and dd, besides one read and one write for each byte.
+    let Some((overhead, 0, 0)) = flood(0, 16 << 20, 1 << 20) else {
         return;
     };
     let (arrived, lost, _) = flood(BYTES, 16 << 20, 1 << 20).unwrap();
-    assert_eq!(arrived + lost, around + 2 * BYTES);
-    // A ring buffer too small for the flood, and a ring behind it too small as well.
+    assert_eq!(arrived + lost, overhead + 2 * BYTES);
+    // Both the ring buffer and the ring after it are too small for the flood.
     let (arrived, lost, _) = flood(BYTES, 64 << 10, 4096).unwrap();
-    assert_eq!(arrived + lost, around + 2 * BYTES);
+    assert_eq!(arrived + lost, overhead + 2 * BYTES);
 }
 
 #[test]
-fn a_noisy_cgroup_is_throttled_and_counted() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn noisy_cgroup_is_throttled_and_counted() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let Some(group) = TestCgroup::unified("noisy") else {
@@ -75,21 +76,21 @@ fn a_noisy_cgroup_is_throttled_and_counted() {
     let seconds = from.elapsed().as_secs_f64();
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told = outcome.events.iter().filter(|e| e.kind != "tapio.kernel.lost").count();
+    let emitted = outcome.events.iter().filter(|e| e.kind != "tapio.kernel.lost").count();
     let allowed = 50.0 + 10.0 * (seconds + 1.0) + 2.0;
-    assert!((50..=allowed as usize).contains(&told), "{told} of at most {allowed}");
+    assert!((50..=allowed as usize).contains(&emitted), "{emitted} of at most {allowed}");
     // 300 forks, execs and exits, and the shell's own.
     let throttled = outcome.lost_in_kernel(Reason::KernelThrottled);
-    assert!(throttled >= 900 - told as u64, "{throttled}");
+    assert!(throttled >= 900 - emitted as u64, "{throttled}");
     let lost = outcome.of_kind("tapio.kernel.lost");
     let sum: u64 = lost.map(|e| e.number("tapio.lost.count")).sum();
-    assert_eq!(sum, throttled, "each loss is told in the stream as well");
+    assert_eq!(sum, throttled, "each loss is emitted as an event as well");
 }
 
 #[test]
-fn failing_system_calls_are_summed_up_in_the_kernel() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn failed_system_calls_are_counted_in_the_kernel() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let Some(group) = TestCgroup::unified("errors") else {
@@ -112,18 +113,18 @@ fn failing_system_calls_are_summed_up_in_the_kernel() {
     assert_eq!(sum, 5_000, "{:?}", outcome.events);
 }
 
-/// A loop device over a file on a file system of its own, which goes with the value.
+/// A loop device over a file on its own file system; both are removed on drop.
 struct LoopDevice {
     device: String,
     folder: tempfile::TempDir,
 }
 
 impl LoopDevice {
-    /// A device of 64 MiB of which only `room` can be written.
-    fn new(room: &str) -> Option<Self> {
+    /// A device of 64 MiB of which only `capacity` can be written.
+    fn new(capacity: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let script = format!(
-            "mount -t tmpfs -o size={room} tmpfs {0} && truncate -s 64M {0}/image && \
+            "mount -t tmpfs -o size={capacity} tmpfs {0} && truncate -s 64M {0}/image && \
              losetup -f --show {0}/image",
             folder.path().display()
         );
@@ -159,8 +160,8 @@ impl Drop for LoopDevice {
 
 #[test]
 fn block_errors_and_slow_requests_name_their_device() {
-    let _turn = turn();
-    if !kernel_is_here() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let Some(disk) = LoopDevice::new("4m") else {
@@ -169,7 +170,7 @@ fn block_errors_and_slow_requests_name_their_device() {
     let name = disk.device.trim_start_matches("/dev/").to_owned();
     let config = Config { block_slow_ms: 0, ..only(&[Kind::BlockError, Kind::BlockSlow]) };
     let running = start(&config, move |e| e.get("tapio.block.device") == name);
-    assert!(!disk.write(8), "there is no room for it");
+    assert!(!disk.write(8), "the write exceeds the capacity");
     let outcome = running.finish();
     outcome.assert_accounted();
     let error = outcome.of_kind("kernel.block.error").next().unwrap();
@@ -181,36 +182,36 @@ fn block_errors_and_slow_requests_name_their_device() {
         .filter(|e| e.get("tapio.block.operation") == "write")
         .map(|e| e.number("tapio.block.bytes"))
         .sum();
-    assert!(written >= 4 << 20, "every request took at least no time: {written}");
+    assert!(written >= 4 << 20, "with a limit of 0 every request is slow: {written}");
 }
 
-/// What `the_two_capabilities_suffice` runs as an ordinary user.
+/// Run by `cap_bpf_and_cap_perfmon_suffice` as an unprivileged user.
 #[test]
-#[ignore = "run by the_two_capabilities_suffice"]
-fn as_an_ordinary_user() {
+#[ignore = "run by cap_bpf_and_cap_perfmon_suffice"]
+fn collector_runs_as_unprivileged_user() {
     assert_ne!(rustix::process::geteuid().as_raw(), 0);
-    assert!(kernel_is_here());
-    let running = start(&Config { rate_per_cgroup: 0, ..Config::default() }, is_childs);
+    assert!(is_ebpf_available());
+    let running = start(&Config { rate_per_cgroup: 0, ..Config::default() }, is_of_child);
     for note in running.report.notes() {
         assert!(matches!(note.state.as_str(), "ok" | "off"), "{note:?}");
     }
-    let truth: Vec<u32> = (0..50).map(|_| run_true()).collect();
+    let expected: Vec<u32> = (0..50).map(|_| run_true()).collect();
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told: Vec<u32> = outcome.of_kind("kernel.process.exit").map(Seen::pid).collect();
-    assert_eq!(told, truth);
+    let emitted: Vec<u32> = outcome.of_kind("kernel.process.exit").map(SeenEvent::pid).collect();
+    assert_eq!(emitted, expected);
 }
 
 #[test]
-fn the_two_capabilities_suffice() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn cap_bpf_and_cap_perfmon_suffice() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: only root can become somebody with two capabilities");
+        return println!("skipped: only root can switch to a user with two capabilities");
     }
-    // Where anybody may run it.
+    // A folder from which every user may run the program.
     let folder = tempfile::tempdir().unwrap();
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
@@ -222,7 +223,12 @@ fn the_two_capabilities_suffice() {
         .args([format!("--inh-caps={caps}"), format!("--ambient-caps={caps}")])
         .args([format!("--bounding-set={caps}")])
         .arg(&program)
-        .args(["--ignored", "--exact", "losses::as_an_ordinary_user", "--nocapture"])
+        .args([
+            "--ignored",
+            "--exact",
+            "losses::collector_runs_as_unprivileged_user",
+            "--nocapture",
+        ])
         .env("TAPIO_REQUIRE_KERNEL", "1")
         .current_dir("/")
         .output();
@@ -230,16 +236,16 @@ fn the_two_capabilities_suffice() {
         Ok(output) => output,
         Err(e) => return println!("skipped: setpriv: {e}"),
     };
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
-    assert!(said.contains("1 passed"), "{said}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+    assert!(stdout.contains("1 passed"), "{stdout}");
 }
 
-/// Panics at one event, as a defect in the middle of a run would.
-struct Fragile(std::sync::atomic::AtomicU64);
+/// Panics at one event, as a defect in the collector would.
+struct PanickingRouter(std::sync::atomic::AtomicU64);
 
-impl Router for Fragile {
+impl Router for PanickingRouter {
     fn route(&self, _: &Event<'_>) -> Route {
         let before = self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         assert_ne!(before, 1, "the test's own panic");
@@ -248,9 +254,9 @@ impl Router for Fragile {
 }
 
 #[test]
-fn a_panic_in_the_middle_is_accounted_and_survived() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn collector_panic_is_accounted_for_and_recovered_from() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let mut ledger = Ledger::new(vec!["ebpf".into()]);
@@ -259,7 +265,7 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
     let (writer, mut reader) = tapio_core::ring::ring(1 << 16);
     let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
     let shutdown = Shutdown::default();
-    let router = Arc::new(Fragile(100.into()));
+    let router = Arc::new(PanickingRouter(100.into()));
     let sink = Sink::new(0, OnFull::Drop, router, shards, collect, shutdown.clone())
         .with_kernel_ledger(kernel);
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
@@ -267,27 +273,27 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
         CollectorManager::new(tapio_collectors::Site::new("testnode", 7), shutdown.clone());
     let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
     manager.start(spec, None).unwrap();
-    // Children until it has died of one, and then until one is told again.
+    // Starts children until one causes the panic, and then until one is emitted again.
     let deadline = Instant::now() + Duration::from_secs(20);
     while manager.statistics()[0].restarts == 0 && Instant::now() < deadline {
         run_true();
     }
     assert_eq!(manager.statistics()[0].restarts, 1);
-    let died = manager.statistics()[0].last_error.clone();
-    assert!(died.contains("the test's own panic"), "{died}");
+    let error = manager.statistics()[0].last_error.clone();
+    assert!(error.contains("the test's own panic"), "{error}");
     let mut last = Vec::new();
-    let mut told = false;
-    while !told && Instant::now() < deadline {
+    let mut is_emitted = false;
+    while !is_emitted && Instant::now() < deadline {
         last.push(run_true());
         let n = reader.drain(usize::MAX, |record| {
             let pid = record.event().and_then(|e| e.entity(names::PROCESS_PID));
-            told |= last.iter().any(|p| pid == Some(Value::from(*p)));
+            is_emitted |= last.iter().any(|p| pid == Some(Value::from(*p)));
             true
         });
         end.add_received(0, n as u64);
         end.add_forwarded(0, n as u64);
     }
-    assert!(told, "it goes on after the restart");
+    assert!(is_emitted, "events are emitted after the restart");
     shutdown.request();
     manager.join();
     let n = reader.drain(usize::MAX, |_| true) as u64;
@@ -296,23 +302,23 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
     let snapshot = ledger.snapshot();
     let total = &snapshot.total;
     assert!(snapshot.holds() && total.held == 0, "CONS-1: {total:?}");
-    let with_it = total.dropped.iter().find(|d| d.1 == Reason::CollectorPanic);
-    assert!(with_it.is_some_and(|d| d.2 >= 1), "{total:?}");
+    let panicked = total.dropped.iter().find(|d| d.1 == Reason::CollectorPanic);
+    assert!(panicked.is_some_and(|d| d.2 >= 1), "{total:?}");
 }
 
-/// What the collector costs and how late it is. Prints; asserts nothing about speed.
+/// Measures the collector's CPU time and latency. Prints the result; asserts nothing about speed.
 #[test]
-#[ignore = "a measurement: run it alone, with --nocapture, on a quiet machine"]
+#[ignore = "a measurement: run it alone, with --nocapture, on an idle host"]
 fn measure_idle_and_latency() {
-    let _turn = turn();
-    if !kernel_is_here() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let wait = Duration::from_secs(5);
     let running = start(&Config::default(), |_| false);
-    let before = Running::collector_cpu();
+    let before = RunningCollector::collector_cpu();
     std::thread::sleep(wait);
-    let spent = Running::collector_cpu() - before;
+    let spent = RunningCollector::collector_cpu() - before;
     println!("idle: {:.3} % of a core", spent.as_secs_f64() / wait.as_secs_f64() * 100.0);
     running.finish().assert_accounted();
 
@@ -326,11 +332,11 @@ fn measure_idle_and_latency() {
         ..only(&[Kind::SyscallEnter])
     };
     let running = start(&config, |e| e.kind == "kernel.syscall.enter");
-    let before = Running::collector_cpu();
+    let before = RunningCollector::collector_cpu();
     let from = Instant::now();
     let flood = "exec timeout 3 dd if=/dev/zero of=/dev/null bs=1";
     let _ = group.shell(flood).stderr(Stdio::null()).status();
-    let (took, spent) = (from.elapsed(), Running::collector_cpu() - before);
+    let (took, spent) = (from.elapsed(), RunningCollector::collector_cpu() - before);
     let outcome = running.finish();
     outcome.assert_accounted();
     let mut late: Vec<u64> =
@@ -338,7 +344,8 @@ fn measure_idle_and_latency() {
     late.sort_unstable();
     let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize] / 1_000;
     println!(
-        "{} events in {took:?} ({:.0}/s), lag in µs: p50 {} p99 {} p99.9 {} max {}; {:.2} CPU s per million",
+        "{} events in {took:?} ({:.0}/s), latency in µs: p50 {} p99 {} p99.9 {} max {}; \
+         {:.2} CPU s per million",
         late.len(),
         late.len() as f64 / took.as_secs_f64(),
         at(0.5),

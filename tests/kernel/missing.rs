@@ -1,5 +1,5 @@
-//! A kernel without type information: this one, seen from a mount namespace in which an empty file
-//! system lies over `/sys/kernel/btf`. The machine's own root is not touched.
+//! A kernel without type information: this kernel, from a mount namespace in which an empty file
+//! system covers `/sys/kernel/btf`. The host's own mounts are not changed.
 
 use super::fixture::{AgentFixture, TAPIO, story, terminate, text};
 use super::*;
@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// The program where the file isn't.
+/// The agent in a mount namespace without the file.
 fn without_btf(arguments: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     let hide = "mount -t tmpfs -o ro none /sys/kernel/btf && exec \"$0\" \"$@\"";
@@ -16,10 +16,10 @@ fn without_btf(arguments: &[&str]) -> Command {
     command
 }
 
-/// Whether the file can be hidden. Says why it can't; fails instead where
+/// Whether the file can be hidden. Prints the cause if it can't, or fails with
 /// `TAPIO_REQUIRE_KERNEL=1`.
 fn btf_can_be_hidden() -> bool {
-    let why = if rustix::process::geteuid().is_root() {
+    let cause = if rustix::process::geteuid().is_root() {
         match without_btf(&["--version"]).output() {
             Ok(output) if output.status.success() => return true,
             Ok(output) => text(&output.stderr),
@@ -29,37 +29,37 @@ fn btf_can_be_hidden() -> bool {
         "only root can hide the kernel's type information".to_owned()
     };
     let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
-    assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {why}");
-    println!("skipped: {why}");
+    assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {cause}");
+    println!("skipped: {cause}");
     false
 }
 
 #[test]
-fn doctor_says_that_type_information_is_missing() {
+fn doctor_reports_missing_type_information() {
     if !btf_can_be_hidden() {
         return;
     }
     let output = without_btf(&["doctor", "--output", "json"]).output().unwrap();
-    assert!(output.status.success(), "the rest can run: {}", text(&output.stderr));
+    assert!(output.status.success(), "the other checks pass: {}", text(&output.stderr));
     let report: Json = serde_json::from_slice(&output.stdout).unwrap();
     let of = |subject: &str| {
         let all = report["findings"].as_array().unwrap();
         all.iter().find(|f| f["subject"] == subject).unwrap().clone()
     };
-    for (subject, said) in [
+    for (subject, state) in [
         ("type information (BTF)", format!("{BTF}: No such file")),
-        ("eBPF object", format!("(BTF) is missing: there is no {BTF}")),
+        ("eBPF object", format!("(BTF) missing: {BTF} doesn't exist")),
     ] {
         let found = of(subject);
         assert_eq!(found["ok"], false);
-        assert!(found["state"].as_str().unwrap().contains(&said), "{found}");
+        assert!(found["state"].as_str().unwrap().contains(&state), "{found}");
         assert_eq!(found["cost"], "no kernel events at all");
         assert!(found["remedy"].as_str().unwrap().contains("CONFIG_DEBUG_INFO_BTF"), "{found}");
     }
 }
 
 #[test]
-fn without_type_information_the_other_collectors_go_on() {
+fn missing_type_information_does_not_affect_other_collectors() {
     if !btf_can_be_hidden() {
         return;
     }
@@ -73,18 +73,18 @@ fn without_type_information_the_other_collectors_go_on() {
     assert_eq!(status["cons1"]["holds"], json!(true));
     assert_eq!(status["collectors"]["jsonl"]["health"], json!("finished"));
     let ebpf = &status["collectors"]["ebpf"];
-    let said = ebpf["last_error"].as_str().unwrap();
-    for part in ["no kernel events at all", "(BTF) is missing", BTF, "CONFIG_DEBUG_INFO_BTF"] {
-        assert!(said.contains(part), "{part} isn't in {said}");
+    let error = ebpf["last_error"].as_str().unwrap();
+    for part in ["kernel events will be missing", "(BTF) missing", BTF, "CONFIG_DEBUG_INFO_BTF"] {
+        assert!(error.contains(part), "{part} isn't in {error}");
     }
-    assert_eq!(ebpf["restarts"], 0, "trying again can't help");
-    let (head, why) = fixture.page("/readyz").unwrap();
-    assert_eq!(head, "HTTP/1.0 200 OK", "the others are ready: {why}");
+    assert_eq!(ebpf["restarts"], 0, "a retry can't help");
+    let (head, body) = fixture.page("/readyz").unwrap();
+    assert_eq!(head, "HTTP/1.0 200 OK", "the others are ready: {body}");
     let output = terminate(agent);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{err}");
     assert!(out.contains("nginx configuration error"), "{out}");
-    assert_eq!(err.matches("no kernel events at all").count(), 1, "said once: {err}");
+    assert_eq!(err.matches("kernel events will be missing").count(), 1, "logged once: {err}");
     assert!(err.contains(r#""holds":true"#), "{err}");
     assert!(err.contains(r#""received":6,"forwarded":6"#), "{err}");
 }

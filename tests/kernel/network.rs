@@ -1,11 +1,11 @@
-//! TCP: refused, accepted, reset, unanswered.
+//! TCP: connections that are refused, accepted, reset or not answered.
 
 use super::*;
 
 #[test]
-fn a_thousand_refused_connections_are_counted_exactly() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn thousand_refused_connections_are_counted_exactly() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -19,7 +19,7 @@ fn a_thousand_refused_connections_are_counted_exactly() {
     let outcome = running.finish();
     outcome.assert_accounted();
     assert_eq!(outcome.of_kind("kernel.tcp.refused").count(), 1_000);
-    assert_eq!(outcome.events.len(), 1_000, "and nothing else is told of them");
+    assert_eq!(outcome.events.len(), 1_000, "no other event is emitted");
     for event in &outcome.events {
         assert_eq!(event.get("network.peer.address"), "127.0.0.1");
         assert_eq!(event.get("network.local.address"), "127.0.0.1");
@@ -31,9 +31,9 @@ fn a_thousand_refused_connections_are_counted_exactly() {
 }
 
 #[test]
-fn connections_are_told_from_both_sides() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn both_ends_of_a_connection_emit_events() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let running = start(&only(&[Kind::Connect, Kind::Accept, Kind::Close, Kind::Reset]), |e| {
@@ -46,7 +46,7 @@ fn connections_are_told_from_both_sides() {
         let near = TcpStream::connect(address).unwrap();
         drop((listener.accept().unwrap(), near));
     }
-    // Both sides' last states pass within a few milliseconds on loopback.
+    // Both ends reach their last state within a few milliseconds on loopback.
     std::thread::sleep(Duration::from_millis(300));
     let outcome = running.finish();
     outcome.assert_accounted();
@@ -63,9 +63,9 @@ fn connections_are_told_from_both_sides() {
 }
 
 #[test]
-fn resets_are_told_from_both_sides() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn both_ends_of_a_reset_emit_events() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let running = start(&only(&[Kind::Reset]), |e| e.pid() == std::process::id());
@@ -75,7 +75,7 @@ fn resets_are_told_from_both_sides() {
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
         near.write_all(b"unread").unwrap();
-        // Give the bytes time to arrive: a close with unread bytes is a reset.
+        // Waits until the bytes arrive: a close with unread bytes causes a reset.
         std::thread::sleep(Duration::from_millis(2));
         drop(far);
         assert!(near.read(&mut [0; 8]).is_err());
@@ -93,12 +93,12 @@ fn resets_are_told_from_both_sides() {
 }
 
 #[test]
-fn a_peer_that_doesnt_answer_is_told() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn unresponsive_peer_emits_retransmit_and_timeout() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
-    // Nobody accepts, so once the queue is full the kernel drops what comes.
+    // Nothing accepts, so the kernel drops connections once the queue is full.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     rustix::net::listen(&listener, 0).unwrap();
     let address = listener.local_addr().unwrap();
@@ -111,25 +111,25 @@ fn a_peer_that_doesnt_answer_is_told() {
         queue.push(stream);
         assert!(queue.len() < 100, "the queue never fills");
     }
-    let patient = rustix::net::socket(
+    let socket = rustix::net::socket(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::STREAM,
         None,
     )
     .unwrap();
-    rustix::net::sockopt::set_tcp_user_timeout(&patient, 500).unwrap();
-    let gave_up = rustix::net::connect(&patient, &address).unwrap_err();
-    assert_eq!(gave_up, rustix::io::Errno::TIMEDOUT);
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, 500).unwrap();
+    let error = rustix::net::connect(&socket, &address).unwrap_err();
+    assert_eq!(error, rustix::io::Errno::TIMEDOUT);
     let outcome = running.finish();
     outcome.assert_accounted();
-    let timeouts: Vec<&Seen> = outcome.of_kind("kernel.tcp.timeout").collect();
+    let timeouts: Vec<&SeenEvent> = outcome.of_kind("kernel.tcp.timeout").collect();
     assert_eq!(timeouts.len(), 1, "{:?}", outcome.events);
     assert_eq!(timeouts[0].get("error.type"), "ETIMEDOUT");
     assert_eq!(timeouts[0].pid(), std::process::id());
     let abandoned =
         outcome.of_kind("kernel.tcp.close").filter(|e| e.get("error.type") == "connect_abandoned");
     assert_eq!(abandoned.count(), 1);
-    let again = outcome.of_kind("kernel.tcp.retransmit").next().unwrap();
-    assert_eq!(again.get("tapio.tcp.state"), "SYN_SENT");
-    assert_eq!(again.pid(), std::process::id());
+    let retransmit = outcome.of_kind("kernel.tcp.retransmit").next().unwrap();
+    assert_eq!(retransmit.get("tapio.tcp.state"), "SYN_SENT");
+    assert_eq!(retransmit.pid(), std::process::id());
 }

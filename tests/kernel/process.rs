@@ -4,26 +4,27 @@ use super::*;
 
 #[test]
 fn ten_thousand_execs_are_counted_exactly() {
-    let _turn = turn();
-    if !kernel_is_here() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
-    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), is_childs);
-    let mut truth: HashMap<u32, usize> = HashMap::new();
+    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), is_of_child);
+    let mut expected: HashMap<u32, usize> = HashMap::new();
     for _ in 0..10_000 {
-        *truth.entry(run_true()).or_default() += 1;
+        *expected.entry(run_true()).or_default() += 1;
     }
     let outcome = running.finish();
     outcome.assert_accounted();
     for kind in ["kernel.process.exec", "kernel.process.fork", "kernel.process.exit"] {
-        let mut told: HashMap<u32, usize> = HashMap::new();
+        let mut emitted: HashMap<u32, usize> = HashMap::new();
         for event in outcome.of_kind(kind) {
-            *told.entry(event.pid()).or_default() += 1;
+            *emitted.entry(event.pid()).or_default() += 1;
         }
-        assert!(told == truth, "{kind}: {} told, {} true", told.len(), truth.len());
+        let counts = (emitted.len(), expected.len());
+        assert!(emitted == expected, "{kind}: emitted and expected processes: {counts:?}");
     }
     let ids: HashSet<&str> = outcome.events.iter().map(|e| e.id.as_str()).collect();
-    assert_eq!(ids.len(), outcome.events.len(), "every event has an id of its own");
+    assert_eq!(ids.len(), outcome.events.len(), "every event has a unique id");
     let exec = outcome.of_kind("kernel.process.exec").next().unwrap();
     assert_eq!(exec.get("process.executable.path"), "/bin/true");
     assert_eq!(exec.get("process.command_args"), r#"["/bin/true"]"#);
@@ -32,17 +33,17 @@ fn ten_thousand_execs_are_counted_exactly() {
     let exit = outcome.of_kind("kernel.process.exit").next().unwrap();
     assert_eq!(exit.get("process.exit.code"), "0");
     assert_eq!(exit.get("process.executable.path"), "/bin/true");
-    // The tree is the one the test itself belongs to, so all have the same.
+    // All processes are in the tree of the test process.
     let trees: HashSet<&str> = outcome.events.iter().map(|e| e.get("tapio.process.tree")).collect();
     assert_eq!(trees.len(), 1, "{trees:?}");
     let now = tapio_core::clock::wall_ns();
-    assert!(now.abs_diff(exit.time_ns) < 120_000_000_000, "the time is the day's");
+    assert!(now.abs_diff(exit.time_ns) < 120_000_000_000, "the time is wall time");
 }
 
 #[test]
 fn twenty_oom_kills_are_counted_exactly() {
-    let _turn = turn();
-    if !kernel_is_here() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     const LIMIT: u64 = 16 << 20;
@@ -54,17 +55,18 @@ fn twenty_oom_kills_are_counted_exactly() {
     let running = start(&only(&kinds), move |e| {
         e.get("tapio.oom.cgroup") == path || e.get("tapio.cgroup.path") == path
     });
-    let mut truth = Vec::new();
+    let mut expected = Vec::new();
     for _ in 0..20 {
         let mut child = group.shell("exec tail /dev/zero").spawn().unwrap();
-        truth.push(child.id());
+        expected.push(child.id());
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
-    assert_eq!(group.oom_kills(), 20, "the kernel's own count");
+    assert_eq!(group.oom_kills(), 20, "the kernel's counter");
     let outcome = running.finish();
     outcome.assert_accounted();
-    let told: Vec<u32> = outcome.of_kind("kernel.process.oom_kill").map(Seen::pid).collect();
-    assert_eq!(told, truth);
+    let emitted: Vec<u32> =
+        outcome.of_kind("kernel.process.oom_kill").map(SeenEvent::pid).collect();
+    assert_eq!(emitted, expected);
     for event in outcome.of_kind("kernel.process.oom_kill") {
         assert_eq!(event.get("tapio.oom.scope"), "cgroup");
         assert_eq!(event.number("tapio.oom.limit_bytes"), LIMIT);
@@ -79,18 +81,18 @@ fn twenty_oom_kills_are_counted_exactly() {
     let killed: Vec<u32> = outcome
         .of_kind("kernel.process.exit")
         .filter(|e| e.get("tapio.signal.name") == "SIGKILL")
-        .map(Seen::pid)
+        .map(SeenEvent::pid)
         .collect();
-    assert_eq!(killed, truth, "each victim's end is told too");
+    assert_eq!(killed, expected, "the exit of each victim is emitted as well");
 }
 
 #[test]
-fn a_crash_is_told_as_signal_and_exit() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn crash_emits_signal_and_exit() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
-    let running = start(&only(&[Kind::Signal, Kind::Exit, Kind::Exec, Kind::Fork]), is_childs);
+    let running = start(&only(&[Kind::Signal, Kind::Exit, Kind::Exec, Kind::Fork]), is_of_child);
     let mut child = Command::new("sh").args(["-c", "ulimit -c 0; kill -SEGV $$"]).spawn().unwrap();
     let pid = child.id();
     assert_eq!(child.wait().unwrap().signal(), Some(11));
@@ -102,7 +104,7 @@ fn a_crash_is_told_as_signal_and_exit() {
     let one = |kind, pid| {
         let mut all = outcome.of_kind(kind).filter(|e| e.pid() == pid);
         let first = all.next().unwrap();
-        assert!(all.next().is_none(), "{kind} is told once");
+        assert!(all.next().is_none(), "{kind} is emitted once");
         first
     };
     let signal = one("kernel.process.signal", pid);
@@ -121,11 +123,11 @@ fn a_crash_is_told_as_signal_and_exit() {
 
 #[test]
 fn secrets_never_reach_an_event() {
-    let _turn = turn();
-    if !kernel_is_here() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
-    let running = start(&only(&[Kind::Exec]), is_childs);
+    let running = start(&only(&[Kind::Exec]), is_of_child);
     let status = Command::new("/bin/true")
         .args([
             "--password",
@@ -147,15 +149,15 @@ fn secrets_never_reach_an_event() {
 }
 
 #[test]
-fn a_cgroup_that_lives_for_milliseconds_keeps_its_path() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn short_lived_cgroup_keeps_its_path() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
-    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), is_childs);
+    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), is_of_child);
     let id = "ab".repeat(32);
     let uid = "0af76519-16cd-43dd-8448-eb211c80319c";
-    let mut truth = Vec::new();
+    let mut expected = Vec::new();
     for round in 0..20 {
         let Some(pod) = TestCgroup::unified(&format!("brief{round}")) else {
             return;
@@ -164,14 +166,14 @@ fn a_cgroup_that_lives_for_milliseconds_keeps_its_path() {
         std::fs::create_dir_all(&folder).unwrap();
         let script = format!("echo $$ >{}/cgroup.procs; exec /bin/true", folder.display());
         let mut child = Command::new("sh").args(["-c", &script]).spawn().unwrap();
-        truth.push((child.id(), format!("{}/pod{uid}/{id}", pod.path)));
+        expected.push((child.id(), format!("{}/pod{uid}/{id}", pod.path)));
         child.wait().unwrap();
         std::fs::remove_dir(&folder).unwrap();
         std::fs::remove_dir(folder.parent().unwrap()).unwrap();
     }
     let outcome = running.finish();
     outcome.assert_accounted();
-    for (pid, path) in truth {
+    for (pid, path) in expected {
         for kind in ["kernel.process.exec", "kernel.process.exit"] {
             let last = outcome.of_kind(kind).filter(|e| e.pid() == pid).last().unwrap();
             assert_eq!(last.get("tapio.cgroup.path"), path, "{kind}");
@@ -182,9 +184,9 @@ fn a_cgroup_that_lives_for_milliseconds_keeps_its_path() {
 }
 
 #[test]
-fn a_daemon_that_was_there_before_has_a_name() {
-    let _turn = turn();
-    if !kernel_is_here() {
+fn process_started_before_agent_has_a_name() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

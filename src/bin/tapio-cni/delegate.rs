@@ -1,7 +1,6 @@
-//! Runs another plugin: its environment is this one's, its configuration is the member `delegate` with the list's name
-//! and version, its output and its exit code are passed on as they are.
+//! Runs another plugin with this process's environment. Its configuration is the member `delegate`,
+//! completed with the list's name and version; its output and exit code are passed on unchanged.
 
-use std::ffi::OsStr;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -15,10 +14,10 @@ use tapio_core::clock;
 
 use crate::{Config, outcome, print};
 
-/// The specification's code for a configuration that can't be right.
-pub(crate) const CANT_RUN: u64 = 7;
+/// The specification's error code for an invalid network configuration.
+pub(crate) const INVALID_CONFIG: u64 = 7;
 
-/// Runs the plugin and writes down how it went.
+/// Runs the plugin. Adds its duration, and its result or error, to the report.
 pub(crate) fn run(
     config: &Config<'_>,
     plugin: &RawValue,
@@ -37,45 +36,41 @@ pub(crate) fn run(
             inner.insert(key.into(), value);
         }
     }
-    let begin = clock::instant();
+    let start = clock::instant();
     let (status, output) = execute(&program, &Value::Object(inner).to_string())
         .map_err(|e| format!("{}: {e}", program.display()))?;
-    report.duration_ns = begin.elapsed().as_nanos() as u64;
+    report.duration_ns = start.elapsed().as_nanos() as u64;
     let text = output.trim_ascii_end();
     if !text.is_empty() {
         print(text);
     }
     if status.success() {
-        outcome::take_result(text, report);
+        outcome::read_result(text, report);
     } else {
         report.error = Some(outcome::error(text, &status.to_string()));
     }
-    // A shell's way of telling a signal.
+    // A signal as exit code, in the shell's convention.
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(ExitCode::from(code as u8))
 }
 
-/// Looks the plugin up where the runtime looks for plugins.
+/// Finds the plugin in the folders of CNI_PATH, as the runtime does.
 fn find(kind: &str) -> Result<PathBuf, String> {
     if kind.is_empty() || kind.contains('/') {
-        return Err(format!("delegate: {kind:?} is no plugin's type"));
+        return Err(format!("delegate: invalid plugin type {kind:?}"));
     }
     let path = std::env::var_os("CNI_PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join(kind))
         .find(|file| file.is_file())
-        .ok_or_else(|| format!("delegate: no plugin {kind} in CNI_PATH {}", show(&path)))
+        .ok_or_else(|| format!("delegate: no plugin {kind} in CNI_PATH {}", path.display()))
 }
 
-fn show(text: &OsStr) -> String {
-    text.to_string_lossy().into_owned()
-}
-
-/// Its standard error stays this process's: the runtime logs it.
+/// Runs the program. Its standard error is this process's, which the runtime logs.
 fn execute(program: &PathBuf, config: &str) -> std::io::Result<(ExitStatus, String)> {
     let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A plugin that ends without reading says why by itself.
+        // A plugin that ends without reading its input reports the cause itself.
         let _ = stdin.write_all(config.as_bytes());
     }
     let output = child.wait_with_output()?;

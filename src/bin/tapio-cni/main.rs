@@ -1,23 +1,25 @@
-//! `tapio-cni`: a chained CNI plugin that tells the agent of each call and changes nothing.
+//! `tapio-cni`: a chained CNI plugin that reports each call to the agent and changes nothing.
 //!
 //! | file | purpose |
 //! | --- | --- |
 //! | `main.rs` | the commands of the CNI specification, versions 0.3.0 to 1.1.0 |
-//! | `outcome.rs` | what a result or an error of a plugin says |
-//! | `delegate.rs` | runs another plugin in its own name, so that its errors and its time are known |
-//! | `tell.rs` | a report to the agent, within a bound |
+//! | `outcome.rs` | decodes the result or the error of a plugin |
+//! | `delegate.rs` | runs another plugin, so that its errors and its duration are reported |
+//! | `send.rs` | sends the report to the agent, within a time limit |
 //!
-//! A pod must never fail or wait for the sake of a report. So the result is printed first, nothing is ever read from the
-//! agent, and the time for the report is bounded. The binary is static and doesn't hold tapio's library: a spawn costs
-//! about a millisecond.
+//! A pod must never fail or wait because of a report. So the result is printed first, nothing is
+//! read from the agent, and the time for the report is bounded. The binary is static. Of the
+//! collectors' library it uses the definition of the report, of the core library the clocks; the
+//! linker drops the rest. A run costs about a millisecond.
 //!
-//! In a network's list it stands last: `{"type": "tapio-cni"}`. In place of another plugin,
-//! `{"type": "tapio-cni", "delegate": {"type": "bridge", …}}` runs that one, prints what it prints, ends as it ends, and
-//! tells how long it took and what it complained of, which a plugin behind it in the list never learns.
+//! In a network's list the plugin comes last: `{"type": "tapio-cni"}`. In place of another plugin,
+//! `{"type": "tapio-cni", "delegate": {"type": "bridge", …}}` runs that one, passes on its output
+//! and exit code, and reports its duration and its error. A plugin further down the list never gets
+//! these.
 
 mod delegate;
 mod outcome;
-mod tell;
+mod send;
 
 use std::env;
 use std::io::{Read as _, Write as _};
@@ -28,13 +30,13 @@ use serde_json::value::RawValue;
 use tapio_collectors::cni::report::{DEFAULT_SOCKET, PodNames, Report};
 use tapio_core::clock;
 
-/// The most that is read of a configuration.
+/// Bytes read of a configuration.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// Versions of the specification, oldest first.
 const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// The name that stands in configurations.
+/// The plugin's name in configurations.
 const NAME: &str = "tapio-cni";
 
 /// Error codes of the specification.
@@ -65,21 +67,21 @@ fn main() -> ExitCode {
         "VERSION" => return version(&text),
         "ADD" | "DEL" | "CHECK" | "GC" | "STATUS" => {}
         other => {
-            let what = format!("{other:?} in CNI_COMMAND is no command");
-            return fail("", BAD_ENVIRONMENT, &what);
+            let message = format!("unknown command {other:?} in CNI_COMMAND");
+            return fail("", BAD_ENVIRONMENT, &message);
         }
     }
     let config = match (read, serde_json::from_str::<Config<'_>>(&text)) {
         (Ok(_), Ok(config)) => config,
-        // What is to be undone doesn't depend on the configuration.
+        // DEL and the other commands must not fail because of the configuration.
         _ if command != "ADD" => Config::default(),
         (Err(e), _) => return fail("", BAD_CONTENT, &format!("reading the configuration: {e}")),
-        (_, Err(e)) => return fail("", BAD_CONTENT, &format!("the configuration: {e}")),
+        (_, Err(e)) => return fail("", BAD_CONTENT, &format!("invalid configuration: {e}")),
     };
     call(&command, &config)
 }
 
-/// Answers `ADD`, `DEL`, `CHECK`, `GC` and `STATUS`.
+/// Executes `ADD`, `DEL`, `CHECK`, `GC` and `STATUS`.
 fn call(command: &str, config: &Config<'_>) -> ExitCode {
     let mut report = Report {
         command: command.into(),
@@ -92,31 +94,31 @@ fn call(command: &str, config: &Config<'_>) -> ExitCode {
         time_ns: clock::wall_ns(),
         ..Report::default()
     };
-    // Before the call: after DEL the namespace may be gone.
-    report.netns_inode = tell::inode_of(&report.netns);
+    // Before the call: after DEL the namespace may not exist any more.
+    report.netns_inode = send::inode_of(&report.netns);
     let exit = match config.delegate {
         Some(plugin) => match delegate::run(config, plugin, &mut report) {
             Ok(exit) => exit,
-            Err(what) => fail(&config.cni_version, delegate::CANT_RUN, &what),
+            Err(message) => fail(&config.cni_version, delegate::INVALID_CONFIG, &message),
         },
         None => {
             if command == "ADD" {
                 print_previous(config);
             }
             if let Some(result) = config.prev_result {
-                outcome::take_result(result.get(), &mut report);
+                outcome::read_result(result.get(), &mut report);
             }
             ExitCode::SUCCESS
         }
     };
-    // GC and STATUS are about no container, and STATUS comes every few seconds.
+    // GC and STATUS don't refer to a container, and STATUS is called every few seconds.
     if matches!(command, "ADD" | "DEL" | "CHECK") {
-        tell::tell(&report, config.socket.as_deref().unwrap_or(DEFAULT_SOCKET));
+        send::send_report(&report, config.socket.as_deref().unwrap_or(DEFAULT_SOCKET));
     }
     exit
 }
 
-/// Prints the result of the plugin before, byte for byte; without one an empty result.
+/// Prints the result of the previous plugin, byte for byte; without one, an empty result.
 fn print_previous(config: &Config<'_>) {
     match config.prev_result {
         Some(result) => print(result.get()),
@@ -127,28 +129,29 @@ fn print_previous(config: &Config<'_>) {
     }
 }
 
+/// Executes `VERSION`.
 fn version(text: &str) -> ExitCode {
-    let asked = serde_json::from_str::<Config<'_>>(text).unwrap_or_default().cni_version;
+    let requested = serde_json::from_str::<Config<'_>>(text).unwrap_or_default().cni_version;
     let newest = VERSIONS[VERSIONS.len() - 1];
-    let version = if VERSIONS.contains(&asked.as_str()) { &asked } else { newest };
+    let version = if VERSIONS.contains(&requested.as_str()) { &requested } else { newest };
     print(&serde_json::json!({ "cniVersion": version, "supportedVersions": VERSIONS }).to_string());
     ExitCode::SUCCESS
 }
 
-/// Prints an error as the specification wants it.
-fn fail(version: &str, code: u64, what: &str) -> ExitCode {
+/// Prints an error in the specification's format.
+fn fail(version: &str, code: u64, message: &str) -> ExitCode {
     let version = if version.is_empty() { "1.0.0" } else { version };
-    print(&serde_json::json!({ "cniVersion": version, "code": code, "msg": what }).to_string());
+    print(&serde_json::json!({ "cniVersion": version, "code": code, "msg": message }).to_string());
     ExitCode::FAILURE
 }
 
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    // A runtime that has closed its end doesn't want the result.
+    // A runtime that has closed its end doesn't need the result.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and(out.flush());
 }
 
-/// An environment variable's text; empty where there is none.
+/// An environment variable; empty if it isn't set.
 fn variable(name: &str) -> String {
     env::var_os(name).map_or_else(String::new, |v| v.to_string_lossy().into_owned())
 }

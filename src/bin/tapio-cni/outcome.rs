@@ -1,15 +1,15 @@
-//! What a plugin's result or error says.
+//! Decodes the result and the error of a plugin.
 
 use serde::Deserialize;
 
 use tapio_collectors::cni::report::{PluginError, Report};
 
-/// Addresses a report names.
+/// Addresses in a report.
 const MAX_ADDRESSES: usize = 16;
-/// How much of a plugin's complaint is told.
+/// Size limit of an error message in a report.
 const MAX_MESSAGE_BYTES: usize = 2048;
 
-/// A result; before 0.3.0 addresses stood elsewhere, which no runtime asks for any more.
+/// A result. Before 0.3.0 it had another format, which no runtime requests any more.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct CniResult {
@@ -21,7 +21,7 @@ struct CniResult {
 #[serde(default)]
 struct Interface {
     name: String,
-    /// The namespace it lies in; empty for the host's.
+    /// The network namespace that it is in; empty for the host's.
     sandbox: String,
 }
 
@@ -40,45 +40,46 @@ struct CniError {
     details: String,
 }
 
-/// Takes addresses and the host's end of the link out of a result. One that can't be read says nothing.
-pub(crate) fn take_result(text: &str, report: &mut Report) {
-    // A list would be read as a result whose every field is missing.
+/// Adds the addresses and the host end of the link from a result. Ignores an invalid result.
+pub(crate) fn read_result(text: &str, report: &mut Report) {
+    // A list would be deserialized as a result without any field.
     if !text.trim_start().starts_with('{') {
         return;
     }
     let Ok(result) = serde_json::from_str::<CniResult>(text) else {
         return;
     };
-    // A bridge comes before the link that was plugged into it.
+    // A bridge comes before the link that is attached to it.
     if let Some(host) = result.interfaces.iter().rfind(|i| i.sandbox.is_empty()) {
         report.host_interface.clone_from(&host.name);
     }
-    let inside = |ip: &Ip| {
+    let is_pods = |ip: &Ip| {
         ip.interface.and_then(|i| result.interfaces.get(i)).is_none_or(|i| !i.sandbox.is_empty())
     };
     report.addresses = result
         .ips
         .iter()
-        .filter(|ip| inside(ip))
+        .filter(|ip| is_pods(ip))
         .map(|ip| ip.address.split('/').next().unwrap_or_default().to_owned())
         .filter(|a| !a.is_empty())
         .take(MAX_ADDRESSES)
         .collect();
 }
 
-/// What a plugin that ended with `status` says of it on standard output.
+/// The error of a plugin that ended with `status`, from its standard output.
 pub(crate) fn error(output: &str, status: &str) -> PluginError {
     let mut error = serde_json::from_str::<CniError>(output).unwrap_or_default();
     if error.msg.is_empty() {
-        // A plugin that dies prints what it likes, which may be anything.
-        error.msg = format!("it ended with {status} and said nothing");
+        // A plugin that crashes may print anything.
+        error.msg = format!("ended with {status} without an error message");
     }
     let mut message = error.msg;
     if !error.details.is_empty() {
         message = format!("{message}: {}", error.details);
     }
-    let whole = |end: &usize| message.is_char_boundary(*end);
-    let end = (0..=MAX_MESSAGE_BYTES.min(message.len())).rev().find(whole).unwrap_or_default();
+    let is_boundary = |end: &usize| message.is_char_boundary(*end);
+    let end =
+        (0..=MAX_MESSAGE_BYTES.min(message.len())).rev().find(is_boundary).unwrap_or_default();
     message.truncate(end);
     PluginError { code: error.code, message }
 }
@@ -88,25 +89,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_tells_the_pods_addresses_and_the_hosts_end() {
-        let result = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"cni0","mac":"a"},{"name":"veth1","mac":"b"},
-            {"name":"eth0","sandbox":"/run/netns/p"}],"ips":[{"interface":2,"address":"10.88.0.5/16","gateway":"10.88.0.1"},
+    fn result_has_pod_addresses_and_host_interface() {
+        let result = r#"{"cniVersion":"1.0.0","interfaces":[{"name":"cni0","mac":"a"},
+            {"name":"veth1","mac":"b"},{"name":"eth0","sandbox":"/run/netns/p"}],
+            "ips":[{"interface":2,"address":"10.88.0.5/16","gateway":"10.88.0.1"},
             {"interface":0,"address":"10.88.0.1/16"},{"address":"fd00::5/64"}],"routes":[],"dns":{}}"#;
         let mut report = Report::default();
-        take_result(result, &mut report);
+        read_result(result, &mut report);
         assert_eq!(report.addresses, ["10.88.0.5", "fd00::5"]);
         assert_eq!(report.host_interface, "veth1");
-        take_result("[]", &mut report);
-        take_result(r#"{"ips":7}"#, &mut report);
+        read_result("[]", &mut report);
+        read_result(r#"{"ips":7}"#, &mut report);
         assert_eq!(report.addresses.len(), 2);
     }
 
     #[test]
-    fn a_plugins_complaint_is_told_and_silence_as_well() {
-        let said =
+    fn error_message_is_read_and_missing_one_is_replaced() {
+        let output =
             r#"{"cniVersion":"0.4.0","code":11,"msg":"no IP addresses","details":"in range"}"#;
         assert_eq!(
-            error(said, "exit status: 1"),
+            error(output, "exit status: 1"),
             PluginError { code: 11, message: "no IP addresses: in range".into() }
         );
         assert!(error("panic: …", "exit status: 2").message.contains("exit status: 2"));

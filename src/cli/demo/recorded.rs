@@ -20,7 +20,7 @@ pub(super) fn print_recordings(args: &Args, missing: &[&Finding]) -> Outcome {
     message("tapio: the kernel can't be observed, so no fault is caused:");
     for finding in missing {
         message(&format!("  {}: {}", finding.subject, finding.state));
-        message(&format!("    remedy: {}", finding.mend));
+        message(&format!("    remedy: {}", finding.remedy));
     }
     message(
         "  simplest remedy: `sudo tapio demo`, or once `sudo setcap cap_bpf,cap_perfmon+ep` on the tapio binary\n\

@@ -1,6 +1,6 @@
-//! Addresses that the IPAM plugin host-local has given: a file for each in `/var/lib/cni/networks/NETWORK/`, whose name
-//! is the address and whose lines are the container's id and the interface (`plugins/ipam/host-local/backend/disk` of
-//! the CNI plugins).
+//! Addresses allocated by the IPAM plugin host-local: one file each in
+//! `/var/lib/cni/networks/NETWORK/`, whose name is the address and whose lines are the container's
+//! id and the interface (`plugins/ipam/host-local/backend/disk` of the CNI plugins).
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -16,48 +16,49 @@ use rustix::io::Errno;
 
 use tapio_core::clock;
 
-/// The most addresses that are remembered.
-const MAX_KNOWN: usize = 65_536;
-/// The most of a file that is read.
+/// Capacity of the table of allocations.
+const MAX_ALLOCATIONS: usize = 65_536;
+/// Bytes read of a file.
 const MAX_FILE_BYTES: u64 = 4096;
-/// Networks that are watched.
+/// Number of networks that are watched.
 const MAX_NETWORKS: usize = 1024;
 
-/// An address that was given.
+/// An allocated address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Allocation {
     pub(super) network: String,
     pub(super) address: IpAddr,
     pub(super) container_id: String,
-    /// Empty where the plugin is older than 0.7.
+    /// Empty if the plugin is older than 0.7.
     pub(super) ifname: String,
-    /// When the file was written, nanoseconds since the Unix epoch.
+    /// Time at which the file was written, ns since the Unix epoch.
     pub(super) since_ns: u64,
 }
 
-/// What became of an address.
+/// A change of an allocation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It was there when its network was looked at for the first time.
+    /// It existed when its network was first read.
     Found(Allocation),
-    /// It was given.
-    Given(Allocation),
-    /// It was taken back, at this time.
-    TakenBack(Allocation, u64),
+    /// The address was allocated.
+    Allocated(Allocation),
+    /// The address was released, at this time.
+    Released(Allocation, u64),
 }
 
-/// The folders, and what was in them.
+/// Watches the folders of the networks; keeps the current allocations.
 pub(super) struct Allocations {
     base: PathBuf,
     inotify: OwnedFd,
     base_watch: Option<i32>,
+    /// Networks by the number of their watch.
     networks: HashMap<i32, String>,
-    known: HashMap<(String, IpAddr), Allocation>,
-    /// What an earlier run knew and this one hasn't looked for yet.
-    remembered: Vec<Allocation>,
+    current: HashMap<(String, IpAddr), Allocation>,
+    /// Allocations of an earlier run that this run hasn't verified yet.
+    unverified: Vec<Allocation>,
 }
 
-/// The events that say that a file is whole, or gone.
+/// The inotify events after which a file is complete, or removed.
 fn network_flags() -> WatchFlags {
     WatchFlags::CLOSE_WRITE
         | WatchFlags::MOVED_TO
@@ -67,7 +68,7 @@ fn network_flags() -> WatchFlags {
 }
 
 impl Allocations {
-    /// Nothing is read yet, and the folder needn't be there.
+    /// Creates the watcher. Reads nothing yet; the folder may be missing.
     pub(super) fn open(base: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self {
@@ -75,36 +76,37 @@ impl Allocations {
             inotify,
             base_watch: None,
             networks: HashMap::new(),
-            known: HashMap::new(),
-            remembered: Vec::new(),
+            current: HashMap::new(),
+            unverified: Vec::new(),
         })
     }
 
-    /// What was given when the agent was here last: of what isn't any more it is told at the first look.
-    pub(super) fn remember<'a>(&mut self, given: impl Iterator<Item = &'a Allocation>) {
-        self.remembered = given.cloned().collect();
+    /// Restores the allocations of the previous run. Those that don't exist any more are reported
+    /// as released when the folders are first read.
+    pub(super) fn restore<'a>(&mut self, previous: impl Iterator<Item = &'a Allocation>) {
+        self.unverified = previous.cloned().collect();
     }
 
-    /// Addresses that are given now.
+    /// Number of allocated addresses.
     pub(super) fn len(&self) -> usize {
-        self.known.len()
+        self.current.len()
     }
 
-    /// Watches the folder if it is there by now. Called about once a second.
-    pub(super) fn look(&mut self, changes: &mut Vec<Change>) {
+    /// Starts to watch the base folder if it exists now. Called about once a second.
+    pub(super) fn watch_base(&mut self, changes: &mut Vec<Change>) {
         if self.base_watch.is_some() {
             return;
         }
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        // It isn't there, or not for us to read: then there is nothing to tell.
+        // A folder that is missing or not readable has nothing to report.
         if let Ok(watch) = inotify::add_watch(&self.inotify, &self.base, flags) {
             self.base_watch = Some(watch);
-            self.networks_of(changes, false);
-            self.miss(changes);
+            self.read_networks(changes, false);
+            self.verify_restored(changes);
         }
     }
 
-    /// Reads what has changed.
+    /// Reads the changes since the last call.
     pub(super) fn read(&mut self, changes: &mut Vec<Change>) {
         let mut events = Vec::new();
         let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
@@ -119,122 +121,132 @@ impl Allocations {
                 Err(_) => break,
             }
         }
-        for (watch, what, name) in events {
-            self.event(watch, what, name.as_deref(), changes);
+        for (watch, flags, name) in events {
+            self.process(watch, flags, name.as_deref(), changes);
         }
     }
 
-    fn event(
+    /// Processes one inotify event.
+    fn process(
         &mut self,
         watch: i32,
-        what: ReadFlags,
+        flags: ReadFlags,
         name: Option<&str>,
         changes: &mut Vec<Change>,
     ) {
-        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-            // The kernel left something out: the folders say how things are.
-            self.networks_of(changes, true);
+        if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+            // The kernel dropped events: the folders are read again.
+            self.read_networks(changes, true);
             for network in self.networks.values().cloned().collect::<Vec<_>>() {
                 self.compare(&network, changes, true);
             }
             return;
         }
+        let is_watch_removed = flags.contains(ReadFlags::IGNORED);
         if Some(watch) == self.base_watch {
-            match name {
-                Some(name) if !what.contains(ReadFlags::IGNORED) => {
-                    self.network(name, changes, true);
-                }
-                _ if what.contains(ReadFlags::IGNORED) => self.base_watch = None,
-                _ => {}
+            if is_watch_removed {
+                self.base_watch = None;
+            } else if let Some(name) = name {
+                self.watch_network(name, changes, true);
             }
             return;
         }
         let Some(network) = self.networks.get(&watch).cloned() else {
             return;
         };
-        if what.contains(ReadFlags::IGNORED) {
+        if is_watch_removed {
             self.networks.remove(&watch);
             return;
         }
         let Some(address) = name.and_then(|n| n.parse::<IpAddr>().ok()) else {
             return;
         };
-        if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
-            self.taken_back(network, address, changes);
+        if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+            self.released(network, address, changes);
         } else {
-            self.given(&network, address, changes, true);
+            self.allocated(&network, address, changes, true);
         }
     }
 
-    /// Tells what of the remembered isn't there any more. When it was taken back isn't known: before now.
-    fn miss(&mut self, changes: &mut Vec<Change>) {
+    /// Reports the restored allocations that don't exist any more as released. Their time of
+    /// release isn't known; it is before now.
+    fn verify_restored(&mut self, changes: &mut Vec<Change>) {
         let now_ns = clock::wall_ns();
-        for old in std::mem::take(&mut self.remembered) {
-            if self.known.get(&(old.network.clone(), old.address)) != Some(&old) {
-                changes.push(Change::TakenBack(old, now_ns));
+        for old in std::mem::take(&mut self.unverified) {
+            if self.current.get(&(old.network.clone(), old.address)) != Some(&old) {
+                changes.push(Change::Released(old, now_ns));
             }
         }
     }
 
-    /// Watches the networks there are.
-    fn networks_of(&mut self, changes: &mut Vec<Change>, news: bool) {
+    /// Watches all networks. `is_new`: allocations in them are new, not found.
+    fn read_networks(&mut self, changes: &mut Vec<Change>, is_new: bool) {
         for entry in fs::read_dir(&self.base).into_iter().flatten().flatten() {
             if let Some(name) = entry.file_name().to_str() {
-                self.network(name, changes, news);
+                self.watch_network(name, changes, is_new);
             }
         }
     }
 
-    fn network(&mut self, name: &str, changes: &mut Vec<Change>, news: bool) {
+    fn watch_network(&mut self, name: &str, changes: &mut Vec<Change>, is_new: bool) {
         if self.networks.len() >= MAX_NETWORKS || self.networks.values().any(|n| n == name) {
             return;
         }
-        // First watched, then read: what comes in between is seen twice and told once.
+        // Watched before it is read: a change in between is seen twice and reported once.
         let folder = self.base.join(name);
         if let Ok(watch) = inotify::add_watch(&self.inotify, &folder, network_flags()) {
             self.networks.insert(watch, name.to_owned());
-            self.compare(name, changes, news);
+            self.compare(name, changes, is_new);
         }
     }
 
-    /// Compares a network's folder with what is known of it.
-    fn compare(&mut self, network: &str, changes: &mut Vec<Change>, news: bool) {
-        let mut there = HashSet::new();
+    /// Compares a network's folder with its current allocations.
+    fn compare(&mut self, network: &str, changes: &mut Vec<Change>, is_new: bool) {
+        let mut existing = HashSet::new();
         for entry in fs::read_dir(self.base.join(network)).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if let Some(address) = name.to_str().and_then(|n| n.parse::<IpAddr>().ok()) {
-                there.insert(address);
-                self.given(network, address, changes, news);
+                existing.insert(address);
+                self.allocated(network, address, changes, is_new);
             }
         }
-        let of_network = self.known.keys().filter(|(n, _)| n == network);
-        let gone: Vec<_> = of_network.map(|(_, a)| *a).filter(|a| !there.contains(a)).collect();
-        for address in gone {
-            self.taken_back(network.to_owned(), address, changes);
+        let addresses = self.current.keys().filter(|(n, _)| n == network).map(|(_, a)| *a);
+        let released: Vec<_> = addresses.filter(|a| !existing.contains(a)).collect();
+        for address in released {
+            self.released(network.to_owned(), address, changes);
         }
     }
 
-    fn given(&mut self, network: &str, address: IpAddr, changes: &mut Vec<Change>, news: bool) {
+    fn allocated(
+        &mut self,
+        network: &str,
+        address: IpAddr,
+        changes: &mut Vec<Change>,
+        is_new: bool,
+    ) {
         let path = self.base.join(network).join(address.to_string());
-        // Gone again, or made and not written yet: another notification follows.
+        // Removed again, or created and not written yet: another inotify event follows.
         let Some(allocation) = read(&path, network, address) else {
             return;
         };
         let key = (network.to_owned(), address);
-        match self.known.get(&key) {
-            Some(known) if *known == allocation => return,
-            Some(_) => self.taken_back(network.to_owned(), address, changes),
+        match self.current.get(&key) {
+            Some(current) if *current == allocation => return,
+            Some(_) => self.released(network.to_owned(), address, changes),
             None => {}
         }
-        if self.known.len() < MAX_KNOWN {
-            self.known.insert(key, allocation.clone());
+        if self.current.len() < MAX_ALLOCATIONS {
+            self.current.insert(key, allocation.clone());
         }
-        changes.push(if news { Change::Given(allocation) } else { Change::Found(allocation) });
+        changes.push(match is_new {
+            true => Change::Allocated(allocation),
+            false => Change::Found(allocation),
+        });
     }
 
-    fn taken_back(&mut self, network: String, address: IpAddr, changes: &mut Vec<Change>) {
-        if let Some(allocation) = self.known.remove(&(network, address)) {
-            changes.push(Change::TakenBack(allocation, clock::wall_ns()));
+    fn released(&mut self, network: String, address: IpAddr, changes: &mut Vec<Change>) {
+        if let Some(allocation) = self.current.remove(&(network, address)) {
+            changes.push(Change::Released(allocation, clock::wall_ns()));
         }
     }
 }
@@ -266,29 +278,32 @@ fn read(path: &Path, network: &str, address: IpAddr) -> Option<Allocation> {
 mod tests {
     use super::*;
 
-    fn short(changes: &mut Vec<Change>) -> Vec<String> {
+    fn describe(changes: &mut Vec<Change>) -> Vec<String> {
         let text = |change: Change| match change {
             Change::Found(a) => format!("found {} {}", a.address, a.container_id),
-            Change::Given(a) => format!("given {} {} {}", a.address, a.container_id, a.ifname),
-            Change::TakenBack(a, _) => format!("back {} {}", a.address, a.network),
+            Change::Allocated(a) => {
+                format!("allocated {} {} {}", a.address, a.container_id, a.ifname)
+            }
+            Change::Released(a, _) => format!("released {} {}", a.address, a.network),
         };
         changes.drain(..).map(text).collect()
     }
 
     #[test]
-    fn files_become_allocations_once() {
+    fn each_file_change_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("networks");
         let mut all = Allocations::open(&base).unwrap();
         let mut changes = Vec::new();
-        all.look(&mut changes);
+        all.watch_base(&mut changes);
         assert!(changes.is_empty(), "no folder yet");
         fs::create_dir_all(base.join("podnet")).unwrap();
         fs::write(base.join("podnet/10.1.0.2"), "abc\r\neth0").unwrap();
-        all.look(&mut changes);
-        all.look(&mut changes);
-        assert_eq!(short(&mut changes), ["found 10.1.0.2 abc"]);
-        // A network that comes later is news from its first file on, seen by the watch or by the look behind it.
+        all.watch_base(&mut changes);
+        all.watch_base(&mut changes);
+        assert_eq!(describe(&mut changes), ["found 10.1.0.2 abc"]);
+        // Allocations of a network created later are new, whether the watch or the read after it
+        // finds them.
         fs::create_dir(base.join("other")).unwrap();
         fs::write(base.join("other/fd00::2"), "def\r\neth1").unwrap();
         fs::write(base.join("other/last_reserved_ip.0"), "fd00::2").unwrap();
@@ -296,20 +311,20 @@ mod tests {
         fs::write(base.join("podnet/10.1.0.3"), "").unwrap();
         all.read(&mut changes);
         all.read(&mut changes);
-        assert_eq!(short(&mut changes), ["given fd00::2 def eth1"]);
+        assert_eq!(describe(&mut changes), ["allocated fd00::2 def eth1"]);
         fs::write(base.join("podnet/10.1.0.3"), "ghi").unwrap();
         fs::remove_file(base.join("podnet/10.1.0.2")).unwrap();
         all.read(&mut changes);
-        assert_eq!(short(&mut changes), ["given 10.1.0.3 ghi ", "back 10.1.0.2 podnet"]);
+        assert_eq!(describe(&mut changes), ["allocated 10.1.0.3 ghi ", "released 10.1.0.2 podnet"]);
         assert_eq!(all.len(), 2);
         fs::remove_dir_all(&base).unwrap();
         all.read(&mut changes);
         assert_eq!(changes.len(), 2);
         changes.clear();
         fs::create_dir_all(base.join("podnet")).unwrap();
-        all.look(&mut changes);
+        all.watch_base(&mut changes);
         fs::write(base.join("podnet/10.1.0.9"), "x").unwrap();
         all.read(&mut changes);
-        assert_eq!(short(&mut changes), ["given 10.1.0.9 x "], "watched again");
+        assert_eq!(describe(&mut changes), ["allocated 10.1.0.9 x "], "watched again");
     }
 }

@@ -1,15 +1,15 @@
-//! Which container is attached to which network through which link: what the plugin said, kept for as long as it is
-//! needed, and bounded.
+//! Which container is attached to which network through which link, from the plugin's reports. The
+//! table is bounded.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use super::report::Report;
 
-/// The most attachments that are remembered, those that ended among them.
-const MAX: usize = 8192;
+/// Capacity of the table, ended attachments included.
+const MAX_ATTACHMENTS: usize = 8192;
 
-/// A container's interface in a network, by one plugin.
+/// Identifies an attachment: a container's interface in a network, set up by one plugin.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     network: String,
@@ -18,7 +18,7 @@ struct Key {
     plugin: String,
 }
 
-/// What hangs on it.
+/// Addresses and namespace of an attachment.
 #[derive(Clone, Default)]
 pub(super) struct Attachment {
     pub(super) addresses: Vec<IpAddr>,
@@ -27,12 +27,12 @@ pub(super) struct Attachment {
     ended: bool,
 }
 
-/// All of them, the oldest forgotten first.
+/// The attachments; the oldest is evicted first.
 #[derive(Default)]
 pub(super) struct Attachments {
     table: HashMap<Key, Attachment>,
     order: VecDeque<Key>,
-    /// Container and pod by the host's end of the link.
+    /// Container and pod by the host end of the link.
     links: HashMap<String, (String, String)>,
 }
 
@@ -50,18 +50,18 @@ impl Attachments {
         if self.table.insert(key.clone(), attachment).is_none() {
             self.order.push_back(key);
         }
-        while self.order.len() > MAX {
+        while self.order.len() > MAX_ATTACHMENTS {
             if let Some(old) = self.order.pop_front().and_then(|key| self.table.remove(&key)) {
                 self.links.remove(&old.host_interface);
             }
         }
     }
 
-    /// A container was attached.
+    /// Adds an attachment.
     pub(super) fn begin(&mut self, report: &Report) {
         if !report.host_interface.is_empty() {
-            let whose = (report.container_id.clone(), report.pod.uid.clone());
-            self.links.insert(report.host_interface.clone(), whose);
+            let owner = (report.container_id.clone(), report.pod.uid.clone());
+            self.links.insert(report.host_interface.clone(), owner);
         }
         let attachment = Attachment {
             addresses: report.addresses.iter().filter_map(|a| a.parse().ok()).collect(),
@@ -72,12 +72,12 @@ impl Attachments {
         self.insert(Self::key(report), attachment);
     }
 
-    /// Whether that container's end was told before: runtimes repeat themselves.
+    /// Whether the attachment has ended already: runtimes repeat their calls.
     pub(super) fn has_ended(&self, report: &Report) -> bool {
-        self.table.get(&Self::key(report)).is_some_and(|known| known.ended)
+        self.table.get(&Self::key(report)).is_some_and(|attachment| attachment.ended)
     }
 
-    /// A container was detached. Gives what hung on it.
+    /// Ends an attachment. Returns its addresses and namespace.
     pub(super) fn end(&mut self, report: &Report) -> Attachment {
         let key = Self::key(report);
         let mut attachment = self.table.get(&key).cloned().unwrap_or_else(|| Attachment {
@@ -90,16 +90,17 @@ impl Attachments {
         attachment
     }
 
-    /// The container and pod whose link this is.
+    /// The container and pod of a link.
     pub(super) fn of_link(&self, host_interface: &str) -> Option<(&str, &str)> {
         self.links.get(host_interface).map(|(container, pod)| (&**container, &**pod))
     }
 
-    /// A link is gone; its name may be another pod's later.
+    /// Removes a link; its name may be reused for another pod.
     pub(super) fn forget_link(&mut self, host_interface: &str) {
         self.links.remove(host_interface);
     }
 
+    /// Number of attachments that haven't ended.
     pub(super) fn len(&self) -> usize {
         self.table.values().filter(|a| !a.ended).count()
     }
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_once_and_knows_the_addresses() {
+    fn attachment_ends_once_and_returns_its_addresses() {
         let mut all = Attachments::default();
         all.begin(&report("a"));
         assert_eq!(all.of_link("vetha"), Some(("a", "")));
@@ -129,19 +130,22 @@ mod tests {
         assert_eq!(all.end(&bare).addresses, [IpAddr::from([10, 0, 0, 7])]);
         assert!(all.has_ended(&bare));
         all.begin(&report("a"));
-        assert!(!all.has_ended(&bare), "attached again in between");
+        assert!(!all.has_ended(&bare), "attached again");
         let unknown = report("unknown");
-        assert!(!all.has_ended(&unknown), "the agent wasn't there before");
+        assert!(!all.has_ended(&unknown), "its start was missed");
         assert_eq!(all.end(&unknown).addresses.len(), 1);
     }
 
     #[test]
-    fn it_is_bounded() {
+    fn table_is_bounded() {
         let mut all = Attachments::default();
-        for n in 0..MAX + 100 {
+        for n in 0..MAX_ATTACHMENTS + 100 {
             all.begin(&report(&n.to_string()));
         }
-        assert_eq!((all.table.len(), all.order.len(), all.links.len()), (MAX, MAX, MAX));
+        assert_eq!(
+            (all.table.len(), all.order.len(), all.links.len()),
+            (MAX_ATTACHMENTS, MAX_ATTACHMENTS, MAX_ATTACHMENTS)
+        );
         assert_eq!(all.of_link("veth0"), None);
     }
 }

@@ -1,6 +1,6 @@
-//! The kernel's route netlink: notifications and dumps, as bytes and as what they say (rtnetlink(7),
-//! `linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h`). The few fields that are needed are read here, bounds
-//! checked: no message can panic, and one that is too short says nothing.
+//! The kernel's route netlink: sockets for notifications and dumps, and decoding (rtnetlink(7),
+//! `linux/rtnetlink.h`, `linux/if_link.h`, `linux/neighbour.h`). Only the required fields are read,
+//! with bounds checks: no message causes a panic, and one that is too short is skipped.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,11 +16,11 @@ use rustix::net::{
 
 /// RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 const GROUPS: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
-/// The kernel never packs more into one answer.
+/// Above the kernel's limit for one packet.
 const BUFFER_BYTES: usize = 64 * 1024;
 const QUEUE_BYTES: usize = 1 << 20;
-/// The kernel answers a dump at once.
-const DUMP_PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit of a dump; the kernel responds at once.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(1);
 
 const HEADER_BYTES: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -40,28 +40,28 @@ const DUMPS: [u16; 3] = [18, 22, 26];
 const IFF_UP_RUNNING: u32 = 0x1 | 0x40;
 const IFF_LOOPBACK: u32 = 0x8;
 const NUD_FAILED: u16 = 0x20;
-/// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _NOARP, _PERMANENT: it has answered, or needn't. Between two failures a neighbour
-/// is NUD_INCOMPLETE or forgotten, which says nothing.
+/// NUD_REACHABLE, _STALE, _DELAY, _PROBE, _NOARP, _PERMANENT: the neighbour has answered, or
+/// needn't. Between two failures it is NUD_INCOMPLETE or removed; both are skipped.
 const NUD_VALID: u16 = 0x2 | 0x4 | 0x8 | 0x10 | 0x40 | 0x80;
 const RT_TABLE_MAIN: u32 = 254;
 const RTN_UNICAST: u8 = 1;
 
-/// What a message says.
+/// A decoded message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said<'a> {
-    /// A link is there, or no more.
+pub(super) enum Message<'a> {
+    /// A link; `gone`: it was removed.
     Link { index: u32, name: &'a str, kind: &'a str, up: bool, gone: bool },
     /// An address of an interface.
     Address { index: u32, address: IpAddr, prefix: u8, gone: bool },
     /// A default route of the main table.
     DefaultRoute { index: u32, gateway: Option<IpAddr>, v6: bool, gone: bool },
-    /// A neighbour doesn't answer.
-    Unanswered { index: u32, address: IpAddr },
-    /// A neighbour answers.
-    Answered { index: u32, address: IpAddr },
+    /// A neighbour that doesn't answer.
+    NeighborFailed { index: u32, address: IpAddr },
+    /// A neighbour that answers.
+    NeighborValid { index: u32, address: IpAddr },
 }
 
-/// The socket that the kernel's notifications come to.
+/// The socket that receives the kernel's notifications.
 pub(super) struct Notifications {
     socket: OwnedFd,
     buffer: Vec<u8>,
@@ -71,17 +71,18 @@ impl Notifications {
     /// Subscribes, in the network namespace of this thread.
     pub(super) fn open() -> io::Result<Self> {
         let socket = open(GROUPS, SocketFlags::NONBLOCK)?;
-        // The system may allow less, and then that is what there is.
+        // The system's limit may be lower; the socket then has that size.
         let _ = sockopt::set_socket_recv_buffer_size(&socket, QUEUE_BYTES);
         Ok(Self { socket, buffer: vec![0; BUFFER_BYTES] })
     }
 
-    /// Shows what has come. Returns whether the kernel had to leave something out: then a dump tells how things are.
-    pub(super) fn read(&mut self, mut see: impl FnMut(Said<'_>)) -> io::Result<bool> {
+    /// Passes the received messages to `process`. Returns whether the kernel dropped messages: the
+    /// state must then be read by a dump.
+    pub(super) fn read(&mut self, mut process: impl FnMut(Message<'_>)) -> io::Result<bool> {
         loop {
             match recv(&self.socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
                 Ok((len, _)) => {
-                    parse(self.buffer.get(..len).unwrap_or_default(), &mut see);
+                    parse(self.buffer.get(..len).unwrap_or_default(), &mut process);
                 }
                 Err(Errno::WOULDBLOCK) => return Ok(false),
                 Err(Errno::NOBUFS) => return Ok(true),
@@ -105,10 +106,10 @@ fn open(groups: u32, flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Shows every link, address and default route there is.
-pub(super) fn dump(mut see: impl FnMut(Said<'_>)) -> io::Result<()> {
+/// Passes every existing link, address and default route to `process`.
+pub(super) fn dump(mut process: impl FnMut(Message<'_>)) -> io::Result<()> {
     let socket = open(0, SocketFlags::empty())?;
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DUMP_PATIENCE))?;
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DUMP_TIMEOUT))?;
     let mut buffer = vec![0; BUFFER_BYTES];
     for kind in DUMPS {
         // A header, and the family (AF_UNSPEC) in a body that fits each of the three.
@@ -119,7 +120,7 @@ pub(super) fn dump(mut see: impl FnMut(Said<'_>)) -> io::Result<()> {
         sendto(&socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         loop {
             let (len, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-            if parse(buffer.get(..len).unwrap_or_default(), &mut see) {
+            if parse(buffer.get(..len).unwrap_or_default(), &mut process) {
                 break;
             }
         }
@@ -127,7 +128,7 @@ pub(super) fn dump(mut see: impl FnMut(Said<'_>)) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes in the machine's own order, read where they are there.
+/// Bytes in native byte order; a read past the end returns `None`.
 #[derive(Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);
 
@@ -144,14 +145,14 @@ impl<'a> Bytes<'a> {
         Some(u32::from_ne_bytes(self.0.get(at..at + 4)?.try_into().ok()?))
     }
 
-    /// The attribute with this number among those from `at` on.
+    /// The attribute with this number among those that start at `at`.
     fn attribute(self, at: usize, wanted: u16) -> Option<Bytes<'a>> {
         // The two highest bits are flags.
-        self.pieces(at).find(|(kind, _)| kind & 0x3fff == wanted).map(|(_, body)| body)
+        self.attributes(at).find(|(kind, _)| kind & 0x3fff == wanted).map(|(_, body)| body)
     }
 
     /// Attributes: length, number, body, padded to four bytes.
-    fn pieces(self, mut at: usize) -> impl Iterator<Item = (u16, Bytes<'a>)> {
+    fn attributes(self, mut at: usize) -> impl Iterator<Item = (u16, Bytes<'a>)> {
         std::iter::from_fn(move || {
             let len = usize::from(self.u16(at)?);
             let kind = self.u16(at + 2)?;
@@ -174,8 +175,8 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Shows what the messages in a packet say. Returns whether they were the last of a dump.
-pub(super) fn parse(packet: &[u8], mut see: impl FnMut(Said<'_>)) -> bool {
+/// Passes the messages in a packet to `process`. Returns whether they were the last of a dump.
+pub(super) fn parse(packet: &[u8], mut process: impl FnMut(Message<'_>)) -> bool {
     let mut rest = packet;
     while let (Some(len), Some(kind)) = (Bytes(rest).u32(0), Bytes(rest).u16(4)) {
         let len = len as usize;
@@ -185,21 +186,22 @@ pub(super) fn parse(packet: &[u8], mut see: impl FnMut(Said<'_>)) -> bool {
         if matches!(kind, NLMSG_DONE | NLMSG_ERROR) {
             return true;
         }
-        if let Some(said) = message(kind, Bytes(body)) {
-            see(said);
+        if let Some(message) = decode(kind, Bytes(body)) {
+            process(message);
         }
         rest = rest.get(len.max(HEADER_BYTES).next_multiple_of(4)..).unwrap_or_default();
     }
     false
 }
 
-fn message(kind: u16, body: Bytes<'_>) -> Option<Said<'_>> {
+fn decode(kind: u16, body: Bytes<'_>) -> Option<Message<'_>> {
     match kind {
         RTM_NEWLINK | RTM_DELLINK => link(body, kind == RTM_DELLINK),
         RTM_NEWADDR | RTM_DELADDR => {
-            // `ifaddrmsg`. Of a point-to-point link IFA_ADDRESS is the other end, IFA_LOCAL this one.
+            // `ifaddrmsg`. On a point-to-point link IFA_ADDRESS is the remote end, IFA_LOCAL this
+            // one.
             let own = body.attribute(8, 2).or_else(|| body.attribute(8, 1))?;
-            Some(Said::Address {
+            Some(Message::Address {
                 index: body.u32(4)?,
                 address: own.address()?,
                 prefix: body.u8(1)?,
@@ -212,8 +214,10 @@ fn message(kind: u16, body: Bytes<'_>) -> Option<Said<'_>> {
             let index = body.u32(4)?;
             let address = body.attribute(12, 1)?.address()?;
             match body.u16(8)? {
-                state if state & NUD_FAILED != 0 => Some(Said::Unanswered { index, address }),
-                state if state & NUD_VALID != 0 => Some(Said::Answered { index, address }),
+                state if state & NUD_FAILED != 0 => {
+                    Some(Message::NeighborFailed { index, address })
+                }
+                state if state & NUD_VALID != 0 => Some(Message::NeighborValid { index, address }),
                 _ => None,
             }
         }
@@ -222,14 +226,14 @@ fn message(kind: u16, body: Bytes<'_>) -> Option<Said<'_>> {
 }
 
 /// `ifinfomsg`, then attributes: IFLA_IFNAME is 3, IFLA_LINKINFO 18 and in it IFLA_INFO_KIND 1.
-fn link(body: Bytes<'_>, gone: bool) -> Option<Said<'_>> {
-    // Bridges send their ports' state under the family AF_BRIDGE, a loopback is never news.
+fn link(body: Bytes<'_>, gone: bool) -> Option<Message<'_>> {
+    // Bridges send the state of their ports under the family AF_BRIDGE. Loopbacks are skipped.
     let flags = body.u32(8)?;
     if body.u8(0)? != 0 || flags & IFF_LOOPBACK != 0 {
         return None;
     }
     let kind = body.attribute(16, 18).and_then(|info| info.attribute(0, 1)?.text());
-    Some(Said::Link {
+    Some(Message::Link {
         index: body.u32(4)?,
         name: body.attribute(16, 3)?.text()?,
         kind: kind.unwrap_or("device"),
@@ -238,16 +242,16 @@ fn link(body: Bytes<'_>, gone: bool) -> Option<Said<'_>> {
     })
 }
 
-/// `rtmsg`, then attributes: RTA_OIF is 4, RTA_GATEWAY 5, RTA_TABLE 15. Only default routes: they are few, and their
-/// loss takes the node off the net.
-fn route(body: Bytes<'_>, gone: bool) -> Option<Said<'_>> {
+/// `rtmsg`, then attributes: RTA_OIF is 4, RTA_GATEWAY 5, RTA_TABLE 15. Only default routes: they
+/// are few, and their loss disconnects the node.
+fn route(body: Bytes<'_>, gone: bool) -> Option<Message<'_>> {
     let table = body.attribute(12, 15).and_then(|t| t.u32(0));
     let main = table.unwrap_or(u32::from(body.u8(4)?)) == RT_TABLE_MAIN;
-    // A destination of length 0, and not a blackhole or the like.
+    // A destination prefix of length 0, and not a blackhole or similar type.
     if !main || body.u8(1)? != 0 || body.u8(7)? != RTN_UNICAST {
         return None;
     }
-    Some(Said::DefaultRoute {
+    Some(Message::DefaultRoute {
         index: body.attribute(12, 4).and_then(|i| i.u32(0)).unwrap_or_default(),
         gateway: body.attribute(12, 5).and_then(Bytes::address),
         v6: i32::from(body.u8(0)?) == i32::from(AddressFamily::INET6.as_raw()),
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_veth_and_a_default_route_are_read() {
+    fn veth_and_default_route_are_decoded() {
         let mut ifinfo = [0; 16];
         ifinfo[4..8].copy_from_slice(&7u32.to_ne_bytes());
         ifinfo[8..12].copy_from_slice(&0x1043u32.to_ne_bytes());
@@ -288,11 +292,11 @@ mod tests {
         let oif = attribute(4, &3u32.to_ne_bytes());
         all.extend(packet(RTM_DELROUTE, &rtmsg, &[attribute(5, &[10, 0, 0, 1]), oif]));
         let (mut links, mut routes) = (0, 0);
-        let last = parse(&all, |said| match said {
-            Said::Link { index: 7, name: "vethab", kind: "veth", up: true, gone: false } => {
+        let last = parse(&all, |message| match message {
+            Message::Link { index: 7, name: "vethab", kind: "veth", up: true, gone: false } => {
                 links += 1;
             }
-            Said::DefaultRoute { index: 3, gateway: Some(g), v6: false, gone: true } => {
+            Message::DefaultRoute { index: 3, gateway: Some(g), v6: false, gone: true } => {
                 assert_eq!(g, IpAddr::from([10, 0, 0, 1]));
                 routes += 1;
             }
@@ -305,7 +309,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_packet_is_read_without_a_panic_and_to_an_end(
+        fn any_packet_is_parsed_without_panic_and_terminates(
             bytes in proptest::collection::vec(any::<u8>(), 0..512),
             kind in 16u16..30,
             len in 0u32..600,
@@ -315,9 +319,9 @@ mod tests {
             shaped.extend(kind.to_ne_bytes());
             shaped.resize(HEADER_BYTES, 0);
             shaped.extend(&bytes);
-            let mut said = 0;
-            parse(&shaped, |_| said += 1);
-            prop_assert!(said <= shaped.len() / HEADER_BYTES);
+            let mut messages = 0;
+            parse(&shaped, |_| messages += 1);
+            prop_assert!(messages <= shaped.len() / HEADER_BYTES);
         }
     }
 }

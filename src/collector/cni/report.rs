@@ -1,43 +1,44 @@
-//! What the plugin `tapio-cni` tells the agent: one JSON object for each call. The plugin's binary holds this file, too,
-//! so that both ends read the same definition.
+//! The report that the plugin `tapio-cni` sends to the agent: one JSON object for each call. The
+//! plugin uses this module as well, so both ends share one definition.
 
 use serde::{Deserialize, Serialize};
 
-/// The longest report; what is longer is none.
+/// Size limit of a report; longer packets are rejected.
 pub const MAX_REPORT_BYTES: usize = 16 * 1024;
 
-/// Where the agent listens unless the configuration says otherwise.
+/// Default path of the agent's socket.
 pub const DEFAULT_SOCKET: &str = "/run/tapio/cni.sock";
 
-/// One call of the plugin. What isn't known is empty; fields a newer plugin may add are ignored.
+/// One call of the plugin. Unknown values are empty; unknown fields, as of a newer plugin, are
+/// ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// `ADD`, `DEL` or `CHECK`.
     pub command: String,
-    /// The network's name.
+    /// Name of the network.
     pub network: String,
-    /// The plugin the report is about: `tapio-cni` itself, or the one it runs on behalf of.
+    /// The plugin of the call: `tapio-cni` itself, or the delegate that it runs.
     pub plugin: String,
-    /// CNI_CONTAINERID: of a pod the sandbox's.
+    /// CNI_CONTAINERID; for a pod, its sandbox.
     pub container_id: String,
     /// CNI_IFNAME.
     pub ifname: String,
     /// CNI_NETNS.
     pub netns: String,
-    /// The network namespace's inode; 0 where it can't be had.
+    /// Inode of the network namespace; 0 if unknown.
     pub netns_inode: u64,
-    /// The host's end of the pod's link.
+    /// The host end of the pod's link.
     pub host_interface: String,
-    /// Addresses of the result, without their prefix lengths.
+    /// Addresses of the result, without prefix lengths.
     pub addresses: Vec<String>,
-    /// The pod, as CNI_ARGS names it.
+    /// The pod, from CNI_ARGS.
     pub pod: PodNames,
-    /// When the call came: nanoseconds since the Unix epoch.
+    /// Time of the call, ns since the Unix epoch.
     pub time_ns: u64,
-    /// How long the plugin took that this one runs; 0 where it runs none.
+    /// Duration of the delegate's run; 0 without a delegate.
     pub duration_ns: u64,
-    /// What the plugin that this one runs says went wrong.
+    /// The delegate's error.
     pub error: Option<PluginError>,
 }
 
@@ -53,28 +54,29 @@ pub struct PodNames {
     pub namespace: String,
 }
 
-/// A plugin's error, as the CNI specification has it.
+/// A plugin's error, as defined by the CNI specification.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PluginError {
-    /// Its code.
+    /// The code.
     pub code: u64,
-    /// Its message, with the details behind it.
+    /// The message, followed by the details.
     pub message: String,
 }
 
 impl PodNames {
-    /// Reads CNI_ARGS: `KEY=VALUE` pairs between semicolons, in any order. Nothing but a pod's names is taken.
+    /// Parses CNI_ARGS: `KEY=VALUE` pairs separated by semicolons, in any order. Reads only the
+    /// names of the pod.
     pub fn from_args(args: &str) -> Self {
         let mut pod = Self::default();
         for (key, value) in args.split(';').filter_map(|pair| pair.split_once('=')) {
-            let place = match key {
+            let field = match key {
                 "K8S_POD_UID" => &mut pod.uid,
                 "K8S_POD_NAME" => &mut pod.name,
                 "K8S_POD_NAMESPACE" => &mut pod.namespace,
                 _ => continue,
             };
-            value.clone_into(place);
+            value.clone_into(field);
         }
         pod
     }
@@ -85,9 +87,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pods_names_are_taken_in_any_order_and_nothing_else_is() {
+    fn only_pod_names_are_read_from_cni_args_in_any_order() {
         let pod = PodNames::from_args(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;TOKEN=secret;K8S_POD_UID=u-1;K8S_POD_NAME=web=0",
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;TOKEN=secret;K8S_POD_UID=u-1;\
+             K8S_POD_NAME=web=0",
         );
         let expected =
             PodNames { uid: "u-1".into(), name: "web=0".into(), namespace: "shop".into() };

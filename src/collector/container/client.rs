@@ -1,4 +1,4 @@
-//! Questions to containerd over its socket, each with a bound on the time its answer may take.
+//! Requests to the runtime over its socket, each with a time limit.
 
 use std::future::Future;
 use std::path::Path;
@@ -25,15 +25,16 @@ use super::api::namespaces::namespaces_client::NamespacesClient;
 use super::api::tasks::tasks_client::TasksClient;
 use super::api::tasks::{ListTasksRequest, Process};
 use super::api::{content, cri};
-use super::observed::wall_ns;
+use super::table::wall_ns;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Events that wait to be taken in; then the runtime waits.
-const QUEUE: usize = 1024;
-/// The most containers of a namespace that are listed.
+/// Time limit of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Events that wait to be processed; when there are more, the runtime waits.
+const QUEUE_EVENTS: usize = 1024;
+/// Containers listed of one namespace.
 const MAX_CONTAINERS: usize = 16_384;
 
-/// What is listened to.
+/// The topics of the subscription.
 const TOPICS: [&str; 7] = [
     "/containers/create",
     "/containers/delete",
@@ -48,15 +49,15 @@ const TOPICS: [&str; 7] = [
 #[derive(Clone)]
 pub(super) struct Client(Channel);
 
-/// Waits for an answer within the bound.
+/// Waits for a response within the time limit.
 async fn within<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-    match tokio::time::timeout(PATIENCE, answer).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
         Ok(answer) => answer.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("the runtime doesn't answer")),
+        Err(_) => Err(Status::deadline_exceeded("the runtime doesn't respond")),
     }
 }
 
-/// `None` where there is no such thing.
+/// Maps "not found" to `None`.
 fn found<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
@@ -65,10 +66,10 @@ fn found<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
     }
 }
 
-/// A question about a namespace.
-fn of<T>(namespace: &str, question: T) -> Request<T> {
-    let mut request = Request::new(question);
-    // A name that can't stand in a header can't be a namespace's.
+/// A request within a namespace.
+fn in_namespace<T>(namespace: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    // A name that is invalid in a header isn't a namespace's.
     if let Ok(namespace) = namespace.parse() {
         request.metadata_mut().insert("containerd-namespace", namespace);
     }
@@ -80,13 +81,13 @@ impl Client {
     pub(super) async fn connect(socket: &Path) -> Result<Self, String> {
         let uri = format!("unix://{}", socket.display());
         let endpoint = Endpoint::from_shared(uri).map_err(|e| e.to_string())?;
-        let channel = tokio::time::timeout(PATIENCE, endpoint.connect()).await;
-        channel.map_err(|_| "no answer".to_owned())?.map(Self).map_err(|e| with_causes(&e))
+        let channel = tokio::time::timeout(REQUEST_TIMEOUT, endpoint.connect()).await;
+        channel.map_err(|_| "no response".to_owned())?.map(Self).map_err(|e| with_causes(&e))
     }
 
-    /// Subscribes, in a task of its own: the runtime answers only with the first event.
+    /// Subscribes, in a task of its own: the runtime responds only with the first event.
     pub(super) fn subscribe(&self) -> mpsc::Receiver<Result<Envelope, Status>> {
-        let (to, events) = mpsc::channel(QUEUE);
+        let (to, events) = mpsc::channel(QUEUE_EVENTS);
         let mut client = EventsClient::new(self.0.clone());
         let filters = TOPICS.iter().map(|t| format!("topic==\"{t}\"")).collect();
         tokio::spawn(async move {
@@ -100,8 +101,8 @@ impl Client {
                     Ok(None) => Err(Status::unavailable("the runtime ended the stream")),
                     Err(status) => Err(status),
                 };
-                let over = next.is_err();
-                if to.send(next).await.is_err() || over {
+                let is_last = next.is_err();
+                if to.send(next).await.is_err() || is_last {
                     return;
                 }
             }
@@ -109,7 +110,7 @@ impl Client {
         events
     }
 
-    /// The namespaces there are; `None` where the runtime isn't containerd.
+    /// The namespaces; `None` if the runtime isn't containerd.
     pub(super) async fn namespaces(&self) -> Result<Option<Vec<String>>, Status> {
         let mut client = NamespacesClient::new(self.0.clone());
         match within(client.list(ListNamespacesRequest::default())).await {
@@ -119,10 +120,11 @@ impl Client {
         }
     }
 
-    /// The containers of a namespace, one message for each: their specifications, which aren't kept, are large.
+    /// The containers of a namespace, one message for each: their specifications, which are
+    /// discarded, are large.
     pub(super) async fn containers(&self, namespace: &str) -> Result<Vec<Container>, Status> {
         let mut client = ContainersClient::new(self.0.clone());
-        let request = of(namespace, ListContainersRequest::default());
+        let request = in_namespace(namespace, ListContainersRequest::default());
         let listing = async {
             let mut stream = client.list_stream(request).await?.into_inner();
             let mut all = Vec::new();
@@ -137,57 +139,57 @@ impl Client {
         within(listing).await
     }
 
-    /// A container.
+    /// A container; `None` if it doesn't exist.
     pub(super) async fn container(
         &self,
         namespace: &str,
         id: &str,
     ) -> Result<Option<Container>, Status> {
         let mut client = ContainersClient::new(self.0.clone());
-        let request = of(namespace, GetContainerRequest { id: id.to_owned() });
+        let request = in_namespace(namespace, GetContainerRequest { id: id.to_owned() });
         Ok(found(within(client.get(request)).await)?.and_then(|answer| answer.container))
     }
 
     /// The first processes of a namespace's containers.
     pub(super) async fn tasks(&self, namespace: &str) -> Result<Vec<Process>, Status> {
         let mut client = TasksClient::new(self.0.clone());
-        let request = of(namespace, ListTasksRequest::default());
+        let request = in_namespace(namespace, ListTasksRequest::default());
         Ok(within(client.list(request)).await?.tasks)
     }
 
     /// The images of a namespace.
     pub(super) async fn images(&self, namespace: &str) -> Result<Vec<Image>, Status> {
         let mut client = ImagesClient::new(self.0.clone());
-        let request = of(namespace, ListImagesRequest::default());
+        let request = in_namespace(namespace, ListImagesRequest::default());
         Ok(within(client.list(request)).await?.images)
     }
 
-    /// An image.
+    /// An image; `None` if it doesn't exist.
     pub(super) async fn image(&self, namespace: &str, name: &str) -> Result<Option<Image>, Status> {
         let mut client = ImagesClient::new(self.0.clone());
-        let request = of(namespace, GetImageRequest { name: name.to_owned() });
+        let request = in_namespace(namespace, GetImageRequest { name: name.to_owned() });
         Ok(found(within(client.get(request)).await)?.and_then(|answer| answer.image))
     }
 
-    /// A blob.
+    /// A blob; `None` if it doesn't exist.
     pub(super) async fn blob(
         &self,
         namespace: &str,
         digest: &str,
     ) -> Result<Option<content::Info>, Status> {
         let mut client = ContentClient::new(self.0.clone());
-        let request = of(namespace, InfoRequest { digest: digest.to_owned() });
+        let request = in_namespace(namespace, InfoRequest { digest: digest.to_owned() });
         Ok(found(within(client.info(request)).await)?.and_then(|answer| answer.info))
     }
 
-    /// How often the kubelet has restarted a container, where the runtime has a CRI and knows it.
+    /// The restart count of a container; `None` if the runtime has no CRI or not this container.
     pub(super) async fn restarts(&self, id: &str) -> Option<u32> {
         let filter = Some(ContainerFilter { id: id.to_owned() });
         let list = self.cri_containers(filter).await.ok()?;
         Some(list.into_iter().find(|c| c.id == id)?.metadata?.attempt)
     }
 
-    /// Containers, as the CRI tells of them.
+    /// The containers of the CRI.
     pub(super) async fn cri_containers(
         &self,
         filter: Option<ContainerFilter>,
@@ -197,13 +199,13 @@ impl Client {
         Ok(within(client.list_containers(request)).await?.containers)
     }
 
-    /// Pods' sandboxes, as the CRI tells of them.
+    /// The pod sandboxes of the CRI.
     pub(super) async fn cri_sandboxes(&self) -> Result<Vec<cri::PodSandbox>, Status> {
         let mut client = RuntimeServiceClient::new(self.0.clone());
         Ok(within(client.list_pod_sandbox(ListPodSandboxRequest::default())).await?.items)
     }
 
-    /// How a container began and ended, as the CRI tells of it.
+    /// Start and end of a container of the CRI.
     pub(super) async fn cri_status(
         &self,
         id: &str,
@@ -213,7 +215,7 @@ impl Client {
         Ok(found(within(client.container_status(request)).await)?.and_then(|answer| answer.status))
     }
 
-    /// The runtime's name and version, as the CRI tells them.
+    /// The runtime's name and version from the CRI.
     pub(super) async fn cri_version(&self) -> Result<String, Status> {
         let mut client = RuntimeServiceClient::new(self.0.clone());
         let version = within(client.version(VersionRequest::default())).await?;
@@ -221,7 +223,7 @@ impl Client {
     }
 }
 
-/// An error with what caused it: the transport's own words say nothing.
+/// An error with its causes: the transport's own message is meaningless.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -232,7 +234,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// When a blob came, and whether it came from a registry.
+/// When a blob arrived, and whether it came from a registry.
 pub(super) fn arrival(blob: &content::Info) -> (u64, bool) {
     let pulled = blob.labels.keys().any(|k| k.starts_with("containerd.io/distribution.source."));
     (wall_ns(blob.created_at.as_ref()), pulled)

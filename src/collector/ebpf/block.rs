@@ -1,13 +1,13 @@
-//! Block requests that fail or take long.
+//! Block requests that fail or are slow.
 
 use super::decode::Decoder;
+use super::display::{ByteSize, Elapsed};
 use super::kinds::Kind;
 use super::raw::{COMM_BYTES, Record};
-use super::words::{Size, Span};
 use crate::events::event_builder::Lossy;
 use tapio_core::event::{Severity, names};
 
-/// `enum req_op` (include/linux/blk_types.h).
+/// The name of an `enum req_op` (include/linux/blk_types.h).
 fn operation(op: u32) -> &'static str {
     match op {
         0 => "read",
@@ -21,8 +21,8 @@ fn operation(op: u32) -> &'static str {
     }
 }
 
-/// The errno of a `blk_status_t` (block/blk-core.c), as far as the numbers are the same in every
-/// kernel; the others say that the device failed.
+/// The errno of a `blk_status_t` (block/blk-core.c), for the numbers that are the same in every
+/// kernel; EIO for all others.
 fn error(status: u32) -> &'static str {
     match status {
         1 => "EOPNOTSUPP",
@@ -40,33 +40,34 @@ fn error(status: u32) -> &'static str {
 }
 
 impl Decoder {
+    /// Decodes a failed or slow block request.
     pub(super) fn block(&mut self, kind: Kind, record: &Record<'_>) -> Severity {
         let (head, bytes) = (&record.head, record.bytes);
         self.identify(head, 0, bytes.text(104, COMM_BYTES));
         let (sector, latency_ns) = (bytes.u64(32), bytes.u64(40));
         let (size, op) = (bytes.u32(48), operation(bytes.u32(52)));
         let disk = Lossy(bytes.text(72, 32));
-        let draft = &mut self.draft;
-        draft.text(names::TAPIO_BLOCK_DEVICE, &disk);
-        draft.int(names::TAPIO_BLOCK_SECTOR, sector);
-        draft.int(names::TAPIO_BLOCK_BYTES, size);
-        draft.word(names::TAPIO_BLOCK_OPERATION, op);
+        let event = &mut self.event;
+        event.text(names::TAPIO_BLOCK_DEVICE, &disk);
+        event.int(names::TAPIO_BLOCK_SECTOR, sector);
+        event.int(names::TAPIO_BLOCK_BYTES, size);
+        event.word(names::TAPIO_BLOCK_OPERATION, op);
         if latency_ns > 0 {
-            draft.int(names::TAPIO_BLOCK_LATENCY_NS, latency_ns);
+            event.int(names::TAPIO_BLOCK_LATENCY_NS, latency_ns);
         }
         if kind == Kind::BlockError {
             let error = error(bytes.u32(56));
-            draft.word(names::ERROR_TYPE, error);
-            draft.message(format_args!(
+            event.word(names::ERROR_TYPE, error);
+            event.message(format_args!(
                 "{disk}: {op} of {} at sector {sector} failed with {error}",
-                Size(size.into())
+                ByteSize(size.into())
             ));
             return Severity::ERROR;
         }
-        draft.message(format_args!(
+        event.message(format_args!(
             "{disk}: {op} of {} at sector {sector} took {}",
-            Size(size.into()),
-            Span(latency_ns)
+            ByteSize(size.into()),
+            Elapsed(latency_ns)
         ));
         Severity::WARN
     }

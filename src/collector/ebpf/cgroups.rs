@@ -1,19 +1,19 @@
-//! The table of cgroups: number → path, and what the path says of container, pod and unit. Read
-//! once from the cgroup file systems, then kept by control records; bounded. Removed cgroups stay
-//! for a while, because events about them come late.
+//! The table of cgroups by number: path, and the container, pod and unit that the path names. It is
+//! read once from the cgroup file systems, then updated by control records; its size is bounded.
+//! Removed cgroups are kept for a while, because events about them arrive late.
 
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::departed::Departed;
 use super::raw::HIERARCHY_SHIFT;
+use super::tombstones::Tombstones;
 use tapio_core::identity::{CgroupNames, cgroups_in};
 
-/// How long a removed cgroup's path is kept.
-const KEPT_NS: u64 = 600_000_000_000;
-/// A tree of cgroups deeper than this isn't walked to its end.
+/// Retention of a removed cgroup.
+const RETENTION_NS: u64 = 600_000_000_000;
+/// Depth to which a tree of cgroups is scanned.
 const MAX_DEPTH: usize = 32;
 
 /// A mounted cgroup hierarchy.
@@ -23,7 +23,7 @@ struct Hierarchy {
     mount: PathBuf,
 }
 
-/// Where the unified hierarchy and, on a hybrid system, the memory controller's are mounted.
+/// The mounts of the unified hierarchy and, on a hybrid system, of the memory controller's.
 fn hierarchies() -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -51,28 +51,28 @@ fn hierarchies() -> Vec<Hierarchy> {
     found
 }
 
-/// A cgroup.
+/// An entry of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Cgroup {
-    /// What its path says.
+    /// The names in its path.
     pub(super) names: CgroupNames,
-    /// The run of the unit it belongs to, from its extended attributes.
+    /// The invocation of the unit it belongs to, from its extended attributes.
     pub(super) invocation_id: Option<Box<str>>,
-    /// Whether these have been looked at.
-    looked: bool,
+    /// Whether the extended attributes have been read.
+    invocation_read: bool,
 }
 
 impl Cgroup {
     fn new(path: &str) -> Self {
         let names = CgroupNames::parse(path);
-        // What has no unit has no run of one.
-        let looked = names.unit.is_none();
-        Self { names, invocation_id: None, looked }
+        // A cgroup without a unit has no invocation.
+        let invocation_read = names.unit.is_none();
+        Self { names, invocation_id: None, invocation_read }
     }
 }
 
-/// The InvocationID that systemd left on a unit's cgroup (`cg_set_xattr` in systemd's
-/// src/core/cgroup.c): a restarted unit has another cgroup, so the number of the cgroup names the run.
+/// The InvocationID that systemd sets on a unit's cgroup (`cg_set_xattr` in systemd's
+/// src/core/cgroup.c). A restarted unit has another cgroup, so a cgroup has one invocation only.
 fn invocation_id(mount: &Path, names: &CgroupNames) -> Option<Box<str>> {
     let unit = names.unit.as_deref()?;
     let end = names.path.find(&format!("/{unit}"))? + 1 + unit.len();
@@ -88,13 +88,14 @@ fn is_invocation_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// The cgroups by number: the hierarchy's id and the folder's inode.
 pub(super) struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     table: HashMap<u64, Cgroup, ahash::RandomState>,
-    /// Removed cgroups.
-    removed: Departed<u64>,
+    /// Removed cgroups that are still in the table.
+    removed: Tombstones<u64>,
     max: usize,
-    /// Cgroups that found no room.
+    /// Cgroups for which the table had no room.
     pub(super) untracked: u64,
 }
 
@@ -103,7 +104,7 @@ impl Cgroups {
         Self {
             hierarchies: hierarchies(),
             table: HashMap::default(),
-            removed: Departed::new(KEPT_NS),
+            removed: Tombstones::new(RETENTION_NS),
             max: max.max(16),
             untracked: 0,
         }
@@ -113,8 +114,8 @@ impl Cgroups {
         self.table.len()
     }
 
-    /// Whether a cgroup is of a hierarchy that events name: version 1 has one per controller.
-    pub(super) fn follows(&self, number: u64) -> bool {
+    /// Whether events refer to a cgroup's hierarchy: version 1 has one per controller.
+    pub(super) fn is_tracked(&self, number: u64) -> bool {
         let id = number >> HIERARCHY_SHIFT;
         self.hierarchies.is_empty() || self.hierarchies.iter().any(|h| h.id == id)
     }
@@ -123,12 +124,12 @@ impl Cgroups {
         self.table.get(&number)
     }
 
-    /// The same, with its unit's run: read from the cgroup at the first event of it, since systemd writes it
-    /// after it made the cgroup and before it starts a process there.
-    pub(super) fn look(&mut self, number: u64) -> Option<&Cgroup> {
+    /// The cgroup with its unit's invocation, which is read at the cgroup's first event: systemd
+    /// writes it after it created the cgroup and before it starts a process there.
+    pub(super) fn with_invocation(&mut self, number: u64) -> Option<&Cgroup> {
         let cgroup = self.table.get_mut(&number)?;
-        if !cgroup.looked {
-            cgroup.looked = true;
+        if !cgroup.invocation_read {
+            cgroup.invocation_read = true;
             let of = self.hierarchies.iter().find(|h| h.id == number >> HIERARCHY_SHIFT);
             cgroup.invocation_id = of.and_then(|h| invocation_id(&h.mount, &cgroup.names));
         }
@@ -144,9 +145,8 @@ impl Cgroups {
         })
     }
 
-    /// A cgroup was made. A path that starts anew after a removal is another cgroup with another
-    /// number.
-    pub(super) fn made(&mut self, number: u64, path: &str, now_ns: u64) {
+    /// Adds a created cgroup. A path created again after its removal has another number.
+    pub(super) fn add(&mut self, number: u64, path: &str, now_ns: u64) {
         if self.table.len() >= self.max && !self.table.contains_key(&number) {
             self.expire(now_ns, true);
             if self.table.len() >= self.max {
@@ -157,20 +157,20 @@ impl Cgroups {
         self.table.insert(number, Cgroup::new(path));
     }
 
-    /// A cgroup was removed.
-    pub(super) fn gone(&mut self, number: u64, now_ns: u64) {
+    /// Marks a cgroup as removed.
+    pub(super) fn mark_removed(&mut self, number: u64, now_ns: u64) {
         self.removed.add(number, now_ns);
         self.expire(now_ns, self.removed.len() > self.max / 2);
     }
 
-    fn expire(&mut self, now_ns: u64, room: bool) {
+    fn expire(&mut self, now_ns: u64, make_room: bool) {
         let Self { removed, table, .. } = self;
-        removed.expire(now_ns, room, |number| {
+        removed.expire(now_ns, make_room, |number| {
             table.remove(&number);
         });
     }
 
-    /// Reads the cgroup file systems. Cgroups that are known already keep their entry.
+    /// Reads the cgroup file systems. Cgroups in the table keep their entry.
     pub(super) fn scan(&mut self, now_ns: u64) {
         for hierarchy in self.hierarchies.clone() {
             let mut open = vec![(hierarchy.mount.clone(), 0)];
@@ -181,7 +181,7 @@ impl Cgroups {
                 let number = hierarchy.id << HIERARCHY_SHIFT | inode;
                 if !self.table.contains_key(&number) {
                     let below = folder.strip_prefix(&hierarchy.mount).unwrap_or(Path::new(""));
-                    self.made(number, &format!("/{}", below.display()), now_ns);
+                    self.add(number, &format!("/{}", below.display()), now_ns);
                 }
                 if depth < MAX_DEPTH {
                     open.extend(cgroups_in(&folder).map(|f| (f, depth + 1)));
@@ -196,15 +196,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn removed_cgroups_keep_their_name_for_a_while() {
+    fn removed_cgroup_is_kept_until_retention() {
         let mut all = Cgroups { hierarchies: Vec::new(), ..Cgroups::new(16) };
-        all.made(1, "/a.service", 0);
-        all.gone(1, 0);
+        all.add(1, "/a.service", 0);
+        all.mark_removed(1, 0);
         assert!(all.get(1).is_some());
-        all.gone(2, KEPT_NS + 1);
+        all.mark_removed(2, RETENTION_NS + 1);
         assert!(all.get(1).is_none());
         for n in 0..20 {
-            all.made(100 + n, "/x", 0);
+            all.add(100 + n, "/x", 0);
         }
         assert_eq!((all.len(), all.untracked), (16, 4));
     }

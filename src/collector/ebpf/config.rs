@@ -1,58 +1,55 @@
-//! What can be configured, and how it reaches the programs.
+//! The configuration, and its layout in the programs' configuration map.
 
 use serde::Deserialize;
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
-use crate::runtime::{Collector, CollectorConfig, Make};
-use tapio_core::ring::OnFull;
 
 /// The eBPF collector's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Whether to read the kernel at all.
+    /// Whether to run the collector.
     pub enabled: bool,
-    /// The kinds of event to tell. A program whose kinds are all missing isn't loaded.
+    /// The kinds of event to emit. A program without any of its kinds in this list isn't loaded.
     pub kinds: Vec<Kind>,
     /// The ring buffer's size; rounded up to a power of two of at least a page.
     pub ring_buffer_bytes: u32,
     /// The signals that become `kernel.process.signal`.
     pub signals: SignalSet,
-    /// From this latency on a block request is `kernel.block.slow`, in milliseconds.
+    /// Latency in milliseconds from which a block request becomes a `kernel.block.slow`.
     pub block_slow_ms: u64,
-    /// Events a second that one cgroup may cause; what is more is dropped in the kernel and
-    /// counted. 0: no limit.
+    /// Events per second and cgroup; the kernel drops and counts those above. 0: no limit.
     pub rate_per_cgroup: u64,
-    /// How many events a quiet cgroup may cause at once.
+    /// Events that a quiet cgroup may cause in a burst.
     pub burst_per_cgroup: u64,
-    /// How much of a command line is read, at most 512.
+    /// Bytes read of a command line, at most 512.
     pub args_bytes: u64,
-    /// `kernel.syscall.error_rate`.
+    /// Settings of `kernel.syscall.error_rate`.
     pub syscall_errors: SyscallErrors,
-    /// `kernel.syscall.enter` tells of this cgroup only, a path as in `/proc/PID/cgroup`; of all
-    /// where it is missing.
+    /// The only cgroup whose system calls become `kernel.syscall.enter`, a path as in
+    /// `/proc/PID/cgroup`; all cgroups if missing.
     pub syscall_enter_cgroup: Option<String>,
-    /// Folders whose programs are CNI plugins: their runs become `cni.add`, `cni.del`, `cni.check` and `cni.failed`, as
-    /// long as `kernel.process.exec` and `kernel.process.exit` are told.
+    /// Folders of CNI plugins: runs of their programs become `cni.add`, `cni.del`, `cni.check` and
+    /// `cni.failed`, as long as `kinds` has `kernel.process.exec` and `kernel.process.exit`.
     pub cni_bin_dirs: Vec<String>,
-    /// Whether to tell of the agent's own connections and system calls.
+    /// Whether to emit events about the agent's own connections and system calls.
     pub include_self: bool,
-    /// Processes to remember.
+    /// Capacity of the table of processes.
     pub max_processes: usize,
-    /// Cgroups to remember.
+    /// Capacity of the table of cgroups.
     pub max_cgroups: usize,
 }
 
-/// How failed system calls are summed up.
+/// How failed system calls are aggregated.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyscallErrors {
-    /// The time over which they are counted, in milliseconds.
+    /// Length of the counting interval, in milliseconds.
     pub interval_ms: u64,
-    /// Fewer than this many in an interval are no event.
+    /// Count in an interval from which an event is emitted.
     pub min_count: u64,
-    /// Errors that say nothing: programs run into them all the time on purpose.
+    /// Errors that aren't counted: programs provoke them on purpose all the time.
     pub ignore: ErrorSet,
 }
 
@@ -98,20 +95,20 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether a kind is wanted.
+    /// Whether events of this kind are enabled.
     #[must_use]
-    pub fn wants(&self, kind: Kind) -> bool {
+    pub fn has_kind(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)
     }
 
-    /// The ring buffer's size as the kernel wants it.
+    /// The ring buffer's size as the kernel requires it: a power of two.
     #[must_use]
     pub fn ring_bytes(&self) -> u32 {
         self.ring_buffer_bytes.clamp(64 << 10, 1 << 30).next_power_of_two()
     }
 
-    /// The words of `struct tp_config`. `enter_cgroup` is the number of
-    /// [`Config::syscall_enter_cgroup`].
+    /// The words of `struct tp_config`. `kinds`: the bits of the enabled kinds; none disables the
+    /// programs. `enter_cgroup`: the number of [`Config::syscall_enter_cgroup`].
     pub(super) fn words(&self, kinds: u64, enter_cgroup: u64) -> ConfigWords {
         let interval_ns = match self.rate_per_cgroup {
             0 => 0,
@@ -135,27 +132,12 @@ impl Config {
     }
 }
 
-impl CollectorConfig for Config {
-    fn enabled(&self) -> bool {
-        self.enabled
-    }
-
-    fn on_full(&self) -> OnFull {
-        OnFull::Drop
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(super::Ebpf::new(config.clone())) as Box<dyn Collector>)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn unknown_keys_and_kinds_are_refused_by_name() {
+    fn unknown_key_or_kind_is_rejected_by_name() {
         let read = serde_saphyr::from_str::<Config>;
         let config = read("kinds: [kernel.process.exec]\nsignals: [SIGSEGV]\n").unwrap();
         assert_eq!((config.kinds, config.signals.0), (vec![Kind::Exec], 1 << 11));
@@ -166,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_becomes_time_per_event() {
+    fn rate_is_converted_to_time_per_event() {
         let config = Config { rate_per_cgroup: 1_000, burst_per_cgroup: 50, ..Config::default() };
         let words = config.words(1, 0);
         assert_eq!((words[3], words[4]), (1_000_000, 50_000_000));

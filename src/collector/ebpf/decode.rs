@@ -1,13 +1,13 @@
-//! From a kernel record to an event: who it is about, in which cgroup, and under which id.
+//! From a kernel record to an event: its process, its cgroup and its id.
 
 use std::sync::Arc;
 
 use super::cgroups::{Cgroup, Cgroups};
-use super::cni::CniCalls;
+use super::enrichment_queue::EnrichmentQueue;
 use super::kinds::Kind;
-use super::nameless::Nameless;
+use super::plugin_runs::PluginRuns;
 use super::processes::{ExecId, Processes};
-use super::raw::{CGROUP_REMOVED, Head, Record, What};
+use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind};
 use crate::events::enrich::{Found, Known};
 use crate::events::event_builder::{Draft, Lossy, Meta};
 use crate::runtime::Site;
@@ -16,57 +16,65 @@ use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
 use tapio_core::identity::Directory;
 use tapio_core::ring::Sink;
 
-/// Cgroup file systems are read again at most this often when a number is unknown.
-const SCAN_EVERY_NS: u64 = 1_000_000_000;
-/// The source numbers of this collector's event ids: this and the CPU.
+/// Shortest interval between two scans of the cgroup file systems for unknown numbers.
+const SCAN_INTERVAL_NS: u64 = 1_000_000_000;
+/// Source number of this collector's event ids; the CPU is in the lower bits.
 const SOURCE: u16 = 0x4000;
-/// The CPU of ids made in user space.
+/// The CPU in ids of events that user space creates.
 pub(super) const NO_CPU: u16 = 0x3fff;
 
-fn known(cgroup: &Cgroup) -> Known<'_> {
+/// The container and pod that a cgroup's path names.
+fn subject(cgroup: &Cgroup) -> Known<'_> {
     let names = &cgroup.names;
     Known { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
 }
 
-/// Turns records into events.
+/// Decodes records into events.
 pub(super) struct Decoder {
     pub(super) node: Arc<str>,
     pub(super) origin: u64,
     pub(super) directory: Arc<Directory>,
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
-    pub(super) cni: CniCalls,
-    pub(super) draft: Draft,
-    /// The record at hand is about a process that used too much memory, which no sandbox does.
+    pub(super) plugins: PluginRuns,
+    /// The event under construction.
+    pub(super) event: Draft,
+    /// The current record is about an OOM victim, which a pod's sandbox never is.
     pub(super) is_victim: bool,
     /// Wall time minus CLOCK_MONOTONIC.
     pub(super) wall_offset_ns: u64,
-    /// When user space saw the records at hand, wall time.
+    /// Wall time at which user space read the current records.
     pub(super) observed_ns: u64,
     pub(super) page_bytes: u64,
-    /// The latest id of each CPU: an id is the record's time, moved on where two would be equal.
+    /// The latest id of each CPU: an id is the record's time, incremented to keep ids distinct.
     latest: Vec<u64>,
     scanned_ns: u64,
-    /// Events whose cgroup's path wasn't known.
+    /// Events whose cgroup has no known path.
     pub(super) unresolved: u64,
-    /// Events that wait for a pod's or container's name.
-    pub(super) nameless: Nameless,
-    /// The event at hand has none.
-    missing: bool,
+    /// Events that wait for the name of their pod or container.
+    pub(super) enrichment: EnrichmentQueue,
+    /// The name of the current event's pod or container isn't known yet.
+    name_missing: bool,
+    /// Buffers of the command line scrubber, kept for reuse.
     pub(super) lossy: String,
     pub(super) clean: String,
 }
 
 impl Decoder {
-    pub(super) fn new(site: &Site, cgroups: Cgroups, processes: Processes, cni: CniCalls) -> Self {
+    pub(super) fn new(
+        site: &Site,
+        cgroups: Cgroups,
+        processes: Processes,
+        plugins: PluginRuns,
+    ) -> Self {
         Self {
             node: Arc::clone(&site.node),
             origin: site.origin,
             directory: Arc::clone(&site.directory),
             cgroups,
             processes,
-            cni,
-            draft: Draft::default(),
+            plugins,
+            event: Draft::default(),
             is_victim: false,
             wall_offset_ns: 0,
             observed_ns: 0,
@@ -74,15 +82,14 @@ impl Decoder {
             latest: Vec::new(),
             scanned_ns: 0,
             unresolved: 0,
-            nameless: Nameless::default(),
-            missing: false,
+            enrichment: EnrichmentQueue::default(),
+            name_missing: false,
             lossy: String::new(),
             clean: String::new(),
         }
     }
 
-    /// An id that no other event of this boot has, whichever run of the agent makes it: the time at
-    /// which its CPU made it.
+    /// An id that is unique within this boot, across runs of the agent: the CPU and its time.
     fn id(&mut self, cpu: u16, time_ns: u64) -> EventId {
         let cpu = cpu.min(NO_CPU);
         let slot = usize::from(cpu);
@@ -94,7 +101,7 @@ impl Decoder {
         EventId::from_sequence(self.origin, SOURCE | cpu, id)
     }
 
-    /// What an event is besides its fields.
+    /// The metadata of an event: id, times, kind and severity.
     pub(super) fn meta(&mut self, kind: Kind, cpu: u16, time_ns: u64, severity: Severity) -> Meta {
         Meta {
             id: self.id(cpu, time_ns),
@@ -107,19 +114,19 @@ impl Decoder {
         }
     }
 
-    /// Takes a record in. One that can't be read is counted. Returns whether it was (meant to be)
-    /// an event, not a control record.
+    /// Processes one record. Counts one that can't be parsed. Returns whether it is (or was meant
+    /// as) an event, not a control record.
     pub(super) fn record(&mut self, bytes: &[u8], sink: &mut Sink) -> bool {
         let Some(record) = Record::parse(bytes) else {
             sink.refuse(Reason::BadInput, 1);
             return true;
         };
-        let kind = match record.what {
-            What::Cgroup => {
+        let kind = match record.kind {
+            RecordKind::Cgroup => {
                 self.cgroup(&record);
                 return false;
             }
-            What::Event(kind) => kind,
+            RecordKind::Event(kind) => kind,
         };
         let severity = match kind {
             Kind::Exec => self.exec(&record),
@@ -129,7 +136,7 @@ impl Decoder {
             Kind::OomKill => self.oom_kill(&record),
             Kind::BlockError | Kind::BlockSlow => self.block(kind, &record),
             Kind::SyscallEnter => self.syscall_enter(&record),
-            // No record has this kind: `Record::parse` refuses it.
+            // No record has this kind: `Record::parse` rejects it.
             Kind::SyscallErrorRate => Severity::INFO,
             Kind::Connect | Kind::Accept | Kind::Close | Kind::Refused | Kind::Reset => {
                 self.tcp(kind, &record)
@@ -139,59 +146,60 @@ impl Decoder {
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
         self.send(record.head.cgroup, meta, record.head.time_ns, sink);
         match kind {
-            Kind::Exec => self.plugin_began(&record),
-            Kind::Exit => self.plugin_ended(&record, sink),
+            Kind::Exec => self.plugin_started(&record),
+            Kind::Exit => self.plugin_exited(&record, sink),
             _ => {}
         }
         true
     }
 
-    /// Sends the draft on its way: at once, or when its pod's name has come.
+    /// Emits the event: at once, or after the name of its pod is known.
     pub(super) fn send(&mut self, cgroup: u64, meta: Meta, now_ns: u64, sink: &mut Sink) {
         let mut meta = Some(meta);
-        if std::mem::take(&mut self.missing)
+        if std::mem::take(&mut self.name_missing)
             && let Some(cgroup) = self.cgroups.get(cgroup)
         {
-            let (draft, directory) = (&mut self.draft, &self.directory);
-            let take = |m| self.nameless.take(draft, m, known(cgroup), directory, now_ns);
-            meta = meta.and_then(take);
+            let (event, directory) = (&mut self.event, &self.directory);
+            let push = |m| self.enrichment.push(event, m, subject(cgroup), directory, now_ns);
+            meta = meta.and_then(push);
         }
         if let Some(meta) = meta {
-            // The sink has counted an event it couldn't take.
-            let _ = self.draft.offer(&meta, sink);
+            // The sink counts an event that it rejects.
+            let _ = self.event.offer(&meta, sink);
         }
     }
 
-    /// Lets events go whose names have come or whose time is over; all of them at the `end`.
-    pub(super) fn release(&mut self, end: bool, sink: &mut Sink) {
-        if self.nameless.len() > 0 {
-            self.nameless.release(&self.directory, clock::monotonic_ns(), end, sink);
+    /// Emits queued events whose names are known or whose time is over; with `all`, every one.
+    pub(super) fn release(&mut self, all: bool, sink: &mut Sink) {
+        if self.enrichment.len() > 0 {
+            self.enrichment.release(&self.directory, clock::monotonic_ns(), all, sink);
         }
     }
 
+    /// Processes a control record: a created or removed cgroup.
     fn cgroup(&mut self, record: &Record<'_>) {
         let number = record.bytes.u64(32);
-        if !self.cgroups.follows(number) {
+        if !self.cgroups.is_tracked(number) {
             return;
         }
         if record.head.flags & CGROUP_REMOVED != 0 {
-            self.cgroups.gone(number, record.head.time_ns);
+            self.cgroups.mark_removed(number, record.head.time_ns);
             return;
         }
         let path = record.bytes.text(40, 512);
         let path = String::from_utf8_lossy(path);
-        self.cgroups.made(number, &path, record.head.time_ns);
+        self.cgroups.add(number, &path, record.head.time_ns);
     }
 
-    /// Starts a draft with who the event is about: the node, the process (`start_ns` 0: whichever
-    /// has the number now), the cgroup and what its path says.
+    /// Starts an event with its entities: the node, the process (`start_ns` 0: whichever has the
+    /// number now), the cgroup and the names in its path.
     pub(super) fn identify(&mut self, head: &Head, start_ns: u64, comm: &[u8]) {
-        self.draft.clear();
-        self.draft.text(names::HOST_NAME, &self.node);
+        self.event.clear();
+        self.event.text(names::HOST_NAME, &self.node);
         if head.tgid != 0 {
-            self.draft.int(names::PROCESS_PID, head.tgid);
+            self.event.int(names::PROCESS_PID, head.tgid);
         }
-        self.place(head.cgroup, head.time_ns);
+        self.add_cgroup(head.cgroup, head.time_ns);
         let process = match head.tgid {
             0 => None,
             pid => self.processes.get(pid, start_ns),
@@ -200,48 +208,48 @@ impl Decoder {
             .map(|p| p.id)
             .or((start_ns != 0).then_some(ExecId { pid: head.tgid, start_ns }));
         if let Some(id) = id {
-            self.draft.text(names::TAPIO_PROCESS_EXEC_ID, id);
+            self.event.text(names::TAPIO_PROCESS_EXEC_ID, id);
             let tree = process.map_or(id, |p| p.tree);
-            self.draft.text(names::TAPIO_PROCESS_TREE, tree);
+            self.event.text(names::TAPIO_PROCESS_TREE, tree);
         }
-        self.draft.entities_end();
+        self.event.entities_end();
         if let Some(cgroup) = self.cgroups.get(head.cgroup) {
-            self.draft.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
+            self.event.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
         }
         if !comm.is_empty() {
-            self.draft.text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
+            self.event.text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
         }
         if let Some(path) = process.and_then(|p| p.path.as_deref()) {
-            self.draft.text(names::PROCESS_EXECUTABLE_PATH, path);
+            self.event.text(names::PROCESS_EXECUTABLE_PATH, path);
         }
     }
 
-    /// The cgroup's entity keys.
-    pub(super) fn place(&mut self, number: u64, time_ns: u64) {
+    /// Adds the cgroup and the entities that its path names.
+    pub(super) fn add_cgroup(&mut self, number: u64, time_ns: u64) {
         if number == 0 {
             return;
         }
         if self.cgroups.get(number).is_none()
-            && time_ns.saturating_sub(self.scanned_ns) >= SCAN_EVERY_NS
+            && time_ns.saturating_sub(self.scanned_ns) >= SCAN_INTERVAL_NS
         {
             self.scan(time_ns);
         }
-        self.draft.int(names::CGROUP_ID, number);
-        let Some(cgroup) = self.cgroups.look(number) else {
+        self.event.int(names::CGROUP_ID, number);
+        let Some(cgroup) = self.cgroups.with_invocation(number) else {
             self.unresolved += 1;
             return;
         };
-        let whose = known(cgroup);
-        let mut found = self.draft.whose(whose, &self.directory);
+        let subject = subject(cgroup);
+        let mut found = self.event.whose(subject, &self.directory);
         if found == Found::Missing && self.is_victim {
-            found = self.draft.only_container(whose, &self.directory);
+            found = self.event.only_container(subject, &self.directory);
         }
-        self.missing = found == Found::Missing;
+        self.name_missing = found == Found::Missing;
         if let Some(id) = &cgroup.invocation_id {
-            self.draft.text(names::SYSTEMD_INVOCATION_ID, id);
+            self.event.text(names::SYSTEMD_INVOCATION_ID, id);
         }
         if let Some(unit) = &cgroup.names.unit {
-            self.draft.text(names::SYSTEMD_UNIT, unit);
+            self.event.text(names::SYSTEMD_UNIT, unit);
         }
     }
 

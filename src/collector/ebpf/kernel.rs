@@ -1,5 +1,5 @@
-//! The kernel's side as user space sees it: configuring the programs, reading the ring buffer,
-//! sleeping on it, and reading back what was lost.
+//! The maps of the programs: writes their configuration, reads the ring buffer, waits on it, and
+//! reads the counters of losses and of failed system calls.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{Ordering, fence};
@@ -14,39 +14,41 @@ use super::syscalls::ErrorKey;
 use crate::runtime::alarm::Alarm;
 use tapio_core::event::Reason;
 
-/// What became of the records of one kind since the last reading.
+/// Records of one kind lost for one reason since the last reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Loss {
-    /// `None` for control records, which are no events.
+    /// `None` for control records, which aren't events.
     pub(super) kind: Option<Kind>,
     pub(super) reason: Reason,
     pub(super) count: u64,
 }
 
-/// The reason of each outcome behind `OUT_EMITTED`.
+/// The reasons of the outcomes that follow `OUT_EMITTED`, in order.
 const REASONS: [Reason; OUTCOMES - 1] =
     [Reason::KernelRingFull, Reason::KernelThrottled, Reason::KernelMapFull];
 
+/// The open maps, and the counters as read last.
 pub(super) struct Kernel {
     maps: Maps,
-    seen: [[u64; OUTCOMES]; KINDS],
+    counters: [[u64; OUTCOMES]; KINDS],
+    /// The generation of error counts in which the programs count now.
     generation: u32,
 }
 
 impl Kernel {
     pub(super) fn new(maps: Maps) -> Self {
-        Self { maps, seen: [[0; OUTCOMES]; KINDS], generation: 0 }
+        Self { maps, counters: [[0; OUTCOMES]; KINDS], generation: 0 }
     }
 
-    /// Writes the configuration; with no kinds in it the programs are inert.
+    /// Writes the configuration. Without kinds in it the programs return at once.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// If the map can't be written.
     pub(super) fn configure(&mut self, words: ConfigWords) -> Result<(), MapError> {
         self.maps.config.set(0, words, 0)
     }
 
-    /// Hands at most `limit` records to `read`. Returns how many there were.
+    /// Passes at most `limit` records to `read`. Returns their number.
     pub(super) fn drain(&mut self, limit: usize, mut read: impl FnMut(&[u8])) -> usize {
         let events: &mut RingBuf<_> = &mut self.maps.events;
         for n in 0..limit {
@@ -58,20 +60,21 @@ impl Kernel {
         limit
     }
 
-    /// Sleeps until a program has something to say or the collector is to end, at most `timeout`.
+    /// Waits until a program writes a record or a shutdown is requested, at most `timeout`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// If the map of control words can't be written.
     pub(super) fn sleep(&mut self, alarm: &Alarm, timeout: Duration) -> Result<(), MapError> {
         self.maps.control.set(CONTROL_SLEEP, 1, 0)?;
-        // Pairs with the full barrier in `publish` (ebpf/maps.h): poll looks at the producer's
-        // position after this, level-triggered, so it is the second look.
+        // Pairs with the full barrier in `publish` (ebpf/maps.h): poll is level-triggered and reads
+        // the producer's position after this fence, so a record written in between wakes it.
         fence(Ordering::SeqCst);
-        // Woken, timed out, interrupted: in every case the next thing is to look.
+        // Woken, timed out or interrupted: the caller reads the ring buffer next in every case.
         alarm.wait([self.maps.events.as_fd()], timeout);
         self.maps.control.set(CONTROL_SLEEP, 0, 0)
     }
 
+    /// The counters of one kind, summed over the CPUs.
     fn sums(&self, kind: usize) -> Result<[u64; OUTCOMES], MapError> {
         let per_cpu = self.maps.counters.get(&(kind as u32), 0)?;
         let mut sums = [0; OUTCOMES];
@@ -83,51 +86,54 @@ impl Kernel {
         Ok(sums)
     }
 
-    /// What was lost since the last call.
+    /// Passes the losses since the last call to `report`.
     ///
     /// # Errors
-    /// What the kernel says; the losses then come with the next call.
-    pub(super) fn losses(&mut self, mut tell: impl FnMut(Loss)) -> Result<(), MapError> {
+    /// If a counter can't be read; the next call then reports its losses.
+    pub(super) fn losses(&mut self, mut report: impl FnMut(Loss)) -> Result<(), MapError> {
         for kind in 0..KINDS {
             let sums = self.sums(kind)?;
-            let before = std::mem::replace(&mut self.seen[kind], sums);
+            let before = std::mem::replace(&mut self.counters[kind], sums);
             for (i, reason) in REASONS.into_iter().enumerate() {
                 let count = sums[i + 1].wrapping_sub(before[i + 1]);
                 if count > 0 {
                     let kind = (kind != usize::from(KIND_CGROUP))
                         .then(|| Kind::from_number(kind as u16))
                         .flatten();
-                    tell(Loss { kind, reason, count });
+                    report(Loss { kind, reason, count });
                 }
             }
         }
         Ok(())
     }
 
-    /// Records emitted so far, as the last [`Kernel::losses`] read them, control records included.
+    /// Records emitted so far by kind, control records included, as of the last
+    /// [`Kernel::losses`].
     pub(super) fn emitted(&self) -> impl Iterator<Item = (Option<Kind>, u64)> {
-        self.seen.iter().enumerate().map(|(kind, sums)| (Kind::from_number(kind as u16), sums[0]))
+        let emitted =
+            |(kind, sums): (usize, &[u64; OUTCOMES])| (Kind::from_number(kind as u16), sums[0]);
+        self.counters.iter().enumerate().map(emitted)
     }
 
-    /// Lets the programs count failed system calls in the other generation.
+    /// Makes the programs count failed system calls in the other generation.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub(super) fn turn_error_counts(&mut self) -> Result<(), MapError> {
+    /// If the map of control words can't be written.
+    pub(super) fn switch_error_generation(&mut self) -> Result<(), MapError> {
         self.generation = 1 - self.generation;
         self.maps.control.set(CONTROL_GENERATION, self.generation, 0)
     }
 
-    /// Reads and empties the generation that [`Kernel::turn_error_counts`] left, which must be long
-    /// enough ago that no program is in the middle of adding to it; both generations when the
-    /// programs are inert (`all`).
+    /// Reads and empties the generation that ended with [`Kernel::switch_error_generation`]. The
+    /// switch must be long enough ago that no program still adds to that generation. `all`: both
+    /// generations, for when the programs are disabled.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// If an entry can't be read or removed.
     pub(super) fn take_error_counts(
         &mut self,
         all: bool,
-        mut tell: impl FnMut(ErrorKey, u64),
+        mut report: impl FnMut(ErrorKey, u64),
     ) -> Result<(), MapError> {
         let keys: Vec<[u64; 2]> = self
             .maps
@@ -139,12 +145,12 @@ impl Kernel {
         for key in keys {
             let count = match self.maps.errors.get(&key, 0) {
                 Ok(per_cpu) => per_cpu.iter().sum(),
-                // Walking a table that others write to may come by a key twice.
+                // Iterating over a map that programs write to may return a key twice.
                 Err(MapError::KeyNotFound) => continue,
                 Err(e) => return Err(e),
             };
             self.maps.errors.remove(&key)?;
-            tell(ErrorKey(key), count);
+            report(ErrorKey(key), count);
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! The kinds of event the programs tell, and the sets of signals and errors a configuration names.
+//! The kinds of event that the programs emit, names of signals, errors and system calls, and the
+//! sets of signals and errors in the configuration.
 
 use std::fmt;
 
@@ -22,7 +23,7 @@ macro_rules! kinds {
             /// Every kind, by number.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The event's kind.
+            /// The kind as in events.
             #[must_use]
             pub fn name(self) -> Name {
                 match self { $(Self::$variant => names::$name,)* }
@@ -34,35 +35,35 @@ macro_rules! kinds {
 kinds! {
     /// A program was started.
     Exec = 0, "kernel.process.exec", KERNEL_PROCESS_EXEC;
-    /// A process was made.
+    /// A process was created.
     Fork = 1, "kernel.process.fork", KERNEL_PROCESS_FORK;
     /// A process ended.
     Exit = 2, "kernel.process.exit", KERNEL_PROCESS_EXIT;
-    /// The OOM killer chose a process.
+    /// The OOM killer selected a process.
     OomKill = 3, "kernel.process.oom_kill", KERNEL_PROCESS_OOM_KILL;
     /// A process was sent a signal of the configured set.
     Signal = 4, "kernel.process.signal", KERNEL_PROCESS_SIGNAL;
-    /// A connection was opened from here.
+    /// An outgoing connection was opened.
     Connect = 5, "kernel.tcp.connect", KERNEL_TCP_CONNECT;
-    /// A connection was opened to here.
+    /// An incoming connection was opened.
     Accept = 6, "kernel.tcp.accept", KERNEL_TCP_ACCEPT;
     /// A connection ended.
     Close = 7, "kernel.tcp.close", KERNEL_TCP_CLOSE;
-    /// The other side has nobody who listens.
+    /// A connection was refused: nothing listens at the peer.
     Refused = 8, "kernel.tcp.refused", KERNEL_TCP_REFUSED;
     /// A connection was reset.
     Reset = 9, "kernel.tcp.reset", KERNEL_TCP_RESET;
-    /// A segment was sent again.
+    /// A segment was retransmitted.
     Retransmit = 10, "kernel.tcp.retransmit", KERNEL_TCP_RETRANSMIT;
-    /// The other side didn't answer.
+    /// The peer didn't answer.
     Timeout = 11, "kernel.tcp.timeout", KERNEL_TCP_TIMEOUT;
     /// A block device failed a request.
     BlockError = 12, "kernel.block.error", KERNEL_BLOCK_ERROR;
-    /// A block device took long for a request.
+    /// A block device was slow to complete a request.
     BlockSlow = 13, "kernel.block.slow", KERNEL_BLOCK_SLOW;
-    /// How often a system call failed in a cgroup, summed up in the kernel.
+    /// The failures of a system call in a cgroup, counted in the kernel.
     SyscallErrorRate = 14, "kernel.syscall.error_rate", KERNEL_SYSCALL_ERROR_RATE;
-    /// Every system call, for load and tests only.
+    /// A system call, for load and tests only.
     SyscallEnter = 15, "kernel.syscall.enter", KERNEL_SYSCALL_ENTER;
 }
 
@@ -77,18 +78,18 @@ impl Kind {
     }
 }
 
-fn look_up(table: &'static [(u32, &'static str)], number: u32) -> Option<&'static str> {
+fn lookup(table: &'static [(u32, &'static str)], number: u32) -> Option<&'static str> {
     table.binary_search_by_key(&number, |row| row.0).ok().map(|i| table[i].1)
 }
 
 /// The name of an error number, as in `errno(3)`.
 pub(super) fn errno_name(number: u32) -> Option<&'static str> {
-    look_up(ERRORS, number)
+    lookup(ERRORS, number)
 }
 
 /// The name of a system call on this architecture.
 pub(super) fn syscall_name(number: u32) -> Option<&'static str> {
-    look_up(SYSCALLS, number)
+    lookup(SYSCALLS, number)
 }
 
 const SIGNALS: [&str; 32] = [
@@ -126,22 +127,22 @@ const SIGNALS: [&str; 32] = [
     "SIGSYS",
 ];
 
-/// A signal's name; real-time signals have none of their own.
+/// A signal's name; real-time signals share one.
 pub(crate) fn signal_name(number: u32) -> &'static str {
     SIGNALS.get(number as usize).copied().unwrap_or("SIGRT")
 }
 
-/// Signals that say a program is broken: their default action writes a core.
+/// Whether a signal means that a program is broken: its default action writes a core.
 pub(super) fn is_crash(signal: u32) -> bool {
     matches!(signal, 3..=8 | 11 | 24 | 25 | 31)
 }
 
-fn number_of(names: impl Iterator<Item = (u32, &'static str)>, text: &str) -> Option<u32> {
-    let mut names = names;
+fn number_of(mut names: impl Iterator<Item = (u32, &'static str)>, text: &str) -> Option<u32> {
     names.find(|(_, name)| *name == text).map(|row| row.0)
 }
 
-/// Reads a list of names into bits; `what` and `find` say what a name is.
+/// Reads a list of names into bits. The fields: the description of a name for errors, and the
+/// lookup of its number.
 struct Names<F>(&'static str, F);
 
 impl<'de, F: Fn(&str) -> Option<u32>> Visitor<'de> for Names<F> {
@@ -168,8 +169,8 @@ impl<'de, F: Fn(&str) -> Option<u32>> Visitor<'de> for Names<F> {
 pub struct SignalSet(pub u64);
 
 impl Default for SignalSet {
-    /// Those that end a process unless it does something about them, and aren't part of ordinary
-    /// life (SIGINT at a terminal, SIGPIPE at a pipe's end).
+    /// The signals that end a process by default and aren't part of normal operation (as SIGINT
+    /// at a terminal and SIGPIPE at a pipe's end are).
     fn default() -> Self {
         Self([3, 4, 6, 7, 8, 9, 11, 15, 24, 25, 31].iter().fold(0, |set, n| set | 1 << n))
     }
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_number_themselves_as_the_programs_do() {
+    fn kinds_have_the_numbers_of_the_programs() {
         for (i, kind) in Kind::ALL.iter().enumerate() {
             assert_eq!(*kind as usize, i);
             let text = serde_json::to_string(kind).unwrap();
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_come_from_the_kernel_headers() {
+    fn names_come_from_the_kernel_headers() {
         assert_eq!(errno_name(111), Some("ECONNREFUSED"));
         assert_eq!(syscall_name(libc::SYS_openat as u32), Some("openat"));
         assert_eq!(syscall_name(9999), None);
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn sets_are_lists_of_names() {
+    fn set_is_read_from_a_list_of_names() {
         let set: SignalSet = serde_json::from_str(r#"["SIGSEGV","SIGHUP"]"#).unwrap();
         assert_eq!(set.0, 1 << 11 | 1 << 1);
         let wrong = serde_json::from_str::<SignalSet>(r#"["SEGV"]"#).unwrap_err();

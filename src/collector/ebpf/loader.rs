@@ -1,5 +1,5 @@
-//! Loads the object and attaches its programs one by one. The maps are common, so they must all be
-//! made; a program that the kernel doesn't take costs only what it would have told.
+//! Loads the object and attaches its programs one by one. The programs share the maps, so all maps
+//! must be created. A program that the kernel rejects costs only its own events.
 
 use std::io::{ErrorKind, Read};
 
@@ -17,13 +17,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ta
 /// A program of the object.
 pub(super) struct Program {
     pub(super) name: &'static str,
-    /// The kernel tracepoint it is attached to, or `iter/` and what it goes over.
+    /// The kernel tracepoint it attaches to, or `iter/` and the type it iterates over.
     pub(super) hook: &'static str,
-    /// It is loaded when one of these is wanted; always when there are none.
+    /// It is loaded if one of these kinds is enabled; always if there are none.
     pub(super) kinds: &'static [Kind],
     /// What is missing without it.
     pub(super) cost: &'static str,
-    /// Loaded only where this program can't be.
+    /// It is loaded only if this program can't be.
     pub(super) instead_of: &'static str,
 }
 
@@ -46,8 +46,8 @@ const fn program(
     Program { name, hook, kinds, cost, instead_of: "" }
 }
 
-/// The table of programs. Cgroups and the life of processes come first: later records find their
-/// names through them.
+/// The table of programs. Those of cgroups and of process lifecycles come first: later records get
+/// their names from these.
 #[rustfmt::skip]
 pub(super) const PROGRAMS: &[Program] = &[
     program("cgroup_mkdir", "cgroup_mkdir", &[], "containers that live less than a second have no path"),
@@ -56,70 +56,70 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("process_exec", "sched_process_exec", &[Kind::Exec], "no kernel.process.exec, no command lines"),
     program("process_exit", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit"),
     Program { instead_of: "process_exit", ..program("process_exit_live", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit") },
-    program("process_signal", "signal_generate", &[Kind::Signal], "no kernel.process.signal: who killed a process isn't known"),
+    program("process_signal", "signal_generate", &[Kind::Signal], "no kernel.process.signal: the sender of a fatal signal isn't known"),
     program("process_oom_kill", "mark_victim", &[Kind::OomKill], "no kernel.process.oom_kill (before Linux 6.8 the kernel doesn't name the victim's task)"),
     program("tcp_state", "inet_sock_set_state", TCP, "no kernel.tcp.connect, accept, close, refused, timeout; other TCP events have no process"),
-    program("tcp_destroy", "tcp_destroy_sock", TCP, "connections that live long may lose their process to those that are gone"),
-    program("tcp_reset_received", "tcp_receive_reset", &[Kind::Reset], "no kernel.tcp.reset for resets that come in"),
-    program("tcp_reset_sent", "tcp_send_reset", &[Kind::Reset], "no kernel.tcp.reset for resets sent from here"),
+    program("tcp_destroy", "tcp_destroy_sock", TCP, "ended connections stay in the table and may evict the process of a long-lived one"),
+    program("tcp_reset_received", "tcp_receive_reset", &[Kind::Reset], "no kernel.tcp.reset for received resets"),
+    program("tcp_reset_sent", "tcp_send_reset", &[Kind::Reset], "no kernel.tcp.reset for sent resets"),
     program("tcp_retransmit", "tcp_retransmit_skb", &[Kind::Retransmit], "no kernel.tcp.retransmit"),
     program("block_issue", "block_rq_issue", &[Kind::BlockError, Kind::BlockSlow], "no kernel.block.slow; block errors have no process"),
     program("block_complete", "block_rq_complete", &[Kind::BlockError, Kind::BlockSlow], "no kernel.block.slow"),
-    program("block_error", "block_rq_error", &[Kind::BlockError], "no kernel.block.error (Linux 5.18 brought it)"),
+    program("block_error", "block_rq_error", &[Kind::BlockError], "no kernel.block.error (needs Linux 5.18)"),
     program("syscall_exit", "sys_exit", &[Kind::SyscallErrorRate], "no kernel.syscall.error_rate"),
     program("syscall_enter", "sys_enter", &[Kind::SyscallEnter], "no kernel.syscall.enter"),
-    program("tcp_seed", "iter/task_file", TCP, "connections and listeners that were there before have no process"),
-    program("process_seed", "iter/task", &[], "processes that were there before have names from /proc only"),
+    program("tcp_seed", "iter/task_file", TCP, "connections and listeners opened before the agent's start have no process"),
+    program("process_seed", "iter/task", &[], "processes started before the agent have names from /proc only"),
 ];
 
-/// How a program's loading went.
+/// The result of loading a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It runs.
     Ok,
-    /// Nobody wants what it tells, or another program does its work.
+    /// Its kinds aren't enabled, or another program does its work.
     Off,
-    /// The kernel doesn't take it, and why.
+    /// The kernel rejects it, with the cause.
     Failed(String),
 }
 
-/// A program and how its loading went.
+/// A program and the result of loading it.
 pub(super) struct Loaded {
     pub(super) program: &'static Program,
     pub(super) verdict: Verdict,
 }
 
 impl Loaded {
-    /// A sentence for `/status`.
-    pub(super) fn sentence(&self) -> String {
+    /// The status note of the program.
+    pub(super) fn status(&self) -> String {
         match &self.verdict {
             Verdict::Ok => "ok".into(),
             Verdict::Off => "off".into(),
-            Verdict::Failed(why) => format!("{why}; costs: {}", self.program.cost),
+            Verdict::Failed(cause) => format!("{cause}; costs: {}", self.program.cost),
         }
     }
 }
 
-/// Where the kernel keeps its type information; aya looks there.
+/// The file with the kernel's type information, which aya reads.
 pub(super) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why nothing can be loaded at all.
+/// Why no program can be loaded at all.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LoadError {
-    #[error("this kernel's type information (BTF) is missing: there is no {BTF_PATH}")]
+    #[error("kernel type information (BTF) missing: {BTF_PATH} doesn't exist")]
     NoBtf,
-    #[error("this kernel's type information (BTF), {BTF_PATH}, can't be read: {0}")]
+    #[error("kernel type information (BTF) unreadable: {BTF_PATH}: {0}")]
     Btf(String),
-    #[error("this process may not use eBPF: {0}")]
+    #[error("permission to use eBPF missing: {0}")]
     Denied(String),
-    #[error("the eBPF maps can't be made: {0}")]
+    #[error("the eBPF maps can't be created: {0}")]
     Object(String),
     #[error("the eBPF object has no usable map {0:?}")]
     Map(&'static str),
 }
 
 impl LoadError {
-    /// What to do about it.
+    /// The remedy.
     pub(super) fn remedy(&self) -> &'static str {
         match self {
             Self::NoBtf | Self::Btf(_) => {
@@ -130,11 +130,11 @@ impl LoadError {
                 "run as root or with CAP_BPF and CAP_PERFMON; before Linux 5.11 also raise the \
                  memlock limit (`ulimit -l`) above the ring buffer"
             }
-            Self::Object(_) | Self::Map(_) => "see the kernel version and the memory that is free",
+            Self::Object(_) | Self::Map(_) => "check the kernel version and the free memory",
         }
     }
 
-    /// Whether trying again can't help: neither the kernel nor the process's rights change.
+    /// Whether a retry can't help: neither the kernel nor the process's privileges change.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::NoBtf | Self::Denied(_))
     }
@@ -146,7 +146,7 @@ pub(super) struct Loader {
     btf: Btf,
 }
 
-/// The maps user space works with.
+/// The maps that user space uses.
 pub(super) struct Maps {
     pub(super) events: RingBuf<MapData>,
     pub(super) config: Array<MapData, ConfigWords>,
@@ -155,7 +155,7 @@ pub(super) struct Maps {
     pub(super) errors: PerCpuHashMap<MapData, [u64; 2], u64>,
 }
 
-/// Every cause of an error, in one line.
+/// An error with all its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -169,14 +169,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether the system's word at the bottom of an error is that we may not.
+/// Whether a lack of permission is among the causes of an error.
 fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |e| e.source())
         .filter_map(|e| e.downcast_ref::<std::io::Error>())
         .any(|e| e.kind() == ErrorKind::PermissionDenied)
 }
 
-/// A load error without the verifier's pages: the system's word and the verifier's last.
+/// A load error as one line: the system's error and the last line of the verifier's log.
 fn reason(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
         return chain(error);
@@ -192,17 +192,17 @@ fn reason(error: &ProgramError) -> String {
         .unwrap_or("");
     let last: String = last.chars().take(200).collect();
     if last.is_empty() {
-        format!("the kernel refused it: {io_error}")
+        format!("the kernel rejected it: {io_error}")
     } else {
-        format!("the kernel refused it: {io_error} ({last})")
+        format!("the kernel rejected it: {io_error} ({last})")
     }
 }
 
 impl Loader {
-    /// Makes the maps.
+    /// Creates the maps.
     ///
     /// # Errors
-    /// When there is no type information, or the kernel makes no map for us.
+    /// If type information is missing, or the kernel doesn't create a map.
     pub(super) fn new(ring_bytes: u32) -> Result<Self, LoadError> {
         let btf = Btf::from_sys_fs().map_err(|e| match e {
             BtfError::FileError { error, .. } if error.kind() == ErrorKind::NotFound => {
@@ -221,10 +221,10 @@ impl Loader {
         Ok(Self { object, btf })
     }
 
-    /// The maps, once.
+    /// Takes the maps; works once.
     ///
     /// # Errors
-    /// When the object isn't the one this code was built for.
+    /// If a map is missing or of another type: the object isn't the one this code was built for.
     pub(super) fn maps(&mut self) -> Result<Maps, LoadError> {
         fn take<M: TryFrom<aya::maps::Map>>(
             object: &mut Ebpf,
@@ -242,7 +242,7 @@ impl Loader {
         })
     }
 
-    /// Loads the programs of `table` that `config` wants, and attaches them where `attach` says so.
+    /// Loads the programs of `table` that `config` enables, and attaches them if `attach` is set.
     pub(super) fn load(
         &mut self,
         table: &'static [Program],
@@ -251,12 +251,13 @@ impl Loader {
     ) -> Vec<Loaded> {
         let mut all: Vec<Loaded> = Vec::with_capacity(table.len());
         for program in table {
-            let wanted = program.kinds.is_empty() || program.kinds.iter().any(|k| config.wants(*k));
+            let is_enabled =
+                program.kinds.is_empty() || program.kinds.iter().any(|k| config.has_kind(*k));
             let is_spare = !program.instead_of.is_empty()
                 && all
                     .iter()
                     .any(|l| l.program.name == program.instead_of && l.verdict == Verdict::Ok);
-            let verdict = if wanted && !is_spare {
+            let verdict = if is_enabled && !is_spare {
                 match self.load_one(program, attach) {
                     Ok(()) => Verdict::Ok,
                     Err(e) => Verdict::Failed(reason(&e)),
@@ -292,10 +293,10 @@ impl Loader {
         Ok(())
     }
 
-    /// Runs an iterator to its end. Returns what it wrote.
+    /// Runs an iterator to its end. Returns its output.
     ///
     /// # Errors
-    /// What the kernel says, as text.
+    /// If the iterator can't be attached or read, as text.
     pub(super) fn iterate(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let program = self.object.program_mut(name).ok_or("no such program")?;
         let iter: &mut Iter = program.try_into().map_err(|e: ProgramError| e.to_string())?;
@@ -309,8 +310,8 @@ impl Loader {
         Ok(bytes)
     }
 
-    /// How often programs were skipped because they were already running on that CPU, interrupted.
-    /// Such a run may have been an event nobody can count more closely.
+    /// Number of program runs that the kernel skipped because the program was already running on
+    /// that CPU, interrupted. Such a run may have been an event; its kind can't be known.
     pub(super) fn missed_runs(&self) -> u64 {
         use std::os::fd::{AsFd, AsRawFd};
         let missed = |fd: i32| {
@@ -326,7 +327,7 @@ impl Loader {
     }
 }
 
-/// The bits of the kinds that are wanted, control records included.
+/// The bits of the enabled kinds, control records included.
 pub(super) fn kind_bits(config: &Config) -> u64 {
     config.kinds.iter().fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
 }
@@ -336,13 +337,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_that_cant_load_degrades_alone() {
+    fn failed_program_does_not_affect_others() {
         let mut loader = match Loader::new(64 << 10) {
             Ok(loader) => loader,
-            Err(why) => return println!("skipped: {why}"),
+            Err(cause) => return println!("skipped: {cause}"),
         };
-        // As on a kernel that doesn't have the tracepoint, and on one whose tracepoint has fewer
-        // arguments than the program reads.
+        // As on a kernel without the tracepoint, and on one whose tracepoint has fewer arguments
+        // than the program reads.
         static TABLE: &[Program] = &[
             program("process_oom_kill", "no_such_tracepoint", &[], "no OOM kills"),
             program("tcp_state", "cgroup_mkdir", &[], "no connections"),
@@ -356,17 +357,17 @@ mod tests {
         let config = Config { kinds: Vec::new(), ..Config::default() };
         let loaded = loader.load(TABLE, &config, true);
         let fork = &loaded[3].verdict;
-        if let Verdict::Failed(why) = fork {
-            return println!("skipped: {why}");
+        if let Verdict::Failed(cause) = fork {
+            return println!("skipped: {cause}");
         }
-        let Verdict::Failed(why) = &loaded[0].verdict else {
-            panic!("it loaded: {}", loaded[0].sentence());
+        let Verdict::Failed(cause) = &loaded[0].verdict else {
+            panic!("it loaded: {}", loaded[0].status());
         };
-        assert!(why.contains("no_such_tracepoint"), "{why}");
-        assert!(loaded[0].sentence().ends_with("costs: no OOM kills"));
+        assert!(cause.contains("no_such_tracepoint"), "{cause}");
+        assert!(loaded[0].status().ends_with("costs: no OOM kills"));
         assert_eq!(loaded[1].verdict, Verdict::Off, "its spare runs");
         assert_eq!(loaded[2].verdict, Verdict::Ok);
         assert_eq!(*fork, Verdict::Ok);
-        assert_eq!(loaded[4].verdict, Verdict::Off, "nobody wants it");
+        assert_eq!(loaded[4].verdict, Verdict::Off, "its kind isn't enabled");
     }
 }

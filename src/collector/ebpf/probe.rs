@@ -1,39 +1,46 @@
-//! What this kernel, these privileges and this node allow, and what each missing thing costs: what
-//! `tapio doctor` shows.
+//! Checks what the eBPF collector needs from kernel, privileges and node, and what each missing
+//! prerequisite costs. `tapio doctor` prints the result.
 
+use super::cgroups::Cgroups;
 use super::config::Config;
 use super::loader::{BTF_PATH, LoadError, Loader, PROGRAMS, Verdict};
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// The subject of the check.
     pub subject: String,
-    /// Whether it is as it should be.
+    /// Whether the check passed.
     pub ok: bool,
-    /// What was seen.
+    /// The state found.
     pub state: String,
-    /// What is missing because of it; empty when it is fine.
+    /// The functions that are missing because of it; empty if `ok`.
     pub cost: String,
-    /// What to do about it; empty when it is fine.
-    pub mend: String,
+    /// The remedy; empty if `ok`.
+    pub remedy: String,
 }
 
 impl Finding {
-    /// Whether it takes all kernel events away.
+    /// Whether all kernel events are missing because of it.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.cost == NOTHING
     }
 }
 
-fn finding(subject: &str, ok: bool, state: String, cost: &str, mend: &str) -> Finding {
+fn finding(subject: &str, ok: bool, state: String, cost: &str, remedy: &str) -> Finding {
     let unless_ok = |text: &str| if ok { String::new() } else { text.to_owned() };
-    Finding { subject: subject.to_owned(), ok, state, cost: unless_ok(cost), mend: unless_ok(mend) }
+    Finding {
+        subject: subject.to_owned(),
+        ok,
+        state,
+        cost: unless_ok(cost),
+        remedy: unless_ok(remedy),
+    }
 }
 
-/// What it costs when nothing can be loaded.
-pub(super) const NOTHING: &str = "no kernel events at all";
+/// The cost if no program can be loaded.
+const NOTHING: &str = "no kernel events at all";
 
 /// Capabilities by their bit (`include/uapi/linux/capability.h`).
 const SYS_ADMIN: u32 = 21;
@@ -64,7 +71,7 @@ fn kernel() -> Finding {
         ok,
         format!("Linux {release}"),
         NOTHING,
-        "tapio's programs need Linux 5.12; 5.18 and 6.8 bring block errors and OOM kills",
+        "upgrade to Linux 5.12 or later; 5.18 adds block errors, 6.8 OOM kills",
     )
 }
 
@@ -96,34 +103,34 @@ fn capabilities() -> Finding {
 }
 
 fn own_pid_namespace() -> Finding {
-    // The first process namespace has this number in every kernel (include/linux/proc_ns.h).
+    // The initial PID namespace has this inode number in every kernel (include/linux/proc_ns.h).
     let link = std::fs::read_link("/proc/self/ns/pid");
     let state = link.map_or_else(|e| e.to_string(), |l| l.display().to_string());
     finding(
         "process namespace",
         state == "pid:[4026531836]",
         state,
-        "process numbers are the node's, not this container's: names of processes that were \
-         there before, and the agent's own connections, aren't recognised",
+        "process numbers in events are the node's, not this container's: processes that started \
+         before the agent have no names, and the agent's own connections aren't recognised",
         "run with hostPID: true",
     )
 }
 
 fn cgroup_file_system() -> Finding {
-    let mut cgroups = super::cgroups::Cgroups::new(1 << 20);
+    let mut cgroups = Cgroups::new(1 << 20);
     cgroups.scan(0);
     let n = cgroups.len();
     finding(
         "cgroup file system",
         n > 0,
         format!("{n} cgroups"),
-        "cgroups that were there before the start have no path: no pod, container or unit names",
+        "cgroups created before the agent's start have no path: no pod, container or unit names",
         "mount the node's /sys/fs/cgroup",
     )
 }
 
-/// Looks at everything the eBPF collector needs. Loads each program of `config` into the kernel
-/// and removes it again; none is attached, so nothing is observed.
+/// Checks everything that the eBPF collector needs. Loads each program of `config` into the kernel
+/// and removes it again; none is attached, so nothing is traced.
 #[must_use]
 pub fn findings(config: &Config) -> Vec<Finding> {
     let mut all = vec![
@@ -142,15 +149,15 @@ pub fn findings(config: &Config) -> Vec<Finding> {
                 match &one.verdict {
                     Verdict::Ok => "loads".into(),
                     Verdict::Off => "not needed".into(),
-                    Verdict::Failed(why) => why.clone(),
+                    Verdict::Failed(cause) => cause.clone(),
                 },
                 one.program.cost,
                 "see the capabilities and the kernel version above",
             )
         })),
-        Err(why) => {
-            let remedy = why.remedy();
-            all.push(finding("eBPF object", false, why.to_string(), NOTHING, remedy));
+        Err(cause) => {
+            let remedy = cause.remedy();
+            all.push(finding("eBPF object", false, cause.to_string(), NOTHING, remedy));
         }
     }
     all
@@ -161,17 +168,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_are_read() {
+    fn kernel_release_is_parsed() {
         assert_eq!(version("6.18.2-amd64"), Some((6, 18)));
         assert_eq!(version("5.4"), Some((5, 4)));
         assert_eq!(version("linux"), None);
     }
 
     #[test]
-    fn a_finding_that_is_fine_costs_nothing() {
+    fn passed_check_has_no_cost_and_no_remedy() {
         for f in findings(&Config::default()) {
             assert_eq!(f.ok, f.cost.is_empty(), "{f:?}");
-            assert_eq!(f.ok, f.mend.is_empty(), "{f:?}");
+            assert_eq!(f.ok, f.remedy.is_empty(), "{f:?}");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! The table of processes: who somebody's tree is and which program it runs. Seeded once, then kept
-//! by fork, exec and exit records; bounded.
+//! The table of processes, with the tree and the program of each. It is seeded once, then updated
+//! by fork, exec and exit records; its size is bounded.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::departed::Departed;
+use super::tombstones::Tombstones;
 
-/// How long an ended process stays: records about it may follow its exit (a socket's last states).
-const KEPT_NS: u64 = 5_000_000_000;
-/// Paths that are shared between processes; past it the sharing starts anew.
+/// Retention of an ended process: records about it may follow its exit (a socket's last states).
+const RETENTION_NS: u64 = 5_000_000_000;
+/// Paths that processes share; when there are more, the set of shared paths is cleared.
 const MAX_PATHS: usize = 4096;
 
-/// A process for ever: its number and when it started, nanoseconds of CLOCK_BOOTTIME.
+/// Identity of a process: its number and start time, nanoseconds of CLOCK_BOOTTIME.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) struct ExecId {
     pub(super) pid: u32,
@@ -25,22 +25,25 @@ impl fmt::Display for ExecId {
     }
 }
 
+/// An entry of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Process {
     pub(super) id: ExecId,
     /// The root of its tree.
     pub(super) tree: ExecId,
-    /// The program's path, where it is known.
+    /// The program's path; `None` if unknown.
     pub(super) path: Option<Arc<str>>,
 }
 
+/// The processes by number.
 pub(super) struct Processes {
     table: HashMap<u32, Process, ahash::RandomState>,
-    /// Ended processes.
-    ended: Departed<ExecId>,
+    /// Ended processes that are still in the table.
+    ended: Tombstones<ExecId>,
+    /// Paths that processes share.
     paths: HashMap<Arc<str>, (), ahash::RandomState>,
     max: usize,
-    /// Processes that found no room.
+    /// Processes for which the table had no room.
     pub(super) untracked: u64,
 }
 
@@ -48,7 +51,7 @@ impl Processes {
     pub(super) fn new(max: usize) -> Self {
         Self {
             table: HashMap::default(),
-            ended: Departed::new(KEPT_NS),
+            ended: Tombstones::new(RETENTION_NS),
             paths: HashMap::default(),
             max: max.max(16),
             untracked: 0,
@@ -59,16 +62,15 @@ impl Processes {
         self.table.len()
     }
 
-    /// The process with this number, if the number still means the one that started at `start_ns`
-    /// (0: whichever there is).
+    /// The process with this number, if it started at `start_ns` (0: whichever has the number).
     pub(super) fn get(&self, pid: u32, start_ns: u64) -> Option<&Process> {
         self.table.get(&pid).filter(|p| start_ns == 0 || p.id.start_ns == start_ns)
     }
 
-    /// A path that equal processes share.
+    /// The shared copy of a path.
     fn shared(&mut self, path: &str) -> Arc<str> {
-        if let Some((known, ())) = self.paths.get_key_value(path) {
-            return Arc::clone(known);
+        if let Some((shared, ())) = self.paths.get_key_value(path) {
+            return Arc::clone(shared);
         }
         if self.paths.len() >= MAX_PATHS {
             self.paths.clear();
@@ -89,8 +91,8 @@ impl Processes {
         self.table.insert(process.id.pid, process);
     }
 
-    /// The root of a process's tree: the process itself where it leads a session or is a child of
-    /// init, the parent's root otherwise.
+    /// The root of a process's tree: the process itself if it leads a session or is a child of
+    /// init, else the root of its parent.
     fn tree_of(&self, id: ExecId, parent: u32, session: u32) -> ExecId {
         if session == id.pid || parent <= 1 {
             return id;
@@ -98,44 +100,44 @@ impl Processes {
         self.table.get(&parent).map_or(id, |p| p.tree)
     }
 
-    /// A process was made.
+    /// Adds a forked process.
     pub(super) fn fork(&mut self, id: ExecId, parent: u32, session: u32, now_ns: u64) {
         let path = self.table.get(&parent).and_then(|p| p.path.clone());
         let tree = self.tree_of(id, parent, session);
         self.insert(Process { id, tree, path }, now_ns);
     }
 
-    /// A process runs a program.
+    /// Sets the program of a process.
     pub(super) fn exec(&mut self, id: ExecId, parent: u32, session: u32, path: &str, now_ns: u64) {
         let path = Some(self.shared(path));
         let tree = match self.get(id.pid, id.start_ns) {
-            // setsid(2) can only be seen now; a daemon that init adopted keeps its tree.
-            Some(known) if session != id.pid => known.tree,
+            // Only here setsid(2) becomes visible; a daemon that init adopted keeps its tree.
+            Some(process) if session != id.pid => process.tree,
             _ => self.tree_of(id, parent, session),
         };
         self.insert(Process { id, tree, path }, now_ns);
     }
 
-    /// A process that existed before. Parents must come before their children.
+    /// Adds a process that already existed. Parents must be added before their children.
     pub(super) fn seed(&mut self, id: ExecId, parent: u32, session: u32, path: Option<&str>) {
         let path = path.map(|p| self.shared(p));
         let tree = self.tree_of(id, parent, session);
         self.insert(Process { id, tree, path }, 0);
     }
 
-    /// A process ended.
+    /// Marks a process as ended.
     pub(super) fn exit(&mut self, id: ExecId, now_ns: u64) {
         self.ended.add(id, now_ns);
         self.expire(now_ns, self.ended.len() > self.max / 4);
     }
 
-    /// Forgets processes that ended long ago; the older half of them all where `room` is needed.
-    fn expire(&mut self, now_ns: u64, room: bool) {
+    /// Removes processes past their retention. `make_room`: at least the older half of the ended.
+    fn expire(&mut self, now_ns: u64, make_room: bool) {
         let Self { ended, table, .. } = self;
-        ended.expire(now_ns, room, |id| {
-            // The number may be another process's by now.
-            let is_it = |p: &Process| id.start_ns == 0 || p.id.start_ns == id.start_ns;
-            if table.get(&id.pid).is_some_and(is_it) {
+        ended.expire(now_ns, make_room, |id| {
+            // The number may belong to another process by now.
+            let is_same = |p: &Process| id.start_ns == 0 || p.id.start_ns == id.start_ns;
+            if table.get(&id.pid).is_some_and(is_same) {
                 table.remove(&id.pid);
             }
         });
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_inherited_until_somebody_leads_a_session() {
+    fn tree_is_inherited_until_process_leads_session() {
         let mut all = Processes::new(100);
         all.seed(id(1), 0, 1, Some("/sbin/init"));
         all.seed(id(10), 1, 10, Some("/bin/bash"));
@@ -164,11 +166,11 @@ mod tests {
         assert_eq!(all.get(12, 0).unwrap().tree, id(12));
         all.fork(id(13), 1, 10, 0);
         assert_eq!(all.get(13, 0).unwrap().tree, id(13));
-        assert!(all.get(13, 7).is_none(), "another process of that number");
+        assert!(all.get(13, 7).is_none(), "another process had that number");
     }
 
     #[test]
-    fn ended_processes_stay_a_while_and_then_make_room() {
+    fn ended_process_is_kept_until_retention_or_lack_of_room() {
         let mut all = Processes::new(16);
         for pid in 100..116 {
             all.fork(id(pid), 1, 0, 0);
@@ -180,7 +182,7 @@ mod tests {
         all.fork(id(201), 1, 0, 2_000);
         assert_eq!((all.untracked, all.len()), (1, 16));
         all.exit(id(101), 3_000);
-        all.exit(id(102), 3_000 + KEPT_NS);
+        all.exit(id(102), 3_000 + RETENTION_NS);
         assert!(all.get(101, 0).is_none() && all.get(102, 0).is_some());
     }
 }

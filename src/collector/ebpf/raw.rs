@@ -1,23 +1,25 @@
-//! The records of `ebpf/records.h`, read from bytes without casting: every read is checked, so a
-//! record that is too short is refused instead of read past its end.
+//! The records of `ebpf/records.h`, read from bytes without casts. Every read is checked, so a
+//! record that is too short is rejected instead of read past its end.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::kinds::Kind;
 
 /// `struct tp_head`.
 pub(super) const HEAD_BYTES: usize = 32;
-/// `struct tp_task`, behind the head of a process's records.
+/// Offset of `struct tp_task`, which follows the head in a process's records.
 pub(super) const TASK: usize = HEAD_BYTES;
 pub(super) const COMM_BYTES: usize = 16;
 pub(super) const PATH_BYTES: usize = 256;
 pub(super) const ARGS_BYTES: usize = 512;
 /// `sizeof(struct tp_seed)`.
 pub(super) const SEED_BYTES: usize = 56;
-/// Bits of a home cgroup's number below its hierarchy's id.
+/// Bits of a cgroup's number below its hierarchy's id.
 pub(super) const HIERARCHY_SHIFT: u32 = 48;
 
-/// The kind number of a control record.
+/// Kind number of a control record.
 pub(super) const KIND_CGROUP: u16 = 16;
-/// `KINDS`: events' kinds and the control records.
+/// `KINDS`: the kinds of event and the control record.
 pub(super) const KINDS: usize = 17;
 /// `OUTCOMES`: emitted, ring full, throttled, map full.
 pub(super) const OUTCOMES: usize = 4;
@@ -33,11 +35,11 @@ pub(super) const TCP_RESET_SENT: u32 = 2;
 pub(super) const TCP_KNOWN_SINCE: u32 = 4;
 pub(super) const CGROUP_REMOVED: u32 = 1;
 
-/// `struct tp_config`, in its order.
+/// The fields of `struct tp_config`, in order.
 pub(super) type ConfigWords = [u64; 11];
 
-/// Bytes that are read by offset. A read past the end gives zeros: [`Record::parse`] has checked
-/// the length, so none happens.
+/// Bytes that are read by offset. A read past the end returns zeros; [`Record::parse`] checks the
+/// length, so none happens.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
@@ -66,14 +68,25 @@ impl<'a> Bytes<'a> {
         u64::from_ne_bytes(self.array(at))
     }
 
-    /// A text of at most `max` bytes that ends at its first zero.
+    /// An IP address: 16 bytes in network order, IPv4 in the first four. An IPv4-mapped IPv6
+    /// address is returned as IPv4.
+    pub(super) fn ip_address(self, at: usize, is_v6: bool) -> IpAddr {
+        let bytes: [u8; 16] = self.array(at);
+        if is_v6 {
+            return Ipv6Addr::from(bytes).to_canonical();
+        }
+        let [a, b, c, d, ..] = bytes;
+        Ipv4Addr::new(a, b, c, d).into()
+    }
+
+    /// Text of at most `max` bytes that ends at its first zero byte.
     pub(super) fn text(self, at: usize, max: usize) -> &'a [u8] {
         let field = self.0.get(at..at + max).unwrap_or(&[]);
         let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
         &field[..end]
     }
 
-    /// `len` bytes, as many as there are.
+    /// At most `len` bytes.
     pub(super) fn slice(self, at: usize, len: usize) -> &'a [u8] {
         let rest = self.0.get(at..).unwrap_or(&[]);
         &rest[..len.min(rest.len())]
@@ -84,11 +97,11 @@ impl<'a> Bytes<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Head {
     pub(super) cpu: u16,
-    /// The process; 0 where the kernel couldn't know.
+    /// The process; 0 if unknown to the kernel.
     pub(super) tgid: u32,
     /// CLOCK_MONOTONIC.
     pub(super) time_ns: u64,
-    /// Home cgroup; 0 where the kernel couldn't know.
+    /// Number of the home cgroup; 0 if unknown to the kernel.
     pub(super) cgroup: u64,
     pub(super) flags: u32,
 }
@@ -96,7 +109,7 @@ pub(super) struct Head {
 /// `struct tp_task`.
 #[derive(Clone, Copy)]
 pub(super) struct Task<'a> {
-    /// CLOCK_BOOTTIME of the process's start.
+    /// The process's start, CLOCK_BOOTTIME.
     pub(super) start_ns: u64,
     pub(super) parent: u32,
     pub(super) uid: u32,
@@ -116,26 +129,26 @@ impl<'a> Task<'a> {
     }
 }
 
-/// What a record is about.
+/// The kind of a record: an event, or a control record about a cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum RecordKind {
     Event(Kind),
     Cgroup,
 }
 
-/// A record whose length fits its kind.
+/// A record that is long enough for its kind.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
-    pub(super) what: What,
+    pub(super) kind: RecordKind,
     pub(super) head: Head,
     pub(super) bytes: Bytes<'a>,
 }
 
 /// `sizeof` of a kind's record.
-fn size_of(what: What) -> usize {
-    match what {
-        What::Cgroup => 552,
-        What::Event(kind) => match kind {
+fn size_of(kind: RecordKind) -> usize {
+    match kind {
+        RecordKind::Cgroup => 552,
+        RecordKind::Event(kind) => match kind {
             Kind::Exec => 848,
             Kind::Fork => 72,
             Kind::Exit => 88,
@@ -144,25 +157,25 @@ fn size_of(what: What) -> usize {
             Kind::BlockError | Kind::BlockSlow | Kind::Connect | Kind::Accept | Kind::Close => 120,
             Kind::Refused | Kind::Reset | Kind::Retransmit | Kind::Timeout => 120,
             Kind::SyscallEnter => 40,
-            // Never a record: it is read from a map.
+            // Not a record: it is read from a map.
             Kind::SyscallErrorRate => usize::MAX,
         },
     }
 }
 
 impl<'a> Record<'a> {
-    /// The record in these bytes; `None` for an unknown kind or too few bytes.
+    /// Parses a record; `None` for an unknown kind or too few bytes.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         if bytes.len() < HEAD_BYTES {
             return None;
         }
         let b = Bytes(bytes);
-        let what = match b.u16(0) {
-            KIND_CGROUP => What::Cgroup,
-            number => What::Event(Kind::from_number(number)?),
+        let kind = match b.u16(0) {
+            KIND_CGROUP => RecordKind::Cgroup,
+            number => RecordKind::Event(Kind::from_number(number)?),
         };
-        (bytes.len() >= size_of(what)).then(|| Self {
-            what,
+        (bytes.len() >= size_of(kind)).then(|| Self {
+            kind,
             head: Head {
                 cpu: b.u16(2),
                 tgid: b.u32(4),
@@ -184,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_or_unknown_record_is_refused() {
+    fn short_or_unknown_record_is_rejected() {
         assert!(Record::parse(&[]).is_none());
         assert!(Record::parse(&[0; 847]).is_none());
         assert!(Record::parse(&[0; 848]).is_some());
@@ -196,7 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn a_text_ends_at_its_zero_or_its_field() {
+    fn mapped_ipv4_address_is_ipv4() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
+        assert_eq!(Bytes(&mapped).ip_address(0, true).to_string(), "127.0.0.1");
+    }
+
+    #[test]
+    fn text_ends_at_zero_byte_or_end_of_field() {
         let b = Bytes(b"ab\0cd");
         assert_eq!(b.text(0, 5), b"ab");
         assert_eq!(b.text(3, 2), b"cd");

@@ -1,9 +1,9 @@
-//! Takes secrets out of command lines, before anything else sees them. When in doubt a value goes:
-//! a command line without a password is still a good clue, one with it is a leak.
+//! Removes secrets from command lines before any other component processes them. In doubt a value
+//! is removed: a command line without a password is still useful, one with a password is a leak.
 
 const HIDDEN: &str = "***";
 
-/// Ends of words that name a secret.
+/// Suffixes of words that name a secret.
 const SECRET_ENDS: &[&str] = &[
     "password",
     "passwd",
@@ -22,12 +22,12 @@ const SECRET_ENDS: &[&str] = &[
 ];
 /// Whole words that name a secret.
 const SECRET_WORDS: &[&str] = &["pass", "auth", "authorization", "bearer", "cookie", "sig"];
-/// Last words of names that speak of a secret without being one.
+/// Last words of names that refer to a secret but whose value isn't one.
 const ABOUT_SECRETS: &[&str] = &[
     "file", "path", "dir", "name", "type", "length", "ttl", "url", "uri", "endpoint", "expiry",
     "stdin", "helper", "policy",
 ];
-/// Starts of values that are secrets wherever they stand.
+/// Prefixes of values that are secrets in any position.
 const TOKEN_STARTS: &[&str] = &[
     "ghp_",
     "gho_",
@@ -66,7 +66,7 @@ const DASH_P: &[&str] = &[
     "7za",
 ];
 
-/// Flags whose next word is a secret, or holds one, for one program only.
+/// Whether the word after this flag is or contains a secret, by program.
 fn hides_next(program: &str, flag: &str) -> bool {
     match program {
         "sshpass" => flag == "-p",
@@ -79,7 +79,7 @@ fn hides_next(program: &str, flag: &str) -> bool {
     }
 }
 
-/// Whether a name says that its value is a secret.
+/// Whether a name implies that its value is a secret.
 fn names_secret(name: &str) -> bool {
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
     if name.is_empty() || name.len() > 128 {
@@ -96,12 +96,12 @@ fn names_secret(name: &str) -> bool {
         || SECRET_ENDS.iter().any(|e| joined.ends_with(e))
 }
 
-/// Whether a value looks like an issued token wherever it stands.
+/// Whether a value looks like an issued token.
 fn is_token(value: &str) -> bool {
     value.len() >= 16 && TOKEN_STARTS.iter().any(|start| value.starts_with(start))
 }
 
-/// Where a value ends inside a word.
+/// The length of a value at the start of a text.
 fn value_len(text: &str) -> usize {
     let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''));
     match quote {
@@ -143,9 +143,9 @@ fn scrub_word(word: &str, out: &mut String) {
     }
 }
 
-/// Behind a name: hides its value where the name says so. Returns what is left.
+/// Hides the value that follows a name, if the name implies a secret. Returns the rest.
 fn scrub_value<'a>(name: &str, after: &'a str, out: &mut String) -> &'a str {
-    // {"password": "x"}: a quote may stand between the name and its colon.
+    // {"password": "x"}: a quote may come between the name and its colon.
     let quoted = after.strip_prefix(['"', '\'']).unwrap_or(after);
     let Some(value) = quoted.strip_prefix(['=', ':']) else {
         return after;
@@ -169,7 +169,7 @@ fn scrub_value<'a>(name: &str, after: &'a str, out: &mut String) -> &'a str {
     &value[len..]
 }
 
-/// `scheme://user:password@host…`. Returns what is left behind the credentials.
+/// Hides the password in `scheme://user:password@host…`. Returns the rest after the credentials.
 fn scrub_url<'a>(scheme: &str, tail: &'a str, out: &mut String) -> &'a str {
     out.push_str(scheme);
     out.push_str("://");
@@ -231,9 +231,9 @@ impl<'a> Scrubber<'a> {
     }
 }
 
-/// A word that holds words: a shell's script, a header, a connection string.
+/// Scrubs a word that consists of words: a shell script, a header, a connection string.
 fn script(text: &str, out: &mut String) {
-    // "Authorization: Bearer x" and "password = x" reach over spaces: names first, then flags.
+    // "Authorization: Bearer x" and "password = x" span spaces: names first, then flags.
     let mut named = String::with_capacity(text.len());
     scrub_word(text, &mut named);
     let mut inner = Scrubber::new();
@@ -273,8 +273,8 @@ fn push_json(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// The words of a command line as the kernel keeps them, zeros between them, as a JSON list without
-/// secrets. `lossy` and `clean` are buffers to reuse.
+/// Appends the words of a command line to `out` as a JSON list without secrets. `args`: the words
+/// as the kernel keeps them, separated by zero bytes. `lossy` and `clean`: buffers for reuse.
 pub(super) fn command_line(args: &[u8], lossy: &mut String, clean: &mut String, out: &mut String) {
     lossy.clear();
     for chunk in args.utf8_chunks() {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_go() {
+    fn secrets_are_hidden() {
         for words in [
             &["app", "--password=s3cr3t"][..],
             &["app", "--password", "s3cr3t"],
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_stays() {
+    fn command_line_without_secret_is_unchanged() {
         for line in [
             "/usr/sbin/sshd -D -p 22",
             "python3 -m http.server 8080",
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_around_a_secret_stays() {
+    fn text_around_a_secret_is_unchanged() {
         assert_eq!(
             scrubbed(&["psql", "host=h password=x user=u"]),
             "psql host=h password=*** user=u"
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_give_valid_json() {
+    fn any_bytes_produce_valid_json() {
         let (mut lossy, mut clean, mut out) = Default::default();
         for bytes in [&b""[..], b"\xff\xfe\0a\"\\\n\x01", b"\0\0", "ä=ö\0://@:".as_bytes()] {
             out = String::new();

@@ -1,9 +1,9 @@
-//! System calls: failures summed up by cgroup, call and error, and every single one for load.
+//! System calls: error rates by cgroup, call and error; and single calls, for load tests.
 
 use super::decode::{Decoder, NO_CPU};
+use super::display::Elapsed;
 use super::kinds::{Kind, errno_name, syscall_name};
 use super::raw::Record;
-use super::words::Span;
 use tapio_core::event::{Severity, names};
 use tapio_core::ring::Sink;
 
@@ -27,17 +27,18 @@ impl ErrorKey {
 }
 
 impl Decoder {
+    /// Decodes `kernel.syscall.enter`.
     pub(super) fn syscall_enter(&mut self, record: &Record<'_>) -> Severity {
         self.identify(&record.head, 0, b"");
         let number = record.bytes.u64(32);
-        self.draft.int(names::TAPIO_SYSCALL_NUMBER, number);
+        self.event.int(names::TAPIO_SYSCALL_NUMBER, number);
         if let Some(name) = u32::try_from(number).ok().and_then(syscall_name) {
-            self.draft.word(names::TAPIO_SYSCALL_NAME, name);
+            self.event.word(names::TAPIO_SYSCALL_NAME, name);
         }
         Severity::TRACE
     }
 
-    /// How often a call failed with an error in a cgroup between two readings of the kernel's sums.
+    /// Emits how often a call failed with an error in a cgroup within a counting interval.
     pub(super) fn error_rate(
         &mut self,
         key: ErrorKey,
@@ -47,26 +48,26 @@ impl Decoder {
         sink: &mut Sink,
     ) {
         let (number, error, _) = key.parts();
-        self.draft.clear();
-        self.draft.text(names::HOST_NAME, &self.node);
-        self.place(key.cgroup(), now_ns);
-        self.draft.entities_end();
+        self.event.clear();
+        self.event.text(names::HOST_NAME, &self.node);
+        self.add_cgroup(key.cgroup(), now_ns);
+        self.event.entities_end();
         let cgroup = self.cgroups.get(key.cgroup());
-        let draft = &mut self.draft;
+        let event = &mut self.event;
         if let Some(cgroup) = cgroup {
-            draft.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
+            event.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
         }
         let call = syscall_name(number).unwrap_or("unknown");
         let error = errno_name(error.into()).unwrap_or("unknown");
-        draft.int(names::TAPIO_SYSCALL_NUMBER, number);
-        draft.word(names::TAPIO_SYSCALL_NAME, call);
-        draft.word(names::ERROR_TYPE, error);
-        draft.int(names::TAPIO_COUNT, count);
-        draft.int(names::TAPIO_WINDOW_NS, window_ns);
-        draft.message(format_args!(
+        event.int(names::TAPIO_SYSCALL_NUMBER, number);
+        event.word(names::TAPIO_SYSCALL_NAME, call);
+        event.word(names::ERROR_TYPE, error);
+        event.int(names::TAPIO_COUNT, count);
+        event.int(names::TAPIO_WINDOW_NS, window_ns);
+        event.message(format_args!(
             "{call} failed {count} times with {error} in {} within {}",
             cgroup.map_or("an unknown cgroup", |c| &c.names.path),
-            Span(window_ns)
+            Elapsed(window_ns)
         ));
         let meta = self.meta(Kind::SyscallErrorRate, NO_CPU, now_ns, Severity::INFO);
         self.send(key.cgroup(), meta, now_ns, sink);

@@ -1,11 +1,11 @@
-//! Children nobody waited for, by parent: from `/proc/PID/stat` (proc_pid_stat(5)).
+//! Zombie processes by parent, from `/proc/PID/stat` (proc_pid_stat(5)).
 
 use std::collections::HashMap;
 use std::fs;
 
 use tapio_core::identity::CgroupNames;
 
-/// A process that doesn't wait for its children.
+/// A process that didn't wait for its ended children.
 pub(super) struct Parent {
     pub(super) pid: u32,
     pub(super) name: String,
@@ -13,8 +13,8 @@ pub(super) struct Parent {
     pub(super) zombies: u64,
 }
 
-/// State and parent of a process from its `stat`. The name may hold blanks and parentheses; the last one ends
-/// it.
+/// State and parent of a process from its `stat`. The name may have blanks and parentheses; the
+/// last parenthesis ends it.
 fn state_and_parent(stat: &str) -> Option<(char, u32)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut words = rest.split_whitespace();
@@ -22,8 +22,8 @@ fn state_and_parent(stat: &str) -> Option<(char, u32)> {
     Some((state, words.next()?.parse().ok()?))
 }
 
-/// The processes with so many zombies or more.
-pub(super) fn parents(at_least: u64) -> Vec<Parent> {
+/// The processes with at least `min` zombies.
+pub(super) fn parents(min: u64) -> Vec<Parent> {
     let mut zombies: HashMap<u32, u64> = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for entry in processes {
@@ -39,7 +39,7 @@ pub(super) fn parents(at_least: u64) -> Vec<Parent> {
     }
     let mut parents: Vec<Parent> = zombies
         .into_iter()
-        .filter(|(_, count)| *count >= at_least)
+        .filter(|(_, count)| *count >= min)
         .map(|(pid, zombies)| parent(pid, zombies))
         .collect();
     parents.sort_by_key(|p| p.pid);
@@ -49,7 +49,7 @@ pub(super) fn parents(at_least: u64) -> Vec<Parent> {
 fn parent(pid: u32, zombies: u64) -> Parent {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let cgroups = read("cgroup");
-    // `0::/path` is the unified hierarchy's line; without one, systemd's own tree names the unit.
+    // `0::/path` is the unified hierarchy's line; without it systemd's own hierarchy has the unit.
     let of = |prefix: &str| {
         cgroups.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix))
     };
@@ -63,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_can_not_deceive() {
+    fn process_name_does_not_affect_parsing() {
         assert_eq!(state_and_parent("7 (a) S) Z 42 7 7"), Some(('Z', 42)));
         assert_eq!(state_and_parent("7 (a b) S 1 7"), Some(('S', 1)));
         assert_eq!(state_and_parent(""), None);
     }
 
     #[test]
-    fn who_does_not_wait_is_found() {
+    fn parent_of_zombies_is_found() {
         let mut children: Vec<_> =
             (0..3).map(|_| std::process::Command::new("/bin/true").spawn().unwrap()).collect();
         let own = std::process::id();

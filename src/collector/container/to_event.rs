@@ -1,26 +1,26 @@
-//! From what happened to a container to an event, and to what the directory learns from it.
+//! From a transition of a container to an event, and updates of the entity directory.
 
 use std::sync::Arc;
 
-use super::observed::{Facts, Happened, Key, Known};
-use crate::events::enrich::Known as Whose;
+use super::table::{Facts, Key, TrackedContainer, Transition};
+use crate::events::enrich::Known;
 use crate::events::event_builder::{Draft, Meta};
 use crate::runtime::Site;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::{Container, Directory};
 use tapio_core::ring::Sink;
 
-/// A clock may be this far ahead of what is observed before it isn't believed.
-const AHEAD_NS: u64 = 1_000_000_000;
+/// How far a time may be ahead of the observation; one further ahead is replaced by it.
+const MAX_AHEAD_NS: u64 = 1_000_000_000;
 
-/// Builds this collector's events.
-pub(super) struct Teller {
+/// Builds and emits the collector's events, and updates the directory.
+pub(super) struct EventWriter {
     node: Arc<str>,
     directory: Arc<Directory>,
-    draft: Draft,
+    event: Draft,
 }
 
-/// When something happened, and when it was seen.
+/// Time of a transition, and of its observation.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
     pub(super) time_ns: u64,
@@ -32,20 +32,20 @@ pub(super) struct Pulled<'a> {
     pub(super) namespace: &'a str,
     pub(super) image: &'a str,
     pub(super) digest: &'a str,
-    /// From its manifest's arrival on.
+    /// Time since its manifest arrived.
     pub(super) pull_ns: u64,
 }
 
-impl Teller {
+impl EventWriter {
     pub(super) fn new(site: &Site) -> Self {
         Self {
             node: Arc::clone(&site.node),
             directory: Arc::clone(&site.directory),
-            draft: Draft::default(),
+            event: Draft::default(),
         }
     }
 
-    /// Tells the directory who a container is.
+    /// Adds a container and its pod to the directory.
     pub(super) fn learn(&self, key: &Key, facts: &Facts, now_ns: u64) {
         let in_pod = !facts.pod_uid.is_empty();
         let text = |text: &str| Arc::<str>::from(text);
@@ -55,7 +55,7 @@ impl Teller {
         }
         let container = Container {
             id: text(&key.id),
-            // What has no pod has no name in one.
+            // Only containers of a pod have a name within it.
             name: text(if in_pod && !facts.sandbox { &facts.name } else { "" }),
             image: text(&facts.image),
             pod_uid: text(&facts.pod_uid),
@@ -65,7 +65,7 @@ impl Teller {
         self.directory.container_seen(container, now_ns);
     }
 
-    /// Says the same when it is gone: a pod with its sandbox.
+    /// Marks a container as gone in the directory; with a sandbox, its pod as well.
     pub(super) fn forget(&self, key: &Key, facts: &Facts, now_ns: u64) {
         self.directory.container_gone(&key.id, now_ns);
         if facts.sandbox {
@@ -73,98 +73,102 @@ impl Teller {
         }
     }
 
-    /// Tells what happened.
-    pub(super) fn tell(
+    /// Emits a transition of a container.
+    pub(super) fn transition(
         &mut self,
         key: &Key,
-        known: &Known,
-        happened: Happened,
+        container: &TrackedContainer,
+        transition: Transition,
         times: Times,
         sink: &mut Sink,
     ) {
-        let facts = &known.facts;
-        let process = match happened {
-            Happened::Started { pid } => pid,
+        let facts = &container.facts;
+        let process = match transition {
+            Transition::Started { pid } => pid,
             _ => 0,
         };
         self.entities(key, facts, process);
-        let draft = &mut self.draft;
-        draft.text(names::TAPIO_CONTAINER_NAMESPACE, &key.namespace);
+        let event = &mut self.event;
+        event.text(names::TAPIO_CONTAINER_NAMESPACE, &key.namespace);
         if facts.sandbox {
-            draft.bool(names::TAPIO_CONTAINER_SANDBOX, true);
+            event.bool(names::TAPIO_CONTAINER_SANDBOX, true);
         }
         if let Some(restarts) = facts.restarts {
-            draft.int(names::K8S_CONTAINER_RESTART_COUNT, restarts);
+            event.int(names::K8S_CONTAINER_RESTART_COUNT, restarts);
         }
-        let who = Who { key, facts };
-        let (kind, severity, what, pid) = match happened {
-            Happened::Created => {
-                draft.message(format_args!("{who} was created"));
+        let name = DisplayName { key, facts };
+        let (kind, severity, verb, pid) = match transition {
+            Transition::Created => {
+                event.message(format_args!("{name} was created"));
                 (names::CONTAINER_CREATED, Severity::INFO, "created", 0)
             }
-            Happened::Started { pid } => {
-                draft.message(format_args!("{who} started"));
+            Transition::Started { pid } => {
+                event.message(format_args!("{name} started"));
                 (names::CONTAINER_STARTED, Severity::INFO, "started", pid)
             }
-            Happened::Exited { pid, code } => {
-                if known.started_ns > 0 && times.time_ns > known.started_ns {
-                    let lived_ns = times.time_ns - known.started_ns;
-                    draft.int(names::TAPIO_CONTAINER_DURATION_NS, lived_ns);
+            Transition::Exited { pid, code } => {
+                if container.started_ns > 0 && times.time_ns > container.started_ns {
+                    let duration_ns = times.time_ns - container.started_ns;
+                    event.int(names::TAPIO_CONTAINER_DURATION_NS, duration_ns);
                 }
-                let severity = exit(draft, &who, code);
+                let severity = exit(event, &name, code);
                 (names::CONTAINER_EXITED, severity, "exited", pid)
             }
-            Happened::OutOfMemory => {
+            Transition::OutOfMemory => {
                 if facts.sandbox {
-                    draft.message(format_args!(
-                        "the runtime saw an OOM kill in {who}; in which container it doesn't say"
+                    event.message(format_args!(
+                        "the runtime reported an OOM kill in {name}; container unknown"
                     ));
                 } else {
-                    draft.message(format_args!("the runtime saw an OOM kill in {who}"));
+                    event.message(format_args!("the runtime reported an OOM kill in {name}"));
                 }
                 (names::CONTAINER_OOM, Severity::ERROR, "oom", 0)
             }
-            Happened::Deleted => {
-                draft.message(format_args!("{who} was deleted"));
+            Transition::Deleted => {
+                event.message(format_args!("{name} was deleted"));
                 (names::CONTAINER_DELETED, Severity::INFO, "deleted", 0)
             }
         };
-        // One container may run out of memory many times.
-        let nth = if happened == Happened::OutOfMemory { times.time_ns } else { u64::from(pid) };
+        // A container may run out of memory many times.
+        let nth = match transition {
+            Transition::OutOfMemory => times.time_ns,
+            _ => u64::from(pid),
+        };
         let Key { namespace, id } = key;
-        let natural = format!("{namespace}|{id}|{}|{what}|{nth}", facts.created_ns);
+        let natural = format!("{namespace}|{id}|{}|{verb}|{nth}", facts.created_ns);
         self.offer(EventId::from_natural("container", &natural), kind, severity, times, sink);
     }
 
-    /// Tells that an image was pulled.
+    /// Emits a pulled image.
     pub(super) fn pulled(&mut self, pulled: &Pulled<'_>, times: Times, sink: &mut Sink) {
         let Pulled { namespace, image, digest, pull_ns } = pulled;
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::HOST_NAME, &self.node);
-        draft.text(names::CONTAINER_IMAGE_NAME, image);
-        draft.entities_end();
-        draft.text(names::TAPIO_CONTAINER_NAMESPACE, namespace);
-        draft.text(names::TAPIO_IMAGE_DIGEST, digest);
-        draft.int(names::TAPIO_IMAGE_PULL_NS, *pull_ns);
-        draft.message(format_args!("image {image} was pulled"));
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::HOST_NAME, &self.node);
+        event.text(names::CONTAINER_IMAGE_NAME, image);
+        event.entities_end();
+        event.text(names::TAPIO_CONTAINER_NAMESPACE, namespace);
+        event.text(names::TAPIO_IMAGE_DIGEST, digest);
+        event.int(names::TAPIO_IMAGE_PULL_NS, *pull_ns);
+        event.message(format_args!("image {image} was pulled"));
         let natural = format!("{namespace}|{image}|{digest}|{}", times.time_ns);
         let id = EventId::from_natural("container", &natural);
         self.offer(id, names::CONTAINER_IMAGE_PULLED, Severity::INFO, times, sink);
     }
 
+    /// Starts an event with its entities. `pid`: the process; 0 for none.
     fn entities(&mut self, key: &Key, facts: &Facts, pid: u32) {
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::HOST_NAME, &self.node);
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::HOST_NAME, &self.node);
         let uid = Some(facts.pod_uid.as_str()).filter(|uid| !uid.is_empty());
-        let whose = Whose { container_id: Some(&key.id), pod_uid: uid };
-        draft.whose(whose, &self.directory);
-        draft.text(names::CONTAINER_NAME, &facts.name);
+        let known = Known { container_id: Some(&key.id), pod_uid: uid };
+        event.whose(known, &self.directory);
+        event.text(names::CONTAINER_NAME, &facts.name);
         if pid != 0 {
-            draft.int(names::PROCESS_PID, pid);
+            event.int(names::PROCESS_PID, pid);
         }
-        draft.entities_end();
+        event.entities_end();
     }
 
     fn offer(
@@ -176,7 +180,7 @@ impl Teller {
         sink: &mut Sink,
     ) {
         let Times { time_ns, observed_ns } = times;
-        let is_time = time_ns > 0 && time_ns <= observed_ns.saturating_add(AHEAD_NS);
+        let is_time = time_ns > 0 && time_ns <= observed_ns.saturating_add(MAX_AHEAD_NS);
         let meta = Meta {
             id,
             time_ns: if is_time { time_ns } else { observed_ns },
@@ -186,33 +190,33 @@ impl Teller {
             clock: ClockQuality::Micros,
             severity,
         };
-        // The sink has counted an event it couldn't take.
-        let _ = self.draft.offer(&meta, sink);
+        // The sink counts an event that it rejects.
+        let _ = self.event.offer(&meta, sink);
     }
 }
 
-/// How it ended, and how bad that is.
-fn exit(draft: &mut Draft, who: &Who<'_>, code: Option<u32>) -> Severity {
+/// Adds the exit code and the message of an exit. Returns its severity.
+fn exit(event: &mut Draft, name: &DisplayName<'_>, code: Option<u32>) -> Severity {
     let Some(code) = code else {
-        draft.message(format_args!("{who} ended while the runtime couldn't be asked"));
+        event.message(format_args!("{name} ended; exit code unknown"));
         return Severity::INFO;
     };
-    draft.int(names::PROCESS_EXIT_CODE, code);
-    draft.message(format_args!("{who} exited with code {code}"));
+    event.int(names::PROCESS_EXIT_CODE, code);
+    event.message(format_args!("{name} exited with code {code}"));
     if code == 0 {
         return Severity::INFO;
     }
-    draft.word(names::ERROR_TYPE, "exit_code");
+    event.word(names::ERROR_TYPE, "exit_code");
     Severity::WARN
 }
 
-/// A container as a person names it.
-struct Who<'a> {
+/// A container's name in messages.
+struct DisplayName<'a> {
     key: &'a Key,
     facts: &'a Facts,
 }
 
-impl std::fmt::Display for Who<'_> {
+impl std::fmt::Display for DisplayName<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Facts { name, pod_name, pod_namespace, sandbox, .. } = self.facts;
         match (pod_name.is_empty(), name.is_empty()) {

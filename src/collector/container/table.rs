@@ -1,12 +1,12 @@
-//! What is known of containers, and what of an observation is news. Events and lists say the same things in any order
-//! and more than once; everything is told once.
+//! The known containers and their states. Events and lists report the same transitions in any order
+//! and repeatedly; the table detects which of them are new, so that each is emitted once.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::api::containers::Container as Listed;
 
-/// The most containers that are known, and image digests.
-const MAX_KNOWN: usize = 16_384;
+/// Capacity of the table, and of the set of image digests.
+const MAX_ENTRIES: usize = 16_384;
 
 /// A container's namespace and id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,24 +15,24 @@ pub(super) struct Key {
     pub(super) id: String,
 }
 
-/// What a container is called, and whose it is.
+/// Names of a container and of its pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// When it was created, nanoseconds since the Unix epoch: with the id, what identifies it for ever.
+    /// Time of creation, ns since the Unix epoch. Together with the id it identifies the container.
     pub(super) created_ns: u64,
-    /// Its name in its pod, or the one its user gave it.
+    /// Its name in its pod, or the one that its user chose.
     pub(super) name: String,
     pub(super) image: String,
     pub(super) pod_uid: String,
     pub(super) pod_name: String,
     pub(super) pod_namespace: String,
-    /// It holds its pod's namespaces and runs nothing.
+    /// It holds its pod's namespaces and runs no program of the pod.
     pub(super) sandbox: bool,
-    /// How often it was restarted in its pod.
+    /// Restart count within its pod.
     pub(super) restarts: Option<u32>,
 }
 
-/// Nanoseconds since the Unix epoch; 0 where there is no time.
+/// Nanoseconds since the Unix epoch; 0 if there is no time or it is out of range.
 pub(super) fn wall_ns(time: Option<&prost_types::Timestamp>) -> u64 {
     let ns = |t: &prost_types::Timestamp| {
         let seconds = u64::try_from(t.seconds).ok()?.checked_mul(1_000_000_000)?;
@@ -42,7 +42,8 @@ pub(super) fn wall_ns(time: Option<&prost_types::Timestamp>) -> u64 {
 }
 
 impl Facts {
-    /// Reads what containerd keeps: the labels of the kubelet's containers, and of those of nerdctl and Docker's compose.
+    /// Reads the names from containerd's labels, as the kubelet, nerdctl and Docker Compose set
+    /// them.
     pub(super) fn of(container: &Listed) -> Self {
         let label = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
         let names = ["io.kubernetes.container.name", "nerdctl/name", "com.docker.compose.service"];
@@ -59,26 +60,26 @@ impl Facts {
     }
 }
 
-/// How far a container is.
+/// An entry of the table.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
+pub(super) struct TrackedContainer {
     pub(super) facts: Facts,
-    /// The process that runs or ran; 0 before.
+    /// The first process, running or ended; 0 before its start.
     pub(super) pid: u32,
     pub(super) started_ns: u64,
     pub(super) exited: bool,
-    /// When it was seen last, by a counter of lists and events.
-    seen: u64,
+    /// The observation that included it last.
+    last_seen: u64,
 }
 
-/// Something that happened to a container.
+/// A transition in the lifecycle of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Happened {
+pub(super) enum Transition {
     Created,
     Started {
         pid: u32,
     },
-    /// `code` is `None` where nobody was there to ask when it ended.
+    /// `code` is `None` if the runtime couldn't be asked when it ended.
     Exited {
         pid: u32,
         code: Option<u32>,
@@ -87,105 +88,110 @@ pub(super) enum Happened {
     Deleted,
 }
 
-/// What is known.
+/// The known containers and images.
 #[derive(Default)]
-pub(super) struct Observed {
-    containers: HashMap<Key, Known>,
+pub(super) struct ContainerTable {
+    containers: HashMap<Key, TrackedContainer>,
     digests: HashSet<String>,
     digest_order: VecDeque<String>,
-    counter: u64,
-    /// Containers that found no room.
+    /// Counts observations.
+    observations: u64,
+    /// Containers for which the table had no room.
     pub(super) untracked: u64,
 }
 
-impl Observed {
+impl ContainerTable {
     pub(super) fn len(&self) -> usize {
         self.containers.len()
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<&Known> {
+    pub(super) fn get(&self, key: &Key) -> Option<&TrackedContainer> {
         self.containers.get(key)
     }
 
-    /// A mark: what is seen from here on is newer.
-    pub(super) fn mark(&mut self) -> u64 {
-        self.counter += 1;
-        self.counter
+    /// Starts an observation; later ones have higher numbers.
+    pub(super) fn next_observation(&mut self) -> u64 {
+        self.observations += 1;
+        self.observations
     }
 
-    /// A container is there. Returns whether that is new: one of the same name that was created at another time is
-    /// another one.
+    /// Records that a container exists. Returns whether it is new. One with the same key but
+    /// another time of creation is another container.
     pub(super) fn exists(&mut self, key: &Key, facts: Facts) -> bool {
-        let seen = self.mark();
-        if let Some(known) = self.containers.get_mut(key)
-            && (facts.created_ns == 0 || known.facts.created_ns == facts.created_ns)
+        let seen = self.next_observation();
+        if let Some(entry) = self.containers.get_mut(key)
+            && (facts.created_ns == 0 || entry.facts.created_ns == facts.created_ns)
         {
-            known.seen = seen;
+            entry.last_seen = seen;
             if facts.created_ns != 0 {
-                known.facts = Facts { restarts: facts.restarts.or(known.facts.restarts), ..facts };
+                entry.facts = Facts { restarts: facts.restarts.or(entry.facts.restarts), ..facts };
             }
             return false;
         }
-        if self.containers.len() >= MAX_KNOWN && !self.containers.contains_key(key) {
+        if self.containers.len() >= MAX_ENTRIES && !self.containers.contains_key(key) {
             self.untracked += 1;
             return true;
         }
-        self.containers.insert(key.clone(), Known { facts, seen, ..Known::default() });
+        let entry = TrackedContainer { facts, last_seen: seen, ..TrackedContainer::default() };
+        self.containers.insert(key.clone(), entry);
         true
     }
 
-    /// Its first process runs. Returns whether that is new.
+    /// Records that a container's first process runs. Returns whether that is new.
     pub(super) fn started(&mut self, key: &Key, pid: u32, time_ns: u64) -> bool {
-        let seen = self.mark();
-        let Some(known) = self.containers.get_mut(key) else {
+        let seen = self.next_observation();
+        let Some(entry) = self.containers.get_mut(key) else {
             return true;
         };
-        known.seen = seen;
-        if known.pid == pid {
+        entry.last_seen = seen;
+        if entry.pid == pid {
             return false;
         }
-        (known.pid, known.started_ns, known.exited) = (pid, time_ns, false);
+        (entry.pid, entry.started_ns, entry.exited) = (pid, time_ns, false);
         true
     }
 
-    /// Its first process ended. Returns whether that is new.
+    /// Records that a container's first process ended. Returns whether that is new.
     pub(super) fn exited(&mut self, key: &Key, pid: u32) -> bool {
-        let seen = self.mark();
-        let Some(known) = self.containers.get_mut(key) else {
+        let seen = self.next_observation();
+        let Some(entry) = self.containers.get_mut(key) else {
             return true;
         };
-        known.seen = seen;
-        if known.pid == pid && known.exited {
+        entry.last_seen = seen;
+        if entry.pid == pid && entry.exited {
             return false;
         }
-        (known.pid, known.exited) = (pid, true);
+        (entry.pid, entry.exited) = (pid, true);
         true
     }
 
-    /// It was removed. Gives what was known of it.
-    pub(super) fn deleted(&mut self, key: &Key) -> Option<Known> {
+    /// Removes a container. Returns its entry.
+    pub(super) fn deleted(&mut self, key: &Key) -> Option<TrackedContainer> {
         self.containers.remove(key)
     }
 
-    /// Containers of a namespace that weren't seen since a mark: they are gone.
-    pub(super) fn unseen_since(&self, mark: u64, namespace: &str) -> Vec<Key> {
-        let gone = |(key, known): &(&Key, &Known)| key.namespace == namespace && known.seen < mark;
-        self.containers.iter().filter(gone).map(|(key, _)| key.clone()).collect()
+    /// The containers of a namespace that no observation since `observation` included: they don't
+    /// exist any more.
+    pub(super) fn unseen_since(&self, observation: u64, namespace: &str) -> Vec<Key> {
+        let is_unseen = |(key, entry): &(&Key, &TrackedContainer)| {
+            key.namespace == namespace && entry.last_seen < observation
+        };
+        self.containers.iter().filter(is_unseen).map(|(key, _)| key.clone()).collect()
     }
 
-    /// The namespaces that have known containers.
+    /// The namespaces of the containers in the table.
     pub(super) fn namespaces(&self) -> HashSet<String> {
         self.containers.keys().map(|k| k.namespace.clone()).collect()
     }
 
-    /// An image with this content is there. Returns whether that is new.
+    /// Records that an image with this content exists. Returns whether that is new.
     pub(super) fn image(&mut self, namespace: &str, digest: &str) -> bool {
         let key = format!("{namespace}|{digest}");
         if !self.digests.insert(key.clone()) {
             return false;
         }
         self.digest_order.push_back(key);
-        if self.digest_order.len() > MAX_KNOWN
+        if self.digest_order.len() > MAX_ENTRIES
             && let Some(oldest) = self.digest_order.pop_front()
         {
             self.digests.remove(&oldest);
@@ -207,35 +213,35 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_new_once_whoever_says_it_first() {
-        let mut all = Observed::default();
+    fn each_transition_is_new_once() {
+        let mut all = ContainerTable::default();
         assert!(all.exists(&key("a"), facts(1)));
-        assert!(!all.exists(&key("a"), facts(1)), "the list says so, too");
+        assert!(!all.exists(&key("a"), facts(1)), "the list has it as well");
         assert!(all.started(&key("a"), 10, 5));
         assert!(!all.started(&key("a"), 10, 6));
         assert!(all.exited(&key("a"), 10));
         assert!(!all.exited(&key("a"), 10));
-        assert!(all.started(&key("a"), 11, 7), "a task may be made anew");
-        assert!(all.exists(&key("a"), facts(2)), "the name is used again");
+        assert!(all.started(&key("a"), 11, 7), "a task may be created again");
+        assert!(all.exists(&key("a"), facts(2)), "another container with the same key");
         assert_eq!(all.get(&key("a")).unwrap().pid, 0);
         assert!(all.image("n", "sha256:1") && !all.image("n", "sha256:1"));
     }
 
     #[test]
-    fn what_a_list_lacks_is_gone_unless_it_came_meanwhile() {
-        let mut all = Observed::default();
+    fn container_missing_in_list_is_unseen_unless_observed_meanwhile() {
+        let mut all = ContainerTable::default();
         all.exists(&key("a"), facts(1));
         all.exists(&key("b"), facts(1));
-        let mark = all.mark();
+        let observation = all.next_observation();
         all.exists(&key("b"), facts(1));
         all.exists(&key("c"), facts(2));
-        assert_eq!(all.unseen_since(mark, "k8s.io"), [key("a")]);
-        assert!(all.unseen_since(mark, "moby").is_empty());
+        assert_eq!(all.unseen_since(observation, "k8s.io"), [key("a")]);
+        assert!(all.unseen_since(observation, "moby").is_empty());
         assert!(all.deleted(&key("a")).is_some() && all.deleted(&key("a")).is_none());
     }
 
     #[test]
-    fn labels_name_a_pods_container() {
+    fn names_are_read_from_kubelet_labels() {
         let labels = [
             ("io.kubernetes.pod.uid", "u1"),
             ("io.kubernetes.pod.name", "web-0"),
