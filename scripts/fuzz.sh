@@ -87,16 +87,16 @@ if [ "${1:-}" = canary ]; then
     planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
     # A length from the wire that nobody holds against what there is.
     planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'
-    # A name that is forgotten at once: the next look at the object tells it again.
-    planted kubernetes src/collector/k8s/pods.rs 's|const RECENT: usize = 8|const RECENT: usize = 1|'
+    # A key that is evicted at once: the next state of the object yields the fact again.
+    planted kubernetes src/collector/k8s/pod_lifecycle.rs 's|const MAX_RECENT: usize = 8|const MAX_RECENT: usize = 1|'
     # A number at a message's end that nobody holds against what there is.
     planted cni src/collector/cni/netlink.rs 's|self.0.get(at..at + 4)?.try_into|self.0[at..at + 4].try_into|'
     # An entry array that leads back, and nobody who looks where it leads.
     planted journal src/collector/journal/file.rs 's/if next <= self.array {/if next == u64::MAX {/'
     # An escape at a record's end that nobody holds against what there is.
     planted kmsg src/collector/kmsg.rs 's|let digits = after.strip_prefix(b"x")?.get(..2)?;|let digits = \&after.strip_prefix(b"x")?[..2];|'
-    # Records that are left out, and nobody who counts them.
-    planted otlp src/collector/otlp/tell.rs 's|context.sink.refuse(Reason::BadInput, broken)|context.sink.refuse(Reason::BadInput, 0)|'
+    # Dropped records that aren't counted.
+    planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, dropped)|context.sink.refuse(Reason::BadInput, 0)|'
     exit 0
 fi
 
