@@ -1,10 +1,11 @@
 //! Each collector is killed, hung and flooded in turn, in a whole agent with a server: the others
 //! lose nothing, `/status` names the failure, and the manager restarts the collector.
 //!
-//! A panic on its thread kills a collector; a blocked thread hangs it. The process that it reads from
-//! is stopped and killed too (the bus, journald, containerd), and clients hang in the middle of a
-//! request. Meanwhile another source emits a counted number of events. Where such a process isn't
-//! available, the test prints why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
+//! A panic on its thread kills a collector; a blocked thread hangs it. The process that it reads
+//! from is stopped and killed too (the bus, journald, containerd), and clients hang in the middle
+//! of a request. Meanwhile another source emits a counted number of events. Where such a process
+//! isn't available, the test prints why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that a
+//! failure.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,

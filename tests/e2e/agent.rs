@@ -28,7 +28,8 @@ impl Agent {
         Self::start_with(Command::new(env!("CARGO_BIN_EXE_tapio")), folder, collectors)
     }
 
-    /// The same with the cluster's service account, mounted as in a pod: in its own mount namespace.
+    /// The same with the cluster's service account, mounted as in a pod: in its own mount
+    /// namespace.
     pub(crate) fn start_in_pod(folder: &Path, collectors: &str, cluster: &Cluster) -> Self {
         let script = format!(
             "mount -t tmpfs tmpfs /run && mkdir -p $0 && echo -n testbed-admin >$0/token && cp {} $0/ca.crt && echo -n default >$0/namespace \

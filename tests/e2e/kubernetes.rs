@@ -266,8 +266,8 @@ fn change_unobserved(cluster: &Cluster) {
     set_node_ready(cluster, "False", 6);
 }
 
-/// Runs the collector twice, with changes in between. Returns the events of both runs, and how often
-/// the second run listed again.
+/// Runs the collector twice, with changes in between. Returns the events of both runs, and how
+/// often the second run listed again.
 fn two_runs(cluster: &Cluster, between: impl Fn()) -> (Vec<Json>, Vec<Json>, u64) {
     let state = tempfile::tempdir().unwrap();
     cluster.namespace("shop");

@@ -1,6 +1,6 @@
-//! A node as a machine of its own (tests/testbed/machine): a real systemd in its own namespaces, whose
-//! units are Debian's containerd and nginx and a kubelet, joined to a real API server. All its
-//! processes belong to those units.
+//! A node as a machine of its own (tests/testbed/machine): a real systemd in its own namespaces,
+//! whose units are Debian's containerd and nginx and a kubelet, joined to a real API server. All
+//! its processes belong to those units.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

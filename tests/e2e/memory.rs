@@ -14,7 +14,8 @@ use crate::cluster::Cluster;
 
 const NODE_PODS: usize = 500;
 const CLUSTER_PODS: usize = 20_000;
-/// Pods behind each service, and endpoints of each slice: the most that the controller puts into one.
+/// Pods behind each service, and endpoints of each slice: the most that the controller puts into
+/// one.
 const SERVICE_PODS: usize = 100;
 const LONG: Duration = Duration::from_secs(600);
 

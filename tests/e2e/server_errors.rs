@@ -1,4 +1,5 @@
-//! Errors of the API server: missing permissions, throttling, lost connections, expired credentials.
+//! Errors of the API server: missing permissions, throttling, lost connections, expired
+//! credentials.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! The specification's two stories, each in one run of one agent on real components: a real systemd in
-//! its own namespaces with the units containerd.service and nginx.service of Debian and
-//! kubelet.service; a real API server; the CNI plugins, with `tapio-cni` last in the chain; containers
-//! of runc; the host's kernel. The rules are the built-in ones.
+//! The specification's two stories, each in one run of one agent on real components: a real systemd
+//! in its own namespaces with the units containerd.service and nginx.service of Debian and
+//! kubelet.service; a real API server; the CNI plugins, with `tapio-cni` last in the chain;
+//! containers of runc; the host's kernel. The rules are the built-in ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -110,8 +110,8 @@ fn runtime_start_address_allocation_and_pod_start_are_one_trace() {
         };
         assert!(when("container.started") <= when("k8s.pod.running"), "{:#?}", lines(&members));
     }
-    // A plugin that ended before its environment was read has no pod (docs/ebpf.md), so at least one
-    // plugin call has one.
+    // A plugin that ended before its environment was read has no pod (docs/ebpf.md), so at least
+    // one plugin call has one.
     let plugin = |e: &Json| text(e, "source") == "ebpf" && !text(e, "k8s.pod.uid").is_empty();
     assert!(has(&members, "effect", "cni.add", plugin), "{:#?}", lines(&members));
     for (_, event) in &members {

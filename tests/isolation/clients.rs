@@ -109,7 +109,7 @@ fn post(port: u16, body: &[u8], length: usize) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Reads the begin of the status line; empty if there is no response.
+/// Reads the start of the status line; empty if there is no response.
 fn response(stream: Option<TcpStream>) -> String {
     let mut text = [0; 15];
     let read = stream.and_then(|mut stream| stream.read_exact(&mut text).ok());
@@ -172,8 +172,8 @@ fn receiver() {
         ack_timeout: Duration::from_secs(1),
         ..LoadConfig::default()
     };
-    // `tapio load` doesn't keep unacknowledged items, unlike an agent that sends to a killed or hung
-    // collector.
+    // `tapio load` doesn't keep unacknowledged items, unlike an agent that sends to a killed or
+    // hung collector.
     let trigger = &mut || drop(run(&load, &Shutdown::default()));
     test.panics_and_hangs(trigger);
     let hanging: Vec<_> =

@@ -111,8 +111,8 @@ pub(crate) struct FaultTest {
 }
 
 impl FaultTest {
-    /// Starts the agent. `collector`: the collector's section in `collectors`. `None` where the host
-    /// lacks what the collector needs.
+    /// Starts the agent. `collector`: the collector's section in `collectors`. `None` where the
+    /// host lacks what the collector needs.
     pub(crate) fn begin(name: &'static str, collector: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("steady");
@@ -272,8 +272,8 @@ impl FaultTest {
         self.emits(trigger);
     }
 
-    /// The replacing thread hangs as well. There is no third one, so that hung threads don't pile up;
-    /// the status stays `hung`.
+    /// The replacing thread hangs as well. There is no third one, so that hung threads don't pile
+    /// up; the status stays `hung`.
     pub(crate) fn successor_hangs(&mut self) {
         let restarts = self.restarts();
         self.fault.armed.store(HANG, Ordering::SeqCst);

@@ -9,7 +9,8 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
 use tapio_core::ring::OnFull;
 
-/// Poll interval of a followed file, and so its delay. A fifo or standard input wakes the collector.
+/// Poll interval of a followed file, and so its delay. A fifo or standard input wakes the
+/// collector.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Size of a read.

@@ -17,9 +17,9 @@ pub(super) enum Line<'a> {
 /// The state between two reads.
 #[derive(Default)]
 pub(super) struct LineSplitter {
-    /// The begin of a line whose end hasn't been read yet.
+    /// The start of a line whose end hasn't been read yet.
     partial: Vec<u8>,
-    /// Whether the begin was dropped because the line is too long.
+    /// Whether the start was dropped because the line is too long.
     too_long: bool,
     /// Number of the last line.
     number: u64,
@@ -81,7 +81,7 @@ fn classify(line: &[u8]) -> Line<'_> {
     match line.trim_ascii() {
         [] => Line::Blank,
         _ if line.len() > MAX_LINE_BYTES => Line::TooLong,
-        // Only the end is trimmed: columns count from the begin of the line.
+        // Only the end is trimmed: columns count from the start of the line.
         _ => Line::Complete(line.trim_ascii_end()),
     }
 }

@@ -8,8 +8,8 @@
 //! | `lines.rs` | splits reads into lines |
 //! | `source.rs` | a file, a fifo or standard input |
 //!
-//! A line that isn't an event is refused, counted and logged with its position and cause; the others
-//! are processed. When a ring is full, the collector waits, so no line of a file is lost.
+//! A line that isn't an event is refused, counted and logged with its position and cause; the
+//! others are processed. When a ring is full, the collector waits, so no line of a file is lost.
 
 mod collector;
 mod lines;

@@ -1,6 +1,7 @@
 //! Persisted state: the position of each watch, and the facts already emitted of each object.
 //!
-//! The cursor saves it as one text, so positions and emitted facts always belong to the same moment.
+//! The cursor saves it as one text, so positions and emitted facts always belong to the same
+//! moment.
 
 use std::collections::BTreeMap;
 
@@ -97,5 +98,11 @@ mod tests {
         assert_eq!(Checkpoint::read(&text, "https://a", "n2").pods.len(), 0);
         let empty = Checkpoint::read("", "https://a", "n1");
         assert_eq!(Checkpoint::read("{", "https://a", "n1"), empty);
+    }
+
+    #[test]
+    fn checkpoint_of_earlier_releases_is_read() {
+        let text = r#"{"version":1,"server":"https://a","node":"n1","positions":{"Pods":"17"},"pods":{"u1":{"name":"web","namespace":"shop","workload":null,"scheduled_ns":5,"running":true,"ended":false,"evicted":false,"terminating":false,"was_ready":true,"ready_ns":7,"pending":2,"waits":["app","ErrImagePull"],"containers":[{"name":"app","recent":["crash_loop/app/1/c1"]}]}},"conditions":{"Ready":["True",9]},"rollouts":{"d1":{"revision":3,"states":1,"progressing":"web-1"}}}"#;
+        assert_eq!(Checkpoint::read(text, "https://a", "n1").to_text(), text);
     }
 }

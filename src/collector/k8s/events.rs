@@ -102,7 +102,7 @@ pub(super) enum EventScope {
     NoNode,
 }
 
-/// The start of this node's kubelet. A started kubelet reads the kernel log from the begin and
+/// The start of this node's kubelet. A started kubelet reads the kernel log from the start and
 /// reports each OOM kill in it again, with the current time.
 #[derive(Default)]
 pub(super) struct KubeletStart(Option<u64>);

@@ -24,8 +24,8 @@
 //! | `fuzz_entry.rs` | a watch without a server, for the fuzz target |
 //!
 //! Each resource has a feed, which is a task. The feeds send to the session through one bounded
-//! channel: when the session waits (for a full ring, or to save its checkpoint), the feeds wait too,
-//! and so does the server.
+//! channel: when the session waits (for a full ring, or to save its checkpoint), the feeds wait
+//! too, and so does the server.
 
 mod addresses;
 mod checkpoint;

@@ -1,5 +1,5 @@
-//! Resolves the topmost owner of a pod: the Deployment behind its ReplicaSet, the CronJob behind its
-//! Job.
+//! Resolves the topmost owner of a pod: the Deployment behind its ReplicaSet, the CronJob behind
+//! its Job.
 //!
 //! Each owner is requested once, when its first pod appears, and cached: owners never change, and a
 //! node has few. Watching every ReplicaSet of a cluster instead would send the old revisions of all

@@ -103,7 +103,8 @@ pub(super) struct PodLifecycle {
 #[serde(default)]
 struct ContainerFacts {
     name: Text,
-    /// The keys of the last emitted back-offs and OOM kills. The object contains two ends at a time.
+    /// The keys of the last emitted back-offs and OOM kills. The object contains two ends at a
+    /// time.
     recent: VecDeque<Text>,
 }
 
@@ -221,7 +222,8 @@ impl PodLifecycle {
             return;
         }
         let end = last_end(container);
-        // The restart count alone isn't unique: it starts again when the runtime removes ended runs.
+        // The restart count alone isn't unique: it starts again when the runtime removes ended
+        // runs.
         let (name, restarts) = (&container.name, container.restart_count);
         let ended = end.map(end_key).unwrap_or_default();
         let key = format!("crash_loop/{name}/{restarts}/{ended}");

@@ -16,7 +16,7 @@ use serde::Deserialize;
 const MAX_BYTES: usize = 64 << 20;
 /// Objects in a page of a list.
 pub(super) const PAGE_OBJECTS: u32 = 250;
-/// Time limit for the begin of a response, and again for all of it.
+/// Time limit for the start of a response, and again for all of it.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a request failed.

@@ -55,15 +55,15 @@ fn event_time(api_ns: Option<u64>, now_ns: u64) -> EventTime {
     }
 }
 
-/// The time of a transition. Back-off has no time of its own in the API: the end that it follows can
-/// be ten seconds older, which would misplace it among other sources' events. Its time is therefore
-/// that of its observation, unless that was long after the end.
+/// The time of a transition. Back-off has no time of its own in the API: the end that it follows
+/// can be ten seconds older, which would misplace it among other sources' events. Its time is
+/// therefore that of its observation, unless that was long after the end.
 fn transition_time(transition: &Transition, now_ns: u64) -> EventTime {
     let api_ns = transition.time_ns;
     let is_recent = |ns: u64| now_ns.saturating_sub(ns) < MAX_BACK_OFF_NS;
     match transition.fact {
         PodFact::CrashLoop { .. } if api_ns.is_some_and(is_recent) => event_time(None, now_ns),
-        // Causes of other facts are placed at the begin of their second, before them.
+        // Causes of other facts are placed at the start of their second, before them.
         PodFact::Scheduled | PodFact::Terminating { .. } => {
             event_time(api_ns, api_ns.unwrap_or(now_ns))
         }

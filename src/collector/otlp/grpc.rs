@@ -150,7 +150,8 @@ mod tests {
         let status = queue_full();
         assert_eq!(status.code(), Code::ResourceExhausted);
         let details = status.details();
-        // google.rpc.Status: code 8, a message, and one detail, which ends in a Duration of one second.
+        // google.rpc.Status: code 8, a message, and one detail, which ends in a Duration of one
+        // second.
         assert_eq!(details[..2], [8, 8]);
         assert!(details.ends_with(&[0x12, 4, 0x0a, 2, 8, 1]), "{details:?}");
         assert!(String::from_utf8_lossy(details).contains("google.rpc.RetryInfo"));

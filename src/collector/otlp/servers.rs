@@ -23,8 +23,8 @@ pub(super) fn serve(
         let abandoned = async {
             shutdown.requested().await;
             if !shutdown.is_abandoned() {
-                // In a shutdown of the agent the collector first answers the accepted requests, then
-                // ends the servers through `ended`.
+                // In a shutdown of the agent the collector first answers the accepted requests,
+                // then ends the servers through `ended`.
                 std::future::pending::<()>().await;
             }
         };
