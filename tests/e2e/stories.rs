@@ -134,6 +134,16 @@ fn has_event(agent: &Agent, kind: &str, is: impl FnMut(&Json) -> bool) -> bool {
     agent.events_of(kind).iter().any(is)
 }
 
+/// Waits until a pod connects to nginx.
+fn wait_until_connected(agent: &Agent, uid: &str) {
+    let is_connect = |e: &Json| {
+        text(e, "k8s.pod.uid") == uid && text(e, "tapio.peer.systemd.unit") == "nginx.service"
+    };
+    agent.wait("the pod connects to nginx", LONG, |a| {
+        has_event(a, "kernel.tcp.connect", is_connect)
+    });
+}
+
 #[test]
 fn broken_configuration_and_its_dependent_pods_are_one_trace() {
     let Some(machine) = Machine::boot() else { return };
@@ -147,14 +157,7 @@ fn broken_configuration_and_its_dependent_pods_are_one_trace() {
     agent.wait("the node accepts pods", LONG, |_| machine.is_ready());
     let uids = ["shop-0", "shop-1"].map(|name| machine.pod(name, &shop_script()));
     machine.pod("steady", "exec sleep 1000");
-    for uid in &uids {
-        let reaches = |e: &Json| {
-            text(e, "k8s.pod.uid") == uid && text(e, "tapio.peer.systemd.unit") == "nginx.service"
-        };
-        agent.wait("the pod connects to nginx", LONG, |a| {
-            has_event(a, "kernel.tcp.connect", reaches)
-        });
-    }
+    uids.iter().for_each(|uid| wait_until_connected(&agent, uid));
     machine.write("/etc/nginx/conf.d/shop.conf", "\n\nsrever { listen 8080; }\n");
     assert!(!machine.run(&["systemctl", "restart", "nginx.service"]).0, "nginx fails to start");
     assert!(
