@@ -88,16 +88,16 @@ if [ "${1:-}" = canary ]; then
     planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
     # A length from the wire isn't checked against the bytes that remain.
     planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'
-    # A name is forgotten at once, so the next version of the object is emitted again.
-    planted kubernetes src/collector/k8s/pods.rs 's|const RECENT: usize = 8|const RECENT: usize = 1|'
-    # A number at the end of a message isn't checked against the bytes that remain.
+    # A key that is evicted at once: the next state of the object yields the fact again.
+    planted kubernetes src/collector/k8s/pod_lifecycle.rs 's|const MAX_RECENT: usize = 8|const MAX_RECENT: usize = 1|'
+    # A number at a message's end that nobody holds against what there is.
     planted cni src/collector/cni/netlink.rs 's|self.0.get(at..at + 4)?.try_into|self.0[at..at + 4].try_into|'
     # An entry array that points back isn't detected.
     planted journal src/collector/journal/file.rs 's/if next <= self.array {/if next == u64::MAX {/'
     # An escape at the end of a record isn't checked against the bytes that remain.
     planted kmsg src/collector/kmsg.rs 's|let digits = after.strip_prefix(b"x")?.get(..2)?;|let digits = \&after.strip_prefix(b"x")?[..2];|'
-    # Dropped records aren't counted.
-    planted otlp src/collector/otlp/tell.rs 's|context.sink.refuse(Reason::BadInput, broken)|context.sink.refuse(Reason::BadInput, 0)|'
+    # Dropped records that aren't counted.
+    planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, dropped)|context.sink.refuse(Reason::BadInput, 0)|'
     exit 0
 fi
 

@@ -1,30 +1,26 @@
-//! Against the real thing: an API server with its etcd, and a node with kubelet, containerd and CNI, built and started by the
-//! scripts in tests/testbed. `make test-e2e` gets what they need; elsewhere each test says why it is skipped.
+//! Tests on real components: an API server with its etcd, and a node with kubelet, containerd and
+//! CNI, built and started by the scripts in tests/testbed. `make test-e2e` provides what they need;
+//! otherwise each test prints why it is skipped.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
+    reason = "test helpers may panic, print and read the clock"
 )]
 
 #[path = "e2e/agent.rs"]
 mod agent;
-#[path = "systemd/machine.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod booted;
-#[path = "e2e/cable.rs"]
-mod cable;
 #[path = "e2e/cluster.rs"]
 mod cluster;
-#[path = "e2e/collected.rs"]
-mod collected;
-#[path = "e2e/division.rs"]
-mod division;
+#[path = "e2e/collector_run.rs"]
+mod collector_run;
+#[path = "isolation/fault_injection.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod fault_injection;
 #[path = "agent/fixture.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod fixture;
-#[path = "e2e/hangs.rs"]
-mod hangs;
 #[path = "e2e/isolation.rs"]
 mod isolation;
 #[path = "e2e/kubernetes.rs"]
@@ -35,13 +31,19 @@ mod machine;
 mod memory;
 #[path = "e2e/node.rs"]
 mod node;
-#[path = "isolation/ordeal.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod ordeal;
-#[path = "e2e/refusals.rs"]
-mod refusals;
+#[path = "e2e/objects_without_node.rs"]
+mod objects_without_node;
+#[path = "e2e/proxy.rs"]
+mod proxy;
 #[path = "container/runtime.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod runtime;
+#[path = "e2e/server_errors.rs"]
+mod server_errors;
 #[path = "e2e/stories.rs"]
 mod stories;
+#[path = "systemd/machine.rs"]
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod systemd_machine;
+#[path = "e2e/unresponsive_peers.rs"]
+mod unresponsive_peers;

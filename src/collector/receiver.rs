@@ -1,9 +1,9 @@
-//! Collector `receiver`: applications on the node, other agents and `tapio load` deliver
-//! `tapio.v1` batches to the agent. An ack says that the events are in the agent's rings.
+//! Collector `receiver`: accepts `tapio.v1` batches from applications on the node, other agents and
+//! `tapio load`. An acknowledgement confirms that the events are in the agent's rings.
 //!
-//! The collector's thread runs the gRPC server too: connections hand their streams over, and the
-//! collector reads them itself, so that the sink needs no lock. While a ring is full, nothing is
-//! read, and HTTP/2 flow control pushes the senders back.
+//! The gRPC server runs on the collector's thread: connections pass their streams to the collector,
+//! which reads them itself, so the sink needs no lock. While a ring is full, nothing is read, and
+//! HTTP/2 flow control slows the senders down.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -29,16 +29,16 @@ use tapio_wire::{
     Batch, IngestHandler, IngestServer, Item, SequenceCheck, SequenceTracker, bind, grpc_server,
 };
 
-/// How soon its counters are published, and a stream without room for acks is looked at again.
-const TICK: Duration = Duration::from_millis(80);
-/// Streams that wait to be read first.
+/// Delay until counters are published, and until a stream without room for acks is polled again.
+const REPORT_DELAY: Duration = Duration::from_millis(80);
+/// Opened streams that wait for the collector.
 const NEW_STREAMS: usize = 64;
-/// Streams read at a time; more are refused.
-const MOST_STREAMS: usize = 1024;
-/// Acks a sender may leave unread.
-const ACKS: usize = 64;
-/// Batches read from one stream before the next one's turn.
-const BATCHES_A_TURN: usize = 8;
+/// Most open streams; more are refused.
+const MAX_STREAMS: usize = 1024;
+/// Most acks that a sender may leave unread.
+const MAX_UNREAD_ACKS: usize = 64;
+/// Most batches read from one stream before the next stream.
+const BATCHES_PER_POLL: usize = 8;
 
 /// Configuration of collector `receiver`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ const BATCHES_A_TURN: usize = 8;
 pub struct ReceiverConfig {
     /// Whether to run it.
     pub enabled: bool,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
 }
 
@@ -61,7 +61,7 @@ impl CollectorConfig for ReceiverConfig {
         self.enabled
     }
 
-    /// Senders keep what isn't acknowledged, so they can wait.
+    /// Senders keep items until they are acknowledged, so they can wait.
     fn on_full(&self) -> OnFull {
         OnFull::Wait
     }
@@ -85,7 +85,7 @@ impl Collector for Receiver {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|e| CollectorError::new("runtime", e))?;
+            .map_err(|e| CollectorError::new("tokio runtime", e))?;
         let ended = runtime.block_on(receive(listener, context));
         // Connections are tasks of this runtime and end with it.
         runtime.shutdown_background();
@@ -101,18 +101,18 @@ async fn receive(
     let address = listener.local_addr().map_err(failed)?;
     context.report.note("listen", address.to_string());
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-    let (to, streams) = mpsc::channel(NEW_STREAMS);
+    let (opened, streams) = mpsc::channel(NEW_STREAMS);
     let server = grpc_server()
-        .add_service(IngestServer::new(Handover(to)))
+        .add_service(IngestServer::new(StreamOpener(opened)))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    let mut intake = Intake {
-        new: streams,
-        streams: Vec::new(),
+    let mut streams = Streams {
+        opened: streams,
+        open: Vec::new(),
         settled: SequenceTracker::default(),
         counts: Counts::default(),
-        without_room: false,
+        ack_blocked: false,
     };
-    let mut turns = Turns::new(&context.shutdown, TICK);
+    let mut turns = Turns::new(&context.shutdown, REPORT_DELAY);
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -121,14 +121,14 @@ async fn receive(
                 return Err(CollectorError::new("server", cause));
             }
             () = turns.next() => {
-                intake.counts.tell(&context.report, intake.streams.len());
-                if intake.without_room {
+                streams.counts.report(&context.report, streams.open.len());
+                if streams.ack_blocked {
                     turns.soon();
                 }
             }
-            () = std::future::poll_fn(|cx| intake.poll(&mut context.sink, cx)) => {
+            () = std::future::poll_fn(|cx| streams.poll(&mut context.sink, cx)) => {
                 turns.soon();
-                // Connections read their sockets while this thread isn't in the sink.
+                // Connections read their sockets only while this thread isn't in the sink.
                 tokio::task::yield_now().await;
             }
         }
@@ -138,29 +138,30 @@ async fn receive(
     }
 }
 
-/// Hands streams from their connections' tasks to the collector.
-struct Handover(mpsc::Sender<Inbound>);
+/// Passes streams from the connections' tasks to the collector.
+struct StreamOpener(mpsc::Sender<SenderStream>);
 
-impl IngestHandler for Handover {
+impl IngestHandler for StreamOpener {
     fn open(
         &self,
         batches: Streaming<Bytes>,
         _: Option<SocketAddr>,
     ) -> Result<BoxStream<Ack>, Status> {
-        let (acks, stream) = mpsc::channel(ACKS);
-        let inbound = Inbound { batches, acks, first: None };
+        let (acks, stream) = mpsc::channel(MAX_UNREAD_ACKS);
+        let sender = SenderStream { batches, acks, first: None };
         self.0
-            .try_send(inbound)
-            .map_err(|_| Status::unavailable("too many streams are being opened"))?;
+            .try_send(sender)
+            .map_err(|_| Status::unavailable("receiver: too many streams are being opened"))?;
         Ok(Box::pin(ReceiverStream::new(stream)))
     }
 }
 
 /// A sender's stream.
-struct Inbound {
+struct SenderStream {
     batches: Streaming<Bytes>,
     acks: mpsc::Sender<Result<Ack, Status>>,
-    /// Who sends, and the first item sent here; a sender begins with its oldest unsettled item.
+    /// Node, epoch and first sequence number of the sender. A sender begins with its oldest item
+    /// that isn't acknowledged.
     first: Option<(String, u64, u64)>,
 }
 
@@ -173,7 +174,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn tell(&self, report: &Report, streams: usize) {
+    fn report(&self, report: &Report, streams: usize) {
         report.count("streams", streams as u64);
         report.count("batches", self.batches);
         report.count("duplicate_items", self.duplicates);
@@ -182,47 +183,48 @@ impl Counts {
     }
 }
 
-struct Intake {
-    new: mpsc::Receiver<Inbound>,
-    streams: Vec<Inbound>,
+/// The open streams and their common state.
+struct Streams {
+    opened: mpsc::Receiver<SenderStream>,
+    open: Vec<SenderStream>,
     settled: SequenceTracker,
     counts: Counts,
-    /// Whether a sender doesn't read its acks: nobody says when there is room for them.
-    without_room: bool,
+    /// Whether a sender doesn't read its acks; nothing signals when there is room for them again.
+    ack_blocked: bool,
 }
 
-impl Intake {
-    /// Reads what every stream has at hand. Ready when there was anything.
+impl Streams {
+    /// Reads the available batches of every stream. Ready if there were any.
     fn poll(&mut self, sink: &mut Sink, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let mut moved = false;
-        while let Poll::Ready(Some(inbound)) = self.new.poll_recv(cx) {
-            moved = true;
-            if self.streams.len() < MOST_STREAMS {
-                self.streams.push(inbound);
+        let mut progress = false;
+        while let Poll::Ready(Some(sender)) = self.opened.poll_recv(cx) {
+            progress = true;
+            if self.open.len() < MAX_STREAMS {
+                self.open.push(sender);
             } else {
-                let status = Status::resource_exhausted("too many streams");
-                let _ = inbound.acks.try_send(Err(status));
+                let status = Status::resource_exhausted("receiver: too many streams");
+                let _ = sender.acks.try_send(Err(status));
             }
         }
-        self.without_room = false;
+        self.ack_blocked = false;
         let mut at = 0;
-        while at < self.streams.len() {
-            let inbound = &mut self.streams[at];
-            let mut taken = Taken {
+        while at < self.open.len() {
+            let sender = &mut self.open[at];
+            let mut poll = StreamPoll {
                 settled: &mut self.settled,
                 counts: &mut self.counts,
-                without_room: &mut self.without_room,
+                ack_blocked: &mut self.ack_blocked,
                 refused: Vec::new(),
             };
-            let (read, ended) = taken.turn(inbound, sink, cx);
-            moved |= read > 0 || ended;
+            let (read, ended) = poll.read(sender, sink, cx);
+            progress |= read > 0 || ended;
             if ended {
-                self.streams.swap_remove(at);
+                self.open.swap_remove(at);
             } else {
                 at += 1;
             }
         }
-        if moved {
+        if progress {
             sink.flush();
             return Poll::Ready(());
         }
@@ -230,37 +232,37 @@ impl Intake {
     }
 }
 
-/// One stream's turn.
-struct Taken<'t> {
+/// One poll of a stream.
+struct StreamPoll<'t> {
     settled: &'t mut SequenceTracker,
     counts: &'t mut Counts,
-    without_room: &'t mut bool,
+    ack_blocked: &'t mut bool,
     refused: Vec<Refusal>,
 }
 
-impl Taken<'_> {
-    /// Reads some batches of a stream and acknowledges them. Returns how many, and whether the
-    /// stream has ended.
-    fn turn(
+impl StreamPoll<'_> {
+    /// Reads some batches of a stream and acknowledges them. Returns the number of batches, and
+    /// whether the stream has ended.
+    fn read(
         &mut self,
-        inbound: &mut Inbound,
+        sender: &mut SenderStream,
         sink: &mut Sink,
         cx: &mut TaskContext<'_>,
     ) -> (usize, bool) {
-        // Without room for its ack a batch stays where it is.
-        if inbound.acks.is_closed() {
+        // A batch is read only if there is room for its ack.
+        if sender.acks.is_closed() {
             return (0, true);
         }
-        let Ok(room) = inbound.acks.clone().try_reserve_owned() else {
-            // The sender doesn't read its acks; it is looked at again with the next event or turn.
-            *self.without_room = true;
+        let Ok(room) = sender.acks.clone().try_reserve_owned() else {
+            // The sender doesn't read its acks; it is polled again with the next event or timer.
+            *self.ack_blocked = true;
             return (0, false);
         };
         let (mut read, mut ended) = (0, false);
-        while read < BATCHES_A_TURN && !sink.stopped() {
-            match Pin::new(&mut inbound.batches).poll_next(cx) {
+        while read < BATCHES_PER_POLL && !sink.stopped() {
+            match Pin::new(&mut sender.batches).poll_next(cx) {
                 Poll::Ready(Some(Ok(bytes))) => {
-                    self.batch(&bytes, &mut inbound.first, sink);
+                    self.batch(&bytes, &mut sender.first, sink);
                     read += 1;
                 }
                 Poll::Ready(_) => {
@@ -270,7 +272,7 @@ impl Taken<'_> {
                 Poll::Pending => break,
             }
         }
-        if let (1.., Some((node, epoch, low))) = (read, &inbound.first) {
+        if let (1.., Some((node, epoch, low))) = (read, &sender.first) {
             room.send(Ok(Ack {
                 epoch: *epoch,
                 through: self.settled.sender(node, *epoch).contiguous_end(*low),
@@ -298,7 +300,7 @@ impl Taken<'_> {
         let verdict = settled.check(head.first_sequence, head.count);
         let cause = match batch {
             Err(error) => error.to_string(),
-            Ok(_) if !same => "a stream has one sender process".to_owned(),
+            Ok(_) if !same => "stream has items of another sender process".to_owned(),
             Ok(_) if verdict == SequenceCheck::Overlap => {
                 "some of its items were sent before".to_owned()
             }
@@ -318,18 +320,19 @@ impl Taken<'_> {
         self.refuse(&head, cause, sink);
     }
 
-    /// Puts a batch's events into the rings. A broken event is counted and costs no other.
+    /// Writes a batch's events into the rings. A malformed event is counted and doesn't affect the
+    /// others.
     fn offer(&mut self, batch: &Batch<'_>, sink: &mut Sink) -> Result<(), tapio_wire::WireError> {
         let mut decoder = batch.decoder()?;
         for item in batch.items() {
-            // A story is another agent's conclusion; this one draws its own.
+            // Stories of other agents are ignored; this agent evaluates the events itself.
             let Item::Event(raw) = item else { continue };
             match decoder.event(raw) {
-                // The sink has counted what it couldn't take.
+                // The sink counts an event that it can't accept.
                 Ok(decoded) => drop(sink.offer(&decoded.as_received())),
                 Err(error) => {
                     if self.counts.bad_events == 0 {
-                        tracing::warn!(node = batch.head.node, %error, "a bad event was received; further ones are counted");
+                        tracing::warn!(node = batch.head.node, %error, "receiver: dropped a malformed event; further ones are only counted");
                     }
                     self.counts.bad_events += 1;
                     sink.refuse(Reason::BadInput, 1);
@@ -341,10 +344,14 @@ impl Taken<'_> {
 
     fn refuse(&mut self, head: &tapio_wire::BatchHead<'_>, cause: String, sink: &mut Sink) {
         if self.counts.refused == 0 {
-            tracing::warn!(node = head.node, cause, "a batch is refused; further ones are counted");
+            tracing::warn!(
+                node = head.node,
+                cause,
+                "receiver: refused a batch; further ones are only counted"
+            );
         }
         self.counts.refused += 1;
-        // What a broken batch holds is unknown: it counts as one bad input.
+        // The content of a malformed batch is unknown: it counts as one bad input.
         sink.refuse(Reason::BadInput, 1);
         self.refused.push(Refusal {
             first_sequence: head.first_sequence,

@@ -1,6 +1,6 @@
-//! Load made inside the agent: events as a busy node has them, at a rate or as fast as the rings
-//! take them. Open loop: an event's time is when it was due, so a pipeline that stalls shows in the
-//! latencies instead of slowing the load down.
+//! Collector `synthetic`: generates the events of a busy node, at a fixed rate or as fast as the
+//! rings accept them. The load is open-loop: an event's time is the time at which it was due, so a
+//! stalled pipeline shows in the latencies instead of reducing the load.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use tapio_core::clock;
 use tapio_core::event::{Event, EventId, Field, Name, Reason, Severity, Value, names};
 use tapio_core::ring::OnFull;
 
-/// Events between two looks at the clock and the stop flag.
+/// Events between two checks of the clock and the shutdown flag.
 const BATCH: u64 = 256;
 
 /// How long the collector sleeps when it is ahead of its rate.
-const NAP: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// How many events a second.
+/// The rate of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
-    /// So many.
+    /// Events per second.
     PerSecond(u64),
-    /// As many as the rings take.
+    /// As many as the rings accept.
     Max,
 }
 
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Word;
-        impl Visitor<'_> for Word {
+        struct RateVisitor;
+        impl Visitor<'_> for RateVisitor {
             type Value = Rate;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("events per second, from 1, or `max`")
@@ -46,14 +46,14 @@ impl<'de> Deserialize<'de> for Rate {
                     Err(_) => Err(E::invalid_value(de::Unexpected::Signed(n), &self)),
                 }
             }
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<Rate, E> {
-                match word {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Rate, E> {
+                match text {
                     "max" => Ok(Rate::Max),
                     other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
                 }
             }
         }
-        deserializer.deserialize_any(Word)
+        deserializer.deserialize_any(RateVisitor)
     }
 }
 
@@ -61,9 +61,9 @@ impl<'de> Deserialize<'de> for Rate {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
-    /// Drop and count, as a source that can't be held back.
+    /// Drop and count, like a source without flow control.
     Drop,
-    /// Wait, as a source that can.
+    /// Wait, like a source with flow control.
     #[default]
     Wait,
 }
@@ -76,17 +76,17 @@ pub struct Config {
     pub enabled: bool,
     /// Events per second, or `max`.
     pub rate: Rate,
-    /// Seconds after which it ends; 0: when stopped.
+    /// Seconds after which it ends; 0: no limit.
     pub duration_seconds: u64,
-    /// Events after which it ends; 0: no such limit.
+    /// Events after which it ends; 0: no limit.
     pub events: u64,
-    /// Kinds to make; empty: the mix of a busy node.
+    /// Kinds to generate; empty: the mix of a busy node.
     pub kinds: Vec<String>,
-    /// Distinct pods the events are about.
+    /// Number of distinct pods in the events.
     pub keys: u64,
     /// What to do when a ring is full.
     pub on_full: Policy,
-    /// Where the pseudo-random choices begin: the same seed makes the same events.
+    /// Seed of the pseudo-random choices: the same seed generates the same events.
     pub seed: u64,
 }
 
@@ -123,7 +123,7 @@ impl CollectorConfig for Config {
     }
 }
 
-/// What a busy node says, and how often: much process and connection life, few failures.
+/// Kinds of a busy node with their weights: many process and connection events, few failures.
 const MIX: &[(Name, u32)] = &[
     (names::KERNEL_PROCESS_EXEC, 16),
     (names::KERNEL_PROCESS_EXIT, 16),
@@ -144,13 +144,13 @@ struct Synthetic(Config);
 impl Collector for Synthetic {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let config = &self.0;
-        let mut source = Source::new(config, context.site.origin)?;
+        let mut generator = Generator::new(config, context.site.origin)?;
         let limit = if config.events == 0 { u64::MAX } else { config.events };
         let length = match config.duration_seconds {
             0 => Duration::MAX,
             seconds => Duration::from_secs(seconds),
         };
-        let (started, started_ns) = (clock::instant(), source.started_ns);
+        let (started, started_ns) = (clock::instant(), generator.started_ns);
         let mut sent = 0;
         while !context.shutdown.is_requested() {
             let elapsed = started.elapsed();
@@ -169,28 +169,28 @@ impl Collector for Synthetic {
                         (u128::from(sent) * 1_000_000_000 / u128::from(rate)) as u64
                     }
                 };
-                if source.send(context, started_ns + due_ns) == Err(Reason::Shutdown) {
+                if generator.send(context, started_ns + due_ns) == Err(Reason::Shutdown) {
                     return Ok(Ended::Stopped);
                 }
                 sent += 1;
             }
             if batch < BATCH {
                 context.sink.flush();
-                std::thread::sleep(NAP);
+                std::thread::sleep(PAUSE);
             }
         }
         Ok(Ended::Stopped)
     }
 }
 
-/// Events due after this time at this rate.
+/// The number of events due after this time at this rate.
 fn due(elapsed: Duration, rate: u64) -> u64 {
     let due = elapsed.as_nanos() * u128::from(rate) / 1_000_000_000;
     u64::try_from(due).unwrap_or(u64::MAX)
 }
 
-/// Makes the events: texts are written into the same buffers again and again.
-struct Source {
+/// Generates the events; texts are written into reused buffers.
+struct Generator {
     kinds: Vec<Name>,
     keys: u64,
     origin: u64,
@@ -201,7 +201,7 @@ struct Source {
     pod: String,
 }
 
-impl Source {
+impl Generator {
     fn new(config: &Config, origin: u64) -> Result<Self, CollectorError> {
         let kinds = if config.kinds.is_empty() {
             let repeat = |&(kind, weight): &(Name, u32)| std::iter::repeat_n(kind, weight as usize);
@@ -216,7 +216,7 @@ impl Source {
         Ok(Self {
             kinds,
             keys: config.keys.max(1),
-            // Each run has ids of its own, a restarted one too.
+            // Each run has its own ids, also after a restart of the collector.
             origin: origin ^ started_ns,
             started_ns,
             sequence: 0,
@@ -226,7 +226,7 @@ impl Source {
         })
     }
 
-    /// xorshift64*: the choices must repeat from a seed, not be secret.
+    /// xorshift64*: the choices must be reproducible from a seed, not secret.
     fn random(&mut self) -> u64 {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;
@@ -241,23 +241,23 @@ impl Source {
         name_pod(&mut self.uid, &mut self.pod, key);
         let program = PROGRAMS[key as usize % PROGRAMS.len()];
         let field = |key, value| Field { key, value };
-        let about = about(kind, random);
+        let details = details(kind, random);
         let fields = [
             field(names::HOST_NAME, Value::Str(&context.site.node)),
             field(names::K8S_POD_UID, Value::Str(&self.uid)),
             field(names::K8S_POD_NAME, Value::Str(&self.pod)),
             field(names::PROCESS_PID, Value::Int(1_000 + (key % 4_000_000) as i64)),
             field(names::PROCESS_EXECUTABLE_NAME, Value::Str(program)),
-            about.fields[0],
-            about.fields[1],
-            about.fields[2],
+            details.fields[0],
+            details.fields[1],
+            details.fields[2],
         ];
         self.sequence += 1;
         let event = Event {
             fields: &fields,
             entities: 4,
-            severity: about.severity,
-            message: about.message,
+            severity: details.severity,
+            message: details.message,
             ..Event::new(
                 EventId::from_sequence(self.origin, names::SYNTHETIC.0, self.sequence),
                 time_ns,
@@ -269,10 +269,10 @@ impl Source {
     }
 }
 
-/// The uid and name of a pod, from its number.
+/// Writes the uid and the name of a pod, from its number.
 fn name_pod(uid: &mut String, pod: &mut String, key: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    // Spread, so that neighbours don't share the digits a person looks at.
+    // Spread, so that the uids of consecutive pods differ visibly.
     let spread = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let digit = |i: u64| char::from(DIGITS[(spread.rotate_left(i as u32 * 4) & 15) as usize]);
     uid.clear();
@@ -294,14 +294,14 @@ fn name_pod(uid: &mut String, pod: &mut String, key: u64) {
     (0..8).for_each(|i| pod.push(char::from(DIGITS[(key >> ((7 - i) * 4) & 15) as usize])));
 }
 
-/// What only events of one kind say.
-struct About {
+/// The fields of one kind.
+struct Details {
     fields: [Field<'static>; 3],
     severity: Severity,
     message: &'static str,
 }
 
-fn about(kind: Name, random: u64) -> About {
+fn details(kind: Name, random: u64) -> Details {
     use names as n;
     let int = |key, value| Field { key, value: Value::Int(value) };
     let text = |key, value| Field { key, value: Value::Str(value) };
@@ -326,7 +326,7 @@ fn about(kind: Name, random: u64) -> About {
         ),
         n::KERNEL_PROCESS_OOM_KILL => (
             Severity::ERROR,
-            "the kernel killed checkout: its cgroup is out of memory",
+            "checkout was OOM-killed: cgroup memory limit reached",
             [
                 int(n::TAPIO_OOM_RSS_BYTES, 256 << 20),
                 int(n::TAPIO_OOM_LIMIT_BYTES, 256 << 20),
@@ -337,11 +337,11 @@ fn about(kind: Name, random: u64) -> About {
             (Severity::INFO, "tcp to 10.1.2.3:5432", peer(random))
         }
         n::KERNEL_TCP_REFUSED | n::KERNEL_TCP_RETRANSMIT => {
-            (Severity::WARN, "tcp to 10.1.2.3:5432 in trouble", peer(random))
+            (Severity::WARN, "tcp to 10.1.2.3:5432 failing", peer(random))
         }
         _ => (
             Severity::INFO,
-            "checkout says what it says every second",
+            "checkout logs this line once a second",
             [
                 text(n::K8S_NAMESPACE_NAME, "shop"),
                 text(n::TAPIO_CGROUP_PATH, "/kubepods/burstable"),
@@ -349,7 +349,7 @@ fn about(kind: Name, random: u64) -> About {
             ],
         ),
     };
-    About { fields, severity, message }
+    Details { fields, severity, message }
 }
 
 fn peer(random: u64) -> [Field<'static>; 3] {
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_a_number_or_max() {
+    fn rate_is_number_or_max() {
         let rate = |text: &str| serde_json::from_str::<Rate>(text).map_err(|e| e.to_string());
         assert_eq!(rate("5"), Ok(Rate::PerSecond(5)));
         assert_eq!(rate("\"max\""), Ok(Rate::Max));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_differ() {
+    fn pod_names_and_uids_are_unique() {
         let mut seen = std::collections::HashSet::new();
         let (mut uid, mut pod) = (String::new(), String::new());
         for key in 0..10_000 {

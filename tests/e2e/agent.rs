@@ -23,12 +23,13 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts it in this folder: what an earlier one left there it goes on with.
+    /// Starts an agent in a folder; it continues from the state that an earlier agent left there.
     pub(crate) fn start(folder: &Path, collectors: &str) -> Self {
-        Self::start_by(Command::new(env!("CARGO_BIN_EXE_tapio")), folder, collectors)
+        Self::start_with(Command::new(env!("CARGO_BIN_EXE_tapio")), folder, collectors)
     }
 
-    /// The same, as a pod's process sees its service account: in a mount namespace of its own, with this cluster's.
+    /// The same with the cluster's service account, mounted as in a pod: in its own mount
+    /// namespace.
     pub(crate) fn start_in_pod(folder: &Path, collectors: &str, cluster: &Cluster) -> Self {
         let script = format!(
             "mount -t tmpfs tmpfs /run && mkdir -p $0 && echo -n testbed-admin >$0/token && cp {} $0/ca.crt && echo -n default >$0/namespace \
@@ -42,10 +43,10 @@ impl Agent {
             .arg("/var/run/secrets/kubernetes.io/serviceaccount")
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
             .env("KUBERNETES_SERVICE_PORT", cluster.port.to_string());
-        Self::start_by(command, folder, collectors)
+        Self::start_with(command, folder, collectors)
     }
 
-    fn start_by(mut command: Command, folder: &Path, collectors: &str) -> Self {
+    fn start_with(mut command: Command, folder: &Path, collectors: &str) -> Self {
         let (http, grpc, admin) = (free_port(), free_port(), free_port());
         let config = format!(
             "state_dir: {0}/state\nnode: lab-node\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n{collectors}\n\
@@ -65,45 +66,46 @@ impl Agent {
             .spawn()
             .unwrap();
         let agent = Self { process, grpc, http, admin, log };
-        agent
-            .wait("it is ready", Duration::from_secs(60), |a| a.status()["collectors"].is_object());
+        agent.wait("the agent is ready", Duration::from_secs(60), |a| {
+            a.status()["collectors"].is_object()
+        });
         agent
     }
 
-    fn page(port: u16, path: &str) -> Json {
+    fn get_json(port: u16, path: &str) -> Json {
         let url = format!("http://127.0.0.1:{port}{path}");
         let output = Command::new("curl").args(["-s", "--max-time", "10", &url]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or(Json::Null)
     }
 
     pub(crate) fn status(&self) -> Json {
-        Self::page(self.admin, "/status")
+        Self::get_json(self.admin, "/status")
     }
 
-    /// All events the server has, the oldest first.
+    /// All events of the server, the oldest first.
     pub(crate) fn events(&self) -> Vec<Json> {
         self.events_of("")
     }
 
-    /// All events of a kind the server has, the oldest first. (It gives ten thousand at the most.)
+    /// All events of a kind, the oldest first. The server returns at most ten thousand.
     pub(crate) fn events_of(&self, kind: &str) -> Vec<Json> {
         let path = format!("/api/v1/events?limit=10000&kind={kind}");
-        let Json::Array(mut events) = Self::page(self.http, &path) else {
+        let Json::Array(mut events) = Self::get_json(self.http, &path) else {
             return Vec::new();
         };
         events.reverse();
         events
     }
 
-    /// The stories the server has.
+    /// The stories of the server.
     pub(crate) fn stories(&self) -> Vec<Json> {
-        match Self::page(self.http, "/api/v1/stories?limit=1000") {
+        match Self::get_json(self.http, "/api/v1/stories?limit=1000") {
             Json::Array(stories) => stories,
             _ => Vec::new(),
         }
     }
 
-    /// What `tapio explain` says of a story.
+    /// The output of `tapio explain` for a story.
     pub(crate) fn explain(&self, id: &str) -> String {
         let server = format!("127.0.0.1:{}", self.grpc);
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
@@ -112,24 +114,24 @@ impl Agent {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub(crate) fn wait(&self, what: &str, longest: Duration, holds: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + longest;
+    pub(crate) fn wait(&self, what: &str, timeout: Duration, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + timeout;
         while !holds(self) {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            assert!(Instant::now() < until, "never: {what}\n{}\n{log}", self.status());
+            assert!(Instant::now() < deadline, "timed out: {what}\n{}\n{log}", self.status());
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    /// A line of its `/proc/PID/status`, KiB.
+    /// A field of its `/proc/PID/status`, in KiB.
     pub(crate) fn memory_kib(&self, field: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
         line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Ends it and reads what it accounts for: each collector and the whole, all that came in is accounted for.
-    pub(crate) fn end_accounted(self) -> Json {
+    /// Ends it and checks CONS-1 of each collector and of the total. Returns the accounts.
+    pub(crate) fn end_and_check_cons1(self) -> Json {
         let log = self.log.clone();
         self.end(Signal::TERM);
         let log = std::fs::read_to_string(log).unwrap();
@@ -150,7 +152,7 @@ impl Agent {
         cons1
     }
 
-    /// Ends it by its id.
+    /// Ends it by its pid.
     pub(crate) fn end(mut self, signal: Signal) {
         let pid = Pid::from_raw(self.process.id() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();

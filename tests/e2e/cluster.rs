@@ -1,4 +1,4 @@
-//! A cluster for one test: tests/testbed/k8s started with a folder and ports of its own, ended with the value.
+//! A cluster for one test: tests/testbed/k8s with its own folder and ports; ended on drop.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value as Json, json};
 
-/// Whether `make test-e2e` runs: a real cluster for each test is too much for every run of the others.
-fn asked_for() -> bool {
+/// Whether `make test-e2e` runs: a real cluster for each test takes too long for other test runs.
+fn is_enabled() -> bool {
     std::env::var_os("TAPIO_REQUIRE_TESTBED").is_some_and(|v| v == "1")
 }
 
-/// Where scripts/e2e.sh put the programs, if it did.
+/// The folder with the programs of scripts/e2e.sh, if it ran.
 pub(crate) fn testbed() -> Option<PathBuf> {
     let folder = std::env::var_os("TAPIO_TESTBED").map(PathBuf::from).or_else(|| {
         let home = PathBuf::from(std::env::var_os("HOME")?);
@@ -21,10 +21,10 @@ pub(crate) fn testbed() -> Option<PathBuf> {
     folder.join("bin/kube-apiserver").exists().then_some(folder)
 }
 
-/// Says why a test is skipped; fails instead where the programs must be there.
+/// Prints why a test is skipped; fails instead where the programs are required.
 pub(crate) fn skipped(why: &str) {
-    assert!(!asked_for(), "TAPIO_REQUIRE_TESTBED=1, but {why}");
-    println!("skipped: {why}; `make test-e2e` gets what is needed");
+    assert!(!is_enabled(), "TAPIO_REQUIRE_TESTBED=1, but {why}");
+    println!("skipped: {why}; run `make test-e2e`");
 }
 
 pub(crate) struct Cluster {
@@ -33,7 +33,7 @@ pub(crate) struct Cluster {
     pub(crate) port: u16,
 }
 
-/// Three ports in a row that nobody listens on.
+/// The first of three consecutive free ports.
 fn free_ports() -> u16 {
     loop {
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -46,10 +46,15 @@ fn free_ports() -> u16 {
 }
 
 impl Cluster {
-    /// Starts one, with these flags more for the API server. `None` where the programs aren't there.
+    /// Starts a cluster. `flags`: further flags of the API server. `None` where the programs are
+    /// missing.
     pub(crate) fn start(flags: &str) -> Option<Self> {
-        let Some(testbed) = testbed().filter(|_| asked_for()) else {
-            skipped(if asked_for() { "there is no kube-apiserver" } else { "not asked for" });
+        let Some(testbed) = testbed().filter(|_| is_enabled()) else {
+            skipped(if is_enabled() {
+                "kube-apiserver is missing"
+            } else {
+                "TAPIO_REQUIRE_TESTBED isn't 1"
+            });
             return None;
         };
         let cluster = Self { folder: tempfile::tempdir().unwrap(), testbed, port: free_ports() };
@@ -57,10 +62,10 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Runs a script of tests/testbed/k8s, or of a folder beside it. Returns what it printed.
+    /// Runs a script of tests/testbed/k8s, or of a folder beside it. Returns its output.
     pub(crate) fn script(&self, name: &str, arguments: &[&str], flags: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/k8s").join(name);
-        // A file, not a pipe: what the script leaves running would hold a pipe open.
+        // A file, not a pipe: processes that the script leaves running would keep a pipe open.
         let log = self.folder.path().join(format!("{}.out", name.replace('/', "_")));
         let status = Command::new(path)
             .args(arguments)
@@ -72,9 +77,9 @@ impl Cluster {
             .stderr(std::fs::File::options().append(true).open(&log).unwrap())
             .status()
             .unwrap();
-        let said = std::fs::read_to_string(&log).unwrap();
-        assert!(status.success(), "{name}: {said}");
-        said
+        let output = std::fs::read_to_string(&log).unwrap();
+        assert!(status.success(), "{name}: {output}");
+        output
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -85,12 +90,12 @@ impl Cluster {
         self.path("kubeconfig")
     }
 
-    /// Ends the API server; its etcd goes on.
+    /// Kills the API server; its etcd continues.
     pub(crate) fn kill_apiserver(&self) {
         self.signal_apiserver(rustix::process::Signal::KILL);
     }
 
-    /// Sends the API server a signal, by its id.
+    /// Sends the API server a signal, by its pid.
     pub(crate) fn signal_apiserver(&self, signal: rustix::process::Signal) {
         let pid = std::fs::read_to_string(self.path("apiserver.pid")).unwrap();
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
@@ -101,7 +106,7 @@ impl Cluster {
         self.script("apiserver.sh", &[&self.port.to_string()], flags);
     }
 
-    /// Makes etcd forget all versions but the latest.
+    /// Compacts etcd: only the latest version of each object stays.
     pub(crate) fn compact(&self) {
         let etcdctl = self.testbed.join("opt/etcd-client/usr/bin/etcdctl");
         let run = |arguments: &[&str]| {
@@ -118,8 +123,9 @@ impl Cluster {
         run(&["compact", &revision]);
     }
 
-    /// Asks the API server as its administrator. Fails on any refusal but those in `allowed`.
-    pub(crate) fn ask(&self, method: &str, path: &str, body: &Json, allowed: &[&str]) -> Json {
+    /// Sends a request to the API server as its administrator. Fails on error codes other than
+    /// `allowed`.
+    pub(crate) fn request(&self, method: &str, path: &str, body: &Json, allowed: &[&str]) -> Json {
         let kind = if method == "PATCH" {
             "application/strategic-merge-patch+json"
         } else {
@@ -142,29 +148,29 @@ impl Cluster {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         curl.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let output = String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap();
-        let (answer, code) = output.rsplit_once('\n').unwrap();
-        let fine = code.starts_with('2') || allowed.contains(&code);
-        assert!(fine, "{method} {path}: {code} {answer}");
-        serde_json::from_str(answer).unwrap_or(Json::Null)
+        let (response, code) = output.rsplit_once('\n').unwrap();
+        let ok = code.starts_with('2') || allowed.contains(&code);
+        assert!(ok, "{method} {path}: {code} {response}");
+        serde_json::from_str(response).unwrap_or(Json::Null)
     }
 
     pub(crate) fn create(&self, path: &str, body: &Json) -> Json {
-        self.ask("POST", path, body, &[])
+        self.request("POST", path, body, &[])
     }
 
     pub(crate) fn patch(&self, path: &str, body: &Json) -> Json {
-        self.ask("PATCH", path, body, &[])
+        self.request("PATCH", path, body, &[])
     }
 
     pub(crate) fn delete(&self, path: &str) {
-        self.ask("DELETE", path, &json!({"gracePeriodSeconds": 0}), &[]);
+        self.request("DELETE", path, &json!({"gracePeriodSeconds": 0}), &[]);
     }
 
     pub(crate) fn namespace(&self, name: &str) {
         self.create("/api/v1/namespaces", &json!({"metadata": {"name": name}}));
     }
 
-    /// A pod that somebody bound to a node; its statuses are the test's to write.
+    /// Creates a pod bound to a node; the test writes its status.
     pub(crate) fn pod(&self, name: &str, node: &str) -> Json {
         let body = json!({"metadata": {"name": name, "labels": {"app": name}},
             "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0,
@@ -185,7 +191,7 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.path("apiserver.log")).unwrap_or_default();
             let last: Vec<&str> = log.lines().rev().take(5).collect();
-            println!("the API server's last words: {last:#?}");
+            println!("end of the API server's log: {last:#?}");
         }
         self.script("down.sh", &[], "");
     }

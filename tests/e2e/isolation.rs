@@ -1,5 +1,5 @@
-//! The Kubernetes collector killed, hung and flooded, and its API server, too: the other sources lose nothing (as
-//! `tests/isolation.rs` has it for the other collectors).
+//! The Kubernetes collector and its API server are killed, hung and flooded: the other sources lose
+//! nothing (`tests/isolation.rs` has the other collectors).
 
 use std::time::Duration;
 
@@ -7,37 +7,37 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::ordeal::Ordeal;
+use crate::fault_injection::FaultTest;
 
 #[test]
-fn the_kubernetes_collector_suffers_alone() {
+fn kubernetes_collector_faults_are_isolated() {
     let Some(cluster) = Cluster::start("") else { return };
     cluster.namespace("shop");
     let config = format!("kubeconfig: {:?}, context: admin, node: node-a", cluster.kubeconfig());
-    let Some(mut ordeal) = Ordeal::begin("k8s", &config) else { return };
+    let Some(mut test) = FaultTest::begin("k8s", &config) else { return };
     let mut n = 0;
-    let provoke = &mut || {
+    let trigger = &mut || {
         n += 1;
         cluster.pod(&format!("web-{n}"), "node-a");
     };
-    ordeal.suffers(provoke);
-    // The server hangs: connections stay, and nothing comes.
+    test.panics_and_hangs(trigger);
+    // The server hangs: connections stay open and silent.
     std::thread::sleep(Duration::from_millis(500));
-    let before = ordeal.settled();
+    let before = test.forwarded_when_idle();
     cluster.signal_apiserver(Signal::STOP);
     std::thread::sleep(Duration::from_secs(6));
-    assert_eq!((ordeal.health(), ordeal.told()), ("running".into(), before));
+    assert_eq!((test.health(), test.forwarded()), ("running".into(), before));
     cluster.signal_apiserver(Signal::CONT);
-    ordeal.tells(provoke);
-    // It is killed, and comes back.
+    test.emits(trigger);
+    // It is killed and restarted.
     cluster.kill_apiserver();
-    ordeal.until("the status says so", |o| {
-        o.status()["notes"]["pods"].to_string().contains("tried again")
+    test.wait_until("the status names it", |o| {
+        o.status()["notes"]["pods"].to_string().contains("retrying")
     });
     cluster.start_apiserver("");
-    ordeal.tells(provoke);
+    test.emits(trigger);
     // A flood of pods' Events.
-    let before = ordeal.settled();
+    let before = test.forwarded_when_idle();
     std::thread::scope(|scope| {
         for part in 0..4 {
             let cluster = &cluster;
@@ -53,7 +53,7 @@ fn the_kubernetes_collector_suffers_alone() {
             });
         }
     });
-    ordeal.until("all of them are told", |o| o.told() >= before + 300);
-    ordeal.tells(provoke);
-    ordeal.end();
+    test.wait_until("all Events are stored", |o| o.forwarded() >= before + 300);
+    test.emits(trigger);
+    test.end();
 }

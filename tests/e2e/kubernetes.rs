@@ -1,11 +1,11 @@
-//! The collector against a real API server: lives told as they happen, over restarts, gaps and lost connections.
+//! The collector on a real API server: lifecycles, across restarts and gaps.
 
 use serde_json::{Value as Json, json};
 use tapio_collectors::k8s::Config;
 use tapio_core::identity::AddressOwner;
 
 use crate::cluster::Cluster;
-use crate::collected::{Collected, about, assert_told_once, words};
+use crate::collector_run::{CollectorRun, about, assert_emitted_once, kinds_and_names};
 
 pub(crate) fn config(cluster: &Cluster, context: &str) -> Config {
     Config {
@@ -33,15 +33,15 @@ fn ended(run: u32, reason: &str) -> Json {
         "startedAt": "2026-01-15T10:00:05Z", "finishedAt": "2026-01-15T10:00:09Z"}})
 }
 
-/// What a kubelet writes when a pod comes up.
-pub(crate) fn comes_up(cluster: &Cluster, pod: &str, ip: &str) {
+/// Writes the status that a kubelet writes when a pod starts.
+pub(crate) fn start_pod(cluster: &Cluster, pod: &str, ip: &str) {
     let running = json!({"running": {"startedAt": "2026-01-15T10:00:03Z"}});
     cluster.pod_status(pod, &json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
         "conditions": conditions(true, 4), "containerStatuses": container(true, 0, &running, &json!({}))}));
 }
 
-/// And when its container is killed for want of memory and waits.
-pub(crate) fn oom_and_back_off(cluster: &Cluster, pod: &str, restarts: u32) {
+/// Writes the status after the pod's container was OOM-killed and waits.
+pub(crate) fn oom_kill_and_back_off(cluster: &Cluster, pod: &str, restarts: u32) {
     let back_off = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}});
     cluster.pod_status(
         pod,
@@ -62,7 +62,7 @@ fn node(cluster: &Cluster, name: &str) {
     cluster.create("/api/v1/nodes", &json!({"metadata": {"name": name}}));
 }
 
-fn node_is(cluster: &Cluster, ready: &str, minute: u32) {
+fn set_node_ready(cluster: &Cluster, ready: &str, minute: u32) {
     let at = format!("2026-01-15T10:{minute:02}:00Z");
     cluster.patch("/api/v1/nodes/node-a/status", &json!({"status": {"conditions": [
         {"type": "Ready", "status": ready, "reason": "KubeletNotReady", "message": "PLEG is not healthy",
@@ -70,41 +70,38 @@ fn node_is(cluster: &Cluster, ready: &str, minute: u32) {
 }
 
 #[test]
-fn a_pods_life_is_told_as_the_contract_says() {
+fn pod_lifecycle_is_emitted_as_documented() {
     let Some(cluster) = Cluster::start("") else { return };
     let state = tempfile::tempdir().unwrap();
     cluster.namespace("shop");
     node(&cluster, "node-a");
-    let collected = Collected::start(&config(&cluster, "admin"), state.path());
-    collected.wait_until_it_watches();
+    let run = CollectorRun::start(&config(&cluster, "admin"), state.path());
+    run.wait_until_watching();
     let uid = cluster.pod("web-0", "node-a")["metadata"]["uid"].as_str().unwrap().to_owned();
     cluster.pod("elsewhere", "node-b");
-    comes_up(&cluster, "web-0", "10.88.0.2");
-    let scheduled = collected.wait_for("k8s.pod.scheduled", "web-0");
+    start_pod(&cluster, "web-0", "10.88.0.2");
+    let scheduled = run.wait_for("k8s.pod.scheduled", "web-0");
     assert_eq!(
         scheduled["entity"],
         json!({"node": "host-a", "k8s.pod.uid": uid, "k8s.pod.name": "web-0", "k8s.namespace.name": "shop"})
     );
-    let ready = collected.wait_for("k8s.pod.ready", "web-0");
-    // Whole seconds are cut off: it was some time in that second.
+    let ready = run.wait_for("k8s.pod.ready", "web-0");
+    // The API truncates to whole seconds: the event is placed at the end of that second.
     assert_eq!(ready["time"], "2026-01-15T10:00:04.999999999Z");
     assert_eq!(
         (&ready["source"], &ready["attributes"]["k8s.container.restart_count"]),
         (&json!("k8s"), &json!(0))
     );
     let address = "10.88.0.2".parse().unwrap();
-    assert_eq!(
-        collected.directory.address_owner(address),
-        Some(AddressOwner::Pod(uid.as_str().into()))
-    );
-    let known = collected.directory.container("run-0").unwrap();
+    assert_eq!(run.directory.address_owner(address), Some(AddressOwner::Pod(uid.as_str().into())));
+    let known = run.directory.container("run-0").unwrap();
     assert_eq!((&*known.name, &*known.pod_uid), ("app", &*uid));
 
-    oom_and_back_off(&cluster, "web-0", 1);
-    let oom = collected.wait_for("k8s.pod.oom_killed", "web-0");
+    oom_kill_and_back_off(&cluster, "web-0", 1);
+    let oom = run.wait_for("k8s.pod.oom_killed", "web-0");
     assert_eq!(oom["entity"]["k8s.container.name"], "app");
     assert_eq!(oom["attributes"]["process.exit.code"], 137);
-    let looping = collected.wait_for("k8s.pod.crash_loop", "web-0");
+    let looping = run.wait_for("k8s.pod.crash_loop", "web-0");
     let attributes = &looping["attributes"];
     assert_eq!(attributes["k8s.container.status.last_terminated_reason"], "OOMKilled");
     assert_eq!(
@@ -112,50 +109,46 @@ fn a_pods_life_is_told_as_the_contract_says() {
         (&json!(1), &json!("error"))
     );
 
-    an_event_is_told_again_when_its_count_grows(&cluster, &collected, &uid);
-    node_is(&cluster, "False", 5);
-    let condition = collected.wait_for("k8s.node.condition", "Ready");
+    check_event_is_emitted_again_when_count_grows(&cluster, &run, &uid);
+    set_node_ready(&cluster, "False", 5);
+    let condition = run.wait_for("k8s.node.condition", "Ready");
     assert_eq!(condition["attributes"]["k8s.node.condition.status"], "false");
     assert_eq!(condition["entity"], json!({"node": "host-a", "k8s.node.name": "node-a"}));
 
     cluster.pod_status("web-0", &json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory. "}));
     assert_eq!(
-        collected.wait_for("k8s.pod.evicted", "web-0")["message"],
+        run.wait_for("k8s.pod.evicted", "web-0")["message"],
         "The node was low on resource: memory. "
     );
     cluster.delete("/api/v1/namespaces/shop/pods/web-0");
-    collected.wait_for("k8s.pod.deleted", "web-0");
-    let events = collected.end();
-    assert_told_once(&events);
-    assert!(events.iter().all(|e| about(e) != "elsewhere"), "{:#?}", words(&events));
+    run.wait_for("k8s.pod.deleted", "web-0");
+    let events = run.end();
+    assert_emitted_once(&events);
+    assert!(events.iter().all(|e| about(e) != "elsewhere"), "{:#?}", kinds_and_names(&events));
     assert!(!format!("{events:?}").contains("s3cr3t"));
 }
 
-fn an_event_is_told_again_when_its_count_grows(
-    cluster: &Cluster,
-    collected: &Collected,
-    uid: &str,
-) {
+fn check_event_is_emitted_again_when_count_grows(cluster: &Cluster, run: &CollectorRun, uid: &str) {
     let about_pod = json!({"kind": "Pod", "name": "web-0", "namespace": "shop", "uid": uid, "fieldPath": "spec.containers{app}"});
     event(cluster, "web-0.1", 1, &about_pod);
-    let told = collected.wait_for("k8s.event", "web-0");
+    let first = run.wait_for("k8s.event", "web-0");
     assert_eq!(
-        (&told["entity"]["k8s.container.name"], &told["entity"]["node"]),
+        (&first["entity"]["k8s.container.name"], &first["entity"]["node"]),
         (&json!("app"), &json!("host-a"))
     );
     assert_eq!(
-        (&told["time"], &told["severity"]),
+        (&first["time"], &first["severity"]),
         (&json!("2026-01-15T10:01:10.999999999Z"), &json!("warn"))
     );
     let path = "/api/v1/namespaces/shop/events/web-0.1";
     cluster.patch(path, &json!({"metadata": {"labels": {"seen": "yes"}}}));
     cluster.patch(path, &json!({"count": 4}));
-    let again = collected.wait_for_nth("k8s.event", "web-0", 2);
+    let again = run.wait_for_nth("k8s.event", "web-0", 2);
     assert_eq!(again["attributes"]["k8s.event.count"], 4);
 }
 
 #[test]
-fn workloads_rollouts_and_services_complete_a_pod() {
+fn pod_identity_has_workload_rollout_and_services() {
     let Some(cluster) = Cluster::start("") else { return };
     let state = tempfile::tempdir().unwrap();
     cluster.namespace("shop");
@@ -166,18 +159,18 @@ fn workloads_rollouts_and_services_complete_a_pod() {
     let owner = |kind: &str, of: &Json| json!([{"apiVersion": "apps/v1", "kind": kind, "name": of["metadata"]["name"], "uid": of["metadata"]["uid"], "controller": true}]);
     let replicaset = cluster.create("/apis/apps/v1/namespaces/shop/replicasets",
         &json!({"metadata": {"name": "web-7d9c5b", "ownerReferences": owner("Deployment", &deployment)}, "spec": {"selector": selector, "template": template}}));
-    let collected = Collected::start(&config(&cluster, "admin"), state.path());
-    collected.wait_until_it_watches();
+    let run = CollectorRun::start(&config(&cluster, "admin"), state.path());
+    run.wait_until_watching();
     let pod = cluster.create("/api/v1/namespaces/shop/pods", &json!({
         "metadata": {"name": "web-7d9c5b-x1", "labels": {"tapio.criticality": "high"}, "ownerReferences": owner("ReplicaSet", &replicaset)},
         "spec": {"nodeName": "node-a", "containers": [{"name": "app", "image": "lab/app:1"}]}}));
     let uid = pod["metadata"]["uid"].as_str().unwrap();
-    let scheduled = collected.wait_for("k8s.pod.scheduled", "web-7d9c5b-x1");
+    let scheduled = run.wait_for("k8s.pod.scheduled", "web-7d9c5b-x1");
     assert_eq!(scheduled["entity"]["k8s.deployment.name"], "web");
     assert_eq!(scheduled["attributes"]["tapio.k8s.owner.kind"], "Deployment");
     assert_eq!(scheduled["attributes"]["tapio.criticality"], "high");
 
-    let rolls = |status: &str, reason: &str| {
+    let set_rollout = |status: &str, reason: &str| {
         let progress = json!({"type": "Progressing", "status": status, "reason": reason, "message": "ReplicaSet \"web-7d9c5b\" has timed out progressing.",
             "lastUpdateTime": "2026-01-15T10:00:00Z", "lastTransitionTime": "2026-01-15T10:00:00Z"});
         cluster.patch(
@@ -185,30 +178,30 @@ fn workloads_rollouts_and_services_complete_a_pod() {
             &json!({"status": {"observedGeneration": 1, "conditions": [progress]}}),
         );
     };
-    rolls("True", "ReplicaSetUpdated");
-    let rollout = collected.wait_for("k8s.deployment.rollout", "web");
+    set_rollout("True", "ReplicaSetUpdated");
+    let rollout = run.wait_for("k8s.deployment.rollout", "web");
     assert_eq!(rollout["attributes"]["tapio.k8s.rollout.state"], "progressing");
     assert_eq!(rollout["attributes"]["tapio.k8s.revision"], 7);
     assert_eq!(
         rollout["entity"],
         json!({"k8s.namespace.name": "shop", "k8s.deployment.name": "web"})
     );
-    oom_and_back_off(&cluster, "web-7d9c5b-x1", 1);
-    let looping = collected.wait_for("k8s.pod.crash_loop", "web-7d9c5b-x1");
+    oom_kill_and_back_off(&cluster, "web-7d9c5b-x1", 1);
+    let looping = run.wait_for("k8s.pod.crash_loop", "web-7d9c5b-x1");
     assert_eq!(looping["attributes"]["tapio.k8s.rollout.state"], "progressing");
-    assert!(collected.directory.pod(uid).unwrap().rolling_out);
-    rolls("False", "ProgressDeadlineExceeded");
-    let failed = collected.wait_for_nth("k8s.deployment.rollout", "web", 2);
+    assert!(run.directory.pod(uid).unwrap().rolling_out);
+    set_rollout("False", "ProgressDeadlineExceeded");
+    let failed = run.wait_for_nth("k8s.deployment.rollout", "web", 2);
     assert_eq!(
         (&failed["attributes"]["tapio.k8s.rollout.state"], &failed["severity"]),
         (&json!("failed"), &json!("error"))
     );
 
-    a_service_selects(&cluster, &collected, uid);
-    assert_told_once(&collected.end());
+    check_service_selection(&cluster, &run, uid);
+    assert_emitted_once(&run.end());
 }
 
-fn a_service_selects(cluster: &Cluster, collected: &Collected, uid: &str) {
+fn check_service_selection(cluster: &Cluster, run: &CollectorRun, uid: &str) {
     let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.96.7.7", "selector": {"app": "web"}, "ports": [{"port": 80}]}});
     cluster.create("/api/v1/namespaces/shop/services", &service);
     let target = |uid: &str, name: &str| json!({"kind": "Pod", "uid": uid, "name": name, "namespace": "shop"});
@@ -218,23 +211,23 @@ fn a_service_selects(cluster: &Cluster, collected: &Collected, uid: &str) {
     cluster.create("/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices", &slice);
     let selects = json!({"tapio.relation.from.type": "service", "tapio.relation.from.name": "shop/web", "tapio.relation.type": "selects",
         "tapio.relation.to.type": "pod", "tapio.relation.to.name": uid});
-    collected.wait("the service selects the pod", |c| c.relations().contains(&selects));
-    assert_eq!(collected.directory.pod(uid).unwrap().services, ["web".into()]);
-    let far = collected.directory.address_owner("10.88.1.9".parse().unwrap());
+    run.wait("the service selects the pod", |c| c.relations().contains(&selects));
+    assert_eq!(run.directory.pod(uid).unwrap().services, ["web".into()]);
+    let far = run.directory.address_owner("10.88.1.9".parse().unwrap());
     assert_eq!(far, Some(AddressOwner::Pod("11111111-1111-4111-8111-111111111111".into())));
-    let of_service = || collected.directory.address_owner("10.96.7.7".parse().unwrap());
-    collected.wait("the service's address", |_| {
+    let of_service = || run.directory.address_owner("10.96.7.7".parse().unwrap());
+    run.wait("the service's address", |_| {
         of_service() == Some(AddressOwner::Service("shop".into(), "web".into()))
     });
     cluster.delete("/apis/discovery.k8s.io/v1beta1/namespaces/shop/endpointslices/web-s1");
     let ended = |r: &Json| {
         r["tapio.relation.ended"] == json!(true) && r["tapio.relation.to.name"] == json!(uid)
     };
-    collected.wait("it selects it no more", |c| c.relations().iter().any(ended));
+    run.wait("the service no longer selects the pod", |c| c.relations().iter().any(ended));
 }
 
 #[test]
-fn without_endpoint_slices_endpoints_are_read() {
+fn endpoints_are_read_without_endpoint_slices() {
     let Some(cluster) = Cluster::start("--runtime-config=discovery.k8s.io/v1beta1=false") else {
         return;
     };
@@ -244,24 +237,24 @@ fn without_endpoint_slices_endpoints_are_read() {
     let target = json!({"kind": "Pod", "uid": uid, "name": "web-far", "namespace": "shop"});
     cluster.create("/api/v1/namespaces/shop/endpoints", &json!({"metadata": {"name": "web"},
         "subsets": [{"addresses": [{"ip": "10.88.1.9", "targetRef": target}], "ports": [{"port": 80}]}]}));
-    let collected = Collected::start(&config(&cluster, "admin"), state.path());
-    collected.wait_until_it_watches();
-    let whose = |c: &Collected| c.directory.address_owner("10.88.1.9".parse().unwrap());
-    collected.wait("the pod's address", |c| whose(c) == Some(AddressOwner::Pod(uid.into())));
-    assert_eq!(collected.directory.pod(uid).unwrap().services, ["web".into()]);
+    let run = CollectorRun::start(&config(&cluster, "admin"), state.path());
+    run.wait_until_watching();
+    let whose = |c: &CollectorRun| c.directory.address_owner("10.88.1.9".parse().unwrap());
+    run.wait("the pod's address", |c| whose(c) == Some(AddressOwner::Pod(uid.into())));
+    assert_eq!(run.directory.pod(uid).unwrap().services, ["web".into()]);
     cluster.delete("/api/v1/namespaces/shop/endpoints/web");
-    collected.wait("it is gone", |c| c.directory.live_pods().is_empty());
-    collected.end();
+    run.wait("the pod is removed", |c| c.directory.live_pods().is_empty());
+    run.end();
 }
 
-/// What happens while nobody looks: to a pod that was told of, to one that comes, and to one that comes and goes.
-fn life_goes_on(cluster: &Cluster) {
-    oom_and_back_off(cluster, "old", 1);
+/// Changes while no agent runs: of a known pod, a new pod, and a pod that is created and deleted.
+fn change_unobserved(cluster: &Cluster) {
+    oom_kill_and_back_off(cluster, "old", 1);
     cluster.pod("new", "node-a");
-    comes_up(cluster, "new", "10.88.0.4");
+    start_pod(cluster, "new", "10.88.0.4");
     cluster.pod("short", "node-a");
     cluster.delete("/api/v1/namespaces/shop/pods/short");
-    oom_and_back_off(cluster, "old", 2);
+    oom_kill_and_back_off(cluster, "old", 2);
     cluster.delete("/api/v1/namespaces/shop/pods/gone");
     cluster.patch("/api/v1/namespaces/shop/events/old.1", &json!({"count": 5}));
     event(
@@ -270,21 +263,22 @@ fn life_goes_on(cluster: &Cluster) {
         1,
         &json!({"kind": "Pod", "name": "new", "namespace": "shop", "uid": "u-new"}),
     );
-    node_is(cluster, "False", 6);
+    set_node_ready(cluster, "False", 6);
 }
 
-/// Two runs with a life in between; returns what each told.
+/// Runs the collector twice, with changes in between. Returns the events of both runs, and how
+/// often the second run listed again.
 fn two_runs(cluster: &Cluster, between: impl Fn()) -> (Vec<Json>, Vec<Json>, u64) {
     let state = tempfile::tempdir().unwrap();
     cluster.namespace("shop");
     node(cluster, "node-a");
-    node_is(cluster, "True", 1);
-    let collected = Collected::start(&config(cluster, "admin"), state.path());
-    collected.wait_until_it_watches();
+    set_node_ready(cluster, "True", 1);
+    let run = CollectorRun::start(&config(cluster, "admin"), state.path());
+    run.wait_until_watching();
     for (pod, ip) in [("old", "10.88.0.2"), ("gone", "10.88.0.3")] {
         cluster.pod(pod, "node-a");
-        comes_up(cluster, pod, ip);
-        collected.wait_for("k8s.pod.ready", pod);
+        start_pod(cluster, pod, ip);
+        run.wait_for("k8s.pod.ready", pod);
     }
     event(
         cluster,
@@ -292,34 +286,34 @@ fn two_runs(cluster: &Cluster, between: impl Fn()) -> (Vec<Json>, Vec<Json>, u64
         1,
         &json!({"kind": "Pod", "name": "old", "namespace": "shop", "uid": "u-old"}),
     );
-    collected.wait_for("k8s.event", "old");
-    collected.wait_until_saved(state.path());
-    let first = collected.end();
+    run.wait_for("k8s.event", "old");
+    run.wait_until_saved(state.path());
+    let first = run.end();
     between();
-    let collected = Collected::start(&config(cluster, "admin"), state.path());
-    collected.wait_for("k8s.pod.deleted", "gone");
-    collected.wait_for("k8s.pod.ready", "new");
-    collected.wait_for("k8s.event", "new");
-    collected.wait_for("k8s.node.condition", "Ready");
-    // And it goes on.
+    let run = CollectorRun::start(&config(cluster, "admin"), state.path());
+    run.wait_for("k8s.pod.deleted", "gone");
+    run.wait_for("k8s.pod.ready", "new");
+    run.wait_for("k8s.event", "new");
+    run.wait_for("k8s.node.condition", "Ready");
+    // The run continues with new changes.
     cluster.pod("later", "node-a");
-    collected.wait_for("k8s.pod.scheduled", "later");
-    collected.wait("the caches are counted", |c| c.counter("pods") >= 3);
-    let expired = collected.counter("expired");
-    (first, collected.end(), expired)
+    run.wait_for("k8s.pod.scheduled", "later");
+    run.wait("the counters are published", |c| c.counter("pods") >= 3);
+    let expired = run.counter("expired");
+    (first, run.end(), expired)
 }
 
 #[test]
-fn a_restart_doubles_nothing_and_loses_nothing() {
+fn restart_duplicates_and_loses_nothing() {
     let Some(cluster) = Cluster::start("") else { return };
-    let (first, second, expired) = two_runs(&cluster, || life_goes_on(&cluster));
-    assert_eq!(expired, 0, "it went on from where it was");
-    assert_told_once(&[first, second.clone()].concat());
-    let mut told = words(&second);
-    told.sort();
-    // Each step of the time between, also of a pod that came and went in it.
+    let (first, second, expired) = two_runs(&cluster, || change_unobserved(&cluster));
+    assert_eq!(expired, 0, "the second run continued from its position");
+    assert_emitted_once(&[first, second.clone()].concat());
+    let mut emitted = kinds_and_names(&second);
+    emitted.sort();
+    // Each change in between, also of the pod that was created and deleted.
     assert_eq!(
-        told,
+        emitted,
         [
             "k8s.event new BackOff",
             "k8s.event old BackOff",
@@ -342,21 +336,21 @@ fn a_restart_doubles_nothing_and_loses_nothing() {
 }
 
 #[test]
-fn after_410_gone_the_difference_is_told_once() {
-    // Without its own cache the server asks etcd, which has forgotten everything.
+fn difference_is_emitted_once_after_410_gone() {
+    // Without a watch cache the server reads etcd, which is compacted.
     let Some(cluster) = Cluster::start("--watch-cache=false") else { return };
     let between = || {
-        life_goes_on(&cluster);
+        change_unobserved(&cluster);
         cluster.compact();
     };
     let (first, second, expired) = two_runs(&cluster, between);
     assert!(expired >= 3, "pods, Events and the node were listed again: {expired}");
-    assert_told_once(&[first, second.clone()].concat());
-    let mut told = words(&second);
-    told.sort();
-    // What holds now, and what is gone; not what came and went in between.
+    assert_emitted_once(&[first, second.clone()].concat());
+    let mut emitted = kinds_and_names(&second);
+    emitted.sort();
+    // The current state and the deletions; not what was created and deleted in between.
     assert_eq!(
-        told,
+        emitted,
         [
             "k8s.event new BackOff",
             "k8s.event old BackOff",

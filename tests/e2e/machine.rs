@@ -1,5 +1,6 @@
-//! A node that is a machine of its own: a real systemd in namespaces of its own whose units are Debian's containerd and nginx and
-//! a kubelet, joined to a real API server (tests/testbed/machine). Nothing of it runs outside of those units.
+//! A node as a machine of its own (tests/testbed/machine): a real systemd in its own namespaces,
+//! whose units are Debian's containerd and nginx and a kubelet, joined to a real API server. All
+//! its processes belong to those units.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,10 +10,10 @@ use serde_json::{Value as Json, json};
 
 use crate::cluster::{Cluster, skipped};
 
-/// The node's address, in the machine's network.
+/// The node's address in the machine's network.
 pub(crate) const ADDRESS: &str = "10.200.0.2";
 
-/// The machine and its cluster; they end with the value.
+/// The machine and its cluster; ended on drop.
 pub(crate) struct Machine {
     pub(crate) cluster: Cluster,
     name: String,
@@ -20,36 +21,37 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Boots one. Its containerd, kubelet and nginx are installed and don't run.
+    /// Boots a machine. Its containerd, kubelet and nginx are installed but not started.
     pub(crate) fn boot() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
-            skipped("a machine takes root");
+            skipped("a machine needs root");
             return None;
         }
         if !std::path::Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists() {
-            skipped("this machine has no cgroup v1, which its kubelet wants");
+            skipped("the host has no cgroup v1, which the kubelet needs");
             return None;
         }
         let cluster = Cluster::start("")?;
-        // Not the node's name: what tells of the machine and what tells of the node have to meet by what the agent knows.
+        // Differs from the node's name: events of the machine and of the node must join through the
+        // agent's identity data.
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("vm-{}-{number}", std::process::id());
         let mut machine = Self { cluster, name, pid: 0 };
         let arguments =
             [&machine.name, &machine.cluster.port.to_string(), env!("CARGO_BIN_EXE_tapio-cni")];
-        let said = machine.cluster.script("../machine/up.sh", &arguments, "");
-        machine.pid = said.lines().last().unwrap().trim().parse().unwrap();
+        let output = machine.cluster.script("../machine/up.sh", &arguments, "");
+        machine.pid = output.lines().last().unwrap().trim().parse().unwrap();
         Some(machine)
     }
 
-    /// A path inside.
+    /// A path inside the machine.
     fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.pid))
     }
 
-    /// The collectors of an agent of this node, which runs beside it as one in a DaemonSet does that sees its host's
-    /// processes, and its files where they are mounted.
+    /// The `collectors` section of an agent of this node. The agent runs outside, like one in a
+    /// DaemonSet that sees its host's processes, and its files where they are mounted.
     pub(crate) fn collectors(&self) -> String {
         format!(
             "collectors:\n  only: [ebpf, cni, container, k8s, systemd, journal]\n  \
@@ -67,7 +69,7 @@ impl Machine {
         )
     }
 
-    /// Runs a program inside and waits for it; returns whether it was successful, and what it printed.
+    /// Runs a program inside. Returns whether it succeeded, and its output.
     pub(crate) fn run(&self, command: &[&str]) -> (bool, String) {
         let out = Command::new("nsenter")
             .args(["-t", &self.pid.to_string(), "-m", "-p", "-u", "-i", "-n", "-C", "--"])
@@ -75,34 +77,34 @@ impl Machine {
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let said = [out.stdout, out.stderr].concat();
-        (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+        let output = [out.stdout, out.stderr].concat();
+        (out.status.success(), String::from_utf8_lossy(&output).into_owned())
     }
 
     pub(crate) fn start(&self, unit: &str) {
-        let (done, said) = self.run(&["systemctl", "start", unit]);
-        assert!(done, "{unit}: {said}");
+        let (ok, output) = self.run(&["systemctl", "start", unit]);
+        assert!(ok, "{unit}: {output}");
     }
 
-    /// Gives the runtime the images that pods are made of.
+    /// Imports the images of the pods into the runtime.
     pub(crate) fn import_images(&self) {
         for image in ["pause", "app"] {
             let file = format!("/opt/testbed/{image}.tar");
             let import = ["ctr", "-n", "k8s.io", "images", "import", "--snapshotter", "native"];
-            let (done, said) = self.run(&[&import[..], &[&file]].concat());
-            assert!(done, "{said}");
+            let (ok, output) = self.run(&[&import[..], &[&file]].concat());
+            assert!(ok, "{output}");
         }
     }
 
-    /// Whether the node takes pods.
+    /// Whether the node accepts pods.
     pub(crate) fn is_ready(&self) -> bool {
-        let node = self.cluster.ask("GET", "/api/v1/nodes/lab-node", &Json::Null, &["404"]);
+        let node = self.cluster.request("GET", "/api/v1/nodes/lab-node", &Json::Null, &["404"]);
         let conditions = node["status"]["conditions"].as_array();
         let ready = |c: &Json| c["type"] == "Ready" && c["status"] == "True";
         conditions.is_some_and(|c| c.iter().any(ready))
     }
 
-    /// A pod of this node that runs a script.
+    /// Creates a pod of this node that runs a script. Returns its uid.
     pub(crate) fn pod(&self, name: &str, script: &str) -> String {
         let body = json!({"metadata": {"name": name, "labels": {"app": name}},
             "spec": {"nodeName": "lab-node", "terminationGracePeriodSeconds": 1, "containers": [{"name": "app",
@@ -111,7 +113,7 @@ impl Machine {
         pod["metadata"]["uid"].as_str().unwrap().to_owned()
     }
 
-    /// A file inside gets this content.
+    /// Writes a file inside.
     pub(crate) fn write(&self, path: &str, content: &str) {
         std::fs::write(self.path(path), content).unwrap();
     }
@@ -132,7 +134,7 @@ impl Drop for Machine {
                 "-u",
                 "nginx",
             ];
-            println!("the machine's last words: {}", self.run(&last).1);
+            println!("end of the machine's journal: {}", self.run(&last).1);
         }
         self.cluster.script("../machine/down.sh", &[&self.name], "");
     }

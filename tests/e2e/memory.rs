@@ -1,5 +1,6 @@
-//! What the caches cost: 500 pods on the node, 20,000 in the cluster, each behind a service. Prints JSON; minutes long, so it runs only
-//! when asked: `scripts/e2e.sh memory -- --ignored --nocapture`.
+//! Memory of the caches: 500 pods on the node, 20,000 in the cluster, each behind a service. Prints
+//! JSON. Takes minutes, so it runs only on request:
+//! `scripts/e2e.sh memory -- --ignored --nocapture`.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -11,13 +12,14 @@ use serde_json::{Value as Json, json};
 use crate::agent::Agent;
 use crate::cluster::Cluster;
 
-const HERE: usize = 500;
-const ALL: usize = 20_000;
-/// Pods behind each service, and endpoints of each slice: what the controller makes at most.
-const A_SERVICE: usize = 100;
+const NODE_PODS: usize = 500;
+const CLUSTER_PODS: usize = 20_000;
+/// Pods behind each service, and endpoints of each slice: the most that the controller puts into
+/// one.
+const SERVICE_PODS: usize = 100;
 const LONG: Duration = Duration::from_secs(600);
 
-/// Creates objects, many at a time.
+/// Creates objects, 1,000 per curl process, 40 at a time.
 fn create_all(cluster: &Cluster, objects: impl Iterator<Item = (String, Json)>) {
     let mut objects = objects.peekable();
     while objects.peek().is_some() {
@@ -41,9 +43,9 @@ fn create_all(cluster: &Cluster, objects: impl Iterator<Item = (String, Json)>) 
     }
 }
 
-/// A pod of usual size: annotations, environment, and what the server adds.
+/// A pod of usual size, with annotations and environment; the server adds its own fields.
 fn pod(n: usize) -> (String, Json) {
-    let node = if n < HERE { "node-a".to_owned() } else { format!("node-{}", n % 100) };
+    let node = if n < NODE_PODS { "node-a".to_owned() } else { format!("node-{}", n % 100) };
     let env: Vec<Json> =
         (0..10).map(|i| json!({"name": format!("SETTING_{i}"), "value": "x".repeat(40)})).collect();
     let body = json!({
@@ -62,7 +64,7 @@ fn address(n: usize) -> String {
 }
 
 fn slice(service: usize) -> (String, Json) {
-    let endpoints: Vec<Json> = (service * A_SERVICE..(service + 1) * A_SERVICE)
+    let endpoints: Vec<Json> = (service * SERVICE_PODS..(service + 1) * SERVICE_PODS)
         .map(|n| json!({"addresses": [address(n)], "nodeName": format!("node-{}", n % 100),
             "targetRef": {"kind": "Pod", "namespace": "shop", "name": format!("web-{n}"), "uid": uid(n)}}))
         .collect();
@@ -76,8 +78,8 @@ fn service(n: usize) -> (String, Json) {
     ("/api/v1/namespaces/shop/services".to_owned(), body)
 }
 
-/// The agent with this collector alone: how much memory it has of its own, once it knows so many.
-fn measured(cluster: &Cluster, what: &str, cluster_pods: bool, pods: u64, behind: u64) -> Json {
+/// Runs an agent with this collector only, and measures its memory once the caches are full.
+fn measure(cluster: &Cluster, what: &str, cluster_pods: bool, pods: u64, behind: u64) -> Json {
     let folder = tempfile::tempdir().unwrap();
     let collectors = format!(
         "collectors: {{ ebpf: {{ enabled: false }}, k8s: {{ kubeconfig: {}, context: admin, node: node-a, cluster_pods: {cluster_pods} }} }}",
@@ -103,19 +105,25 @@ fn measured(cluster: &Cluster, what: &str, cluster_pods: bool, pods: u64, behind
 fn memory_of_the_caches() {
     let Some(cluster) = Cluster::start("") else { return };
     cluster.namespace("shop");
-    let mut rows = vec![measured(&cluster, "an empty cluster", false, 0, 0)];
-    create_all(&cluster, (0..HERE).map(pod));
-    rows.push(measured(&cluster, "500 pods on the node", false, HERE as u64, 0));
-    create_all(&cluster, (0..ALL / A_SERVICE).map(service));
-    create_all(&cluster, (0..ALL / A_SERVICE).map(slice));
-    create_all(&cluster, (HERE..ALL).map(pod));
-    rows.push(measured(
+    let mut rows = vec![measure(&cluster, "an empty cluster", false, 0, 0)];
+    create_all(&cluster, (0..NODE_PODS).map(pod));
+    rows.push(measure(&cluster, "500 pods on the node", false, NODE_PODS as u64, 0));
+    create_all(&cluster, (0..CLUSTER_PODS / SERVICE_PODS).map(service));
+    create_all(&cluster, (0..CLUSTER_PODS / SERVICE_PODS).map(slice));
+    create_all(&cluster, (NODE_PODS..CLUSTER_PODS).map(pod));
+    rows.push(measure(
         &cluster,
         "and 20,000 in the cluster, behind 200 services",
         false,
-        HERE as u64,
-        ALL as u64,
+        NODE_PODS as u64,
+        CLUSTER_PODS as u64,
     ));
-    rows.push(measured(&cluster, "with cluster_pods", true, ALL as u64, ALL as u64));
+    rows.push(measure(
+        &cluster,
+        "with cluster_pods",
+        true,
+        CLUSTER_PODS as u64,
+        CLUSTER_PODS as u64,
+    ));
     println!("{:#}", Json::from(rows));
 }

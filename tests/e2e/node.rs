@@ -1,4 +1,5 @@
-//! The whole agent on a real node: kubelet, containerd and CNI run real pods that fail in their ways.
+//! The whole agent on a real node: kubelet, containerd and CNI run real pods that fail in different
+//! ways.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,17 +11,17 @@ use serde_json::Value as Json;
 
 use crate::agent::Agent;
 use crate::cluster::{Cluster, skipped};
-use crate::collected::{assert_told_once, words};
+use crate::collector_run::{assert_emitted_once, kinds_and_names};
 
 const LONG: Duration = Duration::from_secs(150);
 
-/// A cluster with a node, ended with the value.
+/// A cluster with a node; ended on drop.
 struct Lab(Cluster);
 
 impl Lab {
     fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            skipped("a node takes root");
+            skipped("a node needs root");
             return None;
         }
         let lab = Self(Cluster::start("")?);
@@ -44,7 +45,7 @@ impl Lab {
     }
 
     fn pod(&self, name: &str) -> Json {
-        self.0.ask("GET", &format!("/api/v1/namespaces/default/pods/{name}"), &Json::Null, &[])
+        self.0.request("GET", &format!("/api/v1/namespaces/default/pods/{name}"), &Json::Null, &[])
     }
 }
 
@@ -58,16 +59,16 @@ fn of<'a>(events: &'a [Json], kind: &'a str, pod: &'a str) -> impl Iterator<Item
     events.iter().filter(move |e| e["kind"] == kind && e["entity"]["k8s.pod.name"] == pod)
 }
 
-fn told(agent: &Agent, kind: &str, pod: &str) -> usize {
+fn count(agent: &Agent, kind: &str, pod: &str) -> usize {
     of(&agent.events(), kind, pod).count()
 }
 
-/// The facts of the API: what isn't told again when the agent starts.
+/// Events without relations, which the agent emits again after each start.
 fn facts(events: &[Json]) -> Vec<Json> {
     events.iter().filter(|e| e["kind"] != "entity.relation").cloned().collect()
 }
 
-fn shards(agent: &Agent, counter: &str) -> u64 {
+fn shard_counter(agent: &Agent, counter: &str) -> u64 {
     let status = agent.status();
     status["shards"].as_array().unwrap().iter().filter_map(|s| s[counter].as_u64()).sum()
 }
@@ -78,23 +79,23 @@ fn reasons(events: &[Json], pod: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
+fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
     let Some(lab) = Lab::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), &lab.collectors());
     agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
     lab.create_pods();
-    agent.wait("two OOM kills", LONG, |a| told(a, "kernel.process.oom_kill", "oom") >= 2);
-    agent.wait("a crash loop", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 1);
-    // The container waits for ten seconds now: time to start again in the middle.
+    agent.wait("two OOM kills", LONG, |a| count(a, "kernel.process.oom_kill", "oom") >= 2);
+    agent.wait("a crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 1);
+    // The container now waits for ten seconds: restart the agent in between.
     agent.end(Signal::TERM);
     let agent = Agent::start(folder.path(), &lab.collectors());
-    agent.wait("the third OOM kill", LONG, |a| told(a, "kernel.process.oom_kill", "oom") >= 3);
-    agent.wait("a loop that goes on", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 3);
+    agent.wait("the third OOM kill", LONG, |a| count(a, "kernel.process.oom_kill", "oom") >= 3);
+    agent.wait("a continued crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 3);
     lab.0.delete("/api/v1/namespaces/default/pods/ok");
-    agent.wait("a pod is gone", LONG, |a| told(a, "k8s.pod.deleted", "ok") >= 1);
+    agent.wait("a deleted pod", LONG, |a| count(a, "k8s.pod.deleted", "ok") >= 1);
     let events = facts(&agent.events());
-    assert_told_once(&events);
+    assert_emitted_once(&events);
 
     let kills: Vec<&Json> = of(&events, "kernel.process.oom_kill", "oom").collect();
     for kill in &kills {
@@ -105,13 +106,11 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
     }
     let by_container: BTreeSet<&str> =
         kills.iter().filter_map(|k| k["entity"]["container.id"].as_str()).collect();
-    assert_eq!(by_container.len(), kills.len(), "each run of the container was killed once");
+    assert_eq!(by_container.len(), kills.len(), "one kill for each run of the container");
     let api: Vec<&Json> = of(&events, "k8s.pod.oom_killed", "oom").collect();
-    println!("OOM kills: {} told by the kernel, {} by the API", kills.len(), api.len());
-    let [late, retracted, all] = ["late", "retracted", "events"].map(|c| shards(&agent, c));
-    println!(
-        "{late} of {all} events came too late for their order, {retracted} stories were taken back"
-    );
+    println!("OOM kills: {} reported by the kernel, {} by the API", kills.len(), api.len());
+    let [late, retracted, all] = ["late", "retracted", "events"].map(|c| shard_counter(&agent, c));
+    println!("{late} of {all} events were late, {retracted} stories were retracted");
 
     for kind in [
         "k8s.pod.scheduled",
@@ -120,14 +119,14 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
         "k8s.pod.terminating",
         "k8s.pod.deleted",
     ] {
-        assert_eq!(of(&events, kind, "ok").count(), 1, "{kind}: {:#?}", words(&events));
+        assert_eq!(of(&events, kind, "ok").count(), 1, "{kind}: {:#?}", kinds_and_names(&events));
     }
-    // Every back-off of the crashing container, over the restart of the agent.
+    // Every back-off of the crashing container, across the restart of the agent.
     let loops: Vec<u64> = of(&events, "k8s.pod.crash_loop", "crash")
         .filter_map(|e| e["attributes"]["k8s.container.restart_count"].as_u64())
         .collect();
     let all: Vec<u64> = (loops[0]..loops[0] + loops.len() as u64).collect();
-    assert_eq!(loops, all, "none is missing, none is there twice");
+    assert_eq!(loops, all, "none is missing, none is duplicated");
     let code = of(&events, "k8s.pod.crash_loop", "crash").next().unwrap();
     assert_eq!(code["attributes"]["process.exit.code"], 3);
     assert!(
@@ -139,36 +138,36 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
     assert!(live.contains("Unhealthy") && live.contains("Killing"), "{live:?}");
     assert_eq!(of(&events, "k8s.pod.running", "noimage").count(), 0);
     for pattern in ["container-oom", "pod-crash-loop", "liveness-failure"] {
-        let is_told = |a: &Agent| {
+        let is_emitted = |a: &Agent| {
             a.stories().iter().any(|g| g["pattern"] == pattern && g["state"] != "retracted")
         };
-        agent.wait(&format!("the story {pattern}"), LONG, is_told);
+        agent.wait(&format!("the story {pattern}"), LONG, is_emitted);
     }
     agent.end(Signal::TERM);
 }
 
 #[test]
-fn in_a_pod_the_service_account_is_used() {
+fn agent_in_pod_uses_service_account() {
     let Some(cluster) = Cluster::start("") else { return };
     if !rustix::process::geteuid().is_root() {
-        return skipped("a mount namespace takes root");
+        return skipped("a mount namespace needs root");
     }
     let folder = tempfile::tempdir().unwrap();
     let collectors = "collectors: { ebpf: { enabled: false } }";
     let agent = Agent::start_in_pod(folder.path(), collectors, &cluster);
     agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
     cluster.namespace("shop");
-    // Its node is the agent's, where nothing else is said.
+    // Without configuration, the node is the agent's.
     cluster.pod("web-0", "lab-node");
-    agent.wait("the pod", LONG, |a| told(a, "k8s.pod.scheduled", "web-0") == 1);
+    agent.wait("the pod", LONG, |a| count(a, "k8s.pod.scheduled", "web-0") == 1);
     agent.end(Signal::TERM);
 }
 
 #[test]
-fn without_a_cluster_it_is_unavailable_and_says_what_to_do() {
+fn without_cluster_collector_is_unavailable_and_names_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), "collectors: { ebpf: { enabled: false } }");
-    agent.wait("it is unavailable", LONG, |a| {
+    agent.wait("the collector is unavailable", LONG, |a| {
         a.status()["collectors"]["k8s"]["health"] == "unavailable"
     });
     let error = agent.status()["collectors"]["k8s"]["last_error"].to_string();
@@ -177,22 +176,22 @@ fn without_a_cluster_it_is_unavailable_and_says_what_to_do() {
 }
 
 #[test]
-fn a_kill_in_the_middle_loses_nothing_and_renames_nothing() {
+fn kill_loses_no_event_and_changes_no_id() {
     let Some(lab) = Lab::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), &lab.collectors());
     agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
     lab.create_pods();
-    agent.wait("a crash loop", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 1);
+    agent.wait("a crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 1);
     agent.end(Signal::KILL);
-    // While nobody looks a pod goes and the others go on.
+    // While no agent runs, a pod is deleted and the others continue.
     lab.0.delete("/api/v1/namespaces/default/pods/ok");
     std::thread::sleep(Duration::from_secs(8));
     let agent = Agent::start(folder.path(), &lab.collectors());
-    agent.wait("a pod is gone", LONG, |a| told(a, "k8s.pod.deleted", "ok") >= 1);
-    agent.wait("a loop that goes on", LONG, |a| told(a, "k8s.pod.crash_loop", "crash") >= 3);
+    agent.wait("a deleted pod", LONG, |a| count(a, "k8s.pod.deleted", "ok") >= 1);
+    agent.wait("a continued crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 3);
     let events = facts(&agent.events());
-    // What was under way when it was killed is read again under its id, and stored once.
+    // Events that were held at the kill are emitted again under their ids, and stored once.
     let ids: BTreeSet<&str> = events.iter().filter_map(|e| e["id"].as_str()).collect();
     assert_eq!(ids.len(), events.len(), "an event is stored twice");
     let distinct = |kind, pod| {

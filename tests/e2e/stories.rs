@@ -1,6 +1,7 @@
-//! The specification's two stories, each by one run of one agent over real parts: a real systemd runs Debian's containerd.service and
-//! nginx.service and a kubelet.service as units, in namespaces of its own; a real API server; CNI's own plugins with `tapio-cni`
-//! behind them; runc's containers; the machine's own kernel. Rules are the built-in ones.
+//! The specification's two stories, each in one run of one agent on real components: a real systemd
+//! in its own namespaces with the units containerd.service and nginx.service of Debian and
+//! kubelet.service; a real API server; the CNI plugins, with `tapio-cni` last in the chain;
+//! containers of runc; the host's kernel. The rules are the built-in ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +18,7 @@ fn text<'a>(event: &'a Json, key: &str) -> &'a str {
     of("entity").or_else(|| of("attributes")).or_else(|| event[key].as_str()).unwrap_or_default()
 }
 
-/// The members of a story as the server has them, in the story's order: role, and the event.
+/// The members of a story in its order: role and event.
 fn members(agent: &Agent, story: &Json) -> Vec<(String, Json)> {
     let members = story["members"].as_array().unwrap();
     let kinds: BTreeSet<&str> = members.iter().map(|m| text(m, "kind")).collect();
@@ -27,26 +28,27 @@ fn members(agent: &Agent, story: &Json) -> Vec<(String, Json)> {
     members.iter().map(member).collect()
 }
 
-/// When it was, so that texts compare as times do.
-fn moment(event: &Json) -> String {
+/// The time as text that sorts by time.
+fn sortable_time(event: &Json) -> String {
     let time = text(event, "time").trim_end_matches('Z');
     let (second, part) = time.split_once('.').unwrap_or((time, ""));
     format!("{second}.{part:0<9}")
 }
 
-/// One line of each member, for people.
+/// One readable line for each member.
 fn lines(members: &[(String, Json)]) -> Vec<String> {
     let line = |(role, e): &(String, Json)| {
-        let whose = ["k8s.pod.name", "systemd.unit"].map(|key| text(e, key)).concat();
-        let told = [text(e, "source"), text(e, "kind"), &whose, text(e, "message")].join(" ");
-        format!("{} {role} {told}", text(e, "time"))
+        let entity = ["k8s.pod.name", "systemd.unit"].map(|key| text(e, key)).concat();
+        let description =
+            [text(e, "source"), text(e, "kind"), &entity, text(e, "message")].join(" ");
+        format!("{} {role} {description}", text(e, "time"))
     };
     members.iter().map(line).collect()
 }
 
-/// The stories of a rule as they stand.
+/// The stories of a rule that aren't retracted.
 fn stories(agent: &Agent, rule: &str) -> Vec<Json> {
-    let of_rule = |g: &Json| g["rule"] == rule && g["state"] != "retracted";
+    let of_rule = |s: &Json| s["rule"] == rule && s["state"] != "retracted";
     agent.stories().into_iter().filter(of_rule).collect()
 }
 
@@ -58,8 +60,8 @@ fn has(members: &[(String, Json)], role: &str, kind: &str, is: impl Fn(&Json) ->
     members.iter().any(|(r, e)| r == role && e["kind"] == kind && is(e))
 }
 
-fn watches(agent: &Agent) {
-    agent.wait("it watches the API and the bus", LONG, |a| {
+fn wait_until_watching(agent: &Agent) {
+    agent.wait("the collectors watch the API and the bus", LONG, |a| {
         let status = a.status();
         let connected = status["collectors"]["systemd"]["counters"]["units"].as_u64() > Some(0);
         connected && status["collectors"]["k8s"].to_string().contains("\"watches\"")
@@ -67,23 +69,23 @@ fn watches(agent: &Agent) {
 }
 
 #[test]
-fn a_runtime_starts_an_address_is_given_and_the_pod_runs_in_one_trace() {
+fn runtime_start_address_allocation_and_pod_start_are_one_trace() {
     let Some(machine) = Machine::boot() else { return };
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), &machine.collectors());
-    watches(&agent);
+    wait_until_watching(&agent);
     machine.start("containerd.service");
     machine.import_images();
     machine.start("kubelet.service");
-    agent.wait("the node takes pods", LONG, |_| machine.is_ready());
-    // Two at once: each pod's steps have to stay its own.
+    agent.wait("the node accepts pods", LONG, |_| machine.is_ready());
+    // Two at once: the events of each pod must keep their pod.
     let uids = ["shop-0", "shop-1"].map(|name| machine.pod(name, "exec sleep 1000"));
-    agent.wait("its end", LONG, |a| stories(a, "pod-startup").iter().any(ended));
+    agent.wait("the story is closed", LONG, |a| stories(a, "pod-startup").iter().any(ended));
 
-    let told = stories(&agent, "pod-startup");
-    let story = &told[0];
+    let found = stories(&agent, "pod-startup");
+    let story = &found[0];
     println!("{}\n{:#?}", agent.explain(text(story, "id")), lines(&members(&agent, story)));
-    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(found.len(), 1, "{found:#?}");
     let members = members(&agent, story);
     let sources: BTreeSet<&str> = members.iter().map(|(_, e)| text(e, "source")).collect();
     assert_eq!(sources, BTreeSet::from(["cni", "container", "ebpf", "k8s", "systemd"]));
@@ -100,59 +102,68 @@ fn a_runtime_starts_an_address_is_given_and_the_pod_runs_in_one_trace() {
         assert!(has(&members, "effect", "container.started", app), "{:#?}", lines(&members));
         assert!(has(&members, "effect", "k8s.pod.running", of_pod), "{:#?}", lines(&members));
     }
-    // Kubernetes cuts times off to the second: the pod runs when its container does, all the same.
+    // Kubernetes truncates times to the second; the pod still runs no earlier than its container.
     for uid in &uids {
         let when = |kind: &str| {
             let of = |(_, e): &&(String, Json)| e["kind"] == kind && text(e, "k8s.pod.uid") == uid;
-            moment(&members.iter().find(of).unwrap().1)
+            sortable_time(&members.iter().find(of).unwrap().1)
         };
         assert!(when("container.started") <= when("k8s.pod.running"), "{:#?}", lines(&members));
     }
-    // A plugin that ended before its environment could be read has no pod (docs/ebpf.md), so of one pod at the least.
+    // A plugin that ended before its environment was read has no pod (docs/ebpf.md), so at least
+    // one plugin call has one.
     let plugin = |e: &Json| text(e, "source") == "ebpf" && !text(e, "k8s.pod.uid").is_empty();
     assert!(has(&members, "effect", "cni.add", plugin), "{:#?}", lines(&members));
     for (_, event) in &members {
         assert_eq!(event["trace_id"], story["trace_id"], "one trace: {event:#}");
-        assert_eq!(event["entity"]["node"], "lab-node", "one node, whoever tells: {event:#}");
+        assert_eq!(event["entity"]["node"], "lab-node", "one node in all sources: {event:#}");
     }
     assert_eq!(story["root_cause"][0]["cause"], "containerd.service started");
     assert_eq!(story["impact"]["business"], 0.3);
-    agent.end_accounted();
+    agent.end_and_check_cons1();
 }
 
-/// What the shop does: it needs nginx, and ends when it isn't there.
-fn shop() -> String {
+/// The shop's script: it needs nginx, and ends when nginx doesn't accept connections.
+fn shop_script() -> String {
     format!(
         "while /bin/busybox nc -w 2 {ADDRESS} 80 </dev/null; do sleep 1; done; echo 'no nginx' >&2; exit 1"
     )
 }
 
-fn told(agent: &Agent, kind: &str, is: impl FnMut(&Json) -> bool) -> bool {
+fn has_event(agent: &Agent, kind: &str, is: impl FnMut(&Json) -> bool) -> bool {
     agent.events_of(kind).iter().any(is)
 }
 
+/// Waits until a pod connects to nginx.
+fn wait_until_connected(agent: &Agent, uid: &str) {
+    let is_connect = |e: &Json| {
+        text(e, "k8s.pod.uid") == uid && text(e, "tapio.peer.systemd.unit") == "nginx.service"
+    };
+    agent.wait("the pod connects to nginx", LONG, |a| {
+        has_event(a, "kernel.tcp.connect", is_connect)
+    });
+}
+
 #[test]
-fn a_broken_configuration_and_the_pods_it_takes_with_it_are_one_trace() {
+fn broken_configuration_and_its_dependent_pods_are_one_trace() {
     let Some(machine) = Machine::boot() else { return };
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), &machine.collectors());
-    watches(&agent);
+    wait_until_watching(&agent);
     for unit in ["containerd.service", "nginx.service", "kubelet.service"] {
         machine.start(unit);
     }
     machine.import_images();
-    agent.wait("the node takes pods", LONG, |_| machine.is_ready());
-    let uids = ["shop-0", "shop-1"].map(|name| machine.pod(name, &shop()));
+    agent.wait("the node accepts pods", LONG, |_| machine.is_ready());
+    let uids = ["shop-0", "shop-1"].map(|name| machine.pod(name, &shop_script()));
     machine.pod("steady", "exec sleep 1000");
-    for uid in &uids {
-        let reaches = |e: &Json| {
-            text(e, "k8s.pod.uid") == uid && text(e, "tapio.peer.systemd.unit") == "nginx.service"
-        };
-        agent.wait("it reaches nginx", LONG, |a| told(a, "kernel.tcp.connect", reaches));
-    }
+    uids.iter().for_each(|uid| wait_until_connected(&agent, uid));
     machine.write("/etc/nginx/conf.d/shop.conf", "\n\nsrever { listen 8080; }\n");
-    assert!(!machine.run(&["systemctl", "restart", "nginx.service"]).0, "it can't start");
-    assert!(!machine.run(&["systemctl", "start", "unrelated.service"]).0, "it always fails");
+    assert!(!machine.run(&["systemctl", "restart", "nginx.service"]).0, "nginx fails to start");
+    assert!(
+        !machine.run(&["systemctl", "start", "unrelated.service"]).0,
+        "unrelated.service always fails"
+    );
     let rule = "unit-takes-dependants";
     let loops = |a: &Agent| {
         let story = stories(a, rule).into_iter().next()?;
@@ -162,18 +173,18 @@ fn a_broken_configuration_and_the_pods_it_takes_with_it_are_one_trace() {
         };
         uids.iter().all(of).then_some(story)
     };
-    agent.wait("both pods loop, says the story", LONG, |a| loops(a).is_some());
-    // Mended: whatever is told in the end was borne out by the order of times, too.
+    agent.wait("the story contains the crash loops of both pods", LONG, |a| loops(a).is_some());
+    // Repaired: the story closes, after the event-time lane has confirmed it.
     machine.write("/etc/nginx/conf.d/shop.conf", "server { listen 8080; }\n");
     machine.start("nginx.service");
-    agent.wait("its end", LONG, |a| stories(a, rule).iter().any(ended));
+    agent.wait("the story is closed", LONG, |a| stories(a, rule).iter().any(ended));
 
-    let told = stories(&agent, rule);
-    let story = &told[0];
+    let found = stories(&agent, rule);
+    let story = &found[0];
     let members = members(&agent, story);
     let explained = agent.explain(text(story, "id"));
     println!("{explained}\n{:#?}", lines(&members));
-    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(found.len(), 1, "{found:#?}");
     let sources: BTreeSet<&str> = members.iter().map(|(_, e)| text(e, "source")).collect();
     assert_eq!(sources, BTreeSet::from(["ebpf", "journal", "k8s", "systemd"]));
     let of_nginx = |e: &Json| text(e, "systemd.unit") == "nginx.service";
@@ -192,15 +203,15 @@ fn a_broken_configuration_and_the_pods_it_takes_with_it_are_one_trace() {
         let correlation = event["correlation"].as_array().unwrap();
         assert!(correlation.iter().any(of_story), "{event:#}");
         assert_eq!(event["trace_id"], story["trace_id"], "one trace: {event:#}");
-        assert_eq!(event["entity"]["node"], "lab-node", "one node, whoever tells: {event:#}");
+        assert_eq!(event["entity"]["node"], "lab-node", "one node in all sources: {event:#}");
     }
-    what_it_says(story, &explained);
-    nothing_unrelated(&agent);
-    agent.end_accounted();
+    check_assessment(story, &explained);
+    check_unrelated_unit(&agent);
+    agent.end_and_check_cons1();
 }
 
-/// The cause is nginx and its configuration, with the place; impact and actions are there.
-fn what_it_says(story: &Json, explained: &str) {
+/// Checks the cause (nginx and its configuration, with file and line), impact and actions.
+fn check_assessment(story: &Json, explained: &str) {
     let cause = "nginx.service: nginx configuration error: unknown directive \"srever\" in /etc/nginx/conf.d/shop.conf:3";
     assert_eq!(story["root_cause"][0]["cause"], cause, "{:#}", story["root_cause"]);
     let odds = |n: usize| story["root_cause"][n]["score"].as_f64().unwrap();
@@ -214,7 +225,7 @@ fn what_it_says(story: &Json, explained: &str) {
     for one in ["unit nginx.service", "pod default/shop-0", "pod default/shop-1"] {
         assert!(affected.contains(one), "{affected}");
     }
-    // Those that connected to it left from ports that are nobody's any more: no endpoint was lost there.
+    // The ports of its clients belong to no entity any more: no endpoint was lost there.
     let endpoint = |e: &Json| e.as_str().is_some_and(|e| e.starts_with("endpoint "));
     let of_clients = |e: &Json| e.as_str().is_some_and(|e| !e.contains(ADDRESS));
     let lost = story["impact"]["affected"].as_array().unwrap();
@@ -227,11 +238,11 @@ fn what_it_says(story: &Json, explained: &str) {
     }
 }
 
-/// The unit that failed at the same time is told of, and nowhere as what took the pods down.
-fn nothing_unrelated(agent: &Agent) {
+/// Checks that the unrelated failed unit has its event, and is in no cascade story.
+fn check_unrelated_unit(agent: &Agent) {
     let unrelated = "unrelated.service";
     let failed = |e: &Json| text(e, "systemd.unit") == unrelated;
-    assert!(told(agent, "systemd.unit.failed", failed), "it did fail");
+    assert!(has_event(agent, "systemd.unit.failed", failed), "its failure is stored");
     for story in agent.stories().iter().filter(|g| g["pattern"] == "cascade-failure") {
         assert!(!story.to_string().contains(unrelated), "{story:#}");
     }

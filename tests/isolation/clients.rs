@@ -1,4 +1,4 @@
-//! Collectors that others speak to, and those that speak by themselves.
+//! Collectors with clients, and collectors that generate or read events by themselves.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,7 @@ use tapio::load::{LoadConfig, run};
 use tapio_core::event::Reason;
 use tapio_core::shutdown::Shutdown;
 
-use crate::ordeal::Ordeal;
+use crate::fault_injection::FaultTest;
 
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
@@ -25,7 +25,7 @@ fn fifo(folder: &Path) -> PathBuf {
     path
 }
 
-/// Opens a fifo for writing, if somebody reads it.
+/// Opens a fifo for writing, if it has a reader.
 fn writer(path: &Path) -> Option<std::fs::File> {
     OpenOptions::new()
         .write(true)
@@ -46,57 +46,57 @@ fn line(path: &Path) {
 fn jsonl_over_a_fifo() {
     let folder = tempfile::tempdir().unwrap();
     let path = fifo(folder.path());
-    let Some(mut ordeal) = Ordeal::begin("jsonl", &format!("paths: [{:?}]", path)) else { return };
-    let provoke = &mut || line(&path);
-    ordeal.suffers(provoke);
-    // A writer that never ends its line, and one that floods.
+    let Some(mut test) = FaultTest::begin("jsonl", &format!("paths: [{:?}]", path)) else { return };
+    let trigger = &mut || line(&path);
+    test.panics_and_hangs(trigger);
+    // A writer that doesn't end its line, and one that floods.
     let mut endless = OpenOptions::new().write(true).open(&path).unwrap();
     for _ in 0..48 {
         endless.write_all(&[b'x'; 64 * 1024]).unwrap();
     }
     endless.write_all(b"\n").unwrap();
-    let before = ordeal.told();
+    let before = test.forwarded();
     endless.write_all(&LINE.repeat(20_000)).unwrap();
     endless.write_all(&LINE[..7]).unwrap();
-    ordeal.until("the flood is stored", |o| o.told() >= before + 20_000);
+    test.wait_until("the flood is stored", |o| o.forwarded() >= before + 20_000);
     drop(endless);
-    ordeal.tells(provoke);
-    let bad = ordeal.end().dropped;
+    test.emits(trigger);
+    let bad = test.end().dropped;
     let bad = bad.iter().filter(|d| d.1 == Reason::BadInput).map(|d| d.2).sum::<u64>();
-    assert_eq!(bad, 2, "the line that was too long, and the one that has no end");
+    assert_eq!(bad, 2, "the line that was too long, and the one without an end");
 }
 
 #[test]
-fn a_run_that_never_goes_on_holds_up_no_end() {
+fn hung_run_does_not_delay_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let path = fifo(folder.path());
-    let Some(mut ordeal) = Ordeal::begin("jsonl", &format!("paths: [{:?}]", path)) else { return };
-    let provoke = &mut || line(&path);
-    ordeal.tells(provoke);
-    ordeal.hangs(provoke);
-    // The agent drains though one of its threads doesn't.
-    ordeal.end();
+    let Some(mut test) = FaultTest::begin("jsonl", &format!("paths: [{:?}]", path)) else { return };
+    let trigger = &mut || line(&path);
+    test.emits(trigger);
+    test.hangs(trigger);
+    // The agent drains although one of its threads hangs.
+    test.end();
 }
 
 #[test]
 fn synthetic() {
-    let Some(mut ordeal) = Ordeal::begin("synthetic", "enabled: true, rate: 2000") else { return };
-    ordeal.suffers(&mut || {});
-    // The thread that hung has left what it had to the next one that hangs.
-    ordeal.hangs(&mut || {});
-    ordeal.hangs_for_good();
-    ordeal.goes_on(&mut || {});
-    ordeal.end();
+    let Some(mut test) = FaultTest::begin("synthetic", "enabled: true, rate: 2000") else { return };
+    test.panics_and_hangs(&mut || {});
+    // The thread that hung has left its rings to its successor, which hangs too.
+    test.hangs(&mut || {});
+    test.successor_hangs();
+    test.resumes(&mut || {});
+    test.end();
 }
 
-/// A record of one log line, as an export request.
+/// An export request with one log record.
 fn request() -> Vec<u8> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
     let record = field(5, &field(1, b"something happened"));
     field(1, &field(2, &field(2, &record)))
 }
 
-/// Sends a request over OTLP/HTTP. Returns the answer's first line, empty where there is none.
+/// Sends a request over OTLP/HTTP. Returns the connection.
 fn post(port: u16, body: &[u8], length: usize) -> Option<TcpStream> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
@@ -109,7 +109,8 @@ fn post(port: u16, body: &[u8], length: usize) -> Option<TcpStream> {
     Some(stream)
 }
 
-fn answer(stream: Option<TcpStream>) -> String {
+/// Reads the start of the status line; empty if there is no response.
+fn response(stream: Option<TcpStream>) -> String {
     let mut text = [0; 15];
     let read = stream.and_then(|mut stream| stream.read_exact(&mut text).ok());
     read.map_or_else(String::new, |()| String::from_utf8_lossy(&text).into_owned())
@@ -121,48 +122,49 @@ fn otlp() {
     let config = format!(
         "enabled: true, grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\""
     );
-    let Some(mut ordeal) = Ordeal::begin("otlp", &config) else { return };
-    let provoke = &mut || drop(answer(post(http, &request(), request().len())));
-    ordeal.suffers(provoke);
-    // The servers of the runs that ended are gone: none of them answers in the place of the one that has a collector.
+    let Some(mut test) = FaultTest::begin("otlp", &config) else { return };
+    let trigger = &mut || drop(response(post(http, &request(), request().len())));
+    test.panics_and_hangs(trigger);
+    // The servers of ended runs are gone: only the one with a running collector responds.
     for _ in 0..20 {
-        assert_eq!(answer(post(http, &request(), request().len())), "HTTP/1.1 200 OK");
+        assert_eq!(response(post(http, &request(), request().len())), "HTTP/1.1 200 OK");
     }
-    // Clients that hang in the middle of a request, and before it.
+    // Clients that hang in the middle of a request, or before it.
     let mut hanging: Vec<_> = (0..64).map(|_| post(http, &[10], 4_000)).collect();
     hanging.extend((0..64).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, grpc)).ok()));
-    ordeal.tells(provoke);
-    // A flood: every request is taken and all its records stored, or refused with a time to come again.
-    let before = ordeal.settled();
+    test.emits(trigger);
+    // A flood: every request is accepted and all its records are stored, or it is refused with a
+    // time to retry.
+    let before = test.forwarded_when_idle();
     let floods: Vec<_> = (0..8)
         .map(|_| {
             std::thread::spawn(move || {
-                let mut taken = 0;
+                let mut accepted = 0;
                 for _ in 0..200 {
                     let body = request().repeat(100);
-                    match answer(post(http, &body, body.len())).as_str() {
-                        "HTTP/1.1 200 OK" => taken += 100,
-                        said => assert_eq!(said, "HTTP/1.1 429 To"),
+                    match response(post(http, &body, body.len())).as_str() {
+                        "HTTP/1.1 200 OK" => accepted += 100,
+                        status => assert_eq!(status, "HTTP/1.1 429 To"),
                     }
                 }
-                taken
+                accepted
             })
         })
         .collect();
-    let taken: u64 = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
-    assert!(taken > 0);
-    ordeal.until("the flood is stored", |o| o.told() >= before + taken);
-    assert_eq!(ordeal.settled(), before + taken);
-    ordeal.tells(provoke);
+    let accepted: u64 = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
+    assert!(accepted > 0);
+    test.wait_until("the flood is stored", |o| o.forwarded() >= before + accepted);
+    assert_eq!(test.forwarded_when_idle(), before + accepted);
+    test.emits(trigger);
     drop(hanging);
-    ordeal.end();
+    test.end();
 }
 
 #[test]
 fn receiver() {
     let port = free_port();
     let config = format!("enabled: true, listen: \"127.0.0.1:{port}\"");
-    let Some(mut ordeal) = Ordeal::begin("receiver", &config) else { return };
+    let Some(mut test) = FaultTest::begin("receiver", &config) else { return };
     let load = LoadConfig {
         target: format!("127.0.0.1:{port}"),
         rate: Some(1_000),
@@ -170,12 +172,13 @@ fn receiver() {
         ack_timeout: Duration::from_secs(1),
         ..LoadConfig::default()
     };
-    // Whoever sends to a collector that was just killed or hangs keeps what isn't acknowledged: load doesn't.
-    let provoke = &mut || drop(run(&load, &Shutdown::default()));
-    ordeal.suffers(provoke);
+    // `tapio load` doesn't keep unacknowledged items, unlike an agent that sends to a killed or
+    // hung collector.
+    let trigger = &mut || drop(run(&load, &Shutdown::default()));
+    test.panics_and_hangs(trigger);
     let hanging: Vec<_> =
         (0..64).map(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).collect();
-    let before = ordeal.told();
+    let before = test.forwarded();
     let flood = LoadConfig {
         rate: None,
         duration: Duration::from_secs(1),
@@ -184,10 +187,10 @@ fn receiver() {
     };
     let report = run(&flood, &Shutdown::default()).unwrap();
     assert_eq!((report.offered, report.refused), (report.acked, 0));
-    ordeal.until("the flood is stored", |o| o.told() >= before + report.acked);
-    ordeal.tells(provoke);
+    test.wait_until("the flood is stored", |o| o.forwarded() >= before + report.acked);
+    test.emits(trigger);
     drop(hanging);
-    ordeal.end();
+    test.end();
 }
 
 /// A client of the CNI socket.
@@ -199,7 +202,7 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     Some(socket)
 }
 
-/// What `tapio-cni` tells of a call. Returns whether anybody listens.
+/// Sends a report as `tapio-cni` does. Returns whether the socket has a listener.
 fn report(path: &Path, n: u64) -> bool {
     let packet = format!(
         "{{\"command\":\"ADD\",\"network\":\"podnet\",\"container_id\":\"c{n}\",\"ifname\":\"eth0\",\
@@ -216,30 +219,30 @@ fn cni() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, networks) = (folder.path().join("cni.sock"), folder.path().join("networks"));
     let config = format!("socket: {socket:?}, networks: {networks:?}, links: true");
-    let Some(mut ordeal) = Ordeal::begin("cni", &config) else { return };
+    let Some(mut test) = FaultTest::begin("cni", &config) else { return };
     let mut n = 0;
-    let provoke = &mut || {
+    let trigger = &mut || {
         n += 1;
         report(&socket, n);
     };
-    ordeal.suffers(provoke);
-    // While nobody is in charge, reports wait.
-    ordeal.dies(provoke);
-    // Peers that connect and say nothing, more than are accepted at a time; behind them a flood of reports and of
+    test.panics_and_hangs(trigger);
+    // While no run is active, reports wait.
+    test.panics(trigger);
+    // Silent peers, more than are accepted at a time; behind them a flood of reports and of
     // addresses.
     let silent: Vec<_> = (0..300).filter_map(|_| connect(&socket)).collect();
     assert_eq!(silent.len(), 300);
-    let before = ordeal.told();
+    let before = test.forwarded();
     let accepted = (0..2_000).filter(|n| report(&socket, 1_000 + n)).count() as u64;
-    assert_eq!(accepted, 2_000, "they wait in the socket's queue");
+    assert_eq!(accepted, 2_000, "reports wait in the socket's queue");
     let network = networks.join("podnet");
     std::fs::create_dir_all(&network).unwrap();
     for n in 0..1_000 {
         let address = format!("10.1.{}.{}", n / 250, n % 250 + 1);
         std::fs::write(network.join(address), format!("c{}\r\neth0", 1_000 + n)).unwrap();
     }
-    ordeal.until("reports and addresses are stored", |o| o.told() >= before + 3_000);
+    test.wait_until("reports and addresses are stored", |o| o.forwarded() >= before + 3_000);
     drop(silent);
-    ordeal.tells(provoke);
-    assert_eq!(ordeal.end().dropped.iter().filter(|d| d.1 == Reason::BadInput).count(), 0);
+    test.emits(trigger);
+    assert_eq!(test.end().dropped.iter().filter(|d| d.1 == Reason::BadInput).count(), 0);
 }

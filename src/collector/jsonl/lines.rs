@@ -1,88 +1,88 @@
-//! Cuts what is read into lines, copying only those that two reads tore apart.
+//! Splits reads into lines. Copies only lines that span several reads.
 
-/// The longest line. A longer one is refused without being held.
+/// The longest line. A longer one is refused without being buffered.
 pub(super) const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// A piece of input between two line feeds.
+/// The input between two line feeds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cut<'a> {
-    /// A line, without its end.
-    Line(&'a [u8]),
-    /// Nothing but white space.
+pub(super) enum Line<'a> {
+    /// The line, without white space at its end.
+    Complete(&'a [u8]),
+    /// Only white space.
     Blank,
-    /// More than [`MAX_LINE_BYTES`].
+    /// Longer than [`MAX_LINE_BYTES`].
     TooLong,
 }
 
 /// The state between two reads.
 #[derive(Default)]
-pub(super) struct Lines {
-    /// The beginning of a line whose end wasn't read yet.
-    torn: Vec<u8>,
-    /// Whether the beginning was thrown away, as the line is too long.
+pub(super) struct LineSplitter {
+    /// The start of a line whose end hasn't been read yet.
+    partial: Vec<u8>,
+    /// Whether the start was dropped because the line is too long.
     too_long: bool,
-    /// Lines cut so far.
+    /// Number of the last line.
     number: u64,
 }
 
-impl Lines {
-    /// Cuts `bytes`; `line` gets each complete line with its number, from 1, and says whether to
-    /// go on.
-    pub(super) fn cut(&mut self, mut bytes: &[u8], mut line: impl FnMut(u64, Cut<'_>) -> bool) {
+impl LineSplitter {
+    /// Splits `bytes`. Passes each complete line with its number, from 1, to `line`, which returns
+    /// whether to continue.
+    pub(super) fn split(&mut self, mut bytes: &[u8], mut line: impl FnMut(u64, Line<'_>) -> bool) {
         while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
             let (first, rest) = bytes.split_at(end);
             bytes = &rest[1..];
-            if self.torn.is_empty() && !self.too_long {
+            if self.partial.is_empty() && !self.too_long {
                 self.number += 1;
-                if !line(self.number, cut(first)) {
+                if !line(self.number, classify(first)) {
                     return;
                 }
             } else {
-                self.keep(first);
+                self.buffer(first);
                 if !self.end(&mut line) {
                     return;
                 }
             }
         }
-        self.keep(bytes);
+        self.buffer(bytes);
     }
 
-    /// The source has ended: what is left is a line, too.
-    pub(super) fn finish(&mut self, mut line: impl FnMut(u64, Cut<'_>)) {
-        if !self.torn.is_empty() || self.too_long {
-            self.end(&mut |number, cut| {
-                line(number, cut);
+    /// Ends the input: the remainder is a line, too.
+    pub(super) fn finish(&mut self, mut line: impl FnMut(u64, Line<'_>)) {
+        if !self.partial.is_empty() || self.too_long {
+            self.end(&mut |number, last| {
+                line(number, last);
                 true
             });
         }
     }
 
-    fn end(&mut self, line: &mut impl FnMut(u64, Cut<'_>) -> bool) -> bool {
+    fn end(&mut self, line: &mut impl FnMut(u64, Line<'_>) -> bool) -> bool {
         self.number += 1;
-        let whole = if self.too_long { Cut::TooLong } else { cut(&self.torn) };
-        let go_on = line(self.number, whole);
-        self.torn.clear();
+        let whole = if self.too_long { Line::TooLong } else { classify(&self.partial) };
+        let proceed = line(self.number, whole);
+        self.partial.clear();
         self.too_long = false;
-        go_on
+        proceed
     }
 
-    fn keep(&mut self, part: &[u8]) {
-        if self.torn.len() + part.len() > MAX_LINE_BYTES {
+    fn buffer(&mut self, part: &[u8]) {
+        if self.partial.len() + part.len() > MAX_LINE_BYTES {
             self.too_long = true;
-            self.torn = Vec::new();
+            self.partial = Vec::new();
         }
         if !self.too_long {
-            self.torn.extend_from_slice(part);
+            self.partial.extend_from_slice(part);
         }
     }
 }
 
-fn cut(line: &[u8]) -> Cut<'_> {
+fn classify(line: &[u8]) -> Line<'_> {
     match line.trim_ascii() {
-        [] => Cut::Blank,
-        _ if line.len() > MAX_LINE_BYTES => Cut::TooLong,
-        // The end only: columns count from the line's begin.
-        _ => Cut::Line(line.trim_ascii_end()),
+        [] => Line::Blank,
+        _ if line.len() > MAX_LINE_BYTES => Line::TooLong,
+        // Only the end is trimmed: columns count from the start of the line.
+        _ => Line::Complete(line.trim_ascii_end()),
     }
 }
 
@@ -92,16 +92,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn all(chunks: &[&[u8]]) -> Vec<(u64, Option<Vec<u8>>)> {
-        let mut lines = Lines::default();
+        let mut lines = LineSplitter::default();
         let mut out = Vec::new();
-        let mut push = |n, cut: Cut<'_>| match cut {
-            Cut::Line(bytes) => out.push((n, Some(bytes.to_vec()))),
-            Cut::Blank => {}
-            Cut::TooLong => out.push((n, None)),
+        let mut push = |n, line: Line<'_>| match line {
+            Line::Complete(bytes) => out.push((n, Some(bytes.to_vec()))),
+            Line::Blank => {}
+            Line::TooLong => out.push((n, None)),
         };
         for chunk in chunks {
-            lines.cut(chunk, |n, cut| {
-                push(n, cut);
+            lines.split(chunk, |n, line| {
+                push(n, line);
                 true
             });
         }
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_dont_depend_on_where_reads_end(
+        fn lines_are_independent_of_read_boundaries(
             text in "[a-c \\r\\n]{0,80}", cuts in prop::collection::vec(0..80usize, 0..8)
         ) {
             let bytes = text.as_bytes();
@@ -131,16 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_not_held() {
-        let mut lines = Lines::default();
+    fn too_long_line_is_not_buffered() {
+        let mut lines = LineSplitter::default();
         let part = vec![b'x'; 300_000];
         for _ in 0..100 {
-            lines.cut(&part, |_, _| panic!("no line has ended"));
-            assert!(lines.torn.capacity() <= 2 * MAX_LINE_BYTES);
+            lines.split(&part, |_, _| panic!("no line has ended"));
+            assert!(lines.partial.capacity() <= 2 * MAX_LINE_BYTES);
         }
         let mut got = Vec::new();
-        lines.cut(b"x\nshort\n", |n, cut| {
-            got.push((n, cut == Cut::TooLong, cut == Cut::Line(b"short")));
+        lines.split(b"x\nshort\n", |n, line| {
+            got.push((n, line == Line::TooLong, line == Line::Complete(b"short")));
             true
         });
         assert_eq!(got, [(1, true, false), (2, false, true)]);

@@ -1,4 +1,4 @@
-//! A file, a fifo or standard input, read without waiting.
+//! A file, a fifo or standard input, read without blocking.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// What reading gave.
+/// The result of a read.
 pub(super) enum Read {
-    /// So many bytes.
+    /// The number of bytes.
     Bytes(usize),
-    /// Nothing now, perhaps later.
+    /// Nothing now, maybe later.
     Nothing,
-    /// A followed file was truncated or replaced: what comes next is another text.
-    Again,
-    /// The fifo has no writer; others may come.
-    Fifo,
-    /// The end.
+    /// A followed file was truncated or replaced: the next read returns new content.
+    Replaced,
+    /// The fifo has no writer; another one may open it.
+    NoWriter,
+    /// The end of the input.
     End,
 }
 
@@ -28,15 +28,15 @@ enum Input {
     Stdin(io::Stdin),
 }
 
-/// Where lines come from.
+/// A source of lines.
 pub(super) struct Source {
-    /// The path as it was configured, `-` for standard input.
+    /// The path as configured, `-` for standard input.
     pub(super) name: String,
     path: PathBuf,
     follow: bool,
     input: Input,
-    /// How often the file was truncated or replaced.
-    texts: u64,
+    /// How often a followed file was truncated or replaced.
+    generation: u64,
 }
 
 fn id(metadata: &Metadata) -> (u64, u64) {
@@ -44,14 +44,15 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 }
 
 fn open(path: &Path) -> io::Result<Input> {
-    // Without O_NONBLOCK opening a fifo waits for a writer, and nothing could stop the wait.
+    // Without O_NONBLOCK, opening a fifo blocks until it has a writer, which a shutdown can't
+    // interrupt.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     if kind.is_fifo() {
         Ok(Input::Fifo(file))
     } else if kind.is_dir() {
-        Err(io::Error::new(io::ErrorKind::IsADirectory, "a folder, not a file or a fifo"))
+        Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file or a fifo"))
     } else {
         Ok(Input::File { file, inode: id(&metadata), read: 0 })
     }
@@ -62,24 +63,24 @@ impl Source {
     pub(super) fn open(path: &Path, follow: bool) -> io::Result<Self> {
         let input = if path == Path::new("-") { Input::Stdin(io::stdin()) } else { open(path)? };
         let name = path.display().to_string();
-        Ok(Self { name, path: path.to_owned(), follow, input, texts: 0 })
+        Ok(Self { name, path: path.to_owned(), follow, input, generation: 0 })
     }
 
-    /// Tells the texts of a followed file apart, in the names of their lines.
-    pub(super) fn generation(&self) -> String {
-        if self.texts == 0 { String::new() } else { format!("~{}", self.texts) }
+    /// Distinguishes the contents of a followed file in the keys of their lines.
+    pub(super) fn generation_suffix(&self) -> String {
+        if self.generation == 0 { String::new() } else { format!("~{}", self.generation) }
     }
 
-    /// Whether the source is read to its end before another one's turn.
-    pub(super) fn is_read_at_once(&self) -> bool {
+    /// Whether the source is read to its end before the next source.
+    pub(super) fn is_read_to_end(&self) -> bool {
         matches!(self.input, Input::File { .. }) && !self.follow
     }
 
-    /// Reads what is there.
+    /// Reads available bytes.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         match &mut self.input {
             Input::File { file, read, .. } => match file.read(buffer) {
-                Ok(0) if self.follow => self.look_again(buffer),
+                Ok(0) if self.follow => self.check_replaced(buffer),
                 Ok(0) => Ok(Read::End),
                 Ok(n) => {
                     *read += n as u64;
@@ -89,11 +90,11 @@ impl Source {
             },
             Input::Fifo(file) => match file.read(buffer) {
                 Ok(0) => {
-                    // Poll reports a fifo whose writers have gone as ready until it is opened
-                    // anew. The new end is opened before the old is closed, so that no writer
-                    // finds the fifo without a reader.
+                    // poll(2) reports a fifo without writers as ready until it is opened again. The
+                    // new end is opened before the old one is closed, so that no writer finds the
+                    // fifo without a reader.
                     self.input = open(&self.path)?;
-                    Ok(Read::Fifo)
+                    Ok(Read::NoWriter)
                 }
                 Ok(n) => Ok(Read::Bytes(n)),
                 Err(e) => nothing_or(e),
@@ -111,8 +112,8 @@ impl Source {
         }
     }
 
-    /// At a followed file's end: has it been truncated or replaced?
-    fn look_again(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    /// At the end of a followed file: checks whether it was truncated or replaced.
+    fn check_replaced(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         let Input::File { file, inode, read } = &mut self.input else {
             return Ok(Read::Nothing);
         };
@@ -123,23 +124,23 @@ impl Source {
         match opened {
             Ok(None) => Ok(Read::Nothing),
             Ok(Some(input)) => {
-                // What was appended to the old file before the new one was seen.
+                // Bytes appended to the old file before the new one was detected.
                 let n = file.read(buffer)?;
                 if n > 0 {
                     *read += n as u64;
                     return Ok(Read::Bytes(n));
                 }
                 self.input = input;
-                self.texts += 1;
-                Ok(Read::Again)
+                self.generation += 1;
+                Ok(Read::Replaced)
             }
-            // Between the renaming of the old file and the making of the new one.
+            // Between the renaming of the old file and the creation of the new one.
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Read::Nothing),
             Err(e) => Err(e),
         }
     }
 
-    /// What to wait on; a file never shows that it has more.
+    /// The descriptor to poll; `None` for a file, which is always ready.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.input {
             Input::Fifo(file) => Some(file.as_fd()),

@@ -1,84 +1,86 @@
-//! Services, and the pods behind them: whose an address is, in the whole cluster, from Services and EndpointSlices.
+//! Services and the pods behind them: the owner of each address in the cluster, from Services and
+//! EndpointSlices.
 //!
-//! Kept small: an endpoint is an address and a shared pointer to its pod.
+//! To save memory, an endpoint is an address and a shared reference to its pod's uid.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::interner::Interner;
 use super::objects::{Endpoints, ObjectRef, Service, Text};
-use super::texts::Texts;
 use tapio_core::identity::{Directory, Pod};
 
-/// A pod as slices know it.
+/// A pod, as far as slices describe it.
 #[derive(Debug)]
 struct Backend {
     pod: Arc<Pod>,
-    /// Services that select it, with the number of endpoints that say so.
+    /// Services that select it, with the number of their endpoints for it.
     services: Vec<(Arc<str>, u32)>,
 }
 
-/// One endpoint of a slice.
-type Behind = (IpAddr, Arc<str>);
+/// An endpoint of a slice: address and the pod's uid.
+type SliceEndpoint = (IpAddr, Arc<str>);
 
 struct Slice {
     service: Arc<str>,
-    behind: Box<[Behind]>,
+    endpoints: Box<[SliceEndpoint]>,
 }
 
-struct Known {
+struct ServiceEntry {
     namespace: Arc<str>,
     name: Arc<str>,
     addresses: Box<[IpAddr]>,
 }
 
-/// Where what is found is written down.
-pub(super) struct Place<'a> {
+/// Writes pods behind services into the entity directory.
+pub(super) struct DirectoryWriter<'a> {
     pub(super) directory: &'a Directory,
     pub(super) now_ns: u64,
-    /// Whether a pod is watched itself: its own object says more than a slice does.
+    /// Whether a pod is watched itself. Its own object is more complete than a slice and has
+    /// precedence.
     pub(super) is_watched: &'a dyn Fn(&str) -> bool,
 }
 
-/// A service began (or ceased) to select a pod.
+/// A service that began, or ceased, to select a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Selects {
+pub(super) struct Selection {
     pub(super) namespace: Arc<str>,
     pub(super) service: Arc<str>,
     pub(super) pod_uid: Arc<str>,
     pub(super) ended: bool,
 }
 
-/// Services and endpoints, by their objects' uid.
+/// Services and slices by uid, and the pods behind them.
 #[derive(Default)]
-pub(super) struct Addresses {
-    services: HashMap<Text, Known>,
+pub(super) struct ServiceAddresses {
+    services: HashMap<Text, ServiceEntry>,
     slices: HashMap<Text, Slice>,
     backends: HashMap<Arc<str>, Backend>,
-    texts: Texts,
+    interner: Interner,
 }
 
-fn parsed<'a>(texts: impl IntoIterator<Item = &'a Text>) -> Vec<IpAddr> {
-    // `None` and the empty text stand for no address.
+fn parse_all<'a>(texts: impl IntoIterator<Item = &'a Text>) -> Vec<IpAddr> {
+    // `None` and the empty text mean no address.
     texts.into_iter().filter_map(|t| t.parse().ok()).collect()
 }
 
-impl Addresses {
-    pub(super) fn service(&mut self, service: &Service, directory: &Directory, now_ns: u64) {
+impl ServiceAddresses {
+    pub(super) fn apply_service(&mut self, service: &Service, directory: &Directory, now_ns: u64) {
         let spec = &service.spec;
         let ingress = service.status.load_balancer.ingress.iter().map(|i| &i.ip);
-        let mut addresses = parsed([&spec.cluster_ip].into_iter().chain(&spec.cluster_ips));
-        addresses.extend(parsed(spec.external_ips.iter().chain(ingress)));
+        let mut addresses = parse_all([&spec.cluster_ip].into_iter().chain(&spec.cluster_ips));
+        addresses.extend(parse_all(spec.external_ips.iter().chain(ingress)));
         addresses.sort_unstable();
         addresses.dedup();
         let meta = &service.metadata;
-        let known = Known {
+        let entry = ServiceEntry {
             namespace: (&*meta.namespace).into(),
             name: (&*meta.name).into(),
             addresses: addresses.into(),
         };
-        directory.service_seen(&known.namespace, &known.name, &known.addresses, now_ns);
-        if let Some(before) = self.services.insert(meta.uid.clone(), known) {
+        directory.service_seen(&entry.namespace, &entry.name, &entry.addresses, now_ns);
+        if let Some(before) = self.services.insert(meta.uid.clone(), entry) {
             let now = &self.services[&meta.uid].addresses;
             let lost: Vec<IpAddr> =
                 before.addresses.iter().copied().filter(|a| !now.contains(a)).collect();
@@ -88,51 +90,61 @@ impl Addresses {
         }
     }
 
-    pub(super) fn service_gone(&mut self, uid: &str, directory: &Directory, now_ns: u64) {
+    pub(super) fn remove_service(&mut self, uid: &str, directory: &Directory, now_ns: u64) {
         if let Some(gone) = self.services.remove(uid) {
             directory.service_gone(&gone.namespace, &gone.name, &gone.addresses, now_ns);
         }
     }
 
-    /// Takes a slice in. Returns which pods its service now selects, and which it doesn't any more.
-    pub(super) fn slice(&mut self, slice: &Endpoints, site: &Place<'_>) -> Vec<Selects> {
+    /// Applies a slice. Returns the pods that its service now selects, and those that it no longer
+    /// selects.
+    pub(super) fn apply_slice(
+        &mut self,
+        slice: &Endpoints,
+        writer: &DirectoryWriter<'_>,
+    ) -> Vec<Selection> {
         let meta = &slice.metadata;
-        // A slice names its service in a label; an Endpoints object is called like it.
+        // A slice has its service's name in a label; an Endpoints object has the same name.
         let service = meta.labels.get("kubernetes.io/service-name").unwrap_or(&meta.name);
-        let service = self.texts.shared(service);
+        let service = self.interner.intern(service);
         let mut out = Vec::new();
-        let mut behind = Vec::new();
-        for (address, target, node) in endpoints(slice) {
+        let mut added = Vec::new();
+        for (address, target, node) in targets(slice) {
             let Ok(address) = address.parse::<IpAddr>() else { continue };
             if &*target.kind != "Pod" || target.uid.is_empty() {
                 continue;
             }
-            let pod = Found { target, node, address, service: &service };
-            let uid = self.add(&pod, site, &mut out);
-            behind.push((address, uid));
+            let endpoint = PodEndpoint { target, node, address, service: &service };
+            let uid = self.add(&endpoint, writer, &mut out);
+            added.push((address, uid));
         }
-        let new = Slice { service, behind: behind.into() };
-        // The old one after the new one: a pod that is in both is never out of its service.
+        let new = Slice { service, endpoints: added.into() };
+        // Release the old slice after adding the new one: a pod in both stays in its service.
         if let Some(before) = self.slices.insert(meta.uid.clone(), new) {
-            self.release(&before, site, &mut out);
+            self.release(&before, writer, &mut out);
         }
         out
     }
 
-    pub(super) fn slice_gone(&mut self, uid: &str, site: &Place<'_>) -> Vec<Selects> {
+    pub(super) fn remove_slice(
+        &mut self,
+        uid: &str,
+        writer: &DirectoryWriter<'_>,
+    ) -> Vec<Selection> {
         let mut out = Vec::new();
         if let Some(gone) = self.slices.remove(uid) {
-            self.release(&gone, site, &mut out);
+            self.release(&gone, writer, &mut out);
         }
         out
     }
 
-    /// Objects that aren't in a list of all: uids of services or slices.
-    pub(super) fn missing_services(&self, seen: &std::collections::HashSet<Text>) -> Vec<Text> {
+    /// The uids of services that a complete list doesn't contain.
+    pub(super) fn missing_services(&self, seen: &HashSet<Text>) -> Vec<Text> {
         self.services.keys().filter(|uid| !seen.contains(*uid)).cloned().collect()
     }
 
-    pub(super) fn missing_slices(&self, seen: &std::collections::HashSet<Text>) -> Vec<Text> {
+    /// The uids of slices that a complete list doesn't contain.
+    pub(super) fn missing_slices(&self, seen: &HashSet<Text>) -> Vec<Text> {
         self.slices.keys().filter(|uid| !seen.contains(*uid)).cloned().collect()
     }
 
@@ -142,20 +154,26 @@ impl Addresses {
         services.into_iter().flatten().map(|(service, _)| Arc::clone(service)).collect()
     }
 
-    /// Services, slices, pods behind them.
+    /// The numbers of services, slices and pods behind them.
     pub(super) fn sizes(&self) -> [usize; 3] {
         [self.services.len(), self.slices.len(), self.backends.len()]
     }
 
-    fn add(&mut self, found: &Found<'_>, site: &Place<'_>, out: &mut Vec<Selects>) -> Arc<str> {
-        let target = found.target;
+    /// Adds an endpoint to its pod. Returns the pod's uid.
+    fn add(
+        &mut self,
+        endpoint: &PodEndpoint<'_>,
+        writer: &DirectoryWriter<'_>,
+        out: &mut Vec<Selection>,
+    ) -> Arc<str> {
+        let target = endpoint.target;
         if !self.backends.contains_key(&*target.uid) {
             let uid: Arc<str> = (&*target.uid).into();
             let pod = Arc::new(Pod {
                 uid: Arc::clone(&uid),
                 name: (&*target.name).into(),
-                namespace: self.texts.shared(&target.namespace),
-                node: self.texts.shared(found.node),
+                namespace: self.interner.intern(&target.namespace),
+                node: self.interner.intern(endpoint.node),
                 ..Pod::default()
             });
             self.backends.insert(uid, Backend { pod, services: Vec::with_capacity(1) });
@@ -164,23 +182,24 @@ impl Addresses {
             return (&*target.uid).into();
         };
         let uid = Arc::clone(&backend.pod.uid);
-        let mut changed = !backend.pod.addresses.contains(&found.address);
-        match backend.services.iter_mut().find(|(s, _)| s == found.service) {
+        let mut changed = !backend.pod.addresses.contains(&endpoint.address);
+        match backend.services.iter_mut().find(|(s, _)| s == endpoint.service) {
             Some((_, endpoints)) => *endpoints += 1,
             None => {
-                backend.services.push((Arc::clone(found.service), 1));
-                out.push(selects(backend, found.service, false));
+                backend.services.push((Arc::clone(endpoint.service), 1));
+                out.push(selection(backend, endpoint.service, false));
                 changed = true;
             }
         }
         if changed {
-            refresh(backend, Some(found.address), site);
+            refresh(backend, Some(endpoint.address), writer);
         }
         uid
     }
 
-    fn release(&mut self, slice: &Slice, site: &Place<'_>, out: &mut Vec<Selects>) {
-        for (_, uid) in &slice.behind {
+    /// Removes a slice's endpoints from their pods.
+    fn release(&mut self, slice: &Slice, writer: &DirectoryWriter<'_>, out: &mut Vec<Selection>) {
+        for (_, uid) in &slice.endpoints {
             let Some(backend) = self.backends.get_mut(uid) else { continue };
             let at = backend.services.iter().position(|(s, _)| *s == slice.service);
             let Some(at) = at else { continue };
@@ -189,21 +208,21 @@ impl Addresses {
                 continue;
             }
             backend.services.remove(at);
-            out.push(selects(backend, &slice.service, true));
+            out.push(selection(backend, &slice.service, true));
             if !backend.services.is_empty() {
-                refresh(backend, None, site);
+                refresh(backend, None, writer);
                 continue;
             }
-            if !(site.is_watched)(uid) {
-                site.directory.pod_gone(uid, site.now_ns);
+            if !(writer.is_watched)(uid) {
+                writer.directory.pod_gone(uid, writer.now_ns);
             }
             self.backends.remove(uid);
         }
     }
 }
 
-fn selects(backend: &Backend, service: &Arc<str>, ended: bool) -> Selects {
-    Selects {
+fn selection(backend: &Backend, service: &Arc<str>, ended: bool) -> Selection {
+    Selection {
         namespace: Arc::clone(&backend.pod.namespace),
         service: Arc::clone(service),
         pod_uid: Arc::clone(&backend.pod.uid),
@@ -211,30 +230,30 @@ fn selects(backend: &Backend, service: &Arc<str>, ended: bool) -> Selects {
     }
 }
 
-/// Says what is known of a pod, unless it is watched itself and better known.
-fn refresh(backend: &mut Backend, address: Option<IpAddr>, site: &Place<'_>) {
+/// Writes a pod into the directory, unless it is watched itself.
+fn refresh(backend: &mut Backend, address: Option<IpAddr>, writer: &DirectoryWriter<'_>) {
     let pod = Arc::make_mut(&mut backend.pod);
     if let Some(address) = address.filter(|a| !pod.addresses.contains(a)) {
-        // There are many pods, and most have one address.
+        // Exact, since there are many pods and most have one address.
         pod.addresses.reserve_exact(1);
         pod.addresses.push(address);
     }
     pod.services = backend.services.iter().map(|(service, _)| Arc::clone(service)).collect();
-    if !(site.is_watched)(&pod.uid) {
-        site.directory.pod_seen(Arc::clone(&backend.pod), site.now_ns);
+    if !(writer.is_watched)(&pod.uid) {
+        writer.directory.pod_seen(Arc::clone(&backend.pod), writer.now_ns);
     }
 }
 
-/// An endpoint while it is taken in.
-struct Found<'a> {
+/// An endpoint with a pod behind it.
+struct PodEndpoint<'a> {
     target: &'a ObjectRef,
     node: &'a str,
     address: IpAddr,
     service: &'a Arc<str>,
 }
 
-/// Every address with its target and node, whichever form the object has.
-fn endpoints(slice: &Endpoints) -> impl Iterator<Item = (&str, &ObjectRef, &str)> {
+/// Every address with its target and node, in both forms of the object.
+fn targets(slice: &Endpoints) -> impl Iterator<Item = (&str, &ObjectRef, &str)> {
     let new = slice.endpoints.iter().flat_map(|e| {
         let target = e.target_ref.as_ref();
         target
@@ -264,11 +283,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_says_whose_addresses_are() {
+    fn slice_maps_addresses_to_pods() {
         let directory = Directory::default();
-        let site = Place { directory: &directory, now_ns: 1, is_watched: &|uid| uid == "p2" };
-        let mut addresses = Addresses::default();
-        let selected = addresses.slice(&slice(SLICE), &site);
+        let writer =
+            DirectoryWriter { directory: &directory, now_ns: 1, is_watched: &|uid| uid == "p2" };
+        let mut addresses = ServiceAddresses::default();
+        let selected = addresses.apply_slice(&slice(SLICE), &writer);
         assert_eq!(
             selected.iter().map(|s| (&*s.pod_uid, s.ended)).collect::<Vec<_>>(),
             [("p1", false), ("p2", false)]
@@ -279,43 +299,43 @@ mod tests {
         );
         let pod = directory.pod("p1").unwrap();
         assert_eq!((&*pod.name, &*pod.node, &*pod.services[0]), ("web-0", "n2", "web"));
-        assert_eq!(directory.pod("p2"), None, "its own watch tells of it");
+        assert_eq!(directory.pod("p2"), None, "its own watch has precedence");
         assert_eq!(addresses.services_of("p2"), ["web".into()]);
-        assert_eq!(addresses.slice(&slice(SLICE), &site), [], "nothing new");
-        // The first pod goes, and then the slice.
+        assert_eq!(addresses.apply_slice(&slice(SLICE), &writer), [], "nothing new");
+        // Remove the first pod, then the slice.
         let less = SLICE.replace(r#""uid":"p1""#, r#""uid":"""#);
-        let selected = addresses.slice(&slice(&less), &site);
+        let selected = addresses.apply_slice(&slice(&less), &writer);
         assert_eq!(
             selected.iter().map(|s| (&*s.pod_uid, s.ended)).collect::<Vec<_>>(),
             [("p1", true)]
         );
         assert!(directory.live_pods().is_empty());
-        assert_eq!(addresses.slice_gone("s1", &site).len(), 1);
+        assert_eq!(addresses.remove_slice("s1", &writer).len(), 1);
         assert_eq!(addresses.sizes(), [0, 0, 0]);
     }
 
     #[test]
-    fn a_pod_in_two_slices_leaves_with_the_second() {
+    fn pod_in_two_slices_stays_until_both_are_removed() {
         let directory = Directory::default();
-        let site = Place { directory: &directory, now_ns: 1, is_watched: &|_| false };
-        let mut addresses = Addresses::default();
-        addresses.slice(&slice(SLICE), &site);
+        let writer = DirectoryWriter { directory: &directory, now_ns: 1, is_watched: &|_| false };
+        let mut addresses = ServiceAddresses::default();
+        addresses.apply_slice(&slice(SLICE), &writer);
         let other = SLICE.replace("\"s1\"", "\"s2\"").replace(":\"web\"}", ":\"web-internal\"}");
-        assert_eq!(addresses.slice(&slice(&other), &site).len(), 2);
+        assert_eq!(addresses.apply_slice(&slice(&other), &writer).len(), 2);
         assert_eq!(directory.pod("p1").unwrap().services.len(), 2);
-        assert_eq!(addresses.slice_gone("s1", &site).len(), 2);
+        assert_eq!(addresses.remove_slice("s1", &writer).len(), 2);
         assert_eq!(directory.pod("p1").unwrap().services, ["web-internal".into()]);
         assert_eq!(directory.live_pods().len(), 2);
     }
 
     #[test]
-    fn an_endpoints_object_is_a_slice_of_its_own_name() {
+    fn endpoints_object_is_a_slice_of_the_service_of_its_name() {
         let directory = Directory::default();
-        let site = Place { directory: &directory, now_ns: 1, is_watched: &|_| false };
+        let writer = DirectoryWriter { directory: &directory, now_ns: 1, is_watched: &|_| false };
         let text = r#"{"metadata":{"uid":"e1","name":"web","namespace":"shop"},"subsets":[{
             "addresses":[{"ip":"10.0.0.1","nodeName":"n2","targetRef":{"kind":"Pod","uid":"p1","name":"web-0","namespace":"shop"}}],
             "notReadyAddresses":[{"ip":"10.0.0.2","targetRef":{"kind":"Pod","uid":"p2","name":"web-1","namespace":"shop"}}]}]}"#;
-        let selected = Addresses::default().slice(&slice(text), &site);
+        let selected = ServiceAddresses::default().apply_slice(&slice(text), &writer);
         assert_eq!(selected.iter().map(|s| &*s.service).collect::<Vec<_>>(), ["web", "web"]);
         assert_eq!(
             directory.address_owner(address("10.0.0.2")),
@@ -324,16 +344,16 @@ mod tests {
     }
 
     #[test]
-    fn a_service_changes_its_addresses() {
+    fn service_addresses_change_and_are_removed() {
         let directory = Directory::default();
-        let mut addresses = Addresses::default();
+        let mut addresses = ServiceAddresses::default();
         let service = |ips: &str| -> Service {
             let text = format!(
                 r#"{{"metadata":{{"uid":"v1","name":"web","namespace":"shop"}},"spec":{{{ips}}}}}"#
             );
             serde_json::from_str(&text).unwrap()
         };
-        addresses.service(
+        addresses.apply_service(
             &service(
                 r#""clusterIP":"10.96.0.7","clusterIPs":["10.96.0.7"],"externalIPs":["192.0.2.1"]"#,
             ),
@@ -343,8 +363,8 @@ mod tests {
         let web = Some(AddressOwner::Service("shop".into(), "web".into()));
         assert_eq!(directory.address_owner(address("10.96.0.7")), web);
         assert_eq!(directory.address_owner(address("192.0.2.1")), web);
-        addresses.service(&service(r#""clusterIP":"None""#), &directory, 2);
-        addresses.service_gone("v1", &directory, 3);
+        addresses.apply_service(&service(r#""clusterIP":"None""#), &directory, 2);
+        addresses.remove_service("v1", &directory, 3);
         assert_eq!(addresses.sizes()[0], 0);
     }
 }

@@ -1,31 +1,32 @@
-//! What an Event says: when, how often, who says it, and which of them are new.
+//! Time, count and source of an Event, and which Events are new.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::objects::{Event, ObjectRef, Text};
 
-/// How long a kubelet that has started may take to read what the kernel's log held before.
-const REREADING_NS: u64 = 60_000_000_000;
-/// Events whose count is remembered; the API server itself forgets an Event after an hour.
-const MOST: usize = 16_384;
+/// How long a started kubelet may take to read the older part of the kernel log.
+const REPLAY_NS: u64 = 60_000_000_000;
+/// Most Events whose count is kept. The API server deletes an Event after an hour.
+const MAX_EVENTS: usize = 16_384;
 
 impl Event {
-    /// When it happened last.
+    /// Time of the last occurrence.
     pub(super) fn time_ns(&self) -> Option<u64> {
         let series = self.series.as_ref().and_then(|s| s.last_observed_time);
-        // Whole seconds are the older form; where both are set, the finer one is of the first time.
+        // Whole seconds are the older form. Where both forms are set, the finer time is that of the
+        // first occurrence.
         let times = [series, self.last_timestamp, self.event_time, self.first_timestamp];
         let time = times.into_iter().flatten().find(|t| t.ns > 0);
         time.or(self.metadata.creation_timestamp).map(|t| t.ns)
     }
 
-    /// How often it happened.
+    /// Number of occurrences.
     pub(super) fn count(&self) -> Option<i64> {
         let series = self.series.as_ref().and_then(|s| s.count);
         series.or(self.count).filter(|c| *c > 0)
     }
 
-    /// Who says it.
+    /// The component that reports it.
     pub(super) fn component(&self) -> &str {
         if self.source.component.is_empty() {
             &self.reporting_component
@@ -34,7 +35,7 @@ impl Event {
         }
     }
 
-    /// The node whose kubelet says it; empty where it isn't one.
+    /// The node whose kubelet reports it; empty for other components.
     pub(super) fn host(&self) -> &str {
         if !self.source.host.is_empty() {
             &self.source.host
@@ -45,8 +46,8 @@ impl Event {
         }
     }
 
-    /// The node that the scheduler gave to a pod: `Successfully assigned shop/web-0 to node-a`.
-    pub(super) fn assigned_to(&self) -> Option<&str> {
+    /// The node that the scheduler assigned: `Successfully assigned shop/web-0 to node-a`.
+    pub(super) fn assigned_node(&self) -> Option<&str> {
         (&*self.reason == "Scheduled").then_some(())?;
         self.message.rsplit_once(" to ").map(|(_, node)| node)
     }
@@ -60,55 +61,55 @@ impl ObjectRef {
     }
 }
 
-/// Counts that were told, by the Event's uid: an update that changes something else isn't told again.
+/// Emitted counts by the Event's uid: an update that doesn't raise the count isn't emitted.
 #[derive(Default)]
-pub(super) struct Counts {
-    told: HashMap<Text, i64>,
+pub(super) struct EventCounts {
+    emitted: HashMap<Text, i64>,
     order: VecDeque<Text>,
 }
 
-impl Counts {
-    /// Whether this is to be told.
+impl EventCounts {
+    /// Whether the Event is new or its count grew.
     pub(super) fn is_new(&mut self, event: &Event) -> bool {
         let count = event.count().unwrap_or(0);
-        if let Some(told) = self.told.get_mut(&event.metadata.uid) {
-            let new = count > *told;
-            *told = count.max(*told);
+        if let Some(emitted) = self.emitted.get_mut(&event.metadata.uid) {
+            let new = count > *emitted;
+            *emitted = count.max(*emitted);
             return new;
         }
-        if self.order.len() >= MOST
+        if self.order.len() >= MAX_EVENTS
             && let Some(oldest) = self.order.pop_front()
         {
-            self.told.remove(&oldest);
+            self.emitted.remove(&oldest);
         }
         self.order.push_back(event.metadata.uid.clone());
-        self.told.insert(event.metadata.uid.clone(), count);
+        self.emitted.insert(event.metadata.uid.clone(), count);
         true
     }
 
-    /// The API server forgot it.
-    pub(super) fn gone(&mut self, event: &Event) {
-        self.told.remove(&event.metadata.uid);
+    /// Removes an Event that the API server deleted.
+    pub(super) fn remove(&mut self, event: &Event) {
+        self.emitted.remove(&event.metadata.uid);
     }
 }
 
-/// What an Event is of.
+/// The node that an Event belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum EventScope {
     ThisNode,
-    /// Something that happened on it before, told again.
-    ThisNodesPast,
+    /// This node; the kubelet reports an old fact again.
+    ThisNodeReplayed,
     NoNode,
 }
 
-/// When this node's kubelet has started: it reads the kernel's log from its beginning, and tells each OOM kill in
-/// it again, as if it were one of now.
+/// The start of this node's kubelet. A started kubelet reads the kernel log from the start and
+/// reports each OOM kill in it again, with the current time.
 #[derive(Default)]
 pub(super) struct KubeletStart(Option<u64>);
 
 impl KubeletStart {
-    /// Takes note of an Event of this node. Returns whether it tells again what happened before.
-    pub(super) fn rereads(&mut self, event: &Event) -> bool {
+    /// Processes an Event of this node. Returns whether it reports an old fact again.
+    pub(super) fn is_replay(&mut self, event: &Event) -> bool {
         let Some(time_ns) = event.time_ns().filter(|_| event.component() == "kubelet") else {
             return false;
         };
@@ -117,9 +118,9 @@ impl KubeletStart {
                 self.0 = self.0.max(Some(time_ns));
                 false
             }
-            "SystemOOM" => self.0.is_some_and(|start| {
-                (start..=start.saturating_add(REREADING_NS)).contains(&time_ns)
-            }),
+            "SystemOOM" => self
+                .0
+                .is_some_and(|start| (start..=start.saturating_add(REPLAY_NS)).contains(&time_ns)),
             _ => false,
         }
     }
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_events_are_understood() {
+    fn both_event_formats_are_parsed() {
         let old = event(
             r#"{"involvedObject":{"fieldPath":"spec.initContainers{init-db}"},"source":{"component":"kubelet","host":"n1"},
                 "firstTimestamp":"2026-01-01T00:00:00Z","lastTimestamp":"2026-01-01T00:00:05Z","eventTime":null,"count":3}"#,
@@ -148,7 +149,7 @@ mod tests {
         );
         assert_eq!((new.count(), new.component(), new.host()), (None, "default-scheduler", ""));
         assert_eq!(new.time_ns(), Some(1_767_225_600_123_456_000));
-        assert_eq!(new.assigned_to(), Some("node-a"));
+        assert_eq!(new.assigned_node(), Some("node-a"));
         let series = event(
             r#"{"eventTime":"2026-01-01T00:00:00.1Z","series":{"count":9,"lastObservedTime":"2026-01-01T00:10:00.5Z"}}"#,
         );
@@ -156,41 +157,41 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_told_again_when_its_count_grows() {
-        let mut counts = Counts::default();
+    fn event_is_new_again_when_count_grows() {
+        let mut counts = EventCounts::default();
         let of = |count: i64| event(&format!(r#"{{"metadata":{{"uid":"e1"}},"count":{count}}}"#));
         assert!(counts.is_new(&of(1)));
-        assert!(!counts.is_new(&of(1)), "something else of it changed");
+        assert!(!counts.is_new(&of(1)), "another field changed");
         assert!(counts.is_new(&of(2)));
-        assert!(!counts.is_new(&of(1)), "an older version of it");
-        counts.gone(&of(2));
+        assert!(!counts.is_new(&of(1)), "an older version");
+        counts.remove(&of(2));
         assert!(counts.is_new(&of(2)));
     }
 
     #[test]
-    fn a_kubelet_that_starts_tells_old_kills_again() {
+    fn oom_kills_after_kubelet_start_are_replays() {
         let of = |reason: &str, component: &str, minute: u32| {
             event(&format!(
                 r#"{{"reason":"{reason}","source":{{"component":"{component}","host":"n1"}},"lastTimestamp":"2026-01-01T00:{minute:02}:00Z"}}"#
             ))
         };
         let mut start = KubeletStart::default();
-        assert!(!start.rereads(&of("SystemOOM", "kubelet", 1)), "it has run all the time");
-        assert!(!start.rereads(&of("Starting", "kube-proxy", 4)));
-        assert!(!start.rereads(&of("SystemOOM", "kubelet", 4)));
-        assert!(!start.rereads(&of("Starting", "kubelet", 5)));
-        assert!(start.rereads(&of("SystemOOM", "kubelet", 5)));
-        assert!(start.rereads(&of("SystemOOM", "kubelet", 6)));
-        assert!(!start.rereads(&of("BackOff", "kubelet", 5)));
-        assert!(!start.rereads(&of("SystemOOM", "kubelet", 7)), "a new one");
+        assert!(!start.is_replay(&of("SystemOOM", "kubelet", 1)), "no start was seen");
+        assert!(!start.is_replay(&of("Starting", "kube-proxy", 4)));
+        assert!(!start.is_replay(&of("SystemOOM", "kubelet", 4)));
+        assert!(!start.is_replay(&of("Starting", "kubelet", 5)));
+        assert!(start.is_replay(&of("SystemOOM", "kubelet", 5)));
+        assert!(start.is_replay(&of("SystemOOM", "kubelet", 6)));
+        assert!(!start.is_replay(&of("BackOff", "kubelet", 5)));
+        assert!(!start.is_replay(&of("SystemOOM", "kubelet", 7)), "after the replay");
     }
 
     #[test]
-    fn counts_are_bounded() {
-        let mut counts = Counts::default();
-        for n in 0..MOST + 10 {
+    fn event_counts_are_bounded() {
+        let mut counts = EventCounts::default();
+        for n in 0..MAX_EVENTS + 10 {
             assert!(counts.is_new(&event(&format!(r#"{{"metadata":{{"uid":"{n}"}}}}"#))));
         }
-        assert_eq!((counts.told.len(), counts.order.len()), (MOST, MOST));
+        assert_eq!((counts.emitted.len(), counts.order.len()), (MAX_EVENTS, MAX_EVENTS));
     }
 }

@@ -1,12 +1,13 @@
-//! One resource as the API server has it: listed, then watched; again after every end, gap and refusal.
+//! Lists one resource, then watches it; again after every end, gap and failure.
 //!
 //! ```text
-//!            a position is kept                        410 Gone
-//!  start ──┬──────────────────────────▶ watch ───────────────────▶ list, all differences told
-//!          └─▶ list (a first start) ──▶ watch ── it ends ──▶ watch, from the last version seen
+//!            a position is saved                         410 Gone
+//!  start ──┬──────────────────────────▶ watch ───────────────────▶ list; all differences apply
+//!          └─▶ list (first start) ────▶ watch ── it ends ──▶ watch, from the last version
 //! ```
 //!
-//! A feed never gives up: what is refused is said and tried again, seldom where a permission is missing.
+//! A feed retries without end and reports each failure; where a permission is missing, it retries
+//! rarely.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,77 +19,51 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 
-use super::objects::{List, Meta, Owned, Pod};
-use super::owners::Owners;
-use super::wire::{Answer, PAGE, Status, Trouble, query};
-use super::{Message, Resource};
+use super::messages::{FeedMessage, FeedStatus, Resource, WatchEvent};
+use super::objects::{List, ObjectMeta, Owned, Pod};
+use super::owners::OwnerResolver;
+use super::request::{PAGE_OBJECTS, RequestError, Response, Status, escape_query};
 use tapio_core::clock;
 use tapio_core::event::stable_hash;
 
 const JSON: &str = "application/json";
-/// How long the server is asked to keep a watch open, at the least; half of it is added by chance, so that a cluster's agents
-/// don't come all at once.
+/// The shortest time that the server is asked to keep a watch open. Up to half of it is added, by
+/// node, so that a cluster's agents don't reconnect all at once.
 const WATCH_S: u64 = 240;
-/// How long a watch may outlive what was asked for before its connection counts as dead.
+/// How long a watch may outlive the requested time before its connection counts as dead.
 const GRACE: Duration = Duration::from_secs(15);
-/// A server that says where a watch stands does so every 60 to 75 seconds (its `defaultBookmarkFrequency` and a quarter of
-/// it by chance): after a longer silence nobody is there any more, however open the connection is.
+/// A server that sends bookmarks sends one every 60 to 75 seconds (`defaultBookmarkFrequency` and a
+/// random quarter of it). After a longer silence the connection is dead, even if it is open.
 const SILENCE: Duration = Duration::from_secs(100);
-/// A watch that ended sooner than this, with nothing said, didn't work.
-const AT_ONCE: Duration = Duration::from_secs(5);
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// A missing permission may be given later.
-const FORBIDDEN_WAIT: Duration = Duration::from_secs(30);
-
-/// What a feed says of its resource.
-#[derive(Debug)]
-pub(super) enum Said<T> {
-    /// A list begins; it is of this version.
-    Begins(String),
-    /// It is like this. In a list: now; in a watch: after what was said before.
-    Is(T),
-    /// Who an object is; its changes come later, in their order.
-    Named(T),
-    /// It was deleted.
-    Gone(T),
-    /// The list is whole: what it didn't hold isn't there.
-    Listed(String),
-    /// Nothing happened up to this version.
-    At(String),
-}
-
-/// How a feed is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    Watching,
-    /// It was watched, and is to be listed again.
-    Expired,
-    Trouble(Trouble),
-}
+/// A watch that ends sooner than this, without a message, didn't work.
+const SHORT_WATCH: Duration = Duration::from_secs(5);
+const MIN_DELAY: Duration = Duration::from_millis(250);
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// A missing permission may be granted later.
+const FORBIDDEN_DELAY: Duration = Duration::from_secs(30);
 
 /// An object that can be watched.
 pub(super) trait Watched: DeserializeOwned + Send + 'static {
-    fn meta(&self) -> &Meta;
-    /// Looks up what the object itself doesn't say.
-    fn complete(&mut self, _: &mut Owners) -> impl Future<Output = ()> + Send {
+    fn meta(&self) -> &ObjectMeta;
+    /// Adds what other objects contain.
+    fn complete(&mut self, _: &mut OwnerResolver) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 }
 
 impl Watched for Pod {
-    fn meta(&self) -> &Meta {
+    fn meta(&self) -> &ObjectMeta {
         &self.metadata
     }
-    async fn complete(&mut self, owners: &mut Owners) {
-        self.workload = owners.of(self).await;
+    async fn complete(&mut self, owners: &mut OwnerResolver) {
+        self.workload = owners.workload_of(self).await;
     }
 }
 
 macro_rules! watched {
     ($($object:ident),*) => {$(
         impl Watched for super::objects::$object {
-            fn meta(&self) -> &Meta {
+            fn meta(&self) -> &ObjectMeta {
                 &self.metadata
             }
         }
@@ -96,23 +71,23 @@ macro_rules! watched {
 }
 watched!(Node, Deployment, Event, Service, Endpoints);
 
-/// How a feed begins where no position is kept.
+/// Where a feed begins without a saved position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
-    /// With what is there.
+    /// With the existing objects.
     List,
-    /// With what happens from now on.
+    /// With the changes from now on.
     Now,
 }
 
-/// Whether the server says now and then where a watch stands.
+/// Whether the server sends bookmarks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bookmarks {
-    /// It may: of most resources it does.
+    /// Not known yet; it does for most resources.
     Expected,
     /// It does.
     Seen,
-    /// It doesn't: its silence says nothing.
+    /// It doesn't: its silence means nothing.
     None,
 }
 
@@ -120,278 +95,292 @@ pub(super) enum Bookmarks {
 pub(super) struct Feed<T> {
     pub(super) client: Client,
     pub(super) resource: Resource,
-    /// Paths under which servers of different ages have it, the newest first.
+    /// Paths of the resource on servers of different versions, the newest first.
     pub(super) paths: Vec<String>,
     pub(super) field_selector: Option<String>,
     pub(super) start: Start,
-    /// Where to go on.
-    pub(super) at: Option<String>,
-    /// Whether objects are to be named before their changes are told.
-    pub(super) names_first: bool,
-    pub(super) to: mpsc::Sender<Message>,
-    pub(super) wrap: fn(Said<T>) -> Message,
-    pub(super) owners: Owners,
-    /// Makes waits differ between nodes.
+    /// The version to watch from.
+    pub(super) position: Option<String>,
+    /// Whether objects are identified before their changes are reported.
+    pub(super) identify_first: bool,
+    pub(super) messages: mpsc::Sender<FeedMessage>,
+    pub(super) wrap: fn(WatchEvent<T>) -> FeedMessage,
+    pub(super) owners: OwnerResolver,
+    /// Makes delays differ between nodes.
     pub(super) node: String,
     pub(super) bookmarks: Bookmarks,
-    /// Rung by the feed whose connection died, for those who can't tell: theirs may have, too.
-    pub(super) doubt: Arc<Notify>,
+    /// Notified by a feed whose connection died. Feeds without bookmarks can't detect that
+    /// themselves, and reconnect.
+    pub(super) connection_lost: Arc<Notify>,
 }
 
-/// The session is over: nobody reads any more.
-struct Over;
+/// The session has ended: its receiver is dropped.
+struct SessionEnded;
 
-/// Why a turn ended.
-enum End {
-    Over,
-    Trouble(Trouble),
+/// Why a cycle ended.
+enum CycleError {
+    SessionEnded,
+    Request(RequestError),
 }
 
-impl From<Over> for End {
-    fn from(_: Over) -> Self {
-        Self::Over
+impl From<SessionEnded> for CycleError {
+    fn from(_: SessionEnded) -> Self {
+        Self::SessionEnded
     }
 }
 
-impl From<Trouble> for End {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<RequestError> for CycleError {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
     }
 }
 
 /// A line of a watch; the object stays text until its type is known.
 #[derive(Deserialize)]
-pub(super) struct Line<'a> {
+pub(super) struct WatchLine<'a> {
     r#type: &'a str,
     #[serde(borrow)]
     pub(super) object: &'a RawValue,
 }
 
 impl<T: Watched> Feed<T> {
-    /// Runs until nobody reads any more.
+    /// Runs until the session ends.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         loop {
-            let trouble = match self.turn(&mut failures).await {
+            let error = match self.cycle(&mut failures).await {
                 Ok(()) => continue,
-                Err(End::Over) => return,
-                Err(End::Trouble(trouble)) => trouble,
+                Err(CycleError::SessionEnded) => return,
+                Err(CycleError::Request(error)) => error,
             };
-            let wait = self.wait(&trouble, failures);
+            let delay = self.retry_delay(&error, failures);
             failures += 1;
-            let said = match trouble {
-                Trouble::Gone => {
-                    self.at = None;
+            let status = match error {
+                RequestError::Gone => {
+                    self.position = None;
                     self.start = Start::List;
-                    Condition::Expired
+                    FeedStatus::Expired
                 }
-                Trouble::Missing if self.paths.len() > 1 => {
+                RequestError::NotFound if self.paths.len() > 1 => {
                     self.paths.remove(0);
                     continue;
                 }
-                other => Condition::Trouble(other),
+                other => FeedStatus::Failed(other),
             };
-            if self.to.send(Message::Feed(self.resource, said)).await.is_err() {
+            if self.report(status).await.is_err() {
                 return;
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(delay).await;
         }
     }
 
-    /// How long to wait after the n-th failure in a row: twice as long each time, less up to half of it.
-    fn wait(&self, trouble: &Trouble, failures: u32) -> Duration {
-        let base = match trouble {
-            Trouble::Gone if failures == 0 => return Duration::ZERO,
-            Trouble::Throttled(Some(asked)) => {
-                return *asked + self.by_chance(failures, FIRST_WAIT);
+    /// The delay after the n-th failure in a row: doubles each time, less up to half of it.
+    fn retry_delay(&self, error: &RequestError, failures: u32) -> Duration {
+        let base = match error {
+            RequestError::Gone if failures == 0 => return Duration::ZERO,
+            RequestError::Throttled(Some(requested)) => {
+                return *requested + self.jitter(failures, MIN_DELAY);
             }
-            Trouble::Forbidden(_) | Trouble::Missing => FORBIDDEN_WAIT,
-            _ => FIRST_WAIT.saturating_mul(1 << failures.min(7)).min(LONGEST_WAIT),
+            RequestError::Forbidden(_) | RequestError::NotFound => FORBIDDEN_DELAY,
+            _ => MIN_DELAY.saturating_mul(1 << failures.min(7)).min(MAX_DELAY),
         };
-        base - self.by_chance(failures, base / 2)
+        base - self.jitter(failures, base / 2)
     }
 
-    /// A part of `of` that differs from node to node and from time to time.
-    fn by_chance(&self, salt: u32, of: Duration) -> Duration {
+    /// A part of `max` that differs by node and by `salt`.
+    fn jitter(&self, salt: u32, max: Duration) -> Duration {
         let parts = [self.node.as_bytes(), self.paths[0].as_bytes(), &salt.to_le_bytes()];
-        of.mul_f64(f64::from(stable_hash(&parts)[0]) / 256.0)
+        max.mul_f64(f64::from(stable_hash(&parts)[0]) / 256.0)
     }
 
-    /// Lists where that is needed, and watches until the watch ends.
-    async fn turn(&mut self, failures: &mut u32) -> Result<(), End> {
-        if self.at.is_some() && self.names_first {
-            self.list(self.at_hand(), true).await?;
-        } else if self.at.is_none() && self.start == Start::Now {
-            let at = self.version_now().await?;
-            self.say(Said::At(at.clone())).await?;
-            self.at = Some(at);
-        } else if self.at.is_none() {
-            // After a gap what is at hand may be older than what was watched.
-            let first = *failures == 0 && self.names_first;
-            let at = self.list(self.at_hand().filter(|_| first), false).await?;
-            self.at = Some(at);
+    /// Lists where needed, and watches until the watch ends.
+    async fn cycle(&mut self, failures: &mut u32) -> Result<(), CycleError> {
+        if self.position.is_some() && self.identify_first {
+            self.list(self.cached_version(), true).await?;
+        } else if self.position.is_none() && self.start == Start::Now {
+            let version = self.current_version().await?;
+            self.send(WatchEvent::Bookmark(version.clone())).await?;
+            self.position = Some(version);
+        } else if self.position.is_none() {
+            // After a gap the server's cache may be older than what was watched.
+            let is_start = *failures == 0 && self.identify_first;
+            let version = self.list(self.cached_version().filter(|_| is_start), false).await?;
+            self.position = Some(version);
         }
-        self.names_first = false;
+        self.identify_first = false;
         self.watch(failures).await
     }
 
-    /// The version to list right after a start: what the server has at hand is good enough and costs it least. It
-    /// isn't given in pages, so only where a selector keeps it small.
-    fn at_hand(&self) -> Option<&'static str> {
+    /// The version to list right after a start: any version in the server's cache is recent enough
+    /// and costs the server least. Such a list isn't paged, so only with a selector, which keeps it
+    /// small.
+    fn cached_version(&self) -> Option<&'static str> {
         self.field_selector.as_ref().map(|_| "0")
     }
 
     fn url(&self, rest: &str) -> String {
         let mut url = format!("{}?{rest}", self.paths[0]);
         if let Some(selector) = &self.field_selector {
-            url = format!("{url}&fieldSelector={}", query(selector));
+            url = format!("{url}&fieldSelector={}", escape_query(selector));
         }
         url
     }
 
-    async fn say(&self, said: Said<T>) -> Result<(), Over> {
-        self.to.send((self.wrap)(said)).await.map_err(|_| Over)
+    async fn get(&self, rest: &str) -> Result<Response, RequestError> {
+        Response::get(&self.client, &self.url(rest), JSON).await
     }
 
-    async fn parsed(&self, text: &str) -> Result<Option<T>, Over> {
+    async fn get_list(&self, rest: &str) -> Result<List, RequestError> {
+        let body = self.get(rest).await?.into_bytes().await?;
+        serde_json::from_slice(&body).map_err(|e| RequestError::Failed(e.to_string()))
+    }
+
+    async fn send(&self, event: WatchEvent<T>) -> Result<(), SessionEnded> {
+        self.messages.send((self.wrap)(event)).await.map_err(|_| SessionEnded)
+    }
+
+    async fn report(&self, status: FeedStatus) -> Result<(), SessionEnded> {
+        let message = FeedMessage::Status(self.resource, status);
+        self.messages.send(message).await.map_err(|_| SessionEnded)
+    }
+
+    async fn report_bad(&self, error: &serde_json::Error) -> Result<(), SessionEnded> {
+        let message = FeedMessage::BadObject(self.resource, error.to_string());
+        self.messages.send(message).await.map_err(|_| SessionEnded)
+    }
+
+    /// Parses an object; reports one that can't be parsed.
+    async fn parse(&self, text: &str) -> Result<Option<T>, SessionEnded> {
         match serde_json::from_str(text) {
             Ok(object) => Ok(Some(object)),
             Err(error) => {
-                let bad = Message::Bad(self.resource, error.to_string());
-                self.to.send(bad).await.map_err(|_| Over)?;
+                self.report_bad(&error).await?;
                 Ok(None)
             }
         }
     }
 
-    /// The version of the resource as it is now.
-    async fn version_now(&self) -> Result<String, Trouble> {
-        let body = Answer::get(&self.client, &self.url("limit=1"), JSON).await?.whole().await?;
-        let list: List =
-            serde_json::from_slice(&body).map_err(|e| Trouble::Failed(e.to_string()))?;
-        Ok(list.metadata.resource_version)
+    /// The current version of the resource.
+    async fn current_version(&self) -> Result<String, RequestError> {
+        Ok(self.get_list("limit=1").await?.metadata.resource_version)
     }
 
-    /// Lists, page by page. Returns the list's version.
-    async fn list(&mut self, version: Option<&str>, names: bool) -> Result<String, End> {
+    /// Lists page by page. Returns the list's version.
+    async fn list(&mut self, version: Option<&str>, identify: bool) -> Result<String, CycleError> {
         let mut next: Option<String> = None;
-        let mut at = String::new();
+        let mut listed = String::new();
         loop {
             let rest = match (&next, version) {
-                (Some(next), _) => format!("limit={PAGE}&continue={}", query(next)),
-                (None, Some(version)) => format!("limit={PAGE}&resourceVersion={version}"),
-                (None, None) => format!("limit={PAGE}"),
+                (Some(next), _) => {
+                    format!("limit={PAGE_OBJECTS}&continue={}", escape_query(next))
+                }
+                (None, Some(version)) => format!("limit={PAGE_OBJECTS}&resourceVersion={version}"),
+                (None, None) => format!("limit={PAGE_OBJECTS}"),
             };
-            let body = Answer::get(&self.client, &self.url(&rest), JSON).await?.whole().await?;
-            let list: List =
-                serde_json::from_slice(&body).map_err(|e| Trouble::Failed(e.to_string()))?;
-            drop(body);
-            if at.is_empty() {
-                at = list.metadata.resource_version;
-                if !names {
-                    self.say(Said::Begins(at.clone())).await?;
+            let list = self.get_list(&rest).await?;
+            if listed.is_empty() {
+                listed = list.metadata.resource_version;
+                if !identify {
+                    self.send(WatchEvent::ListBegin).await?;
                 }
             }
             for item in list.items {
-                let Some(mut object) = self.parsed(item.get()).await? else { continue };
+                let Some(mut object) = self.parse(item.get()).await? else { continue };
                 object.complete(&mut self.owners).await;
-                self.say(if names { Said::Named(object) } else { Said::Is(object) }).await?;
+                let event = if identify { WatchEvent::Identify } else { WatchEvent::Apply };
+                self.send(event(object)).await?;
             }
             next = list.metadata.r#continue;
             if next.is_none() {
                 break;
             }
         }
-        if !names {
-            self.say(Said::Listed(at.clone())).await?;
+        if !identify {
+            self.send(WatchEvent::ListEnd(listed.clone())).await?;
         }
-        Ok(at)
+        Ok(listed)
     }
 
     /// Watches from the position on, until the watch ends.
-    async fn watch(&mut self, failures: &mut u32) -> Result<(), End> {
-        let at = self.at.clone().unwrap_or_default();
+    async fn watch(&mut self, failures: &mut u32) -> Result<(), CycleError> {
+        let from = self.position.clone().unwrap_or_default();
         let seconds =
-            WATCH_S + self.by_chance(at.len() as u32, Duration::from_secs(WATCH_S / 2)).as_secs();
+            WATCH_S + self.jitter(from.len() as u32, Duration::from_secs(WATCH_S / 2)).as_secs();
         let rest = format!(
             "watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={}",
-            query(&at)
+            escape_query(&from)
         );
-        let mut answer = Answer::get(&self.client, &self.url(&rest), JSON).await?;
-        self.condition(Condition::Watching).await?;
-        let (mut anything, begin) = (false, clock::instant());
-        let ends = begin + Duration::from_secs(seconds) + GRACE;
-        let doubt = Arc::clone(&self.doubt);
-        let doubted = doubt.notified();
-        tokio::pin!(doubted);
+        let mut response = self.get(&rest).await?;
+        self.report(FeedStatus::Watching).await?;
+        let (mut any_line, begin) = (false, clock::instant());
+        let deadline = begin + Duration::from_secs(seconds) + GRACE;
+        let connection_lost = Arc::clone(&self.connection_lost);
+        let lost = connection_lost.notified();
+        tokio::pin!(lost);
         loop {
-            let silent = clock::instant() + SILENCE;
-            let until = if self.bookmarks == Bookmarks::None { ends } else { ends.min(silent) };
+            let silent_at = clock::instant() + SILENCE;
+            let no_bookmarks = self.bookmarks == Bookmarks::None;
+            let until = if no_bookmarks { deadline } else { deadline.min(silent_at) };
             let line = tokio::select! {
-                line = answer.line() => line?,
+                line = response.next_line() => line?,
                 () = tokio::time::sleep_until(until.into()) => {
-                    doubt.notify_waiters();
+                    connection_lost.notify_waiters();
                     if self.bookmarks == Bookmarks::Expected {
-                        // Perhaps there are none.
+                        // The server may not send any.
                         self.bookmarks = Bookmarks::None;
                         break;
                     }
-                    return Err(Trouble::Failed("the watch has fallen silent".into()).into());
+                    return Err(RequestError::Failed("watch is silent".into()).into());
                 }
-                () = &mut doubted => break,
+                () = &mut lost => break,
             };
             let Some(line) = line else { break };
-            // A server may say in the first line that the version is too old.
             let line = line.to_vec();
-            self.line(&line).await?;
-            anything = true;
+            // The first line may report an error (the version is too old), so only a processed
+            // line resets the failures.
+            self.apply_line(&line).await?;
+            any_line = true;
             *failures = 0;
         }
-        if !anything && begin.elapsed() < AT_ONCE {
-            // A server that ends each watch at once is no reason to hurry.
-            tokio::time::sleep(self.wait(&Trouble::Throttled(None), *failures)).await;
+        if !any_line && begin.elapsed() < SHORT_WATCH {
+            // Don't reconnect in a tight loop to a server that ends each watch at once.
+            let delay = self.retry_delay(&RequestError::Throttled(None), *failures);
+            tokio::time::sleep(delay).await;
             *failures += 1;
         }
         Ok(())
     }
 
-    async fn condition(&self, condition: Condition) -> Result<(), Over> {
-        self.to.send(Message::Feed(self.resource, condition)).await.map_err(|_| Over)
-    }
-
-    /// Takes one line of a watch in.
-    async fn line(&mut self, line: &[u8]) -> Result<(), End> {
-        let parsed: Result<Line<'_>, _> = serde_json::from_slice(line);
-        let line = match parsed {
+    /// Processes one line of a watch.
+    async fn apply_line(&mut self, line: &[u8]) -> Result<(), CycleError> {
+        let line: WatchLine<'_> = match serde_json::from_slice(line) {
             Ok(line) => line,
-            Err(error) => {
-                let bad = Message::Bad(self.resource, error.to_string());
-                return self.to.send(bad).await.map_err(|_| End::Over);
-            }
+            Err(error) => return Ok(self.report_bad(&error).await?),
         };
         let text = line.object.get();
         match line.r#type {
             "ERROR" => {
                 let status: Status = serde_json::from_str(text).unwrap_or_default();
-                return Err(status.trouble(None).into());
+                return Err(status.into_error(None).into());
             }
             "BOOKMARK" => {
-                if let Ok(mark) = serde_json::from_str::<Owned>(text) {
+                if let Ok(bookmark) = serde_json::from_str::<Owned>(text) {
                     self.bookmarks = Bookmarks::Seen;
-                    let at = String::from(mark.metadata.resource_version);
-                    self.at = Some(at.clone());
-                    self.say(Said::At(at)).await?;
+                    let version = String::from(bookmark.metadata.resource_version);
+                    self.position = Some(version.clone());
+                    self.send(WatchEvent::Bookmark(version)).await?;
                 }
                 return Ok(());
             }
             _ => {}
         }
-        let Some(mut object) = self.parsed(text).await? else { return Ok(()) };
+        let Some(mut object) = self.parse(text).await? else { return Ok(()) };
         object.complete(&mut self.owners).await;
-        let at = object.meta().resource_version.to_string();
-        let said = if line.r#type == "DELETED" { Said::Gone(object) } else { Said::Is(object) };
-        self.say(said).await?;
-        self.at = Some(at);
+        let version = object.meta().resource_version.to_string();
+        let is_deleted = line.r#type == "DELETED";
+        let event = if is_deleted { WatchEvent::Delete } else { WatchEvent::Apply };
+        self.send(event(object)).await?;
+        self.position = Some(version);
         Ok(())
     }
 }
@@ -401,8 +390,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_a_watch_is_parsed_in_place() {
-        let line: Line<'_> = serde_json::from_str(
+    fn watch_line_is_parsed_in_place() {
+        let line: WatchLine<'_> = serde_json::from_str(
             r#"{"type":"ADDED","object":{"kind":"Pod","metadata":{"uid":"u"}}}"#,
         )
         .unwrap();

@@ -1,7 +1,9 @@
-//! Kubernetes' objects, pruned while they are parsed: what isn't named here is skipped over, so annotations, environment
-//! values, command lines and managed fields are in no value of this program.
+//! Kubernetes objects, pruned while they are parsed: fields without a declaration here are skipped,
+//! so annotations, environment values, command lines and managed fields are in no value of this
+//! program.
 //!
-//! The format is that of the API reference (`core/v1`, `apps/v1`, `discovery.k8s.io/v1`), as JSON; every field may be missing.
+//! The format is JSON as in the API reference (`core/v1`, `apps/v1`, `discovery.k8s.io/v1`); every
+//! field may be missing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,7 +15,7 @@ use serde_json::value::RawValue;
 /// A text of an object.
 pub(super) type Text = Box<str>;
 
-/// A time of the API: RFC 3339, whole seconds or microseconds.
+/// A time of the API: RFC 3339, in whole seconds or microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Time {
     /// Nanoseconds since the Unix epoch.
@@ -26,11 +28,11 @@ impl<'de> Deserialize<'de> for Time {
         impl Visitor<'_> for Rfc3339 {
             type Value = Time;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a time as in RFC 3339")
+                f.write_str("an RFC 3339 time")
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Time, E> {
                 let time: jiff::Timestamp = text.parse().map_err(E::custom)?;
-                // Go's zero time lies before the epoch: nobody set it.
+                // Go's zero time lies before the epoch and means that the field isn't set.
                 Ok(Time { ns: u64::try_from(time.as_nanosecond()).unwrap_or(0) })
             }
         }
@@ -38,22 +40,22 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-/// A list that may be `null`, as Go writes an empty one.
+/// Deserializes a list that may be `null`, as Go writes an empty one.
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Option::<Vec<T>>::deserialize(from).map(Option::unwrap_or_default)
 }
 
-/// Text that may be `null`.
+/// Deserializes text that may be `null`.
 fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Text, D::Error> {
     Option::<Text>::deserialize(from).map(Option::unwrap_or_default)
 }
 
-/// Which of a map's entries are kept.
+/// The keys of a map whose entries are kept.
 pub(super) trait Keys {
     const KEYS: &'static [&'static str];
 }
 
-/// The labels that say something here.
+/// The labels that the collector reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Labels;
 impl Keys for Labels {
@@ -65,56 +67,56 @@ impl Keys for Labels {
     ];
 }
 
-/// The one annotation that is read; it holds a number.
+/// The only annotation that the collector reads; its value is a number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Annotations;
 impl Keys for Annotations {
     const KEYS: &'static [&'static str] = &["deployment.kubernetes.io/revision"];
 }
 
-/// A map of texts of which only [`Keys::KEYS`] are kept.
+/// A map of texts, pruned to the entries of [`Keys::KEYS`].
 #[derive(Clone, Debug)]
-pub(super) struct Kept<K>(Vec<(&'static str, Text)>, PhantomData<K>);
+pub(super) struct PrunedMap<K>(Vec<(&'static str, Text)>, PhantomData<K>);
 
-impl<K> Default for Kept<K> {
+impl<K> Default for PrunedMap<K> {
     fn default() -> Self {
         Self(Vec::new(), PhantomData)
     }
 }
 
-impl<K> Kept<K> {
+impl<K> PrunedMap<K> {
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| &**v)
     }
 }
 
-impl<'de, K: Keys> Deserialize<'de> for Kept<K> {
+impl<'de, K: Keys> Deserialize<'de> for PrunedMap<K> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Entries<K>(PhantomData<K>);
         impl<'de, K: Keys> Visitor<'de> for Entries<K> {
-            type Value = Kept<K>;
+            type Value = PrunedMap<K>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of texts")
             }
-            fn visit_unit<E>(self) -> Result<Kept<K>, E> {
-                Ok(Kept::default())
+            fn visit_unit<E>(self) -> Result<PrunedMap<K>, E> {
+                Ok(PrunedMap::default())
             }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Kept<K>, M::Error> {
-                let mut kept = Kept::default();
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<PrunedMap<K>, M::Error> {
+                let mut pruned = PrunedMap::default();
                 while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
                     match K::KEYS.iter().find(|k| **k == key) {
-                        Some(key) => kept.0.push((key, map.next_value()?)),
+                        Some(key) => pruned.0.push((key, map.next_value()?)),
                         None => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
-                Ok(kept)
+                Ok(pruned)
             }
         }
         from.deserialize_any(Entries(PhantomData))
     }
 }
 
-/// A page of a list: items stay text, so that a bad one costs no other.
+/// A page of a list. Items stay text, so that a bad one doesn't affect the others.
 #[derive(Deserialize)]
 pub(super) struct List {
     #[serde(default)]
@@ -146,7 +148,7 @@ pub(super) struct Owner {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Meta {
+pub(super) struct ObjectMeta {
     pub(super) uid: Text,
     pub(super) name: Text,
     #[serde(deserialize_with = "text")]
@@ -160,12 +162,12 @@ pub(super) struct Meta {
     pub(super) finalizers: Vec<Text>,
     #[serde(deserialize_with = "list")]
     pub(super) owner_references: Vec<Owner>,
-    pub(super) labels: Kept<Labels>,
-    pub(super) annotations: Kept<Annotations>,
+    pub(super) labels: PrunedMap<Labels>,
+    pub(super) annotations: PrunedMap<Annotations>,
 }
 
-impl Meta {
-    /// The owner that makes and removes it.
+impl ObjectMeta {
+    /// The owner that creates and deletes it.
     pub(super) fn controller(&self) -> Option<&Owner> {
         self.owner_references.iter().find(|o| o.controller)
     }
@@ -176,11 +178,11 @@ impl Meta {
     }
 }
 
-/// Only who an object is and who owns it.
+/// Only an object's metadata: identity and owners.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Owned {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -199,10 +201,10 @@ pub(super) struct Condition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Pod {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
     pub(super) spec: PodSpec,
     pub(super) status: PodStatus,
-    /// The topmost owner, as kind and name; looked up after parsing.
+    /// The topmost owner, as kind and name; resolved after parsing.
     #[serde(skip)]
     pub(super) workload: Option<(Text, Text)>,
 }
@@ -221,7 +223,7 @@ pub(super) struct PodSpec {
     pub(super) ephemeral_containers: Vec<Named>,
 }
 
-/// Only a name.
+/// Only a container's name.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Named {
@@ -298,7 +300,7 @@ pub(super) struct Terminated {
     pub(super) container_id: Text,
 }
 
-/// A container's id without the runtime's name: `containerd://8a4e…`.
+/// A container's id without the runtime's prefix, as in `containerd://8a4e…`.
 pub(super) fn bare_id(id: &str) -> &str {
     id.rsplit_once("://").map_or(id, |(_, id)| id)
 }
@@ -308,7 +310,7 @@ impl Pod {
         self.status.conditions.iter().find(|c| &*c.r#type == r#type)
     }
 
-    /// All containers, those that prepare first.
+    /// All containers: init, then regular, then ephemeral ones.
     pub(super) fn containers(&self) -> impl Iterator<Item = &ContainerStatus> {
         let status = &self.status;
         let all = status.init_container_statuses.iter().chain(&status.container_statuses);
@@ -319,7 +321,7 @@ impl Pod {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Node {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
     pub(super) status: NodeStatus,
 }
 
@@ -333,7 +335,7 @@ pub(super) struct NodeStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Deployment {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
     pub(super) status: DeploymentStatus,
 }
 
@@ -358,11 +360,11 @@ pub(super) struct ObjectRef {
     pub(super) field_path: Text,
 }
 
-/// An Event: what a component of Kubernetes says about an object.
+/// An Event: the report of a Kubernetes component about an object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Event {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
     pub(super) involved_object: ObjectRef,
     pub(super) reason: Text,
     pub(super) message: Text,
@@ -396,7 +398,7 @@ pub(super) struct Series {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Service {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
     pub(super) spec: ServiceSpec,
     pub(super) status: ServiceStatus,
 }
@@ -425,11 +427,11 @@ pub(super) struct LoadBalancer {
     pub(super) ingress: Vec<Ip>,
 }
 
-/// An EndpointSlice (`endpoints`), or an Endpoints of older clusters (`subsets`).
+/// An EndpointSlice (`endpoints`), or an Endpoints object of older clusters (`subsets`).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Endpoints {
-    pub(super) metadata: Meta,
+    pub(super) metadata: ObjectMeta,
     #[serde(deserialize_with = "list")]
     pub(super) endpoints: Vec<Endpoint>,
     #[serde(deserialize_with = "list")]

@@ -1,7 +1,9 @@
-//! What owns a pod in the end: the Deployment behind its ReplicaSet, the CronJob behind its Job.
+//! Resolves the topmost owner of a pod: the Deployment behind its ReplicaSet, the CronJob behind
+//! its Job.
 //!
-//! Asked one by one, as pods come, and kept: owners never change, and a node has few. Watching every ReplicaSet of a cluster
-//! for it would cost each node the old revisions of everything.
+//! Each owner is requested once, when its first pod appears, and cached: owners never change, and a
+//! node has few. Watching every ReplicaSet of a cluster instead would send the old revisions of all
+//! workloads to each node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,109 +11,114 @@ use std::time::{Duration, Instant};
 
 use kube::client::Client;
 
-use super::objects::{Meta, Owned, Pod, Text};
-use super::wire::{Answer, Trouble};
+use super::objects::{ObjectMeta, Owned, Pod, Text};
+use super::request::{RequestError, Response};
 use tapio_core::clock;
 
-/// Only an object's metadata, which every server can give.
+/// Only an object's metadata, which every server supports.
 const METADATA: &str =
     "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
-/// Owners that are kept; all are forgotten at once when there are more.
-const MOST: usize = 8_192;
-/// How long a server that doesn't answer may hold up the pod that asks.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it isn't asked again after a refusal.
-const REFUSED: Duration = Duration::from_secs(60);
+/// Most cached owners; when there are more, all are removed at once.
+const MAX_OWNERS: usize = 8_192;
+/// Time limit for a request, during which its pod waits.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause after a failed request.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Kind and name.
 pub(super) type Workload = (Text, Text);
 
-/// The permissions that were refused, for the report.
-pub(super) type Refusals = Arc<Mutex<Vec<&'static str>>>;
+/// Resources whose permission is missing, for the status.
+pub(super) type MissingPermissions = Arc<Mutex<Vec<&'static str>>>;
 
-/// Looks owners up.
-pub(super) struct Owners {
+/// Resolves and caches owners.
+pub(super) struct OwnerResolver {
     client: Client,
-    /// Pods of other nodes aren't worth a request each.
+    /// Only owners of this node's pods are requested.
     node: String,
-    known: HashMap<Text, Workload>,
-    /// Until when a kind isn't asked for.
-    refused: HashMap<&'static str, Instant>,
-    refusals: Refusals,
+    cache: HashMap<Text, Workload>,
+    /// Until when a resource isn't requested, after a failure.
+    paused: HashMap<&'static str, Instant>,
+    missing: MissingPermissions,
 }
 
-/// Kinds that are owned themselves, and where they are found.
-const BETWEEN: &[(&str, &str, &str)] =
+/// Kinds that are owned themselves: kind, API group and version, resource.
+const INTERMEDIATE: &[(&str, &str, &str)] =
     &[("ReplicaSet", "apps/v1", "replicasets"), ("Job", "batch/v1", "jobs")];
 
-impl Owners {
-    pub(super) fn new(client: Client, node: &str, refusals: Refusals) -> Self {
+impl OwnerResolver {
+    pub(super) fn new(client: Client, node: &str, missing: MissingPermissions) -> Self {
         Self {
             client,
             node: node.to_owned(),
-            known: HashMap::new(),
-            refused: HashMap::new(),
-            refusals,
+            cache: HashMap::new(),
+            paused: HashMap::new(),
+            missing,
         }
     }
 
-    /// The topmost owner of a pod that can be found.
-    pub(super) async fn of(&mut self, pod: &Pod) -> Option<Workload> {
+    /// Resolves the topmost owner of a pod that can be found.
+    pub(super) async fn workload_of(&mut self, pod: &Pod) -> Option<Workload> {
         let (node, pod) = (&pod.spec.node_name, &pod.metadata);
         let owner = pod.controller()?;
         let direct = (owner.kind.clone(), owner.name.clone());
-        let Some((_, api, resource)) = BETWEEN.iter().find(|(kind, ..)| **kind == *owner.kind)
+        let Some((_, api, resource)) = INTERMEDIATE.iter().find(|(kind, ..)| **kind == *owner.kind)
         else {
             return Some(direct);
         };
         if **node != *self.node {
-            return Some(by_hash(pod, &owner.name).unwrap_or(direct));
+            return Some(deployment_from_hash(pod, &owner.name).unwrap_or(direct));
         }
-        if let Some(known) = self.known.get(&owner.uid) {
-            return Some(known.clone());
+        if let Some(cached) = self.cache.get(&owner.uid) {
+            return Some(cached.clone());
         }
         let path = format!("/apis/{api}/namespaces/{}/{resource}/{}", pod.namespace, owner.name);
-        match self.ask(resource, &path).await {
-            // Another one of the same name isn't the owner.
+        match self.request(resource, &path).await {
+            // Another object of the same name isn't the owner.
             Some(Ok(found)) if found.metadata.uid == owner.uid => {
                 let above = found.metadata.controller();
                 let workload = above.map_or(direct, |o| (o.kind.clone(), o.name.clone()));
-                if self.known.len() >= MOST {
-                    self.known.clear();
+                if self.cache.len() >= MAX_OWNERS {
+                    self.cache.clear();
                 }
-                self.known.insert(owner.uid.clone(), workload.clone());
+                self.cache.insert(owner.uid.clone(), workload.clone());
                 Some(workload)
             }
-            _ => Some(by_hash(pod, &owner.name).unwrap_or(direct)),
+            _ => Some(deployment_from_hash(pod, &owner.name).unwrap_or(direct)),
         }
     }
 
-    async fn ask(&mut self, resource: &'static str, path: &str) -> Option<Result<Owned, Trouble>> {
-        if self.refused.get(resource).is_some_and(|until| clock::instant() < *until) {
+    async fn request(
+        &mut self,
+        resource: &'static str,
+        path: &str,
+    ) -> Option<Result<Owned, RequestError>> {
+        if self.paused.get(resource).is_some_and(|until| clock::instant() < *until) {
             return None;
         }
-        let ask = async {
-            let body = Answer::get(&self.client, path, METADATA).await?.whole().await?;
-            serde_json::from_slice(&body).map_err(|e| Trouble::Failed(e.to_string()))
+        let request = async {
+            let body = Response::get(&self.client, path, METADATA).await?.into_bytes().await?;
+            serde_json::from_slice(&body).map_err(|e| RequestError::Failed(e.to_string()))
         };
-        let answer = tokio::time::timeout(PATIENCE, ask).await;
-        let answer = answer.unwrap_or_else(|_| Err(Trouble::Failed("no answer".into())));
-        match &answer {
-            Ok(_) | Err(Trouble::Missing) => {}
-            Err(trouble) => {
-                self.refused.insert(resource, clock::instant() + REFUSED);
-                let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-                if matches!(trouble, Trouble::Forbidden(_)) && !refusals.contains(&resource) {
-                    refusals.push(resource);
+        let response = tokio::time::timeout(REQUEST_TIMEOUT, request).await;
+        let response = response.unwrap_or_else(|_| Err(RequestError::Failed("no response".into())));
+        match &response {
+            Ok(_) | Err(RequestError::NotFound) => {}
+            Err(error) => {
+                self.paused.insert(resource, clock::instant() + RETRY_AFTER);
+                let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+                if matches!(error, RequestError::Forbidden(_)) && !missing.contains(&resource) {
+                    missing.push(resource);
                 }
             }
         }
-        Some(answer)
+        Some(response)
     }
 }
 
-/// A Deployment's ReplicaSet is called like it, with the hash that its pods have as a label.
-fn by_hash(pod: &Meta, replicaset: &str) -> Option<Workload> {
+/// Derives the Deployment from the ReplicaSet's name: the Deployment's name and the hash that its
+/// pods have as a label.
+fn deployment_from_hash(pod: &ObjectMeta, replicaset: &str) -> Option<Workload> {
     let hash = pod.labels.get("pod-template-hash")?;
     let name = replicaset.strip_suffix(hash)?.strip_suffix('-')?;
     (!name.is_empty()).then(|| ("Deployment".into(), name.into()))
@@ -122,16 +129,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deployment_is_found_without_asking() {
-        let pod = |labels: &str| -> Meta {
+    fn deployment_is_derived_without_request() {
+        let pod = |labels: &str| -> ObjectMeta {
             serde_json::from_str(&format!(r#"{{"labels":{labels}}}"#)).unwrap()
         };
         let hash = pod(r#"{"pod-template-hash":"7d9c5b","app":"web"}"#);
         let found = Some(("Deployment".into(), "web-shop".into()));
-        assert_eq!(by_hash(&hash, "web-shop-7d9c5b"), found);
-        assert_eq!(by_hash(&hash, "web-shop"), None);
-        assert_eq!(by_hash(&hash, "-7d9c5b"), None);
-        assert_eq!(by_hash(&pod("{}"), "web-7d9c5b"), None);
-        assert_eq!(by_hash(&pod("null"), "web-7d9c5b"), None);
+        assert_eq!(deployment_from_hash(&hash, "web-shop-7d9c5b"), found);
+        assert_eq!(deployment_from_hash(&hash, "web-shop"), None);
+        assert_eq!(deployment_from_hash(&hash, "-7d9c5b"), None);
+        assert_eq!(deployment_from_hash(&pod("{}"), "web-7d9c5b"), None);
+        assert_eq!(deployment_from_hash(&pod("null"), "web-7d9c5b"), None);
     }
 }

@@ -1,50 +1,51 @@
-//! One connection's worth of work: what the feeds say goes into the directory, the state machines and out as events.
+//! Applies feed messages to the entity directory and the state machines, and emits the new facts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::addresses::{Addresses, Place, Selects};
-use super::conditions::Rollout;
-use super::events::{Counts, KubeletStart, Of};
-use super::feed::Said;
-use super::known::{Known, identity_of_told};
-use super::objects::{Deployment, Endpoints, Event, Meta, Node, Pod, Service, Text};
-use super::pods::{Transition, What};
-use super::saved::{Saved, number};
-use super::tell::Teller;
-use super::texts::Texts;
-use super::{Config, Resource};
+use super::addresses::{DirectoryWriter, Selection, ServiceAddresses};
+use super::checkpoint::{Checkpoint, version_number};
+use super::conditions::RolloutPhase;
+use super::config::Config;
+use super::events::{EventCounts, EventScope, KubeletStart};
+use super::interner::Interner;
+use super::lists::Lists;
+use super::messages::{Resource, WatchEvent};
+use super::objects::{Deployment, Endpoints, Event, Node, ObjectMeta, Pod, Service, Text};
+use super::pod_cache::{CachedPod, identity_of};
+use super::pod_lifecycle::{PodFact, Transition};
+use super::to_event::EventWriter;
 use tapio_core::identity::Directory;
 use tapio_core::ring::Sink;
 
-/// What is known while the collector runs.
+/// The state of one run.
 pub(super) struct Session {
     config: Config,
     /// The node's name in the cluster.
     node: String,
     directory: Arc<Directory>,
-    teller: Teller,
-    pub(super) saved: Saved,
-    /// Whether `saved` changed since it was written last.
+    writer: EventWriter,
+    pub(super) checkpoint: Checkpoint,
+    /// Whether `checkpoint` changed since the last one was taken.
     pub(super) changed: bool,
     started_ns: u64,
-    pods: HashMap<Text, Known>,
-    addresses: Addresses,
-    texts: Texts,
-    counts: Counts,
+    pods: HashMap<Text, CachedPod>,
+    addresses: ServiceAddresses,
+    interner: Interner,
+    counts: EventCounts,
     kubelet_start: KubeletStart,
-    /// ReplicaSets that are being rolled out: by Deployment, its namespace and the ReplicaSet's name.
+    /// ReplicaSets that are being rolled out: namespace and name, by the Deployment's uid.
     rolling: HashMap<Text, (Text, Text)>,
-    /// Lists that are under way: what they held so far.
-    listing: HashMap<Resource, HashSet<Text>>,
-    /// Events of a list up to this version were told before.
-    events_told: Option<u64>,
-    pub(super) elsewhere: u64,
+    lists: Lists,
+    /// A list's Events up to this version were emitted before.
+    emitted_events: Option<u64>,
+    events_of_other_nodes: u64,
 }
 
-/// When, and into what.
-pub(super) struct Now<'a> {
-    pub(super) ns: u64,
+/// Where and when events are emitted.
+pub(super) struct Output<'a> {
+    /// The agent's clock, ns since the Unix epoch.
+    pub(super) now_ns: u64,
     pub(super) sink: &'a mut Sink,
 }
 
@@ -53,420 +54,419 @@ impl Session {
         config: &Config,
         node: &str,
         directory: Arc<Directory>,
-        teller: Teller,
-        saved: Saved,
+        writer: EventWriter,
+        checkpoint: Checkpoint,
         started_ns: u64,
     ) -> Self {
         Self {
             config: config.clone(),
             node: node.to_owned(),
             directory,
-            teller,
-            saved,
+            writer,
+            checkpoint,
             changed: false,
             started_ns,
             pods: HashMap::new(),
-            addresses: Addresses::default(),
-            texts: Texts::default(),
-            counts: Counts::default(),
+            addresses: ServiceAddresses::default(),
+            interner: Interner::default(),
+            counts: EventCounts::default(),
             kubelet_start: KubeletStart::default(),
             rolling: HashMap::new(),
-            listing: HashMap::new(),
-            events_told: None,
-            elsewhere: 0,
+            lists: Lists::default(),
+            emitted_events: None,
+            events_of_other_nodes: 0,
         }
     }
 
-    /// Whether there is no earlier time of this agent that the resource goes on from.
-    fn is_first(&self, resource: Resource) -> bool {
-        self.saved.position(resource).is_none()
+    /// Whether the agent has no earlier position of the resource.
+    fn is_first_start(&self, resource: Resource) -> bool {
+        self.checkpoint.position(resource).is_none()
     }
 
-    fn at(&mut self, resource: Resource, version: &str) {
-        // While a list is under way its end is the next position.
-        if !self.listing.contains_key(&resource) {
-            self.changed |= self.saved.set_position(resource, version);
+    fn advance(&mut self, resource: Resource, version: &str) {
+        // During a list the position stays; the end of the list is the next one.
+        if !self.lists.is_in_progress(resource) {
+            self.changed |= self.checkpoint.set_position(resource, version);
         }
     }
 
-    /// Ends a list. Returns what it held.
-    fn listed(&mut self, resource: Resource, version: &str) -> HashSet<Text> {
-        let seen = self.listing.remove(&resource).unwrap_or_default();
-        self.at(resource, version);
+    /// Ends a list. Returns the uids that it contained.
+    fn end_list(&mut self, resource: Resource, version: &str) -> HashSet<Text> {
+        let listed = self.lists.end(resource);
+        self.advance(resource, version);
         self.changed = true;
-        seen
+        listed
     }
 
-    pub(super) fn pod(&mut self, said: Said<Pod>, now: &mut Now<'_>) {
-        match said {
-            Said::Begins(_) => drop(self.listing.insert(Resource::Pods, HashSet::new())),
-            Said::Named(pod) => {
-                self.know(&pod, now.ns);
-                self.state(&pod.metadata.uid, now);
+    pub(super) fn pod(&mut self, event: WatchEvent<Pod>, out: &mut Output<'_>) {
+        let resource = Resource::Pods;
+        match event {
+            WatchEvent::ListBegin => self.lists.begin(resource),
+            WatchEvent::Identify(pod) => {
+                self.cache_pod(&pod, out.now_ns);
+                self.emit_relations(&pod.metadata.uid, out);
             }
-            Said::Is(pod) => {
-                if let Some(seen) = self.listing.get_mut(&Resource::Pods) {
-                    seen.insert(pod.metadata.uid.clone());
-                }
-                let is_new = self.know(&pod, now.ns);
+            WatchEvent::Apply(pod) => self.apply_pod(&pod, out),
+            WatchEvent::Delete(pod) => {
+                self.cache_pod(&pod, out.now_ns);
                 if *pod.spec.node_name == *self.node {
-                    let told = self.saved.pods.contains_key(&pod.metadata.uid);
-                    self.live(&pod, now);
-                    if is_new && (told || self.is_first(Resource::Pods)) {
-                        self.state(&pod.metadata.uid, now);
-                    }
+                    self.emit_facts(&pod, out);
                 }
-                self.at(Resource::Pods, &pod.metadata.resource_version);
+                self.remove_pod(&pod.metadata.uid, out);
+                self.advance(resource, &pod.metadata.resource_version);
             }
-            Said::Gone(pod) => {
-                self.know(&pod, now.ns);
-                if *pod.spec.node_name == *self.node {
-                    self.live(&pod, now);
-                }
-                self.pod_gone(&pod.metadata.uid, now);
-                self.at(Resource::Pods, &pod.metadata.resource_version);
-            }
-            Said::Listed(version) => {
-                let known = self.saved.pods.keys().chain(self.pods.keys());
-                let all: HashSet<Text> = known.cloned().collect();
-                let seen = self.listed(Resource::Pods, &version);
-                for uid in all.difference(&seen) {
-                    self.pod_gone(uid, now);
+            WatchEvent::ListEnd(version) => {
+                let known = self.checkpoint.pods.keys().chain(self.pods.keys());
+                let known: HashSet<Text> = known.cloned().collect();
+                let listed = self.end_list(resource, &version);
+                for uid in known.difference(&listed) {
+                    self.remove_pod(uid, out);
                 }
             }
-            Said::At(version) => self.at(Resource::Pods, &version),
+            WatchEvent::Bookmark(version) => self.advance(resource, &version),
         }
     }
 
-    /// Writes a pod and its containers into the directory. Returns whether it wasn't known.
-    fn know(&mut self, pod: &Pod, now_ns: u64) -> bool {
+    fn apply_pod(&mut self, pod: &Pod, out: &mut Output<'_>) {
+        let (resource, uid) = (Resource::Pods, &pod.metadata.uid);
+        self.lists.add(resource, uid);
+        let is_new = self.cache_pod(pod, out.now_ns);
+        if *pod.spec.node_name == *self.node {
+            let was_emitted = self.checkpoint.pods.contains_key(uid);
+            self.emit_facts(pod, out);
+            if is_new && (was_emitted || self.is_first_start(resource)) {
+                self.emit_relations(uid, out);
+            }
+        }
+        self.advance(resource, &pod.metadata.resource_version);
+    }
+
+    /// Writes a pod and its containers into the directory. Returns whether it is new.
+    fn cache_pod(&mut self, pod: &Pod, now_ns: u64) -> bool {
         let uid = &pod.metadata.uid;
-        let version = number(&pod.metadata.resource_version).unwrap_or(u64::MAX);
+        let version = version_number(&pod.metadata.resource_version).unwrap_or(u64::MAX);
         let before = self.pods.get(uid);
-        if before.is_some_and(|known| known.version > version) {
+        if before.is_some_and(|cached| cached.version > version) {
             return false;
         }
         let is_new = before.is_none();
-        let mut known = Known::of(pod, version, &mut self.texts);
-        known.write_containers(pod, before, &self.directory, now_ns);
-        self.complete(&mut known);
-        self.directory.pod_seen(Arc::clone(&known.pod), now_ns);
-        self.pods.insert(uid.clone(), known);
+        let mut cached = CachedPod::new(pod, version, &mut self.interner);
+        cached.write_containers(pod, before, &self.directory, now_ns);
+        self.complete(&mut cached);
+        self.directory.pod_seen(Arc::clone(&cached.pod), now_ns);
+        self.pods.insert(uid.clone(), cached);
         is_new
     }
 
-    /// Adds what other objects say of a pod.
-    fn complete(&self, known: &mut Known) {
-        let services = self.addresses.services_of(&known.pod.uid);
-        let rolling_out = known.replicaset.as_ref().is_some_and(|rs| {
-            self.rolling.values().any(|(ns, name)| **ns == *known.pod.namespace && name == rs)
+    /// Adds the parts of a pod's identity that come from other objects.
+    fn complete(&self, cached: &mut CachedPod) {
+        let services = self.addresses.services_of(&cached.pod.uid);
+        let rolling_out = cached.replicaset.as_ref().is_some_and(|rs| {
+            self.rolling.values().any(|(ns, name)| **ns == *cached.pod.namespace && name == rs)
         });
-        let pod = Arc::make_mut(&mut known.pod);
+        let pod = Arc::make_mut(&mut cached.pod);
         (pod.services, pod.rolling_out) = (services, rolling_out);
     }
 
-    /// Completes a known pod again, after something else changed.
-    fn again(&mut self, uid: &str, now_ns: u64) {
-        let Some(mut known) = self.pods.remove(uid) else { return };
-        let before = (known.pod.services.len(), known.pod.rolling_out);
-        self.complete(&mut known);
-        if before != (known.pod.services.len(), known.pod.rolling_out) {
-            self.directory.pod_seen(Arc::clone(&known.pod), now_ns);
+    /// Completes a cached pod again, after another object changed.
+    fn refresh(&mut self, uid: &str, now_ns: u64) {
+        let Some(mut cached) = self.pods.remove(uid) else { return };
+        let before = (cached.pod.services.len(), cached.pod.rolling_out);
+        self.complete(&mut cached);
+        if before != (cached.pod.services.len(), cached.pod.rolling_out) {
+            self.directory.pod_seen(Arc::clone(&cached.pod), now_ns);
         }
-        self.pods.insert(uid.into(), known);
+        self.pods.insert(uid.into(), cached);
     }
 
-    /// Tells what is new in a pod's life.
-    fn live(&mut self, pod: &Pod, now: &mut Now<'_>) {
+    /// Emits the new facts of a pod's lifecycle.
+    fn emit_facts(&mut self, pod: &Pod, out: &mut Output<'_>) {
         let uid = &pod.metadata.uid;
-        let told = self.saved.pods.entry(uid.clone()).or_default();
-        let mut out = Vec::new();
-        told.step(pod, &mut out);
-        if out.is_empty() {
+        let lifecycle = self.checkpoint.pods.entry(uid.clone()).or_default();
+        let mut transitions = Vec::new();
+        lifecycle.step(pod, &mut transitions);
+        if transitions.is_empty() {
             return;
         }
         self.changed = true;
-        let is_first = self.is_first(Resource::Pods);
-        let Some(named) = self.pods.get(uid).map(|known| Arc::clone(&known.pod)) else { return };
-        for transition in out {
-            if !(is_first && is_past(&transition, self.started_ns)) {
-                self.teller.pod(&named, &transition, now.ns, now.sink);
+        let is_first = self.is_first_start(Resource::Pods);
+        let Some(identity) = self.pods.get(uid).map(|cached| Arc::clone(&cached.pod)) else {
+            return;
+        };
+        for transition in transitions {
+            if !(is_first && is_over(&transition, self.started_ns)) {
+                self.writer.pod(&identity, &transition, out.now_ns, out.sink);
             }
         }
     }
 
-    fn pod_gone(&mut self, uid: &str, now: &mut Now<'_>) {
-        let known = self.pods.remove(uid);
-        if let Some(told) = self.saved.pods.remove(uid) {
+    fn remove_pod(&mut self, uid: &str, out: &mut Output<'_>) {
+        let cached = self.pods.remove(uid);
+        if let Some(lifecycle) = self.checkpoint.pods.remove(uid) {
             self.changed = true;
-            let named = known
-                .as_ref()
-                .map_or_else(|| Arc::new(identity_of_told(uid, &told)), |k| Arc::clone(&k.pod));
-            self.teller.pod(&named, &told.gone(), now.ns, now.sink);
+            let identity = identity_of(uid, cached.as_ref(), &lifecycle);
+            self.writer.pod(&identity, &lifecycle.deleted(), out.now_ns, out.sink);
         }
-        for id in known.iter().flat_map(|k| &k.containers) {
-            self.directory.container_gone(id, now.ns);
+        for id in cached.iter().flat_map(|c| &c.containers) {
+            self.directory.container_gone(id, out.now_ns);
         }
-        self.directory.pod_gone(uid, now.ns);
+        self.directory.pod_gone(uid, out.now_ns);
     }
 
-    /// States what the graph of entities is to know of a pod whose life was told by an earlier run, or began before the first.
-    fn state(&mut self, uid: &str, now: &mut Now<'_>) {
-        let Some(Known { pod, .. }) = self.pods.get(uid) else { return };
+    /// Emits the relations of a pod whose lifecycle an earlier run emitted, or began before the
+    /// first run.
+    fn emit_relations(&mut self, uid: &str, out: &mut Output<'_>) {
+        let Some(CachedPod { pod, .. }) = self.pods.get(uid) else { return };
         if *pod.node != *self.node {
             return;
         }
         let from = ("pod", uid);
+        let (now_ns, sink) = (out.now_ns, &mut *out.sink);
         if let Some(owner) = &pod.workload {
             let kind = owner.kind.to_lowercase();
             let owner = format!("{}/{kind}/{}", pod.namespace, owner.name);
-            self.teller.relation(from, "owned-by", ("workload", &owner), false, now.ns, now.sink);
+            self.writer.relation(from, "owned-by", ("workload", &owner), false, now_ns, sink);
         }
-        let host = Arc::clone(&self.teller.host);
-        self.teller.relation(from, "scheduled-on", ("node", &host), false, now.ns, now.sink);
+        let host = Arc::clone(&self.writer.host);
+        self.writer.relation(from, "scheduled-on", ("node", &host), false, now_ns, sink);
         if let Some(address) = pod.addresses.first() {
             let address = address.to_string();
-            self.teller.relation(from, "provides", ("address", &address), false, now.ns, now.sink);
+            self.writer.relation(from, "provides", ("address", &address), false, now_ns, sink);
         }
         if let Some(criticality) = &pod.criticality {
-            self.teller.matters(from, criticality, now.ns, now.sink);
+            self.writer.criticality(from, criticality, now_ns, sink);
         }
     }
 
-    /// Tells what is due because time has passed.
-    pub(super) fn tick(&mut self, now: &mut Now<'_>) {
-        for (uid, told) in &mut self.saved.pods {
-            let Some(transition) = told.tick(now.ns) else { continue };
+    /// Emits the facts that are due because time has passed.
+    pub(super) fn tick(&mut self, out: &mut Output<'_>) {
+        for (uid, lifecycle) in &mut self.checkpoint.pods {
+            let Some(transition) = lifecycle.tick(out.now_ns) else { continue };
             self.changed = true;
-            let named = self
-                .pods
-                .get(uid)
-                .map_or_else(|| Arc::new(identity_of_told(uid, told)), |k| Arc::clone(&k.pod));
-            self.teller.pod(&named, &transition, now.ns, now.sink);
+            let identity = identity_of(uid, self.pods.get(uid), lifecycle);
+            self.writer.pod(&identity, &transition, out.now_ns, out.sink);
         }
     }
 
-    pub(super) fn node(&mut self, said: Said<Node>, now: &mut Now<'_>) {
-        match said {
-            Said::Begins(_) => drop(self.listing.insert(Resource::Nodes, HashSet::new())),
-            Said::Is(node) => {
-                for changed in self.saved.conditions.step(&node) {
-                    let meta = &node.metadata;
-                    self.teller.condition(&meta.uid, &meta.name, &changed, now.ns, now.sink);
+    pub(super) fn node(&mut self, event: WatchEvent<Node>, out: &mut Output<'_>) {
+        let resource = Resource::Nodes;
+        match event {
+            WatchEvent::ListBegin => self.lists.begin(resource),
+            WatchEvent::Apply(node) => {
+                let meta = &node.metadata;
+                for change in self.checkpoint.conditions.step(&node) {
+                    self.writer.condition(&meta.uid, &meta.name, &change, out.now_ns, out.sink);
                     self.changed = true;
                 }
-                self.at(Resource::Nodes, &node.metadata.resource_version);
+                self.advance(resource, &meta.resource_version);
             }
-            Said::Named(_) => {}
-            Said::Gone(node) => self.at(Resource::Nodes, &node.metadata.resource_version),
-            Said::Listed(version) => drop(self.listed(Resource::Nodes, &version)),
-            Said::At(version) => self.at(Resource::Nodes, &version),
+            WatchEvent::Identify(_) => {}
+            WatchEvent::Delete(node) => self.advance(resource, &node.metadata.resource_version),
+            WatchEvent::ListEnd(version) => drop(self.end_list(resource, &version)),
+            WatchEvent::Bookmark(version) => self.advance(resource, &version),
         }
     }
 
-    pub(super) fn deployment(&mut self, said: Said<Deployment>, now: &mut Now<'_>) {
+    pub(super) fn deployment(&mut self, event: WatchEvent<Deployment>, out: &mut Output<'_>) {
         let resource = Resource::Deployments;
-        match said {
-            Said::Begins(_) => drop(self.listing.insert(resource, HashSet::new())),
-            Said::Named(deployment) => self.rolls(&deployment, now.ns),
-            Said::Is(deployment) => {
-                let meta = &deployment.metadata;
-                if let Some(seen) = self.listing.get_mut(&resource) {
-                    seen.insert(meta.uid.clone());
-                }
-                let told =
-                    self.saved.rollouts.entry(meta.uid.clone()).or_default().step(&deployment);
-                self.rolls(&deployment, now.ns);
-                if let Some(told) = told {
-                    self.changed = true;
-                    // Of what was there before the first start only what isn't over is news.
-                    let is_old = self.is_first(resource) && told.state == Rollout::Complete;
-                    if !is_old && (self.config.objects_without_node || self.owns_here(meta)) {
-                        self.teller.rollout(&deployment, &told, now.ns, now.sink);
-                    }
-                }
-                self.at(resource, &deployment.metadata.resource_version);
+        match event {
+            WatchEvent::ListBegin => self.lists.begin(resource),
+            WatchEvent::Identify(deployment) => self.update_rolling(&deployment, out.now_ns),
+            WatchEvent::Apply(deployment) => self.apply_deployment(&deployment, out),
+            WatchEvent::Delete(deployment) => {
+                self.remove_deployment(&deployment.metadata.uid, out.now_ns);
+                self.advance(resource, &deployment.metadata.resource_version);
             }
-            Said::Gone(deployment) => {
-                self.deployment_gone(&deployment.metadata.uid, now.ns);
-                self.at(resource, &deployment.metadata.resource_version);
+            WatchEvent::ListEnd(version) => {
+                let listed = self.end_list(resource, &version);
+                let known = self.checkpoint.rollouts.keys();
+                let gone: Vec<Text> = known.filter(|u| !listed.contains(*u)).cloned().collect();
+                gone.iter().for_each(|uid| self.remove_deployment(uid, out.now_ns));
             }
-            Said::Listed(version) => {
-                let seen = self.listed(resource, &version);
-                let gone: Vec<Text> =
-                    self.saved.rollouts.keys().filter(|u| !seen.contains(*u)).cloned().collect();
-                gone.iter().for_each(|uid| self.deployment_gone(uid, now.ns));
-            }
-            Said::At(version) => self.at(resource, &version),
+            WatchEvent::Bookmark(version) => self.advance(resource, &version),
         }
     }
 
-    fn owns_here(&self, meta: &Meta) -> bool {
-        self.pods.values().any(|known| {
-            *known.pod.namespace == *meta.namespace
-                && known
-                    .pod
-                    .workload
-                    .as_ref()
-                    .is_some_and(|w| &*w.kind == "Deployment" && *w.name == *meta.name)
+    fn apply_deployment(&mut self, deployment: &Deployment, out: &mut Output<'_>) {
+        let (resource, meta) = (Resource::Deployments, &deployment.metadata);
+        self.lists.add(resource, &meta.uid);
+        let rollout = self.checkpoint.rollouts.entry(meta.uid.clone()).or_default();
+        let change = rollout.step(deployment);
+        self.update_rolling(deployment, out.now_ns);
+        if let Some(change) = change {
+            self.changed = true;
+            // On the first start only rollouts that aren't complete are emitted.
+            let is_old = self.is_first_start(resource) && change.phase == RolloutPhase::Complete;
+            if !is_old && (self.config.objects_without_node || self.has_pods_here(meta)) {
+                self.writer.rollout(deployment, &change, out.now_ns, out.sink);
+            }
+        }
+        self.advance(resource, &meta.resource_version);
+    }
+
+    /// Whether a Deployment has cached pods.
+    fn has_pods_here(&self, deployment: &ObjectMeta) -> bool {
+        self.pods.values().any(|cached| {
+            let workload = cached.pod.workload.as_ref();
+            *cached.pod.namespace == *deployment.namespace
+                && workload.is_some_and(|w| &*w.kind == "Deployment" && *w.name == *deployment.name)
         })
     }
 
-    /// Notes which ReplicaSet of a Deployment is being rolled out; its pods say so.
-    fn rolls(&mut self, deployment: &Deployment, now_ns: u64) {
+    /// Updates which ReplicaSet of a Deployment is being rolled out, and marks its pods.
+    fn update_rolling(&mut self, deployment: &Deployment, now_ns: u64) {
         let meta = &deployment.metadata;
-        let progressing =
-            self.saved.rollouts.get(&meta.uid).and_then(|told| told.progressing.clone());
-        let new = progressing.map(|rs| (meta.namespace.clone(), rs));
+        let rollout = self.checkpoint.rollouts.get(&meta.uid);
+        let replicaset = rollout.and_then(|rollout| rollout.progressing.clone());
+        let new = replicaset.map(|name| (meta.namespace.clone(), name));
         let before = match new.clone() {
             Some(new) => self.rolling.insert(meta.uid.clone(), new),
             None => self.rolling.remove(&meta.uid),
         };
         if before != new {
-            self.rolled([before, new].into_iter().flatten().collect(), now_ns);
+            self.refresh_replicasets(before.into_iter().chain(new).collect(), now_ns);
         }
     }
 
-    fn rolled(&mut self, replicasets: Vec<(Text, Text)>, now_ns: u64) {
-        let of = |known: &Known| {
-            replicasets.iter().any(|(ns, rs)| {
-                **ns == *known.pod.namespace && known.replicaset.as_ref() == Some(rs)
+    fn refresh_replicasets(&mut self, replicasets: Vec<(Text, Text)>, now_ns: u64) {
+        let is_affected = |cached: &CachedPod| {
+            replicasets.iter().any(|(ns, name)| {
+                **ns == *cached.pod.namespace && cached.replicaset.as_ref() == Some(name)
             })
         };
-        let uids: Vec<Text> =
-            self.pods.iter().filter(|(_, k)| of(k)).map(|(uid, _)| uid.clone()).collect();
-        uids.iter().for_each(|uid| self.again(uid, now_ns));
+        let affected = self.pods.iter().filter(|(_, cached)| is_affected(cached));
+        let uids: Vec<Text> = affected.map(|(uid, _)| uid.clone()).collect();
+        uids.iter().for_each(|uid| self.refresh(uid, now_ns));
     }
 
-    fn deployment_gone(&mut self, uid: &str, now_ns: u64) {
-        self.changed |= self.saved.rollouts.remove(uid).is_some();
+    fn remove_deployment(&mut self, uid: &str, now_ns: u64) {
+        self.changed |= self.checkpoint.rollouts.remove(uid).is_some();
         if let Some(replicaset) = self.rolling.remove(uid) {
-            self.rolled(vec![replicaset], now_ns);
+            self.refresh_replicasets(vec![replicaset], now_ns);
         }
     }
 
-    pub(super) fn event(&mut self, said: Said<Event>, now: &mut Now<'_>) {
+    pub(super) fn event(&mut self, event: WatchEvent<Event>, out: &mut Output<'_>) {
         let resource = Resource::Events;
-        match said {
-            Said::Begins(version) => {
-                self.listing.insert(resource, HashSet::new());
-                // A list that is older than what was told is of another history: it tells nothing new.
-                let told = self.saved.position(resource).and_then(number);
-                self.events_told =
-                    told.max(number(&version).filter(|v| told.is_some_and(|t| t > *v)));
+        match event {
+            WatchEvent::ListBegin => {
+                self.lists.begin(resource);
+                // This covers a list older than the position, too: it belongs to another history.
+                self.emitted_events = self.checkpoint.position(resource).and_then(version_number);
             }
-            Said::Is(event) => {
-                let version = number(&event.metadata.resource_version);
-                let listed = self.listing.contains_key(&resource);
-                let is_old =
-                    listed && version.zip(self.events_told).is_some_and(|(v, told)| v <= told);
-                if self.counts.is_new(&event) && !is_old {
-                    self.event_is(&event, now);
+            WatchEvent::Apply(event) => {
+                let version = version_number(&event.metadata.resource_version);
+                let was_emitted = self.lists.is_in_progress(resource)
+                    && version.zip(self.emitted_events).is_some_and(|(v, emitted)| v <= emitted);
+                if self.counts.is_new(&event) && !was_emitted {
+                    self.emit_event(&event, out);
                 }
-                self.at(resource, &event.metadata.resource_version);
+                self.advance(resource, &event.metadata.resource_version);
             }
-            Said::Named(_) => {}
-            Said::Gone(event) => {
-                self.counts.gone(&event);
-                self.at(resource, &event.metadata.resource_version);
+            WatchEvent::Identify(_) => {}
+            WatchEvent::Delete(event) => {
+                self.counts.remove(&event);
+                self.advance(resource, &event.metadata.resource_version);
             }
-            Said::Listed(version) => drop(self.listed(resource, &version)),
-            Said::At(version) => self.at(resource, &version),
+            WatchEvent::ListEnd(version) => drop(self.end_list(resource, &version)),
+            WatchEvent::Bookmark(version) => self.advance(resource, &version),
         }
     }
 
-    /// Tells an Event of this node, or of no node.
-    fn event_is(&mut self, event: &Event, now: &mut Now<'_>) {
-        let about = &event.involved_object;
-        let known = self.pods.get(&about.uid).filter(|k| *k.pod.node == *self.node);
-        let named = match known {
-            Some(known) => Some(Arc::clone(&known.pod)),
-            None => self.directory.pod(&about.uid),
+    /// Emits an Event of this node, or of no node.
+    fn emit_event(&mut self, event: &Event, out: &mut Output<'_>) {
+        let object = &event.involved_object;
+        let local_pod = self.pods.get(&object.uid).filter(|c| *c.pod.node == *self.node);
+        let is_local_pod = local_pod.is_some();
+        let pod = match local_pod {
+            Some(cached) => Some(Arc::clone(&cached.pod)),
+            None => self.directory.pod(&object.uid),
         };
-        let host = event.host();
-        let node_of = [host, event.assigned_to().unwrap_or("")].into_iter().find(|n| !n.is_empty());
-        let node = match &*about.kind {
-            "Node" => Some(&*about.name),
-            _ => node_of.or(named.as_ref().map(|pod| &*pod.node).filter(|n| !n.is_empty())),
+        let hosts = [event.host(), event.assigned_node().unwrap_or("")];
+        let host = hosts.into_iter().find(|host| !host.is_empty());
+        let node = match &*object.kind {
+            "Node" => Some(&*object.name),
+            _ => host.or(pod.as_ref().map(|pod| &*pod.node).filter(|n| !n.is_empty())),
         };
-        let here = known.is_some() || node == Some(&self.node);
-        if here || (node.is_none() && self.config.objects_without_node) {
-            let of = match here {
-                true if self.kubelet_start.rereads(event) => Of::ThisNodesPast,
-                true => Of::ThisNode,
-                false => Of::NoNode,
-            };
-            self.teller.event(event, named.as_deref(), of, now.ns, now.sink);
+        let scope = if is_local_pod || node == Some(&self.node) {
+            match self.kubelet_start.is_replay(event) {
+                true => EventScope::ThisNodeReplayed,
+                false => EventScope::ThisNode,
+            }
+        } else if node.is_none() && self.config.objects_without_node {
+            EventScope::NoNode
         } else {
-            self.elsewhere += 1;
-        }
+            self.events_of_other_nodes += 1;
+            return;
+        };
+        self.writer.event(event, pod.as_deref(), scope, out.now_ns, out.sink);
     }
 
-    pub(super) fn service(&mut self, said: Said<Service>, now: &mut Now<'_>) {
+    pub(super) fn service(&mut self, event: WatchEvent<Service>, out: &mut Output<'_>) {
         let resource = Resource::Services;
-        match said {
-            Said::Begins(_) => drop(self.listing.insert(resource, HashSet::new())),
-            Said::Named(_) | Said::At(_) => {}
-            Said::Is(service) => {
+        match event {
+            WatchEvent::ListBegin => self.lists.begin(resource),
+            WatchEvent::Identify(_) | WatchEvent::Bookmark(_) => {}
+            WatchEvent::Apply(service) => {
                 let meta = &service.metadata;
-                if let Some(seen) = self.listing.get_mut(&resource) {
-                    seen.insert(meta.uid.clone());
-                }
-                self.addresses.service(&service, &self.directory, now.ns);
+                self.lists.add(resource, &meta.uid);
+                self.addresses.apply_service(&service, &self.directory, out.now_ns);
                 if let Some(criticality) = meta.criticality() {
                     let name = format!("{}/{}", meta.namespace, meta.name);
-                    self.teller.matters(("service", &name), criticality, now.ns, now.sink);
+                    let from = ("service", &*name);
+                    self.writer.criticality(from, criticality, out.now_ns, out.sink);
                 }
             }
-            Said::Gone(service) => {
-                self.addresses.service_gone(&service.metadata.uid, &self.directory, now.ns);
+            WatchEvent::Delete(service) => {
+                let uid = &service.metadata.uid;
+                self.addresses.remove_service(uid, &self.directory, out.now_ns);
             }
-            Said::Listed(_) => {
-                let seen = self.listing.remove(&resource).unwrap_or_default();
-                for uid in self.addresses.missing_services(&seen) {
-                    self.addresses.service_gone(&uid, &self.directory, now.ns);
+            WatchEvent::ListEnd(_) => {
+                let listed = self.lists.end(resource);
+                for uid in self.addresses.missing_services(&listed) {
+                    self.addresses.remove_service(&uid, &self.directory, out.now_ns);
                 }
             }
         }
     }
 
-    pub(super) fn endpoints(&mut self, said: Said<Endpoints>, now: &mut Now<'_>) {
+    pub(super) fn endpoints(&mut self, event: WatchEvent<Endpoints>, out: &mut Output<'_>) {
         let resource = Resource::Endpoints;
         let pods = &self.pods;
         let is_watched = |uid: &str| pods.contains_key(uid);
         let directory = Arc::clone(&self.directory);
-        let place = Place { directory: &directory, now_ns: now.ns, is_watched: &is_watched };
-        let selected = match said {
-            Said::Begins(_) => return drop(self.listing.insert(resource, HashSet::new())),
-            Said::Named(_) | Said::At(_) => return,
-            Said::Is(slice) => {
-                if let Some(seen) = self.listing.get_mut(&resource) {
-                    seen.insert(slice.metadata.uid.clone());
-                }
-                self.addresses.slice(&slice, &place)
+        let writer =
+            DirectoryWriter { directory: &directory, now_ns: out.now_ns, is_watched: &is_watched };
+        let selections = match event {
+            WatchEvent::ListBegin => return self.lists.begin(resource),
+            WatchEvent::Identify(_) | WatchEvent::Bookmark(_) => return,
+            WatchEvent::Apply(slice) => {
+                self.lists.add(resource, &slice.metadata.uid);
+                self.addresses.apply_slice(&slice, &writer)
             }
-            Said::Gone(slice) => self.addresses.slice_gone(&slice.metadata.uid, &place),
-            Said::Listed(_) => {
-                let seen = self.listing.remove(&resource).unwrap_or_default();
-                let gone = self.addresses.missing_slices(&seen);
-                gone.iter().flat_map(|uid| self.addresses.slice_gone(uid, &place)).collect()
+            WatchEvent::Delete(slice) => self.addresses.remove_slice(&slice.metadata.uid, &writer),
+            WatchEvent::ListEnd(_) => {
+                let listed = self.lists.end(resource);
+                let gone = self.addresses.missing_slices(&listed);
+                gone.iter().flat_map(|uid| self.addresses.remove_slice(uid, &writer)).collect()
             }
         };
-        selected.iter().for_each(|one| self.selects(one, now));
+        selections.iter().for_each(|selection| self.emit_selection(selection, out));
     }
 
-    /// A service selects a pod, or ceased to: said of this node's pods.
-    fn selects(&mut self, one: &Selects, now: &mut Now<'_>) {
-        if self.pods.get(&*one.pod_uid).is_none_or(|known| *known.pod.node != *self.node) {
+    /// Emits that a service selects, or no longer selects, a pod of this node.
+    fn emit_selection(&mut self, selection: &Selection, out: &mut Output<'_>) {
+        let uid = &*selection.pod_uid;
+        if self.pods.get(uid).is_none_or(|cached| *cached.pod.node != *self.node) {
             return;
         }
-        self.again(&one.pod_uid, now.ns);
-        let service = format!("{}/{}", one.namespace, one.service);
-        let (from, to) = (("service", &*service), ("pod", &*one.pod_uid));
-        self.teller.relation(from, "selects", to, one.ended, now.ns, now.sink);
+        self.refresh(uid, out.now_ns);
+        let service = format!("{}/{}", selection.namespace, selection.service);
+        let (from, to) = (("service", &*service), ("pod", uid));
+        self.writer.relation(from, "selects", to, selection.ended, out.now_ns, out.sink);
     }
 
-    /// Named sizes of the caches.
+    /// Sizes of the caches, by the names of their counters.
     pub(super) fn sizes(&self) -> [(&'static str, u64); 6] {
         let [services, slices, backends] = self.addresses.sizes();
         [
@@ -474,14 +474,14 @@ impl Session {
             ("services", services as u64),
             ("endpoint_slices", slices as u64),
             ("pods_behind_services", backends as u64),
-            ("deployments", self.saved.rollouts.len() as u64),
-            ("events_of_other_nodes", self.elsewhere),
+            ("deployments", self.checkpoint.rollouts.len() as u64),
+            ("events_of_other_nodes", self.events_of_other_nodes),
         ]
     }
 }
 
-/// Whether something was over before the agent ever ran here. What still holds (back-off, termination) isn't.
-fn is_past(transition: &Transition, started_ns: u64) -> bool {
-    let holds = matches!(transition.what, What::CrashLoop { .. } | What::Terminating { .. });
+/// Whether a fact was over before the agent's first start. Back-off and termination still hold.
+fn is_over(transition: &Transition, started_ns: u64) -> bool {
+    let holds = matches!(transition.fact, PodFact::CrashLoop { .. } | PodFact::Terminating { .. });
     !holds && transition.time_ns.is_none_or(|ns| ns < started_ns)
 }

@@ -1,5 +1,5 @@
-//! OTLP/gRPC: the `Export` methods of logs and traces over undecoded requests. The shape is that of generated
-//! code; only the codec is ours (`wire/codec.rs`).
+//! OTLP/gRPC: the `Export` methods of logs and traces, on undecoded requests. The structure is that
+//! of generated code; only the codec is tapio's (`wire/codec.rs`).
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -11,7 +11,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
-use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
+use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal};
 use tapio_wire::{OtlpSignal, RawCodec, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
@@ -30,14 +30,14 @@ pub(super) async fn serve(
         .map_err(std::io::Error::other)
 }
 
-/// `ExportLogsServiceResponse` and `ExportTraceServiceResponse`, which are written alike.
+/// `ExportLogsServiceResponse` and `ExportTraceServiceResponse`, which have the same encoding.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Exported {
+pub(super) struct ExportResponse {
     #[prost(message, optional, tag = "1")]
     partial_success: Option<PartialSuccess>,
 }
 
-/// What was left out, and why.
+/// How many records were dropped, and why.
 #[derive(Clone, PartialEq, Message)]
 struct PartialSuccess {
     #[prost(int64, tag = "1")]
@@ -46,12 +46,12 @@ struct PartialSuccess {
     error_message: String,
 }
 
-impl Exported {
-    /// An export's response: empty, or with how many records were left out.
-    pub(super) fn without(broken: u64) -> Self {
-        let partial_success = (broken > 0).then(|| PartialSuccess {
-            rejected: broken as i64,
-            error_message: "records that can't be read".into(),
+impl ExportResponse {
+    /// A response: empty, or with the number of dropped records.
+    pub(super) fn new(dropped: u64) -> Self {
+        let partial_success = (dropped > 0).then(|| PartialSuccess {
+            rejected: dropped as i64,
+            error_message: "records that can't be decoded were dropped".into(),
         });
         Self { partial_success }
     }
@@ -60,17 +60,17 @@ impl Exported {
 struct Export(Intake, OtlpSignal);
 
 impl UnaryService<Bytes> for Export {
-    type Response = Exported;
-    type Future = BoxFuture<Response<Exported>, Status>;
+    type Response = ExportResponse;
+    type Future = BoxFuture<Response<ExportResponse>, Status>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let (intake, signal) = (self.0.clone(), self.1);
         Box::pin(async move {
-            match intake.take(signal, request.into_inner()).await {
-                Ok(broken) => Ok(Response::new(Exported::without(broken))),
-                Err(Refusal::Later) => Err(later()),
-                Err(Refusal::Broken(why)) => Err(Status::invalid_argument(why)),
-                Err(Refusal::Ending) => Err(Status::unavailable("the agent ends")),
+            match intake.submit(signal, request.into_inner()).await {
+                Ok(dropped) => Ok(Response::new(ExportResponse::new(dropped))),
+                Err(Refusal::QueueFull) => Err(queue_full()),
+                Err(Refusal::Malformed(cause)) => Err(Status::invalid_argument(cause)),
+                Err(Refusal::ShuttingDown) => Err(Status::unavailable("agent is shutting down")),
             }
         })
     }
@@ -100,7 +100,7 @@ macro_rules! service {
 
             fn call(&mut self, request: http::Request<B>) -> Self::Future {
                 let export = Export(self.0.clone(), $signal);
-                Box::pin(async move { Ok(answer(export, request).await) })
+                Box::pin(async move { Ok(respond(export, request).await) })
             }
         }
     )*};
@@ -111,7 +111,7 @@ service! {
     Traces: TRACES, OtlpSignal::Traces;
 }
 
-async fn answer<B>(export: Export, request: http::Request<B>) -> http::Response<tonic::body::Body>
+async fn respond<B>(export: Export, request: http::Request<B>) -> http::Response<tonic::body::Body>
 where
     B: Body + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
@@ -124,19 +124,19 @@ where
     grpc.unary(export, request).await
 }
 
-/// RESOURCE_EXHAUSTED with google.rpc.RetryInfo: without it senders must not try again (OTLP specification,
-/// "OTLP/gRPC Throttling").
-fn later() -> Status {
-    let message = "the agent can't take more now";
+/// RESOURCE_EXHAUSTED with google.rpc.RetryInfo: without it senders must not retry (OTLP
+/// specification, "OTLP/gRPC Throttling").
+fn queue_full() -> Status {
+    let message = "agent is overloaded";
     // RetryInfo { retry_delay: Duration { seconds } }
-    let info = field(1, &[1 << 3, RETRY.as_secs() as u8]);
+    let info = field(1, &[1 << 3, RETRY_AFTER.as_secs() as u8]);
     let any = [field(1, b"type.googleapis.com/google.rpc.RetryInfo"), field(2, &info)].concat();
     let code = Code::ResourceExhausted;
     let status = [vec![1 << 3, code as u8], field(2, message.as_bytes()), field(3, &any)].concat();
     Status::with_details(code, message, status.into())
 }
 
-/// A field of fewer than 128 bytes.
+/// Encodes a length-delimited protobuf field of fewer than 128 bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
 }
@@ -146,20 +146,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_when_to_try_again() {
-        let status = later();
+    fn refusal_has_retry_info() {
+        let status = queue_full();
         assert_eq!(status.code(), Code::ResourceExhausted);
         let details = status.details();
-        // google.rpc.Status: code 8, a message, one detail that ends in a Duration of one second.
+        // google.rpc.Status: code 8, a message, and one detail, which ends in a Duration of one
+        // second.
         assert_eq!(details[..2], [8, 8]);
         assert!(details.ends_with(&[0x12, 4, 0x0a, 2, 8, 1]), "{details:?}");
         assert!(String::from_utf8_lossy(details).contains("google.rpc.RetryInfo"));
     }
 
     #[test]
-    fn what_was_left_out_is_said() {
-        assert!(Exported::without(0).encode_to_vec().is_empty());
-        let said = Exported::without(300).encode_to_vec();
-        assert_eq!(said[..5], [0x0a, said.len() as u8 - 2, 8, 0xac, 2]);
+    fn response_has_number_of_dropped_records() {
+        assert!(ExportResponse::new(0).encode_to_vec().is_empty());
+        let response = ExportResponse::new(300).encode_to_vec();
+        assert_eq!(response[..5], [0x0a, response.len() as u8 - 2, 8, 0xac, 2]);
     }
 }

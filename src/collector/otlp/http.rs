@@ -9,8 +9,8 @@ use axum::routing::post;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::grpc::Exported;
-use super::{Intake, MAX_REQUEST_BYTES, RETRY, Refusal};
+use super::grpc::ExportResponse;
+use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
 use tapio_wire::OtlpSignal;
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -35,23 +35,23 @@ pub(super) async fn serve(
 }
 
 async fn export(intake: &Intake, signal: OtlpSignal, headers: &HeaderMap, body: Bytes) -> Response {
-    let is = |name, wanted: &str| {
-        headers.get(name).is_some_and(|v| v.to_str().is_ok_and(|v| v.starts_with(wanted)))
+    let has = |name, prefix: &str| {
+        headers.get(name).is_some_and(|v| v.to_str().is_ok_and(|v| v.starts_with(prefix)))
     };
-    if !is(CONTENT_TYPE, PROTOBUF) || headers.contains_key(CONTENT_ENCODING) {
-        let why = "send application/x-protobuf without compression\n";
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, why).into_response();
+    if !has(CONTENT_TYPE, PROTOBUF) || headers.contains_key(CONTENT_ENCODING) {
+        let remedy = "send application/x-protobuf without compression\n";
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, remedy).into_response();
     }
-    match intake.take(signal, body).await {
-        Ok(broken) => {
-            let said = Exported::without(broken).encode_to_vec();
-            ([(CONTENT_TYPE, PROTOBUF)], said).into_response()
+    match intake.submit(signal, body).await {
+        Ok(dropped) => {
+            let response = ExportResponse::new(dropped).encode_to_vec();
+            ([(CONTENT_TYPE, PROTOBUF)], response).into_response()
         }
-        Err(Refusal::Later) => {
-            let after = [(RETRY_AFTER, RETRY.as_secs().to_string())];
+        Err(Refusal::QueueFull) => {
+            let after = [(RETRY_AFTER, intake::RETRY_AFTER.as_secs().to_string())];
             (StatusCode::TOO_MANY_REQUESTS, after).into_response()
         }
-        Err(Refusal::Broken(why)) => (StatusCode::BAD_REQUEST, why).into_response(),
-        Err(Refusal::Ending) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(Refusal::Malformed(cause)) => (StatusCode::BAD_REQUEST, cause).into_response(),
+        Err(Refusal::ShuttingDown) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

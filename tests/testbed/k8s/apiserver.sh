@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts the kube-apiserver of up.sh (again), and waits until it is ready.
+# Starts or restarts the kube-apiserver of up.sh, and waits until it is ready.
 # usage: [APISERVER_EXTRA=...] apiserver.sh PORT
 . "$(dirname "$0")/lib.sh"
 PORT=$1 V=$STATE

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds kube-apiserver and kubelet 1.20.2 from the source package of Debian 12, which holds the whole tree with vendor/, with
-# Debian's Go 1.19 in GOPATH mode. Three to nine minutes, once; what is there stays.
+# Builds kube-apiserver and kubelet 1.20.2 with Debian's Go 1.19 in GOPATH mode. The source is
+# Debian 12's source package, which contains the whole tree with vendor/. Takes three to nine
+# minutes; existing programs aren't built again.
 # usage: build.sh [kube-apiserver] [kubelet]
 . "$(dirname "$0")/lib.sh"
 [ $# -gt 0 ] || set -- kube-apiserver kubelet
@@ -9,7 +10,7 @@ for c in "$@"; do [ -x "$BIN/$c" ] || todo+=("$c"); done
 [ ${#todo[@]} -gt 0 ] || exit 0
 "$HERE/fetch.sh" go
 
-# An apt configuration of its own, so that the machine's stays as it is.
+# A separate apt configuration, so that the host's isn't changed.
 APT=$TESTBED/apt
 mkdir -p "$APT"/{lists/partial,cache/archives/partial} "$TESTBED/gopath/src/k8s.io"
 MIRROR=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)
@@ -26,7 +27,8 @@ fi
 export PATH=$OPT/go/usr/lib/go-1.19/bin:$PATH GOROOT=$OPT/go/usr/lib/go-1.19
 export GO111MODULE=off CGO_ENABLED=0 GOCACHE=$TESTBED/gocache GOPATH=$TESTBED/gopath HOME=$TESTBED
 cd "$TREE"
-# The vendored reflect2 crashes (SIGSEGV in mapiterinit) with Go 1.18 and later: Debian's own is newer.
+# The vendored reflect2 crashes (SIGSEGV in mapiterinit) with Go 1.18 and later; Debian's package is
+# newer.
 if [ ! -e vendor/github.com/modern-go/reflect2/.renewed ]; then
   (tmp=$(mktemp -d "$TESTBED/fetch.XXXXXX"); cd "$tmp"
    apt-get -q -o APT::Sandbox::User=root download golang-github-modern-go-reflect2-dev >/dev/null
@@ -53,5 +55,5 @@ for c in "${todo[@]}"; do
   nice -n 15 go build -p 2 -trimpath -ldflags "$LD" -o "$BIN/$c.new" "k8s.io/kubernetes/cmd/$c"
   mv "$BIN/$c.new" "$BIN/$c"
 done
-# The tree and Go's cache are of no use any more.
+# The source tree and Go's cache are no longer needed.
 [ -n "${TAPIO_TESTBED_KEEP:-}" ] || { chmod -R u+w "$TESTBED/gocache"; rm -rf "$TESTBED/gocache" "$TESTBED/gopath" "$TESTBED/openapi-gen" "$OPT/go" "$APT"; }

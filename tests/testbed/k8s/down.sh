@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends what up.sh started, and removes its data.
+# Ends the processes of up.sh and removes their data.
 . "$(dirname "$0")/lib.sh"
 for name in apiserver etcd; do
   [ ! -e "$STATE/$name.pid" ] || kill -9 "$(cat "$STATE/$name.pid")" 2>/dev/null || true

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Downloads Debian's packages of etcd, kubectl, containerd, runc, the CNI plugins, busybox, nginx and Go, and unpacks them into the
-# testbed's folder. Nothing is installed on the machine.
+# Downloads Debian's packages of etcd, kubectl, containerd, runc, the CNI plugins, busybox, nginx
+# and Go, and unpacks them into the testbed's folder. Nothing is installed on the host.
 . "$(dirname "$0")/lib.sh"
 get() { # NAME PACKAGE...
   local dir=$OPT/$1 tmp; shift

@@ -1,7 +1,8 @@
-# Sourced by the scripts of this folder and of ../machine: where things lie.
+# Sourced by the scripts of this folder and of ../machine: paths and the images of pods.
 #
-# TAPIO_TESTBED is the folder for what is fetched and built once and used again (1.5 GB while building,
-# 400 MB after); TAPIO_TESTBED_STATE is what a run leaves behind (logs, keys, etcd's data) and may be deleted at any time.
+# TAPIO_TESTBED is the folder of programs that are fetched and built once (1.5 GB while building,
+# 400 MB after). TAPIO_TESTBED_STATE is the folder of a run's state (logs, keys, etcd's data), which
+# may be deleted at any time.
 set -eu
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TESTBED=${TAPIO_TESTBED:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/tapio-testbed}
@@ -10,7 +11,7 @@ OPT=$TESTBED/opt
 BIN=$TESTBED/bin
 mkdir -p "$OPT" "$BIN" "$STATE"
 
-# Makes the images of pods' containers and sandboxes: busybox's sh and a few of its applets.
+# Builds the images of containers and sandboxes: busybox's sh and a few of its applets.
 images() {
   [ ! -e "$TESTBED/app.tar" ] || return 0
   local root a

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""mkimage.py OUT.tar NAME:TAG ROOTFS CMD...: a docker-archive image from a directory, without a registry or other tools."""
+"""Makes a docker-archive image from a directory, without a registry or other tools.
+
+usage: mkimage.py OUT.tar NAME:TAG ROOTFS CMD...
+"""
 import hashlib
 import io
 import json

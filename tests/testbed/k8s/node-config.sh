@@ -1,6 +1,6 @@
-# Sourced by node-up.sh and ../machine/setup.sh: what every node's files say, whoever starts it.
+# Sourced by node-up.sh and ../machine/setup.sh: the configuration files that all nodes share.
 
-# containerd's CRI, for plugins in this folder.
+# containerd's CRI. $1: the folder of the CNI plugins.
 cri_config() {
   cat <<T
 [plugins."io.containerd.grpc.v1.cri"]
@@ -15,7 +15,7 @@ cri_config() {
 T
 }
 
-# The pods' network; further plugins of the chain as JSON, each behind a comma.
+# The network of the pods. $1: further plugins of the chain, as JSON, each with a leading comma.
 network_config() {
   cat <<J
 {"cniVersion":"0.4.0","name":"labnet","plugins":[
@@ -24,7 +24,7 @@ network_config() {
 J
 }
 
-# The kubelet's configuration; further lines as they are.
+# The kubelet's configuration. $1: further lines.
 kubelet_config() {
   cat <<Y
 apiVersion: kubelet.config.k8s.io/v1beta1

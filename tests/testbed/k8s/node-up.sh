@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A real node `lab-node`: kubelet 1.20, containerd 1.6 (CRI, runc) and CNI plugins, joined to the API server of up.sh.
-# Mount and network namespace of its own (bridge, /run, /var/lib/cni and sysctls stay off the machine), the machine's pid namespace
-# and cgroups, below /tapio-testbed.
+# A real node `lab-node`: kubelet 1.20, containerd 1.6 (CRI, runc) and CNI plugins, joined to the
+# API server of up.sh. It has its own mount and network namespace, so that bridge, /run,
+# /var/lib/cni and sysctls of the host aren't changed, and the host's pid namespace and cgroups,
+# below /tapio-testbed.
 # usage: node-up.sh PORT
 . "$(dirname "$0")/lib.sh"
 PORT=$1 V=$STATE/node CG=tapio-testbed
@@ -31,7 +32,7 @@ readlink /proc/self/ns/mnt >"$V/mntns"
 ip link set lo up
 ip link add node0 type bridge; ip addr add 10.200.0.2/24 dev node0; ip link set node0 up; ip route add default via 10.200.0.1 dev node0
 sysctl -qw net.ipv4.ip_forward=1
-# Where the state lies may be under /tmp or /run's parents, but never under these.
+# The state folder must not be below any of these.
 mount -t tmpfs tmpfs /run; mkdir -p /run/lock /run/netns
 for d in /var/lib/cni /etc/cni /var/log/pods /var/log/containers; do mkdir -p "$d"; mount -t tmpfs tmpfs "$d"; done
 mkdir -p /etc/cni/net.d /run/cni-bin

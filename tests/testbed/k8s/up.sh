@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A real etcd and kube-apiserver 1.20 on loopback. Prints the path of a kubeconfig with the contexts `admin` and `agent` (a service
-# account that may do nothing at first).
-# usage: [APISERVER_EXTRA=...] up.sh PORT     the two ports after it are etcd's
+# Starts a real etcd and kube-apiserver 1.20 on loopback. Prints the path of a kubeconfig with the
+# contexts `admin` and `agent` (a service account, at first without permissions).
+# usage: [APISERVER_EXTRA=...] up.sh PORT     etcd uses the two ports after it
 . "$(dirname "$0")/lib.sh"
 PORT=$1 ETCD_PORT=$((PORT + 1)) PEER_PORT=$((PORT + 2))
 V=$STATE

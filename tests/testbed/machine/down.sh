@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends what up.sh started, every process by its id.
+# Ends the processes of up.sh, each by its pid.
 # usage: down.sh NAME
 . "$(dirname "$0")/../k8s/lib.sh"
 V=$STATE/machine

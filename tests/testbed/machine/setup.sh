@@ -1,21 +1,22 @@
-# Sourced in the machine's root, before it is that (../systemd/inner.sh): what is installed there.
+# Sourced in the machine's new root before the pivot (../systemd/inner.sh): installs its software.
 #
-# Programs are the host's files, shown at /opt/testbed; nothing is copied that the machine doesn't change.
-: >etc/resolv.conf # pods get it, too
+# Programs are the host's files, mounted at /opt/testbed. Only files that the machine changes are
+# copied.
+: >etc/resolv.conf # inherited by pods
 mkdir -p opt/testbed opt/cni/bin var/www/html var/lib/kubelet var/lib/containerd var/lib/nginx var/log/nginx etc/containerd etc/cni/net.d run/tapio
 mount --bind "$TESTBED" opt/testbed
 mount -o remount,bind,ro opt/testbed
-# cAdvisor wants a disk below these.
+# cAdvisor needs a disk below these.
 mount --bind "$V/kubelet" var/lib/kubelet
 mount --bind "$V/containerd" var/lib/containerd
-mknod -m 600 dev/kmsg c 1 11 # the kubelet looks for OOM kills there
+mknod -m 600 dev/kmsg c 1 11 # the kubelet reads OOM kills from it
 for program in containerd containerd-shim-runc-v2 ctr runc; do
     ln -sf "/opt/testbed/opt/containerd/usr/bin/$program" "usr/bin/$program"
 done
 ln -sf /opt/testbed/opt/containerd/usr/sbin/runc usr/sbin/runc
 cp "$OPT"/cni/usr/lib/cni/{bridge,host-local,loopback} opt/cni/bin/
 cp "$TAPIO_CNI" opt/cni/bin/tapio-cni
-# Debian's packages, where they are in one piece with this root: /lib is a link there.
+# Files of Debian's packages; /lib is a link in this root.
 cp "$OPT/containerd/lib/systemd/system/containerd.service" "$OPT/nginx/lib/systemd/system/nginx.service" usr/lib/systemd/system/
 cp -r "$OPT/nginx/etc/nginx" etc/
 cp "$OPT/nginx/usr/sbin/nginx" usr/sbin/
@@ -41,7 +42,7 @@ ExecStart=/opt/testbed/bin/kubelet --config=/etc/kubelet.yaml --kubeconfig=/etc/
 Restart=always
 RestartSec=10
 U
-# Fails by itself, whatever else happens on the node.
+# Always fails, independently of the rest of the node.
 cat >usr/lib/systemd/system/unrelated.service <<U
 [Unit]
 Description=A nightly report nobody waits for

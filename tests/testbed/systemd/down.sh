@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends what up.sh started: the kernel ends a namespace's processes with its PID 1.
+# Ends the systemd of up.sh: the kernel kills the processes of a pid namespace with its PID 1.
 #
 # usage: down.sh STATE NAME
 set -u

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# PID 1 of the new namespaces: builds a root of its own, pivots into it, becomes systemd. up.sh runs it.
+# PID 1 of the new namespaces: builds its own root, pivots into it and executes systemd. Run by
+# up.sh.
 set -eu
 state=$1 name=$2 mode=$3 units=$4 setup=$5
 mount --make-rprivate /
 base=$state/mnt
 mkdir -p "$base"
-mount -t tmpfs -o size=2g,mode=755 tmpfs "$base" # seen in this mount namespace only
+mount -t tmpfs -o size=2g,mode=755 tmpfs "$base" # visible in this mount namespace only
 mkdir "$base"/{up,work,root}
 mount -t overlay overlay -o "lowerdir=/,upperdir=$base/up,workdir=$base/work" "$base/root"
 [ -n "$units" ] && cp -r "$units" "$base/units"
@@ -47,7 +48,7 @@ echo "$name" >etc/hostname
 : >etc/fstab
 rm -f etc/resolv.conf
 mkdir -p var/log/journal etc/systemd/system etc/systemd/journald.conf.d etc/systemd/system.conf.d
-rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires # nothing enabled but what stands here
+rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires # only the units below are enabled
 for unit in apt-daily.timer apt-daily-upgrade.timer fstrim.timer e2scrub_all.timer man-db.timer \
     dpkg-db-backup.timer logrotate.timer phpsessionclean.timer systemd-udevd.service \
     systemd-udev-trigger.service systemd-udevd-control.socket systemd-udevd-kernel.socket \
@@ -88,7 +89,7 @@ J
 mkdir -p etc/systemd/system/lab.target.wants
 ln -s ../lab-ready.service etc/systemd/system/lab.target.wants/
 [ -n "$units" ] && cp "$base/units"/* etc/systemd/system/
-# shellcheck source=/dev/null # whatever the caller needs
+# shellcheck source=/dev/null # the caller's script
 [ -n "$setup" ] && . "$setup"
 mkdir -p .old
 pivot_root . .old

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Boots a real systemd as PID 1 of namespaces of its own and prints the host's pid of it.
+# Boots a real systemd as PID 1 of its own namespaces. Prints its pid on the host.
 #
 # usage: up.sh STATE NAME unified|hybrid [UNITS [SETUP]]
 #
-#   STATE  an empty folder: console.log, pid and unshare.pid land there
+#   STATE  an empty folder, for console.log, pid and unshare.pid
 #   NAME   its host name, and that of its cgroup (tapio-test-NAME)
 #   UNITS  a folder of unit files for /etc/systemd/system; may be empty
-#   SETUP  a script that is sourced in its root, before it is that: what else is installed there
+#   SETUP  a script that is sourced in the new root before the pivot, to install more there
 #
-# unified: /sys/fs/cgroup is cgroup2. hybrid: version 1 controllers beside it, where MemoryMax= works.
-# Its root is the machine's, read through an overlay: what it writes, its /tmp, /run and /var are its own
-# and go with it. (On the machine's own root systemd-tmpfiles would empty /tmp.) down.sh ends it.
+# unified: /sys/fs/cgroup is cgroup2. hybrid: also version 1 controllers, where MemoryMax= works.
+#
+# The root is the host's, through an overlay: files that the systemd writes, /tmp, /run and /var are
+# its own and are removed with it. (On the host's root systemd-tmpfiles would empty /tmp.)
+# down.sh ends it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 state=$1 name=$2 mode=$3 units=${4:-} setup=${5:-}
@@ -31,7 +33,7 @@ if [ "$mode" = hybrid ]; then
     done
 fi
 (
-    # Into the cgroups first, so that the cgroup namespace has its root there.
+    # Enter the cgroups first, so that they are the root of the cgroup namespace.
     echo 0 >"$unified/$cgroup/cgroup.procs"
     if [ "$mode" = hybrid ]; then
         for c in $v1; do echo 0 >"/sys/fs/cgroup/$c/$cgroup/cgroup.procs"; done
@@ -46,14 +48,14 @@ for _ in $(seq 500); do
     sleep 0.01
 done
 [ -n "$pid" ] || { cat "$state/console.log" >&2; exit 1; }
-# The waiting unshare leaves the cgroup: cgroup2 wants processes in leaves only.
+# The waiting unshare leaves the cgroup: cgroup2 allows processes in leaves only.
 echo $outer >$unified/cgroup.procs
 if [ "$mode" = hybrid ]; then
     for c in $v1; do echo $outer >"/sys/fs/cgroup/$c/cgroup.procs"; done
 fi
 echo "$pid" >"$state/pid"
 echo "$outer" >"$state/unshare.pid"
-# Ready: the bus's socket is there, and the boot transaction is done.
+# Ready when the bus's socket exists and the boot transaction is done.
 seen=/proc/$pid/root
 for _ in $(seq 3000); do
     [ -S "$seen/run/dbus/system_bus_socket" ] && [ -e "$seen/run/lab-ready" ] && {

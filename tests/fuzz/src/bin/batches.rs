@@ -1,4 +1,4 @@
-//! The bytes of a wire batch: decoded or refused, and the decoded events through the rules.
+//! The bytes of a wire batch: decoded or refused; the decoded events are evaluated by the rules.
 
 #![no_main]
 
@@ -7,11 +7,11 @@ use tapio_wire::{Batch, batch_json};
 use tapio_fuzz::{known_sets, replay_agrees};
 
 fuzz_target!(|bytes: &[u8]| {
-    let outline = Batch::parse(bytes);
+    let parsed = Batch::parse(bytes);
     let Ok((items, bad)) = batch_json(bytes) else { return };
-    let Ok(batch) = outline else { panic!("decoded, though its outline is broken") };
-    let shown = items.len() as u64 + u64::from(bad);
-    assert_eq!(shown, u64::from(batch.events) + u64::from(batch.stories), "items are missing");
+    let Ok(batch) = parsed else { panic!("decoded, though the batch can't be parsed") };
+    let decoded = items.len() as u64 + u64::from(bad);
+    assert_eq!(decoded, u64::from(batch.events) + u64::from(batch.stories), "items are missing");
     let events = items.iter().filter(|(story, _)| !story);
     let lines: String = events.map(|(_, json)| format!("{json}\n")).collect();
     if !lines.is_empty() {

@@ -1,36 +1,35 @@
-//! Pods as the directory has them.
+//! Pods as the entity directory has them.
 
 use std::sync::Arc;
 
+use super::interner::Interner;
 use super::objects::{ContainerStatus, Pod, Text, bare_id};
-use super::pods::Told;
-use super::texts::Texts;
+use super::pod_lifecycle::PodLifecycle;
 use tapio_core::identity::{self, Container, Directory, Workload};
 
-/// A pod that is watched, as the directory was told of it.
-pub(super) struct Known {
+/// A watched pod, as written into the directory.
+pub(super) struct CachedPod {
     pub(super) pod: Arc<identity::Pod>,
-    /// The object's version: changes are told again after a restart, older than what is known already.
+    /// The object's version. After a restart the watch repeats changes older than this one.
     pub(super) version: u64,
-    /// The ReplicaSet it is of.
+    /// The name of its ReplicaSet.
     pub(super) replicaset: Option<Text>,
-    /// Its containers' ids.
+    /// The ids of its containers.
     pub(super) containers: Vec<Text>,
 }
 
-impl Known {
-    /// What a pod's object says.
-    pub(super) fn of(pod: &Pod, version: u64, texts: &mut Texts) -> Self {
+impl CachedPod {
+    pub(super) fn new(pod: &Pod, version: u64, interner: &mut Interner) -> Self {
         let owner = pod.metadata.controller().filter(|o| &*o.kind == "ReplicaSet");
         Self {
-            pod: Arc::new(identity_of(pod, texts)),
+            pod: Arc::new(entry_of(pod, interner)),
             version,
             replicaset: owner.map(|o| o.name.clone()),
-            containers: containers_of(pod),
+            containers: container_ids(pod),
         }
     }
 
-    /// Writes its containers into the directory; those it had before and has no more are gone.
+    /// Writes its containers into the directory and removes those it no longer has.
     pub(super) fn write_containers(
         &self,
         pod: &Pod,
@@ -38,7 +37,7 @@ impl Known {
         directory: &Directory,
         now_ns: u64,
     ) {
-        for (container, id) in pod.containers().flat_map(|c| ids(c).map(move |id| (c, id))) {
+        for (container, id) in pod.containers().flat_map(|c| run_ids(c).map(move |id| (c, id))) {
             let container = Container {
                 id: id.into(),
                 name: (&*container.name).into(),
@@ -56,42 +55,38 @@ impl Known {
     }
 }
 
-/// The ids of a container's present and last run.
-fn ids(container: &ContainerStatus) -> impl Iterator<Item = &str> {
+/// The ids of a container's current and last run.
+fn run_ids(container: &ContainerStatus) -> impl Iterator<Item = &str> {
     let ends = [&container.state.terminated, &container.last_state.terminated];
     let ended = ends.into_iter().flatten().map(|end| bare_id(&end.container_id));
     [bare_id(&container.container_id)].into_iter().chain(ended).filter(|id| !id.is_empty())
 }
 
-pub(super) fn containers_of(pod: &Pod) -> Vec<Text> {
-    let mut all: Vec<Text> = pod.containers().flat_map(ids).map(Text::from).collect();
+fn container_ids(pod: &Pod) -> Vec<Text> {
+    let mut all: Vec<Text> = pod.containers().flat_map(run_ids).map(Text::from).collect();
     all.sort_unstable();
     all.dedup();
     all
 }
 
-fn workload((kind, name): &(Text, Text)) -> Workload {
-    Workload { kind: (&**kind).into(), name: (&**name).into() }
-}
-
-/// The name that a process of this pod has for its container, where there is only one.
-fn only_container(pod: &Pod, texts: &mut Texts) -> Option<Arc<str>> {
+/// The container's name, where the pod has only one: it names every process of the pod.
+fn only_container(pod: &Pod, interner: &mut Interner) -> Option<Arc<str>> {
     let spec = &pod.spec;
     match &spec.containers[..] {
         [one] if spec.init_containers.is_empty() && spec.ephemeral_containers.is_empty() => {
-            Some(texts.shared(&one.name))
+            Some(interner.intern(&one.name))
         }
         _ => None,
     }
 }
 
-/// A pod as the directory has it.
-fn identity_of(pod: &Pod, texts: &mut Texts) -> identity::Pod {
+/// The directory's entry of a pod.
+fn entry_of(pod: &Pod, interner: &mut Interner) -> identity::Pod {
     let (meta, status) = (&pod.metadata, &pod.status);
     let ips = [&status.pod_ip].into_iter().chain(status.pod_ips.iter().map(|ip| &ip.ip));
     let mut addresses = Vec::new();
     for address in ips.filter_map(|ip| ip.parse().ok()) {
-        // A pod that has ended gave its address back, and another one may have it.
+        // A pod that has ended has released its address, and another one may have it.
         let ended = matches!(&*status.phase, "Succeeded" | "Failed");
         if !pod.spec.host_network && !ended && !addresses.contains(&address) {
             addresses.reserve_exact(1);
@@ -101,28 +96,42 @@ fn identity_of(pod: &Pod, texts: &mut Texts) -> identity::Pod {
     identity::Pod {
         uid: (&*meta.uid).into(),
         name: (&*meta.name).into(),
-        namespace: texts.shared(&meta.namespace),
-        node: texts.shared(&pod.spec.node_name),
-        workload: pod
-            .workload
-            .as_ref()
-            .map(|(kind, name)| Workload { kind: texts.shared(kind), name: texts.shared(name) }),
+        namespace: interner.intern(&meta.namespace),
+        node: interner.intern(&pod.spec.node_name),
+        workload: pod.workload.as_ref().map(|(kind, name)| Workload {
+            kind: interner.intern(kind),
+            name: interner.intern(name),
+        }),
         services: Vec::new(),
         addresses,
         host_network: pod.spec.host_network,
         criticality: meta.criticality().map(Into::into),
         rolling_out: false,
-        only_container: only_container(pod, texts),
+        only_container: only_container(pod, interner),
     }
 }
 
-/// A pod that is only remembered.
-pub(super) fn identity_of_told(uid: &str, told: &Told) -> identity::Pod {
+/// The identity of a pod of which only the checkpoint is left.
+fn identity_from_checkpoint(uid: &str, lifecycle: &PodLifecycle) -> identity::Pod {
+    let workload = lifecycle.workload.as_ref();
     identity::Pod {
         uid: uid.into(),
-        name: (&*told.name).into(),
-        namespace: (&*told.namespace).into(),
-        workload: told.workload.as_ref().map(workload),
+        name: (&*lifecycle.name).into(),
+        namespace: (&*lifecycle.namespace).into(),
+        workload: workload
+            .map(|(kind, name)| Workload { kind: (&**kind).into(), name: (&**name).into() }),
         ..identity::Pod::default()
+    }
+}
+
+/// The identity of a cached pod, or of one of which only the checkpoint is left.
+pub(super) fn identity_of(
+    uid: &str,
+    cached: Option<&CachedPod>,
+    lifecycle: &PodLifecycle,
+) -> Arc<identity::Pod> {
+    match cached {
+        Some(cached) => Arc::clone(&cached.pod),
+        None => Arc::new(identity_from_checkpoint(uid, lifecycle)),
     }
 }

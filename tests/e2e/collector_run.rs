@@ -1,4 +1,4 @@
-//! The collector, run by the manager as the agent runs it, with its events kept for the test.
+//! Runs the collector under the `CollectorManager`, as the agent does, and records its events.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,17 +22,17 @@ impl Router for OneShard {
     }
 }
 
-pub(crate) struct Collected {
+pub(crate) struct CollectorRun {
     manager: CollectorManager,
-    got: Arc<Mutex<Vec<Json>>>,
+    recorded: Arc<Mutex<Vec<Json>>>,
     shutdown: Shutdown,
     ledger: Arc<Ledger>,
     consumer: Option<JoinHandle<()>>,
     pub(crate) directory: Arc<Directory>,
 }
 
-impl Collected {
-    /// Starts it; what survives a restart lies in `state`.
+impl CollectorRun {
+    /// Starts it. `state`: the folder of persisted state.
     pub(crate) fn start(config: &Config, state: &Path) -> Self {
         let shutdown = Shutdown::default();
         let site = Site::new("host-a", 7).with_state_dir(state.to_owned());
@@ -48,22 +48,23 @@ impl Collected {
         let taken = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
         site.account_in(Arc::clone(&ledger));
-        let got = Arc::default();
-        let keep = Arc::clone(&got);
-        let consumer = std::thread::spawn(move || consume(reader, &bell, &taken, &keep));
+        let recorded = Arc::default();
+        let record_into = Arc::clone(&recorded);
+        let consumer = std::thread::spawn(move || consume(reader, &bell, &taken, &record_into));
         manager.start(CollectorSpec { name: "k8s", make: config.make(), sink }, None).unwrap();
-        Self { manager, got, shutdown, ledger, consumer: Some(consumer), directory }
+        Self { manager, recorded, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
-    /// What was told so far, relations of the graph left out.
+    /// The events so far, without relations.
     pub(crate) fn events(&self) -> Vec<Json> {
-        let got = self.got.lock().unwrap();
-        got.iter().filter(|e| e["kind"] != "entity.relation").cloned().collect()
+        let recorded = self.recorded.lock().unwrap();
+        recorded.iter().filter(|e| e["kind"] != "entity.relation").cloned().collect()
     }
 
     pub(crate) fn relations(&self) -> Vec<Json> {
-        let got = self.got.lock().unwrap();
-        got.iter()
+        let recorded = self.recorded.lock().unwrap();
+        recorded
+            .iter()
             .filter(|e| e["kind"] == "entity.relation")
             .map(|e| e["attributes"].clone())
             .collect()
@@ -73,20 +74,20 @@ impl Collected {
         self.wait_within(Duration::from_secs(40), what, holds);
     }
 
-    pub(crate) fn wait_within(&self, time: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + time;
+    pub(crate) fn wait_within(&self, timeout: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + timeout;
         while !holds(self) {
             let last = &self.manager.statistics()[0];
             assert!(
-                Instant::now() < until,
-                "never: {what}; {:#?}\n{last:#?}",
-                words(&self.events())
+                Instant::now() < deadline,
+                "timed out: {what}; {:#?}\n{last:#?}",
+                kinds_and_names(&self.events())
             );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Waits for an event of this kind about an object of this name.
+    /// Waits for an event of a kind about an object of a name.
     pub(crate) fn wait_for(&self, kind: &str, name: &str) -> Json {
         self.wait_for_nth(kind, name, 1)
     }
@@ -114,13 +115,13 @@ impl Collected {
     }
 
     /// Waits until all feeds watch.
-    pub(crate) fn wait_until_it_watches(&self) {
+    pub(crate) fn wait_until_watching(&self) {
         self.wait("all feeds watch", |c| c.counter("watches") >= 6);
     }
 
-    /// Waits until what was offered is settled and the position saved.
+    /// Waits until a checkpoint of all events so far is saved.
     pub(crate) fn wait_until_saved(&self, state: &Path) {
-        // A position is taken each second, and saved at the next tick after it.
+        // A checkpoint is taken every 250 ms, and saved at one of the next attempts.
         let before = std::fs::read(state.join("cursors/k8s")).unwrap_or_default();
         let until = Instant::now() + Duration::from_secs(4);
         while Instant::now() < until {
@@ -132,27 +133,35 @@ impl Collected {
         std::thread::sleep(Duration::from_millis(1_200));
     }
 
-    /// Ends it. Everything is accounted for.
+    /// Ends it and checks CONS-1. Returns the events.
     pub(crate) fn end(mut self) -> Vec<Json> {
         let begin = Instant::now();
         self.shutdown.request();
         self.manager.join();
-        assert!(begin.elapsed() < Duration::from_secs(2), "it has to end at once");
+        assert!(begin.elapsed() < Duration::from_secs(2), "the collector ends at once");
         self.consumer.take().unwrap().join().unwrap();
         let snapshot = self.ledger.snapshot();
         assert!(snapshot.holds() && snapshot.total.held == 0, "CONS-1: {snapshot:?}");
-        assert_eq!(snapshot.total.received, self.got.lock().unwrap().len() as u64);
+        assert_eq!(snapshot.total.received, self.recorded.lock().unwrap().len() as u64);
         self.events()
     }
 }
 
-fn consume(mut reader: RecordReader, bell: &Bell, taken: &StageLedger, keep: &Mutex<Vec<Json>>) {
+fn consume(
+    mut reader: RecordReader,
+    bell: &Bell,
+    taken: &StageLedger,
+    recorded: &Mutex<Vec<Json>>,
+) {
     assert!(bell.target().set(thread_waker()).is_ok());
     loop {
         reader.drain(usize::MAX, |record| {
             taken.add_received(0, 1);
             let mut fields = Vec::new();
-            keep.lock().unwrap().push(event_json(&record.event().unwrap().borrowed(&mut fields)));
+            recorded
+                .lock()
+                .unwrap()
+                .push(event_json(&record.event().unwrap().borrowed(&mut fields)));
             taken.add_forwarded(0, 1);
             true
         });
@@ -167,7 +176,7 @@ fn consume(mut reader: RecordReader, bell: &Bell, taken: &StageLedger, keep: &Mu
     }
 }
 
-/// The name of what an event is about.
+/// The name of the object that an event is about.
 pub(crate) fn about(event: &Json) -> &str {
     let (entity, attributes) = (&event["entity"], &event["attributes"]);
     let names = [
@@ -179,20 +188,20 @@ pub(crate) fn about(event: &Json) -> &str {
     names.into_iter().find_map(Json::as_str).unwrap_or("")
 }
 
-/// Kind and name of each event.
-pub(crate) fn words(events: &[Json]) -> Vec<String> {
-    let word = |e: &Json| {
+/// Kind, name and reason of each event.
+pub(crate) fn kinds_and_names(events: &[Json]) -> Vec<String> {
+    let text = |e: &Json| {
         let reason = e["attributes"]["k8s.event.reason"].as_str().unwrap_or("");
         format!("{} {} {reason}", e["kind"].as_str().unwrap(), about(e)).trim_end().to_owned()
     };
-    events.iter().map(word).collect()
+    events.iter().map(text).collect()
 }
 
-/// The ids, each of which must be there once.
-pub(crate) fn assert_told_once(events: &[Json]) {
+/// Checks that all event ids are distinct.
+pub(crate) fn assert_emitted_once(events: &[Json]) {
     let mut seen: HashMap<&str, &Json> = HashMap::new();
     for event in events {
         let before = seen.insert(event["id"].as_str().unwrap(), event);
-        assert!(before.is_none(), "told twice: {event:#}\n{before:#?}");
+        assert!(before.is_none(), "emitted twice: {event:#}\n{before:#?}");
     }
 }

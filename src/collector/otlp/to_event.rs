@@ -1,8 +1,8 @@
-//! From a log record or span to an event.
+//! Builds events from log records and spans.
 
 use bytes::Bytes;
 
-use super::Answer;
+use super::intake::Answer;
 use crate::events::enrich::Known;
 use crate::events::event_builder::{Draft, Meta};
 use crate::runtime::Context;
@@ -10,20 +10,20 @@ use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
 use tapio_wire::{OtlpAttributes, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 
-/// The source number of this collector's event ids.
+/// The source part of event ids.
 const SOURCE: u16 = 0x0200;
 
-/// Puts events together.
+/// Builds events and writes them into the sink.
 #[derive(Default)]
-pub(super) struct Teller {
+pub(super) struct EventWriter {
     draft: Draft,
-    latest_ns: u64,
-    /// Attributes that an event had no room for, and those whose names this process can't hold any more.
-    pub(super) left_out: u64,
+    last_id_ns: u64,
+    /// Attributes dropped because the event or the process-wide table of names was full.
+    pub(super) dropped_attributes: u64,
 }
 
-impl Teller {
-    /// Tells of every record of a request.
+impl EventWriter {
+    /// Emits an event for each record of a request.
     pub(super) fn request(
         &mut self,
         signal: OtlpSignal,
@@ -31,19 +31,19 @@ impl Teller {
         context: &mut Context,
     ) -> Answer {
         let now_ns = clock::wall_ns();
-        let read = otlp_records(signal, bytes, |resource, record| {
+        let decoded = otlp_records(signal, bytes, |resource, record| {
             self.record(signal, resource, record, now_ns, context);
         });
-        match read {
-            Ok(broken) => {
-                if broken > 0 {
-                    context.sink.refuse(Reason::BadInput, broken);
+        match decoded {
+            Ok(dropped) => {
+                if dropped > 0 {
+                    context.sink.refuse(Reason::BadInput, dropped);
                 }
-                Answer::Taken(broken)
+                Answer::Accepted { dropped }
             }
             Err(e) => {
                 context.sink.refuse(Reason::BadInput, 1);
-                Answer::Broken(e.to_string())
+                Answer::Malformed(e.to_string())
             }
         }
     }
@@ -63,17 +63,18 @@ impl Teller {
         if !has("host.name") {
             self.draft.text(names::HOST_NAME, &context.site.node);
         }
-        // Where an application names its pod only by uid, the directory knows the rest.
-        let nameless = !has("k8s.pod.name");
-        if nameless {
-            let of =
+        // The entity directory completes the identity of a pod without a name.
+        let lacks_pod_name = !has("k8s.pod.name");
+        if lacks_pod_name {
+            let text_of =
                 |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
-            let known = Known { container_id: of("container.id"), pod_uid: of("k8s.pod.uid") };
+            let known =
+                Known { container_id: text_of("container.id"), pod_uid: text_of("k8s.pod.uid") };
             let _ = self.draft.whose(known, &context.site.directory);
         }
         for (key, value) in all() {
-            let given = nameless && ["container.id", "k8s.pod.uid"].contains(key);
-            if let Some(entity) = entity(key).filter(|_| !given) {
+            let is_added = lacks_pod_name && ["container.id", "k8s.pod.uid"].contains(key);
+            if let Some(entity) = entity(key).filter(|_| !is_added) {
                 self.push(entity, value);
             }
         }
@@ -83,16 +84,16 @@ impl Teller {
             self.draft.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
         }
         let mut unnamed = 0;
-        // The record's own come first: they say most of it.
+        // The record's own attributes come first: they are the most specific.
         for (key, value) in own.iter().chain(of_resource).filter(|(key, _)| entity(key).is_none()) {
             match Name::intern(key) {
                 Ok(name) => self.push(name, value),
                 Err(_) => unnamed += 1,
             }
         }
-        let left_out = unnamed + self.draft.left_out;
-        self.left_out += u64::from(left_out);
-        let dropped = [resource.dropped, record.attributes.dropped, left_out];
+        let dropped_here = unnamed + self.draft.left_out;
+        self.dropped_attributes += u64::from(dropped_here);
+        let dropped = [resource.dropped, record.attributes.dropped, dropped_here];
         let dropped = dropped.into_iter().fold(0, u32::saturating_add);
         if dropped > 0 {
             self.draft.dropped(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
@@ -129,13 +130,13 @@ impl Teller {
             (OtlpValue::Text(text), false) => draft.message(format_args!("{text}")),
             (body, false) => draft.message(format_args!("{}", body.json())),
         }
-        // A span has an identity of its own; a log record is named by when it came.
-        self.latest_ns = clock::monotonic_ns().max(self.latest_ns + 1);
+        // A span has an identity; the id of a log record is made from the time of its arrival.
+        self.last_id_ns = clock::monotonic_ns().max(self.last_id_ns + 1);
         let id = if is_span {
             let natural = [&record.trace_id[..], &record.span_id].concat();
             EventId::from_natural("otlp", &hex(&natural))
         } else {
-            EventId::from_sequence(context.site.origin, SOURCE, self.latest_ns)
+            EventId::from_sequence(context.site.origin, SOURCE, self.last_id_ns)
         };
         let times = [record.time_ns, record.observed_ns, now_ns];
         let severity = match (record.failed, record.severity) {
@@ -152,7 +153,7 @@ impl Teller {
             clock: ClockQuality::Micros,
             severity,
         };
-        // The sink has counted an event it couldn't take.
+        // The sink counts an event that it can't accept.
         let _ = self.draft.offer(&meta, &mut context.sink);
     }
 }

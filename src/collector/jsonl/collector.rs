@@ -1,0 +1,88 @@
+//! The section `collectors.jsonl` and the run loop.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::source::Source;
+use super::stream::Stream;
+use crate::runtime::alarm::Alarm;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use tapio_core::ring::OnFull;
+
+/// Poll interval of a followed file, and so its delay. A fifo or standard input wakes the
+/// collector.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Size of a read.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The section `collectors.jsonl`. The collector is enabled if it has paths.
+#[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Files and fifos; `-` is standard input. Files are read in this order.
+    pub paths: Vec<PathBuf>,
+    /// Whether to continue at a file's end, as it grows, is truncated or is replaced.
+    pub follow: bool,
+}
+
+impl CollectorConfig for Config {
+    fn enabled(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    fn on_full(&self) -> OnFull {
+        OnFull::Wait
+    }
+
+    fn make(&self) -> Make {
+        let config = self.clone();
+        Box::new(move || Box::new(Jsonl(config.clone())))
+    }
+}
+
+struct Jsonl(Config);
+
+impl Jsonl {
+    /// Opens all sources, so that a wrong path is reported before anything is read.
+    fn open(&self) -> Result<Vec<Stream>, CollectorError> {
+        let open = |path: &PathBuf| match Source::open(path, self.0.follow) {
+            Ok(source) => Ok(Stream::new(source)),
+            Err(error) => Err(CollectorError::new(&path.display().to_string(), error)),
+        };
+        self.0.paths.iter().map(open).collect()
+    }
+}
+
+impl Collector for Jsonl {
+    fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
+        let mut streams = self.open()?;
+        let alarm = Alarm::new(&context.shutdown)?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while !context.shutdown.is_requested() {
+            let mut progress = false;
+            for stream in &mut streams {
+                match stream.pump(&mut chunk, context) {
+                    Ok(read_any) => progress |= read_any,
+                    Err(e) => stream.fail(&e, context),
+                }
+                if context.shutdown.is_requested() {
+                    break;
+                }
+            }
+            streams.retain(|s| !s.ended);
+            if streams.is_empty() {
+                return Ok(Ended::Finished);
+            }
+            if !progress {
+                context.sink.flush();
+                let is_polled = streams.iter().any(|s| s.source.fd().is_none());
+                let timeout =
+                    if is_polled { POLL_INTERVAL } else { context.shutdown.heartbeat_interval() };
+                alarm.wait(streams.iter().filter_map(|s| s.source.fd()), timeout);
+            }
+        }
+        streams.iter().for_each(|s| s.report_refused(context));
+        Ok(Ended::Stopped)
+    }
+}

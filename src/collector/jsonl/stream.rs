@@ -1,0 +1,158 @@
+//! Decodes one source's lines into events.
+
+use std::fmt::Write as _;
+
+use super::lines::{Line, LineSplitter, MAX_LINE_BYTES};
+use super::source::{Read, Source};
+use crate::runtime::{CollectorError, Context};
+use tapio_core::clock;
+use tapio_core::event::{JsonEvent, Reason};
+
+/// Refused lines of a source that are logged one by one.
+const MAX_LOGGED: u64 = 10;
+
+/// A source and the state of its decoding.
+pub(super) struct Stream {
+    pub(super) source: Source,
+    pub(super) ended: bool,
+    lines: LineSplitter,
+    decoder: Decoder,
+}
+
+impl Stream {
+    pub(super) fn new(source: Source) -> Self {
+        let (lines, decoder) = (LineSplitter::default(), Decoder::default());
+        Self { source, ended: false, lines, decoder }
+    }
+
+    /// Reads once, or a file that isn't followed to its end. Returns whether it read anything.
+    pub(super) fn pump(
+        &mut self,
+        chunk: &mut [u8],
+        context: &mut Context,
+    ) -> std::io::Result<bool> {
+        let mut progress = false;
+        while !self.ended {
+            match self.source.read(chunk)? {
+                Read::Bytes(n) => {
+                    progress = true;
+                    self.process(&chunk[..n], context);
+                    if context.shutdown.is_requested() || !self.source.is_read_to_end() {
+                        return Ok(true);
+                    }
+                }
+                Read::Nothing => return Ok(progress),
+                Read::Replaced => {
+                    // The remainder of the old content is its last line.
+                    self.finish(context);
+                    self.lines = LineSplitter::default();
+                    return Ok(true);
+                }
+                Read::NoWriter => {
+                    self.finish(context);
+                    return Ok(progress);
+                }
+                Read::End => {
+                    self.finish(context);
+                    self.report_refused(context);
+                    self.ended = true;
+                    progress = true;
+                }
+            }
+        }
+        Ok(progress)
+    }
+
+    fn process(&mut self, bytes: &[u8], context: &mut Context) {
+        let Self { source, lines, decoder, .. } = self;
+        let observed_ns = clock::wall_ns();
+        lines.split(bytes, |number, line| {
+            decoder.line(source, number, line, observed_ns, context);
+            !context.sink.stopped()
+        });
+    }
+
+    fn finish(&mut self, context: &mut Context) {
+        let Self { source, lines, decoder, .. } = self;
+        let observed_ns = clock::wall_ns();
+        lines.finish(|number, line| decoder.line(source, number, line, observed_ns, context));
+    }
+
+    /// Ends a source that can't be read any more. The others continue: if the collector failed as a
+    /// whole, it would be restarted and emit all their events again.
+    pub(super) fn fail(&mut self, cause: &std::io::Error, context: &mut Context) {
+        self.finish(context);
+        self.report_refused(context);
+        self.ended = true;
+        let error = CollectorError::new(&self.source.name, cause);
+        tracing::error!("jsonl collector: {error}; stopped reading this source");
+        context.report.note(&self.source.name, error.to_string());
+    }
+
+    /// Reports the number of refused lines, of which only the first ones were logged one by one.
+    pub(super) fn report_refused(&self, context: &Context) {
+        let (name, refused) = (&self.source.name, self.decoder.refused);
+        if refused > MAX_LOGGED {
+            let more = refused - MAX_LOGGED;
+            tracing::warn!(file = name, "jsonl collector: refused {more} more lines");
+        }
+        if refused > 0 {
+            context.report.note(name, format!("refused {refused} lines that aren't events"));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Decoder {
+    /// The key of a line without an id: path and number, in a reused buffer.
+    natural_key: String,
+    refused: u64,
+}
+
+impl Decoder {
+    /// Decodes one line, and emits or refuses it.
+    fn line(
+        &mut self,
+        source: &Source,
+        number: u64,
+        line: Line<'_>,
+        observed_ns: u64,
+        context: &mut Context,
+    ) {
+        let decoded = match line {
+            Line::Blank => return,
+            Line::TooLong => Err((0, format!("longer than {} KiB", MAX_LINE_BYTES / 1024))),
+            Line::Complete(bytes) => self.decode(source, number, bytes),
+        };
+        match decoded {
+            Ok(event) => {
+                // The sink counts an event that it can't accept.
+                let _ = context.sink.offer(&event.event(observed_ns, &mut Vec::new()));
+            }
+            Err((column, cause)) => {
+                context.sink.refuse(Reason::BadInput, 1);
+                self.refused += 1;
+                if self.refused <= MAX_LOGGED {
+                    let position = format!("{}:{number}:{column}", source.name);
+                    tracing::warn!("jsonl collector: refused line {position}: {cause}");
+                }
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the line isn't an event: the column, from 1, and the cause.
+    fn decode(
+        &mut self,
+        source: &Source,
+        number: u64,
+        bytes: &[u8],
+    ) -> Result<JsonEvent, (usize, String)> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| (e.valid_up_to() + 1, "not UTF-8".to_owned()))?;
+        self.natural_key.clear();
+        // Writing to a String can't fail.
+        let _ = write!(self.natural_key, "{}{}:{number}", source.name, source.generation_suffix());
+        JsonEvent::parse(text, &self.natural_key).map_err(|e| (e.column, e.cause))
+    }
+}

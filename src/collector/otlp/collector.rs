@@ -1,0 +1,135 @@
+//! The section `collectors.otlp` and the run loop.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
+
+use super::intake::{Answer, Intake, Request};
+use super::servers;
+use super::to_event::EventWriter;
+use crate::runtime::listener::Kept;
+use crate::runtime::poll_timer::Turns;
+use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use tapio_core::ring::OnFull;
+use tapio_wire::bind;
+
+/// Delay until the counters of a request are published.
+const REPORT_DELAY: Duration = Duration::from_millis(80);
+
+/// The section `collectors.otlp`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether to run it.
+    pub enabled: bool,
+    /// The address of OTLP/gRPC.
+    pub grpc_listen: SocketAddr,
+    /// The address of OTLP/HTTP.
+    pub http_listen: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            grpc_listen: (Ipv4Addr::LOCALHOST, 4317).into(),
+            http_listen: (Ipv4Addr::LOCALHOST, 4318).into(),
+        }
+    }
+}
+
+impl CollectorConfig for Config {
+    fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Senders retry.
+    fn on_full(&self) -> OnFull {
+        OnFull::Wait
+    }
+
+    fn make(&self) -> Make {
+        let (config, listeners) = (self.clone(), Listeners::default());
+        Box::new(move || Box::new(Otlp { config: config.clone(), listeners: listeners.clone() }))
+    }
+}
+
+/// The listeners, which outlive a run: gRPC and HTTP.
+type Listeners = [Kept<TcpListener>; 2];
+
+struct Otlp {
+    config: Config,
+    listeners: Listeners,
+}
+
+impl Collector for Otlp {
+    fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
+        let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
+        let (grpc, http) = self.listen().map_err(failed)?;
+        for (name, listener) in [("grpc_listen", &grpc), ("http_listen", &http)] {
+            context.report.note(name, listener.local_addr().map_err(failed)?.to_string());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(failed)?;
+        let (intake, mut requests) = Intake::new();
+        let (end_servers, ended) = oneshot::channel::<()>();
+        let servers = {
+            // If this run is abandoned, the servers end, and the next run starts its own.
+            let shutdown = context.shutdown.untracked();
+            let serve = move || servers::serve(grpc, http, intake, ended, &shutdown);
+            std::thread::Builder::new().name("otlp".into()).spawn(serve).map_err(failed)?
+        };
+        let ended = runtime.block_on(process_requests(&mut requests, context));
+        drop(end_servers);
+        // Closes the queue: waiting requests are refused because of the shutdown.
+        drop(requests);
+        match servers.join() {
+            Ok(Ok(())) => ended,
+            Ok(Err(e)) => Err(CollectorError::new("OTLP server", e)),
+            Err(_) => Err(CollectorError::Failed("OTLP server panicked".into())),
+        }
+    }
+}
+
+impl Otlp {
+    fn listen(&self) -> std::io::Result<(TcpListener, TcpListener)> {
+        let open = |kept: &Kept<TcpListener>, setting, address| {
+            kept.or_open(|_| true, || bind(setting, address))?.try_clone()
+        };
+        let grpc = open(&self.listeners[0], "grpc_listen", self.config.grpc_listen)?;
+        let http = open(&self.listeners[1], "http_listen", self.config.http_listen)?;
+        Ok((grpc, http))
+    }
+}
+
+async fn process_requests(
+    requests: &mut Receiver<Request>,
+    context: &mut Context,
+) -> Result<Ended, CollectorError> {
+    let mut writer = EventWriter::default();
+    let (mut received, mut malformed) = (0u64, 0u64);
+    let mut turns = Turns::new(&context.shutdown, REPORT_DELAY);
+    while !context.shutdown.is_requested() {
+        tokio::select! {
+            request = requests.recv() => {
+                // The servers have ended; their error is the collector's.
+                let Some(Request { signal, bytes, answer }) = request else { break };
+                received += 1;
+                let result = writer.request(signal, &bytes, context);
+                malformed += u64::from(matches!(result, Answer::Malformed(_)));
+                context.sink.flush();
+                // The sender may have disconnected; its records are stored all the same.
+                let _ = answer.send(result);
+                turns.soon();
+            }
+            () = turns.next() => {
+                context.report.count("requests", received);
+                context.report.count("refused_requests", malformed);
+                context.report.count("attributes_left_out", writer.dropped_attributes);
+            }
+        }
+    }
+    Ok(Ended::Stopped)
+}

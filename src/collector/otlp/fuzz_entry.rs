@@ -1,0 +1,18 @@
+//! Processes requests without servers.
+
+use bytes::Bytes;
+
+use super::intake::Answer;
+use super::to_event::EventWriter;
+use crate::runtime::Context;
+use tapio_wire::OtlpSignal;
+
+/// Processes a request as the servers pass it. Returns how many records were dropped; `None` where
+/// the bytes aren't a request.
+pub fn process_request(signal: OtlpSignal, bytes: &[u8], context: &mut Context) -> Option<u64> {
+    let request = Bytes::copy_from_slice(bytes);
+    match EventWriter::default().request(signal, &request, context) {
+        Answer::Accepted { dropped } => Some(dropped),
+        Answer::Malformed(_) => None,
+    }
+}
