@@ -40,7 +40,8 @@ fn start_at(site: Site, folder: &Path) -> Pipeline {
         links: std::env::var_os(INSIDE).is_some(),
         ..cni::Config::default()
     };
-    let pipeline = Pipeline::start_at(site, vec![("cni", config.on_full(), config.make())], true);
+    let pipeline =
+        Pipeline::start_at(site, vec![("cni", config.on_full(), config.factory())], true);
     pipeline.wait_until("it listens", |_| folder.join("cni.sock").exists());
     pipeline
 }
@@ -114,7 +115,7 @@ fn a_pod_comes_and_goes() {
     let event = &wait_for(&pipeline, "cni.ip.released", 1)[0];
     assert_eq!(event["entity"]["k8s.pod.name"], "pod1");
     pipeline.wait_until("three reports of DEL", |p| {
-        p.manager.statistics()[0].counters.contains(&("repeated_dels".into(), 2))
+        p.manager.status()[0].counters.contains(&("repeated_dels".into(), 2))
     });
     wait_for(&pipeline, "cni.del", 1);
     assert!(directory.living_pods().is_empty());
@@ -425,7 +426,7 @@ fn another_users_reports_are_not_heard() {
     child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
     pipeline.wait_until("it is noticed", |p| {
-        p.manager.statistics()[0].counters.contains(&("strangers".into(), 1))
+        p.manager.status()[0].counters.contains(&("strangers".into(), 1))
     });
     assert!(of(&pipeline, "cni.del").is_empty());
     pipeline.shutdown.request();

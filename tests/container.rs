@@ -33,7 +33,7 @@ fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipelin
 
 fn start_with(site: Site, containerd: &Containerd, config: container::Config) -> Pipeline {
     let config = container::Config { sockets: vec![containerd.socket()], ..config };
-    Pipeline::start_at(site, vec![("container", config.on_full(), config.make())], true)
+    Pipeline::start_at(site, vec![("container", config.on_full(), config.factory())], true)
 }
 
 /// Starts the collector and waits until it has looked at what there is.
@@ -44,7 +44,7 @@ fn start(containerd: &Containerd) -> Pipeline {
 }
 
 fn counter(pipeline: &Pipeline, name: &str) -> u64 {
-    let counters = pipeline.manager.statistics()[0].counters.clone();
+    let counters = pipeline.manager.status()[0].counters.clone();
     counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
 }
 
@@ -163,7 +163,7 @@ fn what_happened_while_the_runtime_was_away_is_told_once() {
     // It isn't there yet: that is said, and no failure.
     let pipeline = start_at(Site::new("node-1", 7), &containerd, &[]);
     pipeline.wait_until("it says so", |p| {
-        let notes = p.manager.statistics()[0].notes.clone();
+        let notes = p.manager.status()[0].notes.clone();
         notes.iter().any(|n| n.state.contains("no container runtime's socket"))
     });
     containerd.start();
@@ -189,7 +189,7 @@ fn what_happened_while_the_runtime_was_away_is_told_once() {
     assert_eq!(kinds(&pipeline, "stays"), &LIFE[..2]);
     assert_eq!(kinds(&pipeline, "ends"), &LIFE[..3]);
     assert_eq!(kinds(&pipeline, "goes"), LIFE);
-    let status = pipeline.manager.statistics().remove(0);
+    let status = pipeline.manager.status().remove(0);
     assert_eq!((status.health, status.restarts), (Health::Running, 0));
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
@@ -349,7 +349,7 @@ fn a_runtime_that_speaks_the_cri_only_is_polled() {
     let config = container::Config { cri_only: true, ..Default::default() };
     let pipeline = start_with(Site::new("node-1", 7), &containerd, config);
     pipeline.wait_until("it has looked", |p| {
-        p.manager.statistics()[0].counters.contains(&("containers".into(), 1))
+        p.manager.status()[0].counters.contains(&("containers".into(), 1))
     });
     let pod = kubelet.pod("web-0", UID);
     let id = kubelet.container(&pod, 2, 0, "sleep 1; exit 5");

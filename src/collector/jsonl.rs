@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::runtime::alarm::Alarm;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use lines::{Cut, Lines};
 use source::{Read, Source};
 use tapio_core::clock;
 use tapio_core::event::{JsonEvent, Reason};
-use tapio_core::ring::OnFull;
 
 /// How often a followed file is looked at: its delay. A fifo or standard input says by itself that
 /// it has something.
@@ -42,13 +43,8 @@ impl CollectorConfig for Config {
         !self.paths.is_empty()
     }
 
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Jsonl(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Jsonl)
     }
 }
 

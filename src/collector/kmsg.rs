@@ -11,13 +11,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::cursor::Cursor;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
-use tapio_core::ring::OnFull;
 
 /// The longest record the kernel hands out (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`), and some.
 const RECORD_BYTES: usize = 16 * 1024;
@@ -45,19 +46,14 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. The kernel keeps its log for a while.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// The kernel keeps its log for a while.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Kmsg(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Kmsg)
     }
 }
 
@@ -170,7 +166,7 @@ struct Run {
     next: Option<u64>,
     /// Records up to this one were told by an earlier run.
     told: Option<u64>,
-    draft: Draft,
+    draft: EventBuilder,
     bytes: Vec<u8>,
     lost: u64,
     others: u64,
@@ -187,12 +183,12 @@ impl Collector for Kmsg {
             context.sink.flush();
             pause = run
                 .cursor
-                .settle(context)
+                .try_save(context)
                 .map_err(|e| CollectorError::new("keeping the position in the kernel's log", e))?;
             context.report.count("lost", run.lost);
             context.report.count("of_programs", run.others);
             if read < TURN {
-                let waits = run.cursor.is_waiting();
+                let waits = run.cursor.is_pending();
                 let at_most =
                     if waits { SETTLE_EVERY } else { context.shutdown.heartbeat_interval() };
                 // While it pauses, what is there to be read is no reason to look again.
@@ -231,7 +227,7 @@ impl Run {
             cursor,
             next: None,
             told,
-            draft: Draft::default(),
+            draft: EventBuilder::default(),
             bytes: Vec::new(),
             lost: 0,
             others: 0,
@@ -289,7 +285,7 @@ impl Run {
         let draft = &mut self.draft;
         draft.clear();
         draft.text(names::HOST_NAME, &context.site.node);
-        draft.entities_end();
+        draft.end_entities();
         if let Some(device) = record.block_device() {
             draft.text(names::TAPIO_BLOCK_DEVICE, device);
         }
@@ -300,7 +296,7 @@ impl Run {
         let time_ns =
             clock::monotonic_to_wall_ns().saturating_add(record.time_us.saturating_mul(1_000));
         let natural = format!("{} {}", self.boot, record.sequence);
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_natural("kmsg", &natural),
             time_ns: time_ns.min(observed_ns),
             observed_ns,

@@ -29,7 +29,7 @@ pub mod table;
 
 pub use events::Filter;
 pub use runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorManager, CollectorSpec, CollectorStatus,
-    Context, Ended, Health, Make, Note, Report, Site,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, CollectorManager, CollectorSpec,
+    CollectorStatus, Context, Ended, Health, Site, StatusNote, StatusReport,
 };
 pub use table::{CollectorsConfig, Row};

@@ -19,11 +19,14 @@ use tonic::codegen::BoxStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
-use crate::runtime::listener::Kept;
-use crate::runtime::poll_timer::Turns;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
+use crate::runtime::listener::ListenerSlot;
+use crate::runtime::poll_timer::PollTimer;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, StatusReport,
+    factory,
+};
 use tapio_core::event::Reason;
-use tapio_core::ring::{OnFull, Sink};
+use tapio_core::ring::Sink;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
     Batch, IngestHandler, IngestServer, Item, SettledTable, Verdict, bind, grpc_server,
@@ -56,31 +59,28 @@ impl Default for ReceiverConfig {
     }
 }
 
+/// Waits for a full ring. Senders keep what isn't acknowledged, so they can wait.
 impl CollectorConfig for ReceiverConfig {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Senders keep what isn't acknowledged, so they can wait.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let (listen, kept) = (self.listen, Kept::default());
-        Box::new(move || Box::new(Receiver { listen, kept: kept.clone() }))
+    fn factory(&self) -> CollectorFactory {
+        let state = (self.listen, ListenerSlot::default());
+        factory(state, |(listen, kept)| Receiver { listen, kept })
     }
 }
 
 struct Receiver {
     listen: SocketAddr,
-    kept: Kept<std::net::TcpListener>,
+    kept: ListenerSlot<std::net::TcpListener>,
 }
 
 impl Collector for Receiver {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
-        let kept = self.kept.or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
+        let kept =
+            self.kept.get_or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
         let listener = kept.try_clone().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -112,7 +112,7 @@ async fn receive(
         counts: Counts::default(),
         without_room: false,
     };
-    let mut turns = Turns::new(&context.shutdown, TICK);
+    let mut timer = PollTimer::new(&context.shutdown, TICK);
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -120,14 +120,14 @@ async fn receive(
                 let cause = ended.err().map_or_else(|| "ended".to_owned(), |e| e.to_string());
                 return Err(CollectorError::new("server", cause));
             }
-            () = turns.next() => {
+            () = timer.next() => {
                 intake.counts.tell(&context.report, intake.streams.len());
                 if intake.without_room {
-                    turns.soon();
+                    timer.wake_soon();
                 }
             }
             () = std::future::poll_fn(|cx| intake.poll(&mut context.sink, cx)) => {
-                turns.soon();
+                timer.wake_soon();
                 // Connections read their sockets while this thread isn't in the sink.
                 tokio::task::yield_now().await;
             }
@@ -173,7 +173,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn tell(&self, report: &Report, streams: usize) {
+    fn tell(&self, report: &StatusReport, streams: usize) {
         report.count("streams", streams as u64);
         report.count("batches", self.batches);
         report.count("duplicate_items", self.duplicates);

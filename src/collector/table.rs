@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::runtime::health::HUNG_AFTER;
-use crate::runtime::{CollectorConfig, Make};
+use crate::runtime::{CollectorConfig, CollectorFactory};
 use crate::{
     cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver, synthetic, systemd,
 };
@@ -20,7 +20,7 @@ pub struct Row {
     /// What it does when a ring is full.
     pub on_full: OnFull,
     /// Makes it anew for each start.
-    pub make: Make,
+    pub factory: CollectorFactory,
 }
 
 /// Collectors give a sign of life several times in that time, and the manager looks for one once a second.
@@ -82,7 +82,7 @@ macro_rules! collectors {
                     about: $about,
                     enabled: self.$name.enabled() && self.may_run(stringify!($name)),
                     on_full: self.$name.on_full(),
-                    make: self.$name.make(),
+                    factory: self.$name.factory(),
                 },)*]
             }
         }

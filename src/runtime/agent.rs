@@ -152,7 +152,7 @@ impl Agent {
         let manager = Arc::new(Mutex::new(manager));
         let Start { node, epoch, shutdown, ledger, .. } = start;
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let status = Status {
             node,
             service: config.dataflow.service(),
@@ -216,7 +216,7 @@ impl Agent {
     /// it about once a second.
     pub fn look(&mut self) {
         self.files.look();
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).look();
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).check_health();
     }
 
     /// Reads the rules again, from where a new configuration says if there is one. Rules that are wrong
@@ -234,7 +234,7 @@ impl Agent {
     /// How the collectors are.
     #[must_use]
     pub fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).status()
     }
 
     /// Drains: collectors stop, shards close their stories, the bridge delivers what is left. An
@@ -357,7 +357,7 @@ fn start_collectors(
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = sink(first).with_spare(sink(second));
-        let spec = CollectorSpec { name: row.name, make: row.make, sink };
+        let spec = CollectorSpec { name: row.name, factory: row.factory, sink };
         manager.start(spec, threads.next_core()).map_err(system("a collector's thread"))?;
     }
     Ok(manager)

@@ -77,14 +77,14 @@ fn collector_json(status: &CollectorStatus) -> Json {
     let counters: Map<String, Json> =
         status.counters.iter().map(|(k, v)| (k.clone(), (*v).into())).collect();
     json!({
-        "health": status.health.word(), "restarts": status.restarts, "last_error": status.last_error,
+        "health": status.health.as_str(), "restarts": status.restarts, "last_error": status.last_error,
         "silence_ms": status.silence.as_millis() as u64, "notes": notes, "counters": counters,
     })
 }
 
 impl Status {
     fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).status()
     }
 
     fn account(&self) -> Snapshot {

@@ -13,7 +13,7 @@ use crate::pipeline::Pipeline;
 fn start(paths: &[PathBuf], follow: bool) -> Pipeline {
     let config = Config { paths: paths.to_vec(), follow };
     assert!(config.enabled());
-    Pipeline::start(vec![("jsonl", config.on_full(), config.make())], true)
+    Pipeline::start(vec![("jsonl", config.on_full(), config.factory())], true)
 }
 
 fn line(n: impl std::fmt::Display) -> String {
@@ -59,9 +59,9 @@ fn bad_lines_are_refused_and_cost_nothing_else() {
     // A line without an id is named by its file and number, so reading it again gives it again.
     let natural = format!("{}:9", path.display());
     assert_eq!(pipeline.texts("/id")[1], EventId::from_natural("jsonl", &natural).to_string());
-    let got = pipeline.manager.statistics()[0].notes.clone();
-    pipeline.wait_until("it ends", |p| p.manager.statistics()[0].health == Health::Finished);
-    assert_eq!(pipeline.manager.statistics()[0].notes.len(), 1, "{got:?}");
+    let got = pipeline.manager.status()[0].notes.clone();
+    pipeline.wait_until("it ends", |p| p.manager.status()[0].health == Health::Finished);
+    assert_eq!(pipeline.manager.status()[0].notes.len(), 1, "{got:?}");
     let snapshot = pipeline.end();
     assert_eq!(snapshot.total.received, 7);
     let dropped = [(Stage::Collect, Reason::BadInput, 4), (Stage::Collect, Reason::Oversize, 1)];
@@ -87,7 +87,7 @@ fn a_missing_file_fails_before_anything_is_read() {
     fs::write(&there, lines(0..3)).unwrap();
     let pipeline = start(&[there, folder.path().join("missing")], false);
     pipeline.wait_until("it says so", |p| {
-        p.manager.statistics()[0].last_error.contains("missing: No such file")
+        p.manager.status()[0].last_error.contains("missing: No such file")
     });
     pipeline.shutdown.request();
     assert_eq!(pipeline.end().total.received, 0);

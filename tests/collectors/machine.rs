@@ -25,8 +25,8 @@ fn what_the_kernel_logs_is_told() {
         return skipped(&format!("/dev/kmsg: {e}"));
     }
     let config = kmsg::Config::default();
-    let pipeline = Pipeline::start(vec![("kmsg", OnFull::Wait, config.make())], true);
-    pipeline.wait_until("it runs", |p| p.manager.statistics()[0].health.word() == "running");
+    let pipeline = Pipeline::start(vec![("kmsg", OnFull::Wait, config.factory())], true);
+    pipeline.wait_until("it runs", |p| p.manager.status()[0].health.as_str() == "running");
     // Programs write there, too: that isn't the kernel's.
     let mark = format!("tapio-test-{}", std::process::id());
     let _ = fs::write("/dev/kmsg", format!("<3>{mark}"));
@@ -100,7 +100,7 @@ fn a_unit_that_waits_for_the_processor_is_told_of() {
         return skipped("this kernel has no pressure files");
     }
     let config = node::Config { interval: Duration::from_millis(500), ..node::Config::default() };
-    let pipeline = Pipeline::start(vec![("node", OnFull::Drop, config.make())], true);
+    let pipeline = Pipeline::start(vec![("node", OnFull::Drop, config.factory())], true);
     let of_unit = |p: &Pipeline| -> Vec<serde_json::Value> {
         let got = p.got.lock().unwrap();
         let mine = got.iter().filter(|(_, e)| {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tapio_collectors::{Collector, CollectorError, Context, Ended, Health, Make};
+use tapio_collectors::{Collector, CollectorError, CollectorFactory, Context, Ended, Health};
 use tapio_core::clock;
 use tapio_core::event::{Event, EventId, Reason, names};
 use tapio_core::ring::OnFull;
@@ -21,7 +21,7 @@ impl<F: FnMut(&mut Context) -> Result<Ended, CollectorError> + Send> Collector f
     }
 }
 
-fn make<F>(run: F) -> Make
+fn make<F>(run: F) -> CollectorFactory
 where
     F: Fn(&mut Context) -> Result<Ended, CollectorError> + Clone + Send + 'static,
 {
@@ -73,14 +73,13 @@ fn failures_are_isolated_restarted_and_accounted() {
         false,
     );
     let restarts = |p: &Pipeline| {
-        let s = p.manager.statistics();
+        let s = p.manager.status();
         s[0].restarts.min(s[1].restarts)
     };
     pipeline.wait_until("both are started again, twice", |p| restarts(p) >= 2);
-    pipeline.wait_until("the steady one ends", |p| {
-        p.manager.statistics()[2].health == Health::Finished
-    });
-    let statistics = pipeline.manager.statistics();
+    pipeline
+        .wait_until("the steady one ends", |p| p.manager.status()[2].health == Health::Finished);
+    let statistics = pipeline.manager.status();
     assert_eq!(statistics[0].last_error, "panicked: the collector's own fault");
     assert_eq!(statistics[1].last_error, "reading the source: gone");
     assert_eq!(statistics[2].restarts + statistics[3].restarts, 0);
@@ -117,8 +116,8 @@ fn what_the_machine_lacks_is_said_once_and_costs_the_others_nothing() {
     let pipeline =
         Pipeline::start(vec![("lacks", OnFull::Drop, lacks), ("late", OnFull::Wait, late)], false);
     pipeline.wait_until("the rest has ended", |p| p.manager.is_finished());
-    let lacking = pipeline.manager.statistics().remove(0);
-    assert_eq!((lacking.health.word(), lacking.restarts), ("unavailable", 0));
+    let lacking = pipeline.manager.status().remove(0);
+    assert_eq!((lacking.health.as_str(), lacking.restarts), ("unavailable", 0));
     assert_eq!(lacking.last_error, "no such kernel");
     assert_eq!(starts.load(Ordering::Relaxed), 1);
     pipeline.shutdown.request();
@@ -135,7 +134,7 @@ fn the_second_failure_waits_longer_than_the_first() {
         Err(CollectorError::new("always", "fails"))
     });
     let pipeline = Pipeline::start(vec![("fails", OnFull::Wait, fails)], false);
-    pipeline.wait_until("three restarts", |p| p.manager.statistics()[0].restarts >= 3);
+    pipeline.wait_until("three restarts", |p| p.manager.status()[0].restarts >= 3);
     pipeline.shutdown.request();
     pipeline.end();
     let times = times.lock().unwrap();
@@ -155,7 +154,7 @@ fn an_event_that_kills_its_collector_is_counted() {
         unreachable!("the router has panicked")
     });
     let pipeline = Pipeline::start(vec![("dies", OnFull::Wait, dies)], false);
-    pipeline.wait_until("a restart", |p| p.manager.statistics()[0].restarts >= 1);
+    pipeline.wait_until("a restart", |p| p.manager.status()[0].restarts >= 1);
     pipeline.shutdown.request();
     let total = pipeline.end().total;
     assert_eq!(total.dropped[0].1, Reason::CollectorPanic);

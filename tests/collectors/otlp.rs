@@ -109,7 +109,7 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
         http_listen: (Ipv4Addr::LOCALHOST, http).into(),
     };
-    let pipeline = Pipeline::start(vec![("otlp", OnFull::Wait, config.make())], true);
+    let pipeline = Pipeline::start(vec![("otlp", OnFull::Wait, config.factory())], true);
     pipeline.wait_until("it listens", |_| TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok());
     const PROTOBUF: &str = "application/x-protobuf";
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &request(&log_record())), "HTTP/1.1 200 OK");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tapio_collectors::{CollectorManager, CollectorSpec, Make, Site};
+use tapio_collectors::{CollectorFactory, CollectorManager, CollectorSpec, Site};
 use tapio_core::clock;
 use tapio_core::event::{Event, Name, Stage, event_json, names};
 use tapio_core::ring::{
@@ -41,14 +41,17 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Starts these collectors; `keep` says whether the events are kept for the test to look at.
-    pub(crate) fn start(collectors: Vec<(&'static str, OnFull, Make)>, keep: bool) -> Self {
+    pub(crate) fn start(
+        collectors: Vec<(&'static str, OnFull, CollectorFactory)>,
+        keep: bool,
+    ) -> Self {
         Self::start_at(Site::new("node-1", 7), collectors, keep)
     }
 
     /// Starts them at a site with a state of its own.
     pub(crate) fn start_at(
         site: Site,
-        collectors: Vec<(&'static str, OnFull, Make)>,
+        collectors: Vec<(&'static str, OnFull, CollectorFactory)>,
         keep: bool,
     ) -> Self {
         let shutdown = Shutdown::default();
@@ -58,7 +61,7 @@ impl Pipeline {
         let mut manager = CollectorManager::new(site.clone(), shutdown.clone());
         let mut readers = Vec::new();
         let mut specs = Vec::new();
-        for (number, (name, on_full, make)) in collectors.into_iter().enumerate() {
+        for (number, (name, on_full, factory)) in collectors.into_iter().enumerate() {
             let (writer, reader) = ring(0);
             readers.push(reader);
             let sink = Sink::new(
@@ -69,11 +72,11 @@ impl Pipeline {
                 ledger.stage(Stage::Collect),
                 shutdown.clone(),
             );
-            specs.push(CollectorSpec { name, make, sink });
+            specs.push(CollectorSpec { name, factory, sink });
         }
         let taken = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let got = Got::default();
         let consumer = {
             let got = Arc::clone(&got);

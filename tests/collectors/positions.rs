@@ -16,8 +16,9 @@ fn start(folder: &Path) -> Pipeline {
         ..cni::Config::default()
     };
     let site = Site::new("node-1", 7).with_state_dir(folder.join("state"));
-    let pipeline = Pipeline::start_at(site, vec![("cni", config.on_full(), config.make())], true);
-    pipeline.wait_until("it looks", |p| !p.manager.statistics()[0].counters.is_empty());
+    let pipeline =
+        Pipeline::start_at(site, vec![("cni", config.on_full(), config.factory())], true);
+    pipeline.wait_until("it looks", |p| !p.manager.status()[0].counters.is_empty());
     pipeline
 }
 
@@ -41,7 +42,7 @@ fn end(pipeline: Pipeline) -> Vec<(String, String)> {
 
 fn wait_for_addresses(pipeline: &Pipeline, count: u64) {
     pipeline.wait_until("so many addresses are seen", |p| {
-        p.manager.statistics()[0].counters.contains(&("addresses".into(), count))
+        p.manager.status()[0].counters.contains(&("addresses".into(), count))
     });
 }
 

@@ -10,7 +10,7 @@ use crate::pipeline::Pipeline;
 
 fn start(config: &Config, keep: bool) -> Pipeline {
     assert!(config.enabled());
-    Pipeline::start(vec![("synthetic", config.on_full(), config.make())], keep)
+    Pipeline::start(vec![("synthetic", config.on_full(), config.factory())], keep)
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn it_makes_as_many_events_as_it_should_about_as_many_pods() {
     let config =
         Config { enabled: true, rate: Rate::Max, events: 20_000, keys: 50, ..Config::default() };
     let pipeline = start(&config, true);
-    pipeline.wait_until("it ends", |p| p.manager.statistics()[0].health == Health::Finished);
+    pipeline.wait_until("it ends", |p| p.manager.status()[0].health == Health::Finished);
     pipeline.wait_until("all came", |p| p.got.lock().unwrap().len() == 20_000);
     let distinct = |pointer: &str| pipeline.texts(pointer).into_iter().collect::<HashSet<_>>();
     assert_eq!(distinct("/id").len(), 20_000);

@@ -47,11 +47,13 @@ impl Collected {
             Sink::new(0, config.on_full(), Arc::new(OneShard), shards, stage, shutdown.clone());
         let taken = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let got = Arc::default();
         let keep = Arc::clone(&got);
         let consumer = std::thread::spawn(move || consume(reader, &bell, &taken, &keep));
-        manager.start(CollectorSpec { name: "k8s", make: config.make(), sink }, None).unwrap();
+        manager
+            .start(CollectorSpec { name: "k8s", factory: config.factory(), sink }, None)
+            .unwrap();
         Self { manager, got, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
@@ -76,7 +78,7 @@ impl Collected {
     pub(crate) fn wait_within(&self, time: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
         let until = Instant::now() + time;
         while !holds(self) {
-            let last = &self.manager.statistics()[0];
+            let last = &self.manager.status()[0];
             assert!(
                 Instant::now() < until,
                 "never: {what}; {:#?}\n{last:#?}",
@@ -100,16 +102,16 @@ impl Collected {
     }
 
     pub(crate) fn notes(&self) -> HashMap<String, String> {
-        let notes = self.manager.statistics().remove(0).notes;
+        let notes = self.manager.status().remove(0).notes;
         notes.into_iter().map(|n| (n.subject, n.state)).collect()
     }
 
     pub(crate) fn last_error(&self) -> String {
-        self.manager.statistics().remove(0).last_error
+        self.manager.status().remove(0).last_error
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
-        let counters = self.manager.statistics().remove(0).counters;
+        let counters = self.manager.status().remove(0).counters;
         counters.into_iter().find(|c| c.0 == name).map_or(0, |c| c.1)
     }
 

@@ -134,7 +134,7 @@ impl Ordeal {
             about: "Lines that are counted.",
             enabled: true,
             on_full: lines.on_full(),
-            make: lines.make(),
+            factory: lines.factory(),
         });
         let spring = Arc::new(Spring {
             thread: format!("c:{name}"),
@@ -263,7 +263,7 @@ impl Ordeal {
         });
         self.until("the status says that it hangs", |o| o.health() == "hung");
         let status = self.status();
-        assert!(status["last_error"].to_string().contains("no sign of life"), "{status}");
+        assert!(status["last_error"].to_string().contains("no heartbeat"), "{status}");
         assert!(status["silence_ms"].as_u64() > Some(2_000), "{status}");
         let (head, why) = self.page("/readyz");
         assert!(head.contains("503") && why.contains(self.name), "{head} {why}");

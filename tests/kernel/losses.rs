@@ -265,15 +265,15 @@ fn a_panic_in_the_middle_is_accounted_and_survived() {
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
     let mut manager =
         CollectorManager::new(tapio_collectors::Site::new("testnode", 7), shutdown.clone());
-    let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
+    let spec = CollectorSpec { name: "ebpf", factory: config.factory(), sink };
     manager.start(spec, None).unwrap();
     // Children until it has died of one, and then until one is told again.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while manager.statistics()[0].restarts == 0 && Instant::now() < deadline {
+    while manager.status()[0].restarts == 0 && Instant::now() < deadline {
         run_true();
     }
-    assert_eq!(manager.statistics()[0].restarts, 1);
-    let died = manager.statistics()[0].last_error.clone();
+    assert_eq!(manager.status()[0].restarts, 1);
+    let died = manager.status()[0].last_error.clone();
     assert!(died.contains("the test's own panic"), "{died}");
     let mut last = Vec::new();
     let mut told = false;

@@ -60,19 +60,19 @@ impl Running {
         );
         let stored = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let got = Got::default();
         let consumer = {
             let got = Arc::clone(&got);
             std::thread::spawn(move || consume(reader, &stored, &got))
         };
         let mut manager = CollectorManager::new(site, shutdown.clone());
-        manager.start(CollectorSpec { name, make: config.make(), sink }, None).unwrap();
+        manager.start(CollectorSpec { name, factory: config.factory(), sink }, None).unwrap();
         Self { manager, got, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
     pub(crate) fn status(&self) -> CollectorStatus {
-        self.manager.statistics().remove(0)
+        self.manager.status().remove(0)
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {

@@ -7,8 +7,8 @@ use super::allocations::Allocation;
 use super::attachments::Attachments;
 use super::links::News;
 use super::report::Report;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Site;
 use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, names};
 use tapio_core::identity::{Container, Directory};
@@ -24,7 +24,7 @@ pub(super) struct Teller {
     node: Arc<str>,
     origin: u64,
     directory: Arc<Directory>,
-    draft: Draft,
+    draft: EventBuilder,
     latest: u64,
     pub(super) attachments: Attachments,
     /// Calls that undid what was undone already.
@@ -37,7 +37,7 @@ impl Teller {
             node: Arc::clone(&site.node),
             origin: site.origin,
             directory: Arc::clone(&site.directory),
-            draft: Draft::default(),
+            draft: EventBuilder::default(),
             latest: 0,
             attachments: Attachments::default(),
             repeated: 0,
@@ -49,9 +49,9 @@ impl Teller {
         let some = |text| Some(text).filter(|t: &&str| !t.is_empty());
         self.draft.clear();
         self.draft.text(names::HOST_NAME, &self.node);
-        let known = Known { container_id: some(container_id), pod_uid: some(pod_uid) };
-        self.draft.whose(known, &self.directory);
-        self.draft.entities_end();
+        let known = Subject { container_id: some(container_id), pod_uid: some(pod_uid) };
+        self.draft.enrich(known, &self.directory);
+        self.draft.end_entities();
     }
 
     /// An id of this start of the agent: the time, moved on where two would be equal.
@@ -67,7 +67,7 @@ impl Teller {
         now_ns: u64,
         sink: &mut Sink,
     ) {
-        let meta = Meta {
+        let meta = EventHeader {
             id,
             time_ns,
             observed_ns: now_ns,

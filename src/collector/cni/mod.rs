@@ -36,11 +36,12 @@ use self::links::Links;
 use self::place::Place;
 use self::socket::{Heard, Listener, Socket};
 use crate::runtime::alarm::Alarm;
-use crate::runtime::listener::Kept;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::listener::ListenerSlot;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::Reason;
-use tapio_core::ring::OnFull;
 
 pub use self::look::look;
 pub(super) use self::report::PodNames;
@@ -86,23 +87,19 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. Reports wait in the socket's queue, allocations in their files.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Reports wait in the socket's queue, allocations in their files.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let (config, listener) = (self.clone(), Kept::default());
-        Box::new(move || Box::new(Cni(config.clone(), listener.clone())))
+    fn factory(&self) -> CollectorFactory {
+        let state = (self.clone(), ListenerSlot::default());
+        factory(state, |(config, listener)| Cni(config, listener))
     }
 }
 
-struct Cni(Config, Kept<Listener>);
+struct Cni(Config, ListenerSlot<Listener>);
 
 /// An allocation whose pod isn't known yet.
 struct Waiting {
@@ -114,7 +111,7 @@ struct Waiting {
 /// One run.
 struct Run<'a> {
     config: &'a Config,
-    listener: &'a Kept<Listener>,
+    listener: &'a ListenerSlot<Listener>,
     context: &'a mut Context,
     alarm: Alarm,
     teller: Teller,
@@ -156,7 +153,7 @@ impl Collector for Cni {
 impl<'a> Run<'a> {
     fn start(
         config: &'a Config,
-        listener: &'a Kept<Listener>,
+        listener: &'a ListenerSlot<Listener>,
         context: &'a mut Context,
     ) -> Result<Self, CollectorError> {
         let place = Place::open(context).map_err(|e| CollectorError::new("the cursor", e))?;

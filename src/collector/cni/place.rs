@@ -112,7 +112,7 @@ impl Place {
 
     /// Whether something of it waits to be saved.
     pub(super) fn is_waiting(&self) -> bool {
-        self.cursor.is_waiting()
+        self.cursor.is_pending()
     }
 
     /// Nothing older than the newest waits any more.
@@ -131,7 +131,7 @@ impl Place {
 
     /// As [`Cursor::settle`].
     pub(super) fn settle(&mut self, context: &Context) -> std::io::Result<bool> {
-        self.cursor.settle(context)
+        self.cursor.try_save(context)
     }
 
     /// As [`Cursor::finish`].

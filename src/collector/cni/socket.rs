@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 use super::report::MAX_REPORT_BYTES;
-use crate::runtime::listener::Kept;
+use crate::runtime::listener::ListenerSlot;
 use tapio_core::clock;
 
 /// Connections that wait to be accepted: the most the kernel allows by default.
@@ -94,8 +94,8 @@ impl Listener {
 
 impl Socket {
     /// Listens, with the listener an earlier run has left if that is still reached: what came meanwhile waits in it.
-    pub(super) fn open(path: &Path, kept: &Kept<Listener>) -> io::Result<Self> {
-        let listener = kept.or_open(Listener::is_reached, || Listener::open(path))?;
+    pub(super) fn open(path: &Path, kept: &ListenerSlot<Listener>) -> io::Result<Self> {
+        let listener = kept.get_or_open(Listener::is_reached, || Listener::open(path))?;
         Ok(Self { listener, peers: Vec::new(), buffer: vec![0; MAX_REPORT_BYTES + 1] })
     }
 
@@ -197,7 +197,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/cni.sock");
-        let mut socket = Socket::open(&path, &Kept::default()).unwrap();
+        let mut socket = Socket::open(&path, &ListenerSlot::default()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for n in 0..300 {
             tell(&path, n.to_string().as_bytes());
@@ -208,7 +208,7 @@ mod tests {
         all.extend(heard(&mut socket));
         let expected: Vec<_> = (0..300).map(|n| n.to_string()).chain(["too long".into()]).collect();
         assert_eq!(all, expected);
-        assert!(Socket::open(&path, &Kept::default()).is_err(), "one agent");
+        assert!(Socket::open(&path, &ListenerSlot::default()).is_err(), "one agent");
         drop(socket);
         assert!(!path.exists());
     }
@@ -217,7 +217,7 @@ mod tests {
     fn between_two_runs_packets_wait_and_a_run_that_hangs_is_in_nobodys_way() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cni.sock");
-        let kept = Kept::default();
+        let kept = ListenerSlot::default();
         let hangs = Socket::open(&path, &kept).unwrap();
         drop(Socket::open(&path, &kept).unwrap());
         tell(&path, b"meanwhile");
@@ -239,7 +239,7 @@ mod tests {
         let dead = seqpacket().unwrap();
         bind(&dead, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         drop(dead);
-        let mut socket = Socket::open(&path, &Kept::default()).unwrap();
+        let mut socket = Socket::open(&path, &ListenerSlot::default()).unwrap();
         tell(&path, b"a");
         assert_eq!(heard(&mut socket), ["a"]);
     }

@@ -28,19 +28,19 @@ impl Run<'_> {
         let version = client.cri_version().await?;
         self.context.report.note("cri", version);
         let mut next_look = clock::instant();
-        let mut turns = self.turns();
+        let mut timer = self.poll_timer();
         while !self.context.shutdown.is_requested() {
-            let pause = self.settle(&mut turns).map_err(Status::internal)?;
+            let pause = self.settle(&mut timer).map_err(Status::internal)?;
             if !pause && clock::instant() >= next_look {
                 self.look_at_pods(client).await?;
                 self.told_before_ns = 0;
                 next_look = clock::instant() + LOOK_EVERY;
-                turns.soon();
+                timer.wake_soon();
             }
             if !pause {
-                turns.by(next_look);
+                timer.wake_by(next_look);
             }
-            turns.next().await;
+            timer.next().await;
         }
         Ok(())
     }

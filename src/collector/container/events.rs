@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::observed::{Facts, Happened, Key, Known};
-use crate::events::enrich::Known as Whose;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Site;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::{Container, Directory};
@@ -17,7 +17,7 @@ const AHEAD_NS: u64 = 1_000_000_000;
 pub(super) struct Teller {
     node: Arc<str>,
     directory: Arc<Directory>,
-    draft: Draft,
+    draft: EventBuilder,
 }
 
 /// When something happened, and when it was seen.
@@ -41,7 +41,7 @@ impl Teller {
         Self {
             node: Arc::clone(&site.node),
             directory: Arc::clone(&site.directory),
-            draft: Draft::default(),
+            draft: EventBuilder::default(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Teller {
         draft.clear();
         draft.text(names::HOST_NAME, &self.node);
         draft.text(names::CONTAINER_IMAGE_NAME, image);
-        draft.entities_end();
+        draft.end_entities();
         draft.text(names::TAPIO_CONTAINER_NAMESPACE, namespace);
         draft.text(names::TAPIO_IMAGE_DIGEST, digest);
         draft.int(names::TAPIO_IMAGE_PULL_NS, *pull_ns);
@@ -158,13 +158,13 @@ impl Teller {
         draft.clear();
         draft.text(names::HOST_NAME, &self.node);
         let uid = Some(facts.pod_uid.as_str()).filter(|uid| !uid.is_empty());
-        let whose = Whose { container_id: Some(&key.id), pod_uid: uid };
-        draft.whose(whose, &self.directory);
+        let whose = Subject { container_id: Some(&key.id), pod_uid: uid };
+        draft.enrich(whose, &self.directory);
         draft.text(names::CONTAINER_NAME, &facts.name);
         if pid != 0 {
             draft.int(names::PROCESS_PID, pid);
         }
-        draft.entities_end();
+        draft.end_entities();
     }
 
     fn offer(
@@ -177,7 +177,7 @@ impl Teller {
     ) {
         let Times { time_ns, observed_ns } = times;
         let is_time = time_ns > 0 && time_ns <= observed_ns.saturating_add(AHEAD_NS);
-        let meta = Meta {
+        let meta = EventHeader {
             id,
             time_ns: if is_time { time_ns } else { observed_ns },
             observed_ns,
@@ -192,7 +192,7 @@ impl Teller {
 }
 
 /// How it ended, and how bad that is.
-fn exit(draft: &mut Draft, who: &Who<'_>, code: Option<u32>) -> Severity {
+fn exit(draft: &mut EventBuilder, who: &Who<'_>, code: Option<u32>) -> Severity {
     let Some(code) = code else {
         draft.message(format_args!("{who} ended while the runtime couldn't be asked"));
         return Severity::INFO;

@@ -24,13 +24,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::runtime::cursor::Cursor;
-use crate::runtime::poll_timer::{self, Turns};
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::poll_timer::{self, PollTimer};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use client::Client;
 use events::Teller;
 use observed::Observed;
 use tapio_core::clock;
-use tapio_core::ring::OnFull;
 use tapio_core::shutdown::Shutdown;
 
 /// How often it looks whether what was told is settled, while something isn't.
@@ -73,19 +74,14 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. Events wait in the connection.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Events wait in the connection.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Containers(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Containers)
     }
 }
 
@@ -138,7 +134,7 @@ impl Collector for Containers {
 
 /// Ends when the collector was to and hasn't.
 async fn overdue(shutdown: &Shutdown) {
-    poll_timer::ended(shutdown).await;
+    poll_timer::shutdown_requested(shutdown).await;
     tokio::time::sleep(OVERDUE).await;
 }
 
@@ -189,12 +185,12 @@ impl<'a> Run<'a> {
 
     /// Sleeps, unless asked to stop.
     async fn rest(&mut self, duration: Duration) {
-        let mut turns = self.turns();
+        let mut timer = self.poll_timer();
         let until = clock::instant() + duration;
         while !self.context.shutdown.is_requested() && clock::instant() < until {
             // A place that couldn't be saved is no reason to end; it is tried again.
-            let _ = self.settle(&mut turns);
-            turns.next().await;
+            let _ = self.settle(&mut timer);
+            timer.next().await;
         }
     }
 
@@ -215,16 +211,16 @@ impl<'a> Run<'a> {
         .map_err(|s| told(&s))
     }
 
-    fn turns(&self) -> Turns {
-        Turns::new(&self.context.shutdown, TICK)
+    fn poll_timer(&self) -> PollTimer {
+        PollTimer::new(&self.context.shutdown, TICK)
     }
 
     /// Says where everything is that was told. Returns whether nothing more is to be told meanwhile.
-    fn settle(&mut self, turns: &mut Turns) -> Result<bool, String> {
-        let pause = self.cursor.settle(self.context).map_err(|e| format!("the cursor: {e}"));
+    fn settle(&mut self, timer: &mut PollTimer) -> Result<bool, String> {
+        let pause = self.cursor.try_save(self.context).map_err(|e| format!("the cursor: {e}"));
         self.context.sink.flush();
-        if self.cursor.is_waiting() {
-            turns.soon();
+        if self.cursor.is_pending() {
+            timer.wake_soon();
         }
         let now = clock::instant();
         if self.published.is_some_and(|last| now.duration_since(last) < PUBLISH_EVERY) {

@@ -28,19 +28,19 @@ impl Run<'_> {
         let mut events = client.subscribe();
         self.look(client).await?;
         let mut next_look = clock::instant() + SECOND_LOOK;
-        let mut turns = self.turns();
+        let mut timer = self.poll_timer();
         let mut pause = false;
         loop {
             tokio::select! {
                 event = events.recv(), if !pause => match event {
                     Some(Ok(envelope)) => {
                         self.take(client, &envelope).await?;
-                        turns.soon();
+                        timer.wake_soon();
                     }
                     Some(Err(status)) => return Err(status),
                     None => return Err(Status::unavailable("the subscription ended")),
                 },
-                () = turns.next() => pause = self.settle(&mut turns).map_err(Status::internal)?,
+                () = timer.next() => pause = self.settle(&mut timer).map_err(Status::internal)?,
             }
             if self.context.shutdown.is_requested() {
                 return Ok(());
@@ -48,10 +48,10 @@ impl Run<'_> {
             if !pause && clock::instant() >= next_look {
                 self.look(client).await?;
                 next_look = clock::instant() + LOOK_EVERY;
-                turns.soon();
+                timer.wake_soon();
             }
             if !pause {
-                turns.by(next_look);
+                timer.wake_by(next_look);
             }
         }
     }

@@ -18,8 +18,8 @@ use super::processes::ExecId;
 use super::raw::{PATH_BYTES, Record};
 use super::words::Span;
 use crate::cni::PodNames;
-use crate::events::enrich::Known;
-use crate::events::event_builder::Meta;
+use crate::events::enrich::Subject;
+use crate::events::event_builder::EventHeader;
 use tapio_core::event::{Name, Severity, names};
 use tapio_core::identity::{Container, Directory};
 use tapio_core::ring::Sink;
@@ -200,9 +200,10 @@ impl Decoder {
         draft.clear();
         draft.text(names::HOST_NAME, &self.node);
         draft.int(names::PROCESS_PID, record.head.tgid);
-        let known = Known { container_id: some(&call.container_id), pod_uid: some(&call.pod.uid) };
-        draft.whose(known, &self.directory);
-        draft.entities_end();
+        let known =
+            Subject { container_id: some(&call.container_id), pod_uid: some(&call.pod.uid) };
+        draft.enrich(known, &self.directory);
+        draft.end_entities();
         draft.text(names::TAPIO_CNI_PLUGIN, &run.plugin);
         draft.text(names::NETWORK_INTERFACE_NAME, &call.ifname);
         let took_ns = record.head.time_ns.saturating_sub(run.began_ns);
@@ -230,7 +231,7 @@ impl Decoder {
             Severity::ERROR
         };
         let head = &record.head;
-        let meta = Meta { kind, ..self.meta(Kind::Exit, head.cpu, head.time_ns, severity) };
+        let meta = EventHeader { kind, ..self.meta(Kind::Exit, head.cpu, head.time_ns, severity) };
         // The sink has counted an event it couldn't take.
         let _ = self.draft.offer(&meta, sink);
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
-use crate::runtime::{Collector, CollectorConfig, Make};
+use crate::runtime::{CollectorConfig, CollectorFactory, factory};
 use tapio_core::ring::OnFull;
 
 /// The eBPF collector's configuration.
@@ -144,9 +144,8 @@ impl CollectorConfig for Config {
         OnFull::Drop
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(super::Ebpf::new(config.clone())) as Box<dyn Collector>)
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), super::Ebpf::new)
     }
 }
 

@@ -8,8 +8,8 @@ use super::kinds::Kind;
 use super::nameless::Nameless;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, What};
-use crate::events::enrich::{Found, Known};
-use crate::events::event_builder::{Draft, Lossy, Meta};
+use crate::events::enrich::{Resolution, Subject};
+use crate::events::event_builder::{EventBuilder, EventHeader, Lossy};
 use crate::runtime::Site;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
@@ -23,9 +23,9 @@ const SOURCE: u16 = 0x4000;
 /// The CPU of ids made in user space.
 pub(super) const NO_CPU: u16 = 0x3fff;
 
-fn known(cgroup: &Cgroup) -> Known<'_> {
+fn known(cgroup: &Cgroup) -> Subject<'_> {
     let names = &cgroup.names;
-    Known { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
+    Subject { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
 }
 
 /// Turns records into events.
@@ -36,7 +36,7 @@ pub(super) struct Decoder {
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
     pub(super) cni: CniCalls,
-    pub(super) draft: Draft,
+    pub(super) draft: EventBuilder,
     /// The record at hand is about a process that used too much memory, which no sandbox does.
     pub(super) is_victim: bool,
     /// Wall time minus CLOCK_MONOTONIC.
@@ -66,7 +66,7 @@ impl Decoder {
             cgroups,
             processes,
             cni,
-            draft: Draft::default(),
+            draft: EventBuilder::default(),
             is_victim: false,
             wall_offset_ns: 0,
             observed_ns: 0,
@@ -95,8 +95,14 @@ impl Decoder {
     }
 
     /// What an event is besides its fields.
-    pub(super) fn meta(&mut self, kind: Kind, cpu: u16, time_ns: u64, severity: Severity) -> Meta {
-        Meta {
+    pub(super) fn meta(
+        &mut self,
+        kind: Kind,
+        cpu: u16,
+        time_ns: u64,
+        severity: Severity,
+    ) -> EventHeader {
+        EventHeader {
             id: self.id(cpu, time_ns),
             time_ns: time_ns.wrapping_add(self.wall_offset_ns),
             observed_ns: self.observed_ns,
@@ -147,7 +153,7 @@ impl Decoder {
     }
 
     /// Sends the draft on its way: at once, or when its pod's name has come.
-    pub(super) fn send(&mut self, cgroup: u64, meta: Meta, now_ns: u64, sink: &mut Sink) {
+    pub(super) fn send(&mut self, cgroup: u64, meta: EventHeader, now_ns: u64, sink: &mut Sink) {
         let mut meta = Some(meta);
         if std::mem::take(&mut self.missing)
             && let Some(cgroup) = self.cgroups.get(cgroup)
@@ -204,7 +210,7 @@ impl Decoder {
             let tree = process.map_or(id, |p| p.tree);
             self.draft.text(names::TAPIO_PROCESS_TREE, tree);
         }
-        self.draft.entities_end();
+        self.draft.end_entities();
         if let Some(cgroup) = self.cgroups.get(head.cgroup) {
             self.draft.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
         }
@@ -232,11 +238,11 @@ impl Decoder {
             return;
         };
         let whose = known(cgroup);
-        let mut found = self.draft.whose(whose, &self.directory);
-        if found == Found::Missing && self.is_victim {
+        let mut found = self.draft.enrich(whose, &self.directory);
+        if found == Resolution::Incomplete && self.is_victim {
             found = self.draft.only_container(whose, &self.directory);
         }
-        self.missing = found == Found::Missing;
+        self.missing = found == Resolution::Incomplete;
         if let Some(id) = &cgroup.invocation_id {
             self.draft.text(names::SYSTEMD_INVOCATION_ID, id);
         }

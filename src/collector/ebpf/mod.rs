@@ -50,7 +50,7 @@ use self::decode::Decoder;
 use self::kernel::{Kernel, Loss};
 use self::loader::{LoadError, Loader, PROGRAMS, Verdict};
 use self::processes::Processes;
-use crate::events::event_builder::Meta;
+use crate::events::event_builder::EventHeader;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::{Collector, CollectorError, Context, Ended};
 use tapio_core::clock;
@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
     fn tell_loss(&mut self, kind: Kind, loss: Loss) {
         let now_ns = clock::monotonic_ns();
         let decoder = &mut self.decoder;
-        let meta = Meta {
+        let meta = EventHeader {
             kind: names::TAPIO_KERNEL_LOST,
             ..decoder.meta(kind, decode::NO_CPU, now_ns, Severity::WARN)
         };
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         let draft = &mut decoder.draft;
         draft.clear();
         draft.text(names::HOST_NAME, &decoder.node);
-        draft.entities_end();
+        draft.end_entities();
         draft.word(names::TAPIO_LOST_KIND, kind);
         draft.word(names::TAPIO_LOST_REASON, reason);
         draft.int(names::TAPIO_LOST_COUNT, count);

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::events::enrich::{Found, Known};
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::{Resolution, Subject};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use tapio_core::event::names;
 use tapio_core::identity::Directory;
 use tapio_core::ring::Sink;
@@ -15,8 +15,8 @@ const PATIENCE_NS: u64 = 400_000_000;
 const MOST: usize = 4_096;
 
 struct Waiting {
-    draft: Draft,
-    meta: Meta,
+    draft: EventBuilder,
+    meta: EventHeader,
     container_id: Option<Box<str>>,
     pod_uid: Option<Box<str>>,
     until_ns: u64,
@@ -42,12 +42,12 @@ impl Nameless {
     /// Takes an event that has no name yet, or marks it and gives it back where waiting is of no use.
     pub(super) fn take(
         &mut self,
-        draft: &mut Draft,
-        meta: Meta,
-        known: Known<'_>,
+        draft: &mut EventBuilder,
+        meta: EventHeader,
+        known: Subject<'_>,
         directory: &Directory,
         now_ns: u64,
-    ) -> Option<Meta> {
+    ) -> Option<EventHeader> {
         if self.waiting.len() >= MOST || !directory.names_come() {
             self.mark(draft);
             return Some(meta);
@@ -62,7 +62,7 @@ impl Nameless {
         None
     }
 
-    fn mark(&mut self, draft: &mut Draft) {
+    fn mark(&mut self, draft: &mut EventBuilder) {
         self.unresolved += 1;
         draft.word(names::TAPIO_IDENTITY, "unresolved");
     }
@@ -80,11 +80,11 @@ impl Nameless {
         self.seen = generation;
         let mut left = VecDeque::new();
         for mut one in std::mem::take(&mut self.waiting) {
-            let known = Known {
+            let known = Subject {
                 container_id: one.container_id.as_deref(),
                 pod_uid: one.pod_uid.as_deref(),
             };
-            if news && one.draft.whose_now(known, directory) == Found::All {
+            if news && one.draft.re_enrich(known, directory) == Resolution::Complete {
                 self.patched += 1;
             } else if end || now_ns >= one.until_ns {
                 self.mark(&mut one.draft);
@@ -106,14 +106,14 @@ mod tests {
     use tapio_core::event::{ClockQuality, EventId, Severity, Value};
     use tapio_core::identity::{Container, Pod};
 
-    fn draft(known: Known<'_>, directory: &Directory) -> (Draft, Meta) {
-        let mut draft = Draft::default();
+    fn draft(known: Subject<'_>, directory: &Directory) -> (EventBuilder, EventHeader) {
+        let mut draft = EventBuilder::default();
         draft.text(names::HOST_NAME, "n");
-        assert_eq!(draft.whose(known, directory), Found::Missing);
+        assert_eq!(draft.enrich(known, directory), Resolution::Incomplete);
         draft.text(names::TAPIO_PROCESS_EXEC_ID, "7");
-        draft.entities_end();
+        draft.end_entities();
         draft.text(names::TAPIO_CGROUP_PATH, "/p");
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::default(),
             time_ns: 1,
             observed_ns: 1,
@@ -130,7 +130,7 @@ mod tests {
         let directory = Directory::default();
         let mut context = Context::for_test(None);
         let mut nameless = Nameless::default();
-        let known = |pod_uid| Known { container_id: Some("c"), pod_uid: Some(pod_uid) };
+        let known = |pod_uid| Subject { container_id: Some("c"), pod_uid: Some(pod_uid) };
         let (mut first, meta) = draft(known("u"), &directory);
         assert!(nameless.take(&mut first, meta, known("u"), &directory, 0).is_some());
         assert_eq!(nameless.unresolved, 1, "nobody tells names here");
@@ -155,13 +155,13 @@ mod tests {
     #[test]
     fn late_names_stand_where_they_would_have_stood() {
         let directory = Directory::default();
-        let known = Known { container_id: None, pod_uid: Some("u") };
+        let known = Subject { container_id: None, pod_uid: Some("u") };
         let (mut one, _) = draft(known, &directory);
         directory.pod_seen(
             Pod { uid: "u".into(), name: "web".into(), namespace: "shop".into(), ..Pod::default() },
             2,
         );
-        assert_eq!(one.whose_now(known, &directory), Found::All);
+        assert_eq!(one.re_enrich(known, &directory), Resolution::Complete);
         let told: Vec<(String, bool)> = one.fields(|fields| {
             let text = |f: &tapio_core::event::Field<'_>| match f.value {
                 Value::Str(s) => format!("{}={s}", f.key),

@@ -50,7 +50,7 @@ impl Decoder {
         self.draft.clear();
         self.draft.text(names::HOST_NAME, &self.node);
         self.place(key.cgroup(), now_ns);
-        self.draft.entities_end();
+        self.draft.end_entities();
         let cgroup = self.cgroups.get(key.cgroup());
         let draft = &mut self.draft;
         if let Some(cgroup) = cgroup {

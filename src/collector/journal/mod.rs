@@ -40,10 +40,11 @@ use self::tell::Teller;
 use crate::events::Filter;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::cursor::Cursor;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::Reason;
-use tapio_core::ring::OnFull;
 
 /// How often files are looked at when nothing comes: journald appends through a mapping, which no
 /// watch shows in time.
@@ -94,19 +95,14 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. The journal keeps what wasn't read.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// The journal keeps what wasn't read.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Reader(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Reader)
     }
 }
 
@@ -188,7 +184,7 @@ impl Reading {
             }
             context.sink.flush();
             looks_for_nothing = looks_for_nothing.saturating_add(1);
-            let is_quiet = looks_for_nothing > QUIET_LOOKS && !self.cursor.is_waiting();
+            let is_quiet = looks_for_nothing > QUIET_LOOKS && !self.cursor.is_pending();
             let nap =
                 if is_quiet { QUIET_NAP.min(context.shutdown.heartbeat_interval()) } else { NAP };
             self.journal.iter().for_each(|journal| journal.wait(&alarm, nap));
@@ -211,7 +207,7 @@ impl Reading {
         while !context.shutdown.is_requested() {
             let now = (clock::wall_ns(), clock::monotonic_ns());
             let at_most =
-                if self.cursor.is_waiting() { NAP } else { context.shutdown.heartbeat_interval() };
+                if self.cursor.is_pending() { NAP } else { context.shutdown.heartbeat_interval() };
             let moved = journalctl.read(alarm, at_most, &mut record, |record| {
                 self.tell(record, now, config, context);
             });
@@ -256,7 +252,7 @@ impl Reading {
         let unit = tell::unit_of(record);
         let is_kernels = tell::is_kernels(record);
         let wanted =
-            (config.kernel || !is_kernels) && (unit.is_empty() || config.units.wants(unit));
+            (config.kernel || !is_kernels) && (unit.is_empty() || config.units.selects(unit));
         if wanted && self.rates.admits(unit, now.1) {
             self.teller.tell(record, now, context);
         } else if wanted {
@@ -273,7 +269,7 @@ impl Reading {
 
     /// Whether to wait until what was offered is settled.
     fn settle(&mut self, context: &Context) -> bool {
-        match self.cursor.settle(context) {
+        match self.cursor.try_save(context) {
             Ok(pause) => pause,
             Err(e) => {
                 context.report.note("position", format!("can't be saved: {e}"));

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::ebpf::signal_name;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Lossy, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader, Lossy};
 use crate::runtime::Context;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::CgroupNames;
@@ -25,7 +25,7 @@ const REMEMBERED_NS: u64 = 1_000_000_000;
 /// Puts events together.
 #[derive(Default)]
 pub(super) struct Teller {
-    draft: Draft,
+    draft: EventBuilder,
     natural: String,
     cgroups: HashMap<Box<str>, (Option<u64>, u64)>,
 }
@@ -84,7 +84,7 @@ impl Teller {
             names::JOURNAL_MESSAGE
         };
         self.draft.message(format_args!("{}", Lossy(record.get(Field::Message))));
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_natural("journal", &self.natural),
             time_ns: time_us.saturating_mul(1_000),
             observed_ns,
@@ -117,8 +117,8 @@ impl Teller {
         let known = CgroupNames::parse(path);
         let told = Some(record.text(Field::ContainerId)).filter(|id| !id.is_empty());
         let container_id = told.or(known.container_id.as_deref());
-        self.draft.whose(
-            Known { container_id, pod_uid: known.pod_uid.as_deref() },
+        self.draft.enrich(
+            Subject { container_id, pod_uid: known.pod_uid.as_deref() },
             &context.site.directory,
         );
     }
@@ -155,7 +155,7 @@ impl Teller {
         if !about_another {
             self.cgroup(record.text(Field::Cgroup), record, monotonic_ns, context);
         }
-        self.draft.entities_end();
+        self.draft.end_entities();
         self.field(names::PROCESS_EXECUTABLE_NAME, record, Field::Comm);
         self.field(names::TAPIO_JOURNAL_IDENTIFIER, record, Field::Identifier);
         self.field(names::TAPIO_JOURNAL_MESSAGE_ID, record, Field::MessageId);
@@ -168,7 +168,7 @@ impl Teller {
             self.draft.int(names::PROCESS_PID, pid);
         }
         self.cgroup(record.text(Field::CoredumpCgroup), record, monotonic_ns, context);
-        self.draft.entities_end();
+        self.draft.end_entities();
         self.field(names::PROCESS_EXECUTABLE_NAME, record, Field::CoredumpComm);
         self.field(names::PROCESS_EXECUTABLE_PATH, record, Field::CoredumpExe);
         if let Some(signal) = record.number(Field::CoredumpSignal) {
@@ -180,7 +180,7 @@ impl Teller {
 
     fn kernel(&mut self, record: &Record, context: &Context) {
         self.begin(context);
-        self.draft.entities_end();
+        self.draft.end_entities();
         // `_KERNEL_DEVICE` of a block device is `b` and its numbers, and the name is udev's.
         if record.get(Field::KernelDevice).first() == Some(&b'b') {
             self.field(names::TAPIO_BLOCK_DEVICE, record, Field::UdevName);

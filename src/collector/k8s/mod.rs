@@ -47,13 +47,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use crate::runtime::cursor::Cursor;
-use crate::runtime::poll_timer::Turns;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::poll_timer::PollTimer;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 #[doc(hidden)]
 pub use look::look;
 use tapio_core::clock;
 use tapio_core::event::Reason;
-use tapio_core::ring::OnFull;
 
 use feed::{Bookmarks, Condition, Feed, Said, Start, Watched};
 use owners::{Owners, Refusals};
@@ -102,19 +103,14 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. The API server keeps what isn't read yet, for a while; after that the difference is told.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// The API server keeps what isn't read yet, for a while; after that the difference is told.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Kubernetes(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Kubernetes)
     }
 }
 
@@ -291,18 +287,18 @@ struct Running {
 
 impl Running {
     async fn run(mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut turns = Turns::new(&context.shutdown, TICK);
+        let mut timer = PollTimer::new(&context.shutdown, TICK);
         let mut next_look = clock::instant();
         loop {
             tokio::select! {
-                () = turns.next() => {
+                () = timer.next() => {
                     if clock::instant() >= next_look {
                         self.look(context);
                         next_look = clock::instant() + LOOK_EVERY;
                     }
                     self.settle(context);
-                    if self.session.changed || self.cursor.is_waiting() {
-                        turns.soon();
+                    if self.session.changed || self.cursor.is_pending() {
+                        timer.wake_soon();
                     }
                 }
                 Some(message) = self.messages.recv(), if !self.paused => {
@@ -312,7 +308,7 @@ impl Running {
                         self.take(message, context);
                     }
                     context.sink.flush();
-                    turns.soon();
+                    timer.wake_soon();
                 }
             }
             if context.shutdown.is_requested() {
@@ -348,7 +344,7 @@ impl Running {
     }
 
     fn settle(&mut self, context: &Context) {
-        match self.cursor.settle(context) {
+        match self.cursor.try_save(context) {
             Ok(paused) => self.paused = paused,
             Err(error) => {
                 // It is tried again; the agent goes on meanwhile, and after a kill tells again from the last one.

@@ -8,7 +8,7 @@ use super::events::Of;
 use super::objects::{Deployment, Event};
 use super::pods::{Container, Transition, What};
 use crate::events::enrich::workload_key;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::{Directory, Pod};
 use tapio_core::ring::Sink;
@@ -28,7 +28,7 @@ pub(super) struct Teller {
     /// Identifies this start of the agent: what the graph is told again after each start isn't the same event.
     pub(super) origin: u64,
     directory: Arc<Directory>,
-    draft: Draft,
+    draft: EventBuilder,
     natural: String,
 }
 
@@ -68,11 +68,11 @@ fn time_of(transition: &Transition, now_ns: u64) -> When {
 
 impl Teller {
     pub(super) fn new(host: Arc<str>, origin: u64, directory: Arc<Directory>) -> Self {
-        Self { host, origin, directory, draft: Draft::default(), natural: String::new() }
+        Self { host, origin, directory, draft: EventBuilder::default(), natural: String::new() }
     }
 
     fn offer(&mut self, kind: Name, severity: Severity, when: &When, now_ns: u64, sink: &mut Sink) {
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_natural(SOURCE, &self.natural),
             time_ns: when.ns,
             observed_ns: now_ns,
@@ -106,7 +106,7 @@ impl Teller {
             What::Pending { container, .. } => draft.text(names::K8S_CONTAINER_NAME, container),
             _ => {}
         }
-        draft.entities_end();
+        draft.end_entities();
         of_pod(draft, pod);
         // Whom it couldn't reach before it came to this.
         if let What::CrashLoop { .. } = transition.what
@@ -132,7 +132,7 @@ impl Teller {
         draft.clear();
         draft.text(names::HOST_NAME, &self.host);
         draft.text(names::K8S_NODE_NAME, node);
-        draft.entities_end();
+        draft.end_entities();
         draft.text(names::K8S_NODE_CONDITION_TYPE, &changed.condition);
         draft.word(names::K8S_NODE_CONDITION_STATUS, changed.status);
         draft.text(names::TAPIO_K8S_CONDITION_REASON, &changed.reason);
@@ -161,7 +161,7 @@ impl Teller {
         draft.clear();
         draft.text(names::K8S_NAMESPACE_NAME, &meta.namespace);
         draft.text(names::K8S_DEPLOYMENT_NAME, &meta.name);
-        draft.entities_end();
+        draft.end_entities();
         draft.word(names::TAPIO_K8S_ROLLOUT_STATE, told.state.word());
         draft.text(names::TAPIO_K8S_ROLLOUT_REASON, &told.reason);
         draft.int(names::TAPIO_K8S_REVISION, told.revision);
@@ -196,7 +196,7 @@ impl Teller {
             draft.text(names::HOST_NAME, node);
         }
         entities(draft, event, pod);
-        draft.entities_end();
+        draft.end_entities();
         draft.text(names::K8S_EVENT_REASON, &event.reason);
         draft.text(names::TAPIO_K8S_EVENT_TYPE, &event.r#type);
         draft.text(names::TAPIO_K8S_EVENT_COMPONENT, event.component());
@@ -260,14 +260,14 @@ impl Teller {
         let draft = &mut self.draft;
         draft.clear();
         draft.text(names::HOST_NAME, &self.host);
-        draft.entities_end();
+        draft.end_entities();
         draft.word(names::TAPIO_RELATION_FROM_TYPE, from.0);
         draft.text(names::TAPIO_RELATION_FROM_NAME, from.1);
     }
 }
 
 /// What all events of a pod say of it.
-fn of_pod(draft: &mut Draft, pod: &Pod) {
+fn of_pod(draft: &mut EventBuilder, pod: &Pod) {
     if pod.rolling_out {
         draft.word(names::TAPIO_K8S_ROLLOUT_STATE, Rollout::Progressing.word());
     }
@@ -283,7 +283,7 @@ fn of_pod(draft: &mut Draft, pod: &Pod) {
 }
 
 /// A transition's attributes and message; its kind and severity.
-fn life(draft: &mut Draft, pod: &Pod, what: &What) -> (Name, Severity) {
+fn life(draft: &mut EventBuilder, pod: &Pod, what: &What) -> (Name, Severity) {
     let place = format_args!("{}/{}", pod.namespace, pod.name);
     if let (What::Scheduled | What::Running, Some(workload)) = (what, &pod.workload) {
         draft.text(names::TAPIO_K8S_OWNER_KIND, &workload.kind);
@@ -346,7 +346,7 @@ fn life(draft: &mut Draft, pod: &Pod, what: &What) -> (Name, Severity) {
     }
 }
 
-fn end_of(draft: &mut Draft, container: &Container) {
+fn end_of(draft: &mut EventBuilder, container: &Container) {
     if let Some(code) = container.exit_code {
         draft.int(names::PROCESS_EXIT_CODE, code);
     }
@@ -354,7 +354,7 @@ fn end_of(draft: &mut Draft, container: &Container) {
 }
 
 /// The entity keys of what an Event is about.
-fn entities(draft: &mut Draft, event: &Event, pod: Option<&Pod>) {
+fn entities(draft: &mut EventBuilder, event: &Event, pod: Option<&Pod>) {
     let about = &event.involved_object;
     match &*about.kind {
         "Pod" => {

@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use self::cgroups::Trees;
 use self::pressure::Pressure;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::CgroupNames;
@@ -73,9 +75,8 @@ impl CollectorConfig for Config {
         OnFull::Drop
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Node(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Node)
     }
 }
 
@@ -155,7 +156,7 @@ impl Collector for Node {
 /// Puts the events together.
 #[derive(Default)]
 struct Teller {
-    draft: Draft,
+    draft: EventBuilder,
     latest_ns: u64,
 }
 
@@ -164,12 +165,12 @@ impl Teller {
         self.draft.clear();
         self.draft.text(names::HOST_NAME, &context.site.node);
         if let Some(names) = names {
-            let known = Known {
+            let known = Subject {
                 container_id: names.container_id.as_deref(),
                 pod_uid: names.pod_uid.as_deref(),
             };
             // What isn't known yet is known at the next look.
-            let _ = self.draft.whose(known, &context.site.directory);
+            let _ = self.draft.enrich(known, &context.site.directory);
             if let Some(unit) = &names.unit {
                 self.draft.text(names::SYSTEMD_UNIT, unit);
             }
@@ -180,7 +181,7 @@ impl Teller {
         let now_ns = clock::wall_ns();
         // An id is the time at which it was made: no other run of this start makes it.
         self.latest_ns = clock::monotonic_ns().max(self.latest_ns + 1);
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_sequence(context.site.origin, SOURCE, self.latest_ns),
             time_ns: now_ns,
             observed_ns: now_ns,
@@ -195,7 +196,7 @@ impl Teller {
 
     fn clock(&mut self, jump_ns: i64, context: &mut Context) {
         self.start(None, context);
-        self.draft.entities_end();
+        self.draft.end_entities();
         self.draft.int(names::TAPIO_CLOCK_JUMP_NS, jump_ns);
         let way = if jump_ns < 0 { "back" } else { "forward" };
         let milliseconds = jump_ns.unsigned_abs() as f64 / 1e6;
@@ -206,7 +207,7 @@ impl Teller {
     fn pressure(&mut self, found: &pressure::Found<'_>, context: &mut Context) {
         self.start(Some(found.names), context);
         self.draft.int(names::CGROUP_ID, found.cgroup_id);
-        self.draft.entities_end();
+        self.draft.end_entities();
         self.draft.text(names::TAPIO_CGROUP_PATH, &found.names.path);
         self.draft.word(names::TAPIO_PRESSURE_RESOURCE, found.resource);
         self.draft.float(names::TAPIO_PRESSURE_SOME_PERCENT, found.some_percent);
@@ -225,7 +226,7 @@ impl Teller {
     fn zombies(&mut self, parent: &zombies::Parent, context: &mut Context) {
         self.start(Some(&parent.cgroup), context);
         self.draft.int(names::PROCESS_PID, parent.pid);
-        self.draft.entities_end();
+        self.draft.end_entities();
         self.draft.text(names::TAPIO_CGROUP_PATH, &parent.cgroup.path);
         self.draft.text(names::PROCESS_EXECUTABLE_NAME, &parent.name);
         self.draft.int(names::TAPIO_COUNT, parent.zombies);

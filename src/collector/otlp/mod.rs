@@ -21,10 +21,11 @@ use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 
 use self::tell::Teller;
-use crate::runtime::listener::Kept;
-use crate::runtime::poll_timer::Turns;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
-use tapio_core::ring::OnFull;
+use crate::runtime::listener::ListenerSlot;
+use crate::runtime::poll_timer::PollTimer;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::{OtlpSignal, bind};
 
@@ -59,19 +60,15 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. Senders are told to try again.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Senders are told to try again.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let (config, listeners) = (self.clone(), Listeners::default());
-        Box::new(move || Box::new(Otlp(config.clone(), listeners.clone())))
+    fn factory(&self) -> CollectorFactory {
+        let state = (self.clone(), Listeners::default());
+        factory(state, |(config, listeners)| Otlp(config, listeners))
     }
 }
 
@@ -122,15 +119,15 @@ impl Intake {
 }
 
 /// The two ways in, which stay open from run to run.
-type Listeners = [Kept<std::net::TcpListener>; 2];
+type Listeners = [ListenerSlot<std::net::TcpListener>; 2];
 
 struct Otlp(Config, Listeners);
 
 impl Collector for Otlp {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
-        let listen = |kept: &Kept<std::net::TcpListener>, setting, address| {
-            kept.or_open(|_| true, || bind(setting, address))?.try_clone()
+        let listen = |kept: &ListenerSlot<std::net::TcpListener>, setting, address| {
+            kept.get_or_open(|_| true, || bind(setting, address))?.try_clone()
         };
         let grpc = listen(&self.1[0], "grpc_listen", self.0.grpc_listen).map_err(failed)?;
         let http = listen(&self.1[1], "http_listen", self.0.http_listen).map_err(failed)?;
@@ -165,7 +162,7 @@ async fn receive(
 ) -> Result<Ended, CollectorError> {
     let mut teller = Teller::default();
     let (mut taken, mut refused) = (0u64, 0u64);
-    let mut turns = Turns::new(&context.shutdown, TICK);
+    let mut timer = PollTimer::new(&context.shutdown, TICK);
     while !context.shutdown.is_requested() {
         tokio::select! {
             request = requests.recv() => {
@@ -177,9 +174,9 @@ async fn receive(
                 context.sink.flush();
                 // Who asked may be gone; the records are taken all the same.
                 let _ = answer.send(told);
-                turns.soon();
+                timer.wake_soon();
             }
-            () = turns.next() => {
+            () = timer.next() => {
                 context.report.count("requests", taken);
                 context.report.count("refused_requests", refused);
                 context.report.count("attributes_left_out", teller.left_out);

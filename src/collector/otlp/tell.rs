@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::Answer;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
@@ -16,7 +16,7 @@ const SOURCE: u16 = 0x0200;
 /// Puts events together.
 #[derive(Default)]
 pub(super) struct Teller {
-    draft: Draft,
+    draft: EventBuilder,
     latest_ns: u64,
     /// Attributes that an event had no room for, and those whose names this process can't hold any more.
     pub(super) left_out: u64,
@@ -68,8 +68,8 @@ impl Teller {
         if nameless {
             let of =
                 |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
-            let known = Known { container_id: of("container.id"), pod_uid: of("k8s.pod.uid") };
-            let _ = self.draft.whose(known, &context.site.directory);
+            let known = Subject { container_id: of("container.id"), pod_uid: of("k8s.pod.uid") };
+            let _ = self.draft.enrich(known, &context.site.directory);
         }
         for (key, value) in all() {
             let given = nameless && ["container.id", "k8s.pod.uid"].contains(key);
@@ -77,7 +77,7 @@ impl Teller {
                 self.push(entity, value);
             }
         }
-        self.draft.entities_end();
+        self.draft.end_entities();
         if signal == OtlpSignal::Traces {
             let duration_ns = record.end_ns.saturating_sub(record.time_ns);
             self.draft.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
@@ -90,12 +90,12 @@ impl Teller {
                 Err(_) => unnamed += 1,
             }
         }
-        let left_out = unnamed + self.draft.left_out;
+        let left_out = unnamed + self.draft.dropped_fields;
         self.left_out += u64::from(left_out);
         let dropped = [resource.dropped, record.attributes.dropped, left_out];
         let dropped = dropped.into_iter().fold(0, u32::saturating_add);
         if dropped > 0 {
-            self.draft.dropped(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
+            self.draft.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
         }
         self.send(signal, record, now_ns, context);
     }
@@ -121,7 +121,7 @@ impl Teller {
         context: &mut Context,
     ) {
         let draft = &mut self.draft;
-        draft.came_with(TraceId(record.trace_id), record.span_id);
+        draft.trace_context(TraceId(record.trace_id), record.span_id);
         let is_span = signal == OtlpSignal::Traces;
         match (&record.body, is_span) {
             (_, true) => draft.message(format_args!("{}", record.name)),
@@ -143,7 +143,7 @@ impl Teller {
             (false, n @ 1..=24) => Severity(n),
             (false, _) => Severity::INFO,
         };
-        let meta = Meta {
+        let meta = EventHeader {
             id,
             time_ns: times.into_iter().find(|t| *t > 0).unwrap_or(now_ns),
             observed_ns: now_ns,

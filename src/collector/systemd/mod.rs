@@ -31,10 +31,11 @@ use self::tell::Teller;
 use self::watch::{Answer, Ask, Watch};
 use crate::events::Filter;
 use crate::runtime::cursor::Cursor;
-use crate::runtime::poll_timer::{self, Turns};
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::poll_timer::{self, PollTimer};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
-use tapio_core::ring::OnFull;
 
 /// How often it looks whether what was told is settled, while something isn't or is still asked for.
 const TICK: Duration = Duration::from_millis(80);
@@ -87,19 +88,14 @@ impl Default for Config {
     }
 }
 
+/// Waits for a full ring. What isn't read yet stays with the bus, and the next snapshot tells what it can't hold.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// What isn't read yet stays with the bus, and the next snapshot tells what it can't hold.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Systemd(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Systemd)
     }
 }
 
@@ -209,14 +205,14 @@ impl Session {
                 tracing::warn!(collector = "systemd", "{lost}: connecting again");
             }
             let until = clock::instant() + backoff;
-            let mut turns = Turns::new(&context.shutdown, TICK);
+            let mut timer = PollTimer::new(&context.shutdown, TICK);
             while clock::instant() < until {
                 if context.shutdown.is_requested() {
                     return Ended::Stopped;
                 }
-                self.settle(context, &mut turns);
-                turns.by(until);
-                turns.next().await;
+                self.settle(context, &mut timer);
+                timer.wake_by(until);
+                timer.next().await;
             }
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
         }
@@ -226,13 +222,13 @@ impl Session {
         let connecting = Bus::connect(address);
         let (bus, mut signals) = tokio::select! {
             connected = connecting => connected?,
-            () = poll_timer::ended(&context.shutdown) => return Ok(Ended::Stopped),
+            () = poll_timer::shutdown_requested(&context.shutdown) => return Ok(Ended::Stopped),
         };
         self.connections += 1;
         self.watch.begin();
         context.report.note("bus", "ok");
         let mut asked: JoinSet<Result<Answer, Lost>> = JoinSet::new();
-        let mut turns = Turns::new(&context.shutdown, TICK);
+        let mut timer = PollTimer::new(&context.shutdown, TICK);
         let mut heard = clock::instant();
         loop {
             if context.shutdown.is_requested() {
@@ -250,15 +246,15 @@ impl Session {
                     let message = message.map_err(|e| Lost(format!("the bus: {e}")))?;
                     heard = clock::instant();
                     self.heard(&message, context)?;
-                    turns.soon();
+                    timer.wake_soon();
                 }
                 Some(answered) = asked.join_next(), if !self.paused => {
                     let answered = answered.map_err(|e| Lost(e.to_string()))?;
                     let now_ns = clock::monotonic_ns();
                     self.watch.answered(answered?, &context.site.directory, now_ns);
-                    turns.soon();
+                    timer.wake_soon();
                 }
-                () = turns.next() => self.tick(asked.is_empty(), &mut heard, &mut turns, context),
+                () = timer.next() => self.tick(asked.is_empty(), &mut heard, &mut timer, context),
             }
             self.tell(context);
         }
@@ -292,12 +288,12 @@ impl Session {
         &mut self,
         all_answered: bool,
         heard: &mut Instant,
-        turns: &mut Turns,
+        timer: &mut PollTimer,
         context: &mut Context,
     ) {
         self.watch.release(clock::monotonic_ns());
         if !all_answered || self.watch.holds() {
-            turns.soon();
+            timer.wake_soon();
         } else if self.watch.asks.is_empty() {
             self.advance();
             if heard.elapsed() > SILENCE {
@@ -305,7 +301,7 @@ impl Session {
                 self.watch.asks.push_back(Ask::Ping);
             }
         }
-        self.settle(context, turns);
+        self.settle(context, timer);
         context.report.count("units", self.watch.len() as u64);
         context.report.count("connections", self.connections);
         context.report.count("refused", self.watch.refused);
@@ -325,13 +321,13 @@ impl Session {
         self.cursor.advance(&position);
     }
 
-    fn settle(&mut self, context: &Context, turns: &mut Turns) {
-        match self.cursor.settle(context) {
+    fn settle(&mut self, context: &Context, timer: &mut PollTimer) {
+        match self.cursor.try_save(context) {
             Ok(pause) => self.paused = pause,
             Err(e) => context.report.note("position", format!("can't be saved: {e}")),
         }
-        if self.cursor.is_waiting() {
-            turns.soon();
+        if self.cursor.is_pending() {
+            timer.wake_soon();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What happened to units and jobs, as events (docs/kinds.md).
 
 use crate::ebpf::signal_name;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
@@ -16,7 +16,7 @@ const BY_SIGNAL: [i32; 2] = [2, 3];
 
 /// Puts events together.
 pub(super) struct Teller {
-    draft: Draft,
+    draft: EventBuilder,
     /// Tells jobs of different boots apart, whose numbers begin anew.
     boot_id: String,
 }
@@ -43,7 +43,7 @@ fn severity_of(told: &Told) -> Severity {
 
 impl Teller {
     pub(super) fn new(boot_id: &str) -> Self {
-        Self { draft: Draft::default(), boot_id: boot_id.to_owned() }
+        Self { draft: EventBuilder::default(), boot_id: boot_id.to_owned() }
     }
 
     /// Tells one piece of news. The sink accounts for it.
@@ -58,7 +58,7 @@ impl Teller {
         };
         draft.text(names::SYSTEMD_UNIT, unit);
         draft.text(names::SYSTEMD_INVOCATION_ID, invocation_id);
-        draft.entities_end();
+        draft.end_entities();
         let (kind, severity, time_ns, id) = match news {
             News::Unit { told, .. } => {
                 unit_fields(draft, unit, told);
@@ -78,7 +78,7 @@ impl Teller {
                 (names::SYSTEMD_JOB_FAILED, severity, observed_ns, id)
             }
         };
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_natural("systemd", &id),
             // A stamp systemd doesn't have: the event is of the moment in which it was seen.
             time_ns: if time_ns == 0 { observed_ns } else { time_ns },
@@ -93,7 +93,7 @@ impl Teller {
     }
 }
 
-fn unit_fields(draft: &mut Draft, unit: &str, told: &Told) {
+fn unit_fields(draft: &mut EventBuilder, unit: &str, told: &Told) {
     let result = &*told.result;
     draft.text(names::TAPIO_SYSTEMD_RESULT, result);
     if let Some(exit) = told.exit {
@@ -125,7 +125,7 @@ fn unit_fields(draft: &mut Draft, unit: &str, told: &Told) {
     }
 }
 
-fn exit_fields(draft: &mut Draft, exit: Exit) {
+fn exit_fields(draft: &mut EventBuilder, exit: Exit) {
     if exit.code == EXITED {
         draft.int(names::PROCESS_EXIT_CODE, exit.status);
     } else if BY_SIGNAL.contains(&exit.code) {
@@ -133,7 +133,7 @@ fn exit_fields(draft: &mut Draft, exit: Exit) {
     }
 }
 
-fn job_fields(draft: &mut Draft, unit: &str, job: &Job) {
+fn job_fields(draft: &mut EventBuilder, unit: &str, job: &Job) {
     // A job that ended before it could be asked what it does is a start that was refused at once;
     // of one that was canceled so soon nothing is known.
     let refused = if job.result == "canceled" { "" } else { "start" };

@@ -150,7 +150,7 @@ impl Watch {
         let body = message.body();
         match member.as_str() {
             "PropertiesChanged" => {
-                let Some(unit) = unit_of_path(path.as_str()).filter(|u| self.filter.wants(u))
+                let Some(unit) = unit_of_path(path.as_str()).filter(|u| self.filter.selects(u))
                 else {
                     return;
                 };
@@ -282,7 +282,7 @@ impl Watch {
     }
 
     fn job_new(&mut self, id: u32, path: &str, unit: &str) {
-        if !self.filter.wants(unit) || self.jobs.contains_key(&id) {
+        if !self.filter.selects(unit) || self.jobs.contains_key(&id) {
             return;
         }
         if self.jobs.len() >= MOST_JOBS {
@@ -402,7 +402,7 @@ impl Watch {
             });
             directory.unit_gone(&name, now_ns);
         }
-        for unit in listed.iter().filter(|l| self.filter.wants(&l.name)) {
+        for unit in listed.iter().filter(|l| self.filter.selects(&l.name)) {
             let known = self.units.get(unit.name.as_str());
             // One that doesn't run and of which nothing was told has nothing to say.
             if unit.is_inactive && known.is_none() && !self.look_at_all {
