@@ -1,6 +1,6 @@
-//! Compiles the eBPF object from `ebpf/` with clang, generates the clients of containerd and the CRI
-//! from `proto/` (parsed by protox, without protoc), and reads the names of system calls and errors
-//! from the kernel's headers.
+//! Compiles the eBPF object from `ebpf/` with clang, generates the clients of containerd and the
+//! CRI from `proto/` (parsed by protox, without protoc), and reads the names of system calls and
+//! errors from the kernel's headers.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The collectors: each reads one source and emits its events. A collector is a file or folder and a
-//! row in `table.rs`. It runs on a thread of its own, supervised by the
+//! The collectors: each reads one source and emits its events. A collector is a file or folder and
+//! a row in `table.rs`. It runs on a thread of its own, supervised by the
 //! [`CollectorManager`](runtime::CollectorManager), and writes its events into a
 //! [`Sink`](tapio_core::ring::Sink).
 //!

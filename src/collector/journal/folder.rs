@@ -342,8 +342,8 @@ impl Journal {
         changed
     }
 
-    /// Waits until a file is created or deleted, shutdown, or the timeout. New entries don't end the
-    /// wait.
+    /// Waits until a file is created or deleted, shutdown, or the timeout. New entries don't end
+    /// the wait.
     pub(super) fn wait(&self, alarm: &Alarm, timeout: Duration) {
         alarm.wait(self.inotify.iter().map(|(inotify, _)| inotify.as_fd()), timeout);
     }

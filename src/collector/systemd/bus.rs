@@ -1,5 +1,5 @@
-//! The connection to the bus and its method calls. Every call has a timeout ([`CALL_TIMEOUT`]): a bus
-//! that hangs costs a connection, never the collector.
+//! The connection to the bus and its method calls. Every call has a timeout ([`CALL_TIMEOUT`]): a
+//! hung bus costs a connection, never the collector.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
