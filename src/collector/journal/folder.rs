@@ -155,8 +155,8 @@ impl Journal {
             let followed = &mut self.files[first];
             match followed.file.take(record) {
                 Ok(bad) => self.errors.bad_fields += bad,
-                Err(bad) => {
-                    followed.skip_unreadable(&bad, &mut self.errors);
+                Err(error) => {
+                    followed.skip_unreadable(&error, &mut self.errors);
                     continue;
                 }
             }
@@ -170,8 +170,8 @@ impl Journal {
 
     fn refresh(&mut self) {
         for followed in &mut self.files {
-            if let Err(bad) = followed.file.refresh() {
-                followed.handle_stuck(&bad, &mut self.errors);
+            if let Err(error) = followed.file.refresh() {
+                followed.handle_stuck(&error, &mut self.errors);
             }
         }
     }
@@ -229,9 +229,9 @@ impl Journal {
                     self.has_incomplete_file = true;
                     continue;
                 }
-                Err(bad) => {
-                    self.errors.is_later_format |= matches!(bad, ReadError::LaterFormat(_));
-                    self.errors.add_cause(&path, &bad.to_string());
+                Err(error) => {
+                    self.errors.is_later_format |= matches!(error, ReadError::LaterFormat(_));
+                    self.errors.add_cause(&path, &error.to_string());
                     continue;
                 }
             };
@@ -279,8 +279,8 @@ impl Journal {
             *began = tail.max(*began);
             file.skip_all()
         };
-        if let Err(bad) = skipped {
-            self.errors.add_cause(&path, &bad.to_string());
+        if let Err(error) = skipped {
+            self.errors.add_cause(&path, &error.to_string());
         }
         self.files.push(FollowedFile { file, path, is_complete: is_damaged, tries: 0 });
     }
@@ -365,9 +365,9 @@ impl FollowedFile {
                     }
                     return next;
                 }
-                Err(bad) if self.file.left() < left => self.skip_unreadable(&bad, errors),
-                Err(bad) => {
-                    self.handle_stuck(&bad, errors);
+                Err(error) if self.file.left() < left => self.skip_unreadable(&error, errors),
+                Err(error) => {
+                    self.handle_stuck(&error, errors);
                     return None;
                 }
             }
@@ -375,8 +375,8 @@ impl FollowedFile {
     }
 
     /// Handles an unreadable entry; in a deleted file, all remaining ones are unreadable.
-    fn skip_unreadable(&mut self, bad: &ReadError, errors: &mut ReadErrors) {
-        errors.add_cause(&self.path, &bad.to_string());
+    fn skip_unreadable(&mut self, error: &ReadError, errors: &mut ReadErrors) {
+        errors.add_cause(&self.path, &error.to_string());
         if self.is_deleted() {
             self.is_complete = true;
             errors.gone_entries += 1 + self.file.abandon();
@@ -390,7 +390,7 @@ impl FollowedFile {
     }
 
     /// Handles a file that can't be read further. After some tries the rest is skipped.
-    fn handle_stuck(&mut self, bad: &ReadError, errors: &mut ReadErrors) {
+    fn handle_stuck(&mut self, error: &ReadError, errors: &mut ReadErrors) {
         if self.is_deleted() {
             self.is_complete = true;
             errors.gone_entries += self.file.abandon();
@@ -401,7 +401,7 @@ impl FollowedFile {
             self.tries = 0;
             self.is_complete = true;
             errors.bad_entries += self.file.abandon();
-            errors.add_cause(&self.path, &bad.to_string());
+            errors.add_cause(&self.path, &error.to_string());
         }
     }
 }

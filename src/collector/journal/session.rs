@@ -175,7 +175,7 @@ impl<'a> Session<'a> {
         for (path, cause) in errors.causes {
             self.logged_errors += 1;
             if self.logged_errors <= MAX_LOGGED_ERRORS {
-                tracing::warn!("{path}: {cause}");
+                tracing::warn!("journal collector: {path}: {cause}");
             }
             context.report.note(&path, cause);
         }

@@ -141,8 +141,7 @@ impl CollectorManager {
     }
 
     /// Waits for every collector's thread. [`Shutdown`] must be requested, or every source be
-    /// finite. Threads that hang are left behind, and readers of their rings don't wait for them
-    /// either.
+    /// finite. Hung threads are abandoned, and readers of their rings don't wait for them either.
     pub fn join(&mut self) {
         let is_running = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
         let (mut waiting, mut heartbeats) = (None, 0);
