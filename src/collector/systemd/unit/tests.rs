@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn at(mono_us: u64) -> Stamp {
     Stamp { mono_us, wall_us: 1_000_000_000 + mono_us }
@@ -353,7 +354,16 @@ fn simulate(sim: &mut SimulatedUnit, step: &Step, now: u64) -> Vec<TransitionKin
     }
 }
 
+/// Saved failure cases. proptest's default location is beside the crate's folder, outside of it.
+const REGRESSIONS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/systemd/unit/tests.txt");
+
 proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(REGRESSIONS))),
+        ..ProptestConfig::default()
+    })]
+
     /// However often a snapshot arrives, and whichever one overtakes it, each transition is emitted
     /// once.
     #[test]
