@@ -40,7 +40,8 @@ fn start_at(site: Site, folder: &Path) -> Pipeline {
         links: std::env::var_os(INSIDE).is_some(),
         ..cni::Config::default()
     };
-    let pipeline = Pipeline::start_at(site, vec![("cni", config.on_full(), config.make())], true);
+    let pipeline =
+        Pipeline::start_at(site, vec![("cni", config.on_full(), config.factory())], true);
     pipeline.wait_until("the socket exists", |_| folder.join("cni.sock").exists());
     pipeline
 }
@@ -115,7 +116,7 @@ fn pod_network_lifecycle_emits_each_event_once() {
     let event = &wait_for(&pipeline, "cni.ip.released", 1)[0];
     assert_eq!(event["entity"]["k8s.pod.name"], "pod1");
     pipeline.wait_until("three reports of DEL", |p| {
-        p.manager.statistics()[0].counters.contains(&("repeated_dels".into(), 2))
+        p.manager.status()[0].counters.contains(&("repeated_dels".into(), 2))
     });
     wait_for(&pipeline, "cni.del", 1);
     assert!(directory.live_pods().is_empty());
@@ -427,7 +428,7 @@ fn reports_of_other_users_are_refused() {
     child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
     pipeline.wait_until("the connection is counted", |p| {
-        p.manager.statistics()[0].counters.contains(&("strangers".into(), 1))
+        p.manager.status()[0].counters.contains(&("strangers".into(), 1))
     });
     assert!(of(&pipeline, "cni.del").is_empty());
     pipeline.shutdown.request();

@@ -1,10 +1,10 @@
-//! Collectors under the manager, with a consumer that takes what they offer: everything is
-//! accounted for (CONS-1), whatever fails.
+//! Collectors under the manager, with one consumer: all events are accounted for (CONS-1), whatever
+//! fails.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test fails by panicking and says why it is skipped"
+    reason = "a test fails by panicking and prints the reason when it is skipped"
 )]
 
 #[path = "collectors/jsonl.rs"]

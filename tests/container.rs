@@ -33,7 +33,7 @@ fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipelin
 
 fn start_with(site: Site, containerd: &Containerd, config: container::Config) -> Pipeline {
     let config = container::Config { sockets: vec![containerd.socket()], ..config };
-    Pipeline::start_at(site, vec![("container", config.on_full(), config.make())], true)
+    Pipeline::start_at(site, vec![("container", config.on_full(), config.factory())], true)
 }
 
 /// Starts the collector and waits until it has compared the lists.
@@ -44,7 +44,7 @@ fn start(containerd: &Containerd) -> Pipeline {
 }
 
 fn counter(pipeline: &Pipeline, name: &str) -> u64 {
-    let counters = pipeline.manager.statistics()[0].counters.clone();
+    let counters = pipeline.manager.status()[0].counters.clone();
     counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
 }
 
@@ -164,7 +164,7 @@ fn transitions_during_runtime_downtime_are_emitted_once() {
     // A missing runtime is reported in a status note and isn't a failure.
     let pipeline = start_at(Site::new("node-1", 7), &containerd, &[]);
     pipeline.wait_until("the status note is set", |p| {
-        let notes = p.manager.statistics()[0].notes.clone();
+        let notes = p.manager.status()[0].notes.clone();
         notes.iter().any(|n| n.state.contains("no socket of a container runtime found"))
     });
     containerd.start();
@@ -190,7 +190,7 @@ fn transitions_during_runtime_downtime_are_emitted_once() {
     assert_eq!(kinds(&pipeline, "stays"), &LIFECYCLE[..2]);
     assert_eq!(kinds(&pipeline, "ends"), &LIFECYCLE[..3]);
     assert_eq!(kinds(&pipeline, "goes"), LIFECYCLE);
-    let status = pipeline.manager.statistics().remove(0);
+    let status = pipeline.manager.status().remove(0);
     assert_eq!((status.health, status.restarts), (Health::Running, 0));
     pipeline.shutdown.request();
     assert!(pipeline.end().total.dropped.is_empty());
@@ -355,7 +355,7 @@ fn runtime_with_cri_only_is_polled() {
     let config = container::Config { cri_only: true, ..Default::default() };
     let pipeline = start_with(Site::new("node-1", 7), &containerd, config);
     pipeline.wait_until("the lists are compared", |p| {
-        p.manager.statistics()[0].counters.contains(&("containers".into(), 1))
+        p.manager.status()[0].counters.contains(&("containers".into(), 1))
     });
     let pod = kubelet.pod("web-0", UID);
     let id = kubelet.container(&pod, 2, 0, "sleep 1; exit 5");

@@ -77,7 +77,7 @@ fn agent(server: SocketAddr) -> Agent {
         shutdown.clone(),
     );
     let mut collectors = CollectorManager::new(Site::new("node-1", 1), shutdown.clone());
-    let spec = CollectorSpec { name: "receiver", make: config.make(), sink };
+    let spec = CollectorSpec { name: "receiver", factory: config.factory(), sink };
     collectors.start(spec, None).unwrap();
     let bridge = bridge.spawn().unwrap();
     wait_until(|| std::net::TcpStream::connect(listen).is_ok());
@@ -93,7 +93,7 @@ impl Agent {
     }
 
     fn counter(&self, name: &str) -> u64 {
-        let statistics = self.collectors.statistics();
+        let statistics = self.collectors.status();
         let counters = &statistics[0].counters;
         counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
     }

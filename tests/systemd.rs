@@ -1,14 +1,14 @@
-//! The collectors `systemd` and `journal` against a real systemd, booted in namespaces of its own
-//! (tests/testbed/systemd): what they tell is held against what the units did and what journalctl
-//! prints.
+//! The collectors `systemd` and `journal` with a real systemd, booted in namespaces of its own
+//! (tests/testbed/systemd): their events are compared with the units' transitions and with the output
+//! of journalctl.
 //!
-//! Where a systemd can't be booted (no root, no namespaces, no systemd or dbus-daemon installed) every
-//! test says why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
+//! If a systemd can't be booted (no root, no namespaces, no systemd or dbus-daemon installed), every
+//! test is skipped and prints the reason; with `TAPIO_REQUIRE_KERNEL=1` it fails.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
+    reason = "test support code panics, prints and reads the clock like tests"
 )]
 
 #[path = "systemd/gaps.rs"]

@@ -1,5 +1,6 @@
-//! Compiles the eBPF object from `ebpf/` with clang, generates the clients of containerd and the CRI from `proto/` (protox
-//! parses them: no protoc needed), and reads the names of system calls and errors from the kernel's headers.
+//! Compiles the eBPF object from `ebpf/` with clang, generates the clients of containerd and the
+//! CRI from `proto/` (parsed by protox, without protoc), and reads the names of system calls and
+//! errors from the kernel's headers.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,21 +8,21 @@ use std::process::{Command, Stdio};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// The folder of the eBPF programs, as seen from this package.
+/// The folder of the eBPF programs, relative to this package.
 const EBPF: &str = "../../ebpf";
-/// The folder of the protocol definitions, as seen from this package.
+/// The folder of the protocol definitions, relative to this package.
 const PROTO: &str = "../../proto";
 
 fn main() -> Outcome {
     let out: PathBuf = std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?.into();
     println!("cargo::rerun-if-env-changed=CLANG");
-    clients()?;
-    ebpf(&out)?;
-    names(&out)
+    generate_clients()?;
+    compile_ebpf(&out)?;
+    write_names(&out)
 }
 
-/// Clients only: other programs serve these protocols.
-fn clients() -> Outcome {
+/// Generates clients only: other programs serve these protocols.
+fn generate_clients() -> Outcome {
     let mut files = vec![PathBuf::from(PROTO).join("cri.proto")];
     for file in std::fs::read_dir(Path::new(PROTO).join("containerd"))? {
         files.push(file?.path());
@@ -39,31 +40,33 @@ fn clang() -> Command {
     Command::new(std::env::var_os("CLANG").unwrap_or_else(|| "clang".into()))
 }
 
-/// Runs clang; its complaint is the error.
-fn run(command: &mut Command, what: &str) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+/// Runs clang on `source` and returns its output. Its diagnostics are the error.
+fn run(command: &mut Command, source: &str) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let output = command.stdin(Stdio::null()).output().map_err(|e| {
-        format!("{what}: can't run clang ({e}). `make deps` installs it; CLANG names another one.")
+        format!(
+            "{source}: can't run clang ({e}). `make deps` installs it; CLANG selects another one."
+        )
     })?;
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let hint = if complaint.contains("bpf/bpf_") {
+    let diagnostics = String::from_utf8_lossy(&output.stderr);
+    let hint = if diagnostics.contains("bpf/bpf_") {
         "\nlibbpf's headers are missing: `make deps` installs libbpf-dev."
-    } else if complaint.contains("file not found") {
+    } else if diagnostics.contains("file not found") {
         "\nthe kernel's headers are missing: `make deps` installs linux-libc-dev."
     } else {
         ""
     };
-    Err(format!("{what}: clang says\n{complaint}{hint}").into())
+    Err(format!("{source}: clang failed:\n{diagnostics}{hint}").into())
 }
 
-/// The machine's own directory of kernel headers, which clang leaves out for `-target bpf`.
+/// The host's directory of kernel headers, which clang doesn't search for `-target bpf`.
 fn header_directory(arch: &str) -> String {
     format!("/usr/include/{arch}-linux-gnu")
 }
 
-fn ebpf(out: &Path) -> Outcome {
+fn compile_ebpf(out: &Path) -> Outcome {
     println!("cargo::rerun-if-changed={EBPF}");
     for file in std::fs::read_dir(EBPF)? {
         println!("cargo::rerun-if-changed={}", file?.path().display());
@@ -72,9 +75,9 @@ fn ebpf(out: &Path) -> Outcome {
     let kernel_arch = match arch.as_str() {
         "x86_64" => "x86",
         "aarch64" => "arm64",
-        other => return Err(format!("tapio's eBPF programs don't know {other} yet").into()),
+        other => return Err(format!("tapio's eBPF programs don't support {other} yet").into()),
     };
-    // v3: atomics that return the old value (Linux 5.12), which the wake protocol rests on.
+    // v3: atomics that return the old value (Linux 5.12), which the wake-up protocol needs.
     run(
         clang()
             .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g"])
@@ -88,7 +91,8 @@ fn ebpf(out: &Path) -> Outcome {
     Ok(())
 }
 
-/// `NAMES` as Rust: number and name of every `#define` in `header` that `name_of` accepts.
+/// Returns a Rust constant with the number and name of every `#define` in `header` that `name_of`
+/// accepts.
 fn table(
     constant: &str,
     header: &str,
@@ -119,7 +123,7 @@ fn table(
     Ok(text)
 }
 
-fn names(out: &Path) -> Outcome {
+fn write_names(out: &Path) -> Outcome {
     let arch = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     let mut text = table("SYSCALLS", "asm/unistd.h", &arch, |name| {
         name.strip_prefix("__NR_").map(str::to_owned)

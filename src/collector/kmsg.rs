@@ -12,10 +12,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::alarm::Alarm;
 use crate::runtime::cursor::Cursor;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
 use tapio_core::ring::OnFull;
@@ -55,9 +57,8 @@ impl CollectorConfig for Config {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Kmsg(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Kmsg)
     }
 }
 
@@ -171,7 +172,7 @@ struct Run {
     next: Option<u64>,
     /// Sequence number of the last record that an earlier run emitted.
     emitted: Option<u64>,
-    event: Draft,
+    event: EventBuilder,
     bytes: Vec<u8>,
     /// Records overwritten before they were read.
     lost: u64,
@@ -188,11 +189,11 @@ impl Collector for Kmsg {
         while !context.shutdown.is_requested() {
             let read = if is_paused { 0 } else { run.read(&mut buffer, context)? };
             context.sink.flush();
-            is_paused = run.cursor.settle(context).map_err(cursor_error)?;
+            is_paused = run.cursor.try_save(context).map_err(cursor_error)?;
             context.report.count("lost", run.lost);
             context.report.count("of_programs", run.skipped);
             if read < BATCH_RECORDS {
-                let timeout = match run.cursor.is_waiting() {
+                let timeout = match run.cursor.is_pending() {
                     true => CURSOR_INTERVAL,
                     false => context.shutdown.heartbeat_interval(),
                 };
@@ -235,7 +236,7 @@ impl Run {
             cursor,
             next: None,
             emitted,
-            event: Draft::default(),
+            event: EventBuilder::default(),
             bytes: Vec::new(),
             lost: 0,
             skipped: 0,
@@ -294,7 +295,7 @@ impl Run {
         let event = &mut self.event;
         event.clear();
         event.text(names::HOST_NAME, &context.site.node);
-        event.entities_end();
+        event.end_entities();
         if let Some(device) = record.block_device() {
             event.text(names::TAPIO_BLOCK_DEVICE, device);
         }
@@ -305,7 +306,7 @@ impl Run {
         let time_ns =
             clock::monotonic_to_wall_ns().saturating_add(record.time_us.saturating_mul(1_000));
         let natural = format!("{} {}", self.boot, record.sequence);
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_natural("kmsg", &natural),
             time_ns: time_ns.min(observed_ns),
             observed_ns,

@@ -1,8 +1,7 @@
-//! Sources of events. Each collector is one file (or folder) and one row in `table.rs`. It runs on
-//! a thread of its own, supervised by the [`CollectorManager`](runtime::CollectorManager).
-//!
-//! A collector writes its events into a [`Sink`](tapio_core::ring::Sink) and doesn't know what
-//! happens to them there.
+//! The collectors: each reads one source and emits its events. A collector is a file or folder and
+//! a row in `table.rs`. It runs on a thread of its own, supervised by the
+//! [`CollectorManager`](runtime::CollectorManager), and writes its events into a
+//! [`Sink`](tapio_core::ring::Sink).
 //!
 //! | module | purpose |
 //! | --- | --- |
@@ -29,7 +28,7 @@ pub mod table;
 
 pub use events::Filter;
 pub use runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorManager, CollectorSpec, CollectorStatus,
-    Context, Ended, Health, Make, Note, Report, Site,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, CollectorManager, CollectorSpec,
+    CollectorStatus, Context, Ended, Health, Site, StatusNote, StatusReport,
 };
 pub use table::{CollectorsConfig, Row};

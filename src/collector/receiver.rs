@@ -19,9 +19,11 @@ use tonic::codegen::BoxStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
-use crate::runtime::listener::Kept;
-use crate::runtime::poll_timer::Turns;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make, Report};
+use crate::runtime::listener::ListenerSlot;
+use crate::runtime::poll_timer::PollTimer;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, StatusReport,
+};
 use tapio_core::event::Reason;
 use tapio_core::ring::{OnFull, Sink};
 use tapio_wire::proto::{Ack, Refusal};
@@ -66,21 +68,22 @@ impl CollectorConfig for ReceiverConfig {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
-        let (listen, kept) = (self.listen, Kept::default());
+    fn factory(&self) -> CollectorFactory {
+        let (listen, kept) = (self.listen, ListenerSlot::default());
         Box::new(move || Box::new(Receiver { listen, kept: kept.clone() }))
     }
 }
 
 struct Receiver {
     listen: SocketAddr,
-    kept: Kept<std::net::TcpListener>,
+    kept: ListenerSlot<std::net::TcpListener>,
 }
 
 impl Collector for Receiver {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
-        let kept = self.kept.or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
+        let kept =
+            self.kept.get_or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
         let listener = kept.try_clone().map_err(failed)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -112,7 +115,7 @@ async fn receive(
         counts: Counts::default(),
         ack_blocked: false,
     };
-    let mut turns = Turns::new(&context.shutdown, REPORT_DELAY);
+    let mut turns = PollTimer::new(&context.shutdown, REPORT_DELAY);
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -123,11 +126,11 @@ async fn receive(
             () = turns.next() => {
                 streams.counts.report(&context.report, streams.open.len());
                 if streams.ack_blocked {
-                    turns.soon();
+                    turns.wake_soon();
                 }
             }
             () = std::future::poll_fn(|cx| streams.poll(&mut context.sink, cx)) => {
-                turns.soon();
+                turns.wake_soon();
                 // Connections read their sockets only while this thread isn't in the sink.
                 tokio::task::yield_now().await;
             }
@@ -174,7 +177,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn report(&self, report: &Report, streams: usize) {
+    fn report(&self, report: &StatusReport, streams: usize) {
         report.count("streams", streams as u64);
         report.count("batches", self.batches);
         report.count("duplicate_items", self.duplicates);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::{Event, EventId, Field, Name, Reason, Severity, Value, names};
 use tapio_core::ring::OnFull;
@@ -117,9 +119,8 @@ impl CollectorConfig for Config {
         }
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Synthetic(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Synthetic)
     }
 }
 

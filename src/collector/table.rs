@@ -1,32 +1,33 @@
-//! The table of collectors: adding one is adding its row here (and its file).
+//! The table of collectors. A new collector is a row here, and its file or folder.
 
 use std::time::Duration;
 
 use crate::runtime::health::HUNG_AFTER;
-use crate::runtime::{CollectorConfig, Make};
+use crate::runtime::{CollectorConfig, CollectorFactory};
 use crate::{
     cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver, synthetic, systemd,
 };
 use tapio_core::ring::OnFull;
 
-/// A collector as the configuration wants it.
+/// A collector with its configuration.
 pub struct Row {
-    /// Its name: in the configuration, in metrics, and of its thread.
+    /// Its name in the configuration, in metrics, and of its thread.
     pub name: &'static str,
-    /// One line about it.
+    /// Its description, one sentence.
     pub about: &'static str,
     /// Whether to run it.
     pub enabled: bool,
-    /// What it does when a ring is full.
+    /// The sink's policy for a full ring.
     pub on_full: OnFull,
-    /// Makes it anew for each start.
-    pub make: Make,
+    /// Creates the collector for each run.
+    pub factory: CollectorFactory,
 }
 
-/// Collectors give a sign of life several times in that time, and the manager looks for one once a second.
-const LEAST_SILENCE: Duration = Duration::from_secs(1);
+/// Minimum of `hung_after`: the manager checks heartbeats once a second, and a collector gives
+/// several in that time.
+const MIN_HUNG_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a collector may be silent before it counts as hanging.
+/// Time without a heartbeat after which a collector counts as hung.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct HungAfter(#[serde(with = "tapio_core::durations")] pub Duration);
@@ -43,9 +44,10 @@ macro_rules! collectors {
         #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct CollectorsConfig {
-            /// Where it is given, no other collectors run than these.
+            /// If set, only these collectors run.
             pub only: Option<Vec<String>>,
-            /// A collector without a sign of life for so long hangs: another run takes its place.
+            /// Time without a heartbeat after which a collector counts as hung and another run
+            /// replaces it.
             pub hung_after: HungAfter,
             $(#[doc = $about] pub $name: $config,)*
         }
@@ -55,26 +57,26 @@ macro_rules! collectors {
                 self.only.as_ref().is_none_or(|only| only.iter().any(|n| n == name))
             }
 
-            /// Finds names in `only` that no collector has, and a patience nobody could meet.
+            /// Checks that `only` has names of collectors and that `hung_after` isn't too short.
             ///
             /// # Errors
-            /// The key and what is wrong with it.
+            /// The key and its fault.
             pub fn check(&self) -> Result<(), String> {
-                if self.hung_after.0 < LEAST_SILENCE {
-                    return Err(format!("hung_after: at least {LEAST_SILENCE:?}"));
+                if self.hung_after.0 < MIN_HUNG_AFTER {
+                    return Err(format!("hung_after: at least {MIN_HUNG_AFTER:?}"));
                 }
-                let known = [$(stringify!($name)),*];
-                let unknown = self.only.iter().flatten().find(|n| !known.contains(&n.as_str()));
+                let names = [$(stringify!($name)),*];
+                let unknown = self.only.iter().flatten().find(|n| !names.contains(&n.as_str()));
                 match unknown {
                     None => Ok(()),
                     Some(name) => {
-                        Err(format!("only: no collector `{name}`: there are {}", known.join(", ")))
+                        Err(format!("only: unknown collector `{name}`; available: {}", names.join(", ")))
                     }
                 }
             }
 
-            /// Every collector there is, in the table's order; its number in the ledger is its
-            /// place among those that run.
+            /// All collectors in the table's order. A collector's number in the ledger is its index
+            /// among those that run.
             #[must_use]
             pub fn rows(&self) -> Vec<Row> {
                 vec![$(Row {
@@ -82,7 +84,7 @@ macro_rules! collectors {
                     about: $about,
                     enabled: self.$name.enabled() && self.may_run(stringify!($name)),
                     on_full: self.$name.on_full(),
-                    make: self.$name.make(),
+                    factory: self.$name.factory(),
                 },)*]
             }
         }
@@ -90,18 +92,18 @@ macro_rules! collectors {
 }
 
 collectors! {
-    ebpf: ebpf::Config, "What the kernel does: processes, signals, OOM kills, TCP, block devices, failing system calls.";
+    ebpf: ebpf::Config, "Kernel events: processes, signals, OOM kills, TCP, block devices, failing system calls.";
     kmsg: kmsg::Config, "The kernel's log.";
-    node: node::Config, "Pressure and use of units and pods, zombies, a clock that was set.";
-    cni: cni::Config, "Pod networks: calls of CNI plugins, addresses given and taken back, the node's links and routes.";
+    node: node::Config, "Pressure and usage of units and pods, zombies, clock steps.";
+    cni: cni::Config, "Pod networks: calls of CNI plugins, addresses allocated and released, the node's links and routes.";
     container: container::Config, "The container runtime: containers created, started, exited, out of memory, deleted; images pulled.";
     jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
     k8s: k8s::Config, "Pods, Events, conditions and rollouts from the Kubernetes API; names for all collectors.";
-    systemd: systemd::Config, "What happens to systemd's units: starts, failures, restarts, jobs.";
+    systemd: systemd::Config, "Lifecycle of systemd's units: starts, failures, restarts, jobs.";
     journal: journal::Config, "Records of systemd's journal, read from its files.";
     otlp: otlp::Config, "Logs and spans of applications, over OTLP.";
     receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
-    synthetic: synthetic::Config, "Load made inside the agent, for tests and benchmarks.";
+    synthetic: synthetic::Config, "Generated load, for tests and benchmarks.";
 }
 
 #[cfg(test)]
@@ -110,7 +112,7 @@ mod tests {
     use tapio_core::ring::MAX_COLLECTORS;
 
     #[test]
-    fn every_row_fits_a_ledger_and_a_threads_name() {
+    fn every_row_fits_ledger_and_thread_name() {
         let rows = CollectorsConfig::default().rows();
         assert!(rows.len() <= MAX_COLLECTORS);
         for row in rows {
@@ -121,10 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_needs_a_choice_runs_by_default() {
+    fn collectors_without_default_source_are_disabled_by_default() {
         for row in CollectorsConfig::default().rows() {
-            let chosen = matches!(row.name, "jsonl" | "synthetic");
-            assert!(!(chosen && row.enabled), "{}", row.name);
+            let is_optional = matches!(row.name, "jsonl" | "synthetic");
+            assert!(!(is_optional && row.enabled), "{}", row.name);
         }
     }
 

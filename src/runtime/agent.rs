@@ -145,7 +145,7 @@ impl Agent {
         let manager = Arc::new(Mutex::new(manager));
         let Start { node, epoch, shutdown, ledger, .. } = start;
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let status = Status {
             node,
             service: config.dataflow.service(),
@@ -210,7 +210,7 @@ impl Agent {
     /// about once a second.
     pub fn poll(&mut self) {
         self.files.poll();
-        self.manager().look();
+        self.manager().check_health();
     }
 
     /// Reloads the rules, from the files of a new configuration if there is one. Rules with errors
@@ -228,7 +228,7 @@ impl Agent {
     /// The state of each collector.
     #[must_use]
     pub fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager().statistics()
+        self.manager().status()
     }
 
     /// Drains: collectors stop, shards close their stories, the bridge delivers what is left. An
@@ -387,7 +387,7 @@ fn start_collectors(
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = sink(first).with_spare(sink(second));
-        let spec = CollectorSpec { name: row.name, make: row.make, sink };
+        let spec = CollectorSpec { name: row.name, factory: row.factory, sink };
         manager.start(spec, threads.next_core()).map_err(system("collector thread"))?;
     }
     Ok(manager)

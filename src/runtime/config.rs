@@ -332,7 +332,10 @@ mod tests {
             ),
             ("node: a\nbridge:\n  batch_bytes: 1\n", "t.yaml:3:3: bridge.batch_bytes"),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
-            ("collectors:\n  only: [epbf]\n", "t.yaml:2:3: collectors.only: no collector `epbf`"),
+            (
+                "collectors:\n  only: [epbf]\n",
+                "t.yaml:2:3: collectors.only: unknown collector `epbf`",
+            ),
             ("node: [\n", "t.yaml:"),
         ] {
             let error = parse(text).unwrap_err();

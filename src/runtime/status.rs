@@ -69,7 +69,7 @@ fn collector_json(status: &CollectorStatus) -> Json {
         status.notes.iter().map(|n| (n.subject.clone(), n.state.as_str().into())).collect();
     let counters = status.counters.iter().map(|(name, value)| (name.as_str(), *value));
     json!({
-        "health": status.health.word(), "restarts": status.restarts,
+        "health": status.health.as_str(), "restarts": status.restarts,
         "last_error": status.last_error, "silence_ms": status.silence.as_millis() as u64,
         "notes": notes, "counters": counters_json(counters),
     })
@@ -82,7 +82,7 @@ fn counters_json<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> Json {
 impl Status {
     /// The state of each collector.
     pub(super) fn collectors(&self) -> Vec<CollectorStatus> {
-        self.manager.lock().unwrap_or_else(PoisonError::into_inner).statistics()
+        self.manager.lock().unwrap_or_else(PoisonError::into_inner).status()
     }
 
     /// CONS-1 now; a violation is logged.

@@ -13,7 +13,7 @@ use crate::pipeline::Pipeline;
 fn start(paths: &[PathBuf], follow: bool) -> Pipeline {
     let config = Config { paths: paths.to_vec(), follow };
     assert!(config.enabled());
-    Pipeline::start(vec![("jsonl", config.on_full(), config.make())], true)
+    Pipeline::start(vec![("jsonl", config.on_full(), config.factory())], true)
 }
 
 fn line(n: impl std::fmt::Display) -> String {
@@ -40,7 +40,7 @@ fn wait_for(pipeline: &Pipeline, expected: &[&str]) {
 }
 
 #[test]
-fn bad_lines_are_refused_and_cost_nothing_else() {
+fn bad_lines_are_refused_and_others_emitted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("events.jsonl");
     let mut file = File::create(&path).unwrap();
@@ -49,19 +49,20 @@ fn bad_lines_are_refused_and_cost_nothing_else() {
     file.write_all(b"{\"time\":1,\"kind\":\"\xff\xfe\"}\n").unwrap();
     file.write_all(&vec![b'x'; 3 << 20]).unwrap();
     file.write_all(b"\n").unwrap();
-    // An event larger than a record may be is a different reason, and the last line has no end.
+    // An oversized event is dropped for another reason, and the last line has no line feed.
     let large = format!(r#"{{"time":1,"kind":"a","message":"{}"}}"#, "m".repeat(70_000));
     file.write_all(large.as_bytes()).unwrap();
     file.write_all(format!("\n{}", line("last")).as_bytes()).unwrap();
     drop(file);
     let pipeline = start(std::slice::from_ref(&path), false);
     wait_for(&pipeline, &["0", "last"]);
-    // A line without an id is named by its file and number, so reading it again gives it again.
+    // The id of a line without one derives from file and line number: a second read repeats it.
     let natural = format!("{}:9", path.display());
     assert_eq!(pipeline.texts("/id")[1], EventId::from_natural("jsonl", &natural).to_string());
-    let got = pipeline.manager.statistics()[0].notes.clone();
-    pipeline.wait_until("it ends", |p| p.manager.statistics()[0].health == Health::Finished);
-    assert_eq!(pipeline.manager.statistics()[0].notes.len(), 1, "{got:?}");
+    let got = pipeline.manager.status()[0].notes.clone();
+    pipeline
+        .wait_until("the collector finishes", |p| p.manager.status()[0].health == Health::Finished);
+    assert_eq!(pipeline.manager.status()[0].notes.len(), 1, "{got:?}");
     let snapshot = pipeline.end();
     assert_eq!(snapshot.total.received, 7);
     let dropped = [(Stage::Collect, Reason::BadInput, 4), (Stage::Collect, Reason::Oversize, 1)];
@@ -69,7 +70,7 @@ fn bad_lines_are_refused_and_cost_nothing_else() {
 }
 
 #[test]
-fn files_are_read_whole_and_in_order() {
+fn files_are_read_completely_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let paths: Vec<_> = ["b", "a"].iter().map(|n| folder.path().join(n)).collect();
     fs::write(&paths[0], lines(0..3_000)).unwrap();
@@ -81,20 +82,20 @@ fn files_are_read_whole_and_in_order() {
 }
 
 #[test]
-fn a_missing_file_fails_before_anything_is_read() {
+fn missing_file_fails_before_any_line_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let there = folder.path().join("there");
-    fs::write(&there, lines(0..3)).unwrap();
-    let pipeline = start(&[there, folder.path().join("missing")], false);
-    pipeline.wait_until("it says so", |p| {
-        p.manager.statistics()[0].last_error.contains("missing: No such file")
+    let existing = folder.path().join("existing");
+    fs::write(&existing, lines(0..3)).unwrap();
+    let pipeline = start(&[existing, folder.path().join("missing")], false);
+    pipeline.wait_until("the error is reported", |p| {
+        p.manager.status()[0].last_error.contains("missing: No such file")
     });
     pipeline.shutdown.request();
     assert_eq!(pipeline.end().total.received, 0);
 }
 
 #[test]
-fn a_followed_file_survives_growth_truncation_and_rotation() {
+fn followed_file_survives_growth_truncation_and_rotation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     append(&path, &lines(0..2));
@@ -111,27 +112,27 @@ fn a_followed_file_survives_growth_truncation_and_rotation() {
     append(&path, &lines(4..5));
     wait_for(&pipeline, &["0", "1", "2", "3", "4"]);
 
-    // Renamed away with a last line appended to the old one, a new file in its place.
+    // Rotated: a last line is appended to the renamed file, and a new file replaces it.
     let old = folder.path().join("log.1");
     fs::rename(&path, &old).unwrap();
     append(&old, &lines(5..6));
     append(&path, &lines(6..7));
     wait_for(&pipeline, &["0", "1", "2", "3", "4", "5", "6"]);
     let ids: std::collections::HashSet<_> = pipeline.texts("/id").into_iter().collect();
-    assert_eq!(ids.len(), 7, "lines of the same number in another text are other events");
+    assert_eq!(ids.len(), 7, "lines with the same number and other text are different events");
     pipeline.shutdown.request();
     assert_eq!(pipeline.end().total.forwarded, 7);
 }
 
 #[test]
-fn a_fifo_is_opened_again_when_its_writers_go() {
+fn fifo_is_reopened_after_its_writers_close() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fifo");
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
     let pipeline = start(std::slice::from_ref(&path), false);
     let mut expected = Vec::new();
     for n in ["a", "b", "c"] {
-        // Opening waits for the collector; the last line of a writer may lack its end.
+        // Opening waits for the collector; a writer's last line may lack its line feed.
         let mut writer = OpenOptions::new().write(true).open(&path).unwrap();
         writer.write_all(line(n).as_bytes()).unwrap();
         drop(writer);

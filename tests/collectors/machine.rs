@@ -1,5 +1,5 @@
-//! What the machine itself shows: the kernel's log, pressure of cgroups. Against the real kernel; where it
-//! can't be read the test says why, and fails with `TAPIO_REQUIRE_KERNEL=1`.
+//! The kernel's log and the pressure of cgroups, from the real kernel. If it can't be read, a test
+//! is skipped and prints the reason; with `TAPIO_REQUIRE_KERNEL=1` it fails.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,32 +11,34 @@ use tapio_core::ring::OnFull;
 
 use crate::pipeline::Pipeline;
 
-fn skipped(why: &str) {
+fn skipped(reason: &str) {
     assert!(
         std::env::var_os("TAPIO_REQUIRE_KERNEL").is_none_or(|v| v != "1"),
-        "TAPIO_REQUIRE_KERNEL=1, but {why}"
+        "TAPIO_REQUIRE_KERNEL=1, but {reason}"
     );
-    println!("skipped: {why}");
+    println!("skipped: {reason}");
 }
 
 #[test]
-fn what_the_kernel_logs_is_told() {
+fn kernel_log_records_are_emitted() {
     if let Err(e) = fs::File::open("/dev/kmsg") {
         return skipped(&format!("/dev/kmsg: {e}"));
     }
     let config = kmsg::Config::default();
-    let pipeline = Pipeline::start(vec![("kmsg", OnFull::Wait, config.make())], true);
-    pipeline.wait_until("it runs", |p| p.manager.statistics()[0].health.word() == "running");
-    // Programs write there, too: that isn't the kernel's.
+    let pipeline = Pipeline::start(vec![("kmsg", OnFull::Wait, config.factory())], true);
+    pipeline
+        .wait_until("the collector runs", |p| p.manager.status()[0].health.as_str() == "running");
+    // A program's record in the kernel log isn't emitted.
     let mark = format!("tapio-test-{}", std::process::id());
     let _ = fs::write("/dev/kmsg", format!("<3>{mark}"));
-    // A read through a null pointer: the kernel logs it, a few times in five seconds at most.
-    let told = |p: &Pipeline| p.texts("/message").iter().any(|m| m.contains("]: segfault at "));
+    // A read through a null pointer. The kernel logs only a few of these in five seconds.
+    let has_segfault =
+        |p: &Pipeline| p.texts("/message").iter().any(|m| m.contains("]: segfault at "));
     pipeline.wait_until("a segfault in the kernel's log", |p| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
         let _ = command.args(["demo-fault", "segfault"]).stderr(Stdio::null()).status();
         std::thread::sleep(Duration::from_millis(100));
-        told(p)
+        has_segfault(p)
     });
     let messages = pipeline.texts("/message");
     assert!(!messages.iter().any(|m| m.contains(&mark)), "{messages:?}");
@@ -46,7 +48,7 @@ fn what_the_kernel_logs_is_told() {
     pipeline.end();
 }
 
-/// A unit's cgroup with processes that never wait, removed with the value.
+/// A unit's cgroup with processes that use the CPU all the time; removed on drop.
 struct Busy {
     folder: PathBuf,
     children: Vec<Child>,
@@ -54,12 +56,9 @@ struct Busy {
 
 impl Busy {
     fn new(unit: &str, processes: usize) -> Result<Self, String> {
-        let plain = Path::new("/sys/fs/cgroup");
-        let root = if plain.join("cgroup.controllers").exists() {
-            plain.into()
-        } else {
-            plain.join("unified")
-        };
+        let v2 = Path::new("/sys/fs/cgroup");
+        let root =
+            if v2.join("cgroup.controllers").exists() { v2.into() } else { v2.join("unified") };
         let folder = root.join(unit);
         fs::create_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let mut busy = Self { folder, children: Vec::new() };
@@ -89,10 +88,10 @@ impl Drop for Busy {
 }
 
 #[test]
-fn a_unit_that_waits_for_the_processor_is_told_of() {
+fn cpu_pressure_of_unit_is_emitted() {
     let unit = format!("tapio-test-{}.service", std::process::id());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let busy = match Busy::new(&unit, 2 * processors) {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let busy = match Busy::new(&unit, 2 * cpus) {
         Ok(busy) => busy,
         Err(why) => return skipped(&why),
     };
@@ -100,7 +99,7 @@ fn a_unit_that_waits_for_the_processor_is_told_of() {
         return skipped("this kernel has no pressure files");
     }
     let config = node::Config { interval: Duration::from_millis(500), ..node::Config::default() };
-    let pipeline = Pipeline::start(vec![("node", OnFull::Drop, config.make())], true);
+    let pipeline = Pipeline::start(vec![("node", OnFull::Drop, config.factory())], true);
     let of_unit = |p: &Pipeline| -> Vec<serde_json::Value> {
         let got = p.got.lock().unwrap();
         let mine = got.iter().filter(|(_, e)| {
@@ -109,8 +108,8 @@ fn a_unit_that_waits_for_the_processor_is_told_of() {
         });
         mine.map(|(_, event)| event.clone()).collect()
     };
-    // Twice as many processes as processors: somebody always waits.
-    pipeline.wait_until("the unit waits for the processor", |p| {
+    // Twice as many processes as CPUs: some always wait.
+    pipeline.wait_until("the unit has CPU pressure", |p| {
         of_unit(p).iter().any(|e| {
             e["kind"] == "kernel.pressure"
                 && e["attributes"]["tapio.pressure.some_percent"].as_f64() > Some(50.0)

@@ -1,31 +1,31 @@
-//! One collector's failure is its own.
+//! Isolation and restart of failing collectors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tapio_collectors::{Collector, CollectorError, Context, Ended, Health, Make};
+use tapio_collectors::{Collector, CollectorError, CollectorFactory, Context, Ended, Health};
 use tapio_core::clock;
 use tapio_core::event::{Event, EventId, Reason, names};
 use tapio_core::ring::OnFull;
 
 use crate::pipeline::Pipeline;
 
-/// A collector made of a function.
-struct Made<F>(F);
+/// A collector that runs a function.
+struct FnCollector<F>(F);
 
-impl<F: FnMut(&mut Context) -> Result<Ended, CollectorError> + Send> Collector for Made<F> {
+impl<F: FnMut(&mut Context) -> Result<Ended, CollectorError> + Send> Collector for FnCollector<F> {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         (self.0)(context)
     }
 }
 
-fn make<F>(run: F) -> Make
+fn factory_of<F>(run: F) -> CollectorFactory
 where
     F: Fn(&mut Context) -> Result<Ended, CollectorError> + Clone + Send + 'static,
 {
-    Box::new(move || Box::new(Made(run.clone())))
+    Box::new(move || Box::new(FnCollector(run.clone())))
 }
 
 fn offer(context: &mut Context, n: u64, count: u64) {
@@ -42,22 +42,22 @@ fn failures_are_isolated_restarted_and_accounted() {
     const STEADY: u64 = 100_000;
     let starts = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&starts);
-    let panics = make(move |context| {
+    let panics = factory_of(move |context| {
         counted.fetch_add(1, Ordering::Relaxed);
         offer(context, 0, 10);
-        panic!("the collector's own fault")
+        panic!("defect in the collector")
     });
-    let fails = make(|context| {
+    let fails = factory_of(|context| {
         offer(context, 0, 5);
         Err(CollectorError::new("reading the source", "gone"))
     });
-    let steady = make(|context| {
+    let steady = factory_of(|context| {
         for n in (0..STEADY).step_by(100) {
             offer(context, n, 100);
         }
         Ok(Ended::Finished)
     });
-    let idle = make(|context| {
+    let idle = factory_of(|context| {
         while !context.shutdown.is_requested() {
             thread::sleep(Duration::from_millis(20));
         }
@@ -73,20 +73,20 @@ fn failures_are_isolated_restarted_and_accounted() {
         false,
     );
     let restarts = |p: &Pipeline| {
-        let s = p.manager.statistics();
+        let s = p.manager.status();
         s[0].restarts.min(s[1].restarts)
     };
-    pipeline.wait_until("both are started again, twice", |p| restarts(p) >= 2);
-    pipeline.wait_until("the steady one ends", |p| {
-        p.manager.statistics()[2].health == Health::Finished
+    pipeline.wait_until("both are restarted twice", |p| restarts(p) >= 2);
+    pipeline.wait_until("the steady one finishes", |p| {
+        p.manager.status()[2].health == Health::Finished
     });
-    let statistics = pipeline.manager.statistics();
-    assert_eq!(statistics[0].last_error, "panicked: the collector's own fault");
-    assert_eq!(statistics[1].last_error, "reading the source: gone");
-    assert_eq!(statistics[2].restarts + statistics[3].restarts, 0);
+    let status = pipeline.manager.status();
+    assert_eq!(status[0].last_error, "panicked: defect in the collector");
+    assert_eq!(status[1].last_error, "reading the source: gone");
+    assert_eq!(status[2].restarts + status[3].restarts, 0);
     assert!(!pipeline.manager.is_finished());
 
-    // The contract of Stop is a bound on time: all end within a second, one in its backoff too.
+    // Shutdown takes less than a second, also for a collector in its backoff.
     let begin = clock::instant();
     pipeline.shutdown.request();
     pipeline.wait_until("all have ended", |p| p.manager.is_finished());
@@ -101,24 +101,24 @@ fn failures_are_isolated_restarted_and_accounted() {
 }
 
 #[test]
-fn what_the_machine_lacks_is_said_once_and_costs_the_others_nothing() {
+fn unavailable_collector_is_not_restarted_and_others_continue() {
     let starts = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&starts);
-    let lacks = make(move |_| {
+    let lacks = factory_of(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
         Err(CollectorError::Unavailable("no such kernel".into()))
     });
-    let late = make(|context| {
-        // Longer than the first backoff: a collector that is started again would be by now.
+    let late = factory_of(|context| {
+        // Longer than the first backoff, after which a collector would be restarted.
         thread::sleep(Duration::from_millis(300));
         offer(context, 0, 1_000);
         Ok(Ended::Finished)
     });
     let pipeline =
         Pipeline::start(vec![("lacks", OnFull::Drop, lacks), ("late", OnFull::Wait, late)], false);
-    pipeline.wait_until("the rest has ended", |p| p.manager.is_finished());
-    let lacking = pipeline.manager.statistics().remove(0);
-    assert_eq!((lacking.health.word(), lacking.restarts), ("unavailable", 0));
+    pipeline.wait_until("all have ended", |p| p.manager.is_finished());
+    let lacking = pipeline.manager.status().remove(0);
+    assert_eq!((lacking.health.as_str(), lacking.restarts), ("unavailable", 0));
     assert_eq!(lacking.last_error, "no such kernel");
     assert_eq!(starts.load(Ordering::Relaxed), 1);
     pipeline.shutdown.request();
@@ -127,35 +127,35 @@ fn what_the_machine_lacks_is_said_once_and_costs_the_others_nothing() {
 }
 
 #[test]
-fn the_second_failure_waits_longer_than_the_first() {
+fn backoff_grows_with_each_failure() {
     let times = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let noted = Arc::clone(&times);
-    let fails = make(move |_| {
-        noted.lock().unwrap().push(clock::instant());
+    let recorded = Arc::clone(&times);
+    let fails = factory_of(move |_| {
+        recorded.lock().unwrap().push(clock::instant());
         Err(CollectorError::new("always", "fails"))
     });
     let pipeline = Pipeline::start(vec![("fails", OnFull::Wait, fails)], false);
-    pipeline.wait_until("three restarts", |p| p.manager.statistics()[0].restarts >= 3);
+    pipeline.wait_until("three restarts", |p| p.manager.status()[0].restarts >= 3);
     pipeline.shutdown.request();
     pipeline.end();
     let times = times.lock().unwrap();
-    // A sleep can only be too long, so these bounds hold on any machine: 100, 200, 400 ms.
-    for (pair, least_ms) in times.windows(2).zip([100, 200, 400]) {
-        assert!(pair[1] - pair[0] >= Duration::from_millis(least_ms));
+    // A sleep can only be too long, so these minimums hold on any machine: 100, 200, 400 ms.
+    for (pair, min_ms) in times.windows(2).zip([100, 200, 400]) {
+        assert!(pair[1] - pair[0] >= Duration::from_millis(min_ms));
     }
 }
 
 #[test]
-fn an_event_that_kills_its_collector_is_counted() {
-    let dies = make(|context| {
+fn event_that_panics_its_collector_is_counted() {
+    let dies = factory_of(|context| {
         offer(context, 0, 3);
         let id = EventId::from_sequence(context.site.origin, 0, 3);
         let deadly = Event::new(id, 3, crate::pipeline::DEADLY, names::K8S);
         let _ = context.sink.offer(&deadly);
-        unreachable!("the router has panicked")
+        unreachable!("the router panics")
     });
     let pipeline = Pipeline::start(vec![("dies", OnFull::Wait, dies)], false);
-    pipeline.wait_until("a restart", |p| p.manager.statistics()[0].restarts >= 1);
+    pipeline.wait_until("a restart", |p| p.manager.status()[0].restarts >= 1);
     pipeline.shutdown.request();
     let total = pipeline.end().total;
     assert_eq!(total.dropped[0].1, Reason::CollectorPanic);

@@ -1,4 +1,4 @@
-//! Applications deliver over both of OTLP's ways; what they say becomes events with their own trace.
+//! OTLP over gRPC and HTTP: logs and spans become events with their own trace.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -53,7 +53,7 @@ fn log_record() -> Vec<u8> {
     .concat()
 }
 
-/// Posts and returns the answer's first line.
+/// Posts a request; returns the response's first line.
 fn post(port: u16, path: &str, content_type: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     write!(
@@ -63,12 +63,12 @@ fn post(port: u16, path: &str, content_type: &str, body: &[u8]) -> String {
     )
     .unwrap();
     stream.write_all(body).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).unwrap();
+    String::from_utf8_lossy(&response).lines().next().unwrap_or_default().to_owned()
 }
 
-/// The request as it stands, over gRPC. Returns the status's code.
+/// Sends a request over gRPC; returns the status code.
 fn export(port: u16, path: &'static str, body: Vec<u8>) -> tonic::Code {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -78,7 +78,7 @@ fn export(port: u16, path: &'static str, body: Vec<u8>) -> tonic::Code {
         let mut grpc = tonic::client::Grpc::new(channel);
         grpc.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static(path);
-        // A message of one bytes field is the field: prost writes what is given as field 1, as a request is.
+        // A request is one length-delimited field with number 1, as prost encodes this message.
         let message = Request { resources: vec![body[body.len() - inner_len(&body)..].to_vec()] };
         let codec = tonic_prost::ProstCodec::<Request, Response>::default();
         grpc.unary(tonic::Request::new(message), path, codec)
@@ -87,7 +87,7 @@ fn export(port: u16, path: &'static str, body: Vec<u8>) -> tonic::Code {
     })
 }
 
-/// The length of what the one field of a request holds.
+/// Length of the content of a request's only field.
 fn inner_len(body: &[u8]) -> usize {
     body.len() - if body[1] >= 128 { 3 } else { 2 }
 }
@@ -109,8 +109,10 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
         http_listen: (Ipv4Addr::LOCALHOST, http).into(),
     };
-    let pipeline = Pipeline::start(vec![("otlp", OnFull::Wait, config.make())], true);
-    pipeline.wait_until("it listens", |_| TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok());
+    let pipeline = Pipeline::start(vec![("otlp", OnFull::Wait, config.factory())], true);
+    pipeline.wait_until("the collector listens", |_| {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok()
+    });
     const PROTOBUF: &str = "application/x-protobuf";
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &request(&log_record())), "HTTP/1.1 200 OK");
     let span = [
@@ -143,14 +145,14 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         let span = &got[1].1;
         assert_eq!((&span["kind"], &span["message"]), (&json!("otlp.span"), &json!("GET /cart")));
         assert_eq!(span["attributes"]["tapio.span.duration_ns"], json!(250_000_000));
-        // What there is no room for is counted with what the sender left out.
+        // Attributes beyond the limit are counted together with those that the sender dropped.
         let attributes = got[3].1["attributes"].as_object().unwrap();
         let numbered = attributes.keys().filter(|key| key.starts_with('n')).count();
         assert!((150..300).contains(&numbered), "{numbered}");
         assert_eq!(attributes["error.type"], json!("Timeout"));
         assert_eq!(attributes["otel.dropped_attributes_count"], json!(5 + 300 - numbered));
     }
-    // What is no request is refused, counted, and costs nothing else.
+    // An invalid request is refused and counted; other requests aren't affected.
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &[0xff; 9]), "HTTP/1.1 400 Bad Request");
     let json = post(http, "/v1/logs", "application/json", b"{}");
     assert_eq!(json, "HTTP/1.1 415 Unsupported Media Type");

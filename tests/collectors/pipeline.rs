@@ -1,10 +1,10 @@
-//! Collectors, a ring each, and one consumer thread: the smallest whole pipeline.
+//! The smallest complete pipeline: collectors, a ring each, and one consumer thread.
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tapio_collectors::{CollectorManager, CollectorSpec, Make, Site};
+use tapio_collectors::{CollectorFactory, CollectorManager, CollectorSpec, Site};
 use tapio_core::clock;
 use tapio_core::event::{Event, Name, Stage, event_json, names};
 use tapio_core::ring::{
@@ -12,27 +12,27 @@ use tapio_core::ring::{
 };
 use tapio_core::shutdown::{Shutdown, thread_waker};
 
-/// A kind that makes the router panic, as a defect in it would.
+/// A kind on which the router panics, as a defect in it would.
 pub(crate) const DEADLY: Name = names::KERNEL_SYSCALL_ENTER;
 
 struct OneShard;
 
 impl Router for OneShard {
     fn route(&self, event: &Event<'_>) -> Route {
-        assert!(event.kind != DEADLY, "an event the router can't stand");
+        assert!(event.kind != DEADLY, "the router panics on this kind");
         Route { visits: 1 }
     }
 }
 
-/// What the consumer got: the collector's number and the event's JSON form.
+/// The events consumed: the collector's number and the event's JSON form.
 pub(crate) type Got = Arc<Mutex<Vec<(u8, serde_json::Value)>>>;
 
 pub(crate) struct Pipeline {
     pub(crate) manager: CollectorManager,
     pub(crate) got: Got,
     pub(crate) shutdown: Shutdown,
-    /// Who is who, as the collectors have learnt it.
-    #[allow(dead_code, reason = "these tests' collectors learn nothing")]
+    /// The site with the entity directory.
+    #[allow(dead_code, reason = "these tests' collectors don't write to the directory")]
     pub(crate) site: Site,
     ledger: Arc<Ledger>,
     consumer: Option<JoinHandle<()>>,
@@ -40,15 +40,18 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Starts these collectors; `keep` says whether the events are kept for the test to look at.
-    pub(crate) fn start(collectors: Vec<(&'static str, OnFull, Make)>, keep: bool) -> Self {
+    /// Starts these collectors. `keep`: whether to keep the events in `got`.
+    pub(crate) fn start(
+        collectors: Vec<(&'static str, OnFull, CollectorFactory)>,
+        keep: bool,
+    ) -> Self {
         Self::start_at(Site::new("node-1", 7), collectors, keep)
     }
 
-    /// Starts them at a site with a state of its own.
+    /// Starts them at a site with its own persisted state.
     pub(crate) fn start_at(
         site: Site,
-        collectors: Vec<(&'static str, OnFull, Make)>,
+        collectors: Vec<(&'static str, OnFull, CollectorFactory)>,
         keep: bool,
     ) -> Self {
         let shutdown = Shutdown::default();
@@ -58,7 +61,7 @@ impl Pipeline {
         let mut manager = CollectorManager::new(site.clone(), shutdown.clone());
         let mut readers = Vec::new();
         let mut specs = Vec::new();
-        for (number, (name, on_full, make)) in collectors.into_iter().enumerate() {
+        for (number, (name, on_full, factory)) in collectors.into_iter().enumerate() {
             let (writer, reader) = ring(0);
             readers.push(reader);
             let sink = Sink::new(
@@ -69,11 +72,11 @@ impl Pipeline {
                 ledger.stage(Stage::Collect),
                 shutdown.clone(),
             );
-            specs.push(CollectorSpec { name, make, sink });
+            specs.push(CollectorSpec { name, factory, sink });
         }
         let taken = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let got = Got::default();
         let consumer = {
             let got = Arc::clone(&got);
@@ -89,7 +92,7 @@ impl Pipeline {
     pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let begin = clock::instant();
         while !holds(self) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "never: {what}");
+            assert!(begin.elapsed() < Duration::from_secs(60), "timed out: {what}");
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -100,7 +103,7 @@ impl Pipeline {
         snapshot
     }
 
-    /// Ends the pipeline; at the end nothing is held and what was kept is what was forwarded.
+    /// Ends the pipeline. Verifies that no event is held and that all forwarded ones were kept.
     pub(crate) fn end(mut self) -> Snapshot {
         self.manager.join();
         self.consumer.take().unwrap().join().unwrap();
@@ -112,7 +115,7 @@ impl Pipeline {
         snapshot
     }
 
-    /// The attribute or member of every event of a collector, in order.
+    /// The value at a JSON pointer of every event, in order.
     pub(crate) fn texts(&self, pointer: &str) -> Vec<String> {
         let got = self.got.lock().unwrap();
         let text = |v: &serde_json::Value| {
@@ -144,7 +147,7 @@ fn consume(mut readers: Vec<RecordReader>, bell: &Bell, taken: &StageLedger, kee
             return;
         }
         if readers.iter().all(RecordReader::is_empty) {
-            // No time-out: only the sinks' bells wake it, at the end too.
+            // No timeout: only the sinks' bells wake it, also at the end.
             thread::park();
         }
         bell.cancel_sleep();

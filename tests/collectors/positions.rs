@@ -1,4 +1,5 @@
-//! A stop right after something was told: the next start doesn't tell it again, and tells what came between.
+//! A shutdown right after an event: the next start doesn't emit it again, and emits what changed in
+//! between.
 
 use std::fs;
 use std::path::Path;
@@ -16,17 +17,18 @@ fn start(folder: &Path) -> Pipeline {
         ..cni::Config::default()
     };
     let site = Site::new("node-1", 7).with_state_dir(folder.join("state"));
-    let pipeline = Pipeline::start_at(site, vec![("cni", config.on_full(), config.make())], true);
-    pipeline.wait_until("it looks", |p| !p.manager.statistics()[0].counters.is_empty());
+    let pipeline =
+        Pipeline::start_at(site, vec![("cni", config.on_full(), config.factory())], true);
+    pipeline.wait_until("the collector scans", |p| !p.manager.status()[0].counters.is_empty());
     pipeline
 }
 
-fn given(folder: &Path, address: &str) {
+fn allocate(folder: &Path, address: &str) {
     fs::write(folder.join("networks/podnet").join(address), format!("of-{address}\r\neth0"))
         .unwrap();
 }
 
-/// Ends it. The kind and address of each event.
+/// Ends the pipeline; returns the kind and address of each event.
 fn end(pipeline: Pipeline) -> Vec<(String, String)> {
     pipeline.shutdown.request();
     let got = Arc::clone(&pipeline.got);
@@ -40,59 +42,59 @@ fn end(pipeline: Pipeline) -> Vec<(String, String)> {
 }
 
 fn wait_for_addresses(pipeline: &Pipeline, count: u64) {
-    pipeline.wait_until("so many addresses are seen", |p| {
-        p.manager.statistics()[0].counters.contains(&("addresses".into(), count))
+    pipeline.wait_until("the addresses are scanned", |p| {
+        p.manager.status()[0].counters.contains(&("addresses".into(), count))
     });
 }
 
-fn told(kind: &str, address: &str) -> (String, String) {
+fn event(kind: &str, address: &str) -> (String, String) {
     (kind.to_owned(), address.to_owned())
 }
 
 #[test]
-fn an_address_is_told_once_however_soon_the_stop_comes() {
+fn allocation_is_emitted_once_across_early_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::create_dir_all(folder.join("networks/podnet")).unwrap();
     let pipeline = start(folder);
-    given(folder, "10.1.0.2");
-    pipeline.wait_until("it is told", |p| !p.got.lock().unwrap().is_empty());
-    // At once: its position can't be saved yet.
-    assert_eq!(end(pipeline), [told("cni.ip.allocated", "10.1.0.2")]);
-    given(folder, "10.1.0.3");
-    // Told while it still waits for its pod: because the stop comes.
+    allocate(folder, "10.1.0.2");
+    pipeline.wait_until("the event is emitted", |p| !p.got.lock().unwrap().is_empty());
+    // At once: the cursor can't be saved yet.
+    assert_eq!(end(pipeline), [event("cni.ip.allocated", "10.1.0.2")]);
+    allocate(folder, "10.1.0.3");
+    // Emitted at shutdown, although it still waits for its pod.
     let pipeline = start(folder);
     wait_for_addresses(&pipeline, 2);
-    assert_eq!(end(pipeline), [told("cni.ip.allocated", "10.1.0.3")]);
+    assert_eq!(end(pipeline), [event("cni.ip.allocated", "10.1.0.3")]);
     let pipeline = start(folder);
     wait_for_addresses(&pipeline, 2);
-    assert_eq!(end(pipeline), [], "nothing is told twice");
+    assert_eq!(end(pipeline), [], "nothing is emitted twice");
 }
 
 #[test]
-fn addresses_taken_back_while_the_agent_was_away_are_told_once() {
+fn addresses_released_during_absence_are_emitted_once() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let network = folder.join("networks/podnet");
     fs::create_dir_all(&network).unwrap();
-    // One that was there before the first start is no news, and yet it is known when it goes.
-    given(folder, "10.1.0.1");
+    // An allocation before the first start isn't emitted, but its release is.
+    allocate(folder, "10.1.0.1");
     let pipeline = start(folder);
-    ["10.1.0.2", "10.1.0.3", "10.1.0.4"].iter().for_each(|address| given(folder, address));
+    ["10.1.0.2", "10.1.0.3", "10.1.0.4"].iter().for_each(|address| allocate(folder, address));
     wait_for_addresses(&pipeline, 4);
     assert_eq!(end(pipeline).len(), 3);
     fs::remove_file(network.join("10.1.0.1")).unwrap();
     fs::remove_file(network.join("10.1.0.2")).unwrap();
-    // Given to another container in between: taken back, and given.
+    // Allocated to another container in between: released and allocated.
     fs::write(network.join("10.1.0.3"), "another\r\neth0").unwrap();
     let pipeline = start(folder);
     wait_for_addresses(&pipeline, 2);
     let mut all = end(pipeline);
     all.sort();
-    let back = |address| told("cni.ip.released", address);
-    let expected = [back("10.1.0.1"), back("10.1.0.2"), back("10.1.0.3")];
-    assert_eq!(all, [&[told("cni.ip.allocated", "10.1.0.3")], &expected[..]].concat());
+    let released = |address| event("cni.ip.released", address);
+    let expected = [released("10.1.0.1"), released("10.1.0.2"), released("10.1.0.3")];
+    assert_eq!(all, [&[event("cni.ip.allocated", "10.1.0.3")], &expected[..]].concat());
     let pipeline = start(folder);
     wait_for_addresses(&pipeline, 2);
-    assert_eq!(end(pipeline), [], "nothing is told twice");
+    assert_eq!(end(pipeline), [], "nothing is emitted twice");
 }

@@ -1,4 +1,4 @@
-//! The load inside the agent.
+//! The generated load.
 
 use std::collections::HashSet;
 
@@ -10,16 +10,17 @@ use crate::pipeline::Pipeline;
 
 fn start(config: &Config, keep: bool) -> Pipeline {
     assert!(config.enabled());
-    Pipeline::start(vec![("synthetic", config.on_full(), config.make())], keep)
+    Pipeline::start(vec![("synthetic", config.on_full(), config.factory())], keep)
 }
 
 #[test]
-fn it_makes_as_many_events_as_it_should_about_as_many_pods() {
+fn load_has_configured_number_of_events_and_pods() {
     let config =
         Config { enabled: true, rate: Rate::Max, events: 20_000, keys: 50, ..Config::default() };
     let pipeline = start(&config, true);
-    pipeline.wait_until("it ends", |p| p.manager.statistics()[0].health == Health::Finished);
-    pipeline.wait_until("all came", |p| p.got.lock().unwrap().len() == 20_000);
+    pipeline
+        .wait_until("the collector finishes", |p| p.manager.status()[0].health == Health::Finished);
+    pipeline.wait_until("all events arrive", |p| p.got.lock().unwrap().len() == 20_000);
     let distinct = |pointer: &str| pipeline.texts(pointer).into_iter().collect::<HashSet<_>>();
     assert_eq!(distinct("/id").len(), 20_000);
     assert_eq!(distinct("/entity/k8s.pod.uid").len(), 50);
@@ -28,7 +29,7 @@ fn it_makes_as_many_events_as_it_should_about_as_many_pods() {
 }
 
 #[test]
-fn a_rate_gives_events_their_due_times() {
+fn events_at_a_rate_have_their_due_times() {
     let config = Config {
         enabled: true,
         rate: Rate::PerSecond(4_000),
@@ -37,7 +38,7 @@ fn a_rate_gives_events_their_due_times() {
         ..Config::default()
     };
     let pipeline = start(&config, true);
-    pipeline.wait_until("all came", |p| p.got.lock().unwrap().len() == 1_000);
+    pipeline.wait_until("all events arrive", |p| p.got.lock().unwrap().len() == 1_000);
     let times: Vec<u64> = {
         let got = pipeline.got.lock().unwrap();
         got.iter()
@@ -48,13 +49,13 @@ fn a_rate_gives_events_their_due_times() {
             })
             .collect()
     };
-    // Whenever they were made: an event's time is when it was due, each 250 µs.
+    // An event's time is its due time, every 250 µs, however late it was generated.
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 250_000));
     pipeline.end();
 }
 
 #[test]
-fn what_a_full_ring_takes_from_it_is_counted() {
+fn events_dropped_by_full_ring_are_counted() {
     let config = Config {
         enabled: true,
         rate: Rate::Max,

@@ -47,11 +47,13 @@ impl CollectorRun {
             Sink::new(0, config.on_full(), Arc::new(OneShard), shards, stage, shutdown.clone());
         let taken = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let recorded = Arc::default();
         let record_into = Arc::clone(&recorded);
         let consumer = std::thread::spawn(move || consume(reader, &bell, &taken, &record_into));
-        manager.start(CollectorSpec { name: "k8s", make: config.make(), sink }, None).unwrap();
+        manager
+            .start(CollectorSpec { name: "k8s", factory: config.factory(), sink }, None)
+            .unwrap();
         Self { manager, recorded, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
@@ -77,7 +79,7 @@ impl CollectorRun {
     pub(crate) fn wait_within(&self, timeout: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + timeout;
         while !holds(self) {
-            let last = &self.manager.statistics()[0];
+            let last = &self.manager.status()[0];
             assert!(
                 Instant::now() < deadline,
                 "timed out: {what}; {:#?}\n{last:#?}",
@@ -101,16 +103,16 @@ impl CollectorRun {
     }
 
     pub(crate) fn notes(&self) -> HashMap<String, String> {
-        let notes = self.manager.statistics().remove(0).notes;
+        let notes = self.manager.status().remove(0).notes;
         notes.into_iter().map(|n| (n.subject, n.state)).collect()
     }
 
     pub(crate) fn last_error(&self) -> String {
-        self.manager.statistics().remove(0).last_error
+        self.manager.status().remove(0).last_error
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
-        let counters = self.manager.statistics().remove(0).counters;
+        let counters = self.manager.status().remove(0).counters;
         counters.into_iter().find(|c| c.0 == name).map_or(0, |c| c.1)
     }
 

@@ -134,7 +134,7 @@ impl FaultTest {
             about: "Counted lines.",
             enabled: true,
             on_full: lines.on_full(),
-            make: lines.make(),
+            factory: lines.factory(),
         });
         let fault = Arc::new(Fault {
             thread: format!("c:{name}"),

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tapio_collectors::ebpf::{Config, findings};
-use tapio_collectors::{CollectorConfig, Context, Report};
+use tapio_collectors::{CollectorConfig, Context, StatusReport};
 use tapio_core::event::{ArchivedEvent, Event, Name, Reason, Stage, Value};
 use tapio_core::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
@@ -110,7 +110,7 @@ pub(super) struct RunningCollector {
     drained: Arc<AtomicBool>,
     collector: Option<JoinHandle<()>>,
     reader: Option<JoinHandle<Vec<SeenEvent>>>,
-    pub(super) report: Report,
+    pub(super) report: StatusReport,
     ledger: Arc<Ledger>,
 }
 
@@ -172,14 +172,14 @@ pub(super) fn start_with_ring(
     let shards = vec![(writer, bell)];
     let sink = Sink::new(0, OnFull::Drop, Arc::new(OneShard), shards, collect, shutdown.clone())
         .with_kernel_ledger(kernel);
-    let report = Report::default();
+    let report = StatusReport::default();
     let mut context = Context {
         sink,
         shutdown: shutdown.clone(),
         report: report.clone(),
         site: tapio_collectors::Site::new("testnode", 7),
     };
-    let make = config.make();
+    let make = config.factory();
     let collector = std::thread::Builder::new()
         .name(COLLECTOR.into())
         .spawn(move || {

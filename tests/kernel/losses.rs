@@ -271,15 +271,15 @@ fn collector_panic_is_accounted_for_and_recovered_from() {
     let config = only(&[Kind::Exec, Kind::Fork, Kind::Exit]);
     let mut manager =
         CollectorManager::new(tapio_collectors::Site::new("testnode", 7), shutdown.clone());
-    let spec = CollectorSpec { name: "ebpf", make: config.make(), sink };
+    let spec = CollectorSpec { name: "ebpf", factory: config.factory(), sink };
     manager.start(spec, None).unwrap();
     // Starts children until one causes the panic, and then until one is emitted again.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while manager.statistics()[0].restarts == 0 && Instant::now() < deadline {
+    while manager.status()[0].restarts == 0 && Instant::now() < deadline {
         run_true();
     }
-    assert_eq!(manager.statistics()[0].restarts, 1);
-    let error = manager.statistics()[0].last_error.clone();
+    assert_eq!(manager.status()[0].restarts, 1);
+    let error = manager.status()[0].last_error.clone();
     assert!(error.contains("the test's own panic"), "{error}");
     let mut last = Vec::new();
     let mut is_emitted = false;

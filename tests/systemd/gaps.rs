@@ -1,4 +1,4 @@
-//! Units over lost connections, a bus that hangs, and restarts of the agent.
+//! Units across lost connections, a hung bus, and restarts of the agent.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crate::running::text;
 use crate::units::{of_unit, watch};
 
 #[test]
-fn what_happens_while_the_bus_is_away_is_told_once() {
+fn transitions_during_bus_outage_are_emitted_once() {
     let Some(machine) = Machine::boot("unified") else { return };
     let running = watch(&machine, None);
     assert!(machine.systemctl(&["start", "ok.service"]));
-    running.wait_for("ok is told", |e| of_unit(e, "ok.service") == ["unit.started"]);
+    running.wait_for("ok is emitted", |e| of_unit(e, "ok.service") == ["unit.started"]);
     assert!(machine.systemctl(&["stop", "dbus.socket", "dbus.service"]));
-    running.wait_until("the bus is missed", |r| {
+    running.wait_until("the lost connection is reported", |r| {
         r.status().notes.iter().any(|n| n.subject == "bus" && n.state != "ok")
     });
     machine.systemctl(&["start", "exit7.service"]);
@@ -22,32 +22,32 @@ fn what_happens_while_the_bus_is_away_is_told_once() {
     machine.systemctl(&["start", "flaky.service"]);
     machine.systemctl(&["restart", "flaky.service"]);
     assert!(machine.systemctl(&["start", "dbus.socket"]));
-    running.wait_for("what was missed is told", |events| {
+    running.wait_for("the missed transitions are emitted", |events| {
         of_unit(events, "exit7.service").len() >= 2 && of_unit(events, "flaky.service").len() >= 2
     });
-    // And what comes after it.
+    // Later transitions are emitted too.
     assert!(machine.systemctl(&["start", "ok.service"]));
-    running.wait_for("ok is told again", |e| of_unit(e, "ok.service").len() >= 3);
+    running.wait_for("ok is emitted again", |e| of_unit(e, "ok.service").len() >= 3);
     std::thread::sleep(Duration::from_millis(500));
     let (events, _) = running.end();
     assert_eq!(of_unit(&events, "exit7.service"), ["unit.started", "unit.failed exit-code 7"]);
-    // systemd unloads what is stopped, and its result with it.
+    // systemd unloads a stopped unit together with its result.
     assert_eq!(of_unit(&events, "ok.service"), ["unit.started", "unit.stopped", "unit.started"]);
-    // Two runs, of which the first left nothing but that it ended.
+    // Two invocations; of the first one only the end is visible.
     assert_eq!(of_unit(&events, "flaky.service"), ["unit.stopped", "unit.started"]);
     assert_eq!(of_unit(&events, "dbus.service").last().unwrap(), "unit.started");
 }
 
 #[test]
-fn a_bus_that_hangs_holds_nobody_up() {
+fn hung_bus_does_not_delay_shutdown() {
     let Some(machine) = Machine::boot("unified") else { return };
     let running = watch(&machine, None);
     assert!(machine.systemctl(&["kill", "-s", "STOP", "dbus.service"]));
     machine.systemctl(&["start", "ok.service"]);
     std::thread::sleep(Duration::from_millis(300));
     assert!(machine.systemctl(&["kill", "-s", "CONT", "dbus.service"]));
-    running.wait_for("it goes on", |e| of_unit(e, "ok.service") == ["unit.started"]);
-    // A new connection gets no answer at all, and still the collector ends when it is asked to.
+    running.wait_for("the collector continues", |e| of_unit(e, "ok.service") == ["unit.started"]);
+    // A new connection gets no reply at all, and the collector still ends on shutdown.
     assert!(machine.systemctl(&["kill", "-s", "STOP", "dbus.service"]));
     let hanging = crate::running::Running::start(
         "systemd",
@@ -55,28 +55,28 @@ fn a_bus_that_hangs_holds_nobody_up() {
         None,
     );
     std::thread::sleep(Duration::from_millis(200));
-    let asked = std::time::Instant::now();
+    let requested = std::time::Instant::now();
     hanging.end();
     running.end();
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < Duration::from_secs(2), "{:?}", requested.elapsed());
     assert!(machine.systemctl(&["kill", "-s", "CONT", "dbus.service"]));
 }
 
 #[test]
-fn an_agent_that_was_away_goes_on_where_it_ended() {
+fn restarted_agent_continues_at_cursor() {
     let Some(machine) = Machine::boot("unified") else { return };
     let state = tempfile::tempdir().unwrap();
     let running = watch(&machine, Some(state.path()));
     assert!(machine.systemctl(&["start", "ok.service"]));
     machine.systemctl(&["start", "exit7.service"]);
-    running.wait_for("all is told", |events| {
+    running.wait_for("all transitions are emitted", |events| {
         of_unit(events, "ok.service").len() == 1 && of_unit(events, "exit7.service").len() == 2
     });
-    // Long enough for the position to be saved.
+    // Wait for the cursor.
     let saved =
         || std::fs::read_to_string(state.path().join("cursors/systemd")).unwrap_or_default();
     let before = saved();
-    running.wait_until("the position is saved", |_| saved() != before || !before.is_empty());
+    running.wait_until("the cursor is saved", |_| saved() != before || !before.is_empty());
     std::thread::sleep(Duration::from_millis(500));
     let (mut events, _) = running.end();
 
@@ -84,7 +84,7 @@ fn an_agent_that_was_away_goes_on_where_it_ended() {
     machine.systemctl(&["start", "exit7.service"]);
     std::thread::sleep(Duration::from_millis(100));
     let running = watch(&machine, Some(state.path()));
-    running.wait_for("what was missed is told", |events| {
+    running.wait_for("the missed transitions are emitted", |events| {
         !of_unit(events, "ok.service").is_empty() && of_unit(events, "exit7.service").len() >= 2
     });
     std::thread::sleep(Duration::from_millis(500));
@@ -97,7 +97,7 @@ fn an_agent_that_was_away_goes_on_where_it_ended() {
 }
 
 #[test]
-fn reloads_recoveries_and_timers() {
+fn reloads_recoveries_and_timer_failures_are_emitted() {
     let Some(machine) = Machine::boot("unified") else { return };
     let running = watch(&machine, None);
     assert!(machine.systemctl(&["start", "ok.service"]));
@@ -116,7 +116,7 @@ fn reloads_recoveries_and_timers() {
         "/bin/false",
     ];
     assert!(machine.run(&timed).0);
-    running.wait_for("all is told", |events| {
+    running.wait_for("all transitions are emitted", |events| {
         of_unit(events, "flaky.service").len() >= 3
             && of_unit(events, "timed.service").iter().any(|e| e.starts_with("unit.failed"))
     });

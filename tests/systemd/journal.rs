@@ -1,4 +1,4 @@
-//! The journal as this collector reads it, against what journalctl prints.
+//! The journal collector's events, compared with journalctl's output.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use tapio_core::event::{EventId, Reason};
 use crate::machine::Machine;
 use crate::running::{Running, text};
 
-/// Before everything.
+/// The cursor before all entries.
 const BEGINNING: &str =
     "s=00000000000000000000000000000000;i=0;b=00000000000000000000000000000000;m=0;t=0;x=0";
 
@@ -35,7 +35,7 @@ fn set_cursor(state: &Path, cursor: &str) {
     std::fs::write(cursor_file(state), cursor).unwrap();
 }
 
-/// What journalctl prints, without the kernel's records.
+/// Runs journalctl; returns its records without the kernel's.
 fn journalctl(machine: &Machine, args: &[&str]) -> Vec<Value> {
     let command = ["journalctl", "-o", "json", "--no-pager", "-q", "--all"];
     let (ok, out) = machine.run(&[&command[..], args].concat());
@@ -57,8 +57,8 @@ fn log(machine: &Machine, tag: &str, lines: std::ops::Range<u32>) {
     assert!(machine.run(&["sh", "-c", &script]).0);
 }
 
-/// Messages of this tag, each with how often it was told under how many ids.
-fn told(events: &[Value], tag: &str) -> HashMap<String, HashSet<String>> {
+/// The messages of this tag, each with the ids of its events.
+fn ids_by_message(events: &[Value], tag: &str) -> HashMap<String, HashSet<String>> {
     let mut out: HashMap<String, HashSet<String>> = HashMap::new();
     for event in events.iter().filter(|e| text(e, "tapio.journal.identifier") == tag) {
         out.entry(text(event, "message")).or_default().insert(text(event, "id"));
@@ -67,7 +67,7 @@ fn told(events: &[Value], tag: &str) -> HashMap<String, HashSet<String>> {
 }
 
 #[test]
-fn what_is_told_is_what_journalctl_prints() {
+fn events_match_output_of_journalctl() {
     let Some(machine) = Machine::boot("unified") else { return };
     let state = tempfile::tempdir().unwrap();
     set_cursor(state.path(), BEGINNING);
@@ -76,16 +76,16 @@ fn what_is_told_is_what_journalctl_prints() {
     assert!(machine.run(&["journalctl", "--rotate"]).0);
     log(&machine, "after", 0..300);
     let running = Running::start("journal", &config(&machine), Some(state.path()));
-    running.wait_for("the last line", |e| told(e, "after").contains_key("after 299"));
-    // What journald says of itself comes late.
+    running.wait_for("the last line", |e| ids_by_message(e, "after").contains_key("after 299"));
+    // journald's messages about itself come late.
     std::thread::sleep(Duration::from_millis(300));
     let expected = journalctl(&machine, &[]);
     running.wait_for("all records", |events| events.len() >= expected.len());
     let (events, snapshot) = running.end();
     assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
     let ids: Vec<_> = events.iter().map(|e| text(e, "id")).collect();
-    let wanted: Vec<_> = expected.iter().map(id).collect();
-    assert_eq!(ids[..wanted.len()], wanted, "the same records in the same order");
+    let expected_ids: Vec<_> = expected.iter().map(id).collect();
+    assert_eq!(ids[..expected_ids.len()], expected_ids, "the same records in the same order");
     for (event, record) in events.iter().zip(&expected) {
         assert_eq!(text(event, "message"), record["MESSAGE"].as_str().unwrap_or_default());
         let time = record["_SOURCE_REALTIME_TIMESTAMP"].as_str();
@@ -96,16 +96,21 @@ fn what_is_told_is_what_journalctl_prints() {
             record["_COMM"].as_str().unwrap_or_default()
         );
     }
-    let said = events.iter().find(|e| text(e, "message").contains("Failed with result")).unwrap();
-    assert_eq!(text(said, "systemd.unit"), "exit7.service", "systemd speaks of the unit: {said}");
-    assert_eq!(text(said, "tapio.journal.identifier"), "systemd");
-    assert_eq!(text(said, "severity"), "warn", "{said}");
-    let complaint = events.iter().find(|e| text(e, "message") == "about to fail").unwrap();
-    assert_eq!(text(complaint, "systemd.unit"), "exit7.service");
-    // journald looks the invocation up when the line comes: a process that is gone by then has none any more.
+    let by_systemd =
+        events.iter().find(|e| text(e, "message").contains("Failed with result")).unwrap();
+    assert_eq!(
+        text(by_systemd, "systemd.unit"),
+        "exit7.service",
+        "systemd's message about the unit: {by_systemd}"
+    );
+    assert_eq!(text(by_systemd, "tapio.journal.identifier"), "systemd");
+    assert_eq!(text(by_systemd, "severity"), "warn", "{by_systemd}");
+    let unit_output = events.iter().find(|e| text(e, "message") == "about to fail").unwrap();
+    assert_eq!(text(unit_output, "systemd.unit"), "exit7.service");
+    // journald looks the invocation up on arrival of the line: a process that has ended has none.
     let record = expected.iter().find(|r| r["MESSAGE"] == "about to fail").unwrap();
     let invocation = record["_SYSTEMD_INVOCATION_ID"].as_str().unwrap_or_default();
-    assert_eq!(text(complaint, "systemd.invocation_id"), invocation);
+    assert_eq!(text(unit_output, "systemd.invocation_id"), invocation);
     assert!(expected.iter().any(|r| r["_SYSTEMD_INVOCATION_ID"].is_string()));
     for (event, record) in events.iter().zip(&expected).filter(|(_, r)| r["UNIT"].is_null()) {
         let invocation = record["_SYSTEMD_INVOCATION_ID"].as_str().unwrap_or_default();
@@ -117,7 +122,7 @@ fn what_is_told_is_what_journalctl_prints() {
 }
 
 #[test]
-fn through_journalctl_the_same_is_told() {
+fn journalctl_reader_emits_the_same_events() {
     let Some(machine) = Machine::boot("unified") else { return };
     let states = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     states.iter().for_each(|state| set_cursor(state.path(), BEGINNING));
@@ -127,7 +132,7 @@ fn through_journalctl_the_same_is_told() {
     let through = Running::start("journal", &through, Some(states[1].path()));
     log(&machine, "after", 0..100);
     for running in [&native, &through] {
-        running.wait_for("the last line", |e| told(e, "after").contains_key("after 99"));
+        running.wait_for("the last line", |e| ids_by_message(e, "after").contains_key("after 99"));
     }
     let (native, through) = (native.end().0, through.end().0);
     let of = |events: &[Value], tag| {
@@ -140,25 +145,25 @@ fn through_journalctl_the_same_is_told() {
     }
 }
 
-/// Sets a flag when it goes.
-struct SetAtEnd<'a>(&'a AtomicBool);
+/// Sets a flag on drop.
+struct SetOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for SetAtEnd<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
-        // Relaxed, paired with the load's looks: the flag is all there is to see.
+        // Relaxed, paired with the load of the loop: no other data depends on the flag.
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 #[test]
-fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
+fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
     const BATCH: u32 = 250;
     const ROTATIONS: u32 = 6;
     let Some(machine) = Machine::boot("unified") else { return };
     let state = tempfile::tempdir().unwrap();
     let config = config(&machine);
     let running = Running::start("journal", &config, Some(state.path()));
-    running.wait_until("it reads", |r| r.counter("files") > 0);
+    running.wait_until("the collector reads", |r| r.counter("files") > 0);
     let mut all = Vec::new();
     let mut running = Some(running);
     let enough = AtomicBool::new(false);
@@ -168,24 +173,26 @@ fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
             while !enough.load(Ordering::Relaxed) {
                 log(&machine, "load", lines..lines + BATCH);
                 lines += BATCH;
-                // So that the file isn't full between a rotation and the next: journald would rotate
-                // by itself, and what it archived so could be deleted unread.
+                // The file must not fill up between two rotations: journald would rotate by itself,
+                // and the vacuum could delete that file unread.
                 std::thread::sleep(Duration::from_millis(50));
             }
             lines
         });
-        // The load ends when this is over, failed or not: a scope waits for its threads.
-        let over = SetAtEnd(&enough);
+        // Ends the load, also if an assertion fails: a scope waits for its threads.
+        let end_of_load = SetOnDrop(&enough);
         for rotation in 0..ROTATIONS {
             assert!(machine.run(&["journalctl", "--rotate"]).0);
-            // journald empties what it deletes: what wasn't read by then is nowhere any more.
+            // journald empties the files that it deletes, so unread records are lost.
             let reads = running.as_ref().unwrap();
             log(&machine, "mark", rotation..rotation + 1);
             let mark = format!("mark {rotation}");
-            reads.wait_for("what was archived is read", |e| told(e, "mark").contains_key(&mark));
+            reads.wait_for("the archived file is read", |e| {
+                ids_by_message(e, "mark").contains_key(&mark)
+            });
             assert!(machine.run(&["journalctl", "--vacuum-files=1"]).0);
             if rotation == ROTATIONS / 2 {
-                // The agent restarts in the middle; it was away for what a restart takes.
+                // The agent restarts in between.
                 let (events, snapshot) = running.take().unwrap().end();
                 let lost = snapshot.total.dropped.iter().any(|d| d.1 != Reason::Shutdown);
                 assert!(!lost, "{:?}", snapshot.total.dropped);
@@ -193,34 +200,35 @@ fn rotation_vacuum_and_a_restart_under_load_lose_and_double_nothing() {
                 running = Some(Running::start("journal", &config, Some(state.path())));
             }
         }
-        drop(over);
+        drop(end_of_load);
         load.join().unwrap()
     });
     let running = running.unwrap();
-    let all_told = |events: &[Value]| told(&[all.clone(), events.to_vec()].concat(), "load").len();
-    running.wait_until("all lines", |r| all_told(&r.events()) >= lines_logged as usize);
+    let count_of =
+        |events: &[Value]| ids_by_message(&[all.clone(), events.to_vec()].concat(), "load").len();
+    running.wait_until("all lines", |r| count_of(&r.events()) >= lines_logged as usize);
     let last = format!("load {}", lines_logged - 1);
-    running.wait_for("the last line", |events| told(events, "load").contains_key(&last));
-    // The cursor is journalctl's.
+    running.wait_for("the last line", |events| ids_by_message(events, "load").contains_key(&last));
+    // journalctl accepts the cursor.
     let saved = || std::fs::read_to_string(cursor_file(state.path())).unwrap_or_default();
-    running.wait_until("the position is saved", |_| {
+    running.wait_until("the cursor is saved", |_| {
         journalctl(&machine, &["--after-cursor", &saved()]).is_empty()
     });
     log(&machine, "later", 0..3);
     let later = journalctl(&machine, &["--after-cursor", &saved(), "-t", "later"]);
     assert!(later.len() <= 3);
-    running.wait_for("what comes later", |e| told(e, "later").len() == 3);
+    running.wait_for("the later lines", |e| ids_by_message(e, "later").len() == 3);
     let (events, snapshot) = running.end();
     assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
     all.extend(events);
-    let lines = told(&all, "load");
+    let lines = ids_by_message(&all, "load");
     assert_eq!(lines.len(), lines_logged as usize);
-    let doubled: Vec<_> = lines.iter().filter(|(_, ids)| ids.len() != 1).collect();
-    assert!(doubled.is_empty(), "told under two ids: {doubled:?}");
+    let duplicates: Vec<_> = lines.iter().filter(|(_, ids)| ids.len() != 1).collect();
+    assert!(duplicates.is_empty(), "emitted under two ids: {duplicates:?}");
 }
 
 #[test]
-fn a_damaged_file_costs_what_is_damaged() {
+fn damaged_file_loses_only_damaged_entries() {
     let Some(machine) = Machine::boot("unified") else { return };
     log(&machine, "damaged", 0..2_000);
     assert!(machine.run(&["journalctl", "--rotate"]).0);
@@ -231,7 +239,7 @@ fn a_damaged_file_costs_what_is_damaged() {
         files.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("system@")).collect();
     let largest = archived.iter().max_by_key(|p| p.metadata().unwrap().len()).unwrap();
     let file = std::fs::File::options().read(true).write(true).open(largest).unwrap();
-    // Over the data object of one message, and what was written behind it: entries and data of a few.
+    // Overwrites the data object of one message, and the entries and data of a few that follow it.
     let mut bytes = Vec::new();
     (&file).read_to_end(&mut bytes).unwrap();
     let text = b"MESSAGE=damaged 700";
@@ -241,24 +249,28 @@ fn a_damaged_file_costs_what_is_damaged() {
     set_cursor(state.path(), BEGINNING);
     let running = Running::start("journal", &config(&machine), Some(state.path()));
     log(&machine, "healthy", 0..10);
-    running.wait_for("what comes after it", |e| told(e, "healthy").len() == 10);
-    running.wait_until("the damage is noted", |r| {
+    running.wait_for("the lines after the damage", |e| ids_by_message(e, "healthy").len() == 10);
+    running.wait_until("the damage is counted", |r| {
         r.counter("bad_entries") + r.counter("bad_fields") > 0
     });
     let bad = running.counter("bad_entries");
     let (events, snapshot) = running.end();
-    assert!(told(&events, "damaged").len() > 500, "{}", told(&events, "damaged").len());
+    assert!(
+        ids_by_message(&events, "damaged").len() > 500,
+        "{}",
+        ids_by_message(&events, "damaged").len()
+    );
     let refused: u64 =
         snapshot.total.dropped.iter().filter(|d| d.1 == Reason::BadInput).map(|d| d.2).sum();
     assert_eq!(refused, bad);
 }
 
 #[test]
-fn core_dumps_long_messages_and_rates() {
+fn core_dumps_long_messages_and_rate_limits() {
     let Some(machine) = Machine::boot("unified") else { return };
     let limited = Config { rate_per_unit: 1, burst_per_unit: 50, ..config(&machine) };
     let running = Running::start("journal", &limited, None);
-    running.wait_until("it reads", |r| r.counter("files") > 0);
+    running.wait_until("the collector reads", |r| r.counter("files") > 0);
     let mut script = tempfile::NamedTempFile::new_in(machine.path("run")).unwrap();
     let record = "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1\nPRIORITY=2\nSYSLOG_IDENTIFIER=systemd-coredump\n\
         MESSAGE=Process 4711 (nginx) of user 33 dumped core.\nCOREDUMP_PID=4711\nCOREDUMP_COMM=nginx\n\
@@ -276,7 +288,7 @@ fn core_dumps_long_messages_and_rates() {
     assert!(machine.run(&["sh", "-c", long]).0);
     log(&machine, "flood", 0..500);
     running.wait_for("the core dump", |e| e.iter().any(|e| text(e, "kind") == "journal.coredump"));
-    running.wait_until("the flood is bounded", |r| r.counter("throttled") >= 400);
+    running.wait_until("the flood is throttled", |r| r.counter("throttled") >= 400);
     let (events, snapshot) = running.end();
     let dump = events.iter().find(|e| text(e, "kind") == "journal.coredump").unwrap();
     for (key, value) in [
@@ -291,8 +303,12 @@ fn core_dumps_long_messages_and_rates() {
         assert_eq!(text(dump, key), value, "{key}");
     }
     assert!(!dump.to_string().contains("secret"));
-    let long = told(&events, "long");
+    let long = ids_by_message(&events, "long");
     assert!(long.keys().all(|m| m.len() <= 16 << 10) && long.keys().any(|m| m.len() == 16 << 10));
-    assert!(told(&events, "flood").len() <= 60, "{}", told(&events, "flood").len());
+    assert!(
+        ids_by_message(&events, "flood").len() <= 60,
+        "{}",
+        ids_by_message(&events, "flood").len()
+    );
     assert!(snapshot.total.dropped.iter().any(|d| d.1 == Reason::Throttled && d.2 >= 400));
 }

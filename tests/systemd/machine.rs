@@ -1,4 +1,4 @@
-//! A systemd of our own.
+//! Boots a systemd for a test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/systemd").join(name)
 }
 
-/// What a systemd needs here and isn't there.
+/// The missing requirements for booting a systemd.
 fn missing() -> &'static [String] {
     static MISSING: OnceLock<Vec<String>> = OnceLock::new();
     MISSING.get_or_init(|| {
@@ -21,10 +21,10 @@ fn missing() -> &'static [String] {
             missing.push("root".to_owned());
         }
         for program in ["systemctl", "journalctl", "dbus-daemon", "nsenter", "unshare"] {
-            let there = ["/usr/bin", "/bin", "/usr/sbin"]
+            let exists = ["/usr/bin", "/bin", "/usr/sbin"]
                 .iter()
                 .any(|d| Path::new(d).join(program).exists());
-            if !there {
+            if !exists {
                 missing.push(program.to_owned());
             }
         }
@@ -32,37 +32,37 @@ fn missing() -> &'static [String] {
     })
 }
 
-/// Two machines at a time are more than a small test machine bears: tests take turns.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Serializes the tests: two instances at a time overload a small host.
+fn exclusive() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A running systemd; it ends with the value.
+/// A running systemd, ended on drop.
 pub(crate) struct Machine {
     state: TempDir,
     name: String,
     pid: u32,
-    _turn: MutexGuard<'static, ()>,
+    _guard: MutexGuard<'static, ()>,
 }
 
 impl Machine {
-    /// Boots one. `None`, and a word why, where that can't be done.
+    /// Boots a systemd. Prints the reason and returns `None` if it can't.
     pub(crate) fn boot(mode: &str) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let turn = turn();
-        let skip = |why: &str| {
+        let guard = exclusive();
+        let skip = |reason: &str| {
             let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
-            assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {why}");
-            println!("skipped: {why}");
+            assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {reason}");
+            println!("skipped: {reason}");
         };
         if !missing().is_empty() {
             skip(&format!("missing: {}", missing().join(", ")));
             return None;
         }
         if mode == "hybrid" && !Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists() {
-            // The kernel's own choice: nothing a test could ask for.
-            println!("skipped: this machine has no cgroup v1");
+            // The host's kernel decides: not a failure, even with `TAPIO_REQUIRE_KERNEL=1`.
+            println!("skipped: this host has no cgroup v1");
             return None;
         }
         let state = tempfile::tempdir().unwrap();
@@ -82,10 +82,10 @@ impl Machine {
             skip(&format!("no systemd could be booted: {}", String::from_utf8_lossy(&up.stderr)));
             return None;
         };
-        Some(Self { state, name, pid, _turn: turn })
+        Some(Self { state, name, pid, _guard: guard })
     }
 
-    /// A path inside.
+    /// The host's path of a path inside.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(self.pid.to_string()).join("root").join(path)
     }
@@ -94,7 +94,7 @@ impl Machine {
         format!("unix:path={}", self.path("run/dbus/system_bus_socket").display())
     }
 
-    /// Runs a program inside and waits for it; returns whether it was successful, and what it printed.
+    /// Runs a program inside; returns whether it succeeded, and its output.
     pub(crate) fn run(&self, command: &[&str]) -> (bool, String) {
         let pid = self.pid.to_string();
         let out = Command::new("nsenter")

@@ -1,4 +1,4 @@
-//! A collector under the manager, and what it tells.
+//! Runs a collector under the manager and keeps its events.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -35,7 +35,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it; with a folder it remembers how far it came.
+    /// Starts the collector. With a folder its cursor is persisted.
     pub(crate) fn start(
         name: &'static str,
         config: &impl CollectorConfig,
@@ -60,19 +60,19 @@ impl Running {
         );
         let stored = ledger.stage(Stage::Bridge);
         let ledger = Arc::new(ledger);
-        site.account_in(Arc::clone(&ledger));
+        site.set_ledger(Arc::clone(&ledger));
         let got = Got::default();
         let consumer = {
             let got = Arc::clone(&got);
             std::thread::spawn(move || consume(reader, &stored, &got))
         };
         let mut manager = CollectorManager::new(site, shutdown.clone());
-        manager.start(CollectorSpec { name, make: config.make(), sink }, None).unwrap();
+        manager.start(CollectorSpec { name, factory: config.factory(), sink }, None).unwrap();
         Self { manager, got, shutdown, ledger, consumer: Some(consumer), directory }
     }
 
     pub(crate) fn status(&self) -> CollectorStatus {
-        self.manager.statistics().remove(0)
+        self.manager.status().remove(0)
     }
 
     pub(crate) fn counter(&self, name: &str) -> u64 {
@@ -84,9 +84,9 @@ impl Running {
         self.got.lock().unwrap().clone()
     }
 
-    /// Waits until the events show something, or fails after a while and shows them.
-    pub(crate) fn wait_for(&self, what: &str, mut shows: impl FnMut(&[Value]) -> bool) {
-        self.wait_until(what, |running| shows(&running.events()));
+    /// Waits until the condition holds for the events, or fails after a minute.
+    pub(crate) fn wait_for(&self, what: &str, mut holds: impl FnMut(&[Value]) -> bool) {
+        self.wait_until(what, |running| holds(&running.events()));
     }
 
     pub(crate) fn wait_until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
@@ -95,17 +95,17 @@ impl Running {
             let status = self.status();
             let events = self.events();
             let last = &events[events.len().saturating_sub(20)..];
-            assert!(Instant::now() < until, "never: {what}: {status:?} {last:#?}");
+            assert!(Instant::now() < until, "timed out: {what}: {status:?} {last:#?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Ends it: what was told, and the accounts.
+    /// Ends the collector; returns its events and the ledger's snapshot.
     pub(crate) fn end(mut self) -> (Vec<Value>, Snapshot) {
         self.shutdown.request();
-        let asked = Instant::now();
+        let requested = Instant::now();
         self.manager.join();
-        assert!(asked.elapsed() < Duration::from_secs(5), "it hangs");
+        assert!(requested.elapsed() < Duration::from_secs(5), "the collector hangs");
         self.consumer.take().unwrap().join().unwrap();
         let snapshot = self.ledger.snapshot();
         assert!(snapshot.holds() && snapshot.total.held == 0, "CONS-1: {snapshot:?}");
@@ -132,7 +132,7 @@ fn consume(mut reader: RecordReader, stored: &StageLedger, got: &Got) {
     }
 }
 
-/// A text of an event, by entity key or attribute.
+/// The value of an event's entity key, attribute or member, as text.
 pub(crate) fn text(event: &Value, key: &str) -> String {
     let value = event["entity"].get(key).or_else(|| event["attributes"].get(key));
     let value = value.or_else(|| event.get(key));

@@ -1,4 +1,4 @@
-//! Units that fail in every way they can, each told right once.
+//! Units with every kind of failure: each transition is emitted exactly once.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) fn watch(machine: &Machine, state_dir: Option<&std::path::Path>) -> R
     running
 }
 
-/// A unit's events, those of its jobs last: kind, result, exit code or signal.
+/// A unit's events as text, those of its jobs last: kind, result, exit code or signal.
 pub(crate) fn of_unit(events: &[Value], unit: &str) -> Vec<String> {
     let of = |jobs: bool| {
         let is_jobs = |e: &&Value| text(e, "kind") == "systemd.job.failed";
@@ -32,7 +32,7 @@ pub(crate) fn of_unit(events: &[Value], unit: &str) -> Vec<String> {
             let parts = [
                 kind.strip_prefix("systemd.").unwrap_or(&kind).to_owned(),
                 text(e, "tapio.systemd.result"),
-                // A restart is a start once the stop before it is done: when it is asked decides.
+                // A restart job becomes a start job after its stop: the time of the read decides.
                 text(e, "tapio.systemd.job.type").replace("restart", "start"),
                 text(e, "tapio.systemd.job.result"),
                 text(e, "tapio.systemd.dependency"),
@@ -45,7 +45,7 @@ pub(crate) fn of_unit(events: &[Value], unit: &str) -> Vec<String> {
         .collect()
 }
 
-/// What each unit is to tell. `CORE` is `core-dump` where the kernel wrote one, else `signal`.
+/// The expected events of each unit. `CORE` is `core-dump` if the kernel wrote one, else `signal`.
 fn expected(mode: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("exit7.service", vec!["unit.started", "unit.failed exit-code 7"]),
@@ -81,11 +81,11 @@ fn expected(mode: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     ]
 }
 
-/// Kills a unit as systemd-oomd does: a mark on its cgroup, then SIGKILL.
+/// Kills a unit as systemd-oomd does: an attribute on its cgroup, then SIGKILL.
 fn kill_as_oomd(machine: &Machine) {
-    let story = machine.property("oomd.service", "ControlGroup");
+    let control_group = machine.property("oomd.service", "ControlGroup");
     for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"] {
-        let folder = machine.path(&format!("{root}{story}")[1..]);
+        let folder = machine.path(&format!("{root}{control_group}")[1..]);
         if folder.join("cgroup.procs").exists() {
             let _ = rustix::fs::setxattr(
                 &folder,
@@ -103,7 +103,7 @@ fn units_fail(mode: &str) {
     let running = watch(&machine, None);
     let mut expected = expected(mode);
     if mode == "hybrid" {
-        // Only there is its limit held: systemd itself isn't told of the kernel's OOM kill.
+        // Only there the limit applies: systemd isn't notified of the kernel's OOM kill.
         expected.push(("oom.service", vec!["unit.started", "unit.failed signal SIGKILL"]));
         machine.systemctl(&["start", "--no-block", "oom.service"]);
     }
@@ -124,15 +124,15 @@ fn units_fail(mode: &str) {
         machine.systemctl(&["start", "rapid.service"]);
     }
     running.wait_for("all have failed", |events| {
-        expected.iter().all(|(unit, tells)| of_unit(events, unit).len() >= tells.len())
+        expected.iter().all(|(unit, transitions)| of_unit(events, unit).len() >= transitions.len())
     });
-    // What is told twice comes late.
+    // Duplicates come late.
     std::thread::sleep(Duration::from_millis(500));
     let events = running.events();
-    for (unit, tells) in &expected {
+    for (unit, transitions) in &expected {
         let core = machine.property(unit, "Result");
-        let tells: Vec<_> = tells.iter().map(|t| t.replace("CORE", &core)).collect();
-        assert_eq!(of_unit(&events, unit), tells, "{unit} ({mode})");
+        let transitions: Vec<_> = transitions.iter().map(|t| t.replace("CORE", &core)).collect();
+        assert_eq!(of_unit(&events, unit), transitions, "{unit} ({mode})");
     }
     running.wait_for("the timer has elapsed twice", |e| of_unit(e, "tick.service").len() >= 2);
     assert!(of_unit(&events, "tick.service").iter().all(|e| e == "unit.stopped success"));
@@ -150,11 +150,11 @@ fn units_fail(mode: &str) {
 }
 
 #[test]
-fn every_failure_is_told_right_once_unified() {
+fn every_failure_is_emitted_once_unified() {
     units_fail("unified");
 }
 
 #[test]
-fn every_failure_is_told_right_once_hybrid() {
+fn every_failure_is_emitted_once_hybrid() {
     units_fail("hybrid");
 }

@@ -13,8 +13,10 @@ use super::report;
 use super::socket::{Listener, Received, Socket};
 use super::to_event::EventWriter;
 use crate::runtime::alarm::Alarm;
-use crate::runtime::listener::Kept;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::listener::ListenerSlot;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+};
 use tapio_core::clock;
 use tapio_core::event::Reason;
 use tapio_core::ring::OnFull;
@@ -70,13 +72,13 @@ impl CollectorConfig for Config {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
-        let (config, listener) = (self.clone(), Kept::default());
+    fn factory(&self) -> CollectorFactory {
+        let (config, listener) = (self.clone(), ListenerSlot::default());
         Box::new(move || Box::new(Cni(config.clone(), listener.clone())))
     }
 }
 
-struct Cni(Config, Kept<Listener>);
+struct Cni(Config, ListenerSlot<Listener>);
 
 /// An allocation whose pod isn't known yet.
 struct PendingAllocation {
@@ -89,7 +91,7 @@ struct PendingAllocation {
 /// State of one run.
 struct Run<'a> {
     config: &'a Config,
-    listener: &'a Kept<Listener>,
+    listener: &'a ListenerSlot<Listener>,
     context: &'a mut Context,
     alarm: Alarm,
     writer: EventWriter,
@@ -129,7 +131,7 @@ impl Collector for Cni {
 impl<'a> Run<'a> {
     fn start(
         config: &'a Config,
-        listener: &'a Kept<Listener>,
+        listener: &'a ListenerSlot<Listener>,
         context: &'a mut Context,
     ) -> Result<Self, CollectorError> {
         let cursor =
@@ -223,7 +225,7 @@ impl<'a> Run<'a> {
         let has_peers = self.socket.as_ref().is_some_and(Socket::has_peers);
         let timeout = if !self.pending.is_empty() || self.is_paused {
             PENDING_INTERVAL
-        } else if has_peers || self.cursor.is_waiting() {
+        } else if has_peers || self.cursor.is_pending() {
             CURSOR_INTERVAL
         } else {
             self.context.shutdown.heartbeat_interval()
@@ -239,7 +241,7 @@ impl<'a> Run<'a> {
         self.emit_resolved(false);
         self.is_paused = self
             .cursor
-            .settle(self.context)
+            .try_save(self.context)
             .map_err(|e| CollectorError::new("saving the cursor", e))?;
         self.context.sink.flush();
         Ok(())

@@ -122,8 +122,8 @@ impl IpamCursor {
     }
 
     /// Whether a position waits to be saved.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.cursor.is_waiting()
+    pub(super) fn is_pending(&self) -> bool {
+        self.cursor.is_pending()
     }
 
     /// Advances the cursor to the newest allocation. No older one may still wait to be emitted.
@@ -141,8 +141,8 @@ impl IpamCursor {
     }
 
     /// See [`Cursor::settle`].
-    pub(super) fn settle(&mut self, context: &Context) -> std::io::Result<bool> {
-        self.cursor.settle(context)
+    pub(super) fn try_save(&mut self, context: &Context) -> std::io::Result<bool> {
+        self.cursor.try_save(context)
     }
 
     /// See [`Cursor::finish`].

@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use super::report::MAX_REPORT_BYTES;
-use crate::runtime::listener::Kept;
+use crate::runtime::listener::ListenerSlot;
 use tapio_core::clock;
 
 /// Connections that wait to be accepted: the kernel's default limit.
@@ -96,8 +96,8 @@ impl Listener {
 impl Socket {
     /// Opens the socket. Reuses the listener of an earlier run if it is still reachable, so that
     /// reports sent meanwhile aren't lost.
-    pub(super) fn open(path: &Path, kept: &Kept<Listener>) -> io::Result<Self> {
-        let listener = kept.or_open(Listener::is_reachable, || Listener::open(path))?;
+    pub(super) fn open(path: &Path, kept: &ListenerSlot<Listener>) -> io::Result<Self> {
+        let listener = kept.get_or_open(Listener::is_reachable, || Listener::open(path))?;
         Ok(Self { listener, peers: Vec::new(), buffer: vec![0; MAX_REPORT_BYTES + 1] })
     }
 
@@ -199,7 +199,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/cni.sock");
-        let mut socket = Socket::open(&path, &Kept::default()).unwrap();
+        let mut socket = Socket::open(&path, &ListenerSlot::default()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for n in 0..300 {
             send_report(&path, n.to_string().as_bytes());
@@ -210,7 +210,7 @@ mod tests {
         all.extend(received(&mut socket));
         let expected: Vec<_> = (0..300).map(|n| n.to_string()).chain(["too long".into()]).collect();
         assert_eq!(all, expected);
-        assert!(Socket::open(&path, &Kept::default()).is_err(), "only one agent");
+        assert!(Socket::open(&path, &ListenerSlot::default()).is_err(), "only one agent");
         drop(socket);
         assert!(!path.exists());
     }
@@ -219,7 +219,7 @@ mod tests {
     fn packets_wait_between_runs_and_hung_run_does_not_block_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cni.sock");
-        let kept = Kept::default();
+        let kept = ListenerSlot::default();
         let hung = Socket::open(&path, &kept).unwrap();
         drop(Socket::open(&path, &kept).unwrap());
         send_report(&path, b"meanwhile");
@@ -241,7 +241,7 @@ mod tests {
         let dead = seqpacket().unwrap();
         bind(&dead, &SocketAddrUnix::new(&path).unwrap()).unwrap();
         drop(dead);
-        let mut socket = Socket::open(&path, &Kept::default()).unwrap();
+        let mut socket = Socket::open(&path, &ListenerSlot::default()).unwrap();
         send_report(&path, b"a");
         assert_eq!(received(&mut socket), ["a"]);
     }

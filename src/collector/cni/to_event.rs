@@ -7,8 +7,8 @@ use super::allocations::Allocation;
 use super::attachments::Attachments;
 use super::links::NetworkChange;
 use super::report::Report;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Site;
 use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, names};
 use tapio_core::identity::{Container, Directory};
@@ -24,7 +24,7 @@ pub(super) struct EventWriter {
     node: Arc<str>,
     origin: u64,
     directory: Arc<Directory>,
-    event: Draft,
+    event: EventBuilder,
     /// The latest id from a sequence.
     latest: u64,
     pub(super) attachments: Attachments,
@@ -38,7 +38,7 @@ impl EventWriter {
             node: Arc::clone(&site.node),
             origin: site.origin,
             directory: Arc::clone(&site.directory),
-            event: Draft::default(),
+            event: EventBuilder::default(),
             latest: 0,
             attachments: Attachments::default(),
             repeated: 0,
@@ -50,9 +50,9 @@ impl EventWriter {
         let non_empty = |text| Some(text).filter(|t: &&str| !t.is_empty());
         self.event.clear();
         self.event.text(names::HOST_NAME, &self.node);
-        let known = Known { container_id: non_empty(container_id), pod_uid: non_empty(pod_uid) };
-        self.event.whose(known, &self.directory);
-        self.event.entities_end();
+        let known = Subject { container_id: non_empty(container_id), pod_uid: non_empty(pod_uid) };
+        self.event.enrich(known, &self.directory);
+        self.event.end_entities();
     }
 
     /// An id within this start of the agent: the time, incremented to keep ids distinct.
@@ -68,7 +68,7 @@ impl EventWriter {
         now_ns: u64,
         sink: &mut Sink,
     ) {
-        let meta = Meta {
+        let meta = EventHeader {
             id,
             time_ns,
             observed_ns: now_ns,
@@ -308,7 +308,7 @@ impl EventWriter {
 }
 
 /// Adds the attributes and the message of a change. Returns its kind and severity.
-fn describe(event: &mut Draft, change: &NetworkChange) -> (Name, Severity) {
+fn describe(event: &mut EventBuilder, change: &NetworkChange) -> (Name, Severity) {
     match change {
         NetworkChange::Link { name, kind, up } => {
             event.text(names::TAPIO_LINK_KIND, kind);

@@ -7,8 +7,10 @@ use super::client::Client;
 use super::table::ContainerTable;
 use super::to_event::EventWriter;
 use crate::runtime::cursor::Cursor;
-use crate::runtime::poll_timer::{self, Turns};
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::poll_timer::{self, PollTimer};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::ring::OnFull;
 use tapio_core::shutdown::Shutdown;
@@ -63,9 +65,8 @@ impl CollectorConfig for Config {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Containers(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Containers)
     }
 }
 
@@ -119,7 +120,7 @@ impl Collector for Containers {
 
 /// Completes when the grace period after a shutdown request is over.
 async fn grace_period_over(shutdown: &Shutdown) {
-    poll_timer::ended(shutdown).await;
+    poll_timer::shutdown_requested(shutdown).await;
     tokio::time::sleep(SHUTDOWN_GRACE).await;
 }
 
@@ -198,17 +199,17 @@ impl<'a> Run<'a> {
         .map_err(|s| describe(&s))
     }
 
-    pub(super) fn poll_timer(&self) -> Turns {
-        Turns::new(&self.context.shutdown, CURSOR_INTERVAL)
+    pub(super) fn poll_timer(&self) -> PollTimer {
+        PollTimer::new(&self.context.shutdown, CURSOR_INTERVAL)
     }
 
     /// Saves the cursor if every event before it is settled, and publishes counters. Returns
     /// whether the source should pause until then.
-    pub(super) fn save_cursor(&mut self, timer: &mut Turns) -> Result<bool, String> {
-        let is_paused = self.cursor.settle(self.context).map_err(|e| format!("the cursor: {e}"));
+    pub(super) fn save_cursor(&mut self, timer: &mut PollTimer) -> Result<bool, String> {
+        let is_paused = self.cursor.try_save(self.context).map_err(|e| format!("the cursor: {e}"));
         self.context.sink.flush();
-        if self.cursor.is_waiting() {
-            timer.soon();
+        if self.cursor.is_pending() {
+            timer.wake_soon();
         }
         let now = clock::instant();
         if self.published.is_some_and(|last| now.duration_since(last) < PUBLISH_INTERVAL) {

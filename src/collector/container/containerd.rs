@@ -34,7 +34,7 @@ impl Run<'_> {
                 event = events.recv(), if !is_paused => match event {
                     Some(Ok(envelope)) => {
                         self.process(client, &envelope).await?;
-                        timer.soon();
+                        timer.wake_soon();
                     }
                     Some(Err(status)) => return Err(status),
                     None => return Err(Status::unavailable("the subscription ended")),
@@ -49,10 +49,10 @@ impl Run<'_> {
             if !is_paused && clock::instant() >= next_comparison {
                 self.compare_lists(client).await?;
                 next_comparison = clock::instant() + COMPARISON_INTERVAL;
-                timer.soon();
+                timer.wake_soon();
             }
             if !is_paused {
-                timer.by(next_comparison);
+                timer.wake_by(next_comparison);
             }
         }
     }

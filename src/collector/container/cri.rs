@@ -35,10 +35,10 @@ impl Run<'_> {
                 self.poll_pods(client).await?;
                 self.emitted_until_ns = 0;
                 next_poll = clock::instant() + POLL_INTERVAL;
-                timer.soon();
+                timer.wake_soon();
             }
             if !is_paused {
-                timer.by(next_poll);
+                timer.wake_by(next_poll);
             }
             timer.next().await;
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::table::{Facts, Key, TrackedContainer, Transition};
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Site;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::{Container, Directory};
@@ -17,7 +17,7 @@ const MAX_AHEAD_NS: u64 = 1_000_000_000;
 pub(super) struct EventWriter {
     node: Arc<str>,
     directory: Arc<Directory>,
-    event: Draft,
+    event: EventBuilder,
 }
 
 /// Time of a transition, and of its observation.
@@ -41,7 +41,7 @@ impl EventWriter {
         Self {
             node: Arc::clone(&site.node),
             directory: Arc::clone(&site.directory),
-            event: Draft::default(),
+            event: EventBuilder::default(),
         }
     }
 
@@ -146,7 +146,7 @@ impl EventWriter {
         event.clear();
         event.text(names::HOST_NAME, &self.node);
         event.text(names::CONTAINER_IMAGE_NAME, image);
-        event.entities_end();
+        event.end_entities();
         event.text(names::TAPIO_CONTAINER_NAMESPACE, namespace);
         event.text(names::TAPIO_IMAGE_DIGEST, digest);
         event.int(names::TAPIO_IMAGE_PULL_NS, *pull_ns);
@@ -162,13 +162,13 @@ impl EventWriter {
         event.clear();
         event.text(names::HOST_NAME, &self.node);
         let uid = Some(facts.pod_uid.as_str()).filter(|uid| !uid.is_empty());
-        let known = Known { container_id: Some(&key.id), pod_uid: uid };
-        event.whose(known, &self.directory);
+        let known = Subject { container_id: Some(&key.id), pod_uid: uid };
+        event.enrich(known, &self.directory);
         event.text(names::CONTAINER_NAME, &facts.name);
         if pid != 0 {
             event.int(names::PROCESS_PID, pid);
         }
-        event.entities_end();
+        event.end_entities();
     }
 
     fn offer(
@@ -181,7 +181,7 @@ impl EventWriter {
     ) {
         let Times { time_ns, observed_ns } = times;
         let is_time = time_ns > 0 && time_ns <= observed_ns.saturating_add(MAX_AHEAD_NS);
-        let meta = Meta {
+        let meta = EventHeader {
             id,
             time_ns: if is_time { time_ns } else { observed_ns },
             observed_ns,
@@ -196,7 +196,7 @@ impl EventWriter {
 }
 
 /// Adds the exit code and the message of an exit. Returns its severity.
-fn exit(event: &mut Draft, name: &DisplayName<'_>, code: Option<u32>) -> Severity {
+fn exit(event: &mut EventBuilder, name: &DisplayName<'_>, code: Option<u32>) -> Severity {
     let Some(code) = code else {
         event.message(format_args!("{name} ended; exit code unknown"));
         return Severity::INFO;

@@ -15,8 +15,8 @@ use super::kinds::{Kind, signal_name};
 use super::plugin_runs::{OWN_PLUGIN, PluginCall, PluginRun};
 use super::processes::ExecId;
 use super::raw::{PATH_BYTES, Record};
-use crate::events::enrich::Known;
-use crate::events::event_builder::Meta;
+use crate::events::enrich::Subject;
+use crate::events::event_builder::EventHeader;
 use tapio_core::event::{Name, Severity, names};
 use tapio_core::ring::Sink;
 
@@ -82,19 +82,19 @@ impl Decoder {
         event.clear();
         event.text(names::HOST_NAME, &self.node);
         event.int(names::PROCESS_PID, record.head.tgid);
-        let known = Known {
+        let known = Subject {
             container_id: non_empty(&call.container_id),
             pod_uid: non_empty(&call.pod.uid),
         };
-        event.whose(known, &self.directory);
-        event.entities_end();
+        event.enrich(known, &self.directory);
+        event.end_entities();
         event.text(names::TAPIO_CNI_PLUGIN, &run.plugin);
         event.text(names::NETWORK_INTERFACE_NAME, &call.ifname);
         let duration_ns = record.head.time_ns.saturating_sub(run.started_ns);
         event.int(names::TAPIO_CNI_DURATION_NS, duration_ns);
         let severity = self.plugin_result(&run.plugin, &call, status, duration_ns);
         let head = &record.head;
-        let meta = Meta { kind, ..self.meta(Kind::Exit, head.cpu, head.time_ns, severity) };
+        let meta = EventHeader { kind, ..self.meta(Kind::Exit, head.cpu, head.time_ns, severity) };
         // The sink counts an event that it rejects.
         let _ = self.event.offer(&meta, sink);
     }

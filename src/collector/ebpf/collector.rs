@@ -12,9 +12,11 @@ use super::loader::{LoadError, Loaded, Loader, PROGRAMS, Verdict, kind_bits};
 use super::plugin_runs::PluginRuns;
 use super::process;
 use super::processes::Processes;
-use crate::events::event_builder::Meta;
+use crate::events::event_builder::EventHeader;
 use crate::runtime::alarm::Alarm;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+};
 use tapio_core::clock;
 use tapio_core::event::{Reason, Severity, names};
 use tapio_core::ring::OnFull;
@@ -108,7 +110,7 @@ impl CollectorConfig for Config {
         OnFull::Drop
     }
 
-    fn make(&self) -> Make {
+    fn factory(&self) -> CollectorFactory {
         let config = self.clone();
         Box::new(move || Box::new(Ebpf::new(config.clone())) as Box<dyn Collector>)
     }
@@ -292,7 +294,7 @@ impl<'a> Run<'a> {
     fn emit_loss(&mut self, kind: Kind, loss: Loss) {
         let now_ns = clock::monotonic_ns();
         let decoder = &mut self.decoder;
-        let meta = Meta {
+        let meta = EventHeader {
             kind: names::TAPIO_KERNEL_LOST,
             ..decoder.meta(kind, decode::NO_CPU, now_ns, Severity::WARN)
         };
@@ -300,7 +302,7 @@ impl<'a> Run<'a> {
         let event = &mut decoder.event;
         event.clear();
         event.text(names::HOST_NAME, &decoder.node);
-        event.entities_end();
+        event.end_entities();
         event.word(names::TAPIO_LOST_KIND, kind);
         event.word(names::TAPIO_LOST_REASON, reason);
         event.int(names::TAPIO_LOST_COUNT, count);

@@ -8,8 +8,8 @@ use super::kinds::Kind;
 use super::plugin_runs::PluginRuns;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind};
-use crate::events::enrich::{Found, Known};
-use crate::events::event_builder::{Draft, Lossy, Meta};
+use crate::events::enrich::{Resolution, Subject};
+use crate::events::event_builder::{EventBuilder, EventHeader, Lossy};
 use crate::runtime::Site;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
@@ -24,9 +24,9 @@ const SOURCE: u16 = 0x4000;
 pub(super) const NO_CPU: u16 = 0x3fff;
 
 /// The container and pod that a cgroup's path names.
-fn subject(cgroup: &Cgroup) -> Known<'_> {
+fn subject(cgroup: &Cgroup) -> Subject<'_> {
     let names = &cgroup.names;
-    Known { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
+    Subject { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
 }
 
 /// Decodes records into events.
@@ -38,7 +38,7 @@ pub(super) struct Decoder {
     pub(super) processes: Processes,
     pub(super) plugins: PluginRuns,
     /// The event under construction.
-    pub(super) event: Draft,
+    pub(super) event: EventBuilder,
     /// The current record is about an OOM victim, which a pod's sandbox never is.
     pub(super) is_victim: bool,
     /// Wall time minus CLOCK_MONOTONIC.
@@ -74,7 +74,7 @@ impl Decoder {
             cgroups,
             processes,
             plugins,
-            event: Draft::default(),
+            event: EventBuilder::default(),
             is_victim: false,
             wall_offset_ns: 0,
             observed_ns: 0,
@@ -102,8 +102,14 @@ impl Decoder {
     }
 
     /// The metadata of an event: id, times, kind and severity.
-    pub(super) fn meta(&mut self, kind: Kind, cpu: u16, time_ns: u64, severity: Severity) -> Meta {
-        Meta {
+    pub(super) fn meta(
+        &mut self,
+        kind: Kind,
+        cpu: u16,
+        time_ns: u64,
+        severity: Severity,
+    ) -> EventHeader {
+        EventHeader {
             id: self.id(cpu, time_ns),
             time_ns: time_ns.wrapping_add(self.wall_offset_ns),
             observed_ns: self.observed_ns,
@@ -154,7 +160,7 @@ impl Decoder {
     }
 
     /// Emits the event: at once, or after the name of its pod is known.
-    pub(super) fn send(&mut self, cgroup: u64, meta: Meta, now_ns: u64, sink: &mut Sink) {
+    pub(super) fn send(&mut self, cgroup: u64, meta: EventHeader, now_ns: u64, sink: &mut Sink) {
         let mut meta = Some(meta);
         if std::mem::take(&mut self.name_missing)
             && let Some(cgroup) = self.cgroups.get(cgroup)
@@ -212,7 +218,7 @@ impl Decoder {
             let tree = process.map_or(id, |p| p.tree);
             self.event.text(names::TAPIO_PROCESS_TREE, tree);
         }
-        self.event.entities_end();
+        self.event.end_entities();
         if let Some(cgroup) = self.cgroups.get(head.cgroup) {
             self.event.text(names::TAPIO_CGROUP_PATH, &cgroup.names.path);
         }
@@ -240,11 +246,11 @@ impl Decoder {
             return;
         };
         let subject = subject(cgroup);
-        let mut found = self.event.whose(subject, &self.directory);
-        if found == Found::Missing && self.is_victim {
+        let mut found = self.event.enrich(subject, &self.directory);
+        if found == Resolution::Incomplete && self.is_victim {
             found = self.event.only_container(subject, &self.directory);
         }
-        self.name_missing = found == Found::Missing;
+        self.name_missing = found == Resolution::Incomplete;
         if let Some(id) = &cgroup.invocation_id {
             self.event.text(names::SYSTEMD_INVOCATION_ID, id);
         }

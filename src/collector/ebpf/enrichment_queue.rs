@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::events::enrich::{Found, Known};
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::{Resolution, Subject};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use tapio_core::event::names;
 use tapio_core::identity::Directory;
 use tapio_core::ring::Sink;
@@ -16,8 +16,8 @@ const MAX_WAIT_NS: u64 = 400_000_000;
 const MAX_EVENTS: usize = 4_096;
 
 struct QueuedEvent {
-    event: Draft,
-    meta: Meta,
+    event: EventBuilder,
+    meta: EventHeader,
     container_id: Option<Box<str>>,
     pod_uid: Option<Box<str>>,
     deadline_ns: u64,
@@ -44,12 +44,12 @@ impl EnrichmentQueue {
     /// active, marks the event as unresolved instead and returns its metadata.
     pub(super) fn push(
         &mut self,
-        event: &mut Draft,
-        meta: Meta,
-        known: Known<'_>,
+        event: &mut EventBuilder,
+        meta: EventHeader,
+        known: Subject<'_>,
         directory: &Directory,
         now_ns: u64,
-    ) -> Option<Meta> {
+    ) -> Option<EventHeader> {
         if self.waiting.len() >= MAX_EVENTS || !directory.has_pod_source() {
             self.mark_unresolved(event);
             return Some(meta);
@@ -64,7 +64,7 @@ impl EnrichmentQueue {
         None
     }
 
-    fn mark_unresolved(&mut self, event: &mut Draft) {
+    fn mark_unresolved(&mut self, event: &mut EventBuilder) {
         self.unresolved += 1;
         event.word(names::TAPIO_IDENTITY, "unresolved");
     }
@@ -82,11 +82,11 @@ impl EnrichmentQueue {
         self.generation = generation;
         let mut remaining = VecDeque::new();
         for mut one in std::mem::take(&mut self.waiting) {
-            let known = Known {
+            let known = Subject {
                 container_id: one.container_id.as_deref(),
                 pod_uid: one.pod_uid.as_deref(),
             };
-            if has_changed && one.event.whose_now(known, directory) == Found::All {
+            if has_changed && one.event.re_enrich(known, directory) == Resolution::Complete {
                 self.patched += 1;
             } else if all || now_ns >= one.deadline_ns {
                 self.mark_unresolved(&mut one.event);
@@ -108,14 +108,14 @@ mod tests {
     use tapio_core::event::{ClockQuality, EventId, Severity, Value};
     use tapio_core::identity::{Container, Pod};
 
-    fn event(known: Known<'_>, directory: &Directory) -> (Draft, Meta) {
-        let mut event = Draft::default();
+    fn event(known: Subject<'_>, directory: &Directory) -> (EventBuilder, EventHeader) {
+        let mut event = EventBuilder::default();
         event.text(names::HOST_NAME, "n");
-        assert_eq!(event.whose(known, directory), Found::Missing);
+        assert_eq!(event.enrich(known, directory), Resolution::Incomplete);
         event.text(names::TAPIO_PROCESS_EXEC_ID, "7");
-        event.entities_end();
+        event.end_entities();
         event.text(names::TAPIO_CGROUP_PATH, "/p");
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::default(),
             time_ns: 1,
             observed_ns: 1,
@@ -132,7 +132,7 @@ mod tests {
         let directory = Directory::default();
         let mut context = Context::for_test(None);
         let mut queue = EnrichmentQueue::default();
-        let known = |pod_uid| Known { container_id: Some("c"), pod_uid: Some(pod_uid) };
+        let known = |pod_uid| Subject { container_id: Some("c"), pod_uid: Some(pod_uid) };
         let (mut first, meta) = event(known("u"), &directory);
         assert!(queue.push(&mut first, meta, known("u"), &directory, 0).is_some());
         assert_eq!(queue.unresolved, 1, "no source of names is active");
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn late_names_have_the_position_of_early_names() {
         let directory = Directory::default();
-        let known = Known { container_id: None, pod_uid: Some("u") };
+        let known = Subject { container_id: None, pod_uid: Some("u") };
         let (mut one, _) = event(known, &directory);
         directory.pod_seen(
             Pod { uid: "u".into(), name: "web".into(), namespace: "shop".into(), ..Pod::default() },
             2,
         );
-        assert_eq!(one.whose_now(known, &directory), Found::All);
+        assert_eq!(one.re_enrich(known, &directory), Resolution::Complete);
         let fields: Vec<(String, bool)> = one.fields(|fields| {
             let text = |f: &tapio_core::event::Field<'_>| match f.value {
                 Value::Str(s) => format!("{}={s}", f.key),

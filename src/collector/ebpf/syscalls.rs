@@ -51,7 +51,7 @@ impl Decoder {
         self.event.clear();
         self.event.text(names::HOST_NAME, &self.node);
         self.add_cgroup(key.cgroup(), now_ns);
-        self.event.entities_end();
+        self.event.end_entities();
         let cgroup = self.cgroups.get(key.cgroup());
         let event = &mut self.event;
         if let Some(cgroup) = cgroup {

@@ -1,13 +1,14 @@
-//! The entity keys of pods, containers and units, the same from every collector.
+//! Entity keys of pods and containers, looked up in the entity directory: the same for every
+//! collector.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::events::event_builder::Draft;
+use super::event_builder::EventBuilder;
 use tapio_core::event::{Name, names};
 use tapio_core::identity::{AddressOwner, Container, Directory, Pod};
 
-/// The key under which a workload's name stands.
+/// The entity key of a workload's name.
 pub(crate) fn workload_key(kind: &str) -> Option<Name> {
     Some(match kind {
         "Deployment" => names::K8S_DEPLOYMENT_NAME,
@@ -20,25 +21,25 @@ pub(crate) fn workload_key(kind: &str) -> Option<Name> {
     })
 }
 
-/// Whose an event is, as far as its collector knows.
+/// The container and pod of an event, as far as its collector knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known<'a> {
+pub(crate) struct Subject<'a> {
     /// The container's id.
     pub(crate) container_id: Option<&'a str>,
     /// The pod's uid.
     pub(crate) pod_uid: Option<&'a str>,
 }
 
-/// How much of it could be found.
+/// Whether the entity directory had all names of a [`Subject`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// Everything, or nothing was asked for.
-    All,
-    /// The pod or the container's name isn't known (yet).
-    Missing,
+pub(crate) enum Resolution {
+    /// All names were found, or there was none to look up.
+    Complete,
+    /// The pod or the container's name is missing (so far).
+    Incomplete,
 }
 
-impl Draft {
+impl EventBuilder {
     /// Adds the entity keys of a pod.
     pub(crate) fn pod(&mut self, pod: &Pod) {
         self.text(names::K8S_POD_UID, &pod.uid);
@@ -58,8 +59,8 @@ impl Draft {
         self.text(names::CONTAINER_IMAGE_NAME, &container.image);
     }
 
-    /// Adds who is at the other end of a connection, where the address is one pod's or one service's, or a unit was
-    /// reached there before. Returns the unit.
+    /// Adds the entity keys of a connection's peer, if its address belongs to one pod or one
+    /// service, or a unit was reached there before. Returns the unit.
     pub(crate) fn peer(&mut self, peer: SocketAddr, directory: &Directory) -> Option<Arc<str>> {
         // Every network namespace has a loopback of its own.
         if peer.ip().is_loopback() {
@@ -86,66 +87,75 @@ impl Draft {
         None
     }
 
-    /// Adds the entity keys of a container and its pod, as far as the directory knows them; at the least
-    /// what was given. Never waits.
-    pub(crate) fn whose(&mut self, known: Known<'_>, directory: &Directory) -> Found {
+    /// Adds the entity keys of a container and its pod that the directory has, and at least those
+    /// of the subject itself. Never waits.
+    pub(crate) fn enrich(&mut self, subject: Subject<'_>, directory: &Directory) -> Resolution {
         let before = self.len();
-        let found = self.push_whose(known, directory);
-        self.whose = before..self.len();
-        found
+        let resolution = self.push_subject(subject, directory);
+        self.enriched = before..self.len();
+        resolution
     }
 
-    /// The same for an event that was told whose it is before: what is known now takes its place.
-    pub(crate) fn whose_now(&mut self, known: Known<'_>, directory: &Directory) -> Found {
-        self.replace_whose(|draft| draft.push_whose(known, directory))
+    /// Repeats [`EventBuilder::enrich`] for the same event: the directory's present names replace
+    /// the earlier ones.
+    pub(crate) fn re_enrich(&mut self, subject: Subject<'_>, directory: &Directory) -> Resolution {
+        self.replace_enriched(|event| event.push_subject(subject, directory))
     }
 
-    fn push_whose(&mut self, known: Known<'_>, directory: &Directory) -> Found {
-        let container = known.container_id.and_then(|id| directory.container(id));
-        match (&container, known.container_id) {
+    fn push_subject(&mut self, subject: Subject<'_>, directory: &Directory) -> Resolution {
+        let container = subject.container_id.and_then(|id| directory.container(id));
+        match (&container, subject.container_id) {
             (Some(container), _) => self.container(container),
             (None, Some(id)) => self.text(names::CONTAINER_ID, id),
             (None, None) => {}
         }
+        let has_all_of_container = container.is_some() || subject.container_id.is_none();
         let of_container = container.as_ref().map(|c| &*c.pod_uid).filter(|uid| !uid.is_empty());
-        let Some(uid) = known.pod_uid.or(of_container) else {
-            // A container without a pod has nothing more to be found.
-            return if container.is_some() { Found::All } else { missing(known.container_id) };
+        let Some(uid) = subject.pod_uid.or(of_container) else {
+            // A container without a pod has no more names.
+            return Resolution::complete_if(has_all_of_container);
         };
         if let Some(pod) = directory.pod(uid) {
             self.pod(&pod);
-            return missing(known.container_id.filter(|_| container.is_none()));
+            return Resolution::complete_if(has_all_of_container);
         }
         self.text(names::K8S_POD_UID, uid);
-        // The runtime knows a pod's names even where the API server doesn't answer.
+        // The container runtime has a pod's names even if the API server doesn't answer.
         match &container {
             Some(container) if !container.pod_name.is_empty() => {
                 self.text(names::K8S_POD_NAME, &container.pod_name);
                 self.text(names::K8S_NAMESPACE_NAME, &container.pod_namespace);
-                Found::All
+                Resolution::Complete
             }
-            _ => Found::Missing,
+            _ => Resolution::Incomplete,
         }
     }
 
-    /// Adds the name of the container of a pod that has only one, after [`Draft::whose`] didn't know the container. The API
-    /// tells a container's id a second or two after its start, and a short-lived one is gone by then. Only for what can't
-    /// happen in the pod's sandbox, whose id looks alike.
-    pub(crate) fn only_container(&mut self, known: Known<'_>, directory: &Directory) -> Found {
-        let pod = known.pod_uid.and_then(|uid| directory.pod(uid));
-        let is_known = known.container_id.is_none_or(|id| directory.container(id).is_some());
+    /// Adds the name of a pod's only container, after [`EventBuilder::enrich`] didn't find the
+    /// container. The API reports a container's id a second or two after its start, when a
+    /// short-lived one has already ended. Only for events that can't come from the pod's sandbox,
+    /// whose id looks the same.
+    pub(crate) fn only_container(
+        &mut self,
+        subject: Subject<'_>,
+        directory: &Directory,
+    ) -> Resolution {
+        let pod = subject.pod_uid.and_then(|uid| directory.pod(uid));
+        let is_known = subject.container_id.is_none_or(|id| directory.container(id).is_some());
         match pod.as_ref().and_then(|pod| pod.only_container.as_ref()) {
             Some(name) if !is_known => {
                 self.text(names::K8S_CONTAINER_NAME, name);
-                Found::All
+                Resolution::Complete
             }
-            _ => Found::Missing,
+            _ => Resolution::Incomplete,
         }
     }
 }
 
-fn missing(id: Option<&str>) -> Found {
-    if id.is_some() { Found::Missing } else { Found::All }
+impl Resolution {
+    fn complete_if(has_all: bool) -> Self {
+        if has_all { Self::Complete } else { Self::Incomplete }
+    }
 }
 
 #[cfg(test)]
@@ -154,27 +164,30 @@ mod tests {
     use tapio_core::event::{Field, Value};
     use tapio_core::identity::Workload;
 
-    fn told(known: Known<'_>, directory: &Directory) -> (Found, Vec<(String, String)>) {
-        let mut draft = Draft::default();
-        let found = draft.whose(known, directory);
-        draft.entities_end();
+    fn enriched(
+        subject: Subject<'_>,
+        directory: &Directory,
+    ) -> (Resolution, Vec<(String, String)>) {
+        let mut event = EventBuilder::default();
+        let resolution = event.enrich(subject, directory);
+        event.end_entities();
         let text = |value: Value<'_>| match value {
             Value::Str(s) => s.to_owned(),
             other => format!("{other:?}"),
         };
-        let told = |f: &Field<'_>| (f.key.to_string(), text(f.value));
-        (found, draft.fields(|fields| fields.iter().map(told).collect()))
+        let field = |f: &Field<'_>| (f.key.to_string(), text(f.value));
+        (resolution, event.fields(|fields| fields.iter().map(field).collect()))
     }
 
     #[test]
-    fn a_containers_pod_is_found_and_what_is_missing_is_said() {
+    fn enrichment_finds_pod_of_container_and_reports_missing_names() {
         let directory = Directory::default();
-        let known = Known { container_id: Some("c1"), pod_uid: Some("u1") };
+        let subject = Subject { container_id: Some("c1"), pod_uid: Some("u1") };
         let keys = |fields: Vec<(String, String)>| -> Vec<String> {
             fields.into_iter().map(|(k, v)| format!("{k}={v}")).collect()
         };
-        let (found, fields) = told(known, &directory);
-        assert_eq!(found, Found::Missing);
+        let (resolution, fields) = enriched(subject, &directory);
+        assert_eq!(resolution, Resolution::Incomplete);
         assert_eq!(keys(fields), ["container.id=c1", "k8s.pod.uid=u1"]);
         directory.pod_seen(
             Pod {
@@ -186,11 +199,15 @@ mod tests {
             },
             1,
         );
-        assert_eq!(told(known, &directory).0, Found::Missing, "the container's name isn't known");
+        assert_eq!(
+            enriched(subject, &directory).0,
+            Resolution::Incomplete,
+            "the container's name is missing"
+        );
         let container = Container { id: "c1".into(), name: "app".into(), ..Container::default() };
         directory.container_seen(container, 1);
-        let (found, fields) = told(known, &directory);
-        assert_eq!(found, Found::All);
+        let (resolution, fields) = enriched(subject, &directory);
+        assert_eq!(resolution, Resolution::Complete);
         assert_eq!(
             keys(fields),
             [
@@ -205,22 +222,26 @@ mod tests {
     }
 
     #[test]
-    fn a_container_nobody_knows_yet_is_its_pods_only_one() {
+    fn unknown_container_gets_name_of_pods_only_container() {
         let directory = Directory::default();
-        let known = Known { container_id: Some("c1"), pod_uid: Some("u1") };
-        let mut draft = Draft::default();
-        assert_eq!(draft.only_container(known, &directory), Found::Missing);
+        let subject = Subject { container_id: Some("c1"), pod_uid: Some("u1") };
+        let mut event = EventBuilder::default();
+        assert_eq!(event.only_container(subject, &directory), Resolution::Incomplete);
         let only = Pod { uid: "u1".into(), only_container: Some("app".into()), ..Pod::default() };
         directory.pod_seen(only, 1);
-        assert_eq!(draft.only_container(known, &directory), Found::All);
-        let name = draft.fields(|f| (f[0].key, f.len()));
+        assert_eq!(event.only_container(subject, &directory), Resolution::Complete);
+        let name = event.fields(|f| (f[0].key, f.len()));
         assert_eq!(name, (names::K8S_CONTAINER_NAME, 1));
         directory.container_seen(Container { id: "c1".into(), ..Container::default() }, 1);
-        assert_eq!(draft.only_container(known, &directory), Found::Missing, "it is another one");
+        assert_eq!(
+            event.only_container(subject, &directory),
+            Resolution::Incomplete,
+            "it is another one"
+        );
     }
 
     #[test]
-    fn the_runtime_alone_names_a_pod() {
+    fn container_runtime_alone_names_pod() {
         let directory = Directory::default();
         let container = Container {
             id: "c1".into(),
@@ -230,8 +251,9 @@ mod tests {
             ..Container::default()
         };
         directory.container_seen(container, 1);
-        let (found, fields) = told(Known { container_id: Some("c1"), pod_uid: None }, &directory);
-        assert_eq!((found, fields.len()), (Found::All, 4));
-        assert_eq!(told(Known::default(), &directory).0, Found::All);
+        let (resolution, fields) =
+            enriched(Subject { container_id: Some("c1"), pod_uid: None }, &directory);
+        assert_eq!((resolution, fields.len()), (Resolution::Complete, 4));
+        assert_eq!(enriched(Subject::default(), &directory).0, Resolution::Complete);
     }
 }

@@ -1,5 +1,5 @@
-//! An event while its fields are put together: texts lie in one reused buffer, so that building an
-//! event allocates nothing once the buffers have grown.
+//! Builds one event at a time. Texts share one reused buffer, so building allocates nothing once
+//! the buffers have grown.
 
 use std::fmt::{self, Write as _};
 
@@ -8,10 +8,11 @@ use tapio_core::event::{
 };
 use tapio_core::ring::Sink;
 
-/// Fields an event can have; SDKs give a span or a log record 128 attributes of its own at most by default.
+/// Maximum number of fields. By default SDKs limit a span or a log record to 128 attributes of its
+/// own.
 const MAX_FIELDS: usize = 192;
-/// Fields of almost all events: so many are shown without a list on the heap.
-const USUAL_FIELDS: usize = 48;
+/// Number of fields that fit on the stack when an event is read; few events have more.
+const STACK_FIELDS: usize = 48;
 
 #[derive(Clone, Copy)]
 enum Slot {
@@ -23,8 +24,8 @@ enum Slot {
     Json(u32, u32),
 }
 
-/// What an event is besides its fields.
-pub(crate) struct Meta {
+/// The parts of an event other than its fields and message.
+pub(crate) struct EventHeader {
     pub(crate) id: EventId,
     pub(crate) time_ns: u64,
     pub(crate) observed_ns: u64,
@@ -34,23 +35,23 @@ pub(crate) struct Meta {
     pub(crate) severity: Severity,
 }
 
-/// The event's fields and message.
+/// Collects the fields and the message of one event.
 #[derive(Clone, Default)]
-pub(crate) struct Draft {
+pub(crate) struct EventBuilder {
     fields: Vec<(Name, Slot)>,
-    /// Fields that had no room.
-    pub(crate) left_out: u32,
-    /// How many of `fields` are entity keys.
+    /// Number of fields dropped because there were too many.
+    pub(crate) dropped_fields: u32,
+    /// The number of entity keys, which come first in `fields`.
     entities: usize,
-    /// Which of `fields` say whose it is.
-    pub(crate) whose: std::ops::Range<usize>,
+    /// The range of `fields` that the entity directory filled in.
+    pub(crate) enriched: std::ops::Range<usize>,
     text: String,
     message: String,
-    /// The trace and the span the event came with.
+    /// The trace and span that the source gave.
     trace: (TraceId, [u8; 8]),
 }
 
-/// Bytes as text: what isn't UTF-8 becomes U+FFFD.
+/// Displays bytes as text; invalid UTF-8 becomes U+FFFD.
 pub(crate) struct Lossy<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Lossy<'_> {
@@ -65,12 +66,13 @@ impl fmt::Display for Lossy<'_> {
     }
 }
 
-impl Draft {
+impl EventBuilder {
+    /// Starts another event.
     pub(crate) fn clear(&mut self) {
         self.fields.clear();
-        self.left_out = 0;
+        self.dropped_fields = 0;
         self.entities = 0;
-        self.whose = 0..0;
+        self.enriched = 0..0;
         self.text.clear();
         self.message.clear();
         self.trace = (TraceId::NONE, [0; 8]);
@@ -80,70 +82,74 @@ impl Draft {
         if self.fields.len() < MAX_FIELDS {
             self.fields.push((key, slot));
         } else {
-            self.left_out += 1;
+            self.dropped_fields += 1;
         }
     }
 
+    /// Appends to the text buffer; returns the range written.
     fn written(&mut self, write: impl FnOnce(&mut String)) -> (u32, u32) {
         let start = self.text.len() as u32;
         write(&mut self.text);
         (start, self.text.len() as u32)
     }
 
-    /// Fields so far.
+    /// Number of fields so far.
     pub(crate) fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// How many of them are entity keys.
+    /// Number of entity keys.
     #[cfg(test)]
     pub(crate) fn entities(&self) -> usize {
         self.entities
     }
 
-    /// Puts what `again` pushes in the place of the entity keys that say whose the event is.
-    pub(crate) fn replace_whose<R>(&mut self, again: impl FnOnce(&mut Self) -> R) -> R {
-        let std::ops::Range { start, end } = self.whose.clone();
+    /// Replaces the fields that the entity directory filled in by those that `push` adds.
+    pub(crate) fn replace_enriched<R>(&mut self, push: impl FnOnce(&mut Self) -> R) -> R {
+        let std::ops::Range { start, end } = self.enriched.clone();
         self.fields.drain(start..end);
         let before = self.fields.len();
-        let result = again(self);
+        let result = push(self);
         let added = self.fields.len() - before;
         if let Some(tail) = self.fields.get_mut(start..) {
             tail.rotate_right(added);
         }
         self.entities = self.entities + added - (end - start);
-        self.whose = start..start + added;
+        self.enriched = start..start + added;
         result
     }
 
-    /// The trace and the span the event came with.
-    pub(crate) fn came_with(&mut self, trace: TraceId, span: [u8; 8]) {
+    /// Sets the trace and span that the source gave.
+    pub(crate) fn trace_context(&mut self, trace: TraceId, span: [u8; 8]) {
         self.trace = (trace, span);
     }
 
-    /// Says that what was pushed so far are entity keys.
-    pub(crate) fn entities_end(&mut self) {
+    /// Marks all fields so far as entity keys.
+    pub(crate) fn end_entities(&mut self) {
         self.entities = self.fields.len();
     }
 
+    /// Adds an integer; values beyond the range become the maximum.
     pub(crate) fn int(&mut self, key: Name, value: impl TryInto<i64>) {
         self.push(key, Slot::Int(value.try_into().unwrap_or(i64::MAX)));
     }
 
-    /// How many fields were left out, for which there is room in any case.
-    pub(crate) fn dropped(&mut self, key: Name, fields: u32) {
-        self.fields.push((key, Slot::Int(fields.into())));
+    /// Adds the number of dropped fields, beyond the maximum number of fields if need be.
+    pub(crate) fn dropped_count(&mut self, key: Name, count: u32) {
+        self.fields.push((key, Slot::Int(count.into())));
     }
 
+    /// Adds a boolean.
     pub(crate) fn bool(&mut self, key: Name, value: bool) {
         self.push(key, Slot::Bool(value));
     }
 
+    /// Adds a text that is constant.
     pub(crate) fn word(&mut self, key: Name, value: &'static str) {
         self.push(key, Slot::Word(value));
     }
 
-    /// Text, where there is any.
+    /// Adds a text unless it is empty.
     pub(crate) fn text(&mut self, key: Name, value: impl fmt::Display) {
         let (start, end) = self.written(|text| {
             let _ = write!(text, "{value}");
@@ -153,31 +159,32 @@ impl Draft {
         }
     }
 
-    /// Compact JSON that `write` appends.
+    /// Adds compact JSON, which `write` appends.
     pub(crate) fn json(&mut self, key: Name, write: impl FnOnce(&mut String)) {
         let (start, end) = self.written(write);
         self.push(key, Slot::Json(start, end));
     }
 
+    /// Appends to the message.
     pub(crate) fn message(&mut self, text: fmt::Arguments<'_>) {
         let _ = self.message.write_fmt(text);
     }
 
-    /// A number that needn't be whole.
+    /// Adds a floating-point number.
     pub(crate) fn float(&mut self, key: Name, value: f64) {
         self.push(key, Slot::Float(value));
     }
 
-    /// Shows the fields as they stand to `see`.
-    pub(crate) fn fields<R>(&self, see: impl FnOnce(&[Field<'_>]) -> R) -> R {
+    /// Calls `read` with the fields.
+    pub(crate) fn fields<R>(&self, read: impl FnOnce(&[Field<'_>]) -> R) -> R {
         let empty = Field { key: names::HOST_NAME, value: Value::Null };
-        let mut usual = [empty; USUAL_FIELDS];
-        let mut many = Vec::new();
-        let fields = match usual.get_mut(..self.fields.len()) {
-            Some(few) => few,
+        let mut stack = [empty; STACK_FIELDS];
+        let mut heap = Vec::new();
+        let fields = match stack.get_mut(..self.fields.len()) {
+            Some(fields) => fields,
             None => {
-                many.resize(self.fields.len(), empty);
-                &mut many[..]
+                heap.resize(self.fields.len(), empty);
+                &mut heap[..]
             }
         };
         for (field, (key, slot)) in fields.iter_mut().zip(&self.fields) {
@@ -194,22 +201,22 @@ impl Draft {
                 Slot::Json(start, end) => Value::Json(part(start, end)),
             };
         }
-        see(fields)
+        read(fields)
     }
 
-    /// Puts the event into the sink. The sink accounts for it, whatever becomes of it.
-    pub(crate) fn offer(&self, meta: &Meta, sink: &mut Sink) -> Result<(), Reason> {
+    /// Offers the event to the sink, which accounts for it whatever the outcome.
+    pub(crate) fn offer(&self, header: &EventHeader, sink: &mut Sink) -> Result<(), Reason> {
         self.fields(|fields| {
             sink.offer(&Event {
-                observed_ns: meta.observed_ns,
-                severity: meta.severity,
-                clock: meta.clock as u8,
+                observed_ns: header.observed_ns,
+                severity: header.severity,
+                clock: header.clock as u8,
                 entities: self.entities as u8,
                 fields,
                 message: &self.message,
                 trace_id: self.trace.0,
                 span_id: self.trace.1,
-                ..Event::new(meta.id, meta.time_ns, meta.kind, meta.source)
+                ..Event::new(header.id, header.time_ns, header.kind, header.source)
             })
         })
     }

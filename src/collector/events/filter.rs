@@ -1,34 +1,34 @@
-//! Which names are wanted: lists of patterns as file names have them, `*` and `?`.
+//! Filters names by glob patterns with `*` and `?`.
 
 use serde::Deserialize;
 
-/// Wanted is what an entry of `include` matches and none of `exclude`.
+/// Selects the names that match a pattern of `include` and none of `exclude`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Patterns of what is wanted; none means everything.
+    /// Patterns of the selected names; an empty list selects all.
     #[serde(default)]
     pub include: Vec<String>,
-    /// Patterns of what isn't.
+    /// Patterns of the names that aren't selected.
     #[serde(default)]
     pub exclude: Vec<String>,
 }
 
 impl Filter {
-    /// Whether a name is wanted.
+    /// Whether the filter selects a name.
     #[must_use]
-    pub fn wants(&self, name: &str) -> bool {
+    pub fn selects(&self, name: &str) -> bool {
         let any =
             |patterns: &[String]| patterns.iter().any(|p| matches(p.as_bytes(), name.as_bytes()));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 }
 
-/// Whether a pattern matches a whole name. Only the last `*` is ever gone back to, so that it takes at
-/// most the product of both lengths.
+/// Whether a pattern matches a whole name. Backtracks to the last `*` only, so the time is at most
+/// the product of both lengths.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
-    // The last star, and how far it reaches.
+    // The position of the last star, and the end of its match.
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         match pattern.get(p) {
@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn patterns_match_as_in_a_shell() {
+    fn patterns_match_like_shell_globs() {
         for (pattern, name, expected) in [
             ("*.service", "nginx.service", true),
             ("*.service", "nginx.socket", false),
@@ -74,16 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn exclusion_wins() {
+    fn exclude_overrides_include() {
         let filter = Filter { include: vec!["*.service".into()], exclude: vec!["user@*".into()] };
-        assert!(filter.wants("a.service"));
-        assert!(!filter.wants("user@0.service") && !filter.wants("a.mount"));
-        assert!(Filter { include: vec![], exclude: vec![] }.wants("anything"));
+        assert!(filter.selects("a.service"));
+        assert!(!filter.selects("user@0.service") && !filter.selects("a.mount"));
+        assert!(Filter { include: vec![], exclude: vec![] }.selects("anything"));
     }
 
     proptest! {
         #[test]
-        fn as_a_regular_expression_would(pattern in "[ab*?]{0,8}", name in "[ab]{0,10}") {
+        fn patterns_match_like_equivalent_regex(pattern in "[ab*?]{0,8}", name in "[ab]{0,10}") {
             let regex = format!("^{}$", pattern.replace('*', ".*").replace('?', "."));
             let expected = regex::Regex::new(&regex).unwrap().is_match(&name);
             prop_assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected);

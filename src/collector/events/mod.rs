@@ -1,10 +1,10 @@
-//! Builds events: fields, entity keys, and which kinds are collected.
+//! Builds events: fields, entity keys, and filters.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `event_builder.rs` | an event while its fields are put together |
-//! | `enrich.rs` | the entity keys of pods, containers and units |
-//! | `filter.rs` | [`Filter`]: which kinds are collected |
+//! | `event_builder.rs` | builds one event at a time |
+//! | `enrich.rs` | entity keys of pods and containers |
+//! | `filter.rs` | [`Filter`]: selects names by glob patterns |
 
 pub(crate) mod enrich;
 pub(crate) mod event_builder;

@@ -1,5 +1,5 @@
-//! What only journalctl can read: files of a later format, through `journalctl -o export`
-//! (systemd's docs/JOURNAL_EXPORT_FORMATS.md).
+//! Reads files of a later format through `journalctl -o export` (systemd's
+//! docs/JOURNAL_EXPORT_FORMATS.md).
 
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
@@ -11,12 +11,12 @@ use super::position::Position;
 use super::record::{Field, Record};
 use crate::runtime::alarm::Alarm;
 
-/// Bytes read at once.
+/// Size of one read.
 const CHUNK_BYTES: usize = 64 << 10;
-/// The longest field that is held, in bytes; longer ones are passed over.
-const MOST_HELD: usize = 64 << 10;
+/// Maximum length of a field; longer ones are skipped.
+const MAX_FIELD_BYTES: usize = 64 << 10;
 
-/// A running journalctl; it ends with the value.
+/// A running journalctl, killed on drop.
 pub(super) struct Journalctl {
     child: Child,
     stdout: ChildStdout,
@@ -25,7 +25,7 @@ pub(super) struct Journalctl {
 }
 
 impl Journalctl {
-    /// Follows a folder after a place, or from now on.
+    /// Follows a folder after a position, or from now on.
     pub(super) fn start(folder: &Path, after: Option<&Position>) -> std::io::Result<Self> {
         let mut command = Command::new("journalctl");
         command.args(["--output=export", "--follow", "--quiet", "--no-pager", "--all", "--merge"]);
@@ -40,15 +40,16 @@ impl Journalctl {
         Ok(Self { child, stdout, parser: Parser::default(), chunk: vec![0; CHUNK_BYTES] })
     }
 
-    /// Gives the records that come within a while, or before the collector is to end. Returns whether any bytes came; an end is an error.
+    /// Calls `each` with the records that arrive within `timeout` or before shutdown. Returns
+    /// whether any bytes arrived; journalctl's end is an error.
     pub(super) fn read(
         &mut self,
         alarm: &Alarm,
-        at_most: Duration,
+        timeout: Duration,
         record: &mut Record,
         mut each: impl FnMut(&Record),
     ) -> std::io::Result<bool> {
-        if !alarm.wait([self.stdout.as_fd()], at_most) {
+        if !alarm.wait([self.stdout.as_fd()], timeout) {
             return Ok(false);
         }
         let n = self.stdout.read(&mut self.chunk)?;
@@ -67,19 +68,21 @@ impl Drop for Journalctl {
     }
 }
 
-/// The state between two reads.
+/// Parses the export format incrementally.
 #[derive(Default)]
 pub(super) struct Parser {
-    held: Vec<u8>,
-    /// Bytes of a field that is too long, still to be passed over.
-    pass: u64,
-    /// Whether the rest of a line that is too long is passed over.
-    pass_line: bool,
-    begun: bool,
+    /// Bytes that aren't parsed yet.
+    buffer: Vec<u8>,
+    /// Remaining bytes to skip of a field that is too long.
+    skip_bytes: u64,
+    /// Whether to skip the rest of a line that is too long.
+    skip_line: bool,
+    /// Whether the current record has its cursor.
+    has_cursor: bool,
 }
 
 impl Parser {
-    /// Takes bytes in; `each` gets a record when it is whole.
+    /// Parses bytes; calls `each` with each complete record.
     pub(super) fn push(
         &mut self,
         mut bytes: &[u8],
@@ -87,55 +90,55 @@ impl Parser {
         each: &mut impl FnMut(&Record),
     ) {
         while !bytes.is_empty() {
-            let passed = (bytes.len() as u64).min(self.pass);
-            self.pass -= passed;
-            bytes = &bytes[passed as usize..];
-            let take = bytes.len().min(MOST_HELD);
-            self.held.extend_from_slice(&bytes[..take]);
+            let skipped = (bytes.len() as u64).min(self.skip_bytes);
+            self.skip_bytes -= skipped;
+            bytes = &bytes[skipped as usize..];
+            let take = bytes.len().min(MAX_FIELD_BYTES);
+            self.buffer.extend_from_slice(&bytes[..take]);
             bytes = &bytes[take..];
-            let used = self.fields(record, each);
-            self.held.drain(..used.min(self.held.len()));
-            if self.held.len() > 2 * MOST_HELD {
-                // A line without an end: of no use to an event.
-                self.held.clear();
-                self.pass_line = true;
+            let used = self.parse_fields(record, each);
+            self.buffer.drain(..used.min(self.buffer.len()));
+            if self.buffer.len() > 2 * MAX_FIELD_BYTES {
+                // A line without an end: no event needs it.
+                self.buffer.clear();
+                self.skip_line = true;
             }
         }
     }
 
-    /// Reads what is whole of what is held; returns how many bytes that is.
-    fn fields(&mut self, record: &mut Record, each: &mut impl FnMut(&Record)) -> usize {
+    /// Parses the complete fields in the buffer; returns their length in bytes.
+    fn parse_fields(&mut self, record: &mut Record, each: &mut impl FnMut(&Record)) -> usize {
         let mut at = 0;
-        while let Some(len) = self.held[at..].iter().position(|b| *b == b'\n') {
-            let line = &self.held[at..at + len];
-            if std::mem::take(&mut self.pass_line) {
+        while let Some(len) = self.buffer[at..].iter().position(|b| *b == b'\n') {
+            let line = &self.buffer[at..at + len];
+            if std::mem::take(&mut self.skip_line) {
                 at += len + 1;
             } else if line.is_empty() {
                 at += 1;
-                if std::mem::take(&mut self.begun) {
+                if std::mem::take(&mut self.has_cursor) {
                     each(record);
                 }
             } else if let Some(equals) = line.iter().position(|b| *b == b'=') {
-                put(&mut self.begun, record, &line[..equals], &line[equals + 1..]);
+                put(&mut self.has_cursor, record, &line[..equals], &line[equals + 1..]);
                 at += len + 1;
             } else {
-                // A name alone: a length in eight bytes, as much data and a line feed follow.
+                // A name alone, followed by a length of eight bytes, the data, and a line feed.
                 let from = at + len + 9;
-                let Some(length) = self.held.get(at + len + 1..from) else { break };
+                let Some(length) = self.buffer.get(at + len + 1..from) else { break };
                 let length = length.try_into().map_or(0, u64::from_le_bytes);
-                if length > MOST_HELD as u64 {
-                    let here = (self.held.len() - from) as u64;
+                if length > MAX_FIELD_BYTES as u64 {
+                    let here = (self.buffer.len() - from) as u64;
                     let whole = length.saturating_add(1);
-                    self.pass = whole.saturating_sub(here);
+                    self.skip_bytes = whole.saturating_sub(here);
                     at = from + here.min(whole) as usize;
                     continue;
                 }
                 let to = from + length as usize;
-                let Some(value) = self.held.get(from..to) else { break };
-                if self.held.len() <= to {
+                let Some(value) = self.buffer.get(from..to) else { break };
+                if self.buffer.len() <= to {
                     break;
                 }
-                put(&mut self.begun, record, line, value);
+                put(&mut self.has_cursor, record, line, value);
                 at = to + 1;
             }
         }
@@ -143,13 +146,13 @@ impl Parser {
     }
 }
 
-/// A field of the record that is being read; its cursor comes first.
-fn put(begun: &mut bool, record: &mut Record, name: &[u8], value: &[u8]) {
+/// Adds a field to the current record. The cursor comes first and starts another record.
+fn put(has_cursor: &mut bool, record: &mut Record, name: &[u8], value: &[u8]) {
     if name == b"__CURSOR" {
         let position = std::str::from_utf8(value).ok().and_then(Position::parse);
-        *begun = position.is_some();
+        *has_cursor = position.is_some();
         record.begin(position.unwrap_or_default());
-    } else if let Some(field) = Field::named(name).filter(|_| *begun) {
+    } else if let Some(field) = Field::named(name).filter(|_| *has_cursor) {
         record.put(field, value);
     }
 }
@@ -184,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_dont_depend_on_where_reads_end(cuts in prop::collection::vec(0..200_500usize, 0..6)) {
+        fn records_are_independent_of_chunk_boundaries(cuts in prop::collection::vec(0..200_500usize, 0..6)) {
             let bytes = sample();
             let mut cuts: Vec<_> = cuts.into_iter().map(|c| c.min(bytes.len())).collect();
             cuts.extend([0, bytes.len()]);
@@ -198,10 +201,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_bounded(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn buffer_is_bounded_for_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let mut parser = Parser::default();
             parser.push(&bytes, &mut Record::default(), &mut |_| {});
-            prop_assert!(parser.held.len() <= 3 * MOST_HELD);
+            prop_assert!(parser.buffer.len() <= 3 * MAX_FIELD_BYTES);
         }
     }
 }

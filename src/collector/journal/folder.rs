@@ -1,8 +1,9 @@
-//! All files of the journal together: new ones found, old ones let go of, their entries merged.
+//! All files of the journal: finds new ones, closes finished ones, and merges their entries.
 //!
-//! journald numbers entries over all its files and writes one after the other, so that whatever number is
-//! seen, all before it are there, if all files are known. A round therefore first looks how far each file
-//! goes, then for new files, and gives what is up to there, smallest number first.
+//! journald numbers the entries over all its files and writes one after the other. If an entry is
+//! visible, all entries with smaller numbers are too, provided that all files are known. A batch
+//! therefore first reads each file's last number, then scans for new files, and returns the
+//! entries up to these numbers, smallest first.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -14,144 +15,148 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify;
 
 use super::file::JournalFile;
-use super::format::Bad;
+use super::format::ReadError;
 use super::position::Position;
 use super::record::Record;
 use crate::runtime::alarm::Alarm;
 use tapio_core::clock;
 
-/// Rounds a file that can't be read on may take to recover: what is being written shows a bit later.
-const MOST_TRIES: u32 = 20;
-/// Looks at the folders that may miss a file that was read before it is forgotten.
-const MOST_MISSES: u32 = 16;
-/// Files that are open at a time.
-const MOST_FILES: usize = 512;
-/// Records of a round.
-const ROUND: usize = 2_048;
-/// How often the folders are looked at in any case: one that isn't there can't be watched.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// For how long after a change a file that isn't one yet is looked at again in each round: it is just being made.
-const BEING_MADE: Duration = Duration::from_secs(1);
+/// Number of batches that an unreadable file may take to recover: data that is being written
+/// becomes visible a little later.
+const MAX_TRIES: u32 = 20;
+/// Number of scans without a finished file after which it is forgotten.
+const MAX_MISSES: u32 = 16;
+/// Maximum number of open files.
+const MAX_FILES: usize = 512;
+/// Maximum number of records in a batch.
+const MAX_BATCH: usize = 2_048;
+/// Scan interval without a notification: a missing folder can't be watched.
+const SCAN_INTERVAL: Duration = Duration::from_secs(5);
+/// Time after a change in which each batch scans again for files that are still being created.
+const CREATION_TIME: Duration = Duration::from_secs(1);
 
-/// What was wrong, for the accounts and the log.
+/// Read errors since the last report, for counters and log.
 #[derive(Default)]
-pub(super) struct Trouble {
-    /// Entries that can't be read.
+pub(super) struct ReadErrors {
+    /// Unreadable entries.
     pub(super) bad_entries: u64,
-    /// Entries that journald threw away before they were read: it empties what it deletes, for readers
-    /// that have it open too.
+    /// Entries that journald deleted before they were read: it empties a file that it deletes, also
+    /// for readers that have it open.
     pub(super) gone_entries: u64,
-    /// Fields that can't be read, of entries that can.
+    /// Unreadable fields of readable entries.
     pub(super) bad_fields: u64,
-    /// The files they are in, and why; the last few.
+    /// File and cause of the first few errors.
     pub(super) causes: Vec<(String, String)>,
-    /// Files of a later format, which this reader can't read.
-    pub(super) later_format: bool,
+    /// Whether a file has a later format, which this reader doesn't support.
+    pub(super) is_later_format: bool,
 }
 
-impl Trouble {
-    fn cause(&mut self, path: &Path, cause: &str) {
+impl ReadErrors {
+    fn add_cause(&mut self, path: &Path, cause: &str) {
         if self.causes.len() < 8 {
             self.causes.push((path.display().to_string(), cause.to_owned()));
         }
     }
 }
 
-struct Followed {
+/// A file that is being read.
+struct FollowedFile {
     file: JournalFile<File>,
     path: PathBuf,
-    /// Whether the folder doesn't show it any more, or shows it as damaged: nothing is appended.
-    is_over: bool,
+    /// Whether nothing more will be appended: the file was deleted or is marked as damaged.
+    is_complete: bool,
     tries: u32,
 }
 
-impl Followed {
+impl FollowedFile {
+    /// The sequence and the number of its last entry.
     fn tail(&self) -> ([u8; 16], u64) {
         (self.file.header().seqnum_id, self.file.header().tail_seqnum)
     }
 }
 
-/// The journal.
+/// Reads all files of the journal.
 pub(super) struct Journal {
     roots: Vec<PathBuf>,
     machine_id: String,
-    files: Vec<Followed>,
-    /// Files that were read to their end, by id, and how often since the folders didn't show them: a file
-    /// that is being renamed shows under neither name.
-    done: HashMap<[u8; 16], u32>,
-    /// Where the reading began, by sequence.
-    began: HashMap<[u8; 16], u64>,
+    files: Vec<FollowedFile>,
+    /// Finished files by id, with the number of scans that didn't find them: a file that is being
+    /// renamed can be missing under both names.
+    finished: HashMap<[u8; 16], u32>,
+    /// The number after which reading began, by sequence.
+    began_after: HashMap<[u8; 16], u64>,
     inotify: Option<(OwnedFd, HashSet<PathBuf>)>,
-    scanned: bool,
-    /// When the folders were looked at last, and changed last.
-    looked: Instant,
-    changed: Instant,
-    /// Whether the last look found a file that isn't one yet.
-    half_made: bool,
-    pub(super) trouble: Trouble,
+    /// Whether the first scan is done.
+    has_scanned: bool,
+    last_scan: Instant,
+    last_change: Instant,
+    /// Whether the last scan found a file that is still being created.
+    has_incomplete_file: bool,
+    pub(super) errors: ReadErrors,
 }
 
 impl Journal {
-    /// The journal in these folders, to be read after a place; without one, from now on.
+    /// Opens the journal in these folders, to be read after a position; without one, from now on.
     pub(super) fn open(roots: &[PathBuf], machine_id: &str, after: Option<&Position>) -> Self {
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         let mut journal = Self {
             roots: roots.to_vec(),
             machine_id: machine_id.to_owned(),
             files: Vec::new(),
-            done: HashMap::new(),
-            began: HashMap::new(),
+            finished: HashMap::new(),
+            began_after: HashMap::new(),
             inotify: inotify::init(flags).ok().map(|fd| (fd, HashSet::new())),
-            scanned: false,
-            looked: clock::instant(),
-            changed: clock::instant(),
-            half_made: false,
-            trouble: Trouble::default(),
+            has_scanned: false,
+            last_scan: clock::instant(),
+            last_change: clock::instant(),
+            has_incomplete_file: false,
+            errors: ReadErrors::default(),
         };
         journal.scan(after);
-        journal.scanned = true;
+        journal.has_scanned = true;
         journal
     }
 
-    /// How many files are being followed.
+    /// Number of open files.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// Gives the records that are there, in order; `each` says whether to go on. Returns whether any
-    /// were there.
-    pub(super) fn round(
+    /// Calls `each` with the next records in order, until it returns false. Returns whether there
+    /// were any.
+    pub(super) fn read_batch(
         &mut self,
         record: &mut Record,
         mut each: impl FnMut(&Record) -> bool,
     ) -> bool {
         self.refresh();
         let mut bounds: HashMap<[u8; 16], u64> = HashMap::new();
-        for (id, seqnum) in self.files.iter().map(Followed::tail) {
+        for (id, seqnum) in self.files.iter().map(FollowedFile::tail) {
             let bound = bounds.entry(id).or_default();
             *bound = seqnum.max(*bound);
         }
         let now = clock::instant();
         let has_changed = self.folders_changed();
         if has_changed {
-            self.changed = now;
+            self.last_change = now;
         }
-        let is_being_made = self.half_made && now.duration_since(self.changed) < BEING_MADE;
-        let is_time = now.duration_since(self.looked) >= LOOK_EVERY;
-        if has_changed || is_being_made || is_time {
-            self.looked = now;
+        let is_creating =
+            self.has_incomplete_file && now.duration_since(self.last_change) < CREATION_TIME;
+        let is_due = now.duration_since(self.last_scan) >= SCAN_INTERVAL;
+        if has_changed || is_creating || is_due {
+            self.last_scan = now;
             self.scan(None);
         }
         self.refresh();
-        let mut moved = false;
-        for _ in 0..ROUND {
+        let mut has_read = false;
+        for _ in 0..MAX_BATCH {
             let Some(first) = self.first(&bounds) else { break };
-            moved = true;
+            has_read = true;
             let followed = &mut self.files[first];
             match followed.file.take(record) {
-                Ok(bad) => self.trouble.bad_fields += bad,
-                Err(bad) => {
-                    followed.unread(&bad, &mut self.trouble);
+                Ok(bad) => self.errors.bad_fields += bad,
+                Err(error) => {
+                    followed.skip_unreadable(&error, &mut self.errors);
                     continue;
                 }
             }
@@ -159,23 +164,23 @@ impl Journal {
                 break;
             }
         }
-        self.let_go();
-        moved
+        self.close_finished();
+        has_read
     }
 
     fn refresh(&mut self) {
         for followed in &mut self.files {
-            if let Err(bad) = followed.file.refresh() {
-                followed.stuck(&bad, &mut self.trouble);
+            if let Err(error) = followed.file.refresh() {
+                followed.handle_stuck(&error, &mut self.errors);
             }
         }
     }
 
-    /// The file with the entry that comes first, among those that are within bounds.
+    /// The index of the file with the first entry within bounds.
     fn first(&mut self, bounds: &HashMap<[u8; 16], u64>) -> Option<usize> {
         let mut first: Option<(usize, Position)> = None;
         for (n, followed) in self.files.iter_mut().enumerate() {
-            let Some(next) = followed.peek(&mut self.trouble) else { continue };
+            let Some(next) = followed.peek(&mut self.errors) else { continue };
             let bound = bounds.get(&next.seqnum_id).copied().unwrap_or_default();
             let is_first = first.is_none_or(|(_, other)| comes_before(&next, &other));
             if next.seqnum <= bound && is_first {
@@ -185,73 +190,73 @@ impl Journal {
         first.map(|(n, _)| n)
     }
 
-    /// Closes what has been read to its end and won't grow.
-    fn let_go(&mut self) {
-        let done = &mut self.done;
-        let trouble = &mut self.trouble;
+    /// Closes the files that are read to their end and won't grow.
+    fn close_finished(&mut self) {
+        let finished = &mut self.finished;
+        let errors = &mut self.errors;
         self.files.retain_mut(|followed| {
-            let is_over = followed.is_over || followed.file.header().is_archived;
-            if is_over && matches!(followed.file.peek(), Ok(None)) {
+            let is_complete = followed.is_complete || followed.file.header().is_archived;
+            if is_complete && matches!(followed.file.peek(), Ok(None)) {
                 let left = followed.file.abandon();
                 if left > 0 {
-                    trouble.bad_entries += left;
-                    trouble.cause(&followed.path, "it ends before its last entry");
+                    errors.bad_entries += left;
+                    errors.add_cause(&followed.path, "the file ends before its last entry");
                 }
-                done.insert(followed.file.header().file_id, 0);
+                finished.insert(followed.file.header().file_id, 0);
                 return false;
             }
             true
         });
     }
 
-    /// Looks for files that came, and those that went.
+    /// Scans the folders for new and deleted files.
     fn scan(&mut self, after: Option<&Position>) {
-        let mut there = HashSet::new();
-        self.half_made = false;
+        let mut found = HashSet::new();
+        self.has_incomplete_file = false;
         for path in self.journal_files() {
             let file = match File::open(&path) {
                 Ok(file) => file,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) => {
-                    self.trouble.cause(&path, &e.to_string());
+                    self.errors.add_cause(&path, &e.to_string());
                     continue;
                 }
             };
             let file = match JournalFile::open(file) {
                 Ok(file) => file,
-                // One that is just being made is found by a next look.
-                Err(Bad::NoJournal) => {
-                    self.half_made = true;
+                // A file that is still being created: a later scan finds it.
+                Err(ReadError::NotAJournal) => {
+                    self.has_incomplete_file = true;
                     continue;
                 }
-                Err(bad) => {
-                    self.trouble.later_format |= matches!(bad, Bad::LaterFormat(_));
-                    self.trouble.cause(&path, &bad.to_string());
+                Err(error) => {
+                    self.errors.is_later_format |= matches!(error, ReadError::LaterFormat(_));
+                    self.errors.add_cause(&path, &error.to_string());
                     continue;
                 }
             };
             let id = file.header().file_id;
-            there.insert(id);
+            found.insert(id);
             let is_damaged = path.extension().is_some_and(|e| e == "journal~");
             if let Some(known) = self.files.iter_mut().find(|f| f.file.header().file_id == id) {
                 known.path = path;
-                known.is_over |= is_damaged;
-            } else if !self.done.contains_key(&id) && self.files.len() < MOST_FILES {
-                self.begin(file, path, is_damaged, after);
+                known.is_complete |= is_damaged;
+            } else if !self.finished.contains_key(&id) && self.files.len() < MAX_FILES {
+                self.follow(file, path, is_damaged, after);
             }
         }
         for followed in &mut self.files {
-            followed.is_over |= !there.contains(&followed.file.header().file_id);
+            followed.is_complete |= !found.contains(&followed.file.header().file_id);
         }
-        self.done.retain(|id, misses| {
-            *misses = if there.contains(id) { 0 } else { *misses + 1 };
-            *misses < MOST_MISSES
+        self.finished.retain(|id, misses| {
+            *misses = if found.contains(id) { 0 } else { *misses + 1 };
+            *misses < MAX_MISSES
         });
     }
 
-    /// Begins to read a file: one that was there from the start after what was read before, one that
-    /// came later from its first entry.
-    fn begin(
+    /// Opens a file for reading: after the position if it existed at the start, otherwise from its
+    /// first entry.
+    fn follow(
         &mut self,
         mut file: JournalFile<File>,
         path: PathBuf,
@@ -259,29 +264,29 @@ impl Journal {
         after: Option<&Position>,
     ) {
         let (id, tail) = (file.header().seqnum_id, file.header().tail_seqnum);
-        let skipped = if self.scanned {
-            match self.began.get(&id) {
+        let skipped = if self.has_scanned {
+            match self.began_after.get(&id) {
                 Some(seqnum) => {
                     file.seek(&Position { seqnum_id: id, seqnum: *seqnum, ..Position::default() })
                 }
                 None => Ok(()),
             }
         } else if let Some(after) = after {
-            self.began.insert(after.seqnum_id, after.seqnum);
+            self.began_after.insert(after.seqnum_id, after.seqnum);
             file.seek(after)
         } else {
-            let began = self.began.entry(id).or_default();
+            let began = self.began_after.entry(id).or_default();
             *began = tail.max(*began);
             file.skip_all()
         };
-        if let Err(bad) = skipped {
-            self.trouble.cause(&path, &bad.to_string());
+        if let Err(error) = skipped {
+            self.errors.add_cause(&path, &error.to_string());
         }
-        self.files.push(Followed { file, path, is_over: is_damaged, tries: 0 });
+        self.files.push(FollowedFile { file, path, is_complete: is_damaged, tries: 0 });
     }
 
-    /// The files of this machine's journal: those of its id where the folder has it, else those of all
-    /// ids, as in a container that sees another machine's folder.
+    /// The files of this node's journal: those of its machine id if the folder has one, otherwise
+    /// those of all ids, as in a container with another node's folder.
     fn journal_files(&mut self) -> Vec<PathBuf> {
         let mut folders = Vec::new();
         for root in self.roots.clone() {
@@ -325,7 +330,7 @@ impl Journal {
         }
     }
 
-    /// Whether files came or went since the last look; always where that can't be watched.
+    /// Whether files were created or deleted since the last call; always true without inotify.
     fn folders_changed(&mut self) -> bool {
         let Some((inotify, _)) = &self.inotify else { return true };
         let mut bytes = [std::mem::MaybeUninit::uninit(); 4_096];
@@ -337,9 +342,10 @@ impl Journal {
         changed
     }
 
-    /// Waits until a file comes or goes, until the end, or for this long: entries don't show by themselves.
-    pub(super) fn wait(&self, alarm: &Alarm, at_most: Duration) {
-        alarm.wait(self.inotify.iter().map(|(inotify, _)| inotify.as_fd()), at_most);
+    /// Waits until a file is created or deleted, shutdown, or the timeout. New entries don't end
+    /// the wait.
+    pub(super) fn wait(&self, alarm: &Alarm, timeout: Duration) {
+        alarm.wait(self.inotify.iter().map(|(inotify, _)| inotify.as_fd()), timeout);
     }
 }
 
@@ -347,9 +353,9 @@ fn comes_before(a: &Position, b: &Position) -> bool {
     if a.seqnum_id == b.seqnum_id { a.seqnum < b.seqnum } else { a.realtime_us < b.realtime_us }
 }
 
-impl Followed {
-    /// The next entry's place; entries that can't be read are counted and skipped.
-    fn peek(&mut self, trouble: &mut Trouble) -> Option<Position> {
+impl FollowedFile {
+    /// The next entry's position. Unreadable entries are counted and skipped.
+    fn peek(&mut self, errors: &mut ReadErrors) -> Option<Position> {
         loop {
             let left = self.file.left();
             match self.file.peek() {
@@ -359,23 +365,23 @@ impl Followed {
                     }
                     return next;
                 }
-                Err(bad) if self.file.left() < left => self.unread(&bad, trouble),
-                Err(bad) => {
-                    self.stuck(&bad, trouble);
+                Err(error) if self.file.left() < left => self.skip_unreadable(&error, errors),
+                Err(error) => {
+                    self.handle_stuck(&error, errors);
                     return None;
                 }
             }
         }
     }
 
-    /// An entry can't be read; of a deleted file, none of the rest can.
-    fn unread(&mut self, bad: &Bad, trouble: &mut Trouble) {
-        trouble.cause(&self.path, &bad.to_string());
+    /// Handles an unreadable entry; in a deleted file, all remaining ones are unreadable.
+    fn skip_unreadable(&mut self, error: &ReadError, errors: &mut ReadErrors) {
+        errors.add_cause(&self.path, &error.to_string());
         if self.is_deleted() {
-            self.is_over = true;
-            trouble.gone_entries += 1 + self.file.abandon();
+            self.is_complete = true;
+            errors.gone_entries += 1 + self.file.abandon();
         } else {
-            trouble.bad_entries += 1;
+            errors.bad_entries += 1;
         }
     }
 
@@ -383,19 +389,19 @@ impl Followed {
         self.file.source().metadata().is_ok_and(|m| m.nlink() == 0)
     }
 
-    /// It can't be read on. After a while the rest is given up.
-    fn stuck(&mut self, bad: &Bad, trouble: &mut Trouble) {
+    /// Handles a file that can't be read further. After some tries the rest is skipped.
+    fn handle_stuck(&mut self, error: &ReadError, errors: &mut ReadErrors) {
         if self.is_deleted() {
-            self.is_over = true;
-            trouble.gone_entries += self.file.abandon();
+            self.is_complete = true;
+            errors.gone_entries += self.file.abandon();
             return;
         }
         self.tries += 1;
-        if self.tries >= MOST_TRIES {
+        if self.tries >= MAX_TRIES {
             self.tries = 0;
-            self.is_over = true;
-            trouble.bad_entries += self.file.abandon();
-            trouble.cause(&self.path, &bad.to_string());
+            self.is_complete = true;
+            errors.bad_entries += self.file.abandon();
+            errors.add_cause(&self.path, &error.to_string());
         }
     }
 }
@@ -405,18 +411,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_just_being_made_is_found_as_soon_as_it_is_one() {
+    fn file_being_created_is_found_once_it_has_a_header() {
         let folder = tempfile::tempdir().unwrap();
         let mut journal = Journal::open(&[folder.path().to_owned()], "", None);
         let path = folder.path().join("system.journal");
         File::create(&path).unwrap();
         let mut record = Record::default();
-        assert!(!journal.round(&mut record, |_| true));
+        assert!(!journal.read_batch(&mut record, |_| true));
         assert_eq!(journal.len(), 0);
-        // No watch says that it is one now.
+        // inotify doesn't report the new content.
         std::fs::write(&path, include_bytes!("samples/small.journal")).unwrap();
-        assert!(!journal.round(&mut record, |_| true));
+        assert!(!journal.read_batch(&mut record, |_| true));
         assert_eq!(journal.len(), 1);
-        assert!(journal.round(&mut record, |_| true), "its records come with the next round");
+        assert!(journal.read_batch(&mut record, |_| true), "its records are in the next batch");
     }
 }

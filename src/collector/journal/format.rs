@@ -1,13 +1,13 @@
 //! The layout of journal files (systemd's docs/JOURNAL_FILE_FORMAT.md and journal-def.h): little
-//! endian, objects on 8-byte boundaries. Only what a reader in sequence needs.
+//! endian, objects on 8-byte boundaries. Only the parts that a sequential reader needs.
 
-/// The longest header that is known, in bytes; older files have a shorter one.
+/// Length of the longest known header, in bytes; older files have a shorter one.
 pub(super) const HEADER_BYTES: usize = 208;
-/// An object's own head: type, flags, size.
+/// Length of an object's header: type, flags, size.
 pub(super) const OBJECT_BYTES: u64 = 16;
-/// Where an entry's items begin.
+/// Offset of an entry's items.
 pub(super) const ENTRY_BYTES: u64 = 64;
-/// Where an entry array's items begin.
+/// Offset of an entry array's items.
 pub(super) const ARRAY_BYTES: u64 = 24;
 
 const SIGNATURE: &[u8; 8] = b"LPKSHHRH";
@@ -17,26 +17,26 @@ const COMPRESSED_LZ4: u32 = 1 << 1;
 const KEYED_HASH: u32 = 1 << 2;
 const COMPRESSED_ZSTD: u32 = 1 << 3;
 const COMPACT: u32 = 1 << 4;
-/// Flags a reader must know, and this one does.
-const KNOWN: u32 = COMPRESSED_XZ | COMPRESSED_LZ4 | KEYED_HASH | COMPRESSED_ZSTD | COMPACT;
+/// Incompatible flags that this reader supports.
+const SUPPORTED: u32 = COMPRESSED_XZ | COMPRESSED_LZ4 | KEYED_HASH | COMPRESSED_ZSTD | COMPACT;
 
-/// `STATE_ARCHIVED`: nothing is appended any more.
+/// `STATE_ARCHIVED`: the file is complete.
 const ARCHIVED: u8 = 2;
 
-/// Why bytes aren't a journal's.
+/// Why a file, or a part of it, can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Bad {
-    #[error("not a journal file, or one that is just being made")]
-    NoJournal,
-    #[error("flags {0:#x} of a later format")]
+pub(super) enum ReadError {
+    #[error("not a journal file, or one that is being created")]
+    NotAJournal,
+    #[error("unsupported flags {0:#x} of a later format")]
     LaterFormat(u32),
-    #[error("the {0} at {1} can't be")]
+    #[error("invalid {0} at offset {1}")]
     Object(&'static str, u64),
-    #[error("it ends before {0}")]
+    #[error("the file ends before offset {0}")]
     Short(u64),
-    #[error("reading at {0}: {1}")]
+    #[error("read error at offset {0}: {1}")]
     Io(u64, String),
-    #[error("{0} can't be decompressed")]
+    #[error("can't decompress {0}")]
     Compression(&'static str),
 }
 
@@ -59,26 +59,26 @@ pub(super) fn id_at(bytes: &[u8], at: usize) -> [u8; 16] {
 pub(super) struct Header {
     pub(super) is_compact: bool,
     pub(super) is_archived: bool,
-    /// Names the file for ever, whatever it is renamed to.
+    /// Identifies the file, also after a rename.
     pub(super) file_id: [u8; 16],
-    /// Names the sequence that `seqnum`s are of.
+    /// Identifies the sequence of the entries' numbers.
     pub(super) seqnum_id: [u8; 16],
-    /// Entries so far.
+    /// Number of entries.
     pub(super) entries: u64,
     pub(super) tail_seqnum: u64,
     pub(super) tail_realtime_us: u64,
-    /// The first array of entries; zero before the first entry.
+    /// Offset of the first entry array; zero without entries.
     pub(super) entry_array: u64,
 }
 
 impl Header {
-    pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Bad> {
+    pub(super) fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, ReadError> {
         if bytes.get(..8) != Some(SIGNATURE) || id_at(bytes, 24) == [0; 16] {
-            return Err(Bad::NoJournal);
+            return Err(ReadError::NotAJournal);
         }
         let flags = u32_at(bytes, 12);
-        if flags & !KNOWN != 0 {
-            return Err(Bad::LaterFormat(flags & !KNOWN));
+        if flags & !SUPPORTED != 0 {
+            return Err(ReadError::LaterFormat(flags & !SUPPORTED));
         }
         Ok(Self {
             is_compact: flags & COMPACT != 0,
@@ -92,28 +92,28 @@ impl Header {
         })
     }
 
-    /// Where a data object's payload begins.
+    /// Offset of a data object's payload.
     pub(super) fn data_bytes(&self) -> u64 {
         if self.is_compact { 72 } else { 64 }
     }
 
-    /// The length of an entry array's items.
+    /// Length of an entry array's items.
     pub(super) fn array_item_bytes(&self) -> u64 {
         if self.is_compact { 4 } else { 8 }
     }
 
-    /// The length of an entry's items, each of which begins with its data object's offset.
+    /// Length of an entry's items, each of which begins with the offset of its data object.
     pub(super) fn entry_item_bytes(&self) -> u64 {
         if self.is_compact { 4 } else { 16 }
     }
 
-    /// An offset, as it stands in an item.
+    /// Decodes the offset in an item.
     pub(super) fn offset_at(&self, bytes: &[u8], at: usize) -> u64 {
         if self.is_compact { u64::from(u32_at(bytes, at)) } else { u64_at(bytes, at) }
     }
 }
 
-/// The type of an object, as far as it is read.
+/// The object types that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Data,
@@ -130,7 +130,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Data => "data object",
             Self::Entry => "entry",
@@ -139,14 +139,20 @@ impl Kind {
     }
 }
 
-/// An object's flags and whole size in bytes, if it is of this kind and at least `least` bytes long.
-pub(super) fn object(kind: Kind, least: u64, head: &[u8], at: u64) -> Result<(u8, u64), Bad> {
+/// Decodes an object's header: flags and total size in bytes. The object must be of this kind and
+/// at least `min_bytes` long.
+pub(super) fn object(
+    kind: Kind,
+    min_bytes: u64,
+    head: &[u8],
+    at: u64,
+) -> Result<(u8, u64), ReadError> {
     let size = u64_at(head, 8);
     let plausible = head.first() == Some(&kind.number())
-        && size >= least
+        && size >= min_bytes
         && at.is_multiple_of(8)
         && at.checked_add(size).is_some();
-    if plausible { Ok((head[1], size)) } else { Err(Bad::Object(kind.word(), at)) }
+    if plausible { Ok((head[1], size)) } else { Err(ReadError::Object(kind.name(), at)) }
 }
 
 #[cfg(test)]
@@ -154,9 +160,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_read_or_refused() {
+    fn header_is_decoded_or_refused() {
         let mut bytes = [0; HEADER_BYTES];
-        assert_eq!(Header::parse(&bytes), Err(Bad::NoJournal));
+        assert_eq!(Header::parse(&bytes), Err(ReadError::NotAJournal));
         bytes[..8].copy_from_slice(SIGNATURE);
         bytes[24] = 7;
         bytes[12] = 0x1c;
@@ -166,6 +172,6 @@ mod tests {
         assert!(header.is_compact && header.is_archived);
         assert_eq!((header.entries, header.file_id[0], header.data_bytes()), (9, 7, 72));
         bytes[12] = 0x20;
-        assert_eq!(Header::parse(&bytes), Err(Bad::LaterFormat(0x20)));
+        assert_eq!(Header::parse(&bytes), Err(ReadError::LaterFormat(0x20)));
     }
 }

@@ -1,58 +1,59 @@
-//! Payloads of data objects, decompressed as far as a field may be long.
+//! Decompresses the payloads of data objects, up to the maximum length of a field.
 
 use std::io::Read;
 
-use super::format::Bad;
+use super::format::ReadError;
 
 const XZ: u8 = 1;
 const LZ4: u8 = 1 << 1;
 const ZSTD: u8 = 1 << 2;
 
-/// What a decoder may use, in bytes: journald compresses with windows far smaller.
-const MOST_MEMORY: u32 = 16 << 20;
-/// The largest block LZ4 is decompressed of, in bytes: it gives all or nothing.
-const MOST_LZ4: u64 = 1 << 20;
+/// Memory limit of a decoder, in bytes: journald compresses with far smaller windows.
+const MAX_MEMORY_BYTES: u32 = 16 << 20;
+/// Maximum decompressed size of an LZ4 block, which can't be decompressed in part.
+const MAX_LZ4_BYTES: u64 = 1 << 20;
 
-/// Appends at most `limit` bytes of what `bytes` hold to `into`. `whole` says whether all of the
-/// payload is there: of a part of it, the beginning is given.
+/// Appends the decompressed `bytes` to `into`, at most `limit` bytes. `whole`: whether `bytes` are
+/// the whole payload; of a part, as much as possible is decompressed.
 pub(super) fn unpack(
     flags: u8,
     bytes: &[u8],
     whole: bool,
     limit: usize,
     into: &mut Vec<u8>,
-) -> Result<(), Bad> {
+) -> Result<(), ReadError> {
     match flags & (XZ | LZ4 | ZSTD) {
         0 => into.extend_from_slice(&bytes[..bytes.len().min(limit)]),
         XZ => {
-            let reader = lzma_rust2::XzReader::new_mem_limit(bytes, false, MOST_MEMORY >> 10);
-            beginning(reader, whole, limit, into).ok_or(Bad::Compression("xz"))?;
+            let reader = lzma_rust2::XzReader::new_mem_limit(bytes, false, MAX_MEMORY_BYTES >> 10);
+            decompress(reader, whole, limit, into).ok_or(ReadError::Compression("xz"))?;
         }
-        LZ4 => lz4(bytes, limit, into).ok_or(Bad::Compression("lz4"))?,
+        LZ4 => lz4(bytes, limit, into).ok_or(ReadError::Compression("lz4"))?,
         ZSTD => {
-            let max_window = u64::from(MOST_MEMORY);
+            let max_window = u64::from(MAX_MEMORY_BYTES);
             let reader =
                 ruzstd::decoding::StreamingDecoder::new_with_max_window_size(bytes, max_window);
-            let reader = reader.map_err(|_| Bad::Compression("zstd"))?;
-            beginning(reader, whole, limit, into).ok_or(Bad::Compression("zstd"))?;
+            let reader = reader.map_err(|_| ReadError::Compression("zstd"))?;
+            decompress(reader, whole, limit, into).ok_or(ReadError::Compression("zstd"))?;
         }
-        _ => return Err(Bad::Compression("data packed twice")),
+        _ => return Err(ReadError::Compression("data with two compression flags")),
     }
     Ok(())
 }
 
-fn beginning(reader: impl Read, whole: bool, limit: usize, into: &mut Vec<u8>) -> Option<()> {
+/// Reads up to `limit` bytes from a decoder.
+fn decompress(reader: impl Read, whole: bool, limit: usize, into: &mut Vec<u8>) -> Option<()> {
     let before = into.len();
     let read = reader.take(limit as u64).read_to_end(into);
-    // Where the payload was cut, the decoder fails at the cut and has given what is before.
+    // A decoder fails at the end of a partial payload, after it has returned the data before.
     (read.is_ok() || (!whole && into.len() > before)).then_some(())
 }
 
-/// LZ4's block format behind the length of what it holds.
+/// The decompressed length, followed by LZ4's block format.
 fn lz4(bytes: &[u8], limit: usize, into: &mut Vec<u8>) -> Option<()> {
     let (len, block) = bytes.split_first_chunk::<8>()?;
     let len = u64::from_le_bytes(*len);
-    if len > MOST_LZ4 {
+    if len > MAX_LZ4_BYTES {
         return None;
     }
     let unpacked = lz4_flex::block::decompress(block, len as usize).ok()?;
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// "MESSAGE=" and a thousand times "tapio ", packed by xz, lz4 and zstd's own programs.
+    /// `MESSAGE=` and a thousand times `tapio `, compressed by the programs xz and zstd.
     const XZ_BYTES: &[u8] = include_bytes!("samples/message.xz");
     const ZSTD_BYTES: &[u8] = include_bytes!("samples/message.zst");
 
@@ -76,7 +77,7 @@ mod tests {
     }
 
     fn lz4_bytes() -> Vec<u8> {
-        // All literals: what a packer does with what it can't pack, and enough to read the format.
+        // Literals only, as for incompressible data: enough to test the format.
         let text = text();
         let mut block = vec![0xf0];
         let mut left = text.len() - 15;
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn each_packing_is_undone_up_to_a_limit() {
+    fn each_compression_is_decompressed_up_to_limit() {
         let text = text();
         let lz4 = lz4_bytes();
         for (flags, bytes) in [(0, &text[..]), (XZ, XZ_BYTES), (LZ4, &lz4), (ZSTD, ZSTD_BYTES)] {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_goes_nowhere() {
+    fn decompression_bomb_is_refused() {
         let mut huge = (1u64 << 40).to_le_bytes().to_vec();
         huge.extend([0x1f, 1, 0, 255, 255]);
         assert!(unpack(LZ4, &huge, true, 100, &mut Vec::new()).is_err());
@@ -112,7 +113,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_bounded(
+        fn output_of_any_bytes_is_bounded(
             flags in 0..8u8, bytes in prop::collection::vec(any::<u8>(), 0..200), cut in any::<bool>()
         ) {
             let mut out = Vec::new();
@@ -121,7 +122,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_packing_is_bounded(at in 0..100usize, to in any::<u8>(), flags in 1..8u8) {
+        fn output_of_damaged_payload_is_bounded(at in 0..100usize, to in any::<u8>(), flags in 1..8u8) {
             for sample in [XZ_BYTES, ZSTD_BYTES, &lz4_bytes()] {
                 let mut bytes = sample.to_vec();
                 let at = at % bytes.len();

@@ -1,9 +1,10 @@
-//! A place in the journal, as journalctl writes it: `s=…;i=…;b=…;m=…;t=…;x=…` (sd_journal_get_cursor(3)),
-//! so that `journalctl --after-cursor` goes on where this reader ended.
+//! A position in the journal, in journalctl's notation `s=…;i=…;b=…;m=…;t=…;x=…`
+//! (sd_journal_get_cursor(3)), so that `journalctl --after-cursor` continues at this reader's
+//! cursor.
 
 use std::fmt;
 
-/// The place of an entry.
+/// The position of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) seqnum_id: [u8; 16],
@@ -15,7 +16,7 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// Reads a cursor; what it doesn't have stays zero, but for its sequence and time it is none.
+    /// Parses a cursor. Sequence number and time are required; other missing parts are zero.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut position = Self::default();
         let (mut has_sequence, mut has_time) = (false, false);
@@ -29,15 +30,15 @@ impl Position {
                 "m" => position.monotonic_us = number()?,
                 "t" => (position.realtime_us, has_time) = (number()?, true),
                 "x" => position.xor_hash = number()?,
-                // A later journalctl's.
+                // A part of a later journalctl.
                 _ => {}
             }
         }
         (has_sequence && has_time).then_some(position)
     }
 
-    /// Whether an entry comes after this place. Sequences count when both are of the same; else
-    /// the clocks decide.
+    /// Whether an entry comes after this position: by sequence number if both belong to the same
+    /// sequence, otherwise by clock.
     pub(super) fn is_before(&self, entry: &Self) -> bool {
         if self.seqnum_id == entry.seqnum_id {
             entry.seqnum > self.seqnum
@@ -78,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn journalctls_cursors_are_understood() {
+    fn journalctl_cursor_is_parsed_and_printed() {
         let text = "s=739ad463348b4ceca5a9e69c95a3c93f;i=4ece7;b=6c7c6013a8a34b5ab7a6f1a2ae5ab8ec;m=4fc72436e;t=4c508a72423d9;x=d3e5610681098c10";
         let position = Position::parse(text).unwrap();
         assert_eq!((position.seqnum, position.realtime_us), (0x4ece7, 0x4c508a72423d9));
@@ -90,13 +91,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(s in any::<[u8; 16]>(), i in any::<u64>(), t in any::<u64>()) {
+        fn printed_position_parses_to_itself(s in any::<[u8; 16]>(), i in any::<u64>(), t in any::<u64>()) {
             let position = Position { seqnum_id: s, seqnum: i, realtime_us: t, ..Position::default() };
             prop_assert_eq!(Position::parse(&position.to_string()), Some(position));
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,60}|([sibmtx]=[0-9a-f+]{0,40};?){0,6}") {
+        fn parsing_any_text_never_panics(text in "\\PC{0,60}|([sibmtx]=[0-9a-f+]{0,40};?){0,6}") {
             let _ = Position::parse(&text);
         }
     }

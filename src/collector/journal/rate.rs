@@ -1,38 +1,38 @@
-//! How many records of each unit are told: a token bucket for each.
+//! The rate limit of each unit: a token bucket.
 
 use std::collections::HashMap;
 
-/// Units with a bucket; past it the fullest ones make room, which forgets nothing.
-const MOST_UNITS: usize = 4_096;
+/// Maximum number of buckets. Full buckets are evicted first: a new bucket is full too.
+const MAX_UNITS: usize = 4_096;
 
 struct Bucket {
     tokens: f64,
     at_ns: u64,
 }
 
-/// The buckets.
-pub(super) struct Rates {
-    /// Records a second; zero for no bound.
+/// Limits the records of each unit.
+pub(super) struct RateLimiter {
+    /// Records per second; zero for no limit.
     per_second: f64,
     burst: f64,
     buckets: HashMap<Box<str>, Bucket>,
 }
 
-impl Rates {
-    /// Lets a unit have so many records a second, and so many at once after a pause.
+impl RateLimiter {
+    /// Admits `per_second` records of each unit on average, and `burst` at once after a pause.
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let burst = f64::from(burst.max(1));
         Self { per_second: f64::from(per_second), burst, buckets: HashMap::new() }
     }
 
-    /// Whether a record of this unit is within its rate; `now_ns` is monotonic.
+    /// Whether a record of this unit is within its limit. `now_ns`: CLOCK_MONOTONIC.
     pub(super) fn admits(&mut self, unit: &str, now_ns: u64) -> bool {
         if self.per_second == 0.0 {
             return true;
         }
         if !self.buckets.contains_key(unit) {
-            if self.buckets.len() >= MOST_UNITS {
-                self.make_room(now_ns);
+            if self.buckets.len() >= MAX_UNITS {
+                self.evict(now_ns);
             }
             self.buckets.insert(unit.into(), Bucket { tokens: self.burst, at_ns: now_ns });
         }
@@ -47,12 +47,12 @@ impl Rates {
         true
     }
 
-    /// Forgets buckets that are full by now, as a new one would be; else all.
-    fn make_room(&mut self, now_ns: u64) {
+    /// Evicts the buckets that are full by now, or all if none is.
+    fn evict(&mut self, now_ns: u64) {
         let (rate, burst) = (self.per_second, self.burst);
         self.buckets
             .retain(|_, b| b.tokens + now_ns.saturating_sub(b.at_ns) as f64 / 1e9 * rate < burst);
-        if self.buckets.len() >= MOST_UNITS {
+        if self.buckets.len() >= MAX_UNITS {
             self.buckets.clear();
         }
     }
@@ -63,19 +63,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_then_the_rate() {
-        let mut rates = Rates::new(10, 5);
-        let admitted = |rates: &mut Rates, unit: &str, now_ns, n| {
+    fn burst_is_admitted_then_average_rate() {
+        let mut rates = RateLimiter::new(10, 5);
+        let admitted = |rates: &mut RateLimiter, unit: &str, now_ns, n| {
             (0..n).filter(|_| rates.admits(unit, now_ns)).count()
         };
         assert_eq!(admitted(&mut rates, "a", 0, 100), 5);
         assert_eq!(admitted(&mut rates, "b", 0, 100), 5, "each unit has its own");
         assert_eq!(admitted(&mut rates, "a", 1_000_000_000, 100), 5);
         assert_eq!(admitted(&mut rates, "a", 1_200_000_000, 100), 2);
-        assert_eq!(admitted(&mut Rates::new(0, 1), "a", 0, 100), 100, "no bound");
-        for n in 0..3 * MOST_UNITS {
+        assert_eq!(admitted(&mut RateLimiter::new(0, 1), "a", 0, 100), 100, "no limit");
+        for n in 0..3 * MAX_UNITS {
             rates.admits(&n.to_string(), 1_300_000_000);
         }
-        assert!(rates.buckets.len() <= MOST_UNITS);
+        assert!(rates.buckets.len() <= MAX_UNITS);
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::source::Source;
 use super::stream::Stream;
 use crate::runtime::alarm::Alarm;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::ring::OnFull;
 
 /// Poll interval of a followed file, and so its delay. A fifo or standard input wakes the
@@ -35,9 +37,8 @@ impl CollectorConfig for Config {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Jsonl(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Jsonl)
     }
 }
 

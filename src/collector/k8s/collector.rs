@@ -17,8 +17,10 @@ use super::request::RequestError;
 use super::session::{Output, Session};
 use super::to_event::EventWriter;
 use crate::runtime::cursor::Cursor;
-use crate::runtime::poll_timer::Turns;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::poll_timer::PollTimer;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::event::Reason;
 use tapio_core::ring::OnFull;
@@ -42,9 +44,8 @@ impl CollectorConfig for Config {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Kubernetes(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Kubernetes)
     }
 }
 
@@ -192,7 +193,7 @@ struct Run {
 
 impl Run {
     async fn run(mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut turns = Turns::new(&context.shutdown, SAVE_INTERVAL);
+        let mut turns = PollTimer::new(&context.shutdown, SAVE_INTERVAL);
         let mut next_checkpoint = clock::instant();
         loop {
             tokio::select! {
@@ -202,14 +203,14 @@ impl Run {
                         next_checkpoint = clock::instant() + CHECKPOINT_INTERVAL;
                     }
                     self.save(context);
-                    if self.session.changed || self.cursor.is_waiting() {
-                        turns.soon();
+                    if self.session.changed || self.cursor.is_pending() {
+                        turns.wake_soon();
                     }
                 }
                 Some(message) = self.messages.recv(), if !self.paused => {
                     self.apply(message, context);
                     self.apply_available(context);
-                    turns.soon();
+                    turns.wake_soon();
                 }
             }
             if context.shutdown.is_requested() {
@@ -252,7 +253,7 @@ impl Run {
     }
 
     fn save(&mut self, context: &Context) {
-        match self.cursor.settle(context) {
+        match self.cursor.try_save(context) {
             Ok(paused) => self.paused = paused,
             Err(error) => {
                 // The next attempt may succeed; after a kill the agent repeats the events since the

@@ -8,7 +8,7 @@ use super::events::EventScope;
 use super::objects::{Deployment, Event};
 use super::pod_lifecycle::{ContainerEnd, PodFact, Transition};
 use crate::events::enrich::workload_key;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
 use tapio_core::identity::{Directory, Pod};
 use tapio_core::ring::Sink;
@@ -29,7 +29,7 @@ pub(super) struct EventWriter {
     /// events.
     origin: u64,
     directory: Arc<Directory>,
-    draft: Draft,
+    draft: EventBuilder,
     natural_key: String,
 }
 
@@ -73,7 +73,7 @@ fn transition_time(transition: &Transition, now_ns: u64) -> EventTime {
 
 impl EventWriter {
     pub(super) fn new(host: Arc<str>, origin: u64, directory: Arc<Directory>) -> Self {
-        Self { host, origin, directory, draft: Draft::default(), natural_key: String::new() }
+        Self { host, origin, directory, draft: EventBuilder::default(), natural_key: String::new() }
     }
 
     fn offer(
@@ -84,7 +84,7 @@ impl EventWriter {
         now_ns: u64,
         sink: &mut Sink,
     ) {
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_natural(SOURCE, &self.natural_key),
             time_ns: time.time_ns,
             observed_ns: now_ns,
@@ -118,7 +118,7 @@ impl EventWriter {
             PodFact::Pending { container, .. } => draft.text(names::K8S_CONTAINER_NAME, container),
             _ => {}
         }
-        draft.entities_end();
+        draft.end_entities();
         pod_attributes(draft, pod);
         // The unit that it failed to connect to before.
         if let PodFact::CrashLoop { .. } = transition.fact
@@ -144,7 +144,7 @@ impl EventWriter {
         draft.clear();
         draft.text(names::HOST_NAME, &self.host);
         draft.text(names::K8S_NODE_NAME, node);
-        draft.entities_end();
+        draft.end_entities();
         draft.text(names::K8S_NODE_CONDITION_TYPE, &change.condition);
         draft.word(names::K8S_NODE_CONDITION_STATUS, change.status);
         draft.text(names::TAPIO_K8S_CONDITION_REASON, &change.reason);
@@ -173,7 +173,7 @@ impl EventWriter {
         draft.clear();
         draft.text(names::K8S_NAMESPACE_NAME, &meta.namespace);
         draft.text(names::K8S_DEPLOYMENT_NAME, &meta.name);
-        draft.entities_end();
+        draft.end_entities();
         draft.word(names::TAPIO_K8S_ROLLOUT_STATE, change.phase.as_str());
         draft.text(names::TAPIO_K8S_ROLLOUT_REASON, &change.reason);
         draft.int(names::TAPIO_K8S_REVISION, change.revision);
@@ -209,7 +209,7 @@ impl EventWriter {
             draft.text(names::HOST_NAME, node);
         }
         object_entities(draft, event, pod);
-        draft.entities_end();
+        draft.end_entities();
         draft.text(names::K8S_EVENT_REASON, &event.reason);
         draft.text(names::TAPIO_K8S_EVENT_TYPE, &event.r#type);
         draft.text(names::TAPIO_K8S_EVENT_COMPONENT, event.component());
@@ -276,14 +276,14 @@ impl EventWriter {
         let draft = &mut self.draft;
         draft.clear();
         draft.text(names::HOST_NAME, &self.host);
-        draft.entities_end();
+        draft.end_entities();
         draft.word(names::TAPIO_RELATION_FROM_TYPE, from.0);
         draft.text(names::TAPIO_RELATION_FROM_NAME, from.1);
     }
 }
 
 /// Adds the attributes of all events of a pod.
-fn pod_attributes(draft: &mut Draft, pod: &Pod) {
+fn pod_attributes(draft: &mut EventBuilder, pod: &Pod) {
     if pod.rolling_out {
         draft.word(names::TAPIO_K8S_ROLLOUT_STATE, RolloutPhase::Progressing.as_str());
     }
@@ -299,7 +299,7 @@ fn pod_attributes(draft: &mut Draft, pod: &Pod) {
 }
 
 /// Adds a fact's attributes and message. Returns its kind and severity.
-fn fact_attributes(draft: &mut Draft, pod: &Pod, fact: &PodFact) -> (Name, Severity) {
+fn fact_attributes(draft: &mut EventBuilder, pod: &Pod, fact: &PodFact) -> (Name, Severity) {
     let name = format_args!("{}/{}", pod.namespace, pod.name);
     if let (PodFact::Scheduled | PodFact::Running, Some(workload)) = (fact, &pod.workload) {
         draft.text(names::TAPIO_K8S_OWNER_KIND, &workload.kind);
@@ -359,7 +359,7 @@ fn fact_attributes(draft: &mut Draft, pod: &Pod, fact: &PodFact) -> (Name, Sever
     }
 }
 
-fn end_attributes(draft: &mut Draft, container: &ContainerEnd) {
+fn end_attributes(draft: &mut EventBuilder, container: &ContainerEnd) {
     if let Some(code) = container.exit_code {
         draft.int(names::PROCESS_EXIT_CODE, code);
     }
@@ -367,7 +367,7 @@ fn end_attributes(draft: &mut Draft, container: &ContainerEnd) {
 }
 
 /// Adds the entity keys of an Event's object.
-fn object_entities(draft: &mut Draft, event: &Event, pod: Option<&Pod>) {
+fn object_entities(draft: &mut EventBuilder, event: &Event, pod: Option<&Pod>) {
     let about = &event.involved_object;
     match &*about.kind {
         "Pod" => {

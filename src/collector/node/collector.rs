@@ -6,7 +6,9 @@ use super::cgroups::CgroupMounts;
 use super::pressure::PressureSampler;
 use super::to_event::EventWriter;
 use super::zombies;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+};
 use tapio_core::clock;
 use tapio_core::ring::OnFull;
 
@@ -59,9 +61,8 @@ impl CollectorConfig for Config {
         OnFull::Drop
     }
 
-    fn make(&self) -> Make {
-        let config = self.clone();
-        Box::new(move || Box::new(Node(config.clone())))
+    fn factory(&self) -> CollectorFactory {
+        factory(self.clone(), Node)
     }
 }
 

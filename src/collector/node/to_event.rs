@@ -2,8 +2,8 @@
 
 use super::pressure::Sample;
 use super::zombies::Parent;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
@@ -15,7 +15,7 @@ const SOURCE: u16 = 0x0100;
 /// Builds and emits the collector's events.
 #[derive(Default)]
 pub(super) struct EventWriter {
-    event: Draft,
+    event: EventBuilder,
     /// The latest id.
     latest_ns: u64,
 }
@@ -26,12 +26,12 @@ impl EventWriter {
         self.event.clear();
         self.event.text(names::HOST_NAME, &context.site.node);
         if let Some(names) = names {
-            let known = Known {
+            let known = Subject {
                 container_id: names.container_id.as_deref(),
                 pod_uid: names.pod_uid.as_deref(),
             };
             // Names that are missing now are in the directory at the next sample.
-            let _ = self.event.whose(known, &context.site.directory);
+            let _ = self.event.enrich(known, &context.site.directory);
             if let Some(unit) = &names.unit {
                 self.event.text(names::SYSTEMD_UNIT, unit);
             }
@@ -42,7 +42,7 @@ impl EventWriter {
         let now_ns = clock::wall_ns();
         // The id is the time of its creation, so no other run of this boot has the same one.
         self.latest_ns = clock::monotonic_ns().max(self.latest_ns + 1);
-        let meta = Meta {
+        let meta = EventHeader {
             id: EventId::from_sequence(context.site.origin, SOURCE, self.latest_ns),
             time_ns: now_ns,
             observed_ns: now_ns,
@@ -58,7 +58,7 @@ impl EventWriter {
     /// Emits a step of the wall clock.
     pub(super) fn clock_step(&mut self, jump_ns: i64, context: &mut Context) {
         self.start(None, context);
-        self.event.entities_end();
+        self.event.end_entities();
         self.event.int(names::TAPIO_CLOCK_JUMP_NS, jump_ns);
         let direction = if jump_ns < 0 { "back" } else { "forward" };
         let milliseconds = jump_ns.unsigned_abs() as f64 / 1e6;
@@ -70,7 +70,7 @@ impl EventWriter {
     pub(super) fn pressure(&mut self, sample: &Sample<'_>, context: &mut Context) {
         self.start(Some(sample.names), context);
         self.event.int(names::CGROUP_ID, sample.cgroup_id);
-        self.event.entities_end();
+        self.event.end_entities();
         self.event.text(names::TAPIO_CGROUP_PATH, &sample.names.path);
         self.event.word(names::TAPIO_PRESSURE_RESOURCE, sample.resource);
         self.event.float(names::TAPIO_PRESSURE_SOME_PERCENT, sample.some_percent);
@@ -90,7 +90,7 @@ impl EventWriter {
     pub(super) fn zombies(&mut self, parent: &Parent, context: &mut Context) {
         self.start(Some(&parent.cgroup), context);
         self.event.int(names::PROCESS_PID, parent.pid);
-        self.event.entities_end();
+        self.event.end_entities();
         self.event.text(names::TAPIO_CGROUP_PATH, &parent.cgroup.path);
         self.event.text(names::PROCESS_EXECUTABLE_NAME, &parent.name);
         self.event.int(names::TAPIO_COUNT, parent.zombies);

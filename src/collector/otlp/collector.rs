@@ -9,9 +9,11 @@ use tokio::sync::oneshot;
 use super::intake::{Answer, Intake, Request};
 use super::servers;
 use super::to_event::EventWriter;
-use crate::runtime::listener::Kept;
-use crate::runtime::poll_timer::Turns;
-use crate::runtime::{Collector, CollectorConfig, CollectorError, Context, Ended, Make};
+use crate::runtime::listener::ListenerSlot;
+use crate::runtime::poll_timer::PollTimer;
+use crate::runtime::{
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+};
 use tapio_core::ring::OnFull;
 use tapio_wire::bind;
 
@@ -50,14 +52,14 @@ impl CollectorConfig for Config {
         OnFull::Wait
     }
 
-    fn make(&self) -> Make {
+    fn factory(&self) -> CollectorFactory {
         let (config, listeners) = (self.clone(), Listeners::default());
         Box::new(move || Box::new(Otlp { config: config.clone(), listeners: listeners.clone() }))
     }
 }
 
 /// The listeners, which outlive a run: gRPC and HTTP.
-type Listeners = [Kept<TcpListener>; 2];
+type Listeners = [ListenerSlot<TcpListener>; 2];
 
 struct Otlp {
     config: Config,
@@ -95,8 +97,8 @@ impl Collector for Otlp {
 
 impl Otlp {
     fn listen(&self) -> std::io::Result<(TcpListener, TcpListener)> {
-        let open = |kept: &Kept<TcpListener>, setting, address| {
-            kept.or_open(|_| true, || bind(setting, address))?.try_clone()
+        let open = |kept: &ListenerSlot<TcpListener>, setting, address| {
+            kept.get_or_open(|_| true, || bind(setting, address))?.try_clone()
         };
         let grpc = open(&self.listeners[0], "grpc_listen", self.config.grpc_listen)?;
         let http = open(&self.listeners[1], "http_listen", self.config.http_listen)?;
@@ -110,7 +112,7 @@ async fn process_requests(
 ) -> Result<Ended, CollectorError> {
     let mut writer = EventWriter::default();
     let (mut received, mut malformed) = (0u64, 0u64);
-    let mut turns = Turns::new(&context.shutdown, REPORT_DELAY);
+    let mut turns = PollTimer::new(&context.shutdown, REPORT_DELAY);
     while !context.shutdown.is_requested() {
         tokio::select! {
             request = requests.recv() => {
@@ -122,7 +124,7 @@ async fn process_requests(
                 context.sink.flush();
                 // The sender may have disconnected; its records are stored all the same.
                 let _ = answer.send(result);
-                turns.soon();
+                turns.wake_soon();
             }
             () = turns.next() => {
                 context.report.count("requests", received);

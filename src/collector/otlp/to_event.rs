@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::intake::Answer;
-use crate::events::enrich::Known;
-use crate::events::event_builder::{Draft, Meta};
+use crate::events::enrich::Subject;
+use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
@@ -16,7 +16,7 @@ const SOURCE: u16 = 0x0200;
 /// Builds events and writes them into the sink.
 #[derive(Default)]
 pub(super) struct EventWriter {
-    draft: Draft,
+    draft: EventBuilder,
     last_id_ns: u64,
     /// Attributes dropped because the event or the process-wide table of names was full.
     pub(super) dropped_attributes: u64,
@@ -69,8 +69,8 @@ impl EventWriter {
             let text_of =
                 |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
             let known =
-                Known { container_id: text_of("container.id"), pod_uid: text_of("k8s.pod.uid") };
-            let _ = self.draft.whose(known, &context.site.directory);
+                Subject { container_id: text_of("container.id"), pod_uid: text_of("k8s.pod.uid") };
+            let _ = self.draft.enrich(known, &context.site.directory);
         }
         for (key, value) in all() {
             let is_added = lacks_pod_name && ["container.id", "k8s.pod.uid"].contains(key);
@@ -78,7 +78,7 @@ impl EventWriter {
                 self.push(entity, value);
             }
         }
-        self.draft.entities_end();
+        self.draft.end_entities();
         if signal == OtlpSignal::Traces {
             let duration_ns = record.end_ns.saturating_sub(record.time_ns);
             self.draft.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
@@ -91,12 +91,12 @@ impl EventWriter {
                 Err(_) => unnamed += 1,
             }
         }
-        let dropped_here = unnamed + self.draft.left_out;
+        let dropped_here = unnamed + self.draft.dropped_fields;
         self.dropped_attributes += u64::from(dropped_here);
         let dropped = [resource.dropped, record.attributes.dropped, dropped_here];
         let dropped = dropped.into_iter().fold(0, u32::saturating_add);
         if dropped > 0 {
-            self.draft.dropped(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
+            self.draft.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
         }
         self.send(signal, record, now_ns, context);
     }
@@ -122,7 +122,7 @@ impl EventWriter {
         context: &mut Context,
     ) {
         let draft = &mut self.draft;
-        draft.came_with(TraceId(record.trace_id), record.span_id);
+        draft.trace_context(TraceId(record.trace_id), record.span_id);
         let is_span = signal == OtlpSignal::Traces;
         match (&record.body, is_span) {
             (_, true) => draft.message(format_args!("{}", record.name)),
@@ -144,7 +144,7 @@ impl EventWriter {
             (false, n @ 1..=24) => Severity(n),
             (false, _) => Severity::INFO,
         };
-        let meta = Meta {
+        let meta = EventHeader {
             id,
             time_ns: times.into_iter().find(|t| *t > 0).unwrap_or(now_ns),
             observed_ns: now_ns,

@@ -7,50 +7,64 @@ use super::context::Context;
 /// Why a collector's run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to stop.
+    /// Shutdown was requested.
     Stopped,
-    /// Its source has no more: a file that was read, a load that was sent.
+    /// The source is exhausted: a file read to its end, a load sent completely.
     Finished,
 }
 
-/// Why a collector can't go on.
+/// Why a collector's run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// It may pass: the manager reports it and starts the collector again later.
+    /// A failure that may pass: the supervisor reports it and restarts the collector with backoff.
     #[error("{0}")]
     Failed(String),
-    /// It stays as long as this process lives, such as a kernel that lacks what the collector
-    /// needs: the manager reports it once and leaves the collector alone.
+    /// A failure that lasts as long as this process, such as a kernel without a required feature:
+    /// the supervisor reports it once and doesn't restart the collector.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl CollectorError {
-    /// A failure that may pass, with what was tried before its cause.
-    pub fn new(what: &str, cause: impl std::fmt::Display) -> Self {
-        Self::Failed(format!("{what}: {cause}"))
+    /// A failure that may pass: the operation that failed and its cause.
+    pub fn new(operation: &str, cause: impl std::fmt::Display) -> Self {
+        Self::Failed(format!("{operation}: {cause}"))
     }
 }
 
-/// A source of events. A new value is made for each (re)start.
+/// A source of events. Each run gets a new value.
 pub trait Collector: Send {
-    /// Reads the source until it ends or [`Context::stop`] is set, blocking as it likes.
+    /// Reads the source until it ends or [`Context::shutdown`] is requested. May block.
     ///
     /// # Errors
-    /// When the source can't be read any more; the manager starts the collector again with backoff,
-    /// unless the error says that there is no use.
+    /// When the source can't be read any more; [`CollectorError`] decides about the restart.
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError>;
 }
 
-/// A configured collector: how the manager makes one for each start.
-pub type Make = Box<dyn Fn() -> Box<dyn Collector> + Send>;
+/// Creates a collector for each run.
+pub type CollectorFactory = Box<dyn Fn() -> Box<dyn Collector> + Send>;
 
-/// What a collector's configuration must say of itself.
+/// The configuration of a collector.
 pub trait CollectorConfig {
-    /// Whether to run it.
+    /// Whether to run the collector.
     fn enabled(&self) -> bool;
-    /// What to do when a ring is full.
-    fn on_full(&self) -> OnFull;
-    /// Makes the factory.
-    fn make(&self) -> Make;
+
+    /// The sink's policy for a full ring. By default the collector waits, for sources that keep
+    /// what isn't read.
+    fn on_full(&self) -> OnFull {
+        OnFull::Wait
+    }
+
+    /// Returns the collector's [`factory`].
+    fn factory(&self) -> CollectorFactory;
+}
+
+/// Returns a factory that creates a collector from a clone of `state`: the configuration, and
+/// whatever else the runs share.
+pub(crate) fn factory<S, C>(state: S, create: impl Fn(S) -> C + Send + 'static) -> CollectorFactory
+where
+    S: Clone + Send + 'static,
+    C: Collector + 'static,
+{
+    Box::new(move || Box::new(create(state.clone())))
 }

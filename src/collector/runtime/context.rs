@@ -1,4 +1,4 @@
-//! What a collector gets for one run.
+//! A collector's environment for one run.
 
 #[cfg(test)]
 use std::sync::Arc;
@@ -9,42 +9,43 @@ use tapio_core::ring::Sink;
 use tapio_core::shutdown::Shutdown;
 
 use super::site::Site;
-use super::status::Report;
+use super::status::StatusReport;
 
-/// What a collector is given for one run. The manager keeps it, so that a run that panics loses
-/// nothing but what it had in its hands.
+/// A collector's environment for one run. The supervisor owns it, so a run that panics loses only
+/// the events that it hadn't offered yet.
 pub struct Context {
-    /// Where events go.
+    /// Receives the events.
     pub sink: Sink,
-    /// Watch it: it wakes a collector that waits, which then ends within 100 ms. Looking is its sign of life, and due every
-    /// [`Shutdown::heartbeat_interval`]: one that doesn't look hangs.
+    /// Wakes a waiting collector, which then has 100 ms to end. Each check is a heartbeat, due
+    /// every [`Shutdown::heartbeat_interval`]; a collector without heartbeats counts as hung.
     pub shutdown: Shutdown,
-    /// What to say in `/status`.
-    pub report: Report,
-    /// Where it works: the node, who is who on it, what survives a restart.
+    /// The collector's part of `/status`.
+    pub report: StatusReport,
+    /// The node, its entity directory and the state folder.
     pub site: Site,
 }
 
 impl Context {
-    /// Whether positions are this run's to keep: not before the agent has started whole, and not once it was given up and
-    /// another one has its place.
+    /// Whether this run may save cursors: not before all stages have started, and not after the
+    /// run was abandoned and replaced.
     #[must_use]
-    pub fn keeps_positions(&self) -> bool {
-        !self.shutdown.is_abandoned() && self.site.is_accounted()
+    pub fn may_save_cursor(&self) -> bool {
+        !self.shutdown.is_abandoned() && self.site.has_ledger()
     }
 
-    /// Events of this collector that are neither stored nor dropped yet; `None` where positions aren't this run's to keep, and
-    /// for a moment while one is being counted.
+    /// Number of this collector's events that are neither stored nor dropped yet. `None` if this
+    /// run may not save cursors, and for a moment while an event is being counted.
     #[must_use]
     pub fn held(&self) -> Option<u64> {
-        self.keeps_positions().then(|| self.site.held(self.sink.collector())).flatten()
+        self.may_save_cursor().then(|| self.site.held(self.sink.collector())).flatten()
     }
 
-    /// A context whose sink leads nowhere and whose ledger says that `held` events are under way.
+    /// A context whose sink discards its events. `held`: the ledger's number of events held;
+    /// without it the site has no ledger.
     #[cfg(test)]
     pub(crate) fn for_test(held: Option<u64>) -> Self {
-        struct ToTheFirst;
-        impl tapio_core::ring::Router for ToTheFirst {
+        struct FirstShard;
+        impl tapio_core::ring::Router for FirstShard {
             fn route(&self, _: &tapio_core::event::Event<'_>) -> tapio_core::ring::Route {
                 tapio_core::ring::Route { visits: 1 }
             }
@@ -54,14 +55,14 @@ impl Context {
         let bell = Arc::new(tapio_core::ring::Bell::new(Default::default()));
         let shards = vec![(tapio_core::ring::ring(64).0, bell)];
         let shutdown = Shutdown::default();
-        let router = Arc::new(ToTheFirst);
+        let router = Arc::new(FirstShard);
         let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), shutdown.clone());
         let site = Site::new("node-1", 7);
         if let Some(held) = held {
             stage.add_received(0, held);
             stage.set_held(0, held);
-            site.account_in(Arc::new(ledger));
+            site.set_ledger(Arc::new(ledger));
         }
-        Self { sink, shutdown, report: Report::default(), site }
+        Self { sink, shutdown, report: StatusReport::default(), site }
     }
 }

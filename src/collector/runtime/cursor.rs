@@ -1,9 +1,10 @@
-//! How far a source that can be read again has been read, kept over restarts.
+//! Cursors: positions in sources that can be read again, persisted over restarts.
 //!
-//! A position is saved only once every event before it is settled: stored by the server, or dropped and
-//! counted. So a kill at any time loses nothing; what was under way is read again, under the same ids. Since
-//! events of one collector may settle out of order, "settled" is the moment in which nothing of the
-//! collector is held anywhere; a source that never pauses is asked to, for as long as that takes.
+//! A position is saved only when every event before it is settled: stored by the server, or
+//! dropped and counted. A kill at any time therefore loses nothing; unsettled events are read
+//! again, under the same ids. Events of one collector may settle out of order, so a position
+//! counts as settled when no event of the collector is held anywhere. A source that never pauses
+//! is told to pause until that is the case.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,26 +12,28 @@ use std::time::{Duration, Instant};
 use super::context::Context;
 use tapio_core::clock;
 
-/// How long a position may wait to be saved before the source is asked to pause.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time that a position may wait to be saved before the source has to pause.
+const MAX_SAVE_DELAY: Duration = Duration::from_secs(2);
 
-/// How long an ending collector waits for its last events, and how often it looks.
-const LAST_POSITION: Duration = Duration::from_secs(1);
-const LAST_NAP: Duration = Duration::from_millis(5);
+/// Time that an ending collector waits for its last events to settle, and the interval of its
+/// checks.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A cursor in a file of its own.
 pub(crate) struct Cursor {
     path: Option<PathBuf>,
     saved: String,
-    /// The position after the last event that was offered, and since when it waits.
+    /// The position after the last event offered, and since when it waits to be saved.
     next: Option<(String, Instant)>,
 }
 
 impl Cursor {
-    /// The cursor with this name, as it was saved last. Without a folder it is kept in memory only.
+    /// Opens the cursor of this name with its saved position. Without a folder it is kept in
+    /// memory only.
     ///
     /// # Errors
-    /// When there is a file and it can't be read, or the folder can't be made.
+    /// When the file exists and can't be read, or the folder can't be created.
     pub(crate) fn open(dir: Option<&Path>, name: &str) -> std::io::Result<Self> {
         let path = match dir {
             None => None,
@@ -48,12 +51,12 @@ impl Cursor {
         Ok(Self { path, saved, next: None })
     }
 
-    /// Where to go on; empty at first.
+    /// The saved position; empty at first.
     pub(crate) fn saved(&self) -> &str {
         &self.saved
     }
 
-    /// Says where the source is after everything offered so far.
+    /// Sets the source's position after all events offered so far.
     pub(crate) fn advance(&mut self, position: &str) {
         match &mut self.next {
             Some((next, _)) => {
@@ -66,36 +69,36 @@ impl Cursor {
     }
 
     /// Whether a position waits to be saved.
-    pub(crate) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         self.next.is_some()
     }
 
-    /// Waits, a second at the most, until what was offered last is settled and its position saved: what is read
-    /// again after the next start would be there twice.
+    /// Waits up to a second until the last events are settled and their position is saved. An
+    /// unsaved position would make the next start emit their events a second time.
     ///
     /// # Errors
-    /// As [`Cursor::settle`].
+    /// As [`Cursor::try_save`].
     pub(crate) fn finish(&mut self, context: &mut Context) -> std::io::Result<()> {
-        let until = clock::instant() + LAST_POSITION;
-        while self.is_waiting() && context.keeps_positions() && clock::instant() < until {
+        let until = clock::instant() + FINISH_TIMEOUT;
+        while self.is_pending() && context.may_save_cursor() && clock::instant() < until {
             context.sink.flush();
-            self.settle(context)?;
-            std::thread::sleep(LAST_NAP);
+            self.try_save(context)?;
+            std::thread::sleep(FINISH_POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// Saves the position if everything before it is settled. Returns whether the source should offer
-    /// nothing more until this has been called again: it waited for too long.
+    /// Saves the position if every event before it is settled. Returns whether the source has to
+    /// pause until the next call, because the position has waited for too long.
     ///
     /// # Errors
-    /// When the file can't be written; the position stays waiting.
-    pub(crate) fn settle(&mut self, context: &Context) -> std::io::Result<bool> {
+    /// When the file can't be written; the position remains pending.
+    pub(crate) fn try_save(&mut self, context: &Context) -> std::io::Result<bool> {
         let Some((position, since)) = &self.next else {
             return Ok(false);
         };
         if context.held() != Some(0) {
-            return Ok(since.elapsed() > PATIENCE);
+            return Ok(since.elapsed() > MAX_SAVE_DELAY);
         }
         if let Some(path) = &self.path {
             let new = path.with_extension("new");
@@ -113,27 +116,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_found_again() {
+    fn position_is_saved_once_its_events_are_settled() {
         let dir = tempfile::tempdir().unwrap();
         let mut cursor = Cursor::open(Some(dir.path()), "journal").unwrap();
         assert_eq!(cursor.saved(), "");
         let context = Context::for_test(Some(1));
         cursor.advance("s=1");
         cursor.advance("s=2");
-        assert!(!cursor.settle(&context).unwrap());
-        assert_eq!(cursor.saved(), "", "an event is still under way");
+        assert!(!cursor.try_save(&context).unwrap());
+        assert_eq!(cursor.saved(), "", "an event is still held");
         let mut context = Context::for_test(Some(0));
         cursor.finish(&mut context).unwrap();
         assert_eq!(Cursor::open(Some(dir.path()), "journal").unwrap().saved(), "s=2");
     }
 
     #[test]
-    fn a_source_that_never_pauses_is_asked_to() {
+    fn position_that_waits_too_long_makes_source_pause() {
         let mut cursor = Cursor::open(None, "journal").unwrap();
-        cursor.next = Some(("s=1".into(), clock::instant() - PATIENCE * 2));
-        assert!(cursor.settle(&Context::for_test(None)).unwrap());
-        assert!(cursor.settle(&Context::for_test(Some(3))).unwrap());
-        assert!(!cursor.settle(&Context::for_test(Some(0))).unwrap());
+        cursor.next = Some(("s=1".into(), clock::instant() - MAX_SAVE_DELAY * 2));
+        assert!(cursor.try_save(&Context::for_test(None)).unwrap());
+        assert!(cursor.try_save(&Context::for_test(Some(3))).unwrap());
+        assert!(!cursor.try_save(&Context::for_test(Some(0))).unwrap());
         assert_eq!(cursor.saved(), "s=1");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// After how long without a sign of life a collector hangs: some begin with seconds of work.
+/// Default time without a heartbeat after which a collector counts as hung. Some collectors start
+/// with seconds of work.
 pub(crate) const HUNG_AFTER: Duration = Duration::from_secs(30);
 
-/// How a collector is.
+/// The health of a collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Health {
@@ -13,22 +14,22 @@ pub enum Health {
     Starting = 0,
     /// It reads its source.
     Running = 1,
-    /// It failed and waits to be started again.
+    /// It failed and waits for its restart.
     Backoff = 2,
-    /// Its source has no more.
+    /// Its source is exhausted.
     Finished = 3,
     /// It was stopped.
     Stopped = 4,
-    /// This machine or this process can't give what it needs; it isn't tried again.
+    /// The node or this process lacks a requirement; it isn't restarted.
     Unavailable = 5,
-    /// It shows no sign of life.
+    /// It gives no heartbeat.
     Hung = 6,
 }
 
 impl Health {
-    /// The word used in `/status` and metrics.
+    /// Its name in `/status` and metrics.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
@@ -40,8 +41,9 @@ impl Health {
         }
     }
 
+    /// The inverse of `as u32`; unknown numbers are [`Health::Stopped`].
     pub(crate) fn from_number(n: u32) -> Self {
-        let but_stopped = [
+        let all_but_stopped = [
             Self::Starting,
             Self::Running,
             Self::Backoff,
@@ -49,6 +51,6 @@ impl Health {
             Self::Unavailable,
             Self::Hung,
         ];
-        but_stopped.into_iter().find(|h| *h as u32 == n).unwrap_or(Self::Stopped)
+        all_but_stopped.into_iter().find(|h| *h as u32 == n).unwrap_or(Self::Stopped)
     }
 }

@@ -1,5 +1,5 @@
-//! Runs the collectors: a pinned thread each, health, statistics, and another run in the place of one that hangs.
-//! `supervise.rs` is what such a thread does.
+//! Runs the collectors: a pinned thread each, health, status, and the replacement of hung runs.
+//! `supervise.rs` is the body of a thread.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,52 +7,52 @@ use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 
-use super::collector::Make;
+use super::collector::CollectorFactory;
 use super::health::{HUNG_AFTER, Health};
 use super::site::Site;
-use super::status::Note;
+use super::status::StatusNote;
 use super::supervise::Shared;
 use tapio_core::clock;
 use tapio_core::ring::Sink;
 use tapio_core::shutdown::Shutdown;
 
-/// Signs of life that a collector in good health gives in that time.
-const SIGNS_OF_LIFE: u32 = 8;
-/// How long collectors that were asked to end are waited for without a sign of life. They need a tenth of a second, and one
-/// more for their last positions; some have a backlog to tell.
-const LAST_PATIENCE: Duration = Duration::from_secs(5);
-/// How long they are waited for at all.
-const LONGEST_END: Duration = Duration::from_secs(60);
-/// A collector that hangs is given this long to go on by itself before another run takes its place; twice as long the
-/// next time.
-const FIRST_GRACE: Duration = Duration::from_secs(1);
-const LONGEST_GRACE: Duration = Duration::from_secs(60);
+/// Heartbeats that a healthy collector gives within `hung_after`.
+const HEARTBEATS_PER_HUNG_AFTER: u32 = 8;
+/// After a shutdown request: how long to wait for collectors that give no heartbeat. They need a
+/// tenth of a second, and one second more for their last cursors; some have a backlog to emit.
+const SHUTDOWN_SILENCE: Duration = Duration::from_secs(5);
+/// After a shutdown request: how long to wait for collectors at all.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a hung collector to recover before another run replaces it. Doubles with each
+/// replacement.
+const FIRST_RECOVERY_TIME: Duration = Duration::from_secs(1);
+const MAX_RECOVERY_TIME: Duration = Duration::from_secs(60);
 
-/// A collector to be started.
+/// A collector to start.
 pub struct CollectorSpec {
     /// Its name in the table.
     pub name: &'static str,
-    /// Makes it anew for each start.
-    pub make: Make,
-    /// Where its events go. Its spare is for a run that takes the place of one that hangs.
+    /// Creates the collector for each run.
+    pub factory: CollectorFactory,
+    /// Receives its events. The sink's spare is for a run that replaces a hung one.
     pub sink: Sink,
 }
 
-/// How a collector is, for `/status`.
+/// The status of a collector, for `/status`.
 #[derive(Clone, Debug)]
 pub struct CollectorStatus {
     /// Its name.
     pub name: &'static str,
-    /// How it is.
+    /// Its health.
     pub health: Health,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restarts: u64,
-    /// Why it failed last; empty if it never did.
+    /// The last failure; empty without one.
     pub last_error: String,
-    /// For how long it has shown no sign of life, though it runs.
+    /// Time since the last heartbeat of a running collector.
     pub silence: Duration,
-    /// What it says of itself.
-    pub notes: Vec<Note>,
+    /// Its status notes.
+    pub notes: Vec<StatusNote>,
     /// Its own counters.
     pub counters: Vec<(String, u64)>,
 }
@@ -62,30 +62,30 @@ pub struct CollectorManager {
     shutdown: Shutdown,
     site: Site,
     hung_after: Duration,
-    running: Vec<Supervised>,
+    collectors: Vec<Supervised>,
 }
 
-/// A collector, its threads and how it was when it was looked at last.
+/// A collector, its threads, and its heartbeats as of the last check.
 struct Supervised {
     shared: Arc<Shared>,
     core: Option<CoreId>,
-    /// The one in charge, and those that were given up and haven't ended yet.
+    /// The thread of the current run, and those of abandoned runs that haven't ended yet.
     threads: Vec<JoinHandle<()>>,
-    /// Signs of life seen, and when the last one was.
-    looks: u64,
-    lived: Instant,
-    /// How long it is waited for once it hangs.
-    grace: Duration,
+    /// Number of heartbeats, and when it last increased.
+    heartbeats: u64,
+    last_heartbeat: Instant,
+    /// Time for the collector to recover once it hangs.
+    recovery_time: Duration,
 }
 
 impl CollectorManager {
-    /// A manager with no collectors yet.
+    /// A manager without collectors.
     #[must_use]
     pub fn new(site: Site, shutdown: Shutdown) -> Self {
-        Self { shutdown, site, hung_after: HUNG_AFTER, running: Vec::new() }
+        Self { shutdown, site, hung_after: HUNG_AFTER, collectors: Vec::new() }
     }
 
-    /// Says after how long without a sign of life a collector hangs.
+    /// Sets the time without a heartbeat after which a collector counts as hung.
     #[must_use]
     pub fn hung_after(mut self, silence: Duration) -> Self {
         self.hung_after = silence;
@@ -95,125 +95,136 @@ impl CollectorManager {
     /// Starts a collector on a thread of its own.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system can't start a thread.
     pub fn start(&mut self, spec: CollectorSpec, core: Option<CoreId>) -> std::io::Result<()> {
         let mut supervised = Supervised {
-            shared: Arc::new(Shared::new(spec.name, spec.make, spec.sink)),
+            shared: Arc::new(Shared::new(spec.name, spec.factory, spec.sink)),
             core,
             threads: Vec::new(),
-            looks: 0,
-            lived: clock::instant(),
-            grace: FIRST_GRACE,
+            heartbeats: 0,
+            last_heartbeat: clock::instant(),
+            recovery_time: FIRST_RECOVERY_TIME,
         };
-        supervised.run(&self.shutdown, &self.site, self.hung_after)?;
-        self.running.push(supervised);
+        supervised.start_run(&self.shutdown, &self.site, self.hung_after)?;
+        self.collectors.push(supervised);
         Ok(())
     }
 
-    /// Looks whether all live, and gives the place of one that hangs to another run. Call it about once a second.
-    pub fn look(&mut self) {
+    /// Checks the heartbeats of all collectors and replaces hung runs. To be called about once a
+    /// second.
+    pub fn check_health(&mut self) {
         if self.shutdown.is_requested() {
             return;
         }
-        for one in &mut self.running {
-            one.threads.retain(|thread| !thread.is_finished());
-            if let Err(error) = one.look(self.hung_after, &self.shutdown, &self.site) {
-                tracing::error!(collector = one.shared.name, %error, "no thread to take over");
+        for collector in &mut self.collectors {
+            collector.threads.retain(|thread| !thread.is_finished());
+            if let Err(error) = collector.check_health(self.hung_after, &self.shutdown, &self.site)
+            {
+                let name = collector.shared.name;
+                tracing::error!(collector = name, %error, "can't start a thread to replace a hung run");
             }
         }
     }
 
-    /// How each collector is.
+    /// The status of each collector.
     #[must_use]
-    pub fn statistics(&self) -> Vec<CollectorStatus> {
-        self.running.iter().map(Supervised::status).collect()
+    pub fn status(&self) -> Vec<CollectorStatus> {
+        self.collectors.iter().map(Supervised::status).collect()
     }
 
-    /// Whether nothing more comes from any collector: it has read its source to the end, was
-    /// stopped, or has none.
+    /// Whether no collector will emit any more events: each one is finished, stopped or
+    /// unavailable.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        let over = [Health::Finished, Health::Stopped, Health::Unavailable];
-        self.statistics().iter().all(|s| over.contains(&s.health))
+        let ended = [Health::Finished, Health::Stopped, Health::Unavailable];
+        self.status().iter().all(|s| ended.contains(&s.health))
     }
 
-    /// Waits for every collector's thread. [`Shutdown`] must be set, or every source have an end. One that hangs isn't
-    /// waited for, and whoever reads its ring isn't to, either.
+    /// Waits for every collector's thread. [`Shutdown`] must be requested, or every source be
+    /// finite. Hung threads are abandoned, and readers of their rings don't wait for them either.
     pub fn join(&mut self) {
-        let is_left = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
-        let (mut asked, mut signs) = (None, 0);
-        while self.running.iter().any(|one| is_left(&one)) {
+        let is_running = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
+        let (mut waiting, mut heartbeats) = (None, 0);
+        while self.collectors.iter().any(|one| is_running(&one)) {
             if self.shutdown.is_requested() {
-                let (since, lived) = asked.get_or_insert((clock::instant(), clock::instant()));
-                let now = self.running.iter().filter(is_left).map(|one| one.shared.looks()).sum();
-                if std::mem::replace(&mut signs, now) != now {
-                    *lived = clock::instant();
+                let (since, last_heartbeat) =
+                    waiting.get_or_insert((clock::instant(), clock::instant()));
+                let running = self.collectors.iter().filter(is_running);
+                let now = running.map(|one| one.shared.heartbeats()).sum();
+                if std::mem::replace(&mut heartbeats, now) != now {
+                    *last_heartbeat = clock::instant();
                 }
-                if lived.elapsed() > LAST_PATIENCE || since.elapsed() > LONGEST_END {
-                    let left = self.running.iter().filter(is_left).map(|one| one.shared.name);
-                    let left: Vec<_> = left.collect();
-                    tracing::error!(?left, "collectors that don't end are left behind");
+                if last_heartbeat.elapsed() > SHUTDOWN_SILENCE || since.elapsed() > SHUTDOWN_TIMEOUT
+                {
+                    let running = self.collectors.iter().filter(is_running);
+                    let hung: Vec<_> = running.map(|one| one.shared.name).collect();
+                    tracing::error!(?hung, "collectors don't end: shutdown continues without them");
                     return self.shutdown.abandon_hung_threads();
                 }
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        // A panic of a collector is caught inside; one of the supervisor itself shows as a collector that is not
-        // running any more.
-        self.running.iter_mut().flat_map(|one| one.threads.drain(..)).for_each(|t| drop(t.join()));
+        // The supervisor catches a collector's panics. A panic of the supervisor itself shows as
+        // a collector that doesn't run any more.
+        let threads = self.collectors.iter_mut().flat_map(|one| one.threads.drain(..));
+        threads.for_each(|thread| drop(thread.join()));
     }
 }
 
 impl Supervised {
-    /// Starts a thread for the collector, which is in charge from now on.
-    fn run(
+    /// Starts a thread for a new run, which becomes the current one. Returns whether it did: not
+    /// if no sink is left.
+    fn start_run(
         &mut self,
         shutdown: &Shutdown,
         site: &Site,
         hung_after: Duration,
     ) -> std::io::Result<bool> {
-        let nap = hung_after / SIGNS_OF_LIFE;
-        let Some(charge) = self.shared.take_charge(shutdown, site, nap) else { return Ok(false) };
-        let (theirs, core) = (Arc::clone(&self.shared), self.core);
+        let heartbeat_interval = hung_after / HEARTBEATS_PER_HUNG_AFTER;
+        let Some(run) = self.shared.begin_run(shutdown, site, heartbeat_interval) else {
+            return Ok(false);
+        };
+        let (shared, core) = (Arc::clone(&self.shared), self.core);
         let name = format!("c:{}", self.shared.name);
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
-            theirs.supervise(charge);
+            shared.supervise(run);
         })?;
         self.threads.push(thread);
         Ok(true)
     }
 
-    fn look(
+    fn check_health(
         &mut self,
         hung_after: Duration,
         shutdown: &Shutdown,
         site: &Site,
     ) -> std::io::Result<()> {
-        let looks = self.shared.looks();
+        let heartbeats = self.shared.heartbeats();
         let runs = matches!(self.shared.health(), Health::Running | Health::Hung);
-        if looks != self.looks || !runs {
-            self.looks = looks;
-            self.lived = clock::instant();
-            self.shared.turn(Health::Hung, Health::Running);
+        if heartbeats != self.heartbeats || !runs {
+            self.heartbeats = heartbeats;
+            self.last_heartbeat = clock::instant();
+            self.shared.change_health(Health::Hung, Health::Running);
             return Ok(());
         }
-        let silence = self.lived.elapsed();
+        let silence = self.last_heartbeat.elapsed();
         if silence <= hung_after {
             return Ok(());
         }
-        if self.shared.turn(Health::Running, Health::Hung) {
-            let error = format!("hangs: no sign of life for {silence:.1?}");
-            tracing::warn!(collector = self.shared.name, error, "collector hangs");
-            self.shared.fail(error);
+        if self.shared.change_health(Health::Running, Health::Hung) {
+            let error = format!("hung: no heartbeat for {silence:.1?}");
+            tracing::warn!(collector = self.shared.name, error, "collector hung");
+            self.shared.set_last_error(error);
         }
-        if silence > hung_after + self.grace && self.run(shutdown, site, hung_after)? {
+        let may_be_replaced = silence > hung_after + self.recovery_time;
+        if may_be_replaced && self.start_run(shutdown, site, hung_after)? {
             self.shared.count_restart();
-            self.lived = clock::instant();
-            self.looks = self.shared.looks();
-            self.grace = (self.grace * 2).min(LONGEST_GRACE);
+            self.last_heartbeat = clock::instant();
+            self.heartbeats = self.shared.heartbeats();
+            self.recovery_time = (self.recovery_time * 2).min(MAX_RECOVERY_TIME);
         }
         Ok(())
     }
@@ -222,8 +233,8 @@ impl Supervised {
         let shared = &self.shared;
         let health = shared.health();
         let runs = matches!(health, Health::Running | Health::Hung);
-        let silence = match runs && shared.looks() == self.looks {
-            true => self.lived.elapsed(),
+        let silence = match runs && shared.heartbeats() == self.heartbeats {
+            true => self.last_heartbeat.elapsed(),
             false => Duration::ZERO,
         };
         CollectorStatus {

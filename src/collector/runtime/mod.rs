@@ -2,12 +2,12 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `collector.rs` | [`Collector`]: the interface of a source |
-//! | `context.rs` | [`Context`]: what a collector gets for one run |
+//! | `collector.rs` | [`Collector`]: the interface of a source; [`CollectorConfig`] |
+//! | `context.rs` | [`Context`]: a collector's environment for one run |
 //! | `site.rs` | [`Site`]: node, entity directory and state folder, shared by all collectors |
-//! | `status.rs` | [`Report`]: a collector's page in `/status` |
+//! | `status.rs` | [`StatusReport`]: a collector's part of `/status` |
 //! | `health.rs` | [`Health`] |
-//! | `manager.rs` | [`CollectorManager`]: starts, watches and replaces runs |
+//! | `manager.rs` | [`CollectorManager`]: starts, monitors and replaces runs |
 //! | `supervise.rs` | a collector's thread: panic isolation, restart with backoff |
 //! | `cursor.rs` | positions of sources that can be read again |
 //! | `alarm.rs` | poll(2) that a shutdown interrupts |
@@ -26,9 +26,10 @@ mod site;
 mod status;
 mod supervise;
 
-pub use collector::{Collector, CollectorConfig, CollectorError, Ended, Make};
+pub(crate) use collector::factory;
+pub use collector::{Collector, CollectorConfig, CollectorError, CollectorFactory, Ended};
 pub use context::Context;
 pub use health::Health;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};
 pub use site::Site;
-pub use status::{Note, Report};
+pub use status::{StatusNote, StatusReport};

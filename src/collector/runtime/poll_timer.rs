@@ -1,4 +1,4 @@
-//! When a collector that waits for messages does what else there is to do.
+//! Timed work of collectors that wait for messages.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -8,109 +8,109 @@ use tokio::time::{Sleep, sleep_until};
 use tapio_core::clock;
 use tapio_core::shutdown::{Shutdown, ShutdownFuture};
 
-/// A loop's turns though no message comes: one soon while something is left to do, else when a sign of life is due; and at once
-/// when the collector is to end.
-pub(crate) struct Turns {
-    asked: ShutdownFuture,
+/// Wakes a collector's loop when no message arrives: soon while work is left, otherwise when a
+/// heartbeat is due, and at once on shutdown.
+pub(crate) struct PollTimer {
+    requested: ShutdownFuture,
     soon: Duration,
-    nap: Duration,
+    heartbeat_interval: Duration,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl Turns {
-    /// Turns that come after `soon` where something is left to do. The first one is due.
+impl PollTimer {
+    /// A timer that wakes after `soon` while work is left. The first wake-up is due at once.
     pub(crate) fn new(shutdown: &Shutdown, soon: Duration) -> Self {
         let sleep = Box::pin(sleep_until(clock::instant().into()));
         Self {
-            asked: shutdown.requested(),
+            requested: shutdown.requested(),
             soon: soon.min(shutdown.heartbeat_interval()),
-            nap: shutdown.heartbeat_interval(),
+            heartbeat_interval: shutdown.heartbeat_interval(),
             sleep,
         }
     }
 
-    /// Waits for the next turn. A wait that is dropped takes nothing with it.
+    /// Waits for the next wake-up. Cancel-safe.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
-            () = &mut self.asked => {}
+            () = &mut self.requested => {}
             () = &mut self.sleep => {}
         }
-        self.sleep.as_mut().reset((clock::instant() + self.nap).into());
+        self.sleep.as_mut().reset((clock::instant() + self.heartbeat_interval).into());
     }
 
-    /// Something is left to do: the next turn comes soon.
-    pub(crate) fn soon(&mut self) {
-        self.by(clock::instant() + self.soon);
+    /// Brings the next wake-up forward because work is left.
+    pub(crate) fn wake_soon(&mut self) {
+        self.wake_by(clock::instant() + self.soon);
     }
 
-    /// The next turn comes then at the latest.
-    pub(crate) fn by(&mut self, at: Instant) {
+    /// Brings the next wake-up forward to `at`, if it would come later.
+    pub(crate) fn wake_by(&mut self, at: Instant) {
         if self.sleep.deadline() > at.into() {
             self.sleep.as_mut().reset(at.into());
         }
     }
 }
 
-/// Ends when the collector is to, and shows until then that it lives, whatever else it waits for.
-pub(crate) async fn ended(shutdown: &Shutdown) {
-    let mut asked = shutdown.requested();
-    // Ending in time is to be polled again, which is a look.
-    while tokio::time::timeout(shutdown.heartbeat_interval(), &mut asked).await.is_err() {}
+/// Completes when shutdown is requested. Gives heartbeats until then.
+pub(crate) async fn shutdown_requested(shutdown: &Shutdown) {
+    let mut requested = shutdown.requested();
+    // Each timeout polls the future again, which is a heartbeat.
+    while tokio::time::timeout(shutdown.heartbeat_interval(), &mut requested).await.is_err() {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FOR_EVER: Duration = Duration::from_secs(3600);
+    const FOREVER: Duration = Duration::from_secs(3600);
 
-    fn block_on<T>(what: impl Future<Output = T>) -> T {
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.unwrap().block_on(what)
+        runtime.unwrap().block_on(future)
     }
 
     #[test]
-    fn turns_come_when_something_is_left_and_with_signs_of_life() {
+    fn timer_wakes_soon_on_request_and_otherwise_for_heartbeats() {
         let (shutdown, handle) = Shutdown::default().track_run(Duration::from_millis(30));
         block_on(async {
-            let mut turns = Turns::new(&shutdown, Duration::from_millis(1));
+            let mut timer = PollTimer::new(&shutdown, Duration::from_millis(1));
             let mut at = clock::instant();
             let mut passed = || std::mem::replace(&mut at, clock::instant()).elapsed();
-            turns.next().await;
-            turns.next().await;
+            timer.next().await;
+            timer.next().await;
             assert!(passed() >= Duration::from_millis(30));
-            turns.soon();
-            turns.soon();
-            assert!(turns.sleep.deadline() <= (clock::instant() + Duration::from_millis(1)).into());
-            turns.next().await;
-            let looks = handle.heartbeats();
-            turns.next().await;
-            assert!(passed() >= Duration::from_millis(30), "soon is once");
-            assert!(handle.heartbeats() > looks);
+            timer.wake_soon();
+            timer.wake_soon();
+            assert!(timer.sleep.deadline() <= (clock::instant() + Duration::from_millis(1)).into());
+            timer.next().await;
+            let heartbeats = handle.heartbeats();
+            timer.next().await;
+            assert!(passed() >= Duration::from_millis(30), "wake_soon applies once");
+            assert!(handle.heartbeats() > heartbeats);
         });
     }
 
     #[test]
-    fn an_end_ends_every_wait() {
+    fn abandoning_ends_every_wait() {
         let all = Shutdown::default();
-        let (shutdown, handle) = all.track_run(FOR_EVER);
+        let (shutdown, handle) = all.track_run(FOREVER);
         block_on(async {
-            let mut turns = Turns::new(&shutdown, FOR_EVER);
-            turns.nap = FOR_EVER;
-            turns.next().await;
-            let wait = async { tokio::join!(turns.next(), ended(&shutdown)) };
-            let give_up = async { handle.abandon() };
-            tokio::join!(wait, give_up);
-            turns.next().await;
+            let mut timer = PollTimer::new(&shutdown, FOREVER);
+            timer.heartbeat_interval = FOREVER;
+            timer.next().await;
+            let wait = async { tokio::join!(timer.next(), shutdown_requested(&shutdown)) };
+            let abandon = async { handle.abandon() };
+            tokio::join!(wait, abandon);
+            timer.next().await;
         });
     }
 
     #[test]
-    fn who_waits_for_the_end_shows_that_it_lives() {
+    fn waiting_for_shutdown_gives_heartbeats() {
         let (shutdown, handle) = Shutdown::default().track_run(Duration::from_millis(1));
         block_on(async {
             tokio::select! {
-                () = ended(&shutdown) => panic!("nobody asked it to end"),
+                () = shutdown_requested(&shutdown) => panic!("no shutdown was requested"),
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         });

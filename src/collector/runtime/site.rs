@@ -1,4 +1,4 @@
-//! Where a collector works: the node, who is who on it, and what survives a restart.
+//! The environment that all collectors of an agent share.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -6,22 +6,22 @@ use std::sync::{Arc, OnceLock};
 use tapio_core::identity::Directory;
 use tapio_core::ring::Ledger;
 
-/// What all collectors of an agent share. Cloning shares it.
+/// The node, its entity directory, and persisted state. Clones share it.
 #[derive(Clone)]
 pub struct Site {
     /// The node's name, the value of `host.name`.
     pub node: Arc<str>,
     /// Identifies this start of this node's agent in event ids.
     pub origin: u64,
-    /// Who is who: collectors that learn facts write them here, all read them.
+    /// The entity directory: collectors write what they learn, and all read it.
     pub directory: Arc<Directory>,
-    /// Where cursors are kept; `None` where nothing is to survive (tests, replay).
+    /// The folder for cursors; `None` if nothing is persisted (tests, replay).
     pub state_dir: Option<PathBuf>,
     ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
 
 impl Site {
-    /// A site without state.
+    /// A site without persisted state.
     #[must_use]
     pub fn new(node: &str, origin: u64) -> Self {
         Self {
@@ -33,27 +33,27 @@ impl Site {
         }
     }
 
-    /// The same site with a folder for cursors.
+    /// Sets the folder for cursors.
     #[must_use]
     pub fn with_state_dir(mut self, dir: PathBuf) -> Self {
         self.state_dir = Some(dir);
         self
     }
 
-    /// Says where all stages' counters are, once all stages are there.
-    pub fn account_in(&self, ledger: Arc<Ledger>) {
-        // A second ledger would be a second agent; the first one stays.
+    /// Sets the ledger, once all stages have registered with it. Later calls have no effect: a
+    /// second ledger would belong to a second agent.
+    pub fn set_ledger(&self, ledger: Arc<Ledger>) {
         let _ = self.ledger.set(ledger);
     }
 
-    /// Whether the agent has started whole, and accounts for events.
+    /// Whether all stages have started, so that every event is accounted for.
     #[must_use]
-    pub fn is_accounted(&self) -> bool {
+    pub fn has_ledger(&self) -> bool {
         self.ledger.get().is_some()
     }
 
-    /// Events of a collector that are neither stored nor dropped yet; `None` until the agent has
-    /// started whole.
+    /// Number of a collector's events that are neither stored nor dropped yet; `None` until all
+    /// stages have started.
     #[must_use]
     pub fn held(&self, collector: u8) -> Option<u64> {
         self.ledger.get()?.held(collector)

@@ -1,35 +1,36 @@
-//! A collector's own page in `/status`.
+//! A collector's part of `/status`.
 
 use std::sync::{Arc, Mutex};
 
-/// A fact a collector reports about itself: a program that couldn't load, a bad line.
+/// The state of something that a collector depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct StatusNote {
     /// What the note is about: a program, a file, a permission.
     pub subject: String,
-    /// `ok`, or what is wrong and what it costs.
+    /// `ok`, or the fault and its consequence.
     pub state: String,
 }
 
-/// A collector's own page in `/status`: the latest note of each subject, and named counters.
+/// A collector's part of `/status`: the latest note for each subject, and named counters. Clones
+/// share it.
 #[derive(Clone, Debug, Default)]
-pub struct Report(Arc<Mutex<ReportInner>>);
+pub struct StatusReport(Arc<Mutex<ReportInner>>);
 
 #[derive(Debug, Default)]
 struct ReportInner {
-    notes: Vec<Note>,
+    notes: Vec<StatusNote>,
     counters: Vec<(String, u64)>,
 }
 
-/// Subjects a report keeps; the oldest go first.
+/// Maximum number of subjects; a new one replaces the oldest.
 const MAX_NOTES: usize = 64;
 
-impl Report {
+impl StatusReport {
     fn lock(&self) -> std::sync::MutexGuard<'_, ReportInner> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Says how a subject is, replacing what was said of it before.
+    /// Sets the state of a subject.
     pub fn note(&self, subject: &str, state: impl Into<String>) {
         let mut inner = self.lock();
         let state = state.into();
@@ -40,7 +41,7 @@ impl Report {
         if inner.notes.len() >= MAX_NOTES {
             inner.notes.remove(0);
         }
-        inner.notes.push(Note { subject: subject.to_owned(), state });
+        inner.notes.push(StatusNote { subject: subject.to_owned(), state });
     }
 
     /// Sets a named counter (`tapio_collector_detail` in `/metrics`).
@@ -54,7 +55,7 @@ impl Report {
 
     /// The notes, oldest subject first.
     #[must_use]
-    pub fn notes(&self) -> Vec<Note> {
+    pub fn notes(&self) -> Vec<StatusNote> {
         self.lock().notes.clone()
     }
 

@@ -1,51 +1,53 @@
-//! What a collector's thread does: runs it, survives its panics, starts it again with backoff.
+//! The body of a collector's thread: runs the collector, catches its panics, restarts it with
+//! backoff.
 //!
-//! A thread that hangs can't be ended. It is given up: another one takes charge, with a way into the rings of its own, and
-//! the old one, if it ever goes on, finds that it is to end and says nothing more of the collector.
+//! A hung thread can't be ended from outside. Its run is abandoned: another thread replaces it,
+//! with a sink of its own. If the abandoned run continues, it finds its shutdown flag set, and its
+//! outcome no longer changes the collector's health.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::collector::{CollectorError, Ended, Make};
+use super::collector::{CollectorError, CollectorFactory, Ended};
 use super::context::Context;
 use super::health::Health;
 use super::site::Site;
-use super::status::Report;
+use super::status::StatusReport;
 use tapio_core::clock;
 use tapio_core::ring::Sink;
 use tapio_core::shutdown::{RunHandle, Shutdown};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// A run this long counts as recovered: the next failure starts with the first backoff again.
-const RECOVERED: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A run of this length counts as recovered: the next failure starts with the first backoff again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 
-/// What the manager and a collector's threads share.
+/// State that the manager and a collector's threads share.
 pub(crate) struct Shared {
     pub(crate) name: &'static str,
-    pub(crate) report: Report,
-    /// `None` once the collector has come to its end: what it keeps between runs goes with it.
-    make: Mutex<Option<Make>>,
-    state: Mutex<State>,
+    pub(crate) report: StatusReport,
+    /// `None` once the collector has ended: the state that its runs share is dropped with it.
+    factory: Mutex<Option<CollectorFactory>>,
+    current: Mutex<Current>,
     health: AtomicU32,
     restarts: AtomicU64,
     last_error: Mutex<String>,
 }
 
-/// Who is in charge.
-struct State {
-    /// Threads so far: the latest is in charge.
-    threads: u64,
-    /// What holds it.
+/// The current run and the sinks for further ones.
+struct Current {
+    /// Number of runs so far, which is the number of the current one.
+    run: u64,
+    /// Tracks the current run.
     handle: Arc<RunHandle>,
-    /// Ways into the rings that no thread has; `None` once the collector has come to its end.
+    /// Sinks that no run uses; `None` once the collector has ended.
     sinks: Option<Vec<Sink>>,
 }
 
-/// One thread's charge.
-pub(crate) struct Charge {
+/// A run, from its start until it ends or is abandoned.
+pub(crate) struct Run {
     number: u64,
     context: Context,
 }
@@ -55,35 +57,34 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// A collector that no thread runs yet.
-    pub(crate) fn new(name: &'static str, make: Make, mut sink: Sink) -> Self {
+    /// A collector without a thread.
+    pub(crate) fn new(name: &'static str, factory: CollectorFactory, mut sink: Sink) -> Self {
         let spare = sink.take_spare();
         let sinks = Some(spare.into_iter().chain([sink]).collect());
         Self {
             name,
-            report: Report::default(),
-            make: Mutex::new(Some(make)),
-            state: Mutex::new(State { threads: 0, handle: Arc::default(), sinks }),
+            report: StatusReport::default(),
+            factory: Mutex::new(Some(factory)),
+            current: Mutex::new(Current { run: 0, handle: Arc::default(), sinks }),
             health: AtomicU32::new(Health::Starting as u32),
             restarts: AtomicU64::new(0),
             last_error: Mutex::default(),
         }
     }
 
-    /// How it is.
     pub(crate) fn health(&self) -> Health {
         Health::from_number(self.health.load(Ordering::Relaxed))
     }
 
-    /// Goes over from one health to another, if it is as the first one says. Returns whether it was.
-    pub(crate) fn turn(&self, from: Health, to: Health) -> bool {
-        let turned = self.health.compare_exchange(
+    /// Changes the health from `from` to `to`; returns whether it was `from`.
+    pub(crate) fn change_health(&self, from: Health, to: Health) -> bool {
+        let changed = self.health.compare_exchange(
             from as u32,
             to as u32,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
-        turned.is_ok()
+        changed.is_ok()
     }
 
     pub(crate) fn restarts(&self) -> u64 {
@@ -98,67 +99,67 @@ impl Shared {
         lock(&self.last_error).clone()
     }
 
-    pub(crate) fn fail(&self, error: String) {
+    pub(crate) fn set_last_error(&self, error: String) {
         *lock(&self.last_error) = error;
     }
 
-    /// Signs of life of the one in charge.
-    pub(crate) fn looks(&self) -> u64 {
-        lock(&self.state).handle.heartbeats()
+    /// Number of heartbeats of the current run.
+    pub(crate) fn heartbeats(&self) -> u64 {
+        lock(&self.current).handle.heartbeats()
     }
 
-    /// Gives up whoever was in charge, and puts a new thread there that is to give a sign of life every `nap`; `None` where no
-    /// way into the rings is left for it.
-    pub(crate) fn take_charge(
+    /// Abandons the current run and begins a new one, which owes a heartbeat every
+    /// `heartbeat_interval`. Returns `None` if no sink is left for it.
+    pub(crate) fn begin_run(
         &self,
         shutdown: &Shutdown,
         site: &Site,
-        nap: Duration,
-    ) -> Option<Charge> {
-        let mut state = lock(&self.state);
-        let mut sink = state.sinks.as_mut()?.pop()?;
-        state.handle.abandon();
-        let (shutdown, handle) = shutdown.track_run(nap);
-        state.handle = handle;
-        state.threads += 1;
+        heartbeat_interval: Duration,
+    ) -> Option<Run> {
+        let mut current = lock(&self.current);
+        let mut sink = current.sinks.as_mut()?.pop()?;
+        current.handle.abandon();
+        let (shutdown, handle) = shutdown.track_run(heartbeat_interval);
+        current.handle = handle;
+        current.run += 1;
         sink.set_shutdown(shutdown.clone());
         let (report, site) = (self.report.clone(), site.clone());
-        Some(Charge { number: state.threads, context: Context { sink, shutdown, report, site } })
+        Some(Run { number: current.run, context: Context { sink, shutdown, report, site } })
     }
 
-    /// Says how it is, if this one is in charge.
-    fn set(&self, number: u64, health: Health) {
-        let state = lock(&self.state);
-        if state.threads == number {
+    /// Sets the health, if `run` is the current one.
+    fn set_health(&self, run: u64, health: Health) {
+        let current = lock(&self.current);
+        if current.run == run {
             self.health.store(health as u32, Ordering::Relaxed);
         }
     }
 
-    /// Runs the collector until its end, or until it is given up.
-    pub(crate) fn supervise(&self, charge: Charge) {
-        let Charge { number, mut context } = charge;
-        let health = self.runs(number, &mut context);
-        self.set(number, health);
-        let mut state = lock(&self.state);
-        if state.threads == number {
-            // Nothing more comes: who reads the rings sees it once all ways into them are gone.
-            state.sinks = None;
-            *lock(&self.make) = None;
-        } else if let Some(sinks) = &mut state.sinks {
-            tracing::info!(collector = self.name, "a run that hung has ended");
+    /// Runs the collector until it ends or the run is abandoned.
+    pub(crate) fn supervise(&self, run: Run) {
+        let Run { number, mut context } = run;
+        let health = self.restart_until_ended(number, &mut context);
+        self.set_health(number, health);
+        let mut current = lock(&self.current);
+        if current.run == number {
+            // No more events: readers of the rings see the end once all sinks are dropped.
+            current.sinks = None;
+            *lock(&self.factory) = None;
+        } else if let Some(sinks) = &mut current.sinks {
+            tracing::info!(collector = self.name, "an abandoned run has ended");
             sinks.push(context.sink);
         }
     }
 
-    /// Run after run. Returns how it is at the end.
-    fn runs(&self, number: u64, context: &mut Context) -> Health {
+    /// Restarts the collector after each failure. Returns its health at the end.
+    fn restart_until_ended(&self, run: u64, context: &mut Context) -> Health {
         let mut backoff = FIRST_BACKOFF;
         loop {
-            self.set(number, Health::Running);
+            self.set_health(run, Health::Running);
             let started = clock::instant();
             let outcome = catch_unwind(AssertUnwindSafe(|| {
-                let made = lock(&self.make).as_ref().map(|make| make());
-                made.map_or(Ok(Ended::Stopped), |mut collector| collector.run(context))
+                let collector = lock(&self.factory).as_ref().map(|create| create());
+                collector.map_or(Ok(Ended::Stopped), |mut collector| collector.run(context))
             }));
             if outcome.is_err() {
                 context.sink.after_panic();
@@ -172,7 +173,7 @@ impl Shared {
                 Ok(Ok(Ended::Stopped)) => return Health::Stopped,
                 Ok(Err(CollectorError::Unavailable(error))) => {
                     tracing::warn!(collector = self.name, error, "collector unavailable");
-                    self.fail(error);
+                    self.set_last_error(error);
                     return Health::Unavailable;
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -181,22 +182,22 @@ impl Shared {
             if context.shutdown.is_requested() {
                 return Health::Stopped;
             }
-            if started.elapsed() > RECOVERED {
+            if started.elapsed() > RECOVERED_AFTER {
                 backoff = FIRST_BACKOFF;
             }
             tracing::warn!(collector = self.name, error, retry_in = ?backoff, "collector failed");
-            self.fail(error);
-            self.set(number, Health::Backoff);
-            if wait(&context.shutdown, backoff) {
+            self.set_last_error(error);
+            self.set_health(run, Health::Backoff);
+            if sleep_unless_shutdown(&context.shutdown, backoff) {
                 return Health::Stopped;
             }
             self.count_restart();
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
@@ -205,8 +206,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".into())
 }
 
-/// Sleeps, unless asked to stop; returns whether it was.
-fn wait(shutdown: &Shutdown, duration: Duration) -> bool {
+/// Sleeps until `duration` has passed or shutdown is requested; returns whether it was.
+fn sleep_unless_shutdown(shutdown: &Shutdown, duration: Duration) -> bool {
     let until = clock::instant() + duration;
     while !shutdown.is_requested() {
         let left = until.saturating_duration_since(clock::instant());

@@ -1,5 +1,5 @@
-//! The connection to the bus and what is asked over it. Every call ends within [`PATIENCE`]: a bus
-//! that hangs costs a connection, never the collector.
+//! The connection to the bus and its method calls. Every call has a timeout ([`CALL_TIMEOUT`]): a
+//! hung bus costs a connection, never the collector.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use zbus::{Connection, Message, MessageStream};
 
-use super::properties::{Properties, UNIT, path_of_unit, text, texts, typed_interface};
+use super::properties::{Properties, UNIT_INTERFACE, path_of_unit, text, texts, typed_interface};
 use super::unit::Snapshot;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of a method call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Messages that wait to be read: past it the bus is left to queue them.
-const QUEUED: usize = 1_024;
+/// Maximum number of received messages that wait to be read; the bus queues the others.
+const MAX_QUEUED: usize = 1_024;
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -22,50 +22,50 @@ const OBJECT: &str = "/org/freedesktop/systemd1";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const BUS: &str = "org.freedesktop.DBus";
 
-/// What is listened to. The second is how a systemd that executed itself anew shows.
+/// Match rules of the signals to receive. The second one detects a re-executed systemd.
 const MATCHES: [&str; 2] = [
     "type='signal',sender='org.freedesktop.systemd1'",
     "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.freedesktop.systemd1'",
 ];
 
-/// Units a search for the one that failed looks at.
-const MOST_LOOKED_AT: usize = 64;
+/// Maximum number of units that a search for a failed dependency visits.
+const MAX_VISITED: usize = 64;
 
-/// A question that failed: the connection is of no use any more.
+/// A call failed because of the connection, which is unusable from here on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Lost(pub(super) String);
+pub(super) struct ConnectionLost(pub(super) String);
 
-/// An answer, or that the object doesn't have one.
-type Answer<T> = Result<Option<T>, Lost>;
+/// A reply; `None` if the object has none.
+type CallResult<T> = Result<Option<T>, ConnectionLost>;
 
-/// A unit as `ListUnits` has it.
-pub(super) struct Listed {
+/// A unit in the reply of `ListUnits`.
+pub(super) struct ListedUnit {
     pub(super) name: String,
     pub(super) is_inactive: bool,
 }
 
-/// What `GetAll` says of a unit.
-pub(super) struct Read {
+/// A unit's properties, from `GetAll`.
+pub(super) struct UnitProperties {
     pub(super) snapshot: Snapshot,
     pub(super) control_group: String,
 }
 
-/// A connection on which systemd's signals arrive. Clones share it.
+/// A connection that is subscribed to systemd's signals. Clones share it.
 #[derive(Clone)]
 pub(super) struct Bus(Connection);
 
 impl Bus {
-    /// Connects and subscribes. What happens from here on is in the stream.
-    pub(super) async fn connect(address: &str) -> Result<(Self, MessageStream), Lost> {
-        let lost = |e: zbus::Error| Lost(format!("{address}: {e}"));
+    /// Connects and subscribes. The stream has all signals from here on.
+    pub(super) async fn connect(address: &str) -> Result<(Self, MessageStream), ConnectionLost> {
+        let lost = |e: zbus::Error| ConnectionLost(format!("{address}: {e}"));
         let builder = zbus::connection::Builder::address(address)
-            .max_queued(NonZeroUsize::new(QUEUED).unwrap_or(NonZeroUsize::MIN))
-            .method_timeout(PATIENCE);
-        let connecting = tokio::time::timeout(PATIENCE, builder.build());
+            .max_queued(NonZeroUsize::new(MAX_QUEUED).unwrap_or(NonZeroUsize::MIN))
+            .method_timeout(CALL_TIMEOUT);
+        let connecting = tokio::time::timeout(CALL_TIMEOUT, builder.build());
         let connection = connecting
             .await
-            .map_err(|_| Lost(format!("{address}: no answer within {PATIENCE:?}")))?
+            .map_err(|_| ConnectionLost(format!("{address}: no answer within {CALL_TIMEOUT:?}")))?
             .map_err(lost)?;
         let stream = MessageStream::from(&connection);
         for rule in MATCHES {
@@ -79,7 +79,7 @@ impl Bus {
             added.await.map_err(lost)?;
         }
         let bus = Self(connection);
-        // Without a subscriber systemd sends no signals.
+        // systemd sends signals only if a client has subscribed.
         bus.manager("Subscribe", &()).await.map_err(lost)?;
         Ok((bus, stream))
     }
@@ -91,15 +91,15 @@ impl Bus {
         self.0.call_method(Some(SYSTEMD), OBJECT, Some(MANAGER), method, body).await
     }
 
-    /// Whether systemd still answers.
-    pub(super) async fn ping(&self) -> Result<(), Lost> {
+    /// Pings systemd.
+    pub(super) async fn ping(&self) -> Result<(), ConnectionLost> {
         let peer = Some("org.freedesktop.DBus.Peer");
         let pinged = self.0.call_method(Some(SYSTEMD), OBJECT, peer, "Ping", &()).await;
-        pinged.map(|_| ()).map_err(|e| Lost(format!("systemd doesn't answer: {e}")))
+        pinged.map(|_| ()).map_err(|e| ConnectionLost(format!("systemd doesn't answer: {e}")))
     }
 
-    /// The units that systemd has loaded and found.
-    pub(super) async fn list(&self) -> Result<Vec<Listed>, Lost> {
+    /// Lists the units that systemd has loaded, except those without a unit file.
+    pub(super) async fn list(&self) -> Result<Vec<ListedUnit>, ConnectionLost> {
         type Row<'a> = (
             &'a str,
             &'a str,
@@ -112,31 +112,31 @@ impl Bus {
             &'a str,
             zbus::ObjectPath<'a>,
         );
-        let lost = |e: zbus::Error| Lost(format!("ListUnits: {e}"));
+        let lost = |e: zbus::Error| ConnectionLost(format!("ListUnits: {e}"));
         let reply = self.manager("ListUnits", &()).await.map_err(lost)?;
         let body = reply.body();
         let rows: Vec<Row<'_>> = body.deserialize().map_err(lost)?;
         let loaded = rows.iter().filter(|row| row.2 != "not-found");
         Ok(loaded
-            .map(|row| Listed { name: row.0.to_owned(), is_inactive: row.3 == "inactive" })
+            .map(|row| ListedUnit { name: row.0.to_owned(), is_inactive: row.3 == "inactive" })
             .collect())
     }
 
-    /// Asks for something; an error that the object answered with is no answer, any other one says
+    /// Calls a method of the properties interface. An error reply is `None`; any other error means
     /// that the connection is lost.
-    async fn ask<B>(&self, path: &str, method: &str, body: &B) -> Answer<Message>
+    async fn call<B>(&self, path: &str, method: &str, body: &B) -> CallResult<Message>
     where
         B: serde::Serialize + zbus::DynamicType,
     {
         match self.0.call_method(Some(SYSTEMD), path, Some(PROPERTIES), method, body).await {
             Ok(reply) => Ok(Some(reply)),
             Err(zbus::Error::MethodError(..) | zbus::Error::FDO(_)) => Ok(None),
-            Err(e) => Err(Lost(format!("{method} of {path}: {e}"))),
+            Err(e) => Err(ConnectionLost(format!("{method} of {path}: {e}"))),
         }
     }
 
-    async fn get(&self, path: &str, interface: &str, name: &str) -> Answer<String> {
-        let Some(reply) = self.ask(path, "Get", &(interface, name)).await? else {
+    async fn get(&self, path: &str, interface: &str, name: &str) -> CallResult<String> {
+        let Some(reply) = self.call(path, "Get", &(interface, name)).await? else {
             return Ok(None);
         };
         let body = reply.body();
@@ -147,68 +147,70 @@ impl Bus {
         })
     }
 
-    /// Reads a unit, its type's interface first: so the state is never older than the result.
-    pub(super) async fn read(&self, unit: &str) -> Answer<Read> {
+    /// Reads a unit, its type's interface first: the state is then never older than the result.
+    pub(super) async fn read(&self, unit: &str) -> CallResult<UnitProperties> {
         let path = path_of_unit(unit);
-        let mut read = Read { snapshot: Snapshot::default(), control_group: String::new() };
+        let mut read =
+            UnitProperties { snapshot: Snapshot::default(), control_group: String::new() };
         if let Some(interface) = typed_interface(unit)
-            && let Some(reply) = self.ask(&path, "GetAll", &interface).await?
+            && let Some(reply) = self.call(&path, "GetAll", &interface).await?
             && let Ok(properties) = reply.body().deserialize::<Properties<'_>>()
         {
-            read.snapshot.take_typed(&properties);
+            read.snapshot.apply_typed(&properties);
             read.control_group = text(&properties, "ControlGroup").unwrap_or_default().to_owned();
         }
-        let Some(reply) = self.ask(&path, "GetAll", &UNIT).await? else {
+        let Some(reply) = self.call(&path, "GetAll", &UNIT_INTERFACE).await? else {
             return Ok(None);
         };
         let body = reply.body();
         let Ok(properties) = body.deserialize::<Properties<'_>>() else {
             return Ok(None);
         };
-        read.snapshot.take_unit(&properties);
+        read.snapshot.apply_unit(&properties);
         Ok(Some(read))
     }
 
-    /// The control group of a unit that runs.
-    pub(super) async fn control_group(&self, unit: &str) -> Answer<String> {
+    /// The control group of a running unit.
+    pub(super) async fn control_group(&self, unit: &str) -> CallResult<String> {
         let Some(interface) = typed_interface(unit) else {
             return Ok(None);
         };
         self.get(&path_of_unit(unit), interface, "ControlGroup").await
     }
 
-    /// What a job does (`start`, `stop`, `restart`, `reload` …), as long as it is there.
-    pub(super) async fn job_type(&self, path: &str) -> Answer<String> {
+    /// The type of a job that exists (`start`, `stop`, `restart`, `reload` …).
+    pub(super) async fn job_type(&self, path: &str) -> CallResult<String> {
         self.get(path, "org.freedesktop.systemd1.Job", "JobType").await
     }
 
-    /// The unit whose failure kept this one from being started: among those that it requires, and those
-    /// that these require, the nearest one that failed.
-    pub(super) async fn failed_dependency(&self, unit: &str) -> Answer<String> {
+    /// The failed unit that prevented this one from starting: the nearest failed one among its
+    /// requirements, direct and indirect.
+    pub(super) async fn failed_dependency(&self, unit: &str) -> CallResult<String> {
         let mut seen = HashSet::from([unit.to_owned()]);
-        let mut near = vec![unit.to_owned()];
-        while !near.is_empty() {
-            let mut far = Vec::new();
-            for unit in near {
-                for needed in self.required(&unit).await? {
-                    if seen.len() > MOST_LOOKED_AT || !seen.insert(needed.clone()) {
+        let mut level = vec![unit.to_owned()];
+        while !level.is_empty() {
+            let mut next_level = Vec::new();
+            for unit in level {
+                for required in self.requirements(&unit).await? {
+                    if seen.len() > MAX_VISITED || !seen.insert(required.clone()) {
                         continue;
                     }
-                    let state = self.get(&path_of_unit(&needed), UNIT, "ActiveState").await?;
+                    let state =
+                        self.get(&path_of_unit(&required), UNIT_INTERFACE, "ActiveState").await?;
                     match state.as_deref() {
-                        Some("failed") => return Ok(Some(needed)),
+                        Some("failed") => return Ok(Some(required)),
                         Some("active") | None => {}
-                        Some(_) => far.push(needed),
+                        Some(_) => next_level.push(required),
                     }
                 }
             }
-            near = far;
+            level = next_level;
         }
         Ok(None)
     }
 
-    async fn required(&self, unit: &str) -> Result<Vec<String>, Lost> {
-        let Some(reply) = self.ask(&path_of_unit(unit), "GetAll", &UNIT).await? else {
+    async fn requirements(&self, unit: &str) -> Result<Vec<String>, ConnectionLost> {
+        let Some(reply) = self.call(&path_of_unit(unit), "GetAll", &UNIT_INTERFACE).await? else {
             return Ok(Vec::new());
         };
         let body = reply.body();

@@ -1,5 +1,5 @@
-//! Properties of units as the bus brings them, into a [`Snapshot`] (org.freedesktop.systemd1(5)).
-//! What has another type than documented is as if it weren't there.
+//! Reads properties of units from the bus into a [`Snapshot`] (org.freedesktop.systemd1(5)). A
+//! property of another type than documented counts as missing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use zbus::wire::Variant;
 
 use super::unit::{Snapshot, State};
 
-/// What a reply or a signal says: `a{sv}`.
+/// The properties in a reply or a signal: `a{sv}`.
 pub(super) type Properties<'a> = HashMap<&'a str, Variant<'a>>;
 
-/// The interface all units have.
-pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
+/// The interface of all units.
+pub(super) const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
 
-const FOLDER: &str = "/org/freedesktop/systemd1/unit/";
+const PATH_PREFIX: &str = "/org/freedesktop/systemd1/unit/";
 
-/// The interface a unit has for its type, where that has a result of its own.
+/// The interface of a unit's type, for types with a `Result`.
 pub(super) fn typed_interface(unit: &str) -> Option<&'static str> {
     Some(match unit.rsplit_once('.')?.1 {
         "service" => "org.freedesktop.systemd1.Service",
@@ -31,9 +31,10 @@ pub(super) fn typed_interface(unit: &str) -> Option<&'static str> {
     })
 }
 
-/// The unit an object's path names: what isn't a letter or digit stands as `_` and two hex digits.
+/// Decodes an object's path into the unit's name. The path has `_` and two hex digits for each
+/// byte that isn't a letter or digit.
 pub(super) fn unit_of_path(path: &str) -> Option<String> {
-    let label = path.strip_prefix(FOLDER)?;
+    let label = path.strip_prefix(PATH_PREFIX)?;
     let mut name = Vec::with_capacity(label.len());
     let mut rest = label.as_bytes();
     while let [byte, tail @ ..] = rest {
@@ -49,9 +50,9 @@ pub(super) fn unit_of_path(path: &str) -> Option<String> {
     String::from_utf8(name).ok().filter(|n| !n.is_empty())
 }
 
-/// The path of a unit's object.
+/// The object path of a unit.
 pub(super) fn path_of_unit(unit: &str) -> String {
-    let mut path = FOLDER.to_owned();
+    let mut path = PATH_PREFIX.to_owned();
     for (i, byte) in unit.bytes().enumerate() {
         if byte.is_ascii_alphabetic() || (i > 0 && byte.is_ascii_digit()) {
             path.push(char::from(byte));
@@ -84,7 +85,7 @@ fn signed(properties: &Properties<'_>, name: &str) -> Option<i32> {
     }
 }
 
-/// A list of texts: names of units.
+/// A list of texts, such as names of units.
 pub(super) fn texts(properties: &Properties<'_>, name: &str) -> Vec<String> {
     let Some(Variant::Array(list)) = properties.get(name) else {
         return Vec::new();
@@ -96,27 +97,27 @@ pub(super) fn texts(properties: &Properties<'_>, name: &str) -> Vec<String> {
     list.iter().filter_map(text).collect()
 }
 
-/// A text that is kept between snapshots where it stays the same.
-fn keep(into: &mut Arc<str>, text: &str) {
+/// Sets a text; an equal one keeps its allocation.
+fn set(into: &mut Arc<str>, text: &str) {
     if **into != *text {
         *into = text.into();
     }
 }
 
 impl Snapshot {
-    /// Takes over what the interface of all units says.
-    pub(super) fn take_unit(&mut self, properties: &Properties<'_>) {
+    /// Applies properties of the interface of all units.
+    pub(super) fn apply_unit(&mut self, properties: &Properties<'_>) {
         if let Some(state) = text(properties, "ActiveState") {
             self.active = State::parse(state);
         }
         if let Some(state) = text(properties, "SubState") {
-            self.waits_to_restart = state.starts_with("auto-restart");
+            self.awaits_restart = state.starts_with("auto-restart");
             let has_job = has_job(properties).unwrap_or(false);
             self.restart_is_queued =
-                state == "auto-restart-queued" || (self.waits_to_restart && has_job);
+                state == "auto-restart-queued" || (self.awaits_restart && has_job);
         }
         if let Some(id) = invocation_id(properties) {
-            keep(&mut self.invocation_id, &id);
+            set(&mut self.invocation_id, &id);
         }
         for (name, stamp) in [
             ("StateChangeTimestamp", &mut self.changed),
@@ -128,17 +129,17 @@ impl Snapshot {
             stamp.mono_us = number(properties, &mono).unwrap_or(stamp.mono_us);
         }
         if properties.contains_key("ActivationDetails") {
-            keep(&mut self.trigger, trigger(properties).unwrap_or_default());
+            set(&mut self.trigger, trigger(properties).unwrap_or_default());
         }
     }
 
-    /// Takes over what the interface of the unit's type says.
-    pub(super) fn take_typed(&mut self, properties: &Properties<'_>) {
+    /// Applies properties of the interface of the unit's type.
+    pub(super) fn apply_typed(&mut self, properties: &Properties<'_>) {
         if let Some(result) = text(properties, "Result") {
-            keep(&mut self.result, result);
+            set(&mut self.result, result);
         }
         if let Some(result) = text(properties, "ReloadResult") {
-            keep(&mut self.reload_result, result);
+            set(&mut self.reload_result, result);
         }
         if let Some(restarts) = number(properties, "NRestarts") {
             self.restarts = u32::try_from(restarts).unwrap_or(u32::MAX);
@@ -151,7 +152,7 @@ impl Snapshot {
     }
 }
 
-/// Whether `Job`, a `(uo)`, names a job.
+/// Whether `Job`, a `(uo)`, has the id of a job.
 fn has_job(properties: &Properties<'_>) -> Option<bool> {
     let Variant::Structure(job) = properties.get("Job")? else {
         return None;
@@ -159,7 +160,7 @@ fn has_job(properties: &Properties<'_>) -> Option<bool> {
     Some(matches!(job.fields(), [Variant::U32(1..), _]))
 }
 
-/// `InvocationID`: 16 bytes, none before the first run.
+/// `InvocationID` in hex: 16 bytes, none before the first invocation.
 fn invocation_id(properties: &Properties<'_>) -> Option<String> {
     let Variant::Array(bytes) = properties.get("InvocationID")? else {
         return None;
@@ -193,9 +194,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_snapshot_takes_over_what_is_there() {
+    fn snapshot_applies_present_properties() {
         let mut snapshot = Snapshot::default();
-        snapshot.take_unit(&Properties::from([
+        snapshot.apply_unit(&Properties::from([
             ("ActiveState", Variant::from("activating")),
             ("SubState", Variant::from("auto-restart")),
             ("InvocationID", Variant::from(vec![0xabu8, 1])),
@@ -204,9 +205,9 @@ mod tests {
             ("ActivationDetails", Variant::from(vec![("trigger_unit", "tick.timer")])),
             ("InactiveEnterTimestamp", Variant::from("not a number")),
         ]));
-        assert!(snapshot.waits_to_restart && !snapshot.restart_is_queued);
+        assert!(snapshot.awaits_restart && !snapshot.restart_is_queued);
         let mut queued = snapshot.clone();
-        queued.take_unit(&Properties::from([
+        queued.apply_unit(&Properties::from([
             ("SubState", Variant::from("auto-restart")),
             ("Job", Variant::from((7u32, zbus::ObjectPath::from_static_str_unchecked("/job/7")))),
         ]));
@@ -215,7 +216,7 @@ mod tests {
         assert_eq!((&*snapshot.invocation_id, &*snapshot.trigger), ("ab01", "tick.timer"));
         assert_eq!((snapshot.changed.mono_us, snapshot.changed.wall_us), (3, 7));
         assert_eq!(snapshot.inactive_enter.wall_us, 0);
-        snapshot.take_typed(&Properties::from([
+        snapshot.apply_typed(&Properties::from([
             ("Result", Variant::from("exit-code")),
             ("NRestarts", Variant::from(2u32)),
             ("ExecMainCode", Variant::from(1i32)),
@@ -224,13 +225,13 @@ mod tests {
         assert_eq!((&*snapshot.result, snapshot.restarts), ("exit-code", 2));
         assert_eq!((snapshot.exit.code, snapshot.exit.status), (1, 7));
         let before = snapshot.clone();
-        snapshot.take_unit(&Properties::new());
-        snapshot.take_typed(&Properties::new());
-        assert_eq!(snapshot, before, "what isn't said stays");
+        snapshot.apply_unit(&Properties::new());
+        snapshot.apply_typed(&Properties::new());
+        assert_eq!(snapshot, before, "missing properties leave the snapshot unchanged");
     }
 
     #[test]
-    fn paths_are_systemds() {
+    fn paths_match_systemds_encoding() {
         let path = "/org/freedesktop/systemd1/unit/dbus_2eservice";
         assert_eq!(unit_of_path(path).as_deref(), Some("dbus.service"));
         assert_eq!(path_of_unit("dbus.service"), path);
@@ -242,12 +243,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_names_its_unit(unit in "[a-zA-Z0-9:_.\\\\@-]{1,40}") {
+        fn path_decodes_to_its_unit(unit in "[a-zA-Z0-9:_.\\\\@-]{1,40}") {
             prop_assert_eq!(unit_of_path(&path_of_unit(&unit)), Some(unit));
         }
 
         #[test]
-        fn any_path_is_read_or_refused(path in "(/org/freedesktop/systemd1/unit/)?\\PC{0,30}") {
+        fn decoding_any_path_never_panics(path in "(/org/freedesktop/systemd1/unit/)?\\PC{0,30}") {
             let _ = unit_of_path(&path);
         }
     }

@@ -1,18 +1,34 @@
-//! What a unit's snapshots say happened between them. Pure: no bus and no clock inside.
+//! Transitions of a unit, derived from its snapshots. Pure: no bus and no clock.
 //!
-//! systemd stamps every change of state (`ActiveEnterTimestamp`, `InactiveEnterTimestamp` …), so a
-//! transition is told when its stamp is later than the last one told: a snapshot seen twice tells
-//! nothing, and one seen after a gap tells what the gap hid. What a stamp can't say (`Result` of a run
-//! that another one has replaced) is left out.
+//! systemd timestamps every change of state (`ActiveEnterTimestamp`, `InactiveEnterTimestamp` …).
+//! A transition is emitted when its timestamp is later than that of the last one, so a duplicate
+//! snapshot emits nothing, and one after a gap emits what the gap hid. Properties that a later
+//! invocation has overwritten, such as its predecessor's `Result`, are omitted.
+//!
+//! | states | transitions |
+//! | --- | --- |
+//! | activating → active | started |
+//! | active → inactive | stopped |
+//! | active → failed | failed; oom before it if `Result` is `oom-kill` |
+//! | inactive → failed | failed: the start was refused |
+//! | active → failed → activating (auto-restart) | restarting |
+//! | auto-restart → inactive → activating → active | started |
+//! | auto-restart → inactive | stopped |
+//! | auto-restart → inactive → failed | failed: the start limit was hit |
+//! | activating → inactive (a oneshot unit) | stopped; started before it after a failure |
+//! | reloading → active | reloaded |
+//!
+//! An end (inactive, failed) can be a step towards a restart, which only a later signal shows. It
+//! is therefore held as a [`PendingEnd`] until the next change, or until the caller releases it.
 
 use std::sync::Arc;
 
-/// Two readings of one moment, in microseconds; zero where it never was.
+/// Two clocks' readings of one moment, in microseconds; zero if it never occurred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// CLOCK_MONOTONIC: what comes before what.
+    /// CLOCK_MONOTONIC, for the order.
     pub(super) mono_us: u64,
-    /// CLOCK_REALTIME: when it was.
+    /// CLOCK_REALTIME, for the event's time.
     pub(super) wall_us: u64,
 }
 
@@ -27,7 +43,8 @@ pub(super) enum State {
     Reloading,
     Deactivating,
     Failed,
-    /// `maintenance`, whatever a later systemd adds, and what ran before the agent's start.
+    /// `maintenance`, states of later systemd versions, and the state of a unit that was running
+    /// as of the cursor.
     Other,
 }
 
@@ -49,7 +66,7 @@ impl State {
     }
 }
 
-/// How a unit's main process ended: `ExecMainCode` (si_code of waitid(2)) and `ExecMainStatus`.
+/// The end of a unit's main process: `ExecMainCode` (si_code of waitid(2)) and `ExecMainStatus`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Exit {
     pub(super) code: i32,
@@ -58,40 +75,40 @@ pub(super) struct Exit {
     pub(super) at_mono_us: u64,
 }
 
-/// What systemd says of a unit at one moment.
+/// A unit's properties at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Snapshot {
     pub(super) active: State,
-    /// Whether it waits to be started again (`SubState` is `auto-restart`), and whether the job for it
-    /// is there already (`auto-restart-queued`, or a `Job`) and counted in `restarts`.
-    pub(super) waits_to_restart: bool,
+    /// Whether it waits for its restart (`SubState` is `auto-restart`).
+    pub(super) awaits_restart: bool,
+    /// Whether the restart's job exists (`auto-restart-queued`, or a `Job`), so that `restarts`
+    /// counts it.
     pub(super) restart_is_queued: bool,
-    /// 32 hex digits; empty before the first run.
+    /// 32 hex digits; empty before the first invocation.
     pub(super) invocation_id: Arc<str>,
     pub(super) changed: Stamp,
     pub(super) active_enter: Stamp,
     pub(super) inactive_enter: Stamp,
-    /// `Result`; empty for units that have none.
+    /// `Result`; empty for units without one.
     pub(super) result: Arc<str>,
     pub(super) reload_result: Arc<str>,
     pub(super) exit: Exit,
     /// `NRestarts`.
     pub(super) restarts: u32,
-    /// What started it: `ActivationDetails`' `trigger_unit`.
+    /// The unit that activated it: `trigger_unit` of `ActivationDetails`.
     pub(super) trigger: Arc<str>,
 }
 
 impl Snapshot {
-    /// The number of the restart that is under way or was the last one.
-    fn restart(&self) -> u32 {
-        let to_come = self.waits_to_restart && !self.restart_is_queued;
-        self.restarts.saturating_add(u32::from(to_come))
+    /// The number of the current or last restart.
+    fn restart_number(&self) -> u32 {
+        let is_uncounted = self.awaits_restart && !self.restart_is_queued;
+        self.restarts.saturating_add(u32::from(is_uncounted))
     }
 }
 
-/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum TransitionKind {
     Started,
     Stopped,
     Failed,
@@ -100,283 +117,350 @@ pub(super) enum What {
     Oom,
 }
 
-/// Something that happened to a unit.
+/// A change of a unit's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    pub(super) what: What,
+pub(super) struct Transition {
+    pub(super) kind: TransitionKind,
     pub(super) at: Stamp,
     pub(super) invocation_id: Arc<str>,
-    /// Empty where it isn't known or there is none.
+    /// Empty if unknown or absent.
     pub(super) result: Arc<str>,
     pub(super) exit: Option<Exit>,
     pub(super) triggered_by: Option<Arc<str>>,
-    /// For a restart, its number.
+    /// The number of a restart.
     pub(super) restarts: Option<u32>,
-    /// For a start, the result it comes back from, and how long it was down in nanoseconds.
-    pub(super) comes_back_from: Option<(Arc<str>, u64)>,
+    /// For a start after a failure: the failure's result, and the time since, in nanoseconds.
+    pub(super) recovered_from: Option<(Arc<str>, u64)>,
 }
 
-/// Said of units that systemd gave up on: the result property keeps the last run's.
-const START_LIMIT: &str = "start-limit-hit";
+impl Transition {
+    /// A transition with the properties of a snapshot.
+    fn new(kind: TransitionKind, new: &Snapshot, at: Stamp) -> Self {
+        let is_failure = matches!(kind, TransitionKind::Failed | TransitionKind::Restarting);
+        let trigger = Some(&new.trigger).filter(|t| is_failure && !t.is_empty()).map(Arc::clone);
+        Self {
+            kind,
+            at,
+            invocation_id: Arc::clone(&new.invocation_id),
+            result: Arc::clone(&new.result),
+            exit: None,
+            triggered_by: trigger,
+            restarts: None,
+            recovered_from: None,
+        }
+    }
+}
+
+/// The result of units that exceeded their start limit; systemd's property keeps the last
+/// invocation's result.
+const START_LIMIT_HIT: &str = "start-limit-hit";
 const OOM_KILL: &str = "oom-kill";
 
-/// An end that isn't told yet: what follows at once says whether it is one. systemd enters `failed` or
-/// `inactive` before `auto-restart`, and `inactive` once more between `auto-restart` and the next run, and
-/// its signals show each.
+/// An end that isn't emitted yet, because it may be a step towards a restart. systemd enters
+/// `failed` or `inactive` before `auto-restart`, and `inactive` again between `auto-restart` and
+/// the next invocation, with a signal for each.
 #[derive(Clone, Debug)]
-struct Held {
-    told: Told,
-    /// Whether it is the step from waiting to be started again into the next run.
-    between_runs: bool,
+struct PendingEnd {
+    transition: Transition,
+    /// Whether it is the step from `auto-restart` to the next invocation.
+    is_between_invocations: bool,
 }
 
-/// For how long an end is held where nothing follows.
+/// The change that a pending end waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// For the signal that systemd sends right behind it.
-    Briefly,
-    /// For a start that is about to be.
-    ForAStart,
+pub(super) enum PendingFor {
+    /// The signal that systemd sends right after it.
+    NextSignal,
+    /// The start of the next invocation.
+    Start,
 }
 
-/// A unit, as far as it was told.
+/// The end that a new snapshot shows.
+#[derive(Clone, Copy)]
+enum End {
+    /// None, or one that was emitted before.
+    None,
+    /// The unit waits for its restart.
+    AwaitsRestart,
+    /// It is inactive or failed, or was before its next invocation.
+    Ended(Stamp),
+    /// The restart count shows an end that no snapshot had.
+    HiddenRestart,
+}
+
+/// The changes between two snapshots.
+struct Changes {
+    started: bool,
+    ended: bool,
+    /// Whether the start precedes the end.
+    is_start_first: bool,
+    /// Whether the state changed after the baseline.
+    is_new: bool,
+    end: End,
+}
+
+/// Derives the transitions of one unit.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
     last: Snapshot,
-    /// Where the telling begins, in microseconds of CLOCK_MONOTONIC: what was so before is no news.
+    /// Earlier changes aren't emitted; in microseconds of CLOCK_MONOTONIC.
     baseline_us: u64,
-    /// The number of the last restart that was told; `None` before the first snapshot.
-    told_restart: Option<u32>,
-    /// That it failed, and hasn't come back.
-    fell: Option<(Arc<str>, Stamp)>,
-    held: Option<Held>,
+    /// The number of the last restart emitted; `None` before the first snapshot.
+    emitted_restart: Option<u32>,
+    /// The result and time of a failure, until the next start.
+    failure: Option<(Arc<str>, Stamp)>,
+    pending: Option<PendingEnd>,
 }
 
 impl Unit {
-    /// A unit of which nothing is known, and nothing is to be told from before `baseline_us`.
+    /// A unit without a snapshot. Changes before `baseline_us` aren't emitted.
     pub(super) fn since(baseline_us: u64) -> Self {
         let last = Snapshot::default();
-        Self { last, baseline_us, told_restart: None, fell: None, held: None }
+        Self { last, baseline_us, emitted_restart: None, failure: None, pending: None }
     }
 
-    /// Says that it ran when the telling ended last.
-    pub(super) fn remember(&mut self, invocation_id: &str, changed_us: u64) {
+    /// Restores a unit that was running as of the cursor.
+    pub(super) fn restore(&mut self, invocation_id: &str, changed_us: u64) {
         self.last.active = State::Other;
         self.last.invocation_id = invocation_id.into();
         self.last.changed.mono_us = changed_us;
     }
 
-    /// The last snapshot that was seen.
+    /// The last snapshot.
     pub(super) fn last(&self) -> &Snapshot {
         &self.last
     }
 
-    /// Whether an end is held, to be told by [`Unit::release`] if nothing follows.
-    pub(super) fn holds(&self) -> Option<Hold> {
-        self.held.as_ref().map(|h| if h.between_runs { Hold::ForAStart } else { Hold::Briefly })
+    /// The change that a pending end waits for; without it [`Unit::release_pending`] emits the end.
+    pub(super) fn pending_for(&self) -> Option<PendingFor> {
+        self.pending.as_ref().map(|pending| {
+            if pending.is_between_invocations { PendingFor::Start } else { PendingFor::NextSignal }
+        })
     }
 
-    /// Compares a snapshot with the one before, and tells what happened between.
-    pub(super) fn see(&mut self, new: &Snapshot, tell: &mut impl FnMut(Told)) {
-        if new.changed.mono_us < self.last.changed.mono_us || *new == self.last {
-            return; // an answer that a signal has overtaken, or a duplicate
+    /// Compares a snapshot with the last one and emits the transitions in between.
+    pub(super) fn apply(&mut self, new: &Snapshot, emit: &mut impl FnMut(Transition)) {
+        let is_overtaken = new.changed.mono_us < self.last.changed.mono_us;
+        if is_overtaken || *new == self.last {
+            return;
         }
-        let since = |told: Stamp| told.mono_us.max(self.baseline_us);
-        let ended = new.inactive_enter.mono_us > since(self.last.inactive_enter);
-        let started = new.active_enter.mono_us > since(self.last.active_enter);
-        let start_first = new.active_enter.mono_us <= new.inactive_enter.mono_us;
-        let held = self.look_at_held(new, ended || started, tell);
-        if started && start_first {
-            self.started(new, new.active_enter, tell);
+        let changes = self.changes(new);
+        let pending = self.resolve_pending(new, changes.ended || changes.started, emit);
+        if changes.started && changes.is_start_first {
+            self.started(new, emit);
         }
-        // A start that is refused fails without ever having left the inactive states.
-        let is_new = new.changed.mono_us > self.baseline_us;
-        let refused = new.active == State::Failed && self.last.active != State::Failed && is_new;
-        if new.waits_to_restart {
-            if ended || (is_new && !self.last.waits_to_restart) {
-                self.restarting(new, held, tell);
-            }
-        } else if ended || refused {
-            let at = if ended { new.inactive_enter } else { new.changed };
-            self.ended(new, at, held, tell);
-        } else if is_new && self.is_news(new.restarts) {
-            self.hidden_restart(new, new.changed, tell);
+        match changes.end {
+            End::None => {}
+            End::AwaitsRestart => self.restarting(new, pending, emit),
+            End::Ended(at) => self.ended(new, at, pending, emit),
+            End::HiddenRestart => self.hidden_restart(new, new.changed, emit),
         }
-        if started && !start_first {
-            self.started(new, new.active_enter, tell);
+        if changes.started && !changes.is_start_first {
+            self.started(new, emit);
         }
         let reloaded = self.last.active == State::Reloading && new.active == State::Active;
-        if reloaded && is_new && !ended {
+        if reloaded && changes.is_new && !changes.ended {
             let result = Arc::clone(&new.reload_result);
-            tell(Told { result, ..told(What::Reloaded, new, new.changed) });
+            let reloaded = Transition::new(TransitionKind::Reloaded, new, new.changed);
+            emit(Transition { result, ..reloaded });
         }
-        if new.active == State::Failed && self.fell.is_none() && self.held.is_none() {
-            self.fell = Some((Arc::clone(&new.result), new.inactive_enter));
+        if new.active == State::Failed && self.failure.is_none() && self.pending.is_none() {
+            self.failure = Some((Arc::clone(&new.result), new.inactive_enter));
         }
-        self.told_restart = Some(new.restart());
+        self.emitted_restart = Some(new.restart_number());
         self.last = new.clone();
     }
 
-    /// Tells the end that is held: nothing followed.
-    pub(super) fn release(&mut self, tell: &mut impl FnMut(Told)) {
-        let Some(Held { told, .. }) = self.held.take() else { return };
-        match told.what {
-            What::Failed => {
-                if &*told.result == OOM_KILL {
-                    tell(Told { what: What::Oom, triggered_by: None, ..told.clone() });
+    /// The changes since the last snapshot, by systemd's timestamps.
+    fn changes(&self, new: &Snapshot) -> Changes {
+        let since = |stamp: Stamp| stamp.mono_us.max(self.baseline_us);
+        let ended = new.inactive_enter.mono_us > since(self.last.inactive_enter);
+        let is_new = new.changed.mono_us > self.baseline_us;
+        // A refused start fails without leaving the inactive states.
+        let refused = new.active == State::Failed && self.last.active != State::Failed && is_new;
+        let end = if new.awaits_restart {
+            let begins_to_wait = is_new && !self.last.awaits_restart;
+            if ended || begins_to_wait { End::AwaitsRestart } else { End::None }
+        } else if ended {
+            End::Ended(new.inactive_enter)
+        } else if refused {
+            End::Ended(new.changed)
+        } else if is_new && self.is_unemitted(new.restarts) {
+            End::HiddenRestart
+        } else {
+            End::None
+        };
+        Changes {
+            started: new.active_enter.mono_us > since(self.last.active_enter),
+            ended,
+            is_start_first: new.active_enter.mono_us <= new.inactive_enter.mono_us,
+            is_new,
+            end,
+        }
+    }
+
+    /// Emits the pending end: no restart followed.
+    pub(super) fn release_pending(&mut self, emit: &mut impl FnMut(Transition)) {
+        let Some(PendingEnd { transition: end, .. }) = self.pending.take() else { return };
+        match end.kind {
+            TransitionKind::Failed => {
+                if &*end.result == OOM_KILL {
+                    let kind = TransitionKind::Oom;
+                    emit(Transition { kind, triggered_by: None, ..end.clone() });
                 }
-                self.fell = Some((Arc::clone(&told.result), told.at));
+                self.failure = Some((Arc::clone(&end.result), end.at));
             }
-            // A job that ends when its work is done is never active: this is its coming back.
-            _ if &*told.result == "success" => {
-                if let Some(back) = self.comes_back(told.at) {
-                    let what = What::Started;
-                    let result = Arc::default();
-                    tell(Told { what, result, comes_back_from: Some(back), ..told.clone() });
+            // A oneshot unit is never active: a successful end is its recovery.
+            _ if &*end.result == "success" => {
+                if let Some(failure) = self.take_failure(end.at) {
+                    emit(Transition {
+                        kind: TransitionKind::Started,
+                        result: Arc::default(),
+                        recovered_from: Some(failure),
+                        ..end.clone()
+                    });
                 }
             }
             _ => {}
         }
-        tell(told);
+        emit(end);
     }
 
-    /// The unit is no longer loaded. One that ran has stopped, unseen.
-    pub(super) fn vanished(&mut self, wall_us: u64, tell: &mut impl FnMut(Told)) {
-        self.release(tell);
+    /// Handles the unit's unloading: if it was running, it has stopped unobserved.
+    pub(super) fn unloaded(&mut self, wall_us: u64, emit: &mut impl FnMut(Transition)) {
+        self.release_pending(emit);
         if !self.last.active.has_ended() {
-            // The last change stands in its id, so that it is the same after a restart of ours.
+            // The event's id contains the last change, so it is the same after a restart of the
+            // agent.
             let at = Stamp { wall_us, ..self.last.changed };
-            tell(Told { result: Arc::default(), ..told(What::Stopped, &self.last, at) });
+            let stopped = Transition::new(TransitionKind::Stopped, &self.last, at);
+            emit(Transition { result: Arc::default(), ..stopped });
         }
     }
 
-    /// What a new snapshot means for the end that is held: it is told, goes on being held, is one
-    /// step of something else, or is given back because it belongs to what is told now.
-    fn look_at_held(
+    /// Decides about the pending end by a new snapshot: it stays pending, is emitted, or is
+    /// returned because it is part of the transition that the snapshot shows. `has_moved`: the
+    /// unit started or ended.
+    fn resolve_pending(
         &mut self,
         new: &Snapshot,
-        moved: bool,
-        tell: &mut impl FnMut(Told),
-    ) -> Option<Held> {
-        let held = self.held.take()?;
-        let same_state = new.active == self.last.active && !moved;
-        if same_state && !new.waits_to_restart {
-            self.held = Some(held);
+        has_moved: bool,
+        emit: &mut impl FnMut(Transition),
+    ) -> Option<PendingEnd> {
+        let pending = self.pending.take()?;
+        let is_same_state = new.active == self.last.active && !has_moved;
+        if is_same_state && !new.awaits_restart {
+            self.pending = Some(pending);
             return None;
         }
-        if held.between_runs || (new.waits_to_restart && !moved) {
-            return Some(held);
+        if pending.is_between_invocations || (new.awaits_restart && !has_moved) {
+            return Some(pending);
         }
-        self.held = Some(held);
-        self.release(tell);
+        self.pending = Some(pending);
+        self.release_pending(emit);
         None
     }
 
-    /// Whether a restart of this number wasn't told yet.
-    fn is_news(&self, restart: u32) -> bool {
-        self.told_restart.is_some_and(|told| restart > told)
+    /// Whether the restart of this number hasn't been emitted yet.
+    fn is_unemitted(&self, restart: u32) -> bool {
+        self.emitted_restart.is_some_and(|emitted| restart > emitted)
     }
 
-    fn comes_back(&mut self, at: Stamp) -> Option<(Arc<str>, u64)> {
-        let (result, since) = self.fell.take()?;
-        Some((result, at.mono_us.saturating_sub(since.mono_us).saturating_mul(1_000)))
+    /// Takes the failure that a start ends: its result, and the time since in nanoseconds.
+    fn take_failure(&mut self, start: Stamp) -> Option<(Arc<str>, u64)> {
+        let (result, since) = self.failure.take()?;
+        Some((result, start.mono_us.saturating_sub(since.mono_us).saturating_mul(1_000)))
     }
 
-    fn started(&mut self, new: &Snapshot, at: Stamp, tell: &mut impl FnMut(Told)) {
-        let comes_back_from = self.comes_back(at);
-        let result = Arc::default();
-        tell(Told { comes_back_from, result, ..told(What::Started, new, at) });
+    fn started(&mut self, new: &Snapshot, emit: &mut impl FnMut(Transition)) {
+        let recovered_from = self.take_failure(new.active_enter);
+        let started = Transition::new(TransitionKind::Started, new, new.active_enter);
+        emit(Transition { recovered_from, result: Arc::default(), ..started });
     }
 
     fn ended(
         &mut self,
         new: &Snapshot,
         at: Stamp,
-        held: Option<Held>,
-        tell: &mut impl FnMut(Told),
+        pending: Option<PendingEnd>,
+        emit: &mut impl FnMut(Transition),
     ) {
-        let waited = self.last.waits_to_restart || held.is_some_and(|h| h.between_runs);
-        let runs_again = self.told_restart.is_none() && new.restarts > 0;
-        if self.is_news(new.restarts) || (runs_again && !new.active.has_ended()) {
-            self.hidden_restart(new, at, tell);
+        let awaited_restart =
+            self.last.awaits_restart || pending.is_some_and(|p| p.is_between_invocations);
+        let runs_again = self.emitted_restart.is_none() && new.restarts > 0;
+        if self.is_unemitted(new.restarts) || (runs_again && !new.active.has_ended()) {
+            self.hidden_restart(new, at, emit);
             if !new.active.has_ended() {
                 return;
             }
         }
         match new.active {
-            State::Failed => self.failed(new, at, waited),
+            State::Failed => self.failed(new, at, awaited_restart),
             State::Inactive => {
-                let between_runs = waited && self.told_restart == Some(new.restarts);
-                self.held = Some(Held { told: told(What::Stopped, new, at), between_runs });
+                let is_between_invocations =
+                    awaited_restart && self.emitted_restart == Some(new.restarts);
+                let transition = Transition::new(TransitionKind::Stopped, new, at);
+                self.pending = Some(PendingEnd { transition, is_between_invocations });
             }
-            // Another run has begun, and its properties hide how this one ended.
-            _ => tell(Told {
+            // The next invocation's properties have overwritten those of the one that ended.
+            _ => emit(Transition {
                 result: Arc::default(),
                 invocation_id: Arc::clone(&self.last.invocation_id),
-                ..told(What::Stopped, new, at)
+                ..Transition::new(TransitionKind::Stopped, new, at)
             }),
         }
     }
 
-    fn failed(&mut self, new: &Snapshot, at: Stamp, waited: bool) {
-        // From waiting to be started again into failure without a run between: systemd refused the
-        // start. The result stays that of the last run, but for `resources`.
-        let gave_up =
-            waited && self.last.invocation_id == new.invocation_id && &*new.result != "resources";
-        let mut failed = told(What::Failed, new, at);
+    fn failed(&mut self, new: &Snapshot, at: Stamp, awaited_restart: bool) {
+        // Failed after waiting for a restart, without an invocation in between: systemd refused
+        // the start. The result stays that of the last invocation, unless it is `resources`.
+        let is_same_invocation = self.last.invocation_id == new.invocation_id;
+        let is_limit_hit = awaited_restart && is_same_invocation && &*new.result != "resources";
+        let mut failed = Transition::new(TransitionKind::Failed, new, at);
         failed.exit =
-            self.exit(new).or_else(|| gave_up.then_some(new.exit).filter(|e| e.code != 0));
-        if gave_up {
-            failed.result = START_LIMIT.into();
+            self.exit(new).or_else(|| is_limit_hit.then_some(new.exit).filter(|e| e.code != 0));
+        if is_limit_hit {
+            failed.result = START_LIMIT_HIT.into();
         }
-        self.held = Some(Held { told: failed, between_runs: false });
+        self.pending = Some(PendingEnd { transition: failed, is_between_invocations: false });
     }
 
-    /// It waits to be started again; the end before it is what was held.
-    fn restarting(&mut self, new: &Snapshot, held: Option<Held>, tell: &mut impl FnMut(Told)) {
-        let mut restarting = told(What::Restarting, new, new.inactive_enter);
-        restarting.restarts = Some(new.restart());
-        restarting.exit = held.map_or_else(|| self.exit(new), |h| h.told.exit);
+    /// Emits a restart, of which the pending end was the first step.
+    fn restarting(
+        &mut self,
+        new: &Snapshot,
+        pending: Option<PendingEnd>,
+        emit: &mut impl FnMut(Transition),
+    ) {
+        let mut restarting = Transition::new(TransitionKind::Restarting, new, new.inactive_enter);
+        restarting.restarts = Some(new.restart_number());
+        restarting.exit = pending.map_or_else(|| self.exit(new), |p| p.transition.exit);
         if &*new.result == OOM_KILL {
             let exit = restarting.exit;
-            tell(Told { exit, ..told(What::Oom, new, new.inactive_enter) });
+            let oom = Transition::new(TransitionKind::Oom, new, new.inactive_enter);
+            emit(Transition { exit, ..oom });
         }
-        tell(restarting);
+        emit(restarting);
     }
 
-    /// A restart of which only the count is seen: the next run's properties hide how this one ended.
-    fn hidden_restart(&self, new: &Snapshot, at: Stamp, tell: &mut impl FnMut(Told)) {
-        tell(Told {
+    /// Emits a restart of which only the count is visible: the next invocation's properties have
+    /// overwritten those of the one that ended.
+    fn hidden_restart(&self, new: &Snapshot, at: Stamp, emit: &mut impl FnMut(Transition)) {
+        emit(Transition {
             restarts: Some(new.restarts),
             result: Arc::default(),
             invocation_id: Arc::clone(&self.last.invocation_id),
-            ..told(What::Restarting, new, at)
+            ..Transition::new(TransitionKind::Restarting, new, at)
         });
     }
 
-    /// How the run that ended did, unless the process ended in an earlier run: what runs before the
-    /// main process can fail too.
+    /// The exit of the main process, unless it belongs to an earlier invocation: a command before
+    /// the main process can fail too.
     fn exit(&self, new: &Snapshot) -> Option<Exit> {
-        let of_this_run = new.exit.at_mono_us > self.last.inactive_enter.mono_us;
-        (of_this_run && new.exit.code != 0).then_some(new.exit)
-    }
-}
-
-fn told(what: What, new: &Snapshot, at: Stamp) -> Told {
-    let failed = matches!(what, What::Failed | What::Restarting);
-    let trigger = Some(&new.trigger).filter(|t| failed && !t.is_empty()).map(Arc::clone);
-    Told {
-        what,
-        at,
-        invocation_id: Arc::clone(&new.invocation_id),
-        result: Arc::clone(&new.result),
-        exit: None,
-        triggered_by: trigger,
-        restarts: None,
-        comes_back_from: None,
+        let is_of_this_invocation = new.exit.at_mono_us > self.last.inactive_enter.mono_us;
+        (is_of_this_invocation && new.exit.code != 0).then_some(new.exit)
     }
 }
 
 #[cfg(test)]
-#[path = "unit_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use tapio_collectors::{Context, Report, Site};
+use tapio_collectors::{Context, StatusReport, Site};
 use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
 use tapio_core::event::{Event, JsonEvent, Reason, Stage, event_json};
 use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
@@ -109,7 +109,7 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let stored = ledger.stage(Stage::Bridge);
     // Making a directory of who is who takes longer than all the rest.
     static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
-    let mut context = Context { sink, shutdown, report: Report::default(), site: SITE.clone() };
+    let mut context = Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {

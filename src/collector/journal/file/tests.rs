@@ -1,19 +1,19 @@
 use super::*;
-use crate::journal::count_entries;
+use crate::journal::fuzz_entry::count_entries;
 use proptest::prelude::*;
 
-/// A journal file in memory, as journald would write it.
-struct Made {
+/// Builds a journal file in memory, as journald would write it.
+struct FileBuilder {
     bytes: Vec<u8>,
     compact: bool,
-    /// Items an entry array has.
+    /// Number of items of an entry array.
     array_items: usize,
-    /// Where the current array begins, and how many of its items are set.
+    /// Offset of the current array, and its number of used items.
     array: Option<(usize, usize)>,
     entries: u64,
 }
 
-impl Made {
+impl FileBuilder {
     fn new(compact: bool, array_items: usize) -> Self {
         let mut bytes = vec![0; 272];
         bytes[..8].copy_from_slice(b"LPKSHHRH");
@@ -75,7 +75,7 @@ impl Made {
         self.link(at);
     }
 
-    /// An entry with a message of its own and a field that all share.
+    /// Adds an entry with a message of its own and a field that all entries share.
     fn message(&mut self, text: &str) {
         let shared = 272;
         if self.bytes.len() == shared {
@@ -97,17 +97,17 @@ fn messages(file: &mut JournalFile<&[u8]>) -> Vec<String> {
     out
 }
 
-fn made(compact: bool, n: u64) -> Made {
-    let mut made = Made::new(compact, 4);
-    (1..=n).for_each(|n| made.message(&format!("m{n}")));
-    made
+fn file_with_messages(compact: bool, n: u64) -> FileBuilder {
+    let mut built = FileBuilder::new(compact, 4);
+    (1..=n).for_each(|n| built.message(&format!("m{n}")));
+    built
 }
 
 #[test]
-fn entries_are_read_in_order_over_arrays() {
+fn entries_are_read_in_order_across_arrays() {
     for compact in [false, true] {
-        let made = made(compact, 11);
-        let mut file = JournalFile::open(&made.bytes[..]).unwrap();
+        let built = file_with_messages(compact, 11);
+        let mut file = JournalFile::open(&built.bytes[..]).unwrap();
         let expected: Vec<_> = (1..=11).map(|n| format!("m{n}")).collect();
         assert_eq!(messages(&mut file), expected);
         assert_eq!(file.left(), 0);
@@ -115,40 +115,40 @@ fn entries_are_read_in_order_over_arrays() {
 }
 
 #[test]
-fn the_fuzz_targets_seed_is_whole() {
-    assert_eq!(count_entries(include_bytes!("samples/small.journal")), (12, 0));
+fn seed_of_fuzz_target_is_readable() {
+    assert_eq!(count_entries(include_bytes!("../samples/small.journal")), (12, 0));
 }
 
 #[test]
-fn reading_begins_after_a_place() {
-    let made = made(true, 11);
+fn reading_begins_after_position() {
+    let built = file_with_messages(true, 11);
     for seqnum in 0..=12 {
-        let mut file = JournalFile::open(&made.bytes[..]).unwrap();
+        let mut file = JournalFile::open(&built.bytes[..]).unwrap();
         file.seek(&Position { seqnum_id: [9; 16], seqnum, ..Position::default() }).unwrap();
         let expected: Vec<_> = (seqnum + 1..=11).map(|n| format!("m{n}")).collect();
         assert_eq!(messages(&mut file), expected, "{seqnum}");
-        // Of another sequence the clock decides.
-        let mut file = JournalFile::open(&made.bytes[..]).unwrap();
+        // In another sequence the clock decides.
+        let mut file = JournalFile::open(&built.bytes[..]).unwrap();
         let realtime_us = 1_000 * seqnum;
         file.seek(&Position { boot_id: [1; 16], realtime_us, ..Position::default() }).unwrap();
         assert_eq!(messages(&mut file), expected, "{seqnum}");
     }
-    let mut file = JournalFile::open(&made.bytes[..]).unwrap();
+    let mut file = JournalFile::open(&built.bytes[..]).unwrap();
     file.skip_all().unwrap();
     assert_eq!(messages(&mut file), Vec::<String>::new());
 }
 
 #[test]
-fn packed_and_long_fields_are_read_as_far_as_they_are_kept() {
-    let mut made = Made::new(false, 4);
-    let zstd = include_bytes!("samples/message.zst");
-    let xz = include_bytes!("samples/message.xz");
+fn compressed_and_long_fields_are_read_up_to_their_limit() {
+    let mut built = FileBuilder::new(false, 4);
+    let zstd = include_bytes!("../samples/message.zst");
+    let xz = include_bytes!("../samples/message.xz");
     let long = [&b"MESSAGE="[..], &[b'x'; 100_000]].concat();
-    let objects = [made.data(4, zstd), made.data(1, xz), made.data(0, &long)];
-    objects.iter().for_each(|o| made.entry(&[*o]));
-    let mut file = JournalFile::open(&made.bytes[..]).unwrap();
+    let objects = [built.data(4, zstd), built.data(1, xz), built.data(0, &long)];
+    objects.iter().for_each(|o| built.entry(&[*o]));
+    let mut file = JournalFile::open(&built.bytes[..]).unwrap();
     let mut record = Record::default();
-    for len in [6_000, 6_000, MOST_MESSAGE_BYTES] {
+    for len in [6_000, 6_000, MAX_MESSAGE_BYTES] {
         file.peek().unwrap();
         assert_eq!(file.take(&mut record).unwrap(), 0);
         assert_eq!(record.get(Field::Message).len(), len);
@@ -156,34 +156,34 @@ fn packed_and_long_fields_are_read_as_far_as_they_are_kept() {
 }
 
 #[test]
-fn what_is_damaged_is_skipped_and_counted() {
-    let made = made(false, 8);
-    let mut bytes = made.bytes.clone();
+fn damaged_entries_are_skipped_and_counted() {
+    let built = file_with_messages(false, 8);
+    let mut bytes = built.bytes.clone();
     // The third entry's type.
     let third = (0..bytes.len())
         .filter(|at| at.is_multiple_of(8) && bytes[*at] == 3 && u64_at(&bytes, at + 16) == 3);
     let third: Vec<_> = third.filter(|at| u64_at(&bytes, at + 8) == 96).collect();
     bytes[third[0]] = 9;
     assert_eq!(count_entries(&bytes), (7, 1));
-    // An array that leads back.
-    let mut bytes = made.bytes.clone();
+    // An array with a link backwards.
+    let mut bytes = built.bytes.clone();
     let array = u64_at(&bytes, 176);
     bytes[array as usize + 16..array as usize + 24].copy_from_slice(&array.to_le_bytes());
     assert_eq!(count_entries(&bytes), (4, 4));
-    // A file that was cut.
-    let (good, bad) = count_entries(&made.bytes[..made.bytes.len() - 200]);
+    // A truncated file.
+    let (good, bad) = count_entries(&built.bytes[..built.bytes.len() - 200]);
     assert!(good >= 5 && bad > 0 && good + bad == 8, "{good} {bad}");
 }
 
 proptest! {
-    /// Whatever bytes are changed, reading ends, and gives no more than the header promises.
+    /// Whatever bytes are changed, reading ends, and returns no more entries than the header has.
     #[test]
     fn damage_never_panics(
         compact in any::<bool>(),
         changes in prop::collection::vec((0..4_000usize, any::<u8>()), 1..8),
         cut in 0..4_000usize,
     ) {
-        let mut bytes = made(compact, 12).bytes;
+        let mut bytes = file_with_messages(compact, 12).bytes;
         let len = bytes.len();
         for (at, to) in changes {
             bytes[8 + at % (len - 8)] = to;
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused(tail in prop::collection::vec(any::<u8>(), 200..600)) {
+    fn reading_any_bytes_never_panics(tail in prop::collection::vec(any::<u8>(), 200..600)) {
         let mut bytes = b"LPKSHHRH\0\0\0\0\x1c\0\0\0".to_vec();
         bytes.extend(tail);
         let _ = count_entries(&bytes);
