@@ -6,12 +6,14 @@
 //! | `identity` | the entity directory: process → container → pod → workload → service |
 //! | `ring` | record rings, the wake protocol around them, and the accounts of CONS-1 |
 //! | `shutdown` | event-driven shutdown, and the liveness of a collector's run |
+//! | `counters` | counters declared once with name, kind and help |
 //! | `clock` | the only place that reads a clock |
 //! | `durations` | durations as configuration and rules write them |
 //!
-//! Dependencies point one way: `clock, durations ← event ← identity`, `event, shutdown ← ring`.
+//! Dependencies point one way: `clock, durations, counters ← event ← identity`, `event, shutdown ← ring`.
 
 pub mod clock;
+pub mod counters;
 pub mod durations;
 pub mod event;
 pub mod identity;

@@ -13,12 +13,12 @@ use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
 use tapio_core::event::{Stage, stable_hash};
-use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
+use tapio_core::ring::{Bell, Ledger, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::evidence::{Bounds, DeskStats};
+use tapio_dataflow::evidence::Bounds;
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
-    Correlator, CorrelatorPlan, Entrance, LaneOptions, Order, Shard, Started, ThreadPlan,
+    CollectorRings, Correlator, LaneOptions, Order, Started, ThreadPlan, Topology,
 };
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
@@ -76,15 +76,6 @@ struct Start {
     ledger: Ledger,
 }
 
-/// The correlator, and what it is joined to the rest by.
-struct Correlating {
-    correlator: Correlator,
-    entrances: Vec<Entrance>,
-    readers: Vec<RecordReader>,
-    assessor: Arc<DeskStats>,
-    recalled: Option<Arc<RecallStats>>,
-}
-
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -131,13 +122,13 @@ impl Agent {
         let rules = RuleSet::new(rules, &config.cluster, config.shards());
         let rules = Arc::new(LiveRules::new(rules));
         let files = RuleFiles::new(config.dataflow.clone(), Arc::clone(&rules), seen);
-        let Correlating { correlator, entrances, readers, assessor, recalled } =
+        let (Started { correlator, entrances, exits, assessor, .. }, recalled) =
             start_correlator(&config, &rules, WAYS_IN * rows.len(), &bell, &mut start)?;
         let bridge = Bridge {
             config: config.bridge.clone(),
             node: start.node.clone(),
             epoch: start.epoch,
-            readers,
+            readers: exits,
             bell,
             ledger: start.ledger.stage(Stage::Bridge),
             shutdown: start.shutdown.clone(),
@@ -268,41 +259,6 @@ fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
     Ok(server)
 }
 
-/// Makes the shards, and shows them what an earlier run of the agent recorded.
-fn recollect(
-    config: &Config,
-    plan: &CorrelatorPlan,
-) -> Result<(Vec<Shard>, Option<Recall>), StartError> {
-    let mut shards = plan.shards();
-    if plan.recorder.is_none() {
-        return Ok((shards, None));
-    }
-    let dir = config.state_dir().join("recall");
-    let recall =
-        Recall::open(dir, config.dataflow.recall_bytes).map_err(system("dataflow.recall_bytes"))?;
-    recall
-        .recollect(&plan.rules.current(), &mut shards)
-        .map_err(system("dataflow.recall_bytes"))?;
-    Ok((shards, Some(recall)))
-}
-
-fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
-    CorrelatorPlan {
-        rules: Arc::clone(rules),
-        order: Order::Arrival,
-        options: LaneOptions {
-            max_keys: config.dataflow.max_keys,
-            max_stories: config.dataflow.max_stories,
-            ..LaneOptions::default()
-        },
-        grouping: config.dataflow.enable_semantic_grouping,
-        evidence: Some(Bounds::LIVE),
-        ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
-        recorder: (config.dataflow.recall_bytes > 0 && config.dataflow.enable_semantic_grouping)
-            .then(|| Arc::new(Bell::new(Default::default()))),
-    }
-}
-
 /// Identifies this start of this node's agent in event ids.
 fn origin(node: &str, epoch: u64) -> u64 {
     let hash = stable_hash(&[b"origin", node.as_bytes(), &epoch.to_le_bytes()]);
@@ -311,39 +267,55 @@ fn origin(node: &str, epoch: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Starts the shards, the assessor and the recorder, with so many ways in.
+/// The shards and the assessor, with rings for so many collectors.
+fn topology(config: &Config, rules: &Arc<LiveRules>, collectors: usize) -> Topology {
+    let ring_blocks = config.dataflow.buffer_size * BLOCKS_PER_EVENT;
+    Topology::new(Arc::clone(rules), Order::Arrival)
+        .lane_options(LaneOptions {
+            max_keys: config.dataflow.max_keys,
+            max_stories: config.dataflow.max_stories,
+            ..LaneOptions::default()
+        })
+        .correlation(config.dataflow.enable_semantic_grouping)
+        .evidence(Bounds::LIVE)
+        .ring_blocks(ring_blocks)
+        .collectors(collectors)
+        .assessor_thread(ring_blocks.min(STORY_RING_BLOCKS))
+}
+
+/// Starts the shards, the assessor and, where relevant events are recorded, the recorder: it first
+/// restores the shards from the events that an earlier run recorded.
 fn start_correlator(
     config: &Config,
     rules: &Arc<LiveRules>,
-    ways_in: usize,
-    bell: &Arc<Bell>,
+    collectors: usize,
+    exit_bell: &Arc<Bell>,
     start: &mut Start,
-) -> Result<Correlating, StartError> {
-    let assessor_bell = Arc::new(Bell::new(Default::default()));
-    let bells = [bell, &assessor_bell];
-    let plan = plan(config, rules);
-    let (shards, recall) = recollect(config, &plan)?;
-    let recalled = recall.as_ref().map(Recall::stats);
-    let Start { node, epoch, shutdown, threads, ledger } = start;
-    let started = Correlator::start(&plan, shards, ways_in, bells, ledger, shutdown, threads)
-        .map_err(system("the correlator's threads"))?;
-    let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
-    let (stories, assessor) = correlator
-        .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(STORY_RING_BLOCKS))
-        .map_err(system("the assessor's thread"))?;
-    readers.push(stories);
-    if let (Some(recall), Some(bell)) = (recall, &plan.recorder) {
-        correlator
-            .keep(recall.record(recorded, Arc::clone(bell), node, *epoch))
-            .map_err(system("the recorder's thread"))?;
+) -> Result<(Started, Option<Arc<RecallStats>>), StartError> {
+    let mut topology = topology(config, rules, collectors);
+    let mut recalled = None;
+    if config.dataflow.recall_bytes > 0 && config.dataflow.enable_semantic_grouping {
+        let failed = || system("dataflow.recall_bytes");
+        let dir = config.state_dir().join("recall");
+        let recall = Recall::open(dir, config.dataflow.recall_bytes).map_err(failed())?;
+        recalled = Some(recall.stats());
+        let (node, epoch) = (start.node.clone(), start.epoch);
+        topology = topology
+            .restored(|shards| recall.recollect(&rules.current(), shards))
+            .map_err(failed())?
+            .recorder(move |rings, bell| recall.record(rings, bell, &node, epoch));
     }
-    Ok(Correlating { correlator, entrances, readers, assessor, recalled })
+    let Start { shutdown, threads, ledger, .. } = start;
+    let started = topology
+        .start(exit_bell, ledger, shutdown, threads)
+        .map_err(system("the correlator's threads"))?;
+    Ok((started, recalled))
 }
 
 fn start_collectors(
     mut manager: CollectorManager,
     rows: Vec<Row>,
-    entrances: Vec<Entrance>,
+    entrances: Vec<CollectorRings>,
     router: &Arc<dyn Router>,
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {

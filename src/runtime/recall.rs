@@ -16,8 +16,9 @@ use std::time::Duration;
 use crate::server::{ServerConfig, Store};
 use tapio_core::clock;
 use tapio_core::event::names;
-use tapio_core::ring::{Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, ring};
-use tapio_core::shutdown::thread_waker;
+use tapio_core::ring::{
+    Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, attach, ring, wait_until,
+};
 use tapio_dataflow::Shard;
 use tapio_dataflow::rules::RuleSet;
 use tapio_wire::{Appended, Batch, BatchEncoder, Item, WireError};
@@ -101,7 +102,7 @@ impl Recall {
         }
         let Shown { latest_ns, events, shards, .. } = shown;
         for shard in shards {
-            shard.recollected(latest_ns.saturating_sub(SURELY_TOLD_NS));
+            shard.finish_restore(latest_ns.saturating_sub(SURELY_TOLD_NS));
         }
         self.stats.recalled.store(events, Ordering::Relaxed);
         Ok(())
@@ -154,7 +155,7 @@ impl Shown<'_> {
             reader.drain(usize::MAX, |record| {
                 for (number, shard) in self.shards.iter_mut().enumerate() {
                     if visits & (1 << number) != 0 {
-                        shard.recollect(record, event.observed_ns, late);
+                        shard.restore(record, event.observed_ns, late);
                     }
                 }
                 true
@@ -176,8 +177,7 @@ struct Recorder {
 
 impl Recorder {
     fn run(mut self) {
-        // A second recorder on one bell would be a defect of whoever built the agent.
-        let _ = self.bell.target().set(thread_waker());
+        attach(&self.bell);
         loop {
             let finished = self.rings.iter().all(RecordReader::is_finished);
             let some = self.drain();
@@ -190,13 +190,11 @@ impl Recorder {
                 std::thread::sleep(GATHER);
                 continue;
             }
-            self.bell.doze();
-            // A writer that left before the bell was set rang nobody.
-            let finished = self.rings.iter().all(RecordReader::is_finished);
-            if !finished && self.rings.iter().all(RecordReader::is_empty) {
-                std::thread::park_timeout(SLEEP);
-            }
-            self.bell.rouse();
+            // A writer that left before the bell was set rang it in vain.
+            wait_until(&self.bell, SLEEP, || {
+                self.rings.iter().all(RecordReader::is_finished)
+                    || !self.rings.iter().all(RecordReader::is_empty)
+            });
         }
     }
 

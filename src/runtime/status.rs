@@ -15,6 +15,7 @@ use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
+use tapio_core::counters::{Kind, Reading};
 use tapio_core::identity::Directory;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
@@ -106,7 +107,8 @@ impl Status {
         let shards: Vec<Json> = self
             .shards
             .iter()
-            .map(|s| s.get().map(|(k, v)| (k.to_owned(), v.into())).collect::<Map<_, _>>().into())
+            .map(|s| s.readings().map(|r| (r.name.to_owned(), r.value.into())).collect())
+            .map(|counters: Map<_, _>| counters.into())
             .collect();
         let cons1 = snapshot_json(&self.account());
         json!({
@@ -181,14 +183,7 @@ impl Status {
         registry.register("info", "What the agent calls itself", info);
         self.account_metrics(&mut registry);
         self.collector_metrics(&mut registry);
-        let shards = Family::<Labels, Gauge>::default();
-        for (number, shard) in self.shards.iter().enumerate() {
-            for (name, value) in shard.get() {
-                let labels = vec![("shard", number.to_string()), ("what", name.to_owned())];
-                shards.get_or_create(&labels).set(value as i64);
-            }
-        }
-        registry.register("shard", "Counters of each correlator shard", shards);
+        self.shard_metrics(&mut registry);
         let assessor = Family::<Labels, Gauge>::default();
         for (name, value) in self.assessor.get() {
             assessor.get_or_create(&vec![("what", name.to_owned())]).set(value as i64);
@@ -200,6 +195,34 @@ impl Status {
         // Writing to a string can't fail.
         let _ = encode(&mut text, &registry);
         text
+    }
+
+    /// A metric for each counter of the shards, with its name, help and kind.
+    fn shard_metrics(&self, registry: &mut Registry) {
+        let counters = self.shards.first().map(|s| s.readings()).into_iter().flatten();
+        for (at, Reading { name, help, kind, .. }) in counters.enumerate() {
+            let values = self.shards.iter().enumerate().filter_map(|(number, shard)| {
+                let labels: Labels = vec![("shard", number.to_string())];
+                Some((labels, shard.readings().nth(at)?.value))
+            });
+            let name = format!("shard_{name}");
+            match kind {
+                Kind::Counter => {
+                    let family = Family::<Labels, Counter>::default();
+                    values.for_each(|(labels, n)| {
+                        family.get_or_create(&labels).inc_by(n);
+                    });
+                    registry.register(name, help, family);
+                }
+                Kind::Gauge => {
+                    let family = Family::<Labels, Gauge>::default();
+                    values.for_each(|(labels, n)| {
+                        family.get_or_create(&labels).set(n as i64);
+                    });
+                    registry.register(name, help, family);
+                }
+            }
+        }
     }
 
     fn account_metrics(&self, registry: &mut Registry) {

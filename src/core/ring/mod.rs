@@ -6,6 +6,7 @@
 //! | `block.rs` | 64-byte blocks, a record's header and its memberships |
 //! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place over rtrb |
 //! | `wake.rs` | [`Bell`]: a consumer sleeps, a producer wakes it only when it has to |
+//! | `park.rs` | [`wait_until`]: a thread waits for its bell |
 //! | `sink.rs` | [`Sink`]: where a collector puts its events |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
@@ -16,6 +17,7 @@
 mod block;
 mod ledger;
 mod membership;
+mod park;
 mod record;
 mod sink;
 mod wake;
@@ -23,6 +25,7 @@ mod wake;
 pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, RecordType};
 pub use ledger::{CollectorAccount, Ledger, MAX_COLLECTORS, Snapshot, StageLedger};
 pub use membership::{Membership, correlations_json};
+pub use park::{attach, wait_until};
 pub use record::{
     MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
 };
