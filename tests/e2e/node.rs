@@ -108,7 +108,8 @@ fn real_pods_are_told_once_and_each_oom_kill_with_its_names() {
     assert_eq!(by_container.len(), kills.len(), "each run of the container was killed once");
     let api: Vec<&Json> = of(&events, "k8s.pod.oom_killed", "oom").collect();
     println!("OOM kills: {} told by the kernel, {} by the API", kills.len(), api.len());
-    let [late, retracted, all] = ["late", "retracted", "events"].map(|c| shards(&agent, c));
+    let [late, retracted, all] =
+        ["events_late", "stories_retracted", "events"].map(|c| shards(&agent, c));
     println!(
         "{late} of {all} events came too late for their order, {retracted} stories were taken back"
     );
