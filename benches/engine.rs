@@ -1,8 +1,8 @@
 //! Cost of the rules per event: `cargo bench --bench engine`.
 //!
 //! The name of each benchmark contains the number of rules and live keys, and the share of matching
-//! events. Events are written to a ring and processed by a [`tapio_dataflow::Shard`] from there; only
-//! the processing is measured.
+//! events. Events are written to a ring and processed by a [`tapio_dataflow::Shard`] from there;
+//! only the processing is measured.
 //!
 //! `ENGINE=figures cargo bench --bench engine` prints the ratios that the design requires, from
 //! medians over rounds in which the cases alternate. `ENGINE=case` with
@@ -133,8 +133,8 @@ fn figures() {
 }
 
 /// One case, from the environment, for a profiler. WHICH is 0 for rules by value, 7 for rules by
-/// regex and bound, 8 for rules by value with extraction of evidence, 1 to 6 for the floods and their
-/// counterparts.
+/// regex and bound, 8 for rules by value with extraction of evidence, 1 to 6 for the floods and
+/// their counterparts.
 fn one(text: &str) {
     let numbers: Vec<u64> = text.split(',').map(|n| n.parse().unwrap()).collect();
     let [which, rules, keys, per_mille, events] = numbers[..] else {

@@ -10,8 +10,8 @@
 //! | `driver/` | [`Topology`]: threads and rings; replay of files; rules' own tests |
 //! | `lru.rs`, `key_table.rs`, `timer_wheel.rs` | bounded tables and timers that the stages share |
 //!
-//! Dependencies point one way: `rules ← evidence ← story ← matcher ← shard ← driver`. All but
-//! `driver/` and the worker threads are pure: no clock, socket or thread.
+//! Dependencies point one way: `rules ← evidence ← story ← matcher ← shard ← driver`. All but the
+//! worker threads and `driver/` is pure: no clock, socket or thread.
 
 mod driver;
 pub mod evidence;

@@ -6,8 +6,8 @@
 //! advances. A single timer can't be removed: its owner checks whether it is still valid when it
 //! fires, and sweeps stale ones with [`TimerWheel::retain`].
 //!
-//! A slot is a heap: finding the earliest timer of a slot that holds a whole flood costs hardly more
-//! than in a slot that holds two.
+//! A slot is a heap: finding the earliest timer of a slot that holds a whole flood costs hardly
+//! more than in a slot that holds two.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -221,7 +221,9 @@ mod tests {
         }
 
         #[test]
-        fn earliest_timer_is_popped_first(deadlines in prop::collection::vec(0u64..1 << 40, 1..50)) {
+        fn earliest_timer_is_popped_first(
+            deadlines in prop::collection::vec(0u64..1 << 40, 1..50),
+        ) {
             let mut wheel = TimerWheel::default();
             for (i, d) in deadlines.iter().enumerate() {
                 wheel.set(*d, i as u64);

@@ -2,7 +2,7 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `topology.rs` | [`Topology`](topology::Topology): builds the threads and the rings between them |
+//! | `topology.rs` | [`Topology`](topology::Topology): builds the threads and their rings |
 //! | `correlator.rs` | [`Correlator`](correlator::Correlator): the running threads |
 //! | `thread_plan.rs` | [`ThreadPlan`](thread_plan::ThreadPlan): the core of each thread |
 //! | `replay.rs` | runs events from files through the same shards, in total order |

@@ -1,4 +1,5 @@
-//! A measure over a trailing window of one key: count, distinct values, sum, mean, percentile, parts.
+//! A measure over a trailing window of one key: count, distinct values, sum, mean, percentile,
+//! parts.
 
 use std::collections::{HashMap, VecDeque};
 

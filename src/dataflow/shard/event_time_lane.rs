@@ -21,10 +21,9 @@
 //!
 //! ## any → final: confirmed
 //! The story ends in this lane. It is emitted as an update, or for the first time if it was
-//! `Unemitted` or unknown. If event time begins a story with another event, it has another id: it is
-//! emitted with `provisional` naming the story with which it shares a key and the most members.
-//! That story is *relinked*, no other one can name it, but it stays in its state: it can still be
-//! confirmed.
+//! `Unemitted` or unknown. If event time begins a story with another event, it has another id: it
+//! is emitted with `provisional` naming the story with which it shares a key and the most members.
+//! No other story can name that one, but it stays in its state: it can still be confirmed.
 //!
 //! ## `Ended` → final: retracted
 //! Event time is so far past the story that no rule confirms it any more. It is emitted as
@@ -34,8 +33,8 @@
 //! The same, but nothing has to be retracted.
 //!
 //! ## `Ended` → final: rule removed
-//! A reload removed the rule, so this lane can't confirm the story: it is emitted as it ended in the
-//! arrival lane.
+//! A reload removed the rule, so this lane can't confirm the story: it is emitted as it ended in
+//! the arrival lane.
 //!
 //! Final stories are remembered for a while, so that the arrival lane, which may still have them
 //! open, doesn't emit them again.

@@ -212,8 +212,8 @@ impl Shard {
     }
 
     /// Restores an event of the recovery log, as it was processed at `observed_ns`; `late` if it
-    /// was late then. Emits nothing. Lifecycles aren't restored: their traces are derived from their
-    /// entities.
+    /// was late then. Emits nothing. Lifecycles aren't restored: their traces are derived from
+    /// their entities.
     pub fn restore(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
         let Some(event) = record.event().filter(|_| self.correlates) else { return };
         let Mode::Streaming(event_time) = &mut self.mode else { return };

@@ -8,7 +8,7 @@
 //! | `open_story.rs` | [`OpenStory`](open_story::OpenStory): one story that hasn't ended |
 //! | `render.rs` | [`StoryRenderer`](render::StoryRenderer): names, texts, actions, named causes |
 //! | `open_stories.rs` | [`OpenStories`](open_stories::OpenStories): opening, emitting, ending |
-//! | `lifecycle.rs` | [`LifecycleTracker`](lifecycle::LifecycleTracker): pods, units, process trees |
+//! | `lifecycle.rs` | [`LifecycleTracker`](lifecycle::LifecycleTracker): pods, units, processes |
 
 pub(crate) mod event_text;
 pub(crate) mod lifecycle;
