@@ -1,18 +1,20 @@
-//! What the rules cost per event: `cargo bench --bench engine`.
+//! Cost of the rules per event: `cargo bench --bench engine`.
 //!
-//! Each benchmark's name says rules, live keys and how many events match. Events are written to a
-//! ring and shown to a [`tapio_dataflow::Shard`] from there; only the showing is measured.
+//! The name of each benchmark contains the number of rules and live keys, and the share of matching
+//! events. Events are written to a ring and processed by a [`tapio_dataflow::Shard`] from there;
+//! only the processing is measured.
 //!
-//! `ENGINE=figures cargo bench --bench engine` prints the ratios that the design asks for, of
-//! medians over rounds in which the cases take turns. `ENGINE=case` with `ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS`
-//! runs one case a fixed number of times, for callgrind (perf/engine.sh) and perf.
+//! `ENGINE=figures cargo bench --bench engine` prints the ratios that the design requires, from
+//! medians over rounds in which the cases alternate. `ENGINE=case` with
+//! `ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS` runs one case for a fixed number of events, for
+//! callgrind (perf/engine.sh) and perf.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a benchmark fails by panicking, prints, and measures the wall's time"
+    reason = "a benchmark fails by panicking, prints, and measures wall-clock time"
 )]
 
 #[path = "engine/stream.rs"]
@@ -29,7 +31,7 @@ const ROUNDS: usize = 15;
 
 fn grid() -> Vec<Case> {
     let mut cases = Vec::new();
-    // Where it is only tried whether the cases run, a million keys would take minutes.
+    // Where the cases are only checked to run, a million keys would take minutes.
     let is_measured = std::env::args().any(|a| a == "--bench");
     let keys: &[u64] = if is_measured { &[1_000, 100_000, 1_000_000] } else { &[1_000] };
     for &keys in keys {
@@ -42,12 +44,12 @@ fn grid() -> Vec<Case> {
     for rules in [10, 100] {
         cases.push(Case::matching(Set::Searches, rules, 1_000, 10));
     }
-    cases.push(Case { observes: true, ..Case::matching(Set::Values, 100, 1_000, 10) });
+    cases.push(Case { extracts_evidence: true, ..Case::matching(Set::Values, 100, 1_000, 10) });
     cases.extend(floods());
     cases
 }
 
-/// What somebody could do who makes up keys, and beside each the same work without a flood.
+/// Floods of made-up keys, each after the same work without a flood.
 fn floods() -> [Case; 6] {
     let begins = Case {
         traffic: Traffic::Begins,
@@ -80,8 +82,8 @@ fn benches(c: &mut Criterion) {
     story.finish();
 }
 
-/// Nanoseconds per event of each case: medians over rounds in which they take turns, so that what
-/// else the machine does falls on all of them.
+/// Nanoseconds per event of each case: medians over rounds in which the cases alternate, so that
+/// other load on the host affects all of them.
 fn medians(cases: &[Case]) -> Vec<f64> {
     let mut worlds: Vec<World> = cases.iter().map(|case| World::new(*case)).collect();
     let mut rounds = vec![Vec::new(); cases.len()];
@@ -96,15 +98,15 @@ fn medians(cases: &[Case]) -> Vec<f64> {
     for ((case, world), rounds) in cases.iter().zip(&worlds).zip(&rounds) {
         let (s, median) = (world.stats(), rounds[ROUNDS / 2]);
         println!(
-            "{median:8.1} ns (best {:.1})  {}: {} keys, {} evicted, {} lives evicted, {} matches, {} open, {} expired",
+            "{median:8.1} ns (best {:.1})  {}: {} keys, {} evicted, {} lifecycles evicted, {} matches, {} open, {} expired",
             rounds[0],
             case.name(),
             s.lane.keys,
-            s.lane.evicted,
-            s.lives_evicted,
+            s.lane.keys_evicted,
+            s.lifecycles_evicted,
             s.lane.matches,
-            s.lane.open,
-            s.lane.expired
+            s.lane.stories_open,
+            s.lane.stories_expired
         );
     }
     rounds.iter().map(|r| r[ROUNDS / 2]).collect()
@@ -130,9 +132,9 @@ fn figures() {
     }
 }
 
-/// One case, from the environment: what a profiler looks at. WHICH is 0 for rules by value, 7 for
-/// rules by regex and bound, 8 for rules by value with what causes are found by, 1 to 6 for the
-/// floods and what is usual in their place.
+/// One case, from the environment, for a profiler. WHICH is 0 for rules by value, 7 for rules by
+/// regex and bound, 8 for rules by value with extraction of evidence, 1 to 6 for the floods and
+/// their counterparts.
 fn one(text: &str) {
     let numbers: Vec<u64> = text.split(',').map(|n| n.parse().unwrap()).collect();
     let [which, rules, keys, per_mille, events] = numbers[..] else {
@@ -141,7 +143,9 @@ fn one(text: &str) {
     let case = match which {
         0 => Case::matching(Set::Values, rules, keys, per_mille),
         7 => Case::matching(Set::Searches, rules, keys, per_mille),
-        8 => Case { observes: true, ..Case::matching(Set::Values, rules, keys, per_mille) },
+        8 => {
+            Case { extracts_evidence: true, ..Case::matching(Set::Values, rules, keys, per_mille) }
+        }
         flood => floods()[flood as usize - 1],
     };
     let mut world = World::new(case);

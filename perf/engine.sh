@@ -12,7 +12,7 @@ few=20000 many=60000
 
 collected() { # CASE: as benches/engine.rs reads it, with the number of events last
     ENGINE=case ENGINE_CASE=$1 nice valgrind --tool=callgrind --callgrind-out-file=/dev/null \
-        --toggle-collect='*World::show*' "$binary" 2>&1 | sed -n 's/.*Collected : //p'
+        --toggle-collect='*World::process*' "$binary" 2>&1 | sed -n 's/.*Collected : //p'
 }
 
 per_event() { # NAME CASE

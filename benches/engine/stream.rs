@@ -1,4 +1,4 @@
-//! Rules like people's and a stream of events for them, into a shard as its worker shows them.
+//! Realistic rules and a stream of events for them, processed by a shard as its worker does.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,62 +8,63 @@ use tapio_core::event::{Event, EventId, Field, Name, Severity, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio_dataflow::evidence::{Bounds, Note};
 use tapio_dataflow::rules::{Loaded, RuleSet};
-use tapio_dataflow::{Found, LaneOptions, Shard, ShardStats};
+use tapio_dataflow::{LaneOptions, Order, Shard, ShardStats, StepOutput};
 
-/// Events written before they are shown: a drain's usual catch.
+/// Events written before they are processed: a usual drain of a ring.
 const CHUNK: u64 = 1024;
 /// Time between two events: 2 million a second, so that a window of a minute holds them all.
 const STEP_NS: u64 = 500;
-/// How often a worker moves time on.
+/// The interval at which a worker advances time.
 const TICK_NS: u64 = 100_000_000;
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 /// Pods on the node.
 const PODS: u64 = 1_000;
 
-/// What the rules ask for.
+/// The shape of the rules.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Set {
-    /// Two steps, each a value that a field must have; one key; a minute.
+    /// Two steps, each with a field of a fixed value; one key; a minute.
     Values,
-    /// As `Values`, but by a regular expression and a bound: nothing to look up.
+    /// As `Values`, but with a regular expression and a bound: no lookup by value is possible.
     Searches,
     /// One event of the key opens a story.
     Opens,
 }
 
-/// What comes in.
+/// The stream of events.
 #[derive(Clone, Copy)]
 pub(crate) enum Traffic {
-    /// So many of 1,000 events complete a match and so many begin the next run, over the live keys.
+    /// So many of 1,000 events complete a match and as many start the next partial match, over the
+    /// live keys.
     Matches(u64),
-    /// Each event begins a run for one of the live keys.
+    /// Each event starts a partial match for one of the live keys.
     Begins,
-    /// Each event begins a run for a key that was never seen.
+    /// Each event starts a partial match for a key that was never seen.
     NewKeys,
-    /// Each event is the first of a pod that was never seen; no rule wants it.
+    /// Each event is the first of a pod that was never seen, and relevant to no rule.
     NewPods,
 }
 
-/// A case that is measured.
+/// A measured case.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) set: Set,
     pub(crate) rules: u64,
     pub(crate) keys: u64,
     pub(crate) traffic: Traffic,
-    /// Keys the shard may hold.
+    /// The bound of the shard's keys.
     pub(crate) max_keys: usize,
-    /// Stories it may hold.
+    /// The bound of its open stories.
     pub(crate) max_stories: usize,
-    /// Whether the shard also gathers what causes are found by, as in a running agent.
-    pub(crate) observes: bool,
+    /// Whether the shard also extracts facts for the assessor, as in a running agent.
+    pub(crate) extracts_evidence: bool,
 }
 
 impl Case {
     pub(crate) fn matching(set: Set, rules: u64, keys: u64, per_mille: u64) -> Self {
         let LaneOptions { max_stories, .. } = LaneOptions::default();
         let traffic = Traffic::Matches(per_mille);
-        Self { set, rules, keys, traffic, max_keys: 1 << 21, max_stories, observes: false }
+        Self { set, rules, keys, traffic, max_keys: 1 << 21, max_stories, extracts_evidence: false }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -75,11 +76,11 @@ impl Case {
         };
         let traffic = match self.traffic {
             Traffic::Matches(n) => format!("{} % match", n as f64 / 10.0),
-            Traffic::Begins => "all begin a run again".into(),
-            Traffic::NewKeys => "all begin a run for a new key".into(),
+            Traffic::Begins => "all start a partial match again".into(),
+            Traffic::NewKeys => "all start one for a new key".into(),
             Traffic::NewPods => "all of new pods".into(),
         };
-        let seen = if self.observes { ", observed" } else { "" };
+        let seen = if self.extracts_evidence { ", observed" } else { "" };
         let (most, stories) = (self.max_keys, self.max_stories);
         format!(
             "{rules} rules ({set}), {keys} keys, {traffic}, room for {most} keys {stories} stories{seen}"
@@ -124,21 +125,21 @@ impl Case {
 
 const KINDS: [&str; 4] = ["app.request", "app.message", "app.refused", "otlp.log"];
 
-/// What one event of the stream says.
+/// The variable parts of one event.
 struct Line {
     key: u64,
     pod: u64,
     rule: u64,
-    /// `E` and `F` are wanted by the rule, anything else by none.
+    /// `E` and `F` are relevant to the rule, anything else to none.
     letter: char,
 }
 
-/// A shard and the stream it is shown.
+/// A shard and its stream of events.
 pub(crate) struct World {
     case: Case,
     shard: Shard,
-    found: Found,
-    notes: Vec<Note>,
+    output: StepOutput,
+    messages: Vec<Note>,
     writer: RecordWriter,
     reader: RecordReader,
     kinds: Vec<Name>,
@@ -150,7 +151,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The shard, with every live key's run begun.
+    /// Creates the shard, with a partial match for every live key.
     pub(crate) fn new(case: Case) -> Self {
         let mut loaded = Loaded::default();
         loaded.text("bench.yaml", &case.document());
@@ -163,13 +164,13 @@ impl World {
         };
         let (writer, reader) = ring(16 * 1024);
         let name = |text| Name::intern(text).unwrap();
-        let shard = Shard::new(rules, 0, options, true);
-        let shard = if case.observes { shard.observing(Bounds::LIVE) } else { shard };
+        let shard = Shard::new(rules, 0, Order::Arrival, options);
+        let shard = if case.extracts_evidence { shard.with_evidence(Bounds::LIVE) } else { shard };
         let mut world = Self {
             case: Case { traffic: Traffic::Begins, ..case },
             shard,
-            found: Found::default(),
-            notes: Vec::new(),
+            output: StepOutput::default(),
+            messages: Vec::new(),
             writer,
             reader,
             kinds: KINDS.iter().map(|k| name(k)).collect(),
@@ -187,7 +188,7 @@ impl World {
         self.shard.stats()
     }
 
-    /// What the next event says.
+    /// The next event.
     fn next(&mut self) -> Line {
         let (n, keys) = (self.events, self.case.keys.max(1));
         let line =
@@ -197,7 +198,7 @@ impl World {
             Traffic::NewKeys => line(n, 'E'),
             Traffic::NewPods => Line { pod: n, ..line(n % keys, 'X') },
             Traffic::Matches(per_mille) => {
-                // Spread evenly: an end and, right behind it, the key's next beginning.
+                // Spread evenly: the completing event, followed by the key's next first event.
                 let ends = |n: u64| n * per_mille / 1000;
                 if ends(n + 1) > ends(n) {
                     self.matches += 1;
@@ -243,7 +244,7 @@ impl World {
         self.events += 1;
     }
 
-    /// Writes events and shows them. Returns how long the showing took.
+    /// Writes events and processes them. Returns how long the processing took.
     pub(crate) fn run(&mut self, events: u64) -> Duration {
         let mut took = Duration::ZERO;
         let mut left = events;
@@ -251,32 +252,32 @@ impl World {
             let now = left.min(CHUNK);
             (0..now).for_each(|_| self.write());
             let begin = Instant::now();
-            self.show();
+            self.process();
             took += begin.elapsed();
             left -= now;
         }
         took
     }
 
-    /// What a worker does with what lies in its ring. A function of its own, so that callgrind can
-    /// be told to count here and nowhere else.
+    /// What a worker does with the records in its ring. A separate function, so that callgrind can
+    /// count here only.
     #[inline(never)]
-    fn show(&mut self) {
-        let Self { shard, found, reader, notes, .. } = self;
+    fn process(&mut self) {
+        let Self { shard, output, reader, messages, .. } = self;
         let mut clock_ns = 0;
         reader.drain(usize::MAX, |record| {
             clock_ns = record.header().time_ns;
-            shard.step(record, clock_ns, found);
-            std::hint::black_box(shard.next_header(record, found));
+            shard.step(record, clock_ns, output);
+            std::hint::black_box(shard.next_header(record, output));
             true
         });
         if clock_ns.saturating_sub(self.tick_ns) >= TICK_NS {
             self.tick_ns = clock_ns;
             shard.advance(clock_ns, clock_ns);
         }
-        shard.take_notes(notes, false);
-        // What is told is someone else's from here: the assessor's thread.
-        std::hint::black_box(&*notes);
-        notes.clear();
+        shard.take_messages(messages, false);
+        // From here on the messages are the assessor's.
+        std::hint::black_box(&*messages);
+        messages.clear();
     }
 }

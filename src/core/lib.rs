@@ -6,12 +6,14 @@
 //! | `identity` | the entity directory: process → container → pod → workload → service |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
+//! | `counters` | counters declared once, with name, kind and help |
 //! | `clock` | the only module that reads a clock |
 //! | `durations` | durations in configuration and rules |
 //!
-//! Dependencies point one way: `clock, durations ← event ← identity`, `event, shutdown ← ring`.
+//! Dependencies point one way: `clock, durations, counters ← event ← identity`, `event, shutdown ← ring`.
 
 pub mod clock;
+pub mod counters;
 pub mod durations;
 pub mod event;
 pub mod identity;

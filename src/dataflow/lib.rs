@@ -1,35 +1,36 @@
-//! The correlator: which events belong to one story, what caused it, what it means.
+//! The correlator: joins events into stories, and ranks their root causes and impact.
 //!
-//! | file | purpose |
+//! | folder or file | purpose |
 //! | --- | --- |
-//! | `rules/` | rules, from YAML to tables by kind; routing |
-//! | `worker.rs` | a shard's thread: rings in, rings out |
-//! | `shard.rs` | [`Shard`]: a pure step |
-//! | `lane.rs` | rules over events in one order |
-//! | `sequence.rs`, `aggregate.rs` | what a lane does for a sequence, for a measure over a window |
-//! | `run.rs`, `window.rs` | what is pending for a key: runs of a sequence, a window |
-//! | `gauge.rs` | what is measured over a window |
-//! | `members.rs` | the events of a story |
-//! | `settled.rs`, `watermark.rs` | the second lane: the order of the events' times, while they stream |
-//! | `keys.rs` | bounded tables by rule and key |
-//! | `wheel.rs` | deadlines |
-//! | `open_stories.rs` | open stories and their closing |
-//! | `render.rs` | what a story's events say: names, texts, actions |
-//! | `evidence/` | facts of all shards; causes and impact from them |
-//! | `lifecycle.rs` | lives of pods, units and processes |
-//! | `lru.rs` | a bounded map |
+//! | `rules/` | rules: from YAML to plans by kind; routing of events to shards |
+//! | `evidence/` | facts of all shards; root causes and impact from them |
+//! | `story/` | open stories, their members and texts; lifecycles of entities |
+//! | `matcher/` | lanes: rules evaluated on events; partial matches and windows by key |
+//! | `shard/` | [`Shard`]: owner of a part of the keys; lanes, watermark, worker thread |
+//! | `driver/` | [`Topology`]: threads and rings; replay of files; rules' own tests |
+//! | `lru.rs`, `key_table.rs`, `timer_wheel.rs` | bounded tables and timers that the stages share |
+//!
+//! Dependencies point one way: `rules ← evidence ← story ← matcher ← shard ← driver`. All but the
+//! worker threads and `driver/` is pure: no clock, socket or thread.
 
 mod driver;
 pub mod evidence;
+mod key_table;
 mod lru;
 mod matcher;
 pub mod rules;
 mod shard;
 mod story;
+mod timer_wheel;
 
-pub use driver::{Correlator, CorrelatorPlan, Entrance, Started, ThreadPlan, replay, rule_runner};
-pub use matcher::lane::{LaneOptions, LaneStats, MatchLine};
-pub use shard::event_time_lane::SettledStats;
-pub use shard::shard::{Found, Shard, ShardStats};
-pub use shard::worker::{Order, ShardOutput, Wiring, Worker, WorkerStats};
-pub use story::open::Unknown;
+pub use driver::correlator::Correlator;
+pub use driver::thread_plan::ThreadPlan;
+pub use driver::topology::{CollectorRings, Started, Topology};
+pub use driver::{replay, rule_runner};
+pub use matcher::lane::LaneStats;
+pub use matcher::lane_options::LaneOptions;
+pub use matcher::match_line::MatchLine;
+pub use matcher::order::Order;
+pub use shard::event_time_lane::EventTimeStats;
+pub use shard::shard::{Shard, ShardStats, StepOutput};
+pub use shard::worker_stats::WorkerStats;

@@ -1,35 +1,37 @@
-//! A bounded map: when it is full, what wasn't used for longest makes room.
+//! A bounded map with least-recently-used eviction.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// No slot: the end of the list of slots in the order of their use.
+/// No slot: the end of the list of slots in order of use.
 const NONE: u32 = u32::MAX;
 
 struct Slot<K, V> {
     entry: Option<(K, V)>,
-    /// The slot that was used next after this one, and the one used last before it.
+    /// The neighbours in the list: the slot used next after this one, and the one used before it.
     newer: u32,
     older: u32,
 }
 
-/// The map. Slots are chained in the order of their use, so that making room costs the same however
-/// many entries there are.
-pub(super) struct Lru<K, V> {
-    places: HashMap<K, u32, ahash::RandomState>,
+/// Bounded map that evicts the least recently used entry. Slots are linked in order of use, so an
+/// eviction costs the same for any number of entries.
+pub(crate) struct Lru<K, V> {
+    slot_of: HashMap<K, u32, ahash::RandomState>,
     slots: Vec<Slot<K, V>>,
     free: Vec<u32>,
     newest: u32,
     oldest: u32,
     capacity: usize,
-    pub(super) evicted: u64,
+    /// Entries evicted so far.
+    pub(crate) evicted: u64,
 }
 
 impl<K: Hash + Eq + Clone, V> Lru<K, V> {
-    pub(super) fn new(capacity: usize) -> Self {
+    /// Creates a map for at most `capacity` entries, at least one.
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            places: HashMap::default(),
+            slot_of: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
             newest: NONE,
@@ -39,84 +41,85 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
+    pub(crate) fn len(&self) -> usize {
+        self.slot_of.len()
     }
 
-    /// Looks without counting as a use.
-    pub(super) fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    /// Returns the value of a key without counting it as a use.
+    pub(crate) fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        let place = *self.places.get(key)?;
-        self.slots.get(place as usize)?.entry.as_ref().map(|(_, value)| value)
+        let slot = *self.slot_of.get(key)?;
+        self.slots.get(slot as usize)?.entry.as_ref().map(|(_, value)| value)
     }
 
-    /// The entry of a key, if it is there.
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    /// Returns the value of a key and makes it the most recently used.
+    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
-        let place = *self.places.get(key)?;
-        self.use_now(place);
-        self.slots.get_mut(place as usize)?.entry.as_mut().map(|(_, value)| value)
+        let slot = *self.slot_of.get(key)?;
+        self.touch(slot);
+        self.slots.get_mut(slot as usize)?.entry.as_mut().map(|(_, value)| value)
     }
 
-    /// Puts an entry in that isn't there yet. Returns what made room for it.
-    pub(super) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
-        let out = if self.places.len() >= self.capacity { self.take_oldest() } else { None };
-        self.evicted += u64::from(out.is_some());
-        let slot = Slot { entry: Some((key.clone(), value)), newer: NONE, older: NONE };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.slots[place as usize] = slot;
-                place
+    /// Inserts a key that isn't in the map. Returns the entry that was evicted for it.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
+        let evicted = if self.slot_of.len() >= self.capacity { self.take_oldest() } else { None };
+        self.evicted += u64::from(evicted.is_some());
+        let new = Slot { entry: Some((key.clone(), value)), newer: NONE, older: NONE };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = new;
+                slot
             }
             None => {
-                self.slots.push(slot);
+                self.slots.push(new);
                 (self.slots.len() - 1) as u32
             }
         };
-        self.places.insert(key, place);
-        self.link(place);
-        out
+        self.slot_of.insert(key, slot);
+        self.link(slot);
+        evicted
     }
 
-    /// All entries, in no order that means anything.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    /// All entries, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.slots.iter().filter_map(|s| s.entry.as_ref().map(|(k, v)| (k, v)))
     }
 
     fn take_oldest(&mut self) -> Option<(K, V)> {
-        let place = self.oldest;
-        self.unlink(place);
-        let entry = self.slots.get_mut(place as usize)?.entry.take()?;
-        self.places.remove(&entry.0);
-        self.free.push(place);
+        let slot = self.oldest;
+        self.unlink(slot);
+        let entry = self.slots.get_mut(slot as usize)?.entry.take()?;
+        self.slot_of.remove(&entry.0);
+        self.free.push(slot);
         Some(entry)
     }
 
-    fn use_now(&mut self, place: u32) {
-        if self.newest != place {
-            self.unlink(place);
-            self.link(place);
+    fn touch(&mut self, slot: u32) {
+        if self.newest != slot {
+            self.unlink(slot);
+            self.link(slot);
         }
     }
 
-    fn link(&mut self, place: u32) {
+    /// Links a slot at the newest end.
+    fn link(&mut self, slot: u32) {
         let before = self.newest;
-        if let Some(slot) = self.slots.get_mut(place as usize) {
-            (slot.newer, slot.older) = (NONE, before);
+        if let Some(new) = self.slots.get_mut(slot as usize) {
+            (new.newer, new.older) = (NONE, before);
         }
         match self.slots.get_mut(before as usize) {
-            Some(slot) => slot.newer = place,
-            None => self.oldest = place,
+            Some(before) => before.newer = slot,
+            None => self.oldest = slot,
         }
-        self.newest = place;
+        self.newest = slot;
     }
 
-    fn unlink(&mut self, place: u32) {
-        let Some(&Slot { newer, older, .. }) = self.slots.get(place as usize) else {
+    fn unlink(&mut self, slot: u32) {
+        let Some(&Slot { newer, older, .. }) = self.slots.get(slot as usize) else {
             return;
         };
         match self.slots.get_mut(newer as usize) {
@@ -137,21 +140,22 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a list in the order of use.
+        /// Compares with a list in order of use.
         #[test]
-        fn it_keeps_what_was_used_last(
-            acts in prop::collection::vec((0u8..3, 0u8..12), 0..200), capacity in 1usize..8,
+        fn least_recently_used_entry_is_evicted(
+            operations in prop::collection::vec((0u8..3, 0u8..12), 0..200),
+            capacity in 1usize..8,
         ) {
             let mut lru = Lru::new(capacity);
             let mut list: Vec<(u8, usize)> = Vec::new();
-            for (turn, (act, key)) in acts.into_iter().enumerate() {
+            for (number, (operation, key)) in operations.into_iter().enumerate() {
                 let at = list.iter().position(|(k, _)| *k == key);
-                match (act, at) {
+                match (operation, at) {
                     (0, None) => {
-                        let out = lru.insert(key, turn);
+                        let evicted = lru.insert(key, number);
                         let expected = (list.len() == capacity).then(|| list.remove(0));
-                        prop_assert_eq!(out, expected);
-                        list.push((key, turn));
+                        prop_assert_eq!(evicted, expected);
+                        list.push((key, number));
                     }
                     (1, _) => {
                         prop_assert_eq!(lru.peek(&key).copied(), at.map(|at| list[at].1));

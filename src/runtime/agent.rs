@@ -16,10 +16,10 @@ use tapio_core::clock;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::evidence::{Bounds, DeskStats};
+use tapio_dataflow::evidence::Bounds;
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
-    Correlator, CorrelatorPlan, Entrance, LaneOptions, Order, Shard, Started, ThreadPlan,
+    CollectorRings, Correlator, LaneOptions, Order, Started, ThreadPlan, Topology,
 };
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
@@ -90,15 +90,6 @@ impl Start {
     }
 }
 
-/// The correlator with its ends: where records enter, and the rings to the bridge.
-struct Correlating {
-    correlator: Correlator,
-    entrances: Vec<Entrance>,
-    readers: Vec<RecordReader>,
-    assessor: Arc<DeskStats>,
-    recovery_log: Option<Arc<RecoveryLogStats>>,
-}
-
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Exit {
@@ -134,9 +125,9 @@ impl Agent {
         let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
         let mut start = Start::new(&config, &rows);
         let bell = Arc::new(Bell::new(Default::default()));
-        let Correlating { correlator, entrances, readers, assessor, recovery_log } =
+        let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
             start_correlator(&config, &rules, RING_SETS * rows.len(), &bell, &mut start)?;
-        let bridge = start_bridge(&config, readers, bell, &mut start)?;
+        let bridge = start_bridge(&config, exits, bell, &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
@@ -298,40 +289,6 @@ fn start_bridge(
     bridge.spawn().map_err(system("bridge"))
 }
 
-/// Creates the shards and restores them from the recovery log of an earlier run.
-fn restore(
-    config: &Config,
-    plan: &CorrelatorPlan,
-) -> Result<(Vec<Shard>, Option<RecoveryLog>), StartError> {
-    let mut shards = plan.shards();
-    if plan.recorder.is_none() {
-        return Ok((shards, None));
-    }
-    let dir = config.state_dir().join("recovery");
-    let failed = |e| system("dataflow.recovery_log_bytes")(e);
-    let log = RecoveryLog::open(dir, config.dataflow.recovery_log_bytes).map_err(failed)?;
-    log.restore(&plan.rules.current(), &mut shards).map_err(failed)?;
-    Ok((shards, Some(log)))
-}
-
-fn plan(config: &Config, rules: &Arc<LiveRules>) -> CorrelatorPlan {
-    CorrelatorPlan {
-        rules: Arc::clone(rules),
-        order: Order::Arrival,
-        options: LaneOptions {
-            max_keys: config.dataflow.max_keys,
-            max_stories: config.dataflow.max_stories,
-            ..LaneOptions::default()
-        },
-        grouping: config.dataflow.enable_semantic_grouping,
-        evidence: Some(Bounds::LIVE),
-        ring_blocks: config.dataflow.buffer_size * BLOCKS_PER_EVENT,
-        recorder: (config.dataflow.recovery_log_bytes > 0
-            && config.dataflow.enable_semantic_grouping)
-            .then(|| Arc::new(Bell::new(Default::default()))),
-    }
-}
-
 /// Identifies this start of this node's agent in event ids.
 fn origin(node: &str, epoch: u64) -> u64 {
     let hash = stable_hash(&[b"origin", node.as_bytes(), &epoch.to_le_bytes()]);
@@ -340,40 +297,56 @@ fn origin(node: &str, epoch: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Starts the threads of the shards, the assessor and the recovery log, with this many entrances.
+/// Plans the shards and the assessor thread, with rings for this many collectors.
+fn topology(config: &Config, rules: &Arc<LiveRules>, collectors: usize) -> Topology {
+    let ring_blocks = config.dataflow.buffer_size * BLOCKS_PER_EVENT;
+    Topology::new(Arc::clone(rules), Order::Arrival)
+        .lane_options(LaneOptions {
+            max_keys: config.dataflow.max_keys,
+            max_stories: config.dataflow.max_stories,
+            ..LaneOptions::default()
+        })
+        .correlation(config.dataflow.enable_semantic_grouping)
+        .evidence(Bounds::LIVE)
+        .ring_blocks(ring_blocks)
+        .collectors(collectors)
+        .assessor_thread(ring_blocks.min(STORY_RING_BLOCKS))
+}
+
+/// Starts the threads of the shards and the assessor, and of the recovery log where it is enabled:
+/// the shards are first restored from the log of an earlier run.
 fn start_correlator(
     config: &Config,
     rules: &Arc<LiveRules>,
-    ways_in: usize,
-    bell: &Arc<Bell>,
+    collectors: usize,
+    exit_bell: &Arc<Bell>,
     start: &mut Start,
-) -> Result<Correlating, StartError> {
-    let assessor_bell = Arc::new(Bell::new(Default::default()));
-    let bells = [bell, &assessor_bell];
-    let plan = plan(config, rules);
-    let (shards, log) = restore(config, &plan)?;
-    let recovery_log = log.as_ref().map(RecoveryLog::stats);
-    let Start { node, epoch, shutdown, threads, ledger } = start;
-    let started = Correlator::start(&plan, shards, ways_in, bells, ledger, shutdown, threads)
-        .map_err(system("correlator threads"))?;
-    let Started { mut correlator, entrances, exits: mut readers, notes, recorded } = started;
-    let (stories, assessor) = correlator
-        .assess(Bounds::LIVE, notes, bells, plan.ring_blocks.min(STORY_RING_BLOCKS))
-        .map_err(system("assessor thread"))?;
-    readers.push(stories);
-    if let (Some(log), Some(bell)) = (log, &plan.recorder) {
-        correlator
-            .keep(log.record(recorded, Arc::clone(bell), node, *epoch))
-            .map_err(system("recovery log thread"))?;
+) -> Result<(Started, Option<Arc<RecoveryLogStats>>), StartError> {
+    let mut topology = topology(config, rules, collectors);
+    let mut stats = None;
+    if config.dataflow.recovery_log_bytes > 0 && config.dataflow.enable_semantic_grouping {
+        let failed = || system("dataflow.recovery_log_bytes");
+        let dir = config.state_dir().join("recovery");
+        let log = RecoveryLog::open(dir, config.dataflow.recovery_log_bytes).map_err(failed())?;
+        stats = Some(log.stats());
+        let (node, epoch) = (start.node.clone(), start.epoch);
+        topology = topology
+            .restored(|shards| log.restore(&rules.current(), shards))
+            .map_err(failed())?
+            .recorder(move |rings, bell| log.record(rings, bell, &node, epoch));
     }
-    Ok(Correlating { correlator, entrances, readers, assessor, recovery_log })
+    let Start { shutdown, threads, ledger, .. } = start;
+    let started = topology
+        .start(exit_bell, ledger, shutdown, threads)
+        .map_err(system("correlator threads"))?;
+    Ok((started, stats))
 }
 
 /// Starts the collectors, each with [`RING_SETS`] sets of rings.
 fn start_collectors(
     mut manager: CollectorManager,
     rows: Vec<Row>,
-    entrances: Vec<Entrance>,
+    entrances: Vec<CollectorRings>,
     router: &Arc<dyn Router>,
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {

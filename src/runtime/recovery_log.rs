@@ -16,8 +16,9 @@ use std::time::Duration;
 use crate::store::{SegmentLog, SegmentLogConfig};
 use tapio_core::clock;
 use tapio_core::event::names;
-use tapio_core::ring::{Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, ring};
-use tapio_core::shutdown::thread_waker;
+use tapio_core::ring::{
+    Bell, Header, MAX_COLLECTORS, RecordReader, Router as _, attach, ring, wait_until,
+};
 use tapio_dataflow::Shard;
 use tapio_dataflow::rules::RuleSet;
 use tapio_wire::{Appended, Batch, BatchEncoder, Item, WireError};
@@ -103,7 +104,7 @@ impl RecoveryLog {
         }
         let Restorer { latest_ns, events, shards, .. } = restorer;
         for shard in shards {
-            shard.recollected(latest_ns.saturating_sub(EMITTED_BEFORE_NS));
+            shard.finish_restore(latest_ns.saturating_sub(EMITTED_BEFORE_NS));
         }
         self.stats.restored.store(events, Ordering::Relaxed);
         Ok(())
@@ -158,7 +159,7 @@ impl Restorer<'_> {
             reader.drain(usize::MAX, |record| {
                 for (number, shard) in self.shards.iter_mut().enumerate() {
                     if visits & (1 << number) != 0 {
-                        shard.recollect(record, event.observed_ns, late);
+                        shard.restore(record, event.observed_ns, late);
                     }
                 }
                 true
@@ -180,8 +181,7 @@ struct Recorder {
 
 impl Recorder {
     fn run(mut self) {
-        // Fails only if the bell has another recorder, a defect of the agent's start.
-        let _ = self.bell.target().set(thread_waker());
+        attach(&self.bell);
         loop {
             let finished = self.rings.iter().all(RecordReader::is_finished);
             let any = self.drain();
@@ -194,13 +194,11 @@ impl Recorder {
                 std::thread::sleep(BATCH_DELAY);
                 continue;
             }
-            self.bell.prepare_sleep();
-            // A writer may have left before the bell had a target to wake.
-            let finished = self.rings.iter().all(RecordReader::is_finished);
-            if !finished && self.rings.iter().all(RecordReader::is_empty) {
-                std::thread::park_timeout(MAX_SLEEP);
-            }
-            self.bell.cancel_sleep();
+            // A writer may have left before the bell had a thread to wake.
+            wait_until(&self.bell, MAX_SLEEP, || {
+                self.rings.iter().all(RecordReader::is_finished)
+                    || !self.rings.iter().all(RecordReader::is_empty)
+            });
         }
     }
 

@@ -107,7 +107,11 @@ impl Status {
     pub fn json(&self) -> Json {
         let collectors: Map<String, Json> =
             self.collectors().iter().map(|c| (c.name.to_owned(), collector_json(c))).collect();
-        let shards: Vec<Json> = self.shards.iter().map(|s| counters_json(s.get())).collect();
+        let shards: Vec<Json> = self
+            .shards
+            .iter()
+            .map(|s| counters_json(s.readings().map(|r| (r.name, r.value))))
+            .collect();
         let cons1 = snapshot_json(&self.account());
         let [service_name, service_version, environment] = &self.service;
         json!({

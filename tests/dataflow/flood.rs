@@ -1,5 +1,5 @@
-//! Somebody makes up keys: each event opens one that was never seen. What a shard holds stays
-//! bounded, and what made room is counted.
+//! A flood of keys: each event has one that was never seen. A shard's memory stays bounded, and
+//! evictions are counted.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,19 +12,19 @@ use tapio_core::event::{Event, EventId, Field, Name, TraceId, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio_dataflow::evidence::{Assessor, Bounds, Note};
 use tapio_dataflow::rules::{Loaded, RuleSet};
-use tapio_dataflow::{Found, LaneOptions, Shard, ShardStats};
+use tapio_dataflow::{LaneOptions, Order, Shard, ShardStats, StepOutput};
 
-/// Counts the bytes this process holds.
+/// Counts the bytes that this process has allocated.
 struct Counting;
 
-// Relaxed: only this file's one thread at work is compared with itself.
+// Relaxed: the one thread that allocates compares its own values.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: hands every call on to the system's allocator unchanged.
+// SAFETY: forwards every call to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are the system allocator's conditions.
+        // SAFETY: the caller upholds the conditions of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -57,12 +57,12 @@ struct Flood {
     shard: Shard,
     writer: RecordWriter,
     reader: RecordReader,
-    notes: Vec<Note>,
+    messages: Vec<Note>,
     assessor: Assessor,
-    /// Stories that were told and haven't ended.
+    /// Stories that were emitted and haven't ended.
     open: HashSet<TraceId>,
     sent: u64,
-    told: u64,
+    emitted: u64,
     ended: u64,
 }
 
@@ -76,23 +76,23 @@ impl Flood {
             LaneOptions { max_keys: BOUND, max_stories: BOUND / 2, ..LaneOptions::default() };
         let (writer, reader) = ring(1 << 14);
         Self {
-            shard: Shard::new(rules, 0, options, true),
+            shard: Shard::new(rules, 0, Order::Arrival, options),
             writer,
             reader,
-            notes: Vec::new(),
+            messages: Vec::new(),
             assessor: Assessor::new(Bounds::LIVE),
             open: HashSet::new(),
             sent: 0,
-            told: 0,
+            emitted: 0,
             ended: 0,
         }
     }
 
-    /// Shows events, a microsecond apart, each with a key of its own; where `pods`, as a pod.
+    /// Processes events, a microsecond apart, each with its own key; with `pods`, as pods.
     fn send(&mut self, events: u64, pods: bool) {
         let kind = Name::intern("t.a").unwrap();
         let key = if pods { names::K8S_POD_UID } else { Name::intern("k").unwrap() };
-        let mut found = Found::default();
+        let mut output = StepOutput::default();
         for n in self.sent..self.sent + events {
             let text = format!("{n:032x}");
             let fields = [Field { key, value: Value::Str(&text) }];
@@ -102,22 +102,22 @@ impl Flood {
             let event = Event { fields: &fields, entities: u8::from(pods), ..event };
             self.writer.write_event(&Header::event(0, 1, time_ns), &event).unwrap();
             self.reader.drain(usize::MAX, |record| {
-                self.shard.step(record, time_ns, &mut found);
+                self.shard.step(record, time_ns, &mut output);
                 true
             });
             if n % 1000 == 0 {
                 self.shard.advance(time_ns, time_ns);
             }
-            self.listen();
+            self.receive();
         }
         self.sent += events;
     }
 
-    fn listen(&mut self) {
-        self.shard.take_notes(&mut self.notes, false);
-        for note in self.notes.drain(..) {
-            let Some(story) = self.assessor.note(note) else { continue };
-            self.told += 1;
+    fn receive(&mut self) {
+        self.shard.take_messages(&mut self.messages, false);
+        for message in self.messages.drain(..) {
+            let Some(story) = self.assessor.note(message) else { continue };
+            self.emitted += 1;
             if story.state.is_end() {
                 self.ended += 1;
                 self.open.remove(&story.id);
@@ -129,10 +129,10 @@ impl Flood {
 
     fn finish(&mut self) {
         self.shard.finish(false, BEGIN_NS + self.sent * 1_000);
-        self.listen();
+        self.receive();
     }
 
-    /// Bytes more that are held after four times as many events as it takes to fill every table.
+    /// The growth in bytes by four times as many events as it takes to fill every table.
     fn grows_by(&mut self, fill: u64, pods: bool) -> (i64, ShardStats) {
         self.send(fill, pods);
         let before = HELD.load(Ordering::Relaxed) as i64;
@@ -141,35 +141,42 @@ impl Flood {
     }
 }
 
-/// One test, so that no other one's memory is counted.
+/// One test, so that the memory of no other is counted.
 #[test]
-fn a_flood_of_keys_stories_or_pods_stays_within_its_bounds() {
-    // Of what a table holds when it is full, a tenth may come and go.
+fn flood_of_keys_stories_or_pods_stays_within_bounds() {
+    // A tenth of what a full table holds may vary.
     let mut keys = Flood::new(SEQUENCE);
     let (grown, stats) = keys.grows_by(10 * BOUND as u64, false);
     assert!(grown < BOUND as i64 * 100, "{grown} bytes more");
     assert_eq!(stats.lane.keys, BOUND as u64);
-    assert_eq!(stats.lane.evicted, keys.sent - BOUND as u64);
-    assert_eq!(stats.lane.opened, 0);
+    assert_eq!(stats.lane.keys_evicted, keys.sent - BOUND as u64);
+    assert_eq!(stats.lane.stories_opened, 0);
 
     let mut stories = Flood::new(OPENS);
     let (grown, stats) = stories.grows_by(20 * BOUND as u64, false);
     assert!(grown < BOUND as i64 * 500, "{grown} bytes more");
-    assert_eq!((stats.lane.keys, stats.lane.open), (BOUND as u64, BOUND as u64 / 2));
-    assert_eq!((stats.lane.opened, stats.lane.matches), (stories.sent, stories.sent));
-    assert_eq!(stats.lane.evicted, stories.sent - BOUND as u64);
-    assert_eq!(stats.lane.expired, stories.sent - BOUND as u64 / 2, "every story ends, counted");
-    // A story that a flood washes away before anybody was told of it is counted; what was told also ends.
-    assert!(stories.told < stories.sent / 2, "{} of {} told", stories.told, stories.sent);
-    assert!(stats.settled.untold > stories.sent / 2, "{stats:?}");
-    assert!(stories.ended > 0 && stories.open.len() <= BOUND, "{} told", stories.ended);
+    assert_eq!((stats.lane.keys, stats.lane.stories_open), (BOUND as u64, BOUND as u64 / 2));
+    assert_eq!((stats.lane.stories_opened, stats.lane.matches), (stories.sent, stories.sent));
+    assert_eq!(stats.lane.keys_evicted, stories.sent - BOUND as u64);
+    assert_eq!(
+        stats.lane.stories_expired,
+        stories.sent - BOUND as u64 / 2,
+        "every story ends, counted"
+    );
+    // Stories evicted before they were emitted are counted; emitted ones end.
+    assert!(stories.emitted < stories.sent / 2, "{} of {} emitted", stories.emitted, stories.sent);
+    assert!(stats.event_time.dropped_unemitted > stories.sent / 2, "{stats:?}");
+    assert!(stories.ended > 0 && stories.open.len() <= BOUND, "{} emitted", stories.ended);
     stories.finish();
-    assert_eq!(stories.open.len(), 0, "stories that were told and didn't end");
+    assert_eq!(stories.open.len(), 0, "emitted stories that didn't end");
 
     let mut pods = Flood::new(SEQUENCE);
     let (grown, stats) = pods.grows_by(80_000, true);
     assert!(grown < 4 << 20, "{grown} bytes more");
-    assert_eq!(stats.lives, 65_536);
-    assert_eq!((stats.lives_opened, stats.lives_evicted), (pods.sent, pods.sent - 65_536));
-    assert_eq!(pods.told, 0, "lives that end in peace and for room are no stories");
+    assert_eq!(stats.lifecycles, 65_536);
+    assert_eq!(
+        (stats.lifecycles_opened, stats.lifecycles_evicted),
+        (pods.sent, pods.sent - 65_536)
+    );
+    assert_eq!(pods.emitted, 0, "evicted lifecycles without an error are no stories");
 }

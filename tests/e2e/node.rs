@@ -109,7 +109,8 @@ fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
     assert_eq!(by_container.len(), kills.len(), "one kill for each run of the container");
     let api: Vec<&Json> = of(&events, "k8s.pod.oom_killed", "oom").collect();
     println!("OOM kills: {} reported by the kernel, {} by the API", kills.len(), api.len());
-    let [late, retracted, all] = ["late", "retracted", "events"].map(|c| shard_counter(&agent, c));
+    let [late, retracted, all] =
+        ["events_late", "stories_retracted", "events"].map(|c| shard_counter(&agent, c));
     println!("{late} of {all} events were late, {retracted} stories were retracted");
 
     for kind in [

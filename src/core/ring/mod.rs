@@ -7,6 +7,7 @@
 //! | `membership.rs` | [`Membership`] of an event in a story |
 //! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place, over rtrb |
 //! | `wake.rs` | [`Bell`]: wakes a consumer, only if it sleeps |
+//! | `park.rs` | [`wait_until`]: a thread waits for its bell |
 //! | `sink.rs` | [`Sink`]: a collector's entry into the pipeline |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
@@ -17,6 +18,7 @@
 mod block;
 mod ledger;
 mod membership;
+mod park;
 mod record;
 mod sink;
 mod wake;
@@ -24,6 +26,7 @@ mod wake;
 pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, RecordType};
 pub use ledger::{CollectorAccount, Ledger, MAX_COLLECTORS, Snapshot, StageLedger};
 pub use membership::{Membership, correlations_json};
+pub use park::{attach, wait_until};
 pub use record::{
     MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
 };

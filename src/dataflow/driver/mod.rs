@@ -1,16 +1,15 @@
-//! Drives shards: threads and rings live, files in replay.
+//! Drives shards: as threads with rings when live, from files in replay.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `topology.rs` | [`Correlator`]: the shards' and the assessor's threads and the rings between them |
-//! | `thread_plan.rs` | [`ThreadPlan`]: the core of each thread |
-//! | `replay.rs` | events from files through the same shards, in total order |
-//! | `rule_runner.rs` | runs the tests that rules carry |
+//! | `topology.rs` | [`Topology`](topology::Topology): builds the threads and their rings |
+//! | `correlator.rs` | [`Correlator`](correlator::Correlator): the running threads |
+//! | `thread_plan.rs` | [`ThreadPlan`](thread_plan::ThreadPlan): the core of each thread |
+//! | `replay.rs` | runs events from files through the same shards, in total order |
+//! | `rule_runner.rs` | runs the tests that rules contain |
 
+pub(crate) mod correlator;
 pub mod replay;
 pub mod rule_runner;
-mod thread_plan;
-mod topology;
-
-pub use thread_plan::ThreadPlan;
-pub use topology::{Correlator, CorrelatorPlan, Entrance, Started};
+pub(crate) mod thread_plan;
+pub(crate) mod topology;

@@ -1,5 +1,5 @@
-//! Replay: events from JSONL through the production correlator in their total order, so that the
-//! same input gives the same output for any number of shards.
+//! Replay: runs events from JSON lines through the production correlator in total order. The same
+//! input gives the same output for any number of shards.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -8,34 +8,42 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-use super::{Correlator, CorrelatorPlan, Started, ThreadPlan};
+use crate::driver::thread_plan::ThreadPlan;
+use crate::driver::topology::{Started, Topology};
 use crate::evidence::{Assessor, Bounds, Learned, NoteReader};
+use crate::matcher::lane_options::LaneOptions;
+use crate::matcher::match_line::MatchLine;
+use crate::matcher::order::Order;
 use crate::rules::{LiveRules, Rule, RuleSet};
-use crate::{LaneOptions, MatchLine, Order, Shard, Unknown};
+use crate::shard::shard::Shard;
 use tapio_core::event::{JsonEvent, Reason, Stage, Story, event_json_with};
 use tapio_core::ring::{
-    Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Sink, Snapshot,
-    correlations_json,
+    Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Router, Sink, Snapshot,
+    StageLedger, attach, correlations_json, wait_until,
 };
-use tapio_core::shutdown::{Shutdown, thread_waker};
+use tapio_core::shutdown::Shutdown;
 
 /// Events between two watermarks.
-const MARK_EVERY: usize = 512;
-/// Longest line that is read as one event.
+const WATERMARK_INTERVAL: usize = 512;
+/// The longest line that is read as one event.
 const MAX_LINE_BYTES: usize = 1 << 20;
+/// Keys and stories of a lane: so many that evictions don't affect the result.
+const MAX_KEYS: usize = 1 << 20;
+/// The longest wait for the shards' bell.
+const MAX_SLEEP: Duration = Duration::from_millis(5);
 
-/// What to print.
+/// The output of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
     /// Final stories.
     Stories,
     /// Every match, in order of completion.
     Matches,
-    /// The enriched events, in their total order.
+    /// The enriched events, in total order.
     Events,
 }
 
-/// A line that isn't an event.
+/// A line that isn't a valid event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}:{column}: {cause}")]
 pub struct BadLine {
@@ -43,13 +51,13 @@ pub struct BadLine {
     pub file: String,
     /// The line, from 1.
     pub line: u64,
-    /// The column, from 1, which also stands for the whole line.
+    /// The column, from 1; also 1 where the whole line is meant.
     pub column: usize,
-    /// What is wrong.
+    /// The cause.
     pub cause: String,
 }
 
-/// Why a replay couldn't run.
+/// A replay that couldn't run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// A file can't be read.
@@ -57,23 +65,23 @@ pub enum ReplayError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: std::io::Error,
     },
-    /// No threads.
+    /// A thread couldn't be started.
     #[error("can't start the shards: {0}")]
     Threads(#[from] std::io::Error),
 }
 
-/// What a replay produced.
+/// The result of a replay.
 pub struct Replayed {
     /// The lines to print.
     pub lines: Vec<Json>,
-    /// The stories behind the lines, where stories were asked for.
+    /// The stories behind the lines, for [`Emit::Stories`].
     pub stories: Vec<Story>,
-    /// Pairs of kinds worth a rule, where stories were asked for.
+    /// Pairs of kinds worth a rule, for [`Emit::Stories`].
     pub suggestions: Vec<Learned>,
-    /// Lines that were refused.
+    /// Lines that aren't valid events.
     pub refused: Vec<BadLine>,
     /// CONS-1 at the end.
     pub account: Snapshot,
@@ -81,11 +89,11 @@ pub struct Replayed {
 
 struct Input {
     event: JsonEvent,
-    /// The place in the input: the last resort of the total order.
+    /// The position in the input: orders events of the same time.
     position: usize,
 }
 
-/// Events to replay, in no order, and what was no event.
+/// Events to replay, in any order, and the lines that aren't valid events.
 #[derive(Default)]
 pub struct Inputs {
     events: Vec<Input>,
@@ -93,7 +101,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Events from files; `-` is standard input.
+    /// Reads events from files; `-` is standard input.
     ///
     /// # Errors
     /// When a file can't be read.
@@ -112,7 +120,7 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// Events from a text. `name` stands for the file's in complaints.
+    /// Reads events from a text. `name` takes the file's place in errors.
     #[must_use]
     pub fn text(name: &str, text: impl AsRef<[u8]>) -> Self {
         let mut inputs = Self::default();
@@ -121,7 +129,7 @@ impl Inputs {
         inputs
     }
 
-    /// Reads lines of bounded length.
+    /// Reads lines of bounded length and parses them.
     fn read(&mut self, name: &str, mut reader: impl BufRead) -> std::io::Result<()> {
         let (mut bytes, mut number) = (Vec::new(), 0u64);
         loop {
@@ -176,27 +184,27 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
     }
 }
 
-/// Feeds the events to the shards in their total order: time, then place in the input.
+/// Writes the events to the shards' rings in total order: time, then position in the input.
 fn feed(sink: &mut Sink, inputs: &[Input]) {
     let mut fields = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let order = i as u64 + 1;
         let event = input.event.event(input.event.time_ns(), &mut fields);
-        // Refusals are counted by the sink; replay goes on with the rest.
+        // The sink counts refused events; replay continues with the rest.
         let _ = sink.offer_at(&event, order);
         fields = Vec::new();
-        if (i + 1) % MARK_EVERY == 0 {
+        if (i + 1) % WATERMARK_INTERVAL == 0 {
             sink.watermark(order);
         }
     }
     sink.watermark(inputs.len() as u64);
 }
 
-/// Reads files and runs their events through the rules.
+/// Reads files and evaluates the rules on their events.
 ///
 /// # Errors
-/// When a file can't be read or the system gives no threads. A bad line is no error: it is in
-/// [`Replayed::refused`] and the rest goes on.
+/// When a file can't be read or a thread can't be started. A bad line is no error: it is in
+/// [`Replayed::refused`], and the other lines are read.
 pub fn replay(
     files: &[PathBuf],
     rules: Vec<Rule>,
@@ -207,10 +215,10 @@ pub fn replay(
     run(Inputs::files(files)?, rules, cluster, shards, emit)
 }
 
-/// Runs events through the rules.
+/// Evaluates rules on events.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// When a thread can't be started.
 pub fn run(
     inputs: Inputs,
     rules: Vec<Rule>,
@@ -221,10 +229,10 @@ pub fn run(
     run_set(inputs, Arc::new(RuleSet::new(rules, cluster, shards)), emit)
 }
 
-/// Runs events through rules that are compiled already.
+/// Evaluates compiled rules on events.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// When a thread can't be started.
 pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replayed, ReplayError> {
     let Inputs { events: mut inputs, refused } = inputs;
     inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
@@ -233,36 +241,12 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     let shutdown = Shutdown::default();
     let bell = Arc::new(Bell::new(Default::default()));
     let rules = Arc::new(LiveRules::new(rules));
-    let plan = CorrelatorPlan {
-        rules: Arc::clone(&rules),
-        order: Order::Total,
-        options: LaneOptions {
-            tell_open: false,
-            unknown: Unknown::Told,
-            order: Order::Total,
-            record_matches: emit == Emit::Matches,
-            max_keys: 1 << 20,
-            max_stories: 1 << 20,
-        },
-        grouping: true,
-        evidence: (emit == Emit::Stories).then_some(Bounds::REPLAY),
-        ring_blocks: 1 << 15,
-        recorder: None,
-    };
-    let mut threads = ThreadPlan::default();
-    let started = Correlator::start(
-        &plan,
-        plan.shards(),
-        1,
-        [&bell, &bell],
-        &mut ledger,
-        &shutdown,
-        &mut threads,
-    )?;
-    let Started { correlator, mut entrances, exits, notes, .. } = started;
+    let started =
+        topology(&rules, emit).start(&bell, &mut ledger, &shutdown, &mut ThreadPlan::default())?;
+    let Started { correlator, mut entrances, exits, messages, .. } = started;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();
-    let router: Arc<dyn tapio_core::ring::Router> = Arc::<LiveRules>::clone(&rules);
+    let router: Arc<dyn Router> = Arc::<LiveRules>::clone(&rules);
     let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, shutdown.clone());
     sink.refuse(Reason::BadInput, refused.len() as u64);
     let assessor = Assessor::new(Bounds::REPLAY);
@@ -272,12 +256,12 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
         let inputs = &inputs;
         scope.spawn(move || {
             feed(&mut sink, inputs);
-            // Before the sink goes: that rings the bells, and a shard that wakes too early to see
-            // the end sleeps until its next tick.
+            // Before the sink is dropped: that rings the bells, and a shard that wakes before
+            // shutdown is requested sleeps until its next tick.
             shutdown.request();
             drop(sink);
         });
-        receive(exits, notes, &bell, &end, &mut output);
+        receive(exits, messages, &bell, &end, &mut output);
         correlator.join()
     });
     let suggestions = output.assessor.suggestions();
@@ -285,19 +269,33 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     Ok(Replayed { lines, stories, suggestions, refused, account: ledger.snapshot() })
 }
 
-/// Reads what the shards send until all of them are done.
+/// One collector, and shards in total order; the caller assesses stories once all facts are in.
+fn topology(rules: &Arc<LiveRules>, emit: Emit) -> Topology {
+    let topology =
+        Topology::new(Arc::clone(rules), Order::Total).collectors(1).lane_options(LaneOptions {
+            max_keys: MAX_KEYS,
+            max_stories: MAX_KEYS,
+            record_matches: emit == Emit::Matches,
+        });
+    match emit {
+        Emit::Stories => topology.evidence(Bounds::REPLAY),
+        Emit::Matches | Emit::Events => topology,
+    }
+}
+
+/// Reads the shards' output until all of them have ended.
 fn receive(
     mut exits: Vec<RecordReader>,
-    mut notes: Vec<NoteReader>,
+    mut messages: Vec<NoteReader>,
     bell: &Bell,
-    ledger: &tapio_core::ring::StageLedger,
+    ledger: &StageLedger,
     output: &mut Output,
 ) {
-    let _ = bell.target().set(thread_waker());
+    attach(bell);
     loop {
-        let mut worked = 0;
+        let mut received = 0;
         for exit in &mut exits {
-            worked += exit.drain(usize::MAX, |record| {
+            received += exit.drain(usize::MAX, |record| {
                 if record.header().record == RecordType::Event {
                     ledger.add_received(record.header().collector, 1);
                     ledger.add_forwarded(record.header().collector, 1);
@@ -306,24 +304,23 @@ fn receive(
                 true
             });
         }
-        for reader in &mut notes {
-            while let Some(note) = reader.take() {
-                output.assessor.keep(note);
-                worked += 1;
+        for reader in &mut messages {
+            while let Some(message) = reader.take() {
+                output.assessor.keep(message);
+                received += 1;
             }
         }
-        if worked > 0 {
+        if received > 0 {
             continue;
         }
-        if exits.iter().all(RecordReader::is_finished) && notes.iter().all(NoteReader::is_finished)
+        if exits.iter().all(RecordReader::is_finished)
+            && messages.iter().all(NoteReader::is_finished)
         {
             return;
         }
-        bell.prepare_sleep();
-        if exits.iter().all(RecordReader::is_empty) && notes.iter().all(NoteReader::is_empty) {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        bell.cancel_sleep();
+        wait_until(bell, MAX_SLEEP, || {
+            !exits.iter().all(RecordReader::is_empty) || !messages.iter().all(NoteReader::is_empty)
+        });
     }
 }
 
@@ -331,7 +328,7 @@ struct Output {
     emit: Emit,
     assessor: Assessor,
     stories: Vec<Story>,
-    /// With the events' places in their total order.
+    /// The lines of [`Emit::Events`], with their positions in the total order.
     lines: Vec<(u64, Json)>,
 }
 
@@ -353,7 +350,7 @@ impl Output {
                 matches.into_iter().map(|m| m.json).collect()
             }
             Emit::Stories => {
-                // All facts are in: what is said doesn't depend on which came first.
+                // All facts are in: the result doesn't depend on their order.
                 self.stories = self.assessor.finish();
                 self.stories.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
                 self.stories.iter().map(Story::json).collect()
@@ -367,7 +364,7 @@ impl Output {
     }
 }
 
-/// An event with what the correlator found out about it.
+/// An event as JSON, with its trace and memberships.
 #[must_use]
 pub fn enriched(record: &Record<'_>) -> Option<Json> {
     let archived = record.event()?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use super::replay::{Emit, Inputs, ReplayError, run};
+use crate::driver::replay::{Emit, Inputs, ReplayError, run};
 use crate::rules::{Place, Rule, RuleTest, TestEvents};
 use tapio_core::event::Story;
 

@@ -1,24 +1,24 @@
-//! Which core each thread is pinned to.
+//! The core that each thread is pinned to.
 
 use core_affinity::CoreId;
 
-/// Where threads run.
+/// Assigns cores to threads, in turn.
 #[derive(Clone, Debug, Default)]
 pub struct ThreadPlan {
-    /// Cores this process may use, as its cpuset says; empty: don't pin.
+    /// The cores that this process may use; empty: threads aren't pinned.
     pub cores: Vec<CoreId>,
     next: usize,
 }
 
 impl ThreadPlan {
-    /// Pins to the cores the cpuset allows, in turn.
+    /// Pins threads to the cores of the process's cpuset.
     #[must_use]
     pub fn pinned() -> Self {
-        // core_affinity reads sched_getaffinity, so a cpuset's limits are in.
+        // core_affinity reads sched_getaffinity, so the limits of a cpuset are included.
         Self { cores: core_affinity::get_core_ids().unwrap_or_default(), next: 0 }
     }
 
-    /// The next thread's core.
+    /// The core of the next thread.
     pub fn next_core(&mut self) -> Option<CoreId> {
         let core = self.cores.get(self.next % self.cores.len().max(1)).copied();
         self.next += 1;

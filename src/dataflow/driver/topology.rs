@@ -1,192 +1,330 @@
-//! The shards as threads, with the rings that lead into them, between them and out of them.
+//! Builds the threads of the correlator and the rings between them: the one wiring that the agent,
+//! replay and tests share.
+//!
+//! ```text
+//! collectors ──▶ shard 0 ──▶ shard 1 … ──▶ exits (bridge)
+//!                   │            │
+//!                   ├────────────┴───────▶ evidence messages ──▶ assessor ──▶ exits (stories)
+//!                   └────────────────────▶ recorder
+//! ```
+//!
+//! Each arrow is a ring for each pair of threads. Without an assessor thread the caller reads the
+//! evidence messages; without a recorder relevant events aren't recorded.
 
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::ThreadPlan;
-use crate::evidence::{Assessor, Bounds, Desk, DeskStats, NoteReader, notes};
+use core_affinity::CoreId;
+
+use crate::driver::correlator::Correlator;
+use crate::driver::thread_plan::ThreadPlan;
+use crate::evidence::{Assessor, Bounds, Desk, DeskStats, NoteReader, NoteWriter, notes};
+use crate::matcher::lane_options::LaneOptions;
+use crate::matcher::order::Order;
 use crate::rules::LiveRules;
-use crate::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
+use crate::shard::shard::Shard;
+use crate::shard::worker::{Connections, ShardOutput, Worker};
 use tapio_core::event::Stage;
 use tapio_core::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter, ring};
 use tapio_core::shutdown::Shutdown;
 
-/// How to build the correlator.
-pub struct CorrelatorPlan {
-    /// The rules; they also say how many shards there are.
-    pub rules: Arc<LiveRules>,
-    /// Arrival (live) or total (replay).
-    pub order: Order,
-    /// Bounds and modes of each shard.
-    pub options: LaneOptions,
-    /// Whether events are grouped at all.
-    pub grouping: bool,
-    /// How much is observed beside the stories' own events; `None`: nothing.
-    pub evidence: Option<Bounds>,
-    /// Blocks of 64 bytes in each ring.
-    pub ring_blocks: usize,
-    /// Whoever records what rules had a use for answers this bell.
-    pub recorder: Option<Arc<Bell>>,
+/// A shard takes a record only while the largest record would find room in its output rings, wrap
+/// included. In a ring of just that size it would wait for each record to be read before it takes
+/// the next.
+const MIN_RING_BLOCKS: usize = 4 * MAX_FORWARDED_BLOCKS;
+
+/// Blocks of 64 bytes in a ring where the caller doesn't set them.
+const DEFAULT_RING_BLOCKS: usize = 1 << 15;
+
+/// The rings of one collector, one for each shard, with the shard's bell.
+pub type CollectorRings = Vec<(RecordWriter, Arc<Bell>)>;
+
+/// Starts the recorder's thread on the rings that it reads and their bell.
+type StartRecorder = Box<dyn FnOnce(Vec<RecordReader>, Arc<Bell>) -> io::Result<JoinHandle<()>>>;
+
+/// The plan of the correlator's threads and rings; [`Topology::start`] builds it.
+///
+/// Without further steps: no collectors, one shard for each of the rule set, no evidence, no
+/// assessor thread, no recorder.
+pub struct Topology {
+    rules: Arc<LiveRules>,
+    order: Order,
+    options: LaneOptions,
+    correlates: bool,
+    evidence: Option<Bounds>,
+    ring_blocks: usize,
+    collectors: usize,
+    shards: Option<Vec<Shard>>,
+    /// The blocks of its ring of stories.
+    assessor_thread: Option<usize>,
+    recorder: Option<StartRecorder>,
 }
 
-impl CorrelatorPlan {
-    /// The shards, as they are before their first event.
+/// A started topology, and the ends of its rings that belong to the caller.
+pub struct Started {
+    /// The threads.
+    pub correlator: Correlator,
+    /// The rings that the collectors write.
+    pub entrances: Vec<CollectorRings>,
+    /// The rings that the bridge reads: one of events for each shard, then the assessor thread's
+    /// ring of stories.
+    pub exits: Vec<RecordReader>,
+    /// The rings of evidence messages, where there is no assessor thread.
+    pub messages: Vec<NoteReader>,
+    /// The counters of the assessor thread; zeros where there is none.
+    pub assessor: Arc<DeskStats>,
+}
+
+impl Topology {
+    /// Plans the shards of these rules, for events in this order.
     #[must_use]
-    pub fn shards(&self) -> Vec<Shard> {
+    pub fn new(rules: Arc<LiveRules>, order: Order) -> Self {
+        Self {
+            rules,
+            order,
+            options: LaneOptions::default(),
+            correlates: true,
+            evidence: None,
+            ring_blocks: DEFAULT_RING_BLOCKS,
+            collectors: 0,
+            shards: None,
+            assessor_thread: None,
+            recorder: None,
+        }
+    }
+
+    /// Sets the bounds of each lane.
+    #[must_use]
+    pub fn lane_options(mut self, options: LaneOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets whether events are correlated at all. If not, they pass unchanged.
+    #[must_use]
+    pub fn correlation(mut self, correlates: bool) -> Self {
+        self.correlates = correlates;
+        self
+    }
+
+    /// Lets the shards extract facts for the assessor, within these bounds.
+    #[must_use]
+    pub fn evidence(mut self, bounds: Bounds) -> Self {
+        self.evidence = Some(bounds);
+        self
+    }
+
+    /// Sets the blocks of 64 bytes in each ring of records. Too small a number is raised.
+    #[must_use]
+    pub fn ring_blocks(mut self, blocks: usize) -> Self {
+        self.ring_blocks = blocks;
+        self
+    }
+
+    /// Sets the number of collectors: each has a ring to each shard.
+    #[must_use]
+    pub fn collectors(mut self, collectors: usize) -> Self {
+        self.collectors = collectors;
+        self
+    }
+
+    /// Runs the assessor on a thread of its own, with so many blocks in its ring of stories.
+    #[must_use]
+    pub fn assessor_thread(mut self, story_ring_blocks: usize) -> Self {
+        self.assessor_thread = Some(story_ring_blocks);
+        self
+    }
+
+    /// Passes relevant events to a recorder, which `start` starts on its rings and their bell.
+    #[must_use]
+    pub fn recorder(
+        mut self,
+        start: impl FnOnce(Vec<RecordReader>, Arc<Bell>) -> io::Result<JoinHandle<()>> + 'static,
+    ) -> Self {
+        self.recorder = Some(Box::new(start));
+        self
+    }
+
+    /// Creates the shards now and restores them with `restore`. Set the lane options, correlation
+    /// and evidence before.
+    ///
+    /// # Errors
+    /// Those of `restore`.
+    pub fn restored<E>(
+        mut self,
+        restore: impl FnOnce(&mut [Shard]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut shards = self.make_shards();
+        restore(&mut shards)?;
+        self.shards = Some(shards);
+        Ok(self)
+    }
+
+    fn make_shards(&self) -> Vec<Shard> {
         let rules = self.rules.current();
         let shard = |number| {
-            let shard = Shard::new(Arc::clone(&rules), number, self.options, self.grouping);
+            let shard = Shard::new(Arc::clone(&rules), number, self.order, self.options)
+                .with_correlation(self.correlates);
             match self.evidence {
-                Some(bounds) => shard.observing(bounds),
+                Some(bounds) => shard.with_evidence(bounds),
                 None => shard,
             }
         };
         (0..rules.shards()).map(shard).collect()
     }
-}
 
-/// A shard goes on only while the largest record would find room further down, wrap included. In a
-/// ring of just that size it would wait for each record to be read before it takes the next.
-const FEWEST_RING_BLOCKS: usize = 4 * MAX_FORWARDED_BLOCKS;
-
-/// One collector's way in: a ring and a bell for each shard.
-pub type Entrance = Vec<(RecordWriter, Arc<Bell>)>;
-
-/// The running shards, and the assessor's desk where there is one.
-pub struct Correlator {
-    threads: Vec<JoinHandle<Shard>>,
-    /// Each shard's counters.
-    pub stats: Vec<Arc<WorkerStats>>,
-    bells: Vec<Arc<Bell>>,
-    desk: Option<JoinHandle<()>>,
-    recorder: Option<JoinHandle<()>>,
-}
-
-/// What a correlator is joined to the rest by.
-pub struct Started {
-    /// The shards.
-    pub correlator: Correlator,
-    /// The ways in.
-    pub entrances: Vec<Entrance>,
-    /// The rings of events the bridge has to read.
-    pub exits: Vec<RecordReader>,
-    /// The rings of facts and stories the assessor has to read.
-    pub notes: Vec<NoteReader>,
-    /// The rings the recorder has to read, where there is one.
-    pub recorded: Vec<RecordReader>,
-}
-
-impl Correlator {
-    /// Starts the shards that were `made` by this plan. They ring `bridge_bell` for events and `assessor_bell` for notes.
+    /// Starts the threads. `exit_bell` is the bell of whoever reads [`Started::exits`] and
+    /// [`Started::messages`]; shutdown has to be requested before the entrances are dropped.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When a thread can't be started.
     pub fn start(
-        plan: &CorrelatorPlan,
-        made: Vec<Shard>,
-        collectors: usize,
-        [bridge_bell, assessor_bell]: [&Arc<Bell>; 2],
+        mut self,
+        exit_bell: &Arc<Bell>,
         ledger: &mut Ledger,
         shutdown: &Shutdown,
         threads: &mut ThreadPlan,
-    ) -> std::io::Result<Started> {
-        let shards = made.len();
-        let ring_blocks = plan.ring_blocks.max(FEWEST_RING_BLOCKS);
-        let bells: Vec<Arc<Bell>> =
-            (0..shards).map(|_| Arc::new(Bell::new(Default::default()))).collect();
-        let mut inputs: Vec<Vec<RecordReader>> = (0..shards).map(|_| Vec::new()).collect();
-        let mut into = |shard: usize| {
-            let (writer, reader) = ring(ring_blocks);
-            inputs[shard].push(reader);
-            (writer, Arc::clone(&bells[shard]))
+    ) -> io::Result<Started> {
+        let shards = self.shards.take().unwrap_or_else(|| self.make_shards());
+        let message_bell = match self.assessor_thread {
+            Some(_) => new_bell(),
+            None => Arc::clone(exit_bell),
         };
-        let entrances: Vec<Entrance> =
-            (0..collectors).map(|_| (0..shards).map(&mut into).collect()).collect();
-        let onward: Vec<Entrance> =
-            (0..shards).map(|from| (from + 1..shards).map(&mut into).collect()).collect();
-        let mut correlator = Self {
-            threads: Vec::new(),
-            stats: Vec::new(),
-            bells: bells.clone(),
-            desk: None,
+        let recorder_bell = self.recorder.is_some().then(new_bell);
+        let mut rings = Rings::new(self.ring_blocks, shards.len(), self.collectors);
+        let mut correlator = Correlator {
+            shards: Vec::new(),
+            bells: rings.bells.clone(),
+            assessor: None,
             recorder: None,
+            stats: Vec::new(),
         };
-        let (mut exits, mut note_readers, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
-        let wired = made.into_iter().zip(inputs).zip(onward);
-        for (number, ((shard, inputs), shards)) in wired.enumerate() {
-            let (writer, reader) = ring(ring_blocks);
-            exits.push(reader);
-            let (assessor, note_reader) = notes(assessor_bell);
-            note_readers.push(note_reader);
-            let recorder = plan.recorder.as_ref().map(|bell| {
-                let (writer, reader) = ring(ring_blocks);
-                recorded.push(reader);
-                (writer, Arc::clone(bell))
-            });
-            let bridge = (writer, Arc::clone(bridge_bell));
-            let wiring = Wiring {
-                inputs,
-                bell: Arc::clone(&bells[number]),
-                rules: Arc::clone(&plan.rules),
-                output: ShardOutput { shards, bridge, assessor, recorder },
+        for (number, shard) in shards.into_iter().enumerate() {
+            let connections = Connections {
+                inputs: std::mem::take(&mut rings.inputs[number]),
+                bell: Arc::clone(&rings.bells[number]),
+                rules: Arc::clone(&self.rules),
+                output: rings.output(number, exit_bell, &message_bell, recorder_bell.as_ref()),
                 ledger: ledger.stage(Stage::Correlate),
                 shutdown: shutdown.clone(),
             };
-            let worker = Worker::new(number, shard, plan.order, wiring);
+            let worker = Worker::new(number, shard, self.order, connections);
             correlator.stats.push(worker.stats());
-            let core = threads.next_core();
-            let thread =
-                std::thread::Builder::new().name(format!("shard:{number}")).spawn(move || {
-                    if let Some(core) = core {
-                        core_affinity::set_for_current(core);
-                    }
-                    worker.run()
-                })?;
-            correlator.threads.push(thread);
+            let name = format!("shard:{number}");
+            correlator.shards.push(spawn(name, threads.next_core(), move || worker.run())?);
         }
-        Ok(Started { correlator, entrances, exits, notes: note_readers, recorded })
+        let Rings { entrances, mut exits, mut messages, recorded, .. } = rings;
+        let mut assessor = Arc::default();
+        if let Some(blocks) = self.assessor_thread {
+            let (writer, stories) = ring(blocks);
+            exits.push(stories);
+            let output = (writer, Arc::clone(exit_bell));
+            let inputs = std::mem::take(&mut messages);
+            let desk = Desk::new(Assessor::new(self.bounds()), inputs, message_bell, output);
+            assessor = desk.stats();
+            correlator.assessor = Some(spawn("assessor".into(), None, move || desk.run())?);
+        }
+        if let (Some(start), Some(bell)) = (self.recorder.take(), recorder_bell) {
+            let thread = start(recorded, bell).map_err(|e| named("recorder", &e))?;
+            correlator.recorder = Some(thread);
+        }
+        Ok(Started { correlator, entrances, exits, messages, assessor })
     }
 
-    /// Seats an assessor at the shards' notes, on a thread of its own. Returns the ring of stories
-    /// the bridge has to read, and the assessor's counters.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn assess(
+    /// The bounds of the assessor thread.
+    fn bounds(&self) -> Bounds {
+        self.evidence.unwrap_or(Bounds::LIVE)
+    }
+}
+
+fn new_bell() -> Arc<Bell> {
+    Arc::new(Bell::new(Default::default()))
+}
+
+/// The rings of a topology before its threads have them.
+struct Rings {
+    blocks: usize,
+    bells: Vec<Arc<Bell>>,
+    /// Of each shard: the rings of the collectors, then of the lower shards.
+    inputs: Vec<Vec<RecordReader>>,
+    entrances: Vec<CollectorRings>,
+    /// Of each shard: the rings to the higher shards.
+    between: Vec<CollectorRings>,
+    exits: Vec<RecordReader>,
+    messages: Vec<NoteReader>,
+    recorded: Vec<RecordReader>,
+}
+
+impl Rings {
+    /// Makes the rings into the shards; [`Rings::output`] makes those out of them.
+    fn new(blocks: usize, shards: usize, collectors: usize) -> Self {
+        let blocks = blocks.max(MIN_RING_BLOCKS);
+        let bells: Vec<Arc<Bell>> = (0..shards).map(|_| new_bell()).collect();
+        let mut inputs: Vec<Vec<RecordReader>> = (0..shards).map(|_| Vec::new()).collect();
+        let mut ring_to = |shard: usize| {
+            let (writer, reader) = ring(blocks);
+            inputs[shard].push(reader);
+            (writer, Arc::clone(&bells[shard]))
+        };
+        // Collectors first: a shard's rings of lower shards are the last of its inputs.
+        let entrances = (0..collectors).map(|_| (0..shards).map(&mut ring_to).collect()).collect();
+        let between =
+            (0..shards).map(|from| (from + 1..shards).map(&mut ring_to).collect()).collect();
+        Self {
+            blocks,
+            bells,
+            inputs,
+            entrances,
+            between,
+            exits: Vec::new(),
+            messages: Vec::new(),
+            recorded: Vec::new(),
+        }
+    }
+
+    /// Makes the output rings of a shard.
+    fn output(
         &mut self,
-        bounds: Bounds,
-        notes: Vec<NoteReader>,
-        [bridge_bell, bell]: [&Arc<Bell>; 2],
-        ring_blocks: usize,
-    ) -> std::io::Result<(RecordReader, Arc<DeskStats>)> {
-        let (writer, reader) = ring(ring_blocks);
-        let output = (writer, Arc::clone(bridge_bell));
-        let desk = Desk::new(Assessor::new(bounds), notes, Arc::clone(bell), output);
-        let stats = desk.stats();
-        let thread = std::thread::Builder::new().name("assessor".into());
-        self.desk = Some(thread.spawn(move || desk.run())?);
-        Ok((reader, stats))
-    }
-
-    /// Takes charge of another thread that ends when the shards do.
-    ///
-    /// # Errors
-    /// When it could not be started.
-    pub fn keep(&mut self, thread: std::io::Result<JoinHandle<()>>) -> std::io::Result<()> {
-        self.recorder = Some(thread?);
-        Ok(())
-    }
-
-    /// Waits for the shards and the assessor: the stop must be set and the collectors gone.
-    pub fn join(self) -> Vec<Shard> {
-        self.bells.iter().for_each(|bell| bell.ring());
-        let shards = self.threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
-        if self.recorder.is_some_and(|recorder| recorder.join().is_err()) {
-            tracing::error!("the recorder panicked; a restart cuts open stories");
+        number: usize,
+        exit_bell: &Arc<Bell>,
+        message_bell: &Arc<Bell>,
+        recorder_bell: Option<&Arc<Bell>>,
+    ) -> ShardOutput {
+        let (exit, reader) = ring(self.blocks);
+        self.exits.push(reader);
+        let (assessor, reader): (NoteWriter, NoteReader) = notes(message_bell);
+        self.messages.push(reader);
+        let recorder = recorder_bell.map(|bell| {
+            let (writer, reader) = ring(self.blocks);
+            self.recorded.push(reader);
+            (writer, Arc::clone(bell))
+        });
+        ShardOutput {
+            shards: std::mem::take(&mut self.between[number]),
+            bridge: (exit, Arc::clone(exit_bell)),
+            assessor,
+            recorder,
         }
-        if self.desk.is_some_and(|desk| desk.join().is_err()) {
-            tracing::error!("the assessor panicked; the stories it held are lost");
-        }
-        shards
     }
+}
+
+/// Starts a thread, pinned to a core where one is given.
+fn spawn<T: Send + 'static>(
+    name: String,
+    core: Option<CoreId>,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        if let Some(core) = core {
+            core_affinity::set_for_current(core);
+        }
+        run()
+    });
+    thread.map_err(|e| named(&name, &e))
+}
+
+/// The error with the thread's name.
+fn named(thread: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("thread {thread}: {error}"))
 }

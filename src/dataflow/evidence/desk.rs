@@ -15,8 +15,7 @@ use super::pairs::Learned;
 use super::story_counts::StoryCounts;
 use tapio_core::clock;
 use tapio_core::event::Story;
-use tapio_core::ring::{Bell, RecordWriter, WriteError};
-use tapio_core::shutdown::thread_waker;
+use tapio_core::ring::{Bell, RecordWriter, WriteError, attach, wait_until};
 
 /// Notes in a ring.
 const RING_NOTES: usize = 4_096;
@@ -163,8 +162,7 @@ impl Desk {
 
     /// Runs until the shards end.
     pub fn run(mut self) {
-        // A second desk on one bell would be a defect of whoever built the pipeline.
-        let _ = self.bell.target().set(thread_waker());
+        attach(&self.bell);
         loop {
             let taken = self.round();
             self.send();
@@ -180,13 +178,11 @@ impl Desk {
                 std::thread::sleep(NAP);
                 continue;
             }
-            self.bell.prepare_sleep();
-            // A shard that left before the bell was set rang nobody.
-            let finished = self.inputs.iter().all(NoteReader::is_finished);
-            if !finished && self.inputs.iter().all(NoteReader::is_empty) {
-                std::thread::park_timeout(SLEEP);
-            }
-            self.bell.cancel_sleep();
+            // A shard that left before the bell was set rang it in vain.
+            wait_until(&self.bell, SLEEP, || {
+                self.inputs.iter().all(NoteReader::is_finished)
+                    || !self.inputs.iter().all(NoteReader::is_empty)
+            });
         }
         self.publish(true);
         self.output.1.ring();

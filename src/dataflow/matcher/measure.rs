@@ -1,4 +1,5 @@
-//! A measure over a trailing window of one key: how many, how many different, sums, ranks, which parts.
+//! A measure over a trailing window of one key: count, distinct values, sum, mean, percentile,
+//! parts.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,14 +8,14 @@ use crate::rules::field::{append_key, build_key};
 use crate::rules::{Aggregate, Measure, View};
 use tapio_core::event::{ArchivedEvent, Value};
 
-/// Events a window remembers; past it the oldest is forgotten, so that a flood of one key costs
-/// memory up to here and no more.
+/// Events in a window; beyond it the oldest is removed, so that a flood of one key has bounded
+/// memory.
 const MAX_EVENTS: usize = 65_536;
-/// Keys of an inner measure that one outer key remembers.
+/// Keys of an inner measure for one outer key.
 const MAX_INNER_KEYS: usize = 1_024;
 
-/// Whole numbers are summed exactly; fractions with the rounding error carried along (Neumaier,
-/// 1974), and from nothing again when the last one has left.
+/// Running sum. Whole numbers are summed exactly; fractions with error compensation (Neumaier,
+/// 1974), restarted from zero when the last fraction has left.
 #[derive(Default)]
 struct Sum {
     whole: i128,
@@ -48,9 +49,9 @@ impl Sum {
     }
 }
 
-/// What is remembered of the events in a window, by what is measured. Queues are in order of arrival.
+/// The values of the events in a window, by measure. Queues are in order of arrival.
 enum Values {
-    /// Nothing: it is enough that they were there.
+    /// None: the events are only counted.
     None,
     Distinct {
         queue: VecDeque<Box<[u8]>>,
@@ -64,31 +65,31 @@ enum Values {
         queue: VecDeque<f64>,
         sorted: Vec<f64>,
     },
-    /// When each part was seen last.
+    /// The last time of each part.
     Latest(Box<[Option<u64>]>),
-    /// When each part was seen last, and the latest beginning of a chain that ends with it.
+    /// The last time of each part, and the latest start of a chain that ends with it.
     Chain(Box<[(Option<u64>, Option<u64>)]>),
 }
 
-/// What an event does to a measure.
+/// The effect of an event on a measure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Added {
-    /// It hasn't what is measured.
+    /// None: it lacks the measured field.
     Nothing,
-    /// An inner measure took it in and didn't fire.
+    /// An inner measure added it and didn't fire.
     Inner,
-    /// The measure, it included.
+    /// The measured value, the event included.
     Value(f64),
 }
 
-/// A measure and the events in its window.
-pub(crate) struct Gauge {
-    /// When each event came, and which of the counted ones it was first.
+/// A measure with the events in its window.
+pub(crate) struct WindowMeasure {
+    /// The time of each event, and the index of the first counted event that it is.
     events: VecDeque<(u64, u8)>,
     values: Values,
     last_ns: u64,
-    /// What the inner measures have of each of their keys.
-    inner: Vec<Lru<Box<[u8]>, Gauge>>,
+    /// The inner measures, each by its keys.
+    inner: Vec<Lru<Box<[u8]>, WindowMeasure>>,
 }
 
 fn number(value: Value<'_>) -> Option<f64> {
@@ -116,7 +117,7 @@ impl Values {
         }
     }
 
-    /// Forgets the oldest event.
+    /// Removes the oldest event.
     fn pop(&mut self) {
         match self {
             Self::Distinct { queue, counts } => {
@@ -144,7 +145,7 @@ impl Values {
         }
     }
 
-    /// Forgets which parts were seen before the window.
+    /// Removes the times of parts before the window.
     fn expire_parts(&mut self, oldest_ns: u64) {
         let expire = |time: &mut Option<u64>| {
             time.take_if(|t| *t < oldest_ns);
@@ -159,7 +160,7 @@ impl Values {
         }
     }
 
-    /// Takes an event in. False where it hasn't the field that is measured.
+    /// Adds an event. False if it lacks the measured field.
     fn push(&mut self, time_ns: u64, parts: &[u8], value: Option<Value<'_>>) -> bool {
         match self {
             Self::None => {}
@@ -191,8 +192,8 @@ impl Values {
     }
 }
 
-/// Adds an event to a chain. An event of the same time may have come before the one it follows in
-/// the chain, so every event seen at this very time is looked at again.
+/// Adds an event to a chain. An event of the same time can arrive before the one that precedes it
+/// in the chain, so all parts seen at this time are evaluated again.
 fn link(chain: &mut [(Option<u64>, Option<u64>)], parts: &[u8], time_ns: u64) {
     for i in parts {
         chain[usize::from(*i)].0 = Some(time_ns);
@@ -201,12 +202,12 @@ fn link(chain: &mut [(Option<u64>, Option<u64>)], parts: &[u8], time_ns: u64) {
         if chain[at].0 != Some(time_ns) {
             continue;
         }
-        let begins = if at == 0 { Some(time_ns) } else { chain[at - 1].1 };
-        chain[at].1 = chain[at].1.max(begins);
+        let start = if at == 0 { Some(time_ns) } else { chain[at - 1].1 };
+        chain[at].1 = chain[at].1.max(start);
     }
 }
 
-impl Gauge {
+impl WindowMeasure {
     pub(crate) fn new(aggregate: &Aggregate) -> Self {
         Self {
             events: VecDeque::new(),
@@ -216,7 +217,7 @@ impl Gauge {
         }
     }
 
-    /// Forgets what lies before the window that ends at `time_ns`.
+    /// Removes the events before the window that ends at `time_ns`.
     pub(crate) fn expire(&mut self, aggregate: &Aggregate, time_ns: u64) {
         let oldest_ns = time_ns.saturating_sub(aggregate.within_ns);
         while self.events.front().is_some_and(|(t, _)| *t < oldest_ns)
@@ -228,7 +229,7 @@ impl Gauge {
         self.values.expire_parts(oldest_ns);
     }
 
-    /// Adds an event that is `counted` (numbers of the counted events).
+    /// Adds an event that is `counted` (indexes of the rule's counted events).
     pub(crate) fn add(
         &mut self,
         aggregate: &Aggregate,
@@ -237,30 +238,30 @@ impl Gauge {
         time_ns: u64,
     ) -> Added {
         self.expire(aggregate, time_ns);
-        let (parts, seen_inside) = if aggregate.inner.is_empty() {
+        let (parts, added_inside) = if aggregate.inner.is_empty() {
             (None, false)
         } else {
-            let (parts, seen) = self.parts(aggregate, counted, event, time_ns);
-            (Some(parts), seen)
+            let (parts, added_inside) = self.parts(aggregate, counted, event, time_ns);
+            (Some(parts), added_inside)
         };
-        // Without inner measures each counted event is a part of its own.
+        // Without inner measures, each counted event is a part.
         let parts = parts.as_deref().unwrap_or(counted);
         let value = aggregate.measure.field().and_then(|f| event.field(f));
-        let taken = !parts.is_empty() && self.values.push(time_ns, parts, value);
-        if taken {
+        let added = !parts.is_empty() && self.values.push(time_ns, parts, value);
+        if added {
             self.events.push_back((time_ns, counted.first().copied().unwrap_or(0)));
         }
-        if taken || seen_inside {
+        if added || added_inside {
             self.last_ns = self.last_ns.max(time_ns);
         }
-        match (taken, seen_inside) {
+        match (added, added_inside) {
             (true, _) => Added::Value(self.value(aggregate.measure)),
             (false, true) => Added::Inner,
             (false, false) => Added::Nothing,
         }
     }
 
-    /// The parts an event counts as, and whether an inner measure took it in.
+    /// The parts that an event counts as, and whether an inner measure added it.
     fn parts(
         &mut self,
         aggregate: &Aggregate,
@@ -271,8 +272,8 @@ impl Gauge {
         let of = |i: &u8| &aggregate.events[usize::from(*i)];
         let mut parts: Vec<u8> =
             counted.iter().map(of).filter(|c| c.through.is_none()).map(|c| c.part).collect();
-        let mut seen = false;
-        for (number, (inner, gauges)) in (0u8..).zip(aggregate.inner.iter().zip(&mut self.inner)) {
+        let mut added_inside = false;
+        for (number, (inner, by_key)) in (0u8..).zip(aggregate.inner.iter().zip(&mut self.inner)) {
             let through: Vec<_> = counted
                 .iter()
                 .map(of)
@@ -283,20 +284,20 @@ impl Gauge {
             if !build_key(event, &inner.events[usize::from(first)].by, &mut key) {
                 continue;
             }
-            if gauges.get(&key[..]).is_none() {
-                gauges.insert(key.clone().into(), Self::new(inner));
+            if by_key.get(&key[..]).is_none() {
+                by_key.insert(key.clone().into(), Self::new(inner));
             }
-            let Some(gauge) = gauges.get(&key[..]) else { continue };
+            let Some(measure) = by_key.get(&key[..]) else { continue };
             let leaves: Vec<u8> = through.iter().map(|t| t.0).collect();
-            let added = gauge.add(inner, &leaves, event, time_ns);
-            seen |= added != Added::Nothing;
+            let added = measure.add(inner, &leaves, event, time_ns);
+            added_inside |= added != Added::Nothing;
             if let Added::Value(value) = added
-                && gauge.fires(inner, value)
+                && measure.fires(inner, value)
             {
                 parts.push(part);
             }
         }
-        (parts, seen)
+        (parts, added_inside)
     }
 
     /// Whether the measure's condition holds.
@@ -328,12 +329,12 @@ impl Gauge {
         }
     }
 
-    /// When the measure has nothing left in its windows.
+    /// When the windows will be empty.
     pub(crate) fn empty_ns(&self, aggregate: &Aggregate) -> u64 {
         self.last_ns.saturating_add(aggregate.span_ns())
     }
 
-    /// The events in the window: when each came, and which of the counted ones it was first.
+    /// The time of each event in the window, and the index of the first counted event that it is.
     pub(crate) fn events(&self) -> &VecDeque<(u64, u8)> {
         &self.events
     }

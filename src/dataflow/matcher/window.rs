@@ -1,13 +1,13 @@
-//! The trailing window of a measure for one key, and the members of the story it may become.
+//! The trailing window of an aggregate for one key, and the members of the story it may become.
 
-use crate::matcher::measure::{Added, Gauge};
+use crate::matcher::measure::{Added, WindowMeasure};
 use crate::rules::Aggregate;
-use crate::story::members::{Hand, Members};
+use crate::story::members::{EventRef, Members};
 use tapio_core::event::{ArchivedEvent, EventId, TraceId};
 
-/// The trailing window of a measure for one key.
+/// The trailing window of an aggregate for one key.
 pub(crate) struct Window {
-    gauge: Gauge,
+    measure: WindowMeasure,
     pub(crate) trace: TraceId,
     pub(crate) members: Members,
 }
@@ -15,49 +15,50 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn new(aggregate: &Aggregate) -> Self {
         Self {
-            gauge: Gauge::new(aggregate),
+            measure: WindowMeasure::new(aggregate),
             trace: TraceId::default(),
             members: Members::default(),
         }
     }
 
-    /// Adds an event that is `counted` (numbers of the rule's counted events). Returns the measure where
-    /// it fires, the event included, and the ends of the members before it; `None` where the event hasn't
-    /// what is measured. `open` gives the trace when the window was empty; while `told`, members stay
-    /// even when their time has left the window.
+    /// Adds an event that is `counted` (indexes of the rule's counted events). Returns the measured
+    /// value if the condition holds, the event included, and the first and latest member before it;
+    /// `None` if the event lacks the measured field. `trace` gives the trace if the window was
+    /// empty. While the story `is_open`, members stay after they have left the window.
     pub(crate) fn add(
         &mut self,
         aggregate: &Aggregate,
         counted: &[u8],
         event: &ArchivedEvent<'_>,
-        hand: &mut Hand<'_>,
-        told: bool,
-        open: impl FnOnce() -> TraceId,
+        current: &mut EventRef<'_>,
+        is_open: bool,
+        trace: impl FnOnce() -> TraceId,
     ) -> Option<(Option<f64>, [EventId; 2])> {
-        let was_empty = self.members.total == 0 || hand.time_ns > self.gauge.empty_ns(aggregate);
-        let value = match self.gauge.add(aggregate, counted, event, hand.time_ns) {
+        let was_empty =
+            self.members.total == 0 || current.time_ns > self.measure.empty_ns(aggregate);
+        let value = match self.measure.add(aggregate, counted, event, current.time_ns) {
             Added::Nothing => return None,
             Added::Inner => None,
-            Added::Value(value) => self.gauge.fires(aggregate, value).then_some(value),
+            Added::Value(value) => self.measure.fires(aggregate, value).then_some(value),
         };
-        if was_empty && !told {
+        if was_empty && !is_open {
             self.members = Members::default();
-            self.trace = open();
-        } else if !told {
-            self.forget(aggregate, hand.time_ns);
+            self.trace = trace();
+        } else if !is_open {
+            self.remove_expired(aggregate, current.time_ns);
         }
         let before = self.members.ends;
         let first = counted.first().copied().unwrap_or(0);
         let number = aggregate.events[usize::from(first)].event;
-        self.members.add(hand, first, number as u16);
-        if value.is_some() && !told {
-            self.count(aggregate);
+        self.members.add(current, first, number as u16);
+        if value.is_some() && !is_open {
+            self.count_members(aggregate);
         }
         Some((value, before))
     }
 
-    /// Members whose time has left the window are none of an untold story.
-    fn forget(&mut self, aggregate: &Aggregate, time_ns: u64) {
+    /// Removes the members that have left the window, before the story opens.
+    fn remove_expired(&mut self, aggregate: &Aggregate, time_ns: u64) {
         let oldest_ns = time_ns.saturating_sub(aggregate.span_ns());
         self.members.kept.retain(|k| k.record.record().header().time_ns >= oldest_ns);
         self.members.beyond.clear();
@@ -65,13 +66,13 @@ impl Window {
         self.members.first_ns = first.unwrap_or(time_ns);
     }
 
-    /// What was in the window beside the members that are kept, as a story is told.
-    fn count(&mut self, aggregate: &Aggregate) {
+    /// Counts the events in the window beyond the kept members, when the story opens.
+    fn count_members(&mut self, aggregate: &Aggregate) {
         let members = &mut self.members;
         members.total = members.kept.len() as u64;
         members.beyond.clear();
-        let events = self.gauge.events();
-        // Members of inner measures aren't in the outer window: those that are kept are counted.
+        let events = self.measure.events();
+        // Events of inner measures aren't in the outer window: only the kept members count.
         if events.len() <= members.kept.len() || !aggregate.inner.is_empty() {
             return;
         }
@@ -83,13 +84,13 @@ impl Window {
             }
         }
         for (counted, count) in aggregate.events.iter().zip(counts).filter(|(_, n)| *n > 0) {
-            members.pass(counted.event as u16, count);
+            members.add_count(counted.event as u16, count);
         }
         members.first_ns = events.front().map_or(members.first_ns, |(t, _)| *t);
     }
 
-    /// When the window will be empty.
+    /// When the window will be empty; `None` if it is.
     pub(crate) fn deadline_ns(&self, aggregate: &Aggregate) -> Option<u64> {
-        (self.members.total > 0).then(|| self.gauge.empty_ns(aggregate))
+        (self.members.total > 0).then(|| self.measure.empty_ns(aggregate))
     }
 }

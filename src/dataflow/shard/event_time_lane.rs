@@ -1,156 +1,244 @@
-//! The second lane: the same rules over the same events in the order of their times, behind the
-//! watermark. What the first lane told at once, in the order of arrival, is corrected here where the two
-//! differ; a story ends with what this lane says.
+//! The event-time lane: evaluates the same rules on the same events as the arrival lane, but in
+//! event-time order, behind the watermark. Its result is the final form of each story.
+//!
+//! The arrival lane transfers its stories here: [`EventTimeLane::opened`] for each emission of an
+//! open story, [`EventTimeLane::ended`] for each ended one. For each story this lane tracks a
+//! [`State`] until its final form is emitted:
+//!
+//! # States
+//!
+//! ## unknown → `Open`
+//! The arrival lane emits the story while it is open.
+//!
+//! ## unknown → `Unemitted`
+//! The story ended in the arrival lane before it was emitted. Only its members carry its trace.
+//!
+//! ## `Open` → `Ended`
+//! The story ended in the arrival lane. Its end isn't emitted yet.
+//!
+//! ## `Unemitted` → `Ended`
+//! The arrival lane emits the story after all: it had another one with the same id.
+//!
+//! ## any → final: confirmed
+//! The story ends in this lane. It is emitted as an update, or for the first time if it was
+//! `Unemitted` or unknown. If event time begins a story with another event, it has another id: it
+//! is emitted with `provisional` naming the story with which it shares a key and the most members.
+//! No other story can name that one, but it stays in its state: it can still be confirmed.
+//!
+//! ## `Ended` → final: retracted
+//! Event time is so far past the story that no rule confirms it any more. It is emitted as
+//! `retracted`.
+//!
+//! ## `Unemitted` → unknown
+//! The same, but nothing has to be retracted.
+//!
+//! ## `Ended` → final: rule removed
+//! A reload removed the rule, so this lane can't confirm the story: it is emitted as it ended in
+//! the arrival lane.
+//!
+//! Final stories are remembered for a while, so that the arrival lane, which may still have them
+//! open, doesn't emit them again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::evidence::Draft;
-use crate::matcher::lane::{Lane, LaneOptions};
+use crate::matcher::lane::Lane;
+use crate::matcher::lane_options::LaneOptions;
+use crate::matcher::order::LaneRole;
 use crate::rules::RuleSet;
-use crate::shard::watermark::Reorder;
-use crate::story::open::Unknown;
+use crate::shard::reorder::ReorderBuffer;
 use tapio_core::event::{EventId, Story, StoryState, TraceId};
 use tapio_core::ring::{OwnedRecord, Record};
 
-/// What the second lane has counted.
+/// Final stories that are remembered.
+const MAX_FINAL: usize = 1_024;
+
+/// Counters of the event-time lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SettledStats {
-    /// Events that wait for their place in the order now.
+pub struct EventTimeStats {
+    /// Events that wait for the watermark now.
     pub waiting: u64,
-    /// Events that went on before their time, for want of room.
+    /// Events processed before the watermark, for lack of room.
     pub forced: u64,
-    /// Events whose place had been given out when they came.
+    /// Late events.
     pub late: u64,
-    /// Stories that began with another event than the order of arrival said.
+    /// Stories emitted under another id because event time begins them with another event.
     pub relinked: u64,
-    /// Stories the order of arrival suggested and the order of times doesn't bear out.
+    /// Emitted stories that event time didn't confirm.
     pub retracted: u64,
-    /// Stories given up for room before anybody was told of them.
-    pub untold: u64,
+    /// Stories evicted before they were emitted.
+    pub dropped_unemitted: u64,
 }
 
-/// Ended stories that are remembered.
-const MAX_OVER: usize = 1_024;
-
-/// A story the first lane told.
-struct Told {
-    rule: String,
-    key: Vec<(String, String)>,
-    revision: u32,
-    members: Vec<EventId>,
-    /// Somebody has been told of it; else only its members carry its trace.
-    announced: bool,
-    /// Another story has taken its place.
-    linked: bool,
-    /// As it ended in the first lane.
-    ended: Option<Draft>,
+/// The state of a story of the arrival lane.
+enum State {
+    /// Emitted, and open in the arrival lane.
+    Open,
+    /// Emitted, and ended in the arrival lane as given.
+    Ended(Box<Draft>),
+    /// Ended in the arrival lane as given, before it was emitted.
+    Unemitted(Box<Draft>),
 }
 
-/// The second lane of a shard.
-pub(crate) struct Settled {
-    lane: Lane,
-    waiting: Reorder,
-    /// Events that were too late before a restart, and when they came: by then everything else that had come had its
-    /// place, which it is given again first.
-    late_before: VecDeque<(u64, Arc<OwnedRecord>)>,
-    told: HashMap<TraceId, Told, ahash::RandomState>,
-    /// The latest stories that were told to their end; the first lane may still have them open.
-    over: VecDeque<TraceId>,
-    /// Stories of the first lane that are remembered at once; a further one isn't told before it ends.
-    most: usize,
-    /// How long after its last event a story that the first lane ended may still be confirmed.
-    patience_ns: u64,
-    out: Vec<Draft>,
-    stats: SettledStats,
-    arrivals: u64,
-}
+impl State {
+    fn is_emitted(&self) -> bool {
+        matches!(self, Self::Open | Self::Ended(_))
+    }
 
-impl Settled {
-    pub(crate) fn new(rules: &Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
-        let options = LaneOptions {
-            tell_open: false,
-            record_matches: false,
-            unknown: Unknown::Asked,
-            ..options
-        };
-        Self {
-            lane: Lane::new(Arc::clone(rules), shard, options),
-            waiting: Reorder::new(rules.slack_ns()),
-            late_before: VecDeque::new(),
-            told: HashMap::default(),
-            over: VecDeque::new(),
-            most: 2 * options.max_stories,
-            patience_ns: patience_ns(rules),
-            out: Vec::new(),
-            stats: SettledStats::default(),
-            arrivals: 0,
+    /// The time of the last event of an ended story.
+    fn last_ns(&self) -> Option<u64> {
+        match self {
+            Self::Open => None,
+            Self::Ended(story) | Self::Unemitted(story) => Some(story.story.last_ns),
         }
     }
 
-    /// Goes on with other rules, after the first lane has. The story of a rule that is gone ends as the first
-    /// lane told it, where it hasn't been borne out here: nothing will.
+    /// The arrival lane emits the story.
+    fn opened(self) -> Self {
+        match self {
+            Self::Open => Self::Open,
+            Self::Ended(story) | Self::Unemitted(story) => Self::Ended(story),
+        }
+    }
+
+    /// The arrival lane ends the story.
+    fn ended(&self, story: Box<Draft>) -> Self {
+        if self.is_emitted() { Self::Ended(story) } else { Self::Unemitted(story) }
+    }
+}
+
+/// A story of the arrival lane whose final form hasn't been emitted.
+struct Provisional {
+    rule: String,
+    key: Vec<(String, String)>,
+    /// The revision emitted last.
+    revision: u32,
+    members: Vec<EventId>,
+    /// Whether a final story names this one as its `provisional`.
+    is_relinked: bool,
+    state: State,
+}
+
+impl Provisional {
+    fn new(story: &Story, state: State) -> Self {
+        Self {
+            rule: story.rule.clone(),
+            key: story.key.clone(),
+            revision: 0,
+            members: member_ids(story),
+            is_relinked: false,
+            state,
+        }
+    }
+}
+
+fn member_ids(story: &Story) -> Vec<EventId> {
+    story.members.iter().map(|m| m.id).collect()
+}
+
+type Provisionals = HashMap<TraceId, Provisional, ahash::RandomState>;
+
+/// The event-time lane of a shard.
+pub(crate) struct EventTimeLane {
+    lane: Lane,
+    buffer: ReorderBuffer,
+    /// Events that were late before a restart, with their arrival times: they join stories once all
+    /// that had been released by then is released again.
+    restored_late: VecDeque<(u64, Arc<OwnedRecord>)>,
+    provisional: Provisionals,
+    /// The stories that became final last.
+    final_ids: VecDeque<TraceId>,
+    /// Bound of `provisional`; the arrival lane's emission of a further story is suppressed.
+    max_provisional: usize,
+    /// How long after its last event an ended story can still be confirmed.
+    confirmation_ns: u64,
+    emitted: Vec<Draft>,
+    stats: EventTimeStats,
+    /// Events held so far: their order where the sink doesn't number them.
+    held: u64,
+}
+
+impl EventTimeLane {
+    pub(crate) fn new(rules: &Arc<RuleSet>, shard: usize, options: LaneOptions) -> Self {
+        let max_provisional = 2 * options.max_stories;
+        let options = LaneOptions { record_matches: false, ..options };
+        Self {
+            lane: Lane::new(Arc::clone(rules), shard, LaneRole::EventTime, options),
+            buffer: ReorderBuffer::new(rules.slack_ns()),
+            restored_late: VecDeque::new(),
+            provisional: HashMap::default(),
+            final_ids: VecDeque::new(),
+            max_provisional,
+            confirmation_ns: confirmation_ns(rules),
+            emitted: Vec::new(),
+            stats: EventTimeStats::default(),
+            held: 0,
+        }
+    }
+
+    /// Reloads the rule set, after the arrival lane. Stories of removed rules become final.
     pub(crate) fn reload(&mut self, rules: &Arc<RuleSet>) {
         self.lane.reload(rules);
         self.confirm();
-        let stays = |told: &Told| {
-            told.ended.is_none() || rules.rules.iter().any(|r| r.name.text() == told.rule)
+        let is_removed = |p: &Provisional| {
+            p.state.last_ns().is_some() && !rules.rules.iter().any(|r| r.name.text() == p.rule)
         };
-        let mut gone: Vec<TraceId> =
-            self.told.iter().filter(|(_, told)| !stays(told)).map(|(id, _)| *id).collect();
-        gone.sort_unstable();
-        for id in gone {
-            let Some(told) = self.told.remove(&id) else { continue };
-            if let Some(mut draft) = told.ended.filter(|_| told.announced) {
-                draft.story.revision = told.revision + 1;
-                self.out.push(draft);
-                self.end(id);
+        for id in self.ids_of(|_, p| is_removed(p)) {
+            let Some(removed) = self.provisional.remove(&id) else { continue };
+            if let State::Ended(mut ended) = removed.state {
+                ended.story.revision = removed.revision + 1;
+                self.emit_final(*ended);
             }
         }
-        self.patience_ns = patience_ns(rules);
-        self.waiting.set_slack(rules.slack_ns());
+        self.confirmation_ns = confirmation_ns(rules);
+        self.buffer.set_slack(rules.slack_ns());
     }
 
-    pub(crate) fn stats(&self) -> SettledStats {
-        let (waiting, forced) = (self.waiting.len() as u64, self.waiting.forced);
-        let untold = self.lane.stats().untold;
-        SettledStats { waiting, forced, untold, ..self.stats }
+    pub(crate) fn stats(&self) -> EventTimeStats {
+        EventTimeStats {
+            waiting: self.buffer.len() as u64,
+            forced: self.buffer.forced,
+            dropped_unemitted: self.lane.stats().stories_dropped_unemitted,
+            ..self.stats
+        }
     }
 
-    /// What comes now was seen before a restart.
-    pub(crate) fn show_past(&mut self) {
-        self.waiting.show_past();
+    /// The events from now on come from the recovery log.
+    pub(crate) fn start_restore(&mut self) {
+        self.buffer.start_restore();
     }
 
-    /// What was shown so far was seen before a restart.
-    pub(crate) fn go_on_after_break(&mut self) {
-        self.waiting.go_on_after_break();
+    /// The recovery log ended.
+    pub(crate) fn finish_restore(&mut self) {
+        self.buffer.finish_restore();
     }
 
-    /// Whether something here waits for time to pass.
-    pub(crate) fn waits(&self) -> bool {
-        self.waiting.len() > 0 || !self.told.is_empty()
+    /// Whether the lane depends on the advance of time.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.buffer.len() > 0 || !self.provisional.is_empty()
     }
 
-    /// Whether an event came too late for its place: it starts, advances and negates nothing.
+    /// Whether an event of this time is late.
     pub(crate) fn is_late(&self, time_ns: u64) -> bool {
-        self.waiting.is_late(time_ns)
+        self.buffer.is_late(time_ns)
     }
 
-    /// Takes an event that came too late.
-    pub(crate) fn late(&mut self, record: &Record<'_>) {
+    /// Processes a late event.
+    pub(crate) fn process_late(&mut self, record: &Record<'_>) {
         self.stats.late += 1;
-        self.lane.late(record, &mut Vec::new());
+        self.lane.process_late(record, &mut Vec::new());
     }
 
-    /// Takes an event that came too late before a restart, at `observed_ns`.
-    pub(crate) fn was_late(&mut self, record: &Record<'_>, observed_ns: u64) {
+    /// Restores an event that arrived late at `observed_ns`.
+    pub(crate) fn restore_late(&mut self, record: &Record<'_>, observed_ns: u64) {
         self.stats.late += 1;
-        self.late_before.push_back((observed_ns, Arc::new(record.to_owned())));
+        self.restored_late.push_back((observed_ns, Arc::new(record.to_owned())));
     }
 
-    /// Takes note of an event; `kept` is a copy where rules have a use for it.
-    pub(crate) fn event(
+    /// Records the time of an event, and holds the copy of a relevant one until the watermark has
+    /// passed it.
+    pub(crate) fn process(
         &mut self,
         record: &Record<'_>,
         kept: Option<Arc<OwnedRecord>>,
@@ -158,171 +246,181 @@ impl Settled {
     ) {
         let Some(event) = record.event() else { return };
         let collector = record.header().collector;
-        self.waiting.observe(collector, event.clock_quality(), event.time(), now_ns);
+        self.buffer.observe(collector, event.clock_quality(), event.time(), now_ns);
         if let Some(kept) = kept {
-            self.arrivals += 1;
-            // Where the sink numbers its events, that is the source's own order.
+            self.held += 1;
+            // Where the sink numbers its events, the number is the source's own order.
             let order = match record.header().order {
-                0 => self.arrivals,
+                0 => self.held,
                 order => order,
             };
-            self.waiting.hold(order, kept);
-            if self.waiting.is_full() {
+            self.buffer.hold(order, kept);
+            if self.buffer.is_full() {
                 self.release(now_ns);
             }
         }
     }
 
+    /// Processes the events that the watermark has passed.
     fn release(&mut self, now_ns: u64) {
-        while let Some(kept) = self.waiting.pop() {
-            self.late_until(kept.record().header().time_ns);
-            self.lane.kept_event(&kept, now_ns);
-            let told = &self.told;
-            self.lane.tell_given_up(|id| told.get(&id).is_some_and(|t| t.announced));
+        while let Some(kept) = self.buffer.pop() {
+            self.release_late(kept.record().header().time_ns);
+            self.lane.process_kept(&kept, now_ns);
+            let provisional = &self.provisional;
+            self.lane
+                .resolve_evicted(|id| provisional.get(&id).is_some_and(|p| p.state.is_emitted()));
         }
-        self.late_until(self.waiting.released_ns());
+        self.release_late(self.buffer.released_ns());
     }
 
-    fn late_until(&mut self, time_ns: u64) {
-        while self.late_before.front().is_some_and(|(came_ns, _)| *came_ns < time_ns) {
-            let Some((_, kept)) = self.late_before.pop_front() else { return };
-            self.lane.late(&kept.record(), &mut Vec::new());
+    /// Processes the restored late events that arrived before this time.
+    fn release_late(&mut self, time_ns: u64) {
+        while self.restored_late.front().is_some_and(|(arrived_ns, _)| *arrived_ns < time_ns) {
+            let Some((_, kept)) = self.restored_late.pop_front() else { return };
+            self.lane.process_late(&kept.record(), &mut Vec::new());
         }
     }
 
-    /// What the first lane tells while its stories are open. False where the story has been told to
-    /// its end here.
-    pub(crate) fn opened(&mut self, draft: &Draft) -> bool {
-        let story = &draft.story;
-        let is_full = self.told.len() >= self.most && !self.told.contains_key(&story.id);
-        if is_full || self.over.contains(&story.id) {
+    /// Whether the story is tracked, or there is room for it.
+    fn has_room(&self, id: TraceId) -> bool {
+        self.provisional.len() < self.max_provisional || self.provisional.contains_key(&id)
+    }
+
+    /// Takes an emission of the arrival lane's open story. False where it is suppressed: the
+    /// story is final, or there are too many.
+    pub(crate) fn opened(&mut self, emission: &Draft) -> bool {
+        let story = &emission.story;
+        if !self.has_room(story.id) || self.final_ids.contains(&story.id) {
             return false;
         }
-        self.note(story).announced = true;
+        let tracked = self
+            .provisional
+            .entry(story.id)
+            .or_insert_with(|| Provisional::new(story, State::Open));
+        tracked.revision = story.revision;
+        tracked.members = member_ids(story);
+        let state = std::mem::replace(&mut tracked.state, State::Open);
+        tracked.state = state.opened();
         true
     }
 
-    fn note(&mut self, story: &Story) -> &mut Told {
-        let told = self.told.entry(story.id).or_insert_with(|| Told {
-            rule: story.rule.clone(),
-            key: story.key.clone(),
-            revision: 0,
-            members: Vec::new(),
-            announced: false,
-            linked: false,
-            ended: None,
-        });
-        told.revision = story.revision;
-        told.members = story.members.iter().map(|m| m.id).collect();
-        told
-    }
-
-    /// What ended in the first lane. Its end is told when the second lane has seen it, too.
-    pub(crate) fn ended(&mut self, drafts: Vec<Draft>) {
-        for draft in drafts {
-            let id = draft.story.id;
-            if self.over.contains(&id) {
+    /// Takes the stories that ended in the arrival lane. Their ends are emitted once this lane has
+    /// confirmed or retracted them.
+    pub(crate) fn ended(&mut self, ended: Vec<Draft>) {
+        for ended in ended {
+            let id = ended.story.id;
+            if self.final_ids.contains(&id) || !self.has_room(id) {
                 continue;
             }
-            if self.told.len() < self.most || self.told.contains_key(&id) {
-                let revision = self.told.get(&id).map_or(0, |told| told.revision);
-                let told = self.note(&draft.story);
-                told.revision = revision;
-                told.ended = Some(draft);
+            let ended = Box::new(ended);
+            match self.provisional.get_mut(&id) {
+                Some(tracked) => {
+                    tracked.members = member_ids(&ended.story);
+                    tracked.state = tracked.state.ended(ended);
+                }
+                None => {
+                    let mut new = Provisional::new(&ended.story, State::Open);
+                    new.state = State::Unemitted(ended);
+                    self.provisional.insert(id, new);
+                }
             }
         }
     }
 
-    /// Moves time on: shows what the watermark has passed, and ends what is over.
+    /// Advances the watermark: processes the events it has passed, confirms and retracts stories.
     pub(crate) fn advance(&mut self, now_ns: u64) {
-        let reached_ns = self.waiting.advance(now_ns);
+        let watermark_ns = self.buffer.advance(now_ns);
         self.release(now_ns);
-        self.lane.advance_to(reached_ns, now_ns);
+        self.lane.advance_to(watermark_ns, now_ns);
         self.confirm();
-        let patience_ns = self.patience_ns;
-        let over = |told: &Told| {
-            let last_ns = told.ended.as_ref().map(|draft| draft.story.last_ns);
-            last_ns.is_some_and(|last| last.saturating_add(patience_ns) < reached_ns)
+        let confirmation_ns = self.confirmation_ns;
+        let is_overdue = |p: &Provisional| {
+            p.state.last_ns().is_some_and(|l| l.saturating_add(confirmation_ns) < watermark_ns)
         };
-        // A story that is open here has been borne out already.
-        let doubtful = |id: &TraceId| self.lane.stories.ends(*id).is_none();
-        let unconfirmed = self.told.iter().filter(|(id, told)| over(told) && doubtful(id));
-        let mut ids: Vec<TraceId> = unconfirmed.map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        ids.into_iter().for_each(|id| self.retract(id));
+        // A story that is open in this lane will be confirmed.
+        let is_open = |id: TraceId| self.lane.stories.ends(id).is_some();
+        let unconfirmed = self.ids_of(|id, p| is_overdue(p) && !is_open(id));
+        unconfirmed.into_iter().for_each(|id| self.retract(id));
     }
 
-    /// Everything waits for nothing more: the agent ends, after the first lane has.
+    /// Processes everything that waits and ends all stories, after the arrival lane.
     pub(crate) fn finish(&mut self, now_ns: u64) {
-        self.waiting.end();
+        self.buffer.end();
         self.release(now_ns);
         self.lane.finish(false);
         self.confirm();
-        let mut ids: Vec<TraceId> = self.told.keys().copied().collect();
-        ids.sort_unstable();
-        ids.into_iter().for_each(|id| self.retract(id));
+        self.ids_of(|_, _| true).into_iter().for_each(|id| self.retract(id));
     }
 
-    /// Tells the stories that ended here, as updates of what the first lane told.
+    /// The ids of the provisional stories for which `is_selected` holds, sorted.
+    fn ids_of(&self, is_selected: impl Fn(TraceId, &Provisional) -> bool) -> Vec<TraceId> {
+        let selected = self.provisional.iter().filter(|(id, p)| is_selected(**id, p));
+        let mut ids: Vec<TraceId> = selected.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Emits the stories that ended in this lane.
     fn confirm(&mut self) {
         let (_, ended) = self.lane.take_stories();
-        for mut draft in ended {
-            let story = &mut draft.story;
-            if let Some(told) = self.told.remove(&story.id) {
-                story.revision = told.revision + u32::from(told.announced);
-            } else if let Some((other, told)) = same_story(&mut self.told, story) {
-                // It is taken back when its own time is over: it may still be confirmed.
-                told.linked = true;
-                story.provisional = Some(other);
+        for mut confirmed in ended {
+            let story = &mut confirmed.story;
+            if let Some(tracked) = self.provisional.remove(&story.id) {
+                story.revision = tracked.revision + u32::from(tracked.state.is_emitted());
+            } else if let Some((id, relinked)) = most_similar(&mut self.provisional, story) {
+                relinked.is_relinked = true;
+                story.provisional = Some(id);
                 self.stats.relinked += 1;
             }
-            let id = story.id;
-            self.out.push(draft);
-            self.end(id);
+            self.emit_final(confirmed);
         }
     }
 
-    /// Remembers that a story has been told to its end.
-    fn end(&mut self, id: TraceId) {
-        if self.over.len() >= MAX_OVER {
-            self.over.pop_front();
+    /// Emits the final form of a story.
+    fn emit_final(&mut self, story: Draft) {
+        if self.final_ids.len() >= MAX_FINAL {
+            self.final_ids.pop_front();
         }
-        self.over.push_back(id);
+        self.final_ids.push_back(story.story.id);
+        self.emitted.push(story);
     }
 
+    /// Retracts a story if it was emitted; removes it in any case.
     fn retract(&mut self, id: TraceId) {
-        let Some(told) = self.told.remove(&id) else { return };
-        if let Some(mut draft) = told.ended.filter(|_| told.announced) {
-            draft.story.state = StoryState::Retracted;
-            draft.story.revision = told.revision + 1;
+        let Some(unconfirmed) = self.provisional.remove(&id) else { return };
+        if let State::Ended(mut ended) = unconfirmed.state {
+            ended.story.state = StoryState::Retracted;
+            ended.story.revision = unconfirmed.revision + 1;
             self.stats.retracted += 1;
-            self.out.push(draft);
-            self.end(id);
+            self.emit_final(*ended);
         }
     }
 
-    /// Stories told since the last look.
+    /// Takes the final stories since the last call.
     pub(crate) fn take(&mut self) -> Vec<Draft> {
-        std::mem::take(&mut self.out)
+        std::mem::take(&mut self.emitted)
     }
 }
 
-/// How long after its last event a story may still be confirmed: no rule takes longer.
-fn patience_ns(rules: &RuleSet) -> u64 {
+/// How long after its last event an ended story can still be confirmed: no rule takes longer.
+fn confirmation_ns(rules: &RuleSet) -> u64 {
     rules.rules.iter().map(|r| r.within_ns().max(r.telling.idle_ns)).max().unwrap_or(0)
 }
 
-/// The story that the first lane told under another trace: of the same rule and key, with as many of
-/// the members as possible.
-fn same_story<'a>(
-    told: &'a mut HashMap<TraceId, Told, ahash::RandomState>,
+/// The provisional story of the same rule and key that shares the most members; `None` where none
+/// shares any, or those that do are relinked already.
+fn most_similar<'a>(
+    provisional: &'a mut Provisionals,
     story: &Story,
-) -> Option<(TraceId, &'a mut Told)> {
-    let same =
-        told.iter_mut().filter(|(_, t)| !t.linked && t.rule == story.rule && t.key == story.key);
-    let shared = |t: &Told| story.members.iter().filter(|m| t.members.contains(&m.id)).count();
-    same.map(|(id, t)| (shared(t), *id, t))
+) -> Option<(TraceId, &'a mut Provisional)> {
+    let candidates = provisional
+        .iter_mut()
+        .filter(|(_, p)| !p.is_relinked && p.rule == story.rule && p.key == story.key);
+    let shared =
+        |p: &Provisional| story.members.iter().filter(|m| p.members.contains(&m.id)).count();
+    candidates
+        .map(|(id, p)| (shared(p), *id, p))
         .filter(|(shared, ..)| *shared > 0)
         .max_by_key(|(shared, id, _)| (*shared, *id))
-        .map(|(_, id, t)| (id, t))
+        .map(|(_, id, p)| (id, p))
 }

@@ -1,174 +1,200 @@
-//! One shard: what owns a part of the keys and does everything that is done with them. Pure: no
-//! clock, socket or thread inside, so that replay, tests and the running agent execute the same
-//! code.
+//! One shard: the owner of a part of the join keys. It has no clock, socket or thread, so that
+//! replay, tests and the running agent execute the same code.
 
 use std::sync::Arc;
 
 use crate::evidence::{Bounds, Draft, Note, Observer};
-use crate::matcher::lane::{Lane, LaneOptions, LaneStats, MatchLine};
+use crate::matcher::lane::{Lane, LaneStats};
+use crate::matcher::lane_options::LaneOptions;
+use crate::matcher::match_line::MatchLine;
+use crate::matcher::order::{LaneRole, Order};
 use crate::rules::RuleSet;
-use crate::shard::event_time_lane::{Settled, SettledStats};
-use crate::shard::worker::Order;
-use crate::story::lifecycle::{self, Lives};
-use crate::story::render::story_trace;
-use tapio_core::event::{EventId, TraceId};
+use crate::shard::event_time_lane::{EventTimeLane, EventTimeStats};
+use crate::story::lifecycle::LifecycleTracker;
+use crate::story::trace::{span_of, story_trace};
+use tapio_core::event::{ArchivedEvent, EventId, TraceId};
 use tapio_core::ring::{Header, Membership, Record};
 
-/// Lives a shard follows at once.
-const MAX_LIVES: usize = 65_536;
+/// Lifecycles that a shard tracks at once.
+const MAX_LIFECYCLES: usize = 65_536;
 
-/// How often time moves on while the past is shown: as often as the driver does it live.
-const RECOLLECT_TICK_NS: u64 = 100_000_000;
+/// The interval at which time advances during a restore: that of the driver when live.
+const RESTORE_TICK_NS: u64 = 100_000_000;
 
-/// What a shard has counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardStats {
-    /// The rules' side.
-    pub lane: LaneStats,
-    /// Lives followed now.
-    pub lives: u64,
-    /// Lives begun so far.
-    pub lives_opened: u64,
-    /// Lives given up for room.
-    pub lives_evicted: u64,
-    /// Entities whose recent past was given up for room.
-    pub pasts_evicted: u64,
-    /// The second lane's side.
-    pub settled: SettledStats,
+/// How the shard finalizes stories.
+#[expect(clippy::large_enum_variant, reason = "one for each shard, and the large one when live")]
+enum Mode {
+    /// Live: the lane processes events in order of arrival, and the event-time lane finalizes its
+    /// stories.
+    Streaming(EventTimeLane),
+    /// Replay: the lane processes events in total order, and its stories are final.
+    Replay,
 }
 
-/// What a step found out about an event.
+/// Counters of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Of the lane that processes events first.
+    pub lane: LaneStats,
+    /// Of the event-time lane.
+    pub event_time: EventTimeStats,
+    /// Lifecycles tracked now.
+    pub lifecycles: u64,
+    /// Lifecycles started so far.
+    pub lifecycles_opened: u64,
+    /// Lifecycles evicted.
+    pub lifecycles_evicted: u64,
+    /// Entities whose recent history was evicted.
+    pub entity_histories_evicted: u64,
+}
+
+/// The result of processing one event.
 #[derive(Default)]
-pub struct Found {
-    /// Its places in stories, beyond those it came with.
+pub struct StepOutput {
+    /// Its memberships in stories, beyond those it came with.
     pub memberships: Vec<Membership>,
-    /// The trace of the life it belongs to, if this shard is its home.
-    pub life: Option<TraceId>,
-    /// A rule has a use for it: whoever restarts wants to see it again.
-    pub wanted: bool,
-    /// It came after its place in the order had been given out.
+    /// The trace of its entity's lifecycle, if this shard is the entity's home.
+    pub lifecycle_trace: Option<TraceId>,
+    /// Whether it is relevant to a rule, so that a restarted agent needs it.
+    pub relevant: bool,
+    /// Whether it is a late event.
     pub late: bool,
 }
 
-/// A part of the correlator.
+/// The owner of a part of the join keys, with their partial matches and open stories.
 pub struct Shard {
     rules: Arc<RuleSet>,
     number: usize,
     lane: Lane,
-    lives: Lives,
-    /// Without it, stories are told by their own events alone.
+    mode: Mode,
+    lifecycles: LifecycleTracker,
+    /// Extracts facts for the assessor; `None`: stories are assessed by their own events alone.
     observer: Option<Observer>,
-    /// Without it, the first lane's order is final: it is the total order.
-    settled: Option<Settled>,
-    /// What the first lane told and hasn't been taken yet.
-    told: Vec<Draft>,
-    grouping: bool,
-    /// When time moved on last while the past was shown.
-    recollected_ns: u64,
+    /// Stories of the lanes, not yet taken.
+    stories: Vec<Draft>,
+    correlates: bool,
+    /// When time advanced last during a restore, by the driver's clock of that time.
+    restored_ns: u64,
 }
 
 impl Shard {
-    /// Shard `number` of `rules.shards()`. With `grouping` off events pass unchanged.
+    /// Creates shard `number` of `rules.shards()`, for events in this order.
     #[must_use]
-    pub fn new(rules: Arc<RuleSet>, number: usize, options: LaneOptions, grouping: bool) -> Self {
-        let lane = Lane::new(Arc::clone(&rules), number, options);
-        let lives = Lives::new(MAX_LIVES);
-        let settled =
-            (options.order == Order::Arrival).then(|| Settled::new(&rules, number, options));
+    pub fn new(rules: Arc<RuleSet>, number: usize, order: Order, options: LaneOptions) -> Self {
+        let (role, mode) = match order {
+            Order::Arrival => {
+                let event_time = EventTimeLane::new(&rules, number, options);
+                (LaneRole::Arrival, Mode::Streaming(event_time))
+            }
+            Order::Total => (LaneRole::Replay, Mode::Replay),
+        };
         Self {
+            lane: Lane::new(Arc::clone(&rules), number, role, options),
             rules,
             number,
-            lane,
-            lives,
+            mode,
+            lifecycles: LifecycleTracker::new(MAX_LIFECYCLES),
             observer: None,
-            settled,
-            told: Vec::new(),
-            grouping,
-            recollected_ns: 0,
+            stories: Vec::new(),
+            correlates: true,
+            restored_ns: 0,
         }
     }
 
-    /// The same shard, observing what the entities it is home to do.
+    /// Also extracts facts for the assessor from the events of this shard's home entities.
     #[must_use]
-    pub fn observing(mut self, bounds: Bounds) -> Self {
+    pub fn with_evidence(mut self, bounds: Bounds) -> Self {
         self.observer = Some(Observer::new(bounds));
         self
     }
 
-    /// The rules it goes by.
+    /// Sets whether events are correlated at all. If not, they pass unchanged.
+    #[must_use]
+    pub fn with_correlation(mut self, correlates: bool) -> Self {
+        self.correlates = correlates;
+        self
+    }
+
+    /// The rule set in force.
     #[must_use]
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
 
-    /// Goes on with other rules, which spread keys as the ones before. Pending matches and open stories of
-    /// rules that stay the same are kept; stories of the others end here.
+    /// Reloads the rule set; the new one distributes keys like the old one. Partial matches and
+    /// open stories of rules with the same meaning are kept, stories of the others end.
     pub fn reload(&mut self, rules: Arc<RuleSet>) {
         self.lane.reload(&rules);
-        if self.settled.is_some() {
-            self.hand_over();
-        }
-        if let Some(settled) = &mut self.settled {
-            settled.reload(&rules);
+        self.transfer_stories();
+        if let Mode::Streaming(event_time) = &mut self.mode {
+            event_time.reload(&rules);
         }
         self.rules = rules;
     }
 
-    /// What the shard has counted.
+    /// The counters.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
         ShardStats {
             lane: self.lane.stats(),
-            lives: self.lives.len() as u64,
-            lives_opened: self.lives.opened,
-            lives_evicted: self.lives.evicted(),
-            pasts_evicted: self.observer.as_ref().map_or(0, Observer::evicted),
-            settled: self.settled.as_ref().map(Settled::stats).unwrap_or_default(),
+            event_time: match &self.mode {
+                Mode::Streaming(event_time) => event_time.stats(),
+                Mode::Replay => EventTimeStats::default(),
+            },
+            lifecycles: self.lifecycles.len() as u64,
+            lifecycles_opened: self.lifecycles.opened,
+            lifecycles_evicted: self.lifecycles.evicted(),
+            entity_histories_evicted: self.observer.as_ref().map_or(0, Observer::evicted),
         }
     }
 
-    /// Shows an event to this shard. `now_ns` is the driver's clock.
-    pub fn step(&mut self, record: &Record<'_>, now_ns: u64, found: &mut Found) {
-        found.memberships.clear();
-        found.life = None;
-        (found.wanted, found.late) = (false, false);
-        let Some(event) = record.event().filter(|_| self.grouping) else {
+    /// Processes one event. `now_ns`: the driver's clock, ns since the Unix epoch.
+    pub fn step(&mut self, record: &Record<'_>, now_ns: u64, output: &mut StepOutput) {
+        output.memberships.clear();
+        output.lifecycle_trace = None;
+        (output.relevant, output.late) = (false, false);
+        let Some(event) = record.event().filter(|_| self.correlates) else {
             return;
         };
-        let memberships = &mut found.memberships;
-        let wanted = match &mut self.settled {
-            None => self.lane.event(record, now_ns, false, memberships).0,
-            Some(settled) if settled.is_late(event.time()) => {
-                settled.late(record);
-                let wanted = self.lane.late(record, memberships);
-                // Where it has joined nothing there is nothing to see again.
-                (found.wanted, found.late) = (!memberships.is_empty(), true);
-                wanted
+        let memberships = &mut output.memberships;
+        let relevant = match &mut self.mode {
+            Mode::Replay => self.lane.process(record, now_ns, false, memberships).0,
+            Mode::Streaming(event_time) if event_time.is_late(event.time()) => {
+                event_time.process_late(record);
+                let relevant = self.lane.process_late(record, memberships);
+                // Where it joined no story, there is nothing to restore.
+                (output.relevant, output.late) = (!memberships.is_empty(), true);
+                relevant
             }
-            Some(settled) => {
-                let (wanted, kept) = self.lane.event(record, now_ns, true, memberships);
-                settled.event(record, kept, now_ns);
-                found.wanted = wanted;
-                wanted
+            Mode::Streaming(event_time) => {
+                let (relevant, kept) = self.lane.process(record, now_ns, true, memberships);
+                event_time.process(record, kept, now_ns);
+                output.relevant = relevant;
+                relevant
             }
         };
-        if self.rules.shards() == 1 || self.rules.home_shard(event) == self.number {
-            found.life = self.lives.event(event, &self.rules);
+        if self.is_home(event) {
+            output.lifecycle_trace = self.lifecycles.event(event, &self.rules);
             if let Some(observer) = &mut self.observer {
-                observer.event(event, wanted);
+                observer.event(event, relevant);
             }
         }
     }
 
-    /// The header an event goes on with: its remaining visits, and the trace of the story it is in,
-    /// else of its life, else the one it came with.
+    /// Whether the event's entity has its home in this shard.
+    fn is_home(&self, event: &ArchivedEvent<'_>) -> bool {
+        self.rules.shards() == 1 || self.rules.home_shard(event) == self.number
+    }
+
+    /// The header with which the event leaves this shard: its remaining visits, and the trace of
+    /// its story, else of its lifecycle, else the one it came with.
     #[must_use]
-    pub fn next_header(&self, record: &Record<'_>, found: &Found) -> Header {
+    pub fn next_header(&self, record: &Record<'_>, output: &StepOutput) -> Header {
         let mut header = *record.header();
         header.visits &= !(1u64 << self.number);
-        let all = record.memberships().chain(found.memberships.iter().copied());
+        let all = record.memberships().chain(output.memberships.iter().copied());
         let best = all.min_by_key(|m| (m.rank, m.story));
-        if best.is_none() && found.life.is_none() && !header.trace_id.is_some() {
+        if best.is_none() && output.lifecycle_trace.is_none() && !header.trace_id.is_some() {
             return header;
         }
         let Some(event) = record.event() else { return header };
@@ -176,117 +202,120 @@ impl Shard {
             let [first, _] = best.related;
             let first = if first == EventId::default() { event.event_id() } else { first };
             header.trace_id = story_trace(&self.rules.cluster, first);
-        } else if let Some(life) = found.life {
-            header.trace_id = life;
+        } else if let Some(trace) = output.lifecycle_trace {
+            header.trace_id = trace;
         }
         if header.span_id == [0; 8] {
-            header.span_id = lifecycle::span_of(event.event_id());
+            header.span_id = span_of(event.event_id());
         }
         header
     }
 
-    /// Shows an event that was seen before a restart, as it was `observed_ns`; `late` where its place had
-    /// been given out then. Nothing is told of it; lives need no memory, their traces are their entities'
-    /// own.
-    pub fn recollect(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
-        let Some(event) = record.event().filter(|_| self.grouping) else { return };
-        let Some(settled) = &mut self.settled else { return };
-        settled.show_past();
-        let wanted = if late {
-            settled.was_late(record, observed_ns);
-            self.lane.late(record, &mut Vec::new())
+    /// Restores an event of the recovery log, as it was processed at `observed_ns`; `late` if it
+    /// was late then. Emits nothing. Lifecycles aren't restored: their traces are derived from
+    /// their entities.
+    pub fn restore(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
+        let Some(event) = record.event().filter(|_| self.correlates) else { return };
+        let Mode::Streaming(event_time) = &mut self.mode else { return };
+        event_time.start_restore();
+        let relevant = if late {
+            event_time.restore_late(record, observed_ns);
+            self.lane.process_late(record, &mut Vec::new())
         } else {
-            let (wanted, kept) = self.lane.event(record, observed_ns, true, &mut Vec::new());
-            settled.event(record, kept, observed_ns);
-            wanted
+            let (relevant, kept) = self.lane.process(record, observed_ns, true, &mut Vec::new());
+            event_time.process(record, kept, observed_ns);
+            relevant
         };
-        let is_home = self.rules.shards() == 1 || self.rules.home_shard(event) == self.number;
+        let is_home = self.is_home(event);
         if let Some(observer) = self.observer.as_mut().filter(|_| is_home) {
-            observer.event(event, wanted);
+            observer.event(event, relevant);
         }
-        if observed_ns.saturating_sub(self.recollected_ns) >= RECOLLECT_TICK_NS {
-            self.recollected_ns = observed_ns;
+        if observed_ns.saturating_sub(self.restored_ns) >= RESTORE_TICK_NS {
+            self.restored_ns = observed_ns;
             self.advance(observed_ns, event.time());
         }
     }
 
-    /// Ends the recollection: stories that ended before `told_ns`, by their events' times, were told before
-    /// the restart and are not told again. 0 where nothing was shown.
-    pub fn recollected(&mut self, told_ns: u64) {
-        self.hand_over();
-        if let Some(settled) = &mut self.settled {
-            self.told.append(&mut settled.take());
-            if told_ns > 0 {
-                settled.go_on_after_break();
+    /// Finishes the restore. Stories that ended before `emitted_ns`, in event time, were emitted
+    /// before the restart and are suppressed. 0: nothing was restored.
+    pub fn finish_restore(&mut self, emitted_ns: u64) {
+        self.transfer_stories();
+        if let Mode::Streaming(event_time) = &mut self.mode {
+            self.stories.append(&mut event_time.take());
+            if emitted_ns > 0 {
+                event_time.finish_restore();
             }
         }
-        self.told.retain(|draft| draft.story.state.is_end() && draft.story.last_ns >= told_ns);
+        self.stories.retain(|s| s.story.state.is_end() && s.story.last_ns >= emitted_ns);
     }
 
-    /// Moves time on and closes what is over.
+    /// Advances time: completes, expires and ends what is due. `now_ns`: the driver's clock;
+    /// `clock_ns`: the latest event time.
     pub fn advance(&mut self, now_ns: u64, clock_ns: u64) {
         self.lane.advance(now_ns);
-        self.lives.advance(clock_ns);
-        if self.settled.is_some() {
-            self.hand_over();
-        }
-        if let Some(settled) = &mut self.settled {
-            settled.advance(now_ns);
+        self.lifecycles.advance(clock_ns);
+        self.transfer_stories();
+        if let Mode::Streaming(event_time) = &mut self.mode {
+            event_time.advance(now_ns);
         }
     }
 
-    /// Closes everything. Where the input is `complete`, what depends on something's absence is
-    /// decided; an agent that stops has only stopped looking.
+    /// Ends all stories. If the input is `complete`, matches that depend on the absence of an event
+    /// are completed; an agent that stops has only stopped observing.
     pub fn finish(&mut self, complete: bool, now_ns: u64) {
         self.lane.finish(complete);
-        self.lives.finish();
-        if self.settled.is_some() {
-            self.hand_over();
-        }
-        if let Some(settled) = &mut self.settled {
-            settled.finish(now_ns);
+        self.lifecycles.finish();
+        self.transfer_stories();
+        if let Mode::Streaming(event_time) = &mut self.mode {
+            event_time.finish(now_ns);
         }
         if let Some(observer) = &mut self.observer {
             observer.finish();
         }
     }
 
-    /// Tells the second lane what the first one told; what ended is for the second one to tell.
-    fn hand_over(&mut self) {
-        let (told, ended) = self.lane.take_stories();
-        if let Some(settled) = &mut self.settled {
-            self.told.extend(told.into_iter().filter(|draft| settled.opened(draft)));
-            settled.ended(ended);
-        }
-    }
-
-    /// Whether something waits for time to pass.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        self.settled.as_ref().is_some_and(Settled::waits)
-    }
-
-    /// Facts and stories since the last look. Sums that are still being gathered come when the driver's
-    /// clock `ticks`, at the end, and before any story, so that what tells it knows what its shard
-    /// knew.
-    pub fn take_notes(&mut self, into: &mut impl Extend<Note>, ticks: bool) {
-        let mut stories = std::mem::take(&mut self.told);
-        match &mut self.settled {
-            Some(settled) => stories.append(&mut settled.take()),
-            None => {
-                let (mut told, mut ended) = self.lane.take_stories();
-                stories.append(&mut told);
-                stories.append(&mut ended);
+    /// Takes the stories of the lane. In streaming mode the event-time lane decides which emissions
+    /// are suppressed, and emits the ends.
+    fn transfer_stories(&mut self) {
+        let (mut open, mut ended) = self.lane.take_stories();
+        match &mut self.mode {
+            Mode::Streaming(event_time) => {
+                self.stories.extend(open.into_iter().filter(|story| event_time.opened(story)));
+                event_time.ended(ended);
+            }
+            Mode::Replay => {
+                self.stories.append(&mut open);
+                self.stories.append(&mut ended);
             }
         }
-        stories.append(&mut self.lives.told);
+    }
+
+    /// Whether the shard depends on the advance of time, beyond its open stories.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        match &self.mode {
+            Mode::Streaming(event_time) => event_time.is_pending(),
+            Mode::Replay => false,
+        }
+    }
+
+    /// Takes the facts and stories since the last call. Sums that are still collected are included
+    /// when the driver's clock `ticks`, at the end, and before any story, so that the story is
+    /// assessed by all that its shard has observed.
+    pub fn take_messages(&mut self, into: &mut impl Extend<Note>, ticks: bool) {
+        match &mut self.mode {
+            Mode::Streaming(event_time) => self.stories.append(&mut event_time.take()),
+            Mode::Replay => self.transfer_stories(),
+        }
+        let mut stories = std::mem::take(&mut self.stories);
+        stories.append(&mut self.lifecycles.ended);
         if let Some(observer) = &mut self.observer {
             if ticks {
                 observer.tick();
             } else if !stories.is_empty() {
                 observer.flush();
             }
-            // A few at a time would wake the assessor again and again.
+            // A few at a time would wake the assessor too often.
             if ticks || !stories.is_empty() || observer.is_full() {
                 into.extend(observer.take());
             }
@@ -294,7 +323,7 @@ impl Shard {
         into.extend(stories.into_iter().map(Note::draft));
     }
 
-    /// Matches since the last look, where they are recorded.
+    /// Takes the matches since the last call, where they are recorded.
     pub fn take_matches(&mut self) -> Vec<MatchLine> {
         std::mem::take(&mut self.lane.matches)
     }

@@ -1,198 +1,128 @@
-//! A shard's thread: takes records from its rings, shows them to the [`Shard`], passes them on to
-//! the next shard that wants them or to the bridge.
+//! The thread of a shard: reads records from its rings, processes them with the [`Shard`], and
+//! passes them to the next shard they are relevant to, or to the bridge.
 //!
-//! Visits go from lower shards to higher ones, so shards never wait for each other in a circle: a
-//! shard that waits for room waits for one further down, and the bridge waits for nobody here.
+//! Records visit shards from lower to higher numbers, so shards never wait for each other in a
+//! circle: a shard that waits for room waits for a higher one, and the bridge waits for no shard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::evidence::{Note, NoteWriter};
+use crate::matcher::order::Order;
 use crate::rules::LiveRules;
-use crate::shard::shard::{Found, Shard, ShardStats};
+use crate::shard::shard::{Shard, StepOutput};
+use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
+use tapio_core::event::Reason;
 use tapio_core::ring::{
     Bell, Header, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader,
-    RecordType, RecordWriter, StageLedger,
+    RecordType, RecordWriter, StageLedger, attach, wait_until,
 };
-use tapio_core::shutdown::{Shutdown, thread_waker};
+use tapio_core::shutdown::Shutdown;
 
 /// Blocks read from one ring before the next one has its turn.
 const TURN_BLOCKS: usize = 4096;
-/// A round that found fewer records than this leaves time for more to gather: a shard that polls a
-/// slower producer record by record would spend more on looking than on working.
-const WORTH_ANOTHER_LOOK: usize = 64;
+/// A round with fewer records than this is followed by a nap, so that more can gather: a shard that
+/// polls a slower producer record by record would spend more on polling than on processing.
+const BUSY_RECORDS: usize = 64;
 /// While traffic flows a shard naps instead of being woken for each event.
 const NAP: Duration = Duration::from_micros(100);
-/// Naps without input before the shard sleeps until a bell rings.
+/// Naps without input before the shard sleeps until its bell rings.
 const NAPS_BEFORE_SLEEP: u32 = 2;
-/// How often time moves on without an event.
+/// The interval at which time advances without an event.
 const TICK_NS: u64 = 100_000_000;
-/// Stories and facts that wait for room towards the assessor. Past it, no more input is taken in
-/// replay; live, facts are left out and counted, and input waits for stories only.
-const MAX_WAITING_NOTES: usize = 8_192;
+/// The longest sleep of a shard that doesn't depend on time: a backstop, since everything that
+/// matters rings the bell.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Evidence messages that wait for room in the ring to the assessor. Beyond it, replay reads no
+/// more input; live, facts are dropped and counted, and input waits for stories only.
+const MAX_WAITING_MESSAGES: usize = 8_192;
 
-/// In which order a shard shows events to its rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// As they arrive: told at once.
-    Arrival,
-    /// By their place in the total order; records wait for every input's watermark.
-    Total,
+/// The rings that a shard writes.
+pub(crate) struct ShardOutput {
+    /// To the shards with higher numbers, in order, with their bells.
+    pub(crate) shards: Vec<(RecordWriter, Arc<Bell>)>,
+    /// To the bridge, with its bell.
+    pub(crate) bridge: (RecordWriter, Arc<Bell>),
+    /// To the assessor.
+    pub(crate) assessor: NoteWriter,
+    /// To the recorder of relevant events, with its bell.
+    pub(crate) recorder: Option<(RecordWriter, Arc<Bell>)>,
 }
 
-/// Where a shard's output goes.
-pub struct ShardOutput {
-    /// Rings to the shards with higher numbers, in order, with their bells.
-    pub shards: Vec<(RecordWriter, Arc<Bell>)>,
-    /// The ring to the bridge, with its bell.
-    pub bridge: (RecordWriter, Arc<Bell>),
-    /// The ring to the assessor.
-    pub assessor: NoteWriter,
-    /// The ring to who records what rules had a use for, with its bell.
-    pub recorder: Option<(RecordWriter, Arc<Bell>)>,
+/// What connects a shard with the other threads.
+pub(crate) struct Connections {
+    /// The rings that it reads: those of the collectors, then one for each lower shard.
+    pub(crate) inputs: Vec<RecordReader>,
+    /// The bell of these rings.
+    pub(crate) bell: Arc<Bell>,
+    /// The rule set in force; the shard reloads it when it changes.
+    pub(crate) rules: Arc<LiveRules>,
+    /// The rings that it writes.
+    pub(crate) output: ShardOutput,
+    /// Its stage ledger.
+    pub(crate) ledger: Arc<StageLedger>,
+    /// Requested once no further input follows.
+    pub(crate) shutdown: Shutdown,
 }
 
-/// How a shard is joined to the rest.
-pub struct Wiring {
-    /// The rings it reads: one of each collector, one of each lower shard.
-    pub inputs: Vec<RecordReader>,
-    /// The bell its producers ring.
-    pub bell: Arc<Bell>,
-    /// The rules in force; the shard takes others over when they come.
-    pub rules: Arc<LiveRules>,
-    /// Where its output goes.
-    pub output: ShardOutput,
-    /// Its counters of CONS-1.
-    pub ledger: Arc<StageLedger>,
-    /// Set once nothing new will come.
-    pub shutdown: Shutdown,
-}
-
-/// A shard's counters, for other threads.
-#[derive(Default)]
-pub struct WorkerStats {
-    values: [AtomicU64; 21],
-}
-
-impl WorkerStats {
-    /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 21] = [
-        "events",
-        "matches",
-        "keys",
-        "keys_evicted",
-        "runs_dropped",
-        "stories_open",
-        "stories_opened",
-        "stories_closed",
-        "stories_expired",
-        "lives",
-        "lives_opened",
-        "lives_evicted",
-        "pasts_evicted",
-        "facts_left_out",
-        "waiting",
-        "forced",
-        "late",
-        "relinked",
-        "retracted",
-        "stories_untold",
-        "not_recorded",
-    ];
-
-    fn publish(&self, events: u64, [left_out, not_recorded]: [u64; 2], s: &ShardStats) {
-        let l = &s.lane;
-        let now = [
-            events,
-            l.matches,
-            l.keys,
-            l.evicted,
-            l.dropped_runs,
-            l.open,
-            l.opened,
-            l.closed,
-            l.expired,
-            s.lives,
-            s.lives_opened,
-            s.lives_evicted,
-            s.pasts_evicted,
-            left_out,
-            s.settled.waiting,
-            s.settled.forced,
-            s.settled.late,
-            s.settled.relinked,
-            s.settled.retracted,
-            s.settled.untold,
-            not_recorded,
-        ];
-        // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
-        self.values.iter().zip(now).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
-    }
-
-    /// The counters by name.
-    pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Self::NAMES.into_iter().zip(self.values.iter().map(|v| v.load(Ordering::Relaxed)))
-    }
-}
-
-/// What runs on a shard's thread.
-pub struct Worker {
+/// Runs a shard on its thread.
+pub(crate) struct Worker {
     number: usize,
     shard: Shard,
     rules: Arc<LiveRules>,
     order: Order,
     inputs: Vec<RecordReader>,
-    /// The last watermark of each input, and what waits for it (in total order).
-    marks: Vec<u64>,
+    /// The last watermark of each input, as a position in the total order.
+    watermarks: Vec<u64>,
+    /// Records that wait for the watermarks; in total order only.
     waiting: Vec<OwnedRecord>,
     held: [u64; MAX_COLLECTORS],
-    /// The last watermark the shards further down have.
-    passed_mark: u64,
-    /// Blocks known to be free in every ring further down.
-    room_blocks: usize,
+    /// The watermark passed to the higher shards last.
+    passed_watermark: u64,
+    /// Blocks known to be free in every output ring.
+    free_blocks: usize,
     output: ShardOutput,
-    notes: VecDeque<Note>,
-    facts_left_out: u64,
-    not_recorded: u64,
+    messages: VecDeque<Note>,
     bell: Arc<Bell>,
     ledger: Arc<StageLedger>,
     stats: Arc<WorkerStats>,
+    evidence_dropped: u64,
+    unrecorded: u64,
     shutdown: Shutdown,
-    found: Found,
+    step: StepOutput,
     events: u64,
+    /// The latest event time.
     clock_ns: u64,
     tick_ns: u64,
 }
 
 impl Worker {
-    /// A worker for a shard. It ends when `stop` is set and every input's writer is gone and read
-    /// out.
-    #[must_use]
-    pub fn new(number: usize, shard: Shard, order: Order, wiring: Wiring) -> Self {
-        let Wiring { inputs, bell, rules, output, ledger, shutdown } = wiring;
+    /// Creates the worker of a shard. It ends when shutdown is requested, and every input's writer
+    /// is gone and read out.
+    pub(crate) fn new(number: usize, shard: Shard, order: Order, connections: Connections) -> Self {
+        let Connections { inputs, bell, rules, output, ledger, shutdown } = connections;
         Self {
             number,
             shard,
             rules,
             order,
-            marks: vec![0; inputs.len()],
+            watermarks: vec![0; inputs.len()],
             inputs,
             waiting: Vec::new(),
             held: [0; MAX_COLLECTORS],
-            passed_mark: 0,
-            room_blocks: 0,
+            passed_watermark: 0,
+            free_blocks: 0,
             output,
-            notes: VecDeque::new(),
-            facts_left_out: 0,
-            not_recorded: 0,
+            messages: VecDeque::new(),
             bell,
             ledger,
             stats: Arc::default(),
+            evidence_dropped: 0,
+            unrecorded: 0,
             shutdown,
-            found: Found::default(),
+            step: StepOutput::default(),
             events: 0,
             clock_ns: 0,
             tick_ns: 0,
@@ -200,19 +130,17 @@ impl Worker {
     }
 
     /// The shard's counters.
-    #[must_use]
-    pub fn stats(&self) -> Arc<WorkerStats> {
+    pub(crate) fn stats(&self) -> Arc<WorkerStats> {
         Arc::clone(&self.stats)
     }
 
-    /// Runs until the inputs end. Returns the shard for what it still has to say.
-    pub fn run(mut self) -> Shard {
-        // A second worker on one bell would be a defect of whoever built the pipeline.
-        let _ = self.bell.target().set(thread_waker());
+    /// Runs until the inputs end. Returns the shard, for the matches that it recorded.
+    pub(crate) fn run(mut self) -> Shard {
+        attach(&self.bell);
         let mut naps = 0u32;
         loop {
-            let (records, notes_wait) = self.round(clock::wall_ns());
-            if records >= WORTH_ANOTHER_LOOK {
+            let (records, messages_wait) = self.round(clock::wall_ns());
+            if records >= BUSY_RECORDS {
                 naps = 0;
                 continue;
             }
@@ -220,66 +148,63 @@ impl Worker {
                 break;
             }
             naps = if records > 0 { 0 } else { naps + 1 };
-            if naps < NAPS_BEFORE_SLEEP || notes_wait {
+            if naps < NAPS_BEFORE_SLEEP || messages_wait {
                 std::thread::sleep(NAP);
             } else {
                 self.sleep();
             }
         }
-        self.shard.finish(self.order == Order::Total, clock::wall_ns());
-        self.shard.take_notes(&mut self.notes, true);
-        while !self.send_notes() && !self.output.assessor.is_abandoned() {
-            std::thread::sleep(NAP);
-        }
-        self.publish();
-        let ShardOutput { shards, bridge, assessor, recorder } = self.output;
-        assessor.leave();
-        for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
-            // The bell comes last: who wakes must see that no more will come, or sleeps again.
-            drop(writer);
-            bell.ring();
-        }
+        self.finish();
+        self.output.close();
         self.shard
     }
 
-    fn publish(&self) {
-        let lost = [self.facts_left_out, self.not_recorded];
-        self.stats.publish(self.events, lost, &self.shard.stats());
+    /// Ends the shard's stories and sends what is left.
+    fn finish(&mut self) {
+        self.shard.finish(self.order == Order::Total, clock::wall_ns());
+        self.shard.take_messages(&mut self.messages, true);
+        while !self.send_messages() && !self.output.assessor.is_abandoned() {
+            std::thread::sleep(NAP);
+        }
+        self.publish();
     }
 
-    /// Sleeps until a bell rings, or until the next tick where something waits for time to pass.
-    fn sleep(&mut self) {
-        self.bell.prepare_sleep();
-        if self.inputs.iter().all(RecordReader::is_empty) && !self.is_finished() {
-            let stats = self.shard.stats();
-            if stats.lane.open > 0 || self.shard.waits() || self.shutdown.is_requested() {
-                std::thread::park_timeout(Duration::from_nanos(TICK_NS));
-            } else {
-                // Nothing open: only a bell matters. The timeout is a seat belt for shutdown.
-                std::thread::park_timeout(Duration::from_secs(1));
-            }
-        }
-        self.bell.cancel_sleep();
+    fn publish(&self) {
+        self.stats.events.set(self.events);
+        self.stats.evidence_dropped.set(self.evidence_dropped);
+        self.stats.events_unrecorded.set(self.unrecorded);
+        self.stats.publish(&self.shard.stats());
+    }
+
+    /// Sleeps until the bell rings, or until the next tick if the shard depends on time.
+    fn sleep(&self) {
+        let depends_on_time = self.shard.stats().lane.stories_open > 0
+            || self.shard.is_pending()
+            || self.shutdown.is_requested();
+        let timeout = if depends_on_time { Duration::from_nanos(TICK_NS) } else { MAX_SLEEP };
+        wait_until(&self.bell, timeout, || {
+            !self.inputs.iter().all(RecordReader::is_empty) || self.is_finished()
+        });
     }
 
     fn is_finished(&self) -> bool {
-        // A collector that hangs never leaves its ring. The rings of lower shards come last.
+        // A hung collector never closes its ring. The rings of lower shards come last.
         let of_collectors = self.inputs.len().saturating_sub(self.number);
-        let given_up = of_collectors * usize::from(self.shutdown.abandons_hung_threads());
+        let abandoned = of_collectors * usize::from(self.shutdown.abandons_hung_threads());
         self.shutdown.is_requested()
-            && self.inputs[..given_up].iter().all(RecordReader::is_empty)
-            && self.inputs[given_up..].iter().all(RecordReader::is_finished)
+            && self.inputs[..abandoned].iter().all(RecordReader::is_empty)
+            && self.inputs[abandoned..].iter().all(RecordReader::is_finished)
             && self.waiting.is_empty()
     }
 
-    /// One look at every input. Returns how many records it worked on, and whether notes wait for
-    /// room on the way out.
+    /// Processes what every input has. Returns the number of records, and whether evidence messages
+    /// wait for room.
     fn round(&mut self, now_ns: u64) -> (usize, bool) {
         if let Some(rules) = self.rules.newer(self.shard.rules()) {
             self.shard.reload(rules);
         }
         let mut records = 0;
-        if self.notes.len() < MAX_WAITING_NOTES {
+        if self.messages.len() < MAX_WAITING_MESSAGES {
             let mut inputs = std::mem::take(&mut self.inputs);
             for (i, input) in inputs.iter_mut().enumerate() {
                 records += input.drain(TURN_BLOCKS, |record| self.take(i, record, now_ns));
@@ -294,8 +219,8 @@ impl Worker {
             self.tick_ns = now_ns;
             self.shard.advance(now_ns, self.clock_ns);
         }
-        self.shard.take_notes(&mut self.notes, ticks);
-        let all_sent = self.send_notes();
+        self.shard.take_messages(&mut self.messages, ticks);
+        let all_sent = self.send_messages();
         if records > 0 {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
             self.output.bridge.1.ring();
@@ -309,11 +234,13 @@ impl Worker {
         (records, !all_sent)
     }
 
-    /// Takes a record in. False where there is no room for it further down: it stays in its ring.
+    /// Takes a record from an input. False if an output ring has no room for it: the record stays
+    /// in its ring.
     fn take(&mut self, input: usize, record: &Record<'_>, now_ns: u64) -> bool {
         match (record.header().record, self.order) {
             (RecordType::Watermark, _) => {
-                self.marks[input] = self.marks[input].max(record.header().order);
+                let watermark = &mut self.watermarks[input];
+                *watermark = (*watermark).max(record.header().order);
                 true
             }
             (RecordType::Event, Order::Total) => {
@@ -330,118 +257,133 @@ impl Worker {
                     return false;
                 }
                 self.ledger.add_received(record.header().collector, 1);
-                self.show(record, now_ns);
+                self.process(record, now_ns);
                 true
             }
             (RecordType::Story | RecordType::Skip, _) => true,
         }
     }
 
-    /// Whether every ring further down takes the largest record there is. Looks into the rings
-    /// only when what it knows to be free is used up.
+    /// Whether every output ring has room for the largest record. Reads the rings' state only when
+    /// the blocks known to be free are used up.
     fn has_room(&mut self) -> bool {
-        if self.room_blocks < 2 * MAX_FORWARDED_BLOCKS {
+        if self.free_blocks < 2 * MAX_FORWARDED_BLOCKS {
             let free = self.output.shards.iter().map(|(w, _)| w.free_blocks());
-            self.room_blocks = free.fold(self.output.bridge.0.free_blocks(), usize::min);
+            self.free_blocks = free.fold(self.output.bridge.0.free_blocks(), usize::min);
         }
-        self.room_blocks >= 2 * MAX_FORWARDED_BLOCKS
+        self.free_blocks >= 2 * MAX_FORWARDED_BLOCKS
     }
 
-    fn show(&mut self, record: &Record<'_>, now_ns: u64) {
+    /// Processes one event and passes it to the next shard or the bridge.
+    fn process(&mut self, record: &Record<'_>, now_ns: u64) {
         self.events += 1;
         self.clock_ns = self.clock_ns.max(record.header().time_ns);
-        let mut found = std::mem::take(&mut self.found);
-        self.shard.step(record, now_ns, &mut found);
-        let header = self.shard.next_header(record, &found);
-        self.record(record, &header, &found);
+        let mut step = std::mem::take(&mut self.step);
+        self.shard.step(record, now_ns, &mut step);
+        let header = self.shard.next_header(record, &step);
+        self.record(record, &header, &step);
         let writer = match header.visits {
             0 => &mut self.output.bridge.0,
             more => &mut self.output.shards[more.trailing_zeros() as usize - self.number - 1].0,
         };
         let collector = header.collector;
-        // Twice the record: it may have to skip the ring's end.
-        let used = 2 * (record.len_blocks() + found.memberships.len());
-        self.room_blocks = self.room_blocks.saturating_sub(used);
-        match writer.forward(record, &header, &found.memberships) {
+        // Twice the record: it may have to skip the end of the ring.
+        let used = 2 * (record.len_blocks() + step.memberships.len());
+        self.free_blocks = self.free_blocks.saturating_sub(used);
+        match writer.forward(record, &header, &step.memberships) {
             Ok(()) => self.ledger.add_forwarded(collector, 1),
-            // has_room was asked before, so only a record that memberships made too large ends here.
-            Err(_) => self.ledger.add_dropped(collector, tapio_core::event::Reason::Oversize, 1),
+            // has_room held before, so only a record that its memberships made too large fails.
+            Err(_) => self.ledger.add_dropped(collector, Reason::Oversize, 1),
         }
-        self.found = found;
+        self.step = step;
     }
 
-    /// Hands an event that rules had a use for to the recorder, after its last visit. Nothing waits for room.
-    fn record(&mut self, record: &Record<'_>, header: &Header, found: &Found) {
-        // That it came late is to be seen from its places in stories.
-        let places = if found.late { &found.memberships[..] } else { &[] };
+    /// Passes a relevant event to the recorder, after its last visit. Nothing waits for room.
+    fn record(&mut self, record: &Record<'_>, header: &Header, step: &StepOutput) {
+        // The memberships of a late event show that it was late.
+        let memberships = if step.late { &step.memberships[..] } else { &[] };
         if let Some((writer, _)) = &mut self.output.recorder
-            && found.wanted
+            && step.relevant
             && header.visits == 0
-            && writer.forward(record, header, places).is_err()
+            && writer.forward(record, header, memberships).is_err()
         {
-            self.not_recorded += 1;
+            self.unrecorded += 1;
         }
     }
 
-    /// Shows what every input has promised not to precede, in the total order.
+    /// Processes, in total order, the records that the watermarks of all inputs have passed.
     fn release(&mut self, now_ns: u64) -> usize {
-        let finished = |i: &RecordReader| self.shutdown.is_requested() && i.is_finished();
-        let marks = self.marks.iter().zip(&self.inputs);
-        let mark = marks.filter(|(_, i)| !finished(i)).map(|(m, _)| *m).min().unwrap_or(u64::MAX);
+        let is_finished = |i: &RecordReader| self.shutdown.is_requested() && i.is_finished();
+        let open = self.watermarks.iter().zip(&self.inputs).filter(|(_, i)| !is_finished(i));
+        let watermark = open.map(|(w, _)| *w).min().unwrap_or(u64::MAX);
         let order = |r: &OwnedRecord| r.record().header().order;
         self.waiting.sort_by_key(order);
-        let ready = self.waiting.partition_point(|r| order(r) <= mark);
-        let mut shown = 0;
+        let ready = self.waiting.partition_point(|r| order(r) <= watermark);
+        let mut processed = 0;
         let waiting = std::mem::take(&mut self.waiting);
         for record in &waiting[..ready] {
             if !self.has_room() {
                 break;
             }
-            self.show(&record.record(), now_ns);
+            self.process(&record.record(), now_ns);
             self.shard.advance(0, self.clock_ns);
             let collector = record.record().header().collector;
             let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
             *held -= 1;
             self.ledger.set_held(collector, *held);
-            shown += 1;
+            processed += 1;
         }
         self.waiting = waiting;
-        self.waiting.drain(..shown);
-        if shown == ready && mark != u64::MAX && mark > self.passed_mark {
-            self.pass_mark(mark);
+        self.waiting.drain(..processed);
+        if processed == ready && watermark != u64::MAX && watermark > self.passed_watermark {
+            self.pass_watermark(watermark);
         }
-        shown
+        processed
     }
 
-    fn pass_mark(&mut self, mark: u64) {
+    fn pass_watermark(&mut self, watermark: u64) {
         let mut all = true;
         for (writer, bell) in &mut self.output.shards {
-            all &= writer.write_watermark(mark).is_ok();
+            all &= writer.write_watermark(watermark).is_ok();
             bell.ring();
         }
         if all {
-            // A full ring only delays the promise: the next round makes it again.
-            self.passed_mark = mark;
+            // A full ring only delays the watermark: the next round passes it again.
+            self.passed_watermark = watermark;
         }
     }
 
-    /// Sends facts and stories on. True when none is left.
-    fn send_notes(&mut self) -> bool {
-        if self.notes.is_empty() {
+    /// Sends evidence messages to the assessor. True when none is left.
+    fn send_messages(&mut self) -> bool {
+        if self.messages.is_empty() {
             return true;
         }
-        while let Some(note) = self.notes.pop_front() {
-            if let Err(note) = self.output.assessor.send(note) {
-                self.notes.push_front(note);
+        while let Some(message) = self.messages.pop_front() {
+            if let Err(message) = self.output.assessor.send(message) {
+                self.messages.push_front(message);
                 break;
             }
         }
         self.output.assessor.ring();
-        if self.order == Order::Arrival && self.notes.len() >= MAX_WAITING_NOTES {
-            let before = self.notes.len();
-            self.notes.retain(|note| !note.is_fact());
-            self.facts_left_out += (before - self.notes.len()) as u64;
+        if self.order == Order::Arrival && self.messages.len() >= MAX_WAITING_MESSAGES {
+            let before = self.messages.len();
+            self.messages.retain(|message| !message.is_fact());
+            self.evidence_dropped += (before - self.messages.len()) as u64;
         }
-        self.notes.is_empty()
+        self.messages.is_empty()
+    }
+}
+
+impl ShardOutput {
+    /// Closes the rings and rings their bells.
+    fn close(self) {
+        let Self { shards, bridge, assessor, recorder } = self;
+        assessor.leave();
+        for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
+            // The bell rings last: a consumer that wakes earlier would not see that the ring is
+            // closed, and sleep again.
+            drop(writer);
+            bell.ring();
+        }
     }
 }

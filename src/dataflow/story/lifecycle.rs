@@ -1,24 +1,25 @@
-//! Lives: a pod, a run of a unit, a process with its descendants. Every event of one entity's life
-//! carries one trace, whose id is the entity's own 128-bit id where it has one. A life is told as a
-//! story when it ends, if something went wrong in it or if it is a pod's or a unit's.
+//! Lifecycles: of a pod, of one start of a unit, of a process tree. All events of one lifecycle
+//! carry one trace. When a lifecycle ends it is emitted as a story: those of pods and units always,
+//! those of processes if they contain an error.
 
 use crate::evidence::{self, Asked, Draft, Seen, Source};
-use crate::matcher::key_table::KeyTable;
+use crate::key_table::KeyTable;
 use crate::rules::{Given, Home, RuleSet, home};
+use crate::story::event_text;
+use crate::story::trace::lifecycle_trace;
 use tapio_core::event::{
     ArchivedEvent, EventId, Impact, Member, Name, Severity, Story, StoryState, TraceId, names,
-    stable_hash,
 };
 
-/// Members a life keeps: the first ones and those that went wrong.
-const KEPT: usize = 16;
-/// Faults a life tells apart.
+/// The first events that a lifecycle keeps; as many again if they are errors.
+const MAX_KEPT: usize = 16;
+/// Faults that a lifecycle distinguishes, by entity and kind.
 const MAX_FAULTS: usize = 8;
-/// A life nothing was heard of for this long is over.
+/// A lifecycle without an event for this long has ended.
 const IDLE_NS: u64 = 30 * 60 * 1_000_000_000;
 
-/// An event of a life, as small as can be: most lives are never told.
-struct Moment {
+/// An event of a lifecycle, as small as possible: most lifecycles are never emitted.
+struct LifecycleEvent {
     id: EventId,
     label: Option<Box<str>>,
     time_ns: u64,
@@ -28,9 +29,9 @@ struct Moment {
     summary: Box<str>,
 }
 
-impl Moment {
-    fn of(event: &ArchivedEvent<'_>) -> Self {
-        let label = crate::story::render::label(event);
+impl LifecycleEvent {
+    fn new(event: &ArchivedEvent<'_>) -> Self {
+        let label = event_text::label(event);
         Self {
             id: event.event_id(),
             label: (!label.is_empty()).then(|| label.into()),
@@ -38,12 +39,12 @@ impl Moment {
             kind: event.kind_name(),
             source: event.source_name(),
             severity: event.severity(),
-            summary: crate::story::render::shortened(&event.message).into(),
+            summary: event_text::shortened(&event.message).into(),
         }
     }
 
-    fn told(self) -> Member {
-        let role = if self.severity >= Severity::ERROR { "symptom" } else { "life" };
+    fn into_member(self) -> Member {
+        let role = if self.severity >= Severity::ERROR { "symptom" } else { "lifecycle" };
         Member {
             id: self.id,
             label: self.label.unwrap_or_default().into(),
@@ -58,39 +59,31 @@ impl Moment {
     }
 }
 
-struct Life {
+/// One lifecycle that hasn't ended.
+struct Lifecycle {
     trace: TraceId,
-    what: &'static str,
+    /// `pod`, `unit` or `process`.
+    entity: &'static str,
     name: String,
-    members: Vec<Moment>,
+    members: Vec<LifecycleEvent>,
     total: u64,
     first_ns: u64,
     last_ns: u64,
     worst: Severity,
-    /// What went wrong, about what.
+    /// Errors by entity and kind.
     faults: Vec<Source>,
 }
 
-/// The lives of a shard's home entities.
-pub(crate) struct Lives {
-    lives: KeyTable<Life>,
-    pub(crate) told: Vec<Draft>,
+/// The lifecycles of the entities whose home is this shard.
+pub(crate) struct LifecycleTracker {
+    lifecycles: KeyTable<Lifecycle>,
+    /// Stories of ended lifecycles, not yet taken.
+    pub(crate) ended: Vec<Draft>,
     pub(crate) opened: u64,
 }
 
-/// The trace of an entity's life.
-pub(crate) fn trace(home: Home<'_>) -> Option<TraceId> {
-    match home {
-        Home::Pod(id) | Home::Invocation(id) => {
-            Some(id.parse().unwrap_or_else(|_| TraceId(stable_hash(&[b"life", id.as_bytes()]))))
-        }
-        Home::ProcessTree(root) => Some(TraceId(stable_hash(&[b"process-tree", root.as_bytes()]))),
-        Home::Unit(unit) => Some(TraceId(stable_hash(&[b"unit", unit.as_bytes()]))),
-        Home::Node => None,
-    }
-}
-
-fn ends(kind: Name) -> bool {
+/// Whether an event of this kind ends the lifecycle of a pod or unit.
+fn is_end(kind: Name) -> bool {
     [
         names::K8S_POD_DELETED,
         names::K8S_POD_EVICTED,
@@ -100,23 +93,23 @@ fn ends(kind: Name) -> bool {
     .contains(&kind)
 }
 
-impl Lives {
+impl LifecycleTracker {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { lives: KeyTable::new(capacity), told: Vec::new(), opened: 0 }
+        Self { lifecycles: KeyTable::new(capacity), ended: Vec::new(), opened: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lives.len()
+        self.lifecycles.len()
     }
 
     pub(crate) fn evicted(&self) -> u64 {
-        self.lives.evicted
+        self.lifecycles.evicted
     }
 
-    /// Adds an event to the life it belongs to and returns that life's trace.
+    /// Adds an event to its entity's lifecycle. Returns the lifecycle's trace.
     pub(crate) fn event(&mut self, event: &ArchivedEvent<'_>, rules: &RuleSet) -> Option<TraceId> {
         let home = home(event);
-        let (what, id) = match home {
+        let (entity, id) = match home {
             Home::Pod(id) => ("pod", id),
             Home::Invocation(id) => ("unit", id),
             Home::Unit(id) => ("unit", id),
@@ -125,12 +118,12 @@ impl Lives {
         };
         let time_ns = event.time();
         let hash = rules.hash(id.as_bytes());
-        let slot = match self.lives.find(hash, 0, id.as_bytes()) {
+        let slot = match self.lifecycles.find(hash, 0, id.as_bytes()) {
             Some(slot) => slot,
             None => {
-                let life = Life {
-                    trace: trace(home)?,
-                    what,
+                let new = Lifecycle {
+                    trace: lifecycle_trace(home)?,
+                    entity,
                     name: String::new(),
                     members: Vec::new(),
                     total: 0,
@@ -141,74 +134,76 @@ impl Lives {
                 };
                 self.opened += 1;
                 let deadline_ns = time_ns.saturating_add(IDLE_NS);
-                let (slot, evicted) = self.lives.insert(hash, 0, id.as_bytes(), deadline_ns, life);
-                // One in which nothing went wrong is counted: who makes up pods mustn't make stories.
-                if let Some(life) = evicted.filter(|life| life.worst >= Severity::ERROR) {
-                    self.tell(life, StoryState::Expired);
+                let key = id.as_bytes();
+                let (slot, evicted) = self.lifecycles.insert(hash, 0, key, deadline_ns, new);
+                // One without an error is only counted: a flood of made-up pods must not become a
+                // flood of stories.
+                if let Some(evicted) = evicted.filter(|e| e.worst >= Severity::ERROR) {
+                    self.end(evicted, StoryState::Expired);
                 }
                 slot
             }
         };
-        let life = &mut self.lives.get(slot)?.body;
-        life.add(event, id);
-        let trace = life.trace;
+        let lifecycle = &mut self.lifecycles.get(slot)?.body;
+        lifecycle.add(event, id);
+        let trace = lifecycle.trace;
         let root_ended = event.kind_name() == names::KERNEL_PROCESS_EXIT
-            && what == "process"
+            && entity == "process"
             && event.text(names::TAPIO_PROCESS_EXEC_ID) == Some(id);
-        if root_ended || (ends(event.kind_name()) && what != "process") {
-            let life = self.lives.remove(slot)?;
-            self.tell(life, StoryState::Closed);
+        if root_ended || (is_end(event.kind_name()) && entity != "process") {
+            let ended = self.lifecycles.remove(slot)?;
+            self.end(ended, StoryState::Closed);
         }
         Some(trace)
     }
 
-    fn tell(&mut self, life: Life, state: StoryState) {
-        // A process that lived and died in peace is no story.
-        if life.what != "process" || life.worst >= Severity::ERROR {
-            self.told.push(life.draft(state));
+    fn end(&mut self, lifecycle: Lifecycle, state: StoryState) {
+        // A process that ran and exited without an error is no story.
+        if lifecycle.entity != "process" || lifecycle.worst >= Severity::ERROR {
+            self.ended.push(lifecycle.into_pending(state));
         }
     }
 
-    /// Ends the lives nothing is heard of.
+    /// Ends the lifecycles that are idle at `clock_ns`, in event time.
     pub(crate) fn advance(&mut self, clock_ns: u64) {
-        for slot in self.lives.due(clock_ns) {
-            let Some(entry) = self.lives.get(slot) else { continue };
+        for slot in self.lifecycles.due(clock_ns) {
+            let Some(entry) = self.lifecycles.get(slot) else { continue };
             let ends_ns = entry.body.last_ns.saturating_add(IDLE_NS);
             if ends_ns > clock_ns {
-                self.lives.look_again(slot, ends_ns);
-            } else if let Some(life) = self.lives.remove(slot) {
-                // The same word as at the end of the input: which of the two comes first depends
-                // on what else a shard has seen.
-                self.tell(life, StoryState::Closed);
+                self.lifecycles.reschedule(slot, ends_ns);
+            } else if let Some(idle) = self.lifecycles.remove(slot) {
+                // The same state as at the end of the input: which of the two comes first depends
+                // on the shard's other events.
+                self.end(idle, StoryState::Closed);
             }
         }
     }
 
-    /// Ends all lives: the input ended.
+    /// Ends all lifecycles, at the end of the input.
     pub(crate) fn finish(&mut self) {
-        for slot in self.lives.slots() {
-            if let Some(life) = self.lives.remove(slot) {
-                self.tell(life, StoryState::Closed);
+        for slot in self.lifecycles.slots() {
+            if let Some(open) = self.lifecycles.remove(slot) {
+                self.end(open, StoryState::Closed);
             }
         }
     }
 }
 
-impl Life {
+impl Lifecycle {
     fn add(&mut self, event: &ArchivedEvent<'_>, id: &str) {
         let severity = event.severity();
-        let wrong = severity >= Severity::ERROR;
-        if self.members.len() < KEPT || (wrong && self.members.len() < 2 * KEPT) {
-            self.members.push(Moment::of(event));
+        let is_error = severity >= Severity::ERROR;
+        if self.members.len() < MAX_KEPT || (is_error && self.members.len() < 2 * MAX_KEPT) {
+            self.members.push(LifecycleEvent::new(event));
         }
-        if wrong {
+        if is_error {
             self.add_fault(event);
         }
         self.total += 1;
         self.first_ns = self.first_ns.min(event.time());
         self.last_ns = self.last_ns.max(event.time());
         self.worst = self.worst.max(severity);
-        let named = match self.what {
+        let named = match self.entity {
             "pod" => event.text(names::K8S_POD_NAME),
             "unit" => event.text(names::SYSTEMD_UNIT),
             _ => event.text(names::PROCESS_EXECUTABLE_NAME),
@@ -225,8 +220,8 @@ impl Life {
             return;
         };
         let kind = event.kind_name();
-        let known = self.faults.iter().any(|s| s.kind == kind && s.entity == entity);
-        if !known && self.faults.len() >= MAX_FAULTS {
+        let is_known = self.faults.iter().any(|s| s.kind == kind && s.entity == entity);
+        if !is_known && self.faults.len() >= MAX_FAULTS {
             return;
         }
         let seen = Seen {
@@ -236,38 +231,38 @@ impl Life {
             tick_ns: event.clock_quality().tick_ns(),
             severity: event.severity(),
             is_effect: false,
-            summary: crate::story::render::summary(event),
+            summary: event_text::summary(event),
             id: event.event_id(),
-            label: crate::story::render::label(event),
+            label: event_text::label(event),
         };
         evidence::add_source(&mut self.faults, seen);
     }
 
-    fn draft(self, state: StoryState) -> Draft {
+    fn into_pending(self, state: StoryState) -> Draft {
         let auto =
             Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
-        let what = format!("{} {}", self.what, self.name);
+        let name = format!("{} {}", self.entity, self.name);
         let story = Story {
             id: self.trace,
             trace_id: self.trace,
-            rule: format!("{}-lifecycle", self.what),
-            pattern: format!("{}-lifecycle", self.what),
-            name: what.clone(),
-            intent: "the life of one entity".into(),
+            rule: format!("{}-lifecycle", self.entity),
+            pattern: format!("{}-lifecycle", self.entity),
+            name: name.clone(),
+            intent: "lifecycle of one entity".into(),
             state,
             revision: 0,
-            key: vec![(self.what.into(), self.name.clone())],
+            key: vec![(self.entity.into(), self.name.clone())],
             members_total: self.total,
             first_ns: self.first_ns,
             last_ns: self.last_ns,
             severity: self.worst,
             root_cause: Vec::new(),
-            impact: Impact { affected: vec![what], ..Impact::default() },
+            impact: Impact { affected: vec![name], ..Impact::default() },
             actions: Vec::new(),
             confidence: 1.0,
             continues: None,
             provisional: None,
-            members: self.members.into_iter().map(Moment::told).collect(),
+            members: self.members.into_iter().map(LifecycleEvent::into_member).collect(),
         };
         Draft {
             within_ns: story.duration_ns(),
@@ -280,19 +275,4 @@ impl Life {
             failed_for_others: 0,
         }
     }
-}
-
-/// The span of an event within its trace: its id, mixed so that the halves of a sequence number
-/// don't stand out, and never zero.
-pub(crate) fn span_of(id: EventId) -> [u8; 8] {
-    let word = |at: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&id.0[at..at + 8]);
-        u64::from_be_bytes(bytes)
-    };
-    // The finaliser of splitmix64.
-    let mut x = word(0) ^ word(8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)).max(1).to_be_bytes()
 }

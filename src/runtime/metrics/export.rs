@@ -100,7 +100,8 @@ fn stories(page: &mut Page, status: &Status) {
 }
 
 fn shards(page: &mut Page, status: &Status) {
-    let all: Vec<Vec<(&str, u64)>> = status.shards.iter().map(|s| s.get().collect()).collect();
+    let all: Vec<Vec<(&str, u64)>> =
+        status.shards.iter().map(|s| s.readings().map(|r| (r.name, r.value)).collect()).collect();
     for counter in define::SHARD_COUNTERS {
         let mut samples = page.metric(&counter.metric);
         for (number, counters) in all.iter().enumerate() {
@@ -154,6 +155,8 @@ fn bridge(page: &mut Page, status: &Status) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use tapio_core::identity::Directory;
     use tapio_dataflow::WorkerStats;
@@ -162,13 +165,13 @@ mod tests {
     /// Every counter has exactly one metric, so that none is missing from the page.
     #[track_caller]
     fn assert_defined<'a>(definitions: &[Counter], counters: impl Iterator<Item = &'a str>) {
-        let defined: Vec<&str> = definitions.iter().map(|c| c.counter).collect();
-        assert_eq!(defined, counters.collect::<Vec<_>>());
+        let defined: BTreeSet<&str> = definitions.iter().map(|c| c.counter).collect();
+        assert_eq!(defined, counters.collect::<BTreeSet<_>>());
     }
 
     #[test]
     fn every_counter_has_a_metric() {
-        assert_defined(define::SHARD_COUNTERS, WorkerStats::default().get().map(|(n, _)| n));
+        assert_defined(define::SHARD_COUNTERS, WorkerStats::default().readings().map(|r| r.name));
         assert_defined(define::ASSESSOR_COUNTERS, DeskStats::default().get().map(|(n, _)| n));
         let recovery = crate::runtime::RecoveryLogStats::default();
         assert_defined(define::RECOVERY_COUNTERS, recovery.get().map(|(n, _)| n));

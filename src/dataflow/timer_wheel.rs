@@ -3,18 +3,19 @@
 //!
 //! Seven levels of 64 slots; a slot of level *n* spans 64ⁿ ticks of about a millisecond. A timer
 //! waits in the level where its deadline first differs from the present and moves down as time
-//! comes nearer. A single timer can't be removed: whoever set one looks, when it fires, whether it
-//! still means anything, and sweeps out ([`Wheel::retain`]) what has come to mean nothing.
+//! advances. A single timer can't be removed: its owner checks whether it is still valid when it
+//! fires, and sweeps stale ones with [`TimerWheel::retain`].
 //!
-//! A slot is a heap: the earliest timer of a slot that holds all of a flood's is found as quickly as
-//! that of one which holds two.
+//! A slot is a heap: finding the earliest timer of a slot that holds a whole flood costs hardly
+//! more than in a slot that holds two.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+/// A tick is 2²⁰ ns, about a millisecond.
 const TICK_SHIFT: u32 = 20;
 const LEVELS: usize = 7;
-/// The furthest a timer can be set: 137 years.
+/// The furthest a timer can be set, in ticks: 137 years.
 const HORIZON: u64 = 63 << (6 * (LEVELS - 1));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,8 +25,8 @@ struct Timer {
 }
 
 impl Ord for Timer {
-    /// The earliest is the greatest, as heaps have it. Of equal deadlines the lower token goes
-    /// first, so that which one does depends on nothing else.
+    /// The earliest timer is the greatest, since `BinaryHeap` is a max-heap. Of equal deadlines the
+    /// lower token goes first, so that the order is deterministic.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.deadline, other.token).cmp(&(self.deadline, self.token))
     }
@@ -37,17 +38,17 @@ impl PartialOrd for Timer {
     }
 }
 
-/// Deadlines by time.
-pub(crate) struct Wheel {
-    /// The tick all timers before which have fired.
+/// Timers by deadline. A token identifies a timer to its owner.
+pub(crate) struct TimerWheel {
+    /// All timers before this tick have fired.
     tick: u64,
     slots: Vec<BinaryHeap<Timer>>,
-    /// Which slots of a level hold timers, by bit.
+    /// For each level, a bit for each slot that holds timers.
     occupied: [u64; LEVELS],
     len: usize,
 }
 
-impl Default for Wheel {
+impl Default for TimerWheel {
     fn default() -> Self {
         let slots = vec![BinaryHeap::new(); LEVELS * 64];
         Self { tick: 0, slots, occupied: [0; LEVELS], len: 0 }
@@ -59,23 +60,22 @@ fn tick_after(deadline_ns: u64) -> u64 {
     (deadline_ns >> TICK_SHIFT) + 1
 }
 
-impl Wheel {
+impl TimerWheel {
     /// Whether no timer is set.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Timers that are set, those that mean nothing any more among them.
-    #[must_use]
+    /// The number of timers set, stale ones included.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Sets a timer. It fires within two ticks after `deadline_ns`, never before it unless that is further away than the
-    /// wheel reaches.
+    /// Sets a timer. It fires within two ticks after `deadline_ns` and never before it, unless the
+    /// deadline is beyond the wheel's horizon.
     pub(crate) fn set(&mut self, deadline_ns: u64, token: u64) {
-        // Beyond the wheel's last turn a slot can't be told from the present one. Whoever set it looks again then.
+        // Beyond the horizon a slot can't be distinguished from the present one: the timer fires
+        // early and its owner sets it again.
         let deadline = tick_after(deadline_ns).clamp(self.tick + 1, self.tick + HORIZON);
         self.place(Timer { deadline, token });
         self.len += 1;
@@ -89,7 +89,7 @@ impl Wheel {
         self.slots[level * 64 + slot].push(timer);
     }
 
-    /// The lowest level that holds timers, its next slot, and the tick at which that slot begins.
+    /// The lowest level that holds timers, its next slot, and the tick at which that slot starts.
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         for level in 0..LEVELS {
             if self.occupied[level] == 0 {
@@ -99,8 +99,8 @@ impl Wheel {
             let here = (self.tick >> shift) as u32 & 63;
             let ahead = self.occupied[level].rotate_right(here).trailing_zeros();
             let slot = ((here + ahead) & 63) as usize;
-            let begins = ((self.tick >> shift) + u64::from(ahead)) << shift;
-            return Some((level, slot, begins));
+            let starts = ((self.tick >> shift) + u64::from(ahead)) << shift;
+            return Some((level, slot, starts));
         }
         None
     }
@@ -110,14 +110,14 @@ impl Wheel {
         std::mem::take(&mut self.slots[level * 64 + slot]).into_vec()
     }
 
-    /// Moves the present to `now_ns` and appends the tokens of the timers that fire to `fired`.
+    /// Advances to `now_ns` and appends the tokens of the timers that fire to `fired`.
     pub(crate) fn advance(&mut self, now_ns: u64, fired: &mut Vec<u64>) {
         let target = now_ns >> TICK_SHIFT;
-        while let Some((level, slot, begins)) = self.next_slot() {
-            if begins > target {
+        while let Some((level, slot, starts)) = self.next_slot() {
+            if starts > target {
                 break;
             }
-            self.tick = self.tick.max(begins);
+            self.tick = self.tick.max(starts);
             for timer in self.take(level, slot) {
                 if timer.deadline <= self.tick {
                     self.len -= 1;
@@ -130,7 +130,8 @@ impl Wheel {
         self.tick = self.tick.max(target);
     }
 
-    /// Takes a timer out that is among the earliest (within its slot): the one to give up for room.
+    /// Removes the earliest timer, to within its slot, and returns its token: the candidate for
+    /// eviction.
     pub(crate) fn pop_earliest(&mut self) -> Option<u64> {
         let (level, slot, _) = self.next_slot()?;
         let at = level * 64 + slot;
@@ -142,11 +143,11 @@ impl Wheel {
         Some(timer.token)
     }
 
-    /// Drops the timers that mean nothing any more.
-    pub(crate) fn retain(&mut self, mut means: impl FnMut(u64) -> bool) {
+    /// Removes the timers whose token isn't valid any more.
+    pub(crate) fn retain(&mut self, mut is_valid: impl FnMut(u64) -> bool) {
         self.len = 0;
         for (at, timers) in self.slots.iter_mut().enumerate() {
-            timers.retain(|timer| means(timer.token));
+            timers.retain(|timer| is_valid(timer.token));
             self.len += timers.len();
             if timers.is_empty() {
                 self.occupied[at / 64] &= !(1 << (at % 64));
@@ -161,10 +162,11 @@ mod tests {
 
     use super::*;
 
-    /// Found by the fuzz target `rules`: an event of a time centuries ahead held the shard for ever.
+    /// Found by the fuzz target `rules`: an event with a time centuries ahead blocked the shard
+    /// forever.
     #[test]
-    fn what_lies_beyond_the_wheel_comes_to_an_end() {
-        let mut wheel = Wheel::default();
+    fn timer_beyond_horizon_fires() {
+        let mut wheel = TimerWheel::default();
         let mut fired = Vec::new();
         wheel.advance(1_700_000_000_000_000_000, &mut fired);
         wheel.set(17_200_000_007_000_000_000, 1);
@@ -179,11 +181,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fires_as_a_sorted_list_would(
+        fn timers_fire_like_those_of_a_sorted_list(
             start in 0u64..1 << 50,
             ops in prop::collection::vec((0u64..1 << 44, 0u64..1 << 42), 1..60),
         ) {
-            let mut wheel = Wheel::default();
+            let mut wheel = TimerWheel::default();
             let mut oracle: Vec<(u64, u64)> = Vec::new();
             let (mut now, mut fired) = (start, Vec::new());
             wheel.advance(now, &mut fired);
@@ -204,8 +206,8 @@ mod tests {
         }
 
         #[test]
-        fn what_is_swept_out_doesnt_fire(deadlines in prop::collection::vec(0u64..1 << 40, 1..50)) {
-            let mut wheel = Wheel::default();
+        fn swept_timers_do_not_fire(deadlines in prop::collection::vec(0u64..1 << 40, 1..50)) {
+            let mut wheel = TimerWheel::default();
             for (i, d) in deadlines.iter().enumerate() {
                 wheel.set(*d, i as u64);
             }
@@ -219,14 +221,16 @@ mod tests {
         }
 
         #[test]
-        fn the_earliest_goes_first(deadlines in prop::collection::vec(0u64..1 << 40, 1..50)) {
-            let mut wheel = Wheel::default();
+        fn earliest_timer_is_popped_first(
+            deadlines in prop::collection::vec(0u64..1 << 40, 1..50),
+        ) {
+            let mut wheel = TimerWheel::default();
             for (i, d) in deadlines.iter().enumerate() {
                 wheel.set(*d, i as u64);
             }
             let first = wheel.pop_earliest().unwrap() as usize;
             let min = deadlines.iter().min().unwrap();
-            // Deadlines of one slot of a coarse level aren't told apart by level, only by value.
+            // Deadlines within one slot of a coarse level differ by value only.
             prop_assert!(tick_after(deadlines[first]) == tick_after(*min));
         }
     }

@@ -1,11 +1,12 @@
-//! A bounded table of what is pending, by rule and join key. Full keys are compared: a hash only
-//! finds the place. When the table is full the entry whose deadline is nearest makes room.
+//! A bounded table by rule and join key, with a deadline for each entry. Full keys are compared:
+//! the hash only finds the slot. When the table is full, the entry with the nearest deadline is
+//! evicted.
 
 use hashbrown::HashTable;
 
-use crate::matcher::timer_wheel::Wheel;
+use crate::timer_wheel::TimerWheel;
 
-/// What is pending for one rule and one key.
+/// The state of one rule for one key.
 pub(crate) struct Entry<T> {
     pub(crate) rule: u16,
     hash: u64,
@@ -14,51 +15,54 @@ pub(crate) struct Entry<T> {
     pub(crate) body: T,
 }
 
-/// The table.
+/// Bounded map from rule and key to state.
 pub(crate) struct KeyTable<T> {
-    places: HashTable<u32>,
+    slot_of: HashTable<u32>,
     entries: Vec<Option<Entry<T>>>,
     generations: Vec<u32>,
     free: Vec<u32>,
-    wheel: Wheel,
+    wheel: TimerWheel,
     capacity: usize,
+    /// Entries evicted so far.
     pub(crate) evicted: u64,
 }
 
-/// Timers beyond twice the entries that may wait for an entry which is gone, before they are swept
-/// out: a short life must not cost memory until its deadline.
+/// Timers of removed entries that may stay in the wheel, beyond twice the number of entries, before
+/// they are swept: a short-lived entry must not cost memory until its deadline.
 const STALE_TIMERS: usize = 1024;
 
 fn token(slot: u32, generation: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(slot)
 }
 
-/// The entry a timer was set for, if it is still there.
-fn alive<T>(entries: &[Option<Entry<T>>], timer: u64) -> Option<u32> {
+/// The slot of the entry a timer was set for, if that entry still exists.
+fn live_slot<T>(entries: &[Option<Entry<T>>], timer: u64) -> Option<u32> {
     let slot = timer as u32;
     let entry = entries.get(slot as usize)?.as_ref()?;
     (token(slot, entry.generation) == timer).then_some(slot)
 }
 
 impl<T> KeyTable<T> {
+    /// Creates a table for at most `capacity` entries, at least one.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            places: HashTable::new(),
+            slot_of: HashTable::new(),
             entries: Vec::new(),
             generations: Vec::new(),
             free: Vec::new(),
-            wheel: Wheel::default(),
+            wheel: TimerWheel::default(),
             capacity: capacity.max(1),
             evicted: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.places.len()
+        self.slot_of.len()
     }
 
+    /// Finds the slot of a rule and key; `hash` is the key's.
     pub(crate) fn find(&self, hash: u64, rule: u16, key: &[u8]) -> Option<u32> {
-        self.places
+        self.slot_of
             .find(hash, |slot| {
                 self.entries[*slot as usize]
                     .as_ref()
@@ -71,7 +75,8 @@ impl<T> KeyTable<T> {
         self.entries.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Adds an entry that isn't there yet. Returns its slot, and what was evicted to make room.
+    /// Inserts a rule and key that aren't in the table. Returns the slot, and the state that was
+    /// evicted for it.
     pub(crate) fn insert(
         &mut self,
         hash: u64,
@@ -81,11 +86,11 @@ impl<T> KeyTable<T> {
         body: T,
     ) -> (u32, Option<T>) {
         let mut evicted = None;
-        while self.places.len() >= self.capacity {
+        while self.slot_of.len() >= self.capacity {
             let Some(token) = self.wheel.pop_earliest() else {
                 break;
             };
-            if let Some(slot) = alive(&self.entries, token) {
+            if let Some(slot) = live_slot(&self.entries, token) {
                 evicted = self.remove(slot);
                 self.evicted += 1;
             }
@@ -98,7 +103,7 @@ impl<T> KeyTable<T> {
         let generation = self.generations[slot as usize];
         self.entries[slot as usize] = Some(Entry { rule, hash, key: key.into(), generation, body });
         let entries = &self.entries;
-        self.places
+        self.slot_of
             .insert_unique(hash, slot, |s| entries[*s as usize].as_ref().map_or(0, |e| e.hash));
         self.wheel.set(deadline_ns, token(slot, generation));
         (slot, evicted)
@@ -107,46 +112,46 @@ impl<T> KeyTable<T> {
     pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
         let entry = self.entries.get_mut(slot as usize)?.take()?;
         self.generations[slot as usize] = entry.generation.wrapping_add(1);
-        if let Ok(place) = self.places.find_entry(entry.hash, |s| *s == slot) {
-            place.remove();
+        if let Ok(found) = self.slot_of.find_entry(entry.hash, |s| *s == slot) {
+            found.remove();
         }
         self.free.push(slot);
-        if self.wheel.len() > 2 * self.places.len() + STALE_TIMERS {
+        if self.wheel.len() > 2 * self.slot_of.len() + STALE_TIMERS {
             let entries = &self.entries;
-            self.wheel.retain(|timer| alive(entries, timer).is_some());
+            self.wheel.retain(|timer| live_slot(entries, timer).is_some());
         }
         Some(entry.body)
     }
 
-    /// Moves time on and returns the entries to look at. Each has to be removed, or asked for
-    /// again with [`KeyTable::look_again`].
+    /// Advances time and returns the slots whose deadline has passed. The caller either removes
+    /// each or sets its next deadline with [`KeyTable::reschedule`].
     pub(crate) fn due(&mut self, now_ns: u64) -> Vec<u32> {
         if self.wheel.is_empty() {
             return Vec::new();
         }
         let mut fired = Vec::new();
         self.wheel.advance(now_ns, &mut fired);
-        fired.into_iter().filter_map(|timer| alive(&self.entries, timer)).collect()
+        fired.into_iter().filter_map(|timer| live_slot(&self.entries, timer)).collect()
     }
 
-    /// Sets the time of the next look at an entry.
-    pub(crate) fn look_again(&mut self, slot: u32, deadline_ns: u64) {
+    /// Sets the next deadline of an entry.
+    pub(crate) fn reschedule(&mut self, slot: u32, deadline_ns: u64) {
         if let Some(Some(entry)) = self.entries.get(slot as usize) {
             self.wheel.set(deadline_ns, token(slot, entry.generation));
         }
     }
 
-    /// The entries there are, in no order.
+    /// All slots in use, in no particular order.
     pub(crate) fn slots(&self) -> Vec<u32> {
         (0..self.entries.len() as u32).filter(|s| self.entries[*s as usize].is_some()).collect()
     }
 
-    /// Gives each entry's rule its new number; forgets those whose rule has none.
-    pub(crate) fn renumber(&mut self, places: &[Option<u16>]) {
+    /// Gives each entry's rule its new number; removes entries whose rule has none.
+    pub(crate) fn renumber(&mut self, numbers: &[Option<u16>]) {
         for slot in self.slots() {
             let Some(Some(entry)) = self.entries.get_mut(slot as usize) else { continue };
-            match places.get(usize::from(entry.rule)).copied().flatten() {
-                Some(place) => entry.rule = place,
+            match numbers.get(usize::from(entry.rule)).copied().flatten() {
+                Some(number) => entry.rule = number,
                 None => {
                     self.remove(slot);
                 }
@@ -154,7 +159,7 @@ impl<T> KeyTable<T> {
         }
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub(crate) fn clear(&mut self) {
         for slot in self.slots() {
             self.remove(slot);
@@ -167,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_deadline_makes_room() {
+    fn entry_with_nearest_deadline_is_evicted() {
         let mut table: KeyTable<&str> = KeyTable::new(2);
         table.insert(1, 0, b"a", 50_000_000_000, "a");
         table.insert(2, 0, b"b", 10_000_000_000, "b");
@@ -178,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn short_lives_leave_no_timers_behind() {
+    fn timers_of_removed_entries_are_swept() {
         let mut table: KeyTable<()> = KeyTable::new(1_000_000);
         table.insert(0, 0, b"stays", 7_000_000_000, ());
         for n in 1..100_000u64 {
@@ -186,11 +191,11 @@ mod tests {
             table.remove(slot);
             assert!(table.wheel.len() <= 2 + STALE_TIMERS, "after {n}");
         }
-        assert_eq!(table.due(8_000_000_000).len(), 1, "what lives keeps its timer");
+        assert_eq!(table.due(8_000_000_000).len(), 1, "a live entry keeps its timer");
     }
 
     #[test]
-    fn equal_hashes_are_told_apart() {
+    fn equal_hashes_are_distinguished_by_rule_and_key() {
         let mut table: KeyTable<u8> = KeyTable::new(8);
         let (a, _) = table.insert(7, 0, b"a", 1, 1);
         let (b, _) = table.insert(7, 0, b"b", 1, 2);
@@ -201,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_lives_as_long_as_it_is_needed() {
+    fn rescheduled_entry_is_due_at_its_new_deadline() {
         let mut table: KeyTable<u64> = KeyTable::new(8);
         table.insert(1, 0, b"a", 1_000_000_000, 5_000_000_000);
         let due = table.due(2_000_000_000);
         assert_eq!(due.len(), 1);
-        table.look_again(due[0], 5_000_000_000);
+        table.reschedule(due[0], 5_000_000_000);
         assert!(table.due(4_000_000_000).is_empty());
         assert_eq!(table.due(6_000_000_000), due);
         table.remove(due[0]);

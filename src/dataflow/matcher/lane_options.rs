@@ -1,0 +1,33 @@
+//! Bounds of a lane.
+
+use crate::matcher::order::LaneRole;
+use crate::story::open_stories::{EvictionPolicy, StoryOptions};
+
+/// Bounds of a lane.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneOptions {
+    /// Rules' keys with state; beyond it, the one with the nearest deadline is evicted.
+    pub max_keys: usize,
+    /// Stories open at once; beyond it, the one that ends next is evicted.
+    pub max_stories: usize,
+    /// Records every match (`tapio replay --emit matches`).
+    pub record_matches: bool,
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self { max_keys: 65_536, max_stories: 4_096, record_matches: false }
+    }
+}
+
+impl LaneOptions {
+    /// The options of the stories of a lane with this role.
+    pub(crate) fn stories(self, role: LaneRole) -> StoryOptions {
+        let (emit_open, eviction) = match role {
+            LaneRole::Arrival => (true, EvictionPolicy::Drop),
+            LaneRole::EventTime => (false, EvictionPolicy::Defer),
+            LaneRole::Replay => (false, EvictionPolicy::Emit),
+        };
+        StoryOptions { max_stories: self.max_stories, emit_open, eviction }
+    }
+}

@@ -1,0 +1,288 @@
+//! The open stories of a lane. A match opens a story, further members extend it, changes are
+//! emitted, and it closes when no member comes any more or by age. Every story ends.
+
+use std::collections::HashMap;
+
+use crate::evidence::Draft;
+use crate::rules::Rule;
+use crate::story::members::EventRef;
+use crate::story::open_story::{Match, OpenStory};
+use crate::story::render;
+use crate::story::trace::successor;
+use crate::timer_wheel::TimerWheel;
+use tapio_core::event::{EventId, StoryState, TraceId};
+
+/// The least time between two emissions of one story, by the driver's clock.
+const UPDATE_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// New stories emitted in one pass; more wait for the next pass.
+const MAX_OPENED_PER_PASS: usize = 256;
+
+/// The handling of a story that is evicted before it was emitted. A flood creates more of them than
+/// a person can read, and rendering one costs as much as finding it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EvictionPolicy {
+    /// Emits it: replay, which reports every story.
+    Emit,
+    /// Drops and counts it.
+    Drop,
+    /// Leaves the decision to [`OpenStories::resolve_evicted`].
+    Defer,
+}
+
+/// Bounds and behaviour of [`OpenStories`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoryOptions {
+    /// Stories open at once; beyond it, the one that ends next is evicted.
+    pub(crate) max_stories: usize,
+    /// Emits stories when they open and change, not only when they end.
+    pub(crate) emit_open: bool,
+    pub(crate) eviction: EvictionPolicy,
+}
+
+/// The open stories of a lane.
+pub(crate) struct OpenStories {
+    open: HashMap<TraceId, OpenStory, ahash::RandomState>,
+    wheel: TimerWheel,
+    timers: HashMap<u64, TraceId, ahash::RandomState>,
+    next_timer: u64,
+    options: StoryOptions,
+    /// Emissions of open stories, not yet taken.
+    pub(crate) emitted: Vec<Draft>,
+    /// Stories that ended, not yet taken.
+    pub(crate) ended: Vec<Draft>,
+    /// Evicted stories, until [`OpenStories::resolve_evicted`].
+    evicted: Vec<OpenStory>,
+    cluster: String,
+    pub(crate) opened: u64,
+    pub(crate) closed: u64,
+    pub(crate) expired: u64,
+    /// Stories evicted and dropped before they were emitted.
+    pub(crate) dropped_unemitted: u64,
+}
+
+impl OpenStories {
+    pub(crate) fn new(options: StoryOptions, cluster: &str) -> Self {
+        Self {
+            open: HashMap::default(),
+            wheel: TimerWheel::default(),
+            timers: HashMap::default(),
+            next_timer: 0,
+            options,
+            emitted: Vec::new(),
+            ended: Vec::new(),
+            evicted: Vec::new(),
+            cluster: cluster.to_owned(),
+            opened: 0,
+            closed: 0,
+            expired: 0,
+            dropped_unemitted: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether a story is open and accepts members of this event time.
+    pub(crate) fn accepts(&self, id: TraceId, time_ns: u64) -> bool {
+        self.open.get(&id).is_some_and(|story| !story.is_over(time_ns))
+    }
+
+    /// Adds a match: opens a story, or extends the open one with the match's trace. Returns the
+    /// story's id.
+    pub(crate) fn add_match(&mut self, found: &Match<'_>, rules: &[Rule], now_ns: u64) -> TraceId {
+        let mut id = found.trace;
+        let mut continues = None;
+        let is_over = match self.open.get(&id) {
+            Some(story) => story.is_over(found.at_ns),
+            // Whether an ended story has been removed yet depends on the other events of the
+            // shard; the result must not.
+            None => found.had_story,
+        };
+        if is_over {
+            let state = self.open.get(&id).map_or(StoryState::Closed, OpenStory::end_state);
+            self.close(id, state, rules);
+            continues = Some(id);
+            id = successor(id, found.members.ends[1]);
+        }
+        match self.open.get_mut(&id) {
+            Some(story) => story.extend(found.members, now_ns),
+            None => self.open(id, found, continues, rules, now_ns),
+        }
+        id
+    }
+
+    fn open(
+        &mut self,
+        id: TraceId,
+        found: &Match<'_>,
+        continues: Option<TraceId>,
+        rules: &[Rule],
+        now_ns: u64,
+    ) {
+        while self.open.len() >= self.options.max_stories.max(1) {
+            match self.wheel.pop_earliest().and_then(|t| self.timers.remove(&t)) {
+                Some(earliest) => self.evict(earliest, rules),
+                None if self.wheel.is_empty() => break,
+                None => {}
+            }
+        }
+        let story = OpenStory::new(id, found, continues, &self.cluster, now_ns);
+        self.opened += 1;
+        self.set_timer(id, story.ends_ns());
+        self.open.insert(id, story);
+    }
+
+    fn set_timer(&mut self, id: TraceId, deadline_ns: u64) {
+        self.next_timer += 1;
+        self.timers.insert(self.next_timer, id);
+        self.wheel.set(deadline_ns, self.next_timer);
+    }
+
+    /// Adds an event to an open story.
+    pub(crate) fn join(
+        &mut self,
+        id: TraceId,
+        current: &mut EventRef<'_>,
+        step: u8,
+        event: u16,
+        now_ns: u64,
+    ) {
+        if let Some(story) = self.open.get_mut(&id) {
+            story.join(current, step, event, now_ns);
+        }
+    }
+
+    /// Adds a late event to an open story. False where the story has ended or has it already.
+    pub(crate) fn join_late(
+        &mut self,
+        id: TraceId,
+        current: &mut EventRef<'_>,
+        step: u8,
+        event: u16,
+    ) -> bool {
+        self.open.get_mut(&id).is_some_and(|story| story.join_late(current, step, event))
+    }
+
+    /// The first and the latest member of an open story.
+    pub(crate) fn ends(&self, id: TraceId) -> Option<[EventId; 2]> {
+        self.open.get(&id).map(OpenStory::ends)
+    }
+
+    /// Ends a story for lack of room.
+    fn evict(&mut self, id: TraceId, rules: &[Rule]) {
+        let is_emitted = self.open.get(&id).is_some_and(|story| story.emitted);
+        match self.options.eviction {
+            _ if is_emitted => self.close(id, StoryState::Expired, rules),
+            EvictionPolicy::Emit => self.close(id, StoryState::Expired, rules),
+            EvictionPolicy::Drop => {
+                self.open.remove(&id);
+                self.expired += 1;
+                self.dropped_unemitted += 1;
+            }
+            EvictionPolicy::Defer => {
+                self.evicted.extend(self.open.remove(&id));
+                self.expired += 1;
+            }
+        }
+    }
+
+    /// Ends the evicted stories for which `is_emitted` holds; drops and counts the others.
+    pub(crate) fn resolve_evicted(&mut self, rules: &[Rule], is_emitted: impl Fn(TraceId) -> bool) {
+        for story in std::mem::take(&mut self.evicted) {
+            if is_emitted(story.id) {
+                let rule = &rules[usize::from(story.rule)];
+                self.ended.push(render::render(rule, &story, StoryState::Expired));
+            } else {
+                self.dropped_unemitted += 1;
+            }
+        }
+    }
+
+    fn close(&mut self, id: TraceId, state: StoryState, rules: &[Rule]) {
+        let Some(mut story) = self.open.remove(&id) else {
+            return;
+        };
+        match state {
+            StoryState::Expired => self.expired += 1,
+            _ => self.closed += 1,
+        }
+        story.revision += u32::from(story.emitted);
+        self.ended.push(render::render(&rules[usize::from(story.rule)], &story, state));
+    }
+
+    /// Ends the stories that are over, by event time or because no member came for as long by
+    /// `now_ns`, the driver's clock. Emits the changed ones.
+    pub(crate) fn advance(&mut self, event_time_ns: u64, now_ns: u64, rules: &[Rule]) {
+        let mut fired = Vec::new();
+        self.wheel.advance(event_time_ns, &mut fired);
+        for timer in fired {
+            let Some(id) = self.timers.remove(&timer) else {
+                continue;
+            };
+            let Some(story) = self.open.get(&id) else {
+                continue;
+            };
+            if story.is_over(event_time_ns) {
+                self.close(id, story.end_state(), rules);
+            } else {
+                let ends_ns = story.ends_ns();
+                self.set_timer(id, ends_ns);
+            }
+        }
+        if self.options.emit_open {
+            self.emit_changed(now_ns, rules);
+        }
+    }
+
+    fn emit_changed(&mut self, now_ns: u64, rules: &[Rule]) {
+        let mut idle = Vec::new();
+        let mut opened = 0;
+        for story in self.open.values_mut() {
+            if now_ns.saturating_sub(story.touched_ns) > story.idle_ns {
+                idle.push(story.id);
+            } else if story.changed && now_ns.saturating_sub(story.emitted_ns) >= UPDATE_INTERVAL_NS
+            {
+                let state = if story.emitted { StoryState::Updated } else { StoryState::Opened };
+                opened += usize::from(!story.emitted);
+                if !story.emitted && opened > MAX_OPENED_PER_PASS {
+                    continue;
+                }
+                story.revision += u32::from(story.emitted);
+                self.emitted.push(render::render(&rules[usize::from(story.rule)], story, state));
+                (story.emitted, story.changed, story.emitted_ns) = (true, false, now_ns);
+            }
+        }
+        idle.sort();
+        for id in idle {
+            self.close(id, StoryState::Closed, rules);
+        }
+    }
+
+    /// Gives each story's rule its new number. A story whose rule was removed or changed ends, as
+    /// rendered by its `old` rule.
+    pub(crate) fn renumber(&mut self, numbers: &[Option<u16>], old: &[Rule]) {
+        let mut ended = Vec::new();
+        for story in self.open.values_mut() {
+            match numbers.get(usize::from(story.rule)).copied().flatten() {
+                Some(number) => story.rule = number,
+                None => ended.push(story.id),
+            }
+        }
+        ended.sort();
+        ended.into_iter().for_each(|id| self.close(id, StoryState::Closed, old));
+    }
+
+    /// Ends all stories.
+    pub(crate) fn finish(&mut self, rules: &[Rule]) {
+        let mut ids: Vec<TraceId> = self.open.keys().copied().collect();
+        ids.sort();
+        for id in ids {
+            // The state it would end in if time went on: how far time has advanced differs between
+            // shards.
+            let state = self.open.get(&id).map_or(StoryState::Closed, OpenStory::end_state);
+            self.close(id, state, rules);
+        }
+    }
+}
