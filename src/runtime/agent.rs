@@ -15,7 +15,7 @@ use tapio_core::clock;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::evidence::{Bounds, DeskStats};
+use tapio_dataflow::evidence::{AssessorStats, Bounds};
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
     Correlator, CorrelatorPlan, Entrance, LaneOptions, Order, Shard, Started, ThreadPlan,
@@ -81,7 +81,7 @@ struct Correlating {
     correlator: Correlator,
     entrances: Vec<Entrance>,
     readers: Vec<RecordReader>,
-    assessor: Arc<DeskStats>,
+    assessor: Arc<AssessorStats>,
     recalled: Option<Arc<RecallStats>>,
 }
 

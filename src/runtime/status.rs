@@ -19,7 +19,7 @@ use tapio_core::identity::Directory;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
-use tapio_dataflow::evidence::{DeskStats, rule_documents};
+use tapio_dataflow::evidence::{AssessorStats, rule_documents};
 
 /// Where everything the agent can say comes from.
 pub struct Status {
@@ -40,7 +40,7 @@ pub struct Status {
     /// Each shard's counters.
     pub shards: Vec<Arc<WorkerStats>>,
     /// The assessor's counters and what it learned.
-    pub assessor: Arc<DeskStats>,
+    pub assessor: Arc<AssessorStats>,
     /// The bridge.
     pub bridge: Arc<BridgeStats>,
     /// CONS-1.
@@ -55,7 +55,7 @@ fn account_json(account: &CollectorAccount) -> Json {
     let dropped: Map<String, Json> = account
         .dropped
         .iter()
-        .map(|(stage, reason, n)| (format!("{}/{}", stage.word(), reason.word()), (*n).into()))
+        .map(|(stage, reason, n)| (format!("{}/{}", stage.as_str(), reason.as_str()), (*n).into()))
         .collect();
     json!({
         "received": account.received, "forwarded": account.forwarded, "dropped": dropped,
@@ -218,8 +218,8 @@ impl Status {
             residual.get_or_create(&labels).set(account.residual);
             for (stage, reason, n) in &account.dropped {
                 let mut labels = labels.clone();
-                labels.push(("stage", stage.word().into()));
-                labels.push(("reason", reason.word().into()));
+                labels.push(("stage", stage.as_str().into()));
+                labels.push(("reason", reason.as_str().into()));
                 dropped.get_or_create(&labels).inc_by(*n);
             }
         }

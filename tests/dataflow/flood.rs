@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tapio_core::event::{Event, EventId, Field, Name, TraceId, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
-use tapio_dataflow::evidence::{Assessor, Bounds, Note};
+use tapio_dataflow::evidence::{Assessor, Bounds, EvidenceMessage};
 use tapio_dataflow::rules::{Loaded, RuleSet};
 use tapio_dataflow::{Found, LaneOptions, Shard, ShardStats};
 
@@ -57,7 +57,7 @@ struct Flood {
     shard: Shard,
     writer: RecordWriter,
     reader: RecordReader,
-    notes: Vec<Note>,
+    notes: Vec<EvidenceMessage>,
     assessor: Assessor,
     /// Stories that were told and haven't ended.
     open: HashSet<TraceId>,
@@ -116,7 +116,7 @@ impl Flood {
     fn listen(&mut self) {
         self.shard.take_notes(&mut self.notes, false);
         for note in self.notes.drain(..) {
-            let Some(story) = self.assessor.note(note) else { continue };
+            let Some(story) = self.assessor.process(note) else { continue };
             self.told += 1;
             if story.state.is_end() {
                 self.ended += 1;

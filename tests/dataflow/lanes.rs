@@ -116,7 +116,7 @@ impl Live {
     fn take(&mut self) {
         let mut notes = Vec::new();
         self.shard.take_notes(&mut notes, true);
-        self.told.extend(notes.into_iter().filter_map(|note| self.assessor.note(note)));
+        self.told.extend(notes.into_iter().filter_map(|note| self.assessor.process(note)));
     }
 
     fn advance(&mut self, to_ms: u64) {
@@ -203,7 +203,7 @@ fn said(story: &Story) -> Json {
         story.id.to_string(),
         story.rule,
         story.key,
-        story.state.word(),
+        story.state.as_str(),
         story.first_ns,
         story.last_ns,
         story.members_total,
@@ -319,7 +319,7 @@ fn a_story_whose_rule_goes_ends_with_it() {
     live.take();
     let told = live.told;
     let states: Vec<&str> =
-        told.iter().filter(|g| g.rule == "chain").map(|g| g.state.word()).collect();
+        told.iter().filter(|g| g.rule == "chain").map(|g| g.state.as_str()).collect();
     assert_eq!(states, ["opened", "closed"]);
 }
 
@@ -341,7 +341,7 @@ fn sent(list: &[(u8, u64, u64, usize)]) -> Vec<Sent> {
 fn a_story_is_told_before_the_watermark_and_confirmed_after_it() {
     let (told, _) = live(&sent(&[(0, 1000, 1000, 0), (0, 1200, 1200, 1), (0, 1300, 1300, 2)]));
     let chain: Vec<&Story> = told.iter().filter(|g| g.rule == "chain").collect();
-    let states: Vec<&str> = chain.iter().map(|g| g.state.word()).collect();
+    let states: Vec<&str> = chain.iter().map(|g| g.state.as_str()).collect();
     assert_eq!(states, ["opened", "closed"]);
     assert_eq!(chain[0].id, chain[1].id);
     assert!(chain[1].revision > chain[0].revision, "the end is an update of what was told");
@@ -352,7 +352,7 @@ fn what_only_the_order_of_arrival_suggests_is_taken_back() {
     // b happened before a and arrived after it.
     let (told, stats) = live(&sent(&[(0, 1100, 1100, 0), (1, 1000, 1150, 1), (1, 1400, 1400, 2)]));
     let states: Vec<&str> =
-        told.iter().filter(|g| g.rule == "chain").map(|g| g.state.word()).collect();
+        told.iter().filter(|g| g.rule == "chain").map(|g| g.state.as_str()).collect();
     assert_eq!(states, ["opened", "retracted"]);
     assert_eq!(stats.retracted, 1);
 }
@@ -363,7 +363,7 @@ fn a_story_that_began_otherwise_is_linked_to_the_one_told_first() {
     let events = [(0, 1000, 1150, 0), (1, 1100, 1100, 0), (1, 1300, 1300, 1), (1, 1400, 1400, 2)];
     let (told, stats) = live(&sent(&events));
     let chain: Vec<&Story> = told.iter().filter(|g| g.rule == "chain").collect();
-    let states: Vec<&str> = chain.iter().map(|g| g.state.word()).collect();
+    let states: Vec<&str> = chain.iter().map(|g| g.state.as_str()).collect();
     assert_eq!(states, ["opened", "closed", "retracted"]);
     assert_eq!(chain[1].provisional, Some(chain[0].id));
     assert_eq!(chain[2].id, chain[0].id);

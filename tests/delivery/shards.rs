@@ -168,7 +168,7 @@ fn described(stories: &[Story], events: &[Json]) -> Stories {
     let name = |g: &Story| (g.rule.clone(), format!("{:?}", g.key));
     let mut stories: Stories = stories
         .iter()
-        .map(|g| (name(g), (g.state.word().to_owned(), g.members_total, BTreeSet::new())))
+        .map(|g| (name(g), (g.state.as_str().to_owned(), g.members_total, BTreeSet::new())))
         .collect();
     assert_eq!(stories.len(), stories.len(), "one story for each rule and key");
     for event in events {

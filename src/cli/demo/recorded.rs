@@ -36,7 +36,7 @@ pub(super) fn show(args: &Args, missing: &[&Finding]) -> Outcome {
         if args.output == Output::Text {
             print(&format!("Recording {name}:\n"))?;
         }
-        for story in replayed.stories.iter().filter(|g| !g.is_life()) {
+        for story in replayed.stories.iter().filter(|g| !g.is_lifecycle()) {
             if args.output == Output::Json {
                 let line = serde_json::json!({"recording": name, "stories": [story.json()]});
                 print(&line.to_string())?;

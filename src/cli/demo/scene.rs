@@ -284,5 +284,5 @@ async fn ask(server: &str, faults: &[Caused]) -> Result<Seen, String> {
     let stories = answer.into_inner().stories.into_iter();
     let stories = stories.filter_map(story_from_proto);
     let about = events.iter().flat_map(story_ids).map(str::to_owned).collect();
-    Ok(Seen { stories: stories.filter(|g| !g.is_life()).collect(), events, about })
+    Ok(Seen { stories: stories.filter(|g| !g.is_lifecycle()).collect(), events, about })
 }

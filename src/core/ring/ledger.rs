@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::event::{REASONS, Reason, Stage};
+use crate::event::{REASON_COUNT, Reason, Stage};
 
 /// Collectors an agent can have: the size of a counter table.
 pub const MAX_COLLECTORS: usize = 24;
@@ -29,7 +29,7 @@ struct Row {
     taken: AtomicU64,
     passed: AtomicU64,
     held: AtomicU64,
-    dropped: [AtomicU64; REASONS],
+    dropped: [AtomicU64; REASON_COUNT],
 }
 
 /// The counters of one thread. Only that thread writes them.

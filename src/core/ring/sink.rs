@@ -202,7 +202,7 @@ impl Sink {
 
     /// Counts `n` events that were received but never became one.
     pub fn refuse(&mut self, reason: Reason, n: u64) {
-        let ledger = match (&self.kernel, reason.is_kernels()) {
+        let ledger = match (&self.kernel, reason.is_in_kernel()) {
             (Some(kernel), true) => kernel,
             _ => &self.ledger,
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::{Correlator, CorrelatorPlan, Started, ThreadPlan};
-use crate::evidence::{Assessor, Bounds, Learned, NoteReader};
+use crate::evidence::{Assessor, Bounds, EvidenceReader, LearnedPair};
 use crate::rules::{LiveRules, Rule, RuleSet};
 use crate::{LaneOptions, MatchLine, Order, Shard, Unknown};
 use tapio_core::event::{JsonEvent, Reason, Stage, Story, event_json_with};
@@ -72,7 +72,7 @@ pub struct Replayed {
     /// The stories behind the lines, where stories were asked for.
     pub stories: Vec<Story>,
     /// Pairs of kinds worth a rule, where stories were asked for.
-    pub suggestions: Vec<Learned>,
+    pub suggestions: Vec<LearnedPair>,
     /// Lines that were refused.
     pub refused: Vec<BadLine>,
     /// CONS-1 at the end.
@@ -288,7 +288,7 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
 /// Reads what the shards send until all of them are done.
 fn receive(
     mut exits: Vec<RecordReader>,
-    mut notes: Vec<NoteReader>,
+    mut notes: Vec<EvidenceReader>,
     bell: &Bell,
     ledger: &tapio_core::ring::StageLedger,
     output: &mut Output,
@@ -308,19 +308,20 @@ fn receive(
         }
         for reader in &mut notes {
             while let Some(note) = reader.take() {
-                output.assessor.keep(note);
+                output.assessor.collect(note);
                 worked += 1;
             }
         }
         if worked > 0 {
             continue;
         }
-        if exits.iter().all(RecordReader::is_finished) && notes.iter().all(NoteReader::is_finished)
+        if exits.iter().all(RecordReader::is_finished)
+            && notes.iter().all(EvidenceReader::is_finished)
         {
             return;
         }
         bell.doze();
-        if exits.iter().all(RecordReader::is_empty) && notes.iter().all(NoteReader::is_empty) {
+        if exits.iter().all(RecordReader::is_empty) && notes.iter().all(EvidenceReader::is_empty) {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         bell.rouse();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::ThreadPlan;
-use crate::evidence::{Assessor, Bounds, Desk, DeskStats, NoteReader, notes};
+use crate::evidence::{
+    Assessor, AssessorStats, AssessorThread, Bounds, EvidenceReader, evidence_ring,
+};
 use crate::rules::LiveRules;
 use crate::{LaneOptions, Order, Shard, ShardOutput, Wiring, Worker, WorkerStats};
 use tapio_core::event::Stage;
@@ -71,7 +73,7 @@ pub struct Started {
     /// The rings of events the bridge has to read.
     pub exits: Vec<RecordReader>,
     /// The rings of facts and stories the assessor has to read.
-    pub notes: Vec<NoteReader>,
+    pub notes: Vec<EvidenceReader>,
     /// The rings the recorder has to read, where there is one.
     pub recorded: Vec<RecordReader>,
 }
@@ -116,7 +118,7 @@ impl Correlator {
         for (number, ((shard, inputs), shards)) in wired.enumerate() {
             let (writer, reader) = ring(ring_blocks);
             exits.push(reader);
-            let (assessor, note_reader) = notes(assessor_bell);
+            let (assessor, note_reader) = evidence_ring(assessor_bell);
             note_readers.push(note_reader);
             let recorder = plan.recorder.as_ref().map(|bell| {
                 let (writer, reader) = ring(ring_blocks);
@@ -155,13 +157,13 @@ impl Correlator {
     pub fn assess(
         &mut self,
         bounds: Bounds,
-        notes: Vec<NoteReader>,
+        notes: Vec<EvidenceReader>,
         [bridge_bell, bell]: [&Arc<Bell>; 2],
         ring_blocks: usize,
-    ) -> std::io::Result<(RecordReader, Arc<DeskStats>)> {
+    ) -> std::io::Result<(RecordReader, Arc<AssessorStats>)> {
         let (writer, reader) = ring(ring_blocks);
         let output = (writer, Arc::clone(bridge_bell));
-        let desk = Desk::new(Assessor::new(bounds), notes, Arc::clone(bell), output);
+        let desk = AssessorThread::new(Assessor::new(bounds), notes, Arc::clone(bell), output);
         let stats = desk.stats();
         let thread = std::thread::Builder::new().name("assessor".into());
         self.desk = Some(thread.spawn(move || desk.run())?);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::evidence::Draft;
+use crate::evidence::PendingStory;
 use crate::matcher::key_table::KeyTable;
 use crate::matcher::partial_match::Runs;
 use crate::matcher::window::Window;
@@ -195,7 +195,7 @@ impl Lane {
     }
 
     /// Stories told while they are open, and stories that ended, since the last look.
-    pub(crate) fn take_stories(&mut self) -> (Vec<Draft>, Vec<Draft>) {
+    pub(crate) fn take_stories(&mut self) -> (Vec<PendingStory>, Vec<PendingStory>) {
         (std::mem::take(&mut self.stories.told), std::mem::take(&mut self.stories.ended))
     }
 

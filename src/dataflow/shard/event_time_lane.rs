@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::evidence::Draft;
+use crate::evidence::PendingStory;
 use crate::matcher::lane::{Lane, LaneOptions};
 use crate::rules::RuleSet;
 use crate::shard::watermark::Reorder;
@@ -44,7 +44,7 @@ struct Told {
     /// Another story has taken its place.
     linked: bool,
     /// As it ended in the first lane.
-    ended: Option<Draft>,
+    ended: Option<PendingStory>,
 }
 
 /// The second lane of a shard.
@@ -61,7 +61,7 @@ pub(crate) struct Settled {
     most: usize,
     /// How long after its last event a story that the first lane ended may still be confirmed.
     patience_ns: u64,
-    out: Vec<Draft>,
+    out: Vec<PendingStory>,
     stats: SettledStats,
     arrivals: u64,
 }
@@ -192,7 +192,7 @@ impl Settled {
 
     /// What the first lane tells while its stories are open. False where the story has been told to
     /// its end here.
-    pub(crate) fn opened(&mut self, draft: &Draft) -> bool {
+    pub(crate) fn opened(&mut self, draft: &PendingStory) -> bool {
         let story = &draft.story;
         let is_full = self.told.len() >= self.most && !self.told.contains_key(&story.id);
         if is_full || self.over.contains(&story.id) {
@@ -218,7 +218,7 @@ impl Settled {
     }
 
     /// What ended in the first lane. Its end is told when the second lane has seen it, too.
-    pub(crate) fn ended(&mut self, drafts: Vec<Draft>) {
+    pub(crate) fn ended(&mut self, drafts: Vec<PendingStory>) {
         for draft in drafts {
             let id = draft.story.id;
             if self.over.contains(&id) {
@@ -302,7 +302,7 @@ impl Settled {
     }
 
     /// Stories told since the last look.
-    pub(crate) fn take(&mut self) -> Vec<Draft> {
+    pub(crate) fn take(&mut self) -> Vec<PendingStory> {
         std::mem::take(&mut self.out)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::evidence::{Bounds, Draft, Note, Observer};
+use crate::evidence::{Bounds, EvidenceMessage, FeatureExtractor, PendingStory};
 use crate::matcher::lane::{Lane, LaneOptions, LaneStats, MatchLine};
 use crate::rules::RuleSet;
 use crate::shard::event_time_lane::{Settled, SettledStats};
@@ -57,11 +57,11 @@ pub struct Shard {
     lane: Lane,
     lives: Lives,
     /// Without it, stories are told by their own events alone.
-    observer: Option<Observer>,
+    observer: Option<FeatureExtractor>,
     /// Without it, the first lane's order is final: it is the total order.
     settled: Option<Settled>,
     /// What the first lane told and hasn't been taken yet.
-    told: Vec<Draft>,
+    told: Vec<PendingStory>,
     grouping: bool,
     /// When time moved on last while the past was shown.
     recollected_ns: u64,
@@ -91,7 +91,7 @@ impl Shard {
     /// The same shard, observing what the entities it is home to do.
     #[must_use]
     pub fn observing(mut self, bounds: Bounds) -> Self {
-        self.observer = Some(Observer::new(bounds));
+        self.observer = Some(FeatureExtractor::new(bounds));
         self
     }
 
@@ -122,7 +122,7 @@ impl Shard {
             lives: self.lives.len() as u64,
             lives_opened: self.lives.opened,
             lives_evicted: self.lives.evicted(),
-            pasts_evicted: self.observer.as_ref().map_or(0, Observer::evicted),
+            pasts_evicted: self.observer.as_ref().map_or(0, FeatureExtractor::evicted),
             settled: self.settled.as_ref().map(Settled::stats).unwrap_or_default(),
         }
     }
@@ -155,7 +155,7 @@ impl Shard {
         if self.rules.shards() == 1 || self.rules.home_shard(event) == self.number {
             found.life = self.lives.event(event, &self.rules);
             if let Some(observer) = &mut self.observer {
-                observer.event(event, wanted);
+                observer.process(event, wanted);
             }
         }
     }
@@ -202,7 +202,7 @@ impl Shard {
         };
         let is_home = self.rules.shards() == 1 || self.rules.home_shard(event) == self.number;
         if let Some(observer) = self.observer.as_mut().filter(|_| is_home) {
-            observer.event(event, wanted);
+            observer.process(event, wanted);
         }
         if observed_ns.saturating_sub(self.recollected_ns) >= RECOLLECT_TICK_NS {
             self.recollected_ns = observed_ns;
@@ -269,7 +269,7 @@ impl Shard {
     /// Facts and stories since the last look. Sums that are still being gathered come when the driver's
     /// clock `ticks`, at the end, and before any story, so that what tells it knows what its shard
     /// knew.
-    pub fn take_notes(&mut self, into: &mut impl Extend<Note>, ticks: bool) {
+    pub fn take_notes(&mut self, into: &mut impl Extend<EvidenceMessage>, ticks: bool) {
         let mut stories = std::mem::take(&mut self.told);
         match &mut self.settled {
             Some(settled) => stories.append(&mut settled.take()),
@@ -291,7 +291,7 @@ impl Shard {
                 into.extend(observer.take());
             }
         }
-        into.extend(stories.into_iter().map(Note::draft));
+        into.extend(stories.into_iter().map(EvidenceMessage::story));
     }
 
     /// Matches since the last look, where they are recorded.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::evidence::{Note, NoteWriter};
+use crate::evidence::{EvidenceMessage, EvidenceWriter};
 use crate::rules::LiveRules;
 use crate::shard::shard::{Found, Shard, ShardStats};
 use tapio_core::clock;
@@ -50,7 +50,7 @@ pub struct ShardOutput {
     /// The ring to the bridge, with its bell.
     pub bridge: (RecordWriter, Arc<Bell>),
     /// The ring to the assessor.
-    pub assessor: NoteWriter,
+    pub assessor: EvidenceWriter,
     /// The ring to who records what rules had a use for, with its bell.
     pub recorder: Option<(RecordWriter, Arc<Bell>)>,
 }
@@ -154,7 +154,7 @@ pub struct Worker {
     /// Blocks known to be free in every ring further down.
     room_blocks: usize,
     output: ShardOutput,
-    notes: VecDeque<Note>,
+    notes: VecDeque<EvidenceMessage>,
     facts_left_out: u64,
     not_recorded: u64,
     bell: Arc<Bell>,
@@ -233,7 +233,7 @@ impl Worker {
         }
         self.publish();
         let ShardOutput { shards, bridge, assessor, recorder } = self.output;
-        assessor.leave();
+        assessor.close();
         for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
             // The bell comes last: who wakes must see that no more will come, or sleeps again.
             drop(writer);

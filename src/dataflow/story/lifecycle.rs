@@ -2,7 +2,9 @@
 //! carries one trace, whose id is the entity's own 128-bit id where it has one. A life is told as a
 //! story when it ends, if something went wrong in it or if it is a pod's or a unit's.
 
-use crate::evidence::{self, Asked, Draft, Seen, Source};
+use crate::evidence::{
+    self, AffectedEntity, EntityKind, ImpactSpec, MemberFacts, Observation, PendingStory,
+};
 use crate::matcher::key_table::KeyTable;
 use crate::rules::{Given, Home, RuleSet, home};
 use tapio_core::event::{
@@ -68,13 +70,13 @@ struct Life {
     last_ns: u64,
     worst: Severity,
     /// What went wrong, about what.
-    faults: Vec<Source>,
+    faults: Vec<Observation>,
 }
 
 /// The lives of a shard's home entities.
 pub(crate) struct Lives {
     lives: KeyTable<Life>,
-    pub(crate) told: Vec<Draft>,
+    pub(crate) told: Vec<PendingStory>,
     pub(crate) opened: u64,
 }
 
@@ -229,7 +231,7 @@ impl Life {
         if !known && self.faults.len() >= MAX_FAULTS {
             return;
         }
-        let seen = Seen {
+        let seen = MemberFacts {
             entity,
             kind,
             time_ns: event.time(),
@@ -240,19 +242,25 @@ impl Life {
             id: event.event_id(),
             label: crate::story::render::label(event),
         };
-        evidence::add_source(&mut self.faults, seen);
+        evidence::add_member(&mut self.faults, seen);
     }
 
-    fn draft(self, state: StoryState) -> Draft {
-        let auto =
-            Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
+    fn draft(self, state: StoryState) -> PendingStory {
+        let auto = ImpactSpec {
+            business: Given::Auto,
+            customer_facing: Given::Auto,
+            slo_impact: Given::Auto,
+        };
+        let kind = EntityKind::parse(self.what);
+        let affected =
+            kind.map(|kind| AffectedEntity::new(kind, &*self.name)).into_iter().collect();
         let what = format!("{} {}", self.what, self.name);
         let story = Story {
             id: self.trace,
             trace_id: self.trace,
             rule: format!("{}-lifecycle", self.what),
             pattern: format!("{}-lifecycle", self.what),
-            name: what.clone(),
+            name: what,
             intent: "the life of one entity".into(),
             state,
             revision: 0,
@@ -262,20 +270,21 @@ impl Life {
             last_ns: self.last_ns,
             severity: self.worst,
             root_cause: Vec::new(),
-            impact: Impact { affected: vec![what], ..Impact::default() },
+            impact: Impact::default(),
             actions: Vec::new(),
             confidence: 1.0,
             continues: None,
             provisional: None,
             members: self.members.into_iter().map(Moment::told).collect(),
         };
-        Draft {
+        PendingStory {
             within_ns: story.duration_ns(),
             story,
+            affected,
             any_cause: !self.faults.is_empty(),
-            sources: self.faults,
+            observations: self.faults,
             named: Vec::new(),
-            asked: auto,
+            impact_spec: auto,
             failed_connections: 0,
             failed_for_others: 0,
         }

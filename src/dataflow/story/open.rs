@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::evidence::Draft;
+use crate::evidence::{AffectedEntity, PendingStory};
 use crate::matcher::lane::LaneOptions;
 use crate::matcher::timer_wheel::Wheel;
 use crate::rules::Rule;
@@ -27,7 +27,7 @@ pub(crate) struct OpenStory {
     /// Members by the event of the rule they matched.
     pub(crate) counts: Vec<u64>,
     /// Whom the members that aren't kept are about.
-    pub(crate) affected: BTreeSet<String>,
+    pub(crate) affected: BTreeSet<AffectedEntity>,
     pub(crate) failed_connections: u64,
     /// Those of them that left the machine's own loopback.
     pub(crate) failed_for_others: u64,
@@ -93,9 +93,9 @@ pub(crate) struct OpenStories {
     next_timer: u64,
     capacity: usize,
     /// Stories told while they are open.
-    pub(crate) told: Vec<Draft>,
+    pub(crate) told: Vec<PendingStory>,
     /// Stories that ended.
-    pub(crate) ended: Vec<Draft>,
+    pub(crate) ended: Vec<PendingStory>,
     /// Stories given up for room, until somebody says whether they are known.
     given_up: Vec<OpenStory>,
     /// Whether stories are told before they are closed.

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::evidence::{self, Asked, Draft, MAX_AFFECTED, NamedCause, Seen, Source};
+use crate::evidence::{
+    self, AffectedEntity, EntityKind, ImpactSpec, MAX_AFFECTED, MemberFacts, NamedCause,
+    Observation, PendingStory,
+};
 use crate::rules::field::value_text;
 use crate::rules::{FieldRef, Hole, Rule, Shape, Template, View, What};
 use crate::story::members::Kept;
@@ -23,7 +26,7 @@ pub(crate) fn story_trace(cluster: &str, first: EventId) -> TraceId {
 }
 
 /// Tells the story as it is now.
-pub(crate) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
+pub(crate) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> PendingStory {
     let key = story.members.kept.first().map(|kept| key_texts(rule, kept)).unwrap_or_default();
     let teller = Teller { rule, story, key };
     let mut sources = Vec::new();
@@ -47,17 +50,18 @@ pub(crate) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
         root_cause: Vec::new(),
         actions: rule.telling.actions.iter().filter_map(|t| teller.fill(t)).collect(),
         confidence: teller.confidence(),
-        impact: Impact { affected: teller.affected(), ..Impact::default() },
+        impact: Impact::default(),
         continues: story.continues,
         provisional: None,
     };
-    Draft {
+    PendingStory {
         story: told,
-        sources,
+        affected: teller.affected(),
+        observations: sources,
         named,
         any_cause: true,
         within_ns: rule.within_ns(),
-        asked: Asked {
+        impact_spec: ImpactSpec {
             business: rule.telling.business,
             customer_facing: rule.telling.customer_facing,
             slo_impact: rule.telling.slo_impact,
@@ -122,42 +126,41 @@ pub(crate) fn summary(event: &ArchivedEvent<'_>) -> String {
     }
     let mut who = BTreeSet::new();
     affected(event, &mut who);
-    format!("{} {}", event.kind_name(), who.into_iter().collect::<Vec<_>>().join(", "))
-        .trim_end()
-        .to_owned()
+    let who: Vec<String> = who.iter().map(AffectedEntity::to_string).collect();
+    format!("{} {}", event.kind_name(), who.join(", ")).trim_end().to_owned()
 }
 
 /// Adds the entities an event is about, in words.
-pub(crate) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<String>) {
+pub(crate) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<AffectedEntity>) {
     let text = |name| event.text(name).filter(|t| !t.is_empty());
-    let mut add = |entity: String| {
+    let mut add = |kind, name: String| {
         if into.len() < MAX_AFFECTED {
-            into.insert(entity);
+            into.insert(AffectedEntity::new(kind, name));
         }
     };
     if let Some(unit) = text(names::SYSTEMD_UNIT) {
-        add(format!("unit {unit}"));
+        add(EntityKind::Unit, unit.into());
     }
     match (text(names::K8S_POD_NAME), text(names::K8S_POD_UID)) {
         (Some(pod), _) => {
             let namespace =
                 text(names::K8S_NAMESPACE_NAME).map(|n| format!("{n}/")).unwrap_or_default();
-            add(format!("pod {namespace}{pod}"));
+            add(EntityKind::Pod, format!("{namespace}{pod}"));
         }
-        (None, Some(uid)) => add(format!("pod {uid}")),
+        (None, Some(uid)) => add(EntityKind::Pod, uid.into()),
         (None, None) => {}
     }
     if let Some(service) = text(names::SERVICE_NAME) {
-        add(format!("service {service}"));
+        add(EntityKind::Service, service.into());
     }
     if let (Some(peer), true) =
         (text(names::NETWORK_PEER_ADDRESS), failed_connection(event.kind_name()))
     {
         let port = event.attribute(names::NETWORK_PEER_PORT).map(value_text).unwrap_or_default();
-        add(format!("endpoint {peer}:{port}"));
+        add(EntityKind::Endpoint, format!("{peer}:{port}"));
     }
     if let Some(name) = text(names::PROCESS_EXECUTABLE_NAME) {
-        add(format!("process {name}"));
+        add(EntityKind::Process, name.into());
     }
 }
 
@@ -233,7 +236,7 @@ impl Teller<'_> {
     }
 
     /// Whom the members are about.
-    fn affected(&self) -> Vec<String> {
+    fn affected(&self) -> Vec<AffectedEntity> {
         let mut all = BTreeSet::new();
         let kept = self.story.members.kept.iter().filter_map(|k| k.record.event());
         kept.for_each(|event| affected(event, &mut all));
@@ -257,11 +260,11 @@ impl Teller<'_> {
     }
 
     /// What the members are about: entities and kinds. Returns the place of each member's.
-    fn sources(&self, into: &mut Vec<Source>) -> Vec<Option<usize>> {
+    fn sources(&self, into: &mut Vec<Observation>) -> Vec<Option<usize>> {
         let of_member = |kept: &Kept| {
             let event = kept.record.event()?;
             let (role, _) = part(self.rule, kept.step);
-            let seen = Seen {
+            let seen = MemberFacts {
                 entity: evidence::subject(event)?,
                 kind: event.kind_name(),
                 time_ns: event.time(),
@@ -272,7 +275,7 @@ impl Teller<'_> {
                 id: event.event_id(),
                 label: label(event),
             };
-            Some(evidence::add_source(into, seen))
+            Some(evidence::add_member(into, seen))
         };
         self.story.members.kept.iter().map(of_member).collect()
     }
@@ -289,7 +292,7 @@ impl Teller<'_> {
             });
             Some(NamedCause {
                 text,
-                source: first.and_then(|at| places.get(at).copied().flatten()),
+                observation: first.and_then(|at| places.get(at).copied().flatten()),
                 evidence: events().map(|e| e.event_id()).collect(),
                 labels: events().map(label).collect(),
                 behind,

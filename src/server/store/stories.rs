@@ -52,19 +52,19 @@ impl StoryIndex {
                 return true;
             }
             self.by_turn.remove(&old.turn);
-            self.links.leave(&old.story);
+            self.links.remove(&old.story);
         }
         self.turn += 1;
         let turn = self.turn;
         let node = node.to_owned();
         self.by_turn.insert(turn, id);
-        self.links.enter(&story);
+        self.links.insert(&story);
         self.by_id.insert(id, Entry { turn, node, epoch, story });
         if self.by_id.len() > self.most
             && let Some((_, oldest)) = self.by_turn.pop_first()
             && let Some(gone) = self.by_id.remove(&oldest)
         {
-            self.links.leave(&gone.story);
+            self.links.remove(&gone.story);
         }
         true
     }
@@ -91,7 +91,7 @@ impl StoryIndex {
 
     fn linked(&self, entry: &Entry) -> LinkedStory {
         let find = |id: TraceId| self.by_id.get(&id.0).map(|e| &e.story);
-        let links = self.links.of(&entry.story, find);
+        let links = self.links.links_of(&entry.story, find);
         LinkedStory { story: entry.story.clone(), links }
     }
 
