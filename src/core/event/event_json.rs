@@ -96,7 +96,7 @@ fn parse_severity(severity: Option<&Json>) -> Result<Severity, EventParseError> 
         Some(_) => None,
     };
     parsed
-        .ok_or_else(|| bad("severity: expected a word such as \"error\" or a number from 0 to 24"))
+        .ok_or_else(|| bad("severity: expected a name such as \"error\" or a number from 0 to 24"))
 }
 
 fn parse_span_id(text: &str) -> Result<u64, EventParseError> {

@@ -67,8 +67,8 @@ pub fn stable_hash(parts: &[&[u8]]) -> [u8; 16] {
 }
 
 impl EventId {
-    /// The id of an event that has an id at its source: a JSONL line's `id`, a journal cursor, a uid
-    /// with its resourceVersion.
+    /// The id of an event that has an id at its source: a JSONL line's `id`, a journal cursor, a
+    /// uid with its resourceVersion.
     #[must_use]
     pub fn from_natural(source: &str, natural: &str) -> Self {
         Self(stable_hash(&[b"event", source.as_bytes(), natural.as_bytes()]))

@@ -94,8 +94,8 @@ impl LinkIndex {
         }
     }
 
-    /// Returns the links of a story, those with the most shared members first. `find` returns a story
-    /// by its id.
+    /// Returns the links of a story, those with the most shared members first. `find` returns a
+    /// story by its id.
     #[must_use]
     pub fn links_of<'a>(
         &self,

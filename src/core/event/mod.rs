@@ -3,7 +3,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `name.rs`, `interner.rs` | interned names of kinds, sources and attribute keys; their table |
-//! | `well_known_names.rs` | constants for the names that tapio itself uses (imported as [`names`]) |
+//! | `well_known_names.rs` | constants for the names that tapio itself uses (alias [`names`]) |
 //! | `id.rs` | 128-bit event and trace identifiers |
 //! | `severity.rs` | OpenTelemetry severity numbers |
 //! | `record.rs` | [`Event`], borrowed while it is built, archived in a record |

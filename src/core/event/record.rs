@@ -88,7 +88,8 @@ pub struct Field<'a> {
     pub value: Value<'a>,
 }
 
-/// An event as its collector builds it: it borrows its parts, so that building one allocates nothing.
+/// An event as its collector builds it: it borrows its parts, so that building one allocates
+/// nothing.
 ///
 /// `fields` holds the entity keys first (`entities` of them), then the attributes.
 #[derive(Clone, Copy, Debug, Archive, Serialize)]
@@ -109,9 +110,9 @@ pub struct Event<'a> {
     pub clock: u8,
     /// Number of `fields` that are entity keys.
     pub entities: u8,
-    /// The trace the event came with; [`TraceId::NONE`] for none.
+    /// The trace with which the event arrived; [`TraceId::NONE`] for none.
     pub trace_id: TraceId,
-    /// The span the event came with; zero for none.
+    /// The span with which the event arrived; zero for none.
     pub span_id: [u8; 8],
     /// Entity keys, then attributes.
     #[rkyv(with = InlineAsBox)]

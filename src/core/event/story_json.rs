@@ -140,8 +140,8 @@ impl MemberLine {
 }
 
 impl Story {
-    /// Parses a story's JSON form. Where a source gave its event an id, the form has that id and not
-    /// the event's own.
+    /// Parses a story's JSON form. Where a source gave its event an id, the form has that id and
+    /// not the event's own.
     ///
     /// # Errors
     /// When the line isn't a story: invalid JSON, a missing key, or a value of another type.

@@ -1,9 +1,9 @@
 //! Active faults: those that events of an entity have started and not ended, as of any time
 //! (`tapio_core::event::fault_lifecycle`).
 //!
-//! Each entity keeps the latest events that start or end a fault as a set, so their order of arrival
-//! doesn't matter. A fault ends later than it starts, so as long as its start is kept, its end is
-//! kept too.
+//! Each entity keeps the latest events that start or end a fault as a set, so their order of
+//! arrival doesn't matter. A fault ends later than it starts, so as long as its start is kept, its
+//! end is kept too.
 
 use std::collections::BTreeMap;
 

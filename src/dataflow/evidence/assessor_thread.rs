@@ -129,8 +129,8 @@ pub struct AssessorThread {
 }
 
 impl AssessorThread {
-    /// A thread that reads from `inputs`. It ends when all their writers have closed and all messages
-    /// are processed.
+    /// A thread that reads from `inputs`. It ends when all their writers have closed and all
+    /// messages are processed.
     #[must_use]
     pub fn new(
         assessor: Assessor,

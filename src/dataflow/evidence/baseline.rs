@@ -1,5 +1,5 @@
-//! Baselines: the usual count of a kind for an entity, and deviations from it. Events are counted in
-//! buckets of event time. A bucket is compared with those before it by median and interquartile
+//! Baselines: the usual count of a kind for an entity, and deviations from it. Events are counted
+//! in buckets of event time. A bucket is compared with those before it by median and interquartile
 //! range, which a few outliers don't change.
 //!
 //! Counts are sums, so shards add theirs in any order, and every order gives the same series.
@@ -46,8 +46,8 @@ fn quantile(sorted: &[u32], share: f64) -> f64 {
     f64::from(low) + (f64::from(high) - f64::from(low)) * at.fract()
 }
 
-/// Deviation of a count from the counts before it, which may be in any order. `None` if they are too
-/// few.
+/// Deviation of a count from the counts before it, which may be in any order. `None` if they are
+/// too few.
 #[must_use]
 pub fn deviation(before: &mut [u32], now: u32) -> Option<Deviation> {
     let buckets = u32::try_from(before.len()).unwrap_or(u32::MAX);
@@ -113,8 +113,8 @@ impl Series {
         let mut before: Vec<u32> = self.buckets[from..to].iter().map(|b| b.count).collect();
         // Empty buckets since the entity was first seen.
         before.resize(now.saturating_sub(first) as usize, 0);
-        let counted = self.buckets.get(to).filter(|b| b.bucket == now).map_or(0, |b| b.count);
-        deviation(&mut before, counted)
+        let in_bucket = self.buckets.get(to).filter(|b| b.bucket == now).map_or(0, |b| b.count);
+        deviation(&mut before, in_bucket)
     }
 }
 
@@ -184,8 +184,8 @@ impl Baselines {
         let history = self.entities.peek(entity)?;
         let (_, series) = history.kinds.iter().find(|(k, _)| *k == kind)?;
         let (from, to) = (bucket(from_ns), bucket(to_ns));
-        let seen = series.buckets.iter().map(|b| b.bucket).filter(|b| (from..=to).contains(b));
-        let deviations = seen.filter_map(|b| series.deviation(b, history.since));
+        let buckets = series.buckets.iter().map(|b| b.bucket).filter(|b| (from..=to).contains(b));
+        let deviations = buckets.filter_map(|b| series.deviation(b, history.since));
         deviations.max_by(|a, b| a.robust_z.total_cmp(&b.robust_z))
     }
 

@@ -150,7 +150,8 @@ impl fmt::Debug for Entity {
     }
 }
 
-/// An entity that a story affects, by its kind and its name in output. Its order is that of its text.
+/// An entity that a story affects, by its kind and its name in output. Its order is that of its
+/// text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AffectedEntity {
     pub(crate) kind: EntityKind,

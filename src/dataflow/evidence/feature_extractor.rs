@@ -1,6 +1,6 @@
 //! Extracts evidence from the events of the entities whose home is this shard. The shard sees all
-//! events of such an entity, so what depends on their order is computed here and is the same for any
-//! number of shards. The extractor sends aggregates and facts to the assessor.
+//! events of such an entity, so what depends on their order is computed here and is the same for
+//! any number of shards. The extractor sends aggregates and facts to the assessor.
 //!
 //! An event that isn't relevant to a rule, isn't a warning at least, and whose kind states no facts
 //! costs one table lookup.
@@ -215,8 +215,8 @@ impl FeatureExtractor {
         let Some((mined, log_lift)) = mined.and_then(|m| m.lift.map(|lift| (m, lift))) else {
             return;
         };
-        // Sent at each doubling: a storm of one message costs as many messages to the assessor as its
-        // count has binary digits.
+        // Sent at each doubling: a storm of one message costs as many messages to the assessor as
+        // its count has binary digits.
         if !mined.recent.is_power_of_two() {
             return;
         }

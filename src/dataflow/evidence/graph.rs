@@ -1,9 +1,9 @@
-//! The entity graph: containers of processes, owners of pods, connections and other relations, as of
-//! any time.
+//! The entity graph: containers of processes, owners of pods, connections and other relations, as
+//! of any time.
 //!
-//! An edge has the set of seconds in which it was seen; an edge and an entity have the set of seconds
-//! in which they ended. Sets are merged by union, so the order of arrival doesn't matter, and facts
-//! about later times change no answer about an earlier time.
+//! An edge has the set of seconds in which it was seen; an edge and an entity have the set of
+//! seconds in which they ended. Sets are merged by union, so the order of arrival doesn't matter,
+//! and facts about later times change no answer about an earlier time.
 //!
 //! An edge holds at second *t* if the latest second *s* ≤ *t* in which it was seen isn't older than
 //! its relation allows, and neither the edge nor one of its entities ended in `s..t`.
@@ -270,7 +270,8 @@ impl Graph {
         out
     }
 
-    /// The neighbours by one relation, with the entity as the edge's first one or as its second one.
+    /// The neighbours by one relation, with the entity as the edge's first one or as its second
+    /// one.
     pub(super) fn related(
         &self,
         entity: &Entity,
@@ -282,8 +283,8 @@ impl Graph {
         all.filter(|(r, _, first)| *r == relation && *first == is_first).map(|n| n.1).collect()
     }
 
-    /// The dependencies of an entity (`up`), or its dependents, within some steps as of a second: each
-    /// with its distance, in order of distance.
+    /// The dependencies of an entity (`up`), or its dependents, within some steps as of a second:
+    /// each with its distance, in order of distance.
     pub(super) fn reachable(
         &self,
         entity: &Entity,

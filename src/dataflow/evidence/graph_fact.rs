@@ -1,5 +1,5 @@
-//! Facts for the entity graph that an event states: where an entity runs, its owner, its connections,
-//! its readiness and its criticality.
+//! Facts for the entity graph that an event states: where an entity runs, its owner, its
+//! connections, its readiness and its criticality.
 
 use super::entity::{Entity, EntityKind, EventEntities, endpoint};
 use super::relation::{Criticality, Edge, Relation};

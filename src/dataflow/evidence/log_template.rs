@@ -1,10 +1,10 @@
 //! Log templates: messages that differ only in their variable parts have one template.
 //!
 //! The algorithm is Drain (He, Zhu, Zheng, Lyu: "Drain: An Online Log Parsing Approach with Fixed
-//! Depth Tree", ICWS 2017). Messages are partitioned by their number of tokens, then by their leading
-//! tokens, and join the most similar template of that leaf. Positions in which they differ become
-//! wildcards. Tokens that are certainly variable (numbers, hexadecimal ids, addresses, paths) are
-//! masked first.
+//! Depth Tree", ICWS 2017). Messages are partitioned by their number of tokens, then by their
+//! leading tokens, and join the most similar template of that leaf. Positions in which they differ
+//! become wildcards. Tokens that are certainly variable (numbers, hexadecimal ids, addresses,
+//! paths) are masked first.
 //!
 //! Each template has a rate in a recent window and a rate before it.
 
@@ -12,8 +12,8 @@
 const MAX_TOKENS: usize = 64;
 /// Leading tokens that choose a leaf (the paper's depth minus two).
 const LEADING_TOKENS: usize = 2;
-/// Minimum share of equal tokens for a message to join a template (the paper's `st`, 0.5 for most of
-/// its data sets).
+/// Minimum share of equal tokens for a message to join a template (the paper's `st`, 0.5 for most
+/// of its data sets).
 const MIN_SIMILARITY: f64 = 0.5;
 /// Placeholder for a variable part.
 pub(super) const WILDCARD: &str = "<*>";
@@ -194,7 +194,7 @@ fn mask(message: &str) -> String {
             out.push_str(token);
             continue;
         }
-        // What surrounds it stays: `pid=12,` and `pid=13,` are the same word with a hole.
+        // The text around the variable part is kept: `pid=12,` and `pid=13,` are one token.
         let (before, after) = token.split_once(core).unwrap_or(("", ""));
         out.push_str(before);
         match core.split_once('=') {

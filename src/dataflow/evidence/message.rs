@@ -8,8 +8,8 @@ use super::pairs::{HomeKind, PairKey};
 use super::pending_story::PendingStory;
 use tapio_core::event::Name;
 
-/// Facts or a pending story, from a shard to the assessor. Facts are sums and unions, so their order
-/// doesn't matter.
+/// Facts or a pending story, from a shard to the assessor. Facts are sums and unions, so their
+/// order doesn't matter.
 pub struct EvidenceMessage(pub(super) EvidenceKind);
 
 /// Content of a message.

@@ -97,7 +97,7 @@ struct History {
 
 /// What an event adds to the learned pairs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Step {
+pub(super) struct PairStep {
     /// Preceding kinds, with the delay since their last event.
     pub(super) before: Vec<(Name, u64)>,
     /// Additional time for which the entity was observed.
@@ -118,18 +118,18 @@ impl RecentKinds {
         self.homes.evicted
     }
 
-    /// Records an event of an entity. `None` if the same kind was recorded within the same second: a
-    /// storm of one kind adds no more than its first event.
-    pub(super) fn record(&mut self, home: u64, kind: Name, time_ns: u64) -> Option<Step> {
+    /// Records an event of an entity. `None` if the same kind was recorded within the same second:
+    /// a storm of one kind adds no more than its first event.
+    pub(super) fn record(&mut self, home: u64, kind: Name, time_ns: u64) -> Option<PairStep> {
         let Some(history) = self.homes.get(&home) else {
             self.homes.insert(home, History { kinds: vec![(kind, time_ns)], last_ns: time_ns });
             // An entity counts as observed for at least a look-back. Otherwise all kinds of a
             // short-lived entity would seem certain to occur.
-            return Some(Step { before: Vec::new(), observed_ns: LOOK_BACK_NS });
+            return Some(PairStep { before: Vec::new(), observed_ns: LOOK_BACK_NS });
         };
         let second = |ns: u64| ns / 1_000_000_000;
-        let known = history.kinds.iter().position(|(k, _)| *k == kind);
-        if known.is_some_and(|at| second(history.kinds[at].1) == second(time_ns)) {
+        let at = history.kinds.iter().position(|(k, _)| *k == kind);
+        if at.is_some_and(|at| second(history.kinds[at].1) == second(time_ns)) {
             return None;
         }
         let recent = |t: u64| time_ns.checked_sub(t).filter(|d| *d <= LOOK_BACK_NS);
@@ -137,7 +137,7 @@ impl RecentKinds {
         let before = others.filter_map(|(k, t)| Some((*k, recent(*t)?))).collect();
         let observed_ns = time_ns.saturating_sub(history.last_ns).min(MAX_GAP_NS);
         history.last_ns = history.last_ns.max(time_ns);
-        match known {
+        match at {
             Some(at) => history.kinds[at].1 = history.kinds[at].1.max(time_ns),
             None => {
                 if history.kinds.len() >= MAX_RECENT_KINDS {
@@ -149,7 +149,7 @@ impl RecentKinds {
                 history.kinds.push((kind, time_ns));
             }
         }
-        Some(Step { before, observed_ns })
+        Some(PairStep { before, observed_ns })
     }
 }
 

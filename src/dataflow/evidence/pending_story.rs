@@ -1,5 +1,5 @@
-//! A story on its way from its shard to the assessor: complete but for root causes and impact, which
-//! depend on facts of other shards.
+//! A story on its way from its shard to the assessor: complete but for root causes and impact,
+//! which depend on facts of other shards.
 
 use super::entity::{AffectedEntity, Entity};
 use crate::rules::Given;
@@ -15,8 +15,8 @@ pub(crate) struct PendingStory {
     pub(crate) observations: Vec<Observation>,
     /// The causes that the rule's author names, the preferred one first.
     pub(crate) named: Vec<NamedCause>,
-    /// Whether causes that the author doesn't name are candidates too. Not so in a lifecycle without
-    /// a fault.
+    /// Whether causes that the author doesn't name are candidates too. Not so in a lifecycle
+    /// without a fault.
     pub(crate) any_cause: bool,
     /// Maximum time between events of the story.
     pub(crate) within_ns: u64,

@@ -1,5 +1,5 @@
-//! Ranks the candidates for a story's root cause by a sum of log-odds terms. The output has each term;
-//! a term without evidence is omitted.
+//! Ranks the candidates for a story's root cause by a sum of log-odds terms. The output has each
+//! term; a term without evidence is omitted.
 
 use super::baseline::Deviation;
 use super::entity::Entity;
@@ -11,9 +11,9 @@ use tapio_core::event::{Candidate, EventId, Name, Severity, Term, fault_lifecycl
 /// Weights of the terms: log-odds for each unit of evidence.
 ///
 /// The signs and shapes of the terms are models (see each term). The weights are fitted by pairwise
-/// logistic regression of the cause against each other candidate, over stories whose cause is known.
-/// `rank/calibration.rs` generates such stories, documents its assumptions, and repeats the fit in a
-/// test that fails if these weights deviate from it.
+/// logistic regression of the cause against each other candidate, over stories whose cause is
+/// known. `rank/calibration.rs` generates such stories, documents its assumptions, and repeats the
+/// fit in a test that fails if these weights deviate from it.
 struct Weights {
     deviation: f64,
     lift: f64,
@@ -40,7 +40,7 @@ const WEIGHTS: Weights = Weights {
 const MAX_CANDIDATES: usize = 8;
 /// Steps within which a fault of a dependency lowers the score of its dependents.
 const UPSTREAM_STEPS: u32 = 3;
-/// Maximum age of a dependency's fault at the begin of the story.
+/// Maximum age of a dependency's fault when the story begins.
 const UPSTREAM_LOOK_BACK_NS: u64 = 300_000_000_000;
 /// Minimum slack between times of two sources: the precision of scheduling.
 const MIN_SLACK_NS: u64 = 1_000_000;
@@ -48,8 +48,8 @@ const MIN_SLACK_NS: u64 = 1_000_000;
 const MIN_SUPPORT: f64 = 3.0;
 /// Odds between neighbours in the author's list.
 const ODDS_PER_RANK: f64 = 4.0;
-/// Maximum logarithm of a lift: a kind with a hundred times its usual rate isn't a less likely cause
-/// than one with a thousand times.
+/// Maximum logarithm of a lift: a kind with a hundred times its usual rate isn't a less likely
+/// cause than one with a thousand times.
 const MAX_LOG_LIFT: f64 = 5.0;
 
 struct Terms(Vec<Term>);
@@ -151,8 +151,8 @@ impl EvidenceStore {
             self.pairs_term(pending, observation, &mut terms);
         }
         let rank = match (named, observation) {
-            // A cause that the author names is one rank above those not named, and one more for each
-            // cause after it in the list.
+            // A cause that the author names is one rank above those not named, and one more for
+            // each cause after it in the list.
             (Some(named), _) => named.behind as f64 + 1.0,
             (None, Some(observation)) if observation.is_effect => -1.0,
             _ => 0.0,
@@ -198,16 +198,16 @@ impl EvidenceStore {
         // Causes precede effects: the odds fall with the seconds since the first event.
         let weight = -WEIGHTS.onset * (after_ns as f64 / 1e9).ln_1p();
         let because = match after_ns {
-            0 => "first event, within the slack of clocks".to_owned(),
+            0 => "within the clock slack of the first event".to_owned(),
             ns => format!("{} after the first event", seconds(ns)),
         };
         // Avoids negative zero in output.
         terms.add("onset", if after_ns == 0 { 0.0 } else { weight }, because);
     }
 
-    /// Term `edge gap`: how much better the delay to the next observation fits an effect of this one
-    /// than an event anywhere in the rule's window. Delays of effects have a uniform prior over their
-    /// orders of magnitude, which learned delays of the two kinds update.
+    /// Term `edge gap`: how much better the delay to the next observation fits an effect of this
+    /// one than an event anywhere in the rule's window. Delays of effects have a uniform prior over
+    /// their orders of magnitude, which learned delays of the two kinds update.
     fn gap_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms) {
         let Some(next) = next_of(pending, observation) else {
             return;
@@ -236,8 +236,8 @@ impl EvidenceStore {
         let later = pending
             .observations
             .iter()
-            .filter(|s| s.first_ns >= observation.first_ns && s.kind != observation.kind);
-        let pairs = later.filter_map(|s| self.pairs.best(observation.kind, s.kind));
+            .filter(|o| o.first_ns >= observation.first_ns && o.kind != observation.kind);
+        let pairs = later.filter_map(|o| self.pairs.best(observation.kind, o.kind));
         let best = pairs
             .filter(|l| l.support >= MIN_SUPPORT)
             .max_by(|a, b| a.log_lift().total_cmp(&b.log_lift()));
@@ -251,8 +251,8 @@ impl EvidenceStore {
         }
     }
 
-    /// Term `upstream`: a dependency had a fault before. Then that is the better cause, by the fault's
-    /// evidence, divided by the number of steps.
+    /// Term `upstream`: a dependency had a fault before. Then that is the better cause, by the
+    /// fault's evidence, divided by the number of steps.
     fn upstream_term(&self, pending: &PendingStory, observation: &Observation, terms: &mut Terms) {
         let slack_ns = observation.tick_ns.max(MIN_SLACK_NS);
         let from_ns = pending.story.first_ns.saturating_sub(UPSTREAM_LOOK_BACK_NS);
@@ -278,8 +278,8 @@ impl EvidenceStore {
         }
     }
 
-    /// The entity's events between two times that are evidence of a fault: those without a state, and
-    /// those that started a fault which hadn't ended by the second time.
+    /// The entity's events between two times that are evidence of a fault: those without a state,
+    /// and those that started a fault which hadn't ended by the second time.
     fn faults_between(
         &self,
         entity: &Entity,
@@ -293,8 +293,8 @@ impl EvidenceStore {
         faults
     }
 
-    /// Evidence that an entity had a fault: the unweighted sum of the terms that its events would give
-    /// a candidate.
+    /// Evidence that an entity had a fault: the unweighted sum of the terms that its events would
+    /// give a candidate.
     fn fault_evidence(
         &self,
         entity: &Entity,
@@ -328,9 +328,9 @@ impl Scored {
         Self { candidate: Candidate { cause, evidence, labels, score, terms: terms.0 }, named }
     }
 
-    /// Whether better candidates cover it: another cause of the author with the same evidence, or, for
-    /// a candidate that the author doesn't name, causes of the author that have all its evidence. A
-    /// candidate with any other evidence is a cause of its own.
+    /// Whether better candidates cover it: another cause of the author with the same evidence, or,
+    /// for a candidate that the author doesn't name, causes of the author that have all its
+    /// evidence. A candidate with any other evidence is a cause of its own.
     fn is_redundant(&self, better: &[Self]) -> bool {
         if better.iter().any(|b| b.candidate.cause == self.candidate.cause) {
             return true;
@@ -349,8 +349,8 @@ impl Scored {
     }
 }
 
-/// Whether another observation followed it. The last one, by more than the slack of its clock, caused
-/// none of the others.
+/// Whether another observation followed it. The last one, by more than the slack of its clock,
+/// caused none of the others.
 fn could_cause(pending: &PendingStory, observation: &Observation) -> bool {
     let slack_ns = observation.tick_ns.max(MIN_SLACK_NS);
     let others = pending.observations.iter().filter(|s| !std::ptr::eq(*s, observation));

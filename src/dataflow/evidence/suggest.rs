@@ -54,7 +54,8 @@ pub fn rule_documents(suggestions: &[LearnedPair]) -> String {
         let (before, after) = (key.before.text(), key.after.text());
         let by: Vec<&str> = key.home.fields().iter().map(|f| f.text()).collect();
         let separator = if number > 0 { "---\n" } else { "" };
-        // Kinds that differ in other characters only have the same slug; the number makes names unique.
+        // Kinds that differ in other characters only have the same slug; the number makes names
+        // unique.
         let name = format!("suggested-{}-{}-then-{}", number + 1, slug(before), slug(after));
         // Writing to a string can't fail.
         let _ = writeln!(

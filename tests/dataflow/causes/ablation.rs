@@ -1,5 +1,5 @@
-//! Two candidates, `a.service` and `b.service`, in a story that `c.service` ends. With equal evidence
-//! the first one is ranked first.
+//! Two candidates, `a.service` and `b.service`, in a story that `c.service` ends. With equal
+//! evidence the first one is ranked first.
 
 use serde_json::{Value as Json, json};
 

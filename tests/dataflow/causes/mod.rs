@@ -2,7 +2,7 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `ablation` | each term alone decides which candidate is first; without its evidence another is |
+//! | `ablation` | each term alone decides which candidate is first |
 //! | `impact` | each fact changes the impact and is named in its evidence |
 //! | `redundant_candidates` | candidates that better ones cover are omitted |
 //! | `shards` | the same bytes for any number of shards |

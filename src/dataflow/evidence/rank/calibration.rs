@@ -1,12 +1,12 @@
-//! Calibration of the weights in `rank.rs`: a generator of stories with a known cause, and a pairwise
-//! logistic regression over the terms of their candidates.
+//! Calibration of the weights in `rank.rs`: a generator of stories with a known cause, and a
+//! pairwise logistic regression over the terms of their candidates.
 //!
-//! The weights reflect the generator's assumptions. Effects follow a cause after delays of any order
-//! of magnitude. Effects are as severe as causes and burst almost as much, so severity and bursts
-//! distinguish a cause from bystanders rather than from its effects. An effect depends on its cause
-//! in 60 % of the cases, a cause on a bystander in 40 %. 30 % of the clocks tick once a second.
-//! Authors name the cause in half of their rules and something else in 10 %. Stories of real incidents
-//! will replace the generated ones as far as they exist: the fit accepts any.
+//! The weights reflect the generator's assumptions. Effects follow a cause after delays of any
+//! order of magnitude. Effects are as severe as causes and burst almost as much, so severity and
+//! bursts distinguish a cause from bystanders rather than from its effects. An effect depends on
+//! its cause in 60 % of the cases, a cause on a bystander in 40 %. 30 % of the clocks tick once a
+//! second. Authors name the cause in half of their rules and something else in 10 %. Stories of
+//! real incidents will replace the generated ones as far as they exist: the fit accepts any.
 
 use super::super::baseline::{BUCKET_NS, BucketCount, bucket};
 use super::super::bounds::Bounds;
@@ -192,7 +192,7 @@ fn observe(random: &mut Random, store: &mut EvidenceStore, observation: &Observa
         Part::Effect => (0.5, 20.0, 0.4, 1.5),
         Part::Bystander => (0.1, 5.0, 0.4, 0.0),
     };
-    let burst = if random.chance(bursts) { random.between(2.0, most) } else { 0.0 };
+    let burst = if random.chance(bursts) { random.between(2.0, max) } else { 0.0 };
     let mut now = tally(now, usual + burst);
     (now.first_ns, now.worst) = (observation.first_ns, observation.worst);
     store.baselines.add(&observation.entity, observation.kind, now);
@@ -222,15 +222,15 @@ fn relate(
         for (b, then) in
             observations.iter().enumerate().filter(|(_, s)| s.first_ns > first.first_ns)
         {
-            let (known, most) = match (parts[a], parts[b]) {
+            let (probability, max) = match (parts[a], parts[b]) {
                 (Part::Cause, Part::Effect) => (0.5, 30.0),
                 (Part::Effect, Part::Effect) => (0.4, 15.0),
                 _ => (0.3, 5.0),
             };
-            if random.chance(known) {
+            if random.chance(probability) {
                 let key = PairKey { home: HomeKind::Unit, before: first.kind, after: then.kind };
                 let octave = (random.between(0.0, 16.0)) as usize;
-                store.pairs.add(key, octave, hour, random.between(2.0, most) as u32);
+                store.pairs.add(key, octave, hour, random.between(2.0, max) as u32);
             }
         }
     }
