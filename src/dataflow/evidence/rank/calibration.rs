@@ -187,7 +187,7 @@ fn observe(random: &mut Random, store: &mut EvidenceStore, observation: &Observa
             store.baselines.add(&observation.entity, observation.kind, tally(now - before, count));
         }
     }
-    let (bursts, most, lifts, mean) = match part {
+    let (bursts, max, lifts, mean) = match part {
         Part::Cause => (0.6, 30.0, 0.5, 2.5),
         Part::Effect => (0.5, 20.0, 0.4, 1.5),
         Part::Bystander => (0.1, 5.0, 0.4, 0.0),
