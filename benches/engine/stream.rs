@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tapio_core::event::{Event, EventId, Field, Name, Severity, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
-use tapio_dataflow::evidence::{Bounds, Note};
+use tapio_dataflow::evidence::{Bounds, EvidenceMessage};
 use tapio_dataflow::rules::{Loaded, RuleSet};
 use tapio_dataflow::{LaneOptions, Order, Shard, ShardStats, StepOutput};
 
@@ -139,7 +139,7 @@ pub(crate) struct World {
     case: Case,
     shard: Shard,
     output: StepOutput,
-    messages: Vec<Note>,
+    messages: Vec<EvidenceMessage>,
     writer: RecordWriter,
     reader: RecordReader,
     kinds: Vec<Name>,

@@ -130,7 +130,7 @@ async fn follow(
         };
         let stories = item.batch.unwrap_or_default().stories;
         for story in stories.into_iter().filter_map(story_from_proto) {
-            if !story.is_life() && story.state != StoryState::Updated {
+            if !story.is_lifecycle() && story.state != StoryState::Updated {
                 on_story(&story);
             }
         }

@@ -148,7 +148,7 @@ fn list(args: &Paths) -> Outcome {
         let shape = rule.shape_word();
         if args.output == Output::Json {
             let line = json!({
-                "rule": rule.name.text(), "severity": rule.severity.word(), "shape": shape,
+                "rule": rule.name.text(), "severity": rule.severity.as_str(), "shape": shape,
                 "pattern": rule.telling.pattern.text(), "description": rule.description, "origin": rule.origin,
             });
             print(&line.to_string())?;
@@ -156,7 +156,7 @@ fn list(args: &Paths) -> Outcome {
             print(&format!(
                 "{:<28} {:<9} {:<9} {}",
                 rule.name.text(),
-                rule.severity.word(),
+                rule.severity.as_str(),
                 shape,
                 rule.description
             ))?;

@@ -61,7 +61,7 @@ pub(super) fn paint(text: &str, code: &str, colour: bool) -> String {
 }
 
 pub(super) fn severity_text(severity: Severity, colour: bool) -> String {
-    let word = severity.word().to_uppercase();
+    let word = severity.as_str().to_uppercase();
     match severity {
         s if s >= Severity::ERROR => paint(&word, RED, colour),
         s if s >= Severity::WARN => paint(&word, YELLOW, colour),

@@ -97,7 +97,7 @@ fn print_batch(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
         return Ok(());
     }
     for story in batch.stories.iter().cloned().filter_map(story_from_proto) {
-        if story.is_life() {
+        if story.is_lifecycle() {
             continue;
         }
         if let Some(text) = story::live_text(&story, colour) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::config::LoadConfig;
-use tapio_core::event::{Event, EventId, Field, Name, NameRefused, Severity, Value, names};
+use tapio_core::event::{Event, EventId, Field, Name, NameError, Severity, Value, names};
 use tapio_core::ring::{Header, ring};
 use tapio_wire::{Batch, BatchEncoder, EncodedBatch, Item};
 
@@ -126,7 +126,7 @@ pub(super) fn templates(
     epoch: u64,
     batch_events: u64,
     last_events: u64,
-) -> Result<(Vec<Template>, Option<Template>), NameRefused> {
+) -> Result<(Vec<Template>, Option<Template>), NameError> {
     let mut builder = TemplateBuilder::new(config, epoch)?;
     let full = (0..TEMPLATES).map(|_| builder.template(batch_events)).collect();
     let last = (last_events > 0).then(|| builder.template(last_events));
@@ -147,7 +147,7 @@ struct TemplateBuilder {
 }
 
 impl TemplateBuilder {
-    fn new(config: &LoadConfig, epoch: u64) -> Result<Self, NameRefused> {
+    fn new(config: &LoadConfig, epoch: u64) -> Result<Self, NameError> {
         let kinds: Result<Vec<_>, _> = config.kinds.iter().map(|k| Name::intern(k)).collect();
         Ok(Self {
             kinds: kinds?,

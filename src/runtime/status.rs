@@ -14,7 +14,7 @@ use tapio_core::identity::Directory;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
-use tapio_dataflow::evidence::{DeskStats, rule_documents};
+use tapio_dataflow::evidence::{AssessorStats, rule_documents};
 
 /// The sources of everything that the agent reports about itself.
 pub struct Status {
@@ -35,7 +35,7 @@ pub struct Status {
     /// Each shard's counters.
     pub shards: Vec<Arc<WorkerStats>>,
     /// The assessor's counters and learned pairs.
-    pub assessor: Arc<DeskStats>,
+    pub assessor: Arc<AssessorStats>,
     /// The bridge's counters.
     pub bridge: Arc<BridgeStats>,
     /// CONS-1.
@@ -48,7 +48,7 @@ fn account_json(account: &CollectorAccount) -> Json {
     let dropped: Map<String, Json> = account
         .dropped
         .iter()
-        .map(|(stage, reason, n)| (format!("{}/{}", stage.word(), reason.word()), (*n).into()))
+        .map(|(stage, reason, n)| (format!("{}/{}", stage.as_str(), reason.as_str()), (*n).into()))
         .collect();
     json!({
         "received": account.received, "forwarded": account.forwarded, "dropped": dropped,

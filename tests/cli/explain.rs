@@ -39,7 +39,7 @@ fn replayed_story_is_explained_with_every_term() {
         "severity  error",
         "edge gap  0.021 s to systemd.unit.failed",
         "named by the rule",
-        "an effect, says the rule",
+        "an effect according to the rule",
     ] {
         assert!(out.contains(expected), "{expected:?} isn't in\n{out}");
     }
@@ -96,8 +96,8 @@ fn suggested_rules_are_valid_and_find_their_pair() {
     let input = file.display().to_string();
     let (done, rules, _) = tapio(&["rules", "suggest", &input]);
     assert!(done.status.success());
-    assert!(rules.contains("# disk.slow came before query.timeout "), "{rules}");
-    assert!(rules.contains("typically after 8.2 s at most"), "{rules}");
+    assert!(rules.contains("# disk.slow preceded query.timeout "), "{rules}");
+    assert!(rules.contains("median delay at most 8.2 s"), "{rules}");
     assert!(!rules.contains("chatter"), "{rules}");
     let path = dir.path().join("suggested.yaml");
     std::fs::write(&path, &rules).unwrap();

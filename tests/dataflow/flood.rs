@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tapio_core::event::{Event, EventId, Field, Name, TraceId, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
-use tapio_dataflow::evidence::{Assessor, Bounds, Note};
+use tapio_dataflow::evidence::{Assessor, Bounds, EvidenceMessage};
 use tapio_dataflow::rules::{Loaded, RuleSet};
 use tapio_dataflow::{LaneOptions, Order, Shard, ShardStats, StepOutput};
 
@@ -57,7 +57,7 @@ struct Flood {
     shard: Shard,
     writer: RecordWriter,
     reader: RecordReader,
-    messages: Vec<Note>,
+    messages: Vec<EvidenceMessage>,
     assessor: Assessor,
     /// Stories that were emitted and haven't ended.
     open: HashSet<TraceId>,
@@ -116,7 +116,7 @@ impl Flood {
     fn receive(&mut self) {
         self.shard.take_messages(&mut self.messages, false);
         for message in self.messages.drain(..) {
-            let Some(story) = self.assessor.note(message) else { continue };
+            let Some(story) = self.assessor.process(message) else { continue };
             self.emitted += 1;
             if story.state.is_end() {
                 self.ended += 1;

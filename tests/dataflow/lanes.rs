@@ -115,7 +115,7 @@ impl Live {
     fn take(&mut self) {
         let mut messages = Vec::new();
         self.shard.take_messages(&mut messages, true);
-        let stories = messages.into_iter().filter_map(|m| self.assessor.note(m));
+        let stories = messages.into_iter().filter_map(|m| self.assessor.process(m));
         self.emitted.extend(stories);
     }
 
@@ -200,7 +200,7 @@ fn summary(story: &Story) -> Json {
         story.id.to_string(),
         story.rule,
         story.key,
-        story.state.word(),
+        story.state.as_str(),
         story.first_ns,
         story.last_ns,
         story.members_total,
@@ -316,7 +316,7 @@ fn story_of_removed_rule_ends() {
     live.take();
     let emitted = live.emitted;
     let states: Vec<&str> =
-        emitted.iter().filter(|s| s.rule == "chain").map(|s| s.state.word()).collect();
+        emitted.iter().filter(|s| s.rule == "chain").map(|s| s.state.as_str()).collect();
     assert_eq!(states, ["opened", "closed"]);
 }
 
@@ -338,7 +338,7 @@ fn sent(list: &[(u8, u64, u64, usize)]) -> Vec<Arrival> {
 fn story_is_emitted_before_watermark_and_confirmed_after_it() {
     let (emitted, _) = live(&sent(&[(0, 1000, 1000, 0), (0, 1200, 1200, 1), (0, 1300, 1300, 2)]));
     let chain: Vec<&Story> = emitted.iter().filter(|s| s.rule == "chain").collect();
-    let states: Vec<&str> = chain.iter().map(|s| s.state.word()).collect();
+    let states: Vec<&str> = chain.iter().map(|s| s.state.as_str()).collect();
     assert_eq!(states, ["opened", "closed"]);
     assert_eq!(chain[0].id, chain[1].id);
     assert!(chain[1].revision > chain[0].revision, "the end is an update of the emitted story");
@@ -350,7 +350,7 @@ fn story_not_confirmed_by_event_time_is_retracted() {
     let (emitted, stats) =
         live(&sent(&[(0, 1100, 1100, 0), (1, 1000, 1150, 1), (1, 1400, 1400, 2)]));
     let states: Vec<&str> =
-        emitted.iter().filter(|s| s.rule == "chain").map(|s| s.state.word()).collect();
+        emitted.iter().filter(|s| s.rule == "chain").map(|s| s.state.as_str()).collect();
     assert_eq!(states, ["opened", "retracted"]);
     assert_eq!(stats.retracted, 1);
 }
@@ -361,7 +361,7 @@ fn story_with_another_first_event_names_the_emitted_one() {
     let events = [(0, 1000, 1150, 0), (1, 1100, 1100, 0), (1, 1300, 1300, 1), (1, 1400, 1400, 2)];
     let (emitted, stats) = live(&sent(&events));
     let chain: Vec<&Story> = emitted.iter().filter(|s| s.rule == "chain").collect();
-    let states: Vec<&str> = chain.iter().map(|s| s.state.word()).collect();
+    let states: Vec<&str> = chain.iter().map(|s| s.state.as_str()).collect();
     assert_eq!(states, ["opened", "closed", "retracted"]);
     assert_eq!(chain[1].provisional, Some(chain[0].id));
     assert_eq!(chain[2].id, chain[0].id);

@@ -166,7 +166,7 @@ fn by_rule_and_key(stories: &[Story], events: &[Json]) -> Stories {
     let name = |s: &Story| (s.rule.clone(), format!("{:?}", s.key));
     let mut stories: Stories = stories
         .iter()
-        .map(|s| (name(s), (s.state.word().to_owned(), s.members_total, BTreeSet::new())))
+        .map(|s| (name(s), (s.state.as_str().to_owned(), s.members_total, BTreeSet::new())))
         .collect();
     assert_eq!(stories.len(), stories.len(), "one story for each rule and key");
     for event in events {

@@ -37,7 +37,7 @@ pub(super) fn print_recordings(args: &Args, missing: &[&Finding]) -> Outcome {
         if args.output == Output::Text {
             print(&format!("Recording {name}:\n"))?;
         }
-        for story in replayed.stories.iter().filter(|story| !story.is_life()) {
+        for story in replayed.stories.iter().filter(|story| !story.is_lifecycle()) {
             if args.output == Output::Json {
                 let line = serde_json::json!({"recording": name, "stories": [story.json()]});
                 print(&line.to_string())?;

@@ -290,5 +290,5 @@ async fn query(server: &str, faults: &[CausedFault]) -> Result<Observed, String>
     let stories = response.into_inner().stories.into_iter();
     let stories = stories.filter_map(story_from_proto);
     let about = events.iter().flat_map(story_ids).map(str::to_owned).collect();
-    Ok(Observed { stories: stories.filter(|story| !story.is_life()).collect(), events, about })
+    Ok(Observed { stories: stories.filter(|story| !story.is_lifecycle()).collect(), events, about })
 }

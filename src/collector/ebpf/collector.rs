@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
             kind: names::TAPIO_KERNEL_LOST,
             ..decoder.meta(kind, decode::NO_CPU, now_ns, Severity::WARN)
         };
-        let (kind, reason, count) = (kind.name().text(), loss.reason.word(), loss.count);
+        let (kind, reason, count) = (kind.name().text(), loss.reason.as_str(), loss.count);
         let event = &mut decoder.event;
         event.clear();
         event.text(names::HOST_NAME, &decoder.node);

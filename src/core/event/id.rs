@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Identifies one event for ever: the same event read twice has the same id.
+/// Permanent id of an event: the same event read twice has the same id.
 #[derive(
     Clone,
     Copy,
@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_128;
 #[rkyv(derive(PartialEq, Eq, Clone, Copy))]
 pub struct EventId(pub [u8; 16]);
 
-/// A W3C trace id, or the id of a story, which is of the same form.
+/// A W3C trace id, or the id of a story, which has the same form.
 #[derive(
     Clone,
     Copy,
@@ -39,44 +39,45 @@ pub struct EventId(pub [u8; 16]);
 #[rkyv(derive(PartialEq, Eq, Clone, Copy))]
 pub struct TraceId(pub [u8; 16]);
 
-/// A 128-bit hash that is the same in every process, version and machine: XXH3 with seed 0 over
-/// the parts, each behind its length so that no two lists of parts collide by concatenation.
+/// A 128-bit hash that is the same in every process and version and on every host: XXH3 with seed 0
+/// over the parts, each prefixed with its length so that two lists of parts with the same
+/// concatenation differ.
 #[must_use]
 pub fn stable_hash(parts: &[&[u8]]) -> [u8; 16] {
-    // Called for each event of a replayable source: an id of usual length allocates nothing.
+    // Called for each event of a replayable source: parts of typical length don't allocate.
     let len = parts.iter().map(|p| p.len() + 8).sum();
-    let mut short = [0; 256];
-    let mut long = Vec::new();
-    let bytes = match short.get_mut(..len) {
-        Some(short) => short,
+    let mut on_stack = [0; 256];
+    let mut on_heap = Vec::new();
+    let bytes = match on_stack.get_mut(..len) {
+        Some(bytes) => bytes,
         None => {
-            long.resize(len, 0);
-            &mut long[..]
+            on_heap.resize(len, 0);
+            &mut on_heap[..]
         }
     };
     let mut rest = &mut *bytes;
     for part in parts {
-        let (length, behind) = rest.split_at_mut(8);
+        let (length, after) = rest.split_at_mut(8);
         length.copy_from_slice(&(part.len() as u64).to_le_bytes());
-        let (text, behind) = behind.split_at_mut(part.len());
-        text.copy_from_slice(part);
-        rest = behind;
+        let (content, after) = after.split_at_mut(part.len());
+        content.copy_from_slice(part);
+        rest = after;
     }
     xxh3_128(bytes).to_be_bytes()
 }
 
 impl EventId {
-    /// The id of an event that its source names: a JSONL line's `id`, a journal cursor, a uid with
-    /// its resourceVersion.
+    /// The id of an event that has an id at its source: a JSONL line's `id`, a journal cursor, a
+    /// uid with its resourceVersion.
     #[must_use]
     pub fn from_natural(source: &str, natural: &str) -> Self {
         Self(stable_hash(&[b"event", source.as_bytes(), natural.as_bytes()]))
     }
 
-    /// The id of the `sequence`-th event that a source of this boot produced.
+    /// The id of the `sequence`-th event of a source during this boot.
     #[must_use]
     pub fn from_sequence(origin: u64, source: u16, sequence: u64) -> Self {
-        // The low half alone tells two events of one source apart; the high half two sources.
+        // The low half distinguishes two events of one source, the high half two sources.
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&(origin ^ (u64::from(source) << 48)).to_be_bytes());
         bytes[8..].copy_from_slice(&sequence.to_be_bytes());
@@ -85,10 +86,10 @@ impl EventId {
 }
 
 impl TraceId {
-    /// No trace: W3C forbids the all-zero id, so it stands for "none".
+    /// No trace: W3C forbids the all-zero id, so it represents "none".
     pub const NONE: Self = Self([0; 16]);
 
-    /// Whether this is a trace at all.
+    /// Whether this isn't [`TraceId::NONE`].
     #[must_use]
     pub fn is_some(self) -> bool {
         self != Self::NONE
@@ -99,26 +100,26 @@ fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
 }
 
-/// Text that isn't 32 hex digits (dashes allowed, as in a UUID).
+/// The text isn't 32 hex digits (dashes are allowed, as in a UUID).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} isn't 32 hex digits")]
-pub struct NotHex(pub String);
+pub struct ParseIdError(pub String);
 
-fn parse_hex(text: &str) -> Result<[u8; 16], NotHex> {
-    let bad = || NotHex(text.chars().take(64).collect());
+fn parse_hex(text: &str) -> Result<[u8; 16], ParseIdError> {
+    let error = || ParseIdError(text.chars().take(64).collect());
     let (mut bytes, mut digits) = ([0u8; 16], 0);
     for digit in text.bytes().filter(|b| *b != b'-') {
         let value = match digit {
             b'0'..=b'9' => digit - b'0',
             b'a'..=b'f' => digit - b'a' + 10,
             b'A'..=b'F' => digit - b'A' + 10,
-            _ => return Err(bad()),
+            _ => return Err(error()),
         };
-        let byte = bytes.get_mut(digits / 2).ok_or_else(bad)?;
+        let byte = bytes.get_mut(digits / 2).ok_or_else(error)?;
         *byte = *byte << 4 | value;
         digits += 1;
     }
-    if digits == 32 { Ok(bytes) } else { Err(bad()) }
+    if digits == 32 { Ok(bytes) } else { Err(error()) }
 }
 
 macro_rules! hex_text {
@@ -134,8 +135,8 @@ macro_rules! hex_text {
             }
         }
         impl FromStr for $type {
-            type Err = NotHex;
-            fn from_str(text: &str) -> Result<Self, NotHex> {
+            type Err = ParseIdError;
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
                 parse_hex(text).map(Self)
             }
         }
@@ -149,16 +150,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_is_a_trace_id() {
+    fn uuid_parses_as_trace_id() {
         let t: TraceId = "0af76519-16cd-43dd-8448-eb211c80319c".parse().unwrap();
         assert_eq!(t.to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert!("0af7".parse::<TraceId>().is_err());
     }
 
     #[test]
-    fn the_stable_hash_never_changes() {
-        // A change here would give every story of every installed node a new trace id.
-        // Longer than the array that holds usual lengths, too.
+    fn stable_hash_is_stable() {
+        // A change here would give every story of every installed node a new trace id. The second
+        // case is longer than the array on the stack.
         for (parts, hash) in [
             ([&b"a"[..], b"b"], "4e8071d3974d16754bcb794c7d699bd6"),
             ([&[7; 300][..], b"b"], "69b6bbe1ec6bd2f86ea19d4973ef7797"),

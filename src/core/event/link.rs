@@ -1,18 +1,19 @@
-//! Links between stories: what two of them have in common are the same facts, so they belong to one incident, though each has a
-//! trace of its own.
+//! Links between stories. Stories that share member events belong to one incident, though each may
+//! have a trace of its own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use serde_json::{Value as Json, json};
 
-use super::json_out::rounded;
-use super::{EventId, Story, StoryState, TraceId};
+use super::id::{EventId, TraceId};
+use super::json::rounded;
+use super::story::{Story, StoryState};
 
-/// Links that are told of one story.
+/// Maximum number of links of one story.
 const MAX_LINKS: usize = 16;
 
-/// Another story that has members in common with one.
+/// Another story that shares members with a story.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Link {
     /// Its id.
@@ -21,24 +22,24 @@ pub struct Link {
     pub trace_id: TraceId,
     /// Its title.
     pub name: String,
-    /// How many of the kept members of both are the same events.
+    /// Number of events that are kept members of both.
     pub shared: u64,
-    /// The share that is of the smaller one's kept members: 1 where one story is a part of the other (the overlap
-    /// coefficient, after Szymkiewicz and Simpson).
+    /// `shared` divided by the kept members of the smaller story: 1 where one story contains the
+    /// other (the overlap coefficient of Szymkiewicz and Simpson).
     pub score: f64,
 }
 
-/// A story and those that have members in common with it.
+/// A story and its links.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkedStory {
     /// The story.
     pub story: Story,
-    /// The others, those with the most first.
+    /// Its links, those with the most shared members first.
     pub links: Vec<Link>,
 }
 
 impl LinkedStory {
-    /// The story as JSON, with its `links`.
+    /// Renders the story as JSON, with its `links`.
     #[must_use]
     pub fn json(&self) -> Json {
         let mut json = self.story.json();
@@ -59,16 +60,17 @@ impl Link {
     }
 }
 
-/// Which stories an event is a member of. What is no story (an entity's life, a story that was taken back) isn't kept.
+/// Index from events to the stories they are members of. Lifecycles and retracted stories aren't
+/// indexed.
 #[derive(Default)]
 pub struct LinkIndex {
     stories_of: HashMap<EventId, Vec<TraceId>, ahash::RandomState>,
 }
 
 impl LinkIndex {
-    /// Takes a story's members in; those of an earlier revision are to be taken out first.
-    pub fn enter(&mut self, story: &Story) {
-        if story.is_life() || story.state == StoryState::Retracted {
+    /// Adds a story's members. The caller first removes those of an earlier revision.
+    pub fn insert(&mut self, story: &Story) {
+        if story.is_lifecycle() || story.state == StoryState::Retracted {
             return;
         }
         for member in &story.members {
@@ -80,8 +82,8 @@ impl LinkIndex {
         }
     }
 
-    /// Takes a story's members out.
-    pub fn leave(&mut self, story: &Story) {
+    /// Removes a story's members.
+    pub fn remove(&mut self, story: &Story) {
         for member in &story.members {
             if let Entry::Occupied(mut stories) = self.stories_of.entry(member.id) {
                 stories.get_mut().retain(|id| *id != story.id);
@@ -92,9 +94,14 @@ impl LinkIndex {
         }
     }
 
-    /// The stories that have members in common with one, those with the most first. `find` knows them by id.
+    /// Returns the links of a story, those with the most shared members first. `find` returns a
+    /// story by its id.
     #[must_use]
-    pub fn of<'a>(&self, story: &Story, find: impl Fn(TraceId) -> Option<&'a Story>) -> Vec<Link> {
+    pub fn links_of<'a>(
+        &self,
+        story: &Story,
+        find: impl Fn(TraceId) -> Option<&'a Story>,
+    ) -> Vec<Link> {
         let mut shared: HashMap<TraceId, u64> = HashMap::new();
         for member in &story.members {
             for id in self.stories_of.get(&member.id).into_iter().flatten() {
@@ -103,14 +110,14 @@ impl LinkIndex {
                 }
             }
         }
-        let linked = |(id, shared): (TraceId, u64)| {
+        let link = |(id, shared): (TraceId, u64)| {
             let other = find(id)?;
-            let least = story.members.len().min(other.members.len()).max(1);
-            let score = shared as f64 / least as f64;
+            let smaller = story.members.len().min(other.members.len()).max(1);
+            let score = shared as f64 / smaller as f64;
             let (trace_id, name) = (other.trace_id, other.name.clone());
             Some((other.first_ns, Link { id, trace_id, name, shared, score }))
         };
-        let mut links: Vec<(u64, Link)> = shared.into_iter().filter_map(linked).collect();
+        let mut links: Vec<(u64, Link)> = shared.into_iter().filter_map(link).collect();
         links.sort_by(|(first, a), (second, b)| {
             b.shared.cmp(&a.shared).then(first.cmp(second)).then(a.id.cmp(&b.id))
         });
@@ -118,13 +125,13 @@ impl LinkIndex {
     }
 }
 
-/// One of several stories with its links.
+/// Returns a story with its links among `all`.
 #[must_use]
 pub fn linked_among(story: &Story, all: &[Story]) -> LinkedStory {
     let mut index = LinkIndex::default();
-    let by_id: HashMap<TraceId, &Story> = all.iter().map(|g| (g.id, g)).collect();
-    by_id.values().for_each(|one| index.enter(one));
-    let links = index.of(story, |id| by_id.get(&id).copied());
+    let by_id: HashMap<TraceId, &Story> = all.iter().map(|s| (s.id, s)).collect();
+    by_id.values().for_each(|one| index.insert(one));
+    let links = index.links_of(story, |id| by_id.get(&id).copied());
     LinkedStory { story: story.clone(), links }
 }
 
@@ -170,37 +177,37 @@ mod tests {
     }
 
     #[test]
-    fn stories_with_members_in_common_are_linked() {
+    fn stories_that_share_members_are_linked() {
         let cascade = story(1, "cascade", &[1, 2, 3, 4]);
-        let mut taken_back = story(5, "guess", &[1, 2]);
-        taken_back.state = StoryState::Retracted;
+        let mut retracted = story(5, "guess", &[1, 2]);
+        retracted.state = StoryState::Retracted;
         let all = [
             cascade.clone(),
             story(2, "crash-loop", &[4, 5]),
             story(3, "unit-failure", &[1, 2]),
             story(4, "unit-lifecycle", &[1, 2, 3]),
-            taken_back,
+            retracted,
             story(6, "elsewhere", &[7]),
         ];
         let links = linked_among(&cascade, &all).links;
-        let said: Vec<(&str, u64, f64)> =
+        let found: Vec<(&str, u64, f64)> =
             links.iter().map(|l| (&*l.name, l.shared, l.score)).collect();
-        assert_eq!(said, [("unit-failure 3", 2, 1.0), ("crash-loop 2", 1, 0.5)]);
+        assert_eq!(found, [("unit-failure 3", 2, 1.0), ("crash-loop 2", 1, 0.5)]);
         assert_eq!(linked_among(&all[1], &all).links[0].id, cascade.id);
         assert_eq!(linked_among(&all[5], &all).links, []);
         assert_eq!(linked_among(&cascade, &all).json()["links"][0]["shared"], 2);
     }
 
     #[test]
-    fn what_was_taken_out_is_linked_no_more() {
+    fn removed_story_has_no_links() {
         let (one, other) = (story(1, "a", &[1, 2]), story(2, "b", &[2]));
         let mut index = LinkIndex::default();
-        index.enter(&one);
-        index.enter(&other);
-        index.enter(&other);
-        assert_eq!(index.of(&one, |_| Some(&other)).len(), 1);
-        index.leave(&other);
-        index.leave(&one);
-        assert!(index.of(&one, |_| Some(&other)).is_empty() && index.stories_of.is_empty());
+        index.insert(&one);
+        index.insert(&other);
+        index.insert(&other);
+        assert_eq!(index.links_of(&one, |_| Some(&other)).len(), 1);
+        index.remove(&other);
+        index.remove(&one);
+        assert!(index.links_of(&one, |_| Some(&other)).is_empty() && index.stories_of.is_empty());
     }
 }

@@ -1,43 +1,46 @@
-//! What flows: events, stories, names, identifiers and the reasons an event can be lost for.
+//! Events, stories, names, identifiers, and the reasons for which an event can be dropped.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `name.rs` | interned names: kinds, sources, attribute keys |
-//! | `names.rs` | the names tapio itself knows |
+//! | `name.rs`, `interner.rs` | interned names of kinds, sources and attribute keys; their table |
+//! | `well_known_names.rs` | constants for the names that tapio itself uses (alias [`names`]) |
 //! | `id.rs` | 128-bit event and trace identifiers |
-//! | `record.rs` | [`Event`], borrowed while it is built, archived while it travels |
-//! | `view.rs` | reading an archived event in place |
-//! | `story.rs` | [`Story`]: a story with its members, cause, impact and actions |
-//! | `link.rs` | which stories have members in common |
-//! | `json_in.rs`, `json_out.rs`, `story_in.rs` | the JSON form, one object per line |
-//! | `vocabulary.rs` | which attributes events of the known kinds can have |
-//! | `troubles.rs` | which kinds tell a trouble, and which end it |
 //! | `severity.rs` | OpenTelemetry severity numbers |
-//! | `reason.rs` | the closed list of losses, for CONS-1 |
+//! | `record.rs` | [`Event`], borrowed while it is built, archived in a record |
+//! | `view.rs` | in-place access to an archived event |
+//! | `story.rs` | [`Story`]: members, root causes, impact and actions |
+//! | `json.rs`, `event_json.rs`, `story_json.rs` | the JSON forms, one object per line |
+//! | `link.rs` | links between stories that share members |
+//! | `attribute_schema.rs` | the attributes of each kind |
+//! | `fault_lifecycle.rs` | kinds that start a fault, and kinds that end it |
+//! | `reason.rs` | the closed list of stages and drop reasons, for CONS-1 |
 //!
-//! Nothing here knows of threads, sockets or clocks.
+//! Modules here use no threads, sockets or clocks.
 
+pub mod attribute_schema;
+mod event_json;
+pub mod fault_lifecycle;
 mod id;
-mod json_in;
-mod json_out;
+mod interner;
+mod json;
 mod link;
 mod name;
-pub mod names;
 mod reason;
 mod record;
 mod severity;
 mod story;
-mod story_in;
-pub mod troubles;
+mod story_json;
 mod view;
-pub mod vocabulary;
+pub mod well_known_names;
 
-pub use id::{EventId, TraceId, stable_hash};
-pub use json_in::{BadEvent, JsonEvent};
-pub use json_out::{event_json, event_json_with, value_json};
+pub use event_json::{JsonEvent, event_json, event_json_with};
+pub use id::{EventId, ParseIdError, TraceId, stable_hash};
+pub use interner::NameError;
+pub use json::{EventParseError, value_json};
 pub use link::{Link, LinkIndex, LinkedStory, linked_among};
-pub use name::{Name, NameRefused};
-pub use reason::{REASONS, Reason, Stage};
+pub use name::Name;
+pub use reason::{REASON_COUNT, Reason, Stage};
 pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};
 pub use severity::Severity;
 pub use story::{ArchivedStory, Candidate, Impact, Member, Story, StoryState, Term};
+pub use well_known_names as names;

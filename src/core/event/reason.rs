@@ -1,27 +1,28 @@
-//! Where and why an event can be lost: closed lists, so that CONS-1 can be summed.
+//! Closed lists of the stages and reasons of dropped events, so that CONS-1 can be summed.
 
-macro_rules! closed {
+/// Defines an enum with all its values and their names in metrics.
+macro_rules! closed_list {
     ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum $type { $($(#[$vdoc])* $variant),* }
         impl $type {
-            /// Every value, in order of its number.
+            /// All values, in order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
-            /// The word used in metrics, `/status` and reports.
+            /// Its name in metrics, `/status` and reports.
             #[must_use]
-            pub fn word(self) -> &'static str {
+            pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),* }
             }
         }
     };
 }
 
-closed! {
+closed_list! {
     /// A stage of the pipeline that can drop an event.
     Stage {
-        /// The kernel's side of the eBPF collector.
+        /// The eBPF collector's programs in the kernel.
         Kernel = "kernel",
         /// A collector's thread.
         Collect = "collect",
@@ -32,12 +33,12 @@ closed! {
     }
 }
 
-closed! {
+closed_list! {
     /// Why an event was dropped.
     Reason {
-        /// The source's line or message couldn't be understood.
+        /// The source's line or message is invalid.
         BadInput = "bad_input",
-        /// The event is larger than a record may be.
+        /// The event exceeds the maximum size of a record.
         Oversize = "oversize",
         /// The ring to the next stage was full and the collector's policy is to drop.
         RingFull = "ring_full",
@@ -45,30 +46,30 @@ closed! {
         KernelRingFull = "kernel_ring_full",
         /// A cgroup's token bucket in the kernel was empty.
         KernelThrottled = "kernel_throttled",
-        /// The bridge's queue was full while the server was away.
+        /// The bridge's queue was full while the server was unreachable.
         QueueFull = "queue_full",
-        /// The server refused the batch for what it holds.
+        /// The server rejected the batch's content.
         ServerRefused = "server_refused",
-        /// The drain at the end ran out of time.
+        /// The drain at shutdown exceeded its time limit.
         Shutdown = "shutdown",
-        /// A collector died with the event in its hands.
+        /// A collector panicked while it held the event.
         CollectorPanic = "collector_panic",
-        /// A table in the kernel that sums events up was full.
+        /// A table in the kernel that aggregates events was full.
         KernelMapFull = "kernel_map_full",
-        /// A source told more than its rate allows.
+        /// A source exceeded its rate.
         Throttled = "throttled",
-        /// A source threw it away before it was read.
+        /// The source discarded the event before the collector read it.
         SourceGone = "source_gone",
     }
 }
 
-/// How many reasons there are: the size of a counter table.
-pub const REASONS: usize = Reason::ALL.len();
+/// Number of reasons: the size of a counter table.
+pub const REASON_COUNT: usize = Reason::ALL.len();
 
 impl Reason {
-    /// Whether the event never left the kernel.
+    /// Whether the event was dropped in the kernel.
     #[must_use]
-    pub fn is_kernels(self) -> bool {
+    pub fn is_in_kernel(self) -> bool {
         matches!(self, Self::KernelRingFull | Self::KernelThrottled | Self::KernelMapFull)
     }
 }

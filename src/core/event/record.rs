@@ -1,13 +1,15 @@
-//! An event while it is built ([`Event`], borrowing its texts) and while it travels
-//! ([`ArchivedEvent`], an rkyv archive read in place).
+//! An event in its two forms: [`Event`], which a collector builds and which borrows its texts, and
+//! [`ArchivedEvent`], the rkyv archive in a record, which is read in place.
 
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
-use super::{EventId, Name, Severity, TraceId};
+use super::id::{EventId, TraceId};
+use super::name::Name;
+use super::severity::Severity;
 
-/// How finely a source's clock ticks, so that correlation knows how far two sources' times can be
-/// compared.
+/// Resolution of a source's clock, by which correlation decides how precisely the times of two
+/// sources compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 #[repr(u8)]
 pub enum ClockQuality {
@@ -35,9 +37,9 @@ impl ClockQuality {
 /// A typed value of an entity key or attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize)]
 pub enum Value<'a> {
-    /// JSON's null: present, and never equal to anything.
+    /// JSON's null: present, and not equal to any value.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
     /// A whole number.
     Int(i64),
@@ -65,7 +67,7 @@ macro_rules! from_int {
 from_int!(i64, i32, u32, u16, u8);
 
 impl From<u64> for Value<'_> {
-    /// Values past `i64::MAX` become a float: no id tapio handles is that large.
+    /// Values above `i64::MAX` become a float: no id that tapio handles is that large.
     fn from(n: u64) -> Self {
         i64::try_from(n).map_or(Self::Float(n as f64), Self::Int)
     }
@@ -80,41 +82,42 @@ impl From<bool> for Value<'_> {
 /// One entity key or attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize)]
 pub struct Field<'a> {
-    /// What it is called.
+    /// Its name.
     pub key: Name,
-    /// What it says.
+    /// Its value.
     pub value: Value<'a>,
 }
 
-/// An event as its collector builds it: borrowed, so that building one allocates nothing.
+/// An event as its collector builds it: it borrows its parts, so that building one allocates
+/// nothing.
 ///
 /// `fields` holds the entity keys first (`entities` of them), then the attributes.
 #[derive(Clone, Copy, Debug, Archive, Serialize)]
 pub struct Event<'a> {
-    /// Identifies the event for ever.
+    /// Permanent id of the event.
     pub id: EventId,
-    /// When it happened: nanoseconds since the Unix epoch.
+    /// Event time, nanoseconds since the Unix epoch.
     pub time_ns: u64,
-    /// When tapio saw it: nanoseconds since the Unix epoch.
+    /// Time at which tapio collected it, nanoseconds since the Unix epoch.
     pub observed_ns: u64,
-    /// What happened.
+    /// The type of the event.
     pub kind: Name,
-    /// Which collector says so.
+    /// The collector that emitted it.
     pub source: Name,
-    /// How bad it is, for itself.
+    /// Severity of the event by itself.
     pub severity: Severity,
     /// The [`ClockQuality`] of `time_ns`.
     pub clock: u8,
-    /// How many of `fields` are entity keys.
+    /// Number of `fields` that are entity keys.
     pub entities: u8,
-    /// The trace the event came with; [`TraceId::NONE`] for none.
+    /// The trace with which the event arrived; [`TraceId::NONE`] for none.
     pub trace_id: TraceId,
-    /// The span the event came with; zero for none.
+    /// The span with which the event arrived; zero for none.
     pub span_id: [u8; 8],
     /// Entity keys, then attributes.
     #[rkyv(with = InlineAsBox)]
     pub fields: &'a [Field<'a>],
-    /// A line for a person; empty for none.
+    /// Text for people; empty for none.
     #[rkyv(with = InlineAsBox)]
     pub message: &'a str,
 }
@@ -157,8 +160,8 @@ impl<'a> Event<'a> {
         self.entity_fields().iter().find(|f| f.key == key).map(|f| f.value)
     }
 
-    /// An upper bound of the archive's size in bytes: a record is written only where this much
-    /// room is left before the ring's end.
+    /// Upper bound of the archive's size in bytes. A record is written only where this much room is
+    /// left before the ring's end.
     #[must_use]
     pub fn archive_bound_bytes(&self) -> usize {
         let texts: usize = self

@@ -24,18 +24,18 @@ impl Severity {
     pub const TRACE: Self = Self(1);
     /// Debugging.
     pub const DEBUG: Self = Self(5);
-    /// Something happened.
+    /// A normal event.
     pub const INFO: Self = Self(9);
-    /// Something may be wrong.
+    /// A possible problem.
     pub const WARN: Self = Self(13);
-    /// Something is wrong.
+    /// A problem.
     pub const ERROR: Self = Self(17);
-    /// `critical` in a rule: an error somebody must look at now.
+    /// `critical` in a rule: an error that requires immediate attention.
     pub const CRITICAL: Self = Self(18);
-    /// The end of something.
+    /// A failure that ends a component.
     pub const FATAL: Self = Self(21);
 
-    /// From a word (`info`, `critical` …) or a number from 0 to 24.
+    /// Parses a name (`info`, `critical` …) or a number from 0 to 24.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {
@@ -51,9 +51,9 @@ impl Severity {
         })
     }
 
-    /// The short name of the range.
+    /// The name of the severity's range.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self.0 {
             0 => "unspecified",
             1..=4 => "trace",
@@ -69,12 +69,12 @@ impl Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
+        f.write_str(self.as_str())
     }
 }

@@ -1,36 +1,37 @@
-//! A story: one story, with its members, cause, impact and what to do.
+//! A story: events that belong together, with root causes, impact and actions.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::{EventId, Severity, TraceId};
+use super::id::{EventId, TraceId};
+use super::severity::Severity;
 
-/// Where a story is in its life. Every story ends as `Closed`, `Expired` or `Retracted`.
+/// State of a story. Every story ends as `Closed`, `Expired` or `Retracted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum StoryState {
-    /// First told.
+    /// Emitted for the first time.
     Opened,
-    /// Told again, with more members.
+    /// Emitted again, with more members.
     Updated,
-    /// Complete: nothing came for the rule's idle time.
+    /// Complete: no member was added for the rule's idle time.
     Closed,
-    /// Ended by age or for room.
+    /// Ended by age or for lack of room.
     Expired,
-    /// The order of arrival suggested it; the order of the events' own times doesn't bear it out.
+    /// The arrival lane emitted it, and the event-time lane doesn't confirm it.
     Retracted,
 }
 
 impl StoryState {
-    /// Whether the story is told to its end.
+    /// Whether the state is final.
     #[must_use]
     pub fn is_end(self) -> bool {
         matches!(self, Self::Closed | Self::Expired | Self::Retracted)
     }
 
-    /// The word used in output.
+    /// Its name in output.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Opened => "opened",
             Self::Updated => "updated",
@@ -41,67 +42,67 @@ impl StoryState {
     }
 }
 
-/// An event's part in a story.
+/// An event as a member of a story.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Member {
-    /// The event.
+    /// The event's id.
     pub id: EventId,
-    /// The event's id as its source wrote it; empty where it gave none.
+    /// The id that the source gave the event; empty for none.
     pub label: String,
-    /// When it happened, nanoseconds since the Unix epoch.
+    /// Event time, nanoseconds since the Unix epoch.
     pub time_ns: u64,
-    /// What happened.
+    /// The type of the event.
     pub kind: String,
-    /// Which collector says so.
+    /// The collector that emitted it.
     pub source: String,
-    /// How bad it is, for itself.
+    /// Severity of the event by itself.
     pub severity: Severity,
-    /// The rule's word for the event's part: cause, effect, symptom …
+    /// The event's role by the rule: cause, effect, symptom …
     pub role: String,
-    /// The rule's name for what this member shows (`service-failure`); empty where it gives none.
+    /// The rule's name for what this member shows (`service-failure`); empty for none.
     pub pattern: String,
-    /// A line for a person: what happened to whom.
+    /// One line of text: the event and its entity.
     pub summary: String,
 }
 
-/// One reason for a score.
+/// One part of a candidate's score.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize, serde::Serialize)]
 pub struct Term {
-    /// What was looked at.
+    /// The name of the term.
     pub name: String,
-    /// How much it added, in natural log-odds.
+    /// Its contribution to the score, in natural log-odds.
     pub weight: f64,
-    /// The evidence, in words; empty where the name says it all.
+    /// The evidence as text; empty where the name suffices.
     pub because: String,
 }
 
 /// A possible root cause.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Candidate {
-    /// What a person would call it.
+    /// Its description.
     pub cause: String,
-    /// The events that say so.
+    /// The events that support it.
     pub evidence: Vec<EventId>,
-    /// The evidence's ids as their sources wrote them.
+    /// The ids that the sources gave these events.
     pub labels: Vec<String>,
     /// The sum of the terms.
     pub score: f64,
-    /// Why the score is what it is.
+    /// The parts of the score.
     pub terms: Vec<Term>,
 }
 
-/// What a story means for those who use the node.
+/// Consequences of a story for the users of the node.
 #[derive(Clone, Debug, PartialEq, Default, Archive, Serialize, Deserialize, serde::Serialize)]
 pub struct Impact {
     /// 0 (none) to 1 (everything).
     pub business: f64,
-    /// Whether somebody outside noticed.
+    /// Whether customers notice it.
     pub customer_facing: bool,
-    /// Whether a service level objective is burning.
+    /// Whether a service level objective is at risk.
     pub slo_impact: bool,
-    /// The entities touched: units, pods, services, processes.
+    /// Affected entities: units, pods, services, processes.
     pub affected: Vec<String>,
-    /// The facts it was computed from.
+    /// The facts from which it is computed.
     pub evidence: Vec<String>,
 }
 
@@ -110,26 +111,26 @@ pub struct Impact {
 pub struct Story {
     /// Identifies the story: a hash of cluster, rule, join key and first member.
     pub id: TraceId,
-    /// Its trace, which members carry unless they are in a story that comes before it. Stories that begin with the same
-    /// event share one.
+    /// Its trace, which its members have too unless an earlier story has them. Stories that begin
+    /// with the same event share a trace.
     pub trace_id: TraceId,
     /// The rule that found it.
     pub rule: String,
-    /// What kind of story it is.
+    /// The type of the story.
     pub pattern: String,
-    /// A title for a person.
+    /// Its title.
     pub name: String,
-    /// What the story is about, in the rule's words.
+    /// The rule's description of the story.
     pub intent: String,
-    /// Where it is in its life.
+    /// Its state.
     pub state: StoryState,
-    /// How often it was told before.
+    /// How often it was emitted before.
     pub revision: u32,
     /// The join key: names and values.
     pub key: Vec<(String, String)>,
-    /// The members kept, in order; the first and the latest when there are more than a story keeps.
+    /// The kept members, in order: the first and the latest where a story has more than it keeps.
     pub members: Vec<Member>,
-    /// All members, kept or not.
+    /// Number of all members, kept or not.
     pub members_total: u64,
     /// The first member's time.
     pub first_ns: u64,
@@ -139,23 +140,23 @@ pub struct Story {
     pub severity: Severity,
     /// Possible causes, most likely first.
     pub root_cause: Vec<Candidate>,
-    /// What it means.
+    /// Its impact.
     pub impact: Impact,
-    /// What to do.
+    /// Recommended steps.
     pub actions: Vec<String>,
-    /// How sure the engine is, 0 to 1.
+    /// Confidence of the engine in the story, 0 to 1.
     pub confidence: f64,
     /// The story of the same rule and key that this one continues.
     pub continues: Option<TraceId>,
-    /// The id under which the story was told at first and which its members name in the stream,
-    /// where the order of arrival began it with another event than the order of their times does.
+    /// The id under which the arrival lane emitted the story and which its members have in the
+    /// stream. Set where event time begins the story with another event.
     pub provisional: Option<TraceId>,
 }
 
 impl Story {
-    /// Whether it is one entity's life, which no rule looks for.
+    /// Whether it is the lifecycle of one entity, which is tracked without a rule.
     #[must_use]
-    pub fn is_life(&self) -> bool {
+    pub fn is_lifecycle(&self) -> bool {
         self.rule.ends_with("-lifecycle")
     }
 

@@ -1,7 +1,11 @@
-//! Reading an archived event in place.
+//! In-place access to an archived event.
 
-use super::record::{ArchivedEvent, ArchivedField, ArchivedValue};
-use super::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
+use super::id::{EventId, TraceId};
+use super::name::Name;
+use super::record::{
+    ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value,
+};
+use super::severity::Severity;
 
 impl<'x> ArchivedValue<'x> {
     /// The value, borrowing its text from the archive.
@@ -19,7 +23,7 @@ impl<'x> ArchivedValue<'x> {
 }
 
 impl<'x> ArchivedField<'x> {
-    /// What the field is called.
+    /// The name of the field.
     #[must_use]
     pub fn name(&self) -> Name {
         Name::from(&self.key)
@@ -33,37 +37,37 @@ impl<'x> ArchivedField<'x> {
 }
 
 impl<'x> ArchivedEvent<'x> {
-    /// Identifies the event for ever.
+    /// Permanent id of the event.
     #[must_use]
     pub fn event_id(&self) -> EventId {
         EventId(self.id.0)
     }
 
-    /// When it happened, nanoseconds since the Unix epoch.
+    /// Event time, nanoseconds since the Unix epoch.
     #[must_use]
     pub fn time(&self) -> u64 {
         self.time_ns.to_native()
     }
 
-    /// What happened.
+    /// The type of the event.
     #[must_use]
     pub fn kind_name(&self) -> Name {
         Name::from(&self.kind)
     }
 
-    /// Which collector says so.
+    /// The collector that emitted it.
     #[must_use]
     pub fn source_name(&self) -> Name {
         Name::from(&self.source)
     }
 
-    /// How bad it is.
+    /// Severity of the event by itself.
     #[must_use]
     pub fn severity(&self) -> Severity {
         Severity(self.severity.0)
     }
 
-    /// How finely the source's clock ticks.
+    /// Resolution of the source's clock.
     #[must_use]
     pub fn clock_quality(&self) -> ClockQuality {
         match self.clock {
@@ -73,7 +77,7 @@ impl<'x> ArchivedEvent<'x> {
         }
     }
 
-    /// The trace the event came with, if any.
+    /// The trace with which the event arrived, if any.
     #[must_use]
     pub fn incoming_trace(&self) -> Option<TraceId> {
         Some(TraceId(self.trace_id.0)).filter(|t| t.is_some())
@@ -103,7 +107,7 @@ impl<'x> ArchivedEvent<'x> {
         self.attribute_fields().iter().find(|f| f.key.0 == key.0).map(|f| f.value.get())
     }
 
-    /// The text of a value, for an entity key first, then an attribute.
+    /// The text of an entity key, or else of an attribute.
     #[must_use]
     pub fn text(&self, key: Name) -> Option<&str> {
         match self.entity(key).or_else(|| self.attribute(key)) {
@@ -112,8 +116,8 @@ impl<'x> ArchivedEvent<'x> {
         }
     }
 
-    /// The event with its fields borrowed from the archive into `fields`, for code that serves
-    /// both forms.
+    /// Returns the event in its borrowed form, for code that handles both forms. `fields` holds its
+    /// fields.
     #[must_use]
     pub fn borrowed<'a>(&'a self, fields: &'a mut Vec<Field<'a>>) -> Event<'a> {
         fields.clear();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use crate::event::{REASONS, Reason, Stage};
+use crate::event::{REASON_COUNT, Reason, Stage};
 
 /// Maximum number of collectors: the size of a counter table.
 pub const MAX_COLLECTORS: usize = 24;
@@ -28,7 +28,7 @@ struct Row {
     received: AtomicU64,
     forwarded: AtomicU64,
     held: AtomicU64,
-    dropped: [AtomicU64; REASONS],
+    dropped: [AtomicU64; REASON_COUNT],
 }
 
 /// Counters of one thread. Only that thread writes them.

@@ -208,7 +208,7 @@ impl Sink {
 
     /// Counts `n` received events as dropped that never reach a ring.
     pub fn refuse(&mut self, reason: Reason, n: u64) {
-        let ledger = match (&self.kernel, reason.is_kernels()) {
+        let ledger = match (&self.kernel, reason.is_in_kernel()) {
             (Some(kernel), true) => kernel,
             _ => &self.ledger,
         };

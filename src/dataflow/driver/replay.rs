@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::driver::thread_plan::ThreadPlan;
 use crate::driver::topology::{Started, Topology};
-use crate::evidence::{Assessor, Bounds, Learned, NoteReader};
+use crate::evidence::{Assessor, Bounds, EvidenceReader, LearnedPair};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
 use crate::matcher::order::Order;
@@ -80,7 +80,7 @@ pub struct Replayed {
     /// The stories behind the lines, for [`Emit::Stories`].
     pub stories: Vec<Story>,
     /// Pairs of kinds worth a rule, for [`Emit::Stories`].
-    pub suggestions: Vec<Learned>,
+    pub suggestions: Vec<LearnedPair>,
     /// Lines that aren't valid events.
     pub refused: Vec<BadLine>,
     /// CONS-1 at the end.
@@ -286,7 +286,7 @@ fn topology(rules: &Arc<LiveRules>, emit: Emit) -> Topology {
 /// Reads the shards' output until all of them have ended.
 fn receive(
     mut exits: Vec<RecordReader>,
-    mut messages: Vec<NoteReader>,
+    mut messages: Vec<EvidenceReader>,
     bell: &Bell,
     ledger: &StageLedger,
     output: &mut Output,
@@ -306,7 +306,7 @@ fn receive(
         }
         for reader in &mut messages {
             while let Some(message) = reader.take() {
-                output.assessor.keep(message);
+                output.assessor.collect(message);
                 received += 1;
             }
         }
@@ -314,12 +314,13 @@ fn receive(
             continue;
         }
         if exits.iter().all(RecordReader::is_finished)
-            && messages.iter().all(NoteReader::is_finished)
+            && messages.iter().all(EvidenceReader::is_finished)
         {
             return;
         }
         wait_until(bell, MAX_SLEEP, || {
-            !exits.iter().all(RecordReader::is_empty) || !messages.iter().all(NoteReader::is_empty)
+            !exits.iter().all(RecordReader::is_empty)
+                || !messages.iter().all(EvidenceReader::is_empty)
         });
     }
 }

@@ -19,7 +19,9 @@ use core_affinity::CoreId;
 
 use crate::driver::correlator::Correlator;
 use crate::driver::thread_plan::ThreadPlan;
-use crate::evidence::{Assessor, Bounds, Desk, DeskStats, NoteReader, NoteWriter, notes};
+use crate::evidence::{
+    Assessor, AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, evidence_ring,
+};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::Order;
 use crate::rules::LiveRules;
@@ -71,9 +73,9 @@ pub struct Started {
     /// ring of stories.
     pub exits: Vec<RecordReader>,
     /// The rings of evidence messages, where there is no assessor thread.
-    pub messages: Vec<NoteReader>,
+    pub messages: Vec<EvidenceReader>,
     /// The counters of the assessor thread; zeros where there is none.
-    pub assessor: Arc<DeskStats>,
+    pub assessor: Arc<AssessorStats>,
 }
 
 impl Topology {
@@ -221,7 +223,8 @@ impl Topology {
             exits.push(stories);
             let output = (writer, Arc::clone(exit_bell));
             let inputs = std::mem::take(&mut messages);
-            let desk = Desk::new(Assessor::new(self.bounds()), inputs, message_bell, output);
+            let desk =
+                AssessorThread::new(Assessor::new(self.bounds()), inputs, message_bell, output);
             assessor = desk.stats();
             correlator.assessor = Some(spawn("assessor".into(), None, move || desk.run())?);
         }
@@ -252,7 +255,7 @@ struct Rings {
     /// Of each shard: the rings to the higher shards.
     between: Vec<CollectorRings>,
     exits: Vec<RecordReader>,
-    messages: Vec<NoteReader>,
+    messages: Vec<EvidenceReader>,
     recorded: Vec<RecordReader>,
 }
 
@@ -293,7 +296,7 @@ impl Rings {
     ) -> ShardOutput {
         let (exit, reader) = ring(self.blocks);
         self.exits.push(reader);
-        let (assessor, reader): (NoteWriter, NoteReader) = notes(message_bell);
+        let (assessor, reader): (EvidenceWriter, EvidenceReader) = evidence_ring(message_bell);
         self.messages.push(reader);
         let recorder = recorder_bell.map(|bell| {
             let (writer, reader) = ring(self.blocks);

@@ -1,41 +1,43 @@
-//! Things that events are about, and which of them an event names.
+//! Entities, and those that an event names.
 
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::rules::field::value_text;
 use tapio_core::event::{ArchivedEvent, Name, Value, names};
 
-/// What sort of thing an entity is.
+/// Kind of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EntityKind {
-    /// A machine, by host name.
+    /// A node, by host name.
     Node,
     /// A systemd unit, as `host/unit`.
     Unit,
     /// A process, as `host/exec-id`, or `host/pid` where no exec id is known.
     Process,
-    /// A cgroup that is neither a unit's nor a pod's, as `host/cgroup id`.
+    /// A cgroup of no unit or pod, as `host/cgroup id`.
     Cgroup,
     /// A container, by id.
     Container,
     /// A pod, by uid.
     Pod,
-    /// What owns pods, as `namespace/kind/name`.
+    /// An owner of pods, as `namespace/kind/name`.
     Workload,
-    /// A service, as `namespace/name`, or by name alone outside of a cluster.
+    /// A service, as `namespace/name`, or by name alone outside a cluster.
     Service,
     /// A volume or a claim, as `namespace/name`.
     Volume,
-    /// Where somebody listens, as `address:port`; on loopback `host/address:port`.
+    /// A listening endpoint, as `address:port`; on loopback `host/address:port`.
     Endpoint,
     /// An IP address.
     Address,
 }
 
 impl EntityKind {
-    /// All of them, with the words used in output and in `entity.relation` events.
-    pub const WORDS: [(Self, &'static str); 11] = [
+    /// All kinds with their names in output and in `entity.relation` events.
+    pub const NAMES: [(Self, &'static str); 11] = [
         (Self::Node, "node"),
         (Self::Unit, "unit"),
         (Self::Process, "process"),
@@ -49,25 +51,25 @@ impl EntityKind {
         (Self::Address, "address"),
     ];
 
-    /// The word for it.
+    /// Its name.
     #[must_use]
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(kind, _)| *kind == self).map_or("", |(_, word)| word)
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
     }
 
-    /// From its word.
+    /// Parses a name.
     #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(_, w)| *w == word).map(|(kind, _)| *kind)
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(kind, _)| *kind)
     }
 }
 
-/// One thing.
+/// An entity.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Entity {
-    /// What sort of thing.
+    /// Its kind.
     pub kind: EntityKind,
-    /// Its name, unique among its kind.
+    /// Its name, unique among entities of its kind.
     pub name: Box<str>,
 }
 
@@ -78,21 +80,48 @@ impl Entity {
         Self { kind, name: name.into() }
     }
 
-    /// What is unique on one host only, without the host.
+    /// The name without the host, for kinds whose names are unique on one host only.
     fn local_name(&self) -> &str {
         self.name.split_once('/').map_or(&*self.name, |(_, name)| name)
     }
 
-    /// For people, where they call it something: a process's name alone is many processes'.
-    pub(super) fn called(&self, label: &str) -> String {
+    /// Describes the entity by its label. Many processes share a program's name, so a process has
+    /// its pid too.
+    pub(super) fn describe_as(&self, label: &str) -> String {
         match self.kind {
             EntityKind::Process => format!("process {label} (pid {})", pid(self.local_name())),
-            kind => format!("{} {label}", kind.word()),
+            kind => format!("{} {label}", kind.as_str()),
+        }
+    }
+
+    /// The entity as the impact names it: by its label if it has one.
+    pub(super) fn affected(&self, label: Option<&str>) -> AffectedEntity {
+        let name = label.map_or_else(|| self.display_name(), Cow::Borrowed);
+        AffectedEntity { kind: self.kind, name: name.into_owned() }
+    }
+
+    /// Whether it is an endpoint on loopback, which other hosts can't reach. See [`endpoint`].
+    pub(super) fn is_loopback_endpoint(&self) -> bool {
+        self.kind == EntityKind::Endpoint && self.name.contains('/')
+    }
+
+    /// The name in output: without the host, which a story's key already has.
+    fn display_name(&self) -> Cow<'_, str> {
+        match self.kind {
+            EntityKind::Unit | EntityKind::Cgroup => self.local_name().into(),
+            EntityKind::Process => pid(self.local_name()).into(),
+            EntityKind::Workload => {
+                let (rest, name) = self.name.rsplit_once('/').unwrap_or(("", &self.name));
+                let (namespace, sort) = rest.rsplit_once('/').map_or(("", rest), |(n, s)| (n, s));
+                let slash = if namespace.is_empty() { "" } else { "/" };
+                format!("{sort} {namespace}{slash}{name}").into()
+            }
+            _ => (&*self.name).into(),
         }
     }
 }
 
-/// A process's number: an exec id begins with it.
+/// The number of a process: an exec id begins with it.
 fn pid(id: &str) -> &str {
     match id.split_once(':') {
         Some((pid, _)) if pid.bytes().all(|b| b.is_ascii_digit()) => pid,
@@ -100,34 +129,62 @@ fn pid(id: &str) -> &str {
     }
 }
 
+/// Writes kind and name. A workload's name begins with its sort (deployment, job …), which is more
+/// specific than the kind.
+fn write_described(f: &mut fmt::Formatter<'_>, kind: EntityKind, name: &str) -> fmt::Result {
+    match kind {
+        EntityKind::Workload => f.write_str(name),
+        kind => write!(f, "{} {name}", kind.as_str()),
+    }
+}
+
 impl fmt::Display for Entity {
-    /// For people: without the host in front, which a story's key already names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.kind {
-            EntityKind::Unit | EntityKind::Cgroup => self.local_name(),
-            EntityKind::Process => pid(self.local_name()),
-            EntityKind::Workload => {
-                // The sort of workload says more than the word.
-                let (rest, name) = self.name.rsplit_once('/').unwrap_or(("", &self.name));
-                let (namespace, sort) = rest.rsplit_once('/').map_or(("", rest), |(n, s)| (n, s));
-                let slash = if namespace.is_empty() { "" } else { "/" };
-                return write!(f, "{sort} {namespace}{slash}{name}");
-            }
-            _ => &*self.name,
-        };
-        write!(f, "{} {name}", self.kind.word())
+        write_described(f, self.kind, &self.display_name())
     }
 }
 
 impl fmt::Debug for Entity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.word(), self.name)
+        write!(f, "{} {}", self.kind.as_str(), self.name)
     }
 }
 
-/// The entities an event names, found in one pass over its entity keys.
+/// An entity that a story affects, by its kind and its name in output. Its order is that of its
+/// text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AffectedEntity {
+    pub(crate) kind: EntityKind,
+    pub(crate) name: String,
+}
+
+impl AffectedEntity {
+    pub(crate) fn new(kind: EntityKind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl Ord for AffectedEntity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.kind.as_str(), &self.name).cmp(&(other.kind.as_str(), &other.name))
+    }
+}
+
+impl PartialOrd for AffectedEntity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for AffectedEntity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_described(f, self.kind, &self.name)
+    }
+}
+
+/// The entities that an event names, extracted in one pass over its entity keys.
 #[derive(Default)]
-pub(super) struct Named<'a> {
+pub(super) struct EventEntities<'a> {
     pub(super) host: Option<&'a str>,
     pub(super) pod: Option<&'a str>,
     pub(super) pod_name: Option<&'a str>,
@@ -142,9 +199,9 @@ pub(super) struct Named<'a> {
     pub(super) cgroup: Option<Value<'a>>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> EventEntities<'a> {
     pub(super) fn of(event: &'a ArchivedEvent<'_>) -> Self {
-        let mut named = Self::default();
+        let mut found = Self::default();
         for field in event.entity_fields() {
             let value = field.value.get();
             let text = match value {
@@ -152,31 +209,31 @@ impl<'a> Named<'a> {
                 _ => None,
             };
             match field.name() {
-                names::HOST_NAME => named.host = text,
-                names::K8S_NODE_NAME => named.host = named.host.or(text),
-                names::K8S_POD_UID => named.pod = text,
-                names::K8S_POD_NAME => named.pod_name = text,
-                names::K8S_NAMESPACE_NAME => named.namespace = text,
-                names::K8S_DEPLOYMENT_NAME => named.deployment = text,
-                names::SERVICE_NAME => named.service = text,
-                names::SYSTEMD_UNIT => named.unit = text,
-                names::CONTAINER_ID => named.container = text,
-                names::TAPIO_PROCESS_EXEC_ID => named.exec_id = text,
-                names::HOST_IP => named.address = text,
-                names::PROCESS_PID if value != Value::Null => named.pid = Some(value),
-                names::CGROUP_ID if value != Value::Null => named.cgroup = Some(value),
+                names::HOST_NAME => found.host = text,
+                names::K8S_NODE_NAME => found.host = found.host.or(text),
+                names::K8S_POD_UID => found.pod = text,
+                names::K8S_POD_NAME => found.pod_name = text,
+                names::K8S_NAMESPACE_NAME => found.namespace = text,
+                names::K8S_DEPLOYMENT_NAME => found.deployment = text,
+                names::SERVICE_NAME => found.service = text,
+                names::SYSTEMD_UNIT => found.unit = text,
+                names::CONTAINER_ID => found.container = text,
+                names::TAPIO_PROCESS_EXEC_ID => found.exec_id = text,
+                names::HOST_IP => found.address = text,
+                names::PROCESS_PID if value != Value::Null => found.pid = Some(value),
+                names::CGROUP_ID if value != Value::Null => found.cgroup = Some(value),
                 _ => {}
             }
         }
-        named
+        found
     }
 
-    /// A name that is unique on this host only.
+    /// An entity whose name is unique on this host only.
     pub(super) fn on_host(&self, kind: EntityKind, name: &str) -> Entity {
         Entity::new(kind, &format!("{}/{name}", self.host.unwrap_or("")))
     }
 
-    /// A name that is unique in its namespace only.
+    /// An entity whose name is unique in its namespace only.
     pub(super) fn in_namespace(&self, kind: EntityKind, name: &str) -> Entity {
         match self.namespace {
             Some(namespace) => Entity::new(kind, &format!("{namespace}/{name}")),
@@ -184,7 +241,7 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// What [`Named::subject`] is, as a number: nothing is allocated for it.
+    /// Hash of [`EventEntities::subject`], without an allocation.
     pub(super) fn subject_hash(&self, hasher: &ahash::RandomState) -> Option<u64> {
         let hash = |kind: EntityKind, scope: Option<&str>, name: &str| {
             Some(hasher.hash_one((kind, scope, name)))
@@ -215,6 +272,7 @@ impl<'a> Named<'a> {
         }
     }
 
+    /// The process.
     pub(super) fn process(&self) -> Option<Entity> {
         match (self.exec_id, self.pid) {
             (Some(id), _) => Some(self.on_host(EntityKind::Process, id)),
@@ -223,8 +281,8 @@ impl<'a> Named<'a> {
         }
     }
 
-    /// What the event is about: the most lasting thing it names, since a process that crashes comes
-    /// back as another one, but its pod, unit or container is the same.
+    /// The event's entity: the most durable one that it names. A process that crashes restarts as
+    /// another process, but its pod, unit or container stays the same.
     pub(super) fn subject(&self) -> Option<Entity> {
         if let Some(uid) = self.pod {
             return Some(Entity::new(EntityKind::Pod, uid));
@@ -245,12 +303,13 @@ impl<'a> Named<'a> {
     }
 }
 
-/// What an event is about; `None` where it names nothing.
+/// The event's entity; `None` if it names none.
 pub(crate) fn subject(event: &ArchivedEvent<'_>) -> Option<Entity> {
-    Named::of(event).subject()
+    EventEntities::of(event).subject()
 }
 
-/// An address with its port. Loopback is another place on each host.
+/// An endpoint from address and port. Loopback is a different endpoint on each host, so there the
+/// name begins with the host.
 pub(super) fn endpoint(host: Option<&str>, address: &str, port: &str) -> Entity {
     let loopback = address.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
     let text = if address.contains(':') {
@@ -264,7 +323,7 @@ pub(super) fn endpoint(host: Option<&str>, address: &str, port: &str) -> Entity 
     }
 }
 
-/// A kind's place in a dense table.
-pub(super) fn place(kind: Name) -> usize {
+/// Index of a kind in a dense table.
+pub(super) fn kind_index(kind: Name) -> usize {
     usize::from(kind.0) % Name::CAPACITY
 }

@@ -1,167 +1,58 @@
-//! The entity graph: which process runs in which container, which pod is owned by which workload, who
-//! talks to whom, as of any time.
+//! The entity graph: containers of processes, owners of pods, connections and other relations, as
+//! of any time.
 //!
-//! An edge is a set of seconds in which somebody saw it, and an entity (or an edge) a set of seconds
-//! in which it ended. Sets of seconds are unions: the order in which they arrive doesn't matter, and
-//! what arrives later about later times changes no answer about an earlier one.
+//! An edge has the set of seconds in which it was seen; an edge and an entity have the set of
+//! seconds in which they ended. Sets are merged by union, so the order of arrival doesn't matter,
+//! and facts about later times change no answer about an earlier time.
 //!
-//! An edge holds at a second *t* if the latest second *s* ≤ *t* in which it was seen is no older than its
-//! relation allows, and neither it nor one of its ends ended in `s..t`.
+//! An edge holds at second *t* if the latest second *s* ≤ *t* in which it was seen isn't older than
+//! its relation allows, and neither the edge nor one of its entities ended in `s..t`.
 
 use std::collections::HashMap;
 
-use super::super::lru::Lru;
-use super::entity::{Entity, EntityKind};
-use super::observer::Bounds;
-use super::times::{Seconds, change, state};
+use super::bounds::Bounds;
+use super::entity::{AffectedEntity, Entity, EntityKind};
+use super::relation::{Criticality, Edge, Relation};
+use super::second_set::{SecondSet, record_change, state_at};
+use crate::lru::Lru;
 
-/// How two entities are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Relation {
-    /// A process runs in a container, a container in a pod, an endpoint at an address.
-    RunsIn,
-    /// A pod is owned by a workload.
-    OwnedBy,
-    /// A service selects a pod.
-    Selects,
-    /// A pod mounts a volume.
-    Mounts,
-    /// Somebody connects to an endpoint.
-    TalksTo,
-    /// A pod, unit or process is scheduled on a node.
-    ScheduledOn,
-    /// Somebody listens at an endpoint or has an address.
-    Provides,
-}
+/// Key of an edge: the numbers of its entities.
+type EdgeKey = (u32, Relation, u32);
 
-impl Relation {
-    /// All of them, with the words used in output and in `entity.relation` events.
-    pub const WORDS: [(Self, &'static str); 7] = [
-        (Self::RunsIn, "runs-in"),
-        (Self::OwnedBy, "owned-by"),
-        (Self::Selects, "selects"),
-        (Self::Mounts, "mounts"),
-        (Self::TalksTo, "talks-to"),
-        (Self::ScheduledOn, "scheduled-on"),
-        (Self::Provides, "provides"),
-    ];
-
-    /// The word for it.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        Self::WORDS.iter().find(|(r, _)| *r == self).map_or("", |(_, word)| word)
-    }
-
-    /// From its word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(_, w)| *w == word).map(|(r, _)| *r)
-    }
-
-    /// For how many seconds an edge holds after it was seen last. What a thing is made of stays until
-    /// it ends; who talks to whom is only known while they do.
-    fn holds_s(self) -> u32 {
-        match self {
-            Self::TalksTo => 300,
-            Self::Provides => 3_600,
-            _ => u32::MAX,
-        }
-    }
-
-    /// Whether the first entity of the edge depends on the second. An endpoint depends on who
-    /// provides it, so there it is the other way round.
-    fn first_depends(self) -> bool {
-        self != Self::Provides
-    }
-}
-
-/// An edge, from its first entity to its second.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Edge {
-    /// Who …
-    pub from: Entity,
-    /// … is joined how …
-    pub relation: Relation,
-    /// … to whom.
-    pub to: Entity,
-}
-
-/// An edge between slots.
-type Key = (u32, Relation, u32);
-
-/// One entity's part of the graph.
-struct Facts {
+/// One entity of the graph.
+struct EntityState {
     number: u32,
     /// Its edges, in both directions.
-    edges: Vec<Key>,
-    ended: Seconds,
-    /// What a person calls it, since when.
+    edges: Vec<EdgeKey>,
+    ended: SecondSet,
+    /// Its name for people, and the second of the fact that states it.
     label: Option<(u32, Box<str>)>,
-    /// Whether it could serve, from which second on.
+    /// Changes of its readiness.
     ready: Vec<(u32, bool)>,
-    /// How much it matters, from which second on.
+    /// Changes of its criticality.
     criticality: Vec<(u32, Criticality)>,
 }
 
-/// How much a pod or service matters, as its owner labelled it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Criticality {
-    /// Nobody waits for it.
-    Low,
-    /// What isn't labelled otherwise by somebody who labels.
-    Medium,
-    /// Users notice.
-    High,
-    /// The business stops.
-    Critical,
+/// The times of an edge.
+struct EdgeTimes {
+    seen: SecondSet,
+    ended: SecondSet,
 }
 
-impl Criticality {
-    /// From its word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "low" => Self::Low,
-            "medium" => Self::Medium,
-            "high" => Self::High,
-            "critical" => Self::Critical,
-            _ => return None,
-        })
-    }
-
-    /// The word for it.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-struct Line {
-    seen: Seconds,
-    ended: Seconds,
-}
-
-/// A process in a container in a pod.
-const MOST_PARTS: usize = 2;
-/// Entities a search looks at.
+/// Maximum nesting: a process in a container in a pod.
+const MAX_NESTING: usize = 2;
+/// Maximum number of entities that a search returns.
 const MAX_REACHED: usize = 512;
 
-/// The graph. Bounded: what wasn't seen for longest makes room.
+/// The graph. Bounded: the entity unused for the longest time is evicted.
 pub(super) struct Graph {
     bounds: Bounds,
-    entities: Lru<Entity, Facts>,
+    entities: Lru<Entity, EntityState>,
     /// Entities by number.
-    names: HashMap<u32, Entity, ahash::RandomState>,
-    next: u32,
-    lines: HashMap<Key, Line, ahash::RandomState>,
-    /// Edges refused because an entity had too many.
+    by_number: HashMap<u32, Entity, ahash::RandomState>,
+    next_number: u32,
+    edges: HashMap<EdgeKey, EdgeTimes, ahash::RandomState>,
+    /// Edges refused because an entity had the maximum number.
     pub(super) refused: u64,
 }
 
@@ -170,9 +61,9 @@ impl Graph {
         Self {
             bounds,
             entities: Lru::new(bounds.entities.max(2)),
-            names: HashMap::default(),
-            next: 0,
-            lines: HashMap::default(),
+            by_number: HashMap::default(),
+            next_number: 0,
+            edges: HashMap::default(),
             refused: 0,
         }
     }
@@ -181,54 +72,56 @@ impl Graph {
         self.entities.len()
     }
 
-    pub(super) fn edges(&self) -> usize {
-        self.lines.len()
+    pub(super) fn edge_count(&self) -> usize {
+        self.edges.len()
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.entities.evicted
     }
 
-    fn facts(&mut self, entity: &Entity) -> Option<&mut Facts> {
+    /// The state of an entity, which is added if it is new.
+    fn entity(&mut self, entity: &Entity) -> Option<&mut EntityState> {
         if self.entities.peek(entity).is_none() {
-            let number = self.next;
-            self.next = self.next.wrapping_add(1);
-            let facts = Facts {
+            let number = self.next_number;
+            self.next_number = self.next_number.wrapping_add(1);
+            let state = EntityState {
                 number,
                 edges: Vec::new(),
-                ended: Seconds::default(),
+                ended: SecondSet::default(),
                 label: None,
                 ready: Vec::new(),
                 criticality: Vec::new(),
             };
-            self.names.insert(number, entity.clone());
-            if let Some((_, gone)) = self.entities.insert(entity.clone(), facts) {
-                self.forget(&gone);
+            self.by_number.insert(number, entity.clone());
+            if let Some((_, evicted)) = self.entities.insert(entity.clone(), state) {
+                self.remove_edges_of(&evicted);
             }
         }
         self.entities.get(entity)
     }
 
-    /// Takes an evicted entity's edges away from its neighbours.
-    fn forget(&mut self, gone: &Facts) {
-        self.names.remove(&gone.number);
-        for key in &gone.edges {
-            self.lines.remove(key);
-            let other = if key.0 == gone.number { key.2 } else { key.0 };
-            let Some(entity) = self.names.get(&other) else {
+    /// Removes an evicted entity's edges, also from its neighbours.
+    fn remove_edges_of(&mut self, evicted: &EntityState) {
+        self.by_number.remove(&evicted.number);
+        for key in &evicted.edges {
+            self.edges.remove(key);
+            let other = if key.0 == evicted.number { key.2 } else { key.0 };
+            let Some(entity) = self.by_number.get(&other) else {
                 continue;
             };
-            if let Some(facts) = self.entities.get(entity) {
-                facts.edges.retain(|k| k != key);
+            if let Some(state) = self.entities.get(entity) {
+                state.edges.retain(|k| k != key);
             }
         }
     }
 
-    fn line(&mut self, edge: &Edge) -> Option<&mut Line> {
-        let from = self.facts(&edge.from)?.number;
-        let to = self.facts(&edge.to)?.number;
+    /// The times of an edge, which is added if it is new. `None` if it is refused.
+    fn edge_times(&mut self, edge: &Edge) -> Option<&mut EdgeTimes> {
+        let from = self.entity(&edge.from)?.number;
+        let to = self.entity(&edge.to)?.number;
         let key = (from, edge.relation, to);
-        if !self.lines.contains_key(&key) {
+        if !self.edges.contains_key(&key) {
             let is_full = |e: &Entity| {
                 self.entities.peek(e).is_none_or(|f| f.edges.len() >= self.bounds.edges)
             };
@@ -236,134 +129,140 @@ impl Graph {
                 self.refused += 1;
                 return None;
             }
-            self.facts(&edge.from)?.edges.push(key);
-            self.facts(&edge.to)?.edges.push(key);
-            self.lines.insert(key, Line { seen: Seconds::default(), ended: Seconds::default() });
+            self.entity(&edge.from)?.edges.push(key);
+            self.entity(&edge.to)?.edges.push(key);
+            self.edges
+                .insert(key, EdgeTimes { seen: SecondSet::default(), ended: SecondSet::default() });
         }
-        self.lines.get_mut(&key)
+        self.edges.get_mut(&key)
     }
 
-    /// An edge was seen.
-    pub(super) fn see(&mut self, edge: &Edge, second: u32) {
-        let most = self.bounds.history;
-        if let Some(line) = self.line(edge) {
-            line.seen.add(second, most);
-        }
-    }
-
-    /// An edge ended.
-    pub(super) fn part(&mut self, edge: &Edge, second: u32) {
-        let most = self.bounds.history;
-        if let Some(line) = self.line(edge) {
-            line.ended.add(second, most);
+    /// Records that an edge was seen.
+    pub(super) fn add_edge(&mut self, edge: &Edge, second: u32) {
+        let max = self.bounds.history;
+        if let Some(times) = self.edge_times(edge) {
+            times.seen.insert(second, max);
         }
     }
 
-    /// An entity ended, and all its edges with it.
-    pub(super) fn end(&mut self, entity: &Entity, second: u32) {
-        let most = self.bounds.history;
-        if let Some(facts) = self.facts(entity) {
-            facts.ended.add(second, most);
+    /// Records that an edge ended.
+    pub(super) fn end_edge(&mut self, edge: &Edge, second: u32) {
+        let max = self.bounds.history;
+        if let Some(times) = self.edge_times(edge) {
+            times.ended.insert(second, max);
         }
     }
 
-    /// What a person calls an entity. The earliest word counts.
-    pub(super) fn name(&mut self, entity: &Entity, label: &str, second: u32) {
-        if let Some(facts) = self.facts(entity) {
+    /// Records that an entity ended, and with it all its edges.
+    pub(super) fn end_entity(&mut self, entity: &Entity, second: u32) {
+        let max = self.bounds.history;
+        if let Some(state) = self.entity(entity) {
+            state.ended.insert(second, max);
+        }
+    }
+
+    /// Sets an entity's name for people. The earliest one is kept.
+    pub(super) fn set_label(&mut self, entity: &Entity, label: &str, second: u32) {
+        if let Some(state) = self.entity(entity) {
             let new = (second, Box::from(label));
-            if facts.label.as_ref().is_none_or(|old| new < *old) {
-                facts.label = Some(new);
+            if state.label.as_ref().is_none_or(|old| new < *old) {
+                state.label = Some(new);
             }
         }
     }
 
-    /// An entity began or ceased to be able to serve.
-    pub(super) fn ready(&mut self, entity: &Entity, ready: bool, second: u32) {
-        let most = self.bounds.history;
-        if let Some(facts) = self.facts(entity) {
-            change(&mut facts.ready, second, ready, most);
+    /// Records that an entity became ready, or ceased to be.
+    pub(super) fn set_ready(&mut self, entity: &Entity, ready: bool, second: u32) {
+        let max = self.bounds.history;
+        if let Some(state) = self.entity(entity) {
+            record_change(&mut state.ready, second, ready, max);
         }
     }
 
-    /// How much an entity matters.
-    pub(super) fn matters(&mut self, entity: &Entity, criticality: Criticality, second: u32) {
-        let most = self.bounds.history;
-        if let Some(facts) = self.facts(entity) {
-            change(&mut facts.criticality, second, criticality, most);
+    /// Records an entity's criticality.
+    pub(super) fn set_criticality(
+        &mut self,
+        entity: &Entity,
+        criticality: Criticality,
+        second: u32,
+    ) {
+        let max = self.bounds.history;
+        if let Some(state) = self.entity(entity) {
+            record_change(&mut state.criticality, second, criticality, max);
         }
     }
 
-    /// How a person calls an entity.
-    pub(super) fn text(&self, entity: &Entity) -> String {
+    /// Describes an entity, by its label if it has one.
+    pub(super) fn describe(&self, entity: &Entity) -> String {
         match self.entities.peek(entity).and_then(|f| f.label.as_ref()) {
-            Some((_, label)) => entity.called(label),
+            Some((_, label)) => entity.describe_as(label),
             None => entity.to_string(),
         }
     }
 
-    /// The same as a thing that is affected: which of the processes of one program it is, says nothing.
-    pub(super) fn thing(&self, entity: &Entity) -> String {
-        match self.entities.peek(entity).and_then(|f| f.label.as_ref()) {
-            Some((_, label)) => format!("{} {label}", entity.kind.word()),
-            None => entity.to_string(),
-        }
+    /// The entity as the impact names it. A process is named by its program, without its pid.
+    pub(super) fn affected(&self, entity: &Entity) -> AffectedEntity {
+        let label = self.entities.peek(entity).and_then(|e| e.label.as_ref());
+        entity.affected(label.map(|(_, label)| &**label))
     }
 
-    /// What an entity is a part of: a process of its container, pod or unit, a container of its pod.
-    pub(super) fn whole<'a>(&'a self, entity: &'a Entity, second: u32) -> &'a Entity {
-        let mut whole = entity;
-        for _ in 0..MOST_PARTS {
-            let is_part = matches!(whole.kind, EntityKind::Process | EntityKind::Container);
-            let within = is_part.then(|| self.joined(whole, Relation::RunsIn, true, second));
+    /// The outermost entity that an entity runs in: a process in its container, pod or unit, a
+    /// container in its pod.
+    pub(super) fn enclosing<'a>(&'a self, entity: &'a Entity, second: u32) -> &'a Entity {
+        let mut outer = entity;
+        for _ in 0..MAX_NESTING {
+            let is_part = matches!(outer.kind, EntityKind::Process | EntityKind::Container);
+            let within = is_part.then(|| self.related(outer, Relation::RunsIn, true, second));
             match within.and_then(|all| all.first().copied()) {
-                Some(next) => whole = next,
+                Some(next) => outer = next,
                 None => break,
             }
         }
-        whole
+        outer
     }
 
-    /// Whether an entity could serve; `None` where nothing was said.
+    /// Whether an entity was ready; `None` if unknown.
     pub(super) fn is_ready(&self, entity: &Entity, second: u32) -> Option<bool> {
-        state(&self.entities.peek(entity)?.ready, second)
+        state_at(&self.entities.peek(entity)?.ready, second)
     }
 
-    /// How much an entity matters; `None` where nobody labelled it.
+    /// An entity's criticality; `None` if it has no label.
     pub(super) fn criticality(&self, entity: &Entity, second: u32) -> Option<Criticality> {
-        state(&self.entities.peek(entity)?.criticality, second)
+        state_at(&self.entities.peek(entity)?.criticality, second)
     }
 
-    fn holds(&self, key: &Key, second: u32) -> bool {
-        let Some(line) = self.lines.get(key) else {
+    /// Whether an edge holds as of a second.
+    fn holds(&self, key: &EdgeKey, second: u32) -> bool {
+        let Some(times) = self.edges.get(key) else {
             return false;
         };
-        let Some(seen) = line.seen.latest(second) else {
+        let Some(seen) = times.seen.latest(second) else {
             return false;
         };
-        let ended = |seconds: &Seconds| {
+        let ended = |seconds: &SecondSet| {
             second > 0 && seconds.latest(second - 1).is_some_and(|end| end >= seen)
         };
-        let facts = |number| self.names.get(&number).and_then(|e| self.entities.peek(e));
-        second - seen <= key.1.holds_s()
-            && !ended(&line.ended)
-            && ![key.0, key.2].iter().any(|n| facts(*n).is_some_and(|f| ended(&f.ended)))
+        let state = |number| self.by_number.get(&number).and_then(|e| self.entities.peek(e));
+        second - seen <= key.1.max_age_s()
+            && !ended(&times.ended)
+            && ![key.0, key.2].iter().any(|n| state(*n).is_some_and(|e| ended(&e.ended)))
     }
 
-    /// The entities joined to one as of a second: (relation, entity, whether the asked one is the
-    /// edge's first), in order.
+    /// The neighbours of an entity as of a second, in order: relation, neighbour, and whether the
+    /// entity is the edge's first one.
     pub(super) fn neighbours(
         &self,
         entity: &Entity,
         second: u32,
     ) -> Vec<(Relation, &Entity, bool)> {
-        let Some(facts) = self.entities.peek(entity) else {
+        let Some(state) = self.entities.peek(entity) else {
             return Vec::new();
         };
-        let holding = facts.edges.iter().filter(|k| self.holds(k, second));
+        let holding = state.edges.iter().filter(|k| self.holds(k, second));
         let mut out: Vec<_> = holding
             .filter_map(|key| {
-                let is_first = key.0 == facts.number;
-                let other = self.names.get(if is_first { &key.2 } else { &key.0 })?;
+                let is_first = key.0 == state.number;
+                let other = self.by_number.get(if is_first { &key.2 } else { &key.0 })?;
                 Some((key.1, other, is_first))
             })
             .collect();
@@ -371,9 +270,9 @@ impl Graph {
         out
     }
 
-    /// The second entities of an entity's edges of one relation, or the first ones of the edges that
-    /// lead to it.
-    pub(super) fn joined(
+    /// The neighbours by one relation, with the entity as the edge's first one or as its second
+    /// one.
+    pub(super) fn related(
         &self,
         entity: &Entity,
         relation: Relation,
@@ -384,9 +283,9 @@ impl Graph {
         all.filter(|(r, _, first)| *r == relation && *first == is_first).map(|n| n.1).collect()
     }
 
-    /// What an entity depends on (`up`), or what depends on it, within some steps as of a second:
-    /// each with its distance, nearest first, in order.
-    pub(super) fn reach(
+    /// The dependencies of an entity (`up`), or its dependents, within some steps as of a second:
+    /// each with its distance, in order of distance.
+    pub(super) fn reachable(
         &self,
         entity: &Entity,
         up: bool,
@@ -394,12 +293,12 @@ impl Graph {
         second: u32,
     ) -> Vec<(u32, &Entity)> {
         let mut out: Vec<(u32, &Entity)> = Vec::new();
-        let mut edge: Vec<&Entity> = vec![entity];
+        let mut frontier: Vec<&Entity> = vec![entity];
         for step in 1..=steps {
             let mut next: Vec<&Entity> = Vec::new();
-            for from in edge {
+            for from in frontier {
                 for (relation, other, is_first) in self.neighbours(from, second) {
-                    let depends = is_first == relation.first_depends();
+                    let depends = is_first == relation.first_depends_on_second();
                     let is_new = other != entity && !out.iter().any(|(_, e)| *e == other);
                     if depends == up && is_new && out.len() < MAX_REACHED {
                         out.push((step, other));
@@ -407,7 +306,7 @@ impl Graph {
                     }
                 }
             }
-            edge = next;
+            frontier = next;
         }
         out.sort_unstable();
         out

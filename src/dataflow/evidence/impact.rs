@@ -1,37 +1,37 @@
-//! What a story means for those who use the node, from facts: endpoints and services lost, replicas
-//! left, connections that failed, how much the owners say it matters, and what depends on it.
+//! Impact of a story, computed from facts: lost endpoints and services, ready replicas, failed
+//! connections, criticality labels, and dependents.
 
 use std::collections::BTreeSet;
 
-use super::assessor::Evidence;
-use super::draft::{Draft, Source};
-use super::entity::{Entity, EntityKind};
-use super::graph::{Criticality, Relation};
-use super::observer::second;
+use super::entity::{AffectedEntity, Entity, EntityKind};
+use super::pending_story::{Observation, PendingStory};
+use super::relation::{Criticality, Relation};
+use super::second_set::second;
+use super::store::EvidenceStore;
 use crate::rules::Given;
 use tapio_core::event::{Impact, Name, Severity, names};
 
-/// Affected entities a story names.
+/// Affected entities that a story names.
 pub(crate) const MAX_AFFECTED: usize = 32;
-/// Steps along which what depends on something lost is affected, too.
+/// Steps within which dependents of a failed entity are affected.
 const DOWNSTREAM_STEPS: u32 = 3;
-/// Entities of one list that are named; the rest is counted.
+/// Dependents that the evidence names; the others are counted.
 const MAX_NAMED: usize = 4;
 
-/// How probable it is that the business notices, by each hint alone. They are priors, to be read as
-/// such: they are combined as independent hints, and a rule that knows better gives its own figure.
+/// Probability that the business notices, given each hint alone. They are priors: they are combined
+/// as independent hints, and a rule with better knowledge gives its own value.
 struct Priors {
-    /// The worst severity there is.
+    /// The highest severity.
     severity: f64,
     /// Each further entity.
     each_entity: f64,
-    /// One failed connection of somebody else; more count by their logarithm.
+    /// One failed connection of another entity; more count by their logarithm.
     failed_connection: f64,
-    /// An endpoint or a service without anybody left.
+    /// An endpoint or service without a provider.
     lost: f64,
-    /// All replicas of a workload down; a part of them counts as that part.
+    /// All replicas of a workload down; a part of them counts proportionally.
     replicas: f64,
-    /// By the owners' label, from low to critical.
+    /// By criticality, from low to critical.
     criticality: [f64; 4],
 }
 
@@ -44,16 +44,16 @@ const PRIORS: Priors = Priors {
     criticality: [0.0, 0.1, 0.4, 0.8],
 };
 
-/// How entities are counted in words, by the prefix they have in `affected`.
-const COUNTED: [(&str, &str, &str); 5] = [
-    ("unit ", "unit", "units"),
-    ("pod ", "pod", "pods"),
-    ("service ", "service", "services"),
-    ("endpoint ", "endpoint", "endpoints"),
-    ("process ", "program", "programs"),
+/// Kinds of affected entities that the evidence counts, with singular and plural.
+const COUNTED: [(EntityKind, &str, &str); 5] = [
+    (EntityKind::Unit, "unit", "units"),
+    (EntityKind::Pod, "pod", "pods"),
+    (EntityKind::Service, "service", "services"),
+    (EntityKind::Endpoint, "endpoint", "endpoints"),
+    (EntityKind::Process, "program", "programs"),
 ];
 
-/// Kinds that say that what they are about serves nobody any more.
+/// Kinds after which an entity serves no requests.
 const DOWN: [Name; 9] = [
     names::SYSTEMD_UNIT_FAILED,
     names::SYSTEMD_UNIT_STOPPED,
@@ -66,139 +66,130 @@ const DOWN: [Name; 9] = [
     names::CONTAINER_OOM,
 ];
 
-/// What was found out about a story.
+/// Ready pods of a workload or service.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Headroom {
+    owner: Entity,
+    ready: usize,
+    all: usize,
+}
+
+/// The entities that depend on what is down, and how critical they are.
 #[derive(Default)]
-struct Toll {
-    /// Services and endpoints nobody serves any more.
+struct BlastRadius {
+    /// Services and endpoints without a provider.
     lost: BTreeSet<Entity>,
-    /// What owns or selects affected pods: how many of its pods are ready, of how many.
-    headroom: Vec<(Entity, usize, usize)>,
-    /// What depends on what is down.
+    /// Workloads and services of affected pods.
+    headroom: Vec<Headroom>,
+    /// Dependents of what is down.
     downstream: BTreeSet<Entity>,
-    /// The most that anybody says it matters, and about whom.
+    /// The highest criticality, and an entity that has it.
     criticality: Option<(Criticality, Entity)>,
 }
 
-impl Toll {
-    /// The largest part of a workload's pods that is down.
-    fn worst_part(&self) -> f64 {
-        let parts = self.headroom.iter().map(|(_, ready, all)| 1.0 - *ready as f64 / *all as f64);
-        parts.fold(0.0, f64::max)
+impl BlastRadius {
+    /// The largest share of a workload's pods that is down.
+    fn max_share_down(&self) -> f64 {
+        let shares = self.headroom.iter().map(|h| 1.0 - h.ready as f64 / h.all as f64);
+        shares.fold(0.0, f64::max)
     }
 }
 
-fn is_down(source: &Source) -> bool {
-    DOWN.contains(&source.kind)
+fn is_down(observation: &Observation) -> bool {
+    DOWN.contains(&observation.kind)
 }
 
-/// Whether others than the host itself can reach an endpoint.
-fn is_for_others(entity: &Entity) -> bool {
-    // A loopback endpoint has its host in front.
-    entity.kind != EntityKind::Endpoint || !entity.name.contains('/')
-}
-
-impl Evidence {
-    /// A story's impact.
-    pub(super) fn impact(&self, draft: &Draft) -> Impact {
-        let toll = self.toll(draft);
-        let severity = draft.story.severity;
-        let faulty = severity >= Severity::WARN;
-        let told = &draft.story.impact.affected;
-        let serves = |e: &&Entity| e.kind == EntityKind::Service;
-        let customer_facing = match draft.asked.customer_facing {
-            Given::Fixed(b) => b,
+impl EvidenceStore {
+    /// Computes a story's impact.
+    pub(super) fn impact(&self, pending: &PendingStory) -> Impact {
+        let radius = self.blast_radius(pending);
+        let customer_facing = match pending.impact_spec.customer_facing {
+            Given::Fixed(given) => given,
+            Given::Auto => is_customer_facing(pending, &radius),
+        };
+        let slo_impact = match pending.impact_spec.slo_impact {
+            Given::Fixed(given) => given,
             Given::Auto => {
-                let matters = |c: &(Criticality, Entity)| c.0 >= Criticality::High;
-                faulty
-                    && (draft.failed_for_others > 0
-                        || told.iter().any(|a| a.starts_with("service "))
-                        || toll.lost.iter().any(is_for_others)
-                        || toll.downstream.iter().any(|e| serves(&e))
-                        || toll.criticality.as_ref().is_some_and(matters))
+                // Ready replicas continue to serve. Without known replicas, requests wait.
+                let serves_on = !radius.headroom.is_empty()
+                    && radius.headroom.iter().all(|h| h.ready > 0)
+                    && radius.lost.is_empty()
+                    && pending.failed_for_others == 0;
+                customer_facing && pending.story.severity >= Severity::ERROR && !serves_on
             }
         };
-        let slo_impact = match draft.asked.slo_impact {
-            Given::Fixed(b) => b,
-            Given::Auto => {
-                // Replicas that are left serve on; without any that are known, somebody waits.
-                let serves_on = !toll.headroom.is_empty()
-                    && toll.headroom.iter().all(|(_, ready, _)| *ready > 0)
-                    && toll.lost.is_empty()
-                    && draft.failed_for_others == 0;
-                customer_facing && severity >= Severity::ERROR && !serves_on
-            }
+        let business = match pending.impact_spec.business {
+            Given::Fixed(given) => given,
+            Given::Auto => business(pending, &radius, customer_facing),
         };
-        let business = match draft.asked.business {
-            Given::Fixed(b) => b,
-            Given::Auto => business(draft, &toll, customer_facing),
-        };
-        let mut affected = told.clone();
-        for entity in toll.lost.iter().chain(&toll.downstream) {
-            let text = self.graph.thing(entity);
-            if affected.len() < MAX_AFFECTED && !affected.contains(&text) {
-                affected.push(text);
+        let mut affected = pending.affected.clone();
+        for entity in radius.lost.iter().chain(&radius.downstream) {
+            let entity = self.graph.affected(entity);
+            if affected.len() < MAX_AFFECTED && !affected.contains(&entity) {
+                affected.push(entity);
             }
         }
-        let evidence = self.words(draft, &toll);
+        let affected = affected.iter().map(AffectedEntity::to_string).collect();
+        let evidence = self.impact_evidence(pending, &radius);
         Impact { business, customer_facing, slo_impact, affected, evidence }
     }
 
-    fn toll(&self, draft: &Draft) -> Toll {
-        let mut toll = Toll::default();
-        let down: Vec<&Source> = draft.sources.iter().filter(|s| is_down(s)).collect();
-        let is_one = |e: &Entity| down.iter().any(|s| s.entity == *e);
-        let end = second(draft.story.last_ns);
-        for source in &down {
-            let at = second(source.first_ns);
-            for thing in self.provided(&source.entity, at) {
-                let others = self.graph.joined(thing, Relation::Provides, false, end);
-                if others.into_iter().all(is_one) {
-                    toll.lost.insert(thing.clone());
+    fn blast_radius(&self, pending: &PendingStory) -> BlastRadius {
+        let mut radius = BlastRadius::default();
+        let down: Vec<&Observation> = pending.observations.iter().filter(|o| is_down(o)).collect();
+        let is_down_entity = |e: &Entity| down.iter().any(|o| o.entity == *e);
+        let end = second(pending.story.last_ns);
+        for observation in &down {
+            let at = second(observation.first_ns);
+            for endpoint in self.provided_endpoints(&observation.entity, at) {
+                let providers = self.graph.related(endpoint, Relation::Provides, false, end);
+                if providers.into_iter().all(is_down_entity) {
+                    radius.lost.insert(endpoint.clone());
                 }
             }
             for (relation, is_first) in [(Relation::Selects, false), (Relation::OwnedBy, true)] {
-                for whole in self.graph.joined(&source.entity, relation, is_first, at) {
-                    if !toll.headroom.iter().any(|(known, _, _)| known == whole) {
-                        let spans = [second(draft.story.first_ns), at, end];
-                        let (ready, all) = self.replicas(whole, relation, spans, &is_one);
-                        toll.headroom.push((whole.clone(), ready, all));
-                        if ready == 0 && whole.kind == EntityKind::Service {
-                            toll.lost.insert(whole.clone());
+                for owner in self.graph.related(&observation.entity, relation, is_first, at) {
+                    if !radius.headroom.iter().any(|h| h.owner == *owner) {
+                        let seconds = [second(pending.story.first_ns), at, end];
+                        let (ready, all) = self.replicas(owner, relation, seconds, &is_down_entity);
+                        radius.headroom.push(Headroom { owner: owner.clone(), ready, all });
+                        if ready == 0 && owner.kind == EntityKind::Service {
+                            radius.lost.insert(owner.clone());
                         }
                     }
                 }
             }
-            let reached = self.graph.reach(&source.entity, false, DOWNSTREAM_STEPS, at);
-            // What is a part of something is said as that: nobody looks for a pod's processes.
-            let wholes = reached.into_iter().map(|(_, e)| self.graph.whole(e, at));
-            toll.downstream.extend(wholes.filter(|e| !is_one(e)).cloned());
+            let reached = self.graph.reachable(&observation.entity, false, DOWNSTREAM_STEPS, at);
+            // A pod is reported instead of its processes, which users don't know.
+            let wholes = reached.into_iter().map(|(_, e)| self.graph.enclosing(e, at));
+            radius.downstream.extend(wholes.filter(|e| !is_down_entity(e)).cloned());
         }
-        toll.headroom.sort();
-        toll.criticality = self.most_critical(draft, &toll, end);
-        toll
+        radius.headroom.sort();
+        radius.criticality = self.most_critical(pending, &radius, end);
+        radius
     }
 
-    /// The endpoints an entity serves.
-    fn provided(&self, entity: &Entity, at: u32) -> BTreeSet<&Entity> {
+    /// The endpoints that an entity provides.
+    fn provided_endpoints(&self, entity: &Entity, at: u32) -> BTreeSet<&Entity> {
         let mut out = BTreeSet::new();
-        for thing in self.graph.joined(entity, Relation::Provides, true, at) {
-            match thing.kind {
+        for provided in self.graph.related(entity, Relation::Provides, true, at) {
+            match provided.kind {
                 EntityKind::Address => {
-                    out.extend(self.graph.joined(thing, Relation::RunsIn, false, at));
+                    out.extend(self.graph.related(provided, Relation::RunsIn, false, at));
                 }
                 _ => {
-                    out.insert(thing);
+                    out.insert(provided);
                 }
             }
         }
         out
     }
 
-    /// How many pods of a workload or service are ready at the last of some seconds, of those it had
-    /// at any of them.
+    /// The pods of a workload or service: how many are ready at the last of `seconds`, and how many
+    /// it had at any of them.
     fn replicas(
         &self,
-        whole: &Entity,
+        owner: &Entity,
         relation: Relation,
         seconds: [u32; 3],
         is_down: &impl Fn(&Entity) -> bool,
@@ -206,49 +197,56 @@ impl Evidence {
         let is_first = relation == Relation::Selects;
         let pods: BTreeSet<&Entity> = seconds
             .iter()
-            .flat_map(|at| self.graph.joined(whole, relation, is_first, *at))
+            .flat_map(|at| self.graph.related(owner, relation, is_first, *at))
             .collect();
         let ready =
             pods.iter().filter(|p| !is_down(p) && self.graph.is_ready(p, seconds[2]) == Some(true));
         (ready.count(), pods.len())
     }
 
-    fn most_critical(&self, draft: &Draft, toll: &Toll, at: u32) -> Option<(Criticality, Entity)> {
-        let faulty = draft.sources.iter().filter(|s| s.worst >= Severity::WARN);
-        let of_members = faulty.map(|s| &s.entity);
-        let wholes = toll.headroom.iter().map(|(whole, _, _)| whole);
-        let all = of_members.chain(wholes).chain(&toll.downstream).chain(&toll.lost);
+    fn most_critical(
+        &self,
+        pending: &PendingStory,
+        radius: &BlastRadius,
+        at: u32,
+    ) -> Option<(Criticality, Entity)> {
+        let faulty = pending.observations.iter().filter(|o| o.worst >= Severity::WARN);
+        let of_members = faulty.map(|o| &o.entity);
+        let owners = radius.headroom.iter().map(|h| &h.owner);
+        let all = of_members.chain(owners).chain(&radius.downstream).chain(&radius.lost);
         let labelled = all.filter_map(|e| Some((self.graph.criticality(e, at)?, e)));
-        // The most critical, and of those the first by name.
+        // Of the most critical ones, the first by name.
         let most = labelled.max_by_key(|(c, e)| (*c, std::cmp::Reverse(*e)));
         most.map(|(criticality, entity)| (criticality, entity.clone()))
     }
 
-    /// The facts in words.
-    fn words(&self, draft: &Draft, toll: &Toll) -> Vec<String> {
+    /// Renders the facts that count.
+    fn impact_evidence(&self, pending: &PendingStory, radius: &BlastRadius) -> Vec<String> {
         let mut out = Vec::new();
-        for entity in &toll.lost {
-            out.push(format!("{} lost: nobody serves it", self.graph.text(entity)));
+        for entity in &radius.lost {
+            out.push(format!("{} lost: no provider left", self.graph.describe(entity)));
         }
-        for (whole, ready, all) in &toll.headroom {
-            out.push(format!("{}: {ready} of {all} pods ready", self.graph.text(whole)));
+        for Headroom { owner, ready, all } in &radius.headroom {
+            out.push(format!("{}: {ready} of {all} pods ready", self.graph.describe(owner)));
         }
-        if draft.failed_connections > 0 {
-            out.push(format!("{} failed connections", draft.failed_connections));
+        match pending.failed_connections {
+            0 => {}
+            1 => out.push("1 failed connection".to_owned()),
+            n => out.push(format!("{n} failed connections")),
         }
-        if let Some((criticality, entity)) = &toll.criticality {
-            let text = self.graph.text(entity);
-            out.push(format!("criticality of {text}: {}", criticality.word()));
+        if let Some((criticality, entity)) = &radius.criticality {
+            let text = self.graph.describe(entity);
+            out.push(format!("criticality of {text}: {}", criticality.as_str()));
         }
-        if !toll.downstream.is_empty() {
-            let named: Vec<String> =
-                toll.downstream.iter().take(MAX_NAMED).map(|e| self.graph.text(e)).collect();
-            let more = toll.downstream.len() - named.len();
+        if !radius.downstream.is_empty() {
+            let named = radius.downstream.iter().take(MAX_NAMED);
+            let named: Vec<String> = named.map(|e| self.graph.describe(e)).collect();
+            let more = radius.downstream.len() - named.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            out.push(format!("depending on it: {}{more}", named.join(", ")));
+            out.push(format!("dependents: {}{more}", named.join(", ")));
         }
-        for (prefix, one, many) in COUNTED {
-            match draft.story.impact.affected.iter().filter(|a| a.starts_with(prefix)).count() {
+        for (kind, one, many) in COUNTED {
+            match pending.affected.iter().filter(|a| a.kind == kind).count() {
                 0 => {}
                 1 => out.push(format!("1 {one}")),
                 n => out.push(format!("{n} {many}")),
@@ -258,20 +256,31 @@ impl Evidence {
     }
 }
 
-/// Independent hints that the business notices, combined as noisy-or: 1 − Π(1 − pᵢ).
-fn business(draft: &Draft, toll: &Toll, customer_facing: bool) -> f64 {
-    let severe = (f64::from(draft.story.severity.0) / 24.0).powi(2) * PRIORS.severity;
-    let further = draft.story.impact.affected.len().saturating_sub(1) + toll.downstream.len();
+fn is_customer_facing(pending: &PendingStory, radius: &BlastRadius) -> bool {
+    let matters = |c: &(Criticality, Entity)| c.0 >= Criticality::High;
+    pending.story.severity >= Severity::WARN
+        && (pending.failed_for_others > 0
+            || pending.affected.iter().any(|a| a.kind == EntityKind::Service)
+            || radius.lost.iter().any(|e| !e.is_loopback_endpoint())
+            || radius.downstream.iter().any(|e| e.kind == EntityKind::Service)
+            || radius.criticality.as_ref().is_some_and(matters))
+}
+
+/// Combines independent hints that the business notices, as noisy-or: 1 − Π(1 − pᵢ).
+fn business(pending: &PendingStory, radius: &BlastRadius, customer_facing: bool) -> f64 {
+    let severe = (f64::from(pending.story.severity.0) / 24.0).powi(2) * PRIORS.severity;
+    let further = pending.affected.len().saturating_sub(1) + radius.downstream.len();
     let spread = 1.0 - (1.0 - PRIORS.each_entity).powi(further.min(MAX_AFFECTED) as i32);
     let connections = if customer_facing {
-        let failed = (draft.failed_connections as f64).ln_1p();
+        let failed = (pending.failed_connections as f64).ln_1p();
         1.0 - (1.0 - PRIORS.failed_connection).powf(1.0 + failed)
     } else {
         0.0
     };
-    let lost = 1.0 - (1.0 - PRIORS.lost).powi(toll.lost.len().min(MAX_AFFECTED) as i32);
-    let replicas = PRIORS.replicas * toll.worst_part();
-    let critical = toll.criticality.as_ref().map_or(0.0, |(c, _)| PRIORS.criticality[*c as usize]);
-    let none = [severe, spread, connections, lost, replicas, critical];
-    1.0 - none.iter().map(|p| 1.0 - p).product::<f64>()
+    let lost = 1.0 - (1.0 - PRIORS.lost).powi(radius.lost.len().min(MAX_AFFECTED) as i32);
+    let replicas = PRIORS.replicas * radius.max_share_down();
+    let critical =
+        radius.criticality.as_ref().map_or(0.0, |(c, _)| PRIORS.criticality[*c as usize]);
+    let hints = [severe, spread, connections, lost, replicas, critical];
+    1.0 - hints.iter().map(|p| 1.0 - p).product::<f64>()
 }

@@ -1,58 +1,66 @@
-//! Causes and impact from evidence.
+//! Root causes and impact from evidence.
 //!
-//! Facts are observed at home: every event is shown to the shard of its home entity, which sees all
-//! events of that entity. What depends on their order (templates, what came before what) is found
-//! there. What leaves a shard are sums and unions, which commute, so that one assessor takes them in any
-//! order and says the same for any number of shards.
+//! Each event is processed at the shard of its home entity, which sees all events of that entity.
+//! Facts that depend on the order of these events (log templates, which kind precedes which) are
+//! computed there. Shards send commutative aggregates only: sums and unions. One assessor combines
+//! them in any order and computes the same result for any number of shards.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `entity.rs` | [`Entity`]: what events are about |
-//! | `relations.rs` | facts for the graph that events state |
-//! | `observer.rs` | a shard's side: sums, facts, templates |
-//! | `drain.rs` | log templates and how often they come |
-//! | `draft.rs` | [`Note`]: what goes from a shard to the assessor |
-//! | `assessor.rs` | [`Assessor`]: the one owner of all facts |
-//! | `desk.rs` | the assessor's thread |
-//! | `story_counts.rs` | emitted stories by pattern and severity |
-//! | `graph.rs` | who runs where and talks to whom, as of any time |
-//! | `times.rs` | when things were seen and ended |
-//! | `standing.rs` | troubles that were told and not ended |
-//! | `baseline.rs` | what is usual, and how far now is from it |
-//! | `pairs.rs` | which kind comes before which |
-//! | `rank.rs`, `impact.rs` | causes, impact |
-//! | `calibration.rs` | where the weights of causes come from |
-//! | `suggest.rs` | rules that pairs suggest |
+//! | `bounds.rs` | [`Bounds`] of all state |
+//! | `entity.rs` | [`Entity`], and the entities that an event names |
+//! | `relation.rs` | [`Relation`], [`Edge`] and [`Criticality`] |
+//! | `second_set.rs` | sets of seconds, histories of states |
+//! | `graph_fact.rs` | facts for the graph that an event states |
+//! | `graph.rs` | the entity graph, as of any time |
+//! | `baseline.rs` | the usual count of a kind, and deviations from it |
+//! | `active_faults.rs` | faults that have started and not ended, as of any time |
+//! | `log_template.rs` | log templates (Drain) and their rates |
+//! | `pairs.rs` | which kind precedes which |
+//! | `suggest.rs` | rules that learned pairs suggest |
+//! | `pending_story.rs` | a story without root causes and impact |
+//! | `message.rs` | [`EvidenceMessage`]: facts or a pending story, from a shard to the assessor |
+//! | `feature_extractor.rs` | a shard's part: aggregates and facts from events |
+//! | `store.rs` | the assessor's evidence of all shards |
+//! | `rank.rs`, `impact.rs` | root causes and impact from that evidence |
+//! | `assessor.rs` | [`Assessor`]: completes pending stories |
+//! | `assessor_thread.rs` | the assessor's thread and the rings that lead to it |
 
+mod active_faults;
 mod assessor;
+mod assessor_thread;
 mod baseline;
-#[cfg(test)]
-mod calibration;
-mod desk;
-mod draft;
-mod drain;
+mod bounds;
 mod entity;
+mod feature_extractor;
 mod graph;
+mod graph_fact;
 mod impact;
-mod observer;
+mod log_template;
+mod message;
 mod pairs;
+mod pending_story;
 mod rank;
-mod relations;
-mod standing;
+mod relation;
+mod second_set;
+mod store;
 mod story_counts;
 mod suggest;
-mod times;
 
 pub use assessor::{Assessor, AssessorCounts};
+pub use assessor_thread::{
+    AssessorStats, AssessorThread, EvidenceReader, EvidenceWriter, evidence_ring,
+};
 pub use baseline::{Deviation, deviation};
-pub use desk::{Desk, DeskStats, NoteReader, NoteWriter, notes};
-pub use draft::Note;
-pub(crate) use draft::{Asked, Draft, NamedCause, Seen, Source, add_source};
-pub(crate) use entity::subject;
+pub use bounds::Bounds;
+pub(crate) use entity::{AffectedEntity, subject};
 pub use entity::{Entity, EntityKind};
-pub use graph::{Criticality, Edge, Relation};
+pub(crate) use feature_extractor::FeatureExtractor;
 pub(crate) use impact::MAX_AFFECTED;
-pub use observer::Bounds;
-pub(crate) use observer::Observer;
-pub use pairs::{HomeKind, Learned, PairKey};
+pub use message::EvidenceMessage;
+pub use pairs::{HomeKind, LearnedPair, PairKey};
+pub(crate) use pending_story::{
+    ImpactSpec, MemberFacts, NamedCause, Observation, PendingStory, add_member,
+};
+pub use relation::{Criticality, Edge, Relation};
 pub use suggest::rule_documents;

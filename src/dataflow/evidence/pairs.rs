@@ -1,31 +1,31 @@
-//! Learned pairs: how much more often than by chance one kind of event comes before another on the same
-//! entity, and after how long.
+//! Learned pairs: how much more often than by chance one kind of event precedes another on the same
+//! entity, and with which delay.
 //!
-//! The lift of A before B is how many Bs had an A within the look-back, over how many would have had
-//! one if As were strewn at random over the time their entities were watched. Counts fade by half every
-//! six hours: they are kept by the hour of event time, so that sums commute whatever shard they come
-//! from, and weighed when somebody asks.
+//! The lift of A before B is the number of Bs with an A within the look-back, over the number
+//! expected if As were distributed at random over the time for which their entities were observed.
+//! Counts decay by half every six hours. They are kept by hour of event time and weighted when they
+//! are queried, so sums of all shards commute.
 
-use super::super::lru::Lru;
+use crate::lru::Lru;
 use crate::rules::Home;
 use tapio_core::event::{Name, names};
 
-/// How far back a kind counts as having come before.
+/// Maximum delay at which a kind counts as preceding another.
 pub(super) const LOOK_BACK_NS: u64 = 60_000_000_000;
-/// Kinds remembered for an entity.
-const REMEMBERED: usize = 8;
-/// Counts are kept by this much event time.
+/// Recent kinds kept for an entity.
+const MAX_RECENT_KINDS: usize = 8;
+/// Length of an epoch, by which counts are kept.
 const EPOCH_NS: u64 = 3_600_000_000_000;
-/// Epochs in which a count fades by half.
+/// Epochs in which a count decays by half.
 const HALF_LIFE_EPOCHS: f64 = 6.0;
-/// Epochs that are kept: the rest has faded to a two hundred and fiftieth.
-const KEPT_EPOCHS: usize = 48;
-/// Octaves of a delay in milliseconds: up to the look-back.
+/// Epochs that are kept: older ones have decayed to 1/256.
+const MAX_EPOCHS: usize = 48;
+/// Octaves of delays in milliseconds, up to the look-back.
 pub(super) const OCTAVES: usize = 17;
-/// Gaps in an entity's events longer than this weren't watched.
+/// Maximum gap between an entity's events that counts as observed time.
 const MAX_GAP_NS: u64 = EPOCH_NS;
 
-/// Which sort of home an entity is: what a rule about it joins by.
+/// Kind of an entity's home, which determines the join fields of a rule about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum HomeKind {
@@ -44,7 +44,7 @@ pub enum HomeKind {
 impl HomeKind {
     const ALL: [Self; 5] = [Self::Pod, Self::Invocation, Self::ProcessTree, Self::Unit, Self::Node];
 
-    /// The sort of a home.
+    /// The kind of a home.
     pub(super) fn of(home: &Home<'_>) -> Self {
         match home {
             Home::Pod(_) => Self::Pod,
@@ -55,7 +55,7 @@ impl HomeKind {
         }
     }
 
-    /// The fields that a rule about such entities joins by.
+    /// The join fields of a rule about such entities.
     #[must_use]
     pub fn fields(self) -> &'static [Name] {
         match self {
@@ -68,48 +68,48 @@ impl HomeKind {
     }
 }
 
-/// Two kinds on entities of one sort, in this order.
+/// Two kinds on entities of one home kind, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PairKey {
-    /// The sort of entity.
+    /// The home kind.
     pub home: HomeKind,
-    /// What came first.
+    /// The first kind.
     pub before: Name,
-    /// What came then.
+    /// The second kind.
     pub after: Name,
 }
 
-/// The hour of event time a count belongs to.
+/// The epoch (hour of event time) of a count.
 pub(super) fn epoch(time_ns: u64) -> u32 {
     u32::try_from(time_ns / EPOCH_NS).unwrap_or(u32::MAX)
 }
 
-/// The octave of a delay: 0 is below two milliseconds, each further one twice as long.
+/// The octave of a delay: octave 0 ends at two milliseconds, each further one is twice as long.
 pub(super) fn octave(delay_ns: u64) -> usize {
     ((delay_ns / 1_000_000).max(1).ilog2() as usize).min(OCTAVES - 1)
 }
 
-/// What one entity did lately, at its home shard.
-struct Past {
+/// The recent kinds of one entity, at its home shard.
+struct History {
     kinds: Vec<(Name, u64)>,
     last_ns: u64,
 }
 
-/// What an event adds to what is learned.
+/// What an event adds to the learned pairs.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Step {
-    /// Kinds that came before, with the delay since their last event.
+pub(super) struct PairStep {
+    /// Preceding kinds, with the delay since their last event.
     pub(super) before: Vec<(Name, u64)>,
-    /// How much longer its entity was watched.
-    pub(super) watched_ns: u64,
+    /// Additional time for which the entity was observed.
+    pub(super) observed_ns: u64,
 }
 
-/// What the entities of a shard did lately.
-pub(super) struct Pasts {
-    homes: Lru<u64, Past>,
+/// The recent kinds of a shard's entities.
+pub(super) struct RecentKinds {
+    homes: Lru<u64, History>,
 }
 
-impl Pasts {
+impl RecentKinds {
     pub(super) fn new(capacity: usize) -> Self {
         Self { homes: Lru::new(capacity) }
     }
@@ -118,61 +118,61 @@ impl Pasts {
         self.homes.evicted
     }
 
-    /// Shows an event of an entity. `None` where the same was shown within the same second: a storm
-    /// of one kind says no more than its first event.
-    pub(super) fn show(&mut self, home: u64, kind: Name, time_ns: u64) -> Option<Step> {
-        let Some(past) = self.homes.get(&home) else {
-            self.homes.insert(home, Past { kinds: vec![(kind, time_ns)], last_ns: time_ns });
-            // An entity is watched for a look-back at least, or one that lives for a moment would
-            // make everything about it look certain.
-            return Some(Step { before: Vec::new(), watched_ns: LOOK_BACK_NS });
+    /// Records an event of an entity. `None` if the same kind was recorded within the same second:
+    /// a storm of one kind adds no more than its first event.
+    pub(super) fn record(&mut self, home: u64, kind: Name, time_ns: u64) -> Option<PairStep> {
+        let Some(history) = self.homes.get(&home) else {
+            self.homes.insert(home, History { kinds: vec![(kind, time_ns)], last_ns: time_ns });
+            // An entity counts as observed for at least a look-back. Otherwise all kinds of a
+            // short-lived entity would seem certain to occur.
+            return Some(PairStep { before: Vec::new(), observed_ns: LOOK_BACK_NS });
         };
         let second = |ns: u64| ns / 1_000_000_000;
-        let known = past.kinds.iter().position(|(k, _)| *k == kind);
-        if known.is_some_and(|at| second(past.kinds[at].1) == second(time_ns)) {
+        let at = history.kinds.iter().position(|(k, _)| *k == kind);
+        if at.is_some_and(|at| second(history.kinds[at].1) == second(time_ns)) {
             return None;
         }
         let recent = |t: u64| time_ns.checked_sub(t).filter(|d| *d <= LOOK_BACK_NS);
-        let others = past.kinds.iter().filter(|(k, _)| *k != kind);
+        let others = history.kinds.iter().filter(|(k, _)| *k != kind);
         let before = others.filter_map(|(k, t)| Some((*k, recent(*t)?))).collect();
-        let watched_ns = time_ns.saturating_sub(past.last_ns).min(MAX_GAP_NS);
-        past.last_ns = past.last_ns.max(time_ns);
-        match known {
-            Some(at) => past.kinds[at].1 = past.kinds[at].1.max(time_ns),
+        let observed_ns = time_ns.saturating_sub(history.last_ns).min(MAX_GAP_NS);
+        history.last_ns = history.last_ns.max(time_ns);
+        match at {
+            Some(at) => history.kinds[at].1 = history.kinds[at].1.max(time_ns),
             None => {
-                if past.kinds.len() >= REMEMBERED {
-                    let oldest = past.kinds.iter().enumerate().min_by_key(|(at, k)| (k.1, *at));
+                if history.kinds.len() >= MAX_RECENT_KINDS {
+                    let oldest = history.kinds.iter().enumerate().min_by_key(|(at, k)| (k.1, *at));
                     if let Some((at, _)) = oldest {
-                        past.kinds.remove(at);
+                        history.kinds.remove(at);
                     }
                 }
-                past.kinds.push((kind, time_ns));
+                history.kinds.push((kind, time_ns));
             }
         }
-        Some(Step { before, watched_ns })
+        Some(PairStep { before, observed_ns })
     }
 }
 
-/// A count that fades.
+/// A count that decays.
 #[derive(Clone, Debug, Default)]
-struct Faded {
+struct DecayingCount {
     epochs: Vec<(u32, u64)>,
 }
 
-impl Faded {
+impl DecayingCount {
     fn add(&mut self, epoch: u32, count: u64) {
         match self.epochs.binary_search_by_key(&epoch, |e| e.0) {
             Ok(at) => self.epochs[at].1 = self.epochs[at].1.saturating_add(count),
             Err(at) => {
                 self.epochs.insert(at, (epoch, count));
-                if self.epochs.len() > KEPT_EPOCHS {
+                if self.epochs.len() > MAX_EPOCHS {
                     self.epochs.remove(0);
                 }
             }
         }
     }
 
-    fn now(&self, epoch: u32) -> f64 {
+    fn at(&self, epoch: u32) -> f64 {
         let weight = |e: u32| (-f64::from(epoch.saturating_sub(e)) / HALF_LIFE_EPOCHS).exp2();
         self.epochs.iter().map(|(e, count)| weight(*e) * *count as f64).sum()
     }
@@ -180,40 +180,40 @@ impl Faded {
 
 #[derive(Default)]
 struct Pair {
-    count: Faded,
+    count: DecayingCount,
     delays: [u32; OCTAVES],
 }
 
-/// What was learned of a pair.
+/// A learned pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Learned {
-    /// Which pair.
+pub struct LearnedPair {
+    /// Its kinds and home kind.
     pub key: PairKey,
-    /// How often the second kind had the first before it, faded.
+    /// How often the first kind preceded the second one, with decay.
     pub support: f64,
-    /// How often that would have been by chance.
+    /// How often it would have by chance.
     pub chance: f64,
-    /// Half of the delays are at most this long, to an octave.
+    /// Upper bound of half of the delays, to an octave.
     pub median_delay_ns: u64,
-    /// Nineteen in twenty are at most this long, to an octave.
+    /// Upper bound of 95 % of the delays, to an octave.
     pub p95_delay_ns: u64,
-    /// The share of the first kind's events that the second one followed.
+    /// Share of the first kind's events that the second kind followed.
     pub share: f64,
 }
 
-impl Learned {
-    /// How much more often than by chance, as a logarithm; half an event on both sides.
+impl LearnedPair {
+    /// Logarithm of the ratio of support to chance, each plus half an event.
     #[must_use]
     pub fn log_lift(&self) -> f64 {
         ((self.support + 0.5) / (self.chance + 0.5)).ln()
     }
 }
 
-/// Everything learned of pairs. Bounded: what wasn't seen for longest makes room.
+/// All learned pairs. Bounded: the pair unused for the longest time is evicted.
 pub(super) struct Pairs {
     pairs: Lru<PairKey, Pair>,
-    kinds: Lru<(HomeKind, Name), Faded>,
-    watched_ms: [Faded; 5],
+    kinds: Lru<(HomeKind, Name), DecayingCount>,
+    observed_ms: [DecayingCount; 5],
     epoch: u32,
 }
 
@@ -222,7 +222,7 @@ impl Pairs {
         Self {
             pairs: Lru::new(capacity),
             kinds: Lru::new(capacity),
-            watched_ms: Default::default(),
+            observed_ms: Default::default(),
             epoch: 0,
         }
     }
@@ -235,7 +235,7 @@ impl Pairs {
         self.pairs.evicted
     }
 
-    /// Pairs came so often in an epoch, after a delay of an octave.
+    /// Adds the count of a pair in an epoch, with delays of an octave.
     pub(super) fn add(&mut self, key: PairKey, octave: usize, epoch: u32, count: u32) {
         self.epoch = self.epoch.max(epoch);
         if self.pairs.get(&key).is_none() {
@@ -248,33 +248,33 @@ impl Pairs {
         }
     }
 
-    /// Events of a kind came so often in an epoch.
+    /// Adds the count of a kind's events in an epoch.
     pub(super) fn add_kind(&mut self, home: HomeKind, kind: Name, epoch: u32, count: u32) {
         self.epoch = self.epoch.max(epoch);
         let key = (home, kind);
         if self.kinds.get(&key).is_none() {
-            self.kinds.insert(key, Faded::default());
+            self.kinds.insert(key, DecayingCount::default());
         }
-        if let Some(faded) = self.kinds.get(&key) {
-            faded.add(epoch, u64::from(count));
+        if let Some(sum) = self.kinds.get(&key) {
+            sum.add(epoch, u64::from(count));
         }
     }
 
-    /// Entities were watched for so long in an epoch, all of them together.
-    pub(super) fn add_watched(&mut self, home: HomeKind, epoch: u32, milliseconds: u64) {
+    /// Adds the time for which entities were observed in an epoch.
+    pub(super) fn add_observed_time(&mut self, home: HomeKind, epoch: u32, milliseconds: u64) {
         self.epoch = self.epoch.max(epoch);
-        self.watched_ms[home as usize].add(epoch, milliseconds);
+        self.observed_ms[home as usize].add(epoch, milliseconds);
     }
 
-    /// What was learned of a pair.
-    fn learned(&self, key: PairKey) -> Option<Learned> {
+    /// Evaluates a pair as of the latest epoch.
+    fn evaluate(&self, key: PairKey) -> Option<LearnedPair> {
         let pair = self.pairs.peek(&key)?;
-        let count = |kind| self.kinds.peek(&(key.home, kind)).map_or(0.0, |f| f.now(self.epoch));
+        let count = |kind| self.kinds.peek(&(key.home, kind)).map_or(0.0, |f| f.at(self.epoch));
         let (before, after) = (count(key.before), count(key.after));
-        let watched_ms = self.watched_ms[key.home as usize].now(self.epoch).max(1.0);
-        let covered = (before * (LOOK_BACK_NS / 1_000_000) as f64 / watched_ms).min(1.0);
-        let support = pair.count.now(self.epoch);
-        Some(Learned {
+        let observed_ms = self.observed_ms[key.home as usize].at(self.epoch).max(1.0);
+        let covered = (before * (LOOK_BACK_NS / 1_000_000) as f64 / observed_ms).min(1.0);
+        let support = pair.count.at(self.epoch);
+        Some(LearnedPair {
             key,
             support,
             chance: after * covered,
@@ -284,14 +284,14 @@ impl Pairs {
         })
     }
 
-    /// What is known of one kind before another, on the sort of entity that shows it most often.
-    pub(super) fn best(&self, before: Name, after: Name) -> Option<Learned> {
+    /// The pair of two kinds on the home kind with the most support.
+    pub(super) fn best(&self, before: Name, after: Name) -> Option<LearnedPair> {
         let keys = HomeKind::ALL.into_iter().map(|home| PairKey { home, before, after });
-        let known = keys.filter_map(|key| self.learned(key));
-        known.max_by(|a, b| a.support.total_cmp(&b.support))
+        let pairs = keys.filter_map(|key| self.evaluate(key));
+        pairs.max_by(|a, b| a.support.total_cmp(&b.support))
     }
 
-    /// How often each octave of delay was seen between two kinds, on whatever entity.
+    /// Counts of the delays between two kinds by octave, summed over home kinds.
     pub(super) fn delays(&self, before: Name, after: Name) -> [u32; OCTAVES] {
         let mut out = [0; OCTAVES];
         let keys = HomeKind::ALL.into_iter().map(|home| PairKey { home, before, after });
@@ -301,18 +301,18 @@ impl Pairs {
         out
     }
 
-    /// Everything, the strongest lift first.
-    pub(super) fn all(&self) -> Vec<Learned> {
-        let mut out: Vec<Learned> =
-            self.pairs.iter().filter_map(|(key, _)| self.learned(*key)).collect();
-        let text = |l: &Learned| (l.key.home, l.key.before.text(), l.key.after.text());
+    /// All pairs, the strongest lift first.
+    pub(super) fn all(&self) -> Vec<LearnedPair> {
+        let mut out: Vec<LearnedPair> =
+            self.pairs.iter().filter_map(|(key, _)| self.evaluate(*key)).collect();
+        let text = |l: &LearnedPair| (l.key.home, l.key.before.text(), l.key.after.text());
         out.sort_by(|a, b| b.log_lift().total_cmp(&a.log_lift()).then(text(a).cmp(&text(b))));
         out
     }
 }
 
 impl Pair {
-    /// The end of the octave up to which a share of the delays lies.
+    /// End of the octave that bounds a share of the delays.
     fn delay_ns(&self, share: f64) -> u64 {
         let all: u64 = self.delays.iter().map(|n| u64::from(*n)).sum();
         let mut sum = 0;
@@ -337,14 +337,14 @@ mod tests {
     const B: Name = names::SYSTEMD_UNIT_FAILED;
     const C: Name = names::JOURNAL_MESSAGE;
 
-    /// Lets the events of some entities teach.
+    /// Adds the pairs of some entities' events.
     fn learn(pairs: &mut Pairs, events: &[(u64, Name, u64)]) {
-        let mut pasts = Pasts::new(64);
+        let mut recent = RecentKinds::new(64);
         for (home, kind, time_ns) in events {
-            let Some(step) = pasts.show(*home, *kind, *time_ns) else { continue };
+            let Some(step) = recent.record(*home, *kind, *time_ns) else { continue };
             let at = epoch(*time_ns);
             pairs.add_kind(HomeKind::Unit, *kind, at, 1);
-            pairs.add_watched(HomeKind::Unit, at, step.watched_ns / 1_000_000);
+            pairs.add_observed_time(HomeKind::Unit, at, step.observed_ns / 1_000_000);
             for (before, delay_ns) in step.before {
                 let key = PairKey { home: HomeKind::Unit, before, after: *kind };
                 pairs.add(key, octave(delay_ns), at, 1);
@@ -353,10 +353,10 @@ mod tests {
     }
 
     #[test]
-    fn what_always_comes_before_is_lifted_and_what_comes_anyway_is_not() {
+    fn preceding_kind_has_lift_and_background_kind_has_none() {
         let mut events = Vec::new();
         for minute in 0..300u64 {
-            // C is always there; A comes every tenth time and B five seconds after it.
+            // C occurs every minute; A every tenth minute, and B five seconds after it.
             events.push((7, C, minute * 60 * S));
             if minute % 10 == 0 {
                 events.push((7, A, minute * 60 * S + 10 * S));
@@ -368,7 +368,7 @@ mod tests {
         let ab = pairs.best(A, B).unwrap();
         assert!(ab.log_lift() > 2.0, "{ab:?}");
         assert!(ab.share > 0.99 && ab.support > 10.0, "{ab:?}");
-        assert_eq!(ab.median_delay_ns, 8_192_000_000, "the octave of five seconds ends there");
+        assert_eq!(ab.median_delay_ns, 8_192_000_000, "end of the octave of five seconds");
         let cb = pairs.best(C, B).unwrap();
         assert!(cb.log_lift().abs() < 0.1, "{cb:?}");
         assert_eq!(pairs.best(B, C).map(|l| l.log_lift() > 1.0), Some(false));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_long_ago_fades() {
+    fn support_decays() {
         let events = |from: u64| -> Vec<_> {
             (0..50)
                 .flat_map(|i| {
@@ -394,18 +394,18 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_counts_once_a_second_and_far_events_not_at_all() {
-        let mut pasts = Pasts::new(4);
-        assert!(pasts.show(1, A, S).is_some());
-        assert_eq!(pasts.show(1, A, S + 5), None);
-        let step = pasts.show(1, B, 3 * S).unwrap();
-        assert_eq!((step.before, step.watched_ns), (vec![(A, 2 * S)], 2 * S));
-        assert_eq!(pasts.show(1, B, 100 * S).unwrap().before, []);
-        assert_eq!(pasts.show(2, B, 100 * S).unwrap().before, [], "another entity");
+    fn storm_counts_once_per_second_and_distant_events_are_no_pair() {
+        let mut recent = RecentKinds::new(4);
+        assert!(recent.record(1, A, S).is_some());
+        assert_eq!(recent.record(1, A, S + 5), None);
+        let step = recent.record(1, B, 3 * S).unwrap();
+        assert_eq!((step.before, step.observed_ns), (vec![(A, 2 * S)], 2 * S));
+        assert_eq!(recent.record(1, B, 100 * S).unwrap().before, []);
+        assert_eq!(recent.record(2, B, 100 * S).unwrap().before, [], "another entity");
     }
 
     proptest! {
-        /// Shards add in any order and in any portions.
+        /// Shards add in any order and partition.
         #[test]
         fn sums_commute(mut facts in prop::collection::vec((0usize..3, 0usize..6, 0u32..30, 1u32..5), 1..50)) {
             let kinds = [A, B, C];
@@ -415,7 +415,7 @@ mod tests {
                     let key = PairKey { home: HomeKind::Pod, before: kinds[*which], after: B };
                     pairs.add(key, *octave, *epoch, *n);
                     pairs.add_kind(HomeKind::Pod, kinds[*which], *epoch, *n);
-                    pairs.add_watched(HomeKind::Pod, *epoch, u64::from(*n) * 1000);
+                    pairs.add_observed_time(HomeKind::Pod, *epoch, u64::from(*n) * 1000);
                 }
                 pairs.all()
             };

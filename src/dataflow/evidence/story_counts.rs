@@ -18,14 +18,17 @@ pub(super) struct StoryCounts(Mutex<BTreeMap<String, BTreeMap<&'static str, u64>
 impl StoryCounts {
     /// Counts an emitted story, unless it is an update of one that was counted.
     pub(super) fn add(&self, story: &Story) {
-        if story.revision > 0 || story.is_life() || story.state == StoryState::Retracted {
+        if story.revision > 0 || story.is_lifecycle() || story.state == StoryState::Retracted {
             return;
         }
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_bounded = counts.len() < MAX_PATTERNS || counts.contains_key(&story.pattern);
         let pattern = if is_bounded { story.pattern.as_str() } else { OTHER };
-        *counts.entry(pattern.to_owned()).or_default().entry(story.severity.word()).or_default() +=
-            1;
+        *counts
+            .entry(pattern.to_owned())
+            .or_default()
+            .entry(story.severity.as_str())
+            .or_default() += 1;
     }
 
     /// Pattern, severity and number of stories.

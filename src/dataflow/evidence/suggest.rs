@@ -1,25 +1,25 @@
-//! Rules that learned pairs suggest: one document each, which `tapio rules check` accepts.
+//! Rules that learned pairs suggest: one document for each pair, which `tapio rules check` accepts.
 
 use std::fmt::Write as _;
 
-use super::pairs::{LOOK_BACK_NS, Learned};
+use super::pairs::{LOOK_BACK_NS, LearnedPair};
 use crate::rules::duration_text;
 
-/// A pair that came more rarely isn't a pattern yet.
-const LEAST_SUPPORT: f64 = 5.0;
-/// Rarer than this by chance: three times as often as As strewn at random would give.
-const LEAST_LOG_LIFT: f64 = 1.098_612_288_668_11;
-/// Suggestions that are kept.
+/// Minimum support of a suggested pair.
+const MIN_SUPPORT: f64 = 5.0;
+/// Minimum logarithmic lift of a suggested pair: three times as often as by chance.
+const MIN_LOG_LIFT: f64 = 1.098_612_288_668_11;
+/// Maximum number of suggestions.
 const MAX_SUGGESTIONS: usize = 32;
 
-/// The pairs worth a rule, the strongest first.
-pub(super) fn worth_a_rule(mut all: Vec<Learned>) -> Vec<Learned> {
-    all.retain(|l| l.support >= LEAST_SUPPORT && l.log_lift() >= LEAST_LOG_LIFT);
+/// The pairs worth a rule, in the given order (strongest first).
+pub(super) fn worth_a_rule(mut all: Vec<LearnedPair>) -> Vec<LearnedPair> {
+    all.retain(|l| l.support >= MIN_SUPPORT && l.log_lift() >= MIN_LOG_LIFT);
     all.truncate(MAX_SUGGESTIONS);
     all
 }
 
-/// A kind as a part of a rule's name.
+/// Converts a kind to a part of a rule's name.
 fn slug(kind: &str) -> String {
     let mut out = String::new();
     for c in kind.to_ascii_lowercase().chars() {
@@ -32,35 +32,36 @@ fn slug(kind: &str) -> String {
     out.trim_end_matches('-').to_owned()
 }
 
-/// A text as a YAML scalar, whatever is in it.
+/// Quotes a text as a YAML scalar.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A window that holds nineteen in twenty of the delays, as a rule writes it.
-fn window(learned: &Learned) -> String {
+/// A window that covers 95 % of the delays, in the syntax of rules.
+fn window(learned: &LearnedPair) -> String {
     match learned.p95_delay_ns.min(LOOK_BACK_NS) {
         ns if ns < 1_000_000_000 => format!("{}ms", ns / 1_000_000),
         ns => format!("{}s", ns.div_ceil(1_000_000_000)),
     }
 }
 
-/// The documents, separated by `---`. Empty for none.
+/// Renders the rule documents, separated by `---`. Empty for no suggestions.
 #[must_use]
-pub fn rule_documents(suggestions: &[Learned]) -> String {
+pub fn rule_documents(suggestions: &[LearnedPair]) -> String {
     let mut out = String::new();
     for (number, learned) in suggestions.iter().enumerate() {
         let key = learned.key;
         let (before, after) = (key.before.text(), key.after.text());
         let by: Vec<&str> = key.home.fields().iter().map(|f| f.text()).collect();
         let separator = if number > 0 { "---\n" } else { "" };
-        // Two kinds of other characters may have the same slug: the number tells them apart.
+        // Kinds that differ in other characters only have the same slug; the number makes names
+        // unique.
         let name = format!("suggested-{}-{}-then-{}", number + 1, slug(before), slug(after));
         // Writing to a string can't fail.
         let _ = writeln!(
             out,
-            "{separator}# {before} came before {after} {:.0} times, by chance it would have {:.1} times: lift {:.1}.\n\
-             # {:.0} % of {before} were followed so; typically after {} at most.\n\
+            "{separator}# {before} preceded {after} {:.0} times, {:.1} times expected by chance: lift {:.1}.\n\
+             # {after} followed {:.0} % of {before}; median delay at most {}.\n\
              rule: {name}\n\
              description: {}\n\
              severity: warn\n\
@@ -80,7 +81,7 @@ pub fn rule_documents(suggestions: &[Learned]) -> String {
             learned.log_lift().exp(),
             learned.share * 100.0,
             duration_text(learned.median_delay_ns),
-            quoted(&format!("{before} is followed by {after}, as it was learned here.")),
+            quoted(&format!("{before} is followed by {after} (learned from events).")),
             quoted(before),
             quoted(after),
             by.join(", "),
@@ -98,8 +99,8 @@ mod tests {
     use crate::rules::Loaded;
     use tapio_core::event::{Name, names};
 
-    fn learned(before: Name, after: Name, support: f64, home: HomeKind) -> Learned {
-        Learned {
+    fn learned(before: Name, after: Name, support: f64, home: HomeKind) -> LearnedPair {
+        LearnedPair {
             key: PairKey { home, before, after },
             support,
             chance: 1.0,
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn suggestions_are_rules() {
+    fn suggestions_are_valid_rules() {
         let odd = Name::intern("Strange \"kind\": {x} #1").unwrap();
         let all = vec![
             learned(
@@ -127,12 +128,15 @@ mod tests {
         loaded.text("suggested.yaml", &text);
         assert_eq!(loaded.errors, [], "{text}");
         assert_eq!(loaded.rules.len(), 3);
-        assert!(text.contains("20 times, by chance it would have 1.0 times: lift 13.7"), "{text}");
-        assert!(text.contains("within: 17s") && text.contains("after 4.1 s at most"), "{text}");
+        assert!(text.contains("20 times, 1.0 times expected by chance: lift 13.7"), "{text}");
+        assert!(
+            text.contains("within: 17s") && text.contains("median delay at most 4.1 s"),
+            "{text}"
+        );
     }
 
     #[test]
-    fn rare_and_accidental_pairs_are_left_out() {
+    fn rare_and_accidental_pairs_are_not_suggested() {
         let [a, b] = [names::SYSTEMD_UNIT_RESTARTING, names::SYSTEMD_UNIT_FAILED];
         let mut accidental = learned(a, b, 20.0, HomeKind::Unit);
         accidental.chance = 15.0;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::evidence::Draft;
+use crate::evidence::PendingStory;
 use crate::key_table::KeyTable;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
@@ -120,7 +120,7 @@ impl Lane {
     }
 
     /// Takes the emissions of open stories and the ended stories since the last call.
-    pub(crate) fn take_stories(&mut self) -> (Vec<Draft>, Vec<Draft>) {
+    pub(crate) fn take_stories(&mut self) -> (Vec<PendingStory>, Vec<PendingStory>) {
         (std::mem::take(&mut self.stories.emitted), std::mem::take(&mut self.stories.ended))
     }
 

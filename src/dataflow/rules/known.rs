@@ -7,16 +7,16 @@ use super::predicate::{Kinds, parse_kinds};
 use super::rule::Shape;
 use super::template::{Hole, Template};
 use super::tree::{Complaint, Node, Part, Place, Read, complain, slip, unknown};
-use tapio_core::event::vocabulary;
+use tapio_core::event::attribute_schema;
 
 /// The known kinds that `kinds` can mean; `None` where it can mean one that isn't known.
 fn meant(kinds: &Kinds) -> Option<Vec<&'static str>> {
     let Kinds::Some { exact, globs } = kinds else { return None };
-    let known = |text: &str| vocabulary::kinds().find(|kind| *kind == text);
+    let known = |text: &str| attribute_schema::kinds().find(|kind| *kind == text);
     let mut meant = exact.iter().map(|name| known(name.text())).collect::<Option<Vec<_>>>()?;
     for glob in globs {
         let before = meant.len();
-        meant.extend(vocabulary::kinds().filter(|kind| glob.is_match(kind)));
+        meant.extend(attribute_schema::kinds().filter(|kind| glob.is_match(kind)));
         // A glob that no known kind meets is meant for others.
         if meant.len() == before {
             return None;
@@ -31,7 +31,7 @@ pub(super) fn lacks(kinds: &Kinds, field: FieldRef) -> Option<String> {
     let meant = meant(kinds)?;
     let mut has: Vec<&str> = Vec::new();
     for kind in &meant {
-        has.extend(vocabulary::attributes(kind)?);
+        has.extend(attribute_schema::attributes(kind)?);
     }
     if has.contains(&name.text()) {
         return None;
@@ -55,7 +55,7 @@ pub(super) fn misspelt(node: &Node, warnings: &mut Vec<Complaint>) {
             "kind" => {
                 for item in value.items() {
                     let Ok(text) = item.text("a kind") else { continue };
-                    if let Some(meant) = slip(text, vocabulary::kinds()) {
+                    if let Some(meant) = slip(text, attribute_schema::kinds()) {
                         let cause = format!("no collector tells `{text}`: did you mean `{meant}`?");
                         warnings.push(Complaint { place: item.place, cause });
                     }

@@ -132,7 +132,7 @@ fn aggregate(rule: &Rule, a: &Aggregate) -> String {
 /// The rule in words.
 #[must_use]
 pub fn explain(rule: &Rule) -> String {
-    let mut out = format!("{} ({}, {})\n", rule.name, rule.severity.word(), rule.origin);
+    let mut out = format!("{} ({}, {})\n", rule.name, rule.severity.as_str(), rule.origin);
     if !rule.description.is_empty() {
         let _ = writeln!(out, "{}", rule.description);
     }

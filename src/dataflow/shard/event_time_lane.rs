@@ -42,7 +42,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::evidence::Draft;
+use crate::evidence::PendingStory;
 use crate::matcher::lane::Lane;
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::LaneRole;
@@ -76,9 +76,9 @@ enum State {
     /// Emitted, and open in the arrival lane.
     Open,
     /// Emitted, and ended in the arrival lane as given.
-    Ended(Box<Draft>),
+    Ended(Box<PendingStory>),
     /// Ended in the arrival lane as given, before it was emitted.
-    Unemitted(Box<Draft>),
+    Unemitted(Box<PendingStory>),
 }
 
 impl State {
@@ -103,7 +103,7 @@ impl State {
     }
 
     /// The arrival lane ends the story.
-    fn ended(&self, story: Box<Draft>) -> Self {
+    fn ended(&self, story: Box<PendingStory>) -> Self {
         if self.is_emitted() { Self::Ended(story) } else { Self::Unemitted(story) }
     }
 }
@@ -153,7 +153,7 @@ pub(crate) struct EventTimeLane {
     max_provisional: usize,
     /// How long after its last event an ended story can still be confirmed.
     confirmation_ns: u64,
-    emitted: Vec<Draft>,
+    emitted: Vec<PendingStory>,
     stats: EventTimeStats,
     /// Events held so far: their order where the sink doesn't number them.
     held: u64,
@@ -288,7 +288,7 @@ impl EventTimeLane {
 
     /// Takes an emission of the arrival lane's open story. False where it is suppressed: the
     /// story is final, or there are too many.
-    pub(crate) fn opened(&mut self, emission: &Draft) -> bool {
+    pub(crate) fn opened(&mut self, emission: &PendingStory) -> bool {
         let story = &emission.story;
         if !self.has_room(story.id) || self.final_ids.contains(&story.id) {
             return false;
@@ -306,7 +306,7 @@ impl EventTimeLane {
 
     /// Takes the stories that ended in the arrival lane. Their ends are emitted once this lane has
     /// confirmed or retracted them.
-    pub(crate) fn ended(&mut self, ended: Vec<Draft>) {
+    pub(crate) fn ended(&mut self, ended: Vec<PendingStory>) {
         for ended in ended {
             let id = ended.story.id;
             if self.final_ids.contains(&id) || !self.has_room(id) {
@@ -377,7 +377,7 @@ impl EventTimeLane {
     }
 
     /// Emits the final form of a story.
-    fn emit_final(&mut self, story: Draft) {
+    fn emit_final(&mut self, story: PendingStory) {
         if self.final_ids.len() >= MAX_FINAL {
             self.final_ids.pop_front();
         }
@@ -397,7 +397,7 @@ impl EventTimeLane {
     }
 
     /// Takes the final stories since the last call.
-    pub(crate) fn take(&mut self) -> Vec<Draft> {
+    pub(crate) fn take(&mut self) -> Vec<PendingStory> {
         std::mem::take(&mut self.emitted)
     }
 }

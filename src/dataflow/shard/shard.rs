@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::evidence::{Bounds, Draft, Note, Observer};
+use crate::evidence::{Bounds, EvidenceMessage, FeatureExtractor, PendingStory};
 use crate::matcher::lane::{Lane, LaneStats};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
@@ -69,9 +69,9 @@ pub struct Shard {
     mode: Mode,
     lifecycles: LifecycleTracker,
     /// Extracts facts for the assessor; `None`: stories are assessed by their own events alone.
-    observer: Option<Observer>,
+    features: Option<FeatureExtractor>,
     /// Stories of the lanes, not yet taken.
-    stories: Vec<Draft>,
+    stories: Vec<PendingStory>,
     correlates: bool,
     /// When time advanced last during a restore, by the driver's clock of that time.
     restored_ns: u64,
@@ -94,7 +94,7 @@ impl Shard {
             number,
             mode,
             lifecycles: LifecycleTracker::new(MAX_LIFECYCLES),
-            observer: None,
+            features: None,
             stories: Vec::new(),
             correlates: true,
             restored_ns: 0,
@@ -104,7 +104,7 @@ impl Shard {
     /// Also extracts facts for the assessor from the events of this shard's home entities.
     #[must_use]
     pub fn with_evidence(mut self, bounds: Bounds) -> Self {
-        self.observer = Some(Observer::new(bounds));
+        self.features = Some(FeatureExtractor::new(bounds));
         self
     }
 
@@ -144,7 +144,7 @@ impl Shard {
             lifecycles: self.lifecycles.len() as u64,
             lifecycles_opened: self.lifecycles.opened,
             lifecycles_evicted: self.lifecycles.evicted(),
-            entity_histories_evicted: self.observer.as_ref().map_or(0, Observer::evicted),
+            entity_histories_evicted: self.features.as_ref().map_or(0, FeatureExtractor::evicted),
         }
     }
 
@@ -175,8 +175,8 @@ impl Shard {
         };
         if self.is_home(event) {
             output.lifecycle_trace = self.lifecycles.event(event, &self.rules);
-            if let Some(observer) = &mut self.observer {
-                observer.event(event, relevant);
+            if let Some(features) = &mut self.features {
+                features.process(event, relevant);
             }
         }
     }
@@ -227,8 +227,8 @@ impl Shard {
             relevant
         };
         let is_home = self.is_home(event);
-        if let Some(observer) = self.observer.as_mut().filter(|_| is_home) {
-            observer.event(event, relevant);
+        if let Some(features) = self.features.as_mut().filter(|_| is_home) {
+            features.process(event, relevant);
         }
         if observed_ns.saturating_sub(self.restored_ns) >= RESTORE_TICK_NS {
             self.restored_ns = observed_ns;
@@ -269,8 +269,8 @@ impl Shard {
         if let Mode::Streaming(event_time) = &mut self.mode {
             event_time.finish(now_ns);
         }
-        if let Some(observer) = &mut self.observer {
-            observer.finish();
+        if let Some(features) = &mut self.features {
+            features.finish();
         }
     }
 
@@ -302,25 +302,25 @@ impl Shard {
     /// Takes the facts and stories since the last call. Sums that are still collected are included
     /// when the driver's clock `ticks`, at the end, and before any story, so that the story is
     /// assessed by all that its shard has observed.
-    pub fn take_messages(&mut self, into: &mut impl Extend<Note>, ticks: bool) {
+    pub fn take_messages(&mut self, into: &mut impl Extend<EvidenceMessage>, ticks: bool) {
         match &mut self.mode {
             Mode::Streaming(event_time) => self.stories.append(&mut event_time.take()),
             Mode::Replay => self.transfer_stories(),
         }
         let mut stories = std::mem::take(&mut self.stories);
         stories.append(&mut self.lifecycles.ended);
-        if let Some(observer) = &mut self.observer {
+        if let Some(features) = &mut self.features {
             if ticks {
-                observer.tick();
+                features.tick();
             } else if !stories.is_empty() {
-                observer.flush();
+                features.flush();
             }
             // A few at a time would wake the assessor too often.
-            if ticks || !stories.is_empty() || observer.is_full() {
-                into.extend(observer.take());
+            if ticks || !stories.is_empty() || features.is_full() {
+                into.extend(features.take());
             }
         }
-        into.extend(stories.into_iter().map(Note::draft));
+        into.extend(stories.into_iter().map(EvidenceMessage::story));
     }
 
     /// Takes the matches since the last call, where they are recorded.

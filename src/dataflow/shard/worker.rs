@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::evidence::{Note, NoteWriter};
+use crate::evidence::{EvidenceMessage, EvidenceWriter};
 use crate::matcher::order::Order;
 use crate::rules::LiveRules;
 use crate::shard::shard::{Shard, StepOutput};
@@ -46,7 +46,7 @@ pub(crate) struct ShardOutput {
     /// To the bridge, with its bell.
     pub(crate) bridge: (RecordWriter, Arc<Bell>),
     /// To the assessor.
-    pub(crate) assessor: NoteWriter,
+    pub(crate) assessor: EvidenceWriter,
     /// To the recorder of relevant events, with its bell.
     pub(crate) recorder: Option<(RecordWriter, Arc<Bell>)>,
 }
@@ -84,7 +84,7 @@ pub(crate) struct Worker {
     /// Blocks known to be free in every output ring.
     free_blocks: usize,
     output: ShardOutput,
-    messages: VecDeque<Note>,
+    messages: VecDeque<EvidenceMessage>,
     bell: Arc<Bell>,
     ledger: Arc<StageLedger>,
     stats: Arc<WorkerStats>,
@@ -378,7 +378,7 @@ impl ShardOutput {
     /// Closes the rings and rings their bells.
     fn close(self) {
         let Self { shards, bridge, assessor, recorder } = self;
-        assessor.leave();
+        assessor.close();
         for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
             // The bell rings last: a consumer that wakes earlier would not see that the ring is
             // closed, and sleep again.

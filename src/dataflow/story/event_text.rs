@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::evidence::MAX_AFFECTED;
+use crate::evidence::{AffectedEntity, EntityKind, MAX_AFFECTED};
 use crate::rules::field::value_text;
 use tapio_core::event::{ArchivedEvent, Name, Value, names};
 
@@ -30,41 +30,41 @@ pub(crate) fn summary(event: &ArchivedEvent<'_>) -> String {
     }
     let mut entities = BTreeSet::new();
     affected(event, &mut entities);
-    let entities = entities.into_iter().collect::<Vec<_>>().join(", ");
-    format!("{} {entities}", event.kind_name()).trim_end().to_owned()
+    let entities: Vec<String> = entities.iter().map(AffectedEntity::to_string).collect();
+    format!("{} {}", event.kind_name(), entities.join(", ")).trim_end().to_owned()
 }
 
-/// Adds the entities that the event is about, as text, up to [`MAX_AFFECTED`].
-pub(crate) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<String>) {
+/// Adds the entities that the event is about, up to [`MAX_AFFECTED`].
+pub(crate) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<AffectedEntity>) {
     let text = |name| event.text(name).filter(|t| !t.is_empty());
-    let mut add = |entity: String| {
+    let mut add = |kind, name: String| {
         if into.len() < MAX_AFFECTED {
-            into.insert(entity);
+            into.insert(AffectedEntity::new(kind, name));
         }
     };
     if let Some(unit) = text(names::SYSTEMD_UNIT) {
-        add(format!("unit {unit}"));
+        add(EntityKind::Unit, unit.into());
     }
     match (text(names::K8S_POD_NAME), text(names::K8S_POD_UID)) {
         (Some(pod), _) => {
             let namespace =
                 text(names::K8S_NAMESPACE_NAME).map(|n| format!("{n}/")).unwrap_or_default();
-            add(format!("pod {namespace}{pod}"));
+            add(EntityKind::Pod, format!("{namespace}{pod}"));
         }
-        (None, Some(uid)) => add(format!("pod {uid}")),
+        (None, Some(uid)) => add(EntityKind::Pod, uid.into()),
         (None, None) => {}
     }
     if let Some(service) = text(names::SERVICE_NAME) {
-        add(format!("service {service}"));
+        add(EntityKind::Service, service.into());
     }
     if let (Some(peer), true) =
         (text(names::NETWORK_PEER_ADDRESS), is_failed_connection(event.kind_name()))
     {
         let port = event.attribute(names::NETWORK_PEER_PORT).map(value_text).unwrap_or_default();
-        add(format!("endpoint {peer}:{port}"));
+        add(EntityKind::Endpoint, format!("{peer}:{port}"));
     }
     if let Some(name) = text(names::PROCESS_EXECUTABLE_NAME) {
-        add(format!("process {name}"));
+        add(EntityKind::Process, name.into());
     }
 }
 

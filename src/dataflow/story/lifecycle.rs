@@ -2,7 +2,9 @@
 //! carry one trace. When a lifecycle ends it is emitted as a story: those of pods and units always,
 //! those of processes if they contain an error.
 
-use crate::evidence::{self, Asked, Draft, Seen, Source};
+use crate::evidence::{
+    self, AffectedEntity, EntityKind, ImpactSpec, MemberFacts, Observation, PendingStory,
+};
 use crate::key_table::KeyTable;
 use crate::rules::{Given, Home, RuleSet, home};
 use crate::story::event_text;
@@ -71,14 +73,14 @@ struct Lifecycle {
     last_ns: u64,
     worst: Severity,
     /// Errors by entity and kind.
-    faults: Vec<Source>,
+    faults: Vec<Observation>,
 }
 
 /// The lifecycles of the entities whose home is this shard.
 pub(crate) struct LifecycleTracker {
     lifecycles: KeyTable<Lifecycle>,
     /// Stories of ended lifecycles, not yet taken.
-    pub(crate) ended: Vec<Draft>,
+    pub(crate) ended: Vec<PendingStory>,
     pub(crate) opened: u64,
 }
 
@@ -224,7 +226,7 @@ impl Lifecycle {
         if !is_known && self.faults.len() >= MAX_FAULTS {
             return;
         }
-        let seen = Seen {
+        let seen = MemberFacts {
             entity,
             kind,
             time_ns: event.time(),
@@ -235,19 +237,24 @@ impl Lifecycle {
             id: event.event_id(),
             label: event_text::label(event),
         };
-        evidence::add_source(&mut self.faults, seen);
+        evidence::add_member(&mut self.faults, seen);
     }
 
-    fn into_pending(self, state: StoryState) -> Draft {
-        let auto =
-            Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
-        let name = format!("{} {}", self.entity, self.name);
+    fn into_pending(self, state: StoryState) -> PendingStory {
+        let auto = ImpactSpec {
+            business: Given::Auto,
+            customer_facing: Given::Auto,
+            slo_impact: Given::Auto,
+        };
+        let kind = EntityKind::parse(self.entity);
+        let affected =
+            kind.map(|kind| AffectedEntity::new(kind, &*self.name)).into_iter().collect();
         let story = Story {
             id: self.trace,
             trace_id: self.trace,
             rule: format!("{}-lifecycle", self.entity),
             pattern: format!("{}-lifecycle", self.entity),
-            name: name.clone(),
+            name: format!("{} {}", self.entity, self.name),
             intent: "lifecycle of one entity".into(),
             state,
             revision: 0,
@@ -257,20 +264,21 @@ impl Lifecycle {
             last_ns: self.last_ns,
             severity: self.worst,
             root_cause: Vec::new(),
-            impact: Impact { affected: vec![name], ..Impact::default() },
+            impact: Impact::default(),
             actions: Vec::new(),
             confidence: 1.0,
             continues: None,
             provisional: None,
             members: self.members.into_iter().map(LifecycleEvent::into_member).collect(),
         };
-        Draft {
+        PendingStory {
             within_ns: story.duration_ns(),
             story,
+            affected,
             any_cause: !self.faults.is_empty(),
-            sources: self.faults,
+            observations: self.faults,
             named: Vec::new(),
-            asked: auto,
+            impact_spec: auto,
             failed_connections: 0,
             failed_for_others: 0,
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::evidence::Draft;
+use crate::evidence::PendingStory;
 use crate::rules::Rule;
 use crate::story::members::EventRef;
 use crate::story::open_story::{Match, OpenStory};
@@ -48,9 +48,9 @@ pub(crate) struct OpenStories {
     next_timer: u64,
     options: StoryOptions,
     /// Emissions of open stories, not yet taken.
-    pub(crate) emitted: Vec<Draft>,
+    pub(crate) emitted: Vec<PendingStory>,
     /// Stories that ended, not yet taken.
-    pub(crate) ended: Vec<Draft>,
+    pub(crate) ended: Vec<PendingStory>,
     /// Evicted stories, until [`OpenStories::resolve_evicted`].
     evicted: Vec<OpenStory>,
     cluster: String,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::evidence::AffectedEntity;
 use crate::rules::Rule;
 use crate::story::event_text;
 use crate::story::members::{EventRef, Kept, MAX_KEPT, MemberIds, Members};
@@ -31,7 +32,7 @@ pub(crate) struct OpenStory {
     /// The number of members by the event of the rule they matched.
     pub(crate) counts: Vec<u64>,
     /// The entities of the members that aren't kept.
-    pub(crate) affected: BTreeSet<String>,
+    pub(crate) affected: BTreeSet<AffectedEntity>,
     pub(crate) failed_connections: u64,
     /// Those of them whose peer is known and isn't on the loopback.
     pub(crate) failed_outside: u64,

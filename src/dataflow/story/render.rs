@@ -4,7 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::evidence::{self, Asked, Draft, MAX_AFFECTED, NamedCause, Seen, Source};
+use crate::evidence::{
+    self, AffectedEntity, ImpactSpec, MAX_AFFECTED, MemberFacts, NamedCause, Observation,
+    PendingStory,
+};
 use crate::rules::field::value_text;
 use crate::rules::{FieldRef, Hole, Rule, Shape, Template, View, What, duration_text};
 use crate::story::event_text::{affected, label, summary};
@@ -16,7 +19,7 @@ use tapio_core::event::{ArchivedEvent, Impact, Member, Name, Story, StoryState, 
 const EFFECTS: [&str; 2] = ["effect", "symptom"];
 
 /// Renders the story as it is now.
-pub(crate) fn render(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
+pub(crate) fn render(rule: &Rule, story: &OpenStory, state: StoryState) -> PendingStory {
     StoryRenderer::new(rule, story).render(state)
 }
 
@@ -77,9 +80,9 @@ impl<'a> StoryRenderer<'a> {
         Self { rule, story, key }
     }
 
-    fn render(&self, state: StoryState) -> Draft {
+    fn render(&self, state: StoryState) -> PendingStory {
         let Self { rule, story, key } = self;
-        let (sources, source_of) = self.sources();
+        let (observations, observation_of) = self.observations();
         let spec = &rule.telling;
         let rendered = Story {
             id: story.id,
@@ -99,17 +102,18 @@ impl<'a> StoryRenderer<'a> {
             root_cause: Vec::new(),
             actions: spec.actions.iter().filter_map(|t| self.fill(t)).collect(),
             confidence: self.confidence(),
-            impact: Impact { affected: self.affected(), ..Impact::default() },
+            impact: Impact::default(),
             continues: story.continues,
             provisional: None,
         };
-        Draft {
+        PendingStory {
             story: rendered,
-            sources,
-            named: self.causes(&source_of),
+            affected: self.affected(),
+            observations,
+            named: self.causes(&observation_of),
             any_cause: true,
             within_ns: rule.within_ns(),
-            asked: Asked {
+            impact_spec: ImpactSpec {
                 business: spec.business,
                 customer_facing: spec.customer_facing,
                 slo_impact: spec.slo_impact,
@@ -145,8 +149,8 @@ impl<'a> StoryRenderer<'a> {
         }
     }
 
-    /// The entities that the members are about, as text.
-    fn affected(&self) -> Vec<String> {
+    /// The entities that the members are about.
+    fn affected(&self) -> Vec<AffectedEntity> {
         let mut all = BTreeSet::new();
         let kept = self.story.members.kept.iter().filter_map(|k| k.record.event());
         kept.for_each(|event| affected(event, &mut all));
@@ -169,13 +173,13 @@ impl<'a> StoryRenderer<'a> {
         })
     }
 
-    /// The members by entity and kind, and for each member the index of its source.
-    fn sources(&self) -> (Vec<Source>, Vec<Option<usize>>) {
-        let mut sources = Vec::new();
-        let mut source_of = |kept: &Kept| {
+    /// The members by entity and kind, and for each member the index of its observation.
+    fn observations(&self) -> (Vec<Observation>, Vec<Option<usize>>) {
+        let mut observations = Vec::new();
+        let mut observation_of = |kept: &Kept| {
             let event = kept.record.event()?;
             let (role, _) = role_and_pattern(self.rule, kept.step);
-            let seen = Seen {
+            let member = MemberFacts {
                 entity: evidence::subject(event)?,
                 kind: event.kind_name(),
                 time_ns: event.time(),
@@ -186,14 +190,15 @@ impl<'a> StoryRenderer<'a> {
                 id: event.event_id(),
                 label: label(event),
             };
-            Some(evidence::add_source(&mut sources, seen))
+            Some(evidence::add_member(&mut observations, member))
         };
-        let source_of = self.story.members.kept.iter().map(&mut source_of).collect();
-        (sources, source_of)
+        let observation_of = self.story.members.kept.iter().map(&mut observation_of).collect();
+        (observations, observation_of)
     }
 
-    /// The causes that the rule names. `source_of`: the index of each member's source.
-    fn causes(&self, source_of: &[Option<usize>]) -> Vec<NamedCause> {
+    /// The causes that the rule names. `observation_of`: the index of each member's
+    /// observation.
+    fn causes(&self, observation_of: &[Option<usize>]) -> Vec<NamedCause> {
         let templates = &self.rule.telling.root_cause;
         let named = templates.iter().rev().enumerate().filter_map(|(behind, template)| {
             let text = self.fill(template)?;
@@ -204,7 +209,7 @@ impl<'a> StoryRenderer<'a> {
             });
             Some(NamedCause {
                 text,
-                source: first.and_then(|at| source_of.get(at).copied().flatten()),
+                observation: first.and_then(|at| observation_of.get(at).copied().flatten()),
                 evidence: events().map(|e| e.event_id()).collect(),
                 labels: events().map(label).collect(),
                 behind,

@@ -40,7 +40,7 @@ fn events(page: &mut Page, snapshot: &Snapshot) {
     let mut dropped = page.metric(&define::DROPPED);
     for account in accounts {
         for (stage, reason, events) in &account.dropped {
-            dropped.add(&[&account.name, stage.word(), reason.word()], events);
+            dropped.add(&[&account.name, stage.as_str(), reason.as_str()], events);
         }
     }
     let mut held = page.metric(&define::HELD);
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use tapio_core::identity::Directory;
     use tapio_dataflow::WorkerStats;
-    use tapio_dataflow::evidence::DeskStats;
+    use tapio_dataflow::evidence::AssessorStats;
 
     /// Every counter has exactly one metric, so that none is missing from the page.
     #[track_caller]
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn every_counter_has_a_metric() {
         assert_defined(define::SHARD_COUNTERS, WorkerStats::default().readings().map(|r| r.name));
-        assert_defined(define::ASSESSOR_COUNTERS, DeskStats::default().get().map(|(n, _)| n));
+        assert_defined(define::ASSESSOR_COUNTERS, AssessorStats::default().get().map(|(n, _)| n));
         let recovery = crate::runtime::RecoveryLogStats::default();
         assert_defined(define::RECOVERY_COUNTERS, recovery.get().map(|(n, _)| n));
         let directory = Directory::default().counters();

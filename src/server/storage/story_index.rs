@@ -61,19 +61,19 @@ impl StoryIndex {
                 return;
             }
             self.by_update.remove(&old.update);
-            self.links.leave(&old.story);
+            self.links.remove(&old.story);
         }
         self.updates += 1;
         let update = self.updates;
         let node = node.to_owned();
         self.by_update.insert(update, id);
-        self.links.enter(&story);
+        self.links.insert(&story);
         self.by_id.insert(id, Entry { update, node, epoch, story });
         if self.by_id.len() > self.max_stories
             && let Some((_, oldest)) = self.by_update.pop_first()
             && let Some(evicted) = self.by_id.remove(&oldest)
         {
-            self.links.leave(&evicted.story);
+            self.links.remove(&evicted.story);
         }
     }
 
@@ -95,7 +95,7 @@ impl StoryIndex {
 
     fn linked(&self, entry: &Entry) -> LinkedStory {
         let find = |id: TraceId| self.by_id.get(&id.0).map(|e| &e.story);
-        let links = self.links.of(&entry.story, find);
+        let links = self.links.links_of(&entry.story, find);
         LinkedStory { story: entry.story.clone(), links }
     }
 

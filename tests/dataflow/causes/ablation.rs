@@ -1,9 +1,9 @@
-//! Two candidates, `a.service` and `b.service`, in a story that `c.service` ends. All else being
-//! equal the first one comes first.
+//! Two candidates, `a.service` and `b.service`, in a story that `c.service` ends. With equal
+//! evidence the first one is ranked first.
 
 use serde_json::{Value as Json, json};
 
-use crate::causes::{at, at_second, depends, event, rules, told, with};
+use crate::causes::{at, at_second, depends, event, last_story, rules, with};
 
 const RULE: &str = "rule: abc
 events: { a: { kind: t.a }, b: { kind: t.b }, c: { kind: t.c } }
@@ -14,8 +14,8 @@ sequence:
 story: { pattern: abc }
 ";
 
-/// a, b and c within a millisecond, which clocks don't resolve.
-fn together() -> Vec<Json> {
+/// a, b and c within a millisecond, less than the slack of clocks.
+fn simultaneous() -> Vec<Json> {
     vec![
         event(at(0.0), "t.a", "a.service", "error"),
         event(at(0.3), "t.b", "b.service", "error"),
@@ -27,10 +27,10 @@ struct Ranked(Json);
 
 impl Ranked {
     fn of(events: &[Json], text: &str) -> Self {
-        Self(told(events, &rules(text)))
+        Self(last_story(events, &rules(text)))
     }
 
-    /// Which unit's candidate is first.
+    /// The unit of the first candidate.
     fn first(&self) -> &str {
         let id = self.0["root_cause"][0]["evidence"][0].as_str().unwrap();
         id.split('@').nth(1).unwrap()
@@ -41,7 +41,7 @@ impl Ranked {
         all.iter().find(|c| c["evidence"][0].as_str().unwrap().contains(unit)).unwrap()
     }
 
-    /// Terms by which two candidates differ.
+    /// Terms in which the two candidates differ.
     fn differing(&self) -> Vec<String> {
         let (a, b) = (self.candidate("a.service"), self.candidate("b.service"));
         let names =
@@ -51,40 +51,43 @@ impl Ranked {
     }
 }
 
-/// With the evidence b comes first and by this term alone; without it a does.
-fn decides(term: &str, with_it: &[Json], without_it: &[Json]) -> Ranked {
-    let ranked = Ranked::of(with_it, RULE);
+/// Asserts that with the evidence b is first, by this term alone, and without it a is.
+fn assert_decides(term: &str, with_evidence: &[Json], without_evidence: &[Json]) -> Ranked {
+    let ranked = Ranked::of(with_evidence, RULE);
     assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_cause"]);
     assert_eq!(ranked.differing(), [term], "{}", ranked.0["root_cause"]);
-    let ablated = Ranked::of(without_it, RULE);
+    let ablated = Ranked::of(without_evidence, RULE);
     assert_eq!(ablated.first(), "a.service", "{}", ablated.0["root_cause"]);
     ranked
 }
 
 #[test]
-fn equal_evidence_leaves_the_first_one_first() {
-    let ranked = Ranked::of(&together(), RULE);
+fn earliest_candidate_is_first_with_equal_evidence() {
+    let ranked = Ranked::of(&simultaneous(), RULE);
     assert_eq!(ranked.first(), "a.service");
     assert_eq!(ranked.differing(), [""; 0]);
     let absent = ["deviation", "lift", "pairs", "rule", "upstream"];
     let terms = &ranked.candidate("a.service")["terms"];
-    assert!(absent.iter().all(|t| terms.get(*t).is_none()), "nothing is made up: {terms}");
+    assert!(
+        absent.iter().all(|t| terms.get(*t).is_none()),
+        "terms without evidence are omitted: {terms}"
+    );
 }
 
 #[test]
 fn deviation_decides() {
-    // A unit known for ten minutes, in which this never happened.
+    // A unit known for ten minutes, without an event of this kind.
     let past = event(at(-600_000.0), "t.other", "b.service", "warn");
-    let mut all = together();
+    let mut all = simultaneous();
     all.push(past);
-    let ranked = decides("deviation", &all, &together());
+    let ranked = assert_decides("deviation", &all, &simultaneous());
     let because = ranked.candidate("b.service")["because"]["deviation"].as_str().unwrap();
-    assert!(because.starts_with("1 in 10 s, usually 0"), "{because}");
+    assert!(because.starts_with("1 in 10 s, median 0"), "{because}");
 }
 
 #[test]
-fn a_usual_count_is_no_deviation() {
-    let mut all = together();
+fn usual_count_is_no_deviation() {
+    let mut all = simultaneous();
     for bucket in 1..60 {
         all.push(event(at(-10_000.0 * f64::from(bucket)), "t.b", "b.service", "error"));
     }
@@ -94,31 +97,31 @@ fn a_usual_count_is_no_deviation() {
 
 #[test]
 fn template_lift_decides() {
-    let say = |event: Json, message: &str| with(event, &json!({"message": message}));
+    let with_message = |event: Json, message: &str| with(event, &json!({"message": message}));
     let story = |messages: [&str; 2]| {
         let mut all = Vec::new();
         for (unit, kind) in [("a.service", "t.a"), ("b.service", "t.b")] {
             for minute in 1..30 {
                 let past = event(at(-60_000.0 * f64::from(minute)), kind, unit, "error");
-                all.push(say(past, "request 17 took 12ms"));
+                all.push(with_message(past, "request 17 took 12ms"));
             }
         }
-        let now = together();
-        all.push(say(now[0].clone(), messages[0]));
-        all.push(say(now[1].clone(), messages[1]));
+        let now = simultaneous();
+        all.push(with_message(now[0].clone(), messages[0]));
+        all.push(with_message(now[1].clone(), messages[1]));
         all.push(now[2].clone());
         all
     };
     let usual = "request 18 took 9ms";
     let new = story([usual, "the disk has gone away"]);
-    let ranked = decides("lift", &new, &story([usual, usual]));
+    let ranked = assert_decides("lift", &new, &story([usual, usual]));
     let because = ranked.candidate("b.service")["because"]["lift"].as_str().unwrap();
-    assert!(because.starts_with("\"the disk has gone away\" 1 times"), "{because}");
+    assert!(because.starts_with("\"the disk has gone away\": 1 in the last minute"), "{because}");
 }
 
 #[test]
 fn edge_gap_decides() {
-    // b is more severe by one number; what comes right behind a is b.
+    // b is more severe by one number, and it follows a immediately.
     let story = |end_ms: f64| {
         vec![
             event(at(0.0), "t.a", "a.service", "error"),
@@ -134,14 +137,14 @@ fn edge_gap_decides() {
 
 #[test]
 fn severity_decides() {
-    let mut severe = together();
+    let mut severe = simultaneous();
     severe[1]["severity"] = "critical".into();
-    decides("severity", &severe, &together());
+    assert_decides("severity", &severe, &simultaneous());
 }
 
 #[test]
 fn onset_decides() {
-    // b is more severe by one number, and what it is followed by comes as soon as what follows a.
+    // b is more severe by one number, and its next event follows as soon as that of a.
     let story = |a_ms: f64| {
         vec![
             event(at(a_ms), "t.a", "a.service", "error"),
@@ -160,7 +163,7 @@ fn onset_decides() {
 }
 
 #[test]
-fn a_slow_clock_is_given_its_tick() {
+fn onset_is_measured_less_the_tick_of_the_clock() {
     let onset = |b: i64| {
         let story = vec![
             event(at(0.0), "t.a", "a.service", "error"),
@@ -170,15 +173,15 @@ fn a_slow_clock_is_given_its_tick() {
         let ranked = Ranked::of(&story, RULE);
         ranked.candidate("b.service")["terms"]["onset"].as_f64().unwrap()
     };
-    assert_eq!(onset(at_second(1)), 0.0, "within its second");
-    assert!(onset(at(1_000.0)) < 0.0, "a clock of microseconds knows better");
+    assert_eq!(onset(at_second(1)), 0.0, "within the tick of one second");
+    assert!(onset(at(1_000.0)) < 0.0, "a clock with microseconds is precise");
 }
 
 #[test]
 fn learned_pairs_decide() {
-    let mut all = together();
+    let mut all = simultaneous();
     for n in 1..20 {
-        // Elsewhere, b was followed by c again and again, never sooner than after seconds.
+        // On another unit c followed b repeatedly, always after seconds.
         let begin_ms = -600_000.0 * f64::from(n);
         all.push(event(at(begin_ms), "t.b", "other.service", "error"));
         all.push(event(at(begin_ms + 5_000.0), "t.c", "other.service", "error"));
@@ -186,25 +189,25 @@ fn learned_pairs_decide() {
     let ranked = Ranked::of(&all, RULE);
     assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_cause"]);
     assert_eq!(ranked.differing(), ["edge gap", "pairs"]);
-    // The delay doesn't fit what was learned: it isn't what decides.
+    // The delay doesn't fit the learned ones, so it isn't the deciding term.
     let gap = |unit| ranked.candidate(unit)["terms"]["edge gap"].as_f64().unwrap();
     assert!(gap("b.service") < gap("a.service"));
-    assert_eq!(Ranked::of(&together(), RULE).first(), "a.service");
+    assert_eq!(Ranked::of(&simultaneous(), RULE).first(), "a.service");
 }
 
 #[test]
-fn the_author_decides() {
+fn cause_named_by_rule_decides() {
     let named = RULE.replace("pattern: abc", "pattern: abc, root_cause: \"b: {b.systemd.unit}\"");
-    let ranked = Ranked::of(&together(), &named);
+    let ranked = Ranked::of(&simultaneous(), &named);
     assert_eq!(ranked.first(), "b.service");
     assert_eq!(ranked.0["root_cause"][0]["cause"], "b: b.service");
     assert_eq!(ranked.differing(), ["rule"]);
-    assert_eq!(Ranked::of(&together(), RULE).first(), "a.service");
+    assert_eq!(Ranked::of(&simultaneous(), RULE).first(), "a.service");
 }
 
-/// What a node told of its conditions, before `a.service`'s trouble. b has no node.
+/// Conditions of a node before the fault of `a.service`. b has no node.
 fn on_a_node(conditions: &[(f64, &str, &str)]) -> Ranked {
-    let mut all = together();
+    let mut all = simultaneous();
     let node = "the-node";
     for (ms, condition, severity) in conditions {
         all.push(json!({
@@ -225,22 +228,22 @@ fn on_a_node(conditions: &[(f64, &str, &str)]) -> Ranked {
 }
 
 #[test]
-fn a_node_that_recovered_excuses_nobody() {
+fn recovered_node_lowers_no_score() {
     let not_ready = (-200_000.0, "Ready", "error");
     let because = |ranked: &Ranked| {
         ranked.candidate("a.service")["because"]["upstream"].as_str().map(str::to_owned)
     };
-    let away = on_a_node(&[not_ready]);
-    assert_eq!(away.first(), "b.service", "{}", away.0["root_cause"]);
-    let said = "k8s.node.condition of node the-node before, 1 step upstream";
-    assert_eq!(because(&away).as_deref(), Some(said));
-    let back = on_a_node(&[not_ready, (-100_000.0, "Ready", "info")]);
-    assert_eq!(back.first(), "a.service", "{}", back.0["root_cause"]);
-    assert_eq!(because(&back), None);
-    // Another condition says nothing of this one; what comes after the candidate doesn't, either.
+    let not_ready_story = on_a_node(&[not_ready]);
+    assert_eq!(not_ready_story.first(), "b.service", "{}", not_ready_story.0["root_cause"]);
+    let expected = "earlier k8s.node.condition of node the-node, 1 step upstream";
+    assert_eq!(because(&not_ready_story).as_deref(), Some(expected));
+    let recovered = on_a_node(&[not_ready, (-100_000.0, "Ready", "info")]);
+    assert_eq!(recovered.first(), "a.service", "{}", recovered.0["root_cause"]);
+    assert_eq!(because(&recovered), None);
+    // Neither another condition nor a later event ends this fault.
     for other in [(-100_000.0, "MemoryPressure", "info"), (50.0, "Ready", "info")] {
-        let away = on_a_node(&[not_ready, other]);
-        assert_eq!(away.first(), "b.service", "{other:?}");
+        let not_ready_story = on_a_node(&[not_ready, other]);
+        assert_eq!(not_ready_story.first(), "b.service", "{other:?}");
     }
     let again =
         on_a_node(&[not_ready, (-100_000.0, "Ready", "info"), (-50_000.0, "Ready", "error")]);
@@ -248,9 +251,9 @@ fn a_node_that_recovered_excuses_nobody() {
 }
 
 #[test]
-fn a_dependency_that_was_started_again_excuses_nobody() {
+fn restarted_dependency_lowers_no_score() {
     let story = |ends: &[(f64, &str)]| {
-        let mut all = together();
+        let mut all = simultaneous();
         let failed = event(at(-60_000.0), "systemd.unit.failed", "database.service", "error");
         all.extend([failed, depends(at(-90_000.0), "a.service", "database.service")]);
         all.extend(ends.iter().map(|(ms, kind)| event(at(*ms), kind, "database.service", "info")));
@@ -259,42 +262,47 @@ fn a_dependency_that_was_started_again_excuses_nobody() {
     assert_eq!(story(&[]).first(), "b.service");
     assert_eq!(story(&[(-30_000.0, "systemd.unit.started")]).first(), "a.service");
     assert_eq!(story(&[(-30_000.0, "systemd.unit.reloaded")]).first(), "b.service");
-    assert_eq!(story(&[(-120_000.0, "systemd.unit.started")]).first(), "b.service", "before");
+    assert_eq!(
+        story(&[(-120_000.0, "systemd.unit.started")]).first(),
+        "b.service",
+        "before the fault"
+    );
 }
 
-/// a's trouble comes from what it depends on; b is the better cause of the two.
-fn upstream(edges: &[Json]) -> Vec<Json> {
-    let mut all = together();
-    all.push(event(at(-20_000.0), "t.trouble", "database.service", "error"));
+/// A dependency of a has a fault, so b is the better cause of the two.
+fn with_upstream_fault(edges: &[Json]) -> Vec<Json> {
+    let mut all = simultaneous();
+    all.push(event(at(-20_000.0), "t.fault", "database.service", "error"));
     all.extend_from_slice(edges);
     all
 }
 
 #[test]
-fn trouble_upstream_decides() {
+fn upstream_fault_decides() {
     let direct = [depends(at(-60_000.0), "a.service", "database.service")];
-    let ranked = decides("upstream", &upstream(&direct), &upstream(&[]));
+    let ranked =
+        assert_decides("upstream", &with_upstream_fault(&direct), &with_upstream_fault(&[]));
     let because = ranked.candidate("a.service")["because"]["upstream"].as_str().unwrap();
-    assert_eq!(because, "t.trouble of unit database.service before, 1 step upstream");
+    assert_eq!(because, "earlier t.fault of unit database.service, 1 step upstream");
 }
 
 #[test]
-fn upstream_ends_after_three_steps_and_in_time() {
+fn upstream_is_limited_in_steps_and_time() {
     let chain = |names: &[&str]| -> Vec<Json> {
         let pairs = names.windows(2);
         pairs.map(|w| depends(at(-60_000.0), w[0], w[1])).collect()
     };
     let three = chain(&["a.service", "x.service", "y.service", "database.service"]);
-    assert_eq!(Ranked::of(&upstream(&three), RULE).first(), "b.service");
+    assert_eq!(Ranked::of(&with_upstream_fault(&three), RULE).first(), "b.service");
     let four = chain(&["a.service", "x.service", "y.service", "z.service", "database.service"]);
-    assert_eq!(Ranked::of(&upstream(&four), RULE).first(), "a.service");
-    // As of then: what was seen only later, or not for long, was no dependency.
+    assert_eq!(Ranked::of(&with_upstream_fault(&four), RULE).first(), "a.service");
+    // An edge seen only later, or too long ago, is no dependency as of that time.
     for when in [at(10_000.0), at(-900_000.0)] {
         let other = [depends(when, "a.service", "database.service")];
-        assert_eq!(Ranked::of(&upstream(&other), RULE).first(), "a.service");
+        assert_eq!(Ranked::of(&with_upstream_fault(&other), RULE).first(), "a.service");
     }
-    let mut late = together();
-    late.push(event(at(50.0), "t.trouble", "database.service", "error"));
+    let mut late = simultaneous();
+    late.push(event(at(50.0), "t.fault", "database.service", "error"));
     late.push(depends(at(-60_000.0), "a.service", "database.service"));
-    assert_eq!(Ranked::of(&late, RULE).first(), "a.service", "trouble that came after");
+    assert_eq!(Ranked::of(&late, RULE).first(), "a.service", "a later fault");
 }

@@ -1,8 +1,8 @@
-//! Impact from facts: each fact changes what is said, and is named.
+//! Impact from facts: each fact changes the impact and is named in its evidence.
 
 use serde_json::{Value as Json, json};
 
-use crate::causes::{at, event, rules, told, with};
+use crate::causes::{at, event, last_story, rules, with};
 
 const RULE: &str = "rule: down
 events:
@@ -37,7 +37,7 @@ fn refused(time: i64, peer: &str) -> Json {
     )
 }
 
-/// The pod is killed, and a client of the machine's own finds nobody.
+/// The pod is OOM-killed, and the connection of a client on the same node is refused.
 fn story(pod_name: &str) -> Vec<Json> {
     vec![
         event(at(0.0), "kernel.process.oom_kill", "kubepods.slice", "error"),
@@ -51,36 +51,36 @@ fn ready(name: &str) -> Json {
 }
 
 fn impact(events: &[Json]) -> Json {
-    told(events, &rules(RULE))["impact"].clone()
+    last_story(events, &rules(RULE))["impact"].clone()
 }
 
-fn says(impact: &Json, fact: &str) -> bool {
+fn has_evidence(impact: &Json, fact: &str) -> bool {
     crate::causes::texts(&impact["evidence"]).contains(&fact)
 }
 
 #[test]
-fn the_last_ready_pod_takes_its_service_with_it() {
+fn service_is_lost_with_its_last_ready_pod() {
     let mut alone = story("a");
     alone.push(ready("a"));
     let lost = impact(&alone);
-    assert!(says(&lost, "service shop/web lost: nobody serves it"), "{lost}");
-    assert!(says(&lost, "deployment shop/web: 0 of 1 pods ready"), "{lost}");
+    assert!(has_evidence(&lost, "service shop/web lost: no provider left"), "{lost}");
+    assert!(has_evidence(&lost, "deployment shop/web: 0 of 1 pods ready"), "{lost}");
     assert_eq!([&lost["customer_facing"], &lost["slo_impact"]], [true, true]);
     let mut two = alone.clone();
     two.push(ready("b"));
     let kept = impact(&two);
-    assert!(!says(&kept, "service shop/web lost: nobody serves it"), "{kept}");
-    assert!(says(&kept, "service shop/web: 1 of 2 pods ready"), "{kept}");
-    assert_eq!(kept["slo_impact"], false, "the other one serves");
+    assert!(!has_evidence(&kept, "service shop/web lost: no provider left"), "{kept}");
+    assert!(has_evidence(&kept, "service shop/web: 1 of 2 pods ready"), "{kept}");
+    assert_eq!(kept["slo_impact"], false, "the other pod serves");
     let business = |i: &Json| i["business"].as_f64().unwrap();
     assert!(business(&kept) < business(&lost));
-    // A pod that ceased to be ready before is no headroom.
+    // A pod that ceased to be ready before is no replica.
     two.push(pod(at(-30_000.0), "k8s.pod.crash_loop", "b", "info"));
-    assert!(says(&impact(&two), "service shop/web lost: nobody serves it"));
+    assert!(has_evidence(&impact(&two), "service shop/web lost: no provider left"));
 }
 
 #[test]
-fn an_endpoint_nobody_else_serves_is_lost() {
+fn endpoint_without_another_provider_is_lost() {
     let accepts = |unit: &str| {
         with(
             event(at(-5_000.0), "kernel.tcp.accept", unit, "info"),
@@ -97,20 +97,20 @@ fn an_endpoint_nobody_else_serves_is_lost() {
         refused(at(900.0), "127.0.0.1"),
     ];
     let none = impact(&failed);
-    assert_eq!(none["customer_facing"], false, "loopback is nobody's customer: {none}");
+    assert_eq!(none["customer_facing"], false, "loopback isn't customer-facing: {none}");
     let mut serving = failed.clone();
     serving.extend([accepts("web.service"), connects]);
     let lost = impact(&serving);
-    assert!(says(&lost, "endpoint 10.0.0.5:443 lost: nobody serves it"), "{lost}");
-    assert!(says(&lost, "depending on it: unit shop.service, endpoint 10.0.0.5:443"), "{lost}");
+    assert!(has_evidence(&lost, "endpoint 10.0.0.5:443 lost: no provider left"), "{lost}");
+    assert!(has_evidence(&lost, "dependents: unit shop.service, endpoint 10.0.0.5:443"), "{lost}");
     assert_eq!(lost["customer_facing"], true);
     assert!(crate::causes::texts(&lost["affected"]).contains(&"unit shop.service"), "{lost}");
     serving.push(accepts("other.service"));
-    assert!(!says(&impact(&serving), "endpoint 10.0.0.5:443 lost: nobody serves it"));
+    assert!(!has_evidence(&impact(&serving), "endpoint 10.0.0.5:443 lost: no provider left"));
 }
 
 #[test]
-fn affected_are_things_and_programs_not_process_ids() {
+fn affected_names_enclosing_entities_and_programs() {
     let process = |event: Json, pid: u32, program: &str| {
         let exec = format!("{pid}:99887766");
         with(
@@ -121,13 +121,13 @@ fn affected_are_things_and_programs_not_process_ids() {
     };
     let served =
         json!({"attributes": {"network.local.address": "10.0.0.5", "network.local.port": 443}});
-    let asked =
+    let connects =
         json!({"attributes": {"network.peer.address": "10.0.0.5", "network.peer.port": 443}});
-    // Nobody's: of no unit, pod or container.
-    let alone = |pid, ms| {
+    // A process outside of any unit, pod and container.
+    let standalone = |pid, ms| {
         let mut event = event(at(ms), "kernel.tcp.connect", "", "info");
         event["entity"].as_object_mut().unwrap().remove("systemd.unit");
-        process(with(event, &asked), pid, "curl")
+        process(with(event, &connects), pid, "curl")
     };
     let of_web = |pid, ms| {
         let event = event(at(ms), "kernel.tcp.accept", "web.service", "info");
@@ -135,7 +135,7 @@ fn affected_are_things_and_programs_not_process_ids() {
     };
     let of_shop = |pid, ms| {
         let event = event(at(ms), "kernel.tcp.connect", "shop.service", "info");
-        process(with(event, &asked), pid, "shop")
+        process(with(event, &connects), pid, "shop")
     };
     let impact = impact(&[
         event(at(0.0), "kernel.process.oom_kill", "web.service", "error"),
@@ -145,24 +145,27 @@ fn affected_are_things_and_programs_not_process_ids() {
         of_web(901, -8_000.0),
         of_shop(20, -7_000.0),
         of_shop(21, -6_000.0),
-        alone(4711, -5_000.0),
-        alone(4712, -4_000.0),
+        standalone(4711, -5_000.0),
+        standalone(4712, -4_000.0),
     ]);
     let affected = crate::causes::texts(&impact["affected"]);
     let processes: Vec<_> = affected.iter().filter(|a| a.starts_with("process")).collect();
     assert_eq!(processes, [&"process curl"], "{affected:?}");
     assert!(affected.contains(&"unit shop.service") && affected.contains(&"unit web.service"));
-    let depending = "depending on it: unit shop.service, process curl (pid 4711), \
+    let dependents = "dependents: unit shop.service, process curl (pid 4711), \
                      process curl (pid 4712), endpoint 10.0.0.5:443";
-    assert!(says(&impact, depending), "{impact}");
+    assert!(has_evidence(&impact, dependents), "{impact}");
 }
 
 #[test]
-fn failed_connections_count_by_whom_they_concern() {
+fn failed_connections_count_by_whether_they_leave_the_node() {
     let mut outside = story("a");
     outside[2] = refused(at(900.0), "10.0.0.9");
     let [inside, outside] = [impact(&story("a")), impact(&outside)];
-    assert!(says(&inside, "1 failed connections") && says(&outside, "1 failed connections"));
+    assert!(
+        has_evidence(&inside, "1 failed connection")
+            && has_evidence(&outside, "1 failed connection")
+    );
     let business = |i: &Json| i["business"].as_f64().unwrap();
     assert_eq!(outside["customer_facing"], true);
     assert!(business(&outside) >= business(&inside));
@@ -178,8 +181,8 @@ fn criticality_labels_count() {
             events.push(labelled);
         }
         let impact = impact(&events);
-        let said = format!("criticality of pod shop/a: {}", label.unwrap_or(""));
-        assert_eq!(says(&impact, &said), label.is_some(), "{impact}");
+        let expected = format!("criticality of pod shop/a: {}", label.unwrap_or(""));
+        assert_eq!(has_evidence(&impact, &expected), label.is_some(), "{impact}");
         impact["business"].as_f64().unwrap()
     };
     let all = [business(None), business(Some("medium")), business(Some("critical"))];

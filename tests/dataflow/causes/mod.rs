@@ -1,12 +1,17 @@
-//! Root cause and impact from evidence, through the production correlator: each term alone decides
-//! which candidate comes first, and without its evidence another one does; impact follows from facts;
-//! the same bytes for any number of shards.
+//! Root causes and impact from evidence, through the production pipeline.
+//!
+//! | module | purpose |
+//! | --- | --- |
+//! | `ablation` | each term alone decides which candidate is first |
+//! | `impact` | each fact changes the impact and is named in its evidence |
+//! | `redundant_candidates` | candidates that better ones cover are omitted |
+//! | `shards` | the same bytes for any number of shards |
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod ablation;
 mod impact;
+mod redundant_candidates;
 mod shards;
-mod words;
 
 use std::path::PathBuf;
 
@@ -17,7 +22,7 @@ use tapio_dataflow::rules::{Loaded, Rule};
 /// 2026-02-01T10:00:00Z.
 const BEGIN_S: i64 = 1_769_940_000;
 
-/// A time that is no whole second: its clock ticks in microseconds.
+/// A time that isn't a whole second: its clock ticks in microseconds.
 fn at(milliseconds: f64) -> i64 {
     BEGIN_S * 1_000_000_000 + 1_000 + (milliseconds * 1e6) as i64
 }
@@ -81,8 +86,8 @@ fn run(events: &[Json], rules: Vec<Rule>, shards: usize) -> Replayed {
     replayed
 }
 
-/// The last story that a rule found, the same for 1, 2 and 8 shards.
-fn told(events: &[Json], rules: &[Rule]) -> Json {
+/// The last story of a rule; the same for 1, 2 and 8 shards.
+fn last_story(events: &[Json], rules: &[Rule]) -> Json {
     let lines = |shards| {
         let lines = run(events, rules.to_vec(), shards).lines;
         lines.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -91,7 +96,7 @@ fn told(events: &[Json], rules: &[Rule]) -> Json {
     assert_eq!(lines(2), one);
     assert_eq!(lines(8), one);
     let stories = one.iter().map(|l| serde_json::from_str::<Json>(l).unwrap());
-    let mut stories = stories.filter(|g| !g["rule"].as_str().unwrap().ends_with("-lifecycle"));
+    let mut stories = stories.filter(|s| !s["rule"].as_str().unwrap().ends_with("-lifecycle"));
     stories.next_back().unwrap()
 }
 

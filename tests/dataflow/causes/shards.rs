@@ -1,31 +1,31 @@
-//! Facts of many entities, at home on different shards: whoever they reach the assessor from and
-//! whenever, the same is said to the byte.
+//! Facts of many entities with different home shards: the stories are the same to the byte, from
+//! whichever shards the facts arrive, and in whichever order.
 
 use serde_json::{Value as Json, json};
 
 use crate::causes::{at, depends, event, rules, run, with};
 
-const RULE: &str = "rule: trouble
+const RULE: &str = "rule: unit-faults
 events: { warned: { kind: t.warned }, failed: { kind: t.failed } }
 sequence:
   by: [systemd.unit]
   within: 10m
   steps: [{ event: warned }, { event: warned }, { event: failed }]
-story: { pattern: trouble, root_cause: \"{warned.message}\", close: { idle: 3h, max_age: 3h } }
+story: { pattern: unit-faults, root_cause: \"{warned.message}\", close: { idle: 3h, max_age: 3h } }
 ";
 
 /// SplitMix64: the same events each time.
-fn dice(seed: &mut u64, sides: u64) -> u64 {
+fn random(seed: &mut u64, bound: u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut x = *seed;
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)) % sides
+    (x ^ (x >> 31)) % bound
 }
 
-/// An hour of thirty units that warn, fail, talk and depend on each other, on a pod each.
+/// An hour of thirty units that warn, fail, log and depend on each other, each in a pod.
 fn hour(mut seed: u64) -> Vec<Json> {
-    let mut roll = |sides| dice(&mut seed, sides);
+    let mut roll = |bound| random(&mut seed, bound);
     let mut out = Vec::new();
     for n in 0..1_500u32 {
         let time = at(f64::from(n) * 2_400.0 + roll(2_000) as f64);
@@ -53,7 +53,7 @@ fn hour(mut seed: u64) -> Vec<Json> {
 }
 
 #[test]
-fn an_hour_of_facts_is_told_alike_by_any_number_of_shards() {
+fn stories_are_equal_for_any_number_of_shards() {
     let events = hour(42);
     let lines = |shards| {
         let lines = run(&events, rules(RULE), shards).lines;

@@ -1,4 +1,4 @@
-//! The graph against a plain list of facts.
+//! The graph compared with a plain list of facts.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ enum Fact {
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
-    (0u8..4, 0usize..6, 0u32..600).prop_map(|(what, which, second)| match what {
+    (0u8..4, 0usize..6, 0u32..600).prop_map(|(choice, which, second)| match choice {
         0 => Fact::Parted(which, second),
         1 => Fact::Ended(which % 3, second),
         _ => Fact::Seen(which, second),
@@ -51,7 +51,7 @@ fn pool() -> (Vec<Entity>, Vec<Edge>) {
     (entities, edges)
 }
 
-/// From the definition, over a plain list of facts.
+/// Evaluates the definition over a plain list of facts.
 fn naive(facts: &[Fact], which: usize, second: u32) -> bool {
     let (entities, edges) = pool();
     let edge = &edges[which];
@@ -67,7 +67,7 @@ fn naive(facts: &[Fact], which: usize, second: u32) -> bool {
         }
         Fact::Seen(..) => false,
     });
-    second - seen <= edge.relation.holds_s() && !ended
+    second - seen <= edge.relation.max_age_s() && !ended
 }
 
 fn graph_of(facts: &[Fact]) -> Graph {
@@ -75,16 +75,16 @@ fn graph_of(facts: &[Fact]) -> Graph {
     let mut graph = Graph::new(bounds(64));
     for fact in facts {
         match fact {
-            Fact::Seen(which, second) => graph.see(&edges[*which], *second),
-            Fact::Parted(which, second) => graph.part(&edges[*which], *second),
-            Fact::Ended(which, second) => graph.end(&entities[*which], *second),
+            Fact::Seen(which, second) => graph.add_edge(&edges[*which], *second),
+            Fact::Parted(which, second) => graph.end_edge(&edges[*which], *second),
+            Fact::Ended(which, second) => graph.end_entity(&entities[*which], *second),
         }
     }
     graph
 }
 
 fn answer(graph: &Graph, edge: &Edge, second: u32) -> bool {
-    graph.joined(&edge.from, edge.relation, true, second).contains(&&edge.to)
+    graph.related(&edge.from, edge.relation, true, second).contains(&&edge.to)
 }
 
 proptest! {
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn what_comes_later_changes_no_earlier_answer(
+    fn later_facts_change_no_earlier_answer(
         facts in prop::collection::vec(fact(), 1..40), second in 0u32..700, keep in 0usize..40,
     ) {
         let time = |f: &Fact| match f {
@@ -106,11 +106,11 @@ proptest! {
         let mut reversed = facts.clone();
         reversed.reverse();
         let mut earlier = facts.clone();
-        let mut place = 0;
-        // Any part of what happened later may be missing.
+        let mut index = 0;
+        // Any part of the later facts may be missing.
         earlier.retain(|f| {
-            place += 1;
-            time(f) <= second || place > keep
+            index += 1;
+            time(f) <= second || index > keep
         });
         for other in [&reversed, &earlier] {
             let (one, two) = (graph_of(&facts), graph_of(other));
@@ -122,62 +122,62 @@ proptest! {
 }
 
 #[test]
-fn dependencies_are_followed_three_steps_up_and_down() {
+fn dependencies_are_reachable_up_and_down() {
     let mut graph = Graph::new(bounds(64));
     let [client, endpoint, server] =
         [pod("client"), Entity::new(EntityKind::Endpoint, "e"), pod("server")];
-    graph.see(&edge(client.clone(), Relation::TalksTo, endpoint.clone()), 10);
-    graph.see(&edge(server.clone(), Relation::Provides, endpoint.clone()), 10);
-    graph.see(&edge(server.clone(), Relation::ScheduledOn, node()), 10);
-    let up: Vec<_> = graph.reach(&client, true, 3, 20);
+    graph.add_edge(&edge(client.clone(), Relation::TalksTo, endpoint.clone()), 10);
+    graph.add_edge(&edge(server.clone(), Relation::Provides, endpoint.clone()), 10);
+    graph.add_edge(&edge(server.clone(), Relation::ScheduledOn, node()), 10);
+    let up: Vec<_> = graph.reachable(&client, true, 3, 20);
     assert_eq!(up, [(1, &endpoint), (2, &server), (3, &node())]);
-    assert_eq!(graph.reach(&client, true, 2, 20).len(), 2);
-    let down: Vec<_> = graph.reach(&node(), false, 3, 20);
+    assert_eq!(graph.reachable(&client, true, 2, 20).len(), 2);
+    let down: Vec<_> = graph.reachable(&node(), false, 3, 20);
     assert_eq!(down, [(1, &server), (2, &endpoint), (3, &client)]);
-    assert!(graph.reach(&client, true, 3, 9).is_empty(), "not known yet");
-    assert!(graph.reach(&client, true, 3, 400).is_empty(), "silent for too long");
+    assert!(graph.reachable(&client, true, 3, 9).is_empty(), "not seen yet");
+    assert!(graph.reachable(&client, true, 3, 400).is_empty(), "seen too long ago");
 }
 
 #[test]
-fn the_entity_seen_longest_ago_makes_room_with_its_edges() {
+fn least_recently_used_entity_is_evicted_with_its_edges() {
     let mut graph = Graph::new(bounds(3));
-    graph.see(&edge(pod("a"), Relation::ScheduledOn, node()), 1);
-    graph.see(&edge(pod("b"), Relation::ScheduledOn, node()), 2);
-    graph.see(&edge(pod("c"), Relation::ScheduledOn, node()), 3);
-    assert_eq!((graph.len(), graph.edges(), graph.evicted()), (3, 2, 1));
-    let on_node: Vec<_> = graph.joined(&node(), Relation::ScheduledOn, false, 5);
+    graph.add_edge(&edge(pod("a"), Relation::ScheduledOn, node()), 1);
+    graph.add_edge(&edge(pod("b"), Relation::ScheduledOn, node()), 2);
+    graph.add_edge(&edge(pod("c"), Relation::ScheduledOn, node()), 3);
+    assert_eq!((graph.len(), graph.edge_count(), graph.evicted()), (3, 2, 1));
+    let on_node: Vec<_> = graph.related(&node(), Relation::ScheduledOn, false, 5);
     assert_eq!(on_node, [&pod("b"), &pod("c")]);
 }
 
 #[test]
-fn parts_are_said_as_their_whole_and_programs_by_their_name() {
+fn entities_are_described_by_enclosing_entity_and_label() {
     let mut graph = Graph::new(bounds(8));
     let process = Entity::new(EntityKind::Process, "h/4711:99887766");
     let container = Entity::new(EntityKind::Container, "c1");
-    graph.see(&edge(container.clone(), Relation::RunsIn, pod("a")), 5);
-    assert_eq!(graph.whole(&process, 9), &process);
-    graph.see(&edge(process.clone(), Relation::RunsIn, container.clone()), 5);
-    assert_eq!(graph.whole(&process, 9), &pod("a"));
-    assert_eq!(graph.whole(&container, 9), &pod("a"));
-    assert_eq!(graph.whole(&pod("a"), 9), &pod("a"));
-    assert_eq!(graph.whole(&process, 4), &process, "as of then");
-    assert_eq!(graph.text(&process), "process 4711");
-    graph.name(&process, "nginx", 5);
-    assert_eq!(graph.text(&process), "process nginx (pid 4711)");
-    assert_eq!(graph.thing(&process), "process nginx");
+    graph.add_edge(&edge(container.clone(), Relation::RunsIn, pod("a")), 5);
+    assert_eq!(graph.enclosing(&process, 9), &process);
+    graph.add_edge(&edge(process.clone(), Relation::RunsIn, container.clone()), 5);
+    assert_eq!(graph.enclosing(&process, 9), &pod("a"));
+    assert_eq!(graph.enclosing(&container, 9), &pod("a"));
+    assert_eq!(graph.enclosing(&pod("a"), 9), &pod("a"));
+    assert_eq!(graph.enclosing(&process, 4), &process, "as of second 4");
+    assert_eq!(graph.describe(&process), "process 4711");
+    graph.set_label(&process, "nginx", 5);
+    assert_eq!(graph.describe(&process), "process nginx (pid 4711)");
+    assert_eq!(graph.affected(&process).to_string(), "process nginx");
 }
 
 #[test]
-fn states_hold_from_their_second_on() {
+fn states_hold_from_their_second() {
     let mut graph = Graph::new(bounds(8));
-    graph.ready(&pod("a"), true, 10);
-    graph.ready(&pod("a"), false, 20);
-    graph.matters(&pod("a"), Criticality::High, 15);
-    graph.name(&pod("a"), "shop/web-1", 10);
+    graph.set_ready(&pod("a"), true, 10);
+    graph.set_ready(&pod("a"), false, 20);
+    graph.set_criticality(&pod("a"), Criticality::High, 15);
+    graph.set_label(&pod("a"), "shop/web-1", 10);
     let at = |second| graph.is_ready(&pod("a"), second);
     assert_eq!([at(9), at(10), at(19), at(20)], [None, Some(true), Some(true), Some(false)]);
     assert_eq!(graph.criticality(&pod("a"), 14), None);
     assert_eq!(graph.criticality(&pod("a"), 99), Some(Criticality::High));
-    assert_eq!(graph.text(&pod("a")), "pod shop/web-1");
-    assert_eq!(graph.text(&pod("b")), "pod b");
+    assert_eq!(graph.describe(&pod("a")), "pod shop/web-1");
+    assert_eq!(graph.describe(&pod("b")), "pod b");
 }

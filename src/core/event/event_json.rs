@@ -1,5 +1,6 @@
-//! The JSON form of an event, one object per line:
-//! `{"id"?, "time", "kind", "source", "severity"?, "entity"?, "message"?, "attributes"?, "trace_id"?, "span_id"?}`.
+//! The JSON form of an event, parsed and rendered. One object per line:
+//! `{"id"?, "time", "kind", "source", "severity"?, "entity"?, "message"?, "attributes"?,
+//! "trace_id"?, "span_id"?}`.
 
 use std::borrow::Cow;
 
@@ -7,20 +8,15 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value, names};
+use super::id::{EventId, TraceId};
+use super::json::{EventParseError, rfc3339, value_json};
+use super::name::Name;
+use super::record::{ClockQuality, Event, Field, Value};
+use super::severity::Severity;
+use super::well_known_names as names;
 
-/// Why a line is no event. `column` counts from 1, which also stands for the whole line.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{cause}")]
-pub struct BadEvent {
-    /// Where in the line.
-    pub column: usize,
-    /// What is wrong.
-    pub cause: String,
-}
-
-fn bad(cause: impl Into<String>) -> BadEvent {
-    BadEvent { column: 1, cause: cause.into() }
+fn bad(cause: impl Into<String>) -> EventParseError {
+    EventParseError::whole_line(cause)
 }
 
 #[derive(Deserialize)]
@@ -47,13 +43,14 @@ struct Line<'a> {
     span_id: Option<Cow<'a, str>>,
 }
 
-enum Owned {
+/// A value that owns its text.
+enum OwnedValue {
     Plain(Value<'static>),
     Str(String),
     Json(String),
 }
 
-/// A parsed line, owning what [`JsonEvent::event`] borrows.
+/// A parsed line. It owns the data that [`JsonEvent::event`] borrows.
 pub struct JsonEvent {
     id: EventId,
     time_ns: u64,
@@ -62,36 +59,36 @@ pub struct JsonEvent {
     source: Name,
     severity: Severity,
     entities: u8,
-    fields: Vec<(Name, Owned)>,
+    fields: Vec<(Name, OwnedValue)>,
     message: String,
     trace_id: TraceId,
     span_id: [u8; 8],
 }
 
-fn time_of(time: &Json) -> Result<(u64, ClockQuality), BadEvent> {
+fn parse_time(time: &Json) -> Result<(u64, ClockQuality), EventParseError> {
     match time {
         Json::Number(n) => {
             let ns = n
                 .as_u64()
                 .ok_or_else(|| bad(format!("time: {n} isn't a whole number of nanoseconds")))?;
-            Ok((ns, clock_of(ns)))
+            Ok((ns, clock_quality(ns)))
         }
         Json::String(s) => {
             let t: Timestamp = s.parse().map_err(|e| bad(format!("time: {e}")))?;
             let ns = u64::try_from(t.as_nanosecond())
                 .map_err(|_| bad(format!("time: {s:?} is before 1970")))?;
-            Ok((ns, clock_of(ns)))
+            Ok((ns, clock_quality(ns)))
         }
         other => Err(bad(format!("time: expected RFC 3339 or nanoseconds, found {other}"))),
     }
 }
 
-/// A time that falls on a whole second most likely comes from a clock that ticks once a second.
-fn clock_of(ns: u64) -> ClockQuality {
+/// Infers the clock: a time at a whole second most likely comes from a clock with that resolution.
+fn clock_quality(ns: u64) -> ClockQuality {
     if ns.is_multiple_of(1_000_000_000) { ClockQuality::Seconds } else { ClockQuality::Micros }
 }
 
-fn severity_of(severity: Option<&Json>) -> Result<Severity, BadEvent> {
+fn parse_severity(severity: Option<&Json>) -> Result<Severity, EventParseError> {
     let parsed = match severity {
         None | Some(Json::Null) => Some(Severity::INFO),
         Some(Json::String(s)) => Severity::parse(s),
@@ -99,31 +96,37 @@ fn severity_of(severity: Option<&Json>) -> Result<Severity, BadEvent> {
         Some(_) => None,
     };
     parsed
-        .ok_or_else(|| bad("severity: expected a word such as \"error\" or a number from 0 to 24"))
+        .ok_or_else(|| bad("severity: expected a name such as \"error\" or a number from 0 to 24"))
 }
 
-fn span_id_of(text: &str) -> Result<u64, BadEvent> {
-    // The length too: from_str_radix takes a sign and any number of digits.
+fn parse_span_id(text: &str) -> Result<u64, EventParseError> {
+    // from_str_radix accepts a sign and any number of digits, so the length is checked too.
     Some(text)
         .filter(|s| s.len() == 16 && !s.starts_with('+'))
         .and_then(|s| u64::from_str_radix(s, 16).ok())
         .ok_or_else(|| bad(format!("span_id: {text:?} isn't 16 hex digits")))
 }
 
-fn push(fields: &mut Vec<(Name, Owned)>, key: &str, value: Json) -> Result<(), BadEvent> {
+fn push_field(
+    fields: &mut Vec<(Name, OwnedValue)>,
+    key: &str,
+    value: Json,
+) -> Result<(), EventParseError> {
     let owned = match value {
-        Json::Null => Owned::Plain(Value::Null),
-        Json::Bool(b) => Owned::Plain(Value::Bool(b)),
-        Json::Number(n) => Owned::Plain(match n.as_i64() {
+        Json::Null => OwnedValue::Plain(Value::Null),
+        Json::Bool(b) => OwnedValue::Plain(Value::Bool(b)),
+        Json::Number(n) => OwnedValue::Plain(match n.as_i64() {
             Some(i) => Value::Int(i),
             None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
         }),
-        Json::String(s) => Owned::Str(s),
+        Json::String(s) => OwnedValue::Str(s),
         Json::Object(map) if !map.is_empty() => {
-            // {"http": {"method": …}} says the same as {"http.method": …}.
-            return map.into_iter().try_for_each(|(k, v)| push(fields, &format!("{key}.{k}"), v));
+            // {"http": {"method": …}} is equivalent to {"http.method": …}.
+            return map
+                .into_iter()
+                .try_for_each(|(k, v)| push_field(fields, &format!("{key}.{k}"), v));
         }
-        list => Owned::Json(list.to_string()),
+        list => OwnedValue::Json(list.to_string()),
     };
     let name = Name::intern(names::canonical(key)).map_err(|e| bad(e.to_string()))?;
     fields.push((name, owned));
@@ -131,44 +134,41 @@ fn push(fields: &mut Vec<(Name, Owned)>, key: &str, value: Json) -> Result<(), B
 }
 
 impl JsonEvent {
-    /// Parses one line. `natural` names the line (file and line number) where it has no `id`.
+    /// Parses one line. `natural` identifies the line (file and line number) if it has no `id`.
     ///
     /// # Errors
-    /// When the line isn't an event: broken JSON, a missing or unknown key, a value of another type.
-    pub fn parse(line: &str, natural: &str) -> Result<Self, BadEvent> {
+    /// When the line isn't an event: invalid JSON, a missing or unknown key, or a value of another
+    /// type.
+    pub fn parse(line: &str, natural: &str) -> Result<Self, EventParseError> {
         if !line.trim_start().starts_with('{') {
-            // serde would take a list for the fields in their order.
-            return Err(BadEvent { column: 1, cause: "expected a JSON object".into() });
+            // serde would accept a list as the fields in order.
+            return Err(bad("expected a JSON object"));
         }
-        let line: Line<'_> = serde_json::from_str(line).map_err(|e| {
-            let text = e.to_string();
-            let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
-            BadEvent { column: e.column(), cause: cause.to_owned() }
-        })?;
+        let line: Line<'_> = serde_json::from_str(line)?;
         if line.kind.is_empty() || line.kind.len() > 256 {
             return Err(bad("kind: expected a dotted name of 1 to 256 characters"));
         }
-        let (time_ns, clock) = time_of(&line.time)?;
-        let severity = severity_of(line.severity.as_ref())?;
+        let (time_ns, clock) = parse_time(&line.time)?;
+        let severity = parse_severity(line.severity.as_ref())?;
         let source = line.source.as_deref().unwrap_or("jsonl");
         let mut fields = Vec::with_capacity(line.entity.len() + line.attributes.len() + 1);
         for (key, value) in line.entity {
-            push(&mut fields, &key, value)?;
+            push_field(&mut fields, &key, value)?;
         }
         let entities = u8::try_from(fields.len()).map_err(|_| bad("entity: more than 255 keys"))?;
         for (key, value) in line.attributes {
-            push(&mut fields, &key, value)?;
+            push_field(&mut fields, &key, value)?;
         }
         let id = match line.id {
             None | Some(Json::Null) => EventId::from_natural(source, natural),
             Some(Json::String(s)) => {
                 let id = EventId::from_natural(source, &s);
-                fields.push((names::TAPIO_EVENT_ID, Owned::Str(s)));
+                fields.push((names::TAPIO_EVENT_ID, OwnedValue::Str(s)));
                 id
             }
             Some(Json::Number(n)) => {
                 let id = EventId::from_natural(source, &n.to_string());
-                push(&mut fields, "tapio.event.id", Json::Number(n))?;
+                push_field(&mut fields, "tapio.event.id", Json::Number(n))?;
                 id
             }
             Some(other) => {
@@ -179,7 +179,7 @@ impl JsonEvent {
             None => TraceId::NONE,
             Some(t) => t.parse().map_err(|e| bad(format!("trace_id: {e}")))?,
         };
-        let span_id = line.span_id.as_deref().map_or(Ok(0), span_id_of)?;
+        let span_id = line.span_id.as_deref().map_or(Ok(0), parse_span_id)?;
         let name =
             |key: &str, text: &str| Name::intern(text).map_err(|e| bad(format!("{key}: {e}")));
         Ok(Self {
@@ -197,21 +197,21 @@ impl JsonEvent {
         })
     }
 
-    /// When the event happened, nanoseconds since the Unix epoch.
+    /// Event time, nanoseconds since the Unix epoch.
     #[must_use]
     pub fn time_ns(&self) -> u64 {
         self.time_ns
     }
 
-    /// The event, with its fields in `fields`.
+    /// Returns the event; `fields` holds its fields.
     pub fn event<'a>(&'a self, observed_ns: u64, fields: &'a mut Vec<Field<'a>>) -> Event<'a> {
         fields.clear();
         fields.extend(self.fields.iter().map(|(key, value)| Field {
             key: *key,
             value: match value {
-                Owned::Plain(v) => *v,
-                Owned::Str(s) => Value::Str(s),
-                Owned::Json(s) => Value::Json(s),
+                OwnedValue::Plain(v) => *v,
+                OwnedValue::Str(s) => Value::Str(s),
+                OwnedValue::Json(s) => Value::Json(s),
             },
         }));
         Event {
@@ -228,17 +228,60 @@ impl JsonEvent {
     }
 }
 
+fn fields_json(fields: &[Field<'_>]) -> Map<String, Json> {
+    fields
+        .iter()
+        .filter(|f| f.key != names::TAPIO_EVENT_ID)
+        .map(|f| {
+            let name = if f.key == names::HOST_NAME { "node" } else { f.key.text() };
+            (name.to_owned(), value_json(f.value))
+        })
+        .collect()
+}
+
+/// Renders an event in the JSON form.
+#[must_use]
+pub fn event_json(event: &Event<'_>) -> Json {
+    event_json_with(event, Map::new())
+}
+
+/// Renders an event in the JSON form, with more members at the end, such as those that correlation
+/// adds.
+#[must_use]
+pub fn event_json_with(event: &Event<'_>, more: Map<String, Json>) -> Json {
+    let given = event.attributes().iter().find(|f| f.key == names::TAPIO_EVENT_ID);
+    let mut out = Map::new();
+    out.insert(
+        "id".into(),
+        given.map_or_else(|| event.id.to_string().into(), |f| value_json(f.value)),
+    );
+    out.insert("time".into(), rfc3339(event.time_ns).into());
+    out.insert("kind".into(), event.kind.text().into());
+    out.insert("source".into(), event.source.text().into());
+    out.insert("severity".into(), event.severity.as_str().into());
+    out.insert("entity".into(), Json::Object(fields_json(event.entity_fields())));
+    if !event.message.is_empty() {
+        out.insert("message".into(), event.message.into());
+    }
+    out.insert("attributes".into(), Json::Object(fields_json(event.attributes())));
+    if event.trace_id.is_some() && !more.contains_key("trace_id") {
+        out.insert("trace_id".into(), event.trace_id.to_string().into());
+        out.insert("span_id".into(), format!("{:016x}", u64::from_be_bytes(event.span_id)).into());
+    }
+    out.extend(more);
+    Json::Object(out)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::event_json;
     use super::*;
 
-    fn parse(line: &str) -> Result<JsonEvent, BadEvent> {
+    fn parse(line: &str) -> Result<JsonEvent, EventParseError> {
         JsonEvent::parse(line, "test:1")
     }
 
     #[test]
-    fn a_line_survives_the_round_trip() {
+    fn line_survives_round_trip() {
         let line = r#"{"id":"a-1","time":"2026-01-02T03:04:05.000001Z","kind":"k8s.pod.running","source":"k8s","severity":"error","entity":{"node":"n1","k8s.pod.uid":"u"},"message":"hi","attributes":{"n":3,"f":1.5,"b":true,"l":[1,"x"],"http.method":"GET","z":null}}"#;
         let parsed = parse(line).unwrap();
         let mut fields = Vec::new();
@@ -247,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_objects_are_dotted() {
+    fn nested_objects_become_dotted_names() {
         let parsed =
             parse(r#"{"time":1,"kind":"t.a","attributes":{"http":{"method":"GET"}}}"#).unwrap();
         let mut fields = Vec::new();
@@ -256,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_says_where_and_why() {
+    fn parse_error_names_cause() {
         for (line, cause) in [
             (r#"{"time":1,"kind":"a","attribute":{}}"#, "unknown field `attribute`"),
             (r#"{"time":1,"kind":"a""#, "EOF"),

@@ -1,14 +1,19 @@
-//! Times in whole seconds: when something was seen or ended, and what a state was.
+//! Times in whole seconds: sets of seconds, and the history of a state.
 
-/// Seconds, as disjoint ranges in order.
+/// The second that contains a time.
+pub(super) fn second(time_ns: u64) -> u32 {
+    u32::try_from(time_ns / 1_000_000_000).unwrap_or(u32::MAX)
+}
+
+/// A set of seconds, as disjoint ranges in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seconds {
+pub(super) struct SecondSet {
     ranges: Vec<(u32, u32)>,
 }
 
-impl Seconds {
-    /// Adds a second. Past `most` ranges, the two with the smallest gap become one.
-    pub(super) fn add(&mut self, second: u32, most: usize) {
+impl SecondSet {
+    /// Adds a second. Above `max_ranges`, the two ranges with the smallest gap are merged.
+    pub(super) fn insert(&mut self, second: u32, max_ranges: usize) {
         let at = self.ranges.partition_point(|(_, last)| *last < second);
         if self.ranges.get(at).is_some_and(|(first, _)| *first <= second) {
             return;
@@ -25,7 +30,7 @@ impl Seconds {
             (false, true) => self.ranges[at].0 = second,
             (false, false) => self.ranges.insert(at, (second, second)),
         }
-        if self.ranges.len() > most.max(1) {
+        if self.ranges.len() > max_ranges.max(1) {
             let gap = |i: &usize| self.ranges[i + 1].0 - self.ranges[*i].1;
             if let Some(i) = (0..self.ranges.len() - 1).min_by_key(gap) {
                 self.ranges[i].1 = self.ranges[i + 1].1;
@@ -34,29 +39,34 @@ impl Seconds {
         }
     }
 
-    /// The latest second up to `second`.
+    /// The latest second that isn't after `second`.
     pub(super) fn latest(&self, second: u32) -> Option<u32> {
         let at = self.ranges.partition_point(|(first, _)| *first <= second);
         self.ranges.get(at.checked_sub(1)?).map(|(_, last)| (*last).min(second))
     }
 }
 
-/// Adds a change of a state; of two in one second the larger counts, whichever came first. The latest
-/// `most` are remembered.
-pub(super) fn change<T: Copy + Ord>(changes: &mut Vec<(u32, T)>, second: u32, to: T, most: usize) {
+/// Adds a change of a state. Of two changes in one second the larger value wins, in any order of
+/// arrival. The latest `max_changes` are kept.
+pub(super) fn record_change<T: Copy + Ord>(
+    changes: &mut Vec<(u32, T)>,
+    second: u32,
+    to: T,
+    max_changes: usize,
+) {
     match changes.binary_search_by_key(&second, |c| c.0) {
         Ok(at) => changes[at].1 = changes[at].1.max(to),
         Err(at) => {
             changes.insert(at, (second, to));
-            if changes.len() > most {
+            if changes.len() > max_changes {
                 changes.remove(0);
             }
         }
     }
 }
 
-/// What a state was.
-pub(super) fn state<T: Copy>(changes: &[(u32, T)], second: u32) -> Option<T> {
+/// The state as of a second.
+pub(super) fn state_at<T: Copy>(changes: &[(u32, T)], second: u32) -> Option<T> {
     let at = changes.partition_point(|(since, _)| *since <= second);
     changes.get(at.checked_sub(1)?).map(|(_, state)| *state)
 }
@@ -69,10 +79,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seconds_are_a_set(all in prop::collection::vec(0u32..100, 0..60), ask in 0u32..110) {
-            let mut seconds = Seconds::default();
-            all.iter().for_each(|s| seconds.add(*s, 64));
-            prop_assert_eq!(seconds.latest(ask), all.iter().copied().filter(|s| *s <= ask).max());
+        fn latest_equals_maximum_of_plain_list(
+            all in prop::collection::vec(0u32..100, 0..60), query in 0u32..110,
+        ) {
+            let mut seconds = SecondSet::default();
+            all.iter().for_each(|s| seconds.insert(*s, 64));
+            let expected = all.iter().copied().filter(|s| *s <= query).max();
+            prop_assert_eq!(seconds.latest(query), expected);
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The assessor's thread, and the rings that lead to it.
 //!
-//! Events don't pass here: what they belong to is in their records before. A story waits for room
-//! towards the bridge; facts are left out and counted where there is none on the way in.
+//! Events don't pass through it: their records already have their memberships. A story waits for
+//! room in the ring to the bridge. Facts are dropped and counted when the ring to the assessor is
+//! full.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,46 +12,47 @@ use std::time::Duration;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::assessor::Assessor;
-use super::draft::Note;
-use super::pairs::Learned;
+use super::message::EvidenceMessage;
+use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
 use tapio_core::clock;
 use tapio_core::event::Story;
 use tapio_core::ring::{Bell, RecordWriter, WriteError, attach, wait_until};
 
-/// Notes in a ring.
-const RING_NOTES: usize = 4_096;
-/// Stories that wait for room towards the bridge; past it no note is taken.
+/// Messages in a ring.
+const RING_MESSAGES: usize = 4_096;
+/// Stories that wait for room in the ring to the bridge. At this number no message is taken.
 const MAX_WAITING_STORIES: usize = 1_024;
-/// How long to wait for room.
-const NAP: Duration = Duration::from_millis(1);
-/// A seat belt: everything that matters rings the bell.
-const SLEEP: Duration = Duration::from_secs(1);
-/// How often what was learned is published.
-const PUBLISH_NS: u64 = 1_000_000_000;
+/// Pause before the next attempt to write a waiting story.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
+/// Maximum sleep. A safety net only: every change that needs the thread rings the bell.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Interval between updates of the statistics.
+const PUBLISH_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// A shard's way to the assessor.
-pub struct NoteWriter {
-    ring: Producer<Note>,
+/// A shard's end of the ring to the assessor.
+pub struct EvidenceWriter {
+    ring: Producer<EvidenceMessage>,
     bell: Arc<Bell>,
 }
 
-/// The assessor's end of it.
-pub struct NoteReader(Consumer<Note>);
+/// The assessor's end of the ring.
+pub struct EvidenceReader(Consumer<EvidenceMessage>);
 
-/// A ring of notes to whoever answers this bell.
+/// Creates a ring of messages to the thread that `bell` wakes.
 #[must_use]
-pub fn notes(bell: &Arc<Bell>) -> (NoteWriter, NoteReader) {
-    let (producer, consumer) = RingBuffer::new(RING_NOTES);
-    (NoteWriter { ring: producer, bell: Arc::clone(bell) }, NoteReader(consumer))
+pub fn evidence_ring(bell: &Arc<Bell>) -> (EvidenceWriter, EvidenceReader) {
+    let (producer, consumer) = RingBuffer::new(RING_MESSAGES);
+    (EvidenceWriter { ring: producer, bell: Arc::clone(bell) }, EvidenceReader(consumer))
 }
 
-impl NoteWriter {
-    /// Hands a note over, or gives it back where there is no room.
-    pub(crate) fn send(&mut self, note: Note) -> Result<(), Note> {
-        self.ring.push(note).map_err(|rtrb::PushError::Full(note)| note)
+impl EvidenceWriter {
+    /// Sends a message, or returns it if the ring is full.
+    pub(crate) fn send(&mut self, message: EvidenceMessage) -> Result<(), EvidenceMessage> {
+        self.ring.push(message).map_err(|rtrb::PushError::Full(message)| message)
     }
 
+    /// Wakes the assessor's thread.
     pub(crate) fn ring(&self) {
         self.bell.ring();
     }
@@ -58,43 +61,43 @@ impl NoteWriter {
         self.ring.is_abandoned()
     }
 
-    /// Leaves, and tells the assessor so: it may sleep.
-    pub(crate) fn leave(self) {
+    /// Closes the ring and wakes the assessor's thread, which may sleep.
+    pub(crate) fn close(self) {
         let Self { ring, bell } = self;
         drop(ring);
         bell.ring();
     }
 }
 
-impl NoteReader {
-    /// The next note, if there is one.
-    pub fn take(&mut self) -> Option<Note> {
+impl EvidenceReader {
+    /// Takes the next message, if there is one.
+    pub fn take(&mut self) -> Option<EvidenceMessage> {
         self.0.pop().ok()
     }
 
-    /// Whether nothing is there to read.
+    /// Whether the ring is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether the writer is gone and everything it wrote was read.
+    /// Whether the writer has closed the ring and all its messages are taken.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        // The writer may write and leave between two looks: is_abandoned first, then emptiness.
+        // The writer may write and close between the two checks, so `is_abandoned` comes first.
         self.0.is_abandoned() && self.0.is_empty()
     }
 }
 
-/// The assessor's counters and what it learned, for other threads.
+/// The assessor's counters and suggestions, for other threads.
 #[derive(Default)]
-pub struct DeskStats {
+pub struct AssessorStats {
     values: [AtomicU64; 8],
-    suggestions: Mutex<Vec<Learned>>,
+    suggestions: Mutex<Vec<LearnedPair>>,
     emitted: StoryCounts,
 }
 
-impl DeskStats {
+impl AssessorStats {
     /// Names of the counters, in order.
     pub const NAMES: [&'static str; 8] =
         ["facts", "stories", "stories_oversize", "entities", "edges", "series", "pairs", "evicted"];
@@ -111,33 +114,34 @@ impl DeskStats {
         self.emitted.get()
     }
 
-    /// Pairs worth a rule, as of a second ago at most.
+    /// Pairs worth a rule, at most a second old.
     #[must_use]
-    pub fn suggestions(&self) -> Vec<Learned> {
+    pub fn suggestions(&self) -> Vec<LearnedPair> {
         self.suggestions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// What runs on the assessor's thread.
-pub struct Desk {
+/// The assessor's thread.
+pub struct AssessorThread {
     assessor: Assessor,
-    inputs: Vec<NoteReader>,
+    inputs: Vec<EvidenceReader>,
     bell: Arc<Bell>,
     output: (RecordWriter, Arc<Bell>),
-    waiting: std::collections::VecDeque<Story>,
+    waiting: VecDeque<Story>,
     oversize: u64,
-    stats: Arc<DeskStats>,
+    stats: Arc<AssessorStats>,
     published_ns: u64,
-    /// Facts and stories taken when the counters were published last.
+    /// Number of facts and stories at the last update of the statistics.
     published: u64,
 }
 
-impl Desk {
-    /// A desk for these shards' notes. It ends when all their writers are gone and read out.
+impl AssessorThread {
+    /// A thread that reads from `inputs`. It ends when all their writers have closed and all
+    /// messages are processed.
     #[must_use]
     pub fn new(
         assessor: Assessor,
-        inputs: Vec<NoteReader>,
+        inputs: Vec<EvidenceReader>,
         bell: Arc<Bell>,
         output: (RecordWriter, Arc<Bell>),
     ) -> Self {
@@ -146,7 +150,7 @@ impl Desk {
             inputs,
             bell,
             output,
-            waiting: std::collections::VecDeque::new(),
+            waiting: VecDeque::new(),
             oversize: 0,
             stats: Arc::default(),
             published_ns: 0,
@@ -154,9 +158,9 @@ impl Desk {
         }
     }
 
-    /// Its counters.
+    /// Its statistics.
     #[must_use]
-    pub fn stats(&self) -> Arc<DeskStats> {
+    pub fn stats(&self) -> Arc<AssessorStats> {
         Arc::clone(&self.stats)
     }
 
@@ -164,37 +168,38 @@ impl Desk {
     pub fn run(mut self) {
         attach(&self.bell);
         loop {
-            let taken = self.round();
-            self.send();
+            let taken = self.poll_inputs();
+            self.write_stories();
             self.publish(false);
             if taken > 0 {
                 continue;
             }
-            let finished = self.inputs.iter().all(NoteReader::is_finished);
+            let finished = self.inputs.iter().all(EvidenceReader::is_finished);
             if finished && (self.waiting.is_empty() || self.output.0.is_abandoned()) {
                 break;
             }
             if !self.waiting.is_empty() {
-                std::thread::sleep(NAP);
+                std::thread::sleep(RETRY_INTERVAL);
                 continue;
             }
-            // A shard that left before the bell was set rang it in vain.
-            wait_until(&self.bell, SLEEP, || {
-                self.inputs.iter().all(NoteReader::is_finished)
-                    || !self.inputs.iter().all(NoteReader::is_empty)
+            // A shard that closed before the bell had a thread to wake rang it in vain.
+            wait_until(&self.bell, MAX_SLEEP, || {
+                self.inputs.iter().all(EvidenceReader::is_finished)
+                    || !self.inputs.iter().all(EvidenceReader::is_empty)
             });
         }
         self.publish(true);
         self.output.1.ring();
     }
 
-    fn round(&mut self) -> usize {
+    /// Processes the messages of all inputs. Returns their number.
+    fn poll_inputs(&mut self) -> usize {
         let mut taken = 0;
         for input in &mut self.inputs {
-            let mut left = RING_NOTES;
+            let mut left = RING_MESSAGES;
             while left > 0 && self.waiting.len() < MAX_WAITING_STORIES {
-                let Some(note) = input.take() else { break };
-                self.waiting.extend(self.assessor.note(note));
+                let Some(message) = input.take() else { break };
+                self.waiting.extend(self.assessor.process(message));
                 taken += 1;
                 left -= 1;
             }
@@ -202,31 +207,31 @@ impl Desk {
         taken
     }
 
-    /// Sends told stories on, as far as there is room.
-    fn send(&mut self) {
-        let mut sent = false;
+    /// Writes completed stories to the ring to the bridge, as far as there is room.
+    fn write_stories(&mut self) {
+        let mut written = false;
         while let Some(story) = self.waiting.front_mut() {
             match self.output.0.write_story(story) {
                 Ok(()) => self.stats.emitted.add(story),
                 Err(WriteError::Full) => break,
                 Err(WriteError::Oversize) if story.members.len() > 1 => {
-                    // Its members are counted; the first ones tell most.
+                    // All members are counted; the first ones are the most informative.
                     story.members.truncate(story.members.len() / 2);
                     continue;
                 }
                 Err(WriteError::Oversize) => self.oversize += 1,
             }
             self.waiting.pop_front();
-            sent = true;
+            written = true;
         }
-        if sent {
+        if written {
             self.output.1.ring();
         }
     }
 
     fn publish(&mut self, now: bool) {
         let now_ns = clock::wall_ns();
-        if !now && now_ns.saturating_sub(self.published_ns) < PUBLISH_NS {
+        if !now && now_ns.saturating_sub(self.published_ns) < PUBLISH_INTERVAL_NS {
             return;
         }
         self.published_ns = now_ns;

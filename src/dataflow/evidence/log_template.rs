@@ -1,35 +1,36 @@
-//! Log templates: messages that differ only in their variable parts count as one.
+//! Log templates: messages that differ only in their variable parts have one template.
 //!
-//! The algorithm is Drain (He, Zhu, Zheng, Lyu: "Drain: An Online Log Parsing Approach with Fixed Depth
-//! Tree", ICWS 2017): messages are grouped by their number of tokens, then by their leading tokens, and
-//! join the most similar template of that leaf; positions in which they differ become wildcards.
-//! What is variable for sure (numbers, hexadecimal ids, addresses, paths) is masked before.
+//! The algorithm is Drain (He, Zhu, Zheng, Lyu: "Drain: An Online Log Parsing Approach with Fixed
+//! Depth Tree", ICWS 2017). Messages are partitioned by their number of tokens, then by their
+//! leading tokens, and join the most similar template of that leaf. Positions in which they differ
+//! become wildcards. Tokens that are certainly variable (numbers, hexadecimal ids, addresses,
+//! paths) are masked first.
 //!
-//! How often each template comes is kept with it: a recent window against what came before.
+//! Each template has a rate in a recent window and a rate before it.
 
-/// Tokens of a message that are looked at.
+/// Tokens of a message that are compared.
 const MAX_TOKENS: usize = 64;
 /// Leading tokens that choose a leaf (the paper's depth minus two).
 const LEADING_TOKENS: usize = 2;
-/// The share of equal tokens from which a message joins a template (the paper's `st`; 0.5 is what
-/// it found for most of its data sets).
-const LEAST_SIMILARITY: f64 = 0.5;
-/// What stands for a variable part.
+/// Minimum share of equal tokens for a message to join a template (the paper's `st`, 0.5 for most
+/// of its data sets).
+const MIN_SIMILARITY: f64 = 0.5;
+/// Placeholder for a variable part.
 pub(super) const WILDCARD: &str = "<*>";
-/// The recent window of a template's rate.
+/// Length of the recent window of a template's rate.
 const RECENT_NS: u64 = 60_000_000_000;
-/// A past shorter than this says nothing about a rate.
-const LEAST_PAST_NS: u64 = 60_000_000_000;
-/// The past that counts: an older one fades.
-const PAST_NS: u64 = 3_600_000_000_000;
+/// Minimum length of the past for a rate.
+const MIN_PAST_NS: u64 = 60_000_000_000;
+/// Length of the past above which its weight is halved.
+const MAX_PAST_NS: u64 = 3_600_000_000_000;
 
-/// A template and how often it came.
+/// A template and its counts.
 struct Template {
     tokens: Vec<Box<str>>,
-    /// Times in the recent window are counted in `RECENT_BINS` bins, so that no list grows.
+    /// Counts of the recent window, in bins, so that memory is constant.
     bins: [u32; RECENT_BINS],
     bin: u64,
-    /// Events that left the recent window, halved whenever the past grows too long.
+    /// Count of the events before the recent window, halved when the past becomes too long.
     past: f64,
     last_ns: u64,
 }
@@ -42,11 +43,11 @@ impl Template {
         Self { tokens, bins: [0; RECENT_BINS], bin: now_ns / BIN_NS, past: 0.0, last_ns: now_ns }
     }
 
-    /// The share of positions that agree; a wildcard agrees with nothing, as in the paper.
+    /// Share of equal positions; a wildcard equals nothing, as in the paper.
     fn similarity(&self, tokens: &[&str]) -> f64 {
         let same = self.tokens.iter().zip(tokens).filter(|(a, b)| ***a == ***b && **b != WILDCARD);
         match tokens.iter().filter(|t| **t != WILDCARD).count() {
-            // Nothing in it is fixed: every such message of this length is the same one.
+            // No token is fixed: all such messages of this length are equal.
             0 => 1.0,
             fixed => same.count() as f64 / fixed as f64,
         }
@@ -60,7 +61,7 @@ impl Template {
         }
     }
 
-    /// Moves the recent window on.
+    /// Advances the recent window.
     fn advance(&mut self, now_ns: u64) {
         let bin = now_ns / BIN_NS;
         let steps = bin.saturating_sub(self.bin);
@@ -76,14 +77,14 @@ impl Template {
     }
 }
 
-/// What a message turned out to be.
+/// The template of a message and its rate.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Mined {
+pub(super) struct TemplateMatch {
     /// The template's text.
     pub(super) template: String,
-    /// How often it came in the last minute, this message included.
+    /// Its count in the last minute, including this message.
     pub(super) recent: u32,
-    /// The logarithm of its rate now over its rate before; `None` where there is no before.
+    /// Logarithm of its rate now over its rate before; `None` if the past is too short.
     pub(super) lift: Option<f64>,
 }
 
@@ -105,8 +106,8 @@ impl Drain {
         self.templates.len()
     }
 
-    /// Takes a message in. `None` for one without a word.
-    pub(super) fn add(&mut self, message: &str, now_ns: u64) -> Option<Mined> {
+    /// Adds a message. `None` for one without tokens.
+    pub(super) fn add(&mut self, message: &str, now_ns: u64) -> Option<TemplateMatch> {
         let masked = mask(message);
         let tokens: Vec<&str> = masked.split_whitespace().take(MAX_TOKENS).collect();
         if tokens.is_empty() {
@@ -114,9 +115,9 @@ impl Drain {
         }
         let at = match self.find(&tokens) {
             Some(at) => at,
-            None => self.open(&tokens, now_ns),
+            None => self.create(&tokens, now_ns),
         };
-        // Old sources' clocks may step back; the past can't be shorter than nothing.
+        // A source's clock may step back, so the past saturates at zero.
         let past_ns = now_ns.saturating_sub(self.since_ns).saturating_sub(RECENT_NS);
         let template = self.templates.get_mut(at)?;
         template.merge(&tokens);
@@ -125,30 +126,30 @@ impl Drain {
         template.bins[bin] = template.bins[bin].saturating_add(1);
         template.last_ns = template.last_ns.max(now_ns);
         let recent = template.recent();
-        let lift = (past_ns >= LEAST_PAST_NS).then(|| {
-            // Half an event on both sides: one event after none isn't infinitely more.
+        let lift = (past_ns >= MIN_PAST_NS).then(|| {
+            // Half an event on both sides: one event after none isn't an infinite lift.
             let expected = template.past * RECENT_NS as f64 / past_ns as f64;
             ((f64::from(recent) + 0.5) / (expected + 0.5)).ln()
         });
         let text = template.tokens.join(" ");
-        if past_ns > PAST_NS {
-            self.fade(now_ns);
+        if past_ns > MAX_PAST_NS {
+            self.decay(now_ns);
         }
-        Some(Mined { template: text, recent, lift })
+        Some(TemplateMatch { template: text, recent, lift })
     }
 
-    /// The most similar template of the message's leaf, if one is similar enough. A leaf is a
-    /// template's number of tokens and its leading ones; a list that is searched stands for the
-    /// tree, since an entity has a few dozen templates.
+    /// The most similar template of the message's leaf, if one is similar enough. A leaf is
+    /// identified by the number of tokens and the leading ones. A linear search replaces the tree,
+    /// because an entity has a few dozen templates at most.
     fn find(&self, tokens: &[&str]) -> Option<usize> {
-        let leads = |t: &Template| {
+        let is_in_leaf = |t: &Template| {
             t.tokens.len() == tokens.len()
                 && t.tokens.iter().zip(tokens).take(LEADING_TOKENS).all(|(a, b)| **a == **b)
         };
-        let of_leaf = self.templates.iter().enumerate().filter(|(_, t)| leads(t));
+        let of_leaf = self.templates.iter().enumerate().filter(|(_, t)| is_in_leaf(t));
         let scored = of_leaf.map(|(at, t)| (at, t.similarity(tokens)));
         scored
-            .filter(|(_, similarity)| *similarity >= LEAST_SIMILARITY)
+            .filter(|(_, similarity)| *similarity >= MIN_SIMILARITY)
             .fold(None, |best: Option<(usize, f64)>, next| match best {
                 Some(best) if best.1 >= next.1 => Some(best),
                 _ => Some(next),
@@ -156,7 +157,7 @@ impl Drain {
             .map(|(at, _)| at)
     }
 
-    fn open(&mut self, tokens: &[&str], now_ns: u64) -> usize {
+    fn create(&mut self, tokens: &[&str], now_ns: u64) -> usize {
         if self.templates.len() >= self.capacity {
             let oldest = self.templates.iter().enumerate().min_by_key(|(at, t)| (t.last_ns, *at));
             if let Some((at, _)) = oldest {
@@ -169,8 +170,8 @@ impl Drain {
         self.templates.len() - 1
     }
 
-    /// Halves the past and what was counted in it, so that rates follow what is usual lately.
-    fn fade(&mut self, now_ns: u64) {
+    /// Halves the past and its counts, so that rates follow the recent past.
+    fn decay(&mut self, now_ns: u64) {
         let past_ns = now_ns.saturating_sub(self.since_ns).saturating_sub(RECENT_NS);
         self.since_ns += past_ns / 2;
         self.templates.iter_mut().for_each(|t| {
@@ -180,8 +181,8 @@ impl Drain {
     }
 }
 
-/// The message with its surely variable parts masked: tokens that hold a digit and are numbers,
-/// hexadecimal, addresses, times or identifiers; and paths.
+/// Masks the certainly variable parts of a message: paths, and tokens with digits that are numbers,
+/// hexadecimal, addresses, times or identifiers.
 fn mask(message: &str) -> String {
     let mut out = String::with_capacity(message.len());
     for token in message.split_whitespace() {
@@ -193,7 +194,7 @@ fn mask(message: &str) -> String {
             out.push_str(token);
             continue;
         }
-        // What surrounds it stays: `pid=12,` and `pid=13,` are the same word with a hole.
+        // The text around the variable part is kept: `pid=12,` and `pid=13,` are one token.
         let (before, after) = token.split_once(core).unwrap_or(("", ""));
         out.push_str(before);
         match core.split_once('=') {
@@ -217,7 +218,7 @@ fn is_variable(token: &str) -> bool {
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     let hex = value.strip_prefix("0x").unwrap_or(value);
     let is_hex = hex.len() >= 8 && hex.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    // A number with a unit or inside of an address, a time, a version: mostly digits and marks.
+    // A number with a unit, or an address, time or version: mostly digits and punctuation.
     let letters = value.bytes().filter(u8::is_ascii_alphabetic).count();
     digits > 0 && (letters <= 2 || is_hex)
 }
@@ -246,27 +247,27 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_differ_in_a_word_become_one_template() {
+    fn messages_that_differ_in_one_token_share_a_template() {
         let mut drain = Drain::new(16, 0);
         drain.add("connection to database lost for user alice", S).unwrap();
         let mined = drain.add("connection to database lost for user bob", 2 * S).unwrap();
         assert_eq!(mined.template, "connection to database lost for user <*>");
         assert_eq!((mined.recent, drain.len()), (2, 1));
         drain.add("connection to database made for the first time", 3 * S).unwrap();
-        assert_eq!(drain.len(), 2, "another length, another template");
+        assert_eq!(drain.len(), 2, "different length, different template");
         drain.add("shutting down all of the seven workers", 3 * S).unwrap();
-        assert_eq!(drain.len(), 3, "other leading words, another template");
+        assert_eq!(drain.len(), 3, "different leading tokens, different template");
     }
 
     #[test]
-    fn the_lift_is_the_rate_now_against_the_rate_before() {
+    fn lift_compares_rate_now_with_rate_before() {
         let mut drain = Drain::new(16, 0);
         let usual = "worker is alive and well";
         for second in 0..600 {
             drain.add(usual, second * S).unwrap();
         }
         let same = drain.add(usual, 600 * S).unwrap().lift.unwrap();
-        assert!(same.abs() < 0.1, "as often as ever: {same}");
+        assert!(same.abs() < 0.1, "unchanged rate: {same}");
         let new = drain.add("worker has lost its mind", 601 * S).unwrap().lift.unwrap();
         assert!((new - 3f64.ln()).abs() < 0.01, "1.5 against 0.5: {new}");
         let mut stormy = 0.0;
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_before_there_is_no_lift() {
+    fn short_past_has_no_lift() {
         let mut drain = Drain::new(16, 100 * S);
         assert_eq!(drain.add("hello there", 100 * S).unwrap().lift, None);
         assert_eq!(drain.add("hello there", 150 * S).unwrap().lift, None);
@@ -285,19 +286,19 @@ mod tests {
     }
 
     #[test]
-    fn a_long_past_fades() {
+    fn long_past_decays() {
         let mut drain = Drain::new(16, 0);
         for second in 0..8 * 3600 {
             drain.add("tick tock", second * S).unwrap();
         }
         let lift = drain.add("tick tock", 8 * 3600 * S).unwrap().lift.unwrap();
-        assert!(lift.abs() < 0.15, "fading keeps the rate: {lift}");
+        assert!(lift.abs() < 0.15, "decay keeps the rate: {lift}");
         assert!(drain.since_ns > 4 * 3600 * S);
     }
 
     proptest! {
         /// Every message fits its template, templates are bounded, and a message that is added
-        /// twice is the same template both times.
+        /// twice has the same template both times.
         #[test]
         fn templates_cover_their_messages(
             messages in prop::collection::vec("[a-c]{1,2}( [a-d0-9]{1,3}){0,5}", 1..60),

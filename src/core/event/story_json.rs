@@ -1,12 +1,13 @@
-//! Stories from their JSON form, as `tapio replay` and `tapio tail` print them.
+//! The JSON form of a story, as `tapio replay` and `tapio tail` print it: parsed and rendered.
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
-use super::{
-    BadEvent, Candidate, EventId, Impact, Member, Severity, Story, StoryState, Term, TraceId,
-};
+use super::id::{EventId, TraceId};
+use super::json::{EventParseError, rfc3339, rounded};
+use super::severity::Severity;
+use super::story::{Candidate, Impact, Member, Story, StoryState, Term};
 
 #[derive(Deserialize)]
 struct Line {
@@ -79,17 +80,17 @@ struct ImpactLine {
     evidence: Vec<String>,
 }
 
-fn bad(cause: String) -> BadEvent {
-    BadEvent { column: 1, cause }
+fn bad(cause: String) -> EventParseError {
+    EventParseError::whole_line(cause)
 }
 
-fn id(text: &str) -> Result<TraceId, BadEvent> {
+fn parse_trace_id(text: &str) -> Result<TraceId, EventParseError> {
     text.parse().map_err(|e| bad(format!("id: {e}")))
 }
 
-/// An event's id: as it stands, or, where the source's own word for it stands there, that word with
-/// an id made of it.
-fn named(value: &Json) -> (EventId, String) {
+/// Parses an event's id. The form may have the source's own id instead: then that is the label, and
+/// the id is derived from it.
+fn parse_event_id(value: &Json) -> (EventId, String) {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match text.parse::<TraceId>() {
         Ok(id) => (EventId(id.0), String::new()),
@@ -97,18 +98,18 @@ fn named(value: &Json) -> (EventId, String) {
     }
 }
 
-fn time(text: &str) -> Result<u64, BadEvent> {
+fn parse_time(text: &str) -> Result<u64, EventParseError> {
     let time: Timestamp = text.parse().map_err(|e| bad(format!("time {text:?}: {e}")))?;
     u64::try_from(time.as_nanosecond()).map_err(|_| bad(format!("time {text:?}: before 1970")))
 }
 
-fn severity(text: &str) -> Severity {
+fn parse_severity(text: &str) -> Severity {
     Severity::parse(text).unwrap_or_default()
 }
 
 impl CandidateLine {
     fn candidate(self) -> Candidate {
-        let (evidence, labels) = self.evidence.iter().map(named).unzip();
+        let (evidence, labels) = self.evidence.iter().map(parse_event_id).unzip();
         let because =
             |name: &str| self.because.get(name).and_then(Json::as_str).unwrap_or("").to_owned();
         let terms = self.terms.iter().map(|(name, weight)| Term {
@@ -122,15 +123,15 @@ impl CandidateLine {
 }
 
 impl MemberLine {
-    fn member(self) -> Result<Member, BadEvent> {
-        let (id, label) = named(&self.id);
+    fn member(self) -> Result<Member, EventParseError> {
+        let (id, label) = parse_event_id(&self.id);
         Ok(Member {
             id,
             label,
-            time_ns: time(&self.time)?,
+            time_ns: parse_time(&self.time)?,
             kind: self.kind,
             source: self.source,
-            severity: severity(&self.severity),
+            severity: parse_severity(&self.severity),
             role: self.role,
             pattern: self.pattern,
             summary: self.summary,
@@ -139,17 +140,13 @@ impl MemberLine {
 }
 
 impl Story {
-    /// Reads a story's JSON form. Ids that sources gave their events take the place of the events'
-    /// own ids, which the form doesn't hold then.
+    /// Parses a story's JSON form. Where a source gave its event an id, the form has that id and
+    /// not the event's own.
     ///
     /// # Errors
-    /// When the line isn't a story: broken JSON, a missing key, a value of another type.
-    pub fn from_json(line: &str) -> Result<Self, BadEvent> {
-        let line: Line = serde_json::from_str(line).map_err(|e| {
-            let text = e.to_string();
-            let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
-            BadEvent { column: e.column().max(1), cause: cause.to_owned() }
-        })?;
+    /// When the line isn't a story: invalid JSON, a missing key, or a value of another type.
+    pub fn from_json(line: &str) -> Result<Self, EventParseError> {
+        let line: Line = serde_json::from_str(line)?;
         let states = [
             StoryState::Opened,
             StoryState::Updated,
@@ -157,12 +154,12 @@ impl Story {
             StoryState::Expired,
             StoryState::Retracted,
         ];
-        let state = states.into_iter().find(|s| s.word() == line.state);
+        let state = states.into_iter().find(|s| s.as_str() == line.state);
         let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let ImpactLine { business, customer_facing, slo_impact, affected, evidence } = line.impact;
         Ok(Self {
-            id: id(&line.id)?,
-            trace_id: id(&line.trace_id)?,
+            id: parse_trace_id(&line.id)?,
+            trace_id: parse_trace_id(&line.trace_id)?,
             rule: line.rule,
             pattern: line.pattern,
             name: line.name,
@@ -172,16 +169,99 @@ impl Story {
             key: line.key.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
             members: line.members.into_iter().map(MemberLine::member).collect::<Result<_, _>>()?,
             members_total: line.members_total,
-            first_ns: time(&line.first)?,
-            last_ns: time(&line.last)?,
-            severity: severity(&line.severity),
+            first_ns: parse_time(&line.first)?,
+            last_ns: parse_time(&line.last)?,
+            severity: parse_severity(&line.severity),
             root_cause: line.root_cause.into_iter().map(CandidateLine::candidate).collect(),
             impact: Impact { business, customer_facing, slo_impact, affected, evidence },
             actions: line.actions,
             confidence: line.confidence,
-            continues: line.continues.as_deref().map(id).transpose()?,
-            provisional: line.provisional.as_deref().map(id).transpose()?,
+            continues: line.continues.as_deref().map(parse_trace_id).transpose()?,
+            provisional: line.provisional.as_deref().map(parse_trace_id).transpose()?,
         })
+    }
+}
+
+/// The id that the source gave the event, or the event's own id.
+fn event_id_json(label: &str, id: impl ToString) -> Json {
+    if label.is_empty() { id.to_string().into() } else { label.into() }
+}
+
+fn member_json(member: &Member) -> Json {
+    let mut out = Map::new();
+    out.insert("id".into(), event_id_json(&member.label, member.id));
+    out.insert("time".into(), rfc3339(member.time_ns).into());
+    out.insert("kind".into(), member.kind.as_str().into());
+    out.insert("source".into(), member.source.as_str().into());
+    out.insert("severity".into(), member.severity.as_str().into());
+    for (key, text) in
+        [("role", &member.role), ("pattern", &member.pattern), ("summary", &member.summary)]
+    {
+        if !text.is_empty() {
+            out.insert(key.into(), text.as_str().into());
+        }
+    }
+    Json::Object(out)
+}
+
+impl Story {
+    /// Renders the story in its JSON form.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        let causes: Vec<Json> = self
+            .root_cause
+            .iter()
+            .map(|c| {
+                let evidence: Vec<Json> = c
+                    .evidence
+                    .iter()
+                    .enumerate()
+                    .map(|(i, id)| event_id_json(c.labels.get(i).map_or("", String::as_str), id))
+                    .collect();
+                let terms: Map<String, Json> =
+                    c.terms.iter().map(|t| (t.name.clone(), rounded(t.weight))).collect();
+                let because = c.terms.iter().filter(|t| !t.because.is_empty());
+                let because: Map<String, Json> =
+                    because.map(|t| (t.name.clone(), t.because.as_str().into())).collect();
+                json!({
+                    "cause": c.cause, "evidence": evidence, "score": rounded(c.score),
+                    "terms": terms, "because": because,
+                })
+            })
+            .collect();
+        let mut json = json!({
+            "id": self.id.to_string(),
+            "trace_id": self.trace_id.to_string(),
+            "rule": self.rule,
+            "pattern": self.pattern,
+            "name": self.name,
+            "intent": self.intent,
+            "state": self.state.as_str(),
+            "revision": self.revision,
+            "key": self.key.iter().map(|(k, v)| (k.clone(), Json::from(v.as_str()))).collect::<Map<_, _>>(),
+            "severity": self.severity.as_str(),
+            "first": rfc3339(self.first_ns),
+            "last": rfc3339(self.last_ns),
+            "duration_ns": self.duration_ns(),
+            "members": self.members.iter().map(member_json).collect::<Vec<_>>(),
+            "members_total": self.members_total,
+            "root_cause": causes,
+            "impact": {
+                "business": rounded(self.impact.business),
+                "customer_facing": self.impact.customer_facing,
+                "slo_impact": self.impact.slo_impact,
+                "affected": self.impact.affected,
+                "evidence": self.impact.evidence,
+            },
+            "actions": self.actions,
+            "confidence": rounded(self.confidence),
+            "continues": self.continues.filter(|t| t.is_some()).map(|t: TraceId| t.to_string()),
+        });
+        // Only where it differs: it concerns the story's history, not its content.
+        if let Some(provisional) = self.provisional.filter(|t| t.is_some()) {
+            json["provisional"] = provisional.to_string().into();
+        }
+        json
     }
 }
 
@@ -232,13 +312,13 @@ mod tests {
     }
 
     #[test]
-    fn a_story_survives_the_round_trip() {
+    fn story_survives_round_trip() {
         let story = story();
         assert_eq!(Story::from_json(&story.json().to_string()), Ok(story));
     }
 
     #[test]
-    fn ids_of_sources_still_join_evidence_to_members() {
+    fn source_ids_still_join_evidence_to_members() {
         let mut story = story();
         story.members[0].label = "line-7".into();
         story.root_cause[0].labels[0] = "line-7".into();
@@ -248,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_story_says_why() {
+    fn parse_error_names_cause() {
         for (line, cause) in [
             ("{", "EOF"),
             ("{}", "missing field `id`"),

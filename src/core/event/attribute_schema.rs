@@ -1,7 +1,7 @@
-//! Which attributes events of the known kinds can have: `docs/kinds.md` as a table, so that a rule that asks
-//! for a field its kind never has is refused instead of never matching.
+//! The attributes that events of each known kind can have: the table of `docs/kinds.md`. With it, a
+//! rule that uses a field which its kind never has is rejected instead of never matching.
 
-/// Attributes that an event of any known kind can have.
+/// Attributes that events of every known kind can have.
 const COMMON: &[&str] = &[
     "process.executable.name",
     "process.executable.path",
@@ -40,7 +40,7 @@ const LINK: &str = "network.interface.name tapio.link.kind network.local.address
 const CONTAINER: &str = "process.exit.code error.type tapio.container.namespace tapio.container.sandbox \
      tapio.container.duration_ns k8s.container.restart_count";
 
-/// Each known kind and its own attributes.
+/// Each known kind with its own attributes, separated by spaces.
 const KINDS: &[(&str, &[&str])] = &[
     (
         "kernel.process.exec",
@@ -157,12 +157,12 @@ const KINDS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The kinds whose attributes are known. Applications' own events (`otlp.*`) can have any.
+/// The kinds whose attributes are known. Events of applications (`otlp.*`) can have any.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(kind, _)| *kind)
 }
 
-/// The attributes events of a kind can have; `None` for a kind that isn't known.
+/// The attributes that events of a kind can have; `None` for an unknown kind.
 #[must_use]
 pub fn attributes(kind: &str) -> Option<Vec<&'static str>> {
     let (_, own) = KINDS.iter().find(|(known, _)| *known == kind)?;
@@ -177,18 +177,18 @@ mod tests {
 
     const DOC: &str = include_str!("../../../docs/kinds.md");
 
-    /// Words between backticks.
-    fn ticked(text: &str) -> Vec<&str> {
+    /// The texts between backticks.
+    fn code_spans(text: &str) -> Vec<&str> {
         text.split('`').skip(1).step_by(2).collect()
     }
 
     #[test]
-    fn every_kind_of_the_document_is_known_and_the_other_way_round() {
-        let mut told = Vec::new();
+    fn documented_kinds_equal_known_kinds() {
+        let mut documented = Vec::new();
         for row in DOC.lines().filter(|l| l.starts_with("| `")) {
             let mut prefix = "";
-            for word in ticked(row.split('|').nth(1).unwrap()) {
-                // `kernel.tcp.connect`, `accept`: the second one has the first one's beginning.
+            for word in code_spans(row.split('|').nth(1).unwrap()) {
+                // `kernel.tcp.connect`, `accept`: the second one shares the first one's prefix.
                 let kind = match word.rsplit_once('.') {
                     Some((before, _)) => {
                         prefix = before;
@@ -196,25 +196,28 @@ mod tests {
                     }
                     None => format!("{prefix}.{word}"),
                 };
-                told.push(kind);
+                documented.push(kind);
             }
         }
-        for kind in &told {
-            assert!(kind.starts_with("otlp.") || attributes(kind).is_some(), "{kind} isn't known");
+        for kind in &documented {
+            assert!(
+                kind.starts_with("otlp.") || attributes(kind).is_some(),
+                "docs/kinds.md: unknown kind {kind}"
+            );
         }
         let inner = ["kernel.syscall.enter", "tapio.kernel.lost", "entity.relation"];
         for kind in kinds().filter(|k| !inner.contains(k)) {
-            assert!(told.iter().any(|t| t == kind), "docs/kinds.md doesn't tell of {kind}");
+            assert!(documented.iter().any(|t| t == kind), "docs/kinds.md lacks {kind}");
         }
     }
 
     #[test]
-    fn every_attribute_of_the_document_is_known() {
+    fn documented_attributes_are_known() {
         let all: Vec<&str> = kinds().flat_map(|k| attributes(k).unwrap()).collect();
-        // Applications' events can have any.
-        let ours = |l: &&str| l.starts_with("| `") && !l.starts_with("| `otlp.");
-        for row in DOC.lines().filter(ours) {
-            for word in ticked(row.split('|').nth(2).unwrap()) {
+        // Events of applications can have any attribute.
+        let is_schema_row = |l: &&str| l.starts_with("| `") && !l.starts_with("| `otlp.");
+        for row in DOC.lines().filter(is_schema_row) {
+            for word in code_spans(row.split('|').nth(2).unwrap()) {
                 let is_name = word.contains('.')
                     && !word.contains(['/', ':', ' ', '('])
                     && word.bytes().all(|b| b.is_ascii_lowercase() || b"._0123456789".contains(&b));
@@ -222,7 +225,10 @@ mod tests {
                 let known = || {
                     all.iter().any(|a| *a == word || (word.starts_with('.') && a.ends_with(word)))
                 };
-                assert!(!is_name || is_entity || known(), "{word} isn't known");
+                assert!(
+                    !is_name || is_entity || known(),
+                    "docs/kinds.md: unknown attribute {word}"
+                );
             }
         }
     }

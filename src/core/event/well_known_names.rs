@@ -1,14 +1,15 @@
-//! Names tapio itself knows: kinds, sources, entity and attribute keys. Attribute names are
-//! OpenTelemetry semantic conventions where one exists and `tapio.*` where none does.
+//! Constants for the names that tapio itself uses: kinds, sources, entity and attribute keys.
+//! Attribute names are OpenTelemetry semantic conventions where one exists and `tapio.*` otherwise.
+//! Other modules import this one as `names`.
 
-use super::Name;
+use super::name::Name;
 
-macro_rules! known {
+macro_rules! well_known {
     ($($constant:ident = $text:literal),* $(,)?) => {
-        /// Texts of the known names; a name's number is its place here.
+        /// Texts of the well-known names; a name's number is its index here.
         pub const KNOWN: &[&str] = &[$($text),*];
 
-        /// Counts the names: a macro that counted by recursion would be bounded in length.
+        /// Numbers the names: a macro that counts by recursion is limited in length.
         #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the constants")]
         #[repr(u16)]
         enum Number { $($constant),* }
@@ -20,7 +21,7 @@ macro_rules! known {
     };
 }
 
-known! {
+well_known! {
     // kinds
     KERNEL_PROCESS_EXEC = "kernel.process.exec",
     KERNEL_PROCESS_FORK = "kernel.process.fork",
@@ -248,7 +249,7 @@ known! {
     TAPIO_COREDUMP_FILE = "tapio.coredump.file",
 }
 
-/// Keys that name an entity: they stand under `entity` in the JSON form, and a rule may name them
+/// Keys that identify an entity: the JSON form has them under `entity`, and a rule may name them
 /// without the `attributes.` prefix.
 pub const ENTITIES: &[Name] = &[
     HOST_NAME,
@@ -278,7 +279,8 @@ pub const ENTITIES: &[Name] = &[
     SERVICE_NAME,
 ];
 
-/// Known entity keys and attributes whose values are numbers; the other known entity keys are texts.
+/// Well-known entity keys and attributes whose values are numbers. The other well-known entity
+/// keys are texts.
 pub const NUMBERS: &[Name] = &[
     CGROUP_ID,
     PROCESS_PID,
@@ -325,7 +327,7 @@ pub const NUMBERS: &[Name] = &[
     TAPIO_SYSTEMD_RESTARTS,
 ];
 
-/// The canonical spelling of an entity key: `node` and `systemd.unit.name` are other words for
+/// Returns the canonical form of an entity key: `node` and `systemd.unit.name` are aliases of
 /// `host.name` and `systemd.unit`.
 #[must_use]
 pub fn canonical(key: &str) -> &str {

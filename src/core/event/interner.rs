@@ -1,0 +1,152 @@
+//! The process-wide table of names: text to number and back.
+//!
+//! A process starts with the well-known names; others are added when an event first carries them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{OnceLock, RwLock};
+
+use super::name::Name;
+use super::well_known_names as names;
+
+/// Names that a process can hold. Past it, [`Name::intern`] returns an error instead of growing.
+const CAPACITY: usize = 32_768;
+
+/// The longest name, in bytes.
+const MAX_BYTES: usize = 256;
+
+/// Text of each name by number. A slot is written once, before its number is returned, so a
+/// reader that holds a number never waits for a writer.
+static TEXTS: [OnceLock<&'static str>; CAPACITY] = [const { OnceLock::new() }; CAPACITY];
+
+/// Numbers by text. Only interning takes the lock; reading a name's text doesn't.
+static NUMBERS: OnceLock<RwLock<HashMap<&'static str, u16, ahash::RandomState>>> = OnceLock::new();
+
+/// An error of [`Name::intern`]. Both limits together keep the memory that hostile input can
+/// occupy within 8 MiB.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// The process holds the maximum number of names.
+    #[error("more than {CAPACITY} distinct names: {0:?} can't be added")]
+    Exhausted(String),
+    /// The text is longer than the maximum.
+    #[error("a name of {bytes} bytes exceeds the maximum of {MAX_BYTES}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+fn numbers() -> &'static RwLock<HashMap<&'static str, u16, ahash::RandomState>> {
+    NUMBERS.get_or_init(|| {
+        let mut map =
+            HashMap::with_capacity_and_hasher(names::KNOWN.len() * 2, ahash::RandomState::new());
+        for (i, text) in names::KNOWN.iter().enumerate() {
+            let _ = TEXTS[i].set(text);
+            map.insert(*text, i as u16);
+        }
+        RwLock::new(map)
+    })
+}
+
+impl Name {
+    /// The maximum number of names; every number is below it.
+    pub const CAPACITY: usize = CAPACITY;
+
+    /// Returns the name of a text, and adds it on first use.
+    ///
+    /// # Errors
+    /// When the text is longer than 256 bytes, or the process already holds the maximum number of
+    /// names: hostile input can't make the table grow.
+    pub fn intern(text: &str) -> Result<Self, NameError> {
+        if let Some(name) = Self::find(text) {
+            return Ok(name);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(NameError::TooLong { bytes: text.len() });
+        }
+        let mut map = numbers().write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(&number) = map.get(text) {
+            return Ok(Self(number));
+        }
+        let number = map.len();
+        if number >= CAPACITY {
+            return Err(NameError::Exhausted(text.chars().take(80).collect()));
+        }
+        let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
+        let _ = TEXTS[number].set(kept);
+        map.insert(kept, number as u16);
+        Ok(Self(number as u16))
+    }
+
+    /// Returns the name with this text, if it was interned.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let map = numbers().read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        map.get(text).copied().map(Self)
+    }
+
+    /// The name's text.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        if let Some(text) = TEXTS.get(self.0 as usize).and_then(OnceLock::get) {
+            return text;
+        }
+        // Only a well-known name can be used before anything was interned.
+        names::KNOWN.get(self.0 as usize).copied().unwrap_or("")
+    }
+
+    /// Number of names that the process holds.
+    #[must_use]
+    pub fn count() -> usize {
+        numbers().read().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn well_known_names_keep_their_numbers() {
+        assert_eq!(Name::intern("kernel.process.exec").unwrap(), names::KERNEL_PROCESS_EXEC);
+        assert_eq!(names::K8S_POD_UID.text(), "k8s.pod.uid");
+    }
+
+    #[test]
+    fn well_known_names_are_distinct() {
+        // A new name's number is the count of the texts: a duplicate would shift it onto a
+        // well-known one.
+        let distinct: std::collections::HashSet<_> = names::KNOWN.iter().collect();
+        assert_eq!(distinct.len(), names::KNOWN.len());
+    }
+
+    #[test]
+    fn overlong_name_is_rejected() {
+        assert!(Name::intern(&"n".repeat(MAX_BYTES)).is_ok());
+        assert_eq!(
+            Name::intern(&"n".repeat(MAX_BYTES + 1)),
+            Err(NameError::TooLong { bytes: MAX_BYTES + 1 })
+        );
+    }
+
+    #[test]
+    fn same_text_gets_same_name() {
+        let a = Name::intern("test.some.kind").unwrap();
+        assert_eq!(Name::intern("test.some.kind").unwrap(), a);
+        assert_eq!(a.text(), "test.some.kind");
+        assert_eq!(Name::find("test.never.seen"), None);
+    }
+}
