@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{BAD_USAGE, Outcome, Output, Usage, live, print, tell};
 use tapio_dataflow::evidence::rule_documents;
 use tapio_dataflow::replay::{Emit, replay};
-use tapio_dataflow::rule_runner::try_rule;
+use tapio_dataflow::rule_runner::run_rule_tests;
 use tapio_dataflow::rules::{self, Loaded, Rule, RuleError};
 
 #[derive(clap::Args)]
@@ -135,8 +135,8 @@ fn check(args: &Paths) -> Outcome {
     if args.output == Output::Json {
         let list = |complaints: &[RuleError]| -> serde_json::Value {
             let json = |e: &RuleError| {
-                let place = e.complaint.place;
-                json!({"file": e.file, "line": place.line, "column": place.column, "cause": e.complaint.cause})
+                let place = e.diagnostic.position;
+                json!({"file": e.file, "line": place.line, "column": place.column, "cause": e.diagnostic.message})
             };
             complaints.iter().map(json).collect()
         };
@@ -157,11 +157,11 @@ fn check(args: &Paths) -> Outcome {
 
 fn list(args: &Paths) -> Outcome {
     for rule in load(&args.paths)? {
-        let shape = rule.shape_word();
+        let shape = rule.shape.type_name();
         if args.output == Output::Json {
             let line = json!({
                 "rule": rule.name.text(), "severity": rule.severity.word(), "shape": shape,
-                "pattern": rule.telling.pattern.text(), "description": rule.description, "origin": rule.origin,
+                "pattern": rule.story.pattern.text(), "description": rule.description, "origin": rule.origin,
             });
             print(&line.to_string())?;
         } else {
@@ -182,12 +182,12 @@ fn test(args: &Paths) -> Outcome {
     let (mut passed, mut failed) = (0, 0);
     let mut untested = Vec::new();
     for rule in &rules {
-        let tried = try_rule(rule)?;
+        let tried = run_rule_tests(rule)?;
         if tried.is_empty() {
             untested.push(rule.name.text());
         }
         for one in tried {
-            let place = one.place;
+            let place = one.position;
             let fine = one.differences.is_empty();
             *(if fine { &mut passed } else { &mut failed }) += 1;
             if args.output == Output::Json {

@@ -7,13 +7,15 @@
 //! | `ring` | record rings, the wake protocol around them, and the accounts of CONS-1 |
 //! | `shutdown` | event-driven shutdown, and the liveness of a collector's run |
 //! | `clock` | the only place that reads a clock |
+//! | `glob` | glob patterns with `*` and `?` |
 //! | `durations` | durations as configuration and rules write them |
 //!
-//! Dependencies point one way: `clock, durations ← event ← identity`, `event, shutdown ← ring`.
+//! Dependencies point one way: `clock, durations, glob ← event ← identity`, `event, shutdown ← ring`.
 
 pub mod clock;
 pub mod durations;
 pub mod event;
+pub mod glob;
 pub mod identity;
 pub mod ring;
 pub mod shutdown;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tapio_core::event::{EventId, Severity, Story};
 use tapio_dataflow::replay::{Emit, Inputs, run};
-use tapio_dataflow::rule_runner::try_rule;
+use tapio_dataflow::rule_runner::run_rule_tests;
 use tapio_dataflow::rules::{Rule, TestEvents, builtin};
 
 /// Incidents as all sources together tell them (`tests/rules/*.jsonl`), and the rules that may tell
@@ -64,10 +64,10 @@ fn every_rule_does_what_its_author_says() {
     std::env::set_current_dir(crate::ROOT).unwrap();
     let rules = builtin().rules;
     assert!(rules.len() >= 40, "{}", rules.len());
-    let tried = rules.iter().flat_map(|rule| try_rule(rule).unwrap());
+    let tried = rules.iter().flat_map(|rule| run_rule_tests(rule).unwrap());
     let wrong: Vec<String> = tried
         .filter(|t| !t.differences.is_empty())
-        .map(|t| format!("{}:{}: {}", t.file, t.place.line, t.differences.join("; ")))
+        .map(|t| format!("{}:{}: {}", t.file, t.position.line, t.differences.join("; ")))
         .collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
@@ -84,7 +84,7 @@ fn every_rule_has_a_story_it_finds_and_one_it_does_not() {
         let advised = rule.severity < Severity::WARN || says("actions");
         assert!(advised, "{}: no test looks at the actions", rule.name);
         assert!(rule.tests.iter().any(|t| t.expect.is_empty()), "{}: no near miss", rule.name);
-        assert!(!rule.telling.intent.is_empty() && rule.telling.name.is_some(), "{}", rule.name);
+        assert!(!rule.story.intent.is_empty() && rule.story.name.is_some(), "{}", rule.name);
     }
 }
 

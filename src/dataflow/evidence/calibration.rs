@@ -16,7 +16,7 @@ use super::graph::{Edge, Relation};
 use super::observer::{Bounds, second};
 use super::pairs::{HomeKind, PairKey, epoch};
 use super::rank::WEIGHTS;
-use crate::rules::Given;
+use crate::rules::AutoOr;
 use tapio_core::event::{EventId, Impact, Name, Severity, Story, StoryState, TraceId};
 
 const S: u64 = 1_000_000_000;
@@ -292,7 +292,7 @@ fn draft(sources: Vec<Source>, named: Vec<NamedCause>) -> Draft {
         provisional: None,
     };
     let asked =
-        Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
+        Asked { business: AutoOr::Auto, customer_facing: AutoOr::Auto, slo_impact: AutoOr::Auto };
     Draft {
         story,
         sources,

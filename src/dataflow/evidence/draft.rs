@@ -5,7 +5,7 @@ use super::entity::Entity;
 use super::pairs::{HomeKind, PairKey};
 use super::relations::Fact;
 use super::standing::Mark;
-use crate::rules::Given;
+use crate::rules::AutoOr;
 use tapio_core::event::{EventId, Name, Severity, Story};
 
 /// What goes from a shard to the assessor. Facts are sums and unions: their order doesn't matter.
@@ -75,9 +75,9 @@ pub(crate) struct Draft {
 /// What the rule's author gives and what is to be computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
-    pub(crate) business: Given<f64>,
-    pub(crate) customer_facing: Given<bool>,
-    pub(crate) slo_impact: Given<bool>,
+    pub(crate) business: AutoOr<f64>,
+    pub(crate) customer_facing: AutoOr<bool>,
+    pub(crate) slo_impact: AutoOr<bool>,
 }
 
 /// The members about one entity and of one kind.

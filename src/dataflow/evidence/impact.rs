@@ -8,7 +8,7 @@ use super::draft::{Draft, Source};
 use super::entity::{Entity, EntityKind};
 use super::graph::{Criticality, Relation};
 use super::observer::second;
-use crate::rules::Given;
+use crate::rules::AutoOr;
 use tapio_core::event::{Impact, Name, Severity, names};
 
 /// Affected entities a story names.
@@ -106,8 +106,8 @@ impl Evidence {
         let told = &draft.story.impact.affected;
         let serves = |e: &&Entity| e.kind == EntityKind::Service;
         let customer_facing = match draft.asked.customer_facing {
-            Given::Fixed(b) => b,
-            Given::Auto => {
+            AutoOr::Fixed(b) => b,
+            AutoOr::Auto => {
                 let matters = |c: &(Criticality, Entity)| c.0 >= Criticality::High;
                 faulty
                     && (draft.failed_for_others > 0
@@ -118,8 +118,8 @@ impl Evidence {
             }
         };
         let slo_impact = match draft.asked.slo_impact {
-            Given::Fixed(b) => b,
-            Given::Auto => {
+            AutoOr::Fixed(b) => b,
+            AutoOr::Auto => {
                 // Replicas that are left serve on; without any that are known, somebody waits.
                 let serves_on = !toll.headroom.is_empty()
                     && toll.headroom.iter().all(|(_, ready, _)| *ready > 0)
@@ -129,8 +129,8 @@ impl Evidence {
             }
         };
         let business = match draft.asked.business {
-            Given::Fixed(b) => b,
-            Given::Auto => business(draft, &toll, customer_facing),
+            AutoOr::Fixed(b) => b,
+            AutoOr::Auto => business(draft, &toll, customer_facing),
         };
         let mut affected = told.clone();
         for entity in toll.lost.iter().chain(&toll.downstream) {

@@ -6,7 +6,7 @@ use crate::matcher::lane::{
 };
 use crate::matcher::window::Window;
 use crate::rules::field::build_key;
-use crate::rules::{Aggregate, RuleUse, Truth, What};
+use crate::rules::{Aggregate, Outcomes, RulePart, RuleUse};
 use crate::story::open::Match;
 use tapio_core::ring::Membership;
 
@@ -15,17 +15,17 @@ impl Lane {
         &mut self,
         showing: &mut Showing<'_, '_>,
         used: &RuleUse,
-        truth: &Truth,
+        outcomes: &Outcomes,
         aggregate: &Aggregate,
         found: &mut Vec<Membership>,
     ) {
         let mut counted: Vec<u8> = Vec::with_capacity(used.ops.len());
-        counted.extend(used.ops.iter().filter(|op| truth.holds(**op)).filter_map(
-            |op| match op.what {
-                What::Counted(i) => Some(i),
+        counted.extend(used.ops.iter().filter(|op| outcomes.holds(**op)).filter_map(|op| {
+            match op.part {
+                RulePart::Counted(i) => Some(i),
                 _ => None,
-            },
-        ));
+            }
+        }));
         // An event may be several of the counted ones, each with a key of its own.
         while let Some(first) = counted.first().copied() {
             let by = &aggregate.events[usize::from(first)].by;

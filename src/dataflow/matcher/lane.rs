@@ -8,7 +8,7 @@ use crate::matcher::key_table::KeyTable;
 use crate::matcher::partial_match::Runs;
 use crate::matcher::window::Window;
 use crate::rules::field::build_key;
-use crate::rules::{FieldRef, Rule, RuleSet, Shape, Truth, View};
+use crate::rules::{FieldRef, Outcomes, Rule, RuleSet, Shape, View};
 use crate::shard::worker::Order;
 use crate::story::members::Hand;
 use crate::story::open::{OpenStories, Unknown};
@@ -138,7 +138,7 @@ pub(crate) struct Lane {
     clock_ns: u64,
     /// Events shown: their order where they don't bring one that holds for all sources.
     shown: u64,
-    truth: Truth,
+    outcomes: Outcomes,
     pub(crate) key: Vec<u8>,
     pub(crate) tail: Vec<u8>,
 }
@@ -165,7 +165,7 @@ impl Lane {
             order: options.order,
             clock_ns: 0,
             shown: 0,
-            truth: Truth::default(),
+            outcomes: Outcomes::default(),
             key: Vec::new(),
             tail: Vec::new(),
         }
@@ -187,11 +187,11 @@ impl Lane {
 
     /// Goes on with other rules. What is pending for a rule that stays the same stays, too.
     pub(crate) fn reload(&mut self, rules: &Arc<RuleSet>) {
-        let places = rules.places_of(&self.rules);
+        let places = rules.numbers_of(&self.rules);
         self.stories.renumber(&places, &self.rules.rules);
         self.keys.renumber(&places);
         self.rules = Arc::clone(rules);
-        self.truth = Truth::default();
+        self.outcomes = Outcomes::default();
     }
 
     /// Stories told while they are open, and stories that ended, since the last look.
@@ -242,21 +242,21 @@ impl Lane {
         let Some(event) = hand.record.event() else { return false };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
-        let mut truth = std::mem::take(&mut self.truth);
-        plan.evaluate(event, &mut truth);
-        let wanted = !truth.touched.is_empty();
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        plan.evaluate(event, &mut outcomes);
+        let wanted = !outcomes.relevant.is_empty();
         if wanted {
             self.shown += 1;
             let mut showing = Showing { rules: &rules, event, hand, now_ns };
-            for used in &truth.touched {
+            for used in &outcomes.relevant {
                 let used = &plan.uses[usize::from(*used)];
                 match &rules.rules[usize::from(used.rule)].shape {
-                    Shape::Sequence(s) => self.sequence(&mut showing, used, &truth, s, found),
-                    Shape::Aggregate(a) => self.aggregate(&mut showing, used, &truth, a, found),
+                    Shape::Sequence(s) => self.sequence(&mut showing, used, &outcomes, s, found),
+                    Shape::Aggregate(a) => self.aggregate(&mut showing, used, &outcomes, a, found),
                 }
             }
         }
-        self.truth = truth;
+        self.outcomes = outcomes;
         wanted
     }
 
@@ -266,13 +266,13 @@ impl Lane {
         let Some(event) = record.event() else { return false };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
-        let mut truth = std::mem::take(&mut self.truth);
-        plan.evaluate(event, &mut truth);
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        plan.evaluate(event, &mut outcomes);
         let mut hand = Hand::new(record, event.event_id(), event.time(), 0);
-        for used in truth.touched.iter().map(|used| &plan.uses[usize::from(*used)]) {
+        for used in outcomes.relevant.iter().map(|used| &plan.uses[usize::from(*used)]) {
             let shape = &rules.rules[usize::from(used.rule)].shape;
-            for op in used.ops.iter().filter(|op| truth.holds(**op)) {
-                let Some((step, number, by)) = shape.part(op.what) else { continue };
+            for op in used.ops.iter().filter(|op| outcomes.holds(**op)) {
+                let Some((step, number, by)) = shape.member_part(op.part) else { continue };
                 if !build_key(event, by, &mut self.key) {
                     continue;
                 }
@@ -290,8 +290,8 @@ impl Lane {
                 }
             }
         }
-        let wanted = !truth.touched.is_empty();
-        self.truth = truth;
+        let wanted = !outcomes.relevant.is_empty();
+        self.outcomes = outcomes;
         wanted
     }
 
@@ -335,7 +335,7 @@ impl Lane {
             _ => None,
         };
         let story = entry.body.story.filter(|g| self.stories.takes(*g, clock_ns));
-        let told = story.map(|_| clock_ns.saturating_add(rule.telling.idle_ns.max(1_000_000_000)));
+        let told = story.map(|_| clock_ns.saturating_add(rule.story.idle_ns.max(1_000_000_000)));
         match pending.filter(|d| *d >= clock_ns).or(told) {
             Some(deadline_ns) => self.keys.look_again(slot, deadline_ns),
             None => {

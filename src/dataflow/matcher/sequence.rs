@@ -8,7 +8,7 @@ use crate::matcher::lane::{
 };
 use crate::matcher::partial_match::{Run, Runs};
 use crate::rules::field::build_key;
-use crate::rules::{RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
+use crate::rules::{Outcomes, RulePart, RuleSet, RuleUse, Select, Sequence, Shape};
 use crate::story::open::Match;
 use tapio_core::event::{EventId, TraceId};
 use tapio_core::ring::Membership;
@@ -28,14 +28,14 @@ impl Lane {
         &mut self,
         showing: &mut Showing<'_, '_>,
         used: &RuleUse,
-        truth: &Truth,
+        outcomes: &Outcomes,
         sequence: &Sequence,
         found: &mut Vec<Membership>,
     ) {
         let (mut joined, mut ended): (Option<TraceId>, bool) = (None, false);
-        for op in used.ops.iter().filter(|op| truth.holds(**op)) {
-            match op.what {
-                What::Until => {
+        for op in used.ops.iter().filter(|op| outcomes.holds(**op)) {
+            match op.part {
+                RulePart::Until => {
                     if let Some(slot) =
                         self.slot(showing, used.rule, sequence, &sequence.until_by, false)
                         && let Some(runs) = self.runs(slot)
@@ -43,7 +43,7 @@ impl Lane {
                         runs.clear();
                     }
                 }
-                What::Not(i) => {
+                RulePart::Not(i) => {
                     let not = &sequence.nots[usize::from(i)];
                     let makes = not.gap == 0;
                     if let Some(slot) = self.slot(showing, used.rule, sequence, &not.by, makes)
@@ -52,10 +52,10 @@ impl Lane {
                         runs.refuse(sequence, not, showing.hand.time_ns);
                     }
                 }
-                What::Step(step) if !ended => {
+                RulePart::Step(step) if !ended => {
                     ended = self.step(showing, used.rule, sequence, step, &mut joined, found);
                 }
-                What::Step(_) | What::Counted(_) => {}
+                RulePart::Step(_) | RulePart::Counted(_) => {}
             }
         }
     }

@@ -309,7 +309,7 @@ impl Settled {
 
 /// How long after its last event a story may still be confirmed: no rule takes longer.
 fn patience_ns(rules: &RuleSet) -> u64 {
-    rules.rules.iter().map(|r| r.within_ns().max(r.telling.idle_ns)).max().unwrap_or(0)
+    rules.rules.iter().map(|r| r.within_ns().max(r.story.idle_ns)).max().unwrap_or(0)
 }
 
 /// The story that the first lane told under another trace: of the same rule and key, with as many of

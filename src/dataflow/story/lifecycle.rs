@@ -4,7 +4,7 @@
 
 use crate::evidence::{self, Asked, Draft, Seen, Source};
 use crate::matcher::key_table::KeyTable;
-use crate::rules::{Given, Home, RuleSet, home};
+use crate::rules::{AutoOr, Home, RuleSet, home};
 use tapio_core::event::{
     ArchivedEvent, EventId, Impact, Member, Name, Severity, Story, StoryState, TraceId, names,
     stable_hash,
@@ -244,8 +244,11 @@ impl Life {
     }
 
     fn draft(self, state: StoryState) -> Draft {
-        let auto =
-            Asked { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
+        let auto = Asked {
+            business: AutoOr::Auto,
+            customer_facing: AutoOr::Auto,
+            slo_impact: AutoOr::Auto,
+        };
         let what = format!("{} {}", self.what, self.name);
         let story = Story {
             id: self.trace,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use crate::evidence::{self, Asked, Draft, MAX_AFFECTED, NamedCause, Seen, Source};
 use crate::rules::field::value_text;
-use crate::rules::{FieldRef, Hole, Rule, Shape, Template, View, What};
+use crate::rules::{FieldRef, Hole, Rule, RulePart, Shape, Template, View};
 use crate::story::members::Kept;
 use crate::story::open::OpenStory;
 use tapio_core::event::{
@@ -33,9 +33,9 @@ pub(crate) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
         id: story.id,
         trace_id: story.trace,
         rule: rule.name.text().into(),
-        pattern: rule.telling.pattern.text().into(),
+        pattern: rule.story.pattern.text().into(),
         name: teller.name(),
-        intent: rule.telling.intent.clone(),
+        intent: rule.story.intent.clone(),
         state,
         revision: story.revision,
         key: teller.key.clone(),
@@ -45,7 +45,7 @@ pub(crate) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
         last_ns: story.members.last_ns,
         severity: rule.severity.max(story.worst),
         root_cause: Vec::new(),
-        actions: rule.telling.actions.iter().filter_map(|t| teller.fill(t)).collect(),
+        actions: rule.story.actions.iter().filter_map(|t| teller.fill(t)).collect(),
         confidence: teller.confidence(),
         impact: Impact { affected: teller.affected(), ..Impact::default() },
         continues: story.continues,
@@ -58,9 +58,9 @@ pub(crate) fn tell(rule: &Rule, story: &OpenStory, state: StoryState) -> Draft {
         any_cause: true,
         within_ns: rule.within_ns(),
         asked: Asked {
-            business: rule.telling.business,
-            customer_facing: rule.telling.customer_facing,
-            slo_impact: rule.telling.slo_impact,
+            business: rule.story.business,
+            customer_facing: rule.story.customer_facing,
+            slo_impact: rule.story.slo_impact,
         },
         failed_connections: story.failed_connections,
         failed_for_others: story.failed_for_others,
@@ -76,7 +76,7 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
     let event = kept.record.event()?;
     let (role, pattern) = part(rule, kept.step);
     let role = if kept.late { names::LATE } else { role };
-    let pattern = if pattern == rule.telling.pattern { "" } else { pattern.text() };
+    let pattern = if pattern == rule.story.pattern { "" } else { pattern.text() };
     Some(Member {
         id: event.event_id(),
         label: label(event),
@@ -98,7 +98,7 @@ pub(crate) fn part(rule: &Rule, step: u8) -> (Name, Name) {
             (step.role, step.pattern)
         }
         Shape::Aggregate(a) => {
-            (a.events[usize::from(step).min(a.events.len() - 1)].role, rule.telling.pattern)
+            (a.events[usize::from(step).min(a.events.len() - 1)].role, rule.story.pattern)
         }
     }
 }
@@ -189,10 +189,11 @@ pub(crate) fn is_for_others(event: &ArchivedEvent<'_>) -> bool {
 /// The join key, by the rule's names for it, as a member has it.
 fn key_texts(rule: &Rule, member: &Kept) -> Vec<(String, String)> {
     let what = match rule.shape {
-        Shape::Sequence(_) => What::Step(member.step),
-        Shape::Aggregate(_) => What::Counted(member.step),
+        Shape::Sequence(_) => RulePart::Step(member.step),
+        Shape::Aggregate(_) => RulePart::Counted(member.step),
     };
-    let (Some((_, _, by)), Some(event)) = (rule.shape.part(what), member.record.event()) else {
+    let (Some((_, _, by)), Some(event)) = (rule.shape.member_part(what), member.record.event())
+    else {
         return Vec::new();
     };
     let names = rule.join_fields().iter().zip(by);
@@ -249,9 +250,9 @@ impl Teller<'_> {
     }
 
     fn name(&self) -> String {
-        let named = self.rule.telling.name.as_ref().and_then(|t| self.fill(t));
+        let named = self.rule.story.name.as_ref().and_then(|t| self.fill(t));
         named.unwrap_or_else(|| match self.rule.description.as_str() {
-            "" => self.rule.telling.pattern.text().to_owned(),
+            "" => self.rule.story.pattern.text().to_owned(),
             text => text.trim_end_matches('.').to_owned(),
         })
     }
@@ -279,7 +280,7 @@ impl Teller<'_> {
 
     /// The causes the rule knows how to name. `places`: each member's source.
     fn causes(&self, places: &[Option<usize>]) -> Vec<NamedCause> {
-        let templates = &self.rule.telling.root_cause;
+        let templates = &self.rule.story.root_cause;
         let named = templates.iter().rev().enumerate().filter_map(|(behind, template)| {
             let text = self.fill(template)?;
             let evidence = self.evidence(template);

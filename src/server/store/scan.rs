@@ -14,7 +14,7 @@ const MOST_BYTES: u64 = 512 * 1024 * 1024;
 /// Which events are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The kind: exact, or a prefix that ends in `*`; empty for any.
+    /// Glob of kinds; empty for any.
     pub kind: String,
     /// The 16 bytes of a trace id; empty for any.
     pub trace_id: Vec<u8>,
@@ -24,10 +24,7 @@ pub struct Filter {
 
 impl Filter {
     fn kind_matches(&self, kind: &str) -> bool {
-        match self.kind.strip_suffix('*') {
-            Some(prefix) => kind.starts_with(prefix),
-            None => self.kind.is_empty() || self.kind == kind,
-        }
+        self.kind.is_empty() || tapio_core::glob::matches(&self.kind, kind)
     }
 
     /// Which of a batch's events are wanted: their places among its events, ascending.

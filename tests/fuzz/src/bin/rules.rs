@@ -17,8 +17,8 @@ fuzz_target!(|bytes: &[u8]| {
     loaded.text("fuzz.yaml", text);
     let lines = text.split('\n').count();
     for error in loaded.errors.iter().chain(&loaded.warnings) {
-        let place = error.complaint.place;
-        assert!(!error.complaint.cause.is_empty(), "a complaint without a cause");
+        let place = error.diagnostic.position;
+        assert!(!error.diagnostic.message.is_empty(), "an error without a message");
         assert!(place.line as usize <= lines + 1, "{error}: there are {lines} lines");
     }
     for rule in &loaded.rules {
