@@ -1,5 +1,5 @@
-//! Replay: events from JSONL through the production correlator in their total order, so that the
-//! same input gives the same output for any number of shards.
+//! Replay: events from JSON lines through the production correlator, in total order. The same input
+//! gives the same output for any number of shards.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -20,22 +20,22 @@ use tapio_core::ring::{
 use tapio_core::shutdown::{Shutdown, thread_waker};
 
 /// Events between two watermarks.
-const MARK_EVERY: usize = 512;
-/// Longest line that is read as one event.
+const WATERMARK_INTERVAL: usize = 512;
+/// Longest line.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// What to print.
+/// The output of a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emit {
     /// Final stories.
     Stories,
     /// Every match, in order of completion.
     Matches,
-    /// The enriched events, in their total order.
+    /// The enriched events, in total order.
     Events,
 }
 
-/// A line that isn't an event.
+/// A line that was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}:{column}: {cause}")]
 pub struct BadLine {
@@ -43,13 +43,13 @@ pub struct BadLine {
     pub file: String,
     /// The line, from 1.
     pub line: u64,
-    /// The column, from 1, which also stands for the whole line.
+    /// The column, from 1; 1 also stands for the whole line.
     pub column: usize,
-    /// What is wrong.
+    /// The reason.
     pub cause: String,
 }
 
-/// Why a replay couldn't run.
+/// A replay couldn't run.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// A file can't be read.
@@ -57,23 +57,23 @@ pub enum ReplayError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         cause: std::io::Error,
     },
-    /// No threads.
-    #[error("can't start the shards: {0}")]
+    /// A thread can't be started.
+    #[error("can't start the shards' threads: {0}")]
     Threads(#[from] std::io::Error),
 }
 
-/// What a replay produced.
+/// The result of a replay.
 pub struct Replayed {
-    /// The lines to print.
+    /// The output.
     pub lines: Vec<Json>,
-    /// The stories behind the lines, where stories were asked for.
+    /// The stories of the lines; empty unless the output is stories.
     pub stories: Vec<Story>,
-    /// Pairs of kinds worth a rule, where stories were asked for.
+    /// Learned pairs of kinds that deserve a rule; empty unless the output is stories.
     pub suggestions: Vec<Learned>,
-    /// Lines that were refused.
+    /// The rejected lines.
     pub refused: Vec<BadLine>,
     /// CONS-1 at the end.
     pub account: Snapshot,
@@ -81,11 +81,11 @@ pub struct Replayed {
 
 struct Input {
     event: JsonEvent,
-    /// The place in the input: the last resort of the total order.
+    /// The position in the input: the last key of the total order.
     position: usize,
 }
 
-/// Events to replay, in no order, and what was no event.
+/// Events to replay, in the order of input, and the rejected lines.
 #[derive(Default)]
 pub struct Inputs {
     events: Vec<Input>,
@@ -93,10 +93,10 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Events from files; `-` is standard input.
+    /// Reads events from files; `-` is standard input.
     ///
     /// # Errors
-    /// When a file can't be read.
+    /// If a file can't be read.
     pub fn files(files: &[PathBuf]) -> Result<Self, ReplayError> {
         let mut inputs = Self::default();
         for path in files {
@@ -112,16 +112,16 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// Events from a text. `name` stands for the file's in complaints.
+    /// Reads events from a text; `name` stands for its file in messages.
     #[must_use]
     pub fn text(name: &str, text: impl AsRef<[u8]>) -> Self {
         let mut inputs = Self::default();
-        // Reading from memory doesn't fail.
+        // Reading from memory can't fail.
         let _ = inputs.read(name, text.as_ref());
         inputs
     }
 
-    /// Reads lines of bounded length.
+    /// Reads lines, of bounded length.
     fn read(&mut self, name: &str, mut reader: impl BufRead) -> std::io::Result<()> {
         let (mut bytes, mut number) = (Vec::new(), 0u64);
         loop {
@@ -131,18 +131,18 @@ impl Inputs {
                 return Ok(());
             }
             number += 1;
-            let mut refuse = |column, cause: String| {
+            let mut reject = |column, cause: String| {
                 self.refused.push(BadLine { file: name.to_owned(), line: number, column, cause });
             };
             if bytes.len() > MAX_LINE_BYTES {
-                refuse(1, format!("longer than {MAX_LINE_BYTES} bytes"));
+                reject(1, format!("longer than {MAX_LINE_BYTES} bytes"));
                 skip_line(&mut reader)?;
                 continue;
             }
             let line = match std::str::from_utf8(&bytes) {
                 Ok(line) => line.trim(),
                 Err(e) => {
-                    refuse(e.valid_up_to() + 1, "not UTF-8".into());
+                    reject(e.valid_up_to() + 1, "not UTF-8".into());
                     continue;
                 }
             };
@@ -154,7 +154,7 @@ impl Inputs {
                     let position = self.events.len();
                     self.events.push(Input { event, position });
                 }
-                Err(e) => refuse(e.column, e.cause),
+                Err(e) => reject(e.column, e.cause),
             }
         }
     }
@@ -176,27 +176,27 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
     }
 }
 
-/// Feeds the events to the shards in their total order: time, then place in the input.
+/// Sends the events to the shards in total order: time, then position in the input.
 fn feed(sink: &mut Sink, inputs: &[Input]) {
     let mut fields = Vec::new();
     for (i, input) in inputs.iter().enumerate() {
         let order = i as u64 + 1;
         let event = input.event.event(input.event.time_ns(), &mut fields);
-        // Refusals are counted by the sink; replay goes on with the rest.
+        // The sink counts rejected events; replay continues with the rest.
         let _ = sink.offer_at(&event, order);
         fields = Vec::new();
-        if (i + 1) % MARK_EVERY == 0 {
+        if (i + 1) % WATERMARK_INTERVAL == 0 {
             sink.watermark(order);
         }
     }
     sink.watermark(inputs.len() as u64);
 }
 
-/// Reads files and runs their events through the rules.
+/// Replays the events of files.
 ///
 /// # Errors
-/// When a file can't be read or the system gives no threads. A bad line is no error: it is in
-/// [`Replayed::refused`] and the rest goes on.
+/// If a file can't be read or a thread can't be started. A rejected line is no error: it is in
+/// [`Replayed::refused`], and replay continues.
 pub fn replay(
     files: &[PathBuf],
     rules: Vec<Rule>,
@@ -207,10 +207,10 @@ pub fn replay(
     run(Inputs::files(files)?, rules, cluster, shards, emit)
 }
 
-/// Runs events through the rules.
+/// Replays events.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// If a thread can't be started.
 pub fn run(
     inputs: Inputs,
     rules: Vec<Rule>,
@@ -221,10 +221,10 @@ pub fn run(
     run_set(inputs, Arc::new(RuleSet::new(rules, cluster, shards)), emit)
 }
 
-/// Runs events through rules that are compiled already.
+/// Replays events with a rule set.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// If a thread can't be started.
 pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replayed, ReplayError> {
     let Inputs { events: mut inputs, refused } = inputs;
     inputs.sort_by_key(|i| (i.event.time_ns(), i.position));
@@ -272,8 +272,8 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
         let inputs = &inputs;
         scope.spawn(move || {
             feed(&mut sink, inputs);
-            // Before the sink goes: that rings the bells, and a shard that wakes too early to see
-            // the end sleeps until its next tick.
+            // Before the sink is dropped, which rings the bells: a shard that wakes before the request
+            // would sleep until its next tick.
             shutdown.request();
             drop(sink);
         });
@@ -285,7 +285,7 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     Ok(Replayed { lines, stories, suggestions, refused, account: ledger.snapshot() })
 }
 
-/// Reads what the shards send until all of them are done.
+/// Receives the output of the shards until all of them have ended.
 fn receive(
     mut exits: Vec<RecordReader>,
     mut notes: Vec<NoteReader>,
@@ -331,7 +331,7 @@ struct Output {
     emit: Emit,
     assessor: Assessor,
     stories: Vec<Story>,
-    /// With the events' places in their total order.
+    /// Each with the position of its event in the total order.
     lines: Vec<(u64, Json)>,
 }
 
@@ -353,7 +353,7 @@ impl Output {
                 matches.into_iter().map(|m| m.json).collect()
             }
             Emit::Stories => {
-                // All facts are in: what is said doesn't depend on which came first.
+                // All facts have arrived, so the result doesn't depend on their order.
                 self.stories = self.assessor.finish();
                 self.stories.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
                 self.stories.iter().map(Story::json).collect()
@@ -367,7 +367,7 @@ impl Output {
     }
 }
 
-/// An event with what the correlator found out about it.
+/// An event with its trace and its memberships, as JSON.
 #[must_use]
 pub fn enriched(record: &Record<'_>) -> Option<Json> {
     let archived = record.event()?;
