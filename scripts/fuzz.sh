@@ -81,9 +81,9 @@ planted() {
 if [ "${1:-}" = canary ]; then
     shift
     wanted=" ${*:-${targets[*]}} "
-    # A suggestion for a name that nobody knows, whose row is one column short.
-    planted rules src/dataflow/rules/tree.rs 's|(0..=b.len()).collect()|(0..b.len()).collect()|'
-    # An event that visits one of the shards that want it, and not the others.
+    # A suggestion for an unknown name whose row is one column short.
+    planted rules src/dataflow/rules/suggest.rs 's|(0..=b.len()).collect()|(0..b.len()).collect()|'
+    # An event that visits only one of the shards it is relevant to.
     planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
     # A length from the wire that nobody holds against what there is.
     planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'

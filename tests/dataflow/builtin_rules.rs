@@ -1,5 +1,5 @@
-//! The built-in rules: each passes its own tests, has a positive and a negative test, and no incident
-//! gives two stories unless that is intended.
+//! The built-in rules: each passes its own tests, has a positive and a negative test, and no
+//! incident gives two stories unless that is intended.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
@@ -10,8 +10,8 @@ use tapio_dataflow::replay::{Emit, Inputs, run};
 use tapio_dataflow::rule_runner::run_rule_tests;
 use tapio_dataflow::rules::{Rule, TestEvents, builtin};
 
-/// Incidents with the events of all sources (`tests/rules/*.jsonl`), and the rules that emit a story
-/// for them, in order of names.
+/// Incidents with the events of all sources (`tests/rules/*.jsonl`), and the rules that emit a
+/// story for them, in order of names.
 const INCIDENTS: &[(&str, &[&str])] = &[
     ("normal-operation", &[]),
     // Not oom-kill, pod-crash-loop or liveness-probe-failure, which its events suggest, too.

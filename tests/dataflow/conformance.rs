@@ -1,6 +1,6 @@
 //! Conformance with independent engines: sequences with the matches of the EQL reference engine,
-//! Sigma documents with the firings of a Sigma correlation engine, and negations with the matches of
-//! Elasticsearch's EQL.
+//! Sigma documents with the firings of a Sigma correlation engine, and negations with the matches
+//! of Elasticsearch's EQL.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
@@ -138,9 +138,9 @@ fn missing_rule(pattern: &str, within_ms: u64) -> Json {
         "sequence": {"within": format!("{within_ms}ms"), "steps": steps}})
 }
 
-/// Events as (id, time in milliseconds, kind), patterns with `!` in front of negations, the window in
-/// milliseconds, and the ids that Elasticsearch's EQL matches (from its tests of missing events; 0
-/// stands for a missing event).
+/// Events as (id, time in milliseconds, kind), patterns with `!` in front of negations, the window
+/// in milliseconds, and the ids that Elasticsearch's EQL matches (from its tests of missing events;
+/// 0 stands for a missing event).
 #[test]
 fn negations_agree_with_elasticsearch() {
     const MIN: u64 = 60_000;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `engine` | random rules and events against naive oracles |
 //! | `conformance` | cases of independent engines (EQL, Sigma) |
-//! | `lanes` | final stories equal those of replay for any order of arrival, with reloads and restarts |
+//! | `lanes` | final stories equal those of replay, for any order of arrival, reloads, restarts |
 //! | `causes` | effect of each piece of evidence on root cause and impact |
 //! | `builtin_rules` | each built-in rule emits the intended stories, and no incident gives two |
 //! | `stories` | golden stories, byte for byte, for any number of shards |

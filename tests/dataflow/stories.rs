@@ -1,9 +1,9 @@
 //! The two stories of the specification and the golden stories, through the production correlator:
 //! the output is the same byte for byte for any number of shards, and its texts follow from events.
 //!
-//! `tests/stories/*.golden.json` has the output of `tapio replay` for the events beside it. After an
-//! intended change of output, renew the files and review the diff:
-//! `TAPIO_RENEW_GOLDEN=1 cargo test -p tapio-dataflow --test dataflow golden`.
+//! `tests/stories/*.golden.json` has the output of `tapio replay` for the events beside it. After
+//! an intended change of output, renew the files and review the diff: `TAPIO_RENEW_GOLDEN=1 cargo
+//! test -p tapio-dataflow --test dataflow golden`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::{Path, PathBuf};

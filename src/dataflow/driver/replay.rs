@@ -272,8 +272,8 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
         let inputs = &inputs;
         scope.spawn(move || {
             feed(&mut sink, inputs);
-            // Before the sink is dropped, which rings the bells: a shard that wakes before the request
-            // would sleep until its next tick.
+            // Before the sink is dropped, which rings the bells: a shard that wakes before the
+            // request would sleep until its next tick.
             shutdown.request();
             drop(sink);
         });

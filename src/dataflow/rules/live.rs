@@ -36,8 +36,8 @@ impl LiveRules {
     }
 
     /// Puts other rules in force. Keys keep their owners, so partial matches and stories of an
-    /// unchanged rule stay on their shards. Each shard takes over the set before its next record; an
-    /// event in flight visits the shards to which either set routes it.
+    /// unchanged rule stay on their shards. Each shard takes over the set before its next record;
+    /// an event in flight visits the shards to which either set routes it.
     pub fn replace(&self, rules: Vec<Rule>) {
         let next = self.current.load().successor(rules);
         self.current.store(Arc::new(next));

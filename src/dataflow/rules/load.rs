@@ -25,7 +25,7 @@ pub struct Loaded {
     pub rules: Vec<Rule>,
     /// Reasons why documents were rejected.
     pub errors: Vec<RuleError>,
-    /// Findings in rules that are legal but hardly mean what they say.
+    /// Findings that are legal but probably unintended; the rules are loaded.
     pub warnings: Vec<RuleError>,
     sigma: sigma::Documents,
 }

@@ -12,7 +12,7 @@
 //! | `compile/` | from a YAML document to a rule |
 //! | `sigma/` | from Sigma documents to rules |
 //! | `plan.rs` | the rules relevant to a kind, indexed by the values their predicates need |
-//! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing to shards; [`LiveRules`]: the set in force |
+//! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing; [`LiveRules`]: the set in force |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
 
 mod compile;

@@ -1,6 +1,7 @@
-//! Plans: the rules relevant to a kind of events, and an index of their predicates. Equal predicates
-//! are evaluated once. A predicate that needs a field to have a certain value is found by that
-//! value, so the cost of an event doesn't grow with the number of rules that can't match it.
+//! Plans: the rules relevant to a kind of events, and an index of their predicates. Equal
+//! predicates are evaluated once. A predicate that needs a field to have a certain value is found
+//! by that value, so the cost of an event doesn't grow with the number of rules that can't match
+//! it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -73,7 +73,8 @@ impl RuleSet {
         Self { hasher: self.hasher.clone(), ..Self::new(rules, &self.cluster, self.shards()) }
     }
 
-    /// For each rule of an older set its number in this one; `None` if it is missing or has changed.
+    /// For each rule of an older set its number in this one; `None` if it is missing or has
+    /// changed.
     #[must_use]
     pub fn numbers_of(&self, older: &Self) -> Vec<Option<u16>> {
         let number = |old: &Rule| {
@@ -89,8 +90,8 @@ impl RuleSet {
         self.shards as usize
     }
 
-    /// How far sources may be out of order among each other, if every rule fixes it; `None`: derived
-    /// from their clocks.
+    /// How far sources may be out of order among each other, if every rule fixes it; `None`:
+    /// derived from their clocks.
     #[must_use]
     pub fn slack_ns(&self) -> Option<u64> {
         let fixed = self.rules.iter().map(|rule| match &rule.shape {

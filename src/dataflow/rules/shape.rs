@@ -264,8 +264,8 @@ pub struct Counted {
     pub through: Option<(u8, u8)>,
 }
 
-/// An aggregate: a measure over a trailing window (RULES.md: `any_order`, `count`, `distinct`, `sum`, `avg`,
-/// `percentile`).
+/// An aggregate: a measure over a trailing window (RULES.md: `any_order`, `count`, `distinct`,
+/// `sum`, `avg`, `percentile`).
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     /// The measure.

@@ -1,5 +1,5 @@
-//! `not`, `select` and the aggregates against engines that enumerate: every combination of events is
-//! checked against the definition of the rule, without state from event to event.
+//! `not`, `select` and the aggregates against engines that enumerate: every combination of events
+//! is checked against the definition of the rule, without state from event to event.
 
 use std::fmt::Write as _;
 
@@ -204,8 +204,8 @@ fn arbitrary_pattern() -> impl Strategy<Value = Pattern> {
         })
 }
 
-/// `select: latest`: one partial match per key and step. This engine, too, fills steps event by event;
-/// it checks leading and trailing negations against the whole stream.
+/// `select: latest`: one partial match per key and step. This engine, too, fills steps event by
+/// event; it checks leading and trailing negations against the whole stream.
 fn latest(pattern: &Pattern, events: &[TestEvent]) -> Vec<Match> {
     let stream = Stream { pattern, all: ordered(events) };
     let steps = &pattern.steps;

@@ -1,5 +1,5 @@
-//! Sigma's nested correlations and conditions against a naive engine that evaluates all events again
-//! for each one.
+//! Sigma's nested correlations and conditions against a naive engine that evaluates all events
+//! again for each one.
 
 use proptest::prelude::*;
 

@@ -1,5 +1,4 @@
-//! From a YAML document to a [`Rule`](super::rule::Rule), with a diagnostic for everything that
-//! can't be meant.
+//! From a YAML document to a [`Rule`](super::rule::Rule), with a diagnostic for each error.
 //!
 //! | file | purpose |
 //! | --- | --- |

@@ -12,7 +12,7 @@ use tapio_core::event::Severity;
 pub(crate) const RULE_KEYS: &[&str] =
     &["rule", "description", "severity", "events", "story", "tests"];
 
-/// Compiles one document to a rule and warnings about what is legal but hardly meant.
+/// Compiles one document to a rule and warnings about what is legal but probably unintended.
 pub(crate) fn rule(node: &Node, origin: &str) -> Parsed<(Rule, Vec<Diagnostic>)> {
     let keys: Vec<&str> = RULE_KEYS.iter().chain(PATTERN_KEYS).copied().collect();
     let table = node.table("a rule", &keys)?;

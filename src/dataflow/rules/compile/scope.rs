@@ -14,7 +14,7 @@ const RESERVED: [&str; 3] = ["key", "count", "duration"];
 pub(crate) struct EventScope {
     pub(crate) list: Vec<NamedEvent>,
     used: Vec<bool>,
-    /// Findings that are legal but hardly meant.
+    /// Findings that are legal but probably unintended.
     pub(crate) warnings: Vec<Diagnostic>,
 }
 

@@ -95,8 +95,9 @@ fn check_steps(sequence: &Sequence, position: Position, places: &[Position]) -> 
     Ok(())
 }
 
-/// Warns of a step after the first with the same event as `until`. `until` drops the partial matches
-/// of the key before a step can match the event, so the step never matches. Legal, but hardly meant.
+/// Warns of a step after the first with the same event as `until`. `until` drops the partial
+/// matches of the key before a step can match the event, so the step never matches. Legal, but
+/// probably unintended.
 fn warn_of_unreachable_steps(sequence: &Sequence, events: &mut EventScope, places: &[Position]) {
     let Some(until) = sequence.until else { return };
     let later = sequence.steps.iter().zip(places).skip(1);

@@ -1,5 +1,5 @@
-//! Conditions: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`. A detection's condition is
-//! over its selections, a correlation's over the rules it refers to.
+//! Conditions: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`. A detection's condition
+//! is over its selections, a correlation's over the rules it refers to.
 
 use super::super::predicate::Clause;
 use super::super::shape::PartCondition;

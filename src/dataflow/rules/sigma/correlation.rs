@@ -229,8 +229,8 @@ impl Builder<'_> {
     }
 
     /// The field that a correlation calls `name`, in the events of the detection at the end of the
-    /// path. An alias stands for another field in each rule; a nested correlation has the fields that
-    /// it groups by.
+    /// path. An alias stands for another field in each rule; a nested correlation has the fields
+    /// that it groups by.
     fn field(
         &self,
         correlation: usize,

@@ -49,8 +49,8 @@ impl Encoding {
     }
 }
 
-/// A value in base64 with `shift` other bytes in its first group of three. Digits that depend on the
-/// neighbouring bytes are omitted at both ends.
+/// A value in base64 with `shift` other bytes in its first group of three. Digits that depend on
+/// the neighbouring bytes are omitted at both ends.
 fn aligned(value: &[u8], shift: usize) -> Vec<u8> {
     let mut bytes = vec![0; shift];
     bytes.extend_from_slice(value);

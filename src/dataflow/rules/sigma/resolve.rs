@@ -11,8 +11,8 @@ use super::correlation;
 use super::document::{self, Detection, Documents, Head};
 
 impl Documents {
-    /// Compiles and removes the documents read so far. Returns each rule, or the reason why there is
-    /// none, with file and position.
+    /// Compiles and removes the documents read so far. Returns each rule, or the reason why there
+    /// is none, with file and position.
     pub(crate) fn resolve(&mut self) -> Vec<(String, Position, Parsed<Rule>)> {
         let mut used = correlation::Used {
             detections: vec![false; self.detections.len()],

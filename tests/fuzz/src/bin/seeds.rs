@@ -133,8 +133,8 @@ const SETS: [(&str, &str); 4] = [
     ("sequences", include_str!("../../sets/sequences.yaml")),
 ];
 
-/// Events for the rule sets: of four kinds, `step_ms` apart, of two keys, two pods and three users in
-/// turn.
+/// Events for the rule sets: of four kinds, `step_ms` apart, of two keys, two pods and three users
+/// in turn.
 fn events_of_sets(count: u64, step_ms: u64) -> String {
     let mut lines = String::new();
     for n in 0..count {
