@@ -7,11 +7,12 @@ use super::super::suggest::unknown;
 use super::super::yaml::{Diagnostic, Node, Parsed, Part, Table, reject};
 use super::predicate;
 
-/// Words that start a template's hole, so no event can have them as its name.
+/// Words with a meaning of their own in templates, which can't be names of events.
 const RESERVED: [&str; 3] = ["key", "count", "duration"];
 
 /// The events of the rule that is being compiled.
 pub(crate) struct EventScope {
+    /// The events, by number.
     pub(crate) list: Vec<NamedEvent>,
     used: Vec<bool>,
     /// Findings that are legal but probably unintended.
@@ -19,6 +20,7 @@ pub(crate) struct EventScope {
 }
 
 impl EventScope {
+    /// The names of the events.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.list.iter().map(|e| e.name.as_str()).collect()
     }
@@ -46,15 +48,18 @@ impl EventScope {
         self.used.push(true);
         Ok(self.list.len() - 1)
     }
+
     /// Compiles `events`.
     pub(crate) fn parse(node: &Node) -> Parsed<Self> {
         let (mut list, mut warnings) = (Vec::new(), Vec::new());
         for (key, value) in node.map("events")? {
             if RESERVED.contains(&key.text.as_str()) || key.text.contains('.') {
-                return reject(
-                    key.position,
-                    format!("`{}` can't be the name of an event: templates use it", key.text),
+                let message = format!(
+                    "`{}` can't be the name of an event: it has a dot or is one of {}",
+                    key.text,
+                    RESERVED.join(", ")
                 );
+                return reject(key.position, message);
             }
             let compiled = Arc::new(predicate::parse(value)?);
             let mismatches = compiled.type_mismatches().into_iter();

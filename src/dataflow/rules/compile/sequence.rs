@@ -46,14 +46,14 @@ pub(super) fn sequence(node: &Node, events: &mut EventScope, pattern: Name) -> P
     let Part::List(items) = &steps_node.part else {
         return steps_node.expected("a list of steps");
     };
-    let mut places = Vec::new();
+    let mut positions = Vec::new();
     for item in items {
         step(item, events, pattern, &mut sequence)?;
-        places.resize(sequence.steps.len(), item.position);
+        positions.resize(sequence.steps.len(), item.position);
     }
-    check_steps(&sequence, steps_node.position, &places)?;
+    check_steps(&sequence, steps_node.position, &positions)?;
     sequence.until = table.get("until").map(|n| events.find_or_add(n, "until")).transpose()?;
-    warn_of_unreachable_steps(&sequence, events, &places);
+    warn_of_unreachable_steps(&sequence, events, &positions);
     Ok(sequence)
 }
 
@@ -67,7 +67,7 @@ fn max_runs(table: Table<'_>) -> Parsed<usize> {
     }
 }
 
-fn check_steps(sequence: &Sequence, position: Position, places: &[Position]) -> Parsed<()> {
+fn check_steps(sequence: &Sequence, position: Position, positions: &[Position]) -> Parsed<()> {
     let steps = &sequence.steps;
     if steps.is_empty() || steps.iter().all(|s| s.optional) {
         return reject(position, "steps: at least one step must be neither optional nor a `not`");
@@ -78,9 +78,9 @@ fn check_steps(sequence: &Sequence, position: Position, places: &[Position]) -> 
     if steps.last().is_some_and(|s| s.optional) {
         return reject(position, "the last step can't be optional");
     }
-    for (i, (step, position)) in steps.iter().zip(places).enumerate() {
-        let beside = |gap: usize| sequence.nots.iter().any(|n| n.gap == gap);
-        if step.optional && (beside(i) || beside(i + 1)) {
+    for (i, (step, position)) in steps.iter().zip(positions).enumerate() {
+        let has_not = |gap: usize| sequence.nots.iter().any(|n| n.gap == gap);
+        if step.optional && (has_not(i) || has_not(i + 1)) {
             return reject(*position, "an optional step can't be next to a `not`");
         }
         if sequence.select != Select::Latest
@@ -98,9 +98,9 @@ fn check_steps(sequence: &Sequence, position: Position, places: &[Position]) -> 
 /// Warns of a step after the first with the same event as `until`. `until` drops the partial
 /// matches of the key before a step can match the event, so the step never matches. Legal, but
 /// probably unintended.
-fn warn_of_unreachable_steps(sequence: &Sequence, events: &mut EventScope, places: &[Position]) {
+fn warn_of_unreachable_steps(sequence: &Sequence, events: &mut EventScope, positions: &[Position]) {
     let Some(until) = sequence.until else { return };
-    let later = sequence.steps.iter().zip(places).skip(1);
+    let later = sequence.steps.iter().zip(positions).skip(1);
     for (step, position) in later {
         if step.by[..sequence.key_fields] == sequence.until_by
             && events.list[step.event].predicate.canonical()

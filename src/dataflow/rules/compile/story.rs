@@ -61,8 +61,8 @@ pub(super) fn story(
                 _ => return reject(n.position, "business: from 0 to 1, or auto"),
             },
         },
-        customer_facing: given_bool(impact, "customer_facing")?,
-        slo_impact: given_bool(impact, "slo_impact")?,
+        customer_facing: auto_or_bool(impact, "customer_facing")?,
+        slo_impact: auto_or_bool(impact, "slo_impact")?,
         idle_ns: closing("idle", DEFAULT_IDLE_NS)?,
         max_age_ns: closing("max_age", DEFAULT_MAX_AGE_NS)?,
     })
@@ -72,7 +72,7 @@ fn is_auto(node: &Node) -> bool {
     matches!(&node.part, Part::Text(s) if s == "auto")
 }
 
-fn given_bool(impact: Option<Table<'_>>, key: &str) -> Parsed<AutoOr<bool>> {
+fn auto_or_bool(impact: Option<Table<'_>>, key: &str) -> Parsed<AutoOr<bool>> {
     match impact.and_then(|i| i.get(key)).filter(|n| !is_auto(n)) {
         None => Ok(AutoOr::Auto),
         Some(n) => n.bool("true, false or `auto`").map(AutoOr::Fixed),
