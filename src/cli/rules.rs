@@ -12,7 +12,7 @@ use super::output::{BAD_USAGE, Outcome, Output, Usage, message, print};
 use super::refused::print_refused;
 use tapio_dataflow::evidence::rule_documents;
 use tapio_dataflow::replay::{Emit, replay};
-use tapio_dataflow::rule_runner::try_rule;
+use tapio_dataflow::rule_runner::run_rule_tests;
 use tapio_dataflow::rules::{self, RuleError};
 
 #[derive(clap::Args)]
@@ -123,8 +123,8 @@ fn check(args: &Paths) -> Outcome {
     if args.output == Output::Json {
         let list = |errors: &[RuleError]| -> serde_json::Value {
             let json = |e: &RuleError| {
-                let place = e.complaint.place;
-                json!({"file": e.file, "line": place.line, "column": place.column, "cause": e.complaint.cause})
+                let position = e.diagnostic.position;
+                json!({"file": e.file, "line": position.line, "column": position.column, "cause": e.diagnostic.message})
             };
             errors.iter().map(json).collect()
         };
@@ -145,11 +145,11 @@ fn check(args: &Paths) -> Outcome {
 
 fn list(args: &Paths) -> Outcome {
     for rule in load_rules(&args.paths)? {
-        let shape = rule.shape_word();
+        let shape = rule.shape.type_name();
         if args.output == Output::Json {
             let line = json!({
                 "rule": rule.name.text(), "severity": rule.severity.as_str(), "shape": shape,
-                "pattern": rule.telling.pattern.text(), "description": rule.description, "origin": rule.origin,
+                "pattern": rule.story.pattern.text(), "description": rule.description, "origin": rule.origin,
             });
             print(&line.to_string())?;
         } else {
@@ -170,23 +170,23 @@ fn test(args: &Paths) -> Outcome {
     let (mut passed, mut failed) = (0, 0);
     let mut untested = Vec::new();
     for rule in &rules {
-        let results = try_rule(rule)?;
+        let results = run_rule_tests(rule)?;
         if results.is_empty() {
             untested.push(rule.name.text());
         }
         for one in results {
-            let place = one.place;
+            let position = one.position;
             let is_passed = one.differences.is_empty();
             *(if is_passed { &mut passed } else { &mut failed }) += 1;
             if args.output == Output::Json {
                 let line = json!({
-                    "rule": one.rule, "file": one.file, "line": place.line, "column": place.column,
+                    "rule": one.rule, "file": one.file, "line": position.line, "column": position.column,
                     "passed": is_passed, "differences": one.differences,
                 });
                 print(&line.to_string())?;
             } else {
                 for difference in &one.differences {
-                    let (line, column) = (place.line, place.column);
+                    let (line, column) = (position.line, position.column);
                     message(&format!("{}:{line}:{column}: {}: {difference}", one.file, one.rule));
                 }
             }

@@ -8,14 +8,17 @@
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
 //! | `counters` | counters declared once, with name, kind and help |
 //! | `clock` | the only module that reads a clock |
+//! | `glob` | glob patterns with `*` and `?` |
 //! | `durations` | durations in configuration and rules |
 //!
-//! Dependencies point one way: `clock, durations, counters ← event ← identity`, `event, shutdown ← ring`.
+//! Dependencies point one way: `clock, durations, glob, counters ← event ← identity`, and
+//! `event, shutdown ← ring`.
 
 pub mod clock;
 pub mod counters;
 pub mod durations;
 pub mod event;
+pub mod glob;
 pub mod identity;
 pub mod ring;
 pub mod shutdown;

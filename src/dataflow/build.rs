@@ -13,7 +13,7 @@ fn main() -> Outcome {
     rules(&out)
 }
 
-/// Lists the rule files with their texts: one file for a rule, nothing else to edit.
+/// Generates the list of rule files with their texts, so a new rule is one new file.
 fn rules(out: &Path) -> Outcome {
     println!("cargo::rerun-if-changed={RULES}");
     let mut files: Vec<PathBuf> =
@@ -21,7 +21,7 @@ fn rules(out: &Path) -> Outcome {
     files.retain(|f| f.extension().is_some_and(|e| e == "yaml"));
     files.sort();
     let mut code = String::from(
-        "/// The rules that come with tapio: file and text.\nconst BUILTIN: &[(&str, &str)] = &[\n",
+        "/// The built-in rules: file and text.\nconst BUILTIN: &[(&str, &str)] = &[\n",
     );
     for file in files {
         let full = file.canonicalize()?;

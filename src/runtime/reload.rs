@@ -111,7 +111,7 @@ pub(super) fn load(config: &DataflowConfig) -> Result<Vec<Rule>, String> {
     }
     let longest_ns = u64::try_from(config.group_retention_period.as_nanos()).unwrap_or(u64::MAX);
     for rule in &mut loaded.rules {
-        rule.telling.max_age_ns = rule.telling.max_age_ns.min(longest_ns);
+        rule.story.max_age_ns = rule.story.max_age_ns.min(longest_ns);
     }
     if loaded.errors.is_empty() {
         return Ok(loaded.rules);
@@ -171,7 +171,7 @@ mod tests {
         files.poll();
         let after = live.newer(&before).unwrap();
         assert_eq!((after.rules.len(), files.stats().rules()), (2, 2));
-        assert_eq!(after.places_of(&before), [Some(0)]);
+        assert_eq!(after.numbers_of(&before), [Some(0)]);
         assert_eq!(after.hash(b"key"), before.hash(b"key"), "keys keep their shards");
         std::fs::write(dir.path().join("b.yaml"), more.replace("within", "withn")).unwrap();
         files.poll();
@@ -186,7 +186,7 @@ mod tests {
             .unwrap();
         std::fs::remove_file(dir.path().join("b.yaml")).unwrap();
         files.poll();
-        assert_eq!(live.current().places_of(&after), [None, None], "one changed, one was removed");
+        assert_eq!(live.current().numbers_of(&after), [None, None], "one changed, one was removed");
         assert_eq!(files.stats().last_error(), "");
     }
 }

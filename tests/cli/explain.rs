@@ -54,8 +54,7 @@ fn replayed_story_is_explained_with_every_term() {
 fn story_is_explained_with_its_linked_stories() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("stories.jsonl");
-    let events =
-        format!("{}/tests/rules/nginx-as-all-sources-tell-it.jsonl", env!("CARGO_MANIFEST_DIR"));
+    let events = format!("{}/tests/rules/nginx-all-sources.jsonl", env!("CARGO_MANIFEST_DIR"));
     let (_, stories, _) = tapio(&["replay", &events]);
     std::fs::write(&file, &stories).unwrap();
     let from = file.display().to_string();

@@ -1,5 +1,5 @@
-//! The rules that come with tapio: each does what its own tests say, each has a story that must be
-//! found and one that must not, and no incident is told twice unless that is meant.
+//! The built-in rules: each passes its own tests, has a positive and a negative test, and no
+//! incident gives two stories unless that is intended.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
@@ -7,44 +7,40 @@ use std::path::{Path, PathBuf};
 
 use tapio_core::event::{EventId, Severity, Story};
 use tapio_dataflow::replay::{Emit, Inputs, run};
-use tapio_dataflow::rule_runner::try_rule;
+use tapio_dataflow::rule_runner::run_rule_tests;
 use tapio_dataflow::rules::{Rule, TestEvents, builtin};
 
-/// Incidents as all sources together tell them (`tests/rules/*.jsonl`), and the rules that may tell
-/// a story of them, in order of their names.
+/// Incidents with the events of all sources (`tests/rules/*.jsonl`), and the rules that emit a
+/// story for them, in order of names.
 const INCIDENTS: &[(&str, &[&str])] = &[
-    ("an-ordinary-day", &[]),
-    // Not as oom-kill, pod-crash-loop or liveness-probe-failure, whatever else is seen of it.
-    ("container-out-of-memory", &["container-oom"]),
-    // Those who ask, and the one who doesn't answer.
-    ("dns-server-away", &["dns-resolution-failures", "dns-upstream-failure"]),
-    // The disk, not how slow it is; what it did to a file system; who hangs two minutes later.
-    ("dying-disk", &["disk-io-errors", "hung-task", "read-only-remount"]),
-    ("hanging-pod", &["liveness-probe-failure"]),
-    // The unit at once, its clients, and that they are one when the pods have followed.
-    (
-        "nginx-as-all-sources-tell-it",
-        &["connection-refused-storm", "service-failure-cascade", "unit-failure"],
-    ),
-    // Who can't write, and who is ended for it.
-    ("node-fills-up", &["disk-full", "node-disk-pressure"]),
-    // What is wrong, and which change brought it.
-    ("rollout-of-a-missing-image", &["image-pull-failure", "rollout-failure"]),
-    // The unit at once, the node when the cluster notices, and that it is back.
-    ("runtime-dies", &["container-runtime-restart", "node-not-ready", "unit-failure"]),
-    // Not as unit-failure or unit-restart-loop.
-    ("service-gives-up", &["unit-start-limit"]),
-    // The process, and the service that isn't there any more; not as coredump.
-    ("service-segfaults", &["segfault", "unit-failure"]),
+    ("normal-operation", &[]),
+    // Not oom-kill, pod-crash-loop or liveness-probe-failure, which its events suggest, too.
+    ("container-oom", &["container-oom"]),
+    // The clients, and the server.
+    ("dns-server-down", &["dns-resolution-failures", "dns-upstream-failure"]),
+    // The disk, not its slowness; the file system; the tasks that hang two minutes later.
+    ("failing-disk", &["disk-io-errors", "hung-task", "read-only-remount"]),
+    ("pod-hang", &["liveness-probe-failure"]),
+    // The unit at once, its clients, and the cascade once pods are affected.
+    ("nginx-all-sources", &["connection-refused-storm", "service-failure-cascade", "unit-failure"]),
+    // The failed writes, and the evictions.
+    ("node-disk-full", &["disk-full", "node-disk-pressure"]),
+    // The error, and the change that caused it.
+    ("rollout-missing-image", &["image-pull-failure", "rollout-failure"]),
+    // The unit at once, the node once the cluster notices, and the recovery.
+    ("container-runtime-crash", &["container-runtime-restart", "node-not-ready", "unit-failure"]),
+    // Not unit-failure or unit-restart-loop.
+    ("service-start-limit", &["unit-start-limit"]),
+    // The process, and its service; not coredump.
+    ("service-segfault", &["segfault", "unit-failure"]),
 ];
 
-/// The stories told of these events, all built-in rules at work.
-fn told(inputs: Inputs) -> Vec<Story> {
+/// The stories of all built-in rules for these events.
+fn stories(inputs: Inputs) -> Vec<Story> {
     let replayed = run(inputs, builtin().rules, "", 2, Emit::Stories).unwrap();
     assert_eq!(replayed.refused, []);
     assert!(replayed.account.holds());
-    let stories = replayed.stories.into_iter();
-    stories.filter(|g| !g.rule.ends_with("-lifecycle")).collect()
+    replayed.stories.into_iter().filter(|g| !g.rule.ends_with("-lifecycle")).collect()
 }
 
 fn inputs(events: &TestEvents) -> Inputs {
@@ -59,75 +55,76 @@ fn members(story: &Story) -> impl Iterator<Item = EventId> {
 }
 
 #[test]
-fn every_rule_does_what_its_author_says() {
-    // Rules name the files of their tests from the repository's root; all other tests use full paths.
+fn rules_pass_their_own_tests() {
+    // Rules name test files relative to the repository; all other tests use full paths.
     std::env::set_current_dir(crate::ROOT).unwrap();
     let rules = builtin().rules;
     assert!(rules.len() >= 40, "{}", rules.len());
-    let tried = rules.iter().flat_map(|rule| try_rule(rule).unwrap());
-    let wrong: Vec<String> = tried
-        .filter(|t| !t.differences.is_empty())
-        .map(|t| format!("{}:{}: {}", t.file, t.place.line, t.differences.join("; ")))
+    let outcomes = rules.iter().flat_map(|rule| run_rule_tests(rule).unwrap());
+    let failed: Vec<String> = outcomes
+        .filter(|o| !o.differences.is_empty())
+        .map(|o| format!("{}:{}: {}", o.file, o.position.line, o.differences.join("; ")))
         .collect();
-    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    assert!(failed.is_empty(), "\n{}\n", failed.join("\n"));
 }
 
 #[test]
-fn every_rule_has_a_story_it_finds_and_one_it_does_not() {
+fn rules_have_positive_and_negative_tests() {
     for rule in builtin().rules {
-        let finds = rule.tests.iter().filter(|t| !t.expect.is_empty());
-        let says = |key: &str| finds.clone().any(|t| t.expect.iter().any(|g| g.contains_key(key)));
+        let positive = rule.tests.iter().filter(|t| !t.expect.is_empty());
+        let checked =
+            |key: &str| positive.clone().any(|t| t.expect.iter().any(|g| g.contains_key(key)));
         for key in ["pattern", "members", "root_cause"] {
-            assert!(says(key), "{}: no test looks at {key}", rule.name);
+            assert!(checked(key), "{}: no test checks {key}", rule.name);
         }
-        // What went well needs no action.
-        let advised = rule.severity < Severity::WARN || says("actions");
-        assert!(advised, "{}: no test looks at the actions", rule.name);
-        assert!(rule.tests.iter().any(|t| t.expect.is_empty()), "{}: no near miss", rule.name);
-        assert!(!rule.telling.intent.is_empty() && rule.telling.name.is_some(), "{}", rule.name);
+        // A success needs no action.
+        let actions = rule.severity < Severity::WARN || checked("actions");
+        assert!(actions, "{}: no test checks the actions", rule.name);
+        assert!(rule.tests.iter().any(|t| t.expect.is_empty()), "{}: no negative test", rule.name);
+        assert!(!rule.story.intent.is_empty() && rule.story.name.is_some(), "{}", rule.name);
     }
 }
 
-/// Rules that make a story of an event which is in one of this rule's own stories.
-fn also_told_by(rule: &Rule) -> BTreeSet<String> {
-    let mut also = BTreeSet::new();
+/// Other rules that have an event of one of this rule's stories in theirs.
+fn overlapping_rules(rule: &Rule) -> BTreeSet<String> {
+    let mut overlapping = BTreeSet::new();
     for test in rule.tests.iter().filter(|t| !t.expect.is_empty()) {
         let (own, other): (Vec<_>, Vec<_>) =
-            told(inputs(&test.events)).into_iter().partition(|g| rule.name.text() == g.rule);
-        assert!(!own.is_empty(), "{} isn't told when all rules are at work", rule.name);
+            stories(inputs(&test.events)).into_iter().partition(|g| rule.name.text() == g.rule);
+        assert!(!own.is_empty(), "{} emits no story among all rules", rule.name);
         let shared: BTreeSet<EventId> = own.iter().flat_map(members).collect();
-        let twice = other.into_iter().filter(|g| members(g).any(|id| shared.contains(&id)));
-        also.extend(twice.map(|g| g.rule));
+        let overlaps = other.into_iter().filter(|g| members(g).any(|id| shared.contains(&id)));
+        overlapping.extend(overlaps.map(|g| g.rule));
     }
-    also
+    overlapping
 }
 
 #[test]
-fn the_stories_of_a_rule_are_its_own() {
+fn stories_of_a_rule_share_no_events_with_other_rules() {
     for rule in builtin().rules {
-        assert_eq!(also_told_by(&rule), BTreeSet::new(), "tell the stories of {}, too", rule.name);
+        assert_eq!(overlapping_rules(&rule), BTreeSet::new(), "overlap with {}", rule.name);
     }
 }
 
 #[test]
-fn no_incident_is_told_twice_unless_it_is_meant() {
+fn incidents_give_the_intended_stories_only() {
     let folder = PathBuf::from(crate::ROOT).join("tests/rules");
     let files = std::fs::read_dir(&folder).unwrap().count();
-    assert_eq!(files, INCIDENTS.len(), "each recorded incident has its row");
+    assert_eq!(files, INCIDENTS.len(), "each recorded incident has a row");
     for (incident, expected) in INCIDENTS {
         let file = folder.join(incident).with_extension("jsonl");
         let rules: BTreeSet<String> =
-            told(Inputs::files(&[file]).unwrap()).into_iter().map(|g| g.rule).collect();
+            stories(Inputs::files(&[file]).unwrap()).into_iter().map(|g| g.rule).collect();
         println!("{incident}: {}", rules.iter().cloned().collect::<Vec<_>>().join(", "));
         let expected: BTreeSet<String> = expected.iter().map(|r| (*r).to_owned()).collect();
         assert_eq!(rules, expected, "{incident}");
     }
 }
 
-/// The first example of all: not three alerts, but one trace, whichever rules look at the same events.
+/// One trace instead of three alerts, also if several rules match the same events.
 #[test]
-fn what_a_failed_unit_takes_with_it_is_one_trace() {
-    for (incident, rule) in [("nginx-as-all-sources-tell-it", "service-failure-cascade")] {
+fn failed_unit_and_its_effects_share_a_trace() {
+    for (incident, rule) in [("nginx-all-sources", "service-failure-cascade")] {
         let file = Path::new(crate::ROOT).join(format!("tests/rules/{incident}.jsonl"));
         for shards in [1, 3] {
             let inputs = || Inputs::files(std::slice::from_ref(&file)).unwrap();
@@ -136,7 +133,7 @@ fn what_a_failed_unit_takes_with_it_is_one_trace() {
             let events = run(inputs(), builtin().rules, "", shards, Emit::Events).unwrap().lines;
             let trace = story.trace_id.to_string();
             assert!(story.members.len() > 5);
-            // The same of the unit alone, which is told at once.
+            // The story about the unit alone, which is emitted at once, has the same trace.
             let alone = replayed.stories.iter().find(|g| g.rule == "unit-failure").unwrap();
             assert_eq!(alone.trace_id, story.trace_id);
             assert_ne!(alone.id, story.id);

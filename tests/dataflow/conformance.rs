@@ -1,6 +1,6 @@
-//! Rules against independent engines: sequences whose matches the EQL reference engine computed,
-//! Sigma documents whose firings a Sigma correlation engine computed, and what Elasticsearch's EQL
-//! says of events that must be missing.
+//! Conformance with independent engines: sequences with the matches of the EQL reference engine,
+//! Sigma documents with the firings of a Sigma correlation engine, and negations with the matches
+//! of Elasticsearch's EQL.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::collections::BTreeSet;
@@ -73,11 +73,11 @@ fn sequences_agree_with_the_reference_engine() {
         agreed += 1;
     }
     assert_eq!(agreed, 1000);
-    assert!(matches > 500, "cases without matches show little: {matches}");
+    assert!(matches > 500, "too few cases have matches: {matches}");
 }
 
 #[test]
-fn sigma_documents_fire_as_in_the_reference_engine() {
+fn sigma_documents_agree_with_the_reference_engine() {
     let folder = Path::new(crate::ROOT).join("tests/conformance/sigma");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events.jsonl");
@@ -120,7 +120,7 @@ fn sigma_documents_fire_as_in_the_reference_engine() {
     }
 }
 
-/// A sequence of kinds, those with `!` in front of them missing.
+/// A sequence of kinds; `!` in front of a kind makes it a negation.
 fn missing_rule(pattern: &str, within_ms: u64) -> Json {
     let steps: Vec<Json> = pattern
         .split(' ')
@@ -138,11 +138,11 @@ fn missing_rule(pattern: &str, within_ms: u64) -> Json {
         "sequence": {"within": format!("{within_ms}ms"), "steps": steps}})
 }
 
-/// Events as (id, time in milliseconds, kind), patterns with `!` in front of what must be missing,
-/// the window in milliseconds, and the ids Elasticsearch's EQL finds (its tests of missing events:
-/// 0 stands for what is missing).
+/// Events as (id, time in milliseconds, kind), patterns with `!` in front of negations, the window
+/// in milliseconds, and the ids that Elasticsearch's EQL matches (from its tests of missing events;
+/// 0 stands for a missing event).
 #[test]
-fn missing_events_are_as_in_elasticsearch() {
+fn negations_agree_with_elasticsearch() {
     const MIN: u64 = 60_000;
     let calls = [(1, 1, "n"), (2, 2, "n"), (3, 3, "x"), (4, 4, "n")];
     let twice = [(1, 0, "n"), (2, 1, "n"), (3, 2, "x"), (4, 3, "n"), (5, 4, "n"), (6, 5, "x")];

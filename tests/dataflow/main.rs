@@ -1,13 +1,13 @@
-//! The correlator as a whole: rules in, events in, stories and matches out.
+//! The correlator as a whole: from rules and events to stories and matches.
 //!
 //! | module | purpose |
 //! | --- | --- |
 //! | `engine` | random rules and events against naive oracles |
-//! | `conformance` | cases of independent engines (EQL, Sigma), all agree |
-//! | `lanes` | final stories are those of replay, however events arrive, over reloads and restarts |
-//! | `causes` | root cause and impact follow from evidence, term by term |
-//! | `builtin_rules` | each built-in rule finds what it should, and nothing twice |
-//! | `stories` | golden stories, to the byte, for any number of shards |
+//! | `conformance` | cases of independent engines (EQL, Sigma) |
+//! | `lanes` | final stories equal those of replay, for any order of arrival, reloads, restarts |
+//! | `causes` | effect of each piece of evidence on root cause and impact |
+//! | `builtin_rules` | each built-in rule emits the intended stories, and no incident gives two |
+//! | `stories` | golden stories, byte for byte, for any number of shards |
 
 mod builtin_rules;
 mod causes;

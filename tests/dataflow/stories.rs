@@ -1,10 +1,9 @@
-//! The specification's two stories, through the production correlator: what comes out is what the
-//! specification shows, to the byte, for any number of shards; and what is said of a story comes
-//! from its events.
+//! The two stories of the specification and the golden stories, through the production correlator:
+//! the output is the same byte for byte for any number of shards, and its texts follow from events.
 //!
-//! `tests/stories/*.golden.json` is what `tapio replay` prints for the story beside it. A change
-//! that is meant to print something else renews them all, for the diff to be looked at:
-//! `TAPIO_RENEW_GOLDEN=1 cargo test -p tapio-dataflow --test dataflow golden`.
+//! `tests/stories/*.golden.json` has the output of `tapio replay` for the events beside it. After
+//! an intended change of output, renew the files and review the diff: `TAPIO_RENEW_GOLDEN=1 cargo
+//! test -p tapio-dataflow --test dataflow golden`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::{Path, PathBuf};
@@ -25,16 +24,16 @@ fn run(files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
     replayed.lines
 }
 
-/// The one story a rule finds in a file.
-fn told(file: &PathBuf) -> Json {
+/// The only story of a file.
+fn only_story(file: &PathBuf) -> Json {
     let stories = run(std::slice::from_ref(file), 2, Emit::Stories);
-    let is_life = |g: &&Json| g["rule"].as_str().unwrap().ends_with("-lifecycle");
-    let stories: Vec<&Json> = stories.iter().filter(|g| !is_life(g)).collect();
+    let is_lifecycle = |g: &&Json| g["rule"].as_str().unwrap().ends_with("-lifecycle");
+    let stories: Vec<&Json> = stories.iter().filter(|g| !is_lifecycle(g)).collect();
     assert_eq!(stories.len(), 1, "{stories:?}");
     stories[0].clone()
 }
 
-/// A story with some lines left out or changed, in a file of its own.
+/// A copy of a story's events with lines removed or changed.
 fn edited(name: &str, edit: impl Fn(&str) -> Option<String>) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(story_file(name)).unwrap();
@@ -56,8 +55,8 @@ fn traces_of(file: &str, story: &Json) -> Vec<String> {
 }
 
 #[test]
-fn a_pod_comes_up_in_one_trace() {
-    let story = told(&story_file("pod-startup.jsonl"));
+fn pod_startup_is_one_trace() {
+    let story = only_story(&story_file("pod-startup.jsonl"));
     assert_eq!(story["pattern"], "pod-deployment-success");
     assert_eq!(story["duration_ns"], 2_300_000_000u64);
     assert_eq!(story["impact"]["business"], 0.3);
@@ -72,8 +71,8 @@ fn a_pod_comes_up_in_one_trace() {
 }
 
 #[test]
-fn a_failed_service_and_what_follows_is_one_trace() {
-    let story = told(&story_file("nginx-cascade.jsonl"));
+fn failed_service_and_its_effects_are_one_trace() {
+    let story = only_story(&story_file("nginx-cascade.jsonl"));
     assert_eq!(story["pattern"], "cascade-failure");
     assert_eq!(story["severity"], "critical");
     assert_eq!(story["impact"]["business"], 0.9);
@@ -97,29 +96,29 @@ fn a_failed_service_and_what_follows_is_one_trace() {
 }
 
 #[test]
-fn without_its_journal_line_the_story_has_another_cause() {
+fn root_cause_follows_from_the_journal_line() {
     let (_dir, file) =
         edited("nginx-cascade.jsonl", |l| (!l.contains("nginx_emerg")).then(|| l.to_owned()));
-    let story = told(&file);
+    let story = only_story(&file);
     assert_eq!(story["root_cause"][0]["cause"], "nginx.service: exit-code");
     assert!(!story.to_string().contains("check config"), "{story}");
 }
 
 #[test]
-fn another_programs_error_names_that_program() {
+fn texts_name_the_program_of_the_event() {
     let (_dir, file) = edited("nginx-cascade.jsonl", |l| {
         Some(l.replace(
             "\"process.executable.name\": \"nginx\"",
             "\"process.executable.name\": \"haproxy\"",
         ))
     });
-    let story = told(&file);
+    let story = only_story(&file);
     assert_eq!(story["root_cause"][0]["cause"], "haproxy configuration error");
     assert!(story["actions"].to_string().contains("restart haproxy"));
 }
 
 #[test]
-fn the_same_bytes_for_any_number_of_shards_ten_times_over() {
+fn output_is_identical_for_any_number_of_shards() {
     let files = [story_file("pod-startup.jsonl"), story_file("nginx-cascade.jsonl")];
     for emit in [Emit::Stories, Emit::Matches, Emit::Events] {
         let text =
@@ -134,7 +133,7 @@ fn the_same_bytes_for_any_number_of_shards_ten_times_over() {
     }
 }
 
-/// Files of the stories' folder with this ending, in order.
+/// The files of `tests/stories` with this ending, sorted.
 fn files(ending: &str) -> Vec<PathBuf> {
     let all = std::fs::read_dir(story_file("")).unwrap().map(|e| e.unwrap().path());
     let mut files: Vec<_> = all.filter(|p| p.to_str().unwrap().ends_with(ending)).collect();
@@ -142,14 +141,14 @@ fn files(ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What `tapio replay` prints for a file: stories without lifecycles.
+/// The output of `tapio replay` for a file: stories without lifecycles.
 fn printed(file: &Path, shards: usize) -> String {
     let lines = run(&[file.to_path_buf()], shards, Emit::Stories);
     let is_lifecycle = |line: &Json| line["rule"].as_str().unwrap().ends_with("-lifecycle");
     lines.iter().filter(|line| !is_lifecycle(line)).map(|line| format!("{line}\n")).collect()
 }
 
-/// Where two texts part, with what stands around it.
+/// The first difference of two texts, with context.
 fn difference(one: &str, other: &str) -> String {
     let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
     let around = |text: &str| {
@@ -160,7 +159,7 @@ fn difference(one: &str, other: &str) -> String {
 }
 
 #[test]
-fn replay_prints_the_golden_files_to_the_byte() {
+fn replay_prints_the_golden_files() {
     let stories = files(".jsonl");
     let golden: Vec<_> = stories.iter().map(|s| s.with_extension("golden.json")).collect();
     if std::env::var_os("TAPIO_RENEW_GOLDEN").is_some_and(|v| v == "1") {
@@ -169,16 +168,16 @@ fn replay_prints_the_golden_files_to_the_byte() {
         }
     }
     assert!(!stories.is_empty());
-    assert_eq!(files(".golden.json"), golden, "one beside each story, and no other");
+    assert_eq!(files(".golden.json"), golden, "one golden file per story");
     for (story, golden) in stories.iter().zip(&golden) {
         let held = std::fs::read_to_string(golden).unwrap();
-        assert!(!held.is_empty(), "{} tells no story", story.display());
+        assert!(!held.is_empty(), "{} has no story", story.display());
         for shards in [1, 2, 8] {
             let printed = printed(story, shards);
             assert!(
                 printed == held,
-                "{} with {shards} shards isn't its golden file: {}\n(meant? \
-                 TAPIO_RENEW_GOLDEN=1 cargo test -p tapio-dataflow --test dataflow golden, and look at the diff)",
+                "{} with {shards} shards differs from its golden file: {}\n(intended? \
+                 TAPIO_RENEW_GOLDEN=1 cargo test -p tapio-dataflow --test dataflow golden, and review the diff)",
                 story.display(),
                 difference(&held, &printed)
             );

@@ -75,7 +75,7 @@ pub enum ReplayError {
 
 /// The result of a replay.
 pub struct Replayed {
-    /// The lines to print.
+    /// The output.
     pub lines: Vec<Json>,
     /// The stories behind the lines, for [`Emit::Stories`].
     pub stories: Vec<Story>,
@@ -104,7 +104,7 @@ impl Inputs {
     /// Reads events from files; `-` is standard input.
     ///
     /// # Errors
-    /// When a file can't be read.
+    /// If a file can't be read.
     pub fn files(files: &[PathBuf]) -> Result<Self, ReplayError> {
         let mut inputs = Self::default();
         for path in files {
@@ -124,7 +124,7 @@ impl Inputs {
     #[must_use]
     pub fn text(name: &str, text: impl AsRef<[u8]>) -> Self {
         let mut inputs = Self::default();
-        // Reading from memory doesn't fail.
+        // Reading from memory can't fail.
         let _ = inputs.read(name, text.as_ref());
         inputs
     }
@@ -139,18 +139,18 @@ impl Inputs {
                 return Ok(());
             }
             number += 1;
-            let mut refuse = |column, cause: String| {
+            let mut reject = |column, cause: String| {
                 self.refused.push(BadLine { file: name.to_owned(), line: number, column, cause });
             };
             if bytes.len() > MAX_LINE_BYTES {
-                refuse(1, format!("longer than {MAX_LINE_BYTES} bytes"));
+                reject(1, format!("longer than {MAX_LINE_BYTES} bytes"));
                 skip_line(&mut reader)?;
                 continue;
             }
             let line = match std::str::from_utf8(&bytes) {
                 Ok(line) => line.trim(),
                 Err(e) => {
-                    refuse(e.valid_up_to() + 1, "not UTF-8".into());
+                    reject(e.valid_up_to() + 1, "not UTF-8".into());
                     continue;
                 }
             };
@@ -162,7 +162,7 @@ impl Inputs {
                     let position = self.events.len();
                     self.events.push(Input { event, position });
                 }
-                Err(e) => refuse(e.column, e.cause),
+                Err(e) => reject(e.column, e.cause),
             }
         }
     }

@@ -1,32 +1,33 @@
-//! Rules' own tests: their events through the production correlator, what comes out against what
-//! the author expects.
+//! Runs the tests that rules carry: replays their events and compares the stories with those that
+//! the rule's author expects.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
 use crate::driver::replay::{Emit, Inputs, ReplayError, run};
-use crate::rules::{Place, Rule, RuleTest, TestEvents};
+use crate::rules::{Position, Rule, RuleTest, TestEvents};
 use tapio_core::event::Story;
+use tapio_core::glob;
 
-/// One test's outcome.
+/// The outcome of one test.
 #[derive(Debug)]
-pub struct Tried {
+pub struct TestOutcome {
     /// The rule.
     pub rule: String,
-    /// Its file.
+    /// The rule's file.
     pub file: String,
-    /// Where the test stands in it.
-    pub place: Place,
-    /// What differs from what is expected; empty where the rule does what its author says.
+    /// Position of the test in the file.
+    pub position: Position,
+    /// Differences from the expected stories; empty if the test passed.
     pub differences: Vec<String>,
 }
 
-/// Tries a rule's tests.
+/// Runs a rule's tests.
 ///
 /// # Errors
-/// When the system gives no threads. A file that can't be read is a difference.
-pub fn try_rule(rule: &Rule) -> Result<Vec<Tried>, ReplayError> {
+/// If no thread can be started. A file that can't be read is a difference.
+pub fn run_rule_tests(rule: &Rule) -> Result<Vec<TestOutcome>, ReplayError> {
     let file = rule.origin.rsplit_once(':').map_or(rule.origin.as_str(), |(file, _)| file);
     rule.tests
         .iter()
@@ -36,13 +37,13 @@ pub fn try_rule(rule: &Rule) -> Result<Vec<Tried>, ReplayError> {
                 Err(cause) => vec![cause],
             };
             let (rule, file) = (rule.name.text().to_owned(), file.to_owned());
-            Ok(Tried { rule, file, place: test.place, differences })
+            Ok(TestOutcome { rule, file, position: test.position, differences })
         })
         .collect()
 }
 
-/// A test's file stands where the rule's author sees it: from the folder one is in, else beside
-/// the rule, else from one of the folders above it.
+/// Finds a test's file: relative to the current folder, else to the rule's folder, else to one of
+/// the folders above it.
 fn find(path: &str, rule_file: &str) -> Option<PathBuf> {
     let here = PathBuf::from(path);
     if here.exists() {
@@ -56,7 +57,7 @@ fn inputs(test: &RuleTest, file: &str, rule: &Rule) -> Result<Inputs, String> {
     match &test.events {
         TestEvents::Lines(lines) => Ok(Inputs::text(&format!("{} test", rule.name), lines)),
         TestEvents::File(path) => {
-            let found = find(path, file).ok_or_else(|| format!("{path}: no such file"))?;
+            let found = find(path, file).ok_or_else(|| format!("{path}: file not found"))?;
             Inputs::files(&[found]).map_err(|e| e.to_string())
         }
     }
@@ -65,7 +66,7 @@ fn inputs(test: &RuleTest, file: &str, rule: &Rule) -> Result<Inputs, String> {
 fn differences(rule: &Rule, test: &RuleTest, inputs: Inputs) -> Result<Vec<String>, ReplayError> {
     let replayed = run(inputs, vec![rule.clone()], "", 1, Emit::Stories)?;
     let mut differences: Vec<String> =
-        replayed.refused.iter().map(|bad| format!("not an event: {bad}")).collect();
+        replayed.refused.iter().map(|bad| format!("invalid event: {bad}")).collect();
     let name = rule.name.text();
     let stories: Vec<&Story> = replayed.stories.iter().filter(|g| g.rule == name).collect();
     if stories.len() != test.expect.len() {
@@ -74,8 +75,8 @@ fn differences(rule: &Rule, test: &RuleTest, inputs: Inputs) -> Result<Vec<Strin
             .map(|g| format!("{} with {} members", g.name, g.members_total))
             .collect();
         differences.push(format!(
-            "expected {} stories, found {}{}{}",
-            test.expect.len(),
+            "expected {}, found {}{}{}",
+            count(test.expect.len()),
             stories.len(),
             if found.is_empty() { "" } else { ": " },
             found.join("; ")
@@ -83,9 +84,9 @@ fn differences(rule: &Rule, test: &RuleTest, inputs: Inputs) -> Result<Vec<Strin
         return Ok(differences);
     }
     for (number, (story, expected)) in stories.iter().zip(&test.expect).enumerate() {
-        let seen = seen(story);
+        let actual = comparable(story);
         for (key, expected) in expected {
-            let got = seen.get(key).unwrap_or(&Json::Null);
+            let got = actual.get(key).unwrap_or(&Json::Null);
             if !agrees(expected, got) {
                 differences
                     .push(format!("story {}: {key}: expected {expected}, found {got}", number + 1));
@@ -95,8 +96,13 @@ fn differences(rule: &Rule, test: &RuleTest, inputs: Inputs) -> Result<Vec<Strin
     Ok(differences)
 }
 
-/// What a test can look at in a story.
-fn seen(story: &Story) -> Map<String, Json> {
+/// "1 story", "2 stories".
+fn count(stories: usize) -> String {
+    format!("{stories} {}", if stories == 1 { "story" } else { "stories" })
+}
+
+/// The keys of a story that a test can compare.
+fn comparable(story: &Story) -> Map<String, Json> {
     let cause = story.root_cause.first().map(|c| c.cause.as_str());
     let pairs: [(&str, Json); 11] = [
         ("pattern", story.pattern.as_str().into()),
@@ -114,12 +120,12 @@ fn seen(story: &Story) -> Map<String, Json> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Text may have `*` for any text; of a list, each expected item must be among those found.
+/// Whether a value is as expected. Text is a glob; of a list, each expected item must be found.
 fn agrees(expected: &Json, got: &Json) -> bool {
     match (expected, got) {
-        (Json::String(pattern), Json::String(text)) => matches(pattern, text),
-        (Json::Array(wanted), Json::Array(found)) => {
-            wanted.iter().all(|w| found.iter().any(|f| agrees(w, f)))
+        (Json::String(pattern), Json::String(text)) => glob::matches(pattern, text),
+        (Json::Array(expected), Json::Array(found)) => {
+            expected.iter().all(|e| found.iter().any(|f| agrees(e, f)))
         }
         (one @ Json::String(_), Json::Array(found)) => found.iter().any(|f| agrees(one, f)),
         (Json::Number(a), Json::Number(b)) => match (a.as_f64(), b.as_f64()) {
@@ -130,46 +136,12 @@ fn agrees(expected: &Json, got: &Json) -> bool {
     }
 }
 
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|head| text.strip_prefix(head)) else {
-        return false;
-    };
-    let Some(tail) = pattern.contains('*').then(|| pattern.rsplit('*').next()).flatten() else {
-        return rest.is_empty();
-    };
-    let inner: Vec<&str> = parts.collect();
-    for part in &inner[..inner.len() - 1] {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(tail)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn text_agrees_with_wildcards() {
-        for (pattern, text, expected) in [
-            ("abc", "abc", true),
-            ("abc", "abcd", false),
-            ("a*", "abc", true),
-            ("*c", "abc", true),
-            ("a*b*c", "axxbyyc", true),
-            ("a*b*c", "axxyyc", false),
-            ("*", "", true),
-            ("*b*", "ab", true),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
-        }
-    }
-
-    #[test]
-    fn a_test_tells_what_differs() {
+    fn failed_test_reports_differences() {
         let rule = "rule: r
 events: { a: { kind: t.a } }
 count: { event: a, within: 10s, at_least: 2 }
@@ -187,12 +159,12 @@ tests:
         let mut loaded = crate::rules::Loaded::default();
         loaded.text("r.yaml", rule);
         assert_eq!(loaded.errors, []);
-        let tried = try_rule(&loaded.rules[0]).unwrap();
-        let differences: Vec<_> = tried.iter().map(|t| t.differences.join(" ")).collect();
+        let outcomes = run_rule_tests(&loaded.rules[0]).unwrap();
+        let differences: Vec<_> = outcomes.iter().map(|o| o.differences.join(" ")).collect();
         assert_eq!(differences[0], "");
-        assert!(differences[1].contains("expected 1 stories, found 0"), "{differences:?}");
+        assert!(differences[1].contains("expected 1 story, found 0"), "{differences:?}");
         assert!(differences[2].contains("members: expected 3, found 2"), "{differences:?}");
         assert!(differences[3].contains("nowhere.jsonl"), "{differences:?}");
-        assert_eq!(tried[3].place.line, 12);
+        assert_eq!(outcomes[3].position.line, 12);
     }
 }

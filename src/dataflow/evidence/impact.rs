@@ -8,7 +8,7 @@ use super::pending_story::{Observation, PendingStory};
 use super::relation::{Criticality, Relation};
 use super::second_set::second;
 use super::store::EvidenceStore;
-use crate::rules::Given;
+use crate::rules::AutoOr;
 use tapio_core::event::{Impact, Name, Severity, names};
 
 /// Affected entities that a story names.
@@ -104,12 +104,12 @@ impl EvidenceStore {
     pub(super) fn impact(&self, pending: &PendingStory) -> Impact {
         let radius = self.blast_radius(pending);
         let customer_facing = match pending.impact_spec.customer_facing {
-            Given::Fixed(given) => given,
-            Given::Auto => is_customer_facing(pending, &radius),
+            AutoOr::Fixed(given) => given,
+            AutoOr::Auto => is_customer_facing(pending, &radius),
         };
         let slo_impact = match pending.impact_spec.slo_impact {
-            Given::Fixed(given) => given,
-            Given::Auto => {
+            AutoOr::Fixed(given) => given,
+            AutoOr::Auto => {
                 // Ready replicas continue to serve. Without known replicas, requests wait.
                 let serves_on = !radius.headroom.is_empty()
                     && radius.headroom.iter().all(|h| h.ready > 0)
@@ -119,8 +119,8 @@ impl EvidenceStore {
             }
         };
         let business = match pending.impact_spec.business {
-            Given::Fixed(given) => given,
-            Given::Auto => business(pending, &radius, customer_facing),
+            AutoOr::Fixed(given) => given,
+            AutoOr::Auto => business(pending, &radius, customer_facing),
         };
         let mut affected = pending.affected.clone();
         for entity in radius.lost.iter().chain(&radius.downstream) {

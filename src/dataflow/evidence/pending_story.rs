@@ -2,7 +2,7 @@
 //! which depend on facts of other shards.
 
 use super::entity::{AffectedEntity, Entity};
-use crate::rules::Given;
+use crate::rules::AutoOr;
 use tapio_core::event::{EventId, Name, Severity, Story};
 
 /// A story without root causes and impact, and what the assessor needs to compute them.
@@ -29,9 +29,9 @@ pub(crate) struct PendingStory {
 /// The values of the impact that the rule's author gives; the others are computed.
 #[derive(Clone, Copy)]
 pub(crate) struct ImpactSpec {
-    pub(crate) business: Given<f64>,
-    pub(crate) customer_facing: Given<bool>,
-    pub(crate) slo_impact: Given<bool>,
+    pub(crate) business: AutoOr<f64>,
+    pub(crate) customer_facing: AutoOr<bool>,
+    pub(crate) slo_impact: AutoOr<bool>,
 }
 
 /// The members of a story that share entity and kind.

@@ -7,7 +7,7 @@ use crate::matcher::match_line::{MatchLine, key_json, label_json};
 use crate::matcher::membership::{RANKS_COUNTED, add_membership, match_trace};
 use crate::matcher::window::Window;
 use crate::rules::field::build_key;
-use crate::rules::{Aggregate, FieldRef, RuleUse, Truth, What};
+use crate::rules::{Aggregate, FieldRef, Outcomes, RulePart, RuleUse};
 use crate::story::open_story::Match;
 use tapio_core::ring::Membership;
 
@@ -16,17 +16,17 @@ impl Lane {
         &mut self,
         context: &mut MatchContext<'_, '_>,
         used: &RuleUse,
-        truth: &Truth,
+        outcomes: &Outcomes,
         aggregate: &Aggregate,
         memberships: &mut Vec<Membership>,
     ) {
         let mut counted: Vec<u8> = Vec::with_capacity(used.ops.len());
-        counted.extend(used.ops.iter().filter(|op| truth.holds(**op)).filter_map(
-            |op| match op.what {
-                What::Counted(i) => Some(i),
+        counted.extend(used.ops.iter().filter(|op| outcomes.holds(**op)).filter_map(|op| {
+            match op.part {
+                RulePart::Counted(i) => Some(i),
                 _ => None,
-            },
-        ));
+            }
+        }));
         // An event can be several of the counted ones, each with its own key.
         while let Some(first) = counted.first().copied() {
             let by = &aggregate.events[usize::from(first)].by;

@@ -10,7 +10,7 @@ use crate::matcher::match_line::MatchLine;
 use crate::matcher::membership::{RANK_LATE, Ranks, add_membership};
 use crate::matcher::order::LaneRole;
 use crate::rules::field::build_key;
-use crate::rules::{RuleSet, Shape, Truth};
+use crate::rules::{Outcomes, RuleSet, Shape};
 use crate::story::members::EventRef;
 use crate::story::open_stories::OpenStories;
 use tapio_core::event::{ArchivedEvent, EventId, TraceId, names};
@@ -56,7 +56,7 @@ pub(crate) struct Lane {
     clock_ns: u64,
     /// Events evaluated: their positions where the lane doesn't take those of the total order.
     evaluated: u64,
-    truth: Truth,
+    outcomes: Outcomes,
     pub(crate) key: Vec<u8>,
     pub(crate) tail: Vec<u8>,
 }
@@ -90,7 +90,7 @@ impl Lane {
             partial_matches_dropped: 0,
             clock_ns: 0,
             evaluated: 0,
-            truth: Truth::default(),
+            outcomes: Outcomes::default(),
             key: Vec::new(),
             tail: Vec::new(),
         }
@@ -112,11 +112,11 @@ impl Lane {
 
     /// Reloads the rule set. State of rules with the same meaning is kept.
     pub(crate) fn reload(&mut self, rules: &Arc<RuleSet>) {
-        let numbers = rules.places_of(&self.rules);
+        let numbers = rules.numbers_of(&self.rules);
         self.stories.renumber(&numbers, &self.rules.rules);
         self.keys.renumber(&numbers);
         self.rules = Arc::clone(rules);
-        self.truth = Truth::default();
+        self.outcomes = Outcomes::default();
     }
 
     /// Takes the emissions of open stories and the ended stories since the last call.
@@ -173,25 +173,25 @@ impl Lane {
         let Some(event) = current.record.event() else { return false };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
-        let mut truth = std::mem::take(&mut self.truth);
-        plan.evaluate(event, &mut truth);
-        let relevant = !truth.touched.is_empty();
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        plan.evaluate(event, &mut outcomes);
+        let relevant = !outcomes.relevant.is_empty();
         if relevant {
             self.evaluated += 1;
             let mut context = MatchContext { rules: &rules, event, current, now_ns };
-            for used in &truth.touched {
+            for used in &outcomes.relevant {
                 let used = &plan.uses[usize::from(*used)];
                 match &rules.rules[usize::from(used.rule)].shape {
                     Shape::Sequence(sequence) => {
-                        self.sequence(&mut context, used, &truth, sequence, memberships);
+                        self.sequence(&mut context, used, &outcomes, sequence, memberships);
                     }
                     Shape::Aggregate(aggregate) => {
-                        self.aggregate(&mut context, used, &truth, aggregate, memberships);
+                        self.aggregate(&mut context, used, &outcomes, aggregate, memberships);
                     }
                 }
             }
         }
-        self.truth = truth;
+        self.outcomes = outcomes;
         relevant
     }
 
@@ -205,13 +205,13 @@ impl Lane {
         let Some(event) = record.event() else { return false };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
-        let mut truth = std::mem::take(&mut self.truth);
-        plan.evaluate(event, &mut truth);
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        plan.evaluate(event, &mut outcomes);
         let mut current = EventRef::new(record, event.event_id(), event.time(), 0);
-        for used in truth.touched.iter().map(|used| &plan.uses[usize::from(*used)]) {
+        for used in outcomes.relevant.iter().map(|used| &plan.uses[usize::from(*used)]) {
             let shape = &rules.rules[usize::from(used.rule)].shape;
-            for op in used.ops.iter().filter(|op| truth.holds(**op)) {
-                let Some((step, number, by)) = shape.part(op.what) else { continue };
+            for op in used.ops.iter().filter(|op| outcomes.holds(**op)) {
+                let Some((step, number, by)) = shape.member_part(op.part) else { continue };
                 if !build_key(event, by, &mut self.key) {
                     continue;
                 }
@@ -230,8 +230,8 @@ impl Lane {
                 }
             }
         }
-        let relevant = !truth.touched.is_empty();
-        self.truth = truth;
+        let relevant = !outcomes.relevant.is_empty();
+        self.outcomes = outcomes;
         relevant
     }
 
@@ -276,7 +276,7 @@ impl Lane {
             _ => None,
         };
         let story = entry.body.story.filter(|s| self.stories.accepts(*s, clock_ns));
-        let idle_ns = rule.telling.idle_ns.max(MIN_STORY_DEADLINE_NS);
+        let idle_ns = rule.story.idle_ns.max(MIN_STORY_DEADLINE_NS);
         let of_story = story.map(|_| clock_ns.saturating_add(idle_ns));
         match of_body.filter(|d| *d >= clock_ns).or(of_story) {
             Some(deadline_ns) => self.keys.reschedule(slot, deadline_ns),

@@ -9,7 +9,7 @@ use crate::matcher::membership::{RANKS_ALONE, RANKS_LINKED, add_membership, matc
 use crate::matcher::partial_match::PartialMatch;
 use crate::matcher::partial_matches::PartialMatches;
 use crate::rules::field::build_key;
-use crate::rules::{FieldRef, RuleSet, RuleUse, Select, Sequence, Shape, Truth, What};
+use crate::rules::{FieldRef, Outcomes, RulePart, RuleSet, RuleUse, Select, Sequence, Shape};
 use crate::story::open_story::Match;
 use tapio_core::event::{EventId, TraceId};
 use tapio_core::ring::Membership;
@@ -29,14 +29,14 @@ impl Lane {
         &mut self,
         context: &mut MatchContext<'_, '_>,
         used: &RuleUse,
-        truth: &Truth,
+        outcomes: &Outcomes,
         sequence: &Sequence,
         memberships: &mut Vec<Membership>,
     ) {
         let (mut joined, mut ended): (Option<TraceId>, bool) = (None, false);
-        for op in used.ops.iter().filter(|op| truth.holds(**op)) {
-            match op.what {
-                What::Until => {
+        for op in used.ops.iter().filter(|op| outcomes.holds(**op)) {
+            match op.part {
+                RulePart::Until => {
                     let by = &sequence.until_by;
                     if let Some(slot) = self.sequence_slot(context, used.rule, sequence, by, false)
                         && let Some(partial) = self.partial_matches(slot)
@@ -44,7 +44,7 @@ impl Lane {
                         partial.clear();
                     }
                 }
-                What::Not(i) => {
+                RulePart::Not(i) => {
                     let not = &sequence.nots[usize::from(i)];
                     let makes = not.gap == 0;
                     let by = &not.by;
@@ -54,11 +54,11 @@ impl Lane {
                         partial.negate(sequence, not, context.current.time_ns);
                     }
                 }
-                What::Step(step) if !ended => {
+                RulePart::Step(step) if !ended => {
                     let rule = used.rule;
                     ended = self.step(context, rule, sequence, step, &mut joined, memberships);
                 }
-                What::Step(_) | What::Counted(_) => {}
+                RulePart::Step(_) | RulePart::Counted(_) => {}
             }
         }
     }

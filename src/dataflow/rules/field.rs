@@ -1,8 +1,8 @@
-//! Fields that rules name, and reading them from an event in either form.
+//! Fields that rules name, how events give their values, and join keys.
 
 use tapio_core::event::{ArchivedEvent, Event, Name, Value, names};
 
-use super::tree::{slip, unknown};
+use super::suggest::{near_miss, unknown};
 
 /// A field of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ pub enum FieldRef {
     Attribute(Name),
 }
 
-/// An event whose fields can be read: one that is being built, or an archived one.
+/// Read access to an event's fields; implemented by events in memory and by archived ones.
 pub trait View {
     /// The field's value; `None` where the event doesn't have it.
     fn field(&self, field: FieldRef) -> Option<Value<'_>>;
@@ -58,10 +58,10 @@ impl View for ArchivedEvent<'_> {
 }
 
 impl FieldRef {
-    /// From its name in a rule.
+    /// Parses a field's name.
     ///
     /// # Errors
-    /// With what to write instead, where the name is no field.
+    /// If there is no such field; the text suggests a name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let intern = |key: &str| Name::intern(key).map_err(|e| e.to_string());
         match text {
@@ -82,7 +82,7 @@ impl FieldRef {
             return Err(format!("unknown field `{text}`: did you mean `attributes.{text}`?"));
         }
         if let Some((head, rest)) = text.split_once('.')
-            && slip(head, ["attributes"]).is_some()
+            && near_miss(head, ["attributes"]).is_some()
         {
             return Err(format!("unknown field `{text}`: did you mean `attributes.{rest}`?"));
         }
@@ -91,7 +91,7 @@ impl FieldRef {
         Err(format!("{}, or `attributes.{text}`", unknown("field", text, &known)))
     }
 
-    /// Whether its values are numbers; `None` where nobody knows.
+    /// Whether its values are numbers; `None` if unknown.
     #[must_use]
     pub fn is_number(self) -> Option<bool> {
         match self {
@@ -116,8 +116,8 @@ impl FieldRef {
     }
 }
 
-/// Appends a value to a join key so that equal values give equal bytes: 1 and 1.0 are equal, text
-/// and numbers never are. Returns false for null, which joins with nothing.
+/// Appends a value to a join key. Equal values give equal bytes: 1 equals 1.0; text never equals a
+/// number. Returns false for null, which joins with nothing.
 pub(crate) fn append_key(key: &mut Vec<u8>, value: Value<'_>) -> bool {
     let mut tagged = |tag: u8, bytes: &[u8]| {
         key.push(tag);
@@ -138,8 +138,8 @@ pub(crate) fn append_key(key: &mut Vec<u8>, value: Value<'_>) -> bool {
     true
 }
 
-/// Builds the join key of these fields into `key`. False where one is missing or null: such an
-/// event joins with nothing.
+/// Builds the join key of these fields into `key`. Returns false if one is missing or null: such
+/// an event joins with nothing.
 pub(crate) fn build_key(event: &impl View, by: &[FieldRef], key: &mut Vec<u8>) -> bool {
     key.clear();
     by.iter().all(|field| event.field(*field).is_some_and(|value| append_key(key, value)))
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_or_suggested() {
+    fn unknown_field_is_rejected_with_a_suggestion() {
         assert_eq!(FieldRef::parse("host.name"), FieldRef::parse("node"));
         assert_eq!(FieldRef::parse("systemd.unit.name"), FieldRef::parse("systemd.unit"));
         assert!(FieldRef::parse("k8s.pod.uidd").unwrap_err().contains("k8s.pod.uid"));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_equal_when_values_are() {
+    fn equal_values_give_equal_keys() {
         let key = |v| {
             let mut k = Vec::new();
             append_key(&mut k, v).then_some(k)

@@ -1,5 +1,5 @@
-//! The rules in force while events stream: read by every collector and shard without a lock, exchanged as a
-//! whole by a reload.
+//! The rule set in force while events stream. Collectors and shards read it without a lock; a
+//! reload exchanges it as a whole.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::set::RuleSet;
 use tapio_core::event::Event;
 use tapio_core::ring::{Route, Router};
 
-/// The rules in force.
+/// The rule set in force.
 pub struct LiveRules {
     current: ArcSwap<RuleSet>,
 }
@@ -22,22 +22,22 @@ impl LiveRules {
         Self { current: ArcSwap::new(rules.into()) }
     }
 
-    /// The rules in force now.
+    /// The rule set in force.
     #[must_use]
     pub fn current(&self) -> Arc<RuleSet> {
         self.current.load_full()
     }
 
-    /// The rules in force, where they aren't these any more.
+    /// The rule set in force, if it is another one than `than`.
     #[must_use]
     pub fn newer(&self, than: &Arc<RuleSet>) -> Option<Arc<RuleSet>> {
         let current = self.current.load();
         (!Arc::ptr_eq(&current, than)).then(|| Arc::clone(&current))
     }
 
-    /// Puts other rules in force. Keys keep their owners, so that what is pending for an unchanged rule goes
-    /// on where it is. Each shard takes them over before its next record; an event that is under way is seen
-    /// by the shards that either set sends it to.
+    /// Puts other rules in force. Keys keep their owners, so partial matches and stories of an
+    /// unchanged rule stay on their shards. Each shard takes over the set before its next record;
+    /// an event in flight visits the shards to which either set routes it.
     pub fn replace(&self, rules: Vec<Rule>) {
         let next = self.current.load().successor(rules);
         self.current.store(Arc::new(next));

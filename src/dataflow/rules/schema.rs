@@ -1,14 +1,18 @@
-//! The JSON Schema of a rule document, for editors (`tapio rules schema`): draft 2020-12. It says
-//! what may stand where; what it can't say, `tapio rules check` says.
+//! The JSON Schema of a rule document, for editors (`tapio rules schema`), draft 2020-12. It covers
+//! keys and types; `tapio rules check` covers the rest.
 
 use serde_json::{Map, Value as Json, json};
 
-use super::parse::{RULE_KEYS, STORY_KEYS};
-use super::rule::{Comparison, Select};
-use super::shape::{ABSENCE_KEYS, AGGREGATE_KEYS, SEQUENCE_KEYS, STEP_KEYS, WORDS};
-use super::{expect, predicate};
+use super::compile::aggregate::{AGGREGATE_KEYS, own_keys};
+use super::compile::pattern::PATTERN_KEYS;
+use super::compile::predicate::TESTS;
+use super::compile::rule::RULE_KEYS;
+use super::compile::rule_tests::EXPECTED_KEYS;
+use super::compile::sequence::{ABSENCE_KEYS, SEQUENCE_KEYS, STEP_KEYS};
+use super::compile::story::STORY_KEYS;
+use super::shape::{Comparison, Select};
 
-/// An object with these keys and no other, each as `of` says.
+/// An object with these keys only; `of` gives the schema of each.
 fn object(keys: &[&str], of: impl Fn(&str) -> Json, required: &[&str]) -> Json {
     let properties: Map<String, Json> = keys.iter().map(|k| ((*k).to_owned(), of(k))).collect();
     json!({
@@ -47,7 +51,7 @@ fn condition() -> Json {
 fn predicate() -> Json {
     let scalar = json!({"type": ["string", "number", "boolean", "null"]});
     let tests = object(
-        predicate::TESTS,
+        TESTS,
         |test| match test {
             "in" => json!({"type": "array", "items": scalar}),
             "exists" => json!({"type": "boolean"}),
@@ -59,9 +63,9 @@ fn predicate() -> Json {
     let many = json!({"type": "array", "items": {"$ref": "#/$defs/predicate"}});
     json!({
         "type": "object",
-        "description": "What an event must look like: fields, all of which must agree.",
+        "description": "A condition on an event: all fields must match.",
         "properties": {
-            "kind": texts("The kind or kinds, with * and ?."),
+            "kind": texts("The kind or kinds; * matches any text, ? one character."),
             "any": many, "all": many, "not": {"$ref": "#/$defs/predicate"},
         },
         "additionalProperties": {
@@ -72,22 +76,22 @@ fn predicate() -> Json {
 
 fn step() -> Json {
     let of = |key: &str| match key {
-        "event" => text("The event that fills the step."),
+        "event" => text("The event that matches the step."),
         "not" => json!({
-            "description": "What must not happen between the steps beside it.",
+            "description": "An event that must not occur between the neighbouring steps.",
             "oneOf": [{"type": "string"}, {"$ref": "#/$defs/predicate"}],
         }),
-        "by" => texts("The step's key, where its fields have other names or are more."),
-        "role" => text("The part the event plays: cause, effect, symptom, evidence."),
-        "pattern" => text("What the event shows."),
-        "keep" => flag("The run stays for further matches."),
-        "optional" => flag("The sequence may go on without this step."),
+        "by" => texts("The step's join key, if its fields have other names or are more."),
+        "role" => text("The event's role: cause, effect, symptom, evidence."),
+        "pattern" => text("The pattern that the event shows."),
+        "keep" => flag("The partial match also stays at this step for further matches."),
+        "optional" => flag("The sequence can skip this step."),
         "count" => json!({
-            "description": "How often.",
+            "description": "Number of events that fill the step.",
             "oneOf": [
                 {"type": "integer", "minimum": 1},
                 object(&["at_least", "within"], |k| match k {
-                    "within" => duration("Within so long."),
+                    "within" => duration("The time within which they come."),
                     _ => json!({"type": "integer", "minimum": 1}),
                 }, &["at_least"]),
             ],
@@ -99,29 +103,31 @@ fn step() -> Json {
     step
 }
 
-fn shape(word: &str) -> Json {
+fn pattern(word: &str) -> Json {
     let named_or_written = json!({"oneOf": [{"type": "string"}, {"$ref": "#/$defs/predicate"}]});
     let of = |key: &str| match key {
         "by" => texts("The join key: entities or attributes that all events share."),
-        "within" => duration("From the first event to the last, at most; inclusive."),
-        "slack" => duration("Tolerated disorder between sources."),
+        "within" => duration("Longest time from the first event to the last; inclusive."),
+        "slack" => duration("How far sources may be out of order among each other."),
         "steps" => json!({"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1}),
         "until" => {
             let mut until = named_or_written.clone();
-            until["description"] = json!("Drops the pending runs of the key.");
+            until["description"] = json!("An event that drops the partial matches of its key.");
             until
         }
         "followed_by" => named_or_written.clone(),
         "select" => {
             let words: Vec<&str> = Select::WORDS.iter().map(|(word, _)| *word).collect();
-            json!({"enum": words, "description": "Which matches are told."})
+            json!({"enum": words, "description": "Which of the possible matches count."})
         }
         "max_runs" => json!({"type": "integer", "minimum": 1}),
-        "event" => text("The event."),
-        "events" => texts("The events."),
-        "at_least" => json!({"type": "number", "description": "It fires at this or more."}),
+        "event" => text("The event that is counted."),
+        "events" => texts("The events that are counted."),
+        "at_least" => {
+            json!({"type": "number", "description": "The rule fires at this value or more."})
+        }
         "condition" => condition(),
-        "field" => text("The field that is measured."),
+        "field" => text("The measured field."),
         "percentile" => json!({"type": "number", "minimum": 0, "maximum": 100}),
         _ => json!({}),
     };
@@ -130,7 +136,7 @@ fn shape(word: &str) -> Json {
         "absence" => object(ABSENCE_KEYS, of, &["event", "followed_by", "within"]),
         _ => {
             let mut keys = AGGREGATE_KEYS.to_vec();
-            keys.extend(super::shape::own_keys(word));
+            keys.extend(own_keys(word));
             object(&keys, of, &["within"])
         }
     }
@@ -138,13 +144,13 @@ fn shape(word: &str) -> Json {
 
 fn story() -> Json {
     let of = |key: &str| match key {
-        "pattern" => text("What kind of story it is."),
+        "pattern" => text("The type of the story."),
         "name" => text("A title, with holes such as {event.field}."),
         "intent" => text("What the story is about."),
         "root_cause" => {
-            texts("Possible causes, the likelier first; one with an empty hole is left out.")
+            texts("Candidate root causes, the likeliest first; one with an empty hole is omitted.")
         }
-        "actions" => texts("What to do; one with an empty hole is left out."),
+        "actions" => texts("Recommended steps; one with an empty hole is omitted."),
         "impact" => object(
             &["business", "customer_facing", "slo_impact"],
             |key| match key {
@@ -155,7 +161,7 @@ fn story() -> Json {
             },
             &[],
         ),
-        "close" => object(&["idle", "max_age"], |_| duration("How long."), &[]),
+        "close" => object(&["idle", "max_age"], |_| duration("A duration such as 60s."), &[]),
         _ => json!({}),
     };
     object(STORY_KEYS, of, &["pattern"])
@@ -164,12 +170,12 @@ fn story() -> Json {
 fn test() -> Json {
     let of = |key: &str| match key {
         "events" => json!({
-            "description": "A file of JSON lines, or events written here.",
+            "description": "A file of JSON lines, or events.",
             "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}],
         }),
         _ => json!({
-            "type": "array", "description": "What each story must say, in order.",
-            "items": object(expect::EXPECTED, |_| json!({}), &[]),
+            "type": "array", "description": "The expected stories, in order.",
+            "items": object(EXPECTED_KEYS, |_| json!({}), &[]),
         }),
     };
     object(&["events", "expect"], of, &["events", "expect"])
@@ -178,14 +184,14 @@ fn test() -> Json {
 /// The JSON Schema of a rule document.
 #[must_use]
 pub fn schema() -> Json {
-    let keys: Vec<&str> = RULE_KEYS.iter().chain(WORDS).copied().collect();
+    let keys: Vec<&str> = RULE_KEYS.iter().chain(PATTERN_KEYS).copied().collect();
     let of = |key: &str| match key {
         "rule" => {
             json!({"type": "string", "pattern": "^[a-z0-9-]+$", "description": "Its unique name."})
         }
         "description" => text("One line about it."),
         "severity" => json!({
-            "description": "How bad its stories are at least.",
+            "description": "The least severity of its stories.",
             "oneOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 24}],
         }),
         "events" => json!({
@@ -194,13 +200,13 @@ pub fn schema() -> Json {
         }),
         "story" => story(),
         "tests" => json!({"type": "array", "items": {"$ref": "#/$defs/test"}}),
-        word => shape(word),
+        word => pattern(word),
     };
     let mut schema = object(&keys, of, &["rule", "events", "story"]);
-    let shapes: Vec<Json> = WORDS.iter().map(|word| json!({"required": [word]})).collect();
+    let patterns: Vec<Json> = PATTERN_KEYS.iter().map(|word| json!({"required": [word]})).collect();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "tapio rule".into();
-    schema["oneOf"] = shapes.into();
+    schema["oneOf"] = patterns.into();
     schema["$defs"] = json!({"predicate": predicate(), "step": step(), "test": test()});
     schema
 }
@@ -209,30 +215,29 @@ pub fn schema() -> Json {
 mod tests {
     use super::*;
 
-    /// Every key has a schema of its own, and every reference leads somewhere.
     #[test]
-    fn no_key_is_forgotten() {
-        fn look(json: &Json, defs: &Json, path: &str) {
+    fn every_key_and_every_reference_has_a_schema() {
+        fn check(json: &Json, defs: &Json, path: &str) {
             if let Some(reference) = json.get("$ref").and_then(Json::as_str) {
                 let name = reference.strip_prefix("#/$defs/").unwrap_or("");
                 assert!(defs.get(name).is_some(), "{path}: {reference}");
             }
             if let Some(Json::Object(properties)) = json.get("properties") {
                 for (key, value) in properties {
-                    let tells = value.as_object().is_some_and(|v| !v.is_empty());
-                    // What a test expects may be anything.
-                    assert!(tells || path.contains("expect"), "{path}/{key} has no schema");
+                    let has_schema = value.as_object().is_some_and(|v| !v.is_empty());
+                    // An expected value can be anything.
+                    assert!(has_schema || path.contains("expect"), "{path}/{key} has no schema");
                 }
             }
             match json {
                 Json::Object(entries) => {
-                    entries.iter().for_each(|(k, v)| look(v, defs, &format!("{path}/{k}")));
+                    entries.iter().for_each(|(k, v)| check(v, defs, &format!("{path}/{k}")));
                 }
-                Json::Array(items) => items.iter().for_each(|v| look(v, defs, path)),
+                Json::Array(items) => items.iter().for_each(|v| check(v, defs, path)),
                 _ => {}
             }
         }
         let schema = schema();
-        look(&schema, &schema["$defs"], "");
+        check(&schema, &schema["$defs"], "");
     }
 }

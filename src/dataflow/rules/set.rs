@@ -1,16 +1,17 @@
-//! All rules, by what an event of a kind has to be shown to; and the routing that follows from it.
+//! A rule set: its plans by kind of event, and the routing of events to shards.
 
 use std::sync::OnceLock;
 
 use super::field::{FieldRef, View, build_key};
 use super::plan::KindPlan;
-use super::rule::{Rule, Shape};
+use super::rule::Rule;
+use super::shape::Shape;
 use tapio_core::event::{Event, Name, Value, names};
 use tapio_core::ring::{Route, Router};
 
-/// The rules in force. Shared and never changed; a reload makes a new one.
+/// A set of rules. Immutable and shared; a reload makes a new one.
 pub struct RuleSet {
-    /// The rules; a rule's number is its place.
+    /// The rules; the number of a rule is its position.
     pub rules: Vec<Rule>,
     /// The cluster's name, part of every trace id.
     pub cluster: String,
@@ -19,7 +20,7 @@ pub struct RuleSet {
     plans: Box<[OnceLock<Box<KindPlan>>]>,
 }
 
-/// The entity an event belongs to where no rule joins it: its life is told as one trace.
+/// The home entity of an event: the one whose lifecycle it belongs to if no rule joins it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Home<'a> {
     /// A pod, by uid.
@@ -28,13 +29,13 @@ pub enum Home<'a> {
     Invocation(&'a str),
     /// A process and its descendants, by the root's exec id.
     ProcessTree(&'a str),
-    /// A systemd unit whose InvocationID isn't known.
+    /// A systemd unit with unknown InvocationID.
     Unit(&'a str),
     /// Nothing narrower than the node.
     Node,
 }
 
-/// The home of an event.
+/// The home entity of an event.
 pub fn home(event: &impl View) -> Home<'_> {
     let text = |name| match event.field(FieldRef::Entity(name)) {
         Some(Value::Str(s)) if !s.is_empty() => Some(s),
@@ -66,55 +67,55 @@ impl RuleSet {
         }
     }
 
-    /// Other rules for the same shards: keys keep their hashes and owners.
+    /// Compiles other rules for the same shards: keys keep their hashes and owners.
     #[must_use]
     pub fn successor(&self, rules: Vec<Rule>) -> Self {
         Self { hasher: self.hasher.clone(), ..Self::new(rules, &self.cluster, self.shards()) }
     }
 
-    /// Where each rule of an older set stands in this one; `None` for one that is gone or was changed.
+    /// For each rule of an older set its number in this one; `None` if it is missing or has
+    /// changed.
     #[must_use]
-    pub fn places_of(&self, older: &Self) -> Vec<Option<u16>> {
-        let place = |old: &Rule| {
+    pub fn numbers_of(&self, older: &Self) -> Vec<Option<u16>> {
+        let number = |old: &Rule| {
             let at = self.rules.iter().position(|new| new.name == old.name)?;
-            self.rules[at].means_the_same(old).then_some(at as u16)
+            (self.rules[at].id() == old.id()).then_some(at as u16)
         };
-        older.rules.iter().map(place).collect()
+        older.rules.iter().map(number).collect()
     }
 
-    /// How many shards events are spread over.
+    /// Number of shards.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.shards as usize
     }
 
-    /// How far sources may be out of order among each other, where every rule says so; else what
-    /// their clocks say is at least needed: `None`.
+    /// How far sources may be out of order among each other, if every rule fixes it; `None`:
+    /// derived from their clocks.
     #[must_use]
     pub fn slack_ns(&self) -> Option<u64> {
-        let asked = self.rules.iter().map(|rule| match &rule.shape {
+        let fixed = self.rules.iter().map(|rule| match &rule.shape {
             Shape::Sequence(s) => s.slack_ns,
             Shape::Aggregate(_) => None,
         });
-        asked.collect::<Option<Vec<u64>>>()?.into_iter().max()
+        fixed.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 
-    /// How long after its first event a story may still change.
+    /// The longest time after its first event in which a story can change.
     #[must_use]
     pub fn longest_story_ns(&self) -> u64 {
-        let each = |r: &Rule| r.within_ns().saturating_add(r.telling.max_age_ns);
+        let each = |r: &Rule| r.within_ns().saturating_add(r.story.max_age_ns);
         self.rules.iter().map(each).max().unwrap_or(0)
     }
 
-    /// What has to be done with events of a kind. The first look makes the plan.
+    /// The plan for events of a kind, made at the first use.
     #[must_use]
     pub fn plan(&self, kind: Name) -> &KindPlan {
         self.plans[usize::from(kind.0) % Name::CAPACITY]
             .get_or_init(|| Box::new(KindPlan::new(&self.rules, kind)))
     }
 
-    /// The hash of a join key: the same for every thread of this process, different in every
-    /// process, so that nobody outside can aim at one shard.
+    /// The hash of a join key. Random per process, so that an attacker can't aim at one shard.
     #[must_use]
     pub fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
@@ -123,7 +124,7 @@ impl RuleSet {
     /// The shard that owns a join key.
     #[must_use]
     pub fn owner(&self, key_hash: u64) -> usize {
-        // The high bits: the low ones choose the place in a shard's tables.
+        // The high bits: the low ones select the bucket in a shard's tables.
         ((u128::from(key_hash) * u128::from(self.shards)) >> 64) as usize
     }
 

@@ -1,418 +1,362 @@
-//! What a rule looks for: `sequence`, `absence`, and the measures over a window.
+//! The pattern of a rule, compiled: a sequence of events, or an aggregate over a window.
 
 use super::field::FieldRef;
-use super::parse::{Events, fields, intern};
-use super::rule::{
-    Aggregate, Comparison, Condition, Counted, Measure, Negation, Repeat, Select, Sequence, Shape,
-    Step,
-};
-use super::tree::{Complaint, Node, Part, Place, Read, Table, complain, unknown};
 use tapio_core::event::Name;
 
-/// Repeats of a step that are written out as steps; more are counted.
-const MAX_WRITTEN_OUT: u64 = 32;
-/// Steps a sequence can have once repeats are written out.
-const MAX_STEPS: usize = 60;
-/// Events a measure can take in.
-pub(super) const MAX_COUNTED: usize = 64;
-/// A month: no rule needs to remember longer, and one that did would hold its state for ever.
-const LONGEST_WITHIN_NS: u64 = 31 * 86_400 * 1_000_000_000;
-/// Runs of one key that are pending at once where a rule doesn't say.
-pub(super) const MAX_RUNS: usize = 256;
-/// The most a rule may ask for.
-const MOST_RUNS: u64 = 65_536;
+/// The part of a rule that an event can match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulePart {
+    /// The `until` of a sequence: it drops the partial matches of its key.
+    Until,
+    /// This step of a sequence.
+    Step(u8),
+    /// This negation of a sequence.
+    Not(u8),
+    /// This event of an aggregate.
+    Counted(u8),
+}
 
-/// The keys a rule names its shape by.
-pub(super) const WORDS: &[&str] =
-    &["sequence", "any_order", "count", "distinct", "sum", "avg", "percentile", "absence"];
+/// How many events fill a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeat {
+    /// Number of events.
+    pub at_least: u64,
+    /// The time within which they come; `None`: that of the whole sequence.
+    pub within_ns: Option<u64>,
+}
 
-pub(super) const SEQUENCE_KEYS: &[&str] =
-    &["by", "within", "slack", "steps", "until", "select", "max_runs"];
-pub(super) const STEP_KEYS: &[&str] =
-    &["event", "not", "by", "role", "pattern", "keep", "optional", "count"];
-pub(super) const AGGREGATE_KEYS: &[&str] =
-    &["event", "events", "by", "within", "at_least", "condition"];
-pub(super) const ABSENCE_KEYS: &[&str] = &["event", "followed_by", "by", "within"];
+/// A step of a sequence.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The event, by its number in the rule.
+    pub event: usize,
+    /// The join key; starts with the sequence's.
+    pub by: Vec<FieldRef>,
+    /// The event's role in the story.
+    pub role: Name,
+    /// The pattern that the event shows; the story's if the step names none.
+    pub pattern: Name,
+    /// The partial match also stays at this step when it advances.
+    pub keep: bool,
+    /// The sequence can skip the step.
+    pub optional: bool,
+    /// How many events fill the step, if more than one.
+    pub repeat: Option<Repeat>,
+}
 
-/// Reads the one shape a rule has.
-pub(super) fn parse(
-    rule: &Node,
-    table: Table<'_>,
-    events: &mut Events,
-    pattern: Name,
-) -> Read<Shape> {
-    let mut found = WORDS.iter().filter_map(|word| Some((*word, table.get(word)?)));
-    let Some((word, node)) = found.next() else {
-        return complain(rule.place, format!("a rule needs one of: {}", WORDS.join(", ")));
-    };
-    if let Some((second, at)) = found.next() {
-        return complain(
-            at.place,
-            format!("a rule looks for one thing: `{word}` or `{second}`, not both"),
-        );
+/// An event that must not occur between two steps, before the first or after the last (RULES.md,
+/// `not`).
+#[derive(Clone, Debug)]
+pub struct Negation {
+    /// The step before which it stands; the number of steps if it is behind the last one.
+    pub gap: usize,
+    /// The event, by its number in the rule.
+    pub event: usize,
+    /// Its join key.
+    pub by: Vec<FieldRef>,
+}
+
+/// Which of the possible matches count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// One partial match per key and step: the latest.
+    Latest,
+    /// The first match that completes; its events start nothing else.
+    First,
+    /// Every combination.
+    Every,
+}
+
+impl Select {
+    /// The values of `select`.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("latest", Self::Latest), ("first", Self::First), ("every", Self::Every)];
+}
+
+/// A sequence (RULES.md, "Sequences").
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// The negations.
+    pub nots: Vec<Negation>,
+    /// How many leading key fields all steps share.
+    pub key_fields: usize,
+    /// From the first event to the last, at most; inclusive.
+    pub within_ns: u64,
+    /// How far sources may be out of order among each other; `None`: derived from their clocks.
+    pub slack_ns: Option<u64>,
+    /// The event that drops the partial matches of its key.
+    pub until: Option<usize>,
+    /// The key of `until`.
+    pub until_by: Vec<FieldRef>,
+    /// Which of the possible matches count.
+    pub select: Select,
+    /// Partial matches of one key at once; beyond that, the oldest is evicted.
+    pub max_runs: usize,
+}
+
+impl Sequence {
+    /// How many fields a step's key has beyond those that all steps share.
+    #[must_use]
+    pub fn refining_fields(&self, step: usize) -> usize {
+        self.steps[step].by.len().saturating_sub(self.key_fields)
     }
-    Ok(match word {
-        "sequence" => Shape::Sequence(sequence(node, events, pattern)?),
-        "absence" => Shape::Sequence(absence(node, events, pattern)?),
-        _ => Shape::Aggregate(aggregate(word, node, events)?),
-    })
-}
 
-fn within(table: Table<'_>, what: &str) -> Read<u64> {
-    let node = table.need("within", what)?;
-    let within_ns = node.duration_ns("within")?;
-    if within_ns > LONGEST_WITHIN_NS {
-        return complain(node.place, "within: longer than 31 days; a rule must be bounded");
+    /// Whether there is a negation before the first step.
+    #[must_use]
+    pub fn has_leading_not(&self) -> bool {
+        self.nots.iter().any(|n| n.gap == 0)
     }
-    Ok(within_ns)
+
+    /// Whether there is a negation after the last step.
+    #[must_use]
+    pub fn has_trailing_not(&self) -> bool {
+        self.nots.iter().any(|n| n.gap == self.steps.len())
+    }
 }
 
-fn key(table: Table<'_>) -> Read<Vec<FieldRef>> {
-    table.get("by").map_or(Ok(Vec::new()), fields)
+/// A comparison with a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// equal
+    Eq,
+    /// not equal
+    Ne,
+    /// greater
+    Gt,
+    /// greater or equal
+    Gte,
+    /// less
+    Lt,
+    /// less or equal
+    Lte,
 }
 
-/// One of a few words.
-fn word<T: Copy>(node: &Node, what: &str, words: &[(&str, T)]) -> Read<T> {
-    let text = node.text(what)?;
-    match words.iter().find(|(w, _)| *w == text) {
-        Some((_, value)) => Ok(*value),
-        None => {
-            let known: Vec<&str> = words.iter().map(|(w, _)| *w).collect();
-            complain(node.place, unknown(what, text, &known))
+impl Comparison {
+    /// The keys of `condition`.
+    pub const WORDS: [(&'static str, Self); 7] = [
+        ("eq", Self::Eq),
+        ("ne", Self::Ne),
+        ("neq", Self::Ne),
+        ("gt", Self::Gt),
+        ("gte", Self::Gte),
+        ("lt", Self::Lt),
+        ("lte", Self::Lte),
+    ];
+
+    /// Whether the comparison holds.
+    #[must_use]
+    pub fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Eq => value == bound,
+            Self::Ne => value != bound,
+            Self::Gt => value > bound,
+            Self::Gte => value >= bound,
+            Self::Lt => value < bound,
+            Self::Lte => value <= bound,
         }
     }
 }
 
-fn sequence(node: &Node, events: &mut Events, pattern: Name) -> Read<Sequence> {
-    let table = node.table("a sequence", SEQUENCE_KEYS)?;
-    let by = key(table)?;
-    let select =
-        table.get("select").map_or(Ok(Select::Latest), |n| word(n, "select", &Select::WORDS))?;
-    let mut sequence = Sequence {
-        steps: Vec::new(),
-        nots: Vec::new(),
-        key_fields: by.len(),
-        within_ns: within(table, "a sequence")?,
-        slack_ns: table.get("slack").map(|n| n.duration_ns("slack")).transpose()?,
-        until: None,
-        until_by: by,
-        select,
-        max_runs: max_runs(table)?,
-    };
-    let steps_node = table.need("steps", "a sequence")?;
-    let Part::List(items) = &steps_node.part else {
-        return steps_node.expected("a list of steps");
-    };
-    let mut places = Vec::new();
-    for item in items {
-        step(item, events, pattern, &mut sequence)?;
-        places.resize(sequence.steps.len(), item.place);
-    }
-    check_steps(&sequence, steps_node.place, &places)?;
-    sequence.until = table.get("until").map(|n| events.find_or_add(n, "until")).transpose()?;
-    warn_of_until(&sequence, events, &places);
-    Ok(sequence)
+/// When an aggregate fires.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// The measure meets all of these bounds.
+    Bounds(Vec<(Comparison, f64)>),
+    /// Parts are and aren't in the window; goes with `AnyOrder`.
+    Parts(PartCondition),
 }
 
-fn max_runs(table: Table<'_>) -> Read<usize> {
-    match table.get("max_runs") {
-        None => Ok(MAX_RUNS),
-        Some(n) => match n.positive("max_runs")? {
-            runs @ 1..=MOST_RUNS => Ok(runs as usize),
-            _ => complain(n.place, format!("max_runs: at most {MOST_RUNS}")),
-        },
-    }
-}
-
-fn check_steps(sequence: &Sequence, place: Place, places: &[Place]) -> Read<()> {
-    let steps = &sequence.steps;
-    if steps.is_empty() || steps.iter().all(|s| s.optional) {
-        return complain(place, "a sequence needs a step that isn't optional or a `not`");
-    }
-    if steps.len() > MAX_STEPS {
-        return complain(place, format!("more than {MAX_STEPS} steps, repeats counted"));
-    }
-    if steps.last().is_some_and(|s| s.optional) {
-        return complain(place, "the last step can't be optional: nothing could follow it");
-    }
-    for (i, (step, place)) in steps.iter().zip(places).enumerate() {
-        let beside = |gap: usize| sequence.nots.iter().any(|n| n.gap == gap);
-        if step.optional && (beside(i) || beside(i + 1)) {
-            return complain(*place, "an optional step can't stand beside a `not`");
-        }
-        if sequence.select != Select::Latest
-            && (step.keep || step.optional || step.repeat.is_some())
-        {
-            return complain(
-                *place,
-                "keep, optional and counted repeats go with `select: latest` only",
-            );
-        }
-    }
-    Ok(())
-}
-
-/// `until` drops the runs of the key before a step sees the event: a later step that waits for the
-/// same event waits for ever. Legal, since engines agree on what it means, but hardly meant.
-fn warn_of_until(sequence: &Sequence, events: &mut Events, places: &[Place]) {
-    let Some(until) = sequence.until else { return };
-    let later = sequence.steps.iter().zip(places).skip(1);
-    for (step, place) in later {
-        if step.by[..sequence.key_fields] == sequence.until_by
-            && events.list[step.event].predicate.same_as(&events.list[until].predicate)
-        {
-            events.warnings.push(Complaint {
-                place: *place,
-                cause: "this step can't be reached: `until` is the same event and drops the run \
-                        first"
-                    .into(),
-            });
+impl Condition {
+    /// Whether the condition holds. `seen`: whether a part is in the window.
+    #[must_use]
+    pub fn holds(&self, value: f64, seen: impl Fn(u8) -> bool) -> bool {
+        match self {
+            Self::Bounds(bounds) => bounds.iter().all(|(c, bound)| c.holds(value, *bound)),
+            Self::Parts(condition) => condition.holds(&seen),
         }
     }
 }
 
-fn step(node: &Node, events: &mut Events, pattern: Name, sequence: &mut Sequence) -> Read<()> {
-    let table = node.table("a step", STEP_KEYS)?;
-    let by = step_key(table, &sequence.until_by)?;
-    if let Some(not) = table.get("not") {
-        node.table("a step with `not`", &["not", "by"])?;
-        if by.len() != sequence.key_fields {
-            return complain(node.place, "a `not` has as many key fields as the sequence");
+/// A condition on the parts of an aggregate that are in its window, by number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PartCondition {
+    /// This part is in the window.
+    Part(u8),
+    /// The condition doesn't hold.
+    Not(Box<Self>),
+    /// All conditions hold.
+    All(Vec<Self>),
+    /// At least one condition holds.
+    Any(Vec<Self>),
+}
+
+impl PartCondition {
+    fn holds(&self, seen: &impl Fn(u8) -> bool) -> bool {
+        match self {
+            Self::Part(part) => seen(*part),
+            Self::Not(of) => !of.holds(seen),
+            Self::All(of) => of.iter().all(|of| of.holds(seen)),
+            Self::Any(of) => of.iter().any(|of| of.holds(seen)),
         }
-        let name = format!("not {}", sequence.nots.len() + 1);
-        let event = events.find_or_add(not, &name)?;
-        sequence.nots.push(Negation { gap: sequence.steps.len(), event, by });
-        return Ok(());
     }
-    let flag = |key: &str| {
-        table.get(key).map_or(Ok(false), |n| n.bool(&format!("`{key}` to be true or false")))
-    };
-    let name = |key: &str, default: &str| match table.get(key) {
-        Some(n) => intern(n.text(key)?, n.place),
-        None => intern(default, node.place),
-    };
-    let refined = by.len() > sequence.key_fields;
-    let default_role = if sequence.steps.is_empty() { "cause" } else { "effect" };
-    let mut step = Step {
-        event: events.find(table.need("event", "a step")?)?,
-        by,
-        role: name("role", default_role)?,
-        pattern: name("pattern", pattern.text())?,
-        keep: flag("keep")?,
-        optional: flag("optional")?,
-        repeat: None,
-    };
-    let mut copies = 1;
-    match table.get("count") {
-        None => {}
-        Some(n @ Node { part: Part::Int(_), .. }) => {
-            let times = n.positive("count")?;
-            if refined || times > MAX_WRITTEN_OUT {
-                step.repeat = (times > 1).then_some(Repeat { at_least: times, within_ns: None });
-            } else {
-                copies = times;
+}
+
+/// A measure over a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measure {
+    /// The number of events.
+    Count,
+    /// The number of different values of a field.
+    Distinct(FieldRef),
+    /// The sum of a field.
+    Sum(FieldRef),
+    /// The mean of a field.
+    Avg(FieldRef),
+    /// A percentile of a field's values, by nearest rank.
+    Percentile(FieldRef, f64),
+    /// How many of the parts are in the window, in any order.
+    AnyOrder,
+    /// Whether the parts came one after the other by event time; events of the same time count in
+    /// any order (Sigma's `temporal_ordered`).
+    InOrder,
+}
+
+impl Measure {
+    /// The name of the measure.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Distinct(_) => "distinct",
+            Self::Sum(_) => "sum",
+            Self::Avg(_) => "avg",
+            Self::Percentile(..) => "percentile",
+            Self::AnyOrder => "any_order",
+            Self::InOrder => "in_order",
+        }
+    }
+
+    /// The field whose values are measured.
+    #[must_use]
+    pub fn field(self) -> Option<FieldRef> {
+        match self {
+            Self::Distinct(f) | Self::Sum(f) | Self::Avg(f) | Self::Percentile(f, _) => Some(f),
+            Self::Count | Self::AnyOrder | Self::InOrder => None,
+        }
+    }
+}
+
+/// An event that an aggregate counts.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The event, by its number in the rule.
+    pub event: usize,
+    /// Its join key; has as many fields as those of the others.
+    pub by: Vec<FieldRef>,
+    /// The event's role in the story.
+    pub role: Name,
+    /// The part of the aggregate that the event stands for.
+    pub part: u8,
+    /// The event counts only if an inner aggregate counts it and fires by it: the number of that
+    /// aggregate, and the event's number there.
+    pub through: Option<(u8, u8)>,
+}
+
+/// An aggregate: a measure over a trailing window (RULES.md: `any_order`, `count`, `distinct`,
+/// `sum`, `avg`, `percentile`).
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// The measure.
+    pub measure: Measure,
+    /// The events.
+    pub events: Vec<Counted>,
+    /// The window's length, inclusive.
+    pub within_ns: u64,
+    /// When it fires.
+    pub condition: Condition,
+    /// Number of parts.
+    pub parts: u8,
+    /// Aggregates whose firing counts here (Sigma's correlations of correlations). Their keys
+    /// contain this one's, so the shard that owns this key has all of theirs.
+    pub inner: Vec<Self>,
+}
+
+impl Aggregate {
+    /// The longest time between two events that make it fire.
+    #[must_use]
+    pub fn span_ns(&self) -> u64 {
+        let inner = self.inner.iter().map(Self::span_ns).max().unwrap_or(0);
+        self.within_ns.saturating_add(inner)
+    }
+}
+
+/// The pattern that a rule matches.
+#[derive(Clone, Debug)]
+pub enum Shape {
+    /// Events in order; also a single event, and an absence (a step and a trailing `not`).
+    Sequence(Sequence),
+    /// A measure over a window.
+    Aggregate(Aggregate),
+}
+
+impl Shape {
+    /// The events of the pattern, each with the fields by which it is routed to a shard.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {
+        match self {
+            Self::Sequence(s) => {
+                let steps = s.steps.iter().map(|step| (step.event, &step.by[..s.key_fields]));
+                let nots = s.nots.iter().map(|n| (n.event, &n.by[..]));
+                steps.chain(nots).chain(s.until.map(|u| (u, &s.until_by[..]))).collect()
             }
-        }
-        Some(n) => {
-            let count = n.table("count", &["at_least", "within"])?;
-            let within_ns = count.get("within").map(|w| w.duration_ns("within")).transpose()?;
-            let at_least = count.need("at_least", "count")?.positive("at_least")?;
-            step.repeat = Some(Repeat { at_least, within_ns });
+            Self::Aggregate(a) => a.events.iter().map(|e| (e.event, &e.by[..])).collect(),
         }
     }
-    sequence.steps.extend(std::iter::repeat_n(step, copies as usize));
-    Ok(())
-}
 
-fn step_key(table: Table<'_>, by: &[FieldRef]) -> Read<Vec<FieldRef>> {
-    let Some(node) = table.get("by") else { return Ok(by.to_vec()) };
-    let own = fields(node)?;
-    if own.len() < by.len() {
-        let cause = format!("a step's key needs at least the sequence's {} fields", by.len());
-        return complain(node.place, cause);
-    }
-    Ok(own)
-}
-
-/// An absence is a step and a `not` behind it.
-fn absence(node: &Node, events: &mut Events, pattern: Name) -> Read<Sequence> {
-    let table = node.table("an absence", ABSENCE_KEYS)?;
-    let by = key(table)?;
-    let event = events.find(table.need("event", "an absence")?)?;
-    let missing = events.find_or_add(table.need("followed_by", "an absence")?, "followed_by")?;
-    let step = Step {
-        event,
-        by: by.clone(),
-        role: intern("cause", node.place)?,
-        pattern,
-        keep: false,
-        optional: false,
-        repeat: None,
-    };
-    Ok(Sequence {
-        steps: vec![step],
-        nots: vec![Negation { gap: 1, event: missing, by: by.clone() }],
-        key_fields: by.len(),
-        within_ns: within(table, "an absence")?,
-        slack_ns: None,
-        until: None,
-        until_by: by,
-        select: Select::Latest,
-        max_runs: MAX_RUNS,
-    })
-}
-
-/// Keys that only this measure has.
-pub(super) fn own_keys(word: &str) -> &'static [&'static str] {
-    match word {
-        "distinct" | "sum" | "avg" => &["field"],
-        "percentile" => &["field", "percentile"],
-        "any_order" => &["steps"],
-        _ => &[],
-    }
-}
-
-fn aggregate(word: &str, node: &Node, events: &mut Events) -> Read<Aggregate> {
-    let mut keys = AGGREGATE_KEYS.to_vec();
-    keys.extend(own_keys(word));
-    let what = format!("`{word}`");
-    let table = node.table(&what, &keys)?;
-    let measure = measure(word, table, &what)?;
-    let by = key(table)?;
-    let counted = counted(node, table, &by, events)?;
-    let condition = match (table.get("at_least"), table.get("condition")) {
-        (Some(n), None) => at_least(n.number("a number")?),
-        (None, Some(n)) => condition(n, &[])?,
-        (None, None) if measure == Measure::AnyOrder => at_least(counted.len() as f64),
-        _ => return complain(node.place, format!("{what} needs `at_least` or `condition`")),
-    };
-    check_condition(measure, &condition, counted.len(), node.place)?;
-    let within_ns = within(table, &what)?;
-    let parts = counted.len() as u8;
-    Ok(Aggregate { measure, events: counted, within_ns, condition, parts, inner: Vec::new() })
-}
-
-fn measure(word: &str, table: Table<'_>, what: &str) -> Read<Measure> {
-    let field = || {
-        let node = table.need("field", what)?;
-        let text = node.text("the name of a field")?;
-        FieldRef::parse(text).or_else(|cause| complain(node.place, cause))
-    };
-    Ok(match word {
-        "distinct" => Measure::Distinct(field()?),
-        "sum" => Measure::Sum(field()?),
-        "avg" => Measure::Avg(field()?),
-        "percentile" => {
-            let node = table.need("percentile", what)?;
-            let percent = node.number("a number from 0 to 100")?;
-            if !(0.0..=100.0).contains(&percent) {
-                return complain(node.place, "percentile: from 0 to 100");
+    /// For a part that makes an event a member: its step or position, the event's number in the
+    /// rule, and its join key.
+    #[must_use]
+    pub fn member_part(&self, part: RulePart) -> Option<(u8, u16, &[FieldRef])> {
+        match (part, self) {
+            (RulePart::Step(i), Self::Sequence(s)) => {
+                let step = s.steps.get(usize::from(i))?;
+                Some((i, step.event as u16, &step.by[..s.key_fields]))
             }
-            Measure::Percentile(field()?, percent)
-        }
-        "any_order" => Measure::AnyOrder,
-        _ => Measure::Count,
-    })
-}
-
-fn counted(
-    node: &Node,
-    table: Table<'_>,
-    by: &[FieldRef],
-    events: &mut Events,
-) -> Read<Vec<Counted>> {
-    let symptom = intern("symptom", node.place)?;
-    let plain = |n: &Node, events: &mut Events| {
-        let event = events.find(n)?;
-        Ok(Counted { event, by: by.to_vec(), role: symptom, part: 0, through: None })
-    };
-    let mut list: Vec<Counted> = match (table.get("event"), table.get("events"), table.get("steps"))
-    {
-        (Some(n), None, None) => vec![plain(n, events)?],
-        (None, Some(n), None) => n.items().iter().map(|n| plain(n, events)).collect::<Read<_>>()?,
-        (None, None, Some(n)) => {
-            n.items().iter().map(|n| counted_step(n, by, symptom, events)).collect::<Read<_>>()?
-        }
-        _ => return complain(node.place, "needs its events once: `event` or `events`"),
-    };
-    (0u8..).zip(&mut list).for_each(|(part, counted)| counted.part = part);
-    match list.len() {
-        0 => complain(node.place, "needs at least one event"),
-        1..=MAX_COUNTED => Ok(list),
-        _ => complain(node.place, format!("more than {MAX_COUNTED} events")),
-    }
-}
-
-fn counted_step(node: &Node, by: &[FieldRef], symptom: Name, events: &mut Events) -> Read<Counted> {
-    let table = node.table("a step without order", &["event", "by", "role"])?;
-    let own = step_key(table, by)?;
-    if own.len() != by.len() {
-        return complain(node.place, "a step without order has as many key fields as the others");
-    }
-    let role = table.get("role").map_or(Ok(symptom), |n| intern(n.text("role")?, n.place))?;
-    let event = events.find(table.need("event", "a step")?)?;
-    Ok(Counted { event, by: own, role, part: 0, through: None })
-}
-
-/// Bounds on a measure; keys of `beside` stand there for somebody else.
-pub(super) fn condition(node: &Node, beside: &[&str]) -> Read<Condition> {
-    let mut tests = Vec::new();
-    let entries = node.map("a condition")?.iter();
-    for (key, value) in entries.filter(|(key, _)| !beside.contains(&key.text.as_str())) {
-        match Comparison::WORDS.iter().find(|(word, _)| *word == key.text) {
-            Some((_, comparison)) => tests.push((*comparison, value.number("a number")?)),
-            None => {
-                let known: Vec<&str> = Comparison::WORDS.iter().map(|(w, _)| *w).collect();
-                return complain(key.place, unknown("condition", &key.text, &known));
+            (RulePart::Counted(i), Self::Aggregate(a)) => {
+                let counted = a.events.get(usize::from(i))?;
+                Some((i, counted.event as u16, &counted.by))
             }
+            _ => None,
         }
     }
-    match tests.is_empty() {
-        true => complain(node.place, "an empty condition"),
-        false => Ok(Condition::Bounds(tests)),
+    /// The fields that all members of a match share.
+    #[must_use]
+    pub fn join_fields(&self) -> &[FieldRef] {
+        match self {
+            Self::Sequence(s) => &s.steps[0].by[..s.key_fields],
+            Self::Aggregate(a) => a.events.first().map_or(&[], |e| &e.by[..]),
+        }
     }
-}
 
-/// A condition that no value meets is a mistake of the rule's author; one that the smallest value
-/// meets as well would fire for every event, which `count: 1` may mean.
-fn check_condition(
-    measure: Measure,
-    condition: &Condition,
-    events: usize,
-    place: Place,
-) -> Read<()> {
-    let most = match measure {
-        Measure::AnyOrder | Measure::InOrder => events as f64,
-        Measure::Count | Measure::Distinct(_) => f64::MAX,
-        _ => return Ok(()),
-    };
-    let Condition::Bounds(bounds) = condition else { return Ok(()) };
-    // Only whole numbers occur, so it is enough to look next to the bounds.
-    let near = |bound: f64| [bound - 1.0, bound, bound + 1.0, bound.ceil(), bound.floor()];
-    let mut candidates = bounds.iter().flat_map(|(_, bound)| near(*bound)).chain([1.0]);
-    let holds = |v| condition.holds(v, |_| false);
-    let met = candidates.any(|v| v >= 1.0 && v.fract() == 0.0 && v <= most && holds(v));
-    if met { Ok(()) } else { complain(place, "a condition that no number of events meets") }
-}
+    /// The longest time a match can span.
+    #[must_use]
+    pub fn within_ns(&self) -> u64 {
+        match self {
+            Self::Sequence(s) => s.within_ns,
+            Self::Aggregate(a) => a.span_ns(),
+        }
+    }
 
-/// The condition "at least this".
-pub(super) fn at_least(bound: f64) -> Condition {
-    Condition::Bounds(vec![(Comparison::Gte, bound)])
-}
-
-/// A sequence of one step: every event of this kind is a match by itself.
-pub(super) fn single(event: usize, by: Vec<FieldRef>, role: Name, pattern: Name) -> Sequence {
-    let step =
-        Step { event, by: by.clone(), role, pattern, keep: false, optional: false, repeat: None };
-    Sequence {
-        steps: vec![step],
-        nots: Vec::new(),
-        key_fields: by.len(),
-        within_ns: 0,
-        slack_ns: None,
-        until: None,
-        until_by: by,
-        select: Select::Latest,
-        max_runs: MAX_RUNS,
+    /// The name of the pattern's type.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Sequence(s) if s.steps.len() == 1 && s.has_trailing_not() => "absence",
+            Self::Sequence(s) if s.steps.len() == 1 => "event",
+            Self::Sequence(_) => "sequence",
+            Self::Aggregate(a) => a.measure.word(),
+        }
     }
 }

@@ -1,43 +1,46 @@
-//! Texts with holes that a story's events fill: `"{oom.process.executable.name} used {oom.attributes.tapio.oom.rss_bytes:bytes}"`.
+//! Texts with holes that a story's events fill, such as
+//! `"{oom.process.executable.name} used {oom.attributes.tapio.oom.rss_bytes:bytes}"`.
 //!
 //! A hole is `{name.field}` (the first member that matched the event `name`), `{name.match.group}`
-//! (what a named group of that event's regular expression captured), `{key.field}` (the join key),
-//! `{count}` or `{count.name}` (members, all or of one event), `{duration}`. A filter may follow:
-//! `:lower`, `:upper`, `:base` (behind the last slash), `:bytes`, `:duration` (of nanoseconds).
-//! A hole without a value leaves the whole text out: nothing is said that no event says.
+//! (the text that a named group of that event's regular expression captured), `{key.field}` (the
+//! join key), `{count}` or `{count.name}` (number of members, all or of one event), `{duration}`.
+//! A filter may follow: `:lower`, `:upper`, `:base` (behind the last slash), `:bytes`, `:duration`
+//! (of nanoseconds).
+//! A text with a hole that has no value is omitted as a whole.
 
 use super::field::FieldRef;
-use super::tree::{Place, Read, complain, unknown};
+use super::suggest::unknown;
+use super::yaml::{Parsed, Position, reject};
 
 /// A text with holes.
 #[derive(Clone, Debug, Default)]
 pub struct Template {
-    parts: Vec<Piece>,
+    pub(super) parts: Vec<Piece>,
 }
 
 #[derive(Clone, Debug)]
-enum Piece {
+pub(super) enum Piece {
     Text(String),
     Hole(Hole, Filter),
 }
 
-/// What a hole asks for.
+/// The value that fills a hole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hole {
     /// A field of the first member that matched an event of the rule, by its number.
     Field(usize, FieldRef),
-    /// What a regular expression of an event of the rule captured.
+    /// A named group of a regular expression of an event of the rule.
     Capture(usize, String),
     /// A field of the join key.
     Key(FieldRef),
-    /// How many members there are, of one event or in all.
+    /// Number of members, of one event or in all.
     Count(Option<usize>),
-    /// From the first member to the last.
+    /// Time from the first member to the last.
     Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filter {
+pub(super) enum Filter {
     None,
     Lower,
     Upper,
@@ -48,7 +51,7 @@ enum Filter {
 
 const FILTERS: &[&str] = &["lower", "upper", "base", "bytes", "duration"];
 
-/// A duration for a person.
+/// A duration as text for people.
 #[must_use]
 pub fn duration_text(ns: u64) -> String {
     match ns {
@@ -59,7 +62,7 @@ pub fn duration_text(ns: u64) -> String {
     }
 }
 
-/// A size for a person.
+/// A size as text for people.
 #[must_use]
 pub fn bytes_text(bytes: f64) -> String {
     let mut size = bytes;
@@ -104,12 +107,12 @@ impl Template {
     }
 
     /// Parses a text. `events` are the names of the rule's events.
-    pub(super) fn parse(text: &str, place: Place, events: &[&str]) -> Read<Self> {
+    pub(super) fn parse(text: &str, position: Position, events: &[&str]) -> Parsed<Self> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find('{') {
             let Some(close) = rest[open..].find('}') else {
-                return complain(place, format!("`{{` without `}}` in {text:?}"));
+                return reject(position, format!("`{{` without `}}` in {text:?}"));
             };
             if open > 0 {
                 parts.push(Piece::Text(rest[..open].to_owned()));
@@ -119,10 +122,10 @@ impl Template {
                 None => (inner, Filter::None),
                 Some((path, name)) => match Filter::parse(name) {
                     Some(filter) => (path, filter),
-                    None => return complain(place, unknown("filter", name, FILTERS)),
+                    None => return reject(position, unknown("filter", name, FILTERS)),
                 },
             };
-            parts.push(Piece::Hole(hole(path, place, events)?, filter));
+            parts.push(Piece::Hole(hole(path, position, events)?, filter));
             rest = &rest[open + close + 1..];
         }
         if !rest.is_empty() {
@@ -139,7 +142,7 @@ impl Template {
         })
     }
 
-    /// The text, if every hole has a value.
+    /// Fills the holes; `None` if one has no value.
     pub fn fill(&self, value: impl Fn(&Hole) -> Option<String>) -> Option<String> {
         let mut out = String::new();
         for part in &self.parts {
@@ -154,19 +157,19 @@ impl Template {
     }
 }
 
-fn hole(path: &str, place: Place, events: &[&str]) -> Read<Hole> {
+fn hole(path: &str, position: Position, events: &[&str]) -> Parsed<Hole> {
     let field = |text: &str| {
-        FieldRef::parse(text).or_else(|cause| complain(place, format!("{{{path}}}: {cause}")))
+        FieldRef::parse(text).or_else(|message| reject(position, format!("{{{path}}}: {message}")))
     };
     let event = |name: &str| match events.iter().position(|e| *e == name) {
         Some(i) => Ok(i),
-        None => complain(place, format!("{{{path}}}: {}", unknown("event", name, events))),
+        None => reject(position, format!("{{{path}}}: {}", unknown("event", name, events))),
     };
     match path.split_once('.') {
         None if path == "count" => Ok(Hole::Count(None)),
         None if path == "duration" => Ok(Hole::Duration),
-        None => complain(
-            place,
+        None => reject(
+            position,
             format!(
                 "{{{path}}}: expected {{event.field}}, {{key.field}}, {{count}} or {{duration}}"
             ),
@@ -187,12 +190,12 @@ fn hole(path: &str, place: Place, events: &[&str]) -> Read<Hole> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Read<Template> {
-        Template::parse(text, Place::default(), &["oom"])
+    fn parse(text: &str) -> Parsed<Template> {
+        Template::parse(text, Position::default(), &["oom"])
     }
 
     #[test]
-    fn holes_are_filled_or_the_text_is_left_out() {
+    fn text_with_an_empty_hole_is_omitted() {
         let template =
             parse("{oom.attributes.tapio.oom.rss_bytes:bytes} of {oom.message:upper}").unwrap();
         let fill = |message: Option<&str>| {
@@ -206,15 +209,15 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told() {
-        for (text, cause) in [
+    fn mistake_is_reported_with_a_suggestion() {
+        for (text, message) in [
             ("{oom.message", "without"),
             ("{oon.message}", "did you mean `oom`"),
             ("{oom.message:lowr}", "did you mean `lower`"),
             ("{oom.k8s.pod.uiid}", "k8s.pod.uid"),
             ("{total}", "expected"),
         ] {
-            assert!(parse(text).unwrap_err().cause.contains(cause), "{text}");
+            assert!(parse(text).unwrap_err().message.contains(message), "{text}");
         }
     }
 }

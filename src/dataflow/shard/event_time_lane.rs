@@ -404,7 +404,7 @@ impl EventTimeLane {
 
 /// How long after its last event an ended story can still be confirmed: no rule takes longer.
 fn confirmation_ns(rules: &RuleSet) -> u64 {
-    rules.rules.iter().map(|r| r.within_ns().max(r.telling.idle_ns)).max().unwrap_or(0)
+    rules.rules.iter().map(|r| r.within_ns().max(r.story.idle_ns)).max().unwrap_or(0)
 }
 
 /// The provisional story of the same rule and key that shares the most members; `None` where none

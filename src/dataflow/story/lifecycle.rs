@@ -6,7 +6,7 @@ use crate::evidence::{
     self, AffectedEntity, EntityKind, ImpactSpec, MemberFacts, Observation, PendingStory,
 };
 use crate::key_table::KeyTable;
-use crate::rules::{Given, Home, RuleSet, home};
+use crate::rules::{AutoOr, Home, RuleSet, home};
 use crate::story::event_text;
 use crate::story::trace::lifecycle_trace;
 use tapio_core::event::{
@@ -242,9 +242,9 @@ impl Lifecycle {
 
     fn into_pending(self, state: StoryState) -> PendingStory {
         let auto = ImpactSpec {
-            business: Given::Auto,
-            customer_facing: Given::Auto,
-            slo_impact: Given::Auto,
+            business: AutoOr::Auto,
+            customer_facing: AutoOr::Auto,
+            slo_impact: AutoOr::Auto,
         };
         let kind = EntityKind::parse(self.entity);
         let affected =

@@ -9,7 +9,7 @@ use crate::evidence::{
     PendingStory,
 };
 use crate::rules::field::value_text;
-use crate::rules::{FieldRef, Hole, Rule, Shape, Template, View, What, duration_text};
+use crate::rules::{FieldRef, Hole, Rule, RulePart, Shape, Template, View, duration_text};
 use crate::story::event_text::{affected, label, summary};
 use crate::story::members::Kept;
 use crate::story::open_story::OpenStory;
@@ -31,7 +31,7 @@ pub(crate) fn role_and_pattern(rule: &Rule, step: u8) -> (Name, Name) {
             (step.role, step.pattern)
         }
         Shape::Aggregate(a) => {
-            (a.events[usize::from(step).min(a.events.len() - 1)].role, rule.telling.pattern)
+            (a.events[usize::from(step).min(a.events.len() - 1)].role, rule.story.pattern)
         }
     }
 }
@@ -40,7 +40,7 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
     let event = kept.record.event()?;
     let (role, pattern) = role_and_pattern(rule, kept.step);
     let role = if kept.late { names::LATE } else { role };
-    let pattern = if pattern == rule.telling.pattern { "" } else { pattern.text() };
+    let pattern = if pattern == rule.story.pattern { "" } else { pattern.text() };
     Some(Member {
         id: event.event_id(),
         label: label(event),
@@ -57,10 +57,11 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
 /// The join key by the rule's names, with the values of a member.
 fn key_texts(rule: &Rule, member: &Kept) -> Vec<(String, String)> {
     let what = match rule.shape {
-        Shape::Sequence(_) => What::Step(member.step),
-        Shape::Aggregate(_) => What::Counted(member.step),
+        Shape::Sequence(_) => RulePart::Step(member.step),
+        Shape::Aggregate(_) => RulePart::Counted(member.step),
     };
-    let (Some((_, _, by)), Some(event)) = (rule.shape.part(what), member.record.event()) else {
+    let (Some((_, _, by)), Some(event)) = (rule.shape.member_part(what), member.record.event())
+    else {
         return Vec::new();
     };
     let names = rule.join_fields().iter().zip(by);
@@ -83,7 +84,7 @@ impl<'a> StoryRenderer<'a> {
     fn render(&self, state: StoryState) -> PendingStory {
         let Self { rule, story, key } = self;
         let (observations, observation_of) = self.observations();
-        let spec = &rule.telling;
+        let spec = &rule.story;
         let rendered = Story {
             id: story.id,
             trace_id: story.trace,
@@ -166,9 +167,9 @@ impl<'a> StoryRenderer<'a> {
     }
 
     fn name(&self) -> String {
-        let named = self.rule.telling.name.as_ref().and_then(|t| self.fill(t));
+        let named = self.rule.story.name.as_ref().and_then(|t| self.fill(t));
         named.unwrap_or_else(|| match self.rule.description.as_str() {
-            "" => self.rule.telling.pattern.text().to_owned(),
+            "" => self.rule.story.pattern.text().to_owned(),
             text => text.trim_end_matches('.').to_owned(),
         })
     }
@@ -199,7 +200,7 @@ impl<'a> StoryRenderer<'a> {
     /// The causes that the rule names. `observation_of`: the index of each member's
     /// observation.
     fn causes(&self, observation_of: &[Option<usize>]) -> Vec<NamedCause> {
-        let templates = &self.rule.telling.root_cause;
+        let templates = &self.rule.story.root_cause;
         let named = templates.iter().rev().enumerate().filter_map(|(behind, template)| {
             let text = self.fill(template)?;
             let evidence = self.evidence(template);

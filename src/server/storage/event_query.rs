@@ -22,10 +22,7 @@ pub struct EventFilter {
 
 impl EventFilter {
     fn kind_matches(&self, kind: &str) -> bool {
-        match self.kind.strip_suffix('*') {
-            Some(prefix) => kind.starts_with(prefix),
-            None => self.kind.is_empty() || self.kind == kind,
-        }
+        self.kind.is_empty() || tapio_core::glob::matches(&self.kind, kind)
     }
 
     /// The positions of matching events among the batch's events, ascending.

@@ -1,4 +1,4 @@
-//! Random events, and what replay says of them: shared by the naive engines.
+//! Random events and their replay, shared by the naive engines.
 
 use std::fmt::Write as _;
 
@@ -11,35 +11,34 @@ pub(super) const KINDS: [&str; 4] = ["A", "B", "C", "D"];
 pub(super) const KEYS: [&str; 3] = ["x", "y", "z"];
 
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(super) struct TestEvent {
     pub(super) time_s: u64,
     pub(super) kind: usize,
     /// `None`: the event has no such attribute.
     pub(super) key: Option<usize>,
 }
 
-impl Seen {
-    /// A number that goes with the event: what measures are taken of.
+impl TestEvent {
+    /// The event's number, for measures.
     pub(super) fn number(&self) -> i64 {
         (self.time_s as i64 * 7 + self.kind as i64 * 3) % 10 - 2
     }
 }
 
-/// Events in their total order: time, then line. Each keeps its line as its id.
-pub(super) fn ordered(events: &[Seen]) -> Vec<(usize, &Seen)> {
+/// Events in total order (time, then line), each with its line, which is its id.
+pub(super) fn ordered(events: &[TestEvent]) -> Vec<(usize, &TestEvent)> {
     let mut all: Vec<_> = events.iter().enumerate().collect();
     all.sort_by_key(|(line, e)| (e.time_s, *line));
     all
 }
 
-/// The key an event has for a rule: `Some(None)` where the rule joins on nothing, `None` where the
-/// event can't match.
-pub(super) fn key_of(by: bool, event: &Seen) -> Option<Option<usize>> {
+/// The join key of an event: `Some(None)` if the rule has none, `None` if the event can't match.
+pub(super) fn key_of(by: bool, event: &TestEvent) -> Option<Option<usize>> {
     if by { event.key.map(Some) } else { Some(None) }
 }
 
-/// What replay says of these rules, for this number of shards.
-pub(super) fn replayed(rules: &str, events: &[Seen], shards: usize) -> Vec<Json> {
+/// The matches that replay prints for these rules and events.
+pub(super) fn replayed(rules: &str, events: &[TestEvent], shards: usize) -> Vec<Json> {
     let mut lines = String::new();
     for (line, event) in events.iter().enumerate() {
         let attributes =
@@ -62,8 +61,8 @@ pub(super) fn replayed(rules: &str, events: &[Seen], shards: usize) -> Vec<Json>
     replayed.lines
 }
 
-pub(super) fn some_events() -> impl Strategy<Value = Vec<Seen>> {
+pub(super) fn arbitrary_events() -> impl Strategy<Value = Vec<TestEvent>> {
     let event = (0..40u64, 0..4usize, prop::option::weighted(0.9, 0..3usize))
-        .prop_map(|(time_s, kind, key)| Seen { time_s, kind, key });
+        .prop_map(|(time_s, kind, key)| TestEvent { time_s, kind, key });
     prop::collection::vec(event, 0..80)
 }

@@ -1,12 +1,12 @@
-//! `not`, `select` and the measures against engines that enumerate: every combination of events is
-//! tried against the meaning of the rule, nothing is remembered from event to event.
+//! `not`, `select` and the aggregates against engines that enumerate: every combination of events
+//! is checked against the definition of the rule, without state from event to event.
 
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::case::{KINDS, Seen, key_of, ordered, replayed, some_events};
+use super::case::{KINDS, TestEvent, arbitrary_events, key_of, ordered, replayed};
 
 #[derive(Clone, Debug)]
 struct Pattern {
@@ -20,39 +20,39 @@ struct Pattern {
     every: bool,
 }
 
-/// A combination of events that the rule allows.
+/// A match.
 #[derive(Clone, Debug)]
-struct Found {
-    /// When it is complete: time, and place of the event that completes it (none: time does).
+struct Match {
+    /// Its completion: time, and position of the completing event (`usize::MAX`: by time).
     at: (u64, usize),
-    places: Vec<usize>,
+    positions: Vec<usize>,
     lines: Vec<usize>,
 }
 
-struct World<'a> {
+struct Stream<'a> {
     pattern: &'a Pattern,
     /// Line and event, in total order.
-    all: Vec<(usize, &'a Seen)>,
+    all: Vec<(usize, &'a TestEvent)>,
 }
 
-impl World<'_> {
-    fn is(&self, place: usize, kind: usize, key: Option<usize>) -> bool {
-        let event = self.all[place].1;
+impl Stream<'_> {
+    fn is(&self, position: usize, kind: usize, key: Option<usize>) -> bool {
+        let event = self.all[position].1;
         event.kind == kind && key_of(self.pattern.by, event) == Some(key)
     }
 
-    fn time_s(&self, place: usize) -> u64 {
-        self.all[place].1.time_s
+    fn time_s(&self, position: usize) -> u64 {
+        self.all[position].1.time_s
     }
 
-    fn any(&self, mut places: std::ops::Range<usize>, kind: usize, key: Option<usize>) -> bool {
-        places.any(|p| self.is(p, kind, key))
+    fn any(&self, mut positions: std::ops::Range<usize>, kind: usize, key: Option<usize>) -> bool {
+        positions.any(|p| self.is(p, kind, key))
     }
 
-    /// Whether the rule allows these places, whatever is selected.
-    fn allowed(&self, places: &[usize], key: Option<usize>) -> bool {
+    /// Whether events at these positions match, regardless of `select`.
+    fn allowed(&self, positions: &[usize], key: Option<usize>) -> bool {
         let pattern = self.pattern;
-        let (first, last) = (places[0], places[places.len() - 1]);
+        let (first, last) = (positions[0], positions[positions.len() - 1]);
         if self.time_s(last) - self.time_s(first) > pattern.within_s {
             return false;
         }
@@ -61,15 +61,15 @@ impl World<'_> {
         }
         let inner = |(gap, kind): &&(usize, usize)| {
             *gap > 0
-                && *gap < places.len()
-                && self.any(places[*gap - 1] + 1..places[*gap], *kind, key)
+                && *gap < positions.len()
+                && self.any(positions[*gap - 1] + 1..positions[*gap], *kind, key)
         };
         !pattern.nots.iter().any(|n| inner(&n)) && self.ends_allowed(first, last, key)
     }
 
-    /// What must not be before or behind: some window of the rule's length over the match holds
-    /// none of it. It lies at the match's end where nothing is said of what follows, and at its
-    /// beginning where nothing is said of what came before.
+    /// Checks negations before the first and after the last step: some window of the rule's length
+    /// over the match contains none of their events. The window ends with the match if there is no
+    /// trailing negation, and begins with it if there is no leading one.
     fn ends_allowed(&self, first: usize, last: usize, key: Option<usize>) -> bool {
         let pattern = self.pattern;
         let kind_at = |gap: usize| pattern.nots.iter().find(|(g, _)| *g == gap).map(|(_, k)| *k);
@@ -78,7 +78,7 @@ impl World<'_> {
             return true;
         }
         // In half seconds, so that a window can begin between two events.
-        let half = |place: usize| 2 * self.time_s(place) as i64;
+        let half = |position: usize| 2 * self.time_s(position) as i64;
         let length = 2 * pattern.within_s as i64;
         let (earliest, latest) = (half(last) - length, half(first));
         let mut starts = match (before, behind) {
@@ -86,9 +86,9 @@ impl World<'_> {
             (None, Some(_)) => latest..=latest,
             _ => earliest..=latest,
         };
-        let dropped = |place: usize| {
+        let dropped = |position: usize| {
             pattern.until.is_some_and(|u| {
-                let behind = last + 1..place.min(self.all.len());
+                let behind = last + 1..position.min(self.all.len());
                 self.any(behind, u, key)
             })
         };
@@ -101,59 +101,59 @@ impl World<'_> {
             });
             !early && !late
         }) && !(behind.is_some() && {
-            // `until` drops a match that still waits for what must not follow.
+            // `until` drops a match whose trailing negation is pending.
             let end = self.time_s(first) + pattern.within_s;
             let waits = (last + 1..self.all.len()).take_while(|p| self.time_s(*p) <= end).count();
             dropped(last + 1 + waits)
         })
     }
 
-    fn combinations(&self, places: &mut Vec<usize>, key: Option<usize>, found: &mut Vec<Found>) {
+    fn combinations(&self, positions: &mut Vec<usize>, key: Option<usize>, found: &mut Vec<Match>) {
         let pattern = self.pattern;
-        if places.len() == pattern.steps.len() {
-            if self.allowed(places, key) {
-                let last = places[places.len() - 1];
+        if positions.len() == pattern.steps.len() {
+            if self.allowed(positions, key) {
+                let last = positions[positions.len() - 1];
                 let trailing = pattern.nots.iter().any(|(g, _)| *g == pattern.steps.len());
                 let at = match trailing {
-                    true => (self.time_s(places[0]) + pattern.within_s, usize::MAX),
+                    true => (self.time_s(positions[0]) + pattern.within_s, usize::MAX),
                     false => (self.time_s(last), last),
                 };
-                let lines = places.iter().map(|p| self.all[*p].0).collect();
-                found.push(Found { at, places: places.clone(), lines });
+                let lines = positions.iter().map(|p| self.all[*p].0).collect();
+                found.push(Match { at, positions: positions.clone(), lines });
             }
             return;
         }
-        let from = places.last().map_or(0, |p| p + 1);
-        for place in from..self.all.len() {
-            if self.is(place, pattern.steps[places.len()], key) {
-                places.push(place);
-                self.combinations(places, key, found);
-                places.pop();
+        let from = positions.last().map_or(0, |p| p + 1);
+        for position in from..self.all.len() {
+            if self.is(position, pattern.steps[positions.len()], key) {
+                positions.push(position);
+                self.combinations(positions, key, found);
+                positions.pop();
             }
         }
     }
 }
 
-/// The matches of a pattern, as (when, lines by step).
-fn matches(pattern: &Pattern, events: &[Seen]) -> Vec<Found> {
-    let world = World { pattern, all: ordered(events) };
+/// The matches of a pattern, in order of completion.
+fn matches(pattern: &Pattern, events: &[TestEvent]) -> Vec<Match> {
+    let stream = Stream { pattern, all: ordered(events) };
     let keys = if pattern.by { vec![Some(0), Some(1), Some(2)] } else { vec![None] };
-    let mut told = Vec::new();
+    let mut selected = Vec::new();
     for key in keys {
         let mut found = Vec::new();
-        world.combinations(&mut Vec::new(), key, &mut found);
-        found.sort_by(|a, b| (a.at, &a.places).cmp(&(b.at, &b.places)));
+        stream.combinations(&mut Vec::new(), key, &mut found);
+        found.sort_by(|a, b| (a.at, &a.positions).cmp(&(b.at, &b.positions)));
         let mut end = None;
-        told.extend(found.into_iter().filter(|m| {
-            let free = pattern.every || end.is_none_or(|end| m.places[0] > end);
+        selected.extend(found.into_iter().filter(|m| {
+            let free = pattern.every || end.is_none_or(|end| m.positions[0] > end);
             if free {
-                end = m.places.last().copied();
+                end = m.positions.last().copied();
             }
             free
         }));
     }
-    told.sort_by(|a, b| (a.at, &a.places).cmp(&(b.at, &b.places)));
-    told
+    selected.sort_by(|a, b| (a.at, &a.positions).cmp(&(b.at, &b.positions)));
+    selected
 }
 
 fn ids(pattern: &Pattern, lines: &[usize]) -> Vec<Json> {
@@ -192,7 +192,7 @@ fn text(pattern: &Pattern, select: &str) -> String {
     text + "story: { pattern: case }\n"
 }
 
-fn a_pattern() -> impl Strategy<Value = Pattern> {
+fn arbitrary_pattern() -> impl Strategy<Value = Pattern> {
     let steps = prop::collection::vec(0..4usize, 1..=3);
     let nots = prop::collection::vec((0..4usize, 0..4usize), 0..=2);
     (steps, nots, any::<bool>(), 1..20u64, prop::option::weighted(0.2, 0..4usize), any::<bool>())
@@ -204,63 +204,64 @@ fn a_pattern() -> impl Strategy<Value = Pattern> {
         })
 }
 
-/// The default: one pending run per key and step. What fills a step is decided event by event, so
-/// this engine does it so too; what must not be at the ends is looked up in the whole stream.
-fn latest(pattern: &Pattern, events: &[Seen]) -> Vec<Found> {
-    let world = World { pattern, all: ordered(events) };
+/// `select: latest`: one partial match per key and step. This engine, too, fills steps event by
+/// event; it checks leading and trailing negations against the whole stream.
+fn latest(pattern: &Pattern, events: &[TestEvent]) -> Vec<Match> {
+    let stream = Stream { pattern, all: ordered(events) };
     let steps = &pattern.steps;
-    let mut runs: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
+    let mut partials: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
     let mut found = Vec::new();
-    for place in 0..world.all.len() {
-        let event = world.all[place].1;
+    for position in 0..stream.all.len() {
+        let event = stream.all[position].1;
         let Some(key) = key_of(pattern.by, event) else { continue };
-        let first_s = |run: &Vec<usize>| world.time_s(run[0]);
-        runs.retain(|(k, r)| *k != key || event.time_s - first_s(r) <= pattern.within_s);
+        let first_s = |partial: &Vec<usize>| stream.time_s(partial[0]);
+        partials.retain(|(k, r)| *k != key || event.time_s - first_s(r) <= pattern.within_s);
         if pattern.until == Some(event.kind) {
-            runs.retain(|(k, _)| *k != key);
+            partials.retain(|(k, _)| *k != key);
         }
         for step in (0..steps.len()).rev() {
             if steps[step] == event.kind {
-                let waiting = runs.iter().position(|(k, r)| *k == key && r.len() == step);
-                let mut run = match waiting {
-                    Some(at) => runs.remove(at).1,
+                let waiting = partials.iter().position(|(k, r)| *k == key && r.len() == step);
+                let mut partial = match waiting {
+                    Some(at) => partials.remove(at).1,
                     None => Vec::new(),
                 };
-                if run.len() == step {
-                    run.push(place);
-                    runs.retain(|(k, r)| *k != key || r.len() != run.len());
-                    match run.len() == steps.len() {
-                        true => found.push((key, run)),
-                        false => runs.push((key, run)),
+                if partial.len() == step {
+                    partial.push(position);
+                    partials.retain(|(k, r)| *k != key || r.len() != partial.len());
+                    match partial.len() == steps.len() {
+                        true => found.push((key, partial)),
+                        false => partials.push((key, partial)),
                     }
                 }
             }
             let refused = pattern.nots.iter().any(|(g, k)| *g == step && *k == event.kind);
             if step > 0 && refused {
-                runs.retain(|(k, r)| *k != key || r.len() != step);
+                partials.retain(|(k, r)| *k != key || r.len() != step);
             }
         }
     }
     let trailing = pattern.nots.iter().any(|(g, _)| *g == steps.len());
-    let told =
-        found.into_iter().filter(|(key, run)| world.ends_allowed(run[0], run[run.len() - 1], *key));
-    let mut told: Vec<Found> = told
-        .map(|(_, places)| {
-            let last = places[places.len() - 1];
+    let allowed = found
+        .into_iter()
+        .filter(|(key, partial)| stream.ends_allowed(partial[0], partial[partial.len() - 1], *key));
+    let mut matches: Vec<Match> = allowed
+        .map(|(_, positions)| {
+            let last = positions[positions.len() - 1];
             let at = match trailing {
-                true => (world.time_s(places[0]) + pattern.within_s, usize::MAX),
-                false => (world.time_s(last), last),
+                true => (stream.time_s(positions[0]) + pattern.within_s, usize::MAX),
+                false => (stream.time_s(last), last),
             };
-            let lines = places.iter().map(|p| world.all[*p].0).collect();
-            Found { at, places, lines }
+            let lines = positions.iter().map(|p| stream.all[*p].0).collect();
+            Match { at, positions, lines }
         })
         .collect();
-    told.sort_by(|a, b| (a.at, &a.places).cmp(&(b.at, &b.places)));
-    told
+    matches.sort_by(|a, b| (a.at, &a.positions).cmp(&(b.at, &b.positions)));
+    matches
 }
 
 #[derive(Clone, Debug)]
-struct Measured {
+struct AggregateRule {
     word: usize,
     kinds: Vec<usize>,
     by: bool,
@@ -270,35 +271,35 @@ struct Measured {
 
 const WORDS: [&str; 6] = ["count", "distinct", "sum", "avg", "percentile", "any_order"];
 
-fn firings(measured: &Measured, events: &[Seen]) -> Vec<(usize, f64)> {
+fn firings(aggregate: &AggregateRule, events: &[TestEvent]) -> Vec<(usize, f64)> {
     let all = ordered(events);
     let mut firings = Vec::new();
-    for (place, (line, event)) in all.iter().enumerate() {
-        let Some(key) = key_of(measured.by, event) else { continue };
-        if !measured.kinds.contains(&event.kind) {
+    for (position, (line, event)) in all.iter().enumerate() {
+        let Some(key) = key_of(aggregate.by, event) else { continue };
+        if !aggregate.kinds.contains(&event.kind) {
             continue;
         }
-        let window: Vec<&Seen> = all[..=place]
+        let window: Vec<&TestEvent> = all[..=position]
             .iter()
             .map(|(_, e)| *e)
             .filter(|e| {
-                measured.kinds.contains(&e.kind)
-                    && key_of(measured.by, e) == Some(key)
-                    && event.time_s - e.time_s <= measured.within_s
+                aggregate.kinds.contains(&e.kind)
+                    && key_of(aggregate.by, e) == Some(key)
+                    && event.time_s - e.time_s <= aggregate.within_s
             })
             .collect();
-        // Without the key there is no number either (see `Seen::number`).
+        // An event without the key has no number (see `replayed`).
         let mut numbers: Vec<i64> =
             window.iter().filter(|e| e.key.is_some()).map(|e| e.number()).collect();
         numbers.sort_unstable();
         let mut distinct = numbers.clone();
         distinct.dedup();
         let sum = numbers.iter().sum::<i64>() as f64;
-        let needs_number = (1..=4).contains(&measured.word);
+        let needs_number = (1..=4).contains(&aggregate.word);
         if needs_number && event.key.is_none() {
             continue;
         }
-        let value = match WORDS[measured.word] {
+        let value = match WORDS[aggregate.word] {
             "count" => window.len() as f64,
             "distinct" => distinct.len() as f64,
             "sum" => sum,
@@ -310,32 +311,32 @@ fn firings(measured: &Measured, events: &[Seen]) -> Vec<(usize, f64)> {
                 };
                 *numbers.iter().find(enough).unwrap() as f64
             }
-            _ => measured.kinds.iter().filter(|k| window.iter().any(|e| e.kind == **k)).count()
+            _ => aggregate.kinds.iter().filter(|k| window.iter().any(|e| e.kind == **k)).count()
                 as f64,
         };
-        if value >= measured.bound as f64 {
+        if value >= aggregate.bound as f64 {
             firings.push((*line, value));
         }
     }
     firings
 }
 
-fn measured_text(measured: &Measured) -> String {
+fn aggregate_text(aggregate: &AggregateRule) -> String {
     let mut text = String::from("rule: r\nevents:\n");
-    for kind in &measured.kinds {
+    for kind in &aggregate.kinds {
         let _ = writeln!(text, "  e{kind}: {{ kind: t.{} }}", KINDS[*kind]);
     }
-    let events: Vec<String> = measured.kinds.iter().map(|k| format!("e{k}")).collect();
-    let by = if measured.by { "attributes.k" } else { "" };
-    let word = WORDS[measured.word];
-    let _ = writeln!(text, "{word}:\n  by: [{by}]\n  within: {}s", measured.within_s);
+    let events: Vec<String> = aggregate.kinds.iter().map(|k| format!("e{k}")).collect();
+    let by = if aggregate.by { "attributes.k" } else { "" };
+    let word = WORDS[aggregate.word];
+    let _ = writeln!(text, "{word}:\n  by: [{by}]\n  within: {}s", aggregate.within_s);
     let _ = writeln!(
         text,
         "  events: [{}]\n  condition: {{ gte: {} }}",
         events.join(", "),
-        measured.bound
+        aggregate.bound
     );
-    if (1..=4).contains(&measured.word) {
+    if (1..=4).contains(&aggregate.word) {
         text += "  field: attributes.n\n";
     }
     if word == "percentile" {
@@ -344,14 +345,14 @@ fn measured_text(measured: &Measured) -> String {
     text + "story: { pattern: case }\n"
 }
 
-fn a_measure() -> impl Strategy<Value = Measured> {
+fn arbitrary_aggregate() -> impl Strategy<Value = AggregateRule> {
     let kinds = prop::sample::subsequence(vec![0usize, 1, 2, 3], 1..=3);
     (0..WORDS.len(), kinds, any::<bool>(), 1..20u64, 1..5i64).prop_map(
         |(word, kinds, by, within_s, bound)| {
-            // No condition on the number of events may be out of reach.
+            // The condition must be satisfiable.
             let bound =
                 if WORDS[word] == "any_order" { bound.min(kinds.len() as i64) } else { bound };
-            Measured { word, kinds, by, within_s, bound }
+            AggregateRule { word, kinds, by, within_s, bound }
         },
     )
 }
@@ -359,8 +360,8 @@ fn a_measure() -> impl Strategy<Value = Measured> {
 fn check(
     pattern: &Pattern,
     select: &str,
-    expected: &[Found],
-    events: &[Seen],
+    expected: &[Match],
+    events: &[TestEvent],
 ) -> Result<(), TestCaseError> {
     let expected: Vec<Json> = expected.iter().map(|m| json!(ids(pattern, &m.lines))).collect();
     let text = text(pattern, select);
@@ -376,29 +377,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn first_and_every_equal_enumeration(
-        pattern in a_pattern(),
-        events in some_events().prop_map(|mut e| { e.truncate(26); e }),
+    fn select_first_and_every_equal_enumeration(
+        pattern in arbitrary_pattern(),
+        events in arbitrary_events().prop_map(|mut e| { e.truncate(26); e }),
     ) {
         let select = if pattern.every { "every" } else { "first" };
         check(&pattern, select, &matches(&pattern, &events), &events)?;
     }
 
     #[test]
-    fn what_must_not_happen_equals_a_naive_engine(
-        pattern in a_pattern(),
-        events in some_events(),
+    fn negations_equal_naive_engine(
+        pattern in arbitrary_pattern(),
+        events in arbitrary_events(),
     ) {
         check(&pattern, "latest", &latest(&pattern, &events), &events)?;
     }
 
     #[test]
-    fn measures_equal_naive_windows(measured in a_measure(), events in some_events()) {
-        let expected: Vec<Json> = firings(&measured, &events)
+    fn aggregates_equal_naive_engine(aggregate in arbitrary_aggregate(), events in arbitrary_events()) {
+        let expected: Vec<Json> = firings(&aggregate, &events)
             .into_iter()
             .map(|(line, value)| json!([line.to_string(), value]))
             .collect();
-        let text = measured_text(&measured);
+        let text = aggregate_text(&aggregate);
         for shards in [1, 3] {
             let got = replayed(&text, &events, shards);
             let got: Vec<Json> =

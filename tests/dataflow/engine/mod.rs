@@ -1,5 +1,5 @@
-//! Random rules over random events against naive engines that keep whole lists and know nothing of
-//! shards, slots or wheels. They are written from the rule language's meaning.
+//! Random rules over random events against naive engines that keep whole lists, without shards,
+//! bounded tables or timers. They implement the definition of the rule language.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,15 +10,15 @@ use serde_json::{Value as Json, json};
 
 mod case;
 mod language;
-mod refined;
+mod member_counts;
+mod refined_keys;
 mod sigma;
-mod tallies;
 
-use case::{KINDS, Seen, key_of, ordered, replayed, some_events};
+use case::{KINDS, TestEvent, arbitrary_events, key_of, ordered, replayed};
 
 #[derive(Clone, Debug)]
-struct Chain {
-    /// Kind and how often.
+struct ChainRule {
+    /// Kind and number of events.
     steps: Vec<(usize, usize)>,
     by: bool,
     within_s: u64,
@@ -26,77 +26,77 @@ struct Chain {
 }
 
 #[derive(Clone, Debug)]
-struct Tally {
+struct CountRule {
     kind: usize,
     by: bool,
     within_s: u64,
     at_least: usize,
 }
 
-/// A run of the naive engine: how many steps are filled, and by which lines.
+/// A partial match of the naive engine.
 struct Partial {
     key: Option<usize>,
     first_s: u64,
     lines: Vec<usize>,
 }
 
-/// Matches as (place of the completing event, lines).
-fn chain_matches(chain: &Chain, events: &[Seen]) -> Vec<(usize, Vec<usize>)> {
+/// Matches as (position of the completing event, lines).
+fn chain_matches(chain: &ChainRule, events: &[TestEvent]) -> Vec<(usize, Vec<usize>)> {
     let steps: Vec<usize> =
         chain.steps.iter().flat_map(|(kind, times)| std::iter::repeat_n(*kind, *times)).collect();
-    let mut runs: Vec<Partial> = Vec::new();
+    let mut partials: Vec<Partial> = Vec::new();
     let mut matches = Vec::new();
-    for (place, (line, event)) in ordered(events).into_iter().enumerate() {
+    for (position, (line, event)) in ordered(events).into_iter().enumerate() {
         let Some(key) = key_of(chain.by, event) else { continue };
-        runs.retain(|r| r.key != key || event.time_s - r.first_s <= chain.within_s);
+        partials.retain(|r| r.key != key || event.time_s - r.first_s <= chain.within_s);
         if chain.until == Some(event.kind) {
-            runs.retain(|r| r.key != key);
+            partials.retain(|r| r.key != key);
         }
         for step in (0..steps.len()).rev().filter(|s| steps[*s] == event.kind) {
             let mut lines = vec![line];
             let mut first_s = event.time_s;
             if step > 0 {
-                let waiting = runs.iter().position(|r| r.key == key && r.lines.len() == step);
+                let waiting = partials.iter().position(|r| r.key == key && r.lines.len() == step);
                 let Some(at) = waiting else { continue };
-                let run = runs.remove(at);
-                first_s = run.first_s;
-                lines = run.lines;
+                let partial = partials.remove(at);
+                first_s = partial.first_s;
+                lines = partial.lines;
                 lines.push(line);
             }
             if lines.len() == steps.len() {
-                matches.push((place, lines));
+                matches.push((position, lines));
             } else {
-                runs.retain(|r| r.key != key || r.lines.len() != lines.len());
-                runs.push(Partial { key, first_s, lines });
+                partials.retain(|r| r.key != key || r.lines.len() != lines.len());
+                partials.push(Partial { key, first_s, lines });
             }
         }
     }
     matches
 }
 
-/// Firings as (place, line, value).
-fn tally_firings(tally: &Tally, events: &[Seen]) -> Vec<(usize, usize, usize)> {
+/// Firings as (position, line, value).
+fn count_firings(count: &CountRule, events: &[TestEvent]) -> Vec<(usize, usize, usize)> {
     let all = ordered(events);
     let mut firings = Vec::new();
-    for (place, (line, event)) in all.iter().enumerate() {
-        let Some(key) = key_of(tally.by, event) else { continue };
-        if event.kind != tally.kind {
+    for (position, (line, event)) in all.iter().enumerate() {
+        let Some(key) = key_of(count.by, event) else { continue };
+        if event.kind != count.kind {
             continue;
         }
-        let in_window = |(_, e): &&(usize, &Seen)| {
-            e.kind == tally.kind
-                && key_of(tally.by, e) == Some(key)
-                && event.time_s - e.time_s <= tally.within_s
+        let in_window = |(_, e): &&(usize, &TestEvent)| {
+            e.kind == count.kind
+                && key_of(count.by, e) == Some(key)
+                && event.time_s - e.time_s <= count.within_s
         };
-        let value = all[..=place].iter().filter(in_window).count();
-        if value >= tally.at_least {
-            firings.push((place, *line, value));
+        let value = all[..=position].iter().filter(in_window).count();
+        if value >= count.at_least {
+            firings.push((position, *line, value));
         }
     }
     firings
 }
 
-fn chain_text(number: usize, chain: &Chain) -> String {
+fn chain_text(number: usize, chain: &ChainRule) -> String {
     let mut kinds: Vec<usize> = chain.steps.iter().map(|s| s.0).collect();
     kinds.sort_unstable();
     kinds.dedup();
@@ -115,23 +115,23 @@ fn chain_text(number: usize, chain: &Chain) -> String {
     text + "story: { pattern: case }\n---\n"
 }
 
-fn tally_text(number: usize, tally: &Tally) -> String {
-    let by = if tally.by { "attributes.k" } else { "" };
+fn count_text(number: usize, count: &CountRule) -> String {
+    let by = if count.by { "attributes.k" } else { "" };
     format!(
         "rule: r{number}\nevents: {{ e: {{ kind: t.{} }} }}\ncount: {{ event: e, by: [{by}], \
          within: {}s, at_least: {} }}\nstory: {{ pattern: case }}\n---\n",
-        KINDS[tally.kind], tally.within_s, tally.at_least
+        KINDS[count.kind], count.within_s, count.at_least
     )
 }
 
-fn a_chain() -> impl Strategy<Value = Chain> {
+fn arbitrary_chain() -> impl Strategy<Value = ChainRule> {
     (
         prop::collection::vec((0..4usize, prop_oneof![4 => Just(1usize), 1 => 2..4usize]), 2..=4),
         any::<bool>(),
         0..20u64,
         prop::option::weighted(0.3, 0..4usize),
     )
-        .prop_map(|(steps, by, within_s, until)| Chain {
+        .prop_map(|(steps, by, within_s, until)| ChainRule {
             steps,
             by,
             within_s: within_s + 1,
@@ -139,25 +139,25 @@ fn a_chain() -> impl Strategy<Value = Chain> {
         })
 }
 
-fn a_tally() -> impl Strategy<Value = Tally> {
+fn arbitrary_count() -> impl Strategy<Value = CountRule> {
     (0..4usize, any::<bool>(), 1..20u64, 1..6usize)
-        .prop_map(|(kind, by, within_s, at_least)| Tally { kind, by, within_s, at_least })
+        .prop_map(|(kind, by, within_s, at_least)| CountRule { kind, by, within_s, at_least })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn sequences_equal_a_naive_engine(
-        chains in prop::collection::vec(a_chain(), 1..4),
-        events in some_events(),
+    fn sequences_equal_naive_engine(
+        chains in prop::collection::vec(arbitrary_chain(), 1..4),
+        events in arbitrary_events(),
     ) {
         let text: String = chains.iter().enumerate().map(|(i, c)| chain_text(i, c)).collect();
         let mut expected = Vec::new();
         for (number, chain) in chains.iter().enumerate() {
-            for (place, lines) in chain_matches(chain, &events) {
+            for (position, lines) in chain_matches(chain, &events) {
                 let ids: Vec<_> = lines.iter().map(ToString::to_string).collect();
-                expected.push(((place, number), json!([format!("r{number}"), ids])));
+                expected.push(((position, number), json!([format!("r{number}"), ids])));
             }
         }
         expected.sort_by_key(|(order, _)| *order);
@@ -170,16 +170,16 @@ proptest! {
     }
 
     #[test]
-    fn counts_equal_a_naive_engine(
-        tallies in prop::collection::vec(a_tally(), 1..4),
-        events in some_events(),
+    fn counts_equal_naive_engine(
+        counts in prop::collection::vec(arbitrary_count(), 1..4),
+        events in arbitrary_events(),
     ) {
-        let text: String = tallies.iter().enumerate().map(|(i, t)| tally_text(i, t)).collect();
+        let text: String = counts.iter().enumerate().map(|(i, t)| count_text(i, t)).collect();
         let mut expected = Vec::new();
-        for (number, tally) in tallies.iter().enumerate() {
-            for (place, line, value) in tally_firings(tally, &events) {
+        for (number, count) in counts.iter().enumerate() {
+            for (position, line, value) in count_firings(count, &events) {
                 let firing = json!([format!("r{number}"), line.to_string(), value]);
-                expected.push(((place, number), firing));
+                expected.push(((position, number), firing));
             }
         }
         expected.sort_by_key(|(order, _)| *order);

@@ -1,5 +1,5 @@
-//! What the fuzz targets share: events through the rules with one shard and with three, a collector's way into a ring,
-//! and what must hold whatever the bytes are.
+//! Shared by the fuzz targets: replay of events with one shard and with three, a collector's output
+//! through a ring, and the invariants that hold for any input.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -10,13 +10,13 @@ use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::replay::{Emit, Inputs, Replayed, run_set};
 
-/// Stands between a rule document and the events it is shown, in an input of the target `rules`.
+/// Separates rule documents from events in an input of the target `rules`.
 pub const EVENTS_MARK: &str = "\n%events\n";
 
-/// Rules of every shape over few kinds, beside the built-in ones.
+/// Rules with every pattern over few kinds, added to the built-in ones.
 const SHAPES: &str = include_str!("../shapes.yaml");
 
-/// For how many shards rules are compiled.
+/// The numbers of shards that are compared.
 const SHARDS: [usize; 2] = [1, 3];
 
 /// Rules for one shard and for three.
@@ -29,24 +29,23 @@ impl Sets {
         Self(SHARDS.map(|shards| Arc::new(RuleSet::new(rules.to_vec(), "", shards))))
     }
 
-    /// Those for one shard.
+    /// The rule set for one shard.
     #[must_use]
     pub fn of_one_shard(&self) -> Arc<RuleSet> {
         Arc::clone(&self.0[0])
     }
 }
 
-/// The built-in rules and those of `shapes.yaml`: read and compiled once, which takes longer than what
-/// they are shown.
+/// The built-in rules and those of `shapes.yaml`, compiled once: that takes longer than an input.
 ///
 /// # Panics
-/// When they don't load: the targets would look at nothing.
-pub fn known_sets() -> &'static Sets {
+/// If they don't load, since the targets would test nothing.
+pub fn builtin_sets() -> &'static Sets {
     static KNOWN: LazyLock<Sets> = LazyLock::new(|| {
         let mut loaded: Loaded = builtin();
         loaded.text("shapes.yaml", SHAPES);
         assert_eq!(loaded.errors, []);
-        // Only `tapio rules test` looks at a rule's own tests.
+        // Only `tapio rules test` uses a rule's tests.
         loaded.rules.iter_mut().for_each(|rule| rule.tests.clear());
         Sets::new(&loaded.rules)
     });
@@ -54,19 +53,19 @@ pub fn known_sets() -> &'static Sets {
 }
 
 fn replayed(inputs: Inputs, rules: &Arc<RuleSet>, emit: Emit) -> Option<Replayed> {
-    // Without threads there is nothing to look at: the machine's trouble, not the input's.
+    // No thread could be started: the fault of the machine, not of the input.
     let replayed = run_set(inputs, Arc::clone(rules), emit).ok()?;
     let total = &replayed.account.total;
     assert!(replayed.account.holds() && total.held == 0, "CONS-1: {total:?}");
     Some(replayed)
 }
 
-/// Shows events to rules with one shard and with three.
+/// Replays events with one shard and with three.
 ///
 /// # Panics
-/// When the two print something else, or when CONS-1 doesn't hold.
+/// If the outputs differ, or if CONS-1 doesn't hold.
 pub fn replay_agrees(events: &[u8], rules: &Sets) {
-    // What is printed is chosen by the input, so that a crash comes again.
+    // The input selects the output, so that a crash is reproducible.
     let emit = [Emit::Stories, Emit::Matches, Emit::Events][events.len() % 3];
     let [one, three] =
         rules.0.each_ref().map(|set| replayed(Inputs::text("fuzz", events), set, emit));
@@ -77,7 +76,7 @@ pub fn replay_agrees(events: &[u8], rules: &Sets) {
     assert_eq!(text(&one), text(&three), "one shard and three differ, {emit:?}");
 }
 
-/// All to the first shard.
+/// Routes every event to the first shard.
 struct OneShard;
 
 impl Router for OneShard {
@@ -86,18 +85,18 @@ impl Router for OneShard {
     }
 }
 
-/// What a collector made of its bytes.
+/// The output of a collector.
 pub struct Collected {
     /// Its events.
     pub events: Vec<serde_json::Value>,
-    /// How often it said that something can't be read.
+    /// Number of inputs it couldn't decode.
     pub bad_inputs: u64,
 }
 
-/// Lets a collector speak into a ring, and reads what it said.
+/// Runs a collector into a ring and reads its events.
 ///
 /// # Panics
-/// When an event can't be read back, from the ring or as JSON, or when CONS-1 doesn't hold.
+/// If an event can't be read back from the ring or from JSON, or if CONS-1 doesn't hold.
 pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let mut ledger = Ledger::new(vec!["fuzz".into()]);
     let (writer, mut reader) = ring(1 << 12);
@@ -107,13 +106,13 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let sink =
         Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, shutdown.clone());
     let stored = ledger.stage(Stage::Bridge);
-    // Making a directory of who is who takes longer than all the rest.
+    // Creating the entity directory takes longer than all the rest.
     static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
     let mut context = Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {
-        let event = record.event().expect("what was written can be read");
+        let event = record.event().expect("a written event can be read");
         let json = event_json(&event.borrowed(&mut Vec::new()));
         let again = JsonEvent::parse(&json.to_string(), "fuzz");
         assert!(again.is_ok(), "{:?}: {json}", again.err().map(|e| e.cause));

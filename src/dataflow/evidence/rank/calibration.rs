@@ -18,7 +18,7 @@ use super::super::relation::{Edge, Relation};
 use super::super::second_set::second;
 use super::super::store::EvidenceStore;
 use super::WEIGHTS;
-use crate::rules::Given;
+use crate::rules::AutoOr;
 use tapio_core::event::{EventId, Impact, Name, Severity, Story, StoryState, TraceId};
 
 const S: u64 = 1_000_000_000;
@@ -304,8 +304,11 @@ fn pending_story(observations: Vec<Observation>, named: Vec<NamedCause>) -> Pend
         continues: None,
         provisional: None,
     };
-    let impact_spec =
-        ImpactSpec { business: Given::Auto, customer_facing: Given::Auto, slo_impact: Given::Auto };
+    let impact_spec = ImpactSpec {
+        business: AutoOr::Auto,
+        customer_facing: AutoOr::Auto,
+        slo_impact: AutoOr::Auto,
+    };
     PendingStory {
         story,
         affected: Vec::new(),

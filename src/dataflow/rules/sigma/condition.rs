@@ -1,26 +1,28 @@
-//! Conditions in words: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`. A detection's is over its
-//! selections, a correlation's over the rules it refers to.
+//! Conditions: `and`, `or`, `not`, parentheses, `1 of x*`, `all of them`. A detection's condition
+//! is over its selections, a correlation's over the rules it refers to.
 
 use super::super::predicate::Clause;
-use super::super::rule::Seen;
-use super::super::tree::{Place, Read, complain, unknown};
+use super::super::shape::PartCondition;
+use super::super::suggest::unknown;
+use super::super::yaml::{Parsed, Position, reject};
+use tapio_core::glob;
 
-/// How deep parentheses may nest: a hostile rule can't exhaust the stack.
+/// Deepest nesting of parentheses; protects the stack.
 const MAX_DEPTH: usize = 64;
 
-/// What words can be put together to.
-pub(super) trait Words: Clone {
-    /// All of these.
+/// A type that conditions compile to.
+pub(super) trait Compound: Clone {
+    /// All conditions hold.
     fn all(of: Vec<Self>) -> Self;
-    /// At least one of these.
+    /// At least one condition holds.
     fn any(of: Vec<Self>) -> Self;
-    /// Not this.
+    /// The condition doesn't hold.
     fn not(of: Self) -> Self;
 }
 
-macro_rules! words {
+macro_rules! compound {
     ($($of:ty),*) => {
-        $(impl Words for $of {
+        $(impl Compound for $of {
             fn all(of: Vec<Self>) -> Self {
                 Self::All(of)
             }
@@ -36,37 +38,34 @@ macro_rules! words {
     };
 }
 
-words!(Clause, Seen);
+compound!(Clause, PartCondition);
 
 struct Parser<'a, W> {
     words: Vec<&'a str>,
     at: usize,
     depth: usize,
-    place: Place,
-    /// What is being named, in a word.
-    what: &'a str,
+    position: Position,
+    /// The noun for named things, for messages.
+    noun: &'a str,
     named: &'a [(String, W)],
 }
 
-/// Compiles a condition over `named` things, each a `what`.
-pub(super) fn parse<W: Words>(
+/// Compiles a condition over named things; `noun` is the word for one.
+pub(super) fn parse<W: Compound>(
     text: &str,
-    place: Place,
-    what: &str,
+    position: Position,
+    noun: &str,
     named: &[(String, W)],
-) -> Read<W> {
+) -> Parsed<W> {
     if text.contains('|') {
-        return complain(
-            place,
-            "a condition with `|` is Sigma's old way to count; write a correlation rule",
-        );
+        return reject(position, "condition: `|` is not supported; use a correlation rule");
     }
     let words = words(text);
-    let mut parser = Parser { words, at: 0, depth: 0, place, what, named };
+    let mut parser = Parser { words, at: 0, depth: 0, position, noun, named };
     let clause = parser.any()?;
     match parser.words.get(parser.at) {
         None => Ok(clause),
-        Some(word) => complain(place, format!("condition: `{word}` isn't expected there")),
+        Some(word) => reject(position, format!("condition: unexpected `{word}`")),
     }
 }
 
@@ -89,7 +88,7 @@ pub(super) fn words(text: &str) -> Vec<&str> {
     words
 }
 
-impl<'a, W: Words> Parser<'a, W> {
+impl<'a, W: Compound> Parser<'a, W> {
     fn next(&mut self) -> Option<&'a str> {
         let word = self.words.get(self.at).copied();
         self.at += 1;
@@ -102,7 +101,7 @@ impl<'a, W: Words> Parser<'a, W> {
         found
     }
 
-    fn any(&mut self) -> Read<W> {
+    fn any(&mut self) -> Parsed<W> {
         let mut clauses = vec![self.all()?];
         while self.take("or") {
             clauses.push(self.all()?);
@@ -110,7 +109,7 @@ impl<'a, W: Words> Parser<'a, W> {
         Ok(one_or(clauses, W::any))
     }
 
-    fn all(&mut self) -> Read<W> {
+    fn all(&mut self) -> Parsed<W> {
         let mut clauses = vec![self.not()?];
         while self.take("and") {
             clauses.push(self.not()?);
@@ -118,7 +117,7 @@ impl<'a, W: Words> Parser<'a, W> {
         Ok(one_or(clauses, W::all))
     }
 
-    fn not(&mut self) -> Read<W> {
+    fn not(&mut self) -> Parsed<W> {
         let mut negated = false;
         while self.take("not") {
             negated = !negated;
@@ -127,20 +126,20 @@ impl<'a, W: Words> Parser<'a, W> {
         Ok(if negated { W::not(clause) } else { clause })
     }
 
-    fn primary(&mut self) -> Read<W> {
+    fn primary(&mut self) -> Parsed<W> {
         let Some(word) = self.next() else {
-            return complain(self.place, "condition: it ends too early");
+            return reject(self.position, "condition: unexpected end");
         };
         if word == "(" {
             self.depth += 1;
             if self.depth > MAX_DEPTH {
-                return complain(self.place, "condition: too many parentheses");
+                return reject(self.position, "condition: parentheses nested too deep");
             }
             let clause = self.any()?;
             self.depth -= 1;
             return match self.take(")") {
                 true => Ok(clause),
-                false => complain(self.place, "condition: a `)` is missing"),
+                false => reject(self.position, "condition: missing `)`"),
             };
         }
         let quantified = self.words.get(self.at).is_some_and(|w| w.eq_ignore_ascii_case("of"));
@@ -152,23 +151,18 @@ impl<'a, W: Words> Parser<'a, W> {
             Some((_, clause)) => Ok(clause.clone()),
             None => {
                 let names: Vec<&str> = self.named.iter().map(|(n, _)| n.as_str()).collect();
-                complain(self.place, format!("condition: {}", unknown(self.what, word, &names)))
+                reject(self.position, format!("condition: {}", unknown(self.noun, word, &names)))
             }
         }
     }
 
-    fn quantified(&mut self, how_many: &str) -> Read<W> {
+    fn quantified(&mut self, how_many: &str) -> Parsed<W> {
         let Some(pattern) = self.next() else {
-            return complain(self.place, "condition: of what?");
+            return reject(self.position, "condition: a name or `them` must follow `of`");
         };
-        let matches = |name: &str| match pattern.split_once('*') {
-            None if pattern.eq_ignore_ascii_case("them") => !name.starts_with('_'),
-            None => name == pattern,
-            Some((head, tail)) => {
-                name.len() >= head.len() + tail.len()
-                    && name.starts_with(head)
-                    && name.ends_with(tail)
-            }
+        let matches = |name: &str| match pattern.eq_ignore_ascii_case("them") {
+            true => !name.starts_with('_'),
+            false => glob::matches(pattern, name),
         };
         let chosen: Vec<W> = self
             .named
@@ -177,22 +171,22 @@ impl<'a, W: Words> Parser<'a, W> {
             .map(|(_, clause)| clause.clone())
             .collect();
         if chosen.is_empty() {
-            let cause = format!("condition: no {} is called `{pattern}`", self.what);
-            return complain(self.place, cause);
+            let message = format!("condition: no {} matches `{pattern}`", self.noun);
+            return reject(self.position, message);
         }
         match how_many.to_ascii_lowercase().as_str() {
             "all" => Ok(W::all(chosen)),
             "1" | "any" => Ok(W::any(chosen)),
             other => {
-                let cause =
+                let message =
                     format!("condition: `{other} of`: expected `1 of`, `any of` or `all of`");
-                complain(self.place, cause)
+                reject(self.position, message)
             }
         }
     }
 }
 
-/// The only one there is, or all together.
+/// The only clause, or all of them combined.
 pub(super) fn one_or<W>(mut clauses: Vec<W>, many: fn(Vec<W>) -> W) -> W {
     match (clauses.len(), clauses.pop()) {
         (1, Some(clause)) => clause,

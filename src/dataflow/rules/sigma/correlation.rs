@@ -1,14 +1,17 @@
-//! Correlation rules: a measure over the events that detection rules find, or over those by which other
-//! correlation rules fire.
+//! Correlation rules: an aggregate over the events that detection rules match, or over those by
+//! which other correlation rules fire.
 
 use std::sync::Arc;
 
+use super::super::compile::aggregate::{self, MAX_COUNTED};
+use super::super::compile::values::intern;
 use super::super::field::FieldRef;
-use super::super::parse::intern;
-use super::super::rule::{Aggregate, Condition, Counted, Measure, NamedEvent, Rule, Seen, Shape};
-use super::super::shape::{self, MAX_COUNTED};
-use super::super::tree::{Node, Part, Place, Read, complain, unknown};
-use super::{Correlation, Documents, Head, condition, detection};
+use super::super::rule::{NamedEvent, Rule};
+use super::super::shape::{Aggregate, Condition, Counted, Measure, PartCondition, Shape};
+use super::super::suggest::unknown;
+use super::super::yaml::{Node, Parsed, Part, Position, reject};
+use super::document::{self, Correlation, Documents, Head};
+use super::{condition, detection};
 use tapio_core::event::Name;
 
 const KEYS: &[&str] =
@@ -23,24 +26,24 @@ const TYPES: &[&str] = &[
     "temporal",
     "temporal_ordered",
 ];
-/// How many correlations may stand above each other.
+/// Deepest nesting of correlations.
 const MAX_DEPTH: usize = 8;
 
-/// What a correlation refers to, by its number among its like.
+/// A rule that a correlation refers to, by number.
 #[derive(Clone, Copy, PartialEq)]
 enum Referred {
     Detection(usize),
     Correlation(usize),
 }
 
-/// Which rules are told through a correlation alone.
+/// The rules that emit stories only through a correlation.
 pub(super) struct Used {
     pub(super) detections: Vec<bool>,
     pub(super) correlations: Vec<bool>,
 }
 
-/// Compiles the correlation of this number; marks the rules that are told through it alone.
-pub(super) fn rule(number: usize, documents: &Documents, used: &mut Used) -> Read<Rule> {
+/// Compiles a correlation, by number; marks the rules that emit stories only through it.
+pub(super) fn rule(number: usize, documents: &Documents, used: &mut Used) -> Parsed<Rule> {
     let correlation = &documents.correlations[number];
     let head = &correlation.head;
     for referred in references(documents, correlation)? {
@@ -53,33 +56,33 @@ pub(super) fn rule(number: usize, documents: &Documents, used: &mut Used) -> Rea
             Referred::Correlation(i) => used.correlations[i] = true,
         }
     }
-    let role = intern("symptom", head.place)?;
+    let role = intern("symptom", head.position)?;
     let mut builder = Builder { documents, events: Vec::new(), numbers: Vec::new(), role };
     let (aggregate, _) = builder.aggregate(&mut vec![number])?;
-    super::rule(head, builder.events, Shape::Aggregate(aggregate), super::pattern(head)?)
+    document::rule(head, builder.events, Shape::Aggregate(aggregate), document::pattern(head)?)
 }
 
-/// The rules a correlation is about. Where it lists none, those its condition names.
-fn references(documents: &Documents, correlation: &Correlation) -> Read<Vec<Referred>> {
+/// The rules that a correlation lists; if it lists none, those in its condition.
+fn references(documents: &Documents, correlation: &Correlation) -> Parsed<Vec<Referred>> {
     let Some(node) = correlation.node.entry("correlation") else {
-        return complain(correlation.head.place, "a correlation rule needs `correlation`");
+        return reject(correlation.head.position, "a correlation rule needs `correlation`");
     };
     let table = node.table("a correlation", KEYS)?;
-    if let (None, Some(Node { part: Part::Text(text), place, .. })) =
+    if let (None, Some(Node { part: Part::Text(text), position, .. })) =
         (table.get("rules"), table.get("condition"))
     {
         let names = condition::words(text).into_iter();
         let names = names.filter(|w| !["and", "or", "not", "(", ")"].contains(w));
-        return names.map(|name| find(name, *place, documents)).collect();
+        return names.map(|name| find(name, *position, documents)).collect();
     }
     let rules = table.need("rules", "a correlation")?.items();
-    rules.iter().map(|n| find(n.text("the name or id of a rule")?, n.place, documents)).collect()
+    rules.iter().map(|n| find(n.text("the name or id of a rule")?, n.position, documents)).collect()
 }
 
-fn find(name: &str, place: Place, documents: &Documents) -> Read<Referred> {
-    let is_it = |head: &Head| head.names.iter().any(|n| n == name);
-    let detection = documents.detections.iter().position(|d| is_it(&d.head));
-    let correlation = documents.correlations.iter().position(|c| is_it(&c.head));
+fn find(name: &str, position: Position, documents: &Documents) -> Parsed<Referred> {
+    let has_name = |head: &Head| head.names.iter().any(|n| n == name);
+    let detection = documents.detections.iter().position(|d| has_name(&d.head));
+    let correlation = documents.correlations.iter().position(|c| has_name(&c.head));
     match (detection, correlation) {
         (Some(i), _) => Ok(Referred::Detection(i)),
         (None, Some(i)) => Ok(Referred::Correlation(i)),
@@ -87,25 +90,25 @@ fn find(name: &str, place: Place, documents: &Documents) -> Read<Referred> {
             let detections = documents.detections.iter().map(|d| &d.head);
             let heads = detections.chain(documents.correlations.iter().map(|c| &c.head));
             let names: Vec<&str> = heads.map(|h| h.names[0].as_str()).collect();
-            complain(place, unknown("rule", name, &names))
+            reject(position, unknown("rule", name, &names))
         }
     }
 }
 
-/// The rules from a correlation, that one left out, down to a detection.
+/// The rules below a correlation, down to a detection.
 type Path = Vec<Referred>;
 
-/// A rule in the making.
+/// Builds the rule of a correlation.
 struct Builder<'a> {
     documents: &'a Documents,
     events: Vec<NamedEvent>,
-    /// The detection that each event is.
+    /// For each event its detection, by number.
     numbers: Vec<usize>,
     role: Name,
 }
 
 impl Builder<'_> {
-    /// The rule's number for a detection's events.
+    /// The number in the rule of a detection's event.
     fn event(&mut self, detection: usize) -> usize {
         if let Some(at) = self.numbers.iter().position(|d| *d == detection) {
             return at;
@@ -121,13 +124,13 @@ impl Builder<'_> {
         events.len() - 1
     }
 
-    /// The measure of the last correlation in `above`, and for each event it counts the way down to its
-    /// detection.
-    fn aggregate(&mut self, above: &mut Vec<usize>) -> Read<(Aggregate, Vec<Path>)> {
+    /// The aggregate of the last correlation in `above`, and for each event it counts the path down
+    /// to its detection.
+    fn aggregate(&mut self, above: &mut Vec<usize>) -> Parsed<(Aggregate, Vec<Path>)> {
         let number = above.last().copied().unwrap_or_default();
         let correlation = &self.documents.correlations[number];
         let referred = references(self.documents, correlation)?;
-        let place = correlation.head.place;
+        let position = correlation.head.position;
         let (mut events, mut paths, mut inner) = (Vec::new(), Vec::new(), Vec::new());
         for (part, referred) in (0u8..).zip(&referred) {
             match *referred {
@@ -140,65 +143,68 @@ impl Builder<'_> {
                 }
                 Referred::Correlation(below) => {
                     if above.contains(&below) {
-                        return complain(place, "it refers to itself");
+                        return reject(position, "the correlation refers to itself");
                     }
                     if above.len() >= MAX_DEPTH {
-                        let cause = format!("more than {MAX_DEPTH} correlations above each other");
-                        return complain(place, cause);
+                        let message = format!("correlations nested deeper than {MAX_DEPTH}");
+                        return reject(position, message);
                     }
                     above.push(below);
-                    let (measure, leaves) = self.aggregate(above)?;
+                    let (aggregate, leaves) = self.aggregate(above)?;
                     above.pop();
-                    for (leaf, (counted, rest)) in (0u8..).zip(measure.events.iter().zip(leaves)) {
+                    for (leaf, (counted, rest)) in (0u8..).zip(aggregate.events.iter().zip(leaves))
+                    {
                         let path: Path = std::iter::once(*referred).chain(rest).collect();
                         let by = self.group_by(number, &path)?;
                         let (event, through) = (counted.event, Some((inner.len() as u8, leaf)));
                         events.push(Counted { event, by, role: self.role, part, through });
                         paths.push(path);
                     }
-                    inner.push(measure);
+                    inner.push(aggregate);
                 }
             }
             if events.len() > MAX_COUNTED {
-                return complain(
-                    place,
-                    format!("more than {MAX_COUNTED} rules, inner ones counted"),
+                return reject(
+                    position,
+                    format!("more than {MAX_COUNTED} rules, nested ones included"),
                 );
             }
         }
-        let aggregate = self.measured(correlation, &referred, events, inner)?;
+        let aggregate = self.build(correlation, &referred, events, inner)?;
         Ok((aggregate, paths))
     }
 
-    fn measured(
+    fn build(
         &self,
         correlation: &Correlation,
         referred: &[Referred],
         events: Vec<Counted>,
         inner: Vec<Aggregate>,
-    ) -> Read<Aggregate> {
-        let place = correlation.head.place;
+    ) -> Parsed<Aggregate> {
+        let position = correlation.head.position;
         let measure = measure(correlation)?;
         let ordered = matches!(measure, Measure::AnyOrder | Measure::InOrder);
         let condition = match correlation.entry("condition") {
-            Some(Node { part: Part::Text(text), place, .. }) if measure == Measure::AnyOrder => {
-                let named: Vec<(String, Seen)> = (0u8..)
+            Some(Node { part: Part::Text(text), position, .. }) if measure == Measure::AnyOrder => {
+                let named: Vec<(String, PartCondition)> = (0u8..)
                     .zip(referred)
                     .flat_map(|(part, r)| {
-                        self.names(*r).iter().map(move |name| (name.clone(), Seen::Part(part)))
+                        self.names(*r)
+                            .iter()
+                            .map(move |name| (name.clone(), PartCondition::Part(part)))
                     })
                     .collect();
-                Condition::Seen(condition::parse(text, *place, "rule", &named)?)
+                Condition::Parts(condition::parse(text, *position, "rule", &named)?)
             }
-            Some(Node { part: Part::Text(_), place, .. }) => {
-                return complain(*place, "a condition in words goes with `type: temporal` only");
+            Some(Node { part: Part::Text(_), position, .. }) => {
+                return reject(*position, "a condition over rules needs `type: temporal`");
             }
-            Some(node) => shape::condition(node, &["field", "percentile"])?,
-            None if ordered => shape::at_least(referred.len() as f64),
-            None => return complain(place, format!("{} needs a condition", measure.word())),
+            Some(node) => aggregate::condition(node, &["field", "percentile"])?,
+            None if ordered => aggregate::at_least(referred.len() as f64),
+            None => return reject(position, format!("{} needs a condition", measure.word())),
         };
         let Some(timespan) = correlation.entry("timespan") else {
-            return complain(place, "a correlation needs `timespan`");
+            return reject(position, "a correlation needs `timespan`");
         };
         let within_ns = timespan.duration_ns("timespan")?;
         let parts = referred.len() as u8;
@@ -213,62 +219,64 @@ impl Builder<'_> {
     }
 
     /// The join key of a correlation in the events of a detection.
-    fn group_by(&self, correlation: usize, path: &[Referred]) -> Read<Vec<FieldRef>> {
+    fn group_by(&self, correlation: usize, path: &[Referred]) -> Parsed<Vec<FieldRef>> {
         let fields = self.documents.correlations[correlation].entry("group-by");
         let fields = fields.map_or(&[][..], Node::items);
         fields
             .iter()
-            .map(|n| self.field(correlation, n.text("the name of a field")?, n.place, path))
+            .map(|n| self.field(correlation, n.text("the name of a field")?, n.position, path))
             .collect()
     }
 
-    /// What a correlation calls `name`, in the events of the detection at the end of the path: an alias
-    /// means another field in each rule, and an inner correlation has the fields it groups by.
+    /// The field that a correlation calls `name`, in the events of the detection at the end of the
+    /// path. An alias stands for another field in each rule; a nested correlation has the fields
+    /// that it groups by.
     fn field(
         &self,
         correlation: usize,
         name: &str,
-        place: Place,
+        position: Position,
         path: &[Referred],
-    ) -> Read<FieldRef> {
+    ) -> Parsed<FieldRef> {
         let correlation = &self.documents.correlations[correlation];
-        let Some((next, rest)) = path.split_first() else { return detection::field(name, place) };
+        let Some((next, rest)) = path.split_first() else {
+            return detection::field(name, position);
+        };
         let names = self.names(*next);
         let alias = correlation.entry("aliases").and_then(|a| a.entry(name));
-        let (name, place) = match alias {
-            None => (name, place),
+        let (name, position) = match alias {
+            None => (name, position),
             Some(alias) => match names.iter().find_map(|rule| alias.entry(rule)) {
-                Some(field) => (field.text("the name of a field")?, field.place),
+                Some(field) => (field.text("the name of a field")?, field.position),
                 None => {
-                    let cause =
-                        format!("the alias `{name}` doesn't say what it is in `{}`", names[0]);
-                    return complain(alias.place, cause);
+                    let message = format!("the alias `{name}` has no field for `{}`", names[0]);
+                    return reject(alias.position, message);
                 }
             },
         };
-        let Referred::Correlation(inner) = *next else { return detection::field(name, place) };
+        let Referred::Correlation(inner) = *next else { return detection::field(name, position) };
         let grouped = self.documents.correlations[inner].entry("group-by");
         let mut grouped = grouped.map_or(&[][..], Node::items).iter();
         if grouped.any(|n| matches!(&n.part, Part::Text(text) if text == name)) {
-            return self.field(inner, name, place, rest);
+            return self.field(inner, name, position, rest);
         }
-        let cause = format!("`{}` doesn't group by `{name}`, so it has no value there", names[0]);
-        complain(place, cause)
+        let message = format!("`{}` doesn't group by `{name}`, so its matches lack it", names[0]);
+        reject(position, message)
     }
 }
 
-fn measure(correlation: &Correlation) -> Read<Measure> {
-    let place = correlation.head.place;
+fn measure(correlation: &Correlation) -> Parsed<Measure> {
+    let position = correlation.head.position;
     let Some(kind) = correlation.entry("type") else {
-        return complain(place, "a correlation needs `type`");
+        return reject(position, "a correlation needs `type`");
     };
     let condition = correlation.entry("condition");
     let word = kind.text("the correlation's type")?;
     let measured = || {
         let Some(at) = condition.and_then(|c| c.entry("field")) else {
-            return complain(place, format!("{word}: the condition needs `field`"));
+            return reject(position, format!("{word}: the condition needs `field`"));
         };
-        detection::field(at.text("the name of a field")?, at.place)
+        detection::field(at.text("the name of a field")?, at.position)
     };
     Ok(match word {
         "event_count" => Measure::Count,
@@ -280,12 +288,12 @@ fn measure(correlation: &Correlation) -> Read<Measure> {
             let at = condition.and_then(|c| c.entry("percentile"));
             let percent = at.map_or(Ok(50.0), |n| n.number("a number from 0 to 100"))?;
             if !(0.0..=100.0).contains(&percent) {
-                return complain(place, "percentile: from 0 to 100");
+                return reject(position, "percentile: from 0 to 100");
             }
             Measure::Percentile(measured()?, percent)
         }
         "temporal" => Measure::AnyOrder,
         "temporal_ordered" => Measure::InOrder,
-        other => return complain(kind.place, unknown("correlation type", other, TYPES)),
+        other => return reject(kind.position, unknown("correlation type", other, TYPES)),
     })
 }

@@ -1,9 +1,12 @@
-//! Selections of a detection: fields with modifiers, lists of values, keywords.
+//! Detections: selections of fields with modifiers, lists of values, keywords.
 
+use super::super::compile::predicate::{network, regex};
 use super::super::field::FieldRef;
-use super::super::predicate::{Clause, Kinds, Predicate, network, regex};
-use super::super::test::{Literal, Order, Test};
-use super::super::tree::{Complaint, Key, Node, Part, Place, Read, complain, unknown};
+use super::super::field_test::{FieldTest, Literal, Order};
+use super::super::kinds::Kinds;
+use super::super::predicate::{Clause, Predicate};
+use super::super::suggest::unknown;
+use super::super::yaml::{Diagnostic, Key, Node, Parsed, Part, Position, reject};
 use super::condition::{self, one_or};
 use super::encoding::{self, Encoding};
 use super::logsource::Logsource;
@@ -36,20 +39,20 @@ const MODIFIERS: &[&str] = &[
     "base64offset",
 ];
 
-/// The field a Sigma field name means.
-pub(super) fn field(name: &str, place: Place) -> Read<FieldRef> {
+/// The field for a Sigma field name.
+pub(super) fn field(name: &str, position: Position) -> Parsed<FieldRef> {
     if let Ok(field) = FieldRef::parse(name) {
         return Ok(field);
     }
     let attribute = Name::intern(name);
-    Ok(FieldRef::Attribute(attribute.map_err(|e| Complaint { place, cause: e.to_string() })?))
+    Ok(FieldRef::Attribute(attribute.map_err(|e| Diagnostic { position, message: e.to_string() })?))
 }
 
 /// The predicate of a detection document.
-pub(super) fn predicate(document: &Node) -> Read<Predicate> {
+pub(super) fn predicate(document: &Node) -> Parsed<Predicate> {
     let logsource = Logsource::parse(document)?;
     let Some(detection) = document.entry("detection") else {
-        return complain(document.place, "a Sigma rule needs a detection");
+        return reject(document.position, "a Sigma rule needs a detection");
     };
     let mut selections = Vec::new();
     let mut condition = None;
@@ -61,14 +64,14 @@ pub(super) fn predicate(document: &Node) -> Read<Predicate> {
         }
     }
     let Some(condition) = condition else {
-        return complain(detection.place, "a detection needs a condition");
+        return reject(detection.position, "a detection needs a condition");
     };
-    // More than one condition: each is a way to match.
+    // Several conditions: one of them must hold.
     let clauses = condition
         .items()
         .iter()
-        .map(|n| condition::parse(n.text("a condition")?, n.place, "selection", &selections))
-        .collect::<Read<Vec<_>>>()?;
+        .map(|n| condition::parse(n.text("a condition")?, n.position, "selection", &selections))
+        .collect::<Parsed<Vec<_>>>()?;
     let kinds = match logsource.kinds() {
         [] => Kinds::All,
         kinds => Kinds::Some { exact: kinds.to_vec(), globs: Vec::new() },
@@ -76,29 +79,29 @@ pub(super) fn predicate(document: &Node) -> Read<Predicate> {
     Ok(Predicate::new(kinds, one_or(clauses, Clause::Any)))
 }
 
-fn selection(node: &Node, logsource: &Logsource) -> Read<Clause> {
+fn selection(node: &Node, logsource: &Logsource) -> Parsed<Clause> {
     match &node.part {
         Part::Map(entries) => {
-            let fields: Read<Vec<_>> =
+            let fields: Parsed<Vec<_>> =
                 entries.iter().map(|(key, value)| entry(key, value, logsource)).collect();
             Ok(one_or(fields?, Clause::All))
         }
         Part::List(items) => {
-            let clauses: Read<Vec<_>> = items.iter().map(|n| selection(n, logsource)).collect();
+            let clauses: Parsed<Vec<_>> = items.iter().map(|n| selection(n, logsource)).collect();
             Ok(one_or(clauses?, Clause::Any))
         }
-        Part::Null => complain(node.place, "an empty selection"),
-        // A keyword: text anywhere in the message.
+        Part::Null => reject(node.position, "an empty selection"),
+        // A keyword: any part of the message.
         _ => {
-            let how = How { contains: true, ..How::default() };
-            value(FieldRef::Message, node, &how)
+            let modifiers = Modifiers { contains: true, ..Modifiers::default() };
+            value(FieldRef::Message, node, &modifiers)
         }
     }
 }
 
 /// The modifiers behind a field's name.
 #[derive(Default)]
-struct How {
+struct Modifiers {
     contains: bool,
     starts: bool,
     ends: bool,
@@ -114,101 +117,105 @@ struct How {
     encodings: Vec<Encoding>,
 }
 
-impl How {
-    fn parse<'a>(modifiers: impl Iterator<Item = &'a str>, place: Place) -> Read<Self> {
-        let mut how = Self::default();
-        for modifier in modifiers {
-            match modifier {
-                "contains" => how.contains = true,
-                "startswith" => how.starts = true,
-                "endswith" => how.ends = true,
-                "all" => how.all = true,
-                "cased" => how.cased = true,
-                "windash" => how.windash = true,
-                "re" => how.regex = Some(String::new()),
-                "i" | "m" | "s" if how.regex.is_some() => {
-                    how.regex.get_or_insert_default().push_str(modifier);
+impl Modifiers {
+    fn parse<'a>(words: impl Iterator<Item = &'a str>, position: Position) -> Parsed<Self> {
+        let mut of = Self::default();
+        for word in words {
+            match word {
+                "contains" => of.contains = true,
+                "startswith" => of.starts = true,
+                "endswith" => of.ends = true,
+                "all" => of.all = true,
+                "cased" => of.cased = true,
+                "windash" => of.windash = true,
+                "re" => of.regex = Some(String::new()),
+                "i" | "m" | "s" if of.regex.is_some() => {
+                    of.regex.get_or_insert_default().push_str(word);
                 }
-                "cidr" => how.network = true,
-                "exists" => how.exists = true,
-                "neq" => how.negated = true,
-                "fieldref" => how.fieldref = true,
-                "gt" => how.order = Some(Order::Gt),
-                "gte" => how.order = Some(Order::Gte),
-                "lt" => how.order = Some(Order::Lt),
-                "lte" => how.order = Some(Order::Lte),
+                "cidr" => of.network = true,
+                "exists" => of.exists = true,
+                "neq" => of.negated = true,
+                "fieldref" => of.fieldref = true,
+                "gt" => of.order = Some(Order::Gt),
+                "gte" => of.order = Some(Order::Gte),
+                "lt" => of.order = Some(Order::Lt),
+                "lte" => of.order = Some(Order::Lte),
                 other => match Encoding::parse(other) {
-                    Some(encoding) => how.encodings.push(encoding),
-                    None => return complain(place, unknown("modifier", other, MODIFIERS)),
+                    Some(encoding) => of.encodings.push(encoding),
+                    None => return reject(position, unknown("modifier", other, MODIFIERS)),
                 },
             }
         }
-        Ok(how)
+        Ok(of)
     }
 }
 
-fn entry(key: &Key, node: &Node, logsource: &Logsource) -> Read<Clause> {
+fn entry(key: &Key, node: &Node, logsource: &Logsource) -> Parsed<Clause> {
     let mut parts = key.text.split('|');
     let name = parts.next().unwrap_or_default();
-    let how = How::parse(parts, key.place)?;
+    let modifiers = Modifiers::parse(parts, key.position)?;
     let field = match name {
-        // `|all: [...]`: keywords that must all be there.
+        // `|all: [...]`: keywords, all of which must occur.
         "" => FieldRef::Message,
         _ => match logsource.field(name) {
             Some(field) => field,
-            None => field(name, key.place)?,
+            None => field(name, key.position)?,
         },
     };
-    let how = if name.is_empty() { How { contains: true, ..how } } else { how };
-    let clauses = node.items().iter().map(|n| value(field, n, &how)).collect::<Read<Vec<_>>>()?;
+    let modifiers = match name {
+        "" => Modifiers { contains: true, ..modifiers },
+        _ => modifiers,
+    };
+    let clauses =
+        node.items().iter().map(|n| value(field, n, &modifiers)).collect::<Parsed<Vec<_>>>()?;
     if clauses.is_empty() {
-        return complain(node.place, "an empty list of values");
+        return reject(node.position, "an empty list of values");
     }
-    let clause = one_or(clauses, if how.all { Clause::All } else { Clause::Any });
-    Ok(if how.negated { Clause::Not(Box::new(clause)) } else { clause })
+    let clause = one_or(clauses, if modifiers.all { Clause::All } else { Clause::Any });
+    Ok(if modifiers.negated { Clause::Not(Box::new(clause)) } else { clause })
 }
 
-fn value(field: FieldRef, node: &Node, how: &How) -> Read<Clause> {
+fn value(field: FieldRef, node: &Node, modifiers: &Modifiers) -> Parsed<Clause> {
     let test = |test| Ok(Clause::Field(field, test));
-    if how.exists {
-        return test(Test::Exists(node.bool("`exists` to be true or false")?));
+    if modifiers.exists {
+        return test(FieldTest::Exists(node.bool("`exists` to be true or false")?));
     }
-    if let Some(order) = how.order {
-        return test(Test::Compare(order, node.number("a number")?));
+    if let Some(order) = modifiers.order {
+        return test(FieldTest::Compare(order, node.number("a number")?));
     }
     if matches!(node.part, Part::Null) {
-        return test(Test::Exists(false));
+        return test(FieldTest::Exists(false));
     }
     let text = node.scalar_text("text, a number, true or false")?;
-    if how.network {
-        return test(network(&text, node.place)?);
+    if modifiers.network {
+        return test(network(&text, node.position)?);
     }
-    if how.fieldref {
-        return Ok(Clause::SameAs(field, self::field(&text, node.place)?));
+    if modifiers.fieldref {
+        return Ok(Clause::SameAs(field, self::field(&text, node.position)?));
     }
-    if let Some(flags) = &how.regex {
+    if let Some(flags) = &modifiers.regex {
         let flags = if flags.is_empty() { String::new() } else { format!("(?{flags})") };
-        return test(Test::Matches(regex(&format!("{flags}{text}"), node.place)?));
+        return test(FieldTest::Regex(regex(&format!("{flags}{text}"), node.position)?));
     }
     let mut spellings = vec![text.clone()];
-    if how.windash {
+    if modifiers.windash {
         spellings.extend(dashes(&text));
     }
-    if !how.encodings.is_empty() {
-        // What is encoded is the text without its escapes; a wildcard can't be encoded.
+    if !modifiers.encodings.is_empty() {
+        // Encodings apply to the text without its escapes; a wildcard can't be encoded.
         let encoded = spellings.iter().map(|t| match unescaped(t) {
-            Some(plain) => Ok(encoding::spellings(&plain, &how.encodings)),
-            None => complain(node.place, "a value with wildcards can't be encoded"),
+            Some(plain) => Ok(encoding::spellings(&plain, &modifiers.encodings)),
+            None => reject(node.position, "a value with wildcards can't be encoded"),
         });
-        spellings = encoded.collect::<Read<Vec<_>>>()?.concat();
+        spellings = encoded.collect::<Parsed<Vec<_>>>()?.concat();
         spellings.iter_mut().for_each(|t| *t = escaped(t));
     }
-    let clauses: Read<Vec<_>> =
-        spellings.iter().map(|t| text_clause(field, node, t, how)).collect();
+    let clauses: Parsed<Vec<_>> =
+        spellings.iter().map(|t| text_clause(field, node, t, modifiers)).collect();
     Ok(one_or(clauses?, Clause::Any))
 }
 
-/// The same with another sign in front of an option: Sigma's `windash`.
+/// The text with other signs in front of an option: Sigma's `windash`.
 fn dashes(text: &str) -> Vec<String> {
     let signs = ['-', '/', '–', '—', '―'];
     let Some(sign) = text.trim_start().chars().next().filter(|c| signs.contains(c)) else {
@@ -217,27 +224,27 @@ fn dashes(text: &str) -> Vec<String> {
     signs.iter().filter(|s| **s != sign).map(|s| text.replacen(sign, &s.to_string(), 1)).collect()
 }
 
-/// A text as a Sigma pattern: `*` any text, `?` any character, a backslash in front of one of these
-/// or of itself takes it as it stands.
-fn text_clause(field: FieldRef, node: &Node, text: &str, how: &How) -> Read<Clause> {
-    let any_ends = how.contains || how.starts || how.ends;
+/// Compiles a Sigma pattern: `*` matches any text, `?` any character; a backslash escapes these and
+/// itself.
+fn text_clause(field: FieldRef, node: &Node, text: &str, modifiers: &Modifiers) -> Parsed<Clause> {
+    let any_ends = modifiers.contains || modifiers.starts || modifiers.ends;
     let plain = unescaped(text);
     if let (Some(plain), false) = (&plain, any_ends) {
-        let mut ways = vec![if how.cased {
-            Test::Equals(vec![Literal::Text(plain.clone())])
+        let mut tests = vec![if modifiers.cased {
+            FieldTest::Equals(vec![Literal::Text(plain.clone())])
         } else {
-            Test::Same(plain.to_lowercase())
+            FieldTest::EqualsFolded(plain.to_lowercase())
         }];
-        // A number that an event has as a number, and its text, are the same to Sigma.
+        // In Sigma, a number equals its text.
         match &node.part {
-            Part::Bool(b) => ways.push(Test::Equals(vec![Literal::Bool(*b)])),
-            _ => ways.extend(plain.parse().ok().map(|n| Test::Equals(vec![Literal::Int(n)]))),
+            Part::Bool(b) => tests.push(FieldTest::Equals(vec![Literal::Bool(*b)])),
+            _ => tests.extend(plain.parse().ok().map(|n| FieldTest::Equals(vec![Literal::Int(n)]))),
         }
-        let clauses = ways.into_iter().map(|t| Clause::Field(field, t)).collect();
+        let clauses = tests.into_iter().map(|t| Clause::Field(field, t)).collect();
         return Ok(one_or(clauses, Clause::Any));
     }
-    let mut pattern = String::from(if how.cased { "(?s)" } else { "(?si)" });
-    if !(how.contains || how.ends) {
+    let mut pattern = String::from(if modifiers.cased { "(?s)" } else { "(?si)" });
+    if !(modifiers.contains || modifiers.ends) {
         pattern.push('^');
     }
     let mut chars = text.chars().peekable();
@@ -252,19 +259,19 @@ fn text_clause(field: FieldRef, node: &Node, text: &str, how: &How) -> Read<Clau
             other => pattern.push_str(&::regex::escape(other.encode_utf8(&mut [0; 4]))),
         }
     }
-    if !(how.contains || how.starts) {
+    if !(modifiers.contains || modifiers.starts) {
         pattern.push('$');
     }
-    Ok(Clause::Field(field, Test::Matches(regex(&pattern, node.place)?)))
+    Ok(Clause::Field(field, FieldTest::Regex(regex(&pattern, node.position)?)))
 }
 
-/// A text that means itself as a Sigma pattern.
+/// Escapes a text, so that the pattern matches it only.
 fn escaped(text: &str) -> String {
     let escape = |c: char| matches!(c, '*' | '?' | '\\').then_some('\\').into_iter().chain([c]);
     text.chars().flat_map(escape).collect()
 }
 
-/// The text without its escapes; `None` where it has wildcards.
+/// The text without its escapes; `None` if it has wildcards.
 fn unescaped(text: &str) -> Option<String> {
     let mut plain = String::new();
     let mut chars = text.chars().peekable();

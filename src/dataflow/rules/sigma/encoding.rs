@@ -1,27 +1,27 @@
-//! Sigma's modifiers that look for a value as somebody encoded it: `wide`, `utf16le`, `utf16be`, `utf16`,
-//! `base64`, `base64offset` (SigmaHQ, "Sigma Specification", value modifiers). They apply from left to
-//! right.
+//! Sigma's modifiers that encode a value before it is compared: `wide`, `utf16le`, `utf16be`,
+//! `utf16`, `base64`, `base64offset` (SigmaHQ, "Sigma Specification", value modifiers). They apply
+//! from left to right.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-/// A way to write a value down.
+/// An encoding of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// Two bytes for each UTF-16 unit, the low one first (`wide`, `utf16le`).
     Utf16Le,
     /// The high byte first.
     Utf16Be,
-    /// As `utf16le` behind a byte order mark.
+    /// `utf16le` after a byte order mark.
     Utf16,
-    /// The value on its own, in base64.
+    /// The whole value in base64.
     Base64,
-    /// The value somewhere inside a longer text that is in base64: three alignments.
+    /// The value as part of a longer text in base64: three alignments.
     Base64Offset,
 }
 
 impl Encoding {
-    /// From a modifier.
+    /// Parses a modifier.
     pub(super) fn parse(modifier: &str) -> Option<Self> {
         Some(match modifier {
             "wide" | "utf16le" => Self::Utf16Le,
@@ -49,23 +49,23 @@ impl Encoding {
     }
 }
 
-/// What a value looks like in base64 when `shift` bytes of its first group of three are somebody else's:
-/// digits that depend on a neighbour are left out at both ends.
+/// A value in base64 with `shift` other bytes in its first group of three. Digits that depend on
+/// the neighbouring bytes are omitted at both ends.
 fn aligned(value: &[u8], shift: usize) -> Vec<u8> {
     let mut bytes = vec![0; shift];
     bytes.extend_from_slice(value);
     let mut text = STANDARD_NO_PAD.encode(&bytes).into_bytes();
-    // A last group of one or two bytes ends in a digit that also holds bits of what follows.
+    // A last group of one or two bytes ends in a digit that also holds bits of the next byte.
     if !bytes.len().is_multiple_of(3) {
         text.pop();
     }
-    // Digits that hold bits of the neighbour before: two for one byte, three for two.
+    // Digits that hold bits of the bytes before: two for one byte, three for two.
     text.drain(..[0, 2, 3][shift].min(text.len()));
     text
 }
 
-/// All texts that a value may have once these encodings were applied. Bytes that are no text are taken as
-/// the characters of the same number, as in the latin alphabet.
+/// All texts that a value can have after these encodings. Bytes that aren't UTF-8 become the
+/// characters of the same number (Latin-1).
 pub(super) fn spellings(value: &str, encodings: &[Encoding]) -> Vec<String> {
     let mut all = vec![value.as_bytes().to_vec()];
     for encoding in encodings {
@@ -83,9 +83,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_found_wherever_it_lies_in_base64() {
+    fn value_is_found_at_every_base64_offset() {
         let found = spellings("http://", &[Encoding::Base64Offset]);
-        // The values of the specification's own example.
+        // The example of the specification.
         assert_eq!(found, ["aHR0cDovL", "h0dHA6Ly", "odHRwOi8v"]);
         for before in ["", "a", "ab", "abc"] {
             for after in ["", "x", "xy", "xyz"] {

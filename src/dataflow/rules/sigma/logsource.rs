@@ -1,12 +1,12 @@
-//! What a logsource means here: the kinds of events it stands for, and Sigma's names for their
-//! fields. A logsource the table doesn't know matches every event.
+//! Logsources: the kinds of events they stand for, and Sigma's names for the fields of those. An
+//! unknown logsource matches every event.
 
 use super::super::field::FieldRef;
-use super::super::tree::{Node, Read};
+use super::super::yaml::{Node, Parsed};
 use tapio_core::event::{Name, names};
 
-/// A logsource the table knows.
-struct Known {
+/// A known logsource.
+struct Mapping {
     category: Option<&'static str>,
     service: Option<&'static str>,
     kinds: &'static [Name],
@@ -34,15 +34,20 @@ const fn category(
     category: &'static str,
     kinds: &'static [Name],
     fields: &'static [(&'static str, FieldRef)],
-) -> Known {
-    Known { category: Some(category), service: None, kinds, fields }
+) -> Mapping {
+    Mapping { category: Some(category), service: None, kinds, fields }
 }
 
-const fn journal(service: &'static str) -> Known {
-    Known { category: None, service: Some(service), kinds: &[names::JOURNAL_MESSAGE], fields: &[] }
+const fn journal(service: &'static str) -> Mapping {
+    Mapping {
+        category: None,
+        service: Some(service),
+        kinds: &[names::JOURNAL_MESSAGE],
+        fields: &[],
+    }
 }
 
-const TABLE: &[Known] = &[
+const TABLE: &[Mapping] = &[
     category("process_creation", &[names::KERNEL_PROCESS_EXEC], PROCESS),
     category("process_termination", &[names::KERNEL_PROCESS_EXIT], PROCESS),
     category("network_connection", &[names::KERNEL_TCP_CONNECT], CONNECTION),
@@ -56,29 +61,30 @@ const TABLE: &[Known] = &[
 ];
 
 /// The logsource of a document.
-pub(super) struct Logsource(Option<&'static Known>);
+pub(super) struct Logsource(Option<&'static Mapping>);
 
 impl Logsource {
-    pub(super) fn parse(document: &Node) -> Read<Self> {
+    pub(super) fn parse(document: &Node) -> Parsed<Self> {
         let Some(node) = document.entry("logsource") else { return Ok(Self(None)) };
         node.map("a logsource")?;
         let text = |key: &str| node.entry(key).map(|n| n.text(key)).transpose();
         let (category, service, product) = (text("category")?, text("service")?, text("product")?);
-        // These tell of Linux nodes; another product's events come from elsewhere.
-        let here = matches!(product, None | Some("linux" | "kubernetes"));
+        // The kinds describe Linux nodes; other products' events have other sources.
+        let applies = matches!(product, None | Some("linux" | "kubernetes"));
         let known = TABLE.iter().find(|known| {
-            here && known.category == category
+            applies
+                && known.category == category
                 && (known.category.is_some() || known.service == service)
         });
         Ok(Self(known))
     }
 
-    /// The kinds it stands for; none: every kind.
+    /// The kinds it stands for; empty: every kind.
     pub(super) fn kinds(&self) -> &'static [Name] {
         self.0.map_or(&[], |known| known.kinds)
     }
 
-    /// What one of Sigma's field names means there.
+    /// The field for one of Sigma's field names.
     pub(super) fn field(&self, name: &str) -> Option<FieldRef> {
         let fields = self.0.map_or(&[][..], |known| known.fields);
         fields.iter().find(|(sigma, _)| *sigma == name).map(|(_, field)| *field)

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tapio_wire::{Batch, batch_json};
-use tapio_fuzz::{known_sets, replay_agrees};
+use tapio_fuzz::{builtin_sets, replay_agrees};
 
 fuzz_target!(|bytes: &[u8]| {
     let parsed = Batch::parse(bytes);
@@ -15,6 +15,6 @@ fuzz_target!(|bytes: &[u8]| {
     let events = items.iter().filter(|(story, _)| !story);
     let lines: String = events.map(|(_, json)| format!("{json}\n")).collect();
     if !lines.is_empty() {
-        replay_agrees(lines.as_bytes(), known_sets());
+        replay_agrees(lines.as_bytes(), builtin_sets());
     }
 });

@@ -1,5 +1,5 @@
-//! Rule documents, tapio's and Sigma's: whatever the text is, it loads or is refused with a place;
-//! what loads is shown events and said in words.
+//! Rule documents, tapio's and Sigma's: any text loads or is rejected with a position; what loads
+//! processes events and can be explained.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use tapio_dataflow::rules::{Loaded, explain};
 use tapio_fuzz::{EVENTS_MARK, Sets, replay_agrees};
 
-/// What rules without events of their own are shown.
+/// Events for inputs that have none.
 const EVENTS: &str = include_str!("../../../stories/nginx-cascade.jsonl");
 
 fuzz_target!(|bytes: &[u8]| {
@@ -17,9 +17,9 @@ fuzz_target!(|bytes: &[u8]| {
     loaded.text("fuzz.yaml", text);
     let lines = text.split('\n').count();
     for error in loaded.errors.iter().chain(&loaded.warnings) {
-        let place = error.complaint.place;
-        assert!(!error.complaint.cause.is_empty(), "a complaint without a cause");
-        assert!(place.line as usize <= lines + 1, "{error}: there are {lines} lines");
+        let position = error.diagnostic.position;
+        assert!(!error.diagnostic.message.is_empty(), "an error without a message");
+        assert!(position.line as usize <= lines + 1, "{error}: there are {lines} lines");
     }
     for rule in &loaded.rules {
         assert!(!explain(rule).is_empty());

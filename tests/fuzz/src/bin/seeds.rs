@@ -1,7 +1,7 @@
-//! Writes what the targets begin with, from the project's rules, stories and conformance cases:
-//! `seeds FOLDER` fills a folder in it for each target.
+//! Writes the seed corpus of each target from the project's rules, stories and conformance cases:
+//! `seeds FOLDER` fills one folder per target.
 
-// What is built with the coverage flags needs libFuzzer's side of them.
+// The coverage flags need libFuzzer's runtime.
 use libfuzzer_sys as _;
 
 use std::fmt::Write as _;
@@ -14,10 +14,10 @@ use tapio_core::event::JsonEvent;
 use tapio_core::ring::{Header, ring};
 use tapio_dataflow::replay::{Emit, Inputs, run_set};
 use tapio_wire::{Appended, BatchEncoder};
-use tapio_fuzz::{EVENTS_MARK, known_sets};
+use tapio_fuzz::{EVENTS_MARK, builtin_sets};
 
-/// Of the conformance cases, every so manieth is a seed.
-const EVERY: usize = 25;
+/// Every 25th conformance case is a seed.
+const CASE_STEP: usize = 25;
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -30,14 +30,14 @@ impl Corpus {
         Ok(fs::write(folder.join(name), bytes)?)
     }
 
-    /// Events for the two targets that take them.
+    /// Adds events for the two targets that read them.
     fn events(&self, name: &str, lines: &str) -> Result<(), Failed> {
         self.add("lines", name, lines.as_bytes())?;
         self.add("batches", name, &batch(lines)?)
     }
 }
 
-/// A batch that holds these events, and the stories that they become.
+/// A batch of these events and their stories.
 fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
     let (mut writer, mut reader) = ring(1 << 15);
     for (number, line) in lines.lines().enumerate() {
@@ -47,14 +47,14 @@ fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
         writer.write_event(&Header::event(0, 1, event.time_ns), &event)?;
     }
     let stories =
-        run_set(Inputs::text("seed", lines), known_sets().of_one_shard(), Emit::Stories)?.stories;
+        run_set(Inputs::text("seed", lines), builtin_sets().of_one_shard(), Emit::Stories)?.stories;
     let mut encoder = BatchEncoder::new("node", 1, 1 << 20);
     reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
     stories.iter().for_each(|story| encoder.story(story));
     Ok(encoder.finish().ok_or("an empty batch")?.message().to_vec())
 }
 
-/// Reports of the CNI plugin, and a packet of the kernel's: a link, and its end.
+/// Reports of the CNI plugin, and a netlink packet: a new link and its removal.
 fn packets() -> Vec<Vec<u8>> {
     let report = json!({"command": "ADD", "network": "podnet", "plugin": "tapio-cni", "container_id": "c",
         "ifname": "eth0", "netns": "/run/netns/a", "netns_inode": 7, "host_interface": "veth1",
@@ -83,19 +83,19 @@ fn packets() -> Vec<Vec<u8>> {
     vec![report.to_string().into_bytes(), args.into(), link]
 }
 
-/// Records of the kernel's log, as reads give them.
+/// Records of the kernel log, as read from /dev/kmsg.
 const KMSG: &str = concat!(
     "3,1042,84512334,-;blk_update_request: I/O error, dev sda, sector 1234\n SUBSYSTEM=block\n DEVICE=+block:sda\n\0",
     "30,1043,84512400,-,caller=T1;systemd[1]: hello\n\0",
     "4,1050,84512500,-;EXT4-fs error (device nvme0n1p2): a\\x09b\\x5c\n",
 );
 
-/// A field of fewer than 128 bytes with a length in front, as protobuf has it.
+/// A length-delimited protobuf field of fewer than 128 bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
 }
 
-/// Export requests: a log record and a span, with a resource and attributes of every sort.
+/// Export requests: a log record and a span, with a resource and attributes of every type.
 fn exports() -> [Vec<u8>; 2] {
     let pair = |key: &str, value: &[u8]| [field(1, key.as_bytes()), field(2, value)].concat();
     let fixed = |number: u8, n: u64| [vec![number << 3 | 1], n.to_le_bytes().to_vec()].concat();
@@ -116,7 +116,7 @@ fn exports() -> [Vec<u8>; 2] {
     ];
     let resource = field(1, &field(1, &pair("k8s.pod.uid", &field(1, b"u"))));
     [log.concat(), span.concat()].map(|record| {
-        // Longer than what `field` can say: its length takes two bytes.
+        // Too long for `field`: the length takes two bytes.
         let long = |number: u8, bytes: &[u8]| {
             let len = [bytes.len() as u8 | 0x80, (bytes.len() >> 7) as u8];
             [&[number << 3 | 2], &len[..], bytes].concat()
@@ -125,7 +125,7 @@ fn exports() -> [Vec<u8>; 2] {
     })
 }
 
-/// Rules that stand together: correlations of correlations, measures, sequences that share events.
+/// Rule sets: nested correlations, aggregates, sequences that share events.
 const SETS: [(&str, &str); 4] = [
     ("correlations", include_str!("../../sets/correlations.yaml")),
     ("sigma-measures", include_str!("../../sets/sigma-measures.yaml")),
@@ -133,11 +133,11 @@ const SETS: [(&str, &str); 4] = [
     ("sequences", include_str!("../../sets/sequences.yaml")),
 ];
 
-/// Events for the sets: so many of four kinds, each some seconds behind the one before, of two keys, hosts' pods
-/// and users in turn.
-fn events_of_sets(many: u64, step_ms: u64) -> String {
+/// Events for the rule sets: of four kinds, `step_ms` apart, of two keys, two pods and three users
+/// in turn.
+fn events_of_sets(count: u64, step_ms: u64) -> String {
     let mut lines = String::new();
-    for n in 0..many {
+    for n in 0..count {
         let time_ns = 1_700_000_000_000_000_000 + n * step_ms * 1_000_000;
         let kind = ["A", "B", "B", "C", "A", "D", "B"][n as usize % 7];
         let (key, pod) = (["x", "y"][n as usize / 3 % 2], ["u", "v"][n as usize / 2 % 2]);
@@ -150,7 +150,7 @@ fn events_of_sets(many: u64, step_ms: u64) -> String {
     lines
 }
 
-/// A conformance case as a rule and the events it is shown.
+/// A conformance case as a rule and its events.
 fn case(case: &Json) -> Result<(String, String), Failed> {
     let stages: Vec<&str> =
         case["stages"].as_array().ok_or("stages")?.iter().filter_map(Json::as_str).collect();
@@ -200,7 +200,7 @@ fn main() -> Result<(), Failed> {
     let sigma = fs::read_to_string(root.join("tests/conformance/sigma/rules.yml"))?;
     let eql = fs::read_to_string(root.join("tests/conformance/eql.jsonl"))?;
     let mut some = String::new();
-    for (number, line) in eql.lines().enumerate().step_by(EVERY) {
+    for (number, line) in eql.lines().enumerate().step_by(CASE_STEP) {
         let (rule, events) = case(&serde_json::from_str(line)?)?;
         let input = format!("{rule}{EVENTS_MARK}{events}");
         corpus.add("rules", &format!("eql-{number}"), input.as_bytes())?;
@@ -211,7 +211,7 @@ fn main() -> Result<(), Failed> {
         let input = format!("{document}{EVENTS_MARK}{some}");
         corpus.add("rules", &format!("shapes-{number}"), input.as_bytes())?;
     }
-    // A correlation is nothing without what it refers to.
+    // A correlation needs the rules it refers to.
     let (correlations, detections): (Vec<&str>, Vec<&str>) =
         sigma.split("\n---\n").partition(|document| document.contains("\ncorrelation:"));
     let detections = detections.join("\n---\n");
@@ -223,14 +223,14 @@ fn main() -> Result<(), Failed> {
         let mut loaded = Loaded::default();
         loaded.text(name, documents);
         if let Some(error) = loaded.errors.first() {
-            return Err(format!("a seed that is refused reaches nothing: {error}").into());
+            return Err(format!("invalid seed: {error}").into());
         }
-        // Few events far apart, and a row that is longer than what a story keeps.
-        for (many, step_ms) in [(30, 1_700), (110, 90)] {
-            let events = events_of_sets(many, step_ms);
+        // Few events far apart, and more than a story keeps.
+        for (count, step_ms) in [(30, 1_700), (110, 90)] {
+            let events = events_of_sets(count, step_ms);
             let input = format!("{documents}{EVENTS_MARK}{events}");
-            corpus.add("rules", &format!("set-{name}-{many}"), input.as_bytes())?;
-            corpus.events(&format!("set-{many}"), &events)?;
+            corpus.add("rules", &format!("set-{name}-{count}"), input.as_bytes())?;
+            corpus.events(&format!("set-{count}"), &events)?;
         }
     }
     for (number, packet) in packets().iter().enumerate() {

@@ -1,33 +1,35 @@
-//! A YAML document as a tree that remembers where each part stands, so that every complaint about
-//! a rule has a line and a column.
+//! A YAML document as a tree of nodes with positions, so that every diagnostic about a rule has a
+//! line and a column.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::suggest::unknown;
+
 /// Line and column, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct Position {
     /// The line.
     pub line: u64,
     /// The column.
     pub column: u64,
 }
 
-/// What is wrong with a rule document, and where.
+/// A problem in a rule document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// Where.
-    pub place: Place,
-    /// What.
-    pub cause: String,
+pub struct Diagnostic {
+    /// Position of the problem in its file.
+    pub position: Position,
+    /// Cause, and remedy where there is one.
+    pub message: String,
 }
 
-/// A part of a document.
+/// A value in a document, with its position.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) part: Part,
 }
 
@@ -44,7 +46,7 @@ pub(super) enum Part {
 
 #[derive(Clone, Debug)]
 pub(super) struct Key {
-    pub(super) place: Place,
+    pub(super) position: Position,
     pub(super) text: String,
 }
 
@@ -52,8 +54,8 @@ struct Bare(Part);
 
 struct PartVisitor;
 
-fn place_of<T>(spanned: &Spanned<T>) -> Place {
-    Place { line: spanned.referenced.line(), column: spanned.referenced.column() }
+fn position_of<T>(spanned: &Spanned<T>) -> Position {
+    Position { line: spanned.referenced.line(), column: spanned.referenced.column() }
 }
 
 impl<'de> Visitor<'de> for PartVisitor {
@@ -96,7 +98,7 @@ impl<'de> Visitor<'de> for PartVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, node)) = map.next_entry::<Spanned<String>, Node>()? {
-            entries.push((Key { place: place_of(&key), text: key.value }, node));
+            entries.push((Key { position: position_of(&key), text: key.value }, node));
         }
         Ok(Part::Map(entries))
     }
@@ -111,31 +113,34 @@ impl<'de> Deserialize<'de> for Bare {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Bare>::deserialize(d)?;
-        Ok(Self { place: place_of(&spanned), part: spanned.value.0 })
+        Ok(Self { position: position_of(&spanned), part: spanned.value.0 })
     }
 }
 
-/// The documents of a text.
-pub(super) fn documents(text: &str) -> Result<Vec<Node>, Complaint> {
-    // YAML 1.2: `n` and `yes` are text, only `true` and `false` aren't.
+/// Parses the documents of a text.
+pub(super) fn documents(text: &str) -> Result<Vec<Node>, Diagnostic> {
+    // YAML 1.2: `n` and `yes` are text; only `true` and `false` are booleans.
     let options = serde_saphyr::options! { strict_booleans: true };
     serde_saphyr::from_multiple_with_options::<Node>(text, options).map_err(|e| {
-        let place =
-            e.location().map_or(Place::default(), |l| Place { line: l.line(), column: l.column() });
+        let position = e
+            .location()
+            .map_or(Position::default(), |l| Position { line: l.line(), column: l.column() });
         let full = e.without_snippet().to_string();
-        let cause = full.split(" at line ").next().unwrap_or(&full);
-        Complaint { place, cause: cause.lines().next().unwrap_or("broken YAML").to_owned() }
+        let message = full.split(" at line ").next().unwrap_or(&full);
+        Diagnostic { position, message: message.lines().next().unwrap_or("broken YAML").to_owned() }
     })
 }
 
-pub(super) type Read<T> = Result<T, Complaint>;
+/// A value that was read from a document, or the reason why it can't be.
+pub(super) type Parsed<T> = Result<T, Diagnostic>;
 
-pub(super) fn complain<T>(place: Place, cause: impl Into<String>) -> Read<T> {
-    Err(Complaint { place, cause: cause.into() })
+/// Fails with a diagnostic.
+pub(super) fn reject<T>(position: Position, message: impl Into<String>) -> Parsed<T> {
+    Err(Diagnostic { position, message: message.into() })
 }
 
 impl Part {
-    fn word(&self) -> &'static str {
+    fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
@@ -148,19 +153,20 @@ impl Part {
 }
 
 impl Node {
-    pub(super) fn expected<T>(&self, what: &str) -> Read<T> {
-        complain(self.place, format!("expected {what}, found {}", self.part.word()))
+    /// Fails because the value has another type.
+    pub(super) fn expected<T>(&self, what: &str) -> Parsed<T> {
+        reject(self.position, format!("expected {what}, found {}", self.part.type_name()))
     }
 
-    pub(super) fn text(&self, what: &str) -> Read<&str> {
+    pub(super) fn text(&self, what: &str) -> Parsed<&str> {
         match &self.part {
             Part::Text(s) => Ok(s),
             _ => self.expected(what),
         }
     }
 
-    /// Text, or anything scalar as its text.
-    pub(super) fn scalar_text(&self, what: &str) -> Read<String> {
+    /// Text, or another scalar in its text form.
+    pub(super) fn scalar_text(&self, what: &str) -> Parsed<String> {
         match &self.part {
             Part::Text(s) => Ok(s.clone()),
             Part::Int(n) => Ok(n.to_string()),
@@ -170,14 +176,14 @@ impl Node {
         }
     }
 
-    pub(super) fn bool(&self, what: &str) -> Read<bool> {
+    pub(super) fn bool(&self, what: &str) -> Parsed<bool> {
         match self.part {
             Part::Bool(b) => Ok(b),
             _ => self.expected(what),
         }
     }
 
-    pub(super) fn number(&self, what: &str) -> Read<f64> {
+    pub(super) fn number(&self, what: &str) -> Parsed<f64> {
         match self.part {
             Part::Int(n) => Ok(n as f64),
             Part::Float(n) => Ok(n),
@@ -186,24 +192,24 @@ impl Node {
     }
 
     /// A whole number of at least 1.
-    pub(super) fn positive(&self, what: &str) -> Read<u64> {
+    pub(super) fn positive(&self, what: &str) -> Parsed<u64> {
         match self.part {
             Part::Int(n) if n >= 1 => Ok(n as u64),
-            Part::Int(_) => complain(self.place, format!("{what}: must be at least 1")),
+            Part::Int(_) => reject(self.position, format!("{what}: must be at least 1")),
             _ => self.expected("a whole number"),
         }
     }
 
     /// A duration such as `60s`, in nanoseconds.
-    pub(super) fn duration_ns(&self, what: &str) -> Read<u64> {
+    pub(super) fn duration_ns(&self, what: &str) -> Parsed<u64> {
         let text = self.text(&format!("{what} to be a duration such as 60s"))?;
         match tapio_core::durations::parse(text) {
             Ok(duration) => Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-            Err(e) => complain(self.place, format!("{what}: {e}")),
+            Err(e) => reject(self.position, format!("{what}: {e}")),
         }
     }
 
-    /// A list, or one item as a list of itself.
+    /// The items of a list; any other value is one item.
     pub(super) fn items(&self) -> &[Node] {
         match &self.part {
             Part::List(list) => list,
@@ -211,14 +217,14 @@ impl Node {
         }
     }
 
-    pub(super) fn map(&self, what: &str) -> Read<&[(Key, Node)]> {
+    pub(super) fn map(&self, what: &str) -> Parsed<&[(Key, Node)]> {
         match &self.part {
             Part::Map(entries) => Ok(entries),
             _ => self.expected(&format!("{what} to be a mapping")),
         }
     }
 
-    /// The same as JSON.
+    /// The value as JSON.
     pub(super) fn json(&self) -> serde_json::Value {
         match &self.part {
             Part::Null => serde_json::Value::Null,
@@ -233,7 +239,7 @@ impl Node {
         }
     }
 
-    /// The value of a key, where the node is a mapping that has it.
+    /// The value of a key; `None` if the node is no mapping or lacks the key.
     pub(super) fn entry(&self, key: &str) -> Option<&Node> {
         match &self.part {
             Part::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, n)| n),
@@ -241,22 +247,22 @@ impl Node {
         }
     }
 
-    /// A mapping whose keys are all among `known`.
-    pub(super) fn table(&self, what: &str, known: &[&str]) -> Read<Table<'_>> {
+    /// The node as a mapping. Fails on a key that isn't among `known`.
+    pub(super) fn table(&self, what: &str, known: &[&str]) -> Parsed<Table<'_>> {
         let entries = self.map(what)?;
         for (key, _) in entries {
             if !known.contains(&key.text.as_str()) {
-                return complain(key.place, unknown(&format!("key in {what}"), &key.text, known));
+                return reject(key.position, unknown(&format!("key in {what}"), &key.text, known));
             }
         }
-        Ok(Table { place: self.place, entries })
+        Ok(Table { position: self.position, entries })
     }
 }
 
-/// A mapping whose keys were checked.
+/// A mapping with known keys only.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'a> {
-    pub(super) place: Place,
+    pub(super) position: Position,
     entries: &'a [(Key, Node)],
 }
 
@@ -265,43 +271,9 @@ impl<'a> Table<'a> {
         self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 
-    pub(super) fn need(&self, key: &str, what: &str) -> Read<&'a Node> {
-        self.get(key).map_or_else(|| complain(self.place, format!("{what} needs `{key}`")), Ok)
+    pub(super) fn need(&self, key: &str, what: &str) -> Parsed<&'a Node> {
+        self.get(key).map_or_else(|| reject(self.position, format!("{what} needs `{key}`")), Ok)
     }
-}
-
-/// "unknown … `x`: did you mean `y`?"
-#[must_use]
-pub fn unknown(what: &str, text: &str, known: &[&str]) -> String {
-    let nearest = known.iter().map(|k| (distance(text, k), *k)).min();
-    match nearest {
-        Some((d, near)) if d <= 2.max(text.len() / 3) => {
-            format!("unknown {what} `{text}`: did you mean `{near}`?")
-        }
-        _ => format!("unknown {what} `{text}`: expected one of {}", known.join(", ")),
-    }
-}
-
-/// The known word that a text is a slip of the pen away from, if it isn't one itself.
-pub(super) fn slip<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = known.into_iter().map(|k| (distance(text, k), k)).min()?;
-    (1..=2).contains(&near.0).then_some(near.1)
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -309,21 +281,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_kept() {
+    fn nodes_keep_their_positions() {
         let docs = documents("a: 1\nb:\n  - x\n  - {c: true}\n").unwrap();
         let map = docs[0].map("doc").unwrap();
-        assert_eq!(map[1].0.place, Place { line: 2, column: 1 });
-        assert_eq!(map[1].1.items()[1].place.line, 4);
+        assert_eq!(map[1].0.position, Position { line: 2, column: 1 });
+        assert_eq!(map[1].1.items()[1].position.line, 4);
     }
 
     #[test]
-    fn broken_yaml_has_a_place() {
-        let complaint = documents("a: [1\nb: 2").unwrap_err();
-        assert!(complaint.place.line >= 1, "{complaint:?}");
-    }
-
-    #[test]
-    fn a_near_miss_is_suggested() {
-        assert!(unknown("key", "withn", &["within", "by"]).contains("`within`"));
+    fn broken_yaml_is_reported_with_its_position() {
+        let diagnostic = documents("a: [1\nb: 2").unwrap_err();
+        assert!(diagnostic.position.line >= 1, "{diagnostic:?}");
     }
 }

@@ -1,12 +1,13 @@
-//! A test of one field.
+//! Tests of one field's value.
 
 use std::net::IpAddr;
 
 use regex::Regex;
 
 use tapio_core::event::Value;
+use tapio_core::glob;
 
-/// A literal a field is compared with.
+/// A value to compare a field with.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Literal {
     Bool(bool),
@@ -45,22 +46,26 @@ pub(super) enum Order {
     Lte,
 }
 
-/// A test of one field.
+/// A test of one field's value. A field that is missing or null passes `Exists(false)` only.
 #[derive(Clone, Debug)]
-pub(super) enum Test {
+pub(super) enum FieldTest {
     Exists(bool),
+    /// Equals one of these.
     Equals(Vec<Literal>),
     Differs(Literal),
-    Same(String),
+    /// Equals this text, which is in lower case, in any case.
+    EqualsFolded(String),
     Prefix(String),
     Suffix(String),
     Contains(String),
-    Matches(Regex),
+    Glob(String),
+    Regex(Regex),
+    /// Is an address in this network: the address and the length of the prefix.
     Network(IpAddr, u8),
     Compare(Order, f64),
 }
 
-fn in_network(text: &str, network: IpAddr, bits: u8) -> bool {
+fn in_network(text: &str, network: IpAddr, prefix_bits: u8) -> bool {
     let wide = |ip: IpAddr| match ip {
         IpAddr::V4(v4) => (u128::from(u32::from(v4)) << 96, 32),
         IpAddr::V6(v6) => (u128::from(v6), 128),
@@ -69,18 +74,18 @@ fn in_network(text: &str, network: IpAddr, bits: u8) -> bool {
         return false;
     };
     let ((a, size_a), (b, size_b)) = (wide(ip), wide(network));
-    size_a == size_b && (bits == 0 || (a ^ b) >> (128 - u32::from(bits)) == 0)
+    size_a == size_b && (prefix_bits == 0 || (a ^ b) >> (128 - u32::from(prefix_bits)) == 0)
 }
 
-/// Whether a text is the same as one in lower case, whatever its own case.
-fn same_folded(text: &str, folded: &str) -> bool {
+/// Whether a text equals another one, given in lower case, in any case.
+fn equals_folded(text: &str, folded: &str) -> bool {
     if text.is_ascii() {
         return text.eq_ignore_ascii_case(folded);
     }
     text.to_lowercase() == folded
 }
 
-impl Test {
+impl FieldTest {
     pub(super) fn holds(&self, value: Option<Value<'_>>) -> bool {
         let Some(value) = value.filter(|v| *v != Value::Null) else {
             return matches!(self, Self::Exists(false));
@@ -90,14 +95,15 @@ impl Test {
             _ => None,
         };
         match self {
-            Self::Exists(wanted) => *wanted,
+            Self::Exists(expected) => *expected,
             Self::Equals(literals) => literals.iter().any(|l| l.equals(value)),
             Self::Differs(literal) => !literal.equals(value),
-            Self::Same(folded) => text.is_some_and(|t| same_folded(t, folded)),
+            Self::EqualsFolded(folded) => text.is_some_and(|t| equals_folded(t, folded)),
             Self::Prefix(p) => text.is_some_and(|t| t.starts_with(p)),
             Self::Suffix(s) => text.is_some_and(|t| t.ends_with(s)),
             Self::Contains(c) => text.is_some_and(|t| t.contains(c)),
-            Self::Matches(regex) => text.is_some_and(|t| regex.is_match(t)),
+            Self::Glob(pattern) => text.is_some_and(|t| glob::matches(pattern, t)),
+            Self::Regex(regex) => text.is_some_and(|t| regex.is_match(t)),
             Self::Network(network, bits) => text.is_some_and(|t| in_network(t, *network, *bits)),
             Self::Compare(order, bound) => number(value).is_some_and(|n| match order {
                 Order::Gt => n > *bound,
@@ -109,9 +115,9 @@ impl Test {
     }
 }
 
-/// A value that a field must have.
+/// A value that a field must have, as a key of an index.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Wanted {
+pub(super) enum IndexValue {
     Bool(bool),
     Int(i64),
     Text(String),
@@ -119,50 +125,51 @@ pub(super) enum Wanted {
     Folded(String),
 }
 
-/// What kind of value a test can hold for.
+/// The type of value that a test can hold for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum ValueType {
     Text,
     Number,
 }
 
-impl Test {
-    /// What kind of value it takes to hold; `None` where several kinds do.
-    pub(super) fn takes(&self) -> Option<Takes> {
+impl FieldTest {
+    /// The only type of value that the test can hold for; `None` if there are several.
+    pub(super) fn value_type(&self) -> Option<ValueType> {
         let of = |literal: &Literal| match literal {
-            Literal::Text(_) => Some(Takes::Text),
-            Literal::Int(_) | Literal::Number(_) => Some(Takes::Number),
+            Literal::Text(_) => Some(ValueType::Text),
+            Literal::Int(_) | Literal::Number(_) => Some(ValueType::Number),
             Literal::Bool(_) => None,
         };
         match self {
             Self::Equals(literals) => {
                 let first = literals.first().and_then(of);
-                first.filter(|takes| literals.iter().all(|l| of(l) == Some(*takes)))
+                first.filter(|first| literals.iter().all(|l| of(l) == Some(*first)))
             }
-            Self::Same(_)
+            Self::EqualsFolded(_)
             | Self::Prefix(_)
             | Self::Suffix(_)
             | Self::Contains(_)
-            | Self::Matches(_)
-            | Self::Network(..) => Some(Takes::Text),
-            Self::Compare(..) => Some(Takes::Number),
+            | Self::Glob(_)
+            | Self::Regex(_)
+            | Self::Network(..) => Some(ValueType::Text),
+            Self::Compare(..) => Some(ValueType::Number),
             Self::Exists(_) | Self::Differs(_) => None,
         }
     }
 
-    /// The values this test asks for, where they can be looked up.
-    pub(super) fn wanted(&self) -> Option<Vec<Wanted>> {
-        let wanted = |literal: &Literal| {
+    /// The values one of which the field must have; `None` if an index can't find the test by them.
+    pub(super) fn index_values(&self) -> Option<Vec<IndexValue>> {
+        let value = |literal: &Literal| {
             Some(match literal {
-                Literal::Bool(b) => Wanted::Bool(*b),
-                Literal::Int(n) => Wanted::Int(*n),
+                Literal::Bool(b) => IndexValue::Bool(*b),
+                Literal::Int(n) => IndexValue::Int(*n),
                 Literal::Number(_) => return None,
-                Literal::Text(s) => Wanted::Text(s.clone()),
+                Literal::Text(s) => IndexValue::Text(s.clone()),
             })
         };
         match self {
-            Self::Equals(literals) => literals.iter().map(wanted).collect(),
-            Self::Same(folded) => Some(vec![Wanted::Folded(folded.clone())]),
+            Self::Equals(literals) => literals.iter().map(value).collect(),
+            Self::EqualsFolded(folded) => Some(vec![IndexValue::Folded(folded.clone())]),
             _ => None,
         }
     }

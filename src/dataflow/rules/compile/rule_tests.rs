@@ -1,10 +1,11 @@
-//! The `tests` of a rule: events, and the stories that must come out of them.
+//! Compiles `tests`: events, and the stories that a rule must emit for them.
 
-use super::rule::{RuleTest, TestEvents};
-use super::tree::{Node, Part, Read, complain, unknown};
+use super::super::rule::{RuleTest, TestEvents};
+use super::super::suggest::unknown;
+use super::super::yaml::{Node, Parsed, Part, reject};
 
-/// What a test may look at in a story.
-pub(super) const EXPECTED: &[&str] = &[
+/// Keys of an expected story.
+pub(crate) const EXPECTED_KEYS: &[&str] = &[
     "pattern",
     "members",
     "name",
@@ -18,12 +19,12 @@ pub(super) const EXPECTED: &[&str] = &[
     "affected",
 ];
 
-/// Reads `tests`.
-pub(super) fn parse(node: &Node) -> Read<Vec<RuleTest>> {
+/// Compiles `tests`.
+pub(super) fn parse(node: &Node) -> Parsed<Vec<RuleTest>> {
     node.items().iter().map(test).collect()
 }
 
-fn test(node: &Node) -> Read<RuleTest> {
+fn test(node: &Node) -> Parsed<RuleTest> {
     let table = node.table("a test", &["events", "expect"])?;
     let events = table.need("events", "a test")?;
     let events = match &events.part {
@@ -36,17 +37,20 @@ fn test(node: &Node) -> Read<RuleTest> {
     };
     let expect = table.need("expect", "a test")?;
     let Part::List(stories) = &expect.part else {
-        return expect.expected("a list of stories; an empty one where nothing may be found");
+        return expect.expected("a list of stories; an empty one if the rule must emit none");
     };
-    let expect = stories.iter().map(story).collect::<Read<_>>()?;
-    Ok(RuleTest { place: node.place, events, expect })
+    let expect = stories.iter().map(story).collect::<Parsed<_>>()?;
+    Ok(RuleTest { position: node.position, events, expect })
 }
 
-fn story(node: &Node) -> Read<serde_json::Map<String, serde_json::Value>> {
+fn story(node: &Node) -> Parsed<serde_json::Map<String, serde_json::Value>> {
     let entries = node.map("an expected story")?;
     for (key, _) in entries {
-        if !EXPECTED.contains(&key.text.as_str()) {
-            return complain(key.place, unknown("key in an expected story", &key.text, EXPECTED));
+        if !EXPECTED_KEYS.contains(&key.text.as_str()) {
+            return reject(
+                key.position,
+                unknown("key in an expected story", &key.text, EXPECTED_KEYS),
+            );
         }
     }
     Ok(entries.iter().map(|(key, value)| (key.text.clone(), value.json())).collect())

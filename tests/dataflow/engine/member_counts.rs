@@ -1,4 +1,4 @@
-//! What a story says it counted, also of the members that aren't kept.
+//! Member counts of stories, including members that aren't kept.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use tapio_core::event::Story;
 use tapio_dataflow::replay::{Emit, Inputs, run};
 use tapio_dataflow::rules::Loaded;
 
-/// Events of these kinds, so many of each, a millisecond apart.
+/// Events of these kinds and numbers, one millisecond apart.
 fn lines<K: std::fmt::Display>(kinds: &[(K, u64)]) -> String {
     let mut lines = String::new();
     let mut time_ns = 1_700_000_000_000_000_000_u64;
@@ -21,7 +21,7 @@ fn lines<K: std::fmt::Display>(kinds: &[(K, u64)]) -> String {
     lines
 }
 
-/// The one story that `shape` tells of the events.
+/// The only story of a rule with this pattern.
 fn story(shape: &str, kinds: &[(&str, u64)]) -> Story {
     let mut loaded = Loaded::default();
     let rule = format!(
@@ -38,11 +38,11 @@ fn story(shape: &str, kinds: &[(&str, u64)]) -> Story {
 }
 
 #[test]
-fn a_window_counts_all_it_holds() {
+fn aggregate_counts_all_events_of_its_window() {
     let shape = "count: { events: [a, b], within: 10s, at_least: 100 }";
     assert_eq!(story(shape, &[("a", 70), ("b", 30)]).name, "100: 70 a, 30 b");
     assert_eq!(story(shape, &[("a", 70), ("b", 130)]).name, "200: 70 a, 130 b");
-    // What has left the window before it fired belongs to nobody.
+    // Events that leave the window before the rule fires are no members.
     let short = "count: { events: [a, b], within: 99ms, at_least: 100 }";
     assert_eq!(story(short, &[("a", 50), ("b", 50)]).name, "100: 50 a, 50 b");
     let any = "any_order: { events: [a, b], within: 10s }";
@@ -51,7 +51,7 @@ fn a_window_counts_all_it_holds() {
 }
 
 #[test]
-fn a_sequence_counts_all_its_repeats_once() {
+fn sequence_counts_each_repeat_once() {
     let shape = |keep| {
         format!(
             "sequence: {{ within: 60s, steps: [{{ event: a, keep: {keep} }}, {{ event: b, count: \
@@ -62,8 +62,8 @@ fn a_sequence_counts_all_its_repeats_once() {
     assert_eq!(story(&shape(true), &[("a", 1), ("b", 300)]).name, "301: 1 a, 300 b");
 }
 
-/// A keeps for many b, so many b keep for many c.
-fn kept(at_least: usize) -> String {
+/// A rule that keeps `a` for many `b`, and `at_least` many `b` for many `c`.
+fn keeping_rule(at_least: usize) -> String {
     format!(
         "rule: r\nevents: {{ a: {{ kind: t.a }}, b: {{ kind: t.b }}, c: {{ kind: t.c }} }}\n\
          sequence: {{ within: 1h, steps: [{{ event: a, keep: true }}, {{ event: b, keep: true, count: \
@@ -73,38 +73,38 @@ fn kept(at_least: usize) -> String {
     )
 }
 
-/// A run: its story, which is the one that is open when it begins or else its own, and its members.
+/// A partial match: its story (the open one when it begins, else its own) and its members.
 #[derive(Clone)]
-struct NaiveRun {
+struct NaivePartial {
     story: usize,
     members: BTreeSet<usize>,
     seen: usize,
 }
 
-/// The members of the rule's stories, as whole sets of places in the input.
+/// The members of the rule's stories, as positions in the input.
 fn members(at_least: usize, kinds: &[char]) -> Vec<BTreeSet<usize>> {
-    let (mut first, mut counted) = (None::<NaiveRun>, None::<NaiveRun>);
+    let (mut first, mut counted) = (None::<NaivePartial>, None::<NaivePartial>);
     let (mut open, mut stories) = (None, vec![BTreeSet::new(); kinds.len()]);
-    for (place, kind) in kinds.iter().enumerate() {
+    for (position, kind) in kinds.iter().enumerate() {
         match (kind, &mut first, &counted) {
             ('a', first, _) => {
-                let story = open.unwrap_or(place);
-                *first = Some(NaiveRun { story, members: BTreeSet::from([place]), seen: 0 });
+                let story = open.unwrap_or(position);
+                *first = Some(NaivePartial { story, members: BTreeSet::from([position]), seen: 0 });
             }
-            ('b', Some(run), _) => {
-                run.members.insert(place);
-                run.seen += 1;
-                if run.seen == at_least {
-                    counted = Some(run.clone());
-                    // What was counted is used up.
-                    run.seen = 0;
-                    run.members.retain(|p| kinds[*p] == 'a');
+            ('b', Some(partial), _) => {
+                partial.members.insert(position);
+                partial.seen += 1;
+                if partial.seen == at_least {
+                    counted = Some(partial.clone());
+                    // Counted events are consumed.
+                    partial.seen = 0;
+                    partial.members.retain(|p| kinds[*p] == 'a');
                 }
             }
-            ('c', _, Some(run)) => {
-                stories[run.story].extend(run.members.iter());
-                stories[run.story].insert(place);
-                open = Some(run.story);
+            ('c', _, Some(partial)) => {
+                stories[partial.story].extend(partial.members.iter());
+                stories[partial.story].insert(position);
+                open = Some(partial.story);
             }
             _ => {}
         }
@@ -113,7 +113,7 @@ fn members(at_least: usize, kinds: &[char]) -> Vec<BTreeSet<usize>> {
     stories
 }
 
-fn told(rule: &str, lines: &str, shards: usize) -> Vec<String> {
+fn story_names(rule: &str, lines: &str, shards: usize) -> Vec<String> {
     let mut loaded = Loaded::default();
     loaded.text("rule.yaml", rule);
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
@@ -124,9 +124,9 @@ fn told(rule: &str, lines: &str, shards: usize) -> Vec<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Matches of one story share events beyond those that are kept; each counts once.
+    /// Matches of one story share events, also beyond those that are kept.
     #[test]
-    fn an_event_of_many_matches_is_one_member(
+    fn event_of_many_matches_counts_once(
         bursts in prop::collection::vec((prop::sample::select(vec!['a', 'b', 'b', 'c']), 1u64..160), 1..9),
         at_least in prop::sample::select(vec![3usize, 70, 100]),
     ) {
@@ -139,24 +139,25 @@ proptest! {
         let mut expected: Vec<String> = members(at_least, &kinds).iter().map(name).collect();
         expected.sort();
         for shards in [1, 3] {
-            let mut told = told(&kept(at_least), &lines(&bursts), shards);
-            told.sort();
-            prop_assert_eq!(told, expected.clone());
+            let mut names = story_names(&keeping_rule(at_least), &lines(&bursts), shards);
+            names.sort();
+            prop_assert_eq!(names, expected.clone());
         }
     }
 }
 
 #[test]
-fn what_is_known_of_members_is_bounded() {
-    // The bound is far beyond: 4,096 are known besides the 64 that are kept.
-    let all = |bs| told(&kept(bs as usize), &lines(&[("a", 1), ("b", bs), ("c", 40)]), 1);
+fn deduplication_of_members_is_bounded() {
+    // Below the bound: 4,096 members beside the 64 that are kept.
+    let all =
+        |bs| story_names(&keeping_rule(bs as usize), &lines(&[("a", 1), ("b", bs), ("c", 40)]), 1);
     assert_eq!(all(4_000), ["4041: 1 a, 4000 b, 40 c"]);
-    // Past it, what no match can be told apart by is counted as long as something else is new.
+    // Beyond it, a match counts only events that are surely new.
     assert_eq!(all(5_000), ["5002: 1 a, 5000 b, 1 c"]);
 }
 
 #[test]
-fn what_the_pods_of_a_story_share_counts_once() {
+fn events_shared_by_pods_count_once() {
     let rule = "rule: r
 events: { a: { kind: t.a }, b: { kind: t.b }, c: { kind: t.c }, d: { kind: t.d } }
 sequence:
@@ -172,7 +173,7 @@ story: { pattern: p, name: '{count}: {count.a} a, {count.b} b, {count.c} c, {cou
     let mut kinds = vec![("a", "")];
     kinds.extend([("b", ""); 100]);
     kinds.extend([("c", "x"), ("c", "x"), ("c", "y"), ("c", "y")]);
-    // Each pod's own members lie in between those of the other.
+    // The members of both pods alternate.
     kinds.extend([("d", "x"), ("d", "y"), ("d", "x"), ("d", "y"), ("d", "x")]);
     let mut lines = String::new();
     for (n, (kind, pod)) in kinds.iter().enumerate() {
@@ -184,6 +185,6 @@ story: { pattern: p, name: '{count}: {count.a} a, {count.b} b, {count.c} c, {cou
         );
     }
     for shards in [1, 3] {
-        assert_eq!(told(rule, &lines, shards), ["110: 1 a, 100 b, 4 c, 5 d"]);
+        assert_eq!(story_names(rule, &lines, shards), ["110: 1 a, 100 b, 4 c, 5 d"]);
     }
 }

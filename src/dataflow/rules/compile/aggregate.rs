@@ -1,0 +1,165 @@
+//! Compiles aggregates: `any_order`, `count`, `distinct`, `sum`, `avg`, `percentile`.
+
+use super::super::field::FieldRef;
+use super::super::shape::{Aggregate, Comparison, Condition, Counted, Measure};
+use super::super::suggest::unknown;
+use super::super::yaml::{Node, Parsed, Position, Table, reject};
+use super::scope::EventScope;
+use super::values::{intern, join_key, step_key, within};
+use tapio_core::event::Name;
+
+/// Events of an aggregate.
+pub(crate) const MAX_COUNTED: usize = 64;
+
+/// Keys that all aggregates have.
+pub(crate) const AGGREGATE_KEYS: &[&str] =
+    &["event", "events", "by", "within", "at_least", "condition"];
+
+/// Keys that only this aggregate has.
+pub(crate) fn own_keys(word: &str) -> &'static [&'static str] {
+    match word {
+        "distinct" | "sum" | "avg" => &["field"],
+        "percentile" => &["field", "percentile"],
+        "any_order" => &["steps"],
+        _ => &[],
+    }
+}
+
+/// Compiles the aggregate of this name.
+pub(super) fn aggregate(word: &str, node: &Node, events: &mut EventScope) -> Parsed<Aggregate> {
+    let mut keys = AGGREGATE_KEYS.to_vec();
+    keys.extend(own_keys(word));
+    let what = format!("`{word}`");
+    let table = node.table(&what, &keys)?;
+    let measure = measure(word, table, &what)?;
+    let by = join_key(table)?;
+    let counted = counted(node, table, &by, events)?;
+    let condition = match (table.get("at_least"), table.get("condition")) {
+        (Some(n), None) => at_least(n.number("a number")?),
+        (None, Some(n)) => condition(n, &[])?,
+        (None, None) if measure == Measure::AnyOrder => at_least(counted.len() as f64),
+        _ => return reject(node.position, format!("{what} needs `at_least` or `condition`")),
+    };
+    check_condition(measure, &condition, counted.len(), node.position)?;
+    let within_ns = within(table, &what)?;
+    let parts = counted.len() as u8;
+    Ok(Aggregate { measure, events: counted, within_ns, condition, parts, inner: Vec::new() })
+}
+
+fn measure(word: &str, table: Table<'_>, what: &str) -> Parsed<Measure> {
+    let field = || {
+        let node = table.need("field", what)?;
+        let text = node.text("the name of a field")?;
+        FieldRef::parse(text).or_else(|message| reject(node.position, message))
+    };
+    Ok(match word {
+        "distinct" => Measure::Distinct(field()?),
+        "sum" => Measure::Sum(field()?),
+        "avg" => Measure::Avg(field()?),
+        "percentile" => {
+            let node = table.need("percentile", what)?;
+            let percent = node.number("a number from 0 to 100")?;
+            if !(0.0..=100.0).contains(&percent) {
+                return reject(node.position, "percentile: from 0 to 100");
+            }
+            Measure::Percentile(field()?, percent)
+        }
+        "any_order" => Measure::AnyOrder,
+        _ => Measure::Count,
+    })
+}
+
+fn counted(
+    node: &Node,
+    table: Table<'_>,
+    by: &[FieldRef],
+    events: &mut EventScope,
+) -> Parsed<Vec<Counted>> {
+    let symptom = intern("symptom", node.position)?;
+    let plain = |n: &Node, events: &mut EventScope| {
+        let event = events.find(n)?;
+        Ok(Counted { event, by: by.to_vec(), role: symptom, part: 0, through: None })
+    };
+    let mut list: Vec<Counted> = match (table.get("event"), table.get("events"), table.get("steps"))
+    {
+        (Some(n), None, None) => vec![plain(n, events)?],
+        (None, Some(n), None) => {
+            n.items().iter().map(|n| plain(n, events)).collect::<Parsed<_>>()?
+        }
+        (None, None, Some(n)) => {
+            n.items().iter().map(|n| counted_step(n, by, symptom, events)).collect::<Parsed<_>>()?
+        }
+        _ => return reject(node.position, "needs one of `event`, `events`"),
+    };
+    (0u8..).zip(&mut list).for_each(|(part, counted)| counted.part = part);
+    match list.len() {
+        0 => reject(node.position, "events: at least one"),
+        1..=MAX_COUNTED => Ok(list),
+        _ => reject(node.position, format!("events: at most {MAX_COUNTED}")),
+    }
+}
+
+fn counted_step(
+    node: &Node,
+    by: &[FieldRef],
+    symptom: Name,
+    events: &mut EventScope,
+) -> Parsed<Counted> {
+    let table = node.table("a step of `any_order`", &["event", "by", "role"])?;
+    let own = step_key(table, by)?;
+    if own.len() != by.len() {
+        return reject(
+            node.position,
+            "by: a step of `any_order` needs as many key fields as the others",
+        );
+    }
+    let role = table.get("role").map_or(Ok(symptom), |n| intern(n.text("role")?, n.position))?;
+    let event = events.find(table.need("event", "a step")?)?;
+    Ok(Counted { event, by: own, role, part: 0, through: None })
+}
+
+/// Compiles the bounds of a `condition`. Keys in `ignored` belong to another section.
+pub(crate) fn condition(node: &Node, ignored: &[&str]) -> Parsed<Condition> {
+    let mut tests = Vec::new();
+    let entries = node.map("a condition")?.iter();
+    for (key, value) in entries.filter(|(key, _)| !ignored.contains(&key.text.as_str())) {
+        match Comparison::WORDS.iter().find(|(word, _)| *word == key.text) {
+            Some((_, comparison)) => tests.push((*comparison, value.number("a number")?)),
+            None => {
+                let known: Vec<&str> = Comparison::WORDS.iter().map(|(w, _)| *w).collect();
+                return reject(key.position, unknown("condition", &key.text, &known));
+            }
+        }
+    }
+    match tests.is_empty() {
+        true => reject(node.position, "condition: needs at least one comparison"),
+        false => Ok(Condition::Bounds(tests)),
+    }
+}
+
+/// Rejects a condition that no value meets. One that even the smallest value meets is legal: the
+/// rule then fires for every event.
+fn check_condition(
+    measure: Measure,
+    condition: &Condition,
+    events: usize,
+    position: Position,
+) -> Parsed<()> {
+    let most = match measure {
+        Measure::AnyOrder | Measure::InOrder => events as f64,
+        Measure::Count | Measure::Distinct(_) => f64::MAX,
+        _ => return Ok(()),
+    };
+    let Condition::Bounds(bounds) = condition else { return Ok(()) };
+    // Only whole numbers occur, so checking next to the bounds is enough.
+    let near = |bound: f64| [bound - 1.0, bound, bound + 1.0, bound.ceil(), bound.floor()];
+    let mut candidates = bounds.iter().flat_map(|(_, bound)| near(*bound)).chain([1.0]);
+    let holds = |v| condition.holds(v, |_| false);
+    let met = candidates.any(|v| v >= 1.0 && v.fract() == 0.0 && v <= most && holds(v));
+    if met { Ok(()) } else { reject(position, "condition: no number of events meets it") }
+}
+
+/// A lower bound.
+pub(crate) fn at_least(bound: f64) -> Condition {
+    Condition::Bounds(vec![(Comparison::Gte, bound)])
+}

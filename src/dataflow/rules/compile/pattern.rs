@@ -1,0 +1,35 @@
+//! Compiles the pattern of a rule.
+
+use super::super::shape::Shape;
+use super::super::yaml::{Node, Parsed, Table, reject};
+use super::scope::EventScope;
+use super::{aggregate, sequence};
+use tapio_core::event::Name;
+
+/// The keys of a rule's pattern, one of which a rule has.
+pub(crate) const PATTERN_KEYS: &[&str] =
+    &["sequence", "any_order", "count", "distinct", "sum", "avg", "percentile", "absence"];
+
+/// Compiles the one pattern of a rule. `pattern` is that of its story.
+pub(super) fn parse(
+    rule: &Node,
+    table: Table<'_>,
+    events: &mut EventScope,
+    pattern: Name,
+) -> Parsed<Shape> {
+    let mut found = PATTERN_KEYS.iter().filter_map(|word| Some((*word, table.get(word)?)));
+    let Some((word, node)) = found.next() else {
+        return reject(rule.position, format!("a rule needs one of: {}", PATTERN_KEYS.join(", ")));
+    };
+    if let Some((second, at)) = found.next() {
+        return reject(
+            at.position,
+            format!("a rule has one pattern: `{word}` or `{second}`, not both"),
+        );
+    }
+    Ok(match word {
+        "sequence" => Shape::Sequence(sequence::sequence(node, events, pattern)?),
+        "absence" => Shape::Sequence(sequence::absence(node, events, pattern)?),
+        _ => Shape::Aggregate(aggregate::aggregate(word, node, events)?),
+    })
+}

@@ -1,0 +1,241 @@
+//! Loads rules: the built-in ones, and those in files and folders.
+
+use std::path::{Path, PathBuf};
+
+use super::rule::Rule;
+use super::yaml::{Diagnostic, Position};
+use super::{compile, sigma, yaml};
+
+include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
+
+/// An error or a warning about a rule document.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{}:{}: {}", .diagnostic.position.line, .diagnostic.position.column, .diagnostic.message)]
+pub struct RuleError {
+    /// The file.
+    pub file: String,
+    /// The problem and its position.
+    pub diagnostic: Diagnostic,
+}
+
+/// Rules read from documents. A document with an error doesn't affect the others.
+#[derive(Default)]
+pub struct Loaded {
+    /// The rules.
+    pub rules: Vec<Rule>,
+    /// Reasons why documents were rejected.
+    pub errors: Vec<RuleError>,
+    /// Findings that are legal but probably unintended; the rules are loaded.
+    pub warnings: Vec<RuleError>,
+    sigma: sigma::Documents,
+}
+
+impl Loaded {
+    /// Adds the rules of a text. `file` names it in messages.
+    pub fn text(&mut self, file: &str, text: &str) {
+        self.read(file, text);
+        self.resolve();
+    }
+
+    /// Compiles the Sigma documents read so far, which may refer to each other.
+    fn resolve(&mut self) {
+        for (file, position, rule) in self.sigma.resolve() {
+            let error = |diagnostic| RuleError { file: file.clone(), diagnostic };
+            match rule {
+                Ok(rule) => self.add(rule, position, error),
+                Err(diagnostic) => self.errors.push(error(diagnostic)),
+            }
+        }
+    }
+
+    fn read(&mut self, file: &str, text: &str) {
+        let error = |diagnostic| RuleError { file: file.to_owned(), diagnostic };
+        let documents = match yaml::documents(text) {
+            Ok(documents) => documents,
+            Err(diagnostic) => return self.errors.push(error(diagnostic)),
+        };
+        for document in documents.iter().filter(|d| !matches!(d.part, yaml::Part::Null)) {
+            if sigma::is_sigma(document) {
+                if let Err(diagnostic) = self.sigma.read(document, file) {
+                    self.errors.push(error(diagnostic));
+                }
+                continue;
+            }
+            match compile::rule::rule(document, file) {
+                Ok((rule, warnings)) => {
+                    self.warnings.extend(warnings.into_iter().map(error));
+                    self.add(rule, document.position, error);
+                }
+                Err(diagnostic) => self.errors.push(error(diagnostic)),
+            }
+        }
+    }
+
+    fn add(&mut self, rule: Rule, position: Position, error: impl Fn(Diagnostic) -> RuleError) {
+        match self.rules.iter().find(|r| r.name == rule.name) {
+            None => self.rules.push(rule),
+            Some(first) => self.errors.push(error(Diagnostic {
+                position,
+                message: format!(
+                    "duplicate rule `{}`: the first is in {}",
+                    rule.name, first.origin
+                ),
+            })),
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.read(&path.display().to_string(), &text),
+            Err(e) => self.errors.push(RuleError {
+                file: path.display().to_string(),
+                diagnostic: Diagnostic {
+                    position: Position::default(),
+                    message: format!("can't read: {e}"),
+                },
+            }),
+        }
+    }
+}
+
+/// The rules that come with tapio.
+#[must_use]
+pub fn builtin() -> Loaded {
+    let mut loaded = Loaded::default();
+    for (file, text) in BUILTIN {
+        loaded.text(file, text);
+    }
+    loaded
+}
+
+/// Loads rules from files and folders (each `.yaml` and `.yml` in a folder, in the order of names).
+#[must_use]
+pub fn load(paths: &[PathBuf]) -> Loaded {
+    let mut loaded = Loaded::default();
+    for path in paths {
+        if !path.is_dir() {
+            loaded.file(path);
+            continue;
+        }
+        let mut files: Vec<PathBuf> = match std::fs::read_dir(path) {
+            Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
+            Err(_) => {
+                loaded.file(path);
+                continue;
+            }
+        };
+        files.retain(|f| f.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+        files.sort();
+        files.iter().for_each(|f| loaded.file(f));
+    }
+    loaded.resolve();
+    loaded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape::Shape;
+    use super::*;
+
+    const RULE: &str = "rule: a-b
+events:
+  a: { kind: t.a }
+  b: { kind: 't.b*', attributes.n: { gt: 3 } }
+sequence:
+  by: [attributes.k]
+  within: 10s
+  steps:
+    - { event: a }
+    - { event: b, count: 2 }
+story: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
+";
+
+    fn errors(text: &str) -> Vec<String> {
+        let mut loaded = Loaded::default();
+        loaded.text("r.yaml", text);
+        loaded.errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn rule_compiles() {
+        let mut loaded = Loaded::default();
+        loaded.text("r.yaml", RULE);
+        assert_eq!(loaded.errors, []);
+        let Shape::Sequence(s) = &loaded.rules[0].shape else { unreachable!() };
+        assert_eq!(s.steps.len(), 3, "a repeat is written out");
+    }
+
+    #[test]
+    fn rules_in_documentation_compile() {
+        for text in [include_str!("../../../docs/rules.md"), include_str!("../../../README.md")] {
+            let blocks = text.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next());
+            let mut loaded = Loaded::default();
+            blocks.filter(|b| b.starts_with("rule:")).for_each(|b| loaded.text("doc", b));
+            assert_eq!((loaded.errors, loaded.rules.len()), (Vec::new(), 1));
+        }
+    }
+
+    #[test]
+    fn builtin_rules_compile() {
+        let loaded = builtin();
+        assert_eq!(loaded.errors, []);
+        assert!(loaded.rules.len() >= 5);
+    }
+
+    #[test]
+    fn mistake_is_reported_with_file_line_and_column() {
+        for (from, to, expected) in [
+            (
+                "within: 10s",
+                "withn: 10s",
+                "r.yaml:7:3: unknown key in a sequence `withn`: did you mean `within`?",
+            ),
+            ("within: 10s", "within: 10", "r.yaml:7:11: expected within to be a duration"),
+            ("{ event: a }", "{ event: aa }", "r.yaml:9:16: unknown event `aa`: did you mean `a`?"),
+            ("count: 2", "count: 0", "r.yaml:10:26: count: must be at least 1"),
+            ("pattern: ab, ", "", "r.yaml:11:8: a story needs `pattern`"),
+            ("key.attributes.k", "key.attributes.z", "not in the join key"),
+            ("rule: a-b", "rule: A b", "r.yaml:1:7: rule name"),
+            ("{ event: b, count: 2 }", "{ event: a }", "r.yaml:4:3: event `b` is never used"),
+            ("  within: 10s\n", "", "a sequence needs `within`"),
+            ("sequence:", "sequence: [", "r.yaml:"),
+        ] {
+            let found = errors(&RULE.replace(from, to));
+            assert!(found.iter().any(|e| e.contains(expected)), "{to}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn condition_that_never_matches_gives_a_warning() {
+        for (from, to, expected) in [
+            ("{ kind: t.a }", "{ kind: t.a, process.pid: '7' }", Some("`process.pid` is a number")),
+            ("{ kind: t.a }", "{ kind: t.a, message: { gt: 3 } }", Some("`message` is text")),
+            ("{ kind: t.a }", "{ kind: t.a, process.pid: 7, message: seven }", None),
+            ("  steps:", "  until: b\n  steps:", Some("can't be reached")),
+            (
+                "{ kind: t.a }",
+                "{ any: [{ kind: [t.a, systemd.unit.faild] }] }",
+                Some(
+                    "r.yaml:3:28: no collector emits `systemd.unit.faild`: did you mean `systemd.unit.failed`?",
+                ),
+            ),
+            ("{ kind: t.a }", "{ kind: [t.a, own.unit.failed] }", None),
+        ] {
+            let mut loaded = Loaded::default();
+            loaded.text("r.yaml", &RULE.replace(from, to));
+            assert_eq!((loaded.errors.len(), loaded.rules.len()), (0, 1), "{to}");
+            let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+            match expected {
+                Some(expected) => assert!(warnings[0].contains(expected), "{warnings:?}"),
+                None => assert_eq!(warnings, [""; 0]),
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_rule_does_not_affect_others() {
+        let mut loaded = Loaded::default();
+        loaded.text("r.yaml", &format!("{RULE}---\nrule: x\n---\n{}", RULE.replace("a-b", "c-d")));
+        assert_eq!((loaded.rules.len(), loaded.errors.len()), (2, 1));
+    }
+}

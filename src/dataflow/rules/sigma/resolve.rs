@@ -1,0 +1,58 @@
+//! Compiles Sigma documents, once all of them are read, to rules.
+
+use std::sync::Arc;
+
+use super::super::compile::sequence;
+use super::super::compile::values::intern;
+use super::super::rule::{NamedEvent, Rule};
+use super::super::shape::Shape;
+use super::super::yaml::{Parsed, Position};
+use super::correlation;
+use super::document::{self, Detection, Documents, Head};
+
+impl Documents {
+    /// Compiles and removes the documents read so far. Returns each rule, or the reason why there
+    /// is none, with file and position.
+    pub(crate) fn resolve(&mut self) -> Vec<(String, Position, Parsed<Rule>)> {
+        let mut used = correlation::Used {
+            detections: vec![false; self.detections.len()],
+            correlations: vec![false; self.correlations.len()],
+        };
+        let file = |head: &Head| {
+            head.origin.rsplit_once(':').map_or(head.origin.clone(), |(file, _)| file.to_owned())
+        };
+        let compiled: Vec<Parsed<Rule>> = (0..self.correlations.len())
+            .map(|number| correlation::rule(number, self, &mut used))
+            .collect();
+        let mut rules = Vec::new();
+        for ((correlation, used), rule) in
+            self.correlations.iter().zip(&used.correlations).zip(compiled)
+        {
+            // An error counts also in a correlation that only another one uses.
+            if !used || rule.is_err() {
+                rules.push((file(&correlation.head), correlation.head.position, rule));
+            }
+        }
+        for (detection, used) in self.detections.iter().zip(used.detections) {
+            if !used {
+                let rule = single(detection);
+                rules.push((file(&detection.head), detection.head.position, rule));
+            }
+        }
+        *self = Self::default();
+        rules
+    }
+}
+
+/// A rule whose every event is a match: for a detection that no correlation uses.
+fn single(detection: &Detection) -> Parsed<Rule> {
+    let event = NamedEvent {
+        name: "event".into(),
+        text: detection.text.clone(),
+        predicate: Arc::clone(&detection.predicate),
+    };
+    let pattern = document::pattern(&detection.head)?;
+    let role = intern("symptom", detection.head.position)?;
+    let shape = Shape::Sequence(sequence::single(0, Vec::new(), role, pattern));
+    document::rule(&detection.head, vec![event], shape, pattern)
+}
