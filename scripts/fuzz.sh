@@ -83,7 +83,7 @@ if [ "${1:-}" = canary ]; then
     shift
     wanted=" ${*:-${targets[*]}} "
     # The suggestion for an unknown name computes with a row that is one column short.
-    planted rules src/dataflow/rules/tree.rs 's|(0..=b.len()).collect()|(0..b.len()).collect()|'
+    planted rules src/dataflow/rules/suggest.rs 's|(0..=b.len()).collect()|(0..b.len()).collect()|'
     # An event is routed to only one of the shards for which it is relevant.
     planted lines src/dataflow/rules/set.rs 's|for by in &plan.keys {|for by in plan.keys.iter().take(1) {|'
     # A length from the wire isn't checked against the bytes that remain.

@@ -23,12 +23,20 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["identity", "ring"],
         ],
     },
-    Package { folder: "src/wire/", layers: WIRE },
+    Package {
+        folder: "src/wire/",
+        layers: &[
+            &["buffer", "codec", "proto", "reader", "sequence_tracker"],
+            &["decode", "otlp", "story"],
+            &["duplicates", "encode", "json", "service"],
+            &["client"],
+        ],
+    },
     Package {
         folder: "src/dataflow/",
         layers: &[
-            &["lru"],
-            &["rules"],
+            &["lru", "timer_wheel"],
+            &["key_table", "rules"],
             &["evidence"],
             &["story"],
             &["matcher"],
@@ -38,33 +46,35 @@ pub(crate) const PACKAGES: &[Package] = &[
     },
     Package {
         folder: "src/collector/",
-        layers: &[
-            &["runtime"],
-            &["events"],
-            &[
-                "cni",
-                "container",
-                "ebpf",
-                "journal",
-                "jsonl",
-                "k8s",
-                "kmsg",
-                "node",
-                "otlp",
-                "receiver",
-                "synthetic",
-                "systemd",
-            ],
-            &["table"],
-        ],
+        layers: &[&["runtime"], &["events"], COLLECTORS, &["table"]],
     },
     Package {
         folder: "src/",
-        layers: &[&["timer", "store"], &["bridge"], &["server", "load"], &["runtime"], &["cli"]],
+        layers: &[
+            &["timer", "store", "metrics"],
+            &["bridge"],
+            &["server", "load"],
+            &["runtime"],
+            &["cli"],
+        ],
     },
 ];
 
-const WIRE: &[&[&str]] = &[];
+/// The collectors, which don't know each other.
+const COLLECTORS: &[&str] = &[
+    "cni",
+    "container",
+    "ebpf",
+    "journal",
+    "jsonl",
+    "k8s",
+    "kmsg",
+    "node",
+    "otlp",
+    "receiver",
+    "synthetic",
+    "systemd",
+];
 
 /// The folders of the other packages and programs below `src/`.
 pub(crate) const MEMBERS: &[&str] =
