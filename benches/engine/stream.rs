@@ -259,7 +259,7 @@ impl World {
         took
     }
 
-    /// What a worker does with the records in its ring. A separate function, so that callgrind can
+    /// Processes the records of a ring as a worker does. A separate function, so that callgrind can
     /// count here only.
     #[inline(never)]
     fn process(&mut self) {

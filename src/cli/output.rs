@@ -1,4 +1,4 @@
-//! What the commands share: results, exit codes, standard output and standard error.
+//! Results, exit codes, standard output and standard error of all commands.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// Number of shards (1 to 64); the output doesn't depend on it
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
     shards: u8,
-    /// What to print
+    /// Kind of output
     #[arg(long, value_enum, default_value = "stories")]
     emit: EmitArg,
     /// The cluster's name, part of every trace id

@@ -8,9 +8,11 @@
 //! | `table` | [`CollectorsConfig`](table::CollectorsConfig): every collector, one row each |
 //! | `runtime` | threads, supervision, health, cursors |
 //! | `events` | event builder, entity enrichment, filters |
+//! | `cni_report` | what the plugin `tapio-cni` sends to the collector `cni` |
 //! | the others | one collector each |
 
 pub mod cni;
+pub mod cni_report;
 pub mod container;
 pub mod ebpf;
 pub mod events;

@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for Rate {
     }
 }
 
-/// What to do when a ring is full.
+/// The policy for a full ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
@@ -86,7 +86,7 @@ pub struct Config {
     pub kinds: Vec<String>,
     /// Number of distinct pods in the events.
     pub keys: u64,
-    /// What to do when a ring is full.
+    /// The policy for a full ring.
     pub on_full: Policy,
     /// Seed of the pseudo-random choices: the same seed generates the same events.
     pub seed: u64,

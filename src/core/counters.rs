@@ -41,7 +41,7 @@ pub enum Kind {
 pub struct Reading {
     /// The counter's name: `snake_case`, noun first.
     pub name: &'static str,
-    /// What it counts, without a final full stop.
+    /// One sentence on what is counted, without a final full stop.
     pub help: &'static str,
     /// Whether it only grows.
     pub kind: Kind,

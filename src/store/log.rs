@@ -53,7 +53,7 @@ pub struct SegmentLog {
     /// Oldest first.
     sealed: VecDeque<SealedSegment>,
     active: SegmentWriter,
-    /// What recovery found, and the retired segments.
+    /// Counts of recovery and of retired segments.
     counts: SegmentLogStats,
     _lock: File,
 }

@@ -77,7 +77,7 @@ fn missing_commands_files_and_tests_are_found() {
     assert_eq!(found("`tests/nowhere.rs`"), 1);
     assert_eq!(found("`tests/architecture.rs::no_such_test`, `src/nowhere/`"), 2);
     assert_eq!(found("`tests/architecture.rs::packages_have_no_import_cycles`"), 0);
-    assert_eq!(found("`tests/core/threads.rs::two_threads_lose_nothing_and_rest_at_idle`"), 0);
+    assert_eq!(found("`tests/core/threads.rs::two_threads_lose_nothing_and_sleep_when_idle`"), 0);
     assert_eq!(found("`tests/architecture.rs`, `k8s.pod`, `tests/*.rs`, `a::b`"), 0);
     assert_eq!(found("`a torn\nquote`, `src/nowhere.rs`"), 1);
     assert_eq!(found("not closed: `\n\n`tests/nowhere.rs`"), 1);

@@ -46,7 +46,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     },
     Package {
         folder: "src/collector/",
-        layers: &[&["runtime"], &["events"], COLLECTORS, &["table"]],
+        layers: &[&["runtime", "cni_report"], &["events"], COLLECTORS, &["table"]],
     },
     Package {
         folder: "src/",

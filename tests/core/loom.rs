@@ -1,9 +1,9 @@
 //! The wake protocol (`tapio_core::ring::Doorbell`) and the shutdown signal
 //! (`tapio_core::shutdown::Signal`) under every interleaving that loom distinguishes.
 //!
-//! Shows: no wake-up is lost, so the consumer and every waiting thread always end. Doesn't cover rtrb,
-//! which loom can't instrument: a ring is modelled by its tail, written with Release and read with
-//! Acquire as rtrb does.
+//! Shows: no wake-up is lost, so the consumer and every waiting thread always end. Doesn't cover
+//! rtrb, which loom can't instrument: a ring is modelled by its tail, written with Release and read
+//! with Acquire as rtrb does.
 //!
 //! `scripts/loom.sh` builds the crate with `--cfg loom` and runs this file. It then removes one
 //! fence, or reorders the signal, in a copy of the crate, and expects loom to report a deadlock.

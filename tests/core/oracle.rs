@@ -1,4 +1,5 @@
-//! Two rings in a row, like those between collector, shard and bridge, against queues of owned copies.
+//! Two rings in a row, like those between collector, shard and bridge, against queues of owned
+//! copies.
 
 use std::collections::VecDeque;
 

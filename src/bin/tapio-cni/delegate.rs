@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use tapio_collectors::cni::report::Report;
+use tapio_collectors::cni_report::Report;
 use tapio_core::clock;
 
 use crate::{Config, outcome, print};

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tapio_collectors::cni::report::{DEFAULT_SOCKET, PodNames, Report};
+use tapio_collectors::cni_report::{DEFAULT_SOCKET, PodNames, Report};
 use tapio_core::clock;
 
 /// Bytes read of a configuration.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use tapio_collectors::cni::report::{PluginError, Report};
+use tapio_collectors::cni_report::{PluginError, Report};
 
 /// Addresses in a report.
 const MAX_ADDRESSES: usize = 16;

@@ -8,7 +8,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
 };
 
-use tapio_collectors::cni::report::{MAX_REPORT_BYTES, Report};
+use tapio_collectors::cni_report::{MAX_REPORT_BYTES, Report};
 use tapio_core::clock;
 
 /// Time limit for connecting while the agent's queue is full; then the report is dropped. The queue

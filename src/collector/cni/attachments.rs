@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::report::Report;
+use crate::cni_report::Report;
 
 /// Capacity of the table, ended attachments included.
 const MAX_ATTACHMENTS: usize = 8192;

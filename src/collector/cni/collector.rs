@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::allocations::{Allocation, Allocations, Change};
 use super::ipam_cursor::IpamCursor;
 use super::links::Links;
-use super::report;
 use super::socket::{Listener, Received, Socket};
 use super::to_event::EventWriter;
+use crate::cni_report;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::{

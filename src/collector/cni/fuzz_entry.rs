@@ -3,8 +3,8 @@
 use super::attachments::Attachments;
 use super::links::State;
 use super::netlink;
-use super::report::PodNames;
 use super::to_event::parse;
+use crate::cni_report::PodNames;
 
 /// Parses bytes as a report of the plugin, as CNI_ARGS and as a netlink packet. Returns whether
 /// they are a report.

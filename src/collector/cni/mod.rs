@@ -26,7 +26,6 @@ pub mod fuzz_entry;
 mod ipam_cursor;
 mod links;
 mod netlink;
-pub mod report;
 mod socket;
 mod to_event;
 

@@ -18,7 +18,7 @@ use rustix::net::{
     listen, recv, socket_with, sockopt,
 };
 
-use super::report::MAX_REPORT_BYTES;
+use crate::cni_report::MAX_REPORT_BYTES;
 use crate::runtime::listener::ListenerSlot;
 use tapio_core::clock;
 

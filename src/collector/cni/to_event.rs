@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::allocations::Allocation;
 use super::attachments::Attachments;
 use super::links::NetworkChange;
-use super::report::Report;
+use crate::cni_report::Report;
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Site;

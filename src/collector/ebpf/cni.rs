@@ -11,12 +11,13 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::decode::Decoder;
 use super::display::Elapsed;
-use super::kinds::{Kind, signal_name};
+use super::kinds::Kind;
 use super::plugin_runs::{OWN_PLUGIN, PluginCall, PluginRun};
 use super::processes::ExecId;
 use super::raw::{PATH_BYTES, Record};
 use crate::events::enrich::Subject;
 use crate::events::event_builder::EventHeader;
+use crate::events::signals::signal_name;
 use tapio_core::event::{Name, Severity, names};
 use tapio_core::ring::Sink;
 

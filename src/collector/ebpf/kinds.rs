@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::events::signals::SIGNALS;
 use tapio_core::event::{Name, names};
 
 include!(concat!(env!("OUT_DIR"), "/kernel_names.rs"));
@@ -90,46 +91,6 @@ pub(super) fn errno_name(number: u32) -> Option<&'static str> {
 /// The name of a system call on this architecture.
 pub(super) fn syscall_name(number: u32) -> Option<&'static str> {
     lookup(SYSCALLS, number)
-}
-
-const SIGNALS: [&str; 32] = [
-    "0",
-    "SIGHUP",
-    "SIGINT",
-    "SIGQUIT",
-    "SIGILL",
-    "SIGTRAP",
-    "SIGABRT",
-    "SIGBUS",
-    "SIGFPE",
-    "SIGKILL",
-    "SIGUSR1",
-    "SIGSEGV",
-    "SIGUSR2",
-    "SIGPIPE",
-    "SIGALRM",
-    "SIGTERM",
-    "SIGSTKFLT",
-    "SIGCHLD",
-    "SIGCONT",
-    "SIGSTOP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGXCPU",
-    "SIGXFSZ",
-    "SIGVTALRM",
-    "SIGPROF",
-    "SIGWINCH",
-    "SIGIO",
-    "SIGPWR",
-    "SIGSYS",
-];
-
-/// A signal's name; real-time signals share one.
-pub(crate) fn signal_name(number: u32) -> &'static str {
-    SIGNALS.get(number as usize).copied().unwrap_or("SIGRT")
 }
 
 /// Whether a signal means that a program is broken: its default action writes a core.
@@ -225,7 +186,6 @@ mod tests {
         assert_eq!(errno_name(111), Some("ECONNREFUSED"));
         assert_eq!(syscall_name(libc::SYS_openat as u32), Some("openat"));
         assert_eq!(syscall_name(9999), None);
-        assert_eq!(signal_name(11), "SIGSEGV");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(super) struct Program {
     pub(super) hook: &'static str,
     /// It is loaded if one of these kinds is enabled; always if there are none.
     pub(super) kinds: &'static [Kind],
-    /// What is missing without it.
+    /// The events that are missing without it.
     pub(super) cost: &'static str,
     /// It is loaded only if this program can't be.
     pub(super) instead_of: &'static str,

@@ -43,6 +43,5 @@ mod tombstones;
 
 pub use collector::Ebpf;
 pub use config::{Config, SyscallErrors};
-pub(super) use kinds::signal_name;
 pub use kinds::{ErrorSet, Kind, SignalSet};
 pub use probe::{Finding, findings};

@@ -10,7 +10,7 @@ use std::fs;
 use std::io::Read as _;
 
 use super::processes::ExecId;
-use crate::cni::report::PodNames;
+use crate::cni_report::PodNames;
 use tapio_core::event::{Name, names};
 use tapio_core::identity::{Container, Directory};
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::decode::Decoder;
 use super::display::{ByteSize, Elapsed};
-use super::kinds::{is_crash, signal_name};
+use super::kinds::is_crash;
 use super::processes::{ExecId, Processes};
 use super::raw::{
     ARGS_BYTES, Bytes, COMM_BYTES, EXEC_TRUNCATED, HIERARCHY_SHIFT, PATH_BYTES, Record, SEED_BYTES,
@@ -12,6 +12,7 @@ use super::raw::{
 };
 use super::scrub;
 use crate::events::event_builder::Lossy;
+use crate::events::signals::signal_name;
 use tapio_core::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {

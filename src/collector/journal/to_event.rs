@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::ebpf::signal_name;
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader, Lossy};
+use crate::events::signals::signal_name;
 use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};

@@ -4,7 +4,7 @@
 //! dropped and counted. A kill at any time therefore loses nothing; unsettled events are read
 //! again, under the same ids. Events of one collector may settle out of order, so a position
 //! counts as settled when no event of the collector is held anywhere. A source that never pauses
-//! is told to pause until that is the case.
+//! has to pause until that is the case.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

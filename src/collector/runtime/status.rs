@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 /// The state of something that a collector depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusNote {
-    /// What the note is about: a program, a file, a permission.
+    /// The subject: a program, a file, a permission.
     pub subject: String,
     /// `ok`, or the fault and its consequence.
     pub state: String,

@@ -1,7 +1,7 @@
 //! Changes of units and jobs as events (docs/kinds.md).
 
-use crate::ebpf::signal_name;
 use crate::events::event_builder::{EventBuilder, EventHeader};
+use crate::events::signals::signal_name;
 use crate::runtime::Context;
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};

@@ -2,7 +2,7 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `mod.rs` | [`Shutdown`]: one flag for all threads, and a second one for each run of a collector |
+//! | `mod.rs` | [`Shutdown`]: one flag for all threads, one more for each run of a collector |
 //! | `signal.rs` | the flag itself: raised once, wakes every registered waker; modelled with loom |
 //!
 //! Nothing polls in order to end soon: a request wakes threads ([`Shutdown::sleep`]), tasks

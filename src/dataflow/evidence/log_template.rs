@@ -15,7 +15,7 @@ const LEADING_TOKENS: usize = 2;
 /// Minimum share of equal tokens for a message to join a template (the paper's `st`, 0.5 for most
 /// of its data sets).
 const MIN_SIMILARITY: f64 = 0.5;
-/// Placeholder for a variable part.
+/// Stands for a variable part.
 pub(super) const WILDCARD: &str = "<*>";
 /// Length of the recent window of a template's rate.
 const RECENT_NS: u64 = 60_000_000_000;

@@ -95,7 +95,7 @@ struct History {
     last_ns: u64,
 }
 
-/// What an event adds to the learned pairs.
+/// The contribution of an event to the learned pairs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct PairStep {
     /// Preceding kinds, with the delay since their last event.

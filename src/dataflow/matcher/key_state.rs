@@ -8,7 +8,7 @@ use tapio_core::event::TraceId;
 /// long expired.
 const MAX_STORIES: usize = 16;
 
-/// What a rule holds for a key, by its shape.
+/// The state of a rule for a key, by the rule's shape.
 pub(crate) enum Body {
     Sequence(PartialMatches),
     Window(Box<Window>),

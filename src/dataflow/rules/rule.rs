@@ -36,7 +36,7 @@ pub struct StorySpec {
     pub pattern: Name,
     /// A title; the rule's description if `None`.
     pub name: Option<Template>,
-    /// What the story is about.
+    /// The subject of the story.
     pub intent: String,
     /// Candidate root causes, the likeliest first.
     pub root_cause: Vec<Template>,

@@ -51,7 +51,7 @@ pub(crate) struct ShardOutput {
     pub(crate) recorder: Option<(RecordWriter, Arc<Bell>)>,
 }
 
-/// What connects a shard with the other threads.
+/// The rings and bells that connect a shard with the other threads.
 pub(crate) struct Connections {
     /// The rings that it reads: those of the collectors, then one for each lower shard.
     pub(crate) inputs: Vec<RecordReader>,

@@ -66,7 +66,7 @@ fn assert_distinct(rule: &str, replacements: &[(&str, &str)]) {
 }
 
 #[test]
-fn change_of_meaning_changes_identity() {
+fn change_of_sequence_changes_identity() {
     assert_distinct(
         RULE,
         &[
@@ -126,6 +126,10 @@ fn change_of_meaning_changes_identity() {
             ("max_age: 60s", "max_age: 61s"),
         ],
     );
+}
+
+#[test]
+fn change_of_aggregate_changes_identity() {
     assert_distinct(
         AGGREGATE,
         &[
