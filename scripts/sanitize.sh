@@ -31,9 +31,14 @@ export TSAN_OPTIONS="halt_on_error=1 suppressions=$PWD/tests/core/thread.supp"
 for sanitizer in "${@:-thread address}"; do
     for one in $sanitizer; do
         echo "sanitize: $one"
-        flags="-Zsanitizer=$one"
-        [ "$one" = thread ] && flags="$flags -Cunsafe-allow-abi-mismatch=sanitizer"
-        RUSTFLAGS=$flags cargo test --quiet --locked --package tapio-core --target "$target" \
-            --target-dir "target/sanitize-$one" --lib --test core -- --test-threads=1
+        flags="-Zsanitizer=$one" skip=()
+        if [ "$one" = thread ]; then
+            flags="$flags -Cunsafe-allow-abi-mismatch=sanitizer"
+            # Safe code over arc-swap: std's Arc synchronises its drop by a fence, which
+            # ThreadSanitizer doesn't model.
+            skip=(--skip identity::)
+        fi
+        RUSTFLAGS=$flags cargo test --quiet --locked --profile sanitize --package tapio-core \
+            --target "$target" --target-dir "target/sanitize-$one" --lib --test core -- --test-threads=1 "${skip[@]}"
     done
 done
