@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::machine::Machine;
-use crate::running::text;
+use crate::support::json::text;
+use crate::support::pipeline::Pipeline;
 use crate::units::{of_unit, watch};
 
 #[test]
@@ -12,7 +13,7 @@ fn transitions_during_bus_outage_are_emitted_once() {
     let Some(machine) = Machine::boot("unified") else { return };
     let running = watch(&machine, None);
     assert!(machine.systemctl(&["start", "ok.service"]));
-    running.wait_for("ok is emitted", |e| of_unit(e, "ok.service") == ["unit.started"]);
+    running.wait_for_events("ok is emitted", |e| of_unit(e, "ok.service") == ["unit.started"]);
     assert!(machine.systemctl(&["stop", "dbus.socket", "dbus.service"]));
     running.wait_until("the lost connection is reported", |r| {
         r.status().notes.iter().any(|n| n.subject == "bus" && n.state != "ok")
@@ -22,14 +23,14 @@ fn transitions_during_bus_outage_are_emitted_once() {
     machine.systemctl(&["start", "flaky.service"]);
     machine.systemctl(&["restart", "flaky.service"]);
     assert!(machine.systemctl(&["start", "dbus.socket"]));
-    running.wait_for("the missed transitions are emitted", |events| {
+    running.wait_for_events("the missed transitions are emitted", |events| {
         of_unit(events, "exit7.service").len() >= 2 && of_unit(events, "flaky.service").len() >= 2
     });
     // Later transitions are emitted too.
     assert!(machine.systemctl(&["start", "ok.service"]));
-    running.wait_for("ok is emitted again", |e| of_unit(e, "ok.service").len() >= 3);
+    running.wait_for_events("ok is emitted again", |e| of_unit(e, "ok.service").len() >= 3);
     std::thread::sleep(Duration::from_millis(500));
-    let (events, _) = running.end();
+    let events = running.end().events;
     assert_eq!(of_unit(&events, "exit7.service"), ["unit.started", "unit.failed exit-code 7"]);
     // systemd unloads a stopped unit together with its result.
     assert_eq!(of_unit(&events, "ok.service"), ["unit.started", "unit.stopped", "unit.started"]);
@@ -46,13 +47,14 @@ fn hung_bus_does_not_delay_shutdown() {
     machine.systemctl(&["start", "ok.service"]);
     std::thread::sleep(Duration::from_millis(300));
     assert!(machine.systemctl(&["kill", "-s", "CONT", "dbus.service"]));
-    running.wait_for("the collector continues", |e| of_unit(e, "ok.service") == ["unit.started"]);
+    running.wait_for_events("the collector continues", |e| {
+        of_unit(e, "ok.service") == ["unit.started"]
+    });
     // A new connection gets no reply at all, and the collector still ends on shutdown.
     assert!(machine.systemctl(&["kill", "-s", "STOP", "dbus.service"]));
-    let hanging = crate::running::Running::start(
+    let hanging = Pipeline::start(
         "systemd",
         &tapio_collectors::systemd::Config { address: machine.bus(), ..Default::default() },
-        None,
     );
     std::thread::sleep(Duration::from_millis(200));
     let requested = std::time::Instant::now();
@@ -69,7 +71,7 @@ fn restarted_agent_continues_at_cursor() {
     let running = watch(&machine, Some(state.path()));
     assert!(machine.systemctl(&["start", "ok.service"]));
     machine.systemctl(&["start", "exit7.service"]);
-    running.wait_for("all transitions are emitted", |events| {
+    running.wait_for_events("all transitions are emitted", |events| {
         of_unit(events, "ok.service").len() == 1 && of_unit(events, "exit7.service").len() == 2
     });
     // Wait for the cursor.
@@ -78,17 +80,17 @@ fn restarted_agent_continues_at_cursor() {
     let before = saved();
     running.wait_until("the cursor is saved", |_| saved() != before || !before.is_empty());
     std::thread::sleep(Duration::from_millis(500));
-    let (mut events, _) = running.end();
+    let mut events = running.end().events;
 
     machine.systemctl(&["stop", "ok.service"]);
     machine.systemctl(&["start", "exit7.service"]);
     std::thread::sleep(Duration::from_millis(100));
     let running = watch(&machine, Some(state.path()));
-    running.wait_for("the missed transitions are emitted", |events| {
+    running.wait_for_events("the missed transitions are emitted", |events| {
         !of_unit(events, "ok.service").is_empty() && of_unit(events, "exit7.service").len() >= 2
     });
     std::thread::sleep(Duration::from_millis(500));
-    let (more, _) = running.end();
+    let more = running.end().events;
     assert_eq!(of_unit(&more, "ok.service"), ["unit.stopped"]);
     assert_eq!(of_unit(&more, "exit7.service"), ["unit.started", "unit.failed exit-code 7"]);
     events.extend(more);
@@ -105,7 +107,7 @@ fn reloads_recoveries_and_timer_failures_are_emitted() {
     assert!(machine.systemctl(&["daemon-reload"]));
     assert!(machine.run(&["touch", "/run/broken"]).0);
     machine.systemctl(&["start", "flaky.service"]);
-    running.wait_for("flaky fails", |e| of_unit(e, "flaky.service").len() >= 2);
+    running.wait_for_events("flaky fails", |e| of_unit(e, "flaky.service").len() >= 2);
     assert!(machine.run(&["rm", "/run/broken"]).0);
     assert!(machine.systemctl(&["start", "flaky.service"]));
     let timed = [
@@ -116,13 +118,13 @@ fn reloads_recoveries_and_timer_failures_are_emitted() {
         "/bin/false",
     ];
     assert!(machine.run(&timed).0);
-    running.wait_for("all transitions are emitted", |events| {
+    running.wait_for_events("all transitions are emitted", |events| {
         of_unit(events, "flaky.service").len() >= 3
             && of_unit(events, "timed.service").iter().any(|e| e.starts_with("unit.failed"))
     });
     std::thread::sleep(Duration::from_millis(500));
-    let directory = std::sync::Arc::clone(&running.directory);
-    let (events, _) = running.end();
+    let directory = std::sync::Arc::clone(&running.site.directory);
+    let events = running.end().events;
     assert_eq!(of_unit(&events, "ok.service"), ["unit.started", "unit.reloaded success"]);
     let find = |unit: &str, kind: &str| {
         let found =

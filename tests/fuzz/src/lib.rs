@@ -1,12 +1,16 @@
 //! Shared by the fuzz targets: replay of events with one shard and with three, a collector's output
 //! through a ring, and the invariants that hold for any input.
 
+#[path = "../../support/router.rs"]
+mod router;
+
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use router::OneShard;
 use tapio_collectors::{Context, StatusReport, Site};
 use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
-use tapio_core::event::{Event, JsonEvent, Reason, Stage, event_json};
-use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
+use tapio_core::event::{JsonEvent, Reason, Stage, event_json};
+use tapio_core::ring::{Bell, Ledger, OnFull, Sink, ring};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::replay::{Emit, Inputs, Replayed, run_set};
 
@@ -74,15 +78,6 @@ pub fn replay_agrees(events: &[u8], rules: &Sets) {
     };
     let text = |r: &Replayed| r.lines.iter().map(|l| format!("{l}\n")).collect::<String>();
     assert_eq!(text(&one), text(&three), "one shard and three differ, {emit:?}");
-}
-
-/// Routes every event to the first shard.
-struct OneShard;
-
-impl Router for OneShard {
-    fn route(&self, _: &Event<'_>) -> Route {
-        Route { visits: 1 }
-    }
 }
 
 /// The output of a collector.
