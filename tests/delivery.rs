@@ -1,5 +1,5 @@
-//! Delivery from the shards' rings over the bridge into a server's storage: no event is lost or stored
-//! twice, whatever happens to the server, and CONS-1 is exact at the end.
+//! Delivery from the shards' rings over the bridge into a server's storage: no event is lost or
+//! stored twice, whatever happens to the server, and CONS-1 is exact at the end.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 

@@ -1,5 +1,5 @@
-//! The load generator, the collector `receiver` and the server with each other, and senders that violate
-//! the protocol.
+//! The load generator, the collector `receiver` and the server with each other, and senders that
+//! violate the protocol.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
@@ -163,8 +163,8 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
     }
 }
 
-/// A valid batch, one with a wrong count, one truncated within an event, the first one again, one that
-/// overlaps it, a valid one.
+/// A valid batch, one with a wrong count, one truncated within an event, the first one again, one
+/// that overlaps it, a valid one.
 fn invalid_messages() -> Vec<Vec<u8>> {
     let mut miscounted = batch("n", 5, 2);
     miscounted.count = 3;

@@ -1,9 +1,9 @@
 //! The collectors `systemd` and `journal` with a real systemd, booted in namespaces of its own
-//! (tests/testbed/systemd): their events are compared with the units' transitions and with the output
-//! of journalctl.
+//! (tests/testbed/systemd): their events are compared with the units' transitions and with the
+//! output of journalctl.
 //!
-//! If a systemd can't be booted (no root, no namespaces, no systemd or dbus-daemon installed), every
-//! test is skipped and prints the reason; with `TAPIO_REQUIRE_KERNEL=1` it fails.
+//! If a systemd can't be booted (no root, no namespaces, no systemd or dbus-daemon installed),
+//! every test is skipped and prints the reason; with `TAPIO_REQUIRE_KERNEL=1` it fails.
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,

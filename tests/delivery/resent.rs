@@ -1,4 +1,5 @@
-//! A killed agent reads some events of its sources again, under the same ids: the storage has each once.
+//! A killed agent reads some events of its sources again, under the same ids: the storage has each
+//! once.
 
 use prost::Message as _;
 use tapio_wire::proto::{Event, EventBatch};

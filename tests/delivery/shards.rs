@@ -1,8 +1,8 @@
 //! A running agent with several shards emits and stores the same as with one.
 //!
-//! Only results that don't depend on which shard is faster are compared. Events on different routes may
-//! overtake each other, so all events of a sequence have the same keys here, and the members of a count
-//! are compared as a set.
+//! Only results that don't depend on which shard is faster are compared. Events on different routes
+//! may overtake each other, so all events of a sequence have the same keys here, and the members of
+//! a count are compared as a set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -185,7 +185,8 @@ fn by_rule_and_key(stories: &[Story], events: &[Json]) -> Stories {
                 assert_eq!(named.len(), 2, "{event}");
                 assert!(differing <= relinked, "{event}: {traces:?}");
             }
-            // The trace of the pod's or the unit's story, whichever was emitted when the step arrived.
+            // The trace of the pod's or the unit's story, whichever was emitted when the step
+            // arrived.
             "t.step" => {
                 assert_eq!(named.len(), 2, "{event}");
                 assert!(traces.contains(&&trace) || !all_emitted, "{event}");

@@ -12,9 +12,6 @@ use crate::support::agent::TAPIO;
 use crate::support::eventually::{TIME_LIMIT, within};
 use crate::support::net::{free_port, get_json};
 
-/// Pause between two checks, of which each reads a page of up to ten thousand events.
-const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-
 pub(crate) struct Agent {
     process: Child,
     grpc: u16,
@@ -116,7 +113,6 @@ impl Agent {
             if holds(self) {
                 return Ok(());
             }
-            std::thread::sleep(CHECK_INTERVAL);
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             Err(format!(
                 "{}

@@ -25,7 +25,7 @@ const LINES: u64 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 /// `collectors.hung_after`: longer than a busy host delays a thread.
 const HUNG_AFTER: &str = "3s";
-/// Pause between two checks of a condition, which may trigger an event.
+/// Pause between two checks of a condition, which may trigger an event each time.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 const PANIC: u8 = 1;

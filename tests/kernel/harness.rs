@@ -1,7 +1,7 @@
 //! Runs the collector into one ring, as the agent does, and keeps the events that a test selects.
 //!
-//! Not a `Pipeline`: tests compare the kernel's own counts with the accounts of a single run that is
-//! never restarted, keep few of many events, and choose the size of the ring.
+//! Not a `Pipeline`: tests compare the kernel's own counts with the accounts of a single run that
+//! is never restarted, keep few of many events, and choose the size of the ring.
 
 use std::collections::HashMap;
 use std::fs;

@@ -9,8 +9,8 @@ use tapio_core::clock;
 /// node.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(150);
 
-/// Pause between two checks. A condition that starts a process or reads a page pauses longer
-/// itself.
+/// Pause between two attempts, unless an attempt itself takes longer: then as long as it took, so
+/// that attempts use at most half of the time.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until the condition holds.
@@ -40,10 +40,11 @@ pub(crate) fn within<T, E: Display>(
 ) -> T {
     let begin = clock::instant();
     loop {
+        let attempted = clock::instant();
         match attempt() {
             Ok(result) => return result,
             Err(error) => assert!(begin.elapsed() < limit, "timed out: {what}: {error}"),
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(attempted.elapsed().max(PAUSE));
     }
 }

@@ -175,7 +175,7 @@ impl Pipeline {
 
     /// Waits until the condition holds for the events.
     #[track_caller]
-    pub(crate) fn wait_for_events(&self, what: &str, mut holds: impl FnMut(&[Json]) -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut holds: impl FnMut(&[Json]) -> bool) {
         self.wait_until(what, |p| holds(&p.events.lock().unwrap()));
     }
 

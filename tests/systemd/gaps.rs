@@ -13,7 +13,7 @@ fn transitions_during_bus_outage_are_emitted_once() {
     let Some(machine) = Machine::boot("unified") else { return };
     let running = watch(&machine, None);
     assert!(machine.systemctl(&["start", "ok.service"]));
-    running.wait_for_events("ok is emitted", |e| of_unit(e, "ok.service") == ["unit.started"]);
+    running.wait_for("ok is emitted", |e| of_unit(e, "ok.service") == ["unit.started"]);
     assert!(machine.systemctl(&["stop", "dbus.socket", "dbus.service"]));
     running.wait_until("the lost connection is reported", |r| {
         r.status().notes.iter().any(|n| n.subject == "bus" && n.state != "ok")
@@ -23,12 +23,12 @@ fn transitions_during_bus_outage_are_emitted_once() {
     machine.systemctl(&["start", "flaky.service"]);
     machine.systemctl(&["restart", "flaky.service"]);
     assert!(machine.systemctl(&["start", "dbus.socket"]));
-    running.wait_for_events("the missed transitions are emitted", |events| {
+    running.wait_for("the missed transitions are emitted", |events| {
         of_unit(events, "exit7.service").len() >= 2 && of_unit(events, "flaky.service").len() >= 2
     });
     // Later transitions are emitted too.
     assert!(machine.systemctl(&["start", "ok.service"]));
-    running.wait_for_events("ok is emitted again", |e| of_unit(e, "ok.service").len() >= 3);
+    running.wait_for("ok is emitted again", |e| of_unit(e, "ok.service").len() >= 3);
     std::thread::sleep(Duration::from_millis(500));
     let events = running.end().events;
     assert_eq!(of_unit(&events, "exit7.service"), ["unit.started", "unit.failed exit-code 7"]);
@@ -47,9 +47,7 @@ fn hung_bus_does_not_delay_shutdown() {
     machine.systemctl(&["start", "ok.service"]);
     std::thread::sleep(Duration::from_millis(300));
     assert!(machine.systemctl(&["kill", "-s", "CONT", "dbus.service"]));
-    running.wait_for_events("the collector continues", |e| {
-        of_unit(e, "ok.service") == ["unit.started"]
-    });
+    running.wait_for("the collector continues", |e| of_unit(e, "ok.service") == ["unit.started"]);
     // A new connection gets no reply at all, and the collector still ends on shutdown.
     assert!(machine.systemctl(&["kill", "-s", "STOP", "dbus.service"]));
     let hanging = Pipeline::start(
@@ -71,7 +69,7 @@ fn restarted_agent_continues_at_cursor() {
     let running = watch(&machine, Some(state.path()));
     assert!(machine.systemctl(&["start", "ok.service"]));
     machine.systemctl(&["start", "exit7.service"]);
-    running.wait_for_events("all transitions are emitted", |events| {
+    running.wait_for("all transitions are emitted", |events| {
         of_unit(events, "ok.service").len() == 1 && of_unit(events, "exit7.service").len() == 2
     });
     // Wait for the cursor.
@@ -86,7 +84,7 @@ fn restarted_agent_continues_at_cursor() {
     machine.systemctl(&["start", "exit7.service"]);
     std::thread::sleep(Duration::from_millis(100));
     let running = watch(&machine, Some(state.path()));
-    running.wait_for_events("the missed transitions are emitted", |events| {
+    running.wait_for("the missed transitions are emitted", |events| {
         !of_unit(events, "ok.service").is_empty() && of_unit(events, "exit7.service").len() >= 2
     });
     std::thread::sleep(Duration::from_millis(500));
@@ -107,7 +105,7 @@ fn reloads_recoveries_and_timer_failures_are_emitted() {
     assert!(machine.systemctl(&["daemon-reload"]));
     assert!(machine.run(&["touch", "/run/broken"]).0);
     machine.systemctl(&["start", "flaky.service"]);
-    running.wait_for_events("flaky fails", |e| of_unit(e, "flaky.service").len() >= 2);
+    running.wait_for("flaky fails", |e| of_unit(e, "flaky.service").len() >= 2);
     assert!(machine.run(&["rm", "/run/broken"]).0);
     assert!(machine.systemctl(&["start", "flaky.service"]));
     let timed = [
@@ -118,7 +116,7 @@ fn reloads_recoveries_and_timer_failures_are_emitted() {
         "/bin/false",
     ];
     assert!(machine.run(&timed).0);
-    running.wait_for_events("all transitions are emitted", |events| {
+    running.wait_for("all transitions are emitted", |events| {
         of_unit(events, "flaky.service").len() >= 3
             && of_unit(events, "timed.service").iter().any(|e| e.starts_with("unit.failed"))
     });

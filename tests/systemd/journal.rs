@@ -77,12 +77,11 @@ fn events_match_output_of_journalctl() {
     assert!(machine.run(&["journalctl", "--rotate"]).0);
     log(&machine, "after", 0..300);
     let running = Pipeline::start_at(site(Some(state.path())), "journal", &config(&machine));
-    running
-        .wait_for_events("the last line", |e| ids_by_message(e, "after").contains_key("after 299"));
+    running.wait_for("the last line", |e| ids_by_message(e, "after").contains_key("after 299"));
     // journald's messages about itself come late.
     std::thread::sleep(Duration::from_millis(300));
     let expected = journalctl(&machine, &[]);
-    running.wait_for_events("all records", |events| events.len() >= expected.len());
+    running.wait_for("all records", |events| events.len() >= expected.len());
     let Outcome { events, snapshot } = running.end();
     assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
     let ids: Vec<_> = events.iter().map(|e| text(e, "id")).collect();
@@ -134,9 +133,7 @@ fn journalctl_reader_emits_the_same_events() {
     let through = Pipeline::start_at(site(Some(states[1].path())), "journal", &through);
     log(&machine, "after", 0..100);
     for running in [&native, &through] {
-        running.wait_for_events("the last line", |e| {
-            ids_by_message(e, "after").contains_key("after 99")
-        });
+        running.wait_for("the last line", |e| ids_by_message(e, "after").contains_key("after 99"));
     }
     let (native, through) = (native.end().events, through.end().events);
     let of = |events: &[Value], tag| {
@@ -191,7 +188,7 @@ fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
             let reads = running.as_ref().unwrap();
             log(&machine, "mark", rotation..rotation + 1);
             let mark = format!("mark {rotation}");
-            reads.wait_for_events("the archived file is read", |e| {
+            reads.wait_for("the archived file is read", |e| {
                 ids_by_message(e, "mark").contains_key(&mark)
             });
             assert!(machine.run(&["journalctl", "--vacuum-files=1"]).0);
@@ -212,9 +209,7 @@ fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
         |events: &[Value]| ids_by_message(&[all.clone(), events.to_vec()].concat(), "load").len();
     running.wait_until("all lines", |r| count_of(&r.events()) >= lines_logged as usize);
     let last = format!("load {}", lines_logged - 1);
-    running.wait_for_events("the last line", |events| {
-        ids_by_message(events, "load").contains_key(&last)
-    });
+    running.wait_for("the last line", |events| ids_by_message(events, "load").contains_key(&last));
     // journalctl accepts the cursor.
     let saved = || std::fs::read_to_string(cursor_file(state.path())).unwrap_or_default();
     running.wait_until("the cursor is saved", |_| {
@@ -223,7 +218,7 @@ fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
     log(&machine, "later", 0..3);
     let later = journalctl(&machine, &["--after-cursor", &saved(), "-t", "later"]);
     assert!(later.len() <= 3);
-    running.wait_for_events("the later lines", |e| ids_by_message(e, "later").len() == 3);
+    running.wait_for("the later lines", |e| ids_by_message(e, "later").len() == 3);
     let Outcome { events, snapshot } = running.end();
     assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
     all.extend(events);
@@ -255,9 +250,7 @@ fn damaged_file_loses_only_damaged_entries() {
     set_cursor(state.path(), BEGINNING);
     let running = Pipeline::start_at(site(Some(state.path())), "journal", &config(&machine));
     log(&machine, "healthy", 0..10);
-    running.wait_for_events("the lines after the damage", |e| {
-        ids_by_message(e, "healthy").len() == 10
-    });
+    running.wait_for("the lines after the damage", |e| ids_by_message(e, "healthy").len() == 10);
     running.wait_until("the damage is counted", |r| {
         r.counter("bad_entries") + r.counter("bad_fields") > 0
     });
@@ -295,9 +288,7 @@ fn core_dumps_long_messages_and_rate_limits() {
     let long = "head -c 40000 /dev/zero | tr '\\0' x | systemd-cat -t long";
     assert!(machine.run(&["sh", "-c", long]).0);
     log(&machine, "flood", 0..500);
-    running.wait_for_events("the core dump", |e| {
-        e.iter().any(|e| text(e, "kind") == "journal.coredump")
-    });
+    running.wait_for("the core dump", |e| e.iter().any(|e| text(e, "kind") == "journal.coredump"));
     running.wait_until("the flood is throttled", |r| r.counter("throttled") >= 400);
     let Outcome { events, snapshot } = running.end();
     let dump = events.iter().find(|e| text(e, "kind") == "journal.coredump").unwrap();

@@ -114,7 +114,7 @@ fn units_fail(mode: &str) {
     {
         machine.systemctl(&["start", "--no-block", &format!("{unit}.service")]);
     }
-    running.wait_for_events("stopslow and oomd run", |events| {
+    running.wait_for("stopslow and oomd run", |events| {
         let runs = |unit: &str| of_unit(events, unit).first().is_some_and(|e| e == "unit.started");
         runs("stopslow.service") && runs("oomd.service")
     });
@@ -124,7 +124,7 @@ fn units_fail(mode: &str) {
     for _ in 0..7 {
         machine.systemctl(&["start", "rapid.service"]);
     }
-    running.wait_for_events("all have failed", |events| {
+    running.wait_for("all have failed", |events| {
         expected.iter().all(|(unit, transitions)| of_unit(events, unit).len() >= transitions.len())
     });
     // Duplicates come late.
@@ -135,8 +135,7 @@ fn units_fail(mode: &str) {
         let transitions: Vec<_> = transitions.iter().map(|t| t.replace("CORE", &core)).collect();
         assert_eq!(of_unit(&events, unit), transitions, "{unit} ({mode})");
     }
-    running
-        .wait_for_events("the timer has elapsed twice", |e| of_unit(e, "tick.service").len() >= 2);
+    running.wait_for("the timer has elapsed twice", |e| of_unit(e, "tick.service").len() >= 2);
     assert!(of_unit(&events, "tick.service").iter().all(|e| e == "unit.stopped success"));
     assert_eq!(of_unit(&events, "tick.timer"), ["unit.started"]);
     let rapid = of_unit(&events, "rapid.service");
