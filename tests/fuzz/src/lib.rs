@@ -7,12 +7,12 @@ mod router;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use router::OneShard;
-use tapio_collectors::{Context, StatusReport, Site};
-use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
+use tapio_collectors::{Context, Site, StatusReport};
 use tapio_core::event::{JsonEvent, Reason, Stage, event_json};
 use tapio_core::ring::{Bell, Ledger, OnFull, Sink, ring};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::replay::{Emit, Inputs, Replayed, run_set};
+use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
 
 /// Separates rule documents from events in an input of the target `rules`.
 pub const EVENTS_MARK: &str = "\n%events\n";
@@ -98,12 +98,19 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let bell = Arc::new(Bell::new(OnceLock::new()));
     let shutdown = Shutdown::default();
     let stage = ledger.stage(Stage::Collect);
-    let sink =
-        Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, shutdown.clone());
+    let sink = Sink::new(
+        0,
+        OnFull::Drop,
+        Arc::new(OneShard),
+        vec![(writer, bell)],
+        stage,
+        shutdown.clone(),
+    );
     let stored = ledger.stage(Stage::Bridge);
     // Creating the entity directory takes longer than all the rest.
     static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
-    let mut context = Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
+    let mut context =
+        Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {
