@@ -1,25 +1,22 @@
 //! The agent as a process: valid and invalid input, reload, restart and shutdown.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-#[path = "agent/fixture.rs"]
-mod fixture;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use fixture::{AgentFixture, get, run, start, story, terminate, text};
 use serde_json::{Value as Json, json};
+use support::agent::{TestAgent, run, start, story, terminate, utf8};
+use support::eventually::eventually_ok;
+use support::net::get_json;
 
 #[test]
 fn running_agent_emits_a_recorded_story() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("nginx-cascade.jsonl"));
     let output = run(&["run", "--standalone", "--until-finished", "--config", &config]);
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let (out, err) = (utf8(&output.stdout), utf8(&output.stderr));
     assert!(output.status.success(), "{err}");
     assert!(out.contains("nginx configuration error"), "{out}\n{err}");
     assert!(err.contains(r#""holds":true"#), "{err}");
@@ -28,24 +25,20 @@ fn running_agent_emits_a_recorded_story() {
 
 /// The output of `tapio explain` for a file's story, once the server has it: live and replayed
 /// stories have the same id.
-fn explain_from(fixture: &AgentFixture, file: &Path) -> String {
+fn explain_from(fixture: &TestAgent, file: &Path) -> String {
     let replayed = run(&["replay", &file.display().to_string()]);
     let story: Json = serde_json::from_slice(&replayed.stdout).unwrap();
     let server = format!("127.0.0.1:{}", fixture.grpc);
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
+    eventually_ok("the server has the story", || {
         let output = run(&["explain", story["id"].as_str().unwrap(), "--server", &server]);
-        if output.status.success() {
-            return text(&output.stdout);
-        }
-        assert!(Instant::now() < until, "{}", text(&output.stderr));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        let is_found = output.status.success();
+        if is_found { Ok(utf8(&output.stdout)) } else { Err(utf8(&output.stderr)) }
+    })
 }
 
 #[test]
 fn sigterm_drains_and_a_second_agent_is_refused() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("pod-startup.jsonl"));
     let agent = start(&["run", "--standalone", "--config", &config]);
     let status = fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(5));
@@ -63,15 +56,15 @@ fn sigterm_drains_and_a_second_agent_is_refused() {
     assert!(explained.contains("named by the rule"), "{explained}");
     let second = run(&["run", "--config", &config]);
     assert_eq!(second.status.code(), Some(1));
-    let stderr = text(&second.stderr);
+    let stderr = utf8(&second.stderr);
     assert!(stderr.contains(&format!("another tapio agent (pid {})", agent.id())), "{stderr}");
     let output = terminate(agent);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}", utf8(&output.stderr));
 }
 
 #[test]
 fn agent_without_a_server_is_not_ready_and_accounts_for_every_event() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("pod-startup.jsonl"));
     let agent = start(&["run", "--config", &config]);
     let status = fixture.wait(|s| s["cons1"]["total"]["held"] == json!(5));
@@ -79,14 +72,14 @@ fn agent_without_a_server_is_not_ready_and_accounts_for_every_event() {
     let (head, why) = fixture.page("/readyz").unwrap();
     assert!(head.contains("503") && why.contains("server not connected"), "{head} {why}");
     let output = terminate(agent);
-    let stderr = text(&output.stderr);
+    let stderr = utf8(&output.stderr);
     assert!(stderr.contains(r#""dropped":{"bridge/shutdown":5}"#), "{stderr}");
     assert!(output.status.success(), "{stderr}");
 }
 
 #[test]
 fn invalid_configuration_is_refused_with_line_and_column() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     for (yaml, expected) in [
         ("dataflow:\n  shard: 2\n", "wrong.yaml:2:3: unknown field `shard`"),
         ("collectors:\n  ebpf:\n    enabled: maybe\n", "wrong.yaml:3:14: "),
@@ -98,22 +91,22 @@ fn invalid_configuration_is_refused_with_line_and_column() {
         for verb in ["check", "run"] {
             let output = run(&[verb, "--config", &file]);
             assert_eq!(output.status.code(), Some(2), "{yaml}");
-            assert!(text(&output.stderr).contains(expected), "{yaml}: {}", text(&output.stderr));
+            assert!(utf8(&output.stderr).contains(expected), "{yaml}: {}", utf8(&output.stderr));
         }
     }
     let missing = run(&["check", "--config", "/nowhere/tapio.yaml"]);
     assert_eq!(missing.status.code(), Some(2));
-    assert!(text(&missing.stderr).contains("/nowhere/tapio.yaml"));
+    assert!(utf8(&missing.stderr).contains("/nowhere/tapio.yaml"));
 }
 
 #[test]
 fn errors_in_arguments_and_rules_exit_with_2() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let rule = fixture.file("r.yaml", "rule: x\nevents: { a: { kind: t.a } }\nsequnce: {}\n");
     let events = story("pod-startup.jsonl").display().to_string();
     let output = run(&["replay", &events, "--rules", &rule]);
     assert_eq!(output.status.code(), Some(2));
-    let stderr = text(&output.stderr);
+    let stderr = utf8(&output.stderr);
     assert!(
         stderr.contains("r.yaml:3:1:") && stderr.contains("did you mean `sequence`"),
         "{stderr}"
@@ -129,7 +122,7 @@ const COUNT: &str = "rule: r\nevents: { e: { kind: t.e } }\n\
 
 #[test]
 fn rules_are_reloaded_on_file_change_and_on_sighup() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let rules = fixture.file("r.yaml", COUNT);
     let config = fixture.config("jsonl", &story("pod-startup.jsonl"));
     let with_rules = format!("dataflow: {{ rules: [\"{rules}\"], builtin_rules: false }}\n");
@@ -156,12 +149,12 @@ fn rules_are_reloaded_on_file_change_and_on_sighup() {
     let metrics = fixture.page("/metrics").unwrap().1;
     assert!(metrics.contains(r#"tapio_rule_reloads_total{outcome="refused"} 1"#), "{metrics}");
     let output = terminate(agent);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}", utf8(&output.stderr));
 }
 
 #[test]
 fn story_interrupted_by_a_kill_is_completed_after_restart() {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let whole = story("nginx-cascade.jsonl");
     let lines = std::fs::read_to_string(&whole).unwrap();
     let (first, second): (Vec<&str>, Vec<&str>) = {
@@ -183,11 +176,10 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     let status = fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(3));
     assert_eq!(status["recovery_log"]["restored"], json!(2));
     let output = terminate(agent);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}", utf8(&output.stderr));
     let replayed = run(&["replay", &whole.display().to_string()]);
     let expected: Json = serde_json::from_slice(&replayed.stdout).unwrap();
-    let (_, body) = get(fixture.http, "/api/v1/stories").unwrap();
-    let listed: Json = serde_json::from_str(&body).unwrap();
+    let listed = get_json(fixture.http, "/api/v1/stories").unwrap();
     let listed = listed.as_array().or_else(|| listed["stories"].as_array()).unwrap();
     let stored = listed.iter().find(|g| g["id"] == expected["id"]).unwrap();
     for key in ["rule", "members", "members_total", "first", "last", "root_cause", "pattern"] {

@@ -3,18 +3,12 @@
 //!
 //! Without root or the plugins (`scripts/test-deps.sh`) a test prints why it is skipped;
 //! `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "cni/chain.rs"]
 mod chain;
-#[path = "collectors/pipeline.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod pipeline;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -22,14 +16,14 @@ use std::path::Path;
 use std::process::Command;
 
 use chain::{INSIDE, Network, Pod, is_in_namespaces};
-use pipeline::Pipeline;
 use serde_json::{Value, json};
-use tapio_collectors::{CollectorConfig as _, Site, cni};
+use support::pipeline::{Pipeline, site};
+use tapio_collectors::{Site, cni};
 use tapio_core::event::{Reason, Stage};
 use tapio_core::identity::AddressOwner;
 
 fn start(folder: &Path) -> Pipeline {
-    start_at(Site::new("node-1", 7), folder)
+    start_at(site(None), folder)
 }
 
 fn start_at(site: Site, folder: &Path) -> Pipeline {
@@ -40,8 +34,7 @@ fn start_at(site: Site, folder: &Path) -> Pipeline {
         links: std::env::var_os(INSIDE).is_some(),
         ..cni::Config::default()
     };
-    let pipeline =
-        Pipeline::start_at(site, vec![("cni", config.on_full(), config.factory())], true);
+    let pipeline = Pipeline::start_at(site, "cni", &config);
     pipeline.wait_until("the socket exists", |_| folder.join("cni.sock").exists());
     pipeline
 }
@@ -55,16 +48,10 @@ fn tapio_cni(folder: &Path) -> Value {
     json!({"type": "tapio-cni", "socket": folder.join("cni.sock")})
 }
 
-/// The events of a kind.
-fn of(pipeline: &Pipeline, kind: &str) -> Vec<Value> {
-    let got = pipeline.got.lock().unwrap();
-    got.iter().map(|(_, event)| event.clone()).filter(|e| e["kind"] == kind).collect()
-}
-
 /// Waits for `count` events of a kind; fails if there are more.
 fn wait_for(pipeline: &Pipeline, kind: &str, count: usize) -> Vec<Value> {
-    pipeline.wait_until(&format!("{count} {kind}"), |p| of(p, kind).len() >= count);
-    let events = of(pipeline, kind);
+    pipeline.wait_until(&format!("{count} {kind}"), |p| p.of_kind(kind).len() >= count);
+    let events = pipeline.of_kind(kind);
     assert_eq!(events.len(), count, "{events:#?}");
     events
 }
@@ -99,8 +86,11 @@ fn pod_network_lifecycle_emits_each_event_once() {
         assert_eq!(event["attributes"]["tapio.cni.network"], "podnet");
         assert!(!event.to_string().contains("opensesame"), "only the names of the pod are read");
     }
-    assert_eq!(of(&pipeline, "cni.add")[0]["message"], "shop/pod1 joined network podnet");
-    assert_eq!(of(&pipeline, "cni.ip.allocated")[0]["message"], "10.88.0.2 allocated to shop/pod1");
+    assert_eq!(pipeline.of_kind("cni.add")[0]["message"], "shop/pod1 joined network podnet");
+    assert_eq!(
+        pipeline.of_kind("cni.ip.allocated")[0]["message"],
+        "10.88.0.2 allocated to shop/pod1"
+    );
     let directory = &pipeline.site.directory;
     let whose = Some(AddressOwner::Pod(pod.uid.as_str().into()));
     assert_eq!(directory.address_owner(address.parse().unwrap()), whose);
@@ -115,24 +105,21 @@ fn pod_network_lifecycle_emits_each_event_once() {
     network.call_each("DEL", &pod, None);
     let event = &wait_for(&pipeline, "cni.ip.released", 1)[0];
     assert_eq!(event["entity"]["k8s.pod.name"], "pod1");
-    pipeline.wait_until("three reports of DEL", |p| {
-        p.manager.status()[0].counters.contains(&("repeated_dels".into(), 2))
-    });
+    pipeline.wait_until("three reports of DEL", |p| p.counter("repeated_dels") == 2);
     wait_for(&pipeline, "cni.del", 1);
     assert!(directory.live_pods().is_empty());
     // The host end of the link belongs to the pod.
     let veth = |kind| {
-        let of_kind = of(&pipeline, kind);
+        let of_kind = pipeline.of_kind(kind);
         of_kind.into_iter().filter(|e| e["attributes"]["tapio.link.kind"] == "veth").collect()
     };
     pipeline.wait_until("the pair is removed", |p| {
-        of(p, "network.link.down").iter().any(|e| e["attributes"]["tapio.link.kind"] == "veth")
+        p.of_kind("network.link.down").iter().any(|e| e["attributes"]["tapio.link.kind"] == "veth")
     });
     let (up, down): (Vec<Value>, Vec<Value>) = (veth("network.link.up"), veth("network.link.down"));
     assert_eq!((up.len(), down.len()), (1, 1));
     assert_eq!(down[0]["entity"]["k8s.pod.uid"], pod.uid);
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -182,8 +169,7 @@ fn error_of_delegated_plugin_is_reported() {
     assert!(event["message"].as_str().unwrap().contains("eth0"), "{event:#}");
     network.call_each("DEL", &pods[0], Some(&result));
     wait_for(&pipeline, "cni.del", 1);
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -269,7 +255,7 @@ fn changes_of_the_node_network_are_emitted() {
     let up = |p: &Pipeline| -> Vec<String> {
         let name =
             |e: &Value| e["attributes"]["network.interface.name"].as_str().unwrap().to_owned();
-        of(p, "network.link.up").iter().map(name).collect()
+        p.of_kind("network.link.up").iter().map(name).collect()
     };
     pipeline.wait_until("three links are up", |p| up(p).len() >= 3);
     let mut names = up(&pipeline);
@@ -280,14 +266,14 @@ fn changes_of_the_node_network_are_emitted() {
     ip("addr del 192.0.2.2/24 dev br0");
     wait_for(&pipeline, "network.address.removed", 1);
     ip("link del v0");
-    pipeline.wait_until("all three are down", |p| of(p, "network.link.down").len() >= 3);
-    let kinds: Vec<_> = of(&pipeline, "network.link.down")
+    pipeline.wait_until("all three are down", |p| p.of_kind("network.link.down").len() >= 3);
+    let kinds: Vec<_> = pipeline
+        .of_kind("network.link.down")
         .iter()
         .map(|e| e["attributes"]["tapio.link.kind"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(kinds.iter().filter(|k| *k == "veth").count(), 2, "{kinds:?}");
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -334,8 +320,7 @@ fn two_hundred_concurrent_pods_emit_each_event_once() {
         }
         assert_eq!(seen.len(), PODS, "{kind}: once for each pod, with its name");
     }
-    pipeline.shutdown.request();
-    let total = pipeline.end().total;
+    let total = pipeline.end().snapshot.total;
     assert!(total.dropped.is_empty(), "{:?}", total.dropped);
 }
 
@@ -346,10 +331,7 @@ fn allocations_during_downtime_are_emitted_once_after_restart() {
     std::fs::create_dir_all(&networks).unwrap();
     let allocate =
         |n: u32| std::fs::write(networks.join(format!("10.1.0.{n}")), format!("c{n}\r\neth0"));
-    let run = || {
-        let site = Site::new("node-1", 7).with_state_dir(folder.path().join("state"));
-        start_at(site, folder.path())
-    };
+    let run = || start_at(site(Some(&folder.path().join("state"))), folder.path());
     let saved = || {
         let text = std::fs::read_to_string(folder.path().join("state/cursors/cni"));
         text.unwrap_or_default()
@@ -363,7 +345,6 @@ fn allocations_during_downtime_are_emitted_once_after_restart() {
     assert_eq!(attributes["network.local.address"], "10.1.0.2", "the first one existed already");
     assert_eq!(attributes["tapio.identity"], "unresolved", "no source has the container");
     first.wait_until("the cursor is saved", |_| saved().contains("10.1.0.2"));
-    first.shutdown.request();
     first.end();
 
     allocate(3).unwrap();
@@ -371,8 +352,7 @@ fn allocations_during_downtime_are_emitted_once_after_restart() {
     let events = wait_for(&second, "cni.ip.allocated", 1);
     assert_eq!(events[0]["attributes"]["network.local.address"], "10.1.0.3");
     second.wait_until("the cursor is saved", |_| saved().contains("10.1.0.3"));
-    second.shutdown.request();
-    assert_eq!(second.end().total.forwarded, 1);
+    assert_eq!(second.end().snapshot.total.forwarded, 1);
 }
 
 #[test]
@@ -394,8 +374,7 @@ fn invalid_report_is_rejected_and_counted() {
     bad.iter().for_each(|bytes| send_packet(bytes));
     send_packet(br#"{"command":"DEL","network":"n","container_id":"c","a newer field":[1]}"#);
     wait_for(&pipeline, "cni.del", 1);
-    pipeline.shutdown.request();
-    let total = pipeline.end().total;
+    let total = pipeline.end().snapshot.total;
     assert_eq!(total.dropped, [(Stage::Collect, Reason::BadInput, bad.len() as u64)]);
 }
 
@@ -427,11 +406,8 @@ fn reports_of_other_users_are_refused() {
     use std::io::Write as _;
     child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    pipeline.wait_until("the connection is counted", |p| {
-        p.manager.status()[0].counters.contains(&("strangers".into(), 1))
-    });
-    assert!(of(&pipeline, "cni.del").is_empty());
-    pipeline.shutdown.request();
+    pipeline.wait_until("the connection is counted", |p| p.counter("strangers") == 1);
+    assert!(pipeline.of_kind("cni.del").is_empty());
     pipeline.end();
 }
 

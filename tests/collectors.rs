@@ -1,11 +1,7 @@
 //! Collectors under the manager, with one consumer: all events are accounted for (CONS-1), whatever
 //! fails.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and prints the reason when it is skipped"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "collectors/jsonl.rs"]
 mod jsonl;
@@ -15,9 +11,9 @@ mod machine;
 mod manager;
 #[path = "collectors/otlp.rs"]
 mod otlp;
-#[path = "collectors/pipeline.rs"]
-mod pipeline;
 #[path = "collectors/positions.rs"]
 mod positions;
+#[path = "support/mod.rs"]
+mod support;
 #[path = "collectors/synthetic.rs"]
 mod synthetic;

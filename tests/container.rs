@@ -2,29 +2,24 @@
 //!
 //! Without root or the runtime (`scripts/test-deps.sh`) a test prints why it is skipped;
 //! `TAPIO_REQUIRE_KERNEL=1` makes that a failure.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "helpers of tests fail and speak as tests do, and measure with the clock themselves"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "container/kubelet.rs"]
 mod kubelet;
-#[path = "collectors/pipeline.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod pipeline;
 #[path = "container/registry.rs"]
 mod registry;
 #[path = "container/runtime.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod runtime;
+#[path = "support/mod.rs"]
+mod support;
 
 use kubelet::Kubelet;
-use pipeline::Pipeline;
 use runtime::{Containerd, IMAGE, is_runtime_available};
 use serde_json::Value;
-use tapio_collectors::{CollectorConfig as _, Health, Site, container};
+use support::json::text;
+use support::pipeline::{Pipeline, site};
+use tapio_collectors::{Health, Site, container};
 
 fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipeline {
     let namespaces = namespaces.iter().map(|n| (*n).to_owned()).collect();
@@ -33,42 +28,34 @@ fn start_at(site: Site, containerd: &Containerd, namespaces: &[&str]) -> Pipelin
 
 fn start_with(site: Site, containerd: &Containerd, config: container::Config) -> Pipeline {
     let config = container::Config { sockets: vec![containerd.socket()], ..config };
-    Pipeline::start_at(site, vec![("container", config.on_full(), config.factory())], true)
+    Pipeline::start_at(site, "container", &config)
 }
 
 /// Starts the collector and waits until it has compared the lists.
 fn start(containerd: &Containerd) -> Pipeline {
-    let pipeline = start_at(Site::new("node-1", 7), containerd, &[]);
+    let pipeline = start_at(site(None), containerd, &[]);
     wait_until_connected(&pipeline, 1);
     pipeline
 }
 
-fn counter(pipeline: &Pipeline, name: &str) -> u64 {
-    let counters = pipeline.manager.status()[0].counters.clone();
-    counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
-}
-
 fn wait_until_connected(pipeline: &Pipeline, times: u64) {
     // The counters are published after the first comparison of the lists.
-    pipeline.wait_until("the collector is connected", |p| counter(p, "connections") >= times);
+    pipeline.wait_until("the collector is connected", |p| p.counter("connections") >= times);
 }
 
 fn of(pipeline: &Pipeline, kind: &str, id: &str) -> Vec<Value> {
-    let got = pipeline.got.lock().unwrap();
-    let is = |e: &Value| e["kind"] == kind && e["entity"]["container.id"] == id;
-    got.iter().map(|(_, event)| event.clone()).filter(is).collect()
+    pipeline.select(|e| e["kind"] == kind && e["entity"]["container.id"] == id)
 }
 
 fn wait_for(pipeline: &Pipeline, kind: &str, id: &str) -> Value {
-    pipeline.wait_until(&format!("{kind} of {id}"), |p| !of(p, kind, id).is_empty());
-    of(pipeline, kind, id).remove(0)
+    let is_it = |e: &Value| e["kind"] == kind && e["entity"]["container.id"] == id;
+    pipeline.wait_for_nth(&format!("{kind} of {id}"), 1, is_it)
 }
 
 /// The kinds of a container's events, in order.
 fn kinds(pipeline: &Pipeline, id: &str) -> Vec<String> {
-    let got = pipeline.got.lock().unwrap();
-    let of_it = got.iter().filter(|(_, e)| e["entity"]["container.id"] == id);
-    of_it.map(|(_, e)| e["kind"].as_str().unwrap().to_owned()).collect()
+    let events = pipeline.select(|e| e["entity"]["container.id"] == id);
+    events.iter().map(|e| text(e, "kind")).collect()
 }
 
 /// The events of a complete container lifecycle.
@@ -120,8 +107,7 @@ fn container_lifecycle_is_emitted_with_pod_names() {
     let exited = wait_for(&pipeline, "container.exited", "plain");
     assert_eq!(exited["severity"], "info");
     assert!(exited["entity"].get("k8s.container.name").is_none());
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -151,8 +137,7 @@ fn oom_kill_reported_by_runtime_is_emitted() {
     let exited = wait_for(&pipeline, "container.exited", "calm");
     assert_eq!(exited["attributes"]["process.exit.code"], 137);
     assert_eq!(of(&pipeline, "container.exited", "calm").len(), 1);
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -162,9 +147,9 @@ fn transitions_during_runtime_downtime_are_emitted_once() {
     }
     let mut containerd = Containerd::new(&["default"]);
     // A missing runtime is reported in a status note and isn't a failure.
-    let pipeline = start_at(Site::new("node-1", 7), &containerd, &[]);
+    let pipeline = start_at(site(None), &containerd, &[]);
     pipeline.wait_until("the status note is set", |p| {
-        let notes = p.manager.status()[0].notes.clone();
+        let notes = p.status().notes.clone();
         notes.iter().any(|n| n.state.contains("no socket of a container runtime found"))
     });
     containerd.start();
@@ -190,10 +175,9 @@ fn transitions_during_runtime_downtime_are_emitted_once() {
     assert_eq!(kinds(&pipeline, "stays"), &LIFECYCLE[..2]);
     assert_eq!(kinds(&pipeline, "ends"), &LIFECYCLE[..3]);
     assert_eq!(kinds(&pipeline, "goes"), LIFECYCLE);
-    let status = pipeline.manager.status().remove(0);
+    let status = pipeline.status();
     assert_eq!((status.health, status.restarts), (Health::Running, 0));
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -207,8 +191,7 @@ fn restarted_agent_emits_missed_transitions_once() {
     assert!(before.status.success(), "{before:?}");
     let state = containerd.folder().join("state");
     let run = || {
-        let site = Site::new("node-1", 7).with_state_dir(state.clone());
-        let pipeline = start_at(site, &containerd, &["default"]);
+        let pipeline = start_at(site(Some(&state)), &containerd, &["default"]);
         wait_until_connected(&pipeline, 1);
         pipeline
     };
@@ -217,14 +200,13 @@ fn restarted_agent_emits_missed_transitions_once() {
     assert!(output.status.success(), "{output:?}");
     let started = wait_for(&first, "container.started", "between");
     let saved = || std::fs::read_to_string(state.join("cursors/container")).unwrap_or_default();
-    let newest = first.texts("/time").len();
+    let newest = first.texts("time").len();
     assert_eq!(
         (newest, kinds(&first, "before").len()),
         (2, 0),
         "existing containers emit no events"
     );
     first.wait_until("the cursor is saved", |p| !saved().is_empty() && p.site.held(0) == Some(0));
-    first.shutdown.request();
     first.end();
 
     let output = containerd.run("default", &["--detach"], "meanwhile", "exit 4");
@@ -240,8 +222,7 @@ fn restarted_agent_emits_missed_transitions_once() {
         assert_eq!(event["id"], started["id"]);
     }
     assert!(kinds(&second, "before").is_empty() && kinds(&second, "elsewhere").is_empty());
-    second.shutdown.request();
-    assert!(second.end().total.dropped.is_empty());
+    assert!(second.end().snapshot.total.dropped.is_empty());
 }
 
 /// Pulls an image with busybox from the test's own registry. Returns its name.
@@ -264,24 +245,20 @@ fn pulled_image_is_emitted_with_its_duration() {
     let pipeline = start(&containerd);
     let name = pull(&containerd, "default", std::time::Duration::from_millis(300));
     let is_pull = |e: &Value| e["kind"] == "container.image.pulled";
-    pipeline.wait_until("the pull is emitted", |p| {
-        p.got.lock().unwrap().iter().any(|(_, e)| is_pull(e))
-    });
+    pipeline.wait_until("the pull is emitted", |p| !p.select(is_pull).is_empty());
     // Another name for the same content isn't a pull.
     let again = format!("{name}-again");
     assert!(containerd.ctr("default", &["images", "tag", &name, &again]).status.success());
     let output = containerd.run("default", &["--rm"], "after", "exit 0");
     assert!(output.status.success(), "{output:?}");
     wait_for(&pipeline, "container.deleted", "after");
-    let got = pipeline.got.lock().unwrap().clone();
-    let pulls: Vec<_> = got.iter().map(|(_, e)| e).filter(|e| is_pull(e)).collect();
+    let pulls = pipeline.select(is_pull);
     assert_eq!(pulls.len(), 1, "{pulls:#?}");
     assert_eq!(pulls[0]["entity"]["container.image.name"], name);
     // The registry delays the layer, which comes after the manifest.
     let pull_ns = pulls[0]["attributes"]["tapio.image.pull_ns"].as_u64().unwrap();
     assert!(pull_ns >= 300_000_000, "{pull_ns}");
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 /// A containerd with the CRI and an image for pods.
@@ -320,7 +297,7 @@ fn containers_of_a_pod_have_names_and_restart_counts_of_the_cri() {
         let id = &e["entity"]["container.id"];
         e["kind"] == "container.oom" && (*id == *second || *id == *pod.sandbox)
     };
-    pipeline.wait_until("the OOM kill", |p| p.got.lock().unwrap().iter().any(|(_, e)| oom_of(e)));
+    pipeline.wait_until("the OOM kill", |p| !p.select(oom_of).is_empty());
     let sandbox = wait_for(&pipeline, "container.created", &pod.sandbox);
     assert_eq!(sandbox["attributes"]["tapio.container.sandbox"], true);
     assert!(sandbox["entity"].get("k8s.container.name").is_none());
@@ -330,7 +307,7 @@ fn containers_of_a_pod_have_names_and_restart_counts_of_the_cri() {
     wait_for(&pipeline, "container.deleted", &pod.sandbox);
     wait_for(&pipeline, "container.deleted", &second);
     assert_eq!(kinds(&pipeline, &first), LIFECYCLE);
-    for (_, event) in pipeline.got.lock().unwrap().iter() {
+    for event in &pipeline.events() {
         let kind = event["kind"].as_str().unwrap();
         if kind.starts_with("container.image.") {
             continue;
@@ -340,8 +317,7 @@ fn containers_of_a_pod_have_names_and_restart_counts_of_the_cri() {
         assert_eq!(event["entity"]["k8s.namespace.name"], "shop");
     }
     assert!(pipeline.site.directory.live_pods().is_empty(), "no other source has the pod");
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }
 
 #[test]
@@ -353,9 +329,9 @@ fn runtime_with_cri_only_is_polled() {
     let mut kubelet = Kubelet::new(&containerd.socket());
     let old = kubelet.pod("old-0", "00000000-0000-4000-8000-000000000001");
     let config = container::Config { cri_only: true, ..Default::default() };
-    let pipeline = start_with(Site::new("node-1", 7), &containerd, config);
+    let pipeline = start_with(site(None), &containerd, config);
     pipeline.wait_until("the lists are compared", |p| {
-        p.manager.status()[0].counters.contains(&("containers".into(), 1))
+        p.status().counters.contains(&("containers".into(), 1))
     });
     let pod = kubelet.pod("web-0", UID);
     let id = kubelet.container(&pod, 2, 0, "sleep 1; exit 5");
@@ -375,6 +351,5 @@ fn runtime_with_cri_only_is_polled() {
     );
     assert!(kinds(&pipeline, &old.sandbox).is_empty(), "existing pods emit no events");
     kubelet.remove(&old);
-    pipeline.shutdown.request();
-    assert!(pipeline.end().total.dropped.is_empty());
+    assert!(pipeline.end().snapshot.total.dropped.is_empty());
 }

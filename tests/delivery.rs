@@ -1,20 +1,24 @@
 //! Delivery from the shards' rings over the bridge into a server's storage: no event is lost or
 //! stored twice, whatever happens to the server, and CONS-1 is exact at the end.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
 #[path = "delivery/resent.rs"]
 mod resent;
 #[path = "delivery/shards.rs"]
 mod shards;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use support::eventually::eventually;
+use support::net::{any_port, free_address};
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
 use tapio::server::{
     EventFilter, Server, ServerConfig, ServerHandle, Storage, StoryFilter, newest_events,
@@ -121,7 +125,9 @@ impl Node {
     }
 
     fn wait_for_acks(&self, events: u64) {
-        wait_until(|| self.bridge.stats().status().events_acked >= events);
+        eventually("the events are acknowledged", || {
+            self.bridge.stats().status().events_acked >= events
+        });
     }
 
     /// Ends the bridge as an agent does: closes the rings, then drains.
@@ -133,16 +139,6 @@ impl Node {
     }
 }
 
-fn wait_until(mut done: impl FnMut() -> bool) {
-    for _ in 0..60_000 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("timed out after a minute");
-}
-
 fn server_config(dir: &Path, grpc: SocketAddr) -> ServerConfig {
     ServerConfig {
         grpc_listen: grpc,
@@ -151,15 +147,6 @@ fn server_config(dir: &Path, grpc: SocketAddr) -> ServerConfig {
         segment_bytes: 4 * 1024 * 1024,
         ..ServerConfig::default()
     }
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-/// A port that is currently free.
-fn free_port() -> SocketAddr {
-    TcpListener::bind(any_port()).unwrap().local_addr().unwrap()
 }
 
 fn start(dir: &Path, grpc: SocketAddr) -> ServerHandle {
@@ -236,10 +223,10 @@ fn server_restarts_lose_nothing() {
 #[test]
 fn server_started_late_receives_every_event() {
     let dir = tempfile::tempdir().unwrap();
-    let address = free_port();
+    let address = free_address();
     let mut node = node(config(address));
     node.writers = node.feed(0..5_000).join().unwrap();
-    wait_until(|| node.bridge.stats().status().failed_connects > 0);
+    eventually("a connection fails", || node.bridge.stats().status().failed_connects > 0);
     assert!(node.ledger.snapshot().holds());
     assert_eq!(node.ledger.snapshot().total.held, 5_000);
     let server = start(dir.path(), address);
@@ -252,11 +239,11 @@ fn server_started_late_receives_every_event() {
 #[test]
 fn full_queue_causes_backpressure_without_loss() {
     let dir = tempfile::tempdir().unwrap();
-    let address = free_port();
+    let address = free_address();
     let small = BridgeConfig { queue_bytes: 256 * 1024, batch_bytes: 64 * 1024, ..config(address) };
     let mut node = node(small);
     let feeding = node.feed(0..50_000);
-    wait_until(|| node.bridge.stats().status().queue_bytes >= 256 * 1024);
+    eventually("the queue is full", || node.bridge.stats().status().queue_bytes >= 256 * 1024);
     std::thread::sleep(Duration::from_millis(50));
     assert!(node.bridge.stats().status().queue_bytes < 512 * 1024);
     assert!(!feeding.is_finished(), "no backpressure: the rings accepted 50,000 events");
@@ -270,7 +257,7 @@ fn full_queue_causes_backpressure_without_loss() {
 #[test]
 fn shutdown_without_a_server_counts_dropped_events() {
     let impatient =
-        BridgeConfig { drain_timeout: Duration::from_millis(100), ..config(free_port()) };
+        BridgeConfig { drain_timeout: Duration::from_millis(100), ..config(free_address()) };
     let mut node = node(impatient);
     node.writers = node.feed(0..1_000).join().unwrap();
     let ledger = node.end();

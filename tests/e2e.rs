@@ -1,7 +1,7 @@
 //! Tests on real components: an API server with its etcd, and a node with kubelet, containerd and
 //! CNI, built and started by the scripts in tests/testbed. `make test-e2e` provides what they need;
 //! otherwise each test prints why it is skipped.
-#![allow(
+#![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
@@ -18,9 +18,6 @@ mod collector_run;
 #[path = "isolation/fault_injection.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod fault_injection;
-#[path = "agent/fixture.rs"]
-#[allow(dead_code, reason = "shared with tests that use more of it")]
-mod fixture;
 #[path = "e2e/isolation.rs"]
 mod isolation;
 #[path = "e2e/kubernetes.rs"]
@@ -42,6 +39,8 @@ mod runtime;
 mod server_errors;
 #[path = "e2e/stories.rs"]
 mod stories;
+#[path = "support/mod.rs"]
+mod support;
 #[path = "systemd/machine.rs"]
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod systemd_machine;

@@ -6,7 +6,7 @@
 //! of a request. Meanwhile another source emits a counted number of events. Where such a process
 //! isn't available, the test prints why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that a
 //! failure.
-#![allow(
+#![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::panic,
@@ -18,9 +18,6 @@
 mod clients;
 #[path = "isolation/fault_injection.rs"]
 mod fault_injection;
-#[path = "agent/fixture.rs"]
-#[allow(dead_code, reason = "shared with tests that use more of it")]
-mod fixture;
 #[path = "isolation/kernel.rs"]
 mod kernel;
 #[path = "systemd/machine.rs"]
@@ -31,3 +28,5 @@ mod machine;
 mod runtime;
 #[path = "isolation/services.rs"]
 mod services;
+#[path = "support/mod.rs"]
+mod support;

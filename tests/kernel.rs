@@ -4,7 +4,7 @@
 //!
 //! Without the privileges each test prints why it is skipped; `TAPIO_REQUIRE_KERNEL=1` makes that
 //! a failure.
-#![allow(
+#![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -13,8 +13,6 @@
 
 #[path = "kernel/cni.rs"]
 mod cni;
-#[path = "agent/fixture.rs"]
-mod fixture;
 #[path = "kernel/harness.rs"]
 mod harness;
 #[path = "kernel/losses.rs"]
@@ -25,6 +23,8 @@ mod missing;
 mod network;
 #[path = "kernel/process.rs"]
 mod process;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};

@@ -1,47 +1,40 @@
 //! `/metrics` of a running agent and its server: documented, by Prometheus' conventions, and
 //! complete.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test's parts fail, and report why they skip, as the test does"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-#[path = "agent/fixture.rs"]
-mod fixture;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use fixture::{AgentFixture, response, start, story, terminate, text};
 use serde_json::json;
+use support::agent::{TestAgent, start, story, terminate, utf8};
+use support::eventually::eventually;
+use support::net::response;
 
 /// Help, type and label names of each metric.
 type Definitions = BTreeMap<String, (String, String, BTreeSet<String>)>;
 
 /// Runs a standalone agent over a recorded story; returns the pages of agent and server.
 fn pages() -> [String; 2] {
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("nginx-cascade.jsonl"));
     let agent = start(&["run", "--standalone", "--config", &config]);
     fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(6));
     // The story may be emitted after its events are stored.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !fixture.page("/metrics").unwrap().1.contains("tapio_stories_total{") {
-        assert!(Instant::now() < deadline, "no story was counted");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually("a story is counted", || {
+        fixture.page("/metrics").unwrap().1.contains("tapio_stories_total{")
+    });
     let pages =
         [fixture.response("/metrics"), response(fixture.http, "/metrics")].map(Option::unwrap);
     for (head, _) in &pages {
         assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
     }
     let output = terminate(agent);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success(), "{}", utf8(&output.stderr));
     pages.map(|(_, body)| body)
 }
 
@@ -111,7 +104,7 @@ fn check_with_promtool(promtool: &Path, page: &str) {
         .unwrap();
     child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let findings = text(&output.stdout) + &text(&output.stderr);
+    let findings = utf8(&output.stdout) + &utf8(&output.stderr);
     assert!(output.status.success() && findings.trim().is_empty(), "{findings}");
 }
 

@@ -1,32 +1,29 @@
 //! The load generator, the collector `receiver` and the server with each other, and senders that
 //! violate the protocol.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
-use std::net::{SocketAddr, TcpListener};
+#[path = "support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
+use support::eventually::eventually;
+use support::ingest::deliver;
+use support::net::{any_port, free_address};
+use support::router::OneShard;
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle};
 use tapio::load::{LoadConfig, LoadError, run};
 use tapio::server::{Server, ServerConfig, ServerHandle};
 use tapio_collectors::receiver::ReceiverConfig;
 use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
-use tapio_core::event::{Event, Reason, Stage};
-use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
+use tapio_core::event::{Reason, Stage};
+use tapio_core::ring::{Bell, Ledger, OnFull, Sink, ring};
 use tapio_core::shutdown::Shutdown;
-use tapio_wire::{IngestClient, IngestClientConfig, proto};
-
-/// Routes every event to the first shard.
-struct FirstShard;
-
-impl Router for FirstShard {
-    fn route(&self, _: &Event<'_>) -> Route {
-        Route { visits: 1 }
-    }
-}
+use tapio_wire::proto;
 
 fn server(dir: &std::path::Path) -> ServerHandle {
     Server::start(ServerConfig {
@@ -36,10 +33,6 @@ fn server(dir: &std::path::Path) -> ServerHandle {
         ..ServerConfig::default()
     })
     .unwrap()
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
 }
 
 /// An agent without shards: receiver → ring → bridge.
@@ -52,7 +45,7 @@ struct Agent {
 }
 
 fn agent(server: SocketAddr) -> Agent {
-    let listen = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let listen = free_address();
     let mut ledger = Ledger::new(vec!["receiver".into()]);
     let shutdown = Shutdown::default();
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
@@ -71,7 +64,7 @@ fn agent(server: SocketAddr) -> Agent {
     let sink = Sink::new(
         0,
         OnFull::Wait,
-        Arc::new(FirstShard),
+        Arc::new(OneShard),
         vec![(writer, bell)],
         ledger.stage(Stage::Collect),
         shutdown.clone(),
@@ -80,7 +73,7 @@ fn agent(server: SocketAddr) -> Agent {
     let spec = CollectorSpec { name: "receiver", factory: config.factory(), sink };
     collectors.start(spec, None).unwrap();
     let bridge = bridge.spawn().unwrap();
-    wait_until(|| std::net::TcpStream::connect(listen).is_ok());
+    eventually("the receiver listens", || std::net::TcpStream::connect(listen).is_ok());
     Agent { listen, shutdown, ledger, collectors, bridge }
 }
 
@@ -97,16 +90,6 @@ impl Agent {
         let counters = &statistics[0].counters;
         counters.iter().find(|c| c.0 == name).map_or(0, |c| c.1)
     }
-}
-
-fn wait_until(mut done: impl FnMut() -> bool) {
-    for _ in 0..10_000 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("timed out");
 }
 
 #[test]
@@ -153,20 +136,12 @@ fn load_to_a_server_is_stored() {
 
 #[test]
 fn unreachable_target_is_named_in_the_error() {
-    let unused = TcpListener::bind(any_port()).unwrap().local_addr().unwrap();
+    let unused = free_address();
     let load = LoadConfig { target: unused.to_string(), ..LoadConfig::default() };
     let error = run(&load, &Shutdown::default()).unwrap_err();
     assert!(matches!(error, LoadError::Target(_)));
     assert!(error.to_string().contains(&unused.to_string()), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
-}
-
-fn framed(message: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(message.len() + 5);
-    out.put_u8(0);
-    out.put_u32(message.len() as u32);
-    out.put_slice(message);
-    out.freeze()
 }
 
 fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
@@ -186,21 +161,6 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
         stories: Vec::new(),
         duplicates: Vec::new(),
     }
-}
-
-/// Sends messages on one stream, one by one, and returns the ack of each.
-fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut client =
-            IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
-        let mut acks = Vec::new();
-        for message in messages {
-            client.send_framed(framed(message)).unwrap();
-            acks.push(client.ack().await.unwrap());
-        }
-        acks
-    })
 }
 
 /// A valid batch, one with a wrong count, one truncated within an event, the first one again, one
@@ -255,7 +215,9 @@ fn receiver_refuses_invalid_batches_and_continues() {
     let mut bad = batch("other", 0, 3);
     bad.events[1].severity = 99;
     assert_eq!(deliver(agent.listen, &[bad.encode_to_vec()])[0].through, 3);
-    wait_until(|| agent.counter("bad_events") == 1 && agent.counter("refused_batches") == 3);
+    eventually("the refusals are counted", || {
+        agent.counter("bad_events") == 1 && agent.counter("refused_batches") == 3
+    });
     let ledger = agent.end();
     let snapshot = ledger.snapshot();
     assert!(snapshot.holds(), "{snapshot:?}");

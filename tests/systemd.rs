@@ -4,7 +4,7 @@
 //!
 //! If a systemd can't be booted (no root, no namespaces, no systemd or dbus-daemon installed),
 //! every test is skipped and prints the reason; with `TAPIO_REQUIRE_KERNEL=1` it fails.
-#![allow(
+#![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -17,7 +17,7 @@ mod gaps;
 mod journal;
 #[path = "systemd/machine.rs"]
 mod machine;
-#[path = "systemd/running.rs"]
-mod running;
+#[path = "support/mod.rs"]
+mod support;
 #[path = "systemd/units.rs"]
 mod units;

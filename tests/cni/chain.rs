@@ -7,12 +7,10 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::skip::skipped;
+
 /// Environment variable that is set in the copy of a test that runs in its own namespaces.
 pub(crate) const INSIDE: &str = "TAPIO_TEST_INSIDE";
-
-fn required() -> bool {
-    std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1")
-}
 
 /// The folder of Debian's plugins, as unpacked by `scripts/test-deps.sh` or installed on the host.
 fn plugins() -> Option<PathBuf> {
@@ -37,8 +35,7 @@ pub(crate) fn is_in_namespaces(test: &str) -> bool {
         None
     };
     if let Some(missing) = missing {
-        assert!(!required(), "{missing}");
-        println!("skipped: {missing}");
+        skipped(missing);
         return false;
     }
     // `ip netns` keeps its names in /run: a private one, so that the host's isn't changed.

@@ -8,12 +8,12 @@ use tapio_collectors::jsonl::Config;
 use tapio_collectors::{CollectorConfig, Health};
 use tapio_core::event::{EventId, Reason, Stage};
 
-use crate::pipeline::Pipeline;
+use crate::support::pipeline::Pipeline;
 
 fn start(paths: &[PathBuf], follow: bool) -> Pipeline {
     let config = Config { paths: paths.to_vec(), follow };
     assert!(config.enabled());
-    Pipeline::start(vec![("jsonl", config.on_full(), config.factory())], true)
+    Pipeline::start("jsonl", &config)
 }
 
 fn line(n: impl std::fmt::Display) -> String {
@@ -30,12 +30,11 @@ fn append(path: &Path, text: &str) {
 }
 
 fn numbers(pipeline: &Pipeline) -> Vec<String> {
-    pipeline.texts("/attributes/n")
+    pipeline.texts("n")
 }
 
 fn wait_for(pipeline: &Pipeline, expected: &[&str]) {
-    pipeline
-        .wait_until(&format!("{expected:?}"), |p| p.got.lock().unwrap().len() >= expected.len());
+    pipeline.wait_until(&format!("{expected:?}"), |p| p.count() >= expected.len());
     assert_eq!(numbers(pipeline), expected);
 }
 
@@ -58,12 +57,11 @@ fn bad_lines_are_refused_and_others_emitted() {
     wait_for(&pipeline, &["0", "last"]);
     // The id of a line without one derives from file and line number: a second read repeats it.
     let natural = format!("{}:9", path.display());
-    assert_eq!(pipeline.texts("/id")[1], EventId::from_natural("jsonl", &natural).to_string());
-    let got = pipeline.manager.status()[0].notes.clone();
-    pipeline
-        .wait_until("the collector finishes", |p| p.manager.status()[0].health == Health::Finished);
-    assert_eq!(pipeline.manager.status()[0].notes.len(), 1, "{got:?}");
-    let snapshot = pipeline.end();
+    assert_eq!(pipeline.texts("id")[1], EventId::from_natural("jsonl", &natural).to_string());
+    let notes = pipeline.status().notes;
+    pipeline.wait_until("the collector finishes", |p| p.status().health == Health::Finished);
+    assert_eq!(pipeline.status().notes.len(), 1, "{notes:?}");
+    let snapshot = pipeline.finish().snapshot;
     assert_eq!(snapshot.total.received, 7);
     let dropped = [(Stage::Collect, Reason::BadInput, 4), (Stage::Collect, Reason::Oversize, 1)];
     assert_eq!(snapshot.total.dropped, dropped);
@@ -78,7 +76,7 @@ fn files_are_read_completely_and_in_order() {
     let pipeline = start(&paths, false);
     let expected: Vec<_> = (0..6_000).map(|n: u64| n.to_string()).collect();
     wait_for(&pipeline, &expected.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(pipeline.end().total.forwarded, 6_000);
+    assert_eq!(pipeline.finish().snapshot.total.forwarded, 6_000);
 }
 
 #[test]
@@ -87,11 +85,9 @@ fn missing_file_fails_before_any_line_is_read() {
     let existing = folder.path().join("existing");
     fs::write(&existing, lines(0..3)).unwrap();
     let pipeline = start(&[existing, folder.path().join("missing")], false);
-    pipeline.wait_until("the error is reported", |p| {
-        p.manager.status()[0].last_error.contains("missing: No such file")
-    });
-    pipeline.shutdown.request();
-    assert_eq!(pipeline.end().total.received, 0);
+    pipeline
+        .wait_until("the error is reported", |p| p.last_error().contains("missing: No such file"));
+    assert_eq!(pipeline.end().snapshot.total.received, 0);
 }
 
 #[test]
@@ -118,10 +114,9 @@ fn followed_file_survives_growth_truncation_and_rotation() {
     append(&old, &lines(5..6));
     append(&path, &lines(6..7));
     wait_for(&pipeline, &["0", "1", "2", "3", "4", "5", "6"]);
-    let ids: std::collections::HashSet<_> = pipeline.texts("/id").into_iter().collect();
+    let ids: std::collections::HashSet<_> = pipeline.texts("id").into_iter().collect();
     assert_eq!(ids.len(), 7, "lines with the same number and other text are different events");
-    pipeline.shutdown.request();
-    assert_eq!(pipeline.end().total.forwarded, 7);
+    assert_eq!(pipeline.end().snapshot.total.forwarded, 7);
 }
 
 #[test]
@@ -139,6 +134,5 @@ fn fifo_is_reopened_after_its_writers_close() {
         expected.push(n);
         wait_for(&pipeline, &expected);
     }
-    pipeline.shutdown.request();
-    assert_eq!(pipeline.end().total.forwarded, 3);
+    assert_eq!(pipeline.end().snapshot.total.forwarded, 3);
 }

@@ -6,18 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tapio_collectors::{CollectorConfig as _, kmsg, node};
-use tapio_core::ring::OnFull;
+use tapio_collectors::{kmsg, node};
 
-use crate::pipeline::Pipeline;
-
-fn skipped(reason: &str) {
-    assert!(
-        std::env::var_os("TAPIO_REQUIRE_KERNEL").is_none_or(|v| v != "1"),
-        "TAPIO_REQUIRE_KERNEL=1, but {reason}"
-    );
-    println!("skipped: {reason}");
-}
+use crate::support::cgroup::remove_cgroup;
+use crate::support::json::text;
+use crate::support::pipeline::Pipeline;
+use crate::support::skip::skipped;
 
 #[test]
 fn kernel_log_records_are_emitted() {
@@ -25,26 +19,24 @@ fn kernel_log_records_are_emitted() {
         return skipped(&format!("/dev/kmsg: {e}"));
     }
     let config = kmsg::Config::default();
-    let pipeline = Pipeline::start(vec![("kmsg", OnFull::Wait, config.factory())], true);
-    pipeline
-        .wait_until("the collector runs", |p| p.manager.status()[0].health.as_str() == "running");
+    let pipeline = Pipeline::start("kmsg", &config);
+    pipeline.wait_until("the collector runs", |p| p.status().health.as_str() == "running");
     // A program's record in the kernel log isn't emitted.
     let mark = format!("tapio-test-{}", std::process::id());
     let _ = fs::write("/dev/kmsg", format!("<3>{mark}"));
     // A read through a null pointer. The kernel logs only a few of these in five seconds.
     let has_segfault =
-        |p: &Pipeline| p.texts("/message").iter().any(|m| m.contains("]: segfault at "));
+        |p: &Pipeline| p.texts("message").iter().any(|m| m.contains("]: segfault at "));
     pipeline.wait_until("a segfault in the kernel's log", |p| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
         let _ = command.args(["demo-fault", "segfault"]).stderr(Stdio::null()).status();
         std::thread::sleep(Duration::from_millis(100));
         has_segfault(p)
     });
-    let messages = pipeline.texts("/message");
+    let messages = pipeline.texts("message");
     assert!(!messages.iter().any(|m| m.contains(&mark)), "{messages:?}");
-    let kinds = pipeline.texts("/kind");
+    let kinds = pipeline.texts("kind");
     assert!(kinds.iter().all(|k| k == "kernel.log"), "{kinds:?}");
-    pipeline.shutdown.request();
     pipeline.end();
 }
 
@@ -78,12 +70,7 @@ impl Drop for Busy {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for _ in 0..200 {
-            if fs::remove_dir(&self.folder).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        remove_cgroup(&self.folder);
     }
 }
 
@@ -99,14 +86,9 @@ fn cpu_pressure_of_unit_is_emitted() {
         return skipped("this kernel has no pressure files");
     }
     let config = node::Config { interval: Duration::from_millis(500), ..node::Config::default() };
-    let pipeline = Pipeline::start(vec![("node", OnFull::Drop, config.factory())], true);
+    let pipeline = Pipeline::start("node", &config);
     let of_unit = |p: &Pipeline| -> Vec<serde_json::Value> {
-        let got = p.got.lock().unwrap();
-        let mine = got.iter().filter(|(_, e)| {
-            e.pointer("/entity/systemd.unit").is_some_and(|u| u.as_str() == Some(&unit))
-                && e.pointer("/attributes/tapio.pressure.resource").is_some_and(|r| r == "cpu")
-        });
-        mine.map(|(_, event)| event.clone()).collect()
+        p.select(|e| text(e, "systemd.unit") == unit && text(e, "tapio.pressure.resource") == "cpu")
     };
     // Twice as many processes as CPUs: some always wait.
     pipeline.wait_until("the unit has CPU pressure", |p| {
@@ -116,6 +98,5 @@ fn cpu_pressure_of_unit_is_emitted() {
                 && e["attributes"]["tapio.pressure.usage_share"].as_f64() > Some(0.0)
         })
     });
-    pipeline.shutdown.request();
     pipeline.end();
 }

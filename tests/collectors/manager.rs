@@ -7,10 +7,29 @@ use std::time::Duration;
 
 use tapio_collectors::{Collector, CollectorError, CollectorFactory, Context, Ended, Health};
 use tapio_core::clock;
-use tapio_core::event::{Event, EventId, Reason, names};
-use tapio_core::ring::OnFull;
+use tapio_core::event::{Event, EventId, Name, Reason, names};
+use tapio_core::ring::{OnFull, Route, Router};
 
-use crate::pipeline::Pipeline;
+use crate::support::pipeline::{Pipeline, Setup};
+
+/// A kind on which the router panics, as a defect in it would.
+const DEADLY: Name = names::KERNEL_SYSCALL_ENTER;
+
+/// Panics on an event of the kind [`DEADLY`]; otherwise routes like `OneShard`.
+struct PanickingRouter;
+
+impl Router for PanickingRouter {
+    fn route(&self, event: &Event<'_>) -> Route {
+        assert!(event.kind != DEADLY, "the router panics on this kind");
+        Route { visits: 1 }
+    }
+}
+
+/// Starts collectors whose events are only counted.
+fn start(collectors: Vec<(&'static str, OnFull, CollectorFactory)>) -> Pipeline {
+    let router = Arc::new(PanickingRouter);
+    Pipeline::start_with(Setup { router, keeps_events: false, collectors, ..Setup::default() })
+}
 
 /// A collector that runs a function.
 struct FnCollector<F>(F);
@@ -63,15 +82,12 @@ fn failures_are_isolated_restarted_and_accounted() {
         }
         Ok(Ended::Stopped)
     });
-    let pipeline = Pipeline::start(
-        vec![
-            ("panics", OnFull::Wait, panics),
-            ("fails", OnFull::Wait, fails),
-            ("steady", OnFull::Wait, steady),
-            ("idle", OnFull::Drop, idle),
-        ],
-        false,
-    );
+    let pipeline = start(vec![
+        ("panics", OnFull::Wait, panics),
+        ("fails", OnFull::Wait, fails),
+        ("steady", OnFull::Wait, steady),
+        ("idle", OnFull::Drop, idle),
+    ]);
     let restarts = |p: &Pipeline| {
         let s = p.manager.status();
         s[0].restarts.min(s[1].restarts)
@@ -92,7 +108,7 @@ fn failures_are_isolated_restarted_and_accounted() {
     pipeline.wait_until("all have ended", |p| p.manager.is_finished());
     assert!(begin.elapsed() < Duration::from_secs(1));
 
-    let snapshot = pipeline.end();
+    let snapshot = pipeline.finish().snapshot;
     let forwarded: Vec<_> = snapshot.collectors.iter().map(|c| c.forwarded).collect();
     assert_eq!(forwarded[0], 10 * starts.load(Ordering::Relaxed));
     assert!(forwarded[1] >= 15 && forwarded[1].is_multiple_of(5));
@@ -114,15 +130,13 @@ fn unavailable_collector_is_not_restarted_and_others_continue() {
         offer(context, 0, 1_000);
         Ok(Ended::Finished)
     });
-    let pipeline =
-        Pipeline::start(vec![("lacks", OnFull::Drop, lacks), ("late", OnFull::Wait, late)], false);
+    let pipeline = start(vec![("lacks", OnFull::Drop, lacks), ("late", OnFull::Wait, late)]);
     pipeline.wait_until("all have ended", |p| p.manager.is_finished());
     let lacking = pipeline.manager.status().remove(0);
     assert_eq!((lacking.health.as_str(), lacking.restarts), ("unavailable", 0));
     assert_eq!(lacking.last_error, "no such kernel");
     assert_eq!(starts.load(Ordering::Relaxed), 1);
-    pipeline.shutdown.request();
-    let total = pipeline.end().total;
+    let total = pipeline.end().snapshot.total;
     assert_eq!((total.received, total.forwarded, total.held), (1_000, 1_000, 0));
 }
 
@@ -134,9 +148,8 @@ fn backoff_grows_with_each_failure() {
         recorded.lock().unwrap().push(clock::instant());
         Err(CollectorError::new("always", "fails"))
     });
-    let pipeline = Pipeline::start(vec![("fails", OnFull::Wait, fails)], false);
-    pipeline.wait_until("three restarts", |p| p.manager.status()[0].restarts >= 3);
-    pipeline.shutdown.request();
+    let pipeline = start(vec![("fails", OnFull::Wait, fails)]);
+    pipeline.wait_until("three restarts", |p| p.status().restarts >= 3);
     pipeline.end();
     let times = times.lock().unwrap();
     // A sleep can only be too long, so these minimums hold on any machine: 100, 200, 400 ms.
@@ -150,14 +163,13 @@ fn event_that_panics_its_collector_is_counted() {
     let dies = factory_of(|context| {
         offer(context, 0, 3);
         let id = EventId::from_sequence(context.site.origin, 0, 3);
-        let deadly = Event::new(id, 3, crate::pipeline::DEADLY, names::K8S);
+        let deadly = Event::new(id, 3, DEADLY, names::K8S);
         let _ = context.sink.offer(&deadly);
         unreachable!("the router panics")
     });
-    let pipeline = Pipeline::start(vec![("dies", OnFull::Wait, dies)], false);
-    pipeline.wait_until("a restart", |p| p.manager.status()[0].restarts >= 1);
-    pipeline.shutdown.request();
-    let total = pipeline.end().total;
+    let pipeline = start(vec![("dies", OnFull::Wait, dies)]);
+    pipeline.wait_until("a restart", |p| p.status().restarts >= 1);
+    let total = pipeline.end().snapshot.total;
     assert_eq!(total.dropped[0].1, Reason::CollectorPanic);
     assert_eq!(total.forwarded, 3 * total.dropped[0].2);
 }

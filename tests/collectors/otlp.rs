@@ -1,17 +1,13 @@
 //! OTLP over gRPC and HTTP: logs and spans become events with their own trace.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 
 use serde_json::json;
-use tapio_collectors::{CollectorConfig as _, otlp};
-use tapio_core::ring::OnFull;
+use tapio_collectors::otlp;
 
-use crate::pipeline::Pipeline;
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
+use crate::support::net::free_port;
+use crate::support::pipeline::Pipeline;
 
 /// A length-delimited protobuf field.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -109,7 +105,7 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
         http_listen: (Ipv4Addr::LOCALHOST, http).into(),
     };
-    let pipeline = Pipeline::start(vec![("otlp", OnFull::Wait, config.factory())], true);
+    let pipeline = Pipeline::start("otlp", &config);
     pipeline.wait_until("the collector listens", |_| {
         TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok()
     });
@@ -130,10 +126,10 @@ fn logs_and_spans_become_events_with_their_own_trace() {
     let many: Vec<u8> = (0..300).flat_map(|n| field(6, &pair(&format!("n{n}"), "v"))).collect();
     let many = [log_record(), many, vec![7 << 3, 5]].concat();
     assert_eq!(export(grpc, logs, request(&many)), tonic::Code::Ok);
-    pipeline.wait_until("all events", |p| p.got.lock().unwrap().len() == 4);
+    pipeline.wait_until("all events", |p| p.count() == 4);
     {
-        let got = pipeline.got.lock().unwrap();
-        let log = &got[0].1;
+        let got = pipeline.events();
+        let log = &got[0];
         assert_eq!(log["kind"], json!("otlp.log"));
         assert_eq!(log["severity"], json!("error"));
         assert_eq!(log["message"], json!("payment failed"));
@@ -142,11 +138,11 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         assert_eq!(log["entity"]["service.name"], json!("shop"));
         assert_eq!(log["entity"]["k8s.pod.uid"], json!("3f2b8c1e-5d47-4a90-9b1c-7e6f5a4d3c2b"));
         assert_eq!(log["attributes"]["error.type"], json!("Timeout"));
-        let span = &got[1].1;
+        let span = &got[1];
         assert_eq!((&span["kind"], &span["message"]), (&json!("otlp.span"), &json!("GET /cart")));
         assert_eq!(span["attributes"]["tapio.span.duration_ns"], json!(250_000_000));
         // Attributes beyond the limit are counted together with those that the sender dropped.
-        let attributes = got[3].1["attributes"].as_object().unwrap();
+        let attributes = got[3]["attributes"].as_object().unwrap();
         let numbered = attributes.keys().filter(|key| key.starts_with('n')).count();
         assert!((150..300).contains(&numbered), "{numbered}");
         assert_eq!(attributes["error.type"], json!("Timeout"));
@@ -160,7 +156,6 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         export(grpc, "/opentelemetry.proto.collector.logs.v1.LogsService/Nope", request(&[])),
         tonic::Code::Unimplemented
     );
-    pipeline.shutdown.request();
-    let account = pipeline.end();
+    let account = pipeline.end().snapshot;
     assert_eq!((account.total.received, account.total.forwarded), (5, 4));
 }

@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use tapio_collectors::{CollectorConfig as _, Site, cni};
+use tapio_collectors::cni;
 
-use crate::pipeline::Pipeline;
+use crate::support::json::text;
+use crate::support::pipeline::{Pipeline, site};
 
 fn start(folder: &Path) -> Pipeline {
     let config = cni::Config {
@@ -16,10 +16,8 @@ fn start(folder: &Path) -> Pipeline {
         links: false,
         ..cni::Config::default()
     };
-    let site = Site::new("node-1", 7).with_state_dir(folder.join("state"));
-    let pipeline =
-        Pipeline::start_at(site, vec![("cni", config.on_full(), config.factory())], true);
-    pipeline.wait_until("the collector scans", |p| !p.manager.status()[0].counters.is_empty());
+    let pipeline = Pipeline::start_at(site(Some(&folder.join("state"))), "cni", &config);
+    pipeline.wait_until("the collector scans", |p| !p.status().counters.is_empty());
     pipeline
 }
 
@@ -30,21 +28,13 @@ fn allocate(folder: &Path, address: &str) {
 
 /// Ends the pipeline; returns the kind and address of each event.
 fn end(pipeline: Pipeline) -> Vec<(String, String)> {
-    pipeline.shutdown.request();
-    let got = Arc::clone(&pipeline.got);
-    pipeline.end();
-    let got = got.lock().unwrap();
-    let text = |event: &serde_json::Value| {
-        let address = &event["attributes"]["network.local.address"];
-        (event["kind"].as_str().unwrap().to_owned(), address.as_str().unwrap().to_owned())
-    };
-    got.iter().map(|(_, event)| text(event)).collect()
+    let kind_and_address =
+        |event: &serde_json::Value| (text(event, "kind"), text(event, "network.local.address"));
+    pipeline.end().events.iter().map(kind_and_address).collect()
 }
 
 fn wait_for_addresses(pipeline: &Pipeline, count: u64) {
-    pipeline.wait_until("the addresses are scanned", |p| {
-        p.manager.status()[0].counters.contains(&("addresses".into(), count))
-    });
+    pipeline.wait_until("the addresses are scanned", |p| p.counter("addresses") == count);
 }
 
 fn event(kind: &str, address: &str) -> (String, String) {
@@ -58,7 +48,7 @@ fn allocation_is_emitted_once_across_early_shutdown() {
     fs::create_dir_all(folder.join("networks/podnet")).unwrap();
     let pipeline = start(folder);
     allocate(folder, "10.1.0.2");
-    pipeline.wait_until("the event is emitted", |p| !p.got.lock().unwrap().is_empty());
+    pipeline.wait_until("the event is emitted", |p| p.count() > 0);
     // At once: the cursor can't be saved yet.
     assert_eq!(end(pipeline), [event("cni.ip.allocated", "10.1.0.2")]);
     allocate(folder, "10.1.0.3");

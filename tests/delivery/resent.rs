@@ -3,9 +3,10 @@
 
 use prost::Message as _;
 use tapio_wire::proto::{Event, EventBatch};
-use tapio_wire::{IngestClient, IngestClientConfig};
 
-use super::{any_port, start, stored};
+use super::support::ingest;
+use super::support::net::any_port;
+use super::{start, stored};
 
 /// A batch with events of these ids from process `epoch` of a node; `clock` 0 is the kernel's.
 fn batch(node: &str, epoch: u64, first_sequence: u64, clock: u32, ids: &[u8]) -> EventBatch {
@@ -27,22 +28,10 @@ fn batch(node: &str, epoch: u64, first_sequence: u64, clock: u32, ids: &[u8]) ->
     }
 }
 
+/// Sends batches on one stream. Returns the sequence through which each is acknowledged.
 fn deliver(to: std::net::SocketAddr, batches: &[EventBatch]) -> Vec<u64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut client =
-            IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
-        let mut through = Vec::new();
-        for batch in batches {
-            let message = batch.encode_to_vec();
-            let mut framed = vec![0];
-            framed.extend((message.len() as u32).to_be_bytes());
-            framed.extend(message);
-            client.send_framed(framed.into()).unwrap();
-            through.push(client.ack().await.unwrap().through);
-        }
-        through
-    })
+    let messages: Vec<Vec<u8>> = batches.iter().map(|batch| batch.encode_to_vec()).collect();
+    ingest::deliver(to, &messages).iter().map(|ack| ack.through).collect()
 }
 
 /// How often each id is stored, by its first byte.

@@ -120,7 +120,7 @@ fn run_agent(shards: usize) -> RunResult {
     let config = agent_config(dir.path(), shards);
     let server_config = config.server();
     let mut agent = Agent::start(config, true).unwrap();
-    wait_until(|| agent.sources_are_finished());
+    eventually("the sources are finished", || agent.sources_are_finished());
     let account = agent.drain();
     assert!(account.holds(), "CONS-1: {account:?}");
     let total = &account.total;

@@ -1,18 +1,16 @@
 //! The whole agent as a process, with its embedded server.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value as Json;
 
 use crate::cluster::Cluster;
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
+use crate::support::agent::TAPIO;
+use crate::support::eventually::{TIME_LIMIT, within};
+use crate::support::net::{free_port, get_json};
 
 pub(crate) struct Agent {
     process: Child,
@@ -25,7 +23,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts an agent in a folder; it continues from the state that an earlier agent left there.
     pub(crate) fn start(folder: &Path, collectors: &str) -> Self {
-        Self::start_with(Command::new(env!("CARGO_BIN_EXE_tapio")), folder, collectors)
+        Self::start_with(Command::new(TAPIO), folder, collectors)
     }
 
     /// The same with the cluster's service account, mounted as in a pod: in its own mount
@@ -35,7 +33,7 @@ impl Agent {
             "mount -t tmpfs tmpfs /run && mkdir -p $0 && echo -n testbed-admin >$0/token && cp {} $0/ca.crt && echo -n default >$0/namespace \
              && exec {} \"$@\"",
             cluster.path("pki/ca.crt").display(),
-            env!("CARGO_BIN_EXE_tapio"),
+            TAPIO,
         );
         let mut command = Command::new("unshare");
         command
@@ -66,20 +64,12 @@ impl Agent {
             .spawn()
             .unwrap();
         let agent = Self { process, grpc, http, admin, log };
-        agent.wait("the agent is ready", Duration::from_secs(60), |a| {
-            a.status()["collectors"].is_object()
-        });
+        agent.wait("the agent is ready", |a| a.status()["collectors"].is_object());
         agent
     }
 
-    fn get_json(port: u16, path: &str) -> Json {
-        let url = format!("http://127.0.0.1:{port}{path}");
-        let output = Command::new("curl").args(["-s", "--max-time", "10", &url]).output().unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or(Json::Null)
-    }
-
     pub(crate) fn status(&self) -> Json {
-        Self::get_json(self.admin, "/status")
+        get_json(self.admin, "/status").unwrap_or_default()
     }
 
     /// All events of the server, the oldest first.
@@ -90,7 +80,7 @@ impl Agent {
     /// All events of a kind, the oldest first. The server returns at most ten thousand.
     pub(crate) fn events_of(&self, kind: &str) -> Vec<Json> {
         let path = format!("/api/v1/events?limit=10000&kind={kind}");
-        let Json::Array(mut events) = Self::get_json(self.http, &path) else {
+        let Some(Json::Array(mut events)) = get_json(self.http, &path) else {
             return Vec::new();
         };
         events.reverse();
@@ -99,8 +89,8 @@ impl Agent {
 
     /// The stories of the server.
     pub(crate) fn stories(&self) -> Vec<Json> {
-        match Self::get_json(self.http, "/api/v1/stories?limit=1000") {
-            Json::Array(stories) => stories,
+        match get_json(self.http, "/api/v1/stories?limit=1000") {
+            Some(Json::Array(stories)) => stories,
             _ => Vec::new(),
         }
     }
@@ -108,19 +98,28 @@ impl Agent {
     /// The output of `tapio explain` for a story.
     pub(crate) fn explain(&self, id: &str) -> String {
         let server = format!("127.0.0.1:{}", self.grpc);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+        let mut command = Command::new(TAPIO);
         let output = command.args(["explain", id, "--server", &server]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub(crate) fn wait(&self, what: &str, timeout: Duration, holds: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + timeout;
-        while !holds(self) {
+    pub(crate) fn wait(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        self.wait_within(TIME_LIMIT, what, holds);
+    }
+
+    pub(crate) fn wait_within(&self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+        within(limit, what, || {
+            if holds(self) {
+                return Ok(());
+            }
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            assert!(Instant::now() < deadline, "timed out: {what}\n{}\n{log}", self.status());
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            Err(format!(
+                "{}
+{log}",
+                self.status()
+            ))
+        });
     }
 
     /// A field of its `/proc/PID/status`, in KiB.

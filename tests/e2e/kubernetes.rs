@@ -93,8 +93,11 @@ fn pod_lifecycle_is_emitted_as_documented() {
         (&json!("k8s"), &json!(0))
     );
     let address = "10.88.0.2".parse().unwrap();
-    assert_eq!(run.directory.address_owner(address), Some(AddressOwner::Pod(uid.as_str().into())));
-    let known = run.directory.container("run-0").unwrap();
+    assert_eq!(
+        run.site.directory.address_owner(address),
+        Some(AddressOwner::Pod(uid.as_str().into()))
+    );
+    let known = run.site.directory.container("run-0").unwrap();
     assert_eq!((&*known.name, &*known.pod_uid), ("app", &*uid));
 
     oom_kill_and_back_off(&cluster, "web-0", 1);
@@ -189,7 +192,7 @@ fn pod_identity_has_workload_rollout_and_services() {
     oom_kill_and_back_off(&cluster, "web-7d9c5b-x1", 1);
     let looping = run.wait_for("k8s.pod.crash_loop", "web-7d9c5b-x1");
     assert_eq!(looping["attributes"]["tapio.k8s.rollout.state"], "progressing");
-    assert!(run.directory.pod(uid).unwrap().rolling_out);
+    assert!(run.site.directory.pod(uid).unwrap().rolling_out);
     set_rollout("False", "ProgressDeadlineExceeded");
     let failed = run.wait_for_nth("k8s.deployment.rollout", "web", 2);
     assert_eq!(
@@ -212,10 +215,10 @@ fn check_service_selection(cluster: &Cluster, run: &CollectorRun, uid: &str) {
     let selects = json!({"tapio.relation.from.type": "service", "tapio.relation.from.name": "shop/web", "tapio.relation.type": "selects",
         "tapio.relation.to.type": "pod", "tapio.relation.to.name": uid});
     run.wait("the service selects the pod", |c| c.relations().contains(&selects));
-    assert_eq!(run.directory.pod(uid).unwrap().services, ["web".into()]);
-    let far = run.directory.address_owner("10.88.1.9".parse().unwrap());
+    assert_eq!(run.site.directory.pod(uid).unwrap().services, ["web".into()]);
+    let far = run.site.directory.address_owner("10.88.1.9".parse().unwrap());
     assert_eq!(far, Some(AddressOwner::Pod("11111111-1111-4111-8111-111111111111".into())));
-    let of_service = || run.directory.address_owner("10.96.7.7".parse().unwrap());
+    let of_service = || run.site.directory.address_owner("10.96.7.7".parse().unwrap());
     run.wait("the service's address", |_| {
         of_service() == Some(AddressOwner::Service("shop".into(), "web".into()))
     });
@@ -239,11 +242,11 @@ fn endpoints_are_read_without_endpoint_slices() {
         "subsets": [{"addresses": [{"ip": "10.88.1.9", "targetRef": target}], "ports": [{"port": 80}]}]}));
     let run = CollectorRun::start(&config(&cluster, "admin"), state.path());
     run.wait_until_watching();
-    let whose = |c: &CollectorRun| c.directory.address_owner("10.88.1.9".parse().unwrap());
+    let whose = |c: &CollectorRun| c.site.directory.address_owner("10.88.1.9".parse().unwrap());
     run.wait("the pod's address", |c| whose(c) == Some(AddressOwner::Pod(uid.into())));
-    assert_eq!(run.directory.pod(uid).unwrap().services, ["web".into()]);
+    assert_eq!(run.site.directory.pod(uid).unwrap().services, ["web".into()]);
     cluster.delete("/api/v1/namespaces/shop/endpoints/web");
-    run.wait("the pod is removed", |c| c.directory.live_pods().is_empty());
+    run.wait("the pod is removed", |c| c.site.directory.live_pods().is_empty());
     run.end();
 }
 

@@ -87,7 +87,7 @@ fn measure(cluster: &Cluster, what: &str, cluster_pods: bool, pods: u64, behind:
     );
     let agent = Agent::start(folder.path(), &collectors);
     let counters = |a: &Agent| a.status()["collectors"]["k8s"]["counters"].clone();
-    agent.wait(what, LONG, |a| {
+    agent.wait_within(LONG, what, |a| {
         let c = counters(a);
         c["pods"] == json!(pods)
             && c["pods_behind_services"] == json!(behind)

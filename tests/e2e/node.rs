@@ -13,8 +13,6 @@ use crate::agent::Agent;
 use crate::cluster::{Cluster, skipped};
 use crate::collector_run::{assert_emitted_once, kinds_and_names};
 
-const LONG: Duration = Duration::from_secs(150);
-
 /// A cluster with a node; ended on drop.
 struct Lab(Cluster);
 
@@ -83,17 +81,17 @@ fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
     let Some(lab) = Lab::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), &lab.collectors());
-    agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
+    agent.wait("pods are watched", |a| a.status().to_string().contains("\"watches\""));
     lab.create_pods();
-    agent.wait("two OOM kills", LONG, |a| count(a, "kernel.process.oom_kill", "oom") >= 2);
-    agent.wait("a crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 1);
+    agent.wait("two OOM kills", |a| count(a, "kernel.process.oom_kill", "oom") >= 2);
+    agent.wait("a crash loop", |a| count(a, "k8s.pod.crash_loop", "crash") >= 1);
     // The container now waits for ten seconds: restart the agent in between.
     agent.end(Signal::TERM);
     let agent = Agent::start(folder.path(), &lab.collectors());
-    agent.wait("the third OOM kill", LONG, |a| count(a, "kernel.process.oom_kill", "oom") >= 3);
-    agent.wait("a continued crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 3);
+    agent.wait("the third OOM kill", |a| count(a, "kernel.process.oom_kill", "oom") >= 3);
+    agent.wait("a continued crash loop", |a| count(a, "k8s.pod.crash_loop", "crash") >= 3);
     lab.0.delete("/api/v1/namespaces/default/pods/ok");
-    agent.wait("a deleted pod", LONG, |a| count(a, "k8s.pod.deleted", "ok") >= 1);
+    agent.wait("a deleted pod", |a| count(a, "k8s.pod.deleted", "ok") >= 1);
     let events = facts(&agent.events());
     assert_emitted_once(&events);
 
@@ -142,7 +140,7 @@ fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
         let is_emitted = |a: &Agent| {
             a.stories().iter().any(|g| g["pattern"] == pattern && g["state"] != "retracted")
         };
-        agent.wait(&format!("the story {pattern}"), LONG, is_emitted);
+        agent.wait(&format!("the story {pattern}"), is_emitted);
     }
     agent.end(Signal::TERM);
 }
@@ -156,11 +154,11 @@ fn agent_in_pod_uses_service_account() {
     let folder = tempfile::tempdir().unwrap();
     let collectors = "collectors: { ebpf: { enabled: false } }";
     let agent = Agent::start_in_pod(folder.path(), collectors, &cluster);
-    agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
+    agent.wait("pods are watched", |a| a.status().to_string().contains("\"watches\""));
     cluster.namespace("shop");
     // Without configuration, the node is the agent's.
     cluster.pod("web-0", "lab-node");
-    agent.wait("the pod", LONG, |a| count(a, "k8s.pod.scheduled", "web-0") == 1);
+    agent.wait("the pod", |a| count(a, "k8s.pod.scheduled", "web-0") == 1);
     agent.end(Signal::TERM);
 }
 
@@ -168,7 +166,7 @@ fn agent_in_pod_uses_service_account() {
 fn without_cluster_collector_is_unavailable_and_names_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), "collectors: { ebpf: { enabled: false } }");
-    agent.wait("the collector is unavailable", LONG, |a| {
+    agent.wait("the collector is unavailable", |a| {
         a.status()["collectors"]["k8s"]["health"] == "unavailable"
     });
     let error = agent.status()["collectors"]["k8s"]["last_error"].to_string();
@@ -181,16 +179,16 @@ fn kill_loses_no_event_and_changes_no_id() {
     let Some(lab) = Lab::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let agent = Agent::start(folder.path(), &lab.collectors());
-    agent.wait("pods are watched", LONG, |a| a.status().to_string().contains("\"watches\""));
+    agent.wait("pods are watched", |a| a.status().to_string().contains("\"watches\""));
     lab.create_pods();
-    agent.wait("a crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 1);
+    agent.wait("a crash loop", |a| count(a, "k8s.pod.crash_loop", "crash") >= 1);
     agent.end(Signal::KILL);
     // While no agent runs, a pod is deleted and the others continue.
     lab.0.delete("/api/v1/namespaces/default/pods/ok");
     std::thread::sleep(Duration::from_secs(8));
     let agent = Agent::start(folder.path(), &lab.collectors());
-    agent.wait("a deleted pod", LONG, |a| count(a, "k8s.pod.deleted", "ok") >= 1);
-    agent.wait("a continued crash loop", LONG, |a| count(a, "k8s.pod.crash_loop", "crash") >= 3);
+    agent.wait("a deleted pod", |a| count(a, "k8s.pod.deleted", "ok") >= 1);
+    agent.wait("a continued crash loop", |a| count(a, "k8s.pod.crash_loop", "crash") >= 3);
     let events = facts(&agent.events());
     // Events that were held at the kill are emitted again under their ids, and stored once.
     let ids: BTreeSet<&str> = events.iter().filter_map(|e| e["id"].as_str()).collect();

@@ -4,14 +4,11 @@
 //! containers of runc; the host's kernel. The rules are the built-in ones.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use crate::agent::Agent;
 use crate::machine::{ADDRESS, Machine};
-
-const LONG: Duration = Duration::from_secs(150);
 
 fn text<'a>(event: &'a Json, key: &str) -> &'a str {
     let of = |part: &str| event[part].get(key).and_then(Json::as_str);
@@ -61,7 +58,7 @@ fn has(members: &[(String, Json)], role: &str, kind: &str, is: impl Fn(&Json) ->
 }
 
 fn wait_until_watching(agent: &Agent) {
-    agent.wait("the collectors watch the API and the bus", LONG, |a| {
+    agent.wait("the collectors watch the API and the bus", |a| {
         let status = a.status();
         let connected = status["collectors"]["systemd"]["counters"]["units"].as_u64() > Some(0);
         connected && status["collectors"]["k8s"].to_string().contains("\"watches\"")
@@ -77,10 +74,10 @@ fn runtime_start_address_allocation_and_pod_start_are_one_trace() {
     machine.start("containerd.service");
     machine.import_images();
     machine.start("kubelet.service");
-    agent.wait("the node accepts pods", LONG, |_| machine.is_ready());
+    agent.wait("the node accepts pods", |_| machine.is_ready());
     // Two at once: the events of each pod must keep their pod.
     let uids = ["shop-0", "shop-1"].map(|name| machine.pod(name, "exec sleep 1000"));
-    agent.wait("the story is closed", LONG, |a| stories(a, "pod-startup").iter().any(ended));
+    agent.wait("the story is closed", |a| stories(a, "pod-startup").iter().any(ended));
 
     let found = stories(&agent, "pod-startup");
     let story = &found[0];
@@ -139,9 +136,7 @@ fn wait_until_connected(agent: &Agent, uid: &str) {
     let is_connect = |e: &Json| {
         text(e, "k8s.pod.uid") == uid && text(e, "tapio.peer.systemd.unit") == "nginx.service"
     };
-    agent.wait("the pod connects to nginx", LONG, |a| {
-        has_event(a, "kernel.tcp.connect", is_connect)
-    });
+    agent.wait("the pod connects to nginx", |a| has_event(a, "kernel.tcp.connect", is_connect));
 }
 
 #[test]
@@ -154,7 +149,7 @@ fn broken_configuration_and_its_dependent_pods_are_one_trace() {
         machine.start(unit);
     }
     machine.import_images();
-    agent.wait("the node accepts pods", LONG, |_| machine.is_ready());
+    agent.wait("the node accepts pods", |_| machine.is_ready());
     let uids = ["shop-0", "shop-1"].map(|name| machine.pod(name, &shop_script()));
     machine.pod("steady", "exec sleep 1000");
     uids.iter().for_each(|uid| wait_until_connected(&agent, uid));
@@ -173,11 +168,11 @@ fn broken_configuration_and_its_dependent_pods_are_one_trace() {
         };
         uids.iter().all(of).then_some(story)
     };
-    agent.wait("the story contains the crash loops of both pods", LONG, |a| loops(a).is_some());
+    agent.wait("the story contains the crash loops of both pods", |a| loops(a).is_some());
     // Repaired: the story closes, after the event-time lane has confirmed it.
     machine.write("/etc/nginx/conf.d/shop.conf", "server { listen 8080; }\n");
     machine.start("nginx.service");
-    agent.wait("the story is closed", LONG, |a| stories(a, rule).iter().any(ended));
+    agent.wait("the story is closed", |a| stories(a, rule).iter().any(ended));
 
     let found = stories(&agent, rule);
     let story = &found[0];

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::fault_injection::FaultTest;
-use crate::fixture::TAPIO;
+use crate::support::agent::TAPIO;
+use crate::support::cgroup::remove_cgroup;
+use crate::support::skip::skipped;
 
 /// The mount point of cgroup2.
 fn cgroup2_root() -> PathBuf {
@@ -24,9 +26,7 @@ impl Cgroup {
         match fs::create_dir(&folder) {
             Ok(()) => Some(Self(folder)),
             Err(e) => {
-                let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
-                assert!(!required, "{}: {e}", folder.display());
-                println!("skipped: {}: {e}", folder.display());
+                skipped(&format!("{}: {e}", folder.display()));
                 None
             }
         }
@@ -39,10 +39,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_secs(2);
-        while fs::remove_dir(&self.0).is_err() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        remove_cgroup(&self.0);
     }
 }
 

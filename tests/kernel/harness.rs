@@ -1,4 +1,7 @@
 //! Runs the collector into one ring, as the agent does, and keeps the events that a test selects.
+//!
+//! Not a `Pipeline`: tests compare the kernel's own counts with the accounts of a single run that
+//! is never restarted, keep few of many events, and choose the size of the ring.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,13 +10,18 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tapio_collectors::ebpf::{Config, findings};
 use tapio_collectors::{CollectorConfig, Context, StatusReport};
-use tapio_core::event::{ArchivedEvent, Event, Name, Reason, Stage, Value};
-use tapio_core::ring::{self, Bell, Ledger, OnFull, Route, Router, Sink, Snapshot};
+use tapio_core::event::{ArchivedEvent, Name, Reason, Stage, Value};
+use tapio_core::ring::{self, Bell, Ledger, OnFull, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
+
+use super::support::cgroup::remove_cgroup;
+use super::support::eventually::eventually;
+use super::support::router::OneShard;
+use super::support::skip::skipped;
 
 /// Blocks of the ring between the collector and the test: 64 MiB, so that a slow debug build on a
 /// busy host doesn't drop events that the test counts.
@@ -42,21 +50,8 @@ pub(super) fn is_ebpf_available() -> bool {
     if missing.is_empty() {
         return true;
     }
-    let cause = missing.join("; ");
-    assert!(
-        std::env::var_os("TAPIO_REQUIRE_KERNEL").is_none_or(|v| v != "1"),
-        "TAPIO_REQUIRE_KERNEL=1, but {cause}"
-    );
-    println!("skipped: {cause}");
+    skipped(&missing.join("; "));
     false
-}
-
-struct OneShard;
-
-impl Router for OneShard {
-    fn route(&self, _: &Event<'_>) -> Route {
-        Route { visits: 1 }
-    }
 }
 
 /// An event as text, by field name.
@@ -228,9 +223,9 @@ impl RunningCollector {
     fn wait_until_enabled(&self) {
         // The collector publishes its counters once the programs are attached and enabled.
         let collector = self.collector.as_ref().unwrap();
-        while self.report.counters().is_empty() && !collector.is_finished() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        eventually("the programs are enabled", || {
+            !self.report.counters().is_empty() || collector.is_finished()
+        });
         assert!(!collector.is_finished(), "the collector ended at once");
     }
 
@@ -333,10 +328,6 @@ impl TestCgroup {
 
 impl Drop for TestCgroup {
     fn drop(&mut self) {
-        // A process that was just reaped may still be in the cgroup.
-        let until = Instant::now() + Duration::from_secs(2);
-        while fs::remove_dir(&self.folder).is_err() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        remove_cgroup(&self.folder);
     }
 }

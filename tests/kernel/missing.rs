@@ -1,9 +1,11 @@
 //! A kernel without type information: this kernel, from a mount namespace in which an empty file
 //! system covers `/sys/kernel/btf`. The host's own mounts are not changed.
 
-use super::fixture::{AgentFixture, TAPIO, story, terminate, text};
-use super::*;
 use serde_json::{Value as Json, json};
+
+use super::support::agent::{TAPIO, TestAgent, story, terminate, utf8};
+use super::support::skip::skipped;
+use super::*;
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -22,15 +24,13 @@ fn btf_can_be_hidden() -> bool {
     let cause = if rustix::process::geteuid().is_root() {
         match without_btf(&["--version"]).output() {
             Ok(output) if output.status.success() => return true,
-            Ok(output) => text(&output.stderr),
+            Ok(output) => utf8(&output.stderr),
             Err(e) => format!("unshare: {e}"),
         }
     } else {
         "only root can hide the kernel's type information".to_owned()
     };
-    let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
-    assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {cause}");
-    println!("skipped: {cause}");
+    skipped(&cause);
     false
 }
 
@@ -40,7 +40,7 @@ fn doctor_reports_missing_type_information() {
         return;
     }
     let output = without_btf(&["doctor", "--output", "json"]).output().unwrap();
-    assert!(output.status.success(), "the other checks pass: {}", text(&output.stderr));
+    assert!(output.status.success(), "the other checks pass: {}", utf8(&output.stderr));
     let report: Json = serde_json::from_slice(&output.stdout).unwrap();
     let of = |subject: &str| {
         let all = report["findings"].as_array().unwrap();
@@ -63,7 +63,7 @@ fn missing_type_information_does_not_affect_other_collectors() {
     if !btf_can_be_hidden() {
         return;
     }
-    let fixture = AgentFixture::new();
+    let fixture = TestAgent::new();
     let config = fixture.config("ebpf, jsonl", &story("nginx-cascade.jsonl"));
     let agent = without_btf(&["run", "--standalone", "--config", &config]).spawn().unwrap();
     let status = fixture.wait(|s| {
@@ -81,7 +81,7 @@ fn missing_type_information_does_not_affect_other_collectors() {
     let (head, body) = fixture.page("/readyz").unwrap();
     assert_eq!(head, "HTTP/1.0 200 OK", "the others are ready: {body}");
     let output = terminate(agent);
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let (out, err) = (utf8(&output.stdout), utf8(&output.stderr));
     assert!(output.status.success(), "{err}");
     assert!(out.contains("nginx configuration error"), "{out}");
     assert_eq!(err.matches("kernel events will be missing").count(), 1, "logged once: {err}");

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::machine::Machine;
-use crate::running::text;
+use crate::support::json::text;
+use crate::support::pipeline::Pipeline;
 use crate::units::{of_unit, watch};
 
 #[test]
@@ -29,7 +30,7 @@ fn transitions_during_bus_outage_are_emitted_once() {
     assert!(machine.systemctl(&["start", "ok.service"]));
     running.wait_for("ok is emitted again", |e| of_unit(e, "ok.service").len() >= 3);
     std::thread::sleep(Duration::from_millis(500));
-    let (events, _) = running.end();
+    let events = running.end().events;
     assert_eq!(of_unit(&events, "exit7.service"), ["unit.started", "unit.failed exit-code 7"]);
     // systemd unloads a stopped unit together with its result.
     assert_eq!(of_unit(&events, "ok.service"), ["unit.started", "unit.stopped", "unit.started"]);
@@ -49,10 +50,9 @@ fn hung_bus_does_not_delay_shutdown() {
     running.wait_for("the collector continues", |e| of_unit(e, "ok.service") == ["unit.started"]);
     // A new connection gets no reply at all, and the collector still ends on shutdown.
     assert!(machine.systemctl(&["kill", "-s", "STOP", "dbus.service"]));
-    let hanging = crate::running::Running::start(
+    let hanging = Pipeline::start(
         "systemd",
         &tapio_collectors::systemd::Config { address: machine.bus(), ..Default::default() },
-        None,
     );
     std::thread::sleep(Duration::from_millis(200));
     let requested = std::time::Instant::now();
@@ -78,7 +78,7 @@ fn restarted_agent_continues_at_cursor() {
     let before = saved();
     running.wait_until("the cursor is saved", |_| saved() != before || !before.is_empty());
     std::thread::sleep(Duration::from_millis(500));
-    let (mut events, _) = running.end();
+    let mut events = running.end().events;
 
     machine.systemctl(&["stop", "ok.service"]);
     machine.systemctl(&["start", "exit7.service"]);
@@ -88,7 +88,7 @@ fn restarted_agent_continues_at_cursor() {
         !of_unit(events, "ok.service").is_empty() && of_unit(events, "exit7.service").len() >= 2
     });
     std::thread::sleep(Duration::from_millis(500));
-    let (more, _) = running.end();
+    let more = running.end().events;
     assert_eq!(of_unit(&more, "ok.service"), ["unit.stopped"]);
     assert_eq!(of_unit(&more, "exit7.service"), ["unit.started", "unit.failed exit-code 7"]);
     events.extend(more);
@@ -121,8 +121,8 @@ fn reloads_recoveries_and_timer_failures_are_emitted() {
             && of_unit(events, "timed.service").iter().any(|e| e.starts_with("unit.failed"))
     });
     std::thread::sleep(Duration::from_millis(500));
-    let directory = std::sync::Arc::clone(&running.directory);
-    let (events, _) = running.end();
+    let directory = std::sync::Arc::clone(&running.site.directory);
+    let events = running.end().events;
     assert_eq!(of_unit(&events, "ok.service"), ["unit.started", "unit.reloaded success"]);
     let find = |unit: &str, kind: &str| {
         let found =

@@ -12,7 +12,8 @@ use tapio_collectors::journal::Config;
 use tapio_core::event::{EventId, Reason};
 
 use crate::machine::Machine;
-use crate::running::{Running, text};
+use crate::support::json::text;
+use crate::support::pipeline::{Outcome, Pipeline, site};
 
 /// The cursor before all entries.
 const BEGINNING: &str =
@@ -75,13 +76,13 @@ fn events_match_output_of_journalctl() {
     log(&machine, "before", 0..300);
     assert!(machine.run(&["journalctl", "--rotate"]).0);
     log(&machine, "after", 0..300);
-    let running = Running::start("journal", &config(&machine), Some(state.path()));
+    let running = Pipeline::start_at(site(Some(state.path())), "journal", &config(&machine));
     running.wait_for("the last line", |e| ids_by_message(e, "after").contains_key("after 299"));
     // journald's messages about itself come late.
     std::thread::sleep(Duration::from_millis(300));
     let expected = journalctl(&machine, &[]);
     running.wait_for("all records", |events| events.len() >= expected.len());
-    let (events, snapshot) = running.end();
+    let Outcome { events, snapshot } = running.end();
     assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
     let ids: Vec<_> = events.iter().map(|e| text(e, "id")).collect();
     let expected_ids: Vec<_> = expected.iter().map(id).collect();
@@ -127,14 +128,14 @@ fn journalctl_reader_emits_the_same_events() {
     let states = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     states.iter().for_each(|state| set_cursor(state.path(), BEGINNING));
     log(&machine, "before", 0..100);
-    let native = Running::start("journal", &config(&machine), Some(states[0].path()));
+    let native = Pipeline::start_at(site(Some(states[0].path())), "journal", &config(&machine));
     let through = Config { journalctl: true, ..config(&machine) };
-    let through = Running::start("journal", &through, Some(states[1].path()));
+    let through = Pipeline::start_at(site(Some(states[1].path())), "journal", &through);
     log(&machine, "after", 0..100);
     for running in [&native, &through] {
         running.wait_for("the last line", |e| ids_by_message(e, "after").contains_key("after 99"));
     }
-    let (native, through) = (native.end().0, through.end().0);
+    let (native, through) = (native.end().events, through.end().events);
     let of = |events: &[Value], tag| {
         let of = events.iter().filter(|e| text(e, "tapio.journal.identifier") == tag);
         of.map(|e| (text(e, "id"), e["entity"].clone(), text(e, "message"))).collect::<Vec<_>>()
@@ -162,7 +163,7 @@ fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
     let Some(machine) = Machine::boot("unified") else { return };
     let state = tempfile::tempdir().unwrap();
     let config = config(&machine);
-    let running = Running::start("journal", &config, Some(state.path()));
+    let running = Pipeline::start_at(site(Some(state.path())), "journal", &config);
     running.wait_until("the collector reads", |r| r.counter("files") > 0);
     let mut all = Vec::new();
     let mut running = Some(running);
@@ -193,11 +194,11 @@ fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
             assert!(machine.run(&["journalctl", "--vacuum-files=1"]).0);
             if rotation == ROTATIONS / 2 {
                 // The agent restarts in between.
-                let (events, snapshot) = running.take().unwrap().end();
+                let Outcome { events, snapshot } = running.take().unwrap().end();
                 let lost = snapshot.total.dropped.iter().any(|d| d.1 != Reason::Shutdown);
                 assert!(!lost, "{:?}", snapshot.total.dropped);
                 all.extend(events);
-                running = Some(Running::start("journal", &config, Some(state.path())));
+                running = Some(Pipeline::start_at(site(Some(state.path())), "journal", &config));
             }
         }
         drop(end_of_load);
@@ -218,7 +219,7 @@ fn rotation_vacuum_and_restart_under_load_lose_and_duplicate_nothing() {
     let later = journalctl(&machine, &["--after-cursor", &saved(), "-t", "later"]);
     assert!(later.len() <= 3);
     running.wait_for("the later lines", |e| ids_by_message(e, "later").len() == 3);
-    let (events, snapshot) = running.end();
+    let Outcome { events, snapshot } = running.end();
     assert!(snapshot.total.dropped.is_empty(), "{:?}", snapshot.total.dropped);
     all.extend(events);
     let lines = ids_by_message(&all, "load");
@@ -247,14 +248,14 @@ fn damaged_file_loses_only_damaged_entries() {
     file.write_all_at(&[0xff; 4_096], at as u64 - 64).unwrap();
     let state = tempfile::tempdir().unwrap();
     set_cursor(state.path(), BEGINNING);
-    let running = Running::start("journal", &config(&machine), Some(state.path()));
+    let running = Pipeline::start_at(site(Some(state.path())), "journal", &config(&machine));
     log(&machine, "healthy", 0..10);
     running.wait_for("the lines after the damage", |e| ids_by_message(e, "healthy").len() == 10);
     running.wait_until("the damage is counted", |r| {
         r.counter("bad_entries") + r.counter("bad_fields") > 0
     });
     let bad = running.counter("bad_entries");
-    let (events, snapshot) = running.end();
+    let Outcome { events, snapshot } = running.end();
     assert!(
         ids_by_message(&events, "damaged").len() > 500,
         "{}",
@@ -269,7 +270,7 @@ fn damaged_file_loses_only_damaged_entries() {
 fn core_dumps_long_messages_and_rate_limits() {
     let Some(machine) = Machine::boot("unified") else { return };
     let limited = Config { rate_per_unit: 1, burst_per_unit: 50, ..config(&machine) };
-    let running = Running::start("journal", &limited, None);
+    let running = Pipeline::start("journal", &limited);
     running.wait_until("the collector reads", |r| r.counter("files") > 0);
     let mut script = tempfile::NamedTempFile::new_in(machine.path("run")).unwrap();
     let record = "MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1\nPRIORITY=2\nSYSLOG_IDENTIFIER=systemd-coredump\n\
@@ -289,7 +290,7 @@ fn core_dumps_long_messages_and_rate_limits() {
     log(&machine, "flood", 0..500);
     running.wait_for("the core dump", |e| e.iter().any(|e| text(e, "kind") == "journal.coredump"));
     running.wait_until("the flood is throttled", |r| r.counter("throttled") >= 400);
-    let (events, snapshot) = running.end();
+    let Outcome { events, snapshot } = running.end();
     let dump = events.iter().find(|e| text(e, "kind") == "journal.coredump").unwrap();
     for (key, value) in [
         ("process.pid", "4711"),

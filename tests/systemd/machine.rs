@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
+use crate::support::skip::skipped;
+
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testbed/systemd").join(name)
 }
@@ -51,13 +53,8 @@ impl Machine {
     pub(crate) fn boot(mode: &str) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let guard = exclusive();
-        let skip = |reason: &str| {
-            let required = std::env::var_os("TAPIO_REQUIRE_KERNEL").is_some_and(|v| v == "1");
-            assert!(!required, "TAPIO_REQUIRE_KERNEL=1, but {reason}");
-            println!("skipped: {reason}");
-        };
         if !missing().is_empty() {
-            skip(&format!("missing: {}", missing().join(", ")));
+            skipped(&format!("missing: {}", missing().join(", ")));
             return None;
         }
         if mode == "hybrid" && !Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists() {
@@ -79,7 +76,10 @@ impl Machine {
             String::from_utf8_lossy(&up.stdout).trim().parse().ok().filter(|_| up.status.success())
         else {
             down(state.path(), &name);
-            skip(&format!("no systemd could be booted: {}", String::from_utf8_lossy(&up.stderr)));
+            skipped(&format!(
+                "no systemd could be booted: {}",
+                String::from_utf8_lossy(&up.stderr)
+            ));
             return None;
         };
         Some(Self { state, name, pid, _guard: guard })

@@ -7,13 +7,14 @@ use serde_json::Value;
 use tapio_collectors::systemd::Config;
 
 use crate::machine::Machine;
-use crate::running::{Running, text};
+use crate::support::json::text;
+use crate::support::pipeline::{Pipeline, site};
 
-pub(crate) fn watch(machine: &Machine, state_dir: Option<&std::path::Path>) -> Running {
+pub(crate) fn watch(machine: &Machine, state_dir: Option<&std::path::Path>) -> Pipeline {
     let config = Config { address: machine.bus(), ..Config::default() };
-    let running = Running::start("systemd", &config, state_dir);
+    let running = Pipeline::start_at(site(state_dir), "systemd", &config);
     running.wait_until("the snapshot is read", |r| {
-        r.counter("units") > 0 && r.directory.unit("dbus.service").is_some()
+        r.counter("units") > 0 && r.site.directory.unit("dbus.service").is_some()
     });
     running
 }

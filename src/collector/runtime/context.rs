@@ -1,6 +1,10 @@
 //! A collector's environment for one run.
 
 #[cfg(test)]
+#[path = "../../../tests/support/router.rs"]
+mod router;
+
+#[cfg(test)]
 use std::sync::Arc;
 
 #[cfg(test)]
@@ -44,18 +48,12 @@ impl Context {
     /// without it the site has no ledger.
     #[cfg(test)]
     pub(crate) fn for_test(held: Option<u64>) -> Self {
-        struct FirstShard;
-        impl tapio_core::ring::Router for FirstShard {
-            fn route(&self, _: &tapio_core::event::Event<'_>) -> tapio_core::ring::Route {
-                tapio_core::ring::Route { visits: 1 }
-            }
-        }
         let mut ledger = tapio_core::ring::Ledger::new(vec!["test".into()]);
         let stage = ledger.stage(tapio_core::event::Stage::Collect);
         let bell = Arc::new(tapio_core::ring::Bell::new(Default::default()));
         let shards = vec![(tapio_core::ring::ring(64).0, bell)];
         let shutdown = Shutdown::default();
-        let router = Arc::new(FirstShard);
+        let router = Arc::new(router::OneShard);
         let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), shutdown.clone());
         let site = Site::new("node-1", 7);
         if let Some(held) = held {

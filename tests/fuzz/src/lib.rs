@@ -1,14 +1,18 @@
 //! Shared by the fuzz targets: replay of events with one shard and with three, a collector's output
 //! through a ring, and the invariants that hold for any input.
 
+#[path = "../../support/router.rs"]
+mod router;
+
 use std::sync::{Arc, LazyLock, OnceLock};
 
-use tapio_collectors::{Context, StatusReport, Site};
-use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
-use tapio_core::event::{Event, JsonEvent, Reason, Stage, event_json};
-use tapio_core::ring::{Bell, Ledger, OnFull, Route, Router, Sink, ring};
+use router::OneShard;
+use tapio_collectors::{Context, Site, StatusReport};
+use tapio_core::event::{JsonEvent, Reason, Stage, event_json};
+use tapio_core::ring::{Bell, Ledger, OnFull, Sink, ring};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::replay::{Emit, Inputs, Replayed, run_set};
+use tapio_dataflow::rules::{Loaded, Rule, RuleSet, builtin};
 
 /// Separates rule documents from events in an input of the target `rules`.
 pub const EVENTS_MARK: &str = "\n%events\n";
@@ -76,15 +80,6 @@ pub fn replay_agrees(events: &[u8], rules: &Sets) {
     assert_eq!(text(&one), text(&three), "one shard and three differ, {emit:?}");
 }
 
-/// Routes every event to the first shard.
-struct OneShard;
-
-impl Router for OneShard {
-    fn route(&self, _: &Event<'_>) -> Route {
-        Route { visits: 1 }
-    }
-}
-
 /// The output of a collector.
 pub struct Collected {
     /// Its events.
@@ -103,12 +98,19 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let bell = Arc::new(Bell::new(OnceLock::new()));
     let shutdown = Shutdown::default();
     let stage = ledger.stage(Stage::Collect);
-    let sink =
-        Sink::new(0, OnFull::Drop, Arc::new(OneShard), vec![(writer, bell)], stage, shutdown.clone());
+    let sink = Sink::new(
+        0,
+        OnFull::Drop,
+        Arc::new(OneShard),
+        vec![(writer, bell)],
+        stage,
+        shutdown.clone(),
+    );
     let stored = ledger.stage(Stage::Bridge);
     // Creating the entity directory takes longer than all the rest.
     static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
-    let mut context = Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
+    let mut context =
+        Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {

@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio_wire::{Batch, batch_json};
 use tapio_fuzz::{builtin_sets, replay_agrees};
+use tapio_wire::{Batch, batch_json};
 
 fuzz_target!(|bytes: &[u8]| {
     let parsed = Batch::parse(bytes);

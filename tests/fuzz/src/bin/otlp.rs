@@ -4,13 +4,12 @@
 
 use libfuzzer_sys::fuzz_target;
 use tapio_collectors::otlp::process_request;
-use tapio_wire::OtlpSignal;
 use tapio_fuzz::collected;
+use tapio_wire::OtlpSignal;
 
 fuzz_target!(|bytes: &[u8]| {
     for signal in [OtlpSignal::Logs, OtlpSignal::Traces] {
-        let (dropped, collected) =
-            collected(|context| process_request(signal, bytes, context));
+        let (dropped, collected) = collected(|context| process_request(signal, bytes, context));
         assert_eq!(dropped.unwrap_or(1), collected.bad_inputs, "dropped records are counted");
     }
 });

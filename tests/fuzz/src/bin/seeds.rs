@@ -9,12 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use tapio_dataflow::rules::Loaded;
 use tapio_core::event::JsonEvent;
 use tapio_core::ring::{Header, ring};
 use tapio_dataflow::replay::{Emit, Inputs, run_set};
-use tapio_wire::{Appended, BatchEncoder};
+use tapio_dataflow::rules::Loaded;
 use tapio_fuzz::{EVENTS_MARK, builtin_sets};
+use tapio_wire::{Appended, BatchEncoder};
 
 /// Every 25th conformance case is a seed.
 const CASE_STEP: usize = 25;

@@ -1,14 +1,12 @@
-//! A fixture for an agent that runs as a process: a folder, free ports, a configuration, and access
-//! to its pages.
-#![allow(dead_code, reason = "shared by tests of which each needs a part")]
+//! An agent that runs as a process: a folder, free ports, a configuration, and access to its pages.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+
+use super::eventually::eventually_ok;
+use super::net::{free_port, get, get_json, response};
 
 pub(crate) const TAPIO: &str = env!("CARGO_BIN_EXE_tapio");
 
@@ -29,11 +27,8 @@ pub(crate) fn start(arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-pub(crate) struct AgentFixture {
+/// Folder, ports and pages of an agent. [`start`] starts the process.
+pub(crate) struct TestAgent {
     dir: tempfile::TempDir,
     admin: u16,
     /// The server's gRPC port.
@@ -42,7 +37,7 @@ pub(crate) struct AgentFixture {
     pub(crate) http: u16,
 }
 
-impl AgentFixture {
+impl TestAgent {
     pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -89,36 +84,17 @@ impl AgentFixture {
     }
 
     pub(crate) fn status(&self) -> Option<Json> {
-        serde_json::from_str(&self.page("/status")?.1).ok()
+        get_json(self.admin, "/status")
     }
 
     /// Waits until `/status` satisfies a condition.
+    #[track_caller]
     pub(crate) fn wait(&self, condition: impl Fn(&Json) -> bool) -> Json {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            match self.status() {
-                Some(status) if condition(&status) => return status,
-                last => assert!(Instant::now() < deadline, "condition not met: {last:?}"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually_ok("the condition on /status", || match self.status() {
+            Some(status) if condition(&status) => Ok(status),
+            other => Err(other.unwrap_or_default()),
+        })
     }
-}
-
-/// Status line and body of a page on a port of this host.
-pub(crate) fn get(port: u16, path: &str) -> Option<(String, String)> {
-    let (head, body) = response(port, path)?;
-    Some((head.lines().next()?.to_owned(), body))
-}
-
-/// Head and body of a page on a port of this host.
-pub(crate) fn response(port: u16, path: &str) -> Option<(String, String)> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    Some((head.to_owned(), body.to_owned()))
 }
 
 /// Ends a process with SIGTERM, as a service manager does.
@@ -128,6 +104,7 @@ pub(crate) fn terminate(child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-pub(crate) fn text(bytes: &[u8]) -> String {
+/// A process's output as text.
+pub(crate) fn utf8(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,0 +1,27 @@
+//! Fixtures shared by the tests of the root package.
+//!
+//! | need | fixture |
+//! | --- | --- |
+//! | collectors under a `CollectorManager`, and their events as JSON | [`pipeline::Pipeline`] |
+//! | the agent as a process, its configuration and its pages | [`agent::TestAgent`] |
+//! | to wait for a condition | [`eventually::eventually`] |
+//! | a router without rules | [`router::OneShard`] |
+//! | the value of an event's field | [`json::text`] |
+//! | to skip a test where the kernel lacks something | [`skip::skipped`] |
+#![allow(dead_code, reason = "each test target uses a part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "fixtures fail and print as tests do"
+)]
+
+pub(crate) mod agent;
+pub(crate) mod cgroup;
+pub(crate) mod eventually;
+pub(crate) mod ingest;
+pub(crate) mod json;
+pub(crate) mod net;
+pub(crate) mod pipeline;
+pub(crate) mod router;
+pub(crate) mod skip;
