@@ -55,7 +55,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
-            socket: report::DEFAULT_SOCKET.into(),
+            socket: cni_report::DEFAULT_SOCKET.into(),
             networks: "/var/lib/cni/networks".into(),
             links: true,
         }
@@ -281,7 +281,7 @@ impl<'a> Run<'a> {
                 }
                 Received::TooLong => {
                     context.sink.refuse(Reason::BadInput, 1);
-                    Some(format!("longer than {} bytes", report::MAX_REPORT_BYTES))
+                    Some(format!("longer than {} bytes", cni_report::MAX_REPORT_BYTES))
                 }
                 Received::TimedOut => None,
                 Received::Unauthorized(uid) => {
