@@ -15,7 +15,7 @@ use super::to_event::EventWriter;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
@@ -73,8 +73,7 @@ impl CollectorConfig for Config {
     }
 
     fn factory(&self) -> CollectorFactory {
-        let (config, listener) = (self.clone(), ListenerSlot::default());
-        Box::new(move || Box::new(Cni(config.clone(), listener.clone())))
+        factory((self.clone(), ListenerSlot::default()), |(config, listener)| Cni(config, listener))
     }
 }
 

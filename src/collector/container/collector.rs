@@ -10,6 +10,7 @@ use crate::runtime::cursor::Cursor;
 use crate::runtime::poll_timer::{self, PollTimer};
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+    tokio_runtime,
 };
 use tapio_core::clock;
 use tapio_core::ring::OnFull;
@@ -98,10 +99,7 @@ pub(super) struct Counts {
 
 impl Collector for Containers {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| CollectorError::new("runtime", e))?;
+        let runtime = tokio_runtime()?;
         let mut run = Run::start(&self.0, context)?;
         let shutdown = run.context.shutdown.clone();
         let ended = runtime.block_on(async {

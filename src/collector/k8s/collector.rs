@@ -20,6 +20,7 @@ use crate::runtime::cursor::Cursor;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+    tokio_runtime,
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
@@ -53,10 +54,7 @@ struct Kubernetes(Config);
 
 impl Collector for Kubernetes {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| CollectorError::new("tokio runtime", e))?;
+        let runtime = tokio_runtime()?;
         let ended = runtime.block_on(collect(&self.0, context));
         // The feeds are tasks of this runtime and end with it.
         runtime.shutdown_background();

@@ -12,7 +12,7 @@ use super::to_event::EventWriter;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
 use tapio_core::ring::OnFull;
 use tapio_wire::bind;
@@ -53,8 +53,10 @@ impl CollectorConfig for Config {
     }
 
     fn factory(&self) -> CollectorFactory {
-        let (config, listeners) = (self.clone(), Listeners::default());
-        Box::new(move || Box::new(Otlp { config: config.clone(), listeners: listeners.clone() }))
+        factory((self.clone(), Listeners::default()), |(config, listeners)| Otlp {
+            config,
+            listeners,
+        })
     }
 }
 
