@@ -26,7 +26,7 @@ use crate::runtime::{
     tokio_runtime,
 };
 use tapio_core::event::Reason;
-use tapio_core::ring::{OnFull, Sink};
+use tapio_core::ring::Sink;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
     Batch, IngestHandler, IngestServer, Item, SequenceCheck, SequenceTracker, bind, grpc_server,
@@ -59,14 +59,10 @@ impl Default for ReceiverConfig {
     }
 }
 
+// A full ring: the receiver waits; senders keep items until they are acknowledged.
 impl CollectorConfig for ReceiverConfig {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Senders keep items until they are acknowledged, so they can wait.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {

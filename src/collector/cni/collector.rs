@@ -19,7 +19,6 @@ use crate::runtime::{
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
-use tapio_core::ring::OnFull;
 
 /// Longest sleep while a position waits to be saved or a peer's packet hasn't arrived.
 const CURSOR_INTERVAL: Duration = Duration::from_millis(80);
@@ -62,14 +61,10 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits; reports queue up in the socket, allocations in their files.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Waits: reports queue up in the socket, allocations in their files.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {

@@ -13,7 +13,6 @@ use crate::runtime::{
     tokio_runtime,
 };
 use tapio_core::clock;
-use tapio_core::ring::OnFull;
 use tapio_core::shutdown::Shutdown;
 
 /// Interval at which the cursor is checked while a position waits to be saved.
@@ -56,14 +55,10 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits, and events queue up in the connection.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Waits: events queue up in the connection.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {

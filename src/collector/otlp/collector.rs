@@ -14,7 +14,6 @@ use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
-use tapio_core::ring::OnFull;
 use tapio_wire::bind;
 
 /// Delay until the counters of a request are published.
@@ -42,14 +41,10 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits, and senders retry.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Senders retry.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {
