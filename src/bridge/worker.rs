@@ -85,7 +85,7 @@ pub(super) struct Worker {
     outage_logged: bool,
 }
 
-/// What ends a wait, besides changes of the connection.
+/// The events that end a wait, besides changes of the connection.
 #[derive(Clone, Copy)]
 struct Wait {
     timeout: Duration,
@@ -187,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// What to wait for after a pass over the rings.
+    /// Chooses the wait after a pass over the rings.
     fn next_wait(&self, drained: Drained) -> Wait {
         let backlog = self.queue.unsent().is_some() || !self.batcher.encoder.is_empty();
         let has_room = self.batcher.has_room(&self.queue);

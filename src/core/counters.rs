@@ -20,7 +20,7 @@
 //! ```
 //!
 //! The field's name is the counter's name in `/status`; kind and help are those of its metric in
-//! `/metrics`. Fields are visible in the declaring crate only; other crates read through `readings`.
+//! `/metrics`. Fields are visible in the declaring crate only; others read through `readings`.
 //!
 //! All accesses are Relaxed: each value is a number of its own, and nothing is inferred from two
 //! of them.
@@ -41,7 +41,7 @@ pub enum Kind {
 pub struct Reading {
     /// The counter's name: `snake_case`, noun first.
     pub name: &'static str,
-    /// What it counts: one sentence or phrase, with a full stop.
+    /// Its meaning: one sentence or phrase, with a full stop.
     pub help: &'static str,
     /// Whether it only grows.
     pub kind: Kind,

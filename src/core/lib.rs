@@ -13,7 +13,8 @@
 //! | `glob` | glob patterns with `*` and `?` |
 //! | `durations` | durations in configuration and rules |
 //!
-//! Dependencies point one way: `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
+//! Dependencies point one way:
+//! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
 //! `event, shutdown ← ring`.
 
 pub mod backoff;

@@ -34,8 +34,8 @@ const CHANNEL_MESSAGES: usize = 256;
 /// Bad objects that are logged one by one.
 const MAX_LOGGED: u64 = 10;
 
-// A full ring: the collector waits. The API server keeps unread versions for a while; after that the
-// difference is emitted.
+// A full ring: the collector waits. The API server keeps unread versions for a while; after that
+// the difference is emitted.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::directory_stats::DirectoryStats;
 use super::entities::{Container, Pod, Unit};
 use super::table::Table;
-use crate::counters;
 use crate::counters::{Reading, Value};
 
 /// Maximum sizes of the tables.
@@ -60,22 +60,6 @@ type FailedConnection = (Arc<str>, u64);
 
 /// Claims to an address: more than one while the next pod has it already.
 type Claims = Arc<[AddressOwner]>;
-
-counters! {
-    /// Sizes of the entity directory's tables, and its losses.
-    struct DirectoryStats {
-        pods: Gauge = "Pods.",
-        containers: Gauge = "Containers of this node.",
-        addresses: Gauge = "Addresses of pods and services.",
-        networks: Gauge = "Network namespaces of pods.",
-        units: Gauge = "Units of this node.",
-        endpoints: Gauge = "Addresses and ports on which units accept connections.",
-        refused: Counter = "Entries refused because their table of the entity directory was full.",
-        evicted: Counter = "Ended entities evicted from the entity directory for lack of room.",
-        ambiguous: Counter =
-            "Look-ups of an address that two entities claim; they have no result.",
-    }
-}
 
 /// The entity directory. Each process has one, shared by its collectors.
 pub struct Directory {
