@@ -58,7 +58,7 @@ impl Batcher {
     }
 
     /// Encodes a chunk of every ring, as long as the queue has room.
-    pub(super) fn drain(&mut self, queue: &mut SendQueue, account: &mut EventAccount) -> Drained {
+    pub(super) fn drain(&mut self, queue: &mut SendQueue, account: &EventAccount) -> Drained {
         let mut drained = Drained::default();
         let mut received = [0; MAX_COLLECTORS];
         let (encoder, limit) = (&mut self.encoder, self.queue_bytes);
@@ -91,7 +91,7 @@ impl Batcher {
     }
 
     /// Drops the rest of the rings. Returns the number of events.
-    pub(super) fn abandon(&mut self, account: &mut EventAccount) -> u64 {
+    pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
         let mut dropped = [0; MAX_COLLECTORS];
         for reader in &mut self.readers {
             reader.drain(usize::MAX, |record| {

@@ -8,10 +8,8 @@
 //! | `worker.rs` | the thread: when to read, send, sleep, reconnect and end |
 //! | `batcher.rs` | rings → batches |
 //! | `queue.rs` | unacknowledged batches, and the accounts of their events |
-//! | `backoff.rs` | pauses between attempts to connect |
 //! | `stats.rs` | [`BridgeStats`] |
 
-mod backoff;
 mod batcher;
 mod config;
 mod handle;
@@ -21,5 +19,5 @@ mod worker;
 
 pub use config::BridgeConfig;
 pub use handle::BridgeHandle;
-pub use stats::{BridgeStats, BridgeStatus};
+pub use stats::BridgeStats;
 pub use worker::Bridge;

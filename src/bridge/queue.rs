@@ -8,46 +8,36 @@ use tapio_core::ring::{MAX_COLLECTORS, StageLedger};
 use tapio_wire::EncodedBatch;
 use tapio_wire::proto::Ack;
 
-/// Accounts for the bridge's events, by collector.
-pub(super) struct EventAccount {
-    ledger: Arc<StageLedger>,
-    held: [u64; MAX_COLLECTORS],
-}
+/// Enters the events of batches, counted by collector, into the ledger of the bridge.
+pub(super) struct EventAccount(Arc<StageLedger>);
 
 impl EventAccount {
     pub(super) fn new(ledger: Arc<StageLedger>) -> Self {
-        Self { ledger, held: [0; MAX_COLLECTORS] }
+        Self(ledger)
     }
 
     /// Counts events received from the rings; they are held.
-    pub(super) fn receive(&mut self, events: &[u32; MAX_COLLECTORS]) {
+    pub(super) fn receive(&self, events: &[u32; MAX_COLLECTORS]) {
         for (collector, n) in nonzero(events) {
-            self.held[usize::from(collector)] += n;
-            self.ledger.add_received(collector, n);
-            self.ledger.set_held(collector, self.held[usize::from(collector)]);
+            self.0.add_received(collector, n);
+            self.0.add_held(collector, n);
         }
     }
 
     /// Counts held events that the server has stored.
-    pub(super) fn forward(&mut self, events: &[u32; MAX_COLLECTORS]) {
+    pub(super) fn forward(&self, events: &[u32; MAX_COLLECTORS]) {
         for (collector, n) in nonzero(events) {
-            self.ledger.add_forwarded(collector, n);
-            self.release(collector, n);
+            self.0.add_forwarded(collector, n);
+            self.0.remove_held(collector, n);
         }
     }
 
     /// Counts held events that are dropped.
-    pub(super) fn drop_events(&mut self, events: &[u32; MAX_COLLECTORS], reason: Reason) {
+    pub(super) fn drop_events(&self, events: &[u32; MAX_COLLECTORS], reason: Reason) {
         for (collector, n) in nonzero(events) {
-            self.ledger.add_dropped(collector, reason, n);
-            self.release(collector, n);
+            self.0.add_dropped(collector, reason, n);
+            self.0.remove_held(collector, n);
         }
-    }
-
-    fn release(&mut self, collector: u8, n: u64) {
-        let held = &mut self.held[usize::from(collector)];
-        *held -= n;
-        self.ledger.set_held(collector, *held);
     }
 }
 
@@ -106,7 +96,7 @@ impl SendQueue {
     }
 
     /// Removes the batches that an ack covers.
-    pub(super) fn acknowledge(&mut self, ack: &Ack, account: &mut EventAccount) -> Acknowledged {
+    pub(super) fn acknowledge(&mut self, ack: &Ack, account: &EventAccount) -> Acknowledged {
         let mut done = Acknowledged::default();
         for refusal in &ack.refused {
             let is_refused = |b: &EncodedBatch| {
@@ -137,7 +127,7 @@ impl SendQueue {
     }
 
     /// Drops all batches. Returns the number of events.
-    pub(super) fn abandon(&mut self, account: &mut EventAccount) -> u64 {
+    pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
         self.sent = 0;
         self.bytes = 0;
         self.batches

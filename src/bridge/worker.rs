@@ -10,17 +10,16 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
 use super::batcher::{Batcher, Drained};
 use super::config::BridgeConfig;
 use super::queue::{EventAccount, SendQueue};
-use super::stats::{BridgeStats, add};
+use super::stats::BridgeStats;
 use crate::timer::FineTimer;
 use core_affinity::CoreId;
+use tapio_core::backoff::Backoff;
 use tapio_core::clock;
 use tapio_core::ring::{Bell, RecordReader, StageLedger};
 use tapio_core::shutdown::Shutdown;
@@ -29,6 +28,8 @@ use tapio_wire::{BatchEncoder, ConnectError, IngestClient, IngestClientConfig, S
 
 /// With fewer batches in flight, a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;
+/// Upper bound of the pause before the first attempt to reconnect.
+const FIRST_RECONNECT: Duration = Duration::from_millis(50);
 /// The part of `linger` (one over this) that a woken bridge waits for more events.
 const GATHER_DIVISOR: u32 = 4;
 /// Interval at which a bridge that shuts down checks whether the writers of its rings are gone.
@@ -84,7 +85,7 @@ pub(super) struct Worker {
     outage_logged: bool,
 }
 
-/// The end of a wait, in addition to changes of the connection.
+/// The events that end a wait, besides changes of the connection.
 #[derive(Clone, Copy)]
 struct Wait {
     timeout: Duration,
@@ -111,7 +112,7 @@ impl Worker {
             queue: SendQueue::default(),
             account: EventAccount::new(bridge.ledger),
             connection: Connection::Down(clock::instant()),
-            backoff: Backoff::new(config.reconnect_max, seed),
+            backoff: Backoff::new(FIRST_RECONNECT, config.reconnect_max).with_jitter(seed),
             timer: FineTimer::new()?,
             stats,
             batch_opened: None,
@@ -130,12 +131,11 @@ impl Worker {
         })
         .await;
         loop {
-            let drained = self.batcher.drain(&mut self.queue, &mut self.account);
+            let drained = self.batcher.drain(&mut self.queue, &self.account);
             let now = clock::instant();
             self.close_batch(now, drained);
             self.send();
-            // Relaxed, read by `BridgeStats::status`: independent of other counters.
-            self.stats.queue_bytes.store(self.queue.bytes() as u64, Ordering::Relaxed);
+            self.stats.counters.queue_bytes.set(self.queue.bytes() as u64);
             if self.is_done(now) {
                 break;
             }
@@ -177,8 +177,8 @@ impl Worker {
         while let Some(batch) = self.queue.unsent() {
             match client.send(batch) {
                 Ok(()) => {
-                    add(&self.stats.batches_sent, 1);
-                    add(&self.stats.bytes_sent, batch.len_bytes() as u64);
+                    self.stats.counters.batches_sent.add(1);
+                    self.stats.counters.bytes_sent.add(batch.len_bytes() as u64);
                     self.queue.mark_sent();
                 }
                 // Called again with the next ack; a closed stream is noticed there too.
@@ -187,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// The end of the wait after a pass over the rings.
+    /// Chooses the wait after a pass over the rings.
     fn next_wait(&self, drained: Drained) -> Wait {
         let backlog = self.queue.unsent().is_some() || !self.batcher.encoder.is_empty();
         let has_room = self.batcher.has_room(&self.queue);
@@ -291,9 +291,8 @@ impl Worker {
     }
 
     fn on_connected(&mut self, client: IngestClient) {
-        add(&self.stats.connects, 1);
-        // Relaxed, read by `BridgeStats::is_connected`: independent of other counters.
-        self.stats.connected.store(true, Ordering::Relaxed);
+        self.stats.counters.connects.add(1);
+        self.stats.set_connected(true);
         let waiting_bytes = self.queue.bytes();
         tracing::info!(
             endpoint = %self.config.endpoint, waiting_bytes,
@@ -305,20 +304,19 @@ impl Worker {
     }
 
     fn on_connect_failed(&mut self, error: &ConnectError) {
-        add(&self.stats.failed_connects, 1);
+        self.stats.counters.failed_connects.add(1);
         self.schedule_reconnect(&error.to_string());
     }
 
     fn on_disconnected(&mut self, error: &str) {
-        // Relaxed, as in `on_connected`.
-        self.stats.connected.store(false, Ordering::Relaxed);
+        self.stats.set_connected(false);
         let resend = self.queue.rewind();
-        add(&self.stats.batches_resent, resend as u64);
+        self.stats.counters.batches_resent.add(resend as u64);
         self.schedule_reconnect(error);
     }
 
     fn schedule_reconnect(&mut self, error: &str) {
-        self.stats.set_error(error);
+        self.stats.set_last_error(error);
         let pause = self.backoff.next_pause();
         if !std::mem::replace(&mut self.outage_logged, true) {
             tracing::warn!(
@@ -336,20 +334,20 @@ impl Worker {
         }
         // A server has recovered only once it stores batches.
         self.backoff.reset();
-        let done = self.queue.acknowledge(ack, &mut self.account);
-        add(&self.stats.batches_acked, done.batches);
-        add(&self.stats.events_acked, done.events);
-        add(&self.stats.stories_acked, done.stories);
+        let done = self.queue.acknowledge(ack, &self.account);
+        self.stats.counters.batches_acked.add(done.batches);
+        self.stats.counters.events_acked.add(done.events);
+        self.stats.counters.stories_acked.add(done.stories);
         for (events, cause) in done.refused {
-            let refused = &self.stats.events_refused;
-            if refused.load(Ordering::Relaxed) == 0 {
+            let refused = &self.stats.counters.events_refused;
+            if refused.get() == 0 {
                 tracing::warn!(
                     events,
                     cause,
                     "bridge: the server refused a batch; further ones are only counted"
                 );
             }
-            add(refused, u64::from(events));
+            refused.add(u64::from(events));
         }
         self.send();
     }
@@ -368,8 +366,7 @@ impl Worker {
             return false;
         }
         self.batcher.close(&mut self.queue);
-        let dropped =
-            self.queue.abandon(&mut self.account) + self.batcher.abandon(&mut self.account);
+        let dropped = self.queue.abandon(&self.account) + self.batcher.abandon(&self.account);
         if dropped > 0 {
             tracing::warn!(
                 events = dropped,

@@ -20,7 +20,6 @@ use crate::runtime::{
 };
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
-use tapio_core::ring::OnFull;
 
 /// Buffer size; above the longest record (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`).
 const RECORD_BYTES: usize = 16 * 1024;
@@ -47,14 +46,10 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits, and the kernel's log keeps the records.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Waits: the kernel's log keeps the records meanwhile.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {

@@ -23,9 +23,10 @@ use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, StatusReport,
+    tokio_runtime,
 };
 use tapio_core::event::Reason;
-use tapio_core::ring::{OnFull, Sink};
+use tapio_core::ring::Sink;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
     Batch, IngestHandler, IngestServer, Item, SequenceCheck, SequenceTracker, bind, grpc_server,
@@ -58,14 +59,10 @@ impl Default for ReceiverConfig {
     }
 }
 
+// A full ring: the receiver waits; senders keep items until they are acknowledged.
 impl CollectorConfig for ReceiverConfig {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Senders keep items until they are acknowledged, so they can wait.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {
@@ -85,10 +82,7 @@ impl Collector for Receiver {
         let kept =
             self.kept.get_or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
         let listener = kept.try_clone().map_err(failed)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| CollectorError::new("tokio runtime", e))?;
+        let runtime = tokio_runtime()?;
         let ended = runtime.block_on(receive(listener, context));
         // Connections are tasks of this runtime and end with it.
         runtime.shutdown_background();

@@ -7,8 +7,8 @@
 //! tapio_core::counters! {
 //!     /// Counters of the parser.
 //!     pub struct ParserStats {
-//!         lines: Counter = "Lines parsed",
-//!         buffered_bytes: Gauge = "Bytes of the line that isn't complete",
+//!         lines: Counter = "Lines parsed.",
+//!         buffered_bytes: Gauge = "Bytes of the line that isn't complete.",
 //!     }
 //! }
 //!
@@ -19,8 +19,8 @@
 //! assert_eq!(values, [("lines", 2), ("buffered_bytes", 17)]);
 //! ```
 //!
-//! The field's name is the counter's name in `/status`, and with a prefix in `/metrics`. Fields
-//! are visible in the declaring crate only; other crates read through `readings`.
+//! The field's name is the counter's name in `/status`; kind and help are those of its metric in
+//! `/metrics`. Fields are visible in the declaring crate only; others read through `readings`.
 //!
 //! All accesses are Relaxed: each value is a number of its own, and nothing is inferred from two
 //! of them.
@@ -41,7 +41,7 @@ pub enum Kind {
 pub struct Reading {
     /// The counter's name: `snake_case`, noun first.
     pub name: &'static str,
-    /// One sentence on what is counted, without a final full stop.
+    /// Its meaning: one sentence or phrase, with a full stop.
     pub help: &'static str,
     /// Whether it only grows.
     pub kind: Kind,

@@ -6,15 +6,20 @@
 //! | `identity` | the entity directory: process → container → pod → workload → service |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
+//! | `closed_list` | enums whose values have names |
 //! | `counters` | counters declared once, with name, kind and help |
+//! | `backoff` | exponential backoff, with or without jitter |
 //! | `clock` | the only module that reads a clock |
 //! | `glob` | glob patterns with `*` and `?` |
 //! | `durations` | durations in configuration and rules |
 //!
-//! Dependencies point one way: `clock, durations, glob, counters ← event ← identity`, and
+//! Dependencies point one way:
+//! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
 //! `event, shutdown ← ring`.
 
+pub mod backoff;
 pub mod clock;
+mod closed_list;
 pub mod counters;
 pub mod durations;
 pub mod event;

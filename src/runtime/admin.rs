@@ -2,7 +2,7 @@
 //! default on a loopback port.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::metrics;
 use super::status::Status;
+use tapio_wire::bind;
 
 /// The running admin server.
 pub(super) struct Admin {
@@ -56,9 +57,7 @@ impl Admin {
     /// # Errors
     /// When the address can't be bound or the thread can't be started.
     pub(super) fn start(listen: SocketAddr, status: Status) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen)
-            .map_err(|e| io::Error::new(e.kind(), format!("{listen}: {e}")))?;
-        listener.set_nonblocking(true)?;
+        let listener = bind("admin.listen", listen)?;
         let addr = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shutdown = Arc::new(Notify::new());

@@ -151,7 +151,7 @@ impl Agent {
             ledger: Arc::clone(&ledger),
             shutdown: shutdown.clone(),
         };
-        let admin = Admin::start(config.admin.listen, status).map_err(system("admin.listen"))?;
+        let admin = Admin::start(config.admin.listen, status).map_err(system("admin server"))?;
         let correlator = Some(correlator);
         Ok(Self {
             shutdown,

@@ -9,7 +9,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,25 +38,12 @@ const EMITTED_BEFORE_NS: u64 = 10_000_000_000;
 /// times alone.
 const RESTORED_COLLECTOR: u8 = MAX_COLLECTORS as u8 - 1;
 
-/// Counters of the recovery log.
-#[derive(Default)]
-pub struct RecoveryLogStats {
-    recorded: AtomicU64,
-    dropped: AtomicU64,
-    restored: AtomicU64,
-}
-
-impl RecoveryLogStats {
-    /// The counters by name.
-    pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        // Relaxed: read for display.
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("recorded", load(&self.recorded)),
-            ("dropped", load(&self.dropped)),
-            ("restored", load(&self.restored)),
-        ]
-        .into_iter()
+tapio_core::counters! {
+    /// Counters of the recovery log.
+    pub struct RecoveryLogStats {
+        recorded: Counter = "Relevant events written to the recovery log.",
+        dropped: Counter = "Relevant events that could not be written to the recovery log.",
+        restored: Counter = "Events from which the shards were restored at the start.",
     }
 }
 
@@ -106,7 +92,7 @@ impl RecoveryLog {
         for shard in shards {
             shard.finish_restore(latest_ns.saturating_sub(EMITTED_BEFORE_NS));
         }
-        self.stats.restored.store(events, Ordering::Relaxed);
+        self.stats.restored.set(events);
         Ok(())
     }
 
@@ -232,10 +218,10 @@ impl Recorder {
         match self.target.log.append(&batch.message(), clock::wall_ns()) {
             Ok(()) => {
                 self.is_failing = false;
-                stats.recorded.fetch_add(batch.events.into(), Ordering::Relaxed);
+                stats.recorded.add(batch.events.into());
             }
             Err(error) => {
-                stats.dropped.fetch_add(batch.events.into(), Ordering::Relaxed);
+                stats.dropped.add(batch.events.into());
                 if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::warn!(%error, "recovery log: can't write; a restart would interrupt open stories");
                 }

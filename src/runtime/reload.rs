@@ -4,18 +4,25 @@
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::DataflowConfig;
+use tapio_core::counters::{Reading, Value};
 use tapio_dataflow::rules::{self, LiveRules, Rule};
 
-/// Counters of rule reloads.
+tapio_core::counters! {
+    /// Reloads of the rule set, by outcome.
+    struct ReloadOutcomes {
+        done: Counter = "Reloads that took effect.",
+        refused: Counter = "Reloads refused because of an error in the rules.",
+    }
+}
+
+/// The rule set in force and its reloads, for other threads.
 #[derive(Default)]
 pub struct ReloadStats {
-    rules: AtomicU64,
-    done: AtomicU64,
-    refused: AtomicU64,
+    rules: Value,
+    outcomes: ReloadOutcomes,
     last_error: Mutex<String>,
 }
 
@@ -23,14 +30,12 @@ impl ReloadStats {
     /// Rules in force.
     #[must_use]
     pub fn rules(&self) -> u64 {
-        // Relaxed, as all of these: read for display.
-        self.rules.load(Ordering::Relaxed)
+        self.rules.get()
     }
 
-    /// Reloads that took effect, and reloads that were refused.
-    #[must_use]
-    pub fn reloads(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
+    /// Reads the numbers of reloads by outcome.
+    pub fn outcomes(&self) -> impl Iterator<Item = Reading> + use<> {
+        self.outcomes.readings()
     }
 
     /// The errors of the last reload; empty if it took effect.
@@ -57,7 +62,7 @@ impl RuleFiles {
     /// `live` was read from the files that `config` names, when they had this [`fingerprint`].
     pub(super) fn new(config: DataflowConfig, live: Arc<LiveRules>, fingerprint: u64) -> Self {
         let stats = Arc::<ReloadStats>::default();
-        stats.rules.store(live.current().rules.len() as u64, Ordering::Relaxed);
+        stats.rules.set(live.current().rules.len() as u64);
         Self { config, live, fingerprint, stats }
     }
 
@@ -82,13 +87,13 @@ impl RuleFiles {
                 let number = rules.len();
                 self.live.replace(rules);
                 self.config = config;
-                self.stats.rules.store(number as u64, Ordering::Relaxed);
-                self.stats.done.fetch_add(1, Ordering::Relaxed);
+                self.stats.rules.set(number as u64);
+                self.stats.outcomes.done.add(1);
                 self.stats.set_last_error("");
                 tracing::info!(rules = number, "rules reloaded");
             }
             Err(errors) => {
-                self.stats.refused.fetch_add(1, Ordering::Relaxed);
+                self.stats.outcomes.refused.add(1);
                 tracing::error!("rule reload refused, the rules in force stay:\n{errors}");
                 self.stats.set_last_error(&errors);
             }
@@ -176,7 +181,7 @@ mod tests {
         std::fs::write(dir.path().join("b.yaml"), more.replace("within", "withn")).unwrap();
         files.poll();
         assert_eq!(live.current().rules.len(), 2);
-        assert_eq!(files.stats().reloads(), (1, 1));
+        assert!(files.stats().outcomes().all(|outcome| outcome.value == 1));
         assert!(
             files.stats().last_error().contains("b.yaml:3:20"),
             "{}",

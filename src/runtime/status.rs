@@ -10,6 +10,7 @@ use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
+use tapio_core::counters::Reading;
 use tapio_core::identity::Directory;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
@@ -67,16 +68,17 @@ pub fn snapshot_json(snapshot: &Snapshot) -> Json {
 fn collector_json(status: &CollectorStatus) -> Json {
     let notes: Map<String, Json> =
         status.notes.iter().map(|n| (n.subject.clone(), n.state.as_str().into())).collect();
-    let counters = status.counters.iter().map(|(name, value)| (name.as_str(), *value));
+    let counters: Map<String, Json> =
+        status.counters.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
     json!({
         "health": status.health.as_str(), "restarts": status.restarts,
         "last_error": status.last_error, "silence_ms": status.silence.as_millis() as u64,
-        "notes": notes, "counters": counters_json(counters),
+        "notes": notes, "counters": counters,
     })
 }
 
-fn counters_json<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> Json {
-    counters.map(|(name, value)| (name.to_owned(), value.into())).collect::<Map<_, _>>().into()
+fn counters_json(readings: impl Iterator<Item = Reading>) -> Map<String, Json> {
+    readings.map(|reading| (reading.name.to_owned(), reading.value.into())).collect()
 }
 
 impl Status {
@@ -98,8 +100,8 @@ impl Status {
     }
 
     /// The recovery log's counters.
-    pub(super) fn recovery(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.recovery_log.iter().flat_map(|stats| stats.get())
+    pub(super) fn recovery(&self) -> impl Iterator<Item = Reading> {
+        self.recovery_log.iter().flat_map(|stats| stats.readings())
     }
 
     /// The document of `/status`.
@@ -107,11 +109,7 @@ impl Status {
     pub fn json(&self) -> Json {
         let collectors: Map<String, Json> =
             self.collectors().iter().map(|c| (c.name.to_owned(), collector_json(c))).collect();
-        let shards: Vec<Json> = self
-            .shards
-            .iter()
-            .map(|s| counters_json(s.readings().map(|r| (r.name, r.value))))
-            .collect();
+        let shards: Vec<_> = self.shards.iter().map(|s| counters_json(s.readings())).collect();
         let cons1 = snapshot_json(&self.account());
         let [service_name, service_version, environment] = &self.service;
         json!({
@@ -125,17 +123,25 @@ impl Status {
             "reloads": self.reloads(),
             "recovery_log": counters_json(self.recovery()),
             "collectors": collectors,
-            "identity": counters_json(self.directory.counters().into_iter()),
+            "identity": counters_json(self.directory.readings()),
             "shards": shards,
-            "assessor": counters_json(self.assessor.get()),
-            "bridge": serde_json::to_value(self.bridge.status()).unwrap_or(Json::Null),
+            "assessor": counters_json(self.assessor.readings()),
+            "bridge": self.bridge(),
             "cons1": cons1,
         })
     }
 
     fn reloads(&self) -> Json {
-        let (done, refused) = self.rules.reloads();
-        json!({"done": done, "refused": refused, "last_error": self.rules.last_error()})
+        let mut reloads = counters_json(self.rules.outcomes());
+        reloads.insert("last_error".into(), self.rules.last_error().into());
+        reloads.into()
+    }
+
+    fn bridge(&self) -> Json {
+        let mut bridge = counters_json(self.bridge.readings());
+        bridge.insert("connected".into(), self.bridge.is_connected().into());
+        bridge.insert("last_error".into(), self.bridge.last_error().into());
+        bridge.into()
     }
 
     /// Rules suggested by the learned pairs, as YAML documents.
@@ -153,7 +159,7 @@ impl Status {
             return Err("shutting down".into());
         }
         if !self.bridge.is_connected() {
-            return Err(format!("server not connected: {}", self.bridge.status().last_error));
+            return Err(format!("server not connected: {}", self.bridge.last_error()));
         }
         let collectors = self.collectors();
         let failing = [Health::Backoff, Health::Hung];

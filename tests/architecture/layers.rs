@@ -18,7 +18,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/core/",
         layers: &[
-            &["clock", "durations", "glob", "counters", "shutdown"],
+            &["backoff", "clock", "closed_list", "counters", "durations", "glob", "shutdown"],
             &["event"],
             &["identity", "ring"],
         ],

@@ -15,11 +15,10 @@ use crate::cni_report;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
-use tapio_core::ring::OnFull;
 
 /// Longest sleep while a position waits to be saved or a peer's packet hasn't arrived.
 const CURSOR_INTERVAL: Duration = Duration::from_millis(80);
@@ -62,19 +61,14 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits; reports queue up in the socket, allocations in their files.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Waits: reports queue up in the socket, allocations in their files.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
     fn factory(&self) -> CollectorFactory {
-        let (config, listener) = (self.clone(), ListenerSlot::default());
-        Box::new(move || Box::new(Cni(config.clone(), listener.clone())))
+        factory((self.clone(), ListenerSlot::default()), |(config, listener)| Cni(config, listener))
     }
 }
 

@@ -10,9 +10,9 @@ use crate::runtime::cursor::Cursor;
 use crate::runtime::poll_timer::{self, PollTimer};
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+    tokio_runtime,
 };
 use tapio_core::clock;
-use tapio_core::ring::OnFull;
 use tapio_core::shutdown::Shutdown;
 
 /// Interval at which the cursor is checked while a position waits to be saved.
@@ -55,14 +55,10 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits, and events queue up in the connection.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// Waits: events queue up in the connection.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {
@@ -98,10 +94,7 @@ pub(super) struct Counts {
 
 impl Collector for Containers {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| CollectorError::new("runtime", e))?;
+        let runtime = tokio_runtime()?;
         let mut run = Run::start(&self.0, context)?;
         let shutdown = run.context.shutdown.clone();
         let ended = runtime.block_on(async {

@@ -9,7 +9,6 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
-use tapio_core::ring::OnFull;
 
 /// Poll interval of a followed file, and so its delay. A fifo or standard input wakes the
 /// collector.
@@ -28,13 +27,10 @@ pub struct Config {
     pub follow: bool,
 }
 
+// A full ring: the collector waits, and files keep their lines.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         !self.paths.is_empty()
-    }
-
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {

@@ -20,10 +20,10 @@ use crate::runtime::cursor::Cursor;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+    tokio_runtime,
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
-use tapio_core::ring::OnFull;
 
 /// Interval of attempts to save a checkpoint, while one is pending or due.
 const SAVE_INTERVAL: Duration = Duration::from_millis(50);
@@ -34,14 +34,11 @@ const CHANNEL_MESSAGES: usize = 256;
 /// Bad objects that are logged one by one.
 const MAX_LOGGED: u64 = 10;
 
+// A full ring: the collector waits. The API server keeps unread versions for a while; after that
+// the difference is emitted.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
-    }
-
-    /// The API server keeps unread versions for a while; after that the difference is emitted.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
     }
 
     fn factory(&self) -> CollectorFactory {
@@ -53,10 +50,7 @@ struct Kubernetes(Config);
 
 impl Collector for Kubernetes {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| CollectorError::new("tokio runtime", e))?;
+        let runtime = tokio_runtime()?;
         let ended = runtime.block_on(collect(&self.0, context));
         // The feeds are tasks of this runtime and end with it.
         runtime.shutdown_background();
@@ -328,21 +322,14 @@ impl Run {
 
     fn report(&self, context: &Context) {
         let report = &context.report;
-        for (name, value) in self.session.sizes() {
-            report.count(name, value);
-        }
-        let counts = &self.counts;
-        for (name, value) in [
-            ("watches", counts.watches),
-            ("expired", counts.expired),
-            ("throttled", counts.throttled),
-            ("forbidden", counts.forbidden),
-            ("lost", counts.lost),
-            ("bad_objects", counts.bad_objects),
-            ("saved_bytes", counts.checkpoint_bytes),
-        ] {
-            report.count(name, value);
-        }
+        self.session.report(report);
+        report.count("watches", self.counts.watches);
+        report.count("expired", self.counts.expired);
+        report.count("throttled", self.counts.throttled);
+        report.count("forbidden", self.counts.forbidden);
+        report.count("lost", self.counts.lost);
+        report.count("bad_objects", self.counts.bad_objects);
+        report.count("saved_bytes", self.counts.checkpoint_bytes);
         let missing = self.missing_permissions.lock().unwrap_or_else(PoisonError::into_inner);
         for resource in &*missing {
             let state = format!(

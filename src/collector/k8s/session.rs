@@ -15,6 +15,7 @@ use super::objects::{Deployment, Endpoints, Event, Node, ObjectMeta, Pod, Servic
 use super::pod_cache::{CachedPod, identity_of};
 use super::pod_lifecycle::{PodFact, Transition};
 use super::to_event::EventWriter;
+use crate::runtime::StatusReport;
 use tapio_core::identity::Directory;
 use tapio_core::ring::Sink;
 
@@ -466,17 +467,15 @@ impl Session {
         self.writer.relation(from, "selects", to, selection.ended, out.now_ns, out.sink);
     }
 
-    /// Sizes of the caches, by the names of their counters.
-    pub(super) fn sizes(&self) -> [(&'static str, u64); 6] {
+    /// Reports the sizes of the caches.
+    pub(super) fn report(&self, report: &StatusReport) {
         let [services, slices, backends] = self.addresses.sizes();
-        [
-            ("pods", self.pods.len() as u64),
-            ("services", services as u64),
-            ("endpoint_slices", slices as u64),
-            ("pods_behind_services", backends as u64),
-            ("deployments", self.checkpoint.rollouts.len() as u64),
-            ("events_of_other_nodes", self.events_of_other_nodes),
-        ]
+        report.count("pods", self.pods.len() as u64);
+        report.count("services", services as u64);
+        report.count("endpoint_slices", slices as u64);
+        report.count("pods_behind_services", backends as u64);
+        report.count("deployments", self.checkpoint.rollouts.len() as u64);
+        report.count("events_of_other_nodes", self.events_of_other_nodes);
     }
 }
 

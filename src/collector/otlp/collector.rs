@@ -12,9 +12,8 @@ use super::to_event::EventWriter;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
-use tapio_core::ring::OnFull;
 use tapio_wire::bind;
 
 /// Delay until the counters of a request are published.
@@ -42,19 +41,17 @@ impl Default for Config {
     }
 }
 
+// A full ring: the collector waits, and senders retry.
 impl CollectorConfig for Config {
     fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Senders retry.
-    fn on_full(&self) -> OnFull {
-        OnFull::Wait
-    }
-
     fn factory(&self) -> CollectorFactory {
-        let (config, listeners) = (self.clone(), Listeners::default());
-        Box::new(move || Box::new(Otlp { config: config.clone(), listeners: listeners.clone() }))
+        factory((self.clone(), Listeners::default()), |(config, listeners)| Otlp {
+            config,
+            listeners,
+        })
     }
 }
 

@@ -59,6 +59,17 @@ pub trait CollectorConfig {
     fn factory(&self) -> CollectorFactory;
 }
 
+/// A tokio runtime on the collector's own thread.
+///
+/// # Errors
+/// When its reactor can't be created.
+pub(crate) fn tokio_runtime() -> Result<tokio::runtime::Runtime, CollectorError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CollectorError::new("tokio runtime", e))
+}
+
 /// Returns a factory that creates a collector from a clone of `state`: the configuration, and
 /// whatever else the runs share.
 pub(crate) fn factory<S, C>(state: S, create: impl Fn(S) -> C + Send + 'static) -> CollectorFactory

@@ -58,7 +58,7 @@ impl Context {
         let site = Site::new("node-1", 7);
         if let Some(held) = held {
             stage.add_received(0, held);
-            stage.set_held(0, held);
+            stage.add_held(0, held);
             site.set_ledger(Arc::new(ledger));
         }
         Self { sink, shutdown, report: StatusReport::default(), site }

@@ -26,8 +26,8 @@ mod site;
 mod status;
 mod supervise;
 
-pub(crate) use collector::factory;
 pub use collector::{Collector, CollectorConfig, CollectorError, CollectorFactory, Ended};
+pub(crate) use collector::{factory, tokio_runtime};
 pub use context::Context;
 pub use health::Health;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};

@@ -44,7 +44,7 @@ impl StatusReport {
         inner.notes.push(StatusNote { subject: subject.to_owned(), state });
     }
 
-    /// Sets a named counter (`tapio_collector_detail` in `/metrics`).
+    /// Sets a named counter. The agent's table of collector metrics gives its metric.
     pub fn count(&self, name: &str, value: u64) {
         let mut inner = self.lock();
         match inner.counters.iter_mut().find(|c| c.0 == name) {

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::health::Health;
 use super::site::Site;
 use super::status::StatusReport;
+use tapio_core::backoff::Backoff;
 use tapio_core::clock;
 use tapio_core::ring::Sink;
 use tapio_core::shutdown::{RunHandle, Shutdown};
@@ -153,7 +154,7 @@ impl Shared {
 
     /// Restarts the collector after each failure. Returns its health at the end.
     fn restart_until_ended(&self, run: u64, context: &mut Context) -> Health {
-        let mut backoff = FIRST_BACKOFF;
+        let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
         loop {
             self.set_health(run, Health::Running);
             let started = clock::instant();
@@ -183,16 +184,16 @@ impl Shared {
                 return Health::Stopped;
             }
             if started.elapsed() > RECOVERED_AFTER {
-                backoff = FIRST_BACKOFF;
+                backoff.reset();
             }
-            tracing::warn!(collector = self.name, error, retry_in = ?backoff, "collector failed");
+            let pause = backoff.next_pause();
+            tracing::warn!(collector = self.name, error, retry_in = ?pause, "collector failed");
             self.set_last_error(error);
             self.set_health(run, Health::Backoff);
-            if sleep_unless_shutdown(&context.shutdown, backoff) {
+            if sleep_unless_shutdown(&context.shutdown, pause) {
                 return Health::Stopped;
             }
             self.count_restart();
-            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::events::Filter;
 use crate::runtime::cursor::Cursor;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+    tokio_runtime,
 };
 
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
@@ -91,10 +92,7 @@ impl Collector for Systemd {
         let cursor = Cursor::open(context.site.state_dir.as_deref(), "systemd")
             .map_err(|e| CollectorError::new("systemd cursor", e))?;
         let mut session = Session::new(self.0.units.clone(), boot_id.trim(), cursor);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| CollectorError::new("tokio runtime", e))?;
+        let runtime = tokio_runtime()?;
         let ended = runtime.block_on(session.run(&address, context));
         runtime.shutdown_background();
         session.finish(context);

@@ -13,6 +13,7 @@ use crate::events::Filter;
 use crate::runtime::cursor::Cursor;
 use crate::runtime::poll_timer::{self, PollTimer};
 use crate::runtime::{Context, Ended};
+use tapio_core::backoff::Backoff;
 use tapio_core::clock;
 
 /// Interval of the timed work while a reply, a pending end or an unsaved cursor is left.
@@ -58,7 +59,7 @@ impl Session {
 
     /// Connects, and reconnects with backoff, until shutdown.
     pub(super) async fn run(&mut self, address: &str, context: &mut Context) -> Ended {
-        let mut backoff = FIRST_BACKOFF;
+        let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
         loop {
             let connected = clock::instant();
             let lost = match self.connection(address, context).await {
@@ -68,12 +69,12 @@ impl Session {
             let state = format!("not connected, unit events are delayed: {lost}");
             context.report.note("bus", state);
             if connected.elapsed() > MAX_BACKOFF {
-                backoff = FIRST_BACKOFF;
+                backoff.reset();
             }
-            if backoff == FIRST_BACKOFF {
+            if backoff.is_reset() {
                 tracing::warn!(collector = "systemd", "bus connection lost, reconnecting: {lost}");
             }
-            let until = clock::instant() + backoff;
+            let until = clock::instant() + backoff.next_pause();
             let mut timer = PollTimer::new(&context.shutdown, TICK);
             while clock::instant() < until {
                 if context.shutdown.is_requested() {
@@ -83,7 +84,6 @@ impl Session {
                 timer.wake_by(until);
                 timer.next().await;
             }
-            backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 

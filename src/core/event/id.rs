@@ -5,39 +5,54 @@ use std::str::FromStr;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Permanent id of an event: the same event read twice has the same id.
-#[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Default,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
-#[rkyv(derive(PartialEq, Eq, Clone, Copy))]
-pub struct EventId(pub [u8; 16]);
+/// Defines an identifier with its text form.
+macro_rules! id_type {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone,
+            Copy,
+            PartialEq,
+            Eq,
+            Hash,
+            PartialOrd,
+            Ord,
+            Default,
+            rkyv::Archive,
+            rkyv::Serialize,
+            rkyv::Deserialize,
+        )]
+        #[rkyv(derive(PartialEq, Eq, Clone, Copy))]
+        pub struct $type(pub [u8; 16]);
 
-/// A W3C trace id, or the id of a story, which has the same form.
-#[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Default,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
-#[rkyv(derive(PartialEq, Eq, Clone, Copy))]
-pub struct TraceId(pub [u8; 16]);
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(&self.0, f)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_hex(&self.0, f)
+            }
+        }
+        impl FromStr for $type {
+            type Err = ParseIdError;
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                parse_hex(text).map(Self)
+            }
+        }
+    };
+}
+
+id_type! {
+    /// Permanent id of an event: the same event read twice has the same id.
+    EventId
+}
+
+id_type! {
+    /// A W3C trace id, or the id of a story, which has the same form.
+    TraceId
+}
 
 /// A 128-bit hash that is the same in every process and version and on every host: XXH3 with seed 0
 /// over the parts, each prefixed with its length so that two lists of parts with the same
@@ -121,29 +136,6 @@ fn parse_hex(text: &str) -> Result<[u8; 16], ParseIdError> {
     }
     if digits == 32 { Ok(bytes) } else { Err(error()) }
 }
-
-macro_rules! hex_text {
-    ($type:ident) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_hex(&self.0, f)
-            }
-        }
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_hex(&self.0, f)
-            }
-        }
-        impl FromStr for $type {
-            type Err = ParseIdError;
-            fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                parse_hex(text).map(Self)
-            }
-        }
-    };
-}
-hex_text!(EventId);
-hex_text!(TraceId);
 
 #[cfg(test)]
 mod tests {

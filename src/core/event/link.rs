@@ -138,7 +138,7 @@ pub fn linked_among(story: &Story, all: &[Story]) -> LinkedStory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Impact, Member, Severity};
+    use crate::event::{Member, Severity};
 
     fn story(id: u8, rule: &str, members: &[u8]) -> Story {
         let member = |n: &u8| Member {
@@ -158,21 +158,12 @@ mod tests {
             rule: rule.into(),
             pattern: rule.into(),
             name: format!("{rule} {id}"),
-            intent: String::new(),
             state: StoryState::Closed,
-            revision: 0,
-            key: Vec::new(),
             members: members.iter().map(member).collect(),
             members_total: members.len() as u64,
-            first_ns: 0,
-            last_ns: 0,
             severity: Severity::ERROR,
-            root_cause: Vec::new(),
-            impact: Impact::default(),
-            actions: Vec::new(),
             confidence: 1.0,
-            continues: None,
-            provisional: None,
+            ..Story::default()
         }
     }
 

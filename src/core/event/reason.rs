@@ -1,27 +1,10 @@
 //! Closed lists of the stages and reasons of dropped events, so that CONS-1 can be summed.
 
-/// Defines an enum with all its values and their names in metrics.
-macro_rules! closed_list {
-    ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum $type { $($(#[$vdoc])* $variant),* }
-        impl $type {
-            /// All values, in order of their numbers.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-            /// Its name in metrics, `/status` and reports.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),* }
-            }
-        }
-    };
-}
+use crate::closed_list;
 
 closed_list! {
     /// A stage of the pipeline that can drop an event.
-    Stage {
+    pub Stage {
         /// The eBPF collector's programs in the kernel.
         Kernel = "kernel",
         /// A collector's thread.
@@ -35,7 +18,7 @@ closed_list! {
 
 closed_list! {
     /// Why an event was dropped.
-    Reason {
+    pub Reason {
         /// The source's line or message is invalid.
         BadInput = "bad_input",
         /// The event exceeds the maximum size of a record.

@@ -6,11 +6,14 @@ use super::id::{EventId, TraceId};
 use super::severity::Severity;
 
 /// State of a story. Every story ends as `Closed`, `Expired` or `Retracted`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize, serde::Serialize,
+)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum StoryState {
     /// Emitted for the first time.
+    #[default]
     Opened,
     /// Emitted again, with more members.
     Updated,
@@ -107,7 +110,7 @@ pub struct Impact {
 }
 
 /// A story: events that belong together, under one trace.
-#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Story {
     /// Identifies the story: a hash of cluster, rule, join key and first member.
     pub id: TraceId,

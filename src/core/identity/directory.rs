@@ -4,8 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::directory_stats::DirectoryStats;
 use super::entities::{Container, Pod, Unit};
 use super::table::Table;
+use crate::counters::{Reading, Value};
 
 /// Maximum sizes of the tables.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +74,7 @@ pub struct Directory {
     failed_connections: Table<Arc<str>, FailedConnection>,
     generation: AtomicU64,
     has_pod_source: AtomicBool,
-    ambiguous: AtomicU64,
+    ambiguous: Value,
 }
 
 impl Default for Directory {
@@ -95,7 +97,7 @@ impl Directory {
             failed_connections: Table::new(bounds.containers, bounds.retention_ns),
             generation: AtomicU64::new(1),
             has_pod_source: AtomicBool::new(false),
-            ambiguous: AtomicU64::new(0),
+            ambiguous: Value::default(),
         }
     }
 
@@ -336,7 +338,7 @@ impl Directory {
             [owner] => Some(owner.clone()),
             _ => {
                 // Relaxed: read for display.
-                self.ambiguous.fetch_add(1, Ordering::Relaxed);
+                self.ambiguous.add(1);
                 None
             }
         }
@@ -348,35 +350,28 @@ impl Directory {
         self.pods.live_entries().into_iter().map(|(_, pod)| pod).collect()
     }
 
-    /// Counters by name for `/status` and `/metrics`: sizes, evictions, refusals, ambiguous
-    /// lookups.
-    #[must_use]
-    pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        let refused = self.pods.refused()
-            + self.containers.refused()
-            + self.addresses.refused()
-            + self.networks.refused()
-            + self.units.refused()
-            + self.endpoints.refused()
-            + self.failed_connections.refused();
-        let evicted = self.pods.evicted()
-            + self.containers.evicted()
-            + self.addresses.evicted()
-            + self.networks.evicted()
-            + self.units.evicted()
-            + self.endpoints.evicted()
-            + self.failed_connections.evicted();
-        vec![
-            ("pods", self.pods.len() as u64),
-            ("containers", self.containers.len() as u64),
-            ("addresses", self.addresses.len() as u64),
-            ("networks", self.networks.len() as u64),
-            ("units", self.units.len() as u64),
-            ("endpoints", self.endpoints.len() as u64),
-            ("refused", refused),
-            ("evicted", evicted),
-            ("ambiguous", self.ambiguous.load(Ordering::Relaxed)),
-        ]
+    /// Reads the counters: the gauges are the sizes of the tables.
+    pub fn readings(&self) -> impl Iterator<Item = Reading> + use<> {
+        let stats = DirectoryStats::default();
+        stats.pods.set(self.pods.len() as u64);
+        stats.containers.set(self.containers.len() as u64);
+        stats.addresses.set(self.addresses.len() as u64);
+        stats.networks.set(self.networks.len() as u64);
+        stats.units.set(self.units.len() as u64);
+        stats.endpoints.set(self.endpoints.len() as u64);
+        let losses = [
+            self.pods.losses(),
+            self.containers.losses(),
+            self.addresses.losses(),
+            self.networks.losses(),
+            self.units.losses(),
+            self.endpoints.losses(),
+            self.failed_connections.losses(),
+        ];
+        stats.refused.set(losses.iter().map(|table| table.refused).sum());
+        stats.evicted.set(losses.iter().map(|table| table.evicted).sum());
+        stats.ambiguous.set(self.ambiguous.get());
+        stats.readings()
     }
 }
 
@@ -412,7 +407,7 @@ mod tests {
         directory.pod_seen(pod("a", &[A]), 1);
         directory.pod_seen(pod("b", &[A]), 2);
         assert_eq!(directory.address_owner(A), None);
-        assert!(directory.counters().contains(&("ambiguous", 1)));
+        assert_eq!(directory.ambiguous.get(), 1);
         directory.pod_seen(pod("a", &[]), 3);
         assert_eq!(directory.address_owner(A), Some(AddressOwner::Pod("b".into())));
     }

@@ -7,6 +7,7 @@
 //! | `entities.rs` | pods, containers, units |
 //! | `table.rs` | bounded tables: writers lock, readers don't |
 //! | `directory.rs` | [`Directory`]: the entity directory, all tables together |
+//! | `directory_stats.rs` | its counters |
 //!
 //! Collectors that learn facts (Kubernetes, the container runtime, CNI, systemd) write them; every
 //! collector reads them for its own events. A lookup never waits. An ambiguous lookup has no
@@ -14,6 +15,7 @@
 
 mod cgroup;
 mod directory;
+mod directory_stats;
 mod entities;
 mod table;
 

@@ -5,11 +5,12 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
+
+use crate::counters::Value;
 
 /// Number of slices. A write copies one of them: about eighty of 20,000 entries.
 const SLICES: usize = 256;
@@ -23,6 +24,15 @@ struct Entry<V> {
 
 type Slice<K, V> = HashMap<K, Entry<V>, RandomState>;
 
+/// Entries that a table lost for lack of room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Losses {
+    /// Removed entries that were evicted before their retention was over.
+    pub(super) evicted: u64,
+    /// New keys that were refused.
+    pub(super) refused: u64,
+}
+
 /// A slice, and the lock of its writers.
 type LockedSlice<K, V> = (Mutex<()>, ArcSwap<Slice<K, V>>);
 
@@ -34,8 +44,8 @@ pub struct Table<K, V> {
     max_slice_entries: usize,
     /// How long removed entries stay resolvable.
     retention_ns: u64,
-    evicted: AtomicU64,
-    refused: AtomicU64,
+    evicted: Value,
+    refused: Value,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Table<K, V> {
@@ -50,8 +60,8 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Table<K, V> {
             // Keys don't spread evenly: a slice may be half as large again as the mean, plus a few.
             max_slice_entries: max / SLICES + max / SLICES / 2 + 8,
             retention_ns,
-            evicted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            evicted: Value::default(),
+            refused: Value::default(),
         }
     }
 
@@ -94,8 +104,7 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Table<K, V> {
             && !new.contains_key(&key)
             && !self.evict_removed(&mut new)
         {
-            // Relaxed, as all counters: read for display.
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.refused.add(1);
             return false;
         }
         new.insert(key, Entry { value, removed_ns: None });
@@ -145,7 +154,7 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Table<K, V> {
             return false;
         };
         slice.remove(&oldest);
-        self.evicted.fetch_add(1, Ordering::Relaxed);
+        self.evicted.add(1);
         true
     }
 
@@ -169,14 +178,9 @@ impl<K: Hash + Eq + Clone, V: Clone + PartialEq> Table<K, V> {
         self.len() == 0
     }
 
-    /// Removed entries that were evicted before their retention was over.
-    pub fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
-    }
-
-    /// New keys that were refused for lack of room.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+    /// The entries lost for lack of room so far.
+    pub(super) fn losses(&self) -> Losses {
+        Losses { evicted: self.evicted.get(), refused: self.refused.get() }
     }
 }
 
@@ -210,7 +214,8 @@ mod tests {
             }
         }
         assert!(table.len() <= SLICES * 9, "{}", table.len());
-        assert!(table.refused() > 0 && table.evicted() > 0);
+        let losses = table.losses();
+        assert!(losses.refused > 0 && losses.evicted > 0);
         let live = table.live_entries();
         assert!(live.iter().all(|(k, v)| k % 2 == 1 && k == v));
     }

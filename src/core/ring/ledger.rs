@@ -43,6 +43,13 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 
+/// Subtracts, as [`add`] adds.
+fn subtract(counter: &AtomicU64, n: u64) {
+    let value = counter.load(Ordering::Relaxed);
+    debug_assert!(value >= n, "{n} events leave a queue that holds {value}");
+    counter.store(value.wrapping_sub(n), Ordering::Relaxed);
+}
+
 impl StageLedger {
     fn row(&self, collector: u8) -> &Row {
         &self.rows[usize::from(collector) % MAX_COLLECTORS]
@@ -63,9 +70,14 @@ impl StageLedger {
         add(&self.row(collector).dropped[reason as usize], n);
     }
 
-    /// Sets the number of events in the stage's own queue.
-    pub fn set_held(&self, collector: u8, n: u64) {
-        self.row(collector).held.store(n, Ordering::Relaxed);
+    /// Counts events that enter the stage's own queue.
+    pub fn add_held(&self, collector: u8, n: u64) {
+        add(&self.row(collector).held, n);
+    }
+
+    /// Counts events that leave the stage's own queue.
+    pub fn remove_held(&self, collector: u8, n: u64) {
+        subtract(&self.row(collector).held, n);
     }
 
     /// Events received so far.
@@ -248,8 +260,9 @@ mod tests {
         shard.add_received(1, 7);
         shard.add_forwarded(1, 7);
         bridge.add_received(1, 6);
-        bridge.set_held(1, 2);
+        bridge.add_held(1, 6);
         bridge.add_forwarded(1, 4);
+        bridge.remove_held(1, 4);
         let snapshot = ledger.snapshot();
         assert!(snapshot.holds());
         let b = &snapshot.collectors[1];

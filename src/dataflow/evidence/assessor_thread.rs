@@ -5,17 +5,17 @@
 //! full.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::assessor::Assessor;
+use super::assessor::{Assessor, AssessorCounts};
 use super::message::EvidenceMessage;
 use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
 use tapio_core::clock;
+use tapio_core::counters::Reading;
 use tapio_core::event::Story;
 use tapio_core::ring::{Bell, RecordWriter, WriteError, attach, wait_until};
 
@@ -89,23 +89,46 @@ impl EvidenceReader {
     }
 }
 
+tapio_core::counters! {
+    /// The assessor's counters.
+    struct AssessorCounters {
+        facts: Counter = "Facts received by the assessor.",
+        stories: Counter = "Story revisions assessed.",
+        stories_oversize: Counter =
+            "Story revisions dropped because they do not fit into the ring to the bridge.",
+        entities: Gauge = "Entities in the entity graph.",
+        edges: Gauge = "Relations in the entity graph.",
+        series: Gauge = "Baselines: series of counts by kind and entity.",
+        pairs: Gauge = "Pairs of kinds whose order is learned.",
+        evicted: Counter = "Entities and pairs evicted, and relations refused, for lack of room.",
+    }
+}
+
+impl AssessorCounters {
+    /// Publishes the counts of the assessor. The thread adds its own.
+    fn publish(&self, counts: &AssessorCounts) {
+        self.facts.set(counts.facts);
+        self.stories.set(counts.stories);
+        self.entities.set(counts.entities);
+        self.edges.set(counts.edges);
+        self.series.set(counts.series);
+        self.pairs.set(counts.pairs);
+        self.evicted.set(counts.evicted);
+    }
+}
+
 /// The assessor's counters and suggestions, for other threads.
 #[derive(Default)]
 pub struct AssessorStats {
-    values: [AtomicU64; 8],
+    counters: AssessorCounters,
     suggestions: Mutex<Vec<LearnedPair>>,
     emitted: StoryCounts,
 }
 
 impl AssessorStats {
-    /// Names of the counters, in order.
-    pub const NAMES: [&'static str; 8] =
-        ["facts", "stories", "stories_oversize", "entities", "edges", "series", "pairs", "evicted"];
-
-    /// The counters by name.
-    pub fn get(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        // Relaxed, paired with the stores in `publish`: counters for people, no order is needed.
-        Self::NAMES.into_iter().zip(self.values.iter().map(|v| v.load(Ordering::Relaxed)))
+    /// Reads the counters, which are at most a second old.
+    pub fn readings(&self) -> impl Iterator<Item = Reading> + use<> {
+        self.counters.readings()
     }
 
     /// Stories emitted: pattern, severity at first emission, number.
@@ -128,7 +151,6 @@ pub struct AssessorThread {
     bell: Arc<Bell>,
     output: (RecordWriter, Arc<Bell>),
     waiting: VecDeque<Story>,
-    oversize: u64,
     stats: Arc<AssessorStats>,
     published_ns: u64,
     /// Number of facts and stories at the last update of the statistics.
@@ -151,7 +173,6 @@ impl AssessorThread {
             bell,
             output,
             waiting: VecDeque::new(),
-            oversize: 0,
             stats: Arc::default(),
             published_ns: 0,
             published: 0,
@@ -219,7 +240,7 @@ impl AssessorThread {
                     story.members.truncate(story.members.len() / 2);
                     continue;
                 }
-                Err(WriteError::Oversize) => self.oversize += 1,
+                Err(WriteError::Oversize) => self.stats.counters.stories_oversize.add(1),
             }
             self.waiting.pop_front();
             written = true;
@@ -235,15 +256,12 @@ impl AssessorThread {
             return;
         }
         self.published_ns = now_ns;
-        let c = self.assessor.counts();
-        if !now && c.facts + c.stories == self.published {
+        let counts = self.assessor.counts();
+        if !now && counts.facts + counts.stories == self.published {
             return;
         }
-        self.published = c.facts + c.stories;
-        let values =
-            [c.facts, c.stories, self.oversize, c.entities, c.edges, c.series, c.pairs, c.evicted];
-        // Relaxed, paired with the loads in `get`: counters for people, no order is needed.
-        self.stats.values.iter().zip(values).for_each(|(v, n)| v.store(n, Ordering::Relaxed));
+        self.published = counts.facts + counts.stories;
+        self.stats.counters.publish(&counts);
         let suggestions = self.assessor.suggestions();
         *self.stats.suggestions.lock().unwrap_or_else(PoisonError::into_inner) = suggestions;
     }

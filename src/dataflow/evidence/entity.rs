@@ -7,60 +7,31 @@ use std::fmt;
 use crate::rules::field::value_text;
 use tapio_core::event::{ArchivedEvent, Name, Value, names};
 
-/// Kind of an entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum EntityKind {
-    /// A node, by host name.
-    Node,
-    /// A systemd unit, as `host/unit`.
-    Unit,
-    /// A process, as `host/exec-id`, or `host/pid` where no exec id is known.
-    Process,
-    /// A cgroup of no unit or pod, as `host/cgroup id`.
-    Cgroup,
-    /// A container, by id.
-    Container,
-    /// A pod, by uid.
-    Pod,
-    /// An owner of pods, as `namespace/kind/name`.
-    Workload,
-    /// A service, as `namespace/name`, or by name alone outside a cluster.
-    Service,
-    /// A volume or a claim, as `namespace/name`.
-    Volume,
-    /// A listening endpoint, as `address:port`; on loopback `host/address:port`.
-    Endpoint,
-    /// An IP address.
-    Address,
-}
-
-impl EntityKind {
-    /// All kinds with their names in output and in `entity.relation` events.
-    pub const NAMES: [(Self, &'static str); 11] = [
-        (Self::Node, "node"),
-        (Self::Unit, "unit"),
-        (Self::Process, "process"),
-        (Self::Cgroup, "cgroup"),
-        (Self::Container, "container"),
-        (Self::Pod, "pod"),
-        (Self::Workload, "workload"),
-        (Self::Service, "service"),
-        (Self::Volume, "volume"),
-        (Self::Endpoint, "endpoint"),
-        (Self::Address, "address"),
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
-    }
-
-    /// Parses a name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(kind, _)| *kind)
+tapio_core::closed_list! {
+    /// Kind of an entity.
+    pub EntityKind {
+        /// A node, by host name.
+        Node = "node",
+        /// A systemd unit, as `host/unit`.
+        Unit = "unit",
+        /// A process, as `host/exec-id`, or `host/pid` where no exec id is known.
+        Process = "process",
+        /// A cgroup of no unit or pod, as `host/cgroup id`.
+        Cgroup = "cgroup",
+        /// A container, by id.
+        Container = "container",
+        /// A pod, by uid.
+        Pod = "pod",
+        /// An owner of pods, as `namespace/kind/name`.
+        Workload = "workload",
+        /// A service, as `namespace/name`, or by name alone outside a cluster.
+        Service = "service",
+        /// A volume or a claim, as `namespace/name`.
+        Volume = "volume",
+        /// A listening endpoint, as `address:port`; on loopback `host/address:port`.
+        Endpoint = "endpoint",
+        /// An IP address.
+        Address = "address",
     }
 }
 

@@ -2,50 +2,27 @@
 
 use super::entity::Entity;
 
-/// Relation between two entities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Relation {
-    /// A process runs in a container, a container in a pod, an endpoint at an address.
-    RunsIn,
-    /// A pod is owned by a workload.
-    OwnedBy,
-    /// A service selects a pod.
-    Selects,
-    /// A pod mounts a volume.
-    Mounts,
-    /// An entity connects to an endpoint.
-    TalksTo,
-    /// A pod, unit or process is scheduled on a node.
-    ScheduledOn,
-    /// An entity listens at an endpoint or has an address.
-    Provides,
+tapio_core::closed_list! {
+    /// Relation between two entities.
+    pub Relation {
+        /// A process runs in a container, a container in a pod, an endpoint at an address.
+        RunsIn = "runs-in",
+        /// A pod is owned by a workload.
+        OwnedBy = "owned-by",
+        /// A service selects a pod.
+        Selects = "selects",
+        /// A pod mounts a volume.
+        Mounts = "mounts",
+        /// An entity connects to an endpoint.
+        TalksTo = "talks-to",
+        /// A pod, unit or process is scheduled on a node.
+        ScheduledOn = "scheduled-on",
+        /// An entity listens at an endpoint or has an address.
+        Provides = "provides",
+    }
 }
 
 impl Relation {
-    /// All relations with their names in output and in `entity.relation` events.
-    pub const NAMES: [(Self, &'static str); 7] = [
-        (Self::RunsIn, "runs-in"),
-        (Self::OwnedBy, "owned-by"),
-        (Self::Selects, "selects"),
-        (Self::Mounts, "mounts"),
-        (Self::TalksTo, "talks-to"),
-        (Self::ScheduledOn, "scheduled-on"),
-        (Self::Provides, "provides"),
-    ];
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Self::NAMES.iter().find(|(r, _)| *r == self).map_or("", |(_, name)| name)
-    }
-
-    /// Parses a name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(r, _)| *r)
-    }
-
     /// Seconds for which an edge holds after it was last seen. Structural edges hold until an end
     /// ends; a connection is known only while the entities communicate.
     pub(super) fn max_age_s(self) -> u32 {

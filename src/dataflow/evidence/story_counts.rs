@@ -44,31 +44,10 @@ impl StoryCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tapio_core::event::{Impact, Severity, TraceId};
+    use tapio_core::event::Severity;
 
     fn story(pattern: &str, severity: Severity, revision: u32) -> Story {
-        Story {
-            id: TraceId([1; 16]),
-            trace_id: TraceId([1; 16]),
-            rule: "r".into(),
-            pattern: pattern.into(),
-            name: String::new(),
-            intent: String::new(),
-            state: StoryState::Opened,
-            revision,
-            key: Vec::new(),
-            members: Vec::new(),
-            members_total: 1,
-            first_ns: 0,
-            last_ns: 0,
-            severity,
-            root_cause: Vec::new(),
-            impact: Impact::default(),
-            actions: Vec::new(),
-            confidence: 1.0,
-            continues: None,
-            provisional: None,
-        }
+        Story { rule: "r".into(), pattern: pattern.into(), revision, severity, ..Story::default() }
     }
 
     #[test]

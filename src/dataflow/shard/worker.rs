@@ -16,8 +16,8 @@ use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
 use tapio_core::event::Reason;
 use tapio_core::ring::{
-    Bell, Header, MAX_COLLECTORS, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader,
-    RecordType, RecordWriter, StageLedger, attach, wait_until,
+    Bell, Header, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
+    RecordWriter, StageLedger, attach, wait_until,
 };
 use tapio_core::shutdown::Shutdown;
 
@@ -78,7 +78,6 @@ pub(crate) struct Worker {
     watermarks: Vec<u64>,
     /// Records that wait for the watermarks; in total order only.
     waiting: Vec<OwnedRecord>,
-    held: [u64; MAX_COLLECTORS],
     /// The watermark passed to the higher shards last.
     passed_watermark: u64,
     /// Blocks known to be free in every output ring.
@@ -111,7 +110,6 @@ impl Worker {
             watermarks: vec![0; inputs.len()],
             inputs,
             waiting: Vec::new(),
-            held: [0; MAX_COLLECTORS],
             passed_watermark: 0,
             free_blocks: 0,
             output,
@@ -246,9 +244,7 @@ impl Worker {
             (RecordType::Event, Order::Total) => {
                 let collector = record.header().collector;
                 self.ledger.add_received(collector, 1);
-                let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
-                *held += 1;
-                self.ledger.set_held(collector, *held);
+                self.ledger.add_held(collector, 1);
                 self.waiting.push(record.to_owned());
                 true
             }
@@ -327,10 +323,7 @@ impl Worker {
             }
             self.process(&record.record(), now_ns);
             self.shard.advance(0, self.clock_ns);
-            let collector = record.record().header().collector;
-            let held = &mut self.held[usize::from(collector) % MAX_COLLECTORS];
-            *held -= 1;
-            self.ledger.set_held(collector, *held);
+            self.ledger.remove_held(record.record().header().collector, 1);
             processed += 1;
         }
         self.waiting = waiting;

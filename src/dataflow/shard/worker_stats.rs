@@ -5,31 +5,35 @@ use crate::shard::shard::ShardStats;
 tapio_core::counters! {
     /// The counters of a shard, for other threads.
     pub struct WorkerStats {
-        events: Counter = "Events processed",
-        events_waiting: Gauge = "Events that wait for the watermark",
-        events_forced: Counter = "Events processed before the watermark, for lack of room",
-        events_late: Counter = "Late events: older than the watermark",
+        events: Counter = "Events processed by the shard.",
+        events_waiting: Gauge = "Events that wait in the event-time lane for the watermark.",
+        events_forced: Counter =
+            "Events that the event-time lane processed before the watermark, for lack of room.",
+        events_late: Counter = "Events older than the watermark.",
         events_unrecorded: Counter =
-            "Relevant events missing from the recovery log, for lack of room in its ring",
-        matches: Counter = "Matches completed",
-        keys: Gauge = "Join keys with state, by rule",
-        keys_evicted: Counter = "Join keys evicted",
+            "Relevant events not recorded because the ring to the recovery log was full.",
+        matches: Counter = "Matches of rules; an aggregate counts each time its condition holds.",
+        keys: Gauge = "Join keys with a partial match or an open window.",
+        keys_evicted: Counter = "Join keys evicted to stay within dataflow.max_keys.",
         partial_matches_dropped: Counter =
-            "Partial matches dropped because their key had too many",
-        stories_open: Gauge = "Open stories",
-        stories_opened: Counter = "Stories opened",
-        stories_closed: Counter = "Stories closed",
-        stories_expired: Counter = "Stories ended by age or for lack of room",
+            "Partial matches dropped because their key had too many.",
+        stories_open: Gauge = "Stories open now.",
+        stories_opened: Counter = "Stories opened by a match.",
+        stories_closed: Counter = "Stories that closed.",
+        stories_expired: Counter =
+            "Stories ended by age or to stay within dataflow.max_stories.",
         stories_relinked: Counter =
-            "Stories emitted under another id because event time begins them with another event",
-        stories_retracted: Counter = "Emitted stories that event time didn't confirm",
-        stories_dropped_unemitted: Counter = "Stories evicted before they were emitted",
-        lifecycles: Gauge = "Lifecycles tracked",
-        lifecycles_opened: Counter = "Lifecycles started",
-        lifecycles_evicted: Counter = "Lifecycles evicted",
-        entity_histories_evicted: Counter = "Entities whose recent history was evicted",
-        evidence_dropped: Counter =
-            "Facts dropped for lack of room in the ring to the assessor",
+            "Stories that event time begins with another event than the order of arrival did.",
+        stories_retracted: Counter =
+            "Emitted stories that the event-time lane did not confirm.",
+        stories_dropped_unemitted: Counter =
+            "Stories evicted for lack of room before they were emitted.",
+        lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
+        lifecycles_opened: Counter = "Lifecycles begun.",
+        lifecycles_evicted: Counter = "Lifecycles evicted for lack of room.",
+        entity_histories_evicted: Counter =
+            "Entities whose recent history of features was evicted for lack of room.",
+        evidence_dropped: Counter = "Facts dropped because the ring to the assessor was full.",
     }
 }
 

@@ -1,34 +1,27 @@
 //! The metrics of the pipeline: events, stories, shards, evidence, recovery log, bridge.
 
-use crate::metrics::Metric;
+use crate::metrics::{Kind, Metric};
+use tapio_core::counters::{self, Reading};
 
-/// A named counter of a component and the metric it is exported as.
-pub(super) struct Counter {
-    /// The counter's name in `/status`.
-    pub(super) counter: &'static str,
-    pub(super) metric: Metric,
-}
+/// The counters of a component, by their names in `/status`, and the metrics they are exported as.
+/// Kind and help of a metric are those that the counter declares.
+pub(super) type Names = &'static [(&'static str, &'static str)];
 
-const fn total(
-    counter: &'static str,
-    name: &'static str,
+/// The metric of a counter; `None` if `names` has none for it.
+pub(super) fn metric_of(
+    counter: &Reading,
+    names: Names,
     labels: &'static [&'static str],
-    help: &'static str,
-) -> Counter {
-    Counter { counter, metric: Metric::counter(name, labels, help) }
-}
-
-const fn level(
-    counter: &'static str,
-    name: &'static str,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Counter {
-    Counter { counter, metric: Metric::gauge(name, labels, help) }
+) -> Option<Metric> {
+    let (_, name) = names.iter().find(|(name, _)| *name == counter.name)?;
+    let kind = match counter.kind {
+        counters::Kind::Counter => Kind::Counter,
+        counters::Kind::Gauge => Kind::Gauge,
+    };
+    Some(Metric { name, kind, labels, help: counter.help })
 }
 
 const COLLECTOR: &[&str] = &["collector"];
-const SHARD: &[&str] = &["shard"];
 
 pub(super) const SERVICE_INFO: Metric = Metric::gauge(
     "tapio_service_info",
@@ -85,223 +78,70 @@ pub(super) const IDENTITY_ENTRIES: Metric = Metric::gauge(
     &["table"],
     "Entries of the entity directory, by table.",
 );
+pub(super) const CONNECTED: Metric =
+    Metric::gauge("tapio_bridge_connected", &[], "1 while the server is connected, otherwise 0.");
 
-/// A shard's counters.
-pub(super) const SHARD_COUNTERS: &[Counter] = &[
-    total("events", "tapio_shard_events_total", SHARD, "Events processed by the shard."),
-    total(
-        "matches",
-        "tapio_rule_matches_total",
-        SHARD,
-        "Matches of rules; an aggregate counts each time its condition holds.",
-    ),
-    level("keys", "tapio_join_keys", SHARD, "Join keys with a partial match or an open window."),
-    total(
-        "keys_evicted",
-        "tapio_join_keys_evicted_total",
-        SHARD,
-        "Join keys evicted to stay within dataflow.max_keys.",
-    ),
-    total(
-        "partial_matches_dropped",
-        "tapio_partial_matches_dropped_total",
-        SHARD,
-        "Partial matches dropped because their key had too many.",
-    ),
-    level("stories_open", "tapio_stories_open", SHARD, "Stories open now."),
-    total("stories_opened", "tapio_stories_opened_total", SHARD, "Stories opened by a match."),
-    total("stories_closed", "tapio_stories_closed_total", SHARD, "Stories that closed."),
-    total(
-        "stories_expired",
-        "tapio_stories_expired_total",
-        SHARD,
-        "Stories ended by age or to stay within dataflow.max_stories.",
-    ),
-    level(
-        "lifecycles",
-        "tapio_lifecycles",
-        SHARD,
-        "Lifecycles of pods, units and process trees tracked now.",
-    ),
-    total("lifecycles_opened", "tapio_lifecycles_opened_total", SHARD, "Lifecycles begun."),
-    total(
-        "lifecycles_evicted",
-        "tapio_lifecycles_evicted_total",
-        SHARD,
-        "Lifecycles evicted for lack of room.",
-    ),
-    total(
-        "entity_histories_evicted",
-        "tapio_feature_histories_evicted_total",
-        SHARD,
-        "Entities whose recent history of features was evicted for lack of room.",
-    ),
-    total(
-        "evidence_dropped",
-        "tapio_evidence_messages_dropped_total",
-        SHARD,
-        "Facts dropped because the ring to the assessor was full.",
-    ),
-    level(
-        "events_waiting",
-        "tapio_event_time_lane_events",
-        SHARD,
-        "Events that wait in the event-time lane for the watermark.",
-    ),
-    total(
-        "events_forced",
-        "tapio_events_forced_total",
-        SHARD,
-        "Events that the event-time lane processed before the watermark, for lack of room.",
-    ),
-    total("events_late", "tapio_events_late_total", SHARD, "Events older than the watermark."),
-    total(
-        "stories_relinked",
-        "tapio_stories_relinked_total",
-        SHARD,
-        "Stories that event time begins with another event than the order of arrival did.",
-    ),
-    total(
-        "stories_retracted",
-        "tapio_stories_retracted_total",
-        SHARD,
-        "Emitted stories that the event-time lane did not confirm.",
-    ),
-    total(
-        "stories_dropped_unemitted",
-        "tapio_stories_evicted_unemitted_total",
-        SHARD,
-        "Stories evicted for lack of room before they were emitted.",
-    ),
-    total(
-        "events_unrecorded",
-        "tapio_recovery_log_overruns_total",
-        SHARD,
-        "Relevant events not recorded because the ring to the recovery log was full.",
-    ),
+/// A shard's counters, by shard.
+pub(super) const SHARD_METRICS: Names = &[
+    ("events", "tapio_shard_events_total"),
+    ("matches", "tapio_rule_matches_total"),
+    ("keys", "tapio_join_keys"),
+    ("keys_evicted", "tapio_join_keys_evicted_total"),
+    ("partial_matches_dropped", "tapio_partial_matches_dropped_total"),
+    ("stories_open", "tapio_stories_open"),
+    ("stories_opened", "tapio_stories_opened_total"),
+    ("stories_closed", "tapio_stories_closed_total"),
+    ("stories_expired", "tapio_stories_expired_total"),
+    ("lifecycles", "tapio_lifecycles"),
+    ("lifecycles_opened", "tapio_lifecycles_opened_total"),
+    ("lifecycles_evicted", "tapio_lifecycles_evicted_total"),
+    ("entity_histories_evicted", "tapio_feature_histories_evicted_total"),
+    ("evidence_dropped", "tapio_evidence_messages_dropped_total"),
+    ("events_waiting", "tapio_event_time_lane_events"),
+    ("events_forced", "tapio_events_forced_total"),
+    ("events_late", "tapio_events_late_total"),
+    ("stories_relinked", "tapio_stories_relinked_total"),
+    ("stories_retracted", "tapio_stories_retracted_total"),
+    ("stories_dropped_unemitted", "tapio_stories_evicted_unemitted_total"),
+    ("events_unrecorded", "tapio_recovery_log_overruns_total"),
 ];
 
 /// The assessor's counters.
-pub(super) const ASSESSOR_COUNTERS: &[Counter] = &[
-    total("facts", "tapio_evidence_facts_total", &[], "Facts received by the assessor."),
-    total("stories", "tapio_stories_assessed_total", &[], "Story revisions assessed."),
-    total(
-        "stories_oversize",
-        "tapio_stories_oversize_total",
-        &[],
-        "Story revisions dropped because they do not fit into the ring to the bridge.",
-    ),
-    level("entities", "tapio_evidence_entities", &[], "Entities in the entity graph."),
-    level("edges", "tapio_evidence_relations", &[], "Relations in the entity graph."),
-    level(
-        "series",
-        "tapio_evidence_series",
-        &[],
-        "Baselines: series of counts by kind and entity.",
-    ),
-    level("pairs", "tapio_evidence_pairs", &[], "Pairs of kinds whose order is learned."),
-    total(
-        "evicted",
-        "tapio_evidence_evicted_total",
-        &[],
-        "Entities and pairs evicted, and relations refused, for lack of room.",
-    ),
+pub(super) const ASSESSOR_METRICS: Names = &[
+    ("facts", "tapio_evidence_facts_total"),
+    ("stories", "tapio_stories_assessed_total"),
+    ("stories_oversize", "tapio_stories_oversize_total"),
+    ("entities", "tapio_evidence_entities"),
+    ("edges", "tapio_evidence_relations"),
+    ("series", "tapio_evidence_series"),
+    ("pairs", "tapio_evidence_pairs"),
+    ("evicted", "tapio_evidence_evicted_total"),
 ];
 
-/// The entity directory's losses; its other counters are [`IDENTITY_ENTRIES`].
-pub(super) const IDENTITY_COUNTERS: &[Counter] = &[
-    total(
-        "refused",
-        "tapio_identity_refused_total",
-        &[],
-        "Entries refused because their table of the entity directory was full.",
-    ),
-    total(
-        "evicted",
-        "tapio_identity_evicted_total",
-        &[],
-        "Ended entities evicted from the entity directory for lack of room.",
-    ),
-    total(
-        "ambiguous",
-        "tapio_identity_ambiguous_total",
-        &[],
-        "Look-ups of an address that two entities claim; they have no result.",
-    ),
+/// The entity directory's losses; its sizes are [`IDENTITY_ENTRIES`].
+pub(super) const IDENTITY_METRICS: Names = &[
+    ("refused", "tapio_identity_refused_total"),
+    ("evicted", "tapio_identity_evicted_total"),
+    ("ambiguous", "tapio_identity_ambiguous_total"),
 ];
-
-/// The tables of [`IDENTITY_ENTRIES`].
-pub(super) const IDENTITY_TABLES: &[&str] =
-    &["pods", "containers", "addresses", "networks", "units", "endpoints"];
 
 /// The recovery log's counters.
-pub(super) const RECOVERY_COUNTERS: &[Counter] = &[
-    total(
-        "recorded",
-        "tapio_recovery_log_recorded_total",
-        &[],
-        "Relevant events written to the recovery log.",
-    ),
-    total(
-        "dropped",
-        "tapio_recovery_log_dropped_total",
-        &[],
-        "Relevant events that could not be written to the recovery log.",
-    ),
-    total(
-        "restored",
-        "tapio_recovery_log_restored_total",
-        &[],
-        "Events from which the shards were restored at the start.",
-    ),
+pub(super) const RECOVERY_METRICS: Names = &[
+    ("recorded", "tapio_recovery_log_recorded_total"),
+    ("dropped", "tapio_recovery_log_dropped_total"),
+    ("restored", "tapio_recovery_log_restored_total"),
 ];
 
-pub(super) const CONNECTED: Metric =
-    Metric::gauge("tapio_bridge_connected", &[], "1 while the server is connected, otherwise 0.");
-pub(super) const CONNECTIONS: Metric = Metric::counter(
-    "tapio_bridge_connections_total",
-    &[],
-    "Connections established to the server.",
-);
-pub(super) const CONNECTION_FAILURES: Metric = Metric::counter(
-    "tapio_bridge_connection_failures_total",
-    &[],
-    "Failed attempts to connect to the server.",
-);
-pub(super) const BATCHES_SENT: Metric = Metric::counter(
-    "tapio_bridge_batches_sent_total",
-    &[],
-    "Batches sent, including those sent again.",
-);
-pub(super) const BATCHES_RESENT: Metric = Metric::counter(
-    "tapio_bridge_batches_resent_total",
-    &[],
-    "Batches sent again after a lost connection.",
-);
-pub(super) const BATCHES_ACKED: Metric = Metric::counter(
-    "tapio_bridge_batches_acknowledged_total",
-    &[],
-    "Batches that the server has acknowledged.",
-);
-pub(super) const BYTES_SENT: Metric =
-    Metric::counter("tapio_bridge_sent_bytes_total", &[], "Bytes of batches sent.");
-pub(super) const EVENTS_ACKED: Metric = Metric::counter(
-    "tapio_bridge_events_acknowledged_total",
-    &[],
-    "Events that the server has acknowledged.",
-);
-pub(super) const STORIES_ACKED: Metric = Metric::counter(
-    "tapio_bridge_stories_acknowledged_total",
-    &[],
-    "Story revisions that the server has acknowledged.",
-);
-pub(super) const EVENTS_REFUSED: Metric = Metric::counter(
-    "tapio_bridge_events_refused_total",
-    &[],
-    "Events in batches that the server refused.",
-);
-pub(super) const QUEUE_BYTES: Metric = Metric::gauge(
-    "tapio_bridge_queue_bytes",
-    &[],
-    "Bytes of batches that are not acknowledged yet.",
-);
+/// The bridge's counters.
+pub(super) const BRIDGE_METRICS: Names = &[
+    ("connects", "tapio_bridge_connections_total"),
+    ("failed_connects", "tapio_bridge_connection_failures_total"),
+    ("batches_sent", "tapio_bridge_batches_sent_total"),
+    ("batches_resent", "tapio_bridge_batches_resent_total"),
+    ("batches_acked", "tapio_bridge_batches_acknowledged_total"),
+    ("bytes_sent", "tapio_bridge_sent_bytes_total"),
+    ("events_acked", "tapio_bridge_events_acknowledged_total"),
+    ("stories_acked", "tapio_bridge_stories_acknowledged_total"),
+    ("events_refused", "tapio_bridge_events_refused_total"),
+    ("queue_bytes", "tapio_bridge_queue_bytes"),
+];

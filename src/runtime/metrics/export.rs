@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::collectors::{COLLECTOR_COUNTERS, EBPF_EMITTED, EMITTED};
 use super::definitions as define;
-use super::definitions::Counter;
+use super::definitions::{Names, metric_of};
 use crate::metrics::{Page, process_metrics};
 use crate::runtime::status::Status;
 use tapio_collectors::{CollectorStatus, Health};
+use tapio_core::counters::{Kind, Reading};
 use tapio_core::ring::Snapshot;
 
 /// The text of `/metrics`.
@@ -23,10 +24,11 @@ pub(crate) fn page(status: &Status) -> String {
     rules(&mut page, status);
     stories(&mut page, status);
     shards(&mut page, status);
-    counters(&mut page, define::ASSESSOR_COUNTERS, status.assessor.get());
+    counters(&mut page, define::ASSESSOR_METRICS, status.assessor.readings());
     identity(&mut page, status);
-    counters(&mut page, define::RECOVERY_COUNTERS, status.recovery());
-    bridge(&mut page, status);
+    counters(&mut page, define::RECOVERY_METRICS, status.recovery());
+    page.value(&define::CONNECTED, u8::from(status.bridge.is_connected()));
+    counters(&mut page, define::BRIDGE_METRICS, status.bridge.readings());
     page.into_text()
 }
 
@@ -86,10 +88,8 @@ fn collector_counters(page: &mut Page, collectors: &[CollectorStatus]) {
 
 fn rules(page: &mut Page, status: &Status) {
     page.value(&define::RULES, status.rules.rules());
-    let (done, refused) = status.rules.reloads();
     let mut reloads = page.metric(&define::RELOADS);
-    reloads.add(&["done"], done);
-    reloads.add(&["refused"], refused);
+    status.rules.outcomes().for_each(|outcome| reloads.add(&[outcome.name], outcome.value));
 }
 
 fn stories(page: &mut Page, status: &Status) {
@@ -100,56 +100,33 @@ fn stories(page: &mut Page, status: &Status) {
 }
 
 fn shards(page: &mut Page, status: &Status) {
-    let all: Vec<Vec<(&str, u64)>> =
-        status.shards.iter().map(|s| s.readings().map(|r| (r.name, r.value)).collect()).collect();
-    for counter in define::SHARD_COUNTERS {
-        let mut samples = page.metric(&counter.metric);
-        for (number, counters) in all.iter().enumerate() {
-            if let Some((_, value)) = counters.iter().find(|(name, _)| *name == counter.counter) {
-                samples.add(&[&number.to_string()], value);
-            }
+    let shards: Vec<Vec<Reading>> =
+        status.shards.iter().map(|stats| stats.readings().collect()).collect();
+    // All shards have the same counters in the same order.
+    for (position, counter) in shards.first().into_iter().flatten().enumerate() {
+        let Some(metric) = metric_of(counter, define::SHARD_METRICS, &["shard"]) else { continue };
+        let mut samples = page.metric(&metric);
+        for (number, readings) in shards.iter().enumerate() {
+            samples.add(&[&number.to_string()], readings[position].value);
         }
     }
 }
 
+/// The sizes of the entity directory's tables, and its losses.
 fn identity(page: &mut Page, status: &Status) {
-    let values = status.directory.counters();
+    let (tables, losses): (Vec<_>, Vec<_>) =
+        status.directory.readings().partition(|reading| reading.kind == Kind::Gauge);
     let mut entries = page.metric(&define::IDENTITY_ENTRIES);
-    for (name, value) in values.iter().filter(|(n, _)| define::IDENTITY_TABLES.contains(n)) {
-        entries.add(&[name], value);
-    }
-    counters(page, define::IDENTITY_COUNTERS, values.into_iter());
+    tables.iter().for_each(|table| entries.add(&[table.name], table.value));
+    counters(page, define::IDENTITY_METRICS, losses.into_iter());
 }
 
 /// Writes a component's counters, each as its metric.
-fn counters(
-    page: &mut Page,
-    definitions: &[Counter],
-    values: impl Iterator<Item = (&'static str, u64)>,
-) {
-    for (name, value) in values {
-        if let Some(counter) = definitions.iter().find(|c| c.counter == name) {
-            page.value(&counter.metric, value);
+fn counters(page: &mut Page, names: Names, readings: impl Iterator<Item = Reading>) {
+    for reading in readings {
+        if let Some(metric) = metric_of(&reading, names, &[]) {
+            page.value(&metric, reading.value);
         }
-    }
-}
-
-fn bridge(page: &mut Page, status: &Status) {
-    let bridge = status.bridge.status();
-    page.value(&define::CONNECTED, u8::from(bridge.connected));
-    for (metric, value) in [
-        (&define::CONNECTIONS, bridge.connects),
-        (&define::CONNECTION_FAILURES, bridge.failed_connects),
-        (&define::BATCHES_SENT, bridge.batches_sent),
-        (&define::BATCHES_RESENT, bridge.batches_resent),
-        (&define::BATCHES_ACKED, bridge.batches_acked),
-        (&define::BYTES_SENT, bridge.bytes_sent),
-        (&define::EVENTS_ACKED, bridge.events_acked),
-        (&define::STORIES_ACKED, bridge.stories_acked),
-        (&define::EVENTS_REFUSED, bridge.events_refused),
-        (&define::QUEUE_BYTES, bridge.queue_bytes),
-    ] {
-        page.value(metric, value);
     }
 }
 
@@ -158,28 +135,39 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::bridge::BridgeStats;
+    use crate::runtime::RecoveryLogStats;
     use tapio_core::identity::Directory;
     use tapio_dataflow::WorkerStats;
     use tapio_dataflow::evidence::AssessorStats;
 
-    /// Every counter has exactly one metric, so that none is missing from the page.
+    /// Checks that every counter has exactly one metric, whose name shows its kind.
     #[track_caller]
-    fn assert_defined<'a>(definitions: &[Counter], counters: impl Iterator<Item = &'a str>) {
-        let defined: BTreeSet<&str> = definitions.iter().map(|c| c.counter).collect();
-        assert_eq!(defined, counters.collect::<BTreeSet<_>>());
+    fn assert_complete(names: Names, readings: impl Iterator<Item = Reading>) {
+        let named: BTreeSet<&str> = names.iter().map(|(counter, _)| *counter).collect();
+        assert_eq!(named.len(), names.len());
+        let mut counters = BTreeSet::new();
+        for reading in readings {
+            let metric = metric_of(&reading, names, &[]).unwrap_or_else(|| panic!("{reading:?}"));
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                reading.kind == Kind::Counter,
+                "{metric:?}"
+            );
+            assert!(reading.help.ends_with('.'), "{reading:?}");
+            counters.insert(reading.name);
+        }
+        assert_eq!(named, counters);
     }
 
     #[test]
     fn every_counter_has_a_metric() {
-        assert_defined(define::SHARD_COUNTERS, WorkerStats::default().readings().map(|r| r.name));
-        assert_defined(define::ASSESSOR_COUNTERS, AssessorStats::default().get().map(|(n, _)| n));
-        let recovery = crate::runtime::RecoveryLogStats::default();
-        assert_defined(define::RECOVERY_COUNTERS, recovery.get().map(|(n, _)| n));
-        let directory = Directory::default().counters();
-        let (tables, others): (Vec<_>, Vec<_>) =
-            directory.iter().map(|(n, _)| *n).partition(|n| define::IDENTITY_TABLES.contains(n));
-        assert_eq!(tables, define::IDENTITY_TABLES);
-        assert_defined(define::IDENTITY_COUNTERS, others.into_iter());
+        assert_complete(define::SHARD_METRICS, WorkerStats::default().readings());
+        assert_complete(define::ASSESSOR_METRICS, AssessorStats::default().readings());
+        assert_complete(define::RECOVERY_METRICS, RecoveryLogStats::default().readings());
+        assert_complete(define::BRIDGE_METRICS, BridgeStats::default().readings());
+        let losses = Directory::default().readings().filter(|r| r.kind == Kind::Counter);
+        assert_complete(define::IDENTITY_METRICS, losses);
     }
 
     #[test]

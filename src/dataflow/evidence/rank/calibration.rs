@@ -19,7 +19,7 @@ use super::super::second_set::second;
 use super::super::store::EvidenceStore;
 use super::WEIGHTS;
 use crate::rules::AutoOr;
-use tapio_core::event::{EventId, Impact, Name, Severity, Story, StoryState, TraceId};
+use tapio_core::event::{EventId, Name, Severity, Story, StoryState, TraceId};
 
 const S: u64 = 1_000_000_000;
 const BEGIN_NS: u64 = 1_700_000_000 * S;
@@ -285,24 +285,13 @@ fn pending_story(observations: Vec<Observation>, named: Vec<NamedCause>) -> Pend
     let story = Story {
         id: TraceId([1; 16]),
         trace_id: TraceId([1; 16]),
-        rule: String::new(),
-        pattern: String::new(),
-        name: String::new(),
-        intent: String::new(),
         state: StoryState::Closed,
-        revision: 0,
-        key: Vec::new(),
-        members: Vec::new(),
         members_total: observations.len() as u64,
         first_ns,
         last_ns,
         severity: Severity::ERROR,
-        root_cause: Vec::new(),
-        impact: Impact::default(),
-        actions: Vec::new(),
         confidence: 1.0,
-        continues: None,
-        provisional: None,
+        ..Story::default()
     };
     let impact_spec = ImpactSpec {
         business: AutoOr::Auto,
