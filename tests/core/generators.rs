@@ -41,8 +41,8 @@ pub(crate) enum Step {
     Write(Header, Box<OwnedEvent>),
     Story(bool, Box<Story>),
     Watermark(bool, u64),
-    /// Forward from the first ring into the second (`true`: back), so that records get memberships on
-    /// several hops. Limits: blocks, and records after which to stop.
+    /// Forward from the first ring into the second (`true`: back), so that records get memberships
+    /// on several hops. Limits: blocks, and records after which to stop.
     Forward(bool, (usize, usize), Header, Vec<Membership>),
     /// Drain the second ring, with the same limits.
     Drain(usize, usize),
