@@ -181,7 +181,7 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     let expected: Json = serde_json::from_slice(&replayed.stdout).unwrap();
     let listed = get_json(fixture.http, "/api/v1/stories").unwrap();
     let listed = listed.as_array().or_else(|| listed["stories"].as_array()).unwrap();
-    let stored = listed.iter().find(|g| g["id"] == expected["id"]).unwrap();
+    let stored = listed.iter().find(|s| s["id"] == expected["id"]).unwrap();
     for key in ["rule", "members", "members_total", "first", "last", "root_cause", "pattern"] {
         assert_eq!(stored[key], expected[key], "{key}");
     }

@@ -76,13 +76,13 @@ pub(super) fn run(args: &Args) -> Outcome {
 fn table(all: &[Finding]) -> std::io::Result<()> {
     let colour = story::colours();
     let width = all.iter().map(|f| f.subject.chars().count()).max().unwrap_or(0);
-    for one in all {
-        let (word, code) = if one.ok { ("ok     ", "32") } else { ("missing", "1;33") };
+    for finding in all {
+        let (word, code) = if finding.ok { ("ok     ", "32") } else { ("missing", "1;33") };
         let word = story::paint(word, code, colour);
-        print(&format!("{word}  {:width$}  {}", one.subject, story::plain(&one.state)))?;
-        if !one.ok {
-            print(&format!("{:9}{:width$}    cost:   {}", "", "", one.cost))?;
-            print(&format!("{:9}{:width$}    remedy: {}", "", "", one.remedy))?;
+        print(&format!("{word}  {:width$}  {}", finding.subject, story::plain(&finding.state)))?;
+        if !finding.ok {
+            print(&format!("{:9}{:width$}    cost:   {}", "", "", finding.cost))?;
+            print(&format!("{:9}{:width$}    remedy: {}", "", "", finding.remedy))?;
         }
     }
     Ok(())

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn stories_are_followed_from_before_the_server_starts_to_their_end() {
+    fn stories_are_followed_across_server_start_until_closed() {
         let dir = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
@@ -213,11 +213,11 @@ mod tests {
         let _ = agent.finish();
         assert!(account.holds() && account.total.held == 0, "{account:?}");
         let seen = seen.lock().unwrap();
-        let count = |state| seen.iter().filter(|g| g.state == state).count();
+        let count = |state| seen.iter().filter(|s| s.state == state).count();
         assert!(count(StoryState::Opened) > 0, "{seen:?}");
         assert_eq!(count(StoryState::Closed), round as usize, "every story ends");
         assert_eq!(count(StoryState::Updated), 0);
-        assert!(seen.iter().all(|g| g.pattern == "connection-refused"));
+        assert!(seen.iter().all(|s| s.pattern == "connection-refused"));
     }
 
     #[test]

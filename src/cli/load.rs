@@ -10,7 +10,7 @@ use crate::load::{LoadConfig, LoadError, run as send};
 use tapio_core::shutdown::Shutdown;
 
 /// A wait that only a signal should end; when it ends by itself, it begins again.
-const UNTIL_A_SIGNAL: Duration = Duration::from_secs(3600);
+const SIGNAL_WAIT: Duration = Duration::from_secs(3600);
 
 #[derive(clap::Args)]
 #[command(
@@ -62,7 +62,7 @@ pub(super) fn run(args: &Args) -> Outcome {
     let requested = shutdown.clone();
     std::thread::spawn(move || {
         while !signals.is_shutdown() {
-            signals.wait(UNTIL_A_SIGNAL);
+            signals.wait(SIGNAL_WAIT);
         }
         requested.request();
     });

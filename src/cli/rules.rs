@@ -174,20 +174,23 @@ fn test(args: &Paths) -> Outcome {
         if results.is_empty() {
             untested.push(rule.name.text());
         }
-        for one in results {
-            let position = one.position;
-            let is_passed = one.differences.is_empty();
+        for result in results {
+            let position = result.position;
+            let is_passed = result.differences.is_empty();
             *(if is_passed { &mut passed } else { &mut failed }) += 1;
             if args.output == Output::Json {
                 let line = json!({
-                    "rule": one.rule, "file": one.file, "line": position.line, "column": position.column,
-                    "passed": is_passed, "differences": one.differences,
+                    "rule": result.rule, "file": result.file, "line": position.line, "column": position.column,
+                    "passed": is_passed, "differences": result.differences,
                 });
                 print(&line.to_string())?;
             } else {
-                for difference in &one.differences {
+                for difference in &result.differences {
                     let (line, column) = (position.line, position.column);
-                    message(&format!("{}:{line}:{column}: {}: {difference}", one.file, one.rule));
+                    message(&format!(
+                        "{}:{line}:{column}: {}: {difference}",
+                        result.file, result.rule
+                    ));
                 }
             }
         }

@@ -19,7 +19,7 @@ use tapio_core::shutdown::Shutdown;
 const WELCOME: &str = "tapio: observing this node; stories are printed as they occur.\n       \
      In another terminal: `tapio demo` causes harmless faults, `tapio tail` prints every event.";
 
-/// When the number of events is printed, so that a new user sees that there are some.
+/// Time until the first count of events is printed, which shows that collection works.
 const FIRST_REPORT: Duration = Duration::from_secs(10);
 
 /// Interval at which the agent polls rule files and collectors.
@@ -208,7 +208,7 @@ mod tests {
     use tapio_core::event::{Reason, Stage};
 
     #[test]
-    fn first_report_has_the_fate_of_all_events() {
+    fn first_report_counts_stored_dropped_and_held() {
         let mut total = CollectorAccount { received: 85, forwarded: 85, ..Default::default() };
         assert_eq!(first_report_text(&total), "tapio: received 85 events in 10 s, all stored");
         total.forwarded = 80;

@@ -105,11 +105,11 @@ async fn receive(
     let mut streams = Streams {
         opened: streams,
         open: Vec::new(),
-        settled: SequenceTracker::default(),
+        sequences: SequenceTracker::default(),
         counts: Counts::default(),
         ack_blocked: false,
     };
-    let mut turns = PollTimer::new(&context.shutdown, REPORT_DELAY);
+    let mut timer = PollTimer::new(&context.shutdown, REPORT_DELAY);
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -117,14 +117,14 @@ async fn receive(
                 let cause = ended.err().map_or_else(|| "ended".to_owned(), |e| e.to_string());
                 return Err(CollectorError::new("server", cause));
             }
-            () = turns.next() => {
+            () = timer.next() => {
                 streams.counts.report(&context.report, streams.open.len());
                 if streams.ack_blocked {
-                    turns.wake_soon();
+                    timer.wake_soon();
                 }
             }
             () = std::future::poll_fn(|cx| streams.poll(&mut context.sink, cx)) => {
-                turns.wake_soon();
+                timer.wake_soon();
                 // Connections read their sockets only while this thread isn't in the sink.
                 tokio::task::yield_now().await;
             }
@@ -184,7 +184,7 @@ impl Counts {
 struct Streams {
     opened: mpsc::Receiver<SenderStream>,
     open: Vec<SenderStream>,
-    settled: SequenceTracker,
+    sequences: SequenceTracker,
     counts: Counts,
     /// Whether a sender doesn't read its acks; nothing signals when there is room for them again.
     ack_blocked: bool,
@@ -208,7 +208,7 @@ impl Streams {
         while at < self.open.len() {
             let sender = &mut self.open[at];
             let mut poll = StreamPoll {
-                settled: &mut self.settled,
+                sequences: &mut self.sequences,
                 counts: &mut self.counts,
                 ack_blocked: &mut self.ack_blocked,
                 refused: Vec::new(),
@@ -231,7 +231,7 @@ impl Streams {
 
 /// One poll of a stream.
 struct StreamPoll<'t> {
-    settled: &'t mut SequenceTracker,
+    sequences: &'t mut SequenceTracker,
     counts: &'t mut Counts,
     ack_blocked: &'t mut bool,
     refused: Vec<Refusal>,
@@ -272,7 +272,7 @@ impl StreamPoll<'_> {
         if let (1.., Some((node, epoch, low))) = (read, &sender.first) {
             room.send(Ok(Ack {
                 epoch: *epoch,
-                through: self.settled.sender(node, *epoch).contiguous_end(*low),
+                through: self.sequences.sender(node, *epoch).contiguous_end(*low),
                 refused: std::mem::take(&mut self.refused),
             }));
         }
@@ -290,11 +290,11 @@ impl StreamPoll<'_> {
             first.get_or_insert_with(|| (head.node.to_owned(), head.epoch, head.first_sequence));
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         let same = node == head.node && *epoch == head.epoch;
-        let settled = self.settled.sender(head.node, head.epoch);
+        let tracker = self.sequences.sender(head.node, head.epoch);
         if same {
-            settled.insert(0, *low);
+            tracker.insert(0, *low);
         }
-        let verdict = settled.check(head.first_sequence, head.count);
+        let verdict = tracker.check(head.first_sequence, head.count);
         let cause = match batch {
             Err(error) => error.to_string(),
             Ok(_) if !same => "stream has items of another sender process".to_owned(),
@@ -306,14 +306,14 @@ impl StreamPoll<'_> {
                 return;
             }
             Ok(batch) => {
-                settled.insert(head.first_sequence, end);
+                tracker.insert(head.first_sequence, end);
                 return match self.offer(&batch, sink) {
                     Ok(()) => {}
                     Err(error) => self.refuse(&head, error.to_string(), sink),
                 };
             }
         };
-        settled.insert(head.first_sequence, end);
+        tracker.insert(head.first_sequence, end);
         self.refuse(&head, cause, sink);
     }
 

@@ -6,9 +6,9 @@
 /// tapio_core::closed_list! {
 ///     /// The state of a door.
 ///     pub Door {
-///         /// Nobody gets in.
+///         /// It lets no one through.
 ///         Shut = "shut",
-///         /// Everybody gets in.
+///         /// It lets everyone through.
 ///         Open = "open",
 ///     }
 /// }

@@ -42,17 +42,17 @@ pub enum StartError {
     #[error("{0}")]
     Rules(String),
     /// An address, a thread or a file is unavailable.
-    #[error("{what}: {cause}")]
+    #[error("{context}: {cause}")]
     System {
         /// The component or the configuration key.
-        what: String,
+        context: String,
         /// The system's error.
         cause: std::io::Error,
     },
 }
 
-fn system(what: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
-    move |cause| StartError::System { what: what.to_owned(), cause }
+fn system_error(context: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
+    move |cause| StartError::System { context: context.to_owned(), cause }
 }
 
 /// The running agent.
@@ -151,7 +151,8 @@ impl Agent {
             ledger: Arc::clone(&ledger),
             shutdown: shutdown.clone(),
         };
-        let admin = Admin::start(config.admin.listen, status).map_err(system("admin server"))?;
+        let admin =
+            Admin::start(config.admin.listen, status).map_err(system_error("admin server"))?;
         let correlator = Some(correlator);
         Ok(Self {
             shutdown,
@@ -262,7 +263,7 @@ fn load_rules(config: &Config) -> Result<(Arc<LiveRules>, RuleFiles), StartError
 
 /// Starts the embedded server and makes it the bridge's endpoint.
 fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
-    let server = Server::start(config.server()).map_err(system("embedded server"))?;
+    let server = Server::start(config.server()).map_err(system_error("embedded server"))?;
     config.bridge.endpoint = server.grpc_addr.to_string();
     Ok(server)
 }
@@ -286,7 +287,7 @@ fn start_bridge(
         shutdown: start.shutdown.clone(),
         core: start.threads.next_core(),
     };
-    bridge.spawn().map_err(system("bridge"))
+    bridge.spawn().map_err(system_error("bridge"))
 }
 
 /// Identifies this start of this node's agent in event ids.
@@ -325,7 +326,7 @@ fn start_correlator(
     let mut topology = topology(config, rules, collectors);
     let mut stats = None;
     if config.dataflow.recovery_log_bytes > 0 && config.dataflow.enable_semantic_grouping {
-        let failed = || system("dataflow.recovery_log_bytes");
+        let failed = || system_error("dataflow.recovery_log_bytes");
         let dir = config.state_dir().join("recovery");
         let log = RecoveryLog::open(dir, config.dataflow.recovery_log_bytes).map_err(failed())?;
         stats = Some(log.stats());
@@ -338,7 +339,7 @@ fn start_correlator(
     let Start { shutdown, threads, ledger, .. } = start;
     let started = topology
         .start(exit_bell, ledger, shutdown, threads)
-        .map_err(system("correlator threads"))?;
+        .map_err(system_error("correlator threads"))?;
     Ok((started, stats))
 }
 
@@ -353,15 +354,15 @@ fn start_collectors(
     let Start { shutdown, threads, ledger, .. } = start;
     let mut entrances = entrances.into_iter();
     for (number, row) in (0u8..).zip(rows) {
-        let mut sink = |entrance| {
+        let mut new_sink = |entrance| {
             let (stage, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
             Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, shutdown.clone())
                 .with_kernel_ledger(kernel)
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
-        let sink = sink(first).with_spare(sink(second));
+        let sink = new_sink(first).with_spare(new_sink(second));
         let spec = CollectorSpec { name: row.name, factory: row.factory, sink };
-        manager.start(spec, threads.next_core()).map_err(system("collector thread"))?;
+        manager.start(spec, threads.next_core()).map_err(system_error("collector thread"))?;
     }
     Ok(manager)
 }

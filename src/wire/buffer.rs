@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Buffers that the pool keeps.
+/// Maximum number of pooled buffers.
 const MAX_POOLED: usize = 8;
 
 /// A batch that fills less than this share of its buffer is copied out of it: a queue of small

@@ -54,7 +54,7 @@ pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
             Item::Story(story) => <proto::Story as prost::Message>::decode(story)
                 .ok()
                 .and_then(story_from_proto)
-                .map(|g| (true, g.json()))
+                .map(|s| (true, s.json()))
                 .ok_or(WireError { at: 0, cause: WireCause::BadStory }),
         };
         match json {

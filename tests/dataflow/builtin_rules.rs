@@ -40,7 +40,7 @@ fn stories(inputs: Inputs) -> Vec<Story> {
     let replayed = run(inputs, builtin().rules, "", 2, Emit::Stories).unwrap();
     assert_eq!(replayed.refused, []);
     assert!(replayed.account.holds());
-    replayed.stories.into_iter().filter(|g| !g.rule.ends_with("-lifecycle")).collect()
+    replayed.stories.into_iter().filter(|s| !s.rule.ends_with("-lifecycle")).collect()
 }
 
 fn inputs(events: &TestEvents) -> Inputs {
@@ -73,7 +73,7 @@ fn rules_have_positive_and_negative_tests() {
     for rule in builtin().rules {
         let positive = rule.tests.iter().filter(|t| !t.expect.is_empty());
         let checked =
-            |key: &str| positive.clone().any(|t| t.expect.iter().any(|g| g.contains_key(key)));
+            |key: &str| positive.clone().any(|t| t.expect.iter().any(|s| s.contains_key(key)));
         for key in ["pattern", "members", "root_cause"] {
             assert!(checked(key), "{}: no test checks {key}", rule.name);
         }
@@ -90,11 +90,11 @@ fn overlapping_rules(rule: &Rule) -> BTreeSet<String> {
     let mut overlapping = BTreeSet::new();
     for test in rule.tests.iter().filter(|t| !t.expect.is_empty()) {
         let (own, other): (Vec<_>, Vec<_>) =
-            stories(inputs(&test.events)).into_iter().partition(|g| rule.name.text() == g.rule);
+            stories(inputs(&test.events)).into_iter().partition(|s| rule.name.text() == s.rule);
         assert!(!own.is_empty(), "{} emits no story among all rules", rule.name);
         let shared: BTreeSet<EventId> = own.iter().flat_map(members).collect();
-        let overlaps = other.into_iter().filter(|g| members(g).any(|id| shared.contains(&id)));
-        overlapping.extend(overlaps.map(|g| g.rule));
+        let overlaps = other.into_iter().filter(|s| members(s).any(|id| shared.contains(&id)));
+        overlapping.extend(overlaps.map(|s| s.rule));
     }
     overlapping
 }
@@ -114,7 +114,7 @@ fn incidents_give_the_intended_stories_only() {
     for (incident, expected) in INCIDENTS {
         let file = folder.join(incident).with_extension("jsonl");
         let rules: BTreeSet<String> =
-            stories(Inputs::files(&[file]).unwrap()).into_iter().map(|g| g.rule).collect();
+            stories(Inputs::files(&[file]).unwrap()).into_iter().map(|s| s.rule).collect();
         println!("{incident}: {}", rules.iter().cloned().collect::<Vec<_>>().join(", "));
         let expected: BTreeSet<String> = expected.iter().map(|r| (*r).to_owned()).collect();
         assert_eq!(rules, expected, "{incident}");
@@ -129,12 +129,12 @@ fn failed_unit_and_its_effects_share_a_trace() {
         for shards in [1, 3] {
             let inputs = || Inputs::files(std::slice::from_ref(&file)).unwrap();
             let replayed = run(inputs(), builtin().rules, "", shards, Emit::Stories).unwrap();
-            let story = replayed.stories.iter().find(|g| g.rule == rule).unwrap();
+            let story = replayed.stories.iter().find(|s| s.rule == rule).unwrap();
             let events = run(inputs(), builtin().rules, "", shards, Emit::Events).unwrap().lines;
             let trace = story.trace_id.to_string();
             assert!(story.members.len() > 5);
             // The story about the unit alone, which is emitted at once, has the same trace.
-            let alone = replayed.stories.iter().find(|g| g.rule == "unit-failure").unwrap();
+            let alone = replayed.stories.iter().find(|s| s.rule == "unit-failure").unwrap();
             assert_eq!(alone.trace_id, story.trace_id);
             assert_ne!(alone.id, story.id);
             for member in &story.members {

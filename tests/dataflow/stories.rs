@@ -27,8 +27,8 @@ fn run(files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
 /// The only story of a file.
 fn only_story(file: &PathBuf) -> Json {
     let stories = run(std::slice::from_ref(file), 2, Emit::Stories);
-    let is_lifecycle = |g: &&Json| g["rule"].as_str().unwrap().ends_with("-lifecycle");
-    let stories: Vec<&Json> = stories.iter().filter(|g| !is_lifecycle(g)).collect();
+    let is_lifecycle = |s: &&Json| s["rule"].as_str().unwrap().ends_with("-lifecycle");
+    let stories: Vec<&Json> = stories.iter().filter(|s| !is_lifecycle(s)).collect();
     assert_eq!(stories.len(), 1, "{stories:?}");
     stories[0].clone()
 }

@@ -138,7 +138,7 @@ fn real_pods_are_emitted_once_and_oom_kills_have_their_names() {
     assert_eq!(of(&events, "k8s.pod.running", "noimage").count(), 0);
     for pattern in ["container-oom", "pod-crash-loop", "liveness-failure"] {
         let is_emitted = |a: &Agent| {
-            a.stories().iter().any(|g| g["pattern"] == pattern && g["state"] != "retracted")
+            a.stories().iter().any(|s| s["pattern"] == pattern && s["state"] != "retracted")
         };
         agent.wait(&format!("the story {pattern}"), is_emitted);
     }

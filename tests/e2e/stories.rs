@@ -238,7 +238,7 @@ fn check_unrelated_unit(agent: &Agent) {
     let unrelated = "unrelated.service";
     let failed = |e: &Json| text(e, "systemd.unit") == unrelated;
     assert!(has_event(agent, "systemd.unit.failed", failed), "its failure is stored");
-    for story in agent.stories().iter().filter(|g| g["pattern"] == "cascade-failure") {
+    for story in agent.stories().iter().filter(|s| s["pattern"] == "cascade-failure") {
         assert!(!story.to_string().contains(unrelated), "{story:#}");
     }
 }

@@ -288,18 +288,18 @@ impl TestCgroup {
     /// A cgroup with a memory limit, version 1 or 2, whichever the host has.
     pub(super) fn limited(name: &str, bytes: u64) -> Option<Self> {
         let v1 = Path::new("/sys/fs/cgroup/memory");
-        let (group, file) = if v1.join("memory.limit_in_bytes").exists() {
+        let (cgroup, file) = if v1.join("memory.limit_in_bytes").exists() {
             (Self::in_root(v1, name)?, "memory.limit_in_bytes")
         } else {
             let _ = fs::write(unified_root().join("cgroup.subtree_control"), "+memory");
-            let group = Self::in_root(&unified_root(), name)?;
-            let _ = fs::write(group.folder.join("memory.swap.max"), "0");
-            (group, "memory.max")
+            let cgroup = Self::in_root(&unified_root(), name)?;
+            let _ = fs::write(cgroup.folder.join("memory.swap.max"), "0");
+            (cgroup, "memory.max")
         };
-        match fs::write(group.folder.join(file), bytes.to_string()) {
-            Ok(()) => Some(group),
+        match fs::write(cgroup.folder.join(file), bytes.to_string()) {
+            Ok(()) => Some(cgroup),
             Err(e) => {
-                println!("skipped: {}/{file}: {e}", group.folder.display());
+                println!("skipped: {}/{file}: {e}", cgroup.folder.display());
                 None
             }
         }

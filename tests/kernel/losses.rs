@@ -7,14 +7,14 @@ use super::*;
 /// Runs dd in a new cgroup. Returns the numbers of its system calls: those that arrived, those lost
 /// in the kernel, and those dropped after it.
 fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64, u64, u64)> {
-    let group = TestCgroup::unified("flood")?;
+    let cgroup = TestCgroup::unified("flood")?;
     let config = Config {
         ring_buffer_bytes,
-        syscall_enter_cgroup: Some(group.path.clone()),
+        syscall_enter_cgroup: Some(cgroup.path.clone()),
         ..only(&[Kind::SyscallEnter])
     };
     let running = start_with_ring(&config, ring_blocks, |_| false);
-    let mut child = group
+    let mut child = cgroup
         .shell(&format!("exec dd if=/dev/zero of=/dev/null bs=1 count={bytes}"))
         .stderr(Stdio::null())
         .spawn()
@@ -59,7 +59,7 @@ fn noisy_cgroup_is_throttled_and_counted() {
     if !is_ebpf_available() {
         return;
     }
-    let Some(group) = TestCgroup::unified("noisy") else {
+    let Some(cgroup) = TestCgroup::unified("noisy") else {
         return;
     };
     let config = Config {
@@ -67,13 +67,13 @@ fn noisy_cgroup_is_throttled_and_counted() {
         burst_per_cgroup: 50,
         ..only(&[Kind::Fork, Kind::Exec, Kind::Exit])
     };
-    let path = group.path.clone();
+    let path = cgroup.path.clone();
     let running = start(&config, move |e| {
         e.get("tapio.cgroup.path") == path || e.kind == "tapio.kernel.lost"
     });
     let from = Instant::now();
     let loops = "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done";
-    assert!(group.shell(loops).status().unwrap().success());
+    assert!(cgroup.shell(loops).status().unwrap().success());
     let seconds = from.elapsed().as_secs_f64();
     let outcome = running.finish();
     outcome.assert_accounted();
@@ -94,15 +94,15 @@ fn failed_system_calls_are_counted_in_the_kernel() {
     if !is_ebpf_available() {
         return;
     }
-    let Some(group) = TestCgroup::unified("errors") else {
+    let Some(cgroup) = TestCgroup::unified("errors") else {
         return;
     };
-    let path = group.path.clone();
+    let path = cgroup.path.clone();
     let mut config = only(&[Kind::SyscallErrorRate]);
     config.syscall_errors.interval_ms = 1_000;
     let running = start(&config, move |e| e.get("tapio.cgroup.path") == path);
     let script = "i=0; while [ $i -lt 5000 ]; do cd /proc/version; i=$((i+1)); done 2>/dev/null";
-    let status = group.shell(script).stderr(Stdio::null()).status();
+    let status = cgroup.shell(script).stderr(Stdio::null()).status();
     status.unwrap();
     let outcome = running.finish();
     outcome.assert_accounted();
@@ -324,20 +324,20 @@ fn measure_idle_and_latency() {
     println!("idle: {:.3} % of a core", spent.as_secs_f64() / wait.as_secs_f64() * 100.0);
     running.finish().assert_accounted();
 
-    let Some(group) = TestCgroup::unified("rate") else {
+    let Some(cgroup) = TestCgroup::unified("rate") else {
         return;
     };
     let config = Config {
         rate_per_cgroup: 165_000,
         burst_per_cgroup: 1,
-        syscall_enter_cgroup: Some(group.path.clone()),
+        syscall_enter_cgroup: Some(cgroup.path.clone()),
         ..only(&[Kind::SyscallEnter])
     };
     let running = start(&config, |e| e.kind == "kernel.syscall.enter");
     let before = RunningCollector::collector_cpu();
     let from = Instant::now();
     let flood = "exec timeout 3 dd if=/dev/zero of=/dev/null bs=1";
-    let _ = group.shell(flood).stderr(Stdio::null()).status();
+    let _ = cgroup.shell(flood).stderr(Stdio::null()).status();
     let (took, spent) = (from.elapsed(), RunningCollector::collector_cpu() - before);
     let outcome = running.finish();
     outcome.assert_accounted();

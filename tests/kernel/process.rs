@@ -47,21 +47,21 @@ fn twenty_oom_kills_are_counted_exactly() {
         return;
     }
     const LIMIT: u64 = 16 << 20;
-    let Some(group) = TestCgroup::limited("oom", LIMIT) else {
+    let Some(cgroup) = TestCgroup::limited("oom", LIMIT) else {
         return;
     };
-    let path = group.path.clone();
+    let path = cgroup.path.clone();
     let kinds = [Kind::OomKill, Kind::Exit, Kind::Exec, Kind::Fork, Kind::Signal];
     let running = start(&only(&kinds), move |e| {
         e.get("tapio.oom.cgroup") == path || e.get("tapio.cgroup.path") == path
     });
     let mut expected = Vec::new();
     for _ in 0..20 {
-        let mut child = group.shell("exec tail /dev/zero").spawn().unwrap();
+        let mut child = cgroup.shell("exec tail /dev/zero").spawn().unwrap();
         expected.push(child.id());
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }
-    assert_eq!(group.oom_kills(), 20, "the kernel's counter");
+    assert_eq!(cgroup.oom_kills(), 20, "the kernel's counter");
     let outcome = running.finish();
     outcome.assert_accounted();
     let emitted: Vec<u32> =
@@ -70,7 +70,7 @@ fn twenty_oom_kills_are_counted_exactly() {
     for event in outcome.of_kind("kernel.process.oom_kill") {
         assert_eq!(event.get("tapio.oom.scope"), "cgroup");
         assert_eq!(event.number("tapio.oom.limit_bytes"), LIMIT);
-        assert_eq!(event.get("tapio.oom.cgroup"), group.path);
+        assert_eq!(event.get("tapio.oom.cgroup"), cgroup.path);
         assert!(event.number("tapio.oom.usage_bytes") <= LIMIT);
         let resident = event.number("tapio.oom.rss_bytes");
         assert!((LIMIT / 2..=LIMIT * 2).contains(&resident), "{resident}");

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use tapio_collectors::cni_report::{PluginError, Report};
 
-/// Addresses in a report.
+/// Maximum number of addresses in a report.
 const MAX_ADDRESSES: usize = 16;
 /// Size limit of an error message in a report.
 const MAX_MESSAGE_BYTES: usize = 2048;

@@ -97,7 +97,7 @@ impl Drop for SmallCgroup {
             }
         }
         if let Some(control) = &self.enabled {
-            // Fails, as it should, if another cgroup uses the controller by now.
+            // Fails, as intended, if another cgroup uses the controller.
             let _ = fs::write(control, "-memory");
         }
     }

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use super::args::Args;
 use super::cgroup::SmallCgroup;
+use super::environment::{CausedFault, DemoEnvironment};
 use super::recorded::print_recordings;
 use super::report::{print_stories, print_summary};
-use super::scene::{CausedFault, Scene};
 use crate::cli::output::Outcome;
 use tapio_collectors::ebpf;
 
@@ -21,23 +21,23 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if !missing.is_empty() {
         return print_recordings(args, &missing);
     }
-    let mut scene = Scene::open(args.keep_data)?;
+    let mut environment = DemoEnvironment::open(args.keep_data)?;
     args.progress(
         "tapio observes this machine's kernel. Three faults follow, all in child processes.\n",
     )?;
     let mut faults = vec![];
-    faults.extend(memory_limit(args, &scene)?);
-    faults.push(segmentation_faults(args, &scene)?);
-    faults.push(refused_connections(args, &scene)?);
-    let account = scene.drain();
-    let observed = scene.query(&faults)?;
-    print_stories(args, &faults, &observed)?;
-    print_summary(args, &faults, &observed, &account, &scene)?;
+    faults.extend(memory_limit(args, &environment)?);
+    faults.push(segmentation_faults(args, &environment)?);
+    faults.push(refused_connections(args, &environment)?);
+    let account = environment.drain();
+    let stored = environment.query(&faults)?;
+    print_stories(args, &faults, &stored)?;
+    print_summary(args, &faults, &stored, &account, &environment)?;
     if !account.holds() || account.total.held > 0 {
         anyhow::bail!("CONS-1 violated: {:?}", account.total);
     }
     let missed: Vec<&str> =
-        faults.iter().filter(|f| !observed.has_stories_of(f)).map(|f| f.name).collect();
+        faults.iter().filter(|f| !stored.has_stories_of(f)).map(|f| f.name).collect();
     if !missed.is_empty() {
         anyhow::bail!("no story was emitted for these faults: {}", missed.join(", "));
     }
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 /// Fault 1. `None` where the cgroup can't be created.
-fn memory_limit(args: &Args, scene: &Scene) -> anyhow::Result<Option<CausedFault>> {
+fn memory_limit(args: &Args, environment: &DemoEnvironment) -> anyhow::Result<Option<CausedFault>> {
     let name = format!("tapio-demo-{}", std::process::id());
     let cgroup = match SmallCgroup::create(&name, LIMIT_BYTES) {
         Ok(cgroup) => cgroup,
@@ -66,13 +66,13 @@ fn memory_limit(args: &Args, scene: &Scene) -> anyhow::Result<Option<CausedFault
         &["oom-kill"],
         &["kernel.process.oom_kill", "kernel.process.exit"],
     );
-    scene.run_child(&mut fault, "demo-hog", &["hog", &procs])?;
-    scene.wait_for_stories(&fault)?;
+    environment.run_child(&mut fault, "demo-hog", &["hog", &procs])?;
+    environment.wait_for_stories(&fault)?;
     Ok(Some(fault))
 }
 
 /// Fault 2.
-fn segmentation_faults(args: &Args, scene: &Scene) -> anyhow::Result<CausedFault> {
+fn segmentation_faults(args: &Args, environment: &DemoEnvironment) -> anyhow::Result<CausedFault> {
     args.progress(&format!(
         "2. {CRASHES} children, one after the other, read through a null pointer."
     ))?;
@@ -82,14 +82,14 @@ fn segmentation_faults(args: &Args, scene: &Scene) -> anyhow::Result<CausedFault
         &["kernel.process.signal", "kernel.process.exit"],
     );
     for _ in 0..CRASHES {
-        scene.run_child(&mut fault, "demo-crasher", &["segfault"])?;
+        environment.run_child(&mut fault, "demo-crasher", &["segfault"])?;
     }
-    scene.wait_for_stories(&fault)?;
+    environment.wait_for_stories(&fault)?;
     Ok(fault)
 }
 
 /// Fault 3.
-fn refused_connections(args: &Args, scene: &Scene) -> anyhow::Result<CausedFault> {
+fn refused_connections(args: &Args, environment: &DemoEnvironment) -> anyhow::Result<CausedFault> {
     // Free an instant ago; the kernel doesn't assign it again soon.
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     args.progress(&format!(
@@ -98,7 +98,7 @@ fn refused_connections(args: &Args, scene: &Scene) -> anyhow::Result<CausedFault
     let mut fault =
         CausedFault::new("refused connections", &["connection-refused"], &["kernel.tcp.refused"]);
     let (port, times) = (port.to_string(), ATTEMPTS.to_string());
-    scene.run_child(&mut fault, "demo-client", &["refused", &port, &times])?;
-    scene.wait_for_stories(&fault)?;
+    environment.run_child(&mut fault, "demo-client", &["refused", &port, &times])?;
+    environment.wait_for_stories(&fault)?;
     Ok(fault)
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::args::Args;
-use super::scene::Folder;
+use super::environment::Folder;
 use crate::cli::output::{Outcome, Output, message, print};
 use crate::cli::story;
 use tapio_collectors::ebpf::Finding;

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::Args;
-use super::scene::{CausedFault, Observed, Scene};
+use super::environment::{CausedFault, DemoEnvironment, StoredResults};
 use crate::cli::output::{Output, print};
 use crate::cli::story;
 use crate::runtime::snapshot_json;
@@ -14,17 +14,17 @@ use tapio_core::ring::Snapshot;
 pub(super) fn print_stories(
     args: &Args,
     faults: &[CausedFault],
-    observed: &Observed,
+    stored: &StoredResults,
 ) -> anyhow::Result<()> {
     let colour = story::colours();
     for fault in faults {
-        let stories = observed.stories(fault);
+        let stories = stored.stories(fault);
         if args.output == Output::Json {
             let line = json!({
                 "fault": fault.name,
                 "pids": fault.pids,
                 "stories": stories.iter().map(|story| story.json()).collect::<Vec<_>>(),
-                "events": observed.events(fault),
+                "events": stored.events(fault),
             });
             print(&line.to_string())?;
             continue;
@@ -49,12 +49,12 @@ pub(super) fn print_stories(
 pub(super) fn print_summary(
     args: &Args,
     faults: &[CausedFault],
-    observed: &Observed,
+    stored: &StoredResults,
     account: &Snapshot,
-    scene: &Scene,
+    environment: &DemoEnvironment,
 ) -> anyhow::Result<()> {
-    let found = faults.iter().filter(|fault| observed.has_stories_of(fault)).count();
-    let others = observed.other_stories();
+    let found = faults.iter().filter(|fault| stored.has_stories_of(fault)).count();
+    let others = stored.other_stories();
     if args.output == Output::Json {
         let summary = json!({
             "faults": faults.len(), "found": found, "other_stories": others,
@@ -75,7 +75,7 @@ pub(super) fn print_summary(
         ))?;
     }
     if args.keep_data {
-        args.progress(&format!("The data is in {}", scene.folder().display()))?;
+        args.progress(&format!("The data is in {}", environment.folder().display()))?;
     }
     Ok(())
 }

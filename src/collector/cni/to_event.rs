@@ -50,8 +50,9 @@ impl EventWriter {
         let non_empty = |text| Some(text).filter(|t: &&str| !t.is_empty());
         self.event.clear();
         self.event.text(names::HOST_NAME, &self.node);
-        let known = Subject { container_id: non_empty(container_id), pod_uid: non_empty(pod_uid) };
-        self.event.enrich(known, &self.directory);
+        let subject =
+            Subject { container_id: non_empty(container_id), pod_uid: non_empty(pod_uid) };
+        self.event.enrich(subject, &self.directory);
         self.event.end_entities();
     }
 
@@ -109,7 +110,7 @@ impl EventWriter {
             self.repeated += 1;
             return;
         }
-        self.learn(report, now_ns);
+        self.update_directory(report, now_ns);
         match kind {
             names::CNI_ADD if is_success => self.attached(report, now_ns),
             names::CNI_DEL if is_success => self.detached(report, now_ns),
@@ -162,7 +163,7 @@ impl EventWriter {
     }
 
     /// Adds the container and its pod to the directory, before the runtime reports them.
-    fn learn(&mut self, report: &Report, now_ns: u64) {
+    fn update_directory(&mut self, report: &Report, now_ns: u64) {
         let pod = &report.pod;
         if pod.uid.is_empty() {
             return;

@@ -31,7 +31,7 @@ use super::table::wall_ns;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events that wait to be processed; when there are more, the runtime waits.
 const QUEUE_EVENTS: usize = 1024;
-/// Containers listed of one namespace.
+/// Maximum number of containers listed per namespace.
 const MAX_CONTAINERS: usize = 16_384;
 
 /// The topics of the subscription.
@@ -50,17 +50,19 @@ const TOPICS: [&str; 7] = [
 pub(super) struct Client(Channel);
 
 /// Waits for a response within the time limit.
-async fn within<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
-        Ok(answer) => answer.map(Response::into_inner),
+async fn within<T>(
+    response: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, response).await {
+        Ok(response) => response.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded("the runtime doesn't respond")),
     }
 }
 
 /// Maps "not found" to `None`.
-fn found<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
+fn found<T>(response: Result<T, Status>) -> Result<Option<T>, Status> {
+    match response {
+        Ok(response) => Ok(Some(response)),
         Err(status) if status.code() == Code::NotFound => Ok(None),
         Err(status) => Err(status),
     }
@@ -147,7 +149,7 @@ impl Client {
     ) -> Result<Option<Container>, Status> {
         let mut client = ContainersClient::new(self.0.clone());
         let request = in_namespace(namespace, GetContainerRequest { id: id.to_owned() });
-        Ok(found(within(client.get(request)).await)?.and_then(|answer| answer.container))
+        Ok(found(within(client.get(request)).await)?.and_then(|response| response.container))
     }
 
     /// The first processes of a namespace's containers.
@@ -168,7 +170,7 @@ impl Client {
     pub(super) async fn image(&self, namespace: &str, name: &str) -> Result<Option<Image>, Status> {
         let mut client = ImagesClient::new(self.0.clone());
         let request = in_namespace(namespace, GetImageRequest { name: name.to_owned() });
-        Ok(found(within(client.get(request)).await)?.and_then(|answer| answer.image))
+        Ok(found(within(client.get(request)).await)?.and_then(|response| response.image))
     }
 
     /// A blob; `None` if it doesn't exist.
@@ -179,7 +181,7 @@ impl Client {
     ) -> Result<Option<content::Info>, Status> {
         let mut client = ContentClient::new(self.0.clone());
         let request = in_namespace(namespace, InfoRequest { digest: digest.to_owned() });
-        Ok(found(within(client.info(request)).await)?.and_then(|answer| answer.info))
+        Ok(found(within(client.info(request)).await)?.and_then(|response| response.info))
     }
 
     /// The restart count of a container; `None` if the runtime has no CRI or not this container.
@@ -212,7 +214,8 @@ impl Client {
     ) -> Result<Option<cri::ContainerStatus>, Status> {
         let mut client = RuntimeServiceClient::new(self.0.clone());
         let request = ContainerStatusRequest { container_id: id.to_owned() };
-        Ok(found(within(client.container_status(request)).await)?.and_then(|answer| answer.status))
+        Ok(found(within(client.container_status(request)).await)?
+            .and_then(|response| response.status))
     }
 
     /// The runtime's name and version from the CRI.

@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
         PollTimer::new(&self.context.shutdown, CURSOR_INTERVAL)
     }
 
-    /// Saves the cursor if every event before it is settled, and publishes counters. Returns
+    /// Saves the cursor if every event before it is finalized, and publishes counters. Returns
     /// whether the source should pause until then.
     pub(super) fn save_cursor(&mut self, timer: &mut PollTimer) -> Result<bool, String> {
         let is_paused = self.cursor.try_save(self.context).map_err(|e| format!("the cursor: {e}"));

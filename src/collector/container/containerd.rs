@@ -129,7 +129,7 @@ impl Run<'_> {
                 Some(container) => self.complete(client, Facts::of(container), &key.id).await,
                 None => Facts { created_ns: time_ns, ..Facts::default() },
             };
-            self.writer.learn(key, &facts, clock::wall_ns());
+            self.writer.update_directory(key, &facts, clock::wall_ns());
             self.containers.exists(key, facts);
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Run<'_> {
             Some(container) => self.complete(client, Facts::of(container), &key.id).await,
             None => Facts { created_ns: time_ns, image: image.to_owned(), ..Facts::default() },
         };
-        self.writer.learn(&key, &facts, clock::wall_ns());
+        self.writer.update_directory(&key, &facts, clock::wall_ns());
         if self.containers.exists(&key, facts) {
             self.emit(&key, Transition::Created, time_ns);
         }
@@ -214,7 +214,7 @@ impl Run<'_> {
         }
         self.emit(key, Transition::Deleted, time_ns);
         if let Some(container) = self.containers.deleted(key) {
-            self.writer.forget(key, &container.facts, clock::wall_ns());
+            self.writer.remove_from_directory(key, &container.facts, clock::wall_ns());
         }
     }
 
@@ -259,7 +259,7 @@ impl Run<'_> {
                 facts = self.complete(client, facts, &key.id).await;
             }
             let created_ns = facts.created_ns;
-            self.writer.learn(&key, &facts, clock::wall_ns());
+            self.writer.update_directory(&key, &facts, clock::wall_ns());
             if self.containers.exists(&key, facts) && created_ns > self.emitted_until_ns {
                 self.emit(&key, Transition::Created, created_ns);
             }

@@ -69,7 +69,7 @@ impl Run<'_> {
     fn exists(&mut self, id: &str, facts: Facts) -> Key {
         let key = Key { namespace: NAMESPACE.to_owned(), id: id.to_owned() };
         let created_ns = facts.created_ns;
-        self.writer.learn(&key, &facts, clock::wall_ns());
+        self.writer.update_directory(&key, &facts, clock::wall_ns());
         if self.containers.exists(&key, facts) && created_ns > self.emitted_until_ns {
             self.emit(&key, Transition::Created, created_ns);
         }

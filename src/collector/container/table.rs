@@ -79,7 +79,7 @@ pub(super) enum Transition {
     Started {
         pid: u32,
     },
-    /// `code` is `None` if the runtime couldn't be asked when it ended.
+    /// `code` is `None` if the runtime didn't respond when it ended.
     Exited {
         pid: u32,
         code: Option<u32>,
@@ -118,11 +118,11 @@ impl ContainerTable {
     /// Records that a container exists. Returns whether it is new. One with the same key but
     /// another time of creation is another container.
     pub(super) fn exists(&mut self, key: &Key, facts: Facts) -> bool {
-        let seen = self.next_observation();
+        let observation = self.next_observation();
         if let Some(entry) = self.containers.get_mut(key)
             && (facts.created_ns == 0 || entry.facts.created_ns == facts.created_ns)
         {
-            entry.last_seen = seen;
+            entry.last_seen = observation;
             if facts.created_ns != 0 {
                 entry.facts = Facts { restarts: facts.restarts.or(entry.facts.restarts), ..facts };
             }
@@ -132,18 +132,19 @@ impl ContainerTable {
             self.untracked += 1;
             return true;
         }
-        let entry = TrackedContainer { facts, last_seen: seen, ..TrackedContainer::default() };
+        let entry =
+            TrackedContainer { facts, last_seen: observation, ..TrackedContainer::default() };
         self.containers.insert(key.clone(), entry);
         true
     }
 
     /// Records that a container's first process runs. Returns whether that is new.
     pub(super) fn started(&mut self, key: &Key, pid: u32, time_ns: u64) -> bool {
-        let seen = self.next_observation();
+        let observation = self.next_observation();
         let Some(entry) = self.containers.get_mut(key) else {
             return true;
         };
-        entry.last_seen = seen;
+        entry.last_seen = observation;
         if entry.pid == pid {
             return false;
         }
@@ -153,11 +154,11 @@ impl ContainerTable {
 
     /// Records that a container's first process ended. Returns whether that is new.
     pub(super) fn exited(&mut self, key: &Key, pid: u32) -> bool {
-        let seen = self.next_observation();
+        let observation = self.next_observation();
         let Some(entry) = self.containers.get_mut(key) else {
             return true;
         };
-        entry.last_seen = seen;
+        entry.last_seen = observation;
         if entry.pid == pid && entry.exited {
             return false;
         }

@@ -46,7 +46,7 @@ impl EventWriter {
     }
 
     /// Adds a container and its pod to the directory.
-    pub(super) fn learn(&self, key: &Key, facts: &Facts, now_ns: u64) {
+    pub(super) fn update_directory(&self, key: &Key, facts: &Facts, now_ns: u64) {
         let in_pod = !facts.pod_uid.is_empty();
         let text = |text: &str| Arc::<str>::from(text);
         if in_pod {
@@ -66,7 +66,7 @@ impl EventWriter {
     }
 
     /// Marks a container as gone in the directory; with a sandbox, its pod as well.
-    pub(super) fn forget(&self, key: &Key, facts: &Facts, now_ns: u64) {
+    pub(super) fn remove_from_directory(&self, key: &Key, facts: &Facts, now_ns: u64) {
         self.directory.container_gone(&key.id, now_ns);
         if facts.sandbox {
             self.directory.pod_left(&facts.pod_uid, now_ns);
@@ -162,8 +162,8 @@ impl EventWriter {
         event.clear();
         event.text(names::HOST_NAME, &self.node);
         let uid = Some(facts.pod_uid.as_str()).filter(|uid| !uid.is_empty());
-        let known = Subject { container_id: Some(&key.id), pod_uid: uid };
-        event.enrich(known, &self.directory);
+        let subject = Subject { container_id: Some(&key.id), pod_uid: uid };
+        event.enrich(subject, &self.directory);
         event.text(names::CONTAINER_NAME, &facts.name);
         if pid != 0 {
             event.int(names::PROCESS_PID, pid);

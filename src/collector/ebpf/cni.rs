@@ -48,7 +48,7 @@ impl Decoder {
         let mut netns_inode = 0;
         match &call {
             Some(call) => {
-                call.learn(&self.directory, self.observed_ns);
+                call.update_directory(&self.directory, self.observed_ns);
                 // The path as the plugin sees it: the runtime may have its own mount namespace.
                 let netns = format!("/proc/{pid}/root{}", call.netns);
                 netns_inode = fs::metadata(netns).map_or(0, |m| m.ino());
@@ -76,18 +76,18 @@ impl Decoder {
             return;
         };
         if is_success {
-            self.learn_network(&call, run.netns_inode);
+            self.update_network(&call, run.netns_inode);
         }
         let non_empty = |text| Some(text).filter(|t: &&str| !t.is_empty());
         let event = &mut self.event;
         event.clear();
         event.text(names::HOST_NAME, &self.node);
         event.int(names::PROCESS_PID, record.head.tgid);
-        let known = Subject {
+        let subject = Subject {
             container_id: non_empty(&call.container_id),
             pod_uid: non_empty(&call.pod.uid),
         };
-        event.enrich(known, &self.directory);
+        event.enrich(subject, &self.directory);
         event.end_entities();
         event.text(names::TAPIO_CNI_PLUGIN, &run.plugin);
         event.text(names::NETWORK_INTERFACE_NAME, &call.ifname);
@@ -133,7 +133,7 @@ impl Decoder {
     }
 
     /// Updates the directory's network namespaces after a successful call.
-    fn learn_network(&self, call: &PluginCall, netns_inode: u64) {
+    fn update_network(&self, call: &PluginCall, netns_inode: u64) {
         if netns_inode == 0 || call.pod.uid.is_empty() {
             return;
         }

@@ -61,8 +61,8 @@ struct Run<'a> {
     control_lost: u64,
 }
 
-fn failed<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> CollectorError {
-    move |cause| CollectorError::new(what, cause)
+fn failed<E: std::fmt::Display>(operation: &'static str) -> impl FnOnce(E) -> CollectorError {
+    move |cause| CollectorError::new(operation, cause)
 }
 
 /// The error of a collector that can't load any program, with its remedy.

@@ -46,7 +46,7 @@ impl EnrichmentQueue {
         &mut self,
         event: &mut EventBuilder,
         meta: EventHeader,
-        known: Subject<'_>,
+        subject: Subject<'_>,
         directory: &Directory,
         now_ns: u64,
     ) -> Option<EventHeader> {
@@ -57,8 +57,8 @@ impl EnrichmentQueue {
         self.waiting.push_back(QueuedEvent {
             event: event.clone(),
             meta,
-            container_id: known.container_id.map(Into::into),
-            pod_uid: known.pod_uid.map(Into::into),
+            container_id: subject.container_id.map(Into::into),
+            pod_uid: subject.pod_uid.map(Into::into),
             deadline_ns: now_ns + MAX_WAIT_NS,
         });
         None
@@ -82,11 +82,11 @@ impl EnrichmentQueue {
         self.generation = generation;
         let mut remaining = VecDeque::new();
         for mut one in std::mem::take(&mut self.waiting) {
-            let known = Subject {
+            let subject = Subject {
                 container_id: one.container_id.as_deref(),
                 pod_uid: one.pod_uid.as_deref(),
             };
-            if has_changed && one.event.re_enrich(known, directory) == Resolution::Complete {
+            if has_changed && one.event.re_enrich(subject, directory) == Resolution::Complete {
                 self.patched += 1;
             } else if all || now_ns >= one.deadline_ns {
                 self.mark_unresolved(&mut one.event);
@@ -108,10 +108,10 @@ mod tests {
     use tapio_core::event::{ClockQuality, EventId, Severity, Value};
     use tapio_core::identity::{Container, Pod};
 
-    fn event(known: Subject<'_>, directory: &Directory) -> (EventBuilder, EventHeader) {
+    fn event(subject: Subject<'_>, directory: &Directory) -> (EventBuilder, EventHeader) {
         let mut event = EventBuilder::default();
         event.text(names::HOST_NAME, "n");
-        assert_eq!(event.enrich(known, directory), Resolution::Incomplete);
+        assert_eq!(event.enrich(subject, directory), Resolution::Incomplete);
         event.text(names::TAPIO_PROCESS_EXEC_ID, "7");
         event.end_entities();
         event.text(names::TAPIO_CGROUP_PATH, "/p");
@@ -132,14 +132,14 @@ mod tests {
         let directory = Directory::default();
         let mut context = Context::for_test(None);
         let mut queue = EnrichmentQueue::default();
-        let known = |pod_uid| Subject { container_id: Some("c"), pod_uid: Some(pod_uid) };
-        let (mut first, meta) = event(known("u"), &directory);
-        assert!(queue.push(&mut first, meta, known("u"), &directory, 0).is_some());
+        let subject = |pod_uid| Subject { container_id: Some("c"), pod_uid: Some(pod_uid) };
+        let (mut first, meta) = event(subject("u"), &directory);
+        assert!(queue.push(&mut first, meta, subject("u"), &directory, 0).is_some());
         assert_eq!(queue.unresolved, 1, "no source of names is active");
         directory.pod_seen(Pod { uid: "other".into(), ..Pod::default() }, 0);
         for uid in ["u", "v"] {
-            let (mut one, meta) = event(known(uid), &directory);
-            assert!(queue.push(&mut one, meta, known(uid), &directory, 0).is_none());
+            let (mut one, meta) = event(subject(uid), &directory);
+            assert!(queue.push(&mut one, meta, subject(uid), &directory, 0).is_none());
         }
         queue.release(&directory, 1, false, &mut context.sink);
         assert_eq!(queue.len(), 2);
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn late_names_have_the_position_of_early_names() {
         let directory = Directory::default();
-        let known = Subject { container_id: None, pod_uid: Some("u") };
-        let (mut one, _) = event(known, &directory);
+        let subject = Subject { container_id: None, pod_uid: Some("u") };
+        let (mut one, _) = event(subject, &directory);
         directory.pod_seen(
             Pod { uid: "u".into(), name: "web".into(), namespace: "shop".into(), ..Pod::default() },
             2,
         );
-        assert_eq!(one.re_enrich(known, &directory), Resolution::Complete);
+        assert_eq!(one.re_enrich(subject, &directory), Resolution::Complete);
         let fields: Vec<(String, bool)> = one.fields(|fields| {
             let text = |f: &tapio_core::event::Field<'_>| match f.value {
                 Value::Str(s) => format!("{}={s}", f.key),

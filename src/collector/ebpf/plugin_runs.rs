@@ -111,7 +111,7 @@ impl PluginCall {
     }
 
     /// Adds the container and its pod to the directory; no other source has them earlier.
-    pub(super) fn learn(&self, directory: &Directory, now_ns: u64) {
+    pub(super) fn update_directory(&self, directory: &Directory, now_ns: u64) {
         let pod = &self.pod;
         if pod.uid.is_empty() || self.container_id.is_empty() || self.command == "DEL" {
             return;

@@ -21,7 +21,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const QUIET_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Polls without a record after which the journal is quiet: two seconds.
 const QUIET_AFTER_POLLS: u32 = 40;
-/// Interval of the checks whether the events offered are settled, while reading has to pause.
+/// Interval of the checks whether the events offered are finalized, while reading has to pause.
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// Maximum number of read errors logged one by one.
 const MAX_LOGGED_ERRORS: u64 = 10;
@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
         Ok(Ended::Stopped)
     }
 
-    /// Advances the cursor, and pauses while too much is unsettled.
+    /// Advances the cursor, and pauses while too many events are not finalized.
     fn advance_cursor(&mut self, context: &mut Context) {
         if let Some(position) = self.output.position {
             self.cursor.advance(&position.to_string());
@@ -152,7 +152,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Returns whether to pause until the events offered are settled.
+    /// Returns whether to pause until the events offered are finalized.
     fn save_cursor(&mut self, context: &Context) -> bool {
         self.cursor.try_save(context).unwrap_or_else(|e| {
             report_unsaved(context, &e);

@@ -29,7 +29,7 @@ pub(super) struct EventWriter {
     /// events.
     origin: u64,
     directory: Arc<Directory>,
-    draft: EventBuilder,
+    event: EventBuilder,
     natural_key: String,
 }
 
@@ -73,7 +73,7 @@ fn transition_time(transition: &Transition, now_ns: u64) -> EventTime {
 
 impl EventWriter {
     pub(super) fn new(host: Arc<str>, origin: u64, directory: Arc<Directory>) -> Self {
-        Self { host, origin, directory, draft: EventBuilder::default(), natural_key: String::new() }
+        Self { host, origin, directory, event: EventBuilder::default(), natural_key: String::new() }
     }
 
     fn offer(
@@ -94,7 +94,7 @@ impl EventWriter {
             severity,
         };
         // The sink counts an event that it can't accept.
-        let _ = self.draft.offer(&meta, sink);
+        let _ = self.event.offer(&meta, sink);
     }
 
     fn set_natural_key(&mut self, text: std::fmt::Arguments<'_>) {
@@ -105,28 +105,28 @@ impl EventWriter {
     /// Emits a fact of a pod of this node.
     pub(super) fn pod(&mut self, pod: &Pod, transition: &Transition, now_ns: u64, sink: &mut Sink) {
         self.set_natural_key(format_args!("{}/{}", pod.uid, transition.natural_key));
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::HOST_NAME, &self.host);
-        draft.pod(pod);
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::HOST_NAME, &self.host);
+        event.pod(pod);
         match &transition.fact {
             PodFact::CrashLoop { container, .. } | PodFact::OomKilled { container } => {
-                draft.text(names::CONTAINER_ID, &container.id);
-                draft.text(names::K8S_CONTAINER_NAME, &container.name);
-                draft.text(names::CONTAINER_IMAGE_NAME, &container.image);
+                event.text(names::CONTAINER_ID, &container.id);
+                event.text(names::K8S_CONTAINER_NAME, &container.name);
+                event.text(names::CONTAINER_IMAGE_NAME, &container.image);
             }
-            PodFact::Pending { container, .. } => draft.text(names::K8S_CONTAINER_NAME, container),
+            PodFact::Pending { container, .. } => event.text(names::K8S_CONTAINER_NAME, container),
             _ => {}
         }
-        draft.end_entities();
-        pod_attributes(draft, pod);
+        event.end_entities();
+        pod_attributes(event, pod);
         // The unit that it failed to connect to before.
         if let PodFact::CrashLoop { .. } = transition.fact
             && let Some(unit) = self.directory.unreachable_unit(&pod.uid, now_ns)
         {
-            draft.text(names::TAPIO_PEER_SYSTEMD_UNIT, &unit);
+            event.text(names::TAPIO_PEER_SYSTEMD_UNIT, &unit);
         }
-        let (kind, severity) = fact_attributes(draft, pod, &transition.fact);
+        let (kind, severity) = fact_attributes(event, pod, &transition.fact);
         self.offer(kind, severity, &transition_time(transition, now_ns), now_ns, sink);
     }
 
@@ -140,15 +140,15 @@ impl EventWriter {
         sink: &mut Sink,
     ) {
         self.set_natural_key(format_args!("{uid}/{}", change.natural_key));
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::HOST_NAME, &self.host);
-        draft.text(names::K8S_NODE_NAME, node);
-        draft.end_entities();
-        draft.text(names::K8S_NODE_CONDITION_TYPE, &change.condition);
-        draft.word(names::K8S_NODE_CONDITION_STATUS, change.status);
-        draft.text(names::TAPIO_K8S_CONDITION_REASON, &change.reason);
-        draft.message(format_args!("{}", change.message));
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::HOST_NAME, &self.host);
+        event.text(names::K8S_NODE_NAME, node);
+        event.end_entities();
+        event.text(names::K8S_NODE_CONDITION_TYPE, &change.condition);
+        event.word(names::K8S_NODE_CONDITION_STATUS, change.status);
+        event.text(names::TAPIO_K8S_CONDITION_REASON, &change.reason);
+        event.message(format_args!("{}", change.message));
         let severity = if change.is_bad { Severity::ERROR } else { Severity::INFO };
         self.offer(
             names::K8S_NODE_CONDITION,
@@ -169,15 +169,15 @@ impl EventWriter {
     ) {
         let meta = &deployment.metadata;
         self.set_natural_key(format_args!("{}/{}", meta.uid, change.natural_key));
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::K8S_NAMESPACE_NAME, &meta.namespace);
-        draft.text(names::K8S_DEPLOYMENT_NAME, &meta.name);
-        draft.end_entities();
-        draft.word(names::TAPIO_K8S_ROLLOUT_STATE, change.phase.as_str());
-        draft.text(names::TAPIO_K8S_ROLLOUT_REASON, &change.reason);
-        draft.int(names::TAPIO_K8S_REVISION, change.revision);
-        draft.message(format_args!("{}", change.message));
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::K8S_NAMESPACE_NAME, &meta.namespace);
+        event.text(names::K8S_DEPLOYMENT_NAME, &meta.name);
+        event.end_entities();
+        event.word(names::TAPIO_K8S_ROLLOUT_STATE, change.phase.as_str());
+        event.text(names::TAPIO_K8S_ROLLOUT_REASON, &change.reason);
+        event.int(names::TAPIO_K8S_REVISION, change.revision);
+        event.message(format_args!("{}", change.message));
         let severity =
             if change.phase == RolloutPhase::Failed { Severity::ERROR } else { Severity::INFO };
         self.offer(
@@ -192,41 +192,48 @@ impl EventWriter {
     /// Emits an Event. `pod`: the pod that it is about, if known.
     pub(super) fn event(
         &mut self,
-        event: &Event,
+        k8s_event: &Event,
         pod: Option<&Pod>,
         scope: EventScope,
         now_ns: u64,
         sink: &mut Sink,
     ) {
-        let count = event.count();
-        self.set_natural_key(format_args!("{}/{}", event.metadata.uid, count.unwrap_or(0)));
-        let about = &event.involved_object;
-        let draft = &mut self.draft;
-        draft.clear();
+        let count = k8s_event.count();
+        self.set_natural_key(format_args!("{}/{}", k8s_event.metadata.uid, count.unwrap_or(0)));
+        let about = &k8s_event.involved_object;
+        let event = &mut self.event;
+        event.clear();
         if scope != EventScope::NoNode {
-            draft.text(names::HOST_NAME, &self.host);
+            event.text(names::HOST_NAME, &self.host);
         } else if let Some(node) = pod.map(|p| &p.node).filter(|n| !n.is_empty()) {
-            draft.text(names::HOST_NAME, node);
+            event.text(names::HOST_NAME, node);
         }
-        object_entities(draft, event, pod);
-        draft.end_entities();
-        draft.text(names::K8S_EVENT_REASON, &event.reason);
-        draft.text(names::TAPIO_K8S_EVENT_TYPE, &event.r#type);
-        draft.text(names::TAPIO_K8S_EVENT_COMPONENT, event.component());
-        draft.text(names::TAPIO_K8S_OBJECT_KIND, &about.kind);
-        draft.text(names::TAPIO_K8S_OBJECT_NAME, &about.name);
+        object_entities(event, k8s_event, pod);
+        event.end_entities();
+        event.text(names::K8S_EVENT_REASON, &k8s_event.reason);
+        event.text(names::TAPIO_K8S_EVENT_TYPE, &k8s_event.r#type);
+        event.text(names::TAPIO_K8S_EVENT_COMPONENT, k8s_event.component());
+        event.text(names::TAPIO_K8S_OBJECT_KIND, &about.kind);
+        event.text(names::TAPIO_K8S_OBJECT_NAME, &about.name);
         if let Some(count) = count {
-            draft.int(names::K8S_EVENT_COUNT, count);
+            event.int(names::K8S_EVENT_COUNT, count);
         }
         if scope == EventScope::ThisNodeReplayed {
-            draft.bool(names::TAPIO_K8S_EVENT_REREAD, true);
+            event.bool(names::TAPIO_K8S_EVENT_REREAD, true);
         }
         if let Some(pod) = pod {
-            pod_attributes(draft, pod);
+            pod_attributes(event, pod);
         }
-        draft.message(format_args!("{}", event.message));
-        let severity = if &*event.r#type == "Warning" { Severity::WARN } else { Severity::INFO };
-        self.offer(names::K8S_EVENT, severity, &event_time(event.time_ns(), now_ns), now_ns, sink);
+        event.message(format_args!("{}", k8s_event.message));
+        let severity =
+            if &*k8s_event.r#type == "Warning" { Severity::WARN } else { Severity::INFO };
+        self.offer(
+            names::K8S_EVENT,
+            severity,
+            &event_time(k8s_event.time_ns(), now_ns),
+            now_ns,
+            sink,
+        );
     }
 
     /// Emits an edge of the entity graph, or its end.
@@ -246,11 +253,11 @@ impl EventWriter {
             from.1, to.1
         ));
         self.begin_edge(from);
-        self.draft.word(names::TAPIO_RELATION_TYPE, relation);
-        self.draft.word(names::TAPIO_RELATION_TO_TYPE, to.0);
-        self.draft.text(names::TAPIO_RELATION_TO_NAME, to.1);
+        self.event.word(names::TAPIO_RELATION_TYPE, relation);
+        self.event.word(names::TAPIO_RELATION_TO_TYPE, to.0);
+        self.event.text(names::TAPIO_RELATION_TO_NAME, to.1);
         if ended {
-            self.draft.bool(names::TAPIO_RELATION_ENDED, true);
+            self.event.bool(names::TAPIO_RELATION_ENDED, true);
         }
         let time = event_time(None, now_ns);
         self.offer(names::ENTITY_RELATION, Severity::INFO, &time, now_ns, sink);
@@ -267,125 +274,125 @@ impl EventWriter {
         let origin = self.origin;
         self.set_natural_key(format_args!("{origin:x}/matters/{}/{criticality}/{now_ns}", from.1));
         self.begin_edge(from);
-        self.draft.text(names::TAPIO_CRITICALITY, criticality);
+        self.event.text(names::TAPIO_CRITICALITY, criticality);
         let time = event_time(None, now_ns);
         self.offer(names::ENTITY_RELATION, Severity::INFO, &time, now_ns, sink);
     }
 
     fn begin_edge(&mut self, from: (&'static str, &str)) {
-        let draft = &mut self.draft;
-        draft.clear();
-        draft.text(names::HOST_NAME, &self.host);
-        draft.end_entities();
-        draft.word(names::TAPIO_RELATION_FROM_TYPE, from.0);
-        draft.text(names::TAPIO_RELATION_FROM_NAME, from.1);
+        let event = &mut self.event;
+        event.clear();
+        event.text(names::HOST_NAME, &self.host);
+        event.end_entities();
+        event.word(names::TAPIO_RELATION_FROM_TYPE, from.0);
+        event.text(names::TAPIO_RELATION_FROM_NAME, from.1);
     }
 }
 
 /// Adds the attributes of all events of a pod.
-fn pod_attributes(draft: &mut EventBuilder, pod: &Pod) {
+fn pod_attributes(event: &mut EventBuilder, pod: &Pod) {
     if pod.rolling_out {
-        draft.word(names::TAPIO_K8S_ROLLOUT_STATE, RolloutPhase::Progressing.as_str());
+        event.word(names::TAPIO_K8S_ROLLOUT_STATE, RolloutPhase::Progressing.as_str());
     }
     if let Some(criticality) = &pod.criticality {
-        draft.text(names::TAPIO_CRITICALITY, criticality);
+        event.text(names::TAPIO_CRITICALITY, criticality);
     }
     if let Some(service) = pod.services.first() {
-        draft.text(names::K8S_SERVICE_NAME, service);
+        event.text(names::K8S_SERVICE_NAME, service);
     }
     if let Some(address) = pod.addresses.first() {
-        draft.text(names::K8S_POD_IP, address);
+        event.text(names::K8S_POD_IP, address);
     }
 }
 
 /// Adds a fact's attributes and message. Returns its kind and severity.
-fn fact_attributes(draft: &mut EventBuilder, pod: &Pod, fact: &PodFact) -> (Name, Severity) {
+fn fact_attributes(event: &mut EventBuilder, pod: &Pod, fact: &PodFact) -> (Name, Severity) {
     let name = format_args!("{}/{}", pod.namespace, pod.name);
     if let (PodFact::Scheduled | PodFact::Running, Some(workload)) = (fact, &pod.workload) {
-        draft.text(names::TAPIO_K8S_OWNER_KIND, &workload.kind);
+        event.text(names::TAPIO_K8S_OWNER_KIND, &workload.kind);
     }
     match fact {
         PodFact::Scheduled => {
-            draft.message(format_args!("{name} is scheduled"));
+            event.message(format_args!("{name} is scheduled"));
             (names::K8S_POD_SCHEDULED, Severity::INFO)
         }
         PodFact::Running => {
-            draft.message(format_args!("{name} is running"));
+            event.message(format_args!("{name} is running"));
             (names::K8S_POD_RUNNING, Severity::INFO)
         }
         PodFact::Ready { startup_ns, restarts, last_reason } => {
             if let Some(startup_ns) = startup_ns {
-                draft.int(names::TAPIO_K8S_STARTUP_NS, *startup_ns);
+                event.int(names::TAPIO_K8S_STARTUP_NS, *startup_ns);
             }
-            draft.int(names::K8S_CONTAINER_RESTART_COUNT, *restarts);
-            draft.text(names::K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON, last_reason);
-            draft.message(format_args!("{name} is ready"));
+            event.int(names::K8S_CONTAINER_RESTART_COUNT, *restarts);
+            event.text(names::K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON, last_reason);
+            event.message(format_args!("{name} is ready"));
             (names::K8S_POD_READY, Severity::INFO)
         }
         PodFact::Pending { for_ns, reason, .. } => {
-            draft.int(names::TAPIO_K8S_PENDING_NS, *for_ns);
-            draft.text(names::K8S_CONTAINER_STATUS_REASON, reason);
+            event.int(names::TAPIO_K8S_PENDING_NS, *for_ns);
+            event.text(names::K8S_CONTAINER_STATUS_REASON, reason);
             let minutes = for_ns / 60_000_000_000;
-            draft.message(format_args!("{name} has been pending for {minutes} min"));
+            event.message(format_args!("{name} has been pending for {minutes} min"));
             (names::K8S_POD_PENDING, Severity::WARN)
         }
         PodFact::CrashLoop { container, message } => {
-            draft.word(names::K8S_CONTAINER_STATUS_REASON, "CrashLoopBackOff");
-            draft.text(names::K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON, &container.last_reason);
-            end_attributes(draft, container);
-            draft.message(format_args!("{message}"));
+            event.word(names::K8S_CONTAINER_STATUS_REASON, "CrashLoopBackOff");
+            event.text(names::K8S_CONTAINER_STATUS_LAST_TERMINATED_REASON, &container.last_reason);
+            end_attributes(event, container);
+            event.message(format_args!("{message}"));
             (names::K8S_POD_CRASH_LOOP, Severity::ERROR)
         }
         PodFact::OomKilled { container } => {
-            end_attributes(draft, container);
-            draft.message(format_args!("container {} of {name} was OOM-killed", container.name));
+            end_attributes(event, container);
+            event.message(format_args!("container {} of {name} was OOM-killed", container.name));
             (names::K8S_POD_OOM_KILLED, Severity::ERROR)
         }
         PodFact::Evicted { reason, message } => {
-            draft.text(names::K8S_POD_STATUS_REASON, reason);
-            draft.message(format_args!("{message}"));
+            event.text(names::K8S_POD_STATUS_REASON, reason);
+            event.message(format_args!("{message}"));
             (names::K8S_POD_EVICTED, Severity::ERROR)
         }
         PodFact::Terminating { grace_s, finalizers } => {
-            draft.int(names::TAPIO_K8S_GRACE_PERIOD_S, grace_s.unwrap_or(0));
-            draft.text(names::TAPIO_K8S_FINALIZERS, finalizers);
-            draft.message(format_args!("{name} is terminating"));
+            event.int(names::TAPIO_K8S_GRACE_PERIOD_S, grace_s.unwrap_or(0));
+            event.text(names::TAPIO_K8S_FINALIZERS, finalizers);
+            event.message(format_args!("{name} is terminating"));
             (names::K8S_POD_TERMINATING, Severity::INFO)
         }
         PodFact::Deleted => {
-            draft.message(format_args!("{name} is deleted"));
+            event.message(format_args!("{name} is deleted"));
             (names::K8S_POD_DELETED, Severity::INFO)
         }
     }
 }
 
-fn end_attributes(draft: &mut EventBuilder, container: &ContainerEnd) {
+fn end_attributes(event: &mut EventBuilder, container: &ContainerEnd) {
     if let Some(code) = container.exit_code {
-        draft.int(names::PROCESS_EXIT_CODE, code);
+        event.int(names::PROCESS_EXIT_CODE, code);
     }
-    draft.int(names::K8S_CONTAINER_RESTART_COUNT, container.restarts);
+    event.int(names::K8S_CONTAINER_RESTART_COUNT, container.restarts);
 }
 
 /// Adds the entity keys of an Event's object.
-fn object_entities(draft: &mut EventBuilder, event: &Event, pod: Option<&Pod>) {
-    let about = &event.involved_object;
+fn object_entities(event: &mut EventBuilder, k8s_event: &Event, pod: Option<&Pod>) {
+    let about = &k8s_event.involved_object;
     match &*about.kind {
         "Pod" => {
             match pod {
-                Some(pod) => draft.pod(pod),
+                Some(pod) => event.pod(pod),
                 None => {
-                    draft.text(names::K8S_POD_UID, &about.uid);
-                    draft.text(names::K8S_POD_NAME, &about.name);
-                    draft.text(names::K8S_NAMESPACE_NAME, &about.namespace);
+                    event.text(names::K8S_POD_UID, &about.uid);
+                    event.text(names::K8S_POD_NAME, &about.name);
+                    event.text(names::K8S_NAMESPACE_NAME, &about.namespace);
                 }
             }
-            draft.text(names::K8S_CONTAINER_NAME, about.container());
+            event.text(names::K8S_CONTAINER_NAME, about.container());
         }
-        "Node" => draft.text(names::K8S_NODE_NAME, &about.name),
+        "Node" => event.text(names::K8S_NODE_NAME, &about.name),
         kind => {
-            draft.text(names::K8S_NAMESPACE_NAME, &about.namespace);
+            event.text(names::K8S_NAMESPACE_NAME, &about.namespace);
             if let Some(key) = workload_key(kind) {
-                draft.text(key, &about.name);
+                event.text(key, &about.name);
             }
         }
     }

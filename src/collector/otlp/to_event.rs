@@ -16,7 +16,7 @@ const SOURCE: u16 = 0x0200;
 /// Builds events and writes them into the sink.
 #[derive(Default)]
 pub(super) struct EventWriter {
-    draft: EventBuilder,
+    event: EventBuilder,
     last_id_ns: u64,
     /// Attributes dropped because the event or the process-wide table of names was full.
     pub(super) dropped_attributes: u64,
@@ -56,21 +56,21 @@ impl EventWriter {
         now_ns: u64,
         context: &mut Context,
     ) {
-        self.draft.clear();
+        self.event.clear();
         let (own, of_resource) = (&record.attributes.list, &resource.list);
         let all = || of_resource.iter().chain(own);
         let has = |key: &str| all().any(|a| a.0 == key);
         if !has("host.name") {
-            self.draft.text(names::HOST_NAME, &context.site.node);
+            self.event.text(names::HOST_NAME, &context.site.node);
         }
         // The entity directory completes the identity of a pod without a name.
         let lacks_pod_name = !has("k8s.pod.name");
         if lacks_pod_name {
             let text_of =
                 |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
-            let known =
+            let subject =
                 Subject { container_id: text_of("container.id"), pod_uid: text_of("k8s.pod.uid") };
-            let _ = self.draft.enrich(known, &context.site.directory);
+            let _ = self.event.enrich(subject, &context.site.directory);
         }
         for (key, value) in all() {
             let is_added = lacks_pod_name && ["container.id", "k8s.pod.uid"].contains(key);
@@ -78,10 +78,10 @@ impl EventWriter {
                 self.push(entity, value);
             }
         }
-        self.draft.end_entities();
+        self.event.end_entities();
         if signal == OtlpSignal::Traces {
             let duration_ns = record.end_ns.saturating_sub(record.time_ns);
-            self.draft.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
+            self.event.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
         }
         let mut unnamed = 0;
         // The record's own attributes come first: they are the most specific.
@@ -91,12 +91,12 @@ impl EventWriter {
                 Err(_) => unnamed += 1,
             }
         }
-        let dropped_here = unnamed + self.draft.dropped_fields;
+        let dropped_here = unnamed + self.event.dropped_fields;
         self.dropped_attributes += u64::from(dropped_here);
         let dropped = [resource.dropped, record.attributes.dropped, dropped_here];
         let dropped = dropped.into_iter().fold(0, u32::saturating_add);
         if dropped > 0 {
-            self.draft.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
+            self.event.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
         }
         self.send(signal, record, now_ns, context);
     }
@@ -104,12 +104,12 @@ impl EventWriter {
     fn push(&mut self, key: Name, value: &OtlpValue<'_>) {
         match value {
             OtlpValue::Empty => {}
-            OtlpValue::Text(text) => self.draft.text(key, text),
-            OtlpValue::Bool(b) => self.draft.bool(key, *b),
-            OtlpValue::Int(n) => self.draft.int(key, *n),
-            OtlpValue::Float(n) => self.draft.float(key, *n),
+            OtlpValue::Text(text) => self.event.text(key, text),
+            OtlpValue::Bool(b) => self.event.bool(key, *b),
+            OtlpValue::Int(n) => self.event.int(key, *n),
+            OtlpValue::Float(n) => self.event.float(key, *n),
             OtlpValue::Nested(_) => {
-                self.draft.json(key, |out| out.push_str(&value.json().to_string()));
+                self.event.json(key, |out| out.push_str(&value.json().to_string()));
             }
         }
     }
@@ -121,14 +121,14 @@ impl EventWriter {
         now_ns: u64,
         context: &mut Context,
     ) {
-        let draft = &mut self.draft;
-        draft.trace_context(TraceId(record.trace_id), record.span_id);
+        let event = &mut self.event;
+        event.trace_context(TraceId(record.trace_id), record.span_id);
         let is_span = signal == OtlpSignal::Traces;
         match (&record.body, is_span) {
-            (_, true) => draft.message(format_args!("{}", record.name)),
-            (OtlpValue::Empty, false) => draft.message(format_args!("{}", record.name)),
-            (OtlpValue::Text(text), false) => draft.message(format_args!("{text}")),
-            (body, false) => draft.message(format_args!("{}", body.json())),
+            (_, true) => event.message(format_args!("{}", record.name)),
+            (OtlpValue::Empty, false) => event.message(format_args!("{}", record.name)),
+            (OtlpValue::Text(text), false) => event.message(format_args!("{text}")),
+            (body, false) => event.message(format_args!("{}", body.json())),
         }
         // A span has an identity; the id of a log record is made from the time of its arrival.
         self.last_id_ns = clock::monotonic_ns().max(self.last_id_ns + 1);
@@ -154,7 +154,7 @@ impl EventWriter {
             severity,
         };
         // The sink counts an event that it can't accept.
-        let _ = self.draft.offer(&meta, &mut context.sink);
+        let _ = self.event.offer(&meta, &mut context.sink);
     }
 }
 

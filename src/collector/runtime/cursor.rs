@@ -1,9 +1,9 @@
 //! Cursors: positions in sources that can be read again, persisted over restarts.
 //!
-//! A position is saved only when every event before it is settled: stored by the server, or
-//! dropped and counted. A kill at any time therefore loses nothing; unsettled events are read
-//! again, under the same ids. Events of one collector may settle out of order, so a position
-//! counts as settled when no event of the collector is held anywhere. A source that never pauses
+//! A position is saved only when every event before it is finalized: stored by the server, or
+//! dropped and counted. A kill at any time therefore loses nothing; other events are read
+//! again, under the same ids. Events of one collector may be finalized out of order, so a position
+//! counts as finalized when no event of the collector is held anywhere. A source that never pauses
 //! has to pause until that is the case.
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tapio_core::clock;
 /// Time that a position may wait to be saved before the source has to pause.
 const MAX_SAVE_DELAY: Duration = Duration::from_secs(2);
 
-/// Time that an ending collector waits for its last events to settle, and the interval of its
+/// Time that an ending collector waits for its last events to be finalized, and the interval of its
 /// checks.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -73,7 +73,7 @@ impl Cursor {
         self.next.is_some()
     }
 
-    /// Waits up to a second until the last events are settled and their position is saved. An
+    /// Waits up to a second until the last events are finalized and their position is saved. An
     /// unsaved position would make the next start emit their events a second time.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Saves the position if every event before it is settled. Returns whether the source has to
+    /// Saves the position if every event before it is finalized. Returns whether the source has to
     /// pause until the next call, because the position has waited for too long.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn position_is_saved_once_its_events_are_settled() {
+    fn position_is_saved_once_its_events_are_finalized() {
         let dir = tempfile::tempdir().unwrap();
         let mut cursor = Cursor::open(Some(dir.path()), "journal").unwrap();
         assert_eq!(cursor.saved(), "");

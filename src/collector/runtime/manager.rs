@@ -143,21 +143,22 @@ impl CollectorManager {
     /// Waits for every collector's thread. [`Shutdown`] must be requested, or every source be
     /// finite. Hung threads are abandoned, and readers of their rings don't wait for them either.
     pub fn join(&mut self) {
-        let is_running = |one: &&Supervised| one.threads.iter().any(|thread| !thread.is_finished());
+        let is_running =
+            |collector: &&Supervised| collector.threads.iter().any(|thread| !thread.is_finished());
         let (mut waiting, mut heartbeats) = (None, 0);
-        while self.collectors.iter().any(|one| is_running(&one)) {
+        while self.collectors.iter().any(|collector| is_running(&collector)) {
             if self.shutdown.is_requested() {
                 let (since, last_heartbeat) =
                     waiting.get_or_insert((clock::instant(), clock::instant()));
                 let running = self.collectors.iter().filter(is_running);
-                let now = running.map(|one| one.shared.heartbeats()).sum();
+                let now = running.map(|collector| collector.shared.heartbeats()).sum();
                 if std::mem::replace(&mut heartbeats, now) != now {
                     *last_heartbeat = clock::instant();
                 }
                 if last_heartbeat.elapsed() > SHUTDOWN_SILENCE || since.elapsed() > SHUTDOWN_TIMEOUT
                 {
                     let running = self.collectors.iter().filter(is_running);
-                    let hung: Vec<_> = running.map(|one| one.shared.name).collect();
+                    let hung: Vec<_> = running.map(|collector| collector.shared.name).collect();
                     tracing::error!(?hung, "collectors don't end: shutdown continues without them");
                     return self.shutdown.abandon_hung_threads();
                 }
@@ -166,7 +167,7 @@ impl CollectorManager {
         }
         // The supervisor catches a collector's panics. A panic of the supervisor itself shows as
         // a collector that doesn't run any more.
-        let threads = self.collectors.iter_mut().flat_map(|one| one.threads.drain(..));
+        let threads = self.collectors.iter_mut().flat_map(|collector| collector.threads.drain(..));
         threads.for_each(|thread| drop(thread.join()));
     }
 }

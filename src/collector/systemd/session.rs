@@ -33,7 +33,7 @@ pub(super) struct Session {
     cursor: Cursor,
     /// The latest change and the number of units as of the cursor's last advance.
     advanced_to: Option<(u64, usize)>,
-    /// Whether to read nothing more until the events offered are settled.
+    /// Whether to read nothing more until the events offered are finalized.
     paused: bool,
     connections: u64,
 }
@@ -87,7 +87,7 @@ impl Session {
         }
     }
 
-    /// Saves the cursor once the last events are settled.
+    /// Saves the cursor once the last events are finalized.
     pub(super) fn finish(&mut self, context: &mut Context) {
         if let Err(e) = self.cursor.finish(context) {
             report_unsaved(context, &e);

@@ -32,7 +32,7 @@ pub(super) enum Request {
     JobType { id: u32, path: String },
     /// Finds the failed unit that ended a job.
     FailedDependency { id: u32, unit: Arc<str> },
-    /// Checks that systemd answers.
+    /// Checks that systemd responds.
     Ping,
 }
 

@@ -26,7 +26,7 @@ pub use signal::Signal;
 /// The longest interval between two heartbeats of a run.
 const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks threads and tasks to end. Clones share one flag.
+/// Signals threads and tasks to end. Clones share one flag.
 #[derive(Clone, Default, Debug)]
 pub struct Shutdown {
     shared: Arc<Flags>,
@@ -65,7 +65,7 @@ impl RunHandle {
 }
 
 impl Shutdown {
-    /// Requests the end and wakes everyone who waits for it.
+    /// Requests the end and wakes all waiters.
     pub fn request(&self) {
         self.shared.requested.raise();
     }

@@ -27,7 +27,7 @@ mod primitives {
     pub(super) use std::sync::atomic::{AtomicBool, Ordering};
 }
 
-/// The flag. A check costs one load; only sleepers and the one who raises it take the lock.
+/// The flag. A check costs one load; only waiters and the thread that raises it take the lock.
 #[derive(Default, Debug)]
 pub struct Signal {
     raised: AtomicBool,

@@ -27,7 +27,7 @@ use tapio_core::shutdown::Shutdown;
 const WATERMARK_INTERVAL: usize = 512;
 /// The longest line that is read as one event.
 const MAX_LINE_BYTES: usize = 1 << 20;
-/// Keys and stories of a lane: so many that evictions don't affect the result.
+/// Keys and stories of a lane: enough that evictions don't affect the result.
 const MAX_KEYS: usize = 1 << 20;
 /// The longest wait for the shards' bell.
 const MAX_SLEEP: Duration = Duration::from_millis(5);
@@ -353,7 +353,7 @@ impl Output {
             Emit::Stories => {
                 // All facts are in: the result doesn't depend on their order.
                 self.stories = self.assessor.finish();
-                self.stories.sort_by_key(|g| (g.last_ns, g.first_ns, g.id.0));
+                self.stories.sort_by_key(|s| (s.last_ns, s.first_ns, s.id.0));
                 self.stories.iter().map(Story::json).collect()
             }
             Emit::Events => {

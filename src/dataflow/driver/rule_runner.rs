@@ -68,11 +68,11 @@ fn differences(rule: &Rule, test: &RuleTest, inputs: Inputs) -> Result<Vec<Strin
     let mut differences: Vec<String> =
         replayed.refused.iter().map(|bad| format!("invalid event: {bad}")).collect();
     let name = rule.name.text();
-    let stories: Vec<&Story> = replayed.stories.iter().filter(|g| g.rule == name).collect();
+    let stories: Vec<&Story> = replayed.stories.iter().filter(|s| s.rule == name).collect();
     if stories.len() != test.expect.len() {
         let found: Vec<String> = stories
             .iter()
-            .map(|g| format!("{} with {} members", g.name, g.members_total))
+            .map(|s| format!("{} with {} members", s.name, s.members_total))
             .collect();
         differences.push(format!(
             "expected {}, found {}{}{}",

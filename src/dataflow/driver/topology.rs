@@ -131,7 +131,8 @@ impl Topology {
         self
     }
 
-    /// Runs the assessor on a thread of its own, with so many blocks in its ring of stories.
+    /// Runs the assessor on a thread of its own, with `story_ring_blocks` blocks in its ring
+    /// of stories.
     #[must_use]
     pub fn assessor_thread(mut self, story_ring_blocks: usize) -> Self {
         self.assessor_thread = Some(story_ring_blocks);
@@ -223,10 +224,10 @@ impl Topology {
             exits.push(stories);
             let output = (writer, Arc::clone(exit_bell));
             let inputs = std::mem::take(&mut messages);
-            let desk =
+            let thread =
                 AssessorThread::new(Assessor::new(self.bounds()), inputs, message_bell, output);
-            assessor = desk.stats();
-            correlator.assessor = Some(spawn("assessor".into(), None, move || desk.run())?);
+            assessor = thread.stats();
+            correlator.assessor = Some(spawn("assessor".into(), None, move || thread.run())?);
         }
         if let (Some(start), Some(bell)) = (self.recorder.take(), recorder_bell) {
             let thread = start(recorded, bell).map_err(|e| named("recorder", &e))?;

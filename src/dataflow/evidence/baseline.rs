@@ -76,7 +76,7 @@ pub(super) struct BucketCount {
 
 impl BucketCount {
     /// The count of one event.
-    pub(super) fn one(time_ns: u64, severity: Severity) -> Self {
+    pub(super) fn single(time_ns: u64, severity: Severity) -> Self {
         Self { bucket: bucket(time_ns), count: 1, worst: severity, first_ns: time_ns }
     }
 

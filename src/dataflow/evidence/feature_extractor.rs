@@ -24,7 +24,7 @@ use tapio_core::event::{ArchivedEvent, Name, Severity, fault_lifecycle, names};
 
 /// Log templates of one entity.
 const TEMPLATES: usize = 32;
-/// Slots that remember graph facts already sent for the current second.
+/// Slots of the set of graph facts already sent for the current second.
 const SENT_FACTS: usize = 4_096;
 /// Aggregates that are collected before they are sent.
 const MAX_COLLECTED: usize = 4_096;
@@ -164,7 +164,7 @@ impl FeatureExtractor {
             return;
         };
         let kind = event.kind_name();
-        let count = BucketCount::one(event.time(), event.severity());
+        let count = BucketCount::single(event.time(), event.severity());
         let hash = self.hasher.hash_one((subject, kind.0, count.bucket));
         if let Some(collected) = self.counts.find_mut(hash, |c| c.hash == hash) {
             collected.count.add(count);

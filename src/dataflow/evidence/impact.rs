@@ -245,11 +245,11 @@ impl EvidenceStore {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             out.push(format!("dependents: {}{more}", named.join(", ")));
         }
-        for (kind, one, many) in COUNTED {
+        for (kind, singular, plural) in COUNTED {
             match pending.affected.iter().filter(|a| a.kind == kind).count() {
                 0 => {}
-                1 => out.push(format!("1 {one}")),
-                n => out.push(format!("{n} {many}")),
+                1 => out.push(format!("1 {singular}")),
+                n => out.push(format!("{n} {plural}")),
             }
         }
         out

@@ -4,11 +4,11 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::compile::aggregate::{AGGREGATE_KEYS, own_keys};
-use super::compile::pattern::PATTERN_KEYS;
 use super::compile::predicate::TESTS;
 use super::compile::rule::RULE_KEYS;
 use super::compile::rule_tests::EXPECTED_KEYS;
 use super::compile::sequence::{ABSENCE_KEYS, SEQUENCE_KEYS, STEP_KEYS};
+use super::compile::shape::SHAPE_KEYS;
 use super::compile::story::STORY_KEYS;
 use super::shape::{Comparison, Select};
 
@@ -184,7 +184,7 @@ fn test() -> Json {
 /// The JSON Schema of a rule document.
 #[must_use]
 pub fn schema() -> Json {
-    let keys: Vec<&str> = RULE_KEYS.iter().chain(PATTERN_KEYS).copied().collect();
+    let keys: Vec<&str> = RULE_KEYS.iter().chain(SHAPE_KEYS).copied().collect();
     let of = |key: &str| match key {
         "rule" => {
             json!({"type": "string", "pattern": "^[a-z0-9-]+$", "description": "Its unique name."})
@@ -203,7 +203,7 @@ pub fn schema() -> Json {
         word => pattern(word),
     };
     let mut schema = object(&keys, of, &["rule", "events", "story"]);
-    let patterns: Vec<Json> = PATTERN_KEYS.iter().map(|word| json!({"required": [word]})).collect();
+    let patterns: Vec<Json> = SHAPE_KEYS.iter().map(|word| json!({"required": [word]})).collect();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "tapio rule".into();
     schema["oneOf"] = patterns.into();

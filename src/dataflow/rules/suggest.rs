@@ -2,13 +2,13 @@
 
 /// "unknown … `x`: did you mean `y`?", or the list of known words where none is near.
 #[must_use]
-pub fn unknown(what: &str, text: &str, known: &[&str]) -> String {
+pub fn unknown(noun: &str, text: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|k| (distance(text, k), *k)).min();
     match nearest {
         Some((d, near)) if d <= 2.max(text.len() / 3) => {
-            format!("unknown {what} `{text}`: did you mean `{near}`?")
+            format!("unknown {noun} `{text}`: did you mean `{near}`?")
         }
-        _ => format!("unknown {what} `{text}`: expected one of {}", known.join(", ")),
+        _ => format!("unknown {noun} `{text}`: expected one of {}", known.join(", ")),
     }
 }
 

@@ -154,58 +154,58 @@ impl Part {
 
 impl Node {
     /// Fails because the value has another type.
-    pub(super) fn expected<T>(&self, what: &str) -> Parsed<T> {
-        reject(self.position, format!("expected {what}, found {}", self.part.type_name()))
+    pub(super) fn expected<T>(&self, expected: &str) -> Parsed<T> {
+        reject(self.position, format!("expected {expected}, found {}", self.part.type_name()))
     }
 
-    pub(super) fn text(&self, what: &str) -> Parsed<&str> {
+    pub(super) fn text(&self, expected: &str) -> Parsed<&str> {
         match &self.part {
             Part::Text(s) => Ok(s),
-            _ => self.expected(what),
+            _ => self.expected(expected),
         }
     }
 
     /// Text, or another scalar in its text form.
-    pub(super) fn scalar_text(&self, what: &str) -> Parsed<String> {
+    pub(super) fn scalar_text(&self, expected: &str) -> Parsed<String> {
         match &self.part {
             Part::Text(s) => Ok(s.clone()),
             Part::Int(n) => Ok(n.to_string()),
             Part::Float(n) => Ok(n.to_string()),
             Part::Bool(b) => Ok(b.to_string()),
-            _ => self.expected(what),
+            _ => self.expected(expected),
         }
     }
 
-    pub(super) fn bool(&self, what: &str) -> Parsed<bool> {
+    pub(super) fn bool(&self, expected: &str) -> Parsed<bool> {
         match self.part {
             Part::Bool(b) => Ok(b),
-            _ => self.expected(what),
+            _ => self.expected(expected),
         }
     }
 
-    pub(super) fn number(&self, what: &str) -> Parsed<f64> {
+    pub(super) fn number(&self, expected: &str) -> Parsed<f64> {
         match self.part {
             Part::Int(n) => Ok(n as f64),
             Part::Float(n) => Ok(n),
-            _ => self.expected(what),
+            _ => self.expected(expected),
         }
     }
 
     /// A whole number of at least 1.
-    pub(super) fn positive(&self, what: &str) -> Parsed<u64> {
+    pub(super) fn positive(&self, context: &str) -> Parsed<u64> {
         match self.part {
             Part::Int(n) if n >= 1 => Ok(n as u64),
-            Part::Int(_) => reject(self.position, format!("{what}: must be at least 1")),
+            Part::Int(_) => reject(self.position, format!("{context}: must be at least 1")),
             _ => self.expected("a whole number"),
         }
     }
 
     /// A duration such as `60s`, in nanoseconds.
-    pub(super) fn duration_ns(&self, what: &str) -> Parsed<u64> {
-        let text = self.text(&format!("{what} to be a duration such as 60s"))?;
+    pub(super) fn duration_ns(&self, context: &str) -> Parsed<u64> {
+        let text = self.text(&format!("{context} to be a duration such as 60s"))?;
         match tapio_core::durations::parse(text) {
             Ok(duration) => Ok(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-            Err(e) => reject(self.position, format!("{what}: {e}")),
+            Err(e) => reject(self.position, format!("{context}: {e}")),
         }
     }
 
@@ -217,10 +217,10 @@ impl Node {
         }
     }
 
-    pub(super) fn map(&self, what: &str) -> Parsed<&[(Key, Node)]> {
+    pub(super) fn map(&self, context: &str) -> Parsed<&[(Key, Node)]> {
         match &self.part {
             Part::Map(entries) => Ok(entries),
-            _ => self.expected(&format!("{what} to be a mapping")),
+            _ => self.expected(&format!("{context} to be a mapping")),
         }
     }
 
@@ -248,11 +248,14 @@ impl Node {
     }
 
     /// The node as a mapping. Fails on a key that isn't among `known`.
-    pub(super) fn table(&self, what: &str, known: &[&str]) -> Parsed<Table<'_>> {
-        let entries = self.map(what)?;
+    pub(super) fn table(&self, context: &str, known: &[&str]) -> Parsed<Table<'_>> {
+        let entries = self.map(context)?;
         for (key, _) in entries {
             if !known.contains(&key.text.as_str()) {
-                return reject(key.position, unknown(&format!("key in {what}"), &key.text, known));
+                return reject(
+                    key.position,
+                    unknown(&format!("key in {context}"), &key.text, known),
+                );
             }
         }
         Ok(Table { position: self.position, entries })
@@ -271,8 +274,8 @@ impl<'a> Table<'a> {
         self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 
-    pub(super) fn need(&self, key: &str, what: &str) -> Parsed<&'a Node> {
-        self.get(key).map_or_else(|| reject(self.position, format!("{what} needs `{key}`")), Ok)
+    pub(super) fn need(&self, key: &str, context: &str) -> Parsed<&'a Node> {
+        self.get(key).map_or_else(|| reject(self.position, format!("{context} needs `{key}`")), Ok)
     }
 }
 

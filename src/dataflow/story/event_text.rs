@@ -86,7 +86,8 @@ pub(crate) fn failed_connections(event: &ArchivedEvent<'_>) -> u64 {
     u64::from(is_failed_connection(kind))
 }
 
-/// Whether a connection's peer is known and isn't on the loopback: somebody outside depends on it.
+/// Whether a connection's peer is known and isn't on the loopback: a client
+/// outside the node depends on it.
 pub(crate) fn has_outside_peer(event: &ArchivedEvent<'_>) -> bool {
     let peer =
         event.text(names::NETWORK_PEER_ADDRESS).and_then(|a| a.parse::<std::net::IpAddr>().ok());

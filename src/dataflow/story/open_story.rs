@@ -1,4 +1,4 @@
-//! One story that hasn't ended: its members, and the sums over members that aren't kept.
+//! One story that hasn't ended: its members, and the totals over members that aren't kept.
 
 use std::collections::BTreeSet;
 
@@ -91,8 +91,8 @@ impl OpenStory {
         story
     }
 
-    /// Updates the sums for a member, before it is added. `number`: the event of the rule.
-    fn sum_up(&mut self, event: &ArchivedEvent<'_>, number: u16) {
+    /// Updates the totals for a member, before it is added. `number`: the event of the rule.
+    fn update_totals(&mut self, event: &ArchivedEvent<'_>, number: u16) {
         if let Some(count) = self.counts.get_mut(usize::from(number)) {
             *count += 1;
         }
@@ -111,7 +111,7 @@ impl OpenStory {
     /// Adds a member of a match, whole where there is room.
     fn keep(&mut self, kept: &Kept) {
         let Some(event) = kept.record.event() else { return };
-        self.sum_up(event, kept.event);
+        self.update_totals(event, kept.event);
         if self.members.kept.len() < MAX_KEPT {
             self.members.kept.push(kept.clone());
             self.ids.add_kept(event.event_id());
@@ -124,7 +124,7 @@ impl OpenStory {
     /// Adds an event.
     pub(crate) fn join(&mut self, current: &mut EventRef<'_>, step: u8, event: u16, now_ns: u64) {
         let Some(archived) = current.record.event() else { return };
-        self.sum_up(archived, event);
+        self.update_totals(archived, event);
         self.members.add(current, step, event);
         self.ids.update(&self.members);
         self.touched_ns = now_ns;
@@ -136,7 +136,7 @@ impl OpenStory {
             return false;
         }
         let Some(archived) = current.record.event() else { return false };
-        self.sum_up(archived, event);
+        self.update_totals(archived, event);
         let at = self.members.kept.len();
         self.members.add(current, step, event);
         if let Some(kept) = self.members.kept.get_mut(at) {
@@ -150,9 +150,9 @@ impl OpenStory {
     pub(crate) fn extend(&mut self, members: &Members, now_ns: u64) {
         let identified = members.identified();
         // What a partial match gathered before its first match comes first in every later one.
-        let mine = self.members.identified();
-        let shared = identified.iter().zip(mine).take_while(|(a, b)| a == b).count();
-        if !identified.is_empty() || !mine.is_empty() {
+        let own = self.members.identified();
+        let shared = identified.iter().zip(own).take_while(|(a, b)| a == b).count();
+        if !identified.is_empty() || !own.is_empty() {
             self.ids.index(&self.members);
         }
         let mut is_new = false;
@@ -196,10 +196,10 @@ impl OpenStory {
             let unidentified = beyond.saturating_sub(identified);
             let Some(count) = self.counts.get_mut(usize::from(*event)) else { continue };
             // Where all identified ones were members already, the others may have been, too.
-            let now =
+            let updated =
                 if is_new { *count + unidentified } else { members.count(*event).max(*count) };
-            self.members.total += now - *count;
-            *count = now;
+            self.members.total += updated - *count;
+            *count = updated;
         }
     }
 

@@ -56,11 +56,11 @@ fn member(rule: &Rule, kept: &Kept) -> Option<Member> {
 
 /// The join key by the rule's names, with the values of a member.
 fn key_texts(rule: &Rule, member: &Kept) -> Vec<(String, String)> {
-    let what = match rule.shape {
+    let part = match rule.shape {
         Shape::Sequence(_) => RulePart::Step(member.step),
         Shape::Aggregate(_) => RulePart::Counted(member.step),
     };
-    let (Some((_, _, by)), Some(event)) = (rule.shape.member_part(what), member.record.event())
+    let (Some((_, _, by)), Some(event)) = (rule.shape.member_part(part), member.record.event())
     else {
         return Vec::new();
     };

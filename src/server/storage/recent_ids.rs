@@ -1,5 +1,5 @@
 //! The latest event ids of each node, to recognise events that a restarted agent sends again: it
-//! reads again what it hadn't noted as delivered, under the same ids.
+//! reads again the events whose delivery wasn't recorded, under the same ids.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -118,7 +118,7 @@ fn story_names(rule: &str, lines: &str, shards: usize) -> Vec<String> {
     loaded.text("rule.yaml", rule);
     assert!(loaded.errors.is_empty(), "{:?}", loaded.errors);
     let replayed = run(Inputs::text("t", lines), loaded.rules, "", shards, Emit::Stories).unwrap();
-    replayed.stories.into_iter().filter(|g| g.rule == "r").map(|g| g.name).collect()
+    replayed.stories.into_iter().filter(|s| s.rule == "r").map(|s| s.name).collect()
 }
 
 proptest! {

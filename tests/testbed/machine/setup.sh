@@ -45,7 +45,7 @@ U
 # Always fails, independently of the rest of the node.
 cat >usr/lib/systemd/system/unrelated.service <<U
 [Unit]
-Description=A nightly report nobody waits for
+Description=A nightly report
 [Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'echo "report: error: no such table: sales" >&2; exit 4'

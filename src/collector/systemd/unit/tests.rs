@@ -243,7 +243,7 @@ fn transitions_hidden_by_gap_are_emitted_once() {
     let mut unit = Unit::since(240);
     sim.end("core-dump", 3, 6, 300);
     assert_eq!(kinds(&apply(&mut unit, &sim.0)), [TransitionKind::Started, TransitionKind::Failed]);
-    // Restarted within the gap, then failed for good.
+    // Restarted within the gap, then failed and was not restarted.
     sim.restart(400);
     sim.end("exit-code", 1, 1, 450);
     let transitions = kinds(&apply(&mut unit, &sim.0));

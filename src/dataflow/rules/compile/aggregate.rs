@@ -29,26 +29,26 @@ pub(crate) fn own_keys(word: &str) -> &'static [&'static str] {
 pub(super) fn aggregate(word: &str, node: &Node, events: &mut EventScope) -> Parsed<Aggregate> {
     let mut keys = AGGREGATE_KEYS.to_vec();
     keys.extend(own_keys(word));
-    let what = format!("`{word}`");
-    let table = node.table(&what, &keys)?;
-    let measure = measure(word, table, &what)?;
+    let context = format!("`{word}`");
+    let table = node.table(&context, &keys)?;
+    let measure = measure(word, table, &context)?;
     let by = join_key(table)?;
     let counted = counted(node, table, &by, events)?;
     let condition = match (table.get("at_least"), table.get("condition")) {
         (Some(n), None) => at_least(n.number("a number")?),
         (None, Some(n)) => condition(n, &[])?,
         (None, None) if measure == Measure::AnyOrder => at_least(counted.len() as f64),
-        _ => return reject(node.position, format!("{what} needs `at_least` or `condition`")),
+        _ => return reject(node.position, format!("{context} needs `at_least` or `condition`")),
     };
     check_condition(measure, &condition, counted.len(), node.position)?;
-    let within_ns = within(table, &what)?;
+    let within_ns = within(table, &context)?;
     let parts = counted.len() as u8;
     Ok(Aggregate { measure, events: counted, within_ns, condition, parts, inner: Vec::new() })
 }
 
-fn measure(word: &str, table: Table<'_>, what: &str) -> Parsed<Measure> {
+fn measure(word: &str, table: Table<'_>, context: &str) -> Parsed<Measure> {
     let field = || {
-        let node = table.need("field", what)?;
+        let node = table.need("field", context)?;
         let text = node.text("the name of a field")?;
         FieldRef::parse(text).or_else(|message| reject(node.position, message))
     };
@@ -57,7 +57,7 @@ fn measure(word: &str, table: Table<'_>, what: &str) -> Parsed<Measure> {
         "sum" => Measure::Sum(field()?),
         "avg" => Measure::Avg(field()?),
         "percentile" => {
-            let node = table.need("percentile", what)?;
+            let node = table.need("percentile", context)?;
             let percent = node.number("a number from 0 to 100")?;
             if !(0.0..=100.0).contains(&percent) {
                 return reject(node.position, "percentile: from 0 to 100");

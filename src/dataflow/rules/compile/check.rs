@@ -1,4 +1,4 @@
-//! Rejects fields and holes that can never have a value: what waits for them would never match.
+//! Rejects fields and holes that can never have a value: a rule that needs one would never match.
 
 use super::super::shape::Shape;
 use super::super::template::{Hole, Template};

@@ -2,10 +2,10 @@
 
 use super::super::rule::Rule;
 use super::super::yaml::{Diagnostic, Node, Parsed, reject};
-use super::pattern::PATTERN_KEYS;
 use super::scope::EventScope;
+use super::shape::SHAPE_KEYS;
 use super::values::intern;
-use super::{check, pattern, rule_tests, story};
+use super::{check, rule_tests, shape, story};
 use tapio_core::event::Severity;
 
 /// Keys of a rule beside its pattern.
@@ -14,7 +14,7 @@ pub(crate) const RULE_KEYS: &[&str] =
 
 /// Compiles one document to a rule and warnings about what is legal but probably unintended.
 pub(crate) fn rule(node: &Node, origin: &str) -> Parsed<(Rule, Vec<Diagnostic>)> {
-    let keys: Vec<&str> = RULE_KEYS.iter().chain(PATTERN_KEYS).copied().collect();
+    let keys: Vec<&str> = RULE_KEYS.iter().chain(SHAPE_KEYS).copied().collect();
     let table = node.table("a rule", &keys)?;
     let name_node = table.need("rule", "a rule")?;
     let name = name_node.text("the rule's name")?;
@@ -26,8 +26,8 @@ pub(crate) fn rule(node: &Node, origin: &str) -> Parsed<(Rule, Vec<Diagnostic>)>
     let mut events = EventScope::parse(table.need("events", "a rule")?)?;
     let story_node = table.need("story", "a rule")?;
     let story_pattern = story::pattern(story_node)?;
-    let shape = pattern::parse(node, table, &mut events, story_pattern)?;
-    let word = PATTERN_KEYS.iter().find_map(|word| table.get(word)).unwrap_or(node);
+    let shape = shape::parse(node, table, &mut events, story_pattern)?;
+    let word = SHAPE_KEYS.iter().find_map(|word| table.get(word)).unwrap_or(node);
     let at = word.entry("by").unwrap_or(word).position;
     check::shape(&shape, &events, at)?;
     let story = story::story(story_node, story_pattern, &events, &shape)?;

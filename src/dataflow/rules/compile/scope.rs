@@ -7,7 +7,7 @@ use super::super::suggest::unknown;
 use super::super::yaml::{Diagnostic, Node, Parsed, Part, Table, reject};
 use super::predicate;
 
-/// Words with a meaning of their own in templates, which can't be names of events.
+/// Reserved names in templates.
 const RESERVED: [&str; 3] = ["key", "count", "duration"];
 
 /// The events of the rule that is being compiled.

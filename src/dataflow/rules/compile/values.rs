@@ -39,9 +39,9 @@ pub(super) fn step_key(table: Table<'_>, by: &[FieldRef]) -> Parsed<Vec<FieldRef
     Ok(own)
 }
 
-/// The window in `within`. `what` has it.
-pub(super) fn within(table: Table<'_>, what: &str) -> Parsed<u64> {
-    let node = table.need("within", what)?;
+/// The window in `within`. `context`: the part of the rule that has it.
+pub(super) fn within(table: Table<'_>, context: &str) -> Parsed<u64> {
+    let node = table.need("within", context)?;
     let within_ns = node.duration_ns("within")?;
     if within_ns > MAX_WITHIN_NS {
         return reject(node.position, "within: longer than 31 days; a rule must be bounded");
@@ -50,13 +50,13 @@ pub(super) fn within(table: Table<'_>, what: &str) -> Parsed<u64> {
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(node: &Node, what: &str, words: &[(&str, T)]) -> Parsed<T> {
-    let text = node.text(what)?;
+pub(super) fn word<T: Copy>(node: &Node, noun: &str, words: &[(&str, T)]) -> Parsed<T> {
+    let text = node.text(noun)?;
     match words.iter().find(|(w, _)| *w == text) {
         Some((_, value)) => Ok(*value),
         None => {
             let known: Vec<&str> = words.iter().map(|(w, _)| *w).collect();
-            reject(node.position, unknown(what, text, &known))
+            reject(node.position, unknown(noun, text, &known))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The demo's surroundings: an agent with its server in this process, the children that fail, and
-//! queries for what the server has stored of them.
+//! The demo's environment: an agent with its server in this process, the children that fail, and
+//! queries for the events and stories that the server stored.
 
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
@@ -79,14 +79,14 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if !self.keep {
-            // What can't be removed stays in the folder for temporary files.
+            // Files that can't be removed stay in the folder for temporary files.
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }
 
 /// The server's events and stories at one instant.
-pub(super) struct Observed {
+pub(super) struct StoredResults {
     /// Stories without lifecycles.
     stories: Vec<Story>,
     events: Vec<Json>,
@@ -94,7 +94,7 @@ pub(super) struct Observed {
     about: BTreeSet<String>,
 }
 
-impl Observed {
+impl StoredResults {
     /// The events of a fault's children.
     pub(super) fn events(&self, fault: &CausedFault) -> Vec<&Json> {
         self.events.iter().filter(|e| fault.is_about(e)).collect()
@@ -131,7 +131,7 @@ fn story_ids(event: &Json) -> impl Iterator<Item = &str> {
 }
 
 /// The agent and its surroundings. Ends and cleans up when the value is dropped.
-pub(super) struct Scene {
+pub(super) struct DemoEnvironment {
     // Dropped first: its folder must exist until it has ended.
     agent: Option<Agent>,
     runtime: tokio::runtime::Runtime,
@@ -141,7 +141,7 @@ pub(super) struct Scene {
     interrupted: Arc<AtomicBool>,
 }
 
-impl Scene {
+impl DemoEnvironment {
     /// Starts the agent and waits until the eBPF programs are attached.
     pub(super) fn open(keep: bool) -> anyhow::Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -151,10 +151,10 @@ impl Scene {
         let folder = Folder::create(keep).context("can't create a temporary folder")?;
         let agent = Agent::start(config(&folder.path), true)?;
         let server = agent.server().map(|s| s.grpc_addr.to_string()).unwrap_or_default();
-        let scene =
+        let environment =
             Self { agent: Some(agent), runtime: live::runtime()?, server, folder, interrupted };
-        scene.wait_until_attached()?;
-        Ok(scene)
+        environment.wait_until_attached()?;
+        Ok(environment)
     }
 
     /// The folder of the data.
@@ -235,9 +235,9 @@ impl Scene {
     }
 
     /// Queries the server for the events and stories of these faults.
-    pub(super) fn query(&self, faults: &[CausedFault]) -> anyhow::Result<Observed> {
-        let observed = self.runtime.block_on(query(&self.server, faults));
-        observed.map_err(anyhow::Error::msg).context("embedded server")
+    pub(super) fn query(&self, faults: &[CausedFault]) -> anyhow::Result<StoredResults> {
+        let stored = self.runtime.block_on(query(&self.server, faults));
+        stored.map_err(anyhow::Error::msg).context("embedded server")
     }
 
     /// Drains the agent, which ends every story. The server still answers.
@@ -246,7 +246,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for DemoEnvironment {
     fn drop(&mut self) {
         if let Some(agent) = self.agent.take() {
             // CONS-1 was checked after the drain.
@@ -268,7 +268,7 @@ fn config(folder: &Path) -> Config {
     config
 }
 
-async fn query(server: &str, faults: &[CausedFault]) -> Result<Observed, String> {
+async fn query(server: &str, faults: &[CausedFault]) -> Result<StoredResults, String> {
     let mut client = live::connect(server).await?;
     let kinds: BTreeSet<&str> = faults.iter().flat_map(|f| f.kinds.iter().copied()).collect();
     let mut events = Vec::new();
@@ -290,5 +290,9 @@ async fn query(server: &str, faults: &[CausedFault]) -> Result<Observed, String>
     let stories = response.into_inner().stories.into_iter();
     let stories = stories.filter_map(story_from_proto);
     let about = events.iter().flat_map(story_ids).map(str::to_owned).collect();
-    Ok(Observed { stories: stories.filter(|story| !story.is_lifecycle()).collect(), events, about })
+    Ok(StoredResults {
+        stories: stories.filter(|story| !story.is_lifecycle()).collect(),
+        events,
+        about,
+    })
 }

@@ -1,4 +1,4 @@
-//! Compiles the pattern of a rule.
+//! Compiles the shape of a rule.
 
 use super::super::shape::Shape;
 use super::super::yaml::{Node, Parsed, Table, reject};
@@ -6,20 +6,20 @@ use super::scope::EventScope;
 use super::{aggregate, sequence};
 use tapio_core::event::Name;
 
-/// The keys of a rule's pattern, one of which a rule has.
-pub(crate) const PATTERN_KEYS: &[&str] =
+/// The keys of a rule's shape, one of which a rule has.
+pub(crate) const SHAPE_KEYS: &[&str] =
     &["sequence", "any_order", "count", "distinct", "sum", "avg", "percentile", "absence"];
 
-/// Compiles the one pattern of a rule. `pattern` is that of its story.
+/// Compiles the shape of a rule. `pattern`: the pattern of its story.
 pub(super) fn parse(
     rule: &Node,
     table: Table<'_>,
     events: &mut EventScope,
     pattern: Name,
 ) -> Parsed<Shape> {
-    let mut found = PATTERN_KEYS.iter().filter_map(|word| Some((*word, table.get(word)?)));
+    let mut found = SHAPE_KEYS.iter().filter_map(|word| Some((*word, table.get(word)?)));
     let Some((word, node)) = found.next() else {
-        return reject(rule.position, format!("a rule needs one of: {}", PATTERN_KEYS.join(", ")));
+        return reject(rule.position, format!("a rule needs one of: {}", SHAPE_KEYS.join(", ")));
     };
     if let Some((second, at)) = found.next() {
         return reject(
