@@ -227,7 +227,7 @@ fn tail_without_a_server_fails_with_the_address() {
     let output = Command::new(TAPIO).args(["tail", "--server", "127.0.0.1:1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let stderr = text(&output.stderr);
-    assert!(stderr.contains("no server answers at 127.0.0.1:1"), "{stderr}");
+    assert!(stderr.contains("can't reach a server at 127.0.0.1:1"), "{stderr}");
 }
 
 #[test]

@@ -321,7 +321,7 @@ impl Worker {
         if !std::mem::replace(&mut self.outage_logged, true) {
             tracing::warn!(
                 endpoint = %self.config.endpoint, error,
-                "bridge: no connection to the server, reconnecting; keeps up to {} bytes of events",
+                "bridge: not connected to the server, reconnecting; buffering up to {} bytes of events",
                 self.config.queue_bytes
             );
         }

@@ -39,7 +39,7 @@ pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String
     let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
     let channel = channel.map_err(|e| {
         let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), deepest);
-        format!("no server answers at {server}: {cause}")
+        format!("can't reach a server at {server}: {cause}")
     })?;
     Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
 }
@@ -50,7 +50,7 @@ pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String
 /// When nothing answers, or the response isn't the page.
 pub(super) fn http_text(address: &str, path: &str) -> anyhow::Result<String> {
     let failed = |cause: &str| format!("{cause} at {address}");
-    let mut stream = TcpStream::connect(address).with_context(|| failed("no agent answers"))?;
+    let mut stream = TcpStream::connect(address).with_context(|| failed("can't reach an agent"))?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut response = String::new();
@@ -225,7 +225,7 @@ mod tests {
         let connected = runtime().unwrap().block_on(connect("127.0.0.1:1"));
         let error = connected.unwrap_err();
         assert!(
-            error.starts_with("no server answers at 127.0.0.1:1: Connection refused"),
+            error.starts_with("can't reach a server at 127.0.0.1:1: Connection refused"),
             "{error}"
         );
     }

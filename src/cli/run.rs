@@ -157,7 +157,7 @@ fn first_report_text(total: &CollectorAccount) -> String {
 fn reload(agent: &mut Agent, path: Option<&Path>) {
     match config(path) {
         Ok(config) => agent.reload_rules(Some(config.dataflow)),
-        Err(e) => tracing::error!("configuration reload refused, the rules in force stay: {e}"),
+        Err(e) => tracing::error!("configuration reload refused, keeping the rules in force: {e}"),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn live_text(story: &Story, colour: bool) -> Option<String> {
 
 fn retraction_line(story: &Story, colour: bool) -> String {
     let name = paint(&plain(&story.name), BOLD, colour);
-    format!("□ retracted: {name}: not confirmed in the order of event times  {}", story.trace_id)
+    format!("□ retracted: {name}: not confirmed in event-time order  {}", story.trace_id)
 }
 
 /// Whether a line of JSON is a lifecycle, which no rule finds.
@@ -94,7 +94,7 @@ pub(crate) fn story_text(story: &Story, colour: bool) -> String {
         n => format!("{n} events"),
     };
     let title = format!(
-        "■ {}  {}\n  {} · {events} in {} · began {} UTC · {:.0} % sure",
+        "■ {}  {}\n  {} · {events} in {} · since {} UTC · confidence {:.0} %",
         severity_text(story.severity, colour),
         paint(&plain(&story.name), BOLD, colour),
         plain(&story.pattern),
@@ -106,7 +106,7 @@ pub(crate) fn story_text(story: &Story, colour: bool) -> String {
     if !story.intent.is_empty() {
         line(&mut out, &format!("  {}", plain(&story.intent)));
     }
-    heading(&mut out, "what happened", colour);
+    heading(&mut out, "timeline", colour);
     members(&mut out, story, colour);
     if let Some((first, others)) = story.root_cause.split_first() {
         heading(&mut out, "root cause", colour);
@@ -115,7 +115,7 @@ pub(crate) fn story_text(story: &Story, colour: bool) -> String {
     heading(&mut out, "impact", colour);
     impact(&mut out, &story.impact);
     if !story.actions.is_empty() {
-        heading(&mut out, "what to do", colour);
+        heading(&mut out, "recommended actions", colour);
         for (number, action) in (1..).zip(&story.actions) {
             line(&mut out, &format!("    {number}. {}", plain(action)));
         }
@@ -197,12 +197,12 @@ fn root_cause(
         let id_text = label.map_or_else(|| id.to_string(), |l| plain(l));
         let member = story.members.iter().find(|m| m.id == *id);
         let summary = member.map_or_else(String::new, |m| format!(": {}", plain(&m.summary)));
-        let text = format!("    shown by {id_text}{summary}");
+        let text = format!("    evidence {id_text}{summary}");
         line(out, &paint(&text, DIM, colour));
     }
     if !others.is_empty() {
         let named: Vec<String> = others.iter().take(RUNNERS_UP).map(|c| plain(&c.cause)).collect();
-        line(out, &format!("    less likely: {}", named.join("; ")));
+        line(out, &format!("    other candidates: {}", named.join("; ")));
     }
 }
 
@@ -214,7 +214,7 @@ fn impact(out: &mut String, impact: &Impact) {
         "no service level objective at risk"
     };
     line(out, &format!("    business {:.0} %, {customers}, {slo}", impact.business * 100.0));
-    for (label, list) in [("affected", &impact.affected), ("seen", &impact.evidence)] {
+    for (label, list) in [("affected", &impact.affected), ("evidence", &impact.evidence)] {
         if !list.is_empty() {
             line(out, &format!("    {label}: {}", plain(&list.join(", "))));
         }
@@ -274,10 +274,10 @@ mod tests {
         let text = story_text(&story(3), false);
         for expected in [
             "■ ERROR  app ·[2J crashes\n",
-            "crash-loop · 3 events in 24 ms · began 22:13:20.000 UTC · 90 % sure",
+            "crash-loop · 3 events in 24 ms · since 22:13:20.000 UTC · confidence 90 %",
             "+0.012 s  ebpf  kernel.process.exit  app1 ended  [cause]",
             "    a bug\n",
-            "shown by 00000000000000000000000000000000: app0 ended",
+            "evidence 00000000000000000000000000000000: app0 ended",
             "    1. fix it\n    2. test it\n",
             "  trace  07070707070707070707070707070707",
         ] {

@@ -94,7 +94,7 @@ impl RuleFiles {
             }
             Err(errors) => {
                 self.stats.outcomes.refused.add(1);
-                tracing::error!("rule reload refused, the rules in force stay:\n{errors}");
+                tracing::error!("rule reload refused; keeping the rules in force:\n{errors}");
                 self.stats.set_last_error(&errors);
             }
         }

@@ -31,7 +31,7 @@ fn replayed_story_is_explained_with_every_term() {
     assert!(done.status.success());
     for expected in [
         "nginx configuration error",
-        "shown by nginx_emerg",
+        "evidence nginx_emerg",
         "1. nginx configuration error",
         "times as likely as the next",
         "2. nginx.service: exit-code",

@@ -228,7 +228,7 @@ fn check_assessment(story: &Json, explained: &str) {
     assert!(!affected.contains("steady") && !affected.contains("unrelated"), "{affected}");
     let actions = story["actions"].to_string();
     assert!(actions.contains("check config /etc/nginx/conf.d/shop.conf:3"), "{actions}");
-    for part in [cause, "named by the rule", "\n    2. ", "less likely: "] {
+    for part in [cause, "named by the rule", "\n    2. ", "other candidates: "] {
         assert!(explained.contains(part), "{explained}");
     }
 }

@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
         let report = &self.context.report;
         report.count("reports", self.counts.reports);
         report.count("bad_reports", self.counts.rejected);
-        report.count("strangers", self.counts.unauthorized);
+        report.count("unauthorized", self.counts.unauthorized);
         report.count("repeated_dels", self.writer.repeated);
         report.count("unresolved", self.counts.unresolved);
         report.count("attachments", self.writer.attachments.len() as u64);
@@ -281,7 +281,7 @@ impl<'a> Run<'a> {
                 Received::Unauthorized(uid) => {
                     counts.unauthorized += 1;
                     if counts.unauthorized <= MAX_LOGGED {
-                        tracing::warn!(uid, "CNI socket: refused a connection of another user");
+                        tracing::warn!(uid, "CNI socket: refused a connection from an unauthorized user");
                     }
                     None
                 }

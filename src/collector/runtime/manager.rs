@@ -121,7 +121,7 @@ impl CollectorManager {
             if let Err(error) = collector.check_health(self.hung_after, &self.shutdown, &self.site)
             {
                 let name = collector.shared.name;
-                tracing::error!(collector = name, %error, "can't start a thread to replace a hung run");
+                tracing::error!(collector = name, %error, "can't start a replacement thread for a hung collector");
             }
         }
     }
@@ -159,7 +159,7 @@ impl CollectorManager {
                 {
                     let running = self.collectors.iter().filter(is_running);
                     let hung: Vec<_> = running.map(|collector| collector.shared.name).collect();
-                    tracing::error!(?hung, "collectors don't end: shutdown continues without them");
+                    tracing::error!(?hung, "collectors didn't stop in time; shutting down without them");
                     return self.shutdown.abandon_hung_threads();
                 }
             }

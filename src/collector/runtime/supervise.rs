@@ -147,7 +147,7 @@ impl Shared {
             current.sinks = None;
             *lock(&self.factory) = None;
         } else if let Some(sinks) = &mut current.sinks {
-            tracing::info!(collector = self.name, "an abandoned run has ended");
+            tracing::info!(collector = self.name, "abandoned collector run ended");
             sinks.push(context.sink);
         }
     }

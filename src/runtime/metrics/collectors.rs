@@ -200,7 +200,7 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     ),
     total(
         "cni",
-        "strangers",
+        "unauthorized",
         "tapio_cni_reports_refused_total",
         "Reports refused because their sender is not allowed to report.",
     ),

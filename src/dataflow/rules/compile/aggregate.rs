@@ -156,7 +156,7 @@ fn check_condition(
     let mut candidates = bounds.iter().flat_map(|(_, bound)| near(*bound)).chain([1.0]);
     let holds = |v| condition.holds(v, |_| false);
     let met = candidates.any(|v| v >= 1.0 && v.fract() == 0.0 && v <= most && holds(v));
-    if met { Ok(()) } else { reject(position, "condition: no number of events meets it") }
+    if met { Ok(()) } else { reject(position, "condition: can never hold") }
 }
 
 /// A lower bound.

@@ -73,7 +73,7 @@ fn check_steps(sequence: &Sequence, position: Position, positions: &[Position]) 
         return reject(position, "steps: at least one step must be neither optional nor a `not`");
     }
     if steps.len() > MAX_STEPS {
-        return reject(position, format!("steps: at most {MAX_STEPS}, repeats counted"));
+        return reject(position, format!("steps: at most {MAX_STEPS}, counting repeats"));
     }
     if steps.last().is_some_and(|s| s.optional) {
         return reject(position, "the last step can't be optional");
