@@ -140,7 +140,7 @@ impl IpamCursor {
         self.cursor.advance(&position);
     }
 
-    /// See [`Cursor::settle`].
+    /// See [`Cursor::try_save`].
     pub(super) fn try_save(&mut self, context: &Context) -> std::io::Result<bool> {
         self.cursor.try_save(context)
     }
