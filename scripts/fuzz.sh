@@ -90,7 +90,7 @@ if [ "${1:-}" = canary ]; then
     planted batches src/wire/reader.rs 's|filter(.end. \*end <= self.bytes.len())|filter(\|_\| true)|'
     # A key that is evicted at once: the next state of the object yields the fact again.
     planted kubernetes src/collector/k8s/pod_lifecycle.rs 's|const MAX_RECENT: usize = 8|const MAX_RECENT: usize = 1|'
-    # A number at a message's end that nobody holds against what there is.
+    # A number at a message's end isn't checked against the bytes that remain.
     planted cni src/collector/cni/netlink.rs 's|self.0.get(at..at + 4)?.try_into|self.0[at..at + 4].try_into|'
     # An entry array that points back isn't detected.
     planted journal src/collector/journal/file.rs 's/if next <= self.array {/if next == u64::MAX {/'

@@ -4,6 +4,7 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `metrics` | Prometheus' text format and the process metrics |
+//! | `timer` | timers finer than a millisecond, for tokio |
 //! | `store` | the segmented log of server and recovery log |
 //! | `bridge` | batches on their way from the shards to a server |
 //! | `server` | ingest, store, queries |
@@ -11,8 +12,9 @@
 //! | `runtime` | the agent: configuration, start, status, drain |
 //! | `cli` | the commands |
 //!
-//! Dependencies point one way: `tapio-core ← tapio-wire ← {tapio-collectors, tapio-dataflow} ←
-//! {store, metrics} ← bridge ← {server, load} ← runtime ← cli`. `ARCHITECTURE.md` follows one event
+//! Dependencies point one way: `tapio-core ← tapio-wire ← tapio-collectors` and
+//! `tapio-core ← tapio-dataflow`; in this package
+//! `{store, metrics} ← bridge ← {server, load} ← runtime ← cli`. `ARCHITECTURE.md` follows one event
 //! through the files.
 
 pub mod bridge;

@@ -66,7 +66,7 @@ fn modules_import_lower_layers_only() {
     let sources = files(&["src"], &["rs"]);
     let violations = layers::PACKAGES.iter().flat_map(|p| p.violations(&p.graph(&sources)));
     assert_none(violations.collect());
-    check(&sources, layers::strangers);
+    check(&sources, layers::forbidden_libraries);
 }
 
 #[test]

@@ -34,10 +34,10 @@ enum Verb {
         after_help = "Example:\n  tapio rules schema > tapio-rule.schema.json\n  # yaml-language-server: $schema=./tapio-rule.schema.json"
     )]
     Schema,
-    /// Describe a rule in words: what it matches, what it costs, its story
+    /// Describe a rule in plain text: its shape, its state bound, its story
     #[command(after_help = "Example:\n  tapio rules explain oom-kill")]
     Explain(Explain),
-    /// List rules: name, severity, form, description
+    /// List rules: name, severity, shape, description
     #[command(after_help = "Example:\n  tapio rules list --output json")]
     List(Paths),
     /// Suggest rules from learned pairs: kinds that precede others more often than by chance

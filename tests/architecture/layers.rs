@@ -1,5 +1,5 @@
-//! The packages, their top modules in order, and who may import whom. What the compiler holds, one
-//! package against another, isn't repeated here.
+//! The packages, the order of their top modules, and the imports that this order allows. The
+//! compiler enforces the directions between packages, so they aren't repeated here.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::modules::Graph;
 use crate::text::Source;
 
 /// A package: its folder, and its top modules from the bottom up. A module may import those of
-/// earlier rows; modules of one row don't know each other.
+/// earlier rows; modules of one row don't import each other.
 pub(crate) struct Package {
     pub(crate) folder: &'static str,
     pub(crate) layers: &'static [&'static [&'static str]],
@@ -60,7 +60,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     },
 ];
 
-/// The collectors, which don't know each other.
+/// The collectors, which don't import each other.
 const COLLECTORS: &[&str] = &[
     "cni",
     "container",
@@ -82,7 +82,7 @@ pub(crate) const MEMBERS: &[&str] =
 
 /// Libraries that a top module of the root package must not use although the package depends on
 /// them: the runtime joins the parts, and the server is a process of its own.
-const STRANGERS: &[(&str, &[&str])] = &[
+const FORBIDDEN_LIBRARIES: &[(&str, &[&str])] = &[
     ("store", &["tapio_wire", "tapio_dataflow", "tapio_collectors"]),
     ("bridge", &["tapio_dataflow", "tapio_collectors"]),
     ("server", &["tapio_dataflow", "tapio_collectors"]),
@@ -127,9 +127,9 @@ impl Package {
     }
 }
 
-/// Uses of a library by a module that must not know it.
-pub(crate) fn strangers(source: &Source) -> Vec<String> {
-    let Some((module, libraries)) = STRANGERS.iter().find(|(module, _)| {
+/// Uses of a library by a module that must not depend on it.
+pub(crate) fn forbidden_libraries(source: &Source) -> Vec<String> {
+    let Some((module, libraries)) = FORBIDDEN_LIBRARIES.iter().find(|(module, _)| {
         source.path.starts_with(&format!("src/{module}/"))
             || source.path == format!("src/{module}.rs")
     }) else {
@@ -176,11 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_found() {
-        let found = |path, text| strangers(&Source::new(path, text)).len();
+    fn forbidden_libraries_are_found() {
+        let found = |path, text| forbidden_libraries(&Source::new(path, text)).len();
         assert_eq!(found("src/bridge/mod.rs", "use tapio_dataflow::Shard;"), 1);
         assert_eq!(found("src/store/log.rs", "let x = tapio_wire::Batch::new();"), 1);
         assert_eq!(found("src/runtime/agent.rs", "use tapio_dataflow::Shard;"), 0);
-        assert_eq!(found("src/server/mod.rs", "// tapio_dataflow::Shard is a stranger"), 0);
+        assert_eq!(found("src/server/mod.rs", "// tapio_dataflow::Shard is forbidden"), 0);
     }
 }

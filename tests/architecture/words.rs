@@ -1,11 +1,11 @@
-//! The house style that a machine can hold: prose of at most 100 columns, and none of the private
-//! idiom that this project once had.
+//! The style rules that a test can check: prose of at most 100 columns, and no phrases of the old
+//! idiom.
 
 use crate::text::Source;
 
 const MAX_PROSE_COLUMNS: usize = 100;
 
-/// Words of the old idiom. They are put together here, so that this file has none.
+/// Words of the old idiom, assembled from parts so that this file passes its own check.
 fn idiom() -> Vec<String> {
     let words = ["to ld", "te lls", "te lling", "te ller", "unto ld", "recol lect"];
     let phrases = [
@@ -27,7 +27,7 @@ pub(crate) fn comments(source: &Source) -> Vec<String> {
     for (i, line) in source.lines.iter().enumerate() {
         let Some(comment) = comment_of(line) else { continue };
         let columns = line.chars().count();
-        // A link or a path can't be broken.
+        // A link or a path can't be wrapped.
         if columns > MAX_PROSE_COLUMNS && comment.trim().contains(' ') {
             out.push(source.place(i, format!("{columns} columns, at most {MAX_PROSE_COLUMNS}")));
         }
@@ -39,7 +39,10 @@ pub(crate) fn comments(source: &Source) -> Vec<String> {
                 line.trim_start().starts_with("///") || line.trim_start().starts_with("//!");
             let first = i == 0 || comment_of(&source.lines[i - 1]).is_none();
             if begins && first && comment.trim_start().starts_with(opening) {
-                out.push(source.place(i, "a doc comment says what the item is, not \"What …\""));
+                out.push(source.place(
+                    i,
+                    "a doc comment begins with what the item is or does, not with \"What …\"",
+                ));
             }
         }
     }
@@ -52,7 +55,7 @@ pub(crate) fn names(source: &Source) -> Vec<String> {
     let mut out = Vec::new();
     for (i, line) in source.lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
-        // A name's words are parted by underscores or capitals.
+        // Underscores separate the words of a name.
         let spread = code.replace('_', " ");
         out.extend(
             found(&idiom, &spread).map(|word| source.place(i, format!("old idiom: {word:?}"))),
@@ -66,7 +69,7 @@ fn comment_of(line: &str) -> Option<&str> {
     ["///", "//!", "//"].iter().find_map(|mark| text.strip_prefix(mark))
 }
 
-/// Which of the words stand in the text as whole words.
+/// The words that occur in the text as whole words.
 fn found<'a>(words: &'a [String], text: &str) -> impl Iterator<Item = &'a String> {
     let text = text.to_lowercase();
     words.iter().filter(move |word| {

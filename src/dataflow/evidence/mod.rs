@@ -23,6 +23,7 @@
 //! | `feature_extractor.rs` | a shard's part: aggregates and facts from events |
 //! | `store.rs` | the assessor's evidence of all shards |
 //! | `rank.rs`, `impact.rs` | root causes and impact from that evidence |
+//! | `story_counts.rs` | counts of emitted stories by pattern and severity, for `/metrics` |
 //! | `assessor.rs` | [`Assessor`]: completes pending stories |
 //! | `assessor_thread.rs` | the assessor's thread and the rings that lead to it |
 
