@@ -281,7 +281,10 @@ impl<'a> Run<'a> {
                 Received::Unauthorized(uid) => {
                     counts.unauthorized += 1;
                     if counts.unauthorized <= MAX_LOGGED {
-                        tracing::warn!(uid, "CNI socket: refused a connection from an unauthorized user");
+                        tracing::warn!(
+                            uid,
+                            "CNI socket: refused a connection from an unauthorized user"
+                        );
                     }
                     None
                 }

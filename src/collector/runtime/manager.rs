@@ -159,7 +159,10 @@ impl CollectorManager {
                 {
                     let running = self.collectors.iter().filter(is_running);
                     let hung: Vec<_> = running.map(|collector| collector.shared.name).collect();
-                    tracing::error!(?hung, "collectors didn't stop in time; shutting down without them");
+                    tracing::error!(
+                        ?hung,
+                        "collectors didn't stop in time; shutting down without them"
+                    );
                     return self.shutdown.abandon_hung_threads();
                 }
             }
