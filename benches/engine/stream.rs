@@ -34,8 +34,8 @@ pub(crate) enum Set {
 /// The stream of events.
 #[derive(Clone, Copy)]
 pub(crate) enum Traffic {
-    /// This number of 1,000 events complete a match and the same number start the next partial match, over the
-    /// live keys.
+    /// This number of 1,000 events complete a match and the same number start the next partial
+    /// match, over the live keys.
     Matches(u64),
     /// Each event starts a partial match for one of the live keys.
     Begins,
