@@ -14,8 +14,8 @@
 //!
 //! Dependencies point one way: `tapio-core ← tapio-wire ← tapio-collectors` and
 //! `tapio-core ← tapio-dataflow`; in this package
-//! `{store, metrics} ← bridge ← {server, load} ← runtime ← cli`. `ARCHITECTURE.md` follows one event
-//! through the files.
+//! `{store, metrics} ← bridge ← {server, load} ← runtime ← cli`.
+//! `ARCHITECTURE.md` follows one event through the files.
 
 pub mod bridge;
 pub mod cli;
