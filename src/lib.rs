@@ -12,8 +12,9 @@
 //! | `runtime` | the agent: configuration, start, status, drain |
 //! | `cli` | the commands |
 //!
-//! Dependencies point one way: `tapio-core ← tapio-wire ← tapio-collectors` and `tapio-core ←
-//! tapio-dataflow`; in this package `{store, metrics} ← bridge ← {server, load} ← runtime ← cli`.
+//! Dependencies point one way: `tapio-core ← tapio-wire ← tapio-collectors` and
+//! `tapio-core ← tapio-dataflow`; in this package
+//! `{store, metrics} ← bridge ← {server, load} ← runtime ← cli`.
 //! `ARCHITECTURE.md` follows one event through the files.
 
 pub mod bridge;

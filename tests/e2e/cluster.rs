@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value as Json, json};
 
 /// Whether `make test-e2e` runs: a real cluster for each test takes too long for other test runs.
-fn is_enabled() -> bool {
+pub(crate) fn is_enabled() -> bool {
     std::env::var_os("TAPIO_REQUIRE_TESTBED").is_some_and(|v| v == "1")
 }
 
