@@ -216,7 +216,7 @@ fn receiver_refuses_invalid_batches_and_continues() {
     bad.events[1].severity = 99;
     assert_eq!(deliver(agent.listen, &[bad.encode_to_vec()])[0].through, 3);
     eventually("the refusals are counted", || {
-        agent.counter("bad_events") == 1 && agent.counter("refused_batches") == 3
+        agent.counter("events_invalid") == 1 && agent.counter("batches_refused") == 3
     });
     let ledger = agent.end();
     let snapshot = ledger.snapshot();

@@ -343,7 +343,7 @@ impl Worker {
             if refused.get() == 0 {
                 tracing::warn!(
                     events,
-                    cause,
+                    error = cause,
                     "bridge: the server refused a batch; further ones are only counted"
                 );
             }

@@ -64,9 +64,7 @@ pub(super) fn run(args: &Args) -> Outcome {
             (false, _) => "\ntapio can't run on this node: see state_dir".to_owned(),
             (true, 0) => "\ntapio can run on this node; nothing is missing".to_owned(),
             (true, n) => {
-                format!(
-                    "\ntapio can run on this node; {n} facilities are missing, at the cost listed above"
-                )
+                format!("\ntapio can run on this node; {n} missing, at the cost listed above")
             }
         })?;
     }
@@ -123,7 +121,7 @@ fn port(key: &str, address: SocketAddr) -> Finding {
             key,
             format!("{address}: {e}"),
             Some((
-                "the component that should listen there can't start; none if tapio itself already runs",
+                "its listener can't start; no cost if a running tapio holds the port",
                 &format!(
                     "find the process that listens: ss -ltnp 'sport = :{}'; or set another {key}",
                     address.port()
@@ -217,7 +215,7 @@ fn journal() -> Finding {
             }
         }
     }
-    let cost = "no messages of services: root causes end at what the kernel reports";
+    let cost = "no service log messages as evidence for root causes";
     match denied {
         Some(state) => {
             finding("journal", state, Some((cost, "add this user to the group systemd-journal")))

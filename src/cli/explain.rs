@@ -32,7 +32,7 @@ pub(super) struct Args {
     /// A file of stories as `tapio replay` prints them, instead of a server; `-` for standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -72,7 +72,7 @@ fn latest_revision(
     };
     let first = linked.story.id;
     if let Some(other) = found.iter().map(|one| one.story.id).find(|other| *other != first) {
-        let both = format!("{id} is the prefix of several stories: {first}, {other} …");
+        let both = format!("{id} is an ambiguous prefix: {first}, {other} …");
         return Err(Usage(both).into());
     }
     Ok(linked)
@@ -129,7 +129,7 @@ fn explanation(linked: &LinkedStory, colour: bool) -> String {
     // Writing to a string can't fail.
     let _ = write!(out, "\n  {heading}");
     if story.root_cause.is_empty() {
-        out.push_str("\n    none: the story has no fault");
+        out.push_str("\n    none: no member reports a fault");
     }
     for (index, candidate) in story.root_cause.iter().enumerate() {
         let next = story.root_cause.get(index + 1);

@@ -55,7 +55,7 @@ pub(super) fn http_text(address: &str, path: &str) -> anyhow::Result<String> {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut response = String::new();
     let read = stream.take(MAX_BATCH_BYTES as u64).read_to_string(&mut response);
-    read.with_context(|| failed("the response can't be read"))?;
+    read.with_context(|| failed("can't read the response"))?;
     let (head, body) =
         response.split_once("\r\n\r\n").with_context(|| failed("no HTTP response"))?;
     let status = head.lines().next().unwrap_or_default();
@@ -106,7 +106,7 @@ pub(crate) fn follow_stories(
                     return;
                 }
                 if let Err(error) = followed {
-                    tracing::debug!(%error, "following stories");
+                    tracing::debug!(%error, "story stream lost, reconnecting");
                 }
                 tokio::time::sleep(RECONNECT).await;
             }

@@ -29,16 +29,16 @@ pub(super) struct Args {
     /// Kinds of the relevant events, separated by commas
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
-    /// The share of relevant events, 0 to 1
+    /// Share of events that are relevant to a rule, 0 to 1
     #[arg(long, default_value_t = 1.0)]
     match_share: f64,
     /// Distinct pods of the events
     #[arg(long, default_value_t = 1_000)]
     keys: u64,
-    /// Events that are due, and sent, together
+    /// Events per batch
     #[arg(long)]
     batch_events: Option<u64>,
-    /// Format of the report
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }

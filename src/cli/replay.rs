@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// The cluster's name, part of every trace id
     #[arg(long, default_value = "")]
     cluster: String,
-    /// Also print the lifecycles of pods, units and processes, which no rule finds
+    /// Also print the lifecycles of pods, units and processes, which are tracked without a rule
     #[arg(long)]
     lifecycles: bool,
 }

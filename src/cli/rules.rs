@@ -58,7 +58,7 @@ struct Suggest {
     /// Rule files or folders that determine the relevant kinds, instead of the built-in rules
     #[arg(long, value_name = "PATH", num_args = 1..)]
     rules: Vec<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -68,7 +68,7 @@ struct Paths {
     /// Rule files or folders; by default the built-in rules
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }

@@ -114,7 +114,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let account = agent.finish().account;
     tracing::info!(cons1 = %snapshot_json(&account), "agent ended");
     if !account.holds() || account.total.held > 0 {
-        message("tapio: CONS-1 violated: this is a defect of tapio");
+        message("tapio: accounting identity CONS-1 violated (defect in tapio): see the log");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
@@ -147,7 +147,7 @@ fn first_report_text(total: &CollectorAccount) -> String {
     let stored = match (dropped, total.held) {
         (0, 0) => "all stored".to_owned(),
         (dropped, held) => {
-            format!("{} stored, {dropped} dropped, {held} in transit", total.forwarded)
+            format!("{} stored, {dropped} dropped, {held} held", total.forwarded)
         }
     };
     format!("tapio: received {} events in {} s, {stored}", total.received, FIRST_REPORT.as_secs())
@@ -216,7 +216,7 @@ mod tests {
         total.dropped = vec![(Stage::Bridge, Reason::Shutdown, 2)];
         assert_eq!(
             first_report_text(&total),
-            "tapio: received 85 events in 10 s, 80 stored, 2 dropped, 3 in transit"
+            "tapio: received 85 events in 10 s, 80 stored, 2 dropped, 3 held"
         );
     }
 }

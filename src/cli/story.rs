@@ -40,7 +40,7 @@ fn retraction_line(story: &Story, colour: bool) -> String {
     format!("□ retracted: {name}: not confirmed in event-time order  {}", story.trace_id)
 }
 
-/// Whether a line of JSON is a lifecycle, which no rule finds.
+/// Whether a line of JSON is a lifecycle, which is tracked without a rule.
 pub(super) fn is_lifecycle(story: &serde_json::Value) -> bool {
     story.get("rule").and_then(|r| r.as_str()).is_some_and(|r| r.ends_with("-lifecycle"))
 }

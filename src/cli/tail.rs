@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// Stories only; with --kind, also the events of these kinds
     #[arg(long)]
     stories: bool,
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }

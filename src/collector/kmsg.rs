@@ -185,8 +185,8 @@ impl Collector for Kmsg {
             let read = if is_paused { 0 } else { run.read(&mut buffer, context)? };
             context.sink.flush();
             is_paused = run.cursor.try_save(context).map_err(cursor_error)?;
-            context.report.count("lost", run.lost);
-            context.report.count("of_programs", run.skipped);
+            context.report.count("records_lost", run.lost);
+            context.report.count("user_records", run.skipped);
             if read < BATCH_RECORDS {
                 let timeout = match run.cursor.is_pending() {
                     true => CURSOR_INTERVAL,

@@ -175,8 +175,8 @@ impl Counts {
         report.count("streams", streams as u64);
         report.count("batches", self.batches);
         report.count("duplicate_items", self.duplicates);
-        report.count("refused_batches", self.refused);
-        report.count("bad_events", self.bad_events);
+        report.count("batches_refused", self.refused);
+        report.count("events_invalid", self.bad_events);
     }
 }
 
@@ -329,7 +329,7 @@ impl StreamPoll<'_> {
                 Ok(decoded) => drop(sink.offer(&decoded.as_received())),
                 Err(error) => {
                     if self.counts.bad_events == 0 {
-                        tracing::warn!(node = batch.head.node, %error, "receiver: dropped a malformed event; further ones are only counted");
+                        tracing::warn!(collector = "receiver", node = batch.head.node, %error, "dropped a malformed event; further ones are only counted");
                     }
                     self.counts.bad_events += 1;
                     sink.refuse(Reason::BadInput, 1);
@@ -342,9 +342,10 @@ impl StreamPoll<'_> {
     fn refuse(&mut self, head: &tapio_wire::BatchHead<'_>, cause: String, sink: &mut Sink) {
         if self.counts.refused == 0 {
             tracing::warn!(
+                collector = "receiver",
                 node = head.node,
-                cause,
-                "receiver: refused a batch; further ones are only counted"
+                error = cause,
+                "refused a batch; further ones are only counted"
             );
         }
         self.counts.refused += 1;

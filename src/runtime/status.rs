@@ -72,7 +72,7 @@ fn collector_json(status: &CollectorStatus) -> Json {
         status.counters.iter().map(|(name, value)| (name.clone(), (*value).into())).collect();
     json!({
         "health": status.health.as_str(), "restarts": status.restarts,
-        "last_error": status.last_error, "silence_ms": status.silence.as_millis() as u64,
+        "last_error": status.last_error, "heartbeat_age_ms": status.heartbeat_age.as_millis() as u64,
         "notes": notes, "counters": counters,
     })
 }
@@ -93,7 +93,7 @@ impl Status {
         if !snapshot.holds() {
             tracing::error!(
                 residual = snapshot.total.residual,
-                "CONS-1 violated: this is a defect of tapio"
+                "accounting identity CONS-1 violated (defect in tapio)"
             );
         }
         snapshot

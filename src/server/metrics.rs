@@ -48,7 +48,7 @@ const STORED_BATCHES: Metric =
     Metric::gauge("tapio_server_stored_batches", &[], "Batches in the store.");
 const SEGMENTS: Metric = Metric::gauge("tapio_server_segments", &[], "Segments of the store.");
 const STORIES_KEPT: Metric =
-    Metric::gauge("tapio_server_stories_kept", &[], "Stories whose last revision can be listed.");
+    Metric::gauge("tapio_server_stories_kept", &[], "Stories in the index.");
 const DISK_FAILING: Metric = Metric::gauge(
     "tapio_server_disk_failing",
     &[],

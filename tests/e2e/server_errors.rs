@@ -79,7 +79,7 @@ fn unreachable_server_is_retried() {
     start_pod(&cluster, "web-0", "10.88.0.2");
     run.wait_for("k8s.pod.ready", "web-0");
     cluster.kill_apiserver();
-    run.wait("all connections are lost", |c| c.counter("lost") >= 6);
+    run.wait("all connections are lost", |c| c.counter("connections_lost") >= 6);
     assert!(run.notes()["pods"].contains("retrying"), "{:?}", run.notes());
     cluster.start_apiserver("");
     oom_kill_and_back_off(&cluster, "web-0", 1);

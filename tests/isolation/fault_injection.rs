@@ -271,7 +271,7 @@ impl FaultTest {
         self.wait_until("the status is hung", |o| o.health() == "hung");
         let status = self.status();
         assert!(status["last_error"].to_string().contains("no heartbeat"), "{status}");
-        assert!(status["silence_ms"].as_u64() > Some(2_000), "{status}");
+        assert!(status["heartbeat_age_ms"].as_u64() > Some(2_000), "{status}");
         let (head, why) = self.page("/readyz");
         assert!(head.contains("503") && why.contains(self.name), "{head} {why}");
         self.wait_until("another run replaces it", |o| o.restarts() > restarts);

@@ -84,7 +84,7 @@ fn kmsg() {
             let _ = log.write_all(format!("<7>tapio test {n}").as_bytes());
         }
     }
-    test.wait_until("records of programs are read", |o| o.counter("of_programs") > 0);
+    test.wait_until("records of programs are read", |o| o.counter("user_records") > 0);
     test.emits(trigger);
     test.end();
 }

@@ -70,5 +70,5 @@ fn plugin_runs_emit_their_call_and_result() {
     assert_eq!((failed.get("error.type"), failed.get("process.exit.code")), ("exit_code", "1"));
     assert_eq!((failed.get("tapio.cni.command"), failed.severity), ("ADD", 17));
     assert!(failed.message.starts_with("CNI plugin host-local: ADD of shop/web-1 failed"));
-    assert_eq!(outcome.counters["cni_unread"], 0);
+    assert_eq!(outcome.counters["cni_calls_unread"], 0);
 }

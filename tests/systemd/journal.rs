@@ -252,9 +252,9 @@ fn damaged_file_loses_only_damaged_entries() {
     log(&machine, "healthy", 0..10);
     running.wait_for("the lines after the damage", |e| ids_by_message(e, "healthy").len() == 10);
     running.wait_until("the damage is counted", |r| {
-        r.counter("bad_entries") + r.counter("bad_fields") > 0
+        r.counter("entries_corrupt") + r.counter("fields_corrupt") > 0
     });
-    let bad = running.counter("bad_entries");
+    let bad = running.counter("entries_corrupt");
     let Outcome { events, snapshot } = running.end();
     assert!(
         ids_by_message(&events, "damaged").len() > 500,

@@ -51,10 +51,10 @@ struct Pipeline {
     /// Distinct pods
     #[arg(long, default_value_t = 1_000)]
     keys: u64,
-    /// The share of relevant events, 0 to 1
+    /// Share of events that are relevant to a rule, 0 to 1
     #[arg(long, default_value_t = 0.01)]
     match_share: f64,
-    /// Events sent together; the reference measurements use 500
+    /// Events per batch; reference measurements use 500
     #[arg(long, default_value_t = 500)]
     batch_events: u64,
     /// Number of shards; 0: the agent's default
@@ -63,7 +63,7 @@ struct Pipeline {
     /// Seconds for which the agent's CPU time without load is measured; 0: not measured
     #[arg(long, default_value_t = 0)]
     idle_seconds: u64,
-    /// Format of the report
+    /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }

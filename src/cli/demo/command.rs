@@ -51,7 +51,7 @@ fn memory_limit(args: &Args, environment: &DemoEnvironment) -> anyhow::Result<Op
         Ok(cgroup) => cgroup,
         Err(e) => {
             args.progress(&format!(
-                "1. Skipped: no cgroup with a memory limit can be created ({e}); this fault needs root."
+                "1. Skipped: can't create a cgroup with a memory limit ({e}); needs root."
             ))?;
             return Ok(None);
         }

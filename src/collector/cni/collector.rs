@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
     fn publish_counters(&self) {
         let report = &self.context.report;
         report.count("reports", self.counts.reports);
-        report.count("bad_reports", self.counts.rejected);
+        report.count("reports_invalid", self.counts.rejected);
         report.count("unauthorized", self.counts.unauthorized);
         report.count("repeated_dels", self.writer.repeated);
         report.count("unresolved", self.counts.unresolved);
@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
             if let Some(cause) = error {
                 counts.rejected += 1;
                 if counts.rejected <= MAX_LOGGED {
-                    tracing::warn!("CNI socket: rejected a report: {cause}");
+                    tracing::warn!(collector = "cni", error = cause, "rejected a report");
                 }
             }
         });

@@ -140,7 +140,7 @@ impl EventWriter {
                 let verb = match kind {
                     names::CNI_ADD => "joined",
                     names::CNI_DEL => "left",
-                    _ => "passed the check in",
+                    _ => "passed CHECK on",
                 };
                 event.message(format_args!("{owner} {verb} network {network}"));
                 (kind, Severity::INFO)
@@ -333,17 +333,18 @@ fn describe(event: &mut EventBuilder, change: &NetworkChange) -> (Name, Severity
             (kind, Severity::INFO)
         }
         NetworkChange::Route { name, gateway, added } => {
-            let (adverb, kind, severity) = match added {
-                true => ("now", names::NETWORK_ROUTE_ADDED, Severity::INFO),
-                false => ("no longer", names::NETWORK_ROUTE_REMOVED, Severity::WARN),
+            let (now, suffix, kind, severity) = match added {
+                true => (" now", "", names::NETWORK_ROUTE_ADDED, Severity::INFO),
+                false => ("", " removed", names::NETWORK_ROUTE_REMOVED, Severity::WARN),
             };
-            let route = format_args!("the default route goes {adverb} through");
             match gateway {
                 Some(gateway) => {
                     event.text(names::NETWORK_PEER_ADDRESS, gateway);
-                    event.message(format_args!("{route} {gateway} on {name}"));
+                    event.message(format_args!(
+                        "default route{now} via {gateway} dev {name}{suffix}"
+                    ));
                 }
-                None => event.message(format_args!("{route} {name}")),
+                None => event.message(format_args!("default route{now} dev {name}{suffix}")),
             }
             (kind, severity)
         }

@@ -106,7 +106,7 @@ impl Collector for Containers {
         });
         // Connections are tasks of this runtime and end with it.
         runtime.shutdown_background();
-        run.cursor.finish(run.context).map_err(|e| CollectorError::new("the cursor", e))?;
+        run.cursor.finish(run.context).map_err(|e| CollectorError::new("saving the cursor", e))?;
         ended
     }
 }
@@ -120,7 +120,7 @@ async fn grace_period_over(shutdown: &Shutdown) {
 impl<'a> Run<'a> {
     fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
         let cursor = Cursor::open(context.site.state_dir.as_deref(), "container")
-            .map_err(|e| CollectorError::new("the cursor", e))?;
+            .map_err(|e| CollectorError::new("opening the cursor", e))?;
         // The very first start doesn't emit what happened before it.
         let emitted_until_ns = cursor.saved().parse().unwrap_or_else(|_| clock::wall_ns());
         let writer = EventWriter::new(&context.site);
@@ -144,7 +144,9 @@ impl<'a> Run<'a> {
     async fn serve(&mut self) -> Result<Ended, CollectorError> {
         let mut reported = String::new();
         while !self.context.shutdown.is_requested() {
-            let state = match self.config.sockets.iter().find(|s| s.exists()) {
+            let socket = self.config.sockets.iter().find(|s| s.exists());
+            let is_installed = socket.is_some();
+            let state = match socket {
                 None => "no socket of a container runtime found; retrying every second; container \
                          events will be missing"
                     .to_owned(),
@@ -155,7 +157,15 @@ impl<'a> Run<'a> {
             };
             // Repeated attempts with the same result are logged once.
             if state != reported {
-                tracing::info!("container runtime: {state}");
+                // A node without a container runtime is no fault.
+                match is_installed {
+                    true => tracing::warn!(
+                        collector = "container",
+                        error = state,
+                        "container runtime unavailable"
+                    ),
+                    false => tracing::info!(collector = "container", "{state}"),
+                }
                 self.context.report.note("runtime", state.as_str());
                 reported = state;
             }
@@ -199,7 +209,8 @@ impl<'a> Run<'a> {
     /// Saves the cursor if every event before it is finalized, and publishes counters. Returns
     /// whether the source should pause until then.
     pub(super) fn save_cursor(&mut self, timer: &mut PollTimer) -> Result<bool, String> {
-        let is_paused = self.cursor.try_save(self.context).map_err(|e| format!("the cursor: {e}"));
+        let is_paused =
+            self.cursor.try_save(self.context).map_err(|e| format!("saving the cursor: {e}"));
         self.context.sink.flush();
         if self.cursor.is_pending() {
             timer.wake_soon();

@@ -343,8 +343,8 @@ impl<'a> Run<'a> {
         report.count("cgroups_unresolved", decoder.unresolved);
         report.count("names_patched", decoder.enrichment.patched);
         report.count("names_unresolved", decoder.enrichment.unresolved);
-        report.count("cni_unread", decoder.plugins.unread);
-        report.count("missed_runs", self.loader.missed_runs());
+        report.count("cni_calls_unread", decoder.plugins.unread);
+        report.count("program_runs_missed", self.loader.missed_runs());
     }
 
     /// Disables the programs, reads their remaining records and accounts for the losses.

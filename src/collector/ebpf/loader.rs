@@ -52,7 +52,7 @@ const fn program(
 pub(super) const PROGRAMS: &[Program] = &[
     program("cgroup_mkdir", "cgroup_mkdir", &[], "containers that live less than a second have no path"),
     program("cgroup_rmdir", "cgroup_rmdir", &[], "paths of removed cgroups are kept until the table is full"),
-    program("process_fork", "sched_process_fork", &[Kind::Fork], "no kernel.process.fork; process trees are guessed"),
+    program("process_fork", "sched_process_fork", &[Kind::Fork], "no kernel.process.fork; process trees are derived at exec"),
     program("process_exec", "sched_process_exec", &[Kind::Exec], "no kernel.process.exec, no command lines"),
     program("process_exit", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit"),
     Program { instead_of: "process_exit", ..program("process_exit_live", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit") },
@@ -95,7 +95,7 @@ impl Loaded {
         match &self.verdict {
             Verdict::Ok => "ok".into(),
             Verdict::Off => "off".into(),
-            Verdict::Failed(cause) => format!("{cause}; costs: {}", self.program.cost),
+            Verdict::Failed(cause) => format!("{cause}; cost: {}", self.program.cost),
         }
     }
 }
@@ -192,9 +192,9 @@ fn reason(error: &ProgramError) -> String {
         .unwrap_or("");
     let last: String = last.chars().take(200).collect();
     if last.is_empty() {
-        format!("the kernel rejected it: {io_error}")
+        format!("the kernel rejected the program: {io_error}")
     } else {
-        format!("the kernel rejected it: {io_error} ({last})")
+        format!("the kernel rejected the program: {io_error} ({last})")
     }
 }
 
@@ -364,7 +364,7 @@ mod tests {
             panic!("it loaded: {}", loaded[0].status());
         };
         assert!(cause.contains("no_such_tracepoint"), "{cause}");
-        assert!(loaded[0].status().ends_with("costs: no OOM kills"));
+        assert!(loaded[0].status().ends_with("cost: no OOM kills"));
         assert_eq!(loaded[1].verdict, Verdict::Off, "its spare runs");
         assert_eq!(loaded[2].verdict, Verdict::Ok);
         assert_eq!(*fork, Verdict::Ok);

@@ -77,7 +77,10 @@ impl Collector for JournalCollector {
             .map_err(|e| CollectorError::new("journal cursor", e))?;
         let after = Position::parse(cursor.saved());
         if after.is_none() && !cursor.saved().is_empty() {
-            tracing::warn!("journal collector: the saved cursor is invalid; reading starts now");
+            tracing::warn!(
+                collector = "journal",
+                "the saved cursor is invalid; reading starts now"
+            );
         }
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         // All folders, because a missing one may still appear: /var/log/journal does once /var is

@@ -175,16 +175,16 @@ impl<'a> Session<'a> {
         for (path, cause) in errors.causes {
             self.logged_errors += 1;
             if self.logged_errors <= MAX_LOGGED_ERRORS {
-                tracing::warn!("journal collector: {path}: {cause}");
+                tracing::warn!(collector = "journal", "{path}: {cause}");
             }
             context.report.note(&path, cause);
         }
         context.report.count("files", self.journal.len() as u64);
         context.report.count("records", self.output.records);
         context.report.count("throttled", self.output.throttled);
-        context.report.count("bad_entries", self.bad_entries);
-        context.report.count("gone_entries", self.gone_entries);
-        context.report.count("bad_fields", self.bad_fields);
+        context.report.count("entries_corrupt", self.bad_entries);
+        context.report.count("entries_gone", self.gone_entries);
+        context.report.count("fields_corrupt", self.bad_fields);
     }
 }
 
@@ -212,5 +212,5 @@ impl Output<'_> {
 }
 
 fn report_unsaved(context: &Context, error: &std::io::Error) {
-    context.report.note("position", format!("cursor not saved: {error}"));
+    context.report.note("cursor", format!("can't be saved: {error}; retrying"));
 }

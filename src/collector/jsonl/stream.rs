@@ -85,7 +85,7 @@ impl Stream {
         self.report_refused(context);
         self.ended = true;
         let error = CollectorError::new(&self.source.name, cause);
-        tracing::error!("jsonl collector: {error}; stopped reading this source");
+        tracing::error!(collector = "jsonl", "{error}; stopped reading this source");
         context.report.note(&self.source.name, error.to_string());
     }
 
@@ -94,7 +94,7 @@ impl Stream {
         let (name, refused) = (&self.source.name, self.decoder.refused);
         if refused > MAX_LOGGED {
             let more = refused - MAX_LOGGED;
-            tracing::warn!(file = name, "jsonl collector: refused {more} more lines");
+            tracing::warn!(collector = "jsonl", file = name, "refused {more} more lines");
         }
         if refused > 0 {
             context.report.note(name, format!("refused {refused} lines that aren't events"));
@@ -134,7 +134,7 @@ impl Decoder {
                 self.refused += 1;
                 if self.refused <= MAX_LOGGED {
                     let position = format!("{}:{number}:{column}", source.name);
-                    tracing::warn!("jsonl collector: refused line {position}: {cause}");
+                    tracing::warn!(collector = "jsonl", "refused line {position}: {cause}");
                 }
             }
         }

@@ -50,7 +50,8 @@ impl Checkpoint {
             Ok(_) => empty(),
             Err(error) => {
                 tracing::warn!(
-                    "k8s collector: checkpoint can't be parsed ({error}); starting without it"
+                    collector = "k8s", %error,
+                    "checkpoint can't be parsed; starting without it"
                 );
                 empty()
             }

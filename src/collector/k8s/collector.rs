@@ -304,7 +304,7 @@ impl Run {
         };
         *count += 1;
         if state != "ok" {
-            tracing::debug!(resource = name, state, "k8s collector: feed status");
+            tracing::debug!(collector = "k8s", resource = name, state, "feed status");
         }
         context.report.note(name, state);
     }
@@ -315,9 +315,9 @@ impl Run {
         self.counts.bad_objects += 1;
         let bad = self.counts.bad_objects;
         if bad <= MAX_LOGGED {
-            tracing::warn!("k8s collector: refused an object of {name}: {cause}");
+            tracing::warn!(collector = "k8s", error = cause, "skipped an invalid object of {name}");
         }
-        context.report.note("refused objects", format!("{bad}, the last one of {name}"));
+        context.report.note("invalid objects", format!("{bad}, most recently of {name}"));
     }
 
     fn report(&self, context: &Context) {
@@ -327,14 +327,14 @@ impl Run {
         report.count("expired", self.counts.expired);
         report.count("throttled", self.counts.throttled);
         report.count("forbidden", self.counts.forbidden);
-        report.count("lost", self.counts.lost);
-        report.count("bad_objects", self.counts.bad_objects);
-        report.count("saved_bytes", self.counts.checkpoint_bytes);
+        report.count("connections_lost", self.counts.lost);
+        report.count("objects_invalid", self.counts.bad_objects);
+        report.count("checkpoint_bytes", self.counts.checkpoint_bytes);
         let missing = self.missing_permissions.lock().unwrap_or_else(PoisonError::into_inner);
         for resource in &*missing {
             let state = format!(
-                "missing permission to get {resource}; workloads are derived from pod labels where \
-                 possible"
+                "missing permission to get {resource}; Deployment names are derived from pod labels; \
+                 CronJob names will be missing"
             );
             report.note(resource, state);
         }
@@ -342,5 +342,5 @@ impl Run {
 }
 
 fn note_unsaved(context: &Context, error: &std::io::Error) {
-    context.report.note("position", format!("can't be saved: {error}; retrying"));
+    context.report.note("cursor", format!("can't be saved: {error}; retrying"));
 }

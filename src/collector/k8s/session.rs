@@ -40,7 +40,7 @@ pub(super) struct Session {
     lists: Lists,
     /// A list's Events up to this version were emitted before.
     emitted_events: Option<u64>,
-    events_of_other_nodes: u64,
+    foreign_events: u64,
 }
 
 /// Where and when events are emitted.
@@ -75,7 +75,7 @@ impl Session {
             rolling: HashMap::new(),
             lists: Lists::default(),
             emitted_events: None,
-            events_of_other_nodes: 0,
+            foreign_events: 0,
         }
     }
 
@@ -397,7 +397,7 @@ impl Session {
         } else if node.is_none() && self.config.objects_without_node {
             EventScope::NoNode
         } else {
-            self.events_of_other_nodes += 1;
+            self.foreign_events += 1;
             return;
         };
         self.writer.event(event, pod.as_deref(), scope, out.now_ns, out.sink);
@@ -475,7 +475,7 @@ impl Session {
         report.count("endpoint_slices", slices as u64);
         report.count("pods_behind_services", backends as u64);
         report.count("deployments", self.checkpoint.rollouts.len() as u64);
-        report.count("events_of_other_nodes", self.events_of_other_nodes);
+        report.count("foreign_events", self.foreign_events);
     }
 }
 

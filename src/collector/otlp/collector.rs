@@ -125,8 +125,8 @@ async fn process_requests(
             }
             () = turns.next() => {
                 context.report.count("requests", received);
-                context.report.count("refused_requests", malformed);
-                context.report.count("attributes_left_out", writer.dropped_attributes);
+                context.report.count("requests_refused", malformed);
+                context.report.count("attributes_dropped", writer.dropped_attributes);
             }
         }
     }

@@ -50,7 +50,7 @@ pub struct CollectorStatus {
     /// The last failure; empty without one.
     pub last_error: String,
     /// Time since the last heartbeat of a running collector.
-    pub silence: Duration,
+    pub heartbeat_age: Duration,
     /// Its status notes.
     pub notes: Vec<StatusNote>,
     /// Its own counters.
@@ -87,8 +87,8 @@ impl CollectorManager {
 
     /// Sets the time without a heartbeat after which a collector counts as hung.
     #[must_use]
-    pub fn hung_after(mut self, silence: Duration) -> Self {
-        self.hung_after = silence;
+    pub fn hung_after(mut self, hung_after: Duration) -> Self {
+        self.hung_after = hung_after;
         self
     }
 
@@ -214,16 +214,16 @@ impl Supervised {
             self.shared.change_health(Health::Hung, Health::Running);
             return Ok(());
         }
-        let silence = self.last_heartbeat.elapsed();
-        if silence <= hung_after {
+        let heartbeat_age = self.last_heartbeat.elapsed();
+        if heartbeat_age <= hung_after {
             return Ok(());
         }
         if self.shared.change_health(Health::Running, Health::Hung) {
-            let error = format!("hung: no heartbeat for {silence:.1?}");
+            let error = format!("hung: no heartbeat for {heartbeat_age:.1?}");
             tracing::warn!(collector = self.shared.name, error, "collector hung");
             self.shared.set_last_error(error);
         }
-        let may_be_replaced = silence > hung_after + self.recovery_time;
+        let may_be_replaced = heartbeat_age > hung_after + self.recovery_time;
         if may_be_replaced && self.start_run(shutdown, site, hung_after)? {
             self.shared.count_restart();
             self.last_heartbeat = clock::instant();
@@ -237,7 +237,7 @@ impl Supervised {
         let shared = &self.shared;
         let health = shared.health();
         let runs = matches!(health, Health::Running | Health::Hung);
-        let silence = match runs && shared.heartbeats() == self.heartbeats {
+        let heartbeat_age = match runs && shared.heartbeats() == self.heartbeats {
             true => self.last_heartbeat.elapsed(),
             false => Duration::ZERO,
         };
@@ -246,7 +246,7 @@ impl Supervised {
             health,
             restarts: shared.restarts(),
             last_error: shared.last_error(),
-            silence,
+            heartbeat_age,
             notes: shared.report.notes(),
             counters: shared.report.counters(),
         }

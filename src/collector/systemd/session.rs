@@ -192,7 +192,7 @@ impl Session {
         self.save_cursor(context, timer);
         context.report.count("units", self.table.len() as u64);
         context.report.count("connections", self.connections);
-        context.report.count("refused", self.table.refused);
+        context.report.count("units_refused", self.table.refused);
     }
 
     /// Advances the cursor to the latest change and the running units: every change up to there
@@ -222,7 +222,7 @@ impl Session {
 }
 
 fn report_unsaved(context: &Context, error: &std::io::Error) {
-    context.report.note("position", format!("cursor not saved: {error}"));
+    context.report.note("cursor", format!("can't be saved: {error}; retrying"));
 }
 
 /// Returns the time from which changes are emitted, in microseconds of CLOCK_MONOTONIC, and

@@ -12,6 +12,6 @@ crate::counters! {
         refused: Counter = "Entries refused because their table of the entity directory was full.",
         evicted: Counter = "Ended entities evicted from the entity directory for lack of room.",
         ambiguous: Counter =
-            "Look-ups of an address that two entities claim; they have no result.",
+            "Address lookups without a result because two entities claim the address.",
     }
 }

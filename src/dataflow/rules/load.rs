@@ -208,8 +208,12 @@ story: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
     #[test]
     fn condition_that_never_matches_gives_a_warning() {
         for (from, to, expected) in [
-            ("{ kind: t.a }", "{ kind: t.a, process.pid: '7' }", Some("`process.pid` is a number")),
-            ("{ kind: t.a }", "{ kind: t.a, message: { gt: 3 } }", Some("`message` is text")),
+            (
+                "{ kind: t.a }",
+                "{ kind: t.a, process.pid: '7' }",
+                Some("`process.pid`: numeric field"),
+            ),
+            ("{ kind: t.a }", "{ kind: t.a, message: { gt: 3 } }", Some("`message`: text field")),
             ("{ kind: t.a }", "{ kind: t.a, process.pid: 7, message: seven }", None),
             ("  steps:", "  until: b\n  steps:", Some("can't be reached")),
             (

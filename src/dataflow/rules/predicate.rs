@@ -52,11 +52,10 @@ impl Clause {
             Self::Field(field, test) => {
                 let name = field.text();
                 match (field.is_number(), test.value_type()) {
-                    (Some(true), Some(ValueType::Text)) => into.push(format!(
-                        "`{name}` is a number and is compared with text: this never matches"
-                    )),
+                    (Some(true), Some(ValueType::Text)) => into
+                        .push(format!("`{name}`: numeric field compared with text; never matches")),
                     (Some(false), Some(ValueType::Number)) => into.push(format!(
-                        "`{name}` is text and is compared with a number: this never matches"
+                        "`{name}`: text field compared with a number; never matches"
                     )),
                     _ => {}
                 }

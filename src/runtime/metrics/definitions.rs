@@ -48,7 +48,7 @@ pub(super) const HELD: Metric =
 pub(super) const RESIDUAL: Metric = Metric::gauge(
     "tapio_cons1_residual",
     COLLECTOR,
-    "Events received - forwarded - dropped - held; a value other than 0 is a defect of tapio.",
+    "Events received - forwarded - dropped - held; a value other than 0 is a defect in tapio.",
 );
 pub(super) const COLLECTOR_UP: Metric =
     Metric::gauge("tapio_collector_up", COLLECTOR, "1 while the collector runs, otherwise 0.");

@@ -57,7 +57,7 @@ fn collector_health(page: &mut Page, collectors: &[CollectorStatus]) {
     let mut restarts = page.metric(&define::COLLECTOR_RESTARTS);
     collectors.iter().for_each(|c| restarts.add(&[c.name], c.restarts));
     let mut age = page.metric(&define::HEARTBEAT_AGE);
-    collectors.iter().for_each(|c| age.add(&[c.name], seconds(c.silence)));
+    collectors.iter().for_each(|c| age.add(&[c.name], seconds(c.heartbeat_age)));
 }
 
 fn seconds(duration: Duration) -> f64 {

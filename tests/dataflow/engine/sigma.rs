@@ -176,7 +176,10 @@ fn correlation_is_rejected_if_a_referenced_rule_is_missing_or_lacks_its_key() {
         format!("{inner}title: outer\ncorrelation: {{ type: temporal, timespan: 1m, {rest} }}\n")
     };
     let found = errors(&outer("rules: [many, kind-B], group-by: [n]"));
-    assert!(found.contains("`many` doesn't group by `n`, so its matches lack it"), "{found}");
+    assert!(
+        found.contains("`many` doesn't group by `n`, so its matches have no value for it"),
+        "{found}"
+    );
     let found = errors(&outer("rules: [mani, kind-B]"));
     assert!(found.contains("unknown rule `mani`") && found.contains("many"), "{found}");
     let found = errors(&outer("rules: [many, outer]"));

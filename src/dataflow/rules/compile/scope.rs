@@ -55,7 +55,7 @@ impl EventScope {
         for (key, value) in node.map("events")? {
             if RESERVED.contains(&key.text.as_str()) || key.text.contains('.') {
                 let message = format!(
-                    "`{}` can't be the name of an event: it has a dot or is one of {}",
+                    "`{}`: invalid event name: contains a dot, or is reserved ({})",
                     key.text,
                     RESERVED.join(", ")
                 );

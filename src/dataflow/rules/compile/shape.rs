@@ -22,10 +22,7 @@ pub(super) fn parse(
         return reject(rule.position, format!("a rule needs one of: {}", SHAPE_KEYS.join(", ")));
     };
     if let Some((second, at)) = found.next() {
-        return reject(
-            at.position,
-            format!("a rule has one pattern: `{word}` or `{second}`, not both"),
-        );
+        return reject(at.position, format!("a rule can't have both `{word}` and `{second}`"));
     }
     Ok(match word {
         "sequence" => Shape::Sequence(sequence::sequence(node, events, pattern)?),

@@ -166,7 +166,7 @@ impl Builder<'_> {
             if events.len() > MAX_COUNTED {
                 return reject(
                     position,
-                    format!("more than {MAX_COUNTED} rules, nested ones included"),
+                    format!("more than {MAX_COUNTED} rules, including nested ones"),
                 );
             }
         }
@@ -260,7 +260,10 @@ impl Builder<'_> {
         if grouped.any(|n| matches!(&n.part, Part::Text(text) if text == name)) {
             return self.field(inner, name, position, rest);
         }
-        let message = format!("`{}` doesn't group by `{name}`, so its matches lack it", names[0]);
+        let message = format!(
+            "`{}` doesn't group by `{name}`, so its matches have no value for it",
+            names[0]
+        );
         reject(position, message)
     }
 }
