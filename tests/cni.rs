@@ -311,6 +311,8 @@ fn two_hundred_concurrent_pods_emit_each_event_once() {
         });
     };
     all("ADD");
+    // An allocation that is released before its file was read can't be emitted.
+    wait_for(&pipeline, "cni.ip.allocated", PODS);
     all("DEL");
     for kind in ["cni.add", "cni.ip.allocated", "cni.del", "cni.ip.released"] {
         let mut seen: HashMap<String, usize> = HashMap::new();

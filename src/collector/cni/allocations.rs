@@ -56,6 +56,8 @@ pub(super) struct Allocations {
     current: HashMap<(String, IpAddr), Allocation>,
     /// Allocations of an earlier run that this run hasn't verified yet.
     unverified: Vec<Allocation>,
+    /// Allocations that were released before their file was read: their container isn't known.
+    pub(super) missed: u64,
 }
 
 /// The inotify events after which a file is complete, or removed.
@@ -78,6 +80,7 @@ impl Allocations {
             networks: HashMap::new(),
             current: HashMap::new(),
             unverified: Vec::new(),
+            missed: 0,
         })
     }
 
@@ -165,7 +168,14 @@ impl Allocations {
             self.released(network, address, changes);
         } else {
             self.allocated(&network, address, changes, true);
+            self.count_missed(network, address);
         }
+    }
+
+    /// Counts a file that was written and is removed already: it can't be read any more.
+    fn count_missed(&mut self, network: String, address: IpAddr) {
+        let is_removed = !self.base.join(&network).join(address.to_string()).exists();
+        self.missed += u64::from(is_removed && !self.current.contains_key(&(network, address)));
     }
 
     /// Reports the restored allocations that don't exist any more as released. Their time of
@@ -317,6 +327,11 @@ mod tests {
         all.read(&mut changes);
         assert_eq!(describe(&mut changes), ["allocated 10.1.0.3 ghi ", "released 10.1.0.2 podnet"]);
         assert_eq!(all.len(), 2);
+        assert_eq!(all.missed, 0);
+        fs::write(base.join("podnet/10.1.0.4"), "jkl").unwrap();
+        fs::remove_file(base.join("podnet/10.1.0.4")).unwrap();
+        all.read(&mut changes);
+        assert_eq!((changes.len(), all.missed), (0, 1), "released before it was read");
         fs::remove_dir_all(&base).unwrap();
         all.read(&mut changes);
         assert_eq!(changes.len(), 2);

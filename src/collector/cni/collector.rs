@@ -207,6 +207,8 @@ impl<'a> Run<'a> {
         report.count("unresolved", self.counts.unresolved);
         report.count("attachments", self.writer.attachments.len() as u64);
         report.count("addresses", self.allocations.as_ref().map_or(0, |a| a.len() as u64));
+        let missed = self.allocations.as_ref().map_or(0, |a| a.missed);
+        report.count("allocations_missed", missed);
         report.count("links", self.links.as_ref().map_or(0, |l| l.len() as u64));
         report.count("netlink_overruns", self.links.as_ref().map_or(0, |l| l.overruns));
     }

@@ -23,7 +23,7 @@
 
 use std::sync::Arc;
 
-/// Two clocks' readings of one moment, in microseconds; zero if it never occurred.
+/// Two clocks' readings of one moment, in microseconds; zero if it never occurred or is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     /// CLOCK_MONOTONIC, for the order.
@@ -326,13 +326,14 @@ impl Unit {
         emit(end);
     }
 
-    /// Handles the unit's unloading: if it was running, it has stopped unobserved.
-    pub(super) fn unloaded(&mut self, wall_us: u64, emit: &mut impl FnMut(Transition)) {
+    /// Handles the unit's unloading: if it was running, it has stopped unobserved. systemd has no
+    /// time of that any more, so the event takes the time at which it was observed.
+    pub(super) fn unloaded(&mut self, emit: &mut impl FnMut(Transition)) {
         self.release_pending(emit);
         if !self.last.active.has_ended() {
             // The event's id contains the last change, so it is the same after a restart of the
             // agent.
-            let at = Stamp { wall_us, ..self.last.changed };
+            let at = Stamp { wall_us: 0, ..self.last.changed };
             let stopped = Transition::new(TransitionKind::Stopped, &self.last, at);
             emit(Transition { result: Arc::default(), ..stopped });
         }

@@ -405,7 +405,7 @@ impl UnitTable {
             self.units.keys().filter(|name| !names.contains(&***name)).map(Arc::clone).collect();
         for name in unlisted {
             let Some(mut entry) = self.units.remove(&name) else { continue };
-            entry.unit.unloaded(now_ns / 1_000, &mut push_to(&mut self.changes, &name));
+            entry.unit.unloaded(&mut push_to(&mut self.changes, &name));
             directory.unit_gone(&name, now_ns);
         }
         for unit in listed.iter().filter(|l| self.filter.selects(&l.name)) {

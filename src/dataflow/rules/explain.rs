@@ -1,4 +1,4 @@
-//! A rule as text (`tapio rules explain`): its pattern, its state, its story.
+//! A rule as text (`tapio rules explain`): its shape, its state, its story.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! A compiled rule: named predicates, a pattern over them, and the story it emits.
+//! A compiled rule: named predicates, a shape over them, and the story it emits.
 
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ pub struct Rule {
     pub severity: Severity,
     /// Its named predicates.
     pub events: Vec<NamedEvent>,
-    /// Its pattern.
+    /// Its shape.
     pub shape: Shape,
     /// The story it emits.
     pub story: StorySpec,
@@ -97,7 +97,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The events of the pattern, each with the fields by which it is routed to a shard.
+    /// The events of the shape, each with the fields by which it is routed to a shard.
     #[must_use]
     pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {
         self.shape.routes()

@@ -103,7 +103,7 @@ fn step() -> Json {
     step
 }
 
-fn pattern(word: &str) -> Json {
+fn shape(word: &str) -> Json {
     let named_or_written = json!({"oneOf": [{"type": "string"}, {"$ref": "#/$defs/predicate"}]});
     let of = |key: &str| match key {
         "by" => texts("The join key: entities or attributes that all events share."),
@@ -145,12 +145,12 @@ fn pattern(word: &str) -> Json {
 fn story() -> Json {
     let of = |key: &str| match key {
         "pattern" => text("The type of the story."),
-        "name" => text("A title, with holes such as {event.field}."),
+        "name" => text("A title, with placeholders such as {event.field}."),
         "intent" => text("What the story is about."),
-        "root_cause" => {
-            texts("Candidate root causes, the likeliest first; one with an empty hole is omitted.")
-        }
-        "actions" => texts("Recommended steps; one with an empty hole is omitted."),
+        "root_cause" => texts(
+            "Candidate root causes, likeliest first; one with an empty placeholder is omitted.",
+        ),
+        "actions" => texts("Recommended steps; one with an empty placeholder is omitted."),
         "impact" => object(
             &["business", "customer_facing", "slo_impact"],
             |key| match key {
@@ -200,13 +200,13 @@ pub fn schema() -> Json {
         }),
         "story" => story(),
         "tests" => json!({"type": "array", "items": {"$ref": "#/$defs/test"}}),
-        word => pattern(word),
+        word => shape(word),
     };
     let mut schema = object(&keys, of, &["rule", "events", "story"]);
-    let patterns: Vec<Json> = SHAPE_KEYS.iter().map(|word| json!({"required": [word]})).collect();
+    let shapes: Vec<Json> = SHAPE_KEYS.iter().map(|key| json!({"required": [key]})).collect();
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "tapio rule".into();
-    schema["oneOf"] = patterns.into();
+    schema["oneOf"] = shapes.into();
     schema["$defs"] = json!({"predicate": predicate(), "step": step(), "test": test()});
     schema
 }

@@ -1,4 +1,4 @@
-//! The pattern of a rule, compiled: a sequence of events, or an aggregate over a window.
+//! The shape of a rule, compiled: a sequence of events, or an aggregate over a window.
 
 use super::field::FieldRef;
 use tapio_core::event::Name;
@@ -292,7 +292,7 @@ impl Aggregate {
     }
 }
 
-/// The pattern that a rule matches.
+/// The shape that a rule matches.
 #[derive(Clone, Debug)]
 pub enum Shape {
     /// Events in order; also a single event, and an absence (a step and a trailing `not`).
@@ -302,7 +302,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The events of the pattern, each with the fields by which it is routed to a shard.
+    /// The events of the shape, each with the fields by which it is routed to a shard.
     #[must_use]
     pub fn routes(&self) -> Vec<(usize, &[FieldRef])> {
         match self {
@@ -349,7 +349,7 @@ impl Shape {
         }
     }
 
-    /// The name of the pattern's type.
+    /// The name of the shape.
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self {

@@ -1,18 +1,18 @@
-//! Texts with holes that a story's events fill, such as
+//! Texts with placeholders that a story's events fill, such as
 //! `"{oom.process.executable.name} used {oom.attributes.tapio.oom.rss_bytes:bytes}"`.
 //!
-//! A hole is `{name.field}` (the first member that matched the event `name`), `{name.match.group}`
-//! (the text that a named group of that event's regular expression captured), `{key.field}` (the
-//! join key), `{count}` or `{count.name}` (number of members, all or of one event), `{duration}`.
-//! A filter may follow: `:lower`, `:upper`, `:base` (behind the last slash), `:bytes`, `:duration`
-//! (of nanoseconds).
-//! A text with a hole that has no value is omitted as a whole.
+//! A placeholder is `{name.field}` (the first member that matched the event `name`),
+//! `{name.match.group}` (the text that a named group of that event's regular expression captured),
+//! `{key.field}` (the join key), `{count}` or `{count.name}` (number of members, all or of one
+//! event), `{duration}`. A filter may follow: `:lower`, `:upper`, `:base` (behind the last
+//! slash), `:bytes`, `:duration` (of nanoseconds).
+//! A text with a placeholder that has no value is omitted as a whole.
 
 use super::field::FieldRef;
 use super::suggest::unknown;
 use super::yaml::{Parsed, Position, reject};
 
-/// A text with holes.
+/// A text with placeholders.
 #[derive(Clone, Debug, Default)]
 pub struct Template {
     pub(super) parts: Vec<Piece>,
@@ -21,12 +21,12 @@ pub struct Template {
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
     Text(String),
-    Hole(Hole, Filter),
+    Placeholder(Placeholder, Filter),
 }
 
-/// The value that fills a hole.
+/// The value that fills a placeholder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hole {
+pub enum Placeholder {
     /// A field of the first member that matched an event of the rule, by its number.
     Field(usize, FieldRef),
     /// A named group of a regular expression of an event of the rule.
@@ -100,7 +100,7 @@ impl Filter {
 }
 
 impl Template {
-    /// A text without holes.
+    /// A text without placeholders.
     #[must_use]
     pub fn verbatim(text: &str) -> Self {
         Self { parts: vec![Piece::Text(text.to_owned())] }
@@ -125,7 +125,7 @@ impl Template {
                     None => return reject(position, unknown("filter", name, FILTERS)),
                 },
             };
-            parts.push(Piece::Hole(hole(path, position, events)?, filter));
+            parts.push(Piece::Placeholder(placeholder(path, position, events)?, filter));
             rest = &rest[open + close + 1..];
         }
         if !rest.is_empty() {
@@ -134,22 +134,22 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// The holes, in order.
-    pub fn holes(&self) -> impl Iterator<Item = &Hole> {
+    /// The placeholders, in order.
+    pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.parts.iter().filter_map(|p| match p {
-            Piece::Hole(hole, _) => Some(hole),
+            Piece::Placeholder(placeholder, _) => Some(placeholder),
             Piece::Text(_) => None,
         })
     }
 
-    /// Fills the holes; `None` if one has no value.
-    pub fn fill(&self, value: impl Fn(&Hole) -> Option<String>) -> Option<String> {
+    /// Fills the placeholders; `None` if one has no value.
+    pub fn fill(&self, value: impl Fn(&Placeholder) -> Option<String>) -> Option<String> {
         let mut out = String::new();
         for part in &self.parts {
             match part {
                 Piece::Text(text) => out.push_str(text),
-                Piece::Hole(hole, filter) => {
-                    out.push_str(&filter.apply(value(hole).filter(|v| !v.is_empty())?));
+                Piece::Placeholder(placeholder, filter) => {
+                    out.push_str(&filter.apply(value(placeholder).filter(|v| !v.is_empty())?));
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Template {
     }
 }
 
-fn hole(path: &str, position: Position, events: &[&str]) -> Parsed<Hole> {
+fn placeholder(path: &str, position: Position, events: &[&str]) -> Parsed<Placeholder> {
     let field = |text: &str| {
         FieldRef::parse(text).or_else(|message| reject(position, format!("{{{path}}}: {message}")))
     };
@@ -166,21 +166,21 @@ fn hole(path: &str, position: Position, events: &[&str]) -> Parsed<Hole> {
         None => reject(position, format!("{{{path}}}: {}", unknown("event", name, events))),
     };
     match path.split_once('.') {
-        None if path == "count" => Ok(Hole::Count(None)),
-        None if path == "duration" => Ok(Hole::Duration),
+        None if path == "count" => Ok(Placeholder::Count(None)),
+        None if path == "duration" => Ok(Placeholder::Duration),
         None => reject(
             position,
             format!(
                 "{{{path}}}: expected {{event.field}}, {{key.field}}, {{count}} or {{duration}}"
             ),
         ),
-        Some(("key", rest)) => Ok(Hole::Key(field(rest)?)),
-        Some(("count", name)) => Ok(Hole::Count(Some(event(name)?))),
+        Some(("key", rest)) => Ok(Placeholder::Key(field(rest)?)),
+        Some(("count", name)) => Ok(Placeholder::Count(Some(event(name)?))),
         Some((name, rest)) => {
             let event = event(name)?;
             match rest.strip_prefix("match.") {
-                Some(group) => Ok(Hole::Capture(event, group.to_owned())),
-                None => Ok(Hole::Field(event, field(rest)?)),
+                Some(group) => Ok(Placeholder::Capture(event, group.to_owned())),
+                None => Ok(Placeholder::Field(event, field(rest)?)),
             }
         }
     }
@@ -199,8 +199,8 @@ mod tests {
         let template =
             parse("{oom.attributes.tapio.oom.rss_bytes:bytes} of {oom.message:upper}").unwrap();
         let fill = |message: Option<&str>| {
-            template.fill(|hole| match hole {
-                Hole::Field(0, FieldRef::Message) => message.map(str::to_owned),
+            template.fill(|placeholder| match placeholder {
+                Placeholder::Field(0, FieldRef::Message) => message.map(str::to_owned),
                 _ => Some("2097152".into()),
             })
         };

@@ -223,6 +223,12 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     ),
     level("cni", "attachments", "tapio_cni_attachments", "Attachments of pods to networks."),
     level("cni", "addresses", "tapio_cni_addresses", "Addresses allocated by host-local."),
+    total(
+        "cni",
+        "allocations_missed",
+        "tapio_cni_allocations_missed_total",
+        "Allocations of host-local that were released before their file could be read.",
+    ),
     level("cni", "links", "tapio_cni_links", "Network links of the node."),
     total(
         "cni",

@@ -290,10 +290,10 @@ fn exit_of_earlier_invocation_is_omitted() {
 fn unloaded_unit_has_stopped() {
     let (sim, mut unit) = running();
     let mut out = Vec::new();
-    unit.unloaded(77, &mut |transitions| out.push(transitions));
+    unit.unloaded(&mut |transitions| out.push(transitions));
     assert_eq!(kinds(&out), [TransitionKind::Stopped]);
-    assert_eq!(out[0].at, Stamp { wall_us: 77, ..sim.0.changed });
-    Unit::since(1).unloaded(77, &mut |_| panic!("it never ran"));
+    assert_eq!(out[0].at, Stamp { wall_us: 0, ..sim.0.changed });
+    Unit::since(1).unloaded(&mut |_| panic!("it never ran"));
 }
 
 #[derive(Clone, Debug)]

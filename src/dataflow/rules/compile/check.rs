@@ -1,11 +1,12 @@
-//! Rejects fields and holes that can never have a value: a rule that needs one would never match.
+//! Rejects fields and placeholders that can never have a value: a rule that needs one would never
+//! match.
 
 use super::super::shape::Shape;
-use super::super::template::{Hole, Template};
+use super::super::template::{Placeholder, Template};
 use super::super::yaml::{Parsed, Position, reject};
 use super::scope::EventScope;
 
-/// Checks the fields by which a pattern joins or measures its events.
+/// Checks the fields by which a shape joins or measures its events.
 pub(super) fn shape(shape: &Shape, events: &EventScope, position: Position) -> Parsed<()> {
     let measured = match shape {
         Shape::Aggregate(a) => a.measure.field(),
@@ -22,26 +23,28 @@ pub(super) fn shape(shape: &Shape, events: &EventScope, position: Position) -> P
     Ok(())
 }
 
-/// Checks the holes of a text.
-pub(super) fn holes(
+/// Checks the placeholders of a text.
+pub(super) fn placeholders(
     template: &Template,
     position: Position,
     events: &EventScope,
     shape: &Shape,
 ) -> Parsed<()> {
     let by = shape.join_fields();
-    for hole in template.holes() {
-        match hole {
-            Hole::Field(event, field) => {
+    for placeholder in template.placeholders() {
+        match placeholder {
+            Placeholder::Field(event, field) => {
                 let named = &events.list[*event];
                 if let Some(message) = named.predicate.lacks(*field) {
                     return reject(position, format!("{{{}.…}}: {message}", named.name));
                 }
             }
-            Hole::Key(field) if !by.contains(field) => {
+            Placeholder::Key(field) if !by.contains(field) => {
                 return reject(position, format!("{{key.{}}}: not in the join key", field.text()));
             }
-            Hole::Capture(event, group) if !events.list[*event].predicate.captures(group) => {
+            Placeholder::Capture(event, group)
+                if !events.list[*event].predicate.captures(group) =>
+            {
                 let name = &events.list[*event].name;
                 let message = format!(
                     "{{{name}.match.{group}}}: no regex of `{name}` has a group (?<{group}>…)"

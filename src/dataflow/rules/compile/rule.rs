@@ -8,7 +8,7 @@ use super::values::intern;
 use super::{check, rule_tests, shape, story};
 use tapio_core::event::Severity;
 
-/// Keys of a rule beside its pattern.
+/// Keys of a rule beside its shape.
 pub(crate) const RULE_KEYS: &[&str] =
     &["rule", "description", "severity", "events", "story", "tests"];
 
@@ -27,8 +27,8 @@ pub(crate) fn rule(node: &Node, origin: &str) -> Parsed<(Rule, Vec<Diagnostic>)>
     let story_node = table.need("story", "a rule")?;
     let story_pattern = story::pattern(story_node)?;
     let shape = shape::parse(node, table, &mut events, story_pattern)?;
-    let word = SHAPE_KEYS.iter().find_map(|word| table.get(word)).unwrap_or(node);
-    let at = word.entry("by").unwrap_or(word).position;
+    let shape_node = SHAPE_KEYS.iter().find_map(|key| table.get(key)).unwrap_or(node);
+    let at = shape_node.entry("by").unwrap_or(shape_node).position;
     check::shape(&shape, &events, at)?;
     let story = story::story(story_node, story_pattern, &events, &shape)?;
     events.check_all_used(table)?;

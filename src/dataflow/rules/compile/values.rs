@@ -27,13 +27,13 @@ pub(super) fn join_key(table: Table<'_>) -> Parsed<Vec<FieldRef>> {
     table.get("by").map_or(Ok(Vec::new()), fields)
 }
 
-/// The join key of a step, which begins with that of its pattern.
+/// The join key of a step, which begins with that of its sequence.
 pub(super) fn step_key(table: Table<'_>, by: &[FieldRef]) -> Parsed<Vec<FieldRef>> {
     let Some(node) = table.get("by") else { return Ok(by.to_vec()) };
     let own = fields(node)?;
     if own.len() < by.len() {
         let message =
-            format!("by: a step's key needs at least the {} fields of its pattern", by.len());
+            format!("by: a step's key needs at least the {} fields of its sequence", by.len());
         return reject(node.position, message);
     }
     Ok(own)
