@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
+# Many tests wait for a collector's time limit: at least four run at once, on two cores as well.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize fuzz \
