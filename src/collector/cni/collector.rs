@@ -284,8 +284,9 @@ impl<'a> Run<'a> {
                     counts.unauthorized += 1;
                     if counts.unauthorized <= MAX_LOGGED {
                         tracing::warn!(
+                            collector = "cni",
                             uid,
-                            "CNI socket: refused a connection from an unauthorized user"
+                            "refused a connection from an unauthorized user"
                         );
                     }
                     None
