@@ -126,10 +126,7 @@ impl LoadError {
                 "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the \
                  node's /sys"
             }
-            Self::Denied(_) => {
-                "run as root or with CAP_BPF and CAP_PERFMON; before Linux 5.11 also raise the \
-                 memlock limit (`ulimit -l`) above the ring buffer"
-            }
+            Self::Denied(_) => "run as root or with CAP_BPF and CAP_PERFMON",
             Self::Object(_) | Self::Map(_) => "check the kernel version and the free memory",
         }
     }
