@@ -134,11 +134,7 @@ fn check(args: &Paths) -> Outcome {
     } else {
         loaded.errors.iter().for_each(|e| message(&e.to_string()));
         loaded.warnings.iter().for_each(|w| message(&format!("warning: {w}")));
-        print(&format!(
-            "{} rules are valid, {} documents have errors",
-            loaded.rules.len(),
-            loaded.errors.len()
-        ))?;
+        print(&format!("valid rules: {}, errors: {}", loaded.rules.len(), loaded.errors.len()))?;
     }
     Ok(if loaded.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_USAGE) })
 }

@@ -10,10 +10,11 @@ use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
 use tapio_dataflow::LaneOptions;
+use tapio_dataflow::rules::Position;
 
 /// An error in the configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{file}:{line}:{column}: {cause}")]
+#[error("{file}{}: {cause}", Position { line: *line, column: *column })]
 pub struct ConfigError {
     /// The file.
     pub file: String,
@@ -317,6 +318,12 @@ mod tests {
         let example = blocks.into_iter().find(|b| b.contains("collectors:")).unwrap();
         let config = parse(example).unwrap();
         assert_eq!(config.cluster, "prod");
+    }
+
+    #[test]
+    fn unreadable_file_has_no_position() {
+        let error = Config::read(Path::new("/nonexistent/tapio.yaml")).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/tapio.yaml: can't be read: No such"), "{error}");
     }
 
     #[test]

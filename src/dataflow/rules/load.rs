@@ -10,7 +10,7 @@ include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
 
 /// An error or a warning about a rule document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{}:{}: {}", .diagnostic.position.line, .diagnostic.position.column, .diagnostic.message)]
+#[error("{file}{}: {}", .diagnostic.position, .diagnostic.message)]
 pub struct RuleError {
     /// The file.
     pub file: String,
@@ -91,7 +91,7 @@ impl Loaded {
                 file: path.display().to_string(),
                 diagnostic: Diagnostic {
                     position: Position::default(),
-                    message: format!("can't read: {e}"),
+                    message: format!("can't be read: {e}"),
                 },
             }),
         }
@@ -203,6 +203,14 @@ story: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
             let found = errors(&RULE.replace(from, to));
             assert!(found.iter().any(|e| e.contains(expected)), "{to}: {found:?}");
         }
+    }
+
+    #[test]
+    fn missing_file_is_an_error_without_a_position() {
+        let mut loaded = Loaded::default();
+        loaded.file(Path::new("/nonexistent/r.yaml"));
+        let error = loaded.errors[0].to_string();
+        assert!(error.starts_with("/nonexistent/r.yaml: can't be read: No such"), "{error}");
     }
 
     #[test]

@@ -8,13 +8,23 @@ use serde_saphyr::Spanned;
 
 use super::suggest::unknown;
 
-/// Line and column, from 1.
+/// Line and column, from 1; zeros stand for the whole file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Position {
     /// The line.
     pub line: u64,
     /// The column.
     pub column: u64,
+}
+
+/// As it follows the name of a file: `:LINE:COLUMN`, or nothing for the whole file.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => Ok(()),
+            line => write!(f, ":{line}:{}", self.column),
+        }
+    }
 }
 
 /// A problem in a rule document.
