@@ -106,7 +106,7 @@ pub(crate) fn add_member(observations: &mut Vec<Observation>, member: MemberFact
 #[derive(Clone, Debug)]
 pub(crate) struct NamedCause {
     pub(crate) text: String,
-    /// Index of the observation whose member fills the text's first placeholder, if a member does.
+    /// Index of the observation whose member fills the text's first variable, if a member does.
     pub(crate) observation: Option<usize>,
     pub(crate) evidence: Vec<EventId>,
     pub(crate) labels: Vec<String>,

@@ -151,7 +151,7 @@ pub fn explain(rule: &Rule) -> String {
     match &rule.shape {
         Shape::Sequence(s) => sequence(&mut out, rule, s),
         Shape::Aggregate(a) => {
-            let _ = writeln!(out, "fires at {}", aggregate(rule, a));
+            let _ = writeln!(out, "matches: {}", aggregate(rule, a));
         }
     }
     out += "\nevents:\n";

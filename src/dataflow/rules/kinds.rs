@@ -1,5 +1,5 @@
 //! Sets of event kinds, and the attributes that events of known kinds have. A condition, key or
-//! placeholder on an attribute that no event of its kinds has would never match. Kinds outside the
+//! variable on an attribute that no event of its kinds has would never match. Kinds outside the
 //! vocabulary, such as those of a JSON-lines source, can have any attribute.
 
 use super::field::FieldRef;

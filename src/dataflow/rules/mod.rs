@@ -6,7 +6,7 @@
 //! | `yaml.rs`, `suggest.rs` | YAML with positions; suggestions for misspelt words |
 //! | `field.rs` | fields of events, join keys |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
-//! | `template.rs` | texts with placeholders that a story's events fill |
+//! | `template.rs` | texts with variables that a story's events fill |
 //! | `shape.rs`, `rule.rs` | the shape of a rule; a compiled rule |
 //! | `identity/` | identity of rules and predicates by their structure |
 //! | `compile/` | from a YAML document to a rule |
@@ -49,5 +49,5 @@ pub use shape::{
     Select, Sequence, Shape, Step,
 };
 pub use suggest::unknown;
-pub use template::{Placeholder, Template, bytes_text, duration_text};
+pub use template::{Template, Variable, bytes_text, duration_text};
 pub use yaml::{Diagnostic, Position};

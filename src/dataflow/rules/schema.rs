@@ -145,12 +145,12 @@ fn shape(word: &str) -> Json {
 fn story() -> Json {
     let of = |key: &str| match key {
         "pattern" => text("The type of the story."),
-        "name" => text("A title, with placeholders such as {event.field}."),
+        "name" => text("A title, with variables such as {event.field}."),
         "intent" => text("What the story is about."),
-        "root_cause" => texts(
-            "Candidate root causes, likeliest first; one with an empty placeholder is omitted.",
-        ),
-        "actions" => texts("Recommended steps; one with an empty placeholder is omitted."),
+        "root_cause" => {
+            texts("Candidate root causes, likeliest first; one with an empty variable is omitted.")
+        }
+        "actions" => texts("Recommended steps; one with an empty variable is omitted."),
         "impact" => object(
             &["business", "customer_facing", "slo_impact"],
             |key| match key {

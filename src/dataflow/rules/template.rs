@@ -1,18 +1,18 @@
-//! Texts with placeholders that a story's events fill, such as
+//! Texts with variables that a story's events fill, such as
 //! `"{oom.process.executable.name} used {oom.attributes.tapio.oom.rss_bytes:bytes}"`.
 //!
-//! A placeholder is `{name.field}` (the first member that matched the event `name`),
+//! A variable is `{name.field}` (the first member that matched the event `name`),
 //! `{name.match.group}` (the text that a named group of that event's regular expression captured),
 //! `{key.field}` (the join key), `{count}` or `{count.name}` (number of members, all or of one
 //! event), `{duration}`. A filter may follow: `:lower`, `:upper`, `:base` (behind the last
 //! slash), `:bytes`, `:duration` (of nanoseconds).
-//! A text with a placeholder that has no value is omitted as a whole.
+//! A text with a variable that has no value is omitted as a whole.
 
 use super::field::FieldRef;
 use super::suggest::unknown;
 use super::yaml::{Parsed, Position, reject};
 
-/// A text with placeholders.
+/// A text with variables.
 #[derive(Clone, Debug, Default)]
 pub struct Template {
     pub(super) parts: Vec<Piece>,
@@ -21,12 +21,12 @@ pub struct Template {
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
     Text(String),
-    Placeholder(Placeholder, Filter),
+    Variable(Variable, Filter),
 }
 
-/// The value that fills a placeholder.
+/// The value that fills a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Placeholder {
+pub enum Variable {
     /// A field of the first member that matched an event of the rule, by its number.
     Field(usize, FieldRef),
     /// A named group of a regular expression of an event of the rule.
@@ -100,7 +100,7 @@ impl Filter {
 }
 
 impl Template {
-    /// A text without placeholders.
+    /// A text without variables.
     #[must_use]
     pub fn verbatim(text: &str) -> Self {
         Self { parts: vec![Piece::Text(text.to_owned())] }
@@ -125,7 +125,7 @@ impl Template {
                     None => return reject(position, unknown("filter", name, FILTERS)),
                 },
             };
-            parts.push(Piece::Placeholder(placeholder(path, position, events)?, filter));
+            parts.push(Piece::Variable(variable(path, position, events)?, filter));
             rest = &rest[open + close + 1..];
         }
         if !rest.is_empty() {
@@ -134,22 +134,22 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// The placeholders, in order.
-    pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
+    /// The variables, in order.
+    pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.parts.iter().filter_map(|p| match p {
-            Piece::Placeholder(placeholder, _) => Some(placeholder),
+            Piece::Variable(variable, _) => Some(variable),
             Piece::Text(_) => None,
         })
     }
 
-    /// Fills the placeholders; `None` if one has no value.
-    pub fn fill(&self, value: impl Fn(&Placeholder) -> Option<String>) -> Option<String> {
+    /// Fills the variables; `None` if one has no value.
+    pub fn fill(&self, value: impl Fn(&Variable) -> Option<String>) -> Option<String> {
         let mut out = String::new();
         for part in &self.parts {
             match part {
                 Piece::Text(text) => out.push_str(text),
-                Piece::Placeholder(placeholder, filter) => {
-                    out.push_str(&filter.apply(value(placeholder).filter(|v| !v.is_empty())?));
+                Piece::Variable(variable, filter) => {
+                    out.push_str(&filter.apply(value(variable).filter(|v| !v.is_empty())?));
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Template {
     }
 }
 
-fn placeholder(path: &str, position: Position, events: &[&str]) -> Parsed<Placeholder> {
+fn variable(path: &str, position: Position, events: &[&str]) -> Parsed<Variable> {
     let field = |text: &str| {
         FieldRef::parse(text).or_else(|message| reject(position, format!("{{{path}}}: {message}")))
     };
@@ -166,21 +166,21 @@ fn placeholder(path: &str, position: Position, events: &[&str]) -> Parsed<Placeh
         None => reject(position, format!("{{{path}}}: {}", unknown("event", name, events))),
     };
     match path.split_once('.') {
-        None if path == "count" => Ok(Placeholder::Count(None)),
-        None if path == "duration" => Ok(Placeholder::Duration),
+        None if path == "count" => Ok(Variable::Count(None)),
+        None if path == "duration" => Ok(Variable::Duration),
         None => reject(
             position,
             format!(
                 "{{{path}}}: expected {{event.field}}, {{key.field}}, {{count}} or {{duration}}"
             ),
         ),
-        Some(("key", rest)) => Ok(Placeholder::Key(field(rest)?)),
-        Some(("count", name)) => Ok(Placeholder::Count(Some(event(name)?))),
+        Some(("key", rest)) => Ok(Variable::Key(field(rest)?)),
+        Some(("count", name)) => Ok(Variable::Count(Some(event(name)?))),
         Some((name, rest)) => {
             let event = event(name)?;
             match rest.strip_prefix("match.") {
-                Some(group) => Ok(Placeholder::Capture(event, group.to_owned())),
-                None => Ok(Placeholder::Field(event, field(rest)?)),
+                Some(group) => Ok(Variable::Capture(event, group.to_owned())),
+                None => Ok(Variable::Field(event, field(rest)?)),
             }
         }
     }
@@ -199,8 +199,8 @@ mod tests {
         let template =
             parse("{oom.attributes.tapio.oom.rss_bytes:bytes} of {oom.message:upper}").unwrap();
         let fill = |message: Option<&str>| {
-            template.fill(|placeholder| match placeholder {
-                Placeholder::Field(0, FieldRef::Message) => message.map(str::to_owned),
+            template.fill(|variable| match variable {
+                Variable::Field(0, FieldRef::Message) => message.map(str::to_owned),
                 _ => Some("2097152".into()),
             })
         };

@@ -9,7 +9,7 @@ use crate::evidence::{
     PendingStory,
 };
 use crate::rules::field::value_text;
-use crate::rules::{FieldRef, Placeholder, Rule, RulePart, Shape, Template, View, duration_text};
+use crate::rules::{FieldRef, Rule, RulePart, Shape, Template, Variable, View, duration_text};
 use crate::story::event_text::{affected, label, summary};
 use crate::story::members::Kept;
 use crate::story::open_story::OpenStory;
@@ -129,24 +129,22 @@ impl<'a> StoryRenderer<'a> {
         kept.filter(move |k| usize::from(k.event) == event).filter_map(|k| k.record.event())
     }
 
-    fn value(&self, placeholder: &Placeholder) -> Option<String> {
-        match placeholder {
-            Placeholder::Field(event, field) => self
+    fn value(&self, variable: &Variable) -> Option<String> {
+        match variable {
+            Variable::Field(event, field) => self
                 .events_of(*event)
                 .find_map(|e| e.field(*field).filter(|v| *v != Value::Null).map(value_text)),
-            Placeholder::Capture(event, name) => {
+            Variable::Capture(event, name) => {
                 let predicate = &self.rule.events[*event].predicate;
                 self.events_of(*event).find_map(|e| predicate.capture(e, name))
             }
-            Placeholder::Key(field) => {
+            Variable::Key(field) => {
                 let text = field.text();
                 self.key.iter().find(|(k, _)| *k == text).map(|(_, v)| v.clone())
             }
-            Placeholder::Count(None) => Some(self.story.members.total.to_string()),
-            Placeholder::Count(Some(event)) => {
-                self.story.counts.get(*event).map(ToString::to_string)
-            }
-            Placeholder::Duration => {
+            Variable::Count(None) => Some(self.story.members.total.to_string()),
+            Variable::Count(Some(event)) => self.story.counts.get(*event).map(ToString::to_string),
+            Variable::Duration => {
                 Some(duration_text(self.story.members.last_ns - self.story.members.first_ns))
             }
         }
@@ -165,7 +163,7 @@ impl<'a> StoryRenderer<'a> {
     }
 
     fn fill(&self, template: &Template) -> Option<String> {
-        template.fill(|placeholder| self.value(placeholder))
+        template.fill(|variable| self.value(variable))
     }
 
     fn name(&self) -> String {
@@ -223,23 +221,23 @@ impl<'a> StoryRenderer<'a> {
         named
     }
 
-    /// The members that filled the placeholders of a template.
+    /// The members that filled the variables of a template.
     fn evidence(&self, template: &Template) -> Vec<&Kept> {
         let mut evidence: Vec<&Kept> = Vec::new();
-        for placeholder in template.placeholders() {
-            let found = self.story.members.kept.iter().find(|k| match placeholder {
-                Placeholder::Field(event, field) => {
+        for variable in template.variables() {
+            let found = self.story.members.kept.iter().find(|k| match variable {
+                Variable::Field(event, field) => {
                     usize::from(k.event) == *event
                         && k.record.event().is_some_and(|e| e.field(*field).is_some())
                 }
-                Placeholder::Capture(event, name) => {
+                Variable::Capture(event, name) => {
                     usize::from(k.event) == *event
                         && k.record.event().is_some_and(|e| {
                             self.rule.events[*event].predicate.capture(e, name).is_some()
                         })
                 }
-                Placeholder::Count(Some(event)) => usize::from(k.event) == *event,
-                Placeholder::Key(_) | Placeholder::Count(None) | Placeholder::Duration => false,
+                Variable::Count(Some(event)) => usize::from(k.event) == *event,
+                Variable::Key(_) | Variable::Count(None) | Variable::Duration => false,
             });
             evidence.extend(found.filter(|k| !evidence.iter().any(|e| std::ptr::eq(*e, *k))));
         }

@@ -1,8 +1,8 @@
-//! Rejects fields and placeholders that can never have a value: a rule that needs one would never
+//! Rejects fields and variables that can never have a value: a rule that needs one would never
 //! match.
 
 use super::super::shape::Shape;
-use super::super::template::{Placeholder, Template};
+use super::super::template::{Template, Variable};
 use super::super::yaml::{Parsed, Position, reject};
 use super::scope::EventScope;
 
@@ -23,28 +23,26 @@ pub(super) fn shape(shape: &Shape, events: &EventScope, position: Position) -> P
     Ok(())
 }
 
-/// Checks the placeholders of a text.
-pub(super) fn placeholders(
+/// Checks the variables of a text.
+pub(super) fn variables(
     template: &Template,
     position: Position,
     events: &EventScope,
     shape: &Shape,
 ) -> Parsed<()> {
     let by = shape.join_fields();
-    for placeholder in template.placeholders() {
-        match placeholder {
-            Placeholder::Field(event, field) => {
+    for variable in template.variables() {
+        match variable {
+            Variable::Field(event, field) => {
                 let named = &events.list[*event];
                 if let Some(message) = named.predicate.lacks(*field) {
                     return reject(position, format!("{{{}.…}}: {message}", named.name));
                 }
             }
-            Placeholder::Key(field) if !by.contains(field) => {
+            Variable::Key(field) if !by.contains(field) => {
                 return reject(position, format!("{{key.{}}}: not in the join key", field.text()));
             }
-            Placeholder::Capture(event, group)
-                if !events.list[*event].predicate.captures(group) =>
-            {
+            Variable::Capture(event, group) if !events.list[*event].predicate.captures(group) => {
                 let name = &events.list[*event].name;
                 let message = format!(
                     "{{{name}.match.{group}}}: no regex of `{name}` has a group (?<{group}>…)"

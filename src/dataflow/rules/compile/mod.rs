@@ -6,7 +6,7 @@
 //! | `predicate.rs`, `scope.rs` | predicates, and the named events of a rule |
 //! | `shape.rs`, `sequence.rs`, `aggregate.rs` | the shape of a rule |
 //! | `story.rs`, `rule_tests.rs` | the sections `story` and `tests` |
-//! | `check.rs` | fields and placeholders that can never have a value |
+//! | `check.rs` | fields and variables that can never have a value |
 //! | `values.rs` | keys that several sections have |
 
 pub(crate) mod aggregate;

@@ -33,7 +33,7 @@ pub(super) fn story(
     let names = events.names();
     let template = |n: &Node| {
         let template = Template::parse(n.text("a text")?, n.position, &names)?;
-        check::placeholders(&template, n.position, events, shape)?;
+        check::variables(&template, n.position, events, shape)?;
         Ok(template)
     };
     let templates = |key: &str| match table.get(key) {

@@ -5,7 +5,7 @@ use super::super::shape::{
     Aggregate, Comparison, Condition, Counted, Measure, Negation, PartCondition, Repeat, Select,
     Sequence, Shape, Step,
 };
-use super::super::template::{Filter, Piece, Placeholder, Template};
+use super::super::template::{Filter, Piece, Template, Variable};
 use super::encode::{Encode, encode_fields, encode_unordered};
 use tapio_core::event::stable_hash;
 
@@ -137,7 +137,7 @@ impl Encode for Shape {
     }
 }
 
-impl Encode for Placeholder {
+impl Encode for Variable {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Field(event, field) => {
@@ -170,9 +170,9 @@ impl Encode for Piece {
                 out.push(0);
                 text.encode(out);
             }
-            Self::Placeholder(placeholder, filter) => {
+            Self::Variable(variable, filter) => {
                 out.push(1);
-                placeholder.encode(out);
+                variable.encode(out);
                 out.push(match filter {
                     Filter::None => 0,
                     Filter::Lower => 1,
