@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,7 @@ use tapio_core::event::Reason;
 use tapio_core::shutdown::Shutdown;
 
 use crate::fault_injection::FaultTest;
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
+use crate::support::net::free_port;
 
 fn fifo(folder: &Path) -> PathBuf {
     let path = folder.join("fifo");

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -11,9 +12,22 @@ pub(crate) fn any_port() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-/// An address whose port is currently free.
+/// The ports for servers that are started later: below those that the kernel gives to port 0 and to
+/// clients (`net.ipv4.ip_local_port_range`), so that none of these takes one meanwhile.
+const FIRST_PORT: u32 = 20_000;
+const PORTS: u32 = 12_000;
+
+/// An address whose port is free. Each call in this process returns another one.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind(any_port()).unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at the same time begin at different ports.
+    let start = std::process::id().wrapping_mul(101);
+    let is_free = |address: &SocketAddr| TcpListener::bind(address).is_ok();
+    let candidates = std::iter::repeat_with(|| {
+        let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        SocketAddr::from((Ipv4Addr::LOCALHOST, (FIRST_PORT + n % PORTS) as u16))
+    });
+    candidates.take(PORTS as usize).find(is_free).unwrap()
 }
 
 /// A port that is currently free.
