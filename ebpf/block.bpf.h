@@ -20,7 +20,7 @@ struct {
 	__type(value, struct issued);
 } requests SEC(".maps");
 
-static __always_inline void tell_block(const struct tp_config *c, __u32 kind, struct request *rq,
+static __always_inline void emit_block(const struct tp_config *c, __u32 kind, struct request *rq,
 				       const struct issued *by, __u32 status, __u32 bytes)
 {
 	struct request___old *old = (void *)rq;
@@ -59,7 +59,7 @@ int BPF_PROG(block_issue, struct request *rq)
 	__u64 key = (__u64)rq, id;
 	struct issued by = {};
 
-	if (!wanted(KIND_BLOCK_SLOW) && !wanted(KIND_BLOCK_ERROR))
+	if (!config_if_enabled(KIND_BLOCK_SLOW) && !config_if_enabled(KIND_BLOCK_ERROR))
 		return 0;
 	id = bpf_get_current_pid_tgid();
 	by.time_ns = bpf_ktime_get_ns();
@@ -75,7 +75,7 @@ int BPF_PROG(block_issue, struct request *rq)
 SEC("tp_btf/block_rq_complete")
 int BPF_PROG(block_complete, struct request *rq, int error, unsigned int bytes)
 {
-	const struct tp_config *c = wanted(KIND_BLOCK_SLOW);
+	const struct tp_config *c = config_if_enabled(KIND_BLOCK_SLOW);
 	__u64 key = (__u64)rq;
 	struct issued *by;
 
@@ -83,7 +83,7 @@ int BPF_PROG(block_complete, struct request *rq, int error, unsigned int bytes)
 	if (!by)
 		return 0;
 	if (c && bpf_ktime_get_ns() - by->time_ns >= c->block_slow_ns)
-		tell_block(c, KIND_BLOCK_SLOW, rq, by, 0, by->bytes);
+		emit_block(c, KIND_BLOCK_SLOW, rq, by, 0, by->bytes);
 	bpf_map_delete_elem(&requests, &key);
 	return 0;
 }
@@ -92,11 +92,11 @@ int BPF_PROG(block_complete, struct request *rq, int error, unsigned int bytes)
 SEC("tp_btf/block_rq_error")
 int BPF_PROG(block_error, struct request *rq, int status, unsigned int bytes)
 {
-	const struct tp_config *c = wanted(KIND_BLOCK_ERROR);
+	const struct tp_config *c = config_if_enabled(KIND_BLOCK_ERROR);
 	__u64 key = (__u64)rq;
 
 	if (c)
-		tell_block(c, KIND_BLOCK_ERROR, rq, bpf_map_lookup_elem(&requests, &key), (__u8)status,
+		emit_block(c, KIND_BLOCK_ERROR, rq, bpf_map_lookup_elem(&requests, &key), (__u8)status,
 			   bytes);
 	return 0;
 }

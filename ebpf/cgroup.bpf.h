@@ -1,9 +1,9 @@
 /* Control records about cgroups that are created and removed, so that the events of a container
  * that lived for a few milliseconds still get its path. */
 
-static __always_inline int tell_cgroup(struct cgroup *cgroup, const char *path, __u32 flags)
+static __always_inline int emit_cgroup(struct cgroup *cgroup, const char *path, __u32 flags)
 {
-	const struct tp_config *c = wanted(KIND_CGROUP);
+	const struct tp_config *c = config_if_enabled(KIND_CGROUP);
 	struct tp_cgroup *r;
 
 	if (!c)
@@ -21,11 +21,11 @@ static __always_inline int tell_cgroup(struct cgroup *cgroup, const char *path, 
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
-	return tell_cgroup(cgroup, path, 0);
+	return emit_cgroup(cgroup, path, 0);
 }
 
 SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 {
-	return tell_cgroup(cgroup, path, CGROUP_REMOVED);
+	return emit_cgroup(cgroup, path, CGROUP_REMOVED);
 }

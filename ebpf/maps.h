@@ -36,7 +36,7 @@ struct {
 } buckets SEC(".maps");
 
 /* The configuration, if this kind is enabled. */
-static __always_inline struct tp_config *wanted(__u32 kind)
+static __always_inline struct tp_config *config_if_enabled(__u32 kind)
 {
 	__u32 zero = 0;
 	struct tp_config *c = bpf_map_lookup_elem(&config, &zero);

@@ -3,7 +3,7 @@
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	const struct tp_config *c = wanted(KIND_EXEC);
+	const struct tp_config *c = config_if_enabled(KIND_EXEC);
 	struct tp_exec *r;
 	struct mm_struct *mm;
 	__u64 start, len;
@@ -40,7 +40,7 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	const struct tp_config *c = wanted(KIND_FORK);
+	const struct tp_config *c = config_if_enabled(KIND_FORK);
 	struct tp_fork *r;
 
 	if (!c || child->pid != child->tgid)
@@ -57,7 +57,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 
 #define SIGNAL_GROUP_EXIT 0x4 /* include/linux/sched/signal.h: group_exit_code is valid */
 
-static __always_inline void tell_exit(const struct tp_config *c, struct task_struct *task)
+static __always_inline void emit_exit(const struct tp_config *c, struct task_struct *task)
 {
 	struct signal_struct *signal = task->signal;
 	struct tp_exit *r = begin(c, KIND_EXIT, sizeof(*r), home_cgroup(task), 1);
@@ -79,10 +79,10 @@ static __always_inline void tell_exit(const struct tp_config *c, struct task_str
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task, bool group_dead)
 {
-	const struct tp_config *c = wanted(KIND_EXIT);
+	const struct tp_config *c = config_if_enabled(KIND_EXIT);
 
 	if (c && group_dead)
-		tell_exit(c, task);
+		emit_exit(c, task);
 	return 0;
 }
 
@@ -117,10 +117,10 @@ static __always_inline int first_time(struct task_struct *task, __u32 kind)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit_live, struct task_struct *task)
 {
-	const struct tp_config *c = wanted(KIND_EXIT);
+	const struct tp_config *c = config_if_enabled(KIND_EXIT);
 
 	if (c && task->signal->live.counter == 0 && first_time(task, KIND_EXIT))
-		tell_exit(c, task);
+		emit_exit(c, task);
 	return 0;
 }
 

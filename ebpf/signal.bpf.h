@@ -13,7 +13,7 @@ SEC("tp_btf/signal_generate")
 int BPF_PROG(process_signal, int number, struct kernel_siginfo *info, struct task_struct *task,
 	     int group, int result)
 {
-	const struct tp_config *c = wanted(KIND_SIGNAL);
+	const struct tp_config *c = config_if_enabled(KIND_SIGNAL);
 	struct sighand_struct *sighand;
 	struct tp_signal *r;
 	void *handler = 0;
@@ -116,7 +116,7 @@ static __always_inline __u64 resident_pages(struct mm_struct *mm)
 SEC("tp_btf/mark_victim")
 int BPF_PROG(process_oom_kill, struct task_struct *task)
 {
-	const struct tp_config *c = wanted(KIND_OOM_KILL);
+	const struct tp_config *c = config_if_enabled(KIND_OOM_KILL);
 	struct tp_oom *r;
 
 	if (!c || !first_time(task, KIND_OOM_KILL))

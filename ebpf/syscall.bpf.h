@@ -22,7 +22,7 @@ int BPF_PROG(syscall_exit, struct pt_regs *regs, long ret)
 
 	if (ret >= 0 || error > MAX_ERRNO)
 		return 0;
-	c = wanted(KIND_ERROR_RATE);
+	c = config_if_enabled(KIND_ERROR_RATE);
 	if (!c || (c->errno_ignored[error >> 6] >> (error & 63) & 1))
 		return 0;
 	if (bpf_get_current_pid_tgid() >> 32 == c->self_tgid)
@@ -51,7 +51,7 @@ int BPF_PROG(syscall_exit, struct pt_regs *regs, long ret)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(syscall_enter, struct pt_regs *regs, long number)
 {
-	const struct tp_config *c = wanted(KIND_ENTER);
+	const struct tp_config *c = config_if_enabled(KIND_ENTER);
 	__u64 id = bpf_get_current_pid_tgid();
 	struct tp_enter *r;
 	__u64 cgroup;

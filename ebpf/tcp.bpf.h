@@ -147,10 +147,10 @@ static __always_inline struct tp_tcp *begin_tcp(const struct tp_config *c, __u32
 	return r;
 }
 
-static __always_inline void tell_change(__u32 kind, const struct sock *sk, const struct owner *o,
-					int old_state, int new_state, int error)
+static __always_inline void emit_state_change(__u32 kind, const struct sock *sk,
+					      const struct owner *o, int old_state, int new_state, int error)
 {
-	const struct tp_config *c = wanted(kind);
+	const struct tp_config *c = config_if_enabled(kind);
 	struct tp_tcp *r;
 
 	if (!c)
@@ -180,14 +180,14 @@ static __always_inline void accepted(const struct sock *sk, __u64 key)
 	listener_of(&where, sk);
 	listening = bpf_map_lookup_elem(&listeners, &where);
 	if (!listening) {
-		tell_change(KIND_ACCEPT, sk, 0, TCP_SYN_RECV, TCP_ESTABLISHED, 0);
+		emit_state_change(KIND_ACCEPT, sk, 0, TCP_SYN_RECV, TCP_ESTABLISHED, 0);
 		return;
 	}
 	o = *listening;
 	o.since_ns = bpf_ktime_get_ns();
 	o.incoming = 1;
 	bpf_map_update_elem(&owners, &key, &o, BPF_ANY);
-	tell_change(KIND_ACCEPT, sk, &o, TCP_SYN_RECV, TCP_ESTABLISHED, 0);
+	emit_state_change(KIND_ACCEPT, sk, &o, TCP_SYN_RECV, TCP_ESTABLISHED, 0);
 }
 
 static __always_inline void closed(const struct sock *sk, __u64 key, int old_state)
@@ -200,7 +200,7 @@ static __always_inline void closed(const struct sock *sk, __u64 key, int old_sta
 		kind = KIND_REFUSED;
 	else if (error == ETIMEDOUT)
 		kind = KIND_TIMEOUT;
-	tell_change(kind, sk, o, old_state, TCP_CLOSE, error);
+	emit_state_change(kind, sk, o, old_state, TCP_CLOSE, error);
 	if (o)
 		o->closed = 1;
 }
@@ -231,7 +231,7 @@ int BPF_PROG(tcp_state, const struct sock *sk, int old_state, int new_state)
 		known = bpf_map_lookup_elem(&owners, &key);
 		/* From SYN_RECV only for a simultaneous open. */
 		if (old_state == TCP_SYN_SENT || (known && known->since_ns && !known->incoming && !known->closed))
-			tell_change(KIND_CONNECT, sk, known, old_state, new_state, 0);
+			emit_state_change(KIND_CONNECT, sk, known, old_state, new_state, 0);
 		else
 			accepted(sk, key);
 	} else if (new_state == TCP_CLOSE && old_state == TCP_LISTEN) {
@@ -256,7 +256,7 @@ int BPF_PROG(tcp_destroy, const struct sock *sk)
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(tcp_reset_received, const struct sock *sk)
 {
-	const struct tp_config *c = wanted(KIND_RESET);
+	const struct tp_config *c = config_if_enabled(KIND_RESET);
 	__u64 key = (__u64)sk;
 	struct tp_tcp *r;
 
@@ -275,7 +275,7 @@ int BPF_PROG(tcp_reset_received, const struct sock *sk)
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(tcp_reset_sent, const struct sock *sk, const struct sk_buff *skb)
 {
-	const struct tp_config *c = wanted(KIND_RESET);
+	const struct tp_config *c = config_if_enabled(KIND_RESET);
 	__u8 state = TCP_CLOSE;
 	struct owner *o = 0;
 	struct tp_tcp *r;
@@ -305,7 +305,7 @@ int BPF_PROG(tcp_reset_sent, const struct sock *sk, const struct sk_buff *skb)
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(tcp_retransmit, const struct sock *sk)
 {
-	const struct tp_config *c = wanted(KIND_RETRANSMIT);
+	const struct tp_config *c = config_if_enabled(KIND_RETRANSMIT);
 	const struct inet_connection_sock *icsk = (const void *)sk;
 	__u64 key = (__u64)sk;
 	struct tp_tcp *r;

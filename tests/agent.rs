@@ -47,7 +47,7 @@ fn sigterm_drains_and_a_second_agent_is_refused() {
     let metrics = fixture.page("/metrics").unwrap().1;
     assert!(metrics.contains(r#"tapio_events_forwarded_total{collector="jsonl"} 5"#), "{metrics}");
     assert!(metrics.contains(r#"tapio_cons1_residual{collector="jsonl"} 0"#), "{metrics}");
-    let assessor = &fixture.wait(|s| s["assessor"]["edges"].as_u64() > Some(3))["assessor"];
+    let assessor = &fixture.wait(|s| s["assessor"]["relations"].as_u64() > Some(3))["assessor"];
     assert!(assessor["facts"].as_u64() > Some(10), "{assessor}");
     let (head, _) = fixture.page("/suggested-rules").unwrap();
     assert_eq!(head, "HTTP/1.0 200 OK");
@@ -131,7 +131,7 @@ fn rules_are_reloaded_on_file_change_and_on_sighup() {
     let agent = start(&["run", "--standalone", "--config", &config]);
     fixture.wait(|s| s["rules"] == json!(1));
     fixture.file("r.yaml", &format!("{COUNT}---\n{}", COUNT.replace("rule: r", "rule: s")));
-    fixture.wait(|s| s["rules"] == json!(2) && s["reloads"]["done"] == json!(1));
+    fixture.wait(|s| s["rules"] == json!(2) && s["reloads"]["applied"] == json!(1));
     fixture.file("r.yaml", &COUNT.replace("count:", "cuont:"));
     let status = fixture.wait(|s| s["reloads"]["refused"] == json!(1));
     assert_eq!(status["rules"], json!(2), "the old rules stay in force");

@@ -408,7 +408,7 @@ fn reports_of_other_users_are_refused() {
     use std::io::Write as _;
     child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
-    pipeline.wait_until("the connection is counted", |p| p.counter("unauthorized") == 1);
+    pipeline.wait_until("the connection is counted", |p| p.counter("connections_refused") == 1);
     assert!(pipeline.of_kind("cni.del").is_empty());
     pipeline.end();
 }

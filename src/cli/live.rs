@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -88,7 +89,8 @@ async fn unless_shut_down<T>(shutdown: &Shutdown, future: impl Future<Output = T
 
 /// Follows the stories that a server stores, on a thread of its own, until shutdown is requested
 /// and the stream is silent. Reconnects when the connection is lost. `on_story` receives each story
-/// when it opens and when it ends, without updates and lifecycles.
+/// when it opens and when it ends, without updates and lifecycles. Returns after the first attempt:
+/// where it succeeded, no story that is stored from then on is missed.
 ///
 /// # Errors
 /// When the thread can't be started.
@@ -98,10 +100,12 @@ pub(crate) fn follow_stories(
     mut on_story: impl FnMut(&Story) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
-    std::thread::Builder::new().name("stories".into()).spawn(move || {
+    let (attempted, first_attempt) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("stories".into()).spawn(move || {
         runtime.block_on(async {
             loop {
-                let followed = follow(&server, &shutdown, &mut on_story).await;
+                let followed = follow(&server, &shutdown, &attempted, &mut on_story).await;
+                let _ = attempted.try_send(());
                 if shutdown.is_requested() {
                     return;
                 }
@@ -111,12 +115,16 @@ pub(crate) fn follow_stories(
                 tokio::time::sleep(RECONNECT).await;
             }
         });
-    })
+    })?;
+    // The sender's end sends in any case, at the latest when its thread ends.
+    let _ = first_attempt.recv();
+    Ok(thread)
 }
 
 async fn follow(
     server: &str,
     shutdown: &Shutdown,
+    subscribed: &SyncSender<()>,
     on_story: &mut impl FnMut(&Story),
 ) -> Result<(), String> {
     let Some(client) = unless_shut_down(shutdown, connect(server)).await else {
@@ -124,6 +132,8 @@ async fn follow(
     };
     let request = proto::TailRequest { stories: true, no_events: true, ..Default::default() };
     let mut stream = tail(&mut client?, request).await?;
+    // Full from the second attempt on: nobody waits any more.
+    let _ = subscribed.try_send(());
     while let Some(item) = unless_shut_down(shutdown, stream.message()).await {
         let Some(item) = item.map_err(|e| e.message().to_owned())? else {
             return Ok(());
@@ -149,7 +159,7 @@ pub(super) async fn tail(
     let stream = client.tail(request).await;
     stream
         .map(tonic::Response::into_inner)
-        .map_err(|e: Status| format!("server refuses to stream: {}", e.message()))
+        .map_err(|e: Status| format!("server refused to stream: {}", e.message()))
 }
 
 #[cfg(test)]

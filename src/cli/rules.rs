@@ -193,7 +193,7 @@ fn test(args: &Paths) -> Outcome {
     }
     if args.output == Output::Text {
         print(&format!(
-            "{passed} tests passed, {failed} failed; {} rules have no tests",
+            "tests passed: {passed}, failed: {failed}; rules without tests: {}",
             untested.len()
         ))?;
     }

@@ -83,23 +83,26 @@ fn start_log(config: &LogConfig) -> anyhow::Result<()> {
             log.with_ansi(terminal).with_target(false).try_init()
         }
     };
-    started.map_err(|e| anyhow::anyhow!("log: {e}"))
+    started.map_err(|e| anyhow::anyhow!("can't start the log: {e}"))
 }
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
-    let signals = Signals::of_shutdown().and_then(Signals::and_reload).context("signals")?;
-    let mut agent = Agent::start(config, args.standalone).map_err(|e| match e {
+    let signals =
+        Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
+    let (drained, mut stories) = (Shutdown::default(), None);
+    let rows = config.collectors.rows();
+    let agent = Agent::start_with(config, args.standalone, rows, |rules, server| {
+        stories = server.map(|s| print_stories(s.grpc_addr.to_string(), drained.clone()));
+        rules
+    });
+    let mut agent = agent.map_err(|e| match e {
         StartError::Rules(errors) => anyhow::Error::from(Usage(errors)),
         other => other.into(),
     })?;
+    let stories = stories.transpose()?;
     tracing::info!(admin = %agent.admin_addr(), "agent started: /status, /metrics, /healthz, /readyz");
-    let drained = Shutdown::default();
-    let stories = match agent.server() {
-        Some(server) => Some(print_stories(server.grpc_addr.to_string(), drained.clone())?),
-        None => None,
-    };
     if stories.is_some() {
         message(WELCOME);
     }
@@ -178,7 +181,7 @@ fn print_stories(
 pub(super) fn server(args: &ServerArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     start_log(&config.log)?;
-    let signals = Signals::of_shutdown().context("signals")?;
+    let signals = Signals::of_shutdown().context("can't handle signals")?;
     let mut server = Server::start(config.server())?;
     while !signals.is_shutdown() && !server.is_finished() {
         signals.wait(POLL_INTERVAL);

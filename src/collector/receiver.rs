@@ -329,7 +329,7 @@ impl StreamPoll<'_> {
                 Ok(decoded) => drop(sink.offer(&decoded.as_received())),
                 Err(error) => {
                     if self.counts.bad_events == 0 {
-                        tracing::warn!(collector = "receiver", node = batch.head.node, %error, "dropped a malformed event; further ones are only counted");
+                        tracing::warn!(collector = "receiver", node = batch.head.node, %error, "refused an invalid event; further ones are only counted");
                     }
                     self.counts.bad_events += 1;
                     sink.refuse(Reason::BadInput, 1);

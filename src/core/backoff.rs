@@ -11,6 +11,7 @@ pub struct Backoff {
     next: Duration,
     /// The state of the random numbers; `None` without jitter.
     jitter: Option<u64>,
+    has_failed: bool,
 }
 
 impl Backoff {
@@ -18,7 +19,7 @@ impl Backoff {
     #[must_use]
     pub fn new(first: Duration, max: Duration) -> Self {
         let first = first.min(max);
-        Self { first, max, next: first, jitter: None }
+        Self { first, max, next: first, jitter: None, has_failed: false }
     }
 
     /// Makes each pause a random time between 0 and its full length, so that a thousand agents
@@ -32,7 +33,7 @@ impl Backoff {
     /// Whether no attempt has failed since the start or the last reset.
     #[must_use]
     pub fn is_reset(&self) -> bool {
-        self.next == self.first
+        !self.has_failed
     }
 
     /// The pause before the next attempt; the one after it is twice as long.
@@ -41,6 +42,7 @@ impl Backoff {
             Some(state) => self.next.mul_f64(random_fraction(state)),
             None => self.next,
         };
+        self.has_failed = true;
         self.next = (self.next * 2).min(self.max);
         pause
     }
@@ -48,6 +50,7 @@ impl Backoff {
     /// Starts with the first pause again.
     pub fn reset(&mut self) {
         self.next = self.first;
+        self.has_failed = false;
     }
 }
 

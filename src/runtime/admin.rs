@@ -69,7 +69,10 @@ impl Admin {
                 };
                 tokio::select! {
                     served = serve => if let Err(error) = served {
-                        tracing::error!(%error, "admin server failed");
+                        tracing::error!(
+                            %addr, %error,
+                            "admin server failed; /status and /metrics are unavailable"
+                        );
                     },
                     () = requested.notified() => {}
                 }

@@ -105,11 +105,13 @@ impl Agent {
     /// When a component that the agent needs can't start.
     pub fn start(config: Config, standalone: bool) -> Result<Self, StartError> {
         let rows = config.collectors.rows();
-        Self::start_with(config, standalone, rows, |rules| rules)
+        Self::start_with(config, standalone, rows, |rules, _| rules)
     }
 
-    /// Starts the agent with these collectors and with a router derived from the rules' router, so
-    /// that tests can put a component of their own between the two.
+    /// Starts the agent with these collectors. `prepare` is called before they start, with the
+    /// rules' router and the server of `standalone`: the caller can follow the server from the
+    /// first event on. It returns the router to use: a test can put a component of its own between
+    /// collectors and rules.
     ///
     /// # Errors
     /// As [`Agent::start`].
@@ -117,7 +119,7 @@ impl Agent {
         mut config: Config,
         standalone: bool,
         rows: Vec<Row>,
-        router: impl FnOnce(Arc<LiveRules>) -> Arc<dyn Router>,
+        prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
     ) -> Result<Self, StartError> {
         let lock = AgentLock::take(&config.state_dir())?;
         let (rules, files) = load_rules(&config)?;
@@ -132,7 +134,8 @@ impl Agent {
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
             .hung_after(config.collectors.hung_after.0);
-        let manager = start_collectors(manager, rows, entrances, &router(rules), &mut start)?;
+        let router = prepare(rules, server.as_ref());
+        let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
         let Start { node, epoch, shutdown, ledger, .. } = start;
         let ledger = Arc::new(ledger);

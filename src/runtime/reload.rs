@@ -13,7 +13,7 @@ use tapio_dataflow::rules::{self, LiveRules, Rule};
 tapio_core::counters! {
     /// Reloads of the rule set, by outcome.
     struct ReloadOutcomes {
-        done: Counter = "Reloads that took effect.",
+        applied: Counter = "Reloads that took effect.",
         refused: Counter = "Reloads refused because of an error in the rules.",
     }
 }
@@ -88,7 +88,7 @@ impl RuleFiles {
                 self.live.replace(rules);
                 self.config = config;
                 self.stats.rules.set(number as u64);
-                self.stats.outcomes.done.add(1);
+                self.stats.outcomes.applied.add(1);
                 self.stats.set_last_error("");
                 tracing::info!(rules = number, "rules reloaded");
             }

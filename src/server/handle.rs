@@ -54,7 +54,10 @@ impl Server {
         let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
             let (shared, stop) = for_thread;
             if let Err(error) = runtime.block_on(serve(grpc, web, shared, stop)) {
-                tracing::error!(%error, "server: stopped serving");
+                tracing::error!(
+                    %grpc_addr, %http_addr, %error,
+                    "server: stopped; agents keep their batches and retry"
+                );
             }
             runtime.shutdown_timeout(SHUTDOWN_GRACE);
         })?;

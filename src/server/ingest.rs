@@ -85,13 +85,13 @@ fn end_sequence(head: &BatchHead<'_>) -> u64 {
 impl IngestStream {
     fn refuse(&mut self, head: &BatchHead<'_>, cause: String) {
         let mut stats = self.shared.stats();
-        if stats.counts.refused == 0 {
+        if stats.counts.batches_refused == 0 {
             tracing::warn!(
                 peer = ?self.peer, node = head.node, cause,
                 "server: refused a batch; further ones are only counted"
             );
         }
-        stats.counts.refused += 1;
+        stats.counts.batches_refused += 1;
         drop(stats);
         let refusal = Refusal { first_sequence: head.first_sequence, count: head.count, cause };
         self.refused.push((head.epoch, refusal));
@@ -155,7 +155,7 @@ impl IngestStream {
                 let mut stats = self.shared.stats();
                 stats.counts.batches += 1;
                 stats.counts.events += u64::from(batch.events - duplicates);
-                stats.counts.duplicates += u64::from(duplicates);
+                stats.counts.duplicate_items += u64::from(duplicates);
                 stats.counts.stories += u64::from(batch.stories);
                 stats.counts.disk_failing = false;
                 for &delay in delays_ns {
@@ -165,7 +165,7 @@ impl IngestStream {
                 self.shared.publish(stored);
             }
             SequenceCheck::Duplicate => {
-                self.shared.stats().counts.duplicates += u64::from(head.count);
+                self.shared.stats().counts.duplicate_items += u64::from(head.count);
             }
             SequenceCheck::Overlap => {
                 self.refuse(head, "some of its items were sent before".into())

@@ -3,6 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -95,13 +97,17 @@ impl TailFilter {
 }
 
 /// Sends what is stored from now on to one client.
-async fn tail(shared: Arc<Shared>, filter: &TailFilter, to: &TailSender) {
-    let mut batches = shared.tail.subscribe();
+async fn tail(
+    shared: Arc<Shared>,
+    mut batches: Receiver<Bytes>,
+    filter: &TailFilter,
+    to: &TailSender,
+) {
     loop {
         let matching = match batches.recv().await {
             Ok(bytes) => filter.apply(&bytes),
             Err(RecvError::Lagged(n)) => {
-                shared.stats().counts.tail_missed += n;
+                shared.stats().counts.tail_batches_missed += n;
                 None
             }
             Err(RecvError::Closed) => return,
@@ -164,10 +170,12 @@ impl Query for Queries {
             TailFilter { events: (!request.no_events).then_some(events), stories: request.stories };
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
+        // Before the response: what is stored once the client has it is in the stream.
+        let batches = shared.tail.subscribe();
         tokio::spawn(async move {
             tokio::select! {
                 () = to.closed() => {}
-                () = tail(shared, &filter, &to) => {}
+                () = tail(shared, batches, &filter, &to) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -183,8 +191,8 @@ impl Query for Queries {
             batches: status.ingest.batches,
             events: status.ingest.events,
             stories: status.ingest.stories,
-            duplicates: status.ingest.duplicates,
-            refused: status.ingest.refused,
+            duplicate_items: status.ingest.duplicate_items,
+            batches_refused: status.ingest.batches_refused,
             stored_bytes: status.store.stored_bytes,
             latency: Some(proto::Latency { count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns }),
         }))

@@ -14,13 +14,13 @@ pub struct ServerCounts {
     /// Story revisions stored.
     pub stories: u64,
     /// Items received again and not stored again.
-    pub duplicates: u64,
+    pub duplicate_items: u64,
     /// Batches refused.
-    pub refused: u64,
+    pub batches_refused: u64,
     /// Batches that the disk refused; each is retried.
     pub disk_errors: u64,
     /// Batches that slow tails have missed.
-    pub tail_missed: u64,
+    pub tail_batches_missed: u64,
     /// Whether the disk refused the last batch.
     pub disk_failing: bool,
 }

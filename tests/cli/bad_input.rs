@@ -35,7 +35,7 @@ fn invalid_lines_are_refused_and_the_rest_is_replayed() {
     }
     assert!(err.contains("events.jsonl:2:9: "), "{err}");
     assert!(err.contains("events.jsonl:4:13: not UTF-8"), "{err}");
-    assert!(err.contains("refused 4 lines"), "{err}");
+    assert!(err.contains("lines refused: 4"), "{err}");
 }
 
 #[test]

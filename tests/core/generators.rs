@@ -65,7 +65,7 @@ fn a_text(most: usize) -> impl Strategy<Value = String> {
 }
 
 fn a_name() -> impl Strategy<Value = Name> {
-    (0..names::KNOWN.len() as u16).prop_map(Name)
+    (0..names::WELL_KNOWN.len() as u16).prop_map(Name)
 }
 
 fn a_value() -> impl Strategy<Value = OwnedValue> {

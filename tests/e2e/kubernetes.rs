@@ -302,7 +302,7 @@ fn two_runs(cluster: &Cluster, between: impl Fn()) -> (Vec<Json>, Vec<Json>, u64
     cluster.pod("later", "node-a");
     run.wait_for("k8s.pod.scheduled", "later");
     run.wait("the counters are published", |c| c.counter("pods") >= 3);
-    let expired = run.counter("expired");
+    let expired = run.counter("watches_expired");
     (first, run.end(), expired)
 }
 

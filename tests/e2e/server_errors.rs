@@ -43,7 +43,7 @@ fn missing_permission_is_named_and_affects_nothing_else() {
     grant(&cluster, "tapio-pods", "", &["pods"]);
     let run = CollectorRun::start(&config(&cluster, "agent"), state.path());
     run.wait("pods are watched, the other resources are forbidden", |c| {
-        c.counter("forbidden") >= 5 && c.counter("watches") >= 1
+        c.counter("requests_forbidden") >= 5 && c.counter("watches") >= 1
     });
     let notes = run.notes();
     assert_eq!(notes["pods"], "ok");
@@ -111,7 +111,7 @@ fn throttled_requests_are_retried() {
     let run = CollectorRun::start(&config(&cluster, "agent"), state.path());
     run.wait_until_watching();
     run.wait("all pods are cached", |c| c.counter("pods") == 60);
-    let throttled = run.counter("throttled");
+    let throttled = run.counter("requests_throttled");
     println!("{throttled} requests were answered with 429");
     assert!(throttled > 0, "no request was throttled");
     assert_emitted_once(&run.end());

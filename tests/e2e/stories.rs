@@ -159,7 +159,7 @@ fn broken_configuration_and_its_dependent_pods_are_one_trace() {
         !machine.run(&["systemctl", "start", "unrelated.service"]).0,
         "unrelated.service always fails"
     );
-    let rule = "unit-takes-dependants";
+    let rule = "unit-failure-pod-crashes";
     let loops = |a: &Agent| {
         let story = stories(a, rule).into_iter().next()?;
         let members = members(a, &story);

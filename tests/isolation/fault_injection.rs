@@ -148,7 +148,7 @@ impl FaultTest {
             is_hanging: AtomicBool::new(false),
         });
         let for_router = Arc::clone(&fault);
-        let agent = Agent::start_with(config, true, rows, |inner| {
+        let agent = Agent::start_with(config, true, rows, |inner, _| {
             Arc::new(FaultyRouter { inner, fault: for_router })
         })
         .unwrap();
@@ -320,7 +320,7 @@ impl FaultTest {
         assert_eq!((steady.received, steady.forwarded), (lines, lines), "{steady:?}");
         assert_eq!(steady.dropped, []);
         let stored = self.agent.server().unwrap().status().ingest;
-        assert_eq!((stored.events, stored.duplicates), (account.total.forwarded, 0));
+        assert_eq!((stored.events, stored.duplicate_items), (account.total.forwarded, 0));
         println!("{}: {:?}; {lines} lines of the steady source", self.name, of(self.name));
         of(self.name)
     }

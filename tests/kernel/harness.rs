@@ -136,8 +136,8 @@ impl Outcome {
         let dropped: u64 = total.dropped.iter().map(|d| d.2).sum();
         assert_eq!(total.received, total.forwarded + dropped, "{total:?}");
         let emitted: u64 =
-            self.counters.iter().filter(|c| c.0.starts_with("emitted.")).map(|c| c.1).sum();
-        assert_eq!(emitted, self.counters["drained"], "records were lost after the kernel");
+            self.counters.iter().filter(|c| c.0.starts_with("records_emitted.")).map(|c| c.1).sum();
+        assert_eq!(emitted, self.counters["records_drained"], "records were lost after the kernel");
         let bad = total.dropped.iter().any(|d| d.1 == Reason::BadInput);
         assert!(!bad, "a record couldn't be parsed: {total:?}");
     }

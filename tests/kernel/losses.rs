@@ -24,7 +24,7 @@ fn flood(bytes: u64, ring_buffer_bytes: u32, ring_blocks: usize) -> Option<(u64,
     let took = from.elapsed();
     let outcome = running.finish();
     outcome.assert_accounted();
-    let arrived = outcome.counters.get("emitted.kernel.syscall.enter").copied();
+    let arrived = outcome.counters.get("records_emitted.kernel.syscall.enter").copied();
     let lost = outcome.lost_in_kernel(Reason::KernelRingFull);
     let dropped: u64 = outcome.snapshot.total.dropped.iter().map(|d| d.2).sum();
     let arrived = arrived.unwrap_or_default();

@@ -289,7 +289,7 @@ fn core_dumps_long_messages_and_rate_limits() {
     assert!(machine.run(&["sh", "-c", long]).0);
     log(&machine, "flood", 0..500);
     running.wait_for("the core dump", |e| e.iter().any(|e| text(e, "kind") == "journal.coredump"));
-    running.wait_until("the flood is throttled", |r| r.counter("throttled") >= 400);
+    running.wait_until("the flood is throttled", |r| r.counter("records_throttled") >= 400);
     let Outcome { events, snapshot } = running.end();
     let dump = events.iter().find(|e| text(e, "kind") == "journal.coredump").unwrap();
     for (key, value) in [

@@ -33,7 +33,7 @@ const NEW_ALLOCATION_WAIT: Duration = Duration::from_secs(1);
 const FOUND_ALLOCATION_WAIT: Duration = Duration::from_secs(30);
 /// Allocations that may wait; further ones are emitted without a pod.
 const MAX_WAITING: usize = 4096;
-/// Rejected reports, and unauthorized connections, that are logged one by one.
+/// Refused reports, and refused connections, that are logged one by one.
 const MAX_LOGGED: u64 = 10;
 
 /// The section `collectors.cni`.
@@ -103,7 +103,7 @@ struct Run<'a> {
 #[derive(Default)]
 struct Counts {
     reports: u64,
-    rejected: u64,
+    refused: u64,
     unauthorized: u64,
     unresolved: u64,
 }
@@ -201,8 +201,8 @@ impl<'a> Run<'a> {
     fn publish_counters(&self) {
         let report = &self.context.report;
         report.count("reports", self.counts.reports);
-        report.count("reports_invalid", self.counts.rejected);
-        report.count("unauthorized", self.counts.unauthorized);
+        report.count("reports_invalid", self.counts.refused);
+        report.count("connections_refused", self.counts.unauthorized);
         report.count("repeated_dels", self.writer.repeated);
         report.count("unresolved", self.counts.unresolved);
         report.count("attachments", self.writer.attachments.len() as u64);
@@ -293,9 +293,9 @@ impl<'a> Run<'a> {
                 }
             };
             if let Some(cause) = error {
-                counts.rejected += 1;
-                if counts.rejected <= MAX_LOGGED {
-                    tracing::warn!(collector = "cni", error = cause, "rejected a report");
+                counts.refused += 1;
+                if counts.refused <= MAX_LOGGED {
+                    tracing::warn!(collector = "cni", error = cause, "refused a report");
                 }
             }
         });

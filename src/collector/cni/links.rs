@@ -104,12 +104,14 @@ impl State {
     /// Applies a message. Returns the change, if it is one.
     pub(super) fn apply(&mut self, message: Message<'_>) -> Option<NetworkChange> {
         match message {
-            Message::Link { index, name, kind, up, gone } => self.link(index, name, kind, up, gone),
+            Message::Link { index, name, kind, up, gone } => {
+                self.apply_link(index, name, kind, up, gone)
+            }
             Message::Address { index, address, prefix, gone } => {
-                self.address(index, address, prefix, gone)
+                self.apply_address(index, address, prefix, gone)
             }
             Message::DefaultRoute { index, gateway, v6, gone } => {
-                self.route((index, gateway, v6), gone)
+                self.apply_route((index, gateway, v6), gone)
             }
             Message::NeighborFailed { index, address } => {
                 let is_gateway = self.routes.iter().any(|r| r.0 == index && r.1 == Some(address));
@@ -124,7 +126,7 @@ impl State {
         }
     }
 
-    fn link(
+    fn apply_link(
         &mut self,
         index: u32,
         name: &str,
@@ -161,7 +163,7 @@ impl State {
         self.silent.retain(|(i, _)| *i != index);
     }
 
-    fn address(
+    fn apply_address(
         &mut self,
         index: u32,
         address: IpAddr,
@@ -188,7 +190,7 @@ impl State {
         })
     }
 
-    fn route(&mut self, route: Route, gone: bool) -> Option<NetworkChange> {
+    fn apply_route(&mut self, route: Route, gone: bool) -> Option<NetworkChange> {
         let changed = if gone {
             self.routes.remove(&route)
         } else {
@@ -208,27 +210,27 @@ impl State {
         for index in gone {
             let link = self.links.get(&index).map(|l| (l.name.clone(), l.kind.clone()));
             let (name, kind) = link.unwrap_or_default();
-            changes.extend(self.link(index, &name, &kind, false, true));
+            changes.extend(self.apply_link(index, &name, &kind, false, true));
         }
         for (index, link) in &now.links {
-            changes.extend(self.link(*index, &link.name, &link.kind, link.up, false));
+            changes.extend(self.apply_link(*index, &link.name, &link.kind, link.up, false));
         }
         let old: Vec<_> = self.addresses.iter().map(|(k, p)| (*k, *p)).collect();
         for ((index, address), prefix) in old {
             if !now.addresses.contains_key(&(index, address)) {
-                changes.extend(self.address(index, address, prefix, true));
+                changes.extend(self.apply_address(index, address, prefix, true));
             }
         }
         for ((index, address), prefix) in now.addresses {
-            changes.extend(self.address(index, address, prefix, false));
+            changes.extend(self.apply_address(index, address, prefix, false));
         }
         for route in self.routes.clone() {
             if !now.routes.contains(&route) {
-                changes.extend(self.route(route, true));
+                changes.extend(self.apply_route(route, true));
             }
         }
         for route in now.routes {
-            changes.extend(self.route(route, false));
+            changes.extend(self.apply_route(route, false));
         }
     }
 }

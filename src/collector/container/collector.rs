@@ -223,7 +223,7 @@ impl<'a> Run<'a> {
         let report = &self.context.report;
         report.count("containers", self.containers.len() as u64);
         report.count("untracked", self.containers.untracked);
-        report.count("events", self.counts.events);
+        report.count("runtime_events", self.counts.events);
         report.count("unknown_events", self.counts.unknown);
         report.count("connections", self.counts.connections);
         is_paused

@@ -130,7 +130,7 @@ impl Run<'_> {
                 None => Facts { created_ns: time_ns, ..Facts::default() },
             };
             self.writer.update_directory(key, &facts, clock::wall_ns());
-            self.containers.exists(key, facts);
+            self.containers.insert(key, facts);
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Run<'_> {
         };
         if facts.restarts.is_none() {
             let facts = self.complete(client, facts, &key.id).await;
-            self.containers.exists(key, facts);
+            self.containers.insert(key, facts);
         }
     }
 
@@ -168,7 +168,7 @@ impl Run<'_> {
             None => Facts { created_ns: time_ns, image: image.to_owned(), ..Facts::default() },
         };
         self.writer.update_directory(&key, &facts, clock::wall_ns());
-        if self.containers.exists(&key, facts) {
+        if self.containers.insert(&key, facts) {
             self.emit(&key, Transition::Created, time_ns);
         }
         Ok(())
@@ -260,7 +260,7 @@ impl Run<'_> {
             }
             let created_ns = facts.created_ns;
             self.writer.update_directory(&key, &facts, clock::wall_ns());
-            if self.containers.exists(&key, facts) && created_ns > self.emitted_until_ns {
+            if self.containers.insert(&key, facts) && created_ns > self.emitted_until_ns {
                 self.emit(&key, Transition::Created, created_ns);
             }
         }

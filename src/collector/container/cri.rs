@@ -53,7 +53,7 @@ impl Run<'_> {
             let pod = sandbox.metadata.unwrap_or_default();
             let facts = Facts { sandbox: true, ..pod_facts(&pod, ns(sandbox.created_at)) };
             pods.insert(sandbox.id.clone(), pod);
-            self.exists(&sandbox.id, facts);
+            self.insert(&sandbox.id, facts);
         }
         for container in client.cri_containers(None).await? {
             let pod = pods.get(&container.pod_sandbox_id).cloned().unwrap_or_default();
@@ -66,11 +66,11 @@ impl Run<'_> {
     }
 
     /// Records that a container exists; emits its creation if that is new.
-    fn exists(&mut self, id: &str, facts: Facts) -> Key {
+    fn insert(&mut self, id: &str, facts: Facts) -> Key {
         let key = Key { namespace: NAMESPACE.to_owned(), id: id.to_owned() };
         let created_ns = facts.created_ns;
         self.writer.update_directory(&key, &facts, clock::wall_ns());
-        if self.containers.exists(&key, facts) && created_ns > self.emitted_until_ns {
+        if self.containers.insert(&key, facts) && created_ns > self.emitted_until_ns {
             self.emit(&key, Transition::Created, created_ns);
         }
         key
@@ -90,7 +90,7 @@ impl Run<'_> {
             image: container.image.clone().unwrap_or_default().image,
             ..pod_facts(pod, ns(container.created_at))
         };
-        let key = self.exists(&container.id, facts);
+        let key = self.insert(&container.id, facts);
         let state = container.state();
         let tracked = self.containers.get(&key).cloned().unwrap_or_default();
         let runs = state == ContainerState::ContainerRunning;

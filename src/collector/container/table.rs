@@ -115,9 +115,9 @@ impl ContainerTable {
         self.observations
     }
 
-    /// Records that a container exists. Returns whether it is new. One with the same key but
+    /// Inserts a container, or updates it. Returns whether it is new. One with the same key but
     /// another time of creation is another container.
-    pub(super) fn exists(&mut self, key: &Key, facts: Facts) -> bool {
+    pub(super) fn insert(&mut self, key: &Key, facts: Facts) -> bool {
         let observation = self.next_observation();
         if let Some(entry) = self.containers.get_mut(key)
             && (facts.created_ns == 0 || entry.facts.created_ns == facts.created_ns)
@@ -216,14 +216,14 @@ mod tests {
     #[test]
     fn each_transition_is_new_once() {
         let mut all = ContainerTable::default();
-        assert!(all.exists(&key("a"), facts(1)));
-        assert!(!all.exists(&key("a"), facts(1)), "the list has it as well");
+        assert!(all.insert(&key("a"), facts(1)));
+        assert!(!all.insert(&key("a"), facts(1)), "the list has it as well");
         assert!(all.started(&key("a"), 10, 5));
         assert!(!all.started(&key("a"), 10, 6));
         assert!(all.exited(&key("a"), 10));
         assert!(!all.exited(&key("a"), 10));
         assert!(all.started(&key("a"), 11, 7), "a task may be created again");
-        assert!(all.exists(&key("a"), facts(2)), "another container with the same key");
+        assert!(all.insert(&key("a"), facts(2)), "another container with the same key");
         assert_eq!(all.get(&key("a")).unwrap().pid, 0);
         assert!(all.image("n", "sha256:1") && !all.image("n", "sha256:1"));
     }
@@ -231,11 +231,11 @@ mod tests {
     #[test]
     fn container_missing_in_list_is_unseen_unless_observed_meanwhile() {
         let mut all = ContainerTable::default();
-        all.exists(&key("a"), facts(1));
-        all.exists(&key("b"), facts(1));
+        all.insert(&key("a"), facts(1));
+        all.insert(&key("b"), facts(1));
         let observation = all.next_observation();
-        all.exists(&key("b"), facts(1));
-        all.exists(&key("c"), facts(2));
+        all.insert(&key("b"), facts(1));
+        all.insert(&key("c"), facts(2));
         assert_eq!(all.unseen_since(observation, "k8s.io"), [key("a")]);
         assert!(all.unseen_since(observation, "moby").is_empty());
         assert!(all.deleted(&key("a")).is_some() && all.deleted(&key("a")).is_none());

@@ -198,7 +198,7 @@ impl EventWriter {
 /// Adds the exit code and the message of an exit. Returns its severity.
 fn exit(event: &mut EventBuilder, name: &DisplayName<'_>, code: Option<u32>) -> Severity {
     let Some(code) = code else {
-        event.message(format_args!("{name} ended; exit code unknown"));
+        event.message(format_args!("{name} exited; its exit code is unknown"));
         return Severity::INFO;
     };
     event.int(names::PROCESS_EXIT_CODE, code);

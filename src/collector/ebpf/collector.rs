@@ -199,7 +199,10 @@ impl<'a> Run<'a> {
         if is_loaded(loaded, "tcp_seed")
             && let Err(cause) = loader.iterate("tcp_seed")
         {
-            context.report.note("tcp_seed", cause);
+            context.report.note(
+                "tcp_seed",
+                format!("{cause}; connections from before the start have no process"),
+            );
         }
         let mut processes = Processes::new(config.max_processes);
         match loader.iterate("process_seed") {
@@ -330,12 +333,12 @@ impl<'a> Run<'a> {
         for (kind, emitted) in self.kernel.emitted() {
             let kind = kind.map_or("control", |k| k.name().text());
             if emitted > 0 {
-                report.count(&format!("emitted.{kind}"), emitted);
+                report.count(&format!("records_emitted.{kind}"), emitted);
             }
         }
         let decoder = &self.decoder;
-        report.count("drained", self.drained);
-        report.count("control_lost", self.control_lost);
+        report.count("records_drained", self.drained);
+        report.count("control_records_lost", self.control_lost);
         report.count("processes", decoder.processes.len() as u64);
         report.count("processes_untracked", decoder.processes.untracked);
         report.count("cgroups", decoder.cgroups.len() as u64);

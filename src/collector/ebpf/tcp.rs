@@ -87,7 +87,7 @@ impl<'a> Connection<'a> {
         match self.kind {
             Kind::Connect => "connected to",
             Kind::Accept => "was connected to by",
-            Kind::Close if self.is_abandoned() => "gave up connecting to",
+            Kind::Close if self.is_abandoned() => "stopped connecting to",
             Kind::Close if self.is_incoming => "ended the connection from",
             Kind::Close => "ended the connection to",
             Kind::Refused => "was refused by",

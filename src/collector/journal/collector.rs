@@ -79,7 +79,8 @@ impl Collector for JournalCollector {
         if after.is_none() && !cursor.saved().is_empty() {
             tracing::warn!(
                 collector = "journal",
-                "the saved cursor is invalid; reading starts now"
+                cursor = cursor.saved(),
+                "saved cursor is invalid; reading starts with the records written from now on"
             );
         }
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();

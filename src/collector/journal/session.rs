@@ -180,8 +180,8 @@ impl<'a> Session<'a> {
             context.report.note(&path, cause);
         }
         context.report.count("files", self.journal.len() as u64);
-        context.report.count("records", self.output.records);
-        context.report.count("throttled", self.output.throttled);
+        context.report.count("records_read", self.output.records);
+        context.report.count("records_throttled", self.output.throttled);
         context.report.count("entries_corrupt", self.bad_entries);
         context.report.count("entries_gone", self.gone_entries);
         context.report.count("fields_corrupt", self.bad_fields);

@@ -94,10 +94,12 @@ impl Stream {
         let (name, refused) = (&self.source.name, self.decoder.refused);
         if refused > MAX_LOGGED {
             let more = refused - MAX_LOGGED;
-            tracing::warn!(collector = "jsonl", file = name, "refused {more} more lines");
+            tracing::warn!(collector = "jsonl", file = name, "further refused lines: {more}");
         }
         if refused > 0 {
-            context.report.note(name, format!("refused {refused} lines that aren't events"));
+            context
+                .report
+                .note(name, format!("lines refused because they aren't events: {refused}"));
         }
     }
 }

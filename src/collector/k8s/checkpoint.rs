@@ -51,7 +51,7 @@ impl Checkpoint {
             Err(error) => {
                 tracing::warn!(
                     collector = "k8s", %error,
-                    "checkpoint can't be parsed; starting without it"
+                    "checkpoint can't be parsed; objects are listed anew, and changes of the agent's absence aren't reported"
                 );
                 empty()
             }

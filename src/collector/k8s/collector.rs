@@ -324,9 +324,9 @@ impl Run {
         let report = &context.report;
         self.session.report(report);
         report.count("watches", self.counts.watches);
-        report.count("expired", self.counts.expired);
-        report.count("throttled", self.counts.throttled);
-        report.count("forbidden", self.counts.forbidden);
+        report.count("watches_expired", self.counts.expired);
+        report.count("requests_throttled", self.counts.throttled);
+        report.count("requests_forbidden", self.counts.forbidden);
         report.count("connections_lost", self.counts.lost);
         report.count("objects_invalid", self.counts.bad_objects);
         report.count("checkpoint_bytes", self.counts.checkpoint_bytes);

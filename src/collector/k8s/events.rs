@@ -69,8 +69,8 @@ pub(super) struct EventCounts {
 }
 
 impl EventCounts {
-    /// Whether the Event is new or its count grew.
-    pub(super) fn is_new(&mut self, event: &Event) -> bool {
+    /// Records the count of an Event. Returns whether the Event is new or its count grew.
+    pub(super) fn record(&mut self, event: &Event) -> bool {
         let count = event.count().unwrap_or(0);
         if let Some(emitted) = self.emitted.get_mut(&event.metadata.uid) {
             let new = count > *emitted;
@@ -109,7 +109,7 @@ pub(super) struct KubeletStart(Option<u64>);
 
 impl KubeletStart {
     /// Processes an Event of this node. Returns whether it reports an old fact again.
-    pub(super) fn is_replay(&mut self, event: &Event) -> bool {
+    pub(super) fn observe(&mut self, event: &Event) -> bool {
         let Some(time_ns) = event.time_ns().filter(|_| event.component() == "kubelet") else {
             return false;
         };
@@ -160,12 +160,12 @@ mod tests {
     fn event_is_new_again_when_count_grows() {
         let mut counts = EventCounts::default();
         let of = |count: i64| event(&format!(r#"{{"metadata":{{"uid":"e1"}},"count":{count}}}"#));
-        assert!(counts.is_new(&of(1)));
-        assert!(!counts.is_new(&of(1)), "another field changed");
-        assert!(counts.is_new(&of(2)));
-        assert!(!counts.is_new(&of(1)), "an older version");
+        assert!(counts.record(&of(1)));
+        assert!(!counts.record(&of(1)), "another field changed");
+        assert!(counts.record(&of(2)));
+        assert!(!counts.record(&of(1)), "an older version");
         counts.remove(&of(2));
-        assert!(counts.is_new(&of(2)));
+        assert!(counts.record(&of(2)));
     }
 
     #[test]
@@ -176,21 +176,21 @@ mod tests {
             ))
         };
         let mut start = KubeletStart::default();
-        assert!(!start.is_replay(&of("SystemOOM", "kubelet", 1)), "no start was seen");
-        assert!(!start.is_replay(&of("Starting", "kube-proxy", 4)));
-        assert!(!start.is_replay(&of("SystemOOM", "kubelet", 4)));
-        assert!(!start.is_replay(&of("Starting", "kubelet", 5)));
-        assert!(start.is_replay(&of("SystemOOM", "kubelet", 5)));
-        assert!(start.is_replay(&of("SystemOOM", "kubelet", 6)));
-        assert!(!start.is_replay(&of("BackOff", "kubelet", 5)));
-        assert!(!start.is_replay(&of("SystemOOM", "kubelet", 7)), "after the replay");
+        assert!(!start.observe(&of("SystemOOM", "kubelet", 1)), "no start was seen");
+        assert!(!start.observe(&of("Starting", "kube-proxy", 4)));
+        assert!(!start.observe(&of("SystemOOM", "kubelet", 4)));
+        assert!(!start.observe(&of("Starting", "kubelet", 5)));
+        assert!(start.observe(&of("SystemOOM", "kubelet", 5)));
+        assert!(start.observe(&of("SystemOOM", "kubelet", 6)));
+        assert!(!start.observe(&of("BackOff", "kubelet", 5)));
+        assert!(!start.observe(&of("SystemOOM", "kubelet", 7)), "after the replay");
     }
 
     #[test]
     fn event_counts_are_bounded() {
         let mut counts = EventCounts::default();
         for n in 0..MAX_EVENTS + 10 {
-            assert!(counts.is_new(&event(&format!(r#"{{"metadata":{{"uid":"{n}"}}}}"#))));
+            assert!(counts.record(&event(&format!(r#"{{"metadata":{{"uid":"{n}"}}}}"#))));
         }
         assert_eq!((counts.emitted.len(), counts.order.len()), (MAX_EVENTS, MAX_EVENTS));
     }

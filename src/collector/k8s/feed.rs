@@ -330,7 +330,7 @@ impl<T: Watched> Feed<T> {
                         self.bookmarks = Bookmarks::None;
                         break;
                     }
-                    return Err(RequestError::Failed("watch is silent".into()).into());
+                    return Err(RequestError::Failed("the watch sent no bookmark in time".into()).into());
                 }
                 () = &mut lost => break,
             };

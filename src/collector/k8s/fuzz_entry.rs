@@ -69,8 +69,8 @@ impl State {
         }
         if let Ok(event) = serde_json::from_str::<Event>(text) {
             let _ = (event.time_ns(), event.assigned_node(), event.involved_object.container());
-            self.counts.is_new(&event);
-            if self.counts.is_new(&event) {
+            self.counts.record(&event);
+            if self.counts.record(&event) {
                 return (is_pod, false);
             }
         }

@@ -113,7 +113,7 @@ const MAX_RECENT: usize = 8;
 
 impl ContainerFacts {
     /// Records a key. Returns whether it is new.
-    fn is_new(&mut self, key: &str) -> bool {
+    fn record(&mut self, key: &str) -> bool {
         if self.recent.iter().any(|emitted| **emitted == *key) {
             return false;
         }
@@ -209,7 +209,7 @@ impl PodLifecycle {
         let ends = [&container.last_state.terminated, &container.state.terminated];
         for end in ends.into_iter().flatten().filter(|end| &*end.reason == "OOMKilled") {
             let key = format!("oom_killed/{}/{}", container.name, end_key(end));
-            if self.container(&container.name).is_new(&key) {
+            if self.container(&container.name).record(&key) {
                 let fact = PodFact::OomKilled { container: container_end(container, Some(end)) };
                 out.push(transition(fact, end.finished_at.map(|t| t.ns), key));
             }
@@ -227,7 +227,7 @@ impl PodLifecycle {
         let (name, restarts) = (&container.name, container.restart_count);
         let ended = end.map(end_key).unwrap_or_default();
         let key = format!("crash_loop/{name}/{restarts}/{ended}");
-        if self.container(name).is_new(&key) {
+        if self.container(name).record(&key) {
             let fact = PodFact::CrashLoop {
                 container: container_end(container, end),
                 message: waiting.message.clone(),

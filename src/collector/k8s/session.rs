@@ -359,7 +359,7 @@ impl Session {
                 let version = version_number(&event.metadata.resource_version);
                 let was_emitted = self.lists.is_in_progress(resource)
                     && version.zip(self.emitted_events).is_some_and(|(v, emitted)| v <= emitted);
-                if self.counts.is_new(&event) && !was_emitted {
+                if self.counts.record(&event) && !was_emitted {
                     self.emit_event(&event, out);
                 }
                 self.advance(resource, &event.metadata.resource_version);
@@ -390,7 +390,7 @@ impl Session {
             _ => host.or(pod.as_ref().map(|pod| &*pod.node).filter(|n| !n.is_empty())),
         };
         let scope = if is_local_pod || node == Some(&self.node) {
-            match self.kubelet_start.is_replay(event) {
+            match self.kubelet_start.observe(event) {
                 true => EventScope::ThisNodeReplayed,
                 false => EventScope::ThisNode,
             }

@@ -160,7 +160,7 @@ impl EventWriter {
 
 fn entity(key: &str) -> Option<Name> {
     let key = names::canonical(key);
-    names::ENTITIES.iter().copied().find(|e| e.text() == key)
+    names::ENTITY_KEYS.iter().copied().find(|e| e.text() == key)
 }
 
 fn as_text<'a>(value: &OtlpValue<'a>) -> Option<&'a str> {

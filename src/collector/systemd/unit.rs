@@ -178,8 +178,8 @@ pub(super) enum PendingFor {
 /// The end that a new snapshot shows.
 #[derive(Clone, Copy)]
 enum End {
-    /// None, or one that was emitted before.
-    None,
+    /// No end, or one that was emitted before.
+    Unchanged,
     /// The unit waits for its restart.
     AwaitsRestart,
     /// It is inactive or failed, or was before its next invocation.
@@ -250,7 +250,7 @@ impl Unit {
             self.started(new, emit);
         }
         match changes.end {
-            End::None => {}
+            End::Unchanged => {}
             End::AwaitsRestart => self.restarting(new, pending, emit),
             End::Ended(at) => self.ended(new, at, pending, emit),
             End::HiddenRestart => self.hidden_restart(new, new.changed, emit),
@@ -280,7 +280,7 @@ impl Unit {
         let refused = new.active == State::Failed && self.last.active != State::Failed && is_new;
         let end = if new.awaits_restart {
             let begins_to_wait = is_new && !self.last.awaits_restart;
-            if ended || begins_to_wait { End::AwaitsRestart } else { End::None }
+            if ended || begins_to_wait { End::AwaitsRestart } else { End::Unchanged }
         } else if ended {
             End::Ended(new.inactive_enter)
         } else if refused {
@@ -288,7 +288,7 @@ impl Unit {
         } else if is_new && self.is_unemitted(new.restarts) {
             End::HiddenRestart
         } else {
-            End::None
+            End::Unchanged
         };
         Changes {
             started: new.active_enter.mono_us > since(self.last.active_enter),

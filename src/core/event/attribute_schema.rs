@@ -221,7 +221,7 @@ mod tests {
                 let is_name = word.contains('.')
                     && !word.contains(['/', ':', ' ', '('])
                     && word.bytes().all(|b| b.is_ascii_lowercase() || b"._0123456789".contains(&b));
-                let is_entity = crate::event::names::ENTITIES.iter().any(|e| e.text() == word);
+                let is_entity = crate::event::names::ENTITY_KEYS.iter().any(|e| e.text() == word);
                 let known = || {
                     all.iter().any(|a| *a == word || (word.starts_with('.') && a.ends_with(word)))
                 };

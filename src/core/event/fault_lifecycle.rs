@@ -172,7 +172,7 @@ mod tests {
                 assert!(own.is_some(), "unknown kind {kind_text}");
                 // An event has one distinguishing field, whichever faults it starts or ends.
                 assert_eq!(distinguishing_field(kind), fault.distinguished_by, "{kind_text}");
-                let field = fault.distinguished_by.filter(|f| !names::ENTITIES.contains(f));
+                let field = fault.distinguished_by.filter(|f| !names::ENTITY_KEYS.contains(f));
                 let Some(field) = field else { continue };
                 assert!(
                     own.is_some_and(|a| a.contains(&field.text())),

@@ -39,9 +39,11 @@ pub enum NameError {
 
 fn numbers() -> &'static RwLock<HashMap<&'static str, u16, ahash::RandomState>> {
     NUMBERS.get_or_init(|| {
-        let mut map =
-            HashMap::with_capacity_and_hasher(names::KNOWN.len() * 2, ahash::RandomState::new());
-        for (i, text) in names::KNOWN.iter().enumerate() {
+        let mut map = HashMap::with_capacity_and_hasher(
+            names::WELL_KNOWN.len() * 2,
+            ahash::RandomState::new(),
+        );
+        for (i, text) in names::WELL_KNOWN.iter().enumerate() {
             let _ = TEXTS[i].set(text);
             map.insert(*text, i as u16);
         }
@@ -93,7 +95,7 @@ impl Name {
             return text;
         }
         // Only a well-known name can be used before anything was interned.
-        names::KNOWN.get(self.0 as usize).copied().unwrap_or("")
+        names::WELL_KNOWN.get(self.0 as usize).copied().unwrap_or("")
     }
 
     /// Number of names that the process holds.
@@ -129,8 +131,8 @@ mod tests {
     fn well_known_names_are_distinct() {
         // A new name's number is the count of the texts: a duplicate would shift it onto a
         // well-known one.
-        let distinct: std::collections::HashSet<_> = names::KNOWN.iter().collect();
-        assert_eq!(distinct.len(), names::KNOWN.len());
+        let distinct: std::collections::HashSet<_> = names::WELL_KNOWN.iter().collect();
+        assert_eq!(distinct.len(), names::WELL_KNOWN.len());
     }
 
     #[test]

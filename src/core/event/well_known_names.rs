@@ -7,7 +7,7 @@ use super::name::Name;
 macro_rules! well_known {
     ($($constant:ident = $text:literal),* $(,)?) => {
         /// Texts of the well-known names; a name's number is its index here.
-        pub const KNOWN: &[&str] = &[$($text),*];
+        pub const WELL_KNOWN: &[&str] = &[$($text),*];
 
         /// Numbers the names: a macro that counts by recursion is limited in length.
         #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named as the constants")]
@@ -251,7 +251,7 @@ well_known! {
 
 /// Keys that identify an entity: the JSON form has them under `entity`, and a rule may name them
 /// without the `attributes.` prefix.
-pub const ENTITIES: &[Name] = &[
+pub const ENTITY_KEYS: &[Name] = &[
     HOST_NAME,
     HOST_ID,
     HOST_IP,
@@ -281,7 +281,7 @@ pub const ENTITIES: &[Name] = &[
 
 /// Well-known entity keys and attributes whose values are numbers. The other well-known entity
 /// keys are texts.
-pub const NUMBERS: &[Name] = &[
+pub const NUMERIC_KEYS: &[Name] = &[
     CGROUP_ID,
     PROCESS_PID,
     PROCESS_PARENT_PID,

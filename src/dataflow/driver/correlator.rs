@@ -24,10 +24,12 @@ impl Correlator {
         self.bells.iter().for_each(|bell| bell.ring());
         let shards = self.shards.into_iter().filter_map(|thread| thread.join().ok()).collect();
         if self.recorder.is_some_and(|recorder| recorder.join().is_err()) {
-            tracing::error!("recorder panicked; open stories won't continue after a restart");
+            tracing::error!(
+                "recovery log: thread panicked; open stories won't continue after a restart"
+            );
         }
         if self.assessor.is_some_and(|assessor| assessor.join().is_err()) {
-            tracing::error!("assessor panicked; the stories it held are lost");
+            tracing::error!("assessor: thread panicked; the stories it held are lost");
         }
         shards
     }

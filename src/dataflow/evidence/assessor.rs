@@ -20,7 +20,7 @@ pub struct AssessorCounts {
     /// Entities of the graph.
     pub entities: u64,
     /// Edges of the graph.
-    pub edges: u64,
+    pub relations: u64,
     /// Series of counts.
     pub series: u64,
     /// Pairs learned.
@@ -102,7 +102,7 @@ impl Assessor {
             facts: self.facts,
             stories: self.stories,
             entities: graph.len() as u64,
-            edges: graph.edge_count() as u64,
+            relations: graph.edge_count() as u64,
             series: baselines.len(),
             pairs: pairs.len() as u64,
             evicted: self.store.evicted(),

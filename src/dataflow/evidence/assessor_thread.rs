@@ -93,11 +93,11 @@ tapio_core::counters! {
     /// The assessor's counters.
     struct AssessorCounters {
         facts: Counter = "Facts received by the assessor.",
-        stories: Counter = "Story revisions assessed.",
+        stories_assessed: Counter = "Story revisions assessed.",
         stories_oversize: Counter =
             "Story revisions dropped because they do not fit into the ring to the bridge.",
         entities: Gauge = "Entities in the entity graph.",
-        edges: Gauge = "Relations in the entity graph.",
+        relations: Gauge = "Relations in the entity graph.",
         series: Gauge = "Baselines: series of counts by kind and entity.",
         pairs: Gauge = "Pairs of kinds whose order is learned.",
         evicted: Counter = "Entities and pairs evicted, and relations refused, for lack of room.",
@@ -108,9 +108,9 @@ impl AssessorCounters {
     /// Publishes the counts of the assessor. The thread adds its own.
     fn publish(&self, counts: &AssessorCounts) {
         self.facts.set(counts.facts);
-        self.stories.set(counts.stories);
+        self.stories_assessed.set(counts.stories);
         self.entities.set(counts.entities);
-        self.edges.set(counts.edges);
+        self.relations.set(counts.relations);
         self.series.set(counts.series);
         self.pairs.set(counts.pairs);
         self.evicted.set(counts.evicted);

@@ -22,8 +22,8 @@ impl StoryCounts {
             return;
         }
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_bounded = counts.len() < MAX_PATTERNS || counts.contains_key(&story.pattern);
-        let pattern = if is_bounded { story.pattern.as_str() } else { OTHER };
+        let has_label = counts.len() < MAX_PATTERNS || counts.contains_key(&story.pattern);
+        let pattern = if has_label { story.pattern.as_str() } else { OTHER };
         *counts
             .entry(pattern.to_owned())
             .or_default()

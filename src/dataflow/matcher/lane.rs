@@ -39,7 +39,7 @@ pub struct LaneStats {
     /// Stories ended by age or for lack of room.
     pub stories_expired: u64,
     /// Those of them that were evicted before they were emitted.
-    pub stories_dropped_unemitted: u64,
+    pub stories_evicted_unemitted: u64,
 }
 
 /// Rules evaluated on events in one order.
@@ -106,7 +106,7 @@ impl Lane {
             stories_opened: self.stories.opened,
             stories_closed: self.stories.closed,
             stories_expired: self.stories.expired,
-            stories_dropped_unemitted: self.stories.dropped_unemitted,
+            stories_evicted_unemitted: self.stories.dropped_unemitted,
         }
     }
 

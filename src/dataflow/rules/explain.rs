@@ -40,7 +40,7 @@ fn part_condition(of: &PartCondition, parts: &[String]) -> String {
     };
     match of {
         PartCondition::Part(part) => parts.get(usize::from(*part)).cloned().unwrap_or_default(),
-        PartCondition::Not(of) => format!("no {}", part_condition(of, parts)),
+        PartCondition::Not(of) => format!("not {}", part_condition(of, parts)),
         PartCondition::All(of) => format!("({})", list(of, " and ")),
         PartCondition::Any(of) => format!("({})", list(of, " or ")),
     }
@@ -164,7 +164,7 @@ pub fn explain(rule: &Rule) -> String {
         let _ = writeln!(out, "  intent: {}", story.intent);
     }
     let (idle, age) = (duration_text(story.idle_ns), duration_text(story.max_age_ns));
-    let _ = writeln!(out, "  closes after {idle} without a new member, or at an age of {age}");
+    let _ = writeln!(out, "  closes after {idle} without a new member, or {age} after it opened");
     let _ = writeln!(
         out,
         "  {}, {}",

@@ -75,10 +75,10 @@ impl FieldRef {
             return Ok(Self::Attribute(intern(key)?));
         }
         let key = names::canonical(text.strip_prefix("entity.").unwrap_or(text));
-        if let Some(entity) = names::ENTITIES.iter().find(|e| e.text() == key) {
+        if let Some(entity) = names::ENTITY_KEYS.iter().find(|e| e.text() == key) {
             return Ok(Self::Entity(*entity));
         }
-        if Name::find(text).is_some_and(|n| (n.0 as usize) < names::KNOWN.len()) {
+        if Name::find(text).is_some_and(|n| (n.0 as usize) < names::WELL_KNOWN.len()) {
             return Err(format!("unknown field `{text}`: did you mean `attributes.{text}`?"));
         }
         if let Some((head, rest)) = text.split_once('.')
@@ -87,7 +87,7 @@ impl FieldRef {
             return Err(format!("unknown field `{text}`: did you mean `attributes.{rest}`?"));
         }
         let mut known: Vec<&str> = vec!["kind", "source", "severity", "message", "node"];
-        known.extend(names::ENTITIES.iter().map(|e| e.text()));
+        known.extend(names::ENTITY_KEYS.iter().map(|e| e.text()));
         Err(format!("{}, or `attributes.{text}`", unknown("field", text, &known)))
     }
 
@@ -97,8 +97,8 @@ impl FieldRef {
         match self {
             Self::Kind | Self::Source | Self::Message => Some(false),
             Self::Severity => Some(true),
-            Self::Entity(name) => Some(names::NUMBERS.contains(&name)),
-            Self::Attribute(name) => names::NUMBERS.contains(&name).then_some(true),
+            Self::Entity(name) => Some(names::NUMERIC_KEYS.contains(&name)),
+            Self::Attribute(name) => names::NUMERIC_KEYS.contains(&name).then_some(true),
         }
     }
 

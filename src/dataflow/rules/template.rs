@@ -58,7 +58,17 @@ pub fn duration_text(ns: u64) -> String {
         0..1_000_000 => format!("{} µs", ns / 1_000),
         1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
         1_000_000_000..60_000_000_000 => format!("{:.1} s", ns as f64 / 1e9),
-        _ => format!("{} min {} s", ns / 60_000_000_000, ns % 60_000_000_000 / 1_000_000_000),
+        60_000_000_000..3_600_000_000_000 => two_units(ns / 1_000_000_000, 60, ["min", "s"]),
+        3_600_000_000_000..86_400_000_000_000 => two_units(ns / 60_000_000_000, 60, ["h", "min"]),
+        _ => two_units(ns / 3_600_000_000_000, 24, ["d", "h"]),
+    }
+}
+
+/// `count` of the smaller of two units, `per` of which are one of the larger.
+fn two_units(count: u64, per: u64, [large, small]: [&str; 2]) -> String {
+    match count % per {
+        0 => format!("{} {large}", count / per),
+        rest => format!("{} {large} {rest} {small}", count / per),
     }
 }
 

@@ -199,7 +199,7 @@ impl EventTimeLane {
         EventTimeStats {
             waiting: self.buffer.len() as u64,
             forced: self.buffer.forced,
-            dropped_unemitted: self.lane.stats().stories_dropped_unemitted,
+            dropped_unemitted: self.lane.stats().stories_evicted_unemitted,
             ..self.stats
         }
     }

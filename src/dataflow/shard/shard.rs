@@ -45,7 +45,7 @@ pub struct ShardStats {
     /// Lifecycles evicted.
     pub lifecycles_evicted: u64,
     /// Entities whose recent history was evicted.
-    pub entity_histories_evicted: u64,
+    pub feature_histories_evicted: u64,
 }
 
 /// The result of processing one event.
@@ -144,7 +144,7 @@ impl Shard {
             lifecycles: self.lifecycles.len() as u64,
             lifecycles_opened: self.lifecycles.opened,
             lifecycles_evicted: self.lifecycles.evicted(),
-            entity_histories_evicted: self.features.as_ref().map_or(0, FeatureExtractor::evicted),
+            feature_histories_evicted: self.features.as_ref().map_or(0, FeatureExtractor::evicted),
         }
     }
 

@@ -169,8 +169,8 @@ impl Worker {
 
     fn publish(&self) {
         self.stats.events.set(self.events);
-        self.stats.evidence_dropped.set(self.evidence_dropped);
-        self.stats.events_unrecorded.set(self.unrecorded);
+        self.stats.evidence_messages_dropped.set(self.evidence_dropped);
+        self.stats.recovery_log_overruns.set(self.unrecorded);
         self.stats.publish(&self.shard.stats());
     }
 

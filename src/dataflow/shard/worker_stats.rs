@@ -6,15 +6,15 @@ tapio_core::counters! {
     /// The counters of a shard, for other threads.
     pub struct WorkerStats {
         events: Counter = "Events processed by the shard.",
-        events_waiting: Gauge = "Events that wait in the event-time lane for the watermark.",
+        event_time_lane_events: Gauge = "Events that wait in the event-time lane for the watermark.",
         events_forced: Counter =
             "Events that the event-time lane processed before the watermark, for lack of room.",
         events_late: Counter = "Events older than the watermark.",
-        events_unrecorded: Counter =
+        recovery_log_overruns: Counter =
             "Relevant events not recorded because the ring to the recovery log was full.",
-        matches: Counter = "Matches of rules; an aggregate counts each time its condition holds.",
-        keys: Gauge = "Join keys with a partial match or an open window.",
-        keys_evicted: Counter = "Join keys evicted to stay within dataflow.max_keys.",
+        rule_matches: Counter = "Matches of rules; an aggregate counts each time its condition holds.",
+        join_keys: Gauge = "Join keys with a partial match or an open window.",
+        join_keys_evicted: Counter = "Join keys evicted to stay within dataflow.max_keys.",
         partial_matches_dropped: Counter =
             "Partial matches dropped because their key had too many.",
         stories_open: Gauge = "Stories open now.",
@@ -26,14 +26,15 @@ tapio_core::counters! {
             "Stories that event time begins with another event than the order of arrival did.",
         stories_retracted: Counter =
             "Emitted stories that the event-time lane did not confirm.",
-        stories_dropped_unemitted: Counter =
+        stories_evicted_unemitted: Counter =
             "Stories evicted for lack of room before they were emitted.",
         lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
         lifecycles_opened: Counter = "Lifecycles begun.",
         lifecycles_evicted: Counter = "Lifecycles evicted for lack of room.",
-        entity_histories_evicted: Counter =
+        feature_histories_evicted: Counter =
             "Entities whose recent history of features was evicted for lack of room.",
-        evidence_dropped: Counter = "Facts dropped because the ring to the assessor was full.",
+        evidence_messages_dropped: Counter =
+            "Evidence messages dropped because the ring to the assessor was full.",
     }
 }
 
@@ -41,23 +42,23 @@ impl WorkerStats {
     /// Publishes the counters of the shard. The worker adds its own.
     pub(crate) fn publish(&self, stats: &ShardStats) {
         let ShardStats { lane, event_time, .. } = stats;
-        self.matches.set(lane.matches);
-        self.keys.set(lane.keys);
-        self.keys_evicted.set(lane.keys_evicted);
+        self.rule_matches.set(lane.matches);
+        self.join_keys.set(lane.keys);
+        self.join_keys_evicted.set(lane.keys_evicted);
         self.partial_matches_dropped.set(lane.partial_matches_dropped);
         self.stories_open.set(lane.stories_open);
         self.stories_opened.set(lane.stories_opened);
         self.stories_closed.set(lane.stories_closed);
         self.stories_expired.set(lane.stories_expired);
-        self.events_waiting.set(event_time.waiting);
+        self.event_time_lane_events.set(event_time.waiting);
         self.events_forced.set(event_time.forced);
         self.events_late.set(event_time.late);
         self.stories_relinked.set(event_time.relinked);
         self.stories_retracted.set(event_time.retracted);
-        self.stories_dropped_unemitted.set(event_time.dropped_unemitted);
+        self.stories_evicted_unemitted.set(event_time.dropped_unemitted);
         self.lifecycles.set(stats.lifecycles);
         self.lifecycles_opened.set(stats.lifecycles_opened);
         self.lifecycles_evicted.set(stats.lifecycles_evicted);
-        self.entity_histories_evicted.set(stats.entity_histories_evicted);
+        self.feature_histories_evicted.set(stats.feature_histories_evicted);
     }
 }

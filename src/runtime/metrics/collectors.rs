@@ -44,7 +44,7 @@ const fn k8s_objects(counter: &'static str) -> CollectorCounter {
 }
 
 /// Prefix of the eBPF collector's counters of records, before the kind.
-pub(super) const EMITTED: &str = "emitted.";
+pub(super) const EMITTED: &str = "records_emitted.";
 pub(super) const EBPF_EMITTED: Metric = Metric::counter(
     "tapio_ebpf_records_emitted_total",
     &["kind"],
@@ -55,13 +55,13 @@ pub(super) const EBPF_EMITTED: Metric = Metric::counter(
 pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     total(
         "ebpf",
-        "drained",
+        "records_drained",
         "tapio_ebpf_records_drained_total",
         "Records read from the ring buffer.",
     ),
     total(
         "ebpf",
-        "control_lost",
+        "control_records_lost",
         "tapio_ebpf_control_records_lost_total",
         "Records about cgroups lost because the ring buffer was full.",
     ),
@@ -110,10 +110,10 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
         "Runs of eBPF programs that the kernel skipped.",
     ),
     level("journal", "files", "tapio_journal_files", "Journal files that are open."),
-    total("journal", "records", "tapio_journal_records_read_total", "Journal records read."),
+    total("journal", "records_read", "tapio_journal_records_read_total", "Journal records read."),
     total(
         "journal",
-        "throttled",
+        "records_throttled",
         "tapio_journal_records_throttled_total",
         "Journal records dropped by the rate limit of their unit.",
     ),
@@ -162,19 +162,19 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     total("k8s", "watches", "tapio_k8s_watches_total", "Watches established with the API server."),
     total(
         "k8s",
-        "expired",
+        "watches_expired",
         "tapio_k8s_watches_expired_total",
         "Watches that were listed again because their version was too old (410 Gone).",
     ),
     total(
         "k8s",
-        "throttled",
+        "requests_throttled",
         "tapio_k8s_requests_throttled_total",
         "Requests that the API server asked to repeat later (429).",
     ),
     total(
         "k8s",
-        "forbidden",
+        "requests_forbidden",
         "tapio_k8s_requests_forbidden_total",
         "Requests that the API server refused for lack of permission.",
     ),
@@ -205,9 +205,9 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     ),
     total(
         "cni",
-        "unauthorized",
-        "tapio_cni_reports_refused_total",
-        "Reports refused because their sender is not allowed to report.",
+        "connections_refused",
+        "tapio_cni_connections_refused_total",
+        "Connections refused because their user is not allowed to report.",
     ),
     total(
         "cni",
@@ -278,7 +278,7 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     ),
     total(
         "container",
-        "events",
+        "runtime_events",
         "tapio_container_runtime_events_total",
         "Events received from the container runtime.",
     ),

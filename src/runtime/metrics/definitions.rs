@@ -66,7 +66,7 @@ pub(super) const RULES: Metric = Metric::gauge("tapio_rules", &[], "Rules in for
 pub(super) const RELOADS: Metric = Metric::counter(
     "tapio_rule_reloads_total",
     &["outcome"],
-    "Reloads of the rule set, by outcome (done, refused).",
+    "Reloads of the rule set, by outcome (applied, refused).",
 );
 pub(super) const STORIES: Metric = Metric::counter(
     "tapio_stories_total",
@@ -84,9 +84,9 @@ pub(super) const CONNECTED: Metric =
 /// A shard's counters, by shard.
 pub(super) const SHARD_METRICS: Names = &[
     ("events", "tapio_shard_events_total"),
-    ("matches", "tapio_rule_matches_total"),
-    ("keys", "tapio_join_keys"),
-    ("keys_evicted", "tapio_join_keys_evicted_total"),
+    ("rule_matches", "tapio_rule_matches_total"),
+    ("join_keys", "tapio_join_keys"),
+    ("join_keys_evicted", "tapio_join_keys_evicted_total"),
     ("partial_matches_dropped", "tapio_partial_matches_dropped_total"),
     ("stories_open", "tapio_stories_open"),
     ("stories_opened", "tapio_stories_opened_total"),
@@ -95,24 +95,24 @@ pub(super) const SHARD_METRICS: Names = &[
     ("lifecycles", "tapio_lifecycles"),
     ("lifecycles_opened", "tapio_lifecycles_opened_total"),
     ("lifecycles_evicted", "tapio_lifecycles_evicted_total"),
-    ("entity_histories_evicted", "tapio_feature_histories_evicted_total"),
-    ("evidence_dropped", "tapio_evidence_messages_dropped_total"),
-    ("events_waiting", "tapio_event_time_lane_events"),
+    ("feature_histories_evicted", "tapio_feature_histories_evicted_total"),
+    ("evidence_messages_dropped", "tapio_evidence_messages_dropped_total"),
+    ("event_time_lane_events", "tapio_event_time_lane_events"),
     ("events_forced", "tapio_events_forced_total"),
     ("events_late", "tapio_events_late_total"),
     ("stories_relinked", "tapio_stories_relinked_total"),
     ("stories_retracted", "tapio_stories_retracted_total"),
-    ("stories_dropped_unemitted", "tapio_stories_evicted_unemitted_total"),
-    ("events_unrecorded", "tapio_recovery_log_overruns_total"),
+    ("stories_evicted_unemitted", "tapio_stories_evicted_unemitted_total"),
+    ("recovery_log_overruns", "tapio_recovery_log_overruns_total"),
 ];
 
 /// The assessor's counters.
 pub(super) const ASSESSOR_METRICS: Names = &[
     ("facts", "tapio_evidence_facts_total"),
-    ("stories", "tapio_stories_assessed_total"),
+    ("stories_assessed", "tapio_stories_assessed_total"),
     ("stories_oversize", "tapio_stories_oversize_total"),
     ("entities", "tapio_evidence_entities"),
-    ("edges", "tapio_evidence_relations"),
+    ("relations", "tapio_evidence_relations"),
     ("series", "tapio_evidence_series"),
     ("pairs", "tapio_evidence_pairs"),
     ("evicted", "tapio_evidence_evicted_total"),
@@ -134,14 +134,14 @@ pub(super) const RECOVERY_METRICS: Names = &[
 
 /// The bridge's counters.
 pub(super) const BRIDGE_METRICS: Names = &[
-    ("connects", "tapio_bridge_connections_total"),
-    ("failed_connects", "tapio_bridge_connection_failures_total"),
+    ("connections", "tapio_bridge_connections_total"),
+    ("connection_failures", "tapio_bridge_connection_failures_total"),
     ("batches_sent", "tapio_bridge_batches_sent_total"),
     ("batches_resent", "tapio_bridge_batches_resent_total"),
-    ("batches_acked", "tapio_bridge_batches_acknowledged_total"),
-    ("bytes_sent", "tapio_bridge_sent_bytes_total"),
-    ("events_acked", "tapio_bridge_events_acknowledged_total"),
-    ("stories_acked", "tapio_bridge_stories_acknowledged_total"),
+    ("batches_acknowledged", "tapio_bridge_batches_acknowledged_total"),
+    ("sent_bytes", "tapio_bridge_sent_bytes_total"),
+    ("events_acknowledged", "tapio_bridge_events_acknowledged_total"),
+    ("stories_acknowledged", "tapio_bridge_stories_acknowledged_total"),
     ("events_refused", "tapio_bridge_events_refused_total"),
     ("queue_bytes", "tapio_bridge_queue_bytes"),
 ];

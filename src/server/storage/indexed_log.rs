@@ -146,7 +146,7 @@ impl Storage {
 }
 
 fn in_data_dir(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("data_dir {error}"))
+    io::Error::new(error.kind(), format!("server.data_dir: {error}"))
 }
 
 impl Index {
