@@ -126,7 +126,7 @@ impl Node {
 
     fn wait_for_acks(&self, events: u64) {
         eventually("the events are acknowledged", || {
-            counter(self.bridge.stats(), "events_acknowledged") >= events
+            counter(self.bridge.stats(), "events_acked") >= events
         });
     }
 
@@ -197,7 +197,7 @@ fn every_event_is_stored_once() {
     let ledger = node.end();
     assert_cons1(&ledger, 200_000, 200_000);
     let status = server.status();
-    assert_eq!((status.ingest.events, status.ingest.duplicate_items), (200_000, 0));
+    assert_eq!((status.ingest.events, status.ingest.duplicates), (200_000, 0));
     assert_eq!(status.latency.count, 200_000);
     drop(server);
     assert_stored_once(dir.path(), 200_000);
@@ -220,7 +220,7 @@ fn server_restarts_lose_nothing() {
     let stats = Arc::clone(node.bridge.stats());
     let ledger = node.end();
     assert_cons1(&ledger, 200_000, 200_000);
-    assert!(counter(&stats, "connections") >= 2);
+    assert!(counter(&stats, "connects") >= 2);
     drop(server);
     assert_stored_once(dir.path(), 200_000);
 }
@@ -231,7 +231,7 @@ fn server_started_late_receives_every_event() {
     let address = free_address();
     let mut node = node(config(address));
     node.writers = node.feed(0..5_000).join().unwrap();
-    eventually("a connection fails", || counter(node.bridge.stats(), "connection_failures") > 0);
+    eventually("a connection fails", || counter(node.bridge.stats(), "failed_connects") > 0);
     assert!(node.ledger.snapshot().holds());
     assert_eq!(node.ledger.snapshot().total.held, 5_000);
     let server = start(dir.path(), address);

@@ -117,7 +117,7 @@ fn load_through_an_agent_is_stored_completely() {
     assert_eq!((snapshot.total.received, snapshot.total.forwarded), (total, total));
     let status = server.status();
     assert_eq!((status.ingest.events, status.latency.count), (total, total));
-    assert_eq!(status.ingest.duplicate_items, 0);
+    assert_eq!(status.ingest.duplicates, 0);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn server_refuses_invalid_batches_and_continues() {
     let server = server(dir.path());
     check_acks_of_invalid_messages(&deliver(server.grpc_addr, &invalid_messages()));
     let counts = server.status().ingest;
-    assert_eq!((counts.events, counts.duplicate_items, counts.batches_refused), (5, 6, 3));
+    assert_eq!((counts.events, counts.duplicates, counts.batches_refused), (5, 6, 3));
     let garbage = deliver(server.grpc_addr, &[vec![0xff; 40], batch("m", 0, 1).encode_to_vec()]);
     assert_eq!(garbage[0].refused.len(), 1);
     assert_eq!(garbage[1].through, 1);

@@ -8,14 +8,14 @@ use tapio_core::counters::Reading;
 tapio_core::counters! {
     /// Counters of the bridge.
     pub(super) struct BridgeCounters {
-        connections: Counter = "Connections established to the server.",
-        connection_failures: Counter = "Failed attempts to connect to the server.",
+        connects: Counter = "Connections established to the server.",
+        failed_connects: Counter = "Failed attempts to connect to the server.",
         batches_sent: Counter = "Batches sent, including those sent again.",
         batches_resent: Counter = "Batches sent again after a lost connection.",
-        batches_acknowledged: Counter = "Batches that the server has acknowledged.",
+        batches_acked: Counter = "Batches that the server has acknowledged.",
         sent_bytes: Counter = "Bytes of batches sent.",
-        events_acknowledged: Counter = "Events that the server has acknowledged.",
-        stories_acknowledged: Counter = "Story revisions that the server has acknowledged.",
+        events_acked: Counter = "Events that the server has acknowledged.",
+        stories_acked: Counter = "Story revisions that the server has acknowledged.",
         events_refused: Counter = "Events in batches that the server refused.",
         queue_bytes: Gauge = "Bytes of batches that are not acknowledged yet.",
     }

@@ -291,7 +291,7 @@ impl Worker {
     }
 
     fn on_connected(&mut self, client: IngestClient) {
-        self.stats.counters.connections.add(1);
+        self.stats.counters.connects.add(1);
         self.stats.set_connected(true);
         let waiting_bytes = self.queue.bytes();
         tracing::info!(
@@ -304,7 +304,7 @@ impl Worker {
     }
 
     fn on_connect_failed(&mut self, error: &ConnectError) {
-        self.stats.counters.connection_failures.add(1);
+        self.stats.counters.failed_connects.add(1);
         self.schedule_reconnect(&error.to_string());
     }
 
@@ -335,9 +335,9 @@ impl Worker {
         // A server has recovered only once it stores batches.
         self.backoff.reset();
         let done = self.queue.acknowledge(ack, &self.account);
-        self.stats.counters.batches_acknowledged.add(done.batches);
-        self.stats.counters.events_acknowledged.add(done.events);
-        self.stats.counters.stories_acknowledged.add(done.stories);
+        self.stats.counters.batches_acked.add(done.batches);
+        self.stats.counters.events_acked.add(done.events);
+        self.stats.counters.stories_acked.add(done.stories);
         for (events, cause) in done.refused {
             let refused = &self.stats.counters.events_refused;
             if refused.get() == 0 {

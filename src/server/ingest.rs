@@ -155,7 +155,7 @@ impl IngestStream {
                 let mut stats = self.shared.stats();
                 stats.counts.batches += 1;
                 stats.counts.events += u64::from(batch.events - duplicates);
-                stats.counts.duplicate_items += u64::from(duplicates);
+                stats.counts.duplicates += u64::from(duplicates);
                 stats.counts.stories += u64::from(batch.stories);
                 stats.counts.disk_failing = false;
                 for &delay in delays_ns {
@@ -165,7 +165,7 @@ impl IngestStream {
                 self.shared.publish(stored);
             }
             SequenceCheck::Duplicate => {
-                self.shared.stats().counts.duplicate_items += u64::from(head.count);
+                self.shared.stats().counts.duplicates += u64::from(head.count);
             }
             SequenceCheck::Overlap => {
                 self.refuse(head, "some of its items were sent before".into())

@@ -11,7 +11,7 @@ const EVENTS: Metric =
 const STORIES: Metric =
     Metric::counter("tapio_server_stories_total", &[], "Story revisions received and stored.");
 const DUPLICATES: Metric = Metric::counter(
-    "tapio_server_duplicate_items_total",
+    "tapio_server_duplicates_total",
     &[],
     "Items received more than once; the later ones are not stored.",
 );
@@ -103,7 +103,7 @@ pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
         (&BATCHES, ingest.batches),
         (&EVENTS, ingest.events),
         (&STORIES, ingest.stories),
-        (&DUPLICATES, ingest.duplicate_items),
+        (&DUPLICATES, ingest.duplicates),
         (&REFUSED, ingest.batches_refused),
         (&DISK_ERRORS, ingest.disk_errors),
         (&TAIL_MISSED, ingest.tail_batches_missed),

@@ -191,7 +191,7 @@ impl Query for Queries {
             batches: status.ingest.batches,
             events: status.ingest.events,
             stories: status.ingest.stories,
-            duplicate_items: status.ingest.duplicate_items,
+            duplicates: status.ingest.duplicates,
             batches_refused: status.ingest.batches_refused,
             stored_bytes: status.store.stored_bytes,
             latency: Some(proto::Latency { count, p50_ns, p90_ns, p99_ns, p999_ns, max_ns }),

@@ -14,7 +14,7 @@ pub struct ServerCounts {
     /// Story revisions stored.
     pub stories: u64,
     /// Items received again and not stored again.
-    pub duplicate_items: u64,
+    pub duplicates: u64,
     /// Batches refused.
     pub batches_refused: u64,
     /// Batches that the disk refused; each is retried.

@@ -53,7 +53,7 @@ fn events_resent_after_a_kill_are_stored_once() {
     let resent = [batch("n", 20, 0, 1, &[3, 4, 5]), batch("n", 20, 3, 1, &[6])];
     assert_eq!(deliver(server.grpc_addr, &resent), [3, 4], "duplicates are acknowledged too");
     let counts = server.status().ingest;
-    assert_eq!((counts.events, counts.duplicate_items), (2, 2));
+    assert_eq!((counts.events, counts.duplicates), (2, 2));
     // Events of another node, of the kernel or of an application are never duplicates.
     deliver(server.grpc_addr, &[batch("m", 30, 0, 1, &[1]), batch("n", 40, 0, 0, &[2])]);
     let mut otlp = batch("n", 40, 1, 1, &[3]);

@@ -130,7 +130,7 @@ fn run_agent(shards: usize) -> RunResult {
     assert_eq!(each.len(), shards);
     let visits = each.iter().map(|s| s["events"].as_u64().unwrap()).sum();
     let ingest = agent.server().unwrap().status().ingest;
-    assert_eq!((ingest.events, ingest.duplicate_items), (EVENTS, 0));
+    assert_eq!((ingest.events, ingest.duplicates), (EVENTS, 0));
     let _ = agent.finish();
     let storage = Storage::open(&server_config).unwrap();
     let mut events = Vec::new();

@@ -320,7 +320,7 @@ impl FaultTest {
         assert_eq!((steady.received, steady.forwarded), (lines, lines), "{steady:?}");
         assert_eq!(steady.dropped, []);
         let stored = self.agent.server().unwrap().status().ingest;
-        assert_eq!((stored.events, stored.duplicate_items), (account.total.forwarded, 0));
+        assert_eq!((stored.events, stored.duplicates), (account.total.forwarded, 0));
         println!("{}: {:?}; {lines} lines of the steady source", self.name, of(self.name));
         of(self.name)
     }

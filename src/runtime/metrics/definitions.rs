@@ -134,14 +134,14 @@ pub(super) const RECOVERY_METRICS: Names = &[
 
 /// The bridge's counters.
 pub(super) const BRIDGE_METRICS: Names = &[
-    ("connections", "tapio_bridge_connections_total"),
-    ("connection_failures", "tapio_bridge_connection_failures_total"),
+    ("connects", "tapio_bridge_connects_total"),
+    ("failed_connects", "tapio_bridge_failed_connects_total"),
     ("batches_sent", "tapio_bridge_batches_sent_total"),
     ("batches_resent", "tapio_bridge_batches_resent_total"),
-    ("batches_acknowledged", "tapio_bridge_batches_acknowledged_total"),
+    ("batches_acked", "tapio_bridge_batches_acked_total"),
     ("sent_bytes", "tapio_bridge_sent_bytes_total"),
-    ("events_acknowledged", "tapio_bridge_events_acknowledged_total"),
-    ("stories_acknowledged", "tapio_bridge_stories_acknowledged_total"),
+    ("events_acked", "tapio_bridge_events_acked_total"),
+    ("stories_acked", "tapio_bridge_stories_acked_total"),
     ("events_refused", "tapio_bridge_events_refused_total"),
     ("queue_bytes", "tapio_bridge_queue_bytes"),
 ];
