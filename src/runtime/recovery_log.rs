@@ -7,12 +7,13 @@
 //! page cache, as in the server's storage, which uses the same segmented log.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::store::{SegmentLog, SegmentLogConfig};
+use crate::store::{Durability, FramePosition, OsFiles, SegmentLog, SegmentLogConfig};
 use tapio_core::clock;
 use tapio_core::event::names;
 use tapio_core::ring::{
@@ -49,7 +50,7 @@ tapio_core::counters! {
 
 /// The log of relevant events.
 pub(super) struct RecoveryLog {
-    log: SegmentLog,
+    log: SegmentLog<()>,
     stats: Arc<RecoveryLogStats>,
 }
 
@@ -59,9 +60,14 @@ impl RecoveryLog {
     /// # Errors
     /// When the folder can't be used.
     pub(super) fn open(dir: PathBuf, bytes: u64) -> io::Result<Self> {
-        let config =
-            SegmentLogConfig { dir, segment_bytes: bytes / SEGMENTS, retention_bytes: bytes };
-        Ok(Self { log: SegmentLog::open(config, |_| {})?, stats: Arc::default() })
+        let config = SegmentLogConfig {
+            dir,
+            segment_bytes: bytes / SEGMENTS,
+            retention_bytes: bytes,
+            durability: Durability::Process,
+        };
+        let log = SegmentLog::open(config, Arc::new(OsFiles), ())?;
+        Ok(Self { log, stats: Arc::default() })
     }
 
     pub(super) fn stats(&self) -> Arc<RecoveryLogStats> {
@@ -77,10 +83,11 @@ impl RecoveryLog {
         let longest_ns = rules.longest_story_ns();
         let mut restorer = Restorer { rules, shards, latest_ns: 0, events: 0 };
         let mut undecodable = 0u64;
-        self.log.snapshot().oldest_first(|frame| {
+        self.log.snapshot().oldest_first(FramePosition::default(), |frame| {
             if now_ns.saturating_sub(frame.receipt_ns) <= longest_ns {
                 undecodable += u64::from(restorer.batch(frame.payload).is_err());
             }
+            ControlFlow::Continue(())
         })?;
         if undecodable > 0 {
             tracing::warn!(
@@ -216,7 +223,7 @@ impl Recorder {
         let Some(batch) = self.encoder.finish() else { return };
         let stats = &self.target.stats;
         match self.target.log.append(&batch.message(), clock::wall_ns()) {
-            Ok(()) => {
+            Ok(_) => {
                 self.is_failing = false;
                 stats.recorded.add(batch.events.into());
             }

@@ -2,8 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::store::Durability;
+
+/// Longest `sync_interval`: agents keep what isn't acknowledged in memory.
+const MAX_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Configuration of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +25,13 @@ pub struct ServerConfig {
     pub segment_bytes: u64,
     /// About the size of all segments; beyond it, the oldest is retired.
     pub retention_bytes: u64,
+    /// The faults that an acknowledged batch survives: `power`, a loss of power; `process`, a kill
+    /// of the server.
+    pub durability: Durability,
+    /// The least time between two syncs of the disk, which acknowledgements wait for with
+    /// `durability: power`.
+    #[serde(with = "tapio_core::durations")]
+    pub sync_interval: Duration,
     /// Stories whose last revision can be listed; beyond, the least recently updated is evicted.
     pub stories_kept: usize,
 }
@@ -31,6 +44,8 @@ impl Default for ServerConfig {
             data_dir: PathBuf::from("/var/lib/tapio"),
             segment_bytes: 16 * 1024 * 1024,
             retention_bytes: 1024 * 1024 * 1024,
+            durability: Durability::Power,
+            sync_interval: Duration::from_millis(10),
             stories_kept: 10_000,
         }
     }
@@ -53,6 +68,9 @@ impl ServerConfig {
                 "retention_bytes: {} is less than two segments ({})",
                 self.retention_bytes, self.segment_bytes
             ));
+        }
+        if self.sync_interval > MAX_SYNC_INTERVAL {
+            return Err(format!("sync_interval: longer than {MAX_SYNC_INTERVAL:?}"));
         }
         if self.stories_kept == 0 {
             return Err("stories_kept: must be at least 1".into());

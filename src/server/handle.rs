@@ -12,7 +12,9 @@ use tonic::transport::server::TcpIncoming;
 use super::config::ServerConfig;
 use super::shared::Shared;
 use super::status::ServerStatus;
+use super::sync::SyncThread;
 use super::{http, ingest, query};
+use crate::store::{Files, OsFiles};
 use tapio_wire::{IngestServer, bind, grpc_server};
 
 /// How long open connections may take to end.
@@ -30,6 +32,8 @@ pub struct ServerHandle {
     shared: Arc<Shared>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
+    /// Dropped last: it seals the log.
+    sync: Option<SyncThread>,
 }
 
 impl Server {
@@ -39,12 +43,21 @@ impl Server {
     /// With the configuration key: an invalid value, an address in use, or a folder that can't be
     /// used.
     pub fn start(config: ServerConfig) -> io::Result<ServerHandle> {
+        Self::start_on(config, Arc::new(OsFiles))
+    }
+
+    /// As [`Server::start`], with the storage on another file system.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_on(config: ServerConfig, files: Arc<dyn Files>) -> io::Result<ServerHandle> {
         let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
         config.check().map_err(invalid)?;
         let grpc = bind("grpc_listen", config.grpc_listen)?;
         let web = bind("http_listen", config.http_listen)?;
         let (grpc_addr, http_addr) = (grpc.local_addr()?, web.local_addr()?);
-        let shared = Arc::new(Shared::open(&config)?);
+        let shared = Arc::new(Shared::open(&config, files)?);
+        let sync = SyncThread::start(Arc::clone(&shared), config.sync_interval)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(2)
@@ -62,7 +75,14 @@ impl Server {
             runtime.shutdown_timeout(SHUTDOWN_GRACE);
         })?;
         tracing::info!(%grpc_addr, %http_addr, data_dir = %config.data_dir.display(), "server: listening");
-        Ok(ServerHandle { grpc_addr, http_addr, shared, stop, thread: Some(thread) })
+        Ok(ServerHandle {
+            grpc_addr,
+            http_addr,
+            shared,
+            stop,
+            thread: Some(thread),
+            sync: Some(sync),
+        })
     }
 }
 
@@ -106,6 +126,7 @@ impl ServerHandle {
         {
             tracing::error!("server: thread panicked");
         }
+        self.sync = None;
     }
 }
 

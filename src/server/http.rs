@@ -40,6 +40,10 @@ impl IntoResponse for Failure {
     }
 }
 
+fn internal(cause: String) -> Failure {
+    Failure(StatusCode::INTERNAL_SERVER_ERROR, cause)
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[derive(Default)]
@@ -52,10 +56,10 @@ struct StoriesQuery {
 async fn stories(
     State(shared): State<Arc<Shared>>,
     Query(query): Query<StoriesQuery>,
-) -> Json<Vec<Value>> {
+) -> Result<Json<Vec<Value>>, Failure> {
     let filter = StoryFilter { pattern: query.pattern, node: query.node, ..StoryFilter::default() };
-    let stories = shared.storage().stories(limit(query.limit), &filter);
-    Json(stories.iter().map(|story| story.json()).collect())
+    let stories = shared.stories(&filter, limit(query.limit)).await.map_err(internal)?;
+    Ok(Json(stories.iter().map(|story| story.json()).collect()))
 }
 
 async fn story(
@@ -64,7 +68,7 @@ async fn story(
 ) -> Result<Json<Value>, Failure> {
     let id: TraceId =
         id.parse().map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("story id: {e}")))?;
-    let found = shared.storage().story(id.0);
+    let found = shared.story(id.0).await.map_err(internal)?;
     found
         .map(|story| Json(story.json()))
         .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no story {id}")))
@@ -78,6 +82,8 @@ struct EventsQuery {
     kind: String,
     trace_id: String,
     node: String,
+    /// As `key=value`.
+    entity: String,
 }
 
 /// Lists events, newest first.
@@ -92,15 +98,11 @@ async fn events(
             id.map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("trace_id: {e}")))?.0.to_vec()
         }
     };
-    let filter = EventFilter { kind: query.kind, trace_id, node: query.node };
-    let found = shared
-        .newest_events(filter, limit(query.limit))
-        .await
-        .map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e))?;
+    let filter = EventFilter { kind: query.kind, trace_id, node: query.node, entity: query.entity };
+    let found = shared.events(filter, limit(query.limit)).await.map_err(internal)?;
     let mut out = Vec::new();
     for found in &found {
-        append_json(found, &mut out)
-            .map_err(|e| Failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        append_json(found, &mut out).map_err(|e| internal(e.to_string()))?;
     }
     Ok(Json(out))
 }

@@ -1,14 +1,17 @@
 //! Ingest: deduplicates batches, stores them and acknowledges what is stored.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
-use super::shared::Shared;
+use super::shared::{DiskWork, Shared};
+use crate::store::FramePosition;
 use tapio_core::clock;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
@@ -36,6 +39,10 @@ impl IngestHandler for Ingest {
             peer,
             senders: Vec::new(),
             refused: Vec::new(),
+            groups: VecDeque::new(),
+            due: VecDeque::new(),
+            stored: FramePosition::default(),
+            sync_failures: self.0.gate.failures(),
             delays_ns: Vec::new(),
         };
         Ok(Box::pin(AckStream::new(batches, stream)))
@@ -60,8 +67,23 @@ struct IngestStream {
     senders: Vec<Sender>,
     /// Refusals that aren't acknowledged yet, with the sender's epoch.
     refused: Vec<(u64, Refusal)>,
+    /// Ended groups whose acks wait for the disk, oldest first.
+    groups: VecDeque<Group>,
+    /// Acks that may be sent.
+    due: VecDeque<Ack>,
+    /// The position behind the last batch of this stream that was stored.
+    stored: FramePosition,
+    /// Syncs that had failed when the stream was opened.
+    sync_failures: u64,
     /// Reused for each batch.
     delays_ns: Vec<u64>,
+}
+
+/// Batches that are acknowledged together.
+struct Group {
+    /// They are on the disk once the log is synced through this position.
+    stored: FramePosition,
+    acks: Vec<Ack>,
 }
 
 /// How a valid batch was handled.
@@ -122,7 +144,6 @@ impl IngestStream {
         &mut self,
         bytes: &Bytes,
         batch: &Batch<'_>,
-        stories: &[&[u8]],
         receipt_ns: u64,
     ) -> Result<Outcome, std::io::Error> {
         let head = &batch.head;
@@ -131,16 +152,20 @@ impl IngestStream {
         let sequences = storage.sequences(head.node, head.epoch);
         sequences.insert(0, first_sequence);
         let check = sequences.check(head.first_sequence, head.count);
-        let mut stored = None;
-        if check == SequenceCheck::New {
-            stored = storage.append(batch, bytes, receipt_ns)?;
-            for story in stories {
-                storage.index_story(head.node, head.epoch, story);
+        let mut deduplicated = None;
+        match check {
+            SequenceCheck::New => {
+                let appended = storage.append(batch, bytes, receipt_ns)?;
+                deduplicated = appended.deduplicated.map(|(bytes, n)| (bytes.into(), n));
             }
+            // It is refused. Its items count as handled: it would be refused again.
+            SequenceCheck::Overlap => sequences.insert(head.first_sequence, end_sequence(head)),
+            SequenceCheck::Duplicate => {}
         }
-        // An overlapping batch is refused. Its items count as seen: it would be refused again.
-        storage.sequences(head.node, head.epoch).insert(head.first_sequence, end_sequence(head));
-        let deduplicated = stored.map(|stored| (stored.bytes.into(), stored.duplicates));
+        // A duplicate may be of a batch whose first copy isn't on the disk yet.
+        let end = storage.end();
+        drop(storage);
+        self.stored = end;
         Ok(Outcome { check, deduplicated })
     }
 
@@ -157,11 +182,11 @@ impl IngestStream {
                 stats.counts.events += u64::from(batch.events - duplicates);
                 stats.counts.duplicates += u64::from(duplicates);
                 stats.counts.stories += u64::from(batch.stories);
-                stats.counts.disk_failing = false;
                 for &delay in delays_ns {
                     stats.latency.saturating_record(delay);
                 }
                 drop(stats);
+                self.shared.report_disk_ok(DiskWork::Append);
                 self.shared.publish(stored);
             }
             SequenceCheck::Duplicate => {
@@ -185,25 +210,23 @@ impl IngestStream {
 impl BatchHandler for IngestStream {
     fn handle(&mut self, bytes: &Bytes) -> Option<Duration> {
         let receipt_ns = clock::wall_ns();
-        let mut stories = Vec::new();
         let mut delays_ns = std::mem::take(&mut self.delays_ns);
         delays_ns.clear();
-        let parsed = Batch::parse_with(bytes, |item| match item {
-            Item::Event(event) => {
-                if let Some(time_ns) = kernel_time(event) {
-                    delays_ns.push(receipt_ns.saturating_sub(time_ns));
-                }
+        let parsed = Batch::parse_with(bytes, |item| {
+            if let Item::Event(event) = item
+                && let Some(time_ns) = kernel_time(event)
+            {
+                delays_ns.push(receipt_ns.saturating_sub(time_ns));
             }
-            Item::Story(story) => stories.push(story),
         });
         let retry = match parsed {
-            Ok(batch) => match self.store(bytes, &batch, &stories, receipt_ns) {
+            Ok(batch) => match self.store(bytes, &batch, receipt_ns) {
                 Ok(outcome) => {
                     self.finish(bytes, &batch, &outcome, &delays_ns);
                     None
                 }
                 Err(error) => {
-                    self.shared.report_disk_error(&error);
+                    self.shared.report_disk_error(DiskWork::Append, &error);
                     Some(DISK_RETRY)
                 }
             },
@@ -216,19 +239,31 @@ impl BatchHandler for IngestStream {
         retry
     }
 
-    fn next_ack(&mut self) -> Option<Ack> {
-        let sender = self.senders.iter_mut().find(|s| s.is_unacked)?;
-        sender.is_unacked = false;
+    fn end_group(&mut self) {
         let mut storage = self.shared.storage();
-        let sequences = storage.sequences(&sender.node, sender.epoch);
-        let (refused, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.refused)
-            .into_iter()
-            .partition(|(epoch, _)| *epoch == sender.epoch);
-        self.refused = others;
-        Some(Ack {
-            epoch: sender.epoch,
-            through: sequences.contiguous_end(sender.first_sequence),
-            refused: refused.into_iter().map(|(_, refusal)| refusal).collect(),
-        })
+        let unacked = self.senders.iter_mut().filter(|sender| sender.is_unacked);
+        let acks = unacked.map(|sender| {
+            sender.is_unacked = false;
+            let is_own = |(epoch, _): &mut (u64, Refusal)| *epoch == sender.epoch;
+            let refused = self.refused.extract_if(.., is_own).map(|(_, refusal)| refusal).collect();
+            let sequences = storage.sequences(&sender.node, sender.epoch);
+            let through = sequences.contiguous_end(sender.first_sequence);
+            Ack { epoch: sender.epoch, through, refused }
+        });
+        let acks = acks.collect();
+        drop(storage);
+        self.groups.push_back(Group { stored: self.stored, acks });
+    }
+
+    fn poll_ack(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Ack>, Status>> {
+        while self.due.is_empty()
+            && let Some(group) = self.groups.front_mut()
+        {
+            let gate = &self.shared.gate;
+            std::task::ready!(gate.poll_synced(group.stored, self.sync_failures, cx))?;
+            self.due.extend(group.acks.drain(..));
+            self.groups.pop_front();
+        }
+        Poll::Ready(Ok(self.due.pop_front()))
     }
 }

@@ -37,10 +37,40 @@ const CORRUPT_FRAMES: Metric = Metric::counter(
     &[],
     "Frames with a wrong checksum, found when the store was opened.",
 );
+const LOST_BYTES: Metric = Metric::counter(
+    "tapio_server_lost_bytes_total",
+    &[],
+    "Bytes between damaged marks of frames, skipped when the store was opened.",
+);
 const TORN_TAILS: Metric = Metric::counter(
     "tapio_server_torn_tails_total",
     &[],
-    "Incomplete last frames, found when the store was opened.",
+    "Segments whose last frame was incomplete when the store was opened.",
+);
+const TORN_BYTES: Metric = Metric::counter(
+    "tapio_server_torn_bytes_total",
+    &[],
+    "Bytes of incomplete frames, cut off when the store was opened.",
+);
+const SEGMENTS_QUARANTINED: Metric = Metric::counter(
+    "tapio_server_segments_quarantined_total",
+    &[],
+    "Files that are no intact segments, moved to quarantine/ when the store was opened.",
+);
+const SEGMENTS_UNREADABLE: Metric = Metric::counter(
+    "tapio_server_segments_unreadable_total",
+    &[],
+    "Segments that could not be read when the store was opened.",
+);
+const SEGMENTS_DELETED: Metric = Metric::counter(
+    "tapio_server_segments_deleted_total",
+    &[],
+    "Segments that somebody deleted; their batches are lost.",
+);
+const BATCHES_UNWRITTEN: Metric = Metric::counter(
+    "tapio_server_batches_unwritten_total",
+    &[],
+    "Batches that the disk failed to write; none of them was acknowledged.",
 );
 const STORED_BYTES: Metric =
     Metric::gauge("tapio_server_stored_bytes", &[], "Size of the store, in bytes.");
@@ -109,7 +139,13 @@ pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
         (&TAIL_MISSED, ingest.tail_batches_missed),
         (&SEGMENTS_RETIRED, store.segments_retired),
         (&CORRUPT_FRAMES, store.corrupt_frames),
+        (&LOST_BYTES, store.lost_bytes),
         (&TORN_TAILS, store.torn_tails),
+        (&TORN_BYTES, store.torn_bytes),
+        (&SEGMENTS_QUARANTINED, store.segments_quarantined),
+        (&SEGMENTS_UNREADABLE, store.segments_unreadable),
+        (&SEGMENTS_DELETED, store.segments_deleted),
+        (&BATCHES_UNWRITTEN, store.batches_unwritten),
         (&STORED_BYTES, store.stored_bytes),
         (&STORED_BATCHES, store.batches),
         (&SEGMENTS, store.segments),

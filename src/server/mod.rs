@@ -6,6 +6,8 @@
 //! | `config.rs` | [`ServerConfig`] |
 //! | `handle.rs` | [`Server`] and [`ServerHandle`]: start and stop |
 //! | `ingest.rs` | gRPC ingest: batches → storage, acknowledgements |
+//! | `sync.rs` | writes stored batches to the disk before they are acknowledged |
+//! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
 //! | `query.rs` | gRPC queries |
 //! | `http.rs` | JSON over HTTP, health checks |
@@ -22,8 +24,13 @@ mod query;
 mod shared;
 mod status;
 mod storage;
+mod sync;
+mod sync_gate;
 
 pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
-pub use storage::{EventFilter, MatchingBatch, Storage, StorageStats, StoryFilter, newest_events};
+pub use storage::{
+    AppendedBatch, EventFilter, EventSelection, MatchingBatch, Storage, StorageStats, StoryFilter,
+    StorySelection,
+};

@@ -1,5 +1,6 @@
 //! gRPC queries.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use tonic::{Request, Response, Status};
 
 use super::shared::Shared;
 use super::status::LatencyStats;
-use super::storage::{EventFilter, MatchingBatch, StoryFilter, newest_events};
+use super::storage::{EventFilter, MatchingBatch, StoryFilter};
+use tapio_core::event::LinkedStory;
 use tapio_wire::proto::query_server::{Query, QueryServer};
 use tapio_wire::{Batch, linked_to_proto, proto};
 
@@ -37,18 +39,39 @@ pub(super) fn limit(requested: u32) -> usize {
 }
 
 impl Shared {
-    /// Finds the newest events on a blocking thread, so that ingest continues meanwhile.
-    pub(super) async fn newest_events(
+    /// Finds the newest events.
+    pub(super) async fn events(
         &self,
         filter: EventFilter,
         limit: usize,
     ) -> Result<Vec<MatchingBatch>, String> {
-        let log = self.storage().snapshot();
-        tokio::task::spawn_blocking(move || newest_events(&log, &filter, limit))
-            .await
-            .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())
+        let selection = self.storage().select_events(filter);
+        read(move || selection.read(limit)).await
     }
+
+    /// Finds the stories that were updated last.
+    pub(super) async fn stories(
+        &self,
+        filter: &StoryFilter,
+        limit: usize,
+    ) -> Result<Vec<LinkedStory>, String> {
+        let selection = self.storage().select_stories(limit, filter);
+        read(move || selection.read()).await
+    }
+
+    /// Finds a story.
+    pub(super) async fn story(&self, id: [u8; 16]) -> Result<Option<LinkedStory>, String> {
+        let selection = self.storage().select_story(id);
+        Ok(read(move || selection.read()).await?.pop())
+    }
+}
+
+/// Reads the disk on a thread of its own, so that ingest continues meanwhile.
+async fn read<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let read = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
+    read.map_err(|e| e.to_string())
 }
 
 pub(super) struct Queries(Arc<Shared>);
@@ -132,7 +155,7 @@ impl Query for Queries {
         let proto::ListStoriesRequest { limit: requested, pattern, node, id_prefix } =
             request.into_inner();
         let filter = StoryFilter { pattern, node, id_prefix };
-        let stories = self.0.storage().stories(limit(requested), &filter);
+        let stories = self.0.stories(&filter, limit(requested)).await.map_err(Status::internal)?;
         Ok(Response::new(proto::ListStoriesResponse {
             stories: stories.iter().map(linked_to_proto).collect(),
         }))
@@ -142,7 +165,7 @@ impl Query for Queries {
         &self,
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
-        let proto::ListEventsRequest { limit: requested, kind, trace_id, node } =
+        let proto::ListEventsRequest { limit: requested, kind, trace_id, node, entity } =
             request.into_inner();
         if !matches!(trace_id.len(), 0 | 16) {
             return Err(Status::invalid_argument(format!(
@@ -150,9 +173,8 @@ impl Query for Queries {
                 trace_id.len()
             )));
         }
-        let filter = EventFilter { kind, trace_id, node };
-        let found =
-            self.0.newest_events(filter, limit(requested)).await.map_err(Status::internal)?;
+        let filter = EventFilter { kind, trace_id, node, entity };
+        let found = self.0.events(filter, limit(requested)).await.map_err(Status::internal)?;
         let batches = found
             .iter()
             .rev()

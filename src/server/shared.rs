@@ -1,7 +1,7 @@
 //! State that ingest and queries share.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -10,6 +10,8 @@ use tokio::sync::broadcast;
 use super::config::ServerConfig;
 use super::status::{LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
+use super::sync_gate::SyncGate;
+use crate::store::Files;
 
 /// Batches that a tail may be behind before it misses some.
 const TAIL_BATCHES: usize = 256;
@@ -17,8 +19,17 @@ const TAIL_BATCHES: usize = 256;
 const MAX_DELAY_NS: u64 = 60_000_000_000;
 const DELAY_DIGITS: u8 = 3;
 
+/// Work of the disk that can fail by itself.
+#[derive(Clone, Copy)]
+pub(super) enum DiskWork {
+    Append,
+    Sync,
+}
+
 pub(super) struct Stats {
     pub(super) counts: ServerCounts,
+    /// Whether each [`DiskWork`] failed the last time.
+    failing: [bool; 2],
     pub(super) latency: Histogram<u64>,
 }
 
@@ -28,17 +39,24 @@ pub(super) struct Shared {
     storage: Mutex<Storage>,
     stats: Mutex<Stats>,
     pub(super) tail: broadcast::Sender<Bytes>,
+    /// Where acks wait for the disk.
+    pub(super) gate: SyncGate,
 }
 
 impl Shared {
     /// Opens the storage.
-    pub(super) fn open(config: &ServerConfig) -> io::Result<Self> {
+    pub(super) fn open(config: &ServerConfig, files: Arc<dyn Files>) -> io::Result<Self> {
         let latency = Histogram::new_with_bounds(1, MAX_DELAY_NS, DELAY_DIGITS)
             .map_err(|e| io::Error::other(e.to_string()))?;
         Ok(Self {
-            storage: Mutex::new(Storage::open(config)?),
-            stats: Mutex::new(Stats { counts: ServerCounts::default(), latency }),
+            storage: Mutex::new(Storage::open(config, files)?),
+            stats: Mutex::new(Stats {
+                counts: ServerCounts::default(),
+                failing: [false; 2],
+                latency,
+            }),
             tail: broadcast::channel(TAIL_BATCHES).0,
+            gate: SyncGate::new(config.durability),
         })
     }
 
@@ -58,12 +76,22 @@ impl Shared {
         }
     }
 
-    /// Counts a batch that the disk refused. Logs only the first one in a row.
-    pub(super) fn report_disk_error(&self, error: &io::Error) {
+    /// Counts an error of the disk. Logs only the first one in a row.
+    pub(super) fn report_disk_error(&self, work: DiskWork, error: &io::Error) {
         let mut stats = self.stats();
         stats.counts.disk_errors += 1;
-        if !std::mem::replace(&mut stats.counts.disk_failing, true) {
+        stats.counts.disk_failing = true;
+        if !std::mem::replace(&mut stats.failing[work as usize], true) {
             tracing::error!(%error, "server: can't store a batch; agents keep their batches and retry");
+        }
+    }
+
+    /// The disk has done what it failed to do before, if it did.
+    pub(super) fn report_disk_ok(&self, work: DiskWork) {
+        let mut stats = self.stats();
+        if std::mem::take(&mut stats.failing[work as usize]) && stats.failing == [false; 2] {
+            stats.counts.disk_failing = false;
+            tracing::info!("server: batches are stored again");
         }
     }
 

@@ -1,311 +1,373 @@
-//! The log: recovery, appends, retention.
+//! The log: append, roll, retire.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::frame::{Frame, Frames, HEADER_BYTES};
-use super::segment::{self, SegmentWriter};
+use super::config::{Durability, SegmentLogConfig, SegmentLogStats};
+use super::files::Files;
+use super::footer::Footer;
+use super::format::{HEAD_BYTES, Previous};
+use super::frame::{Frame, FramePosition};
+use super::index::{SealedIndex, SegmentIndex};
+use super::recovery::{Recovered, recover};
+use super::scan::{FrameList, FrameReader};
+use super::segment::{self, SealedSegment, SegmentWriter};
 use super::snapshot::LogSnapshot;
 
-/// Where a log is and how large it may become.
-#[derive(Clone, Debug)]
-pub struct SegmentLogConfig {
-    /// The folder; created if missing.
-    pub dir: PathBuf,
-    /// The size of a segment. A larger frame gets a segment of its own.
-    pub segment_bytes: u64,
-    /// About the size of all segments.
-    pub retention_bytes: u64,
+/// The segment that is appended to.
+pub(super) struct Active {
+    pub(super) writer: SegmentWriter,
+    /// Counts of the frames so far.
+    footer: Footer,
 }
 
-/// Contents of a log, and what recovery found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SegmentLogStats {
-    /// Segments.
-    pub segments: u64,
-    /// Bytes in them.
-    pub bytes: u64,
-    /// Frames in them.
-    pub frames: u64,
-    /// Segments removed or overwritten to make room.
-    pub retired_segments: u64,
-    /// Intact frames found by recovery.
-    pub recovered_frames: u64,
-    /// Damaged frames that recovery skipped.
-    pub corrupt_frames: u64,
-    /// Incomplete frames that recovery cut off the end of a segment.
-    pub torn_tails: u64,
+/// A full segment without its footer.
+pub(super) struct Unsealed {
+    pub(super) writer: SegmentWriter,
+    footer: Footer,
+    index: Vec<u8>,
 }
 
-/// A segment that isn't written to any more.
-#[derive(Clone, Debug)]
-struct SealedSegment {
-    number: u64,
-    bytes: u64,
-    frames: u64,
+impl Unsealed {
+    /// Writes the index and the footer.
+    pub(super) fn seal(mut self) {
+        if let Err(error) = self.writer.seal(&mut self.footer, &self.index) {
+            // The segment is readable without a footer; the next start scans and seals it.
+            let segment = self.writer.number();
+            tracing::warn!(segment, %error, "segment log: can't write the footer of a segment");
+        }
+    }
 }
 
 /// Append-only log of frames in segments, locked against other processes.
-pub struct SegmentLog {
-    config: SegmentLogConfig,
+pub struct SegmentLog<I> {
+    pub(super) config: SegmentLogConfig,
+    pub(super) files: Arc<dyn Files>,
+    index: I,
     /// Oldest first.
     sealed: VecDeque<SealedSegment>,
-    active: SegmentWriter,
-    /// Counts of recovery and of retired segments.
-    counts: SegmentLogStats,
-    _lock: File,
+    /// `None` until the first append.
+    pub(super) active: Option<Active>,
+    /// Full segments that have no footer yet, oldest first: their frames are synced before, or a
+    /// loss of power might leave the footer without some of them.
+    pub(super) unsealed: Vec<Unsealed>,
+    /// Files were created or removed since the last sync.
+    pub(super) is_dir_unsynced: bool,
+    /// Every frame before it is on the disk.
+    pub(super) synced: FramePosition,
+    /// The first segment that this process created.
+    first_own_number: u64,
+    next_number: u64,
+    /// Counts besides those of the contents.
+    pub(super) counts: SegmentLogStats,
+    _lock: Box<dyn Send>,
 }
 
-impl SegmentLog {
-    /// Opens or creates a log and passes each recovered frame to `recover`, oldest first.
+impl<I: SegmentIndex> SegmentLog<I> {
+    /// Opens or creates a log. Passes what earlier processes appended to `index`, oldest first.
     ///
     /// # Errors
-    /// When the folder can't be used, or another process uses it; the error names the folder.
-    pub fn open(config: SegmentLogConfig, mut recover: impl FnMut(Frame<'_>)) -> io::Result<Self> {
-        let dir = config.dir.clone();
-        Self::open_in(config, &mut recover).map_err(|e| with_path(&dir, &e))
-    }
-
-    fn open_in(config: SegmentLogConfig, recover: &mut impl FnMut(Frame<'_>)) -> io::Result<Self> {
-        std::fs::create_dir_all(&config.dir)?;
-        let lock = lock(&config.dir)?;
-        let mut counts = SegmentLogStats::default();
-        let mut sealed = VecDeque::new();
-        for number in segment_numbers(&config.dir)? {
-            sealed.push_back(recover_segment(&config.dir, number, &mut counts, recover)?);
-        }
-        // Each process starts a new segment, unless the last one is empty.
-        let number = match sealed.back() {
-            Some(last) if last.bytes == 0 => last.number,
-            Some(last) => last.number + 1,
-            None => 1,
+    /// When the folder can't be used, or another process uses it; the error names the folder. Files
+    /// that can't be used are no error: they are counted and logged.
+    pub fn open(config: SegmentLogConfig, files: Arc<dyn Files>, mut index: I) -> io::Result<Self> {
+        let opened = files.create_dir(&config.dir).and_then(|()| {
+            let lock = files.lock(&config.dir.join("lock"))?;
+            Ok((lock, recover(&*files, &config, &mut index)?))
+        });
+        let (lock, recovered) = opened.map_err(|e| with_path(&config.dir, &e))?;
+        let Recovered { segments, next_number, stats } = recovered;
+        let mut log = Self {
+            config,
+            files,
+            index,
+            sealed: segments,
+            active: None,
+            unsealed: Vec::new(),
+            is_dir_unsynced: true,
+            synced: FramePosition { segment: next_number, offset: 0 },
+            first_own_number: next_number,
+            next_number,
+            counts: stats,
+            _lock: lock,
         };
-        sealed.retain(|s| s.number != number);
-        let active = SegmentWriter::new(create(&config.dir, number)?, number);
-        let mut log = Self { config, sealed, active, counts, _lock: lock };
-        if let Some(unused) = log.retire()? {
-            std::fs::remove_file(unused)?;
-        }
+        log.retire_surplus();
         Ok(log)
     }
 
-    /// Appends a frame.
+    /// The owner's index.
+    pub fn index(&self) -> &I {
+        &self.index
+    }
+
+    /// The owner's index.
+    pub fn index_mut(&mut self) -> &mut I {
+        &mut self.index
+    }
+
+    /// Appends a frame. When the disk is full, the oldest segments make room for it.
     ///
     /// # Errors
     /// When the disk refuses it; the log is unchanged then.
-    pub fn append(&mut self, payload: &[u8], receipt_ns: u64) -> io::Result<()> {
-        let appended = self.append_frame(payload, receipt_ns);
-        appended.map_err(|e| with_path(&self.config.dir, &e))
-    }
-
-    fn append_frame(&mut self, payload: &[u8], receipt_ns: u64) -> io::Result<()> {
-        let frame_bytes = (HEADER_BYTES + payload.len()) as u64;
-        let len_bytes = self.active.len_bytes;
-        if len_bytes > 0 && len_bytes + frame_bytes > self.config.segment_bytes {
-            self.roll()?;
+    pub fn append(&mut self, payload: &[u8], receipt_ns: u64) -> io::Result<FramePosition> {
+        let segment_bytes = self.config.segment_bytes;
+        if self.active.as_ref().is_some_and(|a| !a.writer.has_room(payload, segment_bytes)) {
+            self.seal();
+            self.retire_surplus();
         }
-        self.active.append(payload, receipt_ns)
-    }
-
-    /// Starts a new segment. When the log is full, it reuses the file of the oldest one.
-    fn roll(&mut self) -> io::Result<()> {
-        let number = self.active.number + 1;
-        let file = match self.retire()? {
-            Some(unused) => {
-                let path = segment::path(&self.config.dir, number);
-                std::fs::rename(unused, &path)?;
-                OpenOptions::new().write(true).open(path)?
+        loop {
+            match self.try_append(payload, receipt_ns) {
+                Ok(position) => {
+                    self.index.frame(&Frame { position, receipt_ns, payload });
+                    return Ok(position);
+                }
+                Err(error) if is_full(&error) && self.retire_oldest() => {}
+                Err(error) => return Err(with_path(&self.config.dir, &error)),
             }
-            None => create(&self.config.dir, number)?,
-        };
-        // Bytes behind the last frame can't be mistaken for one, so a failure is harmless.
-        if let Err(error) = self.active.seal() {
-            let segment = self.active.number;
-            tracing::warn!(%error, segment, "segment log: can't truncate a full segment");
         }
-        let full = std::mem::replace(&mut self.active, SegmentWriter::new(file, number));
-        self.sealed.push_back(SealedSegment {
-            number: full.number,
-            bytes: full.len_bytes,
-            frames: full.frames,
-        });
+    }
+
+    fn try_append(&mut self, payload: &[u8], receipt_ns: u64) -> io::Result<FramePosition> {
+        let active = match &mut self.active {
+            Some(active) => active,
+            None => {
+                let writer = self.create_segment()?;
+                self.active.insert(Active { writer, footer: Footer::default() })
+            }
+        };
+        let position = active.writer.append(payload, receipt_ns).inspect_err(|_| {
+            // Harmless if it fails: the next frame overwrites it, and recovery recognizes it.
+            let _ = active.writer.cut();
+        })?;
+        active.footer.add(receipt_ns);
+        Ok(position)
+    }
+
+    /// Creates the next segment, and the folder if somebody removed it.
+    fn create_segment(&mut self) -> io::Result<SegmentWriter> {
+        let number = self.next_number;
+        let path = segment::path(&self.config.dir, number);
+        let file = match self.files.create(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.files.create_dir(&self.config.dir)?;
+                self.files.create(&path)?
+            }
+            created => created?,
+        };
+        self.next_number += 1;
+        self.is_dir_unsynced = true;
+        let own = self.sealed.back().filter(|s| s.head.number >= self.first_own_number);
+        let previous = own.map(|s| Previous { number: s.head.number, end: s.end });
+        SegmentWriter::create(file, number, previous).inspect_err(|_| {
+            let _ = self.files.remove(&path);
+        })
+    }
+
+    /// Ends the segment that is appended to.
+    pub fn seal(&mut self) {
+        let Some(Active { writer, mut footer }) = self.active.take() else {
+            return;
+        };
+        footer.end = writer.len_bytes();
+        let SealedIndex { summary, index } = self.index.seal();
+        footer.summary = summary;
+        self.sealed.push_back(SealedSegment::new(*writer.head(), &footer));
+        let unsealed = Unsealed { writer, footer, index };
+        match self.config.durability {
+            Durability::Process => unsealed.seal(),
+            Durability::Power => self.unsealed.push(unsealed),
+        }
+    }
+
+    /// Removes the oldest segments until another one fits.
+    fn retire_surplus(&mut self) {
+        while self.bytes() + self.config.segment_bytes > self.config.retention_bytes
+            && self.retire_oldest()
+        {}
+    }
+
+    /// Removes the segments whose last frame was received before `receipt_ns`.
+    pub fn retire_before(&mut self, receipt_ns: u64) {
+        while self.sealed.front().is_some_and(|s| s.last_receipt_ns < receipt_ns) {
+            self.retire_oldest();
+        }
+    }
+
+    /// Removes the segments before one, whose frames aren't needed any more.
+    pub fn trim(&mut self, segment: u64) {
+        while self.sealed.front().is_some_and(|s| s.head.number < segment) {
+            if let Some(oldest) = self.sealed.pop_front() {
+                self.remove(oldest.head.number);
+            }
+        }
+    }
+
+    /// Removes the oldest segment. Returns whether there was one.
+    pub fn retire_oldest(&mut self) -> bool {
+        let Some(oldest) = self.sealed.pop_front() else {
+            return false;
+        };
+        self.counts.retired_segments += 1;
+        self.remove(oldest.head.number);
+        true
+    }
+
+    fn remove(&mut self, number: u64) {
+        self.is_dir_unsynced = true;
+        self.index.retired(number);
+        // The disk has its room again only once the file is closed.
+        self.unsealed.retain(|unsealed| unsealed.writer.number() != number);
+        let path = segment::path(&self.config.dir, number);
+        match self.files.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(segment = %path.display(), %error, "segment log: can't remove a segment");
+            }
+            _ => {}
+        }
+    }
+
+    /// The segment that is appended to, if there is one.
+    pub fn appended_segment(&self) -> Option<u64> {
+        self.active.as_ref().map(|active| active.writer.number())
+    }
+
+    /// The position behind the last frame.
+    pub fn end(&self) -> FramePosition {
+        match &self.active {
+            Some(Active { writer, .. }) => {
+                FramePosition { segment: writer.number(), offset: writer.len_bytes() }
+            }
+            None => FramePosition { segment: self.next_number, offset: 0 },
+        }
+    }
+
+    /// Removes the frames from a position on, which the disk failed to write. The next frame begins
+    /// a new segment.
+    pub(super) fn discard(&mut self, from: FramePosition) {
+        self.index.discard(from.segment);
+        let frames = |log: &Self| log.stats().frames;
+        let before = frames(self);
+        if let Some(Active { writer, footer }) = self.active.take() {
+            let footer = Footer { end: writer.len_bytes(), ..footer };
+            self.sealed.push_back(SealedSegment::new(*writer.head(), &footer));
+        }
+        self.unsealed.clear();
+        while self.sealed.back().is_some_and(|s| s.head.number >= from.segment)
+            && let Some(last) = self.sealed.pop_back()
+        {
+            if let Some(kept) = self.cut(&last, from) {
+                self.sealed.push_back(kept);
+                break;
+            }
+            self.remove(last.head.number);
+        }
+        self.counts.unwritten_frames += before - frames(self);
+        self.synced = self.end();
+    }
+
+    /// Cuts a segment off at a position. `None` if nothing is left of it.
+    fn cut(&mut self, last: &SealedSegment, from: FramePosition) -> Option<SealedSegment> {
+        if last.head.number > from.segment || from.offset <= HEAD_BYTES as u64 {
+            return None;
+        }
+        let path = segment::path(&self.config.dir, last.head.number);
+        let file = self.files.open(&path).ok()?;
+        let list = FrameList::read(&*file, last.head.nonce, HEAD_BYTES as u64, from.offset).ok()?;
+        let mut reader = FrameReader::new(&*file, last.head.number, from.offset);
+        let mut footer = Footer { end: from.offset, ..Footer::default() };
+        for (offset, mark) in &list.frames {
+            if let Ok(Some(frame)) = reader.read(*offset, mark) {
+                footer.add(frame.receipt_ns);
+                self.index.frame(&frame);
+            }
+        }
+        let SealedIndex { summary, index } = self.index.seal();
+        footer.summary = summary;
+        // On a disk that fails this may fail too: the next segment has the end of this one as well.
+        let _ = SegmentWriter::resume(file, last.head, from.offset)
+            .and_then(|mut writer| writer.seal(&mut footer, &index));
+        Some(SealedSegment::new(last.head, &footer))
+    }
+
+    /// Notices segments that somebody deleted. The one that is appended to is written again from
+    /// its open file; the others are lost, counted and logged. To be called about once a second.
+    ///
+    /// # Errors
+    /// When the folder or the file can't be read, or the disk refuses the copy.
+    pub fn check(&mut self) -> io::Result<()> {
+        let names = match self.files.names(&self.config.dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(|e| with_path(&self.config.dir, &e))?,
+        };
+        let existing: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
+        let is_deleted = |s: &SealedSegment| !existing.contains(&s.head.number);
+        let deleted: Vec<_> = self.sealed.iter().filter(|s| is_deleted(s)).copied().collect();
+        for segment in &deleted {
+            self.counts.deleted_segments += 1;
+            self.index.retired(segment.head.number);
+            tracing::error!(
+                segment = %segment::path(&self.config.dir, segment.head.number).display(),
+                frames = segment.frames, "segment log: a segment was deleted; its frames are lost"
+            );
+        }
+        self.sealed.retain(|s| existing.contains(&s.head.number));
+        match &self.active {
+            Some(active) if active.writer.file().links()? == 0 => self.recreate(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the segment that is appended to again: its file was deleted, but is still open.
+    fn recreate(&mut self) -> io::Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let path = segment::path(&self.config.dir, active.writer.number());
+        tracing::error!(segment = %path.display(), "segment log: the current segment was deleted; writing it again");
+        self.files.create_dir(&self.config.dir)?;
+        let file = self.files.create(&path)?;
+        active.writer.move_to(file)?;
+        // Nothing of it is on the disk any more.
+        self.synced = self.synced.min(FramePosition { segment: active.writer.number(), offset: 0 });
+        self.is_dir_unsynced = true;
         Ok(())
     }
 
-    /// Retires the oldest segments until another one fits. Returns the file of the last of them,
-    /// which isn't deleted, for reuse.
-    fn retire(&mut self) -> io::Result<Option<PathBuf>> {
-        let mut unused: Option<PathBuf> = None;
-        while self.bytes() + self.config.segment_bytes > self.config.retention_bytes
-            && let Some(oldest) = self.sealed.pop_front()
-        {
-            self.counts.retired_segments += 1;
-            let path = segment::path(&self.config.dir, oldest.number);
-            if let Some(former) = unused.replace(path) {
-                std::fs::remove_file(former)?;
-            }
-        }
-        Ok(unused)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.sealed.iter().map(|s| s.bytes).sum::<u64>() + self.active.len_bytes
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |a| a.writer.len_bytes());
+        self.sealed.iter().map(|s| s.end).sum::<u64>() + active
     }
 
     /// A view of the current contents, which can be read without access to the log.
     #[must_use]
     pub fn snapshot(&self) -> LogSnapshot {
-        let sealed = self.sealed.iter().map(|s| (s.number, s.bytes));
-        let active = std::iter::once((self.active.number, self.active.len_bytes));
-        LogSnapshot::new(self.config.dir.clone(), sealed.chain(active).collect())
+        let sealed = self.sealed.iter().map(|s| (s.head, s.end));
+        let active = self.active.iter().map(|a| (*a.writer.head(), a.writer.len_bytes()));
+        LogSnapshot::new(
+            Arc::clone(&self.files),
+            self.config.dir.clone(),
+            sealed.chain(active).collect(),
+        )
     }
 
     /// The current counts.
     #[must_use]
     pub fn stats(&self) -> SegmentLogStats {
-        let sealed_frames: u64 = self.sealed.iter().map(|s| s.frames).sum();
+        let frames: u64 = self.sealed.iter().map(|s| s.frames).sum();
         SegmentLogStats {
-            segments: self.sealed.len() as u64 + 1,
+            segments: self.sealed.len() as u64 + u64::from(self.active.is_some()),
             bytes: self.bytes(),
-            frames: sealed_frames + self.active.frames,
+            frames: frames + self.active.as_ref().map_or(0, |a| a.footer.frames),
             ..self.counts
         }
     }
 }
 
+/// Whether the disk, or the user's share of it, is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn with_path(dir: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", dir.display()))
-}
-
-fn create(dir: &Path, number: u64) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).open(segment::path(dir, number))
-}
-
-/// Locks the folder against other processes for as long as the returned file is open.
-fn lock(dir: &Path) -> io::Result<File> {
-    let file = File::create(dir.join("lock"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(io::Error::new(io::ErrorKind::ResourceBusy, "in use by another process"))
-        }
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// The numbers of the segments in a folder, ascending.
-fn segment_numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers: Vec<u64> = std::fs::read_dir(dir)?
-        .filter_map(|entry| segment::number(entry.ok()?.file_name().to_str()?))
-        .collect();
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// Reads a segment, passes its intact frames to `recover`, and cuts off what follows the last one.
-fn recover_segment(
-    dir: &Path,
-    number: u64,
-    counts: &mut SegmentLogStats,
-    recover: &mut impl FnMut(Frame<'_>),
-) -> io::Result<SealedSegment> {
-    let path = segment::path(dir, number);
-    let mut bytes = Vec::new();
-    File::open(&path)?.read_to_end(&mut bytes)?;
-    let mut frames = Frames::new(&bytes, number);
-    let mut intact = 0;
-    for frame in frames.by_ref() {
-        intact += 1;
-        recover(frame);
-    }
-    counts.recovered_frames += intact;
-    counts.corrupt_frames += frames.corrupt;
-    counts.torn_tails += u64::from(frames.torn);
-    if frames.torn || frames.corrupt > 0 {
-        tracing::warn!(
-            segment = %path.display(), corrupt_frames = frames.corrupt, torn = frames.torn,
-            "segment log: recovered the intact frames of a damaged segment"
-        );
-    }
-    let end = frames.end() as u64;
-    if end < bytes.len() as u64 {
-        OpenOptions::new().write(true).open(&path)?.set_len(end)?;
-    }
-    Ok(SealedSegment { number, bytes: end, frames: intact })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ops::ControlFlow;
-
-    use super::*;
-
-    fn config(dir: &Path) -> SegmentLogConfig {
-        SegmentLogConfig { dir: dir.to_owned(), segment_bytes: 100, retention_bytes: 300 }
-    }
-
-    fn payloads(log: &SegmentLog) -> Vec<u8> {
-        let mut found = Vec::new();
-        log.snapshot().oldest_first(|frame| found.push(frame.payload[0])).unwrap();
-        found
-    }
-
-    #[test]
-    fn frames_are_recovered_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = SegmentLogConfig { retention_bytes: 1_000, ..config(dir.path()) };
-        let mut log = SegmentLog::open(config.clone(), |_| {}).unwrap();
-        for n in 0..5 {
-            log.append(&[n; 10], n.into()).unwrap();
-        }
-        drop(log);
-        let mut recovered = Vec::new();
-        let take = |frame: Frame<'_>| recovered.push((frame.receipt_ns, frame.payload[0]));
-        let log = SegmentLog::open(config, take).unwrap();
-        assert_eq!(recovered, [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4)]);
-        assert_eq!((log.stats().frames, log.stats().recovered_frames), (5, 5));
-    }
-
-    #[test]
-    fn oldest_segments_are_retired() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = SegmentLog::open(config(dir.path()), |_| {}).unwrap();
-        for n in 0..20 {
-            log.append(&[n; 10], n.into()).unwrap();
-        }
-        // Two frames of 42 bytes a segment.
-        assert_eq!(payloads(&log), [14, 15, 16, 17, 18, 19]);
-        let stats = log.stats();
-        assert_eq!((stats.segments, stats.retired_segments, stats.bytes), (3, 7, 252));
-        let mut newest = Vec::new();
-        let read = log.snapshot().newest_first(u64::MAX, |frame| {
-            newest.push(frame.payload[0]);
-            if newest.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        read.unwrap();
-        assert_eq!(newest, [19, 18, 17]);
-    }
-
-    #[test]
-    fn snapshot_skips_segments_retired_since() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = SegmentLog::open(config(dir.path()), |_| {}).unwrap();
-        (0..6).for_each(|n| log.append(&[n; 10], 0).unwrap());
-        let snapshot = log.snapshot();
-        log.append(&[6; 10], 0).unwrap();
-        let mut found = Vec::new();
-        snapshot.oldest_first(|frame| found.push(frame.payload[0])).unwrap();
-        assert_eq!(found, [2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn second_process_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let _log = SegmentLog::open(config(dir.path()), |_| {}).unwrap();
-        let error = SegmentLog::open(config(dir.path()), |_| {}).err().unwrap().to_string();
-        assert!(error.ends_with("in use by another process"), "{error}");
-        assert!(error.starts_with(&*dir.path().to_string_lossy()), "{error}");
-    }
 }

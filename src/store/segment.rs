@@ -1,10 +1,16 @@
-//! Segment files.
+//! Segment files: their names, and the segment that is appended to.
 
-use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::frame::encode_header;
+use super::files::DiskFile;
+use super::footer::Footer;
+use super::format::{FrameType, HEAD_BYTES, Head, MAX_PAYLOAD_BYTES, Mark, Previous};
+use super::frame::FramePosition;
+
+/// Bytes copied at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// The path of a segment.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -17,68 +23,149 @@ pub(super) fn number(file_name: &str) -> Option<u64> {
     (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok()).flatten()
 }
 
-/// The segment that is written to.
-#[derive(Debug)]
-pub(super) struct SegmentWriter {
-    file: File,
-    pub(super) number: u64,
-    pub(super) len_bytes: u64,
+/// A segment that isn't appended to any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SealedSegment {
+    pub(super) head: Head,
     pub(super) frames: u64,
+    pub(super) end: u64,
+    pub(super) last_receipt_ns: u64,
+}
+
+impl SealedSegment {
+    pub(super) fn new(head: Head, footer: &Footer) -> Self {
+        let Footer { frames, end, last_receipt_ns, .. } = *footer;
+        Self { head, frames, end, last_receipt_ns }
+    }
+}
+
+/// The segment that is appended to.
+pub(super) struct SegmentWriter {
+    file: Arc<dyn DiskFile>,
+    head: Head,
+    /// Offset behind the last complete frame. After a failed write the file may be longer.
+    end: u64,
 }
 
 impl SegmentWriter {
-    pub(super) fn new(file: File, number: u64) -> Self {
-        Self { file, number, len_bytes: 0, frames: 0 }
+    /// Writes the head of a new segment with a nonce of its own.
+    ///
+    /// # Errors
+    /// When the disk refuses it, or the kernel has no random bytes.
+    pub(super) fn create(
+        file: Arc<dyn DiskFile>,
+        number: u64,
+        previous: Option<Previous>,
+    ) -> io::Result<Self> {
+        let mut nonce = [0; 8];
+        rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())?;
+        let head = Head { number, nonce: u64::from_le_bytes(nonce), previous };
+        file.write_at([&head.encode(), &[], &[]], 0)?;
+        Ok(Self { file, head, end: HEAD_BYTES as u64 })
     }
 
-    /// Appends a frame with one system call. After an error the segment is unchanged: the next
-    /// frame overwrites what was written of this one.
-    pub(super) fn append(&mut self, payload: &[u8], receipt_ns: u64) -> io::Result<()> {
-        let header = encode_header(self.number, payload, receipt_ns);
-        let total = header.len() + payload.len();
-        let mut written = 0;
-        while written < total {
-            let slices = if written < header.len() {
-                [IoSlice::new(&header[written..]), IoSlice::new(payload)]
-            } else {
-                [IoSlice::new(&payload[written - header.len()..]), IoSlice::new(&[])]
-            };
-            match rustix::io::pwritev(&self.file, &slices, self.len_bytes + written as u64) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => written += n,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
+    /// Continues a segment behind its last frame, to seal it.
+    ///
+    /// # Errors
+    /// When the disk refuses to cut off what follows that frame.
+    pub(super) fn resume(file: Arc<dyn DiskFile>, head: Head, end: u64) -> io::Result<Self> {
+        file.truncate(end)?;
+        Ok(Self { file, head, end })
+    }
+
+    /// Copies the segment to another file and goes on there.
+    ///
+    /// # Errors
+    /// When one of the files can't be read or written.
+    pub(super) fn move_to(&mut self, file: Arc<dyn DiskFile>) -> io::Result<()> {
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut offset = 0;
+        while offset < self.end {
+            let len = buffer.len().min((self.end - offset) as usize);
+            let read = self.file.read_at(&mut buffer[..len], offset)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            file.write_at([&buffer[..read], &[], &[]], offset)?;
+            offset += read as u64;
         }
-        self.len_bytes += total as u64;
-        self.frames += 1;
+        self.file = file;
         Ok(())
     }
 
-    /// Truncates the file behind the last frame: a reused file may be longer.
-    pub(super) fn seal(&self) -> io::Result<()> {
-        self.file.set_len(self.len_bytes)
+    pub(super) fn number(&self) -> u64 {
+        self.head.number
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
+    }
+
+    /// Whether a frame of this payload fits into a segment of `limit_bytes`.
+    pub(super) fn has_room(&self, payload: &[u8], limit_bytes: u64) -> bool {
+        self.end == HEAD_BYTES as u64
+            || self.end + Mark::data(&[], 0).frame_bytes() + payload.len() as u64 <= limit_bytes
+    }
+
+    /// Appends a frame with one system call.
+    ///
+    /// # Errors
+    /// When the disk refuses it. The segment is unchanged then: the next frame overwrites what was
+    /// written of this one.
+    pub(super) fn append(&mut self, payload: &[u8], receipt_ns: u64) -> io::Result<FramePosition> {
+        let position = FramePosition { segment: self.head.number, offset: self.end };
+        self.write(&Mark::data(payload, receipt_ns), payload)?;
+        Ok(position)
+    }
+
+    /// Appends the owner's index and the footer, after which nothing may follow.
+    ///
+    /// # Errors
+    /// As [`SegmentWriter::append`].
+    pub(super) fn seal(&mut self, footer: &mut Footer, index: &[u8]) -> io::Result<()> {
+        let mark = |frame_type, payload| Mark { frame_type, ..Mark::data(payload, 0) };
+        if !index.is_empty() {
+            self.write(&mark(FrameType::Index, index), index)?;
+            footer.index_bytes = self.end - footer.end;
+        }
+        let footer = footer.encode();
+        self.write(&mark(FrameType::Footer, &footer), &footer)?;
+        // A failed write may have left bytes behind the last frame.
+        self.file.truncate(self.end)
+    }
+
+    /// Cuts off what a failed write may have left behind the last frame.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        self.file.truncate(self.end)
+    }
+
+    fn write(&mut self, mark: &Mark, payload: &[u8]) -> io::Result<()> {
+        if payload.len() > MAX_PAYLOAD_BYTES {
+            let message =
+                format!("a frame of {} bytes, at most {MAX_PAYLOAD_BYTES}", payload.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let bytes = mark.encode(self.head.nonce, self.end);
+        self.file.write_at([&bytes, payload, &bytes], self.end)?;
+        self.end += mark.frame_bytes();
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Frame, Frames};
     use super::*;
-
-    #[test]
-    fn appended_frames_are_read_back() {
-        let file = tempfile::tempfile().unwrap();
-        let mut writer = SegmentWriter::new(file.try_clone().unwrap(), 7);
-        writer.append(b"one", 42).unwrap();
-        writer.append(b"", 43).unwrap();
-        let mut bytes = vec![0; writer.len_bytes as usize];
-        rustix::io::pread(&file, &mut bytes[..], 0).unwrap();
-        let frames: Vec<_> = Frames::new(&bytes, 7).collect();
-        let expected =
-            [Frame { receipt_ns: 42, payload: b"one" }, Frame { receipt_ns: 43, payload: b"" }];
-        assert_eq!((frames.as_slice(), writer.frames), (&expected[..], 2));
-    }
 
     #[test]
     fn segment_numbers_are_in_file_names() {

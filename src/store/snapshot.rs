@@ -1,74 +1,140 @@
-//! Reads of a log that is written to meanwhile: segments are read as files, and a frame's segment
-//! number shows whether the file was reused since.
+//! Reads of a log that is appended to meanwhile.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::frame::{Frame, Frames};
+use super::files::{DiskFile, Files};
+use super::footer::Footer;
+use super::format::{HEAD_BYTES, Head, MARK_BYTES, Mark};
+use super::frame::{Frame, FramePosition};
+use super::scan::{FrameList, FrameReader};
 use super::segment;
 
 /// The segments of a log at one time.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LogSnapshot {
+    files: Arc<dyn Files>,
     dir: PathBuf,
-    /// Number and bytes, oldest first.
-    segments: Vec<(u64, u64)>,
+    /// Head, and offset behind the last frame; oldest first.
+    segments: Vec<(Head, u64)>,
 }
 
 impl LogSnapshot {
-    pub(super) fn new(dir: PathBuf, segments: Vec<(u64, u64)>) -> Self {
-        Self { dir, segments }
+    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, segments: Vec<(Head, u64)>) -> Self {
+        Self { files, dir, segments }
     }
 
-    /// Passes every frame to `visit`, oldest first.
-    ///
-    /// # Errors
-    /// When a segment can't be read. Segments that were retired since are skipped.
-    pub fn oldest_first(&self, mut visit: impl FnMut(Frame<'_>)) -> io::Result<()> {
-        for &(number, len_bytes) in &self.segments {
-            if let Some(bytes) = self.read(number, len_bytes)? {
-                Frames::new(&bytes, number).for_each(&mut visit);
-            }
-        }
-        Ok(())
+    /// The numbers of the segments, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = u64> + '_ {
+        self.segments.iter().map(|(head, _)| head.number)
     }
 
-    /// Passes frames to `visit`, newest first, until it breaks or segments of `max_bytes` were
-    /// read; the last segment is read whole.
+    /// Passes the frames from a position on to `visit`, oldest first, until it breaks. Skips
+    /// segments that were removed since, and corrupt frames.
     ///
     /// # Errors
-    /// As [`LogSnapshot::oldest_first`].
-    pub fn newest_first(
+    /// When a segment can't be read.
+    pub fn oldest_first(
         &self,
-        max_bytes: u64,
+        from: FramePosition,
         mut visit: impl FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> io::Result<()> {
-        let mut read_bytes = 0;
-        for &(number, len_bytes) in self.segments.iter().rev() {
-            if read_bytes >= max_bytes {
-                break;
-            }
-            let Some(bytes) = self.read(number, len_bytes)? else { continue };
-            read_bytes += len_bytes;
-            let frames: Vec<Frame<'_>> = Frames::new(&bytes, number).collect();
-            if frames.into_iter().rev().try_for_each(&mut visit).is_break() {
+        for &(head, end) in self.segments.iter().filter(|(head, _)| head.number >= from.segment) {
+            let start = if head.number == from.segment { from.offset } else { 0 };
+            if self.visit(head, start, end, false, &mut visit)?.is_break() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// The bytes of a segment; `None` if it was retired since.
-    fn read(&self, number: u64, len_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(segment::path(&self.dir, number)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
+    /// Passes the frames of the segments for which `selects` holds to `visit`, newest first, until
+    /// it breaks. Skips segments that were removed since, and corrupt frames.
+    ///
+    /// # Errors
+    /// When a segment can't be read.
+    pub fn newest_first(
+        &self,
+        mut selects: impl FnMut(u64) -> bool,
+        mut visit: impl FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> io::Result<()> {
+        for &(head, end) in self.segments.iter().rev() {
+            if selects(head.number) && self.visit(head, 0, end, true, &mut visit)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The owner's index of a sealed segment; `None` if it isn't sealed, was removed since, or has
+    /// no intact index.
+    ///
+    /// # Errors
+    /// When the segment can't be read.
+    pub fn index(&self, segment: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some((head, _)) = self.segments.iter().find(|(head, _)| head.number == segment) else {
+            return Ok(None);
         };
-        let mut bytes = Vec::with_capacity(len_bytes as usize);
-        file.take(len_bytes).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        let Some(file) = self.open(segment)? else { return Ok(None) };
+        match Footer::read(&*file, head.nonce, file.len_bytes()?)? {
+            Some(footer) => footer.read_index(&*file, head.nonce),
+            None => Ok(None),
+        }
+    }
+
+    /// The payload of one frame; `None` if it was removed since or is corrupt.
+    ///
+    /// # Errors
+    /// When the segment can't be read.
+    pub fn payload(&self, position: FramePosition) -> io::Result<Option<Vec<u8>>> {
+        let head = self.segments.iter().find(|(head, _)| head.number == position.segment);
+        let Some((head, end)) = head else { return Ok(None) };
+        let Some(file) = self.open(position.segment)? else { return Ok(None) };
+        let mut mark = [0; MARK_BYTES];
+        let read = file.read_at(&mut mark, position.offset)?;
+        let Some(mark) = Mark::decode(&mark[..read], head.nonce, position.offset) else {
+            return Ok(None);
+        };
+        let mut reader = FrameReader::new(&*file, position.segment, *end);
+        Ok(reader.read(position.offset, &mark)?.map(|frame| frame.payload.to_vec()))
+    }
+
+    /// Opens a segment; `None` if it was removed since.
+    fn open(&self, segment: u64) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        match self.files.open(&segment::path(&self.dir, segment)) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Visits the frames of a segment from `start` to `end`.
+    fn visit(
+        &self,
+        head: Head,
+        start: u64,
+        end: u64,
+        is_reversed: bool,
+        visit: &mut impl FnMut(Frame<'_>) -> ControlFlow<()>,
+    ) -> io::Result<ControlFlow<()>> {
+        let Some(file) = self.open(head.number)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let start = start.max(HEAD_BYTES as u64);
+        let mut list = FrameList::read(&*file, head.nonce, start, end)?;
+        if is_reversed {
+            list.frames.reverse();
+        }
+        let mut reader = FrameReader::new(&*file, head.number, end);
+        for (offset, mark) in &list.frames {
+            if let Some(frame) = reader.read(*offset, mark)?
+                && visit(frame).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }

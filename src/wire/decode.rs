@@ -1,8 +1,9 @@
 //! Decodes the bytes of an `EventBatch` into events that borrow from them. Hostile bytes give an
 //! error with its position; everything that takes memory is bounded.
 
+use super::raw_event::{RawEvent, read_field};
 use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
-use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId, Value};
+use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId};
 use tapio_core::ring::Membership;
 
 /// The largest batch accepted: 16 MiB.
@@ -37,15 +38,11 @@ pub struct BatchHead<'a> {
 /// An item of a batch, undecoded.
 #[derive(Clone, Copy)]
 pub enum Item<'a> {
-    /// An event, for [`EventDecoder::event`] and [`kernel_time`].
+    /// An event, for [`EventDecoder::event`] and [`RawEvent`]'s methods.
     Event(RawEvent<'a>),
     /// A `Story` message's bytes.
     Story(&'a [u8]),
 }
-
-/// The bytes of an event.
-#[derive(Clone, Copy)]
-pub struct RawEvent<'a>(Reader<'a>);
 
 /// A batch with a valid outline: head, number of items, names.
 #[derive(Clone, Debug)]
@@ -100,7 +97,7 @@ impl<'a> Batch<'a> {
             match r.tag()? {
                 (6, LEN) => {
                     self.events += 1;
-                    visit(Item::Event(RawEvent(r.message()?)));
+                    visit(Item::Event(RawEvent::new(r.message()?)));
                 }
                 (5, LEN) => {
                     let name = r.text()?;
@@ -148,7 +145,7 @@ impl<'a> Batch<'a> {
             // `parse` has validated the outline, so nothing here fails.
             while !r.is_empty() {
                 match r.tag().ok()? {
-                    (6, LEN) => return Some(Item::Event(RawEvent(r.message().ok()?))),
+                    (6, LEN) => return Some(Item::Event(RawEvent::new(r.message().ok()?))),
                     (7, LEN) => return Some(Item::Story(r.delimited().ok()?)),
                     (_, wire_type) => r.skip(wire_type).ok()?,
                 }
@@ -174,82 +171,6 @@ impl<'a> Batch<'a> {
             correlations: Vec::with_capacity(4),
         })
     }
-}
-
-impl<'a> RawEvent<'a> {
-    pub(super) fn new(message: Reader<'a>) -> Self {
-        Self(message)
-    }
-
-    /// The range of its bytes in the batch.
-    #[must_use]
-    pub fn range(self) -> std::ops::Range<usize> {
-        self.0.range()
-    }
-
-    /// The event's id and the index of its source's name, unless its time is from the kernel's
-    /// clock: other sources may report an event again under the same id.
-    #[must_use]
-    #[inline]
-    pub fn natural_id(self) -> Option<(EventId, usize)> {
-        let mut r = self.0;
-        let (mut id, mut source, mut is_natural) = (None, 0, false);
-        while !r.is_empty() {
-            match r.tag().ok()? {
-                (3, LEN) => id = Some(EventId(r.id().ok()?)),
-                (5, VARINT) => source = r.varint().ok()?,
-                (7, VARINT) => is_natural = r.varint().ok()? != ClockQuality::Kernel as u64,
-                (number, _) if number > 7 => break,
-                (_, wire_type) => r.skip(wire_type).ok()?,
-            }
-        }
-        id.filter(|_| is_natural).zip(source.try_into().ok())
-    }
-
-    /// The index of the kind's name; `None` if the event is invalid.
-    #[must_use]
-    pub fn kind_index(self) -> Option<usize> {
-        let mut r = self.0;
-        while !r.is_empty() {
-            match r.tag().ok()? {
-                (4, VARINT) => return r.varint().ok()?.try_into().ok(),
-                (_, wire_type) => r.skip(wire_type).ok()?,
-            }
-        }
-        Some(0)
-    }
-
-    /// The bytes of the event's trace id; empty for none.
-    #[must_use]
-    pub fn trace(self) -> &'a [u8] {
-        let mut r = self.0;
-        while !r.is_empty() {
-            match r.tag() {
-                Ok((8, LEN)) => return r.delimited().unwrap_or_default(),
-                Ok((_, wire_type)) if r.skip(wire_type).is_ok() => {}
-                _ => break,
-            }
-        }
-        &[]
-    }
-}
-
-/// The event's time, if it is from the kernel's clock; delays are measured from it. Reads only the
-/// event's first fields, in the order of [`super::BatchEncoder`].
-#[must_use]
-#[inline]
-pub fn kernel_time(event: RawEvent<'_>) -> Option<u64> {
-    let mut r = event.0;
-    let mut time = 0;
-    while !r.is_empty() {
-        match r.tag().ok()? {
-            (1, FIXED64) => time = r.fixed64().ok()?,
-            (7, VARINT) if r.varint().ok()? != ClockQuality::Kernel as u64 => return None,
-            (number, _) if number >= 7 => break,
-            (_, wire_type) => r.skip(wire_type).ok()?,
-        }
-    }
-    (time != 0).then_some(time)
 }
 
 /// Decodes the events of a batch, one after the other, without allocating.
@@ -300,7 +221,7 @@ impl<'a> EventDecoder<'a> {
         };
         let (mut kind, mut source, mut entities) = (0, 0, 0);
         let (mut incoming_trace, mut incoming_span) = ([0; 16], [0; 8]);
-        let mut r = raw.0;
+        let mut r = raw.reader();
         while !r.is_empty() {
             match r.tag()? {
                 (12, LEN) => {
@@ -370,28 +291,9 @@ impl<'a> EventDecoder<'a> {
     }
 
     #[inline]
-    fn field(&self, mut r: Reader<'a>) -> Result<Field<'a>, WireError> {
-        let (mut key, mut value) = (0, Value::Null);
-        while !r.is_empty() {
-            match r.tag()? {
-                (1, VARINT) => key = r.varint()?,
-                (2, LEN) => value = Value::Str(r.text()?),
-                (3, VARINT) => {
-                    let zigzag = r.varint()?;
-                    value = Value::Int((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
-                }
-                (4, FIXED64) => value = Value::Float(f64::from_bits(r.fixed64()?)),
-                (5, VARINT) => value = Value::Bool(r.varint()? != 0),
-                (6, LEN) => value = Value::Json(r.text()?),
-                (7, VARINT) => {
-                    r.varint()?;
-                    value = Value::Null;
-                }
-                (number, wire_type) => r.skip_unknown(number, 8, wire_type)?,
-            }
-        }
-        let key = self.name(&r, key)?;
-        Ok(Field { key, value })
+    fn field(&self, message: Reader<'a>) -> Result<Field<'a>, WireError> {
+        let (key, value) = read_field(message)?;
+        Ok(Field { key: self.name(&message, key)?, value })
     }
 
     fn correlation(&self, mut r: Reader<'a>) -> Result<Membership, WireError> {

@@ -1,7 +1,8 @@
 //! Marks events of a batch that are in the store already. They stay in the batch's bytes, as a
 //! field that no reader decodes, so that the batch keeps its length and its number of items.
 
-use super::decode::{DUPLICATE_FIELD, RawEvent};
+use super::decode::DUPLICATE_FIELD;
+use super::raw_event::RawEvent;
 use super::reader::{LEN, Reader};
 
 /// The tags of an event and of a duplicate: one byte each.

@@ -6,6 +6,7 @@
 //! | `encode.rs` | [`BatchEncoder`]: records from a ring → the bytes of an `EventBatch` |
 //! | `buffer.rs` | the encoder's buffers, reused when a batch is acknowledged |
 //! | `reader.rs` | bounds-checked protobuf reader |
+//! | `raw_event.rs` | [`RawEvent`]: parts of an event without decoding it |
 //! | `decode.rs` | [`Batch`]: the bytes of an `EventBatch` → borrowed events |
 //! | `story.rs` | stories to and from protobuf |
 //! | `json.rs` | decoded items as JSON |
@@ -31,6 +32,7 @@ mod encode;
 mod json;
 mod otlp;
 pub mod proto;
+mod raw_event;
 mod reader;
 mod sequence_tracker;
 mod service;
@@ -38,13 +40,12 @@ mod story;
 
 pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError};
 pub use codec::RawCodec;
-pub use decode::{
-    Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, RawEvent, kernel_time,
-};
+pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES};
 pub use duplicates::mark_duplicates;
 pub use encode::{Appended, BatchEncoder, EncodedBatch};
 pub use json::{batch_json, decoded_json};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker};
 pub use service::{AckStream, BatchHandler, IngestHandler, IngestServer, bind, grpc_server};

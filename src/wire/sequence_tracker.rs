@@ -67,6 +67,26 @@ impl SequenceSet {
         }
     }
 
+    /// Removes `[first, end)`: the items are new again.
+    pub fn remove(&mut self, first: u64, end: u64) {
+        if first >= end {
+            return;
+        }
+        while let Some((&range_first, &range_end)) = self.ranges.range(..end).next_back() {
+            if range_end <= first {
+                break;
+            }
+            self.ranges.remove(&range_first);
+            if range_end > end {
+                self.ranges.insert(end, range_end);
+            }
+            if range_first < first {
+                self.ranges.insert(range_first, first);
+                break;
+            }
+        }
+    }
+
     /// One past the last item of the range that contains `from`; `from` if none does.
     #[must_use]
     pub fn contiguous_end(&self, from: u64) -> u64 {
@@ -166,15 +186,20 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_a_set_of_numbers(
-            ranges in prop::collection::vec((0u64..200, 0u64..12), 0..40),
+            ranges in prop::collection::vec((any::<bool>(), 0u64..200, 0u64..12), 0..40),
             probe in 0u64..220,
             count in 1u32..20,
         ) {
             let mut s = SequenceSet::default();
             let mut model = std::collections::BTreeSet::new();
-            for (first, len) in ranges {
-                s.insert(first, first + len);
-                model.extend(first..first + len);
+            for (is_removed, first, len) in ranges {
+                if is_removed {
+                    s.remove(first, first + len);
+                    model.retain(|n| !(first..first + len).contains(n));
+                } else {
+                    s.insert(first, first + len);
+                    model.extend(first..first + len);
+                }
             }
             let handled = (probe..probe + u64::from(count)).filter(|n| model.contains(n)).count();
             let expected = match handled {

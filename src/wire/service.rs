@@ -138,26 +138,32 @@ pub trait BatchHandler: Send + 'static {
     /// possible now, retry after that time.
     fn handle(&mut self, batch: &Bytes) -> Option<Duration>;
 
-    /// The next ack for the batches handled since the last ones; called until `None`.
-    fn next_ack(&mut self) -> Option<Ack>;
+    /// Ends a group of batches, which are acknowledged together.
+    fn end_group(&mut self);
+
+    /// The next ack of an ended group. `None`: every group is acknowledged. Pending: the next one
+    /// can't be acknowledged yet.
+    ///
+    /// # Errors
+    /// The status that ends the stream: nothing more can be acknowledged.
+    fn poll_ack(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Ack>, Status>>;
 }
 
-/// The acks for a stream of batches. Polling it handles batches; one ack answers all batches that
-/// were ready.
+/// The acks for a stream of batches. Polling it handles batches; those that were ready are a group,
+/// which one ack answers.
 pub struct AckStream<T> {
     batches: Streaming<Bytes>,
     handler: T,
     /// A batch to retry.
     retry: Option<(Bytes, Pin<Box<Sleep>>)>,
-    unacked: usize,
-    acking: bool,
+    /// The end of the batches: `Some(None)` without an error.
     end: Option<Option<Status>>,
 }
 
 impl<T: BatchHandler> AckStream<T> {
     /// Handles these batches.
     pub fn new(batches: Streaming<Bytes>, handler: T) -> Self {
-        Self { batches, handler, retry: None, unacked: 0, acking: false, end: None }
+        Self { batches, handler, retry: None, end: None }
     }
 
     fn next_batch(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -177,6 +183,20 @@ impl<T: BatchHandler> AckStream<T> {
         }
         Poll::Ready(None)
     }
+
+    /// Handles the batches that are ready. Returns their number.
+    fn handle_batches(&mut self, cx: &mut Context<'_>) -> usize {
+        let mut handled = 0;
+        while handled < BATCHES_PER_ACK
+            && let Poll::Ready(Some(batch)) = self.next_batch(cx)
+        {
+            match self.handler.handle(&batch) {
+                None => handled += 1,
+                Some(wait) => self.retry = Some((batch, Box::pin(tokio::time::sleep(wait)))),
+            }
+        }
+        handled
+    }
 }
 
 impl<T: BatchHandler + Unpin> Stream for AckStream<T> {
@@ -185,31 +205,20 @@ impl<T: BatchHandler + Unpin> Stream for AckStream<T> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            if this.acking {
-                match this.handler.next_ack() {
-                    Some(ack) => return Poll::Ready(Some(Ok(ack))),
-                    None => this.acking = false,
-                }
-            }
-            while this.unacked < BATCHES_PER_ACK {
-                match this.next_batch(cx) {
-                    Poll::Ready(Some(batch)) => match this.handler.handle(&batch) {
-                        None => this.unacked += 1,
-                        Some(wait) => {
-                            this.retry = Some((batch, Box::pin(tokio::time::sleep(wait))));
-                        }
-                    },
-                    Poll::Ready(None) => break,
-                    Poll::Pending if this.unacked == 0 => return Poll::Pending,
-                    Poll::Pending => break,
-                }
-            }
-            if this.unacked == 0 {
+            let all_acked = match this.handler.poll_ack(cx) {
+                Poll::Ready(Ok(Some(ack))) => return Poll::Ready(Some(Ok(ack))),
+                Poll::Ready(Ok(None)) => true,
+                Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
+                Poll::Pending => false,
+            };
+            if this.handle_batches(cx) > 0 {
+                this.handler.end_group();
+            } else if this.end.is_some() && all_acked {
                 let end = this.end.as_mut().and_then(Option::take);
                 return Poll::Ready(end.map(Err));
+            } else {
+                return Poll::Pending;
             }
-            this.unacked = 0;
-            this.acking = true;
         }
     }
 }

@@ -27,7 +27,8 @@ pub(crate) const PACKAGES: &[Package] = &[
         folder: "src/wire/",
         layers: &[
             &["buffer", "codec", "proto", "reader", "sequence_tracker"],
-            &["decode", "otlp", "story"],
+            &["otlp", "raw_event", "story"],
+            &["decode"],
             &["duplicates", "encode", "json", "service"],
             &["client"],
         ],

@@ -24,4 +24,5 @@ pub(crate) mod json;
 pub(crate) mod net;
 pub(crate) mod pipeline;
 pub(crate) mod router;
+pub(crate) mod sim_disk;
 pub(crate) mod skip;

@@ -11,7 +11,7 @@ use super::json::rounded;
 use super::story::{Story, StoryState};
 
 /// Maximum number of links of one story.
-const MAX_LINKS: usize = 16;
+pub const MAX_LINKS: usize = 16;
 
 /// Another story that shares members with a story.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,53 +3,15 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use crate::store::LogSnapshot;
-use tapio_wire::{Batch, Item, RawEvent};
+use prost::Message as _;
 
-/// Bytes of segments that one query reads at most.
-const MAX_READ_BYTES: u64 = 512 * 1024 * 1024;
+use super::event_filter::EventFilter;
+use super::summary::{Index, entity_hash, first_eight};
+use crate::store::{Frame, FramePosition, LogSnapshot};
+use tapio_wire::Batch;
 
-/// Selects events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventFilter {
-    /// The kind: exact, or a prefix that ends in `*`; empty for any.
-    pub kind: String,
-    /// The 16 bytes of a trace id; empty for any.
-    pub trace_id: Vec<u8>,
-    /// The node; empty for any.
-    pub node: String,
-}
-
-impl EventFilter {
-    fn kind_matches(&self, kind: &str) -> bool {
-        self.kind.is_empty() || tapio_core::glob::matches(&self.kind, kind)
-    }
-
-    /// The positions of matching events among the batch's events, ascending.
-    #[must_use]
-    pub fn positions(&self, batch: &Batch<'_>) -> Vec<usize> {
-        if !self.node.is_empty() && self.node != batch.head.node {
-            return Vec::new();
-        }
-        let kinds: Vec<bool> = batch.names().iter().map(|n| self.kind_matches(n)).collect();
-        if !kinds.contains(&true) {
-            return Vec::new();
-        }
-        let matches = |event: RawEvent<'_>| {
-            event.kind_index().is_some_and(|index| kinds.get(index) == Some(&true))
-                && (self.trace_id.is_empty() || event.trace() == self.trace_id)
-        };
-        batch
-            .items()
-            .filter_map(|item| match item {
-                Item::Event(event) => Some(event),
-                Item::Story(_) => None,
-            })
-            .enumerate()
-            .filter_map(|(position, event)| matches(event).then_some(position))
-            .collect()
-    }
-}
+/// Segments that one query reads at most.
+const MAX_READ_SEGMENTS: usize = 64;
 
 /// A batch with events that match a filter.
 #[derive(Clone, Debug)]
@@ -60,32 +22,83 @@ pub struct MatchingBatch {
     pub positions: Vec<usize>,
 }
 
-/// Finds the newest matching events, at most `limit`. Returns their batches, newest first.
-///
-/// # Errors
-/// When a segment can't be read. Segments that were retired since are skipped.
-pub fn newest_events(
-    log: &LogSnapshot,
-    filter: &EventFilter,
-    limit: usize,
-) -> io::Result<Vec<MatchingBatch>> {
-    let (mut found, mut events) = (Vec::new(), 0);
-    if limit == 0 {
-        return Ok(found);
+/// A query that is ready to be read.
+pub struct EventSelection {
+    pub(super) filter: EventFilter,
+    pub(super) log: LogSnapshot,
+    /// The segments that may have matching events, newest first.
+    pub(super) segments: Vec<u64>,
+}
+
+impl EventSelection {
+    /// Reads the newest matching events, at most `limit`. Returns their batches, newest first.
+    ///
+    /// # Errors
+    /// When a segment can't be read. Segments that were removed since are skipped.
+    pub fn read(&self, limit: usize) -> io::Result<Vec<MatchingBatch>> {
+        let mut found = Found { filter: &self.filter, limit, batches: Vec::new(), events: 0 };
+        for segment in self.segments.iter().take(MAX_READ_SEGMENTS) {
+            if found.events >= limit || self.read_segment(*segment, &mut found)?.is_break() {
+                break;
+            }
+        }
+        Ok(found.batches)
     }
-    log.newest_first(MAX_READ_BYTES, |frame| {
-        let Ok(batch) = Batch::parse(frame.payload) else {
+
+    fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> io::Result<ControlFlow<()>> {
+        let mut flow = ControlFlow::Continue(());
+        let (filter, entity) = (&self.filter, self.filter.entity());
+        let is_indexed = !filter.trace_id.is_empty() || entity.is_some();
+        let index = if is_indexed { self.log.index(segment)? } else { None };
+        let index = index.and_then(|bytes| Index::decode(&bytes[..]).ok());
+        if let (Some(index), Some((key, value))) = (&index, entity)
+            && !index.may_have_entity(entity_hash(key, value))
+        {
+            return Ok(flow);
+        }
+        if let Some(index) = index.filter(|_| !filter.trace_id.is_empty()) {
+            for offset in index.frames_of(first_eight(&filter.trace_id)).iter().rev() {
+                let position = FramePosition { segment, offset: *offset };
+                if let Some(payload) = self.log.payload(position)? {
+                    flow = found.add(&payload);
+                }
+                if flow.is_break() {
+                    break;
+                }
+            }
+            return Ok(flow);
+        }
+        self.log.newest_first(
+            |s| s == segment,
+            |frame: Frame<'_>| {
+                flow = found.add(frame.payload);
+                flow
+            },
+        )?;
+        Ok(flow)
+    }
+}
+
+/// The events found so far.
+struct Found<'a> {
+    filter: &'a EventFilter,
+    limit: usize,
+    batches: Vec<MatchingBatch>,
+    events: usize,
+}
+
+impl Found<'_> {
+    fn add(&mut self, payload: &[u8]) -> ControlFlow<()> {
+        let Ok(batch) = Batch::parse(payload) else {
             return ControlFlow::Continue(());
         };
-        let mut positions = filter.positions(&batch);
-        let surplus = positions.len().saturating_sub(limit - events);
+        let mut positions = self.filter.positions(&batch);
+        let surplus = positions.len().saturating_sub(self.limit - self.events);
         positions.drain(..surplus);
-        if positions.is_empty() {
-            return ControlFlow::Continue(());
+        if !positions.is_empty() {
+            self.events += positions.len();
+            self.batches.push(MatchingBatch { batch: payload.to_vec(), positions });
         }
-        events += positions.len();
-        found.push(MatchingBatch { batch: frame.payload.to_vec(), positions });
-        if events < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    Ok(found)
+        if self.events < self.limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
 }

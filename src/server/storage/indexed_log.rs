@@ -1,13 +1,22 @@
 //! The log of batches and its indexes.
 
 use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use super::batch_index::BatchIndex;
+use super::event_filter::EventFilter;
+use super::event_query::EventSelection;
 use super::recent_ids::{RecentIds, resendable_ids};
-use super::story_index::{StoryFilter, StoryIndex};
+use super::story_index::{StoryFilter, StorySelection};
 use crate::server::config::ServerConfig;
-use crate::store::{LogSnapshot, SegmentLog, SegmentLogConfig};
-use tapio_core::event::LinkedStory;
-use tapio_wire::{Batch, Item, SequenceSet, SequenceTracker, mark_duplicates};
+use crate::store::{
+    Files, FramePosition, LogSnapshot, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
+};
+use tapio_wire::{Batch, SequenceSet, mark_duplicates};
+
+/// Segments that are read at start for the latest event ids.
+const RECENT_SEGMENTS: usize = 2;
 
 /// Contents of the storage, and what recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -24,53 +33,56 @@ pub struct StorageStats {
     pub recovered_batches: u64,
     /// Damaged frames skipped at start.
     pub corrupt_frames: u64,
-    /// Incomplete frames cut off at start.
+    /// Bytes between damaged marks, skipped at start.
+    pub lost_bytes: u64,
+    /// Segments whose last frame was incomplete.
     pub torn_tails: u64,
+    /// Bytes of incomplete frames, cut off at start.
+    pub torn_bytes: u64,
+    /// Files that aren't intact segments, moved to `quarantine/` at start.
+    pub segments_quarantined: u64,
+    /// Segments that can't be read.
+    pub segments_unreadable: u64,
+    /// Segments that somebody deleted.
+    pub segments_deleted: u64,
+    /// Batches that the disk failed to write; none of them was acknowledged.
+    pub batches_unwritten: u64,
 }
 
-/// A batch as it was stored, where that differs from the batch as it came.
-pub struct DeduplicatedBatch {
-    /// The stored bytes.
-    pub bytes: Vec<u8>,
-    /// Events that were marked as duplicates.
-    pub duplicates: u32,
+/// A batch that was appended.
+pub struct AppendedBatch {
+    /// Where it is. It may be acknowledged once the log is synced through this position.
+    pub position: FramePosition,
+    /// The stored bytes, where they differ from the batch as it came: events that an earlier
+    /// process of its node has sent already are marked as duplicates.
+    pub deduplicated: Option<(Vec<u8>, u32)>,
 }
 
 /// Stores batches as they came and indexes them.
 pub struct Storage {
-    log: SegmentLog,
-    index: Index,
-}
-
-/// Everything that is rebuilt from the log at start.
-struct Index {
-    sequences: SequenceTracker,
+    log: SegmentLog<BatchIndex>,
     recent_ids: RecentIds,
-    stories: StoryIndex,
 }
 
 impl Storage {
-    /// Opens or creates the storage and rebuilds the indexes.
+    /// Opens or creates the storage, whose contents are known by the footers of its segments.
     ///
     /// # Errors
     /// When the folder can't be used, or another process uses it.
-    pub fn open(config: &ServerConfig) -> io::Result<Self> {
+    pub fn open(config: &ServerConfig, files: Arc<dyn Files>) -> io::Result<Self> {
         let log_config = SegmentLogConfig {
             dir: config.data_dir.clone(),
             segment_bytes: config.segment_bytes,
             retention_bytes: config.retention_bytes,
+            durability: config.durability,
         };
-        let mut index = Index {
-            sequences: SequenceTracker::default(),
-            recent_ids: RecentIds::default(),
-            stories: StoryIndex::new(config.stories_kept),
-        };
-        let log = SegmentLog::open(log_config, |frame| index.recover(frame.payload));
-        Ok(Self { log: log.map_err(|e| in_data_dir(&e))?, index })
+        let index = BatchIndex::new(config.stories_kept);
+        let log = SegmentLog::open(log_config, files, index).map_err(|e| in_data_dir(&e))?;
+        let recent_ids = recent_ids(&log.snapshot())?;
+        Ok(Self { log, recent_ids })
     }
 
-    /// Appends a batch. Events that an earlier process of its node has sent already are marked as
-    /// duplicates; then the batch as it was stored is returned.
+    /// Appends a batch.
     ///
     /// # Errors
     /// When the disk refuses it; nothing has changed then.
@@ -79,48 +91,86 @@ impl Storage {
         batch: &Batch<'_>,
         bytes: &[u8],
         receipt_ns: u64,
-    ) -> io::Result<Option<DeduplicatedBatch>> {
+    ) -> io::Result<AppendedBatch> {
         let ids = resendable_ids(batch);
-        let recent_ids = &mut self.index.recent_ids;
+        let recent_ids = &mut self.recent_ids;
         recent_ids.begin_batch(&batch.head);
-        let mut changed = None;
+        let mut deduplicated = None;
         if recent_ids.any_resent(&batch.head, &ids) {
             let mut bytes = bytes.to_vec();
             let duplicates = mark_duplicates(&mut bytes, |e| recent_ids.is_resent(batch, e));
-            changed = Some(DeduplicatedBatch { bytes, duplicates });
+            deduplicated = Some((bytes, duplicates));
         }
-        let stored = changed.as_ref().map_or(bytes, |batch| &batch.bytes);
-        self.log.append(stored, receipt_ns).map_err(|e| in_data_dir(&e))?;
+        let stored = deduplicated.as_ref().map_or(bytes, |(bytes, _)| bytes);
+        let position = self.log.append(stored, receipt_ns).map_err(|e| in_data_dir(&e))?;
         recent_ids.add(&batch.head, &ids);
-        Ok(changed)
+        Ok(AppendedBatch { position, deduplicated })
     }
 
     /// The stored and refused items of one agent process.
     pub fn sequences(&mut self, node: &str, epoch: u64) -> &mut SequenceSet {
-        self.index.sequences.sender(node, epoch)
+        self.log.index_mut().sequences.sender(node, epoch)
     }
 
-    /// Adds a stored story to the index.
-    pub fn index_story(&mut self, node: &str, epoch: u64, story: &[u8]) {
-        self.index.stories.add(node, epoch, story);
-    }
-
-    /// The last revisions of matching stories with their links, the last updated first.
+    /// The position behind the last batch.
     #[must_use]
-    pub fn stories(&self, limit: usize, filter: &StoryFilter) -> Vec<LinkedStory> {
-        self.index.stories.list(limit, filter)
+    pub fn end(&self) -> FramePosition {
+        self.log.end()
     }
 
-    /// The last revision of a story, with its links.
+    /// Ends the segment that is appended to.
+    pub fn seal(&mut self) {
+        self.log.seal();
+    }
+
+    /// Notes what has to be written to the disk; `None` if nothing has.
+    pub fn begin_sync(&mut self) -> Option<PendingSync> {
+        self.log.begin_sync()
+    }
+
+    /// Takes the result of a sync. After an error the batches from the returned position on aren't
+    /// stored any more, and are new when they are sent again.
+    ///
+    /// # Errors
+    /// The error of the disk.
+    pub fn finish_sync(&mut self, sync: &PendingSync, result: io::Result<()>) -> io::Result<()> {
+        self.log.finish_sync(sync, result).map_err(|(_, error)| in_data_dir(&error))
+    }
+
+    /// Notices deleted segments ([`SegmentLog::check`]).
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn check(&mut self) -> io::Result<()> {
+        self.log.check().map_err(|e| in_data_dir(&e))
+    }
+
+    /// Selects the last revisions of matching stories, the last updated first.
     #[must_use]
-    pub fn story(&self, id: [u8; 16]) -> Option<LinkedStory> {
-        self.index.stories.get(id)
+    pub fn select_stories(&self, limit: usize, filter: &StoryFilter) -> StorySelection {
+        self.log.index().stories.select(limit, filter, self.log.snapshot())
+    }
+
+    /// Selects the last revision of a story.
+    #[must_use]
+    pub fn select_story(&self, id: [u8; 16]) -> StorySelection {
+        self.log.index().stories.get(id, self.log.snapshot())
+    }
+
+    /// Selects matching events.
+    #[must_use]
+    pub fn select_events(&self, filter: EventFilter) -> EventSelection {
+        let log = self.log.snapshot();
+        let mut segments = self.log.index().select(&filter);
+        segments.extend(self.log.appended_segment());
+        segments.reverse();
+        EventSelection { filter, log, segments }
     }
 
     /// Stories in the index.
     #[must_use]
     pub fn stories_kept(&self) -> usize {
-        self.index.stories.len()
+        self.log.index().stories.len()
     }
 
     /// A view of the stored batches, which can be read without access to the storage.
@@ -132,43 +182,58 @@ impl Storage {
     /// The current counts.
     #[must_use]
     pub fn stats(&self) -> StorageStats {
-        let log = self.log.stats();
+        let SegmentLogStats {
+            segments,
+            bytes,
+            frames,
+            retired_segments,
+            recovered_frames,
+            corrupt_frames,
+            lost_bytes,
+            torn_tails,
+            torn_bytes,
+            quarantined_segments,
+            unreadable_segments,
+            deleted_segments,
+            unwritten_frames,
+        } = self.log.stats();
         StorageStats {
-            segments: log.segments,
-            stored_bytes: log.bytes,
-            batches: log.frames,
-            segments_retired: log.retired_segments,
-            recovered_batches: log.recovered_frames,
-            corrupt_frames: log.corrupt_frames,
-            torn_tails: log.torn_tails,
+            segments,
+            stored_bytes: bytes,
+            batches: frames,
+            segments_retired: retired_segments,
+            recovered_batches: recovered_frames,
+            corrupt_frames,
+            lost_bytes,
+            torn_tails,
+            torn_bytes,
+            segments_quarantined: quarantined_segments,
+            segments_unreadable: unreadable_segments,
+            segments_deleted: deleted_segments,
+            batches_unwritten: unwritten_frames,
         }
     }
+}
+
+/// The latest event ids in a log.
+fn recent_ids(log: &LogSnapshot) -> io::Result<RecentIds> {
+    let mut ids = RecentIds::default();
+    let Some(segment) = log.segments().rev().take(RECENT_SEGMENTS).last() else {
+        return Ok(ids);
+    };
+    let read = log.oldest_first(FramePosition { segment, offset: 0 }, |frame| {
+        if let Ok(batch) = Batch::parse(frame.payload) {
+            ids.begin_batch(&batch.head);
+            ids.add(&batch.head, &resendable_ids(&batch));
+        }
+        ControlFlow::Continue(())
+    });
+    if let Err(error) = read {
+        tracing::warn!(%error, "server: can't read the latest segments; events that agents send again after a restart are stored twice");
+    }
+    Ok(ids)
 }
 
 fn in_data_dir(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("server.data_dir: {error}"))
-}
-
-impl Index {
-    /// Adds a batch found at start.
-    fn recover(&mut self, bytes: &[u8]) {
-        let mut stories = Vec::new();
-        let parsed = Batch::parse_with(bytes, |item| {
-            if let Item::Story(story) = item {
-                stories.push(story);
-            }
-        });
-        // Only valid batches are stored, and the checksum has shown that this one is unchanged.
-        let Ok(batch) = parsed else {
-            return;
-        };
-        let head = batch.head;
-        self.recent_ids.begin_batch(&head);
-        self.recent_ids.add(&head, &resendable_ids(&batch));
-        let end = head.first_sequence.saturating_add(u64::from(head.count));
-        self.sequences.sender(head.node, head.epoch).insert(head.first_sequence, end);
-        for story in stories {
-            self.stories.add(head.node, head.epoch, story);
-        }
-    }
 }

@@ -3,15 +3,24 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `indexed_log.rs` | [`Storage`]: the log and its indexes |
-//! | `story_index.rs` | the last revision of each story |
-//! | `event_query.rs` | [`newest_events`]: events, newest first |
+//! | `batch_index.rs` | what is kept in memory: sequence numbers, stories, summaries of segments |
+//! | `summary.rs` | what a segment has: its footer and its index |
+//! | `filter.rs` | the filter over a segment's entities |
+//! | `story_index.rs` | where the last revision of each story is |
+//! | `event_filter.rs` | selects events |
+//! | `event_query.rs` | events, newest first |
 //! | `recent_ids.rs` | recognises events that a restarted agent sends again |
 
+mod batch_index;
+mod event_filter;
 mod event_query;
+mod filter;
 mod indexed_log;
 mod recent_ids;
 mod story_index;
+mod summary;
 
-pub use event_query::{EventFilter, MatchingBatch, newest_events};
-pub use indexed_log::{Storage, StorageStats};
-pub use story_index::StoryFilter;
+pub use event_filter::EventFilter;
+pub use event_query::{EventSelection, MatchingBatch};
+pub use indexed_log::{AppendedBatch, Storage, StorageStats};
+pub use story_index::{StoryFilter, StorySelection};

@@ -1,0 +1,206 @@
+//! Summary and index of a segment: a start reads the summary, which is in the footer; queries read
+//! the index ahead of it. Both are protobuf messages, so that a later version can add to
+//! them.
+
+use std::collections::{BTreeSet, HashSet};
+
+use prost::Message;
+
+use super::event_filter::{EventFilter, entity_text};
+use super::filter;
+use tapio_core::event::stable_hash;
+use tapio_wire::{Batch, BatchHead, RawEvent};
+
+/// The summary of a segment.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Summary {
+    /// The least and the greatest time of its events, nanoseconds since the Unix epoch; both 0 for
+    /// none.
+    #[prost(fixed64, tag = "1")]
+    pub(super) first_event_ns: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(super) last_event_ns: u64,
+    /// Bit n: events of severity n.
+    #[prost(fixed32, tag = "3")]
+    pub(super) severities: u32,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) nodes: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) kinds: Vec<String>,
+    #[prost(message, repeated, tag = "6")]
+    pub(super) senders: Vec<SenderItems>,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) stories: Vec<StoryEntry>,
+}
+
+/// The items of one agent process in a segment.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SenderItems {
+    #[prost(string, tag = "1")]
+    pub(super) node: String,
+    #[prost(fixed64, tag = "2")]
+    pub(super) epoch: u64,
+    /// First, and one past the last, of each range of sequence numbers.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub(super) ranges: Vec<u64>,
+}
+
+/// Where the last revision of a story in a segment is, and by what it is found.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StoryEntry {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub(super) node: String,
+    #[prost(fixed64, tag = "3")]
+    pub(super) epoch: u64,
+    #[prost(uint32, tag = "4")]
+    pub(super) revision: u32,
+    /// Offset of its frame in the segment.
+    #[prost(uint64, tag = "5")]
+    pub(super) offset: u64,
+    /// Its position among the stories of the batch.
+    #[prost(uint32, tag = "6")]
+    pub(super) position: u32,
+    #[prost(string, tag = "7")]
+    pub(super) pattern: String,
+    /// The first eight bytes of each kept member's id, by which stories are linked; none for
+    /// stories that have no links.
+    #[prost(fixed64, repeated, tag = "8")]
+    pub(super) members: Vec<u64>,
+}
+
+/// The index of a sealed segment.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Index {
+    /// The filter of the entities' keys and values ([`entity_hash`]).
+    #[prost(bytes = "vec", tag = "1")]
+    entities: Vec<u8>,
+    /// The first eight bytes of the trace ids, ascending, one for each frame that has events of it.
+    #[prost(fixed64, repeated, tag = "2")]
+    traces: Vec<u64>,
+    /// Offset of the frame, for each of `traces`.
+    #[prost(fixed64, repeated, tag = "3")]
+    offsets: Vec<u64>,
+}
+
+impl Index {
+    /// Whether the segment may have events with this entity.
+    pub(super) fn may_have_entity(&self, hash: u64) -> bool {
+        filter::may_contain(&self.entities, hash)
+    }
+
+    /// Offsets of the frames that have events of a trace, ascending.
+    pub(super) fn frames_of(&self, trace: u64) -> &[u64] {
+        let start = self.traces.partition_point(|t| *t < trace);
+        let end = self.traces.partition_point(|t| *t <= trace);
+        self.offsets.get(start..end).unwrap_or_default()
+    }
+}
+
+/// The hash of an entity's key and value in [`Index`].
+pub(super) fn entity_hash(key: &str, value: &str) -> u64 {
+    first_eight(&stable_hash(&[key.as_bytes(), value.as_bytes()]))
+}
+
+/// The first eight bytes of an id as a number; ids of other lengths give 0.
+pub(super) fn first_eight(id: &[u8]) -> u64 {
+    id.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+impl Summary {
+    /// Whether the segment may have events that match.
+    pub(super) fn may_match(&self, filter: &EventFilter) -> bool {
+        (filter.node.is_empty() || self.nodes.contains(&filter.node))
+            && (filter.kind.is_empty() || self.kinds.iter().any(|kind| filter.kind_matches(kind)))
+    }
+}
+
+/// Collects what a segment has while it is appended to.
+#[derive(Default)]
+pub(super) struct SummaryBuilder {
+    summary: Summary,
+    kinds: BTreeSet<String>,
+    entities: HashSet<u64, ahash::RandomState>,
+    traces: BTreeSet<(u64, u64)>,
+}
+
+impl SummaryBuilder {
+    /// Adds the batch of the frame at `offset`.
+    pub(super) fn add(&mut self, batch: &Batch<'_>, events: &[RawEvent<'_>], offset: u64) {
+        let head = &batch.head;
+        if !self.summary.nodes.iter().any(|node| node == head.node) {
+            self.summary.nodes.push(head.node.to_owned());
+        }
+        self.add_items(head);
+        let mut kinds = HashSet::with_hasher(ahash::RandomState::new());
+        for event in events {
+            self.add_event(*event, batch, &mut kinds, offset);
+        }
+        for kind in kinds.iter().filter_map(|kind| batch.names().get(*kind)) {
+            if !self.kinds.contains(*kind) {
+                self.kinds.insert((*kind).to_owned());
+            }
+        }
+    }
+
+    fn add_event(
+        &mut self,
+        event: RawEvent<'_>,
+        batch: &Batch<'_>,
+        kinds: &mut HashSet<usize, ahash::RandomState>,
+        offset: u64,
+    ) {
+        let keys = event.keys(|key, value| {
+            let Some(key) = batch.names().get(key) else { return };
+            if let Some(text) = entity_text(value) {
+                self.entities.insert(entity_hash(key, &text));
+            }
+        });
+        // An event that can't be decoded isn't found by any of its parts.
+        let Some(keys) = keys else { return };
+        let summary = &mut self.summary;
+        if summary.last_event_ns == 0 {
+            summary.first_event_ns = keys.time_ns;
+        }
+        summary.first_event_ns = summary.first_event_ns.min(keys.time_ns);
+        summary.last_event_ns = summary.last_event_ns.max(keys.time_ns);
+        summary.severities |= 1 << (keys.severity & 31);
+        kinds.insert(keys.kind);
+        if !keys.trace.is_empty() {
+            self.traces.insert((first_eight(keys.trace), offset));
+        }
+    }
+
+    /// Adds the batch's range to those of its sender.
+    fn add_items(&mut self, head: &BatchHead<'_>) {
+        let end = head.first_sequence.saturating_add(u64::from(head.count));
+        let senders = &mut self.summary.senders;
+        let at = senders.iter().position(|s| s.epoch == head.epoch && s.node == head.node);
+        let index = at.unwrap_or_else(|| {
+            let node = head.node.to_owned();
+            senders.push(SenderItems { node, epoch: head.epoch, ranges: Vec::new() });
+            senders.len() - 1
+        });
+        let ranges = &mut senders[index].ranges;
+        match ranges.last_mut() {
+            Some(last) if *last == head.first_sequence => *last = end,
+            _ => ranges.extend([head.first_sequence, end]),
+        }
+    }
+
+    /// The items so far.
+    pub(super) fn senders(&self) -> &[SenderItems] {
+        &self.summary.senders
+    }
+
+    /// The summary and the index of what was added.
+    pub(super) fn finish(self, stories: Vec<StoryEntry>) -> (Summary, Index) {
+        let Self { mut summary, kinds, entities, traces } = self;
+        summary.kinds = kinds.into_iter().collect();
+        summary.stories = stories;
+        let entities = filter::build(entities.into_iter().collect::<Vec<_>>().into_iter());
+        let (traces, offsets) = traces.into_iter().unzip();
+        (summary, Index { entities, traces, offsets })
+    }
+}

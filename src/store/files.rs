@@ -1,0 +1,201 @@
+//! The operations on files that a log needs, as a trait, so that a simulated disk can stand in for
+//! the kernel's: one that tears writes, loses what wasn't synced, and fails.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A file system.
+pub trait Files: Send + Sync {
+    /// Creates a folder and its parents, accessible to this user only.
+    ///
+    /// # Errors
+    /// When the folder can't be created.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names in a folder.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Creates a file, readable and writable by this user only.
+    ///
+    /// # Errors
+    /// When the file exists or can't be created.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file.
+    ///
+    /// # Errors
+    /// When the file can't be opened.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Renames a file.
+    ///
+    /// # Errors
+    /// When the file can't be renamed.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// When the file can't be removed.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Locks a file against other processes for as long as the returned value lives; creates it if
+    /// missing.
+    ///
+    /// # Errors
+    /// `ResourceBusy` when another process has locked it, or when it can't be created.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>>;
+
+    /// Writes the entries of a folder to the disk: files created, renamed and removed.
+    ///
+    /// # Errors
+    /// When the disk reports an error.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A file of a [`Files`].
+pub trait DiskFile: Send + Sync {
+    /// Bytes in the file.
+    ///
+    /// # Errors
+    /// When the file's metadata can't be read.
+    fn len_bytes(&self) -> io::Result<u64>;
+
+    /// Names that the file has; 0 once it is deleted.
+    ///
+    /// # Errors
+    /// When the file's metadata can't be read.
+    fn links(&self) -> io::Result<u64>;
+
+    /// Reads at an offset. Returns fewer bytes than the buffer's only at the end of the file.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all parts, one behind the other, from `offset`.
+    ///
+    /// # Errors
+    /// When the disk refuses it; some of the bytes may be written.
+    fn write_at(&self, parts: [&[u8]; 3], offset: u64) -> io::Result<()>;
+
+    /// Cuts the file to a length.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    fn truncate(&self, len_bytes: u64) -> io::Result<()>;
+
+    /// Writes the file's data and length to the disk.
+    ///
+    /// # Errors
+    /// When the disk reports an error: what wasn't synced before may be lost, and a second call may
+    /// succeed although it is (`fsync(2)`).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The kernel's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsFiles;
+
+impl Files for OsFiles {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            // Names that aren't UTF-8 are none of a log's files.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        Ok(Arc::new(options.read(true).write(true).create_new(true).mode(0o600).open(path)?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Box::new(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, "in use by another process"))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.nlink())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, parts: [&[u8]; 3], mut offset: u64) -> io::Result<()> {
+        let mut slices = parts.map(IoSlice::new);
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(self, rest, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    offset += n as u64;
+                    IoSlice::advance_slices(&mut rest, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, len_bytes: u64) -> io::Result<()> {
+        self.set_len(len_bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

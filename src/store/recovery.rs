@@ -1,0 +1,241 @@
+//! Opens the segments that an earlier process left.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::config::{Durability, SegmentLogConfig, SegmentLogStats};
+use super::error::SegmentError;
+use super::files::{DiskFile, Files};
+use super::footer::Footer;
+use super::format::{HEAD_BYTES, Head};
+use super::index::{SealedIndex, SegmentIndex};
+use super::scan::{FrameList, FrameReader};
+use super::segment::{self, SealedSegment, SegmentWriter};
+
+/// The folder for files that aren't intact segments.
+const QUARANTINE: &str = "quarantine";
+
+/// The segments of a folder, and the number of the next one.
+pub(super) struct Recovered {
+    /// Oldest first.
+    pub(super) segments: VecDeque<SealedSegment>,
+    pub(super) next_number: u64,
+    pub(super) stats: SegmentLogStats,
+}
+
+/// A segment file with an intact head.
+struct Found {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    head: Head,
+    len_bytes: u64,
+    /// Where the segment after it says that this one ends.
+    end: Option<u64>,
+}
+
+/// Opens all segments of a folder; passes summaries and frames to the index, oldest first.
+///
+/// # Errors
+/// When the folder can't be read. A file that can't be used is counted and logged.
+pub(super) fn recover(
+    files: &dyn Files,
+    config: &SegmentLogConfig,
+    index: &mut impl SegmentIndex,
+) -> io::Result<Recovered> {
+    let dir = &config.dir;
+    let mut numbers: Vec<u64> =
+        files.names(dir)?.iter().filter_map(|name| segment::number(name)).collect();
+    numbers.sort_unstable();
+    let quarantined = files.names(&dir.join(QUARANTINE)).unwrap_or_default();
+    let highest = quarantined
+        .iter()
+        .filter_map(|name| segment::number(name))
+        .chain(numbers.last().copied())
+        .max();
+    let mut recovery = Recovery { files, config, stats: SegmentLogStats::default() };
+    let mut found: Vec<Found> = numbers.iter().filter_map(|n| recovery.open(*n)).collect();
+    recovery.end_previous(&mut found);
+    let segments = found.into_iter().filter_map(|f| recovery.segment(f, index)).collect();
+    let next_number = highest.unwrap_or_default() + 1;
+    Ok(Recovered { segments, next_number, stats: recovery.stats })
+}
+
+struct Recovery<'a> {
+    files: &'a dyn Files,
+    config: &'a SegmentLogConfig,
+    stats: SegmentLogStats,
+}
+
+impl Recovery<'_> {
+    /// Opens a segment and decodes its head.
+    fn open(&mut self, number: u64) -> Option<Found> {
+        let path = segment::path(&self.config.dir, number);
+        match self.read_head(&path, number) {
+            Ok(Ok((file, head, len_bytes))) => {
+                Some(Found { path, file, head, len_bytes, end: None })
+            }
+            Ok(Err(SegmentError::Empty)) => {
+                // A process was killed while it created the file.
+                let _ = self.files.remove(&path);
+                None
+            }
+            Ok(Err(cause)) => {
+                self.quarantine(&path, cause);
+                None
+            }
+            Err(error) => {
+                self.unreadable(&path, &error);
+                None
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "used once")]
+    fn read_head(
+        &self,
+        path: &Path,
+        number: u64,
+    ) -> io::Result<Result<(Arc<dyn DiskFile>, Head, u64), SegmentError>> {
+        let file = self.files.open(path)?;
+        let mut bytes = [0; HEAD_BYTES];
+        let read = file.read_at(&mut bytes, 0)?;
+        let len_bytes = file.len_bytes()?;
+        Ok(Head::decode(&bytes[..read]).and_then(|head| match head.number == number {
+            true => Ok((file, head, len_bytes)),
+            false => Err(SegmentError::WrongNumber(head.number)),
+        }))
+    }
+
+    /// Applies what each segment says about the one before: where that ends, and that those between
+    /// the two, if there are any, were never written as a whole.
+    fn end_previous(&mut self, found: &mut Vec<Found>) {
+        let previous: Vec<_> =
+            found.iter().filter_map(|f| Some((f.head.previous?, f.head.number))).collect();
+        for (previous, number) in previous {
+            found.retain(|f| {
+                let is_void = f.head.number > previous.number && f.head.number < number;
+                if is_void {
+                    let _ = self.files.remove(&f.path);
+                }
+                !is_void
+            });
+            if let Some(f) = found.iter_mut().find(|f| f.head.number == previous.number) {
+                f.end = Some(previous.end);
+            }
+        }
+    }
+
+    /// Moves a file that isn't an intact segment out of the way.
+    fn quarantine(&mut self, path: &Path, cause: SegmentError) {
+        self.stats.quarantined_segments += 1;
+        let target = self.config.dir.join(QUARANTINE);
+        let moved = self.files.create_dir(&target).and_then(|()| {
+            let name = path.file_name().unwrap_or_default();
+            self.files.rename(path, &target.join(name))?;
+            self.files.sync_dir(&target)
+        });
+        let moved_to = moved.as_ref().map_or(path, |()| &target);
+        tracing::warn!(
+            segment = %path.display(), %cause, moved_to = %moved_to.display(),
+            "segment log: skipped a file that isn't an intact segment"
+        );
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        self.stats.unreadable_segments += 1;
+        tracing::warn!(segment = %path.display(), %error, "segment log: skipped an unreadable segment");
+    }
+
+    /// Reads the footer of a segment, or its frames, which it then seals.
+    fn segment(&mut self, found: Found, index: &mut impl SegmentIndex) -> Option<SealedSegment> {
+        match self.read(&found, index) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                self.unreadable(&found.path, &error);
+                None
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        found: &Found,
+        index: &mut impl SegmentIndex,
+    ) -> io::Result<Option<SealedSegment>> {
+        let Found { file, head, len_bytes, .. } = found;
+        let footer = Footer::read(&**file, head.nonce, *len_bytes)?
+            .filter(|footer| found.end.is_none_or(|end| end == footer.end));
+        if let Some(footer) = footer {
+            self.sync(&**file)?;
+            index.sealed(head.number, &footer.summary);
+            self.stats.recovered_frames += footer.frames;
+            return Ok(Some(SealedSegment::new(*head, &footer)));
+        }
+        let limit = found.end.unwrap_or(*len_bytes).min(*len_bytes);
+        let list = FrameList::read(&**file, head.nonce, HEAD_BYTES as u64, limit)?;
+        // On a disk that can't be written to, the frames are readable nevertheless.
+        let _ = list.repair(&**file, head.nonce);
+        self.sync(&**file)?;
+        let (mut footer, sealed_index) = self.frames(found, &list, index);
+        if footer.frames == 0 && list.frames.is_empty() {
+            self.files.remove(&found.path)?;
+            return Ok(None);
+        }
+        let sealed = SegmentWriter::resume(Arc::clone(file), *head, list.end)
+            .and_then(|mut writer| writer.seal(&mut footer, &sealed_index));
+        if let Err(error) = sealed {
+            // It is readable without a footer; the next start scans it again.
+            tracing::warn!(segment = %found.path.display(), %error, "segment log: can't seal a segment");
+        }
+        Ok(Some(SealedSegment::new(*head, &footer)))
+    }
+
+    /// Syncs a segment before its frames are served: an earlier process may have been killed before
+    /// it did.
+    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        if self.config.durability == Durability::Power { file.sync() } else { Ok(()) }
+    }
+
+    /// Passes the intact frames to the index, and counts and logs what is damaged.
+    /// Returns the footer and the owner's index.
+    fn frames(
+        &mut self,
+        found: &Found,
+        list: &FrameList,
+        index: &mut impl SegmentIndex,
+    ) -> (Footer, Vec<u8>) {
+        let mut reader = FrameReader::new(&*found.file, found.head.number, list.end);
+        let mut footer = Footer { end: list.end, ..Footer::default() };
+        for (offset, mark) in &list.frames {
+            match reader.read(*offset, mark) {
+                Ok(Some(frame)) => {
+                    footer.add(frame.receipt_ns);
+                    index.frame(&frame);
+                }
+                Ok(None) => self.corrupt(found, *offset, "its checksum doesn't match"),
+                Err(error) => self.corrupt(found, *offset, &error.to_string()),
+            }
+        }
+        let SealedIndex { summary, index } = index.seal();
+        footer.summary = summary;
+        self.stats.recovered_frames += footer.frames;
+        self.stats.lost_bytes += list.lost_bytes;
+        self.stats.torn_tails += u64::from(list.torn_bytes > 0);
+        self.stats.torn_bytes += list.torn_bytes;
+        if list.lost_bytes + list.torn_bytes > 0 {
+            tracing::warn!(
+                segment = %found.path.display(), offset = list.end,
+                lost_bytes = list.lost_bytes, torn_bytes = list.torn_bytes,
+                "segment log: dropped the damaged part of a segment"
+            );
+        }
+        (footer, index)
+    }
+
+    fn corrupt(&mut self, found: &Found, offset: u64, cause: &str) {
+        self.stats.corrupt_frames += 1;
+        tracing::warn!(segment = %found.path.display(), offset, cause, "segment log: skipped a corrupt frame");
+    }
+}
