@@ -73,8 +73,15 @@ fn agent_without_a_server_is_not_ready_and_accounts_for_every_event() {
     assert!(head.contains("503") && why.contains("server not connected"), "{head} {why}");
     let output = terminate(agent);
     let stderr = utf8(&output.stderr);
-    assert!(stderr.contains(r#""dropped":{"bridge/shutdown":5}"#), "{stderr}");
+    assert!(stderr.contains(r#""dropped":{},"held":5"#), "{stderr}");
+    assert!(stderr.contains("the next start sends them events=5"), "{stderr}");
     assert!(output.status.success(), "{stderr}");
+    let server = start(&["server", "--config", &config]);
+    let agent = start(&["run", "--config", &fixture.config("jsonl", Path::new("/dev/null"))]);
+    let status = fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(5));
+    assert_eq!(status["cons1"]["collectors"]["spool"]["received"], json!(5));
+    terminate(agent);
+    terminate(server);
 }
 
 #[test]
@@ -173,7 +180,7 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     agent.wait().unwrap();
     fixture.file("part.jsonl", &(second.join("\n") + "\n"));
     let agent = start(&["run", "--config", &config]);
-    let status = fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(3));
+    let status = fixture.wait(|s| s["cons1"]["collectors"]["jsonl"]["forwarded"] == json!(3));
     assert_eq!(status["recovery_log"]["restored"], json!(2));
     let output = terminate(agent);
     assert!(output.status.success(), "{}", utf8(&output.stderr));

@@ -11,6 +11,8 @@ mod queries;
 mod resent;
 #[path = "delivery/shards.rs"]
 mod shards;
+#[path = "delivery/spool.rs"]
+mod spool;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use support::eventually::eventually;
 use support::net::{any_port, free_address};
-use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeStats};
+use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats};
 use tapio::server::{EventFilter, Server, ServerConfig, ServerHandle, Storage, StoryFilter};
 use tapio::store::OsFiles;
 use tapio_core::event::{
@@ -57,7 +59,16 @@ fn config(endpoint: SocketAddr) -> BridgeConfig {
 }
 
 fn node(config: BridgeConfig) -> Node {
-    let mut ledger = Ledger::new(vec!["other".into(), "test".into()]);
+    node_with(config, 4711, |_| None)
+}
+
+fn node_with(
+    config: BridgeConfig,
+    epoch: u64,
+    spool: impl FnOnce(&mut Ledger) -> Option<BridgeSpool>,
+) -> Node {
+    let mut ledger = Ledger::new(vec!["other".into(), "test".into(), "spool".into()]);
+    let spool = spool(&mut ledger);
     let collect = ledger.stage(Stage::Collect);
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let shutdown = Shutdown::default();
@@ -65,11 +76,12 @@ fn node(config: BridgeConfig) -> Node {
     let bridge = Bridge {
         config,
         node: "node-1".into(),
-        epoch: 4711,
+        epoch,
         readers,
         bell: Arc::clone(&bell),
         ledger: ledger.stage(Stage::Bridge),
         shutdown: shutdown.clone(),
+        spool,
         core: None,
     };
     Node { ledger, collect, shutdown, bell, writers, bridge: bridge.spawn().unwrap() }

@@ -39,7 +39,7 @@ fn server(dir: &std::path::Path) -> ServerHandle {
 struct Agent {
     listen: SocketAddr,
     shutdown: Shutdown,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     collectors: CollectorManager,
     bridge: BridgeHandle,
 }
@@ -58,6 +58,7 @@ fn agent(server: SocketAddr) -> Agent {
         bell: Arc::clone(&bell),
         ledger: ledger.stage(Stage::Bridge),
         shutdown: shutdown.clone(),
+        spool: None,
         core: None,
     };
     let config = ReceiverConfig { enabled: true, listen };
@@ -69,7 +70,9 @@ fn agent(server: SocketAddr) -> Agent {
         ledger.stage(Stage::Collect),
         shutdown.clone(),
     );
-    let mut collectors = CollectorManager::new(Site::new("node-1", 1), shutdown.clone());
+    let (site, ledger) = (Site::new("node-1", 1), Arc::new(ledger));
+    site.set_ledger(Arc::clone(&ledger));
+    let mut collectors = CollectorManager::new(site, shutdown.clone());
     let spec = CollectorSpec { name: "receiver", factory: config.factory(), sink };
     collectors.start(spec, None).unwrap();
     let bridge = bridge.spawn().unwrap();
@@ -78,7 +81,7 @@ fn agent(server: SocketAddr) -> Agent {
 }
 
 impl Agent {
-    fn end(mut self) -> Ledger {
+    fn end(mut self) -> Arc<Ledger> {
         self.shutdown.request();
         self.collectors.join();
         self.bridge.join();
@@ -160,6 +163,8 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
             .collect(),
         stories: Vec::new(),
         duplicates: Vec::new(),
+        collector_events: Vec::new(),
+        dropped_from: None,
     }
 }
 

@@ -245,7 +245,7 @@ proptest! {
         let by_prost = proto::EventBatch::decode(message.clone()).unwrap();
         prop_assert_eq!((by_prost.first_sequence, by_prost.count as usize), (0, samples.len()));
         prop_assert_eq!((by_prost.node.as_str(), by_prost.epoch), ("node-1", 7));
-        prop_assert_eq!(encoded.collectors[3] as usize, samples.len());
+        prop_assert_eq!(encoded.accounts[3] as usize, samples.len());
         for (event, sample) in by_prost.events.iter().zip(&samples) {
             check_proto(&by_prost, event, sample);
         }

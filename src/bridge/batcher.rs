@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::queue::{EventAccount, SendQueue};
+use super::account::EventAccount;
+use super::outbox::Outbox;
 use tapio_core::event::Reason;
-use tapio_core::ring::{Bell, MAX_COLLECTORS, RecordReader, RecordType};
+use tapio_core::ring::{Bell, MAX_ACCOUNTS, RecordReader, RecordType};
 use tapio_wire::{Appended, BatchEncoder};
 
 /// Blocks read from a ring before the next one's turn, and before sockets are polled: 256 KiB.
@@ -15,14 +16,13 @@ pub(super) struct Batcher {
     pub(super) bell: Arc<Bell>,
     pub(super) encoder: BatchEncoder,
     batch_events: u32,
-    queue_bytes: usize,
 }
 
 /// Result of one pass over the rings.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Drained {
     pub(super) records: usize,
-    /// Records are left, and the queue has room for them.
+    /// Records are left, and the outbox has room for them.
     pub(super) more: bool,
 }
 
@@ -32,9 +32,8 @@ impl Batcher {
         bell: Arc<Bell>,
         encoder: BatchEncoder,
         batch_events: u32,
-        queue_bytes: usize,
     ) -> Self {
-        Self { readers, bell, encoder, batch_events, queue_bytes }
+        Self { readers, bell, encoder, batch_events }
     }
 
     /// Whether a ring has records.
@@ -48,67 +47,62 @@ impl Batcher {
     }
 
     /// Closes the batch being written.
-    pub(super) fn close(&mut self, queue: &mut SendQueue) {
-        close_batch(&mut self.encoder, queue);
+    pub(super) fn close(&mut self, outbox: &mut Outbox) {
+        close_batch(&mut self.encoder, outbox);
     }
 
-    /// Whether the queue has room for another batch.
-    pub(super) fn has_room(&self, queue: &SendQueue) -> bool {
-        queue.bytes() < self.queue_bytes
-    }
-
-    /// Encodes a chunk of every ring, as long as the queue has room.
-    pub(super) fn drain(&mut self, queue: &mut SendQueue, account: &EventAccount) -> Drained {
+    /// Encodes a chunk of every ring, as long as the outbox has room.
+    pub(super) fn drain(&mut self, outbox: &mut Outbox) -> Drained {
         let mut drained = Drained::default();
-        let mut received = [0; MAX_COLLECTORS];
-        let (encoder, limit) = (&mut self.encoder, self.queue_bytes);
+        let mut received = [0; MAX_ACCOUNTS];
+        let encoder = &mut self.encoder;
         for reader in &mut self.readers {
             drained.records += reader.drain(CHUNK_BLOCKS, |record| {
                 if encoder.items() >= self.batch_events {
-                    close_batch(encoder, queue);
+                    close_batch(encoder, outbox);
                 }
-                if queue.bytes() >= limit {
+                if !outbox.has_room() {
                     return false;
                 }
                 let mut appended = encoder.append(record);
                 if appended == Appended::Full {
-                    close_batch(encoder, queue);
-                    if queue.bytes() >= limit {
+                    close_batch(encoder, outbox);
+                    if !outbox.has_room() {
                         return false;
                     }
                     appended = encoder.append(record);
                 }
                 if appended == Appended::Event {
-                    let collector = usize::from(record.header().collector) % MAX_COLLECTORS;
+                    let collector = usize::from(record.header().account()) % MAX_ACCOUNTS;
                     received[collector] += 1;
                 }
                 true
             });
         }
-        account.receive(&received);
-        drained.more = self.has_input() && self.has_room(queue);
+        outbox.account.receive(&received);
+        drained.more = self.has_input() && outbox.has_room();
         drained
     }
 
     /// Drops the rest of the rings. Returns the number of events.
     pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
-        let mut dropped = [0; MAX_COLLECTORS];
+        let mut dropped = [0; MAX_ACCOUNTS];
         for reader in &mut self.readers {
             reader.drain(usize::MAX, |record| {
                 if record.header().record == RecordType::Event {
-                    dropped[usize::from(record.header().collector) % MAX_COLLECTORS] += 1;
+                    dropped[usize::from(record.header().account()) % MAX_ACCOUNTS] += 1;
                 }
                 true
             });
         }
         account.receive(&dropped);
-        account.drop_events(&dropped, Reason::Shutdown);
+        account.drop_unspooled(&dropped, Reason::Shutdown);
         dropped.iter().map(|n| u64::from(*n)).sum()
     }
 }
 
-fn close_batch(encoder: &mut BatchEncoder, queue: &mut SendQueue) {
+fn close_batch(encoder: &mut BatchEncoder, outbox: &mut Outbox) {
     if let Some(batch) = encoder.finish() {
-        queue.push(batch);
+        outbox.push(batch);
     }
 }

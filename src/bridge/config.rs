@@ -21,9 +21,13 @@ pub struct BridgeConfig {
     /// specification.
     #[serde(skip)]
     pub flush_interval: Duration,
-    /// Bytes of unacknowledged batches. Beyond, the bridge reads nothing more from the rings, and
-    /// collectors wait or drop events by their policies.
+    /// Bytes of unacknowledged batches in memory. Beyond, they are on disk only; without a spool
+    /// the bridge then reads nothing more from the rings, and collectors wait or drop events by
+    /// their policies.
     pub queue_bytes: usize,
+    /// Bytes of unacknowledged batches on disk (in `state_dir`). Beyond, the oldest are dropped and
+    /// counted. 0: no spool.
+    pub spool_bytes: u64,
     /// How long a shutdown waits for acks.
     #[serde(with = "tapio_core::durations")]
     pub drain_timeout: Duration,
@@ -47,7 +51,8 @@ impl Default for BridgeConfig {
             batch_events: 8_192,
             linger: Duration::from_micros(250),
             flush_interval: Duration::from_secs(1),
-            queue_bytes: 64 * 1024 * 1024,
+            queue_bytes: 16 * 1024 * 1024,
+            spool_bytes: 2 * 1024 * 1024 * 1024,
             drain_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             reconnect_max: Duration::from_secs(2),
@@ -58,6 +63,9 @@ impl Default for BridgeConfig {
 
 /// Maximum of `batch_bytes`: with one more record, the batch must not exceed what a server accepts.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Minimum of `spool_bytes`.
+const MIN_SPOOL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl BridgeConfig {
     /// Validates the values.
@@ -78,6 +86,12 @@ impl BridgeConfig {
             return Err(format!(
                 "queue_bytes: {} is less than one batch ({})",
                 self.queue_bytes, self.batch_bytes
+            ));
+        }
+        if (1..MIN_SPOOL_BYTES).contains(&self.spool_bytes) {
+            return Err(format!(
+                "spool_bytes: {} is less than {MIN_SPOOL_BYTES}; 0 disables the spool",
+                self.spool_bytes
             ));
         }
         for (key, value) in [

@@ -7,17 +7,26 @@
 //! | `handle.rs` | [`BridgeHandle`]: start and join |
 //! | `worker.rs` | the thread: when to read, send, sleep, reconnect and end |
 //! | `batcher.rs` | rings → batches |
-//! | `queue.rs` | unacknowledged batches, and the accounts of their events |
+//! | `outbox.rs` | finished batches → spool and queue |
+//! | `spool.rs` | batches on disk |
+//! | `queue.rs` | unacknowledged batches in memory |
+//! | `batch.rs` | a batch on its way |
+//! | `account.rs` | the accounts of the events in batches |
 //! | `stats.rs` | [`BridgeStats`] |
 
+mod account;
+mod batch;
 mod batcher;
 mod config;
 mod handle;
+mod outbox;
 mod queue;
+mod spool;
 mod stats;
 mod worker;
 
 pub use config::BridgeConfig;
 pub use handle::BridgeHandle;
+pub use spool::SpoolConfig;
 pub use stats::BridgeStats;
-pub use worker::Bridge;
+pub use worker::{Bridge, BridgeSpool};

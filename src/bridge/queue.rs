@@ -1,49 +1,12 @@
-//! Batches that wait to be sent or acknowledged, and the accounts of their events.
+//! Batches in memory that wait to be sent or acknowledged.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
+use super::account::EventAccount;
+use super::batch::QueuedBatch;
+use crate::store::FramePosition;
 use tapio_core::event::Reason;
-use tapio_core::ring::{MAX_COLLECTORS, StageLedger};
-use tapio_wire::EncodedBatch;
 use tapio_wire::proto::Ack;
-
-/// Enters the events of batches, counted by collector, into the ledger of the bridge.
-pub(super) struct EventAccount(Arc<StageLedger>);
-
-impl EventAccount {
-    pub(super) fn new(ledger: Arc<StageLedger>) -> Self {
-        Self(ledger)
-    }
-
-    /// Counts events received from the rings; they are held.
-    pub(super) fn receive(&self, events: &[u32; MAX_COLLECTORS]) {
-        for (collector, n) in nonzero(events) {
-            self.0.add_received(collector, n);
-            self.0.add_held(collector, n);
-        }
-    }
-
-    /// Counts held events that the server has stored.
-    pub(super) fn forward(&self, events: &[u32; MAX_COLLECTORS]) {
-        for (collector, n) in nonzero(events) {
-            self.0.add_forwarded(collector, n);
-            self.0.remove_held(collector, n);
-        }
-    }
-
-    /// Counts held events that are dropped.
-    pub(super) fn drop_events(&self, events: &[u32; MAX_COLLECTORS], reason: Reason) {
-        for (collector, n) in nonzero(events) {
-            self.0.add_dropped(collector, reason, n);
-            self.0.remove_held(collector, n);
-        }
-    }
-}
-
-fn nonzero(events: &[u32; MAX_COLLECTORS]) -> impl Iterator<Item = (u8, u64)> + '_ {
-    (0u8..).zip(events).filter(|(_, n)| **n > 0).map(|(collector, n)| (collector, u64::from(*n)))
-}
 
 /// Effect of an ack.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,16 +18,33 @@ pub(super) struct Acknowledged {
     pub(super) refused: Vec<(u32, String)>,
 }
 
-/// Batches in the order of their sequence numbers: first those sent, then those to send.
-#[derive(Default)]
+/// Batches in the order in which they are sent: first those sent, then those to send. Batches of
+/// earlier processes, from the spool, come before those of this one.
 pub(super) struct SendQueue {
-    batches: VecDeque<EncodedBatch>,
+    batches: VecDeque<QueuedBatch>,
     sent: usize,
     bytes: usize,
+    node: String,
+    /// The epoch and the end of the last batch: what lies between it and the next one was dropped.
+    end: Option<(u64, u64)>,
 }
 
 impl SendQueue {
-    pub(super) fn push(&mut self, batch: EncodedBatch) {
+    pub(super) fn new(node: String) -> Self {
+        Self { batches: VecDeque::new(), sent: 0, bytes: 0, node, end: None }
+    }
+
+    pub(super) fn push(&mut self, batch: QueuedBatch) {
+        let gap =
+            self.end.filter(|(epoch, end)| *epoch == batch.epoch && *end < batch.first_sequence);
+        if let Some((_, dropped_from)) = gap {
+            self.push_back(batch.gap_before(dropped_from, &self.node));
+        }
+        self.end = Some((batch.epoch, batch.end_sequence()));
+        self.push_back(batch);
+    }
+
+    fn push_back(&mut self, batch: QueuedBatch) {
         self.bytes += batch.len_bytes();
         self.batches.push_back(batch);
     }
@@ -81,8 +61,13 @@ impl SendQueue {
         self.sent
     }
 
+    /// The place in the spool of the first batch; `None` if there is no batch.
+    pub(super) fn first_position(&self) -> Option<FramePosition> {
+        self.batches.front().and_then(|batch| batch.position)
+    }
+
     /// The next batch to send.
-    pub(super) fn unsent(&self) -> Option<&EncodedBatch> {
+    pub(super) fn unsent(&self) -> Option<&QueuedBatch> {
         self.batches.get(self.sent)
     }
 
@@ -98,30 +83,30 @@ impl SendQueue {
     /// Removes the batches that an ack covers.
     pub(super) fn acknowledge(&mut self, ack: &Ack, account: &EventAccount) -> Acknowledged {
         let mut done = Acknowledged::default();
-        for refusal in &ack.refused {
-            let is_refused = |b: &EncodedBatch| {
-                (b.first_sequence, b.items) == (refusal.first_sequence, refusal.count)
-            };
-            if let Some(at) = self.batches.iter().take(self.sent).position(is_refused) {
-                self.sent -= 1;
-                if let Some(batch) = self.batches.remove(at) {
-                    self.bytes -= batch.len_bytes();
-                    account.drop_events(&batch.collectors, Reason::ServerRefused);
-                    done.refused.push((batch.events, refusal.cause.clone()));
-                }
-            }
-        }
         // An ack can only cover batches that were sent, whatever the server claims.
-        while self.sent > 0
-            && self.batches.front().is_some_and(|b| b.end_sequence() <= ack.through)
+        let sent = self.batches.iter_mut().take(self.sent).filter(|b| !b.is_answered);
+        for batch in sent.filter(|batch| batch.epoch == ack.epoch) {
+            let is_refused = |r: &&tapio_wire::proto::Refusal| {
+                (r.first_sequence, r.count) == (batch.first_sequence, batch.items)
+            };
+            if let Some(refusal) = ack.refused.iter().find(is_refused) {
+                account.drop_events(&batch.accounts, Reason::ServerRefused);
+                done.refused.push((batch.events, refusal.cause.clone()));
+            } else if batch.end_sequence() <= ack.through {
+                account.forward(&batch.accounts);
+                done.batches += 1;
+                done.events += u64::from(batch.events);
+                done.stories += u64::from(batch.stories);
+            } else {
+                continue;
+            }
+            batch.is_answered = true;
+        }
+        while self.batches.front().is_some_and(|batch| batch.is_answered)
             && let Some(batch) = self.batches.pop_front()
         {
             self.sent -= 1;
             self.bytes -= batch.len_bytes();
-            account.forward(&batch.collectors);
-            done.batches += 1;
-            done.events += u64::from(batch.events);
-            done.stories += u64::from(batch.stories);
         }
         done
     }
@@ -130,10 +115,10 @@ impl SendQueue {
     pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
         self.sent = 0;
         self.bytes = 0;
-        self.batches
-            .drain(..)
+        let unanswered = self.batches.drain(..).filter(|batch| !batch.is_answered);
+        unanswered
             .map(|batch| {
-                account.drop_events(&batch.collectors, Reason::Shutdown);
+                account.drop_events(&batch.accounts, Reason::Shutdown);
                 u64::from(batch.events)
             })
             .sum()

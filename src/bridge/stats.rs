@@ -17,7 +17,8 @@ tapio_core::counters! {
         events_acked: Counter = "Events that the server has acknowledged.",
         stories_acked: Counter = "Story revisions that the server has acknowledged.",
         events_refused: Counter = "Events in batches that the server refused.",
-        queue_bytes: Gauge = "Bytes of batches that are not acknowledged yet.",
+        queue_bytes: Gauge = "Bytes in memory of batches that are not acknowledged yet.",
+        spool_bytes: Gauge = "Bytes of the spool.",
     }
 }
 

@@ -13,10 +13,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::account::EventAccount;
 use super::batcher::{Batcher, Drained};
 use super::config::BridgeConfig;
-use super::queue::{EventAccount, SendQueue};
+use super::outbox::Outbox;
+use super::spool::{Spool, SpoolConfig};
 use super::stats::BridgeStats;
+use crate::store::OsFiles;
 use crate::timer::FineTimer;
 use core_affinity::CoreId;
 use tapio_core::backoff::Backoff;
@@ -34,6 +37,14 @@ const FIRST_RECONNECT: Duration = Duration::from_millis(50);
 const GATHER_DIVISOR: u32 = 4;
 /// Interval at which a bridge that shuts down checks whether the writers of its rings are gone.
 const SHUTDOWN_INTERVAL: Duration = Duration::from_millis(2);
+/// Age at which a batch is closed for the spool: sources wait for it to accept their events.
+const SPOOL_DELAY: Duration = Duration::from_millis(5);
+/// Pause before a batch that the disk refused is tried again.
+const DISK_RETRY: Duration = Duration::from_millis(100);
+/// Interval at which the spool is trimmed and checked.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// With a spool, a shutdown doesn't wait for a server that hasn't answered for this long.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long after `drain_timeout` events that still arrive are dropped and counted.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
 
@@ -63,8 +74,18 @@ pub struct Bridge {
     /// Once requested, the bridge ends when the writers of its rings are gone and everything is
     /// acknowledged, at the latest `drain_timeout` later.
     pub shutdown: Shutdown,
+    /// Where batches wait on disk; `None`: in memory only.
+    pub spool: Option<BridgeSpool>,
     /// The CPU core to run on.
     pub core: Option<CoreId>,
+}
+
+/// The bridge's spool.
+pub struct BridgeSpool {
+    /// Its configuration.
+    pub config: SpoolConfig,
+    /// Counts the events that earlier processes left in it as received.
+    pub ledger: Arc<StageLedger>,
 }
 
 /// State of the thread.
@@ -72,8 +93,7 @@ pub(super) struct Worker {
     config: BridgeConfig,
     shutdown: Shutdown,
     batcher: Batcher,
-    queue: SendQueue,
-    account: EventAccount,
+    outbox: Outbox,
     connection: Connection,
     backoff: Backoff,
     timer: FineTimer,
@@ -81,6 +101,10 @@ pub(super) struct Worker {
     /// When the first record of the batch being written was read.
     batch_opened: Option<Instant>,
     shutdown_seen: Option<Instant>,
+    /// When the server answered last.
+    answered: Instant,
+    /// When the spool was maintained last.
+    maintained: Instant,
     /// Whether the lost connection was logged: each outage is logged once.
     outage_logged: bool,
 }
@@ -100,17 +124,24 @@ impl Worker {
         let encoder = BatchEncoder::new(&bridge.node, bridge.epoch, bridge.config.batch_bytes);
         let config = bridge.config;
         let seed = clock::wall_ns() ^ bridge.epoch.rotate_left(32) ^ u64::from(std::process::id());
+        let account = EventAccount::new(bridge.ledger, bridge.spool.is_some());
+        let spool = match bridge.spool {
+            None => None,
+            Some(BridgeSpool { config, ledger }) => {
+                let (spool, waiting) = Spool::open(&config, Arc::new(OsFiles), bridge.epoch)?;
+                let events = waiting.iter().map(|n| u64::from(*n)).sum();
+                ledger.add_received(config.recovered, events);
+                ledger.add_forwarded(config.recovered, events);
+                account.receive(&waiting);
+                Some(spool)
+            }
+        };
         Ok(Self {
-            batcher: Batcher::new(
-                bridge.readers,
-                bridge.bell,
-                encoder,
-                config.batch_events,
-                config.queue_bytes,
-            ),
+            batcher: Batcher::new(bridge.readers, bridge.bell, encoder, config.batch_events),
             shutdown: bridge.shutdown,
-            queue: SendQueue::default(),
-            account: EventAccount::new(bridge.ledger),
+            outbox: Outbox::new(account, config.queue_bytes, &bridge.node, bridge.epoch, spool),
+            answered: clock::instant(),
+            maintained: clock::instant(),
             connection: Connection::Down(clock::instant()),
             backoff: Backoff::new(FIRST_RECONNECT, config.reconnect_max).with_jitter(seed),
             timer: FineTimer::new()?,
@@ -131,11 +162,20 @@ impl Worker {
         })
         .await;
         loop {
-            let drained = self.batcher.drain(&mut self.queue, &self.account);
+            if self.outbox.is_failing() {
+                self.outbox.append();
+            }
+            let drained = self.batcher.drain(&mut self.outbox);
             let now = clock::instant();
             self.close_batch(now, drained);
+            self.outbox.refill();
             self.send();
-            self.stats.counters.queue_bytes.set(self.queue.bytes() as u64);
+            self.stats.counters.queue_bytes.set(self.outbox.queue.bytes() as u64);
+            self.stats.counters.spool_bytes.set(self.outbox.spool_bytes());
+            if now - self.maintained >= MAINTENANCE_INTERVAL {
+                self.maintained = now;
+                self.outbox.maintain();
+            }
             if self.is_done(now) {
                 break;
             }
@@ -161,10 +201,13 @@ impl Worker {
             return;
         }
         let eager = matches!(self.connection, Connection::Up(_))
-            && self.queue.unsent().is_none()
-            && self.queue.in_flight() < EAGER_BATCHES;
-        if eager || now - opened >= self.config.flush_interval || self.shutdown_seen.is_some() {
-            self.batcher.close(&mut self.queue);
+            && self.outbox.queue.unsent().is_none()
+            && self.outbox.queue.in_flight() < EAGER_BATCHES;
+        let age = now - opened;
+        let is_due =
+            age >= self.config.flush_interval || (self.outbox.has_spool() && age >= SPOOL_DELAY);
+        if eager || is_due || self.shutdown_seen.is_some() {
+            self.batcher.close(&mut self.outbox);
             self.batch_opened = None;
         }
     }
@@ -174,12 +217,13 @@ impl Worker {
         let Connection::Up(client) = &self.connection else {
             return;
         };
-        while let Some(batch) = self.queue.unsent() {
-            match client.send(batch) {
+        let queue = &mut self.outbox.queue;
+        while let Some(batch) = queue.unsent() {
+            match client.send_framed(batch.framed.clone()) {
                 Ok(()) => {
                     self.stats.counters.batches_sent.add(1);
                     self.stats.counters.sent_bytes.add(batch.len_bytes() as u64);
-                    self.queue.mark_sent();
+                    queue.mark_sent();
                 }
                 // Called again with the next ack; a closed stream is noticed there too.
                 Err(SendError::Full | SendError::Closed) => break,
@@ -189,12 +233,13 @@ impl Worker {
 
     /// Chooses the wait after a pass over the rings.
     fn next_wait(&self, drained: Drained) -> Wait {
-        let backlog = self.queue.unsent().is_some() || !self.batcher.encoder.is_empty();
-        let has_room = self.batcher.has_room(&self.queue);
+        let backlog = self.outbox.queue.unsent().is_some() || !self.batcher.encoder.is_empty();
+        let has_room = self.outbox.has_room();
         let flowing = drained.records > 0 || !self.batcher.encoder.is_empty();
         let timeout = match (self.shutdown_seen.is_some(), flowing && has_room) {
             (true, _) => SHUTDOWN_INTERVAL,
             (false, true) => self.config.linger.min(self.config.flush_interval),
+            (false, false) if self.outbox.is_failing() => DISK_RETRY,
             (false, false) => self.config.flush_interval,
         };
         Wait { timeout, for_rings: has_room && !flowing, for_acks: backlog || !has_room }
@@ -293,7 +338,7 @@ impl Worker {
     fn on_connected(&mut self, client: IngestClient) {
         self.stats.counters.connects.add(1);
         self.stats.set_connected(true);
-        let waiting_bytes = self.queue.bytes();
+        let waiting_bytes = self.outbox.queue.bytes();
         tracing::info!(
             endpoint = %self.config.endpoint, waiting_bytes,
             "bridge: connected to the server"
@@ -310,7 +355,7 @@ impl Worker {
 
     fn on_disconnected(&mut self, error: &str) {
         self.stats.set_connected(false);
-        let resend = self.queue.rewind();
+        let resend = self.outbox.queue.rewind();
         self.stats.counters.batches_resent.add(resend as u64);
         self.schedule_reconnect(error);
     }
@@ -321,20 +366,19 @@ impl Worker {
         if !std::mem::replace(&mut self.outage_logged, true) {
             tracing::warn!(
                 endpoint = %self.config.endpoint, error,
-                "bridge: not connected to the server, reconnecting; buffering up to {} bytes of events",
-                self.config.queue_bytes
+                "bridge: not connected to the server, reconnecting; keeping up to {} bytes of events",
+                self.config.spool_bytes.max(self.config.queue_bytes as u64)
             );
         }
         self.connection = Connection::Down(clock::instant() + pause);
     }
 
     fn on_ack(&mut self, ack: &Ack) {
-        if ack.epoch != self.batcher.encoder.epoch() {
-            return;
-        }
         // A server has recovered only once it stores batches.
         self.backoff.reset();
-        let done = self.queue.acknowledge(ack, &self.account);
+        self.answered = clock::instant();
+        let Outbox { queue, account, .. } = &mut self.outbox;
+        let done = queue.acknowledge(ack, account);
         self.stats.counters.batches_acked.add(done.batches);
         self.stats.counters.events_acked.add(done.events);
         self.stats.counters.stories_acked.add(done.stories);
@@ -352,27 +396,52 @@ impl Worker {
         self.send();
     }
 
-    /// Whether the thread ends. Drops and counts the rest when `drain_timeout` is over.
+    /// Whether the thread ends. Events that are in no spool are dropped and counted when
+    /// `drain_timeout` is over.
     fn is_done(&mut self, now: Instant) -> bool {
-        let is_drained = self.batcher.encoder.is_empty() && self.queue.is_empty();
-        if is_drained && self.batcher.is_finished() {
+        let is_read = self.batcher.is_finished() && self.batcher.encoder.is_empty();
+        if is_read && self.outbox.is_empty() {
+            self.close();
             return true;
         }
         if !self.shutdown.is_requested() {
             return false;
         }
-        let since = now - *self.shutdown_seen.get_or_insert(now);
-        if since < self.config.drain_timeout {
+        let seen = *self.shutdown_seen.get_or_insert(now);
+        let is_answering = matches!(self.connection, Connection::Up(_))
+            && now - self.answered.max(seen) < ANSWER_TIMEOUT;
+        let is_spooled = self.outbox.has_spool() && !self.outbox.is_failing();
+        if is_read && is_spooled && !is_answering {
+            self.close();
+            return true;
+        }
+        if now - seen < self.config.drain_timeout {
             return false;
         }
-        self.batcher.close(&mut self.queue);
-        let dropped = self.queue.abandon(&self.account) + self.batcher.abandon(&self.account);
-        if dropped > 0 {
-            tracing::warn!(
-                events = dropped,
-                "bridge: dropped events at shutdown: no ack within drain_timeout"
-            );
+        self.batcher.close(&mut self.outbox);
+        let left = self.batcher.abandon(&self.outbox.account);
+        if left > 0 {
+            tracing::warn!(events = left, "bridge: dropped events at shutdown: no room for them");
         }
-        self.batcher.is_finished() || since >= self.config.drain_timeout + ABANDON_GRACE
+        let is_over = now - seen >= self.config.drain_timeout + ABANDON_GRACE;
+        if self.batcher.is_finished() || is_over {
+            self.close();
+            return true;
+        }
+        false
+    }
+
+    fn close(&mut self) {
+        match self.outbox.close() {
+            Ok(0) => {}
+            Ok(events) => tracing::warn!(
+                events,
+                "bridge: dropped events at shutdown: no ack within drain_timeout"
+            ),
+            Err(error) => tracing::error!(
+                %error,
+                "spool: can't note what the server has; the next start sends it again"
+            ),
+        }
     }
 }

@@ -114,9 +114,17 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         // A story that can't be printed any more is in the store.
         let _ = stories.join();
     }
+    let has_spool = agent.has_spool();
     let account = agent.finish().account;
     tracing::info!(cons1 = %snapshot_json(&account), "agent ended");
-    if !account.holds() || account.total.held > 0 {
+    let in_spool = has_spool.then_some(account.total.held).filter(|held| *held > 0);
+    if let Some(events) = in_spool {
+        tracing::info!(
+            events,
+            "the spool has events that the server hasn't stored; the next start sends them"
+        );
+    }
+    if !account.holds() || (account.total.held > 0 && in_spool.is_none()) {
         message("tapio: accounting identity CONS-1 violated (defect in tapio): see the log");
         return Ok(ExitCode::FAILURE);
     }

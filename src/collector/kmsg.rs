@@ -366,7 +366,11 @@ mod tests {
         let far = u64::MAX;
         let records = format!("3,1,{far},-;a\03,{far},1,-;b\03,5,1,-;c");
         process_records(records.as_bytes(), &mut context).unwrap();
-        assert_eq!(context.held(), Some(3), "all three are in the ring, and CONS-1 holds");
+        let ticket = context.ticket();
+        context.is_accepted(ticket);
+        let (collector, generation) = (context.sink.collector(), context.sink.generation() - 1);
+        let in_ring = context.site.unsettled(collector, generation);
+        assert_eq!(in_ring, Some(3), "all three are in the ring");
     }
 
     #[test]

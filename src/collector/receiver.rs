@@ -1,10 +1,12 @@
 //! Collector `receiver`: accepts `tapio.v1` batches from applications on the node, other agents and
-//! `tapio load`. An acknowledgement confirms that the events are in the agent's rings.
+//! `tapio load`. An acknowledgement confirms that the events are accepted: they survive a kill of
+//! the agent.
 //!
 //! The gRPC server runs on the collector's thread: connections pass their streams to the collector,
 //! which reads them itself, so the sink needs no lock. While a ring is full, nothing is read, and
 //! HTTP/2 flow control slows the senders down.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -19,6 +21,7 @@ use tonic::codegen::BoxStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
+use crate::runtime::acceptance::Ticket;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
@@ -34,6 +37,8 @@ use tapio_wire::{
 
 /// Delay until counters are published, and until a stream without room for acks is polled again.
 const REPORT_DELAY: Duration = Duration::from_millis(80);
+/// Interval at which waiting acks look whether their events are accepted.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(1);
 /// Opened streams that wait for the collector.
 const NEW_STREAMS: usize = 64;
 /// Most open streams; more are refused.
@@ -123,7 +128,8 @@ async fn receive(
                     timer.wake_soon();
                 }
             }
-            () = std::future::poll_fn(|cx| streams.poll(&mut context.sink, cx)) => {
+            () = tokio::time::sleep(ACCEPT_INTERVAL), if streams.has_unaccepted() => {}
+            () = std::future::poll_fn(|cx| streams.poll(context, cx)) => {
                 timer.wake_soon();
                 // Connections read their sockets only while this thread isn't in the sink.
                 tokio::task::yield_now().await;
@@ -145,7 +151,7 @@ impl IngestHandler for StreamOpener {
         _: Option<SocketAddr>,
     ) -> Result<BoxStream<Ack>, Status> {
         let (acks, stream) = mpsc::channel(MAX_UNREAD_ACKS);
-        let sender = SenderStream { batches, acks, first: None };
+        let sender = SenderStream { batches, acks, first: None, unaccepted: VecDeque::new() };
         self.0
             .try_send(sender)
             .map_err(|_| Status::unavailable("receiver: too many streams are being opened"))?;
@@ -160,6 +166,26 @@ struct SenderStream {
     /// Node, epoch and first sequence number of the sender. A sender begins with its oldest item
     /// that isn't acknowledged.
     first: Option<(String, u64, u64)>,
+    /// Acks of batches whose events aren't accepted yet, oldest first.
+    unaccepted: VecDeque<(Ticket, AckPermit, Ack)>,
+}
+
+/// Room for an ack in a sender's stream.
+type AckPermit = mpsc::OwnedPermit<Result<Ack, Status>>;
+
+impl SenderStream {
+    /// Sends the acks whose events are accepted. Returns whether there were any.
+    fn acknowledge(&mut self, context: &mut Context) -> bool {
+        let mut any = false;
+        while let Some((ticket, _, _)) = self.unaccepted.front()
+            && context.is_accepted(*ticket)
+            && let Some((_, permit, ack)) = self.unaccepted.pop_front()
+        {
+            permit.send(Ok(ack));
+            any = true;
+        }
+        any
+    }
 }
 
 #[derive(Default)]
@@ -191,8 +217,13 @@ struct Streams {
 }
 
 impl Streams {
+    /// Whether acks wait for their events to be accepted.
+    fn has_unaccepted(&self) -> bool {
+        self.open.iter().any(|sender| !sender.unaccepted.is_empty())
+    }
+
     /// Reads the available batches of every stream. Ready if there were any.
-    fn poll(&mut self, sink: &mut Sink, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context, cx: &mut TaskContext<'_>) -> Poll<()> {
         let mut progress = false;
         while let Poll::Ready(Some(sender)) = self.opened.poll_recv(cx) {
             progress = true;
@@ -213,16 +244,18 @@ impl Streams {
                 ack_blocked: &mut self.ack_blocked,
                 refused: Vec::new(),
             };
-            let (read, ended) = poll.read(sender, sink, cx);
-            progress |= read > 0 || ended;
-            if ended {
+            let (read, ended) = poll.read(sender, context, cx);
+            progress |= sender.acknowledge(context) || read > 0;
+            // A sender that has sent everything still waits for its acks.
+            if ended && (sender.unaccepted.is_empty() || sender.acks.is_closed()) {
+                progress = true;
                 self.open.swap_remove(at);
             } else {
                 at += 1;
             }
         }
         if progress {
-            sink.flush();
+            context.sink.flush();
             return Poll::Ready(());
         }
         Poll::Pending
@@ -243,7 +276,7 @@ impl StreamPoll<'_> {
     fn read(
         &mut self,
         sender: &mut SenderStream,
-        sink: &mut Sink,
+        context: &mut Context,
         cx: &mut TaskContext<'_>,
     ) -> (usize, bool) {
         // A batch is read only if there is room for its ack.
@@ -256,10 +289,10 @@ impl StreamPoll<'_> {
             return (0, false);
         };
         let (mut read, mut ended) = (0, false);
-        while read < BATCHES_PER_POLL && !sink.stopped() {
+        while read < BATCHES_PER_POLL && !context.sink.stopped() {
             match Pin::new(&mut sender.batches).poll_next(cx) {
                 Poll::Ready(Some(Ok(bytes))) => {
-                    self.batch(&bytes, &mut sender.first, sink);
+                    self.batch(&bytes, &mut sender.first, &mut context.sink);
                     read += 1;
                 }
                 Poll::Ready(_) => {
@@ -270,11 +303,13 @@ impl StreamPoll<'_> {
             }
         }
         if let (1.., Some((node, epoch, low))) = (read, &sender.first) {
-            room.send(Ok(Ack {
+            let ack = Ack {
                 epoch: *epoch,
                 through: self.sequences.sender(node, *epoch).contiguous_end(*low),
                 refused: std::mem::take(&mut self.refused),
-            }));
+            };
+            context.sink.flush();
+            sender.unaccepted.push_back((context.ticket(), room, ack));
         }
         (read, ended)
     }
@@ -297,6 +332,10 @@ impl StreamPoll<'_> {
         let verdict = tracker.check(head.first_sequence, head.count);
         let cause = match batch {
             Err(error) => error.to_string(),
+            Ok(Batch { dropped_from: Some(dropped_from), .. }) => {
+                tracker.insert(dropped_from, head.first_sequence);
+                return;
+            }
             Ok(_) if !same => "stream has items of another sender process".to_owned(),
             Ok(_) if verdict == SequenceCheck::Overlap => {
                 "some of its items were sent before".to_owned()

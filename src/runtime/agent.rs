@@ -9,7 +9,7 @@ use super::lock::{AgentLock, LockError};
 use super::recovery_log::{RecoveryLog, RecoveryLogStats};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
-use crate::bridge::{Bridge, BridgeHandle, BridgeStats};
+use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, SpoolConfig};
 use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
@@ -66,6 +66,7 @@ pub struct Agent {
     server: Option<ServerHandle>,
     admin: Admin,
     ledger: Arc<Ledger>,
+    has_spool: bool,
     _lock: AgentLock,
 }
 
@@ -85,7 +86,7 @@ impl Start {
             epoch: clock::wall_ns(),
             shutdown: Shutdown::default(),
             threads: ThreadPlan::pinned(),
-            ledger: Ledger::new(rows.iter().map(|r| r.name.to_owned()).collect()),
+            ledger: Ledger::new(accounts(rows)),
         }
     }
 }
@@ -166,6 +167,7 @@ impl Agent {
             server,
             admin,
             ledger,
+            has_spool: config.bridge.spool_bytes > 0,
             _lock: lock,
         })
     }
@@ -187,6 +189,12 @@ impl Agent {
     #[must_use]
     pub fn server(&self) -> Option<&ServerHandle> {
         self.server.as_ref()
+    }
+
+    /// Whether events wait in a spool for the server.
+    #[must_use]
+    pub fn has_spool(&self) -> bool {
+        self.has_spool
     }
 
     /// The bridge's counters.
@@ -288,9 +296,25 @@ fn start_bridge(
         bell,
         ledger: start.ledger.stage(Stage::Bridge),
         shutdown: start.shutdown.clone(),
+        spool: spool(config, start),
         core: start.threads.next_core(),
     };
     bridge.spawn().map_err(system_error("bridge"))
+}
+
+/// The bridge's spool, unless it is disabled.
+fn spool(config: &Config, start: &mut Start) -> Option<BridgeSpool> {
+    let bytes = config.bridge.spool_bytes;
+    let recovered = start.ledger.names().len() as u8 - 1;
+    let ledger = start.ledger.stage(Stage::Collect);
+    let dir = config.state_dir().join("spool");
+    (bytes > 0).then_some(BridgeSpool { config: SpoolConfig { dir, bytes, recovered }, ledger })
+}
+
+/// The names under which events are counted: the collectors', and last that of the events which
+/// earlier processes left in the spool.
+fn accounts(rows: &[Row]) -> Vec<String> {
+    rows.iter().map(|row| row.name).chain(["spool"]).map(str::to_owned).collect()
 }
 
 /// Identifies this start of this node's agent in event ids.

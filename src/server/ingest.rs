@@ -151,6 +151,11 @@ impl IngestStream {
         let mut storage = self.shared.storage();
         let sequences = storage.sequences(head.node, head.epoch);
         sequences.insert(0, first_sequence);
+        if let Some(dropped_from) = batch.dropped_from {
+            sequences.insert(dropped_from, head.first_sequence);
+            self.stored = storage.end();
+            return Ok(Outcome { check: SequenceCheck::Duplicate, deduplicated: None });
+        }
         let check = sequences.check(head.first_sequence, head.count);
         let mut deduplicated = None;
         match check {

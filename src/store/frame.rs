@@ -1,5 +1,7 @@
 //! Frames and their positions.
 
+use super::format::FRAME_OVERHEAD_BYTES;
+
 /// A frame of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -9,6 +11,15 @@ pub struct Frame<'a> {
     pub receipt_ns: u64,
     /// The appended bytes.
     pub payload: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// The position behind it.
+    #[must_use]
+    pub fn end(&self) -> FramePosition {
+        let bytes = FRAME_OVERHEAD_BYTES + self.payload.len() as u64;
+        FramePosition { offset: self.position.offset + bytes, ..self.position }
+    }
 }
 
 /// The place of a frame in a log. Positions are ordered as the frames were appended, and are never

@@ -21,6 +21,9 @@ const MAX_CORRELATIONS: usize = 255;
 
 /// The field number of an event that was marked as a duplicate.
 pub(super) const DUPLICATE_FIELD: u32 = 8;
+/// The field number of the sender's own counts.
+const COLLECTOR_EVENTS_FIELD: u32 = 9;
+const DROPPED_FROM_FIELD: u32 = 10;
 
 /// The head of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +60,10 @@ pub struct Batch<'a> {
     pub duplicates: u32,
     bytes: &'a [u8],
     names: Vec<&'a str>,
+    /// The packed `collector_events`.
+    collector_events: &'a [u8],
+    /// The first of the items before this empty batch that the sender has dropped.
+    pub dropped_from: Option<u64>,
 }
 
 impl<'a> Batch<'a> {
@@ -84,6 +91,8 @@ impl<'a> Batch<'a> {
             duplicates: 0,
             bytes,
             names: Vec::with_capacity(64),
+            collector_events: &[],
+            dropped_from: None,
         };
         match batch.outline(&mut visit) {
             Ok(()) => Ok(batch),
@@ -117,11 +126,13 @@ impl<'a> Batch<'a> {
                     self.duplicates += 1;
                     r.skip(LEN)?;
                 }
+                (DROPPED_FROM_FIELD, FIXED64) => self.dropped_from = Some(r.fixed64()?),
+                (COLLECTOR_EVENTS_FIELD, LEN) => self.collector_events = r.delimited()?,
                 (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
                 (2, FIXED32) => self.head.count = r.fixed32()?,
                 (3, LEN) => self.head.node = r.text()?,
                 (4, FIXED64) => self.head.epoch = r.fixed64()?,
-                (number, wire_type) => r.skip_unknown(number, DUPLICATE_FIELD, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, DROPPED_FROM_FIELD, wire_type)?,
             }
         }
         let found = self.events + self.stories + self.duplicates;
@@ -136,6 +147,13 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn names(&self) -> &[&'a str] {
         &self.names
+    }
+
+    /// Events of each of the sender's collectors, by the collector's number in that process.
+    pub fn collector_events(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let mut r = Reader::new(self.collector_events);
+        std::iter::from_fn(move || if r.is_empty() { None } else { r.varint().ok() })
+            .map(|n| n.try_into().unwrap_or(u32::MAX))
     }
 
     /// The items, in the order in which they were sent.

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use super::buffer::{Buffer, Pool, ProtoWriter, varint_len};
 use super::story::story_to_proto;
 use tapio_core::event::{ArchivedEvent, ArchivedField, Name, Story, TraceId, Value};
-use tapio_core::ring::{Header, MAX_COLLECTORS, Membership, Record, RecordType};
+use tapio_core::ring::{Header, MAX_ACCOUNTS, MAX_COLLECTORS, Membership, Record, RecordType};
 
 /// A gRPC message's prefix: a flag and a length.
-pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+pub const GRPC_PREFIX_BYTES: usize = 5;
 /// Varint bytes of an event's length: up to 2 MiB, far more than a record takes on the wire.
 const EVENT_LEN_BYTES: usize = 3;
 /// Upper bound for an event's own fields, besides the content of its record.
@@ -39,12 +39,18 @@ pub struct BatchEncoder {
     open: Counts,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Counts {
     items: u32,
     events: u32,
     stories: u32,
-    collectors: [u32; MAX_COLLECTORS],
+    accounts: [u32; MAX_ACCOUNTS],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { items: 0, events: 0, stories: 0, accounts: [0; MAX_ACCOUNTS] }
+    }
 }
 
 /// A finished batch.
@@ -59,8 +65,8 @@ pub struct EncodedBatch {
     pub events: u32,
     /// Stories.
     pub stories: u32,
-    /// Events of each collector, by its number.
-    pub collectors: [u32; MAX_COLLECTORS],
+    /// Events of each account ([`Header::account`]).
+    pub accounts: [u32; MAX_ACCOUNTS],
 }
 
 impl EncodedBatch {
@@ -179,10 +185,10 @@ impl BatchEncoder {
         self.buffer.used
     }
 
-    /// Events of each collector in the batch being written.
+    /// Events of each account in the batch being written.
     #[must_use]
-    pub fn collectors(&self) -> &[u32; MAX_COLLECTORS] {
-        &self.open.collectors
+    pub fn accounts(&self) -> &[u32; MAX_ACCOUNTS] {
+        &self.open.accounts
     }
 
     fn head_bytes(&self) -> usize {
@@ -283,7 +289,7 @@ impl BatchEncoder {
         self.buffer.used = out.at;
         self.open.items += 1;
         self.open.events += 1;
-        self.open.collectors[usize::from(header.collector) % MAX_COLLECTORS] += 1;
+        self.open.accounts[usize::from(header.account()) % MAX_ACCOUNTS] += 1;
     }
 
     /// Appends a story.
@@ -302,8 +308,10 @@ impl BatchEncoder {
         if self.is_empty() {
             return None;
         }
-        self.buffer.reserve(self.names.text_bytes);
+        let collectors = collector_events(&self.open.accounts);
+        self.buffer.reserve(self.names.text_bytes + collectors.len() + 4);
         let mut out = self.buffer.writer();
+        out.delimited(9 << 3 | 2, &collectors);
         for name in &self.names.names {
             out.delimited(5 << 3 | 2, name.text().as_bytes());
         }
@@ -326,12 +334,23 @@ impl BatchEncoder {
             items: counts.items,
             events: counts.events,
             stories: counts.stories,
-            collectors: counts.collectors,
+            accounts: counts.accounts,
         };
         self.next_sequence += u64::from(batch.items);
         self.begin();
         Some(batch)
     }
+}
+
+/// The packed `collector_events`: generations don't matter outside this process.
+fn collector_events(accounts: &[u32; MAX_ACCOUNTS]) -> Vec<u8> {
+    let (first, second) = accounts.split_at(MAX_COLLECTORS);
+    let events: Vec<u64> =
+        first.iter().zip(second).map(|(a, b)| u64::from(*a) + u64::from(*b)).collect();
+    let used = events.iter().rposition(|n| *n > 0).map_or(0, |last| last + 1);
+    let mut packed = Vec::with_capacity(used * 2);
+    events[..used].iter().for_each(|n| prost::encoding::encode_varint(*n, &mut packed));
+    packed
 }
 
 /// Writes a `Field`. Its length is known in advance.

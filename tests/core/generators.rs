@@ -124,7 +124,7 @@ prop_compose! {
         trace in any::<([u8; 16], [u8; 8])>(),
     ) -> Header {
         Header {
-            record, collector, visits: numbers.0, order: numbers.1, time_ns: numbers.2,
+            record, collector, generation: collector & 1, visits: numbers.0, order: numbers.1, time_ns: numbers.2,
             trace_id: TraceId(trace.0), span_id: trace.1,
         }
     }

@@ -168,12 +168,12 @@ pub(super) fn start_with_ring(
     let sink = Sink::new(0, OnFull::Drop, Arc::new(OneShard), shards, collect, shutdown.clone())
         .with_kernel_ledger(kernel);
     let report = StatusReport::default();
-    let mut context = Context {
+    let mut context = Context::new(
         sink,
-        shutdown: shutdown.clone(),
-        report: report.clone(),
-        site: tapio_collectors::Site::new("testnode", 7),
-    };
+        shutdown.clone(),
+        report.clone(),
+        tapio_collectors::Site::new("testnode", 7),
+    );
     let make = config.factory();
     let collector = std::thread::Builder::new()
         .name(COLLECTOR.into())

@@ -27,6 +27,13 @@ pub(crate) fn start(arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
+/// Starts the program without its output, which nobody would read.
+pub(crate) fn start_quiet(arguments: &[&str]) -> Child {
+    let mut command = Command::new(TAPIO);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
 /// Folder, ports and pages of an agent. [`start`] starts the process.
 pub(crate) struct TestAgent {
     dir: tempfile::TempDir,

@@ -21,7 +21,7 @@ pub(crate) fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
 }
 
 /// A message with its gRPC frame: not compressed, and its length.
-fn framed(message: &[u8]) -> Bytes {
+pub(crate) fn framed(message: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(message.len() + 5);
     out.put_u8(0);
     out.put_u32(message.len() as u32);

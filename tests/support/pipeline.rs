@@ -252,6 +252,7 @@ fn consume(
                     events.lock().unwrap().push(json);
                 }
                 taken.add_forwarded(collector, 1);
+                taken.add_settled(record.header().account(), 1);
                 true
             });
         }

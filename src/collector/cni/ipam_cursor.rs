@@ -141,7 +141,7 @@ impl IpamCursor {
     }
 
     /// See [`Cursor::try_save`].
-    pub(super) fn try_save(&mut self, context: &Context) -> std::io::Result<bool> {
+    pub(super) fn try_save(&mut self, context: &mut Context) -> std::io::Result<bool> {
         self.cursor.try_save(context)
     }
 

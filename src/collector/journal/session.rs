@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
     }
 
     /// Returns whether to pause until the events offered are finalized.
-    fn save_cursor(&mut self, context: &Context) -> bool {
+    fn save_cursor(&mut self, context: &mut Context) -> bool {
         self.cursor.try_save(context).unwrap_or_else(|e| {
             report_unsaved(context, &e);
             false

@@ -246,7 +246,7 @@ impl Run {
         }
     }
 
-    fn save(&mut self, context: &Context) {
+    fn save(&mut self, context: &mut Context) {
         match self.cursor.try_save(context) {
             Ok(paused) => self.paused = paused,
             Err(error) => {

@@ -1,5 +1,6 @@
 //! The section `collectors.otlp` and the run loop.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -9,13 +10,21 @@ use tokio::sync::oneshot;
 use super::intake::{Answer, Intake, Request};
 use super::servers;
 use super::to_event::EventWriter;
+use crate::runtime::acceptance::Ticket;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
+use tapio_core::clock;
 use tapio_wire::bind;
 
+/// Interval at which waiting answers look whether their records are accepted.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(1);
+/// Answers that wait at most; further requests stay in the queue.
+const MAX_WAITING: usize = 256;
+/// How long a shutdown waits for the last records to be accepted.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Delay until the counters of a request are published.
 const REPORT_DELAY: Duration = Duration::from_millis(80);
 
@@ -103,32 +112,61 @@ impl Otlp {
     }
 }
 
+/// Answers that wait until the records of their requests are accepted.
+#[derive(Default)]
+struct Waiting(VecDeque<(Ticket, oneshot::Sender<Answer>, Answer)>);
+
+impl Waiting {
+    /// Answers the requests whose records are accepted, in their order.
+    fn answer_accepted(&mut self, context: &mut Context) {
+        while let Some((ticket, _, _)) = self.0.front()
+            && context.is_accepted(*ticket)
+            && let Some((_, to, answer)) = self.0.pop_front()
+        {
+            // The sender may have disconnected; its records are stored all the same.
+            let _ = to.send(answer);
+        }
+    }
+
+    /// Waits briefly at a shutdown; requests without an answer are refused.
+    fn finish(&mut self, context: &mut Context) {
+        let until = clock::instant() + FINISH_TIMEOUT;
+        while !self.0.is_empty() && clock::instant() < until {
+            self.answer_accepted(context);
+            std::thread::sleep(ACCEPT_INTERVAL);
+        }
+    }
+}
+
 async fn process_requests(
     requests: &mut Receiver<Request>,
     context: &mut Context,
 ) -> Result<Ended, CollectorError> {
     let mut writer = EventWriter::default();
     let (mut received, mut malformed) = (0u64, 0u64);
+    let mut waiting = Waiting::default();
     let mut turns = PollTimer::new(&context.shutdown, REPORT_DELAY);
     while !context.shutdown.is_requested() {
         tokio::select! {
-            request = requests.recv() => {
+            request = requests.recv(), if waiting.0.len() < MAX_WAITING => {
                 // The servers have ended; their error is the collector's.
                 let Some(Request { signal, bytes, answer }) = request else { break };
                 received += 1;
                 let result = writer.request(signal, &bytes, context);
                 malformed += u64::from(matches!(result, Answer::Malformed(_)));
                 context.sink.flush();
-                // The sender may have disconnected; its records are stored all the same.
-                let _ = answer.send(result);
+                waiting.0.push_back((context.ticket(), answer, result));
                 turns.wake_soon();
             }
+            () = tokio::time::sleep(ACCEPT_INTERVAL), if !waiting.0.is_empty() => {}
             () = turns.next() => {
                 context.report.count("requests", received);
                 context.report.count("requests_refused", malformed);
                 context.report.count("attributes_dropped", writer.dropped_attributes);
             }
         }
+        waiting.answer_accepted(context);
     }
+    waiting.finish(context);
     Ok(Ended::Stopped)
 }

@@ -17,7 +17,7 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The collector's answer to a request.
 pub(super) enum Answer {
-    /// Its records are in the rings, except the dropped ones, which couldn't be decoded.
+    /// Its records are accepted, except the dropped ones, which couldn't be decoded.
     Accepted { dropped: u64 },
     /// The bytes aren't a request; why.
     Malformed(String),

@@ -7,11 +7,12 @@ mod router;
 #[cfg(test)]
 use std::sync::Arc;
 
-#[cfg(test)]
-use tapio_core::ring::OnFull;
 use tapio_core::ring::Sink;
+#[cfg(test)]
+use tapio_core::ring::{MAX_COLLECTORS, OnFull};
 use tapio_core::shutdown::Shutdown;
 
+use super::acceptance::{Acceptance, Ticket};
 use super::site::Site;
 use super::status::StatusReport;
 
@@ -27,6 +28,7 @@ pub struct Context {
     pub report: StatusReport,
     /// The node, its entity directory and the state folder.
     pub site: Site,
+    acceptance: Acceptance,
 }
 
 impl Context {
@@ -37,30 +39,43 @@ impl Context {
         !self.shutdown.is_abandoned() && self.site.has_ledger()
     }
 
-    /// Number of this collector's events that are neither stored nor dropped yet. `None` if this
-    /// run may not save cursors, and for a moment while an event is being counted.
+    /// The environment of a run.
     #[must_use]
-    pub fn held(&self) -> Option<u64> {
-        self.may_save_cursor().then(|| self.site.held(self.sink.collector())).flatten()
+    pub fn new(sink: Sink, shutdown: Shutdown, report: StatusReport, site: Site) -> Self {
+        Self { sink, shutdown, report, site, acceptance: Acceptance::default() }
     }
 
-    /// A context whose sink discards its events. `held`: the ledger's number of events held;
-    /// without it the site has no ledger.
+    /// The ticket of the events offered so far.
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.acceptance.ticket(&self.sink)
+    }
+
+    /// Whether the events of a ticket are accepted: in the spool, or dropped and counted. Not
+    /// before all stages have started, and not after the run was abandoned and replaced.
+    pub(crate) fn is_accepted(&mut self, ticket: Ticket) -> bool {
+        self.may_save_cursor() && self.acceptance.is_accepted(ticket, &mut self.sink, &self.site)
+    }
+
+    /// A context whose sink discards its events. `unsettled`: events of this collector that aren't
+    /// accepted yet; without it the site has no ledger.
     #[cfg(test)]
-    pub(crate) fn for_test(held: Option<u64>) -> Self {
+    pub(crate) fn for_test(unsettled: Option<u64>) -> Self {
         let mut ledger = tapio_core::ring::Ledger::new(vec!["test".into()]);
         let stage = ledger.stage(tapio_core::event::Stage::Collect);
         let bell = Arc::new(tapio_core::ring::Bell::new(Default::default()));
         let shards = vec![(tapio_core::ring::ring(64).0, bell)];
         let shutdown = Shutdown::default();
         let router = Arc::new(router::OneShard);
-        let sink = Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), shutdown.clone());
+        let mut sink =
+            Sink::new(0, OnFull::Wait, router, shards, Arc::clone(&stage), shutdown.clone());
         let site = Site::new("node-1", 7);
-        if let Some(held) = held {
-            stage.add_received(0, held);
-            stage.add_held(0, held);
+        if let Some(unsettled) = unsettled {
+            // As if they had been offered in the generation that has just ended.
+            sink.end_generation();
+            stage.add_received(MAX_COLLECTORS as u8, unsettled);
+            stage.add_forwarded(MAX_COLLECTORS as u8, unsettled);
             site.set_ledger(Arc::new(ledger));
         }
-        Self { sink, shutdown, report: StatusReport::default(), site }
+        Self::new(sink, shutdown, StatusReport::default(), site)
     }
 }

@@ -1,21 +1,23 @@
 //! Cursors: positions in sources that can be read again, persisted over restarts.
 //!
-//! A position is saved only when every event before it is finalized: stored by the server, or
-//! dropped and counted. A kill at any time therefore loses nothing; other events are read
-//! again, under the same ids. Events of one collector may be finalized out of order, so a position
-//! counts as finalized when no event of the collector is held anywhere. A source that never pauses
-//! has to pause until that is the case.
+//! A position is saved only when every event before it is accepted ([`super::acceptance`]): in the
+//! spool, or dropped and counted. A kill at any time therefore loses nothing; events since the
+//! saved position are read again, under the same ids.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::acceptance::Ticket;
 use super::context::Context;
 use tapio_core::clock;
 
 /// Time that a position may wait to be saved before the source has to pause.
 const MAX_SAVE_DELAY: Duration = Duration::from_secs(2);
 
-/// Time that an ending collector waits for its last events to be finalized, and the interval of its
+/// Least time between two saves.
+const SAVE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Time that an ending collector waits for its last events to be accepted, and the interval of its
 /// checks.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -26,6 +28,9 @@ pub(crate) struct Cursor {
     saved: String,
     /// The position after the last event offered, and since when it waits to be saved.
     next: Option<(String, Instant)>,
+    /// A position whose events are on their way to the spool.
+    pending: Option<(Ticket, String)>,
+    last_save: Option<Instant>,
 }
 
 impl Cursor {
@@ -48,7 +53,7 @@ impl Cursor {
             Some(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => String::new(),
         };
-        Ok(Self { path, saved, next: None })
+        Ok(Self { path, saved, next: None, pending: None, last_save: None })
     }
 
     /// The saved position; empty at first.
@@ -70,10 +75,10 @@ impl Cursor {
 
     /// Whether a position waits to be saved.
     pub(crate) fn is_pending(&self) -> bool {
-        self.next.is_some()
+        self.next.is_some() || self.pending.is_some()
     }
 
-    /// Waits up to a second until the last events are finalized and their position is saved. An
+    /// Waits up to a second until the last events are accepted and their position is saved. An
     /// unsaved position would make the next start emit their events a second time.
     ///
     /// # Errors
@@ -82,32 +87,42 @@ impl Cursor {
         let until = clock::instant() + FINISH_TIMEOUT;
         while self.is_pending() && context.may_save_cursor() && clock::instant() < until {
             context.sink.flush();
+            self.last_save = None;
             self.try_save(context)?;
             std::thread::sleep(FINISH_POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// Saves the position if every event before it is finalized. Returns whether the source has to
+    /// Saves the position if every event before it is accepted. Returns whether the source has to
     /// pause until the next call, because the position has waited for too long.
     ///
     /// # Errors
     /// When the file can't be written; the position remains pending.
-    pub(crate) fn try_save(&mut self, context: &Context) -> std::io::Result<bool> {
-        let Some((position, since)) = &self.next else {
+    pub(crate) fn try_save(&mut self, context: &mut Context) -> std::io::Result<bool> {
+        let now = clock::instant();
+        if let Some((ticket, position)) = &self.pending
+            && context.is_accepted(*ticket)
+            && self.last_save.is_none_or(|last| now - last >= SAVE_INTERVAL)
+        {
+            if let Some(path) = &self.path {
+                let new = path.with_extension("new");
+                std::fs::write(&new, position)?;
+                std::fs::rename(&new, path)?;
+            }
+            self.saved.clone_from(position);
+            self.pending = None;
+            self.last_save = Some(now);
+        }
+        let Some((position, since)) = &mut self.next else {
             return Ok(false);
         };
-        if context.held() != Some(0) {
-            return Ok(since.elapsed() > MAX_SAVE_DELAY);
+        let is_late = now - *since > MAX_SAVE_DELAY;
+        if self.pending.is_none() {
+            self.pending = Some((context.ticket(), std::mem::take(position)));
+            self.next = None;
         }
-        if let Some(path) = &self.path {
-            let new = path.with_extension("new");
-            std::fs::write(&new, position)?;
-            std::fs::rename(&new, path)?;
-        }
-        self.saved.clone_from(position);
-        self.next = None;
-        Ok(false)
+        Ok(is_late && self.pending.is_some() && self.next.is_some())
     }
 }
 
@@ -116,15 +131,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn position_is_saved_once_its_events_are_finalized() {
+    fn position_is_saved_once_its_events_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let mut cursor = Cursor::open(Some(dir.path()), "journal").unwrap();
         assert_eq!(cursor.saved(), "");
-        let context = Context::for_test(Some(1));
+        let mut context = Context::for_test(Some(1));
         cursor.advance("s=1");
         cursor.advance("s=2");
-        assert!(!cursor.try_save(&context).unwrap());
-        assert_eq!(cursor.saved(), "", "an event is still held");
+        for _ in 0..3 {
+            assert!(!cursor.try_save(&mut context).unwrap());
+        }
+        assert_eq!(cursor.saved(), "", "an event isn't accepted yet");
         let mut context = Context::for_test(Some(0));
         cursor.finish(&mut context).unwrap();
         assert_eq!(Cursor::open(Some(dir.path()), "journal").unwrap().saved(), "s=2");
@@ -133,10 +150,11 @@ mod tests {
     #[test]
     fn position_that_waits_too_long_makes_source_pause() {
         let mut cursor = Cursor::open(None, "journal").unwrap();
-        cursor.next = Some(("s=1".into(), clock::instant() - MAX_SAVE_DELAY * 2));
-        assert!(cursor.try_save(&Context::for_test(None)).unwrap());
-        assert!(cursor.try_save(&Context::for_test(Some(3))).unwrap());
-        assert!(!cursor.try_save(&Context::for_test(Some(0))).unwrap());
-        assert_eq!(cursor.saved(), "s=1");
+        let mut context = Context::for_test(Some(3));
+        cursor.advance("s=1");
+        assert!(!cursor.try_save(&mut context).unwrap());
+        cursor.next = Some(("s=2".into(), clock::instant() - MAX_SAVE_DELAY * 2));
+        assert!(cursor.try_save(&mut context).unwrap());
+        assert_eq!(cursor.saved(), "");
     }
 }

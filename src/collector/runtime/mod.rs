@@ -14,6 +14,7 @@
 //! | `poll_timer.rs` | timed work of collectors that wait for messages |
 //! | `listener.rs` | sockets that outlive a run |
 
+pub(crate) mod acceptance;
 pub(crate) mod alarm;
 mod collector;
 mod context;

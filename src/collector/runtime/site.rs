@@ -52,10 +52,10 @@ impl Site {
         self.ledger.get().is_some()
     }
 
-    /// Number of a collector's events that are neither stored nor dropped yet; `None` until all
-    /// stages have started.
+    /// Events of a collector's generation that are neither accepted nor dropped yet; `None` until
+    /// all stages have started.
     #[must_use]
-    pub fn held(&self, collector: u8) -> Option<u64> {
-        self.ledger.get()?.held(collector)
+    pub fn unsettled(&self, collector: u8, generation: u64) -> Option<u64> {
+        Some(self.ledger.get()?.unsettled(collector, generation))
     }
 }

@@ -125,7 +125,7 @@ impl Shared {
         current.run += 1;
         sink.set_shutdown(shutdown.clone());
         let (report, site) = (self.report.clone(), site.clone());
-        Some(Run { number: current.run, context: Context { sink, shutdown, report, site } })
+        Some(Run { number: current.run, context: Context::new(sink, shutdown, report, site) })
     }
 
     /// Sets the health, if `run` is the current one.

@@ -210,7 +210,7 @@ impl Session {
         self.cursor.advance(&position);
     }
 
-    fn save_cursor(&mut self, context: &Context, timer: &mut PollTimer) {
+    fn save_cursor(&mut self, context: &mut Context, timer: &mut PollTimer) {
         match self.cursor.try_save(context) {
             Ok(pause) => self.paused = pause,
             Err(e) => report_unsaved(context, &e),

@@ -33,6 +33,10 @@ closed_list! {
         QueueFull = "queue_full",
         /// The server rejected the batch's content.
         ServerRefused = "server_refused",
+        /// The oldest events made room in the spool.
+        SpoolFull = "spool_full",
+        /// The event was damaged or deleted in the spool.
+        SpoolLost = "spool_lost",
         /// The drain at shutdown exceeded its time limit.
         Shutdown = "shutdown",
         /// A collector panicked while it held the event.

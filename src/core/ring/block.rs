@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! header block  0 type  1 collector  2..4 blocks  4..8 archive bytes
-//!               8..16 visits  16..24 order  24..32 time  32..48 trace  48..56 span  56 memberships
+//!               8..16 visits  16..24 order  24..32 time  32..48 trace  48..56 span
+//!               56 memberships  57 generation
 //! membership    0..16 story  16..18 rule  18..20 pattern  20..22 role  22 rank  24..56 two ids
 //! archive       rkyv bytes, root at their end, zeros up to the block's end
 //! ```
 
+use super::ledger::account;
 use crate::event::TraceId;
 
 /// The size of a block: one cache line.
@@ -39,8 +41,10 @@ pub enum RecordType {
 pub struct Header {
     /// The type of the record.
     pub record: RecordType,
-    /// The number of its collector, by which every stage accounts.
+    /// The number of its collector.
     pub collector: u8,
+    /// The generation of the collector's events that it is counted in ([`super::Sink`]): 0 or 1.
+    pub generation: u8,
     /// Bit set of the shards still to visit.
     pub visits: u64,
     /// Position in an order, from 1: live, the collector's order; in replay, the total order.
@@ -60,6 +64,7 @@ impl Header {
         Self {
             record: RecordType::Event,
             collector,
+            generation: 0,
             visits,
             order: 0,
             time_ns,
@@ -72,6 +77,13 @@ impl Header {
     #[must_use]
     pub fn watermark(order: u64) -> Self {
         Self { order, ..Self::event(0, 0, 0).with_type(RecordType::Watermark) }
+    }
+
+    /// The number under which every stage counts the event.
+    #[must_use]
+    #[inline]
+    pub fn account(&self) -> u8 {
+        account(self.collector, self.generation)
     }
 
     /// The same header with another record type.
@@ -91,6 +103,7 @@ impl Header {
         b[32..48].copy_from_slice(&self.trace_id.0);
         b[48..56].copy_from_slice(&self.span_id);
         b[56] = memberships;
+        b[57] = self.generation;
         Block(b)
     }
 
@@ -104,6 +117,7 @@ impl Header {
                 _ => RecordType::Skip,
             },
             collector: b[1],
+            generation: b[57],
             visits: u64_at(b, 8),
             order: u64_at(b, 16),
             time_ns: u64_at(b, 24),

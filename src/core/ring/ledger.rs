@@ -13,8 +13,23 @@ use crossbeam_utils::CachePadded;
 
 use crate::event::{REASON_COUNT, Reason, Stage};
 
-/// Maximum number of collectors: the size of a counter table.
+/// Maximum number of collectors.
 pub const MAX_COLLECTORS: usize = 24;
+
+/// The events of a collector are counted in two generations that alternate, so that a collector can
+/// find out when the events of one have all arrived while it offers those of the next.
+const GENERATIONS: usize = 2;
+
+/// Accounts of all collectors and generations: the size of a counter table.
+pub const MAX_ACCOUNTS: usize = MAX_COLLECTORS * GENERATIONS;
+
+/// The account of a collector's events of a generation.
+#[must_use]
+#[inline]
+pub(super) fn account(collector: u8, generation: u8) -> u8 {
+    let generation = usize::from(generation) % GENERATIONS;
+    (usize::from(collector) % MAX_COLLECTORS + generation * MAX_COLLECTORS) as u8
+}
 
 /// Retries of a reader before it reports a residual. A stage completes an update within
 /// microseconds, but its thread may lose its processor meanwhile, for long on an overloaded node.
@@ -28,13 +43,15 @@ struct Row {
     received: AtomicU64,
     forwarded: AtomicU64,
     held: AtomicU64,
+    /// At the bridge: events that were accepted, or dropped before they could be.
+    settled: AtomicU64,
     dropped: [AtomicU64; REASON_COUNT],
 }
 
 /// Counters of one thread. Only that thread writes them.
 pub struct StageLedger {
     stage: Stage,
-    rows: [CachePadded<Row>; MAX_COLLECTORS],
+    rows: [CachePadded<Row>; MAX_ACCOUNTS],
 }
 
 /// Adds without a locked instruction: correct because each counter has one writer.
@@ -51,45 +68,55 @@ fn subtract(counter: &AtomicU64, n: u64) {
 }
 
 impl StageLedger {
-    fn row(&self, collector: u8) -> &Row {
-        &self.rows[usize::from(collector) % MAX_COLLECTORS]
+    fn row(&self, account: u8) -> &Row {
+        &self.rows[usize::from(account) % MAX_ACCOUNTS]
+    }
+
+    /// The counters of each generation of a collector.
+    fn rows_of(&self, collector: usize) -> impl Iterator<Item = &Row> {
+        self.rows.iter().skip(collector).step_by(MAX_COLLECTORS).map(|row| &**row)
     }
 
     /// Counts events received from the stage before.
-    pub fn add_received(&self, collector: u8, n: u64) {
-        add(&self.row(collector).received, n);
+    pub fn add_received(&self, account: u8, n: u64) {
+        add(&self.row(account).received, n);
     }
 
     /// Counts events forwarded to the next stage; at the bridge, events stored by the server.
-    pub fn add_forwarded(&self, collector: u8, n: u64) {
-        add(&self.row(collector).forwarded, n);
+    pub fn add_forwarded(&self, account: u8, n: u64) {
+        add(&self.row(account).forwarded, n);
     }
 
     /// Counts dropped events.
-    pub fn add_dropped(&self, collector: u8, reason: Reason, n: u64) {
-        add(&self.row(collector).dropped[reason as usize], n);
+    pub fn add_dropped(&self, account: u8, reason: Reason, n: u64) {
+        add(&self.row(account).dropped[reason as usize], n);
     }
 
     /// Counts events that enter the stage's own queue.
-    pub fn add_held(&self, collector: u8, n: u64) {
-        add(&self.row(collector).held, n);
+    pub fn add_held(&self, account: u8, n: u64) {
+        add(&self.row(account).held, n);
     }
 
     /// Counts events that leave the stage's own queue.
-    pub fn remove_held(&self, collector: u8, n: u64) {
-        subtract(&self.row(collector).held, n);
+    pub fn remove_held(&self, account: u8, n: u64) {
+        subtract(&self.row(account).held, n);
+    }
+
+    /// Counts events that are accepted, or that were dropped before they could be.
+    pub fn add_settled(&self, account: u8, n: u64) {
+        add(&self.row(account).settled, n);
     }
 
     /// Events received so far.
     #[must_use]
     pub fn received(&self, collector: u8) -> u64 {
-        self.row(collector).received.load(Ordering::Relaxed)
+        self.rows_of(collector.into()).map(|row| row.received.load(Ordering::Relaxed)).sum()
     }
 
     /// Events forwarded so far.
     #[must_use]
     pub fn forwarded(&self, collector: u8) -> u64 {
-        self.row(collector).forwarded.load(Ordering::Relaxed)
+        self.rows_of(collector.into()).map(|row| row.forwarded.load(Ordering::Relaxed)).sum()
     }
 }
 
@@ -149,7 +176,8 @@ impl Ledger {
 
     /// Adds the counters of another thread.
     pub fn stage(&mut self, stage: Stage) -> Arc<StageLedger> {
-        let ledger = Arc::new(StageLedger { stage, rows: Default::default() });
+        let ledger =
+            Arc::new(StageLedger { stage, rows: std::array::from_fn(|_| CachePadded::default()) });
         self.stages.push(Arc::clone(&ledger));
         ledger
     }
@@ -162,6 +190,26 @@ impl Ledger {
         }
         let account = self.account(collector.into());
         (account.residual == 0).then_some(account.held)
+    }
+
+    /// Events of a generation that a collector has forwarded and that are neither accepted nor
+    /// dropped yet. Once a generation has ended, 0 is final.
+    #[must_use]
+    pub fn unsettled(&self, collector: u8, generation: u64) -> u64 {
+        let account = account(collector, (generation % GENERATIONS as u64) as u8);
+        let (mut entered, mut left) = (0u64, 0u64);
+        for stage in &self.stages {
+            let row = stage.row(account);
+            match stage.stage {
+                Stage::Kernel => {}
+                Stage::Collect => entered += row.forwarded.load(Ordering::Relaxed),
+                Stage::Correlate => {
+                    left += row.dropped.iter().map(|n| n.load(Ordering::Relaxed)).sum::<u64>();
+                }
+                Stage::Bridge => left += row.settled.load(Ordering::Relaxed),
+            }
+        }
+        entered.saturating_sub(left)
     }
 
     /// Reads the accounts. Retries for each collector until no update is in progress.
@@ -203,13 +251,17 @@ impl Ledger {
         // Events into and out of the rings between the stages.
         let (mut into_rings, mut out_of_rings, mut residual) = (0u64, 0u64, 0i64);
         for ledger in &self.stages {
-            let row = &ledger.rows[collector];
-            let load = |a: &AtomicU64| a.load(Ordering::Relaxed);
-            let (received, forwarded) = (load(&row.received), load(&row.forwarded));
-            let held = load(&row.held);
+            let sum = |counter: fn(&Row) -> &AtomicU64| {
+                let counters = ledger.rows_of(collector).map(counter);
+                counters.map(|counter| counter.load(Ordering::Relaxed)).sum::<u64>()
+            };
+            let (received, forwarded) = (sum(|row| &row.received), sum(|row| &row.forwarded));
+            let held = sum(|row| &row.held);
             let mut dropped = 0;
-            for (reason, counter) in Reason::ALL.iter().zip(&row.dropped) {
-                let n = load(counter);
+            for reason in Reason::ALL {
+                let dropped_by =
+                    ledger.rows_of(collector).map(|row| &row.dropped[*reason as usize]);
+                let n: u64 = dropped_by.map(|counter| counter.load(Ordering::Relaxed)).sum();
                 if n > 0 {
                     dropped += n;
                     match account.dropped.iter_mut().find(|d| (d.0, d.1) == (ledger.stage, *reason))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::block::Header;
-use super::ledger::StageLedger;
+use super::ledger::{StageLedger, account};
 use super::record::{RecordWriter, WriteError};
 use super::wake::Bell;
 use crate::event::{Event, Reason};
@@ -62,6 +62,10 @@ pub struct Sink {
     unflushed: u32,
     /// Events offered, which is the position of the last one in the collector's order.
     offered: u64,
+    /// The current generation, from 1.
+    generation: u64,
+    /// Whether an event of the current generation was offered.
+    has_offered: bool,
     /// Whether an event was received and isn't accounted for yet.
     is_writing: bool,
     spare: Option<Box<Sink>>,
@@ -92,6 +96,8 @@ impl Sink {
             shutdown,
             unflushed: 0,
             offered: 0,
+            generation: 1,
+            has_offered: false,
             is_writing: false,
             spare: None,
         }
@@ -162,8 +168,10 @@ impl Sink {
         self.is_writing = false;
         match outcome {
             Ok(()) => {
-                self.ledger.add_received(self.collector, 1);
-                self.ledger.add_forwarded(self.collector, 1);
+                let account = account(self.collector, self.parity());
+                self.has_offered = true;
+                self.ledger.add_received(account, 1);
+                self.ledger.add_forwarded(account, 1);
                 self.unflushed += 1;
                 if self.unflushed >= FLUSH_EVERY {
                     self.flush();
@@ -172,6 +180,29 @@ impl Sink {
             Err(reason) => self.refuse(reason, 1),
         }
         outcome
+    }
+
+    /// The generation, from 1, that the next event is counted in.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether an event of the current generation was offered.
+    #[must_use]
+    pub fn has_offered(&self) -> bool {
+        self.has_offered
+    }
+
+    /// Ends the current generation. The one before must be settled: the next one is counted in its
+    /// place ([`Ledger::unsettled`](super::Ledger::unsettled)).
+    pub fn end_generation(&mut self) {
+        self.generation += 1;
+        self.has_offered = false;
+    }
+
+    fn parity(&self) -> u8 {
+        (self.generation & 1) as u8
     }
 
     /// Counts the event whose write a panic interrupted, if any. The manager calls it before it
@@ -184,7 +215,11 @@ impl Sink {
 
     fn write(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
         let route = self.router.route(event);
-        let header = Header { order, ..Header::event(self.collector, route.visits, event.time_ns) };
+        let header = Header {
+            order,
+            generation: self.parity(),
+            ..Header::event(self.collector, route.visits, event.time_ns)
+        };
         let first = route.first().min(self.shards.len() - 1);
         loop {
             match self.shards[first].0.write_event(&header, event) {

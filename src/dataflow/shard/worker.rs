@@ -242,9 +242,9 @@ impl Worker {
                 true
             }
             (RecordType::Event, Order::Total) => {
-                let collector = record.header().collector;
-                self.ledger.add_received(collector, 1);
-                self.ledger.add_held(collector, 1);
+                let account = record.header().account();
+                self.ledger.add_received(account, 1);
+                self.ledger.add_held(account, 1);
                 self.waiting.push(record.to_owned());
                 true
             }
@@ -252,7 +252,7 @@ impl Worker {
                 if !self.has_room() {
                     return false;
                 }
-                self.ledger.add_received(record.header().collector, 1);
+                self.ledger.add_received(record.header().account(), 1);
                 self.process(record, now_ns);
                 true
             }
@@ -282,14 +282,14 @@ impl Worker {
             0 => &mut self.output.bridge.0,
             more => &mut self.output.shards[more.trailing_zeros() as usize - self.number - 1].0,
         };
-        let collector = header.collector;
+        let account = header.account();
         // Twice the record: it may have to skip the end of the ring.
         let used = 2 * (record.len_blocks() + step.memberships.len());
         self.free_blocks = self.free_blocks.saturating_sub(used);
         match writer.forward(record, &header, &step.memberships) {
-            Ok(()) => self.ledger.add_forwarded(collector, 1),
+            Ok(()) => self.ledger.add_forwarded(account, 1),
             // has_room held before, so only a record that its memberships made too large fails.
-            Err(_) => self.ledger.add_dropped(collector, Reason::Oversize, 1),
+            Err(_) => self.ledger.add_dropped(account, Reason::Oversize, 1),
         }
         self.step = step;
     }
@@ -323,7 +323,7 @@ impl Worker {
             }
             self.process(&record.record(), now_ns);
             self.shard.advance(0, self.clock_ns);
-            self.ledger.remove_held(record.record().header().collector, 1);
+            self.ledger.remove_held(record.record().header().account(), 1);
             processed += 1;
         }
         self.waiting = waiting;

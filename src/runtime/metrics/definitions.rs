@@ -144,4 +144,5 @@ pub(super) const BRIDGE_METRICS: Names = &[
     ("stories_acked", "tapio_bridge_stories_acked_total"),
     ("events_refused", "tapio_bridge_events_refused_total"),
     ("queue_bytes", "tapio_bridge_queue_bytes"),
+    ("spool_bytes", "tapio_bridge_spool_bytes"),
 ];

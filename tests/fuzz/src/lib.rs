@@ -109,8 +109,7 @@ pub fn collected<R>(collect: impl FnOnce(&mut Context) -> R) -> (R, Collected) {
     let stored = ledger.stage(Stage::Bridge);
     // Creating the entity directory takes longer than all the rest.
     static SITE: LazyLock<Site> = LazyLock::new(|| Site::new("node", 7));
-    let mut context =
-        Context { sink, shutdown, report: StatusReport::default(), site: SITE.clone() };
+    let mut context = Context::new(sink, shutdown, StatusReport::default(), SITE.clone());
     let result = collect(&mut context);
     let mut events = Vec::new();
     reader.drain(usize::MAX, |record| {

@@ -1,0 +1,348 @@
+//! The spool: batches on disk from their encoding until the server has stored them.
+//!
+//! Every batch is appended to a segmented log before it is sent, and the events in it are accepted
+//! then. Batches that fit into memory are sent from there. Those beyond it are the *backlog*: they
+//! are read back, oldest first, as acknowledgements make room. The file `acked` has the position up
+//! to which the server has answered, so that the next process goes on there; batches that it sends
+//! a second time are duplicates for the server.
+//!
+//! ```text
+//!   acked           first in memory              backlog               end of the log
+//!     │ answered         │ in memory: sent, to send │ on disk only          │
+//! ────┴──────────────────┴──────────────────────────┴───────────────────────┴──▶
+//! ```
+//!
+//! Over its budget the log drops its oldest segment. The events of its backlog are counted as
+//! dropped; batches in memory are sent all the same.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::batch::{Accounts, QueuedBatch, accounts_of, without_generations};
+use super::queue::SendQueue;
+use crate::store::{
+    Durability, Files, Frame, FramePosition, SealedIndex, SegmentIndex, SegmentLog,
+    SegmentLogConfig,
+};
+use tapio_core::ring::MAX_ACCOUNTS;
+use tapio_wire::{Batch, EncodedBatch};
+
+/// Segments of the log.
+const SEGMENTS: u64 = 32;
+/// The position up to which the server has answered.
+const ACKED_FILE: &str = "acked";
+
+/// A spool to be opened.
+#[derive(Clone)]
+pub struct SpoolConfig {
+    /// Its folder; created if missing.
+    pub dir: PathBuf,
+    /// About the size of all segments.
+    pub bytes: u64,
+    /// The collector's number under which events of earlier processes are counted.
+    pub recovered: u8,
+}
+
+/// Events by account and segment.
+struct SpoolIndex {
+    own_epoch: u64,
+    recovered: u8,
+    /// The counts of the batch that is being appended, to save parsing it.
+    next: Option<Accounts>,
+    segments: BTreeMap<u64, Accounts>,
+    /// Segments that were removed to stay within the budget.
+    removed: Vec<(u64, Accounts)>,
+    /// Events of the segment that is appended to.
+    open: Option<u64>,
+}
+
+impl SpoolIndex {
+    fn add(&mut self, segment: u64, accounts: &Accounts) {
+        add(self.segments.entry(segment).or_insert([0; MAX_ACCOUNTS]), accounts);
+    }
+}
+
+fn add(sum: &mut Accounts, accounts: &Accounts) {
+    sum.iter_mut().zip(accounts).for_each(|(sum, n)| *sum += n);
+}
+
+fn subtract(sum: &mut Accounts, accounts: &Accounts) {
+    sum.iter_mut().zip(accounts).for_each(|(sum, n)| *sum = sum.saturating_sub(*n));
+}
+
+impl SegmentIndex for SpoolIndex {
+    fn frame(&mut self, frame: &Frame<'_>) {
+        let accounts = self.next.take().or_else(|| {
+            let batch = Batch::parse(frame.payload).ok()?;
+            Some(accounts_of(&batch, self.own_epoch, self.recovered))
+        });
+        self.open = Some(frame.position.segment);
+        self.add(frame.position.segment, &accounts.unwrap_or([0; MAX_ACCOUNTS]));
+    }
+
+    /// The summary is the number of events: to the next process all of them are recovered ones.
+    fn seal(&mut self) -> SealedIndex {
+        let accounts = self.open.take().and_then(|segment| self.segments.get(&segment));
+        let events: u64 = accounts.map_or(0, |a| a.iter().map(|n| u64::from(*n)).sum());
+        SealedIndex { summary: events.to_le_bytes().to_vec(), index: Vec::new() }
+    }
+
+    fn discard(&mut self, segment: u64) {
+        self.segments.retain(|s, _| *s < segment);
+    }
+
+    fn sealed(&mut self, segment: u64, summary: &[u8]) {
+        let events = summary.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mut accounts = [0; MAX_ACCOUNTS];
+        accounts[usize::from(self.recovered) % MAX_ACCOUNTS] =
+            events.try_into().unwrap_or(u32::MAX);
+        self.add(segment, &accounts);
+    }
+
+    fn retired(&mut self, segment: u64) {
+        if let Some(accounts) = self.segments.remove(&segment) {
+            self.removed.push((segment, accounts));
+        }
+    }
+}
+
+/// The batches on disk.
+pub(super) struct Spool {
+    log: SegmentLog<SpoolIndex>,
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    own_epoch: u64,
+    recovered: u8,
+    /// The first batch that isn't in memory; `None`: all are.
+    backlog: Option<FramePosition>,
+    /// Events in the backlog's first segment that are before it.
+    loaded: Accounts,
+    /// The position in the file.
+    acked: FramePosition,
+}
+
+impl Spool {
+    /// Opens or creates the spool. Returns it with the number of recovered events.
+    ///
+    /// # Errors
+    /// With the folder, when it can't be used.
+    pub(super) fn open(
+        config: &SpoolConfig,
+        files: Arc<dyn Files>,
+        own_epoch: u64,
+    ) -> io::Result<(Self, Accounts)> {
+        let recovered = config.recovered;
+        let log_config = SegmentLogConfig {
+            dir: config.dir.clone(),
+            segment_bytes: config.bytes / SEGMENTS,
+            retention_bytes: config.bytes,
+            durability: Durability::Process,
+        };
+        let index = SpoolIndex {
+            own_epoch,
+            recovered,
+            next: None,
+            segments: BTreeMap::new(),
+            removed: Vec::new(),
+            open: None,
+        };
+        let mut log = SegmentLog::open(log_config, Arc::clone(&files), index)?;
+        let acked = read_acked(&*files, &config.dir).min(log.end());
+        log.trim(acked.segment);
+        log.index_mut().removed.clear();
+        let first = log.snapshot().segments().next();
+        let mut spool = Self {
+            log,
+            files,
+            dir: config.dir.clone(),
+            own_epoch,
+            recovered,
+            backlog: first.map(|segment| acked.max(FramePosition { segment, offset: 0 })),
+            loaded: [0; MAX_ACCOUNTS],
+            acked,
+        };
+        let waiting = spool.count_waiting()?;
+        Ok((spool, waiting))
+    }
+
+    /// Counts the events of earlier processes that the server hasn't answered.
+    fn count_waiting(&mut self) -> io::Result<Accounts> {
+        let mut waiting = [0; MAX_ACCOUNTS];
+        self.log.index().segments.values().for_each(|accounts| add(&mut waiting, accounts));
+        let Some(from) = self.backlog else { return Ok(waiting) };
+        let (own_epoch, recovered) = (self.own_epoch, self.recovered);
+        let loaded = &mut self.loaded;
+        let start = FramePosition { offset: 0, ..from };
+        self.log.snapshot().oldest_first(start, |frame| {
+            if frame.position >= from {
+                return ControlFlow::Break(());
+            }
+            if let Ok(batch) = Batch::parse(frame.payload) {
+                add(loaded, &accounts_of(&batch, own_epoch, recovered));
+            }
+            ControlFlow::Continue(())
+        })?;
+        subtract(&mut waiting, loaded);
+        Ok(waiting)
+    }
+
+    /// Appends a batch and queues it, if `queue` has room and no batch waits on disk before it.
+    /// Returns the events that were dropped to stay within the budget.
+    ///
+    /// # Errors
+    /// When the disk refuses it; nothing has changed then.
+    pub(super) fn append(
+        &mut self,
+        batch: &EncodedBatch,
+        queue: &mut SendQueue,
+        queue_bytes: usize,
+        receipt_ns: u64,
+    ) -> io::Result<Option<Accounts>> {
+        let accounts = without_generations(&batch.accounts);
+        self.log.index_mut().next = Some(accounts);
+        let position = self.log.append(&batch.message(), receipt_ns)?;
+        let dropped = self.drop_removed();
+        if self.backlog.is_none() && queue.bytes() + batch.len_bytes() <= queue_bytes {
+            queue.push(QueuedBatch::encoded(batch, self.own_epoch, Some(position)));
+        } else if self.backlog.is_none() {
+            self.backlog = Some(position);
+            self.loaded = self
+                .log
+                .index()
+                .segments
+                .get(&position.segment)
+                .copied()
+                .unwrap_or([0; MAX_ACCOUNTS]);
+            subtract(&mut self.loaded, &accounts);
+        }
+        Ok(dropped)
+    }
+
+    /// Accounts for the segments that the log has removed; `None` if nothing of them was waiting on
+    /// disk only.
+    fn drop_removed(&mut self) -> Option<Accounts> {
+        let removed = std::mem::take(&mut self.log.index_mut().removed);
+        let mut dropped = [0; MAX_ACCOUNTS];
+        for (segment, mut accounts) in removed {
+            let Some(backlog) = self.backlog.filter(|b| b.segment <= segment) else { continue };
+            if backlog.segment == segment {
+                subtract(&mut accounts, &self.loaded);
+                self.backlog = Some(FramePosition { segment: segment + 1, offset: 0 });
+                self.loaded = [0; MAX_ACCOUNTS];
+            }
+            add(&mut dropped, &accounts);
+        }
+        dropped.iter().any(|n| *n > 0).then_some(dropped)
+    }
+
+    /// Reads batches of the backlog into the queue, up to `queue_bytes` in all. Returns the events
+    /// of batches that are damaged.
+    ///
+    /// # Errors
+    /// When a segment can't be read.
+    pub(super) fn refill(
+        &mut self,
+        queue: &mut SendQueue,
+        queue_bytes: usize,
+    ) -> io::Result<Option<Accounts>> {
+        let Some(from) = self.backlog else { return Ok(None) };
+        let (own_epoch, recovered) = (self.own_epoch, self.recovered);
+        let (mut at, mut loaded) = (from, self.loaded);
+        let (mut is_full, mut lost) = (false, [0; MAX_ACCOUNTS]);
+        let segments = &self.log.index().segments;
+        let mut finish = |segment: u64, loaded: &Accounts| {
+            let mut missing = segments.get(&segment).copied().unwrap_or([0; MAX_ACCOUNTS]);
+            subtract(&mut missing, loaded);
+            add(&mut lost, &missing);
+        };
+        self.log.snapshot().oldest_first(from, |frame| {
+            if queue.bytes() >= queue_bytes {
+                is_full = true;
+                return ControlFlow::Break(());
+            }
+            for segment in at.segment..frame.position.segment {
+                finish(segment, &std::mem::replace(&mut loaded, [0; MAX_ACCOUNTS]));
+            }
+            at = frame.end();
+            let batch = QueuedBatch::spooled(frame.payload, frame.position, own_epoch, recovered);
+            if let Some(batch) = batch {
+                add(&mut loaded, &batch.accounts);
+                queue.push(batch);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if !is_full {
+            for segment in at.segment..=self.log.end().segment {
+                finish(segment, &std::mem::replace(&mut loaded, [0; MAX_ACCOUNTS]));
+            }
+        }
+        self.backlog = is_full.then_some(at);
+        self.loaded = loaded;
+        Ok(lost.iter().any(|n| *n > 0).then_some(lost))
+    }
+
+    /// Whether batches wait on disk only.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// Bytes on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.log.bytes()
+    }
+
+    /// Removes what the server has answered, and notes how far that is.
+    ///
+    /// # Errors
+    /// When the file can't be written; the next process then sends some batches a second time.
+    pub(super) fn trim(&mut self, queue: &SendQueue) -> io::Result<()> {
+        let first = queue.first_position().or(self.backlog);
+        let acked = first.unwrap_or_else(|| self.log.end());
+        if acked == self.acked {
+            return Ok(());
+        }
+        write_acked(&*self.files, &self.dir, acked)?;
+        self.acked = acked;
+        self.log.trim(acked.segment);
+        self.log.index_mut().removed.clear();
+        Ok(())
+    }
+
+    /// Ends the segment that is appended to, so that the next start doesn't read it.
+    pub(super) fn close(&mut self) {
+        self.log.seal();
+    }
+
+    /// Notices deleted segments.
+    ///
+    /// # Errors
+    /// When the folder can't be read, or the disk refuses to write the current segment again.
+    pub(super) fn check(&mut self) -> io::Result<Option<Accounts>> {
+        self.log.check()?;
+        Ok(self.drop_removed())
+    }
+}
+
+fn read_acked(files: &dyn Files, dir: &std::path::Path) -> FramePosition {
+    let read = || {
+        let file = files.open(&dir.join(ACKED_FILE)).ok()?;
+        let mut bytes = [0; 64];
+        let len = file.read_at(&mut bytes, 0).ok()?;
+        let text = std::str::from_utf8(&bytes[..len]).ok()?;
+        let (segment, offset) = text.trim_end().split_once(' ')?;
+        Some(FramePosition { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+    };
+    // Without it, everything is sent again, and the server has it once.
+    read().unwrap_or_default()
+}
+
+fn write_acked(files: &dyn Files, dir: &std::path::Path, acked: FramePosition) -> io::Result<()> {
+    let new = dir.join("acked.new");
+    let _ = files.remove(&new);
+    let text = format!("{} {}\n", acked.segment, acked.offset);
+    files.create(&new)?.write_at([text.as_bytes(), &[], &[]], 0)?;
+    files.rename(&new, &dir.join(ACKED_FILE))
+}

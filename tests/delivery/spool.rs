@@ -1,0 +1,255 @@
+//! The spool: acknowledged events survive kills of the agent, outages are spooled, and every event
+//! that is dropped is counted.
+
+use std::path::PathBuf;
+use std::process::Child;
+
+use prost::Message as _;
+use tapio::bridge::{BridgeSpool, SpoolConfig};
+use tapio_wire::{IngestClient, IngestClientConfig, proto};
+
+use super::support::agent;
+use super::support::ingest::framed;
+use super::support::sim_disk::Rng;
+use super::*;
+
+/// The ledger's account of events from earlier processes.
+const RECOVERED: u8 = 2;
+
+/// A bridge with a spool.
+fn spooling_node(config: BridgeConfig, dir: &Path, epoch: u64, bytes: u64) -> Node {
+    node_with(config, epoch, |ledger| {
+        let config = SpoolConfig { dir: dir.join("spool"), bytes, recovered: RECOVERED };
+        Some(BridgeSpool { config, ledger: ledger.stage(Stage::Collect) })
+    })
+}
+
+fn away() -> BridgeConfig {
+    BridgeConfig { queue_bytes: 1024 * 1024, ..config(free_address()) }
+}
+
+fn account(ledger: &Ledger, collector: u8) -> tapio_core::ring::CollectorAccount {
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.holds(), "{snapshot:?}");
+    snapshot.collectors[usize::from(collector)].clone()
+}
+
+/// Waits until the bridge has read every event.
+fn wait_until_spooled(node: &Node, events: u64) {
+    eventually("every event is in the spool", || {
+        node.ledger.unsettled(COLLECTOR, 0) == 0 && node.ledger.snapshot().total.received >= events
+    });
+}
+
+#[test]
+fn outage_is_spooled_and_drained() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = away();
+    let server = bridge.endpoint.parse().unwrap();
+    let mut node = spooling_node(bridge, dir.path(), 1, 256 << 20);
+    node.writers = node.feed(0..100_000).join().unwrap();
+    wait_until_spooled(&node, 100_000);
+    assert_eq!(account(&node.ledger, COLLECTOR).held, 100_000);
+    let in_memory = counter(node.bridge.stats(), "queue_bytes");
+    assert!(in_memory <= 1024 * 1024, "{in_memory} bytes in memory");
+    let server = start(&dir.path().join("store"), server);
+    node.writers = node.feed(100_000..120_000).join().unwrap();
+    node.wait_for_acks(120_000);
+    assert_cons1(&node.end(), 120_000, 120_000);
+    drop(server);
+    let stored = stored(&dir.path().join("store"));
+    assert_eq!(stored.len(), 120_000);
+    assert!(stored.values().all(|times| *times == 1));
+}
+
+#[test]
+fn spooled_events_are_sent_by_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = spooling_node(away(), dir.path(), 1, 256 << 20);
+    node.writers = node.feed(0..30_000).join().unwrap();
+    wait_until_spooled(&node, 30_000);
+    let ledger = node.end();
+    assert_eq!(account(&ledger, COLLECTOR).held, 30_000, "a stop doesn't wait for the server");
+    let server = start(&dir.path().join("store"), any_port());
+    let mut node = spooling_node(config(server.grpc_addr), dir.path(), 2, 256 << 20);
+    node.writers = node.feed(30_000..40_000).join().unwrap();
+    node.wait_for_acks(40_000);
+    let ledger = node.end();
+    assert_eq!(account(&ledger, RECOVERED).forwarded, 30_000);
+    assert_eq!(account(&ledger, COLLECTOR).forwarded, 10_000);
+    drop(server);
+    let stored = stored(&dir.path().join("store"));
+    assert_eq!(stored.len(), 40_000);
+    assert!(stored.values().all(|times| *times == 1));
+    let mut node = spooling_node(away(), dir.path(), 3, 256 << 20);
+    node.writers.clear();
+    assert_eq!(account(&node.end(), RECOVERED).received, 0, "nothing is left");
+}
+
+#[test]
+fn oldest_events_make_room_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = away();
+    let server = bridge.endpoint.parse().unwrap();
+    let mut node = spooling_node(bridge, dir.path(), 1, 16 << 20);
+    node.writers = node.feed(0..200_000).join().unwrap();
+    wait_until_spooled(&node, 200_000);
+    let spooled = account(&node.ledger, COLLECTOR);
+    let dropped: u64 = spooled.dropped.iter().map(|(_, _, n)| n).sum();
+    assert_eq!(spooled.held + dropped, 200_000);
+    assert!(dropped > 0 && spooled.dropped.iter().all(|(_, r, _)| *r == Reason::SpoolFull));
+    let server = start(&dir.path().join("store"), server);
+    node.wait_for_acks(spooled.held);
+    let after = account(&node.end(), COLLECTOR);
+    assert_eq!((after.forwarded + dropped, after.held), (200_000, 0));
+    drop(server);
+    let stored = stored(&dir.path().join("store"));
+    assert_eq!(stored.len() as u64, after.forwarded);
+    assert!(stored.contains_key(&event_id(199_999)));
+}
+
+/// The segments of a spool, oldest first.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("spool")).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "tapio")).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn damaged_and_deleted_segments_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = away();
+    let server = bridge.endpoint.parse().unwrap();
+    let mut node = spooling_node(bridge, dir.path(), 1, 64 << 20);
+    node.writers = node.feed(0..100_000).join().unwrap();
+    wait_until_spooled(&node, 100_000);
+    let all = segments(dir.path());
+    assert!(all.len() > 5, "{all:?}");
+    std::fs::remove_file(&all[3]).unwrap();
+    let mut bytes = std::fs::read(&all[4]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&all[4], &bytes).unwrap();
+    let server = start(&dir.path().join("store"), server);
+    eventually("everything is answered or counted", || node.ledger.snapshot().total.held == 0);
+    let after = account(&node.end(), COLLECTOR);
+    let lost: u64 = after.dropped.iter().map(|(_, _, n)| n).sum();
+    assert_eq!(after.forwarded + lost, 100_000);
+    assert!(lost > 0 && after.dropped.iter().all(|(_, r, _)| *r == Reason::SpoolLost), "{after:?}");
+    drop(server);
+    assert_eq!(stored(&dir.path().join("store")).len() as u64, after.forwarded);
+}
+
+/// The id of a round's event.
+fn id_of(round: u64, n: u64) -> EventId {
+    EventId::from_sequence(round, 7, n)
+}
+
+const BATCH_EVENTS: u64 = 50;
+
+fn batch(round: u64, first: u64) -> Vec<u8> {
+    let event = |n| proto::Event {
+        time_unix_nano: 1,
+        id: id_of(round, n).0.to_vec(),
+        ..Default::default()
+    };
+    let batch = proto::EventBatch {
+        first_sequence: first,
+        count: BATCH_EVENTS as u32,
+        node: "sender".into(),
+        epoch: round,
+        names: vec!["test.kind".into()],
+        events: (first..first + BATCH_EVENTS).map(event).collect(),
+        ..Default::default()
+    };
+    batch.encode_to_vec()
+}
+
+/// Sends batches to a receiver until the connection ends. Returns how many events it acknowledged.
+fn send_until_killed(to: SocketAddr, round: u64, kill: impl FnOnce() + Send + 'static) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let config = IngestClientConfig::to(&to.to_string());
+        let mut client = loop {
+            if let Ok(client) = IngestClient::connect(&config).await {
+                break client;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let killer = std::thread::spawn(kill);
+        let (mut sent, mut acknowledged) = (0, 0);
+        loop {
+            while sent < acknowledged + 100 * BATCH_EVENTS
+                && client.send_framed(framed(&batch(round, sent))).is_ok()
+            {
+                sent += BATCH_EVENTS;
+            }
+            match client.ack().await {
+                Ok(ack) => acknowledged = ack.through,
+                Err(_) => break,
+            }
+        }
+        killer.join().unwrap();
+        acknowledged
+    })
+}
+
+fn kill(mut agent: Child) {
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+}
+
+#[test]
+fn acknowledged_events_survive_kills_of_the_agent() {
+    let rounds: u64 = std::env::var("TAPIO_KILLS").map_or(12, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = Rng(5);
+    let (listen, server) = (free_address(), free_address());
+    let path = dir.path().join("agent.yaml");
+    let yaml = format!(
+        "state_dir: {}\nnode: test\nadmin: {{ listen: \"{}\" }}\n\
+         collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"{listen}\" }} }}\n\
+         bridge: {{ endpoint: \"{server}\", reconnect_max: 50ms, queue_bytes: 262144 }}\n",
+        dir.path().join("state").display(),
+        free_address(),
+    );
+    std::fs::write(&path, yaml).unwrap();
+    let run = || agent::start_quiet(&["run", "--config", &path.display().to_string()]);
+    let mut running = None;
+    let mut acknowledged = Vec::new();
+    for round in 1..=rounds {
+        // Three rounds without the server, three with it.
+        let has_server = (round - 1) / 3 % 2 == 1;
+        if has_server != running.is_some() {
+            running = has_server.then(|| start(&dir.path().join("store"), server));
+        }
+        let agent = run();
+        let after = Duration::from_micros(2_000 + rng.below(150_000));
+        let through = send_until_killed(listen, round, move || {
+            std::thread::sleep(after);
+            kill(agent);
+        });
+        acknowledged.push((round, through));
+    }
+    drop(running);
+    let server = start(&dir.path().join("store"), server);
+    let last = run();
+    let total: u64 = acknowledged.iter().map(|(_, n)| n).sum();
+    assert!(total > 0, "{acknowledged:?}");
+    let stored_events = || server.status().ingest.events;
+    let mut before = u64::MAX;
+    eventually("nothing more is stored", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = stored_events();
+        std::mem::replace(&mut before, now) == now
+    });
+    kill(last);
+    drop(server);
+    let stored = stored(&dir.path().join("store"));
+    for (round, through) in acknowledged {
+        let lost = (0..through).filter(|n| !stored.contains_key(&id_of(round, *n))).count();
+        assert_eq!(lost, 0, "of {through} acknowledged events of round {round}");
+    }
+    assert!(stored.values().all(|times| *times == 1), "an event is stored twice");
+}
