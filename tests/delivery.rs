@@ -376,7 +376,8 @@ fn stories_and_events_are_queried_over_http() {
         assert_eq!(http(web, &format!("/api/v1/stories/{}", "ab".repeat(16))).0, 404);
         let events = json("/api/v1/events?kind=kernel.process.*&limit=3");
         assert_eq!(events.as_array().unwrap().len(), 3);
-        assert_eq!(events[0]["entity"]["process.pid"], 99, "newest first");
+        // The last two are from different rings, which the bridge reads one after the other.
+        assert!(events[0]["entity"]["process.pid"].as_u64() >= Some(98), "newest first: {events}");
         assert_eq!(events[0]["message"], "something happened");
         assert_eq!(json("/api/v1/events?kind=kernel.tcp.*"), serde_json::json!([]));
         let found = json("/api/v1/events?entity=process.pid=42");

@@ -15,6 +15,8 @@ use super::frame::{Frame, FramePosition};
 
 /// Bytes read at once: several frames, or the begin of a large one.
 const READ_BYTES: usize = 256 << 10;
+/// Bytes read at once for marks: the payloads between them are large, and aren't read.
+const MARK_READ_BYTES: usize = 4 << 10;
 
 /// The frames of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +44,8 @@ impl FrameList {
         start: u64,
         len_bytes: u64,
     ) -> io::Result<Self> {
-        let mut marks = Marks { window: Window::new(file, len_bytes), nonce, len_bytes };
+        let mut marks =
+            Marks { window: Window::new(file, len_bytes, MARK_READ_BYTES), nonce, len_bytes };
         let mut list = Self { end: start, ..Self::default() };
         while let Some(mark) = marks.at(list.end)? {
             if matches!(mark.frame_type, FrameType::Footer | FrameType::Index) {
@@ -141,7 +144,7 @@ pub(super) struct FrameReader<'a> {
 impl<'a> FrameReader<'a> {
     /// For a segment that ends at `len_bytes`.
     pub(super) fn new(file: &'a dyn DiskFile, number: u64, len_bytes: u64) -> Self {
-        Self { window: Window::new(file, len_bytes), number }
+        Self { window: Window::new(file, len_bytes, READ_BYTES), number }
     }
 
     /// Reads a frame; `None` if its payload is damaged.
@@ -162,13 +165,15 @@ struct Window<'a> {
     file: &'a dyn DiskFile,
     /// Nothing behind it is read.
     len_bytes: u64,
+    read_bytes: usize,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a dyn DiskFile, len_bytes: u64) -> Self {
-        Self { file, len_bytes, start: 0, bytes: Vec::new() }
+    /// Reads `read_bytes` at once.
+    fn new(file: &'a dyn DiskFile, len_bytes: u64, read_bytes: usize) -> Self {
+        Self { file, len_bytes, read_bytes, start: 0, bytes: Vec::new() }
     }
 
     /// The bytes at `offset`; fewer than `len` at the end.
@@ -176,7 +181,7 @@ impl<'a> Window<'a> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + len as u64 > end {
             let remaining_bytes = self.len_bytes.saturating_sub(offset);
-            self.bytes.resize(remaining_bytes.min(len.max(READ_BYTES) as u64) as usize, 0);
+            self.bytes.resize(remaining_bytes.min(len.max(self.read_bytes) as u64) as usize, 0);
             self.start = offset;
             let read = self.file.read_at(&mut self.bytes, offset);
             // After an error the buffer holds nothing.
