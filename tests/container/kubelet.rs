@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::runtime::IMAGE;
+use crate::support::eventually::eventually_ok;
 
 #[derive(Clone, PartialEq, Message)]
 struct PodMetadata {
@@ -144,6 +145,14 @@ impl Kubelet {
         Q: Message + Send + Sync + 'static,
         R: Message + Default + Send + Sync + 'static,
     {
+        self.try_request(method, message).unwrap()
+    }
+
+    fn try_request<Q, R>(&mut self, method: &str, message: Q) -> Result<R, String>
+    where
+        Q: Message + Send + Sync + 'static,
+        R: Message + Default + Send + Sync + 'static,
+    {
         let path = format!("/runtime.v1.RuntimeService/{method}");
         let path = PathAndQuery::try_from(path).unwrap();
         let response = self.runtime.block_on(async {
@@ -151,7 +160,7 @@ impl Kubelet {
             let codec: ProstCodec<Q, R> = ProstCodec::default();
             self.grpc.unary(tonic::Request::new(message), path, codec).await
         });
-        response.map_err(|e| format!("{method}: {e}")).unwrap().into_inner()
+        response.map(tonic::Response::into_inner).map_err(|e| format!("{method}: {e}"))
     }
 
     /// RunPodSandbox, with the labels that a kubelet sets.
@@ -207,7 +216,9 @@ impl Kubelet {
 
     pub(crate) fn remove(&mut self, pod: &Pod) {
         let id = Id { id: pod.sandbox.clone() };
-        let _: Empty = self.request("StopPodSandbox", id.clone());
+        // Idempotent: a kubelet repeats it too, when a container's shim ends meanwhile.
+        let _: Empty =
+            eventually_ok("the pod stops", || self.try_request("StopPodSandbox", id.clone()));
         let _: Empty = self.request("RemovePodSandbox", id);
     }
 }
