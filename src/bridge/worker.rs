@@ -44,7 +44,7 @@ const DISK_RETRY: Duration = Duration::from_millis(100);
 /// Interval at which the spool is trimmed and checked.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// With a spool, a shutdown doesn't wait for a server that hasn't answered for this long.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after `drain_timeout` events that still arrive are dropped and counted.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
 
