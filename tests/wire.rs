@@ -358,6 +358,20 @@ fn each_violated_bound_has_its_own_error() {
 }
 
 #[test]
+fn only_an_empty_batch_reports_dropped_items() {
+    let gap = proto::EventBatch { first_sequence: 9, dropped_from: Some(4), ..Default::default() };
+    assert_eq!(Batch::parse(&gap.encode_to_vec()).unwrap().dropped_from, Some(4));
+    let wrong = [
+        proto::EventBatch { dropped_from: Some(10), ..gap.clone() },
+        proto::EventBatch { first_sequence: 9, dropped_from: Some(4), ..one_event() },
+    ];
+    for batch in wrong {
+        let (_, error) = Batch::parse(&batch.encode_to_vec()).unwrap_err();
+        assert_eq!(error.cause, WireCause::OutOfRange(10));
+    }
+}
+
+#[test]
 fn entities_precede_attributes_in_any_order_of_arrival() {
     // 12 (attribute "b"), 11 (entity "a") in one event.
     let event = [0x62, 2, 0x08, 1, 0x5a, 2, 0x08, 0];

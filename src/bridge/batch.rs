@@ -1,10 +1,10 @@
 //! A batch on its way to the server.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::store::FramePosition;
 use tapio_core::ring::{MAX_ACCOUNTS, MAX_COLLECTORS};
-use tapio_wire::{Batch, EncodedBatch, GRPC_PREFIX_BYTES};
+use tapio_wire::{Batch, EncodedBatch, grpc_framed};
 
 /// Events of each account ([`tapio_core::ring::Header::account`]).
 pub(super) type Accounts = [u32; MAX_ACCOUNTS];
@@ -56,7 +56,7 @@ impl QueuedBatch {
     ) -> Option<Self> {
         let batch = Batch::parse(bytes).ok()?;
         Some(Self {
-            framed: framed(bytes),
+            framed: grpc_framed(bytes),
             epoch: batch.head.epoch,
             first_sequence: batch.head.first_sequence,
             items: batch.head.count,
@@ -79,7 +79,7 @@ impl QueuedBatch {
         };
         let bytes = prost::Message::encode_to_vec(&message);
         Self {
-            framed: framed(&bytes),
+            framed: grpc_framed(&bytes),
             items: 0,
             events: 0,
             stories: 0,
@@ -96,15 +96,6 @@ impl QueuedBatch {
     pub(super) fn end_sequence(&self) -> u64 {
         self.first_sequence.saturating_add(u64::from(self.items))
     }
-}
-
-/// A message after its gRPC prefix.
-fn framed(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(GRPC_PREFIX_BYTES + message.len());
-    framed.put_u8(0);
-    framed.put_u32(message.len() as u32);
-    framed.put_slice(message);
-    framed.freeze()
 }
 
 /// The same events without their generations, as a batch that comes back from the spool has them.

@@ -54,7 +54,6 @@ impl Batcher {
     /// Encodes a chunk of every ring, as long as the outbox has room.
     pub(super) fn drain(&mut self, outbox: &mut Outbox) -> Drained {
         let mut drained = Drained::default();
-        let mut received = [0; MAX_ACCOUNTS];
         let encoder = &mut self.encoder;
         for reader in &mut self.readers {
             drained.records += reader.drain(CHUNK_BLOCKS, |record| {
@@ -64,22 +63,17 @@ impl Batcher {
                 if !outbox.has_room() {
                     return false;
                 }
-                let mut appended = encoder.append(record);
-                if appended == Appended::Full {
+                if encoder.append(record) == Appended::Full {
                     close_batch(encoder, outbox);
                     if !outbox.has_room() {
                         return false;
                     }
-                    appended = encoder.append(record);
-                }
-                if appended == Appended::Event {
-                    let collector = usize::from(record.header().account()) % MAX_ACCOUNTS;
-                    received[collector] += 1;
+                    // An empty batch takes any record.
+                    encoder.append(record);
                 }
                 true
             });
         }
-        outbox.account.receive(&received);
         drained.more = self.has_input() && outbox.has_room();
         drained
     }

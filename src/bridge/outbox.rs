@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::account::EventAccount;
+use super::batch::QueuedBatch;
 use super::queue::SendQueue;
 use super::spool::Spool;
 use tapio_core::clock;
@@ -64,10 +65,11 @@ impl Outbox {
         self.queue.is_empty() && self.refused.is_empty() && !has_backlog
     }
 
-    /// Takes a batch.
+    /// Takes a batch; its events are held from then on. Until then they count as in the rings.
     pub(super) fn push(&mut self, batch: EncodedBatch) {
+        self.account.receive(&batch.accounts);
         if self.spool.is_none() {
-            self.queue.push(super::batch::QueuedBatch::encoded(&batch, self.epoch, None));
+            self.queue.push(QueuedBatch::encoded(&batch, self.epoch, None));
             return;
         }
         self.refused.push_back(batch);
@@ -110,9 +112,8 @@ impl Outbox {
             return;
         }
         match spool.refill(&mut self.queue, self.queue_bytes) {
-            Ok(None) => {}
-            Ok(Some(lost)) => self.account.drop_events(&lost, Reason::SpoolLost),
-            Err(error) => tracing::error!(%error, "spool: can't read batches"),
+            None => {}
+            Some(lost) => self.account.drop_events(&lost, Reason::SpoolLost),
         }
     }
 

@@ -239,26 +239,19 @@ impl Spool {
     }
 
     /// Reads batches of the backlog into the queue, up to `queue_bytes` in all. Returns the events
-    /// of batches that are damaged.
-    ///
-    /// # Errors
-    /// When a segment can't be read.
-    pub(super) fn refill(
-        &mut self,
-        queue: &mut SendQueue,
-        queue_bytes: usize,
-    ) -> io::Result<Option<Accounts>> {
-        let Some(from) = self.backlog else { return Ok(None) };
+    /// of batches that are damaged or unreadable; their segment is left behind.
+    pub(super) fn refill(&mut self, queue: &mut SendQueue, queue_bytes: usize) -> Option<Accounts> {
+        let from = self.backlog?;
         let (own_epoch, recovered) = (self.own_epoch, self.recovered);
         let (mut at, mut loaded) = (from, self.loaded);
-        let (mut is_full, mut lost) = (false, [0; MAX_ACCOUNTS]);
+        let (mut is_full, mut is_unreadable, mut lost) = (false, false, [0; MAX_ACCOUNTS]);
         let segments = &self.log.index().segments;
         let mut finish = |segment: u64, loaded: &Accounts| {
             let mut missing = segments.get(&segment).copied().unwrap_or([0; MAX_ACCOUNTS]);
             subtract(&mut missing, loaded);
             add(&mut lost, &missing);
         };
-        self.log.snapshot().oldest_first(from, |frame| {
+        let read = self.log.snapshot().oldest_first(from, |frame| {
             if queue.bytes() >= queue_bytes {
                 is_full = true;
                 return ControlFlow::Break(());
@@ -273,15 +266,25 @@ impl Spool {
                 queue.push(batch);
             }
             ControlFlow::Continue(())
-        })?;
-        if !is_full {
+        });
+        if let Err(error) = read {
+            tracing::error!(segment = at.segment, %error, "spool: can't read the rest of a segment");
+            finish(at.segment, &std::mem::replace(&mut loaded, [0; MAX_ACCOUNTS]));
+            at = FramePosition { segment: at.segment + 1, offset: 0 };
+            is_full = true;
+            is_unreadable = true;
+        } else if !is_full {
             for segment in at.segment..=self.log.end().segment {
                 finish(segment, &std::mem::replace(&mut loaded, [0; MAX_ACCOUNTS]));
             }
         }
         self.backlog = is_full.then_some(at);
         self.loaded = loaded;
-        Ok(lost.iter().any(|n| *n > 0).then_some(lost))
+        if is_unreadable {
+            // What is appended from now on isn't behind the unreadable part.
+            self.log.seal();
+        }
+        lost.iter().any(|n| *n > 0).then_some(lost)
     }
 
     /// Whether batches wait on disk only.
@@ -304,10 +307,11 @@ impl Spool {
         if acked == self.acked {
             return Ok(());
         }
-        write_acked(&*self.files, &self.dir, acked)?;
-        self.acked = acked;
+        // First, since the file needs room on a full disk too.
         self.log.trim(acked.segment);
         self.log.index_mut().removed.clear();
+        write_acked(&*self.files, &self.dir, acked)?;
+        self.acked = acked;
         Ok(())
     }
 

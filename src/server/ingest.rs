@@ -160,8 +160,8 @@ impl IngestStream {
         let mut deduplicated = None;
         match check {
             SequenceCheck::New => {
-                let appended = storage.append(batch, bytes, receipt_ns)?;
-                deduplicated = appended.deduplicated.map(|(bytes, n)| (bytes.into(), n));
+                let changed = storage.append(batch, bytes, receipt_ns)?;
+                deduplicated = changed.map(|batch| (batch.bytes.into(), batch.duplicates));
             }
             // It is refused. Its items count as handled: it would be refused again.
             SequenceCheck::Overlap => sequences.insert(head.first_sequence, end_sequence(head)),

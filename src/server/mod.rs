@@ -31,6 +31,6 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
-    AppendedBatch, EventFilter, EventSelection, MatchingBatch, Storage, StorageStats, StoryFilter,
-    StorySelection,
+    DeduplicatedBatch, EventFilter, EventSelection, MatchingBatch, Storage, StorageStats,
+    StoryFilter, StorySelection,
 };

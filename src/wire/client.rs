@@ -14,7 +14,6 @@ use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use super::encode::EncodedBatch;
 use super::proto::Ack;
 use super::service::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, INGEST_PATH, STREAM_WINDOW_BYTES};
 
@@ -148,18 +147,10 @@ impl IngestClient {
         })
     }
 
-    /// Queues a batch.
-    ///
-    /// # Errors
-    /// When the queue is full or the stream is closed.
-    pub fn send(&self, batch: &EncodedBatch) -> Result<(), SendError> {
-        self.send_framed(batch.framed())
-    }
-
     /// Queues a batch that starts with its gRPC prefix.
     ///
     /// # Errors
-    /// As [`IngestClient::send`].
+    /// When the queue is full or the stream is closed.
     pub fn send_framed(&self, framed: Bytes) -> Result<(), SendError> {
         self.batches.try_send(framed).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => SendError::Full,

@@ -136,6 +136,9 @@ impl<'a> Batch<'a> {
             }
         }
         let found = self.events + self.stories + self.duplicates;
+        if self.dropped_from.is_some_and(|from| found > 0 || from > self.head.first_sequence) {
+            return Err(r.error(WireCause::OutOfRange(DROPPED_FROM_FIELD)));
+        }
         if self.head.count != found {
             let count = self.head.count;
             return Err(r.error(WireCause::Count { count, found }));

@@ -1,6 +1,6 @@
 //! Encodes records from a ring directly into the bytes of an `EventBatch`.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::buffer::{Buffer, Pool, ProtoWriter, varint_len};
 use super::story::story_to_proto;
@@ -8,7 +8,17 @@ use tapio_core::event::{ArchivedEvent, ArchivedField, Name, Story, TraceId, Valu
 use tapio_core::ring::{Header, MAX_ACCOUNTS, MAX_COLLECTORS, Membership, Record, RecordType};
 
 /// A gRPC message's prefix: a flag and a length.
-pub const GRPC_PREFIX_BYTES: usize = 5;
+pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+/// A message after its gRPC prefix, uncompressed (PROTOCOL-HTTP2.md of gRPC).
+#[must_use]
+pub fn grpc_framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(GRPC_PREFIX_BYTES + message.len());
+    framed.put_u8(0);
+    framed.put_u32(message.len() as u32);
+    framed.put_slice(message);
+    framed.freeze()
+}
+
 /// Varint bytes of an event's length: up to 2 MiB, far more than a record takes on the wire.
 const EVENT_LEN_BYTES: usize = 3;
 /// Upper bound for an event's own fields, besides the content of its record.

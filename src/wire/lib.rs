@@ -42,7 +42,7 @@ pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError};
 pub use codec::RawCodec;
 pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES};
 pub use duplicates::mark_duplicates;
-pub use encode::{Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES};
+pub use encode::{Appended, BatchEncoder, EncodedBatch, grpc_framed};
 pub use json::{batch_json, decoded_json};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use raw_event::{EventKeys, RawEvent, kernel_time};

@@ -6,10 +6,9 @@ use std::process::Child;
 
 use prost::Message as _;
 use tapio::bridge::{BridgeSpool, SpoolConfig};
-use tapio_wire::{IngestClient, IngestClientConfig, proto};
+use tapio_wire::{IngestClient, IngestClientConfig, grpc_framed, proto};
 
 use super::support::agent;
-use super::support::ingest::framed;
 use super::support::sim_disk::Rng;
 use super::*;
 
@@ -131,6 +130,9 @@ fn damaged_and_deleted_segments_are_counted() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&all[4], &bytes).unwrap();
+    // Unreadable: it can't be opened as a file.
+    std::fs::remove_file(&all[5]).unwrap();
+    std::fs::create_dir(&all[5]).unwrap();
     let server = start(&dir.path().join("store"), server);
     eventually("everything is answered or counted", || node.ledger.snapshot().total.held == 0);
     let after = account(&node.end(), COLLECTOR);
@@ -181,7 +183,7 @@ fn send_until_killed(to: SocketAddr, round: u64, kill: impl FnOnce() + Send + 's
         let (mut sent, mut acknowledged) = (0, 0);
         loop {
             while sent < acknowledged + 100 * BATCH_EVENTS
-                && client.send_framed(framed(&batch(round, sent))).is_ok()
+                && client.send_framed(grpc_framed(&batch(round, sent))).is_ok()
             {
                 sent += BATCH_EVENTS;
             }

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use tapio_wire::{IngestClient, IngestClientConfig, proto};
+use tapio_wire::{IngestClient, IngestClientConfig, grpc_framed, proto};
 
 /// Sends messages on one stream, one by one. Returns the ack of each.
 pub(crate) fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
@@ -13,18 +12,9 @@ pub(crate) fn deliver(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<proto::Ack> {
             IngestClient::connect(&IngestClientConfig::to(&to.to_string())).await.unwrap();
         let mut acks = Vec::new();
         for message in messages {
-            client.send_framed(framed(message)).unwrap();
+            client.send_framed(grpc_framed(message)).unwrap();
             acks.push(client.ack().await.unwrap());
         }
         acks
     })
-}
-
-/// A message with its gRPC frame: not compressed, and its length.
-pub(crate) fn framed(message: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(message.len() + 5);
-    out.put_u8(0);
-    out.put_u32(message.len() as u32);
-    out.put_slice(message);
-    out.freeze()
 }

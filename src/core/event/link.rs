@@ -1,8 +1,8 @@
 //! Links between stories. Stories that share member events belong to one incident, though each may
 //! have a trace of its own.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
@@ -60,79 +60,46 @@ impl Link {
     }
 }
 
-/// Index from events to the stories they are members of. Lifecycles and retracted stories aren't
-/// indexed.
-#[derive(Default)]
-pub struct LinkIndex {
-    stories_of: HashMap<EventId, Vec<TraceId>, ahash::RandomState>,
-}
-
-impl LinkIndex {
-    /// Adds a story's members. The caller first removes those of an earlier revision.
-    pub fn insert(&mut self, story: &Story) {
-        if story.is_lifecycle() || story.state == StoryState::Retracted {
-            return;
-        }
-        for member in &story.members {
-            // Most events are in one story.
-            let stories = self.stories_of.entry(member.id).or_insert_with(|| Vec::with_capacity(1));
-            if !stories.contains(&story.id) {
-                stories.push(story.id);
-            }
-        }
-    }
-
-    /// Removes a story's members.
-    pub fn remove(&mut self, story: &Story) {
-        for member in &story.members {
-            if let Entry::Occupied(mut stories) = self.stories_of.entry(member.id) {
-                stories.get_mut().retain(|id| *id != story.id);
-                if stories.get().is_empty() {
-                    stories.remove();
-                }
-            }
-        }
-    }
-
-    /// Returns the links of a story, those with the most shared members first. `find` returns a
-    /// story by its id.
+impl LinkedStory {
+    /// Links a story with others, each with the number of members that both have.
     #[must_use]
-    pub fn links_of<'a>(
-        &self,
-        story: &Story,
-        find: impl Fn(TraceId) -> Option<&'a Story>,
-    ) -> Vec<Link> {
-        let mut shared: HashMap<TraceId, u64> = HashMap::new();
-        for member in &story.members {
-            for id in self.stories_of.get(&member.id).into_iter().flatten() {
-                if *id != story.id {
-                    *shared.entry(*id).or_default() += 1;
-                }
-            }
-        }
-        let link = |(id, shared): (TraceId, u64)| {
-            let other = find(id)?;
+    pub fn new<S: Borrow<Story>>(story: Story, others: impl IntoIterator<Item = (S, u64)>) -> Self {
+        let link = |(other, shared): (S, u64)| {
+            let other = other.borrow();
             let smaller = story.members.len().min(other.members.len()).max(1);
             let score = shared as f64 / smaller as f64;
-            let (trace_id, name) = (other.trace_id, other.name.clone());
-            Some((other.first_ns, Link { id, trace_id, name, shared, score }))
+            let Story { id, trace_id, name, first_ns, .. } = other;
+            (*first_ns, Link { id: *id, trace_id: *trace_id, name: name.clone(), shared, score })
         };
-        let mut links: Vec<(u64, Link)> = shared.into_iter().filter_map(link).collect();
+        let mut links: Vec<(u64, Link)> = others.into_iter().map(link).collect();
         links.sort_by(|(first, a), (second, b)| {
             b.shared.cmp(&a.shared).then(first.cmp(second)).then(a.id.cmp(&b.id))
         });
-        links.into_iter().map(|(_, link)| link).take(MAX_LINKS).collect()
+        let links = links.into_iter().map(|(_, link)| link).take(MAX_LINKS).collect();
+        Self { story, links }
+    }
+}
+
+impl Story {
+    /// Whether other stories link to it: lifecycles and retracted stories aren't incidents.
+    #[must_use]
+    pub fn is_linkable(&self) -> bool {
+        !self.is_lifecycle() && self.state != StoryState::Retracted
     }
 }
 
 /// Returns a story with its links among `all`.
 #[must_use]
 pub fn linked_among(story: &Story, all: &[Story]) -> LinkedStory {
-    let mut index = LinkIndex::default();
+    let members: HashSet<EventId> = story.members.iter().map(|m| m.id).collect();
     let by_id: HashMap<TraceId, &Story> = all.iter().map(|s| (s.id, s)).collect();
-    by_id.values().for_each(|one| index.insert(one));
-    let links = index.links_of(story, |id| by_id.get(&id).copied());
-    LinkedStory { story: story.clone(), links }
+    let others = by_id.into_values().filter(|other| other.id != story.id && other.is_linkable());
+    let shared = others.filter_map(|other| {
+        let theirs: HashSet<EventId> = other.members.iter().map(|m| m.id).collect();
+        let shared = theirs.intersection(&members).count() as u64;
+        (shared > 0).then_some((other, shared))
+    });
+    LinkedStory::new(story.clone(), shared)
 }
 
 #[cfg(test)]
@@ -187,18 +154,5 @@ mod tests {
         assert_eq!(linked_among(&all[1], &all).links[0].id, cascade.id);
         assert_eq!(linked_among(&all[5], &all).links, []);
         assert_eq!(linked_among(&cascade, &all).json()["links"][0]["shared"], 2);
-    }
-
-    #[test]
-    fn removed_story_has_no_links() {
-        let (one, other) = (story(1, "a", &[1, 2]), story(2, "b", &[2]));
-        let mut index = LinkIndex::default();
-        index.insert(&one);
-        index.insert(&other);
-        index.insert(&other);
-        assert_eq!(index.links_of(&one, |_| Some(&other)).len(), 1);
-        index.remove(&other);
-        index.remove(&one);
-        assert!(index.links_of(&one, |_| Some(&other)).is_empty() && index.stories_of.is_empty());
     }
 }

@@ -37,7 +37,7 @@ pub use event_json::{JsonEvent, event_json, event_json_with};
 pub use id::{EventId, ParseIdError, TraceId, stable_hash};
 pub use interner::NameError;
 pub use json::{EventParseError, value_json};
-pub use link::{Link, LinkIndex, LinkedStory, MAX_LINKS, linked_among};
+pub use link::{Link, LinkedStory, MAX_LINKS, linked_among};
 pub use name::Name;
 pub use reason::{REASON_COUNT, Reason, Stage};
 pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};

@@ -29,8 +29,6 @@ closed_list! {
         KernelRingFull = "kernel_ring_full",
         /// A cgroup's token bucket in the kernel was empty.
         KernelThrottled = "kernel_throttled",
-        /// The bridge's queue was full while the server was unreachable.
-        QueueFull = "queue_full",
         /// The server rejected the batch's content.
         ServerRefused = "server_refused",
         /// The oldest events made room in the spool.

@@ -182,16 +182,6 @@ impl Ledger {
         ledger
     }
 
-    /// Events of a collector in rings and queues; `None` while an update is in progress.
-    #[must_use]
-    pub fn held(&self, collector: u8) -> Option<u64> {
-        if usize::from(collector) >= self.names.len() {
-            return None;
-        }
-        let account = self.account(collector.into());
-        (account.residual == 0).then_some(account.held)
-    }
-
     /// Events of a generation that a collector has forwarded and that are neither accepted nor
     /// dropped yet. Once a generation has ended, 0 is final.
     #[must_use]

@@ -49,13 +49,12 @@ pub struct StorageStats {
     pub batches_unwritten: u64,
 }
 
-/// A batch that was appended.
-pub struct AppendedBatch {
-    /// Where it is. It may be acknowledged once the log is synced through this position.
-    pub position: FramePosition,
-    /// The stored bytes, where they differ from the batch as it came: events that an earlier
-    /// process of its node has sent already are marked as duplicates.
-    pub deduplicated: Option<(Vec<u8>, u32)>,
+/// A batch as it was stored, where that differs from the batch as it came.
+pub struct DeduplicatedBatch {
+    /// The stored bytes.
+    pub bytes: Vec<u8>,
+    /// Events that were marked as duplicates: an earlier process of the node has sent them.
+    pub duplicates: u32,
 }
 
 /// Stores batches as they came and indexes them.
@@ -82,7 +81,8 @@ impl Storage {
         Ok(Self { log, recent_ids })
     }
 
-    /// Appends a batch.
+    /// Appends a batch. Events that an earlier process of its node has sent already are marked as
+    /// duplicates; then the batch as it was stored is returned.
     ///
     /// # Errors
     /// When the disk refuses it; nothing has changed then.
@@ -91,7 +91,7 @@ impl Storage {
         batch: &Batch<'_>,
         bytes: &[u8],
         receipt_ns: u64,
-    ) -> io::Result<AppendedBatch> {
+    ) -> io::Result<Option<DeduplicatedBatch>> {
         let ids = resendable_ids(batch);
         let recent_ids = &mut self.recent_ids;
         recent_ids.begin_batch(&batch.head);
@@ -99,12 +99,12 @@ impl Storage {
         if recent_ids.any_resent(&batch.head, &ids) {
             let mut bytes = bytes.to_vec();
             let duplicates = mark_duplicates(&mut bytes, |e| recent_ids.is_resent(batch, e));
-            deduplicated = Some((bytes, duplicates));
+            deduplicated = Some(DeduplicatedBatch { bytes, duplicates });
         }
-        let stored = deduplicated.as_ref().map_or(bytes, |(bytes, _)| bytes);
-        let position = self.log.append(stored, receipt_ns).map_err(|e| in_data_dir(&e))?;
+        let stored = deduplicated.as_ref().map_or(bytes, |batch| &batch.bytes);
+        self.log.append(stored, receipt_ns).map_err(|e| in_data_dir(&e))?;
         recent_ids.add(&batch.head, &ids);
-        Ok(AppendedBatch { position, deduplicated })
+        Ok(deduplicated)
     }
 
     /// The stored and refused items of one agent process.
@@ -128,8 +128,8 @@ impl Storage {
         self.log.begin_sync()
     }
 
-    /// Takes the result of a sync. After an error the batches from the returned position on aren't
-    /// stored any more, and are new when they are sent again.
+    /// Takes the result of a sync. After an error the batches that weren't synced aren't stored any
+    /// more, and are new when they are sent again.
     ///
     /// # Errors
     /// The error of the disk.
@@ -171,12 +171,6 @@ impl Storage {
     #[must_use]
     pub fn stories_kept(&self) -> usize {
         self.log.index().stories.len()
-    }
-
-    /// A view of the stored batches, which can be read without access to the storage.
-    #[must_use]
-    pub fn snapshot(&self) -> LogSnapshot {
-        self.log.snapshot()
     }
 
     /// The current counts.

@@ -22,5 +22,5 @@ mod summary;
 
 pub use event_filter::EventFilter;
 pub use event_query::{EventSelection, MatchingBatch};
-pub use indexed_log::{AppendedBatch, Storage, StorageStats};
+pub use indexed_log::{DeduplicatedBatch, Storage, StorageStats};
 pub use story_index::{StoryFilter, StorySelection};

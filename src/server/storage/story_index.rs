@@ -5,7 +5,7 @@ use std::io;
 
 use super::summary::{StoryEntry, first_eight};
 use crate::store::{FramePosition, LogSnapshot};
-use tapio_core::event::{Link, LinkedStory, MAX_LINKS, Story, StoryState, TraceId};
+use tapio_core::event::{LinkedStory, MAX_LINKS, Story, TraceId};
 use tapio_wire::{Batch, Item, proto, story_from_proto};
 
 /// Selects stories; an empty text matches any.
@@ -43,8 +43,6 @@ pub(super) fn entry(
     position: u32,
 ) -> Option<StoryEntry> {
     let story = decode(bytes)?;
-    let is_linked = !story.is_lifecycle() && story.state != StoryState::Retracted;
-    let members = story.members.iter().filter(|_| is_linked).map(|m| first_eight(&m.id.0));
     Some(StoryEntry {
         id: story.id.0.to_vec(),
         node: node.to_owned(),
@@ -52,7 +50,8 @@ pub(super) fn entry(
         revision: story.revision,
         offset,
         position,
-        members: members.collect(),
+        members: story.members.iter().map(|m| first_eight(&m.id.0)).collect(),
+        is_linkable: story.is_linkable(),
         pattern: story.pattern,
     })
 }
@@ -167,9 +166,9 @@ impl StoryIndex {
             members.into_iter().for_each(|m| of_member.entry(m).or_default().push(at));
         }
         let mut links: Vec<Vec<(u64, Located)>> = vec![Vec::new(); selected.len()];
-        for other in self.by_id.values() {
+        for other in self.by_id.values().filter(|other| other.entry.is_linkable) {
             let mut shared: HashMap<usize, u64> = HashMap::new();
-            for member in &other.entry.members {
+            for member in other.entry.members.iter().collect::<HashSet<_>>() {
                 for at in of_member.get(member).into_iter().flatten() {
                     *shared.entry(*at).or_default() += 1;
                 }
@@ -204,26 +203,11 @@ impl StorySelection {
         let mut found = Vec::with_capacity(self.stories.len());
         for (located, others) in &self.stories {
             let Some(story) = reader.read(located)? else { continue };
-            let mut links = Vec::with_capacity(others.len());
+            let mut read = Vec::with_capacity(others.len());
             for (shared, other) in others {
-                let Some(other) = reader.read(other)? else { continue };
-                let smaller = story.members.len().min(other.members.len()).max(1);
-                links.push((
-                    other.first_ns,
-                    Link {
-                        id: other.id,
-                        trace_id: other.trace_id,
-                        name: other.name,
-                        shared: *shared,
-                        score: *shared as f64 / smaller as f64,
-                    },
-                ));
+                read.extend(reader.read(other)?.map(|other| (other, *shared)));
             }
-            links.sort_by(|(first, a), (second, b)| {
-                b.shared.cmp(&a.shared).then(first.cmp(second)).then(a.id.cmp(&b.id))
-            });
-            let links = links.into_iter().map(|(_, link)| link).collect();
-            found.push(LinkedStory { story, links });
+            found.push(LinkedStory::new(story, read));
         }
         Ok(found)
     }

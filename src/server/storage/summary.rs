@@ -64,10 +64,12 @@ pub(super) struct StoryEntry {
     pub(super) position: u32,
     #[prost(string, tag = "7")]
     pub(super) pattern: String,
-    /// The first eight bytes of each kept member's id, by which stories are linked; none for
-    /// stories that have no links.
+    /// The first eight bytes of each kept member's id, by which stories are linked.
     #[prost(fixed64, repeated, tag = "8")]
     pub(super) members: Vec<u64>,
+    /// Whether other stories link to it.
+    #[prost(bool, tag = "9")]
+    pub(super) is_linkable: bool,
 }
 
 /// The index of a sealed segment.
