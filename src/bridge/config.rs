@@ -28,7 +28,7 @@ pub struct BridgeConfig {
     /// Bytes of unacknowledged batches on disk (in `state_dir`). Beyond, the oldest are dropped and
     /// counted. 0: no spool.
     pub spool_bytes: u64,
-    /// How long a shutdown waits for acks.
+    /// How long a shutdown waits for acks; with a spool, only for a server that answers.
     #[serde(with = "tapio_core::durations")]
     pub drain_timeout: Duration,
     /// Time limit for a connection.
