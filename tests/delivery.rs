@@ -7,8 +7,12 @@
 mod disk;
 #[path = "delivery/queries.rs"]
 mod queries;
-#[path = "delivery/resent.rs"]
-mod resent;
+#[path = "delivery/read_again.rs"]
+mod read_again;
+#[path = "delivery/sequences.rs"]
+mod sequences;
+#[path = "delivery/servers.rs"]
+mod servers;
 #[path = "delivery/shards.rs"]
 mod shards;
 #[path = "delivery/spool.rs"]
@@ -18,11 +22,12 @@ mod support;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use support::eventually::eventually;
 use support::net::{any_port, free_address};
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats};
@@ -38,6 +43,8 @@ use tapio_wire::{Batch, Item};
 
 const COLLECTOR: u8 = 1;
 const SHARDS: u64 = 2;
+/// Events from this number on are errors.
+const FIRST_ERROR: u64 = 10_000_000;
 
 /// A bridge with one ring for each shard.
 struct Node {
@@ -58,15 +65,25 @@ fn config(endpoint: SocketAddr) -> BridgeConfig {
     }
 }
 
-fn node(config: BridgeConfig) -> Node {
-    node_with(config, 4711, |_| None)
-}
-
-fn node_with(
+/// A bridge to be started.
+struct NodeOptions {
     config: BridgeConfig,
     epoch: u64,
-    spool: impl FnOnce(&mut Ledger) -> Option<BridgeSpool>,
-) -> Node {
+    quarantine: Option<PathBuf>,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self { config: BridgeConfig::default(), epoch: 4711, quarantine: None }
+    }
+}
+
+fn node(config: BridgeConfig) -> Node {
+    node_of(NodeOptions { config, ..NodeOptions::default() }, |_| None)
+}
+
+fn node_of(options: NodeOptions, spool: impl FnOnce(&mut Ledger) -> Option<BridgeSpool>) -> Node {
+    let NodeOptions { config, epoch, quarantine } = options;
     let mut ledger = Ledger::new(vec!["other".into(), "test".into(), "spool".into()]);
     let spool = spool(&mut ledger);
     let collect = ledger.stage(Stage::Collect);
@@ -82,6 +99,7 @@ fn node_with(
         ledger: ledger.stage(Stage::Bridge),
         shutdown: shutdown.clone(),
         spool,
+        quarantine,
         core: None,
     };
     Node { ledger, collect, shutdown, bell, writers, bridge: bridge.spawn().unwrap() }
@@ -105,6 +123,7 @@ fn send_event(writer: &mut RecordWriter, bell: &Bell, n: u64) {
         entities: 3,
         clock: 0,
         message: "something happened",
+        severity: if n >= FIRST_ERROR { Severity::ERROR } else { Severity::INFO },
         ..Event::new(event_id(n), tapio_core::clock::wall_ns(), names::KERNEL_PROCESS_EXEC, Name(0))
     };
     let header = Header::event(COLLECTOR, 0, event.time_ns);

@@ -84,6 +84,7 @@ fn config() -> SegmentLogConfig {
         dir: DIR.into(),
         segment_bytes: 1_000,
         retention_bytes: 1 << 20,
+        retires_when_full: true,
         durability: Durability::Power,
     }
 }

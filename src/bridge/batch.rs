@@ -4,12 +4,13 @@ use bytes::Bytes;
 
 use crate::store::FramePosition;
 use tapio_core::ring::{MAX_ACCOUNTS, MAX_COLLECTORS};
-use tapio_wire::{Batch, EncodedBatch, grpc_framed};
+use tapio_wire::{Batch, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed};
 
 /// Events of each account ([`tapio_core::ring::Header::account`]).
 pub(super) type Accounts = [u32; MAX_ACCOUNTS];
 
 /// A batch in memory.
+#[derive(Clone)]
 pub(super) struct QueuedBatch {
     /// The `EventBatch` after its gRPC prefix.
     pub(super) framed: Bytes,
@@ -24,6 +25,10 @@ pub(super) struct QueuedBatch {
     pub(super) position: Option<FramePosition>,
     /// Whether the server has answered it, while one before isn't answered yet.
     pub(super) is_answered: bool,
+    /// Why the server refuses it.
+    pub(super) refusal: Option<String>,
+    /// How often the server has ended the stream because of it.
+    pub(super) objections: u32,
 }
 
 impl QueuedBatch {
@@ -43,6 +48,8 @@ impl QueuedBatch {
             accounts: batch.accounts,
             position,
             is_answered: false,
+            refusal: None,
+            objections: 0,
         }
     }
 
@@ -65,6 +72,8 @@ impl QueuedBatch {
             accounts: accounts_of(&batch, own_epoch, recovered),
             position: Some(position),
             is_answered: false,
+            refusal: None,
+            objections: 0,
         })
     }
 
@@ -84,8 +93,14 @@ impl QueuedBatch {
             events: 0,
             stories: 0,
             accounts: [0; MAX_ACCOUNTS],
+            refusal: None,
             ..*self
         }
+    }
+
+    /// The `EventBatch`.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.framed[GRPC_PREFIX_BYTES..]
     }
 
     pub(super) fn len_bytes(&self) -> usize {

@@ -1,21 +1,54 @@
-//! Encodes the records of the shards' rings into batches.
+//! Encodes the records of the shards' rings into batches, one for each lane.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::account::EventAccount;
+use super::batch::Accounts;
+use super::lane::{LANES, lane_of};
 use super::outbox::Outbox;
-use tapio_core::event::Reason;
-use tapio_core::ring::{Bell, MAX_ACCOUNTS, RecordReader, RecordType};
+use tapio_core::clock;
+use tapio_core::event::{EventId, Reason};
+use tapio_core::ring::{Bell, MAX_ACCOUNTS, MAX_COLLECTORS, Record, RecordReader, RecordType};
 use tapio_wire::{Appended, BatchEncoder};
 
 /// Blocks read from a ring before the next one's turn, and before sockets are polled: 256 KiB.
 const CHUNK_BLOCKS: usize = 4096;
 
+/// The batch that a lane is being written.
+struct OpenBatch {
+    encoder: BatchEncoder,
+    /// When its first record was read.
+    opened: Option<Instant>,
+}
+
+/// Events that sources deliver again after a restart although the spool has them: their saved
+/// position was behind.
+pub(super) struct ReadAgain {
+    /// Ids of the latest events in the spool.
+    pub(super) ids: HashSet<EventId, ahash::RandomState>,
+    /// Bit n: the collector with this number reads events again.
+    pub(super) collectors: u32,
+}
+
+impl ReadAgain {
+    /// Whether a record is such an event; it is one once.
+    fn take(&mut self, record: &Record<'_>) -> bool {
+        if self.ids.is_empty() {
+            return false;
+        }
+        let collector = usize::from(record.header().account()) % MAX_COLLECTORS;
+        self.collectors >> collector & 1 == 1
+            && record.event().is_some_and(|event| self.ids.remove(&EventId(event.id.0)))
+    }
+}
+
 pub(super) struct Batcher {
     readers: Vec<RecordReader>,
     pub(super) bell: Arc<Bell>,
-    pub(super) encoder: BatchEncoder,
+    open: [OpenBatch; LANES],
     batch_events: u32,
+    read_again: ReadAgain,
 }
 
 /// Result of one pass over the rings.
@@ -30,10 +63,12 @@ impl Batcher {
     pub(super) fn new(
         readers: Vec<RecordReader>,
         bell: Arc<Bell>,
-        encoder: BatchEncoder,
+        encoders: [BatchEncoder; LANES],
         batch_events: u32,
+        read_again: ReadAgain,
     ) -> Self {
-        Self { readers, bell, encoder, batch_events }
+        let open = encoders.map(|encoder| OpenBatch { encoder, opened: None });
+        Self { readers, bell, open, batch_events, read_again }
     }
 
     /// Whether a ring has records.
@@ -41,30 +76,54 @@ impl Batcher {
         self.readers.iter().any(|r| !r.is_empty())
     }
 
-    /// Whether all writers are gone and their records are read.
+    /// Whether all writers are gone, and their records are read and in closed batches.
     pub(super) fn is_finished(&self) -> bool {
-        self.readers.iter().all(RecordReader::is_finished)
+        self.readers.iter().all(RecordReader::is_finished) && !self.has_open()
     }
 
-    /// Closes the batch being written.
-    pub(super) fn close(&mut self, outbox: &mut Outbox) {
-        close_batch(&mut self.encoder, outbox);
+    /// Whether a batch is being written.
+    pub(super) fn has_open(&self) -> bool {
+        self.open.iter().any(|open| !open.encoder.is_empty())
+    }
+
+    /// Closes the batches whose first record was read at least `age` ago.
+    pub(super) fn close(&mut self, outbox: &mut Outbox, now: Instant, age: Duration) {
+        for lane in 0..LANES {
+            let open = &mut self.open[lane];
+            if open.encoder.is_empty() {
+                open.opened = None;
+                continue;
+            }
+            let opened = *open.opened.get_or_insert(now);
+            if now.saturating_duration_since(opened) >= age {
+                open.opened = None;
+                push(&mut open.encoder, lane, outbox);
+            }
+        }
     }
 
     /// Encodes a chunk of every ring, as long as the outbox has room.
     pub(super) fn drain(&mut self, outbox: &mut Outbox) -> Drained {
         let mut drained = Drained::default();
-        let encoder = &mut self.encoder;
-        for reader in &mut self.readers {
+        let Self { readers, open, batch_events, read_again, .. } = self;
+        for reader in readers {
             drained.records += reader.drain(CHUNK_BLOCKS, |record| {
-                if encoder.items() >= self.batch_events {
-                    close_batch(encoder, outbox);
+                let lane = lane_of(record);
+                let OpenBatch { encoder, opened } = &mut open[lane];
+                if encoder.items() >= *batch_events {
+                    push(encoder, lane, outbox);
+                    *opened = None;
                 }
                 if !outbox.has_room() {
                     return false;
                 }
+                if read_again.take(record) {
+                    outbox.drop_from_rings(&one_event(record), Reason::ReadAgain);
+                    return true;
+                }
                 if encoder.append(record) == Appended::Full {
-                    close_batch(encoder, outbox);
+                    push(encoder, lane, outbox);
+                    *opened = None;
                     if !outbox.has_room() {
                         return false;
                     }
@@ -79,7 +138,7 @@ impl Batcher {
     }
 
     /// Drops the rest of the rings. Returns the number of events.
-    pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
+    pub(super) fn abandon(&mut self, outbox: &Outbox) -> u64 {
         let mut dropped = [0; MAX_ACCOUNTS];
         for reader in &mut self.readers {
             reader.drain(usize::MAX, |record| {
@@ -89,14 +148,19 @@ impl Batcher {
                 true
             });
         }
-        account.receive(&dropped);
-        account.drop_unspooled(&dropped, Reason::Shutdown);
+        outbox.drop_from_rings(&dropped, Reason::Shutdown);
         dropped.iter().map(|n| u64::from(*n)).sum()
     }
 }
 
-fn close_batch(encoder: &mut BatchEncoder, outbox: &mut Outbox) {
+fn one_event(record: &Record<'_>) -> Accounts {
+    let mut accounts = [0; MAX_ACCOUNTS];
+    accounts[usize::from(record.header().account()) % MAX_ACCOUNTS] = 1;
+    accounts
+}
+
+fn push(encoder: &mut BatchEncoder, lane: usize, outbox: &mut Outbox) {
     if let Some(batch) = encoder.finish() {
-        outbox.push(batch);
+        outbox.push(lane, batch, clock::wall_ns());
     }
 }

@@ -4,12 +4,30 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::Durability;
+
+/// How batches are compressed on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// With zstd.
+    Zstd,
+}
+
 /// Delivery of events and stories to the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
     /// Address of the server: `host:port`.
     pub endpoint: String,
+    /// Further servers, in the order in which they are tried when the one before fails. A
+    /// connection that works is kept.
+    pub failover: Vec<String>,
+    /// How batches are compressed on their way.
+    pub compression: Compression,
     /// A batch closes when it has this many bytes …
     pub batch_bytes: usize,
     /// … or this many events …
@@ -28,6 +46,11 @@ pub struct BridgeConfig {
     /// Bytes of unacknowledged batches on disk (in `state_dir`). Beyond, the oldest are dropped and
     /// counted. 0: no spool.
     pub spool_bytes: u64,
+    /// The faults that accepted events survive: `process`, a kill of the agent; `power`, a loss of
+    /// power as well.
+    pub durability: Durability,
+    /// Bytes of batches that are sent and not acknowledged yet.
+    pub in_flight_bytes: usize,
     /// How long a shutdown waits for acks; with a spool, only for a server that answers.
     #[serde(with = "tapio_core::durations")]
     pub drain_timeout: Duration,
@@ -41,22 +64,31 @@ pub struct BridgeConfig {
     /// Time without traffic after which the connection is checked with a ping.
     #[serde(with = "tapio_core::durations")]
     pub keepalive: Duration,
+    /// Time without an acknowledgement, while batches are in flight, after which the connection is
+    /// given up.
+    #[serde(with = "tapio_core::durations")]
+    pub ack_timeout: Duration,
 }
 
 impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
             endpoint: "127.0.0.1:7600".into(),
+            failover: Vec::new(),
+            compression: Compression::None,
             batch_bytes: 256 * 1024,
             batch_events: 8_192,
             linger: Duration::from_micros(250),
             flush_interval: Duration::from_secs(1),
             queue_bytes: 16 * 1024 * 1024,
             spool_bytes: 2 * 1024 * 1024 * 1024,
+            durability: Durability::Process,
+            in_flight_bytes: 8 * 1024 * 1024,
             drain_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             reconnect_max: Duration::from_secs(2),
-            keepalive: Duration::from_secs(20),
+            keepalive: Duration::from_secs(10),
+            ack_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -68,6 +100,10 @@ const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 const MIN_SPOOL_BYTES: u64 = 16 * 1024 * 1024;
 
 impl BridgeConfig {
+    pub(super) fn is_compressed(&self) -> bool {
+        self.compression == Compression::Zstd
+    }
+
     /// Validates the values.
     ///
     /// # Errors
@@ -88,6 +124,9 @@ impl BridgeConfig {
                 self.queue_bytes, self.batch_bytes
             ));
         }
+        if self.in_flight_bytes == 0 {
+            return Err("in_flight_bytes: must be greater than zero".into());
+        }
         if (1..MIN_SPOOL_BYTES).contains(&self.spool_bytes) {
             return Err(format!(
                 "spool_bytes: {} is less than {MIN_SPOOL_BYTES}; 0 disables the spool",
@@ -99,6 +138,7 @@ impl BridgeConfig {
             ("connect_timeout", self.connect_timeout),
             ("reconnect_max", self.reconnect_max),
             ("keepalive", self.keepalive),
+            ("ack_timeout", self.ack_timeout),
         ] {
             if value.is_zero() {
                 return Err(format!("{key}: must be greater than zero"));

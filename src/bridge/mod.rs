@@ -5,28 +5,43 @@
 //! | --- | --- |
 //! | `config.rs` | [`BridgeConfig`] |
 //! | `handle.rs` | [`BridgeHandle`]: start and join |
-//! | `worker.rs` | the thread: when to read, send, sleep, reconnect and end |
+//! | `worker.rs` | the thread: when to read, send, sleep and end |
 //! | `batcher.rs` | rings → batches |
-//! | `outbox.rs` | finished batches → spool and queue |
+//! | `outbox.rs` | [`Outbox`]: finished batches → spool and queues, in two lanes |
+//! | `lane.rs` | a lane: batches before, in and behind its spool |
 //! | `spool.rs` | batches on disk |
 //! | `queue.rs` | unacknowledged batches in memory |
 //! | `batch.rs` | a batch on its way |
+//! | `split.rs` | divides a batch that the server refuses |
+//! | `quarantine.rs` | the file of refused items |
+//! | `link.rs` | the connection to one of the servers |
+//! | `circuit.rs` | the circuit breaker of a server |
+//! | `trace_context.rs` | W3C trace context of a stream |
 //! | `account.rs` | the accounts of the events in batches |
 //! | `stats.rs` | [`BridgeStats`] |
 
 mod account;
 mod batch;
 mod batcher;
+mod circuit;
 mod config;
 mod handle;
+mod lane;
+mod link;
 mod outbox;
+mod quarantine;
 mod queue;
+mod split;
 mod spool;
 mod stats;
+mod trace_context;
 mod worker;
 
-pub use config::BridgeConfig;
+pub use circuit::CircuitState;
+pub use config::{BridgeConfig, Compression};
 pub use handle::BridgeHandle;
-pub use spool::SpoolConfig;
+pub use outbox::{Outbox, OutboxConfig, Refused, SpoolConfig, SpoolSync};
+pub use quarantine::QUARANTINE_FILE;
+pub use queue::Acknowledged;
 pub use stats::BridgeStats;
 pub use worker::{Bridge, BridgeSpool};

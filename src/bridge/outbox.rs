@@ -1,153 +1,481 @@
 //! Where finished batches go: into the spool, if there is one, and into the queue to the server.
+//!
+//! It has no threads, sockets or clocks: the bridge's thread and the simulation of delivery
+//! (`tests/delivery/simulation.rs`) call it.
 
-use std::collections::VecDeque;
+use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::account::EventAccount;
-use super::batch::QueuedBatch;
-use super::queue::SendQueue;
-use super::spool::Spool;
-use tapio_core::clock;
-use tapio_core::event::Reason;
+use super::batch::{Accounts, QueuedBatch};
+use super::lane::{IMPORTANT, LANES, Lane, ORDINARY, epoch_of};
+use super::quarantine::Quarantine;
+use super::queue::Acknowledged;
+use super::spool::{LaneSpool, Spool, add};
+use crate::store::{Durability, Files, FramePosition, PendingSync, is_disk_full};
+use tapio_core::event::{EventId, Reason};
+use tapio_core::ring::{MAX_ACCOUNTS, StageLedger};
 use tapio_wire::EncodedBatch;
+use tapio_wire::proto::Ack;
 
-/// The spool, the queue, and the accounts of the events in them.
-pub(super) struct Outbox {
-    pub(super) queue: SendQueue,
-    pub(super) account: EventAccount,
+/// The lanes' folders.
+const DIRS: [&str; LANES] = ["important", "ordinary"];
+/// The part of the budget (one over this) that is reserved for the important lane.
+const RESERVE_DIVISOR: u64 = 8;
+/// Segments of the important lane's reserve, and of the whole budget.
+const RESERVE_SEGMENTS: u64 = 8;
+const SEGMENTS: u64 = 32;
+/// Latest ids that a start reads from the spool.
+const MAX_LATEST_IDS: usize = 131_072;
+/// How often the server has to end the stream because of a batch, until it counts as refused.
+const MAX_OBJECTIONS: u32 = 3;
+/// Most refused batches that are divided at once; more are quarantined whole.
+const MAX_SPLITS: u32 = 64;
+
+/// The spool to be opened.
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    /// Its folder; created if missing.
+    pub dir: PathBuf,
+    /// About the size of all segments.
+    pub bytes: u64,
+    /// The faults that accepted events survive.
+    pub durability: Durability,
+    /// The collector's number under which events of earlier processes are counted.
+    pub recovered: u8,
+}
+
+/// An outbox to be opened.
+pub struct OutboxConfig<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// Identifies the process.
+    pub epoch: u64,
     /// Bytes of batches kept in memory.
+    pub queue_bytes: usize,
+    /// `None`: batches are in memory only.
+    pub spool: Option<&'a SpoolConfig>,
+    /// The file for items that the server refuses; `None`: they are counted only.
+    pub quarantine: Option<PathBuf>,
+}
+
+/// A sync of the spool that is under way.
+pub struct SpoolSync([Option<PendingSync>; LANES]);
+
+impl SpoolSync {
+    /// Writes the files to the disk.
+    ///
+    /// # Errors
+    /// When the disk reports an error.
+    pub fn run(&self) -> [io::Result<()>; LANES] {
+        self.0.each_ref().map(|sync| sync.as_ref().map_or(Ok(()), PendingSync::run))
+    }
+}
+
+/// The room of the lanes on disk.
+struct Budget {
+    bytes: u64,
+    segment_bytes: [u64; LANES],
+}
+
+impl Budget {
+    fn new(bytes: u64) -> Self {
+        let important = bytes / RESERVE_DIVISOR / RESERVE_SEGMENTS;
+        Self { bytes, segment_bytes: [important, bytes / SEGMENTS] }
+    }
+
+    fn reserve_bytes(&self) -> u64 {
+        self.bytes / RESERVE_DIVISOR
+    }
+}
+
+/// The lanes, and the accounts of the events in them.
+pub struct Outbox {
+    lanes: [Lane; LANES],
+    pub(super) account: EventAccount,
     queue_bytes: usize,
-    epoch: u64,
-    spool: Option<Spool>,
-    /// Batches that the disk has refused; nothing more is read from the rings meanwhile.
-    refused: VecDeque<EncodedBatch>,
+    budget: Option<Budget>,
+    durability: Durability,
+    quarantine: Quarantine,
+    /// How many refused batches may still be divided.
+    splits_left: u32,
     is_failing: bool,
 }
 
 impl Outbox {
-    pub(super) fn new(
-        account: EventAccount,
-        queue_bytes: usize,
-        node: &str,
-        epoch: u64,
-        spool: Option<Spool>,
-    ) -> Self {
-        let queue = SendQueue::new(node.to_owned());
-        let refused = VecDeque::new();
-        Self { queue, account, queue_bytes, epoch, spool, refused, is_failing: false }
+    /// Opens the spool. `account`: the ledger of stage `bridge`; `recovered`: the one in which the
+    /// events of earlier processes are counted as received.
+    ///
+    /// # Errors
+    /// With the folder, when it can't be used.
+    pub fn open(
+        config: OutboxConfig<'_>,
+        files: &Arc<dyn Files>,
+        ledger: Arc<StageLedger>,
+        recovered: Option<&StageLedger>,
+    ) -> io::Result<Self> {
+        let OutboxConfig { node, epoch, queue_bytes, spool, quarantine } = config;
+        let account = EventAccount::new(ledger, spool.is_some());
+        let budget = spool.map(|spool| Budget::new(spool.bytes));
+        let open_lane = |lane: usize| -> io::Result<Lane> {
+            let (epoch, mut opened) = (epoch_of(epoch, lane), None);
+            if let (Some(spool), Some(budget)) = (spool, &budget) {
+                let config = LaneSpool {
+                    dir: spool.dir.join(DIRS[lane]),
+                    segment_bytes: budget.segment_bytes[lane],
+                    retention_bytes: spool.bytes,
+                    durability: spool.durability,
+                    epoch,
+                    recovered: spool.recovered,
+                };
+                let (lane_spool, waiting) = Spool::open(config, Arc::clone(files))?;
+                let events = waiting.iter().map(|n| u64::from(*n)).sum();
+                if let Some(recovered) = recovered {
+                    recovered.add_received(spool.recovered, events);
+                    recovered.add_forwarded(spool.recovered, events);
+                }
+                account.receive(&waiting);
+                opened = Some(lane_spool);
+            }
+            Ok(Lane::new(node, epoch, queue_bytes / LANES, opened))
+        };
+        Ok(Self {
+            lanes: [open_lane(IMPORTANT)?, open_lane(ORDINARY)?],
+            account,
+            queue_bytes,
+            budget,
+            durability: spool.map_or(Durability::Process, |spool| spool.durability),
+            quarantine: Quarantine::new(quarantine),
+            splits_left: MAX_SPLITS,
+            is_failing: false,
+        })
     }
 
-    pub(super) fn has_spool(&self) -> bool {
-        self.spool.is_some()
+    /// Ids of the latest events in the spool that their sources may deliver again.
+    pub(super) fn latest_ids(&self) -> HashSet<EventId, ahash::RandomState> {
+        let mut ids = HashSet::default();
+        for spool in self.lanes.iter().filter_map(|lane| lane.spool.as_ref()) {
+            if let Err(error) = spool.latest_ids(&mut ids, MAX_LATEST_IDS) {
+                tracing::warn!(%error, "spool: can't read the latest events; those that sources deliver again after this start are sent twice");
+            }
+        }
+        ids
+    }
+
+    /// Whether there is a spool.
+    #[must_use]
+    pub fn has_spool(&self) -> bool {
+        self.budget.is_some()
     }
 
     /// Bytes in the spool.
-    pub(super) fn spool_bytes(&self) -> u64 {
-        self.spool.as_ref().map_or(0, Spool::bytes)
+    #[must_use]
+    pub fn spool_bytes(&self) -> u64 {
+        self.lanes.iter().filter_map(|lane| lane.spool.as_ref()).map(Spool::bytes).sum()
+    }
+
+    /// Bytes of batches in memory.
+    #[must_use]
+    pub fn queue_bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.queue.bytes()).sum()
     }
 
     /// Whether the disk refuses batches.
-    pub(super) fn is_failing(&self) -> bool {
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
         self.is_failing
     }
 
     /// Whether there is room for another batch.
-    pub(super) fn has_room(&self) -> bool {
-        match self.spool {
-            Some(_) => self.refused.is_empty(),
-            None => self.queue.bytes() < self.queue_bytes,
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        if self.has_spool() {
+            self.lanes.iter().all(Lane::has_room)
+        } else {
+            self.queue_bytes() < self.queue_bytes
         }
     }
 
     /// Whether the server has answered every batch.
-    pub(super) fn is_empty(&self) -> bool {
-        let has_backlog = self.spool.as_ref().is_some_and(Spool::has_backlog);
-        self.queue.is_empty() && self.refused.is_empty() && !has_backlog
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(Lane::is_empty)
     }
 
-    /// Takes a batch; its events are held from then on. Until then they count as in the rings.
-    pub(super) fn push(&mut self, batch: EncodedBatch) {
+    /// Whether every batch is in the spool, where it survives what it is to survive.
+    #[must_use]
+    pub fn is_spooled(&self) -> bool {
+        self.has_spool() && self.lanes.iter().all(Lane::is_spooled)
+    }
+
+    /// Takes a batch of a lane; its events are held from then on. Until then they count as in the
+    /// rings. `now_ns`: the time, nanoseconds since the Unix epoch.
+    pub fn push(&mut self, lane: usize, batch: EncodedBatch, now_ns: u64) {
         self.account.receive(&batch.accounts);
-        if self.spool.is_none() {
-            self.queue.push(QueuedBatch::encoded(&batch, self.epoch, None));
-            return;
-        }
-        self.refused.push_back(batch);
-        self.append();
+        self.lanes[lane].push(batch);
+        self.append(now_ns);
     }
 
     /// Appends the batches to the spool that aren't in it yet.
-    pub(super) fn append(&mut self) {
-        let Some(spool) = &mut self.spool else { return };
-        while let Some(batch) = self.refused.front() {
-            let now_ns = clock::wall_ns();
-            match spool.append(batch, &mut self.queue, self.queue_bytes, now_ns) {
-                Ok(dropped) => {
-                    self.account.settle(&batch.accounts);
-                    if let Some(dropped) = dropped {
-                        self.account.drop_events(&dropped, Reason::SpoolFull);
-                    }
-                    self.refused.pop_front();
-                    if std::mem::take(&mut self.is_failing) {
-                        tracing::info!("spool: batches are written again");
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.is_failing, true) {
-                        tracing::error!(
-                            %error,
-                            "spool: can't write a batch; sources are paused, kernel events are lost"
-                        );
-                    }
+    pub fn append(&mut self, now_ns: u64) {
+        for lane in [IMPORTANT, ORDINARY] {
+            while self.lanes[lane].unspooled().is_some() {
+                if let Err(error) = self.append_one(lane, now_ns) {
+                    self.report_failure(&error, "can't write a batch");
                     return;
                 }
             }
         }
-    }
-
-    /// Reads batches from the spool into the queue once half of it is free.
-    pub(super) fn refill(&mut self) {
-        let Some(spool) = self.spool.as_mut().filter(|spool| spool.has_backlog()) else { return };
-        if self.queue.bytes() > self.queue_bytes / 2 {
-            return;
-        }
-        match spool.refill(&mut self.queue, self.queue_bytes) {
-            None => {}
-            Some(lost) => self.account.drop_events(&lost, Reason::SpoolLost),
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!("spool: batches are written again");
         }
     }
 
-    /// Removes what the server has answered from the spool, and notices what somebody deleted
-    /// there.
-    pub(super) fn maintain(&mut self) {
-        let Some(spool) = &mut self.spool else { return };
-        let trimmed = spool.trim(&self.queue);
-        match trimmed.and_then(|()| spool.check()) {
-            Ok(None) => {}
-            Ok(Some(lost)) => self.account.drop_events(&lost, Reason::SpoolLost),
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::error!(%error, "spool: can't be maintained");
-                }
+    fn append_one(&mut self, lane: usize, now_ns: u64) -> io::Result<()> {
+        self.make_room(lane);
+        loop {
+            match self.lanes[lane].append(now_ns) {
+                Err(error) if is_disk_full(&error) && self.drop_oldest() => {}
+                result => break result?,
             }
         }
+        self.drop_removed(Reason::SpoolFull);
+        if self.durability == Durability::Process {
+            self.release(lane, None);
+        }
+        Ok(())
+    }
+
+    /// Divides the budget: the ordinary lane never takes the reserve of the important one, which
+    /// may take everything that the ordinary lane's oldest segments give up for it.
+    fn make_room(&mut self, lane: usize) {
+        let Some(budget) = &self.budget else { return };
+        let [Some(important), Some(ordinary)] =
+            self.lanes.each_mut().map(|lane| lane.spool.as_mut())
+        else {
+            return;
+        };
+        if lane == ORDINARY {
+            let taken = important.bytes().max(budget.reserve_bytes());
+            ordinary.set_retention_bytes(budget.bytes.saturating_sub(taken));
+            return;
+        }
+        let next = important.bytes_with_next_segment(budget.segment_bytes[IMPORTANT]);
+        while next.max(budget.reserve_bytes()) + ordinary.bytes() > budget.bytes
+            && ordinary.drop_oldest()
+        {}
+        important.set_retention_bytes(budget.bytes.saturating_sub(ordinary.bytes()));
+    }
+
+    /// Drops the oldest segment of ordinary events, or else of important ones. Returns whether
+    /// there was one.
+    fn drop_oldest(&mut self) -> bool {
+        let spools = self.lanes.iter_mut().rev().filter_map(|lane| lane.spool.as_mut());
+        let mut dropped = false;
+        for spool in spools {
+            dropped = dropped || spool.drop_oldest();
+        }
+        dropped
+    }
+
+    /// Counts the events of segments that were removed.
+    fn drop_removed(&mut self, reason: Reason) {
+        for spool in self.lanes.iter_mut().filter_map(|lane| lane.spool.as_mut()) {
+            if let Some(dropped) = spool.drop_removed() {
+                self.account.drop_events(&dropped, reason);
+            }
+        }
+    }
+
+    fn release(&mut self, lane: usize, through: Option<FramePosition>) {
+        for lost in self.lanes[lane].release(through, &self.account) {
+            self.account.drop_events(&lost, Reason::SpoolLost);
+        }
+    }
+
+    fn report_failure(&mut self, error: &io::Error, what: &str) {
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(
+                %error,
+                "spool: {what}; sources are paused, kernel events are lost"
+            );
+        }
+    }
+
+    /// Notes what has to be synced before it is released; `None` if nothing has.
+    pub fn begin_sync(&mut self) -> Option<SpoolSync> {
+        if self.durability == Durability::Process {
+            return None;
+        }
+        let syncs = self.lanes.each_mut().map(|lane| lane.spool.as_mut()?.begin_sync());
+        syncs.iter().any(Option::is_some).then_some(SpoolSync(syncs))
+    }
+
+    /// Takes the results of a sync: releases what is synced; what the disk failed to write is
+    /// appended again.
+    pub fn finish_sync(&mut self, sync: &SpoolSync, results: [io::Result<()>; LANES]) {
+        for (lane, result) in results.into_iter().enumerate() {
+            let Some(pending) = &sync.0[lane] else { continue };
+            match self.lanes[lane].finish_sync(pending, result) {
+                Ok(()) => self.release(lane, Some(pending.through())),
+                Err(error) => self.report_failure(&error, "the disk failed to write batches"),
+            }
+        }
+    }
+
+    /// Reads batches from the spool into the queues as far as there is room.
+    pub fn refill(&mut self) {
+        for lane in &mut self.lanes {
+            if let Some(lost) = lane.refill() {
+                self.account.drop_events(&lost, Reason::SpoolLost);
+            }
+        }
+    }
+
+    /// The next batch to send, important ones first, if less than `window_bytes` are in flight; one
+    /// batch may be in any case.
+    pub(super) fn unsent(&self, window_bytes: usize) -> Option<&QueuedBatch> {
+        let in_flight: usize = self.lanes.iter().map(|lane| lane.queue.in_flight_bytes()).sum();
+        if in_flight > 0 && in_flight >= window_bytes {
+            return None;
+        }
+        self.lanes.iter().find_map(|lane| lane.queue.unsent())
+    }
+
+    /// Sends the next batch by `send`, in its frame for gRPC. Returns its size; `None`: there is
+    /// none, the window is full, or `send` doesn't take it.
+    pub fn send_next(
+        &mut self,
+        window_bytes: usize,
+        send: impl FnOnce(&bytes::Bytes) -> bool,
+    ) -> Option<usize> {
+        let framed = self.unsent(window_bytes)?.framed.clone();
+        if !send(&framed) {
+            return None;
+        }
+        let lane = self.lanes.iter_mut().find(|lane| lane.queue.unsent().is_some())?;
+        lane.queue.mark_sent();
+        Some(framed.len())
+    }
+
+    /// Batches that are sent and not answered.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.queue.in_flight()).sum()
+    }
+
+    /// Whether a batch waits to be sent.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.queue.unsent().is_some())
+    }
+
+    /// Marks all batches as unsent after a lost connection. Returns how many were sent.
+    pub fn rewind(&mut self) -> usize {
+        self.lanes.iter_mut().map(|lane| lane.queue.rewind()).sum()
+    }
+
+    /// Takes an ack. Refused batches have to be handled then ([`Outbox::handle_refused`]).
+    pub fn acknowledge(&mut self, ack: &Ack) -> Acknowledged {
+        let mut done = Acknowledged::default();
+        for lane in &mut self.lanes {
+            done.add(&lane.queue.acknowledge(ack, &self.account));
+        }
+        done
+    }
+
+    /// Takes the server's objection, for which it has ended the stream, to the only batch in
+    /// flight. After some of them the batch counts as refused.
+    pub fn object(&mut self, cause: &str) {
+        if self.in_flight() != 1 {
+            return;
+        }
+        let lane = self.lanes.iter_mut().find(|lane| lane.queue.in_flight() == 1);
+        if let Some(lane) = lane
+            && lane.queue.object() >= MAX_OBJECTIONS
+        {
+            lane.queue.refuse_oldest(cause);
+        }
+    }
+
+    /// Handles refused batches: divides them, to find the items that the server objects to, and
+    /// puts single items into quarantine. Returns how many events were dropped, and whether the
+    /// pieces have to be sent on a new stream.
+    pub fn handle_refused(&mut self) -> Refused {
+        let mut handled = Refused::default();
+        for lane in &mut self.lanes {
+            while let Some(batch) = lane.queue.next_refused() {
+                if batch.items > 1 && self.splits_left > 0 {
+                    self.splits_left -= 1;
+                    if lane.queue.split_refused() {
+                        handled.splits += 1;
+                        continue;
+                    }
+                }
+                if let Some(batch) = lane.queue.next_refused() {
+                    handled.cause.get_or_insert_with(|| batch.refusal.clone().unwrap_or_default());
+                    handled.quarantined += self.quarantine.add(batch);
+                }
+                handled.events += u64::from(lane.queue.drop_refused(&self.account));
+            }
+        }
+        handled
+    }
+
+    /// To be called about once a second: removes what the server has answered from the spool, and
+    /// notices what somebody deleted there.
+    pub fn maintain(&mut self) {
+        self.splits_left = (self.splits_left + 1).min(MAX_SPLITS);
+        let mut lost = [0; MAX_ACCOUNTS];
+        for at in [IMPORTANT, ORDINARY] {
+            match self.lanes[at].maintain() {
+                Ok(more) => more.iter().for_each(|more| add(&mut lost, more)),
+                Err(error) => self.report_failure(&error, "can't be maintained"),
+            }
+        }
+        self.account.drop_events(&lost, Reason::SpoolLost);
     }
 
     /// Ends the outbox. Batches in the spool stay for the next process; others are dropped. Returns
     /// the number of events dropped.
-    pub(super) fn close(&mut self) -> io::Result<u64> {
+    ///
+    /// # Errors
+    /// When the position up to which the server has answered can't be noted.
+    pub fn close(&mut self) -> io::Result<u64> {
         let mut dropped = 0;
-        for batch in self.refused.drain(..) {
-            self.account.drop_unspooled(&batch.accounts, Reason::Shutdown);
-            dropped += u64::from(batch.events);
-        }
-        match &mut self.spool {
-            Some(spool) => {
-                spool.trim(&self.queue)?;
-                spool.close();
+        let mut closed = Ok(());
+        for lane in &mut self.lanes {
+            let (unspooled, result) = lane.close();
+            for batch in unspooled {
+                self.account.drop_unspooled(&batch.accounts, Reason::Shutdown);
+                dropped += u64::from(batch.events);
             }
-            None => dropped += self.queue.abandon(&self.account),
+            if lane.spool.is_none() {
+                dropped += lane.queue.abandon(&self.account);
+            }
+            closed = closed.and(result);
         }
-        Ok(dropped)
+        closed.map(|()| dropped)
     }
+
+    /// Counts events that are dropped before they are in a batch.
+    pub(super) fn drop_from_rings(&self, events: &Accounts, reason: Reason) {
+        self.account.receive(events);
+        self.account.drop_unspooled(events, reason);
+    }
+}
+
+/// How refused batches were handled.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Batches that were divided: their pieces need a new stream.
+    pub splits: u64,
+    /// Events that were dropped.
+    pub events: u64,
+    /// Items that are in quarantine.
+    pub quarantined: u64,
+    /// The server's cause for the first of them.
+    pub cause: Option<String>,
 }

@@ -1,21 +1,35 @@
-//! Batches in memory that wait to be sent or acknowledged.
+//! Batches of a lane in memory that wait to be sent or acknowledged.
 
 use std::collections::VecDeque;
 
 use super::account::EventAccount;
 use super::batch::QueuedBatch;
+use super::split::split;
 use crate::store::FramePosition;
 use tapio_core::event::Reason;
-use tapio_wire::proto::Ack;
+use tapio_wire::proto::{Ack, Refusal};
 
 /// Effect of an ack.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Acknowledged {
-    pub(super) batches: u64,
-    pub(super) events: u64,
-    pub(super) stories: u64,
-    /// The events of each refused batch, and the server's cause.
-    pub(super) refused: Vec<(u32, String)>,
+pub struct Acknowledged {
+    /// Batches that are stored.
+    pub batches: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Story revisions in them.
+    pub stories: u64,
+    /// Whether the server has refused a batch.
+    pub has_refused: bool,
+}
+
+impl Acknowledged {
+    /// Adds the effect on another queue.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.batches += other.batches;
+        self.events += other.events;
+        self.stories += other.stories;
+        self.has_refused |= other.has_refused;
+    }
 }
 
 /// Batches in the order in which they are sent: first those sent, then those to send. Batches of
@@ -24,6 +38,8 @@ pub(super) struct SendQueue {
     batches: VecDeque<QueuedBatch>,
     sent: usize,
     bytes: usize,
+    /// Bytes of the batches that are sent and not answered.
+    in_flight_bytes: usize,
     node: String,
     /// The epoch and the end of the last batch: what lies between it and the next one was dropped.
     end: Option<(u64, u64)>,
@@ -31,7 +47,7 @@ pub(super) struct SendQueue {
 
 impl SendQueue {
     pub(super) fn new(node: String) -> Self {
-        Self { batches: VecDeque::new(), sent: 0, bytes: 0, node, end: None }
+        Self { batches: VecDeque::new(), sent: 0, bytes: 0, in_flight_bytes: 0, node, end: None }
     }
 
     pub(super) fn push(&mut self, batch: QueuedBatch) {
@@ -57,8 +73,14 @@ impl SendQueue {
         self.batches.is_empty()
     }
 
+    /// Batches that are sent and not answered.
     pub(super) fn in_flight(&self) -> usize {
         self.sent
+    }
+
+    /// Bytes of these batches.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     /// The place in the spool of the first batch; `None` if there is no batch.
@@ -68,52 +90,119 @@ impl SendQueue {
 
     /// The next batch to send.
     pub(super) fn unsent(&self) -> Option<&QueuedBatch> {
-        self.batches.get(self.sent)
+        self.batches.range(self.sent..).find(|batch| !batch.is_answered)
     }
 
+    /// Notes that [`SendQueue::unsent`] was sent.
     pub(super) fn mark_sent(&mut self) {
-        self.sent = (self.sent + 1).min(self.batches.len());
+        while let Some(batch) = self.batches.get(self.sent) {
+            self.sent += 1;
+            if !batch.is_answered {
+                self.in_flight_bytes += batch.len_bytes();
+                break;
+            }
+        }
     }
 
     /// Marks all batches as unsent after a lost connection. Returns how many were sent.
     pub(super) fn rewind(&mut self) -> usize {
+        self.in_flight_bytes = 0;
         std::mem::take(&mut self.sent)
     }
 
-    /// Removes the batches that an ack covers.
+    /// Takes an ack: removes the stored batches, and marks the refused ones.
     pub(super) fn acknowledge(&mut self, ack: &Ack, account: &EventAccount) -> Acknowledged {
         let mut done = Acknowledged::default();
         // An ack can only cover batches that were sent, whatever the server claims.
-        let sent = self.batches.iter_mut().take(self.sent).filter(|b| !b.is_answered);
-        for batch in sent.filter(|batch| batch.epoch == ack.epoch) {
-            let is_refused = |r: &&tapio_wire::proto::Refusal| {
-                (r.first_sequence, r.count) == (batch.first_sequence, batch.items)
-            };
+        let sent = self.batches.iter_mut().take(self.sent);
+        for batch in sent.filter(|batch| !batch.is_answered && batch.epoch == ack.epoch) {
+            let is_refused =
+                |r: &&Refusal| (r.first_sequence, r.count) == (batch.first_sequence, batch.items);
             if let Some(refusal) = ack.refused.iter().find(is_refused) {
-                account.drop_events(&batch.accounts, Reason::ServerRefused);
-                done.refused.push((batch.events, refusal.cause.clone()));
-            } else if batch.end_sequence() <= ack.through {
+                batch.refusal = Some(refusal.cause.clone());
+                done.has_refused = true;
+            } else if batch.end_sequence() <= ack.through && batch.refusal.is_none() {
                 account.forward(&batch.accounts);
                 done.batches += 1;
                 done.events += u64::from(batch.events);
                 done.stories += u64::from(batch.stories);
-            } else {
-                continue;
+                batch.is_answered = true;
+                self.in_flight_bytes -= batch.len_bytes();
             }
-            batch.is_answered = true;
         }
+        self.remove_answered();
+        done
+    }
+
+    fn remove_answered(&mut self) {
         while self.batches.front().is_some_and(|batch| batch.is_answered)
             && let Some(batch) = self.batches.pop_front()
         {
-            self.sent -= 1;
+            self.sent = self.sent.saturating_sub(1);
             self.bytes -= batch.len_bytes();
         }
-        done
+    }
+
+    /// Counts the server's objection to the oldest batch, for which it has ended the stream.
+    /// Returns how often it has.
+    pub(super) fn object(&mut self) -> u32 {
+        let oldest = self.batches.iter_mut().find(|batch| !batch.is_answered);
+        oldest.map_or(0, |batch| {
+            batch.objections += 1;
+            batch.objections
+        })
+    }
+
+    /// Marks the oldest batch as refused.
+    pub(super) fn refuse_oldest(&mut self, cause: &str) {
+        if let Some(batch) = self.batches.iter_mut().find(|batch| !batch.is_answered) {
+            batch.refusal = Some(cause.to_owned());
+        }
+    }
+
+    /// The oldest batch that the server refuses.
+    pub(super) fn next_refused(&self) -> Option<&QueuedBatch> {
+        self.refused_at().and_then(|at| self.batches.get(at))
+    }
+
+    fn refused_at(&self) -> Option<usize> {
+        self.batches.iter().position(|batch| batch.refusal.is_some())
+    }
+
+    /// Replaces the oldest refused batch by smaller ones. Everything is to be sent again then, on a
+    /// new stream: on this one, the server has answered their items. Returns whether it could be
+    /// divided.
+    pub(super) fn split_refused(&mut self) -> bool {
+        let Some(at) = self.refused_at() else { return false };
+        let Some(pieces) = self.batches.get(at).and_then(split) else { return false };
+        if let Some(whole) = self.batches.remove(at) {
+            self.bytes -= whole.len_bytes();
+        }
+        self.rewind();
+        for piece in pieces.into_iter().rev() {
+            self.bytes += piece.len_bytes();
+            self.batches.insert(at, piece);
+        }
+        true
+    }
+
+    /// Drops the oldest refused batch. Returns the number of its events.
+    pub(super) fn drop_refused(&mut self, account: &EventAccount) -> u32 {
+        let Some(batch) = self.refused_at().and_then(|at| self.batches.get_mut(at)) else {
+            return 0;
+        };
+        account.drop_events(&batch.accounts, Reason::ServerRefused);
+        batch.refusal = None;
+        batch.is_answered = true;
+        let (events, bytes) = (batch.events, batch.len_bytes());
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
+        self.remove_answered();
+        events
     }
 
     /// Drops all batches. Returns the number of events.
     pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
-        self.sent = 0;
+        self.rewind();
         self.bytes = 0;
         let unanswered = self.batches.drain(..).filter(|batch| !batch.is_answered);
         unanswered

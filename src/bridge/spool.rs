@@ -1,21 +1,22 @@
-//! The spool: batches on disk from their encoding until the server has stored them.
+//! The spool of a lane: batches on disk from their encoding until the server has stored them.
 //!
-//! Every batch is appended to a segmented log before it is sent, and the events in it are accepted
-//! then. Batches that fit into memory are sent from there. Those beyond it are the *backlog*: they
-//! are read back, oldest first, as acknowledgements make room. The file `acked` has the position up
-//! to which the server has answered, so that the next process goes on there; batches that it sends
+//! Every batch is appended to a segmented log before it is sent. With `durability: process` it is
+//! *released* then: its events are accepted, and it is sent. With `power` it is released once it
+//! is synced. Batches that fit into memory are sent from there. Those beyond it are the *backlog*:
+//! they are read back, oldest first, as acknowledgements make room. `acked` has the position up to
+//! which the server has answered, so that the next process goes on there; batches that it sends
 //! a second time are duplicates for the server.
 //!
 //! ```text
-//!   acked           first in memory              backlog               end of the log
-//!     │ answered         │ in memory: sent, to send │ on disk only          │
-//! ────┴──────────────────┴──────────────────────────┴───────────────────────┴──▶
+//!   acked        first in memory          backlog          released      end of the log
+//!     │ answered      │ in memory: to send   │ on disk only     │ to be synced   │
+//! ────┴───────────────┴──────────────────────┴──────────────────┴────────────────┴──▶
 //! ```
 //!
-//! Over its budget the log drops its oldest segment. The events of its backlog are counted as
+//! When the log drops its oldest segment to make room, the events of its backlog are counted as
 //! dropped; batches in memory are sent all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -24,26 +25,30 @@ use std::sync::Arc;
 use super::batch::{Accounts, QueuedBatch, accounts_of, without_generations};
 use super::queue::SendQueue;
 use crate::store::{
-    Durability, Files, Frame, FramePosition, SealedIndex, SegmentIndex, SegmentLog,
+    Durability, Files, Frame, FramePosition, PendingSync, SealedIndex, SegmentIndex, SegmentLog,
     SegmentLogConfig,
 };
+use tapio_core::event::EventId;
 use tapio_core::ring::MAX_ACCOUNTS;
-use tapio_wire::{Batch, EncodedBatch};
+use tapio_wire::{Batch, EncodedBatch, Item};
 
-/// Segments of the log.
-const SEGMENTS: u64 = 32;
 /// The position up to which the server has answered.
 const ACKED_FILE: &str = "acked";
 
-/// A spool to be opened.
-#[derive(Clone)]
-pub struct SpoolConfig {
+/// Sources whose events have new ids when they are read again.
+const NEVER_READ_AGAIN: [&str; 2] = ["ebpf", "otlp"];
+
+/// A lane's spool to be opened.
+pub(super) struct LaneSpool {
     /// Its folder; created if missing.
-    pub dir: PathBuf,
-    /// About the size of all segments.
-    pub bytes: u64,
+    pub(super) dir: PathBuf,
+    pub(super) segment_bytes: u64,
+    pub(super) retention_bytes: u64,
+    pub(super) durability: Durability,
+    /// The epoch of this process's batches.
+    pub(super) epoch: u64,
     /// The collector's number under which events of earlier processes are counted.
-    pub recovered: u8,
+    pub(super) recovered: u8,
 }
 
 /// Events by account and segment.
@@ -65,7 +70,7 @@ impl SpoolIndex {
     }
 }
 
-fn add(sum: &mut Accounts, accounts: &Accounts) {
+pub(super) fn add(sum: &mut Accounts, accounts: &Accounts) {
     sum.iter_mut().zip(accounts).for_each(|(sum, n)| *sum += n);
 }
 
@@ -116,10 +121,12 @@ pub(super) struct Spool {
     dir: PathBuf,
     own_epoch: u64,
     recovered: u8,
-    /// The first batch that isn't in memory; `None`: all are.
+    /// The first batch that isn't in memory; `None`: all that are released are.
     backlog: Option<FramePosition>,
     /// Events in the backlog's first segment that are before it.
     loaded: Accounts,
+    /// The segment of the batch that was released last, and the events released from it.
+    released: (u64, Accounts),
     /// The position in the file.
     acked: FramePosition,
 }
@@ -129,20 +136,18 @@ impl Spool {
     ///
     /// # Errors
     /// With the folder, when it can't be used.
-    pub(super) fn open(
-        config: &SpoolConfig,
-        files: Arc<dyn Files>,
-        own_epoch: u64,
-    ) -> io::Result<(Self, Accounts)> {
-        let recovered = config.recovered;
+    pub(super) fn open(config: LaneSpool, files: Arc<dyn Files>) -> io::Result<(Self, Accounts)> {
+        let LaneSpool { dir, segment_bytes, retention_bytes, durability, epoch, recovered } =
+            config;
         let log_config = SegmentLogConfig {
-            dir: config.dir.clone(),
-            segment_bytes: config.bytes / SEGMENTS,
-            retention_bytes: config.bytes,
-            durability: Durability::Process,
+            dir: dir.clone(),
+            segment_bytes,
+            retention_bytes,
+            retires_when_full: false,
+            durability,
         };
         let index = SpoolIndex {
-            own_epoch,
+            own_epoch: epoch,
             recovered,
             next: None,
             segments: BTreeMap::new(),
@@ -150,29 +155,62 @@ impl Spool {
             open: None,
         };
         let mut log = SegmentLog::open(log_config, Arc::clone(&files), index)?;
-        let acked = read_acked(&*files, &config.dir).min(log.end());
-        log.trim(acked.segment);
+        let acked = read_acked(&*files, &dir).min(log.end());
         log.index_mut().removed.clear();
         let first = log.snapshot().segments().next();
         let mut spool = Self {
             log,
             files,
-            dir: config.dir.clone(),
-            own_epoch,
+            dir,
+            own_epoch: epoch,
             recovered,
             backlog: first.map(|segment| acked.max(FramePosition { segment, offset: 0 })),
             loaded: [0; MAX_ACCOUNTS],
+            released: (0, [0; MAX_ACCOUNTS]),
             acked,
         };
         let waiting = spool.count_waiting()?;
         Ok((spool, waiting))
     }
 
+    /// Adds the ids of the latest events that their sources may deliver again, up to about
+    /// `max_ids`: those in the last two segments. A source's saved position is at most a few
+    /// batches behind.
+    ///
+    /// # Errors
+    /// When a segment can't be read.
+    pub(super) fn latest_ids(
+        &self,
+        ids: &mut HashSet<EventId, ahash::RandomState>,
+        max_ids: usize,
+    ) -> io::Result<()> {
+        let log = self.log.snapshot();
+        let first = log.segments().rev().take(2).last().unwrap_or(0);
+        log.newest_first(
+            |segment| segment >= first,
+            |frame| {
+                let Ok(batch) = Batch::parse(frame.payload) else {
+                    return ControlFlow::Continue(());
+                };
+                for item in batch.items() {
+                    let Item::Event(event) = item else { continue };
+                    let Some((id, source)) = event.id_and_source() else { continue };
+                    let source = batch.names().get(source).copied().unwrap_or_default();
+                    if !NEVER_READ_AGAIN.contains(&source) {
+                        ids.insert(id);
+                    }
+                }
+                if ids.len() < max_ids { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            },
+        )
+    }
+
     /// Counts the events of earlier processes that the server hasn't answered.
     fn count_waiting(&mut self) -> io::Result<Accounts> {
         let mut waiting = [0; MAX_ACCOUNTS];
-        self.log.index().segments.values().for_each(|accounts| add(&mut waiting, accounts));
         let Some(from) = self.backlog else { return Ok(waiting) };
+        let unanswered = self.log.index().segments.range(from.segment..);
+        unanswered.for_each(|(_, accounts)| add(&mut waiting, accounts));
         let (own_epoch, recovered) = (self.own_epoch, self.recovered);
         let loaded = &mut self.loaded;
         let start = FramePosition { offset: 0, ..from };
@@ -189,41 +227,59 @@ impl Spool {
         Ok(waiting)
     }
 
-    /// Appends a batch and queues it, if `queue` has room and no batch waits on disk before it.
-    /// Returns the events that were dropped to stay within the budget.
+    /// Appends a batch.
     ///
     /// # Errors
     /// When the disk refuses it; nothing has changed then.
     pub(super) fn append(
         &mut self,
         batch: &EncodedBatch,
+        receipt_ns: u64,
+    ) -> io::Result<FramePosition> {
+        self.log.index_mut().next = Some(without_generations(&batch.accounts));
+        self.log.append(&batch.message(), receipt_ns)
+    }
+
+    /// Queues an appended batch, if `queue` has room and no batch waits on disk before it. Returns
+    /// the events of batches before it that turned out to be lost.
+    pub(super) fn release(
+        &mut self,
+        batch: &EncodedBatch,
+        position: FramePosition,
         queue: &mut SendQueue,
         queue_bytes: usize,
-        receipt_ns: u64,
-    ) -> io::Result<Option<Accounts>> {
-        let accounts = without_generations(&batch.accounts);
-        self.log.index_mut().next = Some(accounts);
-        let position = self.log.append(&batch.message(), receipt_ns)?;
-        let dropped = self.drop_removed();
-        if self.backlog.is_none() && queue.bytes() + batch.len_bytes() <= queue_bytes {
-            queue.push(QueuedBatch::encoded(batch, self.own_epoch, Some(position)));
-        } else if self.backlog.is_none() {
-            self.backlog = Some(position);
-            self.loaded = self
-                .log
-                .index()
-                .segments
-                .get(&position.segment)
-                .copied()
-                .unwrap_or([0; MAX_ACCOUNTS]);
-            subtract(&mut self.loaded, &accounts);
+    ) -> Option<Accounts> {
+        if self.released.0 != position.segment {
+            self.released = (position.segment, [0; MAX_ACCOUNTS]);
         }
-        Ok(dropped)
+        let before = self.released.1;
+        add(&mut self.released.1, &without_generations(&batch.accounts));
+        let has_room = queue.bytes() + batch.len_bytes() <= queue_bytes;
+        match self.backlog {
+            None if !has_room => {
+                self.backlog = Some(position);
+                self.loaded = before;
+                None
+            }
+            None => {
+                queue.push(QueuedBatch::encoded(batch, self.own_epoch, Some(position)));
+                None
+            }
+            // Everything before it is read back.
+            Some(backlog) if has_room && backlog == position => {
+                queue.push(QueuedBatch::encoded(batch, self.own_epoch, Some(position)));
+                self.backlog = None;
+                let mut lost = before;
+                subtract(&mut lost, &std::mem::replace(&mut self.loaded, [0; MAX_ACCOUNTS]));
+                some_events(lost)
+            }
+            Some(_) => None,
+        }
     }
 
     /// Accounts for the segments that the log has removed; `None` if nothing of them was waiting on
     /// disk only.
-    fn drop_removed(&mut self) -> Option<Accounts> {
+    pub(super) fn drop_removed(&mut self) -> Option<Accounts> {
         let removed = std::mem::take(&mut self.log.index_mut().removed);
         let mut dropped = [0; MAX_ACCOUNTS];
         for (segment, mut accounts) in removed {
@@ -235,12 +291,18 @@ impl Spool {
             }
             add(&mut dropped, &accounts);
         }
-        dropped.iter().any(|n| *n > 0).then_some(dropped)
+        some_events(dropped)
     }
 
-    /// Reads batches of the backlog into the queue, up to `queue_bytes` in all. Returns the events
-    /// of batches that are damaged or unreadable; their segment is left behind.
-    pub(super) fn refill(&mut self, queue: &mut SendQueue, queue_bytes: usize) -> Option<Accounts> {
+    /// Reads batches of the backlog into the queue, up to `queue_bytes` in all. `unreleased`: the
+    /// first batch that isn't released. Returns the events of batches that are damaged or
+    /// unreadable; their segment is left behind.
+    pub(super) fn refill(
+        &mut self,
+        queue: &mut SendQueue,
+        queue_bytes: usize,
+        unreleased: Option<FramePosition>,
+    ) -> Option<Accounts> {
         let from = self.backlog?;
         let (own_epoch, recovered) = (self.own_epoch, self.recovered);
         let (mut at, mut loaded) = (from, self.loaded);
@@ -252,7 +314,8 @@ impl Spool {
             add(&mut lost, &missing);
         };
         let read = self.log.snapshot().oldest_first(from, |frame| {
-            if queue.bytes() >= queue_bytes {
+            let is_unreleased = unreleased.is_some_and(|first| frame.position >= first);
+            if queue.bytes() >= queue_bytes || is_unreleased {
                 is_full = true;
                 return ControlFlow::Break(());
             }
@@ -284,7 +347,7 @@ impl Spool {
             // What is appended from now on isn't behind the unreadable part.
             self.log.seal();
         }
-        lost.iter().any(|n| *n > 0).then_some(lost)
+        some_events(lost)
     }
 
     /// Whether batches wait on disk only.
@@ -297,18 +360,58 @@ impl Spool {
         self.log.bytes()
     }
 
-    /// Removes what the server has answered, and notes how far that is.
+    /// Bytes on disk once another segment is full.
+    pub(super) fn bytes_with_next_segment(&self, segment_bytes: u64) -> u64 {
+        self.log.bytes() + segment_bytes
+    }
+
+    /// Sets about the size of all segments.
+    pub(super) fn set_retention_bytes(&mut self, bytes: u64) {
+        self.log.set_retention_bytes(bytes);
+    }
+
+    /// Drops the oldest segment, except for the one that is appended to. Returns whether there was
+    /// one.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        self.log.retire_oldest()
+    }
+
+    /// Notes what has to be written to the disk; `None` if nothing has.
+    pub(super) fn begin_sync(&mut self) -> Option<PendingSync> {
+        self.log.begin_sync()
+    }
+
+    /// Takes the result of a sync. After an error, the batches that weren't synced aren't in the
+    /// spool any more.
+    ///
+    /// # Errors
+    /// The error of the disk.
+    pub(super) fn finish_sync(
+        &mut self,
+        sync: &PendingSync,
+        result: io::Result<()>,
+    ) -> io::Result<()> {
+        self.log.finish_sync(sync, result).map_err(|(_, error)| error)
+    }
+
+    /// Removes what the server has answered, and notes how far that is. `unreleased`: the first
+    /// batch that isn't released. The last full segment stays, for [`Spool::latest_ids`].
     ///
     /// # Errors
     /// When the file can't be written; the next process then sends some batches a second time.
-    pub(super) fn trim(&mut self, queue: &SendQueue) -> io::Result<()> {
-        let first = queue.first_position().or(self.backlog);
+    pub(super) fn trim(
+        &mut self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+    ) -> io::Result<()> {
+        let first = queue.first_position().or(self.backlog).or(unreleased);
         let acked = first.unwrap_or_else(|| self.log.end());
         if acked == self.acked {
             return Ok(());
         }
         // First, since the file needs room on a full disk too.
-        self.log.trim(acked.segment);
+        let last_full = self.log.end().segment.saturating_sub(1);
+        self.log.trim(acked.segment.min(last_full));
         self.log.index_mut().removed.clear();
         write_acked(&*self.files, &self.dir, acked)?;
         self.acked = acked;
@@ -328,6 +431,10 @@ impl Spool {
         self.log.check()?;
         Ok(self.drop_removed())
     }
+}
+
+fn some_events(accounts: Accounts) -> Option<Accounts> {
+    accounts.iter().any(|n| *n > 0).then_some(accounts)
 }
 
 fn read_acked(files: &dyn Files, dir: &std::path::Path) -> FramePosition {

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::circuit::CircuitState;
 use tapio_core::counters::Reading;
 
 tapio_core::counters! {
@@ -17,6 +18,9 @@ tapio_core::counters! {
         events_acked: Counter = "Events that the server has acknowledged.",
         stories_acked: Counter = "Story revisions that the server has acknowledged.",
         events_refused: Counter = "Events in batches that the server refused.",
+        batches_split: Counter = "Refused batches that were divided to find the items refused.",
+        items_quarantined: Counter = "Refused events and stories in the quarantine file.",
+        circuit_state: Gauge = "State of the circuit to the server: 0 closed, 1 half open, 2 open.",
         queue_bytes: Gauge = "Bytes in memory of batches that are not acknowledged yet.",
         spool_bytes: Gauge = "Bytes of the spool.",
     }
@@ -27,6 +31,7 @@ tapio_core::counters! {
 pub struct BridgeStats {
     pub(super) counters: BridgeCounters,
     connected: AtomicBool,
+    endpoint: Mutex<String>,
     last_error: Mutex<String>,
 }
 
@@ -35,6 +40,28 @@ impl BridgeStats {
     pub(super) fn set_connected(&self, connected: bool) {
         // Relaxed, paired with the load in `is_connected`: independent of other values.
         self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Sets the server that the bridge is connected to.
+    pub(super) fn set_endpoint(&self, endpoint: &str) {
+        let mut current = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoint.clone_into(&mut current);
+    }
+
+    /// The server that the bridge was connected to last; empty if none was.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.endpoint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The state of the circuit to the server.
+    #[must_use]
+    pub fn circuit(&self) -> CircuitState {
+        match self.counters.circuit_state.get() {
+            0 => CircuitState::Closed,
+            1 => CircuitState::HalfOpen,
+            _ => CircuitState::Open,
+        }
     }
 
     /// Stores the cause of a failed connection.

@@ -8,31 +8,28 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::account::EventAccount;
-use super::batcher::{Batcher, Drained};
+use super::batcher::{Batcher, Drained, ReadAgain};
 use super::config::BridgeConfig;
-use super::outbox::Outbox;
-use super::spool::{Spool, SpoolConfig};
+use super::lane::{IMPORTANT, LANES, ORDINARY, epoch_of};
+use super::link::{Link, LinkEvent};
+use super::outbox::{Outbox, OutboxConfig, SpoolConfig, SpoolSync};
 use super::stats::BridgeStats;
-use crate::store::OsFiles;
+use crate::store::{Files, OsFiles};
 use crate::timer::FineTimer;
 use core_affinity::CoreId;
-use tapio_core::backoff::Backoff;
 use tapio_core::clock;
 use tapio_core::ring::{Bell, RecordReader, StageLedger};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
-use tapio_wire::{BatchEncoder, ConnectError, IngestClient, IngestClientConfig, SendError};
+use tapio_wire::{BatchEncoder, StreamEnd, grpc_framed_zstd};
 
 /// With fewer batches in flight, a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;
-/// Upper bound of the pause before the first attempt to reconnect.
-const FIRST_RECONNECT: Duration = Duration::from_millis(50);
 /// The part of `linger` (one over this) that a woken bridge waits for more events.
 const GATHER_DIVISOR: u32 = 4;
 /// Interval at which a bridge that shuts down checks whether the writers of its rings are gone.
@@ -41,21 +38,14 @@ const SHUTDOWN_INTERVAL: Duration = Duration::from_millis(2);
 const SPOOL_DELAY: Duration = Duration::from_millis(5);
 /// Pause before a batch that the disk refused is tried again.
 const DISK_RETRY: Duration = Duration::from_millis(100);
-/// Interval at which the spool is trimmed and checked.
+/// Interval at which the spool is trimmed and checked, and the server's progress as well.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// With a spool, a shutdown doesn't wait for a server that hasn't answered for this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after `drain_timeout` events that still arrive are dropped and counted.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
-
-type Connecting = Pin<Box<dyn Future<Output = Result<IngestClient, ConnectError>> + Send>>;
-
-enum Connection {
-    /// The next attempt is due at this instant.
-    Down(Instant),
-    Connecting(Connecting),
-    Up(Box<IngestClient>),
-}
+/// Level of zstd: the fastest one that still finds most of what events have in common.
+const ZSTD_LEVEL: i32 = 1;
 
 /// A bridge to be started.
 pub struct Bridge {
@@ -76,6 +66,8 @@ pub struct Bridge {
     pub shutdown: Shutdown,
     /// Where batches wait on disk; `None`: in memory only.
     pub spool: Option<BridgeSpool>,
+    /// The file for items that the server refuses; `None`: they are counted only.
+    pub quarantine: Option<PathBuf>,
     /// The CPU core to run on.
     pub core: Option<CoreId>,
 }
@@ -86,7 +78,12 @@ pub struct BridgeSpool {
     pub config: SpoolConfig,
     /// Counts the events that earlier processes left in it as received.
     pub ledger: Arc<StageLedger>,
+    /// Bit n: the collector with this number reads some events again after a restart, under the
+    /// same ids.
+    pub reads_again: u32,
 }
+
+type Syncing = tokio::task::JoinHandle<(SpoolSync, [io::Result<()>; LANES])>;
 
 /// State of the thread.
 pub(super) struct Worker {
@@ -94,17 +91,18 @@ pub(super) struct Worker {
     shutdown: Shutdown,
     batcher: Batcher,
     outbox: Outbox,
-    connection: Connection,
-    backoff: Backoff,
+    link: Link,
     timer: FineTimer,
     stats: Arc<BridgeStats>,
-    /// When the first record of the batch being written was read.
-    batch_opened: Option<Instant>,
+    /// The sync of the spool that is under way, with `durability: power`.
+    syncing: Option<Syncing>,
     shutdown_seen: Option<Instant>,
     /// When the server answered last.
     answered: Instant,
     /// When the spool was maintained last.
     maintained: Instant,
+    /// When the disk refused a batch.
+    refused: Option<Instant>,
     /// Whether the lost connection was logged: each outage is logged once.
     outage_logged: bool,
 }
@@ -121,33 +119,38 @@ struct Wait {
 
 impl Worker {
     pub(super) fn new(bridge: Bridge, stats: Arc<BridgeStats>) -> io::Result<Self> {
-        let encoder = BatchEncoder::new(&bridge.node, bridge.epoch, bridge.config.batch_bytes);
-        let config = bridge.config;
-        let seed = clock::wall_ns() ^ bridge.epoch.rotate_left(32) ^ u64::from(std::process::id());
-        let account = EventAccount::new(bridge.ledger, bridge.spool.is_some());
-        let spool = match bridge.spool {
-            None => None,
-            Some(BridgeSpool { config, ledger }) => {
-                let (spool, waiting) = Spool::open(&config, Arc::new(OsFiles), bridge.epoch)?;
-                let events = waiting.iter().map(|n| u64::from(*n)).sum();
-                ledger.add_received(config.recovered, events);
-                ledger.add_forwarded(config.recovered, events);
-                account.receive(&waiting);
-                Some(spool)
-            }
+        let Bridge { config, node, epoch, spool, .. } = bridge;
+        let files: Arc<dyn Files> = Arc::new(OsFiles);
+        let outbox = OutboxConfig {
+            node: &node,
+            epoch,
+            queue_bytes: config.queue_bytes,
+            spool: spool.as_ref().map(|spool| &spool.config),
+            quarantine: bridge.quarantine,
         };
+        let recovered = spool.as_ref().map(|spool| &*spool.ledger);
+        let outbox = Outbox::open(outbox, &files, bridge.ledger, recovered)?;
+        let read_again = ReadAgain {
+            ids: outbox.latest_ids(),
+            collectors: spool.as_ref().map_or(0, |spool| spool.reads_again),
+        };
+        let encoder = |lane| BatchEncoder::new(&node, epoch_of(epoch, lane), config.batch_bytes);
+        let encoders = [encoder(IMPORTANT), encoder(ORDINARY)];
+        let (readers, bell) = (bridge.readers, bridge.bell);
+        let seed = clock::wall_ns() ^ epoch.rotate_left(32) ^ u64::from(std::process::id());
+        let now = clock::instant();
         Ok(Self {
-            batcher: Batcher::new(bridge.readers, bridge.bell, encoder, config.batch_events),
+            batcher: Batcher::new(readers, bell, encoders, config.batch_events, read_again),
             shutdown: bridge.shutdown,
-            outbox: Outbox::new(account, config.queue_bytes, &bridge.node, bridge.epoch, spool),
-            answered: clock::instant(),
-            maintained: clock::instant(),
-            connection: Connection::Down(clock::instant()),
-            backoff: Backoff::new(FIRST_RECONNECT, config.reconnect_max).with_jitter(seed),
+            outbox,
+            link: Link::new(config.clone(), &node, seed),
             timer: FineTimer::new()?,
             stats,
-            batch_opened: None,
+            syncing: None,
             shutdown_seen: None,
+            answered: now,
+            maintained: now,
+            refused: None,
             outage_logged: false,
             config,
         })
@@ -162,19 +165,16 @@ impl Worker {
         })
         .await;
         loop {
-            if self.outbox.is_failing() {
-                self.outbox.append();
-            }
             let drained = self.batcher.drain(&mut self.outbox);
             let now = clock::instant();
-            self.close_batch(now, drained);
+            self.close_batches(now, drained);
+            self.retry_disk(now);
+            self.start_sync();
             self.outbox.refill();
             self.send();
-            self.stats.counters.queue_bytes.set(self.outbox.queue.bytes() as u64);
-            self.stats.counters.spool_bytes.set(self.outbox.spool_bytes());
+            self.publish();
             if now - self.maintained >= MAINTENANCE_INTERVAL {
-                self.maintained = now;
-                self.outbox.maintain();
+                self.maintain(now);
             }
             if self.is_done(now) {
                 break;
@@ -190,52 +190,100 @@ impl Worker {
         }
     }
 
-    /// Closes the batch being written when it is due.
-    fn close_batch(&mut self, now: Instant, drained: Drained) {
-        if self.batcher.encoder.is_empty() {
-            self.batch_opened = None;
+    /// Closes the batches being written when they are due.
+    fn close_batches(&mut self, now: Instant, drained: Drained) {
+        if drained.more && self.shutdown_seen.is_none() {
             return;
         }
-        let opened = *self.batch_opened.get_or_insert(now);
-        if drained.more {
+        let eager = self.link.is_up()
+            && !self.outbox.has_unsent()
+            && self.outbox.in_flight() < EAGER_BATCHES;
+        let age = if eager || self.shutdown_seen.is_some() {
+            Duration::ZERO
+        } else if self.outbox.has_spool() {
+            self.config.flush_interval.min(SPOOL_DELAY)
+        } else {
+            self.config.flush_interval
+        };
+        self.batcher.close(&mut self.outbox, now, age);
+    }
+
+    /// Tries batches again that the disk has refused.
+    fn retry_disk(&mut self, now: Instant) {
+        if !self.outbox.is_failing() {
+            self.refused = None;
             return;
         }
-        let eager = matches!(self.connection, Connection::Up(_))
-            && self.outbox.queue.unsent().is_none()
-            && self.outbox.queue.in_flight() < EAGER_BATCHES;
-        let age = now - opened;
-        let is_due =
-            age >= self.config.flush_interval || (self.outbox.has_spool() && age >= SPOOL_DELAY);
-        if eager || is_due || self.shutdown_seen.is_some() {
-            self.batcher.close(&mut self.outbox);
-            self.batch_opened = None;
+        let since = *self.refused.get_or_insert(now);
+        if now - since >= DISK_RETRY {
+            self.refused = Some(now);
+            self.outbox.append(clock::wall_ns());
         }
+    }
+
+    /// Starts to sync what was appended, on a thread of its own. One sync is under way at a time;
+    /// it covers what was appended before it.
+    fn start_sync(&mut self) {
+        if self.syncing.is_none()
+            && let Some(sync) = self.outbox.begin_sync()
+        {
+            self.syncing = Some(tokio::task::spawn_blocking(move || {
+                let results = sync.run();
+                (sync, results)
+            }));
+        }
+    }
+
+    /// Takes the result of a sync. Returns whether there was one.
+    fn poll_sync(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(syncing) = &mut self.syncing else { return false };
+        let Poll::Ready(done) = std::pin::Pin::new(syncing).poll(cx) else { return false };
+        self.syncing = None;
+        match done {
+            Ok((sync, results)) => self.outbox.finish_sync(&sync, results),
+            Err(error) => tracing::error!(%error, "spool: a sync panicked"),
+        }
+        true
     }
 
     /// Sends batches while the connection accepts them.
     fn send(&mut self) {
-        let Connection::Up(client) = &self.connection else {
+        if !self.link.is_up() {
             return;
-        };
-        let queue = &mut self.outbox.queue;
-        while let Some(batch) = queue.unsent() {
-            match client.send_framed(batch.framed.clone()) {
-                Ok(()) => {
-                    self.stats.counters.batches_sent.add(1);
-                    self.stats.counters.sent_bytes.add(batch.len_bytes() as u64);
-                    queue.mark_sent();
-                }
-                // Called again with the next ack; a closed stream is noticed there too.
-                Err(SendError::Full | SendError::Closed) => break,
-            }
+        }
+        let window = self.link.window_bytes();
+        let is_compressed = self.config.is_compressed();
+        let link = &self.link;
+        while let Some(bytes) = self.outbox.send_next(window, |framed| match is_compressed {
+            true => link.send(compress(framed)),
+            false => link.send(framed.clone()),
+        }) {
+            self.stats.counters.batches_sent.add(1);
+            self.stats.counters.sent_bytes.add(bytes as u64);
+        }
+    }
+
+    fn publish(&self) {
+        let counters = &self.stats.counters;
+        counters.queue_bytes.set(self.outbox.queue_bytes() as u64);
+        counters.spool_bytes.set(self.outbox.spool_bytes());
+        counters.circuit_state.set(self.link.state() as u64);
+    }
+
+    fn maintain(&mut self, now: Instant) {
+        self.maintained = now;
+        self.outbox.maintain();
+        if self.link.check_progress(now, self.outbox.in_flight() > 0) {
+            let timeout = self.config.ack_timeout;
+            self.on_lost(&format!("no acknowledgement within {timeout:?}"));
         }
     }
 
     /// Chooses the wait after a pass over the rings.
     fn next_wait(&self, drained: Drained) -> Wait {
-        let backlog = self.outbox.queue.unsent().is_some() || !self.batcher.encoder.is_empty();
+        let backlog = self.outbox.has_unsent() || self.batcher.has_open();
         let has_room = self.outbox.has_room();
-        let flowing = drained.records > 0 || !self.batcher.encoder.is_empty();
+        let flowing = drained.records > 0 || self.batcher.has_open();
         let timeout = match (self.shutdown_seen.is_some(), flowing && has_room) {
             (true, _) => SHUTDOWN_INTERVAL,
             (false, true) => self.config.linger.min(self.config.flush_interval),
@@ -269,7 +317,8 @@ impl Worker {
     }
 
     fn poll_wait(&mut self, wait: Wait, cx: &mut Context<'_>) -> Poll<bool> {
-        let acked = self.poll_connection(cx) && wait.for_acks;
+        let synced = self.poll_sync(cx);
+        let acked = (self.poll_link(cx) && wait.for_acks) || synced;
         if self.timer.poll(cx).is_ready() || acked {
             return Poll::Ready(false);
         }
@@ -285,121 +334,112 @@ impl Worker {
     /// Processes the acks that are ready, without waiting.
     async fn collect_acks(&mut self) {
         poll_fn(|cx| {
-            self.poll_connection(cx);
+            self.poll_sync(cx);
+            self.poll_link(cx);
             Poll::Ready(())
         })
         .await;
     }
 
     /// Processes acks and changes of the connection. Returns whether there were any.
-    fn poll_connection(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
         let mut changed = false;
-        loop {
-            match &mut self.connection {
-                Connection::Up(client) => match client.poll_ack(cx) {
-                    Poll::Ready(Ok(ack)) => self.on_ack(&ack),
-                    Poll::Ready(Err(error)) => self.on_disconnected(&error),
-                    Poll::Pending => return changed,
-                },
-                Connection::Connecting(attempt) => match attempt.as_mut().poll(cx) {
-                    Poll::Ready(Ok(client)) => self.on_connected(client),
-                    Poll::Ready(Err(error)) => self.on_connect_failed(&error),
-                    Poll::Pending => return changed,
-                },
-                Connection::Down(due) => {
-                    let due = *due;
-                    self.connection = Connection::Connecting(self.connect(due));
+        while let Poll::Ready(event) = self.link.poll(cx) {
+            match event {
+                LinkEvent::Connected => self.on_connected(),
+                LinkEvent::Answered => self.stats.set_connected(true),
+                LinkEvent::Ack(ack) => self.on_ack(&ack),
+                LinkEvent::ConnectFailed(error) => {
+                    self.stats.counters.failed_connects.add(1);
+                    self.report_outage(&error);
                 }
+                LinkEvent::Lost(end) => self.on_stream_end(&end),
             }
             changed = true;
         }
+        changed
     }
 
-    /// Connects at `not_before`.
-    fn connect(&self, not_before: Instant) -> Connecting {
-        let config = IngestClientConfig {
-            endpoint: self.config.endpoint.clone(),
-            connect_timeout: self.config.connect_timeout,
-            keepalive: self.config.keepalive,
-        };
-        Box::pin(async move {
-            tokio::time::sleep_until(not_before.into()).await;
-            let timeout = config.connect_timeout;
-            match tokio::time::timeout(timeout, IngestClient::connect(&config)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(ConnectError::Connect(
-                    config.endpoint,
-                    format!("no answer within {timeout:?}"),
-                )),
-            }
-        })
-    }
-
-    fn on_connected(&mut self, client: IngestClient) {
+    fn on_connected(&mut self) {
         self.stats.counters.connects.add(1);
-        self.stats.set_connected(true);
-        let waiting_bytes = self.outbox.queue.bytes();
-        tracing::info!(
-            endpoint = %self.config.endpoint, waiting_bytes,
-            "bridge: connected to the server"
-        );
-        self.outage_logged = false;
-        self.connection = Connection::Up(Box::new(client));
+        self.stats.set_endpoint(self.link.address());
         self.send();
     }
 
-    fn on_connect_failed(&mut self, error: &ConnectError) {
-        self.stats.counters.failed_connects.add(1);
-        self.schedule_reconnect(&error.to_string());
+    fn on_stream_end(&mut self, end: &StreamEnd) {
+        if end.is_refusal {
+            self.outbox.object(&end.message);
+        }
+        self.on_lost(&end.message);
+        self.handle_refused();
     }
 
-    fn on_disconnected(&mut self, error: &str) {
+    fn on_lost(&mut self, error: &str) {
         self.stats.set_connected(false);
-        let resend = self.outbox.queue.rewind();
+        let resend = self.outbox.rewind();
         self.stats.counters.batches_resent.add(resend as u64);
-        self.schedule_reconnect(error);
+        self.report_outage(error);
     }
 
-    fn schedule_reconnect(&mut self, error: &str) {
+    fn report_outage(&mut self, error: &str) {
         self.stats.set_last_error(error);
-        let pause = self.backoff.next_pause();
         if !std::mem::replace(&mut self.outage_logged, true) {
             tracing::warn!(
-                endpoint = %self.config.endpoint, error,
+                endpoint = self.link.address(),
+                error,
                 "bridge: not connected to the server, reconnecting; keeping up to {} bytes of events",
                 self.config.spool_bytes.max(self.config.queue_bytes as u64)
             );
         }
-        self.connection = Connection::Down(clock::instant() + pause);
     }
 
     fn on_ack(&mut self, ack: &Ack) {
-        // A server has recovered only once it stores batches.
-        self.backoff.reset();
         self.answered = clock::instant();
-        let Outbox { queue, account, .. } = &mut self.outbox;
-        let done = queue.acknowledge(ack, account);
+        self.stats.set_connected(true);
+        if std::mem::take(&mut self.outage_logged) {
+            tracing::info!(
+                endpoint = self.link.address(),
+                waiting_bytes = self.outbox.queue_bytes(),
+                "bridge: the server stores events again"
+            );
+        }
+        let done = self.outbox.acknowledge(ack);
         self.stats.counters.batches_acked.add(done.batches);
         self.stats.counters.events_acked.add(done.events);
         self.stats.counters.stories_acked.add(done.stories);
-        for (events, cause) in done.refused {
-            let refused = &self.stats.counters.events_refused;
-            if refused.get() == 0 {
-                tracing::warn!(
-                    events,
-                    error = cause,
-                    "bridge: the server refused a batch; further ones are only counted"
-                );
-            }
-            refused.add(u64::from(events));
+        if done.has_refused {
+            self.handle_refused();
         }
         self.send();
+    }
+
+    /// Handles the batches that the server refuses.
+    fn handle_refused(&mut self) {
+        let handled = self.outbox.handle_refused();
+        let counters = &self.stats.counters;
+        counters.batches_split.add(handled.splits);
+        counters.items_quarantined.add(handled.quarantined);
+        if let Some(cause) = &handled.cause
+            && counters.events_refused.get() == 0
+        {
+            tracing::warn!(
+                events = handled.events,
+                error = cause,
+                "bridge: the server refused events; `tapio quarantine` prints them, further ones are only counted"
+            );
+        }
+        counters.events_refused.add(handled.events);
+        if handled.splits > 0 && self.link.is_up() {
+            // On this stream the server has answered the items of the pieces.
+            self.outbox.rewind();
+            self.link.restart();
+        }
     }
 
     /// Whether the thread ends. Events that are in no spool are dropped and counted when
     /// `drain_timeout` is over.
     fn is_done(&mut self, now: Instant) -> bool {
-        let is_read = self.batcher.is_finished() && self.batcher.encoder.is_empty();
+        let is_read = self.batcher.is_finished();
         if is_read && self.outbox.is_empty() {
             self.close();
             return true;
@@ -408,18 +448,16 @@ impl Worker {
             return false;
         }
         let seen = *self.shutdown_seen.get_or_insert(now);
-        let is_answering = matches!(self.connection, Connection::Up(_))
-            && now - self.answered.max(seen) < ANSWER_TIMEOUT;
-        let is_spooled = self.outbox.has_spool() && !self.outbox.is_failing();
-        if is_read && is_spooled && !is_answering {
+        let is_answering = self.link.is_up() && now - self.answered.max(seen) < ANSWER_TIMEOUT;
+        if is_read && self.outbox.is_spooled() && !is_answering {
             self.close();
             return true;
         }
         if now - seen < self.config.drain_timeout {
             return false;
         }
-        self.batcher.close(&mut self.outbox);
-        let left = self.batcher.abandon(&self.outbox.account);
+        self.batcher.close(&mut self.outbox, now, Duration::ZERO);
+        let left = self.batcher.abandon(&self.outbox);
         if left > 0 {
             tracing::warn!(events = left, "bridge: dropped events at shutdown: no room for them");
         }
@@ -443,5 +481,15 @@ impl Worker {
                 "spool: can't note what the server has; the next start sends it again"
             ),
         }
+    }
+}
+
+/// A batch with its frame for gRPC, compressed.
+fn compress(framed: &bytes::Bytes) -> bytes::Bytes {
+    let message = &framed[tapio_wire::GRPC_PREFIX_BYTES..];
+    match zstd::bulk::compress(message, ZSTD_LEVEL) {
+        Ok(compressed) => grpc_framed_zstd(&compressed),
+        // Out of memory; a frame says whether it is compressed.
+        Err(_) => framed.clone(),
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
-use super::{bench, demo, doctor, explain, load, replay, rules, run, tail};
+use super::{bench, demo, doctor, explain, load, quarantine, replay, rules, run, tail};
 
 #[derive(Parser)]
 #[command(
@@ -45,6 +45,8 @@ enum Verb {
     Explain(explain::Args),
     /// Print a server's events and stories as they arrive
     Tail(tail::Args),
+    /// Print the events and stories that the server has refused
+    Quarantine(quarantine::Args),
 }
 
 /// Runs the command line.
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Tail(args) => tail::run(&args),
+        Verb::Quarantine(args) => quarantine::run(&args),
     };
     match outcome {
         Ok(code) => code,

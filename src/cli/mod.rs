@@ -10,6 +10,7 @@ mod explain;
 mod live;
 mod load;
 mod output;
+mod quarantine;
 mod refused;
 mod replay;
 mod rules;

@@ -91,7 +91,7 @@ fn print_batch(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
 }
 
 /// An event on one line: time, source, kind, severity, and its message or its entity.
-fn event_line(event: &Json, colour: bool) -> String {
+pub(super) fn event_line(event: &Json, colour: bool) -> String {
     let text = |name: &str| event.get(name).and_then(Json::as_str).unwrap_or_default();
     let content = match text("message") {
         "" => event.get("entity").map_or_else(String::new, ToString::to_string),

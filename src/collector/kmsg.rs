@@ -52,6 +52,10 @@ impl CollectorConfig for Config {
         self.enabled
     }
 
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory(self.clone(), Kmsg)
     }

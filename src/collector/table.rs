@@ -21,6 +21,8 @@ pub struct Row {
     pub enabled: bool,
     /// The sink's policy for a full ring.
     pub on_full: OnFull,
+    /// Whether it reads events again after a kill of the agent, under the same ids.
+    pub reads_again: bool,
     /// Creates the collector for each run.
     pub factory: CollectorFactory,
 }
@@ -86,6 +88,7 @@ macro_rules! collectors {
                     about: $about,
                     enabled: self.$name.enabled() && self.may_run(stringify!($name)),
                     on_full: self.$name.on_full(),
+                    reads_again: self.$name.reads_again(),
                     factory: self.$name.factory(),
                 },)*]
             }

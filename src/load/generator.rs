@@ -254,7 +254,7 @@ impl Generator {
         while self.closed.is_none() {
             match self.client.poll_ack(cx) {
                 Poll::Ready(Ok(ack)) => self.on_ack(&ack),
-                Poll::Ready(Err(cause)) => self.closed = Some(cause),
+                Poll::Ready(Err(end)) => self.closed = Some(end.message),
                 Poll::Pending => break,
             }
             any = true;

@@ -9,7 +9,7 @@ use super::lock::{AgentLock, LockError};
 use super::recovery_log::{RecoveryLog, RecoveryLogStats};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
-use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, SpoolConfig};
+use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig};
 use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
@@ -130,7 +130,7 @@ impl Agent {
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
             start_correlator(&config, &rules, RING_SETS * rows.len(), &bell, &mut start)?;
-        let bridge = start_bridge(&config, exits, bell, &mut start)?;
+        let bridge = start_bridge(&config, exits, bell, reads_again(&rows), &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
@@ -284,6 +284,7 @@ fn start_bridge(
     config: &Config,
     readers: Vec<RecordReader>,
     bell: Arc<Bell>,
+    reads_again: u32,
     start: &mut Start,
 ) -> Result<BridgeHandle, StartError> {
     let mut bridge = config.bridge.clone();
@@ -296,19 +297,28 @@ fn start_bridge(
         bell,
         ledger: start.ledger.stage(Stage::Bridge),
         shutdown: start.shutdown.clone(),
-        spool: spool(config, start),
+        spool: spool(config, start, reads_again),
+        quarantine: Some(config.state_dir().join(QUARANTINE_FILE)),
         core: start.threads.next_core(),
     };
     bridge.spawn().map_err(system_error("bridge"))
 }
 
 /// The bridge's spool, unless it is disabled.
-fn spool(config: &Config, start: &mut Start) -> Option<BridgeSpool> {
+fn spool(config: &Config, start: &mut Start, reads_again: u32) -> Option<BridgeSpool> {
     let bytes = config.bridge.spool_bytes;
     let recovered = start.ledger.names().len() as u8 - 1;
     let ledger = start.ledger.stage(Stage::Collect);
     let dir = config.state_dir().join("spool");
-    (bytes > 0).then_some(BridgeSpool { config: SpoolConfig { dir, bytes, recovered }, ledger })
+    let durability = config.bridge.durability;
+    let config = SpoolConfig { dir, bytes, durability, recovered };
+    (bytes > 0).then_some(BridgeSpool { config, ledger, reads_again })
+}
+
+/// Bit n: the collector with this number reads some events again after a restart.
+fn reads_again(rows: &[Row]) -> u32 {
+    let rows = rows.iter().zip(0u32..).filter(|(row, _)| row.reads_again);
+    rows.fold(0, |bits, (_, n)| bits | 1 << n)
 }
 
 /// The names under which events are counted: the collectors', and last that of the events which

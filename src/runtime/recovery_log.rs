@@ -64,6 +64,7 @@ impl RecoveryLog {
             dir,
             segment_bytes: bytes / SEGMENTS,
             retention_bytes: bytes,
+            retires_when_full: true,
             durability: Durability::Process,
         };
         let log = SegmentLog::open(config, Arc::new(OsFiles), ())?;

@@ -140,6 +140,8 @@ impl Status {
     fn bridge(&self) -> Json {
         let mut bridge = counters_json(self.bridge.readings());
         bridge.insert("connected".into(), self.bridge.is_connected().into());
+        bridge.insert("endpoint".into(), self.bridge.endpoint().into());
+        bridge.insert("circuit".into(), self.bridge.circuit().as_str().into());
         bridge.insert("last_error".into(), self.bridge.last_error().into());
         bridge.into()
     }

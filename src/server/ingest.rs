@@ -15,11 +15,15 @@ use crate::store::FramePosition;
 use tapio_core::clock;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
-    AckStream, Batch, BatchHandler, BatchHead, IngestHandler, Item, SequenceCheck, kernel_time,
+    AckStream, Batch, BatchHandler, BatchHead, IngestHandler, Item, SequenceCheck, StreamItems,
+    kernel_time,
 };
 
 /// Pause before a batch that the disk refused is retried.
 const DISK_RETRY: Duration = Duration::from_millis(500);
+/// Why a batch is refused.
+const OVERLAP: &str = "some of its items are stored already";
+const FORGOTTEN: &str = "it is too old to know whether its items are stored";
 /// Sender processes remembered for one stream. A sender has one process, and after a restart
 /// perhaps batches of the last one.
 const MAX_SENDERS: usize = 16;
@@ -53,9 +57,7 @@ impl IngestHandler for Ingest {
 struct Sender {
     node: String,
     epoch: u64,
-    /// The first item it sent on this stream. A sender starts with its oldest unacknowledged item,
-    /// so all items before are stored or refused.
-    first_sequence: u64,
+    items: StreamItems,
     /// Whether batches were handled since the last ack.
     is_unacked: bool,
 }
@@ -86,14 +88,6 @@ struct Group {
     acks: Vec<Ack>,
 }
 
-/// How a valid batch was handled.
-struct Outcome {
-    check: SequenceCheck,
-    /// The stored bytes, where they differ from the batch as it came, and the number of events
-    /// marked as duplicates in them.
-    deduplicated: Option<(Bytes, u32)>,
-}
-
 impl Drop for IngestStream {
     fn drop(&mut self) {
         tracing::info!(peer = ?self.peer, "server: agent disconnected");
@@ -117,6 +111,7 @@ impl IngestStream {
         drop(stats);
         let refusal = Refusal { first_sequence: head.first_sequence, count: head.count, cause };
         self.refused.push((head.epoch, refusal));
+        self.sender(head).items.give_up(head.first_sequence, end_sequence(head));
     }
 
     fn sender(&mut self, head: &BatchHead<'_>) -> &mut Sender {
@@ -130,7 +125,7 @@ impl IngestStream {
                 self.senders.push(Sender {
                     node: head.node.to_owned(),
                     epoch: head.epoch,
-                    first_sequence: head.first_sequence,
+                    items: StreamItems::starting_at(head.first_sequence),
                     is_unacked: false,
                 });
                 self.senders.len() - 1
@@ -139,76 +134,72 @@ impl IngestStream {
         &mut self.senders[index]
     }
 
-    /// Stores a valid batch unless it was stored before. `Err`: the disk refused it.
+    /// Stores a valid batch unless it is stored already.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
     fn store(
         &mut self,
         bytes: &Bytes,
         batch: &Batch<'_>,
         receipt_ns: u64,
-    ) -> Result<Outcome, std::io::Error> {
+    ) -> Result<SequenceCheck, std::io::Error> {
         let head = &batch.head;
-        let first_sequence = self.sender(head).first_sequence;
         let mut storage = self.shared.storage();
-        let sequences = storage.sequences(head.node, head.epoch);
-        sequences.insert(0, first_sequence);
-        if let Some(dropped_from) = batch.dropped_from {
-            sequences.insert(dropped_from, head.first_sequence);
-            self.stored = storage.end();
-            return Ok(Outcome { check: SequenceCheck::Duplicate, deduplicated: None });
+        if head.count == 0 {
+            return Ok(SequenceCheck::Duplicate);
         }
-        let check = sequences.check(head.first_sequence, head.count);
-        let mut deduplicated = None;
-        match check {
-            SequenceCheck::New => {
-                let changed = storage.append(batch, bytes, receipt_ns)?;
-                deduplicated = changed.map(|batch| (batch.bytes.into(), batch.duplicates));
-            }
-            // It is refused. Its items count as handled: it would be refused again.
-            SequenceCheck::Overlap => sequences.insert(head.first_sequence, end_sequence(head)),
-            SequenceCheck::Duplicate => {}
+        let check = storage.sequences(head.node, head.epoch).check(head.first_sequence, head.count);
+        if check == SequenceCheck::New {
+            storage.append(bytes, receipt_ns)?;
         }
         // A duplicate may be of a batch whose first copy isn't on the disk yet.
-        let end = storage.end();
-        drop(storage);
-        self.stored = end;
-        Ok(Outcome { check, deduplicated })
+        self.stored = storage.end();
+        Ok(check)
     }
 
-    /// Counts a valid batch and publishes it if it was stored.
-    fn finish(&mut self, bytes: &Bytes, batch: &Batch<'_>, outcome: &Outcome, delays_ns: &[u64]) {
+    /// Counts a batch that was stored, and publishes it.
+    fn finish_stored(&self, bytes: &Bytes, batch: &Batch<'_>, delays_ns: &[u64]) {
+        let mut stats = self.shared.stats();
+        stats.counts.batches += 1;
+        stats.counts.events += u64::from(batch.events);
+        stats.counts.stories += u64::from(batch.stories);
+        for &delay in delays_ns {
+            stats.latency.saturating_record(delay);
+        }
+        drop(stats);
+        self.shared.report_disk_ok(DiskWork::Append);
+        self.shared.publish(bytes);
+    }
+
+    /// Handles a valid batch.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    fn handle_valid(
+        &mut self,
+        bytes: &Bytes,
+        batch: &Batch<'_>,
+        receipt_ns: u64,
+        delays_ns: &[u64],
+    ) -> Result<(), std::io::Error> {
         let head = &batch.head;
-        self.sender(head).is_unacked = true;
-        match outcome.check {
-            SequenceCheck::New => {
-                let (stored, duplicates) =
-                    outcome.deduplicated.as_ref().map_or((bytes, 0), |(stored, n)| (stored, *n));
-                let mut stats = self.shared.stats();
-                stats.counts.batches += 1;
-                stats.counts.events += u64::from(batch.events - duplicates);
-                stats.counts.duplicates += u64::from(duplicates);
-                stats.counts.stories += u64::from(batch.stories);
-                for &delay in delays_ns {
-                    stats.latency.saturating_record(delay);
+        if let Some(dropped_from) = batch.dropped_from {
+            self.sender(head).items.give_up(dropped_from, head.first_sequence);
+        } else {
+            // Before the batch is stored: a stream's first item is that of its first batch.
+            self.sender(head);
+            match self.store(bytes, batch, receipt_ns)? {
+                SequenceCheck::New => self.finish_stored(bytes, batch, delays_ns),
+                SequenceCheck::Duplicate => {
+                    self.shared.stats().counts.duplicates += u64::from(head.count);
                 }
-                drop(stats);
-                self.shared.report_disk_ok(DiskWork::Append);
-                self.shared.publish(stored);
-            }
-            SequenceCheck::Duplicate => {
-                self.shared.stats().counts.duplicates += u64::from(head.count);
-            }
-            SequenceCheck::Overlap => {
-                self.refuse(head, "some of its items were sent before".into())
+                SequenceCheck::Overlap => self.refuse(head, OVERLAP.into()),
+                SequenceCheck::Forgotten => self.refuse(head, FORGOTTEN.into()),
             }
         }
-    }
-
-    /// Refuses a batch that can't be parsed. Its items count as seen.
-    fn refuse_invalid(&mut self, head: &BatchHead<'_>, cause: String) {
         self.sender(head).is_unacked = true;
-        self.refuse(head, cause);
-        let mut storage = self.shared.storage();
-        storage.sequences(head.node, head.epoch).insert(head.first_sequence, end_sequence(head));
+        Ok(())
     }
 }
 
@@ -225,18 +216,16 @@ impl BatchHandler for IngestStream {
             }
         });
         let retry = match parsed {
-            Ok(batch) => match self.store(bytes, &batch, receipt_ns) {
-                Ok(outcome) => {
-                    self.finish(bytes, &batch, &outcome, &delays_ns);
-                    None
-                }
+            Ok(batch) => match self.handle_valid(bytes, &batch, receipt_ns, &delays_ns) {
+                Ok(()) => None,
                 Err(error) => {
                     self.shared.report_disk_error(DiskWork::Append, &error);
                     Some(DISK_RETRY)
                 }
             },
             Err((head, error)) => {
-                self.refuse_invalid(&head, error.to_string());
+                self.refuse(&head, error.to_string());
+                self.sender(&head).is_unacked = true;
                 None
             }
         };
@@ -251,8 +240,8 @@ impl BatchHandler for IngestStream {
             sender.is_unacked = false;
             let is_own = |(epoch, _): &mut (u64, Refusal)| *epoch == sender.epoch;
             let refused = self.refused.extract_if(.., is_own).map(|(_, refusal)| refusal).collect();
-            let sequences = storage.sequences(&sender.node, sender.epoch);
-            let through = sequences.contiguous_end(sender.first_sequence);
+            let stored = storage.sequences(&sender.node, sender.epoch);
+            let through = sender.items.answered_through(stored);
             Ack { epoch: sender.epoch, through, refused }
         });
         let acks = acks.collect();

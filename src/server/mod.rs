@@ -31,6 +31,5 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
-    DeduplicatedBatch, EventFilter, EventSelection, MatchingBatch, Storage, StorageStats,
-    StoryFilter, StorySelection,
+    EventFilter, EventSelection, MatchingBatch, Storage, StorageStats, StoryFilter, StorySelection,
 };

@@ -11,6 +11,8 @@ pub struct SegmentLogConfig {
     pub segment_bytes: u64,
     /// About the size of all segments.
     pub retention_bytes: u64,
+    /// Whether the oldest segments make room for a frame on a full disk.
+    pub retires_when_full: bool,
     /// The faults that appended frames survive.
     pub durability: Durability,
 }

@@ -106,7 +106,8 @@ impl<I: SegmentIndex> SegmentLog<I> {
         &mut self.index
     }
 
-    /// Appends a frame. When the disk is full, the oldest segments make room for it.
+    /// Appends a frame. On a full disk the oldest segments make room for it, if the configuration
+    /// says so.
     ///
     /// # Errors
     /// When the disk refuses it; the log is unchanged then.
@@ -122,7 +123,10 @@ impl<I: SegmentIndex> SegmentLog<I> {
                     self.index.frame(&Frame { position, receipt_ns, payload });
                     return Ok(position);
                 }
-                Err(error) if is_full(&error) && self.retire_oldest() => {}
+                Err(error)
+                    if self.config.retires_when_full
+                        && is_disk_full(&error)
+                        && self.retire_oldest() => {}
                 Err(error) => return Err(with_path(&self.config.dir, &error)),
             }
         }
@@ -178,6 +182,11 @@ impl<I: SegmentIndex> SegmentLog<I> {
             Durability::Process => unsealed.seal(),
             Durability::Power => self.unsealed.push(unsealed),
         }
+    }
+
+    /// Sets about the size of all segments, for the segments that follow.
+    pub fn set_retention_bytes(&mut self, bytes: u64) {
+        self.config.retention_bytes = bytes;
     }
 
     /// Removes the oldest segments until another one fits.
@@ -364,7 +373,7 @@ impl<I: SegmentIndex> SegmentLog<I> {
 }
 
 /// Whether the disk, or the user's share of it, is full.
-fn is_full(error: &io::Error) -> bool {
+pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

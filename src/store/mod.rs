@@ -61,6 +61,6 @@ pub use config::{Durability, SegmentLogConfig, SegmentLogStats};
 pub use files::{DiskFile, Files, OsFiles};
 pub use frame::{Frame, FramePosition};
 pub use index::{SealedIndex, SegmentIndex};
-pub use log::SegmentLog;
+pub use log::{SegmentLog, is_disk_full};
 pub use snapshot::LogSnapshot;
 pub use sync::PendingSync;

@@ -1,20 +1,23 @@
 //! Client of an `Ingest` service: one stream of batches, and the acks for them. Batches leave as
-//! the buffers they were written into: nothing between the encoder and the socket copies them.
+//! the buffers they were written into: nothing between the encoder and the socket copies them. They
+//! leave at once: a server may send its response's headers with its first ack only.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Frame;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::codec::Codec;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::proto::Ack;
+use super::retry_info::retry_delay;
 use super::service::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, INGEST_PATH, STREAM_WINDOW_BYTES};
 
 /// Batches queued for HTTP/2.
@@ -30,6 +33,10 @@ pub struct IngestClientConfig {
     /// Time without traffic after which a keepalive ping is sent; the answer is due within half of
     /// it.
     pub keepalive: Duration,
+    /// Further headers of the request.
+    pub headers: HeaderMap,
+    /// Whether [`IngestClient::send_framed`] gets batches that are compressed with zstd.
+    pub is_compressed: bool,
 }
 
 impl IngestClientConfig {
@@ -40,6 +47,8 @@ impl IngestClientConfig {
             endpoint: endpoint.to_owned(),
             connect_timeout: Duration::from_secs(5),
             keepalive: Duration::from_secs(20),
+            headers: HeaderMap::new(),
+            is_compressed: false,
         }
     }
 
@@ -75,9 +84,40 @@ pub enum ConnectError {
     /// No connection.
     #[error("{0}: {1}")]
     Connect(String, String),
-    /// The peer refused the stream.
-    #[error("{0}: {1}")]
-    Refused(String, String),
+}
+
+/// Why a stream has ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StreamEnd {
+    /// The cause.
+    pub message: String,
+    /// The least time until another attempt, if the server said one (`google.rpc.RetryInfo`).
+    pub retry_after: Option<Duration>,
+    /// Whether the server objects to the content of a batch: the same batch will fail again.
+    pub is_refusal: bool,
+}
+
+impl StreamEnd {
+    fn other(message: impl Into<String>) -> Self {
+        Self { message: message.into(), retry_after: None, is_refusal: false }
+    }
+
+    fn of_status(status: &Status) -> Self {
+        let retry_after = retry_delay(status.details());
+        let is_refusal = match status.code() {
+            Code::InvalidArgument | Code::OutOfRange => true,
+            // With RetryInfo the server is overloaded, without it the message is too large
+            // (OTLP specification, "OTLP/gRPC Throttling").
+            Code::ResourceExhausted => retry_after.is_none(),
+            _ => false,
+        };
+        let message = match status.message() {
+            "" => status.code().to_string(),
+            message => message.to_owned(),
+        };
+        Self { message, retry_after, is_refusal }
+    }
 }
 
 /// Why a batch wasn't queued. The caller still has it.
@@ -92,8 +132,16 @@ pub enum SendError {
 /// An open stream.
 pub struct IngestClient {
     batches: mpsc::Sender<Bytes>,
-    acks: Streaming<Ack>,
+    acks: Acks,
     _channel: Channel,
+}
+
+type Response = http::Response<tonic::body::Body>;
+
+enum Acks {
+    /// The response's headers haven't come yet.
+    Waiting(Pin<Box<dyn Future<Output = Result<Response, tonic::transport::Error>> + Send>>),
+    Open(Box<Streaming<Ack>>),
 }
 
 /// The request's body: framed batches, one HTTP/2 data chunk each.
@@ -112,7 +160,7 @@ impl http_body::Body for BatchBody {
 }
 
 impl IngestClient {
-    /// Connects and opens the stream.
+    /// Connects and opens the stream. The server's answer comes with [`IngestClient::poll_ack`].
     ///
     /// # Errors
     /// With the endpoint and the cause.
@@ -124,27 +172,26 @@ impl IngestClient {
             .await
             .map_err(|e| ConnectError::Connect(to(), root_cause(&e)))?;
         let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
-        let request = http::Request::post(INGEST_PATH)
+        let mut request = http::Request::post(INGEST_PATH)
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(tonic::body::Body::new(BatchBody(queue)))
             .map_err(|e| ConnectError::Endpoint(to(), e.to_string()))?;
+        request.headers_mut().extend(config.headers.clone());
+        if config.is_compressed {
+            let zstd = http::HeaderValue::from_static("zstd");
+            request.headers_mut().insert("grpc-encoding", zstd);
+        }
         let failed = |e: tonic::transport::Error| ConnectError::Connect(to(), root_cause(&e));
         std::future::poll_fn(|cx| Service::poll_ready(&mut channel, cx)).await.map_err(failed)?;
-        let response = Service::call(&mut channel, request).await.map_err(failed)?;
-        if let Some(status) = Status::from_header_map(response.headers()) {
-            return Err(ConnectError::Refused(to(), status.message().to_owned()));
-        }
-        let (head, body) = response.into_parts();
-        if head.status != http::StatusCode::OK {
-            return Err(ConnectError::Refused(to(), head.status.to_string()));
-        }
-        let decoder = tonic_prost::ProstCodec::<Ack, Ack>::default().decoder();
-        Ok(Self {
-            batches,
-            acks: Streaming::new_response(decoder, body, head.status, None, None),
-            _channel: channel,
-        })
+        let response = Service::call(&mut channel, request);
+        Ok(Self { batches, acks: Acks::Waiting(Box::pin(response)), _channel: channel })
+    }
+
+    /// Whether the server has answered the request: its headers have come.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        matches!(self.acks, Acks::Open(_))
     }
 
     /// Queues a batch that starts with its gRPC prefix.
@@ -166,22 +213,47 @@ impl IngestClient {
         self.batches.reserve().await.map(drop).map_err(|_| SendError::Closed)
     }
 
-    /// Polls for the next ack; an error when the stream is closed.
-    pub fn poll_ack(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ack, String>> {
-        Pin::new(&mut self.acks).poll_next(cx).map(|ack| match ack {
-            Some(Ok(ack)) => Ok(ack),
-            Some(Err(status)) => Err(status.message().to_owned()),
-            None => Err("the peer closed the stream".to_owned()),
-        })
+    /// Polls for the next ack; an error when the stream has ended.
+    pub fn poll_ack(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ack, StreamEnd>> {
+        loop {
+            match &mut self.acks {
+                Acks::Waiting(response) => {
+                    let response = std::task::ready!(response.as_mut().poll(cx));
+                    self.acks = Acks::Open(Box::new(acks_of(response)?));
+                }
+                Acks::Open(acks) => {
+                    return Pin::new(acks).poll_next(cx).map(|ack| match ack {
+                        Some(Ok(ack)) => Ok(ack),
+                        Some(Err(status)) => Err(StreamEnd::of_status(&status)),
+                        None => Err(StreamEnd::other("the peer closed the stream")),
+                    });
+                }
+            }
+        }
     }
 
     /// Waits for an ack.
     ///
     /// # Errors
-    /// When the stream is closed.
-    pub async fn ack(&mut self) -> Result<Ack, String> {
+    /// When the stream has ended.
+    pub async fn ack(&mut self) -> Result<Ack, StreamEnd> {
         std::future::poll_fn(|cx| self.poll_ack(cx)).await
     }
+}
+
+fn acks_of(
+    response: Result<Response, tonic::transport::Error>,
+) -> Result<Streaming<Ack>, StreamEnd> {
+    let response = response.map_err(|e| StreamEnd::other(root_cause(&e)))?;
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        return Err(StreamEnd::of_status(&status));
+    }
+    let (head, body) = response.into_parts();
+    if head.status != http::StatusCode::OK {
+        return Err(StreamEnd::other(format!("HTTP status {}", head.status)));
+    }
+    let decoder = tonic_prost::ProstCodec::<Ack, Ack>::default().decoder();
+    Ok(Streaming::new_response(decoder, body, head.status, None, None))
 }
 
 /// The innermost cause of an error: "connection refused" rather than "transport error".

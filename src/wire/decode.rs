@@ -19,8 +19,6 @@ const MAX_ENTITIES: usize = 255;
 /// Stories of an event.
 const MAX_CORRELATIONS: usize = 255;
 
-/// The field number of an event that was marked as a duplicate.
-pub(super) const DUPLICATE_FIELD: u32 = 8;
 /// The field number of the sender's own counts.
 const COLLECTOR_EVENTS_FIELD: u32 = 9;
 const DROPPED_FROM_FIELD: u32 = 10;
@@ -56,8 +54,6 @@ pub struct Batch<'a> {
     pub events: u32,
     /// Stories among its items.
     pub stories: u32,
-    /// Items that the server marked as duplicates ([`super::mark_duplicates`]).
-    pub duplicates: u32,
     bytes: &'a [u8],
     names: Vec<&'a str>,
     /// The packed `collector_events`.
@@ -88,7 +84,6 @@ impl<'a> Batch<'a> {
             head: BatchHead::default(),
             events: 0,
             stories: 0,
-            duplicates: 0,
             bytes,
             names: Vec::with_capacity(64),
             collector_events: &[],
@@ -122,10 +117,6 @@ impl<'a> Batch<'a> {
                     self.stories += 1;
                     visit(Item::Story(r.delimited()?));
                 }
-                (DUPLICATE_FIELD, LEN) => {
-                    self.duplicates += 1;
-                    r.skip(LEN)?;
-                }
                 (DROPPED_FROM_FIELD, FIXED64) => self.dropped_from = Some(r.fixed64()?),
                 (COLLECTOR_EVENTS_FIELD, LEN) => self.collector_events = r.delimited()?,
                 (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
@@ -135,7 +126,7 @@ impl<'a> Batch<'a> {
                 (number, wire_type) => r.skip_unknown(number, DROPPED_FROM_FIELD, wire_type)?,
             }
         }
-        let found = self.events + self.stories + self.duplicates;
+        let found = self.events + self.stories;
         if self.dropped_from.is_some_and(|from| found > 0 || from > self.head.first_sequence) {
             return Err(r.error(WireCause::OutOfRange(DROPPED_FROM_FIELD)));
         }

@@ -8,12 +8,22 @@ use tapio_core::event::{ArchivedEvent, ArchivedField, Name, Story, TraceId, Valu
 use tapio_core::ring::{Header, MAX_ACCOUNTS, MAX_COLLECTORS, Membership, Record, RecordType};
 
 /// A gRPC message's prefix: a flag and a length.
-pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+pub const GRPC_PREFIX_BYTES: usize = 5;
 /// A message after its gRPC prefix, uncompressed (PROTOCOL-HTTP2.md of gRPC).
 #[must_use]
 pub fn grpc_framed(message: &[u8]) -> Bytes {
+    framed_as(0, message)
+}
+
+/// A message that was compressed with zstd, after its gRPC prefix.
+#[must_use]
+pub fn grpc_framed_zstd(compressed: &[u8]) -> Bytes {
+    framed_as(1, compressed)
+}
+
+fn framed_as(flag: u8, message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(GRPC_PREFIX_BYTES + message.len());
-    framed.put_u8(0);
+    framed.put_u8(flag);
     framed.put_u32(message.len() as u32);
     framed.put_slice(message);
     framed.freeze()

@@ -11,10 +11,10 @@
 //! | `story.rs` | stories to and from protobuf |
 //! | `json.rs` | decoded items as JSON |
 //! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
-//! | `duplicates.rs` | marks events of a batch that were stored before |
 //! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
 //! | `service.rs` | server side of the `Ingest` service |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
+//! | `retry_info.rs` | the delay that a server asks for in a status |
 //! | `otlp.rs` | OTLP export requests → borrowed records |
 //!
 //! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
@@ -27,26 +27,27 @@ mod buffer;
 mod client;
 mod codec;
 mod decode;
-mod duplicates;
 mod encode;
 mod json;
 mod otlp;
 pub mod proto;
 mod raw_event;
 mod reader;
+mod retry_info;
 mod sequence_tracker;
 mod service;
 mod story;
 
-pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError};
+pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
 pub use codec::RawCodec;
 pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES};
-pub use duplicates::mark_duplicates;
-pub use encode::{Appended, BatchEncoder, EncodedBatch, grpc_framed};
+pub use encode::{
+    Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
+};
 pub use json::{batch_json, decoded_json};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
-pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker};
+pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
 pub use service::{AckStream, BatchHandler, IngestHandler, IngestServer, bind, grpc_server};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};

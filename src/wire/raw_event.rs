@@ -35,23 +35,22 @@ impl<'a> RawEvent<'a> {
         self.0.range()
     }
 
-    /// The event's id and the index of its source's name, unless its time is from the kernel's
-    /// clock: other sources may report an event again under the same id.
+    /// The event's id and the index of its source's name; `None` if the event is invalid.
     #[must_use]
-    #[inline]
-    pub fn natural_id(self) -> Option<(EventId, usize)> {
+    pub fn id_and_source(self) -> Option<(EventId, usize)> {
         let mut r = self.0;
-        let (mut id, mut source, mut is_natural) = (None, 0, false);
+        let (mut id, mut source) = (None, 0);
         while !r.is_empty() {
             match r.tag().ok()? {
                 (3, LEN) => id = Some(EventId(r.id().ok()?)),
-                (5, VARINT) => source = r.varint().ok()?,
-                (7, VARINT) => is_natural = r.varint().ok()? != ClockQuality::Kernel as u64,
-                (number, _) if number > 7 => break,
+                (5, VARINT) => {
+                    source = r.varint().ok()?;
+                    break;
+                }
                 (_, wire_type) => r.skip(wire_type).ok()?,
             }
         }
-        id.filter(|_| is_natural).zip(source.try_into().ok())
+        id.zip(source.try_into().ok())
     }
 
     /// The parts of the event by which it is found; passes each entity's key, as an index in the

@@ -1,31 +1,40 @@
-//! Deduplication by sequence number: which items of a sender were handled already. Delivery is at
+//! Deduplication by sequence number: which items of a sender are stored already. Delivery is at
 //! least once on the wire; with this, each item is stored exactly once.
+//!
+//! Only what is stored counts as stored. What was refused, or dropped by its sender, is answered on
+//! the stream that it came on ([`StreamItems`]) and is forgotten with it, so that no claim of a
+//! sender can make items pass for stored that aren't.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Ranges kept for one sender process. A process that sends in order needs one.
+/// Ranges kept for one sender process, which bounds its memory to 16 KiB. A process that sends in
+/// order needs one.
 const MAX_RANGES: usize = 1024;
 
 /// Sender processes kept. Beyond, the one that was silent for longest is evicted.
 const MAX_SENDERS: usize = 4096;
 
-/// How the items of a batch relate to those handled before.
+/// How the items of a batch relate to the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCheck {
-    /// None was handled before.
+    /// None is stored.
     New,
-    /// All were handled before.
+    /// All are stored.
     Duplicate,
-    /// Some were handled before. tapio's senders never divide items into batches anew.
+    /// Some are stored. tapio's senders never divide items into batches anew, except for those that
+    /// were refused.
     Overlap,
+    /// Some are older than those that are remembered: whether they are stored is unknown.
+    Forgotten,
 }
 
-/// The handled items (stored or refused) of one sender process, as disjoint ranges of sequence
-/// numbers.
+/// The stored items of one sender process, as disjoint ranges of sequence numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceSet {
     /// First → one past the last. Adjacent ranges are merged.
     ranges: BTreeMap<u64, u64>,
+    /// Ranges that end here or before aren't remembered.
+    floor: u64,
 }
 
 impl SequenceSet {
@@ -36,6 +45,9 @@ impl SequenceSet {
         let before = self.ranges.range(..=first).next_back();
         if before.is_some_and(|(_, range_end)| *range_end >= end) {
             return SequenceCheck::Duplicate;
+        }
+        if first < self.floor {
+            return SequenceCheck::Forgotten;
         }
         let overlaps = before.is_some_and(|(_, range_end)| *range_end > first)
             || self.ranges.range(first..end).next().is_some();
@@ -56,14 +68,10 @@ impl SequenceSet {
             end = end.max(range_end);
         }
         self.ranges.insert(first, end);
-        if self.ranges.len() > MAX_RANGES {
-            // Too many gaps to keep: the oldest one counts as handled. Its sender has sent a
-            // thousand later batches without it, so it isn't in flight any more.
-            let oldest: Vec<u64> = self.ranges.keys().take(2).copied().collect();
-            if let [a, b] = oldest[..] {
-                let range_end = self.ranges.remove(&b).unwrap_or(b);
-                self.ranges.insert(a, range_end);
-            }
+        if self.ranges.len() > MAX_RANGES
+            && let Some((_, oldest_end)) = self.ranges.pop_first()
+        {
+            self.floor = oldest_end;
         }
     }
 
@@ -97,13 +105,49 @@ impl SequenceSet {
     }
 }
 
+/// The items of one sender process on one stream, and how far they are answered.
+#[derive(Debug)]
+pub struct StreamItems {
+    /// Every item from the stream's first one up to this one is answered.
+    through: u64,
+    /// Items behind it that are answered although they aren't stored.
+    unstored: SequenceSet,
+}
+
+impl StreamItems {
+    /// The items of a sender whose first one on the stream is this.
+    #[must_use]
+    pub fn starting_at(first_sequence: u64) -> Self {
+        Self { through: first_sequence, unstored: SequenceSet::default() }
+    }
+
+    /// Notes items `[first, end)` that won't be stored: they are refused, or the sender dropped
+    /// them.
+    pub fn give_up(&mut self, first: u64, end: u64) {
+        self.unstored.insert(first, end);
+    }
+
+    /// One past the last item up to which all are answered. `stored`: the sender's stored items.
+    pub fn answered_through(&mut self, stored: &SequenceSet) -> u64 {
+        loop {
+            let end = self.unstored.contiguous_end(stored.contiguous_end(self.through));
+            if end == self.through {
+                break;
+            }
+            self.through = end;
+        }
+        self.unstored.remove(0, self.through);
+        self.through
+    }
+}
+
 #[derive(Debug, Default)]
 struct Sender {
     sequences: SequenceSet,
     last_used: u64,
 }
 
-/// The handled items of every sender process, by node and epoch.
+/// The stored items of every sender process, by node and epoch.
 #[derive(Debug, Default)]
 pub struct SequenceTracker {
     senders: HashMap<(String, u64), Sender, ahash::RandomState>,
@@ -112,7 +156,7 @@ pub struct SequenceTracker {
 }
 
 impl SequenceTracker {
-    /// The handled items of a node's process.
+    /// The stored items of a node's process.
     pub fn sender(&mut self, node: &str, epoch: u64) -> &mut SequenceSet {
         self.uses += 1;
         let key = (node.to_owned(), epoch);
@@ -167,7 +211,29 @@ mod tests {
         (0..5_000u64).for_each(|n| s.insert(n * 2, n * 2 + 1));
         assert_eq!(s.ranges.len(), MAX_RANGES);
         assert_eq!(s.check(9_997, 1), SequenceCheck::New);
-        assert_eq!(s.check(1, 1), SequenceCheck::Duplicate);
+        assert_eq!(s.check(9_998, 1), SequenceCheck::Duplicate);
+        let kept_from = (5_000 - MAX_RANGES as u64) * 2;
+        assert_eq!(s.check(kept_from - 2, 1), SequenceCheck::Forgotten, "stored, but forgotten");
+        assert_eq!(s.check(1, 1), SequenceCheck::Forgotten, "was never stored");
+        assert_eq!(s.check(kept_from - 1, 1), SequenceCheck::New);
+        assert_eq!(s.check(kept_from, 1), SequenceCheck::Duplicate);
+    }
+
+    #[test]
+    fn refused_items_are_answered_on_their_stream_only() {
+        let mut stored = SequenceSet::default();
+        let mut stream = StreamItems::starting_at(10);
+        stored.insert(20, 30);
+        assert_eq!(stream.answered_through(&stored), 10, "items 10 to 20 are missing");
+        stream.give_up(10, 20);
+        stream.give_up(35, 40);
+        assert_eq!(stream.answered_through(&stored), 30);
+        stored.insert(30, 35);
+        assert_eq!(stream.answered_through(&stored), 40);
+        assert_eq!(stored.check(10, 10), SequenceCheck::New);
+        // A claim about the far future has no effect on the stored items.
+        assert_eq!(StreamItems::starting_at(1 << 62).answered_through(&stored), 1 << 62);
+        assert_eq!(StreamItems::starting_at(25).answered_through(&stored), 35);
     }
 
     #[test]

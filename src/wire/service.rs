@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Sleep;
 use tokio_stream::Stream;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, BoxStream, Service, StdError};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
@@ -102,7 +103,8 @@ where
         let method = Method(Arc::clone(&self.0));
         Box::pin(async move {
             let mut grpc = Grpc::new(RawCodec::default())
-                .apply_max_message_size_config(Some(MAX_BATCH_BYTES), None);
+                .apply_max_message_size_config(Some(MAX_BATCH_BYTES), None)
+                .accept_compressed(CompressionEncoding::Zstd);
             Ok(grpc.streaming(method, request).await)
         })
     }

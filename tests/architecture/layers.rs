@@ -29,7 +29,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["buffer", "codec", "proto", "reader", "sequence_tracker"],
             &["otlp", "raw_event", "story"],
             &["decode"],
-            &["duplicates", "encode", "json", "service"],
+            &["retry_info", "encode", "json", "service"],
             &["client"],
         ],
     },

@@ -80,7 +80,7 @@ fn append(storage: &mut Storage, events: &[Stored], first_sequence: u64) {
         ..Default::default()
     }
     .encode_to_vec();
-    storage.append(&Batch::parse(&bytes).unwrap(), &bytes, first_sequence).unwrap();
+    storage.append(&bytes, first_sequence).unwrap();
 }
 
 /// The ids of the events that a query finds, newest first.

@@ -1,11 +1,11 @@
 //! The spool: acknowledged events survive kills of the agent, outages are spooled, and every event
 //! that is dropped is counted.
 
-use std::path::PathBuf;
 use std::process::Child;
 
 use prost::Message as _;
 use tapio::bridge::{BridgeSpool, SpoolConfig};
+use tapio::store::Durability;
 use tapio_wire::{IngestClient, IngestClientConfig, grpc_framed, proto};
 
 use super::support::agent;
@@ -16,25 +16,28 @@ use super::*;
 const RECOVERED: u8 = 2;
 
 /// A bridge with a spool.
-fn spooling_node(config: BridgeConfig, dir: &Path, epoch: u64, bytes: u64) -> Node {
-    node_with(config, epoch, |ledger| {
-        let config = SpoolConfig { dir: dir.join("spool"), bytes, recovered: RECOVERED };
-        Some(BridgeSpool { config, ledger: ledger.stage(Stage::Collect) })
+pub(super) fn spooling_node(config: BridgeConfig, dir: &Path, epoch: u64, bytes: u64) -> Node {
+    let durability = config.durability;
+    node_of(NodeOptions { config, epoch, ..NodeOptions::default() }, |ledger| {
+        let dir = dir.join("spool");
+        let config = SpoolConfig { dir, bytes, durability, recovered: RECOVERED };
+        let ledger = ledger.stage(Stage::Collect);
+        Some(BridgeSpool { config, ledger, reads_again: 1 << COLLECTOR })
     })
 }
 
-fn away() -> BridgeConfig {
+pub(super) fn away() -> BridgeConfig {
     BridgeConfig { queue_bytes: 1024 * 1024, ..config(free_address()) }
 }
 
-fn account(ledger: &Ledger, collector: u8) -> tapio_core::ring::CollectorAccount {
+pub(super) fn account(ledger: &Ledger, collector: u8) -> tapio_core::ring::CollectorAccount {
     let snapshot = ledger.snapshot();
     assert!(snapshot.holds(), "{snapshot:?}");
     snapshot.collectors[usize::from(collector)].clone()
 }
 
 /// Waits until the bridge has read every event.
-fn wait_until_spooled(node: &Node, events: u64) {
+pub(super) fn wait_until_spooled(node: &Node, events: u64) {
     eventually("every event is in the spool", || {
         node.ledger.unsettled(COLLECTOR, 0) == 0 && node.ledger.snapshot().total.received >= events
     });
@@ -45,7 +48,7 @@ fn outage_is_spooled_and_drained() {
     let dir = tempfile::tempdir().unwrap();
     let bridge = away();
     let server = bridge.endpoint.parse().unwrap();
-    let mut node = spooling_node(bridge, dir.path(), 1, 256 << 20);
+    let mut node = spooling_node(bridge, dir.path(), 10, 256 << 20);
     node.writers = node.feed(0..100_000).join().unwrap();
     wait_until_spooled(&node, 100_000);
     assert_eq!(account(&node.ledger, COLLECTOR).held, 100_000);
@@ -64,13 +67,13 @@ fn outage_is_spooled_and_drained() {
 #[test]
 fn spooled_events_are_sent_by_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
-    let mut node = spooling_node(away(), dir.path(), 1, 256 << 20);
+    let mut node = spooling_node(away(), dir.path(), 10, 256 << 20);
     node.writers = node.feed(0..30_000).join().unwrap();
     wait_until_spooled(&node, 30_000);
     let ledger = node.end();
     assert_eq!(account(&ledger, COLLECTOR).held, 30_000, "a stop doesn't wait for the server");
     let server = start(&dir.path().join("store"), any_port());
-    let mut node = spooling_node(config(server.grpc_addr), dir.path(), 2, 256 << 20);
+    let mut node = spooling_node(config(server.grpc_addr), dir.path(), 20, 256 << 20);
     node.writers = node.feed(30_000..40_000).join().unwrap();
     node.wait_for_acks(40_000);
     let ledger = node.end();
@@ -80,7 +83,7 @@ fn spooled_events_are_sent_by_the_next_process() {
     let stored = stored(&dir.path().join("store"));
     assert_eq!(stored.len(), 40_000);
     assert!(stored.values().all(|times| *times == 1));
-    let mut node = spooling_node(away(), dir.path(), 3, 256 << 20);
+    let mut node = spooling_node(away(), dir.path(), 30, 256 << 20);
     node.writers.clear();
     assert_eq!(account(&node.end(), RECOVERED).received, 0, "nothing is left");
 }
@@ -90,7 +93,7 @@ fn oldest_events_make_room_and_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let bridge = away();
     let server = bridge.endpoint.parse().unwrap();
-    let mut node = spooling_node(bridge, dir.path(), 1, 16 << 20);
+    let mut node = spooling_node(bridge, dir.path(), 10, 16 << 20);
     node.writers = node.feed(0..200_000).join().unwrap();
     wait_until_spooled(&node, 200_000);
     let spooled = account(&node.ledger, COLLECTOR);
@@ -107,9 +110,60 @@ fn oldest_events_make_room_and_are_counted() {
     assert!(stored.contains_key(&event_id(199_999)));
 }
 
+#[test]
+fn errors_keep_their_place_in_a_flood() {
+    let dir = tempfile::tempdir().unwrap();
+    let bridge = away();
+    let server = bridge.endpoint.parse().unwrap();
+    let mut node = spooling_node(bridge, dir.path(), 10, 16 << 20);
+    for n in 0..3 {
+        let errors = FIRST_ERROR + n * 100;
+        node.writers = node.feed(errors..errors + 100).join().unwrap();
+        node.writers = node.feed(n * 100_000..(n + 1) * 100_000).join().unwrap();
+    }
+    wait_until_spooled(&node, 300_300);
+    let spooled = account(&node.ledger, COLLECTOR);
+    assert!(spooled.held < 200_000, "most of the flood doesn't fit: {spooled:?}");
+    assert!(counter(node.bridge.stats(), "spool_bytes") <= 16 << 20);
+    let server = start(&dir.path().join("store"), server);
+    node.wait_for_acks(spooled.held);
+    node.end();
+    drop(server);
+    let stored = stored(&dir.path().join("store"));
+    let errors = FIRST_ERROR..FIRST_ERROR + 300;
+    let lost = errors.filter(|n| !stored.contains_key(&event_id(*n))).count();
+    assert_eq!(lost, 0, "errors");
+}
+
+#[test]
+fn events_are_accepted_once_they_are_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir.path().join("store"), any_port());
+    let power = BridgeConfig { durability: Durability::Power, ..config(server.grpc_addr) };
+    let mut node = spooling_node(power.clone(), dir.path(), 10, 64 << 20);
+    node.writers = node.feed(0..50_000).join().unwrap();
+    wait_until_spooled(&node, 50_000);
+    node.wait_for_acks(50_000);
+    assert_cons1(&node.end(), 50_000, 50_000);
+    // Without the server: through the backlog.
+    let away = BridgeConfig { durability: Durability::Power, ..away() };
+    let mut node = spooling_node(away, dir.path(), 20, 64 << 20);
+    node.writers = node.feed(50_000..100_000).join().unwrap();
+    wait_until_spooled(&node, 50_000);
+    assert_eq!(account(&node.end(), COLLECTOR).held, 50_000);
+    let mut node = spooling_node(power, dir.path(), 30, 64 << 20);
+    node.writers = node.feed(100_000..110_000).join().unwrap();
+    node.wait_for_acks(60_000);
+    let ledger = node.end();
+    assert_eq!(account(&ledger, RECOVERED).forwarded, 50_000);
+    drop(server);
+    assert_stored_once(&dir.path().join("store"), 110_000);
+}
+
 /// The segments of a spool, oldest first.
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir.join("spool")).unwrap().map(|entry| entry.unwrap().path());
+    let entries =
+        std::fs::read_dir(dir.join("spool/ordinary")).unwrap().map(|entry| entry.unwrap().path());
     let mut all: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "tapio")).collect();
     all.sort();
     all
@@ -120,7 +174,7 @@ fn damaged_and_deleted_segments_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let bridge = away();
     let server = bridge.endpoint.parse().unwrap();
-    let mut node = spooling_node(bridge, dir.path(), 1, 64 << 20);
+    let mut node = spooling_node(bridge, dir.path(), 10, 64 << 20);
     node.writers = node.feed(0..100_000).join().unwrap();
     wait_until_spooled(&node, 100_000);
     let all = segments(dir.path());
@@ -202,19 +256,26 @@ fn kill(mut agent: Child) {
     agent.wait().unwrap();
 }
 
+/// Events that an agent holds; `None` before it has started.
+fn held(admin: SocketAddr) -> Option<u64> {
+    std::net::TcpStream::connect(admin).ok()?;
+    let status: serde_json::Value = serde_json::from_str(&http(admin, "/status").1).ok()?;
+    status["cons1"]["total"]["held"].as_u64()
+}
+
 #[test]
 fn acknowledged_events_survive_kills_of_the_agent() {
     let rounds: u64 = std::env::var("TAPIO_KILLS").map_or(12, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut rng = Rng(5);
-    let (listen, server) = (free_address(), free_address());
+    let (listen, server, admin) = (free_address(), free_address(), free_address());
     let path = dir.path().join("agent.yaml");
     let yaml = format!(
         "state_dir: {}\nnode: test\nadmin: {{ listen: \"{}\" }}\n\
          collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"{listen}\" }} }}\n\
          bridge: {{ endpoint: \"{server}\", reconnect_max: 50ms, queue_bytes: 262144 }}\n",
         dir.path().join("state").display(),
-        free_address(),
+        admin,
     );
     std::fs::write(&path, yaml).unwrap();
     let run = || agent::start_quiet(&["run", "--config", &path.display().to_string()]);
@@ -239,13 +300,7 @@ fn acknowledged_events_survive_kills_of_the_agent() {
     let last = run();
     let total: u64 = acknowledged.iter().map(|(_, n)| n).sum();
     assert!(total > 0, "{acknowledged:?}");
-    let stored_events = || server.status().ingest.events;
-    let mut before = u64::MAX;
-    eventually("nothing more is stored", || {
-        std::thread::sleep(Duration::from_millis(500));
-        let now = stored_events();
-        std::mem::replace(&mut before, now) == now
-    });
+    eventually("the server has everything", || held(admin) == Some(0));
     kill(last);
     drop(server);
     let stored = stored(&dir.path().join("store"));

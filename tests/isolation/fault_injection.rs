@@ -138,6 +138,7 @@ impl FaultTest {
             name: STEADY,
             about: "Counted lines.",
             enabled: true,
+            reads_again: false,
             on_full: lines.on_full(),
             factory: lines.factory(),
         });

@@ -67,6 +67,10 @@ impl CollectorConfig for Config {
         self.enabled
     }
 
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory((self.clone(), ListenerSlot::default()), |(config, listener)| Cni(config, listener))
     }

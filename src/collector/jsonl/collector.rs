@@ -33,6 +33,10 @@ impl CollectorConfig for Config {
         !self.paths.is_empty()
     }
 
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory(self.clone(), Jsonl)
     }

@@ -41,6 +41,10 @@ impl CollectorConfig for Config {
         self.enabled
     }
 
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory(self.clone(), Kubernetes)
     }

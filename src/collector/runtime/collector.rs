@@ -55,6 +55,11 @@ pub trait CollectorConfig {
         OnFull::Wait
     }
 
+    /// Whether events behind the saved position are read again after a kill, under the same ids.
+    fn reads_again(&self) -> bool {
+        false
+    }
+
     /// Returns the collector's [`factory`].
     fn factory(&self) -> CollectorFactory;
 }

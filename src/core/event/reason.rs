@@ -33,6 +33,8 @@ closed_list! {
         ServerRefused = "server_refused",
         /// The oldest events made room in the spool.
         SpoolFull = "spool_full",
+        /// The event was read again after a restart; the one read before is in the spool.
+        ReadAgain = "read_again",
         /// The event was damaged or deleted in the spool.
         SpoolLost = "spool_lost",
         /// The drain at shutdown exceeded its time limit.

@@ -143,6 +143,9 @@ pub(super) const BRIDGE_METRICS: Names = &[
     ("events_acked", "tapio_bridge_events_acked_total"),
     ("stories_acked", "tapio_bridge_stories_acked_total"),
     ("events_refused", "tapio_bridge_events_refused_total"),
+    ("batches_split", "tapio_bridge_batches_split_total"),
+    ("items_quarantined", "tapio_bridge_items_quarantined_total"),
+    ("circuit_state", "tapio_bridge_circuit_state"),
     ("queue_bytes", "tapio_bridge_queue_bytes"),
     ("spool_bytes", "tapio_bridge_spool_bytes"),
 ];

@@ -1,22 +1,17 @@
 //! The log of batches and its indexes.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::batch_index::BatchIndex;
 use super::event_filter::EventFilter;
 use super::event_query::EventSelection;
-use super::recent_ids::{RecentIds, resendable_ids};
 use super::story_index::{StoryFilter, StorySelection};
 use crate::server::config::ServerConfig;
 use crate::store::{
-    Files, FramePosition, LogSnapshot, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
+    Files, FramePosition, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
 };
-use tapio_wire::{Batch, SequenceSet, mark_duplicates};
-
-/// Segments that are read at start for the latest event ids.
-const RECENT_SEGMENTS: usize = 2;
+use tapio_wire::SequenceSet;
 
 /// Contents of the storage, and what recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -49,18 +44,9 @@ pub struct StorageStats {
     pub batches_unwritten: u64,
 }
 
-/// A batch as it was stored, where that differs from the batch as it came.
-pub struct DeduplicatedBatch {
-    /// The stored bytes.
-    pub bytes: Vec<u8>,
-    /// Events that were marked as duplicates: an earlier process of the node has sent them.
-    pub duplicates: u32,
-}
-
 /// Stores batches as they came and indexes them.
 pub struct Storage {
     log: SegmentLog<BatchIndex>,
-    recent_ids: RecentIds,
 }
 
 impl Storage {
@@ -73,41 +59,23 @@ impl Storage {
             dir: config.data_dir.clone(),
             segment_bytes: config.segment_bytes,
             retention_bytes: config.retention_bytes,
+            retires_when_full: true,
             durability: config.durability,
         };
         let index = BatchIndex::new(config.stories_kept);
         let log = SegmentLog::open(log_config, files, index).map_err(|e| in_data_dir(&e))?;
-        let recent_ids = recent_ids(&log.snapshot())?;
-        Ok(Self { log, recent_ids })
+        Ok(Self { log })
     }
 
-    /// Appends a batch. Events that an earlier process of its node has sent already are marked as
-    /// duplicates; then the batch as it was stored is returned.
+    /// Appends a batch.
     ///
     /// # Errors
     /// When the disk refuses it; nothing has changed then.
-    pub fn append(
-        &mut self,
-        batch: &Batch<'_>,
-        bytes: &[u8],
-        receipt_ns: u64,
-    ) -> io::Result<Option<DeduplicatedBatch>> {
-        let ids = resendable_ids(batch);
-        let recent_ids = &mut self.recent_ids;
-        recent_ids.begin_batch(&batch.head);
-        let mut deduplicated = None;
-        if recent_ids.any_resent(&batch.head, &ids) {
-            let mut bytes = bytes.to_vec();
-            let duplicates = mark_duplicates(&mut bytes, |e| recent_ids.is_resent(batch, e));
-            deduplicated = Some(DeduplicatedBatch { bytes, duplicates });
-        }
-        let stored = deduplicated.as_ref().map_or(bytes, |batch| &batch.bytes);
-        self.log.append(stored, receipt_ns).map_err(|e| in_data_dir(&e))?;
-        recent_ids.add(&batch.head, &ids);
-        Ok(deduplicated)
+    pub fn append(&mut self, bytes: &[u8], receipt_ns: u64) -> io::Result<()> {
+        self.log.append(bytes, receipt_ns).map(drop).map_err(|e| in_data_dir(&e))
     }
 
-    /// The stored and refused items of one agent process.
+    /// The stored items of one agent process.
     pub fn sequences(&mut self, node: &str, epoch: u64) -> &mut SequenceSet {
         self.log.index_mut().sequences.sender(node, epoch)
     }
@@ -207,25 +175,6 @@ impl Storage {
             batches_unwritten: unwritten_frames,
         }
     }
-}
-
-/// The latest event ids in a log.
-fn recent_ids(log: &LogSnapshot) -> io::Result<RecentIds> {
-    let mut ids = RecentIds::default();
-    let Some(segment) = log.segments().rev().take(RECENT_SEGMENTS).last() else {
-        return Ok(ids);
-    };
-    let read = log.oldest_first(FramePosition { segment, offset: 0 }, |frame| {
-        if let Ok(batch) = Batch::parse(frame.payload) {
-            ids.begin_batch(&batch.head);
-            ids.add(&batch.head, &resendable_ids(&batch));
-        }
-        ControlFlow::Continue(())
-    });
-    if let Err(error) = read {
-        tracing::warn!(%error, "server: can't read the latest segments; events that agents send again after a restart are stored twice");
-    }
-    Ok(ids)
 }
 
 fn in_data_dir(error: &io::Error) -> io::Error {

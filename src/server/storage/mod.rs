@@ -9,18 +9,16 @@
 //! | `story_index.rs` | where the last revision of each story is |
 //! | `event_filter.rs` | selects events |
 //! | `event_query.rs` | events, newest first |
-//! | `recent_ids.rs` | recognises events that a restarted agent sends again |
 
 mod batch_index;
 mod event_filter;
 mod event_query;
 mod filter;
 mod indexed_log;
-mod recent_ids;
 mod story_index;
 mod summary;
 
 pub use event_filter::EventFilter;
 pub use event_query::{EventSelection, MatchingBatch};
-pub use indexed_log::{DeduplicatedBatch, Storage, StorageStats};
+pub use indexed_log::{Storage, StorageStats};
 pub use story_index::{StoryFilter, StorySelection};

@@ -1,0 +1,183 @@
+//! A lane to the server. Errors and stories have one of their own, so that a flood of other events
+//! neither delays them nor takes their place in the spool.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::account::EventAccount;
+use super::batch::{Accounts, QueuedBatch};
+use super::queue::SendQueue;
+use super::spool::Spool;
+use crate::store::{FramePosition, PendingSync};
+use tapio_core::event::Severity;
+use tapio_core::ring::{Record, RecordType};
+use tapio_wire::EncodedBatch;
+
+/// Lanes, the most important first.
+pub(super) const LANES: usize = 2;
+/// The lane of stories, and of events from severity `error` up.
+pub(super) const IMPORTANT: usize = 0;
+/// The lane of other events.
+pub(super) const ORDINARY: usize = 1;
+
+/// The lane of a record.
+pub(super) fn lane_of(record: &Record<'_>) -> usize {
+    let is_important = match record.event() {
+        Some(event) => event.severity.0 >= Severity::ERROR.0,
+        None => record.header().record == RecordType::Story,
+    };
+    if is_important { IMPORTANT } else { ORDINARY }
+}
+
+/// The epoch of a lane's batches: each lane counts its items by itself, as a sender of its own.
+pub(super) fn epoch_of(process_epoch: u64, lane: usize) -> u64 {
+    process_epoch + lane as u64
+}
+
+/// Batches of a lane on their way: to the spool, in it, and in the queue to the server.
+pub(super) struct Lane {
+    pub(super) queue: SendQueue,
+    pub(super) spool: Option<Spool>,
+    epoch: u64,
+    /// Bytes of batches kept in memory.
+    queue_bytes: usize,
+    /// Batches that aren't in the spool yet, oldest first: the disk has refused the first one.
+    refused: VecDeque<EncodedBatch>,
+    /// Batches in the spool that aren't synced yet, oldest first.
+    unsynced: VecDeque<(FramePosition, EncodedBatch)>,
+}
+
+impl Lane {
+    pub(super) fn new(node: &str, epoch: u64, queue_bytes: usize, spool: Option<Spool>) -> Self {
+        Self {
+            queue: SendQueue::new(node.to_owned()),
+            spool,
+            epoch,
+            queue_bytes,
+            refused: VecDeque::new(),
+            unsynced: VecDeque::new(),
+        }
+    }
+
+    /// Whether the server has answered every batch.
+    pub(super) fn is_empty(&self) -> bool {
+        let has_backlog = self.spool.as_ref().is_some_and(Spool::has_backlog);
+        self.queue.is_empty() && self.refused.is_empty() && self.unsynced.is_empty() && !has_backlog
+    }
+
+    /// Whether every batch is in the spool, where it survives what it is to survive.
+    pub(super) fn is_spooled(&self) -> bool {
+        self.refused.is_empty() && self.unsynced.is_empty()
+    }
+
+    /// Whether the disk keeps up with the batches.
+    pub(super) fn has_room(&self) -> bool {
+        let unsynced: usize = self.unsynced.iter().map(|(_, batch)| batch.len_bytes()).sum();
+        self.refused.is_empty() && unsynced < self.queue_bytes
+    }
+
+    /// Takes a batch: to be appended to the spool, or to be sent.
+    pub(super) fn push(&mut self, batch: EncodedBatch) {
+        match self.spool {
+            Some(_) => self.refused.push_back(batch),
+            None => self.queue.push(QueuedBatch::encoded(&batch, self.epoch, None)),
+        }
+    }
+
+    /// The next batch to append.
+    pub(super) fn unspooled(&self) -> Option<&EncodedBatch> {
+        self.refused.front()
+    }
+
+    /// Appends the next batch to the spool.
+    ///
+    /// # Errors
+    /// When the disk refuses it; nothing has changed then.
+    pub(super) fn append(&mut self, receipt_ns: u64) -> io::Result<()> {
+        let (Some(spool), Some(batch)) = (&mut self.spool, self.refused.front()) else {
+            return Ok(());
+        };
+        let position = spool.append(batch, receipt_ns)?;
+        self.unsynced.extend(self.refused.pop_front().map(|batch| (position, batch)));
+        Ok(())
+    }
+
+    /// Releases the batches before a position: their events are accepted, and they are sent.
+    /// Returns the events of batches before them that turned out to be lost.
+    pub(super) fn release(
+        &mut self,
+        through: Option<FramePosition>,
+        account: &EventAccount,
+    ) -> Vec<Accounts> {
+        let mut lost = Vec::new();
+        let Some(spool) = &mut self.spool else { return lost };
+        while let Some((position, batch)) = self.unsynced.front()
+            && through.is_none_or(|through| *position < through)
+        {
+            account.settle(&batch.accounts);
+            lost.extend(spool.release(batch, *position, &mut self.queue, self.queue_bytes));
+            self.unsynced.pop_front();
+        }
+        lost
+    }
+
+    /// Takes the result of a sync; after an error, what wasn't synced is appended again.
+    ///
+    /// # Errors
+    /// The error of the disk.
+    pub(super) fn finish_sync(
+        &mut self,
+        sync: &PendingSync,
+        result: io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        spool.finish_sync(sync, result).inspect_err(|_| {
+            for (_, batch) in self.unsynced.drain(..).rev() {
+                self.refused.push_front(batch);
+            }
+        })
+    }
+
+    /// The first batch in the spool that isn't released.
+    fn unreleased(&self) -> Option<FramePosition> {
+        self.unsynced.front().map(|(position, _)| *position)
+    }
+
+    /// Reads batches from the spool into the queue once half of it is free. Returns the events that
+    /// turned out to be lost.
+    pub(super) fn refill(&mut self) -> Option<Accounts> {
+        let unreleased = self.unreleased();
+        let spool = self.spool.as_mut().filter(|spool| spool.has_backlog())?;
+        if self.queue.bytes() > self.queue_bytes / 2 {
+            return None;
+        }
+        spool.refill(&mut self.queue, self.queue_bytes, unreleased)
+    }
+
+    /// Removes what the server has answered from the spool, and notices what somebody deleted
+    /// there. Returns the events that are lost.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub(super) fn maintain(&mut self) -> io::Result<Option<Accounts>> {
+        let unreleased = self.unreleased();
+        let Some(spool) = &mut self.spool else { return Ok(None) };
+        spool.trim(&self.queue, unreleased)?;
+        spool.check()
+    }
+
+    /// Ends the lane. Batches in the spool stay for the next process. Returns the batches that
+    /// aren't in it.
+    ///
+    /// # Errors
+    /// When the spool's position can't be noted.
+    pub(super) fn close(&mut self) -> (Vec<EncodedBatch>, io::Result<()>) {
+        let unreleased = self.unreleased();
+        let closed = self.spool.as_mut().map_or(Ok(()), |spool| {
+            let trimmed = spool.trim(&self.queue, unreleased);
+            spool.close();
+            trimmed
+        });
+        (self.refused.drain(..).collect(), closed)
+    }
+}

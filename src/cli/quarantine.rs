@@ -1,0 +1,93 @@
+//! `tapio quarantine`
+
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde_json::Value as Json;
+
+use super::output::{Outcome, Output, Usage, message, print};
+use super::{story, tail};
+use crate::bridge::QUARANTINE_FILE;
+use crate::runtime::Config;
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tapio quarantine\n  tapio quarantine --config /etc/tapio/tapio.yaml --output json"
+)]
+pub(super) struct Args {
+    /// The agent's configuration file, which has its state folder
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+pub(super) fn run(args: &Args) -> Outcome {
+    let config = match &args.config {
+        None => Config::default(),
+        Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()))?,
+    };
+    let path = config.state_dir().join(QUARANTINE_FILE);
+    let older = path.with_extension("jsonl.1");
+    let printed = print_file(&older, args.output)? + print_file(&path, args.output)?;
+    if printed == 0 {
+        message(&format!("tapio: nothing is in quarantine ({})", path.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a file's items. Returns how many it has; a missing file has none.
+fn print_file(path: &Path, output: Output) -> anyhow::Result<usize> {
+    let file = match std::fs::File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+        opened => opened.with_context(|| path.display().to_string())?,
+    };
+    let mut printed = 0;
+    for line in BufReader::new(file).lines() {
+        let line = line.with_context(|| path.display().to_string())?;
+        // The agent may have been killed while it wrote the last line.
+        let Ok(item) = serde_json::from_str::<Json>(&line) else { continue };
+        match output {
+            Output::Json => print(&line)?,
+            Output::Text => print(&item_line(&item, story::colours()))?,
+        }
+        printed += 1;
+    }
+    Ok(printed)
+}
+
+/// An item on one line, with the server's cause.
+fn item_line(item: &Json, colour: bool) -> String {
+    let cause = story::plain(item.get("cause").and_then(Json::as_str).unwrap_or_default());
+    let content = match (item.get("event"), item.get("story")) {
+        (Some(event), _) => tail::event_line(event, colour),
+        (None, Some(story)) => {
+            let text = |key: &str| story.get(key).and_then(Json::as_str).unwrap_or_default();
+            format!("story {} {}", story::plain(text("id")), story::plain(text("name")))
+        }
+        (None, None) => "an item that can't be decoded".to_owned(),
+    };
+    format!("{content} (refused: {cause})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn item_is_one_line_with_its_cause() {
+        let event = serde_json::json!({"cause": "too\nlarge", "event": {
+            "time": "2026-01-02T03:04:05.678901234Z", "kind": "app.log", "source": "otlp",
+            "message": "hello"
+        }});
+        assert_eq!(
+            item_line(&event, false),
+            "03:04:05.678 otlp app.log hello (refused: too·large)"
+        );
+        let story = serde_json::json!({"cause": "no", "story": {"id": "ab", "name": "n"}});
+        assert_eq!(item_line(&story, false), "story ab n (refused: no)");
+    }
+}
