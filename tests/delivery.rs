@@ -15,6 +15,8 @@ mod sequences;
 mod servers;
 #[path = "delivery/shards.rs"]
 mod shards;
+#[path = "delivery/simulation.rs"]
+mod simulation;
 #[path = "delivery/spool.rs"]
 mod spool;
 #[path = "support/mod.rs"]

@@ -86,6 +86,7 @@ fn config() -> SegmentLogConfig {
         retention_bytes: 1 << 20,
         retires_when_full: true,
         durability: Durability::Power,
+        acknowledges_recovered: true,
     }
 }
 

@@ -103,6 +103,11 @@ impl QueuedBatch {
         &self.framed[GRPC_PREFIX_BYTES..]
     }
 
+    /// The segment of the spool that it is in.
+    pub(super) fn segment(&self) -> Option<u64> {
+        self.position.map(|position| position.segment)
+    }
+
     pub(super) fn len_bytes(&self) -> usize {
         self.framed.len()
     }
@@ -111,6 +116,11 @@ impl QueuedBatch {
     pub(super) fn end_sequence(&self) -> u64 {
         self.first_sequence.saturating_add(u64::from(self.items))
     }
+}
+
+/// Adds events.
+pub(super) fn add(sum: &mut Accounts, more: &Accounts) {
+    sum.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
 }
 
 /// The same events without their generations, as a batch that comes back from the spool has them.

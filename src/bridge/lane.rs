@@ -70,6 +70,17 @@ impl Lane {
         self.refused.is_empty() && self.unsynced.is_empty()
     }
 
+    /// Bytes in the spool.
+    pub(super) fn spool_bytes(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::bytes)
+    }
+
+    /// Drops the oldest segment of the spool ([`Spool::drop_oldest`]).
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        let unreleased = self.unreleased();
+        self.spool.as_mut().is_some_and(|spool| spool.drop_oldest(&self.queue, unreleased))
+    }
+
     /// Whether the disk keeps up with the batches.
     pub(super) fn has_room(&self) -> bool {
         let unsynced: usize = self.unsynced.iter().map(|(_, batch)| batch.len_bytes()).sum();

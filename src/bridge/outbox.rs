@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::account::EventAccount;
-use super::batch::{Accounts, QueuedBatch};
+use super::batch::{Accounts, QueuedBatch, add};
 use super::lane::{IMPORTANT, LANES, Lane, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
 use super::queue::Acknowledged;
-use super::spool::{LaneSpool, Spool, add};
+use super::spool::{LaneSpool, Spool};
 use crate::store::{Durability, Files, FramePosition, PendingSync, is_disk_full};
 use tapio_core::event::{EventId, Reason};
 use tapio_core::ring::{MAX_ACCOUNTS, StageLedger};
@@ -125,7 +125,6 @@ impl Outbox {
                 let config = LaneSpool {
                     dir: spool.dir.join(DIRS[lane]),
                     segment_bytes: budget.segment_bytes[lane],
-                    retention_bytes: spool.bytes,
                     durability: spool.durability,
                     epoch,
                     recovered: spool.recovered,
@@ -173,7 +172,7 @@ impl Outbox {
     /// Bytes in the spool.
     #[must_use]
     pub fn spool_bytes(&self) -> u64 {
-        self.lanes.iter().filter_map(|lane| lane.spool.as_ref()).map(Spool::bytes).sum()
+        self.lanes.iter().map(Lane::spool_bytes).sum()
     }
 
     /// Bytes of batches in memory.
@@ -235,55 +234,45 @@ impl Outbox {
 
     fn append_one(&mut self, lane: usize, now_ns: u64) -> io::Result<()> {
         self.make_room(lane);
-        loop {
-            match self.lanes[lane].append(now_ns) {
-                Err(error) if is_disk_full(&error) && self.drop_oldest() => {}
-                result => break result?,
-            }
+        let mut appended = self.lanes[lane].append(now_ns);
+        // Only once: when that doesn't help, others take the room, and dropping more would not
+        // help either. Sources are paused then.
+        if appended.as_ref().is_err_and(is_disk_full)
+            && !self.is_failing
+            && (self.lanes[ORDINARY].drop_oldest() || self.lanes[IMPORTANT].drop_oldest())
+        {
+            appended = self.lanes[lane].append(now_ns);
         }
         self.drop_removed(Reason::SpoolFull);
+        appended?;
         if self.durability == Durability::Process {
             self.release(lane, None);
         }
         Ok(())
     }
 
-    /// Divides the budget: the ordinary lane never takes the reserve of the important one, which
-    /// may take everything that the ordinary lane's oldest segments give up for it.
+    /// Makes room within the budget for a lane's next batch. The ordinary lane never takes the
+    /// reserve of the important one, which may take everything.
     fn make_room(&mut self, lane: usize) {
         let Some(budget) = &self.budget else { return };
-        let [Some(important), Some(ordinary)] =
-            self.lanes.each_mut().map(|lane| lane.spool.as_mut())
-        else {
-            return;
+        let (bytes, reserve) = (budget.bytes, budget.reserve_bytes());
+        let next = self.lanes[lane].unspooled().map_or(0, EncodedBatch::len_bytes) as u64;
+        let is_over = |lanes: &[Lane; LANES]| {
+            let important = lanes[IMPORTANT].spool_bytes();
+            let taken = if lane == ORDINARY { important.max(reserve) } else { important };
+            taken + lanes[ORDINARY].spool_bytes() + next > bytes
         };
-        if lane == ORDINARY {
-            let taken = important.bytes().max(budget.reserve_bytes());
-            ordinary.set_retention_bytes(budget.bytes.saturating_sub(taken));
-            return;
-        }
-        let next = important.bytes_with_next_segment(budget.segment_bytes[IMPORTANT]);
-        while next.max(budget.reserve_bytes()) + ordinary.bytes() > budget.bytes
-            && ordinary.drop_oldest()
+        while is_over(&self.lanes)
+            && (self.lanes[ORDINARY].drop_oldest()
+                || (lane == IMPORTANT && self.lanes[IMPORTANT].drop_oldest()))
         {}
-        important.set_retention_bytes(budget.bytes.saturating_sub(ordinary.bytes()));
-    }
-
-    /// Drops the oldest segment of ordinary events, or else of important ones. Returns whether
-    /// there was one.
-    fn drop_oldest(&mut self) -> bool {
-        let spools = self.lanes.iter_mut().rev().filter_map(|lane| lane.spool.as_mut());
-        let mut dropped = false;
-        for spool in spools {
-            dropped = dropped || spool.drop_oldest();
-        }
-        dropped
     }
 
     /// Counts the events of segments that were removed.
     fn drop_removed(&mut self, reason: Reason) {
-        for spool in self.lanes.iter_mut().filter_map(|lane| lane.spool.as_mut()) {
-            if let Some(dropped) = spool.drop_removed() {
+        for lane in &mut self.lanes {
+            let Some(spool) = &mut lane.spool else { continue };
+            if let Some(dropped) = spool.drop_removed(Some(&mut lane.queue)) {
                 self.account.drop_events(&dropped, reason);
             }
         }

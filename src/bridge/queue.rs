@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use super::account::EventAccount;
-use super::batch::QueuedBatch;
+use super::batch::{Accounts, QueuedBatch, add};
 use super::split::split;
 use crate::store::FramePosition;
 use tapio_core::event::Reason;
+use tapio_core::ring::MAX_ACCOUNTS;
 use tapio_wire::proto::{Ack, Refusal};
 
 /// Effect of an ack.
@@ -198,6 +199,34 @@ impl SendQueue {
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         self.remove_answered();
         events
+    }
+
+    /// The segment of the last batch that is sent and not answered.
+    pub(super) fn in_flight_segment(&self) -> Option<u64> {
+        self.batches.range(..self.sent).next_back().and_then(QueuedBatch::segment)
+    }
+
+    /// Drops the unsent batches of a segment that is no longer in the spool: after a kill they
+    /// would be lost without being counted. Returns their events.
+    pub(super) fn drop_segment(&mut self, segment: u64) -> Accounts {
+        let mut dropped = [0; MAX_ACCOUNTS];
+        let is_dropped = |batch: &QueuedBatch| batch.segment() == Some(segment);
+        let mut unsent = self.batches.range(self.sent..);
+        let Some(first) = unsent.find(|batch| is_dropped(batch)) else { return dropped };
+        let before = self.batches.range(..self.sent).next_back();
+        self.end = Some(before.map_or((first.epoch, first.first_sequence), |batch| {
+            (batch.epoch, batch.end_sequence())
+        }));
+        for batch in self.batches.split_off(self.sent) {
+            self.bytes -= batch.len_bytes();
+            if !is_dropped(&batch) {
+                // Says what was dropped before it.
+                self.push(batch);
+            } else if !batch.is_answered {
+                add(&mut dropped, &batch.accounts);
+            }
+        }
+        dropped
     }
 
     /// Drops all batches. Returns the number of events.

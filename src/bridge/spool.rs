@@ -13,8 +13,8 @@
 //! ────┴───────────────┴──────────────────────┴──────────────────┴────────────────┴──▶
 //! ```
 //!
-//! When the log drops its oldest segment to make room, the events of its backlog are counted as
-//! dropped; batches in memory are sent all the same.
+//! When the oldest segment without batches in flight makes room, its events are counted as dropped,
+//! on disk and in memory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::batch::{Accounts, QueuedBatch, accounts_of, without_generations};
+use super::batch::{Accounts, QueuedBatch, accounts_of, add, without_generations};
 use super::queue::SendQueue;
 use crate::store::{
     Durability, Files, Frame, FramePosition, PendingSync, SealedIndex, SegmentIndex, SegmentLog,
@@ -35,6 +35,8 @@ use tapio_wire::{Batch, EncodedBatch, Item};
 /// The position up to which the server has answered.
 const ACKED_FILE: &str = "acked";
 
+/// No log has as many segments: a greater number in the file is damage.
+const MAX_SEGMENT: u64 = 1 << 48;
 /// Sources whose events have new ids when they are read again.
 const NEVER_READ_AGAIN: [&str; 2] = ["ebpf", "otlp"];
 
@@ -43,7 +45,6 @@ pub(super) struct LaneSpool {
     /// Its folder; created if missing.
     pub(super) dir: PathBuf,
     pub(super) segment_bytes: u64,
-    pub(super) retention_bytes: u64,
     pub(super) durability: Durability,
     /// The epoch of this process's batches.
     pub(super) epoch: u64,
@@ -68,10 +69,6 @@ impl SpoolIndex {
     fn add(&mut self, segment: u64, accounts: &Accounts) {
         add(self.segments.entry(segment).or_insert([0; MAX_ACCOUNTS]), accounts);
     }
-}
-
-pub(super) fn add(sum: &mut Accounts, accounts: &Accounts) {
-    sum.iter_mut().zip(accounts).for_each(|(sum, n)| *sum += n);
 }
 
 fn subtract(sum: &mut Accounts, accounts: &Accounts) {
@@ -137,14 +134,15 @@ impl Spool {
     /// # Errors
     /// With the folder, when it can't be used.
     pub(super) fn open(config: LaneSpool, files: Arc<dyn Files>) -> io::Result<(Self, Accounts)> {
-        let LaneSpool { dir, segment_bytes, retention_bytes, durability, epoch, recovered } =
-            config;
+        let LaneSpool { dir, segment_bytes, durability, epoch, recovered } = config;
         let log_config = SegmentLogConfig {
             dir: dir.clone(),
             segment_bytes,
-            retention_bytes,
+            // The outbox divides the room between the lanes.
+            retention_bytes: u64::MAX,
             retires_when_full: false,
             durability,
+            acknowledges_recovered: false,
         };
         let index = SpoolIndex {
             own_epoch: epoch,
@@ -155,7 +153,13 @@ impl Spool {
             open: None,
         };
         let mut log = SegmentLog::open(log_config, Arc::clone(&files), index)?;
-        let acked = read_acked(&*files, &dir).min(log.end());
+        let mut acked = read_acked(&*files, &dir);
+        if acked > log.end() {
+            // A loss of power has left less than was there. New batches behind it must not look as
+            // if they were answered.
+            log.skip_number(acked.segment);
+            acked = log.end();
+        }
         log.index_mut().removed.clear();
         let first = log.snapshot().segments().next();
         let mut spool = Self {
@@ -237,7 +241,10 @@ impl Spool {
         receipt_ns: u64,
     ) -> io::Result<FramePosition> {
         self.log.index_mut().next = Some(without_generations(&batch.accounts));
-        self.log.append(&batch.message(), receipt_ns)
+        let appended = self.log.append(&batch.message(), receipt_ns);
+        // A batch that was refused has left them behind.
+        self.log.index_mut().next = None;
+        appended
     }
 
     /// Queues an appended batch, if `queue` has room and no batch waits on disk before it. Returns
@@ -277,12 +284,15 @@ impl Spool {
         }
     }
 
-    /// Accounts for the segments that the log has removed; `None` if nothing of them was waiting on
-    /// disk only.
-    pub(super) fn drop_removed(&mut self) -> Option<Accounts> {
+    /// Accounts for the segments that the log has removed, and drops their unsent batches from
+    /// `queue`; `None` if nothing of them was waiting.
+    pub(super) fn drop_removed(&mut self, mut queue: Option<&mut SendQueue>) -> Option<Accounts> {
         let removed = std::mem::take(&mut self.log.index_mut().removed);
         let mut dropped = [0; MAX_ACCOUNTS];
         for (segment, mut accounts) in removed {
+            if let Some(queue) = &mut queue {
+                add(&mut dropped, &queue.drop_segment(segment));
+            }
             let Some(backlog) = self.backlog.filter(|b| b.segment <= segment) else { continue };
             if backlog.segment == segment {
                 subtract(&mut accounts, &self.loaded);
@@ -360,20 +370,16 @@ impl Spool {
         self.log.bytes()
     }
 
-    /// Bytes on disk once another segment is full.
-    pub(super) fn bytes_with_next_segment(&self, segment_bytes: u64) -> u64 {
-        self.log.bytes() + segment_bytes
-    }
-
-    /// Sets about the size of all segments.
-    pub(super) fn set_retention_bytes(&mut self, bytes: u64) {
-        self.log.set_retention_bytes(bytes);
-    }
-
-    /// Drops the oldest segment, except for the one that is appended to. Returns whether there was
-    /// one.
-    pub(super) fn drop_oldest(&mut self) -> bool {
-        self.log.retire_oldest()
+    /// Drops the oldest full segment, except for those with batches in flight, which may be stored
+    /// or not, and for those with batches that aren't released. Returns whether there was one.
+    pub(super) fn drop_oldest(
+        &mut self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+    ) -> bool {
+        let after = queue.in_flight_segment().unwrap_or(0);
+        let before = unreleased.map_or(u64::MAX, |first| first.segment);
+        self.log.retire_one_of(after + 1..before)
     }
 
     /// Notes what has to be written to the disk; `None` if nothing has.
@@ -429,7 +435,8 @@ impl Spool {
     /// When the folder can't be read, or the disk refuses to write the current segment again.
     pub(super) fn check(&mut self) -> io::Result<Option<Accounts>> {
         self.log.check()?;
-        Ok(self.drop_removed())
+        // Batches in memory can be sent all the same.
+        Ok(self.drop_removed(None))
     }
 }
 
@@ -444,7 +451,8 @@ fn read_acked(files: &dyn Files, dir: &std::path::Path) -> FramePosition {
         let len = file.read_at(&mut bytes, 0).ok()?;
         let text = std::str::from_utf8(&bytes[..len]).ok()?;
         let (segment, offset) = text.trim_end().split_once(' ')?;
-        Some(FramePosition { segment: segment.parse().ok()?, offset: offset.parse().ok()? })
+        let segment = segment.parse().ok().filter(|segment| *segment < MAX_SEGMENT)?;
+        Some(FramePosition { segment, offset: offset.parse().ok()? })
     };
     // Without it, everything is sent again, and the server has it once.
     read().unwrap_or_default()

@@ -66,6 +66,7 @@ impl RecoveryLog {
             retention_bytes: bytes,
             retires_when_full: true,
             durability: Durability::Process,
+            acknowledges_recovered: false,
         };
         let log = SegmentLog::open(config, Arc::new(OsFiles), ())?;
         Ok(Self { log, stats: Arc::default() })

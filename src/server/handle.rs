@@ -10,10 +10,11 @@ use tokio::sync::Notify;
 use tonic::transport::server::TcpIncoming;
 
 use super::config::ServerConfig;
+use super::ingest::Ingest;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
-use super::{http, ingest, query};
+use super::{http, query};
 use crate::store::{Files, OsFiles};
 use tapio_wire::{IngestServer, bind, grpc_server};
 
@@ -56,17 +57,17 @@ impl Server {
         let grpc = bind("grpc_listen", config.grpc_listen)?;
         let web = bind("http_listen", config.http_listen)?;
         let (grpc_addr, http_addr) = (grpc.local_addr()?, web.local_addr()?);
-        let shared = Arc::new(Shared::open(&config, files)?);
+        let ingest = Ingest::open(&config, files)?;
+        let shared = Arc::clone(ingest.shared());
         let sync = SyncThread::start(Arc::clone(&shared), config.sync_interval)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(2)
             .build()?;
         let stop = Arc::new(Notify::new());
-        let for_thread = (Arc::clone(&shared), Arc::clone(&stop));
+        let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
-            let (shared, stop) = for_thread;
-            if let Err(error) = runtime.block_on(serve(grpc, web, shared, stop)) {
+            if let Err(error) = runtime.block_on(serve(grpc, web, ingest, stopped)) {
                 tracing::error!(
                     %grpc_addr, %http_addr, %error,
                     "server: stopped; agents keep their batches and retry"
@@ -89,12 +90,13 @@ impl Server {
 async fn serve(
     grpc: TcpListener,
     web: TcpListener,
-    shared: Arc<Shared>,
+    ingest: Ingest,
     stop: Arc<Notify>,
 ) -> io::Result<()> {
+    let shared = Arc::clone(ingest.shared());
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(grpc)?);
     let agents = grpc_server()
-        .add_service(IngestServer::new(ingest::Ingest(Arc::clone(&shared))))
+        .add_service(IngestServer::new(ingest))
         .add_service(query::service(Arc::clone(&shared)))
         .serve_with_incoming(incoming.with_nodelay(Some(true)));
     let web = axum::serve(tokio::net::TcpListener::from_std(web)?, http::routes(shared));

@@ -1,6 +1,7 @@
 //! Ingest: deduplicates batches, stores them and acknowledges what is stored.
 
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,8 +11,11 @@ use bytes::Bytes;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
+use super::config::ServerConfig;
 use super::shared::{DiskWork, Shared};
-use crate::store::FramePosition;
+use super::storage::Storage;
+use super::sync::sync;
+use crate::store::{Files, FramePosition};
 use tapio_core::clock;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
@@ -28,17 +32,28 @@ const FORGOTTEN: &str = "it is too old to know whether its items are stored";
 /// perhaps batches of the last one.
 const MAX_SENDERS: usize = 16;
 
-/// Handler of the `Ingest` service.
-pub(super) struct Ingest(pub(super) Arc<Shared>);
+/// Handler of the `Ingest` service. By itself it has no threads, sockets or clocks but that of
+/// receipts: the server's threads and the simulation of delivery call it.
+pub struct Ingest(Arc<Shared>);
 
-impl IngestHandler for Ingest {
-    fn open(
-        &self,
-        batches: Streaming<Bytes>,
-        peer: Option<SocketAddr>,
-    ) -> Result<BoxStream<Ack>, Status> {
-        tracing::info!(?peer, "server: agent connected");
-        let stream = IngestStream {
+impl Ingest {
+    /// Opens the storage.
+    ///
+    /// # Errors
+    /// With the configuration key, when it can't be used.
+    pub fn open(config: &ServerConfig, files: Arc<dyn Files>) -> io::Result<Self> {
+        Shared::open(config, files).map(|shared| Self(Arc::new(shared)))
+    }
+
+    /// The state that the server's parts share.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+
+    /// Handles the batches of a new stream.
+    #[must_use]
+    pub fn stream(&self, peer: Option<SocketAddr>) -> IngestStream {
+        IngestStream {
             shared: Arc::clone(&self.0),
             peer,
             senders: Vec::new(),
@@ -48,8 +63,28 @@ impl IngestHandler for Ingest {
             stored: FramePosition::default(),
             sync_failures: self.0.gate.failures(),
             delays_ns: Vec::new(),
-        };
-        Ok(Box::pin(AckStream::new(batches, stream)))
+        }
+    }
+
+    /// Syncs the log, which acks wait for.
+    pub fn sync(&self) {
+        sync(&self.0);
+    }
+
+    /// Calls `read` with the storage.
+    pub fn with_storage<T>(&self, read: impl FnOnce(&Storage) -> T) -> T {
+        read(&self.0.storage())
+    }
+}
+
+impl IngestHandler for Ingest {
+    fn open(
+        &self,
+        batches: Streaming<Bytes>,
+        peer: Option<SocketAddr>,
+    ) -> Result<BoxStream<Ack>, Status> {
+        tracing::info!(?peer, "server: agent connected");
+        Ok(Box::pin(AckStream::new(batches, self.stream(peer))))
     }
 }
 
@@ -63,7 +98,7 @@ struct Sender {
 }
 
 /// Handles the batches of one stream.
-struct IngestStream {
+pub struct IngestStream {
     shared: Arc<Shared>,
     peer: Option<SocketAddr>,
     senders: Vec<Sender>,
@@ -143,12 +178,13 @@ impl IngestStream {
         bytes: &Bytes,
         batch: &Batch<'_>,
         receipt_ns: u64,
-    ) -> Result<SequenceCheck, std::io::Error> {
+    ) -> Result<SequenceCheck, io::Error> {
         let head = &batch.head;
         let mut storage = self.shared.storage();
         if head.count == 0 {
             return Ok(SequenceCheck::Duplicate);
         }
+        storage.sync_recovered()?;
         let check = storage.sequences(head.node, head.epoch).check(head.first_sequence, head.count);
         if check == SequenceCheck::New {
             storage.append(bytes, receipt_ns)?;
@@ -182,7 +218,7 @@ impl IngestStream {
         batch: &Batch<'_>,
         receipt_ns: u64,
         delays_ns: &[u64],
-    ) -> Result<(), std::io::Error> {
+    ) -> Result<(), io::Error> {
         let head = &batch.head;
         if let Some(dropped_from) = batch.dropped_from {
             self.sender(head).items.give_up(dropped_from, head.first_sequence);

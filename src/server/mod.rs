@@ -29,6 +29,7 @@ mod sync_gate;
 
 pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
+pub use ingest::{Ingest, IngestStream};
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
     EventFilter, EventSelection, MatchingBatch, Storage, StorageStats, StoryFilter, StorySelection,

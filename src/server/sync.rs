@@ -71,7 +71,8 @@ fn run(shared: &Shared, interval: Duration) {
     }
 }
 
-fn sync(shared: &Shared) {
+/// Syncs the log once.
+pub(super) fn sync(shared: &Shared) {
     if shared.gate.is_open() {
         return;
     }

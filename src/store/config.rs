@@ -15,6 +15,9 @@ pub struct SegmentLogConfig {
     pub retires_when_full: bool,
     /// The faults that appended frames survive.
     pub durability: Durability,
+    /// Whether the owner acknowledges frames of earlier processes: with [`Durability::Power`] they
+    /// are synced at start then.
+    pub acknowledges_recovered: bool,
 }
 
 /// The faults that appended frames survive.

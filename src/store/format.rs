@@ -29,7 +29,8 @@ pub(super) struct Head {
     pub(super) number: u64,
     /// Random; part of every mark.
     pub(super) nonce: u64,
-    /// The segment before this one, when the same process wrote it.
+    /// The segment before this one. Those between the two are void: the disk may not have removed
+    /// them.
     pub(super) previous: Option<Previous>,
 }
 
@@ -41,6 +42,11 @@ pub(super) struct Previous {
     pub(super) number: u64,
     /// Offset behind its last frame of data.
     pub(super) end: u64,
+}
+
+impl Previous {
+    /// The end of a segment of an earlier process.
+    pub(super) const UNKNOWN_END: u64 = u64::MAX;
 }
 
 impl Head {

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{Durability, SegmentLogConfig, SegmentLogStats};
+use super::copy::replace;
 use super::files::Files;
 use super::footer::Footer;
 use super::format::{HEAD_BYTES, Previous};
@@ -62,6 +64,8 @@ pub struct SegmentLog<I> {
     next_number: u64,
     /// Counts besides those of the contents.
     pub(super) counts: SegmentLogStats,
+    /// Segments of earlier processes that the disk could neither sync nor copy.
+    unsynced: Vec<u64>,
     _lock: Box<dyn Send>,
 }
 
@@ -77,7 +81,7 @@ impl<I: SegmentIndex> SegmentLog<I> {
             Ok((lock, recover(&*files, &config, &mut index)?))
         });
         let (lock, recovered) = opened.map_err(|e| with_path(&config.dir, &e))?;
-        let Recovered { segments, next_number, stats } = recovered;
+        let Recovered { segments, next_number, stats, unsynced } = recovered;
         let mut log = Self {
             config,
             files,
@@ -90,6 +94,7 @@ impl<I: SegmentIndex> SegmentLog<I> {
             first_own_number: next_number,
             next_number,
             counts: stats,
+            unsynced,
             _lock: lock,
         };
         log.retire_surplus();
@@ -161,11 +166,17 @@ impl<I: SegmentIndex> SegmentLog<I> {
         };
         self.next_number += 1;
         self.is_dir_unsynced = true;
-        let own = self.sealed.back().filter(|s| s.head.number >= self.first_own_number);
-        let previous = own.map(|s| Previous { number: s.head.number, end: s.end });
-        SegmentWriter::create(file, number, previous).inspect_err(|_| {
+        SegmentWriter::create(file, number, self.previous()).inspect_err(|_| {
             let _ = self.files.remove(&path);
         })
+    }
+
+    /// The segment before the next one. Those of this process between the two are void: a disk that
+    /// fails may not have removed them.
+    fn previous(&self) -> Option<Previous> {
+        let own = self.sealed.back().filter(|s| s.head.number >= self.first_own_number);
+        let earlier = Previous { number: self.first_own_number - 1, end: Previous::UNKNOWN_END };
+        Some(own.map_or(earlier, |s| Previous { number: s.head.number, end: s.end }))
     }
 
     /// Ends the segment that is appended to.
@@ -184,9 +195,32 @@ impl<I: SegmentIndex> SegmentLog<I> {
         }
     }
 
-    /// Sets about the size of all segments, for the segments that follow.
-    pub fn set_retention_bytes(&mut self, bytes: u64) {
-        self.config.retention_bytes = bytes;
+    /// Syncs what the start couldn't: until then, frames of earlier processes may not be
+    /// acknowledged.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn sync_recovered(&mut self) -> io::Result<()> {
+        while let Some(number) = self.unsynced.last() {
+            let path = segment::path(&self.config.dir, *number);
+            match self.files.open(&path) {
+                // It was retired.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => drop(replace(&*self.files, &path, &*opened?)?),
+            }
+            self.unsynced.pop();
+        }
+        Ok(())
+    }
+
+    /// Makes the numbers of new segments greater than `number`, which was in use before. To be
+    /// called before the first append.
+    pub fn skip_number(&mut self, number: u64) {
+        if self.active.is_none() && self.next_number <= number {
+            self.next_number = number + 1;
+            self.first_own_number = self.next_number;
+            self.synced = self.end();
+        }
     }
 
     /// Removes the oldest segments until another one fits.
@@ -219,6 +253,18 @@ impl<I: SegmentIndex> SegmentLog<I> {
         };
         self.counts.retired_segments += 1;
         self.remove(oldest.head.number);
+        true
+    }
+
+    /// Removes the oldest full segment of these numbers. Returns whether there was one.
+    pub fn retire_one_of(&mut self, numbers: impl RangeBounds<u64>) -> bool {
+        let Some(at) = self.sealed.iter().position(|s| numbers.contains(&s.head.number)) else {
+            return false;
+        };
+        self.counts.retired_segments += 1;
+        if let Some(retired) = self.sealed.remove(at) {
+            self.remove(retired.head.number);
+        }
         true
     }
 

@@ -20,6 +20,7 @@
 //! | `files.rs` | [`Files`]: the operations on files, which tests can simulate |
 //! | `config.rs` | configuration and counts |
 //! | `index.rs` | [`SegmentIndex`]: what the owner keeps of its frames |
+//! | `copy.rs` | copies of segments |
 //! | `error.rs` | causes for which a segment can't be used |
 //! | `scan.rs` | the frames of a segment without a footer |
 //! | `footer.rs` | the footer of a sealed segment |
@@ -42,6 +43,7 @@
 //!   process. What a [`PendingSync`] covers survives a loss of power.
 
 mod config;
+mod copy;
 mod error;
 mod files;
 mod footer;

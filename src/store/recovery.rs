@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{Durability, SegmentLogConfig, SegmentLogStats};
+use super::copy::replace;
 use super::error::SegmentError;
 use super::files::{DiskFile, Files};
 use super::footer::Footer;
-use super::format::{HEAD_BYTES, Head};
+use super::format::{HEAD_BYTES, Head, Previous};
 use super::index::{SealedIndex, SegmentIndex};
 use super::scan::{FrameList, FrameReader};
 use super::segment::{self, SealedSegment, SegmentWriter};
@@ -23,6 +24,8 @@ pub(super) struct Recovered {
     pub(super) segments: VecDeque<SealedSegment>,
     pub(super) next_number: u64,
     pub(super) stats: SegmentLogStats,
+    /// Segments that the disk neither syncs nor copies.
+    pub(super) unsynced: Vec<u64>,
 }
 
 /// A segment file with an intact head.
@@ -54,18 +57,21 @@ pub(super) fn recover(
         .filter_map(|name| segment::number(name))
         .chain(numbers.last().copied())
         .max();
-    let mut recovery = Recovery { files, config, stats: SegmentLogStats::default() };
+    let mut recovery =
+        Recovery { files, config, stats: SegmentLogStats::default(), unsynced: Vec::new() };
     let mut found: Vec<Found> = numbers.iter().filter_map(|n| recovery.open(*n)).collect();
     recovery.end_previous(&mut found);
     let segments = found.into_iter().filter_map(|f| recovery.segment(f, index)).collect();
     let next_number = highest.unwrap_or_default() + 1;
-    Ok(Recovered { segments, next_number, stats: recovery.stats })
+    let Recovery { stats, unsynced, .. } = recovery;
+    Ok(Recovered { segments, next_number, stats, unsynced })
 }
 
 struct Recovery<'a> {
     files: &'a dyn Files,
     config: &'a SegmentLogConfig,
     stats: SegmentLogStats,
+    unsynced: Vec<u64>,
 }
 
 impl Recovery<'_> {
@@ -121,7 +127,9 @@ impl Recovery<'_> {
                 }
                 !is_void
             });
-            if let Some(f) = found.iter_mut().find(|f| f.head.number == previous.number) {
+            if let Some(f) = found.iter_mut().find(|f| f.head.number == previous.number)
+                && previous.end != Previous::UNKNOWN_END
+            {
                 f.end = Some(previous.end);
             }
         }
@@ -168,7 +176,7 @@ impl Recovery<'_> {
         let footer = Footer::read(&**file, head.nonce, *len_bytes)?
             .filter(|footer| found.end.is_none_or(|end| end == footer.end));
         if let Some(footer) = footer {
-            self.sync(&**file)?;
+            self.sync(found);
             index.sealed(head.number, &footer.summary);
             self.stats.recovered_frames += footer.frames;
             return Ok(Some(SealedSegment::new(*head, &footer)));
@@ -177,13 +185,17 @@ impl Recovery<'_> {
         let list = FrameList::read(&**file, head.nonce, HEAD_BYTES as u64, limit)?;
         // On a disk that can't be written to, the frames are readable nevertheless.
         let _ = list.repair(&**file, head.nonce);
-        self.sync(&**file)?;
+        let file = self.sync(found);
         let (mut footer, sealed_index) = self.frames(found, &list, index);
         if footer.frames == 0 && list.frames.is_empty() {
             self.files.remove(&found.path)?;
             return Ok(None);
         }
-        let sealed = SegmentWriter::resume(Arc::clone(file), *head, list.end)
+        if self.unsynced.contains(&head.number) {
+            // A loss of power might leave the footer without some of the frames.
+            return Ok(Some(SealedSegment::new(*head, &footer)));
+        }
+        let sealed = SegmentWriter::resume(file, *head, list.end)
             .and_then(|mut writer| writer.seal(&mut footer, &sealed_index));
         if let Err(error) = sealed {
             // It is readable without a footer; the next start scans it again.
@@ -192,10 +204,21 @@ impl Recovery<'_> {
         Ok(Some(SealedSegment::new(*head, &footer)))
     }
 
-    /// Syncs a segment before its frames are served: an earlier process may have been killed before
-    /// it did.
-    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
-        if self.config.durability == Durability::Power { file.sync() } else { Ok(()) }
+    /// Syncs a segment whose frames the owner may acknowledge: an earlier process may have been
+    /// killed before it did. Where the disk fails to, the segment is copied: what was written once
+    /// may be lost without a further error. Returns the file, or its copy.
+    fn sync(&mut self, found: &Found) -> Arc<dyn DiskFile> {
+        let Found { path, file, head, .. } = found;
+        if self.config.durability == Durability::Process || !self.config.acknowledges_recovered {
+            return Arc::clone(file);
+        }
+        let Err(error) = file.sync() else { return Arc::clone(file) };
+        tracing::warn!(segment = %path.display(), %error, "segment log: can't sync a segment; copying it");
+        replace(self.files, path, &**file).unwrap_or_else(|error| {
+            tracing::error!(segment = %path.display(), %error, "segment log: can't copy a segment");
+            self.unsynced.push(head.number);
+            Arc::clone(file)
+        })
     }
 
     /// Passes the intact frames to the index, and counts and logs what is damaged.

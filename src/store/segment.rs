@@ -4,13 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::copy::copy;
 use super::files::DiskFile;
 use super::footer::Footer;
 use super::format::{FrameType, HEAD_BYTES, Head, MAX_PAYLOAD_BYTES, Mark, Previous};
 use super::frame::FramePosition;
-
-/// Bytes copied at once.
-const COPY_BYTES: usize = 1 << 20;
 
 /// The path of a segment.
 pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
@@ -78,17 +76,7 @@ impl SegmentWriter {
     /// # Errors
     /// When one of the files can't be read or written.
     pub(super) fn move_to(&mut self, file: Arc<dyn DiskFile>) -> io::Result<()> {
-        let mut buffer = vec![0; COPY_BYTES];
-        let mut offset = 0;
-        while offset < self.end {
-            let len = buffer.len().min((self.end - offset) as usize);
-            let read = self.file.read_at(&mut buffer[..len], offset)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            file.write_at([&buffer[..read], &[], &[]], offset)?;
-            offset += read as u64;
-        }
+        copy(&*self.file, &*file, self.end)?;
         self.file = file;
         Ok(())
     }

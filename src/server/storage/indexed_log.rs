@@ -61,6 +61,7 @@ impl Storage {
             retention_bytes: config.retention_bytes,
             retires_when_full: true,
             durability: config.durability,
+            acknowledges_recovered: true,
         };
         let index = BatchIndex::new(config.stories_kept);
         let log = SegmentLog::open(log_config, files, index).map_err(|e| in_data_dir(&e))?;
@@ -73,6 +74,15 @@ impl Storage {
     /// When the disk refuses it; nothing has changed then.
     pub fn append(&mut self, bytes: &[u8], receipt_ns: u64) -> io::Result<()> {
         self.log.append(bytes, receipt_ns).map(drop).map_err(|e| in_data_dir(&e))
+    }
+
+    /// Makes sure that what is stored may be acknowledged: a start on a failing disk leaves that to
+    /// be done.
+    ///
+    /// # Errors
+    /// When the disk refuses it.
+    pub fn sync_recovered(&mut self) -> io::Result<()> {
+        self.log.sync_recovered().map_err(|e| in_data_dir(&e))
     }
 
     /// The stored items of one agent process.
