@@ -13,7 +13,7 @@ use super::config::ServerConfig;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
-use super::{http, ingest, query};
+use super::{http, ingest, query, query_line};
 use crate::store::{Files, OsFiles};
 use tapio_wire::{IngestServer, bind, grpc_server};
 
@@ -60,7 +60,8 @@ impl Server {
         let sync = SyncThread::start(Arc::clone(&shared), config.sync_interval)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(2)
+            .max_blocking_threads(query_line::RUNNING)
+            .on_thread_start(query_line::lower_weight)
             .build()?;
         let stop = Arc::new(Notify::new());
         let for_thread = (Arc::clone(&shared), Arc::clone(&stop));

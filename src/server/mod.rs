@@ -9,7 +9,8 @@
 //! | `sync.rs` | writes stored batches to the disk before they are acknowledged |
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
-//! | `query.rs` | gRPC queries |
+//! | `query.rs` | queries, and their gRPC service |
+//! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | JSON over HTTP, health checks |
 //! | `metrics.rs` | `/metrics` |
 //! | `status.rs` | [`ServerStatus`]: the counters |
@@ -21,6 +22,7 @@ mod http;
 mod ingest;
 mod metrics;
 mod query;
+mod query_line;
 mod shared;
 mod status;
 mod storage;
@@ -31,6 +33,6 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
-    DeduplicatedBatch, EventFilter, EventSelection, MatchingBatch, Storage, StorageStats,
-    StoryFilter, StorySelection,
+    Budget, Cursor, DeduplicatedBatch, EventSelection, Filter, List, MatchingBatch, Page, Storage,
+    StorageStats, StorySelection,
 };

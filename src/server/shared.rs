@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::broadcast;
 
 use super::config::ServerConfig;
+use super::query_line::{Place, QueryError, QueryLine};
 use super::status::{LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) tail: broadcast::Sender<Bytes>,
     /// Where acks wait for the disk.
     pub(super) gate: SyncGate,
+    /// Where queries wait for their turn.
+    queries: QueryLine,
 }
 
 impl Shared {
@@ -57,6 +60,7 @@ impl Shared {
             }),
             tail: broadcast::channel(TAIL_BATCHES).0,
             gate: SyncGate::new(config.durability),
+            queries: QueryLine::new(),
         })
     }
 
@@ -66,6 +70,13 @@ impl Shared {
 
     pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a query may run. Counts it if it is refused.
+    pub(super) async fn enter_line(&self) -> Result<Place, QueryError> {
+        let entered = self.queries.enter().await;
+        self.stats().counts.queries_refused += u64::from(entered.is_err());
+        entered
     }
 
     /// Sends a stored batch to all tails.

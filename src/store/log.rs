@@ -14,7 +14,7 @@ use super::index::{SealedIndex, SegmentIndex};
 use super::recovery::{Recovered, recover};
 use super::scan::{FrameList, FrameReader};
 use super::segment::{self, SealedSegment, SegmentWriter};
-use super::snapshot::LogSnapshot;
+use super::snapshot::{LogSnapshot, SegmentView};
 
 /// The segment that is appended to.
 pub(super) struct Active {
@@ -341,8 +341,16 @@ impl<I: SegmentIndex> SegmentLog<I> {
     /// A view of the current contents, which can be read without access to the log.
     #[must_use]
     pub fn snapshot(&self) -> LogSnapshot {
-        let sealed = self.sealed.iter().map(|s| (s.head, s.end));
-        let active = self.active.iter().map(|a| (*a.writer.head(), a.writer.len_bytes()));
+        let sealed = self.sealed.iter().map(|s| SegmentView {
+            head: s.head,
+            end: s.end,
+            last_receipt_ns: s.last_receipt_ns,
+        });
+        let active = self.active.iter().map(|a| SegmentView {
+            head: *a.writer.head(),
+            end: a.writer.len_bytes(),
+            last_receipt_ns: a.footer.last_receipt_ns,
+        });
         LogSnapshot::new(
             Arc::clone(&self.files),
             self.config.dir.clone(),

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::batch_index::BatchIndex;
-use super::event_filter::EventFilter;
 use super::event_query::EventSelection;
+use super::page::Cursor;
+use super::query_filter::Filter;
 use super::recent_ids::{RecentIds, resendable_ids};
-use super::story_index::{StoryFilter, StorySelection};
+use super::story_query::StorySelection;
 use crate::server::config::ServerConfig;
 use crate::store::{
     Files, FramePosition, LogSnapshot, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
@@ -137,6 +138,11 @@ impl Storage {
         self.log.finish_sync(sync, result).map_err(|(_, error)| in_data_dir(&error))
     }
 
+    /// Removes what was received before `receipt_ns`, by whole segments.
+    pub fn retire_before(&mut self, receipt_ns: u64) {
+        self.log.retire_before(receipt_ns);
+    }
+
     /// Notices deleted segments ([`SegmentLog::check`]).
     ///
     /// # Errors
@@ -147,24 +153,26 @@ impl Storage {
 
     /// Selects the last revisions of matching stories, the last updated first.
     #[must_use]
-    pub fn select_stories(&self, limit: usize, filter: &StoryFilter) -> StorySelection {
-        self.log.index().stories.select(limit, filter, self.log.snapshot())
-    }
-
-    /// Selects the last revision of a story.
-    #[must_use]
-    pub fn select_story(&self, id: [u8; 16]) -> StorySelection {
-        self.log.index().stories.get(id, self.log.snapshot())
+    pub fn select_stories(&self, filter: Filter, before: Cursor) -> StorySelection {
+        let stories = &self.log.index().stories;
+        StorySelection {
+            filter,
+            before,
+            log: self.log.snapshot(),
+            stories: stories.newest_first(),
+            evicted_ns: stories.evicted_ns(),
+        }
     }
 
     /// Selects matching events.
     #[must_use]
-    pub fn select_events(&self, filter: EventFilter) -> EventSelection {
+    pub fn select_events(&self, filter: Filter, before: Cursor) -> EventSelection {
         let log = self.log.snapshot();
         let mut segments = self.log.index().select(&filter);
         segments.extend(self.log.appended_segment());
+        segments.retain(|segment| *segment <= before.segment);
         segments.reverse();
-        EventSelection { filter, log, segments }
+        EventSelection { filter, before, log, segments }
     }
 
     /// Stories in the index.
