@@ -13,6 +13,8 @@ mod resent;
 mod shards;
 #[path = "delivery/spool.rs"]
 mod spool;
+#[path = "delivery/story_parts.rs"]
+mod story_parts;
 #[path = "support/mod.rs"]
 mod support;
 
