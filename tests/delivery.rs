@@ -9,6 +9,8 @@ mod disk;
 mod queries;
 #[path = "delivery/resent.rs"]
 mod resent;
+#[path = "delivery/retention.rs"]
+mod retention;
 #[path = "delivery/shards.rs"]
 mod shards;
 #[path = "delivery/spool.rs"]

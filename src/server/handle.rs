@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tonic::transport::server::TcpIncoming;
 
 use super::config::ServerConfig;
+use super::reload::ConfigChanges;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
@@ -29,6 +30,8 @@ pub struct ServerHandle {
     pub grpc_addr: SocketAddr,
     /// The address for HTTP.
     pub http_addr: SocketAddr,
+    /// The configuration in force.
+    config: ServerConfig,
     shared: Arc<Shared>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -51,13 +54,12 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn start_on(config: ServerConfig, files: Arc<dyn Files>) -> io::Result<ServerHandle> {
-        let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
-        config.check().map_err(invalid)?;
+        check(&config)?;
         let grpc = bind("grpc_listen", config.grpc_listen)?;
         let web = bind("http_listen", config.http_listen)?;
         let (grpc_addr, http_addr) = (grpc.local_addr()?, web.local_addr()?);
         let shared = Arc::new(Shared::open(&config, files)?);
-        let sync = SyncThread::start(Arc::clone(&shared), config.sync_interval)?;
+        let sync = SyncThread::start(Arc::clone(&shared))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(query_line::RUNNING)
@@ -79,12 +81,18 @@ impl Server {
         Ok(ServerHandle {
             grpc_addr,
             http_addr,
+            config,
             shared,
             stop,
             thread: Some(thread),
             sync: Some(sync),
         })
     }
+}
+
+fn check(config: &ServerConfig) -> io::Result<()> {
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
+    config.check().map_err(invalid)
 }
 
 async fn serve(
@@ -111,6 +119,17 @@ impl ServerHandle {
     #[must_use]
     pub fn status(&self) -> ServerStatus {
         self.shared.status()
+    }
+
+    /// Changes the configuration. Some values take effect at the next start only.
+    ///
+    /// # Errors
+    /// With the configuration key: an invalid value. The configuration in force stays.
+    pub fn reload(&mut self, config: ServerConfig) -> io::Result<ConfigChanges> {
+        check(&config)?;
+        let changes = ConfigChanges::apply(&mut self.config, config);
+        self.shared.set_limits(&self.config);
+        Ok(changes)
     }
 
     /// Whether the thread has ended.

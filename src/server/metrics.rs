@@ -35,7 +35,7 @@ const QUERIES_REFUSED: Metric = Metric::counter(
 const SEGMENTS_RETIRED: Metric = Metric::counter(
     "tapio_server_segments_retired_total",
     &[],
-    "Segments removed to stay within server.retention_bytes.",
+    "Segments removed because of server.retention_bytes, server.retention_age or a full disk.",
 );
 const CORRUPT_FRAMES: Metric = Metric::counter(
     "tapio_server_corrupt_frames_total",

@@ -13,6 +13,7 @@
 //! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | JSON over HTTP, health checks |
 //! | `metrics.rs` | `/metrics` |
+//! | `reload.rs` | [`ConfigChanges`]: changes the configuration while the server runs |
 //! | `status.rs` | [`ServerStatus`]: the counters |
 //! | `shared.rs` | state that ingest and queries share |
 
@@ -23,6 +24,7 @@ mod ingest;
 mod metrics;
 mod query;
 mod query_line;
+mod reload;
 mod shared;
 mod status;
 mod storage;
@@ -31,6 +33,7 @@ mod sync_gate;
 
 pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
+pub use reload::ConfigChanges;
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
     Budget, Cursor, DeduplicatedBatch, EventSelection, Filter, List, MatchingBatch, Page, Storage,

@@ -1,7 +1,9 @@
 //! State that ingest and queries share.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     pub(super) gate: SyncGate,
     /// Where queries wait for their turn.
     queries: QueryLine,
+    /// The least time between two syncs.
+    sync_interval_ns: AtomicU64,
 }
 
 impl Shared {
@@ -61,11 +65,24 @@ impl Shared {
             tail: broadcast::channel(TAIL_BATCHES).0,
             gate: SyncGate::new(config.durability),
             queries: QueryLine::new(),
+            sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
         })
     }
 
     pub(super) fn storage(&self) -> MutexGuard<'_, Storage> {
         self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies the values of a new configuration that take effect at once.
+    pub(super) fn set_limits(&self, config: &ServerConfig) {
+        // Relaxed: no other data depends on it.
+        self.sync_interval_ns.store(config.sync_interval.as_nanos() as u64, Ordering::Relaxed);
+        self.storage().set_limits(config);
+    }
+
+    /// The least time between the begins of two syncs.
+    pub(super) fn sync_interval(&self) -> Duration {
+        Duration::from_nanos(self.sync_interval_ns.load(Ordering::Relaxed))
     }
 
     pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {

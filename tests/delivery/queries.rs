@@ -227,6 +227,8 @@ fn storage_of_segments(segments: u64) -> Storage {
 #[test]
 fn pages_survive_the_retirement_of_their_segments() {
     let mut storage = storage_of_segments(20);
+    let age = ServerConfig { retention_age: Duration::from_nanos(100), ..ServerConfig::default() };
+    storage.set_limits(&age);
     let budget = Budget { items: 5, ..Budget::UNLIMITED };
     let first = storage.select_events(Filter::default(), Cursor::NEWEST).read(&budget).unwrap();
     assert_eq!((ids(&first).len(), first.complete_since_ns), (5, 15));
@@ -236,9 +238,9 @@ fn pages_survive_the_retirement_of_their_segments() {
         (ids(&page).len(), page.next)
     };
     assert_eq!(rest(&storage), (15, None));
-    storage.retire_before(8);
+    storage.retire_expired(108);
     assert_eq!(rest(&storage), (7, None));
-    storage.retire_before(18);
+    storage.retire_expired(118);
     assert_eq!(rest(&storage), (0, None), "everything before the token was retired");
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::batch_index::BatchIndex;
 use super::event_query::EventSelection;
@@ -19,6 +20,10 @@ use tapio_wire::{Batch, SequenceSet, mark_duplicates};
 /// Segments that are read at start for the latest event ids.
 const RECENT_SEGMENTS: usize = 2;
 
+/// With an age as the retention, the segment that is appended to is ended after this part of it: a
+/// batch is retired at most this part later than its age requires.
+const SEGMENTS_PER_AGE: u64 = 8;
+
 /// Contents of the storage, and what recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct StorageStats {
@@ -28,7 +33,7 @@ pub struct StorageStats {
     pub stored_bytes: u64,
     /// Batches in them.
     pub batches: u64,
-    /// Segments retired to make room.
+    /// Segments retired to make room, or because of their age.
     pub segments_retired: u64,
     /// Batches found at start.
     pub recovered_batches: u64,
@@ -62,6 +67,8 @@ pub struct DeduplicatedBatch {
 pub struct Storage {
     log: SegmentLog<BatchIndex>,
     recent_ids: RecentIds,
+    /// 0 for no limit.
+    retention_age_ns: u64,
 }
 
 impl Storage {
@@ -79,7 +86,8 @@ impl Storage {
         let index = BatchIndex::new(config.stories_kept);
         let log = SegmentLog::open(log_config, files, index).map_err(|e| in_data_dir(&e))?;
         let recent_ids = recent_ids(&log.snapshot())?;
-        Ok(Self { log, recent_ids })
+        let retention_age_ns = as_ns(config.retention_age);
+        Ok(Self { log, recent_ids, retention_age_ns })
     }
 
     /// Appends a batch. Events that an earlier process of its node has sent already are marked as
@@ -138,9 +146,25 @@ impl Storage {
         self.log.finish_sync(sync, result).map_err(|(_, error)| in_data_dir(&error))
     }
 
-    /// Removes what was received before `receipt_ns`, by whole segments.
-    pub fn retire_before(&mut self, receipt_ns: u64) {
-        self.log.retire_before(receipt_ns);
+    /// Applies the limits of a new configuration to what is stored.
+    pub fn set_limits(&mut self, config: &ServerConfig) {
+        self.retention_age_ns = as_ns(config.retention_age);
+        self.log.set_retention_bytes(config.retention_bytes);
+        self.log.index_mut().stories.set_max(config.stories_kept);
+    }
+
+    /// Retires the segments whose batches were all received longer than the retention's age ago.
+    /// The segment that is appended to is ended early, so that few of its batches outlast the age
+    /// because of later ones. To be called about once a second; `now_ns` is the wall clock.
+    pub fn retire_expired(&mut self, now_ns: u64) {
+        if self.retention_age_ns == 0 {
+            return;
+        }
+        let ended_ns = now_ns.saturating_sub(self.retention_age_ns / SEGMENTS_PER_AGE);
+        if self.log.appended_since_ns().is_some_and(|since_ns| since_ns < ended_ns) {
+            self.log.seal();
+        }
+        self.log.retire_before(now_ns.saturating_sub(self.retention_age_ns));
     }
 
     /// Notices deleted segments ([`SegmentLog::check`]).
@@ -234,6 +258,10 @@ fn recent_ids(log: &LogSnapshot) -> io::Result<RecentIds> {
         tracing::warn!(%error, "server: can't read the latest segments; events that agents send again after a restart are stored twice");
     }
     Ok(ids)
+}
+
+fn as_ns(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 fn in_data_dir(error: &io::Error) -> io::Error {

@@ -143,6 +143,12 @@ impl StoryIndex {
         self.evict();
     }
 
+    /// Changes the number of stories that are kept.
+    pub(super) fn set_max(&mut self, max_stories: usize) {
+        self.max_stories = max_stories;
+        self.evict();
+    }
+
     fn evict(&mut self) {
         while self.by_id.len() > self.max_stories
             && let Some((_, oldest)) = self.by_update.pop_first()
