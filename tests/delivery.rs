@@ -5,6 +5,8 @@
 
 #[path = "delivery/disk.rs"]
 mod disk;
+#[path = "delivery/health.rs"]
+mod health;
 #[path = "delivery/queries.rs"]
 mod queries;
 #[path = "delivery/resent.rs"]

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tonic::transport::server::TcpIncoming;
 
 use super::config::ServerConfig;
+use super::health::Health;
 use super::reload::ConfigChanges;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
-use super::{http, ingest, query, query_line};
+use super::{health, http, ingest, query, query_line};
 use crate::store::{Files, OsFiles};
 use tapio_wire::{IngestServer, bind, grpc_server};
 
@@ -33,7 +33,6 @@ pub struct ServerHandle {
     /// The configuration in force.
     config: ServerConfig,
     shared: Arc<Shared>,
-    stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     /// Dropped last: it seals the log.
     sync: Option<SyncThread>,
@@ -65,11 +64,9 @@ impl Server {
             .max_blocking_threads(query_line::RUNNING)
             .on_thread_start(query_line::lower_weight)
             .build()?;
-        let stop = Arc::new(Notify::new());
-        let for_thread = (Arc::clone(&shared), Arc::clone(&stop));
+        let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
-            let (shared, stop) = for_thread;
-            if let Err(error) = runtime.block_on(serve(grpc, web, shared, stop)) {
+            if let Err(error) = runtime.block_on(serve(grpc, web, for_thread)) {
                 tracing::error!(
                     %grpc_addr, %http_addr, %error,
                     "server: stopped; agents keep their batches and retry"
@@ -83,7 +80,6 @@ impl Server {
             http_addr,
             config,
             shared,
-            stop,
             thread: Some(thread),
             sync: Some(sync),
         })
@@ -95,22 +91,21 @@ fn check(config: &ServerConfig) -> io::Result<()> {
     config.check().map_err(invalid)
 }
 
-async fn serve(
-    grpc: TcpListener,
-    web: TcpListener,
-    shared: Arc<Shared>,
-    stop: Arc<Notify>,
-) -> io::Result<()> {
+/// Serves until the server stops.
+async fn serve(grpc: TcpListener, web: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let reported = health::report(shared.health.subscribe(), reporter);
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(grpc)?);
     let agents = grpc_server()
         .add_service(IngestServer::new(ingest::Ingest(Arc::clone(&shared))))
         .add_service(query::service(Arc::clone(&shared)))
+        .add_service(health_service)
         .serve_with_incoming(incoming.with_nodelay(Some(true)));
     let web = axum::serve(tokio::net::TcpListener::from_std(web)?, http::routes(shared));
     tokio::select! {
         ended = agents => ended.map_err(io::Error::other),
         ended = async { web.await } => ended,
-        () = stop.notified() => Ok(()),
+        () = reported => Ok(()),
     }
 }
 
@@ -140,7 +135,7 @@ impl ServerHandle {
 
     /// Stops the server. Agents resend the batches that weren't acknowledged.
     pub fn stop(&mut self) {
-        self.stop.notify_one();
+        self.shared.set_health(Health::Stopping);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

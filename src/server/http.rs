@@ -204,13 +204,13 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
     Json(shared.status()).into_response()
 }
 
-/// Ready unless the disk refused the last batch.
+/// Ready unless the disk refused the last batch, or the server stops.
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Failure> {
-    if shared.stats().counts.disk_failing {
-        let cause = "storage: the disk refuses writes".to_owned();
-        return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, cause));
+    let health = *shared.health.borrow();
+    match health.obstacle() {
+        Some(cause) => Err(Failure(StatusCode::SERVICE_UNAVAILABLE, cause.to_owned())),
+        None => Ok("ready\n"),
     }
-    Ok("ready\n")
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {

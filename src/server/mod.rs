@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `config.rs` | [`ServerConfig`] |
 //! | `handle.rs` | [`Server`] and [`ServerHandle`]: start and stop |
+//! | `health.rs` | `grpc.health.v1`: whether the server takes batches and answers queries |
 //! | `ingest.rs` | gRPC ingest: batches → storage, acknowledgements |
 //! | `sync.rs` | writes stored batches to the disk before they are acknowledged |
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
@@ -19,6 +20,7 @@
 
 mod config;
 mod handle;
+mod health;
 mod http;
 mod ingest;
 mod metrics;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::config::ServerConfig;
+use super::health::Health;
 use super::query_line::{Place, QueryError, QueryLine};
 use super::status::{LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     storage: Mutex<Storage>,
     stats: Mutex<Stats>,
     pub(super) tail: broadcast::Sender<Bytes>,
+    pub(super) health: watch::Sender<Health>,
     /// Where acks wait for the disk.
     pub(super) gate: SyncGate,
     /// Where queries wait for their turn.
@@ -63,6 +65,7 @@ impl Shared {
                 latency,
             }),
             tail: broadcast::channel(TAIL_BATCHES).0,
+            health: watch::channel(Health::Serving).0,
             gate: SyncGate::new(config.durability),
             queries: QueryLine::new(),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
@@ -104,11 +107,23 @@ impl Shared {
         }
     }
 
+    /// Changes the state, of which a stop is the last one.
+    pub(super) fn set_health(&self, new: Health) {
+        self.health.send_if_modified(|health| {
+            let is_changed = *health != Health::Stopping && *health != new;
+            if is_changed {
+                *health = new;
+            }
+            is_changed
+        });
+    }
+
     /// Counts an error of the disk. Logs only the first one in a row.
     pub(super) fn report_disk_error(&self, work: DiskWork, error: &io::Error) {
         let mut stats = self.stats();
         stats.counts.disk_errors += 1;
         stats.counts.disk_failing = true;
+        self.set_health(Health::DiskFailing);
         if !std::mem::replace(&mut stats.failing[work as usize], true) {
             tracing::error!(%error, "server: can't store a batch; agents keep their batches and retry");
         }
@@ -119,6 +134,7 @@ impl Shared {
         let mut stats = self.stats();
         if std::mem::take(&mut stats.failing[work as usize]) && stats.failing == [false; 2] {
             stats.counts.disk_failing = false;
+            self.set_health(Health::Serving);
             tracing::info!("server: batches are stored again");
         }
     }
