@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
+#[path = "delivery/backup.rs"]
+mod backup;
 #[path = "delivery/disk.rs"]
 mod disk;
 #[path = "delivery/health.rs"]

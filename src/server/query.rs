@@ -18,7 +18,7 @@ use super::status::LatencyStats;
 use super::storage::{Cursor, Filter, List, MatchingBatch, Page};
 use tapio_core::event::{LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
-use tapio_wire::{Batch, linked_to_proto, proto};
+use tapio_wire::{Batch, linked_to_proto, proto, story_from_proto};
 
 /// Items listed where the request gives no limit.
 const DEFAULT_LIMIT: usize = 100;
@@ -161,20 +161,48 @@ fn decode(bytes: &[u8]) -> Result<proto::EventBatch, Status> {
 
 /// Selects the items of a tail.
 struct TailFilter {
-    /// `None`: no events.
-    events: Option<Filter>,
+    events: bool,
     stories: bool,
+    filter: Filter,
 }
 
 impl TailFilter {
+    /// The filter of a request.
+    ///
+    /// # Errors
+    /// The invalid parameter.
+    fn new(request: proto::TailRequest) -> Result<Self, QueryError> {
+        let filter = Filter {
+            severity: severity(request.severity),
+            pattern: request.pattern,
+            trace_id: request.trace_id,
+            node: request.node,
+            kind: request.kind,
+            entity: request.entity,
+            text: request.text,
+            ..Filter::default()
+        };
+        filter.check().map_err(QueryError::Invalid)?;
+        Ok(Self { events: !request.no_events, stories: request.stories, filter })
+    }
+
     /// The matching part of a batch; `None` if nothing matches.
     fn apply(&self, bytes: &[u8]) -> Option<proto::EventBatch> {
-        let positions = match &self.events {
-            Some(filter) => filter.positions(&Batch::parse(bytes).ok()?),
-            None => Vec::new(),
+        let positions = if self.events {
+            self.filter.positions(&Batch::parse(bytes).ok()?)
+        } else {
+            Vec::new()
         };
         let mut batch = decode(bytes).ok()?;
-        let stories = if self.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
+        let mut stories =
+            if self.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
+        let filter = Filter { kind: String::new(), ..self.filter.clone() };
+        if filter != Filter::default() {
+            stories.retain(|story| {
+                let story = story_from_proto(story.clone());
+                story.is_some_and(|story| filter.story_matches(&story, &batch.node))
+            });
+        }
         let mut batch = keep_events(batch, &positions);
         batch.count += stories.len() as u32;
         batch.stories = stories;
@@ -272,10 +300,7 @@ impl Query for Queries {
         &self,
         request: Request<proto::TailRequest>,
     ) -> Result<Response<TailStream>, Status> {
-        let request = request.into_inner();
-        let events = Filter { kind: request.kind, ..Filter::default() };
-        let filter =
-            TailFilter { events: (!request.no_events).then_some(events), stories: request.stories };
+        let filter = TailFilter::new(request.into_inner())?;
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         // Before the response: what is stored once the client has it is in the stream.

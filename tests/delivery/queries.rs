@@ -344,3 +344,42 @@ fn invalid_parameters_are_named() {
     let (code, _) = http(server.http_addr, "/api/v1/events?id_prefix=12");
     assert_eq!(code, 400, "only stories have an id prefix");
 }
+
+#[test]
+fn tail_has_the_matching_items() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), any_port());
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let endpoint = format!("http://{}", server.grpc_addr);
+    let client = proto::query_client::QueryClient::connect(endpoint);
+    let mut client = runtime.block_on(client).unwrap();
+    let request = proto::TailRequest {
+        stories: true,
+        pattern: "odd".into(),
+        severity: 17,
+        node: "node-1".into(),
+        ..Default::default()
+    };
+    let tail = runtime.block_on(client.tail(request)).unwrap().into_inner();
+    let invalid = proto::TailRequest { trace_id: vec![1], ..Default::default() };
+    let refused = runtime.block_on(client.tail(invalid)).err().unwrap();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert_eq!(refused.message(), "trace_id: 1 bytes instead of 16");
+    let mut node = node(config(server.grpc_addr));
+    for n in 1..=5 {
+        node.writers[0].write_story(&story(n, 0)).unwrap();
+    }
+    node.writers = node.feed(0..10).join().unwrap();
+    assert_cons1(&node.end(), 10, 10);
+    let found = runtime.block_on(async {
+        let (mut tail, mut found) = (tail, Vec::new());
+        while found.len() < 3 {
+            let batch = tail.message().await.unwrap().unwrap().batch.unwrap();
+            assert_eq!((batch.events.len(), batch.count as usize), (0, batch.stories.len()));
+            found.extend(batch.stories.into_iter().map(|story| story.id[0]));
+        }
+        found
+    });
+    assert_eq!(found, [1, 3, 5]);
+}

@@ -154,8 +154,11 @@ impl Found<'_> {
             }
             positions.drain(..surplus);
             if !positions.is_empty() {
-                self.events += positions.len();
                 let batch = extract(&batch, payload, &positions);
+                if self.bytes > 0 && self.bytes.saturating_add(batch.len()) > self.budget.bytes {
+                    return ControlFlow::Break(end);
+                }
+                self.events += positions.len();
                 self.bytes += batch.len();
                 self.batches.push(MatchingBatch { batch });
             }

@@ -17,7 +17,7 @@ const TOKEN_BYTES: usize = 1 + 1 + 8 + 8 + 4 + 8 + 8;
 pub struct Budget {
     /// Items in the page.
     pub items: usize,
-    /// Bytes of the items in the page.
+    /// Bytes of the items in the page; a single larger item is a page of its own.
     pub bytes: usize,
     /// Segments that are read.
     pub segments: usize,

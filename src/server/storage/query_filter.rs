@@ -142,6 +142,21 @@ impl Filter {
                 || String::from_utf8_lossy(keys.message).to_lowercase().contains(text))
     }
 
+    /// Whether a story of a node matches.
+    #[must_use]
+    pub fn story_matches(&self, story: &Story, node: &str) -> bool {
+        let outline = StoryOutline {
+            id: story.id.to_string(),
+            trace_id: &story.trace_id.0,
+            node,
+            pattern: &story.pattern,
+            severity: story.severity.0,
+            first_ns: story.first_ns,
+            last_ns: story.last_ns,
+        };
+        self.story_outline_matches(&outline) && self.story_contents_match(story)
+    }
+
     /// Whether a story's times, severity, pattern, trace and id match.
     pub(super) fn story_outline_matches(&self, story: &StoryOutline<'_>) -> bool {
         self.times_match(story.first_ns, story.last_ns)
