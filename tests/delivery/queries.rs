@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use prost::Message as _;
 use tapio::server::{List, Page};
 use tapio_wire::proto;
+use tonic::transport::Channel;
 
 use super::support::sim_disk::{Rng, SimDisk};
 use super::*;
@@ -351,9 +352,9 @@ fn tail_has_the_matching_items() {
     let server = start(dir.path(), any_port());
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().unwrap();
-    let endpoint = format!("http://{}", server.grpc_addr);
-    let client = proto::query_client::QueryClient::connect(endpoint);
-    let mut client = runtime.block_on(client).unwrap();
+    let endpoint = Channel::from_shared(format!("http://{}", server.grpc_addr)).unwrap();
+    let channel = runtime.block_on(endpoint.connect()).unwrap();
+    let mut client = proto::query_client::QueryClient::new(channel);
     let request = proto::TailRequest {
         stories: true,
         pattern: "odd".into(),
