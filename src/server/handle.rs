@@ -61,7 +61,7 @@ impl Server {
         let sync = SyncThread::start(Arc::clone(&shared))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(query_line::RUNNING)
+            .max_blocking_threads(query_line::running())
             .on_thread_start(query_line::lower_weight)
             .build()?;
         let for_thread = Arc::clone(&shared);

@@ -9,12 +9,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::storage::Budget;
 
-/// Queries that run at once.
-pub(super) const RUNNING: usize = 4;
+/// Queries that run at once, at most; on fewer cores, one for each. More would wait for each other's
+/// slices, and while one of them holds a lock of the allocator, ingest would wait with it.
+const MAX_RUNNING: usize = 4;
 /// Queries that wait.
 const WAITING: usize = 60;
 /// The niceness of the threads: about a tenth of the weight of other threads.
 const NICENESS: i32 = 10;
+
+/// Queries that run at once on this machine.
+pub(super) fn running() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_RUNNING))
+}
 
 /// The work for a page: what a client may wait for, in memory that forty answers may take.
 pub(super) fn budget(items: usize) -> Budget {
@@ -37,9 +43,7 @@ impl QueryError {
     pub(super) fn into_text(self) -> String {
         match self {
             Self::Invalid(cause) | Self::Failed(cause) => cause,
-            Self::Busy => {
-                format!("{RUNNING} queries are running and {WAITING} are waiting; try again later")
-            }
+            Self::Busy => format!("{WAITING} queries are waiting already; try again later"),
         }
     }
 }
@@ -58,10 +62,11 @@ pub(super) struct Place {
 }
 
 impl QueryLine {
-    pub(super) fn new() -> Self {
+    /// A line in which this many queries run at once.
+    pub(super) fn new(running: usize) -> Self {
         Self {
-            running: Arc::new(Semaphore::new(RUNNING)),
-            admitted: Arc::new(Semaphore::new(RUNNING + WAITING)),
+            running: Arc::new(Semaphore::new(running)),
+            admitted: Arc::new(Semaphore::new(running + WAITING)),
         }
     }
 
@@ -112,9 +117,9 @@ mod tests {
     fn queries_beyond_the_line_are_refused_until_one_ends() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let line = Arc::new(QueryLine::new());
+            let line = Arc::new(QueryLine::new(3));
             let mut running = Vec::new();
-            for _ in 0..RUNNING {
+            for _ in 0..3 {
                 running.push(line.enter().await.unwrap());
             }
             let wait = |_| {
@@ -125,7 +130,7 @@ mod tests {
             tokio::task::yield_now().await;
             let refused = line.enter().await.err().unwrap();
             assert!(matches!(refused, QueryError::Busy));
-            assert!(refused.into_text().starts_with("4 queries are running and 60 are waiting"));
+            assert!(refused.into_text().starts_with("60 queries are waiting"));
             running.pop();
             for waits in waiting {
                 assert!(waits.await.unwrap());

@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::config::ServerConfig;
 use super::health::Health;
-use super::query_line::{Place, QueryError, QueryLine};
+use super::query_line::{self, Place, QueryError, QueryLine};
 use super::status::{LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
@@ -67,7 +67,7 @@ impl Shared {
             tail: broadcast::channel(TAIL_BATCHES).0,
             health: watch::channel(Health::Serving).0,
             gate: SyncGate::new(config.durability),
-            queries: QueryLine::new(),
+            queries: QueryLine::new(query_line::running()),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
         })
     }
