@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::storage::Budget;
 
-/// Queries that run at once, at most; on fewer cores, one for each. More would wait for each other's
-/// slices, and while one of them holds a lock of the allocator, ingest would wait with it.
+/// Queries that run at once, at most; on fewer cores, one for each. More would wait for each
+/// other's slices, and while one of them holds a lock of the allocator, ingest would wait with it.
 const MAX_RUNNING: usize = 4;
 /// Queries that wait.
 const WAITING: usize = 60;
