@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use prost::Message as _;
+use tapio::server::List;
 use tapio_core::event::LinkedStory;
 use tapio_wire::{proto, story_to_proto};
 
@@ -161,5 +162,132 @@ fn evicted_stories_make_an_answer_incomplete() {
         let page = selection.read(&Budget::UNLIMITED).unwrap();
         assert_eq!((page.items.len(), page.next), (2, None));
         assert_eq!(page.complete_since_ns, 14, "the four that were received until 13 are evicted");
+    }
+}
+
+/// A revision of a random story of one of three nodes. Stories of one trace have one rule.
+fn random_story(rng: &mut Rng) -> (&'static str, Story) {
+    let id = 1 + rng.below(12) as u8;
+    let node = ["a", "b", "c"][rng.below(3) as usize];
+    let mut story = part(id, id.div_ceil(3), 10 * rng.below(20));
+    story.severity = Severity(rng.below(25) as u8);
+    story.members[0].kind = ["t.one", "u.two"][rng.below(2) as usize].into();
+    story.members[0].summary = ["Out of memory", "größer"][rng.below(2) as usize].into();
+    (node, story)
+}
+
+fn random_filter(rng: &mut Rng) -> Filter {
+    let mut one_of = |texts: &[&str]| texts[rng.below(texts.len() as u64) as usize].to_owned();
+    Filter {
+        pattern: one_of(&["", "", "", "odd", "absent"]),
+        node: one_of(&["", "", "", "a", "absent"]),
+        kind: one_of(&["", "", "", "t.*", "absent"]),
+        entity: one_of(&["", "", "", "host.name=node-1", "host.name=absent"]),
+        text: one_of(&["", "", "", "MEMORY", "GRÖSS", "Größer", "story 1", "absent"]),
+        id_prefix: one_of(&["", "", "", "0", "0a", "FF"]),
+        trace_id: if rng.one_in(4) { vec![rng.below(5) as u8; 16] } else { Vec::new() },
+        severity: Severity(if rng.one_in(3) { rng.below(25) as u8 } else { 0 }),
+        since_ns: if rng.one_in(3) { rng.below(200) } else { 0 },
+        until_ns: if rng.one_in(3) { 200 + rng.below(100) } else { 0 },
+    }
+}
+
+/// The definition of a match of one part.
+fn matches(filter: &Filter, node: &str, story: &Story) -> bool {
+    let (member, text) = (&story.members[0], filter.text.to_lowercase());
+    let id = story.id.to_string();
+    (filter.pattern.is_empty() || story.pattern == filter.pattern)
+        && (filter.node.is_empty() || node == filter.node)
+        && (filter.kind.is_empty() || tapio_core::glob::matches(&filter.kind, &member.kind))
+        && matches!(filter.entity.as_str(), "" | "host.name=node-1")
+        && [&story.name, &member.summary].iter().any(|t| t.to_lowercase().contains(&text))
+        && id.starts_with(&filter.id_prefix.to_lowercase())
+        && (filter.trace_id.is_empty() || story.trace_id.0[..] == filter.trace_id)
+        && story.severity >= filter.severity
+        && story.last_ns >= filter.since_ns
+        && (filter.until_ns == 0 || story.first_ns < filter.until_ns)
+}
+
+type Sent = (&'static str, Story);
+
+/// The stories that match, the last updated first: the leading part, and when the last was sent.
+fn scan(sent: &[Sent], filter: &Filter) -> Vec<(TraceId, String, u64)> {
+    let mut last: HashMap<(&str, TraceId), u64> = HashMap::new();
+    for (at, (node, story)) in (0..).zip(sent) {
+        last.insert((node, story.id), at);
+    }
+    let mut of_trace: HashMap<TraceId, Vec<u64>> = HashMap::new();
+    for at in last.values() {
+        of_trace.entry(sent[*at as usize].1.trace_id).or_default().push(*at);
+    }
+    let mut groups = Vec::new();
+    for parts in of_trace.into_values() {
+        let is_of_several =
+            parts.iter().any(|at| sent[*at as usize].0 != sent[parts[0] as usize].0);
+        if is_of_several {
+            groups.push(parts);
+        } else {
+            groups.extend(parts.into_iter().map(|at| vec![at]));
+        }
+    }
+    groups.retain(|parts| {
+        parts.iter().map(|at| &sent[*at as usize]).any(|(node, s)| matches(filter, node, s))
+    });
+    groups.sort_by_key(|parts| std::cmp::Reverse(parts.iter().max().copied()));
+    let leading = |parts: &Vec<u64>| {
+        let all = parts.iter().map(|at| &sent[*at as usize]);
+        let (node, story) = all.min_by_key(|(node, s)| (s.first_ns, s.id, *node)).unwrap();
+        (story.id, (*node).to_owned(), parts.iter().max().copied().unwrap())
+    };
+    groups.iter().map(leading).collect()
+}
+
+fn assert_pages(storage: &Storage, filter: &Filter, sent: &[Sent], rng: &mut Rng) {
+    let expected = scan(sent, filter);
+    let (mut found, mut token) = (Vec::new(), String::new());
+    loop {
+        let cursor = Cursor::from_token(&token, List::Stories, filter).unwrap();
+        let bound = |n: u64| if n == 0 { usize::MAX } else { n as usize };
+        let budget = Budget { items: bound(rng.below(5)), ..Budget::UNLIMITED };
+        let page = storage.select_stories(filter.clone(), cursor).read(&budget).unwrap();
+        let leading = |linked: &LinkedStory| (linked.story.id, linked.parts[0].node.clone());
+        found.extend(page.items.iter().map(leading));
+        let so_far = expected.iter().take(found.len()).map(|(id, node, _)| (*id, node.clone()));
+        assert!(found.iter().cloned().eq(so_far), "{filter:?}: {found:?} of {expected:?}");
+        let missing = expected[found.len()..].iter().map(|(_, _, at)| *at).max();
+        assert!(missing.is_none_or(|receipt_ns| receipt_ns < page.complete_since_ns));
+        match page.next {
+            Some(next) => token = next.token(List::Stories, filter),
+            None => break,
+        }
+    }
+    assert_eq!(found.len(), expected.len(), "{filter:?}");
+}
+
+#[test]
+fn pages_of_stories_are_what_a_scan_finds() {
+    for seed in 0..100 {
+        let mut rng = Rng(seed);
+        let disk = SimDisk::default();
+        let config = ServerConfig {
+            segment_bytes: 2_000,
+            ..server_config(&PathBuf::from("/s"), any_port())
+        };
+        let open = || Storage::open(&config, Arc::new(disk.clone())).unwrap();
+        let (mut storage, mut sent) = (open(), Vec::new());
+        for sequence in 0..rng.below(60) {
+            let (node, mut story) = random_story(&mut rng);
+            story.revision = sequence as u32;
+            append(&mut storage, node, &story, sequence);
+            sent.push((node, story));
+            if rng.one_in(15) {
+                drop(storage);
+                disk.kill();
+                storage = open();
+            }
+        }
+        for _ in 0..20 {
+            assert_pages(&storage, &random_filter(&mut rng), &sent, &mut rng);
+        }
     }
 }
