@@ -1,6 +1,8 @@
 //! The agent as a process: valid and invalid input, reload, restart and shutdown.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "agent/server.rs"]
+mod server;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -63,14 +65,18 @@ fn sigterm_drains_and_a_second_agent_is_refused() {
 }
 
 #[test]
-fn agent_without_a_server_is_not_ready_and_accounts_for_every_event() {
+fn agent_without_a_server_is_ready_and_accounts_for_every_event() {
     let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("pod-startup.jsonl"));
     let agent = start(&["run", "--config", &config]);
     let status = fixture.wait(|s| s["cons1"]["total"]["held"] == json!(5));
     assert_eq!(status["cons1"]["holds"], json!(true));
     let (head, why) = fixture.page("/readyz").unwrap();
-    assert!(head.contains("503") && why.contains("server not connected"), "{head} {why}");
+    assert!(head.contains("200"), "a rollout doesn't wait for the server: {head} {why}");
+    let status = fixture.wait(|s| s["bridge"]["last_error"] != json!(""));
+    assert_eq!(status["bridge"]["connected"], json!(false));
+    let last_error = status["bridge"]["last_error"].as_str().unwrap();
+    assert!(last_error.contains(&format!("127.0.0.1:{}", fixture.grpc)), "{last_error}");
     let output = terminate(agent);
     let stderr = utf8(&output.stderr);
     assert!(stderr.contains(r#""dropped":{},"held":5"#), "{stderr}");

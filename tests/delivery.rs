@@ -3,12 +3,18 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as the test does")]
 
+#[path = "delivery/backup.rs"]
+mod backup;
 #[path = "delivery/disk.rs"]
 mod disk;
+#[path = "delivery/health.rs"]
+mod health;
 #[path = "delivery/queries.rs"]
 mod queries;
 #[path = "delivery/read_again.rs"]
 mod read_again;
+#[path = "delivery/retention.rs"]
+mod retention;
 #[path = "delivery/sequences.rs"]
 mod sequences;
 #[path = "delivery/servers.rs"]
@@ -19,6 +25,8 @@ mod shards;
 mod simulation;
 #[path = "delivery/spool.rs"]
 mod spool;
+#[path = "delivery/story_parts.rs"]
+mod story_parts;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -33,7 +41,7 @@ use bytes::Bytes;
 use support::eventually::eventually;
 use support::net::{any_port, free_address};
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats};
-use tapio::server::{EventFilter, Server, ServerConfig, ServerHandle, Storage, StoryFilter};
+use tapio::server::{Budget, Cursor, Filter, Server, ServerConfig, ServerHandle, Storage};
 use tapio::store::OsFiles;
 use tapio_core::event::{
     Event, EventId, Field, Impact, Member, Name, Reason, Severity, Stage, Story, StoryState,
@@ -199,9 +207,17 @@ fn stored(dir: &Path) -> HashMap<EventId, u32> {
     count_events(&Storage::open(&server_config(dir, any_port()), Arc::new(OsFiles)).unwrap())
 }
 
+/// The batches of all matching events, in one page.
+fn all_events(storage: &Storage, filter: &Filter) -> Vec<tapio::server::MatchingBatch> {
+    let selection = storage.select_events(filter.clone(), Cursor::NEWEST);
+    let page = selection.read(&Budget::UNLIMITED).unwrap();
+    assert_eq!((page.next, page.complete_since_ns), (None, 0));
+    page.items
+}
+
 fn count_events(storage: &Storage) -> HashMap<EventId, u32> {
     let mut seen = HashMap::new();
-    for found in storage.select_events(EventFilter::default()).read(usize::MAX).unwrap() {
+    for found in all_events(storage, &Filter::default()) {
         let batch = Batch::parse(&found.batch).unwrap();
         let mut decoder = batch.decoder().unwrap();
         for item in batch.items() {
@@ -467,9 +483,9 @@ fn oldest_segments_are_retired() {
     assert!(store.segments_retired > 2, "{store:?}");
     drop(server);
     let storage = Storage::open(&small, Arc::new(OsFiles)).unwrap();
-    let found = storage.select_events(EventFilter::default()).read(1).unwrap();
-    let batch = Batch::parse(&found[0].batch).unwrap();
-    assert_eq!(batch.head.first_sequence + u64::from(batch.head.count), 30_000);
+    let found = all_events(&storage, &Filter::default());
+    let newest = Batch::parse(&found[0].batch).unwrap();
+    assert_eq!(newest.head.first_sequence + u64::from(newest.head.count), 30_000);
     let stats = storage.stats();
     assert_eq!((stats.corrupt_frames, stats.torn_bytes), (0, 0));
 }

@@ -168,7 +168,7 @@ fn oldest_segments_make_room() {
 }
 
 #[test]
-fn newest_frames_are_read_from_selected_segments() {
+fn snapshot_has_the_frames_of_its_time() {
     let disk = SimDisk::default();
     let mut log = open(&disk, config());
     append(&mut log, 0..12);
@@ -177,13 +177,12 @@ fn newest_frames_are_read_from_selected_segments() {
     assert_eq!(all, [1, 2, 3]);
     append(&mut log, 12..20);
     log.retire_oldest();
-    let mut found = Vec::new();
-    let take = |frame: Frame<'_>| {
-        found.push(number_of(frame.payload));
-        if found.len() == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    snapshot.newest_first(|segment| segment != 3, take).unwrap();
-    assert_eq!(found, [9, 8, 7, 6][..].to_vec()[..found.len()].to_vec());
+    assert!(snapshot.frames(1).unwrap().is_none(), "the first segment was removed since");
+    let frames = snapshot.frames(3).unwrap().unwrap();
+    let payload = |offset| number_of(&frames.payload(offset).unwrap().unwrap());
+    let numbers: Vec<u64> = frames.offsets().rev().map(|(offset, _)| payload(offset)).collect();
+    assert_eq!(numbers, [11, 10]);
+    assert_eq!(snapshot.last_receipt_ns(3), frames.offsets().map(|(_, ns)| ns).max());
     let mut rest = Vec::new();
     let from = FramePosition { segment: 1, offset: 0 };
     snapshot

@@ -296,7 +296,7 @@ fn decode_all(bytes: &[u8]) {
     if let Ok(mut decoder) = batch.decoder() {
         for item in batch.items() {
             if let Item::Event(raw) = item {
-                let _ = (kernel_time(raw), raw.kind_index(), raw.trace());
+                let _ = (kernel_time(raw), raw.kind_index(), raw.patterns().count());
                 if let Err(error) = decoder.event(raw) {
                     check(error.at);
                 }

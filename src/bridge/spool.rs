@@ -189,24 +189,18 @@ impl Spool {
         max_ids: usize,
     ) -> io::Result<()> {
         let log = self.log.snapshot();
-        let first = log.segments().rev().take(2).last().unwrap_or(0);
-        log.newest_first(
-            |segment| segment >= first,
-            |frame| {
-                let Ok(batch) = Batch::parse(frame.payload) else {
-                    return ControlFlow::Continue(());
-                };
-                for item in batch.items() {
-                    let Item::Event(event) = item else { continue };
-                    let Some((id, source)) = event.id_and_source() else { continue };
-                    let source = batch.names().get(source).copied().unwrap_or_default();
-                    if !NEVER_READ_AGAIN.contains(&source) {
-                        ids.insert(id);
-                    }
+        for segment in log.segments().rev().take(2) {
+            let Some(frames) = log.frames(segment)? else { continue };
+            for (offset, _) in frames.offsets().rev() {
+                if ids.len() >= max_ids {
+                    return Ok(());
                 }
-                if ids.len() < max_ids { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            },
-        )
+                if let Some(payload) = frames.payload(offset)? {
+                    add_ids(&payload, ids);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Counts the events of earlier processes that the server hasn't answered.
@@ -438,6 +432,20 @@ impl Spool {
         // Batches in memory can be sent all the same.
         Ok(self.drop_removed(None))
     }
+}
+
+/// Adds the ids of a batch's events that their sources may deliver again.
+fn add_ids(payload: &[u8], ids: &mut HashSet<EventId, ahash::RandomState>) {
+    let Ok(batch) = Batch::parse(payload) else { return };
+    let events = batch.items().filter_map(|item| match item {
+        Item::Event(event) => event.id_and_source(),
+        Item::Story(_) => None,
+    });
+    let is_read_again = |source: usize| {
+        let source = batch.names().get(source).copied().unwrap_or_default();
+        !NEVER_READ_AGAIN.contains(&source)
+    };
+    ids.extend(events.filter(|(_, source)| is_read_again(*source)).map(|(id, _)| id));
 }
 
 fn some_events(accounts: Accounts) -> Option<Accounts> {

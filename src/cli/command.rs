@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
-use super::{bench, demo, doctor, explain, load, quarantine, replay, rules, run, tail};
+use super::{bench, demo, doctor, explain, load, quarantine, replay, rules, run, server, tail};
 
 #[derive(Parser)]
 #[command(
@@ -23,7 +23,7 @@ enum Verb {
     /// Run the agent
     Run(run::RunArgs),
     /// Run the receiving server
-    Server(run::ServerArgs),
+    Server(server::Args),
     /// Validate a configuration file; errors have line and column
     Check(run::CheckArgs),
     /// Generate load at a fixed rate, without coordinated omission
@@ -61,7 +61,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(&args),
-        Verb::Server(args) => run::server(&args),
+        Verb::Server(args) => server::run(&args),
         Verb::Check(args) => run::check(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Bench(args) => bench::run(&args),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::live;
 use super::output::{Outcome, Output, Usage, message, print};
 use super::story::{self, paint, plain};
-use tapio_core::event::{Candidate, Link, LinkedStory, Story, Term, linked_among};
+use tapio_core::event::{Candidate, Link, LinkedStory, Story, StoryPart, Term, linked_among};
 use tapio_wire::{linked_from_proto, proto};
 
 /// Longest line of a file of stories.
@@ -117,10 +117,14 @@ fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
     })
 }
 
-/// The story, its linked stories, and all candidates with every term.
+/// The story, its parts, its linked stories, and all candidates with every term.
 fn explanation(linked: &LinkedStory, colour: bool) -> String {
     let story = &linked.story;
     let mut out = story::story_text(story, colour);
+    if linked.parts.len() > 1 {
+        let _ = write!(out, "\n  {}", paint("nodes", "1", colour));
+        linked.parts.iter().for_each(|part| append_part(&mut out, part, colour));
+    }
     if !linked.links.is_empty() {
         let _ = write!(out, "\n  {}", paint("linked stories", "1", colour));
         linked.links.iter().for_each(|link| append_link(&mut out, link, colour));
@@ -136,6 +140,22 @@ fn explanation(linked: &LinkedStory, colour: bool) -> String {
         append_candidate(&mut out, candidate, index + 1, next, colour);
     }
     out
+}
+
+fn append_part(out: &mut String, part: &StoryPart, colour: bool) {
+    let events = match part.members_total {
+        1 => "1 event".to_owned(),
+        n => format!("{n} events"),
+    };
+    let _ = write!(
+        out,
+        "\n    {}: {} {}, {events} since {} UTC  {}",
+        plain(&part.node),
+        story::severity_text(part.severity, colour),
+        part.state.as_str(),
+        story::time_of_day(part.first_ns),
+        paint(&part.id.to_string(), "2", colour)
+    );
 }
 
 fn append_link(out: &mut String, link: &Link, colour: bool) {
@@ -181,6 +201,7 @@ fn times(odds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tapio_core::event::{Severity, StoryState, TraceId};
 
     fn candidate(cause: &str, score: f64) -> Candidate {
         let terms = vec![
@@ -188,6 +209,23 @@ mod tests {
             Term { name: "severity".into(), weight: score + 0.25, because: "error".into() },
         ];
         Candidate { cause: cause.into(), evidence: vec![], labels: vec![], score, terms }
+    }
+
+    #[test]
+    fn parts_are_printed_with_their_nodes() {
+        let part = StoryPart {
+            node: "b\u{1b}".into(),
+            id: TraceId([7; 16]),
+            state: StoryState::Closed,
+            members_total: 3,
+            first_ns: 1_700_000_000_000_000_000,
+            last_ns: 1_700_000_001_000_000_000,
+            severity: Severity::ERROR,
+        };
+        let mut out = String::new();
+        append_part(&mut out, &part, false);
+        let id = TraceId([7; 16]);
+        assert_eq!(out, format!("\n    b·: ERROR closed, 3 events since 22:13:20.000 UTC  {id}"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `tapio run`, `tapio server`, `tapio check`
+//! `tapio run`, `tapio check`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,9 +8,8 @@ use anyhow::Context;
 
 use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::signals::Signals;
-use super::{live, story};
-use crate::runtime::{Agent, Config, LogConfig, LogFormat, StartError, snapshot_json};
-use crate::server::Server;
+use super::{live, log, story};
+use crate::runtime::{Agent, Config, StartError, snapshot_json};
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
@@ -45,14 +44,6 @@ pub(super) struct RunArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tapio server --config /etc/tapio/server.yaml")]
-pub(super) struct ServerArgs {
-    /// Configuration file; without one, the defaults apply
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(clap::Args)]
 #[command(after_help = "Example:\n  tapio check --config tapio.yaml")]
 pub(super) struct CheckArgs {
     /// Configuration file
@@ -64,31 +55,16 @@ pub(super) struct CheckArgs {
 ///
 /// # Errors
 /// An error in the file, as [`Usage`].
-fn config(path: Option<&Path>) -> anyhow::Result<Config> {
+pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
     match path {
         None => Ok(Config::default()),
         Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()).into()),
     }
 }
 
-/// Starts logging to standard error.
-fn start_log(config: &LogConfig) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.level)
-        .map_err(|e| Usage(format!("log.level: {e}")))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match config.format {
-        LogFormat::Json => log.json().try_init(),
-        LogFormat::Text => {
-            let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            log.with_ansi(terminal).with_target(false).try_init()
-        }
-    };
-    started.map_err(|e| anyhow::anyhow!("can't start the log: {e}"))
-}
-
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
-    start_log(&config.log)?;
+    log::start(&config.log)?;
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
@@ -184,20 +160,6 @@ fn print_stories(
             let _ = print(&text);
         }
     })
-}
-
-pub(super) fn server(args: &ServerArgs) -> Outcome {
-    let config = config(args.config.as_deref())?;
-    start_log(&config.log)?;
-    let signals = Signals::of_shutdown().context("can't handle signals")?;
-    let mut server = Server::start(config.server())?;
-    while !signals.is_shutdown() && !server.is_finished() {
-        signals.wait(POLL_INTERVAL);
-    }
-    server.stop();
-    let stats = serde_json::to_string(&server.status()).unwrap_or_default();
-    tracing::info!(%stats, "server ended");
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn check(args: &CheckArgs) -> Outcome {

@@ -5,12 +5,13 @@ use serde_json::Value as Json;
 
 use super::output::{Outcome, Output, message, print};
 use super::{live, story};
+use tapio_core::event::{Severity, TraceId};
 use tapio_core::glob;
 use tapio_wire::{batch_json, proto, story_from_proto};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --stories"
+    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --stories\n  tapio tail --severity error --entity k8s.pod.name=web-1"
 )]
 pub(super) struct Args {
     /// The server's gRPC address
@@ -22,16 +23,45 @@ pub(super) struct Args {
     /// Stories only; with --kind, also the events of these kinds
     #[arg(long)]
     stories: bool,
+    /// Only of this node
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// At least this severity: a name such as `warn`, or a number from 0 to 24
+    #[arg(long, value_name = "SEVERITY", value_parser = severity)]
+    severity: Option<Severity>,
+    /// Only stories of this pattern and their events
+    #[arg(long, value_name = "NAME")]
+    pattern: Option<String>,
+    /// Only of this trace
+    #[arg(long, value_name = "ID")]
+    trace_id: Option<TraceId>,
+    /// Only events with this entity, and stories with it in their key
+    #[arg(long, value_name = "KEY=VALUE")]
+    entity: Option<String>,
+    /// Only events whose message has this part, in upper or lower case; and stories that have it
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
     /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
 
+fn severity(text: &str) -> Result<Severity, String> {
+    Severity::parse(text).ok_or_else(|| "not a severity".into())
+}
+
 impl Args {
     /// The request for the server's tail.
     fn request(&self) -> proto::TailRequest {
+        let text = |option: &Option<String>| option.clone().unwrap_or_default();
         proto::TailRequest {
-            kind: self.kind.clone().unwrap_or_default(),
+            kind: text(&self.kind),
+            node: text(&self.node),
+            severity: self.severity.map_or(0, |severity| u32::from(severity.0)),
+            pattern: text(&self.pattern),
+            trace_id: self.trace_id.map_or_else(Vec::new, |id| id.0.to_vec()),
+            entity: text(&self.entity),
+            text: text(&self.text),
             stories: self.stories,
             no_events: self.stories && self.kind.is_none(),
         }
@@ -102,7 +132,7 @@ pub(super) fn event_line(event: &Json, colour: bool) -> String {
     let time = time.get(..12).unwrap_or(time);
     let severity = match text("severity") {
         "info" | "" => String::new(),
-        word => match tapio_core::event::Severity::parse(word) {
+        word => match Severity::parse(word) {
             Some(severity) => format!("{} ", story::severity_text(severity, colour)),
             None => String::new(),
         },

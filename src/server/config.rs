@@ -11,6 +11,9 @@ use crate::store::Durability;
 /// Longest `sync_interval`: agents keep what isn't acknowledged in memory.
 const MAX_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Shortest `retention_age`: it is checked about once a second.
+const MIN_RETENTION_AGE: Duration = Duration::from_secs(1);
+
 /// Configuration of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +28,9 @@ pub struct ServerConfig {
     pub segment_bytes: u64,
     /// About the size of all segments; beyond it, the oldest is retired.
     pub retention_bytes: u64,
+    /// Segments whose batches were all received longer ago are retired; 0 for no limit.
+    #[serde(with = "tapio_core::durations")]
+    pub retention_age: Duration,
     /// The faults that an acknowledged batch survives: `power`, a loss of power; `process`, a kill
     /// of the server.
     pub durability: Durability,
@@ -44,6 +50,7 @@ impl Default for ServerConfig {
             data_dir: PathBuf::from("/var/lib/tapio"),
             segment_bytes: 16 * 1024 * 1024,
             retention_bytes: 1024 * 1024 * 1024,
+            retention_age: Duration::ZERO,
             durability: Durability::Power,
             sync_interval: Duration::from_millis(10),
             stories_kept: 10_000,
@@ -68,6 +75,9 @@ impl ServerConfig {
                 "retention_bytes: {} is less than two segments ({})",
                 self.retention_bytes, self.segment_bytes
             ));
+        }
+        if !self.retention_age.is_zero() && self.retention_age < MIN_RETENTION_AGE {
+            return Err(format!("retention_age: neither 0s nor at least {MIN_RETENTION_AGE:?}"));
         }
         if self.sync_interval > MAX_SYNC_INTERVAL {
             return Err(format!("sync_interval: longer than {MAX_SYNC_INTERVAL:?}"));

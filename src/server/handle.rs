@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tonic::transport::server::TcpIncoming;
 
 use super::config::ServerConfig;
+use super::health::Health;
 use super::ingest::Ingest;
+use super::reload::ConfigChanges;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
-use super::{http, query};
+use super::{health, http, query, query_line};
 use crate::store::{Files, OsFiles};
 use tapio_wire::{IngestServer, bind, grpc_server};
 
@@ -30,8 +31,9 @@ pub struct ServerHandle {
     pub grpc_addr: SocketAddr,
     /// The address for HTTP.
     pub http_addr: SocketAddr,
+    /// The configuration in force.
+    config: ServerConfig,
     shared: Arc<Shared>,
-    stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     /// Dropped last: it seals the log.
     sync: Option<SyncThread>,
@@ -52,22 +54,20 @@ impl Server {
     /// # Errors
     /// As [`Server::start`].
     pub fn start_on(config: ServerConfig, files: Arc<dyn Files>) -> io::Result<ServerHandle> {
-        let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
-        config.check().map_err(invalid)?;
+        check(&config)?;
         let grpc = bind("grpc_listen", config.grpc_listen)?;
         let web = bind("http_listen", config.http_listen)?;
         let (grpc_addr, http_addr) = (grpc.local_addr()?, web.local_addr()?);
         let ingest = Ingest::open(&config, files)?;
         let shared = Arc::clone(ingest.shared());
-        let sync = SyncThread::start(Arc::clone(&shared), config.sync_interval)?;
+        let sync = SyncThread::start(Arc::clone(&shared))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(2)
+            .max_blocking_threads(query_line::running())
+            .on_thread_start(query_line::lower_weight)
             .build()?;
-        let stop = Arc::new(Notify::new());
-        let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve(grpc, web, ingest, stopped)) {
+            if let Err(error) = runtime.block_on(serve(grpc, web, ingest)) {
                 tracing::error!(
                     %grpc_addr, %http_addr, %error,
                     "server: stopped; agents keep their batches and retry"
@@ -79,31 +79,35 @@ impl Server {
         Ok(ServerHandle {
             grpc_addr,
             http_addr,
+            config,
             shared,
-            stop,
             thread: Some(thread),
             sync: Some(sync),
         })
     }
 }
 
-async fn serve(
-    grpc: TcpListener,
-    web: TcpListener,
-    ingest: Ingest,
-    stop: Arc<Notify>,
-) -> io::Result<()> {
+fn check(config: &ServerConfig) -> io::Result<()> {
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
+    config.check().map_err(invalid)
+}
+
+/// Serves until the server stops.
+async fn serve(grpc: TcpListener, web: TcpListener, ingest: Ingest) -> io::Result<()> {
     let shared = Arc::clone(ingest.shared());
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let reported = health::report(shared.health.subscribe(), reporter);
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(grpc)?);
     let agents = grpc_server()
         .add_service(IngestServer::new(ingest))
         .add_service(query::service(Arc::clone(&shared)))
+        .add_service(health_service)
         .serve_with_incoming(incoming.with_nodelay(Some(true)));
     let web = axum::serve(tokio::net::TcpListener::from_std(web)?, http::routes(shared));
     tokio::select! {
         ended = agents => ended.map_err(io::Error::other),
         ended = async { web.await } => ended,
-        () = stop.notified() => Ok(()),
+        () = reported => Ok(()),
     }
 }
 
@@ -114,6 +118,17 @@ impl ServerHandle {
         self.shared.status()
     }
 
+    /// Changes the configuration. Some values take effect at the next start only.
+    ///
+    /// # Errors
+    /// With the configuration key: an invalid value. The configuration in force stays.
+    pub fn reload(&mut self, config: ServerConfig) -> io::Result<ConfigChanges> {
+        check(&config)?;
+        let changes = ConfigChanges::apply(&mut self.config, config);
+        self.shared.set_limits(&self.config);
+        Ok(changes)
+    }
+
     /// Whether the thread has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -122,7 +137,7 @@ impl ServerHandle {
 
     /// Stops the server. Agents resend the batches that weren't acknowledged.
     pub fn stop(&mut self) {
-        self.stop.notify_one();
+        self.shared.set_health(Health::Stopping);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

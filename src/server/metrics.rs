@@ -27,10 +27,15 @@ const TAIL_MISSED: Metric = Metric::counter(
     &[],
     "Batches that a client of the tail API missed because it reads too slowly.",
 );
+const QUERIES_REFUSED: Metric = Metric::counter(
+    "tapio_server_queries_refused_total",
+    &[],
+    "Queries refused because too many were waiting.",
+);
 const SEGMENTS_RETIRED: Metric = Metric::counter(
     "tapio_server_segments_retired_total",
     &[],
-    "Segments removed to stay within server.retention_bytes.",
+    "Segments removed because of server.retention_bytes, server.retention_age or a full disk.",
 );
 const CORRUPT_FRAMES: Metric = Metric::counter(
     "tapio_server_corrupt_frames_total",
@@ -137,6 +142,7 @@ pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
         (&REFUSED, ingest.batches_refused),
         (&DISK_ERRORS, ingest.disk_errors),
         (&TAIL_MISSED, ingest.tail_batches_missed),
+        (&QUERIES_REFUSED, ingest.queries_refused),
         (&SEGMENTS_RETIRED, store.segments_retired),
         (&CORRUPT_FRAMES, store.corrupt_frames),
         (&LOST_BYTES, store.lost_bytes),

@@ -5,22 +5,28 @@
 //! | --- | --- |
 //! | `config.rs` | [`ServerConfig`] |
 //! | `handle.rs` | [`Server`] and [`ServerHandle`]: start and stop |
+//! | `health.rs` | `grpc.health.v1`: whether the server takes batches and answers queries |
 //! | `ingest.rs` | gRPC ingest: batches → storage, acknowledgements |
 //! | `sync.rs` | writes stored batches to the disk before they are acknowledged |
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
-//! | `query.rs` | gRPC queries |
+//! | `query.rs` | queries, and their gRPC service |
+//! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | JSON over HTTP, health checks |
 //! | `metrics.rs` | `/metrics` |
+//! | `reload.rs` | [`ConfigChanges`]: changes the configuration while the server runs |
 //! | `status.rs` | [`ServerStatus`]: the counters |
 //! | `shared.rs` | state that ingest and queries share |
 
 mod config;
 mod handle;
+mod health;
 mod http;
 mod ingest;
 mod metrics;
 mod query;
+mod query_line;
+mod reload;
 mod shared;
 mod status;
 mod storage;
@@ -30,7 +36,9 @@ mod sync_gate;
 pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use ingest::{Ingest, IngestStream};
+pub use reload::ConfigChanges;
 pub use status::{LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
-    EventFilter, EventSelection, MatchingBatch, Storage, StorageStats, StoryFilter, StorySelection,
+    Budget, Cursor, EventSelection, Filter, List, MatchingBatch, Page, Storage, StorageStats,
+    StorySelection,
 };

@@ -1,4 +1,4 @@
-//! gRPC queries.
+//! Queries, and their gRPC service.
 
 use std::io;
 use std::pin::Pin;
@@ -12,12 +12,13 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::query_line::{QueryError, budget};
 use super::shared::Shared;
 use super::status::LatencyStats;
-use super::storage::{EventFilter, MatchingBatch, StoryFilter};
-use tapio_core::event::LinkedStory;
+use super::storage::{Cursor, Filter, List, MatchingBatch, Page};
+use tapio_core::event::{LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
-use tapio_wire::{Batch, linked_to_proto, proto};
+use tapio_wire::{Batch, linked_to_proto, proto, story_from_proto};
 
 /// Items listed where the request gives no limit.
 const DEFAULT_LIMIT: usize = 100;
@@ -30,48 +31,110 @@ pub(super) fn service(shared: Arc<Shared>) -> QueryServer<Queries> {
     QueryServer::new(Queries(shared))
 }
 
-/// The limit of a request, within bounds.
-pub(super) fn limit(requested: u32) -> usize {
-    match requested as usize {
-        0 => DEFAULT_LIMIT,
-        n => n.min(MAX_LIMIT),
+/// The page that a request asks for.
+pub(super) struct PageRequest {
+    pub(super) filter: Filter,
+    /// 0 for the default.
+    pub(super) limit: u32,
+    pub(super) page_token: String,
+}
+
+/// A page as it is answered.
+pub(super) struct Answer<T> {
+    pub(super) items: T,
+    pub(super) next_page_token: String,
+    pub(super) complete_since_ns: u64,
+}
+
+impl PageRequest {
+    /// The limit within bounds.
+    fn limit(&self) -> usize {
+        match self.limit as usize {
+            0 => DEFAULT_LIMIT,
+            n => n.min(MAX_LIMIT),
+        }
     }
+
+    fn cursor(&self, list: List) -> Result<Cursor, QueryError> {
+        let checked = self.filter.check();
+        let cursor =
+            checked.and_then(|()| Cursor::from_token(&self.page_token, list, &self.filter));
+        cursor.map_err(QueryError::Invalid)
+    }
+}
+
+fn answer<I, T>(
+    page: Page<I>,
+    list: List,
+    filter: &Filter,
+    render: impl FnOnce(&[I]) -> io::Result<T>,
+) -> io::Result<Answer<T>> {
+    let token = page.next.map(|cursor| cursor.token(list, filter));
+    Ok(Answer {
+        items: render(&page.items)?,
+        next_page_token: token.unwrap_or_default(),
+        complete_since_ns: page.complete_since_ns,
+    })
 }
 
 impl Shared {
-    /// Finds the newest events.
-    pub(super) async fn events(
+    /// Finds the newest events. Like the search, `render` runs on a thread of its own.
+    pub(super) async fn events<T: Send + 'static>(
         &self,
-        filter: EventFilter,
-        limit: usize,
-    ) -> Result<Vec<MatchingBatch>, String> {
-        let selection = self.storage().select_events(filter);
-        read(move || selection.read(limit)).await
+        request: PageRequest,
+        render: impl FnOnce(&[MatchingBatch]) -> io::Result<T> + Send + 'static,
+    ) -> Result<Answer<T>, QueryError> {
+        let cursor = request.cursor(List::Events)?;
+        if !request.filter.id_prefix.is_empty() {
+            return Err(QueryError::Invalid("id_prefix: is for stories only".into()));
+        }
+        let place = self.enter_line().await?;
+        let selection = self.storage().select_events(request.filter.clone(), cursor);
+        let read = move || {
+            let page = selection.read(&budget(request.limit()))?;
+            answer(page, List::Events, &request.filter, render)
+        };
+        place.run(read).await
     }
 
     /// Finds the stories that were updated last.
-    pub(super) async fn stories(
+    pub(super) async fn stories<T: Send + 'static>(
         &self,
-        filter: &StoryFilter,
-        limit: usize,
-    ) -> Result<Vec<LinkedStory>, String> {
-        let selection = self.storage().select_stories(limit, filter);
-        read(move || selection.read()).await
+        request: PageRequest,
+        render: impl FnOnce(&[LinkedStory]) -> io::Result<T> + Send + 'static,
+    ) -> Result<Answer<T>, QueryError> {
+        let cursor = request.cursor(List::Stories)?;
+        let place = self.enter_line().await?;
+        let selection = self.storage().select_stories(request.filter.clone(), cursor);
+        let read = move || {
+            let page = selection.read(&budget(request.limit()))?;
+            answer(page, List::Stories, &request.filter, render)
+        };
+        place.run(read).await
     }
 
-    /// Finds a story.
-    pub(super) async fn story(&self, id: [u8; 16]) -> Result<Option<LinkedStory>, String> {
-        let selection = self.storage().select_story(id);
-        Ok(read(move || selection.read()).await?.pop())
+    /// Finds the story of which one part has this id.
+    pub(super) async fn story(&self, id: TraceId) -> Result<Option<LinkedStory>, QueryError> {
+        let filter = Filter { id_prefix: id.to_string(), ..Filter::default() };
+        let request = PageRequest { filter, limit: 1, page_token: String::new() };
+        Ok(self.stories(request, |stories| Ok(stories.first().cloned())).await?.items)
     }
 }
 
-/// Reads the disk on a thread of its own, so that ingest continues meanwhile.
-async fn read<T: Send + 'static>(
-    read: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    let read = tokio::task::spawn_blocking(read).await.map_err(|e| e.to_string())?;
-    read.map_err(|e| e.to_string())
+impl From<QueryError> for Status {
+    fn from(error: QueryError) -> Self {
+        let code = match error {
+            QueryError::Invalid(_) => tonic::Code::InvalidArgument,
+            QueryError::Busy => tonic::Code::ResourceExhausted,
+            QueryError::Failed(_) => tonic::Code::Internal,
+        };
+        Self::new(code, error.into_text())
+    }
+}
+
+/// The severity of a request. One that is out of range stays so, and is refused.
+fn severity(number: u32) -> Severity {
+    Severity(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
 pub(super) struct Queries(Arc<Shared>);
@@ -98,20 +161,48 @@ fn decode(bytes: &[u8]) -> Result<proto::EventBatch, Status> {
 
 /// Selects the items of a tail.
 struct TailFilter {
-    /// `None`: no events.
-    events: Option<EventFilter>,
+    events: bool,
     stories: bool,
+    filter: Filter,
 }
 
 impl TailFilter {
+    /// The filter of a request.
+    ///
+    /// # Errors
+    /// The invalid parameter.
+    fn new(request: proto::TailRequest) -> Result<Self, QueryError> {
+        let filter = Filter {
+            severity: severity(request.severity),
+            pattern: request.pattern,
+            trace_id: request.trace_id,
+            node: request.node,
+            kind: request.kind,
+            entity: request.entity,
+            text: request.text,
+            ..Filter::default()
+        };
+        filter.check().map_err(QueryError::Invalid)?;
+        Ok(Self { events: !request.no_events, stories: request.stories, filter })
+    }
+
     /// The matching part of a batch; `None` if nothing matches.
     fn apply(&self, bytes: &[u8]) -> Option<proto::EventBatch> {
-        let positions = match &self.events {
-            Some(filter) => filter.positions(&Batch::parse(bytes).ok()?),
-            None => Vec::new(),
+        let positions = if self.events {
+            self.filter.positions(&Batch::parse(bytes).ok()?)
+        } else {
+            Vec::new()
         };
         let mut batch = decode(bytes).ok()?;
-        let stories = if self.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
+        let mut stories =
+            if self.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
+        let filter = Filter { kind: String::new(), ..self.filter.clone() };
+        if filter != Filter::default() {
+            stories.retain(|story| {
+                let story = story_from_proto(story.clone());
+                story.is_some_and(|story| filter.story_matches(&story, &batch.node))
+            });
+        }
         let mut batch = keep_events(batch, &positions);
         batch.count += stories.len() as u32;
         batch.stories = stories;
@@ -152,12 +243,26 @@ impl Query for Queries {
         &self,
         request: Request<proto::ListStoriesRequest>,
     ) -> Result<Response<proto::ListStoriesResponse>, Status> {
-        let proto::ListStoriesRequest { limit: requested, pattern, node, id_prefix } =
-            request.into_inner();
-        let filter = StoryFilter { pattern, node, id_prefix };
-        let stories = self.0.stories(&filter, limit(requested)).await.map_err(Status::internal)?;
+        let request = request.into_inner();
+        let filter = Filter {
+            since_ns: request.since,
+            until_ns: request.until,
+            severity: severity(request.severity),
+            pattern: request.pattern,
+            trace_id: request.trace_id,
+            node: request.node,
+            kind: request.kind,
+            entity: request.entity,
+            text: request.text,
+            id_prefix: request.id_prefix,
+        };
+        let (limit, page_token) = (request.limit, request.page_token);
+        let render = |stories: &[LinkedStory]| Ok(stories.iter().map(linked_to_proto).collect());
+        let answer = self.0.stories(PageRequest { filter, limit, page_token }, render).await?;
         Ok(Response::new(proto::ListStoriesResponse {
-            stories: stories.iter().map(linked_to_proto).collect(),
+            stories: answer.items,
+            next_page_token: answer.next_page_token,
+            complete_since: answer.complete_since_ns,
         }))
     }
 
@@ -165,31 +270,37 @@ impl Query for Queries {
         &self,
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
-        let proto::ListEventsRequest { limit: requested, kind, trace_id, node, entity } =
-            request.into_inner();
-        if !matches!(trace_id.len(), 0 | 16) {
-            return Err(Status::invalid_argument(format!(
-                "trace_id has {} bytes instead of 16",
-                trace_id.len()
-            )));
-        }
-        let filter = EventFilter { kind, trace_id, node, entity };
-        let found = self.0.events(filter, limit(requested)).await.map_err(Status::internal)?;
-        let batches = found
-            .iter()
-            .rev()
-            .map(|found| decode(&found.batch).map(|batch| keep_events(batch, &found.positions)));
-        Ok(Response::new(proto::ListEventsResponse { batches: batches.collect::<Result<_, _>>()? }))
+        let request = request.into_inner();
+        let filter = Filter {
+            since_ns: request.since,
+            until_ns: request.until,
+            severity: severity(request.severity),
+            pattern: request.pattern,
+            trace_id: request.trace_id,
+            node: request.node,
+            kind: request.kind,
+            entity: request.entity,
+            text: request.text,
+            id_prefix: String::new(),
+        };
+        let (limit, page_token) = (request.limit, request.page_token);
+        let render = |found: &[MatchingBatch]| {
+            let batches = found.iter().rev().map(|found| decode(&found.batch));
+            batches.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)
+        };
+        let answer = self.0.events(PageRequest { filter, limit, page_token }, render).await?;
+        Ok(Response::new(proto::ListEventsResponse {
+            batches: answer.items,
+            next_page_token: answer.next_page_token,
+            complete_since: answer.complete_since_ns,
+        }))
     }
 
     async fn tail(
         &self,
         request: Request<proto::TailRequest>,
     ) -> Result<Response<TailStream>, Status> {
-        let request = request.into_inner();
-        let events = EventFilter { kind: request.kind, ..EventFilter::default() };
-        let filter =
-            TailFilter { events: (!request.no_events).then_some(events), stories: request.stories };
+        let filter = TailFilter::new(request.into_inner())?;
         let shared = Arc::clone(&self.0);
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         // Before the response: what is stored once the client has it is in the stream.

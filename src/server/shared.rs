@@ -1,13 +1,17 @@
 //! State that ingest and queries share.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::config::ServerConfig;
+use super::health::Health;
+use super::query_line::{self, Place, QueryError, QueryLine};
 use super::status::{LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
@@ -39,8 +43,13 @@ pub(super) struct Shared {
     storage: Mutex<Storage>,
     stats: Mutex<Stats>,
     pub(super) tail: broadcast::Sender<Bytes>,
+    pub(super) health: watch::Sender<Health>,
     /// Where acks wait for the disk.
     pub(super) gate: SyncGate,
+    /// Where queries wait for their turn.
+    queries: QueryLine,
+    /// The least time between two syncs.
+    sync_interval_ns: AtomicU64,
 }
 
 impl Shared {
@@ -56,7 +65,10 @@ impl Shared {
                 latency,
             }),
             tail: broadcast::channel(TAIL_BATCHES).0,
+            health: watch::channel(Health::Serving).0,
             gate: SyncGate::new(config.durability),
+            queries: QueryLine::new(query_line::running()),
+            sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
         })
     }
 
@@ -64,8 +76,27 @@ impl Shared {
         self.storage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Applies the values of a new configuration that take effect at once.
+    pub(super) fn set_limits(&self, config: &ServerConfig) {
+        // Relaxed: no other data depends on it.
+        self.sync_interval_ns.store(config.sync_interval.as_nanos() as u64, Ordering::Relaxed);
+        self.storage().set_limits(config);
+    }
+
+    /// The least time between the begins of two syncs.
+    pub(super) fn sync_interval(&self) -> Duration {
+        Duration::from_nanos(self.sync_interval_ns.load(Ordering::Relaxed))
+    }
+
     pub(super) fn stats(&self) -> MutexGuard<'_, Stats> {
         self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a query may run. Counts it if it is refused.
+    pub(super) async fn enter_line(&self) -> Result<Place, QueryError> {
+        let entered = self.queries.enter().await;
+        self.stats().counts.queries_refused += u64::from(entered.is_err());
+        entered
     }
 
     /// Sends a stored batch to all tails.
@@ -76,11 +107,23 @@ impl Shared {
         }
     }
 
+    /// Changes the state, of which a stop is the last one.
+    pub(super) fn set_health(&self, new: Health) {
+        self.health.send_if_modified(|health| {
+            let is_changed = *health != Health::Stopping && *health != new;
+            if is_changed {
+                *health = new;
+            }
+            is_changed
+        });
+    }
+
     /// Counts an error of the disk. Logs only the first one in a row.
     pub(super) fn report_disk_error(&self, work: DiskWork, error: &io::Error) {
         let mut stats = self.stats();
         stats.counts.disk_errors += 1;
         stats.counts.disk_failing = true;
+        self.set_health(Health::DiskFailing);
         if !std::mem::replace(&mut stats.failing[work as usize], true) {
             tracing::error!(%error, "server: can't store a batch; agents keep their batches and retry");
         }
@@ -91,6 +134,7 @@ impl Shared {
         let mut stats = self.stats();
         if std::mem::take(&mut stats.failing[work as usize]) && stats.failing == [false; 2] {
             stats.counts.disk_failing = false;
+            self.set_health(Health::Serving);
             tracing::info!("server: batches are stored again");
         }
     }

@@ -21,6 +21,8 @@ pub struct ServerCounts {
     pub disk_errors: u64,
     /// Batches that slow tails have missed.
     pub tail_batches_missed: u64,
+    /// Queries refused because too many were waiting.
+    pub queries_refused: u64,
     /// Whether the disk refused the last batch.
     pub disk_failing: bool,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::shared::{DiskWork, Shared};
 use tapio_core::clock;
 
-/// Time between two looks for deleted segments.
+/// Time between two checks for expired and for deleted segments.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread that syncs the log.
@@ -24,15 +24,14 @@ pub(super) struct SyncThread {
 }
 
 impl SyncThread {
-    /// Starts the thread; `interval` is the least time between the begins of two syncs.
+    /// Starts the thread.
     ///
     /// # Errors
     /// When the thread can't be started.
-    pub(super) fn start(shared: Arc<Shared>, interval: Duration) -> io::Result<Self> {
+    pub(super) fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("sync".into())
-            .spawn(move || run(&for_thread, interval))?;
+        let thread =
+            std::thread::Builder::new().name("sync".into()).spawn(move || run(&for_thread))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 }
@@ -47,7 +46,7 @@ impl Drop for SyncThread {
     }
 }
 
-fn run(shared: &Shared, interval: Duration) {
+fn run(shared: &Shared) {
     let mut checked = clock::instant();
     loop {
         let is_stopped = shared.gate.wait(CHECK_INTERVAL);
@@ -62,12 +61,13 @@ fn run(shared: &Shared, interval: Duration) {
         }
         if checked.elapsed() >= CHECK_INTERVAL {
             checked = clock::instant();
+            shared.storage().retire_expired(clock::wall_ns());
             let check = shared.storage().check();
             if let Err(error) = check {
                 shared.report_disk_error(DiskWork::Append, &error);
             }
         }
-        std::thread::sleep(interval.saturating_sub(began.elapsed()));
+        std::thread::sleep(shared.sync_interval().saturating_sub(began.elapsed()));
     }
 }
 

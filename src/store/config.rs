@@ -39,7 +39,7 @@ pub struct SegmentLogStats {
     pub bytes: u64,
     /// Frames in them.
     pub frames: u64,
-    /// Segments removed because the log had reached its size, or the disk was full.
+    /// Segments removed because of the log's size, their age, or a full disk.
     pub retired_segments: u64,
     /// Intact frames found by recovery.
     pub recovered_frames: u64,

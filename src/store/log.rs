@@ -16,7 +16,7 @@ use super::index::{SealedIndex, SegmentIndex};
 use super::recovery::{Recovered, recover};
 use super::scan::{FrameList, FrameReader};
 use super::segment::{self, SealedSegment, SegmentWriter};
-use super::snapshot::LogSnapshot;
+use super::snapshot::{LogSnapshot, SegmentView};
 
 /// The segment that is appended to.
 pub(super) struct Active {
@@ -66,6 +66,8 @@ pub struct SegmentLog<I> {
     pub(super) counts: SegmentLogStats,
     /// Segments of earlier processes that the disk could neither sync nor copy.
     unsynced: Vec<u64>,
+    /// Segments that aren't in the log any more, but whose files couldn't be removed.
+    unremoved: Vec<u64>,
     _lock: Box<dyn Send>,
 }
 
@@ -95,6 +97,7 @@ impl<I: SegmentIndex> SegmentLog<I> {
             next_number,
             counts: stats,
             unsynced,
+            unremoved: Vec::new(),
             _lock: lock,
         };
         log.retire_surplus();
@@ -230,6 +233,17 @@ impl<I: SegmentIndex> SegmentLog<I> {
         {}
     }
 
+    /// Changes the size of the log; removes the oldest segments beyond it.
+    pub fn set_retention_bytes(&mut self, retention_bytes: u64) {
+        self.config.retention_bytes = retention_bytes;
+        self.retire_surplus();
+    }
+
+    /// The time of receipt of the first frame in the segment that is appended to.
+    pub fn appended_since_ns(&self) -> Option<u64> {
+        self.active.as_ref().map(|active| active.footer.first_receipt_ns)
+    }
+
     /// Removes the segments whose last frame was received before `receipt_ns`.
     pub fn retire_before(&mut self, receipt_ns: u64) {
         while self.sealed.front().is_some_and(|s| s.last_receipt_ns < receipt_ns) {
@@ -273,13 +287,25 @@ impl<I: SegmentIndex> SegmentLog<I> {
         self.index.retired(number);
         // The disk has its room again only once the file is closed.
         self.unsealed.retain(|unsealed| unsealed.writer.number() != number);
-        let path = segment::path(&self.config.dir, number);
-        match self.files.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(segment = %path.display(), %error, "segment log: can't remove a segment");
-            }
-            _ => {}
+        if let Err(error) = self.remove_file(number) {
+            let path = segment::path(&self.config.dir, number);
+            tracing::warn!(segment = %path.display(), %error, "segment log: can't remove a segment; trying again");
+            self.unremoved.push(number);
         }
+    }
+
+    fn remove_file(&self, number: u64) -> io::Result<()> {
+        match self.files.remove(&segment::path(&self.config.dir, number)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Tries again to remove files that couldn't be removed: the next start would find them.
+    fn remove_again(&mut self) {
+        let mut unremoved = std::mem::take(&mut self.unremoved);
+        unremoved.retain(|number| self.remove_file(*number).is_err());
+        self.unremoved = unremoved;
     }
 
     /// The segment that is appended to, if there is one.
@@ -346,11 +372,13 @@ impl<I: SegmentIndex> SegmentLog<I> {
     }
 
     /// Notices segments that somebody deleted. The one that is appended to is written again from
-    /// its open file; the others are lost, counted and logged. To be called about once a second.
+    /// its open file; the others are lost, counted and logged. Removes files that couldn't be
+    /// removed before. To be called about once a second.
     ///
     /// # Errors
     /// When the folder or the file can't be read, or the disk refuses the copy.
     pub fn check(&mut self) -> io::Result<()> {
+        self.remove_again();
         let names = match self.files.names(&self.config.dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             names => names.map_err(|e| with_path(&self.config.dir, &e))?,
@@ -396,8 +424,16 @@ impl<I: SegmentIndex> SegmentLog<I> {
     /// A view of the current contents, which can be read without access to the log.
     #[must_use]
     pub fn snapshot(&self) -> LogSnapshot {
-        let sealed = self.sealed.iter().map(|s| (s.head, s.end));
-        let active = self.active.iter().map(|a| (*a.writer.head(), a.writer.len_bytes()));
+        let sealed = self.sealed.iter().map(|s| SegmentView {
+            head: s.head,
+            end: s.end,
+            last_receipt_ns: s.last_receipt_ns,
+        });
+        let active = self.active.iter().map(|a| SegmentView {
+            head: *a.writer.head(),
+            end: a.writer.len_bytes(),
+            last_receipt_ns: a.footer.last_receipt_ns,
+        });
         LogSnapshot::new(
             Arc::clone(&self.files),
             self.config.dir.clone(),

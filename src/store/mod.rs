@@ -28,7 +28,7 @@
 //! | `recovery.rs` | opens the segments of an earlier process |
 //! | `log.rs` | [`SegmentLog`]: append, roll, retire |
 //! | `sync.rs` | [`PendingSync`]: what has been appended is written to the disk |
-//! | `snapshot.rs` | [`LogSnapshot`]: reads from both ends while the log is appended to |
+//! | `snapshot.rs` | [`LogSnapshot`]: reads while the log is appended to |
 //!
 //! Properties, each with its test:
 //!
@@ -64,5 +64,5 @@ pub use files::{DiskFile, Files, OsFiles};
 pub use frame::{Frame, FramePosition};
 pub use index::{SealedIndex, SegmentIndex};
 pub use log::{SegmentLog, is_disk_full};
-pub use snapshot::LogSnapshot;
+pub use snapshot::{LogSnapshot, SegmentFrames};
 pub use sync::PendingSync;

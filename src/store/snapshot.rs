@@ -17,18 +17,57 @@ use super::segment;
 pub struct LogSnapshot {
     files: Arc<dyn Files>,
     dir: PathBuf,
-    /// Head, and offset behind the last frame; oldest first.
-    segments: Vec<(Head, u64)>,
+    /// Oldest first.
+    segments: Vec<SegmentView>,
+}
+
+/// A segment at the time of a snapshot.
+#[derive(Clone, Copy)]
+pub(super) struct SegmentView {
+    pub(super) head: Head,
+    /// Offset behind the last frame.
+    pub(super) end: u64,
+    /// The latest time of receipt of its frames.
+    pub(super) last_receipt_ns: u64,
+}
+
+/// The frames of one segment, of which single ones are read.
+pub struct SegmentFrames {
+    file: Arc<dyn DiskFile>,
+    /// Oldest first.
+    frames: Vec<(u64, Mark)>,
+}
+
+impl SegmentFrames {
+    /// Offset and time of receipt of each frame, oldest first. Some may be corrupt.
+    pub fn offsets(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
+        self.frames.iter().map(|(offset, mark)| (*offset, mark.receipt_ns))
+    }
+
+    /// The payload of the frame at an offset; `None` if there is none, or it is corrupt.
+    ///
+    /// # Errors
+    /// When the segment can't be read.
+    pub fn payload(&self, offset: u64) -> io::Result<Option<Vec<u8>>> {
+        let Ok(index) = self.frames.binary_search_by_key(&offset, |(offset, _)| *offset) else {
+            return Ok(None);
+        };
+        let mark = &self.frames[index].1;
+        let mut payload = vec![0; mark.payload_bytes as usize];
+        let read = self.file.read_at(&mut payload, offset + MARK_BYTES as u64)?;
+        let is_intact = read == payload.len() && crc32c::crc32c(&payload) == mark.payload_checksum;
+        Ok(is_intact.then_some(payload))
+    }
 }
 
 impl LogSnapshot {
-    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, segments: Vec<(Head, u64)>) -> Self {
+    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, segments: Vec<SegmentView>) -> Self {
         Self { files, dir, segments }
     }
 
     /// The numbers of the segments, oldest first.
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = u64> + '_ {
-        self.segments.iter().map(|(head, _)| head.number)
+        self.segments.iter().map(|segment| segment.head.number)
     }
 
     /// Passes the frames from a position on to `visit`, oldest first, until it breaks. Skips
@@ -41,31 +80,35 @@ impl LogSnapshot {
         from: FramePosition,
         mut visit: impl FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> io::Result<()> {
-        for &(head, end) in self.segments.iter().filter(|(head, _)| head.number >= from.segment) {
-            let start = if head.number == from.segment { from.offset } else { 0 };
-            if self.visit(head, start, end, false, &mut visit)?.is_break() {
+        for segment in self.segments.iter().filter(|s| s.head.number >= from.segment) {
+            let start = if segment.head.number == from.segment { from.offset } else { 0 };
+            if self.visit(segment, start, &mut visit)?.is_break() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Passes the frames of the segments for which `selects` holds to `visit`, newest first, until
-    /// it breaks. Skips segments that were removed since, and corrupt frames.
+    /// The latest time of receipt of a segment's frames; `None` if there is no such segment.
+    #[must_use]
+    pub fn last_receipt_ns(&self, segment: u64) -> Option<u64> {
+        self.view(segment).map(|segment| segment.last_receipt_ns)
+    }
+
+    /// Lists the frames of a segment; `None` if it was removed since.
     ///
     /// # Errors
-    /// When a segment can't be read.
-    pub fn newest_first(
-        &self,
-        mut selects: impl FnMut(u64) -> bool,
-        mut visit: impl FnMut(Frame<'_>) -> ControlFlow<()>,
-    ) -> io::Result<()> {
-        for &(head, end) in self.segments.iter().rev() {
-            if selects(head.number) && self.visit(head, 0, end, true, &mut visit)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
+    /// When the segment can't be read.
+    pub fn frames(&self, segment: u64) -> io::Result<Option<SegmentFrames>> {
+        let Some(&SegmentView { head, end, .. }) = self.view(segment) else { return Ok(None) };
+        let Some(file) = self.open(segment)? else { return Ok(None) };
+        let frames = FrameList::read(&*file, head.nonce, HEAD_BYTES as u64, end)?.frames;
+        Ok(Some(SegmentFrames { file, frames }))
+    }
+
+    fn view(&self, number: u64) -> Option<&SegmentView> {
+        let at = self.segments.binary_search_by_key(&number, |segment| segment.head.number);
+        at.ok().map(|at| &self.segments[at])
     }
 
     /// The owner's index of a sealed segment; `None` if it isn't sealed, was removed since, or has
@@ -74,9 +117,7 @@ impl LogSnapshot {
     /// # Errors
     /// When the segment can't be read.
     pub fn index(&self, segment: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some((head, _)) = self.segments.iter().find(|(head, _)| head.number == segment) else {
-            return Ok(None);
-        };
+        let Some(SegmentView { head, .. }) = self.view(segment) else { return Ok(None) };
         let Some(file) = self.open(segment)? else { return Ok(None) };
         match Footer::read(&*file, head.nonce, file.len_bytes()?)? {
             Some(footer) => footer.read_index(&*file, head.nonce),
@@ -89,8 +130,9 @@ impl LogSnapshot {
     /// # Errors
     /// When the segment can't be read.
     pub fn payload(&self, position: FramePosition) -> io::Result<Option<Vec<u8>>> {
-        let head = self.segments.iter().find(|(head, _)| head.number == position.segment);
-        let Some((head, end)) = head else { return Ok(None) };
+        let Some(SegmentView { head, end, .. }) = self.view(position.segment) else {
+            return Ok(None);
+        };
         let Some(file) = self.open(position.segment)? else { return Ok(None) };
         let mut mark = [0; MARK_BYTES];
         let read = file.read_at(&mut mark, position.offset)?;
@@ -110,23 +152,19 @@ impl LogSnapshot {
         }
     }
 
-    /// Visits the frames of a segment from `start` to `end`.
+    /// Visits the frames of a segment from `start` on.
     fn visit(
         &self,
-        head: Head,
+        segment: &SegmentView,
         start: u64,
-        end: u64,
-        is_reversed: bool,
         visit: &mut impl FnMut(Frame<'_>) -> ControlFlow<()>,
     ) -> io::Result<ControlFlow<()>> {
+        let &SegmentView { head, end, .. } = segment;
         let Some(file) = self.open(head.number)? else {
             return Ok(ControlFlow::Continue(()));
         };
         let start = start.max(HEAD_BYTES as u64);
-        let mut list = FrameList::read(&*file, head.nonce, start, end)?;
-        if is_reversed {
-            list.frames.reverse();
-        }
+        let list = FrameList::read(&*file, head.nonce, start, end)?;
         let mut reader = FrameReader::new(&*file, head.number, end);
         for (offset, mark) in &list.frames {
             if let Some(frame) = reader.read(*offset, mark)?

@@ -18,6 +18,8 @@ pub struct EventKeys<'a> {
     pub severity: u8,
     /// The bytes of its trace id; empty for none.
     pub trace: &'a [u8],
+    /// The bytes of its message.
+    pub message: &'a [u8],
 }
 
 impl<'a> RawEvent<'a> {
@@ -57,7 +59,7 @@ impl<'a> RawEvent<'a> {
     /// batch's names, and its value to `entity`. `None` if the event is invalid.
     #[must_use]
     pub fn keys(self, mut entity: impl FnMut(usize, Value<'a>)) -> Option<EventKeys<'a>> {
-        let mut keys = EventKeys { time_ns: 0, kind: 0, severity: 0, trace: &[] };
+        let mut keys = EventKeys { time_ns: 0, kind: 0, severity: 0, trace: &[], message: &[] };
         let mut r = self.0;
         while !r.is_empty() {
             match r.tag().ok()? {
@@ -65,6 +67,7 @@ impl<'a> RawEvent<'a> {
                 (4, VARINT) => keys.kind = r.varint().ok()?.try_into().ok()?,
                 (6, VARINT) => keys.severity = r.varint().ok()?.try_into().ok()?,
                 (8, LEN) => keys.trace = r.delimited().ok()?,
+                (10, LEN) => keys.message = r.delimited().ok()?,
                 (11, LEN) => {
                     let (key, value) = read_field(r.message().ok()?).ok()?;
                     entity(key.try_into().ok()?, value);
@@ -88,19 +91,32 @@ impl<'a> RawEvent<'a> {
         Some(0)
     }
 
-    /// The bytes of the event's trace id; empty for none.
-    #[must_use]
-    pub fn trace(self) -> &'a [u8] {
+    /// The patterns of the event's stories, as indexes in the batch's names. Ends early if the
+    /// event is invalid.
+    pub fn patterns(self) -> impl Iterator<Item = usize> + use<'a> {
         let mut r = self.0;
-        while !r.is_empty() {
-            match r.tag() {
-                Ok((8, LEN)) => return r.delimited().unwrap_or_default(),
-                Ok((_, wire_type)) if r.skip(wire_type).is_ok() => {}
-                _ => break,
+        std::iter::from_fn(move || {
+            while !r.is_empty() {
+                match r.tag().ok()? {
+                    (13, LEN) => return read_pattern(r.message().ok()?),
+                    (_, wire_type) => r.skip(wire_type).ok()?,
+                }
             }
-        }
-        &[]
+            None
+        })
     }
+}
+
+/// Reads the pattern of a `Correlation` message; `None` if it is invalid.
+fn read_pattern(mut r: Reader<'_>) -> Option<usize> {
+    let mut pattern = 0;
+    while !r.is_empty() {
+        match r.tag().ok()? {
+            (3, VARINT) => pattern = r.varint().ok()?,
+            (_, wire_type) => r.skip(wire_type).ok()?,
+        }
+    }
+    pattern.try_into().ok()
 }
 
 /// The event's time, if it is from the kernel's clock; delays are measured from it. Reads only the

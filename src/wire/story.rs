@@ -3,11 +3,11 @@
 
 use super::proto;
 use tapio_core::event::{
-    Candidate, EventId, Impact, Link, LinkedStory, Member, Severity, Story, StoryState, Term,
-    TraceId,
+    Candidate, EventId, Impact, Link, LinkedStory, Member, Severity, Story, StoryPart, StoryState,
+    Term, TraceId,
 };
 
-/// Converts a story with its links to protobuf.
+/// Converts a story with its links and parts to protobuf.
 #[must_use]
 pub fn linked_to_proto(linked: &LinkedStory) -> proto::Story {
     let links = linked.links.iter().map(|link| proto::Link {
@@ -17,10 +17,21 @@ pub fn linked_to_proto(linked: &LinkedStory) -> proto::Story {
         shared: link.shared,
         score: link.score,
     });
-    proto::Story { links: links.collect(), ..story_to_proto(&linked.story) }
+    let parts = linked.parts.iter().map(|part| proto::StoryPart {
+        node: part.node.clone(),
+        id: part.id.0.to_vec(),
+        state: state_to_proto(part.state) as i32,
+        members_total: part.members_total,
+        first_unix_nano: part.first_ns,
+        last_unix_nano: part.last_ns,
+        severity: u32::from(part.severity.0),
+    });
+    let (links, parts) = (links.collect(), parts.collect());
+    proto::Story { links, parts, ..story_to_proto(&linked.story) }
 }
 
-/// Converts a story with its links from protobuf. `None` if an id has a wrong length.
+/// Converts a story with its links and parts from protobuf. `None` if an id or a severity is
+/// invalid.
 #[must_use]
 pub fn linked_from_proto(mut story: proto::Story) -> Option<LinkedStory> {
     let links = std::mem::take(&mut story.links).into_iter().map(|link| {
@@ -32,7 +43,42 @@ pub fn linked_from_proto(mut story: proto::Story) -> Option<LinkedStory> {
             score: link.score,
         })
     });
-    Some(LinkedStory { links: links.collect::<Option<_>>()?, story: story_from_proto(story)? })
+    let links = links.collect::<Option<_>>()?;
+    let parts = std::mem::take(&mut story.parts).into_iter().map(part_from_proto);
+    let parts = parts.collect::<Option<_>>()?;
+    Some(LinkedStory { links, parts, story: story_from_proto(story)? })
+}
+
+fn part_from_proto(part: proto::StoryPart) -> Option<StoryPart> {
+    Some(StoryPart {
+        id: TraceId(id(&part.id)?),
+        state: state_from_proto(part.state()),
+        members_total: part.members_total,
+        first_ns: part.first_unix_nano,
+        last_ns: part.last_unix_nano,
+        severity: severity(part.severity)?,
+        node: part.node,
+    })
+}
+
+fn state_to_proto(state: StoryState) -> proto::StoryState {
+    match state {
+        StoryState::Opened => proto::StoryState::Opened,
+        StoryState::Updated => proto::StoryState::Updated,
+        StoryState::Closed => proto::StoryState::Closed,
+        StoryState::Expired => proto::StoryState::Expired,
+        StoryState::Retracted => proto::StoryState::Retracted,
+    }
+}
+
+fn state_from_proto(state: proto::StoryState) -> StoryState {
+    match state {
+        proto::StoryState::Opened => StoryState::Opened,
+        proto::StoryState::Updated => StoryState::Updated,
+        proto::StoryState::Closed => StoryState::Closed,
+        proto::StoryState::Expired => StoryState::Expired,
+        proto::StoryState::Retracted => StoryState::Retracted,
+    }
 }
 
 /// Converts a story to protobuf.
@@ -45,13 +91,7 @@ pub fn story_to_proto(story: &Story) -> proto::Story {
         pattern: story.pattern.clone(),
         name: story.name.clone(),
         intent: story.intent.clone(),
-        state: match story.state {
-            StoryState::Opened => proto::StoryState::Opened,
-            StoryState::Updated => proto::StoryState::Updated,
-            StoryState::Closed => proto::StoryState::Closed,
-            StoryState::Expired => proto::StoryState::Expired,
-            StoryState::Retracted => proto::StoryState::Retracted,
-        } as i32,
+        state: state_to_proto(story.state) as i32,
         revision: story.revision,
         key: story
             .key
@@ -76,6 +116,7 @@ pub fn story_to_proto(story: &Story) -> proto::Story {
         continues: story.continues.map(|t| t.0.to_vec()).unwrap_or_default(),
         provisional: story.provisional.map(|t| t.0.to_vec()).unwrap_or_default(),
         links: Vec::new(),
+        parts: Vec::new(),
     }
 }
 
@@ -114,13 +155,7 @@ fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
 /// Converts a story from protobuf. `None` if an id or a severity is invalid.
 #[must_use]
 pub fn story_from_proto(story: proto::Story) -> Option<Story> {
-    let state = match story.state() {
-        proto::StoryState::Opened => StoryState::Opened,
-        proto::StoryState::Updated => StoryState::Updated,
-        proto::StoryState::Closed => StoryState::Closed,
-        proto::StoryState::Expired => StoryState::Expired,
-        proto::StoryState::Retracted => StoryState::Retracted,
-    };
+    let state = state_from_proto(story.state());
     let impact = story.impact.unwrap_or_default();
     Some(Story {
         id: TraceId(id(&story.id)?),

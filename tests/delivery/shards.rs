@@ -134,7 +134,7 @@ fn run_agent(shards: usize) -> RunResult {
     let _ = agent.finish();
     let storage = Storage::open(&server_config, Arc::new(OsFiles)).unwrap();
     let mut events = Vec::new();
-    for found in storage.select_events(EventFilter::default()).read(usize::MAX).unwrap() {
+    for found in all_events(&storage, &Filter::default()) {
         let (items, broken) = batch_json(&found.batch).unwrap();
         assert_eq!(broken, 0);
         events.extend(items.into_iter().filter(|(is_story, _)| !is_story).map(|(_, e)| e));
@@ -142,7 +142,8 @@ fn run_agent(shards: usize) -> RunResult {
     let ids: BTreeSet<String> = events.iter().map(|e| text(&e["id"])).collect();
     assert_eq!(events.len() as u64, EVENTS);
     assert_eq!(ids.len() as u64, EVENTS, "an event is stored twice");
-    let linked = storage.select_stories(usize::MAX, &StoryFilter::default()).read().unwrap();
+    let selection = storage.select_stories(Filter::default(), Cursor::NEWEST);
+    let linked = selection.read(&Budget::UNLIMITED).unwrap().items;
     let stories: Vec<Story> = linked.into_iter().map(|one| one.story).collect();
     RunResult { stories: by_rule_and_key(&stories, &events), ids, visits }
 }

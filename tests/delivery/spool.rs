@@ -271,11 +271,10 @@ fn acknowledged_events_survive_kills_of_the_agent() {
     let (listen, server, admin) = (free_address(), free_address(), free_address());
     let path = dir.path().join("agent.yaml");
     let yaml = format!(
-        "state_dir: {}\nnode: test\nadmin: {{ listen: \"{}\" }}\n\
+        "state_dir: {}\nnode: test\nadmin: {{ listen: \"{admin}\" }}\n\
          collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"{listen}\" }} }}\n\
          bridge: {{ endpoint: \"{server}\", reconnect_max: 50ms, queue_bytes: 262144 }}\n",
         dir.path().join("state").display(),
-        admin,
     );
     std::fs::write(&path, yaml).unwrap();
     let run = || agent::start_quiet(&["run", "--config", &path.display().to_string()]);

@@ -33,7 +33,8 @@ impl From<serde_json::Error> for EventParseError {
 }
 
 /// Formats a time as RFC 3339 with nanoseconds.
-pub(super) fn rfc3339(time_ns: u64) -> String {
+#[must_use]
+pub fn rfc3339(time_ns: u64) -> String {
     Timestamp::from_nanosecond(i128::from(time_ns))
         .map_or_else(|_| time_ns.to_string(), |t| t.to_string())
 }

@@ -1,13 +1,14 @@
 //! Links between stories. Stories that share member events belong to one incident, though each may
 //! have a trace of its own.
 
-use std::borrow::Borrow;
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
 use super::id::{EventId, TraceId};
-use super::json::rounded;
+use super::json::{rfc3339, rounded};
+use super::severity::Severity;
 use super::story::{Story, StoryState};
 
 /// Maximum number of links of one story.
@@ -29,22 +30,61 @@ pub struct Link {
     pub score: f64,
 }
 
-/// A story and its links.
+/// The part of a story that one node has: nodes that observe the same first event open stories of
+/// one trace and one rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoryPart {
+    /// The node.
+    pub node: String,
+    /// The id of the node's story.
+    pub id: TraceId,
+    /// The state of the node's story.
+    pub state: StoryState,
+    /// Number of its members.
+    pub members_total: u64,
+    /// The first member's time.
+    pub first_ns: u64,
+    /// The last member's time.
+    pub last_ns: u64,
+    /// Its severity.
+    pub severity: Severity,
+}
+
+/// A story, its links and its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkedStory {
-    /// The story.
+    /// The story; of several parts, that of the node that opened it first.
     pub story: Story,
     /// Its links, those with the most shared members first.
     pub links: Vec<Link>,
+    /// Its parts, the one that opened first ahead; empty where the nodes aren't known.
+    pub parts: Vec<StoryPart>,
 }
 
 impl LinkedStory {
-    /// Renders the story as JSON, with its `links`.
+    /// Renders the story as JSON, with its `links` and `parts`.
     #[must_use]
     pub fn json(&self) -> Json {
         let mut json = self.story.json();
         json["links"] = self.links.iter().map(Link::json).collect();
+        if !self.parts.is_empty() {
+            json["parts"] = self.parts.iter().map(StoryPart::json).collect();
+        }
         json
+    }
+}
+
+impl StoryPart {
+    fn json(&self) -> Json {
+        json!({
+            "node": self.node,
+            "id": self.id.to_string(),
+            "state": self.state.as_str(),
+            "severity": self.severity.as_str(),
+            "first": rfc3339(self.first_ns),
+            "last": rfc3339(self.last_ns),
+            "members_total": self.members_total,
+        })
     }
 }
 
@@ -60,23 +100,49 @@ impl Link {
     }
 }
 
+impl Link {
+    /// A link of a story with `members` kept members to another one, with which it shares some.
+    #[must_use]
+    pub fn new(other: &LinkTarget<'_>, shared: u64, members: usize) -> Self {
+        let smaller = members.min(other.members).max(1);
+        Self {
+            id: other.id,
+            trace_id: other.trace_id,
+            name: other.name.to_owned(),
+            shared,
+            score: shared as f64 / smaller as f64,
+        }
+    }
+}
+
+/// The story that a link leads to.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkTarget<'a> {
+    /// Its id.
+    pub id: TraceId,
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// Its title.
+    pub name: &'a str,
+    /// Its kept members.
+    pub members: usize,
+    /// Its first member's time.
+    pub first_ns: u64,
+}
+
 impl LinkedStory {
     /// Links a story with others, each with the number of members that both have.
     #[must_use]
-    pub fn new<S: Borrow<Story>>(story: Story, others: impl IntoIterator<Item = (S, u64)>) -> Self {
-        let link = |(other, shared): (S, u64)| {
-            let other = other.borrow();
-            let smaller = story.members.len().min(other.members.len()).max(1);
-            let score = shared as f64 / smaller as f64;
-            let Story { id, trace_id, name, first_ns, .. } = other;
-            (*first_ns, Link { id: *id, trace_id: *trace_id, name: name.clone(), shared, score })
-        };
-        let mut links: Vec<(u64, Link)> = others.into_iter().map(link).collect();
-        links.sort_by(|(first, a), (second, b)| {
-            b.shared.cmp(&a.shared).then(first.cmp(second)).then(a.id.cmp(&b.id))
-        });
-        let links = links.into_iter().map(|(_, link)| link).take(MAX_LINKS).collect();
-        Self { story, links }
+    pub fn new<'a>(
+        story: Story,
+        others: impl IntoIterator<Item = (LinkTarget<'a>, u64)>,
+        parts: Vec<StoryPart>,
+    ) -> Self {
+        let mut others: Vec<_> = others.into_iter().collect();
+        others.sort_by_key(|(other, shared)| (Reverse(*shared), other.first_ns, other.id));
+        let links = others.iter().take(MAX_LINKS);
+        let links = links.map(|(other, shared)| Link::new(other, *shared, story.members.len()));
+        Self { links: links.collect(), story, parts }
     }
 }
 
@@ -97,9 +163,12 @@ pub fn linked_among(story: &Story, all: &[Story]) -> LinkedStory {
     let shared = others.filter_map(|other| {
         let theirs: HashSet<EventId> = other.members.iter().map(|m| m.id).collect();
         let shared = theirs.intersection(&members).count() as u64;
-        (shared > 0).then_some((other, shared))
+        let Story { id, trace_id, name, first_ns, members, .. } = other;
+        let (members, id, trace_id, first_ns) = (members.len(), *id, *trace_id, *first_ns);
+        let target = LinkTarget { id, trace_id, name, members, first_ns };
+        (shared > 0).then_some((target, shared))
     });
-    LinkedStory::new(story.clone(), shared)
+    LinkedStory::new(story.clone(), shared, Vec::new())
 }
 
 #[cfg(test)]

@@ -32,6 +32,13 @@ impl StoryState {
         matches!(self, Self::Closed | Self::Expired | Self::Retracted)
     }
 
+    /// The state with this number: its position in the list above.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        let all = [Self::Opened, Self::Updated, Self::Closed, Self::Expired, Self::Retracted];
+        all.into_iter().find(|state| *state as u32 == number)
+    }
+
     /// Its name in output.
     #[must_use]
     pub fn as_str(self) -> &'static str {

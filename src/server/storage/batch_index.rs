@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
-use super::event_filter::EventFilter;
+use super::query_filter::Filter;
 use super::story_index::{self, StoryIndex};
 use super::summary::{SenderItems, Summary, SummaryBuilder};
 use crate::store::{Frame, SealedIndex, SegmentIndex};
@@ -33,7 +33,7 @@ impl BatchIndex {
 
     /// The sealed segments that may have matching events. Others have none, except for the segment
     /// that is appended to.
-    pub(super) fn select(&self, filter: &EventFilter) -> Vec<u64> {
+    pub(super) fn select(&self, filter: &Filter) -> Vec<u64> {
         let matching = self.sealed.iter().filter(|(_, summary)| summary.may_match(filter));
         matching.map(|(segment, _)| *segment).collect()
     }
@@ -69,8 +69,7 @@ impl SegmentIndex for BatchIndex {
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         self.sequences.sender(head.node, head.epoch).insert(head.first_sequence, end);
         for (position, story) in (0..).zip(stories) {
-            let entry = story_index::entry(head.node, head.epoch, story, offset, position);
-            if let Some(entry) = entry {
+            if let Some(entry) = story_index::entry(head, story, frame, position) {
                 self.stories.add(segment, entry);
             }
         }
@@ -81,6 +80,7 @@ impl SegmentIndex for BatchIndex {
             return SealedIndex::default();
         };
         let (mut summary, index) = open.finish(self.stories.of_segment(segment));
+        summary.stories_evicted_ns = self.stories.evicted_ns();
         let sealed = SealedIndex { summary: summary.encode_to_vec(), index: index.encode_to_vec() };
         summary.stories.clear();
         self.sealed.insert(segment, summary);
@@ -98,12 +98,13 @@ impl SegmentIndex for BatchIndex {
     }
 
     fn sealed(&mut self, segment: u64, summary: &[u8]) {
-        // A later version may have written it; without a summary, queries don't find its events.
+        // A later version may have written it; queries read the segment then.
         let mut summary = Summary::decode(summary).unwrap_or_default();
         self.count(&summary.senders, false);
         for story in std::mem::take(&mut summary.stories) {
             self.stories.add(segment, story);
         }
+        self.stories.add_evicted(summary.stories_evicted_ns);
         self.sealed.insert(segment, summary);
     }
 

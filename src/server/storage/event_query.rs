@@ -2,51 +2,85 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use prost::Message as _;
 
-use super::event_filter::EventFilter;
+use super::page::{Budget, Cursor, Page};
+use super::query_filter::Filter;
 use super::summary::{Index, entity_hash, first_eight};
-use crate::store::{Frame, FramePosition, LogSnapshot};
-use tapio_wire::Batch;
+use crate::store::{LogSnapshot, SegmentFrames};
+use tapio_core::clock;
+use tapio_wire::{Batch, Item, proto};
 
-/// Segments that one query reads at most.
-const MAX_READ_SEGMENTS: usize = 64;
-
-/// A batch with events that match a filter.
+/// The matching events of a batch.
 #[derive(Clone, Debug)]
 pub struct MatchingBatch {
-    /// The batch.
+    /// A batch of these events, in the order in which they were sent. It has the head of the stored
+    /// batch, and only these items.
     pub batch: Vec<u8>,
-    /// The positions of matching events among its events, ascending.
-    pub positions: Vec<usize>,
 }
 
 /// A query that is ready to be read.
 pub struct EventSelection {
-    pub(super) filter: EventFilter,
+    pub(super) filter: Filter,
+    pub(super) before: Cursor,
     pub(super) log: LogSnapshot,
     /// The segments that may have matching events, newest first.
     pub(super) segments: Vec<u64>,
 }
 
 impl EventSelection {
-    /// Reads the newest matching events, at most `limit`. Returns their batches, newest first.
+    /// Reads the newest matching events. The items of the page are their batches.
     ///
     /// # Errors
     /// When a segment can't be read. Segments that were removed since are skipped.
-    pub fn read(&self, limit: usize) -> io::Result<Vec<MatchingBatch>> {
-        let mut found = Found { filter: &self.filter, limit, batches: Vec::new(), events: 0 };
-        for segment in self.segments.iter().take(MAX_READ_SEGMENTS) {
-            if found.events >= limit || self.read_segment(*segment, &mut found)?.is_break() {
+    pub fn read(&self, budget: &Budget) -> io::Result<Page<MatchingBatch>> {
+        let mut found = Found {
+            filter: &self.filter,
+            budget,
+            deadline: budget.deadline(),
+            batches: Vec::new(),
+            frames: 0,
+            events: 0,
+            bytes: 0,
+        };
+        let mut next = None;
+        for (read, segment) in self.segments.iter().enumerate() {
+            let is_over = read >= budget.segments || found.is_full();
+            if is_over {
+                next = Some(Cursor::end_of(*segment));
+            } else if let ControlFlow::Break(cursor) = self.read_segment(*segment, &mut found)? {
+                next = Some(cursor);
+            }
+            if next.is_some() {
                 break;
             }
         }
-        Ok(found.batches)
+        let remaining_ns = next.map_or(Ok(None), |next| self.last_receipt_before(next))?;
+        Ok(Page {
+            items: found.batches,
+            next: next.filter(|_| remaining_ns.is_some()),
+            complete_since_ns: remaining_ns.map_or(0, |ns| ns + 1),
+        })
     }
 
-    fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> io::Result<ControlFlow<()>> {
-        let mut flow = ControlFlow::Continue(());
+    /// The latest receipt of a frame that a later page reads; `None` if there is none.
+    fn last_receipt_before(&self, cursor: Cursor) -> io::Result<Option<u64>> {
+        let mut last = None;
+        for segment in self.segments.iter().filter(|segment| **segment <= cursor.segment) {
+            let is_partial = *segment == cursor.segment && cursor.offset < u64::MAX;
+            let receipt = match is_partial.then(|| self.log.frames(*segment)).transpose()? {
+                None => self.log.last_receipt_ns(*segment),
+                Some(frames) => frames.iter().flat_map(|f| remaining(f, cursor)).map(|f| f.1).max(),
+            };
+            last = last.max(receipt);
+        }
+        Ok(last)
+    }
+
+    /// Reads the rest of a segment. Breaks with the cursor of the next page.
+    fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> io::Result<ControlFlow<Cursor>> {
         let (filter, entity) = (&self.filter, self.filter.entity());
         let is_indexed = !filter.trace_id.is_empty() || entity.is_some();
         let index = if is_indexed { self.log.index(segment)? } else { None };
@@ -54,51 +88,112 @@ impl EventSelection {
         if let (Some(index), Some((key, value))) = (&index, entity)
             && !index.may_have_entity(entity_hash(key, value))
         {
-            return Ok(flow);
+            return Ok(ControlFlow::Continue(()));
         }
-        if let Some(index) = index.filter(|_| !filter.trace_id.is_empty()) {
-            for offset in index.frames_of(first_eight(&filter.trace_id)).iter().rev() {
-                let position = FramePosition { segment, offset: *offset };
-                if let Some(payload) = self.log.payload(position)? {
-                    flow = found.add(&payload);
-                }
-                if flow.is_break() {
-                    break;
-                }
+        let by_trace = index
+            .filter(|_| !filter.trace_id.is_empty())
+            .map(|index| index.frames_of(first_eight(&filter.trace_id)).to_vec());
+        let Some(frames) = self.log.frames(segment)? else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let cursor = self.before.min(Cursor::end_of(segment));
+        for (offset, _) in remaining(&frames, cursor).rev() {
+            if by_trace.as_ref().is_some_and(|offsets| offsets.binary_search(&offset).is_err()) {
+                continue;
             }
-            return Ok(flow);
+            let Some(payload) = frames.payload(offset)? else { continue };
+            let is_first = cursor.segment == segment && cursor.offset == offset;
+            let end = if is_first { cursor.position } else { u32::MAX };
+            if let ControlFlow::Break(position) = found.add(&payload, end) {
+                return Ok(ControlFlow::Break(Cursor { segment, offset, position }));
+            }
         }
-        self.log.newest_first(
-            |s| s == segment,
-            |frame: Frame<'_>| {
-                flow = found.add(frame.payload);
-                flow
-            },
-        )?;
-        Ok(flow)
+        Ok(ControlFlow::Continue(()))
     }
+}
+
+/// The frames of the cursor's segment that have items before it: offset and time of receipt.
+fn remaining(
+    frames: &SegmentFrames,
+    cursor: Cursor,
+) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
+    let has_items = move |(offset, _): &(u64, u64)| (*offset, 0) < (cursor.offset, cursor.position);
+    frames.offsets().filter(has_items)
 }
 
 /// The events found so far.
 struct Found<'a> {
-    filter: &'a EventFilter,
-    limit: usize,
+    filter: &'a Filter,
+    budget: &'a Budget,
+    deadline: Option<Instant>,
     batches: Vec<MatchingBatch>,
+    /// Frames that were read. A page without any would get no further.
+    frames: usize,
     events: usize,
+    bytes: usize,
 }
 
 impl Found<'_> {
-    fn add(&mut self, payload: &[u8]) -> ControlFlow<()> {
-        let Ok(batch) = Batch::parse(payload) else {
-            return ControlFlow::Continue(());
-        };
-        let mut positions = self.filter.positions(&batch);
-        let surplus = positions.len().saturating_sub(self.limit - self.events);
-        positions.drain(..surplus);
-        if !positions.is_empty() {
-            self.events += positions.len();
-            self.batches.push(MatchingBatch { batch: payload.to_vec(), positions });
-        }
-        if self.events < self.limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    fn is_full(&self) -> bool {
+        self.events >= self.budget.items
+            || self.bytes >= self.budget.bytes
+            || self.frames > 0 && self.deadline.is_some_and(|deadline| clock::instant() >= deadline)
     }
+
+    /// Adds the matching events of a batch that are before the position `end`. Breaks, when the
+    /// page is full, with the position before which the next page goes on.
+    fn add(&mut self, payload: &[u8], end: u32) -> ControlFlow<u32> {
+        let mut through = 0;
+        self.frames += 1;
+        if let Ok(batch) = Batch::parse(payload) {
+            let mut positions = self.filter.positions(&batch);
+            positions.retain(|position| *position < end as usize);
+            let surplus = positions.len().saturating_sub(self.budget.items - self.events);
+            if surplus > 0 {
+                through = positions.get(surplus).map_or(end, |position| *position as u32);
+            }
+            positions.drain(..surplus);
+            if !positions.is_empty() {
+                let batch = extract(&batch, payload, &positions);
+                if self.bytes > 0 && self.bytes.saturating_add(batch.len()) > self.budget.bytes {
+                    return ControlFlow::Break(end);
+                }
+                self.events += positions.len();
+                self.bytes += batch.len();
+                self.batches.push(MatchingBatch { batch });
+            }
+        }
+        if self.is_full() { ControlFlow::Break(through) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// A batch with only the events at these positions.
+fn extract(batch: &Batch<'_>, payload: &[u8], positions: &[usize]) -> Vec<u8> {
+    const EVENTS_TAG: u32 = 6;
+    let mut out = proto::EventBatch {
+        first_sequence: batch.head.first_sequence,
+        count: positions.len() as u32,
+        node: batch.head.node.to_owned(),
+        epoch: batch.head.epoch,
+        names: batch.names().iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let events = batch.items().filter_map(|item| match item {
+        Item::Event(event) => Some(event),
+        Item::Story(_) => None,
+    });
+    for (position, event) in events.enumerate() {
+        if positions.binary_search(&position).is_ok() {
+            let bytes = &payload[event.range()];
+            prost::encoding::encode_key(
+                EVENTS_TAG,
+                prost::encoding::WireType::LengthDelimited,
+                &mut out,
+            );
+            prost::encoding::encode_varint(bytes.len() as u64, &mut out);
+            out.extend_from_slice(bytes);
+        }
+    }
+    out
 }

@@ -2,16 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::batch_index::BatchIndex;
-use super::event_filter::EventFilter;
 use super::event_query::EventSelection;
-use super::story_index::{StoryFilter, StorySelection};
+use super::page::Cursor;
+use super::query_filter::Filter;
+use super::story_query::StorySelection;
 use crate::server::config::ServerConfig;
 use crate::store::{
     Files, FramePosition, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
 };
 use tapio_wire::SequenceSet;
+
+/// With an age as the retention, the segment that is appended to is ended after this part of it: a
+/// batch is retired at most this part later than its age requires.
+const SEGMENTS_PER_AGE: u64 = 8;
 
 /// Contents of the storage, and what recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -22,7 +28,7 @@ pub struct StorageStats {
     pub stored_bytes: u64,
     /// Batches in them.
     pub batches: u64,
-    /// Segments retired to make room.
+    /// Segments retired to make room, or because of their age.
     pub segments_retired: u64,
     /// Batches found at start.
     pub recovered_batches: u64,
@@ -47,6 +53,8 @@ pub struct StorageStats {
 /// Stores batches as they came and indexes them.
 pub struct Storage {
     log: SegmentLog<BatchIndex>,
+    /// 0 for no limit.
+    retention_age_ns: u64,
 }
 
 impl Storage {
@@ -65,7 +73,8 @@ impl Storage {
         };
         let index = BatchIndex::new(config.stories_kept);
         let log = SegmentLog::open(log_config, files, index).map_err(|e| in_data_dir(&e))?;
-        Ok(Self { log })
+        let retention_age_ns = as_ns(config.retention_age);
+        Ok(Self { log, retention_age_ns })
     }
 
     /// Appends a batch.
@@ -115,6 +124,27 @@ impl Storage {
         self.log.finish_sync(sync, result).map_err(|(_, error)| in_data_dir(&error))
     }
 
+    /// Applies the limits of a new configuration to what is stored.
+    pub fn set_limits(&mut self, config: &ServerConfig) {
+        self.retention_age_ns = as_ns(config.retention_age);
+        self.log.set_retention_bytes(config.retention_bytes);
+        self.log.index_mut().stories.set_max(config.stories_kept);
+    }
+
+    /// Retires the segments whose batches were all received longer than the retention's age ago.
+    /// The segment that is appended to is ended early, so that few of its batches outlast the age
+    /// because of later ones. To be called about once a second; `now_ns` is the wall clock.
+    pub fn retire_expired(&mut self, now_ns: u64) {
+        if self.retention_age_ns == 0 {
+            return;
+        }
+        let ended_ns = now_ns.saturating_sub(self.retention_age_ns / SEGMENTS_PER_AGE);
+        if self.log.appended_since_ns().is_some_and(|since_ns| since_ns < ended_ns) {
+            self.log.seal();
+        }
+        self.log.retire_before(now_ns.saturating_sub(self.retention_age_ns));
+    }
+
     /// Notices deleted segments ([`SegmentLog::check`]).
     ///
     /// # Errors
@@ -125,24 +155,26 @@ impl Storage {
 
     /// Selects the last revisions of matching stories, the last updated first.
     #[must_use]
-    pub fn select_stories(&self, limit: usize, filter: &StoryFilter) -> StorySelection {
-        self.log.index().stories.select(limit, filter, self.log.snapshot())
-    }
-
-    /// Selects the last revision of a story.
-    #[must_use]
-    pub fn select_story(&self, id: [u8; 16]) -> StorySelection {
-        self.log.index().stories.get(id, self.log.snapshot())
+    pub fn select_stories(&self, filter: Filter, before: Cursor) -> StorySelection {
+        let stories = &self.log.index().stories;
+        StorySelection {
+            filter,
+            before,
+            log: self.log.snapshot(),
+            stories: stories.newest_first(),
+            evicted_ns: stories.evicted_ns(),
+        }
     }
 
     /// Selects matching events.
     #[must_use]
-    pub fn select_events(&self, filter: EventFilter) -> EventSelection {
+    pub fn select_events(&self, filter: Filter, before: Cursor) -> EventSelection {
         let log = self.log.snapshot();
         let mut segments = self.log.index().select(&filter);
         segments.extend(self.log.appended_segment());
+        segments.retain(|segment| *segment <= before.segment);
         segments.reverse();
-        EventSelection { filter, log, segments }
+        EventSelection { filter, before, log, segments }
     }
 
     /// Stories in the index.
@@ -185,6 +217,10 @@ impl Storage {
             batches_unwritten: unwritten_frames,
         }
     }
+}
+
+fn as_ns(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 
 fn in_data_dir(error: &io::Error) -> io::Error {

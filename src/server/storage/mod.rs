@@ -7,18 +7,23 @@
 //! | `summary.rs` | what a segment has: its footer and its index |
 //! | `filter.rs` | the filter over a segment's entities |
 //! | `story_index.rs` | where the last revision of each story is |
-//! | `event_filter.rs` | selects events |
+//! | `query_filter.rs` | [`Filter`]: selects events and stories |
+//! | `page.rs` | [`Page`]: pages of an answer, their tokens, and the work for one |
 //! | `event_query.rs` | events, newest first |
+//! | `story_query.rs` | stories, last updated first |
 
 mod batch_index;
-mod event_filter;
 mod event_query;
 mod filter;
 mod indexed_log;
+mod page;
+mod query_filter;
 mod story_index;
+mod story_query;
 mod summary;
 
-pub use event_filter::EventFilter;
 pub use event_query::{EventSelection, MatchingBatch};
 pub use indexed_log::{Storage, StorageStats};
-pub use story_index::{StoryFilter, StorySelection};
+pub use page::{Budget, Cursor, List, Page};
+pub use query_filter::Filter;
+pub use story_query::StorySelection;

@@ -1,32 +1,100 @@
 //! Where the last revision of each story is. The stories themselves stay in the log.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
+use prost::Message as _;
+
+use super::page::Cursor;
+use super::query_filter::StoryOutline;
 use super::summary::{StoryEntry, first_eight};
-use crate::store::{FramePosition, LogSnapshot};
-use tapio_core::event::{LinkedStory, MAX_LINKS, Story, TraceId};
-use tapio_wire::{Batch, Item, proto, story_from_proto};
+use crate::store::{Frame, FramePosition};
+use tapio_core::event::{LinkTarget, Story, StoryState, TraceId};
+use tapio_wire::{BatchHead, proto, story_from_proto};
 
-/// Selects stories; an empty text matches any.
-#[derive(Clone, Debug, Default)]
-pub struct StoryFilter {
-    /// The story's pattern.
-    pub pattern: String,
-    /// The node that sent it.
-    pub node: String,
-    /// The first hexadecimal digits of its id.
-    pub id_prefix: String,
+/// The entry of a story's revision, which is the frame's story number `position`; `None` for bytes
+/// that are no story.
+pub(super) fn entry(
+    head: &BatchHead<'_>,
+    bytes: &[u8],
+    frame: &Frame<'_>,
+    position: u32,
+) -> Option<StoryEntry> {
+    let story = decode(bytes)?;
+    Some(StoryEntry {
+        id: story.id.0.to_vec(),
+        node: head.node.to_owned(),
+        epoch: head.epoch,
+        revision: story.revision,
+        offset: frame.position.offset,
+        position,
+        members: story.members.iter().map(|m| first_eight(&m.id.0)).collect(),
+        is_linkable: story.is_linkable(),
+        trace_id: story.trace_id.0.to_vec(),
+        state: story.state as u32,
+        severity: u32::from(story.severity.0),
+        members_total: story.members_total,
+        first_ns: story.first_ns,
+        last_ns: story.last_ns,
+        receipt_ns: frame.receipt_ns,
+        pattern: story.pattern,
+        rule: story.rule,
+        name: story.name,
+    })
 }
 
-impl StoryFilter {
-    fn matches(&self, entry: &StoryEntry) -> bool {
-        (self.pattern.is_empty() || entry.pattern == self.pattern)
-            && (self.node.is_empty() || entry.node == self.node)
-            && (self.id_prefix.is_empty() || {
-                let id = TraceId(id_of(entry));
-                id.to_string().starts_with(&self.id_prefix)
-            })
+pub(super) fn decode(bytes: &[u8]) -> Option<Story> {
+    proto::Story::decode(bytes).ok().and_then(story_from_proto)
+}
+
+/// The last revision of a story of one node.
+pub(super) struct Located {
+    /// Position in the order of updates.
+    pub(super) update: u64,
+    pub(super) segment: u64,
+    pub(super) entry: StoryEntry,
+}
+
+impl Located {
+    pub(super) fn frame(&self) -> FramePosition {
+        FramePosition { segment: self.segment, offset: self.entry.offset }
+    }
+
+    /// Its position in the log, by which stories are listed: the order of their last updates.
+    pub(super) fn cursor(&self) -> Cursor {
+        let StoryEntry { offset, position, .. } = self.entry;
+        Cursor { segment: self.segment, offset, position }
+    }
+
+    pub(super) fn id(&self) -> TraceId {
+        TraceId(id_of(&self.entry))
+    }
+
+    pub(super) fn outline(&self) -> StoryOutline<'_> {
+        StoryOutline {
+            id: self.id().to_string(),
+            trace_id: &self.entry.trace_id,
+            node: &self.entry.node,
+            pattern: &self.entry.pattern,
+            severity: self.entry.severity as u8,
+            first_ns: self.entry.first_ns,
+            last_ns: self.entry.last_ns,
+        }
+    }
+
+    /// The story as the target of a link.
+    pub(super) fn as_link_target(&self) -> LinkTarget<'_> {
+        LinkTarget {
+            id: self.id(),
+            trace_id: TraceId(self.entry.trace_id.first_chunk().copied().unwrap_or_default()),
+            name: &self.entry.name,
+            members: self.entry.members.len(),
+            first_ns: self.entry.first_ns,
+        }
+    }
+
+    pub(super) fn is_retracted(&self) -> bool {
+        self.entry.state == StoryState::Retracted as u32
     }
 }
 
@@ -34,90 +102,91 @@ fn id_of(entry: &StoryEntry) -> [u8; 16] {
     entry.id.first_chunk().copied().unwrap_or_default()
 }
 
-/// The entry of a story's revision in the frame at `offset`; `None` for bytes that are no story.
-pub(super) fn entry(
-    node: &str,
-    epoch: u64,
-    bytes: &[u8],
-    offset: u64,
-    position: u32,
-) -> Option<StoryEntry> {
-    let story = decode(bytes)?;
-    Some(StoryEntry {
-        id: story.id.0.to_vec(),
-        node: node.to_owned(),
-        epoch,
-        revision: story.revision,
-        offset,
-        position,
-        members: story.members.iter().map(|m| first_eight(&m.id.0)).collect(),
-        is_linkable: story.is_linkable(),
-        pattern: story.pattern,
-    })
-}
-
-fn decode(bytes: &[u8]) -> Option<Story> {
-    <proto::Story as prost::Message>::decode(bytes).ok().and_then(story_from_proto)
-}
-
-#[derive(Clone)]
-struct Located {
-    /// Position in the order of updates.
-    update: u64,
-    segment: u64,
-    entry: StoryEntry,
-}
-
-impl Located {
-    fn position(&self) -> FramePosition {
-        FramePosition { segment: self.segment, offset: self.entry.offset }
-    }
-}
+/// The id of a story, and the node it is from: two nodes may send the same story.
+type Key = ([u8; 16], String);
 
 /// The last revision of each story. Bounded: the least recently updated story is evicted.
 pub(super) struct StoryIndex {
-    by_id: HashMap<[u8; 16], Located, ahash::RandomState>,
-    by_update: BTreeMap<u64, [u8; 16]>,
+    by_id: HashMap<Key, Arc<Located>, ahash::RandomState>,
+    by_update: BTreeMap<u64, Arc<Located>>,
     updates: u64,
     max_stories: usize,
+    /// The latest receipt of an evicted story.
+    evicted_ns: u64,
 }
 
 impl StoryIndex {
     pub(super) fn new(max_stories: usize) -> Self {
-        Self { by_id: HashMap::default(), by_update: BTreeMap::new(), updates: 0, max_stories }
+        Self {
+            by_id: HashMap::default(),
+            by_update: BTreeMap::new(),
+            updates: 0,
+            max_stories,
+            evicted_ns: 0,
+        }
     }
 
     /// Adds a revision of a story. A later start of a node's agent counts its revisions anew.
     pub(super) fn add(&mut self, segment: u64, entry: StoryEntry) {
-        let id = id_of(&entry);
-        if let Some(old) = self.by_id.get(&id) {
-            let is_same_node = old.entry.node == entry.node;
+        let key = (id_of(&entry), entry.node.clone());
+        if let Some(old) = self.by_id.get(&key) {
             let order = |e: &StoryEntry| (e.epoch, e.revision);
-            if is_same_node && order(&old.entry) > order(&entry) {
+            if order(&old.entry) > order(&entry) {
                 return;
             }
             self.by_update.remove(&old.update);
         }
         self.updates += 1;
-        self.by_update.insert(self.updates, id);
-        self.by_id.insert(id, Located { update: self.updates, segment, entry });
-        if self.by_id.len() > self.max_stories
+        let located = Arc::new(Located { update: self.updates, segment, entry });
+        self.by_update.insert(self.updates, Arc::clone(&located));
+        self.by_id.insert(key, located);
+        self.evict();
+    }
+
+    /// Changes the number of stories that are kept.
+    pub(super) fn set_max(&mut self, max_stories: usize) {
+        self.max_stories = max_stories;
+        self.evict();
+    }
+
+    fn evict(&mut self) {
+        while self.by_id.len() > self.max_stories
             && let Some((_, oldest)) = self.by_update.pop_first()
         {
-            self.by_id.remove(&oldest);
+            self.by_id.remove(&(id_of(&oldest.entry), oldest.entry.node.clone()));
+            self.add_evicted(oldest.entry.receipt_ns);
         }
+    }
+
+    /// Notes the receipt of an evicted story.
+    pub(super) fn add_evicted(&mut self, receipt_ns: u64) {
+        self.evicted_ns = self.evicted_ns.max(receipt_ns);
+    }
+
+    /// The latest receipt of an evicted story; 0 if none was evicted.
+    pub(super) fn evicted_ns(&self) -> u64 {
+        self.evicted_ns
     }
 
     /// The stories whose last revision is in a segment, in the order of their updates.
     pub(super) fn of_segment(&self, segment: u64) -> Vec<StoryEntry> {
-        let located = self.by_update.values().rev().filter_map(|id| self.by_id.get(id));
         // Only the segment that is appended to is asked for, and it has the last updates.
-        let mut entries: Vec<_> = located
+        let mut entries: Vec<_> = self
+            .newest_first_iter()
             .take_while(|located| located.segment >= segment)
             .map(|located| located.entry.clone())
             .collect();
         entries.reverse();
         entries
+    }
+
+    fn newest_first_iter(&self) -> impl Iterator<Item = &Arc<Located>> {
+        self.by_update.values().rev()
+    }
+
+    /// All stories, the last updated first. Cheap: ingest waits meanwhile.
+    pub(super) fn newest_first(&self) -> Vec<Arc<Located>> {
+        self.newest_first_iter().map(Arc::clone).collect()
     }
 
     /// Removes the stories whose last revision is in one of these segments.
@@ -134,103 +203,5 @@ impl StoryIndex {
 
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
-    }
-
-    /// Selects at most `limit` stories that match, the last updated first, to be read from `log`.
-    pub(super) fn select(
-        &self,
-        limit: usize,
-        filter: &StoryFilter,
-        log: LogSnapshot,
-    ) -> StorySelection {
-        let selected = self
-            .by_update
-            .values()
-            .rev()
-            .filter_map(|id| self.by_id.get(id))
-            .filter(|located| filter.matches(&located.entry))
-            .take(limit);
-        self.with_links(selected.cloned().collect(), log)
-    }
-
-    /// Selects one story.
-    pub(super) fn get(&self, id: [u8; 16], log: LogSnapshot) -> StorySelection {
-        self.with_links(self.by_id.get(&id).into_iter().cloned().collect(), log)
-    }
-
-    /// Finds the stories that share members with the selected ones.
-    fn with_links(&self, selected: Vec<Located>, log: LogSnapshot) -> StorySelection {
-        let mut of_member: HashMap<u64, Vec<usize>, ahash::RandomState> = HashMap::default();
-        for (at, located) in selected.iter().enumerate() {
-            let members: HashSet<u64> = located.entry.members.iter().copied().collect();
-            members.into_iter().for_each(|m| of_member.entry(m).or_default().push(at));
-        }
-        let mut links: Vec<Vec<(u64, Located)>> = vec![Vec::new(); selected.len()];
-        for other in self.by_id.values().filter(|other| other.entry.is_linkable) {
-            let mut shared: HashMap<usize, u64> = HashMap::new();
-            for member in other.entry.members.iter().collect::<HashSet<_>>() {
-                for at in of_member.get(member).into_iter().flatten() {
-                    *shared.entry(*at).or_default() += 1;
-                }
-            }
-            for (at, shared) in shared {
-                if selected[at].entry.id != other.entry.id {
-                    links[at].push((shared, other.clone()));
-                }
-            }
-        }
-        for links in &mut links {
-            links.sort_by_key(|(shared, other)| (std::cmp::Reverse(*shared), other.update));
-            links.truncate(MAX_LINKS);
-        }
-        StorySelection { log, stories: selected.into_iter().zip(links).collect() }
-    }
-}
-
-/// Stories to be read from the log, each with those that share members with it.
-pub struct StorySelection {
-    log: LogSnapshot,
-    stories: Vec<(Located, Vec<(u64, Located)>)>,
-}
-
-impl StorySelection {
-    /// Reads the stories. Skips those whose segment was removed since.
-    ///
-    /// # Errors
-    /// When a segment can't be read.
-    pub fn read(&self) -> io::Result<Vec<LinkedStory>> {
-        let mut reader = StoryReader { log: &self.log, frame: None };
-        let mut found = Vec::with_capacity(self.stories.len());
-        for (located, others) in &self.stories {
-            let Some(story) = reader.read(located)? else { continue };
-            let mut read = Vec::with_capacity(others.len());
-            for (shared, other) in others {
-                read.extend(reader.read(other)?.map(|other| (other, *shared)));
-            }
-            found.push(LinkedStory::new(story, read));
-        }
-        Ok(found)
-    }
-}
-
-/// Reads stories; keeps the last frame, which often has the next one as well.
-struct StoryReader<'a> {
-    log: &'a LogSnapshot,
-    frame: Option<(FramePosition, Vec<u8>)>,
-}
-
-impl StoryReader<'_> {
-    fn read(&mut self, located: &Located) -> io::Result<Option<Story>> {
-        let position = located.position();
-        if self.frame.as_ref().is_none_or(|(at, _)| *at != position) {
-            self.frame = self.log.payload(position)?.map(|payload| (position, payload));
-        }
-        let Some((_, payload)) = &self.frame else { return Ok(None) };
-        let Ok(batch) = Batch::parse(payload) else { return Ok(None) };
-        let mut stories = batch.items().filter_map(|item| match item {
-            Item::Story(story) => Some(story),
-            Item::Event(_) => None,
-        });
-        Ok(stories.nth(located.entry.position as usize).and_then(decode))
     }
 }

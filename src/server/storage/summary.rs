@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use prost::Message;
 
-use super::event_filter::{EventFilter, entity_text};
 use super::filter;
+use super::query_filter::{Filter, entity_text};
 use tapio_core::event::stable_hash;
 use tapio_wire::{Batch, BatchHead, RawEvent};
 
@@ -31,6 +31,10 @@ pub(super) struct Summary {
     pub(super) senders: Vec<SenderItems>,
     #[prost(message, repeated, tag = "7")]
     pub(super) stories: Vec<StoryEntry>,
+    /// The latest receipt of a story that was evicted from the index, here or in an earlier
+    /// segment, nanoseconds since the Unix epoch; 0 for none.
+    #[prost(fixed64, tag = "8")]
+    pub(super) stories_evicted_ns: u64,
 }
 
 /// The items of one agent process in a segment.
@@ -70,6 +74,27 @@ pub(super) struct StoryEntry {
     /// Whether other stories link to it.
     #[prost(bool, tag = "9")]
     pub(super) is_linkable: bool,
+    #[prost(bytes = "vec", tag = "10")]
+    pub(super) trace_id: Vec<u8>,
+    #[prost(string, tag = "11")]
+    pub(super) rule: String,
+    /// The number of its `StoryState`.
+    #[prost(uint32, tag = "12")]
+    pub(super) state: u32,
+    #[prost(uint32, tag = "13")]
+    pub(super) severity: u32,
+    #[prost(uint64, tag = "14")]
+    pub(super) members_total: u64,
+    /// The times of its first and its last member, and of its receipt, nanoseconds since the Unix
+    /// epoch.
+    #[prost(fixed64, tag = "15")]
+    pub(super) first_ns: u64,
+    #[prost(fixed64, tag = "16")]
+    pub(super) last_ns: u64,
+    #[prost(fixed64, tag = "17")]
+    pub(super) receipt_ns: u64,
+    #[prost(string, tag = "18")]
+    pub(super) name: String,
 }
 
 /// The index of a sealed segment.
@@ -112,9 +137,13 @@ pub(super) fn first_eight(id: &[u8]) -> u64 {
 
 impl Summary {
     /// Whether the segment may have events that match.
-    pub(super) fn may_match(&self, filter: &EventFilter) -> bool {
-        (filter.node.is_empty() || self.nodes.contains(&filter.node))
-            && (filter.kind.is_empty() || self.kinds.iter().any(|kind| filter.kind_matches(kind)))
+    pub(super) fn may_match(&self, filter: &Filter) -> bool {
+        // Every segment has a node. Without one, this is a summary that can't be decoded.
+        self.nodes.is_empty()
+            || (filter.node.is_empty() || self.nodes.contains(&filter.node))
+                && filter.times_match(self.first_event_ns, self.last_event_ns)
+                && (filter.severity.0 == 0 || self.severities >> filter.severity.0 > 0)
+                && (filter.kind.is_empty() || self.kinds.iter().any(|k| filter.kind_matches(k)))
     }
 }
 
@@ -162,7 +191,7 @@ impl SummaryBuilder {
         // An event that can't be decoded isn't found by any of its parts.
         let Some(keys) = keys else { return };
         let summary = &mut self.summary;
-        if summary.last_event_ns == 0 {
+        if summary.severities == 0 {
             summary.first_event_ns = keys.time_ns;
         }
         summary.first_event_ns = summary.first_event_ns.min(keys.time_ns);

@@ -1,0 +1,209 @@
+//! Selects events and stories.
+
+use std::borrow::Cow;
+
+use tapio_core::event::{Severity, Story, Value};
+use tapio_wire::{Batch, Item, RawEvent};
+
+/// Longest text of a filter, in bytes.
+const MAX_TEXT_BYTES: usize = 256;
+
+/// Selects events, or stories. The default selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The time: of an event; of a story, one of its members may have. Nanoseconds since the Unix
+    /// epoch, from this one on; 0 for any.
+    pub since_ns: u64,
+    /// The time: before this one; 0 for any.
+    pub until_ns: u64,
+    /// The least severity.
+    pub severity: Severity,
+    /// The pattern: of a story; of an event, one of its stories has it. Empty for any.
+    pub pattern: String,
+    /// The 16 bytes of a trace id; empty for any.
+    pub trace_id: Vec<u8>,
+    /// The node; empty for any.
+    pub node: String,
+    /// A glob for the kind: of an event; of a story, one of its kept members has it. Empty for any.
+    pub kind: String,
+    /// An entity, as `key=value`: of an event, one of its entities; of a story, of its key. Empty
+    /// for any.
+    pub entity: String,
+    /// A part, in upper or lower case: of an event's message; of a story's name or of a kept
+    /// member's summary. Empty for any.
+    pub text: String,
+    /// The first hexadecimal digits of a story's id; empty for any. Not for events.
+    pub id_prefix: String,
+}
+
+impl Filter {
+    /// Validates the values.
+    ///
+    /// # Errors
+    /// The parameter, and why it is invalid.
+    pub fn check(&self) -> Result<(), String> {
+        let texts = [
+            ("pattern", &self.pattern),
+            ("node", &self.node),
+            ("kind", &self.kind),
+            ("entity", &self.entity),
+            ("text", &self.text),
+        ];
+        if let Some((name, text)) = texts.iter().find(|(_, text)| text.len() > MAX_TEXT_BYTES) {
+            return Err(format!("{name}: {} bytes, at most {MAX_TEXT_BYTES}", text.len()));
+        }
+        if !matches!(self.trace_id.len(), 0 | 16) {
+            return Err(format!("trace_id: {} bytes instead of 16", self.trace_id.len()));
+        }
+        if self.entity().is_some_and(|(key, _)| key.is_empty()) {
+            return Err(format!("entity: {:?} isn't key=value", self.entity));
+        }
+        if self.severity > Severity(24) {
+            return Err(format!("severity: {} isn't a number from 0 to 24", self.severity.0));
+        }
+        if self.until_ns > 0 && self.until_ns <= self.since_ns {
+            return Err("until: isn't after since".into());
+        }
+        if self.id_prefix.len() > 32 || !self.id_prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err("id_prefix: isn't up to 32 hexadecimal digits".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn kind_matches(&self, kind: &str) -> bool {
+        self.kind.is_empty() || tapio_core::glob::matches(&self.kind, kind)
+    }
+
+    /// Whether a range of times, from the first to the last, has one that matches.
+    pub(super) fn times_match(&self, first_ns: u64, last_ns: u64) -> bool {
+        last_ns >= self.since_ns && (self.until_ns == 0 || first_ns < self.until_ns)
+    }
+
+    fn severity_matches(&self, severity: u8) -> bool {
+        self.severity == Severity(0) || (self.severity.0..=24).contains(&severity)
+    }
+
+    /// The key and the value of the entity; `None` for any. The key of an invalid one is empty.
+    pub(super) fn entity(&self) -> Option<(&str, &str)> {
+        (!self.entity.is_empty()).then(|| self.entity.split_once('=').unwrap_or_default())
+    }
+
+    /// Whether every event of a matching kind and node matches.
+    fn is_by_kind_only(&self) -> bool {
+        let Self { kind, node, .. } = self.clone();
+        *self == Self { kind, node, ..Self::default() }
+    }
+
+    /// The positions of matching events among the batch's events, ascending.
+    #[must_use]
+    pub fn positions(&self, batch: &Batch<'_>) -> Vec<usize> {
+        if !self.node.is_empty() && self.node != batch.head.node {
+            return Vec::new();
+        }
+        let kinds: Vec<bool> = batch.names().iter().map(|n| self.kind_matches(n)).collect();
+        if !kinds.contains(&true) {
+            return Vec::new();
+        }
+        let text = self.text.to_lowercase();
+        let is_by_kind_only = self.is_by_kind_only();
+        let matches = |event: RawEvent<'_>| {
+            event.kind_index().is_some_and(|index| kinds.get(index) == Some(&true))
+                && (is_by_kind_only || self.event_matches(batch, event, &text))
+        };
+        batch
+            .items()
+            .filter_map(|item| match item {
+                Item::Event(event) => Some(event),
+                Item::Story(_) => None,
+            })
+            .enumerate()
+            .filter_map(|(position, event)| matches(event).then_some(position))
+            .collect()
+    }
+
+    /// Whether everything but kind and node of an event matches; `text` is in lower case.
+    fn event_matches(&self, batch: &Batch<'_>, event: RawEvent<'_>, text: &str) -> bool {
+        let is_name = |index: usize, wanted: &str| batch.names().get(index) == Some(&wanted);
+        let wanted = self.entity();
+        let mut has_entity = wanted.is_none();
+        let keys = event.keys(|key, value| {
+            has_entity |= wanted.is_some_and(|(wanted_key, wanted)| {
+                is_name(key, wanted_key) && entity_text(value).is_some_and(|text| text == wanted)
+            });
+        });
+        let Some(keys) = keys else { return false };
+        has_entity
+            && (self.trace_id.is_empty() || keys.trace == self.trace_id)
+            && self.times_match(keys.time_ns, keys.time_ns)
+            && self.severity_matches(keys.severity)
+            && (self.pattern.is_empty()
+                || event.patterns().any(|pattern| is_name(pattern, &self.pattern)))
+            && (text.is_empty()
+                || String::from_utf8_lossy(keys.message).to_lowercase().contains(text))
+    }
+
+    /// Whether a story of a node matches.
+    #[must_use]
+    pub fn story_matches(&self, story: &Story, node: &str) -> bool {
+        let outline = StoryOutline {
+            id: story.id.to_string(),
+            trace_id: &story.trace_id.0,
+            node,
+            pattern: &story.pattern,
+            severity: story.severity.0,
+            first_ns: story.first_ns,
+            last_ns: story.last_ns,
+        };
+        self.story_outline_matches(&outline) && self.story_contents_match(story)
+    }
+
+    /// Whether a story's times, severity, pattern, trace and id match.
+    pub(super) fn story_outline_matches(&self, story: &StoryOutline<'_>) -> bool {
+        self.times_match(story.first_ns, story.last_ns)
+            && self.severity_matches(story.severity)
+            && (self.pattern.is_empty() || story.pattern == self.pattern)
+            && (self.node.is_empty() || story.node == self.node)
+            && (self.trace_id.is_empty() || story.trace_id == self.trace_id)
+            && (self.id_prefix.is_empty() || {
+                story.id.starts_with(&self.id_prefix.to_ascii_lowercase())
+            })
+    }
+
+    /// Whether [`Filter::story_contents_match`] is needed.
+    pub(super) fn reads_story_contents(&self) -> bool {
+        !(self.kind.is_empty() && self.entity.is_empty() && self.text.is_empty())
+    }
+
+    /// Whether a story's members and its key match.
+    pub(super) fn story_contents_match(&self, story: &Story) -> bool {
+        let text = self.text.to_lowercase();
+        let has_text = |part: &str| part.to_lowercase().contains(&text);
+        let is_key = |(key, value): &(String, String)| self.entity() == Some((key, value));
+        (self.kind.is_empty() || story.members.iter().any(|m| self.kind_matches(&m.kind)))
+            && (self.entity.is_empty() || story.key.iter().any(is_key))
+            && (text.is_empty()
+                || has_text(&story.name)
+                || story.members.iter().any(|m| has_text(&m.summary)))
+    }
+}
+
+/// The parts of a story by which it is found without reading it.
+pub(super) struct StoryOutline<'a> {
+    /// In hexadecimal digits.
+    pub(super) id: String,
+    pub(super) trace_id: &'a [u8],
+    pub(super) node: &'a str,
+    pub(super) pattern: &'a str,
+    pub(super) severity: u8,
+    pub(super) first_ns: u64,
+    pub(super) last_ns: u64,
+}
+
+/// The value of an entity as text; `None` for values that no entity has.
+pub(super) fn entity_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Str(text) => Some(Cow::Borrowed(text)),
+        Value::Int(number) => Some(Cow::Owned(number.to_string())),
+        _ => None,
+    }
+}
