@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Fuzzes the production code with libFuzzer under AddressSanitizer, on the stable compiler: rule
 # documents, event lines, wire batches, lines of Kubernetes watches, CNI reports, netlink packets,
-# journal files, kernel log records and OTLP requests. The targets are in tests/fuzz.
+# journal files, kernel log records, OTLP requests, segments of the log, streams of batches to the
+# server and configuration files. The targets are in tests/fuzz.
 #
 # usage: scripts/fuzz.sh [TARGET]...             fuzzes the targets
 #        scripts/fuzz.sh canary [TARGET]...      verifies that planted bugs are found
-#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp; by default all
+#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp, segments, ingest,
+#                configuration; by default all
 #
 # FUZZ_SECONDS: duration of each target (60). The corpus is kept in target/fuzz-corpus, failing
 # inputs in target/fuzz-found: `target/fuzz/HOST/debug/TARGET FILE` runs one of them again.
@@ -21,7 +23,7 @@ case $host in
 esac
 
 seconds=${FUZZ_SECONDS:-60}
-targets=(rules lines batches kubernetes cni journal kmsg otlp)
+targets=(rules lines batches kubernetes cni journal kmsg otlp segments ingest configuration)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
 # A process interns names permanently, at most 32,768 of them, and is replaced before they are used
@@ -59,7 +61,8 @@ planted() {
     local copy=$PWD/target/fuzz-canary
     rm -rf "$copy" && mkdir -p "$copy/tests"
     cp -r src proto rules ebpf benches docs Cargo.toml Cargo.lock "$copy"
-    cp -r tests/fuzz tests/stories tests/conformance "$copy/tests"
+    cp -r tests/fuzz tests/stories tests/conformance tests/support "$copy/tests"
+    cp README.md "$copy"
     sed -i "$3" "$copy/$2"
     if cmp -s "$2" "$copy/$2"; then
         echo "fuzz-canary: $2 has changed: the bug can't be planted"
@@ -98,6 +101,12 @@ if [ "${1:-}" = canary ]; then
     planted kmsg src/collector/kmsg.rs 's|let digits = after.strip_prefix(b"x")?.get(..2)?;|let digits = \&after.strip_prefix(b"x")?[..2];|'
     # Dropped records that aren't counted.
     planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, dropped)|context.sink.refuse(Reason::BadInput, 0)|'
+    # A frame's checksum isn't compared.
+    planted segments src/store/scan.rs 's|crc32c::crc32c(payload) == mark.payload_checksum|true|'
+    # A batch of which some items are stored is stored as well.
+    planted ingest src/wire/sequence_tracker.rs 's|if overlaps { SequenceCheck::Overlap }|if overlaps \&\& first == 0 { SequenceCheck::Overlap }|'
+    # The character after a dollar sign is skipped unseen.
+    planted configuration src/runtime/variables.rs 's|rest = \&rest\[dollar + 1..\];|rest = \&rest[dollar + 2..];|'
     exit 0
 fi
 

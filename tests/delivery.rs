@@ -9,6 +9,8 @@ mod backup;
 mod disk;
 #[path = "delivery/health.rs"]
 mod health;
+#[path = "delivery/kills.rs"]
+mod kills;
 #[path = "delivery/queries.rs"]
 mod queries;
 #[path = "delivery/read_again.rs"]

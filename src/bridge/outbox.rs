@@ -102,6 +102,8 @@ pub struct Outbox {
     /// How many refused batches may still be divided.
     splits_left: u32,
     is_failing: bool,
+    /// Whether dropped events were logged: once, until the server has everything again.
+    is_drop_logged: bool,
 }
 
 impl Outbox {
@@ -149,6 +151,7 @@ impl Outbox {
             quarantine: Quarantine::new(quarantine),
             splits_left: MAX_SPLITS,
             is_failing: false,
+            is_drop_logged: false,
         })
     }
 
@@ -274,6 +277,7 @@ impl Outbox {
             let Some(spool) = &mut lane.spool else { continue };
             if let Some(dropped) = spool.drop_removed(Some(&mut lane.queue)) {
                 self.account.drop_events(&dropped, reason);
+                report_drop(&mut self.is_drop_logged, &dropped, reason);
             }
         }
     }
@@ -281,6 +285,7 @@ impl Outbox {
     fn release(&mut self, lane: usize, through: Option<FramePosition>) {
         for lost in self.lanes[lane].release(through, &self.account) {
             self.account.drop_events(&lost, Reason::SpoolLost);
+            report_drop(&mut self.is_drop_logged, &lost, Reason::SpoolLost);
         }
     }
 
@@ -319,6 +324,7 @@ impl Outbox {
         for lane in &mut self.lanes {
             if let Some(lost) = lane.refill() {
                 self.account.drop_events(&lost, Reason::SpoolLost);
+                report_drop(&mut self.is_drop_logged, &lost, Reason::SpoolLost);
             }
         }
     }
@@ -425,6 +431,10 @@ impl Outbox {
             }
         }
         self.account.drop_events(&lost, Reason::SpoolLost);
+        report_drop(&mut self.is_drop_logged, &lost, Reason::SpoolLost);
+        if self.is_empty() {
+            self.is_drop_logged = false;
+        }
     }
 
     /// Ends the outbox. Batches in the spool stay for the next process; others are dropped. Returns
@@ -453,6 +463,18 @@ impl Outbox {
     pub(super) fn drop_from_rings(&self, events: &Accounts, reason: Reason) {
         self.account.receive(events);
         self.account.drop_unspooled(events, reason);
+    }
+}
+
+/// Logs that events of the spool are dropped.
+fn report_drop(is_logged: &mut bool, dropped: &Accounts, reason: Reason) {
+    let events: u64 = dropped.iter().map(|n| u64::from(*n)).sum();
+    if events > 0 && !std::mem::replace(is_logged, true) {
+        tracing::error!(
+            events,
+            reason = reason.as_str(),
+            "spool: dropped events; further ones are only counted until the server has everything"
+        );
     }
 }
 

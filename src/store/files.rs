@@ -105,7 +105,21 @@ pub struct OsFiles;
 
 impl Files for OsFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        if dir.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            self.create_dir(parent)?;
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            created => created?,
+        }
+        // A loss of power must not take the folder, with what is synced in it.
+        match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => self.sync_dir(parent),
+            None => Ok(()),
+        }
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -1,15 +1,9 @@
 //! The spool: acknowledged events survive kills of the agent, outages are spooled, and every event
 //! that is dropped is counted.
 
-use std::process::Child;
-
-use prost::Message as _;
 use tapio::bridge::{BridgeSpool, SpoolConfig};
 use tapio::store::Durability;
-use tapio_wire::{IngestClient, IngestClientConfig, grpc_framed, proto};
 
-use super::support::agent;
-use super::support::sim_disk::Rng;
 use super::*;
 
 /// The ledger's account of events from earlier processes.
@@ -195,117 +189,4 @@ fn damaged_and_deleted_segments_are_counted() {
     assert!(lost > 0 && after.dropped.iter().all(|(_, r, _)| *r == Reason::SpoolLost), "{after:?}");
     drop(server);
     assert_eq!(stored(&dir.path().join("store")).len() as u64, after.forwarded);
-}
-
-/// The id of a round's event.
-fn id_of(round: u64, n: u64) -> EventId {
-    EventId::from_sequence(round, 7, n)
-}
-
-const BATCH_EVENTS: u64 = 50;
-
-fn batch(round: u64, first: u64) -> Vec<u8> {
-    let event = |n| proto::Event {
-        time_unix_nano: 1,
-        id: id_of(round, n).0.to_vec(),
-        ..Default::default()
-    };
-    let batch = proto::EventBatch {
-        first_sequence: first,
-        count: BATCH_EVENTS as u32,
-        node: "sender".into(),
-        epoch: round,
-        names: vec!["test.kind".into()],
-        events: (first..first + BATCH_EVENTS).map(event).collect(),
-        ..Default::default()
-    };
-    batch.encode_to_vec()
-}
-
-/// Sends batches to a receiver until the connection ends. Returns how many events it acknowledged.
-fn send_until_killed(to: SocketAddr, round: u64, kill: impl FnOnce() + Send + 'static) -> u64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let config = IngestClientConfig::to(&to.to_string());
-        let mut client = loop {
-            if let Ok(client) = IngestClient::connect(&config).await {
-                break client;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
-        let killer = std::thread::spawn(kill);
-        let (mut sent, mut acknowledged) = (0, 0);
-        loop {
-            while sent < acknowledged + 100 * BATCH_EVENTS
-                && client.send_framed(grpc_framed(&batch(round, sent))).is_ok()
-            {
-                sent += BATCH_EVENTS;
-            }
-            match client.ack().await {
-                Ok(ack) => acknowledged = ack.through,
-                Err(_) => break,
-            }
-        }
-        killer.join().unwrap();
-        acknowledged
-    })
-}
-
-fn kill(mut agent: Child) {
-    agent.kill().unwrap();
-    agent.wait().unwrap();
-}
-
-/// Events that an agent holds; `None` before it has started.
-fn held(admin: SocketAddr) -> Option<u64> {
-    std::net::TcpStream::connect(admin).ok()?;
-    let status: serde_json::Value = serde_json::from_str(&http(admin, "/status").1).ok()?;
-    status["cons1"]["total"]["held"].as_u64()
-}
-
-#[test]
-fn acknowledged_events_survive_kills_of_the_agent() {
-    let rounds: u64 = std::env::var("TAPIO_KILLS").map_or(12, |n| n.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let mut rng = Rng(5);
-    let (listen, server, admin) = (free_address(), free_address(), free_address());
-    let path = dir.path().join("agent.yaml");
-    let yaml = format!(
-        "state_dir: {}\nnode: test\nadmin: {{ listen: \"{admin}\" }}\n\
-         collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"{listen}\" }} }}\n\
-         bridge: {{ endpoint: \"{server}\", reconnect_max: 50ms, queue_bytes: 262144 }}\n",
-        dir.path().join("state").display(),
-    );
-    std::fs::write(&path, yaml).unwrap();
-    let run = || agent::start_quiet(&["run", "--config", &path.display().to_string()]);
-    let mut running = None;
-    let mut acknowledged = Vec::new();
-    for round in 1..=rounds {
-        // Three rounds without the server, three with it.
-        let has_server = (round - 1) / 3 % 2 == 1;
-        if has_server != running.is_some() {
-            running = has_server.then(|| start(&dir.path().join("store"), server));
-        }
-        let agent = run();
-        let after = Duration::from_micros(2_000 + rng.below(150_000));
-        let through = send_until_killed(listen, round, move || {
-            std::thread::sleep(after);
-            kill(agent);
-        });
-        acknowledged.push((round, through));
-    }
-    drop(running);
-    let server = start(&dir.path().join("store"), server);
-    let last = run();
-    let total: u64 = acknowledged.iter().map(|(_, n)| n).sum();
-    assert!(total > 0, "{acknowledged:?}");
-    eventually("the server has everything", || held(admin) == Some(0));
-    kill(last);
-    drop(server);
-    let stored = stored(&dir.path().join("store"));
-    for (round, through) in acknowledged {
-        let lost = (0..through).filter(|n| !stored.contains_key(&id_of(round, *n))).count();
-        assert_eq!(lost, 0, "of {through} acknowledged events of round {round}");
-    }
-    assert!(stored.values().all(|times| *times == 1), "an event is stored twice");
 }

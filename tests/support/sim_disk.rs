@@ -1,5 +1,5 @@
 //! A simulated disk: it forgets what wasn't synced when it crashes, tears writes into sectors, runs
-//! full, and fails. All choices come from a seed.
+//! full, and fails. All choices come from a seed. Fuzz targets use it too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

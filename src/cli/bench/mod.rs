@@ -1,6 +1,7 @@
-//! `tapio bench pipeline`: load generator, agent and server, each in a process of its own.
+//! `tapio bench`: load generator, agent and server, each in a process of its own.
 
 mod child;
+mod spool;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -35,9 +36,12 @@ enum Verb {
         after_help = "Example:\n  tapio bench pipeline --rate 165000 --duration 10s --output json"
     )]
     Pipeline(Pipeline),
+    /// Measure the cost of the spool: the pipeline with it and without, in turn
+    #[command(after_help = "Example:\n  tapio bench spool --rate 165000 --runs 5")]
+    Spool(spool::Args),
 }
 
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 struct Pipeline {
     /// Events per second, or `max`
     #[arg(long, default_value = "max", value_parser = rate)]
@@ -70,7 +74,8 @@ struct Pipeline {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.verb {
-        Verb::Pipeline(pipeline) => measure(pipeline),
+        Verb::Pipeline(pipeline) => run_pipeline(pipeline),
+        Verb::Spool(args) => spool::run(args),
     }
 }
 
@@ -99,16 +104,29 @@ struct Ports {
     admin: u16,
 }
 
-fn write_configuration(dir: &Path, args: &Pipeline, ports: &Ports) -> anyhow::Result<()> {
+/// Whether the agent has a spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spooling {
+    On,
+    Off,
+}
+
+fn write_configuration(
+    dir: &Path,
+    args: &Pipeline,
+    ports: &Ports,
+    spooling: Spooling,
+) -> anyhow::Result<()> {
     let builtin = tapio_dataflow::rules::builtin().rules.len();
     std::fs::write(dir.join("rules.yaml"), generated_rules(args.rules.saturating_sub(builtin)))?;
     let dir_text = dir.display();
     let Ports { grpc, http, receiver, admin } = ports;
+    let spool = if spooling == Spooling::Off { ", spool_bytes: 0" } else { "" };
     let config = format!(
         "state_dir: {dir_text}/agent\nnode: bench\n\
          dataflow: {{ shards: {}, rules: [{dir_text}/rules.yaml] }}\n\
          collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"127.0.0.1:{receiver}\" }} }}\n\
-         bridge: {{ endpoint: \"127.0.0.1:{grpc}\" }}\n\
+         bridge: {{ endpoint: \"127.0.0.1:{grpc}\"{spool} }}\n\
          server: {{ grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\", data_dir: {dir_text}/store }}\n\
          admin: {{ listen: \"127.0.0.1:{admin}\" }}\nlog: {{ level: warn }}\n",
         args.shards
@@ -117,22 +135,37 @@ fn write_configuration(dir: &Path, args: &Pipeline, ports: &Ports) -> anyhow::Re
     Ok(())
 }
 
-fn measure(args: &Pipeline) -> Outcome {
+fn run_pipeline(args: &Pipeline) -> Outcome {
+    let report = measure(args, Spooling::On)?;
+    print_report(&report, args.output)?;
+    Ok(if is_complete(&report) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_report(report: &Json, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => print(&report.to_string())?,
+        Output::Text => print(&serde_json::to_string_pretty(report)?)?,
+    }
+    Ok(())
+}
+
+/// Whether every event was forwarded; says so otherwise.
+fn is_complete(report: &Json) -> bool {
+    let is_complete =
+        report["offered"] == report["forwarded"] && report["cons1_holds"] == json!(true);
+    if !is_complete {
+        message("tapio: not all offered events were forwarded");
+    }
+    is_complete
+}
+
+/// Runs the pipeline once, in a folder of its own.
+fn measure(args: &Pipeline, spooling: Spooling) -> anyhow::Result<Json> {
     let dir = std::env::temp_dir().join(format!("tapio-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let outcome = measure_in(&dir, args);
+    let outcome = measure_in(&dir, args, spooling);
     std::fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
-    let report = outcome?;
-    match args.output {
-        Output::Json => print(&report.to_string())?,
-        Output::Text => print(&serde_json::to_string_pretty(&report)?)?,
-    }
-    let lost = report["offered"] != report["forwarded"];
-    if lost || report["cons1_holds"] != json!(true) {
-        message("tapio: not all offered events were forwarded");
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    outcome
 }
 
 fn load_arguments(args: &Pipeline, receiver: u16) -> Vec<String> {
@@ -161,14 +194,14 @@ fn load_arguments(args: &Pipeline, receiver: u16) -> Vec<String> {
     .to_vec()
 }
 
-fn measure_in(dir: &Path, args: &Pipeline) -> anyhow::Result<Json> {
+fn measure_in(dir: &Path, args: &Pipeline, spooling: Spooling) -> anyhow::Result<Json> {
     let ports = Ports {
         grpc: free_port()?,
         http: free_port()?,
         receiver: free_port()?,
         admin: free_port()?,
     };
-    write_configuration(dir, args, &ports)?;
+    write_configuration(dir, args, &ports, spooling)?;
     let config = dir.join("bench.yaml").display().to_string();
     let mut server = Child::start(&["server", "--config", &config])?;
     server.wait_for(START_TIMEOUT, || http_json(ports.http, "/api/v1/stats").is_ok())?;

@@ -1,19 +1,28 @@
 //! Writes the seed corpus of each target from the project's rules, stories and conformance cases:
 //! `seeds FOLDER` fills one folder per target.
 
+#[path = "../../../support/sim_disk.rs"]
+#[allow(dead_code, reason = "a part is used")]
+mod sim_disk;
+
 // The coverage flags need libFuzzer's runtime.
 use libfuzzer_sys as _;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use prost::Message as _;
 use serde_json::{Value as Json, json};
+use sim_disk::SimDisk;
+use tapio::store::{Durability, SegmentLog, SegmentLogConfig};
 use tapio_core::event::JsonEvent;
 use tapio_core::ring::{Header, ring};
 use tapio_dataflow::replay::{Emit, Inputs, run_set};
 use tapio_dataflow::rules::Loaded;
 use tapio_fuzz::{EVENTS_MARK, builtin_sets};
+use tapio_wire::proto::{Event, EventBatch};
 use tapio_wire::{Appended, BatchEncoder};
 
 /// Every 25th conformance case is a seed.
@@ -125,6 +134,50 @@ fn exports() -> [Vec<u8>; 2] {
     })
 }
 
+/// A segment as an earlier process left it, and edits of others: a flipped bit, an end.
+fn segments() -> Result<Vec<Vec<u8>>, Failed> {
+    let disk = SimDisk::default();
+    let config = SegmentLogConfig {
+        dir: "/log".into(),
+        segment_bytes: 250,
+        retention_bytes: 1 << 20,
+        retires_when_full: true,
+        durability: Durability::Process,
+        acknowledges_recovered: true,
+    };
+    let mut log = SegmentLog::open(config, Arc::new(disk.clone()), ())?;
+    for payload in [&b"first"[..], b"second", b"a third frame, in another segment"] {
+        log.append(payload, 7)?;
+    }
+    let paths = disk.paths();
+    let files = paths.iter().filter(|p| p.extension().is_some_and(|e| e == "tapio"));
+    let mut seeds: Vec<_> = files.map(|p| [&[0], &disk.contents(p)[..]].concat()).collect();
+    seeds.extend([vec![1, 0, 130, 0, 1], vec![3, 0x81, 140, 0, 0], vec![3, 2, 200, 1, 9]]);
+    Ok(seeds)
+}
+
+/// Messages of a stream: two batches, the first one again, one that overlaps, one that says that
+/// items were dropped, and one of another process.
+fn stream() -> Vec<u8> {
+    let batch = |epoch: u64, first_sequence: u64, count: u64| EventBatch {
+        first_sequence,
+        count: count as u32,
+        node: "n".into(),
+        epoch,
+        names: vec!["test.kind".into()],
+        events: (0..count).map(|n| Event { id: vec![n as u8; 16], ..Event::default() }).collect(),
+        ..EventBatch::default()
+    };
+    let dropped = EventBatch { dropped_from: Some(5), ..batch(7, 9, 0) };
+    let batches =
+        [batch(7, 0, 3), batch(7, 3, 2), batch(7, 0, 3), batch(7, 4, 3), dropped, batch(8, 0, 1)];
+    let framed = |batch: &EventBatch| {
+        let message = batch.encode_to_vec();
+        [&(message.len() as u16).to_le_bytes()[..], &message].concat()
+    };
+    batches.iter().flat_map(framed).collect()
+}
+
 /// Rule sets: nested correlations, aggregates, sequences that share events.
 const SETS: [(&str, &str); 4] = [
     ("correlations", include_str!("../../sets/correlations.yaml")),
@@ -189,6 +242,15 @@ fn main() -> Result<(), Failed> {
         let path = entry?.path();
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         corpus.add("rules", &name, &fs::read(&path)?)?;
+    }
+    for (number, segment) in segments()?.iter().enumerate() {
+        corpus.add("segments", &number.to_string(), segment)?;
+    }
+    corpus.add("ingest", "stream", &stream())?;
+    let readme = fs::read_to_string(root.join("README.md"))?;
+    for (number, block) in readme.split("```yaml\n").skip(1).enumerate() {
+        let yaml = block.split("```").next().unwrap_or_default();
+        corpus.add("configuration", &number.to_string(), yaml.as_bytes())?;
     }
     let journal = fs::read(root.join("src/collector/journal/samples/small.journal"))?;
     corpus.add("journal", "small", &journal)?;
