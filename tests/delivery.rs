@@ -5,6 +5,8 @@
 
 #[path = "delivery/disk.rs"]
 mod disk;
+#[path = "delivery/followed.rs"]
+mod followed;
 #[path = "delivery/queries.rs"]
 mod queries;
 #[path = "delivery/resent.rs"]
