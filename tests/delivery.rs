@@ -7,6 +7,8 @@
 mod disk;
 #[path = "delivery/followed.rs"]
 mod followed;
+#[path = "delivery/pushback.rs"]
+mod pushback;
 #[path = "delivery/queries.rs"]
 mod queries;
 #[path = "delivery/resent.rs"]
