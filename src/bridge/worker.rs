@@ -48,6 +48,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after `drain_timeout` events that still arrive are dropped and counted.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
 
+/// Names the remedies of a spool that can't be opened.
+fn unusable_spool(cause: io::Error) -> io::Error {
+    let text = format!(
+        "spool: {cause} (repair it, set another state_dir, or set bridge.spool_bytes: 0 to keep \
+         events in memory only)"
+    );
+    io::Error::new(cause.kind(), text)
+}
+
 type Connecting = Pin<Box<dyn Future<Output = Result<IngestClient, ConnectError>> + Send>>;
 
 enum Connection {
@@ -128,7 +137,8 @@ impl Worker {
         let spool = match bridge.spool {
             None => None,
             Some(BridgeSpool { config, ledger }) => {
-                let (spool, waiting) = Spool::open(&config, Arc::new(OsFiles), bridge.epoch)?;
+                let (spool, waiting) = Spool::open(&config, Arc::new(OsFiles), bridge.epoch)
+                    .map_err(unusable_spool)?;
                 let events = waiting.iter().map(|n| u64::from(*n)).sum();
                 ledger.add_received(config.recovered, events);
                 ledger.add_forwarded(config.recovered, events);
