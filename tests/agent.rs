@@ -200,3 +200,36 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     }
     terminate(server);
 }
+
+#[test]
+fn unusable_recovery_log_does_not_stop_the_agent() {
+    let fixture = TestAgent::new();
+    // Not a folder.
+    let path = fixture.file("recovery", "");
+    let config = fixture.config("jsonl", &story("nginx-cascade.jsonl"));
+    let server = start(&["server", "--config", &config]);
+    let agent = start(&["run", "--config", &config]);
+    let status = fixture.wait(|s| s["cons1"]["collectors"]["jsonl"]["forwarded"] == json!(6));
+    let log = &status["recovery_log"];
+    assert_eq!(log["unavailable"], json!(1));
+    let error = log["error"].as_str().unwrap();
+    assert!(error.starts_with(&path) && error.contains("running without it"), "{error}");
+    let (_, metrics) = fixture.page("/metrics").unwrap();
+    assert!(metrics.contains("\ntapio_recovery_log_unavailable 1\n"), "{metrics}");
+    let output = terminate(agent);
+    let stderr = utf8(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(stderr.matches("recovery log: ").count(), 1, "{stderr}");
+    terminate(server);
+}
+
+#[test]
+fn unusable_spool_is_refused_with_path_and_remedy() {
+    let fixture = TestAgent::new();
+    let path = fixture.file("spool", "");
+    let config = fixture.config("jsonl", &story("nginx-cascade.jsonl"));
+    let output = run(&["run", "--config", &config]);
+    let stderr = utf8(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    assert!(stderr.contains(&path) && stderr.contains("bridge.spool_bytes: 0"), "{stderr}");
+}

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "collectors/followed.rs"]
+mod followed;
 #[path = "collectors/jsonl.rs"]
 mod jsonl;
 #[path = "collectors/machine.rs"]

@@ -7,10 +7,14 @@
 mod backup;
 #[path = "delivery/disk.rs"]
 mod disk;
+#[path = "delivery/followed.rs"]
+mod followed;
 #[path = "delivery/health.rs"]
 mod health;
 #[path = "delivery/kills.rs"]
 mod kills;
+#[path = "delivery/pushback.rs"]
+mod pushback;
 #[path = "delivery/queries.rs"]
 mod queries;
 #[path = "delivery/read_again.rs"]

@@ -71,6 +71,11 @@ impl Batcher {
         Self { readers, bell, open, batch_events, read_again }
     }
 
+    /// Stops to recognise events that come again.
+    pub(super) fn forget_read_again(&mut self) {
+        self.read_again.ids = HashSet::default();
+    }
+
     /// Whether a ring has records.
     pub(super) fn has_input(&self) -> bool {
         self.readers.iter().any(|r| !r.is_empty())

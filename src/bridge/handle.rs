@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::parts::Bridge;
 use super::stats::BridgeStats;
-use super::worker::{Bridge, Worker};
+use super::worker::Worker;
 use tapio_core::ring::Bell;
 
 /// Interval at which a join rings the bell of a bridge that may be asleep.

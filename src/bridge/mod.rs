@@ -4,10 +4,12 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `config.rs` | [`BridgeConfig`] |
+//! | `parts.rs` | [`Bridge`]: the parts that it is started with |
 //! | `handle.rs` | [`BridgeHandle`]: start and join |
 //! | `worker.rs` | the thread: when to read, send, sleep and end |
 //! | `batcher.rs` | rings → batches |
 //! | `outbox.rs` | [`Outbox`]: finished batches → spool and queues, in two lanes |
+//! | `budget.rs` | the lanes' room on disk |
 //! | `lane.rs` | a lane: batches before, in and behind its spool |
 //! | `spool.rs` | batches on disk |
 //! | `queue.rs` | unacknowledged batches in memory |
@@ -23,12 +25,14 @@
 mod account;
 mod batch;
 mod batcher;
+mod budget;
 mod circuit;
 mod config;
 mod handle;
 mod lane;
 mod link;
 mod outbox;
+mod parts;
 mod quarantine;
 mod queue;
 mod split;
@@ -41,7 +45,7 @@ pub use circuit::CircuitState;
 pub use config::{BridgeConfig, Compression};
 pub use handle::BridgeHandle;
 pub use outbox::{Outbox, OutboxConfig, Refused, SpoolConfig, SpoolSync};
+pub use parts::{Bridge, BridgeSpool};
 pub use quarantine::QUARANTINE_FILE;
 pub use queue::Acknowledged;
 pub use stats::BridgeStats;
-pub use worker::{Bridge, BridgeSpool};

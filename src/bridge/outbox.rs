@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::account::EventAccount;
 use super::batch::{Accounts, QueuedBatch, add};
+use super::budget::Budget;
 use super::lane::{IMPORTANT, LANES, Lane, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
 use super::queue::Acknowledged;
@@ -22,11 +23,6 @@ use tapio_wire::proto::Ack;
 
 /// The lanes' folders.
 const DIRS: [&str; LANES] = ["important", "ordinary"];
-/// The part of the budget (one over this) that is reserved for the important lane.
-const RESERVE_DIVISOR: u64 = 8;
-/// Segments of the important lane's reserve, and of the whole budget.
-const RESERVE_SEGMENTS: u64 = 8;
-const SEGMENTS: u64 = 32;
 /// Latest ids that a start reads from the spool.
 const MAX_LATEST_IDS: usize = 131_072;
 /// How often the server has to end the stream because of a batch, until it counts as refused.
@@ -74,23 +70,6 @@ impl SpoolSync {
     }
 }
 
-/// The room of the lanes on disk.
-struct Budget {
-    bytes: u64,
-    segment_bytes: [u64; LANES],
-}
-
-impl Budget {
-    fn new(bytes: u64) -> Self {
-        let important = bytes / RESERVE_DIVISOR / RESERVE_SEGMENTS;
-        Self { bytes, segment_bytes: [important, bytes / SEGMENTS] }
-    }
-
-    fn reserve_bytes(&self) -> u64 {
-        self.bytes / RESERVE_DIVISOR
-    }
-}
-
 /// The lanes, and the accounts of the events in them.
 pub struct Outbox {
     lanes: [Lane; LANES],
@@ -126,12 +105,13 @@ impl Outbox {
             if let (Some(spool), Some(budget)) = (spool, &budget) {
                 let config = LaneSpool {
                     dir: spool.dir.join(DIRS[lane]),
-                    segment_bytes: budget.segment_bytes[lane],
+                    segment_bytes: budget.segment_bytes(lane),
                     durability: spool.durability,
                     epoch,
                     recovered: spool.recovered,
                 };
-                let (lane_spool, waiting) = Spool::open(config, Arc::clone(files))?;
+                let (lane_spool, waiting) =
+                    Spool::open(config, Arc::clone(files)).map_err(unusable_spool)?;
                 let events = waiting.iter().map(|n| u64::from(*n)).sum();
                 if let Some(recovered) = recovered {
                     recovered.add_received(spool.recovered, events);
@@ -258,12 +238,9 @@ impl Outbox {
     /// reserve of the important one, which may take everything.
     fn make_room(&mut self, lane: usize) {
         let Some(budget) = &self.budget else { return };
-        let (bytes, reserve) = (budget.bytes, budget.reserve_bytes());
         let next = self.lanes[lane].unspooled().map_or(0, EncodedBatch::len_bytes) as u64;
         let is_over = |lanes: &[Lane; LANES]| {
-            let important = lanes[IMPORTANT].spool_bytes();
-            let taken = if lane == ORDINARY { important.max(reserve) } else { important };
-            taken + lanes[ORDINARY].spool_bytes() + next > bytes
+            budget.is_exceeded(lane, lanes.each_ref().map(Lane::spool_bytes), next)
         };
         while is_over(&self.lanes)
             && (self.lanes[ORDINARY].drop_oldest()
@@ -464,6 +441,15 @@ impl Outbox {
         self.account.receive(events);
         self.account.drop_unspooled(events, reason);
     }
+}
+
+/// Names the remedies of a spool that can't be opened.
+fn unusable_spool(cause: io::Error) -> io::Error {
+    let text = format!(
+        "spool: {cause} (repair it, set another state_dir, or set bridge.spool_bytes: 0 to keep \
+         events in memory only)"
+    );
+    io::Error::new(cause.kind(), text)
 }
 
 /// Logs that events of the spool are dropped.

@@ -8,7 +8,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -17,13 +16,12 @@ use super::batcher::{Batcher, Drained, ReadAgain};
 use super::config::BridgeConfig;
 use super::lane::{IMPORTANT, LANES, ORDINARY, epoch_of};
 use super::link::{Link, LinkEvent};
-use super::outbox::{Outbox, OutboxConfig, SpoolConfig, SpoolSync};
+use super::outbox::{Outbox, OutboxConfig, SpoolSync};
+use super::parts::Bridge;
 use super::stats::BridgeStats;
 use crate::store::{Files, OsFiles};
 use crate::timer::FineTimer;
-use core_affinity::CoreId;
 use tapio_core::clock;
-use tapio_core::ring::{Bell, RecordReader, StageLedger};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
 use tapio_wire::{BatchEncoder, StreamEnd, grpc_framed_zstd};
@@ -40,48 +38,14 @@ const SPOOL_DELAY: Duration = Duration::from_millis(5);
 const DISK_RETRY: Duration = Duration::from_millis(100);
 /// Interval at which the spool is trimmed and checked, and the server's progress as well.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after the start events are recognised that come again after a kill.
+const READ_AGAIN_TIME: Duration = Duration::from_secs(600);
 /// With a spool, a shutdown doesn't wait for a server that hasn't answered for this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after `drain_timeout` events that still arrive are dropped and counted.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
 /// Level of zstd: the fastest one that still finds most of what events have in common.
 const ZSTD_LEVEL: i32 = 1;
-
-/// A bridge to be started.
-pub struct Bridge {
-    /// Configuration.
-    pub config: BridgeConfig,
-    /// The name of the node.
-    pub node: String,
-    /// Identifies this process: its start, nanoseconds since the Unix epoch.
-    pub epoch: u64,
-    /// One ring of each shard.
-    pub readers: Vec<RecordReader>,
-    /// The bell that shards ring after a write.
-    pub bell: Arc<Bell>,
-    /// The counters of stage `bridge`.
-    pub ledger: Arc<StageLedger>,
-    /// Once requested, the bridge ends when the writers of its rings are gone and everything is
-    /// acknowledged, at the latest `drain_timeout` later.
-    pub shutdown: Shutdown,
-    /// Where batches wait on disk; `None`: in memory only.
-    pub spool: Option<BridgeSpool>,
-    /// The file for items that the server refuses; `None`: they are counted only.
-    pub quarantine: Option<PathBuf>,
-    /// The CPU core to run on.
-    pub core: Option<CoreId>,
-}
-
-/// The bridge's spool.
-pub struct BridgeSpool {
-    /// Its configuration.
-    pub config: SpoolConfig,
-    /// Counts the events that earlier processes left in it as received.
-    pub ledger: Arc<StageLedger>,
-    /// Bit n: the collector with this number reads some events again after a restart, under the
-    /// same ids.
-    pub reads_again: u32,
-}
 
 type Syncing = tokio::task::JoinHandle<(SpoolSync, [io::Result<()>; LANES])>;
 
@@ -96,6 +60,7 @@ pub(super) struct Worker {
     stats: Arc<BridgeStats>,
     /// The sync of the spool that is under way, with `durability: power`.
     syncing: Option<Syncing>,
+    started: Instant,
     shutdown_seen: Option<Instant>,
     /// When the server answered last.
     answered: Instant,
@@ -147,6 +112,7 @@ impl Worker {
             timer: FineTimer::new()?,
             stats,
             syncing: None,
+            started: now,
             shutdown_seen: None,
             answered: now,
             maintained: now,
@@ -272,6 +238,9 @@ impl Worker {
 
     fn maintain(&mut self, now: Instant) {
         self.maintained = now;
+        if now - self.started >= READ_AGAIN_TIME {
+            self.batcher.forget_read_again();
+        }
         self.outbox.maintain();
         if self.link.check_progress(now, self.outbox.in_flight() > 0) {
             let timeout = self.config.ack_timeout;

@@ -205,6 +205,17 @@ impl Collector for Kmsg {
     }
 }
 
+/// Parses a saved position: the boot and the number of the last record.
+fn parse_position(text: &str) -> Option<(&str, u64)> {
+    let (boot, sequence) = text.split_once(' ')?;
+    let is_id = boot.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    is_id.then_some((boot, sequence.parse().ok()?))
+}
+
+fn check_position(text: &str) -> Result<(), String> {
+    parse_position(text).map(drop).ok_or_else(|| "not a boot id and a record's number".to_owned())
+}
+
 fn cursor_error(cause: io::Error) -> CollectorError {
     CollectorError::new("saving the cursor of the kernel's log", cause)
 }
@@ -221,9 +232,9 @@ impl Run {
         let boot = boot.trim().to_owned();
         let failed =
             |e: io::Error| CollectorError::new("opening the cursor of the kernel's log", e);
-        let cursor = Cursor::open(context.site.state_dir.as_deref(), "kmsg").map_err(failed)?;
-        let emitted = match cursor.saved().split_once(' ') {
-            Some((saved_boot, sequence)) if saved_boot == boot => sequence.parse().ok(),
+        let cursor = Cursor::open(context, "kmsg", check_position).map_err(failed)?;
+        let emitted = match parse_position(cursor.saved()) {
+            Some((saved_boot, sequence)) if saved_boot == boot => Some(sequence),
             _ => None,
         };
         if cursor.saved().is_empty() && !config.from_the_beginning {
@@ -348,6 +359,15 @@ fn open_error(path: &str, error: &io::Error) -> CollectorError {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn garbage_is_not_a_position() {
+        let boot = "6c7c6013-a8a3-4b5a-b7a6-f1a2ae5ab8ec";
+        assert_eq!(check_position(&format!("{boot} 17")), Ok(()));
+        for bad in ["17", "\0\u{1}", "{}", "some words", &format!("{boot} -1"), boot] {
+            assert!(check_position(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn record_is_parsed() {

@@ -21,7 +21,7 @@ pub struct Row {
     pub enabled: bool,
     /// The sink's policy for a full ring.
     pub on_full: OnFull,
-    /// Whether it reads events again after a kill of the agent, under the same ids.
+    /// Whether events come again after a kill of the agent, under the same ids.
     pub reads_again: bool,
     /// Creates the collector for each run.
     pub factory: CollectorFactory,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
-use super::recovery_log::{RecoveryLog, RecoveryLogStats};
+use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
 use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig};
@@ -359,25 +359,33 @@ fn start_correlator(
     collectors: usize,
     exit_bell: &Arc<Bell>,
     start: &mut Start,
-) -> Result<(Started, Option<Arc<RecoveryLogStats>>), StartError> {
+) -> Result<(Started, Option<RecoveryLogState>), StartError> {
     let mut topology = topology(config, rules, collectors);
-    let mut stats = None;
+    let mut recovery_log = None;
     if config.dataflow.recovery_log_bytes > 0 && config.dataflow.enable_semantic_grouping {
-        let failed = || system_error("dataflow.recovery_log_bytes");
         let dir = config.state_dir().join("recovery");
-        let log = RecoveryLog::open(dir, config.dataflow.recovery_log_bytes).map_err(failed())?;
-        stats = Some(log.stats());
-        let (node, epoch) = (start.node.clone(), start.epoch);
-        topology = topology
-            .restored(|shards| log.restore(&rules.current(), shards))
-            .map_err(failed())?
-            .recorder(move |rings, bell| log.record(rings, bell, &node, epoch));
+        let state = match RecoveryLog::open(dir, config.dataflow.recovery_log_bytes) {
+            Ok(log) => {
+                let mut state = RecoveryLogState { stats: log.stats(), ..Default::default() };
+                topology = topology.restored(|shards| {
+                    if let Err(error) = log.restore(&rules.current(), shards) {
+                        state.unreadable(&error);
+                    }
+                });
+                let (node, epoch) = (start.node.clone(), start.epoch);
+                topology =
+                    topology.recorder(move |rings, bell| log.record(rings, bell, &node, epoch));
+                state
+            }
+            Err(error) => RecoveryLogState::unavailable(&error),
+        };
+        recovery_log = Some(state);
     }
     let Start { shutdown, threads, ledger, .. } = start;
     let started = topology
         .start(exit_bell, ledger, shutdown, threads)
         .map_err(system_error("correlator threads"))?;
-    Ok((started, stats))
+    Ok((started, recovery_log))
 }
 
 /// Starts the collectors, each with [`RING_SETS`] sets of rings.

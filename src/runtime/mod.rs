@@ -25,6 +25,6 @@ mod variables;
 pub use agent::{Agent, Exit, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use lock::{AgentLock, LockError};
-pub use recovery_log::RecoveryLogStats;
+pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
 pub use status::{Status, snapshot_json};

@@ -45,6 +45,35 @@ tapio_core::counters! {
         recorded: Counter = "Relevant events written to the recovery log.",
         dropped: Counter = "Relevant events that could not be written to the recovery log.",
         restored: Counter = "Events from which the shards were restored at the start.",
+        unavailable: Gauge = "Whether the recovery log can't be used, so that a restart interrupts open stories.",
+    }
+}
+
+/// The state of the recovery log, for `/status`.
+#[derive(Clone, Default)]
+pub struct RecoveryLogState {
+    /// Its counters.
+    pub stats: Arc<RecoveryLogStats>,
+    /// Why it isn't used, or wasn't read completely; empty without a fault.
+    pub error: String,
+}
+
+impl RecoveryLogState {
+    /// Reports a log that can't be opened: the agent runs without it.
+    pub(super) fn unavailable(cause: &io::Error) -> Self {
+        let state = Self {
+            error: format!("{cause}; running without it, a restart will interrupt open stories"),
+            ..Self::default()
+        };
+        tracing::error!("recovery log: {}", state.error);
+        state.stats.unavailable.set(1);
+        state
+    }
+
+    /// Reports a log that was read in part.
+    pub(super) fn unreadable(&mut self, cause: &io::Error) {
+        self.error = format!("{cause}; stories of earlier events may be interrupted");
+        tracing::error!("recovery log: {}", self.error);
     }
 }
 
@@ -77,20 +106,21 @@ impl RecoveryLog {
     }
 
     /// Restores the shards from the recorded events that may still matter, in the order of arrival.
+    /// Events that can't be decoded are skipped.
     ///
     /// # Errors
-    /// When a segment can't be read. Events that can't be decoded are skipped.
+    /// When a segment can't be read. The shards are restored from the events before it then.
     pub(super) fn restore(&self, rules: &RuleSet, shards: &mut [Shard]) -> io::Result<()> {
         let now_ns = clock::wall_ns();
         let longest_ns = rules.longest_story_ns();
         let mut restorer = Restorer { rules, shards, latest_ns: 0, events: 0 };
         let mut undecodable = 0u64;
-        self.log.snapshot().oldest_first(FramePosition::default(), |frame| {
+        let read = self.log.snapshot().oldest_first(FramePosition::default(), |frame| {
             if now_ns.saturating_sub(frame.receipt_ns) <= longest_ns {
                 undecodable += u64::from(restorer.batch(frame.payload).is_err());
             }
             ControlFlow::Continue(())
-        })?;
+        });
         if undecodable > 0 {
             tracing::warn!(
                 batches = undecodable,
@@ -102,7 +132,7 @@ impl RecoveryLog {
             shard.finish_restore(latest_ns.saturating_sub(EMITTED_BEFORE_NS));
         }
         self.stats.restored.set(events);
-        Ok(())
+        read
     }
 
     /// Starts the thread that records the events from `rings`. It ends when their writers are gone.

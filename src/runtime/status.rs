@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::recovery_log::RecoveryLogStats;
+use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
@@ -27,8 +27,8 @@ pub struct Status {
     pub started_ns: u64,
     /// The rules in force and the counters of reloads.
     pub rules: Arc<ReloadStats>,
-    /// The recovery log's counters; `None` where it is disabled.
-    pub recovery_log: Option<Arc<RecoveryLogStats>>,
+    /// The recovery log's state; `None` where it is disabled.
+    pub recovery_log: Option<RecoveryLogState>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
     /// The entity directory.
@@ -101,7 +101,7 @@ impl Status {
 
     /// The recovery log's counters.
     pub(super) fn recovery(&self) -> impl Iterator<Item = Reading> {
-        self.recovery_log.iter().flat_map(|stats| stats.readings())
+        self.recovery_log.iter().flat_map(|log| log.stats.readings())
     }
 
     /// The document of `/status`.
@@ -121,7 +121,7 @@ impl Status {
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
             "rules": self.rules.rules(),
             "reloads": self.reloads(),
-            "recovery_log": counters_json(self.recovery()),
+            "recovery_log": self.recovery_log(),
             "collectors": collectors,
             "identity": counters_json(self.directory.readings()),
             "shards": shards,
@@ -129,6 +129,14 @@ impl Status {
             "bridge": self.bridge(),
             "cons1": cons1,
         })
+    }
+
+    fn recovery_log(&self) -> Json {
+        let mut log = counters_json(self.recovery());
+        if let Some(state) = &self.recovery_log {
+            log.insert("error".into(), state.error.as_str().into());
+        }
+        log.into()
     }
 
     fn reloads(&self) -> Json {

@@ -88,3 +88,23 @@ fn addresses_released_during_absence_are_emitted_once() {
     wait_for_addresses(&pipeline, 2);
     assert_eq!(end(pipeline), [], "nothing is emitted twice");
 }
+
+#[test]
+fn damaged_cursor_does_not_stop_the_collector() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::create_dir_all(folder.join("networks/podnet")).unwrap();
+    fs::create_dir_all(folder.join("state/cursors")).unwrap();
+    for damage in [&b"\xff\xfe\xfd"[..], b"not a time"] {
+        fs::write(folder.join("state/cursors/cni"), damage).unwrap();
+        let pipeline = start(folder);
+        let note = &pipeline.notes()["cursor"];
+        assert!(note.contains("cursors/cni is damaged: "), "{note}");
+        let address = format!("10.1.0.{}", damage.len());
+        allocate(folder, &address);
+        pipeline.wait_until("the allocation is emitted", |p| p.count() == 1);
+        assert_eq!(end(pipeline), [event("cni.ip.allocated", &address)]);
+        let aside = folder.join("state/cursors/cni.damaged");
+        assert_eq!(fs::read(aside).unwrap(), damage);
+    }
+}

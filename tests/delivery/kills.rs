@@ -1,7 +1,7 @@
-//! Kills of the agent, of the server, of both, also while the server doesn't answer, at random times
-//! under load: over `receiver`, OTLP and a followed file. The senders' own ledgers of what was
-//! answered are the oracle: each of those events is stored exactly once, and so is each line of the
-//! file; nothing is stored twice.
+//! Kills of the agent, of the server, of both, also while the server doesn't answer, at random
+//! times under load: over `receiver`, OTLP and a followed file. The senders' own ledgers of what
+//! was answered are the oracle: each of those events is stored exactly once, and so is each line of
+//! the file; nothing is stored twice.
 //!
 //! `TAPIO_KILLS=1000 cargo test --test delivery kills` runs as many rounds.
 
@@ -22,7 +22,7 @@ const BATCH_EVENTS: u64 = 50;
 /// Records of an OTLP request.
 const RECORDS: u64 = 20;
 
-/// What the messages of events begin with, by the way that they took.
+/// The ways that events take; their messages begin with it.
 const RECEIVER: &str = "receiver";
 const OTLP: &str = "otlp";
 const FILE: &str = "file";
@@ -253,7 +253,7 @@ fn append_lines(path: &Path, round: u64, is_over: &AtomicBool) -> u64 {
     lines
 }
 
-/// What the senders of a round know.
+/// The knowledge of a round's senders.
 struct SenderLedger {
     round: u64,
     acknowledged: u64,

@@ -1,5 +1,5 @@
-//! `tapio bench spool`: the pipeline with a spool and without, in turn in one run, so that both sides
-//! have the same machine.
+//! `tapio bench spool`: the pipeline with a spool and without, in turn in one run, so that both
+//! sides have the same machine.
 
 use std::process::ExitCode;
 

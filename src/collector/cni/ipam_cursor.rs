@@ -56,10 +56,19 @@ fn to_line(allocation: &Allocation) -> Option<String> {
         .then(|| format!("\n{network} {address} {since_ns} {container_id} {ifname}"))
 }
 
+/// Checks the first line of a cursor, which begins with a time. Other lines are skipped one by one.
+fn check_saved(saved: &str) -> Result<(), String> {
+    let time = saved.split_whitespace().next().unwrap_or_default();
+    match time.parse::<u64>() {
+        Ok(_) => Ok(()),
+        Err(e) => Err(format!("the first word isn't a time: {e}")),
+    }
+}
+
 impl IpamCursor {
     /// Reads the position at which the previous run ended.
     pub(super) fn open(context: &Context) -> std::io::Result<Self> {
-        let cursor = Cursor::open(context.site.state_dir.as_deref(), "cni")?;
+        let cursor = Cursor::open(context, "cni", check_saved)?;
         let mut lines = cursor.saved().lines();
         let mut words = lines.next().unwrap_or_default().split_whitespace();
         let previous_ns = words.next().and_then(|w| w.parse().ok());
@@ -154,6 +163,14 @@ impl IpamCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn garbage_is_not_a_cursor() {
+        assert_eq!(check_saved("17 podnet/10.1.0.2\npodnet 10.1.0.2 7 abc eth0"), Ok(()));
+        for bad in ["podnet 10.1.0.2 7", "\0\u{1}", "{}", "-1"] {
+            assert!(check_saved(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn saved_line_is_parsed_back() {

@@ -115,6 +115,11 @@ impl Collector for Containers {
     }
 }
 
+/// Checks a saved cursor: the time of the newest emitted event.
+fn check_time(saved: &str) -> Result<(), String> {
+    saved.parse::<u64>().map(drop).map_err(|e| format!("not a time: {e}"))
+}
+
 /// Completes when the grace period after a shutdown request is over.
 async fn grace_period_over(shutdown: &Shutdown) {
     poll_timer::shutdown_requested(shutdown).await;
@@ -123,7 +128,7 @@ async fn grace_period_over(shutdown: &Shutdown) {
 
 impl<'a> Run<'a> {
     fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
-        let cursor = Cursor::open(context.site.state_dir.as_deref(), "container")
+        let cursor = Cursor::open(context, "container", check_time)
             .map_err(|e| CollectorError::new("opening the cursor", e))?;
         // The very first start doesn't emit what happened before it.
         let emitted_until_ns = cursor.saved().parse().unwrap_or_else(|_| clock::wall_ns());
@@ -237,4 +242,17 @@ impl<'a> Run<'a> {
 /// A status as text.
 fn describe(status: &tonic::Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn garbage_is_not_a_time() {
+        assert_eq!(check_time("1795871296000000000"), Ok(()));
+        for bad in ["\0\u{1}", "{}", "-1", "1.5", "1795871296000000000 x"] {
+            assert!(check_time(bad).is_err(), "{bad}");
+        }
+    }
 }

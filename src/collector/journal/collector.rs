@@ -77,16 +77,9 @@ impl Collector for JournalCollector {
                 config.directories
             )));
         };
-        let cursor = Cursor::open(context.site.state_dir.as_deref(), "journal")
+        let cursor = Cursor::open(context, "journal", Position::check)
             .map_err(|e| CollectorError::new("journal cursor", e))?;
         let after = Position::parse(cursor.saved());
-        if after.is_none() && !cursor.saved().is_empty() {
-            tracing::warn!(
-                collector = "journal",
-                cursor = cursor.saved(),
-                "saved cursor is invalid; reading starts with the records written from now on"
-            );
-        }
         let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
         // All folders, because a missing one may still appear: /var/log/journal does once /var is
         // mounted.

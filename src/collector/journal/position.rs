@@ -37,6 +37,14 @@ impl Position {
         (has_sequence && has_time).then_some(position)
     }
 
+    /// Checks a saved cursor.
+    ///
+    /// # Errors
+    /// The cause, when it isn't one.
+    pub(super) fn check(text: &str) -> Result<(), String> {
+        Self::parse(text).map(drop).ok_or_else(|| "not a cursor of the journal".to_owned())
+    }
+
     /// Whether an entry comes after this position: by sequence number if both belong to the same
     /// sequence, otherwise by clock.
     pub(super) fn is_before(&self, entry: &Self) -> bool {
@@ -86,6 +94,7 @@ mod tests {
         assert_eq!(position.to_string(), text);
         for bad in ["", "s=1;i=2;t=3", "i=2", "i=zz;t=1", "nothing"] {
             assert_eq!(Position::parse(bad), None, "{bad}");
+            assert!(Position::check(bad).is_err(), "{bad}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::positions::Positions;
 use super::source::Source;
 use super::stream::Stream;
 use crate::runtime::alarm::Alarm;
@@ -23,7 +24,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub struct Config {
     /// Files and fifos; `-` is standard input. Files are read in this order.
     pub paths: Vec<PathBuf>,
-    /// Whether to continue at a file's end, as it grows, is truncated or is replaced.
+    /// Whether to continue at a file's end, as it grows, is truncated or is replaced, and at a
+    /// start where the last run ended. Files that aren't followed are read completely at each
+    /// start.
     pub follow: bool,
 }
 
@@ -46,8 +49,8 @@ struct Jsonl(Config);
 
 impl Jsonl {
     /// Opens all sources, so that a wrong path is reported before anything is read.
-    fn open(&self) -> Result<Vec<Stream>, CollectorError> {
-        let open = |path: &PathBuf| match Source::open(path, self.0.follow) {
+    fn open(&self, positions: &Positions) -> Result<Vec<Stream>, CollectorError> {
+        let open = |path: &PathBuf| match Source::open(path, self.0.follow, positions) {
             Ok(source) => Ok(Stream::new(source)),
             Err(error) => Err(CollectorError::new(&path.display().to_string(), error)),
         };
@@ -57,33 +60,66 @@ impl Jsonl {
 
 impl Collector for Jsonl {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
-        let mut streams = self.open()?;
-        let alarm = Alarm::new(&context.shutdown)?;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        while !context.shutdown.is_requested() {
-            let mut progress = false;
-            for stream in &mut streams {
-                match stream.pump(&mut chunk, context) {
-                    Ok(read_any) => progress |= read_any,
-                    Err(e) => stream.fail(&e, context),
-                }
-                if context.shutdown.is_requested() {
-                    break;
-                }
+        let mut positions = Positions::open(self.0.follow, &self.0.paths, context)
+            .map_err(|e| CollectorError::new("opening the cursor of followed files", e))?;
+        let mut streams = self.open(&positions)?;
+        let ended = read_all(&mut streams, &mut positions, context)?;
+        set_positions(&streams, &mut positions);
+        positions.finish(context)?;
+        Ok(ended)
+    }
+}
+
+fn set_positions(streams: &[Stream], positions: &mut Positions) {
+    for stream in streams {
+        if let Some(position) = stream.position() {
+            positions.set(&stream.source.name, position);
+        }
+    }
+}
+
+/// Reads the streams until all have ended or a shutdown is requested.
+fn read_all(
+    streams: &mut Vec<Stream>,
+    positions: &mut Positions,
+    context: &mut Context,
+) -> Result<Ended, CollectorError> {
+    let alarm = Alarm::new(&context.shutdown)?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut is_paused = false;
+    while !context.shutdown.is_requested() {
+        let mut progress = false;
+        for stream in streams.iter_mut().filter(|_| !is_paused) {
+            match stream.pump(&mut chunk, context) {
+                Ok(read_any) => progress |= read_any,
+                Err(e) => stream.fail(&e, context),
             }
-            streams.retain(|s| !s.ended);
-            if streams.is_empty() {
-                return Ok(Ended::Finished);
-            }
-            if !progress {
-                context.sink.flush();
-                let is_polled = streams.iter().any(|s| s.source.fd().is_none());
-                let timeout =
-                    if is_polled { POLL_INTERVAL } else { context.shutdown.heartbeat_interval() };
-                alarm.wait(streams.iter().filter_map(|s| s.source.fd()), timeout);
+            if context.shutdown.is_requested() {
+                break;
             }
         }
-        streams.iter().for_each(|s| s.report_refused(context));
-        Ok(Ended::Stopped)
+        let has_ended = streams.iter().any(|s| s.ended);
+        if positions.is_due(!progress || has_ended) {
+            set_positions(streams, positions);
+        }
+        is_paused = positions.save(context);
+        streams.retain(|s| !s.ended);
+        if streams.is_empty() {
+            return Ok(Ended::Finished);
+        }
+        if !progress {
+            context.sink.flush();
+            let is_polled =
+                positions.is_pending() || streams.iter().any(|s| s.source.fd().is_none());
+            let timeout = match is_polled {
+                true => POLL_INTERVAL,
+                false => context.shutdown.heartbeat_interval(),
+            };
+            // New input doesn't end a pause.
+            alarm
+                .wait(streams.iter().filter_map(|s| s.source.fd()).filter(|_| !is_paused), timeout);
+        }
     }
+    streams.iter().for_each(|s| s.report_refused(context));
+    Ok(Ended::Stopped)
 }

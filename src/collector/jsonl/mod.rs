@@ -7,12 +7,20 @@
 //! | `stream.rs` | decodes one source's lines into events |
 //! | `lines.rs` | splits reads into lines |
 //! | `source.rs` | a file, a fifo or standard input |
+//! | `followed.rs` | a followed file, over rotations, truncations and restarts |
+//! | `rotation.rs` | finds rotated contents in a file's folder |
+//! | `position.rs` | a position in a followed file |
+//! | `positions.rs` | the cursor of all followed files |
 //!
 //! A line that isn't an event is refused, counted and logged with its position and cause; the
 //! others are processed. When a ring is full, the collector waits, so no line of a file is lost.
 
 mod collector;
+mod followed;
 mod lines;
+mod position;
+mod positions;
+mod rotation;
 mod source;
 mod stream;
 

@@ -1,29 +1,21 @@
 //! A file, a fifo or standard input, read without blocking.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The result of a read.
-pub(super) enum Read {
-    /// The number of bytes.
-    Bytes(usize),
-    /// Nothing now, maybe later.
-    Nothing,
-    /// A followed file was truncated or replaced: the next read returns new content.
-    Replaced,
-    /// The fifo has no writer; another one may open it.
-    NoWriter,
-    /// The end of the input.
-    End,
-}
+use super::followed::{FollowedFile, Read};
+use super::lines::LinePosition;
+use super::position::FilePosition;
+use super::positions::Positions;
 
 enum Input {
-    File { file: File, inode: (u64, u64), read: u64 },
+    File(File),
+    Followed(Box<FollowedFile>),
     Fifo(File),
     Stdin(io::Stdin),
 }
@@ -33,14 +25,7 @@ pub(super) struct Source {
     /// The path as configured, `-` for standard input.
     pub(super) name: String,
     path: PathBuf,
-    follow: bool,
     input: Input,
-    /// How often a followed file was truncated or replaced.
-    generation: u64,
-}
-
-fn id(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
 }
 
 fn open(path: &Path) -> io::Result<Input> {
@@ -54,40 +39,82 @@ fn open(path: &Path) -> io::Result<Input> {
     } else if kind.is_dir() {
         Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file or a fifo"))
     } else {
-        Ok(Input::File { file, inode: id(&metadata), read: 0 })
+        Ok(Input::File(file))
     }
 }
 
 impl Source {
-    /// Opens a source.
-    pub(super) fn open(path: &Path, follow: bool) -> io::Result<Self> {
-        let input = if path == Path::new("-") { Input::Stdin(io::stdin()) } else { open(path)? };
+    /// Opens a source. A followed file continues at its saved position.
+    pub(super) fn open(path: &Path, follow: bool, saved: &Positions) -> io::Result<Self> {
         let name = path.display().to_string();
-        Ok(Self { name, path: path.to_owned(), follow, input, generation: 0 })
+        let input = match path == Path::new("-") {
+            true => Input::Stdin(io::stdin()),
+            false => open(path)?,
+        };
+        let input = match (input, saved.of(&name)) {
+            (Input::File(_), Some(position)) if follow => {
+                Input::Followed(Box::new(FollowedFile::resume(path, position)?))
+            }
+            (Input::File(file), None) if follow => {
+                let generation = saved.first_generation();
+                Input::Followed(Box::new(FollowedFile::open(path, file, generation)?))
+            }
+            (input, _) => input,
+        };
+        Ok(Self { name, path: path.to_owned(), input })
+    }
+
+    /// Where the lines of this source start.
+    pub(super) fn start(&self) -> LinePosition {
+        match &self.input {
+            Input::Followed(file) => file.start(),
+            _ => LinePosition::default(),
+        }
+    }
+
+    /// The position of a followed file after these lines.
+    pub(super) fn position(&self, lines: LinePosition) -> Option<FilePosition> {
+        match &self.input {
+            Input::Followed(file) => Some(file.position(lines)),
+            _ => None,
+        }
+    }
+
+    /// Continues with the content that [`Read::Replaced`] has returned.
+    pub(super) fn replace(&mut self, next: Box<FollowedFile>) {
+        self.input = Input::Followed(next);
+    }
+
+    /// Number of a followed file's content; 0 for other sources.
+    pub(super) fn generation(&self) -> u64 {
+        match &self.input {
+            Input::Followed(file) => file.generation(),
+            _ => 0,
+        }
     }
 
     /// Distinguishes the contents of a followed file in the keys of their lines.
     pub(super) fn generation_suffix(&self) -> String {
-        if self.generation == 0 { String::new() } else { format!("~{}", self.generation) }
+        match self.generation() {
+            0 => String::new(),
+            generation => format!("~{generation}"),
+        }
     }
 
     /// Whether the source is read to its end before the next source.
     pub(super) fn is_read_to_end(&self) -> bool {
-        matches!(self.input, Input::File { .. }) && !self.follow
+        matches!(self.input, Input::File(_))
     }
 
-    /// Reads available bytes.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    /// Reads available bytes. `lines`: the end of the last complete line.
+    pub(super) fn read(&mut self, buffer: &mut [u8], lines: LinePosition) -> io::Result<Read> {
         match &mut self.input {
-            Input::File { file, read, .. } => match file.read(buffer) {
-                Ok(0) if self.follow => self.check_replaced(buffer),
+            Input::File(file) => match file.read(buffer) {
                 Ok(0) => Ok(Read::End),
-                Ok(n) => {
-                    *read += n as u64;
-                    Ok(Read::Bytes(n))
-                }
+                Ok(n) => Ok(Read::Bytes(n)),
                 Err(e) => nothing_or(e),
             },
+            Input::Followed(file) => file.read(buffer, lines).or_else(nothing_or),
             Input::Fifo(file) => match file.read(buffer) {
                 Ok(0) => {
                     // poll(2) reports a fifo without writers as ready until it is opened again. The
@@ -112,40 +139,12 @@ impl Source {
         }
     }
 
-    /// At the end of a followed file: checks whether it was truncated or replaced.
-    fn check_replaced(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
-        let Input::File { file, inode, read } = &mut self.input else {
-            return Ok(Read::Nothing);
-        };
-        let opened = std::fs::metadata(&self.path).and_then(|now| {
-            let same = id(&now) == *inode && now.len() >= *read;
-            if same { Ok(None) } else { open(&self.path).map(Some) }
-        });
-        match opened {
-            Ok(None) => Ok(Read::Nothing),
-            Ok(Some(input)) => {
-                // Bytes appended to the old file before the new one was detected.
-                let n = file.read(buffer)?;
-                if n > 0 {
-                    *read += n as u64;
-                    return Ok(Read::Bytes(n));
-                }
-                self.input = input;
-                self.generation += 1;
-                Ok(Read::Replaced)
-            }
-            // Between the renaming of the old file and the creation of the new one.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Read::Nothing),
-            Err(e) => Err(e),
-        }
-    }
-
     /// The descriptor to poll; `None` for a file, which is always ready.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.input {
             Input::Fifo(file) => Some(file.as_fd()),
             Input::Stdin(stdin) => Some(stdin.as_fd()),
-            Input::File { .. } => None,
+            Input::File(_) | Input::Followed(_) => None,
         }
     }
 }

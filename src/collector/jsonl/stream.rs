@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::followed::{FollowedFile, Read};
 use super::lines::{Line, LineSplitter, MAX_LINE_BYTES};
-use super::source::{Read, Source};
+use super::position::FilePosition;
+use super::source::Source;
 use crate::runtime::{CollectorError, Context};
 use tapio_core::clock;
 use tapio_core::event::{JsonEvent, Reason};
@@ -15,14 +17,21 @@ const MAX_LOGGED: u64 = 10;
 pub(super) struct Stream {
     pub(super) source: Source,
     pub(super) ended: bool,
+    /// A line wasn't accepted because of the shutdown: it is the first one of the next start.
+    stopped: bool,
     lines: LineSplitter,
     decoder: Decoder,
 }
 
 impl Stream {
     pub(super) fn new(source: Source) -> Self {
-        let (lines, decoder) = (LineSplitter::default(), Decoder::default());
-        Self { source, ended: false, lines, decoder }
+        let (lines, decoder) = (LineSplitter::after(source.start()), Decoder::default());
+        Self { source, ended: false, stopped: false, lines, decoder }
+    }
+
+    /// The position of a followed file after the lines taken so far.
+    pub(super) fn position(&self) -> Option<FilePosition> {
+        self.source.position(self.lines.position())
     }
 
     /// Reads once, or a file that isn't followed to its end. Returns whether it read anything.
@@ -32,8 +41,8 @@ impl Stream {
         context: &mut Context,
     ) -> std::io::Result<bool> {
         let mut progress = false;
-        while !self.ended {
-            match self.source.read(chunk)? {
+        while !self.ended && !self.stopped {
+            match self.source.read(chunk, self.lines.position())? {
                 Read::Bytes(n) => {
                     progress = true;
                     self.process(&chunk[..n], context);
@@ -42,10 +51,8 @@ impl Stream {
                     }
                 }
                 Read::Nothing => return Ok(progress),
-                Read::Replaced => {
-                    // The remainder of the old content is its last line.
-                    self.finish(context);
-                    self.lines = LineSplitter::default();
+                Read::Replaced(next) => {
+                    self.replace(next, context);
                     return Ok(true);
                 }
                 Read::NoWriter => {
@@ -66,22 +73,38 @@ impl Stream {
     fn process(&mut self, bytes: &[u8], context: &mut Context) {
         let Self { source, lines, decoder, .. } = self;
         let observed_ns = clock::wall_ns();
-        lines.split(bytes, |number, line| {
-            decoder.line(source, number, line, observed_ns, context);
-            !context.sink.stopped()
-        });
+        let take =
+            |number, line: Line<'_>| decoder.line(source, number, line, observed_ns, context);
+        self.stopped |= !lines.split(bytes, take);
     }
 
     fn finish(&mut self, context: &mut Context) {
         let Self { source, lines, decoder, .. } = self;
         let observed_ns = clock::wall_ns();
-        lines.finish(|number, line| decoder.line(source, number, line, observed_ns, context));
+        let take =
+            |number, line: Line<'_>| decoder.line(source, number, line, observed_ns, context);
+        self.stopped |= !lines.finish(take);
+    }
+
+    /// Continues with another content of a followed file.
+    fn replace(&mut self, next: Box<FollowedFile>, context: &mut Context) {
+        if next.generation() != self.source.generation() {
+            // The remainder of the old content is its last line. A copy has it again.
+            self.finish(context);
+        }
+        if !self.stopped {
+            self.lines = LineSplitter::after(next.start());
+            self.source.replace(next);
+        }
     }
 
     /// Ends a source that can't be read any more. The others continue: if the collector failed as a
     /// whole, it would be restarted and emit all their events again.
     pub(super) fn fail(&mut self, cause: &std::io::Error, context: &mut Context) {
-        self.finish(context);
+        // The next start continues a followed file at the start of its last line.
+        if self.position().is_none() {
+            self.finish(context);
+        }
         self.report_refused(context);
         self.ended = true;
         let error = CollectorError::new(&self.source.name, cause);
@@ -112,7 +135,8 @@ struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes one line, and emits or refuses it.
+    /// Decodes one line, and emits or refuses it. Returns false if it wasn't taken because of the
+    /// shutdown.
     fn line(
         &mut self,
         source: &Source,
@@ -120,16 +144,17 @@ impl Decoder {
         line: Line<'_>,
         observed_ns: u64,
         context: &mut Context,
-    ) {
+    ) -> bool {
         let decoded = match line {
-            Line::Blank => return,
+            Line::Blank => return true,
             Line::TooLong => Err((0, format!("longer than {} KiB", MAX_LINE_BYTES / 1024))),
             Line::Complete(bytes) => self.decode(source, number, bytes),
         };
         match decoded {
             Ok(event) => {
                 // The sink counts an event that it can't accept.
-                let _ = context.sink.offer(&event.event(observed_ns, &mut Vec::new()));
+                let offered = context.sink.offer(&event.event(observed_ns, &mut Vec::new()));
+                offered != Err(Reason::Shutdown)
             }
             Err((column, cause)) => {
                 context.sink.refuse(Reason::BadInput, 1);
@@ -138,6 +163,7 @@ impl Decoder {
                     let position = format!("{}:{number}:{column}", source.name);
                     tracing::warn!(collector = "jsonl", "refused line {position}: {cause}");
                 }
+                true
             }
         }
     }

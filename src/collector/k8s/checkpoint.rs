@@ -31,8 +31,20 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Checks a saved checkpoint. One of another server or node is intact.
+    ///
+    /// # Errors
+    /// The cause, when it can't be parsed or has another version.
+    pub(super) fn check(text: &str) -> Result<(), String> {
+        match serde_json::from_str::<Self>(text) {
+            Ok(read) if read.version == VERSION => Ok(()),
+            Ok(read) => Err(format!("version {} instead of {VERSION}", read.version)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
     /// Parses a checkpoint. Starts empty where it belongs to another server or node, or can't be
-    /// parsed, which is logged.
+    /// parsed.
     pub(super) fn read(text: &str, server: &str, node: &str) -> Self {
         let empty = || Self {
             version: VERSION,
@@ -47,14 +59,7 @@ impl Checkpoint {
             Ok(read) if read.version == VERSION && read.server == server && read.node == node => {
                 read
             }
-            Ok(_) => empty(),
-            Err(error) => {
-                tracing::warn!(
-                    collector = "k8s", %error,
-                    "checkpoint can't be parsed; objects are listed anew, and changes of the agent's absence aren't reported"
-                );
-                empty()
-            }
+            _ => empty(),
         }
     }
 
@@ -85,6 +90,16 @@ pub(super) fn version_number(version: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn garbage_and_other_versions_are_damage() {
+        let checkpoint = Checkpoint::read("", "https://a", "n1");
+        assert_eq!(Checkpoint::check(&checkpoint.to_text()), Ok(()));
+        let other = checkpoint.to_text().replace("\"version\":1", "\"version\":9");
+        for bad in ["{", "\0\u{1}", "some words", "17", "{}", &other] {
+            assert!(Checkpoint::check(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn checkpoint_is_restored_for_same_server_and_node() {

@@ -72,7 +72,7 @@ async fn collect(config: &Config, context: &mut Context) -> Result<Ended, Collec
     let client_config = client::client_config(config).await?;
     let server = client_config.cluster_url.to_string();
     let node = node_name(config, context);
-    let cursor = Cursor::open(context.site.state_dir.as_deref(), "k8s")
+    let cursor = Cursor::open(context, "k8s", Checkpoint::check)
         .map_err(|e| CollectorError::new("checkpoint", e))?;
     let checkpoint = Checkpoint::read(cursor.saved(), &server, &node);
     context.report.note("server", format!("{server}, node {node}"));

@@ -55,7 +55,8 @@ pub trait CollectorConfig {
         OnFull::Wait
     }
 
-    /// Whether events behind the saved position are read again after a kill, under the same ids.
+    /// Whether events come again after a kill, under the same ids: those behind the saved position,
+    /// or those that a sender got no answer for.
     fn reads_again(&self) -> bool {
         false
     }

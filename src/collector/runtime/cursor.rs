@@ -4,6 +4,7 @@
 //! spool, or dropped and counted. A kill at any time therefore loses nothing; events since the
 //! saved position are read again, under the same ids.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ const FINISH_POLL_INTERVAL: Duration = Duration::from_millis(5);
 pub(crate) struct Cursor {
     path: Option<PathBuf>,
     saved: String,
+    is_damaged: bool,
     /// The position after the last event offered, and since when it waits to be saved.
     next: Option<(String, Instant)>,
     /// A position whose events are on their way to the spool.
@@ -34,31 +36,50 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Opens the cursor of this name with its saved position. Without a folder it is kept in
+    /// Opens the cursor of this name with its saved position. Without a state folder it is kept in
     /// memory only.
     ///
+    /// A damaged file is set aside and reported, and the source starts as without one: a file that
+    /// isn't UTF-8, or whose text `check` rejects. `check` returns the cause.
+    ///
     /// # Errors
-    /// When the file exists and can't be read, or the folder can't be created.
-    pub(crate) fn open(dir: Option<&Path>, name: &str) -> std::io::Result<Self> {
-        let path = match dir {
-            None => None,
-            Some(dir) => {
-                let dir = dir.join("cursors");
-                std::fs::create_dir_all(&dir)?;
-                Some(dir.join(name))
-            }
+    /// When the file exists and can't be read or set aside, or the folder can't be created.
+    pub(crate) fn open(
+        context: &Context,
+        name: &str,
+        check: impl FnOnce(&str) -> Result<(), String>,
+    ) -> io::Result<Self> {
+        let mut cursor = Self {
+            path: None,
+            saved: String::new(),
+            is_damaged: false,
+            next: None,
+            pending: None,
+            last_save: None,
         };
-        let saved = match path.as_ref().map(std::fs::read_to_string) {
-            Some(Ok(text)) => text.trim_end().to_owned(),
-            Some(Err(e)) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => String::new(),
-        };
-        Ok(Self { path, saved, next: None, pending: None, last_save: None })
+        let Some(dir) = &context.site.state_dir else { return Ok(cursor) };
+        let dir = dir.join("cursors");
+        std::fs::create_dir_all(&dir)?;
+        let path = dir.join(name);
+        match read(&path, check)? {
+            Ok(saved) => cursor.saved = saved,
+            Err(cause) => set_aside(&path, &cause, context)?,
+        }
+        // The file set aside remains a sign until a position is saved: this process may be killed
+        // before that.
+        cursor.is_damaged = cursor.saved.is_empty() && aside(&path).exists();
+        cursor.path = Some(path);
+        Ok(cursor)
     }
 
     /// The saved position; empty at first.
     pub(crate) fn saved(&self) -> &str {
         &self.saved
+    }
+
+    /// Whether the saved position was damaged and set aside, and none was saved since.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged
     }
 
     /// Sets the source's position after all events offered so far.
@@ -83,7 +104,7 @@ impl Cursor {
     ///
     /// # Errors
     /// As [`Cursor::try_save`].
-    pub(crate) fn finish(&mut self, context: &mut Context) -> std::io::Result<()> {
+    pub(crate) fn finish(&mut self, context: &mut Context) -> io::Result<()> {
         let until = clock::instant() + FINISH_TIMEOUT;
         while self.is_pending() && context.may_save_cursor() && clock::instant() < until {
             context.sink.flush();
@@ -99,7 +120,7 @@ impl Cursor {
     ///
     /// # Errors
     /// When the file can't be written; the position remains pending.
-    pub(crate) fn try_save(&mut self, context: &mut Context) -> std::io::Result<bool> {
+    pub(crate) fn try_save(&mut self, context: &mut Context) -> io::Result<bool> {
         let now = clock::instant();
         if let Some((ticket, position)) = &self.pending
             && context.is_accepted(*ticket)
@@ -111,6 +132,7 @@ impl Cursor {
                 std::fs::rename(&new, path)?;
             }
             self.saved.clone_from(position);
+            self.is_damaged = false;
             self.pending = None;
             self.last_save = Some(now);
         }
@@ -126,31 +148,113 @@ impl Cursor {
     }
 }
 
+/// Reads a position; empty without a file. The inner error is the damage.
+fn read(
+    path: &Path,
+    check: impl FnOnce(&str) -> Result<(), String>,
+) -> io::Result<Result<String, String>> {
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(|e| e.utf8_error().to_string()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Ok(String::new())),
+        // Not a file.
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => Err(e.to_string()),
+        Err(e) => return Err(e),
+    };
+    Ok(text.and_then(|text| {
+        let text = text.trim_end();
+        if !text.is_empty() {
+            check(text)?;
+        }
+        Ok(text.to_owned())
+    }))
+}
+
+/// Where a damaged file is set aside.
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("damaged")
+}
+
+/// Sets a damaged file aside, and reports it.
+fn set_aside(path: &Path, cause: &str, context: &Context) -> io::Result<()> {
+    let aside = aside(path);
+    std::fs::rename(path, &aside)?;
+    let (path, aside) = (path.display(), aside.display());
+    let state = format!("{path} is damaged: {cause}; set aside as {aside}, starting without it");
+    tracing::warn!("cursor {state}");
+    context.report.note("cursor", state);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn any(_: &str) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn context_in(dir: &Path, unsettled: u64) -> Context {
+        let mut context = Context::for_test(Some(unsettled));
+        context.site.state_dir = Some(dir.to_owned());
+        context
+    }
+
     #[test]
     fn position_is_saved_once_its_events_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
-        let mut cursor = Cursor::open(Some(dir.path()), "journal").unwrap();
+        let mut context = context_in(dir.path(), 1);
+        let mut cursor = Cursor::open(&context, "journal", any).unwrap();
         assert_eq!(cursor.saved(), "");
-        let mut context = Context::for_test(Some(1));
         cursor.advance("s=1");
         cursor.advance("s=2");
         for _ in 0..3 {
             assert!(!cursor.try_save(&mut context).unwrap());
         }
         assert_eq!(cursor.saved(), "", "an event isn't accepted yet");
-        let mut context = Context::for_test(Some(0));
+        let mut context = context_in(dir.path(), 0);
         cursor.finish(&mut context).unwrap();
-        assert_eq!(Cursor::open(Some(dir.path()), "journal").unwrap().saved(), "s=2");
+        assert_eq!(Cursor::open(&context, "journal", any).unwrap().saved(), "s=2");
+    }
+
+    #[test]
+    fn damaged_file_is_set_aside_and_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut context = context_in(dir.path(), 0);
+        let path = dir.path().join("cursors/journal");
+        std::fs::create_dir_all(dir.path().join("cursors")).unwrap();
+        let not_a_position = |text: &str| match text {
+            "s=1" => Ok(()),
+            _ => Err("not a position".to_owned()),
+        };
+        for (bytes, cause) in
+            [(&b"\xff\xfe\0"[..], "invalid utf-8"), (b"garbage", "not a position")]
+        {
+            std::fs::write(&path, bytes).unwrap();
+            let cursor = Cursor::open(&context, "journal", not_a_position).unwrap();
+            assert!(cursor.saved().is_empty() && cursor.is_damaged());
+            assert_eq!(std::fs::read(aside(&path)).unwrap(), bytes);
+            let notes = context.report.notes();
+            let expected = format!("{} is damaged: {cause}", path.display());
+            assert!(notes[0].state.starts_with(&expected), "{notes:?}");
+            assert!(!path.exists());
+        }
+        // A folder isn't a file either.
+        std::fs::remove_file(aside(&path)).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(Cursor::open(&context, "journal", not_a_position).unwrap().is_damaged());
+        // The next start is one after damage, too, until a position is saved.
+        let mut cursor = Cursor::open(&context, "journal", not_a_position).unwrap();
+        assert!(cursor.is_damaged());
+        cursor.advance("s=1");
+        cursor.finish(&mut context).unwrap();
+        let cursor = Cursor::open(&context, "journal", not_a_position).unwrap();
+        assert_eq!((cursor.saved(), cursor.is_damaged()), ("s=1", false));
     }
 
     #[test]
     fn position_that_waits_too_long_makes_source_pause() {
-        let mut cursor = Cursor::open(None, "journal").unwrap();
         let mut context = Context::for_test(Some(3));
+        let mut cursor = Cursor::open(&context, "journal", any).unwrap();
         cursor.advance("s=1");
         assert!(!cursor.try_save(&mut context).unwrap());
         cursor.next = Some(("s=2".into(), clock::instant() - MAX_SAVE_DELAY * 2));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::session::Session;
+use super::session::{Session, check_saved};
 use crate::events::Filter;
 use crate::runtime::cursor::Cursor;
 use crate::runtime::{
@@ -93,7 +93,7 @@ impl Collector for Systemd {
         let address = self.address()?;
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|e| CollectorError::new("/proc/sys/kernel/random/boot_id", e))?;
-        let cursor = Cursor::open(context.site.state_dir.as_deref(), "systemd")
+        let cursor = Cursor::open(context, "systemd", check_saved)
             .map_err(|e| CollectorError::new("systemd cursor", e))?;
         let mut session = Session::new(self.0.units.clone(), boot_id.trim(), cursor);
         let runtime = tokio_runtime()?;

@@ -237,6 +237,18 @@ fn baseline(saved: &str, boot_id: &str) -> (u64, bool) {
     }
 }
 
+/// Checks the first line of a cursor: boot and time. Other lines are skipped one by one.
+pub(super) fn check_saved(saved: &str) -> Result<(), String> {
+    let first = saved.lines().next().and_then(|line| line.split_once(' '));
+    let is_valid = |(boot, us): (&str, &str)| {
+        boot.chars().all(|c| c.is_ascii_hexdigit() || c == '-') && us.parse::<u64>().is_ok()
+    };
+    match first.is_some_and(is_valid) {
+        true => Ok(()),
+        false => Err("the first line isn't a boot id and a time".to_owned()),
+    }
+}
+
 /// The units that were running as of a cursor of this boot: name, invocation, last change.
 fn saved_units<'a>(saved: &'a str, boot_id: &str) -> impl Iterator<Item = (&'a str, &'a str, u64)> {
     let mut lines = saved.lines();
@@ -276,6 +288,15 @@ async fn send(bus: Bus, request: Request) -> Result<Reply, ConnectionLost> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn garbage_is_not_a_cursor() {
+        let boot = "6c7c6013-a8a3-4b5a-b7a6-f1a2ae5ab8ec";
+        assert_eq!(check_saved(&format!("{boot} 77\na.service 0af7 12")), Ok(()));
+        for bad in ["77", "\0\u{1}", "{}", "some words", boot, "a.service 0af7 12"] {
+            assert!(check_saved(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn session_continues_at_cursor_of_this_boot() {

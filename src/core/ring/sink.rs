@@ -48,6 +48,10 @@ pub trait Router: Send + Sync {
     fn route(&self, event: &Event<'_>) -> Route;
 }
 
+/// A ring without room for an event ([`Sink::try_offer`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FullRing(usize);
+
 /// A collector's entry into the pipeline.
 pub struct Sink {
     collector: u8,
@@ -163,9 +167,48 @@ impl Sink {
     /// # Errors
     /// As [`Sink::offer`].
     pub fn offer_at(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
+        loop {
+            match self.offer_once(event, order) {
+                Ok(outcome) => return outcome,
+                Err(FullRing(_)) => {
+                    self.flush();
+                    std::thread::sleep(FULL_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// As [`Sink::offer`], but returns instead of waiting for room, for a collector whose thread
+    /// has other work meanwhile. The caller offers the event again later.
+    ///
+    /// # Errors
+    /// The ring that is full; the event isn't received yet then. Inner: as [`Sink::offer`].
+    pub fn try_offer(&mut self, event: &Event<'_>) -> Result<Result<(), Reason>, FullRing> {
+        let outcome = self.offer_once(event, self.offered + 1)?;
+        self.offered += 1;
+        Ok(outcome)
+    }
+
+    /// Whether it is worth while to offer an event again: a part of the ring is free, or offering
+    /// doesn't wait any more.
+    #[must_use]
+    pub fn has_room(&self, full: &FullRing) -> bool {
+        let is_free = |(writer, _): &(RecordWriter, _)| {
+            writer.is_abandoned() || writer.free_blocks() >= writer.capacity_blocks() / 4
+        };
+        self.stopped() || self.shards.get(full.0).is_none_or(is_free)
+    }
+
+    /// Offers an event without waiting.
+    fn offer_once(
+        &mut self,
+        event: &Event<'_>,
+        order: u64,
+    ) -> Result<Result<(), Reason>, FullRing> {
         self.is_writing = true;
         let outcome = self.write(event, order);
         self.is_writing = false;
+        let outcome = outcome?;
         match outcome {
             Ok(()) => {
                 let account = account(self.collector, self.parity());
@@ -179,7 +222,7 @@ impl Sink {
             }
             Err(reason) => self.refuse(reason, 1),
         }
-        outcome
+        Ok(outcome)
     }
 
     /// The generation, from 1, that the next event is counted in.
@@ -213,7 +256,7 @@ impl Sink {
         }
     }
 
-    fn write(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
+    fn write(&mut self, event: &Event<'_>, order: u64) -> Result<Result<(), Reason>, FullRing> {
         let route = self.router.route(event);
         let header = Header {
             order,
@@ -221,23 +264,16 @@ impl Sink {
             ..Header::event(self.collector, route.visits, event.time_ns)
         };
         let first = route.first().min(self.shards.len() - 1);
-        loop {
-            match self.shards[first].0.write_event(&header, event) {
-                Ok(()) => return Ok(()),
-                Err(WriteError::Oversize) => return Err(Reason::Oversize),
-                Err(WriteError::Full) if self.on_full == OnFull::Drop => {
-                    return Err(Reason::RingFull);
-                }
-                Err(WriteError::Full)
-                    if self.shutdown.is_requested() || self.shards[first].0.is_abandoned() =>
-                {
-                    return Err(Reason::Shutdown);
-                }
-                Err(WriteError::Full) => {
-                    self.flush();
-                    std::thread::sleep(FULL_PAUSE);
-                }
+        match self.shards[first].0.write_event(&header, event) {
+            Ok(()) => Ok(Ok(())),
+            Err(WriteError::Oversize) => Ok(Err(Reason::Oversize)),
+            Err(WriteError::Full) if self.on_full == OnFull::Drop => Ok(Err(Reason::RingFull)),
+            Err(WriteError::Full)
+                if self.shutdown.is_requested() || self.shards[first].0.is_abandoned() =>
+            {
+                Ok(Err(Reason::Shutdown))
             }
+            Err(WriteError::Full) => Err(FullRing(first)),
         }
     }
 

@@ -151,17 +151,12 @@ impl Topology {
 
     /// Creates the shards now and restores them with `restore`. Set the lane options, correlation
     /// and evidence before.
-    ///
-    /// # Errors
-    /// Those of `restore`.
-    pub fn restored<E>(
-        mut self,
-        restore: impl FnOnce(&mut [Shard]) -> Result<(), E>,
-    ) -> Result<Self, E> {
+    #[must_use]
+    pub fn restored(mut self, restore: impl FnOnce(&mut [Shard])) -> Self {
         let mut shards = self.make_shards();
-        restore(&mut shards)?;
+        restore(&mut shards);
         self.shards = Some(shards);
-        Ok(self)
+        self
     }
 
     fn make_shards(&self) -> Vec<Shard> {

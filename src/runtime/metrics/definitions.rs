@@ -130,6 +130,7 @@ pub(super) const RECOVERY_METRICS: Names = &[
     ("recorded", "tapio_recovery_log_recorded_total"),
     ("dropped", "tapio_recovery_log_dropped_total"),
     ("restored", "tapio_recovery_log_restored_total"),
+    ("unavailable", "tapio_recovery_log_unavailable"),
 ];
 
 /// The bridge's counters.

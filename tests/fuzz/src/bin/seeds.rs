@@ -234,15 +234,8 @@ fn case(case: &Json) -> Result<(String, String), Failed> {
     Ok((rule, lines))
 }
 
-fn main() -> Result<(), Failed> {
-    let folder = std::env::args().nth(1).ok_or("usage: seeds FOLDER")?;
-    let corpus = Corpus(folder.into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for entry in fs::read_dir(root.join("rules"))? {
-        let path = entry?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        corpus.add("rules", &name, &fs::read(&path)?)?;
-    }
+/// Adds the seeds of store, ingest and configuration.
+fn add_delivery(corpus: &Corpus, root: &Path) -> Result<(), Failed> {
     for (number, segment) in segments()?.iter().enumerate() {
         corpus.add("segments", &number.to_string(), segment)?;
     }
@@ -252,6 +245,19 @@ fn main() -> Result<(), Failed> {
         let yaml = block.split("```").next().unwrap_or_default();
         corpus.add("configuration", &number.to_string(), yaml.as_bytes())?;
     }
+    Ok(())
+}
+
+fn main() -> Result<(), Failed> {
+    let folder = std::env::args().nth(1).ok_or("usage: seeds FOLDER")?;
+    let corpus = Corpus(folder.into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for entry in fs::read_dir(root.join("rules"))? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        corpus.add("rules", &name, &fs::read(&path)?)?;
+    }
+    add_delivery(&corpus, &root)?;
     let journal = fs::read(root.join("src/collector/journal/samples/small.journal"))?;
     corpus.add("journal", "small", &journal)?;
     corpus.add("kmsg", "records", KMSG.as_bytes())?;

@@ -1,0 +1,134 @@
+//! Rotated contents of a followed path: files in its folder.
+//!
+//! logrotate and its like rename `NAME` to `NAME.1` and `NAME.1` to `NAME.2`, or give it a date
+//! (`NAME-20261128`); with `copytruncate` they copy it there and truncate it.
+
+use std::cmp::Reverse;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::position::{FileId, FilePosition, Head, read_head};
+
+/// Digits of the largest number of a rotated file; longer ones are dates or times.
+const NUMBER_DIGITS: usize = 5;
+
+/// The end that a rotation has appended to a name. The greater, the newer the content.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Suffix {
+    /// A date or a time.
+    Date(String),
+    /// A number that grows with each rotation.
+    Number(Reverse<u32>),
+}
+
+impl Suffix {
+    fn parse(name: &str, of: &str) -> Option<Self> {
+        let text = name.strip_prefix(of)?.strip_prefix(['.', '-', '_'])?;
+        let is_digit = |c: char| c.is_ascii_digit();
+        if text.is_empty() || !text.starts_with(is_digit) || !text.ends_with(is_digit) {
+            return None;
+        }
+        match text.parse() {
+            Ok(number) if text.len() <= NUMBER_DIGITS => Some(Self::Number(Reverse(number))),
+            _ if text.chars().all(|c| is_digit(c) || "-_.T".contains(c)) => {
+                Some(Self::Date(text.to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Files in the folder of a path: those with a rotated name, the newest first, then the others.
+fn siblings(path: &Path) -> io::Result<Vec<(Option<Suffix>, PathBuf)>> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|t| t.is_file()) {
+            let suffix = Suffix::parse(&entry.file_name().to_string_lossy(), &name);
+            all.push((suffix, entry.path()));
+        }
+    }
+    all.sort_by(|a, b| b.cmp(a));
+    Ok(all)
+}
+
+/// Finds the file that has the content of a position: the same file, under any name in the folder,
+/// or a copy of it under a rotated name.
+///
+/// # Errors
+/// When the folder can't be read.
+pub(super) fn find_content(path: &Path, position: &FilePosition) -> io::Result<Option<File>> {
+    if let Some(file) = open_if(path, position, true) {
+        return Ok(Some(file));
+    }
+    let siblings = siblings(path)?;
+    let same = siblings.iter().find_map(|(_, path)| open_if(path, position, true));
+    // Any file begins with no bytes.
+    let is_rotated = |s: &&(Option<Suffix>, PathBuf)| s.0.is_some() && position.head.bytes > 0;
+    let mut rotated = siblings.iter().filter(is_rotated);
+    Ok(same.or_else(|| rotated.find_map(|(_, path)| open_if(path, position, false))))
+}
+
+/// Opens a file if it has the content of a position.
+fn open_if(path: &Path, position: &FilePosition, same_file: bool) -> Option<File> {
+    let is_same = |m: &std::fs::Metadata| !same_file || FileId::of(m) == position.id;
+    // Before it is opened: a name may have become that of a fifo.
+    std::fs::metadata(path).ok().filter(|m| m.is_file() && is_same(m))?;
+    let file = File::open(path).ok()?;
+    let metadata = file.metadata().ok().filter(is_same)?;
+    let head = read_head(&file, position.head.bytes).ok()?;
+    (metadata.len() >= position.lines.offset && Head::of(&head) == position.head).then_some(file)
+}
+
+/// The content that follows a file's.
+pub(super) enum Successor {
+    /// A file that is rotated already.
+    Rotated(PathBuf, FileId),
+    /// The file that has the path now.
+    Current,
+    /// The file isn't there under a rotated name: renamed to another one, removed, or just being
+    /// renamed.
+    Unknown,
+}
+
+/// Finds what was written after the file `id`.
+///
+/// # Errors
+/// When the folder can't be read.
+pub(super) fn successor(path: &Path, id: FileId) -> io::Result<Successor> {
+    let mut newer = Successor::Current;
+    for (suffix, path) in siblings(path)? {
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if suffix.is_none() {
+            continue;
+        }
+        let found = FileId::of(&metadata);
+        if found == id {
+            return Ok(newer);
+        }
+        newer = Successor::Rotated(path, found);
+    }
+    Ok(Successor::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suffixes_order_contents_by_age() {
+        let order = ["log-2026-11-27", "log-2026-11-28T10.00", "log.10", "log.2", "log.1"];
+        let parsed: Vec<_> = order.iter().map(|n| Suffix::parse(n, "log").unwrap()).collect();
+        assert!(parsed.is_sorted(), "{parsed:?}");
+        for other in ["log", "log.err", "log.1.gz", "log2", "log.", "log.1-", "other.1", "log.1a2"]
+        {
+            assert_eq!(Suffix::parse(other, "log"), None, "{other}");
+        }
+    }
+}
