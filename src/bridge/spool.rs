@@ -35,6 +35,9 @@ use tapio_wire::{Batch, EncodedBatch, Item};
 /// The position up to which the server has answered.
 const ACKED_FILE: &str = "acked";
 
+/// The tail of the log that is kept for the ids in it.
+const TAIL_BYTES: u64 = 16 * 1024 * 1024;
+const TAIL_SEGMENTS: usize = 64;
 /// No log has as many segments: a greater number in the file is damage.
 const MAX_SEGMENT: u64 = 1 << 48;
 /// Sources whose events have new ids when they are read again.
@@ -178,8 +181,8 @@ impl Spool {
     }
 
     /// Adds the ids of the latest events that their sources may deliver again, up to about
-    /// `max_ids`: those in the last two segments. A source's saved position is at most a few
-    /// batches behind.
+    /// `max_ids`, in the tail of the log. A source's saved position is at most a few batches behind,
+    /// but many processes may have been killed since it was saved.
     ///
     /// # Errors
     /// When a segment can't be read.
@@ -189,7 +192,8 @@ impl Spool {
         max_ids: usize,
     ) -> io::Result<()> {
         let log = self.log.snapshot();
-        for segment in log.segments().rev().take(2) {
+        let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
+        for segment in log.segments().rev().take_while(|segment| *segment >= tail) {
             let Some(frames) = log.frames(segment)? else { continue };
             for (offset, _) in frames.offsets().rev() {
                 if ids.len() >= max_ids {
@@ -395,7 +399,7 @@ impl Spool {
     }
 
     /// Removes what the server has answered, and notes how far that is. `unreleased`: the first
-    /// batch that isn't released. The last full segment stays, for [`Spool::latest_ids`].
+    /// batch that isn't released. The tail of the log stays, for [`Spool::latest_ids`].
     ///
     /// # Errors
     /// When the file can't be written; the next process then sends some batches a second time.
@@ -410,8 +414,8 @@ impl Spool {
             return Ok(());
         }
         // First, since the file needs room on a full disk too.
-        let last_full = self.log.end().segment.saturating_sub(1);
-        self.log.trim(acked.segment.min(last_full));
+        let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
+        self.log.trim(acked.segment.min(tail));
         self.log.index_mut().removed.clear();
         write_acked(&*self.files, &self.dir, acked)?;
         self.acked = acked;

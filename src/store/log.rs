@@ -308,6 +308,23 @@ impl<I: SegmentIndex> SegmentLog<I> {
         self.unremoved = unremoved;
     }
 
+    /// The oldest of the latest segments that have about this many bytes together, at most
+    /// `segments` of them.
+    pub fn tail_start(&self, bytes: u64, segments: usize) -> u64 {
+        let active = self.active.as_ref().map(|a| (a.writer.number(), a.writer.len_bytes()));
+        let sealed = self.sealed.iter().rev().map(|s| (s.head.number, s.end));
+        let mut sum = 0;
+        let mut start = self.next_number;
+        for (number, len_bytes) in active.into_iter().chain(sealed).take(segments) {
+            start = number;
+            sum += len_bytes;
+            if sum >= bytes {
+                break;
+            }
+        }
+        start
+    }
+
     /// The segment that is appended to, if there is one.
     pub fn appended_segment(&self) -> Option<u64> {
         self.active.as_ref().map(|active| active.writer.number())
