@@ -181,8 +181,8 @@ impl Spool {
     }
 
     /// Adds the ids of the latest events that their sources may deliver again, up to about
-    /// `max_ids`, in the tail of the log. A source's saved position is at most a few batches behind,
-    /// but many processes may have been killed since it was saved.
+    /// `max_ids`, in the tail of the log. A source's saved position is at most a few batches
+    /// behind, but many processes may have been killed since it was saved.
     ///
     /// # Errors
     /// When a segment can't be read.
