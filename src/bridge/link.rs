@@ -58,6 +58,8 @@ pub(super) struct Link {
     current: usize,
     connection: Connection,
     is_answered: bool,
+    /// What the server grants; 0 for no limit.
+    credit_bytes: u64,
     /// When the server answered last, or the stream began.
     progress: Instant,
 }
@@ -81,6 +83,7 @@ impl Link {
             current: 0,
             connection: Connection::Down(now),
             is_answered: false,
+            credit_bytes: 0,
             progress: now,
             config,
         }
@@ -100,10 +103,14 @@ impl Link {
         matches!(self.connection, Connection::Up(_))
     }
 
-    /// Bytes that may be in flight: a half-open circuit sends one batch.
+    /// Bytes that may be in flight, within the server's credit: a half-open circuit sends one
+    /// batch.
     pub(super) fn window_bytes(&self) -> usize {
         match self.state() {
-            CircuitState::Closed => self.config.in_flight_bytes,
+            CircuitState::Closed => match self.credit_bytes.try_into().unwrap_or(usize::MAX) {
+                0 => self.config.in_flight_bytes,
+                credit => self.config.in_flight_bytes.min(credit),
+            },
             CircuitState::HalfOpen | CircuitState::Open => 0,
         }
     }
@@ -136,6 +143,7 @@ impl Link {
                     return polled.map(|result| match result {
                         Ok(ack) => {
                             self.progress = clock::instant();
+                            self.credit_bytes = ack.credit_bytes;
                             self.endpoints[self.current].circuit.succeed();
                             LinkEvent::Ack(ack)
                         }
@@ -150,6 +158,7 @@ impl Link {
                         Ok(client) => {
                             self.connection = Connection::Up(Box::new(client));
                             self.is_answered = false;
+                            self.credit_bytes = 0;
                             self.progress = clock::instant();
                             LinkEvent::Connected
                         }

@@ -53,6 +53,7 @@ impl Ingest {
     /// Handles the batches of a new stream.
     #[must_use]
     pub fn stream(&self, peer: Option<SocketAddr>) -> IngestStream {
+        self.0.open_stream();
         IngestStream {
             shared: Arc::clone(&self.0),
             peer,
@@ -125,6 +126,7 @@ struct Group {
 
 impl Drop for IngestStream {
     fn drop(&mut self) {
+        self.shared.close_stream();
         tracing::info!(peer = ?self.peer, "server: agent disconnected");
     }
 }
@@ -270,6 +272,7 @@ impl BatchHandler for IngestStream {
     }
 
     fn end_group(&mut self) {
+        let credit_bytes = self.shared.credit_bytes();
         let mut storage = self.shared.storage();
         let unacked = self.senders.iter_mut().filter(|sender| sender.is_unacked);
         let acks = unacked.map(|sender| {
@@ -278,7 +281,7 @@ impl BatchHandler for IngestStream {
             let refused = self.refused.extract_if(.., is_own).map(|(_, refusal)| refusal).collect();
             let stored = storage.sequences(&sender.node, sender.epoch);
             let through = sender.items.answered_through(stored);
-            Ack { epoch: sender.epoch, through, refused }
+            Ack { epoch: sender.epoch, through, refused, credit_bytes }
         });
         let acks = acks.collect();
         drop(storage);

@@ -17,6 +17,9 @@ use super::storage::Storage;
 use super::sync_gate::SyncGate;
 use crate::store::Files;
 
+/// Bytes in flight of all streams, and the least of one.
+const CREDIT_BYTES: u64 = 64 * 1024 * 1024;
+const MIN_CREDIT_BYTES: u64 = 256 * 1024;
 /// Batches that a tail may be behind before it misses some.
 const TAIL_BATCHES: usize = 256;
 /// The histogram's range: delays up to a minute, with three significant digits.
@@ -46,6 +49,8 @@ pub(super) struct Shared {
     pub(super) health: watch::Sender<Health>,
     /// Where acks wait for the disk.
     pub(super) gate: SyncGate,
+    /// Open streams of batches.
+    streams: AtomicU64,
     /// Where queries wait for their turn.
     queries: QueryLine,
     /// The least time between two syncs.
@@ -67,9 +72,27 @@ impl Shared {
             tail: broadcast::channel(TAIL_BATCHES).0,
             health: watch::channel(Health::Serving).0,
             gate: SyncGate::new(config.durability),
+            streams: AtomicU64::new(0),
             queries: QueryLine::new(query_line::running()),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
         })
+    }
+
+    /// Counts a stream of batches.
+    pub(super) fn open_stream(&self) {
+        // Relaxed, as below: a number that nothing else depends on.
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a stream that has ended.
+    pub(super) fn close_stream(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Bytes that each stream may have in flight: all of them share what the server takes.
+    pub(super) fn credit_bytes(&self) -> u64 {
+        let streams = self.streams.load(Ordering::Relaxed).max(1);
+        (CREDIT_BYTES / streams).max(MIN_CREDIT_BYTES)
     }
 
     pub(super) fn storage(&self) -> MutexGuard<'_, Storage> {

@@ -169,3 +169,22 @@ fn compressed_batches_are_stored() {
     drop(server);
     assert_stored_once(dir.path(), 50_000);
 }
+
+#[test]
+fn no_more_is_in_flight_than_the_server_grants() {
+    let server = ScriptedServer::start(any_port(), |_, batch| match batch.first_sequence {
+        0 => Reply::Grant(1),
+        _ => Reply::Silence,
+    });
+    let config = BridgeConfig {
+        batch_events: 10,
+        drain_timeout: Duration::from_millis(1),
+        ..config(server.address)
+    };
+    let mut node = node(config);
+    node.writers = node.feed(0..1_000).join().unwrap();
+    eventually("the second batch is sent", || counter(node.bridge.stats(), "batches_sent") == 2);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(counter(node.bridge.stats(), "batches_sent"), 2);
+    node.end();
+}

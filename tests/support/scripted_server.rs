@@ -18,6 +18,8 @@ use tonic::{Status, Streaming};
 /// The server's reply to a batch.
 pub(crate) enum Reply {
     Store,
+    /// Stores it, and grants this credit.
+    Grant(u64),
     Refuse(&'static str),
     End(Status),
     /// No answer, to anything.
@@ -65,9 +67,12 @@ impl tapio_wire::IngestHandler for Handler {
             while let Some(Ok(bytes)) = batches.next().await {
                 let batch = EventBatch::decode(bytes).unwrap();
                 let through = batch.first_sequence + u64::from(batch.count);
-                let mut ack = Ack { epoch: batch.epoch, through, refused: Vec::new() };
+                let mut ack = Ack { epoch: batch.epoch, through, ..Ack::default() };
                 match script(number, &batch) {
-                    Reply::Store => {
+                    reply @ (Reply::Store | Reply::Grant(_)) => {
+                        if let Reply::Grant(credit_bytes) = reply {
+                            ack.credit_bytes = credit_bytes;
+                        }
                         let mut seen = seen.lock().unwrap();
                         for event in &batch.events {
                             *seen.events.entry(event.id.clone()).or_default() += 1;

@@ -184,7 +184,7 @@ impl StreamPoll<'_> {
         if let (true, Some(Process { node, epoch, items })) = (has_read, &mut sender.process) {
             let taken = self.sequences.sender(node, *epoch);
             let through = items.answered_through(taken);
-            let ack = Ack { epoch: *epoch, through, refused: reading.refused };
+            let ack = Ack { epoch: *epoch, through, refused: reading.refused, credit_bytes: 0 };
             context.sink.flush();
             sender.unaccepted.push_back((context.ticket(), reading.room, ack));
         }
