@@ -215,11 +215,11 @@ fn every_line_is_emitted_once_under_one_id() {
         ..ProptestConfig::default()
     });
     let steps = prop::collection::vec(step(), 1..24);
-    let passes = |steps: Vec<Step>| {
+    let outcome = runner.run(&steps, |steps| {
         run(&steps);
         Ok(())
-    };
-    runner.run(&steps, passes).unwrap();
+    });
+    outcome.unwrap();
 }
 
 #[test]

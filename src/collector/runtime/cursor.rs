@@ -161,11 +161,11 @@ fn read(
         Err(e) => return Err(e),
     };
     Ok(text.and_then(|text| {
-        let text = text.trim_end();
-        if !text.is_empty() {
-            check(text)?;
+        match text.trim_end() {
+            // No position is empty: a loss of power came before its bytes were on the disk.
+            "" => Err("empty".to_owned()),
+            text => check(text).map(|()| text.to_owned()),
         }
-        Ok(text.to_owned())
     }))
 }
 
@@ -227,7 +227,7 @@ mod tests {
             _ => Err("not a position".to_owned()),
         };
         for (bytes, cause) in
-            [(&b"\xff\xfe\0"[..], "invalid utf-8"), (b"garbage", "not a position")]
+            [(&b"\xff\xfe\0"[..], "invalid utf-8"), (b"garbage", "not a position"), (b"", "empty")]
         {
             std::fs::write(&path, bytes).unwrap();
             let cursor = Cursor::open(&context, "journal", not_a_position).unwrap();

@@ -320,3 +320,61 @@ impl Drop for Sink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::super::ledger::Ledger;
+    use super::super::record::ring;
+    use super::*;
+    use crate::event::{EventId, Stage, names};
+
+    struct OneShard;
+
+    impl Router for OneShard {
+        fn route(&self, _: &Event<'_>) -> Route {
+            Route { visits: 1 }
+        }
+    }
+
+    #[test]
+    fn event_without_room_is_not_received_until_it_is_offered_again() {
+        let mut ledger = Ledger::new(vec!["test".into()]);
+        let (writer, mut reader) = ring(0);
+        let bell = Arc::new(Bell::new(OnceLock::new()));
+        let (stage, shutdown) = (ledger.stage(Stage::Collect), Shutdown::default());
+        let shards = vec![(writer, bell)];
+        let mut sink =
+            Sink::new(0, OnFull::Wait, Arc::new(OneShard), shards, stage, shutdown.clone());
+        let event = Event::new(EventId([1; 16]), 1, names::OTLP_LOG, names::OTLP);
+        let mut offered = 0;
+        let full = loop {
+            match sink.try_offer(&event) {
+                Ok(outcome) => assert_eq!(outcome, Ok(())),
+                Err(full) => break full,
+            }
+            offered += 1;
+        };
+        assert!(!sink.has_room(&full));
+        assert!(sink.try_offer(&event).is_err());
+        assert_eq!(ledger.snapshot().total.received, offered, "nothing is counted");
+        let mut orders = Vec::new();
+        reader.drain(usize::MAX, |record| {
+            orders.push(record.header().order);
+            true
+        });
+        assert!(sink.has_room(&full));
+        assert_eq!(sink.try_offer(&event), Ok(Ok(())));
+        reader.drain(usize::MAX, |record| {
+            orders.push(record.header().order);
+            true
+        });
+        assert_eq!(orders, (1..=offered + 1).collect::<Vec<_>>(), "no position is skipped");
+        // A shutdown ends the waiting.
+        while sink.try_offer(&event) == Ok(Ok(())) {}
+        shutdown.request();
+        assert!(sink.has_room(&full));
+        assert_eq!(sink.try_offer(&event), Ok(Err(Reason::Shutdown)));
+    }
+}
