@@ -6,8 +6,8 @@
 #
 # usage: scripts/fuzz.sh [TARGET]...             fuzzes the targets
 #        scripts/fuzz.sh canary [TARGET]...      verifies that planted bugs are found
-#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp, segments, ingest,
-#                configuration; by default all
+#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp, segments, storage,
+#                ingest, configuration; by default all
 #
 # FUZZ_SECONDS: duration of each target (60). The corpus is kept in target/fuzz-corpus, failing
 # inputs in target/fuzz-found: `target/fuzz/HOST/debug/TARGET FILE` runs one of them again.
@@ -23,7 +23,7 @@ case $host in
 esac
 
 seconds=${FUZZ_SECONDS:-60}
-targets=(rules lines batches kubernetes cni journal kmsg otlp segments ingest configuration)
+targets=(rules lines batches kubernetes cni journal kmsg otlp segments storage ingest configuration)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
 # A process interns names permanently, at most 32,768 of them, and is replaced before they are used
@@ -103,6 +103,8 @@ if [ "${1:-}" = canary ]; then
     planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, dropped)|context.sink.refuse(Reason::BadInput, 0)|'
     # A frame's checksum isn't compared.
     planted segments src/store/scan.rs 's|crc32c::crc32c(payload) == mark.payload_checksum|true|'
+    # A footer that is shorter than its counts.
+    planted storage src/store/footer.rs 's|bytes.split_at_checked(COUNTS_BYTES)?|bytes.split_at(COUNTS_BYTES)|'
     # A batch of which some items are stored is stored as well.
     planted ingest src/wire/sequence_tracker.rs 's|if overlaps { SequenceCheck::Overlap }|if overlaps \&\& first == 0 { SequenceCheck::Overlap }|'
     # The character after a dollar sign is skipped unseen.

@@ -60,7 +60,7 @@ pub(super) struct Link {
     is_answered: bool,
     /// What the server grants; 0 for no limit.
     credit_bytes: u64,
-    /// When the server answered last, or the stream began.
+    /// When the server answered a batch last, or the stream began.
     progress: Instant,
 }
 
@@ -142,9 +142,7 @@ impl Link {
                     }
                     return polled.map(|result| match result {
                         Ok(ack) => {
-                            self.progress = clock::instant();
                             self.credit_bytes = ack.credit_bytes;
-                            self.endpoints[self.current].circuit.succeed();
                             LinkEvent::Ack(ack)
                         }
                         Err(end) => {
@@ -175,6 +173,12 @@ impl Link {
                 }
             }
         }
+    }
+
+    /// Notes that an ack has answered batches.
+    pub(super) fn confirm(&mut self) {
+        self.progress = clock::instant();
+        self.endpoints[self.current].circuit.succeed();
     }
 
     /// Ends the stream of a server that has batches and doesn't answer. Returns whether it did.

@@ -24,7 +24,7 @@ use tapio_wire::proto::Ack;
 /// The lanes' folders.
 const DIRS: [&str; LANES] = ["important", "ordinary"];
 /// Latest ids that a start reads from the spool.
-const MAX_LATEST_IDS: usize = 131_072;
+const MAX_LATEST_IDS: usize = 524_288;
 /// How often the server has to end the stream because of a batch, until it counts as refused.
 const MAX_OBJECTIONS: u32 = 3;
 /// Most refused batches that are divided at once; more are quarantined whole.

@@ -10,6 +10,9 @@ use tapio_core::event::Reason;
 use tapio_core::ring::MAX_ACCOUNTS;
 use tapio_wire::proto::{Ack, Refusal};
 
+/// Longest cause of a refusal that is kept: each refused item is quarantined with it.
+const MAX_CAUSE_CHARS: usize = 512;
+
 /// Effect of an ack.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Acknowledged {
@@ -120,7 +123,7 @@ impl SendQueue {
             let is_refused =
                 |r: &&Refusal| (r.first_sequence, r.count) == (batch.first_sequence, batch.items);
             if let Some(refusal) = ack.refused.iter().find(is_refused) {
-                batch.refusal = Some(refusal.cause.clone());
+                batch.refusal = Some(refusal.cause.chars().take(MAX_CAUSE_CHARS).collect());
                 done.has_refused = true;
             } else if batch.end_sequence() <= ack.through && batch.refusal.is_none() {
                 account.forward(&batch.accounts);
@@ -157,7 +160,7 @@ impl SendQueue {
     /// Marks the oldest batch as refused.
     pub(super) fn refuse_oldest(&mut self, cause: &str) {
         if let Some(batch) = self.batches.iter_mut().find(|batch| !batch.is_answered) {
-            batch.refusal = Some(cause.to_owned());
+            batch.refusal = Some(cause.chars().take(MAX_CAUSE_CHARS).collect());
         }
     }
 

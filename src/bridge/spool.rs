@@ -36,7 +36,7 @@ use tapio_wire::{Batch, EncodedBatch, Item};
 const ACKED_FILE: &str = "acked";
 
 /// The tail of the log that is kept for the ids in it.
-const TAIL_BYTES: u64 = 16 * 1024 * 1024;
+const TAIL_BYTES: u64 = 64 * 1024 * 1024;
 const TAIL_SEGMENTS: usize = 64;
 /// No log has as many segments: a greater number in the file is damage.
 const MAX_SEGMENT: u64 = 1 << 48;

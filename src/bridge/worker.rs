@@ -363,16 +363,12 @@ impl Worker {
     }
 
     fn on_ack(&mut self, ack: &Ack) {
-        self.answered = clock::instant();
-        self.stats.set_connected(true);
-        if std::mem::take(&mut self.outage_logged) {
-            tracing::info!(
-                endpoint = self.link.address(),
-                waiting_bytes = self.outbox.queue_bytes(),
-                "bridge: the server stores events again"
-            );
-        }
         let done = self.outbox.acknowledge(ack);
+        if done.batches > 0 || done.has_refused {
+            self.answered = clock::instant();
+            self.link.confirm();
+            self.report_recovery();
+        }
         self.stats.counters.batches_acked.add(done.batches);
         self.stats.counters.events_acked.add(done.events);
         self.stats.counters.stories_acked.add(done.stories);
@@ -380,6 +376,16 @@ impl Worker {
             self.handle_refused();
         }
         self.send();
+    }
+
+    fn report_recovery(&mut self) {
+        if std::mem::take(&mut self.outage_logged) {
+            tracing::info!(
+                endpoint = self.link.address(),
+                waiting_bytes = self.outbox.queue_bytes(),
+                "bridge: the server stores events again"
+            );
+        }
     }
 
     /// Handles the batches that the server refuses.

@@ -39,6 +39,18 @@ impl Corpus {
         Ok(fs::write(folder.join(name), bytes)?)
     }
 
+    /// Adds the committed inputs of these targets.
+    fn committed(&self, folder: &Path, targets: &[&str]) -> Result<(), Failed> {
+        for target in targets {
+            for entry in fs::read_dir(folder.join(target))? {
+                let path = entry?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                self.add(target, &name, &fs::read(&path)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds events for the two targets that read them.
     fn events(&self, name: &str, lines: &str) -> Result<(), Failed> {
         self.add("lines", name, lines.as_bytes())?;
@@ -240,6 +252,7 @@ fn add_delivery(corpus: &Corpus, root: &Path) -> Result<(), Failed> {
         corpus.add("segments", &number.to_string(), segment)?;
     }
     corpus.add("ingest", "stream", &stream())?;
+    corpus.committed(&root.join("tests/fuzz/corpus"), &["storage", "configuration"])?;
     let readme = fs::read_to_string(root.join("README.md"))?;
     for (number, block) in readme.split("```yaml\n").skip(1).enumerate() {
         let yaml = block.split("```").next().unwrap_or_default();
