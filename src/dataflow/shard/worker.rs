@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::{EvidenceMessage, EvidenceWriter};
+use crate::guard::report_instead_of_printing;
 use crate::matcher::order::Order;
-use crate::rules::LiveRules;
+use crate::rules::{LiveRules, Reported, RuleFailures};
 use crate::shard::shard::{Shard, StepOutput};
 use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
-use tapio_core::event::Reason;
+use tapio_core::event::{Name, Reason};
 use tapio_core::ring::{
     Bell, Header, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
     RecordWriter, StageLedger, attach, wait_until,
@@ -135,6 +136,7 @@ impl Worker {
     /// Runs until the inputs end. Returns the shard, for the matches that it recorded.
     pub(crate) fn run(mut self) -> Shard {
         attach(&self.bell);
+        report_instead_of_printing();
         let mut naps = 0u32;
         loop {
             let (records, messages_wait) = self.round(clock::wall_ns());
@@ -164,7 +166,35 @@ impl Worker {
         while !self.send_messages() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
+        self.report_failures(clock::wall_ns());
         self.publish();
+    }
+
+    /// Reports what failed: each rule once in the log, and again when it is disabled. Replay
+    /// disables none, so that its result doesn't depend on the number of shards.
+    fn report_failures(&mut self, now_ns: u64) {
+        for failure in self.shard.take_failures() {
+            let disables = self.order == Order::Arrival;
+            match self.rules.report(self.shard.rules(), &failure, now_ns, disables) {
+                Reported::First(RuleFailures { rule, origin, cause, .. }) => tracing::error!(
+                    rule = rule.map(Name::text),
+                    origin,
+                    cause,
+                    "correlation failed; the event is forwarded without it, further failures are \
+                     counted"
+                ),
+                Reported::Disabled(RuleFailures { rule, origin, cause, failures, .. }) => {
+                    tracing::error!(
+                        rule = rule.map(Name::text),
+                        origin,
+                        cause,
+                        failures,
+                        "rule failed repeatedly; disabled until the rules are reloaded"
+                    );
+                }
+                Reported::Again => {}
+            }
+        }
     }
 
     fn publish(&self) {
@@ -218,6 +248,7 @@ impl Worker {
             self.shard.advance(now_ns, self.clock_ns);
         }
         self.shard.take_messages(&mut self.messages, ticks);
+        self.report_failures(now_ns);
         let all_sent = self.send_messages();
         if records > 0 {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
