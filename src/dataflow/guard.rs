@@ -1,8 +1,9 @@
 //! Catches panics while an event is correlated, so that a defect in a rule or in its evaluation
 //! costs the memberships of one event and the state of one key, and no thread.
 //!
-//! A guard costs a call that isn't inlined and two stores to a thread-local, so there is one for
-//! each event and one more for all rules that are relevant to it.
+//! A guard costs a call that isn't inlined and two stores to a thread-local. So there is one for
+//! all events that a worker reads from a ring at once, and one for all rules that are relevant to
+//! an event; an event that no rule matches costs nothing more.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -6,6 +6,7 @@ use rkyv::api::low;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::writer::Buffer;
+use rtrb::chunks::ReadChunk;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
@@ -334,6 +335,22 @@ impl OwnedRecord {
     }
 }
 
+/// Records that are read in one call. Frees the blocks of those that are done, also when the reader
+/// panics on the next one.
+struct Turn<'a> {
+    /// `None` only while it is dropped.
+    chunk: Option<ReadChunk<'a, Block>>,
+    done: usize,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            chunk.commit(self.done);
+        }
+    }
+}
+
 impl RecordReader {
     /// Whether there is nothing to read.
     #[must_use]
@@ -356,7 +373,8 @@ impl RecordReader {
     }
 
     /// Passes records to `read` in place, until about `limit_blocks` blocks are read or `read`
-    /// returns `false`; that record stays. Frees their blocks on return. Returns the number of
+    /// returns `false`; that record stays, as does one on which it panics. Frees their blocks on
+    /// return. Returns the number of
     /// records.
     pub fn drain(
         &mut self,
@@ -366,11 +384,13 @@ impl RecordReader {
         let Ok(chunk) = self.blocks.read_chunk(self.blocks.slots()) else {
             return 0;
         };
+        let mut turn = Turn { chunk: Some(chunk), done: 0 };
+        let Turn { chunk: Some(chunk), done } = &mut turn else { return 0 };
         let (first, second) = chunk.as_slices();
-        let (mut done, mut records) = (0, 0);
-        while done < limit_blocks.min(first.len() + second.len()) {
+        let mut records = 0;
+        while *done < limit_blocks.min(first.len() + second.len()) {
             let rest =
-                if done < first.len() { &first[done..] } else { &second[done - first.len()..] };
+                if *done < first.len() { &first[*done..] } else { &second[*done - first.len()..] };
             let header = Header::read(&rest[0]);
             let len = rest[0].blocks();
             if header.record != RecordType::Skip {
@@ -379,9 +399,8 @@ impl RecordReader {
                 }
                 records += 1;
             }
-            done += len;
+            *done += len;
         }
-        chunk.commit(done);
         records
     }
 }

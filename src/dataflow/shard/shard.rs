@@ -66,14 +66,6 @@ pub struct StepOutput {
     pub late: bool,
 }
 
-impl StepOutput {
-    fn clear(&mut self) {
-        self.memberships.clear();
-        self.lifecycle_trace = None;
-        (self.relevant, self.late) = (false, false);
-    }
-}
-
 /// The owner of a part of the join keys, with their partial matches and open stories.
 pub struct Shard {
     rules: Arc<RuleSet>,
@@ -157,6 +149,16 @@ impl Shard {
         }
     }
 
+    /// [`Shard::step`] has panicked on this event outside of the rules' shapes: records the failure
+    /// of the rules whose predicates panic on it, or of other code.
+    pub(crate) fn event_failed(&mut self, record: &Record<'_>, cause: String) {
+        let attribute = || record.event().is_some_and(|event| self.lane.attribute(event, &cause));
+        // Where even the plan can't be made, that panics as well.
+        if !guarded(attribute).unwrap_or(false) {
+            self.failures.add(None, cause);
+        }
+    }
+
     /// Takes the failures since the last call.
     pub(crate) fn take_failures(&mut self) -> Vec<Failure> {
         let mut failures = self.failures.take();
@@ -188,27 +190,14 @@ impl Shard {
     }
 
     /// Processes one event. `now_ns`: the driver's clock, ns since the Unix epoch. Where a rule
-    /// fails, the event gets none of its memberships; where other code does, none at all.
+    /// panics, the event gets none of its memberships.
     pub fn step(&mut self, record: &Record<'_>, now_ns: u64, output: &mut StepOutput) {
-        output.clear();
+        output.memberships.clear();
+        output.lifecycle_trace = None;
+        (output.relevant, output.late) = (false, false);
         let Some(event) = record.event().filter(|_| self.correlates) else {
             return;
         };
-        if let Err(cause) = guarded(|| self.correlate(record, event, now_ns, output)) {
-            output.clear();
-            if !self.lane.attribute(event, &cause) {
-                self.failures.add(None, cause);
-            }
-        }
-    }
-
-    fn correlate(
-        &mut self,
-        record: &Record<'_>,
-        event: &ArchivedEvent<'_>,
-        now_ns: u64,
-        output: &mut StepOutput,
-    ) {
         let memberships = &mut output.memberships;
         let relevant = match &mut self.mode {
             Mode::Replay => self.lane.process(record, now_ns, false, memberships).0,
