@@ -1,6 +1,10 @@
 //! The agent as a process: valid and invalid input, reload, restart and shutdown.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "agent/disabled_rule.rs"]
+mod disabled_rule;
+#[path = "support/failing_rule.rs"]
+mod failing_rule;
 #[path = "agent/server.rs"]
 mod server;
 #[path = "support/mod.rs"]

@@ -9,12 +9,14 @@
 //! | `shard/` | [`Shard`]: owner of a part of the keys; lanes, watermark, worker thread |
 //! | `driver/` | [`Topology`]: threads and rings; replay of files; rules' own tests |
 //! | `lru.rs`, `key_table.rs`, `timer_wheel.rs` | bounded tables and timers that the stages share |
+//! | `guard.rs` | panics while an event is correlated, as errors |
 //!
 //! Dependencies point one way: `rules ← evidence ← story ← matcher ← shard ← driver`. All but the
 //! worker threads and `driver/` is pure: no clock, socket or thread.
 
 mod driver;
 pub mod evidence;
+mod guard;
 mod key_table;
 mod lru;
 mod matcher;

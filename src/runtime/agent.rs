@@ -123,19 +123,19 @@ impl Agent {
         prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
     ) -> Result<Self, StartError> {
         let lock = AgentLock::take(&config.state_dir())?;
-        let (rules, files) = load_rules(&config)?;
+        let (live, files) = load_rules(&config)?;
         let server = standalone.then(|| start_server(&mut config)).transpose()?;
         let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
         let mut start = Start::new(&config, &rows);
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
-            start_correlator(&config, &rules, RING_SETS * rows.len(), &bell, &mut start)?;
+            start_correlator(&config, &live, RING_SETS * rows.len(), &bell, &mut start)?;
         let bridge = start_bridge(&config, exits, bell, reads_again(&rows), &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
             .hung_after(config.collectors.hung_after.0);
-        let router = prepare(rules, server.as_ref());
+        let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
         let Start { node, epoch, shutdown, ledger, .. } = start;
@@ -145,7 +145,8 @@ impl Agent {
             node,
             service: config.dataflow.service(),
             started_ns: epoch,
-            rules: files.stats(),
+            rules: live,
+            reloads: files.stats(),
             recovery_log,
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),

@@ -11,11 +11,13 @@ use crate::bridge::BridgeStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
+use tapio_core::event::{Name, rfc3339};
 use tapio_core::identity::Directory;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
 use tapio_dataflow::evidence::{AssessorStats, rule_documents};
+use tapio_dataflow::rules::{LiveRules, RuleFailures};
 
 /// The sources of everything that the agent reports about itself.
 pub struct Status {
@@ -25,8 +27,10 @@ pub struct Status {
     pub service: [String; 3],
     /// When the agent started, nanoseconds since the Unix epoch.
     pub started_ns: u64,
-    /// The rules in force and the counters of reloads.
-    pub rules: Arc<ReloadStats>,
+    /// The rules in force.
+    pub rules: Arc<LiveRules>,
+    /// Reloads of the rules.
+    pub reloads: Arc<ReloadStats>,
     /// The recovery log's state; `None` where it is disabled.
     pub recovery_log: Option<RecoveryLogState>,
     /// The collectors.
@@ -81,7 +85,20 @@ fn counters_json(readings: impl Iterator<Item = Reading>) -> Map<String, Json> {
     readings.map(|reading| (reading.name.to_owned(), reading.value.into())).collect()
 }
 
+fn failures_json(failures: &RuleFailures) -> Json {
+    json!({
+        "rule": failures.rule.map(Name::text), "origin": failures.origin, "cause": failures.cause,
+        "failures": failures.failures, "last": rfc3339(failures.last_ns),
+        "disabled": failures.disabled_ns.map(rfc3339),
+    })
+}
+
 impl Status {
+    /// The number of disabled rules.
+    pub(super) fn disabled_rules(&self) -> u64 {
+        self.rules.failures().iter().filter(|f| f.disabled_ns.is_some()).count() as u64
+    }
+
     /// The state of each collector.
     pub(super) fn collectors(&self) -> Vec<CollectorStatus> {
         self.manager.lock().unwrap_or_else(PoisonError::into_inner).status()
@@ -119,7 +136,8 @@ impl Status {
                 "name": service_name, "version": service_version, "environment": environment,
             },
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
-            "rules": self.rules.rules(),
+            "rules": self.rules.current().rules.len(),
+            "rule_failures": self.rules.failures().iter().map(failures_json).collect::<Json>(),
             "reloads": self.reloads(),
             "recovery_log": self.recovery_log(),
             "collectors": collectors,
@@ -140,8 +158,8 @@ impl Status {
     }
 
     fn reloads(&self) -> Json {
-        let mut reloads = counters_json(self.rules.outcomes());
-        reloads.insert("last_error".into(), self.rules.last_error().into());
+        let mut reloads = counters_json(self.reloads.outcomes());
+        reloads.insert("last_error".into(), self.reloads.last_error().into());
         reloads.into()
     }
 

@@ -36,7 +36,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/dataflow/",
         layers: &[
-            &["lru", "timer_wheel"],
+            &["guard", "lru", "timer_wheel"],
             &["key_table", "rules"],
             &["evidence"],
             &["story"],

@@ -10,5 +10,6 @@
 
 mod generators;
 mod oracle;
+mod overload;
 mod shutdown;
 mod threads;

@@ -7,12 +7,16 @@
 //! | `lanes` | final stories equal those of replay, for any order of arrival, reloads, restarts |
 //! | `causes` | effect of each piece of evidence on root cause and impact |
 //! | `builtin_rules` | each built-in rule emits the intended stories, and no incident gives two |
+//! | `failures` | a rule that panics costs its own state of one key |
 //! | `stories` | golden stories, byte for byte, for any number of shards |
 
 mod builtin_rules;
 mod causes;
 mod conformance;
 mod engine;
+#[path = "../support/failing_rule.rs"]
+mod failing_rule;
+mod failures;
 mod lanes;
 mod stories;
 

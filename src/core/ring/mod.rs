@@ -30,5 +30,5 @@ pub use park::{attach, wait_until};
 pub use record::{
     MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
 };
-pub use sink::{FullRing, OnFull, Route, Router, Sink};
+pub use sink::{FullRing, OnFull, Route, Router, Sink, reserve_blocks};
 pub use wake::{Bell, Doorbell, Target};

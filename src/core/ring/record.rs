@@ -6,6 +6,7 @@ use rkyv::api::low;
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::writer::Buffer;
+use rtrb::chunks::ReadChunk;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
@@ -32,6 +33,9 @@ pub const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
 pub struct RecordWriter {
     blocks: Producer<Block>,
     scratch: Box<[MaybeUninit<u8>]>,
+    /// Blocks known to be free: only this end fills them. Reading the reader's position for each
+    /// event would cost a cache miss.
+    known_free: usize,
 }
 
 /// The consumer's end of a record ring.
@@ -56,7 +60,11 @@ pub fn ring(blocks: usize) -> (RecordWriter, RecordReader) {
     // A record that doesn't fit before the ring's end needs up to twice its length.
     let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_FORWARDED_BLOCKS));
     (
-        RecordWriter { blocks: producer, scratch: Box::new_uninit_slice(SCRATCH_BYTES) },
+        RecordWriter {
+            blocks: producer,
+            scratch: Box::new_uninit_slice(SCRATCH_BYTES),
+            known_free: 0,
+        },
         RecordReader { blocks: consumer },
     )
 }
@@ -92,18 +100,44 @@ impl RecordWriter {
         self.blocks.is_abandoned()
     }
 
+    /// Whether at least this many blocks are free.
+    fn has_free(&mut self, blocks: usize) -> bool {
+        if self.known_free < blocks {
+            self.known_free = self.blocks.slots();
+        }
+        self.known_free >= blocks
+    }
+
     /// Writes an event. The record's type is [`RecordType::Event`], whatever the header has.
     ///
     /// # Errors
     /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
     pub fn write_event(&mut self, header: &Header, event: &Event<'_>) -> Result<(), WriteError> {
+        self.write_event_above(header, event, 0)
+    }
+
+    /// Writes an event if at least `reserve_blocks` blocks stay free, also where the record has to
+    /// skip the end of the ring.
+    ///
+    /// # Errors
+    /// As [`RecordWriter::write_event`].
+    pub fn write_event_above(
+        &mut self,
+        header: &Header,
+        event: &Event<'_>,
+        reserve_blocks: usize,
+    ) -> Result<(), WriteError> {
         let need = 1 + event.archive_bound_bytes().div_ceil(BLOCK_BYTES);
         if need > MAX_RECORD_BLOCKS {
             return Err(WriteError::Oversize);
         }
+        if reserve_blocks > 0 && !self.has_free(reserve_blocks + 2 * need) {
+            return Err(WriteError::Full);
+        }
+        self.known_free = self.known_free.saturating_sub(2 * need);
         // The reader trusts the type unchecked: it must match the archive.
         let header = header.with_type(RecordType::Event);
-        let Self { blocks, scratch } = self;
+        let Self { blocks, scratch, .. } = self;
         place(blocks, need, |room| {
             let (head, body) = room.split_at_mut(1);
             let body = as_bytes_mut(body);
@@ -133,6 +167,7 @@ impl RecordWriter {
         header: &Header,
         more: &[Membership],
     ) -> Result<(), WriteError> {
+        self.known_free = 0;
         let old = record.blocks[0].memberships();
         // Beyond the maximum, the first memberships are kept.
         let more = &more[..more.len().min(MAX_MEMBERSHIPS - old)];
@@ -159,6 +194,7 @@ impl RecordWriter {
     /// # Errors
     /// [`WriteError::Full`] or [`WriteError::Oversize`]; nothing is written then.
     pub fn write_story(&mut self, story: &Story) -> Result<(), WriteError> {
+        self.known_free = 0;
         let bytes = rkyv::to_bytes::<Failure>(story).map_err(|_| WriteError::Oversize)?;
         let used = bytes.len().div_ceil(BLOCK_BYTES);
         if 1 + used > MAX_RECORD_BLOCKS {
@@ -181,6 +217,7 @@ impl RecordWriter {
     /// # Errors
     /// [`WriteError::Full`].
     pub fn write_watermark(&mut self, order: u64) -> Result<(), WriteError> {
+        self.known_free = 0;
         place(&mut self.blocks, 1, |room| {
             room[0].write(Header::watermark(order).write(1, 0, 0));
             Ok(1)
@@ -298,6 +335,22 @@ impl OwnedRecord {
     }
 }
 
+/// Records that are read in one call. Frees the blocks of those that are done, also when the reader
+/// panics on the next one.
+struct Turn<'a> {
+    /// `None` only while it is dropped.
+    chunk: Option<ReadChunk<'a, Block>>,
+    done: usize,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            chunk.commit(self.done);
+        }
+    }
+}
+
 impl RecordReader {
     /// Whether there is nothing to read.
     #[must_use]
@@ -320,7 +373,8 @@ impl RecordReader {
     }
 
     /// Passes records to `read` in place, until about `limit_blocks` blocks are read or `read`
-    /// returns `false`; that record stays. Frees their blocks on return. Returns the number of
+    /// returns `false`; that record stays, as does one on which it panics. Frees their blocks on
+    /// return. Returns the number of
     /// records.
     pub fn drain(
         &mut self,
@@ -330,11 +384,13 @@ impl RecordReader {
         let Ok(chunk) = self.blocks.read_chunk(self.blocks.slots()) else {
             return 0;
         };
+        let mut turn = Turn { chunk: Some(chunk), done: 0 };
+        let Turn { chunk: Some(chunk), done } = &mut turn else { return 0 };
         let (first, second) = chunk.as_slices();
-        let (mut done, mut records) = (0, 0);
-        while done < limit_blocks.min(first.len() + second.len()) {
+        let mut records = 0;
+        while *done < limit_blocks.min(first.len() + second.len()) {
             let rest =
-                if done < first.len() { &first[done..] } else { &second[done - first.len()..] };
+                if *done < first.len() { &first[*done..] } else { &second[*done - first.len()..] };
             let header = Header::read(&rest[0]);
             let len = rest[0].blocks();
             if header.record != RecordType::Skip {
@@ -343,9 +399,8 @@ impl RecordReader {
                 }
                 records += 1;
             }
-            done += len;
+            *done += len;
         }
-        chunk.commit(done);
         records
     }
 }

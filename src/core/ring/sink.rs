@@ -8,7 +8,7 @@ use super::block::Header;
 use super::ledger::{StageLedger, account};
 use super::record::{RecordWriter, WriteError};
 use super::wake::Bell;
-use crate::event::{Event, Reason};
+use crate::event::{Event, Reason, Severity};
 use crate::shutdown::Shutdown;
 
 /// Records written before the bells of the shards are rung without a call of `flush`.
@@ -20,10 +20,24 @@ const FULL_PAUSE: Duration = Duration::from_micros(100);
 /// Policy for a full ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFull {
-    /// Drops the event and counts it: the source can't be paused (the kernel).
+    /// Drops the event and counts it: the source can't be paused (the kernel). The least severe
+    /// events go first ([`reserve_blocks`]).
     Drop,
     /// Waits: the source can be read later (a file, a journal, a peer under backpressure).
     Wait,
+}
+
+/// The blocks of a ring that an event of this severity leaves free where events are dropped when
+/// the ring is full: the last quarter is for warnings and above, the last eighth for errors only.
+#[must_use]
+pub fn reserve_blocks(severity: Severity, capacity_blocks: usize) -> usize {
+    if severity >= Severity::ERROR {
+        0
+    } else if severity >= Severity::WARN {
+        capacity_blocks / 8
+    } else {
+        capacity_blocks / 4
+    }
 }
 
 /// The shards that an event visits.
@@ -264,7 +278,11 @@ impl Sink {
             ..Header::event(self.collector, route.visits, event.time_ns)
         };
         let first = route.first().min(self.shards.len() - 1);
-        match self.shards[first].0.write_event(&header, event) {
+        let reserve_blocks = match self.on_full {
+            OnFull::Drop => reserve_blocks(event.severity, self.shards[first].0.capacity_blocks()),
+            OnFull::Wait => 0,
+        };
+        match self.shards[first].0.write_event_above(&header, event, reserve_blocks) {
             Ok(()) => Ok(Ok(())),
             Err(WriteError::Oversize) => Ok(Err(Reason::Oversize)),
             Err(WriteError::Full) if self.on_full == OnFull::Drop => Ok(Err(Reason::RingFull)),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::evidence::PendingStory;
+use crate::guard::{Failures, guarded};
 use crate::key_table::KeyTable;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
@@ -10,7 +11,7 @@ use crate::matcher::match_line::MatchLine;
 use crate::matcher::membership::{RANK_LATE, Ranks, add_membership};
 use crate::matcher::order::LaneRole;
 use crate::rules::field::build_key;
-use crate::rules::{Outcomes, RuleSet, Shape};
+use crate::rules::{Outcomes, RuleSet, RuleUse, Shape};
 use crate::story::members::EventRef;
 use crate::story::open_stories::OpenStories;
 use tapio_core::event::{ArchivedEvent, EventId, TraceId, names};
@@ -40,11 +41,15 @@ pub struct LaneStats {
     pub stories_expired: u64,
     /// Those of them that were evicted before they were emitted.
     pub stories_evicted_unemitted: u64,
+    /// Failures of rules.
+    pub failures: u64,
+    /// Keys dropped because their rule failed.
+    pub keys_failed: u64,
 }
 
 /// Rules evaluated on events in one order.
 pub(crate) struct Lane {
-    rules: Arc<RuleSet>,
+    pub(crate) rules: Arc<RuleSet>,
     shard: usize,
     role: LaneRole,
     pub(crate) keys: KeyTable<KeyState>,
@@ -59,6 +64,9 @@ pub(crate) struct Lane {
     outcomes: Outcomes,
     pub(crate) key: Vec<u8>,
     pub(crate) tail: Vec<u8>,
+    pub(crate) failures: Failures,
+    /// Keys dropped because their rule failed.
+    pub(crate) keys_failed: u64,
 }
 
 /// The context in which the rules are evaluated on one event.
@@ -93,6 +101,8 @@ impl Lane {
             outcomes: Outcomes::default(),
             key: Vec::new(),
             tail: Vec::new(),
+            failures: Failures::default(),
+            keys_failed: 0,
         }
     }
 
@@ -107,6 +117,8 @@ impl Lane {
             stories_closed: self.stories.closed,
             stories_expired: self.stories.expired,
             stories_evicted_unemitted: self.stories.dropped_unemitted,
+            failures: self.failures.total + self.stories.failures.total,
+            keys_failed: self.keys_failed,
         }
     }
 
@@ -179,20 +191,40 @@ impl Lane {
         if relevant {
             self.evaluated += 1;
             let mut context = MatchContext { rules: &rules, event, current, now_ns };
-            for used in &outcomes.relevant {
-                let used = &plan.uses[usize::from(*used)];
-                match &rules.rules[usize::from(used.rule)].shape {
-                    Shape::Sequence(sequence) => {
-                        self.sequence(&mut context, used, &outcomes, sequence, memberships);
-                    }
-                    Shape::Aggregate(aggregate) => {
-                        self.aggregate(&mut context, used, &outcomes, aggregate, memberships);
-                    }
+            let (mut next, mut kept) = (0, memberships.len());
+            // One guard for all rules: where one fails, the rest is evaluated under another.
+            while let Err(cause) = guarded(|| {
+                while let Some(used) = outcomes.relevant.get(next) {
+                    (next, kept) = (next + 1, memberships.len());
+                    let used = &plan.uses[usize::from(*used)];
+                    self.rule(&mut context, used, &outcomes, memberships);
                 }
+            }) {
+                memberships.truncate(kept);
+                let used = &plan.uses[usize::from(outcomes.relevant[next - 1])];
+                let slot = self.keys.find(rules.hash(&self.key), used.rule, &self.key);
+                self.rule_failed(&rules, used.rule, slot, cause);
             }
         }
         self.outcomes = outcomes;
         relevant
+    }
+
+    fn rule(
+        &mut self,
+        context: &mut MatchContext<'_, '_>,
+        used: &RuleUse,
+        outcomes: &Outcomes,
+        memberships: &mut Vec<Membership>,
+    ) {
+        match &context.rules.rules[usize::from(used.rule)].shape {
+            Shape::Sequence(sequence) => {
+                self.sequence(context, used, outcomes, sequence, memberships);
+            }
+            Shape::Aggregate(aggregate) => {
+                self.aggregate(context, used, outcomes, aggregate, memberships);
+            }
+        }
     }
 
     /// Processes a late event: it starts, advances and negates nothing, but becomes a member of the
@@ -246,9 +278,8 @@ impl Lane {
     /// end when no event advances event time.
     pub(crate) fn advance(&mut self, now_ns: u64) {
         let rules = Arc::clone(&self.rules);
-        for slot in self.keys.due(self.clock_ns) {
-            self.key_due(&rules, slot, self.clock_ns, now_ns);
-        }
+        let (due, clock_ns) = (self.keys.due(self.clock_ns), self.clock_ns);
+        self.each_key(&rules, &due, |lane, slot| lane.key_due(&rules, slot, clock_ns, now_ns));
         self.stories.advance(self.clock_ns, now_ns, &rules.rules);
     }
 
@@ -257,9 +288,10 @@ impl Lane {
     pub(crate) fn finish(&mut self, complete: bool) {
         let rules = Arc::clone(&self.rules);
         if complete {
-            for slot in self.keys.slots() {
-                self.complete_due(&rules, slot, u64::MAX, self.clock_ns);
-            }
+            let (slots, clock_ns) = (self.keys.slots(), self.clock_ns);
+            self.each_key(&rules, &slots, |lane, slot| {
+                lane.complete_due(&rules, slot, u64::MAX, clock_ns);
+            });
         }
         self.keys.clear();
         self.stories.finish(&rules.rules);

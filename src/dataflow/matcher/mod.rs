@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `order.rs` | [`Order`](order::Order): arrival or total |
 //! | `lane.rs` | [`Lane`](lane::Lane): the rules evaluated in one order |
+//! | `lane_failure.rs` | handling of a rule that panics |
 //! | `lane_options.rs` | bounds of a lane |
 //! | `key_state.rs` | the state of one rule for one key |
 //! | `sequence.rs` | evaluates a sequence |
@@ -17,6 +18,7 @@
 pub(crate) mod aggregate;
 pub(crate) mod key_state;
 pub(crate) mod lane;
+mod lane_failure;
 pub(crate) mod lane_options;
 pub(crate) mod match_line;
 pub(crate) mod measure;

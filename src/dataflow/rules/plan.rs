@@ -11,6 +11,7 @@ use super::field_test::IndexValue;
 use super::predicate::Predicate;
 use super::rule::Rule;
 use super::shape::{RulePart, Shape};
+use crate::guard::guarded;
 use tapio_core::event::{Name, Value};
 
 /// A part of a rule, with its predicate.
@@ -225,6 +226,18 @@ impl KindPlan {
             outcomes.relevant.sort_unstable();
             outcomes.relevant.dedup();
         }
+    }
+
+    /// The numbers of the rules with a predicate that panics on an event, after
+    /// [`KindPlan::evaluate`] did.
+    pub(crate) fn failing(&self, event: &impl View) -> Vec<u16> {
+        let fails = |predicate: &Predicate| guarded(|| predicate.holds(event)).is_err();
+        let failing = self.predicates.iter().zip(&self.uses_of).filter(|(p, _)| fails(p));
+        let uses = failing.flat_map(|(_, uses)| uses);
+        let mut rules: Vec<u16> = uses.map(|used| self.uses[usize::from(*used)].rule).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        rules
     }
 }
 

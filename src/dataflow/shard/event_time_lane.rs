@@ -43,6 +43,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::evidence::PendingStory;
+use crate::guard::Failure;
 use crate::matcher::lane::Lane;
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::LaneRole;
@@ -69,6 +70,10 @@ pub struct EventTimeStats {
     pub retracted: u64,
     /// Stories evicted before they were emitted.
     pub dropped_unemitted: u64,
+    /// Failures of rules.
+    pub failures: u64,
+    /// Keys dropped because their rule failed.
+    pub keys_failed: u64,
 }
 
 /// The state of a story of the arrival lane.
@@ -181,9 +186,8 @@ impl EventTimeLane {
     pub(crate) fn reload(&mut self, rules: &Arc<RuleSet>) {
         self.lane.reload(rules);
         self.confirm();
-        let is_removed = |p: &Provisional| {
-            p.state.last_ns().is_some() && !rules.rules.iter().any(|r| r.name.text() == p.rule)
-        };
+        // One that is `Open` yet couldn't be rendered when it ended.
+        let is_removed = |p: &Provisional| !rules.rules.iter().any(|r| r.name.text() == p.rule);
         for id in self.ids_of(|_, p| is_removed(p)) {
             let Some(removed) = self.provisional.remove(&id) else { continue };
             if let State::Ended(mut ended) = removed.state {
@@ -195,11 +199,18 @@ impl EventTimeLane {
         self.buffer.set_slack(rules.slack_ns());
     }
 
+    /// Takes the failures of rules since the last call.
+    pub(crate) fn take_failures(&mut self) -> Vec<Failure> {
+        self.lane.take_failures()
+    }
+
     pub(crate) fn stats(&self) -> EventTimeStats {
         EventTimeStats {
             waiting: self.buffer.len() as u64,
             forced: self.buffer.forced,
             dropped_unemitted: self.lane.stats().stories_evicted_unemitted,
+            failures: self.lane.stats().failures,
+            keys_failed: self.lane.stats().keys_failed,
             ..self.stats
         }
     }
@@ -238,6 +249,7 @@ impl EventTimeLane {
 
     /// Records the time of an event, and holds the copy of a relevant one until the watermark has
     /// passed it.
+    #[inline]
     pub(crate) fn process(
         &mut self,
         record: &Record<'_>,

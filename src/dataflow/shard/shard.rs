@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::evidence::{Bounds, EvidenceMessage, FeatureExtractor, PendingStory};
+use crate::guard::{Failure, Failures, guarded};
 use crate::matcher::lane::{Lane, LaneStats};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
@@ -46,6 +47,10 @@ pub struct ShardStats {
     pub lifecycles_evicted: u64,
     /// Entities whose recent history was evicted.
     pub feature_histories_evicted: u64,
+    /// Failures of rules in both lanes, and of code outside of the rules.
+    pub failures: u64,
+    /// Keys dropped in both lanes because their rule failed.
+    pub keys_failed: u64,
 }
 
 /// The result of processing one event.
@@ -75,6 +80,8 @@ pub struct Shard {
     correlates: bool,
     /// When time advanced last during a restore, by the driver's clock of that time.
     restored_ns: u64,
+    /// Failures of code outside of the rules.
+    failures: Failures,
 }
 
 impl Shard {
@@ -98,6 +105,7 @@ impl Shard {
             stories: Vec::new(),
             correlates: true,
             restored_ns: 0,
+            failures: Failures::default(),
         }
     }
 
@@ -124,23 +132,56 @@ impl Shard {
     /// Reloads the rule set; the new one distributes keys like the old one. Partial matches and
     /// open stories of rules with the same meaning are kept, stories of the others end.
     pub fn reload(&mut self, rules: Arc<RuleSet>) {
-        self.lane.reload(&rules);
-        self.transfer_stories();
-        if let Mode::Streaming(event_time) = &mut self.mode {
-            event_time.reload(&rules);
-        }
+        self.guarded(|shard| {
+            shard.lane.reload(&rules);
+            shard.transfer_stories();
+            if let Mode::Streaming(event_time) = &mut shard.mode {
+                event_time.reload(&rules);
+            }
+        });
         self.rules = rules;
+    }
+
+    /// Runs `work`; a panic in it is a failure of code outside of the rules.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self)) {
+        if let Err(cause) = guarded(|| work(self)) {
+            self.failures.add(None, cause);
+        }
+    }
+
+    /// [`Shard::step`] has panicked on this event outside of the rules' shapes: records the failure
+    /// of the rules whose predicates panic on it, or of other code.
+    pub(crate) fn event_failed(&mut self, record: &Record<'_>, cause: String) {
+        let attribute = || record.event().is_some_and(|event| self.lane.attribute(event, &cause));
+        // Where even the plan can't be made, that panics as well.
+        if !guarded(attribute).unwrap_or(false) {
+            self.failures.add(None, cause);
+        }
+    }
+
+    /// Takes the failures since the last call.
+    pub(crate) fn take_failures(&mut self) -> Vec<Failure> {
+        let mut failures = self.failures.take();
+        failures.append(&mut self.lane.take_failures());
+        if let Mode::Streaming(event_time) = &mut self.mode {
+            failures.append(&mut event_time.take_failures());
+        }
+        failures
     }
 
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> ShardStats {
+        let lane = self.lane.stats();
+        let event_time = match &self.mode {
+            Mode::Streaming(event_time) => event_time.stats(),
+            Mode::Replay => EventTimeStats::default(),
+        };
         ShardStats {
-            lane: self.lane.stats(),
-            event_time: match &self.mode {
-                Mode::Streaming(event_time) => event_time.stats(),
-                Mode::Replay => EventTimeStats::default(),
-            },
+            lane,
+            event_time,
+            failures: self.failures.total + lane.failures + event_time.failures,
+            keys_failed: lane.keys_failed + event_time.keys_failed,
             lifecycles: self.lifecycles.len() as u64,
             lifecycles_opened: self.lifecycles.opened,
             lifecycles_evicted: self.lifecycles.evicted(),
@@ -148,7 +189,8 @@ impl Shard {
         }
     }
 
-    /// Processes one event. `now_ns`: the driver's clock, ns since the Unix epoch.
+    /// Processes one event. `now_ns`: the driver's clock, ns since the Unix epoch. Where a rule
+    /// panics, the event gets none of its memberships.
     pub fn step(&mut self, record: &Record<'_>, now_ns: u64, output: &mut StepOutput) {
         output.memberships.clear();
         output.lifecycle_trace = None;
@@ -215,6 +257,10 @@ impl Shard {
     /// was late then. Emits nothing. Lifecycles aren't restored: their traces are derived from
     /// their entities.
     pub fn restore(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
+        self.guarded(|shard| shard.restore_event(record, observed_ns, late));
+    }
+
+    fn restore_event(&mut self, record: &Record<'_>, observed_ns: u64, late: bool) {
         let Some(event) = record.event().filter(|_| self.correlates) else { return };
         let Mode::Streaming(event_time) = &mut self.mode else { return };
         event_time.start_restore();
@@ -252,26 +298,30 @@ impl Shard {
     /// Advances time: completes, expires and ends what is due. `now_ns`: the driver's clock;
     /// `clock_ns`: the latest event time.
     pub fn advance(&mut self, now_ns: u64, clock_ns: u64) {
-        self.lane.advance(now_ns);
-        self.lifecycles.advance(clock_ns);
-        self.transfer_stories();
-        if let Mode::Streaming(event_time) = &mut self.mode {
-            event_time.advance(now_ns);
-        }
+        self.guarded(|shard| {
+            shard.lane.advance(now_ns);
+            shard.lifecycles.advance(clock_ns);
+            shard.transfer_stories();
+            if let Mode::Streaming(event_time) = &mut shard.mode {
+                event_time.advance(now_ns);
+            }
+        });
     }
 
     /// Ends all stories. If the input is `complete`, matches that depend on the absence of an event
     /// are completed; an agent that stops has only stopped observing.
     pub fn finish(&mut self, complete: bool, now_ns: u64) {
-        self.lane.finish(complete);
-        self.lifecycles.finish();
-        self.transfer_stories();
-        if let Mode::Streaming(event_time) = &mut self.mode {
-            event_time.finish(now_ns);
-        }
-        if let Some(features) = &mut self.features {
-            features.finish();
-        }
+        self.guarded(|shard| {
+            shard.lane.finish(complete);
+            shard.lifecycles.finish();
+            shard.transfer_stories();
+            if let Mode::Streaming(event_time) = &mut shard.mode {
+                event_time.finish(now_ns);
+            }
+            if let Some(features) = &mut shard.features {
+                features.finish();
+            }
+        });
     }
 
     /// Takes the stories of the lane. In streaming mode the event-time lane decides which emissions
@@ -303,6 +353,10 @@ impl Shard {
     /// when the driver's clock `ticks`, at the end, and before any story, so that the story is
     /// assessed by all that its shard has observed.
     pub fn take_messages(&mut self, into: &mut impl Extend<EvidenceMessage>, ticks: bool) {
+        self.guarded(|shard| shard.move_messages(into, ticks));
+    }
+
+    fn move_messages(&mut self, into: &mut impl Extend<EvidenceMessage>, ticks: bool) {
         match &mut self.mode {
             Mode::Streaming(event_time) => self.stories.append(&mut event_time.take()),
             Mode::Replay => self.transfer_stories(),

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::evidence::{EvidenceMessage, EvidenceWriter};
+use crate::guard::{guarded, report_instead_of_printing};
 use crate::matcher::order::Order;
-use crate::rules::LiveRules;
+use crate::rules::{LiveRules, Reported, RuleFailures};
 use crate::shard::shard::{Shard, StepOutput};
 use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
-use tapio_core::event::Reason;
+use tapio_core::event::{Name, Reason};
 use tapio_core::ring::{
-    Bell, Header, MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordType,
+    Bell, Header, MAX_FORWARDED_BLOCKS, Membership, OwnedRecord, Record, RecordReader, RecordType,
     RecordWriter, StageLedger, attach, wait_until,
 };
 use tapio_core::shutdown::Shutdown;
@@ -91,6 +92,8 @@ pub(crate) struct Worker {
     unrecorded: u64,
     shutdown: Shutdown,
     step: StepOutput,
+    /// The input whose next event made the shard panic, and why: the event is forwarded raw.
+    failed: Option<(usize, String)>,
     events: u64,
     /// The latest event time.
     clock_ns: u64,
@@ -121,6 +124,7 @@ impl Worker {
             unrecorded: 0,
             shutdown,
             step: StepOutput::default(),
+            failed: None,
             events: 0,
             clock_ns: 0,
             tick_ns: 0,
@@ -135,6 +139,7 @@ impl Worker {
     /// Runs until the inputs end. Returns the shard, for the matches that it recorded.
     pub(crate) fn run(mut self) -> Shard {
         attach(&self.bell);
+        report_instead_of_printing();
         let mut naps = 0u32;
         loop {
             let (records, messages_wait) = self.round(clock::wall_ns());
@@ -164,7 +169,35 @@ impl Worker {
         while !self.send_messages() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
+        self.report_failures(clock::wall_ns());
         self.publish();
+    }
+
+    /// Reports what failed: each rule once in the log, and again when it is disabled. Replay
+    /// disables none, so that its result doesn't depend on the number of shards.
+    fn report_failures(&mut self, now_ns: u64) {
+        for failure in self.shard.take_failures() {
+            let disables = self.order == Order::Arrival;
+            match self.rules.report(self.shard.rules(), &failure, now_ns, disables) {
+                Reported::First(RuleFailures { rule, origin, cause, .. }) => tracing::error!(
+                    rule = rule.map(Name::text),
+                    origin,
+                    cause,
+                    "correlation failed; the event is forwarded without it, further failures are \
+                     counted"
+                ),
+                Reported::Disabled(RuleFailures { rule, origin, cause, failures, .. }) => {
+                    tracing::error!(
+                        rule = rule.map(Name::text),
+                        origin,
+                        cause,
+                        failures,
+                        "rule failed repeatedly; disabled until the rules are reloaded"
+                    );
+                }
+                Reported::Again => {}
+            }
+        }
     }
 
     fn publish(&self) {
@@ -205,7 +238,7 @@ impl Worker {
         if self.messages.len() < MAX_WAITING_MESSAGES {
             let mut inputs = std::mem::take(&mut self.inputs);
             for (i, input) in inputs.iter_mut().enumerate() {
-                records += input.drain(TURN_BLOCKS, |record| self.take(i, record, now_ns));
+                records += self.drain(i, input, now_ns);
             }
             self.inputs = inputs;
         }
@@ -218,6 +251,7 @@ impl Worker {
             self.shard.advance(now_ns, self.clock_ns);
         }
         self.shard.take_messages(&mut self.messages, ticks);
+        self.report_failures(now_ns);
         let all_sent = self.send_messages();
         if records > 0 {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
@@ -230,6 +264,20 @@ impl Worker {
             self.publish();
         }
         (records, !all_sent)
+    }
+
+    /// Processes what an input has. One guard for all of it costs nothing for an event; the event
+    /// on which the shard panics is still in the ring, and is forwarded raw under the next guard.
+    fn drain(&mut self, i: usize, input: &mut RecordReader, now_ns: u64) -> usize {
+        loop {
+            let read = guarded(|| input.drain(TURN_BLOCKS, |r| self.take(i, r, now_ns)));
+            match read {
+                Ok(records) => return records,
+                // Forwarding it raw panics as well: it is tried again in the next round.
+                Err(_) if self.failed.is_some() => return 0,
+                Err(cause) => self.failed = Some((i, cause)),
+            }
+        }
     }
 
     /// Takes a record from an input. False if an output ring has no room for it: the record stays
@@ -252,8 +300,12 @@ impl Worker {
                 if !self.has_room() {
                     return false;
                 }
-                self.ledger.add_received(record.header().account(), 1);
-                self.process(record, now_ns);
+                if self.failed.as_ref().is_some_and(|(failed, _)| *failed == input) {
+                    self.forward_raw(record);
+                } else {
+                    self.ledger.add_received(record.header().account(), 1);
+                    self.process(record, now_ns);
+                }
                 true
             }
             (RecordType::Story | RecordType::Skip, _) => true,
@@ -278,20 +330,35 @@ impl Worker {
         self.shard.step(record, now_ns, &mut step);
         let header = self.shard.next_header(record, &step);
         self.record(record, &header, &step);
+        self.forward(record, &header, &step.memberships);
+        self.step = step;
+    }
+
+    /// Passes on an event, which is received already, without the memberships of this shard.
+    #[cold]
+    fn forward_raw(&mut self, record: &Record<'_>) {
+        let mut header = *record.header();
+        header.visits &= !(1u64 << self.number);
+        self.forward(record, &header, &[]);
+        if let Some((_, cause)) = self.failed.take() {
+            self.shard.event_failed(record, cause);
+        }
+    }
+
+    fn forward(&mut self, record: &Record<'_>, header: &Header, memberships: &[Membership]) {
         let writer = match header.visits {
             0 => &mut self.output.bridge.0,
             more => &mut self.output.shards[more.trailing_zeros() as usize - self.number - 1].0,
         };
         let account = header.account();
         // Twice the record: it may have to skip the end of the ring.
-        let used = 2 * (record.len_blocks() + step.memberships.len());
+        let used = 2 * (record.len_blocks() + memberships.len());
         self.free_blocks = self.free_blocks.saturating_sub(used);
-        match writer.forward(record, &header, &step.memberships) {
+        match writer.forward(record, header, memberships) {
             Ok(()) => self.ledger.add_forwarded(account, 1),
             // has_room held before, so only a record that its memberships made too large fails.
             Err(_) => self.ledger.add_dropped(account, Reason::Oversize, 1),
         }
-        self.step = step;
     }
 
     /// Passes a relevant event to the recorder, after its last visit. Nothing waits for room.
@@ -321,7 +388,10 @@ impl Worker {
             if !self.has_room() {
                 break;
             }
-            self.process(&record.record(), now_ns);
+            if let Err(cause) = guarded(|| self.process(&record.record(), now_ns)) {
+                self.failed = Some((0, cause));
+                self.forward_raw(&record.record());
+            }
             self.shard.advance(0, self.clock_ns);
             self.ledger.remove_held(record.record().header().account(), 1);
             processed += 1;

@@ -28,6 +28,9 @@ tapio_core::counters! {
             "Emitted stories that the event-time lane did not confirm.",
         stories_evicted_unemitted: Counter =
             "Stories evicted for lack of room before they were emitted.",
+        correlation_failures: Counter =
+            "Failures of rules, and of other code while events are correlated.",
+        join_keys_failed: Counter = "Join keys dropped because their rule failed.",
         lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
         lifecycles_opened: Counter = "Lifecycles begun.",
         lifecycles_evicted: Counter = "Lifecycles evicted for lack of room.",
@@ -56,6 +59,8 @@ impl WorkerStats {
         self.stories_relinked.set(event_time.relinked);
         self.stories_retracted.set(event_time.retracted);
         self.stories_evicted_unemitted.set(event_time.dropped_unemitted);
+        self.correlation_failures.set(stats.failures);
+        self.join_keys_failed.set(stats.keys_failed);
         self.lifecycles.set(stats.lifecycles);
         self.lifecycles_opened.set(stats.lifecycles_opened);
         self.lifecycles_evicted.set(stats.lifecycles_evicted);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::evidence::PendingStory;
+use crate::guard::{Failures, guarded};
 use crate::rules::Rule;
 use crate::story::members::EventRef;
 use crate::story::open_story::{Match, OpenStory};
@@ -59,6 +60,20 @@ pub(crate) struct OpenStories {
     pub(crate) expired: u64,
     /// Stories evicted and dropped before they were emitted.
     pub(crate) dropped_unemitted: u64,
+    /// Stories that couldn't be rendered.
+    pub(crate) failures: Failures,
+}
+
+/// Renders the story as it is now; `None` if that fails.
+fn rendered(
+    rules: &[Rule],
+    story: &OpenStory,
+    state: StoryState,
+    failures: &mut Failures,
+) -> Option<PendingStory> {
+    let rule = &rules[usize::from(story.rule)];
+    let outcome = guarded(|| render::render(rule, story, state));
+    outcome.map_err(|cause| failures.add(Some(rule.name), cause)).ok()
 }
 
 impl OpenStories {
@@ -77,6 +92,7 @@ impl OpenStories {
             closed: 0,
             expired: 0,
             dropped_unemitted: 0,
+            failures: Failures::default(),
         }
     }
 
@@ -192,12 +208,17 @@ impl OpenStories {
     pub(crate) fn resolve_evicted(&mut self, rules: &[Rule], is_emitted: impl Fn(TraceId) -> bool) {
         for story in std::mem::take(&mut self.evicted) {
             if is_emitted(story.id) {
-                let rule = &rules[usize::from(story.rule)];
-                self.ended.push(render::render(rule, &story, StoryState::Expired));
+                let failures = &mut self.failures;
+                self.ended.extend(rendered(rules, &story, StoryState::Expired, failures));
             } else {
                 self.dropped_unemitted += 1;
             }
         }
+    }
+
+    /// Ends a story whose key was dropped.
+    pub(crate) fn expire(&mut self, id: TraceId, rules: &[Rule]) {
+        self.close(id, StoryState::Expired, rules);
     }
 
     fn close(&mut self, id: TraceId, state: StoryState, rules: &[Rule]) {
@@ -209,7 +230,7 @@ impl OpenStories {
             _ => self.closed += 1,
         }
         story.revision += u32::from(story.emitted);
-        self.ended.push(render::render(&rules[usize::from(story.rule)], &story, state));
+        self.ended.extend(rendered(rules, &story, state, &mut self.failures));
     }
 
     /// Ends the stories that are over, by event time or because no member came for as long by
@@ -250,7 +271,7 @@ impl OpenStories {
                     continue;
                 }
                 story.revision += u32::from(story.emitted);
-                self.emitted.push(render::render(&rules[usize::from(story.rule)], story, state));
+                self.emitted.extend(rendered(rules, story, state, &mut self.failures));
                 (story.emitted, story.changed, story.emitted_ns) = (true, false, now_ns);
             }
         }

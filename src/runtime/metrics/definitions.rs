@@ -63,6 +63,11 @@ pub(super) const HEARTBEAT_AGE: Metric = Metric::gauge(
     "Time since the collector's last heartbeat, in seconds.",
 );
 pub(super) const RULES: Metric = Metric::gauge("tapio_rules", &[], "Rules in force.");
+pub(super) const RULES_DISABLED: Metric = Metric::gauge(
+    "tapio_rules_disabled",
+    &[],
+    "Rules disabled because they failed repeatedly, until the rules are reloaded.",
+);
 pub(super) const RELOADS: Metric = Metric::counter(
     "tapio_rule_reloads_total",
     &["outcome"],
@@ -92,6 +97,8 @@ pub(super) const SHARD_METRICS: Names = &[
     ("stories_opened", "tapio_stories_opened_total"),
     ("stories_closed", "tapio_stories_closed_total"),
     ("stories_expired", "tapio_stories_expired_total"),
+    ("correlation_failures", "tapio_correlation_failures_total"),
+    ("join_keys_failed", "tapio_join_keys_failed_total"),
     ("lifecycles", "tapio_lifecycles"),
     ("lifecycles_opened", "tapio_lifecycles_opened_total"),
     ("lifecycles_evicted", "tapio_lifecycles_evicted_total"),

@@ -87,9 +87,10 @@ fn collector_counters(page: &mut Page, collectors: &[CollectorStatus]) {
 }
 
 fn rules(page: &mut Page, status: &Status) {
-    page.value(&define::RULES, status.rules.rules());
+    page.value(&define::RULES, status.rules.current().rules.len() as u64);
+    page.value(&define::RULES_DISABLED, status.disabled_rules());
     let mut reloads = page.metric(&define::RELOADS);
-    status.rules.outcomes().for_each(|outcome| reloads.add(&[outcome.name], outcome.value));
+    status.reloads.outcomes().for_each(|outcome| reloads.add(&[outcome.name], outcome.value));
 }
 
 fn stories(page: &mut Page, status: &Status) {
