@@ -58,7 +58,7 @@ pub(super) struct Link {
     current: usize,
     connection: Connection,
     is_answered: bool,
-    /// What the server grants; 0 for no limit.
+    /// Bytes that the server grants; 0 for no limit.
     credit_bytes: u64,
     /// When the server answered a batch last, or the stream began.
     progress: Instant,
