@@ -363,6 +363,8 @@ impl Worker {
     }
 
     fn on_ack(&mut self, ack: &Ack) {
+        // The response's headers may have come together with the ack.
+        self.stats.set_connected(true);
         let done = self.outbox.acknowledge(ack);
         if done.batches > 0 || done.has_refused {
             self.answered = clock::instant();

@@ -63,6 +63,10 @@ impl Collector for Jsonl {
         let mut positions = Positions::open(self.0.follow, &self.0.paths, context)
             .map_err(|e| CollectorError::new("opening the cursor of followed files", e))?;
         let mut streams = self.open(&positions)?;
+        let starts = streams.iter().filter_map(|s| Some((s.source.name.as_str(), s.position()?)));
+        positions
+            .save_starts(starts)
+            .map_err(|e| CollectorError::new("saving the cursor of followed files", e))?;
         let ended = read_all(&mut streams, &mut positions, context)?;
         set_positions(&streams, &mut positions);
         positions.finish(context)?;

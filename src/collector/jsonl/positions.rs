@@ -108,6 +108,27 @@ impl Positions {
         self.first_generation
     }
 
+    /// Saves where files begin that have no position yet: a content that is rotated before its
+    /// first lines are accepted is found by that.
+    ///
+    /// # Errors
+    /// When the document can't be written.
+    pub(super) fn save_starts<'a>(
+        &mut self,
+        starts: impl Iterator<Item = (&'a str, FilePosition)>,
+    ) -> std::io::Result<()> {
+        let Some(cursor) = &mut self.cursor else { return Ok(()) };
+        let before = self.document.files.len();
+        for (path, position) in starts {
+            self.document.files.entry(path.to_owned()).or_insert(position);
+        }
+        if self.document.files.len() == before {
+            return Ok(());
+        }
+        // A map with text keys and plain values always serializes.
+        cursor.save_start(&serde_json::to_string(&self.document).unwrap_or_default())
+    }
+
     /// Whether the positions of the files are to be set. `is_idle`: no line has arrived.
     pub(super) fn is_due(&mut self, is_idle: bool) -> bool {
         let now = clock::instant();

@@ -85,6 +85,11 @@ impl Source {
         self.input = Input::Followed(next);
     }
 
+    /// Whether its contents may be replaced.
+    pub(super) fn is_followed(&self) -> bool {
+        matches!(self.input, Input::Followed(_))
+    }
+
     /// Number of a followed file's content; 0 for other sources.
     pub(super) fn generation(&self) -> u64 {
         match &self.input {

@@ -8,7 +8,7 @@ use super::position::FilePosition;
 use super::source::Source;
 use crate::runtime::{CollectorError, Context};
 use tapio_core::clock;
-use tapio_core::event::{JsonEvent, Reason};
+use tapio_core::event::{JsonEvent, Reason, stable_hash};
 
 /// Refused lines of a source that are logged one by one.
 const MAX_LOGGED: u64 = 10;
@@ -129,7 +129,8 @@ impl Stream {
 
 #[derive(Default)]
 struct Decoder {
-    /// The key of a line without an id: path and number, in a reused buffer.
+    /// The key of a line without an id: path and number, of a followed file the text as well; in a
+    /// reused buffer.
     natural_key: String,
     refused: u64,
 }
@@ -181,6 +182,12 @@ impl Decoder {
         self.natural_key.clear();
         // Writing to a String can't fail.
         let _ = write!(self.natural_key, "{}{}:{number}", source.name, source.generation_suffix());
+        if source.is_followed() {
+            // A content that was rotated before its position was saved has the numbers of the one
+            // before: the text tells their lines apart.
+            let hash = u128::from_be_bytes(stable_hash(&[bytes]));
+            let _ = write!(self.natural_key, ":{hash:032x}");
+        }
         JsonEvent::parse(text, &self.natural_key).map_err(|e| (e.column, e.cause))
     }
 }

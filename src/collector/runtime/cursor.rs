@@ -94,6 +94,16 @@ impl Cursor {
         }
     }
 
+    /// Saves the position before the first event: nothing has to be accepted for it.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(crate) fn save_start(&mut self, position: &str) -> io::Result<()> {
+        write(self.path.as_deref(), position)?;
+        position.clone_into(&mut self.saved);
+        Ok(())
+    }
+
     /// Whether a position waits to be saved.
     pub(crate) fn is_pending(&self) -> bool {
         self.next.is_some() || self.pending.is_some()
@@ -126,11 +136,7 @@ impl Cursor {
             && context.is_accepted(*ticket)
             && self.last_save.is_none_or(|last| now - last >= SAVE_INTERVAL)
         {
-            if let Some(path) = &self.path {
-                let new = path.with_extension("new");
-                std::fs::write(&new, position)?;
-                std::fs::rename(&new, path)?;
-            }
+            write(self.path.as_deref(), position)?;
             self.saved.clone_from(position);
             self.is_damaged = false;
             self.pending = None;
@@ -146,6 +152,14 @@ impl Cursor {
         }
         Ok(is_late && self.pending.is_some() && self.next.is_some())
     }
+}
+
+/// Replaces the file, if there is one.
+fn write(path: Option<&Path>, position: &str) -> io::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let new = path.with_extension("new");
+    std::fs::write(&new, position)?;
+    std::fs::rename(&new, path)
 }
 
 /// Reads a position; empty without a file. The inner error is the damage.
