@@ -184,7 +184,7 @@ impl Decoder {
         let _ = write!(self.natural_key, "{}{}:{number}", source.name, source.generation_suffix());
         if source.is_followed() {
             // A content that was rotated before its position was saved has the numbers of the one
-            // before: the text tells their lines apart.
+            // before: the text distinguishes their lines.
             let hash = u128::from_be_bytes(stable_hash(&[bytes]));
             let _ = write!(self.natural_key, ":{hash:032x}");
         }
