@@ -42,7 +42,7 @@ pub(super) struct Lane {
     /// Bytes of batches kept in memory.
     queue_bytes: usize,
     /// Batches that aren't in the spool yet, oldest first: the disk has refused the first one.
-    refused: VecDeque<EncodedBatch>,
+    unspooled: VecDeque<EncodedBatch>,
     /// Batches in the spool that aren't synced yet, oldest first.
     unsynced: VecDeque<(FramePosition, EncodedBatch)>,
 }
@@ -54,7 +54,7 @@ impl Lane {
             spool,
             epoch,
             queue_bytes,
-            refused: VecDeque::new(),
+            unspooled: VecDeque::new(),
             unsynced: VecDeque::new(),
         }
     }
@@ -62,12 +62,15 @@ impl Lane {
     /// Whether the server has answered every batch.
     pub(super) fn is_empty(&self) -> bool {
         let has_backlog = self.spool.as_ref().is_some_and(Spool::has_backlog);
-        self.queue.is_empty() && self.refused.is_empty() && self.unsynced.is_empty() && !has_backlog
+        self.queue.is_empty()
+            && self.unspooled.is_empty()
+            && self.unsynced.is_empty()
+            && !has_backlog
     }
 
     /// Whether every batch is in the spool, where it survives what it is to survive.
     pub(super) fn is_spooled(&self) -> bool {
-        self.refused.is_empty() && self.unsynced.is_empty()
+        self.unspooled.is_empty() && self.unsynced.is_empty()
     }
 
     /// Bytes in the spool.
@@ -84,20 +87,20 @@ impl Lane {
     /// Whether the disk keeps up with the batches.
     pub(super) fn has_room(&self) -> bool {
         let unsynced: usize = self.unsynced.iter().map(|(_, batch)| batch.len_bytes()).sum();
-        self.refused.is_empty() && unsynced < self.queue_bytes
+        self.unspooled.is_empty() && unsynced < self.queue_bytes
     }
 
     /// Takes a batch: to be appended to the spool, or to be sent.
     pub(super) fn push(&mut self, batch: EncodedBatch) {
         match self.spool {
-            Some(_) => self.refused.push_back(batch),
+            Some(_) => self.unspooled.push_back(batch),
             None => self.queue.push(QueuedBatch::encoded(&batch, self.epoch, None)),
         }
     }
 
     /// The next batch to append.
-    pub(super) fn unspooled(&self) -> Option<&EncodedBatch> {
-        self.refused.front()
+    pub(super) fn next_unspooled(&self) -> Option<&EncodedBatch> {
+        self.unspooled.front()
     }
 
     /// Appends the next batch to the spool.
@@ -105,11 +108,11 @@ impl Lane {
     /// # Errors
     /// When the disk refuses it; nothing has changed then.
     pub(super) fn append(&mut self, receipt_ns: u64) -> io::Result<()> {
-        let (Some(spool), Some(batch)) = (&mut self.spool, self.refused.front()) else {
+        let (Some(spool), Some(batch)) = (&mut self.spool, self.unspooled.front()) else {
             return Ok(());
         };
         let position = spool.append(batch, receipt_ns)?;
-        self.unsynced.extend(self.refused.pop_front().map(|batch| (position, batch)));
+        self.unsynced.extend(self.unspooled.pop_front().map(|batch| (position, batch)));
         Ok(())
     }
 
@@ -144,7 +147,7 @@ impl Lane {
         let Some(spool) = &mut self.spool else { return Ok(()) };
         spool.finish_sync(sync, result).inspect_err(|_| {
             for (_, batch) in self.unsynced.drain(..).rev() {
-                self.refused.push_front(batch);
+                self.unspooled.push_front(batch);
             }
         })
     }
@@ -189,6 +192,6 @@ impl Lane {
             spool.close();
             trimmed
         });
-        (self.refused.drain(..).collect(), closed)
+        (self.unspooled.drain(..).collect(), closed)
     }
 }

@@ -44,7 +44,7 @@ mod worker;
 pub use circuit::CircuitState;
 pub use config::{BridgeConfig, Compression};
 pub use handle::BridgeHandle;
-pub use outbox::{Outbox, OutboxConfig, Refused, SpoolConfig, SpoolSync};
+pub use outbox::{Outbox, OutboxConfig, SpoolConfig, SpoolSync};
 pub use parts::{Bridge, BridgeSpool};
 pub use quarantine::QUARANTINE_FILE;
 pub use queue::Acknowledged;

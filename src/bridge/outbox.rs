@@ -73,7 +73,7 @@ impl SpoolSync {
 /// The lanes, and the accounts of the events in them.
 pub struct Outbox {
     lanes: [Lane; LANES],
-    pub(super) account: EventAccount,
+    account: EventAccount,
     queue_bytes: usize,
     budget: Option<Budget>,
     durability: Durability,
@@ -203,7 +203,7 @@ impl Outbox {
     /// Appends the batches to the spool that aren't in it yet.
     pub fn append(&mut self, now_ns: u64) {
         for lane in [IMPORTANT, ORDINARY] {
-            while self.lanes[lane].unspooled().is_some() {
+            while self.lanes[lane].next_unspooled().is_some() {
                 if let Err(error) = self.append_one(lane, now_ns) {
                     self.report_failure(&error, "can't write a batch");
                     return;
@@ -238,7 +238,7 @@ impl Outbox {
     /// reserve of the important one, which may take everything.
     fn make_room(&mut self, lane: usize) {
         let Some(budget) = &self.budget else { return };
-        let next = self.lanes[lane].unspooled().map_or(0, EncodedBatch::len_bytes) as u64;
+        let next = self.lanes[lane].next_unspooled().map_or(0, EncodedBatch::len_bytes) as u64;
         let is_over = |lanes: &[Lane; LANES]| {
             budget.is_exceeded(lane, lanes.each_ref().map(Lane::spool_bytes), next)
         };
@@ -360,7 +360,7 @@ impl Outbox {
 
     /// Takes the server's objection, for which it has ended the stream, to the only batch in
     /// flight. After some of them the batch counts as refused.
-    pub fn object(&mut self, cause: &str) {
+    pub(super) fn object(&mut self, cause: &str) {
         if self.in_flight() != 1 {
             return;
         }
@@ -375,7 +375,7 @@ impl Outbox {
     /// Handles refused batches: divides them, to find the items that the server objects to, and
     /// puts single items into quarantine. Returns how many events were dropped, and whether the
     /// pieces have to be sent on a new stream.
-    pub fn handle_refused(&mut self) -> Refused {
+    pub(super) fn handle_refused(&mut self) -> Refused {
         let mut handled = Refused::default();
         for lane in &mut self.lanes {
             while let Some(batch) = lane.queue.next_refused() {
@@ -466,13 +466,13 @@ fn report_drop(is_logged: &mut bool, dropped: &Accounts, reason: Reason) {
 
 /// How refused batches were handled.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub(super) struct Refused {
     /// Batches that were divided: their pieces need a new stream.
-    pub splits: u64,
+    pub(super) splits: u64,
     /// Events that were dropped.
-    pub events: u64,
+    pub(super) events: u64,
     /// Items that are in quarantine.
-    pub quarantined: u64,
+    pub(super) quarantined: u64,
     /// The server's cause for the first of them.
-    pub cause: Option<String>,
+    pub(super) cause: Option<String>,
 }

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use serde_json::json;
 
-use super::output::{Outcome, Output, Usage, print};
+use super::output::{Outcome, Output, print};
+use super::run::config;
 use super::story;
-use crate::runtime::Config;
 use tapio_collectors::ebpf::{Finding, findings};
 
 #[derive(clap::Args)]
@@ -27,10 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let config = match &args.config {
-        Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()))?,
-        None => Config::default(),
-    };
+    let config = config(args.config.as_deref())?;
     let state = folder("state_dir", &config.state_dir(), "tapio can't run");
     let can_run = state.ok;
     let mut all = vec![state];

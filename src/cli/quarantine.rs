@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::Value as Json;
 
-use super::output::{Outcome, Output, Usage, message, print};
+use super::output::{Outcome, Output, message, print};
+use super::run::config;
 use super::{story, tail};
 use crate::bridge::QUARANTINE_FILE;
-use crate::runtime::Config;
 
 #[derive(clap::Args)]
 #[command(
@@ -26,10 +26,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
-    let config = match &args.config {
-        None => Config::default(),
-        Some(path) => Config::read(path).map_err(|e| Usage(e.to_string()))?,
-    };
+    let config = config(args.config.as_deref())?;
     let path = config.state_dir().join(QUARANTINE_FILE);
     let older = path.with_extension("jsonl.1");
     let printed = print_file(&older, args.output)? + print_file(&path, args.output)?;

@@ -235,6 +235,24 @@ async fn tail(
     }
 }
 
+/// The filter of a request for a list. The requests have the same fields, but no common type.
+macro_rules! list_filter {
+    ($request:ident) => {
+        Filter {
+            since_ns: $request.since,
+            until_ns: $request.until,
+            severity: severity($request.severity),
+            pattern: $request.pattern,
+            trace_id: $request.trace_id,
+            node: $request.node,
+            kind: $request.kind,
+            entity: $request.entity,
+            text: $request.text,
+            id_prefix: String::new(),
+        }
+    };
+}
+
 #[tonic::async_trait]
 impl Query for Queries {
     type TailStream = TailStream;
@@ -244,18 +262,7 @@ impl Query for Queries {
         request: Request<proto::ListStoriesRequest>,
     ) -> Result<Response<proto::ListStoriesResponse>, Status> {
         let request = request.into_inner();
-        let filter = Filter {
-            since_ns: request.since,
-            until_ns: request.until,
-            severity: severity(request.severity),
-            pattern: request.pattern,
-            trace_id: request.trace_id,
-            node: request.node,
-            kind: request.kind,
-            entity: request.entity,
-            text: request.text,
-            id_prefix: request.id_prefix,
-        };
+        let filter = Filter { id_prefix: request.id_prefix, ..list_filter!(request) };
         let (limit, page_token) = (request.limit, request.page_token);
         let render = |stories: &[LinkedStory]| Ok(stories.iter().map(linked_to_proto).collect());
         let answer = self.0.stories(PageRequest { filter, limit, page_token }, render).await?;
@@ -271,18 +278,7 @@ impl Query for Queries {
         request: Request<proto::ListEventsRequest>,
     ) -> Result<Response<proto::ListEventsResponse>, Status> {
         let request = request.into_inner();
-        let filter = Filter {
-            since_ns: request.since,
-            until_ns: request.until,
-            severity: severity(request.severity),
-            pattern: request.pattern,
-            trace_id: request.trace_id,
-            node: request.node,
-            kind: request.kind,
-            entity: request.entity,
-            text: request.text,
-            id_prefix: String::new(),
-        };
+        let filter = list_filter!(request);
         let (limit, page_token) = (request.limit, request.page_token);
         let render = |found: &[MatchingBatch]| {
             let batches = found.iter().rev().map(|found| decode(&found.batch));
