@@ -13,6 +13,8 @@ mod followed;
 mod health;
 #[path = "delivery/kills.rs"]
 mod kills;
+#[path = "delivery/memory.rs"]
+mod memory;
 #[path = "delivery/pushback.rs"]
 mod pushback;
 #[path = "delivery/queries.rs"]

@@ -22,6 +22,8 @@ type Definitions = BTreeMap<String, (String, String, BTreeSet<String>)>;
 fn pages() -> [String; 2] {
     let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("nginx-cascade.jsonl"));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let config = fixture.file("agent.yaml", &format!("memory_limit: 1GiB\n{text}"));
     let agent = start(&["run", "--standalone", "--config", &config]);
     fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(6));
     // The story may be emitted after its events are stored.

@@ -6,6 +6,7 @@
 //! | `identity` | the entity directory: process → container → pod → workload → service |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
+//! | `memory` | the level to which memory bounds all parts |
 //! | `closed_list` | enums whose values have names |
 //! | `counters` | counters declared once, with name, kind and help |
 //! | `backoff` | exponential backoff, with or without jitter |
@@ -15,7 +16,7 @@
 //!
 //! Dependencies point one way:
 //! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
-//! `event, shutdown ← ring`.
+//! `event ← memory`, and `event, memory, shutdown ← ring`.
 
 pub mod backoff;
 pub mod clock;
@@ -25,5 +26,6 @@ pub mod durations;
 pub mod event;
 pub mod glob;
 pub mod identity;
+pub mod memory;
 pub mod ring;
 pub mod shutdown;

@@ -86,15 +86,7 @@ impl<T> KeyTable<T> {
         body: T,
     ) -> (u32, Option<T>) {
         let mut evicted = None;
-        while self.slot_of.len() >= self.capacity {
-            let Some(token) = self.wheel.pop_earliest() else {
-                break;
-            };
-            if let Some(slot) = live_slot(&self.entries, token) {
-                evicted = self.remove(slot);
-                self.evicted += 1;
-            }
-        }
+        self.evict_to(self.capacity - 1, |body| evicted = Some(body));
         let slot = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             self.generations.push(0);
@@ -107,6 +99,25 @@ impl<T> KeyTable<T> {
             .insert_unique(hash, slot, |s| entries[*s as usize].as_ref().map_or(0, |e| e.hash));
         self.wheel.set(deadline_ns, token(slot, generation));
         (slot, evicted)
+    }
+
+    /// Sets the capacity, at least one. Passes the state that is evicted for it.
+    pub(crate) fn limit(&mut self, capacity: usize, evicted: impl FnMut(T)) {
+        self.capacity = capacity.max(1);
+        self.evict_to(self.capacity, evicted);
+    }
+
+    /// Evicts the entries with the nearest deadlines, down to this number.
+    fn evict_to(&mut self, entries: usize, mut evicted: impl FnMut(T)) {
+        while self.slot_of.len() > entries {
+            let Some(token) = self.wheel.pop_earliest() else {
+                break;
+            };
+            if let Some(body) = live_slot(&self.entries, token).and_then(|slot| self.remove(slot)) {
+                self.evicted += 1;
+                evicted(body);
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<T> {
@@ -180,6 +191,19 @@ mod tests {
         assert_eq!((evicted, table.evicted, table.len()), (Some("b"), 1, 2));
         assert!(table.find(2, 0, b"b").is_none());
         assert!(table.find(1, 0, b"a").is_some());
+    }
+
+    #[test]
+    fn smaller_capacity_evicts_what_is_beyond_it() {
+        let mut table: KeyTable<u64> = KeyTable::new(8);
+        for n in 0..8 {
+            table.insert(n, 0, &n.to_le_bytes(), (8 - n) * 1_000_000_000, n);
+        }
+        let mut evicted = Vec::new();
+        table.limit(3, |n| evicted.push(n));
+        assert_eq!((evicted, table.len(), table.evicted), (vec![7, 6, 5, 4, 3], 3, 5));
+        table.limit(8, |_| panic!("a larger capacity evicts nothing"));
+        assert_eq!(table.insert(9, 0, b"i", 1, 9).1, None);
     }
 
     #[test]

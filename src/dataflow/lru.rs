@@ -84,6 +84,15 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         evicted
     }
 
+    /// Sets the capacity, at least one. Returns the entries that were evicted for it.
+    pub(crate) fn limit(&mut self, capacity: usize) -> Vec<(K, V)> {
+        self.capacity = capacity.clamp(1, NONE as usize);
+        let excess = self.len().saturating_sub(self.capacity);
+        let evicted: Vec<_> = (0..excess).map_while(|_| self.take_oldest()).collect();
+        self.evicted += evicted.len() as u64;
+        evicted
+    }
+
     /// All entries, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.slots.iter().filter_map(|s| s.entry.as_ref().map(|(k, v)| (k, v)))
@@ -143,8 +152,8 @@ mod tests {
         /// Compares with a list in order of use.
         #[test]
         fn least_recently_used_entry_is_evicted(
-            operations in prop::collection::vec((0u8..3, 0u8..12), 0..200),
-            capacity in 1usize..8,
+            operations in prop::collection::vec((0u8..4, 0u8..12), 0..200),
+            mut capacity in 1usize..8,
         ) {
             let mut lru = Lru::new(capacity);
             let mut list: Vec<(u8, usize)> = Vec::new();
@@ -159,6 +168,11 @@ mod tests {
                     }
                     (1, _) => {
                         prop_assert_eq!(lru.peek(&key).copied(), at.map(|at| list[at].1));
+                    }
+                    (3, _) => {
+                        capacity = usize::from(key % 8).max(1);
+                        let excess = list.len().saturating_sub(capacity);
+                        prop_assert_eq!(lru.limit(capacity), list.drain(..excess).collect::<Vec<_>>());
                     }
                     _ => {
                         prop_assert_eq!(lru.get(&key).copied(), at.map(|at| list[at].1));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::admin::Admin;
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
+use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
@@ -14,6 +15,7 @@ use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
 use tapio_core::event::{Stage, stable_hash};
+use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::evidence::Bounds;
@@ -76,6 +78,7 @@ struct Start {
     epoch: u64,
     shutdown: Shutdown,
     threads: ThreadPlan,
+    memory: MemoryPressure,
     ledger: Ledger,
 }
 
@@ -86,6 +89,7 @@ impl Start {
             epoch: clock::wall_ns(),
             shutdown: Shutdown::default(),
             threads: ThreadPlan::pinned(),
+            memory: MemoryPressure::default(),
             ledger: Ledger::new(accounts(rows)),
         }
     }
@@ -127,6 +131,7 @@ impl Agent {
         let server = standalone.then(|| start_server(&mut config)).transpose()?;
         let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
         let mut start = Start::new(&config, &rows);
+        let memory = watch_memory(&config, &start)?;
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
             start_correlator(&config, &live, RING_SETS * rows.len(), &bell, &mut start)?;
@@ -148,6 +153,7 @@ impl Agent {
             rules: live,
             reloads: files.stats(),
             recovery_log,
+            memory,
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
@@ -273,6 +279,14 @@ fn load_rules(config: &Config) -> Result<(Arc<LiveRules>, RuleFiles), StartError
     Ok((rules, files))
 }
 
+/// Starts the thread that keeps memory below its limit, if there is one.
+fn watch_memory(config: &Config, start: &Start) -> Result<Option<Arc<MemoryStats>>, StartError> {
+    let keys = config.shards() * config.dataflow.max_keys;
+    let (memory, shutdown) = (start.memory.clone(), start.shutdown.clone());
+    MemoryWatch::start(config.memory_limit, keys, memory, shutdown)
+        .map_err(system_error("thread memory"))
+}
+
 /// Starts the embedded server and makes it the bridge's endpoint.
 fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
     let server = Server::start(config.server()).map_err(system_error("embedded server"))?;
@@ -361,7 +375,7 @@ fn start_correlator(
     exit_bell: &Arc<Bell>,
     start: &mut Start,
 ) -> Result<(Started, Option<RecoveryLogState>), StartError> {
-    let mut topology = topology(config, rules, collectors);
+    let mut topology = topology(config, rules, collectors).memory(start.memory.clone());
     let mut recovery_log = None;
     if config.dataflow.recovery_log_bytes > 0 && config.dataflow.enable_semantic_grouping {
         let dir = config.state_dir().join("recovery");
@@ -397,13 +411,14 @@ fn start_collectors(
     router: &Arc<dyn Router>,
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {
-    let Start { shutdown, threads, ledger, .. } = start;
+    let Start { shutdown, threads, memory, ledger, .. } = start;
     let mut entrances = entrances.into_iter();
     for (number, row) in (0u8..).zip(rows) {
         let mut new_sink = |entrance| {
             let (stage, kernel) = (ledger.stage(Stage::Collect), ledger.stage(Stage::Kernel));
             Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, shutdown.clone())
                 .with_kernel_ledger(kernel)
+                .with_memory(memory.clone())
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = new_sink(first).with_spare(new_sink(second));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::memory::MemoryLimit;
 use super::variables::expand;
 use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
@@ -36,6 +37,8 @@ pub struct Config {
     pub cluster: String,
     /// The folder of the persisted state and the agent's lock.
     pub state_dir: Option<PathBuf>,
+    /// The most memory that the agent may use.
+    pub memory_limit: MemoryLimit,
     /// The correlator.
     pub dataflow: DataflowConfig,
     /// The collectors.
@@ -338,6 +341,7 @@ mod tests {
                 "t.yaml:2:3: dataflow.max_stories: must be at least 1",
             ),
             ("node: a\nbridge:\n  batch_bytes: 1\n", "t.yaml:3:3: bridge.batch_bytes"),
+            ("node: n\nmemory_limit: 1MiB\n", "t.yaml:2:15: invalid value"),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
             (
                 "collectors:\n  only: [epbf]\n",

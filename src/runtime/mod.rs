@@ -8,6 +8,7 @@
 //! | `status.rs` | [`Status`]: `/status` and `/readyz` |
 //! | `metrics/` | `/metrics` |
 //! | `admin.rs` | the HTTP server of these pages |
+//! | `memory/` | keeps the memory below [`MemoryLimit`] |
 //! | `lock.rs` | [`AgentLock`]: one agent per state folder |
 //! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
 //! | `reload.rs` | reloads the rule set when its files change |
@@ -16,6 +17,7 @@ mod admin;
 mod agent;
 mod config;
 mod lock;
+mod memory;
 mod metrics;
 mod recovery_log;
 mod reload;
@@ -25,6 +27,7 @@ mod variables;
 pub use agent::{Agent, Exit, StartError};
 pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
 pub use lock::{AgentLock, LockError};
+pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
 pub use status::{Status, snapshot_json};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
 
+use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
@@ -33,6 +34,8 @@ pub struct Status {
     pub reloads: Arc<ReloadStats>,
     /// The recovery log's state; `None` where it is disabled.
     pub recovery_log: Option<RecoveryLogState>,
+    /// The memory; `None` where it has no limit.
+    pub memory: Option<Arc<MemoryStats>>,
     /// The collectors.
     pub manager: Arc<Mutex<CollectorManager>>,
     /// The entity directory.
@@ -140,6 +143,7 @@ impl Status {
             "rule_failures": self.rules.failures().iter().map(failures_json).collect::<Json>(),
             "reloads": self.reloads(),
             "recovery_log": self.recovery_log(),
+            "memory": self.memory.as_ref().map(|memory| counters_json(memory.readings())),
             "collectors": collectors,
             "identity": counters_json(self.directory.readings()),
             "shards": shards,

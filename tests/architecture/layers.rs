@@ -20,7 +20,8 @@ pub(crate) const PACKAGES: &[Package] = &[
         layers: &[
             &["backoff", "clock", "closed_list", "counters", "durations", "glob", "shutdown"],
             &["event"],
-            &["identity", "ring"],
+            &["identity", "memory"],
+            &["ring"],
         ],
     },
     Package {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tapio_core::event::{Event, EventId, Field, Name, TraceId, Value, names};
+use tapio_core::memory::MemoryLevel;
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio_dataflow::evidence::{Assessor, Bounds, EvidenceMessage};
 use tapio_dataflow::rules::{Loaded, RuleSet};
@@ -127,6 +128,15 @@ impl Flood {
         }
     }
 
+    /// Bounds shard and assessor to a level of memory. Returns the bytes that this frees.
+    fn limit(&mut self, level: MemoryLevel) -> i64 {
+        let before = HELD.load(Ordering::Relaxed) as i64;
+        self.shard.limit(level, BEGIN_NS + self.sent * 1_000);
+        self.receive();
+        self.assessor.limit(Bounds::LIVE.at(level));
+        before - HELD.load(Ordering::Relaxed) as i64
+    }
+
     fn finish(&mut self) {
         self.shard.finish(false, BEGIN_NS + self.sent * 1_000);
         self.receive();
@@ -167,6 +177,20 @@ fn flood_of_keys_stories_or_pods_stays_within_bounds() {
     assert!(stories.emitted < stories.sent / 2, "{} of {} emitted", stories.emitted, stories.sent);
     assert!(stats.event_time.dropped_unemitted > stories.sent / 2, "{stats:?}");
     assert!(stories.ended > 0 && stories.open.len() <= BOUND, "{} emitted", stories.ended);
+    let freed = stories.limit(MemoryLevel::SMALLEST);
+    assert!(freed > BOUND as i64 * 1_000, "{freed} bytes");
+    let stats = stories.shard.stats();
+    assert_eq!((stats.lane.keys, stats.lane.stories_open), (BOUND as u64 / 256, 3));
+    assert!(stories.open.len() <= BOUND / 256, "{} emitted stories are left", stories.open.len());
+    stories.send(BOUND as u64, false);
+    assert_eq!(stories.shard.stats().lane.keys, BOUND as u64 / 256);
+    stories.limit(MemoryLevel::EMPTY);
+    assert_eq!(stories.shard.stats().event_time.waiting, 1);
+    stories.limit(MemoryLevel::NORMAL);
+    stories.send(2 * BOUND as u64, false);
+    let stats = stories.shard.stats();
+    assert_eq!((stats.lane.keys, stats.lane.stories_open), (BOUND as u64, BOUND as u64 / 2));
+    assert_eq!(stats.uncorrelated, 0);
     stories.finish();
     assert_eq!(stories.open.len(), 0, "emitted stories that didn't end");
 

@@ -9,6 +9,7 @@ use super::ledger::{StageLedger, account};
 use super::record::{RecordWriter, WriteError};
 use super::wake::Bell;
 use crate::event::{Event, Reason, Severity};
+use crate::memory::MemoryPressure;
 use crate::shutdown::Shutdown;
 
 /// Records written before the bells of the shards are rung without a call of `flush`.
@@ -16,6 +17,9 @@ const FLUSH_EVERY: u32 = 64;
 
 /// Pause before a full ring is tried again.
 const FULL_PAUSE: Duration = Duration::from_micros(100);
+
+/// Pause before it is looked again whether there is memory.
+const MEMORY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Policy for a full ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ pub trait Router: Send + Sync {
     fn route(&self, event: &Event<'_>) -> Route;
 }
 
-/// A ring without room for an event ([`Sink::try_offer`]).
+/// A ring without room for an event, or an agent without memory for it ([`Sink::try_offer`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FullRing(usize);
 
@@ -76,6 +80,7 @@ pub struct Sink {
     /// Counts events lost in the kernel; without one they count as lost in the collector.
     kernel: Option<Arc<StageLedger>>,
     shutdown: Shutdown,
+    memory: MemoryPressure,
     /// Records written since the last flush.
     unflushed: u32,
     /// Events offered, which is the position of the last one in the collector's order.
@@ -112,6 +117,7 @@ impl Sink {
             ledger,
             kernel: None,
             shutdown,
+            memory: MemoryPressure::default(),
             unflushed: 0,
             offered: 0,
             generation: 1,
@@ -127,6 +133,18 @@ impl Sink {
     pub fn with_kernel_ledger(mut self, ledger: Arc<StageLedger>) -> Self {
         self.kernel = Some(ledger);
         self
+    }
+
+    /// Lets a sink that waits for room wait for memory, too.
+    #[must_use]
+    pub fn with_memory(mut self, memory: MemoryPressure) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Whether the sink waits until there is memory again.
+    fn is_paused(&self) -> bool {
+        self.on_full == OnFull::Wait && self.memory.level().is_paused()
     }
 
     /// Adds a second sink of the same collector, with rings and counters of its own, for use while
@@ -186,7 +204,7 @@ impl Sink {
                 Ok(outcome) => return outcome,
                 Err(FullRing(_)) => {
                     self.flush();
-                    std::thread::sleep(FULL_PAUSE);
+                    std::thread::sleep(if self.is_paused() { MEMORY_PAUSE } else { FULL_PAUSE });
                 }
             }
         }
@@ -210,7 +228,7 @@ impl Sink {
         let is_free = |(writer, _): &(RecordWriter, _)| {
             writer.is_abandoned() || writer.free_blocks() >= writer.capacity_blocks() / 4
         };
-        self.stopped() || self.shards.get(full.0).is_none_or(is_free)
+        self.stopped() || (!self.is_paused() && self.shards.get(full.0).is_none_or(is_free))
     }
 
     /// Offers an event without waiting.
@@ -282,6 +300,9 @@ impl Sink {
             OnFull::Drop => reserve_blocks(event.severity, self.shards[first].0.capacity_blocks()),
             OnFull::Wait => 0,
         };
+        if self.is_paused() && !self.shutdown.is_requested() {
+            return Err(FullRing(first));
+        }
         match self.shards[first].0.write_event_above(&header, event, reserve_blocks) {
             Ok(()) => Ok(Ok(())),
             Err(WriteError::Oversize) => Ok(Err(Reason::Oversize)),

@@ -20,7 +20,7 @@ use core_affinity::CoreId;
 use crate::driver::correlator::Correlator;
 use crate::driver::thread_plan::ThreadPlan;
 use crate::evidence::{
-    Assessor, AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, evidence_ring,
+    AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, evidence_ring,
 };
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::Order;
@@ -28,6 +28,7 @@ use crate::rules::LiveRules;
 use crate::shard::shard::Shard;
 use crate::shard::worker::{Connections, ShardOutput, Worker};
 use tapio_core::event::Stage;
+use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter, ring};
 use tapio_core::shutdown::Shutdown;
 
@@ -55,6 +56,7 @@ pub struct Topology {
     options: LaneOptions,
     correlates: bool,
     evidence: Option<Bounds>,
+    memory: MemoryPressure,
     ring_blocks: usize,
     collectors: usize,
     shards: Option<Vec<Shard>>,
@@ -88,6 +90,7 @@ impl Topology {
             options: LaneOptions::default(),
             correlates: true,
             evidence: None,
+            memory: MemoryPressure::default(),
             ring_blocks: DEFAULT_RING_BLOCKS,
             collectors: 0,
             shards: None,
@@ -114,6 +117,13 @@ impl Topology {
     #[must_use]
     pub fn evidence(mut self, bounds: Bounds) -> Self {
         self.evidence = Some(bounds);
+        self
+    }
+
+    /// Sets the level of memory that the shards and the assessor follow.
+    #[must_use]
+    pub fn memory(mut self, memory: MemoryPressure) -> Self {
+        self.memory = memory;
         self
     }
 
@@ -203,6 +213,7 @@ impl Topology {
                 inputs: std::mem::take(&mut rings.inputs[number]),
                 bell: Arc::clone(&rings.bells[number]),
                 rules: Arc::clone(&self.rules),
+                memory: self.memory.clone(),
                 output: rings.output(number, exit_bell, &message_bell, recorder_bell.as_ref()),
                 ledger: ledger.stage(Stage::Correlate),
                 shutdown: shutdown.clone(),
@@ -219,8 +230,8 @@ impl Topology {
             exits.push(stories);
             let output = (writer, Arc::clone(exit_bell));
             let inputs = std::mem::take(&mut messages);
-            let thread =
-                AssessorThread::new(Assessor::new(self.bounds()), inputs, message_bell, output);
+            let thread = AssessorThread::new(self.bounds(), inputs, message_bell, output)
+                .with_memory(self.memory.clone());
             assessor = thread.stats();
             correlator.assessor = Some(spawn("assessor".into(), None, move || thread.run())?);
         }

@@ -38,6 +38,11 @@ impl ActiveFaults {
         self.entities.evicted
     }
 
+    /// Sets the number of entities; evicts those beyond it.
+    pub(super) fn limit(&mut self, entities: usize) {
+        self.entities.limit(entities);
+    }
+
     /// Adds a transition of an entity.
     pub(super) fn add(&mut self, entity: &Entity, transition: FaultTransition) {
         if self.entities.get(entity).is_none() {

@@ -45,6 +45,11 @@ impl Assessor {
         Self { store: EvidenceStore::new(bounds), facts: 0, stories: 0, waiting: Vec::new() }
     }
 
+    /// Sets the bounds; evicts what is beyond them.
+    pub fn limit(&mut self, bounds: Bounds) {
+        self.store.limit(bounds);
+    }
+
     /// Adds a fact to the evidence, or returns the pending story of the message.
     fn add(&mut self, message: EvidenceMessage) -> Option<PendingStory> {
         let store = &mut self.store;

@@ -11,12 +11,14 @@ use std::time::Duration;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::assessor::{Assessor, AssessorCounts};
+use super::bounds::Bounds;
 use super::message::EvidenceMessage;
 use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
 use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::Story;
+use tapio_core::memory::{MemoryLevel, MemoryPressure};
 use tapio_core::ring::{Bell, RecordWriter, WriteError, attach, wait_until};
 
 /// Messages in a ring.
@@ -147,6 +149,10 @@ impl AssessorStats {
 /// The assessor's thread.
 pub struct AssessorThread {
     assessor: Assessor,
+    bounds: Bounds,
+    memory: MemoryPressure,
+    /// The level of memory that the assessor is bounded to.
+    level: MemoryLevel,
     inputs: Vec<EvidenceReader>,
     bell: Arc<Bell>,
     output: (RecordWriter, Arc<Bell>),
@@ -158,17 +164,20 @@ pub struct AssessorThread {
 }
 
 impl AssessorThread {
-    /// A thread that reads from `inputs`. It ends when all their writers have closed and all
-    /// messages are processed.
+    /// A thread with these bounds that reads from `inputs`. It ends when all their writers have
+    /// closed and all messages are processed.
     #[must_use]
     pub fn new(
-        assessor: Assessor,
+        bounds: Bounds,
         inputs: Vec<EvidenceReader>,
         bell: Arc<Bell>,
         output: (RecordWriter, Arc<Bell>),
     ) -> Self {
         Self {
-            assessor,
+            assessor: Assessor::new(bounds),
+            bounds,
+            memory: MemoryPressure::default(),
+            level: MemoryLevel::NORMAL,
             inputs,
             bell,
             output,
@@ -176,6 +185,21 @@ impl AssessorThread {
             stats: Arc::default(),
             published_ns: 0,
             published: 0,
+        }
+    }
+
+    /// Lets the bounds follow this level of memory.
+    #[must_use]
+    pub fn with_memory(mut self, memory: MemoryPressure) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    fn follow_memory(&mut self) {
+        let level = self.memory.level();
+        if level != self.level {
+            self.level = level;
+            self.assessor.limit(self.bounds.at(level));
         }
     }
 
@@ -189,6 +213,7 @@ impl AssessorThread {
     pub fn run(mut self) {
         attach(&self.bell);
         loop {
+            self.follow_memory();
             let taken = self.poll_inputs();
             self.write_stories();
             self.publish(false);

@@ -146,6 +146,13 @@ impl Baselines {
         self.entities.evicted
     }
 
+    /// Sets the number of entities; evicts those beyond it.
+    pub(super) fn limit(&mut self, entities: usize) {
+        for (_, evicted) in self.entities.limit(entities) {
+            self.series -= evicted.kinds.len() as u64;
+        }
+    }
+
     /// Adds a count of an entity's events of a kind.
     pub(super) fn add(&mut self, entity: &Entity, kind: Name, count: BucketCount) {
         if self.entities.get(entity).is_none() {

@@ -1,5 +1,7 @@
 //! Bounds of the state that shards and the assessor keep.
 
+use tapio_core::memory::MemoryLevel;
+
 /// Bounds of a shard's and the assessor's state.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -21,6 +23,17 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// The bounds at this level of memory: with fewer entities, each as detailed as before.
+    #[must_use]
+    pub fn at(self, level: MemoryLevel) -> Self {
+        Self {
+            homes: level.bound(self.homes),
+            miners: level.bound(self.miners),
+            entities: level.bound(self.entities),
+            ..self
+        }
+    }
+
     /// Live: sufficient for a node, in a few megabytes.
     pub const LIVE: Self = Self {
         homes: 16_384,

@@ -100,6 +100,12 @@ impl FeatureExtractor {
         }
     }
 
+    /// Sets the bounds; evicts what is beyond them.
+    pub(crate) fn limit(&mut self, bounds: Bounds) {
+        self.recent_kinds.limit(bounds.homes);
+        self.miners.limit(bounds.miners);
+    }
+
     /// Entities evicted for lack of room.
     pub(crate) fn evicted(&self) -> u64 {
         self.recent_kinds.evicted() + self.miners.evicted

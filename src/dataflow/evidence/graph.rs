@@ -80,6 +80,13 @@ impl Graph {
         self.entities.evicted
     }
 
+    /// Sets the number of entities; evicts those beyond it.
+    pub(super) fn limit(&mut self, entities: usize) {
+        for (_, evicted) in self.entities.limit(entities.max(2)) {
+            self.remove_edges_of(&evicted);
+        }
+    }
+
     /// The state of an entity, which is added if it is new.
     fn entity(&mut self, entity: &Entity) -> Option<&mut EntityState> {
         if self.entities.peek(entity).is_none() {

@@ -118,6 +118,11 @@ impl RecentKinds {
         self.homes.evicted
     }
 
+    /// Sets the number of entities; evicts those beyond it.
+    pub(super) fn limit(&mut self, entities: usize) {
+        self.homes.limit(entities);
+    }
+
     /// Records an event of an entity. `None` if the same kind was recorded within the same second:
     /// a storm of one kind adds no more than its first event.
     pub(super) fn record(&mut self, home: u64, kind: Name, time_ns: u64) -> Option<PairStep> {

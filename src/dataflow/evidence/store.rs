@@ -34,6 +34,14 @@ impl EvidenceStore {
         }
     }
 
+    /// Sets the bounds; evicts what is beyond them.
+    pub(super) fn limit(&mut self, bounds: Bounds) {
+        self.graph.limit(bounds.entities);
+        self.baselines.limit(bounds.entities);
+        self.active_faults.limit(bounds.entities);
+        self.lifts.limit(bounds.entities);
+    }
+
     /// Entities and pairs evicted for lack of room, and edges refused.
     pub(super) fn evicted(&self) -> u64 {
         self.graph.evicted()

@@ -131,6 +131,12 @@ impl Lane {
         self.outcomes = Outcomes::default();
     }
 
+    /// Sets the bounds; evicts what is beyond them.
+    pub(crate) fn limit(&mut self, options: LaneOptions) {
+        self.keys.limit(options.max_keys, drop);
+        self.stories.limit(options.max_stories, &self.rules.rules);
+    }
+
     /// Takes the emissions of open stories and the ended stories since the last call.
     pub(crate) fn take_stories(&mut self) -> (Vec<PendingStory>, Vec<PendingStory>) {
         (std::mem::take(&mut self.stories.emitted), std::mem::take(&mut self.stories.ended))

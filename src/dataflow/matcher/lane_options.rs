@@ -2,6 +2,7 @@
 
 use crate::matcher::order::LaneRole;
 use crate::story::open_stories::{EvictionPolicy, StoryOptions};
+use tapio_core::memory::MemoryLevel;
 
 /// Bounds of a lane.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,15 @@ impl Default for LaneOptions {
 }
 
 impl LaneOptions {
+    /// The bounds at this level of memory.
+    pub(crate) fn at(self, level: MemoryLevel) -> Self {
+        Self {
+            max_keys: level.bound(self.max_keys),
+            max_stories: level.bound(self.max_stories),
+            ..self
+        }
+    }
+
     /// The options of the stories of a lane with this role.
     pub(crate) fn stories(self, role: LaneRole) -> StoryOptions {
         let (emit_open, eviction) = match role {

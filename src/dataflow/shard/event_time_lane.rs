@@ -32,6 +32,9 @@
 //! ## `Unemitted` → unknown
 //! The same, but nothing has to be retracted.
 //!
+//! ## `Ended` → final: given up
+//! There are more stories than memory allows: it is emitted as it ended in the arrival lane.
+//!
 //! ## `Ended` → final: rule removed
 //! A reload removed the rule, so this lane can't confirm the story: it is emitted as it ended in
 //! the arrival lane.
@@ -50,6 +53,7 @@ use crate::matcher::order::LaneRole;
 use crate::rules::RuleSet;
 use crate::shard::reorder::ReorderBuffer;
 use tapio_core::event::{EventId, Story, StoryState, TraceId};
+use tapio_core::memory::MemoryLevel;
 use tapio_core::ring::{OwnedRecord, Record};
 
 /// Final stories that are remembered.
@@ -188,13 +192,7 @@ impl EventTimeLane {
         self.confirm();
         // One that is `Open` yet couldn't be rendered when it ended.
         let is_removed = |p: &Provisional| !rules.rules.iter().any(|r| r.name.text() == p.rule);
-        for id in self.ids_of(|_, p| is_removed(p)) {
-            let Some(removed) = self.provisional.remove(&id) else { continue };
-            if let State::Ended(mut ended) = removed.state {
-                ended.story.revision = removed.revision + 1;
-                self.emit_final(*ended);
-            }
-        }
+        self.ids_of(|_, p| is_removed(p)).into_iter().for_each(|id| self.finalize(id));
         self.confirmation_ns = confirmation_ns(rules);
         self.buffer.set_slack(rules.slack_ns());
     }
@@ -278,11 +276,52 @@ impl EventTimeLane {
         while let Some(kept) = self.buffer.pop() {
             self.release_late(kept.record().header().time_ns);
             self.lane.process_kept(&kept, now_ns);
-            let provisional = &self.provisional;
-            self.lane
-                .resolve_evicted(|id| provisional.get(&id).is_some_and(|p| p.state.is_emitted()));
+            self.resolve_evicted();
         }
         self.release_late(self.buffer.released_ns());
+    }
+
+    /// Ends the emitted ones of the stories that were evicted here, and drops the others.
+    fn resolve_evicted(&mut self) {
+        let provisional = &self.provisional;
+        self.lane.resolve_evicted(|id| provisional.get(&id).is_some_and(|p| p.state.is_emitted()));
+    }
+
+    /// Sets the bounds; evicts what is beyond them.
+    pub(crate) fn limit(&mut self, options: LaneOptions, level: MemoryLevel, now_ns: u64) {
+        self.buffer.limit(level);
+        self.release(now_ns);
+        self.lane.limit(options);
+        self.resolve_evicted();
+        self.confirm();
+        self.max_provisional = 2 * options.max_stories;
+        self.give_up();
+    }
+
+    /// Gives up the confirmation of stories beyond the bound: first of those that nobody has seen,
+    /// then of those that ended first.
+    fn give_up(&mut self) {
+        let excess = self.provisional.len().saturating_sub(self.max_provisional);
+        if excess == 0 {
+            return;
+        }
+        let ended = self
+            .provisional
+            .iter()
+            .filter_map(|(id, p)| Some((p.state.is_emitted(), p.state.last_ns()?, *id)));
+        let mut ended: Vec<_> = ended.collect();
+        ended.sort_unstable();
+        ended.into_iter().take(excess).for_each(|(.., id)| self.finalize(id));
+    }
+
+    /// Emits a story in the form in which it ended in the arrival lane, if it was emitted; removes
+    /// it in any case.
+    fn finalize(&mut self, id: TraceId) {
+        let Some(tracked) = self.provisional.remove(&id) else { return };
+        if let State::Ended(mut ended) = tracked.state {
+            ended.story.revision = tracked.revision + 1;
+            self.emit_final(*ended);
+        }
     }
 
     /// Processes the restored late events that arrived before this time.
@@ -377,6 +416,9 @@ impl EventTimeLane {
         let (_, ended) = self.lane.take_stories();
         for mut confirmed in ended {
             let story = &mut confirmed.story;
+            if self.final_ids.contains(&story.id) {
+                continue;
+            }
             if let Some(tracked) = self.provisional.remove(&story.id) {
                 story.revision = tracked.revision + u32::from(tracked.state.is_emitted());
             } else if let Some((id, relinked)) = most_similar(&mut self.provisional, story) {

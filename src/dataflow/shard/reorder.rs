@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::shard::catch_up::CatchUp;
 use crate::shard::watermark::{MAX_LAG_NS, Watermark};
 use tapio_core::event::ClockQuality;
+use tapio_core::memory::MemoryLevel;
 use tapio_core::ring::OwnedRecord;
 
 /// Events that wait at once; beyond it the earliest is forced, and counted.
@@ -19,6 +20,8 @@ pub(crate) struct ReorderBuffer {
     waiting: BTreeMap<Position, Arc<OwnedRecord>>,
     watermark: Watermark,
     catch_up: CatchUp,
+    /// Events that wait at once.
+    max_waiting: usize,
     /// The watermark in force. It never goes back; a forced event moves it forward.
     released_ns: u64,
     /// Events released before the watermark, for lack of room.
@@ -32,6 +35,7 @@ impl ReorderBuffer {
             waiting: BTreeMap::new(),
             watermark: Watermark::new(slack_ns),
             catch_up: CatchUp::Done,
+            max_waiting: MAX_WAITING,
             released_ns: 0,
             forced: 0,
         }
@@ -40,6 +44,11 @@ impl ReorderBuffer {
     /// Sets the slack that the reloaded rules ask for.
     pub(crate) fn set_slack(&mut self, slack_ns: Option<u64>) {
         self.watermark.set_slack(slack_ns);
+    }
+
+    /// Sets how many events wait at once; those beyond it are forced.
+    pub(crate) fn limit(&mut self, level: MemoryLevel) {
+        self.max_waiting = level.bound(MAX_WAITING);
     }
 
     /// The events from now on come from the recovery log.
@@ -63,7 +72,7 @@ impl ReorderBuffer {
 
     /// Whether events have to be forced.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting.len() > MAX_WAITING
+        self.waiting.len() > self.max_waiting
     }
 
     /// Records the time of an event, relevant or not: it shows how far its source is.

@@ -14,6 +14,7 @@ use crate::shard::event_time_lane::{EventTimeLane, EventTimeStats};
 use crate::story::lifecycle::LifecycleTracker;
 use crate::story::trace::{span_of, story_trace};
 use tapio_core::event::{ArchivedEvent, EventId, TraceId};
+use tapio_core::memory::MemoryLevel;
 use tapio_core::ring::{Header, Membership, Record};
 
 /// Lifecycles that a shard tracks at once.
@@ -47,10 +48,20 @@ pub struct ShardStats {
     pub lifecycles_evicted: u64,
     /// Entities whose recent history was evicted.
     pub feature_histories_evicted: u64,
+    /// Events not correlated for lack of memory.
+    pub uncorrelated: u64,
     /// Failures of rules in both lanes, and of code outside of the rules.
     pub failures: u64,
     /// Keys dropped in both lanes because their rule failed.
     pub keys_failed: u64,
+}
+
+impl ShardStats {
+    /// Keys, stories and lifecycles evicted for lack of room.
+    pub(crate) fn evicted(&self) -> u64 {
+        let stories = self.lane.stories_evicted_unemitted + self.event_time.dropped_unemitted;
+        self.lane.keys_evicted + stories + self.lifecycles_evicted
+    }
 }
 
 /// The result of processing one event.
@@ -78,6 +89,12 @@ pub struct Shard {
     /// Stories of the lanes, not yet taken.
     stories: Vec<PendingStory>,
     correlates: bool,
+    /// The bounds of the configuration.
+    options: LaneOptions,
+    bounds: Bounds,
+    memory: MemoryLevel,
+    /// Events not correlated for lack of memory.
+    uncorrelated: u64,
     /// When time advanced last during a restore, by the driver's clock of that time.
     restored_ns: u64,
     /// Failures of code outside of the rules.
@@ -104,6 +121,10 @@ impl Shard {
             features: None,
             stories: Vec::new(),
             correlates: true,
+            options,
+            bounds: Bounds::LIVE,
+            memory: MemoryLevel::NORMAL,
+            uncorrelated: 0,
             restored_ns: 0,
             failures: Failures::default(),
         }
@@ -113,6 +134,7 @@ impl Shard {
     #[must_use]
     pub fn with_evidence(mut self, bounds: Bounds) -> Self {
         self.features = Some(FeatureExtractor::new(bounds));
+        self.bounds = bounds;
         self
     }
 
@@ -140,6 +162,36 @@ impl Shard {
             }
         });
         self.rules = rules;
+    }
+
+    /// The level of memory in force.
+    pub(crate) fn memory(&self) -> MemoryLevel {
+        self.memory
+    }
+
+    /// Bounds the state to this level of memory; evicts what is beyond it. `now_ns`: the driver's
+    /// clock.
+    pub fn limit(&mut self, level: MemoryLevel, now_ns: u64) {
+        self.memory = level;
+        self.guarded(|shard| {
+            let options = shard.options.at(level);
+            shard.lane.limit(options);
+            shard.lifecycles.limit(level.bound(MAX_LIFECYCLES));
+            shard.transfer_stories();
+            if let Mode::Streaming(event_time) = &mut shard.mode {
+                event_time.limit(options, level, now_ns);
+            }
+            if let Some(features) = &mut shard.features {
+                features.limit(shard.bounds.at(level));
+            }
+        });
+    }
+
+    /// Whether an event is correlated at this level of memory.
+    fn correlates(&mut self, event: &ArchivedEvent<'_>) -> bool {
+        let is_left = event.severity() < self.memory.correlated_from();
+        self.uncorrelated += u64::from(is_left && self.correlates);
+        self.correlates && !is_left
     }
 
     /// Runs `work`; a panic in it is a failure of code outside of the rules.
@@ -182,6 +234,7 @@ impl Shard {
             event_time,
             failures: self.failures.total + lane.failures + event_time.failures,
             keys_failed: lane.keys_failed + event_time.keys_failed,
+            uncorrelated: self.uncorrelated,
             lifecycles: self.lifecycles.len() as u64,
             lifecycles_opened: self.lifecycles.opened,
             lifecycles_evicted: self.lifecycles.evicted(),
@@ -195,9 +248,10 @@ impl Shard {
         output.memberships.clear();
         output.lifecycle_trace = None;
         (output.relevant, output.late) = (false, false);
-        let Some(event) = record.event().filter(|_| self.correlates) else {
+        let Some(event) = record.event() else { return };
+        if !self.correlates(event) {
             return;
-        };
+        }
         let memberships = &mut output.memberships;
         let relevant = match &mut self.mode {
             Mode::Replay => self.lane.process(record, now_ns, false, memberships).0,

@@ -16,6 +16,7 @@ use crate::shard::shard::{Shard, StepOutput};
 use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
 use tapio_core::event::{Name, Reason};
+use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{
     Bell, Header, MAX_FORWARDED_BLOCKS, Membership, OwnedRecord, Record, RecordReader, RecordType,
     RecordWriter, StageLedger, attach, wait_until,
@@ -60,6 +61,8 @@ pub(crate) struct Connections {
     pub(crate) bell: Arc<Bell>,
     /// The rule set in force; the shard reloads it when it changes.
     pub(crate) rules: Arc<LiveRules>,
+    /// The level of memory, which the shard follows.
+    pub(crate) memory: MemoryPressure,
     /// The rings that it writes.
     pub(crate) output: ShardOutput,
     /// Its stage ledger.
@@ -73,6 +76,7 @@ pub(crate) struct Worker {
     number: usize,
     shard: Shard,
     rules: Arc<LiveRules>,
+    memory: MemoryPressure,
     order: Order,
     inputs: Vec<RecordReader>,
     /// The last watermark of each input, as a position in the total order.
@@ -90,6 +94,8 @@ pub(crate) struct Worker {
     stats: Arc<WorkerStats>,
     evidence_dropped: u64,
     unrecorded: u64,
+    /// Evictions of the shard when they were looked at last.
+    evicted: u64,
     shutdown: Shutdown,
     step: StepOutput,
     /// The input whose next event made the shard panic, and why: the event is forwarded raw.
@@ -104,11 +110,12 @@ impl Worker {
     /// Creates the worker of a shard. It ends when shutdown is requested, and every input's writer
     /// is gone and read out.
     pub(crate) fn new(number: usize, shard: Shard, order: Order, connections: Connections) -> Self {
-        let Connections { inputs, bell, rules, output, ledger, shutdown } = connections;
+        let Connections { inputs, bell, rules, memory, output, ledger, shutdown } = connections;
         Self {
             number,
             shard,
             rules,
+            memory,
             order,
             watermarks: vec![0; inputs.len()],
             inputs,
@@ -122,6 +129,7 @@ impl Worker {
             stats: Arc::default(),
             evidence_dropped: 0,
             unrecorded: 0,
+            evicted: 0,
             shutdown,
             step: StepOutput::default(),
             failed: None,
@@ -200,11 +208,16 @@ impl Worker {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         self.stats.events.set(self.events);
         self.stats.evidence_messages_dropped.set(self.evidence_dropped);
         self.stats.recovery_log_overruns.set(self.unrecorded);
-        self.stats.publish(&self.shard.stats());
+        let stats = self.shard.stats();
+        self.stats.publish(&stats);
+        if stats.evicted() > self.evicted {
+            self.evicted = stats.evicted();
+            self.memory.want_more();
+        }
     }
 
     /// Sleeps until the bell rings, or until the next tick if the shard depends on time.
@@ -234,6 +247,7 @@ impl Worker {
         if let Some(rules) = self.rules.newer(self.shard.rules()) {
             self.shard.reload(rules);
         }
+        self.follow_memory(now_ns);
         let mut records = 0;
         if self.messages.len() < MAX_WAITING_MESSAGES {
             let mut inputs = std::mem::take(&mut self.inputs);
@@ -264,6 +278,15 @@ impl Worker {
             self.publish();
         }
         (records, !all_sent)
+    }
+
+    /// Bounds the shard to the level of memory, and asks for more if something was evicted.
+    fn follow_memory(&mut self, now_ns: u64) {
+        let level = self.memory.level();
+        if level != self.shard.memory() {
+            self.shard.limit(level, now_ns);
+            self.evicted = self.shard.stats().evicted();
+        }
     }
 
     /// Processes what an input has. One guard for all of it costs nothing for an event; the event

@@ -31,6 +31,8 @@ tapio_core::counters! {
         correlation_failures: Counter =
             "Failures of rules, and of other code while events are correlated.",
         join_keys_failed: Counter = "Join keys dropped because their rule failed.",
+        events_uncorrelated: Counter =
+            "Events forwarded without correlation because memory was at its limit.",
         lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
         lifecycles_opened: Counter = "Lifecycles begun.",
         lifecycles_evicted: Counter = "Lifecycles evicted for lack of room.",
@@ -61,6 +63,7 @@ impl WorkerStats {
         self.stories_evicted_unemitted.set(event_time.dropped_unemitted);
         self.correlation_failures.set(stats.failures);
         self.join_keys_failed.set(stats.keys_failed);
+        self.events_uncorrelated.set(stats.uncorrelated);
         self.lifecycles.set(stats.lifecycles);
         self.lifecycles_opened.set(stats.lifecycles_opened);
         self.lifecycles_evicted.set(stats.lifecycles_evicted);

@@ -108,6 +108,17 @@ impl LifecycleTracker {
         self.lifecycles.evicted
     }
 
+    /// Sets the number of lifecycles; evicts those beyond it.
+    pub(crate) fn limit(&mut self, capacity: usize) {
+        let mut evicted = Vec::new();
+        self.lifecycles.limit(capacity, |lifecycle| {
+            if lifecycle.worst >= Severity::ERROR {
+                evicted.push(lifecycle);
+            }
+        });
+        evicted.into_iter().for_each(|lifecycle| self.end(lifecycle, StoryState::Expired));
+    }
+
     /// Adds an event to its entity's lifecycle. Returns the lifecycle's trace.
     pub(crate) fn event(&mut self, event: &ArchivedEvent<'_>, rules: &RuleSet) -> Option<TraceId> {
         let home = home(event);

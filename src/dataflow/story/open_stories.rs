@@ -137,17 +137,28 @@ impl OpenStories {
         rules: &[Rule],
         now_ns: u64,
     ) {
-        while self.open.len() >= self.options.max_stories.max(1) {
+        self.evict_to(self.options.max_stories.max(1) - 1, rules);
+        let story = OpenStory::new(id, found, continues, &self.cluster, now_ns);
+        self.opened += 1;
+        self.set_timer(id, story.ends_ns());
+        self.open.insert(id, story);
+    }
+
+    /// Sets how many stories are open at once; evicts those beyond it.
+    pub(crate) fn limit(&mut self, max_stories: usize, rules: &[Rule]) {
+        self.options.max_stories = max_stories;
+        self.evict_to(max_stories.max(1), rules);
+    }
+
+    /// Evicts the stories that end next, down to this number.
+    fn evict_to(&mut self, stories: usize, rules: &[Rule]) {
+        while self.open.len() > stories {
             match self.wheel.pop_earliest().and_then(|t| self.timers.remove(&t)) {
                 Some(earliest) => self.evict(earliest, rules),
                 None if self.wheel.is_empty() => break,
                 None => {}
             }
         }
-        let story = OpenStory::new(id, found, continues, &self.cluster, now_ns);
-        self.opened += 1;
-        self.set_timer(id, story.ends_ns());
-        self.open.insert(id, story);
     }
 
     fn set_timer(&mut self, id: TraceId, deadline_ns: u64) {

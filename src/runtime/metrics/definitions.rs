@@ -107,6 +107,7 @@ pub(super) const SHARD_METRICS: Names = &[
     ("event_time_lane_events", "tapio_event_time_lane_events"),
     ("events_forced", "tapio_events_forced_total"),
     ("events_late", "tapio_events_late_total"),
+    ("events_uncorrelated", "tapio_events_uncorrelated_total"),
     ("stories_relinked", "tapio_stories_relinked_total"),
     ("stories_retracted", "tapio_stories_retracted_total"),
     ("stories_evicted_unemitted", "tapio_stories_evicted_unemitted_total"),
@@ -138,6 +139,15 @@ pub(super) const RECOVERY_METRICS: Names = &[
     ("dropped", "tapio_recovery_log_dropped_total"),
     ("restored", "tapio_recovery_log_restored_total"),
     ("unavailable", "tapio_recovery_log_unavailable"),
+];
+
+/// The memory's counters.
+pub(super) const MEMORY_METRICS: Names = &[
+    ("limit_bytes", "tapio_memory_limit_bytes"),
+    ("used_bytes", "tapio_memory_used_bytes"),
+    ("bounds_divisor", "tapio_memory_bounds_divisor"),
+    ("paused", "tapio_memory_paused"),
+    ("pauses", "tapio_memory_pauses_total"),
 ];
 
 /// The bridge's counters.

@@ -27,6 +27,9 @@ pub(crate) fn page(status: &Status) -> String {
     counters(&mut page, define::ASSESSOR_METRICS, status.assessor.readings());
     identity(&mut page, status);
     counters(&mut page, define::RECOVERY_METRICS, status.recovery());
+    if let Some(memory) = &status.memory {
+        counters(&mut page, define::MEMORY_METRICS, memory.readings());
+    }
     page.value(&define::CONNECTED, u8::from(status.bridge.is_connected()));
     counters(&mut page, define::BRIDGE_METRICS, status.bridge.readings());
     page.into_text()
@@ -137,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::bridge::BridgeStats;
-    use crate::runtime::RecoveryLogStats;
+    use crate::runtime::{MemoryStats, RecoveryLogStats};
     use tapio_core::identity::Directory;
     use tapio_dataflow::WorkerStats;
     use tapio_dataflow::evidence::AssessorStats;
@@ -166,6 +169,7 @@ mod tests {
         assert_complete(define::SHARD_METRICS, WorkerStats::default().readings());
         assert_complete(define::ASSESSOR_METRICS, AssessorStats::default().readings());
         assert_complete(define::RECOVERY_METRICS, RecoveryLogStats::default().readings());
+        assert_complete(define::MEMORY_METRICS, MemoryStats::default().readings());
         assert_complete(define::BRIDGE_METRICS, BridgeStats::default().readings());
         let losses = Directory::default().readings().filter(|r| r.kind == Kind::Counter);
         assert_complete(define::IDENTITY_METRICS, losses);
