@@ -29,7 +29,9 @@ impl Correlator {
             );
         }
         if self.assessor.is_some_and(|assessor| assessor.join().is_err()) {
-            tracing::error!("assessor: thread panicked; the stories it held are lost");
+            tracing::error!(
+                "assessor: thread panicked (defect in tapio); the stories it held are lost"
+            );
         }
         shards
     }

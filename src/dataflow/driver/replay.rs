@@ -353,6 +353,7 @@ impl Output {
             Emit::Stories => {
                 // All facts are in: the result doesn't depend on their order.
                 self.stories = self.assessor.finish();
+                self.assessor.report_failures();
                 self.stories.sort_by_key(|s| (s.last_ns, s.first_ns, s.id.0));
                 self.stories.iter().map(Story::json).collect()
             }

@@ -8,7 +8,8 @@ use super::pairs::LearnedPair;
 use super::pending_story::PendingStory;
 use super::store::EvidenceStore;
 use super::suggest::worth_a_rule;
-use tapio_core::event::Story;
+use crate::guard::{Failures, guarded};
+use tapio_core::event::{Candidate, Impact, Story};
 
 /// Counters of the assessor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct AssessorCounts {
     pub pairs: u64,
     /// Entities and pairs evicted for lack of room, and edges refused.
     pub evicted: u64,
+    /// Panics: a fact was lost, or a story completed without root causes and impact.
+    pub failures: u64,
 }
 
 /// The assessor.
@@ -36,13 +39,39 @@ pub struct Assessor {
     stories: u64,
     /// Stories that wait for all facts.
     waiting: Vec<PendingStory>,
+    pub(super) failures: Failures,
+    has_reported: bool,
+}
+
+/// Completes a story with what `assess` returns. Where that panics, the story is emitted without
+/// root causes and impact.
+fn completed(
+    mut pending: PendingStory,
+    failures: &mut Failures,
+    assess: impl FnOnce(&PendingStory) -> (Vec<Candidate>, Impact),
+) -> Story {
+    match guarded(|| assess(&pending)) {
+        Ok((root_cause, impact)) => {
+            pending.story.root_cause = root_cause;
+            pending.story.impact = impact;
+        }
+        Err(cause) => failures.add(None, cause),
+    }
+    pending.story
 }
 
 impl Assessor {
     /// An assessor without evidence.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { store: EvidenceStore::new(bounds), facts: 0, stories: 0, waiting: Vec::new() }
+        Self {
+            store: EvidenceStore::new(bounds),
+            facts: 0,
+            stories: 0,
+            waiting: Vec::new(),
+            failures: Failures::default(),
+            has_reported: false,
+        }
     }
 
     /// Sets the bounds; evicts what is beyond them.
@@ -92,11 +121,23 @@ impl Assessor {
         waiting.into_iter().map(|pending| self.complete(pending)).collect()
     }
 
-    fn complete(&mut self, mut pending: PendingStory) -> Story {
+    fn complete(&mut self, pending: PendingStory) -> Story {
         self.stories += 1;
-        pending.story.root_cause = self.store.rank(&pending);
-        pending.story.impact = self.store.impact(&pending);
-        pending.story
+        let store = &self.store;
+        completed(pending, &mut self.failures, |story| (store.rank(story), store.impact(story)))
+    }
+
+    /// Logs the first failure; the others are counted.
+    pub(crate) fn report_failures(&mut self) {
+        let failures = self.failures.take();
+        if let Some(first) = failures.first().filter(|_| !self.has_reported) {
+            self.has_reported = true;
+            tracing::error!(
+                cause = first.cause,
+                "assessor failed; a fact is missing, or a story has no root causes; further \
+                 failures are counted"
+            );
+        }
     }
 
     /// The counters.
@@ -111,6 +152,7 @@ impl Assessor {
             series: baselines.len(),
             pairs: pairs.len() as u64,
             evicted: self.store.evicted(),
+            failures: self.failures.total,
         }
     }
 
@@ -118,5 +160,62 @@ impl Assessor {
     #[must_use]
     pub fn suggestions(&self) -> Vec<LearnedPair> {
         worth_a_rule(self.store.pairs.all())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::pending_story::ImpactSpec;
+    use crate::guard::report_instead_of_printing;
+    use crate::rules::AutoOr;
+    use tapio_core::event::{Severity, StoryState, TraceId};
+
+    #[test]
+    fn story_whose_assessment_panics_is_emitted_without_it() {
+        report_instead_of_printing();
+        let story = Story {
+            id: TraceId([7; 16]),
+            trace_id: TraceId([7; 16]),
+            rule: "r".into(),
+            pattern: "p".into(),
+            name: String::new(),
+            intent: String::new(),
+            state: StoryState::Opened,
+            revision: 0,
+            key: Vec::new(),
+            members_total: 0,
+            first_ns: 0,
+            last_ns: 0,
+            severity: Severity::ERROR,
+            root_cause: Vec::new(),
+            impact: Impact::default(),
+            actions: Vec::new(),
+            confidence: 1.0,
+            continues: None,
+            provisional: None,
+            members: Vec::new(),
+        };
+        let pending = PendingStory {
+            story,
+            affected: Vec::new(),
+            observations: Vec::new(),
+            named: Vec::new(),
+            any_cause: true,
+            within_ns: 1,
+            impact_spec: ImpactSpec {
+                business: AutoOr::Auto,
+                customer_facing: AutoOr::Auto,
+                slo_impact: AutoOr::Auto,
+            },
+            failed_connections: 0,
+            failed_for_others: 0,
+        };
+        let mut failures = Failures::default();
+        let emitted = completed(pending, &mut failures, |_| panic!("no term"));
+        assert_eq!((emitted.id, emitted.root_cause.len()), (TraceId([7; 16]), 0));
+        let waiting = failures.take();
+        assert_eq!((failures.total, waiting.len()), (1, 1));
+        assert!(waiting[0].cause.starts_with("no term (src/dataflow/evidence"), "{waiting:?}");
     }
 }

@@ -15,6 +15,7 @@ use super::bounds::Bounds;
 use super::message::EvidenceMessage;
 use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
+use crate::guard::{guarded, report_instead_of_printing};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::Story;
@@ -103,6 +104,8 @@ tapio_core::counters! {
         series: Gauge = "Baselines: series of counts by kind and entity.",
         pairs: Gauge = "Pairs of kinds whose order is learned.",
         evicted: Counter = "Entities and pairs evicted, and relations refused, for lack of room.",
+        failures: Counter =
+            "Failures of the assessor: a fact was lost, or a story has no root causes and no impact.",
     }
 }
 
@@ -116,6 +119,7 @@ impl AssessorCounters {
         self.series.set(counts.series);
         self.pairs.set(counts.pairs);
         self.evicted.set(counts.evicted);
+        self.failures.set(counts.failures);
     }
 }
 
@@ -212,6 +216,7 @@ impl AssessorThread {
     /// Runs until the shards end.
     pub fn run(mut self) {
         attach(&self.bell);
+        report_instead_of_printing();
         loop {
             self.follow_memory();
             let taken = self.poll_inputs();
@@ -242,14 +247,19 @@ impl AssessorThread {
     fn poll_inputs(&mut self) -> usize {
         let mut taken = 0;
         for input in &mut self.inputs {
-            let mut left = RING_MESSAGES;
-            while left > 0 && self.waiting.len() < MAX_WAITING_STORIES {
-                let Some(message) = input.take() else { break };
-                self.waiting.extend(self.assessor.process(message));
-                taken += 1;
-                left -= 1;
+            let end = taken + RING_MESSAGES;
+            // One guard for all: the fact on which the assessor panics is taken already, and lost.
+            while let Err(cause) = guarded(|| {
+                while taken < end && self.waiting.len() < MAX_WAITING_STORIES {
+                    let Some(message) = input.take() else { break };
+                    taken += 1;
+                    self.waiting.extend(self.assessor.process(message));
+                }
+            }) {
+                self.assessor.failures.add(None, cause);
             }
         }
+        self.assessor.report_failures();
         taken
     }
 

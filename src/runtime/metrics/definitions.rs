@@ -124,6 +124,7 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("series", "tapio_evidence_series"),
     ("pairs", "tapio_evidence_pairs"),
     ("evicted", "tapio_evidence_evicted_total"),
+    ("failures", "tapio_assessor_failures_total"),
 ];
 
 /// The entity directory's losses; its sizes are [`IDENTITY_ENTRIES`].
