@@ -13,6 +13,7 @@ mod log;
 mod output;
 mod quarantine;
 mod refused;
+mod reload;
 mod replay;
 mod rules;
 mod run;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use super::log::Log;
 use super::output::{BAD_USAGE, Outcome, Usage, message, print};
+use super::reload::reload;
 use super::signals::Signals;
 use super::{live, log, story};
 use crate::runtime::{Agent, Config, StartError, snapshot_json};
@@ -64,7 +66,7 @@ pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
-    log::start(&config.log)?;
+    let mut log = log::start(&config.log)?;
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
@@ -82,7 +84,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     if stories.is_some() {
         message(WELCOME);
     }
-    supervise(&mut agent, args, &signals);
+    supervise(&mut agent, args, &signals, &mut log);
     tracing::info!("draining");
     agent.drain();
     drained.request();
@@ -108,7 +110,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
 }
 
 /// Polls the agent until shutdown is requested, or until its sources have ended.
-fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals) {
+fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals, log: &mut Log) {
     let interval = if args.until_finished { SOURCES_INTERVAL } else { POLL_INTERVAL };
     let started = clock::instant();
     let (mut polled, mut first_report) = (started, args.standalone.then(|| started + FIRST_REPORT));
@@ -118,7 +120,7 @@ fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals) {
     while !is_over(agent) {
         signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
         if signals.take_reload() {
-            reload(agent, args.config.as_deref());
+            reload_agent(agent, args.config.as_deref(), log);
         } else if polled.elapsed() >= POLL_INTERVAL {
             polled = clock::instant();
             agent.poll();
@@ -140,11 +142,16 @@ fn first_report_text(total: &CollectorAccount) -> String {
     format!("tapio: received {} events in {} s, {stored}", total.received, FIRST_REPORT.as_secs())
 }
 
-/// Reloads the `dataflow` section of the configuration and the rules (SIGHUP).
-fn reload(agent: &mut Agent, path: Option<&Path>) {
-    match config(path) {
-        Ok(config) => agent.reload_rules(Some(config.dataflow)),
-        Err(e) => tracing::error!("configuration reload refused, keeping the rules in force: {e}"),
+/// Reloads the sections `dataflow` and `log` of the configuration, that of an embedded server, and
+/// the rules (SIGHUP).
+fn reload_agent(agent: &mut Agent, path: Option<&Path>, log: &mut Log) {
+    let reloaded = config(path).and_then(|config| {
+        reload(&config, agent.server_mut(), log)?;
+        agent.reload_rules(Some(config.dataflow));
+        Ok(())
+    });
+    if let Err(e) = reloaded {
+        tracing::error!("configuration reload refused, keeping the one in force: {e:#}");
     }
 }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::log::{self, Log};
+use super::log;
 use super::output::Outcome;
+use super::reload::reload;
 use super::run::config;
 use super::signals::Signals;
-use crate::runtime::Config;
-use crate::server::{Server, ServerHandle};
+use crate::server::Server;
 
 /// Interval at which the server's end is noticed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         signals.wait(POLL_INTERVAL);
         if signals.take_reload()
             && let Err(e) = config(args.config.as_deref())
-                .and_then(|config| reload(&config, &mut server, &mut log))
+                .and_then(|config| reload(&config, Some(&mut server), &mut log))
         {
             tracing::error!("configuration reload refused, keeping the one in force: {e:#}");
         }
@@ -43,30 +43,4 @@ pub(super) fn run(args: &Args) -> Outcome {
     let stats = serde_json::to_string(&server.status()).unwrap_or_default();
     tracing::info!(%stats, "server ended");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Applies a configuration, and logs how it differs from the one in force.
-///
-/// # Errors
-/// An invalid value; nothing has changed then.
-fn reload(config: &Config, server: &mut ServerHandle, log: &mut Log) -> anyhow::Result<()> {
-    let level = log.set_level(&config.log)?;
-    let changes = server.reload(config.server())?;
-    let applied = changes.applied.iter().map(|change| format!("server.{change}"));
-    let applied: Vec<String> = applied.chain(level).collect();
-    let format = log.needs_restart(&config.log).then(|| "log.format".to_owned());
-    let need_restart = changes.need_restart.iter().map(|key| format!("server.{key}"));
-    let need_restart: Vec<String> = need_restart.chain(format).collect();
-    if applied.is_empty() {
-        tracing::info!("configuration reloaded: no value changed that can be reloaded");
-    } else {
-        tracing::info!("configuration reloaded: {}", applied.join(", "));
-    }
-    if !need_restart.is_empty() {
-        tracing::warn!(
-            "configuration reloaded: changes of {} take effect at the next start",
-            need_restart.join(", ")
-        );
-    }
-    Ok(())
 }

@@ -198,6 +198,12 @@ impl Agent {
         self.server.as_ref()
     }
 
+    /// The embedded server, to reload its configuration.
+    #[must_use]
+    pub fn server_mut(&mut self) -> Option<&mut ServerHandle> {
+        self.server.as_mut()
+    }
+
     /// Whether events wait in a spool for the server.
     #[must_use]
     pub fn has_spool(&self) -> bool {

@@ -37,7 +37,7 @@ pub(crate) fn start_quiet(arguments: &[&str]) -> Child {
 /// Folder, ports and pages of an agent. [`start`] starts the process.
 pub(crate) struct TestAgent {
     dir: tempfile::TempDir,
-    admin: u16,
+    pub(crate) admin: u16,
     /// The server's gRPC port.
     pub(crate) grpc: u16,
     /// The server's HTTP port.

@@ -1,0 +1,37 @@
+//! Reload of the configuration (SIGHUP).
+
+use super::log::Log;
+use crate::runtime::Config;
+use crate::server::ServerHandle;
+
+/// Applies the sections `log` and, where there is a server, `server`; logs how they differ from
+/// those in force.
+///
+/// # Errors
+/// An invalid value; nothing has changed then.
+pub(super) fn reload(
+    config: &Config,
+    server: Option<&mut ServerHandle>,
+    log: &mut Log,
+) -> anyhow::Result<()> {
+    let level = log.set_level(&config.log)?;
+    let changes = server.map(|server| server.reload(config.server())).transpose()?;
+    let changes = changes.unwrap_or_default();
+    let applied = changes.applied.iter().map(|change| format!("server.{change}"));
+    let applied: Vec<String> = applied.chain(level).collect();
+    let format = log.needs_restart(&config.log).then(|| "log.format".to_owned());
+    let need_restart = changes.need_restart.iter().map(|key| format!("server.{key}"));
+    let need_restart: Vec<String> = need_restart.chain(format).collect();
+    if applied.is_empty() {
+        tracing::info!("configuration reloaded: no value changed that can be reloaded");
+    } else {
+        tracing::info!("configuration reloaded: {}", applied.join(", "));
+    }
+    if !need_restart.is_empty() {
+        tracing::warn!(
+            "configuration reloaded: changes of {} take effect at the next start",
+            need_restart.join(", ")
+        );
+    }
+    Ok(())
+}
