@@ -59,10 +59,8 @@ fuzz() {
 planted() {
     [[ $wanted == *" $1 "* ]] || return 0
     local copy=$PWD/target/fuzz-canary
-    rm -rf "$copy" && mkdir -p "$copy/tests"
-    cp -r src proto rules ebpf benches docs Cargo.toml Cargo.lock "$copy"
-    cp -r tests/fuzz tests/stories tests/conformance tests/support "$copy/tests"
-    cp README.md "$copy"
+    rm -rf "$copy" && mkdir -p "$copy"
+    cp -r src proto rules ebpf benches docs tests Cargo.toml Cargo.lock README.md "$copy"
     sed -i "$3" "$copy/$2"
     if cmp -s "$2" "$copy/$2"; then
         echo "fuzz-canary: $2 has changed: the bug can't be planted"
