@@ -14,7 +14,7 @@
 //! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
 //! | `service.rs` | server side of the `Ingest` service |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
-//! | `retry_info.rs` | the delay that a server asks for in a status |
+//! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs` | OTLP export requests → borrowed records |
 //!
 //! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
@@ -48,6 +48,7 @@ pub use json::{batch_json, decoded_json};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
+pub use retry_info::RpcStatus;
 pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
 pub use service::{AckStream, BatchHandler, IngestHandler, IngestServer, bind, grpc_server};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};

@@ -128,7 +128,7 @@ fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireE
         let mut resource = part.message()?;
         while !resource.is_empty() {
             match resource.tag()? {
-                (1, LEN) => attributes.add(resource.message()?)?,
+                (1, LEN) => attributes.add(resource.message()?),
                 (2, VARINT) => attributes.add_dropped(resource.varint()?),
                 (number, wire_type) => resource.skip_unknown(number, 2, wire_type)?,
             }
@@ -138,18 +138,13 @@ fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireE
 }
 
 impl<'a> OtlpAttributes<'a> {
-    /// Adds a `KeyValue`.
-    fn add(&mut self, pair: Reader<'a>) -> Result<(), WireError> {
-        let (key, value) = key_value(pair)?;
-        if key.is_empty() {
-            return Ok(());
+    /// Adds a `KeyValue`. One that can't be decoded costs itself only.
+    fn add(&mut self, pair: Reader<'a>) {
+        match key_value(pair) {
+            Ok(("", _)) => {}
+            Ok(decoded) if self.list.len() < MAX_ATTRIBUTES => self.list.push(decoded),
+            Ok(_) | Err(_) => self.dropped = self.dropped.saturating_add(1),
         }
-        if self.list.len() < MAX_ATTRIBUTES {
-            self.list.push((key, value));
-        } else {
-            self.dropped = self.dropped.saturating_add(1);
-        }
-        Ok(())
     }
 
     /// Adds a `dropped_attributes_count`.
@@ -220,7 +215,7 @@ impl<'a> OtlpRecord<'a> {
                 (1, FIXED64) => self.time_ns = r.fixed64()?,
                 (2, VARINT) => self.severity = u8::try_from(r.varint()?).unwrap_or(0),
                 (5, LEN) => self.body = value(r.message()?)?,
-                (6, LEN) => self.attributes.add(r.message()?)?,
+                (6, LEN) => self.attributes.add(r.message()?),
                 (7, VARINT) => self.attributes.add_dropped(r.varint()?),
                 (9, LEN) => self.trace_id = r.id()?,
                 (10, LEN) => self.span_id = r.id()?,
@@ -242,7 +237,7 @@ impl<'a> OtlpRecord<'a> {
                 (5, LEN) => self.name = r.text()?,
                 (7, FIXED64) => self.time_ns = r.fixed64()?,
                 (8, FIXED64) => self.end_ns = r.fixed64()?,
-                (9, LEN) => self.attributes.add(r.message()?)?,
+                (9, LEN) => self.attributes.add(r.message()?),
                 (10, VARINT) => self.attributes.add_dropped(r.varint()?),
                 (15, LEN) => self.status(r.message()?)?,
                 (_, wire_type) => r.skip(wire_type)?,
@@ -361,6 +356,7 @@ mod tests {
             field(5, &text("it broke")),
             field(6, &pair("n", &[3 << 3, 42])),
             field(6, &pair("l", &list)),
+            field(6, &pair("not text", &field(1, &[0xff]))),
             field(9, &[1; 16]),
             field(10, &[2; 8]),
             field(12, b"app.broke"),
@@ -377,6 +373,7 @@ mod tests {
                 let json: Vec<String> =
                     r.attributes.list.iter().map(|(k, v)| format!("{k}={}", v.json())).collect();
                 assert_eq!(json, ["n=42", r#"l=["a",7]"#]);
+                assert_eq!(r.attributes.dropped, 1);
             });
         assert_eq!((invalid, seen), (Ok(1), 1));
     }

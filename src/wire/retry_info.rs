@@ -1,5 +1,5 @@
-//! Reads `google.rpc.RetryInfo` from the details of a gRPC status (google/rpc/error_details.proto):
-//! the time that a server wants a client to wait.
+//! `google.rpc.Status` with `google.rpc.RetryInfo` in its details (google/rpc/status.proto,
+//! google/rpc/error_details.proto): the time that a server wants a client to wait.
 
 use std::time::Duration;
 
@@ -9,9 +9,42 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
-struct RpcStatus {
+pub struct RpcStatus {
+    /// A code of gRPC.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// The message for a developer.
+    #[prost(string, tag = "2")]
+    pub message: String,
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
+}
+
+impl RpcStatus {
+    /// A status without details.
+    #[must_use]
+    pub fn new(code: tonic::Code, message: impl Into<String>) -> Self {
+        Self { code: code as i32, message: message.into(), details: Vec::new() }
+    }
+
+    /// Adds the time after which to retry.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        let delay = ProtoDuration {
+            seconds: i64::try_from(delay.as_secs()).unwrap_or(i64::MAX),
+            nanos: delay.subsec_nanos().cast_signed(),
+        };
+        let info = RetryInfo { retry_delay: Some(delay) };
+        self.details.push(Any { type_url: RETRY_INFO.into(), value: info.encode_to_vec() });
+        self
+    }
+}
+
+impl From<RpcStatus> for tonic::Status {
+    fn from(status: RpcStatus) -> Self {
+        let details = status.encode_to_vec().into();
+        Self::with_details(tonic::Code::from_i32(status.code), status.message, details)
+    }
 }
 
 /// `google.protobuf.Any`.
@@ -54,7 +87,7 @@ mod tests {
     fn details(type_url: &str, seconds: i64, nanos: i32) -> Vec<u8> {
         let info = RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) };
         let any = Any { type_url: type_url.into(), value: info.encode_to_vec() };
-        RpcStatus { details: vec![any] }.encode_to_vec()
+        RpcStatus { details: vec![any], ..RpcStatus::default() }.encode_to_vec()
     }
 
     #[test]
@@ -63,6 +96,10 @@ mod tests {
         assert_eq!(delay, Some(Duration::from_millis(3_500)));
         assert_eq!(retry_delay(&details(RETRY_INFO, -3, -5)), Some(Duration::ZERO));
         assert_eq!(retry_delay(&details("type.googleapis.com/google.rpc.Help", 3, 0)), None);
+        let status = RpcStatus::new(tonic::Code::ResourceExhausted, "later");
+        let status = tonic::Status::from(status.retry_after(Duration::from_millis(1_500)));
+        assert_eq!((status.code(), status.message()), (tonic::Code::ResourceExhausted, "later"));
+        assert_eq!(retry_delay(status.details()), Some(Duration::from_millis(1_500)));
         assert_eq!(retry_delay(&[]), None);
         assert_eq!(retry_delay(b"no status"), None);
     }

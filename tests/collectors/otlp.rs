@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 
 use serde_json::json;
 use tapio_collectors::otlp;
+use tonic::codec::CompressionEncoding;
 
 use crate::support::net::free_port;
 use crate::support::pipeline::Pipeline;
@@ -49,37 +50,71 @@ fn log_record() -> Vec<u8> {
     .concat()
 }
 
-/// Posts a request; returns the response's first line.
-fn post(port: u16, path: &str, content_type: &str, body: &[u8]) -> String {
+/// Posts a request with further headers; returns the response.
+fn post_with(port: u16, path: &str, headers: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let length = body.len();
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\nContent-Length: {length}\r\n\r\n",
     )
     .unwrap();
-    stream.write_all(body).unwrap();
+    // A request that is too large is answered before it is read to its end.
+    let _ = stream.write_all(body);
     let mut response = Vec::new();
-    stream.read_to_end(&mut response).unwrap();
-    String::from_utf8_lossy(&response).lines().next().unwrap_or_default().to_owned()
+    let _ = stream.read_to_end(&mut response);
+    String::from_utf8_lossy(&response).into_owned()
+}
+
+/// Posts a request; returns the response's first line.
+fn post(port: u16, path: &str, content_type: &str, body: &[u8]) -> String {
+    let response = post_with(port, path, &format!("Content-Type: {content_type}"), body);
+    response.lines().next().unwrap_or_default().to_owned()
+}
+
+/// The collector with its pipeline, and its ports: gRPC and HTTP.
+fn start() -> (Pipeline, u16, u16) {
+    let (grpc, http) = (free_port(), free_port());
+    let config = otlp::Config {
+        enabled: true,
+        grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
+        http_listen: (Ipv4Addr::LOCALHOST, http).into(),
+    };
+    let pipeline = Pipeline::start("otlp", &config);
+    pipeline.wait_until("the collector listens", |_| {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok()
+    });
+    (pipeline, grpc, http)
 }
 
 /// Sends a request over gRPC; returns the status code.
 fn export(port: u16, path: &'static str, body: Vec<u8>) -> tonic::Code {
+    export_as(port, path, body, None).map_or_else(|e| e.code(), |_| tonic::Code::Ok)
+}
+
+/// Sends a request over gRPC in an encoding; returns the response's partial success.
+fn export_as(
+    port: u16,
+    path: &'static str,
+    body: Vec<u8>,
+    encoding: Option<CompressionEncoding>,
+) -> Result<Vec<u8>, tonic::Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let address = format!("http://127.0.0.1:{port}");
         let channel =
             tonic::transport::Channel::from_shared(address).unwrap().connect().await.unwrap();
         let mut grpc = tonic::client::Grpc::new(channel);
+        if let Some(encoding) = encoding {
+            grpc = grpc.send_compressed(encoding);
+        }
         grpc.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static(path);
         // A request is one length-delimited field with number 1, as prost encodes this message.
         let message = Request { resources: vec![body[body.len() - inner_len(&body)..].to_vec()] };
         let codec = tonic_prost::ProstCodec::<Request, Response>::default();
-        grpc.unary(tonic::Request::new(message), path, codec)
-            .await
-            .map_or_else(|e| e.code(), |_| tonic::Code::Ok)
+        let response = grpc.unary(tonic::Request::new(message), path, codec).await?;
+        Ok(response.into_inner().partial_success)
     })
 }
 
@@ -95,20 +130,14 @@ struct Request {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Response {}
+struct Response {
+    #[prost(bytes = "vec", tag = "1")]
+    partial_success: Vec<u8>,
+}
 
 #[test]
 fn logs_and_spans_become_events_with_their_own_trace() {
-    let (grpc, http) = (free_port(), free_port());
-    let config = otlp::Config {
-        enabled: true,
-        grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
-        http_listen: (Ipv4Addr::LOCALHOST, http).into(),
-    };
-    let pipeline = Pipeline::start("otlp", &config);
-    pipeline.wait_until("the collector listens", |_| {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, http)).is_ok()
-    });
+    let (pipeline, grpc, http) = start();
     const PROTOBUF: &str = "application/x-protobuf";
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &request(&log_record())), "HTTP/1.1 200 OK");
     let span = [
@@ -158,4 +187,47 @@ fn logs_and_spans_become_events_with_their_own_trace() {
     );
     let account = pipeline.end().snapshot;
     assert_eq!((account.total.received, account.total.forwarded), (5, 4));
+}
+
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+
+#[test]
+fn requests_are_unpacked_within_a_bound() {
+    let (pipeline, grpc, http) = start();
+    let packed = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let gzip = "Content-Type: Application/X-Protobuf; charset=utf-8\r\nContent-Encoding: gzip";
+    let response = post_with(http, "/v1/logs", gzip, &packed(&request(&log_record())));
+    assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
+    let encodings =
+        [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate];
+    for encoding in encodings {
+        let exported = export_as(grpc, LOGS, request(&log_record()), Some(encoding));
+        assert_eq!(exported.map_err(|e| e.to_string()), Ok(Vec::new()), "{encoding:?}");
+    }
+    pipeline.wait_until("all events", |p| p.count() == 4);
+
+    let brotli = "Content-Type: application/x-protobuf\r\nContent-Encoding: br";
+    let response = post_with(http, "/v1/logs", brotli, b"x");
+    assert!(response.starts_with("HTTP/1.1 415"), "{response}");
+    assert!(response.contains("accept-encoding: gzip, zstd, deflate, identity"), "{response}");
+    assert!(response.contains("\"br\" isn't supported"), "{response}");
+    // A bomb: 17 MiB in 17 KiB.
+    let large = vec![0; 17 << 20];
+    let response = post_with(http, "/v1/logs", gzip, &packed(&large));
+    assert!(response.starts_with("HTTP/1.1 413"), "{response}");
+    let plain = "Content-Type: application/x-protobuf";
+    let response = post_with(http, "/v1/logs", plain, &large);
+    assert!(response.starts_with("HTTP/1.1 413"), "{response}");
+    let body = [&[0x0a, 0x80, 0x80, 0xc0, 0x08][..], &large].concat();
+    for encoding in encodings.map(Some).into_iter().chain([None]) {
+        let refused = export_as(grpc, LOGS, body.clone(), encoding).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{encoding:?}: {refused}");
+        assert_eq!(refused.details(), b"", "senders don't retry without RetryInfo");
+    }
+    let account = pipeline.end().snapshot;
+    assert_eq!((account.total.received, account.total.forwarded), (4, 4));
 }

@@ -12,7 +12,7 @@ use tapio_wire::OtlpSignal;
 pub fn process_request(signal: OtlpSignal, bytes: &[u8], context: &mut Context) -> Option<u64> {
     let request = Bytes::copy_from_slice(bytes);
     match EventWriter::default().request(signal, &request, context) {
-        Answer::Accepted { dropped } => Some(dropped),
-        Answer::Malformed(_) => None,
+        Answer::Accepted(rejected) => Some(rejected.total()),
+        Answer::Malformed(_) | Answer::ShuttingDown => None,
     }
 }

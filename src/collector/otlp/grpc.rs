@@ -6,13 +6,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use prost::Message;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, Service, StdError};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
-use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal};
-use tapio_wire::{OtlpSignal, RawCodec, grpc_server};
+use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal, Rejected};
+use tapio_wire::{OtlpSignal, RawCodec, RpcStatus, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
@@ -47,13 +48,28 @@ struct PartialSuccess {
 }
 
 impl ExportResponse {
-    /// A response: empty, or with the number of dropped records.
-    pub(super) fn new(dropped: u64) -> Self {
-        let partial_success = (dropped > 0).then(|| PartialSuccess {
-            rejected: dropped as i64,
-            error_message: "records that can't be decoded were dropped".into(),
+    /// A response: empty, or with the number of records that weren't accepted, and why.
+    pub(super) fn new(rejected: &Rejected) -> Self {
+        let partial_success = (rejected.total() > 0).then(|| PartialSuccess {
+            rejected: i64::try_from(rejected.total()).unwrap_or(i64::MAX),
+            error_message: rejected.to_string(),
         });
         Self { partial_success }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let cause = refusal.to_string();
+        match refusal {
+            // With RetryInfo: without it senders must not retry (OTLP specification, "OTLP/gRPC
+            // Throttling").
+            Refusal::QueueFull => {
+                RpcStatus::new(Code::ResourceExhausted, cause).retry_after(RETRY_AFTER).into()
+            }
+            Refusal::Malformed(_) => Self::invalid_argument(cause),
+            Refusal::ShuttingDown => Self::unavailable(cause),
+        }
     }
 }
 
@@ -67,10 +83,8 @@ impl UnaryService<Bytes> for Export {
         let (intake, signal) = (self.0.clone(), self.1);
         Box::pin(async move {
             match intake.submit(signal, request.into_inner()).await {
-                Ok(dropped) => Ok(Response::new(ExportResponse::new(dropped))),
-                Err(Refusal::QueueFull) => Err(queue_full()),
-                Err(Refusal::Malformed(cause)) => Err(Status::invalid_argument(cause)),
-                Err(Refusal::ShuttingDown) => Err(Status::unavailable("agent is shutting down")),
+                Ok(rejected) => Ok(Response::new(ExportResponse::new(&rejected))),
+                Err(refusal) => Err(refusal.into()),
             }
         })
     }
@@ -121,46 +135,55 @@ where
     }
     let mut grpc =
         Grpc::new(RawCodec::default()).apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
-    grpc.unary(export, request).await
+    for encoding in
+        [CompressionEncoding::Gzip, CompressionEncoding::Zstd, CompressionEncoding::Deflate]
+    {
+        grpc = grpc.accept_compressed(encoding);
+    }
+    with_size_code(grpc.unary(export, request).await)
 }
 
-/// RESOURCE_EXHAUSTED with google.rpc.RetryInfo: without it senders must not retry (OTLP
-/// specification, "OTLP/gRPC Throttling").
-fn queue_full() -> Status {
-    let message = "agent is overloaded";
-    // RetryInfo { retry_delay: Duration { seconds } }
-    let info = field(1, &[1 << 3, RETRY_AFTER.as_secs() as u8]);
-    let any = [field(1, b"type.googleapis.com/google.rpc.RetryInfo"), field(2, &info)].concat();
-    let code = Code::ResourceExhausted;
-    let status = [vec![1 << 3, code as u8], field(2, message.as_bytes()), field(3, &any)].concat();
-    Status::with_details(code, message, status.into())
-}
-
-/// Encodes a length-delimited protobuf field of fewer than 128 bytes.
-fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+/// The code of a request that is larger than [`MAX_REQUEST_BYTES`] is RESOURCE_EXHAUSTED, whether
+/// it is compressed or not; without RetryInfo senders don't retry (OTLP specification, "OTLP/gRPC
+/// Throttling").
+fn with_size_code(
+    mut response: http::Response<tonic::body::Body>,
+) -> http::Response<tonic::body::Body> {
+    let code = |code: Code| http::HeaderValue::from(code as i32);
+    if let Some(status) = response.headers_mut().get_mut("grpc-status")
+        && *status == code(Code::OutOfRange)
+    {
+        *status = code(Code::ResourceExhausted);
+    }
+    response
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tapio_core::event::Reason;
 
     #[test]
-    fn refusal_has_retry_info() {
-        let status = queue_full();
+    fn only_an_overload_has_retry_info() {
+        let status = Status::from(Refusal::QueueFull);
         assert_eq!(status.code(), Code::ResourceExhausted);
-        let details = status.details();
-        // google.rpc.Status: code 8, a message, and one detail, which ends in a Duration of one
-        // second.
-        assert_eq!(details[..2], [8, 8]);
-        assert!(details.ends_with(&[0x12, 4, 0x0a, 2, 8, 1]), "{details:?}");
-        assert!(String::from_utf8_lossy(details).contains("google.rpc.RetryInfo"));
+        assert!(String::from_utf8_lossy(status.details()).contains("google.rpc.RetryInfo"));
+        let status = Status::from(Refusal::Malformed("no".into()));
+        assert_eq!((status.code(), status.details()), (Code::InvalidArgument, &[][..]));
     }
 
     #[test]
-    fn response_has_number_of_dropped_records() {
-        assert!(ExportResponse::new(0).encode_to_vec().is_empty());
-        let response = ExportResponse::new(300).encode_to_vec();
-        assert_eq!(response[..5], [0x0a, response.len() as u8 - 2, 8, 0xac, 2]);
+    fn response_has_number_of_rejected_records_and_why() {
+        let mut rejected = Rejected::default();
+        assert!(ExportResponse::new(&rejected).encode_to_vec().is_empty());
+        rejected.add(Reason::BadInput, 299);
+        rejected.add(Reason::Oversize, 1);
+        let response = ExportResponse::new(&rejected);
+        let encoded = response.encode_to_vec();
+        assert_eq!(encoded[..5], [0x0a, encoded.len() as u8 - 2, 8, 0xac, 2]);
+        assert_eq!(
+            response.partial_success.unwrap().error_message,
+            "records not accepted: 299 can't be decoded, 1 larger than a record may be"
+        );
     }
 }

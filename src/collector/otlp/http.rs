@@ -1,57 +1,148 @@
-//! OTLP/HTTP with protobuf bodies (opentelemetry.io, "OTLP Specification", section OTLP/HTTP).
+//! OTLP/HTTP (opentelemetry.io, "OTLP Specification", section OTLP/HTTP).
+
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use prost::Message as _;
+use prost::Message;
+use tonic::Code;
 
+use super::encoding::{ENCODINGS, Media, UnpackError, unpack};
 use super::grpc::ExportResponse;
 use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
-use tapio_wire::OtlpSignal;
-
-const PROTOBUF: &str = "application/x-protobuf";
+use tapio_wire::{OtlpSignal, RpcStatus};
 
 /// Serves until the listener fails.
 pub(super) async fn serve(
     listener: tokio::net::TcpListener,
     intake: Intake,
 ) -> std::io::Result<()> {
-    let logs = |State(intake): State<Intake>, headers: HeaderMap, body: Bytes| async move {
-        export(&intake, OtlpSignal::Logs, &headers, body).await
-    };
-    let traces = |State(intake): State<Intake>, headers: HeaderMap, body: Bytes| async move {
-        export(&intake, OtlpSignal::Traces, &headers, body).await
+    let route = |signal: OtlpSignal| {
+        post(move |State(intake): State<Intake>, headers: HeaderMap, body| async move {
+            respond(&intake, signal, &headers, body).await
+        })
     };
     let routes = Router::new()
-        .route("/v1/logs", post(logs))
-        .route("/v1/traces", post(traces))
+        .route("/v1/logs", route(OtlpSignal::Logs))
+        .route("/v1/traces", route(OtlpSignal::Traces))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(intake);
     axum::serve(listener, routes).await
 }
 
-async fn export(intake: &Intake, signal: OtlpSignal, headers: &HeaderMap, body: Bytes) -> Response {
-    let has = |name, prefix: &str| {
-        headers.get(name).is_some_and(|v| v.to_str().is_ok_and(|v| v.starts_with(prefix)))
-    };
-    if !has(CONTENT_TYPE, PROTOBUF) || headers.contains_key(CONTENT_ENCODING) {
-        let remedy = "send application/x-protobuf without compression\n";
-        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, remedy).into_response();
+/// A refusal: the HTTP status, the gRPC code in its body, the cause, and when to retry.
+struct Refused {
+    status: StatusCode,
+    code: Code,
+    cause: String,
+    retry_after: Option<Duration>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: Code, cause: impl Into<String>) -> Self {
+        Self { status, code, cause: cause.into(), retry_after: None }
     }
-    match intake.submit(signal, body).await {
-        Ok(dropped) => {
-            let response = ExportResponse::new(dropped).encode_to_vec();
-            ([(CONTENT_TYPE, PROTOBUF)], response).into_response()
-        }
-        Err(Refusal::QueueFull) => {
-            let after = [(RETRY_AFTER, intake::RETRY_AFTER.as_secs().to_string())];
-            (StatusCode::TOO_MANY_REQUESTS, after).into_response()
-        }
-        Err(Refusal::Malformed(cause)) => (StatusCode::BAD_REQUEST, cause).into_response(),
-        Err(Refusal::ShuttingDown) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+
+    fn too_large() -> Self {
+        let cause = format!("request is larger than {MAX_REQUEST_BYTES} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, cause)
     }
+}
+
+impl From<UnpackError> for Refused {
+    fn from(error: UnpackError) -> Self {
+        match error {
+            UnpackError::TooLarge => Self::too_large(),
+            UnpackError::Invalid(cause) => {
+                Self::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, cause)
+            }
+            UnpackError::Encoding(encoding) => Self::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::InvalidArgument,
+                format!("encoding {encoding:?} isn't supported, use one of {ENCODINGS}"),
+            ),
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let (status, code, retry_after) = match &refusal {
+            Refusal::QueueFull => {
+                let after = Some(intake::RETRY_AFTER);
+                (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, after)
+            }
+            Refusal::Malformed(_) => (StatusCode::BAD_REQUEST, Code::InvalidArgument, None),
+            Refusal::ShuttingDown => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, Some(intake::RETRY_AFTER))
+            }
+        };
+        Self { status, code, cause: refusal.to_string(), retry_after }
+    }
+}
+
+async fn respond(
+    intake: &Intake,
+    signal: OtlpSignal,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let media = Media::of(headers);
+    match export(intake, signal, media, headers, body).await {
+        Ok(response) => answer(StatusCode::OK, media, &response, None),
+        Err(refused) => {
+            let Refused { status, code, cause, retry_after } = refused;
+            answer(status, media, &RpcStatus::new(code, cause), retry_after)
+        }
+    }
+}
+
+async fn export(
+    intake: &Intake,
+    signal: OtlpSignal,
+    media: Option<Media>,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<ExportResponse, Refused> {
+    if media.is_none() {
+        return Err(Refused::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Code::InvalidArgument,
+            format!("Content-Type must be {}", Media::Protobuf.as_str()),
+        ));
+    }
+    let body = body.map_err(|e| match e.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refused::too_large(),
+        _ => Refused::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, e.body_text()),
+    })?;
+    let body = unpack(headers, body)?;
+    Ok(ExportResponse::new(&intake.submit(signal, body).await?))
+}
+
+/// A response in the media type of its request; protobuf where that is unknown.
+fn answer(
+    status: StatusCode,
+    media: Option<Media>,
+    message: &impl Message,
+    retry_after: Option<Duration>,
+) -> Response {
+    let media = media.unwrap_or(Media::Protobuf);
+    let mut response = Response::new(Body::from(message.encode_to_vec()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, axum::http::HeaderValue::from_static(media.as_str()));
+    if let Some(delay) = retry_after {
+        headers.insert(RETRY_AFTER, delay.as_secs().max(1).into());
+    }
+    if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        headers.insert(ACCEPT_ENCODING, axum::http::HeaderValue::from_static(ENCODINGS));
+    }
+    response
 }

@@ -1,11 +1,13 @@
 //! The bounded queue of requests from the servers to the collector.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 
+use tapio_core::event::Reason;
 use tapio_wire::OtlpSignal;
 
 /// Requests in the queue.
@@ -17,10 +19,50 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The collector's answer to a request.
 pub(super) enum Answer {
-    /// Its records are accepted, except the dropped ones, which couldn't be decoded.
-    Accepted { dropped: u64 },
+    /// Its records are accepted, except these.
+    Accepted(Rejected),
     /// The bytes aren't a request; why.
     Malformed(String),
+    /// A record wasn't accepted because the agent is stopping.
+    ShuttingDown,
+}
+
+/// The records of a request that weren't accepted, by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rejected(Vec<(Reason, u64)>);
+
+impl Rejected {
+    pub(super) fn add(&mut self, reason: Reason, records: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += records,
+            None if records > 0 => self.0.push((reason, records)),
+            None => {}
+        }
+    }
+
+    /// The records rejected for this reason.
+    pub(super) fn count(&self, reason: Reason) -> u64 {
+        self.0.iter().find(|(known, _)| *known == reason).map_or(0, |(_, count)| *count)
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (reason, count)) in self.0.iter().enumerate() {
+            let separator = if i > 0 { ", " } else { "records not accepted: " };
+            let why = match reason {
+                Reason::BadInput => "can't be decoded",
+                Reason::Oversize => "larger than a record may be",
+                reason => reason.as_str(),
+            };
+            write!(f, "{separator}{count} {why}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A request from a server to the collector.
@@ -31,10 +73,14 @@ pub(super) struct Request {
 }
 
 /// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
+    #[error("agent is overloaded")]
     QueueFull,
     /// The bytes aren't a request; why.
+    #[error("{0}")]
     Malformed(String),
+    #[error("agent is shutting down")]
     ShuttingDown,
 }
 
@@ -48,9 +94,13 @@ impl Intake {
         (Self(sender), requests)
     }
 
-    /// Passes a request to the collector and waits for the answer. Returns how many records were
-    /// dropped.
-    pub(super) async fn submit(&self, signal: OtlpSignal, bytes: Bytes) -> Result<u64, Refusal> {
+    /// Passes a request to the collector and waits for the answer. Returns the records that weren't
+    /// accepted.
+    pub(super) async fn submit(
+        &self,
+        signal: OtlpSignal,
+        bytes: Bytes,
+    ) -> Result<Rejected, Refusal> {
         let (answer, answered) = oneshot::channel();
         match self.0.try_send(Request { signal, bytes, answer }) {
             Ok(()) => {}
@@ -58,9 +108,9 @@ impl Intake {
             Err(TrySendError::Closed(_)) => return Err(Refusal::ShuttingDown),
         }
         match answered.await {
-            Ok(Answer::Accepted { dropped }) => Ok(dropped),
+            Ok(Answer::Accepted(rejected)) => Ok(rejected),
             Ok(Answer::Malformed(cause)) => Err(Refusal::Malformed(cause)),
-            Err(_) => Err(Refusal::ShuttingDown),
+            Ok(Answer::ShuttingDown) | Err(_) => Err(Refusal::ShuttingDown),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `collector.rs` | the section `collectors.otlp` and the run loop |
 //! | `servers.rs` | the servers' thread |
 //! | `grpc.rs`, `http.rs` | one server each |
+//! | `encoding.rs` | media types and encodings of OTLP/HTTP |
 //! | `intake.rs` | the bounded queue from the servers to the collector |
 //! | `to_event.rs` | builds events from records |
 //! | `fuzz_entry.rs` | requests without servers, for the fuzz target |
@@ -16,6 +17,7 @@
 //! the agent can't accept.
 
 mod collector;
+mod encoding;
 #[cfg(fuzzing)]
 mod fuzz_entry;
 mod grpc;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::intake::Answer;
+use super::intake::{Answer, Rejected};
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
@@ -20,6 +20,8 @@ pub(super) struct EventWriter {
     last_id_ns: u64,
     /// Attributes dropped because the event or the process-wide table of names was full.
     pub(super) dropped_attributes: u64,
+    /// The records of the current request that weren't accepted.
+    rejected: Rejected,
 }
 
 impl EventWriter {
@@ -31,6 +33,7 @@ impl EventWriter {
         context: &mut Context,
     ) -> Answer {
         let now_ns = clock::wall_ns();
+        self.rejected = Rejected::default();
         let decoded = otlp_records(signal, bytes, |resource, record| {
             self.record(signal, resource, record, now_ns, context);
         });
@@ -39,7 +42,12 @@ impl EventWriter {
                 if dropped > 0 {
                     context.sink.refuse(Reason::BadInput, dropped);
                 }
-                Answer::Accepted { dropped }
+                self.rejected.add(Reason::BadInput, dropped);
+                // The sender keeps the whole request and sends it again.
+                if self.rejected.count(Reason::Shutdown) > 0 {
+                    return Answer::ShuttingDown;
+                }
+                Answer::Accepted(std::mem::take(&mut self.rejected))
             }
             Err(e) => {
                 context.sink.refuse(Reason::BadInput, 1);
@@ -154,7 +162,9 @@ impl EventWriter {
             severity,
         };
         // The sink counts an event that it can't accept.
-        let _ = self.event.offer(&meta, &mut context.sink);
+        if let Err(reason) = self.event.offer(&meta, &mut context.sink) {
+            self.rejected.add(reason, 1);
+        }
     }
 }
 
