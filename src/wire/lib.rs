@@ -16,6 +16,7 @@
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs` | OTLP export requests → borrowed records |
+//! | `otlp_json.rs`, `otlp_schema.rs` | OTLP in JSON → protobuf |
 //!
 //! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
 //! items in order, then the names they refer to. The names come last because they are known last:
@@ -30,6 +31,8 @@ mod decode;
 mod encode;
 mod json;
 mod otlp;
+mod otlp_json;
+mod otlp_schema;
 pub mod proto;
 mod raw_event;
 mod reader;
@@ -46,6 +49,7 @@ pub use encode::{
 };
 pub use json::{batch_json, decoded_json};
 pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+pub use otlp_json::otlp_from_json;
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;

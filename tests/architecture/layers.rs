@@ -28,8 +28,8 @@ pub(crate) const PACKAGES: &[Package] = &[
         folder: "src/wire/",
         layers: &[
             &["buffer", "codec", "proto", "reader", "sequence_tracker"],
-            &["otlp", "raw_event", "story"],
-            &["decode"],
+            &["otlp", "otlp_schema", "raw_event", "story"],
+            &["decode", "otlp_json"],
             &["retry_info", "encode", "json", "service"],
             &["client"],
         ],

@@ -179,8 +179,8 @@ fn logs_and_spans_become_events_with_their_own_trace() {
     }
     // An invalid request is refused and counted; other requests aren't affected.
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &[0xff; 9]), "HTTP/1.1 400 Bad Request");
-    let json = post(http, "/v1/logs", "application/json", b"{}");
-    assert_eq!(json, "HTTP/1.1 415 Unsupported Media Type");
+    let text = post(http, "/v1/logs", "text/plain", b"{}");
+    assert_eq!(text, "HTTP/1.1 415 Unsupported Media Type");
     assert_eq!(
         export(grpc, "/opentelemetry.proto.collector.logs.v1.LogsService/Nope", request(&[])),
         tonic::Code::Unimplemented
@@ -230,4 +230,34 @@ fn requests_are_unpacked_within_a_bound() {
     }
     let account = pipeline.end().snapshot;
     assert_eq!((account.total.received, account.total.forwarded), (4, 4));
+}
+
+#[test]
+fn json_is_answered_in_json() {
+    let (pipeline, _, http) = start();
+    let json = "Content-Type: application/json";
+    let records = r#"{"timeUnixNano":"1768471200000000000","severityNumber":17,
+        "body":{"stringValue":"payment failed"},"traceId":"ABABABABABABABABABABABABABABABAB",
+        "attributes":[{"key":"error.type","value":{"stringValue":"Timeout"}}]}, {"body":7}"#;
+    let logs = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#);
+    let response = post_with(http, "/v1/logs", json, logs.as_bytes());
+    assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
+    assert!(response.contains("content-type: application/json"), "{response}");
+    let rejected = r#"{"partialSuccess":{"rejectedLogRecords":"1","errorMessage":"records not accepted: 1 can't be decoded"}}"#;
+    assert!(response.ends_with(rejected), "{response}");
+    let response = post_with(http, "/v1/traces", json, b"{}");
+    assert!(response.ends_with("\r\n\r\n{}"), "{response}");
+    let response = post_with(http, "/v1/traces", json, b"{\"resourceSpans\":3}");
+    assert!(response.starts_with("HTTP/1.1 400"), "{response}");
+    let status = r#"{"code":3,"message":"resource_spans: unexpected 3"}"#;
+    assert!(response.ends_with(status), "{response}");
+    pipeline.wait_until("the event", |p| p.count() == 1);
+    {
+        let got = pipeline.events();
+        assert_eq!(got[0]["message"], json!("payment failed"));
+        assert_eq!(got[0]["trace_id"], json!("abababababababababababababababab"));
+        assert_eq!(got[0]["attributes"]["error.type"], json!("Timeout"));
+    }
+    let account = pipeline.end().snapshot;
+    assert_eq!((account.total.received, account.total.forwarded), (2, 1));
 }

@@ -20,6 +20,8 @@ const MAX_WINDOW_LOG: u32 = 24;
 pub(super) enum Media {
     /// `application/x-protobuf`
     Protobuf,
+    /// `application/json`
+    Json,
 }
 
 impl Media {
@@ -28,12 +30,13 @@ impl Media {
         let media = headers.get(CONTENT_TYPE)?.to_str().ok()?;
         // Parameters follow.
         let media = media.split(';').next().unwrap_or(media).trim();
-        media.eq_ignore_ascii_case(Self::Protobuf.as_str()).then_some(Self::Protobuf)
+        [Self::Protobuf, Self::Json].into_iter().find(|m| media.eq_ignore_ascii_case(m.as_str()))
     }
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
         }
     }
 }
@@ -168,6 +171,7 @@ mod tests {
         };
         assert_eq!(media("application/x-protobuf"), Some(Media::Protobuf));
         assert_eq!(media("Application/X-Protobuf; charset=utf-8"), Some(Media::Protobuf));
+        assert_eq!(media("application/JSON;charset=UTF-8"), Some(Media::Json));
         assert_eq!(media("application/x-protobuffer"), None);
         assert_eq!(Media::of(&HeaderMap::new()), None);
     }

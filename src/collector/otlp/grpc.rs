@@ -56,6 +56,20 @@ impl ExportResponse {
         });
         Self { partial_success }
     }
+
+    /// The response in JSON, whose field names depend on the signal.
+    pub(super) fn json(&self, signal: OtlpSignal) -> serde_json::Value {
+        let Some(PartialSuccess { rejected, error_message }) = &self.partial_success else {
+            return serde_json::json!({});
+        };
+        let name = match signal {
+            OtlpSignal::Logs => "rejectedLogRecords",
+            OtlpSignal::Traces => "rejectedSpans",
+        };
+        // An int64 is text in JSON.
+        let rejected = rejected.to_string();
+        serde_json::json!({"partialSuccess": {name: rejected, "errorMessage": error_message}})
+    }
 }
 
 impl From<Refusal> for Status {
@@ -181,6 +195,9 @@ mod tests {
         let response = ExportResponse::new(&rejected);
         let encoded = response.encode_to_vec();
         assert_eq!(encoded[..5], [0x0a, encoded.len() as u8 - 2, 8, 0xac, 2]);
+        let json = response.json(OtlpSignal::Logs);
+        assert_eq!(json["partialSuccess"]["rejectedLogRecords"], "300");
+        assert_eq!(ExportResponse::default().json(OtlpSignal::Traces), serde_json::json!({}));
         assert_eq!(
             response.partial_success.unwrap().error_message,
             "records not accepted: 299 can't be decoded, 1 larger than a record may be"

@@ -11,13 +11,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use prost::Message;
+use prost::Message as _;
 use tonic::Code;
 
 use super::encoding::{ENCODINGS, Media, UnpackError, unpack};
 use super::grpc::ExportResponse;
 use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
-use tapio_wire::{OtlpSignal, RpcStatus};
+use tapio_wire::{OtlpSignal, RpcStatus, otlp_from_json};
 
 /// Serves until the listener fails.
 pub(super) async fn serve(
@@ -53,6 +53,17 @@ impl Refused {
     fn too_large() -> Self {
         let cause = format!("request is larger than {MAX_REQUEST_BYTES} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, cause)
+    }
+
+    /// The body: a `google.rpc.Status` in the media type of the request.
+    fn message(&self, media: Option<Media>) -> Vec<u8> {
+        let (code, cause) = (self.code, &self.cause);
+        match media {
+            Some(Media::Json) => {
+                serde_json::json!({"code": code as i32, "message": cause}).to_string().into_bytes()
+            }
+            _ => RpcStatus::new(code, cause.clone()).encode_to_vec(),
+        }
     }
 }
 
@@ -95,13 +106,17 @@ async fn respond(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let media = Media::of(headers);
-    match export(intake, signal, media, headers, body).await {
-        Ok(response) => answer(StatusCode::OK, media, &response, None),
-        Err(refused) => {
-            let Refused { status, code, cause, retry_after } = refused;
-            answer(status, media, &RpcStatus::new(code, cause), retry_after)
+    let (status, message, retry_after) = match export(intake, signal, media, headers, body).await {
+        Ok(response) => {
+            let message = match media {
+                Some(Media::Json) => response.json(signal).to_string().into_bytes(),
+                _ => response.encode_to_vec(),
+            };
+            (StatusCode::OK, message, None)
         }
-    }
+        Err(refused) => (refused.status, refused.message(media), refused.retry_after),
+    };
+    answer(status, media, message, retry_after)
 }
 
 async fn export(
@@ -111,18 +126,22 @@ async fn export(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<ExportResponse, Refused> {
-    if media.is_none() {
+    let Some(media) = media else {
         return Err(Refused::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Code::InvalidArgument,
-            format!("Content-Type must be {}", Media::Protobuf.as_str()),
+            "Content-Type must be application/x-protobuf or application/json",
         ));
-    }
+    };
     let body = body.map_err(|e| match e.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Refused::too_large(),
         _ => Refused::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, e.body_text()),
     })?;
-    let body = unpack(headers, body)?;
+    let mut body = unpack(headers, body)?;
+    if media == Media::Json {
+        let invalid = |e| Refused::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, e);
+        body = otlp_from_json(signal, &body).map_err(invalid)?.into();
+    }
     Ok(ExportResponse::new(&intake.submit(signal, body).await?))
 }
 
@@ -130,11 +149,11 @@ async fn export(
 fn answer(
     status: StatusCode,
     media: Option<Media>,
-    message: &impl Message,
+    message: Vec<u8>,
     retry_after: Option<Duration>,
 ) -> Response {
     let media = media.unwrap_or(Media::Protobuf);
-    let mut response = Response::new(Body::from(message.encode_to_vec()));
+    let mut response = Response::new(Body::from(message));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, axum::http::HeaderValue::from_static(media.as_str()));
