@@ -98,7 +98,7 @@ if [ "${1:-}" = canary ]; then
     # An escape at the end of a record isn't checked against the bytes that remain.
     planted kmsg src/collector/kmsg.rs 's|let digits = after.strip_prefix(b"x")?.get(..2)?;|let digits = \&after.strip_prefix(b"x")?[..2];|'
     # Dropped records that aren't counted.
-    planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, dropped)|context.sink.refuse(Reason::BadInput, 0)|'
+    planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, invalid)|context.sink.refuse(Reason::BadInput, 0)|'
     # A frame's checksum isn't compared.
     planted segments src/store/scan.rs 's|crc32c::crc32c(payload) == mark.payload_checksum|true|'
     # A footer that is shorter than its counts.

@@ -15,7 +15,7 @@
 //! | `service.rs` | server side of the `Ingest` service |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
-//! | `otlp.rs` | OTLP export requests → borrowed records |
+//! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
 //! | `otlp_json.rs`, `otlp_schema.rs` | OTLP in JSON → protobuf |
 //!
 //! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
@@ -48,7 +48,10 @@ pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };
 pub use json::{batch_json, decoded_json};
-pub use otlp::{OtlpAttributes, OtlpNested, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+pub use otlp::{
+    OtlpAttributes, OtlpNested, OtlpPart, OtlpParts, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
+    otlp_records,
+};
 pub use otlp_json::otlp_from_json;
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};

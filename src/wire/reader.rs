@@ -89,6 +89,11 @@ impl<'a> Reader<'a> {
         self.at..self.bytes.len()
     }
 
+    /// The bytes that aren't read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.range()]
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.at >= self.bytes.len()
     }

@@ -50,6 +50,24 @@ fn log_record() -> Vec<u8> {
     .concat()
 }
 
+/// A span with everything that is kept of one.
+fn cart_span() -> Vec<u8> {
+    [
+        field(1, &[0xab; 16]),
+        field(2, &[0xef; 8]),
+        field(4, &[0x12; 8]),
+        field(5, b"GET /cart"),
+        vec![6 << 3, 3],
+        field(11, &[field(2, b"exception"), field(3, &pair("exception.type", "E"))].concat()),
+        vec![12 << 3, 2],
+        field(13, &[field(1, &[0x34; 16]), field(2, &[0x56; 8])].concat()),
+        field(15, &[field(2, b"refused"), vec![3 << 3, 2]].concat()),
+        [vec![7 << 3 | 1], 1_768_471_200_000_000_000u64.to_le_bytes().to_vec()].concat(),
+        [vec![8 << 3 | 1], 1_768_471_200_250_000_000u64.to_le_bytes().to_vec()].concat(),
+    ]
+    .concat()
+}
+
 /// Posts a request with further headers; returns the response.
 fn post_with(port: u16, path: &str, headers: &str, body: &[u8]) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -138,23 +156,14 @@ struct Response {
 #[test]
 fn logs_and_spans_become_events_with_their_own_trace() {
     let (pipeline, grpc, http) = start();
-    const PROTOBUF: &str = "application/x-protobuf";
     assert_eq!(post(http, "/v1/logs", PROTOBUF, &request(&log_record())), "HTTP/1.1 200 OK");
-    let span = [
-        field(1, &[0xab; 16]),
-        field(2, &[0xef; 8]),
-        field(5, b"GET /cart"),
-        [vec![7 << 3 | 1], 1_768_471_200_000_000_000u64.to_le_bytes().to_vec()].concat(),
-        [vec![8 << 3 | 1], 1_768_471_200_250_000_000u64.to_le_bytes().to_vec()].concat(),
-    ]
-    .concat();
     let traces = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-    assert_eq!(export(grpc, traces, request(&span)), tonic::Code::Ok);
-    let logs = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-    assert_eq!(export(grpc, logs, request(&log_record())), tonic::Code::Ok);
+    assert_eq!(export(grpc, traces, request(&cart_span())), tonic::Code::Ok);
+    let other = [log_record(), field(12, b"payment.failed")].concat();
+    assert_eq!(export(grpc, LOGS, request(&other)), tonic::Code::Ok);
     let many: Vec<u8> = (0..300).flat_map(|n| field(6, &pair(&format!("n{n}"), "v"))).collect();
     let many = [log_record(), many, vec![7 << 3, 5]].concat();
-    assert_eq!(export(grpc, logs, request(&many)), tonic::Code::Ok);
+    assert_eq!(export(grpc, LOGS, request(&many)), tonic::Code::Ok);
     pipeline.wait_until("all events", |p| p.count() == 4);
     {
         let got = pipeline.events();
@@ -169,7 +178,25 @@ fn logs_and_spans_become_events_with_their_own_trace() {
         assert_eq!(log["attributes"]["error.type"], json!("Timeout"));
         let span = &got[1];
         assert_eq!((&span["kind"], &span["message"]), (&json!("otlp.span"), &json!("GET /cart")));
-        assert_eq!(span["attributes"]["tapio.span.duration_ns"], json!(250_000_000));
+        assert_eq!(span["severity"], json!("error"));
+        let expected = json!({
+            "tapio.span.duration_ns": 250_000_000,
+            "tapio.span.parent_id": "1212121212121212",
+            "tapio.span.kind": "client",
+            "otel.status_description": "refused",
+            "exception.type": "E",
+            "tapio.span.events": [{
+                "name": "exception", "time": "1970-01-01T00:00:00Z",
+                "attributes": {"exception.type": "E"},
+            }],
+            "tapio.span.links": [{
+                "trace_id": "34343434343434343434343434343434", "span_id": "5656565656565656",
+                "attributes": {},
+            }],
+            "otel.dropped_events_count": 2,
+        });
+        assert_eq!(span["attributes"], expected);
+        assert_eq!(got[2]["attributes"]["otel.event.name"], json!("payment.failed"));
         // Attributes beyond the limit are counted together with those that the sender dropped.
         let attributes = got[3]["attributes"].as_object().unwrap();
         let numbered = attributes.keys().filter(|key| key.starts_with('n')).count();
@@ -189,6 +216,7 @@ fn logs_and_spans_become_events_with_their_own_trace() {
     assert_eq!((account.total.received, account.total.forwarded), (5, 4));
 }
 
+const PROTOBUF: &str = "application/x-protobuf";
 const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 #[test]
@@ -260,4 +288,47 @@ fn json_is_answered_in_json() {
     }
     let account = pipeline.end().snapshot;
     assert_eq!((account.total.received, account.total.forwarded), (2, 1));
+}
+
+#[test]
+fn records_that_are_sent_again_count_once() {
+    let (pipeline, _, http) = start();
+    let mut sent = 0;
+    let mut send = |path: &str, records: &[Vec<u8>]| {
+        sent += records.len() as u64;
+        let records: Vec<u8> = records.iter().flat_map(|r| field(2, r)).collect();
+        let request = field(1, &field(2, &records));
+        assert_eq!(post(http, path, PROTOBUF, &request), "HTTP/1.1 200 OK");
+    };
+    let span = |n: u8| [field(1, &[n; 16]), field(2, &[n; 8]), field(5, b"GET /pay")].concat();
+    let failed = |n: u8| [span(n), field(15, &[3 << 3, 2])].concat();
+    let log = |time_ns: u64, text: &[u8]| {
+        let time = [vec![1 << 3 | 1], time_ns.to_le_bytes().to_vec()].concat();
+        [time, field(5, &field(1, text))].concat()
+    };
+    // A request whose answer was lost.
+    for _ in 0..3 {
+        send("/v1/traces", &[span(1), failed(2)]);
+        send("/v1/logs", &[log(1_768_471_200_000_000_001, b"a")]);
+    }
+    // A failed span in another request; one that didn't fail may appear twice.
+    send("/v1/traces", &[failed(2), failed(3)]);
+    // The same line twice at the same time is two lines.
+    let line = log(1_768_471_200_000_000_002, b"b");
+    send("/v1/logs", &[line.clone(), line]);
+    // Lines with the time in seconds, or without one, can't be distinguished from others.
+    for _ in 0..3 {
+        send("/v1/logs", &[log(1_768_471_200_000_000_000, b"c"), log(0, b"d")]);
+    }
+    pipeline.wait_until("all events", |p| p.count() == 2 + 1 + 1 + 2 + 6);
+    {
+        let events = pipeline.events();
+        let ids: std::collections::HashSet<&str> =
+            events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), events.len());
+    }
+    let account = pipeline.end().snapshot;
+    assert_eq!((account.total.received, account.total.forwarded), (sent, 12));
+    let dropped: Vec<_> = account.total.dropped.iter().map(|d| (d.1, d.2)).collect();
+    assert_eq!(dropped, [(tapio_core::event::Reason::ReadAgain, sent - 12)]);
 }

@@ -56,6 +56,11 @@ impl CollectorConfig for Config {
         self.enabled
     }
 
+    // Senders retry what a kill has left unanswered.
+    fn reads_again(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory((self.clone(), Listeners::default()), |(config, listeners)| Otlp {
             config,

@@ -1,17 +1,26 @@
 //! Builds events from log records and spans.
 
 use bytes::Bytes;
+use serde_json::{Value as Json, json};
 
 use super::intake::{Answer, Rejected};
+use super::recent::Recent;
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
 use tapio_core::clock;
-use tapio_core::event::{ClockQuality, EventId, Name, Reason, Severity, TraceId, names};
-use tapio_wire::{OtlpAttributes, OtlpRecord, OtlpSignal, OtlpValue, otlp_records};
+use tapio_core::event::{
+    ClockQuality, EventId, Name, Reason, Severity, TraceId, names, rfc3339, stable_hash,
+};
+use tapio_wire::{OtlpAttributes, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue, otlp_records};
 
 /// The source part of event ids.
 const SOURCE: u16 = 0x0200;
+
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
+/// The names of `SpanKind`.
+const SPAN_KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consumer"];
 
 /// Builds events and writes them into the sink.
 #[derive(Default)]
@@ -22,10 +31,29 @@ pub(super) struct EventWriter {
     pub(super) dropped_attributes: u64,
     /// The records of the current request that weren't accepted.
     rejected: Rejected,
+    hasher: ahash::RandomState,
+    /// Requests accepted lately, by their hash: the number of records, and those not accepted.
+    recent_requests: Recent<u64, (u64, Rejected)>,
+    /// Warnings and errors accepted lately.
+    recent_records: Recent<EventId, ()>,
+    /// The record before, and how often it was repeated.
+    before: EventId,
+    repeats: u32,
+    /// Whether the current request has a record without an id of its own.
+    has_unidentified: bool,
+}
+
+/// A record with what it belongs to.
+struct One<'a> {
+    signal: OtlpSignal,
+    resource: &'a OtlpAttributes<'a>,
+    scope: &'a OtlpScope<'a>,
+    record: &'a OtlpRecord<'a>,
 }
 
 impl EventWriter {
-    /// Emits an event for each record of a request.
+    /// Emits an event for each record of a request. A request that was accepted before is
+    /// recognised: its sender hasn't got the answer.
     pub(super) fn request(
         &mut self,
         signal: OtlpSignal,
@@ -33,21 +61,37 @@ impl EventWriter {
         context: &mut Context,
     ) -> Answer {
         let now_ns = clock::wall_ns();
+        let hash = self.hasher.hash_one((signal as u8, &bytes[..]));
+        if let Some((records, rejected)) = self.recent_requests.get(&hash, now_ns) {
+            context.sink.refuse(Reason::ReadAgain, *records);
+            return Answer::Accepted(rejected.clone());
+        }
         self.rejected = Rejected::default();
-        let decoded = otlp_records(signal, bytes, |resource, record| {
-            self.record(signal, resource, record, now_ns, context);
+        (self.before, self.has_unidentified) = (EventId::default(), false);
+        let mut records = 0;
+        let decoded = otlp_records(signal, bytes, |resource, scope, record| {
+            records += 1;
+            self.record(&One { signal, resource, scope, record }, now_ns, context);
         });
         match decoded {
-            Ok(dropped) => {
-                if dropped > 0 {
-                    context.sink.refuse(Reason::BadInput, dropped);
+            Ok(invalid) => {
+                if invalid > 0 {
+                    context.sink.refuse(Reason::BadInput, invalid);
                 }
-                self.rejected.add(Reason::BadInput, dropped);
+                self.rejected.add(Reason::BadInput, invalid);
                 // The sender keeps the whole request and sends it again.
                 if self.rejected.count(Reason::Shutdown) > 0 {
                     return Answer::ShuttingDown;
                 }
-                Answer::Accepted(std::mem::take(&mut self.rejected))
+                let rejected = std::mem::take(&mut self.rejected);
+                if !self.has_unidentified && records > 0 {
+                    self.recent_requests.insert(
+                        hash,
+                        (records + invalid, rejected.clone()),
+                        now_ns,
+                    );
+                }
+                Answer::Accepted(rejected)
             }
             Err(e) => {
                 context.sink.refuse(Reason::BadInput, 1);
@@ -56,16 +100,60 @@ impl EventWriter {
         }
     }
 
-    fn record(
-        &mut self,
-        signal: OtlpSignal,
-        resource: &OtlpAttributes<'_>,
-        record: &OtlpRecord<'_>,
-        now_ns: u64,
-        context: &mut Context,
-    ) {
+    fn record(&mut self, one: &One<'_>, now_ns: u64, context: &mut Context) {
+        let id = self.identify(one, context);
+        let severity = one.severity();
+        // What matters to rules is recognised in another request, too.
+        if let Some(id) = id.filter(|_| severity >= Severity::WARN) {
+            if self.recent_records.get(&id, now_ns).is_some() {
+                context.sink.refuse(Reason::ReadAgain, 1);
+                return;
+            }
+            self.recent_records.insert(id, (), now_ns);
+        }
+        self.has_unidentified |= id.is_none();
         self.event.clear();
-        let (own, of_resource) = (&record.attributes.list, &resource.list);
+        self.entities(one, context);
+        if one.signal == OtlpSignal::Traces {
+            self.span(one.record);
+        } else if !one.record.name.is_empty() && !matches!(one.record.body, OtlpValue::Empty) {
+            self.event.text(names::OTEL_EVENT_NAME, one.record.name);
+        }
+        self.event.text(names::OTEL_SCOPE_NAME, one.scope.name);
+        self.event.text(names::OTEL_SCOPE_VERSION, one.scope.version);
+        self.attributes(one);
+        self.send(one, id, severity, now_ns, context);
+    }
+
+    /// The id that a record has wherever it is sent again; `None` if two different records could
+    /// have it.
+    fn identify(&mut self, one: &One<'_>, context: &Context) -> Option<EventId> {
+        let record = one.record;
+        if one.signal == OtlpSignal::Traces {
+            let natural = [&record.trace_id[..], &record.span_id].concat();
+            let is_some = record.span_id != [0; 8];
+            return is_some.then(|| EventId::from_natural("otlp", &hex(&natural)));
+        }
+        let is_precise = |time_ns: u64| !time_ns.is_multiple_of(NS_PER_SECOND);
+        if !is_precise(record.time_ns) && !is_precise(record.observed_ns) {
+            return None;
+        }
+        let node = context.site.node.as_bytes();
+        let hash = |repeats: u32| {
+            let parts =
+                [b"otlp", node, one.resource.encoded, record.encoded, &repeats.to_le_bytes()];
+            EventId(stable_hash(&parts))
+        };
+        let first = hash(0);
+        // The same record twice in a row isn't one that is sent again.
+        self.repeats = if self.before == first { self.repeats + 1 } else { 0 };
+        self.before = first;
+        Some(if self.repeats == 0 { first } else { hash(self.repeats) })
+    }
+
+    /// Adds the entities of record and resource, and the node.
+    fn entities(&mut self, one: &One<'_>, context: &mut Context) {
+        let (own, of_resource) = (&one.record.attributes.list, &one.resource.list);
         let all = || of_resource.iter().chain(own);
         let has = |key: &str| all().any(|a| a.0 == key);
         if !has("host.name") {
@@ -87,13 +175,71 @@ impl EventWriter {
             }
         }
         self.event.end_entities();
-        if signal == OtlpSignal::Traces {
-            let duration_ns = record.end_ns.saturating_sub(record.time_ns);
-            self.event.int(names::TAPIO_SPAN_DURATION_NS, duration_ns);
+    }
+
+    /// Adds the fields of a span.
+    fn span(&mut self, record: &OtlpRecord<'_>) {
+        let event = &mut self.event;
+        event.int(names::TAPIO_SPAN_DURATION_NS, record.end_ns.saturating_sub(record.time_ns));
+        if record.parent_span_id != [0; 8] {
+            event.text(names::TAPIO_SPAN_PARENT_ID, hex(&record.parent_span_id));
         }
+        if let Some(kind) = SPAN_KINDS.get(usize::from(record.span_kind)).filter(|k| !k.is_empty())
+        {
+            event.word(names::TAPIO_SPAN_KIND, kind);
+        }
+        if let OtlpValue::Text(text) = record.body {
+            event.text(names::OTEL_STATUS_DESCRIPTION, text);
+        }
+        // The last exception is the one that left the span (semantic conventions, "Exceptions").
+        if let Some(exception) = record.events.events().filter(|e| e.name == "exception").last() {
+            let own = &record.attributes.list;
+            for (key, value) in exception.attributes.list {
+                let name =
+                    [names::EXCEPTION_TYPE, names::EXCEPTION_MESSAGE, names::EXCEPTION_STACKTRACE];
+                let name = name.into_iter().find(|name| name.text() == key);
+                if let Some(name) = name.filter(|_| own.iter().all(|a| a.0 != key)) {
+                    self.push(name, &value);
+                }
+            }
+        }
+        if !record.events.is_empty() {
+            let events = record.events.events().map(|event| {
+                json!({
+                    "name": event.name, "time": rfc3339(event.time_ns),
+                    "attributes": attributes_json(&event.attributes),
+                })
+            });
+            let events = Json::from_iter(events).to_string();
+            self.event.json(names::TAPIO_SPAN_EVENTS, |out| out.push_str(&events));
+        }
+        if !record.links.is_empty() {
+            let links = record.links.links().map(|link| {
+                json!({
+                    "trace_id": hex(&link.trace_id), "span_id": hex(&link.span_id),
+                    "attributes": attributes_json(&link.attributes),
+                })
+            });
+            let links = Json::from_iter(links).to_string();
+            self.event.json(names::TAPIO_SPAN_LINKS, |out| out.push_str(&links));
+        }
+        for (name, dropped) in [
+            (names::OTEL_DROPPED_EVENTS_COUNT, record.events.dropped),
+            (names::OTEL_DROPPED_LINKS_COUNT, record.links.dropped),
+        ] {
+            if dropped > 0 {
+                self.event.dropped_count(name, dropped);
+            }
+        }
+    }
+
+    /// Adds the attributes that aren't entities, and counts those that are left out.
+    fn attributes(&mut self, one: &One<'_>) {
+        let lists = [&one.record.attributes, one.resource, &one.scope.attributes];
         let mut unnamed = 0;
         // The record's own attributes come first: they are the most specific.
-        for (key, value) in own.iter().chain(of_resource).filter(|(key, _)| entity(key).is_none()) {
+        let all = lists.iter().flat_map(|attributes| &attributes.list);
+        for (key, value) in all.filter(|(key, _)| entity(key).is_none()) {
             match Name::intern(key) {
                 Ok(name) => self.push(name, value),
                 Err(_) => unnamed += 1,
@@ -101,12 +247,11 @@ impl EventWriter {
         }
         let dropped_here = unnamed + self.event.dropped_fields;
         self.dropped_attributes += u64::from(dropped_here);
-        let dropped = [resource.dropped, record.attributes.dropped, dropped_here];
-        let dropped = dropped.into_iter().fold(0, u32::saturating_add);
+        let by_sender = lists.iter().map(|attributes| attributes.dropped);
+        let dropped = by_sender.fold(dropped_here, u32::saturating_add);
         if dropped > 0 {
             self.event.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
         }
-        self.send(signal, record, now_ns, context);
     }
 
     fn push(&mut self, key: Name, value: &OtlpValue<'_>) {
@@ -124,36 +269,26 @@ impl EventWriter {
 
     fn send(
         &mut self,
-        signal: OtlpSignal,
-        record: &OtlpRecord<'_>,
+        one: &One<'_>,
+        id: Option<EventId>,
+        severity: Severity,
         now_ns: u64,
         context: &mut Context,
     ) {
-        let event = &mut self.event;
+        let (event, record) = (&mut self.event, one.record);
         event.trace_context(TraceId(record.trace_id), record.span_id);
-        let is_span = signal == OtlpSignal::Traces;
+        let is_span = one.signal == OtlpSignal::Traces;
         match (&record.body, is_span) {
-            (_, true) => event.message(format_args!("{}", record.name)),
-            (OtlpValue::Empty, false) => event.message(format_args!("{}", record.name)),
+            (_, true) | (OtlpValue::Empty, false) => event.message(format_args!("{}", record.name)),
             (OtlpValue::Text(text), false) => event.message(format_args!("{text}")),
             (body, false) => event.message(format_args!("{}", body.json())),
         }
-        // A span has an identity; the id of a log record is made from the time of its arrival.
+        // One without an id of its own has that of its arrival.
         self.last_id_ns = clock::monotonic_ns().max(self.last_id_ns + 1);
-        let id = if is_span {
-            let natural = [&record.trace_id[..], &record.span_id].concat();
-            EventId::from_natural("otlp", &hex(&natural))
-        } else {
-            EventId::from_sequence(context.site.origin, SOURCE, self.last_id_ns)
-        };
+        let arrival = || EventId::from_sequence(context.site.origin, SOURCE, self.last_id_ns);
         let times = [record.time_ns, record.observed_ns, now_ns];
-        let severity = match (record.failed, record.severity) {
-            (true, _) => Severity::ERROR,
-            (false, n @ 1..=24) => Severity(n),
-            (false, _) => Severity::INFO,
-        };
         let meta = EventHeader {
-            id,
+            id: id.unwrap_or_else(arrival),
             time_ns: times.into_iter().find(|t| *t > 0).unwrap_or(now_ns),
             observed_ns: now_ns,
             kind: if is_span { names::OTLP_SPAN } else { names::OTLP_LOG },
@@ -166,6 +301,22 @@ impl EventWriter {
             self.rejected.add(reason, 1);
         }
     }
+}
+
+impl One<'_> {
+    fn severity(&self) -> Severity {
+        match (self.record.failed, self.record.severity) {
+            (true, _) => Severity::ERROR,
+            (false, n @ 1..=24) => Severity(n),
+            (false, _) => Severity::parse(self.record.severity_text)
+                .filter(|s| s.0 > 0)
+                .unwrap_or(Severity::INFO),
+        }
+    }
+}
+
+fn attributes_json(attributes: &OtlpAttributes<'_>) -> Json {
+    attributes.list.iter().map(|(key, value)| ((*key).to_owned(), value.json())).collect()
 }
 
 fn entity(key: &str) -> Option<Name> {

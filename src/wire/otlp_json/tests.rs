@@ -161,7 +161,7 @@ proptest! {
         let _ = otlp_from_json(OtlpSignal::Logs, json.as_bytes());
         let inner = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{json}]}}]}}]}}"#);
         if let Ok(encoded) = otlp_from_json(OtlpSignal::Logs, inner.as_bytes()) {
-            otlp_records(OtlpSignal::Logs, &encoded, |_, _| {}).unwrap();
+            otlp_records(OtlpSignal::Logs, &encoded, |_, _, _| {}).unwrap();
         }
     }
 }
@@ -172,7 +172,7 @@ fn decoded(records: &str) -> (Vec<(usize, u32, String)>, u64) {
     let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#);
     let encoded = otlp_from_json(OtlpSignal::Logs, json.as_bytes()).unwrap();
     let mut all = Vec::new();
-    let invalid = otlp_records(OtlpSignal::Logs, &encoded, |_, r| {
+    let invalid = otlp_records(OtlpSignal::Logs, &encoded, |_, _, r| {
         let body = match r.body {
             OtlpValue::Text(text) => text.to_owned(),
             other => other.json().to_string(),
