@@ -60,7 +60,7 @@ fn account_json(account: &CollectorAccount) -> Json {
         .collect();
     json!({
         "received": account.received, "forwarded": account.forwarded, "dropped": dropped,
-        "held": account.held, "residual": account.residual,
+        "held": account.held, "residual": account.residual, "truncated": account.truncated,
     })
 }
 

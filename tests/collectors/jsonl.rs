@@ -48,23 +48,28 @@ fn bad_lines_are_refused_and_others_emitted() {
     file.write_all(b"{\"time\":1,\"kind\":\"\xff\xfe\"}\n").unwrap();
     file.write_all(&vec![b'x'; 3 << 20]).unwrap();
     file.write_all(b"\n").unwrap();
-    // An oversized event is dropped for another reason, and the last line has no line feed.
-    let large = format!(r#"{{"time":1,"kind":"a","message":"{}"}}"#, "m".repeat(70_000));
+    // The message of an oversized event is cut, and the last line has no line feed.
+    let large = format!(
+        r#"{{"time":1,"kind":"a","message":"{}","attributes":{{"n":"large"}}}}"#,
+        "m".repeat(70_000)
+    );
     file.write_all(large.as_bytes()).unwrap();
     file.write_all(format!("\n{}", line("last")).as_bytes()).unwrap();
     drop(file);
     let pipeline = start(std::slice::from_ref(&path), false);
-    wait_for(&pipeline, &["0", "last"]);
+    wait_for(&pipeline, &["0", "large", "last"]);
+    let message = pipeline.events()[1]["message"].as_str().unwrap().to_owned();
+    assert!(message.ends_with(" bytes cut]"), "{}", message.len());
     // The id of a line without one derives from file and line number: a second read repeats it.
     let natural = format!("{}:9", path.display());
-    assert_eq!(pipeline.texts("id")[1], EventId::from_natural("jsonl", &natural).to_string());
+    assert_eq!(pipeline.texts("id")[2], EventId::from_natural("jsonl", &natural).to_string());
     let notes = pipeline.status().notes;
     pipeline.wait_until("the collector finishes", |p| p.status().health == Health::Finished);
     assert_eq!(pipeline.status().notes.len(), 1, "{notes:?}");
     let snapshot = pipeline.finish().snapshot;
     assert_eq!(snapshot.total.received, 7);
-    let dropped = [(Stage::Collect, Reason::BadInput, 4), (Stage::Collect, Reason::Oversize, 1)];
-    assert_eq!(snapshot.total.dropped, dropped);
+    assert_eq!(snapshot.total.dropped, [(Stage::Collect, Reason::BadInput, 4)]);
+    assert_eq!(snapshot.total.truncated, 1);
 }
 
 #[test]

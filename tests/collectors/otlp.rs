@@ -38,6 +38,16 @@ fn request(record: &[u8]) -> Vec<u8> {
     field(1, &parts.concat())
 }
 
+/// A request with one record of any size.
+fn proto_request(record: &[u8]) -> Vec<u8> {
+    let enclosed = |content: &[u8], number: u8| {
+        let mut out = vec![number << 3 | 2];
+        prost::encoding::encode_varint(content.len() as u64, &mut out);
+        [out, content.to_vec()].concat()
+    };
+    enclosed(&enclosed(&enclosed(record, 2), 2), 1)
+}
+
 fn log_record() -> Vec<u8> {
     [
         [vec![1 << 3 | 1], 1_768_471_200_000_000_000u64.to_le_bytes().to_vec()].concat(),
@@ -138,7 +148,8 @@ fn export_as(
 
 /// Length of the content of a request's only field.
 fn inner_len(body: &[u8]) -> usize {
-    body.len() - if body[1] >= 128 { 3 } else { 2 }
+    let mut content = &body[1..];
+    prost::encoding::decode_varint(&mut content).map_or(0, |len| len as usize)
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -258,6 +269,29 @@ fn requests_are_unpacked_within_a_bound() {
     }
     let account = pipeline.end().snapshot;
     assert_eq!((account.total.received, account.total.forwarded), (4, 4));
+}
+
+#[test]
+fn large_records_are_cut_with_a_mark() {
+    let (pipeline, grpc, _) = start();
+    let large = [log_record(), field(6, &pair("query", &"q".repeat(16_000)))].concat();
+    let large = [large, field(6, &pair("plan", &"p".repeat(16_000)))].concat();
+    let body: Vec<u8> = "b".repeat(60_000).into_bytes();
+    // A field of more than 16 KiB has a length of three bytes.
+    let body = [vec![0x0a, 0xe0, 0xd4, 0x03], body].concat();
+    let request = proto_request(&[large, [vec![0x2a, 0xe4, 0xd4, 0x03], body].concat()].concat());
+    assert_eq!(export_as(grpc, LOGS, request, None).map_err(|e| e.to_string()), Ok(Vec::new()));
+    pipeline.wait_until("the event", |p| p.count() == 1);
+    {
+        let got = pipeline.events();
+        let message = got[0]["message"].as_str().unwrap();
+        assert!(message.starts_with("bbbb") && message.ends_with(" bytes cut]"));
+        let attributes = &got[0]["attributes"];
+        assert_eq!(attributes["query"], json!("q".repeat(16_000)), "the longest is cut first");
+        assert!(attributes["tapio.truncated_bytes"].as_u64() > Some(26_000), "{attributes}");
+    }
+    let account = pipeline.end().snapshot;
+    assert_eq!((account.total.received, account.total.truncated), (1, 1));
 }
 
 #[test]

@@ -11,6 +11,7 @@ const COMMON: &[&str] = &[
     "tapio.extra",
     "tapio.identity",
     "tapio.k8s.rollout.state",
+    "tapio.truncated_bytes",
     "tapio.peer.k8s.pod.uid",
     "tapio.peer.k8s.pod.name",
     "tapio.peer.k8s.namespace.name",

@@ -7,6 +7,7 @@
 //! | `id.rs` | 128-bit event and trace identifiers |
 //! | `severity.rs` | OpenTelemetry severity numbers |
 //! | `record.rs` | [`Event`], borrowed while it is built, archived in a record |
+//! | `truncate.rs` | cuts an event that is too large for a record |
 //! | `view.rs` | in-place access to an archived event |
 //! | `story.rs` | [`Story`]: members, root causes, impact and actions |
 //! | `json.rs`, `event_json.rs`, `story_json.rs` | the JSON forms, one object per line |
@@ -30,6 +31,7 @@ mod record;
 mod severity;
 mod story;
 mod story_json;
+mod truncate;
 mod view;
 pub mod well_known_names;
 

@@ -45,6 +45,7 @@ struct Row {
     held: AtomicU64,
     /// At the bridge: events that were accepted, or dropped before they could be.
     settled: AtomicU64,
+    truncated: AtomicU64,
     dropped: [AtomicU64; REASON_COUNT],
 }
 
@@ -85,6 +86,11 @@ impl StageLedger {
     /// Counts events forwarded to the next stage; at the bridge, events stored by the server.
     pub fn add_forwarded(&self, account: u8, n: u64) {
         add(&self.row(account).forwarded, n);
+    }
+
+    /// Counts events whose texts were cut to fit into a record.
+    pub fn add_truncated(&self, account: u8, n: u64) {
+        add(&self.row(account).truncated, n);
     }
 
     /// Counts dropped events.
@@ -140,6 +146,8 @@ pub struct CollectorAccount {
     pub dropped: Vec<(Stage, Reason, u64)>,
     /// Events in rings and queues.
     pub held: u64,
+    /// Events whose texts were cut to fit into a record; a part of those received.
+    pub truncated: u64,
     /// received − forwarded − dropped − held. Other than zero it is a defect of tapio.
     pub residual: i64,
 }
@@ -224,6 +232,7 @@ impl Ledger {
             total.received += account.received;
             total.forwarded += account.forwarded;
             total.held += account.held;
+            total.truncated += account.truncated;
             total.residual += account.residual;
             for &(stage, reason, n) in &account.dropped {
                 match total.dropped.iter_mut().find(|d| (d.0, d.1) == (stage, reason)) {
@@ -247,6 +256,7 @@ impl Ledger {
             };
             let (received, forwarded) = (sum(|row| &row.received), sum(|row| &row.forwarded));
             let held = sum(|row| &row.held);
+            account.truncated += sum(|row| &row.truncated);
             let mut dropped = 0;
             for reason in Reason::ALL {
                 let dropped_by =

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::block::Header;
+use super::block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS};
 use super::ledger::{StageLedger, account};
 use super::record::{RecordWriter, WriteError};
 use super::wake::Bell;
+use crate::clock;
 use crate::event::{Event, Reason, Severity};
 use crate::memory::MemoryPressure;
 use crate::shutdown::Shutdown;
@@ -20,6 +21,9 @@ const FULL_PAUSE: Duration = Duration::from_micros(100);
 
 /// Pause before it is looked again whether there is memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(5);
+
+/// The least time between two reports of events that were cut.
+const REPORT_INTERVAL_NS: u64 = 60_000_000_000;
 
 /// Policy for a full ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +95,8 @@ pub struct Sink {
     has_offered: bool,
     /// Whether an event was received and isn't accounted for yet.
     is_writing: bool,
+    /// When it was reported last that an event was cut.
+    truncation_reported_ns: u64,
     spare: Option<Box<Sink>>,
 }
 
@@ -123,6 +129,7 @@ impl Sink {
             generation: 1,
             has_offered: false,
             is_writing: false,
+            truncation_reported_ns: 0,
             spare: None,
         }
     }
@@ -303,7 +310,11 @@ impl Sink {
         if self.is_paused() && !self.shutdown.is_requested() {
             return Err(FullRing(first));
         }
-        match self.shards[first].0.write_event_above(&header, event, reserve_blocks) {
+        let mut written = self.shards[first].0.write_event_above(&header, event, reserve_blocks);
+        if written == Err(WriteError::Oversize) {
+            written = self.write_truncated(first, &header, event, reserve_blocks);
+        }
+        match written {
             Ok(()) => Ok(Ok(())),
             Err(WriteError::Oversize) => Ok(Err(Reason::Oversize)),
             Err(WriteError::Full) if self.on_full == OnFull::Drop => Ok(Err(Reason::RingFull)),
@@ -314,6 +325,34 @@ impl Sink {
             }
             Err(WriteError::Full) => Err(FullRing(first)),
         }
+    }
+
+    /// Writes an event that is too large for a record with its texts cut.
+    #[cold]
+    fn write_truncated(
+        &mut self,
+        first: usize,
+        header: &Header,
+        event: &Event<'_>,
+        reserve_blocks: usize,
+    ) -> Result<(), WriteError> {
+        let writer = &mut self.shards[first].0;
+        // A block is the record's head.
+        let max_bytes = (MAX_RECORD_BLOCKS - 1) * BLOCK_BYTES;
+        let written = event
+            .truncated(max_bytes, |cut| writer.write_event_above(header, cut, reserve_blocks))
+            .unwrap_or(Err(WriteError::Oversize));
+        if written.is_ok() {
+            self.ledger.add_truncated(account(self.collector, self.parity()), 1);
+            let now_ns = clock::monotonic_ns();
+            if now_ns.saturating_sub(self.truncation_reported_ns) >= REPORT_INTERVAL_NS {
+                self.truncation_reported_ns = now_ns;
+                let bytes = event.archive_bound_bytes();
+                let source = event.source.text();
+                tracing::warn!(source, bytes, max_bytes, "event cut to fit into a record");
+            }
+        }
+        written
     }
 
     /// Counts `n` received events as dropped that never reach a ring.

@@ -43,6 +43,11 @@ pub(super) const DROPPED: Metric = Metric::counter(
     &["collector", "stage", "reason"],
     "Events dropped, by stage and reason.",
 );
+pub(super) const TRUNCATED: Metric = Metric::counter(
+    "tapio_events_truncated_total",
+    COLLECTOR,
+    "Events whose texts were cut to fit into a record; they are forwarded.",
+);
 pub(super) const HELD: Metric =
     Metric::gauge("tapio_events_held", COLLECTOR, "Events in rings and queues.");
 pub(super) const RESIDUAL: Metric = Metric::gauge(

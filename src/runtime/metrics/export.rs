@@ -48,6 +48,8 @@ fn events(page: &mut Page, snapshot: &Snapshot) {
             dropped.add(&[&account.name, stage.as_str(), reason.as_str()], events);
         }
     }
+    let mut truncated = page.metric(&define::TRUNCATED);
+    accounts.iter().for_each(|a| truncated.add(&[&a.name], a.truncated));
     let mut held = page.metric(&define::HELD);
     accounts.iter().for_each(|a| held.add(&[&a.name], a.held));
     let mut residual = page.metric(&define::RESIDUAL);
