@@ -35,7 +35,7 @@ impl Live {
         let line = format!(
             r#"{{"time":{time_ns},"kind":"t.e","attributes":{{"k":"{key}","fails":{fails}}}}}"#
         );
-        let parsed = JsonEvent::parse(&line, "t").unwrap();
+        let parsed = JsonEvent::parse(&line, &line).unwrap();
         let mut fields = Vec::new();
         let event = parsed.event(0, &mut fields);
         let (writer, reader) = &mut self.ring;

@@ -8,6 +8,7 @@
 //! | `causes` | effect of each piece of evidence on root cause and impact |
 //! | `builtin_rules` | each built-in rule emits the intended stories, and no incident gives two |
 //! | `failures` | a rule that panics costs its own state of one key |
+//! | `repeated` | an event that comes again counts once |
 //! | `stories` | golden stories, byte for byte, for any number of shards |
 
 mod builtin_rules;
@@ -18,6 +19,7 @@ mod engine;
 mod failing_rule;
 mod failures;
 mod lanes;
+mod repeated;
 mod stories;
 
 /// The repository's root.

@@ -9,7 +9,6 @@
 //! | `encoding.rs` | media types and encodings of OTLP/HTTP |
 //! | `intake.rs` | the bounded queue from the servers to the collector |
 //! | `to_event.rs` | builds events from records |
-//! | `recent.rs` | what was accepted lately, to recognise what is sent again |
 //! | `fuzz_entry.rs` | requests without servers, for the fuzz target |
 //!
 //! The servers run on their own thread and pass requests through a bounded queue. A request is
@@ -24,7 +23,6 @@ mod fuzz_entry;
 mod grpc;
 mod http;
 mod intake;
-mod recent;
 mod servers;
 mod to_event;
 

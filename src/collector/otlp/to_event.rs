@@ -4,7 +4,6 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use super::intake::{Answer, Rejected};
-use super::recent::Recent;
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
@@ -31,16 +30,9 @@ pub(super) struct EventWriter {
     pub(super) dropped_attributes: u64,
     /// The records of the current request that weren't accepted.
     rejected: Rejected,
-    hasher: ahash::RandomState,
-    /// Requests accepted lately, by their hash: the number of records, and those not accepted.
-    recent_requests: Recent<u64, (u64, Rejected)>,
-    /// Warnings and errors accepted lately.
-    recent_records: Recent<EventId, ()>,
     /// The record before, and how often it was repeated.
     before: EventId,
     repeats: u32,
-    /// Whether the current request has a record without an id of its own.
-    has_unidentified: bool,
 }
 
 /// A record with what it belongs to.
@@ -52,8 +44,7 @@ struct One<'a> {
 }
 
 impl EventWriter {
-    /// Emits an event for each record of a request. A request that was accepted before is
-    /// recognised: its sender hasn't got the answer.
+    /// Emits an event for each record of a request.
     pub(super) fn request(
         &mut self,
         signal: OtlpSignal,
@@ -61,16 +52,9 @@ impl EventWriter {
         context: &mut Context,
     ) -> Answer {
         let now_ns = clock::wall_ns();
-        let hash = self.hasher.hash_one((signal as u8, &bytes[..]));
-        if let Some((records, rejected)) = self.recent_requests.get(&hash, now_ns) {
-            context.sink.refuse(Reason::ReadAgain, *records);
-            return Answer::Accepted(rejected.clone());
-        }
         self.rejected = Rejected::default();
-        (self.before, self.has_unidentified) = (EventId::default(), false);
-        let mut records = 0;
+        self.before = EventId::default();
         let decoded = otlp_records(signal, bytes, |resource, scope, record| {
-            records += 1;
             self.record(&One { signal, resource, scope, record }, now_ns, context);
         });
         match decoded {
@@ -83,15 +67,7 @@ impl EventWriter {
                 if self.rejected.count(Reason::Shutdown) > 0 {
                     return Answer::ShuttingDown;
                 }
-                let rejected = std::mem::take(&mut self.rejected);
-                if !self.has_unidentified && records > 0 {
-                    self.recent_requests.insert(
-                        hash,
-                        (records + invalid, rejected.clone()),
-                        now_ns,
-                    );
-                }
-                Answer::Accepted(rejected)
+                Answer::Accepted(std::mem::take(&mut self.rejected))
             }
             Err(e) => {
                 context.sink.refuse(Reason::BadInput, 1);
@@ -101,17 +77,6 @@ impl EventWriter {
     }
 
     fn record(&mut self, one: &One<'_>, now_ns: u64, context: &mut Context) {
-        let id = self.identify(one, context);
-        let severity = one.severity();
-        // What matters to rules is recognised in another request, too.
-        if let Some(id) = id.filter(|_| severity >= Severity::WARN) {
-            if self.recent_records.get(&id, now_ns).is_some() {
-                context.sink.refuse(Reason::ReadAgain, 1);
-                return;
-            }
-            self.recent_records.insert(id, (), now_ns);
-        }
-        self.has_unidentified |= id.is_none();
         self.event.clear();
         self.entities(one, context);
         if one.signal == OtlpSignal::Traces {
@@ -122,7 +87,7 @@ impl EventWriter {
         self.event.text(names::OTEL_SCOPE_NAME, one.scope.name);
         self.event.text(names::OTEL_SCOPE_VERSION, one.scope.version);
         self.attributes(one);
-        self.send(one, id, severity, now_ns, context);
+        self.send(one, now_ns, context);
     }
 
     /// The id that a record has wherever it is sent again; `None` if two different records could
@@ -267,14 +232,8 @@ impl EventWriter {
         }
     }
 
-    fn send(
-        &mut self,
-        one: &One<'_>,
-        id: Option<EventId>,
-        severity: Severity,
-        now_ns: u64,
-        context: &mut Context,
-    ) {
+    fn send(&mut self, one: &One<'_>, now_ns: u64, context: &mut Context) {
+        let id = self.identify(one, context);
         let (event, record) = (&mut self.event, one.record);
         event.trace_context(TraceId(record.trace_id), record.span_id);
         let is_span = one.signal == OtlpSignal::Traces;
@@ -294,7 +253,7 @@ impl EventWriter {
             kind: if is_span { names::OTLP_SPAN } else { names::OTLP_LOG },
             source: names::OTLP,
             clock: ClockQuality::Micros,
-            severity,
+            severity: one.severity(),
         };
         // The sink counts an event that it can't accept.
         if let Err(reason) = self.event.offer(&meta, &mut context.sink) {

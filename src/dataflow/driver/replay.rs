@@ -275,6 +275,7 @@ fn topology(rules: &Arc<LiveRules>, emit: Emit) -> Topology {
         Topology::new(Arc::clone(rules), Order::Total).collectors(1).lane_options(LaneOptions {
             max_keys: MAX_KEYS,
             max_stories: MAX_KEYS,
+            max_seen: 1 << 20,
             record_matches: emit == Emit::Matches,
         });
     match emit {

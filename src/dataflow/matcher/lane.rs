@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::key_table::KeyTable;
+use crate::lru::Lru;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
@@ -45,6 +46,8 @@ pub struct LaneStats {
     pub failures: u64,
     /// Keys dropped because their rule failed.
     pub keys_failed: u64,
+    /// Relevant events that came again.
+    pub repeated: u64,
 }
 
 /// Rules evaluated on events in one order.
@@ -64,9 +67,13 @@ pub(crate) struct Lane {
     outcomes: Outcomes,
     pub(crate) key: Vec<u8>,
     pub(crate) tail: Vec<u8>,
+    /// The ids of the relevant events evaluated lately: an event that comes again counts once.
+    seen: Lru<EventId, ()>,
     pub(crate) failures: Failures,
     /// Keys dropped because their rule failed.
     pub(crate) keys_failed: u64,
+    /// Relevant events that came again.
+    repeated: u64,
 }
 
 /// The context in which the rules are evaluated on one event.
@@ -101,8 +108,10 @@ impl Lane {
             outcomes: Outcomes::default(),
             key: Vec::new(),
             tail: Vec::new(),
+            seen: Lru::new(options.max_seen),
             failures: Failures::default(),
             keys_failed: 0,
+            repeated: 0,
         }
     }
 
@@ -119,6 +128,7 @@ impl Lane {
             stories_evicted_unemitted: self.stories.dropped_unemitted,
             failures: self.failures.total + self.stories.failures.total,
             keys_failed: self.keys_failed,
+            repeated: self.repeated,
         }
     }
 
@@ -134,6 +144,7 @@ impl Lane {
     /// Sets the bounds; evicts what is beyond them.
     pub(crate) fn limit(&mut self, options: LaneOptions) {
         self.keys.limit(options.max_keys, drop);
+        self.seen.limit(options.max_seen);
         self.stories.limit(options.max_stories, &self.rules.rules);
     }
 
@@ -181,7 +192,7 @@ impl Lane {
     }
 
     /// Evaluates the rules whose key this shard owns. Returns whether the event is relevant to any
-    /// rule.
+    /// rule; one that was evaluated before isn't.
     fn evaluate(
         &mut self,
         current: &mut EventRef<'_>,
@@ -193,8 +204,13 @@ impl Lane {
         let plan = rules.plan(event.kind_name());
         let mut outcomes = std::mem::take(&mut self.outcomes);
         plan.evaluate(event, &mut outcomes);
-        let relevant = !outcomes.relevant.is_empty();
+        let mut relevant = !outcomes.relevant.is_empty();
+        if relevant && self.seen.get(&current.id).is_some() {
+            self.repeated += 1;
+            relevant = false;
+        }
         if relevant {
+            self.seen.insert(current.id, ());
             self.evaluated += 1;
             let mut context = MatchContext { rules: &rules, event, current, now_ns };
             let (mut next, mut kept) = (0, memberships.len());

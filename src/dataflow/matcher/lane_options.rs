@@ -11,13 +11,15 @@ pub struct LaneOptions {
     pub max_keys: usize,
     /// Stories open at once; beyond it, the one that ends next is evicted.
     pub max_stories: usize,
+    /// Relevant events whose ids are remembered: one that comes again counts once.
+    pub max_seen: usize,
     /// Records every match (`tapio replay --emit matches`).
     pub record_matches: bool,
 }
 
 impl Default for LaneOptions {
     fn default() -> Self {
-        Self { max_keys: 65_536, max_stories: 4_096, record_matches: false }
+        Self { max_keys: 65_536, max_stories: 4_096, max_seen: 32_768, record_matches: false }
     }
 }
 
@@ -27,6 +29,7 @@ impl LaneOptions {
         Self {
             max_keys: level.bound(self.max_keys),
             max_stories: level.bound(self.max_stories),
+            max_seen: level.bound(self.max_seen),
             ..self
         }
     }

@@ -31,6 +31,8 @@ tapio_core::counters! {
         correlation_failures: Counter =
             "Failures of rules, and of other code while events are correlated.",
         join_keys_failed: Counter = "Join keys dropped because their rule failed.",
+        events_repeated: Counter =
+            "Events with the id of one that was correlated lately; they are forwarded and count once.",
         events_uncorrelated: Counter =
             "Events forwarded without correlation because memory was at its limit.",
         lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
@@ -63,6 +65,7 @@ impl WorkerStats {
         self.stories_evicted_unemitted.set(event_time.dropped_unemitted);
         self.correlation_failures.set(stats.failures);
         self.join_keys_failed.set(stats.keys_failed);
+        self.events_repeated.set(lane.repeated);
         self.events_uncorrelated.set(stats.uncorrelated);
         self.lifecycles.set(stats.lifecycles);
         self.lifecycles_opened.set(stats.lifecycles_opened);

@@ -112,6 +112,7 @@ pub(super) const SHARD_METRICS: Names = &[
     ("event_time_lane_events", "tapio_event_time_lane_events"),
     ("events_forced", "tapio_events_forced_total"),
     ("events_late", "tapio_events_late_total"),
+    ("events_repeated", "tapio_events_repeated_total"),
     ("events_uncorrelated", "tapio_events_uncorrelated_total"),
     ("stories_relinked", "tapio_stories_relinked_total"),
     ("stories_retracted", "tapio_stories_retracted_total"),
