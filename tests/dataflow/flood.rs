@@ -73,8 +73,12 @@ impl Flood {
         loaded.text("r.yaml", rules);
         assert_eq!(loaded.errors, []);
         let rules = Arc::new(RuleSet::new(loaded.rules, "", 1));
-        let options =
-            LaneOptions { max_keys: BOUND, max_stories: BOUND / 2, ..LaneOptions::default() };
+        let options = LaneOptions {
+            max_keys: BOUND,
+            max_stories: BOUND / 2,
+            max_seen: BOUND / 4,
+            ..LaneOptions::default()
+        };
         let (writer, reader) = ring(1 << 14);
         Self {
             shard: Shard::new(rules, 0, Order::Arrival, options),
