@@ -49,8 +49,8 @@ pub use encode::{
 };
 pub use json::{batch_json, decoded_json};
 pub use otlp::{
-    OtlpAttributes, OtlpNested, OtlpPart, OtlpParts, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
-    otlp_records,
+    OtlpAttributes, OtlpMetricType, OtlpNested, OtlpPart, OtlpParts, OtlpPoint, OtlpRecord,
+    OtlpScope, OtlpSignal, OtlpValue, otlp_points, otlp_records,
 };
 pub use otlp_json::otlp_from_json;
 pub use raw_event::{EventKeys, RawEvent, kernel_time};

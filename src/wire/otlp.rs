@@ -2,11 +2,13 @@
 //! collector/logs/v1, collector/trace/v1, logs/v1, trace/v1, common/v1). Decoded by hand: a request
 //! of hundreds of records allocates two lists, whatever it contains.
 
+mod metrics;
 mod parts;
 mod value;
 
 use value::value;
 
+pub use metrics::{OtlpMetricType, OtlpPoint};
 pub use parts::{OtlpPart, OtlpParts};
 pub use value::{OtlpAttributes, OtlpNested, OtlpValue};
 
@@ -19,6 +21,8 @@ pub enum OtlpSignal {
     Logs,
     /// `ExportTraceServiceRequest`
     Traces,
+    /// `ExportMetricsServiceRequest`
+    Metrics,
 }
 
 /// A log record or a span, with its resource's attributes.
@@ -79,13 +83,46 @@ pub fn otlp_records<'a>(
     bytes: &'a [u8],
     mut visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, &OtlpRecord<'a>),
 ) -> Result<u64, WireError> {
-    let (mut request, mut invalid) = (Reader::new(bytes), 0);
     let mut record = OtlpRecord::default();
+    items(bytes, |resource, scope, one| {
+        record.clear();
+        record.encoded = one.rest();
+        let read = match signal {
+            OtlpSignal::Logs => record.log(one),
+            OtlpSignal::Traces => record.span(one),
+            OtlpSignal::Metrics => Ok(()),
+        };
+        read.map(|()| {
+            visit(resource, scope, &record);
+            0
+        })
+    })
+}
+
+/// Decodes an `ExportMetricsServiceRequest` and passes each data point to `visit`, as
+/// [`otlp_records`] does with records. Returns the number of points that can't be decoded.
+///
+/// # Errors
+/// When the request's outline is invalid; some points may have been visited.
+pub fn otlp_points<'a>(
+    bytes: &'a [u8],
+    mut visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, &OtlpPoint<'a>),
+) -> Result<u64, WireError> {
+    items(bytes, |resource, scope, one| metrics::points(one, |point| visit(resource, scope, point)))
+}
+
+/// Passes each log record, span or metric of a request to `read`, which returns the number of
+/// records in it that can't be decoded. Returns their sum; an item that fails counts as one.
+fn items<'a>(
+    bytes: &'a [u8],
+    mut read: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, Reader<'a>) -> Result<u64, WireError>,
+) -> Result<u64, WireError> {
+    let (mut request, mut invalid) = (Reader::new(bytes), 0);
     while !request.is_empty() {
         let (1, LEN) = request.tag()? else {
             return Err(request.error(WireCause::FieldType(1)));
         };
-        // ResourceLogs and ResourceSpans: the resource may follow its records.
+        // ResourceLogs, ResourceSpans, ResourceMetrics: the resource may follow its records.
         let of_resource = request.message()?;
         let resource = resource_attributes(of_resource)?;
         let mut parts = of_resource;
@@ -96,16 +133,7 @@ pub fn otlp_records<'a>(
             while !records.is_empty() {
                 let (2, LEN) = records.tag_or_skip(2)? else { continue };
                 let one = records.message()?;
-                record.clear();
-                record.encoded = one.rest();
-                let read = match signal {
-                    OtlpSignal::Logs => record.log(one),
-                    OtlpSignal::Traces => record.span(one),
-                };
-                match read {
-                    Ok(()) => visit(&resource, &scope, &record),
-                    Err(_) => invalid += 1,
-                }
+                invalid += read(&resource, &scope, one).unwrap_or(1);
             }
         }
     }

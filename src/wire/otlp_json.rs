@@ -12,7 +12,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::otlp::OtlpSignal;
-use super::otlp_schema::{LOGS, Schema, TRACES, Type};
+use super::otlp_schema::{LOGS, METRICS, Schema, TRACES, Type};
 use super::reader::{FIXED32, FIXED64, LEN, VARINT};
 
 /// A message that can't be decoded: a tag without its end.
@@ -26,6 +26,7 @@ pub fn otlp_from_json(signal: OtlpSignal, json: &[u8]) -> Result<Vec<u8>, String
     let schema = match signal {
         OtlpSignal::Logs => &LOGS,
         OtlpSignal::Traces => &TRACES,
+        OtlpSignal::Metrics => &METRICS,
     };
     let mut writer = Writer { out: Vec::with_capacity(json.len()), invalid: None };
     let mut parser = serde_json::Deserializer::from_slice(json);
@@ -89,6 +90,8 @@ enum Field {
     Request(&'static Schema),
     /// A field of a message.
     Of(&'static str, u32, Type),
+    /// An element of a packed list.
+    Element(&'static str, Type),
 }
 
 /// Parses one value and writes it.
@@ -109,7 +112,7 @@ impl Value<'_> {
     fn name(&self) -> &'static str {
         match self.field {
             Field::Request(_) => "request",
-            Field::Of(name, ..) => name,
+            Field::Of(name, ..) | Field::Element(name, _) => name,
         }
     }
 
@@ -126,8 +129,16 @@ impl Value<'_> {
                 self.writer.tag(number, VARINT);
                 self.writer.varint(bits);
             }
+            Field::Of(_, number, Type::ZigZag) => {
+                self.writer.tag(number, VARINT);
+                self.writer.varint((n << 1 ^ n >> 63).cast_unsigned());
+            }
             Field::Of(_, number, Type::Fixed64) => {
                 self.writer.tag(number, FIXED64);
+                self.writer.out.extend_from_slice(&bits.to_le_bytes());
+            }
+            Field::Element(_, Type::PackedInts) => self.writer.varint(bits),
+            Field::Element(_, Type::PackedFixed64) => {
                 self.writer.out.extend_from_slice(&bits.to_le_bytes());
             }
             Field::Of(_, number, Type::Fixed32) => match u32::try_from(n) {
@@ -147,8 +158,12 @@ impl Value<'_> {
                 self.writer.tag(number, FIXED64);
                 self.writer.out.extend_from_slice(&n.to_le_bytes());
             }
+            Field::Element(_, Type::PackedDoubles) => {
+                self.writer.out.extend_from_slice(&n.to_le_bytes());
+            }
             // 1e3 is an integer in JSON.
-            Field::Of(_, _, Type::Int | Type::Fixed32 | Type::Fixed64)
+            Field::Of(_, _, Type::Int | Type::ZigZag | Type::Fixed32 | Type::Fixed64)
+            | Field::Element(_, Type::PackedInts | Type::PackedFixed64)
                 if n.fract() == 0.0 && n.abs() < 9.0e15 =>
             {
                 self.int(n as i64);
@@ -170,14 +185,15 @@ impl Value<'_> {
                     Err(_) => self.mismatch("text that isn't base64"),
                 }
             }
-            Field::Of(_, _, Type::Double) => {
+            Field::Of(_, _, Type::Double) | Field::Element(_, Type::PackedDoubles) => {
                 // Rust reads `NaN`, `Infinity` and `-Infinity` as well.
                 match text.parse() {
                     Ok(n) => self.float(n),
                     Err(_) => self.mismatch(format_args!("{text:?}, not a number")),
                 }
             }
-            Field::Of(_, _, Type::Int | Type::Fixed32 | Type::Fixed64) => {
+            Field::Of(_, _, Type::Int | Type::ZigZag | Type::Fixed32 | Type::Fixed64)
+            | Field::Element(_, Type::PackedInts | Type::PackedFixed64) => {
                 let signed = text.parse::<i64>();
                 match signed.or_else(|_| text.parse::<u64>().map(u64::cast_signed)) {
                     Ok(n) => self.int(n),
@@ -231,7 +247,9 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     fn visit_u64<E>(self, n: u64) -> Result<(), E> {
         match self.field {
-            Field::Of(_, _, Type::Double) => self.float(n as f64),
+            Field::Of(_, _, Type::Double) | Field::Element(_, Type::PackedDoubles) => {
+                self.float(n as f64);
+            }
             _ => self.int(n.cast_signed()),
         }
         Ok(())
@@ -275,10 +293,23 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Field::Of(name, number, Type::Messages(schema)) = self.field else {
-            self.mismatch("list");
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            return Ok(());
+        let (name, number, schema) = match self.field {
+            Field::Of(name, number, Type::Messages(schema)) => (name, number, schema),
+            Field::Of(
+                name,
+                number,
+                kind @ (Type::PackedInts | Type::PackedFixed64 | Type::PackedDoubles),
+            ) => {
+                let (begin, field) = (self.writer.out.len(), Field::Element(name, kind));
+                while seq.next_element_seed(Value { field, writer: self.writer })?.is_some() {}
+                self.writer.enclose(number, begin);
+                return Ok(());
+            }
+            _ => {
+                self.mismatch("list");
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok(());
+            }
         };
         // The cause of the message that this list is a part of.
         let outer = self.writer.invalid.take();

@@ -12,12 +12,17 @@ pub(super) enum Type {
     Id,
     /// `int64`, `int32`, `uint32`, `uint64` and enums.
     Int,
+    /// `sint32`
+    ZigZag,
     Fixed32,
     /// `fixed64` and `sfixed64`
     Fixed64,
     Double,
     Message(&'static Schema),
     Messages(&'static Schema),
+    PackedInts,
+    PackedFixed64,
+    PackedDoubles,
 }
 
 /// A message.
@@ -28,7 +33,10 @@ pub(super) struct Schema {
     pub(super) fields: &'static [(&'static str, u32, Type)],
 }
 
-use Type::{Bool, Bytes, Double, Fixed32, Fixed64, Id, Int, Message, Messages, Text};
+use Type::{
+    Bool, Bytes, Double, Fixed32, Fixed64, Id, Int, Message, Messages, PackedDoubles,
+    PackedFixed64, PackedInts, Text, ZigZag,
+};
 
 const fn schema(fields: &'static [(&'static str, u32, Type)]) -> Schema {
     Schema { costs_itself: false, fields }
@@ -142,3 +150,111 @@ static SPAN_LINK: Schema = schema(&[
 ]);
 
 static STATUS: Schema = schema(&[("message", 2, Text), ("code", 3, Int)]);
+
+/// `ExportMetricsServiceRequest`
+pub(super) static METRICS: Schema = schema(&[("resource_metrics", 1, Messages(&RESOURCE_METRICS))]);
+
+static RESOURCE_METRICS: Schema = schema(&[
+    ("resource", 1, Message(&RESOURCE)),
+    ("scope_metrics", 2, Messages(&SCOPE_METRICS)),
+    ("schema_url", 3, Text),
+]);
+
+static SCOPE_METRICS: Schema = schema(&[
+    ("scope", 1, Message(&SCOPE)),
+    ("metrics", 2, Messages(&METRIC)),
+    ("schema_url", 3, Text),
+]);
+
+static METRIC: Schema = item(&[
+    ("name", 1, Text),
+    ("description", 2, Text),
+    ("unit", 3, Text),
+    ("gauge", 5, Message(&NUMBERS)),
+    ("sum", 7, Message(&NUMBERS)),
+    ("histogram", 9, Message(&HISTOGRAM)),
+    ("exponential_histogram", 10, Message(&EXPONENTIAL_HISTOGRAM)),
+    ("summary", 11, Message(&SUMMARY)),
+    ("metadata", 12, Messages(&PAIR)),
+]);
+
+/// `Gauge` and `Sum`
+static NUMBERS: Schema = schema(&[
+    ("data_points", 1, Messages(&NUMBER)),
+    ("aggregation_temporality", 2, Int),
+    ("is_monotonic", 3, Bool),
+]);
+
+static HISTOGRAM: Schema =
+    schema(&[("data_points", 1, Messages(&HISTOGRAM_POINT)), ("aggregation_temporality", 2, Int)]);
+
+static EXPONENTIAL_HISTOGRAM: Schema = schema(&[
+    ("data_points", 1, Messages(&EXPONENTIAL_POINT)),
+    ("aggregation_temporality", 2, Int),
+]);
+
+static SUMMARY: Schema = schema(&[("data_points", 1, Messages(&SUMMARY_POINT))]);
+
+static NUMBER: Schema = item(&[
+    ("start_time_unix_nano", 2, Fixed64),
+    ("time_unix_nano", 3, Fixed64),
+    ("as_double", 4, Double),
+    ("exemplars", 5, Messages(&EXEMPLAR)),
+    ("as_int", 6, Fixed64),
+    ("attributes", 7, Messages(&PAIR)),
+    ("flags", 8, Int),
+]);
+
+static HISTOGRAM_POINT: Schema = item(&[
+    ("start_time_unix_nano", 2, Fixed64),
+    ("time_unix_nano", 3, Fixed64),
+    ("count", 4, Fixed64),
+    ("sum", 5, Double),
+    ("bucket_counts", 6, PackedFixed64),
+    ("explicit_bounds", 7, PackedDoubles),
+    ("exemplars", 8, Messages(&EXEMPLAR)),
+    ("attributes", 9, Messages(&PAIR)),
+    ("flags", 10, Int),
+    ("min", 11, Double),
+    ("max", 12, Double),
+]);
+
+static EXPONENTIAL_POINT: Schema = item(&[
+    ("attributes", 1, Messages(&PAIR)),
+    ("start_time_unix_nano", 2, Fixed64),
+    ("time_unix_nano", 3, Fixed64),
+    ("count", 4, Fixed64),
+    ("sum", 5, Double),
+    ("scale", 6, ZigZag),
+    ("zero_count", 7, Fixed64),
+    ("positive", 8, Message(&BUCKETS)),
+    ("negative", 9, Message(&BUCKETS)),
+    ("flags", 10, Int),
+    ("exemplars", 11, Messages(&EXEMPLAR)),
+    ("min", 12, Double),
+    ("max", 13, Double),
+    ("zero_threshold", 14, Double),
+]);
+
+static BUCKETS: Schema = schema(&[("offset", 1, ZigZag), ("bucket_counts", 2, PackedInts)]);
+
+static SUMMARY_POINT: Schema = item(&[
+    ("start_time_unix_nano", 2, Fixed64),
+    ("time_unix_nano", 3, Fixed64),
+    ("count", 4, Fixed64),
+    ("sum", 5, Double),
+    ("quantile_values", 6, Messages(&QUANTILE)),
+    ("attributes", 7, Messages(&PAIR)),
+    ("flags", 8, Int),
+]);
+
+static QUANTILE: Schema = schema(&[("quantile", 1, Double), ("value", 2, Double)]);
+
+static EXEMPLAR: Schema = schema(&[
+    ("time_unix_nano", 2, Fixed64),
+    ("as_double", 3, Double),
+    ("span_id", 4, Id),
+    ("trace_id", 5, Id),
+    ("as_int", 6, Fixed64),
+    ("filtered_attributes", 7, Messages(&PAIR)),
+]);

@@ -358,3 +358,59 @@ fn records_that_are_sent_again_have_the_same_id() {
     let account = pipeline.end().snapshot;
     assert_eq!((account.total.received, account.total.forwarded), (sent as u64, sent as u64));
 }
+
+#[test]
+fn metrics_become_measurements() {
+    let (pipeline, grpc, http) = start();
+    let json = "Content-Type: application/json";
+    let measured = |time: u64, requests: u64, counts: [u64; 3]| {
+        let total: u64 = counts.iter().sum();
+        json!({"resourceMetrics": [{
+            "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "shop"}}]},
+            "scopeMetrics": [{"scope": {"name": "lib"}, "metrics": [
+                {"name": "queue.length", "unit": "{item}", "gauge": {"dataPoints": [
+                    {"timeUnixNano": time, "asDouble": 2.5,
+                     "attributes": [{"key": "queue", "value": {"stringValue": "q1"}}]}]}},
+                {"name": "http.requests", "sum": {
+                    "aggregationTemporality": 2, "isMonotonic": true,
+                    "dataPoints": [{"timeUnixNano": time, "asInt": requests.to_string()}]}},
+                {"name": "http.duration", "unit": "s", "histogram": {
+                    "aggregationTemporality": 2,
+                    "dataPoints": [{"timeUnixNano": time, "count": total, "sum": total,
+                        "explicitBounds": [1, 2], "bucketCounts": counts, "max": 1.75}]}},
+            ]}],
+        }]})
+    };
+    for (time, requests, counts) in [(10, 100, [5, 0, 0]), (20, 130, [5, 10, 0])] {
+        let body = measured(time, requests, counts).to_string();
+        let response = post_with(http, "/v1/metrics", json, body.as_bytes());
+        assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
+    }
+    const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+    assert_eq!(export(grpc, METRICS, request(&[])), tonic::Code::Ok);
+    pipeline.wait_until("all events", |p| p.count() == 6);
+    {
+        let got = pipeline.events();
+        let (gauge, sum, histogram) = (&got[3], &got[4], &got[5]);
+        assert_eq!(
+            (&gauge["kind"], &gauge["message"]),
+            (&json!("otlp.metric"), &json!("queue.length"))
+        );
+        assert_eq!(gauge["entity"]["service.name"], json!("shop"));
+        let expected = json!({
+            "tapio.metric.name": "queue.length", "tapio.metric.unit": "{item}",
+            "tapio.metric.type": "gauge", "tapio.metric.value": 2.5, "otel.scope.name": "lib",
+            "queue": "q1",
+        });
+        assert_eq!(gauge["attributes"], expected);
+        assert_eq!(got[1]["attributes"]["tapio.metric.delta"], json!(null), "the first point");
+        assert_eq!(sum["attributes"]["tapio.metric.value"], json!(130));
+        assert_eq!(sum["attributes"]["tapio.metric.delta"], json!(30));
+        let attributes = &histogram["attributes"];
+        assert_eq!(attributes["tapio.metric.count"], json!(10));
+        assert_eq!(attributes["tapio.metric.p50"], json!(1.5));
+        assert_eq!(attributes["tapio.metric.max"], json!(1.75));
+    }
+    let account = pipeline.end().snapshot;
+    assert_eq!((account.total.received, account.total.forwarded), (6, 6));
+}

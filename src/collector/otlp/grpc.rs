@@ -1,5 +1,5 @@
-//! OTLP/gRPC: the `Export` methods of logs and traces, on undecoded requests. The structure is that
-//! of generated code; only the codec is tapio's (`wire/codec.rs`).
+//! OTLP/gRPC: the `Export` methods of logs, traces and metrics, on undecoded requests. The
+//! structure is that of generated code; only the codec is tapio's (`wire/codec.rs`).
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -17,6 +17,7 @@ use tapio_wire::{OtlpSignal, RawCodec, RpcStatus, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
+const METRICS: &str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
 
 /// Serves until the listener fails.
 pub(super) async fn serve(
@@ -25,13 +26,14 @@ pub(super) async fn serve(
 ) -> std::io::Result<()> {
     grpc_server()
         .add_service(Logs(intake.clone()))
-        .add_service(Traces(intake))
+        .add_service(Traces(intake.clone()))
+        .add_service(Metrics(intake))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await
         .map_err(std::io::Error::other)
 }
 
-/// `ExportLogsServiceResponse` and `ExportTraceServiceResponse`, which have the same encoding.
+/// `ExportLogsServiceResponse` and those of traces and metrics, which have the same encoding.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ExportResponse {
     #[prost(message, optional, tag = "1")]
@@ -65,6 +67,7 @@ impl ExportResponse {
         let name = match signal {
             OtlpSignal::Logs => "rejectedLogRecords",
             OtlpSignal::Traces => "rejectedSpans",
+            OtlpSignal::Metrics => "rejectedDataPoints",
         };
         // An int64 is text in JSON.
         let rejected = rejected.to_string();
@@ -137,6 +140,7 @@ macro_rules! service {
 service! {
     Logs: LOGS, OtlpSignal::Logs;
     Traces: TRACES, OtlpSignal::Traces;
+    Metrics: METRICS, OtlpSignal::Metrics;
 }
 
 async fn respond<B>(export: Export, request: http::Request<B>) -> http::Response<tonic::body::Body>

@@ -32,6 +32,7 @@ pub(super) async fn serve(
     let routes = Router::new()
         .route("/v1/logs", route(OtlpSignal::Logs))
         .route("/v1/traces", route(OtlpSignal::Traces))
+        .route("/v1/metrics", route(OtlpSignal::Metrics))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .with_state(intake);
     axum::serve(listener, routes).await

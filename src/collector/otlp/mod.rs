@@ -1,5 +1,5 @@
-//! Collector `otlp`: receives logs and spans of applications on this node, over OTLP/gRPC and
-//! OTLP/HTTP (protobuf).
+//! Collector `otlp`: receives logs, spans and metrics of applications on this node, over OTLP/gRPC
+//! and OTLP/HTTP (protobuf, JSON).
 //!
 //! | file | purpose |
 //! | --- | --- |
@@ -9,6 +9,7 @@
 //! | `encoding.rs` | media types and encodings of OTLP/HTTP |
 //! | `intake.rs` | the bounded queue from the servers to the collector |
 //! | `to_event.rs` | builds events from records |
+//! | `series.rs` | series of metrics: increases of cumulative points |
 //! | `fuzz_entry.rs` | requests without servers, for the fuzz target |
 //!
 //! The servers run on their own thread and pass requests through a bounded queue. A request is
@@ -23,6 +24,7 @@ mod fuzz_entry;
 mod grpc;
 mod http;
 mod intake;
+mod series;
 mod servers;
 mod to_event;
 

@@ -1,9 +1,10 @@
-//! Builds events from log records and spans.
+//! Builds events from log records, spans and data points of metrics.
 
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use super::intake::{Answer, Rejected};
+use super::series::{SeriesTable, series};
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::runtime::Context;
@@ -11,7 +12,10 @@ use tapio_core::clock;
 use tapio_core::event::{
     ClockQuality, EventId, Name, Reason, Severity, TraceId, names, rfc3339, stable_hash,
 };
-use tapio_wire::{OtlpAttributes, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue, otlp_records};
+use tapio_wire::{
+    OtlpAttributes, OtlpMetricType, OtlpPoint, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
+    otlp_points, otlp_records,
+};
 
 /// The source part of event ids.
 const SOURCE: u16 = 0x0200;
@@ -30,6 +34,8 @@ pub(super) struct EventWriter {
     pub(super) dropped_attributes: u64,
     /// The records of the current request that weren't accepted.
     rejected: Rejected,
+    /// The last point of each series of metrics.
+    pub(super) series: SeriesTable,
     /// The record before, and how often it was repeated.
     before: EventId,
     repeats: u32,
@@ -54,9 +60,14 @@ impl EventWriter {
         let now_ns = clock::wall_ns();
         self.rejected = Rejected::default();
         self.before = EventId::default();
-        let decoded = otlp_records(signal, bytes, |resource, scope, record| {
-            self.record(&One { signal, resource, scope, record }, now_ns, context);
-        });
+        let decoded = match signal {
+            OtlpSignal::Metrics => otlp_points(bytes, |resource, scope, point| {
+                self.point(resource, scope, point, now_ns, context);
+            }),
+            _ => otlp_records(signal, bytes, |resource, scope, record| {
+                self.record(&One { signal, resource, scope, record }, now_ns, context);
+            }),
+        };
         match decoded {
             Ok(invalid) => {
                 if invalid > 0 {
@@ -76,9 +87,73 @@ impl EventWriter {
         }
     }
 
+    /// Emits an event for a data point; for none where no value was recorded.
+    fn point(
+        &mut self,
+        resource: &OtlpAttributes<'_>,
+        scope: &OtlpScope<'_>,
+        point: &OtlpPoint<'_>,
+        now_ns: u64,
+        context: &mut Context,
+    ) {
+        let is_number = matches!(point.metric_type, OtlpMetricType::Gauge | OtlpMetricType::Sum);
+        if is_number && point.value.is_none() {
+            return;
+        }
+        let interval = self.series.add(series(resource, scope.name, point), point);
+        self.event.clear();
+        self.entities(resource, &point.attributes, context);
+        let event = &mut self.event;
+        event.text(names::TAPIO_METRIC_NAME, point.name);
+        event.text(names::TAPIO_METRIC_UNIT, point.unit);
+        event.word(names::TAPIO_METRIC_TYPE, point.metric_type.as_str());
+        let [p50, p90, p99] = interval.quantiles;
+        for (name, number) in [
+            (names::TAPIO_METRIC_VALUE, point.value),
+            (names::TAPIO_METRIC_DELTA, interval.delta),
+            (names::TAPIO_METRIC_COUNT, interval.count.map(|n| n as f64)),
+            (names::TAPIO_METRIC_SUM, interval.sum),
+            (names::TAPIO_METRIC_MIN, point.min),
+            (names::TAPIO_METRIC_MAX, point.max),
+            (names::TAPIO_METRIC_P50, p50),
+            (names::TAPIO_METRIC_P90, p90),
+            (names::TAPIO_METRIC_P99, p99),
+        ] {
+            let Some(number) = number.filter(|n| n.is_finite()) else { continue };
+            if number.fract() == 0.0 && number.abs() < 9.0e15 {
+                event.int(name, number as i64);
+            } else {
+                event.float(name, number);
+            }
+        }
+        event.message(format_args!("{}", point.name));
+        event.text(names::OTEL_SCOPE_NAME, scope.name);
+        self.attributes([&point.attributes, resource, &scope.attributes]);
+        let node = context.site.node.as_bytes();
+        let name = point.name.as_bytes();
+        let parts = [b"otlp-point", node, resource.encoded, name, point.encoded];
+        let meta = EventHeader {
+            id: EventId(stable_hash(&parts)),
+            time_ns: if point.time_ns > 0 { point.time_ns } else { now_ns },
+            observed_ns: now_ns,
+            kind: names::OTLP_METRIC,
+            source: names::OTLP,
+            clock: ClockQuality::Micros,
+            severity: Severity::INFO,
+        };
+        self.offer(&meta, context);
+    }
+
+    /// Offers the event; the sink counts one that it can't accept.
+    fn offer(&mut self, meta: &EventHeader, context: &mut Context) {
+        if let Err(reason) = self.event.offer(meta, &mut context.sink) {
+            self.rejected.add(reason, 1);
+        }
+    }
+
     fn record(&mut self, one: &One<'_>, now_ns: u64, context: &mut Context) {
         self.event.clear();
-        self.entities(one, context);
+        self.entities(one.resource, &one.record.attributes, context);
         if one.signal == OtlpSignal::Traces {
             self.span(one.record);
         } else if !one.record.name.is_empty() && !matches!(one.record.body, OtlpValue::Empty) {
@@ -86,7 +161,7 @@ impl EventWriter {
         }
         self.event.text(names::OTEL_SCOPE_NAME, one.scope.name);
         self.event.text(names::OTEL_SCOPE_VERSION, one.scope.version);
-        self.attributes(one);
+        self.attributes([&one.record.attributes, one.resource, &one.scope.attributes]);
         self.send(one, now_ns, context);
     }
 
@@ -117,8 +192,13 @@ impl EventWriter {
     }
 
     /// Adds the entities of record and resource, and the node.
-    fn entities(&mut self, one: &One<'_>, context: &mut Context) {
-        let (own, of_resource) = (&one.record.attributes.list, &one.resource.list);
+    fn entities(
+        &mut self,
+        resource: &OtlpAttributes<'_>,
+        own: &OtlpAttributes<'_>,
+        context: &mut Context,
+    ) {
+        let (own, of_resource) = (&own.list, &resource.list);
         let all = || of_resource.iter().chain(own);
         let has = |key: &str| all().any(|a| a.0 == key);
         if !has("host.name") {
@@ -199,8 +279,7 @@ impl EventWriter {
     }
 
     /// Adds the attributes that aren't entities, and counts those that are left out.
-    fn attributes(&mut self, one: &One<'_>) {
-        let lists = [&one.record.attributes, one.resource, &one.scope.attributes];
+    fn attributes(&mut self, lists: [&OtlpAttributes<'_>; 3]) {
         let mut unnamed = 0;
         // The record's own attributes come first: they are the most specific.
         let all = lists.iter().flat_map(|attributes| &attributes.list);
@@ -255,10 +334,7 @@ impl EventWriter {
             clock: ClockQuality::Micros,
             severity: one.severity(),
         };
-        // The sink counts an event that it can't accept.
-        if let Err(reason) = self.event.offer(&meta, &mut context.sink) {
-            self.rejected.add(reason, 1);
-        }
+        self.offer(&meta, context);
     }
 }
 

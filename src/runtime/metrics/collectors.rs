@@ -249,6 +249,12 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
         "tapio_otlp_attributes_dropped_total",
         "Attributes dropped for lack of room in their event.",
     ),
+    total(
+        "otlp",
+        "series_forgotten",
+        "tapio_otlp_series_forgotten_total",
+        "Series of metrics whose last point was forgotten for lack of room.",
+    ),
     level("receiver", "streams", "tapio_receiver_streams", "Streams of senders that are open."),
     total("receiver", "batches", "tapio_receiver_batches_total", "Batches received."),
     total(

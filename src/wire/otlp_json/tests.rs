@@ -1,11 +1,20 @@
 //! JSON against the messages of `opentelemetry-proto`.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
+use opentelemetry_proto::tonic::metrics::v1::{
+    ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
@@ -13,7 +22,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::otlp::{OtlpValue, otlp_records};
+use crate::otlp::{OtlpValue, otlp_points, otlp_records};
 
 fn value() -> impl Strategy<Value = AnyValue> {
     use any_value::Value as V;
@@ -223,4 +232,136 @@ fn invalid_attribute_or_record_costs_itself() {
     }
     let empty = otlp_from_json(OtlpSignal::Traces, b"{}");
     assert_eq!(empty, Ok(Vec::new()));
+}
+
+/// A request with a metric of each type.
+fn metrics() -> ExportMetricsServiceRequest {
+    let attributes = vec![KeyValue {
+        key: "k".into(),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue("v".into())) }),
+        ..KeyValue::default()
+    }];
+    let number = |value| NumberDataPoint {
+        attributes: attributes.clone(),
+        start_time_unix_nano: 1,
+        time_unix_nano: 2,
+        value: Some(value),
+        ..NumberDataPoint::default()
+    };
+    let histogram = HistogramDataPoint {
+        attributes: attributes.clone(),
+        time_unix_nano: 3,
+        count: 6,
+        sum: Some(31.5),
+        bucket_counts: vec![1, 2, 3],
+        explicit_bounds: vec![5.0, 7.5],
+        min: Some(-1.0),
+        max: Some(9.0),
+        ..HistogramDataPoint::default()
+    };
+    let exponential = ExponentialHistogramDataPoint {
+        time_unix_nano: 4,
+        count: 10,
+        scale: -1,
+        zero_count: 1,
+        positive: Some(Buckets { offset: -2, bucket_counts: vec![2, 3] }),
+        negative: Some(Buckets { offset: 1, bucket_counts: vec![4] }),
+        ..ExponentialHistogramDataPoint::default()
+    };
+    let summary = SummaryDataPoint {
+        time_unix_nano: 5,
+        count: 2,
+        sum: 3.0,
+        quantile_values: vec![ValueAtQuantile { quantile: 0.5, value: 1.5 }],
+        ..SummaryDataPoint::default()
+    };
+    let data = [
+        Data::Gauge(Gauge { data_points: vec![number(Number::AsDouble(0.5))] }),
+        Data::Sum(Sum {
+            data_points: vec![number(Number::AsInt(-7))],
+            aggregation_temporality: 2,
+            is_monotonic: true,
+        }),
+        Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 1 }),
+        Data::ExponentialHistogram(ExponentialHistogram {
+            data_points: vec![exponential],
+            aggregation_temporality: 2,
+        }),
+        Data::Summary(Summary { data_points: vec![summary] }),
+    ];
+    let metrics = data.into_iter().zip(0..).map(|(data, n)| Metric {
+        name: format!("m{n}"),
+        unit: "By".into(),
+        data: Some(data),
+        ..Metric::default()
+    });
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics: vec![ScopeMetrics { metrics: metrics.collect(), ..Default::default() }],
+            ..Default::default()
+        }],
+    }
+}
+
+#[test]
+fn metrics_become_the_same_message_and_points() {
+    let request = metrics();
+    let json = serde_json::to_vec(&request).unwrap();
+    let encoded = otlp_from_json(OtlpSignal::Metrics, &json).unwrap();
+    assert_eq!(ExportMetricsServiceRequest::decode(&encoded[..]).unwrap(), request);
+    let mut seen = Vec::new();
+    let invalid = otlp_points(&encoded, |_, _, p| {
+        assert_eq!(p.unit, "By");
+        let buckets = p.buckets.clone();
+        seen.push((p.name.to_owned(), p.time_ns, p.is_cumulative, p.value, p.count, buckets));
+        if p.name == "m4" {
+            assert_eq!((p.sum, &p.quantiles[..]), (Some(3.0), &[(0.5, 1.5)][..]));
+        }
+    });
+    let explicit = vec![(5.0, 1), (7.5, 2), (f64::INFINITY, 3)];
+    // Of scale -1, bucket i ends at 4^(i+1).
+    let exponential = vec![(-4.0, 4), (0.0, 1), (0.25, 2), (1.0, 3)];
+    let expected = [
+        ("m0".to_owned(), 2, false, Some(0.5), 0, vec![]),
+        ("m1".to_owned(), 2, true, Some(-7.0), 0, vec![]),
+        ("m2".to_owned(), 3, false, None, 6, explicit),
+        ("m3".to_owned(), 4, true, None, 10, exponential),
+        ("m4".to_owned(), 5, true, None, 2, vec![]),
+    ];
+    assert_eq!((invalid, &seen[..]), (Ok(0), &expected[..]));
+}
+
+#[test]
+fn invalid_point_costs_itself() {
+    let points = r#"{"asInt":"1"}, {"asInt":"x"}, {"asDouble":2.5,"flags":1}, 7"#;
+    let json = format!(
+        r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[
+            {{"name":"a","gauge":{{"dataPoints":[{points}]}}}},
+            {{"gauge":{{"dataPoints":[{{"asInt":1}}]}}}},
+            {{"name":"b","histogram":{{"dataPoints":[{{"bucketCounts":["1"],"explicitBounds":[1]}}]}}}},
+            {{"name":"c"}}
+        ]}}]}}]}}"#
+    );
+    let encoded = otlp_from_json(OtlpSignal::Metrics, json.as_bytes()).unwrap();
+    let mut values = Vec::new();
+    let invalid = otlp_points(&encoded, |_, _, p| values.push(p.value));
+    assert_eq!((invalid, &values[..]), (Ok(4), &[Some(1.0), None][..]));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_points_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = otlp_points(&bytes, |_, _, _| {});
+        let enclosed = |bytes: &[u8], number: u8| {
+            let mut out = vec![number << 3 | LEN];
+            prost::encoding::encode_varint(bytes.len() as u64, &mut out);
+            [out, bytes.to_vec()].concat()
+        };
+        for number in [5, 7, 9, 10, 11] {
+            let named = [&[0x0a, 1, b'm'][..], &enclosed(&enclosed(&bytes, 1), number)].concat();
+            let request = enclosed(&enclosed(&enclosed(&named, 2), 2), 1);
+            let decoded = otlp_points(&request, |_, _, _| {});
+            prop_assert!(decoded.is_ok(), "{:?}", decoded);
+        }
+    }
 }
