@@ -176,8 +176,10 @@ impl Lane {
     pub(super) fn maintain(&mut self) -> io::Result<Option<Accounts>> {
         let unreleased = self.unreleased();
         let Some(spool) = &mut self.spool else { return Ok(None) };
+        // First, since the position can't be noted in a folder that is gone.
+        let lost = spool.check()?;
         spool.trim(&self.queue, unreleased)?;
-        spool.check()
+        Ok(lost)
     }
 
     /// Ends the lane. Batches in the spool stay for the next process. Returns the batches that

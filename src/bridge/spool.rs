@@ -40,8 +40,6 @@ const TAIL_BYTES: u64 = 64 * 1024 * 1024;
 const TAIL_SEGMENTS: usize = 64;
 /// No log has as many segments: a greater number in the file is damage.
 const MAX_SEGMENT: u64 = 1 << 48;
-/// Sources whose events have new ids when they are read again.
-const NEVER_READ_AGAIN: [&str; 2] = ["ebpf", "otlp"];
 
 /// A lane's spool to be opened.
 pub(super) struct LaneSpool {
@@ -438,18 +436,13 @@ impl Spool {
     }
 }
 
-/// Adds the ids of a batch's events that their sources may deliver again.
+/// Adds the ids of a batch's events.
 fn add_ids(payload: &[u8], ids: &mut HashSet<EventId, ahash::RandomState>) {
     let Ok(batch) = Batch::parse(payload) else { return };
-    let events = batch.items().filter_map(|item| match item {
-        Item::Event(event) => event.id_and_source(),
+    ids.extend(batch.items().filter_map(|item| match item {
+        Item::Event(event) => event.event_id(),
         Item::Story(_) => None,
-    });
-    let is_read_again = |source: usize| {
-        let source = batch.names().get(source).copied().unwrap_or_default();
-        !NEVER_READ_AGAIN.contains(&source)
-    };
-    ids.extend(events.filter(|(_, source)| is_read_again(*source)).map(|(id, _)| id));
+    }));
 }
 
 fn some_events(accounts: Accounts) -> Option<Accounts> {

@@ -156,8 +156,12 @@ impl IngestStream {
         let index = match self.senders.iter().position(is_same) {
             Some(index) => index,
             None => {
-                if self.senders.len() >= MAX_SENDERS {
-                    self.senders.remove(0);
+                // One whose batches aren't acknowledged yet is remembered in any case: there are at
+                // most as many as a group has batches.
+                if self.senders.len() >= MAX_SENDERS
+                    && let Some(acked) = self.senders.iter().position(|s| !s.is_unacked)
+                {
+                    self.senders.remove(acked);
                 }
                 self.senders.push(Sender {
                     node: head.node.to_owned(),

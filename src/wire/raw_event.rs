@@ -37,22 +37,17 @@ impl<'a> RawEvent<'a> {
         self.0.range()
     }
 
-    /// The event's id and the index of its source's name; `None` if the event is invalid.
+    /// The event's id; `None` if the event is invalid.
     #[must_use]
-    pub fn id_and_source(self) -> Option<(EventId, usize)> {
+    pub fn event_id(self) -> Option<EventId> {
         let mut r = self.0;
-        let (mut id, mut source) = (None, 0);
         while !r.is_empty() {
             match r.tag().ok()? {
-                (3, LEN) => id = Some(EventId(r.id().ok()?)),
-                (5, VARINT) => {
-                    source = r.varint().ok()?;
-                    break;
-                }
+                (3, LEN) => return Some(EventId(r.id().ok()?)),
                 (_, wire_type) => r.skip(wire_type).ok()?,
             }
         }
-        id.zip(source.try_into().ok())
+        None
     }
 
     /// The parts of the event by which it is found; passes each entity's key, as an index in the

@@ -1,6 +1,12 @@
 //! Only what is stored counts as stored, whatever a sender claims.
 
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
 use prost::Message as _;
+use tapio::server::{Ingest, ServerConfig};
+use tapio::store::OsFiles;
+use tapio_wire::BatchHandler as _;
 use tapio_wire::proto::{Ack, Event, EventBatch};
 
 use super::support::ingest;
@@ -29,6 +35,30 @@ fn batch(node: &str, epoch: u64, first_sequence: u64, count: u64) -> EventBatch 
 fn deliver(to: std::net::SocketAddr, batches: &[EventBatch]) -> Vec<Ack> {
     let messages: Vec<Vec<u8>> = batches.iter().map(|batch| batch.encode_to_vec()).collect();
     ingest::deliver(to, &messages)
+}
+
+#[test]
+fn every_sender_process_of_a_group_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ServerConfig { data_dir: dir.path().into(), ..ServerConfig::default() };
+    let ingest = Ingest::open(&config, Arc::new(OsFiles)).unwrap();
+    let mut stream = ingest.stream(None);
+    for group in 0..3 {
+        for epoch in 1..=32 {
+            let one = batch("n", 100 * group + epoch, 0, 1).encode_to_vec();
+            assert_eq!(stream.handle(&one.into()), None);
+        }
+        stream.end_group();
+        ingest.sync();
+        let mut acked = Vec::new();
+        let mut context = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Ok(Some(ack))) = stream.poll_ack(&mut context) {
+            assert_eq!(ack.through, 1);
+            acked.push(ack.epoch % 100);
+        }
+        acked.sort_unstable();
+        assert_eq!(acked, (1..=32).collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -190,3 +190,23 @@ fn damaged_and_deleted_segments_are_counted() {
     drop(server);
     assert_eq!(stored(&dir.path().join("store")).len() as u64, after.forwarded);
 }
+
+#[test]
+fn deleted_folder_is_made_again_while_the_server_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(&dir.path().join("store"), any_port());
+    let bridge = BridgeConfig { endpoint: server.grpc_addr.to_string(), ..away() };
+    let mut node = spooling_node(bridge, dir.path(), 10, 64 << 20);
+    node.writers = node.feed(0..20_000).join().unwrap();
+    eventually("everything is stored", || node.ledger.snapshot().total.held == 0);
+    let folder = segments(dir.path())[0].parent().unwrap().to_owned();
+    std::fs::remove_dir_all(&folder).unwrap();
+    eventually("the folder is there again", || folder.join("acked").exists());
+    node.writers = node.feed(20_000..40_000).join().unwrap();
+    eventually("everything is stored", || node.ledger.snapshot().total.held == 0);
+    assert!(!segments(dir.path()).is_empty());
+    let after = account(&node.end(), COLLECTOR);
+    assert_eq!((after.forwarded, after.dropped), (40_000, vec![]));
+    drop(server);
+    assert_eq!(stored(&dir.path().join("store")).len(), 40_000);
+}

@@ -1,7 +1,9 @@
 //! Rotated contents of a followed path: files in its folder.
 //!
 //! logrotate and its like rename `NAME` to `NAME.1` and `NAME.1` to `NAME.2`, or give it a date
-//! (`NAME-20261128`); with `copytruncate` they copy it there and truncate it.
+//! (`NAME-20261128`); with `copytruncate` they copy it there and truncate it. Loggers that rotate by
+//! themselves may give the newest content the greatest number (`fileIndex="max"` of log4j2), or
+//! write to such a file behind a symbolic link.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -18,7 +20,7 @@ const NUMBER_DIGITS: usize = 5;
 enum Suffix {
     /// A date or a time.
     Date(String),
-    /// A number that grows with each rotation.
+    /// A number; by default one that grows with each rotation.
     Number(Reverse<u32>),
 }
 
@@ -55,6 +57,17 @@ fn siblings(path: &Path) -> io::Result<Vec<(Option<Suffix>, PathBuf)>> {
         }
     }
     all.sort_by(|a, b| b.cmp(a));
+    let is_number =
+        |(suffix, _): &(Option<Suffix>, PathBuf)| matches!(suffix, Some(Suffix::Number(_)));
+    let begin = all.iter().position(is_number).unwrap_or(all.len());
+    let numbered = all.iter().skip(begin).take_while(|file| is_number(file)).count();
+    let numbered = &mut all[begin..begin + numbered];
+    // A content's last write tells its age whatever it was renamed to.
+    let written =
+        |file: Option<&(Option<Suffix>, PathBuf)>| file?.1.metadata().ok()?.modified().ok();
+    if written(numbered.first()) < written(numbered.last()) {
+        numbered.reverse();
+    }
     Ok(all)
 }
 
@@ -102,6 +115,7 @@ pub(super) enum Successor {
 /// # Errors
 /// When the folder can't be read.
 pub(super) fn successor(path: &Path, id: FileId) -> io::Result<Successor> {
+    let current = std::fs::metadata(path).ok().map(|metadata| FileId::of(&metadata));
     let mut newer = Successor::Current;
     for (suffix, path) in siblings(path)? {
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
@@ -112,7 +126,10 @@ pub(super) fn successor(path: &Path, id: FileId) -> io::Result<Successor> {
         if found == id {
             return Ok(newer);
         }
-        newer = Successor::Rotated(path, found);
+        // The path may be a link to a file with a rotated name.
+        if Some(found) != current {
+            newer = Successor::Rotated(path, found);
+        }
     }
     Ok(Successor::Unknown)
 }
@@ -120,6 +137,41 @@ pub(super) fn successor(path: &Path, id: FileId) -> io::Result<Successor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The name of what follows each of these files, which are written in this order.
+    fn successors(names: &[&str], link: bool) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for name in names {
+            std::fs::write(dir.path().join(name), name).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(15));
+        }
+        if link {
+            std::os::unix::fs::symlink(dir.path().join(names[names.len() - 1]), &path).unwrap();
+        } else {
+            std::fs::write(&path, "current").unwrap();
+        }
+        let after = |name: &&str| {
+            let id = FileId::of(&std::fs::metadata(dir.path().join(name)).unwrap());
+            match successor(&path, id).unwrap() {
+                Successor::Current => "log".to_owned(),
+                Successor::Rotated(path, _) => {
+                    path.file_name().unwrap().to_string_lossy().into_owned()
+                }
+                Successor::Unknown => "?".to_owned(),
+            }
+        };
+        names.iter().map(after).collect()
+    }
+
+    #[test]
+    fn numbers_grow_or_shrink_with_each_rotation() {
+        assert_eq!(successors(&["log.3", "log.2", "log.1"], false), ["log.2", "log.1", "log"]);
+        assert_eq!(successors(&["log.1", "log.2", "log.10"], false), ["log.2", "log.10", "log"]);
+        assert_eq!(successors(&["log.1"], false), ["log"]);
+        assert_eq!(successors(&["log.2001", "log.2002"], true), ["log", "log"]);
+        assert_eq!(successors(&["log-20261127", "log-20261128"], true), ["log", "log"]);
+    }
 
     #[test]
     fn suffixes_order_contents_by_age() {
