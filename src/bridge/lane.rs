@@ -84,6 +84,12 @@ impl Lane {
         self.spool.as_mut().is_some_and(|spool| spool.drop_oldest(&self.queue, unreleased))
     }
 
+    /// Drops the oldest segment of the spool that is answered ([`Spool::drop_answered`]).
+    pub(super) fn drop_answered(&mut self) -> bool {
+        let unreleased = self.unreleased();
+        self.spool.as_mut().is_some_and(|spool| spool.drop_answered(&self.queue, unreleased))
+    }
+
     /// Whether the disk keeps up with the batches.
     pub(super) fn has_room(&self) -> bool {
         let unsynced: usize = self.unsynced.iter().map(|(_, batch)| batch.len_bytes()).sum();

@@ -218,6 +218,12 @@ impl Outbox {
     fn append_one(&mut self, lane: usize, now_ns: u64) -> io::Result<()> {
         self.make_room(lane);
         let mut appended = self.lanes[lane].append(now_ns);
+        // Answered batches cost nothing but the ids by which they are known when they come again.
+        while appended.as_ref().is_err_and(is_disk_full)
+            && self.lanes.iter_mut().any(Lane::drop_answered)
+        {
+            appended = self.lanes[lane].append(now_ns);
+        }
         // Only once: when that doesn't help, others take the room, and dropping more would not
         // help either. Sources are paused then.
         if appended.as_ref().is_err_and(is_disk_full)

@@ -127,6 +127,8 @@ pub(super) struct Spool {
     released: (u64, Accounts),
     /// The position in the file.
     acked: FramePosition,
+    /// Whether a batch was appended since the segment that is appended to was given up.
+    has_appended: bool,
 }
 
 impl Spool {
@@ -173,6 +175,7 @@ impl Spool {
             loaded: [0; MAX_ACCOUNTS],
             released: (0, [0; MAX_ACCOUNTS]),
             acked,
+            has_appended: false,
         };
         let waiting = spool.count_waiting()?;
         Ok((spool, waiting))
@@ -240,6 +243,7 @@ impl Spool {
         let appended = self.log.append(&batch.message(), receipt_ns);
         // A batch that was refused has left them behind.
         self.log.index_mut().next = None;
+        self.has_appended |= appended.is_ok();
         appended
     }
 
@@ -376,6 +380,26 @@ impl Spool {
         let after = queue.in_flight_segment().unwrap_or(0);
         let before = unreleased.map_or(u64::MAX, |first| first.segment);
         self.log.retire_one_of(after + 1..before)
+    }
+
+    /// Drops the oldest segment of which the server has answered everything, the one that is
+    /// appended to included. Returns whether there was one.
+    pub(super) fn drop_answered(
+        &mut self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+    ) -> bool {
+        let first = queue.first_position().or(self.backlog).or(unreleased);
+        let answered = first.map_or(u64::MAX, |first| first.segment);
+        if self.log.retire_one_of(..answered) {
+            return true;
+        }
+        // A segment without a batch has nothing to give up.
+        if first.is_some() || !std::mem::take(&mut self.has_appended) {
+            return false;
+        }
+        self.log.seal();
+        self.log.retire_one_of(..)
     }
 
     /// Notes what has to be written to the disk; `None` if nothing has.

@@ -1,8 +1,8 @@
 //! Rotated contents of a followed path: files in its folder.
 //!
 //! logrotate and its like rename `NAME` to `NAME.1` and `NAME.1` to `NAME.2`, or give it a date
-//! (`NAME-20261128`); with `copytruncate` they copy it there and truncate it. Loggers that rotate by
-//! themselves may give the newest content the greatest number (`fileIndex="max"` of log4j2), or
+//! (`NAME-20261128`); with `copytruncate` they copy it there and truncate it. Loggers that rotate
+//! by themselves may give the newest content the greatest number (`fileIndex="max"` of log4j2), or
 //! write to such a file behind a symbolic link.
 
 use std::cmp::Reverse;
@@ -62,7 +62,7 @@ fn siblings(path: &Path) -> io::Result<Vec<(Option<Suffix>, PathBuf)>> {
     let begin = all.iter().position(is_number).unwrap_or(all.len());
     let numbered = all.iter().skip(begin).take_while(|file| is_number(file)).count();
     let numbered = &mut all[begin..begin + numbered];
-    // A content's last write tells its age whatever it was renamed to.
+    // The last write gives a content's age, whatever it was renamed to.
     let written =
         |file: Option<&(Option<Suffix>, PathBuf)>| file?.1.metadata().ok()?.modified().ok();
     if written(numbered.first()) < written(numbered.last()) {
