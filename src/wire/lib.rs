@@ -50,7 +50,7 @@ pub use encode::{
 pub use json::{batch_json, decoded_json};
 pub use otlp::{
     OtlpAttributes, OtlpMetricType, OtlpNested, OtlpPart, OtlpParts, OtlpPoint, OtlpRecord,
-    OtlpScope, OtlpSignal, OtlpValue, otlp_points, otlp_records,
+    OtlpScope, OtlpSignal, OtlpValue, otlp_logs, otlp_points, otlp_spans,
 };
 pub use otlp_json::otlp_from_json;
 pub use raw_event::{EventKeys, RawEvent, kernel_time};

@@ -73,34 +73,47 @@ pub struct OtlpScope<'a> {
     pub attributes: OtlpAttributes<'a>,
 }
 
-/// Decodes a request and passes each record to `visit`, with its resource's attributes and its
-/// scope. Returns the number of records that can't be decoded and were skipped.
+/// Decodes an `ExportLogsServiceRequest` and passes each record to `visit`, with its resource's
+/// attributes and its scope. Returns the number of records that can't be decoded and were skipped.
 ///
 /// # Errors
 /// When the request's outline is invalid; some records may have been visited.
-pub fn otlp_records<'a>(
-    signal: OtlpSignal,
+pub fn otlp_logs<'a>(
     bytes: &'a [u8],
+    visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, &OtlpRecord<'a>),
+) -> Result<u64, WireError> {
+    records(bytes, OtlpRecord::log, visit)
+}
+
+/// Decodes an `ExportTraceServiceRequest` and passes each span to `visit`, as [`otlp_logs`] does
+/// with records. Returns the number of spans that can't be decoded.
+///
+/// # Errors
+/// When the request's outline is invalid; some spans may have been visited.
+pub fn otlp_spans<'a>(
+    bytes: &'a [u8],
+    visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, &OtlpRecord<'a>),
+) -> Result<u64, WireError> {
+    records(bytes, OtlpRecord::span, visit)
+}
+
+fn records<'a>(
+    bytes: &'a [u8],
+    read: impl Fn(&mut OtlpRecord<'a>, Reader<'a>) -> Result<(), WireError>,
     mut visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, &OtlpRecord<'a>),
 ) -> Result<u64, WireError> {
     let mut record = OtlpRecord::default();
     items(bytes, |resource, scope, one| {
         record.clear();
         record.encoded = one.rest();
-        let read = match signal {
-            OtlpSignal::Logs => record.log(one),
-            OtlpSignal::Traces => record.span(one),
-            OtlpSignal::Metrics => Ok(()),
-        };
-        read.map(|()| {
-            visit(resource, scope, &record);
-            0
-        })
+        read(&mut record, one)?;
+        visit(resource, scope, &record);
+        Ok(0)
     })
 }
 
 /// Decodes an `ExportMetricsServiceRequest` and passes each data point to `visit`, as
-/// [`otlp_records`] does with records. Returns the number of points that can't be decoded.
+/// [`otlp_logs`] does with records. Returns the number of points that can't be decoded.
 ///
 /// # Errors
 /// When the request's outline is invalid; some points may have been visited.

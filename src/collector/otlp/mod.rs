@@ -13,9 +13,9 @@
 //! | `fuzz_entry.rs` | requests without servers, for the fuzz target |
 //!
 //! The servers run on their own thread and pass requests through a bounded queue. A request is
-//! answered when all its records are in the agent's rings. When the queue is full, the server
-//! refuses the request at once and gives the time after which to retry, so applications keep what
-//! the agent can't accept.
+//! answered when all its records are accepted: in the spool, where there is one. When the queue is
+//! full, the server refuses the request at once and gives the time after which to retry, so
+//! applications keep what the agent can't accept.
 
 mod collector;
 mod encoding;

@@ -136,14 +136,15 @@ fn given_quantile(point: &OtlpPoint<'_>, q: f64) -> Option<f64> {
 /// Estimates a quantile from buckets (upper bound, count): within the bucket the measurements are
 /// taken as evenly spread, as Prometheus does; in the last, unbounded one as at its lower bound.
 fn quantile(buckets: &[(f64, u64)], q: f64) -> Option<f64> {
-    let total: u64 = buckets.iter().map(|(_, n)| n).sum();
-    if total == 0 {
+    // Floating-point: the sum of a sender's counts may exceed an integer.
+    let total: f64 = buckets.iter().map(|(_, n)| *n as f64).sum();
+    if total == 0.0 {
         return None;
     }
-    let rank = q * total as f64;
-    let mut below = 0u64;
+    let (rank, mut below) = (q * total, 0.0);
     for (i, (upper, n)) in buckets.iter().enumerate() {
-        if *n > 0 && (below + n) as f64 >= rank {
+        let n = *n as f64;
+        if n > 0.0 && below + n >= rank {
             let lower = match i.checked_sub(1) {
                 Some(before) => buckets[before].0,
                 None => upper.min(0.0),
@@ -151,7 +152,7 @@ fn quantile(buckets: &[(f64, u64)], q: f64) -> Option<f64> {
             if upper.is_infinite() {
                 return Some(lower);
             }
-            let share = ((rank - below as f64) / *n as f64).clamp(0.0, 1.0);
+            let share = ((rank - below) / n).clamp(0.0, 1.0);
             return Some(lower + (upper - lower) * share);
         }
         below += n;
@@ -216,6 +217,19 @@ mod tests {
         assert_eq!(interval.quantiles, [Some(20.0); 3], "beyond the last bound");
         let interval = table.add([1; 16], &histogram(40, [101, 9, 4]));
         assert_eq!((interval.count, interval.quantiles), (Some(0), [None; 3]));
+    }
+
+    #[test]
+    fn counts_of_any_size_are_taken() {
+        let mut table = SeriesTable::default();
+        let all = [u64::MAX; 3];
+        let buckets = [10.0, 20.0, f64::INFINITY].into_iter().zip(all).collect();
+        let point = OtlpPoint { count: u64::MAX, buckets, ..histogram(10, [0; 3]) };
+        table.add([1; 16], &point);
+        let fewer = table.add([1; 16], &OtlpPoint { count: 0, ..histogram(20, [1, 0, 0]) });
+        assert_eq!(fewer.count, Some(0), "restarted");
+        let more = table.add([1; 16], &OtlpPoint { time_ns: 30, ..point });
+        assert!(more.quantiles.iter().all(Option::is_some), "{more:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tapio_core::event::{
 };
 use tapio_wire::{
     OtlpAttributes, OtlpMetricType, OtlpPoint, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
-    otlp_points, otlp_records,
+    otlp_logs, otlp_points, otlp_spans,
 };
 
 /// The source part of event ids.
@@ -64,7 +64,10 @@ impl EventWriter {
             OtlpSignal::Metrics => otlp_points(bytes, |resource, scope, point| {
                 self.point(resource, scope, point, now_ns, context);
             }),
-            _ => otlp_records(signal, bytes, |resource, scope, record| {
+            OtlpSignal::Logs => otlp_logs(bytes, |resource, scope, record| {
+                self.record(&One { signal, resource, scope, record }, now_ns, context);
+            }),
+            OtlpSignal::Traces => otlp_spans(bytes, |resource, scope, record| {
                 self.record(&One { signal, resource, scope, record }, now_ns, context);
             }),
         };

@@ -168,7 +168,6 @@ mod tests {
     use super::*;
     use crate::evidence::pending_story::ImpactSpec;
     use crate::guard::report_instead_of_printing;
-    use crate::rules::AutoOr;
     use tapio_core::event::{Severity, StoryState, TraceId};
 
     #[test]
@@ -203,11 +202,7 @@ mod tests {
             named: Vec::new(),
             any_cause: true,
             within_ns: 1,
-            impact_spec: ImpactSpec {
-                business: AutoOr::Auto,
-                customer_facing: AutoOr::Auto,
-                slo_impact: AutoOr::Auto,
-            },
+            impact_spec: ImpactSpec::AUTO,
             failed_connections: 0,
             failed_for_others: 0,
         };

@@ -34,6 +34,12 @@ pub(crate) struct ImpactSpec {
     pub(crate) slo_impact: AutoOr<bool>,
 }
 
+impl ImpactSpec {
+    /// All values are computed.
+    pub(crate) const AUTO: Self =
+        Self { business: AutoOr::Auto, customer_facing: AutoOr::Auto, slo_impact: AutoOr::Auto };
+}
+
 /// The members of a story that share entity and kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {

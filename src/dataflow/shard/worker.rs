@@ -280,7 +280,7 @@ impl Worker {
         (records, !all_sent)
     }
 
-    /// Bounds the shard to the level of memory, and asks for more if something was evicted.
+    /// Bounds the shard to the level of memory. What that evicts isn't a wish for larger bounds.
     fn follow_memory(&mut self, now_ns: u64) {
         let level = self.memory.level();
         if level != self.shard.memory() {

@@ -6,7 +6,7 @@ use crate::evidence::{
     self, AffectedEntity, EntityKind, ImpactSpec, MemberFacts, Observation, PendingStory,
 };
 use crate::key_table::KeyTable;
-use crate::rules::{AutoOr, Home, RuleSet, home};
+use crate::rules::{Home, RuleSet, home};
 use crate::story::event_text;
 use crate::story::trace::lifecycle_trace;
 use tapio_core::event::{
@@ -252,11 +252,6 @@ impl Lifecycle {
     }
 
     fn into_pending(self, state: StoryState) -> PendingStory {
-        let auto = ImpactSpec {
-            business: AutoOr::Auto,
-            customer_facing: AutoOr::Auto,
-            slo_impact: AutoOr::Auto,
-        };
         let kind = EntityKind::parse(self.entity);
         let affected =
             kind.map(|kind| AffectedEntity::new(kind, &*self.name)).into_iter().collect();
@@ -289,7 +284,7 @@ impl Lifecycle {
             any_cause: !self.faults.is_empty(),
             observations: self.faults,
             named: Vec::new(),
-            impact_spec: auto,
+            impact_spec: ImpactSpec::AUTO,
             failed_connections: 0,
             failed_for_others: 0,
         }

@@ -52,8 +52,6 @@ pub struct OtlpPoint<'a> {
     pub time_ns: u64,
     /// The value of a gauge or sum; `None`: no value was recorded.
     pub value: Option<f64>,
-    /// Whether `value` is a whole number on the wire.
-    pub is_int: bool,
     /// Number of measurements of a distribution.
     pub count: u64,
     /// Sum of the measurements.
@@ -147,10 +145,7 @@ impl<'a> OtlpPoint<'a> {
                 (2, FIXED64) => self.start_ns = r.fixed64()?,
                 (3, FIXED64) => self.time_ns = r.fixed64()?,
                 (4, FIXED64) => self.value = Some(r.double()?),
-                (6, FIXED64) => {
-                    self.value = Some(r.fixed64()?.cast_signed() as f64);
-                    self.is_int = true;
-                }
+                (6, FIXED64) => self.value = Some(r.fixed64()?.cast_signed() as f64),
                 (7, LEN) => self.attributes.add(r.message()?),
                 (8, VARINT) => flags = r.varint()?,
                 (_, wire_type) => r.skip(wire_type)?,
@@ -162,15 +157,22 @@ impl<'a> OtlpPoint<'a> {
         Ok(())
     }
 
+    /// Takes one of the fields 2 to 5, which all distributions have.
+    fn distribution(&mut self, number: u32, bits: u64) {
+        match number {
+            2 => self.start_ns = bits,
+            3 => self.time_ns = bits,
+            4 => self.count = bits,
+            _ => self.sum = Some(f64::from_bits(bits)),
+        }
+    }
+
     /// Decodes a `HistogramDataPoint`.
     fn histogram(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
         let (mut counts, mut bounds) = (Vec::new(), Vec::new());
         while !r.is_empty() {
             match r.tag()? {
-                (2, FIXED64) => self.start_ns = r.fixed64()?,
-                (3, FIXED64) => self.time_ns = r.fixed64()?,
-                (4, FIXED64) => self.count = r.fixed64()?,
-                (5, FIXED64) => self.sum = Some(r.double()?),
+                (number @ 2..=5, FIXED64) => self.distribution(number, r.fixed64()?),
                 (6, LEN) => packed(r.message()?, &mut counts, Reader::fixed64)?,
                 (7, LEN) => packed(r.message()?, &mut bounds, Reader::double)?,
                 (9, LEN) => self.attributes.add(r.message()?),
@@ -193,10 +195,7 @@ impl<'a> OtlpPoint<'a> {
         while !r.is_empty() {
             match r.tag()? {
                 (1, LEN) => self.attributes.add(r.message()?),
-                (2, FIXED64) => self.start_ns = r.fixed64()?,
-                (3, FIXED64) => self.time_ns = r.fixed64()?,
-                (4, FIXED64) => self.count = r.fixed64()?,
-                (5, FIXED64) => self.sum = Some(r.double()?),
+                (number @ 2..=5, FIXED64) => self.distribution(number, r.fixed64()?),
                 (6, VARINT) => scale = r.zigzag()?,
                 (7, FIXED64) => zeros = r.fixed64()?,
                 (8, LEN) => positive = exponential_buckets(r.message()?)?,
@@ -221,10 +220,7 @@ impl<'a> OtlpPoint<'a> {
     fn summary(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
         while !r.is_empty() {
             match r.tag()? {
-                (2, FIXED64) => self.start_ns = r.fixed64()?,
-                (3, FIXED64) => self.time_ns = r.fixed64()?,
-                (4, FIXED64) => self.count = r.fixed64()?,
-                (5, FIXED64) => self.sum = Some(r.double()?),
+                (number @ 2..=5, FIXED64) => self.distribution(number, r.fixed64()?),
                 (6, LEN) if self.quantiles.len() < MAX_BUCKETS => {
                     let mut pair = r.message()?;
                     let (mut quantile, mut value) = (0.0, 0.0);

@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::otlp::{OtlpValue, otlp_points, otlp_records};
+use crate::otlp::{OtlpValue, otlp_logs, otlp_points};
 
 fn value() -> impl Strategy<Value = AnyValue> {
     use any_value::Value as V;
@@ -170,7 +170,7 @@ proptest! {
         let _ = otlp_from_json(OtlpSignal::Logs, json.as_bytes());
         let inner = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{json}]}}]}}]}}"#);
         if let Ok(encoded) = otlp_from_json(OtlpSignal::Logs, inner.as_bytes()) {
-            otlp_records(OtlpSignal::Logs, &encoded, |_, _, _| {}).unwrap();
+            otlp_logs(&encoded, |_, _, _| {}).unwrap();
         }
     }
 }
@@ -181,7 +181,7 @@ fn decoded(records: &str) -> (Vec<(usize, u32, String)>, u64) {
     let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#);
     let encoded = otlp_from_json(OtlpSignal::Logs, json.as_bytes()).unwrap();
     let mut all = Vec::new();
-    let invalid = otlp_records(OtlpSignal::Logs, &encoded, |_, _, r| {
+    let invalid = otlp_logs(&encoded, |_, _, r| {
         let body = match r.body {
             OtlpValue::Text(text) => text.to_owned(),
             other => other.json().to_string(),

@@ -18,7 +18,6 @@ use super::super::relation::{Edge, Relation};
 use super::super::second_set::second;
 use super::super::store::EvidenceStore;
 use super::WEIGHTS;
-use crate::rules::AutoOr;
 use tapio_core::event::{EventId, Name, Severity, Story, StoryState, TraceId};
 
 const S: u64 = 1_000_000_000;
@@ -293,11 +292,6 @@ fn pending_story(observations: Vec<Observation>, named: Vec<NamedCause>) -> Pend
         confidence: 1.0,
         ..Story::default()
     };
-    let impact_spec = ImpactSpec {
-        business: AutoOr::Auto,
-        customer_facing: AutoOr::Auto,
-        slo_impact: AutoOr::Auto,
-    };
     PendingStory {
         story,
         affected: Vec::new(),
@@ -305,7 +299,7 @@ fn pending_story(observations: Vec<Observation>, named: Vec<NamedCause>) -> Pend
         named,
         any_cause: true,
         within_ns: WITHIN_NS,
-        impact_spec,
+        impact_spec: ImpactSpec::AUTO,
         failed_connections: 0,
         failed_for_others: 0,
     }
