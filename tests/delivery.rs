@@ -142,7 +142,7 @@ fn send_event(writer: &mut RecordWriter, bell: &Bell, n: u64) {
         clock: 0,
         message: "something happened",
         severity: if n >= FIRST_ERROR { Severity::ERROR } else { Severity::INFO },
-        ..Event::new(event_id(n), tapio_core::clock::wall_ns(), names::KERNEL_PROCESS_EXEC, Name(0))
+        ..Event::new(event_id(n), tapio_core::clock::wall_ns(), names::OTLP_LOG, names::OTLP)
     };
     let header = Header::event(COLLECTOR, 0, event.time_ns);
     loop {

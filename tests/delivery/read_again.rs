@@ -1,5 +1,5 @@
 //! After a kill, sources deliver again what came after their saved position, under the same ids:
-//! the agent knows those events by its spool.
+//! the agent knows those events by its spool, whatever their source is.
 
 use super::spool::{account, spooling_node, wait_until_spooled};
 use super::*;

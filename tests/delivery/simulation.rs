@@ -10,6 +10,8 @@
 //!
 //! `TAPIO_SEED=N cargo test --test delivery simulation` runs one seed.
 
+mod small_disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::task::{Context, Poll, Waker};
 
@@ -353,6 +355,17 @@ impl World {
         }
     }
 
+    /// Gives each part its turn.
+    fn pass(&mut self) {
+        self.connect();
+        self.run_agent();
+        self.finish_sync();
+        self.run_server();
+        self.server.iter().for_each(Ingest::sync);
+        self.deliver_acks();
+        self.maintain();
+    }
+
     /// Ends all faults and lets everything arrive.
     fn heal(&mut self) {
         for disk in [&self.agent_disk, &self.server_disk] {
@@ -362,13 +375,7 @@ impl World {
         }
         for _ in 0..HEALED_STEPS {
             self.start_what_is_down();
-            self.connect();
-            self.run_agent();
-            self.finish_sync();
-            self.run_server();
-            self.server.iter().for_each(Ingest::sync);
-            self.deliver_acks();
-            self.maintain();
+            self.pass();
             let is_quiet = self.connections.iter().all(|c| c.has_agent);
             if is_quiet && self.agent.as_ref().is_some_and(|agent| agent.outbox.is_empty()) {
                 return;
