@@ -419,7 +419,7 @@ fn stories_and_events_are_queried_over_http() {
         assert_eq!(json(&format!("/api/v1/stories/{id}"))["name"], "story 2");
         assert_eq!(http(web, "/api/v1/stories/beef").0, 400);
         assert_eq!(http(web, &format!("/api/v1/stories/{}", "ab".repeat(16))).0, 404);
-        let events = json("/api/v1/events?kind=kernel.process.*&limit=3");
+        let events = json("/api/v1/events?kind=otlp.*&limit=3");
         assert_eq!(events.as_array().unwrap().len(), 3);
         // The last two are from different rings, which the bridge reads one after the other.
         assert!(events[0]["entity"]["process.pid"].as_u64() >= Some(98), "newest first: {events}");

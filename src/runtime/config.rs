@@ -341,7 +341,10 @@ mod tests {
                 "t.yaml:2:3: dataflow.max_stories: must be at least 1",
             ),
             ("node: a\nbridge:\n  batch_bytes: 1\n", "t.yaml:3:3: bridge.batch_bytes"),
-            ("node: n\nmemory_limit: 1MiB\n", "t.yaml:2:1: invalid value"),
+            (
+                "node: n\nmemory_limit: 1MiB\n",
+                "t.yaml:2:15: memory_limit: \"1MiB\": must be `auto`",
+            ),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
             (
                 "collectors:\n  only: [epbf]\n",

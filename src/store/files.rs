@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A file system.
 pub trait Files: Send + Sync {
@@ -103,6 +104,11 @@ pub trait DiskFile: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFiles;
 
+/// A lock is waited for about a second: the process before this one may be about to end, and a child
+/// that was forked and has not executed its program yet holds the locks of its parent (flock(2)).
+const LOCK_ATTEMPTS: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 impl Files for OsFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         if dir.is_dir() {
@@ -151,13 +157,15 @@ impl Files for OsFiles {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Box::new(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(io::Error::new(io::ErrorKind::ResourceBusy, "in use by another process"))
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        for _ in 0..LOCK_ATTEMPTS {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(Box::new(file)),
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(e) => return Err(e.into()),
             }
-            Err(e) => Err(e.into()),
         }
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "in use by another process"))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

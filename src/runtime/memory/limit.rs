@@ -65,11 +65,13 @@ impl<'de> Deserialize<'de> for MemoryLimit {
 
 struct LimitVisitor;
 
+const EXPECTED: &str = "`auto`, `none`, or a size of at least 64 MiB such as `256MiB`";
+
 impl Visitor<'_> for LimitVisitor {
     type Value = MemoryLimit;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`auto`, `none`, or a size of at least 64 MiB such as `256MiB`")
+        f.write_str(EXPECTED)
     }
 
     fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<MemoryLimit, E> {
@@ -77,7 +79,8 @@ impl Visitor<'_> for LimitVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<MemoryLimit, E> {
-        MemoryLimit::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+        let refused = || E::custom(format_args!("memory_limit: {text:?}: must be {EXPECTED}"));
+        MemoryLimit::parse(text).ok_or_else(refused)
     }
 }
 
