@@ -50,7 +50,7 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(node: &str, epoch: u64, queue_bytes: usize, spool: Option<Spool>) -> Self {
         Self {
-            queue: SendQueue::new(node.to_owned()),
+            queue: SendQueue::new(node.to_owned(), spool.as_ref().map_or((0, 0), Spool::answered)),
             spool,
             epoch,
             queue_bytes,

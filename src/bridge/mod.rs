@@ -12,6 +12,9 @@
 //! | `budget.rs` | the lanes' room on disk |
 //! | `lane.rs` | a lane: batches before, in and behind its spool |
 //! | `spool.rs` | batches on disk |
+//! | `spool_index.rs` | the events in each of its segments |
+//! | `spool_ids.rs` | the ids of the latest events in it |
+//! | `checkpoint.rs` | the file that says how far the server has answered, and what waits |
 //! | `queue.rs` | unacknowledged batches in memory |
 //! | `batch.rs` | a batch on its way |
 //! | `split.rs` | divides a batch that the server refuses |
@@ -26,6 +29,7 @@ mod account;
 mod batch;
 mod batcher;
 mod budget;
+mod checkpoint;
 mod circuit;
 mod config;
 mod handle;
@@ -37,6 +41,8 @@ mod quarantine;
 mod queue;
 mod split;
 mod spool;
+mod spool_ids;
+mod spool_index;
 mod stats;
 mod trace_context;
 mod worker;

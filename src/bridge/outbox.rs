@@ -15,6 +15,7 @@ use super::lane::{IMPORTANT, LANES, Lane, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
 use super::queue::Acknowledged;
 use super::spool::{LaneSpool, Spool};
+use super::spool_index::total_of;
 use crate::store::{Durability, Files, FramePosition, PendingSync, is_disk_full};
 use tapio_core::event::{EventId, Reason};
 use tapio_core::ring::{MAX_ACCOUNTS, StageLedger};
@@ -110,14 +111,16 @@ impl Outbox {
                     epoch,
                     recovered: spool.recovered,
                 };
-                let (lane_spool, waiting) =
+                let (lane_spool, found) =
                     Spool::open(config, Arc::clone(files)).map_err(unusable_spool)?;
-                let events = waiting.iter().map(|n| u64::from(*n)).sum();
+                let events = total_of(&found.waiting) + total_of(&found.lost);
                 if let Some(recovered) = recovered {
                     recovered.add_received(spool.recovered, events);
                     recovered.add_forwarded(spool.recovered, events);
                 }
-                account.receive(&waiting);
+                account.receive(&found.waiting);
+                account.receive(&found.lost);
+                account.drop_events(&found.lost, Reason::SpoolLost);
                 opened = Some(lane_spool);
             }
             Ok(Lane::new(node, epoch, queue_bytes / LANES, opened))
@@ -139,7 +142,7 @@ impl Outbox {
     pub(super) fn latest_ids(&self) -> HashSet<EventId, ahash::RandomState> {
         let mut ids = HashSet::default();
         for spool in self.lanes.iter().filter_map(|lane| lane.spool.as_ref()) {
-            if let Err(error) = spool.latest_ids(&mut ids, MAX_LATEST_IDS) {
+            if let Err(error) = spool.add_latest_ids(&mut ids, MAX_LATEST_IDS) {
                 tracing::warn!(%error, "spool: can't read the latest events; those that sources deliver again after this start are sent twice");
             }
         }
@@ -460,7 +463,7 @@ fn unusable_spool(cause: io::Error) -> io::Error {
 
 /// Logs that events of the spool are dropped.
 fn report_drop(is_logged: &mut bool, dropped: &Accounts, reason: Reason) {
-    let events: u64 = dropped.iter().map(|n| u64::from(*n)).sum();
+    let events = total_of(dropped);
     if events > 0 && !std::mem::replace(is_logged, true) {
         tracing::error!(
             events,

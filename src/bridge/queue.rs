@@ -40,18 +40,33 @@ impl Acknowledged {
 /// earlier processes, from the spool, come before those of this one.
 pub(super) struct SendQueue {
     batches: VecDeque<QueuedBatch>,
+    /// Batches that were sent on this stream.
     sent: usize,
+    /// Batches that were sent on some stream: the server may have them.
+    attempted: usize,
     bytes: usize,
     /// Bytes of the batches that are sent and not answered.
     in_flight_bytes: usize,
     node: String,
     /// The epoch and the end of the last batch: what lies between it and the next one was dropped.
     end: Option<(u64, u64)>,
+    /// The segment of the batch that was removed last, and the events removed from that segment.
+    removed: (u64, u64),
 }
 
 impl SendQueue {
-    pub(super) fn new(node: String) -> Self {
-        Self { batches: VecDeque::new(), sent: 0, bytes: 0, in_flight_bytes: 0, node, end: None }
+    /// `answered`: a segment of which an earlier process has removed this many events.
+    pub(super) fn new(node: String, answered: (u64, u64)) -> Self {
+        Self {
+            batches: VecDeque::new(),
+            sent: 0,
+            attempted: 0,
+            bytes: 0,
+            in_flight_bytes: 0,
+            node,
+            end: None,
+            removed: answered,
+        }
     }
 
     pub(super) fn push(&mut self, batch: QueuedBatch) {
@@ -101,6 +116,7 @@ impl SendQueue {
     pub(super) fn mark_sent(&mut self) {
         while let Some(batch) = self.batches.get(self.sent) {
             self.sent += 1;
+            self.attempted = self.attempted.max(self.sent);
             if !batch.is_answered {
                 self.in_flight_bytes += batch.len_bytes();
                 break;
@@ -143,8 +159,21 @@ impl SendQueue {
             && let Some(batch) = self.batches.pop_front()
         {
             self.sent = self.sent.saturating_sub(1);
+            self.attempted = self.attempted.saturating_sub(1);
             self.bytes -= batch.len_bytes();
+            if let Some(segment) = batch.segment() {
+                if self.removed.0 != segment {
+                    self.removed = (segment, 0);
+                }
+                self.removed.1 += u64::from(batch.events);
+            }
         }
+    }
+
+    /// Events of a segment whose batches the server has answered, up to the first one that it
+    /// hasn't.
+    pub(super) fn answered_events(&self, segment: u64) -> u64 {
+        if self.removed.0 == segment { self.removed.1 } else { 0 }
     }
 
     /// Counts the server's objection to the oldest batch, for which it has ended the stream.
@@ -183,8 +212,10 @@ impl SendQueue {
             self.bytes -= whole.len_bytes();
         }
         self.rewind();
+        self.attempted = self.attempted.saturating_sub(1);
         for piece in pieces.into_iter().rev() {
             self.bytes += piece.len_bytes();
+            self.attempted += 1;
             self.batches.insert(at, piece);
         }
         true
@@ -204,23 +235,23 @@ impl SendQueue {
         events
     }
 
-    /// The segment of the last batch that is sent and not answered.
-    pub(super) fn in_flight_segment(&self) -> Option<u64> {
-        self.batches.range(..self.sent).next_back().and_then(QueuedBatch::segment)
+    /// The segment of the last batch that was sent, on whatever stream, and isn't answered.
+    pub(super) fn attempted_segment(&self) -> Option<u64> {
+        self.batches.range(..self.attempted).next_back().and_then(QueuedBatch::segment)
     }
 
-    /// Drops the unsent batches of a segment that is no longer in the spool: after a kill they
-    /// would be lost without being counted. Returns their events.
+    /// Drops the batches of a segment that is no longer in the spool, except for those that were
+    /// sent: after a kill they would be lost without being counted. Returns their events.
     pub(super) fn drop_segment(&mut self, segment: u64) -> Accounts {
         let mut dropped = [0; MAX_ACCOUNTS];
         let is_dropped = |batch: &QueuedBatch| batch.segment() == Some(segment);
-        let mut unsent = self.batches.range(self.sent..);
+        let mut unsent = self.batches.range(self.attempted..);
         let Some(first) = unsent.find(|batch| is_dropped(batch)) else { return dropped };
-        let before = self.batches.range(..self.sent).next_back();
+        let before = self.batches.range(..self.attempted).next_back();
         self.end = Some(before.map_or((first.epoch, first.first_sequence), |batch| {
             (batch.epoch, batch.end_sequence())
         }));
-        for batch in self.batches.split_off(self.sent) {
+        for batch in self.batches.split_off(self.attempted) {
             self.bytes -= batch.len_bytes();
             if !is_dropped(&batch) {
                 // Says what was dropped before it.
@@ -235,6 +266,7 @@ impl SendQueue {
     /// Drops all batches. Returns the number of events.
     pub(super) fn abandon(&mut self, account: &EventAccount) -> u64 {
         self.rewind();
+        self.attempted = 0;
         self.bytes = 0;
         let unanswered = self.batches.drain(..).filter(|batch| !batch.is_answered);
         unanswered

@@ -3,9 +3,9 @@
 //! Every batch is appended to a segmented log before it is sent. With `durability: process` it is
 //! *released* then: its events are accepted, and it is sent. With `power` it is released once it
 //! is synced. Batches that fit into memory are sent from there. Those beyond it are the *backlog*:
-//! they are read back, oldest first, as acknowledgements make room. `acked` has the position up to
-//! which the server has answered, so that the next process goes on there; batches that it sends
-//! a second time are duplicates for the server.
+//! they are read back, oldest first, as acknowledgements make room. The checkpoint
+//! has the position up to which the server has answered, so that the next process goes on there;
+//! batches that it sends a second time are duplicates for the server.
 //!
 //! ```text
 //!   acked        first in memory          backlog          released      end of the log
@@ -13,7 +13,7 @@
 //! ────┴───────────────┴──────────────────────┴──────────────────┴────────────────┴──▶
 //! ```
 //!
-//! When the oldest segment without batches in flight makes room, its events are counted as dropped,
+//! When the oldest segment without batches that were sent makes room, its events are counted as dropped,
 //! on disk and in memory.
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,23 +23,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::batch::{Accounts, QueuedBatch, accounts_of, add, without_generations};
+use super::checkpoint::Checkpoint;
 use super::queue::SendQueue;
-use crate::store::{
-    Durability, Files, Frame, FramePosition, PendingSync, SealedIndex, SegmentIndex, SegmentLog,
-    SegmentLogConfig,
-};
+use super::spool_ids;
+use super::spool_index::{SpoolIndex, subtract, total_of};
+use crate::store::{Durability, Files, FramePosition, PendingSync, SegmentLog, SegmentLogConfig};
 use tapio_core::event::EventId;
-use tapio_core::ring::MAX_ACCOUNTS;
-use tapio_wire::{Batch, EncodedBatch, Item};
-
-/// The position up to which the server has answered.
-const ACKED_FILE: &str = "acked";
+use tapio_core::ring::{MAX_ACCOUNTS, MAX_COLLECTORS};
+use tapio_wire::{Batch, EncodedBatch};
 
 /// The tail of the log that is kept for the ids in it.
 const TAIL_BYTES: u64 = 64 * 1024 * 1024;
 const TAIL_SEGMENTS: usize = 64;
-/// No log has as many segments: a greater number in the file is damage.
-const MAX_SEGMENT: u64 = 1 << 48;
 
 /// A lane's spool to be opened.
 pub(super) struct LaneSpool {
@@ -53,63 +48,12 @@ pub(super) struct LaneSpool {
     pub(super) recovered: u8,
 }
 
-/// Events by account and segment.
-struct SpoolIndex {
-    own_epoch: u64,
-    recovered: u8,
-    /// The counts of the batch that is being appended, to save parsing it.
-    next: Option<Accounts>,
-    segments: BTreeMap<u64, Accounts>,
-    /// Segments that were removed to stay within the budget.
-    removed: Vec<(u64, Accounts)>,
-    /// Events of the segment that is appended to.
-    open: Option<u64>,
-}
-
-impl SpoolIndex {
-    fn add(&mut self, segment: u64, accounts: &Accounts) {
-        add(self.segments.entry(segment).or_insert([0; MAX_ACCOUNTS]), accounts);
-    }
-}
-
-fn subtract(sum: &mut Accounts, accounts: &Accounts) {
-    sum.iter_mut().zip(accounts).for_each(|(sum, n)| *sum = sum.saturating_sub(*n));
-}
-
-impl SegmentIndex for SpoolIndex {
-    fn frame(&mut self, frame: &Frame<'_>) {
-        let accounts = self.next.take().or_else(|| {
-            let batch = Batch::parse(frame.payload).ok()?;
-            Some(accounts_of(&batch, self.own_epoch, self.recovered))
-        });
-        self.open = Some(frame.position.segment);
-        self.add(frame.position.segment, &accounts.unwrap_or([0; MAX_ACCOUNTS]));
-    }
-
-    /// The summary is the number of events: to the next process all of them are recovered ones.
-    fn seal(&mut self) -> SealedIndex {
-        let accounts = self.open.take().and_then(|segment| self.segments.get(&segment));
-        let events: u64 = accounts.map_or(0, |a| a.iter().map(|n| u64::from(*n)).sum());
-        SealedIndex { summary: events.to_le_bytes().to_vec(), index: Vec::new() }
-    }
-
-    fn discard(&mut self, segment: u64) {
-        self.segments.retain(|s, _| *s < segment);
-    }
-
-    fn sealed(&mut self, segment: u64, summary: &[u8]) {
-        let events = summary.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let mut accounts = [0; MAX_ACCOUNTS];
-        accounts[usize::from(self.recovered) % MAX_ACCOUNTS] =
-            events.try_into().unwrap_or(u32::MAX);
-        self.add(segment, &accounts);
-    }
-
-    fn retired(&mut self, segment: u64) {
-        if let Some(accounts) = self.segments.remove(&segment) {
-            self.removed.push((segment, accounts));
-        }
-    }
+/// Events of earlier processes that the server hasn't answered.
+pub(super) struct Recovered {
+    /// Those that wait in the spool.
+    pub(super) waiting: Accounts,
+    /// Those that waited in it at the last checkpoint, and are gone.
+    pub(super) lost: Accounts,
 }
 
 /// The batches on disk.
@@ -125,18 +69,18 @@ pub(super) struct Spool {
     loaded: Accounts,
     /// The segment of the batch that was released last, and the events released from it.
     released: (u64, Accounts),
-    /// The position in the file.
-    acked: FramePosition,
+    /// The contents of its file.
+    checkpoint: Checkpoint,
     /// Whether a batch was appended since the segment that is appended to was given up.
     has_appended: bool,
 }
 
 impl Spool {
-    /// Opens or creates the spool. Returns it with the number of recovered events.
+    /// Opens or creates the spool. Returns it with the events of earlier processes.
     ///
     /// # Errors
     /// With the folder, when it can't be used.
-    pub(super) fn open(config: LaneSpool, files: Arc<dyn Files>) -> io::Result<(Self, Accounts)> {
+    pub(super) fn open(config: LaneSpool, files: Arc<dyn Files>) -> io::Result<(Self, Recovered)> {
         let LaneSpool { dir, segment_bytes, durability, epoch, recovered } = config;
         let log_config = SegmentLogConfig {
             dir: dir.clone(),
@@ -147,16 +91,10 @@ impl Spool {
             durability,
             acknowledges_recovered: false,
         };
-        let index = SpoolIndex {
-            own_epoch: epoch,
-            recovered,
-            next: None,
-            segments: BTreeMap::new(),
-            removed: Vec::new(),
-            open: None,
-        };
+        let index = SpoolIndex::new(epoch, recovered);
         let mut log = SegmentLog::open(log_config, Arc::clone(&files), index)?;
-        let mut acked = read_acked(&*files, &dir);
+        let checkpoint = Checkpoint::read(&*files, &dir);
+        let mut acked = checkpoint.acked;
         if acked > log.end() {
             // A loss of power has left less than was there. New batches behind it must not look as
             // if they were answered.
@@ -174,38 +112,32 @@ impl Spool {
             backlog: first.map(|segment| acked.max(FramePosition { segment, offset: 0 })),
             loaded: [0; MAX_ACCOUNTS],
             released: (0, [0; MAX_ACCOUNTS]),
-            acked,
+            checkpoint: Checkpoint { acked, ..Checkpoint::default() },
             has_appended: false,
         };
         let waiting = spool.count_waiting()?;
-        Ok((spool, waiting))
+        let lost = spool.count_lost(&checkpoint)?;
+        if lost > 0 {
+            tracing::error!(
+                events = lost, spool = %spool.dir.display(),
+                "spool: events are gone: segments were deleted or damaged while no agent ran"
+            );
+        }
+        let lost = spool.as_recovered(lost);
+        Ok((spool, Recovered { waiting, lost }))
     }
 
-    /// Adds the ids of the latest events that their sources may deliver again, up to about
-    /// `max_ids`, in the tail of the log. A source's saved position is at most a few batches
-    /// behind, but many processes may have been killed since it was saved.
+    /// Adds the ids of the latest events ([`spool_ids::add_latest`]) in the tail of the log.
     ///
     /// # Errors
     /// When a segment can't be read.
-    pub(super) fn latest_ids(
+    pub(super) fn add_latest_ids(
         &self,
         ids: &mut HashSet<EventId, ahash::RandomState>,
         max_ids: usize,
     ) -> io::Result<()> {
-        let log = self.log.snapshot();
         let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
-        for segment in log.segments().rev().take_while(|segment| *segment >= tail) {
-            let Some(frames) = log.frames(segment)? else { continue };
-            for (offset, _) in frames.offsets().rev() {
-                if ids.len() >= max_ids {
-                    return Ok(());
-                }
-                if let Some(payload) = frames.payload(offset)? {
-                    add_ids(&payload, ids);
-                }
-            }
-        }
-        Ok(())
+        spool_ids::add_latest(&self.log.snapshot(), tail, ids, max_ids)
     }
 
     /// Counts the events of earlier processes that the server hasn't answered.
@@ -214,20 +146,56 @@ impl Spool {
         let Some(from) = self.backlog else { return Ok(waiting) };
         let unanswered = self.log.index().segments.range(from.segment..);
         unanswered.for_each(|(_, accounts)| add(&mut waiting, accounts));
-        let (own_epoch, recovered) = (self.own_epoch, self.recovered);
-        let loaded = &mut self.loaded;
-        let start = FramePosition { offset: 0, ..from };
-        self.log.snapshot().oldest_first(start, |frame| {
-            if frame.position >= from {
+        self.loaded = self.count_before(from)?;
+        subtract(&mut waiting, &self.loaded);
+        Ok(waiting)
+    }
+
+    /// Counts the events in a segment before a position.
+    fn count_before(&self, end: FramePosition) -> io::Result<Accounts> {
+        let mut before = [0; MAX_ACCOUNTS];
+        self.log.snapshot().oldest_first(FramePosition { offset: 0, ..end }, |frame| {
+            if frame.position >= end {
                 return ControlFlow::Break(());
             }
             if let Ok(batch) = Batch::parse(frame.payload) {
-                add(loaded, &accounts_of(&batch, own_epoch, recovered));
+                add(&mut before, &accounts_of(&batch, self.own_epoch, self.recovered));
             }
             ControlFlow::Continue(())
         })?;
-        subtract(&mut waiting, loaded);
-        Ok(waiting)
+        Ok(before)
+    }
+
+    /// Counts the events that waited at the checkpoint, and don't wait any more.
+    fn count_lost(&self, checkpoint: &Checkpoint) -> io::Result<u64> {
+        let mut lost = 0;
+        for (segment, expected) in &checkpoint.waiting {
+            let is_first = self.backlog.is_some_and(|first| first.segment == *segment);
+            let answered = if is_first { total_of(&self.loaded) } else { 0 };
+            let found = if checkpoint.end.segment == *segment {
+                // Later batches don't make up for earlier ones.
+                total_of(&self.count_before(checkpoint.end)?)
+            } else {
+                self.log.index().total(*segment)
+            };
+            let found = found.saturating_sub(answered);
+            lost += expected.saturating_sub(found);
+        }
+        Ok(lost)
+    }
+
+    /// Events of an earlier process.
+    fn as_recovered(&self, events: u64) -> Accounts {
+        let mut accounts = [0; MAX_ACCOUNTS];
+        accounts[usize::from(self.recovered) % MAX_COLLECTORS] =
+            events.try_into().unwrap_or(u32::MAX);
+        accounts
+    }
+
+    /// The segment of the first batch to be sent, and the events in it that are answered. To be
+    /// called before the first one is read.
+    pub(super) fn answered(&self) -> (u64, u64) {
+        self.backlog.map_or((0, 0), |first| (first.segment, total_of(&self.loaded)))
     }
 
     /// Appends a batch.
@@ -278,6 +246,7 @@ impl Spool {
                 self.backlog = None;
                 let mut lost = before;
                 subtract(&mut lost, &std::mem::replace(&mut self.loaded, [0; MAX_ACCOUNTS]));
+                self.log.index_mut().remove(position.segment, &lost);
                 some_events(lost)
             }
             Some(_) => None,
@@ -317,13 +286,15 @@ impl Spool {
         let (own_epoch, recovered) = (self.own_epoch, self.recovered);
         let (mut at, mut loaded) = (from, self.loaded);
         let (mut is_full, mut is_unreadable, mut lost) = (false, false, [0; MAX_ACCOUNTS]);
-        let segments = &self.log.index().segments;
+        let (log, end) = (self.log.snapshot(), self.log.end());
+        let index = self.log.index_mut();
         let mut finish = |segment: u64, loaded: &Accounts| {
-            let mut missing = segments.get(&segment).copied().unwrap_or([0; MAX_ACCOUNTS]);
+            let mut missing = index.segments.get(&segment).copied().unwrap_or([0; MAX_ACCOUNTS]);
             subtract(&mut missing, loaded);
+            index.remove(segment, &missing);
             add(&mut lost, &missing);
         };
-        let read = self.log.snapshot().oldest_first(from, |frame| {
+        let read = log.oldest_first(from, |frame| {
             let is_unreleased = unreleased.is_some_and(|first| frame.position >= first);
             if queue.bytes() >= queue_bytes || is_unreleased {
                 is_full = true;
@@ -347,7 +318,7 @@ impl Spool {
             is_full = true;
             is_unreadable = true;
         } else if !is_full {
-            for segment in at.segment..=self.log.end().segment {
+            for segment in at.segment..=end.segment {
                 finish(segment, &std::mem::replace(&mut loaded, [0; MAX_ACCOUNTS]));
             }
         }
@@ -370,16 +341,19 @@ impl Spool {
         self.log.bytes()
     }
 
-    /// Drops the oldest full segment, except for those with batches in flight, which may be stored
-    /// or not, and for those with batches that aren't released. Returns whether there was one.
+    /// Drops the oldest full segment, except for those with batches that were sent, which may be
+    /// stored or not, and for those with batches that aren't released. Returns whether there was one.
     pub(super) fn drop_oldest(
         &mut self,
         queue: &SendQueue,
         unreleased: Option<FramePosition>,
     ) -> bool {
-        let after = queue.in_flight_segment().unwrap_or(0);
+        let after = queue.attempted_segment().unwrap_or(0);
         let before = unreleased.map_or(u64::MAX, |first| first.segment);
-        self.log.retire_one_of(after + 1..before)
+        let Some(oldest) = self.log.full_segment(after + 1..before) else { return false };
+        // First, or the next process would count its events again. On a full disk it may fail.
+        let _ = self.note(queue, unreleased, Some(oldest));
+        self.log.retire(oldest)
     }
 
     /// Drops the oldest segment of which the server has answered everything, the one that is
@@ -391,15 +365,17 @@ impl Spool {
     ) -> bool {
         let first = queue.first_position().or(self.backlog).or(unreleased);
         let answered = first.map_or(u64::MAX, |first| first.segment);
-        if self.log.retire_one_of(..answered) {
-            return true;
+        if let Some(oldest) = self.log.full_segment(..answered) {
+            let _ = self.note(queue, unreleased, None);
+            return self.log.retire(oldest);
         }
         // A segment without a batch has nothing to give up.
         if first.is_some() || !std::mem::take(&mut self.has_appended) {
             return false;
         }
         self.log.seal();
-        self.log.retire_one_of(..)
+        let _ = self.note(queue, unreleased, None);
+        self.log.full_segment(..).is_some_and(|oldest| self.log.retire(oldest))
     }
 
     /// Notes what has to be written to the disk; `None` if nothing has.
@@ -420,28 +396,72 @@ impl Spool {
         self.log.finish_sync(sync, result).map_err(|(_, error)| error)
     }
 
-    /// Removes what the server has answered, and notes how far that is. `unreleased`: the first
-    /// batch that isn't released. The tail of the log stays, for [`Spool::latest_ids`].
+    /// Removes what the server has answered, and notes what waits. `unreleased`: the first batch
+    /// that isn't released. The tail of the log stays, for [`Spool::add_latest_ids`].
     ///
     /// # Errors
-    /// When the file can't be written; the next process then sends some batches a second time.
+    /// When the position can't be noted; the next process then sends some batches a second time.
     pub(super) fn trim(
         &mut self,
         queue: &SendQueue,
         unreleased: Option<FramePosition>,
     ) -> io::Result<()> {
-        let first = queue.first_position().or(self.backlog).or(unreleased);
-        let acked = first.unwrap_or_else(|| self.log.end());
-        if acked == self.acked {
+        let has_moved = self.acked(queue, unreleased) != self.checkpoint.acked;
+        let noted = self.note(queue, unreleased, None);
+        if !has_moved {
+            // What is noted is less than what waits: no loss is counted that isn't one.
             return Ok(());
         }
-        // First, since the file needs room on a full disk too.
         let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
-        self.log.trim(acked.segment.min(tail));
+        self.log.trim(self.acked(queue, unreleased).segment.min(tail));
         self.log.index_mut().removed.clear();
-        write_acked(&*self.files, &self.dir, acked)?;
-        self.acked = acked;
+        // On a full disk it may have room now.
+        noted.or_else(|_| self.note(queue, unreleased, None))
+    }
+
+    /// The position of the first batch that the server hasn't answered.
+    fn acked(&self, queue: &SendQueue, unreleased: Option<FramePosition>) -> FramePosition {
+        let first = queue.first_position().or(self.backlog).or(unreleased);
+        first.unwrap_or_else(|| self.log.end())
+    }
+
+    /// Writes the checkpoint, if it has changed. `removed`: a segment that is about to be removed.
+    fn note(
+        &mut self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+        removed: Option<u64>,
+    ) -> io::Result<()> {
+        let acked = self.acked(queue, unreleased);
+        let mut waiting = self.waiting(acked, queue, unreleased);
+        waiting.retain(|segment, _| Some(*segment) != removed);
+        let end = unreleased.unwrap_or_else(|| self.log.end());
+        let checkpoint = Checkpoint { acked, end, waiting };
+        if checkpoint != self.checkpoint {
+            checkpoint.write(&*self.files, &self.dir)?;
+            self.checkpoint = checkpoint;
+        }
         Ok(())
+    }
+
+    /// The events of each segment from `acked` on that wait for the server.
+    fn waiting(
+        &self,
+        acked: FramePosition,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+    ) -> BTreeMap<u64, u64> {
+        let events = |(segment, accounts): (&u64, &Accounts)| {
+            // A loss of power may take what isn't released, which nobody was promised.
+            let all = match unreleased.filter(|first| first.segment <= *segment) {
+                None => total_of(accounts),
+                Some(_) if self.released.0 == *segment => total_of(&self.released.1),
+                Some(_) => 0,
+            };
+            (*segment, all.saturating_sub(queue.answered_events(*segment)))
+        };
+        let segments = self.log.index().segments.range(acked.segment..).map(events);
+        segments.filter(|(_, events)| *events > 0).collect()
     }
 
     /// Ends the segment that is appended to, so that the next start doesn't read it.
@@ -460,37 +480,6 @@ impl Spool {
     }
 }
 
-/// Adds the ids of a batch's events.
-fn add_ids(payload: &[u8], ids: &mut HashSet<EventId, ahash::RandomState>) {
-    let Ok(batch) = Batch::parse(payload) else { return };
-    ids.extend(batch.items().filter_map(|item| match item {
-        Item::Event(event) => event.event_id(),
-        Item::Story(_) => None,
-    }));
-}
-
 fn some_events(accounts: Accounts) -> Option<Accounts> {
     accounts.iter().any(|n| *n > 0).then_some(accounts)
-}
-
-fn read_acked(files: &dyn Files, dir: &std::path::Path) -> FramePosition {
-    let read = || {
-        let file = files.open(&dir.join(ACKED_FILE)).ok()?;
-        let mut bytes = [0; 64];
-        let len = file.read_at(&mut bytes, 0).ok()?;
-        let text = std::str::from_utf8(&bytes[..len]).ok()?;
-        let (segment, offset) = text.trim_end().split_once(' ')?;
-        let segment = segment.parse().ok().filter(|segment| *segment < MAX_SEGMENT)?;
-        Some(FramePosition { segment, offset: offset.parse().ok()? })
-    };
-    // Without it, everything is sent again, and the server has it once.
-    read().unwrap_or_default()
-}
-
-fn write_acked(files: &dyn Files, dir: &std::path::Path, acked: FramePosition) -> io::Result<()> {
-    let new = dir.join("acked.new");
-    let _ = files.remove(&new);
-    let text = format!("{} {}\n", acked.segment, acked.offset);
-    files.create(&new)?.write_at([text.as_bytes(), &[], &[]], 0)?;
-    files.rename(&new, &dir.join(ACKED_FILE))
 }

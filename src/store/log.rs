@@ -270,15 +270,19 @@ impl<I: SegmentIndex> SegmentLog<I> {
         true
     }
 
-    /// Removes the oldest full segment of these numbers. Returns whether there was one.
-    pub fn retire_one_of(&mut self, numbers: impl RangeBounds<u64>) -> bool {
-        let Some(at) = self.sealed.iter().position(|s| numbers.contains(&s.head.number)) else {
+    /// The oldest full segment of these numbers.
+    pub fn full_segment(&self, numbers: impl RangeBounds<u64>) -> Option<u64> {
+        self.sealed.iter().map(|s| s.head.number).find(|number| numbers.contains(number))
+    }
+
+    /// Removes a full segment. Returns whether there was one of this number.
+    pub fn retire(&mut self, number: u64) -> bool {
+        let Some(at) = self.sealed.iter().position(|s| s.head.number == number) else {
             return false;
         };
         self.counts.retired_segments += 1;
-        if let Some(retired) = self.sealed.remove(at) {
-            self.remove(retired.head.number);
-        }
+        self.sealed.remove(at);
+        self.remove(number);
         true
     }
 

@@ -1,13 +1,15 @@
 //! The spool: acknowledged events survive kills of the agent, outages are spooled, and every event
 //! that is dropped is counted.
 
+mod spool_damage;
+
 use tapio::bridge::{BridgeSpool, SpoolConfig};
 use tapio::store::Durability;
 
 use super::*;
 
 /// The ledger's account of events from earlier processes.
-const RECOVERED: u8 = 2;
+pub(super) const RECOVERED: u8 = 2;
 
 /// A bridge with a spool.
 pub(super) fn spooling_node(config: BridgeConfig, dir: &Path, epoch: u64, bytes: u64) -> Node {
