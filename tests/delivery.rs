@@ -218,8 +218,9 @@ fn stored(dir: &Path) -> HashMap<EventId, u32> {
 /// The batches of all matching events, in one page.
 fn all_events(storage: &Storage, filter: &Filter) -> Vec<tapio::server::MatchingBatch> {
     let selection = storage.select_events(filter.clone(), Cursor::NEWEST);
-    let page = selection.read(&Budget::UNLIMITED).unwrap();
-    assert_eq!((page.next, page.complete_since_ns), (None, 0));
+    let page = selection.read(&Budget::UNLIMITED);
+    // After a loss of power, frames that were never acknowledged look like lost ones.
+    assert_eq!(page.next, None);
     page.items
 }
 

@@ -1,6 +1,8 @@
 //! The segmented log over a simulated disk: damage, full and failing disks, kills, losses of power.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "store/completeness.rs"]
+mod completeness;
 #[path = "store/damage.rs"]
 mod damage;
 #[path = "store/faults.rs"]
@@ -177,9 +179,9 @@ fn snapshot_has_the_frames_of_its_time() {
     assert_eq!(all, [1, 2, 3]);
     append(&mut log, 12..20);
     log.retire_oldest();
-    assert!(snapshot.frames(1).unwrap().is_none(), "the first segment was removed since");
-    let frames = snapshot.frames(3).unwrap().unwrap();
-    let payload = |offset| number_of(&frames.payload(offset).unwrap().unwrap());
+    assert!(snapshot.frames(1).is_none(), "the first segment was removed since");
+    let frames = snapshot.frames(3).unwrap();
+    let payload = |offset| number_of(&frames.payload(offset).unwrap());
     let numbers: Vec<u64> = frames.offsets().rev().map(|(offset, _)| payload(offset)).collect();
     assert_eq!(numbers, [11, 10]);
     assert_eq!(snapshot.last_receipt_ns(3), frames.offsets().map(|(_, ns)| ns).max());

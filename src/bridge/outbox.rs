@@ -142,9 +142,7 @@ impl Outbox {
     pub(super) fn latest_ids(&self) -> HashSet<EventId, ahash::RandomState> {
         let mut ids = HashSet::default();
         for spool in self.lanes.iter().filter_map(|lane| lane.spool.as_ref()) {
-            if let Err(error) = spool.add_latest_ids(&mut ids, MAX_LATEST_IDS) {
-                tracing::warn!(%error, "spool: can't read the latest events; those that sources deliver again after this start are sent twice");
-            }
+            spool.add_latest_ids(&mut ids, MAX_LATEST_IDS);
         }
         ids
     }

@@ -13,8 +13,8 @@
 //! ────┴───────────────┴──────────────────────┴──────────────────┴────────────────┴──▶
 //! ```
 //!
-//! When the oldest segment without batches that were sent makes room, its events are counted as dropped,
-//! on disk and in memory.
+//! When the oldest segment without batches that were sent makes room, its events are counted as
+//! dropped, on disk and in memory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -128,16 +128,13 @@ impl Spool {
     }
 
     /// Adds the ids of the latest events ([`spool_ids::add_latest`]) in the tail of the log.
-    ///
-    /// # Errors
-    /// When a segment can't be read.
     pub(super) fn add_latest_ids(
         &self,
         ids: &mut HashSet<EventId, ahash::RandomState>,
         max_ids: usize,
-    ) -> io::Result<()> {
+    ) {
         let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
-        spool_ids::add_latest(&self.log.snapshot(), tail, ids, max_ids)
+        spool_ids::add_latest(&self.log.snapshot(), tail, ids, max_ids);
     }
 
     /// Counts the events of earlier processes that the server hasn't answered.
@@ -342,7 +339,8 @@ impl Spool {
     }
 
     /// Drops the oldest full segment, except for those with batches that were sent, which may be
-    /// stored or not, and for those with batches that aren't released. Returns whether there was one.
+    /// stored or not, and for those with batches that aren't released. Returns whether there was
+    /// one.
     pub(super) fn drop_oldest(
         &mut self,
         queue: &SendQueue,

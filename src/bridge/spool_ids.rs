@@ -2,7 +2,6 @@
 //! restart.
 
 use std::collections::HashSet;
-use std::io;
 
 use crate::store::LogSnapshot;
 use tapio_core::event::EventId;
@@ -11,27 +10,23 @@ use tapio_wire::{Batch, Item};
 /// Adds the ids in the segments from `tail` on, the newest first, until there are about `max_ids`.
 /// A source's saved position is at most a few batches behind, but many processes may have been
 /// killed since it was saved.
-///
-/// # Errors
-/// When a segment can't be read.
 pub(super) fn add_latest(
     log: &LogSnapshot,
     tail: u64,
     ids: &mut HashSet<EventId, ahash::RandomState>,
     max_ids: usize,
-) -> io::Result<()> {
+) {
     for segment in log.segments().rev().take_while(|segment| *segment >= tail) {
-        let Some(frames) = log.frames(segment)? else { continue };
+        let Some(frames) = log.frames(segment) else { continue };
         for (offset, _) in frames.offsets().rev() {
             if ids.len() >= max_ids {
-                return Ok(());
+                return;
             }
-            if let Some(payload) = frames.payload(offset)? {
+            if let Some(payload) = frames.payload(offset) {
                 add_batch(&payload, ids);
             }
         }
     }
-    Ok(())
 }
 
 fn add_batch(payload: &[u8], ids: &mut HashSet<EventId, ahash::RandomState>) {

@@ -40,12 +40,12 @@ const SEGMENTS_RETIRED: Metric = Metric::counter(
 const CORRUPT_FRAMES: Metric = Metric::counter(
     "tapio_server_corrupt_frames_total",
     &[],
-    "Frames with a wrong checksum, found when the store was opened.",
+    "Stored frames that are damaged or missing, found at the start, by queries and by the scrubber.",
 );
 const LOST_BYTES: Metric = Metric::counter(
     "tapio_server_lost_bytes_total",
     &[],
-    "Bytes between damaged marks of frames, skipped when the store was opened.",
+    "Bytes of frames that are gone, found when the store was opened.",
 );
 const TORN_TAILS: Metric = Metric::counter(
     "tapio_server_torn_tails_total",
@@ -65,7 +65,7 @@ const SEGMENTS_QUARANTINED: Metric = Metric::counter(
 const SEGMENTS_UNREADABLE: Metric = Metric::counter(
     "tapio_server_segments_unreadable_total",
     &[],
-    "Segments that could not be read when the store was opened.",
+    "Segments that could not be read.",
 );
 const SEGMENTS_DELETED: Metric = Metric::counter(
     "tapio_server_segments_deleted_total",

@@ -91,7 +91,7 @@ impl Shared {
         let place = self.enter_line().await?;
         let selection = self.storage().select_events(request.filter.clone(), cursor);
         let read = move || {
-            let page = selection.read(&budget(request.limit()))?;
+            let page = selection.read(&budget(request.limit()));
             answer(page, List::Events, &request.filter, render)
         };
         place.run(read).await
@@ -107,7 +107,7 @@ impl Shared {
         let place = self.enter_line().await?;
         let selection = self.storage().select_stories(request.filter.clone(), cursor);
         let read = move || {
-            let page = selection.read(&budget(request.limit()))?;
+            let page = selection.read(&budget(request.limit()));
             answer(page, List::Stories, &request.filter, render)
         };
         place.run(read).await

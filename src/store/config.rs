@@ -43,7 +43,8 @@ pub struct SegmentLogStats {
     pub retired_segments: u64,
     /// Intact frames found by recovery.
     pub recovered_frames: u64,
-    /// Frames that recovery skipped because their payload was damaged.
+    /// Frames that are damaged or missing: found by recovery, by reads and by a
+    /// [`super::Scrubber`].
     pub corrupt_frames: u64,
     /// Bytes that recovery skipped between damaged marks.
     pub lost_bytes: u64,
@@ -53,7 +54,7 @@ pub struct SegmentLogStats {
     pub torn_bytes: u64,
     /// Files that aren't intact segments, moved to `quarantine/`.
     pub quarantined_segments: u64,
-    /// Segments that can't be read.
+    /// Segments that couldn't be read.
     pub unreadable_segments: u64,
     /// Segments that somebody deleted.
     pub deleted_segments: u64,

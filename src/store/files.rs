@@ -104,8 +104,9 @@ pub trait DiskFile: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFiles;
 
-/// A lock is waited for about a second: the process before this one may be about to end, and a child
-/// that was forked and has not executed its program yet holds the locks of its parent (flock(2)).
+/// A lock is waited for about a second: the process before this one may be about to end, and a
+/// child that was forked and has not executed its program yet holds the locks of its parent
+/// (flock(2)).
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::config::{Durability, SegmentLogConfig, SegmentLogStats};
 use super::copy::replace;
+use super::damage::Damage;
 use super::files::Files;
 use super::footer::Footer;
 use super::format::{HEAD_BYTES, Previous};
@@ -62,6 +63,7 @@ pub struct SegmentLog<I> {
     /// The first segment that this process created.
     first_own_number: u64,
     next_number: u64,
+    damage: Arc<Damage>,
     /// Counts besides those of the contents.
     pub(super) counts: SegmentLogStats,
     /// Segments of earlier processes that the disk could neither sync nor copy.
@@ -78,9 +80,10 @@ impl<I: SegmentIndex> SegmentLog<I> {
     /// When the folder can't be used, or another process uses it; the error names the folder. Files
     /// that can't be used are no error: they are counted and logged.
     pub fn open(config: SegmentLogConfig, files: Arc<dyn Files>, mut index: I) -> io::Result<Self> {
+        let damage = Arc::new(Damage::new(&config.dir));
         let opened = files.create_dir(&config.dir).and_then(|()| {
             let lock = files.lock(&config.dir.join("lock"))?;
-            Ok((lock, recover(&*files, &config, &mut index)?))
+            Ok((lock, recover(&*files, &config, &damage, &mut index)?))
         });
         let (lock, recovered) = opened.map_err(|e| with_path(&config.dir, &e))?;
         let Recovered { segments, next_number, stats, unsynced } = recovered;
@@ -95,6 +98,7 @@ impl<I: SegmentIndex> SegmentLog<I> {
             synced: FramePosition { segment: next_number, offset: 0 },
             first_own_number: next_number,
             next_number,
+            damage,
             counts: stats,
             unsynced,
             unremoved: Vec::new(),
@@ -289,6 +293,10 @@ impl<I: SegmentIndex> SegmentLog<I> {
     fn remove(&mut self, number: u64) {
         self.is_dir_unsynced = true;
         self.index.retired(number);
+        self.damage.retired(number);
+        if let Some(oldest) = self.sealed.front() {
+            self.damage.retired_before(oldest.head.number);
+        }
         // The disk has its room again only once the file is closed.
         self.unsealed.retain(|unsealed| unsealed.writer.number() != number);
         if let Err(error) = self.remove_file(number) {
@@ -410,6 +418,7 @@ impl<I: SegmentIndex> SegmentLog<I> {
         for segment in &deleted {
             self.counts.deleted_segments += 1;
             self.index.retired(segment.head.number);
+            self.damage.gone(segment.head.number, segment.last_receipt_ns);
             tracing::error!(
                 segment = %segment::path(&self.config.dir, segment.head.number).display(),
                 frames = segment.frames, "segment log: a segment was deleted; its frames are lost"
@@ -448,17 +457,20 @@ impl<I: SegmentIndex> SegmentLog<I> {
         let sealed = self.sealed.iter().map(|s| SegmentView {
             head: s.head,
             end: s.end,
+            frames: s.frames,
             last_receipt_ns: s.last_receipt_ns,
         });
         let active = self.active.iter().map(|a| SegmentView {
             head: *a.writer.head(),
             end: a.writer.len_bytes(),
+            frames: a.footer.frames,
             last_receipt_ns: a.footer.last_receipt_ns,
         });
         LogSnapshot::new(
             Arc::clone(&self.files),
             self.config.dir.clone(),
             sealed.chain(active).collect(),
+            Arc::clone(&self.damage),
         )
     }
 
@@ -470,6 +482,8 @@ impl<I: SegmentIndex> SegmentLog<I> {
             segments: self.sealed.len() as u64 + u64::from(self.active.is_some()),
             bytes: self.bytes(),
             frames: frames + self.active.as_ref().map_or(0, |a| a.footer.frames),
+            corrupt_frames: self.damage.corrupt_frames(),
+            unreadable_segments: self.damage.unreadable_segments(),
             ..self.counts
         }
     }

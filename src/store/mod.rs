@@ -44,6 +44,7 @@
 
 mod config;
 mod copy;
+mod damage;
 mod error;
 mod files;
 mod footer;
@@ -53,6 +54,7 @@ mod index;
 mod log;
 mod recovery;
 mod scan;
+mod scrub;
 mod segment;
 mod snapshot;
 mod sync;
@@ -64,5 +66,6 @@ pub use files::{DiskFile, Files, OsFiles};
 pub use frame::{Frame, FramePosition};
 pub use index::{SealedIndex, SegmentIndex};
 pub use log::{SegmentLog, is_disk_full};
+pub use scrub::Scrubber;
 pub use snapshot::{LogSnapshot, SegmentFrames};
 pub use sync::PendingSync;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::config::{Durability, SegmentLogConfig, SegmentLogStats};
 use super::copy::replace;
+use super::damage::Damage;
 use super::error::SegmentError;
 use super::files::{DiskFile, Files};
 use super::footer::Footer;
@@ -14,6 +15,8 @@ use super::format::{HEAD_BYTES, Head, Previous};
 use super::index::{SealedIndex, SegmentIndex};
 use super::scan::{FrameList, FrameReader};
 use super::segment::{self, SealedSegment, SegmentWriter};
+use super::snapshot::CHECKSUM;
+use tapio_core::clock;
 
 /// The folder for files that aren't intact segments.
 const QUARANTINE: &str = "quarantine";
@@ -45,6 +48,7 @@ struct Found {
 pub(super) fn recover(
     files: &dyn Files,
     config: &SegmentLogConfig,
+    damage: &Damage,
     index: &mut impl SegmentIndex,
 ) -> io::Result<Recovered> {
     let dir = &config.dir;
@@ -57,12 +61,20 @@ pub(super) fn recover(
         .filter_map(|name| segment::number(name))
         .chain(numbers.last().copied())
         .max();
-    let mut recovery =
-        Recovery { files, config, stats: SegmentLogStats::default(), unsynced: Vec::new() };
+    let mut recovery = Recovery {
+        files,
+        config,
+        damage,
+        stats: SegmentLogStats::default(),
+        unsynced: Vec::new(),
+        incomplete: Vec::new(),
+    };
     let mut found: Vec<Found> = numbers.iter().filter_map(|n| recovery.open(*n)).collect();
     recovery.end_previous(&mut found);
-    let segments = found.into_iter().filter_map(|f| recovery.segment(f, index)).collect();
+    let segments: VecDeque<_> =
+        found.into_iter().filter_map(|f| recovery.segment(f, index)).collect();
     let next_number = highest.unwrap_or_default() + 1;
+    recovery.note_gone(&segments);
     let Recovery { stats, unsynced, .. } = recovery;
     Ok(Recovered { segments, next_number, stats, unsynced })
 }
@@ -70,8 +82,11 @@ pub(super) fn recover(
 struct Recovery<'a> {
     files: &'a dyn Files,
     config: &'a SegmentLogConfig,
+    damage: &'a Damage,
     stats: SegmentLogStats,
     unsynced: Vec<u64>,
+    /// Segments that can't be used, or whose end is missing.
+    incomplete: Vec<u64>,
 }
 
 impl Recovery<'_> {
@@ -88,11 +103,13 @@ impl Recovery<'_> {
                 None
             }
             Ok(Err(cause)) => {
+                self.incomplete.push(number);
                 self.quarantine(&path, cause);
                 None
             }
             Err(error) => {
-                self.unreadable(&path, &error);
+                self.incomplete.push(number);
+                self.damage.unreadable(number, 0, &error);
                 None
             }
         }
@@ -135,6 +152,35 @@ impl Recovery<'_> {
         }
     }
 
+    /// Notes the segments of which something is gone: those that can't be used or are cut off, and
+    /// those of which only the next one says that they were there. A log that retires segments by
+    /// itself retires the oldest first, so that none is missing between two others.
+    fn note_gone(&mut self, segments: &VecDeque<SealedSegment>) {
+        if !self.config.retires_when_full {
+            return;
+        }
+        let pairs = segments.iter().zip(segments.iter().skip(1));
+        for (earlier, later) in pairs {
+            let Some(previous) = later.head.previous else { continue };
+            if previous.end == Previous::UNKNOWN_END
+                || previous.number <= earlier.head.number
+                || self.incomplete.contains(&previous.number)
+            {
+                continue;
+            }
+            self.stats.deleted_segments += 1;
+            self.damage.gone(previous.number, later.first_receipt_ns);
+            let path = segment::path(&self.config.dir, previous.number);
+            tracing::error!(segment = %path.display(), "segment log: a segment was deleted");
+        }
+        for number in &self.incomplete {
+            // The frames in it were received before those of the next one.
+            let later = segments.iter().find(|s| s.head.number > *number);
+            let until_ns = later.map_or_else(clock::wall_ns, |s| s.first_receipt_ns);
+            self.damage.gone(*number, until_ns);
+        }
+    }
+
     /// Moves a file that isn't an intact segment out of the way.
     fn quarantine(&mut self, path: &Path, cause: SegmentError) {
         self.stats.quarantined_segments += 1;
@@ -151,17 +197,13 @@ impl Recovery<'_> {
         );
     }
 
-    fn unreadable(&mut self, path: &Path, error: &io::Error) {
-        self.stats.unreadable_segments += 1;
-        tracing::warn!(segment = %path.display(), %error, "segment log: skipped an unreadable segment");
-    }
-
     /// Reads the footer of a segment, or its frames, which it then seals.
     fn segment(&mut self, found: Found, index: &mut impl SegmentIndex) -> Option<SealedSegment> {
         match self.read(&found, index) {
             Ok(sealed) => sealed,
             Err(error) => {
-                self.unreadable(&found.path, &error);
+                self.incomplete.push(found.head.number);
+                self.damage.unreadable(found.head.number, 0, &error);
                 None
             }
         }
@@ -182,11 +224,24 @@ impl Recovery<'_> {
             return Ok(Some(SealedSegment::new(*head, &footer)));
         }
         let limit = found.end.unwrap_or(*len_bytes).min(*len_bytes);
-        let list = FrameList::read(&**file, head.nonce, HEAD_BYTES as u64, limit)?;
+        let mut list = FrameList::read(&**file, head.nonce, HEAD_BYTES as u64, limit)?;
         // On a disk that can't be written to, the frames are readable nevertheless.
         let _ = list.repair(&**file, head.nonce);
         let file = self.sync(found);
+        let is_cut = found.end.is_some_and(|end| list.end < end);
+        if let Some(end) = found.end.filter(|_| is_cut) {
+            // The next segment says that more was there than a frame that was never complete.
+            list.lost_bytes += end - list.end;
+            list.torn_bytes = 0;
+        }
         let (mut footer, sealed_index) = self.frames(found, &list, index);
+        if list.lost_bytes > 0 {
+            // How many frames those were isn't known.
+            self.damage.missing(head.number, 1, footer.last_receipt_ns);
+        }
+        if is_cut {
+            self.incomplete.push(head.number);
+        }
         if footer.frames == 0 && list.frames.is_empty() {
             self.files.remove(&found.path)?;
             return Ok(None);
@@ -237,8 +292,8 @@ impl Recovery<'_> {
                     footer.add(frame.receipt_ns);
                     index.frame(&frame);
                 }
-                Ok(None) => self.corrupt(found, *offset, "its checksum doesn't match"),
-                Err(error) => self.corrupt(found, *offset, &error.to_string()),
+                Ok(None) => self.corrupt(found, *offset, mark.receipt_ns, CHECKSUM),
+                Err(e) => self.corrupt(found, *offset, mark.receipt_ns, &e.to_string()),
             }
         }
         let SealedIndex { summary, index } = index.seal();
@@ -257,8 +312,7 @@ impl Recovery<'_> {
         (footer, index)
     }
 
-    fn corrupt(&mut self, found: &Found, offset: u64, cause: &str) {
-        self.stats.corrupt_frames += 1;
-        tracing::warn!(segment = %found.path.display(), offset, cause, "segment log: skipped a corrupt frame");
+    fn corrupt(&self, found: &Found, offset: u64, receipt_ns: u64, cause: &str) {
+        self.damage.corrupt(found.head.number, offset, receipt_ns, cause);
     }
 }

@@ -27,13 +27,14 @@ pub(super) struct SealedSegment {
     pub(super) head: Head,
     pub(super) frames: u64,
     pub(super) end: u64,
+    pub(super) first_receipt_ns: u64,
     pub(super) last_receipt_ns: u64,
 }
 
 impl SealedSegment {
     pub(super) fn new(head: Head, footer: &Footer) -> Self {
-        let Footer { frames, end, last_receipt_ns, .. } = *footer;
-        Self { head, frames, end, last_receipt_ns }
+        let Footer { frames, end, first_receipt_ns, last_receipt_ns, .. } = *footer;
+        Self { head, frames, end, first_receipt_ns, last_receipt_ns }
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::damage::Damage;
 use super::files::{DiskFile, Files};
 use super::footer::Footer;
 use super::format::{HEAD_BYTES, Head, MARK_BYTES, Mark};
@@ -19,6 +20,7 @@ pub struct LogSnapshot {
     dir: PathBuf,
     /// Oldest first.
     segments: Vec<SegmentView>,
+    damage: Arc<Damage>,
 }
 
 /// A segment at the time of a snapshot.
@@ -27,42 +29,60 @@ pub(super) struct SegmentView {
     pub(super) head: Head,
     /// Offset behind the last frame.
     pub(super) end: u64,
+    /// Intact frames before it.
+    pub(super) frames: u64,
     /// The latest time of receipt of its frames.
     pub(super) last_receipt_ns: u64,
 }
 
 /// The frames of one segment, of which single ones are read.
 pub struct SegmentFrames {
+    segment: u64,
     file: Arc<dyn DiskFile>,
     /// Oldest first.
     frames: Vec<(u64, Mark)>,
+    damage: Arc<Damage>,
 }
 
 impl SegmentFrames {
-    /// Offset and time of receipt of each frame, oldest first. Some may be corrupt.
+    /// Offset and time of receipt of each frame, oldest first. Some may be damaged.
     pub fn offsets(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
         self.frames.iter().map(|(offset, mark)| (*offset, mark.receipt_ns))
     }
 
-    /// The payload of the frame at an offset; `None` if there is none, or it is corrupt.
-    ///
-    /// # Errors
-    /// When the segment can't be read.
-    pub fn payload(&self, offset: u64) -> io::Result<Option<Vec<u8>>> {
-        let Ok(index) = self.frames.binary_search_by_key(&offset, |(offset, _)| *offset) else {
-            return Ok(None);
-        };
+    /// The payload of the frame at an offset; `None` if there is none, or it can't be read: that is
+    /// noted as damage.
+    #[must_use]
+    pub fn payload(&self, offset: u64) -> Option<Vec<u8>> {
+        let index = self.frames.binary_search_by_key(&offset, |(offset, _)| *offset).ok()?;
         let mark = &self.frames[index].1;
         let mut payload = vec![0; mark.payload_bytes as usize];
-        let read = self.file.read_at(&mut payload, offset + MARK_BYTES as u64)?;
-        let is_intact = read == payload.len() && crc32c::crc32c(&payload) == mark.payload_checksum;
-        Ok(is_intact.then_some(payload))
+        let corrupt =
+            |cause: &str| self.damage.corrupt(self.segment, offset, mark.receipt_ns, cause);
+        match self.file.read_at(&mut payload, offset + MARK_BYTES as u64) {
+            Ok(read)
+                if read == payload.len() && crc32c::crc32c(&payload) == mark.payload_checksum =>
+            {
+                return Some(payload);
+            }
+            Ok(_) => corrupt(CHECKSUM),
+            Err(error) => corrupt(&error.to_string()),
+        }
+        None
     }
 }
 
+/// Why a frame is damaged.
+pub(super) const CHECKSUM: &str = "its checksum doesn't match";
+
 impl LogSnapshot {
-    pub(super) fn new(files: Arc<dyn Files>, dir: PathBuf, segments: Vec<SegmentView>) -> Self {
-        Self { files, dir, segments }
+    pub(super) fn new(
+        files: Arc<dyn Files>,
+        dir: PathBuf,
+        segments: Vec<SegmentView>,
+        damage: Arc<Damage>,
+    ) -> Self {
+        Self { files, dir, segments, damage }
     }
 
     /// The numbers of the segments, oldest first.
@@ -70,8 +90,14 @@ impl LogSnapshot {
         self.segments.iter().map(|segment| segment.head.number)
     }
 
+    /// Whether there is a segment of this number.
+    #[must_use]
+    pub fn has_segment(&self, number: u64) -> bool {
+        self.view(number).is_some()
+    }
+
     /// Passes the frames from a position on to `visit`, oldest first, until it breaks. Skips
-    /// segments that were removed since, and corrupt frames.
+    /// segments that were removed since, and damaged frames, which are noted.
     ///
     /// # Errors
     /// When a segment can't be read.
@@ -95,15 +121,40 @@ impl LogSnapshot {
         self.view(segment).map(|segment| segment.last_receipt_ns)
     }
 
-    /// Lists the frames of a segment; `None` if it was removed since.
-    ///
-    /// # Errors
-    /// When the segment can't be read.
-    pub fn frames(&self, segment: u64) -> io::Result<Option<SegmentFrames>> {
-        let Some(&SegmentView { head, end, .. }) = self.view(segment) else { return Ok(None) };
-        let Some(file) = self.open(segment)? else { return Ok(None) };
-        let frames = FrameList::read(&*file, head.nonce, HEAD_BYTES as u64, end)?.frames;
-        Ok(Some(SegmentFrames { file, frames }))
+    /// The latest receipt of what is damaged in these segments or was deleted before; `None` if
+    /// nothing is.
+    #[must_use]
+    pub fn damaged_receipt_ns(&self, segments: &[u64]) -> Option<u64> {
+        self.damage.last_receipt_ns(segments)
+    }
+
+    /// Lists the frames of a segment; `None` if it was removed since, or can't be read: that is
+    /// noted as damage.
+    #[must_use]
+    pub fn frames(&self, segment: u64) -> Option<SegmentFrames> {
+        let view = self.view(segment)?;
+        let listed = self.open(segment).and_then(|file| {
+            let Some(file) = file else { return Ok(None) };
+            let list = FrameList::read(&*file, view.head.nonce, HEAD_BYTES as u64, view.end)?;
+            Ok(Some((file, list.frames)))
+        });
+        let (file, frames) = self.note(view, listed)??;
+        let missing = view.frames.saturating_sub(frames.len() as u64);
+        if missing > 0 {
+            self.damage.missing(segment, missing, view.last_receipt_ns);
+        }
+        Some(SegmentFrames { segment, file, frames, damage: Arc::clone(&self.damage) })
+    }
+
+    /// Notes whether a segment can be read.
+    fn note<T>(&self, view: &SegmentView, read: io::Result<T>) -> Option<T> {
+        match &read {
+            Ok(_) => self.damage.readable(view.head.number),
+            Err(error) => {
+                self.damage.unreadable(view.head.number, view.last_receipt_ns, error);
+            }
+        }
+        read.ok()
     }
 
     fn view(&self, number: u64) -> Option<&SegmentView> {
@@ -113,34 +164,31 @@ impl LogSnapshot {
 
     /// The owner's index of a sealed segment; `None` if it isn't sealed, was removed since, or has
     /// no intact index.
-    ///
-    /// # Errors
-    /// When the segment can't be read.
-    pub fn index(&self, segment: u64) -> io::Result<Option<Vec<u8>>> {
-        let Some(SegmentView { head, .. }) = self.view(segment) else { return Ok(None) };
-        let Some(file) = self.open(segment)? else { return Ok(None) };
-        match Footer::read(&*file, head.nonce, file.len_bytes()?)? {
-            Some(footer) => footer.read_index(&*file, head.nonce),
-            None => Ok(None),
-        }
+    #[must_use]
+    pub fn index(&self, segment: u64) -> Option<Vec<u8>> {
+        let head = self.view(segment)?.head;
+        let file = self.open(segment).ok()??;
+        let footer = Footer::read(&*file, head.nonce, file.len_bytes().ok()?).ok()??;
+        footer.read_index(&*file, head.nonce).ok()?
     }
 
-    /// The payload of one frame; `None` if it was removed since or is corrupt.
-    ///
-    /// # Errors
-    /// When the segment can't be read.
-    pub fn payload(&self, position: FramePosition) -> io::Result<Option<Vec<u8>>> {
-        let Some(SegmentView { head, end, .. }) = self.view(position.segment) else {
-            return Ok(None);
-        };
-        let Some(file) = self.open(position.segment)? else { return Ok(None) };
-        let mut mark = [0; MARK_BYTES];
-        let read = file.read_at(&mut mark, position.offset)?;
-        let Some(mark) = Mark::decode(&mark[..read], head.nonce, position.offset) else {
-            return Ok(None);
-        };
-        let mut reader = FrameReader::new(&*file, position.segment, *end);
-        Ok(reader.read(position.offset, &mark)?.map(|frame| frame.payload.to_vec()))
+    /// The payload of one frame; `None` if it was removed since, or can't be read: that is noted as
+    /// damage, received at `receipt_ns`.
+    #[must_use]
+    pub fn payload(&self, position: FramePosition, receipt_ns: u64) -> Option<Vec<u8>> {
+        let view = self.view(position.segment)?;
+        let file = self.note(view, self.open(position.segment))??;
+        match read_payload(&*file, view, position.offset) {
+            Ok(Some(payload)) => return Some(payload),
+            Ok(None) => {
+                self.damage.corrupt(position.segment, position.offset, receipt_ns, CHECKSUM);
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                self.damage.corrupt(position.segment, position.offset, receipt_ns, &cause);
+            }
+        }
+        None
     }
 
     /// Opens a segment; `None` if it was removed since.
@@ -167,12 +215,27 @@ impl LogSnapshot {
         let list = FrameList::read(&*file, head.nonce, start, end)?;
         let mut reader = FrameReader::new(&*file, head.number, end);
         for (offset, mark) in &list.frames {
-            if let Some(frame) = reader.read(*offset, mark)?
-                && visit(frame).is_break()
-            {
-                return Ok(ControlFlow::Break(()));
+            match reader.read(*offset, mark)? {
+                None => self.damage.corrupt(head.number, *offset, mark.receipt_ns, CHECKSUM),
+                Some(frame) if visit(frame).is_break() => return Ok(ControlFlow::Break(())),
+                Some(_) => {}
             }
         }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// Reads the payload of the frame at an offset; `None` if it is damaged.
+fn read_payload(
+    file: &dyn DiskFile,
+    view: &SegmentView,
+    offset: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut mark = [0; MARK_BYTES];
+    let read = file.read_at(&mut mark, offset)?;
+    let Some(mark) = Mark::decode(&mark[..read], view.head.nonce, offset) else {
+        return Ok(None);
+    };
+    let mut reader = FrameReader::new(file, view.head.number, view.end);
+    Ok(reader.read(offset, &mark)?.map(|frame| frame.payload.to_vec()))
 }

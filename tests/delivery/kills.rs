@@ -297,7 +297,7 @@ fn stored_messages(dir: &Path) -> HashMap<String, u32> {
     let storage = Storage::open(&server_config(dir, any_port()), Arc::new(OsFiles)).unwrap();
     let mut seen = HashMap::new();
     let page = storage.select_events(Filter::default(), Cursor::NEWEST).read(&Budget::UNLIMITED);
-    for found in page.unwrap().items {
+    for found in page.items {
         for event in proto::EventBatch::decode(&found.batch[..]).unwrap().events {
             *seen.entry(event.message).or_default() += 1;
         }

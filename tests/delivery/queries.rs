@@ -1,6 +1,8 @@
 //! Queries find what a scan of everything finds, whatever segments the events are in and however
 //! the answer is divided into pages.
 
+mod damaged_store;
+
 use std::path::PathBuf;
 
 use prost::Message as _;
@@ -153,7 +155,7 @@ fn assert_pages(storage: &Storage, filter: &Filter, expected: &[&Stored], rng: &
     loop {
         let cursor = Cursor::from_token(&token, List::Events, filter).unwrap();
         let budget = random_budget(rng);
-        let page = storage.select_events(filter.clone(), cursor).read(&budget).unwrap();
+        let page = storage.select_events(filter.clone(), cursor).read(&budget);
         let ids = ids(&page);
         assert!(ids.len() <= budget.items);
         found.extend(ids);
@@ -231,11 +233,11 @@ fn pages_survive_the_retirement_of_their_segments() {
     let age = ServerConfig { retention_age: Duration::from_nanos(100), ..ServerConfig::default() };
     storage.set_limits(&age);
     let budget = Budget { items: 5, ..Budget::UNLIMITED };
-    let first = storage.select_events(Filter::default(), Cursor::NEWEST).read(&budget).unwrap();
+    let first = storage.select_events(Filter::default(), Cursor::NEWEST).read(&budget);
     assert_eq!((ids(&first).len(), first.complete_since_ns), (5, 15));
     let next = first.next.unwrap();
     let rest = |storage: &Storage| {
-        let page = storage.select_events(Filter::default(), next).read(&Budget::UNLIMITED).unwrap();
+        let page = storage.select_events(Filter::default(), next).read(&Budget::UNLIMITED);
         (ids(&page).len(), page.next)
     };
     assert_eq!(rest(&storage), (15, None));
@@ -250,14 +252,14 @@ fn page_that_reaches_the_bound_of_its_work_has_a_token() {
     let storage = storage_of_segments(100);
     let absent = Filter { text: "absent".into(), ..Filter::default() };
     let budget = Budget { segments: 64, ..Budget::UNLIMITED };
-    let first = storage.select_events(absent.clone(), Cursor::NEWEST).read(&budget).unwrap();
+    let first = storage.select_events(absent.clone(), Cursor::NEWEST).read(&budget);
     assert_eq!((first.items.len(), first.complete_since_ns), (0, 36), "64 of 100 were read");
-    let second = storage.select_events(absent, first.next.unwrap()).read(&budget).unwrap();
+    let second = storage.select_events(absent, first.next.unwrap()).read(&budget);
     assert_eq!((second.items.len(), second.next, second.complete_since_ns), (0, None, 0));
     let no_time = Budget { time: Duration::ZERO, ..Budget::UNLIMITED };
     let (mut pages, mut cursor) = (0, Some(Cursor::NEWEST));
     while let Some(before) = cursor {
-        let page = storage.select_events(Filter::default(), before).read(&no_time).unwrap();
+        let page = storage.select_events(Filter::default(), before).read(&no_time);
         assert_eq!(ids(&page).len(), 1, "each page gets further");
         (pages, cursor) = (pages + 1, page.next);
     }

@@ -143,7 +143,7 @@ fn run_agent(shards: usize) -> RunResult {
     assert_eq!(events.len() as u64, EVENTS);
     assert_eq!(ids.len() as u64, EVENTS, "an event is stored twice");
     let selection = storage.select_stories(Filter::default(), Cursor::NEWEST);
-    let linked = selection.read(&Budget::UNLIMITED).unwrap().items;
+    let linked = selection.read(&Budget::UNLIMITED).items;
     let stories: Vec<Story> = linked.into_iter().map(|one| one.story).collect();
     RunResult { stories: by_rule_and_key(&stories, &events), ids, visits }
 }

@@ -4,9 +4,9 @@
 //! connections whose last messages arrive late, and clocks that jump.
 //!
 //! The oracle is a ledger of the events that were accepted. At the end, with every fault healed,
-//! each of them is stored exactly once, or no more are missing than were counted as dropped; nothing
-//! is stored twice, and the accounts hold. Where no agent is killed, exactly as many are missing: the
-//! next process can't know what the server has without having acknowledged it.
+//! each of them is stored exactly once, or no more are missing than were counted as dropped;
+//! nothing is stored twice, and the accounts hold. Where no agent is killed, exactly as many are
+//! missing: the next process can't know what the server has without having acknowledged it.
 //!
 //! `TAPIO_SEED=N cargo test --test delivery simulation` runs one seed.
 

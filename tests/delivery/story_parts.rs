@@ -37,7 +37,7 @@ fn append(storage: &mut Storage, node: &str, story: &Story, sequence: u64) {
 
 fn select(storage: &Storage, filter: &Filter) -> Vec<LinkedStory> {
     let selection = storage.select_stories(filter.clone(), Cursor::NEWEST);
-    selection.read(&Budget::UNLIMITED).unwrap().items
+    selection.read(&Budget::UNLIMITED).items
 }
 
 fn storage_of(stories: &[(&str, Story)]) -> (Storage, impl Fn() -> Storage + use<>) {
@@ -135,7 +135,7 @@ fn pages_have_each_story_once() {
     let budget = Budget { items: 1, ..Budget::UNLIMITED };
     let (mut ids, mut cursor) = (Vec::new(), Some(Cursor::NEWEST));
     while let Some(before) = cursor {
-        let page = storage.select_stories(Filter::default(), before).read(&budget).unwrap();
+        let page = storage.select_stories(Filter::default(), before).read(&budget);
         ids.extend(page.items.iter().map(|linked| linked.story.id.0[0]));
         assert_eq!(page.complete_since_ns == 0, page.next.is_none());
         cursor = page.next;
@@ -159,7 +159,7 @@ fn evicted_stories_make_an_answer_incomplete() {
         open()
     }] {
         let selection = storage.select_stories(Filter::default(), Cursor::NEWEST);
-        let page = selection.read(&Budget::UNLIMITED).unwrap();
+        let page = selection.read(&Budget::UNLIMITED);
         assert_eq!((page.items.len(), page.next), (2, None));
         assert_eq!(page.complete_since_ns, 14, "the four that were received until 13 are evicted");
     }
@@ -249,7 +249,7 @@ fn assert_pages(storage: &Storage, filter: &Filter, sent: &[Sent], rng: &mut Rng
         let cursor = Cursor::from_token(&token, List::Stories, filter).unwrap();
         let bound = |n: u64| if n == 0 { usize::MAX } else { n as usize };
         let budget = Budget { items: bound(rng.below(5)), ..Budget::UNLIMITED };
-        let page = storage.select_stories(filter.clone(), cursor).read(&budget).unwrap();
+        let page = storage.select_stories(filter.clone(), cursor).read(&budget);
         let leading = |linked: &LinkedStory| (linked.story.id, linked.parts[0].node.clone());
         found.extend(page.items.iter().map(leading));
         let so_far = expected.iter().take(found.len()).map(|(id, node, _)| (*id, node.clone()));

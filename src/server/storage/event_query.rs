@@ -1,6 +1,5 @@
 //! Queries for events, newest first.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -26,16 +25,16 @@ pub struct EventSelection {
     pub(super) filter: Filter,
     pub(super) before: Cursor,
     pub(super) log: LogSnapshot,
-    /// The segments that may have matching events, newest first.
+    /// The segments that may have matching events, newest first, also those of earlier pages.
     pub(super) segments: Vec<u64>,
 }
 
 impl EventSelection {
-    /// Reads the newest matching events. The items of the page are their batches.
-    ///
-    /// # Errors
-    /// When a segment can't be read. Segments that were removed since are skipped.
-    pub fn read(&self, budget: &Budget) -> io::Result<Page<MatchingBatch>> {
+    /// Reads the newest matching events. The items of the page are their batches. Segments that
+    /// were removed since are skipped; so is what is damaged, which the page isn't complete
+    /// without.
+    #[must_use]
+    pub fn read(&self, budget: &Budget) -> Page<MatchingBatch> {
         let mut found = Found {
             filter: &self.filter,
             budget,
@@ -46,69 +45,71 @@ impl EventSelection {
             bytes: 0,
         };
         let mut next = None;
-        for (read, segment) in self.segments.iter().enumerate() {
+        let unread = self.segments.iter().filter(|segment| **segment <= self.before.segment);
+        for (read, segment) in unread.enumerate() {
             let is_over = read >= budget.segments || found.is_full();
             if is_over {
                 next = Some(Cursor::end_of(*segment));
-            } else if let ControlFlow::Break(cursor) = self.read_segment(*segment, &mut found)? {
+            } else if let ControlFlow::Break(cursor) = self.read_segment(*segment, &mut found) {
                 next = Some(cursor);
             }
             if next.is_some() {
                 break;
             }
         }
-        let remaining_ns = next.map_or(Ok(None), |next| self.last_receipt_before(next))?;
-        Ok(Page {
+        let remaining_ns = next.and_then(|next| self.last_receipt_before(next));
+        let damaged_ns = self.log.damaged_receipt_ns(&self.segments);
+        Page {
             items: found.batches,
             next: next.filter(|_| remaining_ns.is_some()),
-            complete_since_ns: remaining_ns.map_or(0, |ns| ns + 1),
-        })
+            complete_since_ns: remaining_ns.max(damaged_ns).map_or(0, |ns| ns.saturating_add(1)),
+        }
     }
 
     /// The latest receipt of a frame that a later page reads; `None` if there is none.
-    fn last_receipt_before(&self, cursor: Cursor) -> io::Result<Option<u64>> {
+    fn last_receipt_before(&self, cursor: Cursor) -> Option<u64> {
         let mut last = None;
         for segment in self.segments.iter().filter(|segment| **segment <= cursor.segment) {
             let is_partial = *segment == cursor.segment && cursor.offset < u64::MAX;
-            let receipt = match is_partial.then(|| self.log.frames(*segment)).transpose()? {
+            let receipt = match is_partial.then(|| self.log.frames(*segment)) {
                 None => self.log.last_receipt_ns(*segment),
                 Some(frames) => frames.iter().flat_map(|f| remaining(f, cursor)).map(|f| f.1).max(),
             };
             last = last.max(receipt);
         }
-        Ok(last)
+        last
     }
 
     /// Reads the rest of a segment. Breaks with the cursor of the next page.
-    fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> io::Result<ControlFlow<Cursor>> {
+    fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> ControlFlow<Cursor> {
         let (filter, entity) = (&self.filter, self.filter.entity());
         let is_indexed = !filter.trace_id.is_empty() || entity.is_some();
-        let index = if is_indexed { self.log.index(segment)? } else { None };
+        let index = if is_indexed { self.log.index(segment) } else { None };
         let index = index.and_then(|bytes| Index::decode(&bytes[..]).ok());
         if let (Some(index), Some((key, value))) = (&index, entity)
             && !index.may_have_entity(entity_hash(key, value))
         {
-            return Ok(ControlFlow::Continue(()));
+            return ControlFlow::Continue(());
         }
         let by_trace = index
             .filter(|_| !filter.trace_id.is_empty())
             .map(|index| index.frames_of(first_eight(&filter.trace_id)).to_vec());
-        let Some(frames) = self.log.frames(segment)? else {
-            return Ok(ControlFlow::Continue(()));
+        let Some(frames) = self.log.frames(segment) else {
+            return ControlFlow::Continue(());
         };
         let cursor = self.before.min(Cursor::end_of(segment));
         for (offset, _) in remaining(&frames, cursor).rev() {
             if by_trace.as_ref().is_some_and(|offsets| offsets.binary_search(&offset).is_err()) {
                 continue;
             }
-            let Some(payload) = frames.payload(offset)? else { continue };
+            let Some(payload) = frames.payload(offset) else { continue };
             let is_first = cursor.segment == segment && cursor.offset == offset;
             let end = if is_first { cursor.position } else { u32::MAX };
             if let ControlFlow::Break(position) = found.add(&payload, end) {
-                return Ok(ControlFlow::Break(Cursor { segment, offset, position }));
+                return ControlFlow::Break(Cursor { segment, offset, position });
             }
         }
-        Ok(ControlFlow::Continue(()))
+        ControlFlow::Continue(())
     }
 }
 

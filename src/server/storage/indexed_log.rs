@@ -11,7 +11,7 @@ use super::query_filter::Filter;
 use super::story_query::StorySelection;
 use crate::server::config::ServerConfig;
 use crate::store::{
-    Files, FramePosition, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
+    Files, FramePosition, LogSnapshot, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
 };
 use tapio_wire::SequenceSet;
 
@@ -32,7 +32,7 @@ pub struct StorageStats {
     pub segments_retired: u64,
     /// Batches found at start.
     pub recovered_batches: u64,
-    /// Damaged frames skipped at start.
+    /// Batches that are damaged or missing: found at start, by queries and by the scrubber.
     pub corrupt_frames: u64,
     /// Bytes between damaged marks, skipped at start.
     pub lost_bytes: u64,
@@ -42,7 +42,7 @@ pub struct StorageStats {
     pub torn_bytes: u64,
     /// Files that aren't intact segments, moved to `quarantine/` at start.
     pub segments_quarantined: u64,
-    /// Segments that can't be read.
+    /// Segments that couldn't be read.
     pub segments_unreadable: u64,
     /// Segments that somebody deleted.
     pub segments_deleted: u64,
@@ -153,6 +153,12 @@ impl Storage {
         self.log.check().map_err(|e| in_data_dir(&e))
     }
 
+    /// A view of the batches for the scrubber.
+    #[must_use]
+    pub fn snapshot(&self) -> LogSnapshot {
+        self.log.snapshot()
+    }
+
     /// Selects the last revisions of matching stories, the last updated first.
     #[must_use]
     pub fn select_stories(&self, filter: Filter, before: Cursor) -> StorySelection {
@@ -172,7 +178,6 @@ impl Storage {
         let log = self.log.snapshot();
         let mut segments = self.log.index().select(&filter);
         segments.extend(self.log.appended_segment());
-        segments.retain(|segment| *segment <= before.segment);
         segments.reverse();
         EventSelection { filter, before, log, segments }
     }

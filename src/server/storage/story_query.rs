@@ -2,7 +2,6 @@
 //! one rule are one story, with a part for each node.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::sync::Arc;
 
 use super::page::{Budget, Cursor, Page};
@@ -82,10 +81,10 @@ fn join_parts(stories: &[Arc<Located>]) -> Vec<Parts> {
 
 impl StorySelection {
     /// Reads the matching stories that were updated last. A story matches if one of its parts does.
-    ///
-    /// # Errors
-    /// When a segment can't be read. Skips stories whose segment was removed since.
-    pub fn read(&self, budget: &Budget) -> io::Result<Page<LinkedStory>> {
+    /// Stories whose segment was removed since are skipped; so are damaged ones, which the page
+    /// isn't complete without.
+    #[must_use]
+    pub fn read(&self, budget: &Budget) -> Page<LinkedStory> {
         let deadline = budget.deadline();
         let all = join_parts(&self.stories);
         let mut reader = StoryReader { log: &self.log, frame: None, bytes: 0 };
@@ -93,7 +92,7 @@ impl StorySelection {
         let first = all.iter().position(|parts| parts.cursor() < Some(self.before));
         let mut rest = all[first.unwrap_or(all.len())..].iter();
         for parts in rest.by_ref() {
-            found.extend(self.read_story(parts, &mut reader)?.map(|story| (parts, story)));
+            found.extend(self.read_story(parts, &mut reader).map(|story| (parts, story)));
             let is_over = || deadline.is_some_and(|deadline| clock::instant() >= deadline);
             if found.len() >= budget.items || reader.bytes >= budget.bytes || is_over() {
                 next = parts.cursor();
@@ -101,34 +100,39 @@ impl StorySelection {
             }
         }
         let remaining = rest.map(Parts::receipt_ns).max();
-        let unread = remaining.max((self.evicted_ns > 0).then_some(self.evicted_ns));
-        Ok(Page {
+        let mut segments: Vec<u64> = self.stories.iter().map(|s| s.frame().segment).collect();
+        segments.sort_unstable();
+        segments.dedup();
+        let unread = remaining
+            .max((self.evicted_ns > 0).then_some(self.evicted_ns))
+            .max(self.log.damaged_receipt_ns(&segments));
+        Page {
             items: link(found, &all),
             next: next.filter(|_| remaining.is_some()),
-            complete_since_ns: unread.map_or(0, |ns| ns + 1),
-        })
+            complete_since_ns: unread.map_or(0, |ns| ns.saturating_add(1)),
+        }
     }
 
     /// Reads the story of the first part, if one of the parts matches.
-    fn read_story(&self, parts: &Parts, reader: &mut StoryReader<'_>) -> io::Result<Option<Story>> {
+    fn read_story(&self, parts: &Parts, reader: &mut StoryReader<'_>) -> Option<Story> {
         let mut leading = None;
         for (at, part) in parts.0.iter().enumerate() {
             if !self.filter.story_outline_matches(&part.outline()) {
                 continue;
             }
             if self.filter.reads_story_contents() {
-                let Some(story) = reader.read(part)? else { continue };
+                let Some(story) = reader.read(part) else { continue };
                 if !self.filter.story_contents_match(&story) {
                     continue;
                 }
                 leading = Some(story).filter(|_| at == 0);
             }
             if leading.is_none() {
-                leading = reader.read(&parts.0[0])?;
+                leading = reader.read(&parts.0[0]);
             }
             break;
         }
-        Ok(leading)
+        leading
     }
 }
 
@@ -169,19 +173,20 @@ struct StoryReader<'a> {
 }
 
 impl StoryReader<'_> {
-    fn read(&mut self, located: &Located) -> io::Result<Option<Story>> {
+    fn read(&mut self, located: &Located) -> Option<Story> {
         let position = located.frame();
         if self.frame.as_ref().is_none_or(|(at, _)| *at != position) {
-            self.frame = self.log.payload(position)?.map(|payload| (position, payload));
+            let payload = self.log.payload(position, located.entry.receipt_ns);
+            self.frame = payload.map(|payload| (position, payload));
         }
-        let Some((_, payload)) = &self.frame else { return Ok(None) };
-        let Ok(batch) = Batch::parse(payload) else { return Ok(None) };
+        let (_, payload) = self.frame.as_ref()?;
+        let batch = Batch::parse(payload).ok()?;
         let mut stories = batch.items().filter_map(|item| match item {
             Item::Story(story) => Some(story),
             Item::Event(_) => None,
         });
         let story = stories.nth(located.entry.position as usize);
         self.bytes += story.map_or(0, <[u8]>::len);
-        Ok(story.and_then(decode))
+        story.and_then(decode)
     }
 }

@@ -1,0 +1,92 @@
+//! A log knows what it lacks: whatever somebody does to its segments, while it is open or closed,
+//! each frame that can't be read any more was received at the latest at the time that it names, and
+//! something is counted.
+
+use std::collections::BTreeSet;
+
+use tapio::store::Scrubber;
+
+use super::support::sim_disk::Rng;
+use super::*;
+
+const SEEDS: u64 = 2_000;
+const FRAMES: u64 = 60;
+
+/// Deletes, truncates or damages a segment.
+fn tamper(disk: &SimDisk, segment: &Path, rng: &mut Rng) {
+    let mut bytes = disk.contents(segment);
+    if bytes.is_empty() {
+        return;
+    }
+    let at = rng.below(bytes.len() as u64) as usize;
+    match rng.below(4) {
+        0 => return disk.delete(segment),
+        1 => bytes.truncate(at),
+        2 => bytes[at] ^= 1 << rng.below(8),
+        _ => {
+            let len = rng.below(300) as usize;
+            bytes.iter_mut().skip(at).take(len).for_each(|byte| *byte = rng.below(256) as u8);
+        }
+    }
+    disk.put(segment, &bytes);
+}
+
+/// The numbers that can be read, frame by frame.
+fn readable(log: &SegmentLog<Numbers>) -> BTreeSet<u64> {
+    let snapshot = log.snapshot();
+    let frames = snapshot.segments().filter_map(|segment| snapshot.frames(segment));
+    let payloads = frames.flat_map(|frames| {
+        let offsets: Vec<u64> = frames.offsets().map(|(offset, _)| offset).collect();
+        offsets.into_iter().filter_map(move |offset| frames.payload(offset))
+    });
+    payloads.map(|payload| number_of(&payload)).collect()
+}
+
+fn run(seed: u64) {
+    let mut rng = Rng(Rng(seed).next());
+    let disk = SimDisk::default();
+    let mut log = open(&disk, config());
+    append(&mut log, 1..FRAMES);
+    sync(&mut log);
+    let mut log = Some(log);
+    if rng.one_in(2)
+        && let Some(mut closed) = log.take()
+    {
+        closed.seal();
+        sync(&mut closed);
+        disk.kill();
+    }
+    // With the oldest or the newest one, nobody knows what else there was.
+    let all = segments(&disk);
+    for _ in 0..=rng.below(2) {
+        let at = 1 + rng.below(all.len() as u64 - 2) as usize;
+        if disk.paths().contains(&all[at]) {
+            tamper(&disk, &all[at], &mut rng);
+        }
+    }
+    let mut log = log.unwrap_or_else(|| open(&disk, config()));
+    log.check().unwrap();
+    let mut scrubber = Scrubber::default();
+    while !scrubber.advance(&log.snapshot(), 500) {}
+    let stats = log.stats();
+    let found = readable(&log);
+    assert_eq!(log.stats(), stats, "seed {seed}: the scrubber has found everything");
+    let last_missing = (1..FRAMES).filter(|number| !found.contains(number)).max();
+    let counted = stats.corrupt_frames
+        + stats.lost_bytes
+        + stats.quarantined_segments
+        + stats.unreadable_segments
+        + stats.deleted_segments;
+    let snapshot = log.snapshot();
+    let named = snapshot.damaged_receipt_ns(&snapshot.segments().collect::<Vec<_>>());
+    assert!(last_missing <= named, "seed {seed}: {last_missing:?} is missing, {named:?} named");
+    assert!(last_missing.is_none() || counted > 0, "seed {seed}: {last_missing:?}, {stats:?}");
+}
+
+#[test]
+fn every_missing_frame_is_counted_and_received_before_the_time_named() {
+    if let Ok(seed) = std::env::var("TAPIO_SEED") {
+        return run(seed.parse().unwrap());
+    }
+    (0..SEEDS).for_each(run);
+}
