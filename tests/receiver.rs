@@ -20,8 +20,8 @@ use tapio::load::{LoadConfig, LoadError, run};
 use tapio::server::{Server, ServerConfig, ServerHandle};
 use tapio_collectors::receiver::ReceiverConfig;
 use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
-use tapio_core::event::{Reason, Stage};
-use tapio_core::ring::{Bell, Ledger, OnFull, Sink, ring};
+use tapio_core::event::{Event, EventId, Reason, Severity, Stage, names};
+use tapio_core::ring::{Bell, Header, Ledger, OnFull, Sink, ring};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto;
 
@@ -122,6 +122,52 @@ fn load_through_an_agent_is_stored_completely() {
     let status = server.status();
     assert_eq!((status.ingest.events, status.latency.count), (total, total));
     assert_eq!(status.ingest.duplicates, 0);
+}
+
+#[test]
+fn both_lanes_of_another_agent_are_received() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(dir.path());
+    let agent = agent(server.grpc_addr);
+    let mut ledger = Ledger::new(vec!["test".into()]);
+    let (collect, shutdown) = (ledger.stage(Stage::Collect), Shutdown::default());
+    let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
+    let (mut writer, reader) = ring(4096);
+    let first = Bridge {
+        quarantine: None,
+        config: BridgeConfig { endpoint: agent.listen.to_string(), ..BridgeConfig::default() },
+        node: "node-0".into(),
+        epoch: 1_000,
+        readers: vec![reader],
+        bell: Arc::clone(&bell),
+        ledger: ledger.stage(Stage::Bridge),
+        shutdown: shutdown.clone(),
+        spool: None,
+        core: None,
+    };
+    let mut first = first.spawn().unwrap();
+    for n in 0..200 {
+        let severity = if n % 3 == 0 { Severity::ERROR } else { Severity::INFO };
+        let id = EventId::from_sequence(7, 1, n);
+        let event = Event { severity, ..Event::new(id, 1 + n, names::OTLP_LOG, names::OTLP) };
+        writer.write_event(&Header::event(0, 0, event.time_ns), &event).unwrap();
+        collect.add_received(0, 1);
+        collect.add_forwarded(0, 1);
+        bell.ring();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    eventually("every event is acknowledged", || {
+        first.stats().readings().any(|r| (r.name, r.value) == ("events_acked", 200))
+    });
+    drop(writer);
+    shutdown.request();
+    first.join();
+    let snapshot = ledger.snapshot();
+    assert!(snapshot.holds() && snapshot.total.forwarded == 200, "{snapshot:?}");
+    let received = agent.end().snapshot();
+    assert!(received.holds(), "{received:?}");
+    assert_eq!((received.total.received, received.total.forwarded), (200, 200));
+    assert_eq!(server.status().ingest.events, 200);
 }
 
 #[test]

@@ -19,28 +19,42 @@ use tapio_wire::{Batch, BatchHead, Item, SequenceCheck, SequenceTracker, StreamI
 /// Most batches read from one stream before the next stream.
 const BATCHES_PER_POLL: usize = 8;
 
+/// Sender processes remembered for one stream, as at the server.
+const MAX_PROCESSES: usize = 16;
+
 /// A sender's stream.
 pub(super) struct SenderStream {
     batches: Streaming<Bytes>,
     acks: mpsc::Sender<Result<Ack, Status>>,
-    /// The process that sends, known with its first batch.
-    process: Option<Process>,
+    /// The processes whose batches came: an agent sends each of its lanes as a process of its own,
+    /// and after a restart what the last one has left.
+    processes: Vec<Process>,
+    /// The first batch of the next group.
+    next: Option<Current>,
     /// Acks of batches whose events aren't accepted yet, oldest first.
     unaccepted: VecDeque<(Ticket, AckPermit, Ack)>,
     /// A read that can't continue yet.
     stalled: Option<(Reading, Stall)>,
 }
 
-/// The process that sends on a stream, and how far its items are answered.
+/// A process that sends on a stream, and how far its items are answered.
 struct Process {
     node: String,
     epoch: u64,
     items: StreamItems,
 }
 
-/// Batches read from a stream, which one ack answers.
+impl Process {
+    fn is(&self, (node, epoch): &Sender) -> bool {
+        self.node == *node && self.epoch == *epoch
+    }
+}
+
+/// Batches of one process read from a stream, which one ack answers.
 struct Reading {
     room: AckPermit,
+    /// The process, known with the first batch.
+    sender: Option<Sender>,
     batches: usize,
     refused: Vec<Refusal>,
     current: Option<Current>,
@@ -55,6 +69,8 @@ struct Current {
 
 /// Why a batch can't be processed now.
 enum Stall {
+    /// It is of another process than those before it.
+    NextGroup,
     /// A ring has no room.
     Ring(FullRing),
     /// A batch of the same sender, on an earlier stream, isn't offered completely. Its items would
@@ -70,12 +86,19 @@ type AckPermit = mpsc::OwnedPermit<Result<Ack, Status>>;
 
 impl SenderStream {
     pub(super) fn new(batches: Streaming<Bytes>, acks: mpsc::Sender<Result<Ack, Status>>) -> Self {
-        Self { batches, acks, process: None, unaccepted: VecDeque::new(), stalled: None }
+        Self {
+            batches,
+            acks,
+            processes: Vec::new(),
+            next: None,
+            unaccepted: VecDeque::new(),
+            stalled: None,
+        }
     }
 
     /// Whether acks wait for their events to be accepted, or a batch for room.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.unaccepted.is_empty() || self.stalled.is_some()
+        !self.unaccepted.is_empty() || self.stalled.is_some() || self.next.is_some()
     }
 
     /// Whether an ended stream needs nothing more: its acks are sent, or nobody reads them.
@@ -152,12 +175,20 @@ impl StreamPoll<'_> {
                     *self.ack_blocked = true;
                     return (false, false);
                 };
-                Reading { room, batches: 0, refused: Vec::new(), current: None }
+                let current = sender.next.take();
+                let batches = usize::from(current.is_some());
+                Reading { room, sender: None, batches, refused: Vec::new(), current }
             }
         };
         let mut ended = false;
         while !context.sink.stopped() {
-            if let Err(stall) = self.finish_current(&mut reading, &mut sender.process, context) {
+            let finished = self.finish_current(&mut reading, &mut sender.processes, context);
+            if matches!(finished, Err(Stall::NextGroup)) {
+                sender.next = reading.current.take();
+                reading.batches -= 1;
+                break;
+            }
+            if let Err(stall) = finished {
                 // Wakes the shards, which make room.
                 context.sink.flush();
                 sender.stalled = Some((reading, stall));
@@ -181,7 +212,9 @@ impl StreamPoll<'_> {
         }
         // A batch that the shutdown interrupts isn't acknowledged: its sender keeps it.
         let has_read = reading.batches > 0 && reading.current.is_none();
-        if let (true, Some(Process { node, epoch, items })) = (has_read, &mut sender.process) {
+        let process = reading.sender.as_ref().filter(|_| has_read);
+        let process = process.and_then(|of| sender.processes.iter_mut().find(|p| p.is(of)));
+        if let Some(Process { node, epoch, items }) = process {
             let taken = self.sequences.sender(node, *epoch);
             let through = items.answered_through(taken);
             let ack = Ack { epoch: *epoch, through, refused: reading.refused, credit_bytes: 0 };
@@ -195,6 +228,7 @@ impl StreamPoll<'_> {
         match stall {
             Stall::Ring(full) => !sink.has_room(full),
             Stall::Sender(sender) => self.stalled_senders.contains(sender),
+            Stall::NextGroup => false,
         }
     }
 
@@ -202,7 +236,7 @@ impl StreamPoll<'_> {
     fn finish_current(
         &mut self,
         reading: &mut Reading,
-        process: &mut Option<Process>,
+        processes: &mut Vec<Process>,
         context: &mut Context,
     ) -> Result<(), Stall> {
         let Some(Current { bytes, next }) = &mut reading.current else { return Ok(()) };
@@ -211,12 +245,15 @@ impl StreamPoll<'_> {
             Err((head, error)) => (head, Err(error)),
         };
         let sender = (head.node.to_owned(), head.epoch);
+        if *reading.sender.get_or_insert_with(|| sender.clone()) != sender {
+            return Err(Stall::NextGroup);
+        }
         let checked = match (batch, *next) {
             (batch, None) => {
                 if self.stalled_senders.contains(&sender) {
                     return Err(Stall::Sender(sender));
                 }
-                self.check(batch, head, process)
+                self.check(batch, head, processes)
             }
             (batch, Some(_)) => batch.map(Some).map_err(|error| error.to_string()),
         };
@@ -251,16 +288,9 @@ impl StreamPoll<'_> {
         &mut self,
         batch: Result<Batch<'b>, WireError>,
         head: BatchHead<'b>,
-        process: &mut Option<Process>,
+        processes: &mut Vec<Process>,
     ) -> Result<Option<Batch<'b>>, String> {
-        let process = process.get_or_insert_with(|| Process {
-            node: head.node.to_owned(),
-            epoch: head.epoch,
-            items: StreamItems::starting_at(head.first_sequence),
-        });
-        if (process.node.as_str(), process.epoch) != (head.node, head.epoch) {
-            return Err("stream has items of another sender process".to_owned());
-        }
+        let process = process_of(processes, &head);
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         let taken = self.sequences.sender(head.node, head.epoch);
         let checked = match batch {
@@ -349,6 +379,24 @@ impl StreamPoll<'_> {
         sink.refuse(Reason::BadInput, refused_items(head.count, bytes));
         Refusal { first_sequence: head.first_sequence, count: head.count, cause }
     }
+}
+
+/// The process of a batch among those of its stream.
+fn process_of<'p>(processes: &'p mut Vec<Process>, head: &BatchHead<'_>) -> &'p mut Process {
+    let sender = (head.node.to_owned(), head.epoch);
+    let is_sender = |p: &Process| p.is(&sender);
+    let at = processes.iter().position(is_sender).unwrap_or_else(|| {
+        if processes.len() >= MAX_PROCESSES {
+            processes.remove(0);
+        }
+        processes.push(Process {
+            node: sender.0.clone(),
+            epoch: sender.1,
+            items: StreamItems::starting_at(head.first_sequence),
+        });
+        processes.len() - 1
+    });
+    &mut processes[at]
 }
 
 /// The number of items that a refused batch counts as: its head's count, but no more than its bytes
