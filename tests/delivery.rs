@@ -228,7 +228,7 @@ fn count_events(storage: &Storage) -> HashMap<EventId, u32> {
     let mut seen = HashMap::new();
     for found in all_events(storage, &Filter::default()) {
         let batch = Batch::parse(&found.batch).unwrap();
-        let mut decoder = batch.decoder().unwrap();
+        let mut decoder = batch.decoder();
         for item in batch.items() {
             if let Item::Event(raw) = item {
                 *seen.entry(decoder.event(raw).unwrap().event.id).or_default() += 1;

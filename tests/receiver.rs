@@ -254,6 +254,9 @@ fn server_refuses_invalid_batches_and_continues() {
     let garbage = deliver(server.grpc_addr, &[vec![0xff; 40], batch("m", 0, 1).encode_to_vec()]);
     assert_eq!(garbage[0].refused.len(), 1);
     assert_eq!(garbage[1].through, 1);
+    let long_name = batch(&"n".repeat(256), 0, 1).encode_to_vec();
+    let refused = deliver(server.grpc_addr, &[long_name]);
+    assert!(refused[0].refused[0].cause.contains("longer than 255 bytes"), "{refused:?}");
 }
 
 #[test]

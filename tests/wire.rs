@@ -253,7 +253,7 @@ proptest! {
         for bytes in [message.to_vec(), by_prost.encode_to_vec()] {
             let batch = Batch::parse(&bytes).unwrap();
             prop_assert_eq!(batch.events as usize, samples.len());
-            let mut decoder = batch.decoder().unwrap();
+            let mut decoder = batch.decoder();
             for (item, sample) in batch.items().zip(&samples) {
                 let Item::Event(raw) = item else { panic!("an event became a story") };
                 let expected_time = (sample.clock == 0 && sample.times.0 != 0).then_some(sample.times.0);
@@ -293,13 +293,12 @@ fn decode_all(bytes: &[u8]) {
         Ok(batch) => batch,
         Err((_, error)) => return check(error.at),
     };
-    if let Ok(mut decoder) = batch.decoder() {
-        for item in batch.items() {
-            if let Item::Event(raw) = item {
-                let _ = (kernel_time(raw), raw.kind_index(), raw.patterns().count());
-                if let Err(error) = decoder.event(raw) {
-                    check(error.at);
-                }
+    let mut decoder = batch.decoder();
+    for item in batch.items() {
+        if let Item::Event(raw) = item {
+            let _ = (kernel_time(raw), raw.kind_index(), raw.patterns().count());
+            if let Err(error) = decoder.event(raw) {
+                check(error.at);
             }
         }
     }
@@ -322,7 +321,7 @@ fn event_error(batch: &proto::EventBatch) -> WireCause {
     let bytes = batch.encode_to_vec();
     let batch = Batch::parse(&bytes).unwrap();
     let Some(Item::Event(raw)) = batch.items().next() else { panic!("no event") };
-    batch.decoder().unwrap().event(raw).unwrap_err().cause
+    batch.decoder().event(raw).unwrap_err().cause
 }
 
 #[test]
@@ -379,7 +378,7 @@ fn entities_precede_attributes_in_any_order_of_arrival() {
     bytes.extend_from_slice(&event);
     let batch = Batch::parse(&bytes).unwrap();
     let Some(Item::Event(raw)) = batch.items().next() else { panic!("no event") };
-    let mut decoder = batch.decoder().unwrap();
+    let mut decoder = batch.decoder();
     let decoded = decoder.event(raw).unwrap();
     assert_eq!(decoded.event.entity_fields()[0].key.text(), "a");
     assert_eq!(decoded.event.attributes()[0].key.text(), "b");

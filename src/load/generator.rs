@@ -14,7 +14,7 @@ use crate::timer::FineTimer;
 use tapio_core::clock;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
-use tapio_wire::{ConnectError, IngestClient, IngestClientConfig, SendError};
+use tapio_wire::{ConnectError, IngestClient, IngestClientConfig, MAX_NODE_BYTES, SendError};
 
 /// Maximum of unacknowledged bytes. A target that is so far behind delays sending, but not the
 /// events' times.
@@ -93,7 +93,7 @@ pub fn run(config: &LoadConfig, shutdown: &Shutdown) -> Result<LoadReport, LoadE
     if config.batch_events.is_some_and(|n| n == 0 || n > 16_384) {
         return setting("batch_events: must be between 1 and 16384");
     }
-    if config.node.len() > 255 {
+    if config.node.len() > MAX_NODE_BYTES {
         return setting("node: must not be longer than 255 bytes");
     }
     tokio::runtime::Builder::new_current_thread()

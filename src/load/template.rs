@@ -252,7 +252,7 @@ mod tests {
             let framed = template.batch(first, 123_456_789, config.keys);
             let batch = Batch::parse(&framed[5..]).unwrap();
             assert_eq!((batch.head.first_sequence, batch.head.epoch), (first, 77));
-            let mut decoder = batch.decoder().unwrap();
+            let mut decoder = batch.decoder();
             for (n, item) in (first..).zip(batch.items()) {
                 let Item::Event(raw) = item else { panic!("a story") };
                 let event = decoder.event(raw).unwrap().event;

@@ -232,6 +232,10 @@ impl Config {
         if self.node.as_deref() == Some("") {
             return Err(("node".into(), "must not be empty".into()));
         }
+        if self.node.as_ref().is_some_and(|node| node.len() > tapio_wire::MAX_NODE_BYTES) {
+            let cause = format!("must not be longer than {} bytes", tapio_wire::MAX_NODE_BYTES);
+            return Err(("node".into(), cause));
+        }
         Ok(())
     }
 

@@ -163,7 +163,7 @@ struct Restorer<'a> {
 impl Restorer<'_> {
     fn batch(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         let batch = Batch::parse(bytes).map_err(|(_, e)| e)?;
-        let mut decoder = batch.decoder()?;
+        let mut decoder = batch.decoder();
         let (mut writer, mut reader) = ring(0);
         for item in batch.items() {
             let Item::Event(raw) = item else { continue };

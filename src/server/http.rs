@@ -186,7 +186,7 @@ async fn events(
 /// stands an object with the error.
 fn append_json(found: &MatchingBatch, out: &mut Vec<Value>) -> Result<(), tapio_wire::WireError> {
     let batch = Batch::parse(&found.batch).map_err(|(_, error)| error)?;
-    let mut decoder = batch.decoder()?;
+    let mut decoder = batch.decoder();
     let first = out.len();
     for item in batch.items() {
         if let Item::Event(raw) = item {

@@ -8,6 +8,8 @@ use tapio_core::ring::Membership;
 
 /// The largest batch accepted: 16 MiB.
 pub const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// Longest name of a node, in bytes: that of a DNS name (RFC 1035, section 2.3.4).
+pub const MAX_NODE_BYTES: usize = 255;
 /// Names in a batch: as many as in a process.
 const MAX_NAMES: usize = 32_768;
 /// Longest name.
@@ -121,7 +123,13 @@ impl<'a> Batch<'a> {
                 (COLLECTOR_EVENTS_FIELD, LEN) => self.collector_events = r.delimited()?,
                 (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
                 (2, FIXED32) => self.head.count = r.fixed32()?,
-                (3, LEN) => self.head.node = r.text()?,
+                (3, LEN) => {
+                    let node = r.text()?;
+                    if node.len() > MAX_NODE_BYTES {
+                        return Err(r.error(WireCause::LongNode));
+                    }
+                    self.head.node = node;
+                }
                 (4, FIXED64) => self.head.epoch = r.fixed64()?,
                 (number, wire_type) => r.skip_unknown(number, DROPPED_FROM_FIELD, wire_type)?,
             }
@@ -166,28 +174,22 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// A decoder for the batch's events. Interns the batch's names.
-    ///
-    /// # Errors
-    /// When the name table of this process is full.
-    pub fn decoder(&self) -> Result<EventDecoder<'a>, WireError> {
-        let mut names = Vec::with_capacity(self.names.len());
-        for text in &self.names {
-            let name =
-                Name::intern(text).map_err(|_| WireError { at: 0, cause: WireCause::BadName })?;
-            names.push(name);
-        }
-        Ok(EventDecoder {
-            names,
+    /// A decoder for the batch's events. Interns the batch's names; events with a name for which
+    /// the table of this process has no room are invalid.
+    #[must_use]
+    pub fn decoder(&self) -> EventDecoder<'a> {
+        EventDecoder {
+            names: self.names.iter().map(|text| Name::intern(text).ok()).collect(),
             fields: Vec::with_capacity(32),
             correlations: Vec::with_capacity(4),
-        })
+        }
     }
 }
 
 /// Decodes the events of a batch, one after the other, without allocating.
 pub struct EventDecoder<'a> {
-    names: Vec<Name>,
+    /// `None` for those that can't be interned.
+    names: Vec<Option<Name>>,
     fields: Vec<Field<'a>>,
     correlations: Vec<Membership>,
 }
@@ -284,7 +286,8 @@ impl<'a> EventDecoder<'a> {
     #[inline]
     fn name(&self, r: &Reader<'_>, index: u64) -> Result<Name, WireError> {
         match usize::try_from(index).ok().and_then(|i| self.names.get(i)) {
-            Some(name) => Ok(*name),
+            Some(Some(name)) => Ok(*name),
+            Some(None) => Err(r.error(WireCause::BadName)),
             None => {
                 let names = self.names.len();
                 Err(r.error(WireCause::NoSuchName { index, names }))

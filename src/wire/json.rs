@@ -43,10 +43,10 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
 /// that can't be decoded.
 ///
 /// # Errors
-/// When the batch's outline is invalid or its names can't be interned.
+/// When the batch's outline is invalid.
 pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
     let batch = Batch::parse(bytes).map_err(|(_, error)| error)?;
-    let mut decoder = batch.decoder()?;
+    let mut decoder = batch.decoder();
     let (mut out, mut invalid) = (Vec::new(), 0);
     for item in batch.items() {
         let json = match item {

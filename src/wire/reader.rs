@@ -37,6 +37,9 @@ pub enum WireCause {
     /// A name that can't be interned.
     #[error("a name is empty, too long, or exceeds the name table of this process")]
     BadName,
+    /// A node's name of more than [`crate::MAX_NODE_BYTES`].
+    #[error("the node's name is longer than 255 bytes")]
+    LongNode,
     /// A value out of its field's range.
     #[error("field {0} is out of range")]
     OutOfRange(u32),

@@ -334,7 +334,7 @@ impl StreamPoll<'_> {
         next: &mut usize,
         sink: &mut Sink,
     ) -> Result<Result<(), FullRing>, String> {
-        let mut decoder = batch.decoder().map_err(|error| error.to_string())?;
+        let mut decoder = batch.decoder();
         for item in batch.items().skip(*next) {
             // Stories of other agents are ignored; this agent evaluates the events itself.
             if let Item::Event(raw) = item {
