@@ -1,8 +1,6 @@
 //! A process whose name table is full: a batch with a new name costs the events that use it, not
 //! the others. It has a process of its own, because the table is the process's.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
-
 use prost::Message as _;
 use tapio_core::event::Name;
 use tapio_wire::{Batch, Item, proto};

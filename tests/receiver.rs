@@ -185,6 +185,27 @@ fn load_to_a_server_is_stored() {
 }
 
 #[test]
+fn load_ends_at_shutdown_though_its_target_stalls() {
+    // The kernel accepts the connection; nobody reads from it.
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let load = LoadConfig {
+        target: target.local_addr().unwrap().to_string(),
+        rate: None,
+        duration: Duration::from_secs(600),
+        ..LoadConfig::default()
+    };
+    let shutdown = Shutdown::default();
+    let requested = shutdown.clone();
+    let load = std::thread::spawn(move || run(&load, &requested));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!load.is_finished());
+    shutdown.request();
+    eventually("the load ends", || load.is_finished());
+    let error = load.join().unwrap().unwrap_err();
+    assert!(matches!(error, LoadError::Unacknowledged { acked: 0, .. }), "{error}");
+}
+
+#[test]
 fn unreachable_target_is_named_in_the_error() {
     let unused = free_address();
     let load = LoadConfig { target: unused.to_string(), ..LoadConfig::default() };

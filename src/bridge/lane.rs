@@ -59,13 +59,17 @@ impl Lane {
         }
     }
 
+    /// Whether batches wait on disk only.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.spool.as_ref().is_some_and(Spool::has_backlog)
+    }
+
     /// Whether the server has answered every batch.
     pub(super) fn is_empty(&self) -> bool {
-        let has_backlog = self.spool.as_ref().is_some_and(Spool::has_backlog);
         self.queue.is_empty()
             && self.unspooled.is_empty()
             && self.unsynced.is_empty()
-            && !has_backlog
+            && !self.has_backlog()
     }
 
     /// Whether every batch is in the spool, where it survives what it is to survive.

@@ -351,6 +351,11 @@ impl Outbox {
         self.lanes.iter().any(|lane| lane.queue.unsent().is_some())
     }
 
+    /// Whether batches wait on disk only.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.lanes.iter().any(Lane::has_backlog)
+    }
+
     /// Marks all batches as unsent after a lost connection. Returns how many were sent.
     pub fn rewind(&mut self) -> usize {
         self.lanes.iter_mut().map(|lane| lane.queue.rewind()).sum()

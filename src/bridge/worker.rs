@@ -250,7 +250,9 @@ impl Worker {
 
     /// Chooses the wait after a pass over the rings.
     fn next_wait(&self, drained: Drained) -> Wait {
-        let backlog = self.outbox.has_unsent() || self.batcher.has_open();
+        // An ack makes room for batches that are on disk only.
+        let backlog =
+            self.outbox.has_unsent() || self.outbox.has_backlog() || self.batcher.has_open();
         let has_room = self.outbox.has_room();
         let flowing = drained.records > 0 || self.batcher.has_open();
         let timeout = match (self.shutdown_seen.is_some(), flowing && has_room) {

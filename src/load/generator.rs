@@ -16,6 +16,8 @@ use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
 use tapio_wire::{ConnectError, IngestClient, IngestClientConfig, MAX_NODE_BYTES, SendError};
 
+/// How long a generator that is to end waits for acks.
+const SHUTDOWN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum of unacknowledged bytes. A target that is so far behind delays sending, but not the
 /// events' times.
 const MAX_UNACKED_BYTES: usize = 64 * 1024 * 1024;
@@ -174,23 +176,28 @@ impl Generator {
             interval_ns: config.rate.map(|r| batch_events as f64 * 1e9 / r as f64),
         };
         let end = start + config.duration;
-        for n in 0.. {
-            let template = match total {
-                Some(total) if self.report.offered >= total => break,
-                Some(total) if total - self.report.offered < batch_events => match &last {
-                    Some(last) => last,
-                    None => break,
-                },
-                Some(_) => &full[n as usize % full.len()],
-                None if clock::instant() >= end => break,
-                None => &full[n as usize % full.len()],
-            };
-            if shutdown.is_requested() {
-                break;
+        let sending = async {
+            for n in 0.. {
+                let template = match total {
+                    Some(total) if self.report.offered >= total => break,
+                    Some(total) if total - self.report.offered < batch_events => match &last {
+                        Some(last) => last,
+                        None => break,
+                    },
+                    Some(_) => &full[n as usize % full.len()],
+                    None if clock::instant() >= end => break,
+                    None => &full[n as usize % full.len()],
+                };
+                self.send(template, schedule, n, config.keys).await?;
             }
-            self.send(template, schedule, n, config.keys).await?;
-        }
-        self.wait_for_last_acks(config.ack_timeout).await?;
+            Ok::<(), LoadError>(())
+        };
+        // A target that stalls keeps the sender waiting: the request must end that, too.
+        let ack_timeout = tokio::select! {
+            sent = sending => sent.map(|()| config.ack_timeout)?,
+            () = shutdown.requested() => config.ack_timeout.min(SHUTDOWN_ACK_TIMEOUT),
+        };
+        self.wait_for_last_acks(ack_timeout).await?;
         self.report.seconds = (clock::instant() - start).as_secs_f64();
         self.report.cpu_seconds = clock::process_cpu().saturating_sub(cpu).as_secs_f64();
         Ok(self.report)

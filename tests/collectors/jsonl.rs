@@ -85,6 +85,19 @@ fn files_are_read_completely_and_in_order() {
 }
 
 #[test]
+fn file_that_is_listed_twice_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, link) = (folder.path().join("events"), folder.path().join("link"));
+    fs::write(&path, lines(0..3)).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for follow in [false, true] {
+        let pipeline = start(&[path.clone(), folder.path().join("./events"), link.clone()], follow);
+        wait_for(&pipeline, &["0", "1", "2"]);
+        assert_eq!(pipeline.end().snapshot.total.received, 3);
+    }
+}
+
+#[test]
 fn missing_file_fails_before_any_line_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let existing = folder.path().join("existing");

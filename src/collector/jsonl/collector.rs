@@ -1,5 +1,6 @@
 //! The section `collectors.jsonl` and the run loop.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,8 +42,21 @@ impl CollectorConfig for Config {
     }
 
     fn factory(&self) -> CollectorFactory {
-        factory(self.clone(), Jsonl)
+        factory(Self { paths: distinct(&self.paths), ..self.clone() }, Jsonl)
     }
+}
+
+/// The paths without those of a file that an earlier one has: its lines would be events twice.
+fn distinct(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut files = HashSet::new();
+    let is_first = |path: &&PathBuf| {
+        let is_first = files.insert(path.canonicalize().unwrap_or_else(|_| (*path).clone()));
+        if !is_first {
+            tracing::warn!(collector = "jsonl", path = %path.display(), "listed twice; read once");
+        }
+        is_first
+    };
+    paths.iter().filter(is_first).cloned().collect()
 }
 
 struct Jsonl(Config);
