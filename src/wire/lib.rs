@@ -13,6 +13,7 @@
 //! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
 //! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
 //! | `service.rs` | server side of the `Ingest` service |
+//! | `door/` | [`DoorLayer`]: bounds on what the clients of a listener send |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
@@ -28,6 +29,7 @@ mod buffer;
 mod client;
 mod codec;
 mod decode;
+mod door;
 mod encode;
 mod json;
 mod otlp;
@@ -44,6 +46,7 @@ mod story;
 pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
 pub use codec::RawCodec;
 pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, MAX_NODE_BYTES};
+pub use door::{BoundedBody, DoorLayer};
 pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };
@@ -57,5 +60,7 @@ pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;
 pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
-pub use service::{AckStream, BatchHandler, IngestHandler, IngestServer, bind, grpc_server};
+pub use service::{
+    AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, bind, grpc_server,
+};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};

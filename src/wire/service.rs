@@ -15,10 +15,13 @@ use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, BoxStream, Service, StdError};
 use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
+use tower_layer::Stack;
 
 use super::codec::RawCodec;
 use super::decode::MAX_BATCH_BYTES;
+use super::door::DoorLayer;
 use super::proto::Ack;
 
 /// Path of the method.
@@ -30,6 +33,9 @@ pub(super) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub(super) const FRAME_BYTES: u32 = 1024 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests of a connection at a time: more than an exporter of OpenTelemetry's Collector has
+/// (`sending_queue.num_consumers`, 10).
+const MAX_CONCURRENT_STREAMS: u32 = 64;
 /// Batches that one ack answers at most.
 const BATCHES_PER_ACK: usize = 32;
 
@@ -110,17 +116,27 @@ where
     }
 }
 
+/// A gRPC server whose requests are within the bounds of its listener.
+pub type GrpcServer = tonic::transport::Server<
+    Stack<DoorLayer<tonic::body::Body, tonic::body::Body>, tower_layer::Identity>,
+>;
+
 /// A gRPC server with the settings that all of tapio's services use: no Nagle delay, windows for
-/// batches, keepalive pings that detect dead peers.
+/// batches, keepalive pings that detect dead peers, bounds on what clients send.
 #[must_use]
-pub fn grpc_server() -> tonic::transport::Server {
+pub fn grpc_server() -> GrpcServer {
+    let peer = |extensions: &http::Extensions| {
+        extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
+    };
     tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(DoorLayer::new(tonic::body::Body::new, peer))
 }
 
 /// Binds a listener, non-blocking for tokio.

@@ -27,7 +27,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/wire/",
         layers: &[
-            &["buffer", "codec", "proto", "reader", "sequence_tracker"],
+            &["buffer", "codec", "door", "proto", "reader", "sequence_tracker"],
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["decode", "otlp_json"],
             &["retry_info", "encode", "json", "service"],

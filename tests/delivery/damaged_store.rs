@@ -53,10 +53,10 @@ fn damage_to_a_running_server_is_found_and_named() {
     let segments = store(&server, dir.path());
     assert_eq!(query(server.http_addr), (EVENTS as usize, EVERYTHING.into()));
     overwrite(&segments[1]);
-    eventually("the damage is found without a query", || server.status().store.corrupt_frames > 0);
     let (found, complete_since) = query(server.http_addr);
     assert!(found < EVENTS as usize && found > EVENTS as usize - 500, "{found}");
     assert_ne!(complete_since, EVERYTHING);
+    assert!(server.status().store.corrupt_frames > 0);
     // A file that can't be read costs its events, not the query.
     std::fs::remove_file(&segments[3]).unwrap();
     std::fs::create_dir(&segments[3]).unwrap();
@@ -90,4 +90,10 @@ fn damage_to_a_stopped_server_is_found_and_named() {
     assert!(rest < without_one && complete_later > complete_since, "{rest}, {complete_later}");
     let store = server.status().store;
     assert!(store.lost_bytes > 0 && store.corrupt_frames > 0, "{store:?}");
+    drop(server);
+    overwrite(&segments[1]);
+    let server = restarted();
+    eventually("the damage is found without a query", || {
+        server.status().store.corrupt_frames > store.corrupt_frames
+    });
 }

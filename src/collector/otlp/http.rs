@@ -1,23 +1,24 @@
 //! OTLP/HTTP (opentelemetry.io, "OTLP Specification", section OTLP/HTTP).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use prost::Message as _;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::encoding::{ENCODINGS, Media, UnpackError, unpack};
 use super::grpc::ExportResponse;
 use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
-use tapio_wire::{OtlpSignal, RpcStatus, otlp_from_json};
+use tapio_wire::{DoorLayer, OtlpSignal, RpcStatus, otlp_from_json};
 
 /// Serves until the listener fails.
 pub(super) async fn serve(
@@ -34,7 +35,11 @@ pub(super) async fn serve(
         .route("/v1/traces", route(OtlpSignal::Traces))
         .route("/v1/metrics", route(OtlpSignal::Metrics))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .layer(DoorLayer::new(Body::new, |extensions| {
+            extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)
+        }))
         .with_state(intake);
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, routes).await
 }
 
@@ -134,8 +139,12 @@ async fn export(
             "Content-Type must be application/x-protobuf or application/json",
         ));
     };
-    let body = body.map_err(|e| match e.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Refused::too_large(),
+    let body = body.map_err(|e| match (e.status(), cause_of(&e)) {
+        (StatusCode::PAYLOAD_TOO_LARGE, _) => Refused::too_large(),
+        (_, Some(cause)) => Refused {
+            retry_after: Some(intake::RETRY_AFTER),
+            ..Refused::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, cause.message())
+        },
         _ => Refused::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, e.body_text()),
     })?;
     let mut body = unpack(headers, body)?;
@@ -144,6 +153,12 @@ async fn export(
         body = otlp_from_json(signal, &body).map_err(invalid)?.into();
     }
     Ok(ExportResponse::new(&intake.submit(signal, body).await?))
+}
+
+/// Why the listener's bounds have ended a request's body, if they have.
+fn cause_of<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e Status> {
+    let mut errors = std::iter::successors(Some(error), |error| error.source());
+    errors.find_map(|error| error.downcast_ref())
 }
 
 /// A response in the media type of its request; protobuf where that is unknown.

@@ -1,17 +1,22 @@
 //! The bounded queue of requests from the servers to the collector.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use tapio_core::event::Reason;
 use tapio_wire::OtlpSignal;
 
 /// Requests in the queue.
 const QUEUE_REQUESTS: usize = 64;
+/// Bytes of the requests that wait for their answers.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// In this unit they are counted.
+const BLOCK_BYTES: usize = 1024;
 /// The largest accepted request.
 pub(super) const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// When a refused sender should retry.
@@ -86,12 +91,20 @@ pub(super) enum Refusal {
 
 /// The servers' end of the queue.
 #[derive(Clone)]
-pub(super) struct Intake(Sender<Request>);
+pub(super) struct Intake {
+    requests: Sender<Request>,
+    /// Blocks that are free.
+    room: Arc<Semaphore>,
+}
 
 impl Intake {
     pub(super) fn new() -> (Self, Receiver<Request>) {
         let (sender, requests) = channel(QUEUE_REQUESTS);
-        (Self(sender), requests)
+        (Self::with_queue(sender), requests)
+    }
+
+    fn with_queue(requests: Sender<Request>) -> Self {
+        Self { requests, room: Arc::new(Semaphore::new(QUEUE_BYTES / BLOCK_BYTES)) }
     }
 
     /// Passes a request to the collector and waits for the answer. Returns the records that weren't
@@ -101,8 +114,12 @@ impl Intake {
         signal: OtlpSignal,
         bytes: Bytes,
     ) -> Result<Rejected, Refusal> {
+        let blocks = u32::try_from(bytes.len().div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX);
+        let Ok(_room) = self.room.try_acquire_many(blocks) else {
+            return Err(Refusal::QueueFull);
+        };
         let (answer, answered) = oneshot::channel();
-        match self.0.try_send(Request { signal, bytes, answer }) {
+        match self.requests.try_send(Request { signal, bytes, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(Refusal::QueueFull),
             Err(TrySendError::Closed(_)) => return Err(Refusal::ShuttingDown),
@@ -120,10 +137,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn waiting_requests_are_bounded_by_their_bytes() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (intake, requests) = Intake::new();
+        let large = || intake.submit(OtlpSignal::Logs, vec![0; MAX_REQUEST_BYTES].into());
+        runtime.block_on(async {
+            let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(large())).collect();
+            let mut poll_all = std::future::poll_fn(|cx| {
+                let pending = waiting.iter_mut().all(|w| w.as_mut().poll(cx).is_pending());
+                std::task::Poll::Ready(pending)
+            });
+            assert!((&mut poll_all).await);
+            assert!(matches!(large().await, Err(Refusal::QueueFull)));
+            drop(requests);
+            drop(waiting);
+            assert!(matches!(large().await, Err(Refusal::ShuttingDown)), "there is room again");
+        });
+    }
+
+    #[test]
     fn full_queue_and_shutdown_refuse_at_once() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (sender, requests) = channel(1);
-        let intake = Intake(sender);
+        let intake = Intake::with_queue(sender);
         runtime.block_on(async {
             let waiting = intake.submit(OtlpSignal::Logs, Bytes::new());
             tokio::pin!(waiting);
