@@ -1,9 +1,12 @@
 //! Values of arguments that several commands take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::output::Usage;
+use tapio_collectors::events::otlp::OtlpLines;
+use tapio_collectors::jsonl;
+use tapio_dataflow::replay::{Inputs, ReplayError};
 use tapio_dataflow::rules::{self, Loaded, Rule};
 
 /// Parses a duration; a bare number is seconds.
@@ -45,6 +48,29 @@ pub(super) fn load_rules(paths: &[PathBuf]) -> anyhow::Result<Vec<Rule>> {
     }
     let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
     Err(Usage(errors.join("\n")).into())
+}
+
+/// Reads the events of files: lines of tapio's format, or of OTLP, compressed or not; `-` is
+/// standard input.
+///
+/// # Errors
+/// When a file can't be read.
+pub(super) fn read_inputs(files: &[PathBuf]) -> Result<Inputs, ReplayError> {
+    let mut inputs = Inputs::default();
+    // Records that name no host aren't of this one.
+    let mut otlp = OtlpLines::new("");
+    for path in files {
+        let failed = |cause| ReplayError::File { path: path.clone(), cause };
+        let opened = if path == Path::new("-") {
+            jsonl::unpacked(std::io::stdin())
+        } else {
+            std::fs::File::open(path).and_then(jsonl::unpacked)
+        };
+        let reader = std::io::BufReader::new(opened.map_err(failed)?);
+        let name = path.display().to_string();
+        inputs.read(&name, reader, &mut |line, key| otlp.events(line, key)).map_err(failed)?;
+    }
+    Ok(inputs)
 }
 
 #[cfg(test)]

@@ -5,18 +5,19 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use super::arguments::load_rules;
+use super::arguments::{load_rules, read_inputs};
 use super::output::{Outcome, print};
 use super::refused::print_refused;
 use super::story::is_lifecycle;
-use tapio_dataflow::replay::{Emit, replay};
+use tapio_dataflow::replay::{Emit, run as run_rules};
 
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  tapio replay tests/stories/nginx-cascade.jsonl\n  tapio replay events.jsonl --rules my-rules/ --emit matches"
 )]
 pub(super) struct Args {
-    /// Files with one event per line; `-` for standard input
+    /// Files with one event per line, or one request of OTLP in JSON, gzip and zstd too; `-` for
+    /// standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Rule files or folders, instead of the built-in rules
@@ -53,7 +54,8 @@ pub(super) fn run(args: &Args) -> Outcome {
         EmitArg::Matches => Emit::Matches,
         EmitArg::Events => Emit::Events,
     };
-    let replayed = replay(&args.files, rules, &args.cluster, usize::from(args.shards), emit)?;
+    let inputs = read_inputs(&args.files)?;
+    let replayed = run_rules(inputs, rules, &args.cluster, usize::from(args.shards), emit)?;
     print_refused(&replayed.refused);
     for line in &replayed.lines {
         if args.lifecycles || !is_lifecycle(line) {

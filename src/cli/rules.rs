@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::arguments::{load_rules, read_rules};
+use super::arguments::{load_rules, read_inputs, read_rules};
 use super::live;
 use super::output::{BAD_USAGE, Outcome, Output, Usage, message, print};
 use super::refused::print_refused;
 use tapio_dataflow::evidence::rule_documents;
-use tapio_dataflow::replay::{Emit, replay};
+use tapio_dataflow::replay::{Emit, run as run_rules};
 use tapio_dataflow::rule_runner::run_rule_tests;
 use tapio_dataflow::rules::{self, RuleError};
 
@@ -101,7 +101,7 @@ fn suggest(args: &Suggest) -> Outcome {
         live::http_text(&args.agent, "/suggested-rules")?
     } else {
         let rules = load_rules(&args.rules)?;
-        let replayed = replay(&args.files, rules, "", 1, Emit::Stories)?;
+        let replayed = run_rules(read_inputs(&args.files)?, rules, "", 1, Emit::Stories)?;
         print_refused(&replayed.refused);
         rule_documents(&replayed.suggestions)
     };

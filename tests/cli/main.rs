@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod explain;
+mod otlp_lines;
 
 use std::path::PathBuf;
 

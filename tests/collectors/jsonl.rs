@@ -97,6 +97,52 @@ fn file_that_is_listed_twice_is_read_once() {
     }
 }
 
+/// Lines as the Collector's file exporter writes them: two log records and a span.
+const OTLP_LINES: &str = concat!(
+    r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"#,
+    r#""shop"}}]},"scopeLogs":[{"scope":{},"logRecords":[{"timeUnixNano":"1700000000000000001","#,
+    r#""severityNumber":17,"body":{"stringValue":"down"},"attributes":[{"key":"n","value":"#,
+    r#"{"stringValue":"0"}}]},{"timeUnixNano":"1700000000000000002","attributes":[{"key":"n","#,
+    r#""value":{"stringValue":"1"}}]}]}]}]}"#,
+    "\n",
+    r#"{"resourceSpans":[{"resource":{},"scopeSpans":[{"spans":[{"traceId":"#,
+    r#""5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"get","#,
+    r#""startTimeUnixNano":"1700000000000000003","endTimeUnixNano":"1700000000000000004","#,
+    r#""attributes":[{"key":"n","value":{"stringValue":"2"}}]}]}]}]}"#,
+    "\n",
+    r#"{"resourceLogs":[{"scopeLogs":7}]}"#,
+    "\n",
+);
+
+#[test]
+fn lines_of_otlp_are_events_also_from_compressed_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logs.json");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(OTLP_LINES.as_bytes()).unwrap();
+    let packed = [gzip.finish().unwrap(), zstd::encode_all(OTLP_LINES.as_bytes(), 1).unwrap()];
+    let plain = OTLP_LINES.as_bytes().to_vec();
+    let mut ids = Vec::new();
+    for (contents, follow) in packed.into_iter().chain([plain]).zip([false, true, true]) {
+        fs::write(&path, contents).unwrap();
+        let pipeline = start(std::slice::from_ref(&path), follow);
+        wait_for(&pipeline, &["0", "1", "2"]);
+        let kinds = ["otlp.log", "otlp.log", "otlp.span"];
+        let events = pipeline.events();
+        assert!(events.iter().zip(kinds).all(|(event, kind)| event["kind"] == kind), "{events:?}");
+        assert_eq!(
+            (&events[0]["message"], &events[0]["severity"]),
+            (&"down".into(), &"error".into())
+        );
+        assert_eq!(events[0]["entity"]["service.name"], "shop");
+        ids.push(pipeline.texts("id"));
+        pipeline.wait_until("the bad line is refused", |p| p.status().notes.len() == 1 || follow);
+        let snapshot = pipeline.end().snapshot;
+        assert_eq!(snapshot.total.dropped, [(Stage::Collect, Reason::BadInput, 1)]);
+    }
+    assert!(ids.iter().all(|of_run| *of_run == ids[0]), "a line read again has the same ids");
+}
+
 #[test]
 fn missing_file_fails_before_any_line_is_read() {
     let folder = tempfile::tempdir().unwrap();

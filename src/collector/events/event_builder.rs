@@ -204,10 +204,14 @@ impl EventBuilder {
         read(fields)
     }
 
-    /// Offers the event to the sink, which accounts for it whatever the outcome.
-    pub(crate) fn offer(&self, header: &EventHeader, sink: &mut Sink) -> Result<(), Reason> {
+    /// Offers the event to the output, which accounts for it whatever the outcome.
+    pub(crate) fn offer(
+        &self,
+        header: &EventHeader,
+        output: &mut impl EventOutput,
+    ) -> Result<(), Reason> {
         self.fields(|fields| {
-            sink.offer(&Event {
+            output.offer(&Event {
                 observed_ns: header.observed_ns,
                 severity: header.severity,
                 clock: header.clock as u8,
@@ -219,5 +223,27 @@ impl EventBuilder {
                 ..Event::new(header.id, header.time_ns, header.kind, header.source)
             })
         })
+    }
+}
+
+/// Takes events.
+pub(crate) trait EventOutput {
+    /// Takes an event.
+    ///
+    /// # Errors
+    /// Why it isn't accepted; it is counted.
+    fn offer(&mut self, event: &Event<'_>) -> Result<(), Reason>;
+
+    /// Counts events that can't be built.
+    fn refuse(&mut self, reason: Reason, events: u64);
+}
+
+impl EventOutput for Sink {
+    fn offer(&mut self, event: &Event<'_>) -> Result<(), Reason> {
+        Self::offer(self, event)
+    }
+
+    fn refuse(&mut self, reason: Reason, events: u64) {
+        Self::refuse(self, reason, events);
     }
 }

@@ -1,5 +1,5 @@
-//! Collector `jsonl`: reads events as JSON lines from files (to their end, or followed as they
-//! grow), fifos and standard input.
+//! Collector `jsonl`: reads events as JSON lines, tapio's or those of OTLP, from files (to their
+//! end, or followed as they grow), fifos and standard input.
 //!
 //! | file | purpose |
 //! | --- | --- |
@@ -7,6 +7,7 @@
 //! | `stream.rs` | decodes one source's lines into events |
 //! | `lines.rs` | splits reads into lines |
 //! | `source.rs` | a file, a fifo or standard input |
+//! | `packed.rs` | compressed files |
 //! | `followed.rs` | a followed file, over rotations, truncations and restarts |
 //! | `rotation.rs` | finds rotated contents in a file's folder |
 //! | `position.rs` | a position in a followed file |
@@ -18,6 +19,7 @@
 mod collector;
 mod followed;
 mod lines;
+mod packed;
 mod position;
 mod positions;
 mod rotation;
@@ -25,3 +27,4 @@ mod source;
 mod stream;
 
 pub use collector::Config;
+pub use packed::unpacked;

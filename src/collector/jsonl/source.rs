@@ -3,18 +3,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt as _, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::followed::{FollowedFile, Read};
 use super::lines::LinePosition;
+use super::packed;
 use super::position::FilePosition;
 use super::positions::Positions;
 
 enum Input {
-    File(File),
+    /// Read to its end, from where it begins.
+    File(Box<dyn io::Read + Send>),
     Followed(Box<FollowedFile>),
     Fifo(File),
     Stdin(io::Stdin),
@@ -28,40 +30,57 @@ pub(super) struct Source {
     input: Input,
 }
 
-fn open(path: &Path) -> io::Result<Input> {
+/// A path that was opened.
+enum Opened {
+    File(File),
+    Fifo(File),
+}
+
+fn open(path: &Path) -> io::Result<Opened> {
     // Without O_NONBLOCK, opening a fifo blocks until it has a writer, which a shutdown can't
     // interrupt.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     if kind.is_fifo() {
-        Ok(Input::Fifo(file))
+        Ok(Opened::Fifo(file))
     } else if kind.is_dir() {
         Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory, not a file or a fifo"))
     } else {
-        Ok(Input::File(file))
+        Ok(Opened::File(file))
     }
 }
 
+/// Whether a file is compressed.
+fn is_packed(file: &File) -> io::Result<bool> {
+    let mut head = [0; 4];
+    let read = file.read_at(&mut head, 0)?;
+    Ok(packed::is_packed(&head[..read]))
+}
+
 impl Source {
-    /// Opens a source. A followed file continues at its saved position.
+    /// Opens a source. A followed file continues at its saved position. A compressed file isn't
+    /// followed: it is complete.
     pub(super) fn open(path: &Path, follow: bool, saved: &Positions) -> io::Result<Self> {
         let name = path.display().to_string();
-        let input = match path == Path::new("-") {
-            true => Input::Stdin(io::stdin()),
-            false => open(path)?,
-        };
-        let input = match (input, saved.of(&name)) {
-            (Input::File(_), Some(position)) if follow => {
-                Input::Followed(Box::new(FollowedFile::resume(path, position)?))
+        let path = path.to_owned();
+        if path == Path::new("-") {
+            return Ok(Self { name, path, input: Input::Stdin(io::stdin()) });
+        }
+        let input = match (open(&path)?, saved.of(&name)) {
+            (Opened::Fifo(fifo), _) => Input::Fifo(fifo),
+            (Opened::File(file), None) if !follow || is_packed(&file)? => {
+                Input::File(packed::unpacked(file)?)
             }
-            (Input::File(file), None) if follow => {
+            (Opened::File(file), None) => {
                 let generation = saved.first_generation();
-                Input::Followed(Box::new(FollowedFile::open(path, file, generation)?))
+                Input::Followed(Box::new(FollowedFile::open(&path, file, generation)?))
             }
-            (input, _) => input,
+            (Opened::File(_), Some(position)) => {
+                Input::Followed(Box::new(FollowedFile::resume(&path, position)?))
+            }
         };
-        Ok(Self { name, path: path.to_owned(), input })
+        Ok(Self { name, path, input })
     }
 
     /// Where the lines of this source start.
@@ -125,7 +144,10 @@ impl Source {
                     // poll(2) reports a fifo without writers as ready until it is opened again. The
                     // new end is opened before the old one is closed, so that no writer finds the
                     // fifo without a reader.
-                    self.input = open(&self.path)?;
+                    self.input = match open(&self.path)? {
+                        Opened::Fifo(fifo) => Input::Fifo(fifo),
+                        Opened::File(file) => Input::File(packed::unpacked(file)?),
+                    };
                     Ok(Read::NoWriter)
                 }
                 Ok(n) => Ok(Read::Bytes(n)),

@@ -6,9 +6,11 @@ use super::followed::{FollowedFile, Read};
 use super::lines::{Line, LineSplitter, MAX_LINE_BYTES};
 use super::position::FilePosition;
 use super::source::Source;
+use crate::events::otlp::{Answer, EventWriter, request_of, signal_of};
 use crate::runtime::{CollectorError, Context};
 use tapio_core::clock;
 use tapio_core::event::{JsonEvent, Reason, stable_hash};
+use tapio_wire::OtlpSignal;
 
 /// Refused lines of a source that are logged one by one.
 const MAX_LOGGED: u64 = 10;
@@ -132,6 +134,7 @@ struct Decoder {
     /// The key of a line without an id: path and number, of a followed file the text as well; in a
     /// reused buffer.
     natural_key: String,
+    otlp: EventWriter,
     refused: u64,
 }
 
@@ -146,12 +149,18 @@ impl Decoder {
         observed_ns: u64,
         context: &mut Context,
     ) -> bool {
-        let decoded = match line {
+        let text = match line {
             Line::Blank => return true,
             Line::TooLong => Err((0, format!("longer than {} KiB", MAX_LINE_BYTES / 1024))),
-            Line::Complete(bytes) => self.decode(source, number, bytes),
+            Line::Complete(bytes) => std::str::from_utf8(bytes)
+                .map_err(|e| (e.valid_up_to() + 1, "not UTF-8".to_owned())),
         };
-        match decoded {
+        if let Ok(text) = text
+            && let Some(signal) = signal_of(text)
+        {
+            return self.request(source, number, (signal, text), context);
+        }
+        match text.and_then(|text| self.decode(source, number, text)) {
             Ok(event) => {
                 // The sink counts an event that it can't accept.
                 let offered = context.sink.offer(&event.event(observed_ns, &mut Vec::new()));
@@ -159,13 +168,44 @@ impl Decoder {
             }
             Err((column, cause)) => {
                 context.sink.refuse(Reason::BadInput, 1);
-                self.refused += 1;
-                if self.refused <= MAX_LOGGED {
-                    let position = format!("{}:{number}:{column}", source.name);
-                    tracing::warn!(collector = "jsonl", "refused line {position}: {cause}");
-                }
+                self.refuse(source, number, column, &cause);
                 true
             }
+        }
+    }
+
+    /// Emits the events of a request of OTLP. Returns false if one wasn't taken because of the
+    /// shutdown.
+    fn request(
+        &mut self,
+        source: &Source,
+        number: u64,
+        (signal, text): (OtlpSignal, &str),
+        context: &mut Context,
+    ) -> bool {
+        self.set_natural_key(source, number, text);
+        let answer = request_of(signal, text).map(|request| {
+            let (key, site) = (Some(&self.natural_key[..]), &context.site);
+            self.otlp.request(signal, &request, key, site, &mut context.sink)
+        });
+        match answer {
+            Ok(Answer::ShuttingDown) => return false,
+            Ok(Answer::Accepted(rejected)) if rejected.total() == 0 => {}
+            Ok(Answer::Accepted(rejected)) => self.refuse(source, number, 1, &rejected.to_string()),
+            Ok(Answer::Malformed(cause)) => self.refuse(source, number, 1, &cause),
+            Err(cause) => {
+                context.sink.refuse(Reason::BadInput, 1);
+                self.refuse(source, number, 1, &cause);
+            }
+        }
+        true
+    }
+
+    fn refuse(&mut self, source: &Source, number: u64, column: usize, cause: &str) {
+        self.refused += 1;
+        if self.refused <= MAX_LOGGED {
+            let position = format!("{}:{number}:{column}", source.name);
+            tracing::warn!(collector = "jsonl", "refused line {position}: {cause}");
         }
     }
 
@@ -175,19 +215,21 @@ impl Decoder {
         &mut self,
         source: &Source,
         number: u64,
-        bytes: &[u8],
+        text: &str,
     ) -> Result<JsonEvent, (usize, String)> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|e| (e.valid_up_to() + 1, "not UTF-8".to_owned()))?;
+        self.set_natural_key(source, number, text);
+        JsonEvent::parse(text, &self.natural_key).map_err(|e| (e.column, e.cause))
+    }
+
+    fn set_natural_key(&mut self, source: &Source, number: u64, text: &str) {
         self.natural_key.clear();
         // Writing to a String can't fail.
         let _ = write!(self.natural_key, "{}{}:{number}", source.name, source.generation_suffix());
         if source.is_followed() {
             // A content that was rotated before its position was saved has the numbers of the one
             // before: the text distinguishes their lines.
-            let hash = u128::from_be_bytes(stable_hash(&[bytes]));
+            let hash = u128::from_be_bytes(stable_hash(&[text.as_bytes()]));
             let _ = write!(self.natural_key, ":{hash:032x}");
         }
-        JsonEvent::parse(text, &self.natural_key).map_err(|e| (e.column, e.cause))
     }
 }

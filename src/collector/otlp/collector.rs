@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 
-use super::intake::{Answer, Intake, Request};
+use super::intake::{Intake, Request};
 use super::servers;
-use super::to_event::EventWriter;
+use crate::events::otlp::{Answer, EventWriter};
 use crate::runtime::acceptance::Ticket;
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
@@ -157,7 +157,7 @@ async fn process_requests(
                 // The servers have ended; their error is the collector's.
                 let Some(Request { signal, bytes, answer }) = request else { break };
                 received += 1;
-                let result = writer.request(signal, &bytes, context);
+                let result = writer.request(signal, &bytes, None, &context.site, &mut context.sink);
                 malformed += u64::from(matches!(result, Answer::Malformed(_)));
                 context.sink.flush();
                 waiting.0.push_back((context.ticket(), answer, result));

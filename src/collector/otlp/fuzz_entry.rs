@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 
-use super::intake::Answer;
-use super::to_event::EventWriter;
+use crate::events::otlp::{Answer, EventWriter};
 use crate::runtime::Context;
 use tapio_wire::OtlpSignal;
 
@@ -11,7 +10,7 @@ use tapio_wire::OtlpSignal;
 /// the bytes aren't a request.
 pub fn process_request(signal: OtlpSignal, bytes: &[u8], context: &mut Context) -> Option<u64> {
     let request = Bytes::copy_from_slice(bytes);
-    match EventWriter::default().request(signal, &request, context) {
+    match EventWriter::default().request(signal, &request, None, &context.site, &mut context.sink) {
         Answer::Accepted(rejected) => Some(rejected.total()),
         Answer::Malformed(_) | Answer::ShuttingDown => None,
     }

@@ -12,7 +12,8 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
-use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal, Rejected};
+use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal};
+use crate::events::otlp::Rejected;
 use tapio_wire::{OtlpSignal, RawCodec, RpcStatus, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";

@@ -1,6 +1,5 @@
 //! The bounded queue of requests from the servers to the collector.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::{Semaphore, oneshot};
 
-use tapio_core::event::Reason;
+use crate::events::otlp::{Answer, Rejected};
 use tapio_wire::OtlpSignal;
 
 /// Requests in the queue.
@@ -21,54 +20,6 @@ const BLOCK_BYTES: usize = 1024;
 pub(super) const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 /// When a refused sender should retry.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The collector's answer to a request.
-pub(super) enum Answer {
-    /// Its records are accepted, except these.
-    Accepted(Rejected),
-    /// The bytes aren't a request; why.
-    Malformed(String),
-    /// A record wasn't accepted because the agent is stopping.
-    ShuttingDown,
-}
-
-/// The records of a request that weren't accepted, by reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rejected(Vec<(Reason, u64)>);
-
-impl Rejected {
-    pub(super) fn add(&mut self, reason: Reason, records: u64) {
-        match self.0.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += records,
-            None if records > 0 => self.0.push((reason, records)),
-            None => {}
-        }
-    }
-
-    /// The records rejected for this reason.
-    pub(super) fn count(&self, reason: Reason) -> u64 {
-        self.0.iter().find(|(known, _)| *known == reason).map_or(0, |(_, count)| *count)
-    }
-
-    pub(super) fn total(&self) -> u64 {
-        self.0.iter().map(|(_, count)| count).sum()
-    }
-}
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (reason, count)) in self.0.iter().enumerate() {
-            let separator = if i > 0 { ", " } else { "records not accepted: " };
-            let why = match reason {
-                Reason::BadInput => "can't be decoded",
-                Reason::Oversize => "larger than a record may be",
-                reason => reason.as_str(),
-            };
-            write!(f, "{separator}{count} {why}")?;
-        }
-        Ok(())
-    }
-}
 
 /// A request from a server to the collector.
 pub(super) struct Request {

@@ -8,8 +8,6 @@
 //! | `grpc.rs`, `http.rs` | one server each |
 //! | `encoding.rs` | media types and encodings of OTLP/HTTP |
 //! | `intake.rs` | the bounded queue from the servers to the collector |
-//! | `to_event.rs` | builds events from records |
-//! | `series.rs` | series of metrics: increases of cumulative points |
 //! | `fuzz_entry.rs` | requests without servers, for the fuzz target |
 //!
 //! The servers run on their own thread and pass requests through a bounded queue. A request is
@@ -24,9 +22,7 @@ mod fuzz_entry;
 mod grpc;
 mod http;
 mod intake;
-mod series;
 mod servers;
-mod to_event;
 
 pub use collector::Config;
 #[cfg(fuzzing)]

@@ -25,8 +25,8 @@ use tapio_core::shutdown::Shutdown;
 
 /// Events between two watermarks.
 const WATERMARK_INTERVAL: usize = 512;
-/// The longest line that is read as one event.
-const MAX_LINE_BYTES: usize = 1 << 20;
+/// The longest line that is read: a request of OTLP may have many events.
+const MAX_LINE_BYTES: usize = 16 << 20;
 /// Keys and stories of a lane: enough that evictions don't affect the result.
 const MAX_KEYS: usize = 1 << 20;
 /// The longest wait for the shards' bell.
@@ -93,6 +93,9 @@ struct Input {
     position: usize,
 }
 
+/// The events of a line in another format, and what is wrong with it.
+pub type ForeignLine = (Vec<JsonEvent>, Option<String>);
+
 /// Events to replay, in any order, and the lines that aren't valid events.
 #[derive(Default)]
 pub struct Inputs {
@@ -115,7 +118,8 @@ impl Inputs {
                 Box::new(std::fs::File::open(path).map_err(failed)?)
             };
             let name = path.display().to_string();
-            inputs.read(&name, std::io::BufReader::new(file)).map_err(failed)?;
+            let reader = std::io::BufReader::new(file);
+            inputs.read(&name, reader, &mut |_, _| None).map_err(failed)?;
         }
         Ok(inputs)
     }
@@ -125,12 +129,21 @@ impl Inputs {
     pub fn text(name: &str, text: impl AsRef<[u8]>) -> Self {
         let mut inputs = Self::default();
         // Reading from memory can't fail.
-        let _ = inputs.read(name, text.as_ref());
+        let _ = inputs.read(name, text.as_ref(), &mut |_, _| None);
         inputs
     }
 
-    /// Reads lines of bounded length and parses them.
-    fn read(&mut self, name: &str, mut reader: impl BufRead) -> std::io::Result<()> {
+    /// Reads lines of bounded length and parses them. `foreign` parses those in another format;
+    /// it gets the line, and file and number, which identify it.
+    ///
+    /// # Errors
+    /// When `reader` can't be read.
+    pub fn read(
+        &mut self,
+        name: &str,
+        mut reader: impl BufRead,
+        foreign: &mut impl FnMut(&str, &str) -> Option<ForeignLine>,
+    ) -> std::io::Result<()> {
         let (mut bytes, mut number) = (Vec::new(), 0u64);
         loop {
             bytes.clear();
@@ -157,12 +170,20 @@ impl Inputs {
             if line.is_empty() {
                 continue;
             }
-            match JsonEvent::parse(line, &format!("{name}:{number}")) {
-                Ok(event) => {
-                    let position = self.events.len();
-                    self.events.push(Input { event, position });
-                }
-                Err(e) => reject(e.column, e.cause),
+            let key = format!("{name}:{number}");
+            let (events, cause) = match foreign(line, &key) {
+                Some((events, cause)) => (events, cause.map(|cause| (1, cause))),
+                None => match JsonEvent::parse(line, &key) {
+                    Ok(event) => (vec![event], None),
+                    Err(e) => (Vec::new(), Some((e.column, e.cause))),
+                },
+            };
+            if let Some((column, cause)) = cause {
+                reject(column, cause);
+            }
+            for event in events {
+                let position = self.events.len();
+                self.events.push(Input { event, position });
             }
         }
     }

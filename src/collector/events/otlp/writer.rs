@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use super::intake::{Answer, Rejected};
+use super::answer::{Answer, Rejected};
 use super::series::{SeriesTable, series};
 use crate::events::enrich::Subject;
-use crate::events::event_builder::{EventBuilder, EventHeader};
-use crate::runtime::Context;
+use crate::events::event_builder::{EventBuilder, EventHeader, EventOutput};
+use crate::runtime::Site;
 use tapio_core::clock;
 use tapio_core::event::{
     ClockQuality, EventId, Name, Reason, Severity, TraceId, names, rfc3339, stable_hash,
@@ -27,15 +27,17 @@ const SPAN_KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "
 
 /// Builds events and writes them into the sink.
 #[derive(Default)]
-pub(super) struct EventWriter {
+pub(crate) struct EventWriter {
     event: EventBuilder,
     last_id_ns: u64,
+    /// Records of the current request so far.
+    records: u64,
     /// Attributes dropped because the event or the process-wide table of names was full.
-    pub(super) dropped_attributes: u64,
+    pub(crate) dropped_attributes: u64,
     /// The records of the current request that weren't accepted.
     rejected: Rejected,
     /// The last point of each series of metrics.
-    pub(super) series: SeriesTable,
+    pub(crate) series: SeriesTable,
     /// The record before, and how often it was repeated.
     before: EventId,
     repeats: u32,
@@ -49,32 +51,44 @@ struct One<'a> {
     record: &'a OtlpRecord<'a>,
 }
 
+/// Where and when a request arrived.
+struct Arrival<'a> {
+    site: &'a Site,
+    now_ns: u64,
+    /// Identifies a request that is read again.
+    key: Option<&'a str>,
+}
+
 impl EventWriter {
-    /// Emits an event for each record of a request.
-    pub(super) fn request(
+    /// Emits an event for each record of a request. `key` identifies one that is read again, from a
+    /// file; one that is sent again is known by its records alone.
+    pub(crate) fn request(
         &mut self,
         signal: OtlpSignal,
         bytes: &Bytes,
-        context: &mut Context,
+        key: Option<&str>,
+        site: &Site,
+        output: &mut impl EventOutput,
     ) -> Answer {
-        let now_ns = clock::wall_ns();
+        let arrival = Arrival { site, now_ns: clock::wall_ns(), key };
+        self.records = 0;
         self.rejected = Rejected::default();
         self.before = EventId::default();
         let decoded = match signal {
             OtlpSignal::Metrics => otlp_points(bytes, |resource, scope, point| {
-                self.point(resource, scope, point, now_ns, context);
+                self.point(resource, scope, point, &arrival, output);
             }),
             OtlpSignal::Logs => otlp_logs(bytes, |resource, scope, record| {
-                self.record(&One { signal, resource, scope, record }, now_ns, context);
+                self.record(&One { signal, resource, scope, record }, &arrival, output);
             }),
             OtlpSignal::Traces => otlp_spans(bytes, |resource, scope, record| {
-                self.record(&One { signal, resource, scope, record }, now_ns, context);
+                self.record(&One { signal, resource, scope, record }, &arrival, output);
             }),
         };
         match decoded {
             Ok(invalid) => {
                 if invalid > 0 {
-                    context.sink.refuse(Reason::BadInput, invalid);
+                    output.refuse(Reason::BadInput, invalid);
                 }
                 self.rejected.add(Reason::BadInput, invalid);
                 // The sender keeps the whole request and sends it again.
@@ -84,7 +98,7 @@ impl EventWriter {
                 Answer::Accepted(std::mem::take(&mut self.rejected))
             }
             Err(e) => {
-                context.sink.refuse(Reason::BadInput, 1);
+                output.refuse(Reason::BadInput, 1);
                 Answer::Malformed(e.to_string())
             }
         }
@@ -96,8 +110,8 @@ impl EventWriter {
         resource: &OtlpAttributes<'_>,
         scope: &OtlpScope<'_>,
         point: &OtlpPoint<'_>,
-        now_ns: u64,
-        context: &mut Context,
+        arrival: &Arrival<'_>,
+        output: &mut impl EventOutput,
     ) {
         let is_number = matches!(point.metric_type, OtlpMetricType::Gauge | OtlpMetricType::Sum);
         if is_number && point.value.is_none() {
@@ -105,7 +119,7 @@ impl EventWriter {
         }
         let interval = self.series.add(series(resource, scope.name, point), point);
         self.event.clear();
-        self.entities(resource, &point.attributes, context);
+        self.entities(resource, &point.attributes, arrival.site);
         let event = &mut self.event;
         event.text(names::TAPIO_METRIC_NAME, point.name);
         event.text(names::TAPIO_METRIC_UNIT, point.unit);
@@ -132,31 +146,31 @@ impl EventWriter {
         event.message(format_args!("{}", point.name));
         event.text(names::OTEL_SCOPE_NAME, scope.name);
         self.attributes([&point.attributes, resource, &scope.attributes]);
-        let node = context.site.node.as_bytes();
+        let node = arrival.site.node.as_bytes();
         let name = point.name.as_bytes();
         let parts = [b"otlp-point", node, resource.encoded, name, point.encoded];
         let meta = EventHeader {
             id: EventId(stable_hash(&parts)),
-            time_ns: if point.time_ns > 0 { point.time_ns } else { now_ns },
-            observed_ns: now_ns,
+            time_ns: if point.time_ns > 0 { point.time_ns } else { arrival.now_ns },
+            observed_ns: arrival.now_ns,
             kind: names::OTLP_METRIC,
             source: names::OTLP,
             clock: ClockQuality::Micros,
             severity: Severity::INFO,
         };
-        self.offer(&meta, context);
+        self.offer(&meta, output);
     }
 
-    /// Offers the event; the sink counts one that it can't accept.
-    fn offer(&mut self, meta: &EventHeader, context: &mut Context) {
-        if let Err(reason) = self.event.offer(meta, &mut context.sink) {
+    /// Offers the event; the output counts one that it can't accept.
+    fn offer(&mut self, meta: &EventHeader, output: &mut impl EventOutput) {
+        if let Err(reason) = self.event.offer(meta, output) {
             self.rejected.add(reason, 1);
         }
     }
 
-    fn record(&mut self, one: &One<'_>, now_ns: u64, context: &mut Context) {
+    fn record(&mut self, one: &One<'_>, arrival: &Arrival<'_>, output: &mut impl EventOutput) {
         self.event.clear();
-        self.entities(one.resource, &one.record.attributes, context);
+        self.entities(one.resource, &one.record.attributes, arrival.site);
         if one.signal == OtlpSignal::Traces {
             self.span(one.record);
         } else if !one.record.name.is_empty() && !matches!(one.record.body, OtlpValue::Empty) {
@@ -165,12 +179,12 @@ impl EventWriter {
         self.event.text(names::OTEL_SCOPE_NAME, one.scope.name);
         self.event.text(names::OTEL_SCOPE_VERSION, one.scope.version);
         self.attributes([&one.record.attributes, one.resource, &one.scope.attributes]);
-        self.send(one, now_ns, context);
+        self.send(one, arrival, output);
     }
 
     /// The id that a record has wherever it is sent again; `None` if two different records could
     /// have it.
-    fn identify(&mut self, one: &One<'_>, context: &Context) -> Option<EventId> {
+    fn identify(&mut self, one: &One<'_>, site: &Site) -> Option<EventId> {
         let record = one.record;
         if one.signal == OtlpSignal::Traces {
             let natural = [&record.trace_id[..], &record.span_id].concat();
@@ -181,7 +195,7 @@ impl EventWriter {
         if !is_precise(record.time_ns) && !is_precise(record.observed_ns) {
             return None;
         }
-        let node = context.site.node.as_bytes();
+        let node = site.node.as_bytes();
         let hash = |repeats: u32| {
             let parts =
                 [b"otlp", node, one.resource.encoded, record.encoded, &repeats.to_le_bytes()];
@@ -195,17 +209,12 @@ impl EventWriter {
     }
 
     /// Adds the entities of record and resource, and the node.
-    fn entities(
-        &mut self,
-        resource: &OtlpAttributes<'_>,
-        own: &OtlpAttributes<'_>,
-        context: &mut Context,
-    ) {
+    fn entities(&mut self, resource: &OtlpAttributes<'_>, own: &OtlpAttributes<'_>, site: &Site) {
         let (own, of_resource) = (&own.list, &resource.list);
         let all = || of_resource.iter().chain(own);
         let has = |key: &str| all().any(|a| a.0 == key);
         if !has("host.name") {
-            self.event.text(names::HOST_NAME, &context.site.node);
+            self.event.text(names::HOST_NAME, &site.node);
         }
         // The entity directory completes the identity of a pod without a name.
         let lacks_pod_name = !has("k8s.pod.name");
@@ -214,7 +223,7 @@ impl EventWriter {
                 |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
             let subject =
                 Subject { container_id: text_of("container.id"), pod_uid: text_of("k8s.pod.uid") };
-            let _ = self.event.enrich(subject, &context.site.directory);
+            let _ = self.event.enrich(subject, &site.directory);
         }
         for (key, value) in all() {
             let is_added = lacks_pod_name && ["container.id", "k8s.pod.uid"].contains(key);
@@ -314,8 +323,9 @@ impl EventWriter {
         }
     }
 
-    fn send(&mut self, one: &One<'_>, now_ns: u64, context: &mut Context) {
-        let id = self.identify(one, context);
+    fn send(&mut self, one: &One<'_>, arrival: &Arrival<'_>, output: &mut impl EventOutput) {
+        let &Arrival { site, now_ns, key } = arrival;
+        let id = self.identify(one, site);
         let (event, record) = (&mut self.event, one.record);
         event.trace_context(TraceId(record.trace_id), record.span_id);
         let is_span = one.signal == OtlpSignal::Traces;
@@ -324,12 +334,16 @@ impl EventWriter {
             (OtlpValue::Text(text), false) => event.message(format_args!("{text}")),
             (body, false) => event.message(format_args!("{}", body.json())),
         }
-        // One without an id of its own has that of its arrival.
+        // One without an id of its own has that of its place or its arrival.
+        self.records += 1;
         self.last_id_ns = clock::monotonic_ns().max(self.last_id_ns + 1);
-        let arrival = || EventId::from_sequence(context.site.origin, SOURCE, self.last_id_ns);
+        let own_id = || match key {
+            Some(key) => EventId::from_natural("otlp", &format!("{key}:{}", self.records)),
+            None => EventId::from_sequence(site.origin, SOURCE, self.last_id_ns),
+        };
         let times = [record.time_ns, record.observed_ns, now_ns];
         let meta = EventHeader {
-            id: id.unwrap_or_else(arrival),
+            id: id.unwrap_or_else(own_id),
             time_ns: times.into_iter().find(|t| *t > 0).unwrap_or(now_ns),
             observed_ns: now_ns,
             kind: if is_span { names::OTLP_SPAN } else { names::OTLP_LOG },
@@ -337,7 +351,7 @@ impl EventWriter {
             clock: ClockQuality::Micros,
             severity: one.severity(),
         };
-        self.offer(&meta, context);
+        self.offer(&meta, output);
     }
 }
 

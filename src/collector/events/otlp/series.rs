@@ -20,31 +20,31 @@ struct Last {
 
 /// The measurements since the point before.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Interval {
+pub(crate) struct Interval {
     /// Increase of a monotonic sum.
-    pub(super) delta: Option<f64>,
+    pub(crate) delta: Option<f64>,
     /// Measurements of a distribution.
-    pub(super) count: Option<u64>,
+    pub(crate) count: Option<u64>,
     /// Their sum.
-    pub(super) sum: Option<f64>,
+    pub(crate) sum: Option<f64>,
     /// Quantiles 0.5, 0.9 and 0.99.
-    pub(super) quantiles: [Option<f64>; 3],
+    pub(crate) quantiles: [Option<f64>; 3],
 }
 
 /// The quantiles of an interval.
-pub(super) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+pub(crate) const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// The last point of each series.
 #[derive(Default)]
-pub(super) struct SeriesTable {
+pub(crate) struct SeriesTable {
     last: HashMap<[u8; 16], Last, ahash::RandomState>,
     order: VecDeque<[u8; 16]>,
     /// Series forgotten for lack of room.
-    pub(super) forgotten: u64,
+    pub(crate) forgotten: u64,
 }
 
 /// The identity of a point's series.
-pub(super) fn series(
+pub(crate) fn series(
     resource: &OtlpAttributes<'_>,
     scope: &str,
     point: &OtlpPoint<'_>,
@@ -61,7 +61,7 @@ pub(super) fn series(
 impl SeriesTable {
     /// The measurements that a point adds. Of a cumulative series, the first point adds nothing
     /// that is known; one after a restart of the series adds all it has.
-    pub(super) fn add(&mut self, series: [u8; 16], point: &OtlpPoint<'_>) -> Interval {
+    pub(crate) fn add(&mut self, series: [u8; 16], point: &OtlpPoint<'_>) -> Interval {
         if !point.is_cumulative {
             return interval(point, None);
         }
