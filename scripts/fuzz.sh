@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Fuzzes the production code with libFuzzer under AddressSanitizer, on the stable compiler: rule
 # documents, event lines, wire batches, lines of Kubernetes watches, CNI reports, netlink packets,
-# journal files, kernel log records, OTLP requests, segments of the log, streams of batches to the
-# server and configuration files. The targets are in tests/fuzz.
+# journal files, kernel log records, OTLP requests in protobuf and JSON, segments of the log, streams
+# of batches to the server and configuration files. The targets are in tests/fuzz.
 #
 # usage: scripts/fuzz.sh [TARGET]...             fuzzes the targets
 #        scripts/fuzz.sh canary [TARGET]...      verifies that planted bugs are found
-#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp, segments, storage,
-#                ingest, configuration; by default all
+#        TARGET: rules, lines, batches, kubernetes, cni, journal, kmsg, otlp, otlp_json,
+#                segments, storage, ingest, configuration; by default all
 #
 # FUZZ_SECONDS: duration of each target (60). The corpus is kept in target/fuzz-corpus, failing
 # inputs in target/fuzz-found: `target/fuzz/HOST/debug/TARGET FILE` runs one of them again.
@@ -23,7 +23,9 @@ case $host in
 esac
 
 seconds=${FUZZ_SECONDS:-60}
-targets=(rules lines batches kubernetes cni journal kmsg otlp segments storage ingest configuration)
+targets=(
+    rules lines batches kubernetes cni journal kmsg otlp otlp_json segments storage ingest configuration
+)
 corpus=$PWD/target/fuzz-corpus found=$PWD/target/fuzz-found built=$PWD/target/fuzz
 
 # A process interns names permanently, at most 32,768 of them, and is replaced before they are used
@@ -98,7 +100,9 @@ if [ "${1:-}" = canary ]; then
     # An escape at the end of a record isn't checked against the bytes that remain.
     planted kmsg src/collector/kmsg.rs 's|let digits = after.strip_prefix(b"x")?.get(..2)?;|let digits = \&after.strip_prefix(b"x")?[..2];|'
     # Dropped records that aren't counted.
-    planted otlp src/collector/otlp/to_event.rs 's|context.sink.refuse(Reason::BadInput, invalid)|context.sink.refuse(Reason::BadInput, 0)|'
+    planted otlp src/collector/events/otlp/writer.rs 's|output.refuse(Reason::BadInput, invalid)|output.refuse(Reason::BadInput, 0)|'
+    # The length of a message that is longer than a length of one byte can say.
+    planted otlp_json src/wire/otlp_json.rs 's|self.varint((end - begin) as u64);|self.varint((end - begin) as u64 \& 0x7f);|'
     # A frame's checksum isn't compared.
     planted segments src/store/scan.rs 's|crc32c::crc32c(payload) == mark.payload_checksum|true|'
     # A footer that is shorter than its counts.

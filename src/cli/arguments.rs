@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::output::Usage;
 use tapio_collectors::events::otlp::OtlpLines;
 use tapio_collectors::jsonl;
-use tapio_dataflow::replay::{Inputs, ReplayError};
+use tapio_core::event::JsonEvent;
+use tapio_dataflow::replay::{ForeignLine, Inputs, ReplayError};
 use tapio_dataflow::rules::{self, Loaded, Rule};
 
 /// Parses a duration; a bare number is seconds.
@@ -68,9 +69,21 @@ pub(super) fn read_inputs(files: &[PathBuf]) -> Result<Inputs, ReplayError> {
         };
         let reader = std::io::BufReader::new(opened.map_err(failed)?);
         let name = path.display().to_string();
-        inputs.read(&name, reader, &mut |line, key| otlp.events(line, key)).map_err(failed)?;
+        inputs
+            .read(&name, reader, &mut |line, key| {
+                otlp.events(line, key).or_else(|| Some(observed(line, key)))
+            })
+            .map_err(failed)?;
     }
     Ok(inputs)
+}
+
+/// The event of a line in tapio's format.
+fn observed(line: &str, key: &str) -> ForeignLine {
+    match JsonEvent::parse_observed(line, key) {
+        Ok(event) => (vec![event], None),
+        Err(e) => (Vec::new(), Some((e.column, e.cause))),
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn invalid_lines_are_refused_and_the_rest_is_replayed() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = format!("{GOOD}\n{{\"id\": nonsense}}\n\n").into_bytes();
     bytes.extend(b"{\"message\":\"\xff\"}\n");
-    bytes.extend(format!("{{\"message\":\"{}\"}}\n", "m".repeat(1 << 20)).into_bytes());
+    bytes.extend(format!("{{\"message\":\"{}\"}}\n", "m".repeat(16 << 20)).into_bytes());
     bytes.extend(b"[1, 2]\n");
     bytes.extend(GOOD.replace("\"1\"", "\"2\"").into_bytes());
     std::fs::write(folder.path().join("events.jsonl"), bytes).unwrap();
@@ -36,6 +36,21 @@ fn invalid_lines_are_refused_and_the_rest_is_replayed() {
     assert!(err.contains("events.jsonl:2:9: "), "{err}");
     assert!(err.contains("events.jsonl:4:13: not UTF-8"), "{err}");
     assert!(err.contains("lines refused: 4"), "{err}");
+}
+
+#[test]
+fn time_in_another_unit_is_refused_and_a_byte_order_mark_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let times = ["1", "1700000000", "1700000000000", "1700000000000000", "1700000000000000000"];
+    let line = |time: &str| format!("{{\"time\":{time},\"kind\":\"a\"}}\n");
+    let text: String = times.into_iter().map(line).collect();
+    std::fs::write(folder.path().join("events.jsonl"), format!("\u{feff}{text}")).unwrap();
+    let (out, err) = texts(&replay(folder.path(), &["events.jsonl", "--emit", "events"]));
+    assert_eq!(out.lines().count(), 2, "the first and the last: {out}");
+    for (line, unit) in [(2, "seconds"), (3, "milliseconds"), (4, "microseconds")] {
+        let refused = format!("events.jsonl:{line}:1: time: {} are {unit}", times[line - 1]);
+        assert!(err.contains(&refused), "{err}");
+    }
 }
 
 #[test]

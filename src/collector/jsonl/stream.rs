@@ -153,6 +153,8 @@ impl Decoder {
             Line::Blank => return true,
             Line::TooLong => Err((0, format!("longer than {} KiB", MAX_LINE_BYTES / 1024))),
             Line::Complete(bytes) => std::str::from_utf8(bytes)
+                // Some editors begin a file with a byte order mark.
+                .map(|text| text.trim_start_matches('\u{feff}'))
                 .map_err(|e| (e.valid_up_to() + 1, "not UTF-8".to_owned())),
         };
         if let Ok(text) = text
@@ -218,7 +220,7 @@ impl Decoder {
         text: &str,
     ) -> Result<JsonEvent, (usize, String)> {
         self.set_natural_key(source, number, text);
-        JsonEvent::parse(text, &self.natural_key).map_err(|e| (e.column, e.cause))
+        JsonEvent::parse_observed(text, &self.natural_key).map_err(|e| (e.column, e.cause))
     }
 
     fn set_natural_key(&mut self, source: &Source, number: u64, text: &str) {

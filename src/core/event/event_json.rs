@@ -76,11 +76,19 @@ fn parse_time(time: &Json) -> Result<(u64, ClockQuality), EventParseError> {
         Json::String(s) => {
             let t: Timestamp = s.parse().map_err(|e| bad(format!("time: {e}")))?;
             let ns = u64::try_from(t.as_nanosecond())
-                .map_err(|_| bad(format!("time: {s:?} is before 1970")))?;
+                .map_err(|_| bad(format!("time: {s:?} isn't between 1970 and 2554")))?;
             Ok((ns, clock_quality(ns)))
         }
         other => Err(bad(format!("time: expected RFC 3339 or nanoseconds, found {other}"))),
     }
+}
+
+/// The unit in which a number would be a date from 2008 to 2071, if it isn't nanoseconds, in which
+/// it is at most some days after 1970.
+fn likely_unit(ns: u64) -> Option<&'static str> {
+    const SECONDS: std::ops::Range<u64> = 1_200_000_000..3_200_000_000;
+    let units = [("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000)];
+    units.into_iter().find(|(_, n)| SECONDS.contains(&(ns / n))).map(|(unit, _)| unit)
 }
 
 /// Infers the clock: a time at a whole second most likely comes from a clock with that resolution.
@@ -134,6 +142,24 @@ fn push_field(
 }
 
 impl JsonEvent {
+    /// Parses a line of events that were observed. Besides what [`JsonEvent::parse`] refuses, a
+    /// time in another unit than nanoseconds is no event.
+    ///
+    /// # Errors
+    /// When the line isn't such an event.
+    pub fn parse_observed(line: &str, natural: &str) -> Result<Self, EventParseError> {
+        let event = Self::parse(line, natural)?;
+        match likely_unit(event.time_ns()) {
+            None => Ok(event),
+            Some(unit) => {
+                let time = event.time_ns();
+                Err(bad(format!(
+                    "time: {time} are {unit} since 1970, most likely; expected nanoseconds or RFC 3339"
+                )))
+            }
+        }
+    }
+
     /// Parses one line. `natural` identifies the line (file and line number) if it has no `id`.
     ///
     /// # Errors

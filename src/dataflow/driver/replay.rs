@@ -93,8 +93,8 @@ struct Input {
     position: usize,
 }
 
-/// The events of a line in another format, and what is wrong with it.
-pub type ForeignLine = (Vec<JsonEvent>, Option<String>);
+/// The events of a line in another format, and what is wrong with it: column and cause.
+pub type ForeignLine = (Vec<JsonEvent>, Option<(usize, String)>);
 
 /// Events to replay, in any order, and the lines that aren't valid events.
 #[derive(Default)]
@@ -161,7 +161,8 @@ impl Inputs {
                 continue;
             }
             let line = match std::str::from_utf8(&bytes) {
-                Ok(line) => line.trim(),
+                // Some editors begin a file with a byte order mark.
+                Ok(line) => line.trim().trim_start_matches('\u{feff}'),
                 Err(e) => {
                     reject(e.valid_up_to() + 1, "not UTF-8".into());
                     continue;
@@ -172,7 +173,7 @@ impl Inputs {
             }
             let key = format!("{name}:{number}");
             let (events, cause) = match foreign(line, &key) {
-                Some((events, cause)) => (events, cause.map(|cause| (1, cause))),
+                Some(line) => line,
                 None => match JsonEvent::parse(line, &key) {
                     Ok(event) => (vec![event], None),
                     Err(e) => (Vec::new(), Some((e.column, e.cause))),

@@ -41,9 +41,13 @@ impl OtlpLines {
         Self { writer: EventWriter::default(), site: Site::new(node, 0) }
     }
 
-    /// The events of a line, and what is wrong with it; `None` if it isn't in this format. `key`
-    /// identifies the line.
-    pub fn events(&mut self, line: &str, key: &str) -> Option<(Vec<JsonEvent>, Option<String>)> {
+    /// The events of a line, and what is wrong with it, column and cause; `None` if it isn't in
+    /// this format. `key` identifies the line.
+    pub fn events(
+        &mut self,
+        line: &str,
+        key: &str,
+    ) -> Option<(Vec<JsonEvent>, Option<(usize, String)>)> {
         let signal = signal_of(line)?;
         let mut events = JsonEvents::default();
         let answer = request_of(signal, line).map(|request| {
@@ -56,7 +60,7 @@ impl OtlpLines {
             }
             Ok(_) => None,
         };
-        Some((events.events, cause))
+        Some((events.events, cause.map(|cause| (1, cause))))
     }
 }
 

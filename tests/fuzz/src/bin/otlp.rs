@@ -1,4 +1,5 @@
-//! Export requests, each as logs and as traces: every record is emitted, or dropped and counted.
+//! Export requests, each as logs, as traces and as metrics: every record is emitted, or dropped and
+//! counted.
 
 #![no_main]
 
@@ -8,7 +9,7 @@ use tapio_fuzz::collected;
 use tapio_wire::OtlpSignal;
 
 fuzz_target!(|bytes: &[u8]| {
-    for signal in [OtlpSignal::Logs, OtlpSignal::Traces] {
+    for signal in [OtlpSignal::Logs, OtlpSignal::Traces, OtlpSignal::Metrics] {
         let (dropped, collected) = collected(|context| process_request(signal, bytes, context));
         assert_eq!(dropped.unwrap_or(1), collected.bad_inputs, "dropped records are counted");
     }

@@ -252,7 +252,8 @@ fn add_delivery(corpus: &Corpus, root: &Path) -> Result<(), Failed> {
         corpus.add("segments", &number.to_string(), segment)?;
     }
     corpus.add("ingest", "stream", &stream())?;
-    corpus.committed(&root.join("tests/fuzz/corpus"), &["storage", "configuration"])?;
+    corpus
+        .committed(&root.join("tests/fuzz/corpus"), &["storage", "configuration", "otlp_json"])?;
     let readme = fs::read_to_string(root.join("README.md"))?;
     for (number, block) in readme.split("```yaml\n").skip(1).enumerate() {
         let yaml = block.split("```").next().unwrap_or_default();
