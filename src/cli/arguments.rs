@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::output::Usage;
 use tapio_collectors::events::otlp::OtlpLines;
 use tapio_collectors::jsonl;
-use tapio_core::event::JsonEvent;
-use tapio_dataflow::replay::{ForeignLine, Inputs, ReplayError};
+use tapio_core::event::{JsonEvent, ParsedLine};
+use tapio_dataflow::replay::{Inputs, ReplayError};
 use tapio_dataflow::rules::{self, Loaded, Rule};
 
 /// Parses a duration; a bare number is seconds.
@@ -79,7 +79,7 @@ pub(super) fn read_inputs(files: &[PathBuf]) -> Result<Inputs, ReplayError> {
 }
 
 /// The event of a line in tapio's format.
-fn observed(line: &str, key: &str) -> ForeignLine {
+fn observed(line: &str, key: &str) -> ParsedLine {
     match JsonEvent::parse_observed(line, key) {
         Ok(event) => (vec![event], None),
         Err(e) => (Vec::new(), Some((e.column, e.cause))),

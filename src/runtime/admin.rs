@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::metrics;
 use super::status::Status;
-use tapio_wire::bind;
+use tapio_wire::{DoorListener, bind};
 
 /// The running admin server.
 pub(super) struct Admin {
@@ -64,9 +64,8 @@ impl Admin {
         let requested = Arc::clone(&shutdown);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
-                let serve = async {
-                    axum::serve(tokio::net::TcpListener::from_std(listener)?, routes(status)).await
-                };
+                let serve =
+                    async { axum::serve(DoorListener::new(listener)?, routes(status)).await };
                 tokio::select! {
                     served = serve => if let Err(error) = served {
                         tracing::error!(

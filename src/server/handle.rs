@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tonic::transport::server::TcpIncoming;
-
 use super::config::ServerConfig;
 use super::health::Health;
 use super::ingest::Ingest;
@@ -17,7 +15,7 @@ use super::status::ServerStatus;
 use super::sync::SyncThread;
 use super::{health, http, query, query_line};
 use crate::store::{Files, OsFiles};
-use tapio_wire::{IngestServer, bind, grpc_server};
+use tapio_wire::{DoorListener, IngestServer, bind, grpc_server};
 
 /// How long open connections may take to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(200);
@@ -97,13 +95,12 @@ async fn serve(grpc: TcpListener, web: TcpListener, ingest: Ingest) -> io::Resul
     let shared = Arc::clone(ingest.shared());
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let reported = health::report(shared.health.subscribe(), reporter);
-    let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(grpc)?);
     let agents = grpc_server()
         .add_service(IngestServer::new(ingest))
         .add_service(query::service(Arc::clone(&shared)))
         .add_service(health_service)
-        .serve_with_incoming(incoming.with_nodelay(Some(true)));
-    let web = axum::serve(tokio::net::TcpListener::from_std(web)?, http::routes(shared));
+        .serve_with_incoming(DoorListener::new(grpc)?);
+    let web = axum::serve(DoorListener::new(web)?, http::routes(shared));
     tokio::select! {
         ended = agents => ended.map_err(io::Error::other),
         ended = async { web.await } => ended,

@@ -46,7 +46,7 @@ mod story;
 pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
 pub use codec::RawCodec;
 pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, MAX_NODE_BYTES};
-pub use door::{BoundedBody, DoorLayer};
+pub use door::{BoundedBody, DoorLayer, DoorListener, DoorStream};
 pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };

@@ -9,27 +9,23 @@ use prost::Message;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, Service, StdError};
 use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
 use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal};
 use crate::events::otlp::Rejected;
-use tapio_wire::{OtlpSignal, RawCodec, RpcStatus, grpc_server};
+use tapio_wire::{DoorListener, OtlpSignal, RawCodec, RpcStatus, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
 const METRICS: &str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
 
 /// Serves until the listener fails.
-pub(super) async fn serve(
-    listener: tokio::net::TcpListener,
-    intake: Intake,
-) -> std::io::Result<()> {
+pub(super) async fn serve(listener: DoorListener, intake: Intake) -> std::io::Result<()> {
     grpc_server()
         .add_service(Logs(intake.clone()))
         .add_service(Traces(intake.clone()))
         .add_service(Metrics(intake))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .serve_with_incoming(listener)
         .await
         .map_err(std::io::Error::other)
 }

@@ -11,6 +11,7 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
+use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -18,13 +19,10 @@ use tonic::{Code, Status};
 use super::encoding::{ENCODINGS, Media, UnpackError, unpack};
 use super::grpc::ExportResponse;
 use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
-use tapio_wire::{DoorLayer, OtlpSignal, RpcStatus, otlp_from_json};
+use tapio_wire::{DoorLayer, DoorListener, OtlpSignal, RpcStatus, otlp_from_json};
 
 /// Serves until the listener fails.
-pub(super) async fn serve(
-    listener: tokio::net::TcpListener,
-    intake: Intake,
-) -> std::io::Result<()> {
+pub(super) async fn serve(listener: DoorListener, intake: Intake) -> std::io::Result<()> {
     let route = |signal: OtlpSignal| {
         post(move |State(intake): State<Intake>, headers: HeaderMap, body| async move {
             respond(&intake, signal, &headers, body).await
@@ -40,7 +38,8 @@ pub(super) async fn serve(
         }))
         .with_state(intake);
     let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, routes).await
+    // Notes the peer's address for the bounds.
+    axum::serve(listener.tap_io(|_| {}), routes).await
 }
 
 /// A refusal: the HTTP status, the gRPC code in its body, the cause, and when to retry.

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::intake::Intake;
 use super::{grpc, http};
 use tapio_core::shutdown::Shutdown;
+use tapio_wire::DoorListener;
 
 /// Serves until `ended` resolves, the run is abandoned, or a listener fails.
 pub(super) fn serve(
@@ -18,8 +19,7 @@ pub(super) fn serve(
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let grpc = tokio::net::TcpListener::from_std(grpc)?;
-        let http = tokio::net::TcpListener::from_std(http)?;
+        let (grpc, http) = (DoorListener::new(grpc)?, DoorListener::new(http)?);
         let abandoned = async {
             shutdown.requested().await;
             if !shutdown.is_abandoned() {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
 use super::stream::{Counts, Sender, SenderStream, StreamPoll};
@@ -19,7 +18,7 @@ use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, tokio_runtime,
 };
 use tapio_wire::proto::Ack;
-use tapio_wire::{IngestHandler, IngestServer, SequenceTracker, bind, grpc_server};
+use tapio_wire::{DoorListener, IngestHandler, IngestServer, SequenceTracker, bind, grpc_server};
 
 /// Delay until counters are published, and until a stream without room for acks is polled again.
 const REPORT_DELAY: Duration = Duration::from_millis(80);
@@ -92,11 +91,11 @@ async fn receive(
     let failed = |e: std::io::Error| CollectorError::new("listen", e);
     let address = listener.local_addr().map_err(failed)?;
     context.report.note("listen", address.to_string());
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let listener = DoorListener::new(listener).map_err(failed)?;
     let (opened, streams) = mpsc::channel(NEW_STREAMS);
     let server = grpc_server()
         .add_service(IngestServer::new(StreamOpener(opened)))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .serve_with_incoming(listener);
     let mut streams = Streams {
         opened: streams,
         open: Vec::new(),

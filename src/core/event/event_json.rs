@@ -141,6 +141,9 @@ fn push_field(
     Ok(())
 }
 
+/// The events of a line in any format, and what is wrong with it: column, from 1, and cause.
+pub type ParsedLine = (Vec<JsonEvent>, Option<(usize, String)>);
+
 impl JsonEvent {
     /// Parses a line of events that were observed. Besides what [`JsonEvent::parse`] refuses, a
     /// time in another unit than nanoseconds is no event.

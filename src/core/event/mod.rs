@@ -35,7 +35,7 @@ mod truncate;
 mod view;
 pub mod well_known_names;
 
-pub use event_json::{JsonEvent, event_json, event_json_with};
+pub use event_json::{JsonEvent, ParsedLine, event_json, event_json_with};
 pub use id::{EventId, ParseIdError, TraceId, stable_hash};
 pub use interner::NameError;
 pub use json::{EventParseError, rfc3339, value_json};

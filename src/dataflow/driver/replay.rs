@@ -16,7 +16,7 @@ use crate::matcher::match_line::MatchLine;
 use crate::matcher::order::Order;
 use crate::rules::{LiveRules, Rule, RuleSet};
 use crate::shard::shard::Shard;
-use tapio_core::event::{JsonEvent, Reason, Stage, Story, event_json_with};
+use tapio_core::event::{JsonEvent, ParsedLine, Reason, Stage, Story, event_json_with};
 use tapio_core::ring::{
     Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Router, Sink, Snapshot,
     StageLedger, attach, correlations_json, wait_until,
@@ -93,9 +93,6 @@ struct Input {
     position: usize,
 }
 
-/// The events of a line in another format, and what is wrong with it: column and cause.
-pub type ForeignLine = (Vec<JsonEvent>, Option<(usize, String)>);
-
 /// Events to replay, in any order, and the lines that aren't valid events.
 #[derive(Default)]
 pub struct Inputs {
@@ -142,7 +139,7 @@ impl Inputs {
         &mut self,
         name: &str,
         mut reader: impl BufRead,
-        foreign: &mut impl FnMut(&str, &str) -> Option<ForeignLine>,
+        foreign: &mut impl FnMut(&str, &str) -> Option<ParsedLine>,
     ) -> std::io::Result<()> {
         let (mut bytes, mut number) = (Vec::new(), 0u64);
         loop {

@@ -1,15 +1,19 @@
-//! The bounds of a listener, so that no client can take the memory of the others: the bytes of
-//! messages that aren't complete or not processed, and the time for one.
+//! The bounds of a listener, so that no client can take the memory and the descriptors of the
+//! others: connections, the bytes of messages that aren't complete or not processed, and the time
+//! for one.
 //!
 //! | file | purpose |
 //! | --- | --- |
 //! | `budget.rs` | the bytes of a listener's messages, and who gives some up |
 //! | `body.rs` | [`BoundedBody`]: a request's body within them |
+//! | `connections.rs` | [`DoorListener`]: bounded connections |
 //! | `layer.rs` | [`DoorLayer`]: applies them to a service |
 
 mod body;
 mod budget;
+mod connections;
 mod layer;
 
 pub use body::BoundedBody;
+pub use connections::{DoorListener, DoorStream};
 pub use layer::DoorLayer;

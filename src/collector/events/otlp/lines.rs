@@ -6,7 +6,7 @@ use super::writer::EventWriter;
 use crate::events::event_builder::EventOutput;
 use crate::runtime::Site;
 use bytes::Bytes;
-use tapio_core::event::{Event, JsonEvent, Reason, event_json_with};
+use tapio_core::event::{Event, JsonEvent, ParsedLine, Reason, event_json_with};
 use tapio_wire::{OtlpSignal, otlp_from_json};
 
 /// The signal of a line, by the first key of its object; `None`: it is no request.
@@ -43,11 +43,7 @@ impl OtlpLines {
 
     /// The events of a line, and what is wrong with it, column and cause; `None` if it isn't in
     /// this format. `key` identifies the line.
-    pub fn events(
-        &mut self,
-        line: &str,
-        key: &str,
-    ) -> Option<(Vec<JsonEvent>, Option<(usize, String)>)> {
+    pub fn events(&mut self, line: &str, key: &str) -> Option<ParsedLine> {
         let signal = signal_of(line)?;
         let mut events = JsonEvents::default();
         let answer = request_of(signal, line).map(|request| {

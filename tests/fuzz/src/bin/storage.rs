@@ -73,7 +73,7 @@ fn start(disk: &SimDisk) -> (usize, usize) {
     let batches = storage.select_events(Filter::default(), Cursor::NEWEST).read(&Budget::UNLIMITED);
     let stories =
         storage.select_stories(Filter::default(), Cursor::NEWEST).read(&Budget::UNLIMITED);
-    (batches.map_or(0, |page| page.items.len()), stories.map_or(0, |page| page.items.len()))
+    (batches.items.len(), stories.items.len())
 }
 
 fuzz_target!(|input: &[u8]| {
