@@ -7,6 +7,8 @@ mod completeness;
 mod damage;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/ownership.rs"]
+mod ownership;
 #[path = "store/simulation.rs"]
 mod simulation;
 #[path = "support/mod.rs"]

@@ -10,7 +10,7 @@ use super::log::Log;
 use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::reload::reload;
 use super::signals::Signals;
-use super::{descriptors, live, log, story};
+use super::{live, log, process, story};
 use crate::runtime::{Agent, Config, StartError, snapshot_json};
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
@@ -67,7 +67,7 @@ pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     let mut log = log::start(&config.log)?;
-    descriptors::raise_limit();
+    process::prepare();
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);

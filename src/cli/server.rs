@@ -10,7 +10,7 @@ use super::output::Outcome;
 use super::reload::reload;
 use super::run::config;
 use super::signals::Signals;
-use super::{descriptors, log};
+use super::{log, process};
 use crate::server::Server;
 
 /// Interval at which the server's end is noticed.
@@ -27,7 +27,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Outcome {
     let started = config(args.config.as_deref())?;
     let mut log = log::start(&started.log)?;
-    descriptors::raise_limit();
+    process::prepare();
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let mut server = Server::start(started.server())?;

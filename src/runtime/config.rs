@@ -254,12 +254,21 @@ impl Config {
         if let Some(dir) = &self.state_dir {
             return dir.clone();
         }
-        if rustix::process::geteuid().is_root() {
-            return "/var/lib/tapio".into();
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        // Of systemd; the first of several (systemd.exec(5)).
+        if let Some(dirs) = variable("STATE_DIRECTORY")
+            && let Some(first) = std::env::split_paths(&dirs).next()
+        {
+            return first;
         }
-        let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".local/state"));
-        let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
-        base.unwrap_or_else(std::env::temp_dir).join("tapio")
+        let system = PathBuf::from("/var/lib/tapio");
+        if rustix::process::geteuid().is_root() {
+            return system;
+        }
+        let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        let base = variable("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+        // Never a folder that everybody may create before: without a home, the system's is refused.
+        base.map_or(system, |base| base.join("tapio"))
     }
 
     /// The server's configuration, with a default store that this user can write to.

@@ -2,8 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use crate::store::{Files as _, OsFiles};
 use rustix::fs::{FlockOperation, flock};
 
 /// Held while the agent runs; the kernel releases it however the process ends.
@@ -42,11 +44,11 @@ impl AgentLock {
     /// When another agent holds the lock or the folder can't be used.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let folder = |cause| LockError::Folder { dir: dir.display().to_string(), cause };
-        std::fs::create_dir_all(dir).map_err(folder)?;
+        OsFiles.create_dir(dir).map_err(folder)?;
         let path = dir.join("agent.lock");
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = open.map_err(folder)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
+        let mut file = options.open(path).map_err(folder)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);

@@ -1,7 +1,7 @@
 //! The operations on files that a log needs, as a trait, so that a simulated disk can stand in for
 //! the kernel's: one that tears writes, loses what wasn't synced, and fails.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -112,10 +112,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 impl Files for OsFiles {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
+        if let Ok(metadata) = std::fs::metadata(dir)
+            && metadata.is_dir()
+        {
+            return check_owner(&metadata);
         }
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
             self.create_dir(parent)?;
         }
         match std::fs::DirBuilder::new().mode(0o700).create(dir) {
@@ -123,10 +126,7 @@ impl Files for OsFiles {
             created => created?,
         }
         // A loss of power must not take the folder, with what is synced in it.
-        match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => self.sync_dir(parent),
-            None => Ok(()),
-        }
+        parent.map_or(Ok(()), |parent| self.sync_dir(parent))
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -144,7 +144,9 @@ impl Files for OsFiles {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
+        Ok(Arc::new(open_own(&options, path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -157,7 +159,8 @@ impl Files for OsFiles {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = open_own(options.custom_flags(libc::O_NOFOLLOW), path)?;
         let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         for _ in 0..LOCK_ATTEMPTS {
             match rustix::fs::flock(&file, operation) {
@@ -172,6 +175,23 @@ impl Files for OsFiles {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
+}
+
+/// Opens a file that isn't another user's.
+fn open_own(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.open(path)?;
+    check_owner(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Refuses what another user owns: who may create files in a folder of theirs could have placed it.
+fn check_owner(metadata: &Metadata) -> io::Result<()> {
+    let owner = metadata.uid();
+    if owner == 0 || owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let cause = format!("belongs to another user (uid {owner})");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, cause))
 }
 
 impl DiskFile for File {

@@ -5,6 +5,7 @@
 mod bad_input;
 mod explain;
 mod otlp_lines;
+mod state_folder;
 
 use std::path::PathBuf;
 
