@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::batch::{Accounts, QueuedBatch, accounts_of, add, without_generations};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, CheckpointFile};
 use super::queue::SendQueue;
 use super::spool_ids;
 use super::spool_index::{SpoolIndex, subtract, total_of};
@@ -59,8 +59,6 @@ pub(super) struct Recovered {
 /// The batches on disk.
 pub(super) struct Spool {
     log: SegmentLog<SpoolIndex>,
-    files: Arc<dyn Files>,
-    dir: PathBuf,
     own_epoch: u64,
     recovered: u8,
     /// The first batch that isn't in memory; `None`: all that are released are.
@@ -71,6 +69,7 @@ pub(super) struct Spool {
     released: (u64, Accounts),
     /// The contents of its file.
     checkpoint: Checkpoint,
+    checkpoint_file: CheckpointFile,
     /// Whether a batch was appended since the segment that is appended to was given up.
     has_appended: bool,
 }
@@ -93,7 +92,7 @@ impl Spool {
         };
         let index = SpoolIndex::new(epoch, recovered);
         let mut log = SegmentLog::open(log_config, Arc::clone(&files), index)?;
-        let checkpoint = Checkpoint::read(&*files, &dir);
+        let (checkpoint_file, checkpoint) = CheckpointFile::open(files, &dir);
         let mut acked = checkpoint.acked;
         if acked > log.end() {
             // A loss of power has left less than was there. New batches behind it must not look as
@@ -105,26 +104,24 @@ impl Spool {
         let first = log.snapshot().segments().next();
         let mut spool = Self {
             log,
-            files,
-            dir,
             own_epoch: epoch,
             recovered,
             backlog: first.map(|segment| acked.max(FramePosition { segment, offset: 0 })),
             loaded: [0; MAX_ACCOUNTS],
             released: (0, [0; MAX_ACCOUNTS]),
             checkpoint: Checkpoint { acked, ..Checkpoint::default() },
+            checkpoint_file,
             has_appended: false,
         };
-        let waiting = spool.count_waiting()?;
-        let lost = spool.count_lost(&checkpoint)?;
+        let recovered = spool.count_recovered(&checkpoint)?;
+        let lost = total_of(&recovered.lost);
         if lost > 0 {
             tracing::error!(
-                events = lost, spool = %spool.dir.display(),
+                events = lost, spool = %dir.display(),
                 "spool: events are gone: segments were deleted or damaged while no agent ran"
             );
         }
-        let lost = spool.as_recovered(lost);
-        Ok((spool, Recovered { waiting, lost }))
+        Ok((spool, recovered))
     }
 
     /// Adds the ids of the latest events ([`spool_ids::add_latest`]) in the tail of the log.
@@ -137,22 +134,44 @@ impl Spool {
         spool_ids::add_latest(&self.log.snapshot(), tail, ids, max_ids);
     }
 
-    /// Counts the events of earlier processes that the server hasn't answered.
-    fn count_waiting(&mut self) -> io::Result<Accounts> {
+    /// Counts the events of earlier processes that wait, and those that waited at the checkpoint and
+    /// don't any more.
+    fn count_recovered(&mut self, checkpoint: &Checkpoint) -> io::Result<Recovered> {
+        let Some(from) = self.backlog else {
+            let lost = checkpoint.waiting.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
+            return Ok(Recovered { waiting: [0; MAX_ACCOUNTS], lost: self.as_recovered(lost) });
+        };
+        self.loaded = self.count_events(from.segment, from.offset)?;
+        let mut lost: u64 = 0;
+        for (segment, expected) in &checkpoint.waiting {
+            let (is_first, is_last) =
+                (from.segment == *segment, checkpoint.end.segment == *segment);
+            if is_first || is_last {
+                // What is damaged in it is counted here, not once more when it is read.
+                let intact = self.count_events(*segment, u64::MAX)?;
+                self.log.index_mut().set(*segment, intact);
+            }
+            let found = if is_last {
+                // Later batches don't make up for earlier ones.
+                total_of(&self.count_events(*segment, checkpoint.end.offset)?)
+            } else {
+                self.log.index().total(*segment)
+            };
+            let answered = if is_first { total_of(&self.loaded) } else { 0 };
+            lost = lost.saturating_add(expected.saturating_sub(found.saturating_sub(answered)));
+        }
         let mut waiting = [0; MAX_ACCOUNTS];
-        let Some(from) = self.backlog else { return Ok(waiting) };
         let unanswered = self.log.index().segments.range(from.segment..);
         unanswered.for_each(|(_, accounts)| add(&mut waiting, accounts));
-        self.loaded = self.count_before(from)?;
         subtract(&mut waiting, &self.loaded);
-        Ok(waiting)
+        Ok(Recovered { waiting, lost: self.as_recovered(lost) })
     }
 
-    /// Counts the events in a segment before a position.
-    fn count_before(&self, end: FramePosition) -> io::Result<Accounts> {
+    /// Counts the intact events in a segment before an offset.
+    fn count_events(&self, segment: u64, end: u64) -> io::Result<Accounts> {
         let mut before = [0; MAX_ACCOUNTS];
-        self.log.snapshot().oldest_first(FramePosition { offset: 0, ..end }, |frame| {
-            if frame.position >= end {
+        self.log.snapshot().oldest_first(FramePosition { segment, offset: 0 }, |frame| {
+            if frame.position.segment > segment || frame.position.offset >= end {
                 return ControlFlow::Break(());
             }
             if let Ok(batch) = Batch::parse(frame.payload) {
@@ -161,24 +180,6 @@ impl Spool {
             ControlFlow::Continue(())
         })?;
         Ok(before)
-    }
-
-    /// Counts the events that waited at the checkpoint, and don't wait any more.
-    fn count_lost(&self, checkpoint: &Checkpoint) -> io::Result<u64> {
-        let mut lost = 0;
-        for (segment, expected) in &checkpoint.waiting {
-            let is_first = self.backlog.is_some_and(|first| first.segment == *segment);
-            let answered = if is_first { total_of(&self.loaded) } else { 0 };
-            let found = if checkpoint.end.segment == *segment {
-                // Later batches don't make up for earlier ones.
-                total_of(&self.count_before(checkpoint.end)?)
-            } else {
-                self.log.index().total(*segment)
-            };
-            let found = found.saturating_sub(answered);
-            lost += expected.saturating_sub(found);
-        }
-        Ok(lost)
     }
 
     /// Events of an earlier process.
@@ -349,8 +350,8 @@ impl Spool {
         let after = queue.attempted_segment().unwrap_or(0);
         let before = unreleased.map_or(u64::MAX, |first| first.segment);
         let Some(oldest) = self.log.full_segment(after + 1..before) else { return false };
-        // First, or the next process would count its events again. On a full disk it may fail.
-        let _ = self.note(queue, unreleased, Some(oldest));
+        // First, or the next process would count its events again.
+        let _ = self.note(queue, unreleased, Some(oldest), true);
         self.log.retire(oldest)
     }
 
@@ -364,7 +365,7 @@ impl Spool {
         let first = queue.first_position().or(self.backlog).or(unreleased);
         let answered = first.map_or(u64::MAX, |first| first.segment);
         if let Some(oldest) = self.log.full_segment(..answered) {
-            let _ = self.note(queue, unreleased, None);
+            let _ = self.note(queue, unreleased, None, true);
             return self.log.retire(oldest);
         }
         // A segment without a batch has nothing to give up.
@@ -372,7 +373,7 @@ impl Spool {
             return false;
         }
         self.log.seal();
-        let _ = self.note(queue, unreleased, None);
+        let _ = self.note(queue, unreleased, None, true);
         self.log.full_segment(..).is_some_and(|oldest| self.log.retire(oldest))
     }
 
@@ -405,16 +406,19 @@ impl Spool {
         unreleased: Option<FramePosition>,
     ) -> io::Result<()> {
         let has_moved = self.acked(queue, unreleased) != self.checkpoint.acked;
-        let noted = self.note(queue, unreleased, None);
+        let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
+        let end = self.acked(queue, unreleased).segment.min(tail);
+        let removes = has_moved && self.log.full_segment(..end).is_some();
+        let noted = self.note(queue, unreleased, None, removes);
         if !has_moved {
             // What is noted is less than what waits: no loss is counted that isn't one.
             return Ok(());
         }
-        let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
-        self.log.trim(self.acked(queue, unreleased).segment.min(tail));
-        self.log.index_mut().removed.clear();
-        // On a full disk it may have room now.
-        noted.or_else(|_| self.note(queue, unreleased, None))
+        if noted.is_ok() {
+            self.log.trim(end);
+            self.log.index_mut().removed.clear();
+        }
+        noted
     }
 
     /// The position of the first batch that the server hasn't answered.
@@ -424,11 +428,13 @@ impl Spool {
     }
 
     /// Writes the checkpoint, if it has changed. `removed`: a segment that is about to be removed.
+    /// `is_synced`: it has to survive a loss of power, since some segment is.
     fn note(
         &mut self,
         queue: &SendQueue,
         unreleased: Option<FramePosition>,
         removed: Option<u64>,
+        is_synced: bool,
     ) -> io::Result<()> {
         let acked = self.acked(queue, unreleased);
         let mut waiting = self.waiting(acked, queue, unreleased);
@@ -436,7 +442,7 @@ impl Spool {
         let end = unreleased.unwrap_or_else(|| self.log.end());
         let checkpoint = Checkpoint { acked, end, waiting };
         if checkpoint != self.checkpoint {
-            checkpoint.write(&*self.files, &self.dir)?;
+            self.checkpoint_file.write(&checkpoint, is_synced)?;
             self.checkpoint = checkpoint;
         }
         Ok(())

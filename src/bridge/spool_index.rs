@@ -37,6 +37,11 @@ impl SpoolIndex {
         self.segments.get(&segment).map_or(0, total_of)
     }
 
+    /// Sets the events of a segment that was read.
+    pub(super) fn set(&mut self, segment: u64, events: Accounts) {
+        self.segments.insert(segment, events);
+    }
+
     /// Notes that events of a segment turned out to be lost.
     pub(super) fn remove(&mut self, segment: u64, lost: &Accounts) {
         if let Some(accounts) = self.segments.get_mut(&segment) {

@@ -203,7 +203,7 @@ fn deleted_folder_is_made_again_while_the_server_answers() {
     eventually("everything is stored", || node.ledger.snapshot().total.held == 0);
     let folder = segments(dir.path())[0].parent().unwrap().to_owned();
     std::fs::remove_dir_all(&folder).unwrap();
-    eventually("the folder is there again", || folder.join("acked").exists());
+    eventually("the folder is there again", || folder.join("checkpoint").exists());
     node.writers = node.feed(20_000..40_000).join().unwrap();
     eventually("everything is stored", || node.ledger.snapshot().total.held == 0);
     assert!(!segments(dir.path()).is_empty());

@@ -81,6 +81,40 @@ fn segments_that_are_none_any_more_are_counted() {
 }
 
 #[test]
+fn damage_to_the_last_segment_is_counted_once() {
+    let lost = lost_by(|segments| {
+        let last = segments.last().unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(last).unwrap();
+        file.write_all_at(b"damage", 2_000).unwrap();
+    });
+    assert!((1_000..3_000).contains(&lost), "{lost}");
+}
+
+#[test]
+fn damage_to_answered_batches_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let server = start(&store, any_port());
+    let bridge = BridgeConfig { batch_bytes: 8 * 1024, ..config(server.grpc_addr) };
+    let mut node = spooling_node(bridge.clone(), dir.path(), 10, 16 << 20);
+    node.writers = node.feed(0..5_000).join().unwrap();
+    node.wait_for_acks(5_000);
+    drop(server);
+    node.writers = node.feed(5_000..8_000).join().unwrap();
+    wait_until_spooled(&node, 8_000);
+    node.end();
+    let file = std::fs::OpenOptions::new().write(true).open(&segments(dir.path())[0]).unwrap();
+    file.write_all_at(b"damage", 2_000).unwrap();
+    let server = start(&store, any_port());
+    let bridge = BridgeConfig { endpoint: server.grpc_addr.to_string(), ..bridge };
+    let node = spooling_node(bridge, dir.path(), 20, 16 << 20);
+    eventually("the rest is stored", || account(&node.ledger, RECOVERED).held == 0);
+    assert_eq!(account(&node.end(), RECOVERED).dropped, []);
+    drop(server);
+    assert_eq!(stored(&store).len(), 8_000);
+}
+
+#[test]
 fn damaged_batches_are_counted() {
     let lost = lost_by(|segments| {
         let file = std::fs::OpenOptions::new().write(true).open(&segments[1]).unwrap();
