@@ -3,9 +3,9 @@
 //! there, and knows by it what was deleted or damaged meanwhile.
 //!
 //! The file has two slots, written in turn, in place, so that a full disk can't prevent it and a
-//! torn one leaves the other. A slot is text, padded with zeros: a line with the CRC32C of the rest,
-//! a number that grows and the lane; a line with segment and offset of two positions; then a line
-//! with segment and events for each segment that has some waiting.
+//! torn one leaves the other. A slot is text, padded with zeros: a line with the CRC32C of the
+//! rest, a number that grows and the lane; a line with segment and offset of two positions; then a
+//! line with segment and events for each segment that has some waiting.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -134,8 +134,8 @@ impl Spool {
         spool_ids::add_latest(&self.log.snapshot(), tail, ids, max_ids);
     }
 
-    /// Counts the events of earlier processes that wait, and those that waited at the checkpoint and
-    /// don't any more.
+    /// Counts the events of earlier processes that wait, and those that waited at the checkpoint
+    /// and don't any more.
     fn count_recovered(&mut self, checkpoint: &Checkpoint) -> io::Result<Recovered> {
         let Some(from) = self.backlog else {
             let lost = checkpoint.waiting.values().fold(0, |sum: u64, n| sum.saturating_add(*n));

@@ -8,6 +8,10 @@ use std::path::Path;
 use crate::store::{Files as _, OsFiles};
 use rustix::fs::{FlockOperation, flock};
 
+/// The lock is waited for about a second, as those of the logs are.
+const ATTEMPTS: u32 = 50;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Held while the agent runs; the kernel releases it however the process ends.
 #[derive(Debug)]
 pub struct AgentLock {
@@ -49,7 +53,14 @@ impl AgentLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
         let mut file = options.open(path).map_err(folder)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let is_held = || flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+        // The agent before this one may be about to end.
+        if (0..ATTEMPTS).all(|_| {
+            is_held() && {
+                std::thread::sleep(PAUSE);
+                true
+            }
+        }) {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
             let pid = if pid.trim().is_empty() { "?".into() } else { pid.trim().to_owned() };

@@ -10,6 +10,7 @@ use super::config::ServerConfig;
 use super::health::Health;
 use super::ingest::Ingest;
 use super::reload::ConfigChanges;
+use super::scrub::ScrubThread;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
@@ -33,6 +34,7 @@ pub struct ServerHandle {
     config: ServerConfig,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    scrub: Option<ScrubThread>,
     /// Dropped last: it seals the log.
     sync: Option<SyncThread>,
 }
@@ -59,6 +61,7 @@ impl Server {
         let ingest = Ingest::open(&config, files)?;
         let shared = Arc::clone(ingest.shared());
         let sync = SyncThread::start(Arc::clone(&shared))?;
+        let scrub = ScrubThread::start(Arc::clone(&shared))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(query_line::running())
@@ -80,6 +83,7 @@ impl Server {
             config,
             shared,
             thread: Some(thread),
+            scrub: Some(scrub),
             sync: Some(sync),
         })
     }
@@ -140,6 +144,7 @@ impl ServerHandle {
         {
             tracing::error!("server: thread panicked");
         }
+        self.scrub = None;
         self.sync = None;
     }
 }

@@ -8,6 +8,7 @@
 //! | `health.rs` | `grpc.health.v1`: whether the server takes batches and answers queries |
 //! | `ingest.rs` | gRPC ingest: batches → storage, acknowledgements |
 //! | `sync.rs` | writes stored batches to the disk before they are acknowledged |
+//! | `scrub.rs` | reads the store again, so that damage is found |
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
 //! | `query.rs` | queries, and their gRPC service |
@@ -27,6 +28,7 @@ mod metrics;
 mod query;
 mod query_line;
 mod reload;
+mod scrub;
 mod shared;
 mod status;
 mod storage;

@@ -6,25 +6,18 @@
 //! batches. When the disk fails to write, the batches it lost aren't stored any more: every stream
 //! ends with an error, and its agent sends what wasn't acknowledged again.
 //!
-//! In between it looks after the store: retires what is expired, notices deleted segments, and
-//! reads what is stored again.
+//! In between it retires what is expired, and notices deleted segments.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::shared::{DiskWork, Shared};
-use crate::store::Scrubber;
 use tapio_core::clock;
 
 /// Time between two checks for expired and for deleted segments.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes that are read again at each check: 10 GiB take three hours.
-const SCRUB_BYTES: u64 = 1024 * 1024;
-/// A smaller store is read again once in this time.
-const SCRUB_INTERVAL: Duration = Duration::from_secs(3600);
-
 /// The thread that syncs the log.
 pub(super) struct SyncThread {
     shared: Arc<Shared>,
@@ -56,8 +49,6 @@ impl Drop for SyncThread {
 
 fn run(shared: &Shared) {
     let mut checked = clock::instant();
-    let mut scrubber = Scrubber::default();
-    let mut scrubbed: Option<Instant> = None;
     loop {
         let is_stopped = shared.gate.wait(CHECK_INTERVAL);
         let began = clock::instant();
@@ -75,10 +66,6 @@ fn run(shared: &Shared) {
             let check = shared.storage().check();
             if let Err(error) = check {
                 shared.report_disk_error(DiskWork::Append, &error);
-            }
-            if scrubbed.is_none_or(|at| at.elapsed() >= SCRUB_INTERVAL) {
-                let log = shared.storage().snapshot();
-                scrubbed = scrubber.advance(&log, SCRUB_BYTES).then(clock::instant);
             }
         }
         std::thread::sleep(shared.sync_interval().saturating_sub(began.elapsed()));

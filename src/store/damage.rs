@@ -8,8 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::segment;
 
-/// Places that are remembered; more in the same segments aren't counted.
+/// Places that are remembered; more of them aren't counted.
 const MAX_PLACES: usize = 65_536;
+/// Damaged frames of a segment that are logged one by one.
+const MAX_LOGGED: usize = 10;
 
 /// The damage of a log.
 pub(super) struct Damage {
@@ -56,18 +58,21 @@ impl Damage {
     /// Notes a frame that can't be read.
     pub(super) fn corrupt(&self, number: u64, offset: u64, receipt_ns: u64, cause: &str) {
         let mut state = self.state();
-        if state.places >= MAX_PLACES {
-            return;
-        }
+        let has_room = state.places < MAX_PLACES;
         let segment = state.segments.entry(number).or_default();
         segment.last_receipt_ns = segment.last_receipt_ns.max(receipt_ns);
-        if segment.offsets.insert(offset) {
+        if has_room && segment.offsets.insert(offset) {
+            let places = segment.offsets.len();
             state.places += 1;
             state.corrupt_frames += 1;
-            tracing::error!(
-                segment = %self.path(number).display(), offset, cause,
-                "segment log: a stored frame is damaged"
-            );
+            if places <= MAX_LOGGED {
+                let more =
+                    if places == MAX_LOGGED { "; further ones are only counted" } else { "" };
+                tracing::error!(
+                    segment = %self.path(number).display(), offset, cause,
+                    "segment log: a stored frame is damaged{more}"
+                );
+            }
         }
     }
 
@@ -118,6 +123,11 @@ impl Damage {
         self.state().gone.insert(number, receipt_ns);
     }
 
+    /// Whether something of a segment is damaged.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.state().segments.contains_key(&number)
+    }
+
     /// Notes that a segment was retired.
     pub(super) fn retired(&self, number: u64) {
         let mut state = self.state();
@@ -132,11 +142,10 @@ impl Damage {
         state.gone = state.gone.split_off(&oldest);
     }
 
-    /// The latest receipt of what is damaged in these segments, or gone; `None` if nothing is.
-    pub(super) fn last_receipt_ns(&self, segments: &[u64]) -> Option<u64> {
+    /// The latest receipt of what is damaged or gone; `None` if nothing is.
+    pub(super) fn last_receipt_ns(&self) -> Option<u64> {
         let state = self.state();
-        let damaged = segments.iter().filter_map(|number| state.segments.get(number));
-        let damaged = damaged.map(|segment| segment.last_receipt_ns);
+        let damaged = state.segments.values().map(|segment| segment.last_receipt_ns);
         damaged.chain(state.gone.values().copied()).max()
     }
 

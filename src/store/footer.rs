@@ -8,12 +8,16 @@ use super::format::{FRAME_OVERHEAD_BYTES, FrameType, HEAD_BYTES, MARK_BYTES, Mar
 
 /// Bytes of a footer before the owner's summary.
 const COUNTS_BYTES: usize = 40;
+/// A bit of the number of frames: the segment had more.
+const INCOMPLETE: u64 = 1 << 63;
 
 /// The contents of a footer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Footer {
     /// Intact frames of data when the segment was sealed.
     pub(super) frames: u64,
+    /// Whether there were more, which were damaged or missing then.
+    pub(super) is_incomplete: bool,
     /// Offset behind the last of them.
     pub(super) end: u64,
     /// Time of receipt of the first and of the last frame, nanoseconds since the Unix epoch.
@@ -38,6 +42,7 @@ impl Footer {
     /// The payload of the footer's frame.
     pub(super) fn encode(&self) -> Vec<u8> {
         let Self { frames, end, first_receipt_ns, last_receipt_ns, index_bytes, .. } = *self;
+        let frames = if self.is_incomplete { frames | INCOMPLETE } else { frames };
         let counts = [frames, end, first_receipt_ns, last_receipt_ns, index_bytes];
         let mut bytes: Vec<u8> = counts.iter().flat_map(|n| n.to_le_bytes()).collect();
         bytes.extend_from_slice(&self.summary);
@@ -49,8 +54,10 @@ impl Footer {
         let mut counts = counts
             .chunks_exact(8)
             .map(|n| n.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
+        let frames = counts.next()?;
         Some(Self {
-            frames: counts.next()?,
+            frames: frames & !INCOMPLETE,
+            is_incomplete: frames & INCOMPLETE != 0,
             end: counts.next()?,
             first_receipt_ns: counts.next()?,
             last_receipt_ns: counts.next()?,

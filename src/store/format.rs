@@ -45,8 +45,32 @@ pub(super) struct Previous {
 }
 
 impl Previous {
-    /// The end of a segment of an earlier process.
-    pub(super) const UNKNOWN_END: u64 = u64::MAX;
+    /// The end of a segment of an earlier process, without saying which one is the last of those.
+    const UNKNOWN_END: u64 = u64::MAX;
+    /// No segment ends here or behind it.
+    const MAX_END: u64 = 1 << 63;
+
+    /// After an earlier process, which has used the numbers up to `number`. `last`: the last of its
+    /// segments that is there, if one is.
+    pub(super) fn of_earlier(number: u64, last: Option<u64>) -> Self {
+        let distance = last.and_then(|last| number.checked_sub(last)).filter(|n| *n < 1 << 32);
+        let end = distance.map_or(Self::UNKNOWN_END, |n| Self::UNKNOWN_END - 1 - n);
+        Self { number, end }
+    }
+
+    /// Where that segment ends, if it is known.
+    pub(super) fn known_end(&self) -> Option<u64> {
+        (self.end < Self::MAX_END).then_some(self.end)
+    }
+
+    /// The last segment before that was there when this one was created, if it is known.
+    pub(super) fn last(&self) -> Option<u64> {
+        match self.end {
+            Self::UNKNOWN_END => None,
+            Self::MAX_END.. => self.number.checked_sub(Self::UNKNOWN_END - 1 - self.end),
+            _ => Some(self.number),
+        }
+    }
 }
 
 impl Head {

@@ -181,17 +181,18 @@ impl<I: SegmentIndex> SegmentLog<I> {
     /// The segment before the next one. Those of this process between the two are void: a disk that
     /// fails may not have removed them.
     fn previous(&self) -> Option<Previous> {
-        let own = self.sealed.back().filter(|s| s.head.number >= self.first_own_number);
-        let earlier = Previous { number: self.first_own_number - 1, end: Previous::UNKNOWN_END };
-        Some(own.map_or(earlier, |s| Previous { number: s.head.number, end: s.end }))
+        let last = self.sealed.back();
+        let direct = last.filter(|s| s.head.number >= self.first_own_number - 1);
+        let last = last.map(|s| s.head.number);
+        let earlier = Previous::of_earlier(self.first_own_number - 1, last);
+        Some(direct.map_or(earlier, |s| Previous { number: s.head.number, end: s.end }))
     }
 
     /// Ends the segment that is appended to.
     pub fn seal(&mut self) {
-        let Some(Active { writer, mut footer }) = self.active.take() else {
-            return;
-        };
+        let Some(Active { writer, mut footer }) = self.active.take() else { return };
         footer.end = writer.len_bytes();
+        footer.is_incomplete = self.damage.has(writer.number());
         let SealedIndex { summary, index } = self.index.seal();
         footer.summary = summary;
         self.sealed.push_back(SealedSegment::new(*writer.head(), &footer));

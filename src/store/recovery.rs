@@ -11,7 +11,7 @@ use super::damage::Damage;
 use super::error::SegmentError;
 use super::files::{DiskFile, Files};
 use super::footer::Footer;
-use super::format::{HEAD_BYTES, Head, Previous};
+use super::format::{HEAD_BYTES, Head};
 use super::index::{SealedIndex, SegmentIndex};
 use super::scan::{FrameList, FrameReader};
 use super::segment::{self, SealedSegment, SegmentWriter};
@@ -56,18 +56,17 @@ pub(super) fn recover(
         files.names(dir)?.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
     let quarantined = files.names(&dir.join(QUARANTINE)).unwrap_or_default();
-    let highest = quarantined
-        .iter()
-        .filter_map(|name| segment::number(name))
-        .chain(numbers.last().copied())
-        .max();
+    let quarantined: Vec<u64> =
+        quarantined.iter().filter_map(|name| segment::number(name)).collect();
+    let highest = quarantined.iter().copied().chain(numbers.last().copied()).max();
     let mut recovery = Recovery {
         files,
         config,
         damage,
         stats: SegmentLogStats::default(),
         unsynced: Vec::new(),
-        incomplete: Vec::new(),
+        // Those of earlier starts are as gone as before.
+        incomplete: quarantined,
     };
     let mut found: Vec<Found> = numbers.iter().filter_map(|n| recovery.open(*n)).collect();
     recovery.end_previous(&mut found);
@@ -144,10 +143,8 @@ impl Recovery<'_> {
                 }
                 !is_void
             });
-            if let Some(f) = found.iter_mut().find(|f| f.head.number == previous.number)
-                && previous.end != Previous::UNKNOWN_END
-            {
-                f.end = Some(previous.end);
+            if let Some(f) = found.iter_mut().find(|f| f.head.number == previous.number) {
+                f.end = previous.known_end();
             }
         }
     }
@@ -161,20 +158,23 @@ impl Recovery<'_> {
         }
         let pairs = segments.iter().zip(segments.iter().skip(1));
         for (earlier, later) in pairs {
-            let Some(previous) = later.head.previous else { continue };
-            if previous.end == Previous::UNKNOWN_END
-                || previous.number <= earlier.head.number
-                || self.incomplete.contains(&previous.number)
-            {
+            let Some(last) = later.head.previous.and_then(|previous| previous.last()) else {
+                continue;
+            };
+            if last <= earlier.head.number || self.incomplete.contains(&last) {
                 continue;
             }
             self.stats.deleted_segments += 1;
-            self.damage.gone(previous.number, later.first_receipt_ns);
-            let path = segment::path(&self.config.dir, previous.number);
+            self.damage.gone(last, later.first_receipt_ns);
+            let path = segment::path(&self.config.dir, last);
             tracing::error!(segment = %path.display(), "segment log: a segment was deleted");
         }
         for number in &self.incomplete {
             // The frames in it were received before those of the next one.
+            if segments.front().is_some_and(|oldest| oldest.head.number > *number) {
+                // It would be retired by now.
+                continue;
+            }
             let later = segments.iter().find(|s| s.head.number > *number);
             let until_ns = later.map_or_else(clock::wall_ns, |s| s.first_receipt_ns);
             self.damage.gone(*number, until_ns);
@@ -219,6 +219,9 @@ impl Recovery<'_> {
             .filter(|footer| found.end.is_none_or(|end| end == footer.end));
         if let Some(footer) = footer {
             self.sync(found);
+            if footer.is_incomplete {
+                self.damage.missing(head.number, 1, footer.last_receipt_ns);
+            }
             index.sealed(head.number, &footer.summary);
             self.stats.recovered_frames += footer.frames;
             return Ok(Some(SealedSegment::new(*head, &footer)));
@@ -235,7 +238,7 @@ impl Recovery<'_> {
             list.torn_bytes = 0;
         }
         let (mut footer, sealed_index) = self.frames(found, &list, index);
-        if list.lost_bytes > 0 {
+        if list.lost_bytes > 0 || list.skips > 0 {
             // How many frames those were isn't known.
             self.damage.missing(head.number, 1, footer.last_receipt_ns);
         }
@@ -296,6 +299,11 @@ impl Recovery<'_> {
                 Err(e) => self.corrupt(found, *offset, mark.receipt_ns, &e.to_string()),
             }
         }
+        // What is damaged was received, too.
+        let damaged = list.frames.iter().map(|(_, mark)| mark.receipt_ns);
+        footer.last_receipt_ns = damaged.max().unwrap_or(footer.last_receipt_ns);
+        footer.is_incomplete =
+            list.lost_bytes > 0 || footer.frames < list.frames.len() as u64 || list.skips > 0;
         let SealedIndex { summary, index } = index.seal();
         footer.summary = summary;
         self.stats.recovered_frames += footer.frames;

@@ -23,6 +23,8 @@ const MARK_READ_BYTES: usize = 4 << 10;
 pub(super) struct FrameList {
     /// Offset and mark of each frame of data, oldest first. Payloads aren't checked yet.
     pub(super) frames: Vec<(u64, Mark)>,
+    /// Frames that cover damaged ones of before.
+    pub(super) skips: u64,
     /// Bytes between two damaged marks: frames whose number isn't known.
     pub(super) lost_bytes: u64,
     /// Bytes at the end that belong to no complete frame.
@@ -51,8 +53,9 @@ impl FrameList {
             if matches!(mark.frame_type, FrameType::Footer | FrameType::Index) {
                 return Ok(list);
             }
-            if mark.frame_type == FrameType::Data {
-                list.frames.push((list.end, mark));
+            match mark.frame_type {
+                FrameType::Data => list.frames.push((list.end, mark)),
+                _ => list.skips += 1,
             }
             list.end += mark.frame_bytes();
         }
@@ -68,8 +71,10 @@ impl FrameList {
         let mut found = Vec::new();
         let mut start = len_bytes;
         while let Some((offset, mark)) = marks.behind(start, from)? {
-            if mark.frame_type == FrameType::Data {
-                found.push((offset, mark));
+            match mark.frame_type {
+                FrameType::Data => found.push((offset, mark)),
+                FrameType::Skip => self.skips += 1,
+                FrameType::Footer | FrameType::Index => {}
             }
             start = offset;
         }

@@ -33,6 +33,7 @@ impl Scrubber {
                     }
                     Some(number) => {
                         self.done = number;
+                        log.restore_head(number);
                         self.open =
                             log.frames(number).map(|frames| OpenSegment::new(number, frames));
                         continue;

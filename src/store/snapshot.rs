@@ -121,11 +121,10 @@ impl LogSnapshot {
         self.view(segment).map(|segment| segment.last_receipt_ns)
     }
 
-    /// The latest receipt of what is damaged in these segments or was deleted before; `None` if
-    /// nothing is.
+    /// The latest receipt of what is damaged or was deleted; `None` if nothing is.
     #[must_use]
-    pub fn damaged_receipt_ns(&self, segments: &[u64]) -> Option<u64> {
-        self.damage.last_receipt_ns(segments)
+    pub fn damaged_receipt_ns(&self) -> Option<u64> {
+        self.damage.last_receipt_ns()
     }
 
     /// Lists the frames of a segment; `None` if it was removed since, or can't be read: that is
@@ -144,6 +143,20 @@ impl LogSnapshot {
             self.damage.missing(segment, missing, view.last_receipt_ns);
         }
         Some(SegmentFrames { segment, file, frames, damage: Arc::clone(&self.damage) })
+    }
+
+    /// Writes the head of a segment again if it is damaged: with it the next start would lose the
+    /// whole segment.
+    pub(super) fn restore_head(&self, segment: u64) {
+        let Some(view) = self.view(segment) else { return };
+        let Ok(Some(file)) = self.open(segment) else { return };
+        let mut bytes = [0; HEAD_BYTES];
+        let read = file.read_at(&mut bytes, 0);
+        if read.is_ok() && bytes != view.head.encode() {
+            let path = segment::path(&self.dir, segment);
+            let restored = file.write_at([&view.head.encode(), &[], &[]], 0);
+            tracing::error!(segment = %path.display(), ?restored, "segment log: a head was damaged");
+        }
     }
 
     /// Notes whether a segment can be read.

@@ -57,6 +57,8 @@ fn damage_to_a_running_server_is_found_and_named() {
     assert!(found < EVENTS as usize && found > EVENTS as usize - 500, "{found}");
     assert_ne!(complete_since, EVERYTHING);
     assert!(server.status().store.corrupt_frames > 0);
+    let (_, _, of_nobody) = page_of(server.http_addr, "/api/v1/events?node=nobody");
+    assert_eq!(of_nobody, complete_since, "nobody knows what was in it");
     // A file that can't be read costs its events, not the query.
     std::fs::remove_file(&segments[3]).unwrap();
     std::fs::create_dir(&segments[3]).unwrap();

@@ -58,7 +58,7 @@ impl EventSelection {
             }
         }
         let remaining_ns = next.and_then(|next| self.last_receipt_before(next));
-        let damaged_ns = self.log.damaged_receipt_ns(&self.segments);
+        let damaged_ns = self.log.damaged_receipt_ns();
         Page {
             items: found.batches,
             next: next.filter(|_| remaining_ns.is_some()),

@@ -100,12 +100,9 @@ impl StorySelection {
             }
         }
         let remaining = rest.map(Parts::receipt_ns).max();
-        let mut segments: Vec<u64> = self.stories.iter().map(|s| s.frame().segment).collect();
-        segments.sort_unstable();
-        segments.dedup();
         let unread = remaining
             .max((self.evicted_ns > 0).then_some(self.evicted_ns))
-            .max(self.log.damaged_receipt_ns(&segments));
+            .max(self.log.damaged_receipt_ns());
         Page {
             items: link(found, &all),
             next: next.filter(|_| remaining.is_some()),
