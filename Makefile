@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize fuzz \
-	fuzz-canary test-soak test-e2e deny bench doc clean
+	fuzz-canary delivery-canary test-soak test-e2e deny bench doc clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -57,6 +57,9 @@ sanitize: ## run the tests of tapio-core under ThreadSanitizer and AddressSaniti
 
 fuzz: ## fuzz all parsers, FUZZ_SECONDS (60) for each target
 	@scripts/fuzz.sh
+
+delivery-canary: ## verify that the simulation of delivery finds planted defects
+	@scripts/delivery-canary.sh
 
 fuzz-canary: ## verify that the fuzz targets find planted bugs
 	@scripts/fuzz.sh canary
