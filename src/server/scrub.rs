@@ -15,6 +15,8 @@ use tapio_core::clock;
 const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of a read: 10 GiB take three hours.
 const READ_BYTES: u64 = 1024 * 1024;
+/// Bytes of a read after a start, until everything was read once: 10 GiB take eleven minutes.
+const FIRST_READ_BYTES: u64 = 16 * 1024 * 1024;
 /// A smaller store is read again once in this time.
 const INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -51,7 +53,7 @@ impl Drop for ScrubThread {
 fn run(shared: &Shared, (is_ended, ended): &(Mutex<bool>, Condvar)) {
     lower_weight();
     let mut scrubber = Scrubber::default();
-    let mut done: Option<Instant> = None;
+    let (mut done, mut bytes) = (None::<Instant>, FIRST_READ_BYTES);
     loop {
         let guard = is_ended.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = ended.wait_timeout_while(guard, PAUSE, |is_ended| !*is_ended);
@@ -60,7 +62,10 @@ fn run(shared: &Shared, (is_ended, ended): &(Mutex<bool>, Condvar)) {
         }
         if done.is_none_or(|at| at.elapsed() >= INTERVAL) {
             let log = shared.storage().snapshot();
-            done = scrubber.advance(&log, READ_BYTES).then(clock::instant);
+            done = scrubber.advance(&log, bytes).then(clock::instant);
+            if done.is_some() {
+                bytes = READ_BYTES;
+            }
         }
     }
 }
