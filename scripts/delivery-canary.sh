@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# With a folder of its own for the build: in a shared one, cargo takes the copy for the sources.
 copy=$PWD/target/delivery-canary
 
 # planted NAME FILE PERL-EXPRESSION: the simulation has to fail in the changed copy, with a seed.
@@ -18,7 +19,7 @@ planted() {
         return 1
     fi
     if TAPIO_SEEDS=1000 cargo test --locked --quiet --manifest-path "$copy/Cargo.toml" \
-        --target-dir "$PWD/target" --package tapio --test delivery -- \
+        --target-dir "$PWD/target/delivery-canary-build" --package tapio --test delivery -- \
         simulation::accepted_events >"$copy/log" 2>&1; then
         echo "delivery-canary: the simulation doesn't find: $1"
         return 1

@@ -9,6 +9,7 @@
 //! | `worker.rs` | the thread: when to read, send, sleep and end |
 //! | `batcher.rs` | rings → batches |
 //! | `outbox.rs` | [`Outbox`]: finished batches → spool and queues, in two lanes |
+//! | `failure_log.rs` | what is said of a disk that refuses batches |
 //! | `budget.rs` | the lanes' room on disk |
 //! | `lane.rs` | a lane: batches before, in and behind its spool |
 //! | `spool.rs` | batches on disk |
@@ -32,6 +33,7 @@ mod budget;
 mod checkpoint;
 mod circuit;
 mod config;
+mod failure_log;
 mod handle;
 mod lane;
 mod link;

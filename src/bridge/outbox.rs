@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::account::EventAccount;
 use super::batch::{Accounts, QueuedBatch, add};
 use super::budget::Budget;
+use super::failure_log::FailureLog;
 use super::lane::{IMPORTANT, LANES, Lane, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
 use super::queue::Acknowledged;
@@ -81,7 +82,7 @@ pub struct Outbox {
     quarantine: Quarantine,
     /// How many refused batches may still be divided.
     splits_left: u32,
-    is_failing: bool,
+    failures: FailureLog,
     /// Whether dropped events were logged: once, until the server has everything again.
     is_drop_logged: bool,
 }
@@ -133,7 +134,7 @@ impl Outbox {
             durability: spool.map_or(Durability::Process, |spool| spool.durability),
             quarantine: Quarantine::new(quarantine),
             splits_left: MAX_SPLITS,
-            is_failing: false,
+            failures: FailureLog::default(),
             is_drop_logged: false,
         })
     }
@@ -168,7 +169,7 @@ impl Outbox {
     /// Whether the disk refuses batches.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.is_failing
+        self.failures.is_failing()
     }
 
     /// Whether there is room for another batch.
@@ -206,14 +207,12 @@ impl Outbox {
         for lane in [IMPORTANT, ORDINARY] {
             while self.lanes[lane].next_unspooled().is_some() {
                 if let Err(error) = self.append_one(lane, now_ns) {
-                    self.report_failure(&error, "can't write a batch");
+                    self.failures.failed(&error, "can't write a batch");
                     return;
                 }
             }
         }
-        if std::mem::take(&mut self.is_failing) {
-            tracing::info!("spool: batches are written again");
-        }
+        self.failures.succeeded();
     }
 
     fn append_one(&mut self, lane: usize, now_ns: u64) -> io::Result<()> {
@@ -228,7 +227,7 @@ impl Outbox {
         // Only once: when that doesn't help, others take the room, and dropping more would not
         // help either. Sources are paused then.
         if appended.as_ref().is_err_and(is_disk_full)
-            && !self.is_failing
+            && !self.failures.is_failing()
             && (self.lanes[ORDINARY].drop_oldest() || self.lanes[IMPORTANT].drop_oldest())
         {
             appended = self.lanes[lane].append(now_ns);
@@ -273,15 +272,6 @@ impl Outbox {
         }
     }
 
-    fn report_failure(&mut self, error: &io::Error, what: &str) {
-        if !std::mem::replace(&mut self.is_failing, true) {
-            tracing::error!(
-                %error,
-                "spool: {what}; sources are paused, kernel events are lost"
-            );
-        }
-    }
-
     /// Notes what has to be synced before it is released; `None` if nothing has.
     pub fn begin_sync(&mut self) -> Option<SpoolSync> {
         if self.durability == Durability::Process {
@@ -298,7 +288,7 @@ impl Outbox {
             let Some(pending) = &sync.0[lane] else { continue };
             match self.lanes[lane].finish_sync(pending, result) {
                 Ok(()) => self.release(lane, Some(pending.through())),
-                Err(error) => self.report_failure(&error, "the disk failed to write batches"),
+                Err(error) => self.failures.failed(&error, "the disk failed to write batches"),
             }
         }
     }
@@ -416,7 +406,7 @@ impl Outbox {
         for at in [IMPORTANT, ORDINARY] {
             match self.lanes[at].maintain() {
                 Ok(more) => more.iter().for_each(|more| add(&mut lost, more)),
-                Err(error) => self.report_failure(&error, "can't be maintained"),
+                Err(error) => self.failures.failed(&error, "can't be maintained"),
             }
         }
         self.account.drop_events(&lost, Reason::SpoolLost);
@@ -424,6 +414,7 @@ impl Outbox {
         if self.is_empty() {
             self.is_drop_logged = false;
         }
+        self.failures.tick();
     }
 
     /// Ends the outbox. Batches in the spool stay for the next process; others are dropped. Returns
