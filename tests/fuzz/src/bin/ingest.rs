@@ -33,8 +33,7 @@ fn open(disk: &SimDisk) -> Ingest {
 /// The events of the stored batches: node, epoch, the first one and how many, ascending.
 fn stored(storage: &Storage) -> Vec<(String, u64, u64, u32)> {
     let page = storage.select_events(Filter::default(), Cursor::NEWEST).read(&Budget::UNLIMITED);
-    let batches = page.map(|page| page.items).unwrap_or_default();
-    let parsed = batches.iter().filter_map(|found| Batch::parse(&found.batch).ok());
+    let parsed = page.items.iter().filter_map(|found| Batch::parse(&found.batch).ok());
     let item = |batch: Batch<'_>| {
         let head = batch.head;
         (head.node.to_owned(), head.epoch, head.first_sequence, batch.events)
