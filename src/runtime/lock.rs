@@ -2,15 +2,9 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use crate::store::{Files as _, OsFiles};
-use rustix::fs::{FlockOperation, flock};
-
-/// The lock is waited for about a second, as those of the logs are.
-const ATTEMPTS: u32 = 50;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+use crate::store::{Files as _, OsFiles, lock_soon, open_own};
 
 /// Held while the agent runs; the kernel releases it however the process ends.
 #[derive(Debug)]
@@ -51,16 +45,9 @@ impl AgentLock {
         OsFiles.create_dir(dir).map_err(folder)?;
         let path = dir.join("agent.lock");
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
-        let mut file = options.open(path).map_err(folder)?;
-        let is_held = || flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
-        // The agent before this one may be about to end.
-        if (0..ATTEMPTS).all(|_| {
-            is_held() && {
-                std::thread::sleep(PAUSE);
-                true
-            }
-        }) {
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = open_own(&mut options, &path).map_err(folder)?;
+        if !lock_soon(&file).map_err(folder)? {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
             let pid = if pid.trim().is_empty() { "?".into() } else { pid.trim().to_owned() };

@@ -145,8 +145,7 @@ impl Files for OsFiles {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
-        Ok(Arc::new(open_own(&options, path)?))
+        Ok(Arc::new(open_own(options.read(true).write(true), path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -160,16 +159,11 @@ impl Files for OsFiles {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
-        let file = open_own(options.custom_flags(libc::O_NOFOLLOW), path)?;
-        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-        for _ in 0..LOCK_ATTEMPTS {
-            match rustix::fs::flock(&file, operation) {
-                Ok(()) => return Ok(Box::new(file)),
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
-                Err(e) => return Err(e.into()),
-            }
+        let file = open_own(&mut options, path)?;
+        match lock_soon(&file)? {
+            true => Ok(Box::new(file)),
+            false => Err(io::Error::new(io::ErrorKind::ResourceBusy, "in use by another process")),
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "in use by another process"))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -177,9 +171,27 @@ impl Files for OsFiles {
     }
 }
 
-/// Opens a file that isn't another user's.
-fn open_own(options: &OpenOptions, path: &Path) -> io::Result<File> {
-    let file = options.open(path)?;
+/// Locks a file; waits about a second for the process that has locked it. Returns whether it could.
+///
+/// # Errors
+/// When the file system has no locks.
+pub fn lock_soon(file: &File) -> io::Result<bool> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(false)
+}
+
+/// Opens a file that isn't another user's. A symbolic link isn't followed.
+///
+/// # Errors
+/// When it is, or can't be opened.
+pub fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
     check_owner(&file.metadata()?)?;
     Ok(file)
 }

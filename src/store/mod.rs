@@ -62,7 +62,7 @@ mod sync;
 mod testing;
 
 pub use config::{Durability, SegmentLogConfig, SegmentLogStats};
-pub use files::{DiskFile, Files, OsFiles};
+pub use files::{DiskFile, Files, OsFiles, lock_soon, open_own};
 pub use frame::{Frame, FramePosition};
 pub use index::{SealedIndex, SegmentIndex};
 pub use log::{SegmentLog, is_disk_full};
