@@ -32,7 +32,9 @@ impl FailureLog {
     /// Notes that the disk has taken everything.
     pub(super) fn succeeded(&mut self) {
         if std::mem::take(&mut self.is_failing) && std::mem::take(&mut self.is_said) {
-            tracing::info!("spool: batches are written again; it may fail again within a minute");
+            tracing::info!(
+                "spool: batches are written again; what changes within a minute isn't logged"
+            );
         }
         self.unsaid = None;
     }

@@ -427,8 +427,8 @@ impl Spool {
         first.unwrap_or_else(|| self.log.end())
     }
 
-    /// Writes the checkpoint, if it has changed. `removed`: a segment that is about to be removed.
-    /// `is_synced`: it has to survive a loss of power, since some segment is.
+    /// Writes the checkpoint, if it has changed or has to be synced. `removed`: a segment that is
+    /// about to be removed. `is_synced`: it has to survive a loss of power, since some segment is.
     fn note(
         &mut self,
         queue: &SendQueue,
@@ -441,7 +441,7 @@ impl Spool {
         waiting.retain(|segment, _| Some(*segment) != removed);
         let end = unreleased.unwrap_or_else(|| self.log.end());
         let checkpoint = Checkpoint { acked, end, waiting };
-        if checkpoint != self.checkpoint {
+        if checkpoint != self.checkpoint || is_synced {
             self.checkpoint_file.write(&checkpoint, is_synced)?;
             self.checkpoint = checkpoint;
         }
