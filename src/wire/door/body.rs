@@ -114,8 +114,7 @@ where
             Room::Free => {}
             Room::Wait => return Poll::Pending,
             Room::Evicted => {
-                let cause =
-                    "too many unfinished messages; the oldest of the peer with most of them";
+                let cause = "no room for another unfinished message: send it again";
                 return Poll::Ready(Some(Err(Status::unavailable(cause).into())));
             }
         }

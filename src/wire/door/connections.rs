@@ -2,6 +2,7 @@
 //! has said nothing for the longest time ends. Otherwise idle connections would take the
 //! descriptors that the kernel's events, the spool and the way to the server need.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -95,6 +96,8 @@ impl DoorListener {
                 Ok((stream, address)) => {
                     return Poll::Ready((self.admit(stream, address), address));
                 }
+                // The client is gone already (accept(2)).
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection; trying again");
                     self.make_room(0);
@@ -129,8 +132,11 @@ impl DoorListener {
         if open.len() <= max {
             return;
         }
-        let is_heavy =
-            |peer: Peer| open.iter().filter(|c| c.peer == peer).count() > self.max / HEAVY_DIVISOR;
+        let mut of_peer: HashMap<Peer, usize> = HashMap::new();
+        for connection in &open {
+            *of_peer.entry(connection.peer).or_default() += 1;
+        }
+        let is_heavy = |peer| of_peer.get(&peer).is_some_and(|n| *n > self.max / HEAVY_DIVISOR);
         let order = |connection: &&&Arc<Connection>| {
             let state = connection.state();
             (!is_heavy(connection.peer), state.has_spoken, state.heard_ns)
