@@ -21,7 +21,7 @@ use tapio::server::{Server, ServerConfig, ServerHandle};
 use tapio_collectors::receiver::ReceiverConfig;
 use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
 use tapio_core::event::{Event, EventId, Reason, Severity, Stage, names};
-use tapio_core::ring::{Bell, Header, Ledger, OnFull, Sink, ring};
+use tapio_core::ring::{Bell, Header, Ledger, OnFull, RecordReader, Sink, ring};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto;
 
@@ -33,6 +33,30 @@ fn server(dir: &std::path::Path) -> ServerHandle {
         ..ServerConfig::default()
     })
     .unwrap()
+}
+
+/// Starts a bridge that sends what it reads from a ring.
+fn bridge(
+    node: &str,
+    to: SocketAddr,
+    reader: RecordReader,
+    bell: &Arc<Bell>,
+    ledger: &mut Ledger,
+    shutdown: &Shutdown,
+) -> BridgeHandle {
+    let bridge = Bridge {
+        quarantine: None,
+        config: BridgeConfig { endpoint: to.to_string(), ..BridgeConfig::default() },
+        node: node.into(),
+        epoch: 4711,
+        readers: vec![reader],
+        bell: Arc::clone(bell),
+        ledger: ledger.stage(Stage::Bridge),
+        shutdown: shutdown.clone(),
+        spool: None,
+        core: None,
+    };
+    bridge.spawn().unwrap()
 }
 
 /// An agent without shards: receiver → ring → bridge.
@@ -50,18 +74,7 @@ fn agent(server: SocketAddr) -> Agent {
     let shutdown = Shutdown::default();
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let (writer, reader) = ring(16 * 1024);
-    let bridge = Bridge {
-        quarantine: None,
-        config: BridgeConfig { endpoint: server.to_string(), ..BridgeConfig::default() },
-        node: "node-1".into(),
-        epoch: 4711,
-        readers: vec![reader],
-        bell: Arc::clone(&bell),
-        ledger: ledger.stage(Stage::Bridge),
-        shutdown: shutdown.clone(),
-        spool: None,
-        core: None,
-    };
+    let bridge = bridge("node-1", server, reader, &bell, &mut ledger, &shutdown);
     let config = ReceiverConfig { enabled: true, listen };
     let sink = Sink::new(
         0,
@@ -76,7 +89,6 @@ fn agent(server: SocketAddr) -> Agent {
     let mut collectors = CollectorManager::new(site, shutdown.clone());
     let spec = CollectorSpec { name: "receiver", factory: config.factory(), sink };
     collectors.start(spec, None).unwrap();
-    let bridge = bridge.spawn().unwrap();
     eventually("the receiver listens", || std::net::TcpStream::connect(listen).is_ok());
     Agent { listen, shutdown, ledger, collectors, bridge }
 }
@@ -133,19 +145,7 @@ fn both_lanes_of_another_agent_are_received() {
     let (collect, shutdown) = (ledger.stage(Stage::Collect), Shutdown::default());
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let (mut writer, reader) = ring(4096);
-    let first = Bridge {
-        quarantine: None,
-        config: BridgeConfig { endpoint: agent.listen.to_string(), ..BridgeConfig::default() },
-        node: "node-0".into(),
-        epoch: 1_000,
-        readers: vec![reader],
-        bell: Arc::clone(&bell),
-        ledger: ledger.stage(Stage::Bridge),
-        shutdown: shutdown.clone(),
-        spool: None,
-        core: None,
-    };
-    let mut first = first.spawn().unwrap();
+    let mut first = bridge("node-0", agent.listen, reader, &bell, &mut ledger, &shutdown);
     for n in 0..200 {
         let severity = if n % 3 == 0 { Severity::ERROR } else { Severity::INFO };
         let id = EventId::from_sequence(7, 1, n);

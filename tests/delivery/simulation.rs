@@ -22,6 +22,7 @@ use tapio::store::{Durability, Files};
 use tapio_core::ring::{RecordReader, StageLedger};
 use tapio_wire::{BatchEncoder, BatchHandler as _, EncodedBatch, GRPC_PREFIX_BYTES, proto::Ack};
 
+use super::support::seeds::run_each;
 use super::support::sim_disk::{Rng, SimDisk};
 use super::*;
 
@@ -485,9 +486,6 @@ fn run(seed: u64) {
 
 #[test]
 fn accepted_events_are_stored_once_whatever_fails() {
-    if let Ok(seed) = std::env::var("TAPIO_SEED") {
-        return run(seed.parse().unwrap());
-    }
     let seeds = std::env::var("TAPIO_SEEDS").map_or(SEEDS, |n| n.parse().unwrap());
-    (0..seeds).for_each(run);
+    run_each(seeds, run);
 }

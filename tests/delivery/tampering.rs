@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{STEPS, World};
+use super::{STEPS, World, run_each};
 
 const SEEDS: u64 = 500;
 
@@ -50,8 +50,5 @@ fn run(seed: u64) {
 
 #[test]
 fn no_more_is_lost_than_is_counted_whatever_somebody_does_to_the_spool() {
-    if let Ok(seed) = std::env::var("TAPIO_SEED") {
-        return run(seed.parse().unwrap());
-    }
-    (0..SEEDS).for_each(run);
+    run_each(SEEDS, run);
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use tapio::store::Scrubber;
 
+use super::support::seeds::run_each;
 use super::support::sim_disk::Rng;
 use super::*;
 
@@ -114,8 +115,5 @@ fn run(seed: u64) {
 
 #[test]
 fn every_missing_frame_is_counted_and_received_before_the_time_named() {
-    if let Ok(seed) = std::env::var("TAPIO_SEED") {
-        return run(seed.parse().unwrap());
-    }
-    (0..SEEDS).for_each(run);
+    run_each(SEEDS, run);
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::support::seeds::run_each;
 use super::support::sim_disk::{Rng, SimDisk};
 use super::{Numbers, config, open, payload, stored};
 use tapio::store::{FramePosition, SegmentLog, SegmentLogConfig};
@@ -140,8 +141,5 @@ fn run(seed: u64) {
 
 #[test]
 fn nothing_owed_is_lost_over_kills_power_losses_and_failures() {
-    match std::env::var("TAPIO_SEED") {
-        Ok(seed) => run(seed.parse().unwrap()),
-        Err(_) => (0..2_000).for_each(run),
-    }
+    run_each(2_000, run);
 }

@@ -8,6 +8,7 @@
 //! | a server that refuses, fails or doesn't answer | [`scripted_server::ScriptedServer`] |
 //! | a router without rules | [`router::OneShard`] |
 //! | the value of an event's field | [`json::text`] |
+//! | to run a test with many seeds, or one | [`seeds::run_each`] |
 //! | to skip a test where the kernel lacks something | [`skip::skipped`] |
 #![allow(dead_code, reason = "each test target uses a part")]
 #![allow(
@@ -26,5 +27,6 @@ pub(crate) mod net;
 pub(crate) mod pipeline;
 pub(crate) mod router;
 pub(crate) mod scripted_server;
+pub(crate) mod seeds;
 pub(crate) mod sim_disk;
 pub(crate) mod skip;
