@@ -32,7 +32,7 @@ fi
 # deny.toml.
 targets=$(sed -n 's/^targets = \[\(.*\)\]/\1/p' deny.toml | tr -d '",')
 duplicates=$(for target in $targets; do
-    cargo tree --locked --duplicates --edges normal,build,dev --depth 0 --prefix none \
+    cargo tree --locked --workspace --duplicates --edges normal,build,dev --depth 0 --prefix none \
         --target "$target"
 done | sed -n 's/^\([^ ]*\) v\([^ ]*\).*/\1@\2/p' | sort -u)
 skipped=$(sed -n '/^skip = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' deny.toml | sort -u)
