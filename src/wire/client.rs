@@ -257,7 +257,7 @@ fn acks_of(
 }
 
 /// The innermost cause of an error: "connection refused" rather than "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

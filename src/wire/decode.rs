@@ -269,7 +269,12 @@ impl<'a> EventDecoder<'a> {
                 }
                 (14, LEN) => incoming_trace = r.id()?,
                 (15, LEN) => incoming_span = r.id()?,
-                (number, wire_type) => r.skip_unknown(number, 15, wire_type)?,
+                (16, VARINT) => {
+                    let range = u16::try_from(r.varint()?);
+                    event.resource =
+                        range.map_err(|_| r.error(WireCause::OutOfRange(16)))?.to_be_bytes();
+                }
+                (number, wire_type) => r.skip_unknown(number, 16, wire_type)?,
             }
         }
         event.kind = self.name(&r, kind)?;

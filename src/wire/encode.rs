@@ -305,6 +305,12 @@ impl BatchEncoder {
                 out.delimited(15 << 3 | 2, &event.span_id);
             }
         }
+        let resource = u16::from_be_bytes(event.resource);
+        if resource & 0xff != 0 {
+            // The tag of field 16 has two bytes.
+            out.varint(16 << 3);
+            out.varint(u64::from(resource));
+        }
         out.fill_length(start, EVENT_LEN_BYTES);
         self.buffer.used = out.at;
         self.open.items += 1;

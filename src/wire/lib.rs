@@ -18,6 +18,8 @@
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
 //! | `otlp_json.rs`, `otlp_schema.rs` | OTLP in JSON → protobuf |
+//! | `otlp_client/` | [`OtlpClient`]: client of an OTLP receiver |
+//! | `otlp_out/` | [`OtlpEncoder`]: batches → OTLP export requests |
 //!
 //! A batch is one protobuf message: head (`first_sequence`, `count`, `node`, `epoch`), then the
 //! items in order, then the names they refer to. The names come last because they are known last:
@@ -33,7 +35,9 @@ mod door;
 mod encode;
 mod json;
 mod otlp;
+mod otlp_client;
 mod otlp_json;
+mod otlp_out;
 mod otlp_schema;
 pub mod proto;
 mod raw_event;
@@ -55,7 +59,11 @@ pub use otlp::{
     OtlpAttributes, OtlpMetricType, OtlpNested, OtlpPart, OtlpParts, OtlpPoint, OtlpRecord,
     OtlpScope, OtlpSignal, OtlpValue, otlp_logs, otlp_points, otlp_spans,
 };
+pub use otlp_client::{
+    OtlpClient, OtlpClientConfig, OtlpCompression, OtlpExported, OtlpFailure, OtlpProtocol,
+};
 pub use otlp_json::otlp_from_json;
+pub use otlp_out::{Encoded, OtlpEncoder, OtlpRequest, OtlpSelection, OtlpService};
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;

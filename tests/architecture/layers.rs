@@ -30,8 +30,9 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["buffer", "codec", "door", "proto", "reader", "sequence_tracker"],
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["decode", "otlp_json"],
-            &["retry_info", "encode", "json", "service"],
+            &["retry_info", "encode", "json", "service", "otlp_out"],
             &["client"],
+            &["otlp_client"],
         ],
     },
     Package {

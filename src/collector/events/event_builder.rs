@@ -43,6 +43,8 @@ pub(crate) struct EventBuilder {
     pub(crate) dropped_fields: u32,
     /// The number of entity keys, which come first in `fields`.
     entities: usize,
+    /// The attributes that describe the resource: the index of the first, and their number.
+    resource: [u8; 2],
     /// The range of `fields` that the entity directory filled in.
     pub(crate) enriched: std::ops::Range<usize>,
     text: String,
@@ -72,6 +74,7 @@ impl EventBuilder {
         self.fields.clear();
         self.dropped_fields = 0;
         self.entities = 0;
+        self.resource = [0; 2];
         self.enriched = 0..0;
         self.text.clear();
         self.message.clear();
@@ -127,6 +130,12 @@ impl EventBuilder {
     /// Marks all fields so far as entity keys.
     pub(crate) fn end_entities(&mut self) {
         self.entities = self.fields.len();
+    }
+
+    /// Marks the attributes from this one on as those of the resource.
+    pub(crate) fn end_resource(&mut self, first: usize) {
+        let (before, all) = (first - self.entities, self.fields.len() - self.entities);
+        self.resource = [before, all - before].map(|n| n.try_into().unwrap_or(u8::MAX));
     }
 
     /// Adds an integer; values beyond the range become the maximum.
@@ -216,6 +225,7 @@ impl EventBuilder {
                 severity: header.severity,
                 clock: header.clock as u8,
                 entities: self.entities as u8,
+                resource: self.resource,
                 fields,
                 message: &self.message,
                 trace_id: self.trace.0,

@@ -39,6 +39,12 @@ pub fn rfc3339(time_ns: u64) -> String {
         .map_or_else(|_| time_ns.to_string(), |t| t.to_string())
 }
 
+/// The time that [`rfc3339`] has formatted; `None` for other text, and before 1970.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    u64::try_from(text.parse::<Timestamp>().ok()?.as_nanosecond()).ok()
+}
+
 /// Converts a value to JSON. A float that JSON can't represent (NaN, infinity) becomes null.
 #[must_use]
 pub fn value_json(value: Value<'_>) -> Json {

@@ -38,7 +38,7 @@ pub mod well_known_names;
 pub use event_json::{JsonEvent, ParsedLine, event_json, event_json_with};
 pub use id::{EventId, ParseIdError, TraceId, stable_hash};
 pub use interner::NameError;
-pub use json::{EventParseError, rfc3339, value_json};
+pub use json::{EventParseError, parse_rfc3339, rfc3339, value_json};
 pub use link::{Link, LinkTarget, LinkedStory, MAX_LINKS, StoryPart, linked_among};
 pub use name::Name;
 pub use reason::{REASON_COUNT, Reason, Stage};

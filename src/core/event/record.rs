@@ -110,6 +110,9 @@ pub struct Event<'a> {
     pub clock: u8,
     /// Number of `fields` that are entity keys.
     pub entities: u8,
+    /// Which of the attributes describe the resource that sent the event, as OTLP has it: the index
+    /// of the first, and their number.
+    pub resource: [u8; 2],
     /// The trace with which the event arrived; [`TraceId::NONE`] for none.
     pub trace_id: TraceId,
     /// The span with which the event arrived; zero for none.
@@ -135,6 +138,7 @@ impl<'a> Event<'a> {
             severity: Severity::INFO,
             clock: ClockQuality::Micros as u8,
             entities: 0,
+            resource: [0; 2],
             trace_id: TraceId::NONE,
             span_id: [0; 8],
             fields: &[],

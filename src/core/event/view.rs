@@ -131,6 +131,7 @@ impl<'x> ArchivedEvent<'x> {
             severity: self.severity(),
             clock: self.clock,
             entities: self.entities,
+            resource: self.resource,
             trace_id: TraceId(self.trace_id.0),
             span_id: self.span_id,
             fields,

@@ -184,6 +184,8 @@ well_known! {
     TAPIO_METRIC_P50 = "tapio.metric.p50",
     TAPIO_METRIC_P90 = "tapio.metric.p90",
     TAPIO_METRIC_P99 = "tapio.metric.p99",
+    TAPIO_METRIC_POINT = "tapio.metric.point",
+    TAPIO_LOG_STRUCTURED = "tapio.log.structured",
     TAPIO_SPAN_PARENT_ID = "tapio.span.parent_id",
     TAPIO_SPAN_KIND = "tapio.span.kind",
     TAPIO_SPAN_EVENTS = "tapio.span.events",

@@ -143,9 +143,13 @@ impl EventWriter {
                 event.float(name, number);
             }
         }
+        if let Some(sent) = sent_point(point) {
+            event.json(names::TAPIO_METRIC_POINT, |out| out.push_str(&sent));
+        }
         event.message(format_args!("{}", point.name));
         event.text(names::OTEL_SCOPE_NAME, scope.name);
-        self.attributes([&point.attributes, resource, &scope.attributes]);
+        event.text(names::OTEL_SCOPE_VERSION, scope.version);
+        self.attributes([&point.attributes, &scope.attributes], resource);
         let node = arrival.site.node.as_bytes();
         let name = point.name.as_bytes();
         let parts = [b"otlp-point", node, resource.encoded, name, point.encoded];
@@ -173,12 +177,15 @@ impl EventWriter {
         self.entities(one.resource, &one.record.attributes, arrival.site);
         if one.signal == OtlpSignal::Traces {
             self.span(one.record);
-        } else if !one.record.name.is_empty() && !matches!(one.record.body, OtlpValue::Empty) {
+        } else {
             self.event.text(names::OTEL_EVENT_NAME, one.record.name);
+            if matches!(one.record.body, OtlpValue::Nested(_)) {
+                self.event.bool(names::TAPIO_LOG_STRUCTURED, true);
+            }
         }
         self.event.text(names::OTEL_SCOPE_NAME, one.scope.name);
         self.event.text(names::OTEL_SCOPE_VERSION, one.scope.version);
-        self.attributes([&one.record.attributes, one.resource, &one.scope.attributes]);
+        self.attributes([&one.record.attributes, &one.scope.attributes], one.resource);
         self.send(one, arrival, output);
     }
 
@@ -291,19 +298,24 @@ impl EventWriter {
     }
 
     /// Adds the attributes that aren't entities, and counts those that are left out.
-    fn attributes(&mut self, lists: [&OtlpAttributes<'_>; 3]) {
+    /// The record's own come first: they are the most specific.
+    fn attributes(&mut self, own: [&OtlpAttributes<'_>; 2], resource: &OtlpAttributes<'_>) {
         let mut unnamed = 0;
-        // The record's own attributes come first: they are the most specific.
-        let all = lists.iter().flat_map(|attributes| &attributes.list);
-        for (key, value) in all.filter(|(key, _)| entity(key).is_none()) {
-            match Name::intern(key) {
-                Ok(name) => self.push(name, value),
-                Err(_) => unnamed += 1,
+        let mut push = |event: &mut Self, list: &[(&str, OtlpValue<'_>)]| {
+            for (key, value) in list.iter().filter(|(key, _)| entity(key).is_none()) {
+                match Name::intern(key) {
+                    Ok(name) => event.push(name, value),
+                    Err(_) => unnamed += 1,
+                }
             }
-        }
+        };
+        own.iter().for_each(|attributes| push(self, &attributes.list));
+        let first = self.event.len();
+        push(self, &resource.list);
+        self.event.end_resource(first);
         let dropped_here = unnamed + self.event.dropped_fields;
         self.dropped_attributes += u64::from(dropped_here);
-        let by_sender = lists.iter().map(|attributes| attributes.dropped);
+        let by_sender = own.iter().chain([&resource]).map(|attributes| attributes.dropped);
         let dropped = by_sender.fold(dropped_here, u32::saturating_add);
         if dropped > 0 {
             self.event.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
@@ -365,6 +377,31 @@ impl One<'_> {
                 .unwrap_or(Severity::INFO),
         }
     }
+}
+
+/// The parts of a point, as JSON, that the event's other attributes don't have: an export writes
+/// the same point again. `None` for a gauge.
+fn sent_point(point: &OtlpPoint<'_>) -> Option<String> {
+    let mut parts = serde_json::Map::new();
+    if matches!(point.metric_type, OtlpMetricType::Sum | OtlpMetricType::Histogram) {
+        parts.insert("cumulative".into(), point.is_cumulative.into());
+    }
+    if point.metric_type == OtlpMetricType::Sum {
+        parts.insert("monotonic".into(), point.is_monotonic.into());
+    }
+    if point.start_ns > 0 {
+        parts.insert("start_ns".into(), point.start_ns.into());
+    }
+    if matches!(point.metric_type, OtlpMetricType::Histogram | OtlpMetricType::Summary) {
+        parts.insert("count".into(), point.count.into());
+        parts.insert("sum".into(), point.sum.into());
+        // JSON has no infinity: the last bucket has no bound.
+        let finite = |bound: f64| Some(bound).filter(|b| b.is_finite());
+        let buckets = point.buckets.iter().map(|(bound, n)| json!([finite(*bound), n]));
+        parts.insert("buckets".into(), buckets.collect());
+        parts.insert("quantiles".into(), json!(point.quantiles));
+    }
+    (!parts.is_empty()).then(|| Json::Object(parts).to_string())
 }
 
 fn attributes_json(attributes: &OtlpAttributes<'_>) -> Json {

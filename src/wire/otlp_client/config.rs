@@ -1,0 +1,89 @@
+//! Where to export, and how.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+/// The transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum OtlpProtocol {
+    /// OTLP/gRPC.
+    #[default]
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// OTLP/HTTP with protobuf.
+    #[serde(rename = "http/protobuf", alias = "http")]
+    Http,
+}
+
+/// How requests are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OtlpCompression {
+    /// Not at all.
+    None,
+    /// With gzip, which every receiver takes.
+    #[default]
+    Gzip,
+    /// With zstd.
+    Zstd,
+}
+
+/// Where to export, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpClientConfig {
+    /// `http://host:port`. Over HTTP, `/v1/logs` and so on are appended to its path.
+    pub endpoint: String,
+    /// The transport.
+    pub protocol: OtlpProtocol,
+    /// Headers of each request: name and value.
+    pub headers: Vec<(String, String)>,
+    /// How requests are compressed.
+    pub compression: OtlpCompression,
+    /// Time limit of a request.
+    pub timeout: Duration,
+}
+
+impl OtlpClientConfig {
+    /// Validates endpoint and headers.
+    ///
+    /// # Errors
+    /// With the invalid part; never with the value of a header.
+    pub fn check(&self) -> Result<(), String> {
+        self.uri()?;
+        self.header_map().map(drop)
+    }
+
+    /// The endpoint.
+    pub(super) fn uri(&self) -> Result<Uri, String> {
+        let text = match self.endpoint.contains("://") {
+            true => self.endpoint.clone(),
+            false => format!("http://{}", self.endpoint),
+        };
+        let uri: Uri = text.parse().map_err(|e| format!("endpoint: {e}"))?;
+        let has_port = uri.port_u16().is_some() || self.protocol == OtlpProtocol::Http;
+        match uri.scheme_str() {
+            _ if uri.host().is_none_or(str::is_empty) => Err("endpoint: has no host".into()),
+            _ if uri.authority().is_some_and(|a| a.as_str().contains('@')) => {
+                Err("endpoint: user and password belong into headers".into())
+            }
+            Some("http" | "https") if has_port => Ok(uri),
+            Some("http" | "https") => Err("endpoint: has no port".into()),
+            _ => Err("endpoint: the scheme must be http or https".into()),
+        }
+    }
+
+    /// The headers.
+    pub(super) fn header_map(&self) -> Result<HeaderMap, String> {
+        let mut map = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let header: HeaderName =
+                name.parse().map_err(|_| format!("headers: {name:?} is no header name"))?;
+            let mut value = HeaderValue::from_str(value)
+                .map_err(|_| format!("headers: the value of {name:?} isn't allowed in a header"))?;
+            value.set_sensitive(true);
+            map.append(header, value);
+        }
+        Ok(map)
+    }
+}
