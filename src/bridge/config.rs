@@ -21,7 +21,8 @@ pub enum Compression {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
-    /// Address of the server: `host:port`.
+    /// Address of the server: `host:port`. Empty: none, the answers of exporters count; in a
+    /// configuration without sinks, port 7600 of this host.
     pub endpoint: String,
     /// Further servers, in the order in which they are tried when the one before fails. A
     /// connection that works is kept.
@@ -73,7 +74,7 @@ pub struct BridgeConfig {
 impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
-            endpoint: "127.0.0.1:7600".into(),
+            endpoint: String::new(),
             failover: Vec::new(),
             compression: Compression::None,
             batch_bytes: 256 * 1024,

@@ -9,6 +9,7 @@ use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
+use crate::export::SinkStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
@@ -46,6 +47,8 @@ pub struct Status {
     pub assessor: Arc<AssessorStats>,
     /// The bridge's counters.
     pub bridge: Arc<BridgeStats>,
+    /// The sinks of the export.
+    pub sinks: Vec<Arc<SinkStats>>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
     /// Requested once the agent drains.
@@ -149,6 +152,7 @@ impl Status {
             "shards": shards,
             "assessor": counters_json(self.assessor.readings()),
             "bridge": self.bridge(),
+            "export": self.export(),
             "cons1": cons1,
         })
     }
@@ -174,6 +178,17 @@ impl Status {
         bridge.insert("circuit".into(), self.bridge.circuit().as_str().into());
         bridge.insert("last_error".into(), self.bridge.last_error().into());
         bridge.into()
+    }
+
+    fn export(&self) -> Json {
+        let sinks = self.sinks.iter().map(|sink| {
+            let mut json = counters_json(sink.readings());
+            json.insert("endpoint".into(), sink.endpoint.as_str().into());
+            json.insert("protocol".into(), sink.protocol.into());
+            json.insert("last_error".into(), sink.last_error().into());
+            (sink.name.clone(), Json::from(json))
+        });
+        sinks.collect::<Map<_, _>>().into()
     }
 
     /// Rules suggested by the learned pairs, as YAML documents.
