@@ -260,7 +260,7 @@ proptest! {
                 prop_assert_eq!(kernel_time(raw), expected_time);
                 let decoded = decoder.event(raw).unwrap();
                 check_decoded(&decoded, sample);
-                prop_assert!(decoded_json(&decoded).is_object());
+                prop_assert!(decoded_json(&batch, &decoded).is_object());
             }
         }
     }

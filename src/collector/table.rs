@@ -23,6 +23,8 @@ pub struct Row {
     pub on_full: OnFull,
     /// Whether events come again after a kill of the agent, under the same ids.
     pub reads_again: bool,
+    /// Whether its senders choose the times of its events.
+    pub has_given_times: bool,
     /// Creates the collector for each run.
     pub factory: CollectorFactory,
 }
@@ -89,6 +91,7 @@ macro_rules! collectors {
                     enabled: self.$name.enabled() && self.may_run(stringify!($name)),
                     on_full: self.$name.on_full(),
                     reads_again: self.$name.reads_again(),
+                    has_given_times: self.$name.has_given_times(),
                     factory: self.$name.factory(),
                 },)*]
             }

@@ -139,7 +139,7 @@ impl Agent {
         let memory = watch_memory(&config, &start)?;
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
-            start_correlator(&config, &live, RING_SETS * rows.len(), &bell, &mut start)?;
+            start_correlator(&config, &live, &rows, &bell, &mut start)?;
         let spool = config.state_dir().join("spool");
         let mut exporters = Exporters::prepare(&config.export, &spool, Arc::clone(&bell));
         let feed = exporters.as_ref().map(|exporters| Arc::clone(exporters.feed()));
@@ -364,6 +364,12 @@ fn reads_again(rows: &[Row]) -> u32 {
     rows.fold(0, |bits, (_, n)| bits | 1 << n)
 }
 
+/// Bit n: the senders of the collector with this number choose the times of its events.
+fn given_times(rows: &[Row]) -> u32 {
+    let rows = rows.iter().zip(0u32..).filter(|(row, _)| row.has_given_times);
+    rows.fold(0, |bits, (_, n)| bits | 1 << n)
+}
+
 /// The names under which events are counted: the collectors', and last that of the events which
 /// earlier processes left in the spool.
 fn accounts(rows: &[Row]) -> Vec<String> {
@@ -378,13 +384,20 @@ fn origin(node: &str, epoch: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Plans the shards and the assessor thread, with rings for this many collectors.
-fn topology(config: &Config, rules: &Arc<LiveRules>, collectors: usize) -> Topology {
+/// Plans the shards and the assessor thread, with rings for this many collectors. `given_times`:
+/// bit n is set for a collector whose senders choose the times of its events.
+fn topology(
+    config: &Config,
+    rules: &Arc<LiveRules>,
+    collectors: usize,
+    given_times: u32,
+) -> Topology {
     let ring_blocks = config.dataflow.buffer_size * BLOCKS_PER_EVENT;
     Topology::new(Arc::clone(rules), Order::Arrival)
         .lane_options(LaneOptions {
             max_keys: config.dataflow.max_keys,
             max_stories: config.dataflow.max_stories,
+            given_times,
             ..LaneOptions::default()
         })
         .correlation(config.dataflow.enable_semantic_grouping)
@@ -399,11 +412,12 @@ fn topology(config: &Config, rules: &Arc<LiveRules>, collectors: usize) -> Topol
 fn start_correlator(
     config: &Config,
     rules: &Arc<LiveRules>,
-    collectors: usize,
+    rows: &[Row],
     exit_bell: &Arc<Bell>,
     start: &mut Start,
 ) -> Result<(Started, Option<RecoveryLogState>), StartError> {
-    let mut topology = topology(config, rules, collectors).memory(start.memory.clone());
+    let mut topology = topology(config, rules, RING_SETS * rows.len(), given_times(rows));
+    topology = topology.memory(start.memory.clone());
     let mut recovery_log = None;
     if config.dataflow.recovery_log_bytes > 0 && config.dataflow.enable_semantic_grouping {
         let dir = config.state_dir().join("recovery");

@@ -186,12 +186,12 @@ async fn events(
 /// stands an object with the error.
 fn append_json(found: &MatchingBatch, out: &mut Vec<Value>) -> Result<(), tapio_wire::WireError> {
     let batch = Batch::parse(&found.batch).map_err(|(_, error)| error)?;
-    let mut decoder = batch.decoder();
+    let mut decoder = batch.display_decoder();
     let first = out.len();
     for item in batch.items() {
         if let Item::Event(raw) = item {
             out.push(match decoder.event(raw) {
-                Ok(decoded) => decoded_json(&decoded),
+                Ok(decoded) => decoded_json(&batch, &decoded),
                 Err(error) => json!({"error": error.to_string()}),
             });
         }

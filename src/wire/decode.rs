@@ -3,7 +3,7 @@
 
 use super::raw_event::{RawEvent, read_field};
 use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
-use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, Severity, TraceId};
+use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, NameSource, Severity, TraceId};
 use tapio_core::ring::Membership;
 
 /// The largest batch accepted: 16 MiB.
@@ -174,14 +174,39 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// A decoder for the batch's events. Interns the batch's names; events with a name for which
-    /// the table of this process has no room are invalid.
+    /// A decoder for the batch's events. Interns the batch's names; attributes with a name for
+    /// which the table of this process has no room are left out, events with such a kind are
+    /// invalid.
     #[must_use]
     pub fn decoder(&self) -> EventDecoder<'a> {
+        let name = |text: &&str| Name::intern_from(text, NameSource::Batches).ok();
+        self.decoder_with(self.names.iter().map(name).collect())
+    }
+
+    /// A decoder that interns nothing, to show events: names that this process doesn't have are
+    /// [`Name::local`], and [`Batch::name_text`] returns their texts.
+    #[must_use]
+    pub fn display_decoder(&self) -> EventDecoder<'a> {
+        let names = self.names.iter().enumerate();
+        let name = |(at, text): (usize, &&str)| Name::find(text).or_else(|| Name::local(at));
+        self.decoder_with(names.map(name).collect())
+    }
+
+    /// The text of a name in an event of [`Batch::display_decoder`].
+    #[must_use]
+    pub fn name_text(&self, name: Name) -> &'a str {
+        match name.local_index() {
+            Some(at) => self.names.get(at).copied().unwrap_or_default(),
+            None => name.text(),
+        }
+    }
+
+    fn decoder_with(&self, names: Vec<Option<Name>>) -> EventDecoder<'a> {
         EventDecoder {
-            names: self.names.iter().map(|text| Name::intern(text).ok()).collect(),
+            names,
             fields: Vec::with_capacity(32),
             correlations: Vec::with_capacity(4),
+            is_incomplete: false,
         }
     }
 }
@@ -192,6 +217,8 @@ pub struct EventDecoder<'a> {
     names: Vec<Option<Name>>,
     fields: Vec<Field<'a>>,
     correlations: Vec<Membership>,
+    /// Whether an attribute of the event was left out.
+    is_incomplete: bool,
 }
 
 /// A decoded event.
@@ -226,6 +253,7 @@ impl<'a> EventDecoder<'a> {
     pub fn event<'s>(&'s mut self, raw: RawEvent<'a>) -> Result<Decoded<'s>, WireError> {
         self.fields.clear();
         self.correlations.clear();
+        self.is_incomplete = false;
         let none = Name(0);
         let mut event = Event {
             severity: Severity(0),
@@ -239,8 +267,9 @@ impl<'a> EventDecoder<'a> {
         while !r.is_empty() {
             match r.tag()? {
                 (12, LEN) => {
-                    let field = self.field(r.message()?)?;
-                    self.push(&r, self.fields.len(), field)?;
+                    if let Some(field) = self.attribute(r.message()?)? {
+                        self.push(&r, self.fields.len(), field)?;
+                    }
                 }
                 (11, LEN) => {
                     let field = self.field(r.message()?)?;
@@ -280,6 +309,10 @@ impl<'a> EventDecoder<'a> {
         event.kind = self.name(&r, kind)?;
         event.source = self.name(&r, source)?;
         event.entities = entities as u8;
+        if self.is_incomplete {
+            // The range of the resource's attributes isn't known any more.
+            event.resource = [0; 2];
+        }
         Ok(Decoded {
             event: Event { fields: &self.fields, ..event },
             correlations: &self.correlations,
@@ -311,6 +344,17 @@ impl<'a> EventDecoder<'a> {
     }
 
     #[inline]
+    /// Reads an attribute; `None` for one whose name has no room.
+    fn attribute(&mut self, message: Reader<'a>) -> Result<Option<Field<'a>>, WireError> {
+        let (key, value) = read_field(message)?;
+        let index = usize::try_from(key).ok();
+        if index.is_some_and(|index| matches!(self.names.get(index), Some(None))) {
+            self.is_incomplete = true;
+            return Ok(None);
+        }
+        Ok(Some(Field { key: self.name(&message, key)?, value }))
+    }
+
     fn field(&self, message: Reader<'a>) -> Result<Field<'a>, WireError> {
         let (key, value) = read_field(message)?;
         Ok(Field { key: self.name(&message, key)?, value })

@@ -13,10 +13,12 @@ fn hex(bytes: [u8; 8]) -> String {
     format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
-/// An event as JSON, with the results of correlation: `trace_id`, `span_id`, `correlation` and,
-/// where the event arrived with another context, `incoming_trace_id` and `incoming_span_id`.
+/// An event of a batch's [`Batch::display_decoder`] as JSON, with the results of correlation:
+/// `trace_id`, `span_id`, `correlation` and, where the event arrived with another context,
+/// `incoming_trace_id` and `incoming_span_id`.
 #[must_use]
-pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
+pub fn decoded_json(batch: &Batch<'_>, decoded: &Decoded<'_>) -> Json {
+    let text = |name| batch.name_text(name);
     let event = &decoded.event;
     let mut more = Map::new();
     if event.trace_id.is_some() {
@@ -26,7 +28,7 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
         }
     }
     if !decoded.correlations.is_empty() {
-        let correlations = correlations_json(decoded.correlations);
+        let correlations = correlations_json(decoded.correlations, text);
         more.insert("correlation".into(), correlations);
     }
     if decoded.incoming_trace_id != TraceId::NONE {
@@ -36,7 +38,7 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
             more.insert("incoming_span_id".into(), hex(decoded.incoming_span_id).into());
         }
     }
-    event_json_with(event, more)
+    event_json_with(event, more, text)
 }
 
 /// The items of a batch as JSON, in order; `true` marks a story. The second result counts the items
@@ -46,11 +48,11 @@ pub fn decoded_json(decoded: &Decoded<'_>) -> Json {
 /// When the batch's outline is invalid.
 pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
     let batch = Batch::parse(bytes).map_err(|(_, error)| error)?;
-    let mut decoder = batch.decoder();
+    let mut decoder = batch.display_decoder();
     let (mut out, mut invalid) = (Vec::new(), 0);
     for item in batch.items() {
         let json = match item {
-            Item::Event(raw) => decoder.event(raw).map(|d| (false, decoded_json(&d))),
+            Item::Event(raw) => decoder.event(raw).map(|d| (false, decoded_json(&batch, &d))),
             Item::Story(story) => <proto::Story as prost::Message>::decode(story)
                 .ok()
                 .and_then(story_from_proto)

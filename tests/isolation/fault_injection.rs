@@ -135,6 +135,7 @@ impl FaultTest {
         let lines = jsonl::Config { paths: vec![fifo.clone()], follow: false };
         let mut rows = config.collectors.rows();
         rows.push(Row {
+            has_given_times: false,
             name: STEADY,
             about: "Counted lines.",
             enabled: true,

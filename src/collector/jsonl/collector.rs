@@ -41,6 +41,10 @@ impl CollectorConfig for Config {
         true
     }
 
+    fn has_given_times(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory(Self { paths: distinct(&self.paths), ..self.clone() }, Jsonl)
     }

@@ -61,6 +61,10 @@ impl CollectorConfig for Config {
         true
     }
 
+    fn has_given_times(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory((self.clone(), Listeners::default()), |(config, listeners)| Otlp {
             config,

@@ -59,6 +59,10 @@ impl CollectorConfig for ReceiverConfig {
         true
     }
 
+    fn has_given_times(&self) -> bool {
+        true
+    }
+
     fn factory(&self) -> CollectorFactory {
         let (listen, kept) = (self.listen, ListenerSlot::default());
         Box::new(move || Box::new(Receiver { listen, kept: kept.clone() }))

@@ -61,6 +61,11 @@ pub trait CollectorConfig {
         false
     }
 
+    /// Whether its senders choose the times of its events: these say nothing about how far time is.
+    fn has_given_times(&self) -> bool {
+        false
+    }
+
     /// Returns the collector's [`factory`].
     fn factory(&self) -> CollectorFactory;
 }

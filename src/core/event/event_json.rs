@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::id::{EventId, TraceId};
+use super::interner::{NameError, NameSource};
 use super::json::{EventParseError, rfc3339, value_json};
 use super::name::Name;
 use super::record::{ClockQuality, Event, Field, Value};
@@ -136,9 +137,30 @@ fn push_field(
         }
         list => OwnedValue::Json(list.to_string()),
     };
-    let name = Name::intern(names::canonical(key)).map_err(|e| bad(e.to_string()))?;
-    fields.push((name, owned));
+    match Name::intern_from(names::canonical(key), NameSource::JsonLines) {
+        Ok(name) => fields.push((name, owned)),
+        Err(NameError::TooLong { bytes }) => {
+            return Err(bad(NameError::TooLong { bytes }.to_string()));
+        }
+        Err(_) => add_unnamed(fields, key, &owned),
+    }
     Ok(())
+}
+
+/// Keeps a field whose name can't be added, as text.
+fn add_unnamed(fields: &mut Vec<(Name, OwnedValue)>, key: &str, value: &OwnedValue) {
+    let json = match value {
+        OwnedValue::Plain(value) => value_json(*value),
+        OwnedValue::Str(text) => text.as_str().into(),
+        OwnedValue::Json(text) => value_json(Value::Json(text)),
+    };
+    let at = fields.iter().position(|(name, _)| *name == names::TAPIO_UNNAMED);
+    let mut all = match at.map(|at| fields.remove(at)) {
+        Some((_, OwnedValue::Json(text))) => serde_json::from_str(&text).unwrap_or_default(),
+        _ => Map::new(),
+    };
+    all.insert(key.to_owned(), json);
+    fields.push((names::TAPIO_UNNAMED, OwnedValue::Json(Json::Object(all).to_string())));
 }
 
 /// The events of a line in any format, and what is wrong with it: column, from 1, and cause.
@@ -209,8 +231,9 @@ impl JsonEvent {
             Some(t) => t.parse().map_err(|e| bad(format!("trace_id: {e}")))?,
         };
         let span_id = line.span_id.as_deref().map_or(Ok(0), parse_span_id)?;
-        let name =
-            |key: &str, text: &str| Name::intern(text).map_err(|e| bad(format!("{key}: {e}")));
+        let name = |key: &str, text: &str| {
+            Name::intern_from(text, NameSource::JsonLines).map_err(|e| bad(format!("{key}: {e}")))
+        };
         Ok(Self {
             id,
             time_ns,
@@ -257,12 +280,12 @@ impl JsonEvent {
     }
 }
 
-fn fields_json(fields: &[Field<'_>]) -> Map<String, Json> {
+fn fields_json<'t>(fields: &[Field<'_>], text: impl Fn(Name) -> &'t str) -> Map<String, Json> {
     fields
         .iter()
         .filter(|f| f.key != names::TAPIO_EVENT_ID)
         .map(|f| {
-            let name = if f.key == names::HOST_NAME { "node" } else { f.key.text() };
+            let name = if f.key == names::HOST_NAME { "node" } else { text(f.key) };
             (name.to_owned(), value_json(f.value))
         })
         .collect()
@@ -271,13 +294,17 @@ fn fields_json(fields: &[Field<'_>]) -> Map<String, Json> {
 /// Renders an event in the JSON form.
 #[must_use]
 pub fn event_json(event: &Event<'_>) -> Json {
-    event_json_with(event, Map::new())
+    event_json_with(event, Map::new(), Name::text)
 }
 
 /// Renders an event in the JSON form, with more members at the end, such as those that correlation
-/// adds.
+/// adds. `text` returns the text of a name.
 #[must_use]
-pub fn event_json_with(event: &Event<'_>, more: Map<String, Json>) -> Json {
+pub fn event_json_with<'t>(
+    event: &Event<'_>,
+    more: Map<String, Json>,
+    text: impl Fn(Name) -> &'t str,
+) -> Json {
     let given = event.attributes().iter().find(|f| f.key == names::TAPIO_EVENT_ID);
     let mut out = Map::new();
     out.insert(
@@ -285,14 +312,14 @@ pub fn event_json_with(event: &Event<'_>, more: Map<String, Json>) -> Json {
         given.map_or_else(|| event.id.to_string().into(), |f| value_json(f.value)),
     );
     out.insert("time".into(), rfc3339(event.time_ns).into());
-    out.insert("kind".into(), event.kind.text().into());
-    out.insert("source".into(), event.source.text().into());
+    out.insert("kind".into(), text(event.kind).into());
+    out.insert("source".into(), text(event.source).into());
     out.insert("severity".into(), event.severity.as_str().into());
-    out.insert("entity".into(), Json::Object(fields_json(event.entity_fields())));
+    out.insert("entity".into(), Json::Object(fields_json(event.entity_fields(), &text)));
     if !event.message.is_empty() {
         out.insert("message".into(), event.message.into());
     }
-    out.insert("attributes".into(), Json::Object(fields_json(event.attributes())));
+    out.insert("attributes".into(), Json::Object(fields_json(event.attributes(), &text)));
     if event.trace_id.is_some() && !more.contains_key("trace_id") {
         out.insert("trace_id".into(), event.trace_id.to_string().into());
         out.insert("span_id".into(), format!("{:016x}", u64::from_be_bytes(event.span_id)).into());

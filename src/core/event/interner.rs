@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, RwLock};
 
 use super::name::Name;
@@ -11,6 +12,23 @@ use super::well_known_names as names;
 
 /// Names that a process can hold. Past it, [`Name::intern`] returns an error instead of growing.
 const CAPACITY: usize = 32_768;
+
+/// Names that the senders of one source can add. All sources together leave the rules a fifth.
+const MAX_OF_SOURCE: usize = 8_192;
+
+/// A source of names that the program doesn't choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameSource {
+    /// Attributes of OTLP.
+    Otlp,
+    /// Events as JSON lines.
+    JsonLines,
+    /// Batches of other agents.
+    Batches,
+}
+
+/// Names that each source has added. Relaxed: changed under the lock of `NUMBERS` only.
+static ADDED: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// The longest name, in bytes.
 const MAX_BYTES: usize = 256;
@@ -29,6 +47,9 @@ pub enum NameError {
     /// The process holds the maximum number of names.
     #[error("more than {CAPACITY} distinct names: {0:?} can't be added")]
     Exhausted(String),
+    /// The source has added the maximum number of names.
+    #[error("more than {MAX_OF_SOURCE} distinct names from {1:?}: {0:?} can't be added")]
+    SourceExhausted(String, NameSource),
     /// The text is longer than the maximum.
     #[error("a name of {bytes} bytes exceeds the maximum of {MAX_BYTES}")]
     TooLong {
@@ -61,6 +82,32 @@ impl Name {
     /// When the text is longer than 256 bytes, or the process already holds the maximum number of
     /// names: hostile input can't make the table grow.
     pub fn intern(text: &str) -> Result<Self, NameError> {
+        Self::add(text, None)
+    }
+
+    /// Returns the name of a text from a source, and adds it on first use. Each source has a number
+    /// of names of its own: what one's senders do takes nothing from another's, nor from rules.
+    ///
+    /// # Errors
+    /// As [`Name::intern`], and when the source has added its maximum.
+    pub fn intern_from(text: &str, source: NameSource) -> Result<Self, NameError> {
+        Self::add(text, Some(source))
+    }
+
+    /// A name that stands for a text which only its user knows, such as the place in a list; `None`
+    /// for a large index. [`Name::text`] is empty.
+    #[must_use]
+    pub fn local(index: usize) -> Option<Self> {
+        u16::try_from(CAPACITY + index).ok().map(Self)
+    }
+
+    /// The index of a name that [`Name::local`] has made.
+    #[must_use]
+    pub fn local_index(self) -> Option<usize> {
+        usize::from(self.0).checked_sub(CAPACITY)
+    }
+
+    fn add(text: &str, source: Option<NameSource>) -> Result<Self, NameError> {
         if let Some(name) = Self::find(text) {
             return Ok(name);
         }
@@ -74,6 +121,13 @@ impl Name {
         let number = map.len();
         if number >= CAPACITY {
             return Err(NameError::Exhausted(text.chars().take(80).collect()));
+        }
+        if let Some(source) = source {
+            let added = &ADDED[source as usize];
+            if added.load(Ordering::Relaxed) >= MAX_OF_SOURCE {
+                return Err(NameError::SourceExhausted(text.chars().take(80).collect(), source));
+            }
+            added.fetch_add(1, Ordering::Relaxed);
         }
         let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
         let _ = TEXTS[number].set(kept);

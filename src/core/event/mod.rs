@@ -37,7 +37,7 @@ pub mod well_known_names;
 
 pub use event_json::{JsonEvent, ParsedLine, event_json, event_json_with};
 pub use id::{EventId, ParseIdError, TraceId, stable_hash};
-pub use interner::NameError;
+pub use interner::{NameError, NameSource};
 pub use json::{EventParseError, parse_rfc3339, rfc3339, value_json};
 pub use link::{Link, LinkTarget, LinkedStory, MAX_LINKS, StoryPart, linked_among};
 pub use name::Name;

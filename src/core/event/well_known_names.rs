@@ -212,6 +212,7 @@ well_known! {
     TAPIO_PEER_SERVICE_NAME = "tapio.peer.k8s.service.name",
     TAPIO_PEER_SYSTEMD_UNIT = "tapio.peer.systemd.unit",
     TAPIO_EVENT_ID = "tapio.event.id",
+    TAPIO_UNNAMED = "tapio.unnamed",
     TAPIO_EXTRA = "tapio.extra",
     TAPIO_OOM_CGROUP_ID = "tapio.oom.cgroup.id",
     TAPIO_PROCESS_ARGS_TRUNCATED = "tapio.process.args_truncated",

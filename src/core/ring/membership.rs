@@ -49,18 +49,18 @@ impl Membership {
     }
 }
 
-/// Memberships as JSON.
+/// Memberships as JSON. `text` returns the text of a name.
 #[must_use]
-pub fn correlations_json(memberships: &[Membership]) -> Json {
+pub fn correlations_json<'t>(memberships: &[Membership], text: impl Fn(Name) -> &'t str) -> Json {
     let membership = |m: &Membership| {
         let mut related: Vec<String> =
             m.related.iter().filter(|id| id.0 != [0; 16]).map(ToString::to_string).collect();
         related.dedup();
         json!({
             "id": m.story.to_string(),
-            "rule": m.rule.text(),
-            "pattern": m.pattern.text(),
-            "role": m.role.text(),
+            "rule": text(m.rule),
+            "pattern": text(m.pattern),
+            "role": text(m.role),
             "related": related,
         })
     };

@@ -16,7 +16,7 @@ use crate::matcher::match_line::MatchLine;
 use crate::matcher::order::Order;
 use crate::rules::{LiveRules, Rule, RuleSet};
 use crate::shard::shard::Shard;
-use tapio_core::event::{JsonEvent, ParsedLine, Reason, Stage, Story, event_json_with};
+use tapio_core::event::{JsonEvent, Name, ParsedLine, Reason, Stage, Story, event_json_with};
 use tapio_core::ring::{
     Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Router, Sink, Snapshot,
     StageLedger, attach, correlations_json, wait_until,
@@ -296,6 +296,7 @@ fn topology(rules: &Arc<LiveRules>, emit: Emit) -> Topology {
             max_stories: MAX_KEYS,
             max_seen: 1 << 20,
             record_matches: emit == Emit::Matches,
+            ..LaneOptions::default()
         });
     match emit {
         Emit::Stories => topology.evidence(Bounds::REPLAY),
@@ -401,9 +402,9 @@ pub fn enriched(record: &Record<'_>) -> Option<Json> {
     let mut memberships: Vec<Membership> = record.memberships().collect();
     memberships.sort_by_key(|m| (m.rank, m.story));
     if !memberships.is_empty() {
-        more.insert("correlation".into(), correlations_json(&memberships));
+        more.insert("correlation".into(), correlations_json(&memberships, Name::text));
     }
-    Some(event_json_with(&event, more))
+    Some(event_json_with(&event, more, Name::text))
 }
 
 fn hex(span: [u8; 8]) -> String {

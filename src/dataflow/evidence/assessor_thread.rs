@@ -15,12 +15,13 @@ use super::bounds::Bounds;
 use super::message::EvidenceMessage;
 use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
+use super::story_writer::{Written, write_story};
 use crate::guard::{guarded, report_instead_of_printing};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::Story;
 use tapio_core::memory::{MemoryLevel, MemoryPressure};
-use tapio_core::ring::{Bell, RecordWriter, WriteError, attach, wait_until};
+use tapio_core::ring::{Bell, RecordWriter, attach, wait_until};
 
 /// Messages in a ring.
 const RING_MESSAGES: usize = 4_096;
@@ -267,15 +268,10 @@ impl AssessorThread {
     fn write_stories(&mut self) {
         let mut written = false;
         while let Some(story) = self.waiting.front_mut() {
-            match self.output.0.write_story(story) {
-                Ok(()) => self.stats.emitted.add(story),
-                Err(WriteError::Full) => break,
-                Err(WriteError::Oversize) if story.members.len() > 1 => {
-                    // All members are counted; the first ones are the most informative.
-                    story.members.truncate(story.members.len() / 2);
-                    continue;
-                }
-                Err(WriteError::Oversize) => self.stats.counters.stories_oversize.add(1),
+            match write_story(&mut self.output.0, story) {
+                Written::Whole => self.stats.emitted.add(story),
+                Written::Full => break,
+                Written::Oversize => self.stats.counters.stories_oversize.add(1),
             }
             self.waiting.pop_front();
             written = true;

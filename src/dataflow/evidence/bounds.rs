@@ -18,6 +18,8 @@ pub struct Bounds {
     pub history: usize,
     /// Edges of one entity.
     pub edges: usize,
+    /// Edges that a search of dependencies or dependents looks at.
+    pub searched_edges: usize,
     /// Pairs of kinds that are learned.
     pub pairs: usize,
 }
@@ -42,6 +44,7 @@ impl Bounds {
         buckets: 256,
         history: 64,
         edges: 4_096,
+        searched_edges: 8_192,
         pairs: 4_096,
     };
     /// Replay: large enough for all that the files hold, so that evictions don't affect the result.
@@ -52,6 +55,7 @@ impl Bounds {
         buckets: 1 << 20,
         history: 1 << 20,
         edges: 1 << 20,
+        searched_edges: 1 << 20,
         pairs: 1 << 16,
     };
 }

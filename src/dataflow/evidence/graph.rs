@@ -8,7 +8,7 @@
 //! An edge holds at second *t* if the latest second *s* ≤ *t* in which it was seen isn't older than
 //! its relation allows, and neither the edge nor one of its entities ended in `s..t`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::bounds::Bounds;
 use super::entity::{AffectedEntity, Entity, EntityKind};
@@ -255,30 +255,8 @@ impl Graph {
             && ![key.0, key.2].iter().any(|n| state(*n).is_some_and(|e| ended(&e.ended)))
     }
 
-    /// The neighbours of an entity as of a second, in order: relation, neighbour, and whether the
-    /// entity is the edge's first one.
-    pub(super) fn neighbours(
-        &self,
-        entity: &Entity,
-        second: u32,
-    ) -> Vec<(Relation, &Entity, bool)> {
-        let Some(state) = self.entities.peek(entity) else {
-            return Vec::new();
-        };
-        let holding = state.edges.iter().filter(|k| self.holds(k, second));
-        let mut out: Vec<_> = holding
-            .filter_map(|key| {
-                let is_first = key.0 == state.number;
-                let other = self.by_number.get(if is_first { &key.2 } else { &key.0 })?;
-                Some((key.1, other, is_first))
-            })
-            .collect();
-        out.sort_unstable();
-        out
-    }
-
     /// The neighbours by one relation, with the entity as the edge's first one or as its second
-    /// one.
+    /// one, in order.
     pub(super) fn related(
         &self,
         entity: &Entity,
@@ -286,12 +264,19 @@ impl Graph {
         is_first: bool,
         second: u32,
     ) -> Vec<&Entity> {
-        let all = self.neighbours(entity, second).into_iter();
-        all.filter(|(r, _, first)| *r == relation && *first == is_first).map(|n| n.1).collect()
+        let Some(state) = self.entities.peek(entity) else { return Vec::new() };
+        let of_relation =
+            state.edges.iter().filter(|k| k.1 == relation && (k.0 == state.number) == is_first);
+        let holding = of_relation.filter(|k| self.holds(k, second));
+        let mut out: Vec<&Entity> = holding
+            .filter_map(|key| self.by_number.get(if is_first { &key.2 } else { &key.0 }))
+            .collect();
+        out.sort_unstable();
+        out
     }
 
     /// The dependencies of an entity (`up`), or its dependents, within some steps as of a second:
-    /// each with its distance, in order of distance.
+    /// each with its distance, in order of distance. Looks at [`Bounds::searched_edges`] at most.
     pub(super) fn reachable(
         &self,
         entity: &Entity,
@@ -300,22 +285,34 @@ impl Graph {
         second: u32,
     ) -> Vec<(u32, &Entity)> {
         let mut out: Vec<(u32, &Entity)> = Vec::new();
+        let mut reached: HashSet<u32, ahash::RandomState> = HashSet::default();
+        reached.extend(self.entities.peek(entity).map(|state| state.number));
         let mut frontier: Vec<&Entity> = vec![entity];
+        let mut edges_left = self.bounds.searched_edges;
         for step in 1..=steps {
             let mut next: Vec<&Entity> = Vec::new();
-            for from in frontier {
-                for (relation, other, is_first) in self.neighbours(from, second) {
-                    let depends = is_first == relation.first_depends_on_second();
-                    let is_new = other != entity && !out.iter().any(|(_, e)| *e == other);
-                    if depends == up && is_new && out.len() < MAX_REACHED {
-                        out.push((step, other));
-                        next.push(other);
+            for state in frontier.iter().filter_map(|from| self.entities.peek(from)) {
+                let searched = state.edges.iter().take(edges_left);
+                edges_left -= searched.len();
+                for key in searched {
+                    let is_first = key.0 == state.number;
+                    // First: a hub has thousands of dependents, and few dependencies.
+                    if (is_first == key.1.first_depends_on_second()) != up {
+                        continue;
                     }
+                    let number = if is_first { key.2 } else { key.0 };
+                    if reached.contains(&number) || !self.holds(key, second) {
+                        continue;
+                    }
+                    reached.insert(number);
+                    next.extend(self.by_number.get(&number));
                 }
             }
+            next.sort_unstable();
+            next.truncate(MAX_REACHED - out.len());
+            out.extend(next.iter().map(|other| (step, *other)));
             frontier = next;
         }
-        out.sort_unstable();
         out
     }
 }

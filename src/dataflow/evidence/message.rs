@@ -39,6 +39,14 @@ impl EvidenceMessage {
         !matches!(self.0, EvidenceKind::Story(_))
     }
 
+    /// The pending story of the message, if it has one.
+    pub(crate) fn into_story(self) -> Option<PendingStory> {
+        match self.0 {
+            EvidenceKind::Story(story) => Some(*story),
+            _ => None,
+        }
+    }
+
     /// A message with a pending story.
     pub(crate) fn story(story: PendingStory) -> Self {
         Self(EvidenceKind::Story(Box::new(story)))

@@ -24,6 +24,7 @@
 //! | `store.rs` | the assessor's evidence of all shards |
 //! | `rank.rs`, `impact.rs` | root causes and impact from that evidence |
 //! | `story_counts.rs` | counts of emitted stories by pattern and severity, for `/metrics` |
+//! | `story_writer.rs` | stories into the ring to the bridge |
 //! | `assessor.rs` | [`Assessor`]: completes pending stories |
 //! | `assessor_thread.rs` | the assessor's thread and the rings that lead to it |
 
@@ -46,6 +47,7 @@ mod relation;
 mod second_set;
 mod store;
 mod story_counts;
+mod story_writer;
 mod suggest;
 
 pub use assessor::{Assessor, AssessorCounts};
@@ -64,4 +66,5 @@ pub(crate) use pending_story::{
     ImpactSpec, MemberFacts, NamedCause, Observation, PendingStory, add_member,
 };
 pub use relation::{Criticality, Edge, Relation};
+pub(crate) use story_writer::{Written, write_story};
 pub use suggest::rule_documents;

@@ -6,6 +6,7 @@ use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::key_table::KeyTable;
 use crate::lru::Lru;
+use crate::matcher::event_time::reached_by;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
@@ -169,7 +170,7 @@ impl Lane {
         memberships: &mut Vec<Membership>,
     ) -> (bool, Option<Arc<OwnedRecord>>) {
         let Some(event) = record.event() else { return (false, None) };
-        self.clock_ns = self.clock_ns.max(event.time());
+        self.advance_clock(event.time(), now_ns);
         if self.rules.plan(event.kind_name()).uses.is_empty() {
             return (false, None);
         }
@@ -186,9 +187,18 @@ impl Lane {
     pub(crate) fn process_kept(&mut self, kept: &Arc<OwnedRecord>, now_ns: u64) {
         let record = kept.record();
         let Some(event) = record.event() else { return };
-        self.clock_ns = self.clock_ns.max(event.time());
+        self.advance_clock(event.time(), now_ns);
         let current = EventRef::new(&record, event.event_id(), event.time(), self.evaluated + 1);
         self.evaluate(&mut current.with_copy(Arc::clone(kept)), now_ns, &mut Vec::new());
+    }
+
+    /// Advances event time to that of an event. Replay reads what was, whatever its times.
+    fn advance_clock(&mut self, time_ns: u64, now_ns: u64) {
+        let time_ns = match self.role {
+            LaneRole::Replay => time_ns,
+            LaneRole::Arrival | LaneRole::EventTime => reached_by(time_ns, now_ns),
+        };
+        self.clock_ns = self.clock_ns.max(time_ns);
     }
 
     /// Evaluates the rules whose key this shard owns. Returns whether the event is relevant to any

@@ -13,13 +13,21 @@ pub struct LaneOptions {
     pub max_stories: usize,
     /// Relevant events whose ids are remembered: one that comes again counts once.
     pub max_seen: usize,
+    /// Bit n: the senders of the collector with this number choose the times of its events.
+    pub given_times: u32,
     /// Records every match (`tapio replay --emit matches`).
     pub record_matches: bool,
 }
 
 impl Default for LaneOptions {
     fn default() -> Self {
-        Self { max_keys: 65_536, max_stories: 4_096, max_seen: 32_768, record_matches: false }
+        Self {
+            max_keys: 65_536,
+            max_stories: 4_096,
+            max_seen: 32_768,
+            given_times: 0,
+            record_matches: false,
+        }
     }
 }
 

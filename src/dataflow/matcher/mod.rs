@@ -2,6 +2,7 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
+//! | `event_time.rs` | times of the future |
 //! | `order.rs` | [`Order`](order::Order): arrival or total |
 //! | `lane.rs` | [`Lane`](lane::Lane): the rules evaluated in one order |
 //! | `lane_failure.rs` | handling of a rule that panics |
@@ -16,6 +17,7 @@
 //! | `match_line.rs` | matches as JSON |
 
 pub(crate) mod aggregate;
+pub(crate) mod event_time;
 pub(crate) mod key_state;
 pub(crate) mod lane;
 mod lane_failure;

@@ -174,7 +174,7 @@ impl EventTimeLane {
         let options = LaneOptions { record_matches: false, ..options };
         Self {
             lane: Lane::new(Arc::clone(rules), shard, LaneRole::EventTime, options),
-            buffer: ReorderBuffer::new(rules.slack_ns()),
+            buffer: ReorderBuffer::new(rules.slack_ns(), options.given_times),
             restored_late: VecDeque::new(),
             provisional: HashMap::default(),
             final_ids: VecDeque::new(),
@@ -264,7 +264,7 @@ impl EventTimeLane {
                 0 => self.held,
                 order => order,
             };
-            self.buffer.hold(order, kept);
+            self.buffer.hold(order, kept, now_ns);
             if self.buffer.is_full() {
                 self.release(now_ns);
             }

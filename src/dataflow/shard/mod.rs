@@ -8,6 +8,7 @@
 //! | `watermark.rs` | the watermark: clocks of the sources and slack |
 //! | `catch_up.rs` | the watermark's hold after a restart |
 //! | `worker.rs` | the thread: rings in, rings out |
+//! | `shard_output.rs` | the rings that it writes |
 //! | `worker_stats.rs` | the counters of a shard |
 
 pub(crate) mod catch_up;
@@ -15,6 +16,7 @@ pub(crate) mod event_time_lane;
 pub(crate) mod reorder;
 #[expect(clippy::module_inception, reason = "the shard itself; its neighbours drive it")]
 pub(crate) mod shard;
+pub(crate) mod shard_output;
 pub(crate) mod watermark;
 pub(crate) mod worker;
 pub(crate) mod worker_stats;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::matcher::event_time::reached_by;
 use crate::shard::catch_up::CatchUp;
 use crate::shard::watermark::{MAX_LAG_NS, Watermark};
 use tapio_core::event::ClockQuality;
@@ -30,10 +31,11 @@ pub(crate) struct ReorderBuffer {
 
 impl ReorderBuffer {
     /// Creates a buffer with the slack that the rules ask for; `None`: by the clocks.
-    pub(crate) fn new(slack_ns: Option<u64>) -> Self {
+    /// `given_times`: as for [`Watermark::new`].
+    pub(crate) fn new(slack_ns: Option<u64>, given_times: u32) -> Self {
         Self {
             waiting: BTreeMap::new(),
-            watermark: Watermark::new(slack_ns),
+            watermark: Watermark::new(slack_ns, given_times),
             catch_up: CatchUp::Done,
             max_waiting: MAX_WAITING,
             released_ns: 0,
@@ -94,10 +96,12 @@ impl ReorderBuffer {
         time_ns < self.released_ns
     }
 
-    /// Holds an event that isn't late until the watermark has passed it.
-    pub(crate) fn hold(&mut self, order: u64, record: Arc<OwnedRecord>) {
+    /// Holds an event that isn't late until the watermark has passed it; one of the future, as if
+    /// it were of now.
+    pub(crate) fn hold(&mut self, order: u64, record: Arc<OwnedRecord>, now_ns: u64) {
         let header = *record.record().header();
-        self.waiting.insert((header.time_ns, header.collector, order), record);
+        let time_ns = reached_by(header.time_ns, now_ns).max(self.released_ns);
+        self.waiting.insert((time_ns, header.collector, order), record);
     }
 
     /// Advances the watermark. Returns it.
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn watermark_waits_for_history_after_restart() {
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         let before = 1_000 * SECOND;
         buffer.start_restore();
         buffer.observe(0, ClockQuality::Kernel, before, before);
@@ -170,18 +174,18 @@ mod tests {
         buffer.advance(start);
         // The kernel has no history to report; the API server has, and takes a while.
         buffer.observe(0, ClockQuality::Kernel, start, start);
-        buffer.hold(1, record(0, start));
+        buffer.hold(1, record(0, start), start);
         buffer.advance(start + 3 * SECOND);
         let meanwhile = before + 20 * SECOND;
         assert!(!buffer.is_late(meanwhile));
         buffer.observe(1, ClockQuality::Seconds, meanwhile, start + 4 * SECOND);
-        buffer.hold(2, record(1, meanwhile));
+        buffer.hold(2, record(1, meanwhile), start + 4 * SECOND);
         buffer.advance(start + 5 * SECOND);
         assert!(!buffer.is_late(meanwhile + SECOND), "more history may follow");
         buffer.advance(start + 10 * SECOND);
         assert_eq!(drained(&mut buffer), [meanwhile, start]);
         // Endless history doesn't hold the watermark forever.
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         buffer.finish_restore();
         for second in 0..40 {
             let now = start + second * SECOND;
@@ -193,12 +197,41 @@ mod tests {
     }
 
     #[test]
+    fn times_that_senders_choose_make_nobody_late() {
+        let start = 1_000 * SECOND;
+        for given in
+            [start + 365 * 86_400 * SECOND, start + 3_600 * SECOND, start + 2 * SECOND + 1, 1]
+        {
+            let mut buffer = ReorderBuffer::new(None, 0b10);
+            for step in 0..100 {
+                let now = start + step * SECOND / 10;
+                buffer.observe(1, ClockQuality::Micros, given, now);
+                buffer.hold(2 * step, record(1, given), now);
+                buffer.advance(now);
+                // The kernel's events of now, half a second apart.
+                if step % 5 == 0 {
+                    assert!(!buffer.is_late(now), "{given} {step}");
+                    buffer.observe(0, ClockQuality::Kernel, now, now);
+                    buffer.hold(2 * step + 1, record(0, now), now);
+                }
+            }
+            // And they wait for ten seconds at most.
+            let after = start + 25 * SECOND;
+            buffer.observe(0, ClockQuality::Kernel, after, after);
+            buffer.observe(1, ClockQuality::Micros, given, after);
+            buffer.advance(after);
+            let times = drained(&mut buffer);
+            assert_eq!(times.iter().filter(|time| **time != given).count(), 20, "{given}");
+        }
+    }
+
+    #[test]
     fn silent_source_does_not_hold_back_watermark() {
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         let start = 1_000 * SECOND;
         for (collector, time_ns) in [(0, start), (1, start)] {
             buffer.observe(collector, ClockQuality::Kernel, time_ns, start);
-            buffer.hold(1, record(collector, time_ns));
+            buffer.hold(1, record(collector, time_ns), u64::MAX);
         }
         buffer.observe(0, ClockQuality::Kernel, start + SECOND, start + SECOND);
         buffer.advance(start + SECOND);
@@ -207,7 +240,7 @@ mod tests {
         buffer.advance(start + 2 * SECOND);
         assert_eq!(drained(&mut buffer), [start, start]);
         // Both are silent: time advances with the wall clock.
-        buffer.hold(2, record(0, start + 2 * SECOND));
+        buffer.hold(2, record(0, start + 2 * SECOND), u64::MAX);
         buffer.advance(start + 6 * SECOND);
         assert_eq!(drained(&mut buffer), [start + 2 * SECOND]);
         assert!(buffer.is_late(start));
@@ -215,22 +248,22 @@ mod tests {
 
     #[test]
     fn watermark_waits_for_coarse_clock() {
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         let start = 1_000 * SECOND;
         buffer.observe(1, ClockQuality::Seconds, start, start);
         buffer.observe(0, ClockQuality::Kernel, start + 3 * SECOND / 2, start + 3 * SECOND / 2);
-        buffer.hold(1, record(0, start + 3 * SECOND / 2));
+        buffer.hold(1, record(0, start + 3 * SECOND / 2), u64::MAX);
         // The Kubernetes event of this moment has a time of a second ago.
         buffer.advance(start + 3 * SECOND);
         assert!(!buffer.is_late(start + SECOND));
-        buffer.hold(1, record(1, start + SECOND));
+        buffer.hold(1, record(1, start + SECOND), u64::MAX);
         buffer.advance(start + 8 * SECOND);
         assert_eq!(drained(&mut buffer), [start + SECOND, start + 3 * SECOND / 2]);
     }
 
     #[test]
     fn lagging_source_widens_slack() {
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         let start = 1_000 * SECOND;
         // A burst: the events of one second are sent at five a second.
         for n in 0..40 {
@@ -240,7 +273,7 @@ mod tests {
             buffer.observe(1, ClockQuality::Seconds, now, now);
             buffer.observe(1, ClockQuality::Seconds, start, now);
             assert!(!buffer.is_late(start), "event {n} lags {} s", n / 5);
-            buffer.hold(n, record(1, start));
+            buffer.hold(n, record(1, start), u64::MAX);
             buffer.advance(now);
         }
         // The burst is over: the slack shrinks again.
@@ -253,7 +286,7 @@ mod tests {
 
     #[test]
     fn stale_source_does_not_hold_back_watermark() {
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         let start = 1_000 * SECOND;
         buffer.observe(0, ClockQuality::Kernel, start, start);
         buffer.observe(1, ClockQuality::Kernel, start - 20 * SECOND, start);
@@ -265,7 +298,7 @@ mod tests {
 
     #[test]
     fn clock_ahead_does_not_make_others_late() {
-        let mut buffer = ReorderBuffer::new(None);
+        let mut buffer = ReorderBuffer::new(None, 0);
         let start = 1_000 * SECOND;
         buffer.observe(0, ClockQuality::Kernel, start + 3_600 * SECOND, start);
         buffer.advance(start);
@@ -287,12 +320,12 @@ mod tests {
                 })
                 .collect();
             arrivals.sort_unstable();
-            let mut buffer = ReorderBuffer::new(None);
+            let mut buffer = ReorderBuffer::new(None, 0);
             let mut out = Vec::new();
             for (order, (now_ns, time_ns, collector)) in (1u64..).zip(&arrivals) {
                 buffer.observe(*collector, ClockQuality::Kernel, *time_ns, *now_ns);
                 prop_assert!(!buffer.is_late(*time_ns));
-                buffer.hold(order, record(*collector, *time_ns));
+                buffer.hold(order, record(*collector, *time_ns), u64::MAX);
                 buffer.advance(*now_ns);
                 out.extend(drained(&mut buffer));
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::evidence::{Bounds, EvidenceMessage, FeatureExtractor, PendingStory};
 use crate::guard::{Failure, Failures, guarded};
+use crate::matcher::event_time::reached_by;
 use crate::matcher::lane::{Lane, LaneStats};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
@@ -271,7 +272,12 @@ impl Shard {
         };
         if self.is_home(event) {
             output.lifecycle_trace = self.lifecycles.event(event, &self.rules);
-            if let Some(features) = &mut self.features {
+            // The baselines of others go on with the time of an event: not into the future.
+            let is_plausible = match self.mode {
+                Mode::Replay => true,
+                Mode::Streaming(_) => reached_by(event.time(), now_ns) == event.time(),
+            };
+            if let Some(features) = self.features.as_mut().filter(|_| is_plausible) {
                 features.process(event, relevant);
             }
         }

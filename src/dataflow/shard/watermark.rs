@@ -50,6 +50,8 @@ impl SourceClock {
 /// The clocks of all sources, and the slack behind them.
 pub(crate) struct Watermark {
     clocks: [[SourceClock; QUALITIES]; MAX_COLLECTORS],
+    /// Bit n: the times of collector n are its senders' choice.
+    given_times: u32,
     /// The slack that the rules ask for; `None`: by the clocks.
     slack_ns: Option<u64>,
     /// The slack of the coarsest clock seen.
@@ -58,9 +60,13 @@ pub(crate) struct Watermark {
 
 impl Watermark {
     /// Creates a watermark with the slack that the rules ask for; `None`: by the clocks.
-    pub(crate) fn new(slack_ns: Option<u64>) -> Self {
+    /// `given_times`: bit n is set for a collector whose senders choose the times of its events.
+    /// While another source is active, such times hold the watermark back by [`MAX_LAG_NS`] at
+    /// most.
+    pub(crate) fn new(slack_ns: Option<u64>, given_times: u32) -> Self {
         Self {
             clocks: [[SourceClock::default(); QUALITIES]; MAX_COLLECTORS],
+            given_times,
             slack_ns,
             coarsest_ns: 0,
         }
@@ -88,7 +94,7 @@ impl Watermark {
         let decayed_ns = clock.lag_at(now_ns);
         clock.lag_ns = if lag_ns <= MAX_LAG_NS { decayed_ns.max(lag_ns) } else { decayed_ns };
         // A clock that runs ahead must not make the events of all others late.
-        clock.latest_ns = clock.latest_ns.max(time_ns.min(now_ns.saturating_add(IDLE_NS)));
+        clock.latest_ns = clock.latest_ns.max(time_ns.min(now_ns));
         clock.seen_ns = now_ns;
         lag_ns
     }
@@ -97,10 +103,18 @@ impl Watermark {
     /// for.
     pub(crate) fn at(&self, now_ns: u64, min_slack_ns: u64) -> u64 {
         let seen = || self.clocks.iter().flatten().filter(|c| c.latest_ns > 0);
-        let active = seen().filter(|c| now_ns.saturating_sub(c.seen_ns) <= IDLE_NS);
-        let reached_ns = match active.map(|c| c.latest_ns).min() {
-            Some(earliest_ns) => earliest_ns,
-            None => {
+        let earliest = |given: bool| {
+            let of_kind = (0u32..).zip(&self.clocks).filter(|(n, _)| self.is_given(*n) == given);
+            let clocks = of_kind.flat_map(|(_, clocks)| clocks).filter(|c| c.latest_ns > 0);
+            let active = clocks.filter(|c| now_ns.saturating_sub(c.seen_ns) <= IDLE_NS);
+            active.map(|c| c.latest_ns).min()
+        };
+        let reached_ns = match (earliest(false), earliest(true)) {
+            (Some(own_ns), Some(given_ns)) => {
+                own_ns.min(given_ns.max(now_ns.saturating_sub(MAX_LAG_NS)))
+            }
+            (Some(earliest_ns), None) | (None, Some(earliest_ns)) => earliest_ns,
+            (None, None) => {
                 // All are silent: time advances with the wall clock.
                 let Some(newest) = seen().max_by_key(|c| c.latest_ns) else { return 0 };
                 let silent_ns = now_ns.saturating_sub(newest.seen_ns);
@@ -111,6 +125,10 @@ impl Watermark {
         };
         let slack_ns = self.slack_ns.unwrap_or_else(|| self.slack_at(now_ns));
         reached_ns.saturating_sub(slack_ns.max(min_slack_ns))
+    }
+
+    fn is_given(&self, collector: u32) -> bool {
+        self.given_times >> collector & 1 == 1
     }
 
     /// The slack by the coarsest clock, or more where the source with the largest lag needs it.

@@ -8,18 +8,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::evidence::{EvidenceMessage, EvidenceWriter};
+use crate::evidence::{EvidenceMessage, Written, write_story};
 use crate::guard::{guarded, report_instead_of_printing};
+use crate::matcher::event_time::reached_by;
 use crate::matcher::order::Order;
 use crate::rules::{LiveRules, Reported, RuleFailures};
 use crate::shard::shard::{Shard, StepOutput};
+use crate::shard::shard_output::ShardOutput;
 use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
 use tapio_core::event::{Name, Reason};
 use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{
     Bell, Header, MAX_FORWARDED_BLOCKS, Membership, OwnedRecord, Record, RecordReader, RecordType,
-    RecordWriter, StageLedger, attach, wait_until,
+    StageLedger, attach, wait_until,
 };
 use tapio_core::shutdown::Shutdown;
 
@@ -38,20 +40,8 @@ const TICK_NS: u64 = 100_000_000;
 /// matters rings the bell.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 /// Evidence messages that wait for room in the ring to the assessor. Beyond it, replay reads no
-/// more input; live, facts are dropped and counted, and input waits for stories only.
+/// more input; live, facts are dropped, stories leave without an assessment, and both are counted.
 const MAX_WAITING_MESSAGES: usize = 8_192;
-
-/// The rings that a shard writes.
-pub(crate) struct ShardOutput {
-    /// To the shards with higher numbers, in order, with their bells.
-    pub(crate) shards: Vec<(RecordWriter, Arc<Bell>)>,
-    /// To the bridge, with its bell.
-    pub(crate) bridge: (RecordWriter, Arc<Bell>),
-    /// To the assessor.
-    pub(crate) assessor: EvidenceWriter,
-    /// To the recorder of relevant events, with its bell.
-    pub(crate) recorder: Option<(RecordWriter, Arc<Bell>)>,
-}
 
 /// The rings and bells that connect a shard with the other threads.
 pub(crate) struct Connections {
@@ -93,6 +83,7 @@ pub(crate) struct Worker {
     ledger: Arc<StageLedger>,
     stats: Arc<WorkerStats>,
     evidence_dropped: u64,
+    unassessed: u64,
     unrecorded: u64,
     /// Evictions of the shard when they were looked at last.
     evicted: u64,
@@ -128,6 +119,7 @@ impl Worker {
             ledger,
             stats: Arc::default(),
             evidence_dropped: 0,
+            unassessed: 0,
             unrecorded: 0,
             evicted: 0,
             shutdown,
@@ -211,6 +203,7 @@ impl Worker {
     fn publish(&mut self) {
         self.stats.events.set(self.events);
         self.stats.evidence_messages_dropped.set(self.evidence_dropped);
+        self.stats.stories_unassessed.set(self.unassessed);
         self.stats.recovery_log_overruns.set(self.unrecorded);
         let stats = self.shard.stats();
         self.stats.publish(&stats);
@@ -249,7 +242,7 @@ impl Worker {
         }
         self.follow_memory(now_ns);
         let mut records = 0;
-        if self.messages.len() < MAX_WAITING_MESSAGES {
+        if self.order == Order::Arrival || self.messages.len() < MAX_WAITING_MESSAGES {
             let mut inputs = std::mem::take(&mut self.inputs);
             for (i, input) in inputs.iter_mut().enumerate() {
                 records += self.drain(i, input, now_ns);
@@ -348,7 +341,11 @@ impl Worker {
     /// Processes one event and passes it to the next shard or the bridge.
     fn process(&mut self, record: &Record<'_>, now_ns: u64) {
         self.events += 1;
-        self.clock_ns = self.clock_ns.max(record.header().time_ns);
+        let time_ns = record.header().time_ns;
+        self.clock_ns = self.clock_ns.max(match self.order {
+            Order::Arrival => reached_by(time_ns, now_ns),
+            Order::Total => time_ns,
+        });
         let mut step = std::mem::take(&mut self.step);
         self.shard.step(record, now_ns, &mut step);
         let header = self.shard.next_header(record, &step);
@@ -455,21 +452,27 @@ impl Worker {
             let before = self.messages.len();
             self.messages.retain(|message| !message.is_fact());
             self.evidence_dropped += (before - self.messages.len()) as u64;
+            self.send_unassessed();
         }
         self.messages.is_empty()
     }
-}
 
-impl ShardOutput {
-    /// Closes the rings and rings their bells.
-    fn close(self) {
-        let Self { shards, bridge, assessor, recorder } = self;
-        assessor.close();
-        for (writer, bell) in shards.into_iter().chain([bridge]).chain(recorder) {
-            // The bell rings last: a consumer that wakes earlier would not see that the ring is
-            // closed, and sleep again.
-            drop(writer);
-            bell.ring();
+    /// Sends the oldest half of the waiting stories straight to the bridge: no event waits for the
+    /// assessor.
+    fn send_unassessed(&mut self) {
+        while self.messages.len() > MAX_WAITING_MESSAGES / 2
+            && let Some(mut story) = self.messages.pop_front().and_then(EvidenceMessage::into_story)
+        {
+            match write_story(&mut self.output.bridge.0, &mut story.story) {
+                Written::Whole => self.unassessed += 1,
+                Written::Oversize => self.evidence_dropped += 1,
+                Written::Full => {
+                    self.messages.push_front(EvidenceMessage::story(story));
+                    break;
+                }
+            }
         }
+        self.free_blocks = 0;
+        self.output.bridge.1.ring();
     }
 }

@@ -42,6 +42,8 @@ tapio_core::counters! {
             "Entities whose recent history of features was evicted for lack of room.",
         evidence_messages_dropped: Counter =
             "Evidence messages dropped because the ring to the assessor was full.",
+        stories_unassessed: Counter =
+            "Story revisions sent without root causes and impact because the assessor was behind.",
     }
 }
 

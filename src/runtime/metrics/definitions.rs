@@ -109,6 +109,7 @@ pub(super) const SHARD_METRICS: Names = &[
     ("lifecycles_evicted", "tapio_lifecycles_evicted_total"),
     ("feature_histories_evicted", "tapio_feature_histories_evicted_total"),
     ("evidence_messages_dropped", "tapio_evidence_messages_dropped_total"),
+    ("stories_unassessed", "tapio_stories_unassessed_total"),
     ("event_time_lane_events", "tapio_event_time_lane_events"),
     ("events_forced", "tapio_events_forced_total"),
     ("events_late", "tapio_events_late_total"),

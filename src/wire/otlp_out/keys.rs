@@ -20,6 +20,8 @@ pub(super) enum Key {
 pub(super) enum Special {
     /// The id that its source gave it.
     GivenId,
+    /// Attributes whose names the agent had no room for.
+    Unnamed,
     ScopeName,
     ScopeVersion,
     EventName,
@@ -46,6 +48,7 @@ pub(super) enum Special {
 
 const SPECIAL: &[(Name, Special)] = &[
     (names::TAPIO_EVENT_ID, Special::GivenId),
+    (names::TAPIO_UNNAMED, Special::Unnamed),
     (names::OTEL_SCOPE_NAME, Special::ScopeName),
     (names::OTEL_SCOPE_VERSION, Special::ScopeVersion),
     (names::OTEL_EVENT_NAME, Special::EventName),

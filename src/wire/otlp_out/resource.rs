@@ -113,9 +113,11 @@ pub(super) fn own_attributes(
             Key::Special(Special::GivenId) => {
                 out.attribute(field, "tapio.event.source_id", value);
             }
+            Key::Special(Special::Unnamed) => {}
             _ => out.attribute(field, names.text(*key), value),
         }
     }
+    unnamed_attributes(out, field, event, names);
     story_attributes(out, field, event, names);
 }
 
@@ -136,7 +138,17 @@ pub(super) fn sent_attributes(
             out.attribute(field, text, value);
         }
     }
+    unnamed_attributes(out, field, event, names);
     story_attributes(out, field, event, names);
+}
+
+fn unnamed_attributes(out: &mut ProtoVec, field: u32, event: &EventView<'_>, names: &Names<'_>) {
+    let unnamed = names.special_text(event, Special::Unnamed);
+    if !unnamed.is_empty()
+        && let Ok(serde_json::Value::Object(all)) = serde_json::from_str(unnamed)
+    {
+        all.iter().for_each(|(key, value)| out.json_attribute(field, key, value));
+    }
 }
 
 fn story_attributes(out: &mut ProtoVec, field: u32, event: &EventView<'_>, names: &Names<'_>) {

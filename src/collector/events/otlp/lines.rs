@@ -6,7 +6,7 @@ use super::writer::EventWriter;
 use crate::events::event_builder::EventOutput;
 use crate::runtime::Site;
 use bytes::Bytes;
-use tapio_core::event::{Event, JsonEvent, ParsedLine, Reason, event_json_with};
+use tapio_core::event::{Event, JsonEvent, ParsedLine, Reason, event_json};
 use tapio_wire::{OtlpSignal, otlp_from_json};
 
 /// The signal of a line, by the first key of its object; `None`: it is no request.
@@ -68,7 +68,7 @@ struct JsonEvents {
 
 impl EventOutput for JsonEvents {
     fn offer(&mut self, event: &Event<'_>) -> Result<(), Reason> {
-        let json = event_json_with(event, serde_json::Map::new()).to_string();
+        let json = event_json(event).to_string();
         let parsed = JsonEvent::parse(&json, "").map_err(|_| Reason::BadInput);
         self.invalid += u64::from(parsed.is_err());
         self.events.push(parsed?);

@@ -10,7 +10,8 @@ use crate::events::event_builder::{EventBuilder, EventHeader, EventOutput};
 use crate::runtime::Site;
 use tapio_core::clock;
 use tapio_core::event::{
-    ClockQuality, EventId, Name, Reason, Severity, TraceId, names, rfc3339, stable_hash,
+    ClockQuality, EventId, Name, NameError, NameSource, Reason, Severity, TraceId, names, rfc3339,
+    stable_hash,
 };
 use tapio_wire::{
     OtlpAttributes, OtlpMetricType, OtlpPoint, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
@@ -300,12 +301,15 @@ impl EventWriter {
     /// Adds the attributes that aren't entities, and counts those that are left out.
     /// The record's own come first: they are the most specific.
     fn attributes(&mut self, own: [&OtlpAttributes<'_>; 2], resource: &OtlpAttributes<'_>) {
-        let mut unnamed = 0;
+        let (mut overlong, mut unnamed) = (0, serde_json::Map::new());
         let mut push = |event: &mut Self, list: &[(&str, OtlpValue<'_>)]| {
             for (key, value) in list.iter().filter(|(key, _)| entity(key).is_none()) {
-                match Name::intern(key) {
+                match Name::intern_from(key, NameSource::Otlp) {
                     Ok(name) => event.push(name, value),
-                    Err(_) => unnamed += 1,
+                    Err(NameError::TooLong { .. }) => overlong += 1,
+                    Err(_) => {
+                        unnamed.insert((*key).to_owned(), value.json());
+                    }
                 }
             }
         };
@@ -313,7 +317,11 @@ impl EventWriter {
         let first = self.event.len();
         push(self, &resource.list);
         self.event.end_resource(first);
-        let dropped_here = unnamed + self.event.dropped_fields;
+        if !unnamed.is_empty() {
+            let json = serde_json::Value::Object(unnamed).to_string();
+            self.event.json(names::TAPIO_UNNAMED, |out| out.push_str(&json));
+        }
+        let dropped_here = overlong + self.event.dropped_fields;
         self.dropped_attributes += u64::from(dropped_here);
         let by_sender = own.iter().chain([&resource]).map(|attributes| attributes.dropped);
         let dropped = by_sender.fold(dropped_here, u32::saturating_add);
