@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,7 +12,7 @@ use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::reload::reload;
 use super::signals::Signals;
 use super::{live, log, process, story};
-use crate::runtime::{Agent, Config, StartError, snapshot_json};
+use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_json};
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
@@ -72,7 +73,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
     let rows = config.collectors.rows();
-    let agent = Agent::start_with(config, args.standalone, rows, |rules, server| {
+    let sandbox = Sandbox::of_agent(&config, args.standalone, &rows)?;
+    let limits = sandbox.as_ref().map(|sandbox| Arc::clone(&sandbox.state));
+    let agent = Agent::start_in(sandbox, config, args.standalone, rows, |rules, server| {
         stories = server.map(|s| print_stories(s.grpc_addr.to_string(), drained.clone()));
         rules
     });
@@ -85,7 +88,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     if stories.is_some() {
         message(WELCOME);
     }
-    supervise(&mut agent, args, &signals, &mut log);
+    supervise(&mut agent, args, &signals, &mut log, limits.as_deref());
     tracing::info!("draining");
     agent.drain();
     drained.request();
@@ -111,7 +114,13 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
 }
 
 /// Polls the agent until shutdown is requested, or until its sources have ended.
-fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals, log: &mut Log) {
+fn supervise(
+    agent: &mut Agent,
+    args: &RunArgs,
+    signals: &Signals,
+    log: &mut Log,
+    limits: Option<&SandboxState>,
+) {
     let interval = if args.until_finished { SOURCES_INTERVAL } else { POLL_INTERVAL };
     let started = clock::instant();
     let (mut polled, mut first_report) = (started, args.standalone.then(|| started + FIRST_REPORT));
@@ -121,7 +130,7 @@ fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals, log: &mut Log
     while !is_over(agent) {
         signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
         if signals.take_reload() {
-            reload_agent(agent, args.config.as_deref(), log);
+            reload_agent(agent, args.config.as_deref(), log, limits);
         } else if polled.elapsed() >= POLL_INTERVAL {
             polled = clock::instant();
             agent.poll();
@@ -145,9 +154,14 @@ fn first_report_text(total: &CollectorAccount) -> String {
 
 /// Reloads the sections `dataflow` and `log` of the configuration, that of an embedded server, and
 /// the rules (SIGHUP).
-fn reload_agent(agent: &mut Agent, path: Option<&Path>, log: &mut Log) {
+fn reload_agent(
+    agent: &mut Agent,
+    path: Option<&Path>,
+    log: &mut Log,
+    limits: Option<&SandboxState>,
+) {
     let reloaded = config(path).and_then(|config| {
-        reload(&config, agent.server_mut(), log)?;
+        reload(&config, agent.server_mut(), log, limits)?;
         agent.reload_rules(Some(config.dataflow));
         Ok(())
     });

@@ -11,6 +11,7 @@ use super::reload::reload;
 use super::run::config;
 use super::signals::Signals;
 use super::{log, process};
+use crate::runtime::Sandbox;
 use crate::server::Server;
 
 /// Interval at which the server's end is noticed.
@@ -30,12 +31,14 @@ pub(super) fn run(args: &Args) -> Outcome {
     process::prepare();
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
+    let sandbox = Sandbox::of_server(&started)?;
+    let limits = sandbox.as_ref().map(|sandbox| &*sandbox.state);
     let mut server = Server::start(started.server())?;
     while !signals.is_shutdown() && !server.is_finished() {
         signals.wait(POLL_INTERVAL);
         if signals.take_reload()
             && let Err(e) = config(args.config.as_deref())
-                .and_then(|config| reload(&config, Some(&mut server), &mut log))
+                .and_then(|config| reload(&config, Some(&mut server), &mut log, limits))
         {
             tracing::error!("configuration reload refused, keeping the one in force: {e:#}");
         }

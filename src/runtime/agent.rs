@@ -9,6 +9,7 @@ use super::lock::{AgentLock, LockError};
 use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
+use super::sandbox::Sandbox;
 use super::status::Status;
 use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig};
 use crate::server::{Server, ServerHandle};
@@ -113,14 +114,29 @@ impl Agent {
         Self::start_with(config, standalone, rows, |rules, _| rules)
     }
 
-    /// Starts the agent with these collectors. `prepare` is called before they start, with the
+    /// Starts the agent in a process that may use its rights without limits, as
+    /// [`Agent::start_in`].
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_with(
+        config: Config,
+        standalone: bool,
+        rows: Vec<Row>,
+        prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
+    ) -> Result<Self, StartError> {
+        Self::start_in(None, config, standalone, rows, prepare)
+    }
+
+    /// Starts the agent with these collectors, in the sandbox of this process. `prepare` is called before they start, with the
     /// rules' router and the server of `standalone`: the caller can follow the server from the
     /// first event on. It returns the router to use: a test can put a component of its own between
     /// collectors and rules.
     ///
     /// # Errors
     /// As [`Agent::start`].
-    pub fn start_with(
+    pub fn start_in(
+        sandbox: Option<Sandbox>,
         mut config: Config,
         standalone: bool,
         rows: Vec<Row>,
@@ -139,7 +155,8 @@ impl Agent {
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
-            .hung_after(config.collectors.hung_after.0);
+            .hung_after(config.collectors.hung_after.0)
+            .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
@@ -160,6 +177,7 @@ impl Agent {
             assessor,
             bridge: Arc::clone(bridge.stats()),
             ledger: Arc::clone(&ledger),
+            sandbox: sandbox.map(|sandbox| sandbox.state),
             shutdown: shutdown.clone(),
         };
         let admin =

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
+use super::sandbox::SandboxConfig;
 use super::variables::expand;
 use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
@@ -51,6 +53,11 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The agent's log.
     pub log: LogConfig,
+    /// The limits of the process's rights.
+    pub sandbox: SandboxConfig,
+    /// The existing files and folders that the file names.
+    #[serde(skip)]
+    pub paths: Vec<PathBuf>,
 }
 
 /// The correlator.
@@ -170,7 +177,10 @@ impl Config {
             column: 0,
             cause: format!("can't be read: {e}"),
         })?;
-        Self::parse(&file, &text, |name| std::env::var(name).ok())
+        let mut config = Self::parse(&file, &text, |name| std::env::var(name).ok())?;
+        // For reloads.
+        config.paths.push(path.to_owned());
+        Ok(config)
     }
 
     /// Parses the text of a file; `env` returns the values of `${NAME}`.
@@ -185,7 +195,7 @@ impl Config {
         let error =
             |line, column, cause| ConfigError { file: file.to_owned(), line, column, cause };
         let text = expand(text, env).map_err(|(line, column, cause)| error(line, column, cause))?;
-        let config: Self =
+        let mut config: Self =
             if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
                 Self::default()
             } else {
@@ -196,6 +206,7 @@ impl Config {
                     error(line, column, cause.lines().next().unwrap_or("invalid YAML").to_owned())
                 })?
             };
+        config.paths = paths_in(&text);
         config.check().map_err(|(key, cause)| {
             let (line, column) = find_key(&text, &key);
             error(line, column, format!("{key}: {cause}"))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 use tapio::runtime::{Agent, Config};
-use tapio_collectors::{CollectorConfig as _, Row, jsonl};
+use tapio_collectors::{CollectorConfig as _, Needs, Row, jsonl};
 use tapio_core::event::Event;
 use tapio_core::ring::{CollectorAccount, Route, Router};
 
@@ -141,6 +141,7 @@ impl FaultTest {
             reads_again: false,
             on_full: lines.on_full(),
             factory: lines.factory(),
+            needs: Needs::default(),
         });
         let fault = Arc::new(Fault {
             thread: format!("c:{name}"),

@@ -1,6 +1,9 @@
 //! The interface between a collector and its supervisor.
 
+use std::path::PathBuf;
+
 use tapio_core::ring::OnFull;
+use tapio_core::sandbox::FileRights;
 
 use super::context::Context;
 
@@ -59,6 +62,12 @@ pub trait CollectorConfig {
     /// or those that a sender got no answer for.
     fn reads_again(&self) -> bool {
         false
+    }
+
+    /// Files and folders that it opens, besides `/proc`, `/sys`, `/etc`, `/usr`, the state folder
+    /// and the paths in the configuration file.
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        Vec::new()
     }
 
     /// Returns the collector's [`factory`].
