@@ -8,8 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::log::Log;
+use super::notify::ServiceManager;
 use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::reload::reload;
+use super::service::{READY_INTERVAL, Service};
 use super::signals::Signals;
 use super::{live, log, process, story};
 use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_json};
@@ -69,6 +71,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     let mut log = log::start(&config.log)?;
     process::prepare();
+    let mut service = Service::new(ServiceManager::from_environment());
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
@@ -88,8 +91,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     if stories.is_some() {
         message(WELCOME);
     }
-    supervise(&mut agent, args, &signals, &mut log, limits.as_deref());
+    supervise(&mut agent, args, &signals, &mut log, limits.as_deref(), &mut service);
     tracing::info!("draining");
+    service.manager.stopping();
     agent.drain();
     drained.request();
     if let Some(stories) = stories {
@@ -120,6 +124,7 @@ fn supervise(
     signals: &Signals,
     log: &mut Log,
     limits: Option<&SandboxState>,
+    service: &mut Service,
 ) {
     let interval = if args.until_finished { SOURCES_INTERVAL } else { POLL_INTERVAL };
     let started = clock::instant();
@@ -128,12 +133,18 @@ fn supervise(
         signals.is_shutdown() || (args.until_finished && agent.sources_are_finished())
     };
     while !is_over(agent) {
+        let interval = if service.is_starting() { READY_INTERVAL } else { interval };
         signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
         if signals.take_reload() {
+            service.manager.reloading();
             reload_agent(agent, args.config.as_deref(), log, limits);
+            service.manager.ready();
         } else if polled.elapsed() >= POLL_INTERVAL {
             polled = clock::instant();
             agent.poll();
+            service.report_agent(agent);
+        } else if service.is_starting() {
+            service.report_agent(agent);
         }
         if first_report.take_if(|at| *at <= clock::instant()).is_some() {
             message(&first_report_text(&agent.account().total));

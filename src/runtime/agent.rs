@@ -15,11 +15,12 @@ use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_F
 use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
+use tapio_core::counters::Reading;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::evidence::Bounds;
+use tapio_dataflow::evidence::{AssessorStats, Bounds};
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
     CollectorRings, Correlator, LaneOptions, Order, Started, ThreadPlan, Topology,
@@ -65,6 +66,7 @@ pub struct Agent {
     /// `None` once it is drained.
     correlator: Option<Correlator>,
     files: RuleFiles,
+    assessor: Arc<AssessorStats>,
     bridge: BridgeHandle,
     server: Option<ServerHandle>,
     admin: Admin,
@@ -174,7 +176,7 @@ impl Agent {
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
-            assessor,
+            assessor: Arc::clone(&assessor),
             bridge: Arc::clone(bridge.stats()),
             ledger: Arc::clone(&ledger),
             sandbox: sandbox.map(|sandbox| sandbox.state),
@@ -188,6 +190,7 @@ impl Agent {
             manager,
             correlator,
             files,
+            assessor,
             bridge,
             server,
             admin,
@@ -251,6 +254,27 @@ impl Agent {
     /// are refused: the rules in force stay, and `/status` has the errors.
     pub fn reload_rules(&mut self, config: Option<DataflowConfig>) {
         self.files.reload(config);
+    }
+
+    /// Whether the source of every collector is open, or can't be opened for now.
+    #[must_use]
+    pub fn sources_are_settled(&self) -> bool {
+        self.manager().status().iter().all(|status| status.is_settled)
+    }
+
+    /// The rounds of each thread that events pass through. One that stands still hangs: each makes
+    /// a round a second at least, whether there are events or not.
+    #[must_use]
+    pub fn rounds(&self) -> Vec<(String, u64)> {
+        let rounds = |mut all: Box<dyn Iterator<Item = Reading>>| {
+            all.find(|reading| reading.name == "rounds").map_or(0, |reading| reading.value)
+        };
+        let correlator = self.correlator.iter();
+        let shards = correlator.flat_map(|correlator| correlator.stats.iter()).zip(0u32..);
+        let shards = shards.map(|(s, n)| (format!("shard:{n}"), rounds(Box::new(s.readings()))));
+        let assessor = ("assessor".to_owned(), rounds(Box::new(self.assessor.readings())));
+        let bridge = ("bridge".to_owned(), rounds(Box::new(self.bridge.stats().readings())));
+        shards.chain([assessor, bridge]).collect()
     }
 
     /// CONS-1 now.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::agent::StartError;
 use super::config::Config;
+use super::lock::AgentLock;
 use crate::store::{Files as _, OsFiles};
 use tapio_collectors::{Confinement, Row};
 use tapio_core::sandbox::{
@@ -85,6 +86,9 @@ impl Sandbox {
     ) -> Result<Option<Self>, StartError> {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.enabled).collect();
         let mut folders = vec![config.state_dir()];
+        if config.sandbox.enabled {
+            AgentLock::create_folder(&folders[0])?;
+        }
         folders.extend(standalone.then(|| config.server().data_dir));
         let files = rows.iter().flat_map(|row| row.needs.files.iter().cloned()).collect();
         let rights = rows.iter().map(|row| (row.name, row.needs.rights)).collect();
