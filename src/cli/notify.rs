@@ -25,7 +25,7 @@ fn address(name: &OsStr) -> std::io::Result<SocketAddr> {
     }
 }
 
-/// The time within which the service manager expects a sign of life from this process.
+/// The time within which the service manager expects a message from this process.
 fn watchdog(usec: Option<&OsStr>, pid: Option<&OsStr>, own_pid: u32) -> Option<Duration> {
     let number = |text: &OsStr| text.to_str()?.parse::<u64>().ok();
     let is_own = pid.is_none_or(|pid| number(pid) == Some(own_pid.into()));

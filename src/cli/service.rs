@@ -16,8 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval of checks until the service is ready.
 pub(super) const READY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Signs of life are sent as long as every thread has made progress within the watchdog's time over
-/// this.
+/// The watchdog is notified as long as every thread has made progress within its time over this.
 const WATCHDOG_DIVISOR: u32 = 2;
 
 /// Follows the counters of threads, to find one that stands still.

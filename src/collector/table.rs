@@ -93,10 +93,11 @@ macro_rules! collectors {
                     on_full: self.$name.on_full(),
                     reads_again: self.$name.reads_again(),
                     factory: self.$name.factory(),
-                    needs: Needs {
-                        rights: Rights { opening: $opening, running: $running },
-                        files: self.$name.files(),
-                    },
+                    needs: Needs::new(
+                        Rights { opening: $opening, running: $running },
+                        self.$name.files(),
+                        &self.$name.sockets(),
+                    ),
                 },)*]
             }
         }

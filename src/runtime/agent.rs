@@ -130,9 +130,9 @@ impl Agent {
         Self::start_in(None, config, standalone, rows, prepare)
     }
 
-    /// Starts the agent with these collectors, in the sandbox of this process. `prepare` is called before they start, with the
-    /// rules' router and the server of `standalone`: the caller can follow the server from the
-    /// first event on. It returns the router to use: a test can put a component of its own between
+    /// Starts the agent with these collectors, in the sandbox of this process. `prepare` is called
+    /// before they start, with the rules' router and the server of `standalone`: the caller can
+    /// follow the server from the first event on. It returns the router to use: a test can put a component of its own between
     /// collectors and rules.
     ///
     /// # Errors
@@ -256,7 +256,7 @@ impl Agent {
         self.files.reload(config);
     }
 
-    /// Whether the source of every collector is open, or can't be opened for now.
+    /// Whether the source of every collector is open, or can't be opened.
     #[must_use]
     pub fn sources_are_settled(&self) -> bool {
         self.manager().status().iter().all(|status| status.is_settled)

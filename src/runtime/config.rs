@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
-use super::sandbox::SandboxConfig;
 use super::variables::expand;
 use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
@@ -161,6 +160,24 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// The section `sandbox`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxConfig {
+    /// Whether the process limits its rights.
+    pub enabled: bool,
+    /// Further files and folders to read.
+    pub read: Vec<PathBuf>,
+    /// Further folders to write to.
+    pub write: Vec<PathBuf>,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self { enabled: true, read: Vec::new(), write: Vec::new() }
     }
 }
 

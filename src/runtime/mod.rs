@@ -29,10 +29,12 @@ mod status;
 mod variables;
 
 pub use agent::{Agent, Exit, StartError};
-pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
+pub use config::{
+    AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat, SandboxConfig,
+};
 pub use lock::{AgentLock, LockError};
 pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
-pub use sandbox::{Sandbox, SandboxConfig, SandboxState};
+pub use sandbox::{Sandbox, SandboxError, SandboxState};
 pub use status::{Status, snapshot_json};

@@ -2,15 +2,14 @@
 //! inherit the rights of the first one. Each collector's thread keeps the capabilities of its row
 //! in the table of collectors, all others have none.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use super::agent::StartError;
 use super::config::Config;
-use super::lock::AgentLock;
+use super::lock::{AgentLock, LockError};
 use crate::store::{Files as _, OsFiles};
 use tapio_collectors::{Confinement, Row};
 use tapio_core::sandbox::{
@@ -35,22 +34,23 @@ const SYSTEM: &[(&str, FileRights)] = &[
 /// Folders nearer to the root than this aren't allowed as a whole for a file in them.
 const MIN_FOLDER_DEPTH: usize = 2;
 
-/// The section `sandbox`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SandboxConfig {
-    /// Whether the process limits its rights.
-    pub enabled: bool,
-    /// Further files and folders to read.
-    pub read: Vec<PathBuf>,
-    /// Further folders to write to.
-    pub write: Vec<PathBuf>,
-}
-
-impl Default for SandboxConfig {
-    fn default() -> Self {
-        Self { enabled: true, read: Vec::new(), write: Vec::new() }
-    }
+/// Why the rights of the process can't be limited.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The state folder can't be used.
+    #[error(transparent)]
+    StateFolder(#[from] LockError),
+    /// A folder can't be created.
+    #[error("{}: {cause}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// The system refuses.
+    #[error("sandbox: {0} (sandbox.enabled: false starts without limits)")]
+    System(io::Error),
 }
 
 /// The limits in force.
@@ -83,7 +83,7 @@ impl Sandbox {
         config: &Config,
         standalone: bool,
         rows: &[Row],
-    ) -> Result<Option<Self>, StartError> {
+    ) -> Result<Option<Self>, SandboxError> {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.enabled).collect();
         let mut folders = vec![config.state_dir()];
         if config.sandbox.enabled {
@@ -99,7 +99,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::of_agent`].
-    pub fn of_server(config: &Config) -> Result<Option<Self>, StartError> {
+    pub fn of_server(config: &Config) -> Result<Option<Self>, SandboxError> {
         Self::new(config, vec![config.server().data_dir], Vec::new(), None)
     }
 
@@ -108,13 +108,13 @@ impl Sandbox {
         folders: Vec<PathBuf>,
         files: Vec<(PathBuf, FileRights)>,
         collectors: Option<Vec<(&'static str, tapio_collectors::Rights)>>,
-    ) -> Result<Option<Self>, StartError> {
+    ) -> Result<Option<Self>, SandboxError> {
         if !config.sandbox.enabled {
             return Ok(None);
         }
-        let failed = |context: String| move |cause| StartError::System { context, cause };
         for folder in &folders {
-            OsFiles.create_dir(folder).map_err(failed(folder.display().to_string()))?;
+            let failed = |cause| SandboxError::Folder { folder: folder.clone(), cause };
+            OsFiles.create_dir(folder).map_err(failed)?;
         }
         let paths = paths(config, folders, files);
         let ruleset = Ruleset::new(&paths);
@@ -130,11 +130,11 @@ impl Sandbox {
         let confinement = collectors
             .map(|rights| Confinement::new(rights, ruleset.clone()))
             .transpose()
-            .map_err(failed("sandbox".into()))?;
+            .map_err(SandboxError::System)?;
         // Threads can confine themselves only if they have renounced new rights.
         let confined = ruleset.map_or(Ok(()), |set| set.confine_thread());
         let landlock = landlock.and_then(|v| confined.map(|()| v).map_err(|e| e.to_string()));
-        limit(CapabilitySet::empty(), CapabilitySet::empty()).map_err(failed("sandbox".into()))?;
+        limit(CapabilitySet::empty(), CapabilitySet::empty()).map_err(SandboxError::System)?;
         let readable = paths.into_iter().map(|(path, _)| path).collect();
         let state = Arc::new(SandboxState { renounced, landlock, missing, readable });
         state.log();

@@ -88,7 +88,7 @@ fn cause_events(machine: &Machine) {
     // The kernel logs it.
     let mut segfault = Command::new(TAPIO);
     let _ = segfault.args(["demo-fault", "segfault"]).stderr(Stdio::null()).status();
-    // Its failure is an event of systemd, its start one of eBPF; systemd writes both to the journal.
+    // Its failure is an event of systemd, its start one of eBPF; the journal has both.
     machine.systemctl(&["start", "exit7"]);
     send_log(machine);
 }

@@ -48,7 +48,9 @@ impl CollectorConfig for Config {
     }
 
     fn files(&self) -> Vec<(PathBuf, FileRights)> {
-        vec![(client::SERVICE_ACCOUNT.into(), FileRights::Read)]
+        let account = Some(client::SERVICE_ACCOUNT.into());
+        let paths = account.into_iter().chain(self.kubeconfig.clone());
+        paths.map(|path| (path, FileRights::Read)).collect()
     }
 
     fn factory(&self) -> CollectorFactory {

@@ -70,6 +70,11 @@ pub trait CollectorConfig {
         Vec::new()
     }
 
+    /// Sockets that it connects to.
+    fn sockets(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Returns the collector's [`factory`].
     fn factory(&self) -> CollectorFactory;
 }

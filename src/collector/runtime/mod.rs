@@ -12,7 +12,7 @@
 //! | `cursor.rs` | positions of sources that can be read again |
 //! | `alarm.rs` | poll(2) that a shutdown interrupts |
 //! | `poll_timer.rs` | timed work of collectors that wait for messages |
-//! | `needs.rs` | [`Needs`]: the rights of a collector; [`Confinement`]: the threads that have them |
+//! | `needs.rs` | [`Needs`]: a collector's rights; [`Confinement`]: the threads with them |
 //! | `listener.rs` | sockets that outlive a run |
 
 pub(crate) mod acceptance;

@@ -1,7 +1,7 @@
 //! The rights that a collector needs, and the threads that have them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
@@ -61,6 +61,27 @@ pub struct Needs {
     pub files: Vec<(PathBuf, FileRights)>,
 }
 
+impl Needs {
+    /// These capabilities and files. A path through the root of another process
+    /// (`/proc/PID/root/…`) is open to ptrace access only.
+    #[must_use]
+    pub fn new(mut rights: Rights, files: Vec<(PathBuf, FileRights)>, sockets: &[PathBuf]) -> Self {
+        let mut paths = files.iter().map(|file| &file.0).chain(sockets);
+        if paths.any(|path| is_in_other_root(path)) {
+            rights.running |= CapabilitySet::SYS_PTRACE;
+        }
+        Self { rights, files }
+    }
+}
+
+/// Whether a path leads through the root of another process.
+fn is_in_other_root(path: &Path) -> bool {
+    let mut parts = path.components().skip(1).map(|part| part.as_os_str().to_string_lossy());
+    let mut next = || parts.next().unwrap_or_default();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    path.is_absolute() && next() == "proc" && is_number(&next()) && next() == "root"
+}
+
 /// Starts the collectors' threads with the rights that each needs, in a process that has renounced
 /// all others.
 pub struct Confinement {
@@ -117,5 +138,55 @@ impl Confinement {
             }
             body();
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn path_in_the_root_of_another_process_needs_ptrace_access() {
+        let of = |path: &str| Needs::new(Rights::NONE, Vec::new(), &[path.into()]).rights.running;
+        assert_eq!(of("/proc/12/root/run/dbus/system_bus_socket"), CapabilitySet::SYS_PTRACE);
+        for path in ["/proc/self/root/run", "/run/proc/1/root", "proc/1/root", "/proc/1/cwd"] {
+            assert_eq!(of(path), CapabilitySet::empty(), "{path}");
+        }
+    }
+
+    #[test]
+    fn thread_has_the_rights_of_its_collector() {
+        let rights = Rights { opening: CapabilitySet::SYSLOG, running: CapabilitySet::KILL };
+        let (sender, sets) = std::sync::mpsc::channel();
+        // A thread of its own: what it drops is gone.
+        let first = std::thread::spawn(move || {
+            let held = rustix::thread::capabilities(None).unwrap().permitted;
+            let rows = vec![("a", rights), ("b", Rights::NONE)];
+            let confinement = Confinement::new(rows, None).unwrap();
+            limit(CapabilitySet::empty(), CapabilitySet::empty()).unwrap();
+            for (name, rights) in [("a", rights), ("b", Rights::NONE), ("unknown", Rights::NONE)] {
+                let sender = sender.clone();
+                let report = move || {
+                    let now = rustix::thread::capabilities(None).unwrap();
+                    sender.send((now.permitted, now.effective)).unwrap();
+                };
+                // Two runs, as after a failure.
+                let body = move || {
+                    for _ in 0..2 {
+                        rights.begin();
+                        report();
+                        rights.opened();
+                        report();
+                    }
+                };
+                confinement.spawn(name, name.into(), body).unwrap().join().unwrap();
+            }
+            held
+        });
+        let held = first.join().unwrap();
+        let (opening, running) = (held & rights.permitted(), held & rights.running);
+        let sets: Vec<_> = sets.iter().collect();
+        assert_eq!(sets[..4], [(opening, opening), (opening, running)].repeat(2));
+        assert_eq!(sets[4..], [(CapabilitySet::empty(), CapabilitySet::empty()); 8]);
     }
 }

@@ -10,7 +10,7 @@ use rustix::thread::{
 /// Which ways to gain rights are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renounced {
-    /// Programs that this thread executes gain no rights from set-user-id bits or file capabilities.
+    /// Executed programs gain no rights from set-user-id bits or file capabilities.
     pub no_new_privs: bool,
     /// The bounding set is empty. That needs `CAP_SETPCAP`; without it the set stays as it is, and
     /// `no_new_privs` alone limits executed programs.

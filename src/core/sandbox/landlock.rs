@@ -169,8 +169,8 @@ impl Ruleset {
             allowed_access: rights.bits() & self.handled & of_type,
             parent_fd: opened.as_raw_fd(),
         };
-        // SAFETY: `rule` lives through the call, which reads it as the type that `RULE_PATH_BENEATH`
-        // names; both file descriptors are open.
+        // SAFETY: `rule` lives through the call, which reads it as the type that
+        // `RULE_PATH_BENEATH` names; both file descriptors are open.
         let added = unsafe {
             libc::syscall(
                 libc::SYS_landlock_add_rule,
