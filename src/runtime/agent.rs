@@ -132,8 +132,8 @@ impl Agent {
 
     /// Starts the agent with these collectors, in the sandbox of this process. `prepare` is called
     /// before they start, with the rules' router and the server of `standalone`: the caller can
-    /// follow the server from the first event on. It returns the router to use: a test can put a component of its own between
-    /// collectors and rules.
+    /// follow the server from the first event on. It returns the router to use: a test can put a
+    /// component of its own between collectors and rules.
     ///
     /// # Errors
     /// As [`Agent::start`].
