@@ -68,6 +68,6 @@ mod tests {
         let mut found = paths_in(&text);
         found.sort();
         assert_eq!(found, ["ca.pem", "client.key", "kubeconfig", "rules", "token"].map(path));
-        assert_eq!(paths_in("not: [yaml"), [PathBuf::new(); 0]);
+        assert!(paths_in("not: [yaml").is_empty());
     }
 }

@@ -277,6 +277,6 @@ mod tests {
         let config = Config { paths: paths.map(PathBuf::from).to_vec(), ..Config::default() };
         assert_eq!(state.unreadable(&config), [Path::new("/srv/other/a.yaml")]);
         let unlimited = SandboxState { landlock: Err("missing".into()), ..state };
-        assert_eq!(unlimited.unreadable(&config), [Path::new(""); 0]);
+        assert!(unlimited.unreadable(&config).is_empty());
     }
 }

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn thread_has_the_rights_of_its_collector() {
         let rights = Rights { opening: CapabilitySet::SYSLOG, running: CapabilitySet::KILL };
-        let (sender, sets) = std::sync::mpsc::channel();
+        let (sender, sets) = std::sync::mpsc::sync_channel(16);
         // A thread of its own: what it drops is gone.
         let first = std::thread::spawn(move || {
             let held = rustix::thread::capabilities(None).unwrap().permitted;

@@ -15,7 +15,7 @@ const READ_DIR: u64 = 1 << 3;
 /// Remove and make: everything from `REMOVE_DIR` to `MAKE_SYM`.
 const CHANGE_DIR: u64 = ((1 << 13) - 1) & !((1 << 4) - 1);
 /// `MAKE_CHAR` and `MAKE_BLOCK`: nothing of tapio makes devices.
-const MAKE_DEVICE: u64 = 1 << 6 | 1 << 11;
+const MAKE_DEVICE: u64 = (1 << 6) | (1 << 11);
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
@@ -62,7 +62,7 @@ impl FileRights {
         match self {
             Self::Read => read,
             Self::Execute => read | EXECUTE,
-            Self::Write => read | WRITE_FILE | TRUNCATE | REFER | CHANGE_DIR & !MAKE_DEVICE,
+            Self::Write => read | WRITE_FILE | TRUNCATE | REFER | (CHANGE_DIR & !MAKE_DEVICE),
         }
     }
 }
@@ -131,7 +131,7 @@ impl Ruleset {
             return Err(LandlockError::TooOld(version));
         }
         let since = |first, right| if version >= first { right } else { 0 };
-        let handled = REFER - 1 | REFER | since(3, TRUNCATE) | since(5, IOCTL_DEV);
+        let handled = (REFER - 1) | REFER | since(3, TRUNCATE) | since(5, IOCTL_DEV);
         let attributes = RulesetAttributes { handled_access_fs: handled };
         let size = size_of::<RulesetAttributes>();
         // SAFETY: `attributes` lives through the call, which reads `size` bytes of it.

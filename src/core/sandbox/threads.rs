@@ -12,7 +12,7 @@ use super::capabilities::limit;
 struct Request {
     name: String,
     body: Box<dyn FnOnce() + Send>,
-    started: mpsc::Sender<io::Result<JoinHandle<()>>>,
+    started: mpsc::SyncSender<io::Result<JoinHandle<()>>>,
 }
 
 /// A thread that does nothing but start threads with capabilities. A thread inherits those of the
@@ -20,7 +20,7 @@ struct Request {
 /// all that it starts.
 #[derive(Debug)]
 pub struct PrivilegedThreads {
-    requests: Mutex<mpsc::Sender<Request>>,
+    requests: Mutex<mpsc::SyncSender<Request>>,
 }
 
 impl PrivilegedThreads {
@@ -31,8 +31,8 @@ impl PrivilegedThreads {
     /// # Errors
     /// When the thread can't be started.
     pub fn start(permitted: CapabilitySet) -> io::Result<Self> {
-        let (requests, received) = mpsc::channel::<Request>();
-        let (limited, outcome) = mpsc::channel();
+        let (requests, received) = mpsc::sync_channel::<Request>(1);
+        let (limited, outcome) = mpsc::sync_channel(1);
         Builder::new().name("privileged".into()).spawn(move || {
             let _ = limited.send(limit(permitted, CapabilitySet::empty()));
             for Request { name, body, started } in received {
@@ -53,7 +53,7 @@ impl PrivilegedThreads {
         name: String,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        let (started, handle) = mpsc::channel();
+        let (started, handle) = mpsc::sync_channel(1);
         let request = Request { name, body: Box::new(body), started };
         let ended = |_| io::Error::other("the thread that starts privileged threads has ended");
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ mod tests {
     fn only_its_threads_keep_capabilities() {
         let held = capabilities(None).unwrap().permitted;
         let keep = CapabilitySet::BPF | CapabilitySet::SYSLOG;
-        let (sender, sets) = mpsc::channel();
+        let (sender, sets) = mpsc::sync_channel(1);
         let first = std::thread::spawn(move || {
             let privileged = PrivilegedThreads::start(keep).unwrap();
             limit(CapabilitySet::empty(), CapabilitySet::empty()).unwrap();
