@@ -1,6 +1,6 @@
-//! The collectors `systemd` and `journal` with a real systemd, booted in namespaces of its own
-//! (tests/testbed/systemd): their events are compared with the units' transitions and with the
-//! output of journalctl.
+//! A real systemd, booted in namespaces of its own (tests/testbed/systemd). The events of the
+//! collectors `systemd` and `journal` are compared with the units' transitions and with the output
+//! of journalctl; the units of deploy/systemd run in it.
 //!
 //! If a systemd can't be booted (no root, no namespaces, no systemd or dbus-daemon installed),
 //! every test is skipped and prints the reason; with `TAPIO_REQUIRE_KERNEL=1` it fails.
@@ -17,6 +17,8 @@ mod gaps;
 mod journal;
 #[path = "systemd/machine.rs"]
 mod machine;
+#[path = "systemd/service.rs"]
+mod service;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "systemd/units.rs"]

@@ -9,6 +9,7 @@ use tapio_core::counters::Reading;
 tapio_core::counters! {
     /// Counters of the bridge.
     pub(super) struct BridgeCounters {
+        rounds: Counter = "Passes of the bridge over its rings, one a second at least.",
         connects: Counter = "Connections established to the server.",
         failed_connects: Counter = "Failed attempts to connect to the server.",
         batches_sent: Counter = "Batches sent, including those sent again.",

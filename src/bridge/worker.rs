@@ -236,6 +236,7 @@ impl Worker {
 
     fn publish(&self) {
         let counters = &self.stats.counters;
+        counters.rounds.add(1);
         counters.queue_bytes.set(self.outbox.queue_bytes() as u64);
         counters.spool_bytes.set(self.outbox.spool_bytes());
         counters.circuit_state.set(self.link.state() as u64);
@@ -279,7 +280,8 @@ impl Worker {
             (true, _) => SHUTDOWN_INTERVAL,
             (false, true) => self.config.linger.min(self.config.flush_interval),
             (false, false) if self.outbox.is_failing() => DISK_RETRY,
-            (false, false) => self.config.flush_interval,
+            // The watchdog watches the rounds.
+            (false, false) => self.config.flush_interval.min(MAINTENANCE_INTERVAL),
         };
         Wait { timeout, for_rings: has_room && !flowing, for_acks: backlog || !has_room }
     }

@@ -12,6 +12,7 @@ use super::output::{Outcome, Output, print};
 use super::run::config;
 use super::story;
 use tapio_collectors::ebpf::{Finding, findings};
+use tapio_core::sandbox::Ruleset;
 
 #[derive(clap::Args)]
 #[command(
@@ -46,6 +47,7 @@ pub(super) fn run(args: &Args) -> Outcome {
         memory_cgroup(),
         journal(),
         system_bus(),
+        sandbox(config.sandbox.enabled),
     ]);
     all.extend(findings(&config.collectors.ebpf));
     if args.output == Output::Json {
@@ -238,6 +240,32 @@ fn system_bus() -> Finding {
             Some((
                 "no events about starts, stops and failures of units",
                 "run on a systemd host with dbus; in a container, mount the node's /run/dbus",
+            )),
+        ),
+    }
+}
+
+/// Whether `tapio run` and `tapio server` can limit the files that they open.
+fn sandbox(is_enabled: bool) -> Finding {
+    let name = "sandbox";
+    if !is_enabled {
+        let missing = (
+            "all threads keep all capabilities and may open every file that this user may",
+            "set sandbox.enabled to true",
+        );
+        return finding(name, "disabled by sandbox.enabled".into(), Some(missing));
+    }
+    match Ruleset::new(&[]) {
+        Ok(set) => {
+            let version = set.version();
+            finding(name, format!("capabilities, landlock version {version}"), None)
+        }
+        Err(error) => finding(
+            name,
+            format!("capabilities only: {error}"),
+            Some((
+                "tapio may open every file that this user may",
+                "boot Linux 5.19 or later with landlock in lsm=",
             )),
         ),
     }

@@ -1,7 +1,7 @@
 //! Reload of the configuration (SIGHUP).
 
 use super::log::Log;
-use crate::runtime::Config;
+use crate::runtime::{Config, SandboxState};
 use crate::server::ServerHandle;
 
 /// Applies the sections `log` and, where there is a server, `server`; logs how they differ from
@@ -13,7 +13,15 @@ pub(super) fn reload(
     config: &Config,
     server: Option<&mut ServerHandle>,
     log: &mut Log,
+    limits: Option<&SandboxState>,
 ) -> anyhow::Result<()> {
+    for path in limits.map(|limits| limits.unreadable(config)).unwrap_or_default() {
+        tracing::warn!(
+            path = %path.display(),
+            "configuration reloaded: the sandbox of this process allows no access to a path that \
+             wasn't in the configuration at its start; restart tapio to use it"
+        );
+    }
     let level = log.set_level(&config.log)?;
     let changes = server.map(|server| server.reload(config.server())).transpose()?;
     let changes = changes.unwrap_or_default();

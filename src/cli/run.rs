@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::log::Log;
+use super::notify::ServiceManager;
 use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::reload::reload;
+use super::service::{READY_INTERVAL, Service};
 use super::signals::Signals;
 use super::{live, log, process, story};
-use crate::runtime::{Agent, Config, StartError, snapshot_json};
+use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_json};
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
@@ -68,11 +71,14 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     let mut log = log::start(&config.log)?;
     process::prepare();
+    let mut service = Service::new(ServiceManager::from_environment());
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
     let rows = config.collectors.rows();
-    let agent = Agent::start_with(config, args.standalone, rows, |rules, server| {
+    let sandbox = Sandbox::of_agent(&config, args.standalone, &rows)?;
+    let limits = sandbox.as_ref().map(|sandbox| Arc::clone(&sandbox.state));
+    let agent = Agent::start_in(sandbox, config, args.standalone, rows, |rules, server| {
         stories = server.map(|s| print_stories(s.grpc_addr.to_string(), drained.clone()));
         rules
     });
@@ -85,8 +91,9 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     if stories.is_some() {
         message(WELCOME);
     }
-    supervise(&mut agent, args, &signals, &mut log);
+    supervise(&mut agent, args, &signals, &mut log, limits.as_deref(), &mut service);
     tracing::info!("draining");
+    service.manager.stopping();
     agent.drain();
     drained.request();
     if let Some(stories) = stories {
@@ -111,7 +118,14 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
 }
 
 /// Polls the agent until shutdown is requested, or until its sources have ended.
-fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals, log: &mut Log) {
+fn supervise(
+    agent: &mut Agent,
+    args: &RunArgs,
+    signals: &Signals,
+    log: &mut Log,
+    limits: Option<&SandboxState>,
+    service: &mut Service,
+) {
     let interval = if args.until_finished { SOURCES_INTERVAL } else { POLL_INTERVAL };
     let started = clock::instant();
     let (mut polled, mut first_report) = (started, args.standalone.then(|| started + FIRST_REPORT));
@@ -119,12 +133,18 @@ fn supervise(agent: &mut Agent, args: &RunArgs, signals: &Signals, log: &mut Log
         signals.is_shutdown() || (args.until_finished && agent.sources_are_finished())
     };
     while !is_over(agent) {
+        let interval = if service.is_starting() { READY_INTERVAL } else { interval };
         signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
         if signals.take_reload() {
-            reload_agent(agent, args.config.as_deref(), log);
+            service.manager.reloading();
+            reload_agent(agent, args.config.as_deref(), log, limits);
+            service.manager.ready();
         } else if polled.elapsed() >= POLL_INTERVAL {
             polled = clock::instant();
             agent.poll();
+            service.report_agent(agent);
+        } else if service.is_starting() {
+            service.report_agent(agent);
         }
         if first_report.take_if(|at| *at <= clock::instant()).is_some() {
             message(&first_report_text(&agent.account().total));
@@ -145,9 +165,14 @@ fn first_report_text(total: &CollectorAccount) -> String {
 
 /// Reloads the sections `dataflow` and `log` of the configuration, that of an embedded server, and
 /// the rules (SIGHUP).
-fn reload_agent(agent: &mut Agent, path: Option<&Path>, log: &mut Log) {
+fn reload_agent(
+    agent: &mut Agent,
+    path: Option<&Path>,
+    log: &mut Log,
+    limits: Option<&SandboxState>,
+) {
     let reloaded = config(path).and_then(|config| {
-        reload(&config, agent.server_mut(), log)?;
+        reload(&config, agent.server_mut(), log, limits)?;
         agent.reload_rules(Some(config.dataflow));
         Ok(())
     });

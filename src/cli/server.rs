@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::notify::ServiceManager;
 use super::output::Outcome;
 use super::reload::reload;
 use super::run::config;
+use super::service::Service;
 use super::signals::Signals;
 use super::{log, process};
+use crate::runtime::Sandbox;
 use crate::server::Server;
 
 /// Interval at which the server's end is noticed.
@@ -28,18 +31,27 @@ pub(super) fn run(args: &Args) -> Outcome {
     let started = config(args.config.as_deref())?;
     let mut log = log::start(&started.log)?;
     process::prepare();
+    let mut service = Service::new(ServiceManager::from_environment());
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
+    let sandbox = Sandbox::of_server(&started)?;
+    let limits = sandbox.as_ref().map(|sandbox| &*sandbox.state);
     let mut server = Server::start(started.server())?;
     while !signals.is_shutdown() && !server.is_finished() {
+        service.report_server(server.http_addr, "receiving");
         signals.wait(POLL_INTERVAL);
-        if signals.take_reload()
-            && let Err(e) = config(args.config.as_deref())
-                .and_then(|config| reload(&config, Some(&mut server), &mut log))
+        if !signals.take_reload() {
+            continue;
+        }
+        service.manager.reloading();
+        if let Err(e) = config(args.config.as_deref())
+            .and_then(|config| reload(&config, Some(&mut server), &mut log, limits))
         {
             tracing::error!("configuration reload refused, keeping the one in force: {e:#}");
         }
+        service.manager.ready();
     }
+    service.manager.stopping();
     server.stop();
     let stats = serde_json::to_string(&server.status()).unwrap_or_default();
     tracing::info!(%stats, "server ended");

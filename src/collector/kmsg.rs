@@ -20,6 +20,7 @@ use crate::runtime::{
 };
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
+use tapio_core::sandbox::FileRights;
 
 /// Buffer size; above the longest record (`PRINTK_MESSAGE_MAX`, `CONSOLE_EXT_LOG_MAX`).
 const RECORD_BYTES: usize = 16 * 1024;
@@ -54,6 +55,10 @@ impl CollectorConfig for Config {
 
     fn reads_again(&self) -> bool {
         true
+    }
+
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        vec![(self.path.clone(), FileRights::Read)]
     }
 
     fn factory(&self) -> CollectorFactory {
@@ -182,6 +187,7 @@ struct Run {
 impl Collector for Kmsg {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::open(&self.0, context)?;
+        context.opened();
         let alarm = Alarm::new(&context.shutdown)?;
         let mut buffer = vec![0; RECORD_BYTES];
         let mut is_paused = false;

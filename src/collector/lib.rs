@@ -31,6 +31,7 @@ pub mod table;
 pub use events::Filter;
 pub use runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, CollectorManager, CollectorSpec,
-    CollectorStatus, Context, Ended, Health, Site, StatusNote, StatusReport,
+    CollectorStatus, Confinement, Context, Ended, Health, Needs, Rights, Site, StatusNote,
+    StatusReport,
 };
 pub use table::{CollectorsConfig, Row};

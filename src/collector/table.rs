@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use crate::runtime::health::HUNG_AFTER;
-use crate::runtime::{CollectorConfig, CollectorFactory};
+use crate::runtime::{CollectorConfig, CollectorFactory, Needs, Rights};
 use crate::{
     cni, container, ebpf, journal, jsonl, k8s, kmsg, node, otlp, receiver, synthetic, systemd,
 };
 use tapio_core::ring::OnFull;
+use tapio_core::sandbox::CapabilitySet;
 
 /// A collector with its configuration.
 pub struct Row {
@@ -27,6 +28,8 @@ pub struct Row {
     pub has_given_times: bool,
     /// Creates the collector for each run.
     pub factory: CollectorFactory,
+    /// The rights that it needs.
+    pub needs: Needs,
 }
 
 /// Minimum of `hung_after`: the manager checks heartbeats once a second, and a collector gives
@@ -45,7 +48,7 @@ impl Default for HungAfter {
 }
 
 macro_rules! collectors {
-    ($($name:ident: $config:ty, $about:literal;)*) => {
+    ($($name:ident: $config:ty, $about:literal, opening $opening:expr, running $running:expr;)*) => {
         /// The configuration of every collector: the section `collectors`.
         #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
@@ -93,25 +96,56 @@ macro_rules! collectors {
                     reads_again: self.$name.reads_again(),
                     has_given_times: self.$name.has_given_times(),
                     factory: self.$name.factory(),
+                    needs: Needs::new(
+                        Rights { opening: $opening, running: $running },
+                        self.$name.files(),
+                        &self.$name.sockets(),
+                    ),
                 },)*]
             }
         }
     };
 }
 
+const NONE: CapabilitySet = CapabilitySet::empty();
+/// Load and attach eBPF programs. Reading their ring buffer and maps needs no capability.
+const ATTACH: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+/// Read `/proc/PID/exe`, `environ` and `root` of other users' processes: names of processes that
+/// started before the agent, and the calls of CNI plugins.
+const SYS_PTRACE: CapabilitySet = CapabilitySet::SYS_PTRACE;
+/// Open the kernel's log where `kernel.dmesg_restrict` is set.
+const SYSLOG: CapabilitySet = CapabilitySet::SYSLOG;
+/// Read the files of other users, which root can't without it.
+const DAC_READ_SEARCH: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+
+// The capabilities to open the source are effective until it is open, those to run for as long as
+// the collector runs. A row without capabilities has a thread without any: root's files and
+// sockets, the system bus and ports from 1024 on are open to root without a capability.
 collectors! {
-    ebpf: ebpf::Config, "Kernel events: processes, signals, OOM kills, TCP, block devices, failing system calls.";
-    kmsg: kmsg::Config, "The kernel's log.";
-    node: node::Config, "Pressure and usage of units and pods, zombies, clock steps.";
-    cni: cni::Config, "Pod networks: calls of CNI plugins, addresses allocated and released, the node's links and routes.";
-    container: container::Config, "The container runtime: containers created, started, exited, out of memory, deleted; images pulled.";
-    jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.";
-    k8s: k8s::Config, "Pods, Events, conditions and rollouts from the Kubernetes API; names for all collectors.";
-    systemd: systemd::Config, "Lifecycle of systemd's units: starts, failures, restarts, jobs.";
-    journal: journal::Config, "Records of systemd's journal, read from its files.";
-    otlp: otlp::Config, "Logs and spans of applications, over OTLP.";
-    receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.";
-    synthetic: synthetic::Config, "Generated load, for tests and benchmarks.";
+    ebpf: ebpf::Config, "Kernel events: processes, signals, OOM kills, TCP, block devices, failing system calls.",
+        opening ATTACH, running SYS_PTRACE;
+    kmsg: kmsg::Config, "The kernel's log.",
+        opening SYSLOG, running NONE;
+    node: node::Config, "Pressure and usage of units and pods, zombies, clock steps.",
+        opening NONE, running NONE;
+    cni: cni::Config, "Pod networks: calls of CNI plugins, addresses allocated and released, the node's links and routes.",
+        opening NONE, running NONE;
+    container: container::Config, "The container runtime: containers created, started, exited, out of memory, deleted; images pulled.",
+        opening NONE, running NONE;
+    jsonl: jsonl::Config, "Events as JSON lines from files, fifos and standard input.",
+        opening NONE, running DAC_READ_SEARCH;
+    k8s: k8s::Config, "Pods, Events, conditions and rollouts from the Kubernetes API; names for all collectors.",
+        opening NONE, running NONE;
+    systemd: systemd::Config, "Lifecycle of systemd's units: starts, failures, restarts, jobs.",
+        opening NONE, running NONE;
+    journal: journal::Config, "Records of systemd's journal, read from its files.",
+        opening NONE, running NONE;
+    otlp: otlp::Config, "Logs and spans of applications, over OTLP.",
+        opening NONE, running NONE;
+    receiver: receiver::ReceiverConfig, "Events from local applications and other agents over tapio's own protocol.",
+        opening NONE, running NONE;
+    synthetic: synthetic::Config, "Generated load, for tests and benchmarks.",
+        opening NONE, running NONE;
 }
 
 #[cfg(test)]

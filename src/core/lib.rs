@@ -6,6 +6,7 @@
 //! | `identity` | the entity directory: process → container → pod → workload → service |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
+//! | `sandbox` | capabilities and landlock domain of a thread |
 //! | `memory` | the level to which memory bounds all parts |
 //! | `closed_list` | enums whose values have names |
 //! | `counters` | counters declared once, with name, kind and help |
@@ -28,4 +29,5 @@ pub mod glob;
 pub mod identity;
 pub mod memory;
 pub mod ring;
+pub mod sandbox;
 pub mod shutdown;

@@ -9,6 +9,7 @@ use super::lock::{AgentLock, LockError};
 use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
+use super::sandbox::Sandbox;
 use super::status::Status;
 use crate::bridge::{
     Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig, SpoolFeed,
@@ -17,11 +18,12 @@ use crate::export::Exporters;
 use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
+use tapio_core::counters::Reading;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::evidence::Bounds;
+use tapio_dataflow::evidence::{AssessorStats, Bounds};
 use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
     CollectorRings, Correlator, LaneOptions, Order, Started, ThreadPlan, Topology,
@@ -68,6 +70,7 @@ pub struct Agent {
     /// `None` once it is drained.
     correlator: Option<Correlator>,
     files: RuleFiles,
+    assessor: Arc<AssessorStats>,
     bridge: BridgeHandle,
     exporters: Option<Exporters>,
     server: Option<ServerHandle>,
@@ -118,14 +121,29 @@ impl Agent {
         Self::start_with(config, standalone, rows, |rules, _| rules)
     }
 
-    /// Starts the agent with these collectors. `prepare` is called before they start, with the
-    /// rules' router and the server of `standalone`: the caller can follow the server from the
-    /// first event on. It returns the router to use: a test can put a component of its own between
-    /// collectors and rules.
+    /// Starts the agent in a process that may use its rights without limits, as
+    /// [`Agent::start_in`].
     ///
     /// # Errors
     /// As [`Agent::start`].
     pub fn start_with(
+        config: Config,
+        standalone: bool,
+        rows: Vec<Row>,
+        prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
+    ) -> Result<Self, StartError> {
+        Self::start_in(None, config, standalone, rows, prepare)
+    }
+
+    /// Starts the agent with these collectors, in the sandbox of this process. `prepare` is called
+    /// before they start, with the rules' router and the server of `standalone`: the caller can
+    /// follow the server from the first event on. It returns the router to use: a test can put a
+    /// component of its own between collectors and rules.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn start_in(
+        sandbox: Option<Sandbox>,
         mut config: Config,
         standalone: bool,
         rows: Vec<Row>,
@@ -151,7 +169,8 @@ impl Agent {
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
-            .hung_after(config.collectors.hung_after.0);
+            .hung_after(config.collectors.hung_after.0)
+            .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
@@ -169,10 +188,11 @@ impl Agent {
             manager: Arc::clone(&manager),
             directory: Arc::clone(&site.directory),
             shards: correlator.stats.clone(),
-            assessor,
+            assessor: Arc::clone(&assessor),
             bridge: Arc::clone(bridge.stats()),
             sinks: exporters.as_ref().map_or(Vec::new(), |exporters| exporters.stats().to_vec()),
             ledger: Arc::clone(&ledger),
+            sandbox: sandbox.map(|sandbox| sandbox.state),
             shutdown: shutdown.clone(),
         };
         let admin =
@@ -183,6 +203,7 @@ impl Agent {
             manager,
             correlator,
             files,
+            assessor,
             bridge,
             exporters,
             server,
@@ -247,6 +268,27 @@ impl Agent {
     /// are refused: the rules in force stay, and `/status` has the errors.
     pub fn reload_rules(&mut self, config: Option<DataflowConfig>) {
         self.files.reload(config);
+    }
+
+    /// Whether the source of every collector is open, or can't be opened.
+    #[must_use]
+    pub fn sources_are_settled(&self) -> bool {
+        self.manager().status().iter().all(|status| status.is_settled)
+    }
+
+    /// The rounds of each thread that events pass through. One that stands still hangs: each makes
+    /// a round a second at least, whether there are events or not.
+    #[must_use]
+    pub fn rounds(&self) -> Vec<(String, u64)> {
+        let rounds = |mut all: Box<dyn Iterator<Item = Reading>>| {
+            all.find(|reading| reading.name == "rounds").map_or(0, |reading| reading.value)
+        };
+        let correlator = self.correlator.iter();
+        let shards = correlator.flat_map(|correlator| correlator.stats.iter()).zip(0u32..);
+        let shards = shards.map(|(s, n)| (format!("shard:{n}"), rounds(Box::new(s.readings()))));
+        let assessor = ("assessor".to_owned(), rounds(Box::new(self.assessor.readings())));
+        let bridge = ("bridge".to_owned(), rounds(Box::new(self.bridge.stats().readings())));
+        shards.chain([assessor, bridge]).collect()
     }
 
     /// CONS-1 now.

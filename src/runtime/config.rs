@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
 use super::variables::expand;
 use crate::bridge::BridgeConfig;
@@ -57,6 +58,11 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The agent's log.
     pub log: LogConfig,
+    /// The limits of the process's rights.
+    pub sandbox: SandboxConfig,
+    /// The existing files and folders that the file names.
+    #[serde(skip)]
+    pub paths: Vec<PathBuf>,
 }
 
 /// The correlator.
@@ -163,6 +169,24 @@ impl Default for LogConfig {
     }
 }
 
+/// The section `sandbox`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SandboxConfig {
+    /// Whether the process limits its rights.
+    pub enabled: bool,
+    /// Further files and folders to read.
+    pub read: Vec<PathBuf>,
+    /// Further folders to write to.
+    pub write: Vec<PathBuf>,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self { enabled: true, read: Vec::new(), write: Vec::new() }
+    }
+}
+
 impl Config {
     /// Reads a file.
     ///
@@ -176,7 +200,10 @@ impl Config {
             column: 0,
             cause: format!("can't be read: {e}"),
         })?;
-        Self::parse(&file, &text, |name| std::env::var(name).ok())
+        let mut config = Self::parse(&file, &text, |name| std::env::var(name).ok())?;
+        // For reloads.
+        config.paths.push(path.to_owned());
+        Ok(config)
     }
 
     /// Parses the text of a file; `env` returns the values of `${NAME}`.
@@ -204,6 +231,7 @@ impl Config {
                 })?
             };
         complete_from_env(&mut config.export, &env).map_err(|cause| error(0, 0, cause))?;
+        config.paths = paths_in(&text);
         config.check().map_err(|(key, cause)| {
             let (line, column) = find_key(&text, &key);
             error(line, column, format!("{key}: {cause}"))

@@ -36,13 +36,22 @@ pub enum LockError {
 }
 
 impl AgentLock {
+    /// Creates a state folder if it is missing.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub(super) fn create_folder(dir: &Path) -> Result<(), LockError> {
+        let folder = |cause| LockError::Folder { dir: dir.display().to_string(), cause };
+        OsFiles.create_dir(dir).map_err(folder)
+    }
+
     /// Takes the lock of a state folder; creates the folder if it is missing.
     ///
     /// # Errors
     /// When another agent holds the lock or the folder can't be used.
     pub fn take(dir: &Path) -> Result<Self, LockError> {
         let folder = |cause| LockError::Folder { dir: dir.display().to_string(), cause };
-        OsFiles.create_dir(dir).map_err(folder)?;
+        Self::create_folder(dir)?;
         let path = dir.join("agent.lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `agent.rs` | [`Agent`]: starts everything, drains and ends it |
 //! | `config.rs` | [`Config`]: the YAML file |
+//! | `config_paths.rs` | the files and folders that the YAML file names |
+//! | `sandbox.rs` | [`Sandbox`]: the rights of the process |
 //! | `variables.rs` | environment variables in the YAML file |
 //! | `status.rs` | [`Status`]: `/status` and `/readyz` |
 //! | `metrics/` | `/metrics` |
@@ -16,18 +18,23 @@
 mod admin;
 mod agent;
 mod config;
+mod config_paths;
 mod lock;
 mod memory;
 mod metrics;
 mod recovery_log;
 mod reload;
+mod sandbox;
 mod status;
 mod variables;
 
 pub use agent::{Agent, Exit, StartError};
-pub use config::{AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat};
+pub use config::{
+    AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat, SandboxConfig,
+};
 pub use lock::{AgentLock, LockError};
 pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
+pub use sandbox::{Sandbox, SandboxError, SandboxState};
 pub use status::{Status, snapshot_json};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
+use super::sandbox::SandboxState;
 use crate::bridge::BridgeStats;
 use crate::export::SinkStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
@@ -51,6 +52,8 @@ pub struct Status {
     pub sinks: Vec<Arc<SinkStats>>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
+    /// The limits of the process's rights; `None` where it has none.
+    pub sandbox: Option<Arc<SandboxState>>,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,
 }
@@ -147,6 +150,7 @@ impl Status {
             "reloads": self.reloads(),
             "recovery_log": self.recovery_log(),
             "memory": self.memory.as_ref().map(|memory| counters_json(memory.readings())),
+            "sandbox": self.sandbox(),
             "collectors": collectors,
             "identity": counters_json(self.directory.readings()),
             "shards": shards,
@@ -155,6 +159,10 @@ impl Status {
             "export": self.export(),
             "cons1": cons1,
         })
+    }
+
+    fn sandbox(&self) -> Json {
+        self.sandbox.as_ref().map_or_else(|| json!({"enabled": false}), |state| state.json())
     }
 
     fn recovery_log(&self) -> Json {

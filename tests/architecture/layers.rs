@@ -18,7 +18,16 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/core/",
         layers: &[
-            &["backoff", "clock", "closed_list", "counters", "durations", "glob", "shutdown"],
+            &[
+                "backoff",
+                "clock",
+                "closed_list",
+                "counters",
+                "durations",
+                "glob",
+                "sandbox",
+                "shutdown",
+            ],
             &["event"],
             &["identity", "memory"],
             &["ring"],

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use tapio::runtime::{Agent, Config};
-use tapio_collectors::{CollectorConfig as _, Row, jsonl};
+use tapio::runtime::{Agent, Config, Sandbox};
+use tapio_collectors::{CollectorConfig as _, Needs, Row, jsonl};
 use tapio_core::event::Event;
 use tapio_core::ring::{CollectorAccount, Route, Router};
 
@@ -142,6 +142,7 @@ impl FaultTest {
             reads_again: false,
             on_full: lines.on_full(),
             factory: lines.factory(),
+            needs: Needs { files: lines.files(), ..Needs::default() },
         });
         let fault = Arc::new(Fault {
             thread: format!("c:{name}"),
@@ -150,10 +151,15 @@ impl FaultTest {
             is_hanging: AtomicBool::new(false),
         });
         let for_router = Arc::clone(&fault);
-        let agent = Agent::start_with(config, true, rows, |inner, _| {
-            Arc::new(FaultyRouter { inner, fault: for_router })
-        })
-        .unwrap();
+        // Limits the rights of this thread and of those that it starts: a restarted collector has
+        // the same ones as in a process of its own.
+        let start = move || {
+            let sandbox = Sandbox::of_agent(&config, true, &rows).unwrap();
+            Agent::start_in(sandbox, config, true, rows, |inner, _| {
+                Arc::new(FaultyRouter { inner, fault: for_router })
+            })
+        };
+        let agent = std::thread::spawn(start).join().unwrap().unwrap();
         let steady = Steady::start(&fifo);
         let ticked = Instant::now();
         let mut test = Self { name, agent, fault, steady, ticked, _folder: folder };

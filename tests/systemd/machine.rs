@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
+use crate::support::agent::TAPIO;
 use crate::support::skip::skipped;
 
 fn script(name: &str) -> PathBuf {
@@ -51,6 +52,15 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots a systemd. Prints the reason and returns `None` if it can't.
     pub(crate) fn boot(mode: &str) -> Option<Self> {
+        Self::boot_with(mode, None)
+    }
+
+    /// Boots a systemd on whose root this program and the units of deploy/systemd are installed.
+    pub(crate) fn boot_with_tapio(mode: &str) -> Option<Self> {
+        Self::boot_with(mode, Some("setup-tapio.sh"))
+    }
+
+    fn boot_with(mode: &str, setup: Option<&str>) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let guard = exclusive();
         if !missing().is_empty() {
@@ -69,6 +79,9 @@ impl Machine {
             .arg(state.path())
             .args([&name, mode])
             .arg(script("units"))
+            .args(setup.map(script))
+            .env("TAPIO", TAPIO)
+            .env("DEPLOY", Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd"))
             .stdin(Stdio::null())
             .output()
             .unwrap();

@@ -19,6 +19,7 @@ use crate::runtime::{
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
+use tapio_core::sandbox::FileRights;
 
 /// Longest sleep while a position waits to be saved or a peer's packet hasn't arrived.
 const CURSOR_INTERVAL: Duration = Duration::from_millis(80);
@@ -69,6 +70,11 @@ impl CollectorConfig for Config {
 
     fn reads_again(&self) -> bool {
         true
+    }
+
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        let socket = self.socket.parent().map(|folder| (folder.to_owned(), FileRights::Write));
+        socket.into_iter().chain([(self.networks.clone(), FileRights::Read)]).collect()
     }
 
     fn factory(&self) -> CollectorFactory {

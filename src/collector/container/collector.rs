@@ -65,6 +65,10 @@ impl CollectorConfig for Config {
         true
     }
 
+    fn sockets(&self) -> Vec<PathBuf> {
+        self.sockets.clone()
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory(self.clone(), Containers)
     }

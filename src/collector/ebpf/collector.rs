@@ -119,6 +119,7 @@ impl CollectorConfig for Config {
 impl Collector for Ebpf {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut run = Run::start(&self.config, context)?;
+        run.context.opened();
         let alarm = Alarm::new(&run.context.shutdown)?;
         let mut empty = 0;
         while !run.context.shutdown.is_requested() {

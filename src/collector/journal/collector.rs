@@ -11,6 +11,7 @@ use crate::runtime::cursor::Cursor;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
+use tapio_core::sandbox::FileRights;
 
 /// The section `collectors.journal`.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
@@ -57,6 +58,10 @@ impl CollectorConfig for Config {
 
     fn reads_again(&self) -> bool {
         true
+    }
+
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        self.directories.iter().map(|dir| (dir.clone(), FileRights::Read)).collect()
     }
 
     fn factory(&self) -> CollectorFactory {

@@ -11,6 +11,7 @@ use crate::runtime::alarm::Alarm;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
 };
+use tapio_core::sandbox::FileRights;
 
 /// Poll interval of a followed file, and so its delay. A fifo or standard input wakes the
 /// collector.
@@ -43,6 +44,16 @@ impl CollectorConfig for Config {
 
     fn has_given_times(&self) -> bool {
         true
+    }
+
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        // Files are rotated: their successors are in the same folder.
+        let files = self.paths.iter().filter(|path| path.as_os_str() != "-");
+        let folders = files.filter_map(|path| match path.parent()? {
+            folder if folder.as_os_str().is_empty() => Some(PathBuf::from(".")),
+            folder => Some(folder.to_owned()),
+        });
+        folders.map(|folder| (folder, FileRights::Read)).collect()
     }
 
     fn factory(&self) -> CollectorFactory {

@@ -12,6 +12,9 @@ use crate::runtime::CollectorError;
 /// Time limit for connecting to the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Folder of the pod's service account.
+pub(super) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// Path of the service account's token. The kubelet renews it, so the client reads it again each
 /// minute.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";

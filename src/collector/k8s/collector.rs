@@ -1,6 +1,7 @@
 //! The collector's run loop: starts the feeds, applies their messages, saves checkpoints and
 //! reports its status.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::runtime::{
 };
 use tapio_core::clock;
 use tapio_core::event::Reason;
+use tapio_core::sandbox::FileRights;
 
 /// Interval of attempts to save a checkpoint, while one is pending or due.
 const SAVE_INTERVAL: Duration = Duration::from_millis(50);
@@ -43,6 +45,12 @@ impl CollectorConfig for Config {
 
     fn reads_again(&self) -> bool {
         true
+    }
+
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        let account = Some(client::SERVICE_ACCOUNT.into());
+        let paths = account.into_iter().chain(self.kubeconfig.clone());
+        paths.map(|path| (path, FileRights::Read)).collect()
     }
 
     fn factory(&self) -> CollectorFactory {

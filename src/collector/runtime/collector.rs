@@ -1,6 +1,9 @@
 //! The interface between a collector and its supervisor.
 
+use std::path::PathBuf;
+
 use tapio_core::ring::OnFull;
+use tapio_core::sandbox::FileRights;
 
 use super::context::Context;
 
@@ -64,6 +67,17 @@ pub trait CollectorConfig {
     /// Whether its senders choose the times of its events: these say nothing about how far time is.
     fn has_given_times(&self) -> bool {
         false
+    }
+
+    /// Files and folders that it opens, besides `/proc`, `/sys`, `/etc`, `/usr`, the state folder
+    /// and the paths in the configuration file.
+    fn files(&self) -> Vec<(PathBuf, FileRights)> {
+        Vec::new()
+    }
+
+    /// Sockets that it connects to.
+    fn sockets(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// Returns the collector's [`factory`].

@@ -13,6 +13,7 @@ use tapio_core::ring::{MAX_COLLECTORS, OnFull};
 use tapio_core::shutdown::Shutdown;
 
 use super::acceptance::{Acceptance, Ticket};
+use super::needs::Rights;
 use super::site::Site;
 use super::status::StatusReport;
 
@@ -29,6 +30,8 @@ pub struct Context {
     /// The node, its entity directory and the state folder.
     pub site: Site,
     acceptance: Acceptance,
+    /// `None` in a process that isn't confined.
+    rights: Option<Rights>,
 }
 
 impl Context {
@@ -42,7 +45,28 @@ impl Context {
     /// The environment of a run.
     #[must_use]
     pub fn new(sink: Sink, shutdown: Shutdown, report: StatusReport, site: Site) -> Self {
-        Self { sink, shutdown, report, site, acceptance: Acceptance::default() }
+        Self { sink, shutdown, report, site, acceptance: Acceptance::default(), rights: None }
+    }
+
+    /// The environment of a run in a confined process.
+    pub(crate) fn with_rights(mut self, rights: Option<Rights>) -> Self {
+        self.rights = rights;
+        self
+    }
+
+    /// Called by the supervisor before each run: the capabilities that opening needs are effective.
+    pub(crate) fn begin_run(&self) {
+        if let Some(rights) = self.rights {
+            rights.begin();
+        }
+    }
+
+    /// Called by a collector once its source is open: the capabilities that only opening needs are
+    /// no longer effective.
+    pub(crate) fn opened(&self) {
+        if let Some(rights) = self.rights {
+            rights.opened();
+        }
     }
 
     /// The ticket of the events offered so far.

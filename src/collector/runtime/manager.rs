@@ -9,6 +9,7 @@ use core_affinity::CoreId;
 
 use super::collector::CollectorFactory;
 use super::health::{HUNG_AFTER, Health};
+use super::needs::Confinement;
 use super::site::Site;
 use super::status::StatusNote;
 use super::supervise::Shared;
@@ -49,6 +50,8 @@ pub struct CollectorStatus {
     pub restarts: u64,
     /// The last failure; empty without one.
     pub last_error: String,
+    /// Whether its source was opened, or can't be: the start doesn't wait for it.
+    pub is_settled: bool,
     /// Time since the last heartbeat of a running collector.
     pub heartbeat_age: Duration,
     /// Its status notes.
@@ -62,6 +65,7 @@ pub struct CollectorManager {
     shutdown: Shutdown,
     site: Site,
     hung_after: Duration,
+    confinement: Option<Arc<Confinement>>,
     collectors: Vec<Supervised>,
 }
 
@@ -69,6 +73,7 @@ pub struct CollectorManager {
 struct Supervised {
     shared: Arc<Shared>,
     core: Option<CoreId>,
+    confinement: Option<Arc<Confinement>>,
     /// The thread of the current run, and those of abandoned runs that haven't ended yet.
     threads: Vec<JoinHandle<()>>,
     /// Number of heartbeats, and when it last increased.
@@ -82,7 +87,14 @@ impl CollectorManager {
     /// A manager without collectors.
     #[must_use]
     pub fn new(site: Site, shutdown: Shutdown) -> Self {
-        Self { shutdown, site, hung_after: HUNG_AFTER, collectors: Vec::new() }
+        Self { shutdown, site, hung_after: HUNG_AFTER, confinement: None, collectors: Vec::new() }
+    }
+
+    /// Starts the collectors' threads with the rights that they need only.
+    #[must_use]
+    pub fn confined(mut self, confinement: Option<Arc<Confinement>>) -> Self {
+        self.confinement = confinement;
+        self
     }
 
     /// Sets the time without a heartbeat after which a collector counts as hung.
@@ -100,6 +112,7 @@ impl CollectorManager {
         let mut supervised = Supervised {
             shared: Arc::new(Shared::new(spec.name, spec.factory, spec.sink)),
             core,
+            confinement: self.confinement.clone(),
             threads: Vec::new(),
             heartbeats: 0,
             last_heartbeat: clock::instant(),
@@ -185,18 +198,22 @@ impl Supervised {
         hung_after: Duration,
     ) -> std::io::Result<bool> {
         let heartbeat_interval = hung_after / HEARTBEATS_PER_HUNG_AFTER;
-        let Some(run) = self.shared.begin_run(shutdown, site, heartbeat_interval) else {
+        let rights = self.confinement.as_ref().map(|all| all.rights(self.shared.name));
+        let Some(run) = self.shared.begin_run(shutdown, site, heartbeat_interval, rights) else {
             return Ok(false);
         };
         let (shared, core) = (Arc::clone(&self.shared), self.core);
         let name = format!("c:{}", self.shared.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let body = move || {
             if let Some(core) = core {
                 core_affinity::set_for_current(core);
             }
             shared.supervise(run);
-        })?;
-        self.threads.push(thread);
+        };
+        self.threads.push(match &self.confinement {
+            Some(confinement) => confinement.spawn(self.shared.name, name, body)?,
+            None => std::thread::Builder::new().name(name).spawn(body)?,
+        });
         Ok(true)
     }
 
@@ -245,6 +262,11 @@ impl Supervised {
             name: shared.name,
             health,
             restarts: shared.restarts(),
+            is_settled: match health {
+                Health::Starting => false,
+                Health::Running => shared.heartbeats() > 0,
+                _ => true,
+            },
             last_error: shared.last_error(),
             heartbeat_age,
             notes: shared.report.notes(),

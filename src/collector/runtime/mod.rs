@@ -12,6 +12,7 @@
 //! | `cursor.rs` | positions of sources that can be read again |
 //! | `alarm.rs` | poll(2) that a shutdown interrupts |
 //! | `poll_timer.rs` | timed work of collectors that wait for messages |
+//! | `needs.rs` | [`Needs`]: a collector's rights; [`Confinement`]: the threads with them |
 //! | `listener.rs` | sockets that outlive a run |
 
 pub(crate) mod acceptance;
@@ -22,6 +23,7 @@ pub(crate) mod cursor;
 pub(crate) mod health;
 pub(crate) mod listener;
 mod manager;
+mod needs;
 pub(crate) mod poll_timer;
 mod site;
 mod status;
@@ -32,5 +34,6 @@ pub(crate) use collector::{factory, tokio_runtime};
 pub use context::Context;
 pub use health::Health;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};
+pub use needs::{Confinement, Needs, Rights};
 pub use site::Site;
 pub use status::{StatusNote, StatusReport};

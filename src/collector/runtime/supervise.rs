@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::collector::{CollectorError, CollectorFactory, Ended};
 use super::context::Context;
 use super::health::Health;
+use super::needs::Rights;
 use super::site::Site;
 use super::status::StatusReport;
 use tapio_core::backoff::Backoff;
@@ -116,6 +117,7 @@ impl Shared {
         shutdown: &Shutdown,
         site: &Site,
         heartbeat_interval: Duration,
+        rights: Option<Rights>,
     ) -> Option<Run> {
         let mut current = lock(&self.current);
         let mut sink = current.sinks.as_mut()?.pop()?;
@@ -125,7 +127,8 @@ impl Shared {
         current.run += 1;
         sink.set_shutdown(shutdown.clone());
         let (report, site) = (self.report.clone(), site.clone());
-        Some(Run { number: current.run, context: Context::new(sink, shutdown, report, site) })
+        let context = Context::new(sink, shutdown, report, site).with_rights(rights);
+        Some(Run { number: current.run, context })
     }
 
     /// Sets the health, if `run` is the current one.
@@ -158,6 +161,7 @@ impl Shared {
         loop {
             self.set_health(run, Health::Running);
             let started = clock::instant();
+            context.begin_run();
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 let collector = lock(&self.factory).as_ref().map(|create| create());
                 collector.map_or(Ok(Ended::Stopped), |mut collector| collector.run(context))

@@ -1,6 +1,6 @@
 //! The collector: its configuration, and the start of a run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::session::{Session, check_saved};
 use crate::events::Filter;
@@ -61,6 +61,10 @@ impl CollectorConfig for Config {
 
     fn reads_again(&self) -> bool {
         true
+    }
+
+    fn sockets(&self) -> Vec<PathBuf> {
+        self.address.strip_prefix("unix:path=").map(PathBuf::from).into_iter().collect()
     }
 
     fn factory(&self) -> CollectorFactory {

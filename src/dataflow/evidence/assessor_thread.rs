@@ -97,6 +97,7 @@ tapio_core::counters! {
     /// The assessor's counters.
     struct AssessorCounters {
         facts: Counter = "Facts received by the assessor.",
+        rounds: Counter = "Passes of the assessor over its rings, one a second at least.",
         stories_assessed: Counter = "Story revisions assessed.",
         stories_oversize: Counter =
             "Story revisions dropped because they do not fit into the ring to the bridge.",
@@ -221,6 +222,7 @@ impl AssessorThread {
         loop {
             self.follow_memory();
             let taken = self.poll_inputs();
+            self.stats.counters.rounds.add(1);
             self.write_stories();
             self.publish(false);
             if taken > 0 {

@@ -143,6 +143,7 @@ impl Worker {
         let mut naps = 0u32;
         loop {
             let (records, messages_wait) = self.round(clock::wall_ns());
+            self.stats.rounds.add(1);
             if records >= BUSY_RECORDS {
                 naps = 0;
                 continue;

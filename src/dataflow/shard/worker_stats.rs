@@ -6,6 +6,7 @@ tapio_core::counters! {
     /// The counters of a shard, for other threads.
     pub struct WorkerStats {
         events: Counter = "Events processed by the shard.",
+        rounds: Counter = "Passes of the shard over its rings, one a second at least.",
         event_time_lane_events: Gauge = "Events that wait in the event-time lane for the watermark.",
         events_forced: Counter =
             "Events that the event-time lane processed before the watermark, for lack of room.",

@@ -94,6 +94,7 @@ pub(super) const CONNECTED: Metric =
 /// A shard's counters, by shard.
 pub(super) const SHARD_METRICS: Names = &[
     ("events", "tapio_shard_events_total"),
+    ("rounds", "tapio_shard_rounds_total"),
     ("rule_matches", "tapio_rule_matches_total"),
     ("join_keys", "tapio_join_keys"),
     ("join_keys_evicted", "tapio_join_keys_evicted_total"),
@@ -132,6 +133,7 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("pairs", "tapio_evidence_pairs"),
     ("evicted", "tapio_evidence_evicted_total"),
     ("failures", "tapio_assessor_failures_total"),
+    ("rounds", "tapio_assessor_rounds_total"),
 ];
 
 /// A sink's counters, by sink.
@@ -176,6 +178,7 @@ pub(super) const MEMORY_METRICS: Names = &[
 
 /// The bridge's counters.
 pub(super) const BRIDGE_METRICS: Names = &[
+    ("rounds", "tapio_bridge_rounds_total"),
     ("connects", "tapio_bridge_connects_total"),
     ("failed_connects", "tapio_bridge_failed_connects_total"),
     ("batches_sent", "tapio_bridge_batches_sent_total"),
