@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `event` | events, stories, names, identifiers, drop reasons |
 //! | `identity` | the entity directory: process → container → pod → workload → service |
+//! | `redact` | removes secrets from events and texts |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
 //! | `memory` | the level to which memory bounds all parts |
@@ -16,7 +17,7 @@
 //!
 //! Dependencies point one way:
 //! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
-//! `event ← memory`, and `event, memory, shutdown ← ring`.
+//! `event ← memory, redact`, and `event, memory, redact, shutdown ← ring`.
 
 pub mod backoff;
 pub mod clock;
@@ -27,5 +28,6 @@ pub mod event;
 pub mod glob;
 pub mod identity;
 pub mod memory;
+pub mod redact;
 pub mod ring;
 pub mod shutdown;

@@ -20,7 +20,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         layers: &[
             &["backoff", "clock", "closed_list", "counters", "durations", "glob", "shutdown"],
             &["event"],
-            &["identity", "memory"],
+            &["identity", "memory", "redact"],
             &["ring"],
         ],
     },
