@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let started = config(args.config.as_deref())?;
-    let mut log = log::start(&started.log)?;
+    let mut log = log::start(&started)?;
     process::prepare();
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;

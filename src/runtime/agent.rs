@@ -16,6 +16,7 @@ use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Si
 use tapio_core::clock;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::memory::MemoryPressure;
+use tapio_core::redact::Redactor;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::evidence::Bounds;
@@ -79,6 +80,9 @@ struct Start {
     shutdown: Shutdown,
     threads: ThreadPlan,
     memory: MemoryPressure,
+    redactor: Arc<Redactor>,
+    /// Whether events are redacted.
+    redacts_events: bool,
     ledger: Ledger,
 }
 
@@ -90,6 +94,8 @@ impl Start {
             shutdown: Shutdown::default(),
             threads: ThreadPlan::pinned(),
             memory: MemoryPressure::default(),
+            redactor: config.redactor(),
+            redacts_events: config.redact.enabled,
             ledger: Ledger::new(accounts(rows)),
         }
     }
@@ -137,13 +143,14 @@ impl Agent {
             start_correlator(&config, &live, RING_SETS * rows.len(), &bell, &mut start)?;
         let bridge = start_bridge(&config, exits, bell, reads_again(&rows), &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
-            .with_state_dir(config.state_dir());
+            .with_state_dir(config.state_dir())
+            .with_redactor(Arc::clone(&start.redactor));
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
             .hung_after(config.collectors.hung_after.0);
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
-        let Start { node, epoch, shutdown, ledger, .. } = start;
+        let Start { node, epoch, shutdown, redactor, ledger, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
         let status = Status {
@@ -160,6 +167,7 @@ impl Agent {
             assessor,
             bridge: Arc::clone(bridge.stats()),
             ledger: Arc::clone(&ledger),
+            redactor,
             shutdown: shutdown.clone(),
         };
         let admin =
@@ -417,6 +425,7 @@ fn start_collectors(
     router: &Arc<dyn Router>,
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {
+    let redactor = start.redacts_events.then(|| Arc::clone(&start.redactor));
     let Start { shutdown, threads, memory, ledger, .. } = start;
     let mut entrances = entrances.into_iter();
     for (number, row) in (0u8..).zip(rows) {
@@ -425,6 +434,7 @@ fn start_collectors(
             Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, shutdown.clone())
                 .with_kernel_ledger(kernel)
                 .with_memory(memory.clone())
+                .with_redactor(redactor.clone())
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = new_sink(first).with_spare(new_sink(second));

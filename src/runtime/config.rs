@@ -2,6 +2,7 @@
 //! every error has its line and column.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -10,6 +11,7 @@ use super::variables::expand;
 use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
+use tapio_core::redact::{RedactConfig, Redactor};
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::rules::Position;
 
@@ -51,6 +53,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// The agent's log.
     pub log: LogConfig,
+    /// The secrets that are removed from events, `/status` and the log.
+    pub redact: RedactConfig,
 }
 
 /// The correlator.
@@ -212,6 +216,7 @@ impl Config {
         self.bridge.check().map_err(|e| split("bridge", e))?;
         self.server.check().map_err(|e| split("server", e))?;
         self.collectors.check().map_err(|e| split("collectors", e))?;
+        self.redact.check().map_err(|e| split("redact", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
             return bad("shards", "must be at most 64");
@@ -237,6 +242,16 @@ impl Config {
             return Err(("node".into(), cause));
         }
         Ok(())
+    }
+
+    /// Removes secrets as configured; as built in where the section is invalid, which parsing
+    /// refuses.
+    #[must_use]
+    pub fn redactor(&self) -> Arc<Redactor> {
+        if self.redact == RedactConfig::default() {
+            return Redactor::builtin();
+        }
+        Redactor::new(&self.redact).map_or_else(|_| Redactor::builtin(), Arc::new)
     }
 
     /// The node's name.

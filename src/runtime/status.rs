@@ -14,6 +14,7 @@ use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::{Name, rfc3339};
 use tapio_core::identity::Directory;
+use tapio_core::redact::Redactor;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
@@ -48,6 +49,8 @@ pub struct Status {
     pub bridge: Arc<BridgeStats>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
+    /// Removes secrets from the document.
+    pub redactor: Arc<Redactor>,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,
 }
@@ -61,6 +64,7 @@ fn account_json(account: &CollectorAccount) -> Json {
     json!({
         "received": account.received, "forwarded": account.forwarded, "dropped": dropped,
         "held": account.held, "residual": account.residual, "truncated": account.truncated,
+        "redacted": account.redacted,
     })
 }
 
@@ -132,7 +136,7 @@ impl Status {
         let shards: Vec<_> = self.shards.iter().map(|s| counters_json(s.readings())).collect();
         let cons1 = snapshot_json(&self.account());
         let [service_name, service_version, environment] = &self.service;
-        json!({
+        let mut document = json!({
             "node": self.node,
             "version": env!("CARGO_PKG_VERSION"),
             "service": {
@@ -150,7 +154,9 @@ impl Status {
             "assessor": counters_json(self.assessor.readings()),
             "bridge": self.bridge(),
             "cons1": cons1,
-        })
+        });
+        self.redactor.redact_json(&mut document);
+        document
     }
 
     fn recovery_log(&self) -> Json {

@@ -1,5 +1,6 @@
 //! Process lifecycles: exec, fork, exit, signals and OOM kills.
 
+use std::fmt::Write as _;
 use std::io;
 
 use super::decode::Decoder;
@@ -10,13 +11,45 @@ use super::raw::{
     ARGS_BYTES, Bytes, COMM_BYTES, EXEC_TRUNCATED, HIERARCHY_SHIFT, PATH_BYTES, Record, SEED_BYTES,
     SIGNAL_BY_KERNEL, SIGNAL_FATAL, Task,
 };
-use super::scrub;
 use crate::events::event_builder::Lossy;
 use crate::events::signals::signal_name;
 use tapio_core::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
     ExecId { pid: record.head.tgid, start_ns: task.start_ns }
+}
+
+/// Appends the words of a command line, which the kernel separates by zero bytes, as a JSON list.
+/// `lossy`: a buffer for reuse. The sink removes secrets.
+fn push_command_line(args: &[u8], lossy: &mut String, out: &mut String) {
+    lossy.clear();
+    let _ = write!(lossy, "{}", Lossy(args));
+    out.push('[');
+    for (i, word) in lossy.trim_end_matches('\0').split('\0').enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        push_json(word, out);
+    }
+    out.push(']');
+}
+
+/// Appends a JSON string.
+fn push_json(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if u32::from(c) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 impl Decoder {
@@ -37,9 +70,9 @@ impl Decoder {
         self.identify_task(record, &task);
         let len = (bytes.u32(72) as usize).min(ARGS_BYTES);
         if len > 0 {
-            let (lossy, clean) = (&mut self.lossy, &mut self.clean);
+            let lossy = &mut self.lossy;
             self.event.json(names::PROCESS_COMMAND_ARGS, |out| {
-                scrub::command_line(bytes.slice(336, len), lossy, clean, out);
+                push_command_line(bytes.slice(336, len), lossy, out);
             });
             if record.head.flags & EXEC_TRUNCATED != 0 {
                 self.event.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);

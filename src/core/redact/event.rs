@@ -10,8 +10,8 @@ use crate::event::{Event, Field, Name, Value};
 
 impl Redactor {
     /// Calls `read` with the event without secrets, in its message and in the texts of its entity
-    /// keys and attributes. Numbers and ids stay. Returns whether it had any.
-    pub fn event<R>(&self, event: &Event<'_>, read: impl FnOnce(&Event<'_>) -> R) -> (R, bool) {
+    /// keys and attributes, and with whether it had any. Numbers and ids stay.
+    pub fn event<R>(&self, event: &Event<'_>, read: impl FnOnce(&Event<'_>, bool) -> R) -> R {
         let mut found: Vec<(usize, String)> = Vec::new();
         for (at, field) in event.fields.iter().enumerate() {
             if let Some(text) = self.field(field) {
@@ -20,7 +20,7 @@ impl Redactor {
         }
         let message = self.text(event.message);
         if found.is_empty() && matches!(message, Cow::Borrowed(_)) {
-            return (read(event), false);
+            return read(event, false);
         }
         let mut fields = event.fields.to_vec();
         for (at, text) in &found {
@@ -29,7 +29,7 @@ impl Redactor {
                 _ => Value::Str(text),
             };
         }
-        (read(&Event { fields: &fields, message: &message, ..*event }), true)
+        read(&Event { fields: &fields, message: &message, ..*event }, true)
     }
 
     /// The text of a field without secrets; `None` where it has none.

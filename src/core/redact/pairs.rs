@@ -2,7 +2,6 @@
 //! parameters of URLs.
 
 use super::names::{MAX_NAME_BYTES, NameClass};
-use super::shapes::scheme;
 use super::value::{
     REDACTED, ValueRange, bare_end, is_count, is_name_byte, is_placeholder, is_prose, line_end,
     looks_issued, looks_random, query_end, quote_at, quoted_end,
@@ -199,13 +198,12 @@ impl Name<'_> {
             return self.block(at, out);
         }
         let mut range = self.range(at);
-        if self.class == NameClass::Header {
-            if let Some(credentials) = scheme_of(text, range.start) {
-                return out.push(Span::new(credentials.0, credentials.1.max(credentials.0)));
-            }
-            if separator == Separator::Colon && !range.is_quoted {
-                range.end = range.end.max(line_end(text, at));
-            }
+        if let Some(credentials) = after_scheme(text, range.start) {
+            out.extend(credentials.map(|(start, end)| Span::new(start, end)));
+            return;
+        }
+        if self.class == NameClass::Header && separator == Separator::Colon && !range.is_quoted {
+            range.end = range.end.max(line_end(text, at));
         }
         if range.end <= range.start || !self.is_secret(separator, range) {
             return;
@@ -281,28 +279,20 @@ impl Name<'_> {
     }
 }
 
-/// The credentials behind the scheme with which a header's value begins.
-fn scheme_of(text: &str, start: usize) -> Option<(usize, usize)> {
+/// The credentials behind the scheme with which a value begins: `None` without a scheme, and none
+/// where prose or nothing follows it.
+fn after_scheme(text: &str, start: usize) -> Option<Option<(usize, usize)>> {
     const SCHEMES: &[&str] = &["Bearer ", "Basic ", "Token ", "Digest ", "Negotiate ", "ApiKey "];
     let rest = &text[start..];
-    let scheme_len = SCHEMES
-        .iter()
-        .find(|s| rest.get(..s.len()).is_some_and(|head| head.eq_ignore_ascii_case(s)))?
-        .len();
-    let from = start + scheme_len;
-    if let Some(found) = scheme(text, start, from) {
-        return Some((found.0, found.1.max(line_end_of_scheme(text, start, found.1))));
-    }
-    let end = bare_end(text, from);
+    let begins = |s: &&&str| rest.get(..s.len()).is_some_and(|head| head.eq_ignore_ascii_case(s));
+    let scheme = SCHEMES.iter().find(begins)?;
+    let from = start + scheme.len();
+    // Digest credentials are a list of parameters that fills the line.
+    let end = if scheme.starts_with("Digest") {
+        text[from..].find(['\n', '\r', '\'']).map_or(text.len(), |end| from + end)
+    } else {
+        bare_end(text, from)
+    };
     let value = &text[from..end];
-    (!is_placeholder(value) && !is_prose(text, from)).then_some((from, end)).or_else(|| {
-        // Prose or nothing: no more than the scheme stands here.
-        None
-    })
-}
-
-/// Digest credentials are a list of parameters that fills the line.
-fn line_end_of_scheme(text: &str, start: usize, end: usize) -> usize {
-    let is_digest = text[start..].get(..6).is_some_and(|head| head.eq_ignore_ascii_case("digest"));
-    if is_digest { text[start..].find(['\n', '\r']).map_or(text.len(), |n| start + n) } else { end }
+    Some((!is_placeholder(value) && !is_prose(text, from)).then_some((from, end)))
 }

@@ -42,6 +42,13 @@ pub(super) fn bare_end(text: &str, start: usize) -> usize {
     if text[start..].starts_with(REDACTED) {
         return start + REDACTED.len();
     }
+    for (open, close) in [("${", "}"), ("$(", ")"), ("{{", "}}")] {
+        if text[start..].starts_with(open)
+            && let Some(end) = text[start..].find(close)
+        {
+            return start + end + close.len();
+        }
+    }
     for (offset, c) in text[start..].char_indices() {
         let at = start + offset;
         if c.is_whitespace() || c.is_control() || matches!(c, '"' | '`') {
