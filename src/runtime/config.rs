@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::memory::MemoryLimit;
-use super::variables::expand;
+use super::variables::Variables;
 use crate::bridge::BridgeConfig;
 use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
@@ -177,7 +177,8 @@ impl Config {
         Self::parse(&file, &text, |name| std::env::var(name).ok())
     }
 
-    /// Parses the text of a file; `env` returns the values of `${NAME}`.
+    /// Parses the text of a file; `env` returns the values of `${NAME}`. `${file:PATH}` is read from
+    /// the folder of `file`.
     ///
     /// # Errors
     /// With line, column and cause.
@@ -188,21 +189,27 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let error =
             |line, column, cause| ConfigError { file: file.to_owned(), line, column, cause };
-        let text = expand(text, env).map_err(|(line, column, cause)| error(line, column, cause))?;
-        let config: Self =
-            if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
-                Self::default()
-            } else {
-                serde_saphyr::from_str(&text).map_err(|e| {
-                    let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
-                    let full = e.without_snippet().to_string();
-                    let cause = full.split(" at line ").next().unwrap_or(&full);
-                    error(line, column, cause.lines().next().unwrap_or("invalid YAML").to_owned())
-                })?
-            };
+        let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+        let expanded = Variables { env, folder }.expand(text);
+        let expanded = expanded.map_err(|(line, column, cause)| error(line, column, cause))?;
+        let config: Self = if expanded
+            .text
+            .lines()
+            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+        {
+            Self::default()
+        } else {
+            serde_saphyr::from_str(&expanded.text).map_err(|e| {
+                let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
+                let full = e.without_snippet().to_string();
+                let cause = full.split(" at line ").next().unwrap_or(&full);
+                let cause = cause.lines().next().unwrap_or("invalid YAML").to_owned();
+                error(line, expanded.column(line, column), expanded.hide(cause))
+            })?
+        };
         config.check().map_err(|(key, cause)| {
-            let (line, column) = find_key(&text, &key);
-            error(line, column, format!("{key}: {cause}"))
+            let (line, column) = find_key(text, &key);
+            error(line, column, expanded.hide(format!("{key}: {cause}")))
         })?;
         Ok(config)
     }
@@ -379,6 +386,12 @@ mod tests {
                 "t.yaml:2:3: collectors.only: unknown collector `epbf`",
             ),
             ("node: [\n", "t.yaml:"),
+            ("redact:\n  patterns: ['(']\n", "t.yaml:2:3: redact.patterns: \"(\": unclosed group"),
+            ("redact:\n  names: ['ä']\n", "t.yaml:2:3: redact.names: \"ä\" isn't a name"),
+            ("redact:\n  enable: false\n", "t.yaml:2:3: unknown field `enable`"),
+            ("node: ${file:none}\n", "t.yaml:1:7: ${file:none}: none can't be read: No such"),
+            ("dataflow: {shards: ${NODE}, max_keys: x}\n", "t.yaml:1:20: "),
+            ("dataflow: {service_name: ${NODE}, max_keys: x}\n", "t.yaml:1:45: "),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");
