@@ -236,6 +236,10 @@ impl Name<'_> {
         if self.class == NameClass::Strong {
             return !is_prose;
         }
+        if self.text[..range.start].ends_with(':') && !self.as_str().starts_with('-') {
+            // `python3-jwt:amd64`, `token:none`.
+            return value.len() >= 8 && looks_random(value);
+        }
         if self.is_key() { !is_prose } else { looks_random(value) }
     }
 

@@ -1,9 +1,10 @@
 //! The texts of which one is in every text with a secret. A text without any of them passes after
-//! one search.
+//! a first look, or one search.
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
 
 use super::command::PROGRAM_STARTS;
+use super::grams::Grams;
 use super::shapes::SHAPES;
 
 /// What a trigger may be a part of.
@@ -92,6 +93,7 @@ const QUERY_PARTS: &[&str] = &[
 
 /// The search for all triggers at once, in any case.
 pub(super) struct Triggers {
+    grams: Grams,
     search: AhoCorasick,
     kinds: Vec<Trigger>,
 }
@@ -125,9 +127,11 @@ impl Triggers {
         }
         let search = AhoCorasick::builder()
             .ascii_case_insensitive(true)
+            // A trigger's first byte is in every text.
+            .prefilter(false)
             .kind(Some(AhoCorasickKind::DFA))
             .build(&texts)?;
-        Ok(Self { search, kinds })
+        Ok(Self { grams: Grams::new(&texts), search, kinds })
     }
 
     /// Each trigger in a text, with its range, in the order of their ends.
@@ -141,6 +145,6 @@ impl Triggers {
 
     /// Whether a text has a trigger.
     pub(super) fn is_in(&self, text: &str) -> bool {
-        self.search.is_match(text)
+        self.grams.may_be_in(text) && self.search.is_match(text)
     }
 }
