@@ -5,6 +5,8 @@
 mod disabled_rule;
 #[path = "support/failing_rule.rs"]
 mod failing_rule;
+#[path = "agent/secrets.rs"]
+mod secrets;
 #[path = "agent/server.rs"]
 mod server;
 #[path = "support/mod.rs"]

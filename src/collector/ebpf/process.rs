@@ -254,3 +254,91 @@ pub(super) fn seed_from_proc(processes: &mut Processes) {
         processes.seed(id, parent, session, path.as_deref());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tapio_core::event::{Event, EventId, Value};
+    use tapio_core::redact::Redactor;
+
+    use super::*;
+    use crate::events::event_builder::EventBuilder;
+
+    /// A command line as the kernel has it, decoded and as the sink writes it.
+    fn written(args: &[u8]) -> Vec<String> {
+        let mut builder = EventBuilder::default();
+        builder.json(names::PROCESS_COMMAND_ARGS, |out| {
+            push_command_line(args, &mut String::new(), out);
+        });
+        builder.fields(|fields| {
+            let event = Event::new(EventId([1; 16]), 1, names::OTLP_LOG, names::EBPF);
+            Redactor::builtin().event(&Event { fields, ..event }, |event, _| {
+                let Value::Json(json) = event.fields[0].value else { panic!("no JSON") };
+                serde_json::from_str(json).unwrap()
+            })
+        })
+    }
+
+    #[test]
+    fn secrets_of_command_lines_are_removed() {
+        for words in [
+            &["app", "--password=s3cr3t"][..],
+            &["app", "--password", "s3cr3t"],
+            &["app", "--db-pass", "s3cr3t", "--verbose"],
+            &["app", "--dbPassword=s3cr3t"],
+            &["/usr/bin/mysql", "-uroot", "-ps3cr3t", "db"],
+            &["env", "TOKEN=s3cr3t", "AWS_SECRET_ACCESS_KEY=s3cr3t", "app"],
+            &["curl", "-H", "Authorization: Bearer s3cr3t", "http://x"],
+            &["curl", "-H", "authorization: s3cr3t"],
+            &["curl", "-HX-Api-Key: s3cr3t"],
+            &["curl", "-u", "joe:s3cr3t", "http://x"],
+            &["curl", "http://joe:s3cr3t@host/path?q=1"],
+            &["curl", "https://x/y?access_token=s3cr3t&z=1"],
+            &["psql", "host=h password=s3cr3t user=u"],
+            &["psql", "postgres://u:s3cr3t@h/db"],
+            &["curl", "-d", r#"{"user":"u","password":"s3cr3t"}"#],
+            &["curl", "-d", r#"{"password": "s3cr3t with spaces"}"#],
+            &["sh", "-c", "mysql -u root -ps3cr3t < x"],
+            &["sh", "-c", "export API_KEY=s3cr3t; app --token s3cr3t"],
+            &["bash", "-c", "cd / && sshpass -p s3cr3t ssh h"],
+            &["sshpass", "-p", "s3cr3t", "ssh", "h"],
+            &["sudo", "sshpass", "-p", "s3cr3t", "ssh", "h"],
+            &["redis-cli", "-a", "s3cr3t", "ping"],
+            &["docker", "login", "-u", "joe", "-p", "s3cr3t"],
+            &["openssl", "enc", "-pass", "pass:s3cr3t"],
+            &["git", "clone", "https://ghp_s3cr3ts3cr3ts3cr3t@github.com/a/b"],
+            &["app", "ghp_s3cr3ts3cr3ts3cr3t"],
+            &["app", "--jwt", "eyJhbGciOiJIUzI1NiJ9.s3cr3t"],
+        ] {
+            let line = written(words.join("\0").as_bytes()).join(" ");
+            assert!(!line.contains("s3cr3t"), "{words:?} became {line}");
+            assert!(line.contains("[redacted]"), "{words:?} became {line}");
+        }
+    }
+
+    #[test]
+    fn other_command_lines_are_unchanged() {
+        for line in [
+            "/usr/sbin/sshd -D -p 22",
+            "python3 -m http.server 8080",
+            "app --token-file=/run/secret --password-file /x",
+            "git clone https://git@github.com/a/b",
+            "nginx -g daemon off;",
+            "tar -xzf a.tgz key=value x:y",
+            "kubectl get secret my-secret -o yaml",
+            "docker run -p 80:80 nginx",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(written(words.join("\0").as_bytes()), words);
+        }
+        assert_eq!(written(b"sh\0-c\0echo  'a b'"), ["sh", "-c", "echo  'a b'"]);
+    }
+
+    #[test]
+    fn any_bytes_are_valid_json() {
+        for bytes in [&b""[..], b"\xff\xfe\0a\"\\\n\x01", b"\0\0", "ä=ö\0://@:".as_bytes()] {
+            let expected = String::from_utf8_lossy(bytes);
+            let expected: Vec<&str> = expected.trim_end_matches('\0').split('\0').collect();
+            assert_eq!(written(bytes), expected);
+        }
+    }
+}
