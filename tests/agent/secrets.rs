@@ -1,13 +1,15 @@
 //! Secrets that are planted in every source that a test can feed don't leave the agent: they are in
 //! no stored event, story, page or line of the log.
 
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Command, Stdio};
 
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value as Json, json};
 
-use super::support::agent::{TestAgent, start, terminate, utf8};
+use super::support::agent::{TAPIO, TestAgent, terminate, utf8};
 use super::support::eventually::eventually_ok;
 use super::support::net::get;
 
@@ -245,7 +247,7 @@ fn send_otlp(plant: &mut Planter, grpc: u16, http: u16) -> usize {
 }
 
 const RULE: &str = "rule: leaking
-events: { e: { kind: [t.secret, otlp.log, otlp.span, cni.error] } }
+events: { e: { kind: [t.secret, otlp.log, otlp.span, cni.failed] } }
 count: { event: e, by: [kind], within: 60s, at_least: 1 }
 story:
   pattern: leaking
@@ -261,7 +263,7 @@ fn configuration(fixture: &TestAgent, jsonl: &str, ports: [u16; 2], kubeconfig: 
         "state_dir: {dir}\nnode: test\nadmin: {{ listen: \"127.0.0.1:{}\" }}\n\
          log: {{ level: debug }}\ndataflow: {{ rules: [\"{rule}\"] }}\n\
          collectors:\n  only: [jsonl, otlp, cni, k8s]\n  jsonl: {{ paths: [\"{jsonl}\"] }}\n  \
-         otlp: {{ grpc_listen: \"127.0.0.1:{}\", http_listen: \"127.0.0.1:{}\" }}\n  \
+         otlp: {{ enabled: true, grpc_listen: \"127.0.0.1:{}\", http_listen: \"127.0.0.1:{}\" }}\n  \
          cni: {{ socket: \"{dir}/cni.sock\", networks: \"{dir}/networks\", links: false }}\n  \
          k8s: {{ kubeconfig: \"{kubeconfig}\" }}\n\
          bridge: {{ endpoint: \"127.0.0.1:{}\", drain_timeout: 300ms }}\n\
@@ -295,7 +297,12 @@ fn planted_secrets_do_not_leave_the_agent() {
     let kubeconfig = fixture.file("kubeconfig", &kubeconfig);
     let ports = [super::support::net::free_port(), super::support::net::free_port()];
     let config = configuration(&fixture, &jsonl, ports, &kubeconfig);
-    let agent = start(&["run", "--standalone", "--config", &config]);
+    // A pipe would fill up.
+    let log_path = fixture.file("log", "");
+    let mut agent = Command::new(TAPIO);
+    agent.args(["run", "--standalone", "--config", &config]).stdin(Stdio::null());
+    agent.stdout(Stdio::piped()).stderr(File::create(&log_path).unwrap());
+    let agent = agent.spawn().unwrap();
     fixture.wait(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, ports[1])).is_ok());
     fixture.wait(|_| TcpStream::connect((Ipv4Addr::LOCALHOST, ports[0])).is_ok());
     let mut records = lines.lines().count() + send_otlp(&mut plant, ports[0], ports[1]);
@@ -314,7 +321,11 @@ fn planted_secrets_do_not_leave_the_agent() {
         let redacted = status["cons1"]["collectors"][collector]["redacted"].as_u64();
         assert!(redacted > Some(20), "{collector}: {}", status["cons1"]);
     }
-    let page = |port, path: &str| get(port, path).unwrap().1;
+    let page = |port, path: &str| {
+        let (head, body) = get(port, path).unwrap();
+        assert!(head.contains("200"), "{path}: {head}\n{body}");
+        body
+    };
     let events = page(fixture.http, "/api/v1/events?limit=10000");
     let stories = page(fixture.http, "/api/v1/groups?limit=10000");
     assert!(events.matches("[redacted]").count() >= records, "{events}");
@@ -328,8 +339,8 @@ fn planted_secrets_do_not_leave_the_agent() {
         places.push((path.to_owned(), page(fixture.admin, path)));
     }
     let output = terminate(agent);
-    assert!(output.status.success(), "{}", utf8(&output.stderr));
-    let log = utf8(&output.stderr);
+    let log = std::fs::read_to_string(&log_path).unwrap();
+    assert!(output.status.success(), "{log}");
     assert!(log.contains("DEBUG"), "{log}");
     places.push(("log".to_owned(), log));
     places.push(("output".to_owned(), utf8(&output.stdout)));
