@@ -327,7 +327,11 @@ fn planted_secrets_do_not_leave_the_agent() {
         body
     };
     let events = page(fixture.http, "/api/v1/events?limit=10000");
-    let stories = page(fixture.http, "/api/v1/groups?limit=10000");
+    let stories = eventually_ok("the stories of each kind", || {
+        let stories = page(fixture.http, "/api/v1/stories?limit=10000");
+        let count = serde_json::from_str::<Vec<Json>>(&stories).unwrap().len();
+        if count >= 4 { Ok(stories) } else { Err(stories) }
+    });
     assert!(events.matches("[redacted]").count() >= records, "{events}");
     assert!(stories.contains("leaking") && stories.contains("[redacted]"), "{stories}");
     let mut places = vec![
