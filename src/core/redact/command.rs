@@ -1,7 +1,7 @@
 //! Options of well-known programs whose values are secrets although their names don't show it.
 
 use super::names::{NameClass, Normalized};
-use super::value::{REDACTED, is_placeholder};
+use super::value::{REDACTED, is_reference_or_mark};
 
 /// Which part of an option's value is hidden.
 #[derive(Clone, Copy)]
@@ -181,7 +181,7 @@ impl<'a> Words<'a> {
         };
         let secret = &word[start..];
         let is_option = matches!(hide, Hide::Word) && start == 0 && word.starts_with("--");
-        let is_none = secret.is_empty() || is_placeholder(secret) || is_option;
+        let is_none = secret.is_empty() || is_reference_or_mark(secret) || is_option;
         (!is_none && !secret.ends_with(REDACTED)).then_some((start, word.len()))
     }
 }

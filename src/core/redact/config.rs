@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+use super::names::Normalized;
+use super::patterns::compile;
+
 /// Most entries of a list.
 const MAX_ENTRIES: usize = 256;
 
@@ -38,9 +41,7 @@ impl RedactConfig {
             }
         }
         for (key, list) in [("names", &self.names), ("allow", &self.allow)] {
-            if let Some(name) =
-                list.iter().find(|name| super::names::Normalized::new(name).is_none())
-            {
+            if let Some(name) = list.iter().find(|name| Normalized::new(name).is_none()) {
                 return Err(format!(
                     "{key}: {name:?} isn't a name: letters, digits, `.`, `-` and `_`, at most 128"
                 ));
@@ -50,8 +51,7 @@ impl RedactConfig {
             return Err(format!("allow: {name:?} is in redact.names, too"));
         }
         for pattern in &self.patterns {
-            let expression =
-                super::compile(pattern).map_err(|cause| format!("patterns: {cause}"))?;
+            let expression = compile(pattern).map_err(|cause| format!("patterns: {cause}"))?;
             if expression.is_match("") {
                 return Err(format!("patterns: {pattern:?} matches the empty text"));
             }

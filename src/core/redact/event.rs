@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use super::json::ValueClass;
-use super::value::is_placeholder;
-use super::{REDACTED, Redactor};
+use super::redactor::Redactor;
+use super::value::{REDACTED, is_reference_or_mark};
 use crate::event::{Event, Field, Name, Value};
 
 impl Redactor {
@@ -36,7 +36,7 @@ impl Redactor {
     fn field(&self, field: &Field<'_>) -> Option<String> {
         match field.value {
             Value::Str(text) => match self.field_class(field.key) {
-                ValueClass::Secret => (!is_placeholder(text)).then(|| REDACTED.to_owned()),
+                ValueClass::Secret => (!is_reference_or_mark(text)).then(|| REDACTED.to_owned()),
                 _ => match self.text(text) {
                     Cow::Owned(text) => Some(text),
                     Cow::Borrowed(_) => None,

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::command::Words;
 use super::names::{self, NameClass};
-use super::value::is_placeholder;
-use super::{REDACTED, Redactor};
+use super::redactor::Redactor;
+use super::value::{REDACTED, is_reference_or_mark};
 
 /// How the value of a name is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Redactor {
     /// Redacts a text by its class; returns whether it was one.
     pub(super) fn redact_value(&self, text: &mut String, class: ValueClass) -> bool {
         if class == ValueClass::Secret {
-            if is_placeholder(text) {
+            if is_reference_or_mark(text) {
                 return false;
             }
             REDACTED.clone_into(text);

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::Redactor;
+use super::redactor::Redactor;
 
 /// Writes to another writer without secrets. Each call of `write` must have whole lines, as a
 /// formatter of log entries has.

@@ -141,6 +141,33 @@ impl Normalized {
     }
 }
 
+/// Classifies names, with those of the configuration.
+pub(super) struct NameTest<'a> {
+    pub(super) names: &'a [String],
+    pub(super) allow: &'a [String],
+}
+
+impl NameTest<'_> {
+    /// The class of a name, and whether it has several parts.
+    pub(super) fn class(&self, name: &str, is_query: bool) -> (NameClass, bool) {
+        let Some(normalized) = Normalized::new(name) else { return (NameClass::Ordinary, false) };
+        let is_compound = normalized.is_compound();
+        let joined = normalized.joined();
+        if self.allow.iter().any(|allowed| allowed == joined) {
+            return (NameClass::Ordinary, is_compound);
+        }
+        if self.names.iter().any(|extra| joined.ends_with(extra.as_str())) {
+            return (NameClass::Strong, is_compound);
+        }
+        match normalized.class() {
+            NameClass::Ordinary if is_query && normalized.is_query_secret() => {
+                (NameClass::Weak, is_compound)
+            }
+            class => (class, is_compound),
+        }
+    }
+}
+
 /// Whether a value is a list of command line words by its name.
 pub(super) fn is_command(name: &str) -> bool {
     Normalized::new(name).is_some_and(|name| {

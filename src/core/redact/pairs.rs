@@ -1,12 +1,12 @@
 //! Names and their values in text: `name=value`, `name: value`, `"name": "value"`, options, headers,
 //! parameters of URLs.
 
-use super::names::{MAX_NAME_BYTES, NameClass};
+use super::names::{MAX_NAME_BYTES, NameClass, NameTest};
+use super::span::Span;
 use super::value::{
-    REDACTED, ValueRange, bare_end, is_count, is_name_byte, is_placeholder, is_prose, line_end,
-    looks_issued, looks_random, query_end, quote_at, quoted_end,
+    REDACTED, ValueRange, bare_end, is_count, is_name_byte, is_prose, is_reference_or_mark,
+    line_end, looks_issued, looks_random, query_end, quote_at, quoted_end,
 };
-use super::{NameTest, Span};
 
 /// Words that follow an option's name in prose.
 const AFTER_OPTION: &[&str] = &[
@@ -135,7 +135,7 @@ impl Name<'_> {
         let Some(b'=') = self.text.as_bytes().get(self.end) else { return };
         let (start, end) = (self.end + 1, query_end(self.text, self.end + 1));
         let value = &self.text[start..end];
-        if !is_placeholder(value) && !is_count(value) {
+        if !is_reference_or_mark(value) && !is_count(value) {
             out.push(Span::new(start, end));
         }
     }
@@ -161,7 +161,7 @@ impl Name<'_> {
         let is_strong = self.class == NameClass::Strong && !self.as_str().ends_with("ecret");
         let is_sql = is_strong && range.is_quoted && text[..range.start].ends_with('\'');
         let is_issued = self.class >= NameClass::Weak && looks_issued(word);
-        if (is_option || is_sql || is_issued) && !is_placeholder(word) {
+        if (is_option || is_sql || is_issued) && !is_reference_or_mark(word) {
             return out.push(Span::new(range.start, range.end));
         }
         // "password is x".
@@ -216,7 +216,7 @@ impl Name<'_> {
     /// Whether the value of this range is a secret.
     fn is_secret(&self, separator: Separator, range: ValueRange) -> bool {
         let value = &self.text[range.start..range.end];
-        if is_placeholder(value) || value.starts_with(['{', '(']) && !range.is_quoted {
+        if is_reference_or_mark(value) || value.starts_with(['{', '(']) && !range.is_quoted {
             return false;
         }
         let name = self.as_str();
@@ -250,7 +250,7 @@ impl Name<'_> {
         while let Some(quote) = quote_at(text, at) {
             let start = at + quote.len();
             let end = quoted_end(text, start, quote);
-            if !is_placeholder(&text[start..end]) {
+            if !is_reference_or_mark(&text[start..end]) {
                 out.push(Span::new(start, end));
             }
             at = (end + quote.len()).min(text.len());
@@ -298,5 +298,5 @@ fn after_scheme(text: &str, start: usize) -> Option<Option<(usize, usize)>> {
         bare_end(text, from)
     };
     let value = &text[from..end];
-    Some((!is_placeholder(value) && !is_prose(text, from)).then_some((from, end)))
+    Some((!is_reference_or_mark(value) && !is_prose(text, from)).then_some((from, end)))
 }

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Event, EventId, Field, Value};
+use crate::event::{Event, EventId, Field, Name, Value};
+use std::borrow::Cow;
 
 fn redact(text: &str) -> String {
     Redactor::builtin().text(text).into_owned()
@@ -184,6 +185,18 @@ fn ordinary_text_is_unchanged() {
     let changed: Vec<_> = texts.into_iter().filter(|t| redact(t) != *t).map(redact).collect();
     assert!(changed.is_empty(), "{}", changed.join("\n"));
     assert!(texts.iter().all(|t| matches!(Redactor::builtin().text(t), Cow::Borrowed(_))));
+}
+
+/// A sample of lines of kernel, package manager, kubelet, container runtime and applications, a
+/// third of which have a trigger.
+#[test]
+fn ordinary_lines_of_real_machines_are_unchanged() {
+    let sample = include_str!("samples/ordinary.txt");
+    assert!(sample.lines().count() >= 300);
+    let changed: Vec<_> = sample.lines().filter(|line| redact(line) != *line).collect();
+    assert!(changed.is_empty(), "{}", changed.join("\n"));
+    let triggered = sample.lines().filter(|line| Redactor::builtin().has_trigger(line)).count();
+    assert!(triggered >= 50, "{triggered}");
 }
 
 #[test]

@@ -119,11 +119,11 @@ pub(super) fn line_end(text: &str, start: usize) -> usize {
 }
 
 /// Whether a value refers to a secret or is none: a variable, a mark of another scrubber, a flag.
-pub(super) fn is_placeholder(value: &str) -> bool {
+pub(super) fn is_reference_or_mark(value: &str) -> bool {
     let is_filler = |c: char| matches!(c, '*' | '•' | '.' | '-' | '_' | '?');
     value.chars().all(is_filler)
         || value.starts_with(REDACTED)
-        || is_reference(value)
+        || is_variable(value)
         || ["true", "false", "null", "none", "nil", "<nil>", "yes", "no", "(null)"]
             .iter()
             .any(|word| value.eq_ignore_ascii_case(word))
@@ -133,18 +133,18 @@ pub(super) fn is_placeholder(value: &str) -> bool {
 }
 
 /// `$NAME`, `${NAME}`, `$(command)`, `{{ template }}`, `%(name)s`.
-fn is_reference(value: &str) -> bool {
+fn is_variable(value: &str) -> bool {
     let inner = |open: &str, close: &str| {
         value
             .strip_prefix(open)
             .and_then(|rest| rest.strip_suffix(close))
             .is_some_and(|name| !name.is_empty() && !name.contains(['}', ')']))
     };
-    let is_variable = value.strip_prefix('$').is_some_and(|name| {
+    let is_shell = value.strip_prefix('$').is_some_and(|name| {
         name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
             && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
     });
-    is_variable || inner("${", "}") || inner("$(", ")") || inner("{{", "}}") || inner("%(", ")s")
+    is_shell || inner("${", "}") || inner("$(", ")") || inner("{{", "}}") || inner("%(", ")s")
 }
 
 /// A number that counts something, of fewer than six digits.
