@@ -7,6 +7,8 @@ mod disabled_rule;
 mod failing_rule;
 #[path = "agent/rights.rs"]
 mod rights;
+#[path = "agent/secrets.rs"]
+mod secrets;
 #[path = "agent/server.rs"]
 mod server;
 #[path = "support/mod.rs"]

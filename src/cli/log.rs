@@ -1,15 +1,18 @@
 //! The log on standard error, of which the level can be changed.
 
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
+use tapio_core::redact::{RedactConfig, RedactingWriter};
 use tracing_subscriber::EnvFilter;
 
 use super::output::Usage;
-use crate::runtime::{LogConfig, LogFormat};
+use crate::runtime::{Config, LogConfig, LogFormat};
 
 /// The running log.
 pub(super) struct Log {
     config: LogConfig,
+    redact: RedactConfig,
     set_filter: Box<dyn Fn(EnvFilter) -> anyhow::Result<()>>,
 }
 
@@ -17,12 +20,15 @@ fn filter(config: &LogConfig) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(&config.level).map_err(|e| Usage(format!("log.level: {e}")).into())
 }
 
-/// Starts logging to standard error.
+/// Starts logging to standard error, without secrets.
 ///
 /// # Errors
 /// An invalid level, as [`Usage`]; or another log runs already.
-pub(super) fn start(config: &LogConfig) -> anyhow::Result<Log> {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+pub(super) fn start(config: &Config) -> anyhow::Result<Log> {
+    let (redact, redactor) = (config.redact.clone(), config.redactor());
+    let config = &config.log;
+    let writer = move || RedactingWriter::new(std::io::stderr(), Arc::clone(&redactor));
+    let log = tracing_subscriber::fmt().with_writer(writer);
     let log = log.with_env_filter(filter(config)?);
     let (started, set_filter): (_, Box<dyn Fn(EnvFilter) -> anyhow::Result<()>>) =
         match config.format {
@@ -39,7 +45,7 @@ pub(super) fn start(config: &LogConfig) -> anyhow::Result<Log> {
             }
         };
     started.map_err(|e| anyhow::anyhow!("can't start the log: {e}"))?;
-    Ok(Log { config: config.clone(), set_filter })
+    Ok(Log { config: config.clone(), redact, set_filter })
 }
 
 impl Log {
@@ -57,8 +63,10 @@ impl Log {
         Ok(Some(change))
     }
 
-    /// Whether the format differs, which takes effect at the next start.
-    pub(super) fn needs_restart(&self, config: &LogConfig) -> bool {
-        config.format != self.config.format
+    /// The keys of values that differ and take effect at the next start.
+    pub(super) fn needs_restart(&self, config: &Config) -> impl Iterator<Item = String> {
+        let format = (config.log.format != self.config.format).then_some("log.format");
+        let redact = (config.redact != self.redact).then_some("redact");
+        format.into_iter().chain(redact).map(str::to_owned)
     }
 }

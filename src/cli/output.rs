@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use tapio_core::redact::Redactor;
 
 /// Exit code for invalid arguments, configuration or rules.
 pub(crate) const BAD_USAGE: u8 = 2;
@@ -35,9 +36,10 @@ pub(crate) fn print(line: &str) -> std::io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// Prints a message that isn't data to standard error.
+/// Prints a message that isn't data to standard error, without secrets.
 pub(crate) fn message(line: &str) {
     // A message can't be reported anywhere else when standard error is closed.
+    let line = Redactor::builtin().text(line).into_owned();
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 

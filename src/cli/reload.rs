@@ -27,9 +27,8 @@ pub(super) fn reload(
     let changes = changes.unwrap_or_default();
     let applied = changes.applied.iter().map(|change| format!("server.{change}"));
     let applied: Vec<String> = applied.chain(level).collect();
-    let format = log.needs_restart(&config.log).then(|| "log.format".to_owned());
     let need_restart = changes.need_restart.iter().map(|key| format!("server.{key}"));
-    let need_restart: Vec<String> = need_restart.chain(format).collect();
+    let need_restart: Vec<String> = need_restart.chain(log.needs_restart(config)).collect();
     if applied.is_empty() {
         tracing::info!("configuration reloaded: no value changed that can be reloaded");
     } else {

@@ -69,7 +69,7 @@ pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
 
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
-    let mut log = log::start(&config.log)?;
+    let mut log = log::start(&config)?;
     process::prepare();
     let mut service = Service::new(ServiceManager::from_environment());
     let signals =

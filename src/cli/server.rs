@@ -29,7 +29,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Outcome {
     let started = config(args.config.as_deref())?;
-    let mut log = log::start(&started.log)?;
+    let mut log = log::start(&started)?;
     process::prepare();
     let mut service = Service::new(ServiceManager::from_environment());
     let signals =

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `event` | events, stories, names, identifiers, drop reasons |
 //! | `identity` | the entity directory: process → container → pod → workload → service |
+//! | `redact` | removes secrets from events and texts |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
 //! | `sandbox` | capabilities and landlock domain of a thread |
@@ -17,7 +18,7 @@
 //!
 //! Dependencies point one way:
 //! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
-//! `event ← memory`, and `event, memory, shutdown ← ring`.
+//! `event ← memory, redact`, and `event, memory, redact, shutdown ← ring`.
 
 pub mod backoff;
 pub mod clock;
@@ -28,6 +29,7 @@ pub mod event;
 pub mod glob;
 pub mod identity;
 pub mod memory;
+pub mod redact;
 pub mod ring;
 pub mod sandbox;
 pub mod shutdown;

@@ -21,6 +21,7 @@ use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::{Stage, stable_hash};
 use tapio_core::memory::MemoryPressure;
+use tapio_core::redact::Redactor;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::evidence::{AssessorStats, Bounds};
@@ -87,6 +88,9 @@ struct Start {
     shutdown: Shutdown,
     threads: ThreadPlan,
     memory: MemoryPressure,
+    redactor: Arc<Redactor>,
+    /// Whether events are redacted.
+    redacts_events: bool,
     ledger: Ledger,
 }
 
@@ -98,6 +102,8 @@ impl Start {
             shutdown: Shutdown::default(),
             threads: ThreadPlan::pinned(),
             memory: MemoryPressure::default(),
+            redactor: config.redactor(),
+            redacts_events: config.redact.enabled,
             ledger: Ledger::new(accounts(rows)),
         }
     }
@@ -167,14 +173,15 @@ impl Agent {
             started.map_err(system_error("export"))?;
         }
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
-            .with_state_dir(config.state_dir());
+            .with_state_dir(config.state_dir())
+            .with_redactor(Arc::clone(&start.redactor));
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
             .hung_after(config.collectors.hung_after.0)
             .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
-        let Start { node, epoch, shutdown, ledger, .. } = start;
+        let Start { node, epoch, shutdown, redactor, ledger, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
         let status = Status {
@@ -193,6 +200,7 @@ impl Agent {
             sinks: exporters.as_ref().map_or(Vec::new(), |exporters| exporters.stats().to_vec()),
             ledger: Arc::clone(&ledger),
             sandbox: sandbox.map(|sandbox| sandbox.state),
+            redactor,
             shutdown: shutdown.clone(),
         };
         let admin =
@@ -495,6 +503,7 @@ fn start_collectors(
     router: &Arc<dyn Router>,
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {
+    let redactor = start.redacts_events.then(|| Arc::clone(&start.redactor));
     let Start { shutdown, threads, memory, ledger, .. } = start;
     let mut entrances = entrances.into_iter();
     for (number, row) in (0u8..).zip(rows) {
@@ -503,6 +512,7 @@ fn start_collectors(
             Sink::new(number, row.on_full, Arc::clone(router), entrance, stage, shutdown.clone())
                 .with_kernel_ledger(kernel)
                 .with_memory(memory.clone())
+                .with_redactor(redactor.clone())
         };
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = new_sink(first).with_spare(new_sink(second));

@@ -2,16 +2,18 @@
 //! every error has its line and column.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
-use super::variables::expand;
+use super::variables::Variables;
 use crate::bridge::BridgeConfig;
 use crate::export::{ExportConfig, complete_from_env};
 use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
+use tapio_core::redact::{RedactConfig, Redactor};
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::rules::Position;
 
@@ -63,6 +65,8 @@ pub struct Config {
     /// The existing files and folders that the file names.
     #[serde(skip)]
     pub paths: Vec<PathBuf>,
+    /// The secrets that are removed from events, `/status` and the log.
+    pub redact: RedactConfig,
 }
 
 /// The correlator.
@@ -206,7 +210,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses the text of a file; `env` returns the values of `${NAME}`.
+    /// Parses the text of a file; `env` returns the values of `${NAME}`. `${file:PATH}` is read from
+    /// the folder of `file`.
     ///
     /// # Errors
     /// With line, column and cause.
@@ -217,24 +222,29 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let error =
             |line, column, cause| ConfigError { file: file.to_owned(), line, column, cause };
-        let text =
-            expand(text, &env).map_err(|(line, column, cause)| error(line, column, cause))?;
-        let mut config: Self =
-            if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
-                Self::default()
-            } else {
-                serde_saphyr::from_str(&text).map_err(|e| {
-                    let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
-                    let full = e.without_snippet().to_string();
-                    let cause = full.split(" at line ").next().unwrap_or(&full);
-                    error(line, column, cause.lines().next().unwrap_or("invalid YAML").to_owned())
-                })?
-            };
+        let folder = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+        let expanded = Variables { env: &env, folder }.expand(text);
+        let expanded = expanded.map_err(|(line, column, cause)| error(line, column, cause))?;
+        let mut config: Self = if expanded
+            .text
+            .lines()
+            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+        {
+            Self::default()
+        } else {
+            serde_saphyr::from_str(&expanded.text).map_err(|e| {
+                let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
+                let full = e.without_snippet().to_string();
+                let cause = full.split(" at line ").next().unwrap_or(&full);
+                let cause = cause.lines().next().unwrap_or("invalid YAML").to_owned();
+                error(line, expanded.column(line, column), expanded.hide(cause))
+            })?
+        };
         complete_from_env(&mut config.export, &env).map_err(|cause| error(0, 0, cause))?;
-        config.paths = paths_in(&text);
+        config.paths = paths_in(&expanded.text);
         config.check().map_err(|(key, cause)| {
-            let (line, column) = find_key(&text, &key);
-            error(line, column, format!("{key}: {cause}"))
+            let (line, column) = find_key(text, &key);
+            error(line, column, expanded.hide(format!("{key}: {cause}")))
         })?;
         Ok(config)
     }
@@ -253,6 +263,7 @@ impl Config {
         }
         self.server.check().map_err(|e| split("server", e))?;
         self.collectors.check().map_err(|e| split("collectors", e))?;
+        self.redact.check().map_err(|e| split("redact", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
             return bad("shards", "must be at most 64");
@@ -278,6 +289,16 @@ impl Config {
             return Err(("node".into(), cause));
         }
         Ok(())
+    }
+
+    /// Removes secrets as configured; as built in where the section is invalid, which parsing
+    /// refuses.
+    #[must_use]
+    pub fn redactor(&self) -> Arc<Redactor> {
+        if self.redact == RedactConfig::default() {
+            return Redactor::builtin();
+        }
+        Redactor::new(&self.redact).map_or_else(|_| Redactor::builtin(), Arc::new)
     }
 
     /// The node's name.
@@ -417,6 +438,12 @@ mod tests {
                 "t.yaml:2:3: collectors.only: unknown collector `epbf`",
             ),
             ("node: [\n", "t.yaml:"),
+            ("redact:\n  patterns: ['(']\n", "t.yaml:2:3: redact.patterns: \"(\": unclosed group"),
+            ("redact:\n  names: ['ä']\n", "t.yaml:2:3: redact.names: \"ä\" isn't a name"),
+            ("redact:\n  enable: false\n", "t.yaml:2:3: unknown field `enable`"),
+            ("node: ${file:none}\n", "t.yaml:1:7: ${file:none}: none can't be read: No such"),
+            ("dataflow: {shards: ${NODE}, max_keys: x}\n", "t.yaml:1:20: "),
+            ("dataflow: {service_name: ${NODE}, max_keys: x}\n", "t.yaml:1:45: "),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");

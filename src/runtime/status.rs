@@ -16,6 +16,7 @@ use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::{Name, rfc3339};
 use tapio_core::identity::Directory;
+use tapio_core::redact::Redactor;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
@@ -54,6 +55,8 @@ pub struct Status {
     pub ledger: Arc<Ledger>,
     /// The limits of the process's rights; `None` where it has none.
     pub sandbox: Option<Arc<SandboxState>>,
+    /// Removes secrets from the document.
+    pub redactor: Arc<Redactor>,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,
 }
@@ -67,6 +70,7 @@ fn account_json(account: &CollectorAccount) -> Json {
     json!({
         "received": account.received, "forwarded": account.forwarded, "dropped": dropped,
         "held": account.held, "residual": account.residual, "truncated": account.truncated,
+        "redacted": account.redacted,
     })
 }
 
@@ -138,7 +142,7 @@ impl Status {
         let shards: Vec<_> = self.shards.iter().map(|s| counters_json(s.readings())).collect();
         let cons1 = snapshot_json(&self.account());
         let [service_name, service_version, environment] = &self.service;
-        json!({
+        let mut document = json!({
             "node": self.node,
             "version": env!("CARGO_PKG_VERSION"),
             "service": {
@@ -158,7 +162,9 @@ impl Status {
             "bridge": self.bridge(),
             "export": self.export(),
             "cons1": cons1,
-        })
+        });
+        self.redactor.redact_json(&mut document);
+        document
     }
 
     fn sandbox(&self) -> Json {

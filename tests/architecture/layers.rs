@@ -29,7 +29,7 @@ pub(crate) const PACKAGES: &[Package] = &[
                 "shutdown",
             ],
             &["event"],
-            &["identity", "memory"],
+            &["identity", "memory", "redact"],
             &["ring"],
         ],
     },

@@ -55,9 +55,8 @@ pub(super) struct Decoder {
     pub(super) enrichment: EnrichmentQueue,
     /// The name of the current event's pod or container isn't known yet.
     name_missing: bool,
-    /// Buffers of the command line scrubber, kept for reuse.
+    /// A buffer for command lines, kept for reuse.
     pub(super) lossy: String,
-    pub(super) clean: String,
 }
 
 impl Decoder {
@@ -85,7 +84,6 @@ impl Decoder {
             enrichment: EnrichmentQueue::default(),
             name_missing: false,
             lossy: String::new(),
-            clean: String::new(),
         }
     }
 

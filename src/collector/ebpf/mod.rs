@@ -14,7 +14,6 @@
 //! | `processes.rs`, `cgroups.rs` | tables of processes and cgroups |
 //! | `tombstones.rs` | keeps entries of these tables for a while after their end |
 //! | `enrichment_queue.rs` | events that wait for the names of their pod |
-//! | `scrub.rs` | removes secrets from command lines |
 //! | `display.rs` | sizes and durations in messages |
 //! | `probe.rs` | [`findings`]: what this kernel and these privileges allow |
 //!
@@ -36,7 +35,6 @@ mod probe;
 mod process;
 mod processes;
 mod raw;
-mod scrub;
 mod syscalls;
 mod tcp;
 mod tombstones;

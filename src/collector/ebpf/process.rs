@@ -1,5 +1,6 @@
 //! Process lifecycles: exec, fork, exit, signals and OOM kills.
 
+use std::fmt::Write as _;
 use std::io;
 
 use super::decode::Decoder;
@@ -10,13 +11,45 @@ use super::raw::{
     ARGS_BYTES, Bytes, COMM_BYTES, EXEC_TRUNCATED, HIERARCHY_SHIFT, PATH_BYTES, Record, SEED_BYTES,
     SIGNAL_BY_KERNEL, SIGNAL_FATAL, Task,
 };
-use super::scrub;
 use crate::events::event_builder::Lossy;
 use crate::events::signals::signal_name;
 use tapio_core::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
     ExecId { pid: record.head.tgid, start_ns: task.start_ns }
+}
+
+/// Appends the words of a command line, which the kernel separates by zero bytes, as a JSON list.
+/// `lossy`: a buffer for reuse. The sink removes secrets.
+fn push_command_line(args: &[u8], lossy: &mut String, out: &mut String) {
+    lossy.clear();
+    let _ = write!(lossy, "{}", Lossy(args));
+    out.push('[');
+    for (i, word) in lossy.trim_end_matches('\0').split('\0').enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        push_json(word, out);
+    }
+    out.push(']');
+}
+
+/// Appends a JSON string.
+fn push_json(text: &str, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c if u32::from(c) < 0x20 => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 impl Decoder {
@@ -37,9 +70,9 @@ impl Decoder {
         self.identify_task(record, &task);
         let len = (bytes.u32(72) as usize).min(ARGS_BYTES);
         if len > 0 {
-            let (lossy, clean) = (&mut self.lossy, &mut self.clean);
+            let lossy = &mut self.lossy;
             self.event.json(names::PROCESS_COMMAND_ARGS, |out| {
-                scrub::command_line(bytes.slice(336, len), lossy, clean, out);
+                push_command_line(bytes.slice(336, len), lossy, out);
             });
             if record.head.flags & EXEC_TRUNCATED != 0 {
                 self.event.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);
@@ -219,5 +252,93 @@ pub(super) fn seed_from_proc(processes: &mut Processes) {
     for (id, parent, session) in all {
         let path = executable(id.pid).ok();
         processes.seed(id, parent, session, path.as_deref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tapio_core::event::{Event, EventId, Value};
+    use tapio_core::redact::Redactor;
+
+    use super::*;
+    use crate::events::event_builder::EventBuilder;
+
+    /// A command line as the kernel has it, decoded and as the sink writes it.
+    fn written(args: &[u8]) -> Vec<String> {
+        let mut builder = EventBuilder::default();
+        builder.json(names::PROCESS_COMMAND_ARGS, |out| {
+            push_command_line(args, &mut String::new(), out);
+        });
+        builder.fields(|fields| {
+            let event = Event::new(EventId([1; 16]), 1, names::OTLP_LOG, names::EBPF);
+            Redactor::builtin().event(&Event { fields, ..event }, |event, _| {
+                let Value::Json(json) = event.fields[0].value else { panic!("no JSON") };
+                serde_json::from_str(json).unwrap()
+            })
+        })
+    }
+
+    #[test]
+    fn secrets_of_command_lines_are_removed() {
+        for words in [
+            &["app", "--password=s3cr3t"][..],
+            &["app", "--password", "s3cr3t"],
+            &["app", "--db-pass", "s3cr3t", "--verbose"],
+            &["app", "--dbPassword=s3cr3t"],
+            &["/usr/bin/mysql", "-uroot", "-ps3cr3t", "db"],
+            &["env", "TOKEN=s3cr3t", "AWS_SECRET_ACCESS_KEY=s3cr3t", "app"],
+            &["curl", "-H", "Authorization: Bearer s3cr3t", "http://x"],
+            &["curl", "-H", "authorization: s3cr3t"],
+            &["curl", "-HX-Api-Key: s3cr3t"],
+            &["curl", "-u", "joe:s3cr3t", "http://x"],
+            &["curl", "http://joe:s3cr3t@host/path?q=1"],
+            &["curl", "https://x/y?access_token=s3cr3t&z=1"],
+            &["psql", "host=h password=s3cr3t user=u"],
+            &["psql", "postgres://u:s3cr3t@h/db"],
+            &["curl", "-d", r#"{"user":"u","password":"s3cr3t"}"#],
+            &["curl", "-d", r#"{"password": "s3cr3t with spaces"}"#],
+            &["sh", "-c", "mysql -u root -ps3cr3t < x"],
+            &["sh", "-c", "export API_KEY=s3cr3t; app --token s3cr3t"],
+            &["bash", "-c", "cd / && sshpass -p s3cr3t ssh h"],
+            &["sshpass", "-p", "s3cr3t", "ssh", "h"],
+            &["sudo", "sshpass", "-p", "s3cr3t", "ssh", "h"],
+            &["redis-cli", "-a", "s3cr3t", "ping"],
+            &["docker", "login", "-u", "joe", "-p", "s3cr3t"],
+            &["openssl", "enc", "-pass", "pass:s3cr3t"],
+            &["git", "clone", "https://ghp_s3cr3ts3cr3ts3cr3t@github.com/a/b"],
+            &["app", "ghp_s3cr3ts3cr3ts3cr3t"],
+            &["app", "--jwt", "eyJhbGciOiJIUzI1NiJ9.s3cr3t"],
+        ] {
+            let line = written(words.join("\0").as_bytes()).join(" ");
+            assert!(!line.contains("s3cr3t"), "{words:?} became {line}");
+            assert!(line.contains("[redacted]"), "{words:?} became {line}");
+        }
+    }
+
+    #[test]
+    fn other_command_lines_are_unchanged() {
+        for line in [
+            "/usr/sbin/sshd -D -p 22",
+            "python3 -m http.server 8080",
+            "app --token-file=/run/secret --password-file /x",
+            "git clone https://git@github.com/a/b",
+            "nginx -g daemon off;",
+            "tar -xzf a.tgz key=value x:y",
+            "kubectl get secret my-secret -o yaml",
+            "docker run -p 80:80 nginx",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(written(words.join("\0").as_bytes()), words);
+        }
+        assert_eq!(written(b"sh\0-c\0echo  'a b'"), ["sh", "-c", "echo  'a b'"]);
+    }
+
+    #[test]
+    fn any_bytes_are_valid_json() {
+        for bytes in [&b""[..], b"\xff\xfe\0a\"\\\n\x01", b"\0\0", "ä=ö\0://@:".as_bytes()] {
+            let expected = String::from_utf8_lossy(bytes);
+            let expected: Vec<&str> = expected.trim_end_matches('\0').split('\0').collect();
+            assert_eq!(written(bytes), expected);
+        }
     }
 }

@@ -110,7 +110,7 @@ impl CollectorManager {
     /// When the system can't start a thread.
     pub fn start(&mut self, spec: CollectorSpec, core: Option<CoreId>) -> std::io::Result<()> {
         let mut supervised = Supervised {
-            shared: Arc::new(Shared::new(spec.name, spec.factory, spec.sink)),
+            shared: Arc::new(Shared::new(spec.name, spec.factory, spec.sink, &self.site.redactor)),
             core,
             confinement: self.confinement.clone(),
             threads: Vec::new(),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use tapio_core::identity::Directory;
+use tapio_core::redact::Redactor;
 use tapio_core::ring::Ledger;
 
 /// The node, its entity directory, and persisted state. Clones share it.
@@ -17,6 +18,8 @@ pub struct Site {
     pub directory: Arc<Directory>,
     /// The folder for cursors; `None` if nothing is persisted (tests, replay).
     pub state_dir: Option<PathBuf>,
+    /// Removes secrets from status notes and errors.
+    pub redactor: Arc<Redactor>,
     ledger: Arc<OnceLock<Arc<Ledger>>>,
 }
 
@@ -29,6 +32,7 @@ impl Site {
             origin,
             directory: Arc::default(),
             state_dir: None,
+            redactor: Redactor::builtin(),
             ledger: Arc::default(),
         }
     }
@@ -37,6 +41,13 @@ impl Site {
     #[must_use]
     pub fn with_state_dir(mut self, dir: PathBuf) -> Self {
         self.state_dir = Some(dir);
+        self
+    }
+
+    /// Replaces the built-in redactor of status notes and errors.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Arc<Redactor>) -> Self {
+        self.redactor = redactor;
         self
     }
 

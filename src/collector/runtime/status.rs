@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use tapio_core::redact::Redactor;
+
 /// The state of something that a collector depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusNote {
@@ -13,8 +15,17 @@ pub struct StatusNote {
 
 /// A collector's part of `/status`: the latest note for each subject, and named counters. Clones
 /// share it.
-#[derive(Clone, Debug, Default)]
-pub struct StatusReport(Arc<Mutex<ReportInner>>);
+#[derive(Clone)]
+pub struct StatusReport {
+    inner: Arc<Mutex<ReportInner>>,
+    redactor: Arc<Redactor>,
+}
+
+impl Default for StatusReport {
+    fn default() -> Self {
+        Self::new(Redactor::builtin())
+    }
+}
 
 #[derive(Debug, Default)]
 struct ReportInner {
@@ -26,14 +37,21 @@ struct ReportInner {
 const MAX_NOTES: usize = 64;
 
 impl StatusReport {
+    /// An empty report, which removes secrets from its notes.
+    #[must_use]
+    pub fn new(redactor: Arc<Redactor>) -> Self {
+        Self { inner: Arc::default(), redactor }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, ReportInner> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Sets the state of a subject.
     pub fn note(&self, subject: &str, state: impl Into<String>) {
+        let mut state = state.into();
+        self.redactor.redact(&mut state);
         let mut inner = self.lock();
-        let state = state.into();
         if let Some(note) = inner.notes.iter_mut().find(|n| n.subject == subject) {
             note.state = state;
             return;

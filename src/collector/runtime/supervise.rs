@@ -18,6 +18,7 @@ use super::site::Site;
 use super::status::StatusReport;
 use tapio_core::backoff::Backoff;
 use tapio_core::clock;
+use tapio_core::redact::Redactor;
 use tapio_core::ring::Sink;
 use tapio_core::shutdown::{RunHandle, Shutdown};
 
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     health: AtomicU32,
     restarts: AtomicU64,
     last_error: Mutex<String>,
+    redactor: Arc<Redactor>,
 }
 
 /// The current run and the sinks for further ones.
@@ -60,17 +62,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     /// A collector without a thread.
-    pub(crate) fn new(name: &'static str, factory: CollectorFactory, mut sink: Sink) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        factory: CollectorFactory,
+        mut sink: Sink,
+        redactor: &Arc<Redactor>,
+    ) -> Self {
         let spare = sink.take_spare();
         let sinks = Some(spare.into_iter().chain([sink]).collect());
         Self {
             name,
-            report: StatusReport::default(),
+            report: StatusReport::new(Arc::clone(redactor)),
             factory: Mutex::new(Some(factory)),
             current: Mutex::new(Current { run: 0, handle: Arc::default(), sinks }),
             health: AtomicU32::new(Health::Starting as u32),
             restarts: AtomicU64::new(0),
             last_error: Mutex::default(),
+            redactor: Arc::clone(redactor),
         }
     }
 
@@ -101,7 +109,9 @@ impl Shared {
         lock(&self.last_error).clone()
     }
 
-    pub(crate) fn set_last_error(&self, error: String) {
+    /// Sets the last failure, without secrets.
+    pub(crate) fn set_last_error(&self, mut error: String) {
+        self.redactor.redact(&mut error);
         *lock(&self.last_error) = error;
     }
 

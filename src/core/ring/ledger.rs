@@ -46,6 +46,7 @@ struct Row {
     /// At the bridge: events that were accepted, or dropped before they could be.
     settled: AtomicU64,
     truncated: AtomicU64,
+    redacted: AtomicU64,
     dropped: [AtomicU64; REASON_COUNT],
 }
 
@@ -91,6 +92,11 @@ impl StageLedger {
     /// Counts events whose texts were cut to fit into a record.
     pub fn add_truncated(&self, account: u8, n: u64) {
         add(&self.row(account).truncated, n);
+    }
+
+    /// Counts events of which secrets were removed.
+    pub fn add_redacted(&self, account: u8, n: u64) {
+        add(&self.row(account).redacted, n);
     }
 
     /// Counts dropped events.
@@ -148,6 +154,8 @@ pub struct CollectorAccount {
     pub held: u64,
     /// Events whose texts were cut to fit into a record; a part of those received.
     pub truncated: u64,
+    /// Events of which secrets were removed.
+    pub redacted: u64,
     /// received − forwarded − dropped − held. Other than zero it is a defect of tapio.
     pub residual: i64,
 }
@@ -233,6 +241,7 @@ impl Ledger {
             total.forwarded += account.forwarded;
             total.held += account.held;
             total.truncated += account.truncated;
+            total.redacted += account.redacted;
             total.residual += account.residual;
             for &(stage, reason, n) in &account.dropped {
                 match total.dropped.iter_mut().find(|d| (d.0, d.1) == (stage, reason)) {
@@ -257,6 +266,7 @@ impl Ledger {
             let (received, forwarded) = (sum(|row| &row.received), sum(|row| &row.forwarded));
             let held = sum(|row| &row.held);
             account.truncated += sum(|row| &row.truncated);
+            account.redacted += sum(|row| &row.redacted);
             let mut dropped = 0;
             for reason in Reason::ALL {
                 let dropped_by =

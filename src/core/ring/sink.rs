@@ -11,6 +11,7 @@ use super::wake::Bell;
 use crate::clock;
 use crate::event::{Event, Reason, Severity};
 use crate::memory::MemoryPressure;
+use crate::redact::Redactor;
 use crate::shutdown::Shutdown;
 
 /// Records written before the bells of the shards are rung without a call of `flush`.
@@ -85,6 +86,8 @@ pub struct Sink {
     kernel: Option<Arc<StageLedger>>,
     shutdown: Shutdown,
     memory: MemoryPressure,
+    /// Removes secrets from events before anything else reads them; `None` where that is disabled.
+    redactor: Option<Arc<Redactor>>,
     /// Records written since the last flush.
     unflushed: u32,
     /// Events offered, which is the position of the last one in the collector's order.
@@ -124,6 +127,7 @@ impl Sink {
             kernel: None,
             shutdown,
             memory: MemoryPressure::default(),
+            redactor: Some(Redactor::builtin()),
             unflushed: 0,
             offered: 0,
             generation: 1,
@@ -146,6 +150,13 @@ impl Sink {
     #[must_use]
     pub fn with_memory(mut self, memory: MemoryPressure) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// Replaces the built-in redactor; `None`: events keep their secrets.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Option<Arc<Redactor>>) -> Self {
+        self.redactor = redactor;
         self
     }
 
@@ -206,15 +217,30 @@ impl Sink {
     /// # Errors
     /// As [`Sink::offer`].
     pub fn offer_at(&mut self, event: &Event<'_>, order: u64) -> Result<(), Reason> {
-        loop {
-            match self.offer_once(event, order) {
-                Ok(outcome) => return outcome,
-                Err(FullRing(_)) => {
-                    self.flush();
-                    std::thread::sleep(if self.is_paused() { MEMORY_PAUSE } else { FULL_PAUSE });
+        self.redacted(event, |sink, event, is_redacted| {
+            loop {
+                match sink.offer_once(event, order, is_redacted) {
+                    Ok(outcome) => return outcome,
+                    Err(FullRing(_)) => {
+                        sink.flush();
+                        let pause = if sink.is_paused() { MEMORY_PAUSE } else { FULL_PAUSE };
+                        std::thread::sleep(pause);
+                    }
                 }
             }
-        }
+        })
+    }
+
+    /// Calls `offer` with the event without secrets, and whether it had any. Every event of every
+    /// collector passes here.
+    fn redacted<R>(
+        &mut self,
+        event: &Event<'_>,
+        offer: impl FnOnce(&mut Self, &Event<'_>, bool) -> R,
+    ) -> R {
+        self.is_writing = true;
+        let Some(redactor) = self.redactor.clone() else { return offer(self, event, false) };
+        redactor.event(event, |event, is_redacted| offer(self, event, is_redacted))
     }
 
     /// As [`Sink::offer`], but returns instead of waiting for room, for a collector whose thread
@@ -223,7 +249,10 @@ impl Sink {
     /// # Errors
     /// The ring that is full; the event isn't received yet then. Inner: as [`Sink::offer`].
     pub fn try_offer(&mut self, event: &Event<'_>) -> Result<Result<(), Reason>, FullRing> {
-        let outcome = self.offer_once(event, self.offered + 1)?;
+        let order = self.offered + 1;
+        let outcome = self.redacted(event, |sink, event, is_redacted| {
+            sink.offer_once(event, order, is_redacted)
+        })?;
         self.offered += 1;
         Ok(outcome)
     }
@@ -243,6 +272,7 @@ impl Sink {
         &mut self,
         event: &Event<'_>,
         order: u64,
+        is_redacted: bool,
     ) -> Result<Result<(), Reason>, FullRing> {
         self.is_writing = true;
         let outcome = self.write(event, order);
@@ -254,6 +284,7 @@ impl Sink {
                 self.has_offered = true;
                 self.ledger.add_received(account, 1);
                 self.ledger.add_forwarded(account, 1);
+                self.ledger.add_redacted(account, is_redacted.into());
                 self.unflushed += 1;
                 if self.unflushed >= FLUSH_EVERY {
                     self.flush();

@@ -48,6 +48,11 @@ pub(super) const TRUNCATED: Metric = Metric::counter(
     COLLECTOR,
     "Events whose texts were cut to fit into a record; they are forwarded.",
 );
+pub(super) const REDACTED: Metric = Metric::counter(
+    "tapio_events_redacted_total",
+    COLLECTOR,
+    "Events of which secrets were removed; they are forwarded.",
+);
 pub(super) const HELD: Metric =
     Metric::gauge("tapio_events_held", COLLECTOR, "Events in rings and queues.");
 pub(super) const RESIDUAL: Metric = Metric::gauge(

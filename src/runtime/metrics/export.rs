@@ -53,6 +53,8 @@ fn events(page: &mut Page, snapshot: &Snapshot) {
     }
     let mut truncated = page.metric(&define::TRUNCATED);
     accounts.iter().for_each(|a| truncated.add(&[&a.name], a.truncated));
+    let mut redacted = page.metric(&define::REDACTED);
+    accounts.iter().for_each(|a| redacted.add(&[&a.name], a.redacted));
     let mut held = page.metric(&define::HELD);
     accounts.iter().for_each(|a| held.add(&[&a.name], a.held));
     let mut residual = page.metric(&define::RESIDUAL);
