@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 
 use super::config::{OtlpClientConfig, OtlpCompression};
 use super::outcome::{ExportResponse, OtlpExported, OtlpFailure};
-use crate::client::root_cause;
+use crate::dialer::root_cause;
 use crate::otlp::OtlpSignal;
 use crate::otlp_out::OtlpRequest;
 

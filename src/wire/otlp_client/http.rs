@@ -14,7 +14,7 @@ use prost::Message as _;
 
 use super::config::{OtlpClientConfig, OtlpCompression};
 use super::outcome::{ExportResponse, OtlpExported, OtlpFailure};
-use crate::client::root_cause;
+use crate::dialer::root_cause;
 use crate::otlp::OtlpSignal;
 use crate::otlp_out::OtlpRequest;
 use crate::retry_info::RpcStatus;

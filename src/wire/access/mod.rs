@@ -1,0 +1,31 @@
+//! Who may use a listener, and for what: addresses, tokens, identities and rights.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `config.rs` | [`AccessConfig`]: what the section of a listener says about it |
+//! | `listen.rs` | [`ListenAddress`]: TCP or a unix socket |
+//! | `socket.rs` | [`Listening`]: the bound socket |
+//! | `tokens.rs` | the file of tokens |
+//! | `identity.rs` | [`Identity`], [`Caller`]: who sends a request |
+//! | `rights.rs` | [`Access`]: whether a request is allowed |
+//! | `origin.rs` | the headers `Host` and `Origin` |
+//! | `layer.rs` | [`AccessLayer`]: applies it to a service |
+//! | `counts.rs` | [`AccessCounts`]: what was refused |
+
+mod config;
+mod counts;
+mod identity;
+mod layer;
+mod listen;
+mod origin;
+mod rights;
+mod socket;
+mod tokens;
+
+pub use config::AccessConfig;
+pub use counts::{AccessCounts, HandshakeFailure, Refused};
+pub use identity::{Caller, Identity, PeerInfo};
+pub use layer::AccessLayer;
+pub use listen::ListenAddress;
+pub use rights::{Access, Denied, Right, Rights};
+pub use socket::{Listening, bind};
