@@ -198,7 +198,7 @@ fn counter(stats: &BridgeStats, name: &str) -> u64 {
 
 fn server_config(dir: &Path, grpc: SocketAddr) -> ServerConfig {
     ServerConfig {
-        grpc_listen: grpc,
+        grpc_listen: grpc.into(),
         http_listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: dir.to_owned(),
         segment_bytes: 4 * 1024 * 1024,

@@ -1,10 +1,12 @@
 //! Configuration of the bridge.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::Durability;
+use tapio_wire::{ClientAccess, TlsClientConfig};
 
 /// How batches are compressed on their way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,11 +23,16 @@ pub enum Compression {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
-    /// Address of the server: `host:port`.
+    /// Address of the server: `host:port` or `http://host:port`, `https://host:port` with TLS, or
+    /// `unix:/path`.
     pub endpoint: String,
     /// Further servers, in the order in which they are tried when the one before fails. A
     /// connection that works is kept.
     pub failover: Vec<String>,
+    /// TLS of endpoints that are `https://`.
+    pub tls: Option<TlsClientConfig>,
+    /// The file of the token that is sent to the servers.
+    pub token_file: Option<PathBuf>,
     /// How batches are compressed on their way.
     pub compression: Compression,
     /// A batch closes when it has this many bytes …
@@ -75,6 +82,8 @@ impl Default for BridgeConfig {
         Self {
             endpoint: "127.0.0.1:7600".into(),
             failover: Vec::new(),
+            tls: None,
+            token_file: None,
             compression: Compression::None,
             batch_bytes: 256 * 1024,
             batch_events: 8_192,
@@ -104,11 +113,24 @@ impl BridgeConfig {
         self.compression == Compression::Zstd
     }
 
+    /// How the servers are authenticated, and the agent.
+    #[must_use]
+    pub fn access(&self) -> ClientAccess {
+        ClientAccess { tls: self.tls.clone(), token_file: self.token_file.clone() }
+    }
+
+    /// The servers, in the order in which they are tried.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.endpoint).chain(&self.failover).map(String::as_str)
+    }
+
     /// Validates the values.
     ///
     /// # Errors
     /// The key of an invalid value, and why it is invalid.
     pub fn check(&self) -> Result<(), String> {
+        let keys = std::iter::once("endpoint").chain(std::iter::repeat("failover"));
+        self.access().check(keys.zip(self.endpoints()))?;
         if !(4096..=MAX_BATCH_BYTES).contains(&self.batch_bytes) {
             return Err(format!(
                 "batch_bytes: {} isn't between 4096 and {MAX_BATCH_BYTES}",

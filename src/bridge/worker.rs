@@ -24,7 +24,7 @@ use crate::timer::FineTimer;
 use tapio_core::clock;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
-use tapio_wire::{BatchEncoder, StreamEnd, grpc_framed_zstd};
+use tapio_wire::{BatchEncoder, Dialer, StreamEnd, grpc_framed_zstd};
 
 /// With fewer batches in flight, a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;
@@ -85,6 +85,8 @@ struct Wait {
 impl Worker {
     pub(super) fn new(bridge: Bridge, stats: Arc<BridgeStats>) -> io::Result<Self> {
         let Bridge { config, node, epoch, spool, .. } = bridge;
+        let dialer = Dialer::new(&config.access(), config.endpoints())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge: {e}")))?;
         let files: Arc<dyn Files> = Arc::new(OsFiles);
         let outbox = OutboxConfig {
             node: &node,
@@ -108,7 +110,7 @@ impl Worker {
             batcher: Batcher::new(readers, bell, encoders, config.batch_events, read_again),
             shutdown: bridge.shutdown,
             outbox,
-            link: Link::new(config.clone(), &node, seed),
+            link: Link::new(config.clone(), dialer, &node, seed),
             timer: FineTimer::new()?,
             stats,
             syncing: None,

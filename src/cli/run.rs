@@ -15,6 +15,7 @@ use crate::runtime::{Agent, Config, StartError, snapshot_json};
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
+use tapio_wire::ClientAccess;
 
 /// Printed first: a healthy node may have no story for hours.
 const WELCOME: &str = "tapio: observing this node; stories are printed as they occur.\n       \
@@ -72,8 +73,10 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
     let rows = config.collectors.rows();
+    let access = config.bridge.access();
     let agent = Agent::start_with(config, args.standalone, rows, |rules, server| {
-        stories = server.map(|s| print_stories(s.grpc_addr.to_string(), drained.clone()));
+        stories =
+            server.map(|s| print_stories(s.grpc_endpoint().to_owned(), access, drained.clone()));
         rules
     });
     let mut agent = agent.map_err(|e| match e {
@@ -159,10 +162,11 @@ fn reload_agent(agent: &mut Agent, path: Option<&Path>, log: &mut Log) {
 /// Prints each story when it opens and when it ends, until the agent has drained.
 fn print_stories(
     server: String,
+    access: ClientAccess,
     drained: Shutdown,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let colours = story::colours();
-    live::follow_stories(server, drained, move |story| {
+    live::follow_stories(server, access, drained, move |story| {
         if let Some(text) = story::live_text(story, colours) {
             // Standard output may be closed; the stories are in the store all the same.
             let _ = print(&text);

@@ -12,6 +12,7 @@ use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::rules::Position;
+use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
 
 /// An error in the configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -121,12 +122,47 @@ impl Default for DataflowConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// The address they are served on.
-    pub listen: std::net::SocketAddr,
+    pub listen: ListenAddress,
+    /// TLS.
+    pub tls: Option<TlsServerConfig>,
+    /// The file of tokens: lines `read NAME TOKEN`.
+    pub token_file: Option<PathBuf>,
+    /// Names of client certificates that may read.
+    pub readers: Vec<String>,
+    /// Names that requests may be for, besides localhost and addresses.
+    pub hosts: Vec<String>,
+    /// Users that may connect to a unix socket, besides root and the own one.
+    pub allow_uids: Vec<u32>,
+    /// Whether an address beyond loopback may do without TLS and authentication.
+    pub insecure: bool,
+}
+
+impl AdminConfig {
+    /// Who may use the pages.
+    #[must_use]
+    pub fn access(&self) -> AccessConfig {
+        AccessConfig {
+            tls: self.tls.clone(),
+            token_file: self.token_file.clone(),
+            readers: self.readers.clone(),
+            hosts: self.hosts.clone(),
+            allow_uids: self.allow_uids.clone(),
+            insecure: self.insecure,
+        }
+    }
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: (std::net::Ipv4Addr::LOCALHOST, 7603).into() }
+        Self {
+            listen: (std::net::Ipv4Addr::LOCALHOST, 7603).into(),
+            tls: None,
+            token_file: None,
+            readers: Vec::new(),
+            hosts: Vec::new(),
+            allow_uids: Vec::new(),
+            insecure: false,
+        }
     }
 }
 
@@ -212,6 +248,8 @@ impl Config {
         self.bridge.check().map_err(|e| split("bridge", e))?;
         self.server.check().map_err(|e| split("server", e))?;
         self.collectors.check().map_err(|e| split("collectors", e))?;
+        let admin = self.admin.access();
+        admin.check(&[("listen", &self.admin.listen)]).map_err(|e| split("admin", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
             return bad("shards", "must be at most 64");

@@ -9,6 +9,7 @@ use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
+use crate::server::AccessStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
@@ -19,6 +20,7 @@ use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
 use tapio_dataflow::evidence::{AssessorStats, rule_documents};
 use tapio_dataflow::rules::{LiveRules, RuleFailures};
+use tapio_wire::Access;
 
 /// The sources of everything that the agent reports about itself.
 pub struct Status {
@@ -48,6 +50,8 @@ pub struct Status {
     pub bridge: Arc<BridgeStats>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
+    /// Who may use the admin pages.
+    pub access: Arc<Access>,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,
 }
@@ -149,6 +153,7 @@ impl Status {
             "shards": shards,
             "assessor": counters_json(self.assessor.readings()),
             "bridge": self.bridge(),
+            "admin": serde_json::to_value(AccessStats::of([&self.access])).unwrap_or_default(),
             "cons1": cons1,
         })
     }

@@ -19,8 +19,8 @@ use crate::store::{Files, FramePosition};
 use tapio_core::clock;
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
-    AckStream, Batch, BatchHandler, BatchHead, IngestHandler, Item, SequenceCheck, StreamItems,
-    kernel_time,
+    AckStream, Batch, BatchHandler, BatchHead, Caller, IngestHandler, Item, Jump, SequenceCheck,
+    StreamItems, kernel_time,
 };
 
 /// Pause before a batch that the disk refused is retried.
@@ -53,10 +53,15 @@ impl Ingest {
     /// Handles the batches of a new stream.
     #[must_use]
     pub fn stream(&self, peer: Option<SocketAddr>) -> IngestStream {
+        self.stream_of(Caller { address: peer, identity: None })
+    }
+
+    fn stream_of(&self, caller: Caller) -> IngestStream {
         self.0.open_stream();
         IngestStream {
             shared: Arc::clone(&self.0),
-            peer,
+            caller,
+            denied: None,
             senders: Vec::new(),
             refused: Vec::new(),
             groups: VecDeque::new(),
@@ -79,13 +84,10 @@ impl Ingest {
 }
 
 impl IngestHandler for Ingest {
-    fn open(
-        &self,
-        batches: Streaming<Bytes>,
-        peer: Option<SocketAddr>,
-    ) -> Result<BoxStream<Ack>, Status> {
-        tracing::info!(?peer, "server: agent connected");
-        Ok(Box::pin(AckStream::new(batches, self.stream(peer))))
+    fn open(&self, batches: Streaming<Bytes>, caller: Caller) -> Result<BoxStream<Ack>, Status> {
+        let identity = caller.identity.as_ref().map(ToString::to_string);
+        tracing::info!(peer = ?caller.address, identity, "server: agent connected");
+        Ok(Box::pin(AckStream::new(batches, self.stream_of(caller))))
     }
 }
 
@@ -101,7 +103,9 @@ struct Sender {
 /// Handles the batches of one stream.
 pub struct IngestStream {
     shared: Arc<Shared>,
-    peer: Option<SocketAddr>,
+    caller: Caller,
+    /// Why the stream ends: a batch was of another node than its sender.
+    denied: Option<String>,
     senders: Vec<Sender>,
     /// Refusals that aren't acknowledged yet, with the sender's epoch.
     refused: Vec<(u64, Refusal)>,
@@ -127,7 +131,7 @@ struct Group {
 impl Drop for IngestStream {
     fn drop(&mut self) {
         self.shared.close_stream();
-        tracing::info!(peer = ?self.peer, "server: agent disconnected");
+        tracing::info!(peer = ?self.caller.address, "server: agent disconnected");
     }
 }
 
@@ -140,7 +144,7 @@ impl IngestStream {
         let mut stats = self.shared.stats();
         if stats.counts.batches_refused == 0 {
             tracing::warn!(
-                peer = ?self.peer, node = head.node, cause,
+                peer = ?self.caller.address, node = head.node, cause,
                 "server: refused a batch; further ones are only counted"
             );
         }
@@ -173,6 +177,28 @@ impl IngestStream {
             }
         };
         &mut self.senders[index]
+    }
+
+    /// Whether a batch is of another node than its sender. The stream then ends.
+    fn is_denied(&mut self, head: &BatchHead<'_>) -> bool {
+        let Some(cause) = self.caller.denial(head.node) else { return false };
+        let mut stats = self.shared.stats();
+        stats.counts.batches_denied += 1;
+        if stats.counts.batches_denied == 1 {
+            tracing::warn!(
+                peer = ?self.caller.address, cause,
+                "server: denied a batch; further ones are only counted"
+            );
+        }
+        drop(stats);
+        self.denied = Some(cause);
+        true
+    }
+
+    /// Why a batch can't be of a real sender: its sequence or epoch is too far ahead.
+    fn jump(&self, head: &BatchHead<'_>, receipt_ns: u64) -> Option<Jump> {
+        let known = || self.shared.storage().sequences(head.node, head.epoch).end();
+        Jump::check(head.epoch, end_sequence(head), known, receipt_ns)
     }
 
     /// Stores a valid batch unless it is stored already.
@@ -226,7 +252,10 @@ impl IngestStream {
         delays_ns: &[u64],
     ) -> Result<(), io::Error> {
         let head = &batch.head;
-        if let Some(dropped_from) = batch.dropped_from {
+        if let Some(jump) = self.jump(head, receipt_ns) {
+            self.shared.stats().counts.jumps_refused += 1;
+            self.refuse(head, jump.to_string());
+        } else if let Some(dropped_from) = batch.dropped_from {
             self.sender(head).items.give_up(dropped_from, head.first_sequence);
         } else {
             // Before the batch is stored: a stream's first item is that of its first batch.
@@ -247,6 +276,9 @@ impl IngestStream {
 
 impl BatchHandler for IngestStream {
     fn handle(&mut self, bytes: &Bytes) -> Option<Duration> {
+        if self.denied.is_some() {
+            return None;
+        }
         let receipt_ns = clock::wall_ns();
         let mut delays_ns = std::mem::take(&mut self.delays_ns);
         delays_ns.clear();
@@ -257,6 +289,13 @@ impl BatchHandler for IngestStream {
                 delays_ns.push(receipt_ns.saturating_sub(time_ns));
             }
         });
+        let head = match &parsed {
+            Ok(batch) => &batch.head,
+            Err((head, _)) => head,
+        };
+        if self.is_denied(head) {
+            return None;
+        }
         let retry = match parsed {
             Ok(batch) => match self.handle_valid(bytes, &batch, receipt_ns, &delays_ns) {
                 Ok(()) => None,
@@ -301,6 +340,9 @@ impl BatchHandler for IngestStream {
             self.due.extend(group.acks.drain(..));
             self.groups.pop_front();
         }
-        Poll::Ready(Ok(self.due.pop_front()))
+        match (self.due.pop_front(), &self.denied) {
+            (None, Some(cause)) => Poll::Ready(Err(Status::permission_denied(cause))),
+            (ack, _) => Poll::Ready(Ok(ack)),
+        }
     }
 }

@@ -39,7 +39,7 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use ingest::{Ingest, IngestStream};
 pub use reload::ConfigChanges;
-pub use status::{LatencyStats, ServerCounts, ServerStatus};
+pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
     Budget, Cursor, EventSelection, Filter, List, MatchingBatch, Page, Storage, StorageStats,
     StorySelection,

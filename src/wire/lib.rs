@@ -78,7 +78,7 @@ pub use otlp_out::{Encoded, OtlpEncoder, OtlpRequest, OtlpSelection, OtlpService
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;
-pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
+pub use sequence_tracker::{Jump, SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
 pub use service::{AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, grpc_server};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};
 pub use tls::{ClientTls, ServerTls, TlsClientConfig, TlsError, TlsServerConfig};

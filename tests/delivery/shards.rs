@@ -111,7 +111,7 @@ fn agent_config(dir: &Path, shards: usize) -> Config {
     for address in [&mut config.server.grpc_listen, &mut config.server.http_listen] {
         *address = any_port();
     }
-    config.admin.listen = any_port();
+    config.admin.listen = any_port().into();
     config
 }
 

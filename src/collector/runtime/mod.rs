@@ -12,9 +12,11 @@
 //! | `cursor.rs` | positions of sources that can be read again |
 //! | `alarm.rs` | poll(2) that a shutdown interrupts |
 //! | `poll_timer.rs` | timed work of collectors that wait for messages |
+//! | `access.rs` | what listeners have refused |
 //! | `listener.rs` | sockets that outlive a run |
 
 pub(crate) mod acceptance;
+mod access;
 pub(crate) mod alarm;
 mod collector;
 mod context;
@@ -27,6 +29,7 @@ mod site;
 mod status;
 mod supervise;
 
+pub(crate) use access::report_access;
 pub use collector::{Collector, CollectorConfig, CollectorError, CollectorFactory, Ended};
 pub(crate) use collector::{factory, tokio_runtime};
 pub use context::Context;

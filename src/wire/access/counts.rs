@@ -92,6 +92,18 @@ impl AccessCounts {
         is_due
     }
 
+    /// Handshakes that failed.
+    #[must_use]
+    pub fn all_handshakes(&self) -> u64 {
+        self.handshakes_failed().map(|(_, count)| count).sum()
+    }
+
+    /// Requests that were refused.
+    #[must_use]
+    pub fn all_requests(&self) -> u64 {
+        self.requests_refused().map(|(_, count)| count).sum()
+    }
+
     /// Handshakes that failed, by reason.
     pub fn handshakes_failed(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.handshakes.iter().map(|count| count.load(Ordering::Relaxed));

@@ -10,10 +10,12 @@
 //! | `rights.rs` | [`Access`]: whether a request is allowed |
 //! | `origin.rs` | the headers `Host` and `Origin` |
 //! | `layer.rs` | [`AccessLayer`]: applies it to a service |
+//! | `http.rs` | applies it to listeners of HTTP |
 //! | `counts.rs` | [`AccessCounts`]: what was refused |
 
 mod config;
 mod counts;
+mod http;
 mod identity;
 mod layer;
 mod listen;
