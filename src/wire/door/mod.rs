@@ -9,14 +9,14 @@
 //! | `connections.rs` | [`DoorListener`]: bounded connections |
 //! | `socket.rs` | a connection's socket, and until when it has to say something |
 //! | `stream.rs` | [`DoorStream`]: the connection, with TLS where the listener has it |
-//! | `plain_refusal.rs` | what a client that doesn't speak TLS is answered |
+//! | `refusal.rs` | what a client is answered whose handshake fails |
 //! | `layer.rs` | [`DoorLayer`]: applies them to a service |
 
 mod body;
 mod budget;
 mod connections;
 mod layer;
-mod plain_refusal;
+mod refusal;
 mod socket;
 mod stream;
 

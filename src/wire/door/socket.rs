@@ -91,7 +91,8 @@ impl AsyncRead for TimedSocket {
                 if let Some(deadline) = &mut this.deadline
                     && deadline.as_mut().poll(cx).is_ready()
                 {
-                    return Poll::Ready(Err(ended("it said nothing")));
+                    let error = io::Error::new(io::ErrorKind::TimedOut, "it said nothing");
+                    return Poll::Ready(Err(error));
                 }
             }
             Poll::Ready(_) if buffer.filled().len() > before => {

@@ -11,11 +11,11 @@ use std::time::Duration;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
-use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::{FallibleAccept, TlsStream};
 use tonic::transport::server::Connected;
 
-use super::plain_refusal::PlainRefusal;
+use super::refusal::Refusal;
 use super::socket::{TimedSocket, ended};
 use crate::access::{Access, HandshakeFailure, PeerInfo};
 use crate::tls::certificate_names;
@@ -37,10 +37,10 @@ enum State {
     Plain(TimedSocket),
     /// Whether it speaks TLS isn't known yet.
     New(TimedSocket, Pin<Box<Sleep>>),
-    Handshake(Box<Accept<TimedSocket>>, Pin<Box<Sleep>>),
+    Handshake(Box<FallibleAccept<TimedSocket>>, Pin<Box<Sleep>>),
     Tls(Box<TlsStream<TimedSocket>>),
-    /// It doesn't speak TLS.
-    Refused(Box<PlainRefusal>),
+    /// Its handshake has failed.
+    Refused(Box<Refusal>),
     Ended,
 }
 
@@ -58,12 +58,6 @@ impl DoorStream {
         &self.peer
     }
 
-    fn fail(&mut self, failure: HandshakeFailure, cause: &str) -> io::Error {
-        self.state = State::Ended;
-        self.count(failure, cause);
-        ended(cause)
-    }
-
     fn count(&self, failure: HandshakeFailure, cause: &str) {
         let peer = self.peer.address.map_or_else(String::new, |address| address.to_string());
         let cause = format!("{peer}: {cause}");
@@ -79,9 +73,10 @@ impl DoorStream {
                         self.state = self.opening(first.to_vec(), socket, deadline)?
                     }
                     Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(
-                            self.fail(HandshakeFailure::Timeout, &error.to_string())
-                        ));
+                        if error.kind() == io::ErrorKind::TimedOut {
+                            self.count(HandshakeFailure::Timeout, &error.to_string());
+                        }
+                        return Poll::Ready(Err(error));
                     }
                     Poll::Pending => {
                         self.state = State::New(socket, deadline);
@@ -94,12 +89,14 @@ impl DoorStream {
                         note_certificate(&self.peer, stream.get_ref().1);
                         self.state = State::Tls(Box::new(stream));
                     }
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(self.fail(failure_of(&error), &error.to_string())));
+                    Poll::Ready(Err((error, socket))) => {
+                        self.count(failure_of(&error), &error.to_string());
+                        self.state = State::Refused(Box::new(Refusal::of_alert(socket)));
                     }
                     Poll::Pending if deadline.as_mut().poll(cx).is_ready() => {
                         let cause = "the handshake wasn't finished in time";
-                        return Poll::Ready(Err(self.fail(HandshakeFailure::Timeout, cause)));
+                        self.count(HandshakeFailure::Timeout, cause);
+                        return Poll::Ready(Err(ended(cause)));
                     }
                     Poll::Pending => {
                         self.state = State::Handshake(accept, deadline);
@@ -107,7 +104,7 @@ impl DoorStream {
                     }
                 },
                 State::Refused(mut refusal) => match refusal.poll(cx) {
-                    Poll::Ready(()) => return Poll::Ready(Err(ended("it doesn't speak TLS"))),
+                    Poll::Ready(()) => return Poll::Ready(Err(ended("its handshake has failed"))),
                     Poll::Pending => {
                         self.state = State::Refused(refusal);
                         return Poll::Pending;
@@ -131,14 +128,14 @@ impl DoorStream {
     ) -> io::Result<State> {
         match (first.first(), self.access.tls()) {
             (Some(&HANDSHAKE), Some(tls)) => {
-                let accept = TlsAcceptor::from(tls.look()).accept(socket);
+                let accept = TlsAcceptor::from(tls.look()).accept(socket).into_fallible();
                 Ok(State::Handshake(Box::new(accept), deadline))
             }
             // A probe that connects and says nothing isn't a failure.
             (None, _) | (_, None) => Err(ended("it said nothing")),
             (Some(_), Some(_)) => {
                 self.count(HandshakeFailure::NotTls, "the client doesn't speak TLS");
-                Ok(State::Refused(Box::new(PlainRefusal::new(socket, &first))))
+                Ok(State::Refused(Box::new(Refusal::of_plain(socket, &first))))
             }
         }
     }

@@ -1,6 +1,7 @@
-//! What a client that doesn't speak TLS is answered at a port with TLS: the cause, in its own
-//! protocol. The connection then stays open until the client has read it: a socket that is closed
-//! with bytes that nobody has read resets the connection, and the answer is lost.
+//! What a client is answered whose handshake fails: the alert of TLS, or, if it doesn't speak TLS,
+//! the cause in its own protocol. The connection then stays open until the client has read it: a
+//! socket that is closed with bytes that nobody has read resets the connection, and the answer is
+//! lost.
 
 use std::future::Future as _;
 use std::io;
@@ -20,17 +21,25 @@ const HTTP2: &[u8] = b"PRI ";
 const CAUSE: &str = "this port speaks TLS only";
 
 /// The answer to one client.
-pub(super) struct PlainRefusal {
+pub(super) struct Refusal {
     socket: TimedSocket,
     answer: Vec<u8>,
     written: usize,
     deadline: Pin<Box<Sleep>>,
 }
 
-impl PlainRefusal {
-    /// Answers a client that began with these bytes.
-    pub(super) fn new(socket: TimedSocket, first: &[u8]) -> Self {
-        let answer = if first.starts_with(HTTP2) { http2() } else { http1() };
+impl Refusal {
+    /// Answers a client that doesn't speak TLS and began with these bytes.
+    pub(super) fn of_plain(socket: TimedSocket, first: &[u8]) -> Self {
+        Self::new(socket, if first.starts_with(HTTP2) { http2() } else { http1() })
+    }
+
+    /// Waits for a client to which an alert was sent.
+    pub(super) fn of_alert(socket: TimedSocket) -> Self {
+        Self::new(socket, Vec::new())
+    }
+
+    fn new(socket: TimedSocket, answer: Vec<u8>) -> Self {
         let deadline = Box::pin(tokio::time::sleep(READ_TIMEOUT));
         Self { socket, answer, written: 0, deadline }
     }
