@@ -11,7 +11,8 @@ use tapio_wire::{ClientAccess, TlsClientConfig};
 /// An authority, whose files are in a folder.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    folder: PathBuf,
+    /// What the names of its files begin with.
+    files: PathBuf,
     /// Its certificate.
     pub(crate) ca: PathBuf,
 }
@@ -33,13 +34,14 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let ca = folder.join(format!("{name}.pem"));
         std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { issuer: Issuer::new(params, key), folder: folder.into(), ca }
+        Self { issuer: Issuer::new(params, key), files: folder.join(name), ca }
     }
 
     fn issue(&self, name: &str, params: &CertificateParams) -> [PathBuf; 2] {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let files = [".cert.pem", ".key.pem"].map(|end| self.folder.join(format!("{name}{end}")));
+        let files = [".cert.pem", ".key.pem"]
+            .map(|end| PathBuf::from(format!("{}-{name}{end}", self.files.display())));
         secret(&files[1], &key.serialize_pem());
         secret(&files[0], &certificate.pem());
         files

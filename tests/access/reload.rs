@@ -63,7 +63,7 @@ fn certificates_are_replaced_while_events_flow_and_nothing_is_lost() {
         }
         // A broken file: handshakes go on with the certificate before it.
         let before = server.status().access.reload_failures;
-        secret(&folder.path().join("server.cert.pem"), "nonsense");
+        secret(&folder.path().join("authority-server.cert.pem"), "nonsense");
         eventually("the broken file is noticed", || {
             server.status().access.reload_failures > before
         });

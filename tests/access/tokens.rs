@@ -92,10 +92,10 @@ fn secrets_that_others_can_read_are_refused() {
     assert!(!error.contains("hidden"), "{error}");
     let authority = Authority::new(folder.path(), "authority");
     let tls = authority.server();
-    open(&folder.path().join("server.key.pem"));
+    open(&folder.path().join("authority-server.key.pem"));
     let error = start(&format!(", tls: {{ {tls} }}"));
     assert!(error.contains("server.key.pem: has mode 0644"), "{error}");
-    std::fs::remove_file(folder.path().join("server.cert.pem")).unwrap();
+    std::fs::remove_file(folder.path().join("authority-server.cert.pem")).unwrap();
     let error = start(&format!(", tls: {{ {tls} }}"));
     assert!(error.contains("server.cert.pem: No such file"), "{error}");
 }
