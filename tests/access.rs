@@ -1,4 +1,4 @@
-//! Who may use the listeners: real servers and agents, with certificates of authorities that the
+//! Access to the listeners: real servers and agents, with certificates of authorities that the
 //! tests make, tokens, unix sockets, and senders that aren't who they say.
 #![expect(clippy::unwrap_used, reason = "fixtures of tests fail as tests do")]
 

@@ -38,7 +38,7 @@ pub(super) struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// What these arguments ask for at an endpoint, which is that of the argument `name`.
+    /// The access to an endpoint, which is that of the argument `name`.
     ///
     /// # Errors
     /// When they can't be used together.

@@ -53,7 +53,7 @@ async fn suggested_rules(State(status): State<Arc<Status>>) -> impl IntoResponse
     ([(CONTENT_TYPE, "application/yaml")], status.suggested_rules())
 }
 
-/// Who may use the pages.
+/// Access to the pages.
 ///
 /// # Errors
 /// With the file that can't be used.

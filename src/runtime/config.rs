@@ -138,7 +138,7 @@ pub struct AdminConfig {
 }
 
 impl AdminConfig {
-    /// Who may use the pages.
+    /// Access to the pages.
     #[must_use]
     pub fn access(&self) -> AccessConfig {
         AccessConfig {

@@ -50,7 +50,7 @@ pub struct Status {
     pub bridge: Arc<BridgeStats>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
-    /// Who may use the admin pages.
+    /// Access to the admin pages.
     pub access: Arc<Access>,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,

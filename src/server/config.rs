@@ -78,7 +78,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Who may use the listeners.
+    /// Access to the listeners.
     #[must_use]
     pub fn access(&self) -> AccessConfig {
         AccessConfig {

@@ -106,7 +106,7 @@ impl Server {
     }
 }
 
-/// Who may use the listeners of gRPC and HTTP.
+/// Access to the listeners of gRPC and HTTP.
 fn access(config: &ServerConfig) -> io::Result<[Arc<Access>; 2]> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server: {e}"));
     let of = config.access();

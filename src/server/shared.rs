@@ -56,7 +56,7 @@ pub(super) struct Shared {
     queries: QueryLine,
     /// The least time between two syncs.
     sync_interval_ns: AtomicU64,
-    /// Who may use the listeners, where there are any.
+    /// Access to the listeners, where there are any.
     access: OnceLock<[Arc<Access>; 2]>,
 }
 

@@ -63,11 +63,11 @@ pub struct ServerStatus {
     pub store: StorageStats,
     /// Stories that can be listed.
     pub stories_kept: u64,
-    /// What the listeners have refused.
+    /// Refusals of the listeners.
     pub access: AccessStats,
 }
 
-/// What the listeners have refused.
+/// Refusals of the listeners.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AccessStats {
     /// TLS handshakes that failed, by reason.

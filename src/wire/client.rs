@@ -38,7 +38,7 @@ pub struct IngestClientConfig {
     pub headers: HeaderMap,
     /// Whether [`IngestClient::send_framed`] gets batches that are compressed with zstd.
     pub is_compressed: bool,
-    /// What connects.
+    /// Opens the connection.
     pub dialer: Dialer,
 }
 

@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::tls::{ClientTls, Reloaded, TlsClientConfig, TlsError, resolve, secret_text};
 
-/// What an endpoint with TLS begins with, and one of a unix socket.
+/// The prefixes of an endpoint with TLS, and of one of a unix socket.
 const TLS: &str = "https://";
 const UNIX: &str = "unix:";
 

@@ -1,4 +1,4 @@
-//! Authorities, and what they issue.
+//! Authorities, and their certificates.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use rcgen::{
 };
 use tapio_wire::{ClientAccess, TlsClientConfig};
 
-/// An authority, whose files are in a folder.
+/// An authority of certificates, whose files are in a folder.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// What the names of its files begin with.
+    /// The begin of its files' paths.
     files: PathBuf,
     /// Its certificate.
     pub(crate) ca: PathBuf,

@@ -107,6 +107,7 @@ fn start() -> (Pipeline, u16, u16) {
         enabled: true,
         grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
         http_listen: (Ipv4Addr::LOCALHOST, http).into(),
+        ..otlp::Config::default()
     };
     let pipeline = Pipeline::start("otlp", &config);
     pipeline.wait_until("the collector listens", |_| {

@@ -82,7 +82,7 @@ impl Config {
         }
     }
 
-    /// Who may use the listeners of gRPC and HTTP.
+    /// Access to the listeners of gRPC and HTTP.
     fn access(&self) -> Result<[Arc<Access>; 2], TlsError> {
         let config = self.access_config();
         let write = |_: &str| Some(Right::Write);

@@ -229,6 +229,17 @@ impl StreamPoll<'_> {
                 Poll::Pending => break,
             }
         }
+        (self.end_reading(reading, sender, context), ended)
+    }
+
+    /// Ends a read: what was read is acknowledged once it is accepted. Returns whether there was
+    /// anything.
+    fn end_reading(
+        &mut self,
+        reading: Reading,
+        sender: &mut SenderStream,
+        context: &mut Context,
+    ) -> bool {
         // A batch that the shutdown interrupts isn't acknowledged: its sender keeps it.
         let has_read = reading.batches > 0 && reading.current.is_none();
         let process = reading.sender.as_ref().filter(|_| has_read);
@@ -240,7 +251,7 @@ impl StreamPoll<'_> {
             context.sink.flush();
             sender.unaccepted.push_back((context.ticket(), reading.room, ack));
         }
-        (has_read, ended)
+        has_read
     }
 
     /// Why the batch that was read last isn't its sender's to send.

@@ -1,4 +1,4 @@
-//! What the listeners of a collector have refused, for `/status` and metrics.
+//! Refusals of a collector's listeners, for `/status` and metrics.
 
 use super::status::StatusReport;
 use tapio_wire::Access;

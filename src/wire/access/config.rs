@@ -1,11 +1,11 @@
-//! What the section of a listener says about access.
+//! Access, as the section of a listener configures it.
 
 use std::path::PathBuf;
 
 use super::listen::ListenAddress;
 use crate::tls::TlsServerConfig;
 
-/// What the section of a listener says about access. The sections have these keys themselves.
+/// Access, as the section of a listener configures it. The sections have these keys themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessConfig {
     /// TLS.

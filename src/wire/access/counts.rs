@@ -1,4 +1,4 @@
-//! What a listener has refused.
+//! Counters of a listener's refusals.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

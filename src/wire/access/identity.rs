@@ -1,12 +1,12 @@
-//! Who sends a request.
+//! The sender of a request.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use super::rights::Right;
+use super::right::Right;
 
-/// Who has authenticated themselves, by a certificate or a token.
+/// A sender that has authenticated itself, by a certificate or a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The names; `None`: any node.
@@ -62,12 +62,12 @@ pub struct PeerInfo {
     pub(crate) certificate: Arc<OnceLock<Vec<String>>>,
 }
 
-/// Who sends a request, as a handler needs it.
+/// The sender of a request, as a handler needs it.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The address; `None` for a unix socket.
     pub address: Option<SocketAddr>,
-    /// Who it is; `None` where clients don't authenticate themselves.
+    /// Its identity; `None` where clients don't authenticate themselves.
     pub identity: Option<Arc<Identity>>,
 }
 

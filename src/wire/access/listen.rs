@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What an address of a unix socket begins with.
+/// The prefix of the address of a unix socket.
 pub(crate) const UNIX: &str = "unix:";
 
 /// The address of a listener: `IP:PORT`, or `unix:` and an absolute path.

@@ -1,4 +1,4 @@
-//! Who may use a listener, and for what: addresses, tokens, identities and rights.
+//! Access to a listener: addresses, tokens, identities and rights.
 //!
 //! | file | purpose |
 //! | --- | --- |
@@ -7,6 +7,7 @@
 //! | `socket.rs` | [`Listening`]: the bound socket |
 //! | `tokens.rs` | the file of tokens |
 //! | `identity.rs` | [`Identity`], [`Caller`]: who sends a request |
+//! | `right.rs` | [`Right`]: to read, to write |
 //! | `rights.rs` | [`Access`]: whether a request is allowed |
 //! | `origin.rs` | the headers `Host` and `Origin` |
 //! | `layer.rs` | [`AccessLayer`]: applies it to a service |
@@ -20,6 +21,7 @@ mod identity;
 mod layer;
 mod listen;
 mod origin;
+mod right;
 mod rights;
 mod socket;
 mod tokens;
@@ -29,5 +31,6 @@ pub use counts::{AccessCounts, HandshakeFailure, Refused};
 pub use identity::{Caller, Identity, PeerInfo};
 pub use layer::AccessLayer;
 pub use listen::ListenAddress;
-pub use rights::{Access, Denied, Right, Rights};
+pub use right::{Right, Rights};
+pub use rights::{Access, Denied};
 pub use socket::{Listening, bind};

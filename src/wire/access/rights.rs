@@ -10,20 +10,9 @@ use super::counts::{AccessCounts, Refused};
 use super::identity::{Identity, PeerInfo};
 use super::listen::ListenAddress;
 use super::origin::Origins;
+use super::right::{Right, Rights};
 use super::tokens::TokenFile;
 use crate::tls::{ServerTls, TlsError};
-
-/// What a request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
-    /// Queries, pages, metrics.
-    Read,
-    /// Events and batches.
-    Write,
-}
-
-/// The right that a request to a path needs; `None`: everybody may, as for health checks.
-pub type Rights = fn(path: &str) -> Option<Right>;
 
 /// Why a request isn't allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +23,7 @@ pub struct Denied {
     pub cause: String,
 }
 
-/// Who may use a listener.
+/// Access to a listener.
 pub struct Access {
     /// The listener, for the log.
     listener: String,
@@ -110,7 +99,7 @@ impl Access {
         &self.listener
     }
 
-    /// What was refused.
+    /// Counters of the refusals.
     #[must_use]
     pub fn counts(&self) -> &AccessCounts {
         &self.counts

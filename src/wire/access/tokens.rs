@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::identity::Identity;
-use super::rights::Right;
+use super::right::Right;
 use crate::tls::{Reloaded, TlsError, is_due, resolve, secret_text};
 
 /// Stands for every node.

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 use tokio_stream::Stream;
 
 use super::budget::Peer;
+use super::connection::{Connection, State};
 use super::socket::{Socket, TimedSocket};
 use super::stream::DoorStream;
 use crate::access::{Access, Listening, PeerInfo};
@@ -45,34 +46,6 @@ pub struct DoorListener {
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
-}
-
-/// A connection.
-pub(super) struct Connection {
-    peer: Peer,
-    state: Mutex<State>,
-}
-
-pub(super) struct State {
-    /// When it said something, by the monotonic clock, or when it was accepted.
-    pub(super) heard_ns: u64,
-    pub(super) has_spoken: bool,
-    pub(super) is_ended: bool,
-    pub(super) reader: Option<Waker>,
-}
-
-impl Connection {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) {
-        let mut state = self.state();
-        state.is_ended = true;
-        if let Some(reader) = state.reader.take() {
-            reader.wake();
-        }
-    }
 }
 
 impl DoorListener {

@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `budget.rs` | the bytes of a listener's messages, and who gives some up |
 //! | `body.rs` | [`BoundedBody`]: a request's body within them |
+//! | `connection.rs` | the state of a connection |
 //! | `connections.rs` | [`DoorListener`]: bounded connections |
 //! | `socket.rs` | a connection's socket, and until when it has to say something |
 //! | `stream.rs` | [`DoorStream`]: the connection, with TLS where the listener has it |
@@ -14,6 +15,7 @@
 
 mod body;
 mod budget;
+mod connection;
 mod connections;
 mod layer;
 mod refusal;

@@ -1,4 +1,4 @@
-//! What a client is answered whose handshake fails: the alert of TLS, or, if it doesn't speak TLS,
+//! The answer to a client whose handshake fails: the alert of TLS, or, if it doesn't speak TLS,
 //! the cause in its own protocol. The connection then stays open until the client has read it: a
 //! socket that is closed with bytes that nobody has read resets the connection, and the answer is
 //! lost.
@@ -16,7 +16,7 @@ use super::socket::TimedSocket;
 
 /// How long the client has to read the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
-/// What the preface of HTTP/2 begins with (RFC 9113, section 3.4).
+/// The begin of the preface of HTTP/2 (RFC 9113, section 3.4).
 const HTTP2: &[u8] = b"PRI ";
 const CAUSE: &str = "this port speaks TLS only";
 
@@ -80,7 +80,7 @@ fn http1() -> Vec<u8> {
     .into_bytes()
 }
 
-/// An empty SETTINGS frame, and GOAWAY with INADEQUATE_SECURITY (RFC 9113, sections 6.5, 6.8 and 7).
+/// An empty SETTINGS frame, and GOAWAY with INADEQUATE_SECURITY (RFC 9113, sections 6.5, 6.8, 7).
 fn http2() -> Vec<u8> {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const INADEQUATE_SECURITY: u8 = 0xc;

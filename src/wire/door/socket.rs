@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
 
-use super::connections::Connection;
+use super::connection::Connection;
 use tapio_core::clock;
 
 /// Time in which a new connection has to say something.

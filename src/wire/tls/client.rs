@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore, crypto, version};
 
-use super::TlsError;
 use super::config::TlsClientConfig;
+use super::error::TlsError;
 use super::files::{authorities, certificates, private_key, resolve};
 use super::reloaded::Reloaded;
 

@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::TlsError;
+use super::error::TlsError;
 
 /// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -27,7 +27,7 @@ pub(crate) fn resolve(path: &Path) -> PathBuf {
     }
 }
 
-/// What changes when a file is replaced or written: a link to another one, as Kubernetes replaces
+/// Changes when a file is replaced or written: a link to another one, as Kubernetes replaces
 /// them, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileState(Option<[i128; 6]>);

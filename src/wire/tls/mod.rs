@@ -4,6 +4,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `config.rs` | [`TlsServerConfig`], [`TlsClientConfig`]: the sections `tls` |
+//! | `error.rs` | [`TlsError`]: why files can't be used |
 //! | `files.rs` | certificates, keys and tokens on disk, and whether they have changed |
 //! | `names.rs` | the names in a certificate |
 //! | `reloaded.rs` | a value read from files, read again when they change |
@@ -12,6 +13,7 @@
 
 mod client;
 mod config;
+mod error;
 mod files;
 mod names;
 mod reloaded;
@@ -19,23 +21,8 @@ mod server;
 
 pub use client::ClientTls;
 pub use config::{TlsClientConfig, TlsServerConfig};
+pub use error::TlsError;
 pub(crate) use files::{resolve, secret_text};
 pub(crate) use names::certificate_names;
 pub(crate) use reloaded::{Reloaded, is_due};
 pub use server::ServerTls;
-
-/// Why files can't be used: the file and the cause, never a secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {cause}")]
-pub struct TlsError {
-    /// The file, or the key of the configuration.
-    pub file: String,
-    /// The cause.
-    pub cause: String,
-}
-
-impl TlsError {
-    fn new(file: &std::path::Path, cause: impl ToString) -> Self {
-        Self { file: file.display().to_string(), cause: cause.to_string() }
-    }
-}

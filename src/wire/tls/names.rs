@@ -4,7 +4,7 @@
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-/// What a URI of a node begins with.
+/// The prefix of a node's URI.
 const NODE_URI: &str = "tapio:node/";
 /// The DER of the object identifier 2.5.4.3, the common name (RFC 5280, appendix A.1).
 const COMMON_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x04, 0x03];

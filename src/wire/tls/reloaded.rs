@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::TlsError;
+use super::error::TlsError;
 use super::files::FileState;
 use tapio_core::clock;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, crypto, version};
 
-use super::TlsError;
 use super::config::TlsServerConfig;
+use super::error::TlsError;
 use super::files::{authorities, certificates, private_key, resolve};
 use super::reloaded::Reloaded;
 
