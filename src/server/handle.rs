@@ -61,8 +61,8 @@ impl Server {
     pub fn start_on(config: ServerConfig, files: Arc<dyn Files>) -> io::Result<ServerHandle> {
         check(&config)?;
         let access = access(&config)?;
-        let grpc = bind("server.grpc_listen", &config.grpc_listen)?;
-        let web = bind("server.http_listen", &config.http_listen)?;
+        let grpc = bind("grpc_listen", &config.grpc_listen)?;
+        let web = bind("http_listen", &config.http_listen)?;
         let (grpc_address, http_address) = (grpc.address()?, web.address()?);
         let tcp = |address: &ListenAddress| {
             address.tcp().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())

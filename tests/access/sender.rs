@@ -31,7 +31,7 @@ pub(crate) fn server(folder: &Path, settings: &str) -> ServerHandle {
 pub(crate) fn batch(node: &str, epoch: u64, first_sequence: u64, count: u32) -> proto::EventBatch {
     let event = |n: u32| proto::Event {
         time_unix_nano: clock::wall_ns(),
-        id: (u128::from(epoch) << 64 | u128::from(first_sequence) + u128::from(n))
+        id: ((u128::from(epoch) << 64) | (u128::from(first_sequence) + u128::from(n)))
             .to_be_bytes()
             .to_vec(),
         ..proto::Event::default()
