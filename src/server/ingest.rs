@@ -8,16 +8,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use super::config::ServerConfig;
+use super::senders::StreamId;
 use super::shared::{DiskWork, Shared};
 use super::storage::Storage;
 use super::sync::sync;
 use crate::store::{Files, FramePosition};
 use tapio_core::clock;
-use tapio_wire::proto::{Ack, Refusal};
+use tapio_core::event::TraceId;
+use tapio_wire::proto::{self, Ack, Refusal};
 use tapio_wire::{
     AckStream, Batch, BatchHandler, BatchHead, Caller, IngestHandler, Item, Jump, SequenceCheck,
     StreamItems, kernel_time,
@@ -59,6 +62,7 @@ impl Ingest {
     fn stream_of(&self, caller: Caller) -> IngestStream {
         self.0.open_stream();
         IngestStream {
+            id: self.0.senders.next(),
             shared: Arc::clone(&self.0),
             caller,
             denied: None,
@@ -104,8 +108,9 @@ struct Sender {
 pub struct IngestStream {
     shared: Arc<Shared>,
     caller: Caller,
-    /// Why the stream ends: a batch was of another node than its sender.
-    denied: Option<String>,
+    id: StreamId,
+    /// Why the stream ends.
+    denied: Option<Status>,
     senders: Vec<Sender>,
     /// Refusals that aren't acknowledged yet, with the sender's epoch.
     refused: Vec<(u64, Refusal)>,
@@ -130,6 +135,9 @@ struct Group {
 
 impl Drop for IngestStream {
     fn drop(&mut self) {
+        for sender in &self.senders {
+            self.shared.senders.close(&sender.node, sender.epoch, self.id);
+        }
         self.shared.close_stream();
         tracing::info!(peer = ?self.caller.address, "server: agent disconnected");
     }
@@ -165,8 +173,10 @@ impl IngestStream {
                 if self.senders.len() >= MAX_SENDERS
                     && let Some(acked) = self.senders.iter().position(|s| !s.is_unacked)
                 {
-                    self.senders.remove(acked);
+                    let silent = self.senders.remove(acked);
+                    self.shared.senders.close(&silent.node, silent.epoch, self.id);
                 }
+                self.shared.senders.open(head.node, head.epoch, self.id);
                 self.senders.push(Sender {
                     node: head.node.to_owned(),
                     epoch: head.epoch,
@@ -191,8 +201,34 @@ impl IngestStream {
             );
         }
         drop(stats);
-        self.denied = Some(cause);
+        self.denied = Some(Status::permission_denied(cause));
         true
+    }
+
+    /// Whether a batch revises a story of a process that is connected by another stream. Senders
+    /// that have authenticated themselves are who they say; a unix socket's are of this user. The
+    /// stream then ends: an agent whose last connection isn't closed yet tries again.
+    fn is_of_another_process(&mut self, batch: &Batch<'_>) -> bool {
+        let is_known = self.caller.identity.is_some() || self.caller.address.is_none();
+        if is_known || batch.stories == 0 {
+            return false;
+        }
+        let BatchHead { node, .. } = batch.head;
+        let is_elsewhere = batch.items().any(|item| {
+            let Item::Story(bytes) = item else { return false };
+            let id = proto::Story::decode(bytes).ok().and_then(|story| story.id.try_into().ok());
+            let epoch = id.and_then(|id| self.shared.storage().story_epoch(TraceId(id), node));
+            epoch.is_some_and(|epoch| self.shared.senders.is_elsewhere(node, epoch, self.id))
+        });
+        if is_elsewhere {
+            self.shared.stats().counts.batches_denied += 1;
+            let cause = format!(
+                "a story of node {node:?} was revised on a connection that isn't its sender's"
+            );
+            tracing::warn!(peer = ?self.caller.address, cause, "server: denied a batch");
+            self.denied = Some(Status::unavailable(cause));
+        }
+        is_elsewhere
     }
 
     /// Why a batch can't be of a real sender: its sequence or epoch is too far ahead.
@@ -255,6 +291,8 @@ impl IngestStream {
         if let Some(jump) = self.jump(head, receipt_ns) {
             self.shared.stats().counts.jumps_refused += 1;
             self.refuse(head, jump.to_string());
+        } else if self.is_of_another_process(batch) {
+            return Ok(());
         } else if let Some(dropped_from) = batch.dropped_from {
             self.sender(head).items.give_up(dropped_from, head.first_sequence);
         } else {
@@ -341,7 +379,7 @@ impl BatchHandler for IngestStream {
             self.groups.pop_front();
         }
         match (self.due.pop_front(), &self.denied) {
-            (None, Some(cause)) => Poll::Ready(Err(Status::permission_denied(cause))),
+            (None, Some(status)) => Poll::Ready(Err(status.clone())),
             (ack, _) => Poll::Ready(Ok(ack)),
         }
     }

