@@ -92,7 +92,11 @@ impl Server {
             }
             runtime.shutdown_timeout(SHUTDOWN_GRACE);
         })?;
-        tracing::info!(%grpc_addr, %http_addr, data_dir = %config.data_dir.display(), "server: listening");
+        let data_dir = config.data_dir.display();
+        tracing::info!(
+            grpc_addr = %grpc_address, http_addr = %http_address, %data_dir,
+            "server: listening"
+        );
         Ok(ServerHandle {
             grpc_addr,
             http_addr,

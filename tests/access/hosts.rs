@@ -36,5 +36,7 @@ fn pages_of_other_sites_reach_no_listener() {
     let response = http(server.http_addr, "/status", "Host: attacker.example\r\n");
     assert!(response.contains("isn't a name of this listener"), "{response}");
     assert_eq!(server.status().access.requests_refused["host"], 10);
+    let page = http(agent.admin_addr(), "/metrics", "Host: localhost\r\n");
+    assert!(page.contains("tapio_admin_requests_refused_total{reason=\"host\"} 9\n"), "{page}");
     assert!(agent.finish().account.holds());
 }

@@ -1,5 +1,6 @@
 //! TLS of the server, with and without the right certificates.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 
@@ -11,6 +12,24 @@ use super::pki::Authority;
 use super::sender::{batch, events_of, exchange, http, send, server};
 use super::support::agent::{run, utf8};
 use super::support::eventually::eventually;
+
+#[test]
+fn handshake_that_isnt_finished_ends_and_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let server = server(folder.path(), &format!(", tls: {{ {} }}", authority.mutual()));
+    let silent = TcpStream::connect(server.grpc_addr).unwrap();
+    let mut slow = TcpStream::connect(server.grpc_addr).unwrap();
+    // The begin of a ClientHello of 512 bytes (RFC 8446, section 5.1).
+    slow.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+    let acks =
+        send(server.grpc_endpoint(), &authority.node("n1"), &[batch("n1", 7, 0, 10)]).unwrap();
+    assert_eq!(acks[0].through, 10);
+    eventually("both are ended", || server.status().access.handshakes_failed["timeout"] == 2);
+    for mut stream in [silent, slow] {
+        assert!(matches!(stream.read(&mut [0; 64]), Ok(0) | Err(_)));
+    }
+}
 
 /// A page over HTTPS.
 fn https(to: std::net::SocketAddr, path: &str, access: &ClientAccess) -> std::io::Result<String> {

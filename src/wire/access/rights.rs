@@ -136,7 +136,9 @@ impl Access {
     ) -> Result<Option<Arc<Identity>>, Denied> {
         let outcome = self.outcome(path, headers, authority, peer);
         if let Err(denied) = &outcome {
-            self.counts.request(&self.listener, denied.refused, &denied.cause);
+            let from = peer.address.map_or_else(String::new, |address| address.to_string());
+            let cause = format!("{from}: {}", denied.cause);
+            self.counts.request(&self.listener, denied.refused, &cause);
         }
         outcome
     }
