@@ -1,11 +1,12 @@
 //! Senders that aren't who they say, or that say what can't be.
 
+use tapio::runtime::Agent;
 use tapio_core::clock;
 use tapio_wire::{ClientAccess, proto};
 
 use super::pki::secret;
-use super::sender::{Stream, batch, send, server, stories};
-use super::support::eventually::eventually;
+use super::sender::{Stream, batch, config, epoch_of, send, server, stories};
+use super::support::eventually::{eventually, eventually_ok};
 
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 
@@ -114,4 +115,37 @@ fn story_of_a_connected_process_is_revised_by_that_process_only() {
     });
     assert_eq!(actions(), ["after a restart"]);
     assert!(server.status().ingest.batches_denied >= 3);
+}
+
+#[test]
+fn poisoned_agent_delivers_everything() {
+    const EVENTS: u64 = 3_000;
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(folder.path(), "");
+    let endpoint = server.grpc_endpoint().to_owned();
+    let text = format!(
+        "node: victim\nstate_dir: {}\nadmin: {{ listen: \"127.0.0.1:0\" }}\n\
+         collectors: {{ only: [synthetic], synthetic: {{ enabled: true, rate: 1500, \
+         events: {EVENTS} }} }}\nbridge: {{ endpoint: \"{endpoint}\" }}\n",
+        folder.path().join("state").display()
+    );
+    let agent = Agent::start(config(&text), false).unwrap();
+    let epoch = eventually_ok("an event is stored", || {
+        epoch_of(&endpoint, "victim").ok_or("there is none")
+    });
+    // The agent's lanes are processes of their own.
+    for epoch in [epoch - 1, epoch, epoch + 1] {
+        for first_sequence in [1 << 34, 1 << 62] {
+            let poison = batch("victim", epoch, first_sequence, 1);
+            let acks = send(&endpoint, &ClientAccess::default(), &[poison]).unwrap();
+            assert_eq!(acks[0].refused.len(), 1, "{acks:?}");
+        }
+    }
+    eventually("the agent has sent everything", || {
+        agent.sources_are_finished() && agent.account().total.held == 0
+    });
+    let account = agent.finish().account;
+    assert!(account.holds() && account.total.held == 0, "{account:?}");
+    let counts = server.status().ingest;
+    assert_eq!((counts.events, counts.duplicates, counts.jumps_refused), (EVENTS, 0, 6));
 }

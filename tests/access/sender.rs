@@ -111,6 +111,17 @@ pub(crate) fn events_of(
     })
 }
 
+/// The epoch of a node's process that has events in the server's store.
+pub(crate) fn epoch_of(endpoint: &str, node: &str) -> Option<u64> {
+    let epoch = query(endpoint, &ClientAccess::default(), async |mut client| {
+        let request =
+            proto::ListEventsRequest { limit: 1, node: node.into(), ..Default::default() };
+        let response = client.list_events(request).await.map_err(|e| e.message().to_owned())?;
+        Ok(response.into_inner().batches.first().map(|batch| batch.epoch))
+    });
+    epoch.unwrap()
+}
+
 /// The stories of a server.
 pub(crate) fn stories(endpoint: &str, access: &ClientAccess) -> Vec<proto::Story> {
     let stories = query(endpoint, access, async |mut client| {
