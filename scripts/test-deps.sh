@@ -41,6 +41,24 @@ get containerd containerd runc || say "no containerd: its tests are skipped"
 command -v promtool >/dev/null || get prometheus prometheus ||
     say "no promtool: the check of the metrics' format is skipped"
 
+# OpenTelemetry's Python SDK, and the packages for a receiver of OTLP (tests/sdk).
+sdk=$root/sdk
+if ! [ -x "$sdk/bin/python" ]; then
+    rm -rf "$sdk.new"
+    if ! python3 -m ensurepip --version >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ]; then
+        lists
+        apt-get -qq install --yes --no-install-recommends python3-venv >/dev/null || true
+    fi
+    if python3 -m venv "$sdk.new" >/dev/null 2>&1 &&
+        "$sdk.new/bin/pip" install -q --disable-pip-version-check grpcio opentelemetry-sdk \
+            opentelemetry-exporter-otlp >/dev/null 2>&1; then
+        mv "$sdk.new" "$sdk"
+    else
+        rm -rf "$sdk.new"
+        say "no OpenTelemetry SDK for Python: its tests are skipped"
+    fi
+fi
+
 missing=()
 [ -x /lib/systemd/systemd ] || missing+=(systemd)
 command -v dbus-daemon >/dev/null || missing+=(dbus)

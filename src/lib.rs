@@ -7,6 +7,7 @@
 //! | `timer` | timers finer than a millisecond, for tokio |
 //! | `store` | the segmented log of server and recovery log |
 //! | `bridge` | batches on their way from the shards to a server |
+//! | `export` | the stream as OTLP to other receivers |
 //! | `server` | ingest, store, queries |
 //! | `load` | the load generator |
 //! | `runtime` | the agent: configuration, start, status, drain |
@@ -14,11 +15,12 @@
 //!
 //! Dependencies point one way: `tapio-core ← tapio-wire ← tapio-collectors` and
 //! `tapio-core ← tapio-dataflow`; in this package
-//! `{store, metrics} ← bridge ← {server, load} ← runtime ← cli`.
+//! `{store, metrics} ← bridge ← {export, server, load} ← runtime ← cli`.
 //! `ARCHITECTURE.md` follows one event through the files.
 
 pub mod bridge;
 pub mod cli;
+pub mod export;
 pub mod load;
 mod metrics;
 pub mod runtime;

@@ -117,6 +117,7 @@ fn node_of(options: NodeOptions, spool: impl FnOnce(&mut Ledger) -> Option<Bridg
         ledger: ledger.stage(Stage::Bridge),
         shutdown: shutdown.clone(),
         spool,
+        exports: None,
         quarantine,
         core: None,
     };
@@ -495,6 +496,5 @@ fn oldest_segments_are_retired() {
     let found = all_events(&storage, &Filter::default());
     let newest = Batch::parse(&found[0].batch).unwrap();
     assert_eq!(newest.head.first_sequence + u64::from(newest.head.count), 30_000);
-    let stats = storage.stats();
-    assert_eq!((stats.corrupt_frames, stats.torn_bytes), (0, 0));
+    assert_eq!((storage.stats().corrupt_frames, storage.stats().torn_bytes), (0, 0));
 }

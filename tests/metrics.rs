@@ -23,7 +23,7 @@ fn pages() -> [String; 2] {
     let fixture = TestAgent::new();
     let config = fixture.config("jsonl", &story("nginx-cascade.jsonl"));
     let text = std::fs::read_to_string(&config).unwrap();
-    let config = fixture.file("agent.yaml", &format!("memory_limit: 1GiB\n{text}"));
+    let config = fixture.file("agent.yaml", &format!("memory_limit: 1GiB\nexport: {{ otlp: [{{ name: away, endpoint: \"http://127.0.0.1:9\" }}] }}\n{text}"));
     let agent = start(&["run", "--standalone", "--config", &config]);
     fixture.wait(|s| s["cons1"]["total"]["forwarded"] == json!(6));
     // The story may be emitted after its events are stored.

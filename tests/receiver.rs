@@ -45,6 +45,7 @@ fn bridge(
     shutdown: &Shutdown,
 ) -> BridgeHandle {
     let bridge = Bridge {
+        exports: None,
         quarantine: None,
         config: BridgeConfig { endpoint: to.to_string(), ..BridgeConfig::default() },
         node: node.into(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::Accounts;
-use super::lane::{LANES, lane_of};
+use super::lanes::{LANES, lane_of};
 use super::outbox::Outbox;
 use tapio_core::clock;
 use tapio_core::event::{EventId, Reason};

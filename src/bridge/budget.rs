@@ -1,6 +1,6 @@
 //! The room of the lanes' spools on disk. An eighth is reserved for the important lane.
 
-use super::lane::{IMPORTANT, LANES, ORDINARY};
+use super::lanes::{IMPORTANT, LANES, ORDINARY};
 
 /// The part of the budget (one over this) that is reserved for the important lane.
 const RESERVE_DIVISOR: u64 = 8;

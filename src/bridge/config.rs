@@ -24,7 +24,8 @@ pub enum Compression {
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
     /// Address of the server: `host:port` or `http://host:port`, `https://host:port` with TLS, or
-    /// `unix:/path`.
+    /// `unix:/path`. Empty: none, the answers of exporters count; in a configuration without
+    /// sinks, port 7600 of this host.
     pub endpoint: String,
     /// Further servers, in the order in which they are tried when the one before fails. A
     /// connection that works is kept.
@@ -80,7 +81,7 @@ pub struct BridgeConfig {
 impl Default for BridgeConfig {
     fn default() -> Self {
         Self {
-            endpoint: "127.0.0.1:7600".into(),
+            endpoint: String::new(),
             failover: Vec::new(),
             tls: None,
             token_file: None,
@@ -130,7 +131,8 @@ impl BridgeConfig {
     /// The key of an invalid value, and why it is invalid.
     pub fn check(&self) -> Result<(), String> {
         let keys = std::iter::once("endpoint").chain(std::iter::repeat("failover"));
-        self.access().check(keys.zip(self.endpoints()))?;
+        let servers = keys.zip(self.endpoints()).filter(|(_, endpoint)| !endpoint.is_empty());
+        self.access().check(servers)?;
         if !(4096..=MAX_BATCH_BYTES).contains(&self.batch_bytes) {
             return Err(format!(
                 "batch_bytes: {} isn't between 4096 and {MAX_BATCH_BYTES}",

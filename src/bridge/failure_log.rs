@@ -3,6 +3,10 @@
 
 use std::io;
 
+use super::batch::Accounts;
+use super::spool_index::total_of;
+use tapio_core::event::Reason;
+
 /// Seconds without another message after one.
 const QUIET_SECONDS: u32 = 60;
 
@@ -54,6 +58,27 @@ impl FailureLog {
             self.is_said = true;
             tracing::error!("spool: {cause}; sources are paused, kernel events are lost");
         }
+    }
+}
+
+/// Names the remedies of a spool that can't be opened.
+pub(super) fn unusable_spool(cause: io::Error) -> io::Error {
+    let text = format!(
+        "spool: {cause} (repair it, set another state_dir, or set bridge.spool_bytes: 0 to keep \
+         events in memory only)"
+    );
+    io::Error::new(cause.kind(), text)
+}
+
+/// Logs that events of the spool are dropped.
+pub(super) fn report_drop(is_logged: &mut bool, dropped: &Accounts, reason: Reason) {
+    let events = total_of(dropped);
+    if events > 0 && !std::mem::replace(is_logged, true) {
+        tracing::error!(
+            events,
+            reason = reason.as_str(),
+            "spool: dropped events; further ones are only counted until the server has everything"
+        );
     }
 }
 

@@ -6,33 +6,11 @@ use std::io;
 
 use super::account::EventAccount;
 use super::batch::{Accounts, QueuedBatch};
+use super::feed::LaneView;
 use super::queue::SendQueue;
 use super::spool::Spool;
 use crate::store::{FramePosition, PendingSync};
-use tapio_core::event::Severity;
-use tapio_core::ring::{Record, RecordType};
 use tapio_wire::EncodedBatch;
-
-/// Lanes, the most important first.
-pub(super) const LANES: usize = 2;
-/// The lane of stories, and of events from severity `error` up.
-pub(super) const IMPORTANT: usize = 0;
-/// The lane of other events.
-pub(super) const ORDINARY: usize = 1;
-
-/// The lane of a record.
-pub(super) fn lane_of(record: &Record<'_>) -> usize {
-    let is_important = match record.event() {
-        Some(event) => event.severity.0 >= Severity::ERROR.0,
-        None => record.header().record == RecordType::Story,
-    };
-    if is_important { IMPORTANT } else { ORDINARY }
-}
-
-/// The epoch of a lane's batches: each lane counts its items by itself, as a sender of its own.
-pub(super) fn epoch_of(process_epoch: u64, lane: usize) -> u64 {
-    process_epoch + lane as u64
-}
 
 /// Batches of a lane on their way: to the spool, in it, and in the queue to the server.
 pub(super) struct Lane {
@@ -82,16 +60,57 @@ impl Lane {
         self.spool.as_ref().map_or(0, Spool::bytes)
     }
 
-    /// Drops the oldest segment of the spool ([`Spool::drop_oldest`]).
-    pub(super) fn drop_oldest(&mut self) -> bool {
+    /// Drops the oldest segment of the spool after `attempted` ([`Spool::drop_oldest`]).
+    pub(super) fn drop_oldest(&mut self, attempted: u64) -> bool {
         let unreleased = self.unreleased();
-        self.spool.as_mut().is_some_and(|spool| spool.drop_oldest(&self.queue, unreleased))
+        self.spool
+            .as_mut()
+            .is_some_and(|spool| spool.drop_oldest(&self.queue, unreleased, attempted))
     }
 
-    /// Drops the oldest segment of the spool that is answered ([`Spool::drop_answered`]).
-    pub(super) fn drop_answered(&mut self) -> bool {
+    /// Drops the oldest full segment of the spool that is answered, and before `kept`
+    /// ([`Spool::drop_answered`]).
+    pub(super) fn drop_answered(&mut self, kept: Option<FramePosition>) -> bool {
         let unreleased = self.unreleased();
-        self.spool.as_mut().is_some_and(|spool| spool.drop_answered(&self.queue, unreleased))
+        self.spool.as_mut().is_some_and(|spool| spool.drop_answered(&self.queue, unreleased, kept))
+    }
+
+    /// Ends the segment that is appended to, if everything is answered and before `kept`.
+    pub(super) fn seal_answered(&mut self, kept: Option<FramePosition>) -> bool {
+        let unreleased = self.unreleased();
+        self.spool.as_mut().is_some_and(|spool| spool.seal_answered(&self.queue, unreleased, kept))
+    }
+
+    /// The first batch that the server hasn't answered.
+    pub(super) fn acked(&self) -> FramePosition {
+        let acked = |spool: &Spool| spool.acked(&self.queue, self.unreleased());
+        self.spool.as_ref().map_or(FramePosition::default(), acked)
+    }
+
+    /// The events in the segment of [`Lane::acked`] before it, when the lane was opened.
+    pub(super) fn answered_events(&self) -> u64 {
+        self.spool.as_ref().map_or(0, |spool| spool.answered().1)
+    }
+
+    /// Where the released batches end.
+    pub(super) fn end(&self) -> FramePosition {
+        let end = |spool: &Spool| self.unreleased().unwrap_or_else(|| spool.end());
+        self.spool.as_ref().map_or(FramePosition::default(), end)
+    }
+
+    /// The released batches; `None` without a spool.
+    pub(super) fn view(&self) -> Option<LaneView> {
+        Some(LaneView { log: self.spool.as_ref()?.snapshot(), end: self.end() })
+    }
+
+    /// The events of each segment.
+    pub(super) fn segment_events(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.spool.iter().flat_map(Spool::segment_events)
+    }
+
+    /// The events of each segment that was removed and isn't accounted for yet.
+    pub(super) fn removed_events(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.spool.iter().flat_map(Spool::removed_events)
     }
 
     /// Whether the disk keeps up with the batches.
@@ -178,29 +197,32 @@ impl Lane {
         spool.refill(&mut self.queue, self.queue_bytes, unreleased)
     }
 
-    /// Removes what the server has answered from the spool, and notices what somebody deleted
-    /// there. Returns the events that are lost.
+    /// Removes what the server has answered from the spool, up to `kept`, and notices what somebody
+    /// deleted there. Returns the events that are lost.
     ///
     /// # Errors
     /// When the disk refuses it.
-    pub(super) fn maintain(&mut self) -> io::Result<Option<Accounts>> {
+    pub(super) fn maintain(&mut self, kept: Option<FramePosition>) -> io::Result<Option<Accounts>> {
         let unreleased = self.unreleased();
         let Some(spool) = &mut self.spool else { return Ok(None) };
         // First, since the position can't be noted in a folder that is gone.
         let lost = spool.check()?;
-        spool.trim(&self.queue, unreleased)?;
+        spool.trim(&self.queue, unreleased, kept)?;
         Ok(lost)
     }
 
-    /// Ends the lane. Batches in the spool stay for the next process. Returns the batches that
-    /// aren't in it.
+    /// Ends the lane. `kept`: as for [`Lane::maintain`]. Batches in the spool stay for the next
+    /// process. Returns the batches that aren't in it.
     ///
     /// # Errors
     /// When the spool's position can't be noted.
-    pub(super) fn close(&mut self) -> (Vec<EncodedBatch>, io::Result<()>) {
+    pub(super) fn close(
+        &mut self,
+        kept: Option<FramePosition>,
+    ) -> (Vec<EncodedBatch>, io::Result<()>) {
         let unreleased = self.unreleased();
         let closed = self.spool.as_mut().map_or(Ok(()), |spool| {
-            let trimmed = spool.trim(&self.queue, unreleased);
+            let trimmed = spool.trim(&self.queue, unreleased, kept);
             spool.close();
             trimmed
         });

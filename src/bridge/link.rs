@@ -25,6 +25,8 @@ const FIRST_RECONNECT: Duration = Duration::from_millis(50);
 type Connecting = Pin<Box<dyn Future<Output = Result<IngestClient, ConnectError>> + Send>>;
 
 enum Connection {
+    /// No server is configured.
+    Off,
     /// The next attempt is due then.
     Down(Instant),
     Connecting(Connecting),
@@ -82,7 +84,10 @@ impl Link {
             node: node.to_owned(),
             dialer,
             current: 0,
-            connection: Connection::Down(now),
+            connection: match config.endpoint.is_empty() {
+                true => Connection::Off,
+                false => Connection::Down(now),
+            },
             is_answered: false,
             credit_bytes: 0,
             progress: now,
@@ -96,6 +101,9 @@ impl Link {
     }
 
     pub(super) fn state(&self) -> CircuitState {
+        if matches!(self.connection, Connection::Off) {
+            return CircuitState::Closed;
+        }
         self.endpoints[self.current].circuit.state()
     }
 
@@ -132,6 +140,7 @@ impl Link {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkEvent> {
         loop {
             match &mut self.connection {
+                Connection::Off => return Poll::Pending,
                 Connection::Up(client) => {
                     let polled = client.poll_ack(cx);
                     if !self.is_answered && client.is_answered() {

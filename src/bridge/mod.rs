@@ -10,12 +10,16 @@
 //! | `batcher.rs` | rings → batches |
 //! | `outbox.rs` | [`Outbox`]: finished batches → spool and queues, in two lanes |
 //! | `failure_log.rs` | what is said of a disk that refuses batches |
+//! | `room.rs` | what is dropped when room is needed |
 //! | `budget.rs` | the lanes' room on disk |
+//! | `lanes.rs` | which lanes there are |
 //! | `lane.rs` | a lane: batches before, in and behind its spool |
 //! | `spool.rs` | batches on disk |
 //! | `spool_index.rs` | the events in each of its segments |
 //! | `spool_ids.rs` | the ids of the latest events in it |
 //! | `checkpoint.rs` | the file that says how far the server has answered, and what waits |
+//! | `feed.rs` | [`SpoolFeed`]: the spool as exporters read it |
+//! | `exports.rs` | what is kept for exporters, and what they have answered |
 //! | `queue.rs` | unacknowledged batches in memory |
 //! | `batch.rs` | a batch on its way |
 //! | `split.rs` | divides a batch that the server refuses |
@@ -33,14 +37,18 @@ mod budget;
 mod checkpoint;
 mod circuit;
 mod config;
+mod exports;
 mod failure_log;
+mod feed;
 mod handle;
 mod lane;
+mod lanes;
 mod link;
 mod outbox;
 mod parts;
 mod quarantine;
 mod queue;
+mod room;
 mod split;
 mod spool;
 mod spool_ids;
@@ -51,7 +59,9 @@ mod worker;
 
 pub use circuit::CircuitState;
 pub use config::{BridgeConfig, Compression};
+pub use feed::{ExportCursor, LaneCursor, SpoolFeed, SpoolView};
 pub use handle::BridgeHandle;
+pub use lanes::{IMPORTANT, LANE_NAMES, LANES, ORDINARY};
 pub use outbox::{Outbox, OutboxConfig, SpoolConfig, SpoolSync};
 pub use parts::{Bridge, BridgeSpool};
 pub use quarantine::QUARANTINE_FILE;

@@ -11,10 +11,14 @@ use std::sync::Arc;
 use super::account::EventAccount;
 use super::batch::{Accounts, QueuedBatch, add};
 use super::budget::Budget;
-use super::failure_log::FailureLog;
-use super::lane::{IMPORTANT, LANES, Lane, ORDINARY, epoch_of};
+use super::exports::Exports;
+use super::failure_log::{FailureLog, report_drop, unusable_spool};
+use super::feed::SpoolFeed;
+use super::lane::Lane;
+use super::lanes::{IMPORTANT, LANE_NAMES, LANES, ORDINARY, epoch_of};
 use super::quarantine::Quarantine;
 use super::queue::Acknowledged;
+use super::room::Room;
 use super::spool::{LaneSpool, Spool};
 use super::spool_index::total_of;
 use crate::store::{Durability, Files, FramePosition, PendingSync, is_disk_full};
@@ -23,8 +27,6 @@ use tapio_core::ring::{MAX_ACCOUNTS, StageLedger};
 use tapio_wire::EncodedBatch;
 use tapio_wire::proto::Ack;
 
-/// The lanes' folders.
-const DIRS: [&str; LANES] = ["important", "ordinary"];
 /// Latest ids that a start reads from the spool.
 const MAX_LATEST_IDS: usize = 524_288;
 /// How often the server has to end the stream because of a batch, until it counts as refused.
@@ -78,6 +80,7 @@ pub struct Outbox {
     account: EventAccount,
     queue_bytes: usize,
     budget: Option<Budget>,
+    exports: Option<Exports>,
     durability: Durability,
     quarantine: Quarantine,
     /// How many refused batches may still be divided.
@@ -106,7 +109,7 @@ impl Outbox {
             let (epoch, mut opened) = (epoch_of(epoch, lane), None);
             if let (Some(spool), Some(budget)) = (spool, &budget) {
                 let config = LaneSpool {
-                    dir: spool.dir.join(DIRS[lane]),
+                    dir: spool.dir.join(LANE_NAMES[lane]),
                     segment_bytes: budget.segment_bytes(lane),
                     durability: spool.durability,
                     epoch,
@@ -131,12 +134,37 @@ impl Outbox {
             account,
             queue_bytes,
             budget,
+            exports: None,
             durability: spool.map_or(Durability::Process, |spool| spool.durability),
             quarantine: Quarantine::new(quarantine),
             splits_left: MAX_SPLITS,
             failures: FailureLog::default(),
             is_drop_logged: false,
         })
+    }
+
+    /// Lets exporters read the spool. `answers`: a batch counts as answered once all of them have
+    /// read it, since no server is configured.
+    pub fn with_exports(mut self, feed: Arc<SpoolFeed>, answers: bool) -> Self {
+        self.exports = Some(Exports::new(feed, answers, &self.lanes));
+        self
+    }
+
+    /// Whether exporters wait for batches, or have answered some.
+    pub(super) fn exports_are_due(&self) -> bool {
+        self.exports.as_ref().is_some_and(|exports| exports.is_due(&self.lanes))
+    }
+
+    /// Shows the exporters what is released, if one waits for it.
+    pub fn publish(&mut self, is_draining: bool, is_closed: bool) {
+        if let Some(exports) = &mut self.exports {
+            exports.publish(&self.lanes, is_draining, is_closed);
+        }
+    }
+
+    /// Takes the answers of the exporters, if no server is configured; `None` if there are none.
+    pub fn take_answers(&mut self) -> Option<Acknowledged> {
+        self.exports.as_mut()?.answer(&mut self.lanes, &self.account)
     }
 
     /// Ids of the latest events in the spool that their sources may deliver again.
@@ -216,19 +244,18 @@ impl Outbox {
     }
 
     fn append_one(&mut self, lane: usize, now_ns: u64) -> io::Result<()> {
-        self.make_room(lane);
+        let next_bytes = self.lanes[lane].next_unspooled().map_or(0, EncodedBatch::len_bytes);
+        self.room().make(lane, next_bytes as u64);
         let mut appended = self.lanes[lane].append(now_ns);
-        // Answered batches cost nothing but the ids by which they are known when they come again.
-        while appended.as_ref().is_err_and(is_disk_full)
-            && self.lanes.iter_mut().any(Lane::drop_answered)
-        {
+        let lanes = [IMPORTANT, ORDINARY];
+        while appended.as_ref().is_err_and(is_disk_full) && self.room().drop_any_answered(&lanes) {
             appended = self.lanes[lane].append(now_ns);
         }
         // Only once: when that doesn't help, others take the room, and dropping more would not
         // help either. Sources are paused then.
         if appended.as_ref().is_err_and(is_disk_full)
             && !self.failures.is_failing()
-            && (self.lanes[ORDINARY].drop_oldest() || self.lanes[IMPORTANT].drop_oldest())
+            && self.room().drop_oldest(&[ORDINARY, IMPORTANT])
         {
             appended = self.lanes[lane].append(now_ns);
         }
@@ -240,23 +267,22 @@ impl Outbox {
         Ok(())
     }
 
-    /// Makes room within the budget for a lane's next batch. The ordinary lane never takes the
-    /// reserve of the important one, which may take everything.
-    fn make_room(&mut self, lane: usize) {
-        let Some(budget) = &self.budget else { return };
-        let next = self.lanes[lane].next_unspooled().map_or(0, EncodedBatch::len_bytes) as u64;
-        let is_over = |lanes: &[Lane; LANES]| {
-            budget.is_exceeded(lane, lanes.each_ref().map(Lane::spool_bytes), next)
-        };
-        while is_over(&self.lanes)
-            && (self.lanes[ORDINARY].drop_oldest()
-                || (lane == IMPORTANT && self.lanes[IMPORTANT].drop_oldest()))
-        {}
+    fn room(&mut self) -> Room<'_> {
+        let (budget, exports) = (self.budget.as_ref(), self.exports.as_ref());
+        Room { lanes: &mut self.lanes, budget, exports }
+    }
+
+    /// The first batch of a lane that some exporter hasn't read.
+    fn kept(&self, lane: usize) -> Option<FramePosition> {
+        self.exports.as_ref()?.kept(lane)
     }
 
     /// Counts the events of segments that were removed.
     fn drop_removed(&mut self, reason: Reason) {
-        for lane in &mut self.lanes {
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(exports) = &self.exports {
+                exports.note_removed(number, lane);
+            }
             let Some(spool) = &mut lane.spool else { continue };
             if let Some(dropped) = spool.drop_removed(Some(&mut lane.queue)) {
                 self.account.drop_events(&dropped, reason);
@@ -403,8 +429,12 @@ impl Outbox {
     pub fn maintain(&mut self) {
         self.splits_left = (self.splits_left + 1).min(MAX_SPLITS);
         let mut lost = [0; MAX_ACCOUNTS];
+        if let Some(exports) = &self.exports {
+            exports.note_events(&self.lanes);
+        }
         for at in [IMPORTANT, ORDINARY] {
-            match self.lanes[at].maintain() {
+            let kept = self.kept(at);
+            match self.lanes[at].maintain(kept) {
                 Ok(more) => more.iter().for_each(|more| add(&mut lost, more)),
                 Err(error) => self.failures.failed(&error, "can't be maintained"),
             }
@@ -425,8 +455,10 @@ impl Outbox {
     pub fn close(&mut self) -> io::Result<u64> {
         let mut dropped = 0;
         let mut closed = Ok(());
-        for lane in &mut self.lanes {
-            let (unspooled, result) = lane.close();
+        for at in [IMPORTANT, ORDINARY] {
+            let kept = self.kept(at);
+            let lane = &mut self.lanes[at];
+            let (unspooled, result) = lane.close(kept);
             for batch in unspooled {
                 self.account.drop_unspooled(&batch.accounts, Reason::Shutdown);
                 dropped += u64::from(batch.events);
@@ -443,27 +475,6 @@ impl Outbox {
     pub(super) fn drop_from_rings(&self, events: &Accounts, reason: Reason) {
         self.account.receive(events);
         self.account.drop_unspooled(events, reason);
-    }
-}
-
-/// Names the remedies of a spool that can't be opened.
-fn unusable_spool(cause: io::Error) -> io::Error {
-    let text = format!(
-        "spool: {cause} (repair it, set another state_dir, or set bridge.spool_bytes: 0 to keep \
-         events in memory only)"
-    );
-    io::Error::new(cause.kind(), text)
-}
-
-/// Logs that events of the spool are dropped.
-fn report_drop(is_logged: &mut bool, dropped: &Accounts, reason: Reason) {
-    let events = total_of(dropped);
-    if events > 0 && !std::mem::replace(is_logged, true) {
-        tracing::error!(
-            events,
-            reason = reason.as_str(),
-            "spool: dropped events; further ones are only counted until the server has everything"
-        );
     }
 }
 

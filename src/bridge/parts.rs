@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::BridgeConfig;
+use super::feed::SpoolFeed;
 use super::outbox::SpoolConfig;
 use core_affinity::CoreId;
 use tapio_core::ring::{Bell, RecordReader, StageLedger};
@@ -28,6 +29,8 @@ pub struct Bridge {
     pub shutdown: Shutdown,
     /// Where batches wait on disk; `None`: in memory only.
     pub spool: Option<BridgeSpool>,
+    /// Exporters that read the spool; `None`: there are none.
+    pub exports: Option<Arc<SpoolFeed>>,
     /// The file for items that the server refuses; `None`: they are counted only.
     pub quarantine: Option<PathBuf>,
     /// The CPU core to run on.

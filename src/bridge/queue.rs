@@ -154,6 +154,25 @@ impl SendQueue {
         done
     }
 
+    /// Takes everything before a position as answered.
+    pub(super) fn answer_before(
+        &mut self,
+        end: FramePosition,
+        account: &EventAccount,
+    ) -> Acknowledged {
+        let mut done = Acknowledged::default();
+        let is_before = |batch: &&mut QueuedBatch| batch.position.is_some_and(|at| at < end);
+        for batch in self.batches.iter_mut().take_while(is_before).filter(|b| !b.is_answered) {
+            account.forward(&batch.accounts);
+            batch.is_answered = true;
+            done.batches += 1;
+            done.events += u64::from(batch.events);
+            done.stories += u64::from(batch.stories);
+        }
+        self.remove_answered();
+        done
+    }
+
     fn remove_answered(&mut self) {
         while self.batches.front().is_some_and(|batch| batch.is_answered)
             && let Some(batch) = self.batches.pop_front()

@@ -16,21 +16,25 @@
 //! When the oldest segment without batches that were sent makes room, its events are counted as
 //! dropped, on disk and in memory.
 
+mod recovered;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::batch::{Accounts, QueuedBatch, accounts_of, add, without_generations};
+use super::batch::{Accounts, QueuedBatch, add, without_generations};
 use super::checkpoint::{Checkpoint, CheckpointFile};
 use super::queue::SendQueue;
 use super::spool_ids;
 use super::spool_index::{SpoolIndex, subtract, total_of};
-use crate::store::{Durability, Files, FramePosition, PendingSync, SegmentLog, SegmentLogConfig};
+use crate::store::{
+    Durability, Files, FramePosition, LogSnapshot, PendingSync, SegmentLog, SegmentLogConfig,
+};
 use tapio_core::event::EventId;
-use tapio_core::ring::{MAX_ACCOUNTS, MAX_COLLECTORS};
-use tapio_wire::{Batch, EncodedBatch};
+use tapio_core::ring::MAX_ACCOUNTS;
+use tapio_wire::EncodedBatch;
 
 /// The tail of the log that is kept for the ids in it.
 const TAIL_BYTES: u64 = 64 * 1024 * 1024;
@@ -132,62 +136,6 @@ impl Spool {
     ) {
         let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
         spool_ids::add_latest(&self.log.snapshot(), tail, ids, max_ids);
-    }
-
-    /// Counts the events of earlier processes that wait, and those that waited at the checkpoint
-    /// and don't any more.
-    fn count_recovered(&mut self, checkpoint: &Checkpoint) -> io::Result<Recovered> {
-        let Some(from) = self.backlog else {
-            let lost = checkpoint.waiting.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
-            return Ok(Recovered { waiting: [0; MAX_ACCOUNTS], lost: self.as_recovered(lost) });
-        };
-        self.loaded = self.count_events(from.segment, from.offset)?;
-        let mut lost: u64 = 0;
-        for (segment, expected) in &checkpoint.waiting {
-            let (is_first, is_last) =
-                (from.segment == *segment, checkpoint.end.segment == *segment);
-            if is_first || is_last {
-                // What is damaged in it is counted here, not once more when it is read.
-                let intact = self.count_events(*segment, u64::MAX)?;
-                self.log.index_mut().set(*segment, intact);
-            }
-            let found = if is_last {
-                // Later batches don't make up for earlier ones.
-                total_of(&self.count_events(*segment, checkpoint.end.offset)?)
-            } else {
-                self.log.index().total(*segment)
-            };
-            let answered = if is_first { total_of(&self.loaded) } else { 0 };
-            lost = lost.saturating_add(expected.saturating_sub(found.saturating_sub(answered)));
-        }
-        let mut waiting = [0; MAX_ACCOUNTS];
-        let unanswered = self.log.index().segments.range(from.segment..);
-        unanswered.for_each(|(_, accounts)| add(&mut waiting, accounts));
-        subtract(&mut waiting, &self.loaded);
-        Ok(Recovered { waiting, lost: self.as_recovered(lost) })
-    }
-
-    /// Counts the intact events in a segment before an offset.
-    fn count_events(&self, segment: u64, end: u64) -> io::Result<Accounts> {
-        let mut before = [0; MAX_ACCOUNTS];
-        self.log.snapshot().oldest_first(FramePosition { segment, offset: 0 }, |frame| {
-            if frame.position.segment > segment || frame.position.offset >= end {
-                return ControlFlow::Break(());
-            }
-            if let Ok(batch) = Batch::parse(frame.payload) {
-                add(&mut before, &accounts_of(&batch, self.own_epoch, self.recovered));
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(before)
-    }
-
-    /// Events of an earlier process.
-    fn as_recovered(&self, events: u64) -> Accounts {
-        let mut accounts = [0; MAX_ACCOUNTS];
-        accounts[usize::from(self.recovered) % MAX_COLLECTORS] =
-            events.try_into().unwrap_or(u32::MAX);
-        accounts
     }
 
     /// The segment of the first batch to be sent, and the events in it that are answered. To be
@@ -334,20 +282,41 @@ impl Spool {
         self.backlog.is_some()
     }
 
+    /// Where the log ends.
+    pub(super) fn end(&self) -> FramePosition {
+        self.log.end()
+    }
+
+    /// The batches.
+    pub(super) fn snapshot(&self) -> LogSnapshot {
+        self.log.snapshot()
+    }
+
+    /// The events of each segment.
+    pub(super) fn segment_events(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.log.index().segments.iter().map(|(segment, events)| (*segment, total_of(events)))
+    }
+
+    /// The events of each segment that was removed and isn't accounted for yet.
+    pub(super) fn removed_events(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.log.index().removed.iter().map(|(segment, events)| (*segment, total_of(events)))
+    }
+
     /// Bytes on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.log.bytes()
     }
 
-    /// Drops the oldest full segment, except for those with batches that were sent, which may be
-    /// stored or not, and for those with batches that aren't released. Returns whether there was
-    /// one.
+    /// Drops the oldest full segment, except for those up to `attempted`, for those with batches
+    /// that were sent, which may be stored or not, and for those with batches that aren't released.
+    /// Returns whether there was one.
     pub(super) fn drop_oldest(
         &mut self,
         queue: &SendQueue,
         unreleased: Option<FramePosition>,
+        attempted: u64,
     ) -> bool {
-        let after = queue.attempted_segment().unwrap_or(0);
+        let after = queue.attempted_segment().unwrap_or(0).max(attempted);
         let before = unreleased.map_or(u64::MAX, |first| first.segment);
         let Some(oldest) = self.log.full_segment(after + 1..before) else { return false };
         // First, or the next process would count its events again.
@@ -355,26 +324,46 @@ impl Spool {
         self.log.retire(oldest)
     }
 
-    /// Drops the oldest segment of which the server has answered everything, the one that is
-    /// appended to included. Returns whether there was one.
+    /// Drops the oldest full segment of which the server has answered everything, and that is
+    /// before `kept`. Returns whether there was one.
     pub(super) fn drop_answered(
         &mut self,
         queue: &SendQueue,
         unreleased: Option<FramePosition>,
+        kept: Option<FramePosition>,
     ) -> bool {
-        let first = queue.first_position().or(self.backlog).or(unreleased);
-        let answered = first.map_or(u64::MAX, |first| first.segment);
-        if let Some(oldest) = self.log.full_segment(..answered) {
-            let _ = self.note(queue, unreleased, None, true);
-            return self.log.retire(oldest);
-        }
+        let end = self.removable(queue, unreleased, kept);
+        let Some(oldest) = self.log.full_segment(..end.segment) else { return false };
+        let _ = self.note(queue, unreleased, None, true);
+        self.log.retire(oldest)
+    }
+
+    /// Ends the segment that is appended to, if the server has answered everything and nothing is
+    /// from `kept` on. Returns whether it did.
+    pub(super) fn seal_answered(
+        &mut self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+        kept: Option<FramePosition>,
+    ) -> bool {
         // A segment without a batch has nothing to give up.
-        if first.is_some() || !std::mem::take(&mut self.has_appended) {
+        let is_removable = self.removable(queue, unreleased, kept) == self.log.end();
+        if !is_removable || !std::mem::take(&mut self.has_appended) {
             return false;
         }
         self.log.seal();
-        let _ = self.note(queue, unreleased, None, true);
-        self.log.full_segment(..).is_some_and(|oldest| self.log.retire(oldest))
+        true
+    }
+
+    /// The first batch that the server hasn't answered, or `kept` if that is before.
+    fn removable(
+        &self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+        kept: Option<FramePosition>,
+    ) -> FramePosition {
+        let acked = self.acked(queue, unreleased);
+        kept.map_or(acked, |kept| kept.min(acked))
     }
 
     /// Notes what has to be written to the disk; `None` if nothing has.
@@ -395,8 +384,8 @@ impl Spool {
         self.log.finish_sync(sync, result).map_err(|(_, error)| error)
     }
 
-    /// Removes what the server has answered, and notes what waits. `unreleased`: the first batch
-    /// that isn't released. The tail of the log stays, for [`Spool::add_latest_ids`].
+    /// Removes what the server has answered, up to `kept`, and notes what waits. `unreleased`: the
+    /// first batch that isn't released. The tail of the log stays, for [`Spool::add_latest_ids`].
     ///
     /// # Errors
     /// When the position can't be noted; the next process then sends some batches a second time.
@@ -404,13 +393,14 @@ impl Spool {
         &mut self,
         queue: &SendQueue,
         unreleased: Option<FramePosition>,
+        kept: Option<FramePosition>,
     ) -> io::Result<()> {
         let has_moved = self.acked(queue, unreleased) != self.checkpoint.acked;
         let tail = self.log.tail_start(TAIL_BYTES, TAIL_SEGMENTS);
-        let end = self.acked(queue, unreleased).segment.min(tail);
-        let removes = has_moved && self.log.full_segment(..end).is_some();
+        let end = self.removable(queue, unreleased, kept).segment.min(tail);
+        let removes = self.log.full_segment(..end).is_some();
         let noted = self.note(queue, unreleased, None, removes);
-        if !has_moved {
+        if !has_moved && !removes {
             // What is noted is less than what waits: no loss is counted that isn't one.
             return Ok(());
         }
@@ -422,7 +412,11 @@ impl Spool {
     }
 
     /// The position of the first batch that the server hasn't answered.
-    fn acked(&self, queue: &SendQueue, unreleased: Option<FramePosition>) -> FramePosition {
+    pub(super) fn acked(
+        &self,
+        queue: &SendQueue,
+        unreleased: Option<FramePosition>,
+    ) -> FramePosition {
         let first = queue.first_position().or(self.backlog).or(unreleased);
         first.unwrap_or_else(|| self.log.end())
     }

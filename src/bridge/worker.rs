@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use super::batcher::{Batcher, Drained, ReadAgain};
 use super::config::BridgeConfig;
-use super::lane::{IMPORTANT, LANES, ORDINARY, epoch_of};
+use super::lanes::{IMPORTANT, LANES, ORDINARY, epoch_of};
 use super::link::{Link, LinkEvent};
 use super::outbox::{Outbox, OutboxConfig, SpoolSync};
 use super::parts::Bridge;
+use super::queue::Acknowledged;
 use super::stats::BridgeStats;
 use crate::store::{Files, OsFiles};
 use crate::timer::FineTimer;
@@ -96,7 +97,10 @@ impl Worker {
             quarantine: bridge.quarantine,
         };
         let recovered = spool.as_ref().map(|spool| &*spool.ledger);
-        let outbox = Outbox::open(outbox, &files, bridge.ledger, recovered)?;
+        let mut outbox = Outbox::open(outbox, &files, bridge.ledger, recovered)?;
+        if let Some(feed) = bridge.exports {
+            outbox = outbox.with_exports(feed, config.endpoint.is_empty());
+        }
         let read_again = ReadAgain {
             ids: outbox.latest_ids(),
             collectors: spool.as_ref().map_or(0, |spool| spool.reads_again),
@@ -141,6 +145,7 @@ impl Worker {
             self.outbox.refill();
             self.send();
             self.publish();
+            self.serve_exports(now);
             if now - self.maintained >= MAINTENANCE_INTERVAL {
                 self.maintain(now);
             }
@@ -238,6 +243,21 @@ impl Worker {
         counters.circuit_state.set(self.link.state() as u64);
     }
 
+    /// Shows exporters what there is, and takes their answers.
+    fn serve_exports(&mut self, now: Instant) {
+        self.outbox.publish(self.shutdown_seen.is_some(), false);
+        if let Some(done) = self.outbox.take_answers() {
+            self.answered = now;
+            self.count_acked(&done);
+        }
+    }
+
+    fn count_acked(&self, done: &Acknowledged) {
+        self.stats.counters.batches_acked.add(done.batches);
+        self.stats.counters.events_acked.add(done.events);
+        self.stats.counters.stories_acked.add(done.stories);
+    }
+
     fn maintain(&mut self, now: Instant) {
         self.maintained = now;
         if now - self.started >= READ_AGAIN_TIME {
@@ -300,6 +320,10 @@ impl Worker {
             if self.batcher.has_input() {
                 return Poll::Ready(true);
             }
+        }
+        // After the bell is armed, which exporters ring.
+        if self.outbox.exports_are_due() {
+            return Poll::Ready(false);
         }
         Poll::Pending
     }
@@ -375,9 +399,7 @@ impl Worker {
             self.link.confirm();
             self.report_recovery();
         }
-        self.stats.counters.batches_acked.add(done.batches);
-        self.stats.counters.events_acked.add(done.events);
-        self.stats.counters.stories_acked.add(done.stories);
+        self.count_acked(&done);
         if done.has_refused {
             self.handle_refused();
         }
@@ -429,7 +451,8 @@ impl Worker {
             return false;
         }
         let seen = *self.shutdown_seen.get_or_insert(now);
-        let is_answering = self.link.is_up() && now - self.answered.max(seen) < ANSWER_TIMEOUT;
+        let has_peer = self.link.is_up() || self.config.endpoint.is_empty();
+        let is_answering = has_peer && now - self.answered.max(seen) < ANSWER_TIMEOUT;
         if is_read && self.outbox.is_spooled() && !is_answering {
             self.close();
             return true;
@@ -451,7 +474,9 @@ impl Worker {
     }
 
     fn close(&mut self) {
-        match self.outbox.close() {
+        let closed = self.outbox.close();
+        self.outbox.publish(true, true);
+        match closed {
             Ok(0) => {}
             Ok(events) => tracing::warn!(
                 events,

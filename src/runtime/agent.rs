@@ -10,7 +10,10 @@ use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
 use super::status::Status;
-use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig};
+use crate::bridge::{
+    Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig, SpoolFeed,
+};
+use crate::export::Exporters;
 use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
@@ -23,6 +26,7 @@ use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
     CollectorRings, Correlator, LaneOptions, Order, Started, ThreadPlan, Topology,
 };
+use tapio_wire::OtlpService;
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;
@@ -65,6 +69,7 @@ pub struct Agent {
     correlator: Option<Correlator>,
     files: RuleFiles,
     bridge: BridgeHandle,
+    exporters: Option<Exporters>,
     server: Option<ServerHandle>,
     admin: Admin,
     ledger: Arc<Ledger>,
@@ -135,7 +140,14 @@ impl Agent {
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
             start_correlator(&config, &live, RING_SETS * rows.len(), &bell, &mut start)?;
-        let bridge = start_bridge(&config, exits, bell, reads_again(&rows), &mut start)?;
+        let spool = config.state_dir().join("spool");
+        let mut exporters = Exporters::prepare(&config.export, &spool, Arc::clone(&bell));
+        let feed = exporters.as_ref().map(|exporters| Arc::clone(exporters.feed()));
+        let bridge = start_bridge(&config, (exits, bell), feed, reads_again(&rows), &mut start)?;
+        if let Some(exporters) = &mut exporters {
+            let started = exporters.start(&service(&config), config.bridge.drain_timeout);
+            started.map_err(system_error("export"))?;
+        }
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir());
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
@@ -162,6 +174,7 @@ impl Agent {
             shards: correlator.stats.clone(),
             assessor,
             bridge: Arc::clone(bridge.stats()),
+            sinks: exporters.as_ref().map_or(Vec::new(), |exporters| exporters.stats().to_vec()),
             ledger: Arc::clone(&ledger),
             shutdown: shutdown.clone(),
         };
@@ -174,6 +187,7 @@ impl Agent {
             correlator,
             files,
             bridge,
+            exporters,
             server,
             admin,
             ledger,
@@ -259,6 +273,9 @@ impl Agent {
             correlator.join();
         }
         self.bridge.join();
+        if let Some(exporters) = &mut self.exporters {
+            exporters.join();
+        }
         self.ledger.snapshot()
     }
 
@@ -306,15 +323,13 @@ fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
 /// Starts the bridge, which reads the shards' rings and the assessor's.
 fn start_bridge(
     config: &Config,
-    readers: Vec<RecordReader>,
-    bell: Arc<Bell>,
+    (readers, bell): (Vec<RecordReader>, Arc<Bell>),
+    exports: Option<Arc<SpoolFeed>>,
     reads_again: u32,
     start: &mut Start,
 ) -> Result<BridgeHandle, StartError> {
-    let mut bridge = config.bridge.clone();
-    bridge.flush_interval = config.dataflow.flush_interval;
     let bridge = Bridge {
-        config: bridge,
+        config: config.bridge(),
         node: start.node.clone(),
         epoch: start.epoch,
         readers,
@@ -322,10 +337,17 @@ fn start_bridge(
         ledger: start.ledger.stage(Stage::Bridge),
         shutdown: start.shutdown.clone(),
         spool: spool(config, start, reads_again),
+        exports,
         quarantine: Some(config.state_dir().join(QUARANTINE_FILE)),
         core: start.threads.next_core(),
     };
     bridge.spawn().map_err(system_error("bridge"))
+}
+
+/// tapio as a service in what sinks get.
+fn service(config: &Config) -> OtlpService {
+    let [name, version, environment] = config.dataflow.service();
+    OtlpService { name, version, environment, cluster: config.cluster.clone() }
 }
 
 /// The bridge's spool, unless it is disabled.

@@ -8,11 +8,15 @@ use serde::Deserialize;
 use super::memory::MemoryLimit;
 use super::variables::expand;
 use crate::bridge::BridgeConfig;
+use crate::export::{ExportConfig, complete_from_env};
 use crate::server::ServerConfig;
 use tapio_collectors::CollectorsConfig;
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::rules::Position;
 use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
+
+/// The server without which an agent without sinks would deliver to nobody.
+const DEFAULT_SERVER: &str = "127.0.0.1:7600";
 
 /// An error in the configuration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct Config {
     pub collectors: CollectorsConfig,
     /// The bridge, which delivers to the server.
     pub bridge: BridgeConfig,
+    /// Exports of the stream as OTLP.
+    pub export: ExportConfig,
     /// The server, for `tapio server` and `tapio run --standalone`.
     pub server: ServerConfig,
     /// The admin pages.
@@ -220,8 +226,9 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let error =
             |line, column, cause| ConfigError { file: file.to_owned(), line, column, cause };
-        let text = expand(text, env).map_err(|(line, column, cause)| error(line, column, cause))?;
-        let config: Self =
+        let text =
+            expand(text, &env).map_err(|(line, column, cause)| error(line, column, cause))?;
+        let mut config: Self =
             if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
                 Self::default()
             } else {
@@ -232,6 +239,7 @@ impl Config {
                     error(line, column, cause.lines().next().unwrap_or("invalid YAML").to_owned())
                 })?
             };
+        complete_from_env(&mut config.export, &env).map_err(|cause| error(0, 0, cause))?;
         config.check().map_err(|(key, cause)| {
             let (line, column) = find_key(&text, &key);
             error(line, column, format!("{key}: {cause}"))
@@ -246,6 +254,11 @@ impl Config {
             (format!("{section}.{key}"), cause.to_owned())
         };
         self.bridge.check().map_err(|e| split("bridge", e))?;
+        self.export.check().map_err(|e| split("export", e))?;
+        if !self.export.otlp.is_empty() && self.bridge.spool_bytes == 0 {
+            let cause = "sinks read the spool; bridge.spool_bytes must not be 0";
+            return Err(("export.otlp".into(), cause.into()));
+        }
         self.server.check().map_err(|e| split("server", e))?;
         self.collectors.check().map_err(|e| split("collectors", e))?;
         let admin = self.admin.access();
@@ -307,6 +320,18 @@ impl Config {
         let base = variable("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
         // Never a folder that everybody may create before: without a home, the system's is refused.
         base.map_or(system, |base| base.join("tapio"))
+    }
+
+    /// The bridge's configuration, with the default server where neither a server nor a sink is
+    /// configured.
+    #[must_use]
+    pub fn bridge(&self) -> BridgeConfig {
+        let mut bridge = self.bridge.clone();
+        bridge.flush_interval = self.dataflow.flush_interval;
+        if bridge.endpoint.is_empty() && self.export.otlp.is_empty() {
+            bridge.endpoint = DEFAULT_SERVER.into();
+        }
+        bridge
     }
 
     /// The server's configuration, with a default store that this user can write to.

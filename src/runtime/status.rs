@@ -9,6 +9,7 @@ use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use crate::bridge::BridgeStats;
+use crate::export::SinkStats;
 use crate::server::AccessStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
@@ -48,6 +49,8 @@ pub struct Status {
     pub assessor: Arc<AssessorStats>,
     /// The bridge's counters.
     pub bridge: Arc<BridgeStats>,
+    /// The sinks of the export.
+    pub sinks: Vec<Arc<SinkStats>>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
     /// Access to the admin pages.
@@ -154,6 +157,7 @@ impl Status {
             "assessor": counters_json(self.assessor.readings()),
             "bridge": self.bridge(),
             "admin": serde_json::to_value(AccessStats::of([&self.access])).unwrap_or_default(),
+            "export": self.export(),
             "cons1": cons1,
         })
     }
@@ -179,6 +183,17 @@ impl Status {
         bridge.insert("circuit".into(), self.bridge.circuit().as_str().into());
         bridge.insert("last_error".into(), self.bridge.last_error().into());
         bridge.into()
+    }
+
+    fn export(&self) -> Json {
+        let sinks = self.sinks.iter().map(|sink| {
+            let mut json = counters_json(sink.readings());
+            json.insert("endpoint".into(), sink.endpoint.as_str().into());
+            json.insert("protocol".into(), sink.protocol.into());
+            json.insert("last_error".into(), sink.last_error().into());
+            (sink.name.clone(), Json::from(json))
+        });
+        sinks.collect::<Map<_, _>>().into()
     }
 
     /// Rules suggested by the learned pairs, as YAML documents.

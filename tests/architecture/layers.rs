@@ -58,7 +58,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         layers: &[
             &["timer", "store", "metrics"],
             &["bridge"],
-            &["server", "load"],
+            &["export", "server", "load"],
             &["runtime"],
             &["cli"],
         ],
@@ -90,6 +90,7 @@ pub(crate) const MEMBERS: &[&str] =
 const FORBIDDEN_LIBRARIES: &[(&str, &[&str])] = &[
     ("store", &["tapio_wire", "tapio_dataflow", "tapio_collectors"]),
     ("bridge", &["tapio_dataflow", "tapio_collectors"]),
+    ("export", &["tapio_dataflow", "tapio_collectors"]),
     ("server", &["tapio_dataflow", "tapio_collectors"]),
     ("load", &["tapio_dataflow", "tapio_collectors"]),
 ];

@@ -148,6 +148,22 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("failures", "tapio_assessor_failures_total"),
 ];
 
+/// A sink's counters, by sink.
+pub(super) const SINK_METRICS: Names = &[
+    ("events", "tapio_export_events_total"),
+    ("events_filtered", "tapio_export_events_filtered_total"),
+    ("events_invalid", "tapio_export_events_invalid_total"),
+    ("events_lost", "tapio_export_events_lost_total"),
+    ("events_held", "tapio_export_events_held"),
+    ("log_records", "tapio_export_log_records_total"),
+    ("spans", "tapio_export_spans_total"),
+    ("data_points", "tapio_export_data_points_total"),
+    ("records_rejected", "tapio_export_records_rejected_total"),
+    ("requests", "tapio_export_requests_total"),
+    ("requests_failed", "tapio_export_requests_failed_total"),
+    ("request_bytes", "tapio_export_request_bytes_total"),
+];
+
 /// The entity directory's losses; its sizes are [`IDENTITY_ENTRIES`].
 pub(super) const IDENTITY_METRICS: Names = &[
     ("refused", "tapio_identity_refused_total"),

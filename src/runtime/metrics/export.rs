@@ -1,10 +1,12 @@
 //! Renders the agent's page of metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::collectors::{COLLECTOR_COUNTERS, EBPF_EMITTED, EMITTED};
 use super::definitions as define;
 use super::definitions::{Names, metric_of};
+use crate::export::SinkStats;
 use crate::metrics::{Page, process_metrics};
 use crate::runtime::status::Status;
 use tapio_collectors::{CollectorStatus, Health};
@@ -34,6 +36,7 @@ pub(crate) fn page(status: &Status) -> String {
     admin(&mut page, &status.access);
     page.value(&define::CONNECTED, u8::from(status.bridge.is_connected()));
     counters(&mut page, define::BRIDGE_METRICS, status.bridge.readings());
+    sinks(&mut page, &status.sinks);
     page.into_text()
 }
 
@@ -138,6 +141,17 @@ fn identity(page: &mut Page, status: &Status) {
     counters(page, define::IDENTITY_METRICS, losses.into_iter());
 }
 
+fn sinks(page: &mut Page, sinks: &[Arc<SinkStats>]) {
+    for (position, counter) in SinkStats::default().readings().enumerate() {
+        let Some(metric) = metric_of(&counter, define::SINK_METRICS, &["sink"]) else { continue };
+        let mut samples = page.metric(&metric);
+        for sink in sinks {
+            let value = sink.readings().nth(position).map_or(0, |reading| reading.value);
+            samples.add(&[&sink.name], value);
+        }
+    }
+}
+
 /// Writes a component's counters, each as its metric.
 fn counters(page: &mut Page, names: Names, readings: impl Iterator<Item = Reading>) {
     for reading in readings {
@@ -183,6 +197,7 @@ mod tests {
         assert_complete(define::ASSESSOR_METRICS, AssessorStats::default().readings());
         assert_complete(define::RECOVERY_METRICS, RecoveryLogStats::default().readings());
         assert_complete(define::MEMORY_METRICS, MemoryStats::default().readings());
+        assert_complete(define::SINK_METRICS, SinkStats::default().readings());
         assert_complete(define::BRIDGE_METRICS, BridgeStats::default().readings());
         let losses = Directory::default().readings().filter(|r| r.kind == Kind::Counter);
         assert_complete(define::IDENTITY_METRICS, losses);

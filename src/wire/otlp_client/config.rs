@@ -34,6 +34,8 @@ pub enum OtlpCompression {
 pub struct OtlpClientConfig {
     /// `http://host:port`. Over HTTP, `/v1/logs` and so on are appended to its path.
     pub endpoint: String,
+    /// Whether the endpoint is used as it is over HTTP, without the signal's path.
+    pub is_signal_endpoint: bool,
     /// The transport.
     pub protocol: OtlpProtocol,
     /// Headers of each request: name and value.

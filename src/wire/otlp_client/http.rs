@@ -39,6 +39,9 @@ impl HttpClient {
     pub(super) fn new(config: &OtlpClientConfig) -> Result<Self, String> {
         let base = config.uri()?;
         let signal_uri = |signal: &str| -> Result<Uri, String> {
+            if config.is_signal_endpoint {
+                return Ok(base.clone());
+            }
             let path = format!("{}/v1/{signal}", base.path().trim_end_matches('/'));
             let mut parts = base.clone().into_parts();
             parts.path_and_query = Some(path.parse().map_err(|e| format!("endpoint: {e}"))?);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Code, Status};
 
+use crate::dialer::root_cause;
 use crate::retry_info::retry_delay;
 
 /// A request that was taken.
@@ -69,9 +70,11 @@ impl OtlpFailure {
     /// specification counts them as final: the records wait in the spool until they are mended.
     pub(super) fn of_status(status: &Status) -> Self {
         let after = retry_delay(status.details());
-        let cause = match status.message() {
-            "" => status.code().to_string(),
-            message => format!("{}: {message}", status.code()),
+        let cause = match (status.message(), std::error::Error::source(status)) {
+            // "Connection refused" rather than "tcp connect error".
+            (_, Some(source)) => root_cause(source),
+            ("", None) => status.code().to_string(),
+            (message, None) => format!("{}: {message}", status.code()),
         };
         match status.code() {
             Code::ResourceExhausted if after.is_none() => Self::TooLarge(cause),

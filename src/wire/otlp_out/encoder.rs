@@ -152,25 +152,26 @@ impl OtlpEncoder {
 
     /// Notes the context that an event of a story came with: the story's span links to it.
     fn note_context(&mut self, event: &EventView<'_>) {
-        let Some(story) = &event.story else { return };
-        let (Ok(id), (trace, span)) = (story.id.try_into(), event.incoming()) else { return };
+        let (trace, span) = event.incoming();
         let (Ok(trace), Ok(span)) = (trace.try_into(), span.try_into()) else { return };
-        self.stories.add_context(id, (trace, span));
+        if event.story.is_some()
+            && let Ok(of_story) = event.trace.try_into()
+        {
+            self.stories.add_context(of_story, (trace, span));
+        }
     }
 
     fn story(&mut self, story: &Story, node: &str, now_ns: u64) {
-        let id = story::stream_id(story);
-        self.stories.set_trace(id, story.trace_id.0);
+        self.stories.set_trace(story.id.0, story.trace_id.0);
         let Self { service, selection, logs, traces, stories, .. } = self;
         let resource = |out: &mut ProtoVec| node_resource(out, node, service);
         if selection.logs && story.severity.0 >= selection.min_severity {
             logs.add(resource, own_scope, |out| story::revision(out, story, now_ns));
         }
         if selection.traces && story::is_span(story) {
-            let continued = story
-                .continues
-                .and_then(|before| Some((stories.trace(&before.0)?, story::story_span(&before.0))));
-            let contexts = stories.contexts(&id);
+            let before = story.continues.and_then(|before| stories.trace(&before.0));
+            let continued = before.map(|trace| (trace, story::story_span(&trace)));
+            let contexts = stories.contexts(&story.trace_id.0);
             traces.add(resource, own_scope, |out| story::span(out, story, continued, contexts));
         }
     }

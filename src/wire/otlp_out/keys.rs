@@ -18,6 +18,8 @@ pub(super) enum Key {
 /// Fields of an event that have a field of their own in OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Special {
+    /// The id that its source gave it.
+    GivenId,
     ScopeName,
     ScopeVersion,
     EventName,
@@ -43,6 +45,7 @@ pub(super) enum Special {
 }
 
 const SPECIAL: &[(Name, Special)] = &[
+    (names::TAPIO_EVENT_ID, Special::GivenId),
     (names::OTEL_SCOPE_NAME, Special::ScopeName),
     (names::OTEL_SCOPE_VERSION, Special::ScopeVersion),
     (names::OTEL_EVENT_NAME, Special::EventName),

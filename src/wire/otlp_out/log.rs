@@ -4,7 +4,7 @@
 use super::event::EventView;
 use super::keys::Special;
 use super::proto_vec::ProtoVec;
-use super::resource::{Names, hex, record_attributes};
+use super::resource::{Names, hex, own_attributes, sent_attributes};
 use super::severity::severity;
 use super::story::story_span;
 
@@ -14,12 +14,12 @@ pub(super) fn own(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>) 
     if !event.message.is_empty() {
         out.message(5, |out| out.delimited(1, event.message.as_bytes()));
     }
-    record_attributes(out, 6, event, names, false);
+    own_attributes(out, 6, event, names);
     out.text_attribute(6, "tapio.event.id", &hex(event.id));
     out.text_attribute(6, "tapio.source", names.text(event.source));
     out.bytes(9, event.trace);
     match &event.story {
-        Some(story) => out.delimited(10, &story_span(story.id)),
+        Some(_) => out.delimited(10, &story_span(event.trace)),
         None => out.bytes(10, event.span),
     }
     out.fixed64(11, event.observed_ns);
@@ -31,16 +31,16 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
     head(out, event);
     let event_name = names.special_text(event, Special::EventName);
     body(out, event, names, event_name);
-    record_attributes(out, 6, event, names, true);
+    sent_attributes(out, 6, event, names, |_, _| false);
     out.number(7, names.special_number(event, Special::DroppedAttributes));
     match (event.incoming(), &event.story) {
         ((trace @ [_, ..], span), _) => {
             out.delimited(9, trace);
             out.bytes(10, span);
         }
-        (_, Some(story)) => {
+        (_, Some(_)) => {
             out.bytes(9, event.trace);
-            out.delimited(10, &story_span(story.id));
+            out.delimited(10, &story_span(event.trace));
         }
         (_, None) => {}
     }

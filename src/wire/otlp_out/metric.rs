@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::event::EventView;
 use super::keys::Special;
 use super::proto_vec::ProtoVec;
-use super::resource::{Names, record_attributes};
+use super::resource::{Names, sent_attributes};
 use tapio_core::event::Value;
 
 const DELTA: u64 = 1;
@@ -29,7 +29,7 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
                 times(out);
                 distribution(out, &point);
                 buckets(out, &point);
-                record_attributes(out, 9, event, names, true);
+                sent_attributes(out, 9, event, names, |_, _| false);
                 let ends = [(11, Special::MetricMin), (12, Special::MetricMax)];
                 for (field, number) in ends.map(|(field, special)| (field, value(special))) {
                     number.into_iter().for_each(|n| out.double(field, n));
@@ -47,7 +47,7 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
                         out.double(2, pair[1].as_f64().unwrap_or(0.0));
                     });
                 }
-                record_attributes(out, 7, event, names, true);
+                sent_attributes(out, 7, event, names, |_, _| false);
             });
         }),
         metric_type => {
@@ -56,7 +56,7 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
                 out.message(1, |out| {
                     times(out);
                     out.double(4, value(Special::MetricValue).unwrap_or(0.0));
-                    record_attributes(out, 7, event, names, true);
+                    sent_attributes(out, 7, event, names, |_, _| false);
                 });
                 if is_sum {
                     out.number(2, temporality);

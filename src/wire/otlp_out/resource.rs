@@ -64,8 +64,9 @@ pub(super) fn own_resource(
             out.attribute(1, names.text(*key), value);
         }
     }
-    if !has_service {
-        service.write(out);
+    match has_service {
+        true => service.write_place(out),
+        false => service.write(out),
     }
 }
 
@@ -99,29 +100,46 @@ pub(super) fn own_scope(out: &mut ProtoVec) {
     out.delimited(2, env!("CARGO_PKG_VERSION").as_bytes());
 }
 
-/// Writes the attributes of the record, into the field with this number.
-pub(super) fn record_attributes(
+/// Writes the attributes of an event that tapio collected, into the field with this number.
+pub(super) fn own_attributes(
     out: &mut ProtoVec,
     field: u32,
     event: &EventView<'_>,
     names: &Names<'_>,
-    is_sent: bool,
 ) {
-    // Of what an application sent, the entities are the resource's.
-    let entities = if is_sent { &[][..] } else { &event.entities };
-    for (key, value) in entities.iter().filter(|(key, _)| names.key(*key) != Key::Resource) {
-        out.attribute(field, names.text(*key), value);
-    }
-    for (index, (key, value)) in event.attributes.iter().enumerate() {
-        let is_elsewhere = match names.key(*key) {
-            Key::Special(_) => is_sent,
-            Key::Resource if !is_sent => true,
-            _ => event.is_of_resource(index),
-        };
-        if !is_elsewhere {
-            out.attribute(field, names.text(*key), value);
+    for (key, value) in event.entities.iter().chain(&event.attributes) {
+        match names.key(*key) {
+            Key::Resource => {}
+            Key::Special(Special::GivenId) => {
+                out.attribute(field, "tapio.event.source_id", value);
+            }
+            _ => out.attribute(field, names.text(*key), value),
         }
     }
+    story_attributes(out, field, event, names);
+}
+
+/// Writes the attributes of a record that an application sent, except for those that `is_added`:
+/// tapio has added them. The entities are the resource's.
+pub(super) fn sent_attributes(
+    out: &mut ProtoVec,
+    field: u32,
+    event: &EventView<'_>,
+    names: &Names<'_>,
+    is_added: impl Fn(&str, &Value<'_>) -> bool,
+) {
+    for (index, (key, value)) in event.attributes.iter().enumerate() {
+        let text = names.text(*key);
+        let is_elsewhere =
+            matches!(names.key(*key), Key::Special(_)) || event.is_of_resource(index);
+        if !is_elsewhere && !is_added(text, value) {
+            out.attribute(field, text, value);
+        }
+    }
+    story_attributes(out, field, event, names);
+}
+
+fn story_attributes(out: &mut ProtoVec, field: u32, event: &EventView<'_>, names: &Names<'_>) {
     if let Some(story) = &event.story {
         out.text_attribute(field, "tapio.story.id", &hex(story.id));
         out.text_attribute(field, "tapio.story.rule", names.text(story.rule));

@@ -11,42 +11,51 @@ const MAX_CONTEXTS: usize = 32;
 /// A trace, and a span in it.
 pub(super) type Context = ([u8; 16], [u8; 8]);
 
-#[derive(Default)]
-struct SeenStory {
-    /// Its trace, once a revision was encoded.
-    trace: Option<[u8; 16]>,
-    contexts: Vec<Context>,
-}
-
-/// The stories, by the id that their events have.
-#[derive(Default)]
-pub(super) struct SeenStories {
-    stories: HashMap<[u8; 16], SeenStory, ahash::RandomState>,
+/// The values that were added last, by an id.
+struct Latest<V> {
+    values: HashMap<[u8; 16], V, ahash::RandomState>,
     /// Oldest first.
     order: VecDeque<[u8; 16]>,
 }
 
-impl SeenStories {
-    fn entry(&mut self, id: [u8; 16]) -> &mut SeenStory {
-        if !self.stories.contains_key(&id) {
+impl<V> Default for Latest<V> {
+    fn default() -> Self {
+        Self { values: HashMap::default(), order: VecDeque::new() }
+    }
+}
+
+impl<V: Default> Latest<V> {
+    fn entry(&mut self, id: [u8; 16]) -> &mut V {
+        if !self.values.contains_key(&id) {
             if self.order.len() >= MAX_STORIES
                 && let Some(oldest) = self.order.pop_front()
             {
-                self.stories.remove(&oldest);
+                self.values.remove(&oldest);
             }
             self.order.push_back(id);
         }
-        self.stories.entry(id).or_default()
+        self.values.entry(id).or_default()
     }
+}
 
+/// The stories.
+#[derive(Default)]
+pub(super) struct SeenStories {
+    /// By the story's id.
+    traces: Latest<[u8; 16]>,
+    /// By the story's trace.
+    contexts: Latest<Vec<Context>>,
+}
+
+impl SeenStories {
     /// Notes the trace of a story.
     pub(super) fn set_trace(&mut self, id: [u8; 16], trace: [u8; 16]) {
-        self.entry(id).trace = Some(trace);
+        *self.traces.entry(id) = trace;
     }
 
-    /// Notes the context of an event of a story.
-    pub(super) fn add_context(&mut self, id: [u8; 16], context: Context) {
-        let contexts = &mut self.entry(id).contexts;
+    /// Notes the context of an event of the story with this trace.
+    pub(super) fn add_context(&mut self, trace: [u8; 16], context: Context) {
+        let contexts = self.contexts.entry(trace);
         if contexts.len() < MAX_CONTEXTS && !contexts.contains(&context) {
             contexts.push(context);
         }
@@ -54,11 +63,11 @@ impl SeenStories {
 
     /// The trace of a story, if a revision was seen.
     pub(super) fn trace(&self, id: &[u8; 16]) -> Option<[u8; 16]> {
-        self.stories.get(id)?.trace
+        self.traces.values.get(id).copied()
     }
 
-    /// The contexts of its events.
-    pub(super) fn contexts(&self, id: &[u8; 16]) -> &[Context] {
-        self.stories.get(id).map_or(&[], |seen| &seen.contexts)
+    /// The contexts of the events of the story with this trace.
+    pub(super) fn contexts(&self, trace: &[u8; 16]) -> &[Context] {
+        self.contexts.values.get(trace).map_or(&[], Vec::as_slice)
     }
 }

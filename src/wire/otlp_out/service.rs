@@ -16,11 +16,18 @@ pub struct OtlpService {
 }
 
 impl OtlpService {
-    /// Writes the attributes of a `Resource`.
+    /// Writes the attributes of tapio's `Resource`.
     pub(super) fn write(&self, out: &mut ProtoVec) {
+        let attributes = [("service.name", &self.name), ("service.version", &self.version)];
+        for (key, value) in attributes.into_iter().filter(|(_, value)| !value.is_empty()) {
+            out.text_attribute(1, key, value);
+        }
+        self.write_place(out);
+    }
+
+    /// Writes where it runs, which is true of every service on the node.
+    pub(super) fn write_place(&self, out: &mut ProtoVec) {
         let attributes = [
-            ("service.name", &self.name),
-            ("service.version", &self.version),
             ("deployment.environment.name", &self.environment),
             ("k8s.cluster.name", &self.cluster),
         ];

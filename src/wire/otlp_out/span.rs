@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::event::EventView;
 use super::keys::{Key, Special};
 use super::proto_vec::ProtoVec;
-use super::resource::{Names, record_attributes, unhex};
+use super::resource::{Names, own_attributes, sent_attributes, unhex};
 use super::severity::{INTERNAL, status};
 use super::story::story_span;
 use tapio_core::event::{Value, parse_rfc3339};
@@ -26,9 +26,10 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
     let duration_ns = names.special_number(event, Special::SpanDuration);
     out.fixed64(7, event.time_ns);
     out.fixed64(8, event.time_ns.saturating_add(duration_ns));
-    record_attributes(out, 9, event, names, true);
+    let events = list(names.special_text(event, Special::SpanEvents));
+    sent_attributes(out, 9, event, names, |key, value| is_of_exception(&events, key, value));
     out.number(10, names.special_number(event, Special::DroppedAttributes));
-    for one in list(names.special_text(event, Special::SpanEvents)) {
+    for one in events {
         out.message(11, |out| {
             out.fixed64(1, one["time"].as_str().and_then(parse_rfc3339).unwrap_or(0));
             out.bytes(2, one["name"].as_str().unwrap_or_default().as_bytes());
@@ -46,6 +47,16 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
     }
     out.number(14, names.special_number(event, Special::DroppedLinks));
     status(out, event.severity, names.special_text(event, Special::StatusDescription));
+}
+
+/// Whether an attribute is that of an exception among the span's events, which the collector has
+/// given to the span as well.
+fn is_of_exception(events: &[Json], key: &str, value: &Value<'_>) -> bool {
+    key.starts_with("exception.")
+        && events.iter().any(|event| match (&event["attributes"][key], value) {
+            (Json::String(text), Value::Str(value)) => text == value,
+            _ => false,
+        })
 }
 
 /// Events or links as the collector has written them.
@@ -79,13 +90,13 @@ pub(super) fn interval(
 ) {
     out.bytes(1, event.trace);
     out.bytes(2, event.span);
-    if let Some(story) = &event.story {
-        out.delimited(4, &story_span(story.id));
+    if event.story.is_some() {
+        out.delimited(4, &story_span(event.trace));
     }
     out.delimited(5, names.text(event.kind).as_bytes());
     out.number(6, INTERNAL);
     out.fixed64(7, event.time_ns.saturating_sub(interval_ns));
     out.fixed64(8, event.time_ns);
-    record_attributes(out, 9, event, names, false);
+    own_attributes(out, 9, event, names);
     status(out, event.severity, event.message);
 }

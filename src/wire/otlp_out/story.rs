@@ -7,16 +7,11 @@ use super::seen_stories::Context;
 use super::severity::{INTERNAL, severity, status};
 use tapio_core::event::{Candidate, EventId, Member, Story, StoryState, Value, stable_hash};
 
-/// The span of a story, from the id that its events have.
-pub(super) fn story_span(id: &[u8]) -> [u8; 8] {
+/// The span of the story with this trace.
+pub(super) fn story_span(trace: &[u8]) -> [u8; 8] {
     let mut span = [0; 8];
-    span.copy_from_slice(&stable_hash(&[b"story-span", id])[..8]);
+    span.copy_from_slice(&stable_hash(&[b"story-span", trace])[..8]);
     span
-}
-
-/// The id under which the story's events are in the stream.
-pub(super) fn stream_id(story: &Story) -> [u8; 16] {
-    story.provisional.unwrap_or(story.id).0
 }
 
 /// Whether a story is exported as a span: it has ended, and is confirmed.
@@ -31,7 +26,7 @@ pub(super) fn revision(out: &mut ProtoVec, story: &Story, received_ns: u64) {
     out.message(5, |out| out.delimited(1, story.name.as_bytes()));
     attributes(out, 6, story);
     out.delimited(9, &story.trace_id.0);
-    out.delimited(10, &story_span(&stream_id(story)));
+    out.delimited(10, &story_span(&story.trace_id.0));
     out.fixed64(11, received_ns);
     out.delimited(12, format!("tapio.story.{}", story.state.as_str()).as_bytes());
 }
@@ -45,7 +40,7 @@ pub(super) fn span(
     contexts: &[Context],
 ) {
     out.delimited(1, &story.trace_id.0);
-    out.delimited(2, &story_span(&stream_id(story)));
+    out.delimited(2, &story_span(&story.trace_id.0));
     out.delimited(5, story.name.as_bytes());
     out.number(6, INTERNAL);
     out.fixed64(7, story.first_ns);

@@ -1,0 +1,177 @@
+//! The sinks, as the section `export` configures them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use tapio_core::event::Severity;
+use tapio_wire::{OtlpClientConfig, OtlpCompression, OtlpProtocol, OtlpSelection};
+
+/// Most sinks: each reads and encodes the whole stream.
+const MAX_SINKS: usize = 16;
+/// Time limit of a request, as in the specification of OTLP exporters.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Exports in addition to the server.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportConfig {
+    /// Receivers of OTLP.
+    pub otlp: Vec<OtlpSinkConfig>,
+}
+
+/// A signal of OTLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportSignal {
+    /// Log records: events, and stories as they are opened, updated and ended.
+    Logs,
+    /// Spans: of applications, of ended stories and of measured intervals.
+    Traces,
+    /// Data points of applications.
+    Metrics,
+}
+
+/// The events that a sink gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// Stories and their events.
+    #[default]
+    Stories,
+    /// All events.
+    All,
+}
+
+/// A receiver of OTLP. Keys that are missing are taken from `OTEL_EXPORTER_OTLP_*`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpSinkConfig {
+    /// Its name in `/status`, metrics and logs, by default its endpoint. A sink of the same name
+    /// goes on where the one of the last run ended.
+    pub name: Option<String>,
+    /// `http://host:port`, by default port 4317 (gRPC) or 4318 (HTTP) of this host.
+    pub endpoint: Option<String>,
+    /// `grpc` or `http/protobuf`.
+    pub protocol: Option<OtlpProtocol>,
+    /// Headers of each request.
+    pub headers: BTreeMap<String, String>,
+    /// `gzip`, `zstd` or `none`.
+    pub compression: Option<OtlpCompression>,
+    /// The signals that are sent.
+    pub signals: Vec<ExportSignal>,
+    /// The least severity of a log record.
+    #[serde(deserialize_with = "severity")]
+    pub min_severity: Severity,
+    /// The events that are sent.
+    pub forward: Forward,
+    /// Time limit of a request.
+    #[serde(deserialize_with = "timeout")]
+    pub timeout: Option<Duration>,
+    /// Whether the endpoint is that of the only signal, as `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` is.
+    #[serde(skip)]
+    pub is_signal_endpoint: bool,
+}
+
+impl Default for OtlpSinkConfig {
+    fn default() -> Self {
+        Self {
+            name: None,
+            endpoint: None,
+            protocol: None,
+            headers: BTreeMap::new(),
+            compression: None,
+            signals: vec![ExportSignal::Logs, ExportSignal::Traces, ExportSignal::Metrics],
+            min_severity: Severity(0),
+            forward: Forward::default(),
+            timeout: None,
+            is_signal_endpoint: false,
+        }
+    }
+}
+
+fn severity<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Severity, D::Error> {
+    let text = String::deserialize(from)?;
+    Severity::parse(&text).ok_or_else(|| {
+        let cause = format!("{text:?} is no severity such as `info` or `error`");
+        serde::de::Error::custom(cause)
+    })
+}
+
+fn timeout<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    tapio_core::durations::deserialize(from).map(Some)
+}
+
+impl ExportConfig {
+    /// Validates the values.
+    ///
+    /// # Errors
+    /// The key of an invalid value, and why it is invalid.
+    pub fn check(&self) -> Result<(), String> {
+        if self.otlp.len() > MAX_SINKS {
+            return Err(format!("otlp: at most {MAX_SINKS} sinks"));
+        }
+        for (at, sink) in self.otlp.iter().enumerate() {
+            let name = sink.name();
+            if self.otlp[..at].iter().any(|other| other.name() == name) {
+                return Err(format!("otlp: two sinks are named {name:?}; give each a name"));
+            }
+            if sink.signals.is_empty() {
+                return Err(format!("otlp: sink {name:?}: signals: must not be empty"));
+            }
+            if sink.timeout.is_some_and(|timeout| timeout.is_zero()) {
+                return Err(format!("otlp: sink {name:?}: timeout: must be greater than zero"));
+            }
+            sink.client().check().map_err(|e| format!("otlp: sink {name:?}: {e}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl OtlpSinkConfig {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.endpoint())
+    }
+
+    /// Its transport.
+    #[must_use]
+    pub fn protocol(&self) -> OtlpProtocol {
+        self.protocol.unwrap_or_default()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        let default = match self.protocol() {
+            OtlpProtocol::Grpc => "http://localhost:4317",
+            OtlpProtocol::Http => "http://localhost:4318",
+        };
+        self.endpoint.clone().unwrap_or_else(|| default.to_owned())
+    }
+
+    /// The client's configuration.
+    pub(super) fn client(&self) -> OtlpClientConfig {
+        OtlpClientConfig {
+            endpoint: self.endpoint(),
+            is_signal_endpoint: self.is_signal_endpoint,
+            protocol: self.protocol(),
+            headers: self.headers.clone().into_iter().collect(),
+            compression: self.compression.unwrap_or_default(),
+            timeout: self.timeout.unwrap_or(TIMEOUT),
+        }
+    }
+
+    /// The items that it gets.
+    pub(super) fn selection(&self) -> OtlpSelection {
+        OtlpSelection {
+            logs: self.signals.contains(&ExportSignal::Logs),
+            traces: self.signals.contains(&ExportSignal::Traces),
+            metrics: self.signals.contains(&ExportSignal::Metrics),
+            min_severity: self.min_severity.0,
+            only_stories: self.forward == Forward::Stories,
+        }
+    }
+}
