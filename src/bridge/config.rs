@@ -1,12 +1,13 @@
 //! Configuration of the bridge.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::Durability;
-use tapio_wire::{ClientAccess, TlsClientConfig};
+use tapio_wire::{ClientAccess, Dialer, TlsClientConfig};
 
 /// How batches are compressed on their way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,12 @@ impl BridgeConfig {
     #[must_use]
     pub fn access(&self) -> ClientAccess {
         ClientAccess { tls: self.tls.clone(), token_file: self.token_file.clone() }
+    }
+
+    /// Reads the files with which the agent connects.
+    pub(super) fn dialer(&self) -> io::Result<Dialer> {
+        Dialer::new(&self.access(), self.endpoints())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge: {e}")))
     }
 
     /// The servers, in the order in which they are tried.

@@ -25,7 +25,7 @@ use crate::timer::FineTimer;
 use tapio_core::clock;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
-use tapio_wire::{BatchEncoder, Dialer, StreamEnd, grpc_framed_zstd};
+use tapio_wire::{BatchEncoder, StreamEnd, grpc_framed_zstd};
 
 /// With fewer batches in flight, a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;
@@ -86,8 +86,7 @@ struct Wait {
 impl Worker {
     pub(super) fn new(bridge: Bridge, stats: Arc<BridgeStats>) -> io::Result<Self> {
         let Bridge { config, node, epoch, spool, .. } = bridge;
-        let dialer = Dialer::new(&config.access(), config.endpoints())
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge: {e}")))?;
+        let dialer = config.dialer()?;
         let files: Arc<dyn Files> = Arc::new(OsFiles);
         let outbox = OutboxConfig {
             node: &node,

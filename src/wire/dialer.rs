@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Uri};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -189,10 +190,18 @@ impl Service<http::Request<tonic::body::Body>> for AuthorizedChannel {
 }
 
 /// Opens connections.
-struct Connector {
+#[derive(Clone)]
+pub(crate) struct Connector {
     tls: Option<ClientTls>,
     /// Of a unix socket.
     path: Option<PathBuf>,
+}
+
+impl Connector {
+    /// Opens connections over TCP, with TLS to addresses that are `https://`.
+    pub(crate) fn tcp(tls: Option<ClientTls>) -> Self {
+        Self { tls, path: None }
+    }
 }
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TokioIo<ClientStream>>> + Send>>;
@@ -236,7 +245,7 @@ async fn connect_tcp(uri: &Uri, tls: Option<ClientTls>) -> io::Result<ClientStre
 }
 
 /// A connection of a client.
-enum ClientStream {
+pub(crate) enum ClientStream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
@@ -251,6 +260,12 @@ macro_rules! stream {
             ClientStream::Unix($stream) => $call,
         }
     };
+}
+
+impl Connection for ClientStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
 }
 
 impl AsyncRead for ClientStream {

@@ -7,6 +7,10 @@ use std::time::Duration;
 use tapio::load::{LoadConfig, run};
 use tapio::runtime::Agent;
 use tapio_core::shutdown::Shutdown;
+use tapio_wire::{
+    ClientAccess, OtlpClient, OtlpClientConfig, OtlpCompression, OtlpProtocol, OtlpRequest,
+    OtlpSignal,
+};
 
 use super::pki::{Authority, secret};
 use super::sender::{batch, config, send, server};
@@ -87,4 +91,49 @@ fn agents_listeners_ask_for_tokens_and_certificates() {
     let account = agent.finish().account;
     assert!(account.holds(), "{account:?}");
     assert_eq!(server.status().ingest.events, 101);
+}
+
+/// One log record with the body "hi", as an encoded `ExportLogsServiceRequest`.
+const RECORD: &[u8] = &[10, 10, 18, 8, 18, 6, 42, 4, 10, 2, b'h', b'i'];
+
+#[test]
+fn otlp_is_sent_and_taken_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let server = server(folder.path(), "");
+    let [grpc, http] = [free_port(), free_port()];
+    let text = format!(
+        "node: n1\nstate_dir: {}\nadmin: {{ listen: \"127.0.0.1:0\" }}\ncollectors:\n  \
+         only: [otlp]\n  otlp: {{ enabled: true, grpc_listen: \"127.0.0.1:{grpc}\", \
+         http_listen: \"127.0.0.1:{http}\", tls: {{ {} }} }}\nbridge: {{ endpoint: \"{}\" }}\n",
+        folder.path().join("state").display(),
+        authority.mutual(),
+        server.grpc_endpoint()
+    );
+    let agent = Agent::start(config(&text), false).unwrap();
+    eventually("the listeners are open", || {
+        [grpc, http].iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let export = |port: u16, protocol: OtlpProtocol, access: ClientAccess| {
+        let config = OtlpClientConfig {
+            endpoint: format!("https://localhost:{port}"),
+            is_signal_endpoint: false,
+            protocol,
+            tls: access.tls,
+            headers: Vec::new(),
+            compression: OtlpCompression::Gzip,
+            timeout: Duration::from_secs(60),
+        };
+        let request = OtlpRequest { signal: OtlpSignal::Logs, bytes: RECORD.into(), records: 1 };
+        runtime.block_on(async { OtlpClient::new(&config).unwrap().export(&request).await })
+    };
+    for (port, protocol) in [(grpc, OtlpProtocol::Grpc), (http, OtlpProtocol::Http)] {
+        let exported = export(port, protocol, authority.node("app"));
+        assert_eq!(exported.unwrap().rejected, 0);
+        assert!(export(port, protocol, authority.nobody()).is_err());
+    }
+    let account = agent.finish().account;
+    assert!(account.holds(), "{account:?}");
+    assert_eq!(server.status().ingest.events, 2);
 }

@@ -25,11 +25,13 @@ pub struct GrpcClient {
 
 impl GrpcClient {
     pub(super) fn new(config: &OtlpClientConfig) -> Result<Self, String> {
-        let endpoint = Endpoint::from(config.uri()?)
+        let uri = config.uri()?;
+        let connector = config.connector(&uri, "h2")?;
+        let endpoint = Endpoint::from(uri)
             .connect_timeout(config.timeout)
             .timeout(config.timeout)
             .tcp_nodelay(true);
-        let grpc = Grpc::new(endpoint.connect_lazy());
+        let grpc = Grpc::new(endpoint.connect_with_connector_lazy(connector));
         let grpc = match config.compression {
             OtlpCompression::None => grpc,
             OtlpCompression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),
