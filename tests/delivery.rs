@@ -199,7 +199,7 @@ fn counter(stats: &BridgeStats, name: &str) -> u64 {
 
 fn server_config(dir: &Path, grpc: SocketAddr) -> ServerConfig {
     ServerConfig {
-        grpc_listen: grpc,
+        grpc_listen: grpc.into(),
         http_listen: "127.0.0.1:0".parse().unwrap(),
         data_dir: dir.to_owned(),
         segment_bytes: 4 * 1024 * 1024,
@@ -377,7 +377,7 @@ fn story(n: u8, revision: u32) -> Story {
 fn http(address: SocketAddr, path: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -27,8 +27,8 @@ use tapio_wire::proto;
 
 fn server(dir: &std::path::Path) -> ServerHandle {
     Server::start(ServerConfig {
-        grpc_listen: any_port(),
-        http_listen: any_port(),
+        grpc_listen: any_port().into(),
+        http_listen: any_port().into(),
         data_dir: dir.to_owned(),
         ..ServerConfig::default()
     })
@@ -76,7 +76,8 @@ fn agent(server: SocketAddr) -> Agent {
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let (writer, reader) = ring(16 * 1024);
     let bridge = bridge("node-1", server, reader, &bell, &mut ledger, &shutdown);
-    let config = ReceiverConfig { enabled: true, listen };
+    let config =
+        ReceiverConfig { enabled: true, listen: listen.into(), ..ReceiverConfig::default() };
     let sink = Sink::new(
         0,
         OnFull::Wait,

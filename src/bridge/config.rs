@@ -1,10 +1,13 @@
 //! Configuration of the bridge.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::Durability;
+use tapio_wire::{ClientAccess, Dialer, TlsClientConfig};
 
 /// How batches are compressed on their way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +24,17 @@ pub enum Compression {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BridgeConfig {
-    /// Address of the server: `host:port`. Empty: none, the answers of exporters count; in a
-    /// configuration without sinks, port 7600 of this host.
+    /// Address of the server: `host:port` or `http://host:port`, `https://host:port` with TLS, or
+    /// `unix:/path`. Empty: none, the answers of exporters count; in a configuration without
+    /// sinks, port 7600 of this host.
     pub endpoint: String,
     /// Further servers, in the order in which they are tried when the one before fails. A
     /// connection that works is kept.
     pub failover: Vec<String>,
+    /// TLS of endpoints that are `https://`.
+    pub tls: Option<TlsClientConfig>,
+    /// The file of the token that is sent to the servers.
+    pub token_file: Option<PathBuf>,
     /// How batches are compressed on their way.
     pub compression: Compression,
     /// A batch closes when it has this many bytes …
@@ -76,6 +84,8 @@ impl Default for BridgeConfig {
         Self {
             endpoint: String::new(),
             failover: Vec::new(),
+            tls: None,
+            token_file: None,
             compression: Compression::None,
             batch_bytes: 256 * 1024,
             batch_events: 8_192,
@@ -105,11 +115,31 @@ impl BridgeConfig {
         self.compression == Compression::Zstd
     }
 
+    /// How the servers are authenticated, and the agent.
+    #[must_use]
+    pub fn access(&self) -> ClientAccess {
+        ClientAccess { tls: self.tls.clone(), token_file: self.token_file.clone() }
+    }
+
+    /// Reads the files with which the agent connects.
+    pub(super) fn dialer(&self) -> io::Result<Dialer> {
+        Dialer::new(&self.access(), self.endpoints())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge: {e}")))
+    }
+
+    /// The servers, in the order in which they are tried.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.endpoint).chain(&self.failover).map(String::as_str)
+    }
+
     /// Validates the values.
     ///
     /// # Errors
     /// The key of an invalid value, and why it is invalid.
     pub fn check(&self) -> Result<(), String> {
+        let keys = std::iter::once("endpoint").chain(std::iter::repeat("failover"));
+        let servers = keys.zip(self.endpoints()).filter(|(_, endpoint)| !endpoint.is_empty());
+        self.access().check(servers)?;
         if !(4096..=MAX_BATCH_BYTES).contains(&self.batch_bytes) {
             return Err(format!(
                 "batch_bytes: {} isn't between 4096 and {MAX_BATCH_BYTES}",

@@ -17,7 +17,7 @@ use super::trace_context::delivery_headers;
 use tapio_core::backoff::Backoff;
 use tapio_core::clock;
 use tapio_wire::proto::Ack;
-use tapio_wire::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
+use tapio_wire::{ConnectError, Dialer, IngestClient, IngestClientConfig, SendError, StreamEnd};
 
 /// Upper bound of the pause before the first attempt to reconnect.
 const FIRST_RECONNECT: Duration = Duration::from_millis(50);
@@ -56,6 +56,7 @@ pub(super) enum LinkEvent {
 pub(super) struct Link {
     config: BridgeConfig,
     node: String,
+    dialer: Dialer,
     endpoints: Vec<Endpoint>,
     current: usize,
     connection: Connection,
@@ -68,20 +69,20 @@ pub(super) struct Link {
 
 impl Link {
     /// `seed`: any number that differs between agents.
-    pub(super) fn new(config: BridgeConfig, node: &str, seed: u64) -> Self {
+    pub(super) fn new(config: BridgeConfig, dialer: Dialer, node: &str, seed: u64) -> Self {
         let now = clock::instant();
-        let addresses = std::iter::once(&config.endpoint).chain(&config.failover);
-        let endpoints = addresses.zip(1u64..).map(|(address, n)| {
+        let endpoints = config.endpoints().zip(1u64..).map(|(address, n)| {
             let backoff = Backoff::new(FIRST_RECONNECT, config.reconnect_max);
             let seed = seed.wrapping_mul(2 * n + 1);
             Endpoint {
-                address: address.clone(),
+                address: address.to_owned(),
                 circuit: Circuit::new(backoff.with_jitter(seed), now),
             }
         });
         Self {
             endpoints: endpoints.collect(),
             node: node.to_owned(),
+            dialer,
             current: 0,
             connection: match config.endpoint.is_empty() {
                 true => Connection::Off,
@@ -229,6 +230,7 @@ impl Link {
             keepalive: self.config.keepalive,
             headers: self.headers(),
             is_compressed: self.config.is_compressed(),
+            dialer: self.dialer.clone(),
         };
         Box::pin(async move {
             tokio::time::sleep_until(not_before.into()).await;

@@ -86,6 +86,7 @@ struct Wait {
 impl Worker {
     pub(super) fn new(bridge: Bridge, stats: Arc<BridgeStats>) -> io::Result<Self> {
         let Bridge { config, node, epoch, spool, .. } = bridge;
+        let dialer = config.dialer()?;
         let files: Arc<dyn Files> = Arc::new(OsFiles);
         let outbox = OutboxConfig {
             node: &node,
@@ -112,7 +113,7 @@ impl Worker {
             batcher: Batcher::new(readers, bell, encoders, config.batch_events, read_again),
             shutdown: bridge.shutdown,
             outbox,
-            link: Link::new(config.clone(), &node, seed),
+            link: Link::new(config.clone(), dialer, &node, seed),
             timer: FineTimer::new()?,
             stats,
             syncing: None,

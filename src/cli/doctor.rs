@@ -1,6 +1,6 @@
 //! `tapio doctor`
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use super::run::config;
 use super::story;
 use tapio_collectors::ebpf::{Finding, findings};
 use tapio_core::sandbox::Ruleset;
+use tapio_wire::ListenAddress;
 
 #[derive(clap::Args)]
 #[command(
@@ -38,9 +39,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         "`tapio server` and `tapio run --standalone` can't store events and stories",
     ));
     all.extend([
-        port("admin.listen", config.admin.listen),
-        port("server.grpc_listen", config.server.grpc_listen),
-        port("server.http_listen", config.server.http_listen),
+        port("admin.listen", &config.admin.listen),
+        port("server.grpc_listen", &config.server.grpc_listen),
+        port("server.http_listen", &config.server.http_listen),
         cores(),
         pressure(),
         cgroup_layout(),
@@ -113,7 +114,11 @@ fn folder(key: &str, path: &Path, cost: &str) -> Finding {
     }
 }
 
-fn port(key: &str, address: SocketAddr) -> Finding {
+fn port(key: &str, address: &ListenAddress) -> Finding {
+    let ListenAddress::Tcp(address) = address else {
+        // Binding it would take it from a tapio that runs.
+        return finding(key, format!("{address}: a unix socket"), None);
+    };
     match TcpListener::bind(address) {
         Ok(_) => finding(key, format!("{address} is free"), None),
         Err(e) => finding(

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::connection::ServerArgs;
 use super::live;
 use super::output::{Outcome, Output, Usage, message, print};
 use super::story::{self, paint, plain};
@@ -26,9 +27,8 @@ pub(super) struct Args {
     /// The story's id, or its first digits
     #[arg(value_name = "STORY")]
     story: String,
-    /// The server's gRPC address
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
-    server: String,
+    #[command(flatten)]
+    at: ServerArgs,
     /// A file of stories as `tapio replay` prints them, instead of a server; `-` for standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
@@ -49,9 +49,9 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let found = match &args.from {
         Some(file) => from_file(file, &id)?,
-        None => from_server(&args.server, &id)?,
+        None => from_server(&args.at, &id)?,
     };
-    let source = args.from.as_ref().map_or(args.server.clone(), |f| f.display().to_string());
+    let source = args.from.as_ref().map_or(args.at.server.clone(), |f| f.display().to_string());
     let linked = latest_revision(found, &id, &source)?;
     match args.output {
         Output::Json => print(&linked.json().to_string())?,
@@ -107,12 +107,15 @@ fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
     Ok(selected.map(|story| linked_among(story, &all)).collect())
 }
 
-fn from_server(server: &str, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
+fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
+    let access = server.access()?;
     live::runtime()?.block_on(async {
-        let mut client = live::connect(server).await.map_err(anyhow::Error::msg)?;
+        let connected = live::connect(&server.server, &access).await;
+        let mut client = connected.map_err(anyhow::Error::msg)?;
         let request = proto::ListStoriesRequest { id_prefix: id.into(), ..Default::default() };
         let response = client.list_stories(request).await;
-        let response = response.map_err(|e| anyhow::anyhow!("{server}: {}", e.message()))?;
+        let response =
+            response.map_err(|e| anyhow::anyhow!("{}: {}", server.server, e.message()))?;
         Ok(response.into_inner().stories.into_iter().filter_map(linked_from_proto).collect())
     })
 }

@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use tapio_core::event::{Story, StoryState};
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::query_client::QueryClient;
-use tapio_wire::{MAX_BATCH_BYTES, proto, story_from_proto};
+use tapio_wire::{
+    AuthorizedChannel, ClientAccess, DialError, Dialer, MAX_BATCH_BYTES, proto, story_from_proto,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time before the next attempt to connect.
@@ -30,17 +31,19 @@ pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Connects to the queries of a server at `host:port`.
+/// Connects to the queries of a server.
 ///
 /// # Errors
-/// When the address is invalid or no server answers.
-pub(super) async fn connect(server: &str) -> Result<QueryClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{server}"))
-        .map_err(|e| format!("{server}: not host:port: {e}"))?;
-    let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
-    let channel = channel.map_err(|e| {
-        let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), deepest);
-        format!("can't reach a server at {server}: {cause}")
+/// When the address or a file is invalid, or no server answers.
+pub(super) async fn connect(
+    server: &str,
+    access: &ClientAccess,
+) -> Result<QueryClient<AuthorizedChannel>, String> {
+    let dialer = Dialer::new(access, [server]).map_err(|e| e.to_string())?;
+    let settings = |endpoint: tonic::transport::Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
+    let channel = dialer.connect(server, settings).await.map_err(|error| match error {
+        DialError::Endpoint(cause) => format!("{server}: not an address: {cause}"),
+        DialError::Connect(cause) => format!("can't reach a server at {server}: {cause}"),
     })?;
     Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
 }
@@ -62,15 +65,6 @@ pub(super) fn http_text(address: &str, path: &str) -> anyhow::Result<String> {
     let status = head.lines().next().unwrap_or_default();
     anyhow::ensure!(status.split(' ').nth(1) == Some("200"), "{}: {status}", failed(path));
     Ok(body.to_owned())
-}
-
-/// The deepest cause of an error: the system's own message.
-fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// Waits for `future`, at most until shutdown is requested and [`QUIET`] has passed. `None`: shut
@@ -96,6 +90,7 @@ async fn unless_shut_down<T>(shutdown: &Shutdown, future: impl Future<Output = T
 /// When the thread can't be started.
 pub(crate) fn follow_stories(
     server: String,
+    access: ClientAccess,
     shutdown: Shutdown,
     mut on_story: impl FnMut(&Story) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
@@ -104,7 +99,7 @@ pub(crate) fn follow_stories(
     let thread = std::thread::Builder::new().name("stories".into()).spawn(move || {
         runtime.block_on(async {
             loop {
-                let followed = follow(&server, &shutdown, &attempted, &mut on_story).await;
+                let followed = follow(&server, &access, &shutdown, &attempted, &mut on_story).await;
                 let _ = attempted.try_send(());
                 if shutdown.is_requested() {
                     return;
@@ -123,11 +118,12 @@ pub(crate) fn follow_stories(
 
 async fn follow(
     server: &str,
+    access: &ClientAccess,
     shutdown: &Shutdown,
     subscribed: &SyncSender<()>,
     on_story: &mut impl FnMut(&Story),
 ) -> Result<(), String> {
-    let Some(client) = unless_shut_down(shutdown, connect(server)).await else {
+    let Some(client) = unless_shut_down(shutdown, connect(server, access)).await else {
         return Ok(());
     };
     let request = proto::TailRequest { stories: true, no_events: true, ..Default::default() };
@@ -153,7 +149,7 @@ async fn follow(
 /// # Errors
 /// The server's message.
 pub(super) async fn tail(
-    client: &mut QueryClient<Channel>,
+    client: &mut QueryClient<AuthorizedChannel>,
     request: proto::TailRequest,
 ) -> Result<Streaming<proto::TailItem>, String> {
     let stream = client.tail(request).await;
@@ -193,9 +189,14 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let received = Arc::clone(&seen);
         let shutdown = Shutdown::default();
-        let follower = follow_stories(address.to_string(), shutdown.clone(), move |story| {
-            received.lock().unwrap().push(story.clone());
-        })
+        let follower = follow_stories(
+            address.to_string(),
+            ClientAccess::default(),
+            shutdown.clone(),
+            move |story| {
+                received.lock().unwrap().push(story.clone());
+            },
+        )
         .unwrap();
         std::thread::sleep(Duration::from_millis(50));
         let path = dir.path().join("events.jsonl");
@@ -207,7 +208,7 @@ mod tests {
         config.collectors.jsonl.paths = vec![path.clone()];
         config.collectors.jsonl.follow = true;
         config.server.data_dir = dir.path().join("data");
-        config.server.grpc_listen = address;
+        config.server.grpc_listen = address.into();
         config.server.http_listen.set_port(0);
         config.admin.listen.set_port(0);
         let mut agent = Agent::start(config, true).unwrap();
@@ -232,8 +233,9 @@ mod tests {
 
     #[test]
     fn connection_error_has_the_address() {
-        let connected = runtime().unwrap().block_on(connect("127.0.0.1:1"));
-        let error = connected.unwrap_err();
+        let connected =
+            runtime().unwrap().block_on(connect("127.0.0.1:1", &ClientAccess::default()));
+        let error = connected.err().unwrap();
         assert!(
             error.starts_with("can't reach a server at 127.0.0.1:1: Connection refused"),
             "{error}"

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::arguments::{Rate, duration, rate};
+use super::connection::AccessArgs;
 use super::output::{Outcome, Output, Usage, print};
 use super::signals::Signals;
 use crate::load::{LoadConfig, LoadError, run as send};
@@ -23,9 +24,14 @@ pub(super) struct Args {
     /// Duration: `10s`, `5m`, or a number of seconds
     #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// The receiver of an agent, or a server
+    /// The receiver of an agent, or a server: HOST:PORT, https://HOST:PORT or unix:/PATH
     #[arg(long, default_value = "127.0.0.1:7602", value_name = "ADDR")]
     target: String,
+    #[command(flatten)]
+    access: AccessArgs,
+    /// Name of the node that sends
+    #[arg(long, default_value = "load")]
+    node: String,
     /// Kinds of the relevant events, separated by commas
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
@@ -49,6 +55,8 @@ pub(super) fn run(args: &Args) -> Outcome {
     }
     let config = LoadConfig {
         target: args.target.clone(),
+        access: args.access.access("--target", &args.target)?,
+        node: args.node.clone(),
         rate: args.rate.0,
         duration: args.duration,
         match_share: if args.kinds.is_empty() { 0.0 } else { args.match_share },

@@ -4,6 +4,7 @@
 mod arguments;
 mod bench;
 mod command;
+mod connection;
 mod demo;
 mod doctor;
 mod explain;

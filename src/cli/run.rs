@@ -18,6 +18,7 @@ use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
+use tapio_wire::ClientAccess;
 
 /// Printed first: a healthy node may have no story for hours.
 const WELCOME: &str = "tapio: observing this node; stories are printed as they occur.\n       \
@@ -78,8 +79,10 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let rows = config.collectors.rows();
     let sandbox = Sandbox::of_agent(&config, args.standalone, &rows)?;
     let limits = sandbox.as_ref().map(|sandbox| Arc::clone(&sandbox.state));
+    let access = config.bridge.access();
     let agent = Agent::start_in(sandbox, config, args.standalone, rows, |rules, server| {
-        stories = server.map(|s| print_stories(s.grpc_addr.to_string(), drained.clone()));
+        stories =
+            server.map(|s| print_stories(s.grpc_endpoint().to_owned(), access, drained.clone()));
         rules
     });
     let mut agent = agent.map_err(|e| match e {
@@ -184,10 +187,11 @@ fn reload_agent(
 /// Prints each story when it opens and when it ends, until the agent has drained.
 fn print_stories(
     server: String,
+    access: ClientAccess,
     drained: Shutdown,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let colours = story::colours();
-    live::follow_stories(server, drained, move |story| {
+    live::follow_stories(server, access, drained, move |story| {
         if let Some(text) = story::live_text(story, colours) {
             // Standard output may be closed; the stories are in the store all the same.
             let _ = print(&text);

@@ -3,6 +3,7 @@
 use prost::Message as _;
 use serde_json::Value as Json;
 
+use super::connection::ServerArgs;
 use super::output::{Outcome, Output, message, print};
 use super::{live, story};
 use tapio_core::event::{Severity, TraceId};
@@ -14,9 +15,8 @@ use tapio_wire::{batch_json, proto, story_from_proto};
     after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --stories\n  tapio tail --severity error --entity k8s.pod.name=web-1"
 )]
 pub(super) struct Args {
-    /// The server's gRPC address
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
-    server: String,
+    #[command(flatten)]
+    at: ServerArgs,
     /// Only events of these kinds; `*` matches any text, `?` one character
     #[arg(long, value_name = "GLOB")]
     kind: Option<String>,
@@ -74,17 +74,19 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    let access = args.at.access()?;
     live::runtime()?.block_on(async {
-        let mut client = live::connect(&args.server).await.map_err(anyhow::Error::msg)?;
+        let mut client =
+            live::connect(&args.at.server, &access).await.map_err(anyhow::Error::msg)?;
         let mut stream =
             live::tail(&mut client, args.request()).await.map_err(anyhow::Error::msg)?;
         loop {
             match stream.message().await {
                 Ok(Some(item)) => print_batch(args, &item.batch.unwrap_or_default())?,
-                Ok(None) => anyhow::bail!("the server at {} ended the stream", args.server),
+                Ok(None) => anyhow::bail!("the server at {} ended the stream", args.at.server),
                 Err(e) => anyhow::bail!(
                     "lost the connection to the server at {}: {}",
-                    args.server,
+                    args.at.server,
                     e.message()
                 ),
             }

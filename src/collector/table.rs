@@ -66,7 +66,8 @@ macro_rules! collectors {
                 self.only.as_ref().is_none_or(|only| only.iter().any(|n| n == name))
             }
 
-            /// Checks that `only` has names of collectors and that `hung_after` isn't too short.
+            /// Checks that `only` has names of collectors, that `hung_after` isn't too short, and
+            /// the values of the collectors that run.
             ///
             /// # Errors
             /// The key and its fault.
@@ -76,12 +77,15 @@ macro_rules! collectors {
                 }
                 let names = [$(stringify!($name)),*];
                 let unknown = self.only.iter().flatten().find(|n| !names.contains(&n.as_str()));
-                match unknown {
-                    None => Ok(()),
-                    Some(name) => {
-                        Err(format!("only: unknown collector `{name}`; available: {}", names.join(", ")))
-                    }
+                if let Some(name) = unknown {
+                    let names = names.join(", ");
+                    return Err(format!("only: unknown collector `{name}`; available: {names}"));
                 }
+                $(if self.$name.enabled() && self.may_run(stringify!($name)) {
+                    let invalid = |e| format!("{}.{e}", stringify!($name));
+                    self.$name.check().map_err(invalid)?;
+                })*
+                Ok(())
             }
 
             /// All collectors in the table's order. A collector's number in the ledger is its index

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use tapio_core::event::Severity;
-use tapio_wire::{OtlpClientConfig, OtlpCompression, OtlpProtocol, OtlpSelection};
+use tapio_wire::{OtlpClientConfig, OtlpCompression, OtlpProtocol, OtlpSelection, TlsClientConfig};
 
 /// Most sinks: each reads and encodes the whole stream.
 const MAX_SINKS: usize = 16;
@@ -51,10 +51,13 @@ pub struct OtlpSinkConfig {
     /// Its name in `/status`, metrics and logs, by default its endpoint. A sink of the same name
     /// goes on where the one of the last run ended.
     pub name: Option<String>,
-    /// `http://host:port`, by default port 4317 (gRPC) or 4318 (HTTP) of this host.
+    /// `http://host:port` or `https://host:port`, by default port 4317 (gRPC) or 4318 (HTTP) of
+    /// this host.
     pub endpoint: Option<String>,
     /// `grpc` or `http/protobuf`.
     pub protocol: Option<OtlpProtocol>,
+    /// TLS of an endpoint that is `https://`.
+    pub tls: Option<TlsClientConfig>,
     /// Headers of each request.
     pub headers: BTreeMap<String, String>,
     /// `gzip`, `zstd` or `none`.
@@ -80,6 +83,7 @@ impl Default for OtlpSinkConfig {
             name: None,
             endpoint: None,
             protocol: None,
+            tls: None,
             headers: BTreeMap::new(),
             compression: None,
             signals: vec![ExportSignal::Logs, ExportSignal::Traces, ExportSignal::Metrics],
@@ -158,6 +162,7 @@ impl OtlpSinkConfig {
             endpoint: self.endpoint(),
             is_signal_endpoint: self.is_signal_endpoint,
             protocol: self.protocol(),
+            tls: self.tls.clone(),
             headers: self.headers.clone().into_iter().collect(),
             compression: self.compression.unwrap_or_default(),
             timeout: self.timeout.unwrap_or(TIMEOUT),

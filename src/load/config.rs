@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use tapio_wire::ClientAccess;
+
 /// The load to send.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoadConfig {
     /// Address of an agent's receiver or a server: `host:port`.
     pub target: String,
+    /// How the target is authenticated, and the sender.
+    pub access: ClientAccess,
     /// Events per second; `None`: as many as the target accepts.
     pub rate: Option<u64>,
     /// How long to send.
@@ -30,6 +34,7 @@ impl Default for LoadConfig {
     fn default() -> Self {
         Self {
             target: "127.0.0.1:7602".into(),
+            access: ClientAccess::default(),
             rate: None,
             duration: Duration::from_secs(10),
             kinds: Vec::new(),

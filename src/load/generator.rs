@@ -14,7 +14,9 @@ use crate::timer::FineTimer;
 use tapio_core::clock;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
-use tapio_wire::{ConnectError, IngestClient, IngestClientConfig, MAX_NODE_BYTES, SendError};
+use tapio_wire::{
+    ConnectError, Dialer, IngestClient, IngestClientConfig, MAX_NODE_BYTES, SendError,
+};
 
 /// How long a generator that is to end waits for acks.
 const SHUTDOWN_ACK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -141,8 +143,11 @@ struct Generator {
 
 impl Generator {
     async fn connect(config: &LoadConfig) -> Result<Self, LoadError> {
+        let dialer = Dialer::new(&config.access, [config.target.as_str()])
+            .map_err(|e| LoadError::Setting(e.to_string()))?;
+        let target = IngestClientConfig { dialer, ..IngestClientConfig::to(&config.target) };
         Ok(Self {
-            client: IngestClient::connect(&IngestClientConfig::to(&config.target)).await?,
+            client: IngestClient::connect(&target).await?,
             timer: FineTimer::new()?,
             epoch: clock::wall_ns(),
             unacked: VecDeque::new(),

@@ -2,7 +2,7 @@
 //! default on a loopback port.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,11 +16,13 @@ use tokio::sync::Notify;
 
 use super::metrics;
 use super::status::Status;
-use tapio_wire::{DoorListener, bind};
+use tapio_wire::{
+    Access, AccessConfig, AccessLayer, DoorListener, ListenAddress, PeerInfo, Right, TlsError, bind,
+};
 
 /// The running admin server.
 pub(super) struct Admin {
-    /// The address it listens on.
+    /// The address it listens on; the port is 0 where it is a unix socket.
     pub(super) addr: SocketAddr,
     shutdown: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
@@ -51,21 +53,38 @@ async fn suggested_rules(State(status): State<Arc<Status>>) -> impl IntoResponse
     ([(CONTENT_TYPE, "application/yaml")], status.suggested_rules())
 }
 
+/// Access to the pages.
+///
+/// # Errors
+/// With the file that can't be used.
+pub(super) fn access(
+    listen: &ListenAddress,
+    config: &AccessConfig,
+) -> Result<Arc<Access>, TlsError> {
+    let right = |path: &str| (!matches!(path, "/healthz" | "/readyz")).then_some(Right::Read);
+    Access::http("admin.listen", listen, config, right)
+}
+
 impl Admin {
     /// Serves the pages on a thread of their own.
     ///
     /// # Errors
     /// When the address can't be bound or the thread can't be started.
-    pub(super) fn start(listen: SocketAddr, status: Status) -> io::Result<Self> {
+    pub(super) fn start(listen: &ListenAddress, status: Status) -> io::Result<Self> {
         let listener = bind("admin.listen", listen)?;
-        let addr = listener.local_addr()?;
+        let addr = listener.address()?.tcp();
+        let addr = addr.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());
+        let access = Arc::clone(&status.access);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shutdown = Arc::new(Notify::new());
         let requested = Arc::clone(&shutdown);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
-                let serve =
-                    async { axum::serve(DoorListener::new(listener)?, routes(status)).await };
+                let serve = async {
+                    let routes = routes(status).layer(AccessLayer::http(Arc::clone(&access)));
+                    let routes = routes.into_make_service_with_connect_info::<PeerInfo>();
+                    axum::serve(DoorListener::new(listener, access)?, routes).await
+                };
                 tokio::select! {
                     served = serve => if let Err(error) = served {
                         tracing::error!(

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::admin::Admin;
+use super::admin::{self, Admin};
 use super::config::{Config, DataflowConfig};
 use super::lock::{AgentLock, LockError};
 use super::memory::{MemoryStats, MemoryWatch};
@@ -184,7 +184,10 @@ impl Agent {
         let Start { node, epoch, shutdown, redactor, ledger, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
+        let access = admin::access(&config.admin.listen, &config.admin.access());
+        let access = access.map_err(|e| system_error("admin")(std::io::Error::other(e)))?;
         let status = Status {
+            access,
             node,
             service: config.dataflow.service(),
             started_ns: epoch,
@@ -204,7 +207,7 @@ impl Agent {
             shutdown: shutdown.clone(),
         };
         let admin =
-            Admin::start(config.admin.listen, status).map_err(system_error("admin server"))?;
+            Admin::start(&config.admin.listen, status).map_err(system_error("admin server"))?;
         let correlator = Some(correlator);
         Ok(Self {
             shutdown,
@@ -363,7 +366,7 @@ fn watch_memory(config: &Config, start: &Start) -> Result<Option<Arc<MemoryStats
 /// Starts the embedded server and makes it the bridge's endpoint.
 fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
     let server = Server::start(config.server()).map_err(system_error("embedded server"))?;
-    config.bridge.endpoint = server.grpc_addr.to_string();
+    config.bridge.endpoint = server.grpc_endpoint().to_owned();
     Ok(server)
 }
 

@@ -16,6 +16,7 @@ use tapio_collectors::CollectorsConfig;
 use tapio_core::redact::{RedactConfig, Redactor};
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::rules::Position;
+use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
 
 /// The server without which an agent without sinks would deliver to nobody.
 const DEFAULT_SERVER: &str = "127.0.0.1:7600";
@@ -137,12 +138,47 @@ impl Default for DataflowConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
     /// The address they are served on.
-    pub listen: std::net::SocketAddr,
+    pub listen: ListenAddress,
+    /// TLS.
+    pub tls: Option<TlsServerConfig>,
+    /// The file of tokens: lines `read NAME TOKEN`.
+    pub token_file: Option<PathBuf>,
+    /// Names of client certificates that may read.
+    pub readers: Vec<String>,
+    /// Names that requests may be for, besides localhost and addresses.
+    pub hosts: Vec<String>,
+    /// Users that may connect to a unix socket, besides root and the own one.
+    pub allow_uids: Vec<u32>,
+    /// Whether an address beyond loopback may do without TLS and authentication.
+    pub insecure: bool,
+}
+
+impl AdminConfig {
+    /// Access to the pages.
+    #[must_use]
+    pub fn access(&self) -> AccessConfig {
+        AccessConfig {
+            tls: self.tls.clone(),
+            token_file: self.token_file.clone(),
+            readers: self.readers.clone(),
+            hosts: self.hosts.clone(),
+            allow_uids: self.allow_uids.clone(),
+            insecure: self.insecure,
+        }
+    }
 }
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: (std::net::Ipv4Addr::LOCALHOST, 7603).into() }
+        Self {
+            listen: (std::net::Ipv4Addr::LOCALHOST, 7603).into(),
+            tls: None,
+            token_file: None,
+            readers: Vec::new(),
+            hosts: Vec::new(),
+            allow_uids: Vec::new(),
+            insecure: false,
+        }
     }
 }
 
@@ -264,6 +300,8 @@ impl Config {
         self.server.check().map_err(|e| split("server", e))?;
         self.collectors.check().map_err(|e| split("collectors", e))?;
         self.redact.check().map_err(|e| split("redact", e))?;
+        let admin = self.admin.access();
+        admin.check(&[("listen", &self.admin.listen)]).map_err(|e| split("admin", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
         if self.dataflow.shards > 64 {
             return bad("shards", "must be at most 64");

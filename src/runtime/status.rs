@@ -11,6 +11,7 @@ use super::reload::ReloadStats;
 use super::sandbox::SandboxState;
 use crate::bridge::BridgeStats;
 use crate::export::SinkStats;
+use crate::server::AccessStats;
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
@@ -22,6 +23,7 @@ use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::WorkerStats;
 use tapio_dataflow::evidence::{AssessorStats, rule_documents};
 use tapio_dataflow::rules::{LiveRules, RuleFailures};
+use tapio_wire::Access;
 
 /// The sources of everything that the agent reports about itself.
 pub struct Status {
@@ -57,6 +59,8 @@ pub struct Status {
     pub sandbox: Option<Arc<SandboxState>>,
     /// Removes secrets from the document.
     pub redactor: Arc<Redactor>,
+    /// Access to the admin pages.
+    pub access: Arc<Access>,
     /// Requested once the agent drains.
     pub shutdown: Shutdown,
 }
@@ -160,6 +164,7 @@ impl Status {
             "shards": shards,
             "assessor": counters_json(self.assessor.readings()),
             "bridge": self.bridge(),
+            "admin": serde_json::to_value(AccessStats::of([&self.access])).unwrap_or_default(),
             "export": self.export(),
             "cons1": cons1,
         });

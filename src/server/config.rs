@@ -1,12 +1,13 @@
 //! The server's configuration.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::Durability;
+use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
 
 /// Longest `sync_interval`: agents keep what isn't acknowledged in memory.
 const MAX_SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -19,9 +20,21 @@ const MIN_RETENTION_AGE: Duration = Duration::from_secs(1);
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Address for agents and gRPC queries.
-    pub grpc_listen: SocketAddr,
+    pub grpc_listen: ListenAddress,
     /// Address for HTTP queries, `/metrics` and health checks.
-    pub http_listen: SocketAddr,
+    pub http_listen: ListenAddress,
+    /// TLS of both listeners.
+    pub tls: Option<TlsServerConfig>,
+    /// The file of tokens: lines `write NODE TOKEN` and `read NAME TOKEN`.
+    pub token_file: Option<PathBuf>,
+    /// Names of client certificates that may read.
+    pub readers: Vec<String>,
+    /// Names that requests over HTTP may be for, besides localhost and addresses.
+    pub hosts: Vec<String>,
+    /// Users that may connect to unix sockets, besides root and the own one.
+    pub allow_uids: Vec<u32>,
+    /// Whether addresses beyond loopback may do without TLS and authentication.
+    pub insecure: bool,
     /// Folder of the storage; created if missing.
     pub data_dir: PathBuf,
     /// Size of a segment.
@@ -47,6 +60,12 @@ impl Default for ServerConfig {
         Self {
             grpc_listen: (Ipv4Addr::LOCALHOST, 7600).into(),
             http_listen: (Ipv4Addr::LOCALHOST, 7601).into(),
+            tls: None,
+            token_file: None,
+            readers: Vec::new(),
+            hosts: Vec::new(),
+            allow_uids: Vec::new(),
+            insecure: false,
             data_dir: PathBuf::from("/var/lib/tapio"),
             segment_bytes: 16 * 1024 * 1024,
             retention_bytes: 1024 * 1024 * 1024,
@@ -59,11 +78,26 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Access to the listeners.
+    #[must_use]
+    pub fn access(&self) -> AccessConfig {
+        AccessConfig {
+            tls: self.tls.clone(),
+            token_file: self.token_file.clone(),
+            readers: self.readers.clone(),
+            hosts: self.hosts.clone(),
+            allow_uids: self.allow_uids.clone(),
+            insecure: self.insecure,
+        }
+    }
+
     /// Validates the values.
     ///
     /// # Errors
     /// The key of an invalid value, and why it is invalid.
     pub fn check(&self) -> Result<(), String> {
+        self.access()
+            .check(&[("grpc_listen", &self.grpc_listen), ("http_listen", &self.http_listen)])?;
         if !(64 * 1024..=1024 * 1024 * 1024).contains(&self.segment_bytes) {
             return Err(format!(
                 "segment_bytes: {} isn't between 64 KiB and 1 GiB",

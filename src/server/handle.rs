@@ -1,7 +1,7 @@
 //! Start and stop of the server.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,7 +16,10 @@ use super::status::ServerStatus;
 use super::sync::SyncThread;
 use super::{health, http, query, query_line};
 use crate::store::{Files, OsFiles};
-use tapio_wire::{DoorListener, IngestServer, bind, grpc_server};
+use tapio_wire::{
+    Access, AccessLayer, DoorListener, IngestServer, ListenAddress, Listening, PeerInfo, Right,
+    bind, grpc_server,
+};
 
 /// How long open connections may take to end.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(200);
@@ -26,10 +29,12 @@ pub struct Server;
 
 /// The running server. Dropping it stops it.
 pub struct ServerHandle {
-    /// The address for agents and gRPC queries.
+    /// The address for agents and gRPC queries; the port is 0 where it is a unix socket.
     pub grpc_addr: SocketAddr,
-    /// The address for HTTP.
+    /// The address for HTTP; the port is 0 where it is a unix socket.
     pub http_addr: SocketAddr,
+    /// The address for agents and gRPC queries, as clients' configuration has it.
+    grpc_endpoint: String,
     /// The configuration in force.
     config: ServerConfig,
     shared: Arc<Shared>,
@@ -55,11 +60,17 @@ impl Server {
     /// As [`Server::start`].
     pub fn start_on(config: ServerConfig, files: Arc<dyn Files>) -> io::Result<ServerHandle> {
         check(&config)?;
-        let grpc = bind("grpc_listen", config.grpc_listen)?;
-        let web = bind("http_listen", config.http_listen)?;
-        let (grpc_addr, http_addr) = (grpc.local_addr()?, web.local_addr()?);
+        let access = access(&config)?;
+        let grpc = bind("grpc_listen", &config.grpc_listen)?;
+        let web = bind("http_listen", &config.http_listen)?;
+        let (grpc_address, http_address) = (grpc.address()?, web.address()?);
+        let tcp = |address: &ListenAddress| {
+            address.tcp().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+        };
+        let (grpc_addr, http_addr) = (tcp(&grpc_address), tcp(&http_address));
         let ingest = Ingest::open(&config, files)?;
         let shared = Arc::clone(ingest.shared());
+        shared.set_access(access.clone());
         let sync = SyncThread::start(Arc::clone(&shared))?;
         let scrub = ScrubThread::start(Arc::clone(&shared))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,8 +78,13 @@ impl Server {
             .max_blocking_threads(query_line::running())
             .on_thread_start(query_line::lower_weight)
             .build()?;
+        let scheme = if config.tls.is_some() { "https://" } else { "" };
+        let grpc_endpoint = match &grpc_address {
+            ListenAddress::Tcp(address) => format!("{scheme}{address}"),
+            ListenAddress::Unix(_) => grpc_address.to_string(),
+        };
         let thread = std::thread::Builder::new().name("server".into()).spawn(move || {
-            if let Err(error) = runtime.block_on(serve(grpc, web, ingest)) {
+            if let Err(error) = runtime.block_on(serve([grpc, web], access, ingest)) {
                 tracing::error!(
                     %grpc_addr, %http_addr, %error,
                     "server: stopped; agents keep their batches and retry"
@@ -76,10 +92,15 @@ impl Server {
             }
             runtime.shutdown_timeout(SHUTDOWN_GRACE);
         })?;
-        tracing::info!(%grpc_addr, %http_addr, data_dir = %config.data_dir.display(), "server: listening");
+        let data_dir = config.data_dir.display();
+        tracing::info!(
+            grpc_addr = %grpc_address, http_addr = %http_address, %data_dir,
+            "server: listening"
+        );
         Ok(ServerHandle {
             grpc_addr,
             http_addr,
+            grpc_endpoint,
             config,
             shared,
             thread: Some(thread),
@@ -89,22 +110,49 @@ impl Server {
     }
 }
 
+/// Access to the listeners of gRPC and HTTP.
+fn access(config: &ServerConfig) -> io::Result<[Arc<Access>; 2]> {
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server: {e}"));
+    let of = config.access();
+    let grpc = Access::grpc("server.grpc_listen", &of, grpc_right).map_err(invalid)?;
+    let http = Access::http("server.http_listen", &config.http_listen, &of, http_right);
+    Ok([grpc, http.map_err(invalid)?])
+}
+
+fn grpc_right(path: &str) -> Option<Right> {
+    match path {
+        path if path.starts_with("/tapio.v1.Ingest/") => Some(Right::Write),
+        path if path.starts_with("/grpc.health.v1.Health/") => None,
+        _ => Some(Right::Read),
+    }
+}
+
+fn http_right(path: &str) -> Option<Right> {
+    (!matches!(path, "/healthz" | "/readyz")).then_some(Right::Read)
+}
+
 fn check(config: &ServerConfig) -> io::Result<()> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, format!("server.{e}"));
     config.check().map_err(invalid)
 }
 
 /// Serves until the server stops.
-async fn serve(grpc: TcpListener, web: TcpListener, ingest: Ingest) -> io::Result<()> {
+async fn serve(
+    [grpc, web]: [Listening; 2],
+    [grpc_access, web_access]: [Arc<Access>; 2],
+    ingest: Ingest,
+) -> io::Result<()> {
     let shared = Arc::clone(ingest.shared());
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let reported = health::report(shared.health.subscribe(), reporter);
-    let agents = grpc_server()
+    let agents = grpc_server(Arc::clone(&grpc_access))
         .add_service(IngestServer::new(ingest))
         .add_service(query::service(Arc::clone(&shared)))
         .add_service(health_service)
-        .serve_with_incoming(DoorListener::new(grpc)?);
-    let web = axum::serve(DoorListener::new(web)?, http::routes(shared));
+        .serve_with_incoming(DoorListener::new(grpc, grpc_access)?);
+    let routes = http::routes(shared).layer(AccessLayer::http(Arc::clone(&web_access)));
+    let routes = routes.into_make_service_with_connect_info::<PeerInfo>();
+    let web = axum::serve(DoorListener::new(web, web_access)?, routes);
     tokio::select! {
         ended = agents => ended.map_err(io::Error::other),
         ended = async { web.await } => ended,
@@ -113,6 +161,12 @@ async fn serve(grpc: TcpListener, web: TcpListener, ingest: Ingest) -> io::Resul
 }
 
 impl ServerHandle {
+    /// The address for agents and gRPC queries, as clients' configuration has it.
+    #[must_use]
+    pub fn grpc_endpoint(&self) -> &str {
+        &self.grpc_endpoint
+    }
+
     /// The current counters.
     #[must_use]
     pub fn status(&self) -> ServerStatus {

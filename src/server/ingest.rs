@@ -8,19 +8,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tonic::codegen::BoxStream;
 use tonic::{Status, Streaming};
 
 use super::config::ServerConfig;
+use super::senders::StreamId;
 use super::shared::{DiskWork, Shared};
 use super::storage::Storage;
 use super::sync::sync;
 use crate::store::{Files, FramePosition};
 use tapio_core::clock;
-use tapio_wire::proto::{Ack, Refusal};
+use tapio_core::event::TraceId;
+use tapio_wire::proto::{self, Ack, Refusal};
 use tapio_wire::{
-    AckStream, Batch, BatchHandler, BatchHead, IngestHandler, Item, SequenceCheck, StreamItems,
-    kernel_time,
+    AckStream, Batch, BatchHandler, BatchHead, Caller, IngestHandler, Item, Jump, SequenceCheck,
+    StreamItems, kernel_time,
 };
 
 /// Pause before a batch that the disk refused is retried.
@@ -53,10 +56,16 @@ impl Ingest {
     /// Handles the batches of a new stream.
     #[must_use]
     pub fn stream(&self, peer: Option<SocketAddr>) -> IngestStream {
+        self.stream_of(Caller { address: peer, identity: None })
+    }
+
+    fn stream_of(&self, caller: Caller) -> IngestStream {
         self.0.open_stream();
         IngestStream {
+            id: self.0.senders.next(),
             shared: Arc::clone(&self.0),
-            peer,
+            caller,
+            denied: None,
             senders: Vec::new(),
             refused: Vec::new(),
             groups: VecDeque::new(),
@@ -79,13 +88,10 @@ impl Ingest {
 }
 
 impl IngestHandler for Ingest {
-    fn open(
-        &self,
-        batches: Streaming<Bytes>,
-        peer: Option<SocketAddr>,
-    ) -> Result<BoxStream<Ack>, Status> {
-        tracing::info!(?peer, "server: agent connected");
-        Ok(Box::pin(AckStream::new(batches, self.stream(peer))))
+    fn open(&self, batches: Streaming<Bytes>, caller: Caller) -> Result<BoxStream<Ack>, Status> {
+        let identity = caller.identity.as_ref().map(ToString::to_string);
+        tracing::info!(peer = ?caller.address, identity, "server: agent connected");
+        Ok(Box::pin(AckStream::new(batches, self.stream_of(caller))))
     }
 }
 
@@ -101,7 +107,10 @@ struct Sender {
 /// Handles the batches of one stream.
 pub struct IngestStream {
     shared: Arc<Shared>,
-    peer: Option<SocketAddr>,
+    caller: Caller,
+    id: StreamId,
+    /// Why the stream ends.
+    denied: Option<Status>,
     senders: Vec<Sender>,
     /// Refusals that aren't acknowledged yet, with the sender's epoch.
     refused: Vec<(u64, Refusal)>,
@@ -126,8 +135,11 @@ struct Group {
 
 impl Drop for IngestStream {
     fn drop(&mut self) {
+        for sender in &self.senders {
+            self.shared.senders.close(&sender.node, sender.epoch, self.id);
+        }
         self.shared.close_stream();
-        tracing::info!(peer = ?self.peer, "server: agent disconnected");
+        tracing::info!(peer = ?self.caller.address, "server: agent disconnected");
     }
 }
 
@@ -140,7 +152,7 @@ impl IngestStream {
         let mut stats = self.shared.stats();
         if stats.counts.batches_refused == 0 {
             tracing::warn!(
-                peer = ?self.peer, node = head.node, cause,
+                peer = ?self.caller.address, node = head.node, cause,
                 "server: refused a batch; further ones are only counted"
             );
         }
@@ -161,8 +173,10 @@ impl IngestStream {
                 if self.senders.len() >= MAX_SENDERS
                     && let Some(acked) = self.senders.iter().position(|s| !s.is_unacked)
                 {
-                    self.senders.remove(acked);
+                    let silent = self.senders.remove(acked);
+                    self.shared.senders.close(&silent.node, silent.epoch, self.id);
                 }
+                self.shared.senders.open(head.node, head.epoch, self.id);
                 self.senders.push(Sender {
                     node: head.node.to_owned(),
                     epoch: head.epoch,
@@ -173,6 +187,54 @@ impl IngestStream {
             }
         };
         &mut self.senders[index]
+    }
+
+    /// Whether a batch is of another node than its sender. The stream then ends.
+    fn is_denied(&mut self, head: &BatchHead<'_>) -> bool {
+        let Some(cause) = self.caller.denial(head.node) else { return false };
+        let mut stats = self.shared.stats();
+        stats.counts.batches_denied += 1;
+        if stats.counts.batches_denied == 1 {
+            tracing::warn!(
+                peer = ?self.caller.address, cause,
+                "server: denied a batch; further ones are only counted"
+            );
+        }
+        drop(stats);
+        self.denied = Some(Status::permission_denied(cause));
+        true
+    }
+
+    /// Whether a batch revises a story of a process that is connected by another stream. Senders
+    /// that have authenticated themselves are who they say; a unix socket's are of this user. The
+    /// stream then ends: an agent whose last connection isn't closed yet tries again.
+    fn is_of_another_process(&mut self, batch: &Batch<'_>) -> bool {
+        let is_known = self.caller.identity.is_some() || self.caller.address.is_none();
+        if is_known || batch.stories == 0 {
+            return false;
+        }
+        let BatchHead { node, .. } = batch.head;
+        let is_elsewhere = batch.items().any(|item| {
+            let Item::Story(bytes) = item else { return false };
+            let id = proto::Story::decode(bytes).ok().and_then(|story| story.id.try_into().ok());
+            let epoch = id.and_then(|id| self.shared.storage().story_epoch(TraceId(id), node));
+            epoch.is_some_and(|epoch| self.shared.senders.is_elsewhere(node, epoch, self.id))
+        });
+        if is_elsewhere {
+            self.shared.stats().counts.batches_denied += 1;
+            let cause = format!(
+                "a story of node {node:?} was revised on a connection that isn't its sender's"
+            );
+            tracing::warn!(peer = ?self.caller.address, cause, "server: denied a batch");
+            self.denied = Some(Status::unavailable(cause));
+        }
+        is_elsewhere
+    }
+
+    /// Why a batch can't be of a real sender: its sequence or epoch is too far ahead.
+    fn jump(&self, head: &BatchHead<'_>, receipt_ns: u64) -> Option<Jump> {
+        let known = || self.shared.storage().sequences(head.node, head.epoch).end();
+        Jump::check(head.epoch, end_sequence(head), known, receipt_ns)
     }
 
     /// Stores a valid batch unless it is stored already.
@@ -226,7 +288,12 @@ impl IngestStream {
         delays_ns: &[u64],
     ) -> Result<(), io::Error> {
         let head = &batch.head;
-        if let Some(dropped_from) = batch.dropped_from {
+        if let Some(jump) = self.jump(head, receipt_ns) {
+            self.shared.stats().counts.jumps_refused += 1;
+            self.refuse(head, jump.to_string());
+        } else if self.is_of_another_process(batch) {
+            return Ok(());
+        } else if let Some(dropped_from) = batch.dropped_from {
             self.sender(head).items.give_up(dropped_from, head.first_sequence);
         } else {
             // Before the batch is stored: a stream's first item is that of its first batch.
@@ -247,6 +314,9 @@ impl IngestStream {
 
 impl BatchHandler for IngestStream {
     fn handle(&mut self, bytes: &Bytes) -> Option<Duration> {
+        if self.denied.is_some() {
+            return None;
+        }
         let receipt_ns = clock::wall_ns();
         let mut delays_ns = std::mem::take(&mut self.delays_ns);
         delays_ns.clear();
@@ -257,6 +327,13 @@ impl BatchHandler for IngestStream {
                 delays_ns.push(receipt_ns.saturating_sub(time_ns));
             }
         });
+        let head = match &parsed {
+            Ok(batch) => &batch.head,
+            Err((head, _)) => head,
+        };
+        if self.is_denied(head) {
+            return None;
+        }
         let retry = match parsed {
             Ok(batch) => match self.handle_valid(bytes, &batch, receipt_ns, &delays_ns) {
                 Ok(()) => None,
@@ -301,6 +378,9 @@ impl BatchHandler for IngestStream {
             self.due.extend(group.acks.drain(..));
             self.groups.pop_front();
         }
-        Poll::Ready(Ok(self.due.pop_front()))
+        match (self.due.pop_front(), &self.denied) {
+            (None, Some(status)) => Poll::Ready(Err(status.clone())),
+            (ack, _) => Poll::Ready(Ok(ack)),
+        }
     }
 }

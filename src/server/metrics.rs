@@ -17,6 +17,31 @@ const DUPLICATES: Metric = Metric::counter(
 );
 const REFUSED: Metric =
     Metric::counter("tapio_server_batches_refused_total", &[], "Batches refused.");
+const JUMPS_REFUSED: Metric = Metric::counter(
+    "tapio_server_jumps_refused_total",
+    &[],
+    "Batches refused because their sequence or epoch is further ahead than any sender can be.",
+);
+const BATCHES_DENIED: Metric = Metric::counter(
+    "tapio_server_batches_denied_total",
+    &[],
+    "Batches of another node than their sender; each ends its stream.",
+);
+const HANDSHAKES_FAILED: Metric = Metric::counter(
+    "tapio_server_handshakes_failed_total",
+    &["reason"],
+    "TLS handshakes that failed.",
+);
+const REQUESTS_REFUSED: Metric = Metric::counter(
+    "tapio_server_requests_refused_total",
+    &["reason"],
+    "Requests refused for lack of an identity or a right, or because of the name they are for.",
+);
+const ACCESS_RELOAD_FAILURES: Metric = Metric::counter(
+    "tapio_server_access_reload_failures_total",
+    &[],
+    "Changed certificates and token files that could not be used; those before stay in use.",
+);
 const DISK_ERRORS: Metric = Metric::counter(
     "tapio_server_disk_errors_total",
     &[],
@@ -140,6 +165,9 @@ pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
         (&STORIES, ingest.stories),
         (&DUPLICATES, ingest.duplicates),
         (&REFUSED, ingest.batches_refused),
+        (&JUMPS_REFUSED, ingest.jumps_refused),
+        (&BATCHES_DENIED, ingest.batches_denied),
+        (&ACCESS_RELOAD_FAILURES, status.access.reload_failures),
         (&DISK_ERRORS, ingest.disk_errors),
         (&TAIL_MISSED, ingest.tail_batches_missed),
         (&QUERIES_REFUSED, ingest.queries_refused),
@@ -160,6 +188,10 @@ pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
     ] {
         page.value(metric, value);
     }
+    let mut failed = page.metric(&HANDSHAKES_FAILED);
+    status.access.handshakes_failed.iter().for_each(|(reason, n)| failed.add(&[reason], n));
+    let mut refused = page.metric(&REQUESTS_REFUSED);
+    status.access.requests_refused.iter().for_each(|(reason, n)| refused.add(&[reason], n));
     page.metric(&DELAY).add_histogram(&delays.buckets, delays.count, delays.sum_seconds);
     page.into_text()
 }

@@ -17,6 +17,7 @@
 //! | `metrics.rs` | `/metrics` |
 //! | `reload.rs` | [`ConfigChanges`]: changes the configuration while the server runs |
 //! | `status.rs` | [`ServerStatus`]: the counters |
+//! | `senders.rs` | the sender processes that have a stream open |
 //! | `shared.rs` | state that ingest and queries share |
 
 mod config;
@@ -29,6 +30,7 @@ mod query;
 mod query_line;
 mod reload;
 mod scrub;
+mod senders;
 mod shared;
 mod status;
 mod storage;
@@ -39,7 +41,7 @@ pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
 pub use ingest::{Ingest, IngestStream};
 pub use reload::ConfigChanges;
-pub use status::{LatencyStats, ServerCounts, ServerStatus};
+pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
     Budget, Cursor, EventSelection, Filter, List, MatchingBatch, Page, Storage, StorageStats,
     StorySelection,

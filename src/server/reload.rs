@@ -19,6 +19,12 @@ impl ConfigChanges {
         let ServerConfig {
             grpc_listen,
             http_listen,
+            tls,
+            token_file,
+            readers,
+            hosts,
+            allow_uids,
+            insecure,
             data_dir,
             segment_bytes,
             retention_bytes,
@@ -34,6 +40,12 @@ impl ConfigChanges {
         changes.applied("stories_kept", &mut old.stories_kept, stories_kept);
         changes.needs_restart("grpc_listen", old.grpc_listen != grpc_listen);
         changes.needs_restart("http_listen", old.http_listen != http_listen);
+        changes.needs_restart("tls", old.tls != tls);
+        changes.needs_restart("token_file", old.token_file != token_file);
+        changes.needs_restart("readers", old.readers != readers);
+        changes.needs_restart("hosts", old.hosts != hosts);
+        changes.needs_restart("allow_uids", old.allow_uids != allow_uids);
+        changes.needs_restart("insecure", old.insecure != insecure);
         changes.needs_restart("data_dir", old.data_dir != data_dir);
         changes.needs_restart("segment_bytes", old.segment_bytes != segment_bytes);
         changes.needs_restart("durability", old.durability != durability);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +12,12 @@ use tokio::sync::{broadcast, watch};
 use super::config::ServerConfig;
 use super::health::Health;
 use super::query_line::{self, Place, QueryError, QueryLine};
-use super::status::{LatencyStats, ServerCounts, ServerStatus};
+use super::senders::OpenSenders;
+use super::status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
 use crate::store::Files;
+use tapio_wire::Access;
 
 /// Bytes in flight of all streams, and the least of one.
 const CREDIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -55,6 +57,10 @@ pub(super) struct Shared {
     queries: QueryLine,
     /// The least time between two syncs.
     sync_interval_ns: AtomicU64,
+    /// The sender processes that have a stream open.
+    pub(super) senders: OpenSenders,
+    /// Access to the listeners, where there are any.
+    access: OnceLock<[Arc<Access>; 2]>,
 }
 
 impl Shared {
@@ -75,7 +81,15 @@ impl Shared {
             streams: AtomicU64::new(0),
             queries: QueryLine::new(query_line::running()),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
+            senders: OpenSenders::default(),
+            access: OnceLock::new(),
         })
+    }
+
+    /// Notes who may use the listeners, whose refusals are part of the status.
+    pub(super) fn set_access(&self, access: [Arc<Access>; 2]) {
+        // A server listens once.
+        let _ = self.access.set(access);
     }
 
     /// Counts a stream of batches.
@@ -181,6 +195,7 @@ impl Shared {
             },
             store,
             stories_kept,
+            access: AccessStats::of(self.access.get().into_iter().flatten()),
         }
     }
 }

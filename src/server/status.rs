@@ -1,8 +1,12 @@
 //! The server's counters, as `/api/v1/stats`, gRPC and `/metrics` report them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::storage::StorageStats;
+use tapio_wire::Access;
 
 /// Counters of the ingest since the server started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -17,6 +21,10 @@ pub struct ServerCounts {
     pub duplicates: u64,
     /// Batches refused.
     pub batches_refused: u64,
+    /// Of these, batches whose sequence or epoch is further ahead than any sender can be.
+    pub jumps_refused: u64,
+    /// Batches of another node than their sender.
+    pub batches_denied: u64,
     /// Batches that the disk refused; each is retried.
     pub disk_errors: u64,
     /// Batches that slow tails have missed.
@@ -55,4 +63,34 @@ pub struct ServerStatus {
     pub store: StorageStats,
     /// Stories that can be listed.
     pub stories_kept: u64,
+    /// Refusals of the listeners.
+    pub access: AccessStats,
+}
+
+/// Refusals of the listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AccessStats {
+    /// TLS handshakes that failed, by reason.
+    pub handshakes_failed: BTreeMap<&'static str, u64>,
+    /// Requests, by reason.
+    pub requests_refused: BTreeMap<&'static str, u64>,
+    /// Changed certificates and token files that couldn't be used.
+    pub reload_failures: u64,
+}
+
+impl AccessStats {
+    /// The sums of several listeners.
+    pub(crate) fn of<'a>(listeners: impl IntoIterator<Item = &'a Arc<Access>>) -> Self {
+        let mut stats = Self::default();
+        for access in listeners {
+            for (reason, count) in access.counts().handshakes_failed() {
+                *stats.handshakes_failed.entry(reason).or_default() += count;
+            }
+            for (reason, count) in access.counts().requests_refused() {
+                *stats.requests_refused.entry(reason).or_default() += count;
+            }
+            stats.reload_failures += access.reload_failures();
+        }
+        stats
+    }
 }

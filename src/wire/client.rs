@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::codec::Codec;
 use tonic::codegen::Service;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
+use super::dialer::{AuthorizedChannel, DialError, Dialer, root_cause};
 use super::proto::Ack;
 use super::retry_info::retry_delay;
 use super::service::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, INGEST_PATH, STREAM_WINDOW_BYTES};
@@ -24,9 +25,9 @@ use super::service::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, INGEST_PATH, STREAM_W
 const QUEUED_BATCHES: usize = 8;
 
 /// How to connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct IngestClientConfig {
-    /// `host:port` or `http://host:port`.
+    /// `host:port`, `http://host:port`, `https://host:port` or `unix:/path`.
     pub endpoint: String,
     /// Time limit for a connection.
     pub connect_timeout: Duration,
@@ -37,6 +38,8 @@ pub struct IngestClientConfig {
     pub headers: HeaderMap,
     /// Whether [`IngestClient::send_framed`] gets batches that are compressed with zstd.
     pub is_compressed: bool,
+    /// Opens the connection.
+    pub dialer: Dialer,
 }
 
 impl IngestClientConfig {
@@ -49,29 +52,19 @@ impl IngestClientConfig {
             keepalive: Duration::from_secs(20),
             headers: HeaderMap::new(),
             is_compressed: false,
+            dialer: Dialer::default(),
         }
     }
 
-    fn channel(&self) -> Result<Endpoint, ConnectError> {
-        let uri = if self.endpoint.contains("://") {
-            self.endpoint.clone()
-        } else {
-            format!("http://{}", self.endpoint)
-        };
-        let endpoint = Endpoint::from_shared(uri)
-            .map_err(|e| ConnectError::Endpoint(self.endpoint.clone(), e.to_string()))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            let cause = "the scheme must be http".to_owned();
-            return Err(ConnectError::Endpoint(self.endpoint.clone(), cause));
-        }
-        Ok(endpoint
+    fn settings(&self, endpoint: Endpoint) -> Endpoint {
+        endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(self.keepalive)
             .keep_alive_timeout(self.keepalive / 2)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES))
+            .max_frame_size(FRAME_BYTES)
     }
 }
 
@@ -133,7 +126,7 @@ pub enum SendError {
 pub struct IngestClient {
     batches: mpsc::Sender<Bytes>,
     acks: Acks,
-    _channel: Channel,
+    _channel: AuthorizedChannel,
 }
 
 type Response = http::Response<tonic::body::Body>;
@@ -166,11 +159,12 @@ impl IngestClient {
     /// With the endpoint and the cause.
     pub async fn connect(config: &IngestClientConfig) -> Result<Self, ConnectError> {
         let to = || config.endpoint.clone();
-        let mut channel = config
-            .channel()?
-            .connect()
-            .await
-            .map_err(|e| ConnectError::Connect(to(), root_cause(&e)))?;
+        let settings = |endpoint| config.settings(endpoint);
+        let connected = config.dialer.connect(&config.endpoint, settings).await;
+        let mut channel = connected.map_err(|error| match error {
+            DialError::Endpoint(cause) => ConnectError::Endpoint(to(), cause),
+            DialError::Connect(cause) => ConnectError::Connect(to(), cause),
+        })?;
         let (batches, queue) = mpsc::channel(QUEUED_BATCHES);
         let mut request = http::Request::post(INGEST_PATH)
             .header("content-type", "application/grpc")
@@ -254,13 +248,4 @@ fn acks_of(
     }
     let decoder = tonic_prost::ProstCodec::<Ack, Ack>::default().decoder();
     Ok(Streaming::new_response(decoder, body, head.status, None, None))
-}
-
-/// The innermost cause of an error: "connection refused" rather than "transport error".
-pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

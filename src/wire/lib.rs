@@ -13,7 +13,10 @@
 //! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
 //! | `codec.rs` | [`RawCodec`]: gRPC codec with undecoded requests |
 //! | `service.rs` | server side of the `Ingest` service |
+//! | `tls/` | [`TlsServerConfig`], [`TlsClientConfig`]: TLS, with certificates that are reloaded |
+//! | `access/` | [`Access`]: who may use a listener, and for what |
 //! | `door/` | [`DoorLayer`]: bounds on what the clients of a listener send |
+//! | `dialer.rs` | [`Dialer`]: connections of gRPC clients |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
@@ -27,10 +30,12 @@
 //! decoder first skips the items to read the names, which takes a few nanoseconds per event. It
 //! accepts the fields in any other order too.
 
+mod access;
 mod buffer;
 mod client;
 mod codec;
 mod decode;
+mod dialer;
 mod door;
 mod encode;
 mod json;
@@ -46,10 +51,16 @@ mod retry_info;
 mod sequence_tracker;
 mod service;
 mod story;
+mod tls;
 
+pub use access::{
+    Access, AccessConfig, AccessCounts, AccessLayer, Caller, Denied, HandshakeFailure, Identity,
+    ListenAddress, Listening, PeerInfo, Refused, Right, Rights, bind,
+};
 pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
 pub use codec::RawCodec;
 pub use decode::{Batch, BatchHead, Decoded, EventDecoder, Item, MAX_BATCH_BYTES, MAX_NODE_BYTES};
+pub use dialer::{AuthorizedChannel, ClientAccess, DialError, Dialer};
 pub use door::{BoundedBody, DoorLayer, DoorListener, DoorStream};
 pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
@@ -67,8 +78,7 @@ pub use otlp_out::{Encoded, OtlpEncoder, OtlpRequest, OtlpSelection, OtlpService
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;
-pub use sequence_tracker::{SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
-pub use service::{
-    AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, bind, grpc_server,
-};
+pub use sequence_tracker::{Jump, SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
+pub use service::{AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, grpc_server};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};
+pub use tls::{ClientTls, ServerTls, TlsClientConfig, TlsError, TlsServerConfig};

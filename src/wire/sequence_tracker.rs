@@ -14,6 +14,60 @@ const MAX_RANGES: usize = 1024;
 /// Sender processes kept. Beyond, the one that was silent for longest is evicted.
 const MAX_SENDERS: usize = 4096;
 
+/// Items by which a batch may be ahead of those that are stored.
+const MAX_JUMP: u64 = 1 << 32;
+/// Items that a process may send in a second: six times what was measured.
+const MAX_RATE: u64 = 1_000_000;
+/// Time by which a process may have started in the future: clocks differ, but not by more.
+const MAX_EPOCH_AHEAD_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Why a batch can't be of a real process. Without these bounds one batch with a forged head would
+/// stand before everything that the process sends later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Jump {
+    /// Its sequence is too far ahead.
+    #[error(
+        "its sequence goes up to {end}: more than 2^32 beyond the {known} that are stored, and more \
+         than the process can have sent since its start"
+    )]
+    Sequence {
+        /// One past the last item of the batch.
+        end: u64,
+        /// One past the last item that is stored.
+        known: u64,
+    },
+    /// The process began in the future.
+    #[error("its epoch is {days} days ahead of this clock")]
+    Epoch {
+        /// Days, rounded down; at least one.
+        days: u64,
+    },
+}
+
+impl Jump {
+    /// Checks a batch whose items end at `end`, of a process that started at `epoch`. `known`: one
+    /// past the last stored item of the process; `now_ns`: the wall clock. A process that has sent
+    /// to another server in the meantime is ahead by as much as it can have sent.
+    pub fn check(epoch: u64, end: u64, known: impl FnOnce() -> u64, now_ns: u64) -> Option<Self> {
+        let ahead_ns = epoch.saturating_sub(now_ns);
+        if ahead_ns > MAX_EPOCH_AHEAD_NS {
+            return Some(Self::Epoch { days: ahead_ns / MAX_EPOCH_AHEAD_NS });
+        }
+        // Nearly always: nothing is to be looked up.
+        if end <= MAX_JUMP {
+            return None;
+        }
+        let seconds = now_ns.saturating_sub(epoch) / SECOND_NS;
+        let sent = seconds.saturating_mul(MAX_RATE).saturating_add(MAX_JUMP);
+        if end <= sent {
+            return None;
+        }
+        let known = known();
+        (end > known.saturating_add(MAX_JUMP)).then_some(Self::Sequence { end, known })
+    }
+}
+
 /// How the items of a batch relate to the stored ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCheck {
@@ -93,6 +147,12 @@ impl SequenceSet {
                 break;
             }
         }
+    }
+
+    /// One past the last item.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.ranges.last_key_value().map_or(self.floor, |(_, end)| *end)
     }
 
     /// One past the last item of the range that contains `from`; `from` if none does.
@@ -234,6 +294,24 @@ mod tests {
         // A claim about the far future has no effect on the stored items.
         assert_eq!(StreamItems::starting_at(1 << 62).answered_through(&stored), 1 << 62);
         assert_eq!(StreamItems::starting_at(25).answered_through(&stored), 35);
+    }
+
+    #[test]
+    fn jumps_are_bounded_by_what_a_process_can_have_sent() {
+        let day_ns = 24 * 60 * 60 * SECOND_NS;
+        let now = 1_800_000_000 * SECOND_NS;
+        let check = |epoch, end, known| Jump::check(epoch, end, || known, now);
+        assert_eq!(check(now, MAX_JUMP, 0), None);
+        assert_eq!(
+            check(now, MAX_JUMP + 11, 10),
+            Some(Jump::Sequence { end: MAX_JUMP + 11, known: 10 })
+        );
+        assert_eq!(check(now, MAX_JUMP + 11, 11), None);
+        assert!(check(0, 1 << 62, 0).is_some(), "however long it has been running");
+        // A server that hears of it after a month with another one.
+        assert_eq!(check(now - 30 * day_ns, 165_000 * 30 * 24 * 60 * 60, 1_000), None);
+        assert_eq!(check(now + day_ns, 10, 0), None);
+        assert_eq!(check(now + 3 * day_ns, 10, 0), Some(Jump::Epoch { days: 3 }));
     }
 
     #[test]

@@ -2,8 +2,6 @@
 //! prost. Structured like generated code; only the codec differs (`codec.rs`).
 
 use std::convert::Infallible;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,10 +13,10 @@ use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, BoxStream, Service, StdError};
 use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 use tower_layer::Stack;
 
+use super::access::{Access, AccessLayer, Caller, Denied, PeerInfo, Refused};
 use super::codec::RawCodec;
 use super::decode::MAX_BATCH_BYTES;
 use super::door::DoorLayer;
@@ -45,11 +43,7 @@ pub trait IngestHandler: Send + Sync + 'static {
     ///
     /// # Errors
     /// A status that refuses the stream.
-    fn open(
-        &self,
-        batches: Streaming<Bytes>,
-        peer: Option<SocketAddr>,
-    ) -> Result<BoxStream<Ack>, Status>;
+    fn open(&self, batches: Streaming<Bytes>, caller: Caller) -> Result<BoxStream<Ack>, Status>;
 }
 
 /// Serves `tapio.v1.Ingest`.
@@ -81,8 +75,8 @@ impl<H: IngestHandler> StreamingService<Bytes> for Method<H> {
     type Future = std::future::Ready<Result<Response<BoxStream<Ack>>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let peer = request.remote_addr();
-        let acks = self.0.open(request.into_inner(), peer);
+        let caller = Caller::of(request.extensions());
+        let acks = self.0.open(request.into_inner(), caller);
         std::future::ready(acks.map(Response::new))
     }
 }
@@ -116,18 +110,20 @@ where
     }
 }
 
-/// A gRPC server whose requests are within the bounds of its listener.
+type Bounds = DoorLayer<tonic::body::Body, tonic::body::Body>;
+
+/// A gRPC server whose requests are allowed, and within the bounds of its listener.
 pub type GrpcServer = tonic::transport::Server<
-    Stack<DoorLayer<tonic::body::Body, tonic::body::Body>, tower_layer::Identity>,
+    Stack<AccessLayer<tonic::body::Body>, Stack<Bounds, tower_layer::Identity>>,
 >;
 
 /// A gRPC server with the settings that all of tapio's services use: no Nagle delay, windows for
-/// batches, keepalive pings that detect dead peers, bounds on what clients send.
+/// batches, keepalive pings that detect dead peers, bounds on what clients send, and a check of
+/// each request.
 #[must_use]
-pub fn grpc_server() -> GrpcServer {
-    let peer = |extensions: &http::Extensions| {
-        extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr)
-    };
+pub fn grpc_server(access: Arc<Access>) -> GrpcServer {
+    let peer = |extensions: &http::Extensions| extensions.get::<PeerInfo>()?.address;
+    let info = |extensions: &http::Extensions| extensions.get::<PeerInfo>().cloned();
     tonic::transport::Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
         .tcp_nodelay(true)
@@ -137,17 +133,18 @@ pub fn grpc_server() -> GrpcServer {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(DoorLayer::new(tonic::body::Body::new, peer))
+        .layer(AccessLayer::new(access, info, refuse))
 }
 
-/// Binds a listener, non-blocking for tokio.
-///
-/// # Errors
-/// With the setting and the address, for example when another process listens there.
-pub fn bind(setting: &str, address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .map_err(|e| io::Error::new(e.kind(), format!("{setting}: {address}: {e}")))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+/// The response to a request that isn't allowed.
+fn refuse(denied: &Denied) -> http::Response<tonic::body::Body> {
+    let cause = denied.cause.as_str();
+    match denied.refused {
+        Refused::Unauthenticated => Status::unauthenticated(cause).into_http(),
+        Refused::Forbidden | Refused::Host | Refused::User => {
+            Status::permission_denied(cause).into_http()
+        }
+    }
 }
 
 /// Handler of one stream's batches.

@@ -36,7 +36,9 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/wire/",
         layers: &[
-            &["buffer", "codec", "door", "proto", "reader", "sequence_tracker"],
+            &["buffer", "codec", "proto", "reader", "sequence_tracker", "tls"],
+            &["access", "dialer"],
+            &["door"],
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["decode", "otlp_json"],
             &["retry_info", "encode", "json", "service", "otlp_out"],

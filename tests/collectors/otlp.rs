@@ -84,7 +84,7 @@ fn post_with(port: u16, path: &str, headers: &str, body: &[u8]) -> String {
     let length = body.len();
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\nContent-Length: {length}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\nContent-Length: {length}\r\n\r\n",
     )
     .unwrap();
     // A request that is too large is answered before it is read to its end.
@@ -107,6 +107,7 @@ fn start() -> (Pipeline, u16, u16) {
         enabled: true,
         grpc_listen: (Ipv4Addr::LOCALHOST, grpc).into(),
         http_listen: (Ipv4Addr::LOCALHOST, http).into(),
+        ..otlp::Config::default()
     };
     let pipeline = Pipeline::start("otlp", &config);
     pipeline.wait_until("the collector listens", |_| {

@@ -270,7 +270,7 @@ fn page_that_reaches_the_bound_of_its_work_has_a_token() {
 fn page_of(web: SocketAddr, path: &str) -> (serde_json::Value, Option<String>, String) {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(web).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

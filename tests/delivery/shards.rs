@@ -109,9 +109,9 @@ fn agent_config(dir: &Path, shards: usize) -> Config {
     config.dataflow.buffer_size = 100;
     config.server.data_dir = dir.join("data");
     for address in [&mut config.server.grpc_listen, &mut config.server.http_listen] {
-        *address = any_port();
+        *address = any_port().into();
     }
-    config.admin.listen = any_port();
+    config.admin.listen = any_port().into();
     config
 }
 

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message as _;
 use tapio_wire::proto::{Ack, EventBatch, Refusal};
-use tapio_wire::{IngestServer, bind, grpc_server};
+use tapio_wire::{Access, AccessConfig, Caller, DoorListener, IngestServer, bind, grpc_server};
 use tokio_stream::StreamExt as _;
 use tonic::codegen::BoxStream;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Status, Streaming};
 
 /// The server's reply to a batch.
@@ -54,11 +53,7 @@ pub(crate) struct ScriptedServer {
 }
 
 impl tapio_wire::IngestHandler for Handler {
-    fn open(
-        &self,
-        mut batches: Streaming<Bytes>,
-        _: Option<SocketAddr>,
-    ) -> Result<BoxStream<Ack>, Status> {
+    fn open(&self, mut batches: Streaming<Bytes>, _: Caller) -> Result<BoxStream<Ack>, Status> {
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         self.seen.lock().unwrap().streams.push(tapio_core::clock::instant());
         let (script, seen) = (Arc::clone(&self.script), Arc::clone(&self.seen));
@@ -112,17 +107,18 @@ impl ScriptedServer {
             streams: AtomicUsize::new(0),
             seen: Arc::clone(&seen),
         };
-        let listener = bind("test", address).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = bind("test", &address.into()).unwrap();
+        let address = listener.address().unwrap().tcp().unwrap();
         let (end, ended) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                let serving = grpc_server()
+                let access = Access::grpc("test", &AccessConfig::default(), |_| None).unwrap();
+                let listener = DoorListener::new(listener, Arc::clone(&access)).unwrap();
+                let serving = grpc_server(access)
                     .add_service(IngestServer::new(handler))
-                    .serve_with_incoming(TcpIncoming::from(listener));
+                    .serve_with_incoming(listener);
                 tokio::select! {
                     _ = serving => {}
                     _ = ended => {}

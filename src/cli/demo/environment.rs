@@ -22,7 +22,7 @@ use tapio_collectors::Health;
 use tapio_core::clock;
 use tapio_core::event::Story;
 use tapio_core::ring::Snapshot;
-use tapio_wire::{batch_json, proto, story_from_proto};
+use tapio_wire::{ClientAccess, batch_json, proto, story_from_proto};
 
 /// Time limit for attaching the programs, and for a story.
 const TIMEOUT: Duration = Duration::from_secs(6);
@@ -271,7 +271,7 @@ fn config(folder: &Path) -> Config {
 }
 
 async fn query(server: &str, faults: &[CausedFault]) -> Result<StoredResults, String> {
-    let mut client = live::connect(server).await?;
+    let mut client = live::connect(server, &ClientAccess::default()).await?;
     let kinds: BTreeSet<&str> = faults.iter().flat_map(|f| f.kinds.iter().copied()).collect();
     let mut events = Vec::new();
     for kind in kinds {

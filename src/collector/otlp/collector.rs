@@ -1,7 +1,9 @@
 //! The section `collectors.otlp` and the run loop.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Receiver;
@@ -15,9 +17,12 @@ use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, factory,
+    report_access,
 };
 use tapio_core::clock;
-use tapio_wire::bind;
+use tapio_wire::{
+    Access, AccessConfig, ListenAddress, Listening, Right, TlsError, TlsServerConfig, bind,
+};
 
 /// Interval at which waiting answers look whether their records are accepted.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(1);
@@ -35,9 +40,19 @@ pub struct Config {
     /// Whether to run it.
     pub enabled: bool,
     /// The address of OTLP/gRPC.
-    pub grpc_listen: SocketAddr,
+    pub grpc_listen: ListenAddress,
     /// The address of OTLP/HTTP.
-    pub http_listen: SocketAddr,
+    pub http_listen: ListenAddress,
+    /// TLS of both listeners.
+    pub tls: Option<TlsServerConfig>,
+    /// The file of tokens: lines `write NAME TOKEN`.
+    pub token_file: Option<PathBuf>,
+    /// Names that requests over HTTP may be for, besides localhost and addresses.
+    pub hosts: Vec<String>,
+    /// Users that may connect to a unix socket, besides root and the own one.
+    pub allow_uids: Vec<u32>,
+    /// Whether an address beyond loopback may do without TLS and authentication.
+    pub insecure: bool,
 }
 
 impl Default for Config {
@@ -46,7 +61,33 @@ impl Default for Config {
             enabled: false,
             grpc_listen: (Ipv4Addr::LOCALHOST, 4317).into(),
             http_listen: (Ipv4Addr::LOCALHOST, 4318).into(),
+            tls: None,
+            token_file: None,
+            hosts: Vec::new(),
+            allow_uids: Vec::new(),
+            insecure: false,
         }
+    }
+}
+
+impl Config {
+    fn access_config(&self) -> AccessConfig {
+        AccessConfig {
+            tls: self.tls.clone(),
+            token_file: self.token_file.clone(),
+            hosts: self.hosts.clone(),
+            allow_uids: self.allow_uids.clone(),
+            insecure: self.insecure,
+            readers: Vec::new(),
+        }
+    }
+
+    /// Access to the listeners of gRPC and HTTP.
+    fn access(&self) -> Result<[Arc<Access>; 2], TlsError> {
+        let config = self.access_config();
+        let write = |_: &str| Some(Right::Write);
+        let http = Access::http("otlp.http_listen", &self.http_listen, &config, write)?;
+        Ok([Access::grpc("otlp.grpc_listen", &config, write)?, http])
     }
 }
 
@@ -65,6 +106,11 @@ impl CollectorConfig for Config {
         true
     }
 
+    fn check(&self) -> Result<(), String> {
+        let listeners = [("grpc_listen", &self.grpc_listen), ("http_listen", &self.http_listen)];
+        self.access_config().check(&listeners)
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory((self.clone(), Listeners::default()), |(config, listeners)| Otlp {
             config,
@@ -74,7 +120,7 @@ impl CollectorConfig for Config {
 }
 
 /// The listeners, which outlive a run: gRPC and HTTP.
-type Listeners = [ListenerSlot<TcpListener>; 2];
+type Listeners = [ListenerSlot<Listening>; 2];
 
 struct Otlp {
     config: Config,
@@ -84,9 +130,11 @@ struct Otlp {
 impl Collector for Otlp {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
+        let access = self.config.access();
+        let access = access.map_err(|e| CollectorError::Failed(e.to_string()))?;
         let (grpc, http) = self.listen().map_err(failed)?;
         for (name, listener) in [("grpc_listen", &grpc), ("http_listen", &http)] {
-            context.report.note(name, listener.local_addr().map_err(failed)?.to_string());
+            context.report.note(name, listener.address().map_err(failed)?.to_string());
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(failed)?;
@@ -95,10 +143,11 @@ impl Collector for Otlp {
         let servers = {
             // If this run is abandoned, the servers end, and the next run starts its own.
             let shutdown = context.shutdown.untracked();
-            let serve = move || servers::serve(grpc, http, intake, ended, &shutdown);
+            let doors = [(grpc, Arc::clone(&access[0])), (http, Arc::clone(&access[1]))];
+            let serve = move || servers::serve(doors, intake, ended, &shutdown);
             std::thread::Builder::new().name("otlp".into()).spawn(serve).map_err(failed)?
         };
-        let ended = runtime.block_on(process_requests(&mut requests, context));
+        let ended = runtime.block_on(process_requests(&mut requests, &access, context));
         drop(end_servers);
         // Closes the queue: waiting requests are refused because of the shutdown.
         drop(requests);
@@ -111,12 +160,12 @@ impl Collector for Otlp {
 }
 
 impl Otlp {
-    fn listen(&self) -> std::io::Result<(TcpListener, TcpListener)> {
-        let open = |kept: &ListenerSlot<TcpListener>, setting, address| {
+    fn listen(&self) -> std::io::Result<(Listening, Listening)> {
+        let open = |kept: &ListenerSlot<Listening>, setting, address| {
             kept.get_or_open(|_| true, || bind(setting, address))?.try_clone()
         };
-        let grpc = open(&self.listeners[0], "grpc_listen", self.config.grpc_listen)?;
-        let http = open(&self.listeners[1], "http_listen", self.config.http_listen)?;
+        let grpc = open(&self.listeners[0], "grpc_listen", &self.config.grpc_listen)?;
+        let http = open(&self.listeners[1], "http_listen", &self.config.http_listen)?;
         Ok((grpc, http))
     }
 }
@@ -149,6 +198,7 @@ impl Waiting {
 
 async fn process_requests(
     requests: &mut Receiver<Request>,
+    access: &[Arc<Access>; 2],
     context: &mut Context,
 ) -> Result<Ended, CollectorError> {
     let mut writer = EventWriter::default();
@@ -169,6 +219,7 @@ async fn process_requests(
             }
             () = tokio::time::sleep(ACCEPT_INTERVAL), if !waiting.0.is_empty() => {}
             () = turns.next() => {
+                report_access(&context.report, access.each_ref().map(|of| &**of));
                 context.report.count("requests", received);
                 context.report.count("requests_refused", malformed);
                 context.report.count("attributes_dropped", writer.dropped_attributes);

@@ -2,6 +2,7 @@
 //! structure is that of generated code; only the codec is tapio's (`wire/codec.rs`).
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,15 +14,19 @@ use tonic::{Code, Request, Response, Status};
 
 use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal};
 use crate::events::otlp::Rejected;
-use tapio_wire::{DoorListener, OtlpSignal, RawCodec, RpcStatus, grpc_server};
+use tapio_wire::{Access, DoorListener, OtlpSignal, RawCodec, RpcStatus, grpc_server};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
 const METRICS: &str = "opentelemetry.proto.collector.metrics.v1.MetricsService";
 
 /// Serves until the listener fails.
-pub(super) async fn serve(listener: DoorListener, intake: Intake) -> std::io::Result<()> {
-    grpc_server()
+pub(super) async fn serve(
+    listener: DoorListener,
+    access: Arc<Access>,
+    intake: Intake,
+) -> std::io::Result<()> {
+    grpc_server(access)
         .add_service(Logs(intake.clone()))
         .add_service(Traces(intake.clone()))
         .add_service(Metrics(intake))

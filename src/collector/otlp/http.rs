@@ -1,6 +1,6 @@
 //! OTLP/HTTP (opentelemetry.io, "OTLP Specification", section OTLP/HTTP).
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +11,6 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
-use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use prost::Message as _;
 use tonic::{Code, Status};
@@ -19,10 +18,16 @@ use tonic::{Code, Status};
 use super::encoding::{ENCODINGS, Media, UnpackError, unpack};
 use super::grpc::ExportResponse;
 use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
-use tapio_wire::{DoorLayer, DoorListener, OtlpSignal, RpcStatus, otlp_from_json};
+use tapio_wire::{
+    Access, AccessLayer, DoorLayer, DoorListener, OtlpSignal, PeerInfo, RpcStatus, otlp_from_json,
+};
 
 /// Serves until the listener fails.
-pub(super) async fn serve(listener: DoorListener, intake: Intake) -> std::io::Result<()> {
+pub(super) async fn serve(
+    listener: DoorListener,
+    access: Arc<Access>,
+    intake: Intake,
+) -> std::io::Result<()> {
     let route = |signal: OtlpSignal| {
         post(move |State(intake): State<Intake>, headers: HeaderMap, body| async move {
             respond(&intake, signal, &headers, body).await
@@ -34,12 +39,11 @@ pub(super) async fn serve(listener: DoorListener, intake: Intake) -> std::io::Re
         .route("/v1/metrics", route(OtlpSignal::Metrics))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
         .layer(DoorLayer::new(Body::new, |extensions| {
-            extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)
+            extensions.get::<ConnectInfo<PeerInfo>>()?.0.address
         }))
+        .layer(AccessLayer::http(access))
         .with_state(intake);
-    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
-    // Notes the peer's address for the bounds.
-    axum::serve(listener.tap_io(|_| {}), routes).await
+    axum::serve(listener, routes.into_make_service_with_connect_info::<PeerInfo>()).await
 }
 
 /// A refusal: the HTTP status, the gRPC code in its body, the cause, and when to retry.

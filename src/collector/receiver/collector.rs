@@ -1,6 +1,8 @@
 //! The configuration, the run loop and the open streams.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -15,10 +17,14 @@ use super::stream::{Counts, Sender, SenderStream, StreamPoll};
 use crate::runtime::listener::ListenerSlot;
 use crate::runtime::poll_timer::PollTimer;
 use crate::runtime::{
-    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, tokio_runtime,
+    Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended, report_access,
+    tokio_runtime,
 };
 use tapio_wire::proto::Ack;
-use tapio_wire::{DoorListener, IngestHandler, IngestServer, SequenceTracker, bind, grpc_server};
+use tapio_wire::{
+    Access, AccessConfig, Caller, DoorListener, IngestHandler, IngestServer, ListenAddress,
+    Listening, Right, SequenceTracker, TlsServerConfig, bind, grpc_server,
+};
 
 /// Delay until counters are published, and until a stream without room for acks is polled again.
 const REPORT_DELAY: Duration = Duration::from_millis(80);
@@ -39,12 +45,39 @@ pub struct ReceiverConfig {
     /// Whether to run it.
     pub enabled: bool,
     /// The address to listen on.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
+    /// TLS.
+    pub tls: Option<TlsServerConfig>,
+    /// The file of tokens: lines `write NODE TOKEN`.
+    pub token_file: Option<PathBuf>,
+    /// Users that may connect to a unix socket, besides root and the own one.
+    pub allow_uids: Vec<u32>,
+    /// Whether an address beyond loopback may do without TLS and authentication.
+    pub insecure: bool,
 }
 
 impl Default for ReceiverConfig {
     fn default() -> Self {
-        Self { enabled: false, listen: (Ipv4Addr::LOCALHOST, 7602).into() }
+        Self {
+            enabled: false,
+            listen: (Ipv4Addr::LOCALHOST, 7602).into(),
+            tls: None,
+            token_file: None,
+            allow_uids: Vec::new(),
+            insecure: false,
+        }
+    }
+}
+
+impl ReceiverConfig {
+    fn access(&self) -> AccessConfig {
+        AccessConfig {
+            tls: self.tls.clone(),
+            token_file: self.token_file.clone(),
+            allow_uids: self.allow_uids.clone(),
+            insecure: self.insecure,
+            ..AccessConfig::default()
+        }
     }
 }
 
@@ -63,25 +96,31 @@ impl CollectorConfig for ReceiverConfig {
         true
     }
 
+    fn check(&self) -> Result<(), String> {
+        self.access().check(&[("listen", &self.listen)])
+    }
+
     fn factory(&self) -> CollectorFactory {
-        let (listen, kept) = (self.listen, ListenerSlot::default());
-        Box::new(move || Box::new(Receiver { listen, kept: kept.clone() }))
+        let (config, kept) = (self.clone(), ListenerSlot::default());
+        Box::new(move || Box::new(Receiver { config: config.clone(), kept: kept.clone() }))
     }
 }
 
 struct Receiver {
-    listen: SocketAddr,
-    kept: ListenerSlot<std::net::TcpListener>,
+    config: ReceiverConfig,
+    kept: ListenerSlot<Listening>,
 }
 
 impl Collector for Receiver {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
-        let kept =
-            self.kept.get_or_open(|_| true, || bind("listen", self.listen)).map_err(failed)?;
+        let access = Access::grpc("receiver", &self.config.access(), |_| Some(Right::Write));
+        let access = access.map_err(|e| CollectorError::Failed(e.to_string()))?;
+        let open = || bind("listen", &self.config.listen);
+        let kept = self.kept.get_or_open(|_| true, open).map_err(failed)?;
         let listener = kept.try_clone().map_err(failed)?;
         let runtime = tokio_runtime()?;
-        let ended = runtime.block_on(receive(listener, context));
+        let ended = runtime.block_on(receive(listener, access, context));
         // Connections are tasks of this runtime and end with it.
         runtime.shutdown_background();
         ended
@@ -89,15 +128,16 @@ impl Collector for Receiver {
 }
 
 async fn receive(
-    listener: std::net::TcpListener,
+    listener: Listening,
+    access: Arc<Access>,
     context: &mut Context,
 ) -> Result<Ended, CollectorError> {
     let failed = |e: std::io::Error| CollectorError::new("listen", e);
-    let address = listener.local_addr().map_err(failed)?;
+    let address = listener.address().map_err(failed)?;
     context.report.note("listen", address.to_string());
-    let listener = DoorListener::new(listener).map_err(failed)?;
+    let listener = DoorListener::new(listener, Arc::clone(&access)).map_err(failed)?;
     let (opened, streams) = mpsc::channel(NEW_STREAMS);
-    let server = grpc_server()
+    let server = grpc_server(Arc::clone(&access))
         .add_service(IngestServer::new(StreamOpener(opened)))
         .serve_with_incoming(listener);
     let mut streams = Streams {
@@ -118,6 +158,7 @@ async fn receive(
             }
             () = timer.next() => {
                 streams.counts.report(&context.report, streams.open.len());
+                report_access(&context.report, [&*access]);
                 if streams.ack_blocked {
                     timer.wake_soon();
                 }
@@ -139,13 +180,9 @@ async fn receive(
 struct StreamOpener(mpsc::Sender<SenderStream>);
 
 impl IngestHandler for StreamOpener {
-    fn open(
-        &self,
-        batches: Streaming<Bytes>,
-        _: Option<SocketAddr>,
-    ) -> Result<BoxStream<Ack>, Status> {
+    fn open(&self, batches: Streaming<Bytes>, caller: Caller) -> Result<BoxStream<Ack>, Status> {
         let (acks, stream) = mpsc::channel(MAX_UNREAD_ACKS);
-        let sender = SenderStream::new(batches, acks);
+        let sender = SenderStream::new(batches, acks, caller);
         self.0
             .try_send(sender)
             .map_err(|_| Status::unavailable("receiver: too many streams are being opened"))?;

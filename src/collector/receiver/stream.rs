@@ -11,10 +11,13 @@ use tonic::{Status, Streaming};
 
 use crate::runtime::acceptance::Ticket;
 use crate::runtime::{Context, StatusReport};
+use tapio_core::clock;
 use tapio_core::event::Reason;
 use tapio_core::ring::{FullRing, Sink};
 use tapio_wire::proto::{Ack, Refusal};
-use tapio_wire::{Batch, BatchHead, Item, SequenceCheck, SequenceTracker, StreamItems, WireError};
+use tapio_wire::{
+    Batch, BatchHead, Caller, Item, Jump, SequenceCheck, SequenceTracker, StreamItems, WireError,
+};
 
 /// Most batches read from one stream before the next stream.
 const BATCHES_PER_POLL: usize = 8;
@@ -26,6 +29,7 @@ const MAX_PROCESSES: usize = 16;
 pub(super) struct SenderStream {
     batches: Streaming<Bytes>,
     acks: mpsc::Sender<Result<Ack, Status>>,
+    caller: Caller,
     /// The processes whose batches came: an agent sends each of its lanes as a process of its own,
     /// and after a restart what the last one has left.
     processes: Vec<Process>,
@@ -85,10 +89,15 @@ pub(super) type Sender = (String, u64);
 type AckPermit = mpsc::OwnedPermit<Result<Ack, Status>>;
 
 impl SenderStream {
-    pub(super) fn new(batches: Streaming<Bytes>, acks: mpsc::Sender<Result<Ack, Status>>) -> Self {
+    pub(super) fn new(
+        batches: Streaming<Bytes>,
+        acks: mpsc::Sender<Result<Ack, Status>>,
+        caller: Caller,
+    ) -> Self {
         Self {
             batches,
             acks,
+            caller,
             processes: Vec::new(),
             next: None,
             unaccepted: VecDeque::new(),
@@ -131,6 +140,8 @@ pub(super) struct Counts {
     duplicates: u64,
     refused: u64,
     bad_events: u64,
+    jumps: u64,
+    denied: u64,
 }
 
 impl Counts {
@@ -140,6 +151,8 @@ impl Counts {
         report.count("duplicate_items", self.duplicates);
         report.count("batches_refused", self.refused);
         report.count("events_invalid", self.bad_events);
+        report.count("jumps_refused", self.jumps);
+        report.count("batches_denied", self.denied);
     }
 }
 
@@ -182,6 +195,12 @@ impl StreamPoll<'_> {
         };
         let mut ended = false;
         while !context.sink.stopped() {
+            if let Some(cause) = self.denial(&reading, &sender.caller) {
+                // Of another node: what came before it on the stream isn't acknowledged either.
+                reading.room.send(Err(Status::permission_denied(cause)));
+                sender.unaccepted.clear();
+                return (true, true);
+            }
             let finished = self.finish_current(&mut reading, &mut sender.processes, context);
             if matches!(finished, Err(Stall::NextGroup)) {
                 sender.next = reading.current.take();
@@ -210,6 +229,17 @@ impl StreamPoll<'_> {
                 Poll::Pending => break,
             }
         }
+        (self.end_reading(reading, sender, context), ended)
+    }
+
+    /// Ends a read: what was read is acknowledged once it is accepted. Returns whether there was
+    /// anything.
+    fn end_reading(
+        &mut self,
+        reading: Reading,
+        sender: &mut SenderStream,
+        context: &mut Context,
+    ) -> bool {
         // A batch that the shutdown interrupts isn't acknowledged: its sender keeps it.
         let has_read = reading.batches > 0 && reading.current.is_none();
         let process = reading.sender.as_ref().filter(|_| has_read);
@@ -221,7 +251,28 @@ impl StreamPoll<'_> {
             context.sink.flush();
             sender.unaccepted.push_back((context.ticket(), reading.room, ack));
         }
-        (has_read, ended)
+        has_read
+    }
+
+    /// Why the batch that was read last isn't its sender's to send.
+    fn denial(&mut self, reading: &Reading, caller: &Caller) -> Option<String> {
+        // A batch is parsed for it only where senders have identities.
+        caller.identity.as_ref()?;
+        let Some(Current { bytes, next: None }) = &reading.current else { return None };
+        let node = match Batch::parse(bytes) {
+            Ok(batch) => batch.head.node,
+            Err((head, _)) => head.node,
+        };
+        let cause = caller.denial(node)?;
+        if self.counts.denied == 0 {
+            tracing::warn!(
+                collector = "receiver",
+                cause,
+                "denied a batch; further ones are only counted"
+            );
+        }
+        self.counts.denied += 1;
+        Some(cause)
     }
 
     fn is_stalled(&self, stall: &Stall, sink: &Sink) -> bool {
@@ -293,8 +344,11 @@ impl StreamPoll<'_> {
         let process = process_of(processes, &head);
         let end = head.first_sequence.saturating_add(u64::from(head.count));
         let taken = self.sequences.sender(head.node, head.epoch);
+        let jump = Jump::check(head.epoch, end, || taken.end(), clock::wall_ns());
+        self.counts.jumps += u64::from(jump.is_some());
         let checked = match batch {
             Err(error) => Err(error.to_string()),
+            Ok(_) if jump.is_some() => Err(jump.map_or_else(String::new, |jump| jump.to_string())),
             Ok(Batch { dropped_from: Some(dropped_from), .. }) => {
                 process.items.give_up(dropped_from, head.first_sequence);
                 return Ok(None);

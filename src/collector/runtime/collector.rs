@@ -80,6 +80,14 @@ pub trait CollectorConfig {
         Vec::new()
     }
 
+    /// Validates the values.
+    ///
+    /// # Errors
+    /// The key of an invalid value, and why it is invalid.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Returns the collector's [`factory`].
     fn factory(&self) -> CollectorFactory;
 }

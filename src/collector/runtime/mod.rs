@@ -13,9 +13,11 @@
 //! | `alarm.rs` | poll(2) that a shutdown interrupts |
 //! | `poll_timer.rs` | timed work of collectors that wait for messages |
 //! | `needs.rs` | [`Needs`]: a collector's rights; [`Confinement`]: the threads with them |
+//! | `access.rs` | what listeners have refused |
 //! | `listener.rs` | sockets that outlive a run |
 
 pub(crate) mod acceptance;
+mod access;
 pub(crate) mod alarm;
 mod collector;
 mod context;
@@ -29,6 +31,7 @@ mod site;
 mod status;
 mod supervise;
 
+pub(crate) use access::report_access;
 pub use collector::{Collector, CollectorConfig, CollectorError, CollectorFactory, Ended};
 pub(crate) use collector::{factory, tokio_runtime};
 pub use context::Context;

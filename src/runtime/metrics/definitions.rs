@@ -83,6 +83,21 @@ pub(super) const RELOADS: Metric = Metric::counter(
     &["outcome"],
     "Reloads of the rule set, by outcome (applied, refused).",
 );
+pub(super) const ADMIN_HANDSHAKES_FAILED: Metric = Metric::counter(
+    "tapio_admin_handshakes_failed_total",
+    &["reason"],
+    "TLS handshakes with the admin pages that failed.",
+);
+pub(super) const ADMIN_REQUESTS_REFUSED: Metric = Metric::counter(
+    "tapio_admin_requests_refused_total",
+    &["reason"],
+    "Requests for admin pages refused for lack of a right, or because of the name they are for.",
+);
+pub(super) const ADMIN_RELOAD_FAILURES: Metric = Metric::counter(
+    "tapio_admin_access_reload_failures_total",
+    &[],
+    "Changed certificates and token files that could not be used; those before stay in use.",
+);
 pub(super) const STORIES: Metric = Metric::counter(
     "tapio_stories_total",
     &["pattern", "severity"],

@@ -12,6 +12,7 @@ use crate::runtime::status::Status;
 use tapio_collectors::{CollectorStatus, Health};
 use tapio_core::counters::{Kind, Reading};
 use tapio_core::ring::Snapshot;
+use tapio_wire::Access;
 
 /// The text of `/metrics`.
 pub(crate) fn page(status: &Status) -> String {
@@ -32,10 +33,20 @@ pub(crate) fn page(status: &Status) -> String {
     if let Some(memory) = &status.memory {
         counters(&mut page, define::MEMORY_METRICS, memory.readings());
     }
+    admin(&mut page, &status.access);
     page.value(&define::CONNECTED, u8::from(status.bridge.is_connected()));
     counters(&mut page, define::BRIDGE_METRICS, status.bridge.readings());
     sinks(&mut page, &status.sinks);
     page.into_text()
+}
+
+/// The refusals of the admin pages' listener.
+fn admin(page: &mut Page, access: &Access) {
+    let mut failed = page.metric(&define::ADMIN_HANDSHAKES_FAILED);
+    access.counts().handshakes_failed().for_each(|(reason, n)| failed.add(&[reason], n));
+    let mut refused = page.metric(&define::ADMIN_REQUESTS_REFUSED);
+    access.counts().requests_refused().for_each(|(reason, n)| refused.add(&[reason], n));
+    page.value(&define::ADMIN_RELOAD_FAILURES, access.reload_failures());
 }
 
 /// CONS-1 by collector.

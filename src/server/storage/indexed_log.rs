@@ -13,6 +13,7 @@ use crate::server::config::ServerConfig;
 use crate::store::{
     Files, FramePosition, LogSnapshot, PendingSync, SegmentLog, SegmentLogConfig, SegmentLogStats,
 };
+use tapio_core::event::TraceId;
 use tapio_wire::SequenceSet;
 
 /// With an age as the retention, the segment that is appended to is ended after this part of it: a
@@ -97,6 +98,13 @@ impl Storage {
     /// The stored items of one agent process.
     pub fn sequences(&mut self, node: &str, epoch: u64) -> &mut SequenceSet {
         self.log.index_mut().sequences.sender(node, epoch)
+    }
+
+    /// The epoch of the process that sent the last revision of a node's story; `None` for a story
+    /// that isn't known.
+    #[must_use]
+    pub fn story_epoch(&self, id: TraceId, node: &str) -> Option<u64> {
+        self.log.index().stories.epoch(id, node)
     }
 
     /// The position behind the last batch.

@@ -143,6 +143,11 @@ impl StoryIndex {
         self.evict();
     }
 
+    /// The epoch of the last revision of a node's story.
+    pub(super) fn epoch(&self, id: TraceId, node: &str) -> Option<u64> {
+        self.by_id.get(&(id.0, node.to_owned())).map(|located| located.entry.epoch)
+    }
+
     /// Changes the number of stories that are kept.
     pub(super) fn set_max(&mut self, max_stories: usize) {
         self.max_stories = max_stories;

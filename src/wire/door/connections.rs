@@ -5,19 +5,22 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use super::budget::Peer;
+use super::connection::{Connection, State};
+use super::socket::{Socket, TimedSocket};
+use super::stream::DoorStream;
+use crate::access::{Access, Listening, PeerInfo};
 use tapio_core::clock;
 
 /// The part of the process's descriptors (one over this) that one listener may have.
@@ -26,14 +29,13 @@ const DESCRIPTORS_DIVISOR: u64 = 8;
 const MAX_CONNECTIONS: u64 = 1_024;
 /// The part of a listener's connections (one over this) from which on a host loses its own first.
 const HEAVY_DIVISOR: usize = 4;
-/// Time in which a new connection has to say something.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after the kernel refused a connection, most likely for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listener with bounded connections.
 pub struct DoorListener {
-    listener: TcpListener,
+    listener: Listener,
+    access: Arc<Access>,
     max: usize,
     /// Those that are open, the oldest first.
     open: Vec<Weak<Connection>>,
@@ -41,60 +43,43 @@ pub struct DoorListener {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-/// A connection.
-struct Connection {
-    peer: Peer,
-    state: Mutex<State>,
-}
-
-struct State {
-    /// When it said something, by the monotonic clock, or when it was accepted.
-    heard_ns: u64,
-    has_spoken: bool,
-    is_ended: bool,
-    reader: Option<Waker>,
-}
-
-impl Connection {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) {
-        let mut state = self.state();
-        state.is_ended = true;
-        if let Some(reader) = state.reader.take() {
-            reader.wake();
-        }
-    }
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
 impl DoorListener {
-    /// For connections of this listener.
+    /// For connections of this listener, of clients that `access` admits.
     ///
     /// # Errors
     /// When the listener can't be used.
-    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+    pub fn new(listener: Listening, access: Arc<Access>) -> io::Result<Self> {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let share = descriptors.map_or(MAX_CONNECTIONS, |n| n / DESCRIPTORS_DIVISOR);
-        Self::with_max(listener, share.clamp(1, MAX_CONNECTIONS) as usize)
+        Self::with_max(listener, access, share.clamp(1, MAX_CONNECTIONS) as usize)
     }
 
-    fn with_max(listener: std::net::TcpListener, max: usize) -> io::Result<Self> {
-        let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, max, open: Vec::new(), pause: None })
+    fn with_max(listener: Listening, access: Arc<Access>, max: usize) -> io::Result<Self> {
+        let listener = match listener {
+            Listening::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            Listening::Unix(listener, _) => Listener::Unix(UnixListener::from_std(listener)?),
+        };
+        Ok(Self { listener, access, max, open: Vec::new(), pause: None })
     }
 
     /// Accepts the next connection; for it, another one may end.
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<(DoorStream, SocketAddr)> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<DoorStream> {
         loop {
             if let Some(pause) = &mut self.pause {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            match std::task::ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, address)) => {
-                    return Poll::Ready((self.admit(stream, address), address));
+            match std::task::ready!(self.poll_socket(cx)) {
+                Ok((socket, peer)) => {
+                    let is_unix = matches!(socket, Socket::Unix(_));
+                    if !is_unix || self.access.admits_user(peer.uid) {
+                        return Poll::Ready(self.admit(socket, peer));
+                    }
                 }
                 // The client is gone already (accept(2)).
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -107,21 +92,36 @@ impl DoorListener {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream, address: SocketAddr) -> DoorStream {
+    fn poll_socket(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, PeerInfo)>> {
+        Poll::Ready(Ok(match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, address) = std::task::ready!(listener.poll_accept(cx))?;
+                // Fails only for a connection that is gone.
+                let _ = stream.set_nodelay(true);
+                let peer = PeerInfo { address: Some(address), ..PeerInfo::default() };
+                (Socket::Tcp(stream), peer)
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = std::task::ready!(listener.poll_accept(cx))?;
+                let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+                (Socket::Unix(stream), PeerInfo { uid, ..PeerInfo::default() })
+            }
+        }))
+    }
+
+    fn admit(&mut self, socket: Socket, peer: PeerInfo) -> DoorStream {
         self.make_room(self.max - 1);
-        // Fails only for a connection that is gone.
-        let _ = stream.set_nodelay(true);
         let state = State {
             heard_ns: clock::monotonic_ns(),
             has_spoken: false,
             is_ended: false,
             reader: None,
         };
-        let connection = Connection { peer: Some(address).into(), state: Mutex::new(state) };
+        let connection = Connection { peer: peer.address.into(), state: Mutex::new(state) };
         let connection = Arc::new(connection);
         self.open.push(Arc::downgrade(&connection));
-        let deadline = Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)));
-        DoorStream { stream, connection, deadline }
+        let access = Arc::clone(&self.access);
+        DoorStream::new(TimedSocket::new(socket, connection), peer, access)
     }
 
     /// Ends a connection if more than `max` are open.
@@ -151,126 +151,55 @@ impl Stream for DoorListener {
     type Item = io::Result<DoorStream>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_accept(cx).map(|(stream, _)| Some(Ok(stream)))
+        self.get_mut().poll_accept(cx).map(|stream| Some(Ok(stream)))
     }
 }
 
 impl axum::serve::Listener for DoorListener {
     type Io = DoorStream;
-    type Addr = SocketAddr;
+    type Addr = PeerInfo;
 
-    async fn accept(&mut self) -> (DoorStream, SocketAddr) {
-        poll_fn(|cx| self.poll_accept(cx)).await
+    async fn accept(&mut self) -> (DoorStream, PeerInfo) {
+        let stream = poll_fn(|cx| self.poll_accept(cx)).await;
+        let peer = stream.peer().clone();
+        (stream, peer)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection of a [`DoorListener`].
-pub struct DoorStream {
-    stream: TcpStream,
-    connection: Arc<Connection>,
-    /// Until when it has to say something.
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl Connected for DoorStream {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn local_addr(&self) -> io::Result<PeerInfo> {
+        let address = match &self.listener {
+            Listener::Tcp(listener) => Some(listener.local_addr()?),
+            Listener::Unix(_) => None,
+        };
+        Ok(PeerInfo { address, ..PeerInfo::default() })
     }
 }
 
-impl AsyncRead for DoorStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        let mut state = this.connection.state();
-        if state.is_ended {
-            return Poll::Ready(Err(ended("another connection needs its place")));
-        }
-        match &read {
-            Poll::Pending => {
-                if state.reader.as_ref().is_none_or(|reader| !reader.will_wake(cx.waker())) {
-                    state.reader = Some(cx.waker().clone());
-                }
-                if let Some(deadline) = &mut this.deadline
-                    && deadline.as_mut().poll(cx).is_ready()
-                {
-                    return Poll::Ready(Err(ended("it said nothing")));
-                }
-            }
-            Poll::Ready(_) if buffer.filled().len() > before => {
-                state.heard_ns = clock::monotonic_ns();
-                state.has_spoken = true;
-                this.deadline = None;
-            }
-            Poll::Ready(_) => {}
-        }
-        read
-    }
-}
-
-fn ended(cause: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, cause)
-}
-
-impl AsyncWrite for DoorStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+impl Connected<IncomingStream<'_, DoorListener>> for PeerInfo {
+    fn connect_info(stream: IncomingStream<'_, DoorListener>) -> Self {
+        stream.remote_addr().clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
+    use crate::access::{AccessConfig, bind};
 
     #[test]
     fn idle_connections_make_room_for_new_ones_and_those_that_speak_stay() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.set_nonblocking(true).unwrap();
-            let address = listener.local_addr().unwrap();
-            let mut door = DoorListener::with_max(listener, 8).unwrap();
+            let listener = bind("listen", &"127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.address().unwrap().tcp().unwrap();
+            let access = Access::grpc("test", &AccessConfig::default(), |_| None).unwrap();
+            let mut door = DoorListener::with_max(listener, access, 8).unwrap();
             // An echo, as a server that answers.
             tokio::spawn(async move {
                 loop {
-                    let (mut stream, _) = poll_fn(|cx| door.poll_accept(cx)).await;
+                    let mut stream = poll_fn(|cx| door.poll_accept(cx)).await;
                     tokio::spawn(async move {
                         let mut byte = [0];
                         while stream.read_exact(&mut byte).await.is_ok() {

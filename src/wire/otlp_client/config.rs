@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+use crate::dialer::Connector;
+use crate::tls::{ClientTls, TlsClientConfig};
+
 /// The transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OtlpProtocol {
@@ -32,12 +35,15 @@ pub enum OtlpCompression {
 /// Where to export, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpClientConfig {
-    /// `http://host:port`. Over HTTP, `/v1/logs` and so on are appended to its path.
+    /// `http://host:port`, or `https://host:port` with TLS. Over HTTP, `/v1/logs` and so on are
+    /// appended to its path.
     pub endpoint: String,
     /// Whether the endpoint is used as it is over HTTP, without the signal's path.
     pub is_signal_endpoint: bool,
     /// The transport.
     pub protocol: OtlpProtocol,
+    /// TLS of an endpoint that is `https://`; by default with the authorities of the system.
+    pub tls: Option<TlsClientConfig>,
     /// Headers of each request: name and value.
     pub headers: Vec<(String, String)>,
     /// How requests are compressed.
@@ -52,8 +58,26 @@ impl OtlpClientConfig {
     /// # Errors
     /// With the invalid part; never with the value of a header.
     pub fn check(&self) -> Result<(), String> {
-        self.uri()?;
+        let uri = self.uri()?;
+        let has_tls = uri.scheme_str() == Some("https");
+        match &self.tls {
+            Some(_) if !has_tls => return Err("tls: the endpoint isn't https://".into()),
+            Some(tls) => tls.check().map_err(|e| format!("tls.{e}"))?,
+            None => {}
+        }
+        // Without a file of authorities, it depends on the system whether TLS is possible.
+        if has_tls && self.tls.as_ref().is_none_or(|tls| tls.ca.is_none()) {
+            ClientTls::new(&TlsClientConfig::default(), &[]).map_err(|e| e.to_string())?;
+        }
         self.header_map().map(drop)
+    }
+
+    /// Opens the connections.
+    pub(super) fn connector(&self, uri: &Uri, protocol: &str) -> Result<Connector, String> {
+        let has_tls = uri.scheme_str() == Some("https");
+        let config = self.tls.clone().unwrap_or_default();
+        let tls = has_tls.then(|| ClientTls::new(&config, &[protocol])).transpose();
+        tls.map(Connector::tcp).map_err(|e| e.to_string())
     }
 
     /// The endpoint.

@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 
 use super::config::{OtlpClientConfig, OtlpCompression};
 use super::outcome::{ExportResponse, OtlpExported, OtlpFailure};
-use crate::client::root_cause;
+use crate::dialer::root_cause;
 use crate::otlp::OtlpSignal;
 use crate::otlp_out::OtlpRequest;
 
@@ -25,11 +25,13 @@ pub struct GrpcClient {
 
 impl GrpcClient {
     pub(super) fn new(config: &OtlpClientConfig) -> Result<Self, String> {
-        let endpoint = Endpoint::from(config.uri()?)
+        let uri = config.uri()?;
+        let connector = config.connector(&uri, "h2")?;
+        let endpoint = Endpoint::from(uri)
             .connect_timeout(config.timeout)
             .timeout(config.timeout)
             .tcp_nodelay(true);
-        let grpc = Grpc::new(endpoint.connect_lazy());
+        let grpc = Grpc::new(endpoint.connect_with_connector_lazy(connector));
         let grpc = match config.compression {
             OtlpCompression::None => grpc,
             OtlpCompression::Gzip => grpc.send_compressed(CompressionEncoding::Gzip),

@@ -8,13 +8,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, Uri};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use prost::Message as _;
 
 use super::config::{OtlpClientConfig, OtlpCompression};
 use super::outcome::{ExportResponse, OtlpExported, OtlpFailure};
-use crate::client::root_cause;
+use crate::dialer::{Connector, root_cause};
 use crate::otlp::OtlpSignal;
 use crate::otlp_out::OtlpRequest;
 use crate::retry_info::RpcStatus;
@@ -27,7 +26,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// A client over HTTP.
 #[derive(Clone)]
 pub struct HttpClient {
-    client: Client<HttpConnector, Body>,
+    client: Client<Connector, Body>,
     /// For logs, traces and metrics.
     uris: [Uri; 3],
     headers: HeaderMap,
@@ -47,9 +46,8 @@ impl HttpClient {
             parts.path_and_query = Some(path.parse().map_err(|e| format!("endpoint: {e}"))?);
             Uri::from_parts(parts).map_err(|e| format!("endpoint: {e}"))
         };
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(config.timeout));
+        // The time limit of a request bounds that of its connection.
+        let connector = config.connector(&base, "http/1.1")?;
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
             uris: [signal_uri("logs")?, signal_uri("traces")?, signal_uri("metrics")?],

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Code, Status};
 
-use crate::client::root_cause;
+use crate::dialer::root_cause;
 use crate::retry_info::retry_delay;
 
 /// A request that was taken.

@@ -1,0 +1,90 @@
+//! The sender of a request.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use super::right::Right;
+
+/// A sender that has authenticated itself, by a certificate or a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The names; `None`: any node.
+    names: Option<Vec<String>>,
+    can_read: bool,
+    can_write: bool,
+}
+
+impl Identity {
+    pub(super) fn of_token(names: Option<Vec<String>>, right: Right) -> Self {
+        Self { names, can_read: right == Right::Read, can_write: right == Right::Write }
+    }
+
+    /// The holder of a certificate with these names may write as a node of its name.
+    pub(super) fn of_certificate(names: Vec<String>, readers: &[String]) -> Self {
+        let can_read = names.iter().any(|name| readers.contains(name));
+        Self { can_read, can_write: !names.is_empty(), names: Some(names) }
+    }
+
+    /// Whether it has a right.
+    #[must_use]
+    pub fn may(&self, right: Right) -> bool {
+        match right {
+            Right::Read => self.can_read,
+            Right::Write => self.can_write,
+        }
+    }
+
+    /// Whether it is this node.
+    #[must_use]
+    pub fn is_node(&self, node: &str) -> bool {
+        self.names.as_ref().is_none_or(|names| names.iter().any(|name| name == node))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.names {
+            None => f.write_str("any node"),
+            Some(names) => f.write_str(&names.join(", ")),
+        }
+    }
+}
+
+/// A connection's client, in the extensions of each of its requests.
+#[derive(Clone, Debug, Default)]
+pub struct PeerInfo {
+    /// The address; `None` for a unix socket.
+    pub address: Option<SocketAddr>,
+    /// The user of a unix socket's client.
+    pub uid: Option<u32>,
+    /// The names in its certificate, once the handshake has verified it.
+    pub(crate) certificate: Arc<OnceLock<Vec<String>>>,
+}
+
+/// The sender of a request, as a handler needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The address; `None` for a unix socket.
+    pub address: Option<SocketAddr>,
+    /// Its identity; `None` where clients don't authenticate themselves.
+    pub identity: Option<Arc<Identity>>,
+}
+
+impl Caller {
+    /// The sender of a request with these extensions.
+    #[must_use]
+    pub fn of(extensions: &http::Extensions) -> Self {
+        Self {
+            address: extensions.get::<PeerInfo>().and_then(|peer| peer.address),
+            identity: extensions.get::<Arc<Identity>>().cloned(),
+        }
+    }
+
+    /// Why it may not send a batch of this node; `None` if it may.
+    #[must_use]
+    pub fn denial(&self, node: &str) -> Option<String> {
+        let identity = self.identity.as_ref().filter(|identity| !identity.is_node(node))?;
+        Some(format!("the batch is of node {node:?}, its sender is {identity}"))
+    }
+}
