@@ -22,7 +22,6 @@ const SYSTEM: &[(&str, FileRights)] = &[
     ("/proc", FileRights::Read),
     ("/sys", FileRights::Read),
     ("/etc", FileRights::Read),
-    ("/run/systemd/resolve", FileRights::Read),
     ("/dev/null", FileRights::Write),
     // journalctl, where the journal has a format that tapio doesn't read itself.
     ("/usr", FileRights::Execute),
@@ -161,12 +160,20 @@ fn paths(
     let credentials = variable("CREDENTIALS_DIRECTORY");
     let read = credentials.into_iter().chain(config.sandbox.read.iter().cloned());
     let read = read.chain(std::env::current_exe());
-    all.extend(read.map(|path| (path, FileRights::Read)));
+    all.extend(read.chain(resolver_folder()).map(|path| (path, FileRights::Read)));
     // Files are replaced by others of the same name, which are other files to the kernel: the rule
     // is for their folder.
     all.extend(config.paths.iter().map(|path| (replaceable(path), FileRights::Read)));
     all.extend(config.sandbox.write.iter().map(|path| (path.clone(), FileRights::Write)));
     all
+}
+
+/// The folder in which a network manager keeps the file that `/etc/resolv.conf` links to.
+fn resolver_folder() -> Option<PathBuf> {
+    let target = std::fs::read_link("/etc/resolv.conf").ok()?;
+    let folder = Path::new("/etc").join(target).parent()?.to_owned();
+    let folder = folder.canonicalize().unwrap_or(folder);
+    (depth(&folder) >= MIN_FOLDER_DEPTH).then_some(folder)
 }
 
 fn depth(path: &Path) -> usize {
