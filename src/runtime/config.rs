@@ -177,8 +177,8 @@ impl Config {
         Self::parse(&file, &text, |name| std::env::var(name).ok())
     }
 
-    /// Parses the text of a file; `env` returns the values of `${NAME}`. `${file:PATH}` is read from
-    /// the folder of `file`.
+    /// Parses the text of a file; `env` returns the values of `${NAME}`. `${file:PATH}` is read
+    /// from the folder of `file`.
     ///
     /// # Errors
     /// With line, column and cause.
