@@ -93,7 +93,7 @@ impl Planter {
 /// Replaces the last `S` that isn't a part of a longer word of letters behind it.
 fn replace_word(form: &str, secret: &str) -> String {
     let is_word = |at: &usize| !form[at + 1..].starts_with(|c: char| c.is_ascii_alphanumeric());
-    let at = form.match_indices('S').map(|(at, _)| at).filter(is_word).next_back().unwrap();
+    let at = form.match_indices('S').map(|(at, _)| at).rfind(is_word).unwrap();
     format!("{}{secret}{}", &form[..at], &form[at + 1..])
 }
 
