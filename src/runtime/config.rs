@@ -246,8 +246,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses the text of a file; `env` returns the values of `${NAME}`. `${file:PATH}` is read from
-    /// the folder of `file`.
+    /// Parses the text of a file; `env` returns the values of `${NAME}`. `${file:PATH}` is read
+    /// from the folder of `file`.
     ///
     /// # Errors
     /// With line, column and cause.

@@ -143,7 +143,7 @@ fn secrets_never_reach_an_event() {
     let exec = outcome.of_kind("kernel.process.exec").next().unwrap();
     assert_eq!(
         exec.get("process.command_args"),
-        r#"["/bin/true","--password","***","--token=***","postgres://u:***@h/d","plain"]"#
+        r#"["/bin/true","--password","[redacted]","--token=[redacted]","postgres://u:[redacted]@h/d","plain"]"#
     );
     assert!(!format!("{exec:?}").contains("hunter2"));
 }

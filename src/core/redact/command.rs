@@ -8,11 +8,11 @@ use super::value::{REDACTED, is_reference_or_mark};
 enum Hide {
     /// All of it.
     Word,
-    /// What follows the first colon; all of it without a colon: `user:password`.
+    /// The part behind the first colon; all of it without a colon: `user:password`.
     Password,
-    /// What follows the first percent sign: `user%password`.
+    /// The part behind the first percent sign: `user%password`.
     Percent,
-    /// What follows `pass:`; nothing without it.
+    /// The part behind `pass:`; nothing without it.
     Pass,
 }
 

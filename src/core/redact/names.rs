@@ -3,7 +3,7 @@
 /// Longest name that is classified, in bytes.
 pub(super) const MAX_NAME_BYTES: usize = 128;
 
-/// What a name implies about its value.
+/// A name's implication for its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum NameClass {
     /// Nothing.
@@ -116,7 +116,7 @@ impl Normalized {
         self.parts > 1
     }
 
-    /// What the name implies.
+    /// The class of the name.
     pub(super) fn class(&self) -> NameClass {
         let (joined, last) = (self.joined(), self.last());
         if HEADERS.iter().any(|header| joined.ends_with(header)) {

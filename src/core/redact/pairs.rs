@@ -1,5 +1,5 @@
-//! Names and their values in text: `name=value`, `name: value`, `"name": "value"`, options, headers,
-//! parameters of URLs.
+//! Names and their values in text: `name=value`, `name: value`, `"name": "value"`, options,
+//! headers, parameters of URLs.
 
 use super::names::{MAX_NAME_BYTES, NameClass, NameTest};
 use super::span::Span;
@@ -41,7 +41,7 @@ struct Name<'a> {
     is_compound: bool,
 }
 
-/// What separates a name from its value.
+/// The separator between a name and its value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Separator {
     Equals,

@@ -7,7 +7,7 @@ use super::command::PROGRAM_STARTS;
 use super::grams::Grams;
 use super::shapes::SHAPES;
 
-/// What a trigger may be a part of.
+/// The form that a trigger may be a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trigger {
     /// A name.

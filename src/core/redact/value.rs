@@ -1,6 +1,6 @@
 //! Where a value ends, and whether it is a secret.
 
-/// What stands in place of a secret.
+/// The text in place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
 /// A value in a text: the range without its quotes.
@@ -155,7 +155,7 @@ pub(super) fn is_count(value: &str) -> bool {
 /// Whether a value has the shape of a secret rather than that of a word.
 pub(super) fn looks_random(value: &str) -> bool {
     let value = value.trim_end_matches(['.', ',', ';', ':', ')']);
-    let has = |is: fn(&u8) -> bool| value.as_bytes().iter().any(is);
+    let has = |is: fn(&u8) -> bool| value.as_bytes().iter().any(&is);
     let mixed = value
         .as_bytes()
         .windows(2)
@@ -171,7 +171,7 @@ pub(super) fn looks_random(value: &str) -> bool {
 /// A word of letters and digits of at least 16 characters, as issued tokens are.
 pub(super) fn looks_issued(value: &str) -> bool {
     let value = value.trim_end_matches(['.', ',', ';', ':', ')']);
-    let has = |is: fn(&u8) -> bool| value.as_bytes().iter().any(is);
+    let has = |is: fn(&u8) -> bool| value.as_bytes().iter().any(&is);
     value.len() >= 16
         && has(u8::is_ascii_digit)
         && has(u8::is_ascii_alphabetic)
