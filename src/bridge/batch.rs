@@ -4,7 +4,10 @@ use bytes::Bytes;
 
 use crate::store::FramePosition;
 use tapio_core::ring::{MAX_ACCOUNTS, MAX_COLLECTORS};
-use tapio_wire::{Batch, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed};
+use tapio_wire::{Batch, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd};
+
+/// Level of zstd: the fastest one that still finds most of what events have in common.
+const ZSTD_LEVEL: i32 = 1;
 
 /// Events of each account ([`tapio_core::ring::Header::account`]).
 pub(super) type Accounts = [u32; MAX_ACCOUNTS];
@@ -142,4 +145,14 @@ pub(super) fn accounts_of(batch: &Batch<'_>, own_epoch: u64, recovered: u8) -> A
         accounts[usize::from(recovered) % MAX_COLLECTORS] = batch.events;
     }
     accounts
+}
+
+/// A batch with its frame for gRPC, compressed.
+pub(super) fn compress(framed: &Bytes) -> Bytes {
+    let message = &framed[GRPC_PREFIX_BYTES..];
+    match zstd::bulk::compress(message, ZSTD_LEVEL) {
+        Ok(compressed) => grpc_framed_zstd(&compressed),
+        // Out of memory; a frame says whether it is compressed.
+        Err(_) => framed.clone(),
+    }
 }

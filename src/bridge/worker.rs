@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::batch::compress;
 use super::batcher::{Batcher, Drained, ReadAgain};
 use super::config::BridgeConfig;
 use super::lanes::{IMPORTANT, LANES, ORDINARY, epoch_of};
@@ -25,7 +26,7 @@ use crate::timer::FineTimer;
 use tapio_core::clock;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::proto::Ack;
-use tapio_wire::{BatchEncoder, StreamEnd, grpc_framed_zstd};
+use tapio_wire::{BatchEncoder, StreamEnd};
 
 /// With fewer batches in flight, a partial batch is sent at once.
 const EAGER_BATCHES: usize = 3;
@@ -45,8 +46,6 @@ const READ_AGAIN_TIME: Duration = Duration::from_secs(600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after `drain_timeout` events that still arrive are dropped and counted.
 const ABANDON_GRACE: Duration = Duration::from_secs(1);
-/// Level of zstd: the fastest one that still finds most of what events have in common.
-const ZSTD_LEVEL: i32 = 1;
 
 type Syncing = tokio::task::JoinHandle<(SpoolSync, [io::Result<()>; LANES])>;
 
@@ -488,15 +487,5 @@ impl Worker {
                 "spool: can't note what the server has; the next start sends it again"
             ),
         }
-    }
-}
-
-/// A batch with its frame for gRPC, compressed.
-fn compress(framed: &bytes::Bytes) -> bytes::Bytes {
-    let message = &framed[tapio_wire::GRPC_PREFIX_BYTES..];
-    match zstd::bulk::compress(message, ZSTD_LEVEL) {
-        Ok(compressed) => grpc_framed_zstd(&compressed),
-        // Out of memory; a frame says whether it is compressed.
-        Err(_) => framed.clone(),
     }
 }

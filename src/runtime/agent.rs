@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::admin::{self, Admin};
 use super::config::{Config, DataflowConfig};
-use super::lock::{AgentLock, LockError};
+use super::lock::AgentLock;
 use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
+use super::rows::{accounts, given_times, origin, reads_again};
 use super::sandbox::Sandbox;
+use super::start_error::{StartError, system_error};
 use super::status::Status;
 use crate::bridge::{
     Bridge, BridgeHandle, BridgeSpool, BridgeStats, QUARANTINE_FILE, SpoolConfig, SpoolFeed,
@@ -19,7 +21,7 @@ use crate::server::{Server, ServerHandle};
 use tapio_collectors::{CollectorManager, CollectorSpec, CollectorStatus, Row, Site};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
-use tapio_core::event::{Stage, stable_hash};
+use tapio_core::event::Stage;
 use tapio_core::memory::MemoryPressure;
 use tapio_core::redact::Redactor;
 use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink, Snapshot};
@@ -29,7 +31,6 @@ use tapio_dataflow::rules::{LiveRules, RuleSet};
 use tapio_dataflow::{
     CollectorRings, Correlator, LaneOptions, Order, Started, ThreadPlan, Topology,
 };
-use tapio_wire::OtlpService;
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;
@@ -40,29 +41,6 @@ const STORY_RING_BLOCKS: usize = 1 << 14;
 /// Sets of rings per collector. The second set is for the run that replaces a hung one, which keeps
 /// the first.
 const RING_SETS: usize = 2;
-
-/// Why an agent can't start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The state folder is in use or can't be used.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A rule has an error.
-    #[error("{0}")]
-    Rules(String),
-    /// An address, a thread or a file is unavailable.
-    #[error("{context}: {cause}")]
-    System {
-        /// The component or the configuration key.
-        context: String,
-        /// The system's error.
-        cause: std::io::Error,
-    },
-}
-
-fn system_error(context: &str) -> impl FnOnce(std::io::Error) -> StartError + '_ {
-    move |cause| StartError::System { context: context.to_owned(), cause }
-}
 
 /// The running agent.
 pub struct Agent {
@@ -164,14 +142,8 @@ impl Agent {
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
             start_correlator(&config, &live, &rows, &bell, &mut start)?;
-        let spool = config.state_dir().join("spool");
-        let mut exporters = Exporters::prepare(&config.export, &spool, Arc::clone(&bell));
-        let feed = exporters.as_ref().map(|exporters| Arc::clone(exporters.feed()));
-        let bridge = start_bridge(&config, (exits, bell), feed, reads_again(&rows), &mut start)?;
-        if let Some(exporters) = &mut exporters {
-            let started = exporters.start(&service(&config), config.bridge.drain_timeout);
-            started.map_err(system_error("export"))?;
-        }
+        let (bridge, exporters) =
+            start_delivery(&config, (exits, bell), reads_again(&rows), &mut start)?;
         let site = Site::new(&start.node, origin(&start.node, start.epoch))
             .with_state_dir(config.state_dir())
             .with_redactor(Arc::clone(&start.redactor));
@@ -275,8 +247,7 @@ impl Agent {
         self.manager().check_health();
     }
 
-    /// Reloads the rules, from the files of a new configuration if there is one. Rules with errors
-    /// are refused: the rules in force stay, and `/status` has the errors.
+    /// Reloads the rules, of a new configuration if there is one. Those with errors are refused.
     pub fn reload_rules(&mut self, config: Option<DataflowConfig>) {
         self.files.reload(config);
     }
@@ -370,6 +341,24 @@ fn start_server(config: &mut Config) -> Result<ServerHandle, StartError> {
     Ok(server)
 }
 
+/// Starts the bridge, and the exporters, which read its spool.
+fn start_delivery(
+    config: &Config,
+    (readers, bell): (Vec<RecordReader>, Arc<Bell>),
+    reads_again: u32,
+    start: &mut Start,
+) -> Result<(BridgeHandle, Option<Exporters>), StartError> {
+    let spool = config.state_dir().join("spool");
+    let mut exporters = Exporters::prepare(&config.export, &spool, Arc::clone(&bell));
+    let feed = exporters.as_ref().map(|exporters| Arc::clone(exporters.feed()));
+    let bridge = start_bridge(config, (readers, bell), feed, reads_again, start)?;
+    if let Some(exporters) = &mut exporters {
+        let started = exporters.start(&config.otlp_service(), config.bridge.drain_timeout);
+        started.map_err(system_error("export"))?;
+    }
+    Ok((bridge, exporters))
+}
+
 /// Starts the bridge, which reads the shards' rings and the assessor's.
 fn start_bridge(
     config: &Config,
@@ -394,12 +383,6 @@ fn start_bridge(
     bridge.spawn().map_err(system_error("bridge"))
 }
 
-/// tapio as a service in what sinks get.
-fn service(config: &Config) -> OtlpService {
-    let [name, version, environment] = config.dataflow.service();
-    OtlpService { name, version, environment, cluster: config.cluster.clone() }
-}
-
 /// The bridge's spool, unless it is disabled.
 fn spool(config: &Config, start: &mut Start, reads_again: u32) -> Option<BridgeSpool> {
     let bytes = config.bridge.spool_bytes;
@@ -409,32 +392,6 @@ fn spool(config: &Config, start: &mut Start, reads_again: u32) -> Option<BridgeS
     let durability = config.bridge.durability;
     let config = SpoolConfig { dir, bytes, durability, recovered };
     (bytes > 0).then_some(BridgeSpool { config, ledger, reads_again })
-}
-
-/// Bit n: the collector with this number reads some events again after a restart.
-fn reads_again(rows: &[Row]) -> u32 {
-    let rows = rows.iter().zip(0u32..).filter(|(row, _)| row.reads_again);
-    rows.fold(0, |bits, (_, n)| bits | 1 << n)
-}
-
-/// Bit n: the senders of the collector with this number choose the times of its events.
-fn given_times(rows: &[Row]) -> u32 {
-    let rows = rows.iter().zip(0u32..).filter(|(row, _)| row.has_given_times);
-    rows.fold(0, |bits, (_, n)| bits | 1 << n)
-}
-
-/// The names under which events are counted: the collectors', and last that of the events which
-/// earlier processes left in the spool.
-fn accounts(rows: &[Row]) -> Vec<String> {
-    rows.iter().map(|row| row.name).chain(["spool"]).map(str::to_owned).collect()
-}
-
-/// Identifies this start of this node's agent in event ids.
-fn origin(node: &str, epoch: u64) -> u64 {
-    let hash = stable_hash(&[b"origin", node.as_bytes(), &epoch.to_le_bytes()]);
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&hash[..8]);
-    u64::from_le_bytes(bytes)
 }
 
 /// Plans the shards and the assessor thread, with rings for this many collectors. `given_times`:

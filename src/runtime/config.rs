@@ -16,7 +16,7 @@ use tapio_collectors::CollectorsConfig;
 use tapio_core::redact::{RedactConfig, Redactor};
 use tapio_dataflow::LaneOptions;
 use tapio_dataflow::rules::Position;
-use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
+use tapio_wire::{AccessConfig, ListenAddress, OtlpService, TlsServerConfig};
 
 /// The server without which an agent without sinks would deliver to nobody.
 const DEFAULT_SERVER: &str = "127.0.0.1:7600";
@@ -381,6 +381,13 @@ impl Config {
             bridge.endpoint = DEFAULT_SERVER.into();
         }
         bridge
+    }
+
+    /// tapio as a service in what sinks get.
+    #[must_use]
+    pub fn otlp_service(&self) -> OtlpService {
+        let [name, version, environment] = self.dataflow.service();
+        OtlpService { name, version, environment, cluster: self.cluster.clone() }
     }
 
     /// The server's configuration, with a default store that this user can write to.

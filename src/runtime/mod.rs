@@ -7,12 +7,14 @@
 //! | `config_paths.rs` | the files and folders that the YAML file names |
 //! | `sandbox.rs` | [`Sandbox`]: the rights of the process |
 //! | `variables.rs` | environment variables in the YAML file |
+//! | `start_error.rs` | [`StartError`] |
 //! | `status.rs` | [`Status`]: `/status` and `/readyz` |
 //! | `metrics/` | `/metrics` |
 //! | `admin.rs` | the HTTP server of these pages |
 //! | `memory/` | keeps the memory below [`MemoryLimit`] |
 //! | `lock.rs` | [`AgentLock`]: one agent per state folder |
 //! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
+//! | `rows.rs` | properties of the collectors by number |
 //! | `reload.rs` | reloads the rule set when its files change |
 
 mod admin;
@@ -24,11 +26,13 @@ mod memory;
 mod metrics;
 mod recovery_log;
 mod reload;
+mod rows;
 mod sandbox;
+mod start_error;
 mod status;
 mod variables;
 
-pub use agent::{Agent, Exit, StartError};
+pub use agent::{Agent, Exit};
 pub use config::{
     AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat, SandboxConfig,
 };
@@ -37,4 +41,5 @@ pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
 pub use sandbox::{Sandbox, SandboxError, SandboxState};
+pub use start_error::StartError;
 pub use status::{Status, snapshot_json};
