@@ -42,9 +42,11 @@ impl Reader {
         Self { encoder, number, lanes }
     }
 
-    /// The segment of a lane that it reads.
-    pub(super) fn segment(&self, lane: usize) -> u64 {
-        self.lanes[lane].position.segment
+    /// Events of a lane that it will find lost: their segments aren't in the spool any more.
+    pub(super) fn lost_ahead(&self, lane: usize, feed: &SpoolFeed) -> u64 {
+        let LaneCursor { position: FramePosition { segment, .. }, events } = self.lanes[lane];
+        let here = feed.removed_events(lane, segment..segment + 1).saturating_sub(events);
+        here + feed.removed_events(lane, segment + 1..u64::MAX)
     }
 
     /// The next chunk, the important lane first; `None` at the end of the view.
@@ -135,3 +137,6 @@ fn enter(
         *cursor = LaneCursor { position: FramePosition { segment, offset: 0 }, events: 0 };
     }
 }
+
+#[cfg(test)]
+mod tests;

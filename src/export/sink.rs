@@ -182,7 +182,7 @@ impl Sink {
         for lane in [IMPORTANT, ORDINARY] {
             let done = &self.done[lane];
             let left = self.feed.events(lane, done.position.segment..u64::MAX);
-            let removed = self.feed.removed_events(lane, self.reader.segment(lane) + 1..u64::MAX);
+            let removed = self.reader.lost_ahead(lane, &self.feed);
             held += left.saturating_sub(done.events).saturating_sub(removed);
             lost += removed;
         }
