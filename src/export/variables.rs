@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::config::{ExportConfig, ExportSignal, OtlpSinkConfig};
-use tapio_wire::{OtlpCompression, OtlpProtocol};
+use tapio_wire::{OtlpCompression, OtlpProtocol, TlsClientConfig};
 
 /// Completes the sinks with the variables that `env` returns.
 ///
@@ -55,6 +55,14 @@ fn complete(
             Ok(0) | Err(_) => Err("must be a number of milliseconds".into()),
             Ok(timeout_ms) => Ok(Duration::from_millis(timeout_ms)),
         })?;
+    }
+    let has_tls = sink.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("https://"));
+    if sink.tls.is_none() && has_tls {
+        let file = |option| variables.get(option).map(|(_, path)| path.into());
+        let [ca, cert, key] = ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"].map(file);
+        let has_files = [&ca, &cert, &key].into_iter().any(Option::is_some);
+        sink.tls =
+            has_files.then(|| TlsClientConfig { ca, cert, key, ..TlsClientConfig::default() });
     }
     let headers = variables.parse("HEADERS", headers)?;
     for (name, value) in headers.into_iter().flatten() {
@@ -163,6 +171,17 @@ mod tests {
         let own = completed(own, &variables).unwrap();
         assert_eq!((own.endpoint().as_str(), own.protocol()), ("http://own:1", OtlpProtocol::Grpc));
         assert_eq!(own.headers["x-tenant"], "mine");
+    }
+
+    #[test]
+    fn certificates_are_those_of_endpoints_with_tls() {
+        let variables =
+            [("CERTIFICATE", "/ca.pem"), ("CLIENT_KEY", "/k"), ("ENDPOINT", "https://a:1")];
+        let tls = completed(OtlpSinkConfig::default(), &variables).unwrap().tls.unwrap();
+        assert_eq!(tls.ca, Some("/ca.pem".into()));
+        assert_eq!((tls.cert, tls.key), (None, Some("/k".into())));
+        let plain = [("CERTIFICATE", "/ca.pem"), ("ENDPOINT", "http://a:1")];
+        assert_eq!(completed(OtlpSinkConfig::default(), &plain).unwrap().tls, None);
     }
 
     #[test]
