@@ -21,6 +21,7 @@
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
 //! | `otlp_json.rs`, `otlp_schema.rs` | OTLP in JSON → protobuf |
+//! | `otlp_response.rs` | [`OtlpResponse`]: the response to an export request |
 //! | `otlp_client/` | [`OtlpClient`]: client of an OTLP receiver |
 //! | `otlp_out/` | [`OtlpEncoder`]: batches → OTLP export requests |
 //!
@@ -43,6 +44,7 @@ mod otlp;
 mod otlp_client;
 mod otlp_json;
 mod otlp_out;
+mod otlp_response;
 mod otlp_schema;
 pub mod proto;
 mod raw_event;
@@ -75,6 +77,7 @@ pub use otlp_client::{
 };
 pub use otlp_json::otlp_from_json;
 pub use otlp_out::{Encoded, OtlpEncoder, OtlpRequest, OtlpSelection, OtlpService};
+pub use otlp_response::OtlpResponse;
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;

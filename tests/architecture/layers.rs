@@ -41,7 +41,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["door"],
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["decode", "otlp_json"],
-            &["retry_info", "encode", "json", "service", "otlp_out"],
+            &["retry_info", "encode", "json", "service", "otlp_out", "otlp_response"],
             &["client"],
             &["otlp_client"],
         ],

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use prost::Message;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Body, BoxFuture, Service, StdError};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Request, Response, Status};
 
 use super::intake::{Intake, MAX_REQUEST_BYTES, RETRY_AFTER, Refusal};
-use crate::events::otlp::Rejected;
-use tapio_wire::{Access, DoorListener, OtlpSignal, RawCodec, RpcStatus, grpc_server};
+use tapio_wire::{
+    Access, DoorListener, OtlpResponse, OtlpSignal, RawCodec, RpcStatus, grpc_server,
+};
 
 const LOGS: &str = "opentelemetry.proto.collector.logs.v1.LogsService";
 const TRACES: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
@@ -35,48 +35,6 @@ pub(super) async fn serve(
         .map_err(std::io::Error::other)
 }
 
-/// `ExportLogsServiceResponse` and those of traces and metrics, which have the same encoding.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-/// How many records were dropped, and why.
-#[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected: i64,
-    #[prost(string, tag = "2")]
-    error_message: String,
-}
-
-impl ExportResponse {
-    /// A response: empty, or with the number of records that weren't accepted, and why.
-    pub(super) fn new(rejected: &Rejected) -> Self {
-        let partial_success = (rejected.total() > 0).then(|| PartialSuccess {
-            rejected: i64::try_from(rejected.total()).unwrap_or(i64::MAX),
-            error_message: rejected.to_string(),
-        });
-        Self { partial_success }
-    }
-
-    /// The response in JSON, whose field names depend on the signal.
-    pub(super) fn json(&self, signal: OtlpSignal) -> serde_json::Value {
-        let Some(PartialSuccess { rejected, error_message }) = &self.partial_success else {
-            return serde_json::json!({});
-        };
-        let name = match signal {
-            OtlpSignal::Logs => "rejectedLogRecords",
-            OtlpSignal::Traces => "rejectedSpans",
-            OtlpSignal::Metrics => "rejectedDataPoints",
-        };
-        // An int64 is text in JSON.
-        let rejected = rejected.to_string();
-        serde_json::json!({"partialSuccess": {name: rejected, "errorMessage": error_message}})
-    }
-}
-
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let cause = refusal.to_string();
@@ -95,14 +53,14 @@ impl From<Refusal> for Status {
 struct Export(Intake, OtlpSignal);
 
 impl UnaryService<Bytes> for Export {
-    type Response = ExportResponse;
-    type Future = BoxFuture<Response<ExportResponse>, Status>;
+    type Response = OtlpResponse;
+    type Future = BoxFuture<Response<OtlpResponse>, Status>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let (intake, signal) = (self.0.clone(), self.1);
         Box::pin(async move {
             match intake.submit(signal, request.into_inner()).await {
-                Ok(rejected) => Ok(Response::new(ExportResponse::new(&rejected))),
+                Ok(rejected) => Ok(Response::new(OtlpResponse::new(rejected.total(), &rejected))),
                 Err(refusal) => Err(refusal.into()),
             }
         })
@@ -181,6 +139,8 @@ fn with_size_code(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::otlp::Rejected;
+    use prost::Message as _;
     use tapio_core::event::Reason;
 
     #[test]
@@ -195,17 +155,17 @@ mod tests {
     #[test]
     fn response_has_number_of_rejected_records_and_why() {
         let mut rejected = Rejected::default();
-        assert!(ExportResponse::new(&rejected).encode_to_vec().is_empty());
+        assert!(OtlpResponse::new(rejected.total(), &rejected).encode_to_vec().is_empty());
         rejected.add(Reason::BadInput, 299);
         rejected.add(Reason::Oversize, 1);
-        let response = ExportResponse::new(&rejected);
+        let response = OtlpResponse::new(rejected.total(), &rejected);
         let encoded = response.encode_to_vec();
         assert_eq!(encoded[..5], [0x0a, encoded.len() as u8 - 2, 8, 0xac, 2]);
         let json = response.json(OtlpSignal::Logs);
         assert_eq!(json["partialSuccess"]["rejectedLogRecords"], "300");
-        assert_eq!(ExportResponse::default().json(OtlpSignal::Traces), serde_json::json!({}));
+        assert_eq!(OtlpResponse::default().json(OtlpSignal::Traces), serde_json::json!({}));
         assert_eq!(
-            response.partial_success.unwrap().error_message,
+            response.json(OtlpSignal::Logs)["partialSuccess"]["errorMessage"],
             "records not accepted: 299 can't be decoded, 1 larger than a record may be"
         );
     }

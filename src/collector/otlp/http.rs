@@ -16,10 +16,10 @@ use prost::Message as _;
 use tonic::{Code, Status};
 
 use super::encoding::{ENCODINGS, Media, UnpackError, unpack};
-use super::grpc::ExportResponse;
 use super::intake::{self, Intake, MAX_REQUEST_BYTES, Refusal};
 use tapio_wire::{
-    Access, AccessLayer, DoorLayer, DoorListener, OtlpSignal, PeerInfo, RpcStatus, otlp_from_json,
+    Access, AccessLayer, DoorLayer, DoorListener, OtlpResponse, OtlpSignal, PeerInfo, RpcStatus,
+    otlp_from_json,
 };
 
 /// Serves until the listener fails.
@@ -134,7 +134,7 @@ async fn export(
     media: Option<Media>,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<ExportResponse, Refused> {
+) -> Result<OtlpResponse, Refused> {
     let Some(media) = media else {
         return Err(Refused::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -155,7 +155,8 @@ async fn export(
         let invalid = |e| Refused::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, e);
         body = otlp_from_json(signal, &body).map_err(invalid)?.into();
     }
-    Ok(ExportResponse::new(&intake.submit(signal, body).await?))
+    let rejected = intake.submit(signal, body).await?;
+    Ok(OtlpResponse::new(rejected.total(), &rejected))
 }
 
 /// Why the listener's bounds have ended a request's body, if they have.

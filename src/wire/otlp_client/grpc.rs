@@ -11,10 +11,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use super::config::{OtlpClientConfig, OtlpCompression};
-use super::outcome::{ExportResponse, OtlpExported, OtlpFailure};
+use super::outcome::{OtlpExported, OtlpFailure};
 use crate::dialer::root_cause;
 use crate::otlp::OtlpSignal;
 use crate::otlp_out::OtlpRequest;
+use crate::otlp_response::OtlpResponse;
 
 /// A client over gRPC.
 #[derive(Clone)]
@@ -67,7 +68,7 @@ struct EncodedCodec;
 
 impl Codec for EncodedCodec {
     type Encode = Bytes;
-    type Decode = ExportResponse;
+    type Decode = OtlpResponse;
     type Encoder = Self;
     type Decoder = Self;
 
@@ -91,11 +92,11 @@ impl Encoder for EncodedCodec {
 }
 
 impl Decoder for EncodedCodec {
-    type Item = ExportResponse;
+    type Item = OtlpResponse;
     type Error = Status;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<ExportResponse>, Status> {
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<OtlpResponse>, Status> {
         // A response that can't be read says that the request was taken.
-        Ok(Some(ExportResponse::decode(from).unwrap_or_default()))
+        Ok(Some(OtlpResponse::decode(from).unwrap_or_default()))
     }
 }

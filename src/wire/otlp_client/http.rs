@@ -12,10 +12,11 @@ use hyper_util::rt::TokioExecutor;
 use prost::Message as _;
 
 use super::config::{OtlpClientConfig, OtlpCompression};
-use super::outcome::{ExportResponse, OtlpExported, OtlpFailure};
+use super::outcome::{OtlpExported, OtlpFailure};
 use crate::dialer::{Connector, root_cause};
 use crate::otlp::OtlpSignal;
 use crate::otlp_out::OtlpRequest;
+use crate::otlp_response::OtlpResponse;
 use crate::retry_info::RpcStatus;
 
 /// The largest response that is read.
@@ -91,7 +92,7 @@ async fn read(response: Response<Body>) -> Result<OtlpExported, OtlpFailure> {
     let body = axum::body::to_bytes(body, MAX_RESPONSE_BYTES).await;
     if head.status.is_success() {
         // A response that can't be read says that the request was taken.
-        let response = ExportResponse::decode(body.unwrap_or_default()).unwrap_or_default();
+        let response = OtlpResponse::decode(body.unwrap_or_default()).unwrap_or_default();
         return Ok(response.into());
     }
     let after = head.headers.get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());

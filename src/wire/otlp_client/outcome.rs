@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use tonic::{Code, Status};
 
 use crate::dialer::root_cause;
+use crate::otlp_response::OtlpResponse;
 use crate::retry_info::retry_delay;
 
 /// A request that was taken.
@@ -37,24 +37,8 @@ pub enum OtlpFailure {
     Refused(String),
 }
 
-/// `ExportLogsServiceResponse`, `ExportTraceServiceResponse`, `ExportMetricsServiceResponse`: their
-/// fields have the same numbers.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected: i64,
-    #[prost(string, tag = "2")]
-    error_message: String,
-}
-
-impl From<ExportResponse> for OtlpExported {
-    fn from(response: ExportResponse) -> Self {
+impl From<OtlpResponse> for OtlpExported {
+    fn from(response: OtlpResponse) -> Self {
         let partial = response.partial_success.unwrap_or_default();
         Self { rejected: partial.rejected.try_into().unwrap_or(0), message: partial.error_message }
     }
