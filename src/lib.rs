@@ -26,4 +26,5 @@ mod metrics;
 pub mod runtime;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 mod timer;

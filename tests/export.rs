@@ -11,3 +11,5 @@ mod sent;
 mod stories;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "export/telemetry.rs"]
+mod telemetry;

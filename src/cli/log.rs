@@ -4,16 +4,21 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use tapio_core::redact::{RedactConfig, RedactingWriter};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, reload};
 
 use super::output::Usage;
 use crate::runtime::{Config, LogConfig, LogFormat};
+use crate::telemetry::LogLayer;
 
 /// The running log.
 pub(super) struct Log {
     config: LogConfig,
     redact: RedactConfig,
-    set_filter: Box<dyn Fn(EnvFilter) -> anyhow::Result<()>>,
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// Passes entries on to `telemetry.otlp` once that has started.
+    pub(super) records: LogLayer,
 }
 
 fn filter(config: &LogConfig) -> anyhow::Result<EnvFilter> {
@@ -26,26 +31,20 @@ fn filter(config: &LogConfig) -> anyhow::Result<EnvFilter> {
 /// An invalid level, as [`Usage`]; or another log runs already.
 pub(super) fn start(config: &Config) -> anyhow::Result<Log> {
     let (redact, redactor) = (config.redact.clone(), config.redactor());
-    let config = &config.log;
+    let config = config.log.clone();
     let writer = move || RedactingWriter::new(std::io::stderr(), Arc::clone(&redactor));
-    let log = tracing_subscriber::fmt().with_writer(writer);
-    let log = log.with_env_filter(filter(config)?);
-    let (started, set_filter): (_, Box<dyn Fn(EnvFilter) -> anyhow::Result<()>>) =
-        match config.format {
-            LogFormat::Json => {
-                let log = log.json().with_filter_reloading();
-                let handle = log.reload_handle();
-                (log.try_init(), Box::new(move |filter| Ok(handle.reload(filter)?)))
-            }
-            LogFormat::Text => {
-                let terminal = std::io::stderr().is_terminal();
-                let log = log.with_ansi(terminal).with_target(false).with_filter_reloading();
-                let handle = log.reload_handle();
-                (log.try_init(), Box::new(move |filter| Ok(handle.reload(filter)?)))
-            }
-        };
-    started.map_err(|e| anyhow::anyhow!("can't start the log: {e}"))?;
-    Ok(Log { config: config.clone(), redact, set_filter })
+    let (filters, filter) = reload::Layer::new(filter(&config)?);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match config.format {
+        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Text => {
+            lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
+        }
+    };
+    let records = LogLayer::default();
+    let log = tracing_subscriber::registry().with(filters).with(lines).with(records.clone());
+    log.try_init().map_err(|e| anyhow::anyhow!("can't start the log: {e}"))?;
+    Ok(Log { config, redact, filter, records })
 }
 
 impl Log {
@@ -57,7 +56,7 @@ impl Log {
         if config.level == self.config.level {
             return Ok(None);
         }
-        (self.set_filter)(filter(config)?)?;
+        self.filter.reload(filter(config)?)?;
         let change = format!("log.level: {} → {}", self.config.level, config.level);
         self.config.level.clone_from(&config.level);
         Ok(Some(change))

@@ -25,5 +25,6 @@ mod service;
 mod signals;
 mod story;
 mod tail;
+mod telemetry;
 
 pub use command::main;

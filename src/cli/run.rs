@@ -13,8 +13,9 @@ use super::output::{BAD_USAGE, Outcome, Usage, message, print};
 use super::reload::reload;
 use super::service::{READY_INTERVAL, Service};
 use super::signals::Signals;
-use super::{live, log, process, story};
+use super::{live, log, process, story, telemetry};
 use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_json};
+use crate::telemetry::in_span;
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
@@ -80,15 +81,20 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let sandbox = Sandbox::of_agent(&config, args.standalone, &rows)?;
     let limits = sandbox.as_ref().map(|sandbox| Arc::clone(&sandbox.state));
     let access = config.bridge.access();
-    let agent = Agent::start_in(sandbox, config, args.standalone, rows, |rules, server| {
-        stories =
-            server.map(|s| print_stories(s.grpc_endpoint().to_owned(), access, drained.clone()));
-        rules
-    });
+    let mut telemetry = telemetry::start(&config, "", &log)?;
+    let start = || {
+        Agent::start_in(sandbox, config, args.standalone, rows, |rules, server| {
+            stories = server
+                .map(|s| print_stories(s.grpc_endpoint().to_owned(), access, drained.clone()));
+            rules
+        })
+    };
+    let agent = in_span("agent.start", start);
     let mut agent = agent.map_err(|e| match e {
         StartError::Rules(errors) => anyhow::Error::from(Usage(errors)),
         other => other.into(),
     })?;
+    telemetry::export_metrics(telemetry.as_mut(), agent.metrics());
     let stories = stories.transpose()?;
     tracing::info!(admin = %agent.admin_addr(), "agent started: /status, /metrics, /healthz, /readyz");
     if stories.is_some() {
@@ -113,6 +119,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
             "the spool has events that the server hasn't stored; the next start sends them"
         );
     }
+    drop(telemetry);
     if !account.holds() || (account.total.held > 0 && in_spool.is_none()) {
         message("tapio: accounting identity CONS-1 violated (defect in tapio): see the log");
         return Ok(ExitCode::FAILURE);

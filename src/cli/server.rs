@@ -12,9 +12,10 @@ use super::reload::reload;
 use super::run::config;
 use super::service::Service;
 use super::signals::Signals;
-use super::{log, process};
+use super::{log, process, telemetry};
 use crate::runtime::Sandbox;
 use crate::server::Server;
+use crate::telemetry::in_span;
 
 /// Interval at which the server's end is noticed.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,7 +37,9 @@ pub(super) fn run(args: &Args) -> Outcome {
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let sandbox = Sandbox::of_server(&started)?;
     let limits = sandbox.as_ref().map(|sandbox| &*sandbox.state);
-    let mut server = Server::start(started.server())?;
+    let mut telemetry = telemetry::start(&started, "-server", &log)?;
+    let mut server = in_span("server.start", || Server::start(started.server()))?;
+    telemetry::export_metrics(telemetry.as_mut(), server.metrics());
     while !signals.is_shutdown() && !server.is_finished() {
         service.report_server(server.http_addr, "receiving");
         signals.wait(POLL_INTERVAL);

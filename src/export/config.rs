@@ -45,7 +45,7 @@ pub enum Forward {
 }
 
 /// A receiver of OTLP. Keys that are missing are taken from `OTEL_EXPORTER_OTLP_*`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSinkConfig {
     /// Its name in `/status`, metrics and logs, by default its endpoint. A sink of the same name
@@ -67,8 +67,8 @@ pub struct OtlpSinkConfig {
     /// The least severity of a log record.
     #[serde(deserialize_with = "severity")]
     pub min_severity: Severity,
-    /// The events that are sent.
-    pub forward: Forward,
+    /// The events that are sent; by default stories and their events.
+    pub forward: Option<Forward>,
     /// Time limit of a request.
     #[serde(deserialize_with = "timeout")]
     pub timeout: Option<Duration>,
@@ -88,7 +88,7 @@ impl Default for OtlpSinkConfig {
             compression: None,
             signals: vec![ExportSignal::Logs, ExportSignal::Traces, ExportSignal::Metrics],
             min_severity: Severity(0),
-            forward: Forward::default(),
+            forward: None,
             timeout: None,
             is_signal_endpoint: false,
         }
@@ -121,19 +121,27 @@ impl ExportConfig {
             if self.otlp[..at].iter().any(|other| other.name() == name) {
                 return Err(format!("otlp: two sinks are named {name:?}; give each a name"));
             }
-            if sink.signals.is_empty() {
-                return Err(format!("otlp: sink {name:?}: signals: must not be empty"));
-            }
-            if sink.timeout.is_some_and(|timeout| timeout.is_zero()) {
-                return Err(format!("otlp: sink {name:?}: timeout: must be greater than zero"));
-            }
-            sink.client().check().map_err(|e| format!("otlp: sink {name:?}: {e}"))?;
+            sink.check().map_err(|e| format!("otlp: sink {name:?}: {e}"))?;
         }
         Ok(())
     }
 }
 
 impl OtlpSinkConfig {
+    /// Validates the values.
+    ///
+    /// # Errors
+    /// The key of an invalid value, and why it is invalid.
+    pub fn check(&self) -> Result<(), String> {
+        if self.signals.is_empty() {
+            return Err("signals: must not be empty".into());
+        }
+        if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err("timeout: must be greater than zero".into());
+        }
+        self.client().check()
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> String {
@@ -157,7 +165,8 @@ impl OtlpSinkConfig {
     }
 
     /// The client's configuration.
-    pub(super) fn client(&self) -> OtlpClientConfig {
+    #[must_use]
+    pub fn client(&self) -> OtlpClientConfig {
         OtlpClientConfig {
             endpoint: self.endpoint(),
             is_signal_endpoint: self.is_signal_endpoint,
@@ -176,7 +185,7 @@ impl OtlpSinkConfig {
             traces: self.signals.contains(&ExportSignal::Traces),
             metrics: self.signals.contains(&ExportSignal::Metrics),
             min_severity: self.min_severity.0,
-            only_stories: self.forward == Forward::Stories,
+            only_stories: self.forward.unwrap_or_default() == Forward::Stories,
         }
     }
 }

@@ -4,23 +4,16 @@
 
 use std::time::Duration;
 
-use super::config::{ExportConfig, ExportSignal, OtlpSinkConfig};
+use super::config::{ExportSignal, OtlpSinkConfig};
 use tapio_wire::{OtlpCompression, OtlpProtocol, TlsClientConfig};
 
-/// Completes the sinks with the variables that `env` returns.
+/// Completes a sink with the variables that `env` returns.
 ///
 /// # Errors
 /// The variable with an invalid value, and the cause.
 pub fn complete_from_env(
-    config: &mut ExportConfig,
-    env: impl Fn(&str) -> Option<String>,
-) -> Result<(), String> {
-    config.otlp.iter_mut().try_for_each(|sink| complete(sink, &env))
-}
-
-fn complete(
     sink: &mut OtlpSinkConfig,
-    env: &impl Fn(&str) -> Option<String>,
+    env: impl Fn(&str) -> Option<String>,
 ) -> Result<(), String> {
     let signal = match sink.signals[..] {
         [ExportSignal::Logs] => Some("LOGS"),
@@ -28,7 +21,7 @@ fn complete(
         [ExportSignal::Metrics] => Some("METRICS"),
         _ => None,
     };
-    let variables = Variables { env, signal };
+    let variables = Variables { env: &env, signal };
     if sink.endpoint.is_none()
         && let Some((name, endpoint)) = variables.get("ENDPOINT")
     {
@@ -135,7 +128,7 @@ mod tests {
             let name = name.strip_prefix("OTEL_EXPORTER_OTLP_")?;
             variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
         };
-        complete(&mut sink, &env).map(|()| sink)
+        complete_from_env(&mut sink, env).map(|()| sink)
     }
 
     #[test]

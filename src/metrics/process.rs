@@ -6,7 +6,8 @@ use std::fs;
 
 use rustix::process::{Resource, getrlimit};
 
-use super::exposition::{Metric, Page};
+use super::page::{Metric, Page};
+use super::telemetry::telemetry;
 
 const BUILD_INFO: Metric =
     Metric::gauge("tapio_build_info", &["version"], "Version of tapio; the value is always 1.");
@@ -61,9 +62,9 @@ fn boot_seconds() -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-/// Writes the build information and the process metrics.
+/// Adds the build information, the process metrics and those of its telemetry.
 pub(crate) fn process_metrics(page: &mut Page) {
-    page.metric(&BUILD_INFO).add(&[env!("CARGO_PKG_VERSION")], 1);
+    page.metric(&BUILD_INFO).add(&[env!("CARGO_PKG_VERSION")], 1u8);
     let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|t| Stat::parse(&t)) {
         page.value(&CPU_SECONDS, stat.cpu_ticks as f64 / ticks_per_second);
@@ -81,6 +82,7 @@ pub(crate) fn process_metrics(page: &mut Page) {
     if let Some(limit) = getrlimit(Resource::Nofile).current {
         page.value(&MAX_FDS, limit);
     }
+    telemetry().metrics(page);
 }
 
 #[cfg(test)]
@@ -105,7 +107,7 @@ mod tests {
     fn every_process_metric_is_on_the_page() {
         let mut page = Page::default();
         process_metrics(&mut page);
-        let text = page.into_text();
+        let text = page.text();
         for metric in [
             &BUILD_INFO,
             &CPU_SECONDS,

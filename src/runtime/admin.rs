@@ -28,14 +28,14 @@ pub(super) struct Admin {
     thread: Option<JoinHandle<()>>,
 }
 
-fn routes(status: Status) -> Router {
+fn routes(status: Arc<Status>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(async |State(s): State<Arc<Status>>| axum::Json(s.json())))
         .route("/metrics", get(metrics_page))
         .route("/suggested-rules", get(suggested_rules))
-        .with_state(Arc::new(status))
+        .with_state(status)
 }
 
 async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
@@ -46,7 +46,7 @@ async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
 }
 
 async fn metrics_page(State(status): State<Arc<Status>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], metrics::page(&status))
+    ([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], metrics::page(&status).text())
 }
 
 async fn suggested_rules(State(status): State<Arc<Status>>) -> impl IntoResponse {
@@ -70,7 +70,7 @@ impl Admin {
     ///
     /// # Errors
     /// When the address can't be bound or the thread can't be started.
-    pub(super) fn start(listen: &ListenAddress, status: Status) -> io::Result<Self> {
+    pub(super) fn start(listen: &ListenAddress, status: Arc<Status>) -> io::Result<Self> {
         let listener = bind("admin.listen", listen)?;
         let addr = listener.address()?.tcp();
         let addr = addr.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into());

@@ -3,7 +3,9 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `agent.rs` | [`Agent`]: starts everything, drains and ends it |
+//! | `start.rs` | how each component is started |
 //! | `config.rs` | [`Config`]: the YAML file |
+//! | `sections.rs` | sections of it |
 //! | `config_paths.rs` | the files and folders that the YAML file names |
 //! | `sandbox.rs` | [`Sandbox`]: the rights of the process |
 //! | `variables.rs` | environment variables in the YAML file |
@@ -28,18 +30,19 @@ mod recovery_log;
 mod reload;
 mod rows;
 mod sandbox;
+mod sections;
+mod start;
 mod start_error;
 mod status;
 mod variables;
 
 pub use agent::{Agent, Exit};
-pub use config::{
-    AdminConfig, Config, ConfigError, DataflowConfig, LogConfig, LogFormat, SandboxConfig,
-};
+pub use config::{Config, ConfigError};
 pub use lock::{AgentLock, LockError};
 pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;
 pub use sandbox::{Sandbox, SandboxError, SandboxState};
+pub use sections::{AdminConfig, DataflowConfig, LogConfig, LogFormat, SandboxConfig};
 pub use start_error::StartError;
 pub use status::{Status, snapshot_json};

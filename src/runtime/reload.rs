@@ -6,7 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::DataflowConfig;
+use super::sections::DataflowConfig;
+use crate::telemetry::in_span;
 use tapio_core::counters::Reading;
 use tapio_dataflow::rules::{self, LiveRules, Rule};
 
@@ -73,7 +74,7 @@ impl RuleFiles {
         let config = config.unwrap_or_else(|| self.config.clone());
         // Computed before the files are read: a change in between causes another reload.
         self.fingerprint = fingerprint(&config.rules);
-        match load(&config) {
+        match in_span("rules.reload", || load(&config)) {
             Ok(rules) => {
                 let number = rules.len();
                 self.live.replace(rules);

@@ -16,6 +16,7 @@ use super::status::ServerStatus;
 use super::sync::SyncThread;
 use super::{health, http, query, query_line};
 use crate::store::{Files, OsFiles};
+use crate::telemetry::MetricSource;
 use tapio_wire::{
     Access, AccessLayer, DoorListener, IngestServer, ListenAddress, Listening, PeerInfo, Right,
     bind, grpc_server,
@@ -171,6 +172,13 @@ impl ServerHandle {
     #[must_use]
     pub fn status(&self) -> ServerStatus {
         self.shared.status()
+    }
+
+    /// The server's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> MetricSource {
+        let shared = Arc::clone(&self.shared);
+        MetricSource::new(move || shared.metrics())
     }
 
     /// Changes the configuration. Some values take effect at the next start only.

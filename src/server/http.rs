@@ -12,7 +12,6 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::metrics;
 use super::query::{Answer, PageRequest};
 use super::query_line::QueryError;
 use super::shared::Shared;
@@ -49,12 +48,13 @@ impl IntoResponse for Failure {
 
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
+        let text = error.to_string();
         let status = match error {
             QueryError::Invalid(_) => StatusCode::BAD_REQUEST,
             QueryError::Busy => StatusCode::SERVICE_UNAVAILABLE,
             QueryError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self(status, error.into_text())
+        Self(status, text)
     }
 }
 
@@ -214,6 +214,5 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Failur
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let page = metrics::page(&shared.status(), &shared.delays());
-    ([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page)
+    ([(CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], shared.metrics().text())
 }

@@ -2,7 +2,7 @@
 
 use super::shared::Shared;
 use super::status::ServerStatus;
-use crate::metrics::{Kind, Metric, Page, process_metrics};
+use crate::metrics::{Distribution, Kind, Metric, Page, process_metrics};
 
 const BATCHES: Metric =
     Metric::counter("tapio_server_batches_total", &[], "Batches received and stored.");
@@ -126,19 +126,15 @@ const DELAY: Metric = Metric {
 const DELAY_BOUNDS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// The distribution of delays at a scrape.
-#[derive(Debug, Default)]
-pub(super) struct Delays {
-    /// Observations at most as large as each of [`DELAY_BOUNDS`].
-    buckets: Vec<(f64, u64)>,
-    count: u64,
-    /// The sum of what the histogram recorded, which keeps three digits of each delay.
-    sum_seconds: f64,
-}
-
 impl Shared {
-    /// The distribution of delays now.
-    pub(super) fn delays(&self) -> Delays {
+    /// The server's metrics now.
+    pub(super) fn metrics(&self) -> Page {
+        page(&self.status(), self.delays())
+    }
+
+    /// The distribution of delays. Its sum is that of what the histogram recorded, which keeps
+    /// three digits of each delay.
+    fn delays(&self) -> Distribution {
         let stats = self.stats();
         let delays = &stats.latency;
         let at_most = |bound: f64| (bound, delays.count_between(0, (bound * 1e9) as u64));
@@ -146,16 +142,15 @@ impl Shared {
             .iter_recorded()
             .map(|step| step.value_iterated_to() as f64 * step.count_at_value() as f64)
             .sum();
-        Delays {
+        Distribution {
             buckets: DELAY_BOUNDS.map(at_most).to_vec(),
             count: delays.len(),
-            sum_seconds: sum_ns / 1e9,
+            sum: sum_ns / 1e9,
         }
     }
 }
 
-/// The text of the page.
-pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
+fn page(status: &ServerStatus, delays: Distribution) -> Page {
     let (ingest, store) = (&status.ingest, &status.store);
     let mut page = Page::default();
     process_metrics(&mut page);
@@ -188,12 +183,12 @@ pub(super) fn page(status: &ServerStatus, delays: &Delays) -> String {
     ] {
         page.value(metric, value);
     }
-    let mut failed = page.metric(&HANDSHAKES_FAILED);
-    status.access.handshakes_failed.iter().for_each(|(reason, n)| failed.add(&[reason], n));
-    let mut refused = page.metric(&REQUESTS_REFUSED);
-    status.access.requests_refused.iter().for_each(|(reason, n)| refused.add(&[reason], n));
-    page.metric(&DELAY).add_histogram(&delays.buckets, delays.count, delays.sum_seconds);
-    page.into_text()
+    let failed = page.metric(&HANDSHAKES_FAILED);
+    status.access.handshakes_failed.iter().for_each(|(reason, n)| failed.add(&[reason], *n));
+    let refused = page.metric(&REQUESTS_REFUSED);
+    status.access.requests_refused.iter().for_each(|(reason, n)| refused.add(&[reason], *n));
+    page.distribution(&DELAY, delays);
+    page
 }
 
 #[cfg(test)]
@@ -204,8 +199,8 @@ mod tests {
     fn page_has_counters_gauges_and_the_histogram_of_delays() {
         let mut status = ServerStatus::default();
         status.ingest.events = 12;
-        let delays = Delays { buckets: vec![(0.5, 3)], count: 4, sum_seconds: 1.5 };
-        let page = page(&status, &delays);
+        let delays = Distribution { buckets: vec![(0.5, 3)], count: 4, sum: 1.5 };
+        let page = page(&status, delays).text();
         for line in [
             "tapio_server_events_total 12\n",
             "# TYPE tapio_server_stored_bytes gauge\n",

@@ -16,6 +16,7 @@ use super::query_line::{QueryError, budget};
 use super::shared::Shared;
 use super::status::LatencyStats;
 use super::storage::{Cursor, Filter, List, MatchingBatch, Page};
+use crate::telemetry::span;
 use tapio_core::event::{LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
 use tapio_wire::{Batch, linked_to_proto, proto, story_from_proto};
@@ -88,13 +89,16 @@ impl Shared {
         if !request.filter.id_prefix.is_empty() {
             return Err(QueryError::Invalid("id_prefix: is for stories only".into()));
         }
-        let place = self.enter_line().await?;
-        let selection = self.storage().select_events(request.filter.clone(), cursor);
-        let read = move || {
-            let page = selection.read(&budget(request.limit()));
-            answer(page, List::Events, &request.filter, render)
+        let query = async {
+            let place = self.enter_line().await?;
+            let selection = self.storage().select_events(request.filter.clone(), cursor);
+            let read = move || {
+                let page = selection.read(&budget(request.limit()));
+                answer(page, List::Events, &request.filter, render)
+            };
+            place.run(read).await
         };
-        place.run(read).await
+        span("query.events", query).await
     }
 
     /// Finds the stories that were updated last.
@@ -104,13 +108,16 @@ impl Shared {
         render: impl FnOnce(&[LinkedStory]) -> io::Result<T> + Send + 'static,
     ) -> Result<Answer<T>, QueryError> {
         let cursor = request.cursor(List::Stories)?;
-        let place = self.enter_line().await?;
-        let selection = self.storage().select_stories(request.filter.clone(), cursor);
-        let read = move || {
-            let page = selection.read(&budget(request.limit()));
-            answer(page, List::Stories, &request.filter, render)
+        let query = async {
+            let place = self.enter_line().await?;
+            let selection = self.storage().select_stories(request.filter.clone(), cursor);
+            let read = move || {
+                let page = selection.read(&budget(request.limit()));
+                answer(page, List::Stories, &request.filter, render)
+            };
+            place.run(read).await
         };
-        place.run(read).await
+        span("query.stories", query).await
     }
 
     /// Finds the story of which one part has this id.
@@ -123,12 +130,13 @@ impl Shared {
 
 impl From<QueryError> for Status {
     fn from(error: QueryError) -> Self {
+        let text = error.to_string();
         let code = match error {
             QueryError::Invalid(_) => tonic::Code::InvalidArgument,
             QueryError::Busy => tonic::Code::ResourceExhausted,
             QueryError::Failed(_) => tonic::Code::Internal,
         };
-        Self::new(code, error.into_text())
+        Self::new(code, text)
     }
 }
 

@@ -28,24 +28,17 @@ pub(super) fn budget(items: usize) -> Budget {
 }
 
 /// Why a query has no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum QueryError {
     /// A parameter is invalid: its name and the cause.
+    #[error("{0}")]
     Invalid(String),
     /// Too many queries wait.
+    #[error("{WAITING} queries are waiting already; try again later")]
     Busy,
     /// The storage can't be read.
+    #[error("{0}")]
     Failed(String),
-}
-
-impl QueryError {
-    /// The error as text.
-    pub(super) fn into_text(self) -> String {
-        match self {
-            Self::Invalid(cause) | Self::Failed(cause) => cause,
-            Self::Busy => format!("{WAITING} queries are waiting already; try again later"),
-        }
-    }
 }
 
 /// The line of queries.
@@ -130,7 +123,7 @@ mod tests {
             tokio::task::yield_now().await;
             let refused = line.enter().await.err().unwrap();
             assert!(matches!(refused, QueryError::Busy));
-            assert!(refused.into_text().starts_with("60 queries are waiting"));
+            assert!(refused.to_string().starts_with("60 queries are waiting"));
             running.pop();
             for waits in waiting {
                 assert!(waits.await.unwrap());

@@ -67,7 +67,9 @@ pub(crate) const PACKAGES: &[Package] = &[
         layers: &[
             &["timer", "store", "metrics"],
             &["bridge"],
-            &["export", "server", "load"],
+            &["export", "load"],
+            &["telemetry"],
+            &["server"],
             &["runtime"],
             &["cli"],
         ],

@@ -14,12 +14,12 @@ use tapio_core::counters::{Kind, Reading};
 use tapio_core::ring::Snapshot;
 use tapio_wire::Access;
 
-/// The text of `/metrics`.
-pub(crate) fn page(status: &Status) -> String {
+/// The metrics of `/metrics`.
+pub(crate) fn page(status: &Status) -> Page {
     let mut page = Page::default();
     process_metrics(&mut page);
     let service: Vec<&str> = status.service.iter().map(String::as_str).collect();
-    page.metric(&define::SERVICE_INFO).add(&service, 1);
+    page.metric(&define::SERVICE_INFO).add(&service, 1u8);
     events(&mut page, &status.account());
     let collectors = status.collectors();
     collector_health(&mut page, &collectors);
@@ -37,14 +37,14 @@ pub(crate) fn page(status: &Status) -> String {
     page.value(&define::CONNECTED, u8::from(status.bridge.is_connected()));
     counters(&mut page, define::BRIDGE_METRICS, status.bridge.readings());
     sinks(&mut page, &status.sinks);
-    page.into_text()
+    page
 }
 
 /// The refusals of the admin pages' listener.
 fn admin(page: &mut Page, access: &Access) {
-    let mut failed = page.metric(&define::ADMIN_HANDSHAKES_FAILED);
+    let failed = page.metric(&define::ADMIN_HANDSHAKES_FAILED);
     access.counts().handshakes_failed().for_each(|(reason, n)| failed.add(&[reason], n));
-    let mut refused = page.metric(&define::ADMIN_REQUESTS_REFUSED);
+    let refused = page.metric(&define::ADMIN_REQUESTS_REFUSED);
     access.counts().requests_refused().for_each(|(reason, n)| refused.add(&[reason], n));
     page.value(&define::ADMIN_RELOAD_FAILURES, access.reload_failures());
 }
@@ -52,32 +52,32 @@ fn admin(page: &mut Page, access: &Access) {
 /// CONS-1 by collector.
 fn events(page: &mut Page, snapshot: &Snapshot) {
     let accounts = &snapshot.collectors;
-    let mut received = page.metric(&define::RECEIVED);
+    let received = page.metric(&define::RECEIVED);
     accounts.iter().for_each(|a| received.add(&[&a.name], a.received));
-    let mut forwarded = page.metric(&define::FORWARDED);
+    let forwarded = page.metric(&define::FORWARDED);
     accounts.iter().for_each(|a| forwarded.add(&[&a.name], a.forwarded));
-    let mut dropped = page.metric(&define::DROPPED);
+    let dropped = page.metric(&define::DROPPED);
     for account in accounts {
         for (stage, reason, events) in &account.dropped {
-            dropped.add(&[&account.name, stage.as_str(), reason.as_str()], events);
+            dropped.add(&[&account.name, stage.as_str(), reason.as_str()], *events);
         }
     }
-    let mut truncated = page.metric(&define::TRUNCATED);
+    let truncated = page.metric(&define::TRUNCATED);
     accounts.iter().for_each(|a| truncated.add(&[&a.name], a.truncated));
-    let mut redacted = page.metric(&define::REDACTED);
+    let redacted = page.metric(&define::REDACTED);
     accounts.iter().for_each(|a| redacted.add(&[&a.name], a.redacted));
-    let mut held = page.metric(&define::HELD);
+    let held = page.metric(&define::HELD);
     accounts.iter().for_each(|a| held.add(&[&a.name], a.held));
-    let mut residual = page.metric(&define::RESIDUAL);
+    let residual = page.metric(&define::RESIDUAL);
     accounts.iter().for_each(|a| residual.add(&[&a.name], a.residual));
 }
 
 fn collector_health(page: &mut Page, collectors: &[CollectorStatus]) {
-    let mut up = page.metric(&define::COLLECTOR_UP);
+    let up = page.metric(&define::COLLECTOR_UP);
     collectors.iter().for_each(|c| up.add(&[c.name], u8::from(c.health == Health::Running)));
-    let mut restarts = page.metric(&define::COLLECTOR_RESTARTS);
+    let restarts = page.metric(&define::COLLECTOR_RESTARTS);
     collectors.iter().for_each(|c| restarts.add(&[c.name], c.restarts));
-    let mut age = page.metric(&define::HEARTBEAT_AGE);
+    let age = page.metric(&define::HEARTBEAT_AGE);
     collectors.iter().for_each(|c| age.add(&[c.name], seconds(c.heartbeat_age)));
 }
 
@@ -87,21 +87,21 @@ fn seconds(duration: Duration) -> f64 {
 
 /// The collectors' own counters. Those of a collector that is disabled are missing.
 fn collector_counters(page: &mut Page, collectors: &[CollectorStatus]) {
-    let mut emitted = page.metric(&EBPF_EMITTED);
+    let emitted = page.metric(&EBPF_EMITTED);
     for (name, value) in collectors.iter().flat_map(|c| &c.counters) {
         if let Some(kind) = name.strip_prefix(EMITTED) {
-            emitted.add(&[kind], value);
+            emitted.add(&[kind], *value);
         }
     }
     for rows in COLLECTOR_COUNTERS.chunk_by(|a, b| a.metric.name == b.metric.name) {
         let Some(first) = rows.first() else { continue };
-        let mut samples = page.metric(&first.metric);
+        let samples = page.metric(&first.metric);
         for row in rows {
             let collector = collectors.iter().find(|c| c.name == row.collector);
             let counter =
                 collector.and_then(|c| c.counters.iter().find(|(name, _)| name == row.counter));
             if let Some((_, value)) = counter {
-                samples.add(row.label.as_slice(), value);
+                samples.add(row.label.as_slice(), *value);
             }
         }
     }
@@ -110,12 +110,12 @@ fn collector_counters(page: &mut Page, collectors: &[CollectorStatus]) {
 fn rules(page: &mut Page, status: &Status) {
     page.value(&define::RULES, status.rules.current().rules.len() as u64);
     page.value(&define::RULES_DISABLED, status.disabled_rules());
-    let mut reloads = page.metric(&define::RELOADS);
+    let reloads = page.metric(&define::RELOADS);
     status.reloads.outcomes().for_each(|outcome| reloads.add(&[outcome.name], outcome.value));
 }
 
 fn stories(page: &mut Page, status: &Status) {
-    let mut emitted = page.metric(&define::STORIES);
+    let emitted = page.metric(&define::STORIES);
     for (pattern, severity, stories) in status.assessor.stories_emitted() {
         emitted.add(&[&pattern, severity], stories);
     }
@@ -127,7 +127,7 @@ fn shards(page: &mut Page, status: &Status) {
     // All shards have the same counters in the same order.
     for (position, counter) in shards.first().into_iter().flatten().enumerate() {
         let Some(metric) = metric_of(counter, define::SHARD_METRICS, &["shard"]) else { continue };
-        let mut samples = page.metric(&metric);
+        let samples = page.metric(&metric);
         for (number, readings) in shards.iter().enumerate() {
             samples.add(&[&number.to_string()], readings[position].value);
         }
@@ -138,7 +138,7 @@ fn shards(page: &mut Page, status: &Status) {
 fn identity(page: &mut Page, status: &Status) {
     let (tables, losses): (Vec<_>, Vec<_>) =
         status.directory.readings().partition(|reading| reading.kind == Kind::Gauge);
-    let mut entries = page.metric(&define::IDENTITY_ENTRIES);
+    let entries = page.metric(&define::IDENTITY_ENTRIES);
     tables.iter().for_each(|table| entries.add(&[table.name], table.value));
     counters(page, define::IDENTITY_METRICS, losses.into_iter());
 }
@@ -146,7 +146,7 @@ fn identity(page: &mut Page, status: &Status) {
 fn sinks(page: &mut Page, sinks: &[Arc<SinkStats>]) {
     for (position, counter) in SinkStats::default().readings().enumerate() {
         let Some(metric) = metric_of(&counter, define::SINK_METRICS, &["sink"]) else { continue };
-        let mut samples = page.metric(&metric);
+        let samples = page.metric(&metric);
         for sink in sinks {
             let value = sink.readings().nth(position).map_or(0, |reading| reading.value);
             samples.add(&[&sink.name], value);
