@@ -5,6 +5,7 @@
 //! | collectors under a `CollectorManager`, and their events as JSON | [`pipeline::Pipeline`] |
 //! | the agent as a process, its configuration and its pages | [`agent::TestAgent`] |
 //! | to wait for a condition | [`eventually::eventually`] |
+//! | secrets in a source, and the search for them | [`planter::Planter`], [`planted::PlantedAgent`] |
 //! | a server that refuses, fails or doesn't answer | [`scripted_server::ScriptedServer`] |
 //! | a router without rules | [`router::OneShard`] |
 //! | the value of an event's field | [`json::text`] |
@@ -25,6 +26,8 @@ pub(crate) mod ingest;
 pub(crate) mod json;
 pub(crate) mod net;
 pub(crate) mod pipeline;
+pub(crate) mod planted;
+pub(crate) mod planter;
 pub(crate) mod router;
 pub(crate) mod scripted_server;
 pub(crate) mod seeds;
