@@ -6,6 +6,7 @@
 //! | the agent as a process, its configuration and its pages | [`agent::TestAgent`] |
 //! | to wait for a condition | [`eventually::eventually`] |
 //! | secrets in a source, and the search for them | [`planter::Planter`], [`planted::PlantedAgent`] |
+//! | an API server of Kubernetes with prepared objects | [`api_server::serve_objects`] |
 //! | a server that refuses, fails or doesn't answer | [`scripted_server::ScriptedServer`] |
 //! | a router without rules | [`router::OneShard`] |
 //! | the value of an event's field | [`json::text`] |
@@ -20,6 +21,7 @@
 )]
 
 pub(crate) mod agent;
+pub(crate) mod api_server;
 pub(crate) mod cgroup;
 pub(crate) mod eventually;
 pub(crate) mod ingest;
