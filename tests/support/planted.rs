@@ -83,14 +83,20 @@ impl PlantedAgent {
         Self { fixture, redacts, receiver: RawReceiver::default(), log, process: None }
     }
 
-    /// Starts it with a section `collectors`, and a rule for events of these kinds.
+    /// Starts it with a section `collectors`, and a rule for events of these kinds whose messages
+    /// are in its stories.
     pub(crate) fn start(&mut self, collectors: &str, kinds: &str) {
+        self.start_with_text(collectors, kinds, "{e.message}");
+    }
+
+    /// As [`start`](Self::start), with another text of the event in stories.
+    pub(crate) fn start_with_text(&mut self, collectors: &str, kinds: &str, text: &str) {
         let Self { fixture, redacts, .. } = self;
         let rule = format!(
             "rule: leaking\nevents: {{ e: {{ kind: [{kinds}] }} }}\n\
              count: {{ event: e, by: [kind], within: 60s, at_least: 1 }}\n\
-             story:\n  pattern: leaking\n  name: '{{e.message}}'\n  \
-             root_cause: ['{{e.message}}']\n  actions: ['look at {{e.message}}']\n"
+             story:\n  pattern: leaking\n  name: '{text}'\n  \
+             root_cause: ['{text}']\n  actions: ['look at {text}']\n"
         );
         let rule = fixture.file("rule.yaml", &rule);
         let dir = rule.trim_end_matches("/rule.yaml");
@@ -221,7 +227,8 @@ impl Left {
         for (place, text) in &self.places {
             let secrets = secrets(text);
             if !secrets.is_empty() {
-                let _ = writeln!(found, "{place}: {secrets:?}");
+                let first: Vec<_> = secrets.iter().take(10).collect();
+                let _ = writeln!(found, "{place}: {} secrets, such as {first:?}", secrets.len());
             }
         }
         if self.redacts {

@@ -32,6 +32,9 @@ pub(crate) const FORMS: &[&str] = &[
     "ghp_SabcdefghijABCDEFGHIJ0123456789abcd",
 ];
 
+/// So many of the forms, from the first one on, are commands of a shell.
+pub(crate) const COMMANDS: usize = 11;
+
 /// Attributes whose values are secrets by their names.
 pub(crate) const NAMES: &[&str] = &[
     "password",

@@ -138,10 +138,16 @@ impl<'a> Words<'a> {
             *self = Self::new(by_name);
             return None;
         }
-        if self.program.is_empty() {
-            if !word.contains('=') && !word.starts_with('-') {
-                self.program = word.rsplit('/').next().unwrap_or(word);
+        // The program, or one that it runs: `timeout 5 mysql …`, `kubectl exec web -- mysql …`.
+        if self.program.is_empty() || !word.starts_with('-') {
+            let name = word.rsplit('/').next().unwrap_or(word);
+            if !word.contains('=') && !word.starts_with('-') && self.is_program(name) {
+                self.program = name;
+                self.is_login = false;
+                return None;
             }
+        }
+        if self.program.is_empty() {
             return None;
         }
         if LOGINS.contains(&self.program) && word == "login" {
@@ -171,6 +177,15 @@ impl<'a> Words<'a> {
             self.next = is_secret.then_some(Hide::Word);
         }
         None
+    }
+
+    /// Whether a word begins a command: any word where none has begun, and one with options for
+    /// secrets wherever it stands.
+    fn is_program(&self, name: &str) -> bool {
+        self.program.is_empty()
+            || OPTIONS.iter().any(|(programs, ..)| programs.contains(&name))
+            || DASH_P.contains(&name)
+            || LOGINS.contains(&name)
     }
 
     fn value(&self, hide: Hide, word: &str) -> Option<(usize, usize)> {
