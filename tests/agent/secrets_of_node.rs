@@ -165,8 +165,7 @@ fn search_finds_secrets_of_kubernetes_that_are_not_redacted() {
 
 fn plant_in_processes(redacts: bool) {
     let missing = findings(&EbpfConfig::default()).into_iter().find(|finding| {
-        !finding.ok
-            && (finding.subject.starts_with("program ") || finding.subject == "eBPF object")
+        !finding.ok && (finding.subject.starts_with("program ") || finding.subject == "eBPF object")
     });
     if let Some(missing) = missing {
         return skipped(&format!("{}: {}", missing.subject, missing.state));
@@ -176,7 +175,11 @@ fn plant_in_processes(redacts: bool) {
     let kind = "kernel.process.exec";
     let text = "{e.attributes.process.command_args}";
     agent.start_with_text(&format!("only: [ebpf], ebpf: {{ kinds: [{kind}] }}"), kind, text);
-    agent.wait_until_running("ebpf");
+    agent.fixture.wait(|s| {
+        // Its programs are attached some time after it has begun to run.
+        Command::new("/bin/true").status().unwrap();
+        s["cons1"]["collectors"]["ebpf"]["forwarded"].as_u64() > Some(0)
+    });
     let texts = plant.surrounded();
     for text in &texts {
         assert!(Command::new("/bin/true").arg(text).status().unwrap().success());

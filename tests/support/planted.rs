@@ -94,7 +94,7 @@ impl PlantedAgent {
         let Self { fixture, redacts, .. } = self;
         let rule = format!(
             "rule: leaking\nevents: {{ e: {{ kind: [{kinds}] }} }}\n\
-             count: {{ event: e, by: [kind], within: 60s, at_least: 1 }}\n\
+             count: {{ event: e, by: [message], within: 60s, at_least: 1 }}\n\
              story:\n  pattern: leaking\n  name: '{text}'\n  \
              root_cause: ['{text}']\n  actions: ['look at {text}']\n"
         );
@@ -152,10 +152,13 @@ impl PlantedAgent {
             let stories = self.page(self.fixture.http, "/api/v1/stories?limit=10000")?;
             let exported = self.receiver.0.lock().unwrap().clone();
             let counts = [&events, &exported].map(|text| self.planted(text));
-            if counts.iter().all(|count| *count >= planted) && stories.contains("leaking") {
+            let is_stored = counts.iter().all(|count| *count >= planted);
+            // Not every text that leaks is counted: the verification has the leaks.
+            let leaks = self.redacts && !secrets(&events).is_empty();
+            if (is_stored && stories.contains("leaking")) || leaks {
                 return Ok((events, stories));
             }
-            Err(format!("{counts:?} of {planted}; {}; {stories}", self.log()))
+            Err(format!("{counts:?} of {planted}; {}", self.log()))
         });
         let mut left = Left { redacts: self.redacts, places: Vec::new() };
         left.add("events", events);

@@ -36,6 +36,7 @@ const SECRETS: &[&str] = &[
     r#"exec ["docker", "login", "-p", "«hunter2»"]"#,
     "Popen(['docker', 'login', '-p', '«hunter2»'])",
     "run {redis-cli -a «hunter2» ping}",
+    "Started clone-«ghp_s3cr3ts3cr3ts3cr3t».service",
     r#"{"msg":"args [\"curl\",\"-u\",\"joe:«hunter2»\"]"}"#,
     "openssl rsa -in k -passin pass:«hunter2»",
     "openssl enc -aes-256-cbc -k «hunter2» -in f",
