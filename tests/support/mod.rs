@@ -5,7 +5,8 @@
 //! | collectors under a `CollectorManager`, and their events as JSON | [`pipeline::Pipeline`] |
 //! | the agent as a process, its configuration and its pages | [`agent::TestAgent`] |
 //! | to wait for a condition | [`eventually::eventually`] |
-//! | secrets in a source, and the search for them | [`planter::Planter`], [`planted::PlantedAgent`] |
+//! | secrets in a source | [`planter::Planter`] |
+//! | the search for them in all that leaves an agent | [`planted::PlantedAgent`] |
 //! | an API server of Kubernetes with prepared objects | [`api_server::serve_objects`] |
 //! | a server that refuses, fails or doesn't answer | [`scripted_server::ScriptedServer`] |
 //! | a router without rules | [`router::OneShard`] |
