@@ -14,6 +14,8 @@ mod otlp;
 mod pki;
 #[path = "access/reload.rs"]
 mod reload;
+#[path = "access/revoked.rs"]
+mod revoked;
 #[path = "access/sender.rs"]
 mod sender;
 #[path = "support/mod.rs"]

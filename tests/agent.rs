@@ -9,6 +9,8 @@ mod failing_rule;
 mod rights;
 #[path = "agent/secrets.rs"]
 mod secrets;
+#[path = "agent/secrets_of_node.rs"]
+mod secrets_of_node;
 #[path = "agent/server.rs"]
 mod server;
 #[path = "support/mod.rs"]

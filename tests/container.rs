@@ -11,6 +11,8 @@ mod registry;
 #[path = "container/runtime.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod runtime;
+#[path = "container/secrets.rs"]
+mod secrets;
 #[path = "support/mod.rs"]
 mod support;
 

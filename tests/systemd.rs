@@ -17,6 +17,8 @@ mod gaps;
 mod journal;
 #[path = "systemd/machine.rs"]
 mod machine;
+#[path = "systemd/secrets.rs"]
+mod secrets;
 #[path = "systemd/service.rs"]
 mod service;
 #[path = "support/mod.rs"]

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
-use super::{bench, demo, doctor, explain, load, quarantine, replay, rules, run, server, tail};
+use super::{
+    bench, check, demo, doctor, explain, load, quarantine, replay, rules, run, server, tail,
+};
 
 #[derive(Parser)]
 #[command(
@@ -25,7 +27,7 @@ enum Verb {
     /// Run the receiving server
     Server(server::Args),
     /// Validate a configuration file; errors have line and column
-    Check(run::CheckArgs),
+    Check(check::CheckArgs),
     /// Generate load at a fixed rate, without coordinated omission
     Load(load::Args),
     /// Measure tapio on this machine
@@ -62,7 +64,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Server(args) => server::run(&args),
-        Verb::Check(args) => run::check(&args),
+        Verb::Check(args) => check::check(&args),
         Verb::Load(args) => load::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Replay(args) => replay::run(&args),

@@ -1,4 +1,4 @@
-//! `tapio run`, `tapio check`
+//! `tapio run`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::log::Log;
 use super::notify::ServiceManager;
-use super::output::{BAD_USAGE, Outcome, Usage, message, print};
+use super::output::{Outcome, Usage, message, print};
 use super::reload::reload;
 use super::service::{READY_INTERVAL, Service};
 use super::signals::Signals;
@@ -48,14 +48,6 @@ pub(super) struct RunArgs {
     /// Exit when every source has been read to its end
     #[arg(long)]
     until_finished: bool,
-}
-
-#[derive(clap::Args)]
-#[command(after_help = "Example:\n  tapio check --config tapio.yaml")]
-pub(super) struct CheckArgs {
-    /// Configuration file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
 }
 
 /// Reads the configuration, or returns the defaults.
@@ -204,19 +196,6 @@ fn print_stories(
             let _ = print(&text);
         }
     })
-}
-
-pub(super) fn check(args: &CheckArgs) -> Outcome {
-    let config = config(Some(&args.config))?;
-    let loaded = tapio_dataflow::rules::load(&config.dataflow.rules);
-    loaded.errors.iter().for_each(|e| message(&e.to_string()));
-    if !loaded.errors.is_empty() {
-        return Ok(ExitCode::from(BAD_USAGE));
-    }
-    let enabled: Vec<&str> =
-        config.collectors.rows().iter().filter(|r| r.enabled).map(|r| r.name).collect();
-    print(&format!("{}: valid; collectors: {}", args.config.display(), enabled.join(", ")))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

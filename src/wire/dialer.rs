@@ -20,7 +20,9 @@ use tokio_rustls::client::TlsStream;
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
-use super::tls::{ClientTls, Reloaded, TlsClientConfig, TlsError, resolve, secret_text};
+use super::tls::{
+    ClientTls, Reloaded, TlsClientConfig, TlsError, expiry_warning, resolve, secret_text,
+};
 
 /// The prefixes of an endpoint with TLS, and of one of a unix socket.
 const TLS: &str = "https://";
@@ -60,6 +62,21 @@ impl ClientAccess {
             }
         }
         Ok(())
+    }
+
+    /// Opens the files, as a start does. Returns warnings, by key, about those that can be used
+    /// but won't be accepted. `now`: the time as `YYYYMMDDHHMMSS` in UTC.
+    ///
+    /// # Errors
+    /// The key, the file that can't be used, and why.
+    pub fn check_files(&self, now: &str) -> Result<Vec<String>, String> {
+        Dialer::new(&Self { tls: None, token_file: self.token_file.clone() }, [])
+            .map_err(|e| format!("token_file: {e}"))?;
+        let Some(tls) = &self.tls else { return Ok(Vec::new()) };
+        ClientTls::new(tls, &[]).map_err(|e| format!("tls: {e}"))?;
+        let expired = tls.cert.as_deref().map(|path| expiry_warning(path, now)).transpose();
+        let expired = expired.map_err(|e| format!("tls.cert: {e}"))?.flatten();
+        Ok(expired.map(|warning| format!("tls.cert: {warning}")).into_iter().collect())
     }
 }
 

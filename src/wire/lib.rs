@@ -57,7 +57,7 @@ mod tls;
 
 pub use access::{
     Access, AccessConfig, AccessCounts, AccessLayer, Caller, Denied, HandshakeFailure, Identity,
-    ListenAddress, Listening, PeerInfo, Refused, Right, Rights, bind,
+    ListenAddress, Listening, PeerInfo, Refused, Right, Rights, WatchedBody, bind,
 };
 pub use client::{ConnectError, IngestClient, IngestClientConfig, SendError, StreamEnd};
 pub use codec::RawCodec;

@@ -133,14 +133,14 @@ pub fn grpc_server(access: Arc<Access>) -> GrpcServer {
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(DoorLayer::new(tonic::body::Body::new, peer))
-        .layer(AccessLayer::new(access, info, refuse))
+        .layer(AccessLayer::new(access, info, refuse, tonic::body::Body::new))
 }
 
 /// The response to a request that isn't allowed.
 fn refuse(denied: &Denied) -> http::Response<tonic::body::Body> {
     let cause = denied.cause.as_str();
     match denied.refused {
-        Refused::Unauthenticated => Status::unauthenticated(cause).into_http(),
+        Refused::Unauthenticated | Refused::Revoked => Status::unauthenticated(cause).into_http(),
         Refused::Forbidden | Refused::Host | Refused::User => {
             Status::permission_denied(cause).into_http()
         }

@@ -62,10 +62,68 @@ fn endpoints_whose_tls_is_impossible_are_refused() {
         let (is_fine, error) = check(bridge);
         assert!(!is_fine && error.contains(expected), "{bridge}: {error}");
     }
+    let authority = Authority::new(folder.path(), "authority");
     let fine = format!(
-        "endpoint: \"https://h:1\", tls: {{ ca: /ca.pem }}, token_file: {}",
+        "endpoint: \"https://h:1\", tls: {{ ca: {} }}, token_file: {}",
+        authority.ca.display(),
         token.display()
     );
     let (is_fine, error) = check(&fine);
     assert!(is_fine, "{error}");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_refused_by_check() {
+    let fixture = TestAgent::new();
+    let folder = tempfile::tempdir().unwrap();
+    let check = |text: &str| {
+        let output = run(&["check", "--config", &fixture.file("tapio.yaml", text)]);
+        (output.status.success(), utf8(&output.stderr))
+    };
+    let authority = Authority::new(folder.path(), "ours");
+    let other = Authority::new(folder.path(), "theirs");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    other.server();
+    let tls = authority.server();
+    let mismatched = tls.replace("ours-server.key.pem", "theirs-server.key.pem");
+    secret(&folder.path().join("tokens"), "write n1 hidden more\n");
+    let tokens = path("tokens");
+    let expired = authority.expired("n1").tls.unwrap();
+    let expired_server = format!(
+        "cert: {}, key: {}",
+        expired.cert.as_ref().unwrap().display(),
+        expired.key.as_ref().unwrap().display()
+    );
+    let sections = [
+        ("server", "server: { MORE }"),
+        ("admin", "admin: { MORE }"),
+        ("collectors.otlp", "collectors: { otlp: { enabled: true, MORE } }"),
+        ("collectors.receiver", "collectors: { receiver: { enabled: true, MORE } }"),
+    ];
+    for (key, section) in sections {
+        let with = |more: &str| check(&section.replace("MORE", more));
+        for (more, expected) in [
+            ("tls: { cert: /nowhere/c.pem, key: /nowhere/k.pem }".to_owned(), "No such file"),
+            (format!("tls: {{ {mismatched} }}"), "theirs-server.key.pem"),
+            ("token_file: /nowhere/tokens".to_owned(), "/nowhere/tokens: No such file"),
+            (format!("token_file: {tokens}"), "line 1: isn't `write NODE TOKEN`"),
+        ] {
+            let (is_fine, error) = with(&more);
+            assert!(!is_fine && error.contains(expected), "{section} {more}: {error}");
+            let of_key = more.split_once(':').unwrap().0;
+            assert!(error.contains(&format!("{key}.{of_key}: ")), "{more}: {error}");
+            assert!(!error.contains("hidden"), "{error}");
+        }
+        let (is_fine, warning) = with(&format!("tls: {{ {expired_server} }}"));
+        assert!(is_fine && warning.contains(&format!("warning: {key}.tls.cert: ")), "{warning}");
+        assert!(warning.contains("the certificate has expired"), "{warning}");
+        assert_eq!(with(&format!("tls: {{ {tls} }}")), (true, String::new()));
+    }
+    let (is_fine, error) = check("bridge: { endpoint: \"https://h:1\", tls: { ca: /nowhere/ca } }");
+    assert!(!is_fine && error.contains("bridge.tls: /nowhere/ca: No such file"), "{error}");
+    let (is_fine, error) = check("bridge: { token_file: /nowhere/token }");
+    assert!(!is_fine && error.contains("bridge.token_file: /nowhere/token: "), "{error}");
+    let sink = "endpoint: \"https://h:1\", tls: { ca: /nowhere/ca }";
+    let (is_fine, error) = check(&format!("export: {{ otlp: [{{ {sink} }}] }}"));
+    assert!(!is_fine && error.contains("export.otlp[0].tls: /nowhere/ca: "), "{error}");
 }

@@ -84,16 +84,45 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn open(endpoint: &str) -> Self {
+        Self::open_as(endpoint, &ClientAccess::default())
+    }
+
+    /// Opens a stream of a client with a token or a certificate.
+    pub(crate) fn open_as(endpoint: &str, access: &ClientAccess) -> Self {
         let runtime = runtime();
-        let config = IngestClientConfig::to(endpoint);
+        let dialer = Dialer::new(access, [endpoint]).unwrap();
+        let config = IngestClientConfig { dialer, ..IngestClientConfig::to(endpoint) };
         let client = runtime.block_on(IngestClient::connect(&config)).unwrap();
         Self { runtime, client }
+    }
+
+    /// Waits for the end of the stream; returns why it ended.
+    pub(crate) fn wait_for_end(&mut self) -> String {
+        let ended = async {
+            loop {
+                if let Err(end) = self.client.ack().await {
+                    return end.to_string();
+                }
+            }
+        };
+        let limited = async { tokio::time::timeout(Duration::from_secs(60), ended).await };
+        self.runtime.block_on(limited).unwrap()
     }
 
     pub(crate) fn send(&mut self, batch: &proto::EventBatch) -> Result<proto::Ack, String> {
         self.client.send_framed(grpc_framed(&batch.encode_to_vec())).unwrap();
         self.runtime.block_on(self.client.ack()).map_err(|e| e.to_string())
     }
+}
+
+/// Opens a tail and reads it to its end; the error is why it ended.
+pub(crate) fn tail_to_end(endpoint: &str, access: &ClientAccess) -> Result<(), String> {
+    query(endpoint, access, async |mut client| {
+        let response = client.tail(proto::TailRequest::default()).await;
+        let mut stream = response.map_err(|e| e.message().to_owned())?.into_inner();
+        while stream.message().await.map_err(|e| e.message().to_owned())?.is_some() {}
+        Ok(())
+    })
 }
 
 /// The number of events that a node has in the server's store; the error is the server's.

@@ -71,7 +71,9 @@ impl Default for Config {
 }
 
 impl Config {
-    fn access_config(&self) -> AccessConfig {
+    /// Access to the listeners.
+    #[must_use]
+    pub fn access_config(&self) -> AccessConfig {
         AccessConfig {
             tls: self.tls.clone(),
             token_file: self.token_file.clone(),

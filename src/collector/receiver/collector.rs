@@ -70,7 +70,9 @@ impl Default for ReceiverConfig {
 }
 
 impl ReceiverConfig {
-    fn access(&self) -> AccessConfig {
+    /// Access to the listener.
+    #[must_use]
+    pub fn access(&self) -> AccessConfig {
         AccessConfig {
             tls: self.tls.clone(),
             token_file: self.token_file.clone(),

@@ -84,6 +84,7 @@ pub(super) const PROGRAM_STARTS: &[&str] = &[
     "7zr ",
     " login",
     "\"login",
+    "'login",
     "7z\"",
     "zip\"",
 ];
@@ -137,10 +138,16 @@ impl<'a> Words<'a> {
             *self = Self::new(by_name);
             return None;
         }
-        if self.program.is_empty() {
-            if !word.contains('=') && !word.starts_with('-') {
-                self.program = word.rsplit('/').next().unwrap_or(word);
+        // The program, or one that it runs: `timeout 5 mysql …`, `kubectl exec web -- mysql …`.
+        if self.program.is_empty() || !word.starts_with('-') {
+            let name = word.rsplit('/').next().unwrap_or(word);
+            if !word.contains('=') && !word.starts_with('-') && self.is_program(name) {
+                self.program = name;
+                self.is_login = false;
+                return None;
             }
+        }
+        if self.program.is_empty() {
             return None;
         }
         if LOGINS.contains(&self.program) && word == "login" {
@@ -172,6 +179,15 @@ impl<'a> Words<'a> {
         None
     }
 
+    /// Whether a word begins a command: any word where none has begun, and one with options for
+    /// secrets wherever it stands.
+    fn is_program(&self, name: &str) -> bool {
+        self.program.is_empty()
+            || OPTIONS.iter().any(|(programs, ..)| programs.contains(&name))
+            || DASH_P.contains(&name)
+            || LOGINS.contains(&name)
+    }
+
     fn value(&self, hide: Hide, word: &str) -> Option<(usize, usize)> {
         let start = match hide {
             Hide::Word => 0,
@@ -186,6 +202,12 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Whether a character stands before a word without being a part of it: the words may be those of
+/// a list, such as `[curl -u joe:x]` and `["curl","-u","joe:x"]`, also within a quoted text.
+pub(super) fn opens(c: char) -> bool {
+    matches!(c, '"' | '\'' | '`' | '(' | '[' | '{' | '<' | ',' | '\\')
+}
+
 /// Calls `found` with the ranges of secrets in the command line that begins at `start` and ends
 /// with the line.
 pub(super) fn in_text(text: &str, start: usize, mut found: impl FnMut((usize, usize))) {
@@ -194,27 +216,33 @@ pub(super) fn in_text(text: &str, start: usize, mut found: impl FnMut((usize, us
     let mut at = start;
     while at < end {
         let c = text[at..].chars().next().unwrap_or(' ');
-        if c.is_whitespace() || matches!(c, '(' | ')' | ';' | '\0') {
+        let is_quote = matches!(c, '"' | '\'');
+        let opens_words = opens(c) && !is_quote && !text[at..].starts_with(REDACTED);
+        if c.is_whitespace() || matches!(c, ')' | ';' | '\0') || opens_words {
             if c == ';' {
                 words = Words::new(false);
             }
             at += c.len_utf8();
             continue;
         }
-        let (from, to) = match c {
-            '"' | '\'' => {
-                let close = text[at + 1..end].find(c).map_or(end, |close| at + 1 + close);
-                (at + 1, close)
-            }
-            _ => {
-                let stops = |c: char| c.is_whitespace() || matches!(c, '\0' | ';' | ')');
-                (at, text[at..end].find(stops).map_or(end, |stop| at + stop))
-            }
+        let (from, to) = if is_quote {
+            let close = text[at + 1..end].find(c).map_or(end, |close| at + 1 + close);
+            (at + 1, close)
+        } else {
+            // The first word may be the first one of a list, behind its quote.
+            let is_first = at == start;
+            let stops = |c: char| {
+                c.is_whitespace()
+                    || matches!(c, '\0' | ';' | ')')
+                    || (is_first && matches!(c, '"' | '\''))
+            };
+            (at, text[at..end].find(stops).map_or(end, |stop| at + stop))
         };
-        let word = text[from..to].trim_end_matches(['"', '\'', '`']);
+        let word = text[from..to].trim_end_matches(['"', '\'', '`', '\\']);
         if let Some((start, end)) = words.word(word) {
             found((from + start, from + end));
         }
-        at = (to + usize::from(to < end && matches!(c, '"' | '\''))).max(at + 1);
+        let is_in_list = at == start && text[to..end].starts_with(['"', '\'']);
+        at = (to + usize::from(to < end && (is_quote || is_in_list))).max(at + 1);
     }
 }

@@ -167,8 +167,12 @@ impl Redactor {
 
 /// The beginning of the command line with the program that begins here or in the word before.
 fn command_start(text: &str, start: usize) -> usize {
-    let before = &text[..start];
-    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '(' | '`' | '=' | ';' | '|');
+    let mut before = &text[..start];
+    if text[start..].starts_with(['"', '\'']) {
+        // A subcommand in a list of words, such as `["docker", "login", …]`.
+        before = before.trim_end_matches([',', ' ', '"', '\'', '\\']);
+    }
+    let ends = |c: char| c.is_whitespace() || matches!(c, '=' | ';' | '|') || command::opens(c);
     before.rfind(ends).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8))
 }
 

@@ -78,7 +78,13 @@ fn continues(text: &str, start: usize) -> bool {
 impl Shape {
     /// The range of a value that begins here.
     pub(super) fn find(&self, text: &str, start: usize) -> Option<(usize, usize)> {
-        if continues(text, start) || !text[start..].starts_with(self.start) {
+        // A longer start is distinctive: it stays one in a name such as `clone-ghp_0123`.
+        let before = text[..start].bytes().next_back();
+        let is_part = match self.start.len() {
+            0..4 => continues(text, start),
+            _ => before.is_some_and(word),
+        };
+        if is_part || !text[start..].starts_with(self.start) {
             return None;
         }
         let body = start + self.start.len();

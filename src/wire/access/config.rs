@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::listen::ListenAddress;
-use crate::tls::TlsServerConfig;
+use super::tokens::TokenFile;
+use crate::tls::{ServerTls, TlsServerConfig, expiry_warning};
 
 /// Access, as the section of a listener configures it. The sections have these keys themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +49,21 @@ impl AccessConfig {
             }
         }
         Ok(())
+    }
+
+    /// Opens the files, as a start does. Returns warnings, by key, about those that can be used
+    /// but won't serve. `now`: the time as `YYYYMMDDHHMMSS` in UTC.
+    ///
+    /// # Errors
+    /// The key, the file that can't be used, and why.
+    pub fn check_files(&self, now: &str) -> Result<Vec<String>, String> {
+        if let Some(path) = &self.token_file {
+            TokenFile::new(path).map_err(|e| format!("token_file: {e}"))?;
+        }
+        let Some(tls) = &self.tls else { return Ok(Vec::new()) };
+        ServerTls::new(tls, &[], self.token_file.is_none()).map_err(|e| format!("tls: {e}"))?;
+        let expired = expiry_warning(&tls.cert, now).map_err(|e| format!("tls.cert: {e}"))?;
+        Ok(expired.map(|warning| format!("tls.cert: {warning}")).into_iter().collect())
     }
 }
 

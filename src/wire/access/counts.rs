@@ -37,11 +37,13 @@ pub enum Refused {
     Host,
     /// A user of a unix socket that isn't allowed.
     User,
+    /// The identity of a stream that was open isn't accepted any more.
+    Revoked,
 }
 
 const HANDSHAKES: [&str; 6] =
     ["not_tls", "no_certificate", "bad_certificate", "rejected", "timeout", "other"];
-const REQUESTS: [&str; 4] = ["unauthenticated", "forbidden", "host", "user"];
+const REQUESTS: [&str; 5] = ["unauthenticated", "forbidden", "host", "user", "revoked"];
 
 /// Counters of the refusals.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ impl AccessLayer<Body> {
         let peer = |extensions: &http::Extensions| {
             extensions.get::<ConnectInfo<PeerInfo>>().map(|peer| peer.0.clone())
         };
-        Self::new(access, peer, refuse)
+        Self::new(access, peer, refuse, Body::new)
     }
 }
 
@@ -28,7 +28,7 @@ impl AccessLayer<Body> {
 fn refuse(denied: &Denied) -> Response<Body> {
     let body = serde_json::json!({"error": denied.cause}).to_string();
     let mut response = Response::new(Body::from(body));
-    let is_unknown = denied.refused == Refused::Unauthenticated;
+    let is_unknown = matches!(denied.refused, Refused::Unauthenticated | Refused::Revoked);
     *response.status_mut() =
         if is_unknown { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
     let headers = response.headers_mut();

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use rustls::pki_types::CertificateDer;
+
 use super::right::Right;
 
 /// A sender that has authenticated itself, by a certificate or a token.
@@ -58,8 +60,17 @@ pub struct PeerInfo {
     pub address: Option<SocketAddr>,
     /// The user of a unix socket's client.
     pub uid: Option<u32>,
-    /// The names in its certificate, once the handshake has verified it.
-    pub(crate) certificate: Arc<OnceLock<Vec<String>>>,
+    /// Its certificate, once the handshake has verified it.
+    pub(crate) certificate: Arc<OnceLock<PeerCertificate>>,
+}
+
+/// The certificate of a connection's client.
+#[derive(Debug)]
+pub(crate) struct PeerCertificate {
+    /// The names in it.
+    pub(crate) names: Vec<String>,
+    /// The certificate, then those of intermediate authorities.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
 }
 
 /// The sender of a request, as a handler needs it.

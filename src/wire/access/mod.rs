@@ -11,6 +11,7 @@
 //! | `rights.rs` | [`Access`]: whether a request is allowed |
 //! | `origin.rs` | the headers `Host` and `Origin` |
 //! | `layer.rs` | [`AccessLayer`]: applies it to a service |
+//! | `revocation.rs` | [`WatchedBody`]: ends streams whose identity isn't accepted any more |
 //! | `http.rs` | applies it to listeners of HTTP |
 //! | `counts.rs` | [`AccessCounts`]: what was refused |
 
@@ -21,6 +22,7 @@ mod identity;
 mod layer;
 mod listen;
 mod origin;
+mod revocation;
 mod right;
 mod rights;
 mod socket;
@@ -28,9 +30,11 @@ mod tokens;
 
 pub use config::AccessConfig;
 pub use counts::{AccessCounts, HandshakeFailure, Refused};
+pub(crate) use identity::PeerCertificate;
 pub use identity::{Caller, Identity, PeerInfo};
 pub use layer::AccessLayer;
 pub use listen::ListenAddress;
+pub use revocation::WatchedBody;
 pub use right::{Right, Rights};
 pub use rights::{Access, Denied};
 pub use socket::{Listening, bind};

@@ -1,6 +1,7 @@
 //! Whether a request is allowed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -184,20 +185,83 @@ impl Access {
     }
 
     fn of_certificate(&self, peer: &PeerInfo) -> Option<Arc<Identity>> {
-        let names = peer.certificate.get().filter(|names| !names.is_empty())?;
+        let names = &peer.certificate.get().filter(|of| !of.names.is_empty())?.names;
         Some(Arc::new(Identity::of_certificate(names.clone(), &self.readers)))
     }
 
+    /// Whether a request that was allowed would be allowed now: its token or certificate may have
+    /// been removed. Counts it as revoked otherwise.
+    ///
+    /// # Errors
+    /// When it wouldn't.
+    pub(super) fn check_again(&self, pass: &Pass) -> Result<(), Denied> {
+        let is_valid = match &pass.token {
+            Some(token) => self.tokens.as_ref().and_then(|tokens| tokens.find(token)).is_some_and(
+                // Another identity may have got the token.
+                |identity| identity == pass.identity,
+            ),
+            None => self.tls.as_ref().is_some_and(|tls| {
+                pass.peer.certificate.get().is_some_and(|of| tls.accepts(&of.chain))
+            }),
+        };
+        // Relaxed: the flag is about itself only. Once revoked, both directions of a stream end.
+        if is_valid && !pass.is_revoked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let cause = format!("{}'s token or certificate isn't accepted any more", pass.identity);
+        if !pass.is_revoked.swap(true, Ordering::Relaxed) {
+            let from = pass.peer.address.map_or_else(String::new, |address| address.to_string());
+            self.counts.request(&self.listener, Refused::Revoked, &format!("{from}: {cause}"));
+        }
+        Err(Denied { refused: Refused::Revoked, cause })
+    }
+
+    /// The proof of a request that is allowed, to be checked again.
+    pub(super) fn pass(
+        &self,
+        identity: &Arc<Identity>,
+        headers: &HeaderMap,
+        peer: &PeerInfo,
+    ) -> Pass {
+        // A certificate without the right may have come with a token that has it.
+        let token = self.tokens.as_ref().and_then(|_| bearer(headers)).map(<[u8]>::to_vec);
+        let is_token = token.as_deref().is_some_and(|token| {
+            let found = self.tokens.as_ref().and_then(|tokens| tokens.find(token));
+            found.is_some_and(|of_token| of_token == *identity)
+        });
+        Pass {
+            identity: Arc::clone(identity),
+            token: token.filter(|_| is_token),
+            peer: peer.clone(),
+            is_revoked: AtomicBool::new(false),
+        }
+    }
+
     fn of_token(&self, headers: &HeaderMap) -> Result<Option<Arc<Identity>>, Denied> {
-        let (Some(tokens), Some(value)) = (&self.tokens, headers.get(AUTHORIZATION)) else {
+        let Some(tokens) = self.tokens.as_ref().filter(|_| headers.contains_key(AUTHORIZATION))
+        else {
             return Ok(None);
         };
-        let token = value.as_bytes().split_at_checked("bearer ".len());
-        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-        let identity = token.and_then(|(_, token)| tokens.find(token.trim_ascii()));
+        let identity = bearer(headers).and_then(|token| tokens.find(token));
         identity.map(Some).ok_or_else(|| Denied {
             refused: Refused::Unauthenticated,
             cause: "the token isn't valid".into(),
         })
     }
+}
+
+/// The proof of a request that was allowed.
+pub(super) struct Pass {
+    identity: Arc<Identity>,
+    /// The token; `None`: the certificate of the peer.
+    token: Option<Vec<u8>>,
+    peer: PeerInfo,
+    is_revoked: AtomicBool,
+}
+
+/// The token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("bearer ".len());
+    let value = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    value.map(|(_, token)| token.trim_ascii())
 }

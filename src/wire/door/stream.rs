@@ -17,7 +17,7 @@ use tonic::transport::server::Connected;
 
 use super::refusal::Refusal;
 use super::socket::{TimedSocket, ended};
-use crate::access::{Access, HandshakeFailure, PeerInfo};
+use crate::access::{Access, HandshakeFailure, PeerCertificate, PeerInfo};
 use crate::tls::certificate_names;
 
 /// How long a handshake may take, from the connection on.
@@ -143,9 +143,11 @@ impl DoorStream {
 
 /// Notes who the client is, for its requests.
 fn note_certificate(peer: &PeerInfo, connection: &ServerConnection) {
-    if let Some([certificate, ..]) = connection.peer_certificates() {
+    if let Some(chain @ [certificate, ..]) = connection.peer_certificates() {
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         // Nobody else sets it.
-        let _ = peer.certificate.set(certificate_names(certificate));
+        let _ =
+            peer.certificate.set(PeerCertificate { names: certificate_names(certificate), chain });
     }
 }
 

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::TlsError;
+use super::names::certificate_end;
 
 /// The largest file that is read.
 const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -78,6 +79,18 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         true => Err(TlsError::new(path, "has no certificate in PEM")),
         false => Ok(found),
     }
+}
+
+/// The warning about the first certificate of a file when it has expired. `now`: the time as
+/// `YYYYMMDDHHMMSS` in UTC.
+///
+/// # Errors
+/// When the file can't be read.
+pub(crate) fn expiry_warning(path: &Path, now: &str) -> Result<Option<String>, TlsError> {
+    let path = resolve(path);
+    let end = certificates(&path)?.first().and_then(certificate_end);
+    let is_past = end.as_deref().is_some_and(|end| end < now);
+    Ok(is_past.then(|| format!("{}: the certificate has expired", path.display())))
 }
 
 /// The private key in a file.

@@ -22,7 +22,7 @@ mod server;
 pub use client::ClientTls;
 pub use config::{TlsClientConfig, TlsServerConfig};
 pub use error::TlsError;
-pub(crate) use files::{resolve, secret_text};
+pub(crate) use files::{expiry_warning, resolve, secret_text};
 pub(crate) use names::certificate_names;
 pub(crate) use reloaded::{Reloaded, is_due};
 pub use server::ServerTls;

@@ -48,6 +48,28 @@ fn common_name(subject: &[u8]) -> Option<&str> {
     found
 }
 
+/// When a certificate expires, as `YYYYMMDDHHMMSS` in UTC (RFC 5280, section 4.1.2.5).
+pub(super) fn certificate_end(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, signed, _) = element(element(certificate)?.1)?;
+    // Before the validity: the version, if there is one; number, algorithm, issuer.
+    let mut rest = signed;
+    if let Some((0xa0, _, after)) = element(rest) {
+        rest = after;
+    }
+    for _ in 0..3 {
+        rest = element(rest)?.2;
+    }
+    let (_, validity, _) = element(rest)?;
+    let (tag, end, _) = element(element(validity)?.2)?;
+    let end = std::str::from_utf8(end).ok()?.strip_suffix('Z')?;
+    match tag {
+        // UTCTime: two digits of the year, from 1950 to 2049.
+        0x17 => Some(format!("{}{end}", if end < "50" { "20" } else { "19" })),
+        0x18 => Some(end.to_owned()),
+        _ => None,
+    }
+}
+
 /// The first element of DER: its tag, its content, and what comes after it.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, len], rest) = der.split_first_chunk::<2>()?;
@@ -80,6 +102,18 @@ mod tests {
         params.subject_alt_names = alternative.to_vec();
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         certificate_names(certificate.der())
+    }
+
+    #[test]
+    fn end_of_a_certificate_is_read() {
+        for (year, end) in [(2021, "20210101000000"), (2060, "20600101000000")] {
+            let mut params = CertificateParams::default();
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            assert_eq!(certificate_end(certificate.der()).as_deref(), Some(end));
+        }
+        assert_eq!(certificate_end(&CertificateDer::from(vec![0x30, 1])), None);
     }
 
     #[test]
