@@ -32,7 +32,7 @@ const MAX_COLLECTED: usize = 4_096;
 /// them.
 const MAX_LEARNED: usize = 32_768;
 /// Interval between sends of the aggregates of pairs, in ticks of the worker.
-const LEARNED_INTERVAL_TICKS: u32 = 100;
+const LEARNED_INTERVAL_TICKS: u32 = 200;
 
 /// Cached properties of a kind, in one byte. Zero means that they aren't computed yet.
 #[derive(Clone, Copy)]

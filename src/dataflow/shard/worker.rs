@@ -35,7 +35,7 @@ const NAP: Duration = Duration::from_micros(100);
 /// Naps without input before the shard sleeps until its bell rings.
 const NAPS_BEFORE_SLEEP: u32 = 2;
 /// The interval at which time advances without an event.
-const TICK_NS: u64 = 100_000_000;
+const TICK_NS: u64 = 50_000_000;
 /// The longest sleep of a shard that doesn't depend on time: a backstop, since everything that
 /// matters rings the bell.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
