@@ -8,9 +8,11 @@
 //! | `open_story.rs` | [`OpenStory`](open_story::OpenStory): one story that hasn't ended |
 //! | `render.rs` | [`StoryRenderer`](render::StoryRenderer): names, texts, actions, named causes |
 //! | `open_stories.rs` | [`OpenStories`](open_stories::OpenStories): opening, emitting, ending |
+//! | `eviction_order.rs` | which open story is evicted for lack of room |
 //! | `lifecycle.rs` | [`LifecycleTracker`](lifecycle::LifecycleTracker): pods, units, processes |
 
 pub(crate) mod event_text;
+mod eviction_order;
 pub(crate) mod lifecycle;
 pub(crate) mod members;
 pub(crate) mod open_stories;

@@ -1,11 +1,12 @@
 //! The open stories of a lane. A match opens a story, further members extend it, changes are
 //! emitted, and it closes when no member comes any more or by age. Every story ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::rules::Rule;
+use crate::story::eviction_order::EvictionOrder;
 use crate::story::members::EventRef;
 use crate::story::open_story::{Match, OpenStory};
 use crate::story::render;
@@ -18,6 +19,9 @@ const UPDATE_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// New stories emitted in one pass; more wait for the next pass.
 const MAX_OPENED_PER_PASS: usize = 256;
+
+/// Timers without a story that are kept, beside as many as there are stories.
+const MAX_STALE_TIMERS: usize = 256;
 
 /// The handling of a story that is evicted before it was emitted. A flood creates more of them than
 /// a person can read, and rendering one costs as much as finding it.
@@ -47,6 +51,7 @@ pub(crate) struct OpenStories {
     wheel: TimerWheel,
     timers: HashMap<u64, TraceId, ahash::RandomState>,
     next_timer: u64,
+    order: EvictionOrder,
     options: StoryOptions,
     /// Emissions of open stories, not yet taken.
     pub(crate) emitted: Vec<PendingStory>,
@@ -83,6 +88,7 @@ impl OpenStories {
             wheel: TimerWheel::default(),
             timers: HashMap::default(),
             next_timer: 0,
+            order: EvictionOrder::default(),
             options,
             emitted: Vec::new(),
             ended: Vec::new(),
@@ -140,6 +146,7 @@ impl OpenStories {
         self.evict_to(self.options.max_stories.max(1) - 1, rules);
         let story = OpenStory::new(id, found, continues, &self.cluster, now_ns);
         self.opened += 1;
+        self.order.add(story.rule, id);
         self.set_timer(id, story.ends_ns());
         self.open.insert(id, story);
     }
@@ -150,14 +157,13 @@ impl OpenStories {
         self.evict_to(max_stories.max(1), rules);
     }
 
-    /// Evicts the stories that end next, down to this number.
+    /// Evicts stories down to this number: the oldest of the rule that has the most of them, so
+    /// that a flood of one rule's stories doesn't end those of others.
     fn evict_to(&mut self, stories: usize, rules: &[Rule]) {
-        while self.open.len() > stories {
-            match self.wheel.pop_earliest().and_then(|t| self.timers.remove(&t)) {
-                Some(earliest) => self.evict(earliest, rules),
-                None if self.wheel.is_empty() => break,
-                None => {}
-            }
+        while self.open.len() > stories
+            && let Some(oldest) = self.order.next()
+        {
+            self.evict(oldest, rules);
         }
     }
 
@@ -204,12 +210,13 @@ impl OpenStories {
             _ if is_emitted => self.close(id, StoryState::Expired, rules),
             EvictionPolicy::Emit => self.close(id, StoryState::Expired, rules),
             EvictionPolicy::Drop => {
-                self.open.remove(&id);
+                self.remove(id);
                 self.expired += 1;
                 self.dropped_unemitted += 1;
             }
             EvictionPolicy::Defer => {
-                self.evicted.extend(self.open.remove(&id));
+                let story = self.remove(id);
+                self.evicted.extend(story);
                 self.expired += 1;
             }
         }
@@ -232,8 +239,20 @@ impl OpenStories {
         self.close(id, StoryState::Expired, rules);
     }
 
+    fn remove(&mut self, id: TraceId) -> Option<OpenStory> {
+        let story = self.open.remove(&id)?;
+        self.order.remove(story.rule, id);
+        // Timers of stories that were evicted.
+        if self.timers.len() > 2 * self.open.len() + MAX_STALE_TIMERS {
+            let (open, timers) = (&self.open, &mut self.timers);
+            timers.retain(|_, id| open.contains_key(id));
+            self.wheel.retain(|timer| timers.contains_key(&timer));
+        }
+        Some(story)
+    }
+
     fn close(&mut self, id: TraceId, state: StoryState, rules: &[Rule]) {
-        let Some(mut story) = self.open.remove(&id) else {
+        let Some(mut story) = self.remove(id) else {
             return;
         };
         match state {
@@ -270,15 +289,15 @@ impl OpenStories {
 
     fn emit_changed(&mut self, now_ns: u64, rules: &[Rule]) {
         let mut idle = Vec::new();
-        let mut opened = 0;
+        let opening = self.opening();
         for story in self.open.values_mut() {
             if now_ns.saturating_sub(story.touched_ns) > story.idle_ns {
                 idle.push(story.id);
             } else if story.changed && now_ns.saturating_sub(story.emitted_ns) >= UPDATE_INTERVAL_NS
             {
                 let state = if story.emitted { StoryState::Updated } else { StoryState::Opened };
-                opened += usize::from(!story.emitted);
-                if !story.emitted && opened > MAX_OPENED_PER_PASS {
+                let is_later = |opening: &HashSet<TraceId>| !opening.contains(&story.id);
+                if !story.emitted && opening.as_ref().is_some_and(is_later) {
                     continue;
                 }
                 story.revision += u32::from(story.emitted);
@@ -292,6 +311,28 @@ impl OpenStories {
         }
     }
 
+    /// The stories that are emitted first, where too many are new: as many of each rule.
+    fn opening(&self) -> Option<HashSet<TraceId>> {
+        let new = self.open.values().filter(|story| !story.emitted);
+        if self.unemitted_at_most(MAX_OPENED_PER_PASS) {
+            return None;
+        }
+        let mut of_rule: HashMap<u16, usize> = HashMap::new();
+        let mut ranked: Vec<(usize, u64, TraceId)> = new
+            .map(|story| {
+                let rank = of_rule.entry(story.rule).or_default();
+                *rank += 1;
+                (*rank, story.touched_ns, story.id)
+            })
+            .collect();
+        ranked.sort_unstable();
+        Some(ranked.into_iter().take(MAX_OPENED_PER_PASS).map(|(.., id)| id).collect())
+    }
+
+    fn unemitted_at_most(&self, number: usize) -> bool {
+        self.open.values().filter(|story| !story.emitted).nth(number).is_none()
+    }
+
     /// Gives each story's rule its new number. A story whose rule was removed or changed ends, as
     /// rendered by its `old` rule.
     pub(crate) fn renumber(&mut self, numbers: &[Option<u16>], old: &[Rule]) {
@@ -302,6 +343,11 @@ impl OpenStories {
                 None => ended.push(story.id),
             }
         }
+        self.order = EvictionOrder::default();
+        let mut all: Vec<(u64, TraceId, u16)> =
+            self.open.values().map(|story| (story.touched_ns, story.id, story.rule)).collect();
+        all.sort_unstable();
+        all.into_iter().for_each(|(_, id, rule)| self.order.add(rule, id));
         ended.sort();
         ended.into_iter().for_each(|id| self.close(id, StoryState::Closed, old));
     }
