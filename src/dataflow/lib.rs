@@ -3,6 +3,7 @@
 //! | folder or file | purpose |
 //! | --- | --- |
 //! | `rules/` | rules: from YAML to plans by kind; routing of events to shards |
+//! | `services/` | what services usually do, and disturbances of it |
 //! | `evidence/` | facts of all shards; root causes and impact from them |
 //! | `story/` | open stories, their members and texts; lifecycles of entities |
 //! | `matcher/` | lanes: rules evaluated on events; partial matches and windows by key |
@@ -21,6 +22,7 @@ mod key_table;
 mod lru;
 mod matcher;
 pub mod rules;
+mod services;
 mod shard;
 mod story;
 mod timer_wheel;

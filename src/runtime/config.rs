@@ -166,6 +166,9 @@ impl Config {
                 return bad(key, "must be at least 1");
             }
         }
+        if !(0.0..=100.0).contains(&self.dataflow.service_sensitivity) {
+            return bad("service_sensitivity", "must be from 0 to 100");
+        }
         if !matches!(self.dataflow.recovery_log_bytes, 0 | 1_048_576..=68_719_476_736) {
             return bad("recovery_log_bytes", "must be 0, or from 1 MiB to 64 GiB");
         }

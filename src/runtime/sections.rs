@@ -37,6 +37,8 @@ pub struct DataflowConfig {
     pub max_keys: usize,
     /// Open stories, per shard.
     pub max_stories: usize,
+    /// How strong a deviation of a service opens a story: an n-th of the usual one; 0: none does.
+    pub service_sensitivity: f64,
     /// Size of the recovery log on disk, from which a restart restores open stories; 0 disables it.
     pub recovery_log_bytes: u64,
 }
@@ -65,6 +67,7 @@ impl Default for DataflowConfig {
             builtin_rules: true,
             max_keys: lane.max_keys,
             max_stories: lane.max_stories,
+            service_sensitivity: 1.0,
             recovery_log_bytes: 64 * 1024 * 1024,
         }
     }

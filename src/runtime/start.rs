@@ -161,6 +161,7 @@ fn topology(
         })
         .correlation(config.dataflow.enable_semantic_grouping)
         .evidence(Bounds::LIVE)
+        .service_sensitivity(config.dataflow.service_sensitivity)
         .ring_blocks(ring_blocks)
         .collectors(collectors)
         .assessor_thread(ring_blocks.min(STORY_RING_BLOCKS))

@@ -50,7 +50,7 @@ pub(crate) const PACKAGES: &[Package] = &[
         folder: "src/dataflow/",
         layers: &[
             &["guard", "lru", "timer_wheel"],
-            &["key_table", "rules"],
+            &["key_table", "rules", "services"],
             &["evidence"],
             &["story"],
             &["matcher"],

@@ -259,6 +259,7 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     let collect = ledger.stage(Stage::Collect);
     let shutdown = Shutdown::default();
     let bell = Arc::new(Bell::new(Default::default()));
+    let cluster = rules.cluster.clone();
     let rules = Arc::new(LiveRules::new(rules));
     let started =
         topology(&rules, emit).start(&bell, &mut ledger, &shutdown, &mut ThreadPlan::default())?;
@@ -268,7 +269,7 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     let router: Arc<dyn Router> = Arc::<LiveRules>::clone(&rules);
     let mut sink = Sink::new(0, OnFull::Wait, router, entrance, collect, shutdown.clone());
     sink.refuse(Reason::BadInput, refused.len() as u64);
-    let assessor = Assessor::new(Bounds::REPLAY);
+    let assessor = Assessor::new(Bounds::REPLAY).with_cluster(&cluster);
     let mut output = Output { emit, assessor, stories: Vec::new(), lines: Vec::new() };
     let shards = std::thread::scope(|scope| {
         let shutdown = &shutdown;

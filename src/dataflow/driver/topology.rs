@@ -57,6 +57,7 @@ pub struct Topology {
     options: LaneOptions,
     correlates: bool,
     evidence: Option<Bounds>,
+    service_sensitivity: f64,
     memory: MemoryPressure,
     ring_blocks: usize,
     collectors: usize,
@@ -91,6 +92,7 @@ impl Topology {
             options: LaneOptions::default(),
             correlates: true,
             evidence: None,
+            service_sensitivity: 1.0,
             memory: MemoryPressure::default(),
             ring_blocks: DEFAULT_RING_BLOCKS,
             collectors: 0,
@@ -118,6 +120,13 @@ impl Topology {
     #[must_use]
     pub fn evidence(mut self, bounds: Bounds) -> Self {
         self.evidence = Some(bounds);
+        self
+    }
+
+    /// Sets how strong a deviation of a service opens a story: an n-th of the usual; 0: none does.
+    #[must_use]
+    pub fn service_sensitivity(mut self, sensitivity: f64) -> Self {
+        self.service_sensitivity = sensitivity;
         self
     }
 
@@ -227,12 +236,19 @@ impl Topology {
         let Rings { entrances, mut exits, mut messages, recorded, .. } = rings;
         let mut assessor = Arc::default();
         if let Some(blocks) = self.assessor_thread {
+            let cluster = self.rules.current().cluster.clone();
             let (writer, stories) = ring(blocks);
             exits.push(stories);
             let output = (writer, Arc::clone(exit_bell));
             let inputs = std::mem::take(&mut messages);
-            let thread = AssessorThread::new(self.bounds(), inputs, message_bell, output)
-                .with_memory(self.memory.clone());
+            let thread = AssessorThread::new(
+                self.bounds(),
+                (&cluster, self.service_sensitivity),
+                inputs,
+                message_bell,
+                output,
+            )
+            .with_memory(self.memory.clone());
             assessor = thread.stats();
             correlator.assessor = Some(spawn("assessor".into(), None, move || thread.run())?);
         }

@@ -9,6 +9,7 @@ use super::pending_story::PendingStory;
 use super::store::EvidenceStore;
 use super::suggest::worth_a_rule;
 use crate::guard::{Failures, guarded};
+use crate::services::{ServiceBounds, ServiceCounts, ServiceFact, Services};
 use tapio_core::event::{Candidate, Impact, Story};
 
 /// Counters of the assessor.
@@ -28,6 +29,12 @@ pub struct AssessorCounts {
     pub pairs: u64,
     /// Entities and pairs evicted for lack of room, and edges refused.
     pub evicted: u64,
+    /// Operations of services that are learned.
+    pub operations: u64,
+    /// Spans that await their callees.
+    pub spans: u64,
+    /// Facts of services refused for lack of room.
+    pub services_refused: u64,
     /// Panics: a fact was lost, or a story completed without root causes and impact.
     pub failures: u64,
 }
@@ -37,6 +44,10 @@ pub struct Assessor {
     store: EvidenceStore,
     facts: u64,
     stories: u64,
+    /// The usual behaviour of services; `None` in replay, which processes all facts at its end.
+    services: Option<Services>,
+    service_facts: Vec<ServiceFact>,
+    cluster: String,
     /// Stories that wait for all facts.
     waiting: Vec<PendingStory>,
     pub(super) failures: Failures,
@@ -68,10 +79,33 @@ impl Assessor {
             store: EvidenceStore::new(bounds),
             facts: 0,
             stories: 0,
+            services: None,
+            service_facts: Vec::new(),
+            cluster: String::new(),
             waiting: Vec::new(),
             failures: Failures::default(),
             has_reported: false,
         }
+    }
+
+    /// Sets the cluster, which ids of stories depend on.
+    #[must_use]
+    pub fn with_cluster(mut self, cluster: &str) -> Self {
+        cluster.clone_into(&mut self.cluster);
+        self
+    }
+
+    /// Learns what services usually do as facts arrive, rather than at the end. `sensitivity`: a
+    /// deviation of an n-th of the usual strength opens a story; 0: none does.
+    #[must_use]
+    pub fn streaming(mut self, sensitivity: f64) -> Self {
+        self.services = Some(Services::new(ServiceBounds::LIVE, &self.cluster, sensitivity));
+        self
+    }
+
+    /// Advances time: returns the stories of services that deviate from what they usually do.
+    pub fn advance(&mut self, now_ns: u64) -> Vec<Story> {
+        self.services.as_mut().map_or(Vec::new(), |services| services.advance(now_ns))
     }
 
     /// Sets the bounds; evicts what is beyond them.
@@ -97,6 +131,10 @@ impl Assessor {
             EvidenceKind::ObservedTime { home, epoch, milliseconds } => {
                 store.pairs.add_observed_time(home, epoch, milliseconds);
             }
+            EvidenceKind::Services(facts) => match &mut self.services {
+                Some(services) => facts.into_iter().for_each(|fact| services.add(fact)),
+                None => self.service_facts.extend(facts),
+            },
             EvidenceKind::Story(story) => return Some(*story),
         }
         None
@@ -118,7 +156,11 @@ impl Assessor {
     /// Completes the stories that wait; the caller has passed all facts.
     pub fn finish(&mut self) -> Vec<Story> {
         let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().map(|pending| self.complete(pending)).collect()
+        let mut stories: Vec<Story> =
+            waiting.into_iter().map(|pending| self.complete(pending)).collect();
+        let facts = std::mem::take(&mut self.service_facts);
+        stories.extend(Services::new(ServiceBounds::REPLAY, &self.cluster, 1.0).replay(facts));
+        stories
     }
 
     fn complete(&mut self, pending: PendingStory) -> Story {
@@ -144,7 +186,11 @@ impl Assessor {
     #[must_use]
     pub fn counts(&self) -> AssessorCounts {
         let EvidenceStore { graph, baselines, pairs, .. } = &self.store;
+        let services = self.services.as_ref().map_or_else(ServiceCounts::default, Services::counts);
         AssessorCounts {
+            operations: services.operations,
+            spans: services.spans,
+            services_refused: services.refused,
             facts: self.facts,
             stories: self.stories,
             entities: graph.len() as u64,

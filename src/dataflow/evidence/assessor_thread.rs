@@ -31,6 +31,8 @@ const MAX_WAITING_STORIES: usize = 1_024;
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 /// Maximum sleep. A safety net only: every change that needs the thread rings the bell.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Interval at which time advances.
+const ADVANCE_INTERVAL_NS: u64 = 1_000_000_000;
 /// Interval between updates of the statistics.
 const PUBLISH_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -106,6 +108,10 @@ tapio_core::counters! {
         series: Gauge = "Baselines: series of counts by kind and entity.",
         pairs: Gauge = "Pairs of kinds whose order is learned.",
         evicted: Counter = "Entities and pairs evicted, and relations refused, for lack of room.",
+        service_operations: Gauge = "Operations of services whose usual behaviour is learned.",
+        service_spans: Gauge = "Spans that await their callees.",
+        services_refused: Counter =
+            "Spans, names and operations of services left out for lack of room.",
         failures: Counter =
             "Failures of the assessor: a fact was lost, or a story has no root causes and no impact.",
     }
@@ -121,6 +127,9 @@ impl AssessorCounters {
         self.series.set(counts.series);
         self.pairs.set(counts.pairs);
         self.evicted.set(counts.evicted);
+        self.service_operations.set(counts.operations);
+        self.service_spans.set(counts.spans);
+        self.services_refused.set(counts.services_refused);
         self.failures.set(counts.failures);
     }
 }
@@ -165,6 +174,7 @@ pub struct AssessorThread {
     waiting: VecDeque<Story>,
     stats: Arc<AssessorStats>,
     published_ns: u64,
+    advanced_ns: u64,
     /// Number of facts and stories at the last update of the statistics.
     published: u64,
 }
@@ -175,12 +185,13 @@ impl AssessorThread {
     #[must_use]
     pub fn new(
         bounds: Bounds,
+        (cluster, sensitivity): (&str, f64),
         inputs: Vec<EvidenceReader>,
         bell: Arc<Bell>,
         output: (RecordWriter, Arc<Bell>),
     ) -> Self {
         Self {
-            assessor: Assessor::new(bounds),
+            assessor: Assessor::new(bounds).with_cluster(cluster).streaming(sensitivity),
             bounds,
             memory: MemoryPressure::default(),
             level: MemoryLevel::NORMAL,
@@ -190,6 +201,7 @@ impl AssessorThread {
             waiting: VecDeque::new(),
             stats: Arc::default(),
             published_ns: 0,
+            advanced_ns: 0,
             published: 0,
         }
     }
@@ -222,6 +234,7 @@ impl AssessorThread {
         loop {
             self.follow_memory();
             let taken = self.poll_inputs();
+            self.advance();
             self.stats.counters.rounds.add(1);
             self.write_stories();
             self.publish(false);
@@ -244,6 +257,19 @@ impl AssessorThread {
         }
         self.publish(true);
         self.output.1.ring();
+    }
+
+    /// Lets time pass for what services usually do.
+    fn advance(&mut self) {
+        let now_ns = clock::wall_ns();
+        if now_ns.saturating_sub(self.advanced_ns) < ADVANCE_INTERVAL_NS {
+            return;
+        }
+        self.advanced_ns = now_ns;
+        match guarded(|| self.assessor.advance(now_ns)) {
+            Ok(stories) => self.waiting.extend(stories),
+            Err(cause) => self.assessor.failures.add(None, cause),
+        }
     }
 
     /// Processes the messages of all inputs. Returns their number.

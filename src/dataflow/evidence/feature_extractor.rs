@@ -20,6 +20,7 @@ use super::pairs::{HomeKind, PairKey, RecentKinds, epoch, octave};
 use super::second_set::second;
 use crate::lru::Lru;
 use crate::rules::{Home, home};
+use crate::services::ServiceObserver;
 use tapio_core::event::{ArchivedEvent, Name, Severity, fault_lifecycle, names};
 
 /// Log templates of one entity.
@@ -31,6 +32,8 @@ const MAX_COLLECTED: usize = 4_096;
 /// Aggregates of pairs that are collected: many events add to few of them, and no story waits for
 /// them.
 const MAX_LEARNED: usize = 32_768;
+/// Facts of services that are collected.
+const SERVICE_FACTS: usize = 256;
 /// Interval between sends of the aggregates of pairs, in ticks of the worker.
 const LEARNED_INTERVAL_TICKS: u32 = 200;
 
@@ -78,6 +81,7 @@ pub(crate) struct FeatureExtractor {
     miners: Lru<u64, Drain>,
     sent_facts: Box<[u64]>,
     scratch: Vec<GraphFact>,
+    services: ServiceObserver,
     messages: Vec<EvidenceMessage>,
     ticks: u32,
 }
@@ -95,6 +99,7 @@ impl FeatureExtractor {
             miners: Lru::new(bounds.miners),
             sent_facts: vec![0; SENT_FACTS].into(),
             scratch: Vec::new(),
+            services: ServiceObserver::new(),
             messages: Vec::new(),
             ticks: 0,
         }
@@ -121,6 +126,10 @@ impl FeatureExtractor {
 
     /// Processes an event of an entity whose home is this shard. `is_relevant`: a rule matches it.
     pub(crate) fn process(&mut self, event: &ArchivedEvent<'_>, is_relevant: bool) {
+        self.services.process(event);
+        if self.services.len() >= SERVICE_FACTS {
+            self.flush_services();
+        }
         let kind = event.kind_name();
         let severity = event.severity();
         let warns = severity >= Severity::WARN;
@@ -233,9 +242,17 @@ impl FeatureExtractor {
         }
     }
 
+    fn flush_services(&mut self) {
+        let facts = self.services.take();
+        if !facts.is_empty() {
+            self.messages.push(EvidenceMessage(EvidenceKind::Services(facts)));
+        }
+    }
+
     /// Handles a tick of the worker.
     pub(crate) fn tick(&mut self) {
         self.flush();
+        self.flush_services();
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(LEARNED_INTERVAL_TICKS) {
             self.flush_learned();
@@ -245,6 +262,7 @@ impl FeatureExtractor {
     /// Converts all collected aggregates to messages.
     pub(crate) fn finish(&mut self) {
         self.flush();
+        self.flush_services();
         self.flush_learned();
     }
 

@@ -6,6 +6,7 @@ use super::entity::Entity;
 use super::graph_fact::GraphFact;
 use super::pairs::{HomeKind, PairKey};
 use super::pending_story::PendingStory;
+use crate::services::ServiceFact;
 use tapio_core::event::Name;
 
 /// Facts or a pending story, from a shard to the assessor. Facts are sums and unions, so their
@@ -28,6 +29,8 @@ pub(super) enum EvidenceKind {
     Kind { home: HomeKind, kind: Name, epoch: u32, count: u32 },
     /// Time for which entities were observed in an epoch.
     ObservedTime { home: HomeKind, epoch: u32, milliseconds: u64 },
+    /// Spans and log records of services.
+    Services(Vec<ServiceFact>),
     /// A pending story.
     Story(Box<PendingStory>),
 }

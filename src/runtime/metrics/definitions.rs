@@ -152,6 +152,9 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("series", "tapio_evidence_series"),
     ("pairs", "tapio_evidence_pairs"),
     ("evicted", "tapio_evidence_evicted_total"),
+    ("service_operations", "tapio_service_operations"),
+    ("service_spans", "tapio_service_spans"),
+    ("services_refused", "tapio_services_refused_total"),
     ("failures", "tapio_assessor_failures_total"),
     ("rounds", "tapio_assessor_rounds_total"),
 ];

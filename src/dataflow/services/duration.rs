@@ -1,0 +1,231 @@
+//! How long something takes: a histogram of the past, and samples of the recent steps.
+
+use super::step::{Dispersion, SLOTS, SPANS, slot};
+
+/// Buckets of half an octave, from a microsecond to more than an hour.
+const BUCKETS: usize = 64;
+/// The logarithm to base 2 of the first bucket's lower bound, in ns.
+const FIRST_LOG2: f64 = 10.0;
+const BUCKETS_PER_OCTAVE: f64 = 2.0;
+/// Samples kept of a step: a median needs few.
+const SAMPLES: usize = 4;
+/// Past samples for a comparison.
+const MIN_PAST: u32 = 8;
+/// Recent samples for a comparison.
+pub(super) const MIN_RECENT: usize = 4;
+/// Past samples at which all are halved.
+const MAX_PAST: u32 = 20_000;
+/// The least spread: a fifth.
+const MIN_SPREAD_LOG2: f64 = 0.22;
+/// Samples above this number make a median no more certain here.
+const MAX_CERTAIN: f64 = 16.0;
+/// The least distance in spreads.
+const MIN_DISTANCE: f64 = 1.2;
+
+/// A duration as learned and lately.
+#[derive(Clone, Debug)]
+pub(super) struct Durations {
+    past: [u16; BUCKETS],
+    total: u32,
+    recent: [[f32; SAMPLES]; SLOTS],
+    counts: [u16; SLOTS],
+    dispersion: Dispersion,
+    random: u32,
+}
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self {
+            past: [0; BUCKETS],
+            total: 0,
+            recent: [[0.0; SAMPLES]; SLOTS],
+            counts: [0; SLOTS],
+            dispersion: Dispersion::default(),
+            random: 0x9e37_79b9,
+        }
+    }
+}
+
+/// A deviation of a duration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct DurationDeviation {
+    /// The distance of the median from the usual one, in standard deviations of a median.
+    pub(super) z: f64,
+    pub(super) usual_ns: f64,
+    pub(super) now_ns: f64,
+}
+
+fn log2_ns(duration_ns: u64) -> f64 {
+    (duration_ns.max(1) as f64).log2()
+}
+
+impl Durations {
+    /// Adds a duration to a step; of many, a random sample is kept (Vitter's algorithm R).
+    pub(super) fn add(&mut self, step: u32, duration_ns: u64) {
+        let slot = slot(step);
+        let seen = self.counts[slot];
+        self.counts[slot] = seen.saturating_add(1);
+        let at = if usize::from(seen) < SAMPLES {
+            usize::from(seen)
+        } else {
+            self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (self.random >> 8) as usize % (usize::from(seen) + 1)
+        };
+        if let Some(sample) = self.recent[slot].get_mut(at) {
+            *sample = log2_ns(duration_ns) as f32;
+        }
+    }
+
+    /// Learns the samples in the slot of the step `next`, and empties it. In a disturbance one
+    /// sample of each step is learned.
+    pub(super) fn learn(&mut self, next: u32, is_disturbed: bool) {
+        let slot = slot(next);
+        let kept = usize::from(std::mem::take(&mut self.counts[slot])).min(SAMPLES);
+        if kept >= MIN_RECENT && self.total >= MIN_PAST && !is_disturbed {
+            let mut samples = self.recent[slot];
+            let (distance, error, ..) = self.distance(&mut samples[..kept]);
+            self.dispersion.add((distance / error).powi(2));
+        }
+        let learned = if is_disturbed { kept.min(1) } else { kept };
+        for sample in &self.recent[slot][..learned] {
+            let bucket = (f64::from(*sample) - FIRST_LOG2) * BUCKETS_PER_OCTAVE;
+            let bucket = (bucket.max(0.0) as usize).min(BUCKETS - 1);
+            self.past[bucket] = self.past[bucket].saturating_add(1);
+            self.total += 1;
+        }
+        if self.total > MAX_PAST {
+            self.past.iter_mut().for_each(|count| *count /= 2);
+            self.total = self.past.iter().map(|count| u32::from(*count)).sum();
+        }
+    }
+
+    /// The distance of samples' median from the usual one, in spreads of single samples; the
+    /// standard error of a median of so many; and both medians as logarithms.
+    fn distance(&self, samples: &mut [f32]) -> (f64, f64, f64, f64) {
+        let count = samples.len();
+        let (_, median, _) = samples.select_nth_unstable_by(count / 2, f32::total_cmp);
+        let now = f64::from(*median);
+        let usual = self.past_quantile(0.5);
+        // A normal distribution has 1.35 standard deviations between its quartiles, and 2.56
+        // between its outer deciles; the wider one counts.
+        let quartiles = (self.past_quantile(0.75) - self.past_quantile(0.25)) / 1.35;
+        let deciles = (self.past_quantile(0.9) - self.past_quantile(0.1)) / 2.56;
+        let spread = quartiles.max(deciles).max(MIN_SPREAD_LOG2);
+        // The standard error of a median is 1.25 times that of a mean; few samples count less.
+        let count = count as f64;
+        let error = 1.25 * (1.0 + 4.0 / count) / count.min(MAX_CERTAIN).sqrt();
+        ((now - usual) / spread, error, now, usual)
+    }
+
+    /// A quantile of the past, as a logarithm; within a bucket by interpolation.
+    fn past_quantile(&self, share: f64) -> f64 {
+        let rank = share * f64::from(self.total);
+        let mut below = 0.0;
+        for (bucket, count) in self.past.iter().enumerate() {
+            let count = f64::from(*count);
+            if count > 0.0 && below + count >= rank {
+                let within = ((rank - below) / count).clamp(0.0, 1.0);
+                return FIRST_LOG2 + (bucket as f64 + within) / BUCKETS_PER_OCTAVE;
+            }
+            below += count;
+        }
+        FIRST_LOG2
+    }
+
+    /// The distance of the number of samples above a bound from the usual one, in standard
+    /// deviations. A duration that has two usual values is far from neither.
+    fn share_above(&self, samples: &[f32], bound: f64) -> f64 {
+        let bucket = ((bound - FIRST_LOG2) * BUCKETS_PER_OCTAVE).max(0.0) as usize;
+        let past: u32 = self.past.iter().skip(bucket + 1).map(|count| u32::from(*count)).sum();
+        let usual = (f64::from(past) + 0.5) / (f64::from(self.total) + 1.0);
+        let above = samples.iter().filter(|sample| f64::from(**sample) > bound).count();
+        let runs = samples.len() as f64;
+        let variance = runs * usual * (1.0 - usual) * self.dispersion.factor() + 0.5;
+        (above as f64 - runs * usual) / variance.sqrt()
+    }
+
+    /// The deviation of the steps up to `last`, of a span of time of [`SPANS`] by its number.
+    pub(super) fn deviation(&self, last: u32, number: usize) -> Option<DurationDeviation> {
+        if self.total < MIN_PAST {
+            return None;
+        }
+        let steps = SPANS[number];
+        let mut samples = Vec::with_capacity(steps * SAMPLES);
+        for back in 0..steps as u32 {
+            let slot = slot(last.wrapping_sub(back));
+            let kept = usize::from(self.counts[slot]).min(SAMPLES);
+            samples.extend_from_slice(&self.recent[slot][..kept]);
+        }
+        if samples.len() < MIN_RECENT {
+            return None;
+        }
+        let (distance, error, now, usual) = self.distance(&mut samples);
+        let (now_ns, usual_ns) = (now.exp2(), usual.exp2());
+        if distance < MIN_DISTANCE {
+            return None;
+        }
+        let z = distance / error / self.dispersion.factor().sqrt();
+        let z = z.min(self.share_above(&samples, (now + usual) / 2.0));
+        Some(DurationDeviation { z, usual_ns, now_ns })
+    }
+
+    /// Samples of this many steps up to `last`.
+    pub(super) fn samples(&self, last: u32, steps: usize) -> usize {
+        let slots = (0..steps as u32).map(|back| slot(last.wrapping_sub(back)));
+        slots.map(|slot| usize::from(self.counts[slot]).min(SAMPLES)).sum()
+    }
+
+    /// The usual median; `None` for a short past.
+    pub(super) fn usual_ns(&self) -> Option<f64> {
+        (self.total >= MIN_PAST).then(|| self.past_quantile(0.5).exp2())
+    }
+
+    /// Whether it has neither a past nor recent samples.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.total == 0 && self.counts.iter().all(|count| *count == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn learned(durations_ns: impl Iterator<Item = u64>) -> Durations {
+        let mut all = Durations::default();
+        for (n, duration_ns) in durations_ns.enumerate() {
+            all.add(n as u32, duration_ns);
+            all.learn(n as u32, false);
+        }
+        all
+    }
+
+    #[test]
+    fn ten_times_as_long_deviates_and_as_long_as_usual_does_not() {
+        let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
+        (0..9).for_each(|_| all.add(1_000, 200_000_000));
+        let found = all.deviation(1_000, 0).unwrap();
+        assert!(found.z > 5.0, "{found:?}");
+        assert!((15e6..30e6).contains(&found.usual_ns), "{found:?}");
+        let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
+        (0..9).for_each(|_| all.add(1_000, 21_000_000));
+        assert_eq!(all.deviation(1_000, 0), None);
+    }
+
+    proptest! {
+        /// The histogram's quantile is within a bucket of the real one.
+        #[test]
+        fn quantiles_are_those_of_a_sorted_list(
+            mut durations_ns in prop::collection::vec(2_000u64..1_000_000_000, 20..200),
+            share in 0.05f64..0.95,
+        ) {
+            let all = learned(durations_ns.iter().copied());
+            durations_ns.sort_unstable();
+            let rank = share * durations_ns.len() as f64;
+            let near = |at: f64| log2_ns(durations_ns[(at.max(0.0) as usize).min(durations_ns.len() - 1)]);
+            let (low, high) = (near(rank - 2.0), near(rank + 1.0));
+            let found = all.past_quantile(share);
+            prop_assert!(found >= low - 0.5 && found <= high + 0.5, "{found} isn't in {low}..{high}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The usual behaviour of the services of a node, and deviations from it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::blame::{Calls, Evidence, connected, suspects};
+use super::disturbance::Disturbance;
+use super::duration::Durations;
+use super::fact::{Key, LogFact, ServiceFact};
+use super::operation::Operation;
+use super::report::{Names, story};
+use super::span_join::{HOLD_NS, Joined, SpanJoin};
+use super::step::{AHEAD_STEPS, SLOTS, STEP_NS, step};
+use tapio_core::event::{Story, StoryState, TraceId, stable_hash};
+
+/// The least deviation that counts, in standard deviations.
+const MIN_Z: f64 = 3.0;
+/// The strength of a deviation with which a disturbance opens, at sensitivity 1: that of an error
+/// at five standard deviations.
+const OPENING_STRENGTH: f64 = 1.6;
+/// The usual time of a request before any was seen.
+const REQUEST_NS: f64 = 1e8;
+
+/// Bounds of what is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServiceBounds {
+    /// Operations of all instances.
+    pub(crate) operations: usize,
+    /// Features of all operations.
+    pub(crate) features: usize,
+    /// Instances, and texts of operations and templates.
+    pub(crate) names: usize,
+    /// Spans that await their callees.
+    pub(crate) spans: usize,
+}
+
+/// Counts of what is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServiceCounts {
+    pub(crate) operations: u64,
+    pub(crate) spans: u64,
+    pub(crate) refused: u64,
+}
+
+impl ServiceBounds {
+    /// Live: thousands of operations in some tens of megabytes.
+    pub(crate) const LIVE: Self =
+        Self { operations: 32_768, features: 98_304, names: 65_536, spans: 131_072 };
+    /// Replay: enough for all that the files hold.
+    pub(crate) const REPLAY: Self =
+        Self { operations: 1 << 20, features: 1 << 22, names: 1 << 22, spans: 1 << 24 };
+}
+
+/// The usual behaviour of services, and the disturbances that are open.
+pub(crate) struct Services {
+    bounds: ServiceBounds,
+    cluster: String,
+    sensitivity: f64,
+    names: Names,
+    /// One key for all instances of a service.
+    service_keys: HashMap<String, Key>,
+    join: SpanJoin,
+    operations: BTreeMap<(Key, Key), Operation>,
+    /// Features that may be added until the next step.
+    room: usize,
+    calls: Calls,
+    /// The time of requests: spans without a caller.
+    requests: Durations,
+    /// The first step that wasn't evaluated yet; 0 before the first fact.
+    next_step: u32,
+    disturbances: Vec<Disturbance>,
+    refused: u64,
+}
+
+impl Services {
+    /// `sensitivity`: a deviation of an n-th of the usual strength opens a disturbance; 0: none.
+    pub(crate) fn new(bounds: ServiceBounds, cluster: &str, sensitivity: f64) -> Self {
+        Self {
+            bounds,
+            cluster: cluster.to_owned(),
+            sensitivity,
+            names: Names::default(),
+            service_keys: HashMap::new(),
+            join: SpanJoin::new(bounds.spans),
+            operations: BTreeMap::new(),
+            room: bounds.features,
+            calls: Calls::new(),
+            requests: Durations::default(),
+            next_step: 0,
+            disturbances: Vec::new(),
+            refused: 0,
+        }
+    }
+
+    /// Counts of what is kept, and of facts refused for lack of room.
+    pub(crate) fn counts(&self) -> ServiceCounts {
+        let (operations, spans) = (self.operations.len() as u64, self.join.len() as u64);
+        ServiceCounts { operations, spans, refused: self.refused }
+    }
+
+    /// Adds a fact.
+    pub(crate) fn add(&mut self, fact: ServiceFact) {
+        match fact {
+            ServiceFact::Span(_) if self.join.is_full() => self.refused += 1,
+            ServiceFact::Span(span) => self.join.span(span),
+            ServiceFact::Log(log) if log.span != 0 && !self.join.is_full() => self.join.log(&log),
+            ServiceFact::Log(log) => {
+                self.log_without_span(&log);
+            }
+            ServiceFact::Instance { key, names } => {
+                if self.names.instances.len() >= self.bounds.names {
+                    self.refused += 1;
+                } else {
+                    self.service_keys.entry(names.service.clone()).or_insert(key);
+                    self.names.instances.insert(key, *names);
+                }
+            }
+            ServiceFact::Text { key, text } => {
+                if self.names.texts.len() >= self.bounds.names {
+                    self.refused += 1;
+                } else {
+                    self.names.texts.insert(key, text);
+                }
+            }
+        }
+    }
+
+    fn log_without_span(&mut self, log: &LogFact) {
+        let mut room = self.room;
+        if let Some(operation) = self.operation(log.instance, 0) {
+            operation.add_log(log, &mut room);
+        }
+        self.room = room;
+    }
+
+    fn operation(&mut self, instance: Key, operation: Key) -> Option<&mut Operation> {
+        let key = (instance, operation);
+        if self.operations.len() >= self.bounds.operations && !self.operations.contains_key(&key) {
+            self.refused += 1;
+            return None;
+        }
+        Some(self.operations.entry(key).or_default())
+    }
+
+    fn joined(&mut self, joined: &Joined) {
+        let Some(span) = &joined.span else {
+            return joined.templates.iter().for_each(|log| self.log_without_span(log));
+        };
+        if span.parent == 0 {
+            self.requests
+                .add(step(span.start_ns.saturating_add(span.duration_ns)), span.duration_ns);
+        }
+        for (callee, _) in joined.callees.iter().filter(|(callee, _)| *callee != span.instance) {
+            self.calls.entry(span.instance).or_default().insert(*callee);
+        }
+        let (names, service_keys) =
+            (std::mem::take(&mut self.names), std::mem::take(&mut self.service_keys));
+        let mut room = self.room;
+        if let Some(operation) = self.operation(span.instance, span.operation) {
+            operation.add(joined, &mut room, |instance| {
+                let service = names.instances.get(&instance).map(|names| &names.service);
+                service.and_then(|service| service_keys.get(service)).copied().unwrap_or(instance)
+            });
+        }
+        self.room = room;
+        (self.names, self.service_keys) = (names, service_keys);
+    }
+
+    /// The features of all operations.
+    pub(super) fn features(&self) -> usize {
+        self.operations.values().map(Operation::features).sum()
+    }
+
+    /// Advances time: joins the spans that are due, evaluates the steps that are complete, and
+    /// returns what became of the disturbances.
+    pub(crate) fn advance(&mut self, now_ns: u64) -> Vec<Story> {
+        let mut due = Vec::new();
+        self.join.take_due(now_ns, |joined| due.push(joined));
+        let complete = step(now_ns.saturating_sub(HOLD_NS + 1_000_000_000));
+        if self.next_step == 0 {
+            self.next_step = complete;
+        }
+        due.iter().for_each(|joined| self.joined(joined));
+        let mut stories = Vec::new();
+        // After a pause, all that is recent has been learned by this number of steps.
+        let behind = complete.saturating_sub(self.next_step);
+        self.next_step = complete - behind.min(2 * SLOTS as u32);
+        while self.next_step < complete {
+            self.evaluate(self.next_step, &mut stories);
+            self.next_step += 1;
+            let ahead = self.next_step + AHEAD_STEPS;
+            self.operations.values_mut().for_each(|operation| operation.learn(ahead));
+            self.requests.learn(ahead, false);
+        }
+        self.room = self.bounds.features.saturating_sub(self.features());
+        let now = self.next_step;
+        if now.is_multiple_of(60) {
+            self.operations.retain(|_, operation| !operation.is_forgotten(now));
+        }
+        stories
+    }
+
+    fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
+        let mut found = Vec::new();
+        let request_ns = self.requests.usual_ns().unwrap_or(REQUEST_NS);
+        for ((instance, operation), learned) in &self.operations {
+            learned.deviations(at, MIN_Z, |deviation| {
+                let strength = deviation.strength(request_ns);
+                let (instance, operation) = (*instance, *operation);
+                found.push(Evidence { instance, operation, deviation, strength });
+            });
+        }
+        let mut is_open = vec![false; self.disturbances.len()];
+        let end_ns = u64::from(at + 1) * STEP_NS;
+        for part in connected(&found, &self.calls) {
+            let is_of_part = |e: &&Evidence| e.deviation.lasts && part.contains(&e.instance);
+            let of_part: Vec<Evidence> = found.iter().filter(is_of_part).copied().collect();
+            let strongest = of_part.iter().map(|e| e.strength).fold(0.0, f64::max);
+            let open = self.disturbances.iter().position(|open| open.concerns(&part));
+            let position = match open {
+                Some(position) => position,
+                None if strongest >= OPENING_STRENGTH / self.sensitivity => {
+                    let key = part.first().copied().unwrap_or_default();
+                    let id = stable_hash(&[
+                        b"disturbance",
+                        self.cluster.as_bytes(),
+                        &key.to_le_bytes(),
+                        &end_ns.to_le_bytes(),
+                    ]);
+                    self.disturbances.push(Disturbance::new(TraceId(id), end_ns));
+                    is_open.push(false);
+                    self.disturbances.len() - 1
+                }
+                None => continue,
+            };
+            if of_part.is_empty() {
+                continue;
+            }
+            for evidence in &of_part {
+                if let Some(operation) =
+                    self.operations.get_mut(&(evidence.instance, evidence.operation))
+                {
+                    operation.disturb(at);
+                }
+            }
+            self.disturbances[position].add(&of_part);
+            is_open[position] = true;
+        }
+        let mut position = 0;
+        let (calls, names) = (&self.calls, &self.names);
+        self.disturbances.retain_mut(|disturbance| {
+            let deviates = is_open.get(position).copied().unwrap_or(false);
+            position += 1;
+            let ends = !deviates && disturbance.is_over();
+            if deviates || ends {
+                stories.extend(emit(disturbance, ends, calls, names));
+            }
+            !ends
+        });
+    }
+
+    /// Processes the facts of a replay, in any order, and ends all disturbances.
+    pub(crate) fn replay(&mut self, mut facts: Vec<ServiceFact>) -> Vec<Story> {
+        facts.sort_by_key(ServiceFact::order);
+        let (mut stories, mut now_ns) = (Vec::new(), 0);
+        for fact in facts {
+            let (time_ns, _) = fact.order();
+            if time_ns >= now_ns + 1_000_000_000 {
+                now_ns = time_ns;
+                stories.extend(self.advance(now_ns));
+            }
+            self.add(fact);
+        }
+        let last_ns = now_ns + 2 * HOLD_NS + 2 * STEP_NS;
+        stories.extend(self.finish(last_ns));
+        stories.retain(|story| story.state.is_end());
+        stories
+    }
+
+    /// Ends all disturbances.
+    pub(crate) fn finish(&mut self, now_ns: u64) -> Vec<Story> {
+        let mut stories = self.advance(now_ns);
+        let (calls, names) = (&self.calls, &self.names);
+        for mut disturbance in std::mem::take(&mut self.disturbances) {
+            stories.extend(emit(&mut disturbance, true, calls, names));
+        }
+        stories
+    }
+}
+
+/// The story of a disturbance, if it differs from what was emitted, or ends.
+fn emit(disturbance: &mut Disturbance, ends: bool, calls: &Calls, names: &Names) -> Option<Story> {
+    let suspects = suspects(&disturbance.evidence(), calls);
+    let ranking: Vec<Key> = suspects.iter().map(|suspect| suspect.instance).collect();
+    if !ends && ranking == disturbance.emitted {
+        return None;
+    }
+    let state = match (ends, disturbance.emitted.is_empty()) {
+        (true, _) => StoryState::Closed,
+        (false, true) => StoryState::Opened,
+        (false, false) => StoryState::Updated,
+    };
+    let story = story(disturbance, state, &suspects, calls, names);
+    disturbance.revision += 1;
+    disturbance.emitted = ranking;
+    Some(story)
+}

@@ -1,0 +1,130 @@
+//! A shard's part: facts from the spans and log records of its home entities.
+
+use std::collections::HashSet;
+
+use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact};
+use super::template::{template_key, template_text};
+use tapio_core::event::{ArchivedEvent, Severity, Value, names};
+
+/// Texts whose keys were sent; then all are sent again.
+const MAX_SENT: usize = 65_536;
+/// The longest text that is sent.
+const MAX_TEXT_BYTES: usize = 160;
+
+/// Makes facts from events.
+pub(crate) struct ServiceObserver {
+    hasher: ahash::RandomState,
+    sent: HashSet<Key, ahash::RandomState>,
+    facts: Vec<ServiceFact>,
+}
+
+impl ServiceObserver {
+    pub(crate) fn new() -> Self {
+        // Shards have to agree on the keys, and replay on their order.
+        let hasher = ahash::RandomState::with_seeds(0x7461_7069, 0x6f20, 0x7365_7276, 0x6963_6573);
+        Self { hasher, sent: HashSet::default(), facts: Vec::new() }
+    }
+
+    /// Processes an event; those that are neither spans nor log records of a service cost a
+    /// comparison.
+    pub(crate) fn process(&mut self, event: &ArchivedEvent<'_>) {
+        let kind = event.kind_name();
+        if kind == names::OTLP_SPAN {
+            self.span(event);
+        } else if kind == names::OTLP_LOG {
+            self.log(event);
+        }
+    }
+
+    fn span(&mut self, event: &ArchivedEvent<'_>) {
+        let Some(instance) = self.instance(event) else { return };
+        let Some(duration_ns) = duration(event) else { return };
+        let operation = self.hasher.hash_one(&*event.message);
+        self.text(operation, || event.message.chars().take(MAX_TEXT_BYTES).collect());
+        let parent = event.attribute(names::TAPIO_SPAN_PARENT_ID).and_then(|id| match id {
+            Value::Str(id) => u64::from_str_radix(id, 16).ok(),
+            _ => None,
+        });
+        let trace = trace_bits(event);
+        self.facts.push(ServiceFact::Span(SpanFact {
+            event: event.event_id(),
+            start_ns: event.time(),
+            duration_ns,
+            instance,
+            operation,
+            span: u64::from_be_bytes(event.span_id) ^ trace,
+            parent: parent.map_or(0, |parent| parent ^ trace),
+            is_work: matches!(
+                event.attribute(names::TAPIO_SPAN_KIND),
+                Some(Value::Str("server" | "internal" | "consumer"))
+            ),
+            has_failed: event.severity() >= Severity::ERROR,
+        }));
+    }
+
+    fn log(&mut self, event: &ArchivedEvent<'_>) {
+        let Some(instance) = self.instance(event) else { return };
+        let template = template_key(&event.message, &self.hasher);
+        self.text(template, || template_text(&event.message));
+        let span = u64::from_be_bytes(event.span_id);
+        self.facts.push(ServiceFact::Log(LogFact {
+            event: event.event_id(),
+            time_ns: event.time(),
+            instance,
+            template,
+            span: if span == 0 { 0 } else { span ^ trace_bits(event) },
+            severity: event.severity(),
+        }));
+    }
+
+    /// The key of the service and its pod.
+    fn instance(&mut self, event: &ArchivedEvent<'_>) -> Option<Key> {
+        let service = event.text(names::SERVICE_NAME)?;
+        let pod = event.text(names::K8S_POD_NAME).unwrap_or("");
+        let key = self.hasher.hash_one((service, pod));
+        if self.is_new(key) {
+            let namespace = event.text(names::K8S_NAMESPACE_NAME).unwrap_or("").into();
+            let names = InstanceNames { service: service.into(), pod: pod.into(), namespace };
+            self.facts.push(ServiceFact::Instance { key, names: Box::new(names) });
+        }
+        Some(key)
+    }
+
+    fn text(&mut self, key: Key, text: impl FnOnce() -> String) {
+        if self.is_new(key) {
+            self.facts.push(ServiceFact::Text { key, text: text().into() });
+        }
+    }
+
+    fn is_new(&mut self, key: Key) -> bool {
+        if self.sent.len() >= MAX_SENT {
+            self.sent.clear();
+        }
+        self.sent.insert(key)
+    }
+
+    /// The facts since the last call.
+    pub(crate) fn take(&mut self) -> Vec<ServiceFact> {
+        std::mem::take(&mut self.facts)
+    }
+
+    /// The number of facts that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.facts.len()
+    }
+}
+
+fn duration(event: &ArchivedEvent<'_>) -> Option<u64> {
+    match event.attribute(names::TAPIO_SPAN_DURATION_NS)? {
+        Value::Int(duration_ns) => u64::try_from(duration_ns).ok(),
+        _ => None,
+    }
+}
+
+/// Part of the trace's id: ids of spans are unique in their trace only.
+fn trace_bits(event: &ArchivedEvent<'_>) -> u64 {
+    let trace = event.incoming_trace().unwrap_or_default();
+    let mut bits = [0; 8];
+    bits.copy_from_slice(&trace.0[8..]);
+    u64::from_be_bytes(bits)
+}

@@ -1,0 +1,291 @@
+//! An operation of an instance: what happens in its runs, and how long they take.
+
+use std::collections::BTreeMap;
+
+use super::duration::{DurationDeviation, Durations, MIN_RECENT};
+use super::fact::{Key, LogFact};
+use super::share::{Runs, Share, ShareDeviation};
+use super::span_join::Joined;
+use super::step::{SLOTS, SPANS, step};
+use tapio_core::event::{EventId, Severity};
+
+/// Shares of an operation; further ones are left out.
+const MAX_SHARES: usize = 96;
+/// Callees of an operation whose durations are kept.
+const MAX_PEERS: usize = 16;
+/// The weight of how many times as long something takes: with few runs, a standard deviation says
+/// little of it.
+const TIMES_WEIGHT: f64 = 0.25;
+/// The part of a request's usual time that counts half when it is added.
+const NOTICED_PART: f64 = 0.25;
+/// The deviation of a short span of time in which a stronger one goes on.
+const LASTING_Z: f64 = 1.0;
+/// The weight of what happens in a disturbance.
+const DISTURBED_WEIGHT: f64 = 0.25;
+/// The least change of a share of runs, where no error is involved.
+const MIN_CHANGE: f64 = 0.15;
+/// Steps without a run after which an operation is forgotten: a day.
+const FORGOTTEN_STEPS: u32 = 8_640;
+
+/// Something that happens in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Feature {
+    /// The run ends with an error.
+    Failed,
+    /// It logs a record of this template.
+    Logs(Key),
+    /// It calls this operation of this service (an instance's key).
+    Calls(Key, Key),
+    /// The time of its own.
+    OwnTime,
+    /// The time of a call to this instance beyond the callee's own: the network, or waiting.
+    CallTime(Key),
+}
+
+/// A feature that deviates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Deviation {
+    pub(super) feature: Feature,
+    /// Standard deviations, at least 0.
+    pub(super) z: f64,
+    /// A share of runs, or a duration in ns.
+    pub(super) usual: f64,
+    pub(super) now: f64,
+    /// The worst severity of the log records.
+    pub(super) severity: Severity,
+    /// Whether it goes on: it shows in the short span of time, too.
+    pub(super) lasts: bool,
+    /// An event that shows it, and its time.
+    pub(super) example: (u64, EventId),
+}
+
+impl Deviation {
+    /// Whether it is a fault by itself: an error, or more time. Other work than usual comes from
+    /// the callers.
+    pub(super) fn is_fault(&self) -> bool {
+        match self.feature {
+            Feature::Failed | Feature::OwnTime | Feature::CallTime(_) => true,
+            Feature::Logs(_) => self.severity >= Severity::WARN && self.now > self.usual,
+            Feature::Calls(..) => false,
+        }
+    }
+
+    /// How much it speaks for a fault: a logarithm, so that the strongest deviation decides only
+    /// between others of its order of magnitude. An error is nearer to a fault than another way of
+    /// working; time counts by its part of what a request usually takes (`request_ns`).
+    pub(super) fn strength(&self, request_ns: f64) -> f64 {
+        let weight = match self.feature {
+            Feature::Failed => 1.0,
+            Feature::Logs(_) if self.severity >= Severity::ERROR => 1.0,
+            Feature::Logs(_) if self.severity >= Severity::WARN => 0.8,
+            Feature::Logs(_) | Feature::Calls(..) => 0.5,
+            Feature::OwnTime | Feature::CallTime(_) => {
+                let added_ns = self.now - self.usual;
+                let part = added_ns / (added_ns + NOTICED_PART * request_ns);
+                let times = (self.now / self.usual.max(1.0)).max(1.0);
+                return part * (self.z.ln_1p() + TIMES_WEIGHT * times.ln());
+            }
+        };
+        weight * self.z.ln_1p()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Learned<T> {
+    value: T,
+    /// How often it happened in the spans of time that are being learned, each of [`SPANS`].
+    spans: [f64; SPANS.len()],
+    /// The worst severity of its log records.
+    severity: Severity,
+    example: (u64, EventId),
+}
+
+impl Learned<Share> {
+    /// Whether a deviation matters: fewer errors than usual are no disturbance, and of what is
+    /// neither an error nor a warning a small change isn't.
+    fn matters(&self, feature: Feature, found: &ShareDeviation) -> bool {
+        let is_error = feature == Feature::Failed || self.severity >= Severity::WARN;
+        let change = found.now - found.usual;
+        if is_error { change > 0.0 } else { change.abs() >= MIN_CHANGE }
+    }
+}
+
+/// An operation.
+#[derive(Debug, Default)]
+pub(super) struct Operation {
+    runs: Runs,
+    runs_spans: [f64; SPANS.len()],
+    shares: BTreeMap<Feature, Learned<Share>>,
+    durations: BTreeMap<Feature, Learned<Durations>>,
+    first_step: u32,
+    last_step: u32,
+    disturbed_until: u32,
+    example: (u64, EventId),
+}
+
+impl Operation {
+    /// Adds a complete span. `service_of`: the instances of one service have one key as callees.
+    /// `room`: features that may be added; it is reduced by those that are.
+    pub(super) fn add(
+        &mut self,
+        joined: &Joined,
+        room: &mut usize,
+        service_of: impl Fn(Key) -> Key,
+    ) {
+        let Some(span) = &joined.span else { return };
+        let end_ns = span.start_ns.saturating_add(span.duration_ns);
+        let at = step(end_ns);
+        self.run(at);
+        let example = (end_ns, span.event);
+        self.example = self.example.max(example);
+        for (instance, operation) in &joined.callees {
+            let service = if *instance == span.instance { 0 } else { service_of(*instance) };
+            self.share(Feature::Calls(service, *operation), (at, example), Severity(0), room);
+        }
+        for log in &joined.templates {
+            self.share(Feature::Logs(log.template), (at, (end_ns, log.event)), log.severity, room);
+        }
+        if span.has_failed {
+            self.share(Feature::Failed, (at, example), Severity(0), room);
+        }
+        let own_ns = span.duration_ns.saturating_sub(joined.callees_ns);
+        let peer = joined.callees.iter().find(|(instance, _)| *instance != span.instance);
+        let feature = match peer {
+            Some((instance, _)) if !span.is_work => Feature::CallTime(*instance),
+            _ => Feature::OwnTime,
+        };
+        let is_known = self.durations.contains_key(&feature);
+        if is_known || (self.durations.len() < MAX_PEERS && *room > 0) {
+            *room -= usize::from(!is_known);
+            let learned = self.durations.entry(feature).or_default();
+            learned.value.add(at, own_ns);
+            learned.example = learned.example.max(example);
+        }
+    }
+
+    /// Adds a log record that belongs to no span: its run.
+    pub(super) fn add_log(&mut self, log: &LogFact, room: &mut usize) {
+        let at = step(log.time_ns);
+        self.run(at);
+        self.share(Feature::Logs(log.template), (at, (log.time_ns, log.event)), log.severity, room);
+    }
+
+    fn run(&mut self, at: u32) {
+        if self.first_step == 0 {
+            self.first_step = at;
+        }
+        self.last_step = self.last_step.max(at);
+        self.runs.recent.add(at);
+    }
+
+    fn share(
+        &mut self,
+        feature: Feature,
+        (at, example): (u32, (u64, EventId)),
+        severity: Severity,
+        room: &mut usize,
+    ) {
+        let is_known = self.shares.contains_key(&feature);
+        if is_known || (self.shares.len() < MAX_SHARES && *room > 0) {
+            *room -= usize::from(!is_known);
+            let learned = self.shares.entry(feature).or_default();
+            learned.value.recent.add(at);
+            learned.severity = learned.severity.max(severity);
+            learned.example = learned.example.max(example);
+        }
+    }
+
+    /// Learns the oldest step, whose slot the step `next` takes.
+    pub(super) fn learn(&mut self, next: u32) {
+        let is_disturbed = next.saturating_sub(SLOTS as u32) <= self.disturbed_until;
+        let weight = if is_disturbed { DISTURBED_WEIGHT } else { 1.0 };
+        let runs = weight * f64::from(self.runs.recent.take(next));
+        self.runs_spans.iter_mut().for_each(|span| *span += runs);
+        for learned in self.shares.values_mut() {
+            let happened = weight * f64::from(learned.value.recent.take(next));
+            learned.spans.iter_mut().for_each(|span| *span += happened);
+            for (number, steps) in SPANS.into_iter().enumerate() {
+                if next.is_multiple_of(steps as u32) {
+                    let happened = std::mem::take(&mut learned.spans[number]);
+                    let past_runs = self.runs.past;
+                    if !is_disturbed {
+                        let runs = self.runs_spans[number];
+                        learned.value.span(number, happened, runs, past_runs);
+                    }
+                }
+            }
+            learned.value.learn(happened);
+        }
+        for learned in self.durations.values_mut() {
+            learned.value.learn(next, is_disturbed);
+        }
+        for (number, steps) in SPANS.into_iter().enumerate() {
+            if next.is_multiple_of(steps as u32) {
+                self.runs_spans[number] = 0.0;
+            }
+        }
+        if self.runs.learn(runs) {
+            self.runs.halve();
+            self.shares.values_mut().for_each(|learned| learned.value.halve());
+        }
+        self.shares.retain(|_, learned| !learned.value.is_forgotten());
+        self.durations.retain(|_, learned| !learned.value.is_forgotten());
+    }
+
+    /// The number of its features.
+    pub(super) fn features(&self) -> usize {
+        self.shares.len() + self.durations.len()
+    }
+
+    /// Whether it had no run for so long that it is forgotten.
+    pub(super) fn is_forgotten(&self, now: u32) -> bool {
+        now.saturating_sub(self.last_step) > FORGOTTEN_STEPS
+    }
+
+    /// The features that deviate in the steps up to `last`, by at least `min_z`.
+    pub(super) fn deviations(&self, last: u32, min_z: f64, mut take: impl FnMut(Deviation)) {
+        if last.saturating_sub(self.last_step) >= SPANS[1] as u32 {
+            return;
+        }
+        for (feature, learned) in &self.shares {
+            let [short, long] =
+                [0, 1].map(|number| learned.value.deviation(&self.runs, last, number));
+            let of = |found: &Option<ShareDeviation>| found.map_or(0.0, |found| found.z.abs());
+            let strongest = if of(&short) > of(&long) { short } else { long };
+            let matters =
+                |found: &ShareDeviation| found.z.abs() >= min_z && learned.matters(*feature, found);
+            if let Some(found) = strongest.filter(matters) {
+                // What is missing has no example of its own.
+                let example = if found.z > 0.0 { learned.example } else { self.example };
+                let lasts = short.is_none_or(|short| short.z * found.z.signum() >= LASTING_Z);
+                let (z, usual, now) = (found.z.abs(), found.usual, found.now);
+                let lasts = lasts && is_fresh(example, last);
+                let severity = learned.severity;
+                take(Deviation { feature: *feature, z, usual, now, severity, lasts, example });
+            }
+        }
+        for (feature, learned) in &self.durations {
+            let [short, long] = [0, 1].map(|number| learned.value.deviation(last, number));
+            let of = |found: &Option<DurationDeviation>| found.map_or(0.0, |found| found.z);
+            let strongest = if of(&short) > of(&long) { short } else { long };
+            if let Some(found) = strongest.filter(|found| found.z >= min_z) {
+                let (z, usual, now) = (found.z, found.usual_ns, found.now_ns);
+                let (severity, example) = (learned.severity, learned.example);
+                let has_few = learned.value.samples(last, SPANS[0]) < MIN_RECENT;
+                let lasts = (has_few || of(&short) >= LASTING_Z) && is_fresh(example, last);
+                take(Deviation { feature: *feature, z, usual, now, severity, lasts, example });
+            }
+        }
+    }
+
+    /// Lets the steps up to `last` count little: they belong to a disturbance. One that lasts
+    /// becomes the usual way of working all the same, later.
+    pub(super) fn disturb(&mut self, last: u32) {
+        self.disturbed_until = last;
+    }
+}
+
+/// Whether an example is of the last steps.
+fn is_fresh((example_ns, _): (u64, EventId), last: u32) -> bool {
+    last.saturating_sub(step(example_ns)) <= SPANS[0] as u32
+}

@@ -1,0 +1,86 @@
+//! Time in steps of ten seconds.
+
+/// The length of a step.
+pub(super) const STEP_NS: u64 = 10_000_000_000;
+/// Steps that are compared with what was learned before; older ones are learned.
+pub(super) const RECENT_STEPS: usize = 18;
+/// Steps that are kept: the recent ones, those that began since the last evaluation, and some to
+/// spare, because facts are evaluated once their spans' callees have arrived.
+pub(super) const SLOTS: usize = 24;
+/// Steps by which a fact may be ahead of the step that is evaluated next.
+pub(super) const AHEAD_STEPS: u32 = 3;
+/// How much a measure varies from one span of time to the next, over the variance that chance alone
+/// gives. What depends on the kind of work, or on caches, varies more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dispersion {
+    mean: f32,
+    spans: u16,
+}
+
+/// The spans of time that the expectation before the first one counts for, and its value.
+const PRIOR_SPANS: f32 = 3.0;
+const PRIOR: f32 = 1.5;
+/// The weight of the latest span once there were many.
+const LATEST_WEIGHT: f32 = 0.04;
+
+impl Default for Dispersion {
+    fn default() -> Self {
+        Self { mean: PRIOR, spans: 0 }
+    }
+}
+
+impl Dispersion {
+    /// Adds a span of time: its squared distance from the usual value, over the variance.
+    pub(super) fn add(&mut self, ratio: f64) {
+        self.spans = self.spans.saturating_add(1);
+        let weight = (1.0 / (PRIOR_SPANS + f32::from(self.spans))).max(LATEST_WEIGHT);
+        self.mean += (ratio as f32 - self.mean) * weight;
+    }
+
+    /// The factor of the variance, at least 1.
+    pub(super) fn factor(&self) -> f64 {
+        f64::from(self.mean.max(1.0))
+    }
+}
+
+/// The spans of time that are compared, in steps: a strong deviation shows in the short one, a weak
+/// one of a rare operation in the long one.
+pub(super) const SPANS: [usize; 2] = [3, RECENT_STEPS];
+
+/// The step of a time.
+pub(super) fn step(time_ns: u64) -> u32 {
+    u32::try_from(time_ns / STEP_NS).unwrap_or(u32::MAX)
+}
+
+/// The place of a step in an array of recent ones.
+pub(super) fn slot(step: u32) -> usize {
+    step as usize % SLOTS
+}
+
+/// Counts in the recent steps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RecentCounts([u16; SLOTS]);
+
+impl RecentCounts {
+    /// Counts one in a step.
+    pub(super) fn add(&mut self, step: u32) {
+        let count = &mut self.0[slot(step)];
+        *count = count.saturating_add(1);
+    }
+
+    /// Empties a slot for a new step; returns what it had.
+    pub(super) fn take(&mut self, step: u32) -> u16 {
+        std::mem::take(&mut self.0[slot(step)])
+    }
+
+    /// The sum of this many steps up to `last`.
+    pub(super) fn sum(&self, last: u32, steps: usize) -> f64 {
+        let slots = (0..steps.min(RECENT_STEPS) as u32).map(|back| slot(last.wrapping_sub(back)));
+        slots.map(|slot| f64::from(self.0[slot])).sum()
+    }
+
+    /// Whether nothing was counted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|count| *count == 0)
+    }
+}

@@ -1,0 +1,241 @@
+//! The whole method on simulated applications.
+
+use std::collections::BTreeMap;
+
+use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact};
+use super::learner::{ServiceBounds, Services};
+use tapio_core::event::{EventId, Severity, Story};
+
+const SECOND_NS: u64 = 1_000_000_000;
+const BEGIN_NS: u64 = 1_700_000_000 * SECOND_NS;
+/// A request enters at `web`, which calls `cart`, which calls `stock`.
+const SERVICES: [&str; 3] = ["web", "cart", "stock"];
+
+/// A fault of a service.
+#[derive(Clone, Copy, Default)]
+struct Fault {
+    /// The number of the service.
+    at: usize,
+    own_ms: u64,
+    network_ms: u64,
+    fails: bool,
+}
+
+/// Xorshift: the same numbers in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// A simulated application: its facts.
+struct App {
+    facts: Vec<ServiceFact>,
+    random: Random,
+    number: u64,
+}
+
+impl App {
+    fn new() -> Self {
+        let mut facts = Vec::new();
+        for (key, name) in (1..).zip(SERVICES) {
+            let names = Box::new(InstanceNames { service: name.into(), ..Default::default() });
+            facts.push(ServiceFact::Instance { key, names });
+            facts.push(ServiceFact::Text { key: 10 + key, text: format!("GET /{name}").into() });
+            facts.push(ServiceFact::Text { key: 20 + key, text: format!("call {name}").into() });
+        }
+        for (key, text) in [(100, "request served"), (101, "can't read the database")] {
+            facts.push(ServiceFact::Text { key, text: text.into() });
+        }
+        Self { facts, random: Random(0x2545_f491_4f6c_dd1d), number: 0 }
+    }
+
+    fn event(&mut self) -> EventId {
+        self.number += 1;
+        let mut id = [0; 16];
+        id[8..].copy_from_slice(&self.number.to_be_bytes());
+        EventId(id)
+    }
+
+    fn span(&mut self, span: SpanFact) {
+        let event = self.event();
+        self.facts.push(ServiceFact::Span(SpanFact { event, ..span }));
+    }
+
+    /// Adds one request; its services fail from the failing one upwards. Each service has a span
+    /// for its work, and one for its call of the next.
+    fn request(&mut self, at_ns: u64, fault: Option<Fault>) {
+        let ids: Vec<u64> = (0..7).map(|_| self.random.below(u64::MAX) | 1).collect();
+        let (mut below_ns, fails) = (0, fault.filter(|fault| fault.fails));
+        for service in (0..SERVICES.len()).rev() {
+            let of_fault = fault.filter(|fault| fault.at == service).unwrap_or_default();
+            let own_ns = (4_000 + self.random.below(4_000)) * 1_000 + of_fault.own_ms * 1_000_000;
+            let duration_ns = own_ns + below_ns;
+            let instance = service as Key + 1;
+            let work = SpanFact {
+                event: EventId::default(),
+                start_ns: at_ns,
+                duration_ns,
+                instance,
+                operation: 10 + instance,
+                span: ids[2 * service + 1],
+                parent: if service == 0 { 0 } else { ids[2 * service] },
+                is_work: true,
+                has_failed: fails.is_some_and(|fault| service <= fault.at),
+            };
+            self.span(work);
+            let is_broken = fails.is_some_and(|fault| service == fault.at);
+            let event = self.event();
+            self.facts.push(ServiceFact::Log(LogFact {
+                event,
+                time_ns: at_ns,
+                instance,
+                template: if is_broken { 101 } else { 100 },
+                span: work.span,
+                severity: if is_broken { Severity::ERROR } else { Severity::INFO },
+            }));
+            below_ns = duration_ns + 500_000 + of_fault.network_ms * 1_000_000;
+            if service > 0 {
+                self.span(SpanFact {
+                    duration_ns: below_ns,
+                    instance: instance - 1,
+                    operation: 20 + instance,
+                    span: ids[2 * service],
+                    parent: ids[2 * service - 1],
+                    is_work: false,
+                    ..work
+                });
+            }
+        }
+    }
+
+    /// Adds ten requests a second.
+    fn run(&mut self, from_second: u64, seconds: u64, fault: Option<Fault>) {
+        for number in 0..seconds * 10 {
+            let at_ns = BEGIN_NS + from_second * SECOND_NS + number * SECOND_NS / 10;
+            let jitter_ns = self.random.below(50_000_000);
+            self.request(at_ns + jitter_ns, fault);
+        }
+    }
+}
+
+fn replayed(facts: Vec<ServiceFact>, sensitivity: f64) -> Vec<Story> {
+    Services::new(ServiceBounds::REPLAY, "", sensitivity).replay(facts)
+}
+
+/// Ten minutes without a fault, two with it, five without.
+fn with_fault(fault: Fault) -> Vec<ServiceFact> {
+    let mut app = App::new();
+    app.run(0, 600, None);
+    app.run(600, 120, Some(fault));
+    app.run(720, 300, None);
+    app.facts
+}
+
+#[track_caller]
+fn assert_blamed(fault: Fault, expected: &str) {
+    let stories = replayed(with_fault(fault), 1.0);
+    assert_eq!(stories.len(), 1, "{stories:#?}");
+    let cause = &stories[0].root_cause[0].cause;
+    assert!(cause.starts_with(SERVICES[fault.at]), "{cause}");
+    assert!(cause.contains(expected), "{cause}");
+    let began_ns = stories[0].first_ns - BEGIN_NS;
+    assert!((595..640).contains(&(began_ns / SECOND_NS)), "{began_ns}");
+    assert!(stories[0].last_ns - BEGIN_NS < 760 * SECOND_NS);
+    assert!(!stories[0].members.is_empty() && !stories[0].actions.is_empty());
+}
+
+#[test]
+fn own_time_of_a_callee_is_the_cause() {
+    assert_blamed(Fault { at: 2, own_ms: 80, ..Default::default() }, "own time");
+    assert_blamed(Fault { at: 1, own_ms: 80, ..Default::default() }, "own time");
+}
+
+#[test]
+fn delay_of_the_network_is_the_cause() {
+    assert_blamed(Fault { at: 2, network_ms: 100, ..Default::default() }, "cart: call stock waits");
+}
+
+#[test]
+fn errors_start_at_the_deepest_service() {
+    let fault = Fault { at: 2, fails: true, ..Default::default() };
+    assert_blamed(fault, "");
+    let stories = replayed(with_fault(fault), 1.0);
+    let causes: Vec<&str> = stories[0].root_cause.iter().map(|c| c.cause.as_str()).collect();
+    assert_eq!(causes.len(), 3, "{causes:?}");
+    assert!(stories[0].impact.customer_facing);
+    assert_eq!(stories[0].impact.affected.len(), 3);
+}
+
+#[test]
+fn ordinary_hour_has_no_story() {
+    let mut app = App::new();
+    app.run(0, 3_600, None);
+    assert!(replayed(app.facts, 1.0).is_empty());
+}
+
+#[test]
+fn sensitivity_0_opens_nothing() {
+    let fault = Fault { at: 2, fails: true, ..Default::default() };
+    assert!(replayed(with_fault(fault), 0.0).is_empty());
+}
+
+#[test]
+fn order_of_facts_does_not_matter_in_replay() {
+    let mut facts = with_fault(Fault { at: 1, own_ms: 80, ..Default::default() });
+    let expected = replayed(facts.clone(), 1.0);
+    facts.reverse();
+    assert_eq!(replayed(facts, 1.0), expected);
+}
+
+/// Live, a story opens while the fault lasts, and its revisions follow each other.
+#[test]
+fn story_opens_within_half_a_minute() {
+    let facts = with_fault(Fault { at: 2, own_ms: 80, ..Default::default() });
+    let mut by_second: BTreeMap<u64, Vec<ServiceFact>> = BTreeMap::new();
+    for fact in facts {
+        // SDKs export what has ended, every five seconds.
+        let second = match &fact {
+            ServiceFact::Span(span) => (span.start_ns - BEGIN_NS) / SECOND_NS / 5 * 5 + 5,
+            ServiceFact::Log(log) => (log.time_ns - BEGIN_NS) / SECOND_NS / 5 * 5 + 5,
+            _ => 0,
+        };
+        by_second.entry(second).or_default().push(fact);
+    }
+    let mut services = Services::new(ServiceBounds::LIVE, "", 1.0);
+    let mut stories = Vec::new();
+    for second in 0..1_080 {
+        for fact in by_second.remove(&second).unwrap_or_default() {
+            services.add(fact);
+        }
+        let found = services.advance(BEGIN_NS + second * SECOND_NS);
+        stories.extend(found.into_iter().map(|story| (second, story)));
+    }
+    let (opened, first) = &stories[0];
+    assert!((600..=640).contains(opened), "opened at {opened}");
+    assert!(first.root_cause[0].cause.starts_with("stock"), "{}", first.root_cause[0].cause);
+    assert!(stories.iter().all(|(_, story)| story.id == first.id));
+    let revisions: Vec<u32> = stories.iter().map(|(_, story)| story.revision).collect();
+    assert_eq!(revisions, (0..stories.len() as u32).collect::<Vec<_>>());
+    assert!(stories.last().unwrap().1.state.is_end());
+}
+
+#[test]
+fn what_is_kept_is_bounded() {
+    let bounds = ServiceBounds { operations: 2, features: 3, names: 4, spans: 10 };
+    let mut services = Services::new(bounds, "", 1.0);
+    let mut app = App::new();
+    app.run(0, 60, None);
+    for fact in app.facts {
+        services.add(fact);
+    }
+    services.advance(BEGIN_NS + 120 * SECOND_NS);
+    let counts = services.counts();
+    assert!(counts.operations <= 2 && counts.refused > 0, "{counts:?}");
+    assert!(services.features() <= 3);
+}
