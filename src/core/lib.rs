@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `event` | events, stories, names, identifiers, drop reasons |
 //! | `identity` | the entity directory: process → container → pod → workload → service |
+//! | `log_line` | facts in the text of lines: levels, processes, cgroups, devices |
 //! | `redact` | removes secrets from events and texts |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
@@ -18,7 +19,8 @@
 //!
 //! Dependencies point one way:
 //! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
-//! `event ← memory, redact`, and `event, memory, redact, shutdown ← ring`.
+//! `event ← memory, redact`, and `event, identity ← log_line`, and
+//! `event, log_line, memory, redact, shutdown ← ring`.
 
 pub mod backoff;
 pub mod clock;
@@ -28,6 +30,7 @@ pub mod durations;
 pub mod event;
 pub mod glob;
 pub mod identity;
+pub mod log_line;
 pub mod memory;
 pub mod redact;
 pub mod ring;

@@ -30,6 +30,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             ],
             &["event"],
             &["identity", "memory", "redact"],
+            &["log_line"],
             &["ring"],
         ],
     },
