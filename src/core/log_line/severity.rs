@@ -64,9 +64,10 @@ fn level(word: &str) -> Option<Severity> {
         ("dpanic", Severity::CRITICAL),
         ("panic", Severity::FATAL),
         ("fatal", Severity::FATAL),
-        ("alert", Severity::FATAL),
-        ("emerg", Severity::FATAL),
-        ("emergency", Severity::FATAL),
+        // Servers write these about themselves, not about the node.
+        ("alert", Severity::CRITICAL),
+        ("emerg", Severity::CRITICAL),
+        ("emergency", Severity::CRITICAL),
     ];
     NAMES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, severity)| *severity)
 }
@@ -169,7 +170,7 @@ mod tests {
             ("2024-01-18T17:33:58.888Z ERROR app::db: x", Severity::ERROR),
             ("2024-01-18T17:33:58.888Z\terror\tapp/db.go:12\tx", Severity::ERROR),
             ("2024-01-18 17:33:58.888 UTC [123] FATAL:  x", Severity::FATAL),
-            ("2024/01/18 17:33:58 [emerg] 12#12: x", Severity::FATAL),
+            ("2024/01/18 17:33:58 [emerg] 12#12: x", Severity::CRITICAL),
             ("[Thu Jan 18 17:33:58 2024] [core:error] [pid 1] x", Severity::ERROR),
             ("FATAL: x", Severity::FATAL),
             ("INFO: ready", Severity::INFO),
