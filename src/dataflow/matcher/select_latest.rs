@@ -78,9 +78,9 @@ impl PartialMatches {
         let fields = sequence.refining_fields(step);
         let is_recent = |w: &Waiting| {
             let filled = w.partial.filled.iter().find(|f| usize::from(f.step) == step);
-            filled.and_then(|f| f.record.event()).is_some_and(|first| {
-                time_ns.saturating_sub(first.time()) <= keep_first_ns
-            })
+            filled
+                .and_then(|f| f.record.event())
+                .is_some_and(|first| time_ns.saturating_sub(first.time()) <= keep_first_ns)
         };
         if keep_first_ns == 0 {
             return None;
