@@ -157,7 +157,7 @@ mod tests {
     fn crashes_of_programs() {
         for (message, program, pid, signal) in [
             (
-                "dp[38]: segfault at 7f93 ip 0000 sp 0000 error 4 in dp[400000+3e000] likely on CPU 8",
+                "dp[38]: segfault at 7f93 ip 0 sp 0 error 4 in dp[400000+3e000] likely on CPU 8",
                 "dp",
                 38,
                 "SIGSEGV",
@@ -208,7 +208,8 @@ mod tests {
                 Some(480),
             ),
             (
-                "Killed process 28 (java), UID 0, total-vm:20kB, anon-rss:466kB, file-rss:1kB, shmem-rss:3kB",
+                "Killed process 28 (java), UID 0, total-vm:2kB, anon-rss:466kB, file-rss:1kB, \
+                 shmem-rss:3kB",
                 "java",
                 28,
                 None,
@@ -229,7 +230,8 @@ mod tests {
                 None,
             ),
             (
-                "Out of memory (oom_kill_allocating_task): Killed process 7 (a) total-vm:1kB, anon-rss:2kB",
+                "Out of memory (oom_kill_allocating_task): Killed process 7 (a) total-vm:1kB, \
+                 anon-rss:2kB",
                 "a",
                 7,
                 Some("node"),
@@ -244,7 +246,7 @@ mod tests {
                 Some(6),
             ),
             (
-                "oom_reaper: reaped process 966 (java), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+                "oom_reaper: reaped process 966 (java), now anon-rss:0kB, file-rss:0kB",
                 "java",
                 966,
                 None,
