@@ -94,44 +94,14 @@ impl<'a> Record<'a> {
         Some(Self { facility: priority >> 3, level, sequence, time_us, message, fields })
     }
 
-    /// The block device that the record's fields or message name.
+    /// The block device that the record's fields name. The sink reads the message's.
     fn block_device(&self) -> Option<&'a str> {
         let from_field = |line: &'a str| {
             // `DEVICE=b8:1` has a number only; the message then has the name.
             line.trim_start().strip_prefix("DEVICE=+block:")
         };
-        self.fields.lines().find_map(from_field).or_else(|| block_device(self.message))
+        self.fields.lines().find_map(from_field)
     }
-}
-
-/// Whether a word is the name of a disk or partition.
-fn is_block_device(word: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let letters_then = |prefix: &str| {
-        word.strip_prefix(prefix).is_some_and(|rest| {
-            let letters = rest.trim_end_matches(|c: char| c.is_ascii_digit());
-            !letters.is_empty()
-                && letters.len() <= 2
-                && letters.bytes().all(|b| b.is_ascii_lowercase())
-        })
-    };
-    let numbered =
-        |prefix: &str| word.strip_prefix(prefix).is_some_and(|rest| digits(&rest.replace('p', "")));
-    let nvme = || {
-        word.strip_prefix("nvme").is_some_and(|rest| {
-            rest.split_once('n').is_some_and(|(c, n)| digits(c) && digits(&n.replace('p', "")))
-        })
-    };
-    ["sd", "vd", "xvd", "hd"].iter().any(|p| letters_then(p))
-        || ["dm-", "loop", "md", "mmcblk", "zram", "nbd", "sr"].iter().any(|p| numbered(p))
-        || nvme()
-}
-
-/// The first word of a message that names a block device: after `dev `, in parentheses, before a
-/// colon.
-fn block_device(message: &str) -> Option<&str> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    message.split(|c: char| !is_part(c)).find(|word| is_block_device(word))
 }
 
 fn severity(level: u8) -> Severity {
@@ -401,23 +371,6 @@ mod tests {
         let (collector, generation) = (context.sink.collector(), context.sink.generation() - 1);
         let in_ring = context.site.unsettled(collector, generation);
         assert_eq!(in_ring, Some(3), "all three are in the ring");
-    }
-
-    #[test]
-    fn block_device_is_found_in_kernel_messages() {
-        for (message, device) in [
-            ("I/O error, dev sdb1, sector 42 op 0x0:(READ)", Some("sdb1")),
-            ("EXT4-fs error (device dm-3): ext4_find_entry:1455: inode #2", Some("dm-3")),
-            ("XFS (nvme0n1p2): metadata I/O error", Some("nvme0n1p2")),
-            ("Buffer I/O error on dev vda, logical block 0", Some("vda")),
-            ("EXT4-fs (loop0): mounted filesystem", Some("loop0")),
-            ("INFO: task kworker/u8:1 blocked for more than 120 seconds", None),
-            ("sd 0:0:0:0: Attached scsi disk", None),
-            ("md: md0 stopped.", Some("md0")),
-            ("usb 1-1: new device", None),
-        ] {
-            assert_eq!(block_device(message), device, "{message}");
-        }
     }
 
     #[test]

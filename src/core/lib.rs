@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `event` | events, stories, names, identifiers, drop reasons |
 //! | `identity` | the entity directory: process → container → pod → workload → service |
+//! | `log_line` | facts in the text of lines: levels, processes, cgroups, devices |
 //! | `redact` | removes secrets from events and texts |
 //! | `ring` | record rings, the wake protocol, the ledger of CONS-1 |
 //! | `shutdown` | event-driven shutdown, heartbeats of collectors |
@@ -15,10 +16,12 @@
 //! | `clock` | the only module that reads a clock |
 //! | `glob` | glob patterns with `*` and `?` |
 //! | `durations` | durations in configuration and rules |
+//! | `text_prefix` | the beginning of a text, by bytes |
 //!
 //! Dependencies point one way:
-//! `backoff, clock, closed_list, durations, glob, counters ← event ← identity`, and
-//! `event ← memory, redact`, and `event, memory, redact, shutdown ← ring`.
+//! `backoff, clock, closed_list, durations, glob, counters, text_prefix ← event ← identity`, and
+//! `event ← memory, redact`, and `event, identity ← log_line`, and
+//! `event, log_line, memory, redact, shutdown ← ring`.
 
 pub mod backoff;
 pub mod clock;
@@ -28,8 +31,10 @@ pub mod durations;
 pub mod event;
 pub mod glob;
 pub mod identity;
+pub mod log_line;
 pub mod memory;
 pub mod redact;
 pub mod ring;
 pub mod sandbox;
 pub mod shutdown;
+pub mod text_prefix;

@@ -24,12 +24,19 @@ fn run(files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
     replayed.lines
 }
 
-/// The only story of a file.
+fn is_failed_unit(story: &Json) -> bool {
+    story["rule"].as_str().unwrap().starts_with("unit-failure-")
+}
+
+/// The only story of a file, besides that about a failed unit alone.
 fn only_story(file: &PathBuf) -> Json {
     let stories = run(std::slice::from_ref(file), 2, Emit::Stories);
     let is_lifecycle = |s: &&Json| s["rule"].as_str().unwrap().ends_with("-lifecycle");
-    let stories: Vec<&Json> = stories.iter().filter(|s| !is_lifecycle(s)).collect();
+    let (of_units, stories): (Vec<&Json>, Vec<&Json>) =
+        stories.iter().filter(|s| !is_lifecycle(s)).partition(|s| is_failed_unit(s));
     assert_eq!(stories.len(), 1, "{stories:?}");
+    // The unit's own story is emitted before its effects are known, in the same trace.
+    assert!(of_units.iter().all(|s| s["trace_id"] == stories[0]["trace_id"]), "{of_units:?}");
     stories[0].clone()
 }
 

@@ -78,7 +78,7 @@ fn segmentation_faults(args: &Args, environment: &DemoEnvironment) -> anyhow::Re
     ))?;
     let mut fault = CausedFault::new(
         "segmentation faults",
-        &["segfault", "crash-loop"],
+        &["segfault"],
         &["kernel.process.signal", "kernel.process.exit"],
     );
     for _ in 0..CRASHES {

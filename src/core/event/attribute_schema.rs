@@ -80,7 +80,11 @@ const KINDS: &[(&str, &[&str])] = &[
         &["error.type tapio.syscall.name tapio.syscall.number tapio.count tapio.window_ns"],
     ),
     ("kernel.syscall.enter", &["tapio.syscall.name tapio.syscall.number"]),
-    ("kernel.log", &["tapio.block.device"]),
+    (
+        "kernel.log",
+        &["tapio.block.device process.executable.name tapio.signal.name tapio.cgroup.path \
+           tapio.oom.scope tapio.oom.cgroup tapio.oom.rss_bytes"],
+    ),
     (
         "kernel.pressure",
         &["tapio.pressure.resource tapio.pressure.some_percent tapio.pressure.usage_share"],

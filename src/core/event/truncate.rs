@@ -2,6 +2,7 @@
 
 use super::record::{Event, Field, Value};
 use super::well_known_names as names;
+use crate::text_prefix::text_prefix;
 
 /// Room for the mark behind a cut text.
 const MARK_BYTES: usize = 40;
@@ -34,10 +35,10 @@ impl Event<'_> {
         let mut cut = Vec::new();
         let mut bytes = 0;
         let mut shorten = |text: &str| {
-            let is_boundary = |at: &usize| text.is_char_boundary(*at);
-            let kept = (0..=length).rev().find(is_boundary).unwrap_or(0);
-            bytes += text.len() - kept;
-            format!("{}… [{} bytes cut]", &text[..kept], text.len() - kept)
+            let kept = text_prefix(text, length);
+            let cut = text.len() - kept.len();
+            bytes += cut;
+            format!("{kept}… [{cut} bytes cut]")
         };
         for (at, field) in self.fields.iter().enumerate() {
             if text(&field.value).len() > length {

@@ -10,6 +10,7 @@ use super::record::{RecordWriter, WriteError};
 use super::wake::Bell;
 use crate::clock;
 use crate::event::{Event, Reason, Severity};
+use crate::log_line;
 use crate::memory::MemoryPressure;
 use crate::redact::Redactor;
 use crate::shutdown::Shutdown;
@@ -231,16 +232,18 @@ impl Sink {
         })
     }
 
-    /// Calls `offer` with the event without secrets, and whether it had any. Every event of every
-    /// collector passes here.
+    /// Calls `offer` with the event completed by the facts of its line and without secrets, and
+    /// with whether it had any. Every event of every collector passes here.
     fn redacted<R>(
         &mut self,
         event: &Event<'_>,
         offer: impl FnOnce(&mut Self, &Event<'_>, bool) -> R,
     ) -> R {
         self.is_writing = true;
-        let Some(redactor) = self.redactor.clone() else { return offer(self, event, false) };
-        redactor.event(event, |event, is_redacted| offer(self, event, is_redacted))
+        log_line::interpret(event, |event| {
+            let Some(redactor) = self.redactor.clone() else { return offer(self, event, false) };
+            redactor.event(event, |event, is_redacted| offer(self, event, is_redacted))
+        })
     }
 
     /// As [`Sink::offer`], but returns instead of waiting for room, for a collector whose thread

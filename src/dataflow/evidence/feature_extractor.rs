@@ -135,7 +135,9 @@ impl FeatureExtractor {
         let warns = severity >= Severity::WARN;
         let traits = self.traits(kind);
         if warns || traits.is_factual() {
-            self.add_graph_facts(event);
+            self.add_graph_facts(event, graph_fact::extract);
+        } else if is_relevant {
+            self.add_graph_facts(event, graph_fact::extract_name);
         }
         if severity >= traits.min_fault_severity() {
             self.add_fault_transition(event);
@@ -146,9 +148,13 @@ impl FeatureExtractor {
         }
     }
 
-    fn add_graph_facts(&mut self, event: &ArchivedEvent<'_>) {
+    fn add_graph_facts(
+        &mut self,
+        event: &ArchivedEvent<'_>,
+        extract: fn(&ArchivedEvent<'_>, &mut Vec<GraphFact>),
+    ) {
         let mut found = std::mem::take(&mut self.scratch);
-        graph_fact::extract(event, &mut found);
+        extract(event, &mut found);
         let second = second(event.time());
         for fact in found.drain(..) {
             // A fact is true for its whole second: a second message with it would change nothing.

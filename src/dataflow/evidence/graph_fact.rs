@@ -123,6 +123,22 @@ fn label_standalone(
     }
 }
 
+/// Extracts the name of the event's pod. Candidates and impact name pods of members by it, and the
+/// members of a rule about spans or normal events state no other facts.
+pub(super) fn extract_name(event: &ArchivedEvent<'_>, into: &mut Vec<GraphFact>) {
+    let entities = EventEntities::of(event);
+    if let Some(uid) = entities.pod {
+        label_pod(&entities, &Entity::new(EntityKind::Pod, uid), into);
+    }
+}
+
+fn label_pod(entities: &EventEntities<'_>, pod: &Entity, into: &mut Vec<GraphFact>) {
+    if let Some(name) = entities.pod_name {
+        let label = entities.namespace.map_or_else(|| name.to_owned(), |n| format!("{n}/{name}"));
+        into.push(GraphFact::Labelled(pod.clone(), label.into()));
+    }
+}
+
 /// Facts about the event's pod.
 fn pod_facts(
     event: &ArchivedEvent<'_>,
@@ -131,10 +147,7 @@ fn pod_facts(
     into: &mut Vec<GraphFact>,
 ) {
     let kind = event.kind_name();
-    if let Some(name) = entities.pod_name {
-        let label = entities.namespace.map_or_else(|| name.to_owned(), |n| format!("{n}/{name}"));
-        into.push(GraphFact::Labelled(pod.clone(), label.into()));
-    }
+    label_pod(entities, pod, into);
     let edge = |relation, to| GraphFact::EdgeSeen(Edge { from: pod.clone(), relation, to });
     for (key, workload) in WORKLOADS {
         if let Some(name) = event.text(key) {

@@ -18,6 +18,12 @@ impl PartialMatches {
     ) {
         let spec = &sequence.steps[step];
         let starts = sequence.steps[..step].iter().all(|s| s.optional);
+        if let Some(at) = self.begun_by_first(sequence, step, tail, current.time_ns) {
+            let partial = &mut self.list[at].partial;
+            outcome.joined = Some((partial.trace, partial.members.ends));
+            partial.members.add(current, step as u8, spec.event as u16);
+            return;
+        }
         let mut stays_at = None;
         let mut partial = match self.waiting_for(sequence, step, tail) {
             Some(at) => {
@@ -57,6 +63,33 @@ impl PartialMatches {
         partial.reset_repeats();
         partial.fill_step(sequence, step, tail, current);
         self.advance_latest(sequence, step + 1, partial, current.time_ns, outcome);
+    }
+
+    /// The incomplete partial match whose first event of this step an event at `time_ns` doesn't
+    /// replace (`keep_first`).
+    fn begun_by_first(
+        &self,
+        sequence: &Sequence,
+        step: usize,
+        tail: &[u8],
+        time_ns: u64,
+    ) -> Option<usize> {
+        let keep_first_ns = sequence.steps[step].keep_first_ns;
+        let fields = sequence.refining_fields(step);
+        let is_recent = |w: &Waiting| {
+            let filled = w.partial.filled.iter().find(|f| usize::from(f.step) == step);
+            filled
+                .and_then(|f| f.record.event())
+                .is_some_and(|first| time_ns.saturating_sub(first.time()) <= keep_first_ns)
+        };
+        if keep_first_ns == 0 {
+            return None;
+        }
+        self.list.iter().position(|w| {
+            (step + 1..sequence.steps.len()).contains(&usize::from(w.step))
+                && w.partial.agrees(fields, tail)
+                && is_recent(w)
+        })
     }
 
     /// Lets a partial match wait for its next step, or completes it.

@@ -60,6 +60,9 @@ fn step_details(step: &Step, key_fields: usize) -> String {
     if step.optional {
         text += ", optional";
     }
+    if step.keep_first_ns > 0 {
+        let _ = write!(text, ", the first one within {}", duration_text(step.keep_first_ns));
+    }
     if step.keep {
         text += ", kept for further matches";
     }

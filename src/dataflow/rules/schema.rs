@@ -85,6 +85,7 @@ fn step() -> Json {
         "role" => text("The event's role: cause, effect, symptom, evidence."),
         "pattern" => text("The pattern that the event shows."),
         "keep" => flag("The partial match also stays at this step for further matches."),
+        "keep_first" => duration("For how long later events of this first step don't replace it."),
         "optional" => flag("The sequence can skip this step."),
         "count" => json!({
             "description": "Number of events that fill the step.",

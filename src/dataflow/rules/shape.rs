@@ -38,6 +38,9 @@ pub struct Step {
     pub pattern: Name,
     /// The partial match also stays at this step when it advances.
     pub keep: bool,
+    /// For how long further events of the step join the partial match that the first one began,
+    /// instead of replacing it; zero: they replace it.
+    pub keep_first_ns: u64,
     /// The sequence can skip the step.
     pub optional: bool,
     /// How many events fill the step, if more than one.

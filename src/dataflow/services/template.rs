@@ -5,14 +5,14 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 
 use super::fact::Key;
+use tapio_core::text_prefix::text_prefix;
 
 /// The part of a text that counts: what follows is mostly data.
 const MAX_BYTES: usize = 240;
 
 /// Calls `take` with the fixed parts of a text, and with `#` for each number and id.
 fn fixed_parts(text: &str, mut take: impl FnMut(&str)) {
-    let end = text.floor_char_boundary_at(MAX_BYTES);
-    let mut rest = &text[..end];
+    let mut rest = text_prefix(text, MAX_BYTES);
     while let Some(start) = rest.find(|c: char| c.is_alphanumeric()) {
         rest = &rest[start..];
         let len = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
@@ -28,18 +28,6 @@ fn fixed_parts(text: &str, mut take: impl FnMut(&str)) {
             // A number, or an id such as a part of a UUID.
             Some(_) => take("#"),
         }
-    }
-}
-
-trait FloorCharBoundary {
-    /// The largest position up to `at` between two characters.
-    fn floor_char_boundary_at(&self, at: usize) -> usize;
-}
-
-impl FloorCharBoundary for str {
-    fn floor_char_boundary_at(&self, at: usize) -> usize {
-        let at = at.min(self.len());
-        (0..=at).rev().find(|&at| self.is_char_boundary(at)).unwrap_or(0)
     }
 }
 

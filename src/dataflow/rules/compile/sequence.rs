@@ -21,7 +21,7 @@ pub(crate) const SEQUENCE_KEYS: &[&str] =
     &["by", "within", "slack", "steps", "until", "select", "max_runs"];
 /// Keys of a step.
 pub(crate) const STEP_KEYS: &[&str] =
-    &["event", "not", "by", "role", "pattern", "keep", "optional", "count"];
+    &["event", "not", "by", "role", "pattern", "keep", "keep_first", "optional", "count"];
 /// Keys of `absence`.
 pub(crate) const ABSENCE_KEYS: &[&str] = &["event", "followed_by", "by", "within"];
 
@@ -84,11 +84,18 @@ fn check_steps(sequence: &Sequence, position: Position, positions: &[Position]) 
             return reject(*position, "an optional step can't be next to a `not`");
         }
         if sequence.select != Select::Latest
-            && (step.keep || step.optional || step.repeat.is_some())
+            && (step.keep || step.optional || step.repeat.is_some() || step.keep_first_ns > 0)
         {
             return reject(
                 *position,
-                "`keep`, `optional` and counted repeats need `select: latest`",
+                "`keep`, `keep_first`, `optional` and counted repeats need `select: latest`",
+            );
+        }
+        let begins = steps[..i].iter().all(|s| s.optional);
+        if step.keep_first_ns > 0 && (!begins || step.repeat.is_some()) {
+            return reject(
+                *position,
+                "`keep_first` needs a step that begins the sequence, without `count`",
             );
         }
     }
@@ -149,6 +156,10 @@ fn step(
         role: name("role", default_role)?,
         pattern: name("pattern", pattern.text())?,
         keep: flag("keep")?,
+        keep_first_ns: match table.get("keep_first") {
+            Some(n) => n.duration_ns("keep_first")?,
+            None => 0,
+        },
         optional: flag("optional")?,
         repeat: None,
     };
@@ -186,6 +197,7 @@ pub(super) fn absence(node: &Node, events: &mut EventScope, pattern: Name) -> Pa
         role: intern("cause", node.position)?,
         pattern,
         keep: false,
+        keep_first_ns: 0,
         optional: false,
         repeat: None,
     };
@@ -204,8 +216,16 @@ pub(super) fn absence(node: &Node, events: &mut EventScope, pattern: Name) -> Pa
 
 /// A sequence of one step: each event is a match.
 pub(crate) fn single(event: usize, by: Vec<FieldRef>, role: Name, pattern: Name) -> Sequence {
-    let step =
-        Step { event, by: by.clone(), role, pattern, keep: false, optional: false, repeat: None };
+    let step = Step {
+        event,
+        by: by.clone(),
+        role,
+        pattern,
+        keep: false,
+        keep_first_ns: 0,
+        optional: false,
+        repeat: None,
+    };
     Sequence {
         steps: vec![step],
         nots: Vec::new(),

@@ -36,7 +36,7 @@ impl Encode for NamedEvent {
 
 encode_fields!(Repeat { at_least, within_ns });
 
-encode_fields!(Step { event, by, role, pattern, keep, optional, repeat });
+encode_fields!(Step { event, by, role, pattern, keep, keep_first_ns, optional, repeat });
 
 encode_fields!(Negation { gap, event, by });
 

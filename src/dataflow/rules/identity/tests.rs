@@ -104,6 +104,7 @@ fn change_of_sequence_changes_identity() {
             ("until: c", "until: b"),
             ("role: cause", "role: symptom"),
             (", keep: true", ""),
+            (", keep: true", ", keep: true, keep_first: 3s"),
             ("role: cause, keep", "role: cause, optional: false, by: [attributes.k, node], keep"),
             ("pattern: p,", "pattern: q,"),
             ("at_least: 2", "at_least: 3"),
