@@ -35,6 +35,8 @@ pub struct AssessorCounts {
     pub spans: u64,
     /// Facts of services refused for lack of room.
     pub services_refused: u64,
+    /// Spans and log records of traces that services aren't learned from, at high rates.
+    pub services_sampled_out: u64,
     /// Panics: a fact was lost, or a story completed without root causes and impact.
     pub failures: u64,
 }
@@ -191,6 +193,7 @@ impl Assessor {
             operations: services.operations,
             spans: services.spans,
             services_refused: services.refused,
+            services_sampled_out: services.sampled_out,
             facts: self.facts,
             stories: self.stories,
             entities: graph.len() as u64,

@@ -110,6 +110,8 @@ tapio_core::counters! {
         evicted: Counter = "Entities and pairs evicted, and relations refused, for lack of room.",
         service_operations: Gauge = "Operations of services whose usual behaviour is learned.",
         service_spans: Gauge = "Spans that await their callees.",
+        services_sampled_out: Counter =
+            "Spans and log records of traces that services are not learned from, at high rates.",
         services_refused: Counter =
             "Spans, names and operations of services left out for lack of room.",
         failures: Counter =
@@ -130,6 +132,7 @@ impl AssessorCounters {
         self.service_operations.set(counts.operations);
         self.service_spans.set(counts.spans);
         self.services_refused.set(counts.services_refused);
+        self.services_sampled_out.set(counts.services_sampled_out);
         self.failures.set(counts.failures);
     }
 }

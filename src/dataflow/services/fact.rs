@@ -17,6 +17,8 @@ pub(crate) struct SpanFact {
     /// Its id and the caller's, each with the trace's mixed in; 0: no caller.
     pub(super) span: u64,
     pub(super) parent: u64,
+    /// Bits of the trace's id.
+    pub(super) trace: u64,
     /// Whether it is known to be no call of another service: its kind is server, internal or
     /// consumer.
     pub(super) is_work: bool,
@@ -33,6 +35,8 @@ pub(crate) struct LogFact {
     pub(super) template: Key,
     /// The span that it belongs to; 0 for none.
     pub(super) span: u64,
+    /// Bits of the trace's id.
+    pub(super) trace: u64,
     pub(super) severity: Severity,
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::blame::{Calls, Evidence, connected, suspects};
 use super::disturbance::Disturbance;
 use super::duration::Durations;
-use super::fact::{Key, LogFact, ServiceFact};
+use super::fact::{Key, LogFact, ServiceFact, SpanFact};
 use super::operation::Operation;
 use super::report::{Names, story};
 use super::span_join::{HOLD_NS, Joined, SpanJoin};
@@ -17,6 +17,7 @@ const MIN_Z: f64 = 3.0;
 /// The strength of a deviation with which a disturbance opens, at sensitivity 1: that of an error
 /// at five standard deviations.
 const OPENING_STRENGTH: f64 = 1.6;
+const SECOND_NS: u64 = 1_000_000_000;
 /// The usual time of a request before any was seen.
 const REQUEST_NS: f64 = 1e8;
 
@@ -39,6 +40,7 @@ pub(crate) struct ServiceCounts {
     pub(crate) operations: u64,
     pub(crate) spans: u64,
     pub(crate) refused: u64,
+    pub(crate) sampled_out: u64,
 }
 
 impl ServiceBounds {
@@ -69,6 +71,12 @@ pub(crate) struct Services {
     next_step: u32,
     disturbances: Vec<Disturbance>,
     refused: u64,
+    /// One of two to the power of this traces is learned from.
+    sampling: u32,
+    sampled_out: u64,
+    /// Spans since the rate was determined, and when that was.
+    seen: u64,
+    rated_ns: u64,
 }
 
 impl Services {
@@ -88,18 +96,28 @@ impl Services {
             next_step: 0,
             disturbances: Vec::new(),
             refused: 0,
+            sampling: 0,
+            sampled_out: 0,
+            seen: 0,
+            rated_ns: 0,
         }
     }
 
     /// Counts of what is kept, and of facts refused for lack of room.
     pub(crate) fn counts(&self) -> ServiceCounts {
         let (operations, spans) = (self.operations.len() as u64, self.join.len() as u64);
-        ServiceCounts { operations, spans, refused: self.refused }
+        ServiceCounts { operations, spans, refused: self.refused, sampled_out: self.sampled_out }
     }
 
     /// Adds a fact.
     pub(crate) fn add(&mut self, fact: ServiceFact) {
+        self.seen += u64::from(matches!(fact, ServiceFact::Span(_)));
         match fact {
+            ServiceFact::Span(SpanFact { trace, .. }) | ServiceFact::Log(LogFact { trace, .. })
+                if !self.is_sampled(trace) =>
+            {
+                self.sampled_out += 1;
+            }
             ServiceFact::Span(_) if self.join.is_full() => self.refused += 1,
             ServiceFact::Span(span) => self.join.span(span),
             ServiceFact::Log(log) if log.span != 0 && !self.join.is_full() => self.join.log(&log),
@@ -122,6 +140,25 @@ impl Services {
                 }
             }
         }
+    }
+
+    /// Whether a trace is learned from: at high rates, one of two, four, … is, as a whole.
+    fn is_sampled(&self, trace: u64) -> bool {
+        let mixed = trace.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        trace == 0 || mixed.leading_zeros() >= self.sampling
+    }
+
+    /// Adapts the part of traces that is learned from to the rate of spans: those that await their
+    /// callees may take half of the room.
+    fn adapt_sampling(&mut self, now_ns: u64) {
+        let elapsed_ns = now_ns.saturating_sub(self.rated_ns);
+        if elapsed_ns < SECOND_NS {
+            return;
+        }
+        let waiting = self.seen as f64 * (HOLD_NS + SECOND_NS) as f64 / elapsed_ns as f64;
+        let times = 2.0 * waiting / self.bounds.spans.max(1) as f64;
+        self.sampling = times.max(1.0).log2().ceil() as u32;
+        (self.rated_ns, self.seen) = (now_ns, 0);
     }
 
     fn log_without_span(&mut self, log: &LogFact) {
@@ -173,6 +210,7 @@ impl Services {
     /// Advances time: joins the spans that are due, evaluates the steps that are complete, and
     /// returns what became of the disturbances.
     pub(crate) fn advance(&mut self, now_ns: u64) -> Vec<Story> {
+        self.adapt_sampling(now_ns);
         let mut due = Vec::new();
         self.join.take_due(now_ns, |joined| due.push(joined));
         let complete = step(now_ns.saturating_sub(HOLD_NS + 1_000_000_000));

@@ -54,6 +54,7 @@ impl ServiceObserver {
             operation,
             span: u64::from_be_bytes(event.span_id) ^ trace,
             parent: parent.map_or(0, |parent| parent ^ trace),
+            trace,
             is_work: matches!(
                 event.attribute(names::TAPIO_SPAN_KIND),
                 Some(Value::Str("server" | "internal" | "consumer"))
@@ -73,6 +74,7 @@ impl ServiceObserver {
             instance,
             template,
             span: if span == 0 { 0 } else { span ^ trace_bits(event) },
+            trace: trace_bits(event),
             severity: event.severity(),
         }));
     }

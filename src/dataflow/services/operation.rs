@@ -110,13 +110,13 @@ impl Learned<Share> {
     }
 }
 
-/// An operation.
+/// An operation. Its features are boxed, since a node of a map has room for eleven.
 #[derive(Debug, Default)]
 pub(super) struct Operation {
     runs: Runs,
     runs_spans: [f64; SPANS.len()],
-    shares: BTreeMap<Feature, Learned<Share>>,
-    durations: BTreeMap<Feature, Learned<Durations>>,
+    shares: BTreeMap<Feature, Box<Learned<Share>>>,
+    durations: BTreeMap<Feature, Box<Learned<Durations>>>,
     first_step: u32,
     last_step: u32,
     disturbed_until: u32,

@@ -115,6 +115,7 @@ mod tests {
             operation: span,
             span,
             parent,
+            trace: 0,
             is_work: false,
             has_failed: false,
         }
@@ -132,7 +133,7 @@ mod tests {
                     2 => join.span(span(21, 10, 500, 400)),
                     n => join.log(&LogFact {
                         event: EventId::default(), time_ns: 50, instance: 1, template: n as u64 / 4,
-                        span: 10, severity: Severity::INFO,
+                        span: 10, trace: 0, severity: Severity::INFO,
                     }),
                 }
             }

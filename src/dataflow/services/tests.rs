@@ -85,6 +85,7 @@ impl App {
                 operation: 10 + instance,
                 span: ids[2 * service + 1],
                 parent: if service == 0 { 0 } else { ids[2 * service] },
+                trace: ids[6],
                 is_work: true,
                 has_failed: fails.is_some_and(|fault| service <= fault.at),
             };
@@ -97,6 +98,7 @@ impl App {
                 instance,
                 template: if is_broken { 101 } else { 100 },
                 span: work.span,
+                trace: work.trace,
                 severity: if is_broken { Severity::ERROR } else { Severity::INFO },
             }));
             below_ns = duration_ns + 500_000 + of_fault.network_ms * 1_000_000;

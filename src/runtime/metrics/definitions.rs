@@ -155,6 +155,7 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("service_operations", "tapio_service_operations"),
     ("service_spans", "tapio_service_spans"),
     ("services_refused", "tapio_services_refused_total"),
+    ("services_sampled_out", "tapio_services_sampled_out_total"),
     ("failures", "tapio_assessor_failures_total"),
     ("rounds", "tapio_assessor_rounds_total"),
 ];
