@@ -253,7 +253,7 @@ impl BatchEncoder {
         &mut self,
         header: &Header,
         event: &ArchivedEvent<'_>,
-        memberships: impl ExactSizeIterator<Item = Membership>,
+        memberships: impl ExactSizeIterator<Item = Membership> + Clone,
     ) {
         let kind = self.names.index(event.kind_name());
         let source = self.names.index(event.source_name());
@@ -296,9 +296,7 @@ impl BatchEncoder {
         for field in event.attribute_fields() {
             write_field(&mut out, 12 << 3 | 2, field, names);
         }
-        for membership in memberships {
-            write_membership(&mut out, &membership, names);
-        }
+        write_memberships(&mut out, memberships, names);
         if let Some(incoming) = incoming.filter(|t| *t != trace) {
             out.delimited(14 << 3 | 2, &incoming.0);
             if event.span_id != [0; 8] {
@@ -426,6 +424,20 @@ fn write_field(
 }
 
 /// Writes a `Correlation`.
+/// Writes the memberships: first the one in the story whose trace the event has.
+fn write_memberships(
+    out: &mut ProtoWriter<'_>,
+    memberships: impl Iterator<Item = Membership> + Clone,
+    names: &mut Dictionary,
+) {
+    let first = memberships.clone().enumerate().min_by_key(|(_, m)| (m.rank, m.story));
+    let first_at = first.as_ref().map(|(at, _)| *at);
+    let others = memberships.enumerate().filter(|(at, _)| Some(*at) != first_at);
+    for (_, membership) in first.into_iter().chain(others) {
+        write_membership(out, &membership, names);
+    }
+}
+
 fn write_membership(out: &mut ProtoWriter<'_>, membership: &Membership, names: &mut Dictionary) {
     out.byte(13 << 3 | 2);
     let start = out.reserve_length(1);

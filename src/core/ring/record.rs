@@ -282,7 +282,7 @@ impl<'a> Record<'a> {
     }
 
     /// The memberships of the event so far.
-    pub fn memberships(&self) -> impl ExactSizeIterator<Item = Membership> + use<'a> {
+    pub fn memberships(&self) -> impl ExactSizeIterator<Item = Membership> + Clone + use<'a> {
         self.blocks[1..=self.blocks[0].memberships()].iter().map(Membership::read)
     }
 

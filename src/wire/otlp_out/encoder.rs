@@ -162,15 +162,15 @@ impl OtlpEncoder {
     }
 
     fn story(&mut self, story: &Story, node: &str, now_ns: u64) {
-        self.stories.set_trace(story.id.0, story.trace_id.0);
+        let context = (story.trace_id.0, story::story_span(story));
+        self.stories.set_context(story.id.0, context);
         let Self { service, selection, logs, traces, stories, .. } = self;
         let resource = |out: &mut ProtoVec| node_resource(out, node, service);
         if selection.logs && story.severity.0 >= selection.min_severity {
             logs.add(resource, own_scope, |out| story::revision(out, story, now_ns));
         }
         if selection.traces && story::is_span(story) {
-            let before = story.continues.and_then(|before| stories.trace(&before.0));
-            let continued = before.map(|trace| (trace, story::story_span(&trace)));
+            let continued = story.continues.and_then(|before| stories.context(&before.0));
             let contexts = stories.contexts(&story.trace_id.0);
             traces.add(resource, own_scope, |out| story::span(out, story, continued, contexts));
         }

@@ -6,7 +6,7 @@ use super::keys::Special;
 use super::proto_vec::ProtoVec;
 use super::resource::{Names, hex, own_attributes, sent_attributes};
 use super::severity::severity;
-use super::story::story_span;
+use super::story::span_of_story;
 
 /// Writes an event that tapio collected.
 pub(super) fn own(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>) {
@@ -19,7 +19,7 @@ pub(super) fn own(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>) 
     out.text_attribute(6, "tapio.source", names.text(event.source));
     out.bytes(9, event.trace);
     match &event.story {
-        Some(_) => out.delimited(10, &story_span(event.trace)),
+        Some(story) => out.delimited(10, &span_of_story(story.id)),
         None => out.bytes(10, event.span),
     }
     out.fixed64(11, event.observed_ns);
@@ -38,9 +38,9 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
             out.delimited(9, trace);
             out.bytes(10, span);
         }
-        (_, Some(_)) => {
+        (_, Some(story)) => {
             out.bytes(9, event.trace);
-            out.delimited(10, &story_span(event.trace));
+            out.delimited(10, &span_of_story(story.id));
         }
         (_, None) => {}
     }

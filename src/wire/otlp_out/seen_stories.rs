@@ -1,5 +1,5 @@
-//! The stories that were encoded last: their traces, and the contexts of applications that their
-//! events came with.
+//! The stories that were encoded last: their traces and spans, and the contexts of applications
+//! that their events came with.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -42,15 +42,15 @@ impl<V: Default> Latest<V> {
 #[derive(Default)]
 pub(super) struct SeenStories {
     /// By the story's id.
-    traces: Latest<[u8; 16]>,
+    own: Latest<Context>,
     /// By the story's trace.
     contexts: Latest<Vec<Context>>,
 }
 
 impl SeenStories {
-    /// Notes the trace of a story.
-    pub(super) fn set_trace(&mut self, id: [u8; 16], trace: [u8; 16]) {
-        *self.traces.entry(id) = trace;
+    /// Notes the trace and the span of a story.
+    pub(super) fn set_context(&mut self, id: [u8; 16], context: Context) {
+        *self.own.entry(id) = context;
     }
 
     /// Notes the context of an event of the story with this trace.
@@ -61,9 +61,9 @@ impl SeenStories {
         }
     }
 
-    /// The trace of a story, if a revision was seen.
-    pub(super) fn trace(&self, id: &[u8; 16]) -> Option<[u8; 16]> {
-        self.traces.values.get(id).copied()
+    /// The trace and the span of a story, if a revision was seen.
+    pub(super) fn context(&self, id: &[u8; 16]) -> Option<Context> {
+        self.own.values.get(id).copied()
     }
 
     /// The contexts of the events of the story with this trace.

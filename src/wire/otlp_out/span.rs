@@ -8,7 +8,7 @@ use super::keys::{Key, Special};
 use super::proto_vec::ProtoVec;
 use super::resource::{Names, own_attributes, sent_attributes, unhex};
 use super::severity::{INTERNAL, status};
-use super::story::story_span;
+use super::story::span_of_story;
 use tapio_core::event::{Value, parse_rfc3339};
 
 const KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consumer"];
@@ -90,8 +90,8 @@ pub(super) fn interval(
 ) {
     out.bytes(1, event.trace);
     out.bytes(2, event.span);
-    if event.story.is_some() {
-        out.delimited(4, &story_span(event.trace));
+    if let Some(story) = &event.story {
+        out.delimited(4, &span_of_story(story.id));
     }
     out.delimited(5, names.text(event.kind).as_bytes());
     out.number(6, INTERNAL);

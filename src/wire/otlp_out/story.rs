@@ -7,11 +7,17 @@ use super::seen_stories::Context;
 use super::severity::{INTERNAL, severity, status};
 use tapio_core::event::{Candidate, EventId, Member, Story, StoryState, Value, stable_hash};
 
-/// The span of the story with this trace.
-pub(super) fn story_span(trace: &[u8]) -> [u8; 8] {
+/// The span of the story that an event names. Stories that begin with the same event share a trace,
+/// so the trace doesn't identify one.
+pub(super) fn span_of_story(id: &[u8]) -> [u8; 8] {
     let mut span = [0; 8];
-    span.copy_from_slice(&stable_hash(&[b"story-span", trace])[..8]);
+    span.copy_from_slice(&stable_hash(&[b"story-span", id])[..8]);
     span
+}
+
+/// The span of a story: by the id that its events have in the stream.
+pub(super) fn story_span(story: &Story) -> [u8; 8] {
+    span_of_story(&story.provisional.unwrap_or(story.id).0)
 }
 
 /// Whether a story is exported as a span: it has ended, and is confirmed.
@@ -26,7 +32,7 @@ pub(super) fn revision(out: &mut ProtoVec, story: &Story, received_ns: u64) {
     out.message(5, |out| out.delimited(1, story.name.as_bytes()));
     attributes(out, 6, story);
     out.delimited(9, &story.trace_id.0);
-    out.delimited(10, &story_span(&story.trace_id.0));
+    out.delimited(10, &story_span(story));
     out.fixed64(11, received_ns);
     out.delimited(12, format!("tapio.story.{}", story.state.as_str()).as_bytes());
 }
@@ -40,7 +46,7 @@ pub(super) fn span(
     contexts: &[Context],
 ) {
     out.delimited(1, &story.trace_id.0);
-    out.delimited(2, &story_span(&story.trace_id.0));
+    out.delimited(2, &story_span(story));
     out.delimited(5, story.name.as_bytes());
     out.number(6, INTERNAL);
     out.fixed64(7, story.first_ns);
