@@ -34,6 +34,8 @@ const MAX_COLLECTED: usize = 4_096;
 const MAX_LEARNED: usize = 32_768;
 /// Facts of services that are collected.
 const SERVICE_FACTS: usize = 256;
+/// Interval at which names of services are sent again, in ticks of the worker: ten minutes.
+const NAMES_INTERVAL_TICKS: u32 = 12_000;
 /// Interval between sends of the aggregates of pairs, in ticks of the worker.
 const LEARNED_INTERVAL_TICKS: u32 = 200;
 
@@ -260,6 +262,9 @@ impl FeatureExtractor {
         self.flush();
         self.flush_services();
         self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(NAMES_INTERVAL_TICKS) {
+            self.services.repeat_names();
+        }
         if self.ticks.is_multiple_of(LEARNED_INTERVAL_TICKS) {
             self.flush_learned();
         }

@@ -143,19 +143,22 @@ pub(super) fn connected(all: &[Evidence], calls: &Calls) -> Vec<BTreeSet<Key>> {
         Feature::CallTime(callee) => Some(callee),
         _ => None,
     }));
+    let mut near: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
+    for caller in &left {
+        for callee in calls.get(caller).into_iter().flatten().filter(|at| left.contains(*at)) {
+            near.entry(*caller).or_default().push(*callee);
+            near.entry(*callee).or_default().push(*caller);
+        }
+    }
     let mut parts = Vec::new();
     while let Some(first) = left.pop_first() {
         let (mut part, mut open) = (BTreeSet::from([first]), vec![first]);
         while let Some(at) = open.pop() {
-            let is_near = |other: &Key| {
-                calls.get(&at).is_some_and(|callees| callees.contains(other))
-                    || calls.get(other).is_some_and(|callees| callees.contains(&at))
-            };
-            let near: Vec<Key> = left.iter().copied().filter(is_near).collect();
-            for key in near {
-                left.remove(&key);
-                part.insert(key);
-                open.push(key);
+            for key in near.get(&at).into_iter().flatten() {
+                if left.remove(key) {
+                    part.insert(*key);
+                    open.push(*key);
+                }
             }
         }
         parts.push(part);

@@ -1,6 +1,6 @@
 //! The usual behaviour of the services of a node, and deviations from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::blame::{Calls, Evidence, connected, suspects};
 use super::disturbance::Disturbance;
@@ -17,6 +17,12 @@ const MIN_Z: f64 = 3.0;
 /// The strength of a deviation with which a disturbance opens, at sensitivity 1: that of an error
 /// at five standard deviations.
 const OPENING_STRENGTH: f64 = 1.6;
+/// The interval at which what is idle is forgotten: ten minutes.
+const FORGET_INTERVAL_STEPS: u32 = 60;
+/// Steps without a run after which an operation is forgotten: a day.
+const FORGOTTEN_STEPS: u32 = 8_640;
+/// The longest span that awaits its parts; with longer ones a sender would keep the room for good.
+const MAX_SPAN_NS: u64 = 600 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 /// The usual time of a request before any was seen.
 const REQUEST_NS: f64 = 1e8;
@@ -65,6 +71,8 @@ pub(crate) struct Services {
     /// Features that may be added until the next step.
     room: usize,
     calls: Calls,
+    /// The number of its callees, of all callers.
+    call_count: usize,
     /// The time of requests: spans without a caller.
     requests: Durations,
     /// The first step that wasn't evaluated yet; 0 before the first fact.
@@ -92,6 +100,7 @@ impl Services {
             operations: BTreeMap::new(),
             room: bounds.features,
             calls: Calls::new(),
+            call_count: 0,
             requests: Durations::default(),
             next_step: 0,
             disturbances: Vec::new(),
@@ -118,26 +127,28 @@ impl Services {
             {
                 self.sampled_out += 1;
             }
-            ServiceFact::Span(_) if self.join.is_full() => self.refused += 1,
+            ServiceFact::Span(span) if self.join.is_full() || span.duration_ns > MAX_SPAN_NS => {
+                self.refused += 1;
+            }
             ServiceFact::Span(span) => self.join.span(span),
             ServiceFact::Log(log) if log.span != 0 && !self.join.is_full() => self.join.log(&log),
             ServiceFact::Log(log) => {
                 self.log_without_span(&log);
             }
             ServiceFact::Instance { key, names } => {
+                // Those in use come again: shards send names every ten minutes.
                 if self.names.instances.len() >= self.bounds.names {
-                    self.refused += 1;
-                } else {
-                    self.service_keys.entry(names.service.clone()).or_insert(key);
-                    self.names.instances.insert(key, *names);
+                    self.names.instances.clear();
+                    self.service_keys.clear();
                 }
+                self.service_keys.entry(names.service.clone()).or_insert(key);
+                self.names.instances.insert(key, *names);
             }
             ServiceFact::Text { key, text } => {
                 if self.names.texts.len() >= self.bounds.names {
-                    self.refused += 1;
-                } else {
-                    self.names.texts.insert(key, text);
+                    self.names.texts.clear();
                 }
+                self.names.texts.insert(key, text);
             }
         }
     }
@@ -186,9 +197,6 @@ impl Services {
             self.requests
                 .add(step(span.start_ns.saturating_add(span.duration_ns)), span.duration_ns);
         }
-        for (callee, _) in joined.callees.iter().filter(|(callee, _)| *callee != span.instance) {
-            self.calls.entry(span.instance).or_default().insert(*callee);
-        }
         let (names, service_keys) =
             (std::mem::take(&mut self.names), std::mem::take(&mut self.service_keys));
         let mut room = self.room;
@@ -200,6 +208,32 @@ impl Services {
         }
         self.room = room;
         (self.names, self.service_keys) = (names, service_keys);
+        self.note_calls(span.instance, joined);
+    }
+
+    /// Notes which instances an instance calls.
+    fn note_calls(&mut self, caller: Key, joined: &Joined) {
+        let callees = joined.callees.iter().map(|(callee, _)| *callee);
+        for callee in callees.filter(|callee| *callee != caller) {
+            let is_known = self.calls.get(&caller).is_some_and(|all| all.contains(&callee));
+            if !is_known && self.call_count < self.bounds.operations {
+                self.calls.entry(caller).or_default().insert(callee);
+                self.call_count += 1;
+            }
+        }
+    }
+
+    /// Forgets operations that had no run for a day; where there is no room for others, all that
+    /// had none for ten minutes. With them go the calls of their instances.
+    fn forget(&mut self, now: u32) {
+        let is_full = self.operations.len() >= self.bounds.operations || self.room == 0;
+        let idle_steps = if is_full { FORGET_INTERVAL_STEPS } else { FORGOTTEN_STEPS };
+        self.operations.retain(|_, operation| operation.idle_steps(now) <= idle_steps);
+        let operations = &self.operations;
+        let is_known = |key: &Key| operations.range((*key, 0)..=(*key, Key::MAX)).next().is_some();
+        self.calls.retain(|caller, _| is_known(caller));
+        self.calls.values_mut().for_each(|callees| callees.retain(is_known));
+        self.call_count = self.calls.values().map(BTreeSet::len).sum();
     }
 
     /// The features of all operations.
@@ -213,7 +247,7 @@ impl Services {
         self.adapt_sampling(now_ns);
         let mut due = Vec::new();
         self.join.take_due(now_ns, |joined| due.push(joined));
-        let complete = step(now_ns.saturating_sub(HOLD_NS + 1_000_000_000));
+        let complete = step(now_ns.saturating_sub(HOLD_NS + SECOND_NS));
         if self.next_step == 0 {
             self.next_step = complete;
         }
@@ -221,18 +255,18 @@ impl Services {
         let mut stories = Vec::new();
         // After a pause, all that is recent has been learned by this number of steps.
         let behind = complete.saturating_sub(self.next_step);
-        self.next_step = complete - behind.min(2 * SLOTS as u32);
+        // A clock that was set back is waited for.
+        self.next_step = self.next_step.max(complete - behind.min(2 * SLOTS as u32));
         while self.next_step < complete {
             self.evaluate(self.next_step, &mut stories);
             self.next_step += 1;
             let ahead = self.next_step + AHEAD_STEPS;
             self.operations.values_mut().for_each(|operation| operation.learn(ahead));
             self.requests.learn(ahead, false);
-        }
-        self.room = self.bounds.features.saturating_sub(self.features());
-        let now = self.next_step;
-        if now.is_multiple_of(60) {
-            self.operations.retain(|_, operation| !operation.is_forgotten(now));
+            if self.next_step.is_multiple_of(FORGET_INTERVAL_STEPS) {
+                self.forget(self.next_step);
+            }
+            self.room = self.bounds.features.saturating_sub(self.features());
         }
         stories
     }

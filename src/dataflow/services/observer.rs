@@ -105,6 +105,11 @@ impl ServiceObserver {
         self.sent.insert(key)
     }
 
+    /// Lets all names be sent again with the events to come: the receiver may have forgotten them.
+    pub(crate) fn repeat_names(&mut self) {
+        self.sent.clear();
+    }
+
     /// The facts since the last call.
     pub(crate) fn take(&mut self) -> Vec<ServiceFact> {
         std::mem::take(&mut self.facts)

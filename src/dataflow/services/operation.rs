@@ -24,8 +24,6 @@ const LASTING_Z: f64 = 1.0;
 const DISTURBED_WEIGHT: f64 = 0.25;
 /// The least change of a share of runs, where no error is involved.
 const MIN_CHANGE: f64 = 0.15;
-/// Steps without a run after which an operation is forgotten: a day.
-const FORGOTTEN_STEPS: u32 = 8_640;
 
 /// Something that happens in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,9 +235,9 @@ impl Operation {
         self.shares.len() + self.durations.len()
     }
 
-    /// Whether it had no run for so long that it is forgotten.
-    pub(super) fn is_forgotten(&self, now: u32) -> bool {
-        now.saturating_sub(self.last_step) > FORGOTTEN_STEPS
+    /// Steps since its last run.
+    pub(super) fn idle_steps(&self, now: u32) -> u32 {
+        now.saturating_sub(self.last_step)
     }
 
     /// The features that deviate in the steps up to `last`, by at least `min_z`.

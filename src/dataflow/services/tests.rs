@@ -227,6 +227,38 @@ fn story_opens_within_half_a_minute() {
     assert!(stories.last().unwrap().1.state.is_end());
 }
 
+/// A sender of made-up services takes neither the room of others for good nor memory.
+#[test]
+fn made_up_services_are_forgotten() {
+    let bounds = ServiceBounds { operations: 50, features: 400, names: 60, spans: 100_000 };
+    let mut services = Services::new(bounds, "", 1.0);
+    let advance = |services: &mut Services, second: u64| {
+        services.advance(BEGIN_NS + second * SECOND_NS);
+    };
+    for number in 0..2_000u64 {
+        let span = SpanFact {
+            event: EventId([1; 16]),
+            start_ns: BEGIN_NS + number * SECOND_NS / 100,
+            duration_ns: if number % 2 == 0 { u64::MAX } else { 1_000 },
+            instance: 1_000 + number,
+            operation: 7,
+            span: 1 + number,
+            parent: number,
+            trace: 0,
+            is_work: true,
+            has_failed: false,
+        };
+        services.add(ServiceFact::Span(span));
+        if number % 100 == 0 {
+            advance(&mut services, number / 100);
+        }
+    }
+    (20..1_300).for_each(|second| advance(&mut services, second));
+    let counts = services.counts();
+    assert_eq!((counts.operations, counts.spans), (0, 0), "{counts:?}");
+    assert!(counts.refused >= 1_000, "{counts:?}");
+}
+
 #[test]
 fn what_is_kept_is_bounded() {
     let bounds = ServiceBounds { operations: 2, features: 3, names: 4, spans: 10 };
