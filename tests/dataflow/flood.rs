@@ -3,41 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../support/counting.rs"]
+mod counting;
+
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
+use counting::HELD;
 use tapio_core::event::{Event, EventId, Field, Name, TraceId, Value, names};
 use tapio_core::memory::MemoryLevel;
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio_dataflow::evidence::{Assessor, Bounds, EvidenceMessage};
 use tapio_dataflow::rules::{Loaded, RuleSet};
 use tapio_dataflow::{LaneOptions, Order, Shard, ShardStats, StepOutput};
-
-/// Counts the bytes that this process has allocated.
-struct Counting;
-
-// Relaxed: the one thread that allocates compares its own values.
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: forwards every call to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller upholds the conditions of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above; `at` came from `alloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const BOUND: usize = 2_000;
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;

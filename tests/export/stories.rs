@@ -49,7 +49,7 @@ fn a_story_is_one_trace_with_its_events_as_logs() {
     let spans = receiver.spans();
     let story =
         spans.iter().find(|span| span.name.starts_with("nginx.service failed; its pods")).unwrap();
-    // The failed unit has a story of its own, which begins with the same event: one trace, two spans.
+    // The failed unit's own story begins with the same event: one trace, two spans.
     let stories = spans.iter().filter(|span| span.name.starts_with("nginx.service failed"));
     let stories: BTreeSet<_> = stories.map(|span| (&span.trace_id, &span.span_id)).collect();
     assert_eq!(stories.len(), 2, "{spans:?}");
