@@ -84,15 +84,15 @@ impl World {
         self.writer.write_event(&Header::event(0, 1, time_ns), &event).unwrap();
     }
 
-    /// Processes what was written.
-    fn process(&mut self, now_ns: u64) {
+    /// Processes what was written; with `ticks`, as a worker does every 50 ms.
+    fn process(&mut self, now_ns: u64, ticks: bool) {
         let mut output = StepOutput::default();
         let (shard, started) = (&mut self.shard, Instant::now());
         self.reader.drain(usize::MAX, |record| {
             shard.step(record, now_ns, &mut output);
             true
         });
-        shard.take_messages(&mut self.messages, false);
+        shard.take_messages(&mut self.messages, ticks);
         self.stepping += started.elapsed();
         let started = Instant::now();
         for message in self.messages.drain(..) {
@@ -113,7 +113,8 @@ impl World {
             let parent = format!("{:016x}", number + 1);
             self.write(number + 1, &callee, &operation, Some(&parent));
             if number % 64 == 62 {
-                self.process(BEGIN_NS + number * 1_000_000_000 / RATE);
+                let ticks = number % 8_192 == 8_190;
+                self.process(BEGIN_NS + number * 1_000_000_000 / RATE, ticks);
             }
         }
     }
@@ -134,12 +135,13 @@ fn main() {
         println!(
             "{{\"services\": {services}, \"operations\": {operations}, \"spans\": {spans}, \
              \"step_ns\": {:.0}, \"step_learning_ns\": {:.0}, \"assessor_ns\": {:.0}, \
-             \"held_mib\": {held_mib:.1}, \"kept_operations\": {}, \"refused\": {}}}",
+             \"held_mib\": {held_mib:.1}, \"kept_operations\": {}, \"refused\": {}, \"sampled_out\": {}}}",
             per_span(plain.stepping),
             per_span(learning.stepping),
             per_span(learning.assessing),
             counts.operations,
             counts.services_refused,
+            counts.services_sampled_out,
         );
     }
 }
