@@ -3,7 +3,7 @@
 //! A slow or failing service makes its callers slow and failing, too: of two that deviate and of
 //! which one calls the other, the callee comes first, unless the caller deviates much more. A slow
 //! call whose callee is as fast as ever is between the two: it counts for both, for the caller
-//! alone if its own code has become slow as well.
+//! alone if its own code has become slow as well, or its calls to most others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,8 +47,35 @@ pub(super) struct Suspect {
     pub(super) evidence: Vec<Evidence>,
 }
 
+/// The ends of calls that deviate: for each caller its callees, and for each callee its callers.
+struct SlowCalls {
+    callees: BTreeMap<Key, BTreeSet<Key>>,
+    callers: BTreeMap<Key, BTreeSet<Key>>,
+}
+
+impl SlowCalls {
+    fn new(all: &[Evidence]) -> Self {
+        let (mut callees, mut callers) = (Calls::new(), Calls::new());
+        for evidence in all {
+            if let Feature::CallTime(callee) = evidence.deviation.feature {
+                callees.entry(evidence.instance).or_default().insert(callee);
+                callers.entry(callee).or_default().insert(evidence.instance);
+            }
+        }
+        Self { callees, callers }
+    }
+
+    /// Whether a slow call comes from its caller's end: calls to several callees, and to most, are
+    /// slow, and to this callee of no more callers.
+    fn is_of_caller(&self, caller: Key, callee: Key, calls: &Calls) -> bool {
+        let number = |of: &Calls, at: Key| of.get(&at).map_or(0, BTreeSet::len);
+        let slow = number(&self.callees, caller);
+        slow >= 2 && 2 * slow >= number(calls, caller) && slow > number(&self.callers, callee)
+    }
+}
+
 /// The evidence of each instance.
-fn by_instance(all: &[Evidence]) -> BTreeMap<Key, Vec<Evidence>> {
+fn by_instance(all: &[Evidence], calls: &Calls) -> BTreeMap<Key, Vec<Evidence>> {
     let mut found: BTreeMap<Key, Vec<Evidence>> = BTreeMap::new();
     let own_time = |instance: Key| {
         let own = all
@@ -56,10 +83,13 @@ fn by_instance(all: &[Evidence]) -> BTreeMap<Key, Vec<Evidence>> {
             .filter(|e| e.instance == instance && e.deviation.feature == Feature::OwnTime);
         own.map(|e| e.strength).fold(0.0, f64::max)
     };
+    let slow = SlowCalls::new(all);
     for evidence in all {
-        found.entry(evidence.instance).or_default().push(*evidence);
+        let caller = evidence.instance;
+        found.entry(caller).or_default().push(*evidence);
         if let Feature::CallTime(callee) = evidence.deviation.feature
-            && own_time(evidence.instance) < OWN_TIME_EXPLAINS * evidence.strength
+            && own_time(caller) < OWN_TIME_EXPLAINS * evidence.strength
+            && !slow.is_of_caller(caller, callee, calls)
         {
             found.entry(callee).or_default().push(*evidence);
         }
@@ -99,7 +129,7 @@ fn explanation(of: (Key, f64), scores: &BTreeMap<Key, f64>, calls: &Calls) -> Op
 
 /// The suspects of a disturbance, the likeliest first.
 pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
-    let evidence = by_instance(all);
+    let evidence = by_instance(all, calls);
     let scores: BTreeMap<Key, f64> =
         evidence.iter().map(|(instance, evidence)| (*instance, score(evidence))).collect();
     let faults: BTreeMap<Key, f64> = evidence
@@ -210,6 +240,19 @@ mod tests {
         assert_eq!(ranked(&[call], &[(1, 2)])[0], 2);
         let own = evidence(1, Feature::OwnTime, 40.0);
         assert_eq!(ranked(&[call, own], &[(1, 2)]), [1]);
+    }
+
+    #[test]
+    fn slow_calls_to_most_callees_are_the_callers() {
+        let slow = [2, 3].map(|callee| evidence(1, Feature::CallTime(callee), 50.0));
+        assert_eq!(ranked(&slow, &[(1, 2), (1, 3), (1, 4)]), [1]);
+        // Of many callees two are slow.
+        let pairs = [2, 3, 4, 5, 6].map(|callee| (1, callee));
+        assert_eq!(ranked(&slow, &pairs)[2], 1);
+        // As many callers wait for one callee.
+        let other = evidence(9, Feature::CallTime(2), 60.0);
+        let all = [slow[0], slow[1], other];
+        assert_eq!(ranked(&all, &[(1, 2), (1, 3), (9, 2)])[0], 2);
     }
 
     #[test]

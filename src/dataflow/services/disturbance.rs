@@ -22,7 +22,7 @@ pub(super) struct Disturbance {
     /// The first and the last event that shows it.
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
-    /// The strongest deviation of each feature.
+    /// The latest deviation of each feature.
     evidence: BTreeMap<(Key, Key, Feature), Evidence>,
     instances: BTreeSet<Key>,
     quiet: u32,

@@ -1,6 +1,8 @@
 //! How long something takes: a histogram of the past, and samples of the recent steps.
 
-use super::step::{Dispersion, SLOTS, SPANS, slot};
+use std::borrow::Cow;
+
+use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, SPANS, older, slot};
 
 /// Buckets of half an octave, from a microsecond to more than an hour.
 const BUCKETS: usize = 64;
@@ -10,9 +12,11 @@ const BUCKETS_PER_OCTAVE: f64 = 2.0;
 /// Samples kept of a step: a median needs few.
 const SAMPLES: usize = 4;
 /// Past samples for a comparison.
-const MIN_PAST: u32 = 8;
+const MIN_PAST: u32 = 4;
 /// Recent samples for a comparison.
 pub(super) const MIN_RECENT: usize = 4;
+/// Past samples below which recent ones count for the past as well.
+const SHORT_PAST: u32 = 64;
 /// Past samples at which all are halved.
 const MAX_PAST: u32 = 20_000;
 /// The least spread: a fifth.
@@ -25,8 +29,7 @@ const MIN_DISTANCE: f64 = 1.2;
 /// A duration as learned and lately.
 #[derive(Clone, Debug)]
 pub(super) struct Durations {
-    past: [u16; BUCKETS],
-    total: u32,
+    past: Histogram,
     recent: [[f32; SAMPLES]; SLOTS],
     counts: [u16; SLOTS],
     dispersion: Dispersion,
@@ -36,13 +39,69 @@ pub(super) struct Durations {
 impl Default for Durations {
     fn default() -> Self {
         Self {
-            past: [0; BUCKETS],
-            total: 0,
+            past: Histogram::default(),
             recent: [[0.0; SAMPLES]; SLOTS],
             counts: [0; SLOTS],
             dispersion: Dispersion::default(),
             random: 0x9e37_79b9,
         }
+    }
+}
+
+/// Logarithms of durations in buckets.
+#[derive(Clone, Debug)]
+struct Histogram {
+    buckets: [u16; BUCKETS],
+    total: u32,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS], total: 0 }
+    }
+}
+
+impl Histogram {
+    fn add(&mut self, sample: f32) {
+        let bucket = (f64::from(sample) - FIRST_LOG2) * BUCKETS_PER_OCTAVE;
+        let bucket = (bucket.max(0.0) as usize).min(BUCKETS - 1);
+        self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
+        self.total += 1;
+    }
+
+    fn halve(&mut self) {
+        self.buckets.iter_mut().for_each(|count| *count /= 2);
+        self.total = self.buckets.iter().map(|count| u32::from(*count)).sum();
+    }
+
+    /// A quantile, as a logarithm; within a bucket by interpolation.
+    fn quantile(&self, share: f64) -> f64 {
+        let rank = share * f64::from(self.total);
+        let mut below = 0.0;
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            let count = f64::from(*count);
+            if count > 0.0 && below + count >= rank {
+                let within = ((rank - below) / count).clamp(0.0, 1.0);
+                return FIRST_LOG2 + (bucket as f64 + within) / BUCKETS_PER_OCTAVE;
+            }
+            below += count;
+        }
+        FIRST_LOG2
+    }
+
+    /// The standard deviation of single samples, robust. A normal distribution has 1.35 standard
+    /// deviations between its quartiles, and 2.56 between its outer deciles; the wider one counts.
+    fn spread(&self) -> f64 {
+        let quartiles = (self.quantile(0.75) - self.quantile(0.25)) / 1.35;
+        let deciles = (self.quantile(0.9) - self.quantile(0.1)) / 2.56;
+        quartiles.max(deciles).max(MIN_SPREAD_LOG2)
+    }
+
+    /// The share of samples above a bound.
+    fn share_above(&self, bound: f64) -> f64 {
+        let bucket = ((bound - FIRST_LOG2) * BUCKETS_PER_OCTAVE).max(0.0) as usize;
+        let above: u32 = self.buckets.iter().skip(bucket + 1).map(|count| u32::from(*count)).sum();
+        (f64::from(above) + 0.5) / (f64::from(self.total) + 1.0)
     }
 }
 
@@ -76,97 +135,77 @@ impl Durations {
         }
     }
 
-    /// Learns the samples in the slot of the step `next`, and empties it. In a disturbance one
-    /// sample of each step is learned.
-    pub(super) fn learn(&mut self, next: u32, is_disturbed: bool) {
+    /// Learns the samples in the slot of the step `next`, and empties it.
+    pub(super) fn learn(&mut self, next: u32, learning: Learning) {
         let slot = slot(next);
         let kept = usize::from(std::mem::take(&mut self.counts[slot])).min(SAMPLES);
-        if kept >= MIN_RECENT && self.total >= MIN_PAST && !is_disturbed {
+        if kept >= MIN_RECENT && self.past.total >= MIN_PAST {
             let mut samples = self.recent[slot];
-            let (distance, error, ..) = self.distance(&mut samples[..kept]);
-            self.dispersion.add((distance / error).powi(2));
+            let found = Comparison::new(&mut samples[..kept], &self.past);
+            self.dispersion.add((found.distance / found.error).powi(2), learning);
         }
-        let learned = if is_disturbed { kept.min(1) } else { kept };
-        for sample in &self.recent[slot][..learned] {
-            let bucket = (f64::from(*sample) - FIRST_LOG2) * BUCKETS_PER_OCTAVE;
-            let bucket = (bucket.max(0.0) as usize).min(BUCKETS - 1);
-            self.past[bucket] = self.past[bucket].saturating_add(1);
-            self.total += 1;
+        if learning != Learning::None {
+            self.recent[slot][..kept].iter().for_each(|sample| self.past.add(*sample));
         }
-        if self.total > MAX_PAST {
-            self.past.iter_mut().for_each(|count| *count /= 2);
-            self.total = self.past.iter().map(|count| u32::from(*count)).sum();
+        if self.past.total > MAX_PAST {
+            self.past.halve();
         }
     }
 
-    /// The distance of samples' median from the usual one, in spreads of single samples; the
-    /// standard error of a median of so many; and both medians as logarithms.
-    fn distance(&self, samples: &mut [f32]) -> (f64, f64, f64, f64) {
-        let count = samples.len();
-        let (_, median, _) = samples.select_nth_unstable_by(count / 2, f32::total_cmp);
-        let now = f64::from(*median);
-        let usual = self.past_quantile(0.5);
-        // A normal distribution has 1.35 standard deviations between its quartiles, and 2.56
-        // between its outer deciles; the wider one counts.
-        let quartiles = (self.past_quantile(0.75) - self.past_quantile(0.25)) / 1.35;
-        let deciles = (self.past_quantile(0.9) - self.past_quantile(0.1)) / 2.56;
-        let spread = quartiles.max(deciles).max(MIN_SPREAD_LOG2);
-        // The standard error of a median is 1.25 times that of a mean; few samples count less.
-        let count = count as f64;
-        let error = 1.25 * (1.0 + 4.0 / count) / count.min(MAX_CERTAIN).sqrt();
-        ((now - usual) / spread, error, now, usual)
+    /// Halves the weight of the past.
+    pub(super) fn halve(&mut self) {
+        self.past.halve();
     }
 
-    /// A quantile of the past, as a logarithm; within a bucket by interpolation.
-    fn past_quantile(&self, share: f64) -> f64 {
-        let rank = share * f64::from(self.total);
-        let mut below = 0.0;
-        for (bucket, count) in self.past.iter().enumerate() {
-            let count = f64::from(*count);
-            if count > 0.0 && below + count >= rank {
-                let within = ((rank - below) / count).clamp(0.0, 1.0);
-                return FIRST_LOG2 + (bucket as f64 + within) / BUCKETS_PER_OCTAVE;
-            }
-            below += count;
+    /// The past that a span of time is compared with: all that was learned. While that is little,
+    /// also what is recent but older than the span and than a disturbance (`before`: its first
+    /// step).
+    fn reference(&self, last: u32, steps: usize, before: u32) -> Cow<'_, Histogram> {
+        if self.past.total >= SHORT_PAST {
+            return Cow::Borrowed(&self.past);
         }
-        FIRST_LOG2
-    }
-
-    /// The distance of the number of samples above a bound from the usual one, in standard
-    /// deviations. A duration that has two usual values is far from neither.
-    fn share_above(&self, samples: &[f32], bound: f64) -> f64 {
-        let bucket = ((bound - FIRST_LOG2) * BUCKETS_PER_OCTAVE).max(0.0) as usize;
-        let past: u32 = self.past.iter().skip(bucket + 1).map(|count| u32::from(*count)).sum();
-        let usual = (f64::from(past) + 0.5) / (f64::from(self.total) + 1.0);
-        let above = samples.iter().filter(|sample| f64::from(**sample) > bound).count();
-        let runs = samples.len() as f64;
-        let variance = runs * usual * (1.0 - usual) * self.dispersion.factor() + 0.5;
-        (above as f64 - runs * usual) / variance.sqrt()
+        let mut past = self.past.clone();
+        for step in older(last, steps, before) {
+            let slot = slot(step);
+            let kept = usize::from(self.counts[slot]).min(SAMPLES);
+            self.recent[slot][..kept].iter().for_each(|sample| past.add(*sample));
+        }
+        Cow::Owned(past)
     }
 
     /// The deviation of the steps up to `last`, of a span of time of [`SPANS`] by its number.
-    pub(super) fn deviation(&self, last: u32, number: usize) -> Option<DurationDeviation> {
-        if self.total < MIN_PAST {
-            return None;
-        }
+    /// `before`: the first step of a disturbance that is going on.
+    pub(super) fn deviation(
+        &self,
+        last: u32,
+        number: usize,
+        before: u32,
+    ) -> Option<DurationDeviation> {
         let steps = SPANS[number];
-        let mut samples = Vec::with_capacity(steps * SAMPLES);
+        let mut samples = [0.0; RECENT_STEPS * SAMPLES];
+        let mut count = 0;
         for back in 0..steps as u32 {
             let slot = slot(last.wrapping_sub(back));
             let kept = usize::from(self.counts[slot]).min(SAMPLES);
-            samples.extend_from_slice(&self.recent[slot][..kept]);
+            samples[count..count + kept].copy_from_slice(&self.recent[slot][..kept]);
+            count += kept;
         }
+        let samples = &mut samples[..count];
         if samples.len() < MIN_RECENT {
             return None;
         }
-        let (distance, error, now, usual) = self.distance(&mut samples);
-        let (now_ns, usual_ns) = (now.exp2(), usual.exp2());
+        let past = self.reference(last, steps, before);
+        if past.total < MIN_PAST {
+            return None;
+        }
+        let Comparison { distance, error, now, usual } = Comparison::new(samples, &past);
         if distance < MIN_DISTANCE {
             return None;
         }
-        let z = distance / error / self.dispersion.factor().sqrt();
-        let z = z.min(self.share_above(&samples, (now + usual) / 2.0));
-        Some(DurationDeviation { z, usual_ns, now_ns })
+        let dispersion = self.dispersion.factor();
+        let z = distance / error / dispersion.sqrt();
+        let z = z.min(distance_above(samples, &past, (now + usual) / 2.0, dispersion));
+        Some(DurationDeviation { z, usual_ns: usual.exp2(), now_ns: now.exp2() })
     }
 
     /// Samples of this many steps up to `last`.
@@ -177,13 +216,51 @@ impl Durations {
 
     /// The usual median; `None` for a short past.
     pub(super) fn usual_ns(&self) -> Option<f64> {
-        (self.total >= MIN_PAST).then(|| self.past_quantile(0.5).exp2())
+        (self.past.total >= MIN_PAST).then(|| self.past.quantile(0.5).exp2())
     }
 
     /// Whether it has neither a past nor recent samples.
     pub(super) fn is_forgotten(&self) -> bool {
-        self.total == 0 && self.counts.iter().all(|count| *count == 0)
+        self.past.total == 0 && self.counts.iter().all(|count| *count == 0)
     }
+}
+
+/// Samples beside a past.
+struct Comparison {
+    /// The distance of the samples' median from the usual one, in spreads of single samples.
+    distance: f64,
+    /// The standard error of the difference between both medians.
+    error: f64,
+    /// Both medians as logarithms.
+    now: f64,
+    usual: f64,
+}
+
+impl Comparison {
+    fn new(samples: &mut [f32], past: &Histogram) -> Self {
+        let count = samples.len();
+        let (_, median, _) = samples.select_nth_unstable_by(count / 2, f32::total_cmp);
+        let now = f64::from(*median);
+        let usual = past.quantile(0.5);
+        let error = median_error(count as f64).hypot(median_error(f64::from(past.total)));
+        Self { distance: (now - usual) / past.spread(), error, now, usual }
+    }
+}
+
+/// The standard error of a median, in spreads of single samples: 1.25 times that of a mean; few
+/// samples count less.
+fn median_error(count: f64) -> f64 {
+    1.25 * (1.0 + 4.0 / count.max(1.0)) / count.clamp(1.0, MAX_CERTAIN).sqrt()
+}
+
+/// The distance of the number of samples above a bound from the usual one, in standard deviations.
+/// A duration that has two usual values is far from neither.
+fn distance_above(samples: &[f32], past: &Histogram, bound: f64, dispersion: f64) -> f64 {
+    let usual = past.share_above(bound);
+    let above = samples.iter().filter(|sample| f64::from(**sample) > bound).count();
+    let runs = samples.len() as f64;
+    let variance = runs * usual * (1.0 - usual) * dispersion + 0.5;
+    (above as f64 - runs * usual) / variance.sqrt()
 }
 
 #[cfg(test)]
@@ -195,7 +272,7 @@ mod tests {
         let mut all = Durations::default();
         for (n, duration_ns) in durations_ns.enumerate() {
             all.add(n as u32, duration_ns);
-            all.learn(n as u32, false);
+            all.learn(n as u32, Learning::Usual);
         }
         all
     }
@@ -204,12 +281,12 @@ mod tests {
     fn ten_times_as_long_deviates_and_as_long_as_usual_does_not() {
         let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
         (0..9).for_each(|_| all.add(1_000, 200_000_000));
-        let found = all.deviation(1_000, 0).unwrap();
+        let found = all.deviation(1_000, 0, u32::MAX).unwrap();
         assert!(found.z > 5.0, "{found:?}");
         assert!((15e6..30e6).contains(&found.usual_ns), "{found:?}");
         let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
         (0..9).for_each(|_| all.add(1_000, 21_000_000));
-        assert_eq!(all.deviation(1_000, 0), None);
+        assert_eq!(all.deviation(1_000, 0, u32::MAX), None);
     }
 
     proptest! {
@@ -224,7 +301,7 @@ mod tests {
             let rank = share * durations_ns.len() as f64;
             let near = |at: f64| log2_ns(durations_ns[(at.max(0.0) as usize).min(durations_ns.len() - 1)]);
             let (low, high) = (near(rank - 2.0), near(rank + 1.0));
-            let found = all.past_quantile(share);
+            let found = all.past.quantile(share);
             prop_assert!(found >= low - 0.5 && found <= high + 0.5, "{found} isn't in {low}..{high}");
         }
     }

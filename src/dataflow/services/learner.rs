@@ -9,7 +9,7 @@ use super::fact::{Key, LogFact, ServiceFact, SpanFact};
 use super::operation::Operation;
 use super::report::{Names, story};
 use super::span_join::{HOLD_NS, Joined, SpanJoin};
-use super::step::{AHEAD_STEPS, SLOTS, STEP_NS, step};
+use super::step::{AHEAD_STEPS, Learning, SLOTS, STEP_NS, step};
 use tapio_core::event::{Story, StoryState, TraceId, stable_hash};
 
 /// The least deviation that counts, in standard deviations.
@@ -17,6 +17,8 @@ const MIN_Z: f64 = 3.0;
 /// The strength of a deviation with which a disturbance opens, at sensitivity 1: that of an error
 /// at five standard deviations.
 const OPENING_STRENGTH: f64 = 1.6;
+/// The strength of a deviation that keeps a disturbance open.
+const KEEPING_STRENGTH: f64 = 1.1;
 /// The interval at which what is idle is forgotten: ten minutes.
 const FORGET_INTERVAL_STEPS: u32 = 60;
 /// Steps without a run after which an operation is forgotten: a day.
@@ -191,7 +193,7 @@ impl Services {
 
     fn joined(&mut self, joined: &Joined) {
         let Some(span) = &joined.span else {
-            return joined.templates.iter().for_each(|log| self.log_without_span(log));
+            return joined.templates.iter().for_each(|(log, _)| self.log_without_span(log));
         };
         if span.parent == 0 {
             self.requests
@@ -213,7 +215,7 @@ impl Services {
 
     /// Notes which instances an instance calls.
     fn note_calls(&mut self, caller: Key, joined: &Joined) {
-        let callees = joined.callees.iter().map(|(callee, _)| *callee);
+        let callees = joined.callees.iter().map(|((callee, _), _)| *callee);
         for callee in callees.filter(|callee| *callee != caller) {
             let is_known = self.calls.get(&caller).is_some_and(|all| all.contains(&callee));
             if !is_known && self.call_count < self.bounds.operations {
@@ -262,7 +264,7 @@ impl Services {
             self.next_step += 1;
             let ahead = self.next_step + AHEAD_STEPS;
             self.operations.values_mut().for_each(|operation| operation.learn(ahead));
-            self.requests.learn(ahead, false);
+            self.requests.learn(ahead, Learning::Usual);
             if self.next_step.is_multiple_of(FORGET_INTERVAL_STEPS) {
                 self.forget(self.next_step);
             }
@@ -280,6 +282,10 @@ impl Services {
                 let (instance, operation) = (*instance, *operation);
                 found.push(Evidence { instance, operation, deviation, strength });
             });
+        }
+        for evidence in found.iter().filter(|evidence| evidence.deviation.is_fault()) {
+            let key = (evidence.instance, evidence.operation);
+            self.operations.get_mut(&key).into_iter().for_each(|operation| operation.suspect(at));
         }
         let mut is_open = vec![false; self.disturbances.len()];
         let end_ns = u64::from(at + 1) * STEP_NS;
@@ -304,15 +310,15 @@ impl Services {
                 }
                 None => continue,
             };
-            if of_part.is_empty() {
+            if strongest < KEEPING_STRENGTH / self.sensitivity {
                 continue;
             }
             for evidence in &of_part {
-                if let Some(operation) =
-                    self.operations.get_mut(&(evidence.instance, evidence.operation))
-                {
-                    operation.disturb(at);
-                }
+                let key = (evidence.instance, evidence.operation);
+                self.operations
+                    .get_mut(&key)
+                    .into_iter()
+                    .for_each(|operation| operation.disturb(at));
             }
             self.disturbances[position].add(&of_part);
             is_open[position] = true;

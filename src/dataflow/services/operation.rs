@@ -6,7 +6,7 @@ use super::duration::{DurationDeviation, Durations, MIN_RECENT};
 use super::fact::{Key, LogFact};
 use super::share::{Runs, Share, ShareDeviation};
 use super::span_join::Joined;
-use super::step::{SLOTS, SPANS, step};
+use super::step::{Learning, SLOTS, SPANS, step};
 use tapio_core::event::{EventId, Severity};
 
 /// Shares of an operation; further ones are left out.
@@ -20,10 +20,16 @@ const TIMES_WEIGHT: f64 = 0.25;
 const NOTICED_PART: f64 = 0.25;
 /// The deviation of a short span of time in which a stronger one goes on.
 const LASTING_Z: f64 = 1.0;
-/// The weight of what happens in a disturbance.
-const DISTURBED_WEIGHT: f64 = 0.25;
+/// Steps of a disturbance after which a change is taken for a new way of working: as many as were
+/// learned before, within these bounds (3 and 30 minutes).
+const MIN_PATIENCE_STEPS: u32 = 18;
+const MAX_PATIENCE_STEPS: u32 = 180;
+/// Steps after which the past counts half, while a new way of working is learned: ten minutes.
+const RENEWAL_STEPS: u32 = 60;
 /// The least change of a share of runs, where no error is involved.
 const MIN_CHANGE: f64 = 0.15;
+/// The least factor by which the number of times in a run changes.
+const MIN_TIMES_CHANGE: f64 = 1.5;
 
 /// Something that happens in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +52,7 @@ pub(super) struct Deviation {
     pub(super) feature: Feature,
     /// Standard deviations, at least 0.
     pub(super) z: f64,
-    /// A share of runs, or a duration in ns.
+    /// A share of runs, a number of times in a run, or a duration in ns.
     pub(super) usual: f64,
     pub(super) now: f64,
     /// The worst severity of the log records.
@@ -104,7 +110,11 @@ impl Learned<Share> {
     fn matters(&self, feature: Feature, found: &ShareDeviation) -> bool {
         let is_error = feature == Feature::Failed || self.severity >= Severity::WARN;
         let change = found.now - found.usual;
-        if is_error { change > 0.0 } else { change.abs() >= MIN_CHANGE }
+        if is_error {
+            return change > 0.0;
+        }
+        let (least, most) = (found.now.min(found.usual), found.now.max(found.usual));
+        change.abs() >= MIN_CHANGE && (most <= 1.0 || most >= MIN_TIMES_CHANGE * least)
     }
 }
 
@@ -117,7 +127,12 @@ pub(super) struct Operation {
     durations: BTreeMap<Feature, Box<Learned<Durations>>>,
     first_step: u32,
     last_step: u32,
+    /// The first and the last step of the latest disturbance.
+    disturbed_from: u32,
     disturbed_until: u32,
+    /// The first and the last step that deviated lately, whether that is a disturbance or not.
+    deviates_from: u32,
+    deviates_until: u32,
     example: (u64, EventId),
 }
 
@@ -136,20 +151,22 @@ impl Operation {
         self.run(at);
         let example = (end_ns, span.event);
         self.example = self.example.max(example);
-        for (instance, operation) in &joined.callees {
+        for ((instance, operation), times) in &joined.callees {
             let service = if *instance == span.instance { 0 } else { service_of(*instance) };
-            self.share(Feature::Calls(service, *operation), (at, example), Severity(0), room);
+            let calls = Feature::Calls(service, *operation);
+            self.share(calls, *times, (at, example), Severity(0), room);
         }
-        for log in &joined.templates {
-            self.share(Feature::Logs(log.template), (at, (end_ns, log.event)), log.severity, room);
+        for (log, times) in &joined.templates {
+            let example = (end_ns, log.event);
+            self.share(Feature::Logs(log.template), *times, (at, example), log.severity, room);
         }
         if span.has_failed {
-            self.share(Feature::Failed, (at, example), Severity(0), room);
+            self.share(Feature::Failed, 1, (at, example), Severity(0), room);
         }
         let own_ns = span.duration_ns.saturating_sub(joined.callees_ns);
-        let peer = joined.callees.iter().find(|(instance, _)| *instance != span.instance);
+        let peer = joined.callees.iter().find(|((instance, _), _)| *instance != span.instance);
         let feature = match peer {
-            Some((instance, _)) if !span.is_work => Feature::CallTime(*instance),
+            Some(((instance, _), _)) if !span.is_work => Feature::CallTime(*instance),
             _ => Feature::OwnTime,
         };
         let is_known = self.durations.contains_key(&feature);
@@ -165,7 +182,8 @@ impl Operation {
     pub(super) fn add_log(&mut self, log: &LogFact, room: &mut usize) {
         let at = step(log.time_ns);
         self.run(at);
-        self.share(Feature::Logs(log.template), (at, (log.time_ns, log.event)), log.severity, room);
+        let example = (log.time_ns, log.event);
+        self.share(Feature::Logs(log.template), 1, (at, example), log.severity, room);
     }
 
     fn run(&mut self, at: u32) {
@@ -173,12 +191,13 @@ impl Operation {
             self.first_step = at;
         }
         self.last_step = self.last_step.max(at);
-        self.runs.recent.add(at);
+        self.runs.recent.add(at, 1);
     }
 
     fn share(
         &mut self,
         feature: Feature,
+        times: u16,
         (at, example): (u32, (u64, EventId)),
         severity: Severity,
         room: &mut usize,
@@ -187,42 +206,56 @@ impl Operation {
         if is_known || (self.shares.len() < MAX_SHARES && *room > 0) {
             *room -= usize::from(!is_known);
             let learned = self.shares.entry(feature).or_default();
-            learned.value.recent.add(at);
+            learned.value.recent.add(at, times);
             learned.severity = learned.severity.max(severity);
             learned.example = learned.example.max(example);
         }
     }
 
+    /// How a step is learned.
+    fn learning(&self, step: u32) -> Learning {
+        if step < self.disturbed_from || step > self.disturbed_until {
+            return Learning::Usual;
+        }
+        let past = self.disturbed_from.saturating_sub(self.first_step);
+        let patience = past.clamp(MIN_PATIENCE_STEPS, MAX_PATIENCE_STEPS);
+        if step - self.disturbed_from < patience { Learning::None } else { Learning::Renewal }
+    }
+
     /// Learns the oldest step, whose slot the step `next` takes.
     pub(super) fn learn(&mut self, next: u32) {
-        let is_disturbed = next.saturating_sub(SLOTS as u32) <= self.disturbed_until;
-        let weight = if is_disturbed { DISTURBED_WEIGHT } else { 1.0 };
-        let runs = weight * f64::from(self.runs.recent.take(next));
+        let oldest = next.saturating_sub(SLOTS as u32);
+        let learning = self.learning(oldest);
+        let runs = f64::from(self.runs.recent.take(next));
         self.runs_spans.iter_mut().for_each(|span| *span += runs);
         for learned in self.shares.values_mut() {
-            let happened = weight * f64::from(learned.value.recent.take(next));
+            let happened = f64::from(learned.value.recent.take(next));
             learned.spans.iter_mut().for_each(|span| *span += happened);
             for (number, steps) in SPANS.into_iter().enumerate() {
                 if next.is_multiple_of(steps as u32) {
                     let happened = std::mem::take(&mut learned.spans[number]);
-                    let past_runs = self.runs.past;
-                    if !is_disturbed {
-                        let runs = self.runs_spans[number];
-                        learned.value.span(number, happened, runs, past_runs);
-                    }
+                    let counts = (happened, self.runs_spans[number]);
+                    learned.value.span(number, counts, self.runs.past, learning);
                 }
             }
-            learned.value.learn(happened);
+            if learning != Learning::None {
+                learned.value.learn(happened);
+            }
         }
+        let renews = learning == Learning::Renewal && oldest.is_multiple_of(RENEWAL_STEPS);
         for learned in self.durations.values_mut() {
-            learned.value.learn(next, is_disturbed);
+            learned.value.learn(next, learning);
+            if renews {
+                learned.value.halve();
+            }
         }
         for (number, steps) in SPANS.into_iter().enumerate() {
             if next.is_multiple_of(steps as u32) {
                 self.runs_spans[number] = 0.0;
             }
         }
-        if self.runs.learn(runs) {
+        let is_heavy = learning != Learning::None && self.runs.learn(runs);
+        if is_heavy || renews {
             self.runs.halve();
             self.shares.values_mut().for_each(|learned| learned.value.halve());
         }
@@ -245,9 +278,11 @@ impl Operation {
         if last.saturating_sub(self.last_step) >= SPANS[1] as u32 {
             return;
         }
+        let deviates = last.saturating_sub(self.deviates_until) <= SPANS[0] as u32;
+        let before = if deviates { self.deviates_from } else { u32::MAX };
         for (feature, learned) in &self.shares {
             let [short, long] =
-                [0, 1].map(|number| learned.value.deviation(&self.runs, last, number));
+                [0, 1].map(|number| learned.value.deviation(&self.runs, last, number, before));
             let of = |found: &Option<ShareDeviation>| found.map_or(0.0, |found| found.z.abs());
             let strongest = if of(&short) > of(&long) { short } else { long };
             let matters =
@@ -263,7 +298,7 @@ impl Operation {
             }
         }
         for (feature, learned) in &self.durations {
-            let [short, long] = [0, 1].map(|number| learned.value.deviation(last, number));
+            let [short, long] = [0, 1].map(|number| learned.value.deviation(last, number, before));
             let of = |found: &Option<DurationDeviation>| found.map_or(0.0, |found| found.z);
             let strongest = if of(&short) > of(&long) { short } else { long };
             if let Some(found) = strongest.filter(|found| found.z >= min_z) {
@@ -276,9 +311,20 @@ impl Operation {
         }
     }
 
-    /// Lets the steps up to `last` count little: they belong to a disturbance. One that lasts
-    /// becomes the usual way of working all the same, later.
+    /// Notes that the steps up to `last` deviate: a short past doesn't grow by them.
+    pub(super) fn suspect(&mut self, last: u32) {
+        if last.saturating_sub(self.deviates_until) > SPANS[0] as u32 {
+            self.deviates_from = (last + 1).saturating_sub(SPANS[0] as u32);
+        }
+        self.deviates_until = last;
+    }
+
+    /// Notes that the steps up to `last` belong to a disturbance: they aren't learned, so that the
+    /// end of a fault isn't another deviation. One that lasts becomes the usual way of working.
     pub(super) fn disturb(&mut self, last: u32) {
+        if last.saturating_sub(self.disturbed_until) > SPANS[1] as u32 {
+            self.disturbed_from = (last + 1).saturating_sub(SPANS[0] as u32);
+        }
         self.disturbed_until = last;
     }
 }

@@ -18,6 +18,8 @@ const MAX_MEMBERS: usize = 32;
 const MAX_TERMS: usize = 6;
 /// The longest template in a text.
 const MAX_TEMPLATE_CHARS: usize = 80;
+/// From here on, what happens is counted by run. Estimates of shares can be a little above 1.
+const MOST_RUNS: f64 = 1.05;
 /// The name of the rule that such stories have.
 const RULE: &str = "service-disturbance";
 
@@ -51,7 +53,7 @@ fn milliseconds(ns: f64) -> String {
 }
 
 fn percent(share: f64) -> String {
-    match share * 100.0 {
+    match share.min(1.0) * 100.0 {
         percent if percent > 0.0 && percent < 1.0 => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
     }
@@ -64,7 +66,10 @@ fn sentence(evidence: &Evidence, names: &Names) -> String {
         operation => format!("{} ", names.text(operation)),
     };
     let Deviation { feature, usual, now, .. } = evidence.deviation;
-    let shares = || format!("in {} of its runs, usually in {}", percent(now), percent(usual));
+    let shares = || match now.max(usual) {
+        most if most > MOST_RUNS => format!("{now:.1} times a run, usually {usual:.1}"),
+        _ => format!("in {} of its runs, usually in {}", percent(now), percent(usual)),
+    };
     match feature {
         Feature::Failed => format!("{operation}fails {}", shares()),
         Feature::Logs(template) => {
@@ -180,7 +185,7 @@ fn actions(suspect: &Suspect, names: &Names) -> Vec<String> {
             names.service(strongest.instance),
             names.service(callee)
         ),
-        Feature::Failed | Feature::Logs(_) | Feature::Calls(..) => {
+        _ => {
             format!("Compare with the last deployment of {service} and of its configuration")
         }
     });

@@ -1,9 +1,12 @@
-//! The share of an operation's runs in which something happens: a call, a log record, an error.
+//! In which part of an operation's runs something happens, or how often in a run: a call, a log
+//! record, an error.
 
-use super::step::{Dispersion, RecentCounts, SPANS};
+use super::step::{Dispersion, Learning, RecentCounts, SPANS, older};
 
 /// Runs that the past must have had for a comparison.
-const MIN_PAST_RUNS: f64 = 8.0;
+const MIN_PAST_RUNS: f64 = 5.0;
+/// Runs of the past below which recent ones count for the past as well.
+const SHORT_PAST_RUNS: f64 = 64.0;
 /// Groups of steps with runs that the past must have had.
 const MIN_GROUPS: u16 = 3;
 /// Runs that a recent span must have.
@@ -12,6 +15,8 @@ const MIN_RUNS: f64 = 3.0;
 const MAX_PAST_RUNS: f64 = 1e6;
 /// The share of the variance that remains where something happens almost always.
 const MIN_SPREAD: f64 = 0.05;
+/// The share of a Poisson distribution's variance that what happens several times in a run has.
+const REPEATED_SPREAD: f64 = 0.2;
 
 /// An operation's runs: recent ones, and those before.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +35,7 @@ pub(super) struct Share {
     dispersions: [Dispersion; SPANS.len()],
 }
 
-/// A deviation of a share.
+/// A deviation of a share, which is a number of times in a run where it is above 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ShareDeviation {
     /// The distance from what is usual, in standard deviations.
@@ -40,23 +45,32 @@ pub(super) struct ShareDeviation {
     pub(super) runs: f64,
 }
 
-/// The variance of a count of `runs` independent runs.
+/// The variance of a count of `runs` independent runs. What happens once or more in each run varies
+/// little, or its dispersion says how much.
 fn variance(runs: f64, share: f64) -> f64 {
-    runs * share * (1.0 - share).max(MIN_SPREAD)
+    let spread = if share > 1.0 { REPEATED_SPREAD } else { (1.0 - share).max(MIN_SPREAD) };
+    runs * share * spread
+}
+
+/// The usual share. Before anything was seen it is small, but not 0.
+fn usual(past: f64, past_runs: f64) -> f64 {
+    (past + 0.5) / (past_runs + 1.0)
 }
 
 impl Share {
-    /// The usual share. Before anything was seen it is small, but not 0.
-    fn usual(&self, past_runs: f64) -> f64 {
-        ((self.past + 0.5) / (past_runs + 1.0)).min(1.0)
-    }
-
     /// Notes how often it happened in a span of time, of [`SPANS`] by number, that had these runs.
-    pub(super) fn span(&mut self, number: usize, happened: f64, runs: f64, past_runs: f64) {
+    pub(super) fn span(
+        &mut self,
+        number: usize,
+        (happened, runs): (f64, f64),
+        past_runs: f64,
+        learning: Learning,
+    ) {
         if runs > 0.0 && past_runs >= MIN_PAST_RUNS {
-            let usual = self.usual(past_runs);
+            let usual = usual(self.past, past_runs);
             let distance = happened - usual * runs;
-            self.dispersions[number].add(distance * distance / (variance(runs, usual) + 0.25));
+            let ratio = distance * distance / (variance(runs, usual) + 0.25);
+            self.dispersions[number].add(ratio, learning);
         }
     }
 
@@ -70,26 +84,40 @@ impl Share {
         self.past /= 2.0;
     }
 
-    /// The deviation of the steps up to `last`, of a span of time by its number.
+    /// The deviation of the steps up to `last`, of a span of time by its number, from what was
+    /// learned, and while that is little, from what is recent but older than the span and than a
+    /// disturbance (`before`: its first step).
     pub(super) fn deviation(
         &self,
         runs: &Runs,
         last: u32,
         number: usize,
+        before: u32,
     ) -> Option<ShareDeviation> {
         let steps = SPANS[number];
         let now_runs = runs.recent.sum(last, steps);
-        if now_runs < MIN_RUNS || runs.past < MIN_PAST_RUNS || runs.groups < MIN_GROUPS {
+        if now_runs < MIN_RUNS {
+            return None;
+        }
+        let (mut past, mut past_runs, mut groups) = (self.past, runs.past, runs.groups);
+        if past_runs < SHORT_PAST_RUNS {
+            for step in older(last, steps, before) {
+                past += self.recent.at(step);
+                past_runs += runs.recent.at(step);
+                groups = groups.saturating_add(u16::from(runs.recent.at(step) > 0.0));
+            }
+        }
+        if past_runs < MIN_PAST_RUNS || groups < MIN_GROUPS {
             return None;
         }
         let happened = self.recent.sum(last, steps);
-        let usual = self.usual(runs.past);
+        let usual = usual(past, past_runs);
         let expected = usual * now_runs;
         let dispersion = self.dispersions[number].factor();
         // Of the recent runs, and of the estimate from the past.
-        let ratio = now_runs / runs.past;
+        let ratio = now_runs / past_runs;
         let spread = variance(now_runs, usual) * dispersion
-            + ratio * ratio * variance(runs.past, usual) * dispersion
+            + ratio * ratio * variance(past_runs, usual) * dispersion
             + 0.5;
         let z = (happened - expected) / spread.sqrt();
         Some(ShareDeviation { z, usual, now: happened / now_runs, runs: now_runs })
@@ -123,13 +151,13 @@ mod tests {
     fn deviation(groups: &[u16], now: u16, runs: u16) -> Option<ShareDeviation> {
         let (mut share, mut all) = (Share::default(), Runs::default());
         for happened in groups {
-            share.span(0, f64::from(*happened), f64::from(runs), all.past);
+            share.span(0, (f64::from(*happened), f64::from(runs)), all.past, Learning::Usual);
             share.learn(f64::from(*happened));
             all.learn(f64::from(runs));
         }
-        (0..now).for_each(|_| share.recent.add(7));
-        (0..runs).for_each(|_| all.recent.add(7));
-        share.deviation(&all, 7, 0)
+        (0..now).for_each(|_| share.recent.add(7, 1));
+        (0..runs).for_each(|_| all.recent.add(7, 1));
+        share.deviation(&all, 7, 0, u32::MAX)
     }
 
     #[test]

@@ -10,6 +10,8 @@ use super::fact::{Key, LogFact, SpanFact};
 pub(super) const HOLD_NS: u64 = 10_000_000_000;
 /// Callees and templates kept of a span.
 const MAX_PARTS: usize = 24;
+/// How often something counts in one run: one run that does it thousands of times isn't all runs.
+const MAX_TIMES: u16 = 64;
 
 /// A span, complete.
 #[derive(Clone, Debug, Default)]
@@ -18,10 +20,10 @@ pub(super) struct Joined {
     pub(super) span: Option<SpanFact>,
     /// The sum of its callees' durations.
     pub(super) callees_ns: u64,
-    /// Instances and operations of its callees, each once.
-    pub(super) callees: Vec<(Key, Key)>,
-    /// Its log records, one of each template.
-    pub(super) templates: Vec<LogFact>,
+    /// Instances and operations of its callees, and how often each was called.
+    pub(super) callees: Vec<((Key, Key), u16)>,
+    /// Its log records, one of each template, and how many there were of it.
+    pub(super) templates: Vec<(LogFact, u16)>,
     due_ns: u64,
 }
 
@@ -70,17 +72,21 @@ impl SpanJoin {
         let caller = self.entry(fact.parent, due_ns);
         caller.callees_ns = caller.callees_ns.saturating_add(fact.duration_ns);
         let callee = (fact.instance, fact.operation);
-        if !caller.callees.contains(&callee) && caller.callees.len() < MAX_PARTS {
-            caller.callees.push(callee);
+        if let Some((_, times)) = caller.callees.iter_mut().find(|(known, _)| *known == callee) {
+            *times = (*times + 1).min(MAX_TIMES);
+        } else if caller.callees.len() < MAX_PARTS {
+            caller.callees.push((callee, 1));
         }
     }
 
     /// Adds a log record that belongs to a span.
     pub(super) fn log(&mut self, fact: &LogFact) {
         let joined = self.entry(fact.span, fact.time_ns.saturating_add(HOLD_NS));
-        let is_new = joined.templates.iter().all(|log| log.template != fact.template);
-        if is_new && joined.templates.len() < MAX_PARTS {
-            joined.templates.push(*fact);
+        let mut known = joined.templates.iter_mut();
+        if let Some((_, times)) = known.find(|(log, _)| log.template == fact.template) {
+            *times = (*times + 1).min(MAX_TIMES);
+        } else if joined.templates.len() < MAX_PARTS {
+            joined.templates.push((*fact, 1));
         }
     }
 
@@ -124,7 +130,7 @@ mod tests {
     proptest! {
         /// A span has its callees and log records whatever their order.
         #[test]
-        fn order_of_arrival_does_not_matter(order in Just((0..5usize).collect::<Vec<_>>()).prop_shuffle()) {
+        fn order_of_arrival_does_not_matter(order in Just((0..6usize).collect::<Vec<_>>()).prop_shuffle()) {
             let mut join = SpanJoin::new(100);
             for step in order {
                 match step {
@@ -132,7 +138,7 @@ mod tests {
                     1 => join.span(span(20, 10, 100, 300)),
                     2 => join.span(span(21, 10, 500, 400)),
                     n => join.log(&LogFact {
-                        event: EventId::default(), time_ns: 50, instance: 1, template: n as u64 / 4,
+                        event: EventId::default(), time_ns: 50, instance: 1, template: n as u64 / 5,
                         span: 10, trace: 0, severity: Severity::INFO,
                     }),
                 }
@@ -145,10 +151,11 @@ mod tests {
             let caller = found.iter().find(|joined| joined.callees_ns > 0).unwrap();
             prop_assert_eq!(caller.span.unwrap().span, 10);
             prop_assert_eq!(caller.callees_ns, 700);
-            let mut callees = caller.callees.clone();
+            let mut callees: Vec<_> = caller.callees.iter().map(|(callee, _)| *callee).collect();
             callees.sort_unstable();
             prop_assert_eq!(callees, [(2, 20), (2, 21)]);
             prop_assert_eq!(caller.templates.len(), 2);
+            prop_assert!(caller.templates.iter().all(|(log, times)| *times == 2 - log.template as u16));
         }
     }
 }

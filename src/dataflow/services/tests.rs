@@ -19,6 +19,8 @@ struct Fault {
     own_ms: u64,
     network_ms: u64,
     fails: bool,
+    /// Additional calls of the next service in each run.
+    calls: u64,
 }
 
 /// Xorshift: the same numbers in every run.
@@ -90,6 +92,17 @@ impl App {
                 has_failed: fails.is_some_and(|fault| service <= fault.at),
             };
             self.span(work);
+            // One after the other within its own time.
+            for number in 0..of_fault.calls {
+                self.span(SpanFact {
+                    duration_ns: 100_000,
+                    operation: 21 + instance,
+                    span: work.span ^ (number + 1) << 32,
+                    parent: work.span,
+                    is_work: false,
+                    ..work
+                });
+            }
             let is_broken = fails.is_some_and(|fault| service == fault.at);
             let event = self.event();
             self.facts.push(ServiceFact::Log(LogFact {
@@ -172,6 +185,61 @@ fn errors_start_at_the_deepest_service() {
     assert_eq!(causes.len(), 3, "{causes:?}");
     assert!(stories[0].impact.customer_facing);
     assert_eq!(stories[0].impact.affected.len(), 3);
+}
+
+#[test]
+fn more_calls_in_a_run_are_seen() {
+    let fault = Fault { at: 1, calls: 12, ..Default::default() };
+    let stories = replayed(with_fault(fault), 1.0);
+    assert_eq!(stories.len(), 1, "{stories:#?}");
+    let cause = &stories[0].root_cause[0].cause;
+    assert!(cause.starts_with("cart: GET /cart calls call stock"), "{cause}");
+    assert!(cause.ends_with("times a run, usually 1.0"), "{cause}");
+}
+
+/// A new release that takes more time for good: a story that ends within an hour, and no other.
+#[test]
+fn lasting_change_becomes_usual() {
+    let mut app = App::new();
+    app.run(0, 3_600, None);
+    app.run(3_600, 3 * 3_600, Some(Fault { at: 1, own_ms: 80, ..Default::default() }));
+    let stories = replayed(app.facts, 1.0);
+    assert_eq!(stories.len(), 1, "{stories:#?}");
+    let lasted_s = (stories[0].last_ns - BEGIN_NS) / SECOND_NS - 3_600;
+    assert!((1_800..5_400).contains(&lasted_s), "{lasted_s}");
+}
+
+/// A minute of the past is enough where a fault is as clear as this.
+#[test]
+fn fault_is_found_in_the_first_minutes() {
+    for fault in [
+        Fault { at: 2, fails: true, ..Default::default() },
+        Fault { at: 2, network_ms: 2_000, ..Default::default() },
+    ] {
+        let mut app = App::new();
+        app.run(0, 60, None);
+        app.run(60, 120, Some(fault));
+        app.run(180, 200, None);
+        let stories = replayed(app.facts, 1.0);
+        assert_eq!(stories.len(), 1, "{stories:#?}");
+        let cause = &stories[0].root_cause[0].cause;
+        assert!(cause.starts_with("stock"), "{cause}");
+    }
+}
+
+/// Loops of different length, as over the lines of an order, are ordinary.
+#[test]
+fn number_of_calls_that_varies_from_run_to_run_is_no_story() {
+    let mut app = App::new();
+    for minute in 0..60 {
+        for second in 0..60 {
+            let calls = app.random.below(9);
+            let fault = Fault { at: 1, calls, ..Default::default() };
+            app.run(minute * 60 + second, 1, Some(fault));
+        }
+    }
+    let stories = replayed(app.facts, 1.0);
+    assert!(stories.is_empty(), "{stories:#?}");
 }
 
 #[test]
