@@ -5,6 +5,8 @@
 mod disabled_rule;
 #[path = "support/failing_rule.rs"]
 mod failing_rule;
+#[path = "agent/incidents.rs"]
+mod incidents;
 #[path = "agent/rights.rs"]
 mod rights;
 #[path = "agent/secrets.rs"]
@@ -208,7 +210,7 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     let listed = get_json(fixture.http, "/api/v1/stories").unwrap();
     let listed = listed.as_array().or_else(|| listed["stories"].as_array()).unwrap();
     let stored = listed.iter().find(|s| s["id"] == expected["id"]).unwrap();
-    for key in ["rule", "members", "members_total", "first", "last", "root_cause", "pattern"] {
+    for key in ["rule", "members", "members_total", "first", "last", "root_causes", "pattern"] {
         assert_eq!(stored[key], expected[key], "{key}");
     }
     terminate(server);

@@ -11,6 +11,8 @@ mod disk;
 mod followed;
 #[path = "delivery/health.rs"]
 mod health;
+#[path = "delivery/incidents.rs"]
+mod incidents;
 #[path = "delivery/kills.rs"]
 mod kills;
 #[path = "delivery/memory.rs"]
@@ -52,8 +54,8 @@ use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats
 use tapio::server::{Budget, Cursor, Filter, Server, ServerConfig, ServerHandle, Storage};
 use tapio::store::OsFiles;
 use tapio_core::event::{
-    Event, EventId, Field, Impact, Member, Name, Reason, Severity, Stage, Story, StoryState,
-    TraceId, Value, names,
+    Event, EventId, Field, Member, Name, Reason, Severity, Stage, Story, StoryState, TraceId,
+    Value, names,
 };
 use tapio_core::ring::{Bell, Header, Ledger, RecordWriter, StageLedger, WriteError, ring};
 use tapio_core::shutdown::Shutdown;
@@ -364,12 +366,9 @@ fn story(n: u8, revision: u32) -> Story {
         first_ns: 1,
         last_ns: 2,
         severity: Severity::ERROR,
-        root_cause: Vec::new(),
-        impact: Impact::default(),
         actions: vec!["inspect".into()],
         confidence: 0.5,
-        continues: None,
-        provisional: None,
+        ..Story::default()
     }
 }
 

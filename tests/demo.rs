@@ -107,7 +107,7 @@ fn every_fault_is_emitted_as_a_story() {
             array(&line["events"]).iter().map(|e| (e["id"].as_str().unwrap(), e)).collect();
         for story in array(&line["stories"]) {
             assert!(matches!(story["state"].as_str(), Some("closed" | "expired")), "{story}");
-            assert_ne!(array(&story["root_cause"]).len(), 0, "{story}");
+            assert_ne!(array(&story["root_causes"]).len(), 0, "{story}");
             assert_ne!(array(&story["actions"]).len(), 0, "{story}");
             check_members(story, &events);
             *patterns.entry(story["pattern"].as_str().unwrap()).or_default() += 1;
@@ -125,7 +125,7 @@ fn every_fault_is_emitted_as_a_story() {
             .find(|s| s["pattern"] == "oom-kill")
             .unwrap();
         assert_eq!(
-            array(&story["root_cause"]).len(),
+            array(&story["root_causes"]).len(),
             1,
             "the cgroup was full, not the node: {story}"
         );

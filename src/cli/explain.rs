@@ -211,7 +211,8 @@ mod tests {
             Term { name: "onset".into(), weight: -0.25, because: "0.300 s after".into() },
             Term { name: "severity".into(), weight: score + 0.25, because: "error".into() },
         ];
-        Candidate { cause: cause.into(), evidence: vec![], labels: vec![], score, terms }
+        let (evidence, labels) = (Vec::new(), Vec::new());
+        Candidate { cause: cause.into(), entity: None, evidence, labels, score, terms }
     }
 
     #[test]

@@ -124,6 +124,11 @@ pub(crate) fn story_text(story: &Story, colour: bool) -> String {
     if let Some(before) = story.continues {
         let _ = write!(out, ", continues {before}");
     }
+    if let Some(incident) = &story.incident {
+        let role = incident.role.as_str();
+        let because = plain(&incident.because);
+        let _ = write!(out, ", {role} in the incident of {}: {because}", incident.id);
+    }
     if let Some(first) = story.provisional {
         let _ = write!(out, ", first emitted as {first}");
     }
@@ -255,6 +260,7 @@ mod tests {
             members,
             severity: Severity::ERROR,
             root_cause: vec![Candidate {
+                entity: None,
                 cause: "a bug".into(),
                 evidence: vec![EventId([0; 16])],
                 labels: vec![String::new()],
@@ -266,6 +272,7 @@ mod tests {
             confidence: 0.9,
             continues: None,
             provisional: None,
+            incident: None,
         }
     }
 

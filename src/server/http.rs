@@ -16,7 +16,7 @@ use super::query::{Answer, PageRequest};
 use super::query_line::QueryError;
 use super::shared::Shared;
 use super::storage::{Filter, MatchingBatch};
-use tapio_core::event::{LinkedStory, Severity, TraceId, rfc3339};
+use tapio_core::event::{IncidentView, LinkedStory, Severity, TraceId, rfc3339};
 use tapio_wire::{Batch, Item, decoded_json};
 
 /// The token of the next page; absent on the last one.
@@ -28,6 +28,8 @@ pub(super) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/api/v1/stories", get(stories))
         .route("/api/v1/stories/{id}", get(story))
+        .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/incidents/{id}", get(incident))
         .route("/api/v1/events", get(events))
         .route("/api/v1/stats", get(status))
         .route("/status", get(status))
@@ -155,12 +157,38 @@ async fn stories(
     Ok(list(shared.stories(query.request()?, render).await?))
 }
 
+/// Lists incidents, last updated first.
+async fn incidents(
+    State(shared): State<Arc<Shared>>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Failure> {
+    let render = |incidents: &[IncidentView]| {
+        let incidents: Vec<Value> = incidents.iter().map(IncidentView::json).collect();
+        serde_json::to_vec(&incidents).map_err(io::Error::from)
+    };
+    Ok(list(shared.incidents(query.request()?, render).await?))
+}
+
+async fn incident(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let id = parse_id(&id)?;
+    let found = shared.incident(id).await?;
+    found
+        .map(|incident| Json(incident.json()))
+        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no incident with story {id}")))
+}
+
+fn parse_id(id: &str) -> Result<TraceId, Failure> {
+    id.parse().map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("story id: {e}")))
+}
+
 async fn story(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
-    let id: TraceId =
-        id.parse().map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("story id: {e}")))?;
+    let id = parse_id(&id)?;
     let found = shared.story(id).await?;
     found
         .map(|story| Json(story.json()))

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::status::LatencyStats;
 use super::storage::{Cursor, Filter, List, MatchingBatch, Page};
 use crate::telemetry::span;
-use tapio_core::event::{LinkedStory, Severity, TraceId};
+use tapio_core::event::{IncidentView, LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
 use tapio_wire::{Batch, linked_to_proto, proto, story_from_proto};
 
@@ -118,6 +118,32 @@ impl Shared {
             place.run(read).await
         };
         span("query.stories", query).await
+    }
+
+    /// Finds the incidents that were updated last.
+    pub(super) async fn incidents<T: Send + 'static>(
+        &self,
+        request: PageRequest,
+        render: impl FnOnce(&[IncidentView]) -> io::Result<T> + Send + 'static,
+    ) -> Result<Answer<T>, QueryError> {
+        let cursor = request.cursor(List::Incidents)?;
+        let query = async {
+            let place = self.enter_line().await?;
+            let selection = self.storage().select_stories(request.filter.clone(), cursor);
+            let read = move || {
+                let page = selection.read_incidents(&budget(request.limit()));
+                answer(page, List::Incidents, &request.filter, render)
+            };
+            place.run(read).await
+        };
+        span("query.incidents", query).await
+    }
+
+    /// Finds the incident of which one story has this id.
+    pub(super) async fn incident(&self, id: TraceId) -> Result<Option<IncidentView>, QueryError> {
+        let filter = Filter { id_prefix: id.to_string(), ..Filter::default() };
+        let request = PageRequest { filter, limit: 1, page_token: String::new() };
+        Ok(self.incidents(request, |found| Ok(found.first().cloned())).await?.items)
     }
 
     /// Finds the story of which one part has this id.

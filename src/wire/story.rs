@@ -3,8 +3,8 @@
 
 use super::proto;
 use tapio_core::event::{
-    Candidate, EventId, Impact, Link, LinkedStory, Member, Severity, Story, StoryPart, StoryState,
-    Term, TraceId,
+    Candidate, CauseEntity, EventId, Impact, Incident, IncidentRole, Link, LinkedStory, Member,
+    Severity, Story, StoryPart, StoryState, Term, TraceId,
 };
 
 /// Converts a story with its links and parts to protobuf.
@@ -117,6 +117,20 @@ pub fn story_to_proto(story: &Story) -> proto::Story {
         provisional: story.provisional.map(|t| t.0.to_vec()).unwrap_or_default(),
         links: Vec::new(),
         parts: Vec::new(),
+        incident: story.incident.as_ref().map(incident_to_proto),
+    }
+}
+
+fn incident_to_proto(incident: &Incident) -> proto::Incident {
+    let role = match incident.role {
+        IncidentRole::Same => proto::IncidentRole::Same,
+        IncidentRole::Cause => proto::IncidentRole::Cause,
+        IncidentRole::Effect => proto::IncidentRole::Effect,
+    };
+    proto::Incident {
+        id: incident.id.0.to_vec(),
+        role: role as i32,
+        because: incident.because.clone(),
     }
 }
 
@@ -137,6 +151,12 @@ fn member_to_proto(member: &Member) -> proto::Member {
 fn candidate_to_proto(candidate: &Candidate) -> proto::Candidate {
     proto::Candidate {
         cause: candidate.cause.clone(),
+        entity: candidate.entity.as_ref().map(|entity| proto::CauseEntity {
+            kind: entity.kind.clone(),
+            name: entity.name.clone(),
+            id: entity.id.clone(),
+            node: entity.node.clone(),
+        }),
         evidence: candidate.evidence.iter().map(|id| id.0.to_vec()).collect(),
         labels: candidate.labels.clone(),
         score: candidate.score,
@@ -188,7 +208,20 @@ pub fn story_from_proto(story: proto::Story) -> Option<Story> {
         confidence: story.confidence,
         continues: trace(&story.continues)?,
         provisional: trace(&story.provisional)?,
+        incident: match story.incident {
+            Some(incident) => Some(incident_from_proto(incident)?),
+            None => None,
+        },
     })
+}
+
+fn incident_from_proto(incident: proto::Incident) -> Option<Incident> {
+    let role = match incident.role() {
+        proto::IncidentRole::Cause => IncidentRole::Cause,
+        proto::IncidentRole::Effect => IncidentRole::Effect,
+        proto::IncidentRole::Same | proto::IncidentRole::Unspecified => IncidentRole::Same,
+    };
+    Some(Incident { id: TraceId(id(&incident.id)?), role, because: incident.because })
 }
 
 fn member_from_proto(member: proto::Member) -> Option<Member> {
@@ -209,6 +242,12 @@ fn candidate_from_proto(candidate: proto::Candidate) -> Option<Candidate> {
     let evidence = candidate.evidence.iter().map(|e| id(e).map(EventId));
     Some(Candidate {
         cause: candidate.cause,
+        entity: candidate.entity.map(|proto::CauseEntity { kind, name, id, node }| CauseEntity {
+            kind,
+            name,
+            id,
+            node,
+        }),
         evidence: evidence.collect::<Option<_>>()?,
         labels: candidate.labels,
         score: candidate.score,
@@ -234,4 +273,38 @@ fn id(bytes: &[u8]) -> Option<[u8; 16]> {
 
 fn severity(number: u32) -> Option<Severity> {
     u8::try_from(number).ok().filter(|n| *n <= 24).map(Severity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entity_and_incident_survive_a_round_trip() {
+        for role in [IncidentRole::Same, IncidentRole::Cause, IncidentRole::Effect] {
+            let entity = CauseEntity {
+                kind: "process".into(),
+                name: "nginx".into(),
+                id: "7".into(),
+                node: "node-a".into(),
+            };
+            let story = Story {
+                root_cause: vec![Candidate {
+                    cause: "c".into(),
+                    entity: Some(entity),
+                    evidence: vec![EventId([3; 16])],
+                    labels: vec![String::new()],
+                    score: 1.5,
+                    terms: Vec::new(),
+                }],
+                incident: Some(Incident {
+                    id: TraceId([7; 16]),
+                    role,
+                    because: "both are about unit nginx.service".into(),
+                }),
+                ..Story::default()
+            };
+            assert_eq!(story_from_proto(story_to_proto(&story)), Some(story));
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use tapio_core::event::{
-    Event, EventId, Field, Impact, Member, Name, Severity, Story, StoryState, TraceId, Value, names,
+    Event, EventId, Field, Impact, Incident, IncidentRole, Member, Name, Severity, Story,
+    StoryState, TraceId, Value, names,
 };
 use tapio_core::ring::{Header, Membership, RecordType};
 
@@ -151,6 +152,7 @@ prop_compose! {
         members in prop::collection::vec((any::<[u8; 16]>(), a_text(500), any::<u64>()), 0..30),
         last_ns in any::<u64>(),
         score in -5.0..5.0f64,
+        incident in prop::option::of(any::<[u8; 16]>()),
     ) -> Box<Story> {
         Box::new(Story {
             id: TraceId(id), trace_id: TraceId(id), rule: texts.0.clone(), pattern: texts.2,
@@ -164,6 +166,9 @@ prop_compose! {
             members_total: 99, first_ns: 1, last_ns, severity: Severity::ERROR, root_cause: vec![],
             impact: Impact { business: score, ..Impact::default() }, actions: vec!["inspect".into()],
             confidence: score, continues: None, provisional: None,
+            incident: incident.map(|id| Incident {
+                id: TraceId(id), role: IncidentRole::Cause, because: "because".into(),
+            }),
         })
     }
 }

@@ -68,7 +68,7 @@ fn pod_startup_is_one_trace() {
     assert_eq!(story["duration_ns"], 2_300_000_000u64);
     assert_eq!(story["impact"]["business"], 0.3);
     assert_eq!(story["impact"]["slo_impact"], false);
-    assert_eq!(story["root_cause"][0]["cause"], "scheduled deployment");
+    assert_eq!(story["root_causes"][0]["cause"], "scheduled deployment");
     assert_eq!(
         texts(&story, "members", "pattern"),
         ["container-runtime-start", "scheduling", "network-setup", "workload-ready"]
@@ -84,8 +84,8 @@ fn failed_service_and_its_effects_are_one_trace() {
     assert_eq!(story["severity"], "critical");
     assert_eq!(story["impact"]["business"], 0.9);
     assert_eq!(story["impact"]["customer_facing"], true);
-    assert_eq!(story["root_cause"][0]["cause"], "nginx configuration error");
-    assert_eq!(story["root_cause"][0]["evidence"][0], "nginx_emerg");
+    assert_eq!(story["root_causes"][0]["cause"], "nginx configuration error");
+    assert_eq!(story["root_causes"][0]["evidence"][0], "nginx_emerg");
     let actions: Vec<&str> =
         story["actions"].as_array().unwrap().iter().filter_map(Json::as_str).collect();
     assert_eq!(actions[..2], ["restart nginx", "check config /etc/nginx/nginx.conf:12"]);
@@ -107,7 +107,7 @@ fn root_cause_follows_from_the_journal_line() {
     let (_dir, file) =
         edited("nginx-cascade.jsonl", |l| (!l.contains("nginx_emerg")).then(|| l.to_owned()));
     let story = only_story(&file);
-    assert_eq!(story["root_cause"][0]["cause"], "nginx.service: exit-code");
+    assert_eq!(story["root_causes"][0]["cause"], "nginx.service: exit-code");
     assert!(!story.to_string().contains("check config"), "{story}");
 }
 
@@ -120,7 +120,7 @@ fn texts_name_the_program_of_the_event() {
         ))
     });
     let story = only_story(&file);
-    assert_eq!(story["root_cause"][0]["cause"], "haproxy configuration error");
+    assert_eq!(story["root_causes"][0]["cause"], "haproxy configuration error");
     assert!(story["actions"].to_string().contains("restart haproxy"));
 }
 

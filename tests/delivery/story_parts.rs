@@ -11,7 +11,7 @@ use super::support::sim_disk::{Rng, SimDisk};
 use super::*;
 
 /// A story as a node has it.
-fn part(id: u8, trace: u8, first_ns: u64) -> Story {
+pub(super) fn part(id: u8, trace: u8, first_ns: u64) -> Story {
     Story {
         id: TraceId([id; 16]),
         trace_id: TraceId([trace; 16]),
@@ -40,7 +40,7 @@ fn select(storage: &Storage, filter: &Filter) -> Vec<LinkedStory> {
     selection.read(&Budget::UNLIMITED).items
 }
 
-fn storage_of(stories: &[(&str, Story)]) -> (Storage, impl Fn() -> Storage + use<>) {
+pub(super) fn storage_of(stories: &[(&str, Story)]) -> (Storage, impl Fn() -> Storage + use<>) {
     let (disk, config) = (SimDisk::default(), server_config(&PathBuf::from("/s"), any_port()));
     let open = move || {
         disk.kill();

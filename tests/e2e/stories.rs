@@ -115,7 +115,7 @@ fn runtime_start_address_allocation_and_pod_start_are_one_trace() {
         assert_eq!(event["trace_id"], story["trace_id"], "one trace: {event:#}");
         assert_eq!(event["entity"]["node"], "lab-node", "one node in all sources: {event:#}");
     }
-    assert_eq!(story["root_cause"][0]["cause"], "containerd.service started");
+    assert_eq!(story["root_causes"][0]["cause"], "containerd.service started");
     assert_eq!(story["impact"]["business"], 0.3);
     agent.end_and_check_cons1();
 }
@@ -208,9 +208,9 @@ fn broken_configuration_and_its_dependent_pods_are_one_trace() {
 /// Checks the cause (nginx and its configuration, with file and line), impact and actions.
 fn check_assessment(story: &Json, explained: &str) {
     let cause = "nginx.service: nginx configuration error: unknown directive \"srever\" in /etc/nginx/conf.d/shop.conf:3";
-    assert_eq!(story["root_cause"][0]["cause"], cause, "{:#}", story["root_cause"]);
-    let odds = |n: usize| story["root_cause"][n]["score"].as_f64().unwrap();
-    assert!(odds(0) > odds(1), "{:#}", story["root_cause"]);
+    assert_eq!(story["root_causes"][0]["cause"], cause, "{:#}", story["root_causes"]);
+    let odds = |n: usize| story["root_causes"][n]["score"].as_f64().unwrap();
+    assert!(odds(0) > odds(1), "{:#}", story["root_causes"]);
     assert_eq!(
         (&story["pattern"], &story["severity"]),
         (&"cascade-failure".into(), &"critical".into())

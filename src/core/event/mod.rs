@@ -11,6 +11,7 @@
 //! | `view.rs` | in-place access to an archived event |
 //! | `story.rs` | [`Story`]: members, root causes, impact and actions |
 //! | `json.rs`, `event_json.rs`, `story_json.rs` | the JSON forms, one object per line |
+//! | `incident.rs`, `incident_view.rs` | the incident that a story belongs to; with its stories |
 //! | `link.rs` | links between stories that share members |
 //! | `attribute_schema.rs` | the attributes of each kind |
 //! | `fault_lifecycle.rs` | kinds that start a fault, and kinds that end it |
@@ -22,6 +23,8 @@ pub mod attribute_schema;
 mod event_json;
 pub mod fault_lifecycle;
 mod id;
+mod incident;
+mod incident_view;
 mod interner;
 mod json;
 mod link;
@@ -37,6 +40,8 @@ pub mod well_known_names;
 
 pub use event_json::{JsonEvent, ParsedLine, event_json, event_json_with};
 pub use id::{EventId, ParseIdError, TraceId, stable_hash};
+pub use incident::{Incident, IncidentRole};
+pub use incident_view::IncidentView;
 pub use interner::{NameError, NameSource};
 pub use json::{EventParseError, parse_rfc3339, rfc3339, value_json};
 pub use link::{Link, LinkTarget, LinkedStory, MAX_LINKS, StoryPart, linked_among};
@@ -44,5 +49,5 @@ pub use name::Name;
 pub use reason::{REASON_COUNT, Reason, Stage};
 pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};
 pub use severity::Severity;
-pub use story::{ArchivedStory, Candidate, Impact, Member, Story, StoryState, Term};
+pub use story::{ArchivedStory, Candidate, CauseEntity, Impact, Member, Story, StoryState, Term};
 pub use well_known_names as names;

@@ -3,6 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::id::{EventId, TraceId};
+use super::incident::Incident;
 use super::severity::Severity;
 
 /// State of a story. Every story ends as `Closed`, `Expired` or `Retracted`.
@@ -86,11 +87,26 @@ pub struct Term {
     pub because: String,
 }
 
+/// The entity that a possible root cause is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct CauseEntity {
+    /// Its kind: `pod`, `unit`, `process`, `service` …
+    pub kind: String,
+    /// Its name for people: `namespace/name` of a pod, `nginx.service`.
+    pub name: String,
+    /// Its id among those of its kind on its node: a pod's uid, a container's id.
+    pub id: String,
+    /// The node that it is on; empty where its id is unique in the cluster.
+    pub node: String,
+}
+
 /// A possible root cause.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Candidate {
     /// Its description.
     pub cause: String,
+    /// The entity; `None` for a cause that is about none, or not about one alone.
+    pub entity: Option<CauseEntity>,
     /// The events that support it.
     pub evidence: Vec<EventId>,
     /// The ids that the sources gave these events.
@@ -161,6 +177,8 @@ pub struct Story {
     /// The id under which the arrival lane emitted the story and which its members have in the
     /// stream. Set where event time begins the story with another event.
     pub provisional: Option<TraceId>,
+    /// The incident that it belongs to, unless it is the first one of it.
+    pub incident: Option<Incident>,
 }
 
 impl Story {

@@ -5,9 +5,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::id::{EventId, TraceId};
+use super::incident::{Incident, IncidentRole};
 use super::json::{EventParseError, rfc3339, rounded};
 use super::severity::Severity;
-use super::story::{Candidate, Impact, Member, Story, StoryState, Term};
+use super::story::{Candidate, CauseEntity, Impact, Member, Story, StoryState, Term};
 
 #[derive(Deserialize)]
 struct Line {
@@ -28,7 +29,7 @@ struct Line {
     last: String,
     members: Vec<MemberLine>,
     members_total: u64,
-    root_cause: Vec<CandidateLine>,
+    root_causes: Vec<CandidateLine>,
     impact: ImpactLine,
     #[serde(default)]
     actions: Vec<String>,
@@ -37,6 +38,15 @@ struct Line {
     #[serde(default)]
     continues: Option<String>,
     provisional: Option<String>,
+    incident: Option<IncidentLine>,
+}
+
+#[derive(Deserialize)]
+struct IncidentLine {
+    id: String,
+    role: String,
+    #[serde(default)]
+    because: String,
 }
 
 #[derive(Deserialize)]
@@ -59,14 +69,32 @@ struct MemberLine {
 #[derive(Deserialize)]
 struct CandidateLine {
     cause: String,
+    entity: Option<EntityLine>,
     #[serde(default)]
     evidence: Vec<Json>,
     #[serde(default)]
     score: f64,
     #[serde(default)]
-    terms: Map<String, Json>,
+    terms: Vec<TermLine>,
+}
+
+#[derive(Deserialize)]
+struct EntityLine {
+    kind: String,
+    name: String,
     #[serde(default)]
-    because: Map<String, Json>,
+    id: String,
+    #[serde(default)]
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct TermLine {
+    name: String,
+    #[serde(default)]
+    weight: f64,
+    #[serde(default)]
+    because: String,
 }
 
 #[derive(Deserialize)]
@@ -110,15 +138,30 @@ fn parse_severity(text: &str) -> Severity {
 impl CandidateLine {
     fn candidate(self) -> Candidate {
         let (evidence, labels) = self.evidence.iter().map(parse_event_id).unzip();
-        let because =
-            |name: &str| self.because.get(name).and_then(Json::as_str).unwrap_or("").to_owned();
-        let terms = self.terms.iter().map(|(name, weight)| Term {
-            name: name.clone(),
-            weight: weight.as_f64().unwrap_or(0.0),
-            because: because(name),
+        let terms = self.terms.into_iter();
+        let terms = terms.map(|TermLine { name, weight, because }| Term { name, weight, because });
+        let entity = self.entity.map(|EntityLine { kind, name, id, node }| CauseEntity {
+            kind,
+            name,
+            id,
+            node,
         });
-        let terms = terms.collect();
-        Candidate { cause: self.cause, evidence, labels, score: self.score, terms }
+        Candidate {
+            cause: self.cause,
+            entity,
+            evidence,
+            labels,
+            score: self.score,
+            terms: terms.collect(),
+        }
+    }
+}
+
+impl IncidentLine {
+    fn incident(self) -> Result<Incident, EventParseError> {
+        let role = IncidentRole::parse(&self.role)
+            .ok_or_else(|| bad(format!("incident: role {:?}", self.role)))?;
+        Ok(Incident { id: parse_trace_id(&self.id)?, role, because: self.because })
     }
 }
 
@@ -172,12 +215,13 @@ impl Story {
             first_ns: parse_time(&line.first)?,
             last_ns: parse_time(&line.last)?,
             severity: parse_severity(&line.severity),
-            root_cause: line.root_cause.into_iter().map(CandidateLine::candidate).collect(),
+            root_cause: line.root_causes.into_iter().map(CandidateLine::candidate).collect(),
             impact: Impact { business, customer_facing, slo_impact, affected, evidence },
             actions: line.actions,
             confidence: line.confidence,
             continues: line.continues.as_deref().map(parse_trace_id).transpose()?,
             provisional: line.provisional.as_deref().map(parse_trace_id).transpose()?,
+            incident: line.incident.map(IncidentLine::incident).transpose()?,
         })
     }
 }
@@ -204,31 +248,43 @@ fn member_json(member: &Member) -> Json {
     Json::Object(out)
 }
 
+/// Terms and entities have only those parts that aren't empty.
+fn candidate_json(candidate: &Candidate) -> Json {
+    let evidence: Vec<Json> = candidate
+        .evidence
+        .iter()
+        .enumerate()
+        .map(|(i, id)| event_id_json(candidate.labels.get(i).map_or("", String::as_str), id))
+        .collect();
+    let term = |term: &Term| {
+        let mut json = json!({"name": term.name, "weight": rounded(term.weight)});
+        if !term.because.is_empty() {
+            json["because"] = term.because.as_str().into();
+        }
+        json
+    };
+    let mut json = json!({
+        "cause": candidate.cause,
+        "evidence": evidence,
+        "score": rounded(candidate.score),
+        "terms": candidate.terms.iter().map(term).collect::<Vec<_>>(),
+    });
+    if let Some(CauseEntity { kind, name, id, node }) = &candidate.entity {
+        json["entity"] = json!({"kind": kind, "name": name});
+        for (key, value) in [("id", id), ("node", node)] {
+            if !value.is_empty() {
+                json["entity"][key] = value.as_str().into();
+            }
+        }
+    }
+    json
+}
+
 impl Story {
     /// Renders the story in its JSON form.
     #[must_use]
     pub fn json(&self) -> Json {
-        let causes: Vec<Json> = self
-            .root_cause
-            .iter()
-            .map(|c| {
-                let evidence: Vec<Json> = c
-                    .evidence
-                    .iter()
-                    .enumerate()
-                    .map(|(i, id)| event_id_json(c.labels.get(i).map_or("", String::as_str), id))
-                    .collect();
-                let terms: Map<String, Json> =
-                    c.terms.iter().map(|t| (t.name.clone(), rounded(t.weight))).collect();
-                let because = c.terms.iter().filter(|t| !t.because.is_empty());
-                let because: Map<String, Json> =
-                    because.map(|t| (t.name.clone(), t.because.as_str().into())).collect();
-                json!({
-                    "cause": c.cause, "evidence": evidence, "score": rounded(c.score),
-                    "terms": terms, "because": because,
-                })
-            })
-            .collect();
+        let causes: Vec<Json> = self.root_cause.iter().map(candidate_json).collect();
         let mut json = json!({
             "id": self.id.to_string(),
             "trace_id": self.trace_id.to_string(),
@@ -245,7 +301,7 @@ impl Story {
             "duration_ns": self.duration_ns(),
             "members": self.members.iter().map(member_json).collect::<Vec<_>>(),
             "members_total": self.members_total,
-            "root_cause": causes,
+            "root_causes": causes,
             "impact": {
                 "business": rounded(self.impact.business),
                 "customer_facing": self.impact.customer_facing,
@@ -260,6 +316,10 @@ impl Story {
         // Only where it differs: it concerns the story's history, not its content.
         if let Some(provisional) = self.provisional.filter(|t| t.is_some()) {
             json["provisional"] = provisional.to_string().into();
+        }
+        if let Some(Incident { id, role, because }) = &self.incident {
+            json["incident"] =
+                json!({"id": id.to_string(), "role": role.as_str(), "because": because});
         }
         json
     }
@@ -298,6 +358,12 @@ mod tests {
             severity: Severity::ERROR,
             root_cause: vec![Candidate {
                 cause: "c".into(),
+                entity: Some(CauseEntity {
+                    kind: "pod".into(),
+                    name: "default/web-0".into(),
+                    id: "u-1".into(),
+                    node: String::new(),
+                }),
                 evidence: vec![id(3)],
                 labels: vec![String::new()],
                 score: 1.25,
@@ -308,6 +374,11 @@ mod tests {
             confidence: 0.75,
             continues: Some(TraceId([9; 16])),
             provisional: Some(TraceId([8; 16])),
+            incident: Some(Incident {
+                id: TraceId([7; 16]),
+                role: IncidentRole::Effect,
+                because: "b".into(),
+            }),
         }
     }
 

@@ -3,6 +3,8 @@
 //! replay and tests execute the agent's code.
 
 use super::bounds::Bounds;
+use super::entity::Entity;
+use super::incidents::Incidents;
 use super::message::{EvidenceKind, EvidenceMessage};
 use super::pairs::LearnedPair;
 use super::pending_story::PendingStory;
@@ -49,6 +51,7 @@ pub struct Assessor {
     /// The usual behaviour of services; `None` in replay, which processes all facts at its end.
     services: Option<Services>,
     service_facts: Vec<ServiceFact>,
+    incidents: Incidents,
     cluster: String,
     /// Stories that wait for all facts.
     waiting: Vec<PendingStory>,
@@ -83,6 +86,7 @@ impl Assessor {
             stories: 0,
             services: None,
             service_facts: Vec::new(),
+            incidents: Incidents::default(),
             cluster: String::new(),
             waiting: Vec::new(),
             failures: Failures::default(),
@@ -107,7 +111,19 @@ impl Assessor {
 
     /// Advances time: returns the stories of services that deviate from what they usually do.
     pub fn advance(&mut self, now_ns: u64) -> Vec<Story> {
-        self.services.as_mut().map_or(Vec::new(), |services| services.advance(now_ns))
+        let found = self.services.as_mut().map(|services| services.advance(now_ns));
+        let mut stories = found.unwrap_or_default();
+        stories.iter_mut().for_each(|story| self.relate(story, &[]));
+        stories
+    }
+
+    /// Sets the incident of a story.
+    fn relate(&mut self, story: &mut Story, observed: &[Entity]) {
+        let (incidents, graph) = (&mut self.incidents, &self.store.graph);
+        match guarded(|| incidents.of(graph, story, observed)) {
+            Ok(incident) => story.incident = incident,
+            Err(cause) => self.failures.add(None, cause),
+        }
     }
 
     /// Sets the bounds; evicts what is beyond them.
@@ -145,7 +161,9 @@ impl Assessor {
     /// Processes a message. A story is completed at once, by the facts known now.
     pub fn process(&mut self, message: EvidenceMessage) -> Option<Story> {
         let pending = self.add(message)?;
-        Some(self.complete(pending))
+        let (mut story, observed) = self.complete(pending);
+        self.relate(&mut story, &observed);
+        Some(story)
     }
 
     /// Processes a message. A story waits until [`Assessor::finish`].
@@ -158,17 +176,30 @@ impl Assessor {
     /// Completes the stories that wait; the caller has passed all facts.
     pub fn finish(&mut self) -> Vec<Story> {
         let waiting = std::mem::take(&mut self.waiting);
-        let mut stories: Vec<Story> =
+        let mut found: Vec<(Story, Vec<Entity>)> =
             waiting.into_iter().map(|pending| self.complete(pending)).collect();
         let facts = std::mem::take(&mut self.service_facts);
-        stories.extend(Services::new(ServiceBounds::REPLAY, &self.cluster, 1.0).replay(facts));
-        stories
+        let disturbances = Services::new(ServiceBounds::REPLAY, &self.cluster, 1.0).replay(facts);
+        found.extend(disturbances.into_iter().map(|story| (story, Vec::new())));
+        // The order in which shards were read doesn't matter.
+        let mut in_time: Vec<usize> = (0..found.len()).collect();
+        in_time.sort_by_key(|at| (found[*at].0.first_ns, found[*at].0.id));
+        for at in in_time {
+            let (story, observed) = &mut found[at];
+            self.relate(story, observed);
+        }
+        found.into_iter().map(|(story, _)| story).collect()
     }
 
-    fn complete(&mut self, pending: PendingStory) -> Story {
+    /// Completes a story; returns its members' entities with it.
+    fn complete(&mut self, pending: PendingStory) -> (Story, Vec<Entity>) {
         self.stories += 1;
         let store = &self.store;
-        completed(pending, &mut self.failures, |story| (store.rank(story), store.impact(story)))
+        let observed = pending.observations.iter().map(|o| o.entity.clone()).collect();
+        let story = completed(pending, &mut self.failures, |story| {
+            (store.rank(story), store.impact(story))
+        });
+        (story, observed)
     }
 
     /// Logs the first failure; the others are counted.
@@ -242,6 +273,7 @@ mod tests {
             confidence: 1.0,
             continues: None,
             provisional: None,
+            incident: None,
             members: Vec::new(),
         };
         let pending = PendingStory {

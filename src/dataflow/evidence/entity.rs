@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use crate::rules::field::value_text;
-use tapio_core::event::{ArchivedEvent, Name, Value, names};
+use tapio_core::event::{ArchivedEvent, CauseEntity, Name, Value, names};
 
 tapio_core::closed_list! {
     /// Kind of an entity.
@@ -32,6 +32,8 @@ tapio_core::closed_list! {
         Endpoint = "endpoint",
         /// An IP address.
         Address = "address",
+        /// A disk, as `host/name`.
+        Device = "device",
     }
 }
 
@@ -71,6 +73,29 @@ impl Entity {
         AffectedEntity { kind: self.kind, name: name.into_owned() }
     }
 
+    /// The entity in fields, by its label if it has one.
+    pub(super) fn cause(&self, label: Option<&str>) -> CauseEntity {
+        let is_local = match self.kind {
+            EntityKind::Unit | EntityKind::Process | EntityKind::Cgroup | EntityKind::Device => {
+                true
+            }
+            _ => self.is_loopback_endpoint(),
+        };
+        let node = self.name.split_once('/').map_or("", |(node, _)| node);
+        let id = match self.kind {
+            EntityKind::Process => pid(self.local_name()),
+            _ if is_local => self.local_name(),
+            _ => &*self.name,
+        };
+        let name = label.map_or_else(|| self.display_name(), Cow::Borrowed).into_owned();
+        CauseEntity {
+            kind: self.kind.as_str().into(),
+            id: if id == name { String::new() } else { id.into() },
+            name,
+            node: if is_local { node.into() } else { String::new() },
+        }
+    }
+
     /// Whether it is an endpoint on loopback, which other hosts can't reach. See [`endpoint`].
     pub(super) fn is_loopback_endpoint(&self) -> bool {
         self.kind == EntityKind::Endpoint && self.name.contains('/')
@@ -79,7 +104,7 @@ impl Entity {
     /// The name in output: without the host, which a story's key already has.
     fn display_name(&self) -> Cow<'_, str> {
         match self.kind {
-            EntityKind::Unit | EntityKind::Cgroup => self.local_name().into(),
+            EntityKind::Unit | EntityKind::Cgroup | EntityKind::Device => self.local_name().into(),
             EntityKind::Process => pid(self.local_name()).into(),
             EntityKind::Workload => {
                 let (rest, name) = self.name.rsplit_once('/').unwrap_or(("", &self.name));

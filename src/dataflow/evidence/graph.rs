@@ -15,6 +15,7 @@ use super::entity::{AffectedEntity, Entity, EntityKind};
 use super::relation::{Criticality, Edge, Relation};
 use super::second_set::{SecondSet, record_change, state_at};
 use crate::lru::Lru;
+use tapio_core::event::CauseEntity;
 
 /// Key of an edge: the numbers of its entities.
 type EdgeKey = (u32, Relation, u32);
@@ -186,6 +187,12 @@ impl Graph {
         }
     }
 
+    /// An entity as a candidate for a root cause has it.
+    pub(super) fn cause_entity(&self, entity: &Entity) -> CauseEntity {
+        let label = self.entities.peek(entity).and_then(|state| state.label.as_ref());
+        entity.cause(label.map(|(_, label)| &**label))
+    }
+
     /// Records an entity's criticality.
     pub(super) fn set_criticality(
         &mut self,
@@ -226,6 +233,22 @@ impl Graph {
             }
         }
         outer
+    }
+
+    /// The entities that an entity runs in, and those that run in it, each with the next one.
+    pub(super) fn nested<'a>(&'a self, entity: &'a Entity, second: u32) -> Vec<&'a Entity> {
+        let mut found: Vec<&Entity> = Vec::new();
+        for is_inner in [true, false] {
+            let mut frontier = vec![entity];
+            for _ in 0..MAX_NESTING {
+                let next = frontier
+                    .iter()
+                    .flat_map(|of| self.related(of, Relation::RunsIn, is_inner, second));
+                frontier = next.take(MAX_REACHED).collect();
+                found.extend(&frontier);
+            }
+        }
+        found
     }
 
     /// Whether an entity was ready; `None` if unknown.

@@ -23,6 +23,7 @@
 //! | `feature_extractor.rs` | a shard's part: aggregates and facts from events |
 //! | `store.rs` | the assessor's evidence of all shards |
 //! | `rank.rs`, `impact.rs` | root causes and impact from that evidence |
+//! | `incidents.rs`, `explained_rules.rs` | which stories have one cause |
 //! | `story_counts.rs` | counts of emitted stories by pattern and severity, for `/metrics` |
 //! | `story_writer.rs` | stories into the ring to the bridge |
 //! | `assessor.rs` | [`Assessor`]: completes pending stories |
@@ -34,10 +35,12 @@ mod assessor_thread;
 mod baseline;
 mod bounds;
 mod entity;
+mod explained_rules;
 mod feature_extractor;
 mod graph;
 mod graph_fact;
 mod impact;
+mod incidents;
 mod log_template;
 mod message;
 mod pairs;

@@ -6,7 +6,7 @@ use super::entity::Entity;
 use super::pending_story::{NamedCause, Observation, PendingStory};
 use super::second_set::second;
 use super::store::EvidenceStore;
-use tapio_core::event::{Candidate, EventId, Name, Severity, Term, fault_lifecycle};
+use tapio_core::event::{Candidate, CauseEntity, EventId, Name, Severity, Term, fault_lifecycle};
 
 /// Weights of the terms: log-odds for each unit of evidence.
 ///
@@ -100,7 +100,8 @@ impl EvidenceStore {
             named_observations.extend(named.observation);
             let terms = self.terms(pending, observation, Some(named));
             let described = (named.text.clone(), &named.evidence, &named.labels);
-            scored.push(Scored::new(described, terms, true));
+            let entity = observation.map(|o| self.graph.cause_entity(&o.entity));
+            scored.push(Scored::new(described, entity, terms, true));
         }
         let mut unnamed: Vec<(usize, &Observation)> =
             pending.observations.iter().enumerate().collect();
@@ -115,7 +116,8 @@ impl EvidenceStore {
             let terms = self.terms(pending, Some(observation), None);
             let described =
                 (self.cause_text(observation), &observation.evidence, &observation.labels);
-            scored.push(Scored::new(described, terms, false));
+            let entity = Some(self.graph.cause_entity(&observation.entity));
+            scored.push(Scored::new(described, entity, terms, false));
         }
         // The sort is stable: among equals the author's preferred cause is first, then the earliest
         // observation. Scores are equal if their four decimals in output are.
@@ -320,12 +322,14 @@ struct Scored {
 impl Scored {
     fn new(
         (cause, evidence, labels): (String, &Vec<EventId>, &Vec<String>),
+        entity: Option<CauseEntity>,
         terms: Terms,
         named: bool,
     ) -> Self {
         let score = terms.sum();
         let (evidence, labels) = (evidence.clone(), labels.clone());
-        Self { candidate: Candidate { cause, evidence, labels, score, terms: terms.0 }, named }
+        let terms = terms.0;
+        Self { candidate: Candidate { cause, entity, evidence, labels, score, terms }, named }
     }
 
     /// Whether better candidates cover it: another cause of the author with the same evidence, or,

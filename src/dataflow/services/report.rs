@@ -7,7 +7,7 @@ use super::disturbance::Disturbance;
 use super::fact::{InstanceNames, Key};
 use super::operation::{Deviation, Feature};
 use tapio_core::event::{
-    Candidate, Impact, Member, Severity, Story, StoryState, Term, TraceId, names,
+    Candidate, CauseEntity, Impact, Member, Severity, Story, StoryState, Term, TraceId, names,
 };
 
 /// Candidates of a story.
@@ -101,6 +101,18 @@ fn numbered(number: usize, name: &str) -> String {
     if number == 0 { name.to_owned() } else { format!("{name}_{}", number + 1) }
 }
 
+/// The pod, or the service where it has none.
+fn cause_entity(names: &InstanceNames) -> CauseEntity {
+    let InstanceNames { service, pod, namespace } = names;
+    let (kind, name) = if pod.is_empty() { ("service", service) } else { ("pod", pod) };
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    CauseEntity {
+        kind: kind.into(),
+        name: format!("{namespace}{slash}{name}"),
+        ..CauseEntity::default()
+    }
+}
+
 fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
     let strongest = suspect.evidence.first();
     let about = strongest.map_or(String::new(), |evidence| match evidence.instance {
@@ -148,6 +160,7 @@ fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
     let evidence = suspect.evidence.iter().take(MAX_TERMS).map(|e| e.deviation.example.1);
     Candidate {
         cause: format!("{}: {about}", names.instance(suspect.instance)),
+        entity: names.instances.get(&suspect.instance).map(cause_entity),
         evidence: evidence.collect(),
         labels: Vec::new(),
         score: suspect.score,
@@ -284,5 +297,6 @@ pub(super) fn story(
         confidence: z / (z + 6.0),
         continues: None,
         provisional: None,
+        incident: None,
     }
 }

@@ -275,6 +275,7 @@ impl Lifecycle {
             confidence: 1.0,
             continues: None,
             provisional: None,
+            incident: None,
             members: self.members.into_iter().map(LifecycleEvent::into_member).collect(),
         };
         PendingStory {

@@ -106,6 +106,7 @@ impl<'a> StoryRenderer<'a> {
             impact: Impact::default(),
             continues: story.continues,
             provisional: None,
+            incident: None,
         };
         PendingStory {
             story: rendered,

@@ -11,10 +11,12 @@
 //! | `page.rs` | [`Page`]: pages of an answer, their tokens, and the work for one |
 //! | `event_query.rs` | events, newest first |
 //! | `story_query.rs` | stories, last updated first |
+//! | `incident_query.rs` | incidents: stories of one cause, last updated first |
 
 mod batch_index;
 mod event_query;
 mod filter;
+mod incident_query;
 mod indexed_log;
 mod page;
 mod query_filter;

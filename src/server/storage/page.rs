@@ -53,6 +53,8 @@ pub enum List {
     Events = 1,
     /// Of stories.
     Stories = 2,
+    /// Of incidents.
+    Incidents = 3,
 }
 
 impl Cursor {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tapio_core::event::{Severity, Story, Value};
+use tapio_core::event::{Severity, Story, TraceId, Value};
 use tapio_wire::{Batch, Item, RawEvent};
 
 /// Longest text of a filter, in bytes.
@@ -146,7 +146,8 @@ impl Filter {
     #[must_use]
     pub fn story_matches(&self, story: &Story, node: &str) -> bool {
         let outline = StoryOutline {
-            id: story.id.to_string(),
+            id: story.id,
+            replaces: story.provisional.unwrap_or_default(),
             trace_id: &story.trace_id.0,
             node,
             pattern: &story.pattern,
@@ -164,9 +165,14 @@ impl Filter {
             && (self.pattern.is_empty() || story.pattern == self.pattern)
             && (self.node.is_empty() || story.node == self.node)
             && (self.trace_id.is_empty() || story.trace_id == self.trace_id)
-            && (self.id_prefix.is_empty() || {
-                story.id.starts_with(&self.id_prefix.to_ascii_lowercase())
-            })
+            && self.id_matches(story.id, story.replaces)
+    }
+
+    /// Whether a story is found by its id, or by that of the story that it replaces.
+    fn id_matches(&self, id: TraceId, replaces: TraceId) -> bool {
+        let prefix = self.id_prefix.to_ascii_lowercase();
+        let has_prefix = |id: TraceId| id.to_string().starts_with(&prefix);
+        prefix.is_empty() || has_prefix(id) || (replaces.is_some() && has_prefix(replaces))
     }
 
     /// Whether [`Filter::story_contents_match`] is needed.
@@ -189,8 +195,9 @@ impl Filter {
 
 /// The parts of a story by which it is found without reading it.
 pub(super) struct StoryOutline<'a> {
-    /// In hexadecimal digits.
-    pub(super) id: String,
+    pub(super) id: TraceId,
+    /// The story that it replaces; zero for none.
+    pub(super) replaces: TraceId,
     pub(super) trace_id: &'a [u8],
     pub(super) node: &'a str,
     pub(super) pattern: &'a str,

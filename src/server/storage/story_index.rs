@@ -40,6 +40,8 @@ pub(super) fn entry(
         pattern: story.pattern,
         rule: story.rule,
         name: story.name,
+        incident: story.incident.map(|incident| incident.id.0.to_vec()).unwrap_or_default(),
+        replaces: story.provisional.map(|id| id.0.to_vec()).unwrap_or_default(),
     })
 }
 
@@ -72,7 +74,8 @@ impl Located {
 
     pub(super) fn outline(&self) -> StoryOutline<'_> {
         StoryOutline {
-            id: self.id().to_string(),
+            id: self.id(),
+            replaces: TraceId(first_sixteen(&self.entry.replaces)),
             trace_id: &self.entry.trace_id,
             node: &self.entry.node,
             pattern: &self.entry.pattern,
@@ -98,8 +101,12 @@ impl Located {
     }
 }
 
+pub(super) fn first_sixteen(bytes: &[u8]) -> [u8; 16] {
+    bytes.first_chunk().copied().unwrap_or_default()
+}
+
 fn id_of(entry: &StoryEntry) -> [u8; 16] {
-    entry.id.first_chunk().copied().unwrap_or_default()
+    first_sixteen(&entry.id)
 }
 
 /// The id of a story, and the node it is from: two nodes may send the same story.

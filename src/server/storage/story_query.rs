@@ -25,7 +25,7 @@ pub struct StorySelection {
 
 /// The parts of a story: that of the node whose part opened first, then the others in this order.
 /// The order in which they were received doesn't matter.
-struct Parts(Vec<Arc<Located>>);
+pub(super) struct Parts(pub(super) Vec<Arc<Located>>);
 
 impl Parts {
     fn new(mut parts: Vec<Arc<Located>>) -> Self {
@@ -37,11 +37,11 @@ impl Parts {
     }
 
     /// Its position in the list: that of the part that was updated last.
-    fn cursor(&self) -> Option<Cursor> {
+    pub(super) fn cursor(&self) -> Option<Cursor> {
         self.0.iter().map(|part| part.cursor()).max()
     }
 
-    fn receipt_ns(&self) -> u64 {
+    pub(super) fn receipt_ns(&self) -> u64 {
         self.0.iter().map(|part| part.entry.receipt_ns).max().unwrap_or(0)
     }
 
@@ -59,11 +59,18 @@ impl Parts {
     }
 }
 
-/// Joins the parts of stories. Keeps the order: the last updated first.
-fn join_parts(stories: &[Arc<Located>]) -> Vec<Parts> {
+/// Joins the parts of stories. Keeps the order: the last updated first. Leaves out stories that
+/// others replace.
+pub(super) fn join_parts(all: &[Arc<Located>]) -> Vec<Parts> {
+    let replacing = all.iter().filter(|story| !story.entry.replaces.is_empty());
+    let replaced: HashSet<(&[u8], &str)> =
+        replacing.map(|story| (&story.entry.replaces[..], &story.entry.node[..])).collect();
+    let is_current =
+        |story: &&Arc<Located>| !replaced.contains(&(&story.entry.id[..], &story.entry.node[..]));
+    let stories: Vec<&Arc<Located>> = all.iter().filter(is_current).collect();
     let mut of_trace: HashMap<(&[u8], &str), Vec<&Arc<Located>>, ahash::RandomState> =
         HashMap::default();
-    for story in stories.iter().filter(|story| !story.is_retracted()) {
+    for story in stories.iter().copied().filter(|story| !story.is_retracted()) {
         of_trace.entry((&story.entry.trace_id, &story.entry.rule)).or_default().push(story);
     }
     let joined = |story: &Arc<Located>| {
@@ -76,7 +83,7 @@ fn join_parts(stories: &[Arc<Located>]) -> Vec<Parts> {
                 .then(|| Parts::new(parts.iter().map(|part| Arc::clone(part)).collect())),
         }
     };
-    stories.iter().filter_map(joined).collect()
+    stories.into_iter().filter_map(joined).collect()
 }
 
 impl StorySelection {
@@ -87,7 +94,7 @@ impl StorySelection {
     pub fn read(&self, budget: &Budget) -> Page<LinkedStory> {
         let deadline = budget.deadline();
         let all = join_parts(&self.stories);
-        let mut reader = StoryReader { log: &self.log, frame: None, bytes: 0 };
+        let mut reader = StoryReader::new(&self.log);
         let (mut found, mut next) = (Vec::new(), None);
         let first = all.iter().position(|parts| parts.cursor() < Some(self.before));
         let mut rest = all[first.unwrap_or(all.len())..].iter();
@@ -111,7 +118,7 @@ impl StorySelection {
     }
 
     /// Reads the story of the first part, if one of the parts matches.
-    fn read_story(&self, parts: &Parts, reader: &mut StoryReader<'_>) -> Option<Story> {
+    pub(super) fn read_story(&self, parts: &Parts, reader: &mut StoryReader<'_>) -> Option<Story> {
         let mut leading = None;
         for (at, part) in parts.0.iter().enumerate() {
             if !self.filter.story_outline_matches(&part.outline()) {
@@ -162,15 +169,19 @@ fn link(found: Vec<(&Parts, Story)>, all: &[Parts]) -> Vec<LinkedStory> {
 }
 
 /// Reads stories; keeps the last frame, which often has the next one as well.
-struct StoryReader<'a> {
+pub(super) struct StoryReader<'a> {
     log: &'a LogSnapshot,
     frame: Option<(FramePosition, Vec<u8>)>,
     /// Size of the stories that were read.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
-impl StoryReader<'_> {
-    fn read(&mut self, located: &Located) -> Option<Story> {
+impl<'a> StoryReader<'a> {
+    pub(super) fn new(log: &'a LogSnapshot) -> Self {
+        Self { log, frame: None, bytes: 0 }
+    }
+
+    pub(super) fn read(&mut self, located: &Located) -> Option<Story> {
         let position = located.frame();
         if self.frame.as_ref().is_none_or(|(at, _)| *at != position) {
             let payload = self.log.payload(position, located.entry.receipt_ns);

@@ -95,6 +95,12 @@ pub(super) struct StoryEntry {
     pub(super) receipt_ns: u64,
     #[prost(string, tag = "18")]
     pub(super) name: String,
+    /// The id of the incident's first story; empty for that one itself.
+    #[prost(bytes = "vec", tag = "19")]
+    pub(super) incident: Vec<u8>,
+    /// The id of the story that it replaces; empty for none.
+    #[prost(bytes = "vec", tag = "20")]
+    pub(super) replaces: Vec<u8>,
 }
 
 /// The index of a sealed segment.

@@ -91,6 +91,12 @@ fn attributes(out: &mut ProtoVec, field: u32, story: &Story) {
     text("tapio.story.intent", &story.intent);
     text("tapio.story.state", story.state.as_str());
     text("tapio.story.continues", &story.continues.map_or_else(String::new, |id| hex(&id.0)));
+    // Notify about a story without an incident: it is the parent of those that name it.
+    if let Some(incident) = &story.incident {
+        text("tapio.story.incident.id", &hex(&incident.id.0));
+        text("tapio.story.incident.role", incident.role.as_str());
+        text("tapio.story.incident.because", &incident.because);
+    }
     for (key, value) in &story.key {
         text(&format!("tapio.story.key.{key}"), value);
     }
@@ -113,6 +119,10 @@ fn attributes(out: &mut ProtoVec, field: u32, story: &Story) {
 fn root_cause(out: &mut ProtoVec, field: u32, cause: &Candidate, story: &Story) {
     out.text_attribute(field, "tapio.story.root_cause", &cause.cause);
     out.attribute(field, "tapio.story.root_cause.score", &Value::Float(cause.score));
+    if let Some(entity) = &cause.entity {
+        out.text_attribute(field, "tapio.story.root_cause.entity.kind", &entity.kind);
+        out.text_attribute(field, "tapio.story.root_cause.entity.name", &entity.name);
+    }
     let evidence = |id: &EventId| hex(&id.0);
     let evidence: Vec<String> = cause.evidence.iter().map(evidence).collect();
     list(out, field, "tapio.story.root_cause.evidence", &evidence);

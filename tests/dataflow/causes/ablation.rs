@@ -32,12 +32,12 @@ impl Ranked {
 
     /// The unit of the first candidate.
     fn first(&self) -> &str {
-        let id = self.0["root_cause"][0]["evidence"][0].as_str().unwrap();
+        let id = self.0["root_causes"][0]["evidence"][0].as_str().unwrap();
         id.split('@').nth(1).unwrap()
     }
 
     fn candidate(&self, unit: &str) -> &Json {
-        let all = self.0["root_cause"].as_array().unwrap();
+        let all = self.0["root_causes"].as_array().unwrap();
         all.iter().find(|c| c["evidence"][0].as_str().unwrap().contains(unit)).unwrap()
     }
 
@@ -46,18 +46,24 @@ impl Ranked {
         let (a, b) = (self.candidate("a.service"), self.candidate("b.service"));
         let names =
             ["deviation", "lift", "edge gap", "severity", "onset", "pairs", "rule", "upstream"];
-        let differs = |n: &&&str| a["terms"][**n] != b["terms"][**n];
+        let differs = |n: &&&str| term(a, n)["weight"] != term(b, n)["weight"];
         names.iter().filter(differs).map(|n| (*n).to_owned()).collect()
     }
+}
+
+/// A term of a candidate; null for none.
+fn term<'a>(candidate: &'a Json, name: &str) -> &'a Json {
+    let terms = candidate["terms"].as_array().unwrap();
+    terms.iter().find(|term| term["name"] == name).unwrap_or(&Json::Null)
 }
 
 /// Asserts that with the evidence b is first, by this term alone, and without it a is.
 fn assert_decides(term: &str, with_evidence: &[Json], without_evidence: &[Json]) -> Ranked {
     let ranked = Ranked::of(with_evidence, RULE);
-    assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_cause"]);
-    assert_eq!(ranked.differing(), [term], "{}", ranked.0["root_cause"]);
+    assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_causes"]);
+    assert_eq!(ranked.differing(), [term], "{}", ranked.0["root_causes"]);
     let ablated = Ranked::of(without_evidence, RULE);
-    assert_eq!(ablated.first(), "a.service", "{}", ablated.0["root_cause"]);
+    assert_eq!(ablated.first(), "a.service", "{}", ablated.0["root_causes"]);
     ranked
 }
 
@@ -67,10 +73,10 @@ fn earliest_candidate_is_first_with_equal_evidence() {
     assert_eq!(ranked.first(), "a.service");
     assert_eq!(ranked.differing(), [""; 0]);
     let absent = ["deviation", "lift", "pairs", "rule", "upstream"];
-    let terms = &ranked.candidate("a.service")["terms"];
+    let candidate = ranked.candidate("a.service");
     assert!(
-        absent.iter().all(|t| terms.get(*t).is_none()),
-        "terms without evidence are omitted: {terms}"
+        absent.iter().all(|name| term(candidate, name).is_null()),
+        "terms without evidence are omitted: {candidate}"
     );
 }
 
@@ -81,7 +87,7 @@ fn deviation_decides() {
     let mut all = simultaneous();
     all.push(past);
     let ranked = assert_decides("deviation", &all, &simultaneous());
-    let because = ranked.candidate("b.service")["because"]["deviation"].as_str().unwrap();
+    let because = term(ranked.candidate("b.service"), "deviation")["because"].as_str().unwrap();
     assert!(because.starts_with("1 in 10 s, median 0"), "{because}");
 }
 
@@ -92,7 +98,7 @@ fn usual_count_is_no_deviation() {
         all.push(event(at(-10_000.0 * f64::from(bucket)), "t.b", "b.service", "error"));
     }
     let ranked = Ranked::of(&all, RULE);
-    assert_eq!(ranked.candidate("b.service")["terms"]["deviation"], 0.0);
+    assert_eq!(term(ranked.candidate("b.service"), "deviation")["weight"], 0.0);
 }
 
 #[test]
@@ -115,7 +121,7 @@ fn template_lift_decides() {
     let usual = "request 18 took 9ms";
     let new = story([usual, "the disk has gone away"]);
     let ranked = assert_decides("lift", &new, &story([usual, usual]));
-    let because = ranked.candidate("b.service")["because"]["lift"].as_str().unwrap();
+    let because = term(ranked.candidate("b.service"), "lift")["because"].as_str().unwrap();
     assert!(because.starts_with("\"the disk has gone away\": 1 in the last minute"), "{because}");
 }
 
@@ -157,7 +163,7 @@ fn onset_decides() {
         .replace("c: { kind: t.c }", "c0: { kind: t.c0 }, c: { kind: t.c }")
         .replace("{ event: b,", "{ event: c0, role: effect }, { event: b,");
     let ranked = Ranked::of(&story(-5_000.0), &rule);
-    assert_eq!(ranked.first(), "a.service", "{}", ranked.0["root_cause"]);
+    assert_eq!(ranked.first(), "a.service", "{}", ranked.0["root_causes"]);
     assert_eq!(ranked.differing(), ["severity", "onset"]);
     assert_eq!(Ranked::of(&story(0.0), &rule).first(), "b.service");
 }
@@ -171,7 +177,7 @@ fn onset_is_measured_less_the_tick_of_the_clock() {
             event(at(5_000.0), "t.c", "c.service", "error"),
         ];
         let ranked = Ranked::of(&story, RULE);
-        ranked.candidate("b.service")["terms"]["onset"].as_f64().unwrap()
+        term(ranked.candidate("b.service"), "onset")["weight"].as_f64().unwrap()
     };
     assert_eq!(onset(at_second(1)), 0.0, "within the tick of one second");
     assert!(onset(at(1_000.0)) < 0.0, "a clock with microseconds is precise");
@@ -187,10 +193,10 @@ fn learned_pairs_decide() {
         all.push(event(at(begin_ms + 5_000.0), "t.c", "other.service", "error"));
     }
     let ranked = Ranked::of(&all, RULE);
-    assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_cause"]);
+    assert_eq!(ranked.first(), "b.service", "{}", ranked.0["root_causes"]);
     assert_eq!(ranked.differing(), ["edge gap", "pairs"]);
     // The delay doesn't fit the learned ones, so it isn't the deciding term.
-    let gap = |unit| ranked.candidate(unit)["terms"]["edge gap"].as_f64().unwrap();
+    let gap = |unit| term(ranked.candidate(unit), "edge gap")["weight"].as_f64().unwrap();
     assert!(gap("b.service") < gap("a.service"));
     assert_eq!(Ranked::of(&simultaneous(), RULE).first(), "a.service");
 }
@@ -200,7 +206,7 @@ fn cause_named_by_rule_decides() {
     let named = RULE.replace("pattern: abc", "pattern: abc, root_cause: \"b: {b.systemd.unit}\"");
     let ranked = Ranked::of(&simultaneous(), &named);
     assert_eq!(ranked.first(), "b.service");
-    assert_eq!(ranked.0["root_cause"][0]["cause"], "b: b.service");
+    assert_eq!(ranked.0["root_causes"][0]["cause"], "b: b.service");
     assert_eq!(ranked.differing(), ["rule"]);
     assert_eq!(Ranked::of(&simultaneous(), RULE).first(), "a.service");
 }
@@ -231,14 +237,14 @@ fn on_a_node(conditions: &[(f64, &str, &str)]) -> Ranked {
 fn recovered_node_lowers_no_score() {
     let not_ready = (-200_000.0, "Ready", "error");
     let because = |ranked: &Ranked| {
-        ranked.candidate("a.service")["because"]["upstream"].as_str().map(str::to_owned)
+        term(ranked.candidate("a.service"), "upstream")["because"].as_str().map(str::to_owned)
     };
     let not_ready_story = on_a_node(&[not_ready]);
-    assert_eq!(not_ready_story.first(), "b.service", "{}", not_ready_story.0["root_cause"]);
+    assert_eq!(not_ready_story.first(), "b.service", "{}", not_ready_story.0["root_causes"]);
     let expected = "earlier k8s.node.condition of node the-node, 1 step upstream";
     assert_eq!(because(&not_ready_story).as_deref(), Some(expected));
     let recovered = on_a_node(&[not_ready, (-100_000.0, "Ready", "info")]);
-    assert_eq!(recovered.first(), "a.service", "{}", recovered.0["root_cause"]);
+    assert_eq!(recovered.first(), "a.service", "{}", recovered.0["root_causes"]);
     assert_eq!(because(&recovered), None);
     // Neither another condition nor a later event ends this fault.
     for other in [(-100_000.0, "MemoryPressure", "info"), (50.0, "Ready", "info")] {
@@ -282,7 +288,7 @@ fn upstream_fault_decides() {
     let direct = [depends(at(-60_000.0), "a.service", "database.service")];
     let ranked =
         assert_decides("upstream", &with_upstream_fault(&direct), &with_upstream_fault(&[]));
-    let because = ranked.candidate("a.service")["because"]["upstream"].as_str().unwrap();
+    let because = term(ranked.candidate("a.service"), "upstream")["because"].as_str().unwrap();
     assert_eq!(because, "earlier t.fault of unit database.service, 1 step upstream");
 }
 

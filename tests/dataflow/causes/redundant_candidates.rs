@@ -19,7 +19,7 @@ story: {{ pattern: abc, root_cause: {} }}
         json!(root_cause)
     );
     let story = last_story(events, &rules(&text));
-    let list = story["root_cause"].as_array().unwrap();
+    let list = story["root_causes"].as_array().unwrap();
     list.iter().map(|c| c["cause"].as_str().unwrap().to_owned()).collect()
 }
 

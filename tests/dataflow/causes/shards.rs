@@ -62,7 +62,7 @@ fn stories_are_equal_for_any_number_of_shards() {
     let one = lines(1);
     let all = one.join("\n");
     for term in ["deviation", "lift", "edge gap", "pairs", "upstream"] {
-        assert!(all.contains(&format!("\"{term}\":")), "no story has {term}");
+        assert!(all.contains(&format!("\"name\":\"{term}\"")), "no story has {term}");
     }
     assert!(one.len() > 30, "{}", one.len());
     for shards in [2, 3, 8, 8] {

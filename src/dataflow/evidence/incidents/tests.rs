@@ -1,0 +1,151 @@
+//! Which stories are one incident.
+
+use super::*;
+use crate::evidence::bounds::Bounds;
+use crate::evidence::relation::{Edge, Relation};
+use tapio_core::event::{Member, Severity};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn story(number: u8, rule: &str, at_s: u64, key: &[(&str, &str)]) -> Story {
+    let key = key.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let (first_ns, last_ns) = (at_s * SECOND_NS, (at_s + 5) * SECOND_NS);
+    let id = TraceId([number; 16]);
+    Story { id, rule: rule.into(), key, first_ns, last_ns, ..Story::default() }
+}
+
+fn with_member(mut story: Story, number: u8) -> Story {
+    story.members.push(Member {
+        id: EventId([number; 16]),
+        label: String::new(),
+        time_ns: story.first_ns,
+        kind: "k".into(),
+        source: "s".into(),
+        severity: Severity::ERROR,
+        role: String::new(),
+        pattern: String::new(),
+        summary: String::new(),
+    });
+    story
+}
+
+fn pod(uid: &str) -> Entity {
+    Entity::new(EntityKind::Pod, uid)
+}
+
+/// The incidents of stories, assessed in this order: each parent's number, and the role.
+fn of(graph: &Graph, stories: &[(Story, Vec<Entity>)]) -> Vec<Option<(u8, IncidentRole)>> {
+    let mut incidents = Incidents::default();
+    let assessed = stories.iter().map(|(story, observed)| {
+        let incident = incidents.of(graph, story, observed)?;
+        assert!(!incident.because.is_empty());
+        Some((incident.id.0[0], incident.role))
+    });
+    assessed.collect()
+}
+
+fn empty() -> Graph {
+    Graph::new(Bounds::LIVE)
+}
+
+#[test]
+fn stories_of_one_entity_are_one_incident_unless_far_apart() {
+    let key = [("host.name", "a"), ("systemd.unit", "kubelet.service")];
+    let other = [("host.name", "b"), ("systemd.unit", "kubelet.service")];
+    let stories = [
+        (story(1, "x", 1_000, &key), vec![]),
+        (story(2, "y", 1_010, &key), vec![]),
+        (story(3, "z", 1_020, &other), vec![]),
+        (story(4, "x", 1_400, &key), vec![]),
+    ];
+    let same = Some((1, IncidentRole::Same));
+    assert_eq!(of(&empty(), &stories), [None, same, None, None]);
+}
+
+#[test]
+fn child_of_a_child_names_the_parent() {
+    let stories = [
+        (with_member(story(1, "x", 1_000, &[]), 9), vec![]),
+        (with_member(story(2, "y", 1_001, &[]), 9), vec![pod("u")]),
+        (story(3, "z", 1_002, &[]), vec![pod("u")]),
+    ];
+    let same = Some((1, IncidentRole::Same));
+    assert_eq!(of(&empty(), &stories), [None, same, same]);
+}
+
+#[test]
+fn dependency_explains_and_dependent_is_explained() {
+    let mut graph = empty();
+    let endpoint = Entity::new(EntityKind::Endpoint, "10.0.0.7:5432");
+    for (from, relation, to) in [
+        (pod("web"), Relation::TalksTo, endpoint.clone()),
+        (pod("db"), Relation::Provides, endpoint),
+    ] {
+        graph.add_edge(&Edge { from, relation, to }, 1_000);
+    }
+    let web = (story(1, "web", 1_005, &[]), vec![pod("web")]);
+    let db = (story(2, "db", 1_004, &[]), vec![pod("db")]);
+    let both = [web.clone(), db.clone()];
+    assert_eq!(of(&graph, &both), [None, Some((1, IncidentRole::Cause))]);
+    assert_eq!(of(&graph, &[db, web]), [None, Some((2, IncidentRole::Effect))]);
+    assert_eq!(of(&empty(), &both), [None, None]);
+}
+
+#[test]
+fn rules_that_explain_each_other_are_related_on_one_node() {
+    let on = |number, rule, host| (story(number, rule, 1_000, &[("host.name", host)]), vec![]);
+    let (full, evicted) = ("disk-full", "pod-eviction");
+    let stories = [on(1, full, "a"), on(2, evicted, "b"), on(3, evicted, "a")];
+    assert_eq!(of(&empty(), &stories), [None, None, Some((1, IncidentRole::Effect))]);
+    let stories = [on(1, evicted, "a"), on(2, full, "a"), on(3, "segfault", "a")];
+    assert_eq!(of(&empty(), &stories), [None, Some((1, IncidentRole::Cause)), None]);
+}
+
+#[test]
+fn story_that_replaces_another_keeps_its_place() {
+    let key = [("host.name", "a"), ("systemd.unit", "a.service")];
+    let mut last = story(3, "y", 1_001, &key);
+    last.provisional = Some(TraceId([2; 16]));
+    let stories =
+        [story(1, "x", 1_000, &key), story(2, "y", 1_002, &key), last].map(|s| (s, vec![]));
+    let same = Some((1, IncidentRole::Same));
+    assert_eq!(of(&empty(), &stories), [None, same, same]);
+    // A later revision has the incident of the first one.
+    let again = [stories[0].clone(), stories[1].clone(), stories[0].clone()];
+    assert_eq!(of(&empty(), &again), [None, same, None]);
+}
+
+#[test]
+fn a_flood_of_stories_is_bounded() {
+    let mut incidents = Incidents::default();
+    for number in 0..3 * MAX_STORIES {
+        let mut story = story(0, "disk-full", 1_000, &[("host.name", "a")]);
+        story.id.0[..8].copy_from_slice(&number.to_be_bytes());
+        let of = [pod("busy"), pod(&number.to_string())];
+        incidents.of(&empty(), &with_member(story, (number % 200) as u8), &of);
+    }
+    assert!(incidents.stories.len() <= MAX_STORIES);
+    assert!(incidents.by_subject.len() <= MAX_STORIES + 1);
+    assert!(incidents.by_member.len() <= 200);
+    let alike = incidents.by_subject.values().chain(incidents.by_rule.values());
+    assert!(alike.map(Vec::len).max().unwrap() <= MAX_ALIKE);
+}
+
+#[test]
+fn partitions_are_of_their_disk() {
+    for (device, expected) in [
+        ("nvme0n1p2", "nvme0"),
+        ("nvme10n1", "nvme10"),
+        ("nvme0", "nvme0"),
+        ("sda1", "sda"),
+        ("sdab", "sdab"),
+        ("vda15", "vda"),
+        ("xvda1", "xvda"),
+        ("mmcblk0p1", "mmcblk0"),
+        ("dm-3", "dm-3"),
+        ("md127", "md127"),
+        ("loop0p1", "loop0"),
+    ] {
+        assert_eq!(disk(device), expected);
+    }
+}
