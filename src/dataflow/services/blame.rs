@@ -3,7 +3,8 @@
 //! A slow or failing service makes its callers slow and failing, too: of two that deviate and of
 //! which one calls the other, the callee comes first, unless the caller deviates much more. A slow
 //! call whose callee is as fast as ever is between the two: it counts for both, for the caller
-//! alone if its own code has become slow as well, or its calls to most others.
+//! alone if its own code has become slow as well, or most of the calls that it makes or takes. Calls
+//! that fail or last, and of which the callee doesn't say anything any more, count for the callee.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,49 +48,80 @@ pub(super) struct Suspect {
     pub(super) evidence: Vec<Evidence>,
 }
 
-/// The ends of calls that deviate: for each caller its callees, and for each callee its callers.
+/// Calls that deviate: how many each instance is an end of, and which callees are silent.
 struct SlowCalls {
-    callees: BTreeMap<Key, BTreeSet<Key>>,
-    callers: BTreeMap<Key, BTreeSet<Key>>,
+    ends: BTreeMap<Key, BTreeSet<Key>>,
+    /// All that an instance calls, and that call it.
+    neighbours: BTreeMap<Key, BTreeSet<Key>>,
+    /// Operations that call, and the callee that was seen in most runs and is no more: it hangs, or
+    /// is gone, or the network is.
+    silent: BTreeMap<(Key, Key), Key>,
 }
 
 impl SlowCalls {
-    fn new(all: &[Evidence]) -> Self {
-        let (mut callees, mut callers) = (Calls::new(), Calls::new());
-        for evidence in all {
-            if let Feature::CallTime(callee) = evidence.deviation.feature {
-                callees.entry(evidence.instance).or_default().insert(callee);
-                callers.entry(callee).or_default().insert(evidence.instance);
+    fn new(all: &[Evidence], calls: &Calls) -> Self {
+        let (mut ends, mut neighbours) = (Calls::new(), Calls::new());
+        let mut silent = BTreeMap::new();
+        let note = |of: &mut Calls, caller: Key, callee: Key| {
+            of.entry(caller).or_default().insert(callee);
+            of.entry(callee).or_default().insert(caller);
+        };
+        for Evidence { instance, operation, deviation, .. } in all {
+            match deviation.feature {
+                Feature::CallTime(callee) => note(&mut ends, *instance, callee),
+                Feature::Calls(callee, _)
+                    if callee != 0 && deviation.now <= deviation.usual / 2.0 =>
+                {
+                    silent.insert((*instance, *operation), callee);
+                }
+                _ => {}
             }
         }
-        Self { callees, callers }
+        for (caller, callees) in calls {
+            callees.iter().for_each(|callee| note(&mut neighbours, *caller, *callee));
+        }
+        Self { ends, neighbours, silent }
     }
 
-    /// Whether a slow call comes from its caller's end: calls to several callees, and to most, are
-    /// slow, and to this callee of no more callers.
-    fn is_of_caller(&self, caller: Key, callee: Key, calls: &Calls) -> bool {
+    /// Whether a slow call comes from its caller's end: most calls that the caller makes or takes
+    /// are slow, and fewer of the callee's.
+    fn is_of_caller(&self, caller: Key, callee: Key) -> bool {
         let number = |of: &Calls, at: Key| of.get(&at).map_or(0, BTreeSet::len);
-        let slow = number(&self.callees, caller);
-        slow >= 2 && 2 * slow >= number(calls, caller) && slow > number(&self.callers, callee)
+        let slow = number(&self.ends, caller);
+        slow >= 2
+            && 2 * slow >= number(&self.neighbours, caller)
+            && slow > number(&self.ends, callee)
+    }
+
+    /// The callee that an operation waits for in vain, by evidence that its runs fail or last.
+    fn silent_callee(&self, evidence: &Evidence) -> Option<Key> {
+        let is_of_run = matches!(evidence.deviation.feature, Feature::Failed | Feature::OwnTime);
+        let key = (evidence.instance, evidence.operation);
+        self.silent.get(&key).copied().filter(|_| is_of_run)
     }
 }
 
 /// The evidence of each instance.
 fn by_instance(all: &[Evidence], calls: &Calls) -> BTreeMap<Key, Vec<Evidence>> {
     let mut found: BTreeMap<Key, Vec<Evidence>> = BTreeMap::new();
+    let slow = SlowCalls::new(all, calls);
     let own_time = |instance: Key| {
-        let own = all
-            .iter()
-            .filter(|e| e.instance == instance && e.deviation.feature == Feature::OwnTime);
-        own.map(|e| e.strength).fold(0.0, f64::max)
+        let is_own = |e: &&Evidence| {
+            e.instance == instance
+                && e.deviation.feature == Feature::OwnTime
+                && slow.silent_callee(e).is_none()
+        };
+        all.iter().filter(is_own).map(|e| e.strength).fold(0.0, f64::max)
     };
-    let slow = SlowCalls::new(all);
     for evidence in all {
         let caller = evidence.instance;
         found.entry(caller).or_default().push(*evidence);
+        if let Some(callee) = slow.silent_callee(evidence) {
+            found.entry(callee).or_default().push(*evidence);
+        }
         if let Feature::CallTime(callee) = evidence.deviation.feature
             && own_time(caller) < OWN_TIME_EXPLAINS * evidence.strength
-            && !slow.is_of_caller(caller, callee, calls)
+            && !slow.is_of_caller(caller, callee)
         {
             found.entry(callee).or_default().push(*evidence);
         }
@@ -253,6 +285,23 @@ mod tests {
         let other = evidence(9, Feature::CallTime(2), 60.0);
         let all = [slow[0], slow[1], other];
         assert_eq!(ranked(&all, &[(1, 2), (1, 3), (9, 2)])[0], 2);
+    }
+
+    #[test]
+    fn instance_with_slow_calls_on_both_sides_is_the_cause() {
+        let slow =
+            [evidence(1, Feature::CallTime(2), 50.0), evidence(2, Feature::CallTime(3), 60.0)];
+        assert_eq!(ranked(&slow, &[(1, 2), (2, 3)])[0], 2);
+    }
+
+    #[test]
+    fn callee_that_is_silent_explains_calls_that_fail() {
+        let failed = evidence(1, Feature::Failed, 50.0);
+        let mut silent = evidence(1, Feature::Calls(2, 7), 20.0);
+        (silent.deviation.usual, silent.deviation.now) = (1.0, 0.1);
+        assert_eq!(ranked(&[failed, silent], &[(1, 2)])[0], 2);
+        // Where the callee goes on, its caller is the cause.
+        assert_eq!(ranked(&[failed], &[(1, 2)])[0], 1);
     }
 
     #[test]
