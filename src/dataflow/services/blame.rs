@@ -3,8 +3,9 @@
 //! A slow or failing service makes its callers slow and failing, too: of two that deviate and of
 //! which one calls the other, the callee comes first, unless the caller deviates much more. A slow
 //! call whose callee is as fast as ever is between the two: it counts for both, for the caller
-//! alone if its own code has become slow as well, or most of the calls that it makes or takes. Calls
-//! that fail or last, and of which the callee doesn't say anything any more, count for the callee.
+//! alone if its own code has become slow as well, or most of the calls that it makes or takes.
+//! Calls that fail or last, and of which the callee doesn't say anything any more, count for the
+//! callee.
 
 use std::collections::{BTreeMap, BTreeSet};
 

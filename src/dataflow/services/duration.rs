@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, SPANS, older, slot};
+use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, older, slot};
 
 /// Buckets of half an octave, from a microsecond to more than an hour.
 const BUCKETS: usize = 64;
@@ -173,15 +173,14 @@ impl Durations {
         Cow::Owned(past)
     }
 
-    /// The deviation of the steps up to `last`, of a span of time of [`SPANS`] by its number.
-    /// `before`: the first step of a disturbance that is going on.
+    /// The deviation of so many steps up to `last`. `before`: the first step of a disturbance that
+    /// is going on.
     pub(super) fn deviation(
         &self,
         last: u32,
-        number: usize,
+        steps: usize,
         before: u32,
     ) -> Option<DurationDeviation> {
-        let steps = SPANS[number];
         let mut samples = [0.0; RECENT_STEPS * SAMPLES];
         let mut count = 0;
         for back in 0..steps as u32 {
@@ -281,12 +280,12 @@ mod tests {
     fn ten_times_as_long_deviates_and_as_long_as_usual_does_not() {
         let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
         (0..9).for_each(|_| all.add(1_000, 200_000_000));
-        let found = all.deviation(1_000, 0, u32::MAX).unwrap();
+        let found = all.deviation(1_000, 3, u32::MAX).unwrap();
         assert!(found.z > 5.0, "{found:?}");
         assert!((15e6..30e6).contains(&found.usual_ns), "{found:?}");
         let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
         (0..9).for_each(|_| all.add(1_000, 21_000_000));
-        assert_eq!(all.deviation(1_000, 0, u32::MAX), None);
+        assert_eq!(all.deviation(1_000, 3, u32::MAX), None);
     }
 
     proptest! {

@@ -324,13 +324,17 @@ impl Services {
             is_open[position] = true;
         }
         let mut position = 0;
-        let (calls, names) = (&self.calls, &self.names);
+        let (calls, names, operations) = (&self.calls, &self.names, &mut self.operations);
         self.disturbances.retain_mut(|disturbance| {
             let deviates = is_open.get(position).copied().unwrap_or(false);
             position += 1;
             let ends = !deviates && disturbance.is_over();
             if deviates || ends {
                 stories.extend(emit(disturbance, ends, calls, names));
+            }
+            for evidence in disturbance.evidence().iter().filter(|_| ends) {
+                let key = (evidence.instance, evidence.operation);
+                operations.get_mut(&key).into_iter().for_each(|operation| operation.settle(at));
             }
             !ends
         });

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact};
 use super::template::{template_key, template_text};
-use tapio_core::event::{ArchivedEvent, Severity, Value, names};
+use tapio_core::event::{ArchivedEvent, Name, Severity, Value, names};
 
 /// Texts whose keys were sent; then all are sent again.
 const MAX_SENT: usize = 65_536;
@@ -39,8 +39,12 @@ impl ServiceObserver {
     fn span(&mut self, event: &ArchivedEvent<'_>) {
         let Some(instance) = self.instance(event) else { return };
         let Some(duration_ns) = duration(event) else { return };
-        let operation = self.hasher.hash_one(&*event.message);
-        self.text(operation, || event.message.chars().take(MAX_TEXT_BYTES).collect());
+        let peer = peer(event);
+        let operation = self.hasher.hash_one((&*event.message, peer));
+        self.text(operation, || {
+            let peer = peer.map_or_else(String::new, |peer| format!(" {peer}"));
+            format!("{}{peer}", event.message).chars().take(MAX_TEXT_BYTES).collect()
+        });
         let parent = event.attribute(names::TAPIO_SPAN_PARENT_ID).and_then(|id| match id {
             Value::Str(id) => u64::from_str_radix(id, 16).ok(),
             _ => None,
@@ -121,6 +125,28 @@ impl ServiceObserver {
     }
 }
 
+/// The callee that a client names. SDKs name all requests of a method alike (`GET`), and what each
+/// callee does would be mixed.
+fn peer<'a>(event: &'a ArchivedEvent<'_>) -> Option<&'a str> {
+    let is_call =
+        matches!(event.attribute(names::TAPIO_SPAN_KIND), Some(Value::Str("client" | "producer")));
+    let text = |key: Name| match event.attribute(key) {
+        Some(Value::Str(text)) if !text.is_empty() => Some(text),
+        _ => None,
+    };
+    let named = || [names::PEER_SERVICE, names::SERVER_ADDRESS, names::NET_PEER_NAME].map(text);
+    let of_url = || [names::URL_FULL, names::HTTP_URL].map(|key| text(key).and_then(host));
+    is_call.then(|| named().into_iter().chain(of_url()).flatten().next()).flatten()
+}
+
+/// The host of a URL.
+fn host(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    Some(host).filter(|host| !host.is_empty())
+}
+
 fn duration(event: &ArchivedEvent<'_>) -> Option<u64> {
     match event.attribute(names::TAPIO_SPAN_DURATION_NS)? {
         Value::Int(duration_ns) => u64::try_from(duration_ns).ok(),
@@ -134,4 +160,22 @@ fn trace_bits(event: &ArchivedEvent<'_>) -> u64 {
     let mut bits = [0; 8];
     bits.copy_from_slice(&trace.0[8..]);
     u64::from_be_bytes(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_of_a_url_has_no_credentials() {
+        for (url, expected) in [
+            ("http://mail.shop:8080/send?x=1", Some("mail.shop:8080")),
+            ("https://u:p@db.shop", Some("db.shop")),
+            ("http://[::1]:80/a", Some("[::1]:80")),
+            ("/relative", None),
+            ("http:///x", None),
+        ] {
+            assert_eq!(host(url), expected);
+        }
+    }
 }

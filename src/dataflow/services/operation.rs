@@ -26,6 +26,10 @@ const MIN_PATIENCE_STEPS: u32 = 18;
 const MAX_PATIENCE_STEPS: u32 = 180;
 /// Steps after which the past counts half, while a new way of working is learned: ten minutes.
 const RENEWAL_STEPS: u32 = 60;
+/// The share of runs that have a step of the operation.
+const MIN_STEP_SHARE: f64 = 0.9;
+/// The part of the usual share at which a step is missing.
+const MISSING_PART: f64 = 0.3;
 /// The least change of a share of runs, where no error is involved.
 const MIN_CHANGE: f64 = 0.15;
 /// The least factor by which the number of times in a run changes.
@@ -69,9 +73,17 @@ impl Deviation {
     pub(super) fn is_fault(&self) -> bool {
         match self.feature {
             Feature::Failed | Feature::OwnTime | Feature::CallTime(_) => true,
+            Feature::Logs(_) if self.is_missing() => true,
             Feature::Logs(_) => self.severity >= Severity::WARN && self.now > self.usual,
             Feature::Calls(..) => false,
         }
+    }
+
+    /// Whether a step that nearly every run has is missing from most: the run ended before it, or
+    /// had nothing to do.
+    fn is_missing(&self) -> bool {
+        (MIN_STEP_SHARE..=1.0 / MIN_STEP_SHARE).contains(&self.usual)
+            && self.now <= MISSING_PART * self.usual
     }
 
     /// How much it speaks for a fault: a logarithm, so that the strongest deviation decides only
@@ -82,6 +94,7 @@ impl Deviation {
             Feature::Failed => 1.0,
             Feature::Logs(_) if self.severity >= Severity::ERROR => 1.0,
             Feature::Logs(_) if self.severity >= Severity::WARN => 0.8,
+            Feature::Logs(_) if self.is_missing() => 0.8,
             Feature::Logs(_) | Feature::Calls(..) => 0.5,
             Feature::OwnTime | Feature::CallTime(_) => {
                 let added_ns = self.now - self.usual;
@@ -130,6 +143,8 @@ pub(super) struct Operation {
     /// The first and the last step of the latest disturbance.
     disturbed_from: u32,
     disturbed_until: u32,
+    /// The step in which the latest disturbance was over: what was before isn't seen again.
+    settled: u32,
     /// The first and the last step that deviated lately, whether that is a disturbance or not.
     deviates_from: u32,
     deviates_until: u32,
@@ -278,11 +293,13 @@ impl Operation {
         if last.saturating_sub(self.last_step) >= SPANS[1] as u32 {
             return;
         }
+        let since = last.saturating_sub(self.settled) as usize;
+        let steps = SPANS.map(|steps| steps.min(since));
         let deviates = last.saturating_sub(self.deviates_until) <= SPANS[0] as u32;
         let before = if deviates { self.deviates_from } else { u32::MAX };
         for (feature, learned) in &self.shares {
-            let [short, long] =
-                [0, 1].map(|number| learned.value.deviation(&self.runs, last, number, before));
+            let [short, long] = [0, 1]
+                .map(|span| learned.value.deviation(&self.runs, last, (span, steps[span]), before));
             let of = |found: &Option<ShareDeviation>| found.map_or(0.0, |found| found.z.abs());
             let strongest = if of(&short) > of(&long) { short } else { long };
             let matters =
@@ -298,7 +315,8 @@ impl Operation {
             }
         }
         for (feature, learned) in &self.durations {
-            let [short, long] = [0, 1].map(|number| learned.value.deviation(last, number, before));
+            let [short, long] =
+                [0, 1].map(|span| learned.value.deviation(last, steps[span], before));
             let of = |found: &Option<DurationDeviation>| found.map_or(0.0, |found| found.z);
             let strongest = if of(&short) > of(&long) { short } else { long };
             if let Some(found) = strongest.filter(|found| found.z >= min_z) {
@@ -326,6 +344,11 @@ impl Operation {
             self.disturbed_from = (last + 1).saturating_sub(SPANS[0] as u32);
         }
         self.disturbed_until = last;
+    }
+
+    /// Notes that its disturbance is over.
+    pub(super) fn settle(&mut self, at: u32) {
+        self.settled = at;
     }
 }
 

@@ -84,17 +84,16 @@ impl Share {
         self.past /= 2.0;
     }
 
-    /// The deviation of the steps up to `last`, of a span of time by its number, from what was
-    /// learned, and while that is little, from what is recent but older than the span and than a
-    /// disturbance (`before`: its first step).
+    /// The deviation of so many steps up to `last`, with the dispersion of a span of time by its
+    /// number, from what was learned, and while that is little, from what is recent but older than
+    /// the span and than a disturbance (`before`: its first step).
     pub(super) fn deviation(
         &self,
         runs: &Runs,
         last: u32,
-        number: usize,
+        (number, steps): (usize, usize),
         before: u32,
     ) -> Option<ShareDeviation> {
-        let steps = SPANS[number];
         let now_runs = runs.recent.sum(last, steps);
         if now_runs < MIN_RUNS {
             return None;
@@ -157,7 +156,7 @@ mod tests {
         }
         (0..now).for_each(|_| share.recent.add(7, 1));
         (0..runs).for_each(|_| all.recent.add(7, 1));
-        share.deviation(&all, 7, 0, u32::MAX)
+        share.deviation(&all, 7, (0, SPANS[0]), u32::MAX)
     }
 
     #[test]
