@@ -1,5 +1,7 @@
 //! The configuration, and its layout in the programs' configuration map.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
@@ -25,6 +27,8 @@ pub struct Config {
     pub burst_per_cgroup: u64,
     /// Bytes read of a command line, at most 512.
     pub args_bytes: u64,
+    /// File with the users' names, in the format of `passwd(5)`. In a container, the node's.
+    pub passwd_file: PathBuf,
     /// Settings of `kernel.syscall.error_rate`.
     pub syscall_errors: SyscallErrors,
     /// The only cgroup whose system calls become `kernel.syscall.enter`, a path as in
@@ -82,6 +86,7 @@ impl Default for Config {
             rate_per_cgroup: 100_000,
             burst_per_cgroup: 200_000,
             args_bytes: ARGS_BYTES as u64,
+            passwd_file: "/etc/passwd".into(),
             syscall_errors: SyscallErrors::default(),
             syscall_enter_cgroup: None,
             cni_bin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]

@@ -2,6 +2,7 @@
 
 use tapio_core::event::{ArchivedEvent, Event, Name, Value, names};
 
+use super::derived::Derived;
 use super::suggest::{near_miss, unknown};
 
 /// A field of an event.
@@ -19,6 +20,8 @@ pub enum FieldRef {
     Entity(Name),
     /// `attributes.…`
     Attribute(Name),
+    /// A field of Sigma's that is computed from others.
+    Derived(Derived),
 }
 
 /// Read access to an event's fields; implemented by events in memory and by archived ones.
@@ -38,6 +41,7 @@ impl View for Event<'_> {
             FieldRef::Attribute(name) => {
                 self.attributes().iter().find(|f| f.key == name).map(|f| f.value)
             }
+            FieldRef::Derived(derived) => derived.value(self),
         }
     }
 }
@@ -53,6 +57,7 @@ impl View for ArchivedEvent<'_> {
             }
             FieldRef::Entity(name) => self.entity(name),
             FieldRef::Attribute(name) => self.attribute(name),
+            FieldRef::Derived(derived) => derived.value(self),
         }
     }
 }
@@ -99,6 +104,7 @@ impl FieldRef {
             Self::Severity => Some(true),
             Self::Entity(name) => Some(names::NUMERIC_KEYS.contains(&name)),
             Self::Attribute(name) => names::NUMERIC_KEYS.contains(&name).then_some(true),
+            Self::Derived(_) => None,
         }
     }
 
@@ -112,6 +118,7 @@ impl FieldRef {
             Self::Message => "message".into(),
             Self::Entity(name) => name.text().into(),
             Self::Attribute(name) => format!("attributes.{}", name.text()),
+            Self::Derived(derived) => derived.text().into(),
         }
     }
 }

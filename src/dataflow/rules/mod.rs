@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `load.rs` | [`Loaded`]: rules from documents, with errors and warnings |
 //! | `yaml.rs`, `suggest.rs` | YAML with positions; suggestions for misspelt words |
-//! | `field.rs` | fields of events, join keys |
+//! | `field.rs`, `derived.rs` | fields of events, join keys; fields computed from others |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
 //! | `template.rs` | texts with variables that a story's events fill |
 //! | `shape.rs`, `rule.rs` | the shape of a rule; a compiled rule |
@@ -16,6 +16,7 @@
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
 
 mod compile;
+mod derived;
 mod explain;
 pub(crate) mod field;
 mod field_test;
@@ -34,12 +35,13 @@ mod suggest;
 mod template;
 mod yaml;
 
+pub use derived::Derived;
 pub use explain::explain;
 pub use field::{FieldRef, View};
 pub use identity::RuleId;
 pub(crate) use live::Reported;
 pub use live::{LiveRules, RuleFailures};
-pub use load::{Loaded, RuleError, builtin, load};
+pub use load::{Loaded, RuleError, builtin, load, rule_files};
 pub use plan::{KindPlan, Op, Outcomes, RuleUse};
 pub use predicate::Predicate;
 pub use rule::{AutoOr, NamedEvent, Rule, RuleTest, StorySpec, TestEvents};
