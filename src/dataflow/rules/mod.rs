@@ -3,7 +3,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `load.rs` | [`Loaded`]: rules from documents, with errors and warnings |
-//! | `yaml.rs`, `suggest.rs` | YAML with positions; suggestions for misspelt words |
+//! | `yaml.rs`, `yaml_error.rs`, `suggest.rs` | YAML with positions; messages; suggestions for misspelt words |
 //! | `field.rs`, `derived.rs` | fields of events, join keys; fields computed from others |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
 //! | `template.rs` | texts with variables that a story's events fill |
@@ -13,6 +13,7 @@
 //! | `sigma/` | from Sigma documents to rules |
 //! | `plan.rs` | the rules relevant to a kind, indexed by the values their predicates need |
 //! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing; [`LiveRules`]: the set in force |
+//! | `reach.rs` | whether a rule can fire, given the kinds that collectors emit |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
 
 mod compile;
@@ -26,6 +27,7 @@ mod live;
 mod load;
 mod plan;
 mod predicate;
+mod reach;
 mod rule;
 mod schema;
 mod set;
@@ -34,6 +36,7 @@ mod sigma;
 mod suggest;
 mod template;
 mod yaml;
+mod yaml_error;
 
 pub use derived::Derived;
 pub use explain::explain;
@@ -44,6 +47,7 @@ pub use live::{LiveRules, RuleFailures};
 pub use load::{Loaded, RuleError, builtin, load, rule_files};
 pub use plan::{KindPlan, Op, Outcomes, RuleUse};
 pub use predicate::Predicate;
+pub use reach::{Emitted, can_fire};
 pub use rule::{AutoOr, NamedEvent, Rule, RuleTest, StorySpec, TestEvents};
 pub use schema::schema;
 pub use set::{Home, RuleSet, home};
@@ -54,3 +58,4 @@ pub use shape::{
 pub use suggest::unknown;
 pub use template::{Template, Variable, bytes_text, duration_text};
 pub use yaml::{Diagnostic, Position};
+pub use yaml_error::yaml_cause;

@@ -120,6 +120,7 @@ impl Builder<'_> {
             name: found.head.names[0].clone(),
             text: found.text.clone(),
             predicate: Arc::clone(&found.predicate),
+            unread: found.logsource.unread(),
         });
         numbers.push(detection);
         events.len() - 1

@@ -175,6 +175,12 @@ impl Logsource {
         }
     }
 
+    /// Its values, if no collector reads it.
+    pub(super) fn unread(&self) -> Option<String> {
+        let is_named = self.category.is_some() || self.service.is_some() || self.is_foreign();
+        (self.known.is_none() && is_named).then(|| self.text())
+    }
+
     /// Its values, for messages: `product linux, service auditd`.
     pub(super) fn text(&self) -> String {
         let keys =

@@ -73,6 +73,7 @@ fn single(detection: &Detection) -> Parsed<Rule> {
         name: "event".into(),
         text: detection.text.clone(),
         predicate: Arc::clone(&detection.predicate),
+        unread: detection.logsource.unread(),
     };
     let pattern = document::pattern(&detection.head)?;
     let role = intern("symptom", detection.head.position)?;
