@@ -149,6 +149,38 @@ fn secrets_never_reach_an_event() {
 }
 
 #[test]
+fn exec_names_parent_user_and_folder() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
+        return;
+    }
+    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), |e| {
+        e.get("process.command_args").contains("tapio-parent-test")
+    });
+    // Each shell waits for its child, so that the child isn't the shell itself.
+    let inner = "/bin/true 'a b' tapio-parent-test; true";
+    let mut outer = Command::new("/bin/sh");
+    outer.args(["-c", &format!("cd /; /bin/sh -c \"{inner}\"; true")]);
+    assert!(outer.status().unwrap().success());
+    let outcome = running.finish();
+    let execs: Vec<&SeenEvent> = outcome.of_kind("kernel.process.exec").collect();
+    let [first, second, third] = &execs[..] else { panic!("{execs:?}") };
+    let own = std::env::current_exe().unwrap();
+    assert_eq!(first.get("tapio.process.parent.executable.path"), own.to_string_lossy());
+    assert_eq!(second.get("tapio.process.parent.executable.path"), "/bin/sh");
+    assert_eq!(third.get("process.command_args"), r#"["/bin/true","a b","tapio-parent-test"]"#);
+    assert_eq!(
+        third.get("tapio.process.parent.command_args"),
+        format!(r#"["/bin/sh","-c","{inner}"]"#)
+    );
+    assert_eq!(third.get("tapio.process.parent.command_args"), second.get("process.command_args"));
+    // Tests that need eBPF run as root.
+    assert_eq!((third.get("process.owner.uid"), third.get("process.owner")), ("0", "root"));
+    let folder = third.get("process.working_directory");
+    assert!(matches!(folder, "/" | ""), "{folder}");
+}
+
+#[test]
 fn short_lived_cgroup_keeps_its_path() {
     let _kernel = exclusive_kernel();
     if !is_ebpf_available() {

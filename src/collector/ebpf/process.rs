@@ -104,6 +104,10 @@ impl Decoder {
                 self.event.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);
             }
         }
+        // A process that has ended by now has none; most of those live in a shell's folder.
+        if let Some(folder) = working_directory(id.pid).or_else(|| working_directory(task.parent)) {
+            self.event.text(names::PROCESS_WORKING_DIRECTORY, folder);
+        }
         self.add_parent(task.parent);
         self.event.message(format_args!("{} (pid {}) runs {path}", Lossy(task.comm), id.pid));
         Severity::INFO
@@ -228,6 +232,12 @@ impl Decoder {
         ));
         Severity::ERROR
     }
+}
+
+/// The folder that a process works in.
+fn working_directory(pid: u32) -> Option<String> {
+    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    Some(folder.to_string_lossy().into_owned())
 }
 
 /// Adds the processes that exist already, from the output of the iterator `process_seed`.

@@ -159,7 +159,7 @@ impl Logsource {
     /// The field for one of Sigma's field names.
     pub(super) fn field(&self, name: &str, position: Position) -> Parsed<FieldRef> {
         let fields = self.known.map_or(&[][..], |known| known.fields);
-        if let Some((_, field)) = fields.iter().find(|(sigma, _)| *sigma == name) {
+        if let Some((_, field)) = fields.iter().find(|(sigma, _)| sigma.eq_ignore_ascii_case(name)) {
             return Ok(*field);
         }
         field(name, position)
