@@ -187,6 +187,9 @@ impl CollectorsConfig {
         }
         let own = ebpf::Kind::ALL.iter().find(|k| k.name().text() == kind);
         match own {
+            Some(ebpf::Kind::FileCreate) if !self.ebpf.has_kind(ebpf::Kind::FileCreate) => {
+                Err(format!("`{kind}` needs collectors.ebpf.file_create: true"))
+            }
             Some(own) if !self.ebpf.has_kind(*own) => {
                 Err(format!("`{kind}` isn't among collectors.ebpf.kinds"))
             }
@@ -206,6 +209,10 @@ mod tests {
             let expected = match kind {
                 "kernel.syscall.enter" => {
                     Err("`kernel.syscall.enter` isn't among collectors.ebpf.kinds".to_owned())
+                }
+                "kernel.file.create" => {
+                    let cause = "`kernel.file.create` needs collectors.ebpf.file_create: true";
+                    Err(cause.to_owned())
                 }
                 _ => Ok(()),
             };

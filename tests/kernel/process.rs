@@ -176,8 +176,41 @@ fn exec_names_parent_user_and_folder() {
     assert_eq!(third.get("tapio.process.parent.command_args"), second.get("process.command_args"));
     // Tests that need eBPF run as root.
     assert_eq!((third.get("process.owner.uid"), third.get("process.owner")), ("0", "root"));
-    let folder = third.get("process.working_directory");
-    assert!(matches!(folder, "/" | ""), "{folder}");
+    let folder = std::env::current_dir().unwrap();
+    assert_eq!(first.get("process.working_directory"), folder.to_string_lossy());
+    assert_eq!(third.get("process.working_directory"), "/");
+}
+
+#[test]
+fn created_files_have_paths_below_the_root_of_the_process() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // A name of the longest length, and a path that is too long.
+    let (long, deep) = ("n".repeat(255), "d".repeat(200));
+    let inner = folder.path().join(&deep).join(&deep);
+    std::fs::create_dir_all(&inner).unwrap();
+    let own = folder.path().to_string_lossy().into_owned();
+    let prefix = own.clone();
+    let config = Config { file_create: true, ..only(&[Kind::Exec, Kind::Fork]) };
+    let running = start(&config, move |e| {
+        let path = e.get("file.path");
+        path.starts_with(&prefix) || path.ends_with("/tapio-deep") || path.ends_with("nnn")
+    });
+    let script = format!("cd {own}; >a; >a; cd {deep}/{deep}; >../../b; >tapio-deep; >{long}");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    std::fs::File::open(folder.path().join("a")).unwrap();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let paths: Vec<&str> =
+        outcome.of_kind("kernel.file.create").map(|e| e.get("file.path")).collect();
+    let (a, b) = (format!("{own}/a"), format!("{own}/b"));
+    assert_eq!(paths, [&a, &b, &format!("/{deep}/tapio-deep"), &format!("/{long}")]);
+    let first = outcome.of_kind("kernel.file.create").next().unwrap();
+    assert_eq!(first.get("process.executable.name"), "sh");
+    assert_eq!(first.message, format!("sh (pid {}) created {a}", first.pid()));
 }
 
 #[test]

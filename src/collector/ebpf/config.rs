@@ -7,6 +7,9 @@ use serde::Deserialize;
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
 
+/// Kinds that aren't enabled by default: each is many events, or costs every system call.
+const ON_REQUEST: [Kind; 2] = [Kind::SyscallEnter, Kind::FileCreate];
+
 /// The eBPF collector's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -15,6 +18,8 @@ pub struct Config {
     pub enabled: bool,
     /// The kinds of event to emit. A program without any of its kinds in this list isn't loaded.
     pub kinds: Vec<Kind>,
+    /// Whether to emit `kernel.file.create` besides `kinds`.
+    pub file_create: bool,
     /// The ring buffer's size; rounded up to a power of two of at least a page.
     pub ring_buffer_bytes: u32,
     /// The signals that become `kernel.process.signal`.
@@ -79,7 +84,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
-            kinds: Kind::ALL.iter().copied().filter(|k| *k != Kind::SyscallEnter).collect(),
+            kinds: Kind::ALL.iter().copied().filter(|k| !ON_REQUEST.contains(k)).collect(),
+            file_create: false,
             ring_buffer_bytes: 16 << 20,
             signals: SignalSet::default(),
             block_slow_ms: 200,
@@ -103,7 +109,7 @@ impl Config {
     /// Whether events of this kind are enabled.
     #[must_use]
     pub fn has_kind(&self, kind: Kind) -> bool {
-        self.kinds.contains(&kind)
+        self.kinds.contains(&kind) || (self.file_create && kind == Kind::FileCreate)
     }
 
     /// The ring buffer's size as the kernel requires it: a power of two.

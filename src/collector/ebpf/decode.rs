@@ -142,6 +142,7 @@ impl Decoder {
             Kind::Exit => self.exit(&record),
             Kind::Signal => self.signal(&record),
             Kind::OomKill => self.oom_kill(&record),
+            Kind::FileCreate => self.file_create(&record),
             Kind::BlockError | Kind::BlockSlow => self.block(kind, &record),
             Kind::SyscallEnter => self.syscall_enter(&record),
             // No record has this kind: `Record::parse` rejects it.

@@ -104,12 +104,21 @@ impl Decoder {
                 self.event.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);
             }
         }
-        // A process that has ended by now has none; most of those live in a shell's folder.
-        if let Some(folder) = working_directory(id.pid).or_else(|| working_directory(task.parent)) {
-            self.event.text(names::PROCESS_WORKING_DIRECTORY, folder);
-        }
+        let folder = bytes.path(848, bytes.u32(76));
+        self.event.text(names::PROCESS_WORKING_DIRECTORY, Lossy(folder));
         self.add_parent(task.parent);
         self.event.message(format_args!("{} (pid {}) runs {path}", Lossy(task.comm), id.pid));
+        Severity::INFO
+    }
+
+    /// Decodes `kernel.file.create`.
+    pub(super) fn file_create(&mut self, record: &Record<'_>) -> Severity {
+        let (task, bytes) = (record.task(), record.bytes);
+        self.identify_task(record, &task);
+        let path = Lossy(bytes.path(80, bytes.u32(72)));
+        self.event.text(names::FILE_PATH, &path);
+        let (comm, pid) = (Lossy(task.comm), record.head.tgid);
+        self.event.message(format_args!("{comm} (pid {pid}) created {path}"));
         Severity::INFO
     }
 
@@ -232,12 +241,6 @@ impl Decoder {
         ));
         Severity::ERROR
     }
-}
-
-/// The folder that a process works in.
-fn working_directory(pid: u32) -> Option<String> {
-    let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    Some(folder.to_string_lossy().into_owned())
 }
 
 /// Adds the processes that exist already, from the output of the iterator `process_seed`.

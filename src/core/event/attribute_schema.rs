@@ -68,6 +68,7 @@ const KINDS: &[(&str, &[&str])] = &[
            tapio.signal.sender.pid tapio.signal.sender.name process.owner.uid"],
     ),
     ("kernel.process.zombies", &["tapio.count"]),
+    ("kernel.file.create", &["file.path process.parent_pid process.owner.uid process.owner"]),
     ("kernel.clock.changed", &["tapio.clock.jump_ns"]),
     ("kernel.tcp.connect", &[TCP]),
     ("kernel.tcp.accept", &[TCP]),

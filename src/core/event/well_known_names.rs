@@ -26,6 +26,7 @@ well_known! {
     KERNEL_PROCESS_EXEC = "kernel.process.exec",
     KERNEL_PROCESS_FORK = "kernel.process.fork",
     KERNEL_PROCESS_EXIT = "kernel.process.exit",
+    KERNEL_FILE_CREATE = "kernel.file.create",
     KERNEL_PROCESS_OOM_KILL = "kernel.process.oom_kill",
     KERNEL_PROCESS_SIGNAL = "kernel.process.signal",
     KERNEL_TCP_CONNECT = "kernel.tcp.connect",

@@ -39,6 +39,9 @@ const PROCESS: Fields = &[
     ("ParentCommandLine", FieldRef::Derived(Derived::ParentCommandLine)),
 ];
 
+const FILE: Fields =
+    &[IMAGE, PROCESS_ID, USER, LOGON_ID, ("TargetFilename", FieldRef::Attribute(names::FILE_PATH))];
+
 const CONNECTION: Fields = &[
     IMAGE,
     PROCESS_ID,
@@ -72,6 +75,7 @@ const TABLE: &[Mapping] = &[
     category("process_creation", &[names::KERNEL_PROCESS_EXEC], PROCESS),
     category("process_termination", &[names::KERNEL_PROCESS_EXIT], PROCESS),
     category("network_connection", CONNECTIONS, CONNECTION),
+    category("file_event", &[names::KERNEL_FILE_CREATE], FILE),
     journal("syslog", &[]),
     journal("systemd", &[]),
     journal("journald", &[]),
@@ -159,7 +163,8 @@ impl Logsource {
     /// The field for one of Sigma's field names.
     pub(super) fn field(&self, name: &str, position: Position) -> Parsed<FieldRef> {
         let fields = self.known.map_or(&[][..], |known| known.fields);
-        if let Some((_, field)) = fields.iter().find(|(sigma, _)| sigma.eq_ignore_ascii_case(name)) {
+        if let Some((_, field)) = fields.iter().find(|(sigma, _)| sigma.eq_ignore_ascii_case(name))
+        {
             return Ok(*field);
         }
         field(name, position)
