@@ -290,7 +290,7 @@ pub(super) fn seed_from_proc(processes: &mut Processes) {
 
 #[cfg(test)]
 mod tests {
-    use tapio_core::event::{Event, EventId, Value};
+    use tapio_core::event::{Event, EventId, Name, Value};
     use tapio_core::redact::Redactor;
 
     use super::*;
@@ -298,8 +298,14 @@ mod tests {
 
     /// A command line as the kernel has it, decoded and as the sink writes it.
     fn written(args: &[u8]) -> Vec<String> {
+        let own = written_as(names::PROCESS_COMMAND_ARGS, args);
+        assert_eq!(written_as(names::TAPIO_PROCESS_PARENT_ARGS, args), own);
+        own
+    }
+
+    fn written_as(name: Name, args: &[u8]) -> Vec<String> {
         let mut builder = EventBuilder::default();
-        builder.json(names::PROCESS_COMMAND_ARGS, |out| {
+        builder.json(name, |out| {
             push_command_line(args, &mut String::new(), out);
         });
         builder.fields(|fields| {
