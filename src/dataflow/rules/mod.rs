@@ -3,8 +3,8 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `load.rs` | [`Loaded`]: rules from documents, with errors and warnings |
-//! | `yaml.rs`, `yaml_error.rs`, `suggest.rs` | YAML with positions; messages; suggestions for misspelt words |
-//! | `field.rs`, `derived.rs` | fields of events, join keys; fields computed from others |
+//! | `yaml.rs`, `yaml_error.rs`, `suggest.rs` | YAML with positions, its errors; misspelt words |
+//! | `field.rs`, `derived.rs`, `command_line.rs` | fields of events, computed ones; join keys |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
 //! | `template.rs` | texts with variables that a story's events fill |
 //! | `shape.rs`, `rule.rs` | the shape of a rule; a compiled rule |
@@ -16,6 +16,7 @@
 //! | `reach.rs` | whether a rule can fire, given the kinds that collectors emit |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
 
+mod command_line;
 mod compile;
 mod derived;
 mod explain;

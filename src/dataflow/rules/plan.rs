@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::derived::WithCommandLines;
+use super::command_line::WithCommandLines;
 use super::field::{FieldRef, View};
 use super::field_test::IndexValue;
 use super::predicate::Predicate;

@@ -6,7 +6,7 @@ use super::super::suggest::unknown;
 use super::super::yaml::{Key, Node, Parsed, Part, reject};
 
 /// Writes out the documents of a file.
-pub(in super::super) fn expand(documents: Vec<Node>) -> Parsed<Vec<Node>> {
+pub(crate) fn expand(documents: Vec<Node>) -> Parsed<Vec<Node>> {
     if documents.iter().all(|d| d.entry("action").is_none()) {
         return Ok(documents);
     }

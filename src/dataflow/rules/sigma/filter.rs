@@ -1,12 +1,9 @@
 //! Filter documents: conditions that detection rules have to meet as well (SigmaHQ, "Sigma
 //! Filters"). A filter leaves out what is usual on the user's nodes without a change of the rules.
 
-use std::sync::Arc;
-
 use super::super::predicate::{Clause, Predicate};
 use super::super::yaml::{Diagnostic, Node, Parsed, Part, Position, reject};
 use super::detection;
-use super::document::Detection;
 use super::logsource::Logsource;
 
 /// The keys of `filter` that aren't selections.
@@ -47,36 +44,43 @@ impl Filter {
         Ok(Self { file: file.to_owned(), title, rules, logsource, node: node.clone() })
     }
 
-    /// Adds the filter's condition to the rules that it applies to. Returns warnings.
-    pub(super) fn apply(&self, detections: &mut [Detection]) -> Parsed<Vec<Diagnostic>> {
-        for detection in detections.iter_mut() {
-            let names = &detection.head.names;
-            let is_named = |rules: &Vec<(String, Position)>| {
-                rules.iter().any(|(rule, _)| names.iter().any(|name| name == rule))
-            };
-            if self.rules.as_ref().is_none_or(is_named)
-                && self.logsource.covers(&detection.logsource)
-            {
-                let own = detection::clause(&self.node, KEYS, &detection.logsource)?;
-                let Predicate { kinds, clause } = (*detection.predicate).clone();
-                let both = Predicate::new(kinds, Clause::All(vec![clause, own]));
-                detection.predicate = Arc::new(both);
-            }
-        }
-        let mut warnings = Vec::new();
-        for (rule, position) in self.rules.iter().flatten() {
-            let found = detections.iter().find(|d| d.head.names.iter().any(|name| name == rule));
-            let message = match found {
+    /// Whether it applies to a rule with these names.
+    pub(super) fn applies(&self, names: &[String], logsource: &Logsource) -> bool {
+        let is_named = |rules: &Vec<(String, Position)>| {
+            rules.iter().any(|(rule, _)| names.iter().any(|name| name == rule))
+        };
+        self.rules.as_ref().is_none_or(is_named) && self.logsource.covers(logsource)
+    }
+
+    /// The predicate of a rule with this logsource, and the filter's condition.
+    pub(super) fn narrowed(
+        &self,
+        predicate: &Predicate,
+        logsource: &Logsource,
+    ) -> Parsed<Predicate> {
+        let own = detection::clause(&self.node, KEYS, logsource)?;
+        let Predicate { kinds, clause } = predicate.clone();
+        Ok(Predicate::new(kinds, Clause::All(vec![clause, own])))
+    }
+
+    /// Warnings of rules that it names and doesn't apply to. `find` returns a rule's logsource.
+    pub(super) fn warnings<'a>(
+        &self,
+        find: impl Fn(&str) -> Option<&'a Logsource>,
+    ) -> Vec<Diagnostic> {
+        let named = self.rules.iter().flatten();
+        let warning = |(rule, position): &(String, Position)| {
+            let message = match find(rule) {
                 None => format!("filter `{}`: no rule `{rule}` is loaded", self.title),
-                Some(found) if !self.logsource.covers(&found.logsource) => format!(
+                Some(logsource) if !self.logsource.covers(logsource) => format!(
                     "filter `{}` doesn't apply to `{rule}`: its logsource is {}",
                     self.title,
-                    found.logsource.text()
+                    logsource.text()
                 ),
-                Some(_) => continue,
+                Some(_) => return None,
             };
-            warnings.push(Diagnostic { position: *position, message });
-        }
-        Ok(warnings)
+            Some(Diagnostic { position: *position, message })
+        };
+        named.filter_map(warning).collect()
     }
 }

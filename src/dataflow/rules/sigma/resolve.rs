@@ -27,10 +27,21 @@ impl Documents {
         let mut errors = Vec::new();
         for filter in std::mem::take(&mut self.filters) {
             let of_file = |diagnostic| (filter.file.clone(), diagnostic);
-            match filter.apply(&mut self.detections) {
-                Ok(found) => warnings.extend(found.into_iter().map(of_file)),
-                Err(diagnostic) => errors.push(of_file(diagnostic)),
+            for rule in &mut self.detections {
+                if !filter.applies(&rule.head.names, &rule.logsource) {
+                    continue;
+                }
+                match filter.narrowed(&rule.predicate, &rule.logsource) {
+                    Ok(predicate) => rule.predicate = Arc::new(predicate),
+                    Err(diagnostic) => errors.push(of_file(diagnostic)),
+                }
             }
+            let rules = &self.detections;
+            let found = filter.warnings(|name| {
+                let rule = rules.iter().find(|rule| rule.head.names.iter().any(|n| n == name));
+                rule.map(|rule| &rule.logsource)
+            });
+            warnings.extend(found.into_iter().map(of_file));
         }
         let rules = self.rules();
         *self = Self::default();
