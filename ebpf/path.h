@@ -16,6 +16,9 @@ struct path_buffer {
 	char slack[PART_BYTES]; /* the verifier allows for a longest name at the last byte of `text` */
 	char part[PART_BYTES];
 	__u32 busy;
+	/* Where the path begins in `text`. In memory, where the verifier doesn't follow its value:
+	 * otherwise it walks every path of the loop below for every position, for a minute. */
+	volatile __u32 at;
 };
 
 struct {
@@ -47,8 +50,9 @@ static __always_inline void find_path(struct path_buffer *b, struct task_struct 
 	struct vfsmount *root_mnt = BPF_CORE_READ(task, fs, root.mnt);
 	struct dentry *root = BPF_CORE_READ(task, fs, root.dentry);
 	__u64 mnt_offset = bpf_core_field_offset(struct mount, mnt);
-	__u32 at = PATH_BYTES;
+	__u32 at;
 
+	b->at = PATH_BYTES;
 	for (int i = 0; i < PATH_PARTS; i++) {
 		struct dentry *parent;
 		long n;
@@ -70,6 +74,7 @@ static __always_inline void find_path(struct path_buffer *b, struct task_struct 
 			break;
 		n = bpf_probe_read_kernel_str(b->part, sizeof(b->part),
 					      BPF_CORE_READ(dentry, d_name.name));
+		at = b->at;
 		if (n <= 1 || n > at)
 			break;
 		n--; /* without the zero byte */
@@ -78,8 +83,10 @@ static __always_inline void find_path(struct path_buffer *b, struct task_struct 
 				      b->part);
 		at--;
 		b->path.text[at & (PATH_BYTES - 1)] = '/';
+		b->at = at;
 		dentry = parent;
 	}
+	at = b->at;
 	if (at == PATH_BYTES) {
 		at--;
 		b->path.text[PATH_BYTES - 1] = '/';

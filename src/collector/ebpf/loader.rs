@@ -336,6 +336,28 @@ pub(super) fn kind_bits(config: &Config) -> u64 {
 mod tests {
     use super::*;
 
+    /// A program whose loop the verifier follows through all its states takes it a minute to load,
+    /// within its limit of a million instructions.
+    #[test]
+    fn verifier_processes_few_instructions_of_each_program() {
+        use std::os::fd::{AsFd, AsRawFd};
+        let mut loader = match Loader::new(64 << 10) {
+            Ok(loader) => loader,
+            Err(cause) => return println!("skipped: {cause}"),
+        };
+        let config = Config { kinds: Kind::ALL.to_vec(), ..Config::default() };
+        loader.load(PROGRAMS, &config, false);
+        for (name, program) in loader.object.programs() {
+            let Ok(fd) = program.fd() else { continue };
+            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+            let info = std::fs::read_to_string(path).unwrap();
+            // Since Linux 5.16.
+            let Some(line) = info.lines().find(|l| l.starts_with("verified_insns:")) else { break };
+            let processed: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert!(processed < 50_000, "{name}: {processed} instructions");
+        }
+    }
+
     #[test]
     fn failed_program_does_not_affect_others() {
         let mut loader = match Loader::new(64 << 10) {
