@@ -316,7 +316,7 @@ title: C
 correlation:
   type: event_count
   rules: [a]
-  group-by: [User]
+  group-by: [User, host]
   timespan: 10s
   condition: { gte: 2 }
 ";

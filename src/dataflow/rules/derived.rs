@@ -1,5 +1,5 @@
-//! Fields that Sigma's taxonomy has and tapio's events don't, computed from those they have
-//! (`field.rs`). They are those of Sysmon for Linux, for which SigmaHQ's rules for Linux are written.
+//! Fields that Sigma's taxonomy has and tapio's events don't. `field.rs` computes them from those
+//! that events have. They are those of Sysmon for Linux, for which SigmaHQ writes its rules.
 
 use tapio_core::event::{Name, names};
 

@@ -86,7 +86,10 @@ pub(super) fn parse(
         (_, name) => Measure::Avg(logsource.field(name, position)?),
     };
     let Some(timeframe) = timeframe else {
-        return reject(position, "condition: an aggregation needs `timeframe` in the detection");
+        return reject(
+            position,
+            "condition: an aggregation needs a window: add `timeframe: 5m` to the detection",
+        );
     };
     let within_ns = timeframe.duration_ns("timeframe")?;
     let condition = match comparison {

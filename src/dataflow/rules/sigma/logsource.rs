@@ -69,6 +69,9 @@ const fn journal(service: &'static str, identifiers: &'static [&'static str]) ->
     }
 }
 
+/// Names of the node in the events of a known logsource.
+const HOST: [&str; 3] = ["Computer", "host", "hostname"];
+
 const CONNECTIONS: &[Name] = &[names::KERNEL_TCP_CONNECT, names::KERNEL_TCP_ACCEPT];
 
 const TABLE: &[Mapping] = &[
@@ -166,6 +169,9 @@ impl Logsource {
         if let Some((_, field)) = fields.iter().find(|(sigma, _)| sigma.eq_ignore_ascii_case(name))
         {
             return Ok(*field);
+        }
+        if self.known.is_some() && HOST.iter().any(|host| host.eq_ignore_ascii_case(name)) {
+            return Ok(FieldRef::Entity(names::HOST_NAME));
         }
         field(name, position)
     }
