@@ -326,6 +326,24 @@ correlation:
     assert_eq!(matches(rules, &events), [("C".to_owned(), 2)]);
 }
 
+#[test]
+fn rules_may_share_a_title_but_not_be_the_same() {
+    let other = RULE.replace("{ host: a }", "{ user: bob }").replace("1111-", "1112-");
+    let mut loaded = Loaded::default();
+    loaded.text("a.yml", RULE);
+    loaded.text("b.yml", &other);
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings, ["b.yml:1:1: `T` is also the title in a.yml:1; called `T (2)`"]);
+    let named = |name: &str, event| (name.to_owned(), event);
+    let expected = [named("T", 0), named("T", 1), named("T", 2), named("T (2)", 1)];
+    assert_eq!(matches_of(loaded, ALICE), expected);
+    let mut twice = Loaded::default();
+    twice.text("a.yml", RULE);
+    twice.text("c.yml", RULE);
+    let errors: Vec<String> = twice.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors, ["c.yml:1:1: duplicate rule `T`: the first is in a.yml:1"]);
+}
+
 fn written(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
     for (name, text) in files {
         let path = folder.join(name);

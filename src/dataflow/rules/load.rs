@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::rule::Rule;
 use super::yaml::{Diagnostic, Position};
 use super::{compile, sigma, yaml};
+use tapio_core::event::Name;
 
 include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
 
@@ -51,10 +52,31 @@ impl Loaded {
         for (file, position, rule) in rules {
             let error = |diagnostic| RuleError { file: file.clone(), diagnostic };
             match rule {
-                Ok(rule) => self.add(rule, position, error),
+                Ok(mut rule) => {
+                    if let Some(warning) = self.number_title(&mut rule, position) {
+                        self.warnings.push(error(warning));
+                    }
+                    self.add(rule, position, error);
+                }
                 Err(diagnostic) => self.errors.push(error(diagnostic)),
             }
         }
+    }
+
+    /// Numbers a Sigma rule whose title another rule has, too: titles needn't be unique. The same
+    /// rule once more keeps its name and is a duplicate.
+    fn number_title(&self, rule: &mut Rule, position: Position) -> Option<Diagnostic> {
+        let first = self.rules.iter().find(|r| r.name == rule.name)?;
+        if first.id() == rule.id() {
+            return None;
+        }
+        let title = rule.name;
+        let free = (2..)
+            .map(|number| format!("{title} ({number})"))
+            .find(|name| !self.rules.iter().any(|r| r.name.text() == name))?;
+        rule.name = Name::intern(&free).ok()?;
+        let message = format!("`{title}` is also the title in {}; called `{free}`", first.origin);
+        Some(Diagnostic { position, message })
     }
 
     fn read(&mut self, file: &str, text: &str) {
