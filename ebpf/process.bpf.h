@@ -1,12 +1,41 @@
 /* kernel.process.exec, fork, exit: the lifecycle of processes (thread groups, not threads). */
 
+/* Working directories of processes that run a program at this moment, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct found_path);
+} exec_folders SEC(".maps");
+
+/* Runs before process_exec, which it is attached before. A program of its own: a kernel whose
+ * verifier rejects the walk along the path still reports execs. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(exec_folder, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	struct path_buffer *b;
+	__u32 tid = task->pid;
+
+	if (!config_if_enabled(KIND_EXEC))
+		return 0;
+	b = take_path_buffer();
+	if (!b)
+		return 0;
+	find_path(b, task, BPF_CORE_READ(task, fs, pwd.mnt), BPF_CORE_READ(task, fs, pwd.dentry));
+	bpf_map_update_elem(&exec_folders, &tid, &b->path, BPF_ANY);
+	give_path_buffer(b);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	const struct tp_config *c = config_if_enabled(KIND_EXEC);
 	struct tp_exec *r;
+	struct found_path *folder;
 	struct mm_struct *mm;
 	__u64 start, len;
+	__u32 tid = task->pid;
 
 	if (!c)
 		return 0;
@@ -16,8 +45,14 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	r->head.tgid = task->tgid;
 	r->head.tid = task->pid;
 	describe(&r->task, task);
-	r->pad = 0;
 	bpf_probe_read_kernel_str(r->path, sizeof(r->path), bprm->filename);
+	r->folder_len = 0;
+	folder = bpf_map_lookup_elem(&exec_folders, &tid);
+	if (folder) {
+		r->folder_len = folder->len;
+		bpf_probe_read_kernel(r->folder, sizeof(r->folder), folder->text);
+		bpf_map_delete_elem(&exec_folders, &tid);
+	}
 
 	mm = task->mm;
 	start = mm->arg_start;

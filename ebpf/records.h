@@ -20,6 +20,7 @@ enum tp_kind {
 	KIND_BLOCK_SLOW,
 	KIND_ERROR_RATE,
 	KIND_ENTER,
+	KIND_FILE_CREATE,
 	KIND_CGROUP, /* control: for the table of cgroup paths, not an event */
 	KINDS,
 };
@@ -97,14 +98,26 @@ struct tp_exec {
 	struct tp_head head;
 	struct tp_task task;
 	__u32 args_len;
-	__u32 pad;
+	__u32 folder_len; /* of the working directory, at the end of `folder`; 0: unknown */
 	char path[PATH_BYTES];
 	char args[ARGS_BYTES];
+	char folder[PATH_BYTES];
 };
 _Static_assert(__builtin_offsetof(struct tp_exec, args_len) == 72, "exec.args_len");
 _Static_assert(__builtin_offsetof(struct tp_exec, path) == 80, "exec.path");
 _Static_assert(__builtin_offsetof(struct tp_exec, args) == 336, "exec.args");
-_Static_assert(sizeof(struct tp_exec) == 848, "exec");
+_Static_assert(__builtin_offsetof(struct tp_exec, folder) == 848, "exec.folder");
+_Static_assert(sizeof(struct tp_exec) == 1104, "exec");
+
+struct tp_file {
+	struct tp_head head;
+	struct tp_task task;
+	__u32 len; /* of the path, at the end of `path`; 0: unknown */
+	__u32 pad;
+	char path[PATH_BYTES];
+};
+_Static_assert(__builtin_offsetof(struct tp_file, path) == 80, "file.path");
+_Static_assert(sizeof(struct tp_file) == 336, "file");
 
 struct tp_fork {
 	struct tp_head head; /* of the child */

@@ -17,11 +17,13 @@
 #include "records.h"
 #include "maps.h"
 #include "task.h"
+#include "path.h"
 #include "process.bpf.h"
 #include "signal.bpf.h"
 #include "tcp.bpf.h"
 #include "block.bpf.h"
 #include "syscall.bpf.h"
+#include "file.bpf.h"
 #include "cgroup.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";

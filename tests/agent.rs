@@ -15,6 +15,8 @@ mod secrets;
 mod secrets_of_node;
 #[path = "agent/server.rs"]
 mod server;
+#[path = "agent/sigma.rs"]
+mod sigma;
 #[path = "support/mod.rs"]
 mod support;
 

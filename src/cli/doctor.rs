@@ -11,7 +11,7 @@ use serde_json::json;
 use super::output::{Outcome, Output, print};
 use super::run::config;
 use super::story;
-use tapio_collectors::ebpf::{Finding, findings};
+use tapio_collectors::ebpf::{Finding, Kind, findings};
 use tapio_core::sandbox::Ruleset;
 use tapio_wire::ListenAddress;
 
@@ -162,6 +162,22 @@ fn pressure() -> Finding {
             )),
         ),
     }
+}
+
+/// Kinds, by the start of their names, whose source this node lacks, with the cause.
+pub(super) fn missing_sources() -> Vec<(&'static str, String)> {
+    let btf = Path::new("/sys/kernel/btf/vmlinux");
+    let mut missing = Vec::new();
+    if !btf.exists() {
+        let cause = format!("{} doesn't exist", btf.display());
+        missing.extend(Kind::ALL.iter().map(|kind| (kind.name().text(), cause.clone())));
+    }
+    for (start, found) in [("journal.", journal()), ("systemd.", system_bus())] {
+        if !found.ok {
+            missing.push((start, found.state));
+        }
+    }
+    missing
 }
 
 const CGROUPS: &str = "/sys/fs/cgroup";

@@ -7,13 +7,16 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::arguments::{load_rules, read_inputs, read_rules};
+use super::doctor::missing_sources;
 use super::live;
 use super::output::{BAD_USAGE, Outcome, Output, Usage, message, print};
 use super::refused::print_refused;
+use super::run::config;
+use crate::runtime::Config;
 use tapio_dataflow::evidence::rule_documents;
 use tapio_dataflow::replay::{Emit, run as run_rules};
 use tapio_dataflow::rule_runner::run_rule_tests;
-use tapio_dataflow::rules::{self, RuleError};
+use tapio_dataflow::rules::{self, Emitted, Rule, RuleError};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -23,9 +26,12 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Check rule files; errors have file, line and column
-    #[command(after_help = "Example:\n  tapio rules check my-rules/")]
-    Check(Paths),
+    /// Check rule files; errors have file, line and column. Each rule can fire on this node, or the
+    /// reason is given
+    #[command(
+        after_help = "Examples:\n  tapio rules check my-rules/\n  tapio rules check --config tapio.yaml my-rules/"
+    )]
+    Check(Check),
     /// Run the rules' own tests; prints the differences from the expected stories
     #[command(after_help = "Example:\n  tapio rules test my-rules/\n  tapio rules test")]
     Test(Paths),
@@ -74,6 +80,16 @@ struct Paths {
 }
 
 #[derive(clap::Args)]
+struct Check {
+    #[command(flatten)]
+    paths: Paths,
+    /// Configuration file of the agent, which decides the events that rules get; by default the
+    /// defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct Explain {
     /// The rule's name
     rule: String,
@@ -84,7 +100,7 @@ struct Explain {
 
 pub(super) fn run(args: &Args) -> Outcome {
     match &args.verb {
-        Verb::Check(paths) => check(paths),
+        Verb::Check(args) => check(args),
         Verb::List(paths) => list(paths),
         Verb::Test(paths) => test(paths),
         Verb::Schema => {
@@ -118,9 +134,41 @@ fn suggest(args: &Suggest) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(args: &Paths) -> Outcome {
-    let loaded = read_rules(&args.paths);
-    if args.output == Output::Json {
+/// A rule, and the reason why it can't fire on this node.
+struct Verdict<'a> {
+    rule: &'a Rule,
+    cause: Option<String>,
+}
+
+/// Whether each rule can fire on this node with this configuration.
+fn verdicts<'a>(rules: &'a [Rule], config: &Config) -> Vec<Verdict<'a>> {
+    let collectors = &config.collectors;
+    let runs = |names: &[&str]| {
+        collectors.rows().iter().any(|row| row.enabled && names.contains(&row.name))
+    };
+    let missing = missing_sources();
+    let kind = |kind: &str| {
+        collectors.emits(kind)?;
+        match missing.iter().find(|(start, _)| kind.starts_with(start)) {
+            Some((_, cause)) => Err(format!("`{kind}` is missing on this node: {cause}")),
+            None => Ok(()),
+        }
+    };
+    let emitted = Emitted {
+        kind: &kind,
+        applications: runs(&["otlp", "receiver", "jsonl"]),
+        files: runs(&["jsonl"]),
+    };
+    let verdict = |rule| Verdict { rule, cause: rules::can_fire(rule, &emitted).err() };
+    rules.iter().map(verdict).collect()
+}
+
+fn check(args: &Check) -> Outcome {
+    let config = config(args.config.as_deref())?;
+    let loaded = read_rules(&args.paths.paths);
+    let verdicts = verdicts(&loaded.rules, &config);
+    let can_fire = verdicts.iter().filter(|v| v.cause.is_none()).count();
+    if args.paths.output == Output::Json {
         let list = |errors: &[RuleError]| -> serde_json::Value {
             let json = |e: &RuleError| {
                 let position = e.diagnostic.position;
@@ -128,13 +176,32 @@ fn check(args: &Paths) -> Outcome {
             };
             errors.iter().map(json).collect()
         };
-        let (errors, warnings) = (list(&loaded.errors), list(&loaded.warnings));
-        let rules = loaded.rules.len();
-        print(&json!({"rules": rules, "errors": errors, "warnings": warnings}).to_string())?;
+        let of_rule = |v: &Verdict<'_>| json!({"rule": v.rule.name.text(), "origin": v.rule.origin, "can_fire": v.cause.is_none(), "cause": v.cause});
+        let line = json!({
+            "rules": loaded.rules.len(), "can_fire": can_fire, "errors": list(&loaded.errors),
+            "warnings": list(&loaded.warnings),
+            "verdicts": verdicts.iter().map(of_rule).collect::<Vec<_>>(),
+        });
+        print(&line.to_string())?;
     } else {
         loaded.errors.iter().for_each(|e| message(&e.to_string()));
         loaded.warnings.iter().for_each(|w| message(&format!("warning: {w}")));
-        print(&format!("valid rules: {}, errors: {}", loaded.rules.len(), loaded.errors.len()))?;
+        for Verdict { rule, cause } in &verdicts {
+            let (name, origin) = (rule.name.text(), &rule.origin);
+            print(&match cause {
+                None => format!("can fire    {name}"),
+                Some(cause) => format!("can't fire  {name}: {cause} ({origin})"),
+            })?;
+        }
+        let (rules, errors) = (loaded.rules.len(), loaded.errors.len());
+        let never = rules - can_fire;
+        print(&format!(
+            "valid rules: {rules}, errors: {errors}; can fire: {can_fire}, can't fire: {never}"
+        ))?;
+    }
+    if loaded.errors.is_empty() && loaded.rules.is_empty() {
+        message("no rule: filters alone emit nothing");
+        return Ok(ExitCode::from(BAD_USAGE));
     }
     Ok(if loaded.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_USAGE) })
 }

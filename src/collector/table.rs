@@ -152,9 +152,80 @@ collectors! {
         opening NONE, running NONE;
 }
 
+/// The collectors that emit a kind, by the start of its name. The first that fits applies.
+const EMITTED_BY: &[(&str, &[&str])] = &[
+    ("kernel.log", &["kmsg"]),
+    ("kernel.pressure", &["node"]),
+    ("kernel.process.zombies", &["node"]),
+    ("kernel.clock.", &["node"]),
+    ("kernel.", &["ebpf"]),
+    ("tapio.kernel.", &["ebpf"]),
+    ("systemd.", &["systemd"]),
+    ("journal.", &["journal"]),
+    ("k8s.", &["k8s"]),
+    ("cni.ip.", &["cni"]),
+    ("cni.", &["cni", "ebpf"]),
+    ("network.", &["cni"]),
+    ("container.", &["container"]),
+    ("entity.", &["k8s", "cni", "container", "ebpf"]),
+];
+
+impl CollectorsConfig {
+    /// Whether a collector that runs emits events of a kind.
+    ///
+    /// # Errors
+    /// The reason why none does.
+    pub fn emits(&self, kind: &str) -> Result<(), String> {
+        let row = EMITTED_BY.iter().find(|(start, _)| kind.starts_with(start));
+        let Some((_, collectors)) = row else {
+            return Err(format!("no collector emits `{kind}`"));
+        };
+        let rows = self.rows();
+        let runs = |name: &&str| rows.iter().any(|row| row.name == *name && row.enabled);
+        if !collectors.iter().any(runs) {
+            return Err(format!("`{kind}` needs the collector {}, which is off", collectors[0]));
+        }
+        let own = ebpf::Kind::ALL.iter().find(|k| k.name().text() == kind);
+        match own {
+            Some(ebpf::Kind::FileCreate) if !self.ebpf.has_kind(ebpf::Kind::FileCreate) => {
+                Err(format!("`{kind}` needs collectors.ebpf.file_create: true"))
+            }
+            Some(own) if !self.ebpf.has_kind(*own) => {
+                Err(format!("`{kind}` isn't among collectors.ebpf.kinds"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_has_a_collector() {
+        let mut config = CollectorsConfig::default();
+        for kind in tapio_core::event::attribute_schema::kinds() {
+            let expected = match kind {
+                "kernel.syscall.enter" => {
+                    Err("`kernel.syscall.enter` isn't among collectors.ebpf.kinds".to_owned())
+                }
+                "kernel.file.create" => {
+                    let cause = "`kernel.file.create` needs collectors.ebpf.file_create: true";
+                    Err(cause.to_owned())
+                }
+                _ => Ok(()),
+            };
+            assert_eq!(config.emits(kind), expected, "{kind}");
+        }
+        let names: Vec<&str> = config.rows().iter().map(|row| row.name).collect();
+        let mut emitting = EMITTED_BY.iter().flat_map(|(_, collectors)| collectors.iter());
+        assert!(emitting.all(|name| names.contains(name)));
+        config.only = Some(vec!["journal".to_owned()]);
+        assert_eq!(config.emits("journal.message"), Ok(()));
+        let off = config.emits("kernel.process.exec").unwrap_err();
+        assert_eq!(off, "`kernel.process.exec` needs the collector ebpf, which is off");
+    }
     use tapio_core::ring::MAX_COLLECTORS;
 
     #[test]

@@ -16,7 +16,7 @@ use crate::server::ServerConfig;
 use crate::telemetry::TelemetryConfig;
 use tapio_collectors::CollectorsConfig;
 use tapio_core::redact::{RedactConfig, Redactor};
-use tapio_dataflow::rules::Position;
+use tapio_dataflow::rules::{Position, yaml_cause};
 use tapio_wire::OtlpService;
 
 /// The server without which an agent without sinks would deliver to nobody.
@@ -116,9 +116,7 @@ impl Config {
         } else {
             serde_saphyr::from_str(&expanded.text).map_err(|e| {
                 let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
-                let full = e.without_snippet().to_string();
-                let cause = full.split(" at line ").next().unwrap_or(&full);
-                let cause = cause.lines().next().unwrap_or("invalid YAML").to_owned();
+                let cause = yaml_cause(&e, &expanded.text);
                 error(line, expanded.column(line, column), expanded.hide(cause))
             })?
         };

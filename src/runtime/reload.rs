@@ -100,6 +100,7 @@ pub(super) fn load(config: &DataflowConfig) -> Result<Vec<Rule>, String> {
     let mut loaded = if config.builtin_rules { rules::builtin() } else { rules::Loaded::default() };
     let own = rules::load(&config.rules);
     loaded.errors.extend(own.errors);
+    own.warnings.iter().for_each(|warning| tracing::warn!("rules: {warning}"));
     for rule in own.rules {
         // A user's rule replaces the built-in rule of the same name.
         loaded.rules.retain(|r| r.name != rule.name);
@@ -129,12 +130,7 @@ pub(super) fn fingerprint(paths: &[PathBuf]) -> u64 {
         }
     };
     for path in paths {
-        let mut files: Vec<PathBuf> = match std::fs::read_dir(path) {
-            Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
-            Err(_) => vec![path.clone()],
-        };
-        files.sort();
-        files.iter().for_each(|p| add(p));
+        rules::rule_files(path).0.iter().for_each(|file| add(file));
     }
     hasher.finish()
 }

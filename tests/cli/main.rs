@@ -5,6 +5,7 @@
 mod bad_input;
 mod explain;
 mod otlp_lines;
+mod rules_check;
 mod state_folder;
 
 use std::path::PathBuf;

@@ -9,6 +9,7 @@
 //! | `builtin_rules` | each built-in rule emits the intended stories, and no incident gives two |
 //! | `failures` | a rule that panics costs its own state of one key |
 //! | `repeated` | an event that comes again counts once |
+//! | `sigma` | which events Sigma documents match, as SigmaHQ writes them |
 //! | `stories` | golden stories, byte for byte, for any number of shards |
 
 mod builtin_rules;
@@ -20,6 +21,7 @@ mod failing_rule;
 mod failures;
 mod lanes;
 mod repeated;
+mod sigma;
 mod stories;
 
 /// The repository's root.

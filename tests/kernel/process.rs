@@ -149,6 +149,71 @@ fn secrets_never_reach_an_event() {
 }
 
 #[test]
+fn exec_names_parent_user_and_folder() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
+        return;
+    }
+    let running = start(&only(&[Kind::Exec, Kind::Fork, Kind::Exit]), |e| {
+        e.get("process.command_args").contains("tapio-parent-test")
+    });
+    // Each shell waits for its child, so that the child isn't the shell itself.
+    let inner = "/bin/true 'a b' tapio-parent-test; true";
+    let mut outer = Command::new("/bin/sh");
+    outer.args(["-c", &format!("cd /; /bin/sh -c \"{inner}\"; true")]);
+    assert!(outer.status().unwrap().success());
+    let outcome = running.finish();
+    let execs: Vec<&SeenEvent> = outcome.of_kind("kernel.process.exec").collect();
+    let [first, second, third] = &execs[..] else { panic!("{execs:?}") };
+    let own = std::env::current_exe().unwrap();
+    assert_eq!(first.get("tapio.process.parent.executable.path"), own.to_string_lossy());
+    assert_eq!(second.get("tapio.process.parent.executable.path"), "/bin/sh");
+    assert_eq!(third.get("process.command_args"), r#"["/bin/true","a b","tapio-parent-test"]"#);
+    assert_eq!(
+        third.get("tapio.process.parent.command_args"),
+        format!(r#"["/bin/sh","-c","{inner}"]"#)
+    );
+    assert_eq!(third.get("tapio.process.parent.command_args"), second.get("process.command_args"));
+    // Tests that need eBPF run as root.
+    assert_eq!((third.get("process.owner.uid"), third.get("process.owner")), ("0", "root"));
+    let folder = std::env::current_dir().unwrap();
+    assert_eq!(first.get("process.working_directory"), folder.to_string_lossy());
+    assert_eq!(third.get("process.working_directory"), "/");
+}
+
+#[test]
+fn created_files_have_paths_below_the_root_of_the_process() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // A name of the longest length, and a path that is too long.
+    let (long, deep) = ("n".repeat(255), "d".repeat(200));
+    let inner = folder.path().join(&deep).join(&deep);
+    std::fs::create_dir_all(&inner).unwrap();
+    let own = folder.path().to_string_lossy().into_owned();
+    let prefix = own.clone();
+    let config = Config { file_create: true, ..only(&[Kind::Exec, Kind::Fork]) };
+    let running = start(&config, move |e| {
+        let path = e.get("file.path");
+        path.starts_with(&prefix) || path.ends_with("/tapio-deep") || path.ends_with("nnn")
+    });
+    let script = format!("cd {own}; >a; >a; cd {deep}/{deep}; >../../b; >tapio-deep; >{long}");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    std::fs::File::open(folder.path().join("a")).unwrap();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    let paths: Vec<&str> =
+        outcome.of_kind("kernel.file.create").map(|e| e.get("file.path")).collect();
+    let (a, b) = (format!("{own}/a"), format!("{own}/b"));
+    assert_eq!(paths, [&a, &b, &format!("/{deep}/tapio-deep"), &format!("/{long}")]);
+    let first = outcome.of_kind("kernel.file.create").next().unwrap();
+    assert_eq!(first.get("process.executable.name"), "sh");
+    assert_eq!(first.message, format!("sh (pid {}) created {a}", first.pid()));
+}
+
+#[test]
 fn short_lived_cgroup_keeps_its_path() {
     let _kernel = exclusive_kernel();
     if !is_ebpf_available() {

@@ -39,7 +39,7 @@ impl Decoder {
             return;
         };
         let task = record.task();
-        let parent = self.processes.get(task.parent, 0).and_then(|p| p.path.as_deref());
+        let parent = self.processes.get(task.parent, 0).and_then(|p| p.program.path.as_deref());
         if parent.and_then(|p| p.rsplit('/').next()) == Some(OWN_PLUGIN) {
             return;
         }

@@ -12,6 +12,7 @@ use super::loader::{LoadError, Loaded, Loader, PROGRAMS, Verdict, kind_bits};
 use super::plugin_runs::PluginRuns;
 use super::process;
 use super::processes::Processes;
+use super::users::Users;
 use crate::events::event_builder::EventHeader;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::{
@@ -168,8 +169,9 @@ impl<'a> Run<'a> {
         // New records wait in the ring buffer from here on. What existed before is read after
         // that, so that nothing is missed in between.
         let processes = Self::seed(config, context, &mut loader, &loaded);
-        let mut decoder =
-            Decoder::new(&context.site, cgroups, processes, PluginRuns::new(&config.cni_bin_dirs));
+        let plugins = PluginRuns::new(&config.cni_bin_dirs);
+        let users = Users::new(&config.passwd_file);
+        let mut decoder = Decoder::new(&context.site, cgroups, processes, plugins, users);
         decoder.scan(clock::monotonic_ns());
         decoder.wall_offset_ns = clock::monotonic_to_wall_ns();
         let now = clock::instant();

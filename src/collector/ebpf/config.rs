@@ -1,9 +1,14 @@
 //! The configuration, and its layout in the programs' configuration map.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use super::kinds::{ErrorSet, Kind, SignalSet};
 use super::raw::{ARGS_BYTES, ConfigWords};
+
+/// Kinds that aren't enabled by default: each is many events, or costs every system call.
+const ON_REQUEST: [Kind; 2] = [Kind::SyscallEnter, Kind::FileCreate];
 
 /// The eBPF collector's configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -13,6 +18,8 @@ pub struct Config {
     pub enabled: bool,
     /// The kinds of event to emit. A program without any of its kinds in this list isn't loaded.
     pub kinds: Vec<Kind>,
+    /// Whether to emit `kernel.file.create` besides `kinds`.
+    pub file_create: bool,
     /// The ring buffer's size; rounded up to a power of two of at least a page.
     pub ring_buffer_bytes: u32,
     /// The signals that become `kernel.process.signal`.
@@ -25,6 +32,8 @@ pub struct Config {
     pub burst_per_cgroup: u64,
     /// Bytes read of a command line, at most 512.
     pub args_bytes: u64,
+    /// File with the users' names, in the format of `passwd(5)`. In a container, the node's.
+    pub passwd_file: PathBuf,
     /// Settings of `kernel.syscall.error_rate`.
     pub syscall_errors: SyscallErrors,
     /// The only cgroup whose system calls become `kernel.syscall.enter`, a path as in
@@ -75,13 +84,15 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
-            kinds: Kind::ALL.iter().copied().filter(|k| *k != Kind::SyscallEnter).collect(),
+            kinds: Kind::ALL.iter().copied().filter(|k| !ON_REQUEST.contains(k)).collect(),
+            file_create: false,
             ring_buffer_bytes: 16 << 20,
             signals: SignalSet::default(),
             block_slow_ms: 200,
             rate_per_cgroup: 100_000,
             burst_per_cgroup: 200_000,
             args_bytes: ARGS_BYTES as u64,
+            passwd_file: "/etc/passwd".into(),
             syscall_errors: SyscallErrors::default(),
             syscall_enter_cgroup: None,
             cni_bin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
@@ -98,7 +109,7 @@ impl Config {
     /// Whether events of this kind are enabled.
     #[must_use]
     pub fn has_kind(&self, kind: Kind) -> bool {
-        self.kinds.contains(&kind)
+        self.kinds.contains(&kind) || (self.file_create && kind == Kind::FileCreate)
     }
 
     /// The ring buffer's size as the kernel requires it: a power of two.

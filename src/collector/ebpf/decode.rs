@@ -8,6 +8,7 @@ use super::kinds::Kind;
 use super::plugin_runs::PluginRuns;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind};
+use super::users::Users;
 use crate::events::enrich::{Resolution, Subject};
 use crate::events::event_builder::{EventBuilder, EventHeader, Lossy};
 use crate::runtime::Site;
@@ -37,6 +38,7 @@ pub(super) struct Decoder {
     pub(super) cgroups: Cgroups,
     pub(super) processes: Processes,
     pub(super) plugins: PluginRuns,
+    pub(super) users: Users,
     /// The event under construction.
     pub(super) event: EventBuilder,
     /// The current record is about an OOM victim, which a pod's sandbox never is.
@@ -65,6 +67,7 @@ impl Decoder {
         cgroups: Cgroups,
         processes: Processes,
         plugins: PluginRuns,
+        users: Users,
     ) -> Self {
         Self {
             node: Arc::clone(&site.node),
@@ -73,6 +76,7 @@ impl Decoder {
             cgroups,
             processes,
             plugins,
+            users,
             event: EventBuilder::default(),
             is_victim: false,
             wall_offset_ns: 0,
@@ -138,6 +142,7 @@ impl Decoder {
             Kind::Exit => self.exit(&record),
             Kind::Signal => self.signal(&record),
             Kind::OomKill => self.oom_kill(&record),
+            Kind::FileCreate => self.file_create(&record),
             Kind::BlockError | Kind::BlockSlow => self.block(kind, &record),
             Kind::SyscallEnter => self.syscall_enter(&record),
             // No record has this kind: `Record::parse` rejects it.
@@ -223,7 +228,7 @@ impl Decoder {
         if !comm.is_empty() {
             self.event.text(names::PROCESS_EXECUTABLE_NAME, Lossy(comm));
         }
-        if let Some(path) = process.and_then(|p| p.path.as_deref()) {
+        if let Some(path) = process.and_then(|p| p.program.path.as_deref()) {
             self.event.text(names::PROCESS_EXECUTABLE_PATH, path);
         }
     }

@@ -66,6 +66,8 @@ kinds! {
     SyscallErrorRate = 14, "kernel.syscall.error_rate", KERNEL_SYSCALL_ERROR_RATE;
     /// A system call, for load and tests only.
     SyscallEnter = 15, "kernel.syscall.enter", KERNEL_SYSCALL_ENTER;
+    /// A file was created.
+    FileCreate = 16, "kernel.file.create", KERNEL_FILE_CREATE;
 }
 
 impl Kind {

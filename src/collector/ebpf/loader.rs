@@ -53,6 +53,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("cgroup_mkdir", "cgroup_mkdir", &[], "containers that live less than a second have no path"),
     program("cgroup_rmdir", "cgroup_rmdir", &[], "paths of removed cgroups are kept until the table is full"),
     program("process_fork", "sched_process_fork", &[Kind::Fork], "no kernel.process.fork; process trees are derived at exec"),
+    program("exec_folder", "sched_process_exec", &[Kind::Exec], "no working directories"),
     program("process_exec", "sched_process_exec", &[Kind::Exec], "no kernel.process.exec, no command lines"),
     program("process_exit", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit"),
     Program { instead_of: "process_exit", ..program("process_exit_live", "sched_process_exit", &[Kind::Exit], "no kernel.process.exit") },
@@ -67,6 +68,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     program("block_complete", "block_rq_complete", &[Kind::BlockError, Kind::BlockSlow], "no kernel.block.slow"),
     program("block_error", "block_rq_error", &[Kind::BlockError], "no kernel.block.error (needs Linux 5.18)"),
     program("syscall_exit", "sys_exit", &[Kind::SyscallErrorRate], "no kernel.syscall.error_rate"),
+    program("file_create", "sys_exit", &[Kind::FileCreate], "no kernel.file.create"),
     program("syscall_enter", "sys_enter", &[Kind::SyscallEnter], "no kernel.syscall.enter"),
     program("tcp_seed", "iter/task_file", TCP, "connections and listeners opened before the agent's start have no process"),
     program("process_seed", "iter/task", &[], "processes started before the agent have names from /proc only"),
@@ -326,12 +328,35 @@ impl Loader {
 
 /// The bits of the enabled kinds, control records included.
 pub(super) fn kind_bits(config: &Config) -> u64 {
-    config.kinds.iter().fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
+    let enabled = Kind::ALL.iter().filter(|kind| config.has_kind(**kind));
+    enabled.fold(1 << KIND_CGROUP, |bits, kind| bits | kind.bit())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A program whose loop the verifier follows through all its states takes it a minute to load,
+    /// within its limit of a million instructions.
+    #[test]
+    fn verifier_processes_few_instructions_of_each_program() {
+        use std::os::fd::{AsFd, AsRawFd};
+        let mut loader = match Loader::new(64 << 10) {
+            Ok(loader) => loader,
+            Err(cause) => return println!("skipped: {cause}"),
+        };
+        let config = Config { kinds: Kind::ALL.to_vec(), ..Config::default() };
+        loader.load(PROGRAMS, &config, false);
+        for (name, program) in loader.object.programs() {
+            let Ok(fd) = program.fd() else { continue };
+            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+            let info = std::fs::read_to_string(path).unwrap();
+            // Since Linux 5.16.
+            let Some(line) = info.lines().find(|l| l.starts_with("verified_insns:")) else { break };
+            let processed: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert!(processed < 50_000, "{name}: {processed} instructions");
+        }
+    }
 
     #[test]
     fn failed_program_does_not_affect_others() {

@@ -12,6 +12,7 @@
 //! | `process.rs`, `tcp.rs`, `block.rs`, `syscalls.rs` | decoding by family |
 //! | `cni.rs`, `plugin_runs.rs` | events of CNI plugins, from their exec and exit |
 //! | `processes.rs`, `cgroups.rs` | tables of processes and cgroups |
+//! | `users.rs` | names of users |
 //! | `tombstones.rs` | keeps entries of these tables for a while after their end |
 //! | `enrichment_queue.rs` | events that wait for the names of their pod |
 //! | `display.rs` | sizes and durations in messages |
@@ -38,6 +39,7 @@ mod raw;
 mod syscalls;
 mod tcp;
 mod tombstones;
+mod users;
 
 pub use collector::Ebpf;
 pub use config::{Config, SyscallErrors};

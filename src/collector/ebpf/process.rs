@@ -1,12 +1,11 @@
 //! Process lifecycles: exec, fork, exit, signals and OOM kills.
 
 use std::fmt::Write as _;
-use std::io;
 
 use super::decode::Decoder;
 use super::display::{ByteSize, Elapsed};
 use super::kinds::is_crash;
-use super::processes::{ExecId, Processes};
+use super::processes::{ExecId, Processes, Program};
 use super::raw::{
     ARGS_BYTES, Bytes, COMM_BYTES, EXEC_TRUNCATED, HIERARCHY_SHIFT, PATH_BYTES, Record, SEED_BYTES,
     SIGNAL_BY_KERNEL, SIGNAL_FATAL, Task,
@@ -57,7 +56,34 @@ impl Decoder {
     fn identify_task(&mut self, record: &Record<'_>, task: &Task<'_>) {
         self.identify(&record.head, task.start_ns, task.comm);
         self.event.int(names::PROCESS_PARENT_PID, task.parent);
-        self.event.int(names::PROCESS_OWNER_UID, task.uid);
+        self.add_owner(task.uid, record.head.time_ns);
+    }
+
+    /// Adds the user, by number and, if known, by name.
+    pub(super) fn add_owner(&mut self, uid: u32, now_ns: u64) {
+        self.event.int(names::PROCESS_OWNER_UID, uid);
+        if let Some(name) = self.users.name(uid, now_ns) {
+            self.event.text(names::PROCESS_OWNER, name);
+        }
+    }
+
+    /// Adds the program and command line of a process's parent.
+    fn add_parent(&mut self, pid: u32) {
+        if pid == 0 {
+            return;
+        }
+        // Without `kernel.process.fork`, or if the table is full, it may be missing.
+        let known = self.processes.get(pid, 0).map(|p| p.program.clone());
+        let Program { path, args } = known.unwrap_or_else(|| Program::of_running(pid));
+        if let Some(path) = path {
+            self.event.text(names::TAPIO_PROCESS_PARENT_PATH, path);
+        }
+        if let Some(args) = args {
+            let lossy = &mut self.lossy;
+            self.event.json(names::TAPIO_PROCESS_PARENT_ARGS, |out| {
+                push_command_line(&args, lossy, out);
+            });
+        }
     }
 
     /// Decodes `kernel.process.exec`.
@@ -66,19 +92,33 @@ impl Decoder {
         let path = String::from_utf8_lossy(bytes.text(80, PATH_BYTES));
         let id = id_of(record, &task);
         let now_ns = record.head.time_ns;
-        self.processes.exec(id, task.parent, task.session, &path, now_ns);
+        let args = bytes.slice(336, (bytes.u32(72) as usize).min(ARGS_BYTES));
+        self.processes.exec(id, task.parent, task.session, (&path, args), now_ns);
         self.identify_task(record, &task);
-        let len = (bytes.u32(72) as usize).min(ARGS_BYTES);
-        if len > 0 {
+        if !args.is_empty() {
             let lossy = &mut self.lossy;
             self.event.json(names::PROCESS_COMMAND_ARGS, |out| {
-                push_command_line(bytes.slice(336, len), lossy, out);
+                push_command_line(args, lossy, out);
             });
             if record.head.flags & EXEC_TRUNCATED != 0 {
                 self.event.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);
             }
         }
+        let folder = bytes.path(848, bytes.u32(76));
+        self.event.text(names::PROCESS_WORKING_DIRECTORY, Lossy(folder));
+        self.add_parent(task.parent);
         self.event.message(format_args!("{} (pid {}) runs {path}", Lossy(task.comm), id.pid));
+        Severity::INFO
+    }
+
+    /// Decodes `kernel.file.create`.
+    pub(super) fn file_create(&mut self, record: &Record<'_>) -> Severity {
+        let (task, bytes) = (record.task(), record.bytes);
+        self.identify_task(record, &task);
+        let path = Lossy(bytes.path(80, bytes.u32(72)));
+        self.event.text(names::FILE_PATH, &path);
+        let (comm, pid) = (Lossy(task.comm), record.head.tgid);
+        self.event.message(format_args!("{comm} (pid {pid}) created {path}"));
         Severity::INFO
     }
 
@@ -217,14 +257,8 @@ pub(super) fn seed(bytes: &[u8], processes: &mut Processes) {
     // Parents are older than their children.
     all.sort_by_key(|(id, ..)| id.start_ns);
     for (id, parent, session) in all {
-        let path = executable(id.pid).ok();
-        processes.seed(id, parent, session, path.as_deref());
+        processes.seed(id, parent, session, Program::of_running(id.pid));
     }
-}
-
-fn executable(pid: u32) -> io::Result<String> {
-    let path = std::fs::read_link(format!("/proc/{pid}/exe"))?;
-    Ok(path.to_string_lossy().into_owned())
 }
 
 /// Adds the processes that exist already from `/proc`, if the iterator isn't available. Start times
@@ -250,14 +284,13 @@ pub(super) fn seed_from_proc(processes: &mut Processes) {
     }
     all.sort_by_key(|(id, ..)| id.start_ns);
     for (id, parent, session) in all {
-        let path = executable(id.pid).ok();
-        processes.seed(id, parent, session, path.as_deref());
+        processes.seed(id, parent, session, Program::of_running(id.pid));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tapio_core::event::{Event, EventId, Value};
+    use tapio_core::event::{Event, EventId, Name, Value};
     use tapio_core::redact::Redactor;
 
     use super::*;
@@ -265,8 +298,14 @@ mod tests {
 
     /// A command line as the kernel has it, decoded and as the sink writes it.
     fn written(args: &[u8]) -> Vec<String> {
+        let own = written_as(names::PROCESS_COMMAND_ARGS, args);
+        assert_eq!(written_as(names::TAPIO_PROCESS_PARENT_ARGS, args), own);
+        own
+    }
+
+    fn written_as(name: Name, args: &[u8]) -> Vec<String> {
         let mut builder = EventBuilder::default();
-        builder.json(names::PROCESS_COMMAND_ARGS, |out| {
+        builder.json(name, |out| {
             push_command_line(args, &mut String::new(), out);
         });
         builder.fields(|fields| {

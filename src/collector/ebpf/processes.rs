@@ -3,8 +3,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::sync::Arc;
 
+use super::raw::ARGS_BYTES;
 use super::tombstones::Tombstones;
 
 /// Retention of an ended process: records about it may follow its exit (a socket's last states).
@@ -31,8 +34,31 @@ pub(super) struct Process {
     pub(super) id: ExecId,
     /// The root of its tree.
     pub(super) tree: ExecId,
-    /// The program's path; `None` if unknown.
+    pub(super) program: Program,
+}
+
+/// A process's program and command line. A child has its parent's until it runs another one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Program {
+    /// The path; `None` if unknown.
     pub(super) path: Option<Arc<str>>,
+    /// The words of the command line, separated by zero bytes, at most [`ARGS_BYTES`]; `None` if
+    /// unknown.
+    pub(super) args: Option<Arc<[u8]>>,
+}
+
+impl Program {
+    /// The program that a process runs now, from `/proc`.
+    pub(super) fn of_running(pid: u32) -> Self {
+        let path = fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let mut args = Vec::new();
+        let _ = File::open(format!("/proc/{pid}/cmdline"))
+            .and_then(|f| f.take(ARGS_BYTES as u64).read_to_end(&mut args));
+        Self {
+            path: path.map(|p| p.to_string_lossy().into()),
+            args: Some(args).filter(|a| !a.is_empty()).map(Into::into),
+        }
+    }
 }
 
 /// The processes by number.
@@ -102,27 +128,36 @@ impl Processes {
 
     /// Adds a forked process.
     pub(super) fn fork(&mut self, id: ExecId, parent: u32, session: u32, now_ns: u64) {
-        let path = self.table.get(&parent).and_then(|p| p.path.clone());
+        let program = self.table.get(&parent).map(|p| p.program.clone()).unwrap_or_default();
         let tree = self.tree_of(id, parent, session);
-        self.insert(Process { id, tree, path }, now_ns);
+        self.insert(Process { id, tree, program }, now_ns);
     }
 
-    /// Sets the program of a process.
-    pub(super) fn exec(&mut self, id: ExecId, parent: u32, session: u32, path: &str, now_ns: u64) {
-        let path = Some(self.shared(path));
+    /// Sets the program of a process. `args`: its command line, empty if unknown.
+    pub(super) fn exec(
+        &mut self,
+        id: ExecId,
+        parent: u32,
+        session: u32,
+        (path, args): (&str, &[u8]),
+        now_ns: u64,
+    ) {
+        let args = (!args.is_empty()).then(|| args.into());
+        let program = Program { path: Some(self.shared(path)), args };
         let tree = match self.get(id.pid, id.start_ns) {
             // Only here setsid(2) becomes visible; a daemon that init adopted keeps its tree.
             Some(process) if session != id.pid => process.tree,
             _ => self.tree_of(id, parent, session),
         };
-        self.insert(Process { id, tree, path }, now_ns);
+        self.insert(Process { id, tree, program }, now_ns);
     }
 
     /// Adds a process that already existed. Parents must be added before their children.
-    pub(super) fn seed(&mut self, id: ExecId, parent: u32, session: u32, path: Option<&str>) {
-        let path = path.map(|p| self.shared(p));
+    pub(super) fn seed(&mut self, id: ExecId, parent: u32, session: u32, program: Program) {
+        let path = program.path.map(|p| self.shared(&p));
+        let program = Program { path, ..program };
         let tree = self.tree_of(id, parent, session);
-        self.insert(Process { id, tree, path }, 0);
+        self.insert(Process { id, tree, program }, 0);
     }
 
     /// Marks a process as ended.
@@ -152,17 +187,32 @@ mod tests {
         ExecId { pid, start_ns: u64::from(pid) * 100 }
     }
 
+    fn program(path: &str) -> Program {
+        Program { path: Some(path.into()), args: None }
+    }
+
+    #[test]
+    fn program_of_running_process_is_read() {
+        let own = Program::of_running(std::process::id());
+        assert!(own.path.unwrap().starts_with('/'));
+        assert!(own.args.unwrap().contains(&0), "words are separated by zero bytes");
+        let none = Program::of_running(u32::MAX);
+        assert!(none.path.is_none() && none.args.is_none());
+    }
+
     #[test]
     fn tree_is_inherited_until_process_leads_session() {
         let mut all = Processes::new(100);
-        all.seed(id(1), 0, 1, Some("/sbin/init"));
-        all.seed(id(10), 1, 10, Some("/bin/bash"));
+        all.seed(id(1), 0, 1, program("/sbin/init"));
+        all.seed(id(10), 1, 10, program("/bin/bash"));
         all.fork(id(11), 10, 10, 0);
-        all.exec(id(11), 10, 10, "/bin/make", 0);
+        all.exec(id(11), 10, 10, ("/bin/make", b"make\0all\0"), 0);
         all.fork(id(12), 11, 10, 0);
         assert_eq!(all.get(12, 1200).unwrap().tree, id(10));
-        assert_eq!(all.get(12, 0).unwrap().path.as_deref(), Some("/bin/make"));
-        all.exec(id(12), 11, 12, "/usr/bin/setsid", 0);
+        let inherited = &all.get(12, 0).unwrap().program;
+        assert_eq!(inherited.path.as_deref(), Some("/bin/make"));
+        assert_eq!(inherited.args.as_deref(), Some(&b"make\0all\0"[..]));
+        all.exec(id(12), 11, 12, ("/usr/bin/setsid", b""), 0);
         assert_eq!(all.get(12, 0).unwrap().tree, id(12));
         all.fork(id(13), 1, 10, 0);
         assert_eq!(all.get(13, 0).unwrap().tree, id(13));

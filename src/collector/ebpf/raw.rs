@@ -18,9 +18,9 @@ pub(super) const SEED_BYTES: usize = 56;
 pub(super) const HIERARCHY_SHIFT: u32 = 48;
 
 /// Kind number of a control record.
-pub(super) const KIND_CGROUP: u16 = 16;
+pub(super) const KIND_CGROUP: u16 = 17;
 /// `KINDS`: the kinds of event and the control record.
-pub(super) const KINDS: usize = 17;
+pub(super) const KINDS: usize = 18;
 /// `OUTCOMES`: emitted, ring full, throttled, map full.
 pub(super) const OUTCOMES: usize = 4;
 
@@ -86,6 +86,12 @@ impl<'a> Bytes<'a> {
         &field[..end]
     }
 
+    /// The path of `len` bytes at the end of a field of [`PATH_BYTES`].
+    pub(super) fn path(self, at: usize, len: u32) -> &'a [u8] {
+        let len = (len as usize).min(PATH_BYTES);
+        self.slice(at + PATH_BYTES - len, len)
+    }
+
     /// At most `len` bytes.
     pub(super) fn slice(self, at: usize, len: usize) -> &'a [u8] {
         let rest = self.0.get(at..).unwrap_or(&[]);
@@ -149,7 +155,8 @@ fn size_of(kind: RecordKind) -> usize {
     match kind {
         RecordKind::Cgroup => 552,
         RecordKind::Event(kind) => match kind {
-            Kind::Exec => 848,
+            Kind::Exec => 1104,
+            Kind::FileCreate => 336,
             Kind::Fork => 72,
             Kind::Exit => 88,
             Kind::OomKill => 192,
@@ -199,8 +206,8 @@ mod tests {
     #[test]
     fn short_or_unknown_record_is_rejected() {
         assert!(Record::parse(&[]).is_none());
-        assert!(Record::parse(&[0; 847]).is_none());
-        assert!(Record::parse(&[0; 848]).is_some());
+        assert!(Record::parse(&[0; 1103]).is_none());
+        assert!(Record::parse(&[0; 1104]).is_some());
         let mut unknown = [0; 1024];
         unknown[0] = 99;
         assert!(Record::parse(&unknown).is_none());

@@ -115,7 +115,7 @@ impl Decoder {
         let connection = Connection::read(kind, record);
         let (head, start_ns) = (&record.head, record.bytes.u64(32));
         self.identify(head, start_ns, connection.comm);
-        let unit = self.add_connection(&connection);
+        let unit = self.add_connection(&connection, head.time_ns);
         self.set_tcp_message(&connection);
         match (kind, unit) {
             (Kind::Accept, _) => self.learn_server(head, connection.local),
@@ -126,12 +126,12 @@ impl Decoder {
     }
 
     /// Adds the connection's attributes. Returns the unit that serves the peer address, if known.
-    fn add_connection(&mut self, connection: &Connection<'_>) -> Option<Arc<str>> {
+    fn add_connection(&mut self, connection: &Connection<'_>, now_ns: u64) -> Option<Arc<str>> {
         let &Connection { kind, pid, local, peer, .. } = connection;
-        let event = &mut self.event;
         if pid != 0 {
-            event.int(names::PROCESS_OWNER_UID, connection.uid);
+            self.add_owner(connection.uid, now_ns);
         }
+        let event = &mut self.event;
         event.word(names::NETWORK_TRANSPORT, "tcp");
         let network = if peer.is_ipv4() { "ipv4" } else { "ipv6" };
         event.word(names::NETWORK_TYPE, network);

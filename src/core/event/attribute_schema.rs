@@ -26,7 +26,7 @@ const COMMON: &[&str] = &[
 const TCP: &str = "network.transport network.type network.local.address network.local.port network.peer.address \
      network.peer.port tapio.tcp.state error.type tapio.tcp.duration_ns network.io.direction \
      tapio.tcp.incoming \
-     tapio.tcp.retransmits process.owner.uid";
+     tapio.tcp.retransmits process.owner.uid process.owner";
 const BLOCK: &str = "tapio.block.device tapio.block.sector tapio.block.bytes tapio.block.operation \
      tapio.block.latency_ns error.type";
 const UNIT_END: &str = "tapio.systemd.result process.exit.code tapio.signal.name tapio.signal.number \
@@ -45,12 +45,15 @@ const CONTAINER: &str = "process.exit.code error.type tapio.container.namespace 
 const KINDS: &[(&str, &[&str])] = &[
     (
         "kernel.process.exec",
-        &["process.parent_pid process.owner.uid process.command_args tapio.process.args_truncated"],
+        &["process.parent_pid process.owner.uid process.owner process.command_args \
+           tapio.process.args_truncated process.working_directory \
+           tapio.process.parent.executable.path tapio.process.parent.command_args"],
     ),
-    ("kernel.process.fork", &["process.parent_pid process.owner.uid"]),
+    ("kernel.process.fork", &["process.parent_pid process.owner.uid process.owner"]),
     (
         "kernel.process.exit",
         &["process.parent_pid tapio.process.duration_ns process.exit.code process.owner.uid \
+           process.owner \
            tapio.signal.name tapio.signal.number"],
     ),
     (
@@ -65,6 +68,7 @@ const KINDS: &[(&str, &[&str])] = &[
            tapio.signal.sender.pid tapio.signal.sender.name process.owner.uid"],
     ),
     ("kernel.process.zombies", &["tapio.count"]),
+    ("kernel.file.create", &["file.path process.parent_pid process.owner.uid process.owner"]),
     ("kernel.clock.changed", &["tapio.clock.jump_ns"]),
     ("kernel.tcp.connect", &[TCP]),
     ("kernel.tcp.accept", &[TCP]),

@@ -2,6 +2,7 @@
 
 use tapio_core::event::{ArchivedEvent, Event, Name, Value, names};
 
+use super::derived::Derived;
 use super::suggest::{near_miss, unknown};
 
 /// A field of an event.
@@ -19,6 +20,8 @@ pub enum FieldRef {
     Entity(Name),
     /// `attributes.…`
     Attribute(Name),
+    /// A field of Sigma's that is computed from others.
+    Derived(Derived),
 }
 
 /// Read access to an event's fields; implemented by events in memory and by archived ones.
@@ -38,6 +41,7 @@ impl View for Event<'_> {
             FieldRef::Attribute(name) => {
                 self.attributes().iter().find(|f| f.key == name).map(|f| f.value)
             }
+            FieldRef::Derived(derived) => derived_value(derived, self),
         }
     }
 }
@@ -53,7 +57,52 @@ impl View for ArchivedEvent<'_> {
             }
             FieldRef::Entity(name) => self.entity(name),
             FieldRef::Attribute(name) => self.attribute(name),
+            FieldRef::Derived(derived) => derived_value(derived, self),
         }
+    }
+}
+
+fn attribute(event: &impl View, name: Name) -> Option<Value<'_>> {
+    event.field(FieldRef::Attribute(name)).filter(|v| *v != Value::Null)
+}
+
+/// Whether the process accepted the connection; `None` for other events.
+fn is_accepted(event: &impl View) -> Option<bool> {
+    match event.field(FieldRef::Kind) {
+        Some(Value::Str(kind)) if kind == names::KERNEL_TCP_ACCEPT.text() => Some(true),
+        Some(Value::Str(kind)) if kind == names::KERNEL_TCP_CONNECT.text() => Some(false),
+        _ => match attribute(event, names::TAPIO_TCP_INCOMING) {
+            Some(Value::Bool(incoming)) => Some(incoming),
+            _ => None,
+        },
+    }
+}
+
+/// The value in an event. Command lines are lists here, which `command_line.rs` joins.
+fn derived_value(derived: Derived, event: &impl View) -> Option<Value<'_>> {
+    let end = |is_source: bool, local, peer| {
+        let is_local = is_source != is_accepted(event).unwrap_or(false);
+        attribute(event, if is_local { local } else { peer })
+    };
+    match derived {
+        Derived::CommandLine | Derived::ParentCommandLine => {
+            derived.bases().iter().find_map(|name| attribute(event, *name))
+        }
+        Derived::User => attribute(event, names::PROCESS_OWNER).or_else(|| {
+            match attribute(event, names::PROCESS_OWNER_UID)? {
+                Value::Int(0) => Some(Value::Str("root")),
+                uid => Some(uid),
+            }
+        }),
+        Derived::Initiated => {
+            is_accepted(event).map(|accepted| Value::Str(if accepted { "false" } else { "true" }))
+        }
+        Derived::SourceIp => end(true, names::NETWORK_LOCAL_ADDRESS, names::NETWORK_PEER_ADDRESS),
+        Derived::SourcePort => end(true, names::NETWORK_LOCAL_PORT, names::NETWORK_PEER_PORT),
+        Derived::DestinationIp => {
+            end(false, names::NETWORK_LOCAL_ADDRESS, names::NETWORK_PEER_ADDRESS)
+        }
+        Derived::DestinationPort => end(false, names::NETWORK_LOCAL_PORT, names::NETWORK_PEER_PORT),
     }
 }
 
@@ -99,6 +148,7 @@ impl FieldRef {
             Self::Severity => Some(true),
             Self::Entity(name) => Some(names::NUMERIC_KEYS.contains(&name)),
             Self::Attribute(name) => names::NUMERIC_KEYS.contains(&name).then_some(true),
+            Self::Derived(_) => None,
         }
     }
 
@@ -112,6 +162,7 @@ impl FieldRef {
             Self::Message => "message".into(),
             Self::Entity(name) => name.text().into(),
             Self::Attribute(name) => format!("attributes.{}", name.text()),
+            Self::Derived(derived) => derived.text().into(),
         }
     }
 }

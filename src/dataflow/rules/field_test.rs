@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use regex::Regex;
 
+use super::field::value_text;
 use tapio_core::event::Value;
 use tapio_core::glob;
 
@@ -60,6 +61,8 @@ pub(super) enum FieldTest {
     Contains(String),
     Glob(String),
     Regex(Regex),
+    /// Matches as text, also a number or a boolean: Sigma compares values by their text.
+    Pattern(Regex),
     /// Is an address in this network: the address and the length of the prefix.
     Network(IpAddr, u8),
     Compare(Order, f64),
@@ -104,6 +107,10 @@ impl FieldTest {
             Self::Contains(c) => text.is_some_and(|t| t.contains(c)),
             Self::Glob(pattern) => text.is_some_and(|t| glob::matches(pattern, t)),
             Self::Regex(regex) => text.is_some_and(|t| regex.is_match(t)),
+            Self::Pattern(regex) => match text {
+                Some(text) => regex.is_match(text),
+                None => regex.is_match(&value_text(value)),
+            },
             Self::Network(network, bits) => text.is_some_and(|t| in_network(t, *network, *bits)),
             Self::Compare(order, bound) => number(value).is_some_and(|n| match order {
                 Order::Gt => n > *bound,
@@ -153,7 +160,7 @@ impl FieldTest {
             | Self::Regex(_)
             | Self::Network(..) => Some(ValueType::Text),
             Self::Compare(..) => Some(ValueType::Number),
-            Self::Exists(_) | Self::Differs(_) => None,
+            Self::Exists(_) | Self::Differs(_) | Self::Pattern(_) => None,
         }
     }
 

@@ -12,7 +12,12 @@ use tapio_core::glob;
 #[derive(Clone, Debug)]
 pub(super) enum Kinds {
     All,
-    Some { exact: Vec<Name>, globs: Vec<Box<str>> },
+    /// Every kind that no collector of the node emits: those of applications and of other systems.
+    Foreign,
+    Some {
+        exact: Vec<Name>,
+        globs: Vec<Box<str>>,
+    },
 }
 
 impl Kinds {
@@ -42,6 +47,7 @@ impl Kinds {
     pub(super) fn contains(&self, kind: Name) -> bool {
         match self {
             Self::All => true,
+            Self::Foreign => !attribute_schema::kinds().any(|known| known == kind.text()),
             Self::Some { exact, globs } => {
                 exact.contains(&kind) || globs.iter().any(|g| glob::matches(g, kind.text()))
             }

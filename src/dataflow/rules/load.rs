@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use super::rule::Rule;
 use super::yaml::{Diagnostic, Position};
 use super::{compile, sigma, yaml};
+use tapio_core::event::Name;
 
 include!(concat!(env!("OUT_DIR"), "/builtin_rules.rs"));
+
+/// Deepest nesting of folders.
+const MAX_DEPTH: usize = 32;
 
 /// An error or a warning about a rule document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +32,8 @@ pub struct Loaded {
     /// Findings that are legal but probably unintended; the rules are loaded.
     pub warnings: Vec<RuleError>,
     sigma: sigma::Documents,
+    /// Number of documents read, rejected ones and filters included.
+    documents: usize,
 }
 
 impl Loaded {
@@ -39,22 +45,48 @@ impl Loaded {
 
     /// Compiles the Sigma documents read so far, which may refer to each other.
     fn resolve(&mut self) {
-        for (file, position, rule) in self.sigma.resolve() {
+        let sigma::Resolved { rules, errors, warnings } = self.sigma.resolve();
+        let of_file = |(file, diagnostic)| RuleError { file, diagnostic };
+        self.errors.extend(errors.into_iter().map(of_file));
+        self.warnings.extend(warnings.into_iter().map(of_file));
+        for (file, position, rule) in rules {
             let error = |diagnostic| RuleError { file: file.clone(), diagnostic };
             match rule {
-                Ok(rule) => self.add(rule, position, error),
+                Ok(mut rule) => {
+                    if let Some(warning) = self.number_title(&mut rule, position) {
+                        self.warnings.push(error(warning));
+                    }
+                    self.add(rule, position, error);
+                }
                 Err(diagnostic) => self.errors.push(error(diagnostic)),
             }
         }
     }
 
+    /// Numbers a Sigma rule whose title another rule has, too: titles needn't be unique. The same
+    /// rule once more keeps its name and is a duplicate.
+    fn number_title(&self, rule: &mut Rule, position: Position) -> Option<Diagnostic> {
+        let first = self.rules.iter().find(|r| r.name == rule.name)?;
+        if first.id() == rule.id() {
+            return None;
+        }
+        let title = rule.name;
+        let free = (2..)
+            .map(|number| format!("{title} ({number})"))
+            .find(|name| !self.rules.iter().any(|r| r.name.text() == name))?;
+        rule.name = Name::intern(&free).ok()?;
+        let message = format!("`{title}` is also the title in {}; called `{free}`", first.origin);
+        Some(Diagnostic { position, message })
+    }
+
     fn read(&mut self, file: &str, text: &str) {
         let error = |diagnostic| RuleError { file: file.to_owned(), diagnostic };
-        let documents = match yaml::documents(text) {
+        let documents = match yaml::documents(text).and_then(sigma::expand) {
             Ok(documents) => documents,
             Err(diagnostic) => return self.errors.push(error(diagnostic)),
         };
         for document in documents.iter().filter(|d| !matches!(d.part, yaml::Part::Null)) {
+            self.documents += 1;
             if sigma::is_sigma(document) {
                 if let Err(diagnostic) = self.sigma.read(document, file) {
                     self.errors.push(error(diagnostic));
@@ -87,13 +119,74 @@ impl Loaded {
     fn file(&mut self, path: &Path) {
         match std::fs::read_to_string(path) {
             Ok(text) => self.read(&path.display().to_string(), &text),
-            Err(e) => self.errors.push(RuleError {
-                file: path.display().to_string(),
-                diagnostic: Diagnostic {
-                    position: Position::default(),
-                    message: format!("can't be read: {e}"),
-                },
-            }),
+            Err(e) => self.reject(path, format!("can't be read: {e}")),
+        }
+    }
+
+    /// Adds an error about a whole file or folder.
+    fn reject(&mut self, path: &Path, message: String) {
+        let diagnostic = Diagnostic { position: Position::default(), message };
+        self.errors.push(RuleError { file: path.display().to_string(), diagnostic });
+    }
+
+    /// Reads a file, or the files of a folder and of those in it. One that gives no rule is an
+    /// error.
+    fn path(&mut self, path: &Path) {
+        let before = (self.documents, self.errors.len());
+        let is_folder = path.is_dir();
+        let (files, unreadable) = rule_files(path);
+        files.iter().for_each(|file| self.file(file));
+        for (folder, cause) in unreadable {
+            self.reject(&folder, format!("can't be read: {cause}"));
+        }
+        if (self.documents, self.errors.len()) == before {
+            let cause = match is_folder {
+                true => "no rule: no .yml or .yaml file in this folder or below it has one",
+                false => "no rule in this file",
+            };
+            self.reject(path, cause.to_owned());
+        }
+    }
+}
+
+/// The rule files that a path stands for: itself, or each `.yaml` and `.yml` in a folder and those
+/// in it, in the order of names. Hidden ones, such as `.git`, are left out. Also the folders that
+/// can't be read, with the cause.
+#[must_use]
+pub fn rule_files(path: &Path) -> (Vec<PathBuf>, Vec<(PathBuf, String)>) {
+    let (mut files, mut unreadable) = (Vec::new(), Vec::new());
+    if path.is_dir() {
+        add_folder(path, 0, &mut files, &mut unreadable);
+    } else {
+        files.push(path.to_owned());
+    }
+    (files, unreadable)
+}
+
+fn add_folder(
+    path: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    unreadable: &mut Vec<(PathBuf, String)>,
+) {
+    if depth > MAX_DEPTH {
+        return unreadable.push((path.to_owned(), "folders are nested too deep".to_owned()));
+    }
+    let mut entries: Vec<PathBuf> = match std::fs::read_dir(path) {
+        Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
+        Err(e) => return unreadable.push((path.to_owned(), e.to_string())),
+    };
+    let is_hidden = |entry: &PathBuf| {
+        entry.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+    };
+    entries.retain(|entry| !is_hidden(entry));
+    entries.sort();
+    for entry in entries {
+        // A link to a folder may lead back here.
+        if entry.is_dir() && !entry.is_symlink() {
+            add_folder(&entry, depth + 1, files, unreadable);
+        } else if entry.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+            files.push(entry);
         }
     }
 }
@@ -108,26 +201,12 @@ pub fn builtin() -> Loaded {
     loaded
 }
 
-/// Loads rules from files and folders (each `.yaml` and `.yml` in a folder, in the order of names).
+/// Loads rules from files and folders (each `.yaml` and `.yml` in a folder and those in it, in the
+/// order of names). A path that gives no rule is an error.
 #[must_use]
 pub fn load(paths: &[PathBuf]) -> Loaded {
     let mut loaded = Loaded::default();
-    for path in paths {
-        if !path.is_dir() {
-            loaded.file(path);
-            continue;
-        }
-        let mut files: Vec<PathBuf> = match std::fs::read_dir(path) {
-            Ok(entries) => entries.filter_map(|e| e.ok().map(|e| e.path())).collect(),
-            Err(_) => {
-                loaded.file(path);
-                continue;
-            }
-        };
-        files.retain(|f| f.extension().is_some_and(|e| e == "yaml" || e == "yml"));
-        files.sort();
-        files.iter().for_each(|f| loaded.file(f));
-    }
+    paths.iter().for_each(|path| loaded.path(path));
     loaded.resolve();
     loaded
 }

@@ -3,8 +3,8 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `load.rs` | [`Loaded`]: rules from documents, with errors and warnings |
-//! | `yaml.rs`, `suggest.rs` | YAML with positions; suggestions for misspelt words |
-//! | `field.rs` | fields of events, join keys |
+//! | `yaml.rs`, `yaml_error.rs`, `suggest.rs` | YAML with positions, its errors; misspelt words |
+//! | `field.rs`, `derived.rs`, `command_line.rs` | fields of events, computed ones; join keys |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
 //! | `template.rs` | texts with variables that a story's events fill |
 //! | `shape.rs`, `rule.rs` | the shape of a rule; a compiled rule |
@@ -13,9 +13,12 @@
 //! | `sigma/` | from Sigma documents to rules |
 //! | `plan.rs` | the rules relevant to a kind, indexed by the values their predicates need |
 //! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing; [`LiveRules`]: the set in force |
+//! | `reach.rs` | whether a rule can fire, given the kinds that collectors emit |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
 
+mod command_line;
 mod compile;
+mod derived;
 mod explain;
 pub(crate) mod field;
 mod field_test;
@@ -25,6 +28,7 @@ mod live;
 mod load;
 mod plan;
 mod predicate;
+mod reach;
 mod rule;
 mod schema;
 mod set;
@@ -33,15 +37,18 @@ mod sigma;
 mod suggest;
 mod template;
 mod yaml;
+mod yaml_error;
 
+pub use derived::Derived;
 pub use explain::explain;
 pub use field::{FieldRef, View};
 pub use identity::RuleId;
 pub(crate) use live::Reported;
 pub use live::{LiveRules, RuleFailures};
-pub use load::{Loaded, RuleError, builtin, load};
+pub use load::{Loaded, RuleError, builtin, load, rule_files};
 pub use plan::{KindPlan, Op, Outcomes, RuleUse};
 pub use predicate::Predicate;
+pub use reach::{Emitted, can_fire};
 pub use rule::{AutoOr, NamedEvent, Rule, RuleTest, StorySpec, TestEvents};
 pub use schema::schema;
 pub use set::{Home, RuleSet, home};
@@ -52,3 +59,4 @@ pub use shape::{
 pub use suggest::unknown;
 pub use template::{Template, Variable, bytes_text, duration_text};
 pub use yaml::{Diagnostic, Position};
+pub use yaml_error::yaml_cause;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::command_line::WithCommandLines;
 use super::field::{FieldRef, View};
 use super::field_test::IndexValue;
 use super::predicate::Predicate;
@@ -206,6 +207,7 @@ impl KindPlan {
 
     /// Evaluates the predicates for an event of the plan's kind.
     pub fn evaluate(&self, event: &impl View, outcomes: &mut Outcomes) {
+        let event = &WithCommandLines::new(event);
         outcomes.event += 1;
         outcomes.relevant.clear();
         if outcomes.held.len() < self.predicates.len() {
@@ -231,6 +233,7 @@ impl KindPlan {
     /// The numbers of the rules with a predicate that panics on an event, after
     /// [`KindPlan::evaluate`] did.
     pub(crate) fn failing(&self, event: &impl View) -> Vec<u16> {
+        let event = &WithCommandLines::new(event);
         let fails = |predicate: &Predicate| guarded(|| predicate.holds(event)).is_err();
         let failing = self.predicates.iter().zip(&self.uses_of).filter(|(p, _)| fails(p));
         let uses = failing.flat_map(|(_, uses)| uses);
@@ -297,7 +300,7 @@ mod tests {
                     .zip(&rules)
                     .filter(|(_, r)| {
                         let p = &r.events[0].predicate;
-                        p.matches_kind(kind) && p.holds(&event)
+                        p.matches_kind(kind) && p.holds(&WithCommandLines::new(&event))
                     })
                     .map(|(i, _)| i)
                     .collect();

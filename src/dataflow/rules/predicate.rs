@@ -12,8 +12,43 @@ pub(super) enum Clause {
     Any(Vec<Clause>),
     Not(Box<Clause>),
     Field(FieldRef, FieldTest),
-    /// Both fields have the same value.
-    SameAs(FieldRef, FieldRef),
+    /// The first field's value has this relation to the second one's.
+    Relates(FieldRef, Relation, FieldRef),
+}
+
+/// How the texts of two values relate (Sigma's `fieldref`). A number equals its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Relation {
+    pub(super) part: TextPart,
+    /// Upper and lower case differ.
+    pub(super) is_cased: bool,
+}
+
+/// The part of one text that another text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TextPart {
+    Whole,
+    Start,
+    End,
+    Any,
+}
+
+impl Relation {
+    fn holds(self, a: Value<'_>, b: Value<'_>) -> bool {
+        if a == Value::Null || b == Value::Null {
+            return false;
+        }
+        let (mut a, mut b) = (value_text(a), value_text(b));
+        if !self.is_cased {
+            (a, b) = (a.to_lowercase(), b.to_lowercase());
+        }
+        match self.part {
+            TextPart::Whole => a == b,
+            TextPart::Start => a.starts_with(&b),
+            TextPart::End => a.ends_with(&b),
+            TextPart::Any => a.contains(&b),
+        }
+    }
 }
 
 impl Clause {
@@ -23,8 +58,9 @@ impl Clause {
             Self::Any(clauses) => clauses.iter().any(|c| c.holds(event)),
             Self::Not(clause) => !clause.holds(event),
             Self::Field(field, test) => test.holds(event.field(*field)),
-            Self::SameAs(a, b) => {
-                event.field(*a).is_some_and(|v| v != Value::Null && event.field(*b) == Some(v))
+            Self::Relates(a, relation, b) => {
+                let values = event.field(*a).zip(event.field(*b));
+                values.is_some_and(|(a, b)| relation.holds(a, b))
             }
         }
     }
@@ -38,7 +74,7 @@ impl Clause {
                 let values = test.index_values();
                 into.extend(values.map(|values| RequiredField { field: *field, values }));
             }
-            Self::Any(_) | Self::Not(_) | Self::SameAs(..) => {}
+            Self::Any(_) | Self::Not(_) | Self::Relates(..) => {}
         }
     }
 
@@ -60,7 +96,7 @@ impl Clause {
                     _ => {}
                 }
             }
-            Self::SameAs(..) => {}
+            Self::Relates(..) => {}
         }
     }
 }
@@ -129,7 +165,7 @@ impl Predicate {
                     let text = value_text(event.field(*field)?);
                     Some(regex.captures(&text)?.name(group)?.as_str().to_owned())
                 }
-                Clause::Not(_) | Clause::Field(..) | Clause::SameAs(..) => None,
+                Clause::Not(_) | Clause::Field(..) | Clause::Relates(..) => None,
             }
         }
         find(&self.clause, event, group)
@@ -146,7 +182,7 @@ impl Predicate {
                 Clause::Field(_, FieldTest::Regex(regex)) => {
                     regex.capture_names().flatten().any(|n| n == group)
                 }
-                Clause::Not(_) | Clause::Field(..) | Clause::SameAs(..) => false,
+                Clause::Not(_) | Clause::Field(..) | Clause::Relates(..) => false,
             }
         }
         has(&self.clause, group)

@@ -18,6 +18,8 @@ pub struct NamedEvent {
     pub text: String,
     /// The predicate. Plans share equal predicates of a rule set.
     pub predicate: Arc<Predicate>,
+    /// The logsource of its Sigma document, if no collector reads it.
+    pub unread: Option<String>,
 }
 
 /// A value that the rule fixes or the engine computes.

@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::suggest::unknown;
+use super::yaml_error::yaml_cause;
 
 /// Line and column, from 1; zeros stand for the whole file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -135,9 +136,7 @@ pub(super) fn documents(text: &str) -> Result<Vec<Node>, Diagnostic> {
         let position = e
             .location()
             .map_or(Position::default(), |l| Position { line: l.line(), column: l.column() });
-        let full = e.without_snippet().to_string();
-        let message = full.split(" at line ").next().unwrap_or(&full);
-        Diagnostic { position, message: message.lines().next().unwrap_or("broken YAML").to_owned() }
+        Diagnostic { position, message: yaml_cause(&e, text) }
     })
 }
 

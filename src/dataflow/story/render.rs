@@ -264,7 +264,7 @@ fn specificity(field: FieldRef) -> f64 {
             0.3
         }
         FieldRef::Entity(_) => 0.9,
-        FieldRef::Attribute(_) => 0.7,
+        FieldRef::Attribute(_) | FieldRef::Derived(_) => 0.7,
         _ => 0.2,
     }
 }

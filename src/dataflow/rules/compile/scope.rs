@@ -44,7 +44,12 @@ impl EventScope {
         }
         let compiled = Arc::new(predicate::parse(node)?);
         let text = node.json().to_string();
-        self.list.push(NamedEvent { name: name.to_owned(), text, predicate: compiled });
+        self.list.push(NamedEvent {
+            name: name.to_owned(),
+            text,
+            predicate: compiled,
+            unread: None,
+        });
         self.used.push(true);
         Ok(self.list.len() - 1)
     }
@@ -67,7 +72,12 @@ impl EventScope {
                 .extend(mismatches.map(|message| Diagnostic { position: value.position, message }));
             predicate::misspelt_kinds(value, &mut warnings);
             let text = value.json().to_string();
-            list.push(NamedEvent { name: key.text.clone(), text, predicate: compiled });
+            list.push(NamedEvent {
+                name: key.text.clone(),
+                text,
+                predicate: compiled,
+                unread: None,
+            });
         }
         let used = vec![false; list.len()];
         Ok(Self { list, used, warnings })

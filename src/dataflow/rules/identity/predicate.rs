@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::super::field::FieldRef;
 use super::super::field_test::{FieldTest, Literal, Order};
 use super::super::kinds::Kinds;
-use super::super::predicate::{Clause, Predicate};
+use super::super::predicate::{Clause, Predicate, TextPart};
 use super::encode::{Encode, encode_unordered};
 use tapio_core::event::Name;
 
@@ -34,6 +34,10 @@ impl Encode for FieldRef {
             Self::Attribute(name) => {
                 out.push(5);
                 name.encode(out);
+            }
+            Self::Derived(derived) => {
+                out.push(6);
+                derived.text().encode(out);
             }
         }
     }
@@ -90,6 +94,7 @@ impl Encode for FieldTest {
             Self::Contains(part) => text(3, part),
             Self::Glob(pattern) => text(4, pattern),
             Self::Regex(regex) => text(5, regex.as_str()),
+            Self::Pattern(regex) => text(14, regex.as_str()),
             Self::Exists(expected) => {
                 out.push(6);
                 expected.encode(out);
@@ -125,7 +130,7 @@ fn captures(clause: &Clause) -> bool {
     match clause {
         Clause::All(clauses) | Clause::Any(clauses) => clauses.iter().any(captures),
         Clause::Field(_, FieldTest::Regex(regex)) => regex.capture_names().flatten().count() > 0,
-        Clause::Not(_) | Clause::Field(..) | Clause::SameAs(..) => false,
+        Clause::Not(_) | Clause::Field(..) | Clause::Relates(..) => false,
     }
 }
 
@@ -163,9 +168,17 @@ impl Encode for Clause {
                 field.encode(out);
                 test.encode(out);
             }
-            Self::SameAs(a, b) => {
+            Self::Relates(a, relation, b) => {
                 out.push(4);
-                encode_unordered(&[*a, *b], FieldRef::encode, out);
+                out.push(match relation.part {
+                    TextPart::Whole => 0,
+                    TextPart::Start => 1,
+                    TextPart::End => 2,
+                    TextPart::Any => 3,
+                });
+                relation.is_cased.encode(out);
+                a.encode(out);
+                b.encode(out);
             }
         }
     }
@@ -175,6 +188,7 @@ impl Encode for Kinds {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::All => out.push(0),
+            Self::Foreign => out.push(2),
             Self::Some { exact, globs } => {
                 out.push(1);
                 encode_unordered(exact, Name::encode, out);

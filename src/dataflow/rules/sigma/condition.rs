@@ -58,7 +58,8 @@ pub(super) fn parse<W: Compound>(
     named: &[(String, W)],
 ) -> Parsed<W> {
     if text.contains('|') {
-        return reject(position, "condition: `|` is not supported; use a correlation rule");
+        let message = "condition: `|` isn't possible here; write a correlation rule";
+        return reject(position, message);
     }
     let words = words(text);
     let mut parser = Parser { words, at: 0, depth: 0, position, noun, named };

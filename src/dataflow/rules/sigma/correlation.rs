@@ -10,8 +10,9 @@ use super::super::rule::{NamedEvent, Rule};
 use super::super::shape::{Aggregate, Condition, Counted, Measure, PartCondition, Shape};
 use super::super::suggest::unknown;
 use super::super::yaml::{Node, Parsed, Part, Position, reject};
+use super::condition;
 use super::document::{self, Correlation, Documents, Head};
-use super::{condition, detection};
+use super::logsource::{self, Logsource};
 use tapio_core::event::Name;
 
 const KEYS: &[&str] =
@@ -119,6 +120,7 @@ impl Builder<'_> {
             name: found.head.names[0].clone(),
             text: found.text.clone(),
             predicate: Arc::clone(&found.predicate),
+            unread: found.logsource.unread(),
         });
         numbers.push(detection);
         events.len() - 1
@@ -135,6 +137,11 @@ impl Builder<'_> {
         for (part, referred) in (0u8..).zip(&referred) {
             match *referred {
                 Referred::Detection(detection) => {
+                    if self.documents.detections[detection].aggregation.is_some() {
+                        let message = "a correlation can't refer to a rule with an aggregation \
+                                       (`| count() …`); write that one as a correlation, too";
+                        return reject(position, message);
+                    }
                     let path = vec![*referred];
                     let by = self.group_by(number, &path)?;
                     let event = self.event(detection);
@@ -182,7 +189,9 @@ impl Builder<'_> {
         inner: Vec<Aggregate>,
     ) -> Parsed<Aggregate> {
         let position = correlation.head.position;
-        let measure = measure(correlation)?;
+        // The measured field is the same one in all rules.
+        let detection = self.numbers.first().map(|number| &self.documents.detections[*number]);
+        let measure = measure(correlation, detection.map(|d| &d.logsource))?;
         let ordered = matches!(measure, Measure::AnyOrder | Measure::InOrder);
         let condition = match correlation.entry("condition") {
             Some(Node { part: Part::Text(text), position, .. }) if measure == Measure::AnyOrder => {
@@ -240,7 +249,7 @@ impl Builder<'_> {
     ) -> Parsed<FieldRef> {
         let correlation = &self.documents.correlations[correlation];
         let Some((next, rest)) = path.split_first() else {
-            return detection::field(name, position);
+            return logsource::field(name, position);
         };
         let names = self.names(*next);
         let alias = correlation.entry("aliases").and_then(|a| a.entry(name));
@@ -254,7 +263,12 @@ impl Builder<'_> {
                 }
             },
         };
-        let Referred::Correlation(inner) = *next else { return detection::field(name, position) };
+        let inner = match *next {
+            Referred::Correlation(inner) => inner,
+            Referred::Detection(i) => {
+                return self.documents.detections[i].logsource.field(name, position);
+            }
+        };
         let grouped = self.documents.correlations[inner].entry("group-by");
         let mut grouped = grouped.map_or(&[][..], Node::items).iter();
         if grouped.any(|n| matches!(&n.part, Part::Text(text) if text == name)) {
@@ -268,7 +282,7 @@ impl Builder<'_> {
     }
 }
 
-fn measure(correlation: &Correlation) -> Parsed<Measure> {
+fn measure(correlation: &Correlation, logsource: Option<&Logsource>) -> Parsed<Measure> {
     let position = correlation.head.position;
     let Some(kind) = correlation.entry("type") else {
         return reject(position, "a correlation needs `type`");
@@ -279,7 +293,11 @@ fn measure(correlation: &Correlation) -> Parsed<Measure> {
         let Some(at) = condition.and_then(|c| c.entry("field")) else {
             return reject(position, format!("{word}: the condition needs `field`"));
         };
-        detection::field(at.text("the name of a field")?, at.position)
+        let (name, position) = (at.text("the name of a field")?, at.position);
+        match logsource {
+            Some(logsource) => logsource.field(name, position),
+            None => logsource::field(name, position),
+        }
     };
     Ok(match word {
         "event_count" => Measure::Count,

@@ -8,8 +8,11 @@ use super::super::rule::{AutoOr, NamedEvent, Rule, StorySpec};
 use super::super::shape::Shape;
 use super::super::suggest::unknown;
 use super::super::template::Template;
-use super::super::yaml::{Node, Parsed, Position, reject};
+use super::super::yaml::{Diagnostic, Node, Parsed, Position, reject};
+use super::aggregation::Aggregation;
 use super::detection;
+use super::filter::Filter;
+use super::logsource::Logsource;
 use tapio_core::event::{Name, Severity};
 
 const IDLE_NS: u64 = 30_000_000_000;
@@ -33,6 +36,8 @@ pub(super) struct Detection {
     /// The detection as JSON.
     pub(super) text: String,
     pub(super) predicate: Arc<Predicate>,
+    pub(super) logsource: Logsource,
+    pub(super) aggregation: Option<Aggregation>,
 }
 
 /// A correlation rule with unresolved references.
@@ -53,12 +58,16 @@ impl Correlation {
 pub(crate) struct Documents {
     pub(super) detections: Vec<Detection>,
     pub(super) correlations: Vec<Correlation>,
+    pub(super) filters: Vec<Filter>,
+    /// Findings that are legal but probably unintended, with their files.
+    pub(super) warnings: Vec<(String, Diagnostic)>,
 }
 
 /// Whether a document is a Sigma document. One with `rule` is a tapio rule.
 pub(crate) fn is_sigma(node: &Node) -> bool {
     let has = |key| node.entry(key).is_some();
-    !has("rule") && has("title") && (has("detection") || has("correlation"))
+    let has_body = has("detection") || has("correlation") || has("filter");
+    !has("rule") && has("title") && has_body
 }
 
 fn head(node: &Node, file: &str) -> Parsed<Head> {
@@ -94,14 +103,29 @@ fn head(node: &Node, file: &str) -> Parsed<Head> {
 impl Documents {
     /// Adds a document.
     pub(crate) fn read(&mut self, node: &Node, file: &str) -> Parsed<()> {
+        if let Some(filter) = node.entry("filter") {
+            self.filters.push(Filter::read(node, filter, file)?);
+            return Ok(());
+        }
         let head = head(node, file)?;
         if node.entry("correlation").is_some() {
             self.correlations.push(Correlation { head, node: node.clone() });
             return Ok(());
         }
-        let predicate = Arc::new(detection::predicate(node)?);
-        let text = node.entry("detection").map(|n| n.json().to_string()).unwrap_or_default();
-        self.detections.push(Detection { head, text, predicate });
+        let logsource = Logsource::parse(node)?;
+        let detection::Compiled { predicate, aggregation } = detection::compile(node, &logsource)?;
+        let predicate = Arc::new(predicate);
+        let detection = node.entry("detection");
+        let timeframe = detection.and_then(|d| d.entry("timeframe"));
+        if let (Some(timeframe), None) = (timeframe, &aggregation) {
+            let message = "`timeframe` has no effect without an aggregation in the condition; for \
+                           a window, write a correlation rule with `timespan`";
+            let message = message.to_owned();
+            let warning = Diagnostic { position: timeframe.position, message };
+            self.warnings.push((file.to_owned(), warning));
+        }
+        let text = detection.map(|n| n.json().to_string()).unwrap_or_default();
+        self.detections.push(Detection { head, text, predicate, logsource, aggregation });
         Ok(())
     }
 }

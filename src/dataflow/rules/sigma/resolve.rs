@@ -6,14 +6,49 @@ use super::super::compile::sequence;
 use super::super::compile::values::intern;
 use super::super::rule::{NamedEvent, Rule};
 use super::super::shape::Shape;
-use super::super::yaml::{Parsed, Position};
+use super::super::yaml::{Diagnostic, Parsed, Position};
 use super::correlation;
 use super::document::{self, Detection, Documents, Head};
 
+/// The results of a set of documents, each with its file.
+pub(crate) struct Resolved {
+    /// Each rule, or the reason why there is none.
+    pub(crate) rules: Vec<(String, Position, Parsed<Rule>)>,
+    /// Faults of filters.
+    pub(crate) errors: Vec<(String, Diagnostic)>,
+    /// Findings that are legal but probably unintended.
+    pub(crate) warnings: Vec<(String, Diagnostic)>,
+}
+
 impl Documents {
-    /// Compiles and removes the documents read so far. Returns each rule, or the reason why there
-    /// is none, with file and position.
-    pub(crate) fn resolve(&mut self) -> Vec<(String, Position, Parsed<Rule>)> {
+    /// Compiles and removes the documents read so far.
+    pub(crate) fn resolve(&mut self) -> Resolved {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        let mut errors = Vec::new();
+        for filter in std::mem::take(&mut self.filters) {
+            let of_file = |diagnostic| (filter.file.clone(), diagnostic);
+            for rule in &mut self.detections {
+                if !filter.applies(&rule.head.names, &rule.logsource) {
+                    continue;
+                }
+                match filter.narrowed(&rule.predicate, &rule.logsource) {
+                    Ok(predicate) => rule.predicate = Arc::new(predicate),
+                    Err(diagnostic) => errors.push(of_file(diagnostic)),
+                }
+            }
+            let rules = &self.detections;
+            let found = filter.warnings(|name| {
+                let rule = rules.iter().find(|rule| rule.head.names.iter().any(|n| n == name));
+                rule.map(|rule| &rule.logsource)
+            });
+            warnings.extend(found.into_iter().map(of_file));
+        }
+        let rules = self.rules();
+        *self = Self::default();
+        Resolved { rules, errors, warnings }
+    }
+
+    fn rules(&self) -> Vec<(String, Position, Parsed<Rule>)> {
         let mut used = correlation::Used {
             detections: vec![false; self.detections.len()],
             correlations: vec![false; self.correlations.len()],
@@ -39,7 +74,6 @@ impl Documents {
                 rules.push((file(&detection.head), detection.head.position, rule));
             }
         }
-        *self = Self::default();
         rules
     }
 }
@@ -50,9 +84,13 @@ fn single(detection: &Detection) -> Parsed<Rule> {
         name: "event".into(),
         text: detection.text.clone(),
         predicate: Arc::clone(&detection.predicate),
+        unread: detection.logsource.unread(),
     };
     let pattern = document::pattern(&detection.head)?;
     let role = intern("symptom", detection.head.position)?;
-    let shape = Shape::Sequence(sequence::single(0, Vec::new(), role, pattern));
+    let shape = match &detection.aggregation {
+        Some(aggregation) => aggregation.shape(role),
+        None => Shape::Sequence(sequence::single(0, Vec::new(), role, pattern)),
+    };
     document::rule(&detection.head, vec![event], shape, pattern)
 }
