@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::event_builder::EventBuilder;
 use tapio_core::event::{Name, names};
-use tapio_core::identity::{AddressOwner, Container, Directory, Pod};
+use tapio_core::identity::{AddressOwner, CgroupNames, Container, ContainerNames, Directory, Pod};
 
 /// The entity key of a workload's name.
 pub(crate) fn workload_key(kind: &str) -> Option<Name> {
@@ -28,6 +28,28 @@ pub(crate) struct Subject<'a> {
     pub(crate) container_id: Option<&'a str>,
     /// The pod's uid.
     pub(crate) pod_uid: Option<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    /// The container of a cgroup. In containers inside each other it is the innermost one that
+    /// this node's runtime or API server knows, else the outermost, which is on this node in any
+    /// case.
+    pub(crate) fn of(names: &'a CgroupNames, directory: &Directory) -> Self {
+        let is_known = |level: &&ContainerNames| {
+            level.container_id.as_deref().is_some_and(|id| directory.container(id).is_some())
+                || level.pod_uid.as_deref().is_some_and(|uid| directory.pod(uid).is_some())
+        };
+        match names.inner.iter().rev().find(is_known) {
+            Some(level) => Self {
+                container_id: level.container_id.as_deref(),
+                pod_uid: level.pod_uid.as_deref(),
+            },
+            None => Self {
+                container_id: names.container_id.as_deref(),
+                pod_uid: names.pod_uid.as_deref(),
+            },
+        }
+    }
 }
 
 /// Whether the entity directory had all names of a [`Subject`].
@@ -238,6 +260,20 @@ mod tests {
             Resolution::Incomplete,
             "it is another one"
         );
+    }
+
+    #[test]
+    fn innermost_container_that_the_node_knows_is_the_subject() {
+        let (outer, inner) = ("3".repeat(64), "a".repeat(64));
+        let uid = "0af76519-16cd-43dd-8448-eb211c80319c";
+        let names = CgroupNames::parse(&format!("/docker/{outer}/kubepods/pod{uid}/{inner}"));
+        let directory = Directory::default();
+        let is_outer = Subject { container_id: Some(&outer), pod_uid: None };
+        assert_eq!(Subject::of(&names, &directory), is_outer);
+        let id: Arc<str> = inner.as_str().into();
+        directory.container_seen(Container { id, ..Container::default() }, 1);
+        let is_inner = Subject { container_id: Some(&inner), pod_uid: Some(uid) };
+        assert_eq!(Subject::of(&names, &directory), is_inner);
     }
 
     #[test]

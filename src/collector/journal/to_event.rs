@@ -146,14 +146,9 @@ impl EventConverter {
         if let Some(id) = self.cgroup_id(path, monotonic_ns) {
             self.event.int(names::CGROUP_ID, id);
         }
-        let parsed = CgroupNames::parse(path);
-        self.event.enrich(
-            Subject {
-                container_id: parsed.container_id.as_deref(),
-                pod_uid: parsed.pod_uid.as_deref(),
-            },
-            &context.site.directory,
-        );
+        let names = CgroupNames::parse_below(&context.site.cgroup_base, path);
+        let directory = &context.site.directory;
+        self.event.enrich(Subject::of(&names, directory), directory);
     }
 
     /// The id of a cgroup, which is the inode of its folder; `None` once it is removed.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::events::event_builder::Lossy;
+use crate::runtime::cgroup_of_process;
 use tapio_core::identity::CgroupNames;
 
 /// A process that didn't wait for its ended children.
@@ -54,8 +55,8 @@ fn has_living_thread(process: &Path) -> bool {
     threads.filter_map(|thread| Stat::read(&thread.path())).any(|thread| !thread.is_dead())
 }
 
-/// The processes with at least `min` zombies.
-pub(super) fn parents(min: u64) -> Vec<Parent> {
+/// The processes with at least `min` zombies. `base`: the cgroup that contains the node.
+pub(super) fn parents(min: u64, base: &str) -> Vec<Parent> {
     let mut zombies: HashMap<u32, u64> = HashMap::new();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for entry in processes {
@@ -74,26 +75,21 @@ pub(super) fn parents(min: u64) -> Vec<Parent> {
     let mut parents: Vec<Parent> = zombies
         .into_iter()
         .filter(|(_, count)| *count >= min)
-        .map(|(pid, zombies)| parent(pid, zombies))
+        .map(|(pid, zombies)| parent(pid, zombies, base))
         .collect();
     parents.sort_by_key(|p| p.pid);
     parents
 }
 
-fn parent(pid: u32, zombies: u64) -> Parent {
+fn parent(pid: u32, zombies: u64, base: &str) -> Parent {
     // A name or path that isn't UTF-8 has the same form here as in kernel events.
     let read = |file: &str| {
         let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
         Lossy(&bytes).to_string()
     };
-    let cgroups = read("cgroup");
-    // `0::/path` is the unified hierarchy's line; without it systemd's own hierarchy has the unit.
-    let of = |prefix: &str| {
-        cgroups.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix))
-    };
-    let path = of(":").filter(|path| *path != "/").or_else(|| of("name=systemd:")).unwrap_or("/");
+    let cgroup = CgroupNames::parse_below(base, cgroup_of_process(&read("cgroup")));
     let name = read("comm").trim_end_matches('\n').to_owned();
-    Parent { pid, name, cgroup: CgroupNames::parse(path), zombies }
+    Parent { pid, name, cgroup, zombies }
 }
 
 #[cfg(test)]
@@ -118,7 +114,7 @@ mod tests {
         let until = tapio_core::clock::instant() + std::time::Duration::from_secs(10);
         let mut found = 0;
         while found < 3 && tapio_core::clock::instant() < until {
-            found = parents(1).iter().find(|p| p.pid == own).map_or(0, |p| p.zombies);
+            found = parents(1, "").iter().find(|p| p.pid == own).map_or(0, |p| p.zombies);
         }
         assert!(found >= 3, "{found}");
         children.iter_mut().for_each(|c| drop(c.wait()));
