@@ -69,7 +69,10 @@ pub(super) fn run(args: &Args) -> Outcome {
     // Not one event: nothing was replayed, whatever the rules say.
     let is_empty = replayed.account.total.forwarded == 0;
     if let Some(first) = replayed.refused.first().filter(|_| is_empty) {
-        anyhow::bail!("no line is an event, refused: {}; the first: {first}", replayed.refused.len());
+        anyhow::bail!(
+            "no line is an event, refused: {}; the first: {first}",
+            replayed.refused.len()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use super::config_paths::paths_in;
 use super::memory::MemoryLimit;
 use super::sections::{AdminConfig, DataflowConfig, LogConfig, SandboxConfig};
 use super::variables::Variables;
+use super::yaml_error;
 use crate::bridge::BridgeConfig;
 use crate::export::{ExportConfig, complete_from_env};
 use crate::server::ServerConfig;
@@ -118,7 +119,8 @@ impl Config {
                 let (line, column) = e.location().map_or((0, 0), |l| (l.line(), l.column()));
                 let full = e.without_snippet().to_string();
                 let cause = full.split(" at line ").next().unwrap_or(&full);
-                let cause = cause.lines().next().unwrap_or("invalid YAML").to_owned();
+                let cause = cause.lines().next().unwrap_or("invalid YAML");
+                let cause = yaml_error::describe(cause, &expanded.text, line, column);
                 error(line, expanded.column(line, column), expanded.hide(cause))
             })?
         };
@@ -336,6 +338,13 @@ mod tests {
                 "t.yaml:2:3: collectors.only: unknown collector `epbf`",
             ),
             ("node: [\n", "t.yaml:"),
+            ("node: a\nnode: b\n", "t.yaml:2:1: `node` occurs twice"),
+            ("node: a\n---\nnode: b\n", "t.yaml:3:1: another document begins here"),
+            ("- a\n", "t.yaml:1:1: expected keys with values"),
+            ("dataflow: 5\n", "t.yaml:1:11: dataflow: expected keys with values"),
+            ("collectors:\n  only: ebpf\n", "t.yaml:2:9: collectors.only: expected a list"),
+            ("dataflow: {shards: -1}\n", "t.yaml:1:20: dataflow.shards: expected a whole number"),
+            ("log: { format: xml }\n", "t.yaml:1:16: log.format: unknown value `xml`"),
             ("redact:\n  patterns: ['(']\n", "t.yaml:2:3: redact.patterns: \"(\": unclosed group"),
             ("redact:\n  names: ['ä']\n", "t.yaml:2:3: redact.names: \"ä\" isn't a name"),
             ("redact:\n  enable: false\n", "t.yaml:2:3: unknown field `enable`"),

@@ -9,6 +9,7 @@
 //! | `config_paths.rs` | the files and folders that the YAML file names |
 //! | `sandbox.rs` | [`Sandbox`]: the rights of the process |
 //! | `variables.rs` | environment variables in the YAML file |
+//! | `yaml_error.rs` | errors in the YAML file, by key |
 //! | `start_error.rs` | [`StartError`] |
 //! | `status.rs` | [`Status`]: `/status` and `/readyz` |
 //! | `metrics/` | `/metrics` |
@@ -37,6 +38,7 @@ mod start;
 mod start_error;
 mod status;
 mod variables;
+mod yaml_error;
 
 pub use agent::{Agent, Exit};
 pub use config::{Config, ConfigError};
