@@ -83,6 +83,10 @@ pub(super) struct UnitTable {
     baseline_us: u64,
     /// Whether inactive units may have changed since the cursor.
     check_inactive: bool,
+    /// Whether there was no run before this one: units that have failed already are emitted once.
+    is_first_start: bool,
+    /// The units of the first list that aren't read yet.
+    first_list: HashSet<Arc<str>>,
     units: HashMap<Arc<str>, Entry>,
     jobs: HashMap<u32, Job>,
     /// Units with a pending end, and its deadline in nanoseconds of CLOCK_MONOTONIC.
@@ -101,6 +105,8 @@ impl UnitTable {
             filter,
             baseline_us,
             check_inactive,
+            is_first_start: !check_inactive,
+            first_list: HashSet::new(),
             units: HashMap::new(),
             jobs: HashMap::new(),
             pending: Vec::new(),
@@ -383,6 +389,8 @@ impl UnitTable {
         directory: &Directory,
         now_ns: u64,
     ) {
+        let is_in_first_list = self.first_list.remove(&unit);
+        let baseline_us = self.baseline_us;
         let Some(entry) = self.entry(&unit) else { return };
         // A signal that arrived since the request is newer than the reply.
         if entry.signals != signals {
@@ -396,6 +404,12 @@ impl UnitTable {
             control_group: read.control_group.into(),
         };
         directory.unit_seen(seen, now_ns);
+        let had_failed = is_in_first_list
+            && entry.next.active == State::Failed
+            && entry.next.changed.mono_us <= baseline_us;
+        let found = had_failed.then(|| Transition::found_failed(&entry.next));
+        self.changes
+            .extend(found.map(|transition| Change::Unit { unit: Arc::clone(&unit), transition }));
         self.apply_snapshot(&unit, directory, now_ns);
     }
 
@@ -408,6 +422,7 @@ impl UnitTable {
             entry.unit.unloaded(&mut push_to(&mut self.changes, &name));
             directory.unit_gone(&name, now_ns);
         }
+        let is_first = std::mem::take(&mut self.is_first_start);
         for unit in listed.iter().filter(|l| self.filter.selects(&l.name)) {
             let entry = self.units.get(unit.name.as_str());
             // An inactive unit without an entry has nothing to emit.
@@ -415,7 +430,11 @@ impl UnitTable {
                 continue;
             }
             let signals = entry.map_or(0, |entry| entry.signals);
-            self.requests.push_back(Request::Read { unit: unit.name.as_str().into(), signals });
+            let name: Arc<str> = unit.name.as_str().into();
+            if is_first {
+                self.first_list.insert(Arc::clone(&name));
+            }
+            self.requests.push_back(Request::Read { unit: name, signals });
         }
         self.check_inactive = false;
     }
@@ -424,4 +443,59 @@ impl UnitTable {
 /// Appends a unit's transitions to the changes.
 fn push_to<'a>(changes: &'a mut Vec<Change>, unit: &'a Arc<str>) -> impl FnMut(Transition) + 'a {
     |transition| changes.push(Change::Unit { unit: Arc::clone(unit), transition })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::unit::{Exit, Stamp, TransitionKind};
+    use super::*;
+
+    fn listed(names: &[&str]) -> Reply {
+        let unit = |name: &&str| ListedUnit { name: (*name).to_owned(), is_inactive: false };
+        Reply::List(names.iter().map(unit).collect())
+    }
+
+    fn read(unit: &str, active: State, mono_us: u64) -> Reply {
+        let snapshot = Snapshot {
+            active,
+            result: "exit-code".into(),
+            exit: Exit { code: 1, status: 3, at_mono_us: mono_us },
+            changed: Stamp { mono_us, wall_us: 1_700_000_000_000_000 },
+            ..Snapshot::default()
+        };
+        let properties = Some(UnitProperties { snapshot, control_group: String::new() });
+        Reply::Read { unit: unit.into(), signals: 0, properties }
+    }
+
+    fn failures(table: &mut UnitTable) -> Vec<(String, Option<u64>)> {
+        let failure = |change| match change {
+            Change::Unit { unit, transition } if transition.kind == TransitionKind::Failed => {
+                Some((unit.to_string(), transition.failed_before))
+            }
+            _ => None,
+        };
+        table.changes.drain(..).filter_map(failure).collect()
+    }
+
+    #[test]
+    fn unit_that_had_failed_before_the_first_start_is_found_once() {
+        let directory = Directory::default();
+        let all = Filter { include: Vec::new(), exclude: Vec::new() };
+        let mut table = UnitTable::new(all.clone(), 1_000, false);
+        let mut connect = |table: &mut UnitTable| {
+            table.begin_connection();
+            table.handle_reply(listed(&["old.service", "ok.service"]), &directory, 1);
+            table.handle_reply(read("old.service", State::Failed, 500), &directory, 1);
+            table.handle_reply(read("ok.service", State::Active, 500), &directory, 1);
+        };
+        connect(&mut table);
+        let found = vec![("old.service".to_owned(), Some(1_700_000_000_000_000))];
+        assert_eq!(failures(&mut table), found);
+        connect(&mut table);
+        assert_eq!(failures(&mut table), [], "not again on the next connection");
+        // A start that continues at a cursor.
+        let mut table = UnitTable::new(all, 1_000, true);
+        connect(&mut table);
+        assert_eq!(failures(&mut table), []);
+    }
 }
