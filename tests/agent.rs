@@ -5,6 +5,8 @@
 mod disabled_rule;
 #[path = "support/failing_rule.rs"]
 mod failing_rule;
+#[path = "agent/readiness.rs"]
+mod readiness;
 #[path = "agent/rights.rs"]
 mod rights;
 #[path = "agent/secrets.rs"]
