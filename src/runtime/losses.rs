@@ -1,4 +1,4 @@
-//! What the agent loses, for the log and `/status`: each loss is logged at once and then once a
+//! Losses of the agent, for the log and `/status`: each one is logged at once and then once a
 //! minute with its count, and makes `/status` degraded for a minute.
 
 use std::collections::BTreeMap;

@@ -58,7 +58,7 @@ pub struct Status {
     pub server: Option<ServerHealth>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
-    /// What is lost.
+    /// Losses, followed over time.
     pub losses: LossMonitor,
     /// The limits of the process's rights; `None` where it has none.
     pub sandbox: Option<Arc<SandboxState>>,

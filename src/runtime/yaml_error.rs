@@ -1,7 +1,7 @@
 //! Errors of the YAML reader in the words of a configuration file: its keys, and what may stand
 //! there.
 
-/// What the reader says, and what is meant. The reader names types of this program and its own
+/// Messages of the reader, and their meaning. The reader names types of this program and its own
 /// options, which nobody can set in a file.
 const MEANINGS: &[(&str, &str)] = &[
     ("expected mapping start", "expected keys with values, such as `key: value`"),

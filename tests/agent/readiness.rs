@@ -1,4 +1,4 @@
-//! What the agent reports of itself: sources that are open, losses, a full disk.
+//! Reports of the agent about itself: sources that are open, losses, a full disk.
 
 use std::path::Path;
 use std::process::Command;

@@ -217,6 +217,7 @@ impl EventConverter {
 
     fn kernel(&mut self, record: &Record, context: &Context) {
         self.begin(context);
+        self.event.cgroup_of_kernel_line(record.text(Field::Message), &context.site);
         self.event.end_entities();
         // `_KERNEL_DEVICE` of a block device is `b` and its numbers; udev has its name.
         if record.get(Field::KernelDevice).first() == Some(&b'b') {
