@@ -122,7 +122,8 @@ impl Sources {
         let now = clock::instant();
         let is_first = self.searched_at.is_none();
         let is_due = |at: Instant| now.duration_since(at) >= SEARCH_INTERVAL;
-        if !is_first && !(self.may_open() && self.searched_at.is_some_and(is_due)) {
+        let is_again = self.may_open() && self.searched_at.is_some_and(is_due);
+        if !(is_first || is_again) {
             return Ok(());
         }
         self.searched_at = Some(now);

@@ -35,7 +35,7 @@ fn unit_that_had_failed_before_the_first_start_is_found_once() {
     let directory = Directory::default();
     let all = Filter { include: Vec::new(), exclude: Vec::new() };
     let mut table = UnitTable::new(all.clone(), 1_000, false);
-    let mut connect = |table: &mut UnitTable| {
+    let connect = |table: &mut UnitTable| {
         table.begin_connection();
         table.handle_reply(listed(&["old.service", "ok.service"]), &directory, 1);
         table.handle_reply(read("old.service", State::Failed, 500), &directory, 1);
