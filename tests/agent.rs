@@ -7,6 +7,8 @@ mod disabled_rule;
 mod failing_rule;
 #[path = "agent/incidents.rs"]
 mod incidents;
+#[path = "agent/readiness.rs"]
+mod readiness;
 #[path = "agent/rights.rs"]
 mod rights;
 #[path = "agent/secrets.rs"]

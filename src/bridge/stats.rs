@@ -32,6 +32,7 @@ tapio_core::counters! {
 pub struct BridgeStats {
     pub(super) counters: BridgeCounters,
     connected: AtomicBool,
+    disk_failing: AtomicBool,
     endpoint: Mutex<String>,
     last_error: Mutex<String>,
 }
@@ -41,6 +42,18 @@ impl BridgeStats {
     pub(super) fn set_connected(&self, connected: bool) {
         // Relaxed, paired with the load in `is_connected`: independent of other values.
         self.connected.store(connected, Ordering::Relaxed);
+    }
+
+    /// Sets whether the disk refuses batches of the spool.
+    pub(super) fn set_disk_failing(&self, is_failing: bool) {
+        // Relaxed, paired with the load in `is_disk_failing`: independent of other values.
+        self.disk_failing.store(is_failing, Ordering::Relaxed);
+    }
+
+    /// Whether the disk refuses batches of the spool.
+    #[must_use]
+    pub fn is_disk_failing(&self) -> bool {
+        self.disk_failing.load(Ordering::Relaxed)
     }
 
     /// Sets the server that the bridge is connected to.

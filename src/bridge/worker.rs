@@ -239,6 +239,7 @@ impl Worker {
         counters.rounds.add(1);
         counters.queue_bytes.set(self.outbox.queue_bytes() as u64);
         counters.spool_bytes.set(self.outbox.spool_bytes());
+        self.stats.set_disk_failing(self.outbox.is_failing());
         counters.circuit_state.set(self.link.state() as u64);
     }
 

@@ -12,6 +12,6 @@ pub(super) fn print_refused(refused: &[BadLine]) {
         message(&format!("tapio: {line}"));
     }
     if !refused.is_empty() {
-        message(&format!("tapio: lines refused: {}; replayed the others", refused.len()));
+        message(&format!("tapio: lines refused: {}", refused.len()));
     }
 }

@@ -66,5 +66,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     if !replayed.account.holds() || total.held > 0 {
         anyhow::bail!("CONS-1 violated: {total:?}");
     }
+    // Not one event: nothing was replayed, whatever the rules say.
+    let is_empty = replayed.account.total.forwarded == 0;
+    if let Some(first) = replayed.refused.first().filter(|_| is_empty) {
+        anyhow::bail!(
+            "no line is an event, refused: {}; the first: {first}",
+            replayed.refused.len()
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,11 +11,12 @@ use super::log::Log;
 use super::notify::ServiceManager;
 use super::output::{Outcome, Usage, message, print};
 use super::reload::reload;
-use super::service::{READY_INTERVAL, Service};
+use super::service::{READY_INTERVAL, READY_TIMEOUT, Service};
 use super::signals::Signals;
 use super::{live, log, process, story, telemetry};
 use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_json};
 use crate::telemetry::in_span;
+use tapio_collectors::CollectorStatus;
 use tapio_core::clock;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
@@ -89,9 +90,6 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     telemetry::export_metrics(telemetry.as_mut(), agent.metrics());
     let stories = stories.transpose()?;
     tracing::info!(admin = %agent.admin_addr(), "agent started: /status, /metrics, /healthz, /readyz");
-    if stories.is_some() {
-        message(WELCOME);
-    }
     supervise(&mut agent, args, &signals, &mut log, limits.as_deref(), &mut service);
     tracing::info!("draining");
     service.manager.stopping();
@@ -134,8 +132,14 @@ fn supervise(
     let is_over = |agent: &Agent| {
         signals.is_shutdown() || (args.until_finished && agent.sources_are_finished())
     };
+    let mut is_watching = false;
     while !is_over(agent) {
-        let interval = if service.is_starting() { READY_INTERVAL } else { interval };
+        if !is_watching && (agent.sources_are_settled() || started.elapsed() > READY_TIMEOUT) {
+            is_watching = true;
+            report_watching(agent, args.standalone);
+        }
+        let interval =
+            if service.is_starting() || !is_watching { READY_INTERVAL } else { interval };
         signals.wait(interval.min(POLL_INTERVAL.saturating_sub(polled.elapsed())));
         if signals.take_reload() {
             service.manager.reloading();
@@ -151,6 +155,23 @@ fn supervise(
         if first_report.take_if(|at| *at <= clock::instant()).is_some() {
             message(&first_report_text(&agent.account().total));
         }
+    }
+}
+
+/// Reports that the sources are open: what happens from now on isn't missed.
+fn report_watching(agent: &Agent, standalone: bool) {
+    let collectors = agent.collectors();
+    let names = |is_open: bool| -> Vec<&str> {
+        let is_as = |c: &&CollectorStatus| (c.is_settled && c.health.has_source()) == is_open;
+        collectors.iter().filter(is_as).map(|c| c.name).collect()
+    };
+    tracing::info!(
+        collectors = names(true).join(" "),
+        not_open = names(false).join(" "),
+        "watching: the sources of these collectors are open"
+    );
+    if standalone {
+        message(WELCOME);
     }
 }
 

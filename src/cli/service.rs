@@ -10,7 +10,7 @@ use tapio_collectors::Health;
 use tapio_core::clock;
 
 /// The service is ready after this time, whatever its sources wait for.
-const READY_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time limit for a page's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Interval of checks until the service is ready.

@@ -281,12 +281,14 @@ impl Run {
         let event = &mut self.event;
         event.clear();
         event.text(names::HOST_NAME, &context.site.node);
+        unescape(record.message, &mut self.bytes);
+        let message = String::from_utf8_lossy(&self.bytes);
+        event.cgroup_of_kernel_line(&message, &context.site);
         event.end_entities();
         if let Some(device) = record.block_device() {
             event.text(names::TAPIO_BLOCK_DEVICE, device);
         }
-        unescape(record.message, &mut self.bytes);
-        event.message(format_args!("{}", String::from_utf8_lossy(&self.bytes)));
+        event.message(format_args!("{message}"));
         let observed_ns = clock::wall_ns();
         // The log's clock (printk's local_clock) advances as CLOCK_MONOTONIC does, from boot on.
         let time_ns =

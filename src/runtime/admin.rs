@@ -41,7 +41,7 @@ fn routes(status: Arc<Status>) -> Router {
 async fn ready(State(status): State<Arc<Status>>) -> (StatusCode, String) {
     match status.ready() {
         Ok(()) => (StatusCode::OK, "ready\n".into()),
-        Err(cause) => (StatusCode::SERVICE_UNAVAILABLE, format!("{cause}\n")),
+        Err(obstacles) => (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::admin::{self, Admin};
 use super::config::Config;
 use super::lock::AgentLock;
+use super::losses::LossMonitor;
 use super::metrics;
 use super::reload::RuleFiles;
 use super::rows::{origin, reads_again};
@@ -129,7 +130,9 @@ impl Agent {
             assessor,
             bridge: Arc::clone(bridge.stats()),
             sinks: exporters.as_ref().map_or(Vec::new(), |exporters| exporters.stats().to_vec()),
+            server: server.as_ref().map(ServerHandle::health),
             ledger,
+            losses: LossMonitor::default(),
             sandbox: sandbox.map(|sandbox| sandbox.state),
             redactor,
             shutdown: shutdown.clone(),
@@ -202,11 +205,12 @@ impl Agent {
         self.manager().is_finished()
     }
 
-    /// Reloads rules whose files have changed and replaces hung runs of collectors. To be called
-    /// about once a second.
+    /// Reloads rules whose files have changed, replaces hung runs of collectors and logs losses.
+    /// To be called about once a second.
     pub fn poll(&mut self) {
         self.files.poll();
         self.manager().check_health();
+        self.status.poll_losses();
     }
 
     /// Reloads the rules, of a new configuration if there is one. Those with errors are refused.

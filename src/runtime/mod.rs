@@ -14,6 +14,7 @@
 //! | `metrics/` | `/metrics` |
 //! | `admin.rs` | the HTTP server of these pages |
 //! | `memory/` | keeps the memory below [`MemoryLimit`] |
+//! | `losses.rs` | what is lost, for the log and `/status` |
 //! | `lock.rs` | [`AgentLock`]: one agent per state folder |
 //! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
 //! | `rows.rs` | properties of the collectors by number |
@@ -24,6 +25,7 @@ mod agent;
 mod config;
 mod config_paths;
 mod lock;
+mod losses;
 mod memory;
 mod metrics;
 mod recovery_log;
@@ -39,6 +41,7 @@ mod variables;
 pub use agent::{Agent, Exit};
 pub use config::{Config, ConfigError};
 pub use lock::{AgentLock, LockError};
+pub use losses::LossMonitor;
 pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;

@@ -5,17 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value as Json, json};
 
+use super::losses::LossMonitor;
 use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use super::sandbox::SandboxState;
 use crate::bridge::BridgeStats;
 use crate::export::SinkStats;
-use crate::server::AccessStats;
+use crate::server::{AccessStats, ServerHealth};
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
-use tapio_core::event::{Name, rfc3339};
+use tapio_core::event::{Name, Reason, rfc3339};
 use tapio_core::identity::Directory;
 use tapio_core::redact::Redactor;
 use tapio_core::ring::{CollectorAccount, Ledger, Snapshot};
@@ -53,8 +54,12 @@ pub struct Status {
     pub bridge: Arc<BridgeStats>,
     /// The sinks of the export.
     pub sinks: Vec<Arc<SinkStats>>,
+    /// The embedded server; `None` without one.
+    pub server: Option<ServerHealth>,
     /// CONS-1.
     pub ledger: Arc<Ledger>,
+    /// Losses, followed over time.
+    pub losses: LossMonitor,
     /// The limits of the process's rights; `None` where it has none.
     pub sandbox: Option<Arc<SandboxState>>,
     /// Removes secrets from the document.
@@ -145,6 +150,8 @@ impl Status {
             self.collectors().iter().map(|c| (c.name.to_owned(), collector_json(c))).collect();
         let shards: Vec<_> = self.shards.iter().map(|s| counters_json(s.readings())).collect();
         let cons1 = snapshot_json(&self.account());
+        let obstacles = self.ready().err().unwrap_or_default();
+        let losses = self.losses.current(clock::instant());
         let [service_name, service_version, environment] = &self.service;
         let mut document = json!({
             "node": self.node,
@@ -152,6 +159,9 @@ impl Status {
             "service": {
                 "name": service_name, "version": service_version, "environment": environment,
             },
+            "state": self.state(&obstacles, &losses),
+            "unready": &obstacles,
+            "degraded": &losses,
             "uptime_seconds": clock::wall_ns().saturating_sub(self.started_ns) / 1_000_000_000,
             "rules": self.rules.current().rules.len(),
             "rule_failures": self.rules.failures().iter().map(failures_json).collect::<Json>(),
@@ -193,6 +203,7 @@ impl Status {
     fn bridge(&self) -> Json {
         let mut bridge = counters_json(self.bridge.readings());
         bridge.insert("connected".into(), self.bridge.is_connected().into());
+        bridge.insert("disk_failing".into(), self.bridge.is_disk_failing().into());
         bridge.insert("endpoint".into(), self.bridge.endpoint().into());
         bridge.insert("circuit".into(), self.bridge.circuit().as_str().into());
         bridge.insert("last_error".into(), self.bridge.last_error().into());
@@ -216,28 +227,73 @@ impl Status {
         rule_documents(&self.assessor.suggestions())
     }
 
+    /// Reads the counts of losses. To be called about once a second.
+    pub(super) fn poll_losses(&self) {
+        self.losses.poll(self.loss_counts(), clock::instant());
+    }
+
+    /// Events that were dropped, by collector, stage and reason, and those that arrived late or
+    /// incomplete. An event that was only read again isn't lost.
+    fn loss_counts(&self) -> Vec<(String, u64)> {
+        let mut counts = Vec::new();
+        for account in &self.account().collectors {
+            for (stage, reason, n) in &account.dropped {
+                if *reason != Reason::ReadAgain {
+                    let (name, stage, reason) = (&account.name, stage.as_str(), reason.as_str());
+                    counts.push((format!("{name} {stage}/{reason}"), *n));
+                }
+            }
+        }
+        let readings = self.shards.iter().flat_map(|shard| shard.readings());
+        let late = readings.filter(|reading| reading.name == "events_late");
+        counts.push(("late events".into(), late.map(|reading| reading.value).sum()));
+        counts.push(("names without room".into(), Name::not_added()));
+        counts
+    }
+
+    fn state(&self, obstacles: &[String], losses: &[String]) -> &'static str {
+        match (obstacles.is_empty(), losses.is_empty()) {
+            (false, _) if self.shutdown.is_requested() => "shutting_down",
+            (true, true) => "ok",
+            _ => "degraded",
+        }
+    }
+
     /// Checks that the agent does its work. It does so while the server is away, too: events wait
     /// in the spool, and a rollout of agents mustn't wait for the server. `/status` has the
     /// connection.
     ///
     /// # Errors
-    /// The first obstacle.
-    pub fn ready(&self) -> Result<(), String> {
+    /// The obstacles, one text each.
+    pub fn ready(&self) -> Result<(), Vec<String>> {
         if self.shutdown.is_requested() {
-            return Err("shutting down".into());
+            return Err(vec!["shutting down".into()]);
         }
         let collectors = self.collectors();
-        let failing = [Health::Backoff, Health::Hung];
-        if let Some(c) = collectors.iter().find(|c| failing.contains(&c.health)) {
-            return Err(format!("collector {} failed: {}", c.name, c.last_error));
-        }
         // A facility that the node lacks is in `/status`. It makes only an agent without any other
         // collector unready, or a node that lacks it would never become ready.
-        match collectors.first() {
-            Some(c) if collectors.iter().all(|c| c.health == Health::Unavailable) => {
-                Err(format!("collector {} is unavailable: {}", c.name, c.last_error))
+        let none_available = collectors.iter().all(|c| c.health == Health::Unavailable);
+        let mut obstacles: Vec<String> = Vec::new();
+        for c in &collectors {
+            match c.health {
+                Health::Backoff | Health::Hung => {
+                    obstacles.push(format!("collector {} failed: {}", c.name, c.last_error));
+                }
+                Health::Unavailable if none_available => {
+                    obstacles.push(format!("collector {} is unavailable: {}", c.name, c.last_error))
+                }
+                _ if !c.is_settled => {
+                    obstacles.push(format!("collector {} is still opening its source", c.name));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        if self.bridge.is_disk_failing() {
+            obstacles.push("spool: the disk refuses writes".into());
+        }
+        if let Some(cause) = self.server.as_ref().and_then(ServerHealth::obstacle) {
+            obstacles.push(format!("embedded server: {cause}"));
+        }
+        if obstacles.is_empty() { Ok(()) } else { Err(obstacles) }
     }
 }

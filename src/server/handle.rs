@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::config::ServerConfig;
-use super::health::Health;
+use super::health::{Health, ServerHealth};
 use super::ingest::Ingest;
 use super::reload::ConfigChanges;
 use super::scrub::ScrubThread;
@@ -172,6 +172,12 @@ impl ServerHandle {
     #[must_use]
     pub fn status(&self) -> ServerStatus {
         self.shared.status()
+    }
+
+    /// Whether it stores batches, also after the handle is gone.
+    #[must_use]
+    pub fn health(&self) -> ServerHealth {
+        ServerHealth(self.shared.health.subscribe())
     }
 
     /// The server's metrics.

@@ -43,6 +43,18 @@ impl Health {
     }
 }
 
+/// The state of a server that runs in this process, for its owner.
+#[derive(Clone, Debug)]
+pub struct ServerHealth(pub(super) watch::Receiver<Health>);
+
+impl ServerHealth {
+    /// Why batches aren't stored or queries aren't answered; `None` if they are.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&'static str> {
+        self.0.borrow().obstacle()
+    }
+}
+
 /// Reports the state to `grpc.health.v1`, until the server stops.
 pub(super) async fn report(mut health: watch::Receiver<Health>, reporter: HealthReporter) {
     loop {

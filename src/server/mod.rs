@@ -39,6 +39,7 @@ mod sync_gate;
 
 pub use config::ServerConfig;
 pub use handle::{Server, ServerHandle};
+pub use health::ServerHealth;
 pub use ingest::{Ingest, IngestStream};
 pub use reload::ConfigChanges;
 pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};

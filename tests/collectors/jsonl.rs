@@ -144,14 +144,44 @@ fn lines_of_otlp_are_events_also_from_compressed_files() {
 }
 
 #[test]
-fn missing_file_fails_before_any_line_is_read() {
+fn missing_file_stops_only_itself_and_is_read_once_it_exists() {
+    for follow in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (existing, missing) = (folder.path().join("existing"), folder.path().join("missing"));
+        fs::write(&existing, lines(0..2)).unwrap();
+        let pipeline = start(&[existing, missing.clone()], follow);
+        wait_for(&pipeline, &["0", "1"]);
+        let note = |p: &Pipeline| {
+            let status = p.status();
+            let of_missing = status.notes.iter().find(|n| n.subject.ends_with("missing"));
+            of_missing.map(|note| note.state.clone()).unwrap_or_default()
+        };
+        assert!(note(&pipeline).contains("No such file"), "{}", note(&pipeline));
+        fs::write(&missing, lines(2..3)).unwrap();
+        wait_for(&pipeline, &["0", "1", "2"]);
+        assert_eq!(note(&pipeline), "ok");
+        assert_eq!(pipeline.end().snapshot.total.forwarded, 3);
+    }
+}
+
+#[test]
+fn pattern_stands_for_new_files_and_not_for_rotated_ones_again() {
     let folder = tempfile::tempdir().unwrap();
-    let existing = folder.path().join("existing");
-    fs::write(&existing, lines(0..3)).unwrap();
-    let pipeline = start(&[existing, folder.path().join("missing")], false);
-    pipeline
-        .wait_until("the error is reported", |p| p.last_error().contains("missing: No such file"));
-    assert_eq!(pipeline.end().snapshot.total.received, 0);
+    let path = |name: &str| folder.path().join(name);
+    append(&path("a.jsonl"), &lines(0..1));
+    append(&path("other.log"), &lines(9..10));
+    let pipeline = start(&[path("*.jsonl")], true);
+    wait_for(&pipeline, &["0"]);
+    append(&path("b.jsonl"), &lines(1..2));
+    wait_for(&pipeline, &["0", "1"]);
+    // A rotated file matches, too.
+    fs::rename(path("a.jsonl"), path("a-1.jsonl")).unwrap();
+    append(&path("a.jsonl"), &lines(2..3));
+    append(&path("c.jsonl"), &lines(3..4));
+    pipeline.wait_until("the new lines", |p| p.texts("id").len() == 4);
+    append(&path("d.jsonl"), &lines(4..5));
+    pipeline.wait_until("a later search", |p| p.texts("id").len() >= 5);
+    assert_eq!(pipeline.end().snapshot.total.forwarded, 5);
 }
 
 #[test]

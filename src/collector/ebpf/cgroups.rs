@@ -21,6 +21,55 @@ const MAX_DEPTH: usize = 32;
 struct Hierarchy {
     id: u64,
     mount: PathBuf,
+    /// The path of the mount's root as the kernel reports it: empty for the hierarchy's own root.
+    /// A cgroup namespace, as of a node that is a container, has another one, which isn't known
+    /// before the kernel has reported a cgroup in it.
+    prefix: Option<Box<str>>,
+}
+
+impl Hierarchy {
+    fn new(id: u64, mount: PathBuf) -> Self {
+        let is_root = inode(&mount) == Some(ROOT_INODE);
+        Self { id, mount, prefix: is_root.then(Box::default) }
+    }
+
+    /// A path that the kernel reports, as it is below this mount. A path of another namespace
+    /// stays as it is.
+    fn visible<'p>(&mut self, inode_of_path: u64, path: &'p str) -> &'p str {
+        if self.prefix.is_none() {
+            let at = |at: &usize| inode(&self.folder(&path[*at..])) == Some(inode_of_path);
+            self.prefix = starts(path).find(at).map(|at| path[..at].into());
+        }
+        let rest = match &self.prefix {
+            Some(prefix) => path.strip_prefix(&**prefix),
+            // It is removed already. The folder that it was in is unique by its name.
+            None => {
+                let is_in = |at: &usize| {
+                    path[*at..].rsplit_once('/').is_some_and(|(parent, _)| {
+                        !parent.is_empty() && self.folder(parent).is_dir()
+                    })
+                };
+                starts(path).find(is_in).map(|at| &path[at..])
+            }
+        };
+        rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
+    }
+
+    fn folder(&self, path: &str) -> PathBuf {
+        self.mount.join(path.trim_start_matches('/'))
+    }
+}
+
+/// The inode of a hierarchy's own root (`kernfs_create_root` in fs/kernfs/dir.c).
+const ROOT_INODE: u64 = 1;
+
+fn inode(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).ok().map(|metadata| metadata.ino())
+}
+
+/// Where each segment of a path starts, with its slash.
+fn starts(path: &str) -> impl Iterator<Item = usize> {
+    path.match_indices('/').map(|(at, _)| at)
 }
 
 /// The mounts of the unified hierarchy and, on a hybrid system, of the memory controller's.
@@ -44,8 +93,7 @@ fn hierarchies() -> Vec<Hierarchy> {
             _ => None,
         };
         if let Some(id) = id.filter(|id| !found.iter().any(|h| h.id == *id)) {
-            let mount = mount.into();
-            found.push(Hierarchy { id, mount });
+            found.push(Hierarchy::new(id, mount.into()));
         }
     }
     found
@@ -63,8 +111,8 @@ pub(super) struct Cgroup {
 }
 
 impl Cgroup {
-    fn new(path: &str) -> Self {
-        let names = CgroupNames::parse(path);
+    fn new(base: &str, path: &str) -> Self {
+        let names = CgroupNames::parse_below(base, path);
         // A cgroup without a unit has no invocation.
         let invocation_read = names.unit.is_none();
         Self { names, invocation_id: None, invocation_read }
@@ -95,17 +143,20 @@ pub(super) struct Cgroups {
     /// Removed cgroups that are still in the table.
     removed: Tombstones<u64>,
     max: usize,
+    /// The cgroup that contains the node, if the node is a container.
+    base: Box<str>,
     /// Cgroups for which the table had no room.
     pub(super) untracked: u64,
 }
 
 impl Cgroups {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, base: &str) -> Self {
         Self {
             hierarchies: hierarchies(),
             table: HashMap::default(),
             removed: Tombstones::new(RETENTION_NS),
             max: max.max(16),
+            base: base.into(),
             untracked: 0,
         }
     }
@@ -145,8 +196,16 @@ impl Cgroups {
         })
     }
 
-    /// Adds a created cgroup. A path created again after its removal has another number.
-    pub(super) fn add(&mut self, number: u64, path: &str, now_ns: u64) {
+    /// Adds a created cgroup, with its path as the kernel reports it.
+    pub(super) fn created(&mut self, number: u64, path: &str, now_ns: u64) {
+        let of = self.hierarchies.iter_mut().find(|h| h.id == number >> HIERARCHY_SHIFT);
+        let inode = number & ((1 << HIERARCHY_SHIFT) - 1);
+        let path = of.map_or(path, |hierarchy| hierarchy.visible(inode, path));
+        self.add(number, path, now_ns);
+    }
+
+    /// Adds a cgroup. A path created again after its removal has another number.
+    fn add(&mut self, number: u64, path: &str, now_ns: u64) {
         if self.table.len() >= self.max && !self.table.contains_key(&number) {
             self.expire(now_ns, true);
             if self.table.len() >= self.max {
@@ -154,7 +213,7 @@ impl Cgroups {
                 return;
             }
         }
-        self.table.insert(number, Cgroup::new(path));
+        self.table.insert(number, Cgroup::new(&self.base, path));
     }
 
     /// Marks a cgroup as removed.
@@ -197,7 +256,7 @@ mod tests {
 
     #[test]
     fn removed_cgroup_is_kept_until_retention() {
-        let mut all = Cgroups { hierarchies: Vec::new(), ..Cgroups::new(16) };
+        let mut all = Cgroups { hierarchies: Vec::new(), ..Cgroups::new(16, "") };
         all.add(1, "/a.service", 0);
         all.mark_removed(1, 0);
         assert!(all.get(1).is_some());
@@ -207,5 +266,30 @@ mod tests {
             all.add(100 + n, "/x", 0);
         }
         assert_eq!((all.len(), all.untracked), (16, 4));
+    }
+
+    #[test]
+    fn paths_of_own_namespace_begin_at_its_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = folder.path();
+        let (outer, id) = ("3".repeat(64), "b".repeat(64));
+        let below = format!("/kubelet.slice/pod/cri-containerd-{id}.scope");
+        fs::create_dir_all(mount.join(&below[1..])).unwrap();
+        let mut hierarchy = Hierarchy::new(0, mount.to_owned());
+        assert_eq!(hierarchy.prefix, None, "it isn't the hierarchy's root");
+        let reported = format!("/docker/{outer}{below}");
+        // One that is removed already is placed by its folder.
+        let gone = format!("/docker/{outer}/kubelet.slice/pod/gone.scope");
+        assert_eq!(hierarchy.visible(7, &gone), "/kubelet.slice/pod/gone.scope");
+        assert_eq!(hierarchy.visible(7, "/elsewhere/x"), "/elsewhere/x");
+        assert_eq!(hierarchy.prefix, None);
+        let number = inode(&mount.join(&below[1..])).unwrap();
+        assert_eq!(hierarchy.visible(number, &reported), below);
+        assert_eq!(hierarchy.prefix.as_deref(), Some(&*format!("/docker/{outer}")));
+        let other = format!("/docker/{}/x.scope", "4".repeat(64));
+        assert_eq!(hierarchy.visible(9, &other), other, "another container's stays");
+        let in_root = format!("/docker/{outer}/new.slice");
+        assert_eq!(hierarchy.visible(9, &in_root), "/new.slice");
+        assert_eq!(hierarchy.visible(9, &format!("/docker/{outer}")), format!("/docker/{outer}"));
     }
 }

@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
             context.report.note(one.program.name, one.status());
         }
         require_any(&loaded)?;
-        let cgroups = Cgroups::new(config.max_cgroups);
+        let cgroups = Cgroups::new(config.max_cgroups, &context.site.cgroup_base);
         let enter_cgroup = match &config.syscall_enter_cgroup {
             None => 0,
             Some(path) => cgroups.number_of(path).ok_or_else(|| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cgroups::{Cgroup, Cgroups};
+use super::cgroups::Cgroups;
 use super::enrichment_queue::EnrichmentQueue;
 use super::kinds::Kind;
 use super::plugin_runs::PluginRuns;
@@ -23,12 +23,6 @@ const SCAN_INTERVAL_NS: u64 = 1_000_000_000;
 const SOURCE: u16 = 0x4000;
 /// The CPU in ids of events that user space creates.
 pub(super) const NO_CPU: u16 = 0x3fff;
-
-/// The container and pod that a cgroup's path names.
-fn subject(cgroup: &Cgroup) -> Subject<'_> {
-    let names = &cgroup.names;
-    Subject { container_id: names.container_id.as_deref(), pod_uid: names.pod_uid.as_deref() }
-}
 
 /// Decodes records into events.
 pub(super) struct Decoder {
@@ -169,7 +163,15 @@ impl Decoder {
             && let Some(cgroup) = self.cgroups.get(cgroup)
         {
             let (event, directory) = (&mut self.event, &self.directory);
-            let push = |m| self.enrichment.push(event, m, subject(cgroup), directory, now_ns);
+            let push = |m| {
+                self.enrichment.push(
+                    event,
+                    m,
+                    Subject::of(&cgroup.names, directory),
+                    directory,
+                    now_ns,
+                )
+            };
             meta = meta.and_then(push);
         }
         if let Some(meta) = meta {
@@ -197,7 +199,7 @@ impl Decoder {
         }
         let path = record.bytes.text(40, 512);
         let path = String::from_utf8_lossy(path);
-        self.cgroups.add(number, &path, record.head.time_ns);
+        self.cgroups.created(number, &path, record.head.time_ns);
     }
 
     /// Starts an event with its entities: the node, the process (`start_ns` 0: whichever has the
@@ -248,7 +250,7 @@ impl Decoder {
             self.unresolved += 1;
             return;
         };
-        let subject = subject(cgroup);
+        let subject = Subject::of(&cgroup.names, &self.directory);
         let mut found = self.event.enrich(subject, &self.directory);
         if found == Resolution::Incomplete && self.is_victim {
             found = self.event.only_container(subject, &self.directory);

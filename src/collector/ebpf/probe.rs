@@ -117,7 +117,7 @@ fn own_pid_namespace() -> Finding {
 }
 
 fn cgroup_file_system() -> Finding {
-    let mut cgroups = Cgroups::new(1 << 20);
+    let mut cgroups = Cgroups::new(1 << 20, "");
     cgroups.scan(0);
     let n = cgroups.len();
     finding(

@@ -24,7 +24,8 @@ fn push_command_line(args: &[u8], lossy: &mut String, out: &mut String) {
     lossy.clear();
     let _ = write!(lossy, "{}", Lossy(args));
     out.push('[');
-    for (i, word) in lossy.trim_end_matches('\0').split('\0').enumerate() {
+    // Each word ends with a zero byte; a word without text is an argument too.
+    for (i, word) in lossy.strip_suffix('\0').unwrap_or(lossy).split('\0').enumerate() {
         if i > 0 {
             out.push(',');
         }
@@ -270,10 +271,12 @@ pub(super) fn seed_from_proc(processes: &mut Processes) {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
             continue;
         };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
+        let Ok(stat) = std::fs::read(entry.path().join("stat")) else {
             continue;
         };
-        // The name is in parentheses and may have any byte: fields follow the last parenthesis.
+        // The name is in parentheses and may have any byte, also such that aren't UTF-8: fields
+        // follow the last parenthesis.
+        let stat = String::from_utf8_lossy(&stat);
         let rest = stat.rsplit_once(") ").map_or("", |parts| parts.1);
         let field = |n: usize| rest.split(' ').nth(n).and_then(|f| f.parse::<u64>().ok());
         let (Some(parent), Some(session), Some(start)) = (field(1), field(3), field(19)) else {
@@ -379,8 +382,16 @@ mod tests {
     fn any_bytes_are_valid_json() {
         for bytes in [&b""[..], b"\xff\xfe\0a\"\\\n\x01", b"\0\0", "ä=ö\0://@:".as_bytes()] {
             let expected = String::from_utf8_lossy(bytes);
-            let expected: Vec<&str> = expected.trim_end_matches('\0').split('\0').collect();
-            assert_eq!(written(bytes), expected);
+            let expected = expected.strip_suffix('\0').unwrap_or(&expected);
+            assert_eq!(written(bytes), expected.split('\0').collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn empty_last_argument_is_kept() {
+        assert_eq!(written(b"a\0x\0\0"), ["a", "x", ""]);
+        assert_eq!(written(b"a\0\0\0"), ["a", "", ""]);
+        assert_eq!(written(b"a\0"), ["a"]);
+        assert_eq!(written(b"a\0trunc"), ["a", "trunc"]);
     }
 }

@@ -167,11 +167,7 @@ impl Decoder {
         let &Connection { pid, local, peer, .. } = connection;
         let (comm, verb) = (Lossy(connection.comm), connection.verb());
         match (pid, connection.duration_ns.map(Elapsed)) {
-            (0, _) => {
-                // Without the brackets that a socket address has around an IPv6 address.
-                let (address, port) = (local.ip(), local.port());
-                self.event.message(format_args!("{address}:{port} {verb} {peer}"));
-            }
+            (0, _) => self.event.message(format_args!("{local} {verb} {peer}")),
             (pid, Some(duration)) => self
                 .event
                 .message(format_args!("{comm} (pid {pid}) {verb} {peer} after {duration}")),

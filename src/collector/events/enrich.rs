@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::event_builder::EventBuilder;
+use crate::runtime::Site;
 use tapio_core::event::{Name, names};
-use tapio_core::identity::{AddressOwner, Container, Directory, Pod};
+use tapio_core::identity::{AddressOwner, CgroupNames, Container, ContainerNames, Directory, Pod};
+use tapio_core::log_line::cgroup_in;
 
 /// The entity key of a workload's name.
 pub(crate) fn workload_key(kind: &str) -> Option<Name> {
@@ -28,6 +30,28 @@ pub(crate) struct Subject<'a> {
     pub(crate) container_id: Option<&'a str>,
     /// The pod's uid.
     pub(crate) pod_uid: Option<&'a str>,
+}
+
+impl<'a> Subject<'a> {
+    /// The container of a cgroup. In containers inside each other it is the innermost one that
+    /// this node's runtime or API server knows, else the outermost, which is on this node in any
+    /// case.
+    pub(crate) fn of(names: &'a CgroupNames, directory: &Directory) -> Self {
+        let is_known = |level: &&ContainerNames| {
+            level.container_id.as_deref().is_some_and(|id| directory.container(id).is_some())
+                || level.pod_uid.as_deref().is_some_and(|uid| directory.pod(uid).is_some())
+        };
+        match names.inner.iter().rev().find(is_known) {
+            Some(level) => Self {
+                container_id: level.container_id.as_deref(),
+                pod_uid: level.pod_uid.as_deref(),
+            },
+            None => Self {
+                container_id: names.container_id.as_deref(),
+                pod_uid: names.pod_uid.as_deref(),
+            },
+        }
+    }
 }
 
 /// Whether the entity directory had all names of a [`Subject`].
@@ -100,6 +124,17 @@ impl EventBuilder {
     /// the earlier ones.
     pub(crate) fn re_enrich(&mut self, subject: Subject<'_>, directory: &Directory) -> Resolution {
         self.replace_enriched(|event| event.push_subject(subject, directory))
+    }
+
+    /// Adds the entity keys of the cgroup that a line of the kernel's log names. The line has its
+    /// path from the kernel's root, whatever namespace this process is in.
+    pub(crate) fn cgroup_of_kernel_line(&mut self, message: &str, site: &Site) {
+        let Some(path) = cgroup_in(message) else { return };
+        let cgroup = CgroupNames::parse_below(&site.cgroup_base, path);
+        self.enrich(Subject::of(&cgroup, &site.directory), &site.directory);
+        if let Some(unit) = &cgroup.unit {
+            self.text(names::SYSTEMD_UNIT, unit);
+        }
     }
 
     fn push_subject(&mut self, subject: Subject<'_>, directory: &Directory) -> Resolution {
@@ -238,6 +273,41 @@ mod tests {
             Resolution::Incomplete,
             "it is another one"
         );
+    }
+
+    #[test]
+    fn innermost_container_that_the_node_knows_is_the_subject() {
+        let (outer, inner) = ("3".repeat(64), "a".repeat(64));
+        let uid = "0af76519-16cd-43dd-8448-eb211c80319c";
+        let names = CgroupNames::parse(&format!("/docker/{outer}/kubepods/pod{uid}/{inner}"));
+        let directory = Directory::default();
+        let is_outer = Subject { container_id: Some(&outer), pod_uid: None };
+        assert_eq!(Subject::of(&names, &directory), is_outer);
+        let id: Arc<str> = inner.as_str().into();
+        directory.container_seen(Container { id, ..Container::default() }, 1);
+        let is_inner = Subject { container_id: Some(&inner), pod_uid: Some(uid) };
+        assert_eq!(Subject::of(&names, &directory), is_inner);
+    }
+
+    #[test]
+    fn line_of_the_kernel_names_the_container_inside_the_node() {
+        let (outer, inner) = ("3".repeat(64), "a".repeat(64));
+        let path =
+            format!("/docker/{outer}/kubepods/pod0af76519-16cd-43dd-8448-eb211c80319c/{inner}");
+        let line = format!(
+            "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=x,\
+            mems_allowed=0,oom_memcg={path},task_memcg={path},task=hog,pid=966,uid=0"
+        );
+        let mut site = Site::new("n", 1);
+        let id = |site: &Site| {
+            let mut event = EventBuilder::default();
+            event.cgroup_of_kernel_line(&line, site);
+            event.end_entities();
+            event.fields(|fields| format!("{:?}", fields.first().map(|f| f.value)))
+        };
+        assert!(id(&site).contains(&outer), "{}", id(&site));
+        site.cgroup_base = format!("/docker/{outer}").into();
+        assert!(id(&site).contains(&inner), "{}", id(&site));
     }
 
     #[test]

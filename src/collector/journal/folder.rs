@@ -286,25 +286,22 @@ impl Journal {
     }
 
     /// The files of this node's journal: those of its machine id if the folder has one, otherwise
-    /// those of all ids, as in a container with another node's folder.
+    /// those of all ids, as in a container with another node's folder. A namespace of journald has
+    /// a folder of its own beside them, `MACHINE-ID.NAMESPACE`.
     fn journal_files(&mut self) -> Vec<PathBuf> {
         let mut folders = Vec::new();
         for root in self.roots.clone() {
             self.watch(&root);
-            let own = root.join(&self.machine_id);
-            if !self.machine_id.is_empty() && own.is_dir() {
-                folders.push(own);
-                continue;
-            }
-            let names = |entry: std::fs::DirEntry| {
+            let is_own = !self.machine_id.is_empty() && root.join(&self.machine_id).is_dir();
+            let machine = is_own.then_some(&*self.machine_id);
+            let entries = std::fs::read_dir(&root).into_iter().flatten().flatten();
+            folders.extend(entries.filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
-                let is_id =
-                    name.len() >= 32 && name.bytes().take(32).all(|b| b.is_ascii_hexdigit());
-                is_id.then(|| entry.path())
-            };
-            folders
-                .extend(std::fs::read_dir(&root).into_iter().flatten().flatten().filter_map(names));
-            folders.push(root);
+                is_folder_of(&name, machine).then(|| entry.path())
+            }));
+            if !is_own {
+                folders.push(root);
+            }
         }
         let mut files = Vec::new();
         for folder in folders {
@@ -347,6 +344,14 @@ impl Journal {
     pub(super) fn wait(&self, alarm: &Alarm, timeout: Duration) {
         alarm.wait(self.inotify.iter().map(|(inotify, _)| inotify.as_fd()), timeout);
     }
+}
+
+/// Whether a folder has the journal of a machine or of a namespace on it; of any machine for
+/// `None`.
+fn is_folder_of(name: &str, machine: Option<&str>) -> bool {
+    let (id, _namespace) = name.split_once('.').unwrap_or((name, ""));
+    let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    is_id && machine.is_none_or(|machine| machine == id)
 }
 
 fn comes_before(a: &Position, b: &Position) -> bool {
@@ -424,5 +429,45 @@ mod tests {
         assert!(!journal.read_batch(&mut record, |_| true));
         assert_eq!(journal.len(), 1);
         assert!(journal.read_batch(&mut record, |_| true), "its records are in the next batch");
+    }
+
+    #[test]
+    fn folders_of_namespaces_belong_to_their_machine() {
+        let (own, other) = ("1".repeat(32), "2".repeat(32));
+        for (name, of_own, of_any) in [
+            (own.clone(), true, true),
+            (format!("{own}.audit"), true, true),
+            (format!("{own}.a.b"), true, true),
+            (format!("{other}.audit"), false, true),
+            (format!("{own}x"), false, false),
+            ("remote".to_owned(), false, false),
+        ] {
+            assert_eq!(is_folder_of(&name, Some(&own)), of_own, "{name}");
+            assert_eq!(is_folder_of(&name, None), of_any, "{name}");
+        }
+    }
+
+    #[test]
+    fn journal_of_namespace_is_read_also_if_created_later() {
+        let root = tempfile::tempdir().unwrap();
+        let id = "1".repeat(32);
+        let sample = include_bytes!("samples/small.journal");
+        std::fs::create_dir_all(root.path().join(&id)).unwrap();
+        let roots = [root.path().to_owned()];
+        let mut journal = Journal::open(&roots, &id, None);
+        let mut record = Record::default();
+        assert!(!journal.read_batch(&mut record, |_| true));
+        let folder = root.path().join(format!("{id}.audit"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("system.journal"), sample).unwrap();
+        let mut found = 0;
+        let until = clock::instant() + SCAN_INTERVAL * 3;
+        while found == 0 && clock::instant() < until {
+            journal.read_batch(&mut record, |_| {
+                found += 1;
+                true
+            });
+        }
+        assert!(found > 0);
     }
 }

@@ -35,6 +35,8 @@ fields! {
     Unit = "UNIT",
     UnitInvocation = "INVOCATION_ID",
     ContainerId = "CONTAINER_ID_FULL",
+    ShortContainerId = "CONTAINER_ID",
+    ContainerName = "CONTAINER_NAME",
     CoredumpPid = "COREDUMP_PID",
     CoredumpComm = "COREDUMP_COMM",
     CoredumpExe = "COREDUMP_EXE",

@@ -193,10 +193,12 @@ impl Output<'_> {
     /// whether to read on.
     fn process(&mut self, record: &Record, now: Now, context: &mut Context) -> bool {
         self.records += 1;
-        let unit = to_event::unit_of(record);
+        let unit = to_event::sender_unit(record);
         let is_selected = (self.kernel || !to_event::is_from_kernel(record))
             && (unit.is_empty() || self.units.selects(unit));
-        if is_selected && self.rates.admits(unit, now.monotonic_ns) {
+        // A runtime writes for all its containers, and none of them may use up the others' share.
+        let sender = to_event::container_of(record).unwrap_or(unit);
+        if is_selected && self.rates.admits(sender, now.monotonic_ns) {
             self.converter.emit(record, now, context);
         } else if is_selected {
             self.throttled += 1;

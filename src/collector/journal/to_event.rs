@@ -46,8 +46,24 @@ pub(super) struct EventConverter {
     cgroup_ids: HashMap<Box<str>, (Option<u64>, u64)>,
 }
 
-/// The unit that a record is about. Only systemd may name another unit than the sender's.
-pub(super) fn unit_of(record: &Record) -> &str {
+/// The container whose output a record is: Docker, Podman and CRI-O add its id to the lines that
+/// they write to the journal for it.
+pub(super) fn container_of(record: &Record) -> Option<&str> {
+    [Field::ContainerId, Field::ShortContainerId]
+        .map(|field| record.text(field))
+        .into_iter()
+        .find(|id| !id.is_empty())
+}
+
+/// The unit that a record is about. Only systemd may name another unit than the sender's. A
+/// container's line has none: its sender is the runtime, `docker.service`.
+fn unit_of(record: &Record) -> &str {
+    if container_of(record).is_some() { "" } else { sender_unit(record) }
+}
+
+/// The unit whose records a configuration selects: that of [`unit_of`], and of a container's line
+/// the runtime's.
+pub(super) fn sender_unit(record: &Record) -> &str {
     if is_coredump(record) {
         return record.text(Field::CoredumpUnit);
     }
@@ -123,20 +139,16 @@ impl EventConverter {
     }
 
     /// Adds the entity keys of a cgroup's container and pod.
-    fn cgroup(&mut self, path: &str, record: &Record, monotonic_ns: u64, context: &Context) {
+    fn cgroup(&mut self, path: &str, monotonic_ns: u64, context: &Context) {
         if path.is_empty() {
             return;
         }
         if let Some(id) = self.cgroup_id(path, monotonic_ns) {
             self.event.int(names::CGROUP_ID, id);
         }
-        let parsed = CgroupNames::parse(path);
-        let logged = Some(record.text(Field::ContainerId)).filter(|id| !id.is_empty());
-        let container_id = logged.or(parsed.container_id.as_deref());
-        self.event.enrich(
-            Subject { container_id, pod_uid: parsed.pod_uid.as_deref() },
-            &context.site.directory,
-        );
+        let names = CgroupNames::parse_below(&context.site.cgroup_base, path);
+        let directory = &context.site.directory;
+        self.event.enrich(Subject::of(&names, directory), directory);
     }
 
     /// The id of a cgroup, which is the inode of its folder; `None` once it is removed.
@@ -160,6 +172,15 @@ impl EventConverter {
 
     fn message(&mut self, record: &Record, monotonic_ns: u64, context: &Context) {
         self.begin(context);
+        if let Some(id) = container_of(record) {
+            // Process, cgroup and unit of the record are the runtime's.
+            let subject = Subject { container_id: Some(id), pod_uid: None };
+            let _ = self.event.enrich(subject, &context.site.directory);
+            self.field(names::CONTAINER_NAME, record, Field::ContainerName);
+            self.event.end_entities();
+            self.field(names::TAPIO_JOURNAL_IDENTIFIER, record, Field::Identifier);
+            return;
+        }
         let unit = unit_of(record);
         self.event.text(names::SYSTEMD_UNIT, unit);
         let is_about_another = unit != record.text(Field::SystemdUnit);
@@ -169,7 +190,7 @@ impl EventConverter {
             self.event.int(names::PROCESS_PID, pid);
         }
         if !is_about_another {
-            self.cgroup(record.text(Field::Cgroup), record, monotonic_ns, context);
+            self.cgroup(record.text(Field::Cgroup), monotonic_ns, context);
         }
         self.event.end_entities();
         self.field(names::PROCESS_EXECUTABLE_NAME, record, Field::Comm);
@@ -183,7 +204,7 @@ impl EventConverter {
         if let Some(pid) = record.number(Field::CoredumpPid) {
             self.event.int(names::PROCESS_PID, pid);
         }
-        self.cgroup(record.text(Field::CoredumpCgroup), record, monotonic_ns, context);
+        self.cgroup(record.text(Field::CoredumpCgroup), monotonic_ns, context);
         self.event.end_entities();
         self.field(names::PROCESS_EXECUTABLE_NAME, record, Field::CoredumpComm);
         self.field(names::PROCESS_EXECUTABLE_PATH, record, Field::CoredumpExe);
@@ -196,10 +217,37 @@ impl EventConverter {
 
     fn kernel(&mut self, record: &Record, context: &Context) {
         self.begin(context);
+        self.event.cgroup_of_kernel_line(record.text(Field::Message), &context.site);
         self.event.end_entities();
         // `_KERNEL_DEVICE` of a block device is `b` and its numbers; udev has its name.
         if record.get(Field::KernelDevice).first() == Some(&b'b') {
             self.field(names::TAPIO_BLOCK_DEVICE, record, Field::UdevName);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(fields: &[(Field, &str)]) -> Record {
+        let mut record = Record::default();
+        for (field, value) in fields {
+            record.put(*field, value.as_bytes());
+        }
+        record
+    }
+
+    #[test]
+    fn line_of_container_is_not_its_runtimes() {
+        let docker = (Field::SystemdUnit, "docker.service");
+        let own = record(&[docker]);
+        assert_eq!((unit_of(&own), container_of(&own)), ("docker.service", None));
+        let full = "4f2a1c9d0b7e".to_owned() + &"0".repeat(52);
+        for id in [(Field::ContainerId, &*full), (Field::ShortContainerId, "4f2a1c9d0b7e")] {
+            let line = record(&[docker, id]);
+            assert_eq!((unit_of(&line), container_of(&line)), ("", Some(id.1)));
+            assert_eq!(sender_unit(&line), "docker.service", "filters select it as before");
         }
     }
 }

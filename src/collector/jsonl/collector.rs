@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::positions::Positions;
-use super::source::Source;
+use super::sources::{Sources, folder_of};
 use super::stream::Stream;
 use crate::runtime::alarm::Alarm;
 use crate::runtime::{
@@ -24,7 +24,9 @@ const CHUNK_BYTES: usize = 64 * 1024;
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Files and fifos; `-` is standard input. Files are read in this order.
+    /// Files and fifos; `-` is standard input. `*` and `?` match any text and any character of a
+    /// name; where files are followed, new ones that match are read, too. Files are read in this
+    /// order.
     pub paths: Vec<PathBuf>,
     /// Whether to continue at a file's end, as it grows, is truncated or is replaced, and at a
     /// start where the last run ended. Files that aren't followed are read completely at each
@@ -49,11 +51,7 @@ impl CollectorConfig for Config {
     fn files(&self) -> Vec<(PathBuf, FileRights)> {
         // Files are rotated: their successors are in the same folder.
         let files = self.paths.iter().filter(|path| path.as_os_str() != "-");
-        let folders = files.filter_map(|path| match path.parent()? {
-            folder if folder.as_os_str().is_empty() => Some(PathBuf::from(".")),
-            folder => Some(folder.to_owned()),
-        });
-        folders.map(|folder| (folder, FileRights::Read)).collect()
+        files.filter_map(|path| folder_of(path)).map(|folder| (folder, FileRights::Read)).collect()
     }
 
     fn factory(&self) -> CollectorFactory {
@@ -76,27 +74,13 @@ fn distinct(paths: &[PathBuf]) -> Vec<PathBuf> {
 
 struct Jsonl(Config);
 
-impl Jsonl {
-    /// Opens all sources, so that a wrong path is reported before anything is read.
-    fn open(&self, positions: &Positions) -> Result<Vec<Stream>, CollectorError> {
-        let open = |path: &PathBuf| match Source::open(path, self.0.follow, positions) {
-            Ok(source) => Ok(Stream::new(source)),
-            Err(error) => Err(CollectorError::new(&path.display().to_string(), error)),
-        };
-        self.0.paths.iter().map(open).collect()
-    }
-}
-
 impl Collector for Jsonl {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let mut positions = Positions::open(self.0.follow, &self.0.paths, context)
             .map_err(|e| CollectorError::new("opening the cursor of followed files", e))?;
-        let mut streams = self.open(&positions)?;
-        let starts = streams.iter().filter_map(|s| Some((s.source.name.as_str(), s.position()?)));
-        positions
-            .save_starts(starts)
-            .map_err(|e| CollectorError::new("saving the cursor of followed files", e))?;
-        let ended = read_all(&mut streams, &mut positions, context)?;
+        let mut sources = Sources::new(&self.0.paths, self.0.follow, &positions);
+        let mut streams = Vec::new();
+        let ended = read_all(&mut sources, &mut streams, &mut positions, context)?;
         set_positions(&streams, &mut positions);
         positions.finish(context)?;
         Ok(ended)
@@ -113,6 +97,7 @@ fn set_positions(streams: &[Stream], positions: &mut Positions) {
 
 /// Reads the streams until all have ended or a shutdown is requested.
 fn read_all(
+    sources: &mut Sources,
     streams: &mut Vec<Stream>,
     positions: &mut Positions,
     context: &mut Context,
@@ -121,6 +106,9 @@ fn read_all(
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut is_paused = false;
     while !context.shutdown.is_requested() {
+        sources
+            .open(streams, positions, context)
+            .map_err(|e| CollectorError::new("saving the cursor of followed files", e))?;
         let mut progress = false;
         for stream in streams.iter_mut().filter(|_| !is_paused) {
             match stream.pump(&mut chunk, context) {
@@ -137,13 +125,14 @@ fn read_all(
         }
         is_paused = positions.save(context);
         streams.retain(|s| !s.ended);
-        if streams.is_empty() {
+        if streams.is_empty() && !sources.may_open() {
             return Ok(Ended::Finished);
         }
         if !progress {
             context.sink.flush();
-            let is_polled =
-                positions.is_pending() || streams.iter().any(|s| s.source.fd().is_none());
+            let is_polled = sources.may_open()
+                || positions.is_pending()
+                || streams.iter().any(|s| s.source.fd().is_none());
             let timeout = match is_polled {
                 true => POLL_INTERVAL,
                 false => context.shutdown.heartbeat_interval(),

@@ -122,6 +122,12 @@ impl FollowedFile {
         FilePosition { id: self.id, lines, generation: self.generation, head }
     }
 
+    /// Whether the file was deleted and read to its end, and no other one has its path.
+    pub(super) fn is_deleted(&self) -> bool {
+        let is_over = |now: std::fs::Metadata| now.nlink() == 0 && now.len() <= self.read;
+        self.file.metadata().is_ok_and(is_over) && !self.path.exists()
+    }
+
     /// Reads available bytes. `lines`: the end of the last complete line.
     ///
     /// # Errors

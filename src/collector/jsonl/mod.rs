@@ -7,6 +7,7 @@
 //! | `stream.rs` | decodes one source's lines into events |
 //! | `lines.rs` | splits reads into lines |
 //! | `source.rs` | a file, a fifo or standard input |
+//! | `sources.rs` | the files of the configured paths and patterns |
 //! | `packed.rs` | compressed files |
 //! | `followed.rs` | a followed file, over rotations, truncations and restarts |
 //! | `rotation.rs` | finds rotated contents in a file's folder |
@@ -24,6 +25,7 @@ mod position;
 mod positions;
 mod rotation;
 mod source;
+mod sources;
 mod stream;
 
 pub use collector::Config;

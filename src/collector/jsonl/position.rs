@@ -10,7 +10,7 @@ use super::lines::LinePosition;
 use tapio_core::event::stable_hash;
 
 /// The identity of a file while it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct FileId {
     pub(super) device: u64,
     pub(super) inode: u64,

@@ -103,6 +103,11 @@ impl Positions {
         self.document.files.get(path)
     }
 
+    /// All saved positions.
+    pub(super) fn all(&self) -> impl Iterator<Item = &FilePosition> {
+        self.document.files.values()
+    }
+
     /// The generation of a path without a position.
     pub(super) fn first_generation(&self) -> u64 {
         self.first_generation

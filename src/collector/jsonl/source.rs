@@ -125,6 +125,11 @@ impl Source {
         }
     }
 
+    /// Whether its file was deleted, and no other one has its path.
+    pub(super) fn is_deleted(&self) -> bool {
+        matches!(&self.input, Input::Followed(file) if file.is_deleted())
+    }
+
     /// Whether the source is read to its end before the next source.
     pub(super) fn is_read_to_end(&self) -> bool {
         matches!(self.input, Input::File(_))

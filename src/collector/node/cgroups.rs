@@ -18,16 +18,19 @@ pub(super) struct CgroupMounts {
     unified: Option<PathBuf>,
     memory: Option<PathBuf>,
     blkio: Option<PathBuf>,
+    /// The cgroup that contains the node, if the node is a container.
+    base: Box<str>,
 }
 
 impl CgroupMounts {
     /// Finds the hierarchies in this process's mounts.
-    pub(super) fn find() -> Self {
-        Self::parse(&fs::read_to_string("/proc/self/mounts").unwrap_or_default())
+    pub(super) fn find(base: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        Self { base: base.into(), ..Self::parse(&mounts) }
     }
 
     fn parse(mounts: &str) -> Self {
-        let mut found = Self { unified: None, memory: None, blkio: None };
+        let mut found = Self { unified: None, memory: None, blkio: None, base: Box::default() };
         for line in mounts.lines() {
             let words: Vec<&str> = line.split(' ').collect();
             let [_, mount, kind, options, ..] = words[..] else { continue };
@@ -65,7 +68,7 @@ impl CgroupMounts {
                 break;
             }
             let below = folder.strip_prefix(root).unwrap_or(Path::new(""));
-            let names = CgroupNames::parse(&format!("/{}", below.display()));
+            let names = CgroupNames::parse_below(&self.base, &format!("/{}", below.display()));
             if depth > 0 && is_unit_or_pod(&names) {
                 if let Ok(metadata) = fs::metadata(&folder) {
                     found.push((metadata.ino(), names));

@@ -97,7 +97,7 @@ impl Interval {
 impl Collector for Node {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let config = &self.0;
-        let mounts = CgroupMounts::find();
+        let mounts = CgroupMounts::find(&context.site.cgroup_base);
         let mut sampler = PressureSampler::new(&mounts);
         if let Some(missing) = mounts.missing() {
             context.report.note("pressure", missing);
@@ -129,7 +129,7 @@ impl Collector for Node {
                 context.report.count("cgroups", sampler.len() as u64);
             }
             if zombies_due.restart_if_due().is_some() {
-                for parent in zombies::parents(config.zombies) {
+                for parent in zombies::parents(config.zombies, &context.site.cgroup_base) {
                     events.zombies(&parent, context);
                 }
             }

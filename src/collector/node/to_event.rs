@@ -26,10 +26,7 @@ impl EventWriter {
         self.event.clear();
         self.event.text(names::HOST_NAME, &context.site.node);
         if let Some(names) = names {
-            let subject = Subject {
-                container_id: names.container_id.as_deref(),
-                pod_uid: names.pod_uid.as_deref(),
-            };
+            let subject = Subject::of(names, &context.site.directory);
             // Names that are missing now are in the directory at the next sample.
             let _ = self.event.enrich(subject, &context.site.directory);
             if let Some(unit) = &names.unit {

@@ -41,6 +41,12 @@ impl Health {
         }
     }
 
+    /// Whether its source is open, or was read to its end.
+    #[must_use]
+    pub fn has_source(self) -> bool {
+        matches!(self, Self::Running | Self::Finished)
+    }
+
     /// The inverse of `as u32`; unknown numbers are [`Health::Stopped`].
     pub(crate) fn from_number(n: u32) -> Self {
         let all_but_stopped = [

@@ -39,4 +39,5 @@ pub use health::Health;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};
 pub use needs::{Confinement, Needs, Rights};
 pub use site::Site;
+pub(crate) use site::cgroup_of_process;
 pub use status::{StatusNote, StatusReport};

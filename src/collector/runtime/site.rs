@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use tapio_core::identity::Directory;
+use tapio_core::identity::{Directory, node_base};
 use tapio_core::redact::Redactor;
 use tapio_core::ring::Ledger;
 
@@ -16,6 +16,8 @@ pub struct Site {
     pub origin: u64,
     /// The entity directory: collectors write what they learn, and all read it.
     pub directory: Arc<Directory>,
+    /// The cgroup that contains this node, if the node is a container (`node_base`); else empty.
+    pub cgroup_base: Arc<str>,
     /// The folder for cursors; `None` if nothing is persisted (tests, replay).
     pub state_dir: Option<PathBuf>,
     /// Removes secrets from status notes and errors.
@@ -31,6 +33,7 @@ impl Site {
             node: node.into(),
             origin,
             directory: Arc::default(),
+            cgroup_base: node_base(&own_cgroup()).into(),
             state_dir: None,
             redactor: Redactor::builtin(),
             ledger: Arc::default(),
@@ -69,4 +72,18 @@ impl Site {
     pub fn unsettled(&self, collector: u8, generation: u64) -> Option<u64> {
         Some(self.ledger.get()?.unsettled(collector, generation))
     }
+}
+
+/// The path of this process's cgroup: in the unified hierarchy, or, where it is in its root, in
+/// systemd's own.
+fn own_cgroup() -> String {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    cgroup_of_process(&text).to_owned()
+}
+
+/// The path in a file like `/proc/PID/cgroup` (cgroups(7)).
+pub(crate) fn cgroup_of_process(text: &str) -> &str {
+    let of =
+        |prefix: &str| text.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
+    of(":").filter(|path| *path != "/").or_else(|| of("name=systemd:")).unwrap_or("/")
 }

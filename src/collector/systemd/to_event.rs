@@ -4,7 +4,7 @@ use crate::events::event_builder::{EventBuilder, EventHeader};
 use crate::events::signals::signal_name;
 use crate::runtime::Context;
 use tapio_core::clock;
-use tapio_core::event::{ClockQuality, EventId, Name, Severity, names};
+use tapio_core::event::{ClockQuality, EventId, Name, Severity, names, rfc3339};
 
 use super::unit::{Exit, Transition, TransitionKind};
 use super::unit_table::{Change, Job};
@@ -109,11 +109,18 @@ fn unit_fields(event: &mut EventBuilder, unit: &str, transition: &Transition) {
         event.text(names::TAPIO_SYSTEMD_PREVIOUS_RESULT, result);
         event.int(names::TAPIO_SYSTEMD_DOWN_NS, *down_ns);
     }
+    if let Some(since_us) = transition.failed_before {
+        event.bool(names::TAPIO_SYSTEMD_FOUND, true);
+        event.text(names::TAPIO_SYSTEMD_FAILED_AT, rfc3339(since_us.saturating_mul(1_000)));
+    }
     let with_result =
         if result.is_empty() { String::new() } else { format!(" with result '{result}'") };
     match transition.kind {
         TransitionKind::Started => event.message(format_args!("{unit} started")),
         TransitionKind::Stopped => event.message(format_args!("{unit} stopped{with_result}")),
+        TransitionKind::Failed if transition.failed_before.is_some() => {
+            event.message(format_args!("{unit} was found failed{with_result}"));
+        }
         TransitionKind::Failed => event.message(format_args!("{unit} failed{with_result}")),
         TransitionKind::Restarting => event.message(format_args!(
             "{unit} ended{with_result} and is restarted (restart {})",

@@ -131,6 +131,9 @@ pub(super) struct Transition {
     pub(super) restarts: Option<u32>,
     /// For a start after a failure: the failure's result, and the time since, in nanoseconds.
     pub(super) recovered_from: Option<(Arc<str>, u64)>,
+    /// The wall time, in microseconds, of a failure from before the first start of the agent,
+    /// which found it.
+    pub(super) failed_before: Option<u64>,
 }
 
 impl Transition {
@@ -147,7 +150,17 @@ impl Transition {
             triggered_by: trigger,
             restarts: None,
             recovered_from: None,
+            failed_before: None,
         }
+    }
+
+    /// The failure of a unit that had failed before anybody watched it. Its time is that at which
+    /// it was found: an event hours before all others would be late.
+    pub(super) fn found_failed(new: &Snapshot) -> Self {
+        let at = Stamp { mono_us: new.changed.mono_us, wall_us: 0 };
+        let exit = (new.exit.code != 0).then_some(new.exit);
+        let failed_before = Some(new.changed.wall_us);
+        Self { exit, failed_before, ..Self::new(TransitionKind::Failed, new, at) }
     }
 }
 

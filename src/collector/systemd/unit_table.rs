@@ -83,6 +83,10 @@ pub(super) struct UnitTable {
     baseline_us: u64,
     /// Whether inactive units may have changed since the cursor.
     check_inactive: bool,
+    /// Whether there was no run before this one: units that have failed already are emitted once.
+    is_first_start: bool,
+    /// The units of the first list that aren't read yet.
+    first_list: HashSet<Arc<str>>,
     units: HashMap<Arc<str>, Entry>,
     jobs: HashMap<u32, Job>,
     /// Units with a pending end, and its deadline in nanoseconds of CLOCK_MONOTONIC.
@@ -101,6 +105,8 @@ impl UnitTable {
             filter,
             baseline_us,
             check_inactive,
+            is_first_start: !check_inactive,
+            first_list: HashSet::new(),
             units: HashMap::new(),
             jobs: HashMap::new(),
             pending: Vec::new(),
@@ -383,6 +389,8 @@ impl UnitTable {
         directory: &Directory,
         now_ns: u64,
     ) {
+        let is_in_first_list = self.first_list.remove(&unit);
+        let baseline_us = self.baseline_us;
         let Some(entry) = self.entry(&unit) else { return };
         // A signal that arrived since the request is newer than the reply.
         if entry.signals != signals {
@@ -396,6 +404,12 @@ impl UnitTable {
             control_group: read.control_group.into(),
         };
         directory.unit_seen(seen, now_ns);
+        let had_failed = is_in_first_list
+            && entry.next.active == State::Failed
+            && entry.next.changed.mono_us <= baseline_us;
+        let found = had_failed.then(|| Transition::found_failed(&entry.next));
+        self.changes
+            .extend(found.map(|transition| Change::Unit { unit: Arc::clone(&unit), transition }));
         self.apply_snapshot(&unit, directory, now_ns);
     }
 
@@ -408,6 +422,7 @@ impl UnitTable {
             entry.unit.unloaded(&mut push_to(&mut self.changes, &name));
             directory.unit_gone(&name, now_ns);
         }
+        let is_first = std::mem::take(&mut self.is_first_start);
         for unit in listed.iter().filter(|l| self.filter.selects(&l.name)) {
             let entry = self.units.get(unit.name.as_str());
             // An inactive unit without an entry has nothing to emit.
@@ -415,7 +430,11 @@ impl UnitTable {
                 continue;
             }
             let signals = entry.map_or(0, |entry| entry.signals);
-            self.requests.push_back(Request::Read { unit: unit.name.as_str().into(), signals });
+            let name: Arc<str> = unit.name.as_str().into();
+            if is_first {
+                self.first_list.insert(Arc::clone(&name));
+            }
+            self.requests.push_back(Request::Read { unit: name, signals });
         }
         self.check_inactive = false;
     }
@@ -425,3 +444,6 @@ impl UnitTable {
 fn push_to<'a>(changes: &'a mut Vec<Change>, unit: &'a Arc<str>) -> impl FnMut(Transition) + 'a {
     |transition| changes.push(Change::Unit { unit: Arc::clone(unit), transition })
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ),
     ("systemd.unit.stopped", &[UNIT_END]),
     ("systemd.unit.reloaded", &[UNIT_END]),
-    ("systemd.unit.failed", &[UNIT_END]),
+    ("systemd.unit.failed", &[UNIT_END, "tapio.systemd.found tapio.systemd.failed_at"]),
     ("systemd.unit.restarting", &[UNIT_END]),
     ("systemd.unit.oom", &[UNIT_END]),
     (

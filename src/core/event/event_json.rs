@@ -69,10 +69,22 @@ pub struct JsonEvent {
 fn parse_time(time: &Json) -> Result<(u64, ClockQuality), EventParseError> {
     match time {
         Json::Number(n) => {
-            let ns = n
-                .as_u64()
-                .ok_or_else(|| bad(format!("time: {n} isn't a whole number of nanoseconds")))?;
+            let ns = match n.as_u64() {
+                Some(whole) => Some(whole.saturating_mul(unit_ns(whole))),
+                // Seconds or milliseconds with a fraction.
+                None => n.as_f64().filter(|t| *t >= 0.0).and_then(fraction_ns),
+            };
+            let ns = ns.ok_or_else(|| {
+                bad(format!(
+                    "time: {n} are no nanoseconds, nor seconds or milliseconds of this time"
+                ))
+            })?;
             Ok((ns, clock_quality(ns)))
+        }
+        Json::String(s) if !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) => {
+            let number: u64 =
+                s.parse().map_err(|_| bad(format!("time: {s:?} isn't between 1970 and 2554")))?;
+            parse_time(&number.into())
         }
         Json::String(s) => {
             let t: Timestamp = s.parse().map_err(|e| bad(format!("time: {e}")))?;
@@ -80,16 +92,37 @@ fn parse_time(time: &Json) -> Result<(u64, ClockQuality), EventParseError> {
                 .map_err(|_| bad(format!("time: {s:?} isn't between 1970 and 2554")))?;
             Ok((ns, clock_quality(ns)))
         }
-        other => Err(bad(format!("time: expected RFC 3339 or nanoseconds, found {other}"))),
+        other => Err(bad(format!(
+            "time: expected RFC 3339 or a number of seconds, milliseconds, microseconds or \
+             nanoseconds since 1970, found {other}"
+        ))),
     }
 }
 
-/// The unit in which a number would be a date from 2008 to 2071, if it isn't nanoseconds, in which
-/// it is at most some days after 1970.
-fn likely_unit(ns: u64) -> Option<&'static str> {
-    const SECONDS: std::ops::Range<u64> = 1_200_000_000..3_200_000_000;
-    let units = [("seconds", 1), ("milliseconds", 1_000), ("microseconds", 1_000_000)];
-    units.into_iter().find(|(_, n)| SECONDS.contains(&(ns / n))).map(|(unit, _)| unit)
+/// Seconds since 1970 from 2008 to 2071. A number in this range, or a thousand or a million times
+/// as large, is a date in seconds, milliseconds or microseconds: in nanoseconds it would be at most
+/// 37 days after 1970.
+const SECONDS: std::ops::Range<u64> = 1_200_000_000..3_200_000_000;
+
+/// The unit of a time, in nanoseconds.
+fn unit_ns(time: u64) -> u64 {
+    [1, 1_000, 1_000_000]
+        .into_iter()
+        .find(|per_second| SECONDS.contains(&(time / per_second)))
+        .map_or(1, |per_second| 1_000_000_000 / per_second)
+}
+
+/// A time with a fraction, to the microsecond, which is as exact as the number.
+fn fraction_ns(time: f64) -> Option<u64> {
+    let per_second = [1.0, 1_000.0].into_iter().find(|n| SECONDS.contains(&((time / n) as u64)))?;
+    Some((time * (1_000_000.0 / per_second)).round() as u64 * 1_000)
+}
+
+/// Whether a time is one that nobody means: neither of the last decades nor one of the small
+/// numbers that tests have.
+fn is_implausible(ns: u64) -> bool {
+    const FIRST_DAYS: std::ops::Range<u64> = 10_000_000_000..100_000_000_000_000_000;
+    FIRST_DAYS.contains(&ns)
 }
 
 /// Infers the clock: a time at a whole second most likely comes from a clock with that resolution.
@@ -168,21 +201,21 @@ pub type ParsedLine = (Vec<JsonEvent>, Option<(usize, String)>);
 
 impl JsonEvent {
     /// Parses a line of events that were observed. Besides what [`JsonEvent::parse`] refuses, a
-    /// time in another unit than nanoseconds is no event.
+    /// time in the first years after 1970 is no event: its unit is unknown.
     ///
     /// # Errors
     /// When the line isn't such an event.
     pub fn parse_observed(line: &str, natural: &str) -> Result<Self, EventParseError> {
         let event = Self::parse(line, natural)?;
-        match likely_unit(event.time_ns()) {
-            None => Ok(event),
-            Some(unit) => {
-                let time = event.time_ns();
-                Err(bad(format!(
-                    "time: {time} are {unit} since 1970, most likely; expected nanoseconds or RFC 3339"
-                )))
-            }
+        let time = event.time_ns();
+        if is_implausible(time) {
+            return Err(bad(format!(
+                "time: {time} ns is {}; expected RFC 3339, or seconds, milliseconds, microseconds \
+                 or nanoseconds since 1970",
+                rfc3339(time)
+            )));
         }
+        Ok(event)
     }
 
     /// Parses one line. `natural` identifies the line (file and line number) if it has no `id`.
@@ -372,6 +405,38 @@ mod tests {
         ] {
             let error = parse(line).err().unwrap();
             assert!(error.cause.contains(cause), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn unit_of_a_time_is_recognised() {
+        let time =
+            |text: &str| parse(&format!(r#"{{"time":{text},"kind":"a"}}"#)).map(|e| e.time_ns());
+        const NS: u64 = 1_700_000_000_123_456_000;
+        for (text, ns) in [
+            ("1700000000", 1_700_000_000_000_000_000),
+            ("1700000000.123456", NS),
+            ("1700000000123", 1_700_000_000_123_000_000),
+            ("1700000000123.456", NS),
+            ("1700000000123456", NS),
+            ("1700000000123456000", NS),
+            ("\"1700000000123456\"", NS),
+            ("\"1700000000\"", 1_700_000_000_000_000_000),
+            ("1", 1),
+        ] {
+            let found = time(text).map_err(|e| e.to_string());
+            assert!(
+                found.as_ref().is_ok_and(|found| found.abs_diff(ns) <= 1_000),
+                "{text} {found:?}"
+            );
+        }
+        for refused in ["1.5", "-1700000000", "\"99999999999999999999\"", "true"] {
+            assert!(time(refused).is_err_and(|e| e.cause.starts_with("time: ")), "{refused}");
+        }
+        for implausible in ["170000000000", "17000000000000"] {
+            let line = format!(r#"{{"time":{implausible},"kind":"a"}}"#);
+            let error = JsonEvent::parse_observed(&line, "test:1").err().unwrap();
+            assert!(error.cause.contains("is 1970-01-01T"), "{error}");
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{OnceLock, RwLock};
 
 use super::name::Name;
@@ -29,6 +29,9 @@ pub enum NameSource {
 
 /// Names that each source has added. Relaxed: changed under the lock of `NUMBERS` only.
 static ADDED: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+
+/// Texts that weren't added for lack of room. Relaxed: nothing is inferred from it.
+static NOT_ADDED: AtomicU64 = AtomicU64::new(0);
 
 /// The longest name, in bytes.
 const MAX_BYTES: usize = 256;
@@ -120,11 +123,13 @@ impl Name {
         }
         let number = map.len();
         if number >= CAPACITY {
+            NOT_ADDED.fetch_add(1, Ordering::Relaxed);
             return Err(NameError::Exhausted(text.chars().take(80).collect()));
         }
         if let Some(source) = source {
             let added = &ADDED[source as usize];
             if added.load(Ordering::Relaxed) >= MAX_OF_SOURCE {
+                NOT_ADDED.fetch_add(1, Ordering::Relaxed);
                 return Err(NameError::SourceExhausted(text.chars().take(80).collect(), source));
             }
             added.fetch_add(1, Ordering::Relaxed);
@@ -150,6 +155,13 @@ impl Name {
         }
         // Only a well-known name can be used before anything was interned.
         names::WELL_KNOWN.get(self.0 as usize).copied().unwrap_or("")
+    }
+
+    /// How often a name couldn't be added for lack of room, in this process: its field is kept as
+    /// text that no rule reads.
+    #[must_use]
+    pub fn not_added() -> u64 {
+        NOT_ADDED.load(Ordering::Relaxed)
     }
 
     /// Number of names that the process holds.

@@ -287,6 +287,8 @@ well_known! {
     TAPIO_SYSTEMD_JOB_TYPE = "tapio.systemd.job.type",
     TAPIO_SYSTEMD_JOB_RESULT = "tapio.systemd.job.result",
     TAPIO_SYSTEMD_DEPENDENCY = "tapio.systemd.dependency",
+    TAPIO_SYSTEMD_FOUND = "tapio.systemd.found",
+    TAPIO_SYSTEMD_FAILED_AT = "tapio.systemd.failed_at",
     TAPIO_JOURNAL_IDENTIFIER = "tapio.journal.identifier",
     TAPIO_JOURNAL_MESSAGE_ID = "tapio.journal.message_id",
     TAPIO_COREDUMP_FILE = "tapio.coredump.file",

@@ -19,7 +19,7 @@ mod directory_stats;
 mod entities;
 mod table;
 
-pub use cgroup::{CgroupNames, cgroups_in};
+pub use cgroup::{CgroupNames, ContainerNames, cgroups_in, node_base};
 pub use directory::{AddressOwner, Bounds, Directory};
 pub use entities::{Container, Pod, Unit, Workload};
 pub use table::Table;

@@ -36,6 +36,12 @@ pub fn interpret<R>(event: &Event<'_>, read: impl FnOnce(&Event<'_>) -> R) -> R 
     read(event)
 }
 
+/// The cgroup that a line of the kernel's log names, such as that of an OOM kill.
+#[must_use]
+pub fn cgroup_in(message: &str) -> Option<&str> {
+    kernel::Facts::of(message).cgroup
+}
+
 fn with_kernel_facts<R>(event: &Event<'_>, read: impl FnOnce(&Event<'_>) -> R) -> R {
     let facts = kernel::Facts::of(event.message);
     let cgroup = facts.cgroup.map(CgroupNames::parse).unwrap_or_default();

@@ -8,6 +8,8 @@
 //! slash), `:bytes`, `:duration` (of nanoseconds).
 //! A text with a variable that has no value is omitted as a whole.
 
+use std::net::Ipv6Addr;
+
 use super::field::FieldRef;
 use super::suggest::unknown;
 use super::yaml::{Parsed, Position, reject};
@@ -155,15 +157,29 @@ impl Template {
     /// Fills the variables; `None` if one has no value.
     pub fn fill(&self, value: impl Fn(&Variable) -> Option<String>) -> Option<String> {
         let mut out = String::new();
-        for part in &self.parts {
+        for (at, part) in self.parts.iter().enumerate() {
             match part {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Variable(variable, filter) => {
-                    out.push_str(&filter.apply(value(variable).filter(|v| !v.is_empty())?));
+                    let text = filter.apply(value(variable).filter(|v| !v.is_empty())?);
+                    match self.has_port_at(at + 1) && text.parse::<Ipv6Addr>().is_ok() {
+                        true => out.push_str(&format!("[{text}]")),
+                        false => out.push_str(&text),
+                    }
                 }
             }
         }
         Some(out)
+    }
+
+    /// Whether a port follows here: a colon, and then a variable or a digit.
+    fn has_port_at(&self, at: usize) -> bool {
+        let Some(Piece::Text(text)) = self.parts.get(at) else { return false };
+        match text.as_bytes() {
+            b":" => matches!(self.parts.get(at + 1), Some(Piece::Variable(..))),
+            [b':', next, ..] => next.is_ascii_digit(),
+            _ => false,
+        }
     }
 }
 
@@ -202,6 +218,18 @@ mod tests {
 
     fn parse(text: &str) -> Parsed<Template> {
         Template::parse(text, Position::default(), &["oom"])
+    }
+
+    #[test]
+    fn address_before_a_port_has_brackets_if_it_needs_them() {
+        let fill = |text: &str, value: &str| {
+            let template = parse(text).unwrap();
+            template.fill(|_| Some(value.to_owned())).unwrap()
+        };
+        let endpoint = "to {oom.attributes.a}:{oom.attributes.a} of {oom.attributes.a}: {count}";
+        assert_eq!(fill(endpoint, "::1"), "to [::1]:::1 of ::1: ::1");
+        assert_eq!(fill(endpoint, "10.0.0.1"), "to 10.0.0.1:10.0.0.1 of 10.0.0.1: 10.0.0.1");
+        assert_eq!(fill("{oom.attributes.a}:53", "fd00::7"), "[fd00::7]:53");
     }
 
     #[test]

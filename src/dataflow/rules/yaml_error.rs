@@ -46,7 +46,8 @@ pub fn yaml_cause(error: &Error, text: &str) -> String {
         other => {
             let full = other.to_string();
             let cause = full.split(" at line ").next().unwrap_or(&full);
-            return cause.lines().next().unwrap_or("invalid YAML").to_owned();
+            let cause = cause.lines().next().unwrap_or("invalid YAML");
+            return cause.replacen("unknown variant", "unknown value", 1);
         }
     };
     let position = error.location().map(|at| (at.line(), at.column()));
@@ -93,7 +94,15 @@ mod tests {
         list: Option<Vec<String>>,
         number: Option<u64>,
         flag: Option<bool>,
+        choice: Option<Choice>,
         map: Option<HashMap<String, String>>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Choice {
+        Text,
+        Json,
     }
 
     #[test]
@@ -114,6 +123,7 @@ mod tests {
             ),
             ("map: *a\n", "an alias (`*name`) without its anchor (`&name`)"),
             ("map: \"a\n", "unclosed quote"),
+            ("choice: xml\n", "unknown value `xml`, expected one of text, json"),
         ] {
             let error = serde_saphyr::from_str::<Section>(text).unwrap_err();
             assert_eq!(yaml_cause(&error, text), expected, "{text}");

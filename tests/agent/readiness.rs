@@ -1,0 +1,98 @@
+//! Reports of the agent about itself: sources that are open, losses, a full disk.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value as Json;
+
+use super::support::agent::{TestAgent, start, story, terminate, utf8};
+use super::support::eventually::eventually_ok;
+use super::support::net::get_json;
+use super::support::skip::skipped;
+
+/// Waits until the agent is ready or says that it never will be.
+fn wait_until_ready(fixture: &TestAgent) {
+    eventually_ok("the agent is ready", || match fixture.page("/readyz") {
+        Some((head, _)) if head.contains("200") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn crash_right_after_the_agent_is_ready_is_seen() {
+    let fixture = TestAgent::new();
+    let config = fixture.config("ebpf", Path::new("/dev/null"));
+    let agent = start(&["run", "--standalone", "--config", &config]);
+    let status = fixture.wait(|s| s["collectors"]["ebpf"]["health"] != "starting");
+    if status["collectors"]["ebpf"]["health"] == "unavailable" {
+        terminate(agent);
+        return skipped("eBPF isn't available");
+    }
+    wait_until_ready(&fixture);
+    let mut child = Command::new("/bin/sh").args(["-c", "kill -SEGV $$"]).spawn().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let path = "/api/v1/events?kind=kernel.process.exit&limit=1000";
+    eventually_ok("the crash is stored", || {
+        let events = get_json(fixture.http, path).unwrap_or_default();
+        let is_crash = |event: &Json| {
+            event["entity"]["process.pid"] == pid
+                && event["attributes"]["tapio.signal.name"] == "SIGSEGV"
+        };
+        let is_stored = events.as_array().is_some_and(|all| all.iter().any(is_crash));
+        if is_stored { Ok(()) } else { Err(events.as_array().map_or(0, Vec::len)) }
+    });
+    let log = utf8(&terminate(agent).stderr);
+    assert!(log.contains("watching: the sources of these collectors are open"), "{log}");
+}
+
+#[test]
+fn losses_are_logged_and_make_the_state_degraded() {
+    let fixture = TestAgent::new();
+    let lines = fixture.file("events.jsonl", "no event\nnor this\n");
+    let config = fixture.config("jsonl", Path::new(&lines));
+    let agent = start(&["run", "--standalone", "--config", &config]);
+    let status = fixture.wait(|s| s["state"] == "degraded");
+    assert_eq!(status["degraded"][0], "jsonl collect/bad_input: 2 since the start");
+    assert_eq!(status["unready"], Json::Array(Vec::new()), "it does its work");
+    let log = utf8(&terminate(agent).stderr);
+    assert!(log.contains("jsonl collect/bad_input: 2"), "{log}");
+    let fixture = TestAgent::new();
+    let config = fixture.config("jsonl", &story("pod-startup.jsonl"));
+    let agent = start(&["run", "--standalone", "--config", &config]);
+    fixture.wait(|s| s["state"] == "ok" && s["cons1"]["total"]["forwarded"] == 5);
+    terminate(agent);
+}
+
+#[test]
+fn full_store_of_a_standalone_agent_is_reported() {
+    let fixture = TestAgent::new();
+    let disk = tempfile::tempdir().unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+        .arg(disk.path())
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        return skipped("mounting a file system needs root");
+    }
+    let message = "m".repeat(8_000);
+    let line =
+        |n: u64| format!("{{\"time\":{},\"kind\":\"a.b\",\"message\":\"{n}{message}\"}}\n", n + 1);
+    let lines = fixture.file("events.jsonl", &(0..400).map(line).collect::<String>());
+    let config = fixture.config("jsonl", Path::new(&lines));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let folder = format!("server: {{ data_dir: {}, ", disk.path().display());
+    std::fs::write(&config, text.replace("server: {", &folder)).unwrap();
+    let agent = start(&["run", "--standalone", "--config", &config]);
+    let is_reported = |s: &Json| {
+        let unready = s["unready"].as_array().cloned().unwrap_or_default();
+        s["state"] == "degraded" && unready.iter().any(|t| t.to_string().contains("refuses writes"))
+    };
+    fixture.wait(is_reported);
+    let (head, body) = fixture.page("/readyz").unwrap();
+    assert!(head.contains("503"), "{head}");
+    assert!(body.contains("embedded server: storage: the disk refuses writes"), "{body}");
+    let log = utf8(&terminate(agent).stderr);
+    let _ = Command::new("umount").arg(disk.path()).status();
+    assert!(log.contains("can't store a batch"), "{log}");
+}
