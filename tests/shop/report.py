@@ -1,0 +1,2 @@
+def table(result): return ""
+def failures(result): return []
