@@ -47,7 +47,7 @@ class Authority:
                 self.issue(service.name, time.time() + YEAR)
 
     def issue(self, name, until):
-        """A certificate that expires at `until`, seconds since the epoch. The key stays the same."""
+        """A certificate that expires at `until` (seconds since the epoch); the key stays."""
         key, request = str(self.folder / f"{name}.key"), str(self.folder / f"{name}.csr")
         if not (self.folder / f"{name}.csr").exists():
             curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")

@@ -1,4 +1,4 @@
-"""The faults: each one a kind with the services that it can befall, its injection and its repair."""
+"""The faults: a kind, the services that it can befall, its injection and its repair."""
 
 import json
 import os

@@ -100,7 +100,7 @@ class Network:
                 folder.rmdir()
 
     def filter(self, service, rule):
-        """Adds a rule to the packets that arrive in a service's namespace; all are removed by `clear`."""
+        """Adds a rule for the packets that arrive at a service; `clear` removes it."""
         rules = "add table ip fault\n"
         rules += "add chain ip fault in { type filter hook input priority 0; }\n"
         rules += f"add rule ip fault in {rule}\n"
@@ -127,7 +127,7 @@ class Network:
         run("tc", "-n", self.instance.namespace(service), "qdisc", "del", "dev", "eth0", "root")
 
     def detour(self, service):
-        """Takes a service's link off the bridge; relay.py carries its frames between the two names."""
+        """Takes a service's link off the bridge; returns the links that relay.py connects."""
         number = self.hosts[service]
         outer = self.instance.link("h", number)
         near, far = self.instance.link("d", number), self.instance.link("e", number)

@@ -1,5 +1,6 @@
 """The shop's processes: each in its namespace and its cgroup, restarted where one ends."""
 
+import json
 import os
 import signal
 import subprocess
@@ -29,7 +30,7 @@ class Process:
         self.wanted = False
         self.child = None
         self.ended = 0.0
-        self.starts = 0
+        self.on_start = None
 
     def prepare(self):
         """In the child, before exec."""
@@ -55,8 +56,9 @@ class Process:
                 preexec_fn=self.prepare,
                 env={**os.environ, **(self.environment or {})},
             )
-        self.starts += 1
         self.ended = 0.0
+        if self.on_start:
+            self.on_start(self.name, self.child.pid)
 
     def watch(self, now):
         if not self.wanted or self.child.poll() is None:
@@ -136,8 +138,13 @@ class Processes:
         cgroup = self.cgroups[name]
         log = folder / f"{name}.log"
         process = Process(name, command, log, cgroup, environment, DESCRIPTORS)
+        process.on_start = self.note_pid
         self.services[name] = process
         process.start()
+
+    def note_pid(self, service, pid):
+        with open(self.instance.folder / "pids.jsonl", "a") as file:
+            file.write(json.dumps({"service": service, "pid": pid}) + "\n")
 
     def add(self, process):
         self.others.append(process)

@@ -38,6 +38,8 @@ class Shop:
 
     def start(self):
         self.instance.folder.mkdir(parents=True)
+        options = {**vars(self.options), "folder": None, "tapio": None, "score": None}
+        (self.instance.folder / "run.json").write_text(json.dumps(options))
         self.network.start()
         self.authority.start()
         self.processes.prepare()
@@ -107,7 +109,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tapio", type=Path, default=ROOT / "target/release/tapio")
     parser.add_argument("--folder", type=Path, help="for results; must not exist")
-    parser.add_argument("--instance", type=int, default=0, help="0 to 9; two shops at a time differ")
+    parser.add_argument("--instance", type=int, default=0, help="0 to 9, for several at a time")
     parser.add_argument("--runs", type=int, default=60, help="faults")
     parser.add_argument("--kinds", type=lambda text: text.split(","), default=list(KINDS))
     parser.add_argument("--seed", type=int, default=1)
@@ -157,7 +159,9 @@ def main():
     folder = options.score or execute(options)
     result = score.score(folder)
     (folder / "result.json").write_text(json.dumps(result, indent=1))
-    print(report.table(result))
+    table = report.table(result)
+    (folder / "result.md").write_text(table + "\n")
+    print(table)
     if options.check:
         failures = report.failures(result)
         for failure in failures:

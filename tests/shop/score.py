@@ -1,1 +1,196 @@
-def score(folder): return {}
+"""Scores the stories of a run against its labels.
+
+Reads a run's folder: faults.jsonl, phases.jsonl, stories.jsonl, load.jsonl, pids.jsonl.
+"""
+
+import json
+import re
+
+from layout import SERVICES
+
+# What the kernel keeps of a process' name.
+COMM = 15
+RANKS = (1, 3, 5)
+# Seconds before a fault whose load is the usual one.
+BEFORE = 30
+
+
+def lines(path):
+    """A file's lines as JSON; nothing if there is no file."""
+    if not path.exists():
+        return []
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+class Names:
+    """Finds services in what a story says: by name, address, process and cgroup."""
+
+    def __init__(self, number, pids):
+        self.pids = pids
+        texts = {}
+        for service in SERVICES.values():
+            program = f"shop{number}-{service.name}"
+            for text in (
+                service.name,
+                f"{service.name}.shop",
+                f"10.{70 + number}.0.{service.number}",
+                program,
+                program[:COMM],
+            ):
+                texts[text] = service.name
+        self.texts = texts
+        longest = sorted(map(re.escape, texts), key=len, reverse=True)
+        self.pattern = re.compile(rf"(?<![\w.-])(?:({'|'.join(longest)})(?![\w-])|pid (\d+))")
+
+    def first(self, text):
+        """The service that a text mentions first: what the sentence is about."""
+        for match in self.pattern.finditer(text):
+            service = self.texts.get(match[1]) or self.pids.get(match[2])
+            if service:
+                return service
+        return None
+
+    def ranking(self, story):
+        """The services of the story's candidates, each once, None for something else."""
+        ranking = []
+        for candidate in story["root_cause"]:
+            service = self.first(candidate["cause"])
+            if service is None or service not in ranking:
+                ranking.append(service)
+        return ranking
+
+    def concerns(self, story):
+        """Whether anything in the story is of the shop. Others use the machine meanwhile."""
+        texts = [story["name"], *(str(value) for value in story["key"].values())]
+        texts += [candidate["cause"] for candidate in story["root_cause"]]
+        texts += [member["summary"] for member in story["members"]]
+        return any(self.first(text) for text in texts)
+
+
+class Story:
+    """All revisions of a story."""
+
+    def __init__(self, revisions, names):
+        self.revisions = revisions
+        self.read = revisions[0]["read"]
+        self.id = revisions[0]["story"]["id"]
+        self.rule = revisions[0]["story"]["rule"]
+        self.name = revisions[0]["story"]["name"]
+        self.is_ours = any(names.concerns(revision["story"]) for revision in revisions)
+        self.names = names
+
+    def ranking(self, until):
+        """As of the last revision before `until` that isn't of an earlier time than the first."""
+        known = [r for r in self.revisions if r["read"] < until] or self.revisions[:1]
+        return self.names.ranking(known[-1]["story"])
+
+    def summary(self, origin):
+        return {
+            "id": self.id,
+            "rule": self.rule,
+            "name": self.name,
+            "after_s": round(self.read - origin, 1),
+            "ranking": self.ranking(float("inf")),
+        }
+
+
+def stories(folder, names):
+    by_id = {}
+    for line in lines(folder / "stories.jsonl"):
+        by_id.setdefault(line["story"]["id"], []).append(line)
+    return [Story(revisions, names) for revisions in by_id.values()]
+
+
+def quantile(values, part):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else None
+
+
+def harm(load, fault):
+    """What the fault did to the requests of the load: failures and times, before and during."""
+
+    def measure(since, until):
+        part = [line for line in load if since <= line["time"] < until]
+        failed = sum(1 for line in part if line["status"] == 0 or line["status"] >= 500)
+        return {
+            "requests": len(part),
+            "failed": round(failed / len(part), 4) if part else None,
+            "p50_ms": quantile([line["ms"] for line in part], 0.5),
+            "p95_ms": quantile([line["ms"] for line in part], 0.95),
+        }
+
+    start = fault["start"]
+    return {"before": measure(start - BEFORE, start), "during": measure(start, fault["end"])}
+
+
+def incident(fault, found, load):
+    """The verdict about one fault: its first story counts, `any` of them is noted beside it."""
+    own = sorted(
+        (s for s in found if s.is_ours and fault["start"] <= s.read < fault["until"]),
+        key=lambda story: story.read,
+    )
+    verdict = {**fault, "harm": harm(load, fault), "story_count": len(own)}
+    ranking = own[0].ranking(fault["until"]) if own else []
+    for rank in RANKS:
+        verdict[f"ac{rank}"] = fault["service"] in ranking[:rank]
+    verdict["any"] = any(fault["service"] in s.ranking(fault["until"])[:1] for s in own)
+    verdict["first_after_s"] = round(own[0].read - fault["start"], 1) if own else None
+    verdict["stories"] = [story.summary(fault["start"]) for story in own]
+    # A story of the fault before may still be open and take this one in.
+    verdict["updated"] = [
+        {**story.summary(fault["start"]), "ranking": story.ranking(fault["until"])}
+        for story in found
+        if story.is_ours
+        and story.read < fault["start"]
+        and any(fault["start"] <= r["read"] < fault["until"] for r in story.revisions)
+    ]
+    return verdict
+
+
+def totals(verdicts):
+    count = len(verdicts)
+    if count == 0:
+        return {"runs": 0}
+    part = {f"ac{rank}": sum(v[f"ac{rank}"] for v in verdicts) / count for rank in RANKS}
+    times = [v["first_after_s"] for v in verdicts if v["first_after_s"] is not None]
+    return {
+        "runs": count,
+        **part,
+        "any": sum(v["any"] for v in verdicts) / count,
+        "with_story": len(times) / count,
+        "within_30_s": sum(time <= 30 for time in times) / count,
+        "median_s": quantile(times, 0.5),
+        "stories": sum(v["story_count"] for v in verdicts) / count,
+    }
+
+
+def quiet(folder, found):
+    """The stories without a fault, of the phase of learning and of the quiet one."""
+    result = {}
+    for phase in lines(folder / "phases.jsonl"):
+        end = phase["start"] + phase["seconds"]
+        within = [s for s in found if s.is_ours and phase["start"] <= s.read < end]
+        result[phase["phase"]] = {
+            "hours": round(phase["seconds"] / 3600, 3),
+            "stories": [story.summary(phase["start"]) for story in within],
+            "per_hour": round(len(within) / (phase["seconds"] / 3600), 2),
+        }
+    return result
+
+
+def score(folder):
+    run = json.loads((folder / "run.json").read_text())
+    pids = {str(line["pid"]): line["service"] for line in lines(folder / "pids.jsonl")}
+    found = stories(folder, Names(run["instance"], pids))
+    load = lines(folder / "load.jsonl")
+    verdicts = [incident(fault, found, load) for fault in lines(folder / "faults.jsonl")]
+    kinds = sorted({verdict["kind"] for verdict in verdicts})
+    return {
+        "run": run,
+        "total": totals(verdicts),
+        "kinds": {kind: totals([v for v in verdicts if v["kind"] == kind]) for kind in kinds},
+        "quiet": quiet(folder, found),
+        "others": [s.summary(s.read) for s in found if not s.is_ours],
+        "incidents": verdicts,
+    }
