@@ -23,7 +23,7 @@ class InnerFaults:
         self.kept = []
 
     def apply(self):
-        """Does the defect's harm to a request. Returns an answer instead of the right one, or None."""
+        """Does the defect's harm to a request; returns an answer in place of the right one."""
         self.read()
         kind = self.fault.get("kind")
         if kind is None or random.random() >= self.fault.get("share", 1.0):
