@@ -30,12 +30,12 @@ class Agent:
     def __init__(self, instance, binary, processes):
         self.instance, self.binary, self.processes = instance, binary, processes
         self.seen = {}
+        self.latest = {}
         self.end = threading.Event()
         self.thread = threading.Thread(target=self.read, daemon=True)
 
     def start(self):
         folder = self.instance.folder
-        (folder / "state").mkdir(exist_ok=True)
         path = folder / "tapio.yaml"
         path.write_text(
             CONFIGURATION.format(
@@ -64,15 +64,22 @@ class Agent:
         with open(self.instance.folder / "stories.jsonl", "a") as file:
             while not self.end.wait(1.0):
                 try:
-                    stories = get(f"{API}/api/v1/stories?limit=50")
+                    stories = get(f"{API}/api/v1/stories?limit=100")
                 except (OSError, ValueError):
                     continue
+                self.latest.update((story["id"], story) for story in stories)
                 for story in stories:
                     revision = json.dumps(story, sort_keys=True)
                     if self.seen.get(story["id"]) != revision:
                         self.seen[story["id"]] = revision
                         file.write(json.dumps({"read": time.time(), "story": story}) + "\n")
                 file.flush()
+
+    def open_stories(self, names):
+        """Those about the shop that aren't closed."""
+        stories = list(self.latest.values())
+        is_open = {"opened", "updated"}
+        return [s for s in stories if s["state"] in is_open and names.concerns(s)]
 
     def stop(self):
         self.end.set()

@@ -90,11 +90,3 @@ class Cgroup:
             (self.v1["blkio"] / "blkio.throttle.write_iops_device").write_text(value)
         else:
             (self.v2 / "io.max").write_text(f"{device} wiops={iops or 'max'}")
-
-
-def disk_of(path):
-    """MAJOR:MINOR of the disk that holds a path: limits are the disk's, not a partition's."""
-    device = os.stat(path).st_dev
-    name = f"{os.major(device)}:{os.minor(device)}"
-    parent = Path(f"/sys/dev/block/{name}/../dev")
-    return parent.read_text().strip() if parent.is_file() else name

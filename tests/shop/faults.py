@@ -6,14 +6,14 @@ import signal
 import sys
 import time
 
-from cgroups import disk_of
 from certificates import YEAR
+from disks import disk_of
 from layout import HERE, SERVICES
 from processes import Process
 
 WITH_CALLEES = [service.name for service in SERVICES.values() if service.calls]
 WITH_TLS = [service.name for service in SERVICES.values() if service.tls]
-ON_DISK = [service.name for service in SERVICES.values() if service.disk == "real"]
+ON_DISK = [service.name for service in SERVICES.values() if service.disk == "block"]
 ON_SMALL_DISK = [service.name for service in SERVICES.values() if service.disk == "small"]
 ALL = list(SERVICES)
 # What callees answer wrongly, each with status 200: a value of the right form that is no right one.
@@ -42,8 +42,15 @@ class Faults:
     def repair(self, kind, service):
         getattr(self, f"end_{kind}")(service)
 
+    def stop(self):
+        if self.relay:
+            self.relay.stop()
+
     def cgroup(self, service):
         return self.processes.cgroups[service]
+
+    def disk(self, service):
+        return disk_of(self.processes.disks.folder(service))
 
     # Processors, memory, disks, descriptors.
 
@@ -67,10 +74,10 @@ class Faults:
 
     def start_slow_disk(self, service):
         """Writes wait for their turn, as on a disk that others use up."""
-        self.cgroup(service).limit_writes(disk_of(self.instance.folder), 6)
+        self.cgroup(service).limit_writes(self.disk(service), 6)
 
     def end_slow_disk(self, service):
-        self.cgroup(service).limit_writes(disk_of(self.instance.folder), None)
+        self.cgroup(service).limit_writes(self.disk(service), None)
 
     def start_full_disk(self, service):
         self.filler = self.instance.folder / "data" / service / "core.4711"

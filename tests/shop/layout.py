@@ -17,7 +17,7 @@ class Service:
     calls: tuple = ()
     tls: bool = False
     protocol: str = "http/protobuf"
-    disk: str = ""  # "real": a file on the machine's disk, "small": one on a tmpfs of its own
+    disk: str = ""  # "block": a device with a file system, "small": a tmpfs that fills soon
 
 
 SERVICES = {
@@ -35,11 +35,11 @@ SERVICES = {
             protocol="grpc",
         ),
         Service("payment", 16, tls=True),
-        Service("inventory", 17, ("database",), disk="real"),
+        Service("inventory", 17, ("database",), disk="block"),
         Service("shipping", 18, ("quote",), protocol="grpc"),
         Service("quote", 19, tls=True),
         Service("mail", 20, disk="small"),
-        Service("database", 21, disk="real"),
+        Service("database", 21, disk="block"),
     )
 }
 LOAD = 30

@@ -9,8 +9,8 @@ import threading
 import time
 
 from cgroups import Cgroup
+from disks import Disks
 from layout import HERE, SERVICES
-from network import run
 
 # Seconds after which a process that has ended is started again.
 RESTART = 2.0
@@ -91,17 +91,15 @@ class Processes:
     def __init__(self, instance):
         self.instance = instance
         self.cgroups = {name: Cgroup(f"{instance.prefix}/{name}") for name in [*SERVICES, "tapio"]}
+        self.disks = Disks(instance)
         self.services, self.resolvers, self.others = {}, {}, []
         self.end = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
     def prepare(self):
-        for name, cgroup in self.cgroups.items():
+        for cgroup in self.cgroups.values():
             cgroup.create()
-            data = self.instance.folder / "data" / name
-            data.mkdir(parents=True, exist_ok=True)
-            if name in SERVICES and SERVICES[name].disk == "small":
-                run("mount", "-t", "tmpfs", "-o", "size=4m", f"{name}-data", str(data))
+        self.disks.start()
         (self.instance.folder / "faults").mkdir(exist_ok=True)
         Cgroup(self.instance.prefix).weigh(SHARES)
         self.thread.start()
@@ -165,10 +163,7 @@ class Processes:
         order = [*self.others[1:], *self.services.values(), *self.resolvers.values()]
         for process in [*order, *self.others[:1]]:
             process.stop()
-        for name in SERVICES:
-            if SERVICES[name].disk == "small":
-                data = self.instance.folder / "data" / name
-                run("umount", str(data), check=False)
+        self.disks.stop()
         for cgroup in [*self.cgroups.values(), Cgroup(self.instance.prefix)]:
             self.empty(cgroup)
             cgroup.remove()

@@ -58,6 +58,7 @@ class Shop:
 
     def stop(self):
         self.agent.stop()
+        self.faults.stop()
         self.processes.stop()
         self.network.stop()
 
@@ -80,7 +81,15 @@ class Shop:
         self.faults.repair(kind, service)
         line = {"kind": kind, "service": service, "start": start, "end": time.time()}
         time.sleep(self.options.rest)
+        self.settle()
         self.record("faults.jsonl", {**line, "until": time.time()})
+
+    def settle(self):
+        """Waits until the fault's stories are closed: the next fault is an incident of its own."""
+        names = score.names_of(self.instance.folder, self.instance.number)
+        last = time.time() + self.options.settle
+        while time.time() < last and self.agent.open_stories(names):
+            time.sleep(1)
 
 
 def say(text):
@@ -118,7 +127,8 @@ def arguments():
     parser.add_argument("--warm-minutes", type=float, default=6.0, help="of learning, not scored")
     parser.add_argument("--quiet-minutes", type=float, default=60.0, help="of load without faults")
     parser.add_argument("--hold", type=float, default=40.0, help="seconds of a fault")
-    parser.add_argument("--rest", type=float, default=50.0, help="seconds after a fault")
+    parser.add_argument("--rest", type=float, default=40.0, help="seconds after a fault")
+    parser.add_argument("--settle", type=float, default=80.0, help="more, while stories are open")
     parser.add_argument("--smoke", action="store_true", help="two faults within three minutes")
     parser.add_argument("--check", action="store_true", help="fail below the thresholds")
     parser.add_argument("--score", type=Path, help="score a run's folder again, and run nothing")
@@ -127,7 +137,8 @@ def arguments():
     if unknown:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; kinds: {', '.join(KINDS)}")
     if options.smoke:
-        options.warm_minutes, options.quiet_minutes, options.hold, options.rest = 0.7, 0, 35, 15
+        options.warm_minutes, options.quiet_minutes, options.hold, options.rest = 0.7, 0, 35, 10
+        options.settle = 0
     if options.folder is None:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         options.folder = ROOT / f"target/shop/{stamp}-{options.instance}"
@@ -135,8 +146,10 @@ def arguments():
 
 
 def execute(options):
-    # A run that is asked to end repairs, stops and removes all that it has made.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # A run that is asked to end stops and removes all that it has made. A shell lets what it runs
+    # in the background ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     shop = Shop(options)
     try:
         shop.start()
@@ -149,6 +162,7 @@ def execute(options):
         say("interrupted: what has run is scored")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         shop.stop()
     return shop.instance.folder
 

@@ -1,6 +1,7 @@
 """Scores the stories of a run against its labels.
 
-Reads a run's folder: faults.jsonl, phases.jsonl, stories.jsonl, load.jsonl, pids.jsonl.
+Reads a run's folder: faults.jsonl, phases.jsonl, stories.jsonl, load.jsonl, pids.jsonl,
+disks.jsonl.
 """
 
 import json
@@ -24,11 +25,11 @@ def lines(path):
 
 
 class Names:
-    """Finds services in what a story says: by name, address, process and cgroup."""
+    """Finds services in what a story says: by name, address, process, cgroup and disk."""
 
-    def __init__(self, number, pids):
+    def __init__(self, number, pids, devices):
         self.pids = pids
-        texts = {}
+        texts = dict(devices)
         for service in SERVICES.values():
             program = f"shop{number}-{service.name}"
             for text in (
@@ -61,10 +62,9 @@ class Names:
         return ranking
 
     def concerns(self, story):
-        """Whether anything in the story is of the shop. Others use the machine meanwhile."""
+        """Whether the story is about the shop. Others use the machine meanwhile."""
         texts = [story["name"], *(str(value) for value in story["key"].values())]
-        texts += [candidate["cause"] for candidate in story["root_cause"]]
-        texts += [member["summary"] for member in story["members"]]
+        texts += [candidate["cause"] for candidate in story["root_cause"][:1]]
         return any(self.first(text) for text in texts)
 
 
@@ -85,13 +85,13 @@ class Story:
         known = [r for r in self.revisions if r["read"] < until] or self.revisions[:1]
         return self.names.ranking(known[-1]["story"])
 
-    def summary(self, origin):
+    def summary(self, origin, until=float("inf")):
         return {
             "id": self.id,
             "rule": self.rule,
             "name": self.name,
             "after_s": round(self.read - origin, 1),
-            "ranking": self.ranking(float("inf")),
+            "ranking": self.ranking(until),
         }
 
 
@@ -100,6 +100,12 @@ def stories(folder, names):
     for line in lines(folder / "stories.jsonl"):
         by_id.setdefault(line["story"]["id"], []).append(line)
     return [Story(revisions, names) for revisions in by_id.values()]
+
+
+def names_of(folder, number):
+    pids = {str(line["pid"]): line["service"] for line in lines(folder / "pids.jsonl")}
+    devices = {line["device"]: line["service"] for line in lines(folder / "disks.jsonl")}
+    return Names(number, pids, devices)
 
 
 def quantile(values, part):
@@ -136,10 +142,10 @@ def incident(fault, found, load):
         verdict[f"ac{rank}"] = fault["service"] in ranking[:rank]
     verdict["any"] = any(fault["service"] in s.ranking(fault["until"])[:1] for s in own)
     verdict["first_after_s"] = round(own[0].read - fault["start"], 1) if own else None
-    verdict["stories"] = [story.summary(fault["start"]) for story in own]
+    verdict["stories"] = [story.summary(fault["start"], fault["until"]) for story in own]
     # A story of the fault before may still be open and take this one in.
     verdict["updated"] = [
-        {**story.summary(fault["start"]), "ranking": story.ranking(fault["until"])}
+        story.summary(fault["start"], fault["until"])
         for story in found
         if story.is_ours
         and story.read < fault["start"]
@@ -181,8 +187,7 @@ def quiet(folder, found):
 
 def score(folder):
     run = json.loads((folder / "run.json").read_text())
-    pids = {str(line["pid"]): line["service"] for line in lines(folder / "pids.jsonl")}
-    found = stories(folder, Names(run["instance"], pids))
+    found = stories(folder, names_of(folder, run["instance"]))
     load = lines(folder / "load.jsonl")
     verdicts = [incident(fault, found, load) for fault in lines(folder / "faults.jsonl")]
     kinds = sorted({verdict["kind"] for verdict in verdicts})

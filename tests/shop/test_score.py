@@ -21,7 +21,7 @@ def story(identifier, causes, name="a story", key=None):
 
 
 class NamesTest(unittest.TestCase):
-    names = score.Names(0, {"4711": "mail"})
+    names = score.Names(0, {"4711": "mail"}, {"loop4": "database"})
 
     def test_services_are_found_by_name_address_process_and_cgroup(self):
         for text, service in {
@@ -30,6 +30,7 @@ class NamesTest(unittest.TestCase):
             "shop0-recommend (pid 1) was OOM-killed": "recommendation",
             "limit of /shop0/catalog was reached": "catalog",
             "python3 (pid 4711) was killed by SIGSEGV": "mail",
+            "10 requests to loop4 were slow; a write for cart took 253 ms": "database",
             "checkout: POST calls cart in 3 % of its runs": "checkout",
         }.items():
             self.assertEqual(self.names.first(text), service, text)
