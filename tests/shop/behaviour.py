@@ -87,7 +87,7 @@ def database_sale(app, body):
 
 
 class Cache:
-    """What the catalog keeps of a row, for half a minute."""
+    """Rows that the catalog keeps for up to half a minute."""
 
     rows = {}
 

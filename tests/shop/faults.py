@@ -16,7 +16,7 @@ WITH_TLS = [service.name for service in SERVICES.values() if service.tls]
 ON_DISK = [service.name for service in SERVICES.values() if service.disk == "block"]
 ON_SMALL_DISK = [service.name for service in SERVICES.values() if service.disk == "small"]
 ALL = list(SERVICES)
-# What callees answer wrongly, each with status 200: a value of the right form that is no right one.
+# Wrong answers of callees, with status 200 and in the right form.
 WRONG = {
     "catalog": {"id": 0, "text": "", "price": 0, "currency": "EUR"},
     "database": {},

@@ -63,7 +63,7 @@ class Network:
             self.add_host(name, number)
 
     def forward_telemetry(self):
-        """tapio takes OTLP without TLS on loopback only, so the node forwards what comes to it."""
+        """tapio takes OTLP without TLS on loopback only, so the node forwards it there."""
         Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text("1")
         rules = "add table ip shop\n"
         rules += "add chain ip shop pre { type nat hook prerouting priority -100; }\n"

@@ -1,4 +1,4 @@
-"""Delays the frames of a link: what tc netem does, for kernels without it.
+"""Delays the frames of a link as tc netem does, for kernels without it.
 
 python3 relay.py OUTER NEAR MILLISECONDS JITTER
 

@@ -56,7 +56,7 @@ def table(result):
 
 
 def failures(result):
-    """What is below the thresholds."""
+    """The thresholds that a result misses, one sentence each."""
     total, quiet = result["total"], result["quiet"].get("quiet")
     found = []
     if total["runs"]:

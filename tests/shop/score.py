@@ -9,7 +9,7 @@ import re
 
 from layout import SERVICES
 
-# What the kernel keeps of a process' name.
+# Bytes that the kernel keeps of a process' name.
 COMM = 15
 RANKS = (1, 3, 5)
 # Seconds before a fault whose load is the usual one.
@@ -25,7 +25,7 @@ def lines(path):
 
 
 class Names:
-    """Finds services in what a story says: by name, address, process, cgroup and disk."""
+    """Finds services in a story's texts: by name, address, process, cgroup and disk."""
 
     def __init__(self, number, pids, devices):
         self.pids = pids
@@ -45,7 +45,7 @@ class Names:
         self.pattern = re.compile(rf"(?<![\w.-])(?:({'|'.join(longest)})(?![\w-])|pid (\d+))")
 
     def first(self, text):
-        """The service that a text mentions first: what the sentence is about."""
+        """The service that a text mentions first: the subject of the sentence."""
         for match in self.pattern.finditer(text):
             service = self.texts.get(match[1]) or self.pids.get(match[2])
             if service:
@@ -114,7 +114,7 @@ def quantile(values, part):
 
 
 def harm(load, fault):
-    """What the fault did to the requests of the load: failures and times, before and during."""
+    """Failures and times of the load's requests, before and during a fault."""
 
     def measure(since, until):
         part = [line for line in load if since <= line["time"] < until]
