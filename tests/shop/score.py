@@ -4,14 +4,18 @@ Reads a run's folder: faults.jsonl, phases.jsonl, stories.jsonl, load.jsonl, pid
 disks.jsonl.
 """
 
+import calendar
 import json
 import re
+import time
 
 from layout import SERVICES
 
 # Bytes that the kernel keeps of a process' name.
 COMM = 15
 RANKS = (1, 3, 5)
+# Seconds that a story's first event may be before the label.
+CLOCK_SLACK = 1.0
 # Seconds before a fault whose load is the usual one.
 BEFORE = 30
 
@@ -38,11 +42,13 @@ class Names:
                 f"10.{70 + number}.0.{service.number}",
                 program,
                 program[:COMM],
+                f"shop{number}/{service.name}",
+                f"//{service.name}.shop",
             ):
                 texts[text] = service.name
         self.texts = texts
         longest = sorted(map(re.escape, texts), key=len, reverse=True)
-        self.pattern = re.compile(rf"(?<![\w.-])(?:({'|'.join(longest)})(?![\w-])|pid (\d+))")
+        self.pattern = re.compile(rf"(?<![\w./-])(?:/?({'|'.join(longest)})(?![\w-])|pid (\d+))")
 
     def first(self, text):
         """The service that a text mentions first: the subject of the sentence."""
@@ -68,12 +74,19 @@ class Names:
         return any(self.first(text) for text in texts)
 
 
+def seconds(stamp):
+    """A time of RFC 3339 in UTC as seconds since the epoch."""
+    whole, _, part = stamp.removesuffix("Z").partition(".")
+    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{part or 0}")
+
+
 class Story:
     """All revisions of a story."""
 
     def __init__(self, revisions, names):
         self.revisions = revisions
         self.read = revisions[0]["read"]
+        self.first = seconds(revisions[0]["story"]["first"])
         self.id = revisions[0]["story"]["id"]
         self.rule = revisions[0]["story"]["rule"]
         self.name = revisions[0]["story"]["name"]
@@ -130,10 +143,15 @@ def harm(load, fault):
     return {"before": measure(start - BEFORE, start), "during": measure(start, fault["end"])}
 
 
+def begins(story, fault):
+    """Whether a story's first event is of this incident."""
+    return fault["start"] - CLOCK_SLACK <= story.first < fault["until"] - CLOCK_SLACK
+
+
 def incident(fault, found, load):
     """The verdict about one fault: its first story counts, `any` of them is noted beside it."""
     own = sorted(
-        (s for s in found if s.is_ours and fault["start"] <= s.read < fault["until"]),
+        (s for s in found if s.is_ours and begins(s, fault)),
         key=lambda story: story.read,
     )
     verdict = {**fault, "harm": harm(load, fault), "story_count": len(own)}
@@ -148,7 +166,7 @@ def incident(fault, found, load):
         story.summary(fault["start"], fault["until"])
         for story in found
         if story.is_ours
-        and story.read < fault["start"]
+        and not begins(story, fault)
         and any(fault["start"] <= r["read"] < fault["until"] for r in story.revisions)
     ]
     return verdict

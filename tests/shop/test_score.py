@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import report
 import score
 
 
-def story(identifier, causes, name="a story", key=None):
+def story(identifier, causes, first, name="a story", key=None):
     return {
         "id": identifier,
         "rule": "rule",
         "name": name,
         "key": key or {},
+        "first": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(first)),
         "members": [],
         "root_cause": [{"cause": cause} for cause in causes],
     }
@@ -29,6 +31,7 @@ class NamesTest(unittest.TestCase):
             "nothing listens on 10.70.0.19:8080; shop0-shipping keeps retrying": "quote",
             "shop0-recommend (pid 1) was OOM-killed": "recommendation",
             "limit of /shop0/catalog was reached": "catalog",
+            "GET http://payment.shop:8080/charge failed": "payment",
             "python3 (pid 4711) was killed by SIGSEGV": "mail",
             "10 requests to loop4 were slow; a write for cart took 253 ms": "database",
             "checkout: POST calls cart in 3 % of its runs": "checkout",
@@ -36,7 +39,8 @@ class NamesTest(unittest.TestCase):
             self.assertEqual(self.names.first(text), service, text)
 
     def test_other_shops_and_other_words_are_no_services(self):
-        for text in ("shop1-cart fails", "10.71.0.19:8080", "10.70.0.191", "cartridge", "pid 47"):
+        others = ("shop1-cart fails", "/shop1/cart was full", "10.71.0.19:8080")
+        for text in (*others, "10.70.0.191", "cartridge", "pid 47"):
             self.assertIsNone(self.names.first(text), text)
 
 
@@ -64,9 +68,9 @@ class ScoreTest(unittest.TestCase):
     def test_first_story_counts_with_its_last_ranking(self):
         result = self.score(
             [
-                (2020, story("a", ["frontend: slow", "cart: fails"])),
-                (2050, story("a", ["cart: fails", "frontend: slow"])),
-                (2060, story("b", ["mail: fails"])),
+                (2020, story("a", ["frontend: slow", "cart: fails"], 2005)),
+                (2050, story("a", ["cart: fails", "frontend: slow"], 2005)),
+                (2060, story("b", ["mail: fails"], 2050)),
             ],
             [("exception", "cart", 2000)],
         )
@@ -75,7 +79,8 @@ class ScoreTest(unittest.TestCase):
         self.assertEqual(result["total"]["stories"], 2.0)
 
     def test_wrong_candidate_lowers_the_rank(self):
-        stories = [(2020, story("a", ["frontend: slow", "the node: pressure", "cart: fails"]))]
+        causes = ["frontend: slow", "the node: pressure", "cart: fails"]
+        stories = [(2020, story("a", causes, 2005))]
         total = self.score(stories, [("delay", "cart", 2000)])["total"]
         self.assertEqual((total["ac1"], total["ac3"]), (0.0, 1.0))
 
@@ -84,12 +89,13 @@ class ScoreTest(unittest.TestCase):
         self.assertEqual((total["ac1"], total["with_story"], total["median_s"]), (0, 0, None))
 
     def test_story_of_the_fault_before_is_none_of_this_one(self):
-        revisions = [(1990, story("a", ["cart: x"])), (2020, story("a", ["cart: x"], name="y"))]
+        before, after = story("a", ["cart: x"], 1985), story("a", ["cart: x"], 1985, "y")
+        revisions = [(1990, before), (2020, after)]
         verdict = self.score(revisions, [("delay", "cart", 2000)])["incidents"][0]
         self.assertEqual((verdict["story_count"], len(verdict["updated"])), (0, 1))
 
     def test_quiet_stories_are_false_unless_they_are_about_others(self):
-        stories = [(100, story("a", ["cart: slow"])), (200, story("b", ["rustc: killed"]))]
+        stories = [(100, story("a", ["cart: slow"], 90)), (200, story("b", ["rustc: killed"], 190))]
         result = self.score(stories, [])
         self.assertEqual(result["quiet"]["quiet"]["per_hour"], 2.0)
         self.assertEqual(len(result["others"]), 1)
