@@ -7,8 +7,11 @@ import urllib.error
 import urllib.request
 
 from processes import Process
+from score import seconds
 
 API, ADMIN = "http://127.0.0.1:7601", "http://127.0.0.1:7603"
+# Seconds without an event after which nobody waits for a story to be closed.
+STALE = 75.0
 CONFIGURATION = """
 node: {node}
 state_dir: {state}
@@ -76,10 +79,15 @@ class Agent:
                 file.flush()
 
     def open_stories(self, names):
-        """Those about the shop that aren't closed."""
-        stories = list(self.latest.values())
-        is_open = {"opened", "updated"}
-        return [s for s in stories if s["state"] in is_open and names.concerns(s)]
+        """Those about the shop that aren't closed, and have had an event lately."""
+        since = time.time() - STALE
+        return [
+            story
+            for story in list(self.latest.values())
+            if story["state"] in ("opened", "updated")
+            and seconds(story["last"]) > since
+            and names.concerns(story)
+        ]
 
     def stop(self):
         self.end.set()
