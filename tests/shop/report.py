@@ -64,7 +64,8 @@ def failures(result):
             found.append(f"AC@1 {total['ac1']:.2f} is below {AC1}")
         if total["within_30_s"] < WITHIN_30_S:
             found.append(f"{total['within_30_s']:.2f} within 30 s is below {WITHIN_30_S}")
-        if total["stories"] > STORIES:
+        # Two faults of a smoke run say nothing about a mean.
+        if total["stories"] > STORIES and not result["run"].get("smoke"):
             found.append(f"{total['stories']:.1f} stories an incident are above {STORIES}")
     if quiet and quiet["per_hour"] > FALSE_PER_HOUR:
         found.append(f"{quiet['per_hour']:.1f} false stories an hour are above {FALSE_PER_HOUR}")
