@@ -98,6 +98,11 @@ class Story:
         known = [r for r in self.revisions if r["read"] < until] or self.revisions[:1]
         return self.names.ranking(known[-1]["story"])
 
+    def grew(self, since, until):
+        """Whether a revision that was read within these times has an event of them."""
+        read = (r["story"] for r in self.revisions if since <= r["read"] < until)
+        return any(seconds(story["last"]) >= since for story in read)
+
     def summary(self, origin, until=float("inf")):
         return {
             "id": self.id,
@@ -167,7 +172,7 @@ def incident(fault, found, load):
         for story in found
         if story.is_ours
         and not begins(story, fault)
-        and any(fault["start"] <= r["read"] < fault["until"] for r in story.revisions)
+        and story.grew(fault["start"], fault["until"])
     ]
     return verdict
 

@@ -10,13 +10,18 @@ import report
 import score
 
 
+def stamp(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
 def story(identifier, causes, first, name="a story", key=None):
     return {
         "id": identifier,
         "rule": "rule",
         "name": name,
         "key": key or {},
-        "first": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(first)),
+        "first": stamp(first),
+        "last": stamp(first + 60),
         "members": [],
         "root_cause": [{"cause": cause} for cause in causes],
     }
