@@ -28,6 +28,11 @@ def lines(path):
         return [json.loads(line) for line in file]
 
 
+def causes(story):
+    """The candidates; stories of before they had entities have another key."""
+    return story["root_causes"] if "root_causes" in story else story["root_cause"]
+
+
 class Names:
     """Finds services in a story's texts: by name, address, process, cgroup and disk."""
 
@@ -58,11 +63,17 @@ class Names:
                 return service
         return None
 
+    def subject(self, candidate):
+        """The service of a candidate: by its text, else by its entity."""
+        entity = candidate.get("entity", {})
+        about = f"{entity.get('name', '')} {entity.get('id', '')}"
+        return self.first(candidate["cause"]) or self.first(about)
+
     def ranking(self, story):
         """The services of the story's candidates, each once, None for something else."""
         ranking = []
-        for candidate in story["root_cause"]:
-            service = self.first(candidate["cause"])
+        for candidate in causes(story):
+            service = self.subject(candidate)
             if service is None or service not in ranking:
                 ranking.append(service)
         return ranking
@@ -70,8 +81,9 @@ class Names:
     def concerns(self, story):
         """Whether the story is about the shop. Others use the machine meanwhile."""
         texts = [story["name"], *(str(value) for value in story["key"].values())]
-        texts += [candidate["cause"] for candidate in story["root_cause"][:1]]
-        return any(self.first(text) for text in texts)
+        if any(self.first(text) for text in texts):
+            return True
+        return any(self.subject(candidate) for candidate in causes(story)[:1])
 
 
 def seconds(stamp):
@@ -90,6 +102,9 @@ class Story:
         self.id = revisions[0]["story"]["id"]
         self.rule = revisions[0]["story"]["rule"]
         self.name = revisions[0]["story"]["name"]
+        last = revisions[-1]["story"]
+        self.incident = last.get("incident") or {}
+        self.replaces = last.get("provisional")
         self.is_ours = any(names.concerns(revision["story"]) for revision in revisions)
         self.names = names
 
@@ -107,6 +122,7 @@ class Story:
         return {
             "id": self.id,
             "rule": self.rule,
+            "role": self.incident.get("role", "parent"),
             "name": self.name,
             "after_s": round(self.read - origin, 1),
             "ranking": self.ranking(until),
@@ -117,7 +133,13 @@ def stories(folder, names):
     by_id = {}
     for line in lines(folder / "stories.jsonl"):
         by_id.setdefault(line["story"]["id"], []).append(line)
-    return [Story(revisions, names) for revisions in by_id.values()]
+    found = [Story(revisions, names) for revisions in by_id.values()]
+    # A story that another one replaces is the same one, first read under the earlier id.
+    by_replaced = {story.replaces: story for story in found if story.replaces}
+    for story in found:
+        if story.id in by_replaced:
+            by_replaced[story.id].read = min(by_replaced[story.id].read, story.read)
+    return [story for story in found if story.id not in by_replaced]
 
 
 def names_of(folder, number):
@@ -153,14 +175,24 @@ def begins(story, fault):
     return fault["start"] - CLOCK_SLACK <= story.first < fault["until"] - CLOCK_SLACK
 
 
+def explaining(own):
+    """The story with the root cause: of the first one's incident, the first that explains it."""
+    first = own[0]
+    parent = first.incident.get("id", first.id)
+    related = [s for s in own if s.incident.get("id") == parent]
+    explains = (s for s in related if s.incident["role"] == "cause")
+    return min(explains, key=lambda story: story.first, default=first)
+
+
 def incident(fault, found, load):
-    """The verdict about one fault: its first story counts, `any` of them is noted beside it."""
+    """The verdict about one fault: the incident of its first story counts."""
     own = sorted(
         (s for s in found if s.is_ours and begins(s, fault)),
         key=lambda story: story.read,
     )
-    verdict = {**fault, "harm": harm(load, fault), "story_count": len(own)}
-    ranking = own[0].ranking(fault["until"]) if own else []
+    verdict = {**fault, "harm": harm(load, fault), "all_stories": len(own)}
+    verdict["story_count"] = sum(1 for story in own if not story.incident)
+    ranking = explaining(own).ranking(fault["until"]) if own else []
     for rank in RANKS:
         verdict[f"ac{rank}"] = fault["service"] in ranking[:rank]
     verdict["any"] = any(fault["service"] in s.ranking(fault["until"])[:1] for s in own)

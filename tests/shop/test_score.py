@@ -89,6 +89,20 @@ class ScoreTest(unittest.TestCase):
         total = self.score(stories, [("delay", "cart", 2000)])["total"]
         self.assertEqual((total["ac1"], total["ac3"]), (0.0, 1.0))
 
+    def test_story_that_explains_the_first_has_the_root_cause(self):
+        effect = story("a", ["nothing listens on 10.70.0.13:8080"], 2005)
+        cause = story("b", ["it was killed"], 2006)
+        cause["incident"] = {"id": "a", "role": "cause", "because": "depends on it"}
+        cause["root_causes"] = [{"cause": "it was killed", "entity": {"name": "shop0-mail"}}]
+        total = self.score([(2010, effect), (2011, cause)], [("oom", "mail", 2000)])["total"]
+        self.assertEqual((total["ac1"], total["stories"]), (1.0, 1.0))
+
+    def test_replaced_story_is_none(self):
+        first, second = story("a", ["cart: x"], 2005), story("b", ["cart: x"], 2005)
+        second["provisional"] = "a"
+        total = self.score([(2010, first), (2030, second)], [("delay", "cart", 2000)])["total"]
+        self.assertEqual((total["stories"], total["median_s"]), (1.0, 10))
+
     def test_incident_without_a_story_counts_as_wrong(self):
         total = self.score([], [("delay", "cart", 2000)])["total"]
         self.assertEqual((total["ac1"], total["with_story"], total["median_s"]), (0, 0, None))
