@@ -1,5 +1,7 @@
 """The result of a run as text, and its thresholds."""
 
+from collections import Counter
+
 COLUMNS = ("runs", "AC@1", "AC@3", "AC@5", "any", "story", "≤ 30 s", "median", "stories")
 # Smallest shares and largest counts that `--check` accepts.
 AC1, WITHIN_30_S, STORIES, FALSE_PER_HOUR = 0.85, 0.95, 1.5, 1.0
@@ -51,7 +53,8 @@ def table(result):
         text += [f"* {story['after_s']:.0f} s {story['name']}" for story in quiet["stories"]]
     if result["others"]:
         text += ["", "Stories about others on this machine:"]
-        text += [f"* {story['rule']}: {story['name']}" for story in result["others"]]
+        names = Counter(f"{story['rule']}: {story['name']}" for story in result["others"])
+        text += [f"* {count} × {name}" for name, count in names.most_common()]
     return "\n".join(text)
 
 
