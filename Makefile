@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize fuzz \
-	fuzz-canary delivery-canary test-soak test-e2e deny bench doc clean
+	fuzz-canary delivery-canary test-incidents test-soak test-e2e deny bench doc clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -63,6 +63,9 @@ delivery-canary: ## verify that the simulation of delivery finds planted defects
 
 fuzz-canary: ## verify that the fuzz targets find planted bugs
 	@scripts/fuzz.sh canary
+
+test-incidents: build ## run real faults in a shop of twelve services and score their stories: 3 h (INCIDENTS=--smoke: 3 min)
+	@scripts/incidents.sh $(INCIDENTS)
 
 test-soak: build ## run half an hour of load: no event lost, memory constant (SOAK_SECONDS, SOAK_RATE)
 	@scripts/soak.sh
