@@ -11,7 +11,7 @@ use super::explained_rules::{Scope, explains, is_known};
 use super::graph::Graph;
 use super::second_set::second;
 use crate::lru::Lru;
-use tapio_core::event::{EventId, Incident, IncidentRole, Story, StoryState, TraceId};
+use tapio_core::event::{CauseEntity, EventId, Incident, IncidentRole, Story, StoryState, TraceId};
 
 /// Stories that are kept; the least recently assessed one is forgotten.
 const MAX_STORIES: usize = 2_048;
@@ -154,7 +154,7 @@ fn subjects(graph: &Graph, story: &Story, observed: &[Entity]) -> Vec<Entity> {
         match entity.kind {
             EntityKind::Node | EntityKind::Address | EntityKind::Cgroup | EntityKind::Unit => {}
             EntityKind::Process if is_of_process => {
-                subjects.extend([entity.clone(), graph.enclosing(entity, at).clone()]);
+                subjects.extend([entity.clone(), surroundings(graph, entity, at)]);
             }
             EntityKind::Process => {}
             _ => subjects.push(entity.clone()),
@@ -164,6 +164,17 @@ fn subjects(graph: &Graph, story: &Story, observed: &[Entity]) -> Vec<Entity> {
     subjects.dedup();
     subjects.truncate(MAX_SUBJECTS);
     subjects
+}
+
+/// A process's container, pod or unit. Outside of these, processes of its program on its node: a
+/// loop of crashes or kills has a process each.
+fn surroundings(graph: &Graph, process: &Entity, at: u32) -> Entity {
+    let within = graph.enclosing(process, at);
+    if within.kind != EntityKind::Process {
+        return within.clone();
+    }
+    let CauseEntity { name, node, .. } = graph.cause_entity(process);
+    Entity::new(EntityKind::Process, &format!("{node}/{name}"))
 }
 
 /// The service of this name, in the namespace of the story's likeliest cause.

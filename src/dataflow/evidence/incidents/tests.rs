@@ -91,6 +91,28 @@ fn dependency_explains_and_dependent_is_explained() {
     assert_eq!(of(&empty(), &both), [None, None]);
 }
 
+/// Each kill of a loop has a story of its own process.
+#[test]
+fn processes_of_one_program_are_one_incident_outside_of_units() {
+    let mut graph = empty();
+    let process = |pid: &str| Entity::new(EntityKind::Process, &format!("a/{pid}"));
+    for (pid, program) in [("1", "importer"), ("2", "importer"), ("3", "other")] {
+        graph.set_label(&process(pid), program, 990);
+    }
+    for (pid, unit) in [("4", "a/x.service"), ("5", "a/y.service")] {
+        let (relation, to) = (Relation::RunsIn, Entity::new(EntityKind::Unit, unit));
+        graph.add_edge(&Edge { from: process(pid), relation, to }, 990);
+        graph.set_label(&process(pid), "java", 990);
+    }
+    let killed = |number, pid| {
+        let key = [("host.name", "a"), ("process.pid", pid)];
+        (story(number, "oom-kill", 1_000 + u64::from(number), &key), vec![process(pid)])
+    };
+    let stories = [killed(1, "1"), killed(2, "2"), killed(3, "3"), killed(4, "4"), killed(5, "5")];
+    let same = Some((1, IncidentRole::Same));
+    assert_eq!(of(&graph, &stories), [None, same, None, None, None]);
+}
+
 #[test]
 fn rules_that_explain_each_other_are_related_on_one_node() {
     let on = |number, rule, host| (story(number, rule, 1_000, &[("host.name", host)]), vec![]);
