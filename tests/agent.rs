@@ -17,6 +17,8 @@ mod secrets;
 mod secrets_of_node;
 #[path = "agent/server.rs"]
 mod server;
+#[path = "agent/services.rs"]
+mod services;
 #[path = "agent/sigma.rs"]
 mod sigma;
 #[path = "support/mod.rs"]

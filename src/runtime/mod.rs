@@ -16,6 +16,7 @@
 //! | `memory/` | keeps the memory below [`MemoryLimit`] |
 //! | `losses.rs` | what is lost, for the log and `/status` |
 //! | `lock.rs` | [`AgentLock`]: one agent per state folder |
+//! | `service_state.rs` | what services usually do, over restarts |
 //! | `recovery_log.rs` | the recovery log: relevant events on disk, from which a restart restores |
 //! | `rows.rs` | properties of the collectors by number |
 //! | `reload.rs` | reloads the rule set when its files change |
@@ -33,6 +34,7 @@ mod reload;
 mod rows;
 mod sandbox;
 mod sections;
+mod service_state;
 mod start;
 mod start_error;
 mod status;

@@ -7,6 +7,7 @@ use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
 use super::rows::{accounts, given_times};
+use super::service_state::kept_services;
 use super::start_error::{StartError, system_error};
 use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, QUARANTINE_FILE, SpoolConfig, SpoolFeed};
 use crate::export::Exporters;
@@ -162,6 +163,7 @@ fn topology(
         .correlation(config.dataflow.enable_semantic_grouping)
         .evidence(Bounds::LIVE)
         .service_sensitivity(config.dataflow.service_sensitivity)
+        .kept_services(kept_services(&config.state_dir()))
         .ring_blocks(ring_blocks)
         .collectors(collectors)
         .assessor_thread(ring_blocks.min(STORY_RING_BLOCKS))

@@ -20,7 +20,8 @@ use core_affinity::CoreId;
 use crate::driver::correlator::Correlator;
 use crate::driver::thread_plan::ThreadPlan;
 use crate::evidence::{
-    AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, evidence_ring,
+    AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, KeptServices,
+    evidence_ring,
 };
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::Order;
@@ -58,6 +59,7 @@ pub struct Topology {
     correlates: bool,
     evidence: Option<Bounds>,
     service_sensitivity: f64,
+    kept_services: Option<KeptServices>,
     memory: MemoryPressure,
     ring_blocks: usize,
     collectors: usize,
@@ -93,6 +95,7 @@ impl Topology {
             correlates: true,
             evidence: None,
             service_sensitivity: 1.0,
+            kept_services: None,
             memory: MemoryPressure::default(),
             ring_blocks: DEFAULT_RING_BLOCKS,
             collectors: 0,
@@ -120,6 +123,13 @@ impl Topology {
     #[must_use]
     pub fn evidence(mut self, bounds: Bounds) -> Self {
         self.evidence = Some(bounds);
+        self
+    }
+
+    /// Lets what services usually do survive a restart.
+    #[must_use]
+    pub fn kept_services(mut self, kept: KeptServices) -> Self {
+        self.kept_services = Some(kept);
         self
     }
 
@@ -248,7 +258,8 @@ impl Topology {
                 message_bell,
                 output,
             )
-            .with_memory(self.memory.clone());
+            .with_memory(self.memory.clone())
+            .with_kept_services(self.kept_services.take());
             assessor = thread.stats();
             correlator.assessor = Some(spawn("assessor".into(), None, move || thread.run())?);
         }

@@ -109,6 +109,21 @@ impl Assessor {
         self
     }
 
+    /// The usual behaviour of services in bytes; `None` before anything was learned.
+    pub(super) fn save_services(&mut self) -> Option<Vec<u8>> {
+        self.services.as_mut().and_then(Services::save)
+    }
+
+    /// Restores what services usually do; returns the number of operations.
+    ///
+    /// # Errors
+    /// Why the bytes can't be used.
+    pub(super) fn restore_services(&mut self, bytes: &[u8]) -> Result<u64, String> {
+        let Some(services) = &mut self.services else { return Ok(0) };
+        services.restore(bytes).map_err(|error| error.to_string())?;
+        Ok(services.counts().operations)
+    }
+
     /// Advances time: returns the stories of services that deviate from what they usually do.
     pub fn advance(&mut self, now_ns: u64) -> Vec<Story> {
         let found = self.services.as_mut().map(|services| services.advance(now_ns));

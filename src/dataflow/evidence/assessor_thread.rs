@@ -33,6 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 /// Interval at which time advances.
 const ADVANCE_INTERVAL_NS: u64 = 1_000_000_000;
+/// Interval at which what services usually do is kept: ten minutes.
+const SAVE_INTERVAL_NS: u64 = 600_000_000_000;
 /// Interval between updates of the statistics.
 const PUBLISH_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -164,6 +166,17 @@ impl AssessorStats {
     }
 }
 
+/// Keeps bytes until the next run.
+pub type Keep = Box<dyn FnMut(&[u8]) + Send>;
+
+/// The usual behaviour of services, over restarts.
+pub struct KeptServices {
+    /// As an earlier run kept it; `None` for none.
+    pub restored: Option<Vec<u8>>,
+    /// Keeps it.
+    pub save: Keep,
+}
+
 /// The assessor's thread.
 pub struct AssessorThread {
     assessor: Assessor,
@@ -176,10 +189,12 @@ pub struct AssessorThread {
     output: (RecordWriter, Arc<Bell>),
     waiting: VecDeque<Story>,
     stats: Arc<AssessorStats>,
+    kept: Option<KeptServices>,
     published_ns: u64,
     advanced_ns: u64,
-    /// Number of facts and stories at the last update of the statistics.
-    published: u64,
+    saved_ns: u64,
+    /// The counts at the last update of the statistics.
+    published: AssessorCounts,
 }
 
 impl AssessorThread {
@@ -203,9 +218,11 @@ impl AssessorThread {
             output,
             waiting: VecDeque::new(),
             stats: Arc::default(),
+            kept: None,
             published_ns: 0,
             advanced_ns: 0,
-            published: 0,
+            saved_ns: clock::wall_ns(),
+            published: AssessorCounts::default(),
         }
     }
 
@@ -214,6 +231,45 @@ impl AssessorThread {
     pub fn with_memory(mut self, memory: MemoryPressure) -> Self {
         self.memory = memory;
         self
+    }
+
+    /// Restores what services usually do, and keeps it.
+    #[must_use]
+    pub fn with_kept_services(mut self, kept: Option<KeptServices>) -> Self {
+        self.kept = kept;
+        self
+    }
+
+    fn restore_services(&mut self) {
+        let restored = self.kept.as_mut().and_then(|kept| kept.restored.take());
+        let Some(bytes) = restored else { return };
+        let assessor = &mut self.assessor;
+        match guarded(|| assessor.restore_services(&bytes)) {
+            Ok(Ok(operations)) => {
+                tracing::info!(operations, "what services usually do is restored");
+            }
+            Ok(Err(cause)) => tracing::warn!(
+                cause,
+                "what services usually did before can't be restored; it is learned anew"
+            ),
+            Err(cause) => self.assessor.failures.add(None, cause),
+        }
+    }
+
+    /// Keeps what services usually do: from time to time, or now.
+    fn save_services(&mut self, now: bool) {
+        let now_ns = clock::wall_ns();
+        if !now && now_ns.saturating_sub(self.saved_ns) < SAVE_INTERVAL_NS {
+            return;
+        }
+        self.saved_ns = now_ns;
+        let Some(kept) = &mut self.kept else { return };
+        let (assessor, save) = (&mut self.assessor, &mut kept.save);
+        if let Err(cause) =
+            guarded(|| assessor.save_services().iter().for_each(|bytes| save(bytes)))
+        {
+            self.assessor.failures.add(None, cause);
+        }
     }
 
     fn follow_memory(&mut self) {
@@ -234,6 +290,7 @@ impl AssessorThread {
     pub fn run(mut self) {
         attach(&self.bell);
         report_instead_of_printing();
+        self.restore_services();
         loop {
             self.follow_memory();
             let taken = self.poll_inputs();
@@ -241,6 +298,7 @@ impl AssessorThread {
             self.stats.counters.rounds.add(1);
             self.write_stories();
             self.publish(false);
+            self.save_services(false);
             if taken > 0 {
                 continue;
             }
@@ -260,6 +318,7 @@ impl AssessorThread {
         }
         self.publish(true);
         self.output.1.ring();
+        self.save_services(true);
     }
 
     /// Lets time pass for what services usually do.
@@ -319,10 +378,10 @@ impl AssessorThread {
         }
         self.published_ns = now_ns;
         let counts = self.assessor.counts();
-        if !now && counts.facts + counts.stories == self.published {
+        if !now && counts == self.published {
             return;
         }
-        self.published = counts.facts + counts.stories;
+        self.published = counts;
         self.stats.counters.publish(&counts);
         let suggestions = self.assessor.suggestions();
         *self.stats.suggestions.lock().unwrap_or_else(PoisonError::into_inner) = suggestions;

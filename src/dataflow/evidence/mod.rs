@@ -55,7 +55,8 @@ mod suggest;
 
 pub use assessor::{Assessor, AssessorCounts};
 pub use assessor_thread::{
-    AssessorStats, AssessorThread, EvidenceReader, EvidenceWriter, evidence_ring,
+    AssessorStats, AssessorThread, EvidenceReader, EvidenceWriter, Keep, KeptServices,
+    evidence_ring,
 };
 pub use baseline::{Deviation, deviation};
 pub use bounds::Bounds;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, older, slot};
 
 /// Buckets of half an octave, from a microsecond to more than an hour.
@@ -27,7 +29,7 @@ const MAX_CERTAIN: f64 = 16.0;
 const MIN_DISTANCE: f64 = 1.2;
 
 /// A duration as learned and lately.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(super) struct Durations {
     past: Histogram,
     recent: [[f32; SAMPLES]; SLOTS],
@@ -49,7 +51,7 @@ impl Default for Durations {
 }
 
 /// Logarithms of durations in buckets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 struct Histogram {
     buckets: [u16; BUCKETS],
     total: u32,
@@ -150,6 +152,11 @@ impl Durations {
         if self.past.total > MAX_PAST {
             self.past.halve();
         }
+    }
+
+    /// Learns all recent steps, from the step `next` on.
+    pub(super) fn learn_recent(&mut self, next: u32) {
+        (next..next + SLOTS as u32).for_each(|step| self.learn(step, Learning::Usual));
     }
 
     /// Halves the weight of the past.

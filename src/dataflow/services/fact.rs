@@ -1,10 +1,16 @@
 //! Facts of spans and log records, as shards send them.
 
+use rkyv::{Archive, Deserialize, Serialize};
 use tapio_core::event::{EventId, Severity};
 
 /// A hash of a text: of a service and its instance, of an operation's name, of a template. The text
 /// itself is sent once.
 pub(super) type Key = u64;
+
+/// The hash of all keys. Shards have to agree on them, and so do a process and the one before it.
+pub(super) fn key_hasher() -> ahash::RandomState {
+    ahash::RandomState::with_seeds(0x7461_7069, 0x6f20, 0x7365_7276, 0x6963_6573)
+}
 
 /// A span.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,7 +47,7 @@ pub(crate) struct LogFact {
 }
 
 /// The names of an instance of a service; empty where there is none.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
 pub(crate) struct InstanceNames {
     pub(super) service: String,
     pub(super) pod: String,

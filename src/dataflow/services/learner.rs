@@ -62,23 +62,23 @@ impl ServiceBounds {
 
 /// The usual behaviour of services, and the disturbances that are open.
 pub(crate) struct Services {
-    bounds: ServiceBounds,
+    pub(super) bounds: ServiceBounds,
     cluster: String,
     sensitivity: f64,
-    names: Names,
+    pub(super) names: Names,
     /// One key for all instances of a service.
-    service_keys: HashMap<String, Key>,
+    pub(super) service_keys: HashMap<String, Key>,
     join: SpanJoin,
-    operations: BTreeMap<(Key, Key), Operation>,
+    pub(super) operations: BTreeMap<(Key, Key), Operation>,
     /// Features that may be added until the next step.
-    room: usize,
-    calls: Calls,
+    pub(super) room: usize,
+    pub(super) calls: Calls,
     /// The number of its callees, of all callers.
-    call_count: usize,
+    pub(super) call_count: usize,
     /// The time of requests: spans without a caller.
-    requests: Durations,
+    pub(super) requests: Durations,
     /// The first step that wasn't evaluated yet; 0 before the first fact.
-    next_step: u32,
+    pub(super) next_step: u32,
     disturbances: Vec<Disturbance>,
     refused: u64,
     /// One of two to the power of this traces is learned from.

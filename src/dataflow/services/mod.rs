@@ -19,6 +19,7 @@
 //! | `disturbance.rs` | open disturbances: what deviated, how much, since when |
 //! | `report.rs` | a disturbance as a story |
 //! | `learner.rs` | [`Services`]: all of it |
+//! | `saved.rs` | what is learned, in bytes |
 
 mod blame;
 mod disturbance;
@@ -28,6 +29,7 @@ mod learner;
 mod observer;
 mod operation;
 mod report;
+mod saved;
 mod share;
 mod span_join;
 mod step;

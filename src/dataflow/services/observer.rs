@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact};
+use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact, key_hasher};
 use super::template::{template_key, template_text};
 use tapio_core::event::{ArchivedEvent, Name, Severity, Value, names};
 
@@ -20,9 +20,7 @@ pub(crate) struct ServiceObserver {
 
 impl ServiceObserver {
     pub(crate) fn new() -> Self {
-        // Shards have to agree on the keys, and replay on their order.
-        let hasher = ahash::RandomState::with_seeds(0x7461_7069, 0x6f20, 0x7365_7276, 0x6963_6573);
-        Self { hasher, sent: HashSet::default(), facts: Vec::new() }
+        Self { hasher: key_hasher(), sent: HashSet::default(), facts: Vec::new() }
     }
 
     /// Processes an event; those that are neither spans nor log records of a service cost a

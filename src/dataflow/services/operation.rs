@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use super::duration::{DurationDeviation, Durations, MIN_RECENT};
 use super::fact::{Key, LogFact};
 use super::share::{Runs, Share, ShareDeviation};
@@ -36,7 +38,10 @@ const MIN_CHANGE: f64 = 0.15;
 const MIN_TIMES_CHANGE: f64 = 1.5;
 
 /// Something that happens in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+)]
+#[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub(super) enum Feature {
     /// The run ends with an error.
     Failed,
@@ -107,7 +112,7 @@ impl Deviation {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Archive, Serialize, Deserialize)]
 struct Learned<T> {
     value: T,
     /// How often it happened in the spans of time that are being learned, each of [`SPANS`].
@@ -132,7 +137,7 @@ impl Learned<Share> {
 }
 
 /// An operation. Its features are boxed, since a node of a map has room for eleven.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Archive, Serialize, Deserialize)]
 pub(super) struct Operation {
     runs: Runs,
     runs_spans: [f64; SPANS.len()],
@@ -276,6 +281,11 @@ impl Operation {
         }
         self.shares.retain(|_, learned| !learned.value.is_forgotten());
         self.durations.retain(|_, learned| !learned.value.is_forgotten());
+    }
+
+    /// Learns all recent steps, from the step `next` on: what follows comes after a pause.
+    pub(super) fn learn_recent(&mut self, next: u32) {
+        (next..next + SLOTS as u32).for_each(|step| self.learn(step));
     }
 
     /// The number of its features.

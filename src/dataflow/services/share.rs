@@ -1,6 +1,8 @@
 //! In which part of an operation's runs something happens, or how often in a run: a call, a log
 //! record, an error.
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use super::step::{Dispersion, Learning, RecentCounts, SPANS, older};
 
 /// Runs that the past must have had for a comparison.
@@ -19,7 +21,7 @@ const MIN_SPREAD: f64 = 0.05;
 const REPEATED_SPREAD: f64 = 0.2;
 
 /// An operation's runs: recent ones, and those before.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Archive, Serialize, Deserialize)]
 pub(super) struct Runs {
     pub(super) recent: RecentCounts,
     pub(super) past: f64,
@@ -27,7 +29,7 @@ pub(super) struct Runs {
 }
 
 /// How often something happens.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Archive, Serialize, Deserialize)]
 pub(super) struct Share {
     pub(super) recent: RecentCounts,
     past: f64,

@@ -1,5 +1,7 @@
 //! Time in steps of ten seconds.
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 /// The length of a step.
 pub(super) const STEP_NS: u64 = 10_000_000_000;
 /// Steps that are compared with what was learned before; older ones are learned.
@@ -23,7 +25,7 @@ pub(super) enum Learning {
 
 /// How much a measure varies from one span of time to the next, over the variance that chance alone
 /// gives. What depends on the kind of work, or on caches, varies more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Archive, Serialize, Deserialize)]
 pub(super) struct Dispersion {
     mean: f32,
     spans: u16,
@@ -89,7 +91,7 @@ pub(super) fn older(last: u32, steps: usize, before: u32) -> impl Iterator<Item 
 }
 
 /// Counts in the recent steps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Archive, Serialize, Deserialize)]
 pub(super) struct RecentCounts([u16; SLOTS]);
 
 impl RecentCounts {

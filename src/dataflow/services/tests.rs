@@ -209,6 +209,75 @@ fn lasting_change_becomes_usual() {
     assert!((1_800..5_400).contains(&lasted_s), "{lasted_s}");
 }
 
+/// Facts second by second, as a live agent gets them, and what became of them.
+fn advanced(services: &mut Services, facts: Vec<ServiceFact>, until_second: u64) -> Vec<Story> {
+    let mut stories = Vec::new();
+    let mut now_ns = 0;
+    for fact in facts {
+        let time_ns = match &fact {
+            ServiceFact::Span(span) => span.start_ns,
+            ServiceFact::Log(log) => log.time_ns,
+            _ => 0,
+        };
+        if time_ns >= now_ns + SECOND_NS {
+            now_ns = time_ns;
+            stories.extend(services.advance(now_ns));
+        }
+        services.add(fact);
+    }
+    stories.extend(services.advance(BEGIN_NS + until_second * SECOND_NS));
+    stories
+}
+
+/// A fault that begins with the agent is found by what an earlier run learned, and only by that.
+#[test]
+fn what_is_usual_survives_a_restart() {
+    let mut app = App::new();
+    app.run(0, 600, None);
+    let mut before = Services::new(ServiceBounds::LIVE, "", 1.0);
+    assert!(before.save().is_none(), "nothing was learned");
+    assert!(advanced(&mut before, app.facts, 640).is_empty());
+    let saved = before.save().unwrap();
+    assert!(before.save().unwrap() == saved, "saving changes nothing");
+    let faulty = || {
+        let mut app = App::new();
+        app.run(900, 60, Some(Fault { at: 2, own_ms: 80, ..Default::default() }));
+        app.facts
+    };
+    let mut restored = Services::new(ServiceBounds::LIVE, "", 1.0);
+    restored.restore(&saved).unwrap();
+    assert_eq!(restored.counts().operations, before.counts().operations);
+    let stories = advanced(&mut restored, faulty(), 980);
+    assert!(stories[0].root_cause[0].cause.starts_with("stock"), "{stories:#?}");
+    let mut fresh = Services::new(ServiceBounds::LIVE, "", 1.0);
+    assert!(advanced(&mut fresh, faulty(), 980).is_empty());
+    // Without a fault there is none.
+    let mut app = App::new();
+    app.run(900, 300, None);
+    let mut restored = Services::new(ServiceBounds::LIVE, "", 1.0);
+    restored.restore(&saved).unwrap();
+    assert!(advanced(&mut restored, app.facts, 1_300).is_empty());
+}
+
+#[test]
+fn damaged_state_is_refused() {
+    let mut app = App::new();
+    app.run(0, 60, None);
+    let mut services = Services::new(ServiceBounds::LIVE, "", 1.0);
+    advanced(&mut services, app.facts, 100);
+    let saved = services.save().unwrap();
+    for cut in [0, 7, 31, 32, saved.len() / 2, saved.len() - 1] {
+        assert!(Services::new(ServiceBounds::LIVE, "", 1.0).restore(&saved[..cut]).is_err());
+    }
+    for at in (0..saved.len()).step_by(97) {
+        let mut changed = saved.clone();
+        changed[at] ^= 0x10;
+        let mut services = Services::new(ServiceBounds::LIVE, "", 1.0);
+        assert!(services.restore(&changed).is_err(), "byte {at}");
+        assert_eq!(services.counts().operations, 0);
+    }
+}
+
 /// A minute of the past is enough where a fault is as clear as this.
 #[test]
 fn fault_is_found_in_the_first_minutes() {
