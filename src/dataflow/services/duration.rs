@@ -214,6 +214,19 @@ impl Durations {
         Some(DurationDeviation { z, usual_ns: usual.exp2(), now_ns: now.exp2() })
     }
 
+    /// Whether a deviation is over: the median of the last step, if it has enough samples, is nearer
+    /// to the usual one.
+    pub(super) fn is_over(&self, last: u32, deviation: &DurationDeviation) -> bool {
+        let slot = slot(last);
+        if usize::from(self.counts[slot]) < MIN_RECENT {
+            return false;
+        }
+        let mut samples = self.recent[slot];
+        let (_, median, _) = samples.select_nth_unstable_by(SAMPLES / 2, f32::total_cmp);
+        let distance = |ns: f64| (f64::from(*median) - ns.log2()).abs();
+        distance(deviation.usual_ns) < distance(deviation.now_ns)
+    }
+
     /// Samples of this many steps up to `last`.
     pub(super) fn samples(&self, last: u32, steps: usize) -> usize {
         let slots = (0..steps as u32).map(|back| slot(last.wrapping_sub(back)));

@@ -319,7 +319,9 @@ impl Operation {
                 let example = if found.z > 0.0 { learned.example } else { self.example };
                 let lasts = short.is_none_or(|short| short.z * found.z.signum() >= LASTING_Z);
                 let (z, usual, now) = (found.z.abs(), found.usual, found.now);
-                let lasts = lasts && is_fresh(example, last);
+                let lasts = lasts
+                    && is_fresh(example, last)
+                    && !learned.value.is_over(&self.runs, last, &found);
                 let severity = learned.severity;
                 take(Deviation { feature: *feature, z, usual, now, severity, lasts, example });
             }
@@ -333,7 +335,9 @@ impl Operation {
                 let (z, usual, now) = (found.z, found.usual_ns, found.now_ns);
                 let (severity, example) = (learned.severity, learned.example);
                 let has_few = learned.value.samples(last, SPANS[0]) < MIN_RECENT;
-                let lasts = (has_few || of(&short) >= LASTING_Z) && is_fresh(example, last);
+                let lasts = (has_few || of(&short) >= LASTING_Z)
+                    && is_fresh(example, last)
+                    && !learned.value.is_over(last, &found);
                 take(Deviation { feature: *feature, z, usual, now, severity, lasts, example });
             }
         }
