@@ -214,8 +214,8 @@ impl Durations {
         Some(DurationDeviation { z, usual_ns: usual.exp2(), now_ns: now.exp2() })
     }
 
-    /// Whether a deviation is over: the median of the last step, if it has enough samples, is nearer
-    /// to the usual one.
+    /// Whether a deviation is over: the median of the last step, if it has enough samples, is
+    /// nearer to the usual one.
     pub(super) fn is_over(&self, last: u32, deviation: &DurationDeviation) -> bool {
         let slot = slot(last);
         if usize::from(self.counts[slot]) < MIN_RECENT {
