@@ -311,6 +311,11 @@ fn answered_events_survive_kills_of_agent_and_server() {
     let mut rng = Rng(std::env::var("TAPIO_SEED").map_or(5, |n| n.parse().unwrap()));
     let mut lab = Lab::new();
     let mut ledgers = Vec::new();
+    // A slow machine needs more time to start than others for a round.
+    lab.start_what_is_down();
+    let began = tapio_core::clock::instant();
+    eventually("the agent has started", || lab.status().is_some());
+    let start_us = began.elapsed().as_micros() as u64;
     for round in 1..=rounds {
         lab.resume_server();
         lab.start_what_is_down();
@@ -321,7 +326,7 @@ fn answered_events_survive_kills_of_agent_and_server() {
             _ => Fault::StallServerAndKillAgent,
         };
         // From before the agent has started to well within the load.
-        let after = Duration::from_micros(2_000 + rng.below(250_000));
+        let after = Duration::from_micros(2_000 + rng.below(250_000 + start_us));
         ledgers.push(run_round(&mut lab, round, fault, after));
     }
     lab.resume_server();

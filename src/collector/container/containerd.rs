@@ -207,6 +207,9 @@ impl Run<'_> {
     }
 
     pub(super) fn deleted(&mut self, key: &Key, time_ns: u64) {
+        if self.containers.is_gone(key) {
+            return;
+        }
         // The exit of a container that still runs in the table was missed; its code is lost.
         let running = self.containers.get(key).filter(|c| c.pid != 0 && !c.exited);
         if let Some(pid) = running.map(|c| c.pid) {

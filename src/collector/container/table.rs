@@ -7,6 +7,8 @@ use super::api::containers::Container as Listed;
 
 /// Capacity of the table, and of the set of image digests.
 const MAX_ENTRIES: usize = 16_384;
+/// Removed containers that are remembered.
+const MAX_GONE: usize = 256;
 
 /// A container's namespace and id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +96,8 @@ pub(super) struct ContainerTable {
     containers: HashMap<Key, TrackedContainer>,
     digests: HashSet<String>,
     digest_order: VecDeque<String>,
+    /// The latest containers that were removed.
+    gone: VecDeque<Key>,
     /// Counts observations.
     observations: u64,
     /// Containers for which the table had no room.
@@ -135,6 +139,7 @@ impl ContainerTable {
         let entry =
             TrackedContainer { facts, last_seen: observation, ..TrackedContainer::default() };
         self.containers.insert(key.clone(), entry);
+        self.gone.retain(|gone| gone != key);
         true
     }
 
@@ -168,7 +173,18 @@ impl ContainerTable {
 
     /// Removes a container. Returns its entry.
     pub(super) fn deleted(&mut self, key: &Key) -> Option<TrackedContainer> {
-        self.containers.remove(key)
+        let removed = self.containers.remove(key)?;
+        if self.gone.len() >= MAX_GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(key.clone());
+        Some(removed)
+    }
+
+    /// Whether a container was removed lately and isn't back: a list and the runtime's event both
+    /// report its end.
+    pub(super) fn is_gone(&self, key: &Key) -> bool {
+        self.gone.contains(key)
     }
 
     /// The containers of a namespace that no observation since `observation` included: they don't
@@ -239,6 +255,7 @@ mod tests {
         assert_eq!(all.unseen_since(observation, "k8s.io"), [key("a")]);
         assert!(all.unseen_since(observation, "moby").is_empty());
         assert!(all.deleted(&key("a")).is_some() && all.deleted(&key("a")).is_none());
+        assert!(all.is_gone(&key("a")) && !all.is_gone(&key("never")));
     }
 
     #[test]
