@@ -18,6 +18,8 @@ const OWN_TIME_EXPLAINS: f64 = 0.6;
 const CALLEE_EXPLAINS: f64 = 0.55;
 /// The part that remains of the score of a caller whose callee explains it.
 const EXPLAINED: f64 = 0.9;
+/// Callers that fail, for their callee to be a suspect.
+const MIN_CALLERS: usize = 2;
 /// The weight of the deviations after the strongest one: many weak ones often have one cause.
 const OTHERS: f64 = 0.1;
 /// Deviations that count beside the strongest.
@@ -160,6 +162,49 @@ fn explanation(of: (Key, f64), scores: &BTreeMap<Key, f64>, calls: &Calls) -> Op
     deepest.max_by(|a, b| score(a).total_cmp(&score(b)))
 }
 
+/// Instances of which all callers fail, several, without an explanation but each other: what they
+/// answer is wrong, though they answer as fast and as often as ever.
+fn common_callees(
+    found: &BTreeMap<Key, Suspect>,
+    explained: &BTreeMap<Key, Key>,
+    calls: &Calls,
+) -> Vec<Suspect> {
+    let mut callers_of: BTreeMap<Key, BTreeSet<Key>> = BTreeMap::new();
+    for (caller, callees) in calls {
+        for callee in callees.iter().filter(|callee| *callee != caller) {
+            callers_of.entry(*callee).or_default().insert(*caller);
+        }
+    }
+    let failure = |caller: &Key, callers: &BTreeSet<Key>| {
+        let is_open = explained.get(caller).is_none_or(|by| callers.contains(by));
+        let suspect = found.get(caller).filter(|_| is_open)?;
+        let mut failures =
+            suspect.evidence.iter().filter(|e| e.deviation.feature == Feature::Failed);
+        Some((failures.next().copied()?, suspect))
+    };
+    let mut common = Vec::new();
+    for (callee, callers) in callers_of {
+        let failing: Vec<_> =
+            callers.iter().filter_map(|caller| failure(caller, &callers)).collect();
+        let has_fault = found
+            .get(&callee)
+            .is_some_and(|own| own.evidence.iter().any(|e| e.deviation.is_fault()));
+        if callers.len() < MIN_CALLERS || failing.len() < callers.len() || has_fault {
+            continue;
+        }
+        let best = failing.iter().max_by(|a, b| a.1.score.total_cmp(&b.1.score));
+        let Some((_, worst)) = best else { continue };
+        common.push(Suspect {
+            instance: callee,
+            score: worst.score + 0.01,
+            own_score: worst.score,
+            explains: Some(worst.instance),
+            evidence: failing.iter().map(|(evidence, _)| *evidence).collect(),
+        });
+    }
+    common
+}
+
 /// The suspects of a disturbance, the likeliest first.
 pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
     let evidence = by_instance(all, calls);
@@ -181,8 +226,10 @@ pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
             (instance, suspect)
         })
         .collect();
+    let mut explained = BTreeMap::new();
     for (caller, score) in &scores {
         let Some(callee) = explanation((*caller, *score), &faults, calls) else { continue };
+        explained.insert(*caller, callee);
         if let Some(callee) = found.get_mut(&callee)
             && callee.score < score + 0.01
         {
@@ -193,6 +240,8 @@ pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
             caller.score *= EXPLAINED;
         }
     }
+    let common = common_callees(&found, &explained, calls);
+    found.extend(common.into_iter().map(|suspect| (suspect.instance, suspect)));
     let mut ranked: Vec<Suspect> = found.into_values().collect();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
     ranked
@@ -303,6 +352,21 @@ mod tests {
         assert_eq!(ranked(&[failed, silent], &[(1, 2)])[0], 2);
         // Where the callee goes on, its caller is the cause.
         assert_eq!(ranked(&[failed], &[(1, 2)])[0], 1);
+    }
+
+    #[test]
+    fn callee_of_which_all_callers_fail_is_the_cause() {
+        let fails = |instance, z| evidence(instance, Feature::Failed, z);
+        let all = [fails(1, 40.0), fails(2, 50.0), fails(3, 60.0)];
+        // The third calls the others.
+        let pairs = [(1, 9), (2, 9), (3, 1), (3, 2)];
+        assert_eq!(ranked(&all, &pairs)[0], 9);
+        // Another caller of it is fine.
+        assert_ne!(ranked(&all, &[pairs.as_slice(), &[(4, 9)]].concat())[0], 9);
+        // One of the callers calls the other one, too.
+        assert_eq!(ranked(&all[..2], &[(1, 9), (2, 9), (2, 1)])[0], 9);
+        // One caller alone fails by itself.
+        assert_ne!(ranked(&[fails(1, 40.0)], &[(1, 9)])[0], 9);
     }
 
     #[test]
