@@ -145,15 +145,22 @@ fn list(answer: Answer<Vec<u8>>) -> Response {
     response
 }
 
+fn array(items: impl Iterator<Item = Value>) -> io::Result<Vec<u8>> {
+    serde_json::to_vec(&items.collect::<Vec<_>>()).map_err(io::Error::from)
+}
+
+/// The answer with one item; 404 without one.
+fn one(found: Option<Value>, what: &str, id: TraceId) -> Result<Json<Value>, Failure> {
+    let missing = || Failure(StatusCode::NOT_FOUND, format!("no {what} {id}"));
+    found.map(Json).ok_or_else(missing)
+}
+
 /// Lists stories, last updated first.
 async fn stories(
     State(shared): State<Arc<Shared>>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Failure> {
-    let render = |stories: &[LinkedStory]| {
-        let stories: Vec<Value> = stories.iter().map(LinkedStory::json).collect();
-        serde_json::to_vec(&stories).map_err(io::Error::from)
-    };
+    let render = |stories: &[LinkedStory]| array(stories.iter().map(LinkedStory::json));
     Ok(list(shared.stories(query.request()?, render).await?))
 }
 
@@ -162,10 +169,7 @@ async fn incidents(
     State(shared): State<Arc<Shared>>,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Failure> {
-    let render = |incidents: &[IncidentView]| {
-        let incidents: Vec<Value> = incidents.iter().map(IncidentView::json).collect();
-        serde_json::to_vec(&incidents).map_err(io::Error::from)
-    };
+    let render = |incidents: &[IncidentView]| array(incidents.iter().map(IncidentView::json));
     Ok(list(shared.incidents(query.request()?, render).await?))
 }
 
@@ -175,9 +179,7 @@ async fn incident(
 ) -> Result<Json<Value>, Failure> {
     let id = parse_id(&id)?;
     let found = shared.incident(id).await?;
-    found
-        .map(|incident| Json(incident.json()))
-        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no incident with story {id}")))
+    one(found.map(|incident| incident.json()), "incident with story", id)
 }
 
 fn parse_id(id: &str) -> Result<TraceId, Failure> {
@@ -190,9 +192,7 @@ async fn story(
 ) -> Result<Json<Value>, Failure> {
     let id = parse_id(&id)?;
     let found = shared.story(id).await?;
-    found
-        .map(|story| Json(story.json()))
-        .ok_or_else(|| Failure(StatusCode::NOT_FOUND, format!("no story {id}")))
+    one(found.map(|story| story.json()), "story", id)
 }
 
 /// Lists events, newest first.

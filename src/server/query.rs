@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use super::query_line::{QueryError, budget};
 use super::shared::Shared;
 use super::status::LatencyStats;
-use super::storage::{Cursor, Filter, List, MatchingBatch, Page};
+use super::storage::{Budget, Cursor, Filter, List, MatchingBatch, Page, StorySelection};
 use crate::telemetry::span;
 use tapio_core::event::{IncidentView, LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
@@ -107,16 +107,7 @@ impl Shared {
         request: PageRequest,
         render: impl FnOnce(&[LinkedStory]) -> io::Result<T> + Send + 'static,
     ) -> Result<Answer<T>, QueryError> {
-        let cursor = request.cursor(List::Stories)?;
-        let query = async {
-            let place = self.enter_line().await?;
-            let selection = self.storage().select_stories(request.filter.clone(), cursor);
-            let read = move || {
-                let page = selection.read(&budget(request.limit()));
-                answer(page, List::Stories, &request.filter, render)
-            };
-            place.run(read).await
-        };
+        let query = self.select(request, List::Stories, StorySelection::read, render);
         span("query.stories", query).await
     }
 
@@ -126,17 +117,26 @@ impl Shared {
         request: PageRequest,
         render: impl FnOnce(&[IncidentView]) -> io::Result<T> + Send + 'static,
     ) -> Result<Answer<T>, QueryError> {
-        let cursor = request.cursor(List::Incidents)?;
-        let query = async {
-            let place = self.enter_line().await?;
-            let selection = self.storage().select_stories(request.filter.clone(), cursor);
-            let read = move || {
-                let page = selection.read_incidents(&budget(request.limit()));
-                answer(page, List::Incidents, &request.filter, render)
-            };
-            place.run(read).await
-        };
+        let query = self.select(request, List::Incidents, StorySelection::read_incidents, render);
         span("query.incidents", query).await
+    }
+
+    /// Reads a page of what stories give, by `read`.
+    async fn select<I: 'static, T: Send + 'static>(
+        &self,
+        request: PageRequest,
+        list: List,
+        read: fn(&StorySelection, &Budget) -> Page<I>,
+        render: impl FnOnce(&[I]) -> io::Result<T> + Send + 'static,
+    ) -> Result<Answer<T>, QueryError> {
+        let cursor = request.cursor(list)?;
+        let place = self.enter_line().await?;
+        let selection = self.storage().select_stories(request.filter.clone(), cursor);
+        let read = move || {
+            let page = read(&selection, &budget(request.limit()));
+            answer(page, list, &request.filter, render)
+        };
+        place.run(read).await
     }
 
     /// Finds the incident of which one story has this id.

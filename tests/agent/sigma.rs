@@ -91,7 +91,7 @@ detection:
 title: job file
 logsource: { product: linux, category: file_event }
 detection:
-  selection: { TargetFilename|startswith: FOLDER/work/jobs/, Image|endswith: /sh, User: root }
+  selection: { TargetFilename|startswith: FOLDER/started/jobs/, Image|endswith: /sh, User: root }
   condition: selection
 ---
 title: known tool
@@ -113,7 +113,7 @@ fn harmless(folder: &Path, name: &str, words: &[&str]) {
         fs::copy("/bin/true", &path).unwrap();
     }
     // Some programs look at their name; what they then say doesn't matter.
-    Command::new(path).args(words).current_dir(folder.join("work")).output().unwrap();
+    Command::new(path).args(words).current_dir(folder.join("started")).output().unwrap();
 }
 
 fn act(folder: &Path, listener: &TcpListener) {
@@ -130,14 +130,14 @@ fn act(folder: &Path, listener: &TcpListener) {
     fs::copy("/bin/sh", &web).unwrap();
     let lister = folder.join("bin/lister").display().to_string();
     Command::new(&web).args(["-c", &format!("{lister}; true")]).output().unwrap();
-    let local = folder.join("work/local");
+    let local = folder.join("started/local");
     fs::copy("/bin/true", &local).unwrap();
-    Command::new(&local).current_dir(folder.join("work")).output().unwrap();
+    Command::new(&local).current_dir(folder.join("started")).output().unwrap();
     let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let _server = listener.accept().unwrap();
     let script = "mkdir jobs; cd jobs; >one";
     let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", script]).current_dir(folder.join("work")).output().unwrap();
+    shell.args(["-c", script]).current_dir(folder.join("started")).output().unwrap();
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn real_processes_fire_sigma_rules() {
     // As the kernel names it.
     let folder = fs::canonicalize(folder.path()).unwrap().join("t");
     fs::create_dir_all(folder.join("bin")).unwrap();
-    fs::create_dir(folder.join("work")).unwrap();
+    fs::create_dir(folder.join("started")).unwrap();
     let fixture = TestAgent::new();
     let port = listener.local_addr().unwrap().port().to_string();
     let rules = RULES.replace("FOLDER", &folder.to_string_lossy()).replace("PORT", &port);

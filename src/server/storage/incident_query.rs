@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use super::page::{Budget, Cursor, Page};
 use super::story_index::first_sixteen;
-use super::story_query::{Parts, StoryReader, StorySelection, join_parts};
-use tapio_core::clock;
+use super::story_query::{Listed, Parts, StorySelection, join_parts};
 use tapio_core::event::{IncidentView, Story};
 
 /// Stories of an incident that are read; of one with more, the first ones.
@@ -14,8 +13,8 @@ const MAX_STORIES: usize = 64;
 /// An incident: its stories, the parent first, then in the order of their beginning.
 struct Group<'a>(Vec<&'a Parts>);
 
-impl Group<'_> {
-    /// Its position in the list: that of the story that was updated last.
+impl Listed for Group<'_> {
+    /// That of the story that was updated last.
     fn cursor(&self) -> Option<Cursor> {
         self.0.iter().filter_map(|parts| parts.cursor()).max()
     }
@@ -61,41 +60,17 @@ impl StorySelection {
     /// damage the same is true as of stories ([`StorySelection::read`]).
     #[must_use]
     pub fn read_incidents(&self, budget: &Budget) -> Page<IncidentView> {
-        let deadline = budget.deadline();
         let all = join_parts(&self.stories);
-        let groups = group(&all);
-        let mut reader = StoryReader::new(&self.log);
-        let (mut items, mut next) = (Vec::new(), None);
-        let first = groups.iter().position(|group| group.cursor() < Some(self.before));
-        let mut rest = groups[first.unwrap_or(groups.len())..].iter();
-        for group in rest.by_ref() {
-            let matches = group.0.iter().any(|parts| self.read_story(parts, &mut reader).is_some());
-            if matches {
-                let stories: Vec<(String, Story)> = group
-                    .0
-                    .iter()
-                    .take(MAX_STORIES)
-                    .filter_map(|parts| {
-                        let story = reader.read(&parts.0[0])?;
-                        Some((parts.0[0].entry.node.clone(), story))
-                    })
-                    .collect();
-                items.extend(IncidentView::new(stories));
-            }
-            let is_over = || deadline.is_some_and(|deadline| clock::instant() >= deadline);
-            if items.len() >= budget.items || reader.bytes >= budget.bytes || is_over() {
-                next = group.cursor();
-                break;
-            }
-        }
-        let remaining = rest.map(Group::receipt_ns).max();
-        let unread = remaining
-            .max((self.evicted_ns > 0).then_some(self.evicted_ns))
-            .max(self.log.damaged_receipt_ns());
-        Page {
-            items,
-            next: next.filter(|_| remaining.is_some()),
-            complete_since_ns: unread.map_or(0, |ns| ns.saturating_add(1)),
-        }
+        self.page(budget, &group(&all), |group, reader| {
+            let matches = group.0.iter().any(|parts| self.read_story(parts, reader).is_some());
+            let stories = group.0.iter().take(if matches { MAX_STORIES } else { 0 });
+            let stories: Vec<(String, Story)> = stories
+                .filter_map(|parts| {
+                    let story = reader.read(&parts.0[0])?;
+                    Some((parts.0[0].entry.node.clone(), story))
+                })
+                .collect();
+            IncidentView::new(stories)
+        })
     }
 }

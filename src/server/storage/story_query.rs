@@ -36,15 +36,6 @@ impl Parts {
         Self(parts)
     }
 
-    /// Its position in the list: that of the part that was updated last.
-    pub(super) fn cursor(&self) -> Option<Cursor> {
-        self.0.iter().map(|part| part.cursor()).max()
-    }
-
-    pub(super) fn receipt_ns(&self) -> u64 {
-        self.0.iter().map(|part| part.entry.receipt_ns).max().unwrap_or(0)
-    }
-
     fn to_parts(&self) -> Vec<StoryPart> {
         let part = |part: &Arc<Located>| StoryPart {
             node: part.entry.node.clone(),
@@ -56,6 +47,17 @@ impl Parts {
             severity: Severity(part.entry.severity as u8),
         };
         self.0.iter().map(part).collect()
+    }
+}
+
+impl Listed for Parts {
+    /// That of the part that was updated last.
+    fn cursor(&self) -> Option<Cursor> {
+        self.0.iter().map(|part| part.cursor()).max()
+    }
+
+    fn receipt_ns(&self) -> u64 {
+        self.0.iter().map(|part| part.entry.receipt_ns).max().unwrap_or(0)
     }
 }
 
@@ -86,32 +88,55 @@ pub(super) fn join_parts(all: &[Arc<Located>]) -> Vec<Parts> {
     stories.into_iter().filter_map(joined).collect()
 }
 
+/// An item of a list that is read in pages.
+pub(super) trait Listed {
+    /// Its position in the list.
+    fn cursor(&self) -> Option<Cursor>;
+    /// The latest receipt of its parts, nanoseconds since the Unix epoch.
+    fn receipt_ns(&self) -> u64;
+}
+
 impl StorySelection {
     /// Reads the matching stories that were updated last. A story matches if one of its parts does.
     /// Stories whose segment was removed since are skipped; so are damaged ones, which the page
     /// isn't complete without.
     #[must_use]
     pub fn read(&self, budget: &Budget) -> Page<LinkedStory> {
-        let deadline = budget.deadline();
         let all = join_parts(&self.stories);
+        let page = self.page(budget, &all, |parts, reader| {
+            self.read_story(parts, reader).map(|story| (parts, story))
+        });
+        let Page { items, next, complete_since_ns } = page;
+        Page { items: link(items, &all), next, complete_since_ns }
+    }
+
+    /// Reads items of a list, the newest first, until the budget is spent. `read` gives none for
+    /// those that don't match.
+    pub(super) fn page<'a, L: Listed, T>(
+        &'a self,
+        budget: &Budget,
+        all: &'a [L],
+        mut read: impl FnMut(&'a L, &mut StoryReader<'a>) -> Option<T>,
+    ) -> Page<T> {
+        let deadline = budget.deadline();
         let mut reader = StoryReader::new(&self.log);
-        let (mut found, mut next) = (Vec::new(), None);
-        let first = all.iter().position(|parts| parts.cursor() < Some(self.before));
+        let (mut items, mut next) = (Vec::new(), None);
+        let first = all.iter().position(|item| item.cursor() < Some(self.before));
         let mut rest = all[first.unwrap_or(all.len())..].iter();
-        for parts in rest.by_ref() {
-            found.extend(self.read_story(parts, &mut reader).map(|story| (parts, story)));
+        for item in rest.by_ref() {
+            items.extend(read(item, &mut reader));
             let is_over = || deadline.is_some_and(|deadline| clock::instant() >= deadline);
-            if found.len() >= budget.items || reader.bytes >= budget.bytes || is_over() {
-                next = parts.cursor();
+            if items.len() >= budget.items || reader.bytes >= budget.bytes || is_over() {
+                next = item.cursor();
                 break;
             }
         }
-        let remaining = rest.map(Parts::receipt_ns).max();
+        let remaining = rest.map(Listed::receipt_ns).max();
         let unread = remaining
             .max((self.evicted_ns > 0).then_some(self.evicted_ns))
             .max(self.log.damaged_receipt_ns());
         Page {
-            items: link(found, &all),
+            items,
             next: next.filter(|_| remaining.is_some()),
             complete_since_ns: unread.map_or(0, |ns| ns.saturating_add(1)),
         }
@@ -173,11 +198,11 @@ pub(super) struct StoryReader<'a> {
     log: &'a LogSnapshot,
     frame: Option<(FramePosition, Vec<u8>)>,
     /// Size of the stories that were read.
-    pub(super) bytes: usize,
+    bytes: usize,
 }
 
 impl<'a> StoryReader<'a> {
-    pub(super) fn new(log: &'a LogSnapshot) -> Self {
+    fn new(log: &'a LogSnapshot) -> Self {
         Self { log, frame: None, bytes: 0 }
     }
 
