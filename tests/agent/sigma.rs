@@ -42,7 +42,7 @@ detection:
 title: root in a folder
 logsource: { product: linux, category: process_creation }
 detection:
-  selection: { User: root, LogonId: 0, CurrentDirectory: FOLDER/work, Image|endswith: /worker }
+  selection: { User: root, LogonId: 0, CurrentDirectory: FOLDER/started, Image|endswith: /worker }
   condition: selection
 ---
 title: program below its folder
