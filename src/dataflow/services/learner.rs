@@ -275,7 +275,8 @@ impl Services {
         stories
     }
 
-    fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
+    /// The deviations in the step `at`, and those of them that are weak or over.
+    fn deviations(&mut self, at: u32) -> (Vec<Evidence>, Vec<Evidence>) {
         let (mut found, mut hints) = (Vec::new(), Vec::new());
         let min_z = if self.disturbances.is_empty() { MIN_Z } else { MIN_HINT_Z };
         let request_ns = self.requests.usual_ns().unwrap_or(REQUEST_NS);
@@ -296,6 +297,11 @@ impl Services {
             let key = (evidence.instance, evidence.operation);
             self.operations.get_mut(&key).into_iter().for_each(|operation| operation.suspect(at));
         }
+        (found, hints)
+    }
+
+    fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
+        let (found, hints) = self.deviations(at);
         let mut is_open = vec![false; self.disturbances.len()];
         let end_ns = u64::from(at + 1) * STEP_NS;
         for part in connected(&found, &self.calls) {
