@@ -6,6 +6,7 @@ use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::key_table::KeyTable;
 use crate::lru::Lru;
+use crate::matcher::baselines::Baselines;
 use crate::matcher::event_time::reached_by;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
@@ -31,6 +32,10 @@ pub struct LaneStats {
     pub keys: u64,
     /// Keys evicted.
     pub keys_evicted: u64,
+    /// Keys whose usual values are learned.
+    pub baselines: u64,
+    /// Those of them that were evicted.
+    pub baselines_evicted: u64,
     /// Partial matches dropped because their key had too many.
     pub partial_matches_dropped: u64,
     /// Stories open now.
@@ -57,6 +62,7 @@ pub(crate) struct Lane {
     shard: usize,
     role: LaneRole,
     pub(crate) keys: KeyTable<KeyState>,
+    pub(crate) baselines: Baselines,
     pub(crate) stories: OpenStories,
     pub(crate) record_matches: bool,
     pub(crate) matches: Vec<MatchLine>,
@@ -96,6 +102,7 @@ impl Lane {
     ) -> Self {
         Self {
             keys: KeyTable::new(options.max_keys),
+            baselines: Baselines::new(options.max_baselines()),
             stories: OpenStories::new(options.stories(role), &rules.cluster),
             rules,
             shard,
@@ -121,6 +128,8 @@ impl Lane {
             matches: self.matched,
             keys: self.keys.len() as u64,
             keys_evicted: self.keys.evicted,
+            baselines: self.baselines.len() as u64,
+            baselines_evicted: self.baselines.evicted(),
             partial_matches_dropped: self.partial_matches_dropped,
             stories_open: self.stories.len() as u64,
             stories_opened: self.stories.opened,
@@ -138,6 +147,7 @@ impl Lane {
         let numbers = rules.numbers_of(&self.rules);
         self.stories.renumber(&numbers, &self.rules.rules);
         self.keys.renumber(&numbers);
+        self.baselines.renumber(&numbers);
         self.rules = Arc::clone(rules);
         self.outcomes = Outcomes::default();
     }
@@ -145,6 +155,7 @@ impl Lane {
     /// Sets the bounds; evicts what is beyond them.
     pub(crate) fn limit(&mut self, options: LaneOptions) {
         self.keys.limit(options.max_keys, drop);
+        self.baselines.limit(options.max_baselines());
         self.seen.limit(options.max_seen);
         self.stories.limit(options.max_stories, &self.rules.rules);
     }
@@ -333,10 +344,16 @@ impl Lane {
     fn key_due(&mut self, rules: &RuleSet, slot: u32, clock_ns: u64, now_ns: u64) {
         self.complete_due(rules, slot, clock_ns, now_ns);
         let Some(entry) = self.keys.get(slot) else { return };
-        let rule = &rules.rules[usize::from(entry.rule)];
-        let of_body = match (&entry.body.body, &rule.shape) {
+        let number = entry.rule;
+        let rule = &rules.rules[usize::from(number)];
+        let of_body = match (&mut entry.body.body, &rule.shape) {
             (Body::Sequence(partial), Shape::Sequence(s)) => partial.deadline_ns(s),
-            (Body::Window(window), Shape::Aggregate(a)) => window.deadline_ns(a),
+            (Body::Window(window), Shape::Aggregate(a)) => {
+                if a.deviation.is_some() {
+                    self.baselines.close(number, a, &entry.key, (window, clock_ns));
+                }
+                window.deadline_ns(a)
+            }
             _ => None,
         };
         let story = entry.body.story.filter(|s| self.stories.accepts(*s, clock_ns));

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::field::FieldRef;
 use super::rule::Rule;
 use super::shape::{
-    Aggregate, Comparison, Condition, Measure, PartCondition, Select, Sequence, Shape, Step,
+    Aggregate, Comparison, Condition, DeviationCondition, Measure, PartCondition, Select, Sequence,
+    Shape, Step,
 };
 use super::template::duration_text;
 
@@ -31,6 +32,23 @@ fn comparison(of: Comparison) -> &'static str {
 
 fn bounds(bounds: &[(Comparison, f64)]) -> String {
     let each = bounds.iter().map(|(c, bound)| format!("{} {bound}", comparison(*c)));
+    each.collect::<Vec<_>>().join(" and ")
+}
+
+/// A deviation of at least 0 is above the usual value, one of at most 0 below it.
+fn deviation(of: &DeviationCondition) -> String {
+    let each = of.bounds.iter().map(|(c, bound)| match c {
+        Comparison::Gt | Comparison::Gte if *bound >= 0.0 => {
+            format!("{} {bound} standard deviations above the usual number", comparison(*c))
+        }
+        Comparison::Lt if *bound <= 0.0 => {
+            format!("more than {} standard deviations below the usual number", -bound)
+        }
+        Comparison::Lte if *bound <= 0.0 => {
+            format!("at least {} standard deviations below the usual number", -bound)
+        }
+        _ => format!("{} {bound} standard deviations from the usual number", comparison(*c)),
+    });
     each.collect::<Vec<_>>().join(" and ")
 }
 
@@ -137,7 +155,10 @@ fn aggregate(rule: &Rule, a: &Aggregate) -> String {
     let names = parts.join(", ");
     match &a.condition {
         Condition::Bounds(of) => {
-            format!("{} {} within {within}{joined}: {names}", bounds(of), measure(a.measure))
+            let usual = a.deviation.as_ref().map(deviation);
+            let both = [(!of.is_empty()).then(|| bounds(of)), usual];
+            let both = both.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            format!("{both} {} within {within}{joined}: {names}", measure(a.measure))
         }
         Condition::Parts(of) => format!("{} within {within}{joined}", part_condition(of, &parts)),
     }

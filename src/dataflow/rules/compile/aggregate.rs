@@ -1,7 +1,7 @@
 //! Compiles aggregates: `any_order`, `count`, `distinct`, `sum`, `avg`, `percentile`.
 
 use super::super::field::FieldRef;
-use super::super::shape::{Aggregate, Comparison, Condition, Counted, Measure};
+use super::super::shape::{Aggregate, Comparison, Condition, Counted, DeviationCondition, Measure};
 use super::super::suggest::unknown;
 use super::super::yaml::{Node, Parsed, Position, Table, reject};
 use super::scope::EventScope;
@@ -10,6 +10,9 @@ use tapio_core::event::Name;
 
 /// Events of an aggregate.
 pub(crate) const MAX_COUNTED: usize = 64;
+
+/// Windows that are learned before anything deviates, unless the rule says otherwise.
+const DEFAULT_LEARN: u8 = 12;
 
 /// Keys that all aggregates have.
 pub(crate) const AGGREGATE_KEYS: &[&str] =
@@ -34,16 +37,17 @@ pub(super) fn aggregate(word: &str, node: &Node, events: &mut EventScope) -> Par
     let measure = measure(word, table, &context)?;
     let by = join_key(table)?;
     let counted = counted(node, table, &by, events)?;
-    let condition = match (table.get("at_least"), table.get("condition")) {
-        (Some(n), None) => at_least(n.number("a number")?),
-        (None, Some(n)) => condition(n, &[])?,
-        (None, None) if measure == Measure::AnyOrder => at_least(counted.len() as f64),
+    let (condition, deviation) = match (table.get("at_least"), table.get("condition")) {
+        (Some(n), None) => (at_least(n.number("a number")?), None),
+        (None, Some(n)) => conditions(n, measure)?,
+        (None, None) if measure == Measure::AnyOrder => (at_least(counted.len() as f64), None),
         _ => return reject(node.position, format!("{context} needs `at_least` or `condition`")),
     };
     check_condition(measure, &condition, counted.len(), node.position)?;
     let within_ns = within(table, &context)?;
     let parts = counted.len() as u8;
-    Ok(Aggregate { measure, events: counted, within_ns, condition, parts, inner: Vec::new() })
+    let events = counted;
+    Ok(Aggregate { measure, events, within_ns, condition, deviation, parts, inner: Vec::new() })
 }
 
 fn measure(word: &str, table: Table<'_>, context: &str) -> Parsed<Measure> {
@@ -118,6 +122,52 @@ fn counted_step(
     Ok(Counted { event, by: own, role, part: 0, through: None })
 }
 
+/// Compiles a `condition`: bounds of the value, of its deviation from what is usual, or of both.
+fn conditions(node: &Node, measure: Measure) -> Parsed<(Condition, Option<DeviationCondition>)> {
+    let Some(of_usual) = node.entry("deviation") else {
+        return Ok((condition(node, &["deviation"])?, None));
+    };
+    if matches!(measure, Measure::AnyOrder | Measure::InOrder) {
+        let message = format!("`{}` has no `deviation`: it measures no amount", measure.word());
+        return reject(of_usual.position, message);
+    }
+    let absolute = match node.map("a condition")? {
+        [_] => Condition::Bounds(Vec::new()),
+        _ => condition(node, &["deviation"])?,
+    };
+    Ok((absolute, Some(deviation(of_usual)?)))
+}
+
+/// Compiles `deviation`.
+fn deviation(node: &Node) -> Parsed<DeviationCondition> {
+    let learn = match node.entry("learn") {
+        None => DEFAULT_LEARN,
+        Some(n) => match u8::try_from(n.positive("learn")?) {
+            Ok(learn) if DeviationCondition::LEARN.contains(&learn) => learn,
+            _ => {
+                let (least, most) = DeviationCondition::LEARN.into_inner();
+                return reject(n.position, format!("learn: from {least} to {most} windows"));
+            }
+        },
+    };
+    if node.map("a deviation")?.iter().all(|(key, _)| key.text == "learn") {
+        return reject(node.position, "deviation: needs at least one comparison, such as `gt: 6`");
+    }
+    let Condition::Bounds(bounds) = condition(node, &["learn"])? else {
+        return reject(node.position, "deviation: needs comparisons");
+    };
+    let met = DeviationCondition { bounds, learn };
+    // A deviation is any number: bounds that exclude each other do so at, next to and between them.
+    let mut ends: Vec<f64> = met.bounds.iter().map(|(_, bound)| *bound).collect();
+    ends.sort_unstable_by(f64::total_cmp);
+    let between = ends.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
+    let beyond = [f64::MIN, f64::MAX].into_iter();
+    match ends.iter().copied().chain(between).chain(beyond).any(|z| met.holds(z)) {
+        true => Ok(met),
+        false => reject(node.position, "deviation: can never hold"),
+    }
+}
+
 /// Compiles the bounds of a `condition`. Keys in `ignored` belong to another section.
 pub(crate) fn condition(node: &Node, ignored: &[&str]) -> Parsed<Condition> {
     let mut tests = Vec::new();
@@ -126,7 +176,8 @@ pub(crate) fn condition(node: &Node, ignored: &[&str]) -> Parsed<Condition> {
         match Comparison::WORDS.iter().find(|(word, _)| *word == key.text) {
             Some((_, comparison)) => tests.push((*comparison, value.number("a number")?)),
             None => {
-                let known: Vec<&str> = Comparison::WORDS.iter().map(|(w, _)| *w).collect();
+                let words = Comparison::WORDS.iter().map(|(w, _)| *w);
+                let known: Vec<&str> = words.chain(ignored.iter().copied()).collect();
                 return reject(key.position, unknown("condition", &key.text, &known));
             }
         }
