@@ -10,6 +10,7 @@ use crate::matcher::window::{Fired, Window};
 use crate::rules::field::build_key;
 use crate::rules::{Aggregate, FieldRef, Outcomes, RulePart, RuleUse};
 use crate::story::open_story::Match;
+use tapio_core::event::TraceId;
 use tapio_core::ring::Membership;
 
 impl Lane {
@@ -72,10 +73,9 @@ impl Lane {
         let added = window.add(aggregate, counted, current, baseline, open.is_some(), || {
             match_trace(context.rules, number, key, first)
         });
-        let Some((fired, before)) = added else { return };
-        if aggregate.deviation.is_some() && fired.is_none() {
-            return;
-        }
+        // The usual events of a busy key belong to no story.
+        let belongs = |fired: &Option<Fired>| fired.is_some() || aggregate.deviation.is_none();
+        let Some((fired, before)) = added.filter(|(fired, _)| belongs(fired)) else { return };
         let by = &aggregate.events[usize::from(counted[0])].by;
         let event = aggregate.events[usize::from(counted[0])].event as u16;
         let trace = match open {
@@ -102,10 +102,7 @@ impl Lane {
             None => window.trace,
         };
         if let Some(fired) = fired {
-            if let Some(deviation) = fired.deviation {
-                self.stories.deviates(trace, deviation);
-            }
-            self.fired(context, number, by, fired);
+            self.fired(context, number, (by, trace), fired);
         }
         let before = self.related(trace, id, before);
         let rank = self.rank(trace, time_ns, RANKS_COUNTED);
@@ -116,10 +113,13 @@ impl Lane {
         &mut self,
         context: &MatchContext<'_, '_>,
         number: u16,
-        by: &[FieldRef],
+        (by, trace): (&[FieldRef], TraceId),
         fired: Fired,
     ) {
         self.matched += 1;
+        if let Some(deviation) = fired.deviation {
+            self.stories.deviates(trace, deviation);
+        }
         if self.record_matches {
             let rule = &context.rules.rules[usize::from(number)];
             let mut json = serde_json::json!({

@@ -1,5 +1,5 @@
-//! What a measure usually is for one key: its values in the latest windows, one after the other,
-//! each as long as the rule's `within` and aligned to it.
+//! The usual value of a measure for one key, learned from its values in the latest windows, one after
+//! the other, each as long as the rule's `within` and aligned to it.
 //!
 //! # States of a window
 //!
@@ -7,7 +7,7 @@
 //! It is learned: median and spread are those of these windows.
 //!
 //! ## `Aside`
-//! Its value deviates, so it isn't learned for now. Once there are as many of these as have to be
+//! Its value deviates, so it isn't learned. Once there are as many of these as have to be
 //! learned, they become `Usual`; if they are the latest ones in a row, the windows before them are
 //! forgotten: this is how it works now.
 //!
@@ -70,7 +70,7 @@ impl Usual {
     }
 }
 
-/// What a measure usually is for one key.
+/// The usual value of a measure for one key, and the windows from which it is learned.
 #[derive(Debug)]
 pub(crate) struct Baseline {
     /// The closed windows, the latest last.

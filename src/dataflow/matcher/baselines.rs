@@ -1,5 +1,5 @@
-//! The baselines of a lane's rules, by rule and key. They outlive the windows of their keys, and are
-//! bounded by themselves: a rule that sees many keys forgets the baselines of its own least
+//! The baselines of a lane's rules, by rule and key. They outlive the windows of their keys, and
+//! are bounded by themselves: a rule that sees many keys forgets the baselines of its own least
 //! recently seen ones.
 
 use std::collections::HashMap;

@@ -13,7 +13,7 @@
 //! | `select_latest.rs` | `select: latest` |
 //! | `select_combinations.rs` | `select: first` and `select: every` |
 //! | `aggregate.rs`, `window.rs`, `measure.rs` | an aggregate, its window, what it measures |
-//! | `baseline.rs`, `baselines.rs` | what a measure usually is for a key; those of all keys |
+//! | `baseline.rs`, `baselines.rs` | the usual value of a measure for a key; those of all keys |
 //! | `membership.rs` | an event's memberships and their ranks |
 //! | `match_line.rs` | matches as JSON |
 

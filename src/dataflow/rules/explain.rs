@@ -176,6 +176,15 @@ pub fn explain(rule: &Rule) -> String {
         Shape::Sequence(s) => sequence(&mut out, rule, s),
         Shape::Aggregate(a) => {
             let _ = writeln!(out, "matches: {}", aggregate(rule, a));
+            if let Some(deviation) = &a.deviation {
+                let _ = writeln!(
+                    out,
+                    "  usual is learned from {} windows of {} on, of the latest {}; for each key",
+                    deviation.learn,
+                    duration_text(a.within_ns),
+                    DeviationCondition::WINDOWS
+                );
+            }
         }
     }
     out += "\nevents:\n";

@@ -35,7 +35,8 @@ fn number_text(number: f64) -> String {
         return format!("{:.0}", if number == 0.0 { 0.0 } else { number });
     }
     let decimals = if size >= 1.0 { 1 } else { (1.0 - size.log10().floor()).min(12.0) as usize };
-    format!("{number:.decimals$}")
+    let text = format!("{number:.decimals$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -50,7 +51,10 @@ mod tests {
             (7.0, "7"),
             (7.46, "7.5"),
             (-7.46, "-7.5"),
+            (0.5, "0.5"),
+            (7.01, "7"),
             (0.0314, "0.031"),
+            (1e-300, "0"),
             (123_456.7, "123457"),
             (1e15, "1000000000000000"),
         ] {

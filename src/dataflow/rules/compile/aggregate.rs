@@ -214,3 +214,99 @@ fn check_condition(
 pub(crate) fn at_least(bound: f64) -> Condition {
     Condition::Bounds(vec![(Comparison::Gte, bound)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::load::Loaded;
+    use super::super::super::schema::schema;
+    use super::super::super::shape::{Comparison, Condition, Shape};
+
+    const RULE: &str = "rule: unusual
+events:
+  a: { kind: t.a }
+count:
+  event: a
+  by: [attributes.k]
+  within: 1m
+  condition: { gte: 10, deviation: { gt: 6 } }
+story: { pattern: p, name: '{value} {usual} {deviation}' }
+";
+
+    fn loaded(from: &str, to: &str) -> Loaded {
+        assert!(RULE.contains(from), "{from}");
+        let mut loaded = Loaded::default();
+        loaded.text("r.yaml", &RULE.replace(from, to));
+        loaded
+    }
+
+    #[test]
+    fn deviation_combines_with_absolute_bounds() {
+        let both = Condition::Bounds(vec![(Comparison::Gte, 10.0)]);
+        for (from, to, absolute, learn) in [
+            ("gt: 6", "gt: 6", &both, 12),
+            ("gt: 6", "gt: 6, learn: 20", &both, 20),
+            ("gte: 10, ", "", &Condition::Bounds(Vec::new()), 12),
+        ] {
+            let loaded = loaded(from, to);
+            assert_eq!(loaded.errors, []);
+            let Shape::Aggregate(a) = &loaded.rules[0].shape else { unreachable!() };
+            let deviation = a.deviation.as_ref().unwrap();
+            assert_eq!((&a.condition, deviation.learn), (absolute, learn));
+            assert_eq!(deviation.bounds, [(Comparison::Gt, 6.0)]);
+            assert_eq!(a.learned_ns(), 120 * 60_000_000_000);
+        }
+    }
+
+    #[test]
+    fn mistake_in_deviation_is_reported_with_its_place() {
+        for (from, to, expected) in [
+            ("{ gt: 6 }", "6", "r.yaml:8:36: expected a deviation to be a mapping"),
+            ("{ gt: 6 }", "{ learn: 9 }", "r.yaml:8:36: deviation: needs at least one comparison"),
+            ("{ gt: 6 }", "{ gt: x }", "r.yaml:8:42: expected a number"),
+            ("{ gt: 6 }", "{ gtt: 6 }", "unknown condition `gtt`: did you mean `gt`?"),
+            ("{ gt: 6 }", "{ gt: 6, lean: 9 }", "did you mean `learn`?"),
+            ("{ gt: 6 }", "{ gt: 6, learn: 5 }", "r.yaml:8:52: learn: from 6 to 60 windows"),
+            ("{ gt: 6 }", "{ gt: 6, learn: 61 }", "learn: from 6 to 60 windows"),
+            ("{ gt: 6 }", "{ gt: 6, lt: 5 }", "r.yaml:8:36: deviation: can never hold"),
+            ("deviation", "deviaton", "did you mean `deviation`?"),
+            ("gte: 10", "gt: x", "r.yaml:8:20: expected a number"),
+            ("count:", "any_order:", "`any_order` has no `deviation`: it measures no amount"),
+            (", deviation: { gt: 6 }", "", "need a condition with `deviation`"),
+        ] {
+            let errors = loaded(from, to).errors;
+            let text = errors.first().map(ToString::to_string).unwrap_or_default();
+            assert!(text.contains(expected), "{to}: {text:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_that_some_deviation_meets_are_accepted() {
+        for bounds in ["gt: -6, lt: 6", "lt: -4", "ne: 0", "gte: 3, lte: 3", "eq: 2, gt: 1"] {
+            assert_eq!(loaded("gt: 6", bounds).errors, [], "{bounds}");
+        }
+    }
+
+    #[test]
+    fn explanation_has_the_deviation_in_words() {
+        for (from, to, expected) in [
+            ("gt: 6", "gt: 6", "at least 10 and more than 6 standard deviations above the usual"),
+            ("gte: 10, ", "", "matches: more than 6 standard deviations above the usual number"),
+            ("gt: 6", "lte: -4", "at least 4 standard deviations below the usual number"),
+            ("gt: 6", "lt: -4", "more than 4 standard deviations below the usual number"),
+            ("gt: 6", "gt: 6, learn: 20", "learned from 20 windows of 1 min on"),
+        ] {
+            let text = super::super::super::explain(&loaded(from, to).rules[0]);
+            assert!(text.contains(expected), "{to}: {text}");
+        }
+    }
+
+    #[test]
+    fn schema_has_the_deviation() {
+        let schema = schema();
+        let of = &schema["properties"]["count"]["properties"]["condition"]["properties"];
+        let deviation = &of["deviation"]["properties"];
+        assert_eq!(deviation["gt"]["type"], "number");
+        assert_eq!(deviation["learn"]["maximum"], 60);
+        assert!(deviation["deviation"].is_null());
+    }
+}
