@@ -1,5 +1,5 @@
-//! The usual value of a measure for one key, learned from its values in the latest windows, one after
-//! the other, each as long as the rule's `within` and aligned to it.
+//! The usual value of a measure for one key, learned from its values in the latest windows, one
+//! after the other, each as long as the rule's `within` and aligned to it.
 //!
 //! # States of a window
 //!

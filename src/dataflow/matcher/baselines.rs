@@ -3,6 +3,7 @@
 //! recently seen ones.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::lru::Lru;
 use crate::matcher::baseline::Baseline;
@@ -83,8 +84,8 @@ impl Baselines {
     }
 
     fn start(&mut self, rule: u16, aggregate: &Aggregate, key: &[u8], time_ns: u64) {
-        if !self.of_rules.contains_key(&rule) {
-            self.of_rules.insert(rule, Lru::new(1));
+        if let Entry::Vacant(vacant) = self.of_rules.entry(rule) {
+            vacant.insert(Lru::new(1));
             self.share();
         }
         let Some(of_rule) = self.of_rules.get_mut(&rule) else { return };
