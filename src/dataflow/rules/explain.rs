@@ -39,17 +39,17 @@ fn bounds(bounds: &[(Comparison, f64)]) -> String {
 fn deviation(of: &DeviationCondition) -> String {
     let each = of.bounds.iter().map(|(c, bound)| match c {
         Comparison::Gt | Comparison::Gte if *bound >= 0.0 => {
-            format!("{} {bound} standard deviations above the usual number", comparison(*c))
+            format!("{} {bound} standard deviations above usual", comparison(*c))
         }
         Comparison::Lt if *bound <= 0.0 => {
-            format!("more than {} standard deviations below the usual number", -bound)
+            format!("more than {} standard deviations below usual", -bound)
         }
         Comparison::Lte if *bound <= 0.0 => {
-            format!("at least {} standard deviations below the usual number", -bound)
+            format!("at least {} standard deviations below usual", -bound)
         }
-        _ => format!("{} {bound} standard deviations from the usual number", comparison(*c)),
+        _ => format!("{} {bound} standard deviations from usual", comparison(*c)),
     });
-    each.collect::<Vec<_>>().join(" and ")
+    format!(", {}", each.collect::<Vec<_>>().join(" and "))
 }
 
 fn part_condition(of: &PartCondition, parts: &[String]) -> String {
@@ -155,10 +155,13 @@ fn aggregate(rule: &Rule, a: &Aggregate) -> String {
     let names = parts.join(", ");
     match &a.condition {
         Condition::Bounds(of) => {
-            let usual = a.deviation.as_ref().map(deviation);
-            let both = [(!of.is_empty()).then(|| bounds(of)), usual];
-            let both = both.into_iter().flatten().collect::<Vec<_>>().join(" and ");
-            format!("{both} {} within {within}{joined}: {names}", measure(a.measure))
+            let amount = match (of.is_empty(), a.measure) {
+                (false, _) => bounds(of),
+                (true, Measure::Count | Measure::Distinct(_)) => "any number of".to_owned(),
+                (true, _) => "any value".to_owned(),
+            };
+            let usual = a.deviation.as_ref().map(deviation).unwrap_or_default();
+            format!("{amount} {} within {within}{joined}{usual}: {names}", measure(a.measure))
         }
         Condition::Parts(of) => format!("{} within {within}{joined}", part_condition(of, &parts)),
     }

@@ -289,10 +289,18 @@ story: { pattern: p, name: '{value} {usual} {deviation}' }
     #[test]
     fn explanation_has_the_deviation_in_words() {
         for (from, to, expected) in [
-            ("gt: 6", "gt: 6", "at least 10 and more than 6 standard deviations above the usual"),
-            ("gte: 10, ", "", "matches: more than 6 standard deviations above the usual number"),
-            ("gt: 6", "lte: -4", "at least 4 standard deviations below the usual number"),
-            ("gt: 6", "lt: -4", "more than 4 standard deviations below the usual number"),
+            (
+                "gt: 6",
+                "gt: 6",
+                "at least 10 events within 1 min, for each attributes.k, more than 6 standard deviations above usual: a",
+            ),
+            (
+                "gte: 10, ",
+                "",
+                "matches: any number of events within 1 min, for each attributes.k, more than 6",
+            ),
+            ("gt: 6", "lte: -4", "at least 4 standard deviations below usual"),
+            ("gt: 6", "lt: -4", "more than 4 standard deviations below usual"),
             ("gt: 6", "gt: 6, learn: 20", "learned from 20 windows of 1 min on"),
         ] {
             let text = super::super::super::explain(&loaded(from, to).rules[0]);
