@@ -87,7 +87,7 @@ const KINDS: &[(&str, &[&str])] = &[
     (
         "kernel.log",
         &["tapio.block.device process.executable.name tapio.signal.name tapio.cgroup.path \
-           tapio.oom.scope tapio.oom.cgroup tapio.oom.rss_bytes"],
+           tapio.oom.scope tapio.oom.cgroup tapio.oom.rss_bytes tapio.repeats"],
     ),
     (
         "kernel.pressure",

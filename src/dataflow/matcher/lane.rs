@@ -52,8 +52,14 @@ pub struct LaneStats {
     pub failures: u64,
     /// Keys dropped because their rule failed.
     pub keys_failed: u64,
-    /// Relevant events that came again.
+    /// Events that came again, or repeat the fact of another one.
     pub repeated: u64,
+}
+
+/// Whether an event is a line of the kernel's log about a fact that another event reports: one fact
+/// counts once.
+fn is_repetition(event: &ArchivedEvent<'_>) -> bool {
+    event.kind_name() == names::KERNEL_LOG && event.attribute(names::TAPIO_REPEATS).is_some()
 }
 
 /// Rules evaluated on events in one order.
@@ -185,6 +191,10 @@ impl Lane {
         if self.rules.plan(event.kind_name()).uses.is_empty() {
             return (false, None);
         }
+        if is_repetition(event) {
+            self.repeated += 1;
+            return (false, None);
+        }
         let order = match self.role {
             LaneRole::Replay => record.header().order,
             LaneRole::Arrival | LaneRole::EventTime => self.evaluated + 1,
@@ -277,7 +287,9 @@ impl Lane {
         record: &Record<'_>,
         memberships: &mut Vec<Membership>,
     ) -> bool {
-        let Some(event) = record.event() else { return false };
+        let Some(event) = record.event().filter(|event| !is_repetition(event)) else {
+            return false;
+        };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
         let mut outcomes = std::mem::take(&mut self.outcomes);

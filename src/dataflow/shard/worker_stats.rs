@@ -36,7 +36,7 @@ tapio_core::counters! {
             "Failures of rules, and of other code while events are correlated.",
         join_keys_failed: Counter = "Join keys dropped because their rule failed.",
         events_repeated: Counter =
-            "Events with the id of one that was correlated lately; they are forwarded and count once.",
+            "Events with the id of one that was correlated lately, or about the fact of another one; they are forwarded and count once.",
         events_uncorrelated: Counter =
             "Events forwarded without correlation because memory was at its limit.",
         lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
