@@ -6,6 +6,7 @@ use super::cgroups::Cgroups;
 use super::enrichment_queue::EnrichmentQueue;
 use super::kinds::Kind;
 use super::plugin_runs::PluginRuns;
+use super::process::FatalSignals;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind, SIGNAL_BY_KERNEL, SIGNAL_FATAL};
 use super::users::Users;
@@ -57,6 +58,7 @@ pub(super) struct Decoder {
     pub(super) plugins: PluginRuns,
     pub(super) users: Users,
     facts: Arc<KernelFacts>,
+    pub(super) fatal_signals: FatalSignals,
     /// The event under construction.
     pub(super) event: EventBuilder,
     /// The current record is about an OOM victim, which a pod's sandbox never is.
@@ -96,6 +98,7 @@ impl Decoder {
             plugins,
             users,
             facts: Arc::clone(&site.kernel_facts),
+            fatal_signals: FatalSignals::default(),
             event: EventBuilder::default(),
             is_victim: false,
             wall_offset_ns: 0,

@@ -1,5 +1,6 @@
 //! Process lifecycles: exec, fork, exit, signals and OOM kills.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use super::decode::Decoder;
@@ -13,6 +14,44 @@ use super::raw::{
 use crate::events::event_builder::Lossy;
 use crate::events::signals::signal_name;
 use tapio_core::event::{Severity, names};
+
+/// Fatal signals that are remembered until their processes exit.
+const MAX_FATAL_SIGNALS: usize = 256;
+
+/// A signal that a process sent and that ends another one.
+#[derive(Debug)]
+struct FatalSignal {
+    pid: u32,
+    number: u32,
+    sender: u32,
+    sender_name: Box<[u8]>,
+}
+
+/// The latest signals that processes sent and that end others. A process exits at once or, while it
+/// waits for a device, later than the others.
+#[derive(Debug, Default)]
+pub(super) struct FatalSignals(VecDeque<FatalSignal>);
+
+impl FatalSignals {
+    fn add(&mut self, signal: FatalSignal) {
+        // The first one ends the process.
+        if self.0.iter().any(|s| (s.pid, s.number) == (signal.pid, signal.number)) {
+            return;
+        }
+        if self.0.len() >= MAX_FATAL_SIGNALS {
+            self.0.pop_front();
+        }
+        self.0.push_back(signal);
+    }
+
+    /// Takes the signal by which a process ended; forgets all others to it.
+    fn take(&mut self, pid: u32, number: u32) -> Option<FatalSignal> {
+        let at = self.0.iter().position(|s| (s.pid, s.number) == (pid, number));
+        let found = at.and_then(|at| self.0.remove(at));
+        self.0.retain(|signal| signal.pid != pid);
+        found
+    }
+}
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
     ExecId { pid: record.head.tgid, start_ns: task.start_ns }
@@ -148,13 +187,25 @@ impl Decoder {
         let status = bytes.u32(80);
         let (code, signal) = (status >> 8 & 0xff, status & 0x7f);
         let (comm, pid, duration) = (Lossy(task.comm), id.pid, Elapsed(duration_ns));
+        let sent = self.fatal_signals.take(pid, signal);
         let severity = if signal != 0 {
             let name = signal_name(signal);
             self.event.int(names::TAPIO_SIGNAL_NUMBER, signal);
             self.event.word(names::TAPIO_SIGNAL_NAME, name);
             self.event.word(names::ERROR_TYPE, name);
-            self.event
-                .message(format_args!("{comm} (pid {pid}) was killed by {name} after {duration}"));
+            if let Some(FatalSignal { sender, sender_name, .. }) = &sent {
+                let by = Lossy(sender_name);
+                self.event.int(names::TAPIO_SIGNAL_SENDER_PID, *sender);
+                self.event.text(names::TAPIO_SIGNAL_SENDER_NAME, &by);
+                self.event.message(format_args!(
+                    "{comm} (pid {pid}) was killed by {name} from {by} (pid {sender}) after \
+                     {duration}"
+                ));
+            } else {
+                self.event.message(format_args!(
+                    "{comm} (pid {pid}) was killed by {name} after {duration}"
+                ));
+            }
             match signal {
                 9 => Severity::WARN,
                 s if is_crash(s) => Severity::ERROR,
@@ -190,7 +241,12 @@ impl Decoder {
             self.event.word(names::TAPIO_SIGNAL_SENDER_NAME, "kernel");
             self.event.message(format_args!("the kernel sent {name} to {comm} (pid {pid})"));
         } else {
-            let (sender, by) = (bytes.u32(80), Lossy(bytes.text(88, COMM_BYTES)));
+            let (sender, sender_name) = (bytes.u32(80), bytes.text(88, COMM_BYTES));
+            if fatal {
+                let sender_name = sender_name.into();
+                self.fatal_signals.add(FatalSignal { pid, number, sender, sender_name });
+            }
+            let by = Lossy(sender_name);
             self.event.int(names::TAPIO_SIGNAL_SENDER_PID, sender);
             self.event.text(names::TAPIO_SIGNAL_SENDER_NAME, &by);
             self.event

@@ -54,7 +54,8 @@ const KINDS: &[(&str, &[&str])] = &[
         "kernel.process.exit",
         &["process.parent_pid tapio.process.duration_ns process.exit.code process.owner.uid \
            process.owner \
-           tapio.signal.name tapio.signal.number"],
+           tapio.signal.name tapio.signal.number tapio.signal.sender.pid \
+           tapio.signal.sender.name"],
     ),
     (
         "kernel.process.oom_kill",
