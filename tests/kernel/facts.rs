@@ -32,22 +32,23 @@ impl Observer {
         eventually_ok("the lines of the kernel's log", || {
             let mut lines = self.list("events?kind=kernel.log&limit=1000");
             lines.retain(|line| line["message"].as_str().is_some_and(|m| m.contains(words)));
-            if lines.len() >= count { Ok(lines) } else { Err(lines) }
+            if lines.len() >= count { Ok(lines) } else { Err(Json::from(lines)) }
         })
     }
 
-    /// The only story of this pattern with these words in a root cause, once it has ended or has so
+    /// The only story of this pattern with these words in its first root cause, once it has ended or has so
     /// many members.
     fn story(&self, pattern: &str, words: &str, members: u64) -> Json {
         let found = || {
             let mut stories = self.list("stories?limit=1000");
-            stories.retain(|s| s["pattern"] == pattern && s.to_string().contains(words));
+            let is_named = |s: &Json| s["root_causes"][0]["cause"].to_string().contains(words);
+            stories.retain(|s| s["pattern"] == pattern && is_named(s));
             stories
         };
         eventually_ok("the story", || {
             let stories = found();
             let is_complete = |s: &Json| s["members_total"].as_u64() >= Some(members);
-            if stories.iter().any(is_complete) { Ok(()) } else { Err(stories) }
+            if stories.iter().any(is_complete) { Ok(()) } else { Err(Json::from(stories)) }
         });
         // What comes late, such as the log's line, may not add to it.
         std::thread::sleep(Duration::from_secs(2));
