@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use super::losses::LoopDevice;
 use super::support::agent::{TAPIO, TestAgent, start_quiet, terminate};
 use super::support::eventually::eventually_ok;
 use super::support::net::get_json;
@@ -58,7 +59,9 @@ impl Observer {
     }
 
     fn event(&self, id: &str) -> Json {
-        let events = self.list("events?limit=1000&kind=kernel.process.*");
+        let kernel = ["process.signal", "process.oom_kill", "block.error"];
+        let of = |kind| self.list(&format!("events?limit=1000&kind=kernel.{kind}"));
+        let events = kernel.into_iter().flat_map(of);
         events.into_iter().find(|e| e["id"] == id).unwrap_or_default()
     }
 }
@@ -112,6 +115,27 @@ fn oom_kill_that_the_kernel_logs_counts_once() {
     for line in lines {
         let first = line["attributes"]["tapio.repeats"].as_str().unwrap_or_default();
         assert_eq!(observer.event(first)["kind"], "kernel.process.oom_kill", "{line}");
+    }
+    assert!(terminate(observer.agent).status.success());
+}
+
+#[test]
+fn failed_request_that_the_kernel_logs_counts_once() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
+        return;
+    }
+    let Some(disk) = LoopDevice::new("4m") else { return };
+    let name = disk.device.trim_start_matches("/dev/").to_owned();
+    let observer = Observer::start();
+    assert!(!disk.write(8), "the write exceeds the capacity");
+    for line in observer.lines(&format!("error, dev {name}, sector "), 1) {
+        let first = line["attributes"]["tapio.repeats"].as_str().unwrap_or_default();
+        let event = observer.event(first);
+        assert_eq!(event["kind"], "kernel.block.error", "{line}");
+        assert_eq!(event["attributes"]["tapio.block.device"], name.as_str(), "{line}");
+        let sector = format!("sector {} ", event["attributes"]["tapio.block.sector"]);
+        assert!(line["message"].as_str().unwrap().contains(&sector), "{line}\n{event}");
     }
     assert!(terminate(observer.agent).status.success());
 }
