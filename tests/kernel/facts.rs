@@ -37,8 +37,8 @@ impl Observer {
         })
     }
 
-    /// The only story of this pattern with these words in its first root cause, once it has ended or has so
-    /// many members.
+    /// The only story of this pattern with these words in its first root cause, once it has so many
+    /// members.
     fn story(&self, pattern: &str, words: &str, members: u64) -> Json {
         let found = || {
             let mut stories = self.list("stories?limit=1000");

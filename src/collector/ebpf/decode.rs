@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::cgroups::Cgroups;
 use super::enrichment_queue::EnrichmentQueue;
+use super::fatal_signals::FatalSignals;
 use super::kinds::Kind;
 use super::plugin_runs::PluginRuns;
-use super::process::FatalSignals;
 use super::processes::{ExecId, Processes};
 use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind, SIGNAL_BY_KERNEL, SIGNAL_FATAL};
 use super::users::Users;

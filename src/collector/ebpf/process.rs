@@ -1,10 +1,10 @@
 //! Process lifecycles: exec, fork, exit, signals and OOM kills.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use super::decode::Decoder;
 use super::display::{ByteSize, Elapsed};
+use super::fatal_signals::FatalSignal;
 use super::kinds::is_crash;
 use super::processes::{ExecId, Processes, Program};
 use super::raw::{
@@ -14,44 +14,6 @@ use super::raw::{
 use crate::events::event_builder::Lossy;
 use crate::events::signals::signal_name;
 use tapio_core::event::{Severity, names};
-
-/// Fatal signals that are remembered until their processes exit.
-const MAX_FATAL_SIGNALS: usize = 256;
-
-/// A signal that a process sent and that ends another one.
-#[derive(Debug)]
-struct FatalSignal {
-    pid: u32,
-    number: u32,
-    sender: u32,
-    sender_name: Box<[u8]>,
-}
-
-/// The latest signals that processes sent and that end others. A process exits at once or, while it
-/// waits for a device, later than the others.
-#[derive(Debug, Default)]
-pub(super) struct FatalSignals(VecDeque<FatalSignal>);
-
-impl FatalSignals {
-    fn add(&mut self, signal: FatalSignal) {
-        // The first one ends the process.
-        if self.0.iter().any(|s| (s.pid, s.number) == (signal.pid, signal.number)) {
-            return;
-        }
-        if self.0.len() >= MAX_FATAL_SIGNALS {
-            self.0.pop_front();
-        }
-        self.0.push_back(signal);
-    }
-
-    /// Takes the signal by which a process ended; forgets all others to it.
-    fn take(&mut self, pid: u32, number: u32) -> Option<FatalSignal> {
-        let at = self.0.iter().position(|s| (s.pid, s.number) == (pid, number));
-        let found = at.and_then(|at| self.0.remove(at));
-        self.0.retain(|signal| signal.pid != pid);
-        found
-    }
-}
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
     ExecId { pid: record.head.tgid, start_ns: task.start_ns }

@@ -31,7 +31,7 @@ pub enum KernelFact {
 
 /// The signals of a memory access or CPU fault.
 const FAULTS: [&str; 4] = ["SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"];
-/// What a SCSI disk's sense data begin with: lines about the failure that the block layer reports.
+/// Beginnings of a SCSI disk's sense data: lines about the failure that the block layer reports.
 const SENSE: [&str; 2] = ["Sense Key : ", "Add. Sense: "];
 
 impl KernelFact {
