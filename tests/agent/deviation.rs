@@ -1,4 +1,4 @@
-//! What is usual for a condition with a deviation survives a restart of the agent: it is learned
+//! Usual values, for a condition with a deviation, survive a restart of the agent: they are learned
 //! from the recovery log again.
 
 use std::path::Path;
