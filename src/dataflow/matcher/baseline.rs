@@ -194,3 +194,86 @@ impl Baseline {
         self.usual = (values.len() >= learn).then(|| Usual::new(&values, measure));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{Loaded, Rule, Shape};
+
+    fn rule(measure: &str, within: &str) -> Rule {
+        let mut loaded = Loaded::default();
+        loaded.text(
+            "r.yaml",
+            &format!(
+                "rule: r\nevents: {{ a: {{ kind: t.a }} }}\n{measure}: {{ event: a, field: \
+                 attributes.n, within: {within}, condition: {{ deviation: {{ gt: 6, learn: 6 }} }} }}\n\
+                 story: {{ pattern: p }}\n"
+            ),
+        );
+        assert_eq!(loaded.errors, []);
+        loaded.rules.remove(0)
+    }
+
+    fn aggregate(rule: &Rule) -> &Aggregate {
+        let Shape::Aggregate(aggregate) = &rule.shape else { unreachable!() };
+        aggregate
+    }
+
+    /// A baseline that has learned these windows of a second, and the deviation of a value.
+    fn deviation(measure: &str, windows: &[Option<f64>], value: f64) -> Option<Deviation> {
+        let rule = rule(measure, "1s");
+        let mut baseline = Baseline::new(aggregate(&rule), 0);
+        baseline.close(aggregate(&rule), None);
+        windows.iter().for_each(|window| baseline.close(aggregate(&rule), *window));
+        baseline.deviation(value)
+    }
+
+    #[test]
+    fn constant_has_a_spread() {
+        let constant = |value| [Some(value); 6];
+        for (measure, windows, value, expected) in [
+            ("distinct", constant(0.0), 7.0, 7.0),
+            ("distinct", constant(100.0), 150.0, 5.0),
+            ("avg", constant(100.0), 150.0, 5.0),
+            ("avg", constant(-100.0), -150.0, -5.0),
+            ("sum", constant(0.0), 7.0, 7.0),
+        ] {
+            let found = deviation(measure, &windows, value).unwrap();
+            assert_eq!(found.deviation, expected, "{measure} {windows:?} {value}");
+        }
+    }
+
+    #[test]
+    fn window_without_events_is_0_of_an_amount_and_nothing_of_a_mean() {
+        let windows = [Some(2.0), None, Some(2.0), None, Some(2.0), None, Some(2.0)];
+        assert_eq!(deviation("sum", &windows, 9.0).map(|found| found.usual), Some(2.0));
+        assert_eq!(deviation("avg", &windows, 9.0), None, "four samples");
+        let twice = [windows, windows].concat();
+        assert_eq!(deviation("avg", &twice, 9.0).map(|found| found.usual), Some(2.0));
+    }
+
+    #[test]
+    fn value_that_is_no_number_is_not_learned() {
+        let mut windows = vec![Some(2.0); 6];
+        windows.extend([Some(f64::MAX), Some(f64::NAN), Some(f64::INFINITY)]);
+        assert_eq!(deviation("sum", &windows, 2.0).map(|found| found.deviation), Some(0.0));
+    }
+
+    #[test]
+    fn extreme_times_are_accepted() {
+        for within in ["1ns", "1s", "31d"] {
+            let rule = rule("sum", within);
+            let aggregate = aggregate(&rule);
+            for from_ns in [0, 1, u64::MAX - 1, u64::MAX] {
+                let mut baseline = Baseline::new(aggregate, from_ns);
+                for to_ns in [0, 1, from_ns.saturating_add(1), u64::MAX] {
+                    if baseline.closing_ns(aggregate, to_ns).is_some() {
+                        baseline.close(aggregate, Some(1.0));
+                        baseline.close_silent(aggregate, to_ns);
+                    }
+                }
+                assert!(baseline.samples.len() <= DeviationCondition::WINDOWS);
+            }
+        }
+    }
+}
