@@ -219,6 +219,7 @@ pub(crate) fn at_least(bound: f64) -> Condition {
 mod tests {
     use super::super::super::load::Loaded;
     use super::super::super::schema::schema;
+    use super::super::super::set::RuleSet;
     use super::super::super::shape::{Comparison, Condition, Shape};
 
     const RULE: &str = "rule: unusual
@@ -306,6 +307,20 @@ story: { pattern: p, name: '{value} {usual} {deviation}' }
             let text = super::super::super::explain(&loaded(from, to).rules[0]);
             assert!(text.contains(expected), "{to}: {text}");
         }
+    }
+
+    #[test]
+    fn events_matter_for_as_long_as_they_are_learned() {
+        let minutes = |loaded: Loaded| {
+            RuleSet::new(loaded.rules, "", 1).longest_relevance_ns() / 60_000_000_000
+        };
+        assert_eq!(minutes(loaded("gt: 6", "gt: 6")), 121);
+        let without = RULE
+            .replace(", deviation: { gt: 6 }", "")
+            .replace("'{value} {usual} {deviation}'", "x");
+        let mut plain = Loaded::default();
+        plain.text("r.yaml", &without);
+        assert_eq!(minutes(plain), 31, "its window, and the age of its story");
     }
 
     #[test]
