@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::rules::Rule;
+use crate::story::deviation::Deviation;
 use crate::story::eviction_order::EvictionOrder;
 use crate::story::members::EventRef;
 use crate::story::open_story::{Match, OpenStory};
@@ -188,6 +189,13 @@ impl OpenStories {
     ) {
         if let Some(story) = self.open.get_mut(&id) {
             story.join(current, step, event, now_ns);
+        }
+    }
+
+    /// The measure of an open story deviates.
+    pub(crate) fn deviates(&mut self, id: TraceId, deviation: Deviation) {
+        if let Some(story) = self.open.get_mut(&id) {
+            story.deviates(deviation);
         }
     }
 
