@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import http.client
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -57,19 +58,29 @@ class Output(threading.Thread):
                 self.seen.setdefault(name, now)
 
 
-class Flood(threading.Thread):
-    """Sends records, each with a key of its own, at a rate."""
+class Flood:
+    """Sends records, each with a key of its own, at a rate. In a process of its own: it would keep
+    the interpreter from the thread that notes when stories are printed."""
 
     def __init__(self, port, rate, offsets):
-        super().__init__(daemon=True)
         self.port, self.rate, self.offsets = port, rate, offsets
-        self.sent = self.refused = 0
-        self.stop = False
+        self.sent, self.refused = 0, 0
+        self.stopped = multiprocessing.Event()
+        self.counts, counts = multiprocessing.Pipe(duplex=False)
+        self.process = multiprocessing.Process(target=self.run, args=(counts,), daemon=True)
 
-    def run(self):
+    def start(self):
+        self.process.start()
+
+    def stop(self):
+        self.stopped.set()
+        self.sent, self.refused = self.counts.recv()
+        self.process.join()
+
+    def run(self, counts):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         began, number = time.time(), int(time.time() * 1000) * 1000
-        while not self.stop:
+        while not self.stopped.is_set():
             due = int((time.time() - began) * self.rate) - self.sent
             if due < self.rate // 20:
                 time.sleep(0.01)
@@ -94,6 +105,7 @@ class Flood(threading.Thread):
             answer.read()
             self.sent += due
             self.refused += due if answer.status != 200 else 0
+        counts.send((self.sent, self.refused))
 
 
 def crash(number):
@@ -132,8 +144,7 @@ def phase(name, seconds, output, first, flood=None):
         victims[victim] = at
         time.sleep(max(0.0, 1 - (time.time() - started)))
     if flood:
-        flood.stop = True
-        flood.join()
+        flood.stop()
     time.sleep(2)
     delays = sorted((output.seen[v] - at) * 1e3 for v, at in victims.items() if v in output.seen)
     return {
