@@ -28,6 +28,8 @@
 
 mod blame;
 mod connection_observer;
+#[cfg(test)]
+mod connection_tests;
 mod connections;
 mod disturbance;
 mod duration;

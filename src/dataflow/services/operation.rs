@@ -38,8 +38,8 @@ const MIN_CHANGE: f64 = 0.15;
 /// The least change of a share of connections, and of how often segments are sent again in one.
 const MIN_FAULT_CHANGE: f64 = 0.05;
 const MIN_RETRANSMITS_CHANGE: f64 = 0.2;
-/// Steps, of the short span, that have a fault of connections which lasts: a restart of the callee
-/// takes a moment.
+/// Steps that have a fault of connections which lasts, at least: those of the short span that have
+/// runs. A restart of the callee takes a moment.
 const MIN_FAULT_STEPS: usize = 2;
 /// The time that counts half when it is added to the time in which a connection is opened, unless
 /// requests are fast.
@@ -405,8 +405,9 @@ impl Operation {
                 let example = if found.z > 0.0 { learned.example } else { self.example };
                 let lasts = short.is_none_or(|short| short.z * found.z.signum() >= LASTING_Z);
                 let (z, usual, now) = (found.z.abs(), found.usual, found.now);
+                let least = self.runs.recent.steps(last, SPANS[0]).max(MIN_FAULT_STEPS);
                 let is_moment = matches!(feature, Feature::Connection(..))
-                    && learned.value.recent.steps(last, SPANS[0]) < MIN_FAULT_STEPS;
+                    && learned.value.recent.steps(last, SPANS[0]) < least;
                 let lasts = lasts
                     && !is_moment
                     && is_fresh(example, last)
