@@ -98,7 +98,7 @@ impl Drop for Unit {
     }
 }
 
-/// What is missing for the test.
+/// The first thing that is missing for the test.
 fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root".into());

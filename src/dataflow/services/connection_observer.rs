@@ -37,20 +37,6 @@ enum Of {
     Socket,
 }
 
-/// Whether a kind is about a TCP connection.
-pub(super) fn is_connection(kind: Name) -> bool {
-    matches!(
-        kind,
-        names::KERNEL_TCP_CONNECT
-            | names::KERNEL_TCP_ACCEPT
-            | names::KERNEL_TCP_CLOSE
-            | names::KERNEL_TCP_REFUSED
-            | names::KERNEL_TCP_RESET
-            | names::KERNEL_TCP_RETRANSMIT
-            | names::KERNEL_TCP_TIMEOUT
-    )
-}
-
 /// The fields of a TCP event, in one pass.
 #[derive(Default)]
 struct Fields<'a> {
@@ -130,8 +116,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What the event reports of its connection; `None` where it isn't known which end that is, or
-    /// the other end reports it, too.
+    /// The change of its connection that the event reports; `None` where it isn't known which end
+    /// that is, or the other end reports it, too.
     fn change(&self, kind: Name) -> Option<ConnectionChange> {
         let is_attempt = self.state == "SYN_SENT";
         Some(match kind {

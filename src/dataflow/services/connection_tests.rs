@@ -18,7 +18,7 @@ const PAYMENTS: Key = 4;
 const LEDGER: Key = 5;
 const CACHE: Key = 6;
 
-/// What becomes of an attempt to connect.
+/// The result of an attempt to connect.
 #[derive(Clone, Copy)]
 enum Fate {
     /// Opened after so many microseconds, and closed after so many seconds; segments are sent again

@@ -19,6 +19,16 @@ const MAX_OPEN_STEPS: u32 = 360;
 /// An instance that opens connections, and the one that it opens them to.
 pub(super) type PairKey = (Key, Key);
 
+/// The operation whose runs are the attempts to connect to a callee.
+pub(super) fn attempts(callee: Key) -> Key {
+    callee.rotate_left(17) ^ 0x6174_7465_6d70_7473
+}
+
+/// The operation whose runs are the connections to a callee.
+pub(super) fn connections(callee: Key) -> Key {
+    callee.rotate_left(29) ^ 0x636f_6e6e_6563_7473
+}
+
 /// The connections of a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
 pub(super) struct Pair {
@@ -40,7 +50,7 @@ pub(super) struct ConnectionBounds {
     pub(super) names: usize,
 }
 
-/// What was learned of the ends of connections.
+/// The ends of connections, as they are kept over a restart.
 #[derive(Default, Archive, Serialize, Deserialize)]
 pub(super) struct SavedConnections {
     pub(super) claims: Vec<(Key, Key)>,
@@ -60,9 +70,9 @@ pub(super) struct Connections {
     claims: HashMap<Key, Key, ahash::RandomState>,
     /// Instances by process: those that were reported lately, and before. A number is used again.
     processes: [HashMap<Key, Key, ahash::RandomState>; 2],
-    /// What identifies an owner.
+    /// Identities of owners: a pod's uid and its name, a unit.
     identities: HashMap<Key, [Key; 2], ahash::RandomState>,
-    /// Who listens at an endpoint, and since when that is known.
+    /// The process that listens at an endpoint, and since when that is known.
     listeners: HashMap<Key, (u64, Party), ahash::RandomState>,
     /// Open connections, with the step in which they were opened.
     open: HashMap<Key, (PairKey, u32), ahash::RandomState>,
@@ -312,8 +322,8 @@ impl Connections {
         self.pairs.contains_key(key)
     }
 
-    /// What is kept over a restart. Processes are reported again within seconds, and what is open
-    /// isn't known then.
+    /// The part that is kept over a restart. Processes are reported again within seconds, and what
+    /// is open isn't known then.
     pub(super) fn save(&self) -> SavedConnections {
         fn in_order<T: Clone>(all: &HashMap<Key, T, ahash::RandomState>) -> Vec<(Key, T)> {
             let mut all: Vec<_> = all.iter().map(|(key, value)| (*key, value.clone())).collect();

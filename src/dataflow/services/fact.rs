@@ -46,7 +46,7 @@ pub(crate) struct LogFact {
     pub(super) severity: Severity,
 }
 
-/// What became of a connection, at the end that opened it unless stated otherwise.
+/// A change of a connection, at the end that opened it unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionChange {
     Opened,
@@ -109,7 +109,7 @@ pub(crate) struct ListenerFact {
     pub(super) party: Party,
 }
 
-/// What an instance is.
+/// The kind of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub(super) enum InstanceKind {
     /// A service, or its pod, or a pod of which no service is known.
@@ -173,7 +173,7 @@ pub(crate) enum ServiceFact {
     Instance { key: Key, names: Box<InstanceNames> },
     /// The names of an owner of connections, or of an address, and what else identifies it.
     Owner { key: Key, names: Box<InstanceNames>, identities: [Key; 2] },
-    /// What identifies an instance: a pod, a container, or a process of a host.
+    /// An identity of an instance: a pod, a container, or a process of a host.
     Claim { identity: Key, instance: Key, is_process: bool },
     /// The text of an operation or a template.
     Text { key: Key, text: Box<str> },

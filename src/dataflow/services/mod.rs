@@ -3,12 +3,13 @@
 //! TCP events, and what deviates from it becomes a story.
 //!
 //! Shards send compact facts of the events that they see. One component, of the assessor, joins
-//! spans with their callers and callees, and connections with the instances at both ends, and every ten seconds compares what it saw
-//! with what it has learned. docs/services.md describes the method.
+//! spans with their callers and callees, and connections with the instances at both ends, and every
+//! ten seconds compares what it saw with what it has learned. docs/services.md describes the
+//! method.
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `fact.rs` | [`ServiceFact`]: a span, a log record, or a text that they refer to |
+//! | `fact.rs` | [`ServiceFact`]: a span, a log record, a connection, and their texts |
 //! | `observer.rs` | [`ServiceObserver`]: a shard's part: facts from events |
 //! | `connection_observer.rs` | facts from TCP events, and what joins them with spans |
 //! | `template.rs` | log records that differ only in numbers and ids have one template |

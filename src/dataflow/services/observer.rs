@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::connection_observer::is_connection;
 use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact, key_hasher};
 use super::template::{template_key, template_text};
 use tapio_core::event::{ArchivedEvent, Name, Severity, Value, names};
@@ -126,6 +125,20 @@ impl ServiceObserver {
     pub(crate) fn len(&self) -> usize {
         self.facts.len()
     }
+}
+
+/// Whether a kind is about a TCP connection.
+fn is_connection(kind: Name) -> bool {
+    matches!(
+        kind,
+        names::KERNEL_TCP_CONNECT
+            | names::KERNEL_TCP_ACCEPT
+            | names::KERNEL_TCP_CLOSE
+            | names::KERNEL_TCP_REFUSED
+            | names::KERNEL_TCP_RESET
+            | names::KERNEL_TCP_RETRANSMIT
+            | names::KERNEL_TCP_TIMEOUT
+    )
 }
 
 /// The callee that a client names. SDKs name all requests of a method alike (`GET`), and what each

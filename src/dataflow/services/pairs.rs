@@ -1,22 +1,12 @@
-//! What is learned of the connections of a pair of instances: two operations of the caller. The
+//! The connections of a pair of instances are learned as two operations of the caller. The
 //! runs of the one are its attempts to connect, those of the other its connections, of which each
 //! counts once in every step in which it is open.
 
-use super::connections::PairKey;
-use super::fact::{ConnectionChange, ConnectionFact, Key};
+use super::connections::{PairKey, attempts, connections};
+use super::fact::{ConnectionChange, ConnectionFact};
 use super::learner::Services;
 use super::operation::{Fault, Feature};
 use super::step::{RECENT_STEPS, step};
-
-/// The operation whose runs are the attempts to connect to a callee.
-pub(super) fn attempts(callee: Key) -> Key {
-    callee.rotate_left(17) ^ 0x6174_7465_6d70_7473
-}
-
-/// The operation whose runs are the connections to a callee.
-fn connections(callee: Key) -> Key {
-    callee.rotate_left(29) ^ 0x636f_6e6e_6563_7473
-}
 
 impl Services {
     /// Learns from the connections that are due.

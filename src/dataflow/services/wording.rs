@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::blame::{Evidence, Suspect};
+use super::connections::attempts;
 use super::fact::{InstanceNames, Key};
 use super::operation::{Deviation, Fault, Feature};
-use super::pairs::attempts;
 
 /// The longest template in a text.
 const MAX_TEMPLATE_CHARS: usize = 80;

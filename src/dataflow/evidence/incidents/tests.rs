@@ -65,9 +65,9 @@ fn stories_of_one_entity_are_one_incident_unless_far_apart() {
 /// A disturbance of connections has the address in its key, as the rules about connections have.
 #[test]
 fn stories_about_connections_to_one_address_are_one_incident() {
-    let key = |address, port| {
+    let key = |address, port: &'static str| {
         let mut key = vec![("host.name", "a"), ("attributes.network.peer.address", address)];
-        key.extend((port != "").then_some(("attributes.network.peer.port", port)));
+        key.extend((!port.is_empty()).then_some(("attributes.network.peer.port", port)));
         key
     };
     let about = |number, rule, address, port| {
