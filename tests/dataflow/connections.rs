@@ -28,6 +28,11 @@ const PAYMENTS: Process = Process {
     program: "/usr/bin/payments",
     address: "10.0.0.6",
 };
+/// Another process of the same program, which sends nothing by itself.
+const WORKER: Process = Process {
+    entity: || json!({"node": "a", "systemd.unit": "payments.service", "process.pid": 201}),
+    ..PAYMENTS
+};
 /// A script in a session: it has no unit for long, and its program is its interpreter's file.
 const PROBE: Process = Process {
     entity: || json!({"node": "a", "systemd.unit": "session-7.scope", "process.pid": 300}),
@@ -175,6 +180,7 @@ fn connections_of_a_pod_or_process_are_those_of_its_service() {
     };
     let mut log = Log::default();
     log.run((of_pod, PAYMENTS), 5432);
+    log.run((of_pod, WORKER), 5433);
     log.spans("orders", json!({"k8s.pod.name": "orders-1", "k8s.namespace.name": "shop"}));
     log.spans("payments-api", json!({"node": "a", "process.pid": 200}));
     let (disturbances, _) = log.stories();
@@ -182,6 +188,7 @@ fn connections_of_a_pod_or_process_are_those_of_its_service() {
     assert_cause(&disturbances[0], "payments-api: orders: is refused by payments-api", "service");
     let caller = disturbances[0].root_cause[1].entity.as_ref().unwrap();
     assert_eq!((caller.kind.as_str(), caller.name.as_str()), ("pod", "shop/orders-1"));
+    assert_eq!(disturbances[0].root_cause.len(), 2, "{disturbances:#?}");
 }
 
 /// Each pod has a loopback address of its own: what listens in one isn't what another connects to.

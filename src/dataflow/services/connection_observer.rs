@@ -216,7 +216,7 @@ impl ServiceObserver {
     /// The process of an event; `None` if none is known.
     fn party(&mut self, fields: &Fields<'_>) -> Option<Party> {
         let host = fields.host;
-        let mut part = 0;
+        let (mut part, mut of_unit) = (0, 0);
         if !fields.container.is_empty() {
             part = self.hasher.hash_one((Of::Container, container_part(fields.container)));
         } else if fields.pid > 0 {
@@ -237,6 +237,7 @@ impl ServiceObserver {
             self.owner(part, [0; 2], || names(InstanceKind::Container, name.unwrap_or(id)))
         } else if is_lasting(fields.unit) {
             let key = self.hasher.hash_one((Of::Unit, host, fields.unit));
+            of_unit = self.hasher.hash_one((Of::Program, key, program));
             self.owner(key, [key, 0], || names(InstanceKind::Unit, fields.unit))
         } else if !program.is_empty() {
             let key = self.hasher.hash_one((Of::Program, host, program));
@@ -244,7 +245,7 @@ impl ServiceObserver {
         } else {
             return None;
         };
-        Some(Party { owner, part })
+        Some(Party { owner, part, program: of_unit })
     }
 
     /// The pod with this uid, namespace and name.

@@ -79,7 +79,7 @@ impl Network {
     fn listens(&mut self, unit: Key, second: u64) {
         let event = self.event();
         let time_ns = BEGIN_NS + second * SECOND_NS;
-        let party = Party { owner: unit, part: 1_000 + unit };
+        let party = Party { owner: unit, part: 1_000 + unit, program: 2_000 + unit };
         self.facts.push(ServiceFact::Listener(ListenerFact {
             event,
             time_ns,
@@ -97,7 +97,7 @@ impl Network {
                 event,
                 time_ns,
                 change,
-                caller: Party { owner: caller, part: 1_000 + caller },
+                caller: Party { owner: caller, part: 1_000 + caller, program: 2_000 + caller },
                 socket,
                 endpoint,
                 callee: endpoint,

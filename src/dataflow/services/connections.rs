@@ -187,19 +187,22 @@ impl Connections {
         let [lately, before] = &self.processes;
         let of_process = || lately.get(&party.part).or_else(|| before.get(&party.part));
         if let Some(instance) = self.claims.get(&party.part).or_else(of_process).copied() {
-            // Other processes of the unit or pod belong to it, too, if they are no other's.
-            if let Some([identity, _]) = identities {
-                self.claim(identity, instance, false);
+            // Others of the program, or of the pod, belong to it, too, if they are no other's: a
+            // server's workers, or a container without spans.
+            match identities {
+                _ if party.program != 0 => self.claim(party.program, instance, false),
+                Some([identity, _]) => self.claim(identity, instance, false),
+                None => {}
             }
             return instance;
         }
-        let mut identities = identities.into_iter().flatten();
-        identities.find_map(|at| self.claims.get(&at).copied()).unwrap_or(party.owner)
+        let mut known = [party.program].into_iter().chain(identities.into_iter().flatten());
+        known.find_map(|at| self.claims.get(&at).copied()).unwrap_or(party.owner)
     }
 
     /// The instances at both ends of an attempt.
     fn ends(&mut self, fact: &ConnectionFact) -> PairKey {
-        let named = Party { owner: fact.callee, part: 0 };
+        let named = Party { owner: fact.callee, ..Party::default() };
         // A pod or unit that the collector has found there may have replaced the listener's.
         let is_found = self.identities.contains_key(&fact.callee);
         let listener = self.listeners.get(&fact.endpoint).map(|(_, party)| *party);

@@ -98,6 +98,8 @@ pub(crate) struct Party {
     pub(super) owner: Key,
     /// Its container, or its process where it is in none.
     pub(super) part: Key,
+    /// Its program in its unit; 0 outside of units.
+    pub(super) program: Key,
 }
 
 /// A process that listens.
