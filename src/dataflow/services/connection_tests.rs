@@ -227,7 +227,6 @@ fn open_connections_that_lose_packets_are_seen() {
     let mut network = Network::new();
     let pool = Fate::Open { after_us: 300, for_s: 1_200, again: 0 };
     network.run(0..4, &[(SHOP, PAYMENTS), (SHOP, LEDGER)], pool);
-    network.run(20..24, &[(SHOP, PAYMENTS), (SHOP, LEDGER)], pool);
     let opened: Vec<ConnectionFact> = network
         .facts
         .iter()

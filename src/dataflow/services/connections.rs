@@ -35,7 +35,8 @@ pub(super) struct Pair {
     /// The first and the last step with an attempt.
     first: u32,
     last: u32,
-    /// Whether it was seen in two steps: port scans and programs that run once leave no pairs.
+    /// Whether it had attempts in two steps, or a connection that stayed open: port scans and
+    /// programs that run once leave no pairs.
     is_lasting: bool,
     open: u32,
 }
@@ -221,30 +222,34 @@ impl Connections {
             return known;
         }
         let pair = self.ends(fact);
-        if pair.0 == pair.1 || !self.is_learned_from(pair, at) {
+        if pair.0 == pair.1 || !self.has_room(&pair) {
             return None;
         }
+        let known = self.pairs.entry(pair).or_insert(Pair { first: at, ..Pair::default() });
+        known.last = known.last.max(at);
+        let is_late = at > known.first;
         if fact.change == ConnectionChange::Opened {
             self.opened(fact.socket, pair, at);
         }
-        Some(pair)
+        (is_late && self.is_learned_from(pair)).then_some(pair)
     }
 
-    /// Whether a pair with an attempt in a step is learned from.
-    fn is_learned_from(&mut self, key: PairKey, at: u32) -> bool {
+    /// Whether there is room for a pair. Pairs that were seen once make room.
+    fn has_room(&mut self, key: &PairKey) -> bool {
         let is_full = self.pairs.len() >= 2 * self.bounds.pairs;
-        if is_full && !self.pairs.contains_key(&key) {
+        if is_full && !self.pairs.contains_key(key) {
             self.pairs.retain(|_, pair| pair.is_lasting);
         }
-        let has_room = self.pairs.len() < 2 * self.bounds.pairs || self.pairs.contains_key(&key);
-        if !has_room {
-            self.refused += 1;
-            return false;
-        }
-        let pair = self.pairs.entry(key).or_insert(Pair { first: at, ..Pair::default() });
-        pair.last = pair.last.max(at);
-        if pair.is_lasting || at <= pair.first {
-            return pair.is_lasting;
+        let has_room = self.pairs.len() < 2 * self.bounds.pairs || self.pairs.contains_key(key);
+        self.refused += u64::from(!has_room);
+        has_room
+    }
+
+    /// Whether a pair is learned from, which was seen in an earlier step.
+    fn is_learned_from(&mut self, key: PairKey) -> bool {
+        let Some(pair) = self.pairs.get_mut(&key) else { return false };
+        if pair.is_lasting {
+            return true;
         }
         let callees = self.edges.entry(key.0).or_default();
         pair.is_lasting = callees.len() < MAX_CALLEES && self.edge_count < self.bounds.pairs;
@@ -283,10 +288,13 @@ impl Connections {
         }
     }
 
-    /// The pairs with open connections, and how many these are.
-    pub(super) fn open(&self) -> impl Iterator<Item = (PairKey, u16)> {
-        let open = self.pairs.iter().filter(|(_, pair)| pair.open > 0);
-        open.map(|(key, pair)| (*key, u16::try_from(pair.open).unwrap_or(u16::MAX)))
+    /// The pairs that have open connections as a step begins, and how many these are.
+    pub(super) fn open(&mut self, at: u32) -> Vec<(PairKey, u16)> {
+        let open = self.pairs.iter().filter(|(_, pair)| pair.open > 0 && pair.first < at);
+        let counts = open.map(|(key, pair)| (*key, u16::try_from(pair.open).unwrap_or(u16::MAX)));
+        let mut counts: Vec<(PairKey, u16)> = counts.collect();
+        counts.retain(|(key, _)| self.is_learned_from(*key));
+        counts
     }
 
     /// Forgets pairs that `is_known` doesn't contain any more, and others that had no attempt for

@@ -60,8 +60,7 @@ impl Services {
 
     /// Counts the connections that are open as a step begins.
     pub(super) fn count_open(&mut self, at: u32) {
-        let open: Vec<(PairKey, u16)> = self.connections.open().collect();
-        for ((caller, callee), count) in open {
+        for ((caller, callee), count) in self.connections.open(at) {
             if let Some(operation) = self.operation(caller, connections(callee)) {
                 operation.add_runs(at, count);
             }
