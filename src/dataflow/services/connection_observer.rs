@@ -330,11 +330,16 @@ impl ServiceObserver {
             }
         }
         let Fields { host, pod_uid, pod, namespace, container, pid, .. } = fields;
-        if !self.is_new(self.hasher.hash_one((instance, pod_uid, namespace, container, host, pid)))
-        {
+        let is_inside = !(pod_uid.is_empty() && pod.is_empty() && container.is_empty());
+        // Of most spans nothing is new: as little as possible is hashed.
+        let sent = match container.is_empty() {
+            false => self.hasher.hash_one((instance, container, pod_uid.len(), pod.len())),
+            true if is_inside => self.hasher.hash_one((instance, pod_uid, pod, namespace)),
+            true => self.hasher.hash_one((instance, host, pid)),
+        };
+        if !self.is_new(sent) {
             return;
         }
-        let is_inside = !(pod_uid.is_empty() && pod.is_empty() && container.is_empty());
         let is_container_host = !is_inside
             && host.len() == CONTAINER_DIGITS
             && host.bytes().all(|b| b.is_ascii_hexdigit());

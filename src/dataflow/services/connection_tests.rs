@@ -362,6 +362,8 @@ fn process_and_its_service_are_one_instance() {
     }
     let stories = network.replayed();
     assert_eq!(stories.len(), 1, "{stories:#?}");
+    let address = ("attributes.network.peer.address".into(), "10.0.0.4".into());
+    assert!(stories[0].key.contains(&address), "{:?}", stories[0].key);
     let all = causes(&stories[0]);
     assert!(all[0].starts_with("payments: orders: is refused by payments"), "{all:?}");
     assert_eq!(all.len(), 3, "{all:?}");

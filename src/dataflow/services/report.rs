@@ -47,7 +47,7 @@ fn cause_entity(names: &InstanceNames) -> CauseEntity {
 }
 
 /// The key of a story: its likeliest suspect, and the address of its connections if it is about
-/// these.
+/// these, else the address that others reach the suspect at. Rules' stories have it, too.
 fn key(suspect: &Suspect, names: &Names) -> Vec<(String, String)> {
     let unknown = InstanceNames::default();
     let instance = names.get(suspect.instance).unwrap_or(&unknown);
@@ -68,6 +68,7 @@ fn key(suspect: &Suspect, names: &Names) -> Vec<(String, String)> {
     let strongest = suspect.evidence.first();
     let callee = strongest.and_then(|e| Some((e.instance, e.deviation.feature.connected_to()?)));
     let endpoint = callee.and_then(|pair| names.endpoint(pair));
+    let endpoint = endpoint.or_else(|| names.endpoint_of(suspect.instance));
     if let Some((address, port)) = endpoint {
         found.push((names::NETWORK_PEER_ADDRESS, address));
         found.push((names::NETWORK_PEER_PORT, port));

@@ -44,6 +44,12 @@ impl Names {
         Some((address.trim_matches(['[', ']']), port))
     }
 
+    /// The address and the port that others connect to an instance at; of several, the first.
+    pub(super) fn endpoint_of(&self, callee: Key) -> Option<(&str, &str)> {
+        let pairs = self.endpoints.keys().filter(|(_, of)| *of == callee);
+        pairs.filter_map(|pair| self.endpoint(*pair)).min()
+    }
+
     /// Adds an owner of connections, or an address. Where there is no room, those that no pair has
     /// are forgotten: a port scan has many. Returns whether there is room.
     pub(super) fn add_owner(&mut self, key: Key, names: InstanceNames, capacity: usize) -> bool {
