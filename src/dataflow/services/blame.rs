@@ -210,7 +210,12 @@ fn misleading_callees(
         let suspect = found.get(caller).filter(|_| is_open)?;
         let mut failures =
             suspect.evidence.iter().filter(|e| e.deviation.feature == Feature::Failed);
-        Some((failures.next().copied()?, suspect))
+        let failed = *failures.next()?;
+        // One that loses packets fails for that, whatever it is answered.
+        let least = CALLEE_EXPLAINS * failed.strength;
+        let is_lost =
+            |e: &Evidence| e.deviation.feature.connected_to().is_some() && e.strength >= least;
+        (!suspect.evidence.iter().any(is_lost)).then_some((failed, suspect))
     };
     let mut misleading = Vec::new();
     for (callee, callers) in callers_of {
@@ -223,7 +228,7 @@ fn misleading_callees(
         own.extend(found.get(&callee).into_iter().flat_map(|own| own.evidence.iter()));
         own.retain(|evidence| evidence.deviation.is_quicker());
         let is_common = callers.len() >= MIN_CALLERS && failing.len() == callers.len();
-        if has_fault || !(is_common || !own.is_empty()) {
+        if has_fault || (!is_common && own.is_empty()) {
             continue;
         }
         let best = failing.iter().max_by(|a, b| a.1.score.total_cmp(&b.1.score));
@@ -324,6 +329,7 @@ pub(super) fn connected(all: &[Evidence], graph: CallGraph<'_>) -> Vec<BTreeSet<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::operation::Fault;
     use tapio_core::event::{EventId, Severity};
 
     fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
@@ -412,6 +418,23 @@ mod tests {
         assert_eq!(ranked(&all[..2], &[(1, 9), (2, 9), (2, 1)])[0], 9);
         // One caller alone fails by itself.
         assert_ne!(ranked(&[fails(1, 40.0)], &[(1, 9)])[0], 9);
+    }
+
+    #[test]
+    fn callers_that_lose_packets_fail_for_that() {
+        let fails = |instance, z| evidence(instance, Feature::Failed, z);
+        let lossy = Feature::Connection(Fault::Retransmitted, 1);
+        let mut lost = evidence(2, lossy, 200.0);
+        lost.strength = 4.0;
+        // The first loses packets of the second; both call a third one.
+        let pairs = [(1, 9), (2, 9), (2, 1)];
+        let (calls, connections) = (&calls(&pairs), &calls(&[(2, 1)]));
+        let graph = CallGraph { calls, connections };
+        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0), lost], graph);
+        assert_eq!(ranked[0].instance, 1, "{ranked:?}");
+        assert!(ranked.iter().all(|suspect| suspect.instance != 9), "{ranked:?}");
+        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0)], graph);
+        assert_eq!(ranked[0].instance, 9, "{ranked:?}");
     }
 
     #[test]
