@@ -76,9 +76,9 @@ impl Names {
     }
 }
 
-fn milliseconds(ns: f64) -> String {
+fn duration(ns: f64) -> String {
     match ns {
-        ns if ns < 1e5 => format!("{:.2} ms", ns / 1e6),
+        ns if ns < 1e5 => format!("{:.0} µs", ns / 1e3),
         ns if ns < 1e7 => format!("{:.1} ms", ns / 1e6),
         ns if ns < 1e9 => format!("{:.0} ms", ns / 1e6),
         ns => format!("{:.1} s", ns / 1e9),
@@ -119,16 +119,16 @@ pub(super) fn sentence(evidence: &Evidence, names: &Names) -> String {
             format!("{operation}calls {callee}{of} {}", shares())
         }
         Feature::OwnTime => {
-            let (now, usual) = (milliseconds(now), milliseconds(usual));
+            let (now, usual) = (duration(now), duration(usual));
             format!("{operation}takes {now} of its own time, usually {usual}")
         }
         Feature::CallTime(callee) => {
-            let (now, usual) = (milliseconds(now), milliseconds(usual));
+            let (now, usual) = (duration(now), duration(usual));
             let callee = names.instance(callee);
             format!("{operation}waits {now} for {callee} beyond its own time, usually {usual}")
         }
         Feature::ConnectTime(callee) => {
-            let (now, usual) = (milliseconds(now), milliseconds(usual));
+            let (now, usual) = (duration(now), duration(usual));
             format!("connect time to {} {now}, usually {usual}", names.instance(callee))
         }
         Feature::Connection(fault, callee) => {
