@@ -2,7 +2,9 @@
 //!
 //! A shard steps spans of OTLP with and without evidence, and the assessor processes what it sends;
 //! prints the time of each per span and the memory held, as JSON. Two spans a request: a client's
-//! and, on another service, a server's. Without `--bench` it runs a short round, to be checked.
+//! and, on another service, a server's. Then the same for TCP events of units that connect to each
+//! other, and for events that nothing is learned from. Without `--bench` it runs a short round, to
+//! be checked.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,7 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use counting::HELD;
-use tapio_core::event::{Event, EventId, Field, TraceId, Value, names};
+use tapio_core::event::{Event, EventId, Field, Name, TraceId, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio_dataflow::evidence::{Assessor, Bounds, EvidenceMessage};
 use tapio_dataflow::rules::RuleSet;
@@ -28,6 +30,8 @@ use tapio_dataflow::{LaneOptions, Order, Shard, StepOutput};
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 /// Spans a second of event time.
 const RATE: u64 = 165_000;
+/// TCP events a second.
+const TCP_RATE: u64 = 20_000;
 
 struct World {
     shard: Shard,
@@ -84,6 +88,47 @@ impl World {
         self.writer.write_event(&Header::event(0, 1, time_ns), &event).unwrap();
     }
 
+    /// Writes an event of a process with a connection to the address with this number.
+    fn write_kernel(&mut self, number: u64, kind: Name, callee: u64) {
+        let time_ns = BEGIN_NS + number * 1_000_000_000 / TCP_RATE;
+        let unit = format!("unit-{}.service", number / 2 % 30);
+        let (peer, port) = (format!("10.0.0.{callee}"), 30_000 + (number / 2 % 20_000) as i64);
+        let text = |key, text| Field { key, value: Value::Str(text) };
+        let int = |key, number| Field { key, value: Value::Int(number) };
+        let fields = [
+            text(names::HOST_NAME, "node"),
+            int(names::PROCESS_PID, 4_711),
+            int(names::CGROUP_ID, 7_123),
+            text(names::SYSTEMD_UNIT, &unit),
+            text(names::TAPIO_CGROUP_PATH, "/system.slice/unit.service"),
+            text(names::PROCESS_EXECUTABLE_NAME, "program"),
+            text(names::PROCESS_EXECUTABLE_PATH, "/usr/bin/program"),
+            text(names::NETWORK_TRANSPORT, "tcp"),
+            text(names::NETWORK_LOCAL_ADDRESS, "10.0.0.200"),
+            int(names::NETWORK_LOCAL_PORT, port),
+            text(names::NETWORK_PEER_ADDRESS, &peer),
+            int(names::NETWORK_PEER_PORT, 5_432),
+            text(names::TAPIO_TCP_STATE, "SYN_SENT"),
+            int(names::TAPIO_TCP_DURATION_NS, 300_000),
+            Field { key: names::TAPIO_TCP_INCOMING, value: Value::Bool(false) },
+        ];
+        let id = EventId::from_sequence(1, 2, number);
+        let event = Event::new(id, time_ns, kind, names::EBPF);
+        let event = Event { fields: &fields, entities: 4, message: "program", ..event };
+        self.writer.write_event(&Header::event(0, 1, time_ns), &event).unwrap();
+    }
+
+    /// Processes events of two kinds, one after the other of each connection.
+    fn run_kernel(&mut self, events: u64, kinds: [Name; 2]) {
+        for number in 0..events {
+            self.write_kernel(number, kinds[number as usize % 2], number / 2 % 10 + 1);
+            if number % 64 == 63 {
+                let ticks = number % 1_024 == 1_023;
+                self.process(BEGIN_NS + number * 1_000_000_000 / TCP_RATE, ticks);
+            }
+        }
+    }
+
     /// Processes what was written; with `ticks`, as a worker does every 50 ms.
     fn process(&mut self, now_ns: u64, ticks: bool) {
         let mut output = StepOutput::default();
@@ -120,6 +165,20 @@ impl World {
     }
 }
 
+fn kernel_events(name: &str, events: u64, kinds: [Name; 2]) {
+    let (mut plain, mut learning) = (World::new(false), World::new(true));
+    plain.run_kernel(events, kinds);
+    learning.run_kernel(events, kinds);
+    let per_event = |time: Duration| time.as_nanos() as f64 / events as f64;
+    println!(
+        "{{\"events\": \"{name}\", \"step_ns\": {:.1}, \"step_learning_ns\": {:.1}, \
+         \"assessor_ns\": {:.1}}}",
+        per_event(plain.stepping),
+        per_event(learning.stepping),
+        per_event(learning.assessing),
+    );
+}
+
 fn main() {
     let is_measured = std::env::args().any(|a| a == "--bench");
     let spans = if is_measured { 6_600_000 } else { 20_000 };
@@ -144,4 +203,9 @@ fn main() {
             counts.services_sampled_out,
         );
     }
+    let events = if is_measured { 2_000_000 } else { 4_000 };
+    let tcp = [names::KERNEL_TCP_CONNECT, names::KERNEL_TCP_CLOSE];
+    kernel_events("tcp", events, tcp);
+    let others = [names::KERNEL_PROCESS_FORK, names::KERNEL_PROCESS_EXIT];
+    kernel_events("others", events, others);
 }

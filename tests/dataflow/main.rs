@@ -5,6 +5,7 @@
 //! | `engine` | random rules and events against naive oracles |
 //! | `conformance` | cases of independent engines (EQL, Sigma) |
 //! | `lanes` | final stories equal those of replay, for any order of arrival, reloads, restarts |
+//! | `connections` | disturbances from TCP events alone, and with OTLP |
 //! | `causes` | effect of each piece of evidence on root cause and impact |
 //! | `builtin_rules` | each built-in rule emits the intended stories, and no incident gives two |
 //! | `failures` | a rule that panics costs its own state of one key |
@@ -15,6 +16,7 @@
 mod builtin_rules;
 mod causes;
 mod conformance;
+mod connections;
 mod engine;
 #[path = "../support/failing_rule.rs"]
 mod failing_rule;

@@ -35,9 +35,11 @@ pub struct AssessorCounts {
     pub operations: u64,
     /// Spans that await their callees.
     pub spans: u64,
+    /// Pairs of instances whose connections are seen.
+    pub connection_pairs: u64,
     /// Facts of services refused for lack of room.
     pub services_refused: u64,
-    /// Spans and log records of traces that services aren't learned from, at high rates.
+    /// Spans, log records and connections that services aren't learned from, at high rates.
     pub services_sampled_out: u64,
     /// Panics: a fact was lost, or a story completed without root causes and impact.
     pub failures: u64,
@@ -238,6 +240,7 @@ impl Assessor {
         AssessorCounts {
             operations: services.operations,
             spans: services.spans,
+            connection_pairs: services.pairs,
             services_refused: services.refused,
             services_sampled_out: services.sampled_out,
             facts: self.facts,

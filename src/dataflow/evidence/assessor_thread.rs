@@ -112,10 +112,11 @@ tapio_core::counters! {
         evicted: Counter = "Entities and pairs evicted, and relations refused, for lack of room.",
         service_operations: Gauge = "Operations of services whose usual behaviour is learned.",
         service_spans: Gauge = "Spans that await their callees.",
+        service_pairs: Gauge = "Pairs of services whose connections are seen.",
         services_sampled_out: Counter =
-            "Spans and log records of traces that services are not learned from, at high rates.",
+            "Spans, log records and connections that services are not learned from, at high rates.",
         services_refused: Counter =
-            "Spans, names and operations of services left out for lack of room.",
+            "Spans, connections, names and operations of services left out for lack of room.",
         failures: Counter =
             "Failures of the assessor: a fact was lost, or a story has no root causes and no impact.",
     }
@@ -133,6 +134,7 @@ impl AssessorCounters {
         self.evicted.set(counts.evicted);
         self.service_operations.set(counts.operations);
         self.service_spans.set(counts.spans);
+        self.service_pairs.set(counts.connection_pairs);
         self.services_refused.set(counts.services_refused);
         self.services_sampled_out.set(counts.services_sampled_out);
         self.failures.set(counts.failures);

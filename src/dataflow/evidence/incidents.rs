@@ -4,9 +4,10 @@
 //! is assessed first, and kept: who was notified about the parent needn't be about the others.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 
-use super::entity::{Entity, EntityKind};
+use super::entity::{Entity, EntityKind, endpoint};
 use super::explained_rules::{Scope, explains, is_known};
 use super::graph::Graph;
 use super::second_set::second;
@@ -149,6 +150,7 @@ fn subjects(graph: &Graph, story: &Story, observed: &[Entity]) -> Vec<Entity> {
             _ => {}
         }
     }
+    subjects.extend(peer(story, host));
     let at = second(story.first_ns);
     for entity in observed {
         match entity.kind {
@@ -164,6 +166,19 @@ fn subjects(graph: &Graph, story: &Story, observed: &[Entity]) -> Vec<Entity> {
     subjects.dedup();
     subjects.truncate(MAX_SUBJECTS);
     subjects
+}
+
+/// The address that a story about connections is about, with its port if the story is about one.
+fn peer(story: &Story, host: &str) -> Option<Entity> {
+    let address = of_key(story, "attributes.network.peer.address").next()?;
+    let is_loopback = address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match of_key(story, "attributes.network.peer.port").next() {
+        // Every host has it.
+        _ if is_loopback && host.is_empty() => None,
+        Some(port) => Some(endpoint(Some(host), address, port)),
+        None if is_loopback => None,
+        None => Some(Entity::new(EntityKind::Address, address)),
+    }
 }
 
 /// A process's container, pod or unit. Outside of these, processes of its program on its node: a

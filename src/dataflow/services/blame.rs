@@ -40,6 +40,22 @@ pub(super) struct Evidence {
 /// Which instance calls which.
 pub(super) type Calls = BTreeMap<Key, BTreeSet<Key>>;
 
+/// The graph of calls: those of spans, and those that connections show. A program without spans
+/// has connections alone, and what all instances connect to, as a name server, has no spans.
+#[derive(Clone, Copy)]
+pub(super) struct CallGraph<'a> {
+    pub(super) calls: &'a Calls,
+    pub(super) connections: &'a Calls,
+}
+
+impl CallGraph<'_> {
+    /// All that an instance calls or connects to.
+    fn callees(&self, of: Key) -> impl Iterator<Item = Key> {
+        let all = [self.calls, self.connections].map(|calls| calls.get(&of).into_iter().flatten());
+        all.into_iter().flatten().copied()
+    }
+}
+
 /// An instance that may be the cause.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Suspect {
@@ -55,17 +71,19 @@ pub(super) struct Suspect {
 
 /// Calls that deviate: how many each instance is an end of, and which callees are silent.
 struct SlowCalls {
-    ends: BTreeMap<Key, BTreeSet<Key>>,
+    /// By spans, and by connections.
+    ends: [Calls; 2],
     /// All that an instance calls, and that call it.
-    neighbours: BTreeMap<Key, BTreeSet<Key>>,
+    neighbours: [Calls; 2],
     /// Operations that call, and the callee that was seen in most runs and is no more: it hangs, or
     /// is gone, or the network is.
     silent: BTreeMap<(Key, Key), Key>,
 }
 
 impl SlowCalls {
-    fn new(all: &[Evidence], calls: &Calls) -> Self {
-        let (mut ends, mut neighbours) = (Calls::new(), Calls::new());
+    fn new(all: &[Evidence], graph: CallGraph<'_>) -> Self {
+        let mut ends = [Calls::new(), Calls::new()];
+        let mut neighbours = [Calls::new(), Calls::new()];
         let mut silent = BTreeMap::new();
         let note = |of: &mut Calls, caller: Key, callee: Key| {
             of.entry(caller).or_default().insert(callee);
@@ -73,7 +91,10 @@ impl SlowCalls {
         };
         for Evidence { instance, operation, deviation, .. } in all {
             match deviation.feature {
-                Feature::CallTime(callee) => note(&mut ends, *instance, callee),
+                Feature::CallTime(callee) => note(&mut ends[0], *instance, callee),
+                Feature::ConnectTime(callee) | Feature::Connection(_, callee) => {
+                    note(&mut ends[1], *instance, callee);
+                }
                 Feature::Calls(callee, _)
                     if callee != 0 && deviation.now <= deviation.usual / 2.0 =>
                 {
@@ -82,20 +103,22 @@ impl SlowCalls {
                 _ => {}
             }
         }
-        for (caller, callees) in calls {
-            callees.iter().for_each(|callee| note(&mut neighbours, *caller, *callee));
+        for (number, calls) in [graph.calls, graph.connections].into_iter().enumerate() {
+            for (caller, callees) in calls {
+                callees.iter().for_each(|callee| note(&mut neighbours[number], *caller, *callee));
+            }
         }
         Self { ends, neighbours, silent }
     }
 
     /// Whether a slow call comes from its caller's end: most calls that the caller makes or takes
     /// are slow, and fewer of the callee's.
-    fn is_of_caller(&self, caller: Key, callee: Key) -> bool {
+    fn is_of_caller(&self, caller: Key, callee: Key, feature: Feature) -> bool {
+        let graph = usize::from(feature.connected_to().is_some());
+        let (ends, neighbours) = (&self.ends[graph], &self.neighbours[graph]);
         let number = |of: &Calls, at: Key| of.get(&at).map_or(0, BTreeSet::len);
-        let slow = number(&self.ends, caller);
-        slow >= 2
-            && 2 * slow >= number(&self.neighbours, caller)
-            && slow > number(&self.ends, callee)
+        let slow = number(ends, caller);
+        slow >= 2 && 2 * slow >= number(neighbours, caller) && slow > number(ends, callee)
     }
 
     /// The callee that an operation waits for in vain, by evidence that its runs fail or last.
@@ -108,9 +131,9 @@ impl SlowCalls {
 }
 
 /// The evidence of each instance.
-fn by_instance(all: &[Evidence], calls: &Calls) -> BTreeMap<Key, Vec<Evidence>> {
+fn by_instance(all: &[Evidence], graph: CallGraph<'_>) -> BTreeMap<Key, Vec<Evidence>> {
     let mut found: BTreeMap<Key, Vec<Evidence>> = BTreeMap::new();
-    let slow = SlowCalls::new(all, calls);
+    let slow = SlowCalls::new(all, graph);
     let own_time = |instance: Key| {
         let is_own = |e: &&Evidence| {
             e.instance == instance
@@ -126,9 +149,12 @@ fn by_instance(all: &[Evidence], calls: &Calls) -> BTreeMap<Key, Vec<Evidence>> 
         if let Some(callee) = slow.silent_callee(evidence) {
             found.entry(callee).or_default().push(*evidence);
         }
-        if let Feature::CallTime(callee) = evidence.deviation.feature
-            && own_time(caller) < OWN_TIME_EXPLAINS * evidence.strength
-            && !slow.is_of_caller(caller, callee)
+        let feature = evidence.deviation.feature;
+        // A caller that is slow itself isn't refused or reset for that.
+        let is_time = matches!(feature, Feature::CallTime(_) | Feature::ConnectTime(_));
+        if let Some(callee) = feature.callee()
+            && (!is_time || own_time(caller) < OWN_TIME_EXPLAINS * evidence.strength)
+            && !slow.is_of_caller(caller, callee, feature)
         {
             found.entry(callee).or_default().push(*evidence);
         }
@@ -147,20 +173,20 @@ fn score(evidence: &[Evidence]) -> f64 {
 
 /// The deepest suspect that an instance calls, directly or through other suspects, and that
 /// explains its deviation.
-fn explanation(of: (Key, f64), scores: &BTreeMap<Key, f64>, calls: &Calls) -> Option<Key> {
+fn explanation(of: (Key, f64), scores: &BTreeMap<Key, f64>, graph: CallGraph<'_>) -> Option<Key> {
     let (of, score) = of;
     let least = CALLEE_EXPLAINS * score;
     let explains = |callee: &Key| scores.get(callee).is_some_and(|score| *score >= least);
-    let callees = |of: &Key| calls.get(of).into_iter().flatten().copied();
     let (mut seen, mut open) = (BTreeSet::from([of]), vec![of]);
     while let Some(caller) = open.pop() {
-        for callee in callees(&caller).filter(explains) {
+        for callee in graph.callees(caller).filter(explains) {
             if seen.insert(callee) {
                 open.push(callee);
             }
         }
     }
-    let is_deepest = |at: &Key| callees(at).all(|callee| callee == *at || !seen.contains(&callee));
+    let is_deepest =
+        |at: &Key| graph.callees(*at).all(|callee| callee == *at || !seen.contains(&callee));
     let deepest = seen.iter().copied().filter(|at| *at != of).filter(is_deepest);
     let score = |at: &Key| scores.get(at).copied().unwrap_or_default();
     deepest.max_by(|a, b| score(a).total_cmp(&score(b)))
@@ -184,7 +210,12 @@ fn misleading_callees(
         let suspect = found.get(caller).filter(|_| is_open)?;
         let mut failures =
             suspect.evidence.iter().filter(|e| e.deviation.feature == Feature::Failed);
-        Some((failures.next().copied()?, suspect))
+        let failed = *failures.next()?;
+        // One that loses packets fails for that, whatever it is answered.
+        let least = CALLEE_EXPLAINS * failed.strength;
+        let is_lost =
+            |e: &Evidence| e.deviation.feature.connected_to().is_some() && e.strength >= least;
+        (!suspect.evidence.iter().any(is_lost)).then_some((failed, suspect))
     };
     let mut misleading = Vec::new();
     for (callee, callers) in callers_of {
@@ -197,7 +228,7 @@ fn misleading_callees(
         own.extend(found.get(&callee).into_iter().flat_map(|own| own.evidence.iter()));
         own.retain(|evidence| evidence.deviation.is_quicker());
         let is_common = callers.len() >= MIN_CALLERS && failing.len() == callers.len();
-        if has_fault || !(is_common || !own.is_empty()) {
+        if has_fault || (!is_common && own.is_empty()) {
             continue;
         }
         let best = failing.iter().max_by(|a, b| a.1.score.total_cmp(&b.1.score));
@@ -226,8 +257,8 @@ pub(super) fn add_hints(suspects: &mut Vec<Suspect>, hints: impl Iterator<Item =
 }
 
 /// The suspects of a disturbance, the likeliest first.
-pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
-    let evidence = by_instance(all, calls);
+pub(super) fn suspects(all: &[Evidence], graph: CallGraph<'_>) -> Vec<Suspect> {
+    let evidence = by_instance(all, graph);
     let scores: BTreeMap<Key, f64> =
         evidence.iter().map(|(instance, evidence)| (*instance, score(evidence))).collect();
     let faults: BTreeMap<Key, f64> = evidence
@@ -248,7 +279,7 @@ pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
         .collect();
     let mut explained = BTreeMap::new();
     for (caller, score) in &scores {
-        let Some(callee) = explanation((*caller, *score), &faults, calls) else { continue };
+        let Some(callee) = explanation((*caller, *score), &faults, graph) else { continue };
         explained.insert(*caller, callee);
         if let Some(callee) = found.get_mut(&callee)
             && callee.score < score + 0.01
@@ -260,7 +291,7 @@ pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
             caller.score *= EXPLAINED;
         }
     }
-    let misleading = misleading_callees(&found, &explained, calls);
+    let misleading = misleading_callees(&found, &explained, graph.calls);
     found.extend(misleading.into_iter().map(|suspect| (suspect.instance, suspect)));
     let mut ranked: Vec<Suspect> = found.into_values().collect();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -269,17 +300,14 @@ pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
 
 /// The parts of the call graph in which instances deviate: each a set of instances of which each
 /// calls another one, or is called by one.
-pub(super) fn connected(all: &[Evidence], calls: &Calls) -> Vec<BTreeSet<Key>> {
+pub(super) fn connected(all: &[Evidence], graph: CallGraph<'_>) -> Vec<BTreeSet<Key>> {
     let mut left: BTreeSet<Key> = all.iter().map(|evidence| evidence.instance).collect();
-    left.extend(all.iter().filter_map(|evidence| match evidence.deviation.feature {
-        Feature::CallTime(callee) => Some(callee),
-        _ => None,
-    }));
+    left.extend(all.iter().filter_map(|evidence| evidence.deviation.feature.callee()));
     let mut near: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
     for caller in &left {
-        for callee in calls.get(caller).into_iter().flatten().filter(|at| left.contains(*at)) {
-            near.entry(*caller).or_default().push(*callee);
-            near.entry(*callee).or_default().push(*caller);
+        for callee in graph.callees(*caller).filter(|at| left.contains(at)) {
+            near.entry(*caller).or_default().push(callee);
+            near.entry(callee).or_default().push(*caller);
         }
     }
     let mut parts = Vec::new();
@@ -301,6 +329,7 @@ pub(super) fn connected(all: &[Evidence], calls: &Calls) -> Vec<BTreeSet<Key>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::operation::Fault;
     use tapio_core::event::{EventId, Severity};
 
     fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
@@ -320,7 +349,9 @@ mod tests {
     }
 
     fn ranked(all: &[Evidence], pairs: &[(Key, Key)]) -> Vec<Key> {
-        suspects(all, &calls(pairs)).iter().map(|suspect| suspect.instance).collect()
+        let (calls, connections) = (&calls(pairs), &Calls::new());
+        let graph = CallGraph { calls, connections };
+        suspects(all, graph).iter().map(|suspect| suspect.instance).collect()
     }
 
     #[test]
@@ -390,6 +421,23 @@ mod tests {
     }
 
     #[test]
+    fn callers_that_lose_packets_fail_for_that() {
+        let fails = |instance, z| evidence(instance, Feature::Failed, z);
+        let lossy = Feature::Connection(Fault::Retransmitted, 1);
+        let mut lost = evidence(2, lossy, 200.0);
+        lost.strength = 4.0;
+        // The first loses packets of the second; both call a third one.
+        let pairs = [(1, 9), (2, 9), (2, 1)];
+        let (calls, connections) = (&calls(&pairs), &calls(&[(2, 1)]));
+        let graph = CallGraph { calls, connections };
+        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0), lost], graph);
+        assert_eq!(ranked[0].instance, 1, "{ranked:?}");
+        assert!(ranked.iter().all(|suspect| suspect.instance != 9), "{ranked:?}");
+        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0)], graph);
+        assert_eq!(ranked[0].instance, 9, "{ranked:?}");
+    }
+
+    #[test]
     fn circles_of_calls_end() {
         let all = [evidence(1, Feature::Failed, 9.0), evidence(2, Feature::Failed, 8.0)];
         assert_eq!(ranked(&all, &[(1, 2), (2, 1)]).len(), 2);
@@ -398,7 +446,8 @@ mod tests {
     #[test]
     fn parts_are_connected_by_calls() {
         let all = [1, 2, 5].map(|instance| evidence(instance, Feature::Failed, 9.0));
-        let parts = connected(&all, &calls(&[(2, 1), (5, 6)]));
+        let (calls, connections) = (&calls(&[(2, 1), (5, 6)]), &Calls::new());
+        let parts = connected(&all, CallGraph { calls, connections });
         assert_eq!(parts, [BTreeSet::from([1, 2]), BTreeSet::from([5])]);
     }
 }

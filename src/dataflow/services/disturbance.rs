@@ -69,6 +69,8 @@ impl Disturbance {
             self.first_ns = self.first_ns.min(example_ns);
             self.last_ns = self.last_ns.max(example_ns);
             self.instances.insert(evidence.instance);
+            // Other callers of it may be refused later.
+            self.instances.extend(evidence.deviation.feature.connected_to());
             let key = (evidence.instance, evidence.operation, evidence.deviation.feature);
             let is_full = self.evidence.len() >= MAX_EVIDENCE;
             match self.evidence.get_mut(&key) {

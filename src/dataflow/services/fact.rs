@@ -1,4 +1,4 @@
-//! Facts of spans and log records, as shards send them.
+//! Facts of spans, log records and connections, as shards send them.
 
 use rkyv::{Archive, Deserialize, Serialize};
 use tapio_core::event::{EventId, Severity};
@@ -46,15 +46,114 @@ pub(crate) struct LogFact {
     pub(super) severity: Severity,
 }
 
-/// The names of an instance of a service; empty where there is none.
+/// A change of a connection, at the end that opened it unless stated otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectionChange {
+    Opened,
+    Refused,
+    /// Nobody answered until the kernel gave up.
+    TimedOut,
+    /// The program stopped waiting for an answer.
+    Abandoned,
+    /// A segment of an attempt was sent again.
+    AttemptRepeated,
+    /// A segment was sent again, by either end.
+    Retransmitted,
+    /// The other end reset it.
+    Reset,
+    /// The other end didn't answer any more. It is unknown which end reports it.
+    Lost,
+    Closed,
+}
+
+impl ConnectionChange {
+    /// Whether it is about an attempt to open a connection: it names both ends.
+    pub(super) fn is_attempt(self) -> bool {
+        !matches!(self, Self::Retransmitted | Self::Reset | Self::Lost | Self::Closed)
+    }
+}
+
+/// A TCP connection, or an attempt to open one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ConnectionFact {
+    pub(super) event: EventId,
+    pub(super) time_ns: u64,
+    pub(super) change: ConnectionChange,
+    /// The end that opened it, of attempts and what was opened; of others `socket` names the pair.
+    pub(super) caller: Party,
+    /// Addresses and ports of both ends.
+    pub(super) socket: Key,
+    /// The address and port that it was opened to.
+    pub(super) endpoint: Key,
+    /// The callee, where no listener is known there.
+    pub(super) callee: Key,
+    /// From the attempt until it was answered.
+    pub(super) duration_ns: u64,
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(crate) struct Party {
+    /// Its pod, container, unit or program.
+    pub(super) owner: Key,
+    /// Its container, or its process where it is in none.
+    pub(super) part: Key,
+    /// Its program in its unit; 0 outside of units.
+    pub(super) program: Key,
+}
+
+/// A process that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListenerFact {
+    pub(super) event: EventId,
+    pub(super) time_ns: u64,
+    pub(super) endpoint: Key,
+    pub(super) party: Party,
+}
+
+/// The kind of an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) enum InstanceKind {
+    /// A service, or its pod, or a pod of which no service is known.
+    #[default]
+    Service,
+    Container,
+    Unit,
+    /// A program outside of units.
+    Program,
+    /// An address with a port.
+    Endpoint,
+    /// An address at which ports are dynamic.
+    Address,
+}
+
+/// The names of an instance of a service, or of what is known by its connections alone; empty where
+/// there is none.
 #[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
 pub(crate) struct InstanceNames {
+    pub(super) kind: InstanceKind,
+    /// The service, else the pod, container, unit, program or address.
     pub(super) service: String,
     pub(super) pod: String,
     pub(super) namespace: String,
+    /// The host of what has its name on one host only.
+    pub(super) node: String,
 }
 
 impl InstanceNames {
+    /// The kind and name in a list of what is affected.
+    pub(super) fn affected(&self) -> String {
+        let kind = match self.kind {
+            InstanceKind::Service => "service",
+            InstanceKind::Container => "container",
+            InstanceKind::Unit => "unit",
+            InstanceKind::Program => "process",
+            InstanceKind::Endpoint => "endpoint",
+            InstanceKind::Address => "address",
+        };
+        format!("{kind} {}", self.service)
+    }
+
     /// The most specific name.
     pub(super) fn text(&self) -> &str {
         if self.pod.is_empty() { &self.service } else { &self.pod }
@@ -68,8 +167,16 @@ pub(crate) enum ServiceFact {
     Span(SpanFact),
     /// A log record.
     Log(LogFact),
+    /// A connection.
+    Connection(ConnectionFact),
+    /// A process that listens.
+    Listener(ListenerFact),
     /// The names of an instance.
     Instance { key: Key, names: Box<InstanceNames> },
+    /// The names of an owner of connections, or of an address, and what else identifies it.
+    Owner { key: Key, names: Box<InstanceNames>, identities: [Key; 2] },
+    /// An identity of an instance: a pod, a container, or a process of a host.
+    Claim { identity: Key, instance: Key, is_process: bool },
     /// The text of an operation or a template.
     Text { key: Key, text: Box<str> },
 }
@@ -80,8 +187,12 @@ impl ServiceFact {
         match self {
             Self::Span(span) => (span.start_ns, span.event),
             Self::Log(log) => (log.time_ns, log.event),
+            Self::Connection(connection) => (connection.time_ns, connection.event),
+            Self::Listener(listener) => (listener.time_ns, listener.event),
             // Before all that refer to them.
-            Self::Instance { .. } | Self::Text { .. } => (0, EventId::default()),
+            Self::Instance { .. } | Self::Text { .. } | Self::Owner { .. } | Self::Claim { .. } => {
+                (0, EventId::default())
+            }
         }
     }
 }

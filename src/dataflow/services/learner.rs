@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::blame::{Calls, Evidence, add_hints, connected, suspects};
+use super::blame::{CallGraph, Calls, Evidence, add_hints, connected, suspects};
+use super::connections::{ConnectionBounds, Connections};
 use super::disturbance::Disturbance;
 use super::duration::Durations;
 use super::fact::{Key, LogFact, ServiceFact, SpanFact};
 use super::operation::Operation;
-use super::report::{Names, story};
+use super::report::story;
 use super::span_join::{HOLD_NS, Joined, SpanJoin};
 use super::step::{AHEAD_STEPS, Learning, SLOTS, STEP_NS, step};
+use super::wording::Names;
 use tapio_core::event::{Story, StoryState, TraceId, stable_hash};
 
 /// The least deviation that counts, in standard deviations.
@@ -23,6 +25,9 @@ const OPENING_STRENGTH: f64 = 1.6;
 const KEEPING_STRENGTH: f64 = 1.1;
 /// The interval at which what is idle is forgotten: ten minutes.
 const FORGET_INTERVAL_STEPS: u32 = 60;
+/// The interval at which processes that aren't reported any more are forgotten: shards report them
+/// every ten minutes.
+const PROCESS_INTERVAL_STEPS: u32 = 120;
 /// Steps without a run after which an operation is forgotten: a day.
 const FORGOTTEN_STEPS: u32 = 8_640;
 /// The longest span that awaits its parts; with longer ones a sender would keep the room for good.
@@ -40,8 +45,10 @@ pub(crate) struct ServiceBounds {
     pub(crate) features: usize,
     /// Instances, and texts of operations and templates.
     pub(crate) names: usize,
-    /// Spans that await their callees.
+    /// Spans that await their callees, and connections that await what is known of their ends.
     pub(crate) spans: usize,
+    /// Pairs of instances with connections.
+    pub(crate) pairs: usize,
 }
 
 /// Counts of what is kept.
@@ -49,6 +56,7 @@ pub(crate) struct ServiceBounds {
 pub(crate) struct ServiceCounts {
     pub(crate) operations: u64,
     pub(crate) spans: u64,
+    pub(crate) pairs: u64,
     pub(crate) refused: u64,
     pub(crate) sampled_out: u64,
 }
@@ -56,10 +64,19 @@ pub(crate) struct ServiceCounts {
 impl ServiceBounds {
     /// Live: thousands of operations in some tens of megabytes.
     pub(crate) const LIVE: Self =
-        Self { operations: 32_768, features: 98_304, names: 65_536, spans: 131_072 };
+        Self { operations: 32_768, features: 98_304, names: 65_536, spans: 131_072, pairs: 8_192 };
     /// Replay: enough for all that the files hold.
-    pub(crate) const REPLAY: Self =
-        Self { operations: 1 << 20, features: 1 << 22, names: 1 << 22, spans: 1 << 24 };
+    pub(crate) const REPLAY: Self = Self {
+        operations: 1 << 20,
+        features: 1 << 22,
+        names: 1 << 22,
+        spans: 1 << 24,
+        pairs: 1 << 18,
+    };
+
+    fn connections(self) -> ConnectionBounds {
+        ConnectionBounds { pairs: self.pairs, held: self.spans / 2, names: self.names }
+    }
 }
 
 /// The usual behaviour of services, and the disturbances that are open.
@@ -71,6 +88,7 @@ pub(crate) struct Services {
     /// One key for all instances of a service.
     pub(super) service_keys: HashMap<String, Key>,
     join: SpanJoin,
+    pub(super) connections: Connections,
     pub(super) operations: BTreeMap<(Key, Key), Operation>,
     /// Features that may be added until the next step.
     pub(super) room: usize,
@@ -101,6 +119,7 @@ impl Services {
             names: Names::default(),
             service_keys: HashMap::new(),
             join: SpanJoin::new(bounds.spans),
+            connections: Connections::new(bounds.connections()),
             operations: BTreeMap::new(),
             room: bounds.features,
             calls: Calls::new(),
@@ -118,8 +137,13 @@ impl Services {
 
     /// Counts of what is kept, and of facts refused for lack of room.
     pub(crate) fn counts(&self) -> ServiceCounts {
-        let (operations, spans) = (self.operations.len() as u64, self.join.len() as u64);
-        ServiceCounts { operations, spans, refused: self.refused, sampled_out: self.sampled_out }
+        ServiceCounts {
+            operations: self.operations.len() as u64,
+            spans: self.join.len() as u64,
+            pairs: self.connections.len() as u64,
+            refused: self.refused + self.connections.refused,
+            sampled_out: self.sampled_out + self.connections.sampled_out,
+        }
     }
 
     /// Adds a fact.
@@ -138,6 +162,15 @@ impl Services {
             ServiceFact::Log(log) if log.span != 0 && !self.join.is_full() => self.join.log(&log),
             ServiceFact::Log(log) => {
                 self.log_without_span(&log);
+            }
+            ServiceFact::Connection(connection) => self.connections.hold(connection),
+            ServiceFact::Listener(listener) => self.connections.listen(&listener),
+            ServiceFact::Owner { key, names, identities } => {
+                self.connections.identify(key, identities);
+                self.refused += u64::from(!self.names.add_owner(key, *names, self.bounds.names));
+            }
+            ServiceFact::Claim { identity, instance, is_process } => {
+                self.connections.claim(identity, instance, is_process);
             }
             ServiceFact::Instance { key, names } => {
                 // Those in use come again: shards send names every ten minutes.
@@ -184,7 +217,7 @@ impl Services {
         self.room = room;
     }
 
-    fn operation(&mut self, instance: Key, operation: Key) -> Option<&mut Operation> {
+    pub(super) fn operation(&mut self, instance: Key, operation: Key) -> Option<&mut Operation> {
         let key = (instance, operation);
         if self.operations.len() >= self.bounds.operations && !self.operations.contains_key(&key) {
             self.refused += 1;
@@ -238,6 +271,10 @@ impl Services {
         self.calls.retain(|caller, _| is_known(caller));
         self.calls.values_mut().for_each(|callees| callees.retain(is_known));
         self.call_count = self.calls.values().map(BTreeSet::len).sum();
+        self.forget_connections(now, FORGET_INTERVAL_STEPS);
+        if now.is_multiple_of(PROCESS_INTERVAL_STEPS) {
+            self.connections.forget_processes();
+        }
     }
 
     /// The features of all operations.
@@ -256,6 +293,7 @@ impl Services {
             self.next_step = complete;
         }
         due.iter().for_each(|joined| self.joined(joined));
+        self.add_connections(now_ns);
         let mut stories = Vec::new();
         // After a pause, all that is recent has been learned by this number of steps.
         let behind = complete.saturating_sub(self.next_step);
@@ -267,6 +305,7 @@ impl Services {
             let ahead = self.next_step + AHEAD_STEPS;
             self.operations.values_mut().for_each(|operation| operation.learn(ahead));
             self.requests.learn(ahead, Learning::Usual);
+            self.count_open(self.next_step);
             if self.next_step.is_multiple_of(FORGET_INTERVAL_STEPS) {
                 self.forget(self.next_step);
             }
@@ -304,7 +343,8 @@ impl Services {
         let (found, hints) = self.deviations(at);
         let mut is_open = vec![false; self.disturbances.len()];
         let end_ns = u64::from(at + 1) * STEP_NS;
-        for part in connected(&found, &self.calls) {
+        let graph = CallGraph { calls: &self.calls, connections: self.connections.edges() };
+        for part in connected(&found, graph) {
             let is_of_part = |e: &&Evidence| e.deviation.lasts && part.contains(&e.instance);
             let of_part: Vec<Evidence> = found.iter().filter(is_of_part).copied().collect();
             let opening = of_part.iter().filter(|e| e.deviation.opens());
@@ -345,13 +385,13 @@ impl Services {
             disturbance.add_hints(&hints, at);
         }
         let mut position = 0;
-        let (calls, names, operations) = (&self.calls, &self.names, &mut self.operations);
+        let (names, operations) = (&self.names, &mut self.operations);
         self.disturbances.retain_mut(|disturbance| {
             let deviates = is_open.get(position).copied().unwrap_or(false);
             position += 1;
             let ends = !deviates && disturbance.is_over();
             if deviates || ends {
-                stories.extend(emit(disturbance, ends, calls, names));
+                stories.extend(emit(disturbance, ends, graph, names));
             }
             for evidence in disturbance.evidence().iter().filter(|_| ends) {
                 let key = (evidence.instance, evidence.operation);
@@ -382,17 +422,23 @@ impl Services {
     /// Ends all disturbances.
     pub(crate) fn finish(&mut self, now_ns: u64) -> Vec<Story> {
         let mut stories = self.advance(now_ns);
-        let (calls, names) = (&self.calls, &self.names);
+        let graph = CallGraph { calls: &self.calls, connections: self.connections.edges() };
+        let names = &self.names;
         for mut disturbance in std::mem::take(&mut self.disturbances) {
-            stories.extend(emit(&mut disturbance, true, calls, names));
+            stories.extend(emit(&mut disturbance, true, graph, names));
         }
         stories
     }
 }
 
 /// The story of a disturbance, if it differs from what was emitted, or ends.
-fn emit(disturbance: &mut Disturbance, ends: bool, calls: &Calls, names: &Names) -> Option<Story> {
-    let mut suspects = suspects(&disturbance.evidence(), calls);
+fn emit(
+    disturbance: &mut Disturbance,
+    ends: bool,
+    graph: CallGraph<'_>,
+    names: &Names,
+) -> Option<Story> {
+    let mut suspects = suspects(&disturbance.evidence(), graph);
     let ranking: Vec<Key> = suspects.iter().map(|suspect| suspect.instance).collect();
     if !ends && ranking == disturbance.emitted {
         return None;
@@ -403,7 +449,7 @@ fn emit(disturbance: &mut Disturbance, ends: bool, calls: &Calls, names: &Names)
         (false, false) => StoryState::Updated,
     };
     add_hints(&mut suspects, disturbance.hints());
-    let story = story(disturbance, state, &suspects, calls, names);
+    let story = story(disturbance, state, &suspects, graph.calls, names);
     disturbance.revision += 1;
     disturbance.emitted = ranking;
     Some(story)

@@ -1,4 +1,4 @@
-//! A shard's part: facts from the spans and log records of its home entities.
+//! A shard's part: facts from the spans, log records and connections of its home entities.
 
 use std::collections::HashSet;
 
@@ -13,9 +13,9 @@ const MAX_TEXT_BYTES: usize = 160;
 
 /// Makes facts from events.
 pub(crate) struct ServiceObserver {
-    hasher: ahash::RandomState,
+    pub(super) hasher: ahash::RandomState,
     sent: HashSet<Key, ahash::RandomState>,
-    facts: Vec<ServiceFact>,
+    pub(super) facts: Vec<ServiceFact>,
 }
 
 impl ServiceObserver {
@@ -23,14 +23,16 @@ impl ServiceObserver {
         Self { hasher: key_hasher(), sent: HashSet::default(), facts: Vec::new() }
     }
 
-    /// Processes an event; those that are neither spans nor log records of a service cost a
-    /// comparison.
+    /// Processes an event; those that are neither spans nor log records of a service nor about a
+    /// TCP connection cost a comparison.
     pub(crate) fn process(&mut self, event: &ArchivedEvent<'_>) {
         let kind = event.kind_name();
         if kind == names::OTLP_SPAN {
             self.span(event);
         } else if kind == names::OTLP_LOG {
             self.log(event);
+        } else if is_connection(kind) {
+            self.connection(event);
         }
     }
 
@@ -88,9 +90,11 @@ impl ServiceObserver {
         let key = self.hasher.hash_one((service, pod));
         if self.is_new(key) {
             let namespace = event.text(names::K8S_NAMESPACE_NAME).unwrap_or("").into();
-            let names = InstanceNames { service: service.into(), pod: pod.into(), namespace };
+            let (service, pod) = (service.into(), pod.into());
+            let names = InstanceNames { service, pod, namespace, ..InstanceNames::default() };
             self.facts.push(ServiceFact::Instance { key, names: Box::new(names) });
         }
+        self.claim(event, key);
         Some(key)
     }
 
@@ -100,7 +104,7 @@ impl ServiceObserver {
         }
     }
 
-    fn is_new(&mut self, key: Key) -> bool {
+    pub(super) fn is_new(&mut self, key: Key) -> bool {
         if self.sent.len() >= MAX_SENT {
             self.sent.clear();
         }
@@ -121,6 +125,20 @@ impl ServiceObserver {
     pub(crate) fn len(&self) -> usize {
         self.facts.len()
     }
+}
+
+/// Whether a kind is about a TCP connection.
+fn is_connection(kind: Name) -> bool {
+    matches!(
+        kind,
+        names::KERNEL_TCP_CONNECT
+            | names::KERNEL_TCP_ACCEPT
+            | names::KERNEL_TCP_CLOSE
+            | names::KERNEL_TCP_REFUSED
+            | names::KERNEL_TCP_RESET
+            | names::KERNEL_TCP_RETRANSMIT
+            | names::KERNEL_TCP_TIMEOUT
+    )
 }
 
 /// The callee that a client names. SDKs name all requests of a method alike (`GET`), and what each

@@ -1,4 +1,5 @@
-//! An operation of an instance: what happens in its runs, and how long they take.
+//! An operation of an instance: what happens in its runs, and how long they take. The connections
+//! to another instance are operations, too (`pairs.rs`).
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,15 @@ const MIN_STEP_SHARE: f64 = 0.9;
 const MISSING_PART: f64 = 0.3;
 /// The least change of a share of runs, where no error is involved.
 const MIN_CHANGE: f64 = 0.15;
+/// The least change of a share of connections, and of how often segments are sent again in one.
+const MIN_FAULT_CHANGE: f64 = 0.05;
+const MIN_RETRANSMITS_CHANGE: f64 = 0.2;
+/// Steps that have a fault of connections which lasts, at least: those of the short span that have
+/// runs. A restart of the callee takes a moment.
+const MIN_FAULT_STEPS: usize = 2;
+/// The time that counts half when it is added to the time in which a connection is opened, unless
+/// requests are fast.
+const NOTICED_CONNECT_NS: f64 = 1e7;
 /// The least factor by which the number of times in a run changes.
 const MIN_TIMES_CHANGE: f64 = 1.5;
 
@@ -55,6 +65,41 @@ pub(super) enum Feature {
     OwnTime,
     /// The time of a call to this instance beyond the callee's own: the network, or waiting.
     CallTime(Key),
+    /// The time until this instance answered an attempt to connect.
+    ConnectTime(Key),
+    /// A connection to this instance fails, or an attempt to connect does.
+    Connection(Fault, Key),
+}
+
+/// A fault of a connection.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
+)]
+#[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
+pub(super) enum Fault {
+    Refused,
+    TimedOut,
+    Abandoned,
+    Reset,
+    Retransmitted,
+}
+
+impl Feature {
+    /// The other end, of what is learned of connections.
+    pub(super) fn connected_to(self) -> Option<Key> {
+        match self {
+            Self::ConnectTime(callee) | Self::Connection(_, callee) => Some(callee),
+            _ => None,
+        }
+    }
+
+    /// The other end, of what both ends may cause.
+    pub(super) fn callee(self) -> Option<Key> {
+        match self {
+            Self::CallTime(callee) => Some(callee),
+            _ => self.connected_to(),
+        }
+    }
 }
 
 /// A feature that deviates.
@@ -81,6 +126,7 @@ impl Deviation {
         match self.feature {
             _ if self.is_quicker() => false,
             Feature::Failed | Feature::OwnTime | Feature::CallTime(_) => true,
+            Feature::ConnectTime(_) | Feature::Connection(..) => true,
             Feature::Logs(_) if self.is_missing() => true,
             Feature::Logs(_) => self.severity >= Severity::WARN && self.now > self.usual,
             Feature::Calls(..) => false,
@@ -111,14 +157,21 @@ impl Deviation {
     pub(super) fn strength(&self, request_ns: f64) -> f64 {
         let weight = match self.feature {
             Feature::Failed => 1.0,
+            Feature::Connection(Fault::Refused | Fault::TimedOut, _) => 1.0,
+            Feature::Connection(Fault::Abandoned | Fault::Reset, _) => 0.8,
+            Feature::Connection(Fault::Retransmitted, _) => 0.5,
             Feature::Logs(_) if self.severity >= Severity::ERROR => 1.0,
             Feature::Logs(_) if self.severity >= Severity::WARN => 0.8,
             Feature::Logs(_) if self.is_missing() => 0.8,
             Feature::Logs(_) | Feature::Calls(..) => 0.5,
             Feature::OwnTime | Feature::CallTime(_) if self.is_quicker() => QUICKER_WEIGHT,
-            Feature::OwnTime | Feature::CallTime(_) => {
+            Feature::OwnTime | Feature::CallTime(_) | Feature::ConnectTime(_) => {
                 let added_ns = self.now - self.usual;
-                let part = added_ns / (added_ns + NOTICED_PART * request_ns);
+                let noticed_ns = match self.feature {
+                    Feature::ConnectTime(_) => NOTICED_CONNECT_NS.min(NOTICED_PART * request_ns),
+                    _ => NOTICED_PART * request_ns,
+                };
+                let part = added_ns / (added_ns + noticed_ns);
                 let times = (self.now / self.usual.max(1.0)).max(1.0);
                 return part * (self.z.ln_1p() + TIMES_WEIGHT * times.ln());
             }
@@ -143,6 +196,13 @@ impl Learned<Share> {
     fn matters(&self, feature: Feature, found: &ShareDeviation) -> bool {
         let is_error = feature == Feature::Failed || self.severity >= Severity::WARN;
         let change = found.now - found.usual;
+        match feature {
+            Feature::Connection(Fault::Retransmitted, _) => {
+                return change >= MIN_RETRANSMITS_CHANGE;
+            }
+            Feature::Connection(..) => return change >= MIN_FAULT_CHANGE,
+            _ => {}
+        }
         if is_error {
             return change > 0.0;
         }
@@ -204,13 +264,34 @@ impl Operation {
             Some(((instance, _), _)) if !span.is_work => Feature::CallTime(*instance),
             _ => Feature::OwnTime,
         };
+        self.add_duration(feature, own_ns, (at, example), room);
+    }
+
+    /// Adds how long something took, in ns.
+    pub(super) fn add_duration(
+        &mut self,
+        feature: Feature,
+        duration_ns: u64,
+        (at, example): (u32, (u64, EventId)),
+        room: &mut usize,
+    ) {
         let is_known = self.durations.contains_key(&feature);
         if is_known || (self.durations.len() < MAX_PEERS && *room > 0) {
             *room -= usize::from(!is_known);
             let learned = self.durations.entry(feature).or_default();
-            learned.value.add(at, own_ns);
+            learned.value.add(at, duration_ns);
             learned.example = learned.example.max(example);
         }
+    }
+
+    /// Adds a fault of a connection; its run is counted by [`Operation::add_runs`].
+    pub(super) fn add_fault(
+        &mut self,
+        feature: Feature,
+        at: (u32, (u64, EventId)),
+        room: &mut usize,
+    ) {
+        self.share(feature, 1, at, Severity::WARN, room);
     }
 
     /// Adds a log record that belongs to no span: its run.
@@ -222,11 +303,16 @@ impl Operation {
     }
 
     fn run(&mut self, at: u32) {
+        self.add_runs(at, 1);
+    }
+
+    /// Counts runs of a step.
+    pub(super) fn add_runs(&mut self, at: u32, runs: u16) {
         if self.first_step == 0 {
             self.first_step = at;
         }
         self.last_step = self.last_step.max(at);
-        self.runs.recent.add(at, 1);
+        self.runs.recent.add(at, runs);
     }
 
     fn share(
@@ -334,7 +420,11 @@ impl Operation {
                 let example = if found.z > 0.0 { learned.example } else { self.example };
                 let lasts = short.is_none_or(|short| short.z * found.z.signum() >= LASTING_Z);
                 let (z, usual, now) = (found.z.abs(), found.usual, found.now);
+                let least = self.runs.recent.steps(last, SPANS[0]).max(MIN_FAULT_STEPS);
+                let is_moment = matches!(feature, Feature::Connection(..))
+                    && learned.value.recent.steps(last, SPANS[0]) < least;
                 let lasts = lasts
+                    && !is_moment
                     && is_fresh(example, last)
                     && !learned.value.is_over(&self.runs, last, &found);
                 let severity = learned.severity;

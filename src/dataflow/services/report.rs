@@ -1,13 +1,14 @@
 //! A disturbance as a story.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{Calls, Evidence, Suspect};
 use super::disturbance::Disturbance;
-use super::fact::{InstanceNames, Key};
-use super::operation::{Deviation, Feature};
+use super::fact::{InstanceKind, InstanceNames, Key};
+use super::operation::{Deviation, Fault, Feature};
+use super::wording::{Names, sentence, title};
 use tapio_core::event::{
-    Candidate, CauseEntity, Impact, Member, Severity, Story, StoryState, Term, TraceId, names,
+    Candidate, CauseEntity, Impact, Member, Name, Severity, Story, StoryState, Term, TraceId, names,
 };
 
 /// Candidates of a story.
@@ -16,101 +17,69 @@ const MAX_CANDIDATES: usize = 10;
 const MAX_MEMBERS: usize = 32;
 /// Terms of a candidate.
 const MAX_TERMS: usize = 6;
-/// The longest template in a text.
-const MAX_TEMPLATE_CHARS: usize = 80;
-/// From here on, what happens is counted by run. Estimates of shares can be a little above 1.
-const MOST_RUNS: f64 = 1.05;
 /// The name of the rule that such stories have.
 const RULE: &str = "service-disturbance";
-
-/// The texts behind the keys.
-#[derive(Default)]
-pub(super) struct Names {
-    pub(super) instances: HashMap<Key, InstanceNames>,
-    pub(super) texts: HashMap<Key, Box<str>>,
-}
-
-impl Names {
-    fn instance(&self, key: Key) -> &str {
-        self.instances.get(&key).map_or("an unknown service", InstanceNames::text)
-    }
-
-    fn service(&self, key: Key) -> &str {
-        self.instances.get(&key).map_or("", |names| &names.service)
-    }
-
-    fn text(&self, key: Key) -> &str {
-        self.texts.get(&key).map_or("?", |text| text)
-    }
-}
-
-fn milliseconds(ns: f64) -> String {
-    match ns {
-        ns if ns < 1e7 => format!("{:.1} ms", ns / 1e6),
-        ns if ns < 1e9 => format!("{:.0} ms", ns / 1e6),
-        ns => format!("{:.1} s", ns / 1e9),
-    }
-}
-
-fn percent(share: f64) -> String {
-    match share.min(1.0) * 100.0 {
-        percent if percent > 0.0 && percent < 1.0 => format!("{percent:.1} %"),
-        percent => format!("{percent:.0} %"),
-    }
-}
-
-/// A deviation as a sentence about its instance.
-fn sentence(evidence: &Evidence, names: &Names) -> String {
-    let operation = match evidence.operation {
-        0 => String::new(),
-        operation => format!("{} ", names.text(operation)),
-    };
-    let Deviation { feature, usual, now, .. } = evidence.deviation;
-    let shares = || match now.max(usual) {
-        most if most > MOST_RUNS => format!("{now:.1} times a run, usually {usual:.1}"),
-        _ => format!("in {} of its runs, usually in {}", percent(now), percent(usual)),
-    };
-    match feature {
-        Feature::Failed => format!("{operation}fails {}", shares()),
-        Feature::Logs(template) => {
-            let template: String = names.text(template).chars().take(MAX_TEMPLATE_CHARS).collect();
-            format!("{operation}logs \"{template}\" {}", shares())
-        }
-        Feature::Calls(service, callee) => {
-            let callee = names.text(callee);
-            let of = match names.service(service) {
-                "" => String::new(),
-                service => format!(" of {service}"),
-            };
-            format!("{operation}calls {callee}{of} {}", shares())
-        }
-        Feature::OwnTime => {
-            let (now, usual) = (milliseconds(now), milliseconds(usual));
-            format!("{operation}takes {now} of its own time, usually {usual}")
-        }
-        Feature::CallTime(callee) => {
-            let (now, usual) = (milliseconds(now), milliseconds(usual));
-            let callee = names.instance(callee);
-            format!("{operation}waits {now} for {callee} beyond its own time, usually {usual}")
-        }
-    }
-}
 
 /// Names of terms differ, also where two are of one kind.
 fn numbered(number: usize, name: &str) -> String {
     if number == 0 { name.to_owned() } else { format!("{name}_{}", number + 1) }
 }
 
-/// The pod, or the service where it has none.
+/// The pod, or the service where it has none; what has connections alone by what it is.
 fn cause_entity(names: &InstanceNames) -> CauseEntity {
-    let InstanceNames { service, pod, namespace } = names;
-    let (kind, name) = if pod.is_empty() { ("service", service) } else { ("pod", pod) };
+    let InstanceNames { kind, service, pod, namespace, node } = names;
+    let (kind, name) = match kind {
+        InstanceKind::Service if pod.is_empty() => ("service", service),
+        InstanceKind::Service => ("pod", pod),
+        InstanceKind::Container => ("container", service),
+        InstanceKind::Unit => ("unit", service),
+        InstanceKind::Program => ("process", service),
+        InstanceKind::Endpoint => ("endpoint", service),
+        InstanceKind::Address => ("address", service),
+    };
     let slash = if namespace.is_empty() { "" } else { "/" };
     CauseEntity {
         kind: kind.into(),
         name: format!("{namespace}{slash}{name}"),
+        node: node.clone(),
         ..CauseEntity::default()
     }
+}
+
+/// The key of a story: its likeliest suspect, and the address of its connections if it is about
+/// these, else the address that others reach the suspect at. Rules' stories have it, too.
+fn key(suspect: &Suspect, names: &Names) -> Vec<(String, String)> {
+    let unknown = InstanceNames::default();
+    let instance = names.get(suspect.instance).unwrap_or(&unknown);
+    let InstanceNames { kind, service, pod, namespace, node } = instance;
+    let mut found: Vec<(Name, &str)> = match kind {
+        InstanceKind::Service if !pod.is_empty() && pod == service => {
+            vec![(names::K8S_NAMESPACE_NAME, namespace), (names::K8S_POD_NAME, pod)]
+        }
+        InstanceKind::Service => vec![(names::SERVICE_NAME, service)],
+        InstanceKind::Container => vec![(names::CONTAINER_NAME, service)],
+        InstanceKind::Unit => vec![(names::HOST_NAME, node), (names::SYSTEMD_UNIT, service)],
+        InstanceKind::Program => {
+            vec![(names::HOST_NAME, node), (names::PROCESS_EXECUTABLE_NAME, service)]
+        }
+        InstanceKind::Endpoint | InstanceKind::Address if node.is_empty() => Vec::new(),
+        InstanceKind::Endpoint | InstanceKind::Address => vec![(names::HOST_NAME, node)],
+    };
+    let strongest = suspect.evidence.first();
+    let callee = strongest.and_then(|e| Some((e.instance, e.deviation.feature.connected_to()?)));
+    let endpoint = callee.and_then(|pair| names.endpoint(pair));
+    let endpoint = endpoint.or_else(|| names.endpoint_of(suspect.instance));
+    if let Some((address, port)) = endpoint {
+        found.push((names::NETWORK_PEER_ADDRESS, address));
+        found.push((names::NETWORK_PEER_PORT, port));
+    }
+    // As rules name them.
+    let is_entity = |name: Name| names::ENTITY_KEYS.contains(&name);
+    let text = |name: Name| match is_entity(name) {
+        true => name.text().to_owned(),
+        false => format!("attributes.{}", name.text()),
+    };
+    found.into_iter().map(|(name, value)| (text(name), value.to_owned())).collect()
 }
 
 fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
@@ -133,6 +102,12 @@ fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
                     Feature::Calls(..) => "calls",
                     Feature::OwnTime => "own_time",
                     Feature::CallTime(_) => "call_time",
+                    Feature::ConnectTime(_) => "connect_time",
+                    Feature::Connection(Fault::Refused, _) => "refused_attempts",
+                    Feature::Connection(Fault::TimedOut, _) => "timed_out",
+                    Feature::Connection(Fault::Abandoned, _) => "abandoned_attempts",
+                    Feature::Connection(Fault::Reset, _) => "resets",
+                    Feature::Connection(Fault::Retransmitted, _) => "retransmits",
                 },
             ),
             weight: evidence.strength,
@@ -160,7 +135,7 @@ fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
     let evidence = suspect.evidence.iter().take(MAX_TERMS).map(|e| e.deviation.example.1);
     Candidate {
         cause: format!("{}: {about}", names.instance(suspect.instance)),
-        entity: names.instances.get(&suspect.instance).map(cause_entity),
+        entity: names.get(suspect.instance).map(cause_entity),
         evidence: evidence.collect(),
         labels: Vec::new(),
         score: suspect.score,
@@ -172,9 +147,9 @@ fn candidate(suspect: &Suspect, names: &Names) -> Candidate {
 fn actions(suspect: &Suspect, names: &Names) -> Vec<String> {
     let Some(strongest) = suspect.evidence.first() else { return Vec::new() };
     let unknown = InstanceNames::default();
-    let instance = names.instances.get(&suspect.instance).unwrap_or(&unknown);
+    let instance = names.get(suspect.instance).unwrap_or(&unknown);
     let mut actions = Vec::new();
-    let InstanceNames { service, pod, namespace } = instance;
+    let InstanceNames { kind, service, pod, namespace, .. } = instance;
     let has_pod = !pod.is_empty() && !namespace.is_empty();
     match strongest.deviation.feature {
         Feature::OwnTime if has_pod => {
@@ -189,13 +164,29 @@ fn actions(suspect: &Suspect, names: &Names) -> Vec<String> {
         actions.push(format!("kubectl -n {namespace} logs {pod} --since=15m"));
         actions.push(format!("kubectl -n {namespace} describe pod {pod}"));
     }
+    if *kind == InstanceKind::Unit {
+        actions.push(format!("systemctl status {service}"));
+        actions.push(format!("journalctl -u {service} --since -15m"));
+    }
+    let caller = names.service(strongest.instance);
     actions.push(match strongest.deviation.feature {
         Feature::OwnTime => {
             format!("Look for a lack of CPU, locks or garbage collection in {service}")
         }
-        Feature::CallTime(callee) => format!(
-            "Look for delay or loss between {} and {}",
-            names.service(strongest.instance),
+        Feature::CallTime(callee) => {
+            format!("Look for delay or loss between {caller} and {}", names.service(callee))
+        }
+        Feature::Connection(Fault::Refused, callee) => {
+            let port = names.endpoint((strongest.instance, callee)).map_or("", |(_, port)| port);
+            let callee = names.service(callee);
+            format!("Check that {callee} runs and listens: ss -ltnp 'sport = :{port}'")
+        }
+        Feature::Connection(Fault::Reset, callee) => format!(
+            "Check whether {} restarts, is overloaded or has a shorter idle timeout than {caller}",
+            names.service(callee)
+        ),
+        Feature::ConnectTime(callee) | Feature::Connection(_, callee) => format!(
+            "Look for delay, loss or packet filters between {caller} and {}",
             names.service(callee)
         ),
         _ => {
@@ -211,10 +202,11 @@ fn impact(suspects: &[Suspect], calls: &Calls, names: &Names) -> Impact {
     // Nobody calls it: requests enter there.
     let entries = affected.iter().filter(|key| !callees.contains(key) && calls.contains_key(key));
     let entries = entries.count();
-    let all = names.instances.len().max(1);
+    let others = affected.iter().filter(|key| !names.instances.contains_key(*key));
+    let all = (names.instances.len() + others.count()).max(1);
     let share = affected.len() as f64 / all as f64;
-    let services: BTreeSet<String> =
-        affected.iter().map(|key| format!("service {}", names.service(*key))).collect();
+    let known = affected.iter().filter_map(|key| names.get(*key));
+    let services: BTreeSet<String> = known.map(InstanceNames::affected).collect();
     let mut evidence = vec![format!("{} of {all} instances deviate", affected.len())];
     if entries > 0 {
         evidence.push(format!("{entries} of them take requests from outside"));
@@ -228,6 +220,25 @@ fn impact(suspects: &[Suspect], calls: &Calls, names: &Names) -> Impact {
     }
 }
 
+/// The kind and the source of the event that shows a deviation.
+fn source(deviation: &Deviation) -> (Name, Name) {
+    match deviation.feature {
+        Feature::ConnectTime(_) => (names::KERNEL_TCP_CONNECT, names::EBPF),
+        Feature::Connection(fault, _) => {
+            let kind = match fault {
+                Fault::Refused => names::KERNEL_TCP_REFUSED,
+                Fault::TimedOut => names::KERNEL_TCP_TIMEOUT,
+                Fault::Abandoned => names::KERNEL_TCP_CLOSE,
+                Fault::Reset => names::KERNEL_TCP_RESET,
+                Fault::Retransmitted => names::KERNEL_TCP_RETRANSMIT,
+            };
+            (kind, names::EBPF)
+        }
+        Feature::Logs(_) if deviation.now > deviation.usual => (names::OTLP_LOG, names::OTLP),
+        _ => (names::OTLP_SPAN, names::OTLP),
+    }
+}
+
 fn members(suspects: &[Suspect], names: &Names) -> Vec<Member> {
     let cause = suspects.first().map(|suspect| suspect.instance);
     let mut members = BTreeMap::new();
@@ -238,16 +249,14 @@ fn members(suspects: &[Suspect], names: &Names) -> Vec<Member> {
         if members.len() >= MAX_MEMBERS || members.contains_key(&(time_ns, id)) {
             continue;
         }
-        let is_log = matches!(evidence.deviation.feature, Feature::Logs(_))
-            && evidence.deviation.now > evidence.deviation.usual;
-        let kind = if is_log { names::OTLP_LOG } else { names::OTLP_SPAN };
+        let (kind, source) = source(&evidence.deviation);
         let role = if Some(evidence.instance) == cause { "cause" } else { "effect" };
         let member = Member {
             id,
             label: String::new(),
             time_ns,
             kind: kind.text().into(),
-            source: names::OTLP.text().into(),
+            source: source.text().into(),
             severity: Severity::WARN,
             role: role.into(),
             pattern: String::new(),
@@ -271,9 +280,13 @@ pub(super) fn story(
     names: &Names,
 ) -> Story {
     let first = suspects.first();
-    let service = first.map_or("", |suspect| names.service(suspect.instance));
     let strongest = first.and_then(|suspect| suspect.evidence.first());
-    let fails = strongest.is_some_and(|e| e.deviation.feature == Feature::Failed);
+    let fails = strongest.is_some_and(|evidence| {
+        matches!(
+            evidence.deviation.feature,
+            Feature::Failed | Feature::Connection(Fault::Refused | Fault::TimedOut, _)
+        )
+    });
     let z = strongest.map_or(0.0, |evidence| evidence.deviation.z);
     let members = members(suspects, names);
     Story {
@@ -281,11 +294,11 @@ pub(super) fn story(
         trace_id: TraceId(disturbance.id.0),
         rule: RULE.into(),
         pattern: RULE.into(),
-        name: format!("{service} deviates from what it usually does"),
+        name: first.map_or(String::new(), |suspect| title(suspect, names)),
         intent: "an application is slower, fails or works otherwise than learned".into(),
         state,
         revision: disturbance.revision,
-        key: vec![(names::SERVICE_NAME.text().into(), service.into())],
+        key: first.map_or(Vec::new(), |suspect| key(suspect, names)),
         members_total: members.len() as u64,
         members,
         first_ns: disturbance.first_ns,

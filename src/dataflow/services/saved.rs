@@ -7,6 +7,7 @@ use rkyv::rancor::Failure;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::connections::{PairKey, SavedConnections};
 use super::duration::Durations;
 use super::fact::{InstanceNames, Key, key_hasher};
 use super::learner::Services;
@@ -15,7 +16,7 @@ use super::step::AHEAD_STEPS;
 use tapio_core::event::stable_hash;
 
 /// Begins a saved state, with the version of its form.
-const MAGIC: [u8; 8] = *b"tapio\0s\x01";
+const MAGIC: [u8; 8] = *b"tapio\0s\x02";
 /// The magic, the check of the hash of keys, and the checksum of what follows.
 const HEAD_BYTES: usize = 8 + 8 + 16;
 
@@ -28,6 +29,9 @@ struct Saved {
     operations: Vec<((Key, Key), Operation)>,
     calls: Vec<(Key, Vec<Key>)>,
     requests: Durations,
+    owners: Vec<(Key, InstanceNames)>,
+    endpoints: Vec<(PairKey, Key)>,
+    connections: SavedConnections,
     next_step: u32,
 }
 
@@ -51,7 +55,7 @@ fn check() -> u64 {
 }
 
 /// Entries in an order that isn't the map's: equal states are equal bytes.
-fn in_order<T>(entries: impl IntoIterator<Item = T>, key: impl Fn(&T) -> Key) -> Vec<T> {
+fn in_order<T, K: Ord>(entries: impl IntoIterator<Item = T>, key: impl Fn(&T) -> K) -> Vec<T> {
     let mut entries: Vec<T> = entries.into_iter().collect();
     entries.sort_by_key(key);
     entries
@@ -74,6 +78,9 @@ impl Services {
                 .map(|(of, all)| (*of, all.iter().copied().collect()))
                 .collect(),
             requests: take(&mut self.requests),
+            owners: in_order(take(&mut self.names.owners), |(key, _)| *key),
+            endpoints: in_order(take(&mut self.names.endpoints), |(pair, _)| *pair),
+            connections: self.connections.save(),
             next_step: self.next_step,
         };
         let payload = rkyv::to_bytes::<Failure>(&saved);
@@ -82,6 +89,8 @@ impl Services {
         self.service_keys = saved.service_keys.into_iter().collect();
         self.operations = saved.operations.into_iter().collect();
         self.requests = saved.requests;
+        self.names.owners = saved.owners.into_iter().collect();
+        self.names.endpoints = saved.endpoints.into_iter().collect();
         let payload = payload.ok()?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
         bytes.extend_from_slice(&MAGIC);
@@ -116,6 +125,9 @@ impl Services {
         self.names.instances = saved.instances.into_iter().collect();
         self.names.texts = saved.texts.into_iter().collect();
         self.service_keys = saved.service_keys.into_iter().collect();
+        self.names.owners = saved.owners.into_iter().collect();
+        self.names.endpoints = saved.endpoints.into_iter().collect();
+        self.connections.restore(saved.connections);
         self.operations = operations;
         self.requests = saved.requests;
         self.requests.learn_recent(next);

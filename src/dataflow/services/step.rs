@@ -112,6 +112,12 @@ impl RecentCounts {
         slots.map(|slot| f64::from(self.0[slot])).sum()
     }
 
+    /// How many of this many steps up to `last` have a count.
+    pub(super) fn steps(&self, last: u32, steps: usize) -> usize {
+        let slots = (0..steps as u32).map(|back| slot(last.wrapping_sub(back)));
+        slots.filter(|slot| self.0[*slot] > 0).count()
+    }
+
     /// The count of a step.
     pub(super) fn at(&self, step: u32) -> f64 {
         f64::from(self.0[slot(step)])

@@ -396,7 +396,8 @@ fn story_opens_within_half_a_minute() {
 /// A sender of made-up services takes neither the room of others for good nor memory.
 #[test]
 fn made_up_services_are_forgotten() {
-    let bounds = ServiceBounds { operations: 50, features: 400, names: 60, spans: 100_000 };
+    let bounds =
+        ServiceBounds { operations: 50, features: 400, names: 60, spans: 100_000, pairs: 10 };
     let mut services = Services::new(bounds, "", 1.0);
     let advance = |services: &mut Services, second: u64| {
         services.advance(BEGIN_NS + second * SECOND_NS);
@@ -427,7 +428,7 @@ fn made_up_services_are_forgotten() {
 
 #[test]
 fn what_is_kept_is_bounded() {
-    let bounds = ServiceBounds { operations: 2, features: 3, names: 4, spans: 10 };
+    let bounds = ServiceBounds { operations: 2, features: 3, names: 4, spans: 10, pairs: 10 };
     let mut services = Services::new(bounds, "", 1.0);
     let mut app = App::new();
     app.run(0, 60, None);

@@ -156,6 +156,7 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("evicted", "tapio_evidence_evicted_total"),
     ("service_operations", "tapio_service_operations"),
     ("service_spans", "tapio_service_spans"),
+    ("service_pairs", "tapio_service_pairs"),
     ("services_refused", "tapio_services_refused_total"),
     ("services_sampled_out", "tapio_services_sampled_out_total"),
     ("failures", "tapio_assessor_failures_total"),

@@ -62,6 +62,39 @@ fn stories_of_one_entity_are_one_incident_unless_far_apart() {
     assert_eq!(of(&empty(), &stories), [None, same, None, None]);
 }
 
+/// A disturbance of connections has the address in its key, as the rules about connections have.
+#[test]
+fn stories_about_connections_to_one_address_are_one_incident() {
+    let key = |address, port: &'static str| {
+        let mut key = vec![("host.name", "a"), ("attributes.network.peer.address", address)];
+        key.extend((!port.is_empty()).then_some(("attributes.network.peer.port", port)));
+        key
+    };
+    let about = |number, rule, address, port| {
+        (story(number, rule, 1_000 + u64::from(number), &key(address, port)), vec![])
+    };
+    let mut disturbed = about(3, "service-disturbance", "10.0.0.7", "5432");
+    disturbed.0.key[0] = ("service.name".into(), "payments".into());
+    let mut graph = empty();
+    graph.add_edge(
+        &Edge {
+            from: Entity::new(EntityKind::Endpoint, "10.0.0.7:5432"),
+            relation: Relation::RunsIn,
+            to: Entity::new(EntityKind::Address, "10.0.0.7"),
+        },
+        1_000,
+    );
+    let stories = [
+        about(1, "connection-refused-storm", "10.0.0.7", "5432"),
+        about(2, "connection-refused-storm", "10.0.0.7", "80"),
+        disturbed,
+        about(4, "retransmit-storm", "10.0.0.7", ""),
+        about(5, "connect-timeouts", "127.0.0.1", "5432"),
+    ];
+    let same = Some((1, IncidentRole::Same));
+    assert_eq!(of(&graph, &stories), [None, None, same, same, None]);
+}
+
 #[test]
 fn child_of_a_child_names_the_parent() {
     let stories = [
