@@ -122,7 +122,7 @@ impl Flood {
         let before = HELD.load(Ordering::Relaxed) as i64;
         self.shard.limit(level, BEGIN_NS + self.sent * 1_000);
         self.receive();
-        self.assessor.limit(Bounds::LIVE.at(level));
+        self.assessor.limit(Bounds::LIVE, level);
         before - HELD.load(Ordering::Relaxed) as i64
     }
 

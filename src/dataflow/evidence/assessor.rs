@@ -13,6 +13,7 @@ use super::suggest::worth_a_rule;
 use crate::guard::{Failures, guarded};
 use crate::services::{ServiceBounds, ServiceCounts, ServiceFact, Services};
 use tapio_core::event::{Candidate, Impact, Story};
+use tapio_core::memory::MemoryLevel;
 
 /// Counters of the assessor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,9 +144,12 @@ impl Assessor {
         }
     }
 
-    /// Sets the bounds; evicts what is beyond them.
-    pub fn limit(&mut self, bounds: Bounds) {
-        self.store.limit(bounds);
+    /// Follows the level of memory: sets the bounds, and evicts what is beyond them.
+    pub fn limit(&mut self, bounds: Bounds, level: MemoryLevel) {
+        self.store.limit(bounds.at(level));
+        if let Some(services) = &mut self.services {
+            services.limit(level);
+        }
     }
 
     /// Adds a fact to the evidence, or returns the pending story of the message.

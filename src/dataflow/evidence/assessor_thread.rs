@@ -278,7 +278,7 @@ impl AssessorThread {
         let level = self.memory.level();
         if level != self.level {
             self.level = level;
-            self.assessor.limit(self.bounds.at(level));
+            self.assessor.limit(self.bounds, level);
         }
     }
 

@@ -1,10 +1,11 @@
 //! The whole method on simulated connections, without spans.
 
+use super::bounds::ServiceBounds;
 use super::fact::{
     ConnectionChange, ConnectionFact, InstanceKind, InstanceNames, Key, ListenerFact, Party,
     ServiceFact, SpanFact,
 };
-use super::learner::{ServiceBounds, Services};
+use super::learner::Services;
 use tapio_core::event::{EventId, Severity, Story};
 
 const SECOND_NS: u64 = 1_000_000_000;

@@ -119,6 +119,11 @@ impl Connections {
         }
     }
 
+    /// Sets the bounds. Tables that have more are emptied when they are added to.
+    pub(super) fn limit(&mut self, bounds: ConnectionBounds) {
+        self.bounds = bounds;
+    }
+
     /// Which instance opens connections to which.
     pub(super) fn edges(&self) -> &Calls {
         &self.edges

@@ -1,9 +1,10 @@
 //! The usual behaviour of the services of a node, and deviations from it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use super::blame::{CallGraph, Calls, Evidence, add_hints, connected, suspects};
-use super::connections::{ConnectionBounds, Connections};
+use super::bounds::{FORGET_INTERVAL_STEPS, ServiceBounds};
+use super::connections::Connections;
 use super::disturbance::Disturbance;
 use super::duration::Durations;
 use super::fact::{Key, LogFact, ServiceFact, SpanFact};
@@ -23,33 +24,11 @@ const MIN_HINT_Z: f64 = 2.0;
 const OPENING_STRENGTH: f64 = 1.6;
 /// The strength of a deviation that keeps a disturbance open.
 const KEEPING_STRENGTH: f64 = 1.1;
-/// The interval at which what is idle is forgotten: ten minutes.
-const FORGET_INTERVAL_STEPS: u32 = 60;
-/// The interval at which processes that aren't reported any more are forgotten: shards report them
-/// every ten minutes.
-const PROCESS_INTERVAL_STEPS: u32 = 120;
-/// Steps without a run after which an operation is forgotten: a day.
-const FORGOTTEN_STEPS: u32 = 8_640;
 /// The longest span that awaits its parts; with longer ones a sender would keep the room for good.
 const MAX_SPAN_NS: u64 = 600 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 /// The usual time of a request before any was seen.
 const REQUEST_NS: f64 = 1e8;
-
-/// Bounds of what is kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ServiceBounds {
-    /// Operations of all instances.
-    pub(crate) operations: usize,
-    /// Features of all operations.
-    pub(crate) features: usize,
-    /// Instances, and texts of operations and templates.
-    pub(crate) names: usize,
-    /// Spans that await their callees, and connections that await what is known of their ends.
-    pub(crate) spans: usize,
-    /// Pairs of instances with connections.
-    pub(crate) pairs: usize,
-}
 
 /// Counts of what is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,33 +40,17 @@ pub(crate) struct ServiceCounts {
     pub(crate) sampled_out: u64,
 }
 
-impl ServiceBounds {
-    /// Live: thousands of operations in some tens of megabytes.
-    pub(crate) const LIVE: Self =
-        Self { operations: 32_768, features: 98_304, names: 65_536, spans: 131_072, pairs: 8_192 };
-    /// Replay: enough for all that the files hold.
-    pub(crate) const REPLAY: Self = Self {
-        operations: 1 << 20,
-        features: 1 << 22,
-        names: 1 << 22,
-        spans: 1 << 24,
-        pairs: 1 << 18,
-    };
-
-    fn connections(self) -> ConnectionBounds {
-        ConnectionBounds { pairs: self.pairs, held: self.spans / 2, names: self.names }
-    }
-}
-
 /// The usual behaviour of services, and the disturbances that are open.
 pub(crate) struct Services {
+    /// Those of the configuration, and those that memory allows.
+    pub(super) configured: ServiceBounds,
     pub(super) bounds: ServiceBounds,
     cluster: String,
     sensitivity: f64,
     pub(super) names: Names,
     /// One key for all instances of a service.
     pub(super) service_keys: HashMap<String, Key>,
-    join: SpanJoin,
+    pub(super) join: SpanJoin,
     pub(super) connections: Connections,
     pub(super) operations: BTreeMap<(Key, Key), Operation>,
     /// Features that may be added until the next step.
@@ -113,6 +76,7 @@ impl Services {
     /// `sensitivity`: a deviation of an n-th of the usual strength opens a disturbance; 0: none.
     pub(crate) fn new(bounds: ServiceBounds, cluster: &str, sensitivity: f64) -> Self {
         Self {
+            configured: bounds,
             bounds,
             cluster: cluster.to_owned(),
             sensitivity,
@@ -258,28 +222,6 @@ impl Services {
                 self.call_count += 1;
             }
         }
-    }
-
-    /// Forgets operations that had no run for a day; where there is no room for others, all that
-    /// had none for ten minutes. With them go the calls of their instances.
-    fn forget(&mut self, now: u32) {
-        let is_full = self.operations.len() >= self.bounds.operations || self.room == 0;
-        let idle_steps = if is_full { FORGET_INTERVAL_STEPS } else { FORGOTTEN_STEPS };
-        self.operations.retain(|_, operation| operation.idle_steps(now) <= idle_steps);
-        let operations = &self.operations;
-        let is_known = |key: &Key| operations.range((*key, 0)..=(*key, Key::MAX)).next().is_some();
-        self.calls.retain(|caller, _| is_known(caller));
-        self.calls.values_mut().for_each(|callees| callees.retain(is_known));
-        self.call_count = self.calls.values().map(BTreeSet::len).sum();
-        self.forget_connections(now, FORGET_INTERVAL_STEPS);
-        if now.is_multiple_of(PROCESS_INTERVAL_STEPS) {
-            self.connections.forget_processes();
-        }
-    }
-
-    /// The features of all operations.
-    pub(super) fn features(&self) -> usize {
-        self.operations.values().map(Operation::features).sum()
     }
 
     /// Advances time: joins the spans that are due, evaluates the steps that are complete, and

@@ -24,10 +24,12 @@
 //! | `disturbance.rs` | open disturbances: what deviated, how much, since when |
 //! | `wording.rs` | deviations and names in words |
 //! | `report.rs` | a disturbance as a story |
+//! | `bounds.rs` | what is kept at most, and what is forgotten |
 //! | `learner.rs` | [`Services`]: all of it |
 //! | `saved.rs` | what is learned, in bytes |
 
 mod blame;
+mod bounds;
 mod connection_observer;
 #[cfg(test)]
 mod connection_tests;
@@ -49,6 +51,7 @@ mod template;
 mod tests;
 mod wording;
 
+pub(crate) use bounds::ServiceBounds;
 pub(crate) use fact::ServiceFact;
-pub(crate) use learner::{ServiceBounds, ServiceCounts, Services};
+pub(crate) use learner::{ServiceCounts, Services};
 pub(crate) use observer::ServiceObserver;

@@ -40,6 +40,11 @@ impl SpanJoin {
         Self { open: HashMap::default(), due: BTreeMap::new(), capacity }
     }
 
+    /// Sets how many spans wait at most; those beyond it wait to their end.
+    pub(super) fn limit(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     /// Whether there is no room for another span.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() >= self.capacity

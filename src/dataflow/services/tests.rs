@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::bounds::ServiceBounds;
 use super::fact::{InstanceNames, Key, LogFact, ServiceFact, SpanFact};
-use super::learner::{ServiceBounds, Services};
+use super::learner::Services;
 use tapio_core::event::{EventId, Severity, Story};
+use tapio_core::memory::MemoryLevel;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const BEGIN_NS: u64 = 1_700_000_000 * SECOND_NS;
@@ -424,6 +426,39 @@ fn made_up_services_are_forgotten() {
     let counts = services.counts();
     assert_eq!((counts.operations, counts.spans), (0, 0), "{counts:?}");
     assert!(counts.refused >= 1_000, "{counts:?}");
+}
+
+/// Where memory is short, the operations that run stay, and those that don't go.
+#[test]
+fn bounds_follow_memory() {
+    let bounds =
+        ServiceBounds { operations: 64, features: 400, names: 60, spans: 100_000, pairs: 10 };
+    let mut services = Services::new(bounds, "", 1.0);
+    let mut app = App::new();
+    app.run(0, 120, None);
+    let idle = (0..40).map(|number| {
+        ServiceFact::Log(LogFact {
+            event: EventId([1; 16]),
+            time_ns: BEGIN_NS,
+            instance: 1_000 + number,
+            template: 7,
+            span: 0,
+            trace: 0,
+            severity: Severity::INFO,
+        })
+    });
+    idle.chain(app.facts).for_each(|fact| services.add(fact));
+    (0..140).for_each(|second| drop(services.advance(BEGIN_NS + second * SECOND_NS)));
+    assert_eq!(services.counts().operations, 45);
+    services.limit(MemoryLevel::NORMAL.smaller().smaller().smaller());
+    assert_eq!(services.counts().operations, 8);
+    assert!(services.features() <= 50);
+    let runs = |instance| services.operations.range((instance, 0)..=(instance, Key::MAX)).count();
+    assert_eq!((1..=3).map(runs).sum::<usize>(), 5, "what runs stays");
+    services.limit(MemoryLevel::EMPTY);
+    assert_eq!(services.counts().operations, 0, "each has more than one feature");
+    services.limit(MemoryLevel::NORMAL);
+    assert_eq!(services.bounds.operations, 64);
 }
 
 #[test]
