@@ -56,7 +56,7 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     ("network-storage-lost", Scope::Node, &["filesystem-error", "hung-task", "read-only-remount"]),
     ("neighbour-table-full", Scope::Node, &["connect-timeouts"]),
     ("network-interface-flap", Scope::Node, &["connect-timeouts", "node-lost", "node-not-ready"]),
-    ("nfs-not-responding", Scope::Node, &["hung-task"]),
+    ("nfs-not-responding", Scope::Node, &["hung-task", "volume-mount-failure"]),
     ("node-disk-pressure", Scope::Node, &["pod-eviction"]),
     ("node-memory-pressure", Scope::Node, &["node-oom", "pod-eviction"]),
     ("node-pid-pressure", Scope::Node, &["pod-eviction"]),
