@@ -134,7 +134,7 @@ fn words(line: &str) -> Option<Severity> {
         let bare = word.trim_matches(['[', ']', '(', ')', '<', '>', ':', '|', ',']);
         // Python's `ERROR:root:text`, nginx's and Apache's `[error]`, `[core:error]`.
         let is_bracketed = word.starts_with(['[', '<']) && word.contains([']', '>']);
-        if is_bracketed && let Some(found) = bare.rsplit(':').find_map(level) {
+        if is_bracketed && let Some(found) = bare.rsplit([':', '[', ']']).find_map(level) {
             return Some(found);
         }
         let name = bare.split(':').next().unwrap_or(bare);
@@ -186,6 +186,7 @@ mod tests {
             ("2024-01-18 17:33:58.888 UTC [123] FATAL:  x", Severity::FATAL),
             ("2024/01/18 17:33:58 [emerg] 12#12: x", Severity::CRITICAL),
             ("[Thu Jan 18 17:33:58 2024] [core:error] [pid 1] x", Severity::ERROR),
+            ("[2024-01-18T17:33:58,888][ERROR][o.e.b.Bootstrap] [n1] x", Severity::ERROR),
             ("FATAL: x", Severity::FATAL),
             ("INFO: ready", Severity::INFO),
         ] {
