@@ -13,6 +13,8 @@
 
 #[path = "kernel/cni.rs"]
 mod cni;
+#[path = "kernel/facts.rs"]
+mod facts;
 #[path = "kernel/harness.rs"]
 mod harness;
 #[path = "kernel/losses.rs"]

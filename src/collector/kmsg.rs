@@ -289,10 +289,14 @@ impl Run {
             event.text(names::TAPIO_BLOCK_DEVICE, device);
         }
         event.message(format_args!("{message}"));
-        let observed_ns = clock::wall_ns();
         // The log's clock (printk's local_clock) advances as CLOCK_MONOTONIC does, from boot on.
         let time_ns =
             clock::monotonic_to_wall_ns().saturating_add(record.time_us.saturating_mul(1_000));
+        let age_ns = clock::wall_ns().saturating_sub(time_ns);
+        if let Some(first) = context.site.kernel_facts.repeated_by(&message, age_ns) {
+            event.text(names::TAPIO_REPEATS, first);
+        }
+        let observed_ns = clock::wall_ns();
         let natural = format!("{} {}", self.boot, record.sequence);
         let meta = EventHeader {
             id: EventId::from_natural("kmsg", &natural),

@@ -10,6 +10,7 @@
 //! | `shard/` | [`Shard`]: owner of a part of the keys; lanes, watermark, worker thread |
 //! | `driver/` | [`Topology`]: threads and rings; replay of files; rules' own tests |
 //! | `lru.rs`, `key_table.rs`, `timer_wheel.rs` | bounded tables and timers that the stages share |
+//! | `robust.rs` | median and spread of samples |
 //! | `guard.rs` | panics while an event is correlated, as errors |
 //!
 //! Dependencies point one way: `rules ← evidence ← story ← matcher ← shard ← driver`. All but the
@@ -21,6 +22,7 @@ mod guard;
 mod key_table;
 mod lru;
 mod matcher;
+mod robust;
 pub mod rules;
 mod services;
 mod shard;

@@ -112,7 +112,7 @@ impl RecoveryLog {
     /// When a segment can't be read. The shards are restored from the events before it then.
     pub(super) fn restore(&self, rules: &RuleSet, shards: &mut [Shard]) -> io::Result<()> {
         let now_ns = clock::wall_ns();
-        let longest_ns = rules.longest_story_ns();
+        let longest_ns = rules.longest_relevance_ns();
         let mut restorer = Restorer { rules, shards, latest_ns: 0, events: 0 };
         let mut undecodable = 0u64;
         let read = self.log.snapshot().oldest_first(FramePosition::default(), |frame| {

@@ -51,7 +51,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/dataflow/",
         layers: &[
-            &["guard", "lru", "timer_wheel"],
+            &["guard", "lru", "robust", "timer_wheel"],
             &["key_table", "rules", "services"],
             &["evidence"],
             &["story"],

@@ -33,6 +33,12 @@ count: { event: a, by: [attributes.k], within: 60s, at_least: 1 }
 story: { pattern: p }
 ";
 
+const DEVIATES: &str = "rule: deviates
+events: { a: { kind: t.a } }
+count: { event: a, by: [attributes.k], within: 1ms, condition: { deviation: { gt: 6 } } }
+story: { pattern: p }
+";
+
 struct Flood {
     shard: Shard,
     writer: RecordWriter,
@@ -176,6 +182,14 @@ fn flood_of_keys_stories_or_pods_stays_within_bounds() {
     assert_eq!(stats.uncorrelated, 0);
     stories.finish();
     assert_eq!(stories.open.len(), 0, "emitted stories that didn't end");
+
+    let mut baselines = Flood::new(DEVIATES);
+    let (grown, stats) = baselines.grows_by(10 * BOUND as u64, false);
+    assert!(grown < BOUND as i64 * 100, "{grown} bytes more");
+    assert_eq!(stats.lane.baselines, BOUND as u64 / 4);
+    assert_eq!(stats.lane.baselines_evicted, baselines.sent - BOUND as u64 / 4);
+    baselines.limit(MemoryLevel::SMALLEST);
+    assert_eq!(baselines.shard.stats().lane.baselines, BOUND as u64 / 4 / 256);
 
     let mut pods = Flood::new(SEQUENCE);
     let (grown, stats) = pods.grows_by(80_000, true);

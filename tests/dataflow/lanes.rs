@@ -34,6 +34,18 @@ rule: alone
 events: { b: { kind: t.b }, c: { kind: t.c } }
 absence: { event: b, followed_by: c, by: [attributes.k], within: 1s }
 story: { pattern: alone, close: { idle: 2s, max_age: 20s } }
+---
+rule: unusual
+events: { a: { kind: t.a } }
+count:
+  event: a
+  by: [attributes.k]
+  within: 200ms
+  condition: { deviation: { gte: 1.5, learn: 6 } }
+story:
+  pattern: unusual
+  name: '{value} instead of {usual}: {deviation}'
+  close: { idle: 500ms, max_age: 20s }
 ";
 
 fn rules() -> Vec<Rule> {
@@ -199,6 +211,7 @@ fn summary(story: &Story) -> Json {
     json!([
         story.id.to_string(),
         story.rule,
+        story.name,
         story.key,
         story.state.as_str(),
         story.first_ns,
@@ -296,6 +309,21 @@ fn finals(emitted: Vec<Story>) -> Vec<Json> {
     let mut summaries: Vec<Json> = last.into_values().collect();
     summaries.sort_by_key(Json::to_string);
     summaries
+}
+
+#[test]
+fn deviation_survives_reload_and_restart() {
+    let usual = (0..20).map(|n| (0, 100 + n * 200, 100 + n * 200, 0));
+    let burst = (0..9).map(|n| (0, 4_120 + n, 4_130 + n, 0));
+    let events: Vec<_> = usual.chain(burst).chain([(0, 9_000, 9_000, 2)]).collect();
+    let changes = [(2_000, Change::Reload), (3_000, Change::Restart), (4_125, Change::Restart)];
+    for changes in [&[], &changes[..]] {
+        let (emitted, _) = live_through(&sent(&events), changes);
+        let unusual: Vec<&Story> = emitted.iter().filter(|s| s.rule == "unusual").collect();
+        let last = unusual.last().unwrap();
+        assert_eq!((last.name.as_str(), last.state), ("9 instead of 1: 8", StoryState::Closed));
+        assert!(unusual.iter().all(|s| s.id == last.id), "{changes:?}");
+    }
 }
 
 #[test]

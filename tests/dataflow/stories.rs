@@ -1,7 +1,8 @@
 //! The two stories of the specification and the golden stories, through the production correlator:
 //! the output is the same byte for byte for any number of shards, and its texts follow from events.
 //!
-//! `tests/stories/*.golden.json` has the output of `tapio replay` for the events beside it. After
+//! `tests/stories/*.golden.json` has the output of `tapio replay` for the events beside it, by the
+//! built-in rules or those of the `*.rules.yaml` beside it. After
 //! an intended change of output, renew the files and review the diff: `TAPIO_RENEW_GOLDEN=1 cargo
 //! test -p tapio-dataflow --test dataflow golden`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
@@ -10,14 +11,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use tapio_dataflow::replay::{Emit, replay};
-use tapio_dataflow::rules::builtin;
+use tapio_dataflow::rules::{Rule, builtin, load};
 
 fn story_file(name: &str) -> PathBuf {
     PathBuf::from(crate::ROOT).join("tests/stories").join(name)
 }
 
 fn run(files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
-    let replayed = replay(files, builtin().rules, "", shards, emit).unwrap();
+    run_with(builtin().rules, files, shards, emit)
+}
+
+fn run_with(rules: Vec<Rule>, files: &[PathBuf], shards: usize, emit: Emit) -> Vec<Json> {
+    let replayed = replay(files, rules, "", shards, emit).unwrap();
     assert!(replayed.account.holds(), "CONS-1: {:?}", replayed.account.total);
     assert_eq!(replayed.account.total.held, 0);
     assert_eq!(replayed.account.total.received, replayed.account.total.forwarded);
@@ -148,9 +153,20 @@ fn files(ending: &str) -> Vec<PathBuf> {
     files
 }
 
+/// The rules for a file: those beside it, else the built-in ones.
+fn rules_for(file: &Path) -> Vec<Rule> {
+    let own = file.with_extension("rules.yaml");
+    if !own.exists() {
+        return builtin().rules;
+    }
+    let loaded = load(&[own]);
+    assert_eq!(loaded.errors, []);
+    loaded.rules
+}
+
 /// The output of `tapio replay` for a file: stories without lifecycles.
 fn printed(file: &Path, shards: usize) -> String {
-    let lines = run(&[file.to_path_buf()], shards, Emit::Stories);
+    let lines = run_with(rules_for(file), &[file.to_path_buf()], shards, Emit::Stories);
     let is_lifecycle = |line: &Json| line["rule"].as_str().unwrap().ends_with("-lifecycle");
     lines.iter().filter(|line| !is_lifecycle(line)).map(|line| format!("{line}\n")).collect()
 }

@@ -115,14 +115,14 @@ fn failed_system_calls_are_counted_in_the_kernel() {
 }
 
 /// A loop device over a file on its own file system; both are removed on drop.
-struct LoopDevice {
-    device: String,
+pub(super) struct LoopDevice {
+    pub(super) device: String,
     folder: tempfile::TempDir,
 }
 
 impl LoopDevice {
     /// A device of 64 MiB of which only `capacity` can be written.
-    fn new(capacity: &str) -> Option<Self> {
+    pub(super) fn new(capacity: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let script = format!(
             "mount -t tmpfs -o size={capacity} tmpfs {0} && truncate -s 64M {0}/image && \
@@ -139,7 +139,7 @@ impl LoopDevice {
         Some(made)
     }
 
-    fn write(&self, megabytes: u32) -> bool {
+    pub(super) fn write(&self, megabytes: u32) -> bool {
         let to = format!("of={}", self.device);
         Command::new("dd")
             .args(["if=/dev/zero", &to, "bs=1M", "oflag=direct", &format!("count={megabytes}")])

@@ -87,6 +87,45 @@ fn twenty_oom_kills_are_counted_exactly() {
 }
 
 #[test]
+fn signal_and_exit_name_the_process_that_killed() {
+    let _kernel = exclusive_kernel();
+    if !is_ebpf_available() {
+        return;
+    }
+    let running = start(&only(&[Kind::Signal, Kind::Exit, Kind::Exec, Kind::Fork]), is_of_child);
+    let folder = tempfile::tempdir().unwrap();
+    let killer = folder.path().join("killer");
+    std::os::unix::fs::symlink("/bin/sh", &killer).unwrap();
+    let mut killed = Vec::new();
+    for (signal, number) in [("KILL", 9), ("TERM", 15)] {
+        let mut victim = Command::new("sleep").arg("100").spawn().unwrap();
+        let script = format!("kill -{signal} {}", victim.id());
+        let mut by = Command::new(&killer).args(["-c", &script]).spawn().unwrap();
+        let sender = by.id();
+        assert!(by.wait().unwrap().success());
+        assert_eq!(victim.wait().unwrap().signal(), Some(number));
+        killed.push((victim.id(), sender, format!("SIG{signal}")));
+    }
+    // What a process does to itself, or exits with, names nobody.
+    let mut own = Command::new("sh").args(["-c", "exit 3"]).spawn().unwrap();
+    own.wait().unwrap();
+    let outcome = running.finish();
+    outcome.assert_accounted();
+    for (pid, sender, signal) in killed {
+        for kind in ["kernel.process.signal", "kernel.process.exit"] {
+            let event = outcome.of_kind(kind).find(|e| e.pid() == pid).unwrap();
+            assert_eq!(event.get("tapio.signal.name"), signal);
+            assert_eq!(event.number("tapio.signal.sender.pid"), u64::from(sender), "{event:?}");
+            assert_eq!(event.get("tapio.signal.sender.name"), "killer");
+            let names = format!("killer (pid {sender})");
+            assert!(event.message.contains(&names), "{}", event.message);
+        }
+    }
+    let exit = outcome.of_kind("kernel.process.exit").find(|e| e.pid() == own.id()).unwrap();
+    assert_eq!(exit.get("tapio.signal.sender.name"), "");
+}
+
+#[test]
 fn crash_emits_signal_and_exit() {
     let _kernel = exclusive_kernel();
     if !is_ebpf_available() {

@@ -15,6 +15,7 @@ use super::processes::Processes;
 use super::users::Users;
 use crate::events::event_builder::EventHeader;
 use crate::runtime::alarm::Alarm;
+use crate::runtime::kernel_facts::Watched;
 use crate::runtime::{
     Collector, CollectorConfig, CollectorError, CollectorFactory, Context, Ended,
 };
@@ -144,6 +145,16 @@ impl Collector for Ebpf {
     }
 }
 
+/// The facts that this collector reports and the kernel logs as well.
+fn watched(config: &Config) -> Vec<Watched> {
+    let all = [
+        (Kind::OomKill, Watched::OomKills),
+        (Kind::Signal, Watched::Crashes),
+        (Kind::BlockError, Watched::BlockErrors),
+    ];
+    all.into_iter().filter(|(kind, _)| config.has_kind(*kind)).map(|(_, watched)| watched).collect()
+}
+
 impl<'a> Run<'a> {
     /// Loads and attaches the programs, reports the result of each, enables them, and reads the
     /// processes and connections that exist already.
@@ -189,6 +200,7 @@ impl<'a> Run<'a> {
             control_lost: 0,
         };
         run.publish_counters();
+        run.context.site.kernel_facts.watch(watched(config));
         Ok(run)
     }
 
@@ -369,6 +381,7 @@ impl Drop for Run<'_> {
     /// Accounts for the records that a failed or panicked run leaves in the ring buffer as lost.
     /// After [`Run::finish`] there are none.
     fn drop(&mut self) {
+        self.context.site.kernel_facts.watch(Vec::new());
         if self.kernel.configure(self.config.words(0, 0)).is_err() {
             return;
         }

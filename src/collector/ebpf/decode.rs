@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use super::cgroups::Cgroups;
 use super::enrichment_queue::EnrichmentQueue;
+use super::fatal_signals::FatalSignals;
 use super::kinds::Kind;
 use super::plugin_runs::PluginRuns;
 use super::processes::{ExecId, Processes};
-use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind};
+use super::raw::{CGROUP_REMOVED, Head, Record, RecordKind, SIGNAL_BY_KERNEL, SIGNAL_FATAL};
 use super::users::Users;
 use crate::events::enrich::{Resolution, Subject};
 use crate::events::event_builder::{EventBuilder, EventHeader, Lossy};
-use crate::runtime::Site;
+use crate::runtime::{KernelFacts, Site};
 use tapio_core::clock;
 use tapio_core::event::{ClockQuality, EventId, Reason, Severity, names};
 use tapio_core::identity::Directory;
+use tapio_core::log_line::KernelFact;
 use tapio_core::ring::Sink;
 
 /// Shortest interval between two scans of the cgroup file systems for unknown numbers.
@@ -23,6 +25,28 @@ const SCAN_INTERVAL_NS: u64 = 1_000_000_000;
 const SOURCE: u16 = 0x4000;
 /// The CPU in ids of events that user space creates.
 pub(super) const NO_CPU: u16 = 0x3fff;
+
+/// The facts of a record that the kernel logs as well.
+fn kernel_facts(kind: Kind, record: &Record<'_>) -> Vec<KernelFact> {
+    let task = record.bytes.u32(24);
+    match kind {
+        // A line names the process, or the thread of it that has its memory.
+        Kind::OomKill => [task, record.head.tgid].map(|task| KernelFact::OomKill { task }).into(),
+        // SIGILL, SIGBUS, SIGFPE, SIGSEGV of a fault, without a handler.
+        Kind::Signal if matches!(record.bytes.u32(72), 4 | 7 | 8 | 11) => {
+            let needed = SIGNAL_BY_KERNEL | SIGNAL_FATAL;
+            let is_fault = record.head.flags & needed == needed;
+            is_fault.then_some(KernelFact::Crash { task }).into_iter().collect()
+        }
+        Kind::BlockError => {
+            let device = String::from_utf8_lossy(record.bytes.text(72, 32)).into_owned();
+            let sector = record.bytes.u64(32);
+            let at = KernelFact::BlockError { device: device.clone(), sector };
+            vec![at, KernelFact::DeviceError { device }]
+        }
+        _ => Vec::new(),
+    }
+}
 
 /// Decodes records into events.
 pub(super) struct Decoder {
@@ -33,6 +57,8 @@ pub(super) struct Decoder {
     pub(super) processes: Processes,
     pub(super) plugins: PluginRuns,
     pub(super) users: Users,
+    facts: Arc<KernelFacts>,
+    pub(super) fatal_signals: FatalSignals,
     /// The event under construction.
     pub(super) event: EventBuilder,
     /// The current record is about an OOM victim, which a pod's sandbox never is.
@@ -71,6 +97,8 @@ impl Decoder {
             processes,
             plugins,
             users,
+            facts: Arc::clone(&site.kernel_facts),
+            fatal_signals: FatalSignals::default(),
             event: EventBuilder::default(),
             is_victim: false,
             wall_offset_ns: 0,
@@ -147,6 +175,9 @@ impl Decoder {
             Kind::Retransmit | Kind::Timeout => self.tcp(kind, &record),
         };
         let meta = self.meta(kind, record.head.cpu, record.head.time_ns, severity);
+        for fact in kernel_facts(kind, &record) {
+            self.facts.report(fact, meta.id);
+        }
         self.send(record.head.cgroup, meta, record.head.time_ns, sink);
         match kind {
             Kind::Exec => self.plugin_started(&record),

@@ -15,6 +15,7 @@
 //! | `users.rs` | names of users |
 //! | `tombstones.rs` | keeps entries of these tables for a while after their end |
 //! | `enrichment_queue.rs` | events that wait for the names of their pod |
+//! | `fatal_signals.rs` | the senders of signals by which processes end |
 //! | `display.rs` | sizes and durations in messages |
 //! | `probe.rs` | [`findings`]: what this kernel and these privileges allow |
 //!
@@ -28,6 +29,7 @@ mod config;
 mod decode;
 mod display;
 mod enrichment_queue;
+mod fatal_signals;
 mod kernel;
 mod kinds;
 mod loader;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::decode::Decoder;
 use super::display::{ByteSize, Elapsed};
+use super::fatal_signals::FatalSignal;
 use super::kinds::is_crash;
 use super::processes::{ExecId, Processes, Program};
 use super::raw::{
@@ -148,13 +149,25 @@ impl Decoder {
         let status = bytes.u32(80);
         let (code, signal) = (status >> 8 & 0xff, status & 0x7f);
         let (comm, pid, duration) = (Lossy(task.comm), id.pid, Elapsed(duration_ns));
+        let sent = self.fatal_signals.take(pid, signal);
         let severity = if signal != 0 {
             let name = signal_name(signal);
             self.event.int(names::TAPIO_SIGNAL_NUMBER, signal);
             self.event.word(names::TAPIO_SIGNAL_NAME, name);
             self.event.word(names::ERROR_TYPE, name);
-            self.event
-                .message(format_args!("{comm} (pid {pid}) was killed by {name} after {duration}"));
+            if let Some(FatalSignal { sender, sender_name, .. }) = &sent {
+                let by = Lossy(sender_name);
+                self.event.int(names::TAPIO_SIGNAL_SENDER_PID, *sender);
+                self.event.text(names::TAPIO_SIGNAL_SENDER_NAME, &by);
+                self.event.message(format_args!(
+                    "{comm} (pid {pid}) was killed by {name} from {by} (pid {sender}) after \
+                     {duration}"
+                ));
+            } else {
+                self.event.message(format_args!(
+                    "{comm} (pid {pid}) was killed by {name} after {duration}"
+                ));
+            }
             match signal {
                 9 => Severity::WARN,
                 s if is_crash(s) => Severity::ERROR,
@@ -190,7 +203,12 @@ impl Decoder {
             self.event.word(names::TAPIO_SIGNAL_SENDER_NAME, "kernel");
             self.event.message(format_args!("the kernel sent {name} to {comm} (pid {pid})"));
         } else {
-            let (sender, by) = (bytes.u32(80), Lossy(bytes.text(88, COMM_BYTES)));
+            let (sender, sender_name) = (bytes.u32(80), bytes.text(88, COMM_BYTES));
+            if fatal {
+                let sender_name = sender_name.into();
+                self.fatal_signals.add(FatalSignal { pid, number, sender, sender_name });
+            }
+            let by = Lossy(sender_name);
             self.event.int(names::TAPIO_SIGNAL_SENDER_PID, sender);
             self.event.text(names::TAPIO_SIGNAL_SENDER_NAME, &by);
             self.event

@@ -223,6 +223,11 @@ impl EventConverter {
         if record.get(Field::KernelDevice).first() == Some(&b'b') {
             self.field(names::TAPIO_BLOCK_DEVICE, record, Field::UdevName);
         }
+        // The journal's copy of the line comes later than the kernel's own event.
+        let facts = &context.site.kernel_facts;
+        if let Some(first) = facts.repeated_by(record.text(Field::Message), u64::MAX) {
+            self.event.text(names::TAPIO_REPEATS, first);
+        }
     }
 }
 

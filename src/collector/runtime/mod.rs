@@ -5,6 +5,7 @@
 //! | `collector.rs` | [`Collector`]: the interface of a source; [`CollectorConfig`] |
 //! | `context.rs` | [`Context`]: a collector's environment for one run |
 //! | `site.rs` | [`Site`]: node, entity directory and state folder, shared by all collectors |
+//! | `kernel_facts.rs` | [`KernelFacts`]: facts that two sources report |
 //! | `status.rs` | [`StatusReport`]: a collector's part of `/status` |
 //! | `health.rs` | [`Health`] |
 //! | `manager.rs` | [`CollectorManager`]: starts, monitors and replaces runs |
@@ -23,6 +24,7 @@ mod collector;
 mod context;
 pub(crate) mod cursor;
 pub(crate) mod health;
+pub(crate) mod kernel_facts;
 pub(crate) mod listener;
 mod manager;
 mod needs;
@@ -36,6 +38,7 @@ pub use collector::{Collector, CollectorConfig, CollectorError, CollectorFactory
 pub(crate) use collector::{factory, tokio_runtime};
 pub use context::Context;
 pub use health::Health;
+pub use kernel_facts::KernelFacts;
 pub use manager::{CollectorManager, CollectorSpec, CollectorStatus};
 pub use needs::{Confinement, Needs, Rights};
 pub use site::Site;

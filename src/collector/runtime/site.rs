@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use super::kernel_facts::KernelFacts;
 use tapio_core::identity::{Directory, node_base};
 use tapio_core::redact::Redactor;
 use tapio_core::ring::Ledger;
@@ -16,6 +17,8 @@ pub struct Site {
     pub origin: u64,
     /// The entity directory: collectors write what they learn, and all read it.
     pub directory: Arc<Directory>,
+    /// Facts of the kernel that two sources report.
+    pub kernel_facts: Arc<KernelFacts>,
     /// The cgroup that contains this node, if the node is a container (`node_base`); else empty.
     pub cgroup_base: Arc<str>,
     /// The folder for cursors; `None` if nothing is persisted (tests, replay).
@@ -33,6 +36,7 @@ impl Site {
             node: node.into(),
             origin,
             directory: Arc::default(),
+            kernel_facts: Arc::default(),
             cgroup_base: node_base(&own_cgroup()).into(),
             state_dir: None,
             redactor: Redactor::builtin(),

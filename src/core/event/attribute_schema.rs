@@ -54,7 +54,8 @@ const KINDS: &[(&str, &[&str])] = &[
         "kernel.process.exit",
         &["process.parent_pid tapio.process.duration_ns process.exit.code process.owner.uid \
            process.owner \
-           tapio.signal.name tapio.signal.number"],
+           tapio.signal.name tapio.signal.number tapio.signal.sender.pid \
+           tapio.signal.sender.name"],
     ),
     (
         "kernel.process.oom_kill",
@@ -87,7 +88,7 @@ const KINDS: &[(&str, &[&str])] = &[
     (
         "kernel.log",
         &["tapio.block.device process.executable.name tapio.signal.name tapio.cgroup.path \
-           tapio.oom.scope tapio.oom.cgroup tapio.oom.rss_bytes"],
+           tapio.oom.scope tapio.oom.cgroup tapio.oom.rss_bytes tapio.repeats"],
     ),
     (
         "kernel.pressure",

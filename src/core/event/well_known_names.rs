@@ -138,6 +138,7 @@ well_known! {
     PROCESS_CREATION_TIME = "process.creation.time",
     TAPIO_PROCESS_DURATION_NS = "tapio.process.duration_ns",
     TAPIO_CGROUP_PATH = "tapio.cgroup.path",
+    TAPIO_REPEATS = "tapio.repeats",
     TAPIO_SIGNAL_NUMBER = "tapio.signal.number",
     TAPIO_SIGNAL_NAME = "tapio.signal.name",
     TAPIO_SIGNAL_CODE = "tapio.signal.code",

@@ -8,9 +8,11 @@
 //! | --- | --- |
 //! | `severity.rs` | levels as loggers write them |
 //! | `kernel.rs` | lines of the kernel: crashes, OOM kills |
+//! | `fact.rs` | facts that another source can report as well |
 //! | `device.rs` | names of block devices |
 
 mod device;
+mod fact;
 mod kernel;
 mod severity;
 
@@ -18,6 +20,7 @@ use crate::event::{Event, Field, Name, Value, names};
 use crate::identity::CgroupNames;
 
 pub use device::block_device;
+pub use fact::KernelFact;
 pub use severity::logged_severity;
 
 /// Calls `read` with the event completed by the facts in its message: the severity of a

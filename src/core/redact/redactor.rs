@@ -75,6 +75,9 @@ impl Redactor {
     /// The text without secrets; borrowed where it has none.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.triggers.is_some() && shapes::is_base64_line(text) {
+            return Cow::Owned(REDACTED.to_owned());
+        }
         if !self.has_trigger(text) {
             return Cow::Borrowed(text);
         }
@@ -161,7 +164,9 @@ impl Redactor {
 
     /// Whether a text can have a secret at all.
     pub(super) fn has_trigger(&self, text: &str) -> bool {
-        !self.patterns.is_empty() || self.triggers.as_ref().is_some_and(|t| t.is_in(text))
+        !self.patterns.is_empty()
+            || shapes::is_base64_line(text)
+            || self.triggers.as_ref().is_some_and(|t| t.is_in(text))
     }
 }
 

@@ -131,6 +131,19 @@ pub(super) fn pem(text: &str, start: usize) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
+/// Whether a text is a line of base64 as keys have them: 64 characters in PEM (RFC 7468), 70 in
+/// OpenSSH's files, 76 in MIME. A source that reads line by line has a key in as many events. Hashes
+/// in hexadecimal digits have no capital letters, or no small ones.
+pub(super) fn is_base64_line(text: &str) -> bool {
+    let has = |of: fn(&u8) -> bool| text.as_bytes().iter().any(of);
+    matches!(text.len(), 64 | 70 | 76)
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_digit)
+        && !text.starts_with('/')
+}
+
 /// The credentials behind `Bearer `, `Basic ` or `Token `.
 pub(super) fn scheme(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     if continues(text, start) {

@@ -117,6 +117,9 @@ const SECRETS: &[&str] = &[
     "hvs.CAESIJabcdefghij0123456789",
     "got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-def_123, expired",
     "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
+    // A line of a key that the source reads line by line.
+    "«MIIEpAIBAAKCAQEA7bq2Vx0mT3yPq9c1Zk5uR8sWnE4tYhJdLfGvBxN6aMoQeKpI»",
+    "«b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW»",
     "sent Bearer «abc123def456» to x",
     "sent Basic «am9lOmh1bnRlcjI=» to x",
 ];
@@ -186,6 +189,9 @@ fn ordinary_text_is_unchanged() {
         "author: joe, authority: x, keyboard: us",
         "-----BEGIN CERTIFICATE-----\nMIID\n-----END CERTIFICATE-----",
         "curl: (6) Could not resolve host: example.com",
+        "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "/usr/lib/modules/build/Include/Generated/Uapi/Linux/Version4/a/B",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         "systemd-ask-password-console.path: Deactivated successfully",
         "Started systemd-creds.socket - Credential Encryption/Decryption.",
         "sk-learn npm_config hf_hub",

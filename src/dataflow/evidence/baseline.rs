@@ -7,6 +7,7 @@
 use super::bounds::Bounds;
 use super::entity::Entity;
 use crate::lru::Lru;
+use crate::robust::Quantiles;
 use tapio_core::event::{Name, Severity};
 
 /// Length of a bucket.
@@ -15,8 +16,6 @@ pub(super) const BUCKET_NS: u64 = 10_000_000_000;
 const BASELINE_BUCKETS: u32 = 60;
 /// Minimum number of buckets in a baseline: quartiles of fewer are meaningless.
 const MIN_BUCKETS: u32 = 6;
-/// The interquartile range of a normal distribution in standard deviations.
-const IQR_IN_SIGMA: f64 = 1.349;
 
 /// The bucket that contains a time.
 pub(super) fn bucket(time_ns: u64) -> u32 {
@@ -38,14 +37,6 @@ pub struct Deviation {
     pub robust_z: f64,
 }
 
-/// Quantile of a sorted list, interpolated between neighbours.
-fn quantile(sorted: &[u32], share: f64) -> f64 {
-    let at = share * (sorted.len().saturating_sub(1)) as f64;
-    let low = sorted.get(at.floor() as usize).copied().unwrap_or(0);
-    let high = sorted.get(at.ceil() as usize).copied().unwrap_or(low);
-    f64::from(low) + (f64::from(high) - f64::from(low)) * at.fract()
-}
-
 /// Deviation of a count from the counts before it, which may be in any order. `None` if they are
 /// too few.
 #[must_use]
@@ -55,11 +46,9 @@ pub fn deviation(before: &mut [u32], now: u32) -> Option<Deviation> {
         return None;
     }
     before.sort_unstable();
-    let median = quantile(before, 0.5);
-    let iqr = quantile(before, 0.75) - quantile(before, 0.25);
-    // Counts of independent events deviate by at least the square root of their mean, and the
-    // resolution of a count is one event.
-    let scale = (iqr / IQR_IN_SIGMA).max(median.sqrt()).max(1.0);
+    let quantiles = Quantiles::of_sorted(before);
+    let Quantiles { median, iqr, .. } = quantiles;
+    let scale = quantiles.sigma().max(quantiles.count_floor());
     let robust_z = (f64::from(now) - median) / scale;
     Some(Deviation { now, median, iqr, buckets, robust_z })
 }
@@ -237,28 +226,12 @@ mod tests {
         BucketCount { bucket, count, worst: Severity::ERROR, first_ns }
     }
 
-    /// Median of a sorted list by definition.
-    fn median(sorted: &[u32]) -> f64 {
-        let half = sorted.len() / 2;
-        if sorted.len() % 2 == 1 {
-            f64::from(sorted[half])
-        } else {
-            (f64::from(sorted[half - 1]) + f64::from(sorted[half])) / 2.0
-        }
-    }
-
     proptest! {
         #[test]
-        fn median_and_quartiles_equal_those_of_sorted_counts(mut counts in prop::collection::vec(0u32..1000, 6..80), now in 0u32..5000) {
-            let found = deviation(&mut counts.clone(), now).unwrap();
-            counts.sort_unstable();
-            prop_assert_eq!(found.median, median(&counts));
-            // A quarter is at or below the lower quartile, a quarter at or above the upper one.
-            let (low, high) = (quantile(&counts, 0.25), quantile(&counts, 0.75));
-            prop_assert!((found.iqr - (high - low)).abs() < 1e-9);
-            let quarter = counts.len().div_ceil(4);
-            prop_assert!(counts.iter().filter(|c| f64::from(**c) <= low).count() >= quarter);
-            prop_assert!(counts.iter().filter(|c| f64::from(**c) >= high).count() >= quarter);
+        fn deviation_has_the_sign_of_the_distance(
+            mut counts in prop::collection::vec(0u32..1000, 6..80), now in 0u32..5000,
+        ) {
+            let found = deviation(&mut counts, now).unwrap();
             prop_assert_eq!(found.robust_z > 0.0, f64::from(now) > found.median);
         }
 

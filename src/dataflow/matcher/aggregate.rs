@@ -1,14 +1,16 @@
 //! Evaluates an aggregate: a measure over a trailing window, which fires on every event for which
 //! its condition holds.
 
+use crate::matcher::baseline::Baseline;
 use crate::matcher::key_state::Body;
 use crate::matcher::lane::{Lane, MatchContext};
 use crate::matcher::match_line::{MatchLine, key_json, label_json};
 use crate::matcher::membership::{RANKS_COUNTED, add_membership, match_trace};
-use crate::matcher::window::Window;
+use crate::matcher::window::{Fired, Window};
 use crate::rules::field::build_key;
 use crate::rules::{Aggregate, FieldRef, Outcomes, RulePart, RuleUse};
 use crate::story::open_story::Match;
+use tapio_core::event::TraceId;
 use tapio_core::ring::Membership;
 
 impl Lane {
@@ -60,12 +62,20 @@ impl Lane {
         let Body::Window(window) = &mut entry.body.body else {
             return;
         };
+        let baseline = match &aggregate.deviation {
+            None => None,
+            Some(_) => self.baselines.advance(number, aggregate, &entry.key, (window, time_ns)),
+        };
         let (key, id) = (&entry.key, context.current.id);
-        let (event, current) = (context.event, &mut *context.current);
-        let added = window.add(aggregate, counted, event, current, open.is_some(), || {
-            match_trace(context.rules, number, key, id)
+        // Which event deviates first depends on the order of arrival, its window hardly does.
+        let first = baseline.map_or(id, Baseline::window_id);
+        let current = &mut *context.current;
+        let added = window.add(aggregate, counted, current, baseline, open.is_some(), || {
+            match_trace(context.rules, number, key, first)
         });
-        let Some((fired, before)) = added else { return };
+        // The usual events of a busy key belong to no story.
+        let belongs = |fired: &Option<Fired>| fired.is_some() || aggregate.deviation.is_none();
+        let Some((fired, before)) = added.filter(|(fired, _)| belongs(fired)) else { return };
         let by = &aggregate.events[usize::from(counted[0])].by;
         let event = aggregate.events[usize::from(counted[0])].event as u16;
         let trace = match open {
@@ -91,22 +101,35 @@ impl Lane {
             }
             None => window.trace,
         };
-        if let Some(value) = fired {
-            self.fired(context, number, by, value);
+        if let Some(fired) = fired {
+            self.fired(context, number, (by, trace), fired);
         }
         let before = self.related(trace, id, before);
         let rank = self.rank(trace, time_ns, RANKS_COUNTED);
         add_membership(memberships, context.rules, number, counted[0], trace, before, rank);
     }
 
-    fn fired(&mut self, context: &MatchContext<'_, '_>, number: u16, by: &[FieldRef], value: f64) {
+    fn fired(
+        &mut self,
+        context: &MatchContext<'_, '_>,
+        number: u16,
+        (by, trace): (&[FieldRef], TraceId),
+        fired: Fired,
+    ) {
         self.matched += 1;
+        if let Some(deviation) = fired.deviation {
+            self.stories.deviates(trace, deviation);
+        }
         if self.record_matches {
             let rule = &context.rules.rules[usize::from(number)];
-            let json = serde_json::json!({
+            let mut json = serde_json::json!({
                 "rule": rule.name.text(), "key": key_json(rule, by, context.event),
-                "event": label_json(context.event), "value": number_json(value),
+                "event": label_json(context.event), "value": number_json(fired.value),
             });
+            if let Some(found) = fired.deviation {
+                json["usual"] = number_json(found.usual);
+                json["deviation"] = number_json(found.deviation);
+            }
             self.matches.push(MatchLine {
                 time_ns: context.current.time_ns,
                 order: context.current.order,

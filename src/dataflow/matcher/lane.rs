@@ -6,6 +6,7 @@ use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::key_table::KeyTable;
 use crate::lru::Lru;
+use crate::matcher::baselines::Baselines;
 use crate::matcher::event_time::reached_by;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
@@ -31,6 +32,10 @@ pub struct LaneStats {
     pub keys: u64,
     /// Keys evicted.
     pub keys_evicted: u64,
+    /// Keys whose usual values are learned.
+    pub baselines: u64,
+    /// Those of them that were evicted.
+    pub baselines_evicted: u64,
     /// Partial matches dropped because their key had too many.
     pub partial_matches_dropped: u64,
     /// Stories open now.
@@ -47,8 +52,14 @@ pub struct LaneStats {
     pub failures: u64,
     /// Keys dropped because their rule failed.
     pub keys_failed: u64,
-    /// Relevant events that came again.
+    /// Events that came again, or repeat the fact of another one.
     pub repeated: u64,
+}
+
+/// Whether an event is a line of the kernel's log about a fact that another event reports: one fact
+/// counts once.
+fn is_repetition(event: &ArchivedEvent<'_>) -> bool {
+    event.kind_name() == names::KERNEL_LOG && event.attribute(names::TAPIO_REPEATS).is_some()
 }
 
 /// Rules evaluated on events in one order.
@@ -57,6 +68,7 @@ pub(crate) struct Lane {
     shard: usize,
     role: LaneRole,
     pub(crate) keys: KeyTable<KeyState>,
+    pub(crate) baselines: Baselines,
     pub(crate) stories: OpenStories,
     pub(crate) record_matches: bool,
     pub(crate) matches: Vec<MatchLine>,
@@ -96,6 +108,7 @@ impl Lane {
     ) -> Self {
         Self {
             keys: KeyTable::new(options.max_keys),
+            baselines: Baselines::new(options.max_baselines()),
             stories: OpenStories::new(options.stories(role), &rules.cluster),
             rules,
             shard,
@@ -121,6 +134,8 @@ impl Lane {
             matches: self.matched,
             keys: self.keys.len() as u64,
             keys_evicted: self.keys.evicted,
+            baselines: self.baselines.len() as u64,
+            baselines_evicted: self.baselines.evicted(),
             partial_matches_dropped: self.partial_matches_dropped,
             stories_open: self.stories.len() as u64,
             stories_opened: self.stories.opened,
@@ -138,6 +153,7 @@ impl Lane {
         let numbers = rules.numbers_of(&self.rules);
         self.stories.renumber(&numbers, &self.rules.rules);
         self.keys.renumber(&numbers);
+        self.baselines.renumber(&numbers);
         self.rules = Arc::clone(rules);
         self.outcomes = Outcomes::default();
     }
@@ -145,6 +161,7 @@ impl Lane {
     /// Sets the bounds; evicts what is beyond them.
     pub(crate) fn limit(&mut self, options: LaneOptions) {
         self.keys.limit(options.max_keys, drop);
+        self.baselines.limit(options.max_baselines());
         self.seen.limit(options.max_seen);
         self.stories.limit(options.max_stories, &self.rules.rules);
     }
@@ -172,6 +189,10 @@ impl Lane {
         let Some(event) = record.event() else { return (false, None) };
         self.advance_clock(event.time(), now_ns);
         if self.rules.plan(event.kind_name()).uses.is_empty() {
+            return (false, None);
+        }
+        if is_repetition(event) {
+            self.repeated += 1;
             return (false, None);
         }
         let order = match self.role {
@@ -266,7 +287,9 @@ impl Lane {
         record: &Record<'_>,
         memberships: &mut Vec<Membership>,
     ) -> bool {
-        let Some(event) = record.event() else { return false };
+        let Some(event) = record.event().filter(|event| !is_repetition(event)) else {
+            return false;
+        };
         let rules = Arc::clone(&self.rules);
         let plan = rules.plan(event.kind_name());
         let mut outcomes = std::mem::take(&mut self.outcomes);
@@ -333,10 +356,16 @@ impl Lane {
     fn key_due(&mut self, rules: &RuleSet, slot: u32, clock_ns: u64, now_ns: u64) {
         self.complete_due(rules, slot, clock_ns, now_ns);
         let Some(entry) = self.keys.get(slot) else { return };
-        let rule = &rules.rules[usize::from(entry.rule)];
-        let of_body = match (&entry.body.body, &rule.shape) {
+        let number = entry.rule;
+        let rule = &rules.rules[usize::from(number)];
+        let of_body = match (&mut entry.body.body, &rule.shape) {
             (Body::Sequence(partial), Shape::Sequence(s)) => partial.deadline_ns(s),
-            (Body::Window(window), Shape::Aggregate(a)) => window.deadline_ns(a),
+            (Body::Window(window), Shape::Aggregate(a)) => {
+                if a.deviation.is_some() {
+                    self.baselines.close(number, a, &entry.key, (window, clock_ns));
+                }
+                window.deadline_ns(a)
+            }
             _ => None,
         };
         let story = entry.body.story.filter(|s| self.stories.accepts(*s, clock_ns));

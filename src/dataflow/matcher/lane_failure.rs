@@ -39,6 +39,9 @@ impl Lane {
         cause: String,
     ) {
         self.failures.add(Some(rules.rules[usize::from(rule)].name), cause);
+        if let Some(entry) = slot.and_then(|slot| self.keys.get(slot)) {
+            self.baselines.forget(rule, &entry.key);
+        }
         let Some(dropped) = slot.and_then(|slot| self.keys.remove(slot)) else { return };
         self.keys_failed += 1;
         if let Some(story) = dropped.story {

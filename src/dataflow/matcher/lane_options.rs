@@ -32,6 +32,12 @@ impl Default for LaneOptions {
 }
 
 impl LaneOptions {
+    /// Keys whose usual values are learned; beyond it, the one seen least recently is evicted. Each
+    /// takes as much memory as a few keys with state.
+    pub(crate) fn max_baselines(&self) -> usize {
+        self.max_keys / 4
+    }
+
     /// The bounds at this level of memory.
     pub(crate) fn at(self, level: MemoryLevel) -> Self {
         Self {

@@ -229,6 +229,13 @@ impl WindowMeasure {
         self.values.expire_parts(oldest_ns);
     }
 
+    /// The value over the events from `end_ns` less the window's length on, all of which are before
+    /// `end_ns`; `None` without any. Earlier ones are removed.
+    pub(crate) fn until(&mut self, aggregate: &Aggregate, end_ns: u64) -> Option<f64> {
+        self.expire(aggregate, end_ns);
+        (!self.events.is_empty()).then(|| self.value(aggregate.measure))
+    }
+
     /// Adds an event that is `counted` (indexes of the rule's counted events).
     pub(crate) fn add(
         &mut self,

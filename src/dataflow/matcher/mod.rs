@@ -13,10 +13,13 @@
 //! | `select_latest.rs` | `select: latest` |
 //! | `select_combinations.rs` | `select: first` and `select: every` |
 //! | `aggregate.rs`, `window.rs`, `measure.rs` | an aggregate, its window, what it measures |
+//! | `baseline.rs`, `baselines.rs` | the usual value of a measure for a key; those of all keys |
 //! | `membership.rs` | an event's memberships and their ranks |
 //! | `match_line.rs` | matches as JSON |
 
 pub(crate) mod aggregate;
+pub(crate) mod baseline;
+mod baselines;
 pub(crate) mod event_time;
 pub(crate) mod key_state;
 pub(crate) mod lane;

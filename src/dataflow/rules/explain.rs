@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::field::FieldRef;
 use super::rule::Rule;
 use super::shape::{
-    Aggregate, Comparison, Condition, Measure, PartCondition, Select, Sequence, Shape, Step,
+    Aggregate, Comparison, Condition, DeviationCondition, Measure, PartCondition, Select, Sequence,
+    Shape, Step,
 };
 use super::template::duration_text;
 
@@ -32,6 +33,23 @@ fn comparison(of: Comparison) -> &'static str {
 fn bounds(bounds: &[(Comparison, f64)]) -> String {
     let each = bounds.iter().map(|(c, bound)| format!("{} {bound}", comparison(*c)));
     each.collect::<Vec<_>>().join(" and ")
+}
+
+/// A deviation of at least 0 is above the usual value, one of at most 0 below it.
+fn deviation(of: &DeviationCondition) -> String {
+    let each = of.bounds.iter().map(|(c, bound)| match c {
+        Comparison::Gt | Comparison::Gte if *bound >= 0.0 => {
+            format!("{} {bound} standard deviations above usual", comparison(*c))
+        }
+        Comparison::Lt if *bound <= 0.0 => {
+            format!("more than {} standard deviations below usual", -bound)
+        }
+        Comparison::Lte if *bound <= 0.0 => {
+            format!("at least {} standard deviations below usual", -bound)
+        }
+        _ => format!("{} {bound} standard deviations from usual", comparison(*c)),
+    });
+    format!(", {}", each.collect::<Vec<_>>().join(" and "))
 }
 
 fn part_condition(of: &PartCondition, parts: &[String]) -> String {
@@ -137,7 +155,13 @@ fn aggregate(rule: &Rule, a: &Aggregate) -> String {
     let names = parts.join(", ");
     match &a.condition {
         Condition::Bounds(of) => {
-            format!("{} {} within {within}{joined}: {names}", bounds(of), measure(a.measure))
+            let amount = match (of.is_empty(), a.measure) {
+                (false, _) => bounds(of),
+                (true, Measure::Count | Measure::Distinct(_)) => "any number of".to_owned(),
+                (true, _) => "any value".to_owned(),
+            };
+            let usual = a.deviation.as_ref().map(deviation).unwrap_or_default();
+            format!("{amount} {} within {within}{joined}{usual}: {names}", measure(a.measure))
         }
         Condition::Parts(of) => format!("{} within {within}{joined}", part_condition(of, &parts)),
     }
@@ -155,6 +179,15 @@ pub fn explain(rule: &Rule) -> String {
         Shape::Sequence(s) => sequence(&mut out, rule, s),
         Shape::Aggregate(a) => {
             let _ = writeln!(out, "matches: {}", aggregate(rule, a));
+            if let Some(deviation) = &a.deviation {
+                let _ = writeln!(
+                    out,
+                    "  usual is learned from {} windows of {} on, of the latest {}; for each key",
+                    deviation.learn,
+                    duration_text(a.within_ns),
+                    DeviationCondition::WINDOWS
+                );
+            }
         }
     }
     out += "\nevents:\n";

@@ -246,11 +246,12 @@ story: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
 
     #[test]
     fn rules_in_documentation_compile() {
-        for text in [include_str!("../../../docs/rules.md"), include_str!("../../../README.md")] {
+        let rules = include_str!("../../../docs/rules.md");
+        for (text, examples) in [(rules, 2), (include_str!("../../../README.md"), 1)] {
             let blocks = text.split("```yaml\n").skip(1).filter_map(|b| b.split("```").next());
             let mut loaded = Loaded::default();
             blocks.filter(|b| b.starts_with("rule:")).for_each(|b| loaded.text("doc", b));
-            assert_eq!((loaded.errors, loaded.rules.len()), (Vec::new(), 1));
+            assert_eq!((loaded.errors, loaded.rules.len()), (Vec::new(), examples));
         }
     }
 
@@ -321,6 +322,20 @@ story: { pattern: ab, root_cause: 'a of {key.attributes.k}' }
                 None => assert_eq!(warnings, [""; 0]),
             }
         }
+    }
+
+    #[test]
+    fn sigma_has_no_deviation() {
+        let mut loaded = Loaded::default();
+        loaded.text(
+            "s.yaml",
+            "title: A\nname: a\nlogsource: { category: c }\ndetection: { s: { f: x }, condition: s }\n\
+             ---\ntitle: B\ncorrelation: { type: event_count, rules: [a], group-by: [f], \
+             timespan: 1m, condition: { deviation: { gt: 6 } } }\n",
+        );
+        loaded.resolve();
+        let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
+        assert!(errors.iter().any(|e| e.contains("unknown condition `deviation`")), "{errors:?}");
     }
 
     #[test]

@@ -53,10 +53,10 @@ pub use rule::{AutoOr, NamedEvent, Rule, RuleTest, StorySpec, TestEvents};
 pub use schema::schema;
 pub use set::{Home, RuleSet, home};
 pub use shape::{
-    Aggregate, Comparison, Condition, Counted, Measure, Negation, PartCondition, Repeat, RulePart,
-    Select, Sequence, Shape, Step,
+    Aggregate, Comparison, Condition, Counted, DeviationCondition, Measure, Negation,
+    PartCondition, Repeat, RulePart, Select, Sequence, Shape, Step,
 };
 pub use suggest::unknown;
-pub use template::{Template, Variable, bytes_text, duration_text};
+pub use template::{Measured, Template, Variable, bytes_text, duration_text};
 pub use yaml::{Diagnostic, Position};
 pub use yaml_error::yaml_cause;

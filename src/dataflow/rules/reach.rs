@@ -151,7 +151,9 @@ fn reason(event: &NamedEvent, missing: &[FieldRef], off: Option<String>) -> Stri
         false => format!("no event of this node has {}{more}", fields.join(", ")),
     };
     if event.unread.is_none() && event.predicate.kinds.has_foreign() {
-        fields += ", and no collector of applications' events is on (otlp, receiver, jsonl)";
+        let and = if fields.is_empty() { "" } else { ", and " };
+        fields += and;
+        fields += "no collector of applications' events is on (otlp, receiver, jsonl)";
     }
     match (&event.unread, off) {
         (Some(logsource), _) if fields.is_empty() => {

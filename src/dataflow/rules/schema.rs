@@ -10,7 +10,7 @@ use super::compile::rule_tests::EXPECTED_KEYS;
 use super::compile::sequence::{ABSENCE_KEYS, SEQUENCE_KEYS, STEP_KEYS};
 use super::compile::shape::SHAPE_KEYS;
 use super::compile::story::STORY_KEYS;
-use super::shape::{Comparison, Select};
+use super::shape::{Comparison, DeviationCondition, Select};
 
 /// An object with these keys only; `of` gives the schema of each.
 fn object(keys: &[&str], of: impl Fn(&str) -> Json, required: &[&str]) -> Json {
@@ -44,8 +44,24 @@ fn flag(description: &str) -> Json {
 }
 
 fn condition() -> Json {
-    let keys: Vec<&str> = Comparison::WORDS.iter().map(|(word, _)| *word).collect();
-    object(&keys, |_| json!({"type": "number"}), &[])
+    let bounds: Vec<&str> = Comparison::WORDS.iter().map(|(word, _)| *word).collect();
+    let number = json!({"type": "number"});
+    let (least, most) = DeviationCondition::LEARN.into_inner();
+    let mut of_usual = object(
+        &[&bounds[..], &["learn"]].concat(),
+        |key| match key {
+            "learn" => json!({
+                "type": "integer", "minimum": least, "maximum": most,
+                "description": "Windows to be learned before anything deviates.",
+            }),
+            _ => number.clone(),
+        },
+        &[],
+    );
+    of_usual["description"] =
+        json!("The distance from the key's usual value, in standard deviations.");
+    let keys = [&bounds[..], &["deviation"]].concat();
+    object(&keys, |key| if key == "deviation" { of_usual.clone() } else { number.clone() }, &[])
 }
 
 fn predicate() -> Json {

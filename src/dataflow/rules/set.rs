@@ -101,10 +101,17 @@ impl RuleSet {
         fixed.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 
-    /// The longest time after its first event in which a story can change.
+    /// For how long an event matters at most: a story can change for as long after its first
+    /// event, and depend on what was learned before.
     #[must_use]
-    pub fn longest_story_ns(&self) -> u64 {
-        let each = |r: &Rule| r.within_ns().saturating_add(r.story.max_age_ns);
+    pub fn longest_relevance_ns(&self) -> u64 {
+        let each = |r: &Rule| {
+            let learned_ns = match &r.shape {
+                Shape::Aggregate(a) => a.learned_ns(),
+                Shape::Sequence(_) => 0,
+            };
+            r.within_ns().saturating_add(r.story.max_age_ns.max(learned_ns))
+        };
         self.rules.iter().map(each).max().unwrap_or(0)
     }
 

@@ -182,6 +182,30 @@ impl Condition {
     }
 }
 
+/// A condition on how far a measure is from what is usual for its key (docs/rules.md,
+/// "Deviations").
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviationCondition {
+    /// The deviation, in standard deviations, meets all of these bounds.
+    pub bounds: Vec<(Comparison, f64)>,
+    /// The number of windows to be learned before anything deviates.
+    pub learn: u8,
+}
+
+impl DeviationCondition {
+    /// The latest windows that are remembered of a key.
+    pub const WINDOWS: usize = 120;
+    /// The values that `learn` can have: quartiles of fewer windows are meaningless, and all of
+    /// them have to be remembered.
+    pub const LEARN: std::ops::RangeInclusive<u8> = 6..=60;
+
+    /// Whether the condition holds for a deviation.
+    #[must_use]
+    pub fn holds(&self, deviation: f64) -> bool {
+        self.bounds.iter().all(|(comparison, bound)| comparison.holds(deviation, *bound))
+    }
+}
+
 /// A condition on the parts of an aggregate that are in its window, by number.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PartCondition {
@@ -279,6 +303,8 @@ pub struct Aggregate {
     pub within_ns: u64,
     /// When it fires.
     pub condition: Condition,
+    /// When it fires, beside the condition: for rules that compare with what is usual.
+    pub deviation: Option<DeviationCondition>,
     /// Number of parts.
     pub parts: u8,
     /// Aggregates whose firing counts here (Sigma's correlations of correlations). Their keys
@@ -292,6 +318,13 @@ impl Aggregate {
     pub fn span_ns(&self) -> u64 {
         let inner = self.inner.iter().map(Self::span_ns).max().unwrap_or(0);
         self.within_ns.saturating_add(inner)
+    }
+
+    /// How long its past matters: what it fires on depends on the windows learned before.
+    #[must_use]
+    pub fn learned_ns(&self) -> u64 {
+        let windows = self.deviation.as_ref().map_or(0, |_| DeviationCondition::WINDOWS as u64);
+        self.within_ns.saturating_mul(windows)
     }
 }
 

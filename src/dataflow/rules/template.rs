@@ -4,7 +4,8 @@
 //! A variable is `{name.field}` (the first member that matched the event `name`),
 //! `{name.match.group}` (the text that a named group of that event's regular expression captured),
 //! `{key.field}` (the join key), `{count}` or `{count.name}` (number of members, all or of one
-//! event), `{duration}`. A filter may follow: `:lower`, `:upper`, `:base` (behind the last
+//! event), `{duration}`, and of rules that compare with what is usual `{value}`, `{usual}` and
+//! `{deviation}`. A filter may follow: `:lower`, `:upper`, `:base` (behind the last
 //! slash), `:bytes`, `:duration` (of nanoseconds).
 //! A text with a variable that has no value is omitted as a whole.
 
@@ -39,6 +40,19 @@ pub enum Variable {
     Count(Option<usize>),
     /// Time from the first member to the last.
     Duration,
+    /// Of the measured value that deviated most.
+    Measured(Measured),
+}
+
+/// A number of a value that deviates from what is usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// The value.
+    Value,
+    /// The usual value.
+    Usual,
+    /// The distance between both, in standard deviations.
+    Deviation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +208,9 @@ fn variable(path: &str, position: Position, events: &[&str]) -> Parsed<Variable>
     match path.split_once('.') {
         None if path == "count" => Ok(Variable::Count(None)),
         None if path == "duration" => Ok(Variable::Duration),
+        None if path == "value" => Ok(Variable::Measured(Measured::Value)),
+        None if path == "usual" => Ok(Variable::Measured(Measured::Usual)),
+        None if path == "deviation" => Ok(Variable::Measured(Measured::Deviation)),
         None => reject(
             position,
             format!(

@@ -22,6 +22,8 @@ const EXPLAINED: f64 = 0.9;
 const MIN_CALLERS: usize = 2;
 /// The weight of the deviations after the strongest one: many weak ones often have one cause.
 const OTHERS: f64 = 0.1;
+/// The weight of a deviation that is too weak for a disturbance.
+const HINT_WEIGHT: f64 = 0.3;
 /// Deviations that count beside the strongest.
 const MAX_OTHERS: usize = 3;
 
@@ -98,7 +100,8 @@ impl SlowCalls {
 
     /// The callee that an operation waits for in vain, by evidence that its runs fail or last.
     fn silent_callee(&self, evidence: &Evidence) -> Option<Key> {
-        let is_of_run = matches!(evidence.deviation.feature, Feature::Failed | Feature::OwnTime);
+        let is_of_run = matches!(evidence.deviation.feature, Feature::Failed | Feature::OwnTime)
+            && !evidence.deviation.is_quicker();
         let key = (evidence.instance, evidence.operation);
         self.silent.get(&key).copied().filter(|_| is_of_run)
     }
@@ -112,6 +115,7 @@ fn by_instance(all: &[Evidence], calls: &Calls) -> BTreeMap<Key, Vec<Evidence>> 
         let is_own = |e: &&Evidence| {
             e.instance == instance
                 && e.deviation.feature == Feature::OwnTime
+                && !e.deviation.is_quicker()
                 && slow.silent_callee(e).is_none()
         };
         all.iter().filter(is_own).map(|e| e.strength).fold(0.0, f64::max)
@@ -162,9 +166,9 @@ fn explanation(of: (Key, f64), scores: &BTreeMap<Key, f64>, calls: &Calls) -> Op
     deepest.max_by(|a, b| score(a).total_cmp(&score(b)))
 }
 
-/// Instances of which all callers fail, several, without an explanation but each other: what they
-/// answer is wrong, though they answer as fast and as often as ever.
-fn common_callees(
+/// Instances that answer wrongly: all callers fail, several, without an explanation but each other;
+/// or one does, and the callee ends its runs sooner than ever.
+fn misleading_callees(
     found: &BTreeMap<Key, Suspect>,
     explained: &BTreeMap<Key, Key>,
     calls: &Calls,
@@ -182,27 +186,43 @@ fn common_callees(
             suspect.evidence.iter().filter(|e| e.deviation.feature == Feature::Failed);
         Some((failures.next().copied()?, suspect))
     };
-    let mut common = Vec::new();
+    let mut misleading = Vec::new();
     for (callee, callers) in callers_of {
         let failing: Vec<_> =
             callers.iter().filter_map(|caller| failure(caller, &callers)).collect();
         let has_fault = found
             .get(&callee)
             .is_some_and(|own| own.evidence.iter().any(|e| e.deviation.is_fault()));
-        if callers.len() < MIN_CALLERS || failing.len() < callers.len() || has_fault {
+        let mut own: Vec<Evidence> = Vec::new();
+        own.extend(found.get(&callee).into_iter().flat_map(|own| own.evidence.iter()));
+        own.retain(|evidence| evidence.deviation.is_quicker());
+        let is_common = callers.len() >= MIN_CALLERS && failing.len() == callers.len();
+        if has_fault || !(is_common || !own.is_empty()) {
             continue;
         }
         let best = failing.iter().max_by(|a, b| a.1.score.total_cmp(&b.1.score));
         let Some((_, worst)) = best else { continue };
-        common.push(Suspect {
+        misleading.push(Suspect {
             instance: callee,
             score: worst.score + 0.01,
             own_score: worst.score,
             explains: Some(worst.instance),
-            evidence: failing.iter().map(|(evidence, _)| *evidence).collect(),
+            evidence: own.into_iter().chain(failing.iter().map(|of| of.0)).collect(),
         });
     }
-    common
+    misleading
+}
+
+/// Adds the instances that show weak deviations only, which others may explain as well, to the
+/// suspects.
+pub(super) fn add_hints(suspects: &mut Vec<Suspect>, hints: impl Iterator<Item = Evidence>) {
+    let known: BTreeSet<Key> = suspects.iter().map(|suspect| suspect.instance).collect();
+    suspects.extend(hints.filter(|hint| !known.contains(&hint.instance)).map(|hint| {
+        let score = HINT_WEIGHT * hint.strength;
+        let Evidence { instance, .. } = hint;
+        Suspect { instance, score, own_score: score, explains: None, evidence: vec![hint] }
+    }));
+    suspects.sort_by(|a, b| b.score.total_cmp(&a.score));
 }
 
 /// The suspects of a disturbance, the likeliest first.
@@ -240,8 +260,8 @@ pub(super) fn suspects(all: &[Evidence], calls: &Calls) -> Vec<Suspect> {
             caller.score *= EXPLAINED;
         }
     }
-    let common = common_callees(&found, &explained, calls);
-    found.extend(common.into_iter().map(|suspect| (suspect.instance, suspect)));
+    let misleading = misleading_callees(&found, &explained, calls);
+    found.extend(misleading.into_iter().map(|suspect| (suspect.instance, suspect)));
     let mut ranked: Vec<Suspect> = found.into_values().collect();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
     ranked

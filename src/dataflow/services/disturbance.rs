@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::blame::Evidence;
+use super::blame::{Calls, Evidence};
 use super::fact::Key;
 use super::operation::Feature;
 use super::step::STEP_NS;
@@ -10,6 +10,9 @@ use tapio_core::event::TraceId;
 
 /// Steps without a deviation after which a disturbance ends.
 const QUIET_STEPS: u32 = 3;
+/// Steps after which a deviation that doesn't show any more counts half beside the others: two
+/// minutes and a half. What is worse by then is another fault, or the real one.
+const FADING_STEPS: f64 = 15.0;
 /// Deviations kept of a disturbance.
 const MAX_EVIDENCE: usize = 512;
 
@@ -22,8 +25,12 @@ pub(super) struct Disturbance {
     /// The first and the last event that shows it.
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
-    /// The latest deviation of each feature.
-    evidence: BTreeMap<(Key, Key, Feature), Evidence>,
+    /// The latest deviation of each feature, with its step.
+    evidence: BTreeMap<(Key, Key, Feature), (Evidence, u32)>,
+    /// The strongest weak deviation of each instance near it, with its step.
+    hints: BTreeMap<Key, (Evidence, u32)>,
+    /// The latest step that shows it.
+    latest: u32,
     instances: BTreeSet<Key>,
     quiet: u32,
     /// The ranking of its last emission.
@@ -39,6 +46,8 @@ impl Disturbance {
             first_ns: u64::MAX,
             last_ns: 0,
             evidence: BTreeMap::new(),
+            hints: BTreeMap::new(),
+            latest: 0,
             instances: BTreeSet::new(),
             quiet: 0,
             emitted: Vec::new(),
@@ -52,9 +61,9 @@ impl Disturbance {
         self
     }
 
-    /// Adds what deviates in a step.
-    pub(super) fn add(&mut self, found: &[Evidence]) {
-        self.quiet = 0;
+    /// Adds what deviates in the step `at`.
+    pub(super) fn add(&mut self, found: &[Evidence], at: u32) {
+        (self.quiet, self.latest) = (0, at);
         for evidence in found {
             let (example_ns, _) = evidence.deviation.example;
             self.first_ns = self.first_ns.min(example_ns);
@@ -63,10 +72,10 @@ impl Disturbance {
             let key = (evidence.instance, evidence.operation, evidence.deviation.feature);
             let is_full = self.evidence.len() >= MAX_EVIDENCE;
             match self.evidence.get_mut(&key) {
-                Some(kept) => *kept = *evidence,
+                Some(kept) => *kept = (*evidence, at),
                 None if is_full => {}
                 None => {
-                    self.evidence.insert(key, *evidence);
+                    self.evidence.insert(key, (*evidence, at));
                 }
             }
         }
@@ -83,8 +92,37 @@ impl Disturbance {
         !self.instances.is_disjoint(instances)
     }
 
-    /// All that deviated.
+    /// Whether an instance is one of it, calls one, or is called by one.
+    pub(super) fn is_near(&self, instance: Key, calls: &Calls) -> bool {
+        let calls_one = || calls.get(&instance).is_some_and(|callees| self.concerns(callees));
+        let is_callee = |of: &Key| calls.get(of).is_some_and(|callees| callees.contains(&instance));
+        self.instances.contains(&instance) || calls_one() || self.instances.iter().any(is_callee)
+    }
+
+    /// All that deviated. What doesn't any more fades.
     pub(super) fn evidence(&self) -> Vec<Evidence> {
-        self.evidence.values().copied().collect()
+        self.evidence.values().map(|kept| self.faded(kept)).collect()
+    }
+
+    fn faded(&self, (evidence, at): &(Evidence, u32)) -> Evidence {
+        let part = (-f64::from(self.latest.saturating_sub(*at)) / FADING_STEPS).exp2();
+        Evidence { strength: evidence.strength * part, ..*evidence }
+    }
+
+    /// Adds weak deviations in the step `at`: too weak for a disturbance, or over again.
+    pub(super) fn add_hints(&mut self, found: &[Evidence], at: u32) {
+        for evidence in found {
+            let kept = self.hints.get(&evidence.instance).map(|kept| self.faded(kept).strength);
+            if kept.is_none_or(|kept| kept < evidence.strength)
+                && (kept.is_some() || self.hints.len() < MAX_EVIDENCE)
+            {
+                self.hints.insert(evidence.instance, (*evidence, at));
+            }
+        }
+    }
+
+    /// The strongest weak deviation of each instance.
+    pub(super) fn hints(&self) -> impl Iterator<Item = Evidence> {
+        self.hints.values().map(|kept| self.faded(kept))
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, older, slot};
+use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, SPANS, older, slot};
 
 /// Buckets of half an octave, from a microsecond to more than an hour.
 const BUCKETS: usize = 64;
@@ -110,7 +110,8 @@ impl Histogram {
 /// A deviation of a duration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct DurationDeviation {
-    /// The distance of the median from the usual one, in standard deviations of a median.
+    /// The distance of the median from the usual one, above or below it, in standard deviations of
+    /// a median.
     pub(super) z: f64,
     pub(super) usual_ns: f64,
     pub(super) now_ns: f64,
@@ -189,13 +190,7 @@ impl Durations {
         before: u32,
     ) -> Option<DurationDeviation> {
         let mut samples = [0.0; RECENT_STEPS * SAMPLES];
-        let mut count = 0;
-        for back in 0..steps as u32 {
-            let slot = slot(last.wrapping_sub(back));
-            let kept = usize::from(self.counts[slot]).min(SAMPLES);
-            samples[count..count + kept].copy_from_slice(&self.recent[slot][..kept]);
-            count += kept;
-        }
+        let count = self.latest(last, steps, &mut samples);
         let samples = &mut samples[..count];
         if samples.len() < MIN_RECENT {
             return None;
@@ -205,26 +200,42 @@ impl Durations {
             return None;
         }
         let Comparison { distance, error, now, usual } = Comparison::new(samples, &past);
-        if distance < MIN_DISTANCE {
+        if distance.abs() < MIN_DISTANCE {
             return None;
         }
         let dispersion = self.dispersion.factor();
-        let z = distance / error / dispersion.sqrt();
-        let z = z.min(distance_above(samples, &past, (now + usual) / 2.0, dispersion));
+        let z = distance.abs() / error / dispersion.sqrt();
+        let above = distance_above(samples, &past, (now + usual) / 2.0, dispersion);
+        let z = z.min(above * distance.signum());
         Some(DurationDeviation { z, usual_ns: usual.exp2(), now_ns: now.exp2() })
     }
 
-    /// Whether a deviation is over: the median of the last step, if it has enough samples, is
-    /// nearer to the usual one.
+    /// Whether a deviation is over: the median of the last step, or of as many as have enough
+    /// samples together, is nearer to the usual one.
     pub(super) fn is_over(&self, last: u32, deviation: &DurationDeviation) -> bool {
-        let slot = slot(last);
-        if usize::from(self.counts[slot]) < MIN_RECENT {
+        let mut samples = [0.0; SPANS[0] * SAMPLES];
+        let Some(samples) = (1..=SPANS[0])
+            .map(|steps| self.latest(last, steps, &mut samples))
+            .find(|count| *count >= MIN_RECENT)
+            .map(|count| &mut samples[..count])
+        else {
             return false;
-        }
-        let mut samples = self.recent[slot];
-        let (_, median, _) = samples.select_nth_unstable_by(SAMPLES / 2, f32::total_cmp);
+        };
+        let (_, median, _) = samples.select_nth_unstable_by(samples.len() / 2, f32::total_cmp);
         let distance = |ns: f64| (f64::from(*median) - ns.log2()).abs();
         distance(deviation.usual_ns) < distance(deviation.now_ns)
+    }
+
+    /// Copies the samples of this many steps up to `last`. Returns their number.
+    fn latest(&self, last: u32, steps: usize, into: &mut [f32]) -> usize {
+        let mut count = 0;
+        for back in 0..steps as u32 {
+            let slot = slot(last.wrapping_sub(back));
+            let kept = usize::from(self.counts[slot]).min(SAMPLES);
+            into[count..count + kept].copy_from_slice(&self.recent[slot][..kept]);
+            count += kept;
+        }
+        count
     }
 
     /// Samples of this many steps up to `last`.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::blame::{Calls, Evidence, connected, suspects};
+use super::blame::{Calls, Evidence, add_hints, connected, suspects};
 use super::disturbance::Disturbance;
 use super::duration::Durations;
 use super::fact::{Key, LogFact, ServiceFact, SpanFact};
@@ -14,6 +14,8 @@ use tapio_core::event::{Story, StoryState, TraceId, stable_hash};
 
 /// The least deviation that counts, in standard deviations.
 const MIN_Z: f64 = 3.0;
+/// The least deviation that is a hint, beside others that count.
+const MIN_HINT_Z: f64 = 2.0;
 /// The strength of a deviation with which a disturbance opens, at sensitivity 1: that of an error
 /// at five standard deviations.
 const OPENING_STRENGTH: f64 = 1.6;
@@ -273,26 +275,40 @@ impl Services {
         stories
     }
 
-    fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
-        let mut found = Vec::new();
+    /// The deviations in the step `at`, and those of them that are weak or over.
+    fn deviations(&mut self, at: u32) -> (Vec<Evidence>, Vec<Evidence>) {
+        let (mut found, mut hints) = (Vec::new(), Vec::new());
+        let min_z = if self.disturbances.is_empty() { MIN_Z } else { MIN_HINT_Z };
         let request_ns = self.requests.usual_ns().unwrap_or(REQUEST_NS);
         for ((instance, operation), learned) in &self.operations {
-            learned.deviations(at, MIN_Z, |deviation| {
+            learned.deviations(at, min_z, |deviation| {
                 let strength = deviation.strength(request_ns);
                 let (instance, operation) = (*instance, *operation);
-                found.push(Evidence { instance, operation, deviation, strength });
+                let evidence = Evidence { instance, operation, deviation, strength };
+                if deviation.z < MIN_Z || !deviation.lasts {
+                    hints.push(evidence);
+                }
+                if deviation.z >= MIN_Z {
+                    found.push(evidence);
+                }
             });
         }
         for evidence in found.iter().filter(|evidence| evidence.deviation.is_fault()) {
             let key = (evidence.instance, evidence.operation);
             self.operations.get_mut(&key).into_iter().for_each(|operation| operation.suspect(at));
         }
+        (found, hints)
+    }
+
+    fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
+        let (found, hints) = self.deviations(at);
         let mut is_open = vec![false; self.disturbances.len()];
         let end_ns = u64::from(at + 1) * STEP_NS;
         for part in connected(&found, &self.calls) {
             let is_of_part = |e: &&Evidence| e.deviation.lasts && part.contains(&e.instance);
             let of_part: Vec<Evidence> = found.iter().filter(is_of_part).copied().collect();
-            let strongest = of_part.iter().map(|e| e.strength).fold(0.0, f64::max);
+            let opening = of_part.iter().filter(|e| e.deviation.opens());
+            let strongest = opening.map(|e| e.strength).fold(0.0, f64::max);
             let open = self.disturbances.iter().position(|open| open.concerns(&part));
             let position = match open {
                 Some(position) => position,
@@ -320,8 +336,13 @@ impl Services {
                     .into_iter()
                     .for_each(|operation| operation.disturb(at));
             }
-            self.disturbances[position].add(&of_part);
+            self.disturbances[position].add(&of_part, at);
             is_open[position] = true;
+        }
+        for disturbance in &mut self.disturbances {
+            let near = |hint: &&Evidence| disturbance.is_near(hint.instance, &self.calls);
+            let hints: Vec<Evidence> = hints.iter().filter(near).copied().collect();
+            disturbance.add_hints(&hints, at);
         }
         let mut position = 0;
         let (calls, names, operations) = (&self.calls, &self.names, &mut self.operations);
@@ -371,7 +392,7 @@ impl Services {
 
 /// The story of a disturbance, if it differs from what was emitted, or ends.
 fn emit(disturbance: &mut Disturbance, ends: bool, calls: &Calls, names: &Names) -> Option<Story> {
-    let suspects = suspects(&disturbance.evidence(), calls);
+    let mut suspects = suspects(&disturbance.evidence(), calls);
     let ranking: Vec<Key> = suspects.iter().map(|suspect| suspect.instance).collect();
     if !ends && ranking == disturbance.emitted {
         return None;
@@ -381,6 +402,7 @@ fn emit(disturbance: &mut Disturbance, ends: bool, calls: &Calls, names: &Names)
         (false, true) => StoryState::Opened,
         (false, false) => StoryState::Updated,
     };
+    add_hints(&mut suspects, disturbance.hints());
     let story = story(disturbance, state, &suspects, calls, names);
     disturbance.revision += 1;
     disturbance.emitted = ranking;

@@ -18,6 +18,8 @@ const MAX_PEERS: usize = 16;
 /// The weight of how many times as long something takes: with few runs, a standard deviation says
 /// little of it.
 const TIMES_WEIGHT: f64 = 0.25;
+/// The weight of a run that is quicker than usual.
+const QUICKER_WEIGHT: f64 = 0.5;
 /// The part of a request's usual time that counts half when it is added.
 const NOTICED_PART: f64 = 0.25;
 /// The deviation of a short span of time in which a stronger one goes on.
@@ -77,11 +79,23 @@ impl Deviation {
     /// the callers.
     pub(super) fn is_fault(&self) -> bool {
         match self.feature {
+            _ if self.is_quicker() => false,
             Feature::Failed | Feature::OwnTime | Feature::CallTime(_) => true,
             Feature::Logs(_) if self.is_missing() => true,
             Feature::Logs(_) => self.severity >= Severity::WARN && self.now > self.usual,
             Feature::Calls(..) => false,
         }
+    }
+
+    /// Whether it is enough for a disturbance: that something is quicker is fortunate, or shows why
+    /// others fail.
+    pub(super) fn opens(&self) -> bool {
+        !self.is_quicker()
+    }
+
+    /// Whether something takes less time than usual: a run that ended early, with a wrong answer.
+    pub(super) fn is_quicker(&self) -> bool {
+        matches!(self.feature, Feature::OwnTime | Feature::CallTime(_)) && self.now < self.usual
     }
 
     /// Whether a step that nearly every run has is missing from most: the run ended before it, or
@@ -101,6 +115,7 @@ impl Deviation {
             Feature::Logs(_) if self.severity >= Severity::WARN => 0.8,
             Feature::Logs(_) if self.is_missing() => 0.8,
             Feature::Logs(_) | Feature::Calls(..) => 0.5,
+            Feature::OwnTime | Feature::CallTime(_) if self.is_quicker() => QUICKER_WEIGHT,
             Feature::OwnTime | Feature::CallTime(_) => {
                 let added_ns = self.now - self.usual;
                 let part = added_ns / (added_ns + NOTICED_PART * request_ns);
@@ -329,6 +344,11 @@ impl Operation {
         for (feature, learned) in &self.durations {
             let [short, long] =
                 [0, 1].map(|span| learned.value.deviation(last, steps[span], before));
+            // That a call is quicker says nothing.
+            let matters = |found: &DurationDeviation| {
+                *feature == Feature::OwnTime || found.now_ns > found.usual_ns
+            };
+            let [short, long] = [short, long].map(|found| found.filter(matters));
             let of = |found: &Option<DurationDeviation>| found.map_or(0.0, |found| found.z);
             let strongest = if of(&short) > of(&long) { short } else { long };
             if let Some(found) = strongest.filter(|found| found.z >= min_z) {

@@ -13,7 +13,7 @@ const SHORT_PAST_RUNS: f64 = 64.0;
 const MIN_GROUPS: u16 = 3;
 /// Runs that a recent span must have.
 const MIN_RUNS: f64 = 3.0;
-/// Runs of the last step by which a deviation may be over.
+/// Runs of the last steps by which a deviation may be over.
 const MIN_LATEST_RUNS: f64 = 5.0;
 /// Weight of the past at which it is halved.
 const MAX_PAST_RUNS: f64 = 1e6;
@@ -126,13 +126,13 @@ impl Share {
         Some(ShareDeviation { z, usual, now: happened / now_runs, runs: now_runs })
     }
 
-    /// Whether a deviation is over: the last step, if it has enough runs, is nearer to what is
-    /// usual.
+    /// Whether a deviation is over: the last step, or as many as have enough runs together, is
+    /// nearer to what is usual.
     pub(super) fn is_over(&self, runs: &Runs, last: u32, deviation: &ShareDeviation) -> bool {
-        let latest_runs = runs.recent.at(last);
-        let latest = self.recent.at(last) / latest_runs.max(1.0);
-        latest_runs >= MIN_LATEST_RUNS
-            && (latest - deviation.usual).abs() < (latest - deviation.now).abs()
+        let enough = |steps: &usize| runs.recent.sum(last, *steps) >= MIN_LATEST_RUNS;
+        let Some(steps) = (1..=SPANS[0]).find(enough) else { return false };
+        let latest = self.recent.sum(last, steps) / runs.recent.sum(last, steps);
+        (latest - deviation.usual).abs() < (latest - deviation.now).abs()
     }
 
     /// Whether it has neither a past nor recent counts.

@@ -19,6 +19,8 @@ struct Fault {
     own_ms: u64,
     network_ms: u64,
     fails: bool,
+    /// It answers at once, and wrongly: its callers fail.
+    answers_wrongly: bool,
     /// Additional calls of the next service in each run.
     calls: u64,
 }
@@ -74,9 +76,12 @@ impl App {
     fn request(&mut self, at_ns: u64, fault: Option<Fault>) {
         let ids: Vec<u64> = (0..7).map(|_| self.random.below(u64::MAX) | 1).collect();
         let (mut below_ns, fails) = (0, fault.filter(|fault| fault.fails));
+        let is_misled = |service| fault.is_some_and(|f| f.answers_wrongly && service < f.at);
         for service in (0..SERVICES.len()).rev() {
             let of_fault = fault.filter(|fault| fault.at == service).unwrap_or_default();
-            let own_ns = (4_000 + self.random.below(4_000)) * 1_000 + of_fault.own_ms * 1_000_000;
+            let quicker = if of_fault.answers_wrongly { 20 } else { 1 };
+            let usual_ns = (4_000 + self.random.below(4_000)) * 1_000 / quicker;
+            let own_ns = usual_ns + of_fault.own_ms * 1_000_000;
             let duration_ns = own_ns + below_ns;
             let instance = service as Key + 1;
             let work = SpanFact {
@@ -89,7 +94,7 @@ impl App {
                 parent: if service == 0 { 0 } else { ids[2 * service] },
                 trace: ids[6],
                 is_work: true,
-                has_failed: fails.is_some_and(|fault| service <= fault.at),
+                has_failed: fails.is_some_and(|fault| service <= fault.at) || is_misled(service),
             };
             self.span(work);
             // One after the other within its own time.
@@ -185,6 +190,30 @@ fn errors_start_at_the_deepest_service() {
     assert_eq!(causes.len(), 3, "{causes:?}");
     assert!(stories[0].impact.customer_facing);
     assert_eq!(stories[0].impact.affected.len(), 3);
+}
+
+#[test]
+fn callee_that_answers_at_once_explains_that_its_callers_fail() {
+    assert_blamed(Fault { at: 2, answers_wrongly: true, ..Default::default() }, "its own time");
+    // That something is quicker is no disturbance.
+    let mut app = App::new();
+    app.run(0, 600, None);
+    let quicker = Fault { at: 0, answers_wrongly: true, ..Default::default() };
+    app.run(600, 300, Some(quicker));
+    assert_eq!(replayed(app.facts, 1.0), []);
+}
+
+#[test]
+fn what_shows_no_more_counts_less_than_what_does() {
+    let mut app = App::new();
+    app.run(0, 600, None);
+    app.run(600, 120, Some(Fault { at: 2, own_ms: 80, ..Default::default() }));
+    app.run(720, 300, Some(Fault { at: 1, fails: true, ..Default::default() }));
+    let stories = replayed(app.facts, 1.0);
+    assert_eq!(stories.len(), 1, "the second begins at once: one disturbance");
+    let causes: Vec<&str> = stories[0].root_cause.iter().map(|c| c.cause.as_str()).collect();
+    assert!(causes[0].starts_with("cart"), "{causes:?}");
+    assert!(causes.iter().any(|cause| cause.starts_with("stock")), "{causes:?}");
 }
 
 #[test]

@@ -409,6 +409,12 @@ impl Shard {
         }
     }
 
+    /// Whether a story waits to be emitted for the first time, at the next advance of time.
+    #[must_use]
+    pub fn has_new_stories(&self) -> bool {
+        self.lane.stories.has_new
+    }
+
     /// Takes the facts and stories since the last call. Sums that are still collected are included
     /// when the driver's clock `ticks`, at the end, and before any story, so that the story is
     /// assessed by all that its shard has observed.

@@ -36,6 +36,9 @@ const NAP: Duration = Duration::from_micros(100);
 const NAPS_BEFORE_SLEEP: u32 = 2;
 /// The interval at which time advances without an event.
 const TICK_NS: u64 = 50_000_000;
+/// The same while a story waits to be emitted for the first time: short, and long enough for what
+/// comes with its first events.
+const OPENING_TICK_NS: u64 = 10_000_000;
 /// The longest sleep of a shard that doesn't depend on time: a backstop, since everything that
 /// matters rings the bell.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
@@ -219,10 +222,15 @@ impl Worker {
         let depends_on_time = self.shard.stats().lane.stories_open > 0
             || self.shard.is_pending()
             || self.shutdown.is_requested();
-        let timeout = if depends_on_time { Duration::from_nanos(TICK_NS) } else { MAX_SLEEP };
+        let tick = Duration::from_nanos(self.tick_interval_ns());
+        let timeout = if depends_on_time { tick } else { MAX_SLEEP };
         wait_until(&self.bell, timeout, || {
             !self.inputs.iter().all(RecordReader::is_empty) || self.is_finished()
         });
+    }
+
+    fn tick_interval_ns(&self) -> u64 {
+        if self.shard.has_new_stories() { OPENING_TICK_NS } else { TICK_NS }
     }
 
     fn is_finished(&self) -> bool {
@@ -253,7 +261,8 @@ impl Worker {
         if self.order == Order::Total {
             records += self.release(now_ns);
         }
-        let ticks = self.order == Order::Arrival && now_ns.saturating_sub(self.tick_ns) >= TICK_NS;
+        let ticks = self.order == Order::Arrival
+            && now_ns.saturating_sub(self.tick_ns) >= self.tick_interval_ns();
         if ticks {
             self.tick_ns = now_ns;
             self.shard.advance(now_ns, self.clock_ns);

@@ -16,6 +16,9 @@ tapio_core::counters! {
         rule_matches: Counter = "Matches of rules; an aggregate counts each time its condition holds.",
         join_keys: Gauge = "Join keys with a partial match or an open window.",
         join_keys_evicted: Counter = "Join keys evicted to stay within dataflow.max_keys.",
+        baselines: Gauge = "Join keys whose usual values are learned for a condition with a deviation.",
+        baselines_evicted: Counter =
+            "Join keys whose usual values were forgotten to stay within a fourth of dataflow.max_keys.",
         partial_matches_dropped: Counter =
             "Partial matches dropped because their key had too many.",
         stories_open: Gauge = "Stories open now.",
@@ -33,7 +36,7 @@ tapio_core::counters! {
             "Failures of rules, and of other code while events are correlated.",
         join_keys_failed: Counter = "Join keys dropped because their rule failed.",
         events_repeated: Counter =
-            "Events with the id of one that was correlated lately; they are forwarded and count once.",
+            "Events with the id of one that was correlated lately, or about the fact of another one; they are forwarded and count once.",
         events_uncorrelated: Counter =
             "Events forwarded without correlation because memory was at its limit.",
         lifecycles: Gauge = "Lifecycles of pods, units and process trees tracked now.",
@@ -55,6 +58,8 @@ impl WorkerStats {
         self.rule_matches.set(lane.matches);
         self.join_keys.set(lane.keys);
         self.join_keys_evicted.set(lane.keys_evicted);
+        self.baselines.set(lane.baselines);
+        self.baselines_evicted.set(lane.baselines_evicted);
         self.partial_matches_dropped.set(lane.partial_matches_dropped);
         self.stories_open.set(lane.stories_open);
         self.stories_opened.set(lane.stories_opened);

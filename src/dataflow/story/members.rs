@@ -121,6 +121,12 @@ impl Members {
         self.last_ns = self.last_ns.max(current.time_ns);
     }
 
+    /// Makes the first kept one the first member.
+    pub(crate) fn begin_with_kept(&mut self) {
+        let first = self.kept.first().and_then(|kept| kept.record.event().map(|e| e.event_id()));
+        self.ends[0] = first.unwrap_or(self.ends[0]);
+    }
+
     /// The same members without the kept ones; the counts stay.
     pub(crate) fn without_kept(&self) -> Self {
         let Self { kept, total, beyond, is_shared, identified, ends, first_ns, last_ns } = self;

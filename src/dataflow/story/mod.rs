@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `trace.rs` | ids of traces and spans |
 //! | `event_text.rs` | texts and figures of one event: label, summary, affected entities |
+//! | `deviation.rs` | the distance of a measured value from what is usual |
 //! | `members.rs` | [`Members`](members::Members): the events of a partial match or story |
 //! | `open_story.rs` | [`OpenStory`](open_story::OpenStory): one story that hasn't ended |
 //! | `render.rs` | [`StoryRenderer`](render::StoryRenderer): names, texts, actions, named causes |
@@ -11,6 +12,7 @@
 //! | `eviction_order.rs` | which open story is evicted for lack of room |
 //! | `lifecycle.rs` | [`LifecycleTracker`](lifecycle::LifecycleTracker): pods, units, processes |
 
+pub(crate) mod deviation;
 pub(crate) mod event_text;
 mod eviction_order;
 pub(crate) mod lifecycle;

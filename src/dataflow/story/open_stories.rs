@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use crate::evidence::PendingStory;
 use crate::guard::{Failures, guarded};
 use crate::rules::Rule;
+use crate::story::deviation::Deviation;
 use crate::story::eviction_order::EvictionOrder;
 use crate::story::members::EventRef;
 use crate::story::open_story::{Match, OpenStory};
@@ -17,8 +18,8 @@ use tapio_core::event::{EventId, StoryState, TraceId};
 /// The least time between two emissions of one story, by the driver's clock.
 const UPDATE_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// New stories emitted in one pass; more wait for the next pass.
-const MAX_OPENED_PER_PASS: usize = 256;
+/// New stories emitted in one pass; more wait for the next pass, ten milliseconds later.
+const MAX_OPENED_PER_PASS: usize = 64;
 
 /// Timers without a story that are kept, beside as many as there are stories.
 const MAX_STALE_TIMERS: usize = 256;
@@ -53,6 +54,8 @@ pub(crate) struct OpenStories {
     next_timer: u64,
     order: EvictionOrder,
     options: StoryOptions,
+    /// Whether a story that opened waits to be emitted for the first time.
+    pub(crate) has_new: bool,
     /// Emissions of open stories, not yet taken.
     pub(crate) emitted: Vec<PendingStory>,
     /// Stories that ended, not yet taken.
@@ -90,6 +93,7 @@ impl OpenStories {
             next_timer: 0,
             order: EvictionOrder::default(),
             options,
+            has_new: false,
             emitted: Vec::new(),
             ended: Vec::new(),
             evicted: Vec::new(),
@@ -146,6 +150,7 @@ impl OpenStories {
         self.evict_to(self.options.max_stories.max(1) - 1, rules);
         let story = OpenStory::new(id, found, continues, &self.cluster, now_ns);
         self.opened += 1;
+        self.has_new = self.options.emit_open;
         self.order.add(story.rule, id);
         self.set_timer(id, story.ends_ns());
         self.open.insert(id, story);
@@ -184,6 +189,13 @@ impl OpenStories {
     ) {
         if let Some(story) = self.open.get_mut(&id) {
             story.join(current, step, event, now_ns);
+        }
+    }
+
+    /// The measure of an open story deviates.
+    pub(crate) fn deviates(&mut self, id: TraceId, deviation: Deviation) {
+        if let Some(story) = self.open.get_mut(&id) {
+            story.deviates(deviation);
         }
     }
 
@@ -290,6 +302,7 @@ impl OpenStories {
     fn emit_changed(&mut self, now_ns: u64, rules: &[Rule]) {
         let mut idle = Vec::new();
         let opening = self.opening();
+        self.has_new = opening.is_some();
         for story in self.open.values_mut() {
             if now_ns.saturating_sub(story.touched_ns) > story.idle_ns {
                 idle.push(story.id);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::evidence::AffectedEntity;
 use crate::rules::Rule;
+use crate::story::deviation::Deviation;
 use crate::story::event_text;
 use crate::story::members::{EventRef, Kept, MAX_KEPT, MemberIds, Members};
 use crate::story::trace::story_trace;
@@ -37,6 +38,8 @@ pub(crate) struct OpenStory {
     /// Those of them whose peer is known and isn't on the loopback.
     pub(crate) failed_outside: u64,
     pub(crate) worst: Severity,
+    /// The strongest deviation of its measure so far, where its rule asks for one.
+    pub(crate) deviation: Option<Deviation>,
     pub(crate) revision: u32,
     pub(crate) continues: Option<TraceId>,
     pub(crate) idle_ns: u64,
@@ -71,6 +74,7 @@ impl OpenStory {
             failed_connections: 0,
             failed_outside: 0,
             worst: Severity::default(),
+            deviation: None,
             revision: 0,
             continues,
             idle_ns: found.rule.story.idle_ns,
@@ -128,6 +132,14 @@ impl OpenStory {
         self.members.add(current, step, event);
         self.ids.update(&self.members);
         self.touched_ns = now_ns;
+    }
+
+    /// Its measure deviates: the strongest deviation is kept.
+    pub(crate) fn deviates(&mut self, found: Deviation) {
+        if self.deviation.as_ref().is_none_or(|strongest| found.is_stronger(strongest)) {
+            self.deviation = Some(found);
+            self.changed = true;
+        }
     }
 
     /// Adds a late event. False where it is a member already.

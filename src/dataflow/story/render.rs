@@ -148,6 +148,7 @@ impl<'a> StoryRenderer<'a> {
             Variable::Duration => {
                 Some(duration_text(self.story.members.last_ns - self.story.members.first_ns))
             }
+            Variable::Measured(which) => self.story.deviation.map(|found| found.text(*which)),
         }
     }
 
@@ -238,7 +239,10 @@ impl<'a> StoryRenderer<'a> {
                         })
                 }
                 Variable::Count(Some(event)) => usize::from(k.event) == *event,
-                Variable::Key(_) | Variable::Count(None) | Variable::Duration => false,
+                Variable::Key(_)
+                | Variable::Count(None)
+                | Variable::Duration
+                | Variable::Measured(_) => false,
             });
             evidence.extend(found.filter(|k| !evidence.iter().any(|e| std::ptr::eq(*e, *k))));
         }

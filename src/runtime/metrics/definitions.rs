@@ -118,6 +118,8 @@ pub(super) const SHARD_METRICS: Names = &[
     ("rule_matches", "tapio_rule_matches_total"),
     ("join_keys", "tapio_join_keys"),
     ("join_keys_evicted", "tapio_join_keys_evicted_total"),
+    ("baselines", "tapio_baselines"),
+    ("baselines_evicted", "tapio_baselines_evicted_total"),
     ("partial_matches_dropped", "tapio_partial_matches_dropped_total"),
     ("stories_open", "tapio_stories_open"),
     ("stories_opened", "tapio_stories_opened_total"),

@@ -5,7 +5,7 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -27,14 +27,17 @@ pub(super) enum Direction<R> {
     Response(fn(&Denied) -> Response<R>),
 }
 
-/// A body that ends once its sender's identity isn't accepted any more. One that never waits needs
-/// no timer.
+/// A body that ends once its sender's identity isn't accepted any more. One that never waits is
+/// checked between two frames, and needs no timer.
 pub struct WatchedBody<B> {
     inner: Pin<Box<B>>,
     access: Arc<Access>,
     pass: Arc<Pass>,
     direction: Direction<B>,
-    next: Option<Pin<Box<Sleep>>>,
+    /// When the identity is checked next.
+    due: Instant,
+    /// Wakes the task of a body that waits.
+    timer: Option<Pin<Box<Sleep>>>,
     has_ended: bool,
 }
 
@@ -45,17 +48,29 @@ impl<B> WatchedBody<B> {
         pass: Arc<Pass>,
         direction: Direction<B>,
     ) -> Self {
-        Self { inner: Box::pin(inner), access, pass, direction, next: None, has_ended: false }
+        let due = clock::instant() + CHECK_INTERVAL;
+        let inner = Box::pin(inner);
+        Self { inner, access, pass, direction, due, timer: None, has_ended: false }
     }
 
-    /// Checks the identity when that is due.
-    fn check(&mut self, cx: &mut Context<'_>) -> Result<(), Denied> {
-        let Some(next) = &mut self.next else { return Ok(()) };
-        while next.as_mut().poll(cx).is_ready() {
+    /// Checks the identity, if that is due.
+    fn check(&mut self) -> Result<(), Denied> {
+        let now = clock::instant();
+        if now >= self.due {
             self.access.check_again(&self.pass)?;
-            next.as_mut().reset((clock::instant() + CHECK_INTERVAL).into());
+            self.due = now + CHECK_INTERVAL;
         }
         Ok(())
+    }
+
+    /// Has the task woken when the next check is due. Ready: it is due.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = self.due.into();
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(cx)
     }
 
     /// The last frame of a stream that was revoked.
@@ -91,16 +106,15 @@ where
         if self.has_ended {
             return Poll::Ready(None);
         }
-        if let Err(denied) = self.check(cx) {
-            return Poll::Ready(Some(self.end(&denied)));
+        loop {
+            if let Err(denied) = self.check() {
+                return Poll::Ready(Some(self.end(&denied)));
+            }
+            let frame = self.inner.as_mut().poll_frame(cx).map_err(Into::into);
+            if frame.is_ready() || self.poll_due(cx).is_pending() {
+                return frame;
+            }
         }
-        let frame = self.inner.as_mut().poll_frame(cx).map_err(Into::into);
-        if frame.is_pending() && self.next.is_none() {
-            self.next = Some(Box::pin(tokio::time::sleep(CHECK_INTERVAL)));
-            // Not due yet: this lets the timer wake the task.
-            let _ = self.check(cx);
-        }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -109,5 +123,70 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http::header::AUTHORIZATION;
+
+    use super::super::config::AccessConfig;
+    use super::super::identity::PeerInfo;
+    use super::super::right::Right;
+    use super::*;
+
+    /// A body that always has a frame.
+    struct Endless;
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = StdError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, StdError>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[test]
+    fn body_that_never_waits_ends_when_its_token_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = folder.path().join("tokens");
+        let write = |content: &str| {
+            std::fs::write(&tokens, content).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&tokens, mode).unwrap();
+        };
+        write("write n1 token-of-n1\nwrite n2 token-of-n2\n");
+        let config = AccessConfig { token_file: Some(tokens.clone()), ..Default::default() };
+        let access = Access::grpc("test", &config, |_| Some(Right::Write)).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, "Bearer token-of-n1".parse().unwrap());
+        let peer = PeerInfo::default();
+        let identity = access.check("/", &headers, None, &peer).unwrap().unwrap();
+        let pass = Arc::new(access.pass(&identity, &headers, &peer));
+        let mut body = WatchedBody::new(Endless, access, pass, Direction::Request);
+        let mut next = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => unreachable!("the body never waits"),
+            }
+        };
+        assert!(next().unwrap().is_ok());
+        write("write n2 token-of-n2\n");
+        let end = loop {
+            match next() {
+                Some(Ok(_)) => std::thread::yield_now(),
+                Some(Err(end)) => break end.to_string(),
+                None => unreachable!("the body has no end"),
+            }
+        };
+        assert!(end.contains("isn't accepted any more"), "{end}");
+        assert!(next().is_none());
     }
 }

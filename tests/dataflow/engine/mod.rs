@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 mod case;
+mod deviation;
 mod language;
 mod member_counts;
 mod refined_keys;

@@ -42,6 +42,11 @@ pub(super) fn variables(
             Variable::Key(field) if !by.contains(field) => {
                 return reject(position, format!("{{key.{}}}: not in the join key", field.text()));
             }
+            Variable::Measured(_) if !matches!(shape, Shape::Aggregate(a) if a.deviation.is_some()) =>
+            {
+                let message = "{value}, {usual} and {deviation} need a condition with `deviation`";
+                return reject(position, message);
+            }
             Variable::Capture(event, group) if !events.list[*event].predicate.captures(group) => {
                 let name = &events.list[*event].name;
                 let message = format!(

@@ -2,8 +2,8 @@
 
 use super::super::rule::{AutoOr, NamedEvent, Rule, StorySpec};
 use super::super::shape::{
-    Aggregate, Comparison, Condition, Counted, Measure, Negation, PartCondition, Repeat, Select,
-    Sequence, Shape, Step,
+    Aggregate, Comparison, Condition, Counted, DeviationCondition, Measure, Negation,
+    PartCondition, Repeat, Select, Sequence, Shape, Step,
 };
 use super::super::template::{Filter, Piece, Template, Variable};
 use super::encode::{Encode, encode_fields, encode_unordered};
@@ -92,23 +92,35 @@ impl Encode for PartCondition {
     }
 }
 
+/// Encodes bounds, all of which hold, in any order.
+fn encode_bounds(bounds: &[(Comparison, f64)], out: &mut Vec<u8>) {
+    let bound = |(comparison, bound): &(Comparison, f64), out: &mut Vec<u8>| {
+        out.push(match comparison {
+            Comparison::Eq => 0,
+            Comparison::Ne => 1,
+            Comparison::Gt => 2,
+            Comparison::Gte => 3,
+            Comparison::Lt => 4,
+            Comparison::Lte => 5,
+        });
+        bound.encode(out);
+    };
+    encode_unordered(bounds, bound, out);
+}
+
+impl Encode for DeviationCondition {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_bounds(&self.bounds, out);
+        self.learn.encode(out);
+    }
+}
+
 impl Encode for Condition {
     fn encode(&self, out: &mut Vec<u8>) {
-        let bound = |(comparison, bound): &(Comparison, f64), out: &mut Vec<u8>| {
-            out.push(match comparison {
-                Comparison::Eq => 0,
-                Comparison::Ne => 1,
-                Comparison::Gt => 2,
-                Comparison::Gte => 3,
-                Comparison::Lt => 4,
-                Comparison::Lte => 5,
-            });
-            bound.encode(out);
-        };
         match self {
             Self::Bounds(bounds) => {
                 out.push(0);
-                encode_unordered(bounds, bound, out);
+                encode_bounds(bounds, out);
             }
             Self::Parts(condition) => {
                 out.push(1);
@@ -120,7 +132,7 @@ impl Encode for Condition {
 
 encode_fields!(Counted { event, by, role, part, through });
 
-encode_fields!(Aggregate { measure, events, within_ns, condition, parts, inner });
+encode_fields!(Aggregate { measure, events, within_ns, condition, deviation, parts, inner });
 
 impl Encode for Shape {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -159,6 +171,7 @@ impl Encode for Variable {
                 event.encode(out);
             }
             Self::Duration => out.push(4),
+            Self::Measured(measured) => out.push(5 + *measured as u8),
         }
     }
 }

@@ -140,8 +140,17 @@ fn change_of_aggregate_changes_identity() {
             ("gte: 3", "gt: 3"),
             (", lt: 9", ""),
             ("within: 10s", "within: 9s"),
+            ("lt: 9", "deviation: { lt: 9 }"),
+            ("lt: 9", "deviation: { gt: 9 }"),
+            ("lt: 9", "deviation: { lt: 8 }"),
+            ("lt: 9", "deviation: { lt: 9, learn: 13 }"),
+            ("lt: 9 }\nstory: {", "deviation: { lt: 9 } }\nstory: { name: '{value}',"),
+            ("lt: 9 }\nstory: {", "deviation: { lt: 9 } }\nstory: { name: '{usual}',"),
+            ("lt: 9 }\nstory: {", "deviation: { lt: 9 } }\nstory: { name: '{deviation}',"),
         ],
     );
+    let learns = |text: &str| id(&AGGREGATE.replace("lt: 9", text));
+    assert_eq!(learns("deviation: { lt: 9 }"), learns("deviation: { learn: 12, lt: 9 }"));
 }
 
 #[test]

@@ -108,6 +108,7 @@ impl Aggregation {
             events: vec![counted],
             within_ns: self.within_ns,
             condition: self.condition.clone(),
+            deviation: None,
             parts: 1,
             inner: Vec::new(),
         };

@@ -217,7 +217,7 @@ impl Builder<'_> {
         };
         let within_ns = timespan.duration_ns("timespan")?;
         let parts = referred.len() as u8;
-        Ok(Aggregate { measure, events, within_ns, condition, parts, inner })
+        Ok(Aggregate { measure, events, within_ns, condition, deviation: None, parts, inner })
     }
 
     fn names(&self, referred: Referred) -> &[String] {
