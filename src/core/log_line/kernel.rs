@@ -115,7 +115,7 @@ fn oom_kill(message: &str) -> Option<Facts<'_>> {
 }
 
 /// Texts behind `NAME[PID]`, and the signal that the process gets.
-const CRASHES: [(&str, &str); 16] = [
+const CRASHES: [(&str, &str); 18] = [
     (": segfault at ", "SIGSEGV"),
     (": segfault (", "SIGSEGV"),
     (" general protection", "SIGSEGV"),
@@ -132,7 +132,28 @@ const CRASHES: [(&str, &str); 16] = [
     (": illegal instruction (", "SIGILL"),
     (": bad frame in ", "SIGSEGV"),
     (": unhandled exception: ", "SIGSEGV"),
+    (": unhandled ", "SIGSEGV"),
+    (": User process fault:", "SIGSEGV"),
 ];
+
+/// The signal of `: unhandled level 2 translation fault (11) at …` (arm64 until 4.20),
+/// `: unhandled signal 11 …` (powerpc, riscv).
+fn unhandled_signal(rest: &str) -> Option<&'static str> {
+    let rest = rest.strip_prefix(": unhandled ")?;
+    let number = match rest.strip_prefix("signal ") {
+        Some(number) => number,
+        None => rest.split_once(" (")?.1,
+    };
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    match &number[..digits] {
+        "4" => Some("SIGILL"),
+        "5" => Some("SIGTRAP"),
+        "7" => Some("SIGBUS"),
+        "8" => Some("SIGFPE"),
+        "11" => Some("SIGSEGV"),
+        _ => None,
+    }
+}
 
 /// `NAME[PID]: segfault at …`, `traps: NAME[PID] trap invalid opcode …`,
 /// `traps: NAME[PID] general protection [fault ]ip:…`.
@@ -143,6 +164,7 @@ fn crash(message: &str) -> Option<Facts<'_>> {
         .map(|(at, _)| (at, &text[at + 1..]))
         .find(|(_, rest)| CRASHES.iter().any(|(words, _)| rest.starts_with(words)))?;
     let (_, signal) = CRASHES.iter().find(|(words, _)| rest.starts_with(words))?;
+    let signal = unhandled_signal(rest).unwrap_or(signal);
     let (program, pid) = text[..end].rsplit_once('[')?;
     let pid = pid.parse().ok()?;
     Some(Facts { pid: Some(pid), program: Some(program), signal: Some(signal), ..Facts::default() })
@@ -179,6 +201,14 @@ mod tests {
                 "SIGSEGV",
             ),
             ("p[7]: segfault (11) at 0 nip 1 lr 2 code 1 in p[3+4]", "p", 7, "SIGSEGV"),
+            (
+                "p[7]: unhandled level 2 translation fault (11) at 0x18, esr 0x92000006, in p[a+1]",
+                "p",
+                7,
+                "SIGSEGV",
+            ),
+            ("p[7]: unhandled alignment fault (7) at 0x1, esr 0x92000061", "p", 7, "SIGBUS"),
+            ("p[7]: unhandled signal 4 code 0x1 at 0x0 in p[1+2]", "p", 7, "SIGILL"),
         ] {
             let facts = Facts::of(message);
             assert_eq!(facts.program, Some(program), "{message}");

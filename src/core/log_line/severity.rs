@@ -89,8 +89,20 @@ fn key_value(line: &str) -> Option<Severity> {
     })
 }
 
-/// The first `"level"`, `"severity"`, `"lvl"` or `"levelname"` of a JSON object.
+/// The first `"level"`, `"severity"`, `"lvl"` or `"levelname"` of a JSON object; MongoDB's `"s"`.
 fn json(line: &str) -> Option<Severity> {
+    if line.starts_with("{\"t\":{\"$date\":")
+        && let Some((_, rest)) = line.split_once("\"s\":\"")
+    {
+        return match rest.bytes().next()? {
+            b'F' => Some(Severity::FATAL),
+            b'E' => Some(Severity::ERROR),
+            b'W' => Some(Severity::WARN),
+            b'I' => Some(Severity::INFO),
+            b'D' => Some(Severity::DEBUG),
+            _ => None,
+        };
+    }
     let keys = ["\"level\"", "\"severity\"", "\"lvl\"", "\"levelname\"", "\"log.level\""];
     keys.into_iter().find_map(|key| {
         let (_, rest) = line.split_once(key)?;
@@ -122,7 +134,7 @@ fn words(line: &str) -> Option<Severity> {
         let bare = word.trim_matches(['[', ']', '(', ')', '<', '>', ':', '|', ',']);
         // Python's `ERROR:root:text`, nginx's and Apache's `[error]`, `[core:error]`.
         let is_bracketed = word.starts_with(['[', '<']) && word.contains([']', '>']);
-        if is_bracketed && let Some(found) = bare.rsplit(':').find_map(level) {
+        if is_bracketed && let Some(found) = bare.rsplit([':', '[', ']']).find_map(level) {
             return Some(found);
         }
         let name = bare.split(':').next().unwrap_or(bare);
@@ -164,6 +176,7 @@ mod tests {
             (r#"{"level":"fatal","ts":1,"msg":"x"}"#, Severity::FATAL),
             (r#"{"ts":1,"severity": "WARNING","message":"x"}"#, Severity::WARN),
             (r#"{"level":50,"time":1,"msg":"x"}"#, Severity::ERROR),
+            (r#"{"t":{"$date":"2024-06-11"},"s":"E",  "c":"CONTROL","msg":"x"}"#, Severity::ERROR),
             ("ERROR:root:x", Severity::ERROR),
             ("2024-01-18 17:33:58,888 - app.db - CRITICAL - x", Severity::CRITICAL),
             ("2024-01-18 17:33:58,888 ERROR [main] c.x.Y: x", Severity::ERROR),
@@ -173,6 +186,7 @@ mod tests {
             ("2024-01-18 17:33:58.888 UTC [123] FATAL:  x", Severity::FATAL),
             ("2024/01/18 17:33:58 [emerg] 12#12: x", Severity::CRITICAL),
             ("[Thu Jan 18 17:33:58 2024] [core:error] [pid 1] x", Severity::ERROR),
+            ("[2024-01-18T17:33:58,888][ERROR][o.e.b.Bootstrap] [n1] x", Severity::ERROR),
             ("FATAL: x", Severity::FATAL),
             ("INFO: ready", Severity::INFO),
         ] {

@@ -15,6 +15,8 @@ pub(super) enum Scope {
 /// Rules, and the rules that each explains.
 const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     ("admission-refused", Scope::Namespace, &["rollout-failure", "job-failure"]),
+    ("api-server-refused", Scope::Node, &["node-lost", "node-not-ready"]),
+    ("api-server-unreachable", Scope::Node, &["node-lost", "node-not-ready"]),
     ("buffer-io-errors", Scope::Node, &["filesystem-error", "read-only-remount"]),
     ("certificate-expired", Scope::Node, &["kubelet-restart", "node-not-ready"]),
     ("clock-jump", Scope::Node, &["certificate-expired"]),
@@ -24,7 +26,14 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     (
         "device-timeout",
         Scope::Node,
-        &["buffer-io-errors", "disk-io-errors", "filesystem-error", "hung-task", "slow-disk"],
+        &[
+            "buffer-io-errors",
+            "disk-io-errors",
+            "filesystem-error",
+            "hung-task",
+            "read-only-remount",
+            "slow-disk",
+        ],
     ),
     ("disk-full", Scope::Node, &["node-disk-pressure", "pod-eviction"]),
     (
@@ -33,13 +42,21 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
         &["buffer-io-errors", "filesystem-error", "hung-task", "read-only-remount"],
     ),
     ("dns-upstream-failure", Scope::Cluster, &["dns-resolution-failures"]),
+    ("etcd-no-space", Scope::Cluster, &["api-server-refused", "api-server-unreachable"]),
+    (
+        "etcd-peer-lost",
+        Scope::Cluster,
+        &["api-server-refused", "api-server-unreachable", "etcd-slow"],
+    ),
     ("file-max", Scope::Node, &["fd-exhaustion"]),
     ("filesystem-error", Scope::Node, &["read-only-remount"]),
     ("fork-bomb", Scope::Node, &["node-pid-pressure", "pod-eviction"]),
     ("kubelet-restart", Scope::Node, &["node-lost", "node-not-ready"]),
+    ("network-device-leak", Scope::Node, &["hung-task", "pod-stuck-terminating"]),
+    ("network-storage-lost", Scope::Node, &["filesystem-error", "hung-task", "read-only-remount"]),
     ("neighbour-table-full", Scope::Node, &["connect-timeouts"]),
     ("network-interface-flap", Scope::Node, &["connect-timeouts", "node-lost", "node-not-ready"]),
-    ("nfs-not-responding", Scope::Node, &["hung-task"]),
+    ("nfs-not-responding", Scope::Node, &["hung-task", "volume-mount-failure"]),
     ("node-disk-pressure", Scope::Node, &["pod-eviction"]),
     ("node-memory-pressure", Scope::Node, &["node-oom", "pod-eviction"]),
     ("node-pid-pressure", Scope::Node, &["pod-eviction"]),
@@ -50,7 +67,7 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     ),
     ("quota-exceeded", Scope::Namespace, &["rollout-failure"]),
     ("runtime-unresponsive", Scope::Node, &["node-not-ready", "sandbox-creation-failure"]),
-    ("slow-disk", Scope::Node, &["hung-task"]),
+    ("slow-disk", Scope::Node, &["etcd-slow", "hung-task"]),
     ("transmit-hang", Scope::Node, &["network-interface-flap", "node-not-ready"]),
 ];
 

@@ -76,6 +76,11 @@ pub(super) fn extract(event: &ArchivedEvent<'_>, into: &mut Vec<GraphFact>) {
     };
     let within = container.as_ref().or(pod.as_ref()).or(unit.as_ref());
     edge(process.as_ref(), Relation::RunsIn, within);
+    // The kernel's events identify a process by its execution, applications and the kernel's log by
+    // its number.
+    let numbered = entities.exec_id.and(entities.pid.filter(|_| with_process));
+    let numbered = numbered.map(|pid| entities.on_host(EntityKind::Process, &value_text(pid)));
+    edge(numbered.as_ref(), Relation::RunsIn, process.as_ref());
     edge(container.as_ref(), Relation::RunsIn, pod.as_ref());
     edge(pod.as_ref(), Relation::ScheduledOn, node.as_ref());
     edge(unit.as_ref(), Relation::ScheduledOn, node.as_ref());
@@ -90,7 +95,8 @@ pub(super) fn extract(event: &ArchivedEvent<'_>, into: &mut Vec<GraphFact>) {
     if let Some(pod) = &pod {
         pod_facts(event, &entities, pod, into);
     }
-    service_facts(event, &entities, pod.as_ref(), into);
+    // Outside of Kubernetes a service is a unit, a container or a process.
+    service_facts(event, &entities, within.or(process.as_ref()), into);
     match kind {
         names::CONTAINER_EXITED => into.extend(container.map(GraphFact::EntityEnded)),
         names::KERNEL_PROCESS_EXIT => into.extend(process.map(GraphFact::EntityEnded)),
@@ -178,21 +184,26 @@ fn pod_facts(
     }
 }
 
-/// Facts about services that the event names.
+/// Facts about services that the event names, and that run in `within`.
 fn service_facts(
     event: &ArchivedEvent<'_>,
     entities: &EventEntities<'_>,
-    pod: Option<&Entity>,
+    within: Option<&Entity>,
     into: &mut Vec<GraphFact>,
 ) {
+    let pod = entities.pod.map(|uid| Entity::new(EntityKind::Pod, uid));
+    let within = pod.as_ref().or(within);
     let names = [event.text(names::K8S_SERVICE_NAME), entities.service];
     let criticality = event.text(names::TAPIO_CRITICALITY).and_then(Criticality::parse);
     for name in names.into_iter().flatten() {
         let service = entities.in_namespace(EntityKind::Service, name);
-        if let Some(pod) = pod {
-            let edge = Edge { from: service.clone(), relation: Relation::Selects, to: pod.clone() };
+        if let Some(to) = within.cloned() {
+            let edge = Edge { from: service.clone(), relation: Relation::Selects, to };
             into.push(GraphFact::EdgeSeen(edge));
-        } else if let Some(criticality) = criticality {
+        }
+        if pod.is_none()
+            && let Some(criticality) = criticality
+        {
             into.push(GraphFact::Criticality(service, criticality));
         }
     }

@@ -9,7 +9,7 @@ tapio_core::closed_list! {
         RunsIn = "runs-in",
         /// A pod is owned by a workload.
         OwnedBy = "owned-by",
-        /// A service selects a pod.
+        /// A service selects a pod; outside of Kubernetes it is a unit, a container or a process.
         Selects = "selects",
         /// A pod mounts a volume.
         Mounts = "mounts",

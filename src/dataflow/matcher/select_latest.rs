@@ -65,8 +65,9 @@ impl PartialMatches {
         self.advance_latest(sequence, step + 1, partial, current.time_ns, outcome);
     }
 
-    /// The incomplete partial match whose first event of this step an event at `time_ns` doesn't
-    /// replace (`keep_first`).
+    /// The partial match whose first event of this step an event at `time_ns` doesn't replace
+    /// (`keep_first`): an incomplete one, or one that a negation after the last step leaves
+    /// undecided, which would else be a story for each event.
     fn begun_by_first(
         &self,
         sequence: &Sequence,
@@ -86,7 +87,7 @@ impl PartialMatches {
             return None;
         }
         self.list.iter().position(|w| {
-            (step + 1..sequence.steps.len()).contains(&usize::from(w.step))
+            (step + 1..=sequence.steps.len()).contains(&usize::from(w.step))
                 && w.partial.agrees(fields, tail)
                 && is_recent(w)
         })

@@ -124,6 +124,35 @@ fn dependency_explains_and_dependent_is_explained() {
     assert_eq!(of(&empty(), &both), [None, None]);
 }
 
+/// An application names its process by number, the kernel by its execution.
+#[test]
+fn application_outside_of_kubernetes_depends_on_its_process() {
+    let mut graph = empty();
+    let process = |id: &str| Entity::new(EntityKind::Process, &format!("a/{id}"));
+    let (service, unit) = (Entity::new(EntityKind::Service, "cart"), "a/cart.service");
+    for (from, relation, to) in [
+        (service.clone(), Relation::Selects, process("812")),
+        (process("812"), Relation::RunsIn, process("exec-7")),
+        (process("exec-7"), Relation::RunsIn, Entity::new(EntityKind::Unit, unit)),
+    ] {
+        graph.add_edge(&Edge { from, relation, to }, 990);
+    }
+    let slow = (story(1, "service-disturbance", 1_000, &[("service.name", "cart")]), vec![]);
+    let host = ("host.name", "a");
+    let killed = |number, id| {
+        (story(number, "oom-kill", 1_003, &[host, ("process.pid", "x")]), vec![process(id)])
+    };
+    let failed =
+        (story(4, "unit-failure", 1_004, &[host, ("systemd.unit", "cart.service")]), vec![]);
+    let stories = [slow.clone(), killed(2, "exec-7"), killed(3, "exec-8"), failed];
+    let cause = Some((1, IncidentRole::Cause));
+    // The unit's failure is about the killed process's unit.
+    let same = Some((1, IncidentRole::Same));
+    assert_eq!(of(&graph, &stories), [None, cause, None, same]);
+    let stories = [killed(2, "812"), slow];
+    assert_eq!(of(&graph, &stories), [None, Some((2, IncidentRole::Effect))]);
+}
+
 /// Each kill of a loop has a story of its own process.
 #[test]
 fn processes_of_one_program_are_one_incident_outside_of_units() {
