@@ -35,6 +35,9 @@ pub(super) struct Evidence {
     pub(super) deviation: Deviation,
     /// How much it speaks for a fault, [`Deviation::strength`].
     pub(super) strength: f64,
+    /// Of a call that is missing: whether the caller no longer connects to the callee, as it did
+    /// for each call. It doesn't get that far: for lack of an address, or by its own fault.
+    pub(super) is_untried: bool,
 }
 
 /// Which instance calls which.
@@ -89,14 +92,14 @@ impl SlowCalls {
             of.entry(caller).or_default().insert(callee);
             of.entry(callee).or_default().insert(caller);
         };
-        for Evidence { instance, operation, deviation, .. } in all {
+        for Evidence { instance, operation, deviation, is_untried, .. } in all {
             match deviation.feature {
                 Feature::CallTime(callee) => note(&mut ends[0], *instance, callee),
                 Feature::ConnectTime(callee) | Feature::Connection(_, callee) => {
                     note(&mut ends[1], *instance, callee);
                 }
                 Feature::Calls(callee, _)
-                    if callee != 0 && deviation.now <= deviation.usual / 2.0 =>
+                    if callee != 0 && deviation.now <= deviation.usual / 2.0 && !is_untried =>
                 {
                     silent.insert((*instance, *operation), callee);
                 }
@@ -337,7 +340,8 @@ mod tests {
         let severity = Severity::ERROR;
         let deviation =
             Deviation { feature, z, usual: 1.0, now: 2.0, severity, lasts: true, example };
-        Evidence { instance, operation: 1, deviation, strength: z.ln_1p() }
+        let strength = z.ln_1p();
+        Evidence { instance, operation: 1, deviation, strength, is_untried: false }
     }
 
     fn calls(pairs: &[(Key, Key)]) -> Calls {
@@ -401,8 +405,10 @@ mod tests {
         let mut silent = evidence(1, Feature::Calls(2, 7), 20.0);
         (silent.deviation.usual, silent.deviation.now) = (1.0, 0.1);
         assert_eq!(ranked(&[failed, silent], &[(1, 2)])[0], 2);
-        // Where the callee goes on, its caller is the cause.
+        // Where the callee goes on, its caller is the cause; or doesn't connect to it any more.
         assert_eq!(ranked(&[failed], &[(1, 2)])[0], 1);
+        silent.is_untried = true;
+        assert_eq!(ranked(&[failed, silent], &[(1, 2)])[0], 1);
     }
 
     #[test]

@@ -400,3 +400,55 @@ fn pairs_and_names_are_bounded() {
     }
     assert_eq!(services.counts().operations, 0, "{:?}", services.counts());
 }
+
+/// Requests of the shop, each with a call of payments. Its span is missing where `is_answered` is
+/// false, and the call fails.
+fn requests(network: &mut Network, seconds: std::ops::Range<u64>, is_answered: bool) {
+    for half in seconds.start * 2..seconds.end * 2 {
+        let start_ns = BEGIN_NS + half * SECOND_NS / 2 + half * 7_919 % 97 * 1_000_000;
+        let span = |instance, operation, span, parent, duration_ms: u64| SpanFact {
+            event: EventId(u128::from(span).to_be_bytes()),
+            start_ns,
+            duration_ns: duration_ms * 1_000_000,
+            instance,
+            operation,
+            span,
+            parent,
+            trace: 1 + half,
+            is_work: true,
+            has_failed: false,
+        };
+        let id = 3 * half + 1;
+        let work = span(SHOP, 20, id, 0, 9);
+        let call = SpanFact { is_work: false, ..span(SHOP, 21, id + 1, id, 6) };
+        let mut spans = vec![work, call];
+        if is_answered {
+            spans.push(span(PAYMENTS, 22, id + 2, id + 1, 5));
+        } else {
+            spans.iter_mut().for_each(|span| span.has_failed = true);
+        }
+        network.facts.extend(spans.into_iter().map(ServiceFact::Span));
+    }
+}
+
+/// A caller that no longer gets as far as a connection, as without a name server, is the cause; not
+/// the callee that says nothing because nobody calls it.
+#[test]
+fn caller_that_no_longer_connects_is_the_cause() {
+    for (connects, expected) in [(false, "shop"), (true, "payments")] {
+        let mut network = Network::new();
+        requests(&mut network, 0..600, true);
+        requests(&mut network, 600..720, false);
+        requests(&mut network, 720..1_020, true);
+        let pair = [(SHOP, PAYMENTS)];
+        network.run(0..600, &pair, FINE);
+        if connects {
+            network.run(600..720, &pair, FINE);
+        }
+        network.run(720..1_020, &pair, FINE);
+        let stories = network.replayed();
+        assert_eq!(stories.len(), 1, "{stories:#?}");
+        let causes = causes(&stories[0]);
+        assert!(causes[0].starts_with(expected), "{connects}: {causes:#?}");
+    }
+}

@@ -74,7 +74,10 @@ impl Disturbance {
             let key = (evidence.instance, evidence.operation, evidence.deviation.feature);
             let is_full = self.evidence.len() >= MAX_EVIDENCE;
             match self.evidence.get_mut(&key) {
-                Some(kept) => *kept = (*evidence, at),
+                Some((kept, kept_at)) => {
+                    let is_untried = kept.is_untried || evidence.is_untried;
+                    (*kept, *kept_at) = (Evidence { is_untried, ..*evidence }, at);
+                }
                 None if is_full => {}
                 None => {
                     self.evidence.insert(key, (*evidence, at));

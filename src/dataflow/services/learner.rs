@@ -8,7 +8,7 @@ use super::connections::Connections;
 use super::disturbance::Disturbance;
 use super::duration::Durations;
 use super::fact::{Key, LogFact, ServiceFact, SpanFact};
-use super::operation::Operation;
+use super::operation::{Feature, Operation};
 use super::report::story;
 use super::span_join::{HOLD_NS, Joined, SpanJoin};
 use super::step::{AHEAD_STEPS, Learning, SLOTS, STEP_NS, step};
@@ -265,7 +265,11 @@ impl Services {
             learned.deviations(at, min_z, |deviation| {
                 let strength = deviation.strength(request_ns);
                 let (instance, operation) = (*instance, *operation);
-                let evidence = Evidence { instance, operation, deviation, strength };
+                let is_untried = match deviation.feature {
+                    Feature::Calls(callee, _) => self.no_longer_connects(instance, callee, at),
+                    _ => false,
+                };
+                let evidence = Evidence { instance, operation, deviation, strength, is_untried };
                 if deviation.z < MIN_Z || !deviation.lasts {
                     hints.push(evidence);
                 }

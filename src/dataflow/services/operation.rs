@@ -31,6 +31,9 @@ const MIN_PATIENCE_STEPS: u32 = 18;
 const MAX_PATIENCE_STEPS: u32 = 180;
 /// Steps after which the past counts half, while a new way of working is learned: ten minutes.
 const RENEWAL_STEPS: u32 = 60;
+/// Runs that are expected of an operation that has stopped, and the part of them that remain.
+const MIN_STOPPED_RUNS: f64 = 5.0;
+const STOPPED_PART: f64 = 0.25;
 /// The share of runs that have a step of the operation.
 const MIN_STEP_SHARE: f64 = 0.9;
 /// The part of the usual share at which a step is missing.
@@ -397,6 +400,15 @@ impl Operation {
     /// Steps since its last run.
     pub(super) fn idle_steps(&self, now: u32) -> u32 {
         now.saturating_sub(self.last_step)
+    }
+
+    /// Whether it had several runs in each span of time until lately, and hardly any in the last.
+    pub(super) fn has_stopped(&self, last: u32) -> bool {
+        let [short, long] = SPANS;
+        let before = self.runs.recent.sum(last.saturating_sub(short as u32), long - short);
+        let expected = before * short as f64 / (long - short) as f64;
+        let runs = self.runs.recent.sum(last, short);
+        expected >= MIN_STOPPED_RUNS && runs <= STOPPED_PART * expected
     }
 
     /// The features that deviate in the steps up to `last`, by at least `min_z`.

@@ -3,7 +3,7 @@
 //! counts once in every step in which it is open.
 
 use super::connections::{PairKey, attempts, connections};
-use super::fact::{ConnectionChange, ConnectionFact};
+use super::fact::{ConnectionChange, ConnectionFact, Key};
 use super::learner::Services;
 use super::operation::{Fault, Feature};
 use super::step::{RECENT_STEPS, step};
@@ -56,6 +56,12 @@ impl Services {
         {
             operation.add_runs(at, 1);
         }
+    }
+
+    /// Whether a caller connected to a callee often until lately, and no longer tries to.
+    pub(super) fn no_longer_connects(&self, caller: Key, callee: Key, at: u32) -> bool {
+        let operation = self.operations.get(&(caller, attempts(callee)));
+        operation.is_some_and(|operation| operation.has_stopped(at))
     }
 
     /// Counts the connections that are open as a step begins.
