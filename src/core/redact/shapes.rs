@@ -132,8 +132,8 @@ pub(super) fn pem(text: &str, start: usize) -> Option<(usize, usize)> {
 }
 
 /// Whether a text is a line of base64 as keys have them: 64 characters in PEM (RFC 7468), 70 in
-/// OpenSSH's files, 76 in MIME. A source that reads line by line has a key in as many events. Hashes
-/// in hexadecimal digits have no capital letters, or no small ones.
+/// OpenSSH's files, 76 in MIME. A source that reads line by line has a key in as many events.
+/// Hashes in hexadecimal digits have no capital letters, or no small ones.
 pub(super) fn is_base64_line(text: &str) -> bool {
     let has = |of: fn(&u8) -> bool| text.as_bytes().iter().any(of);
     matches!(text.len(), 64 | 70 | 76)

@@ -24,7 +24,8 @@
 //! | `disturbance.rs` | open disturbances: what deviated, how much, since when |
 //! | `wording.rs` | deviations and names in words |
 //! | `report.rs` | a disturbance as a story |
-//! | `bounds.rs` | what is kept at most, and what is forgotten |
+//! | `bounds.rs` | how much is kept |
+//! | `forgetting.rs` | what is forgotten |
 //! | `learner.rs` | [`Services`]: all of it |
 //! | `saved.rs` | what is learned, in bytes |
 
@@ -37,6 +38,7 @@ mod connections;
 mod disturbance;
 mod duration;
 mod fact;
+mod forgetting;
 mod learner;
 mod observer;
 mod operation;
