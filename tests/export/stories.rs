@@ -55,7 +55,8 @@ fn a_story_is_one_trace_with_its_events_as_logs() {
     assert_eq!(stories.len(), 2, "{spans:?}");
     // Every log record is in the trace, and below the span of its story.
     for record in &events {
-        assert!(stories.contains(&(&record.trace_id, &record.span_id)));
+        let is_of_one = stories.contains(&(&record.trace_id, &record.span_id));
+        assert!(is_of_one, "{record:?}");
         assert_eq!(record.trace_id, story.trace_id);
         assert!(record.severity_number > 0 && !record.severity_text.is_empty());
     }

@@ -17,10 +17,12 @@ pub(crate) type Ranks = [u8; 2];
 pub(crate) const RANKS_LINKED: Ranks = [0, 1];
 /// Of a sequence that has this event only.
 pub(crate) const RANKS_ALONE: Ranks = [2, 4];
+/// The same where the step is optional: the match is likelier to be another's.
+pub(crate) const RANKS_OPTIONAL: Ranks = [2, 5];
 /// Of an aggregate.
-pub(crate) const RANKS_COUNTED: Ranks = [3, 5];
+pub(crate) const RANKS_COUNTED: Ranks = [3, 6];
 /// Of a late event.
-pub(crate) const RANK_LATE: u8 = 6;
+pub(crate) const RANK_LATE: u8 = 7;
 
 /// The trace of a partial match or window that this event starts: the same in every process that
 /// sees the same events.

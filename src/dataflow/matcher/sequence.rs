@@ -5,7 +5,9 @@ use crate::key_table::Entry;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane::{Lane, MatchContext};
 use crate::matcher::match_line::{MatchLine, key_json, label_json};
-use crate::matcher::membership::{RANKS_ALONE, RANKS_LINKED, add_membership, match_trace};
+use crate::matcher::membership::{
+    RANKS_ALONE, RANKS_LINKED, RANKS_OPTIONAL, add_membership, match_trace,
+};
 use crate::matcher::partial_match::PartialMatch;
 use crate::matcher::partial_matches::PartialMatches;
 use crate::rules::field::build_key;
@@ -157,7 +159,11 @@ impl Lane {
         *joined = Some(trace);
         let before = self.related(trace, id, before);
         let is_linked = sequence.steps.len() > 1 && before[0] != EventId::default();
-        let ranks = if is_linked { RANKS_LINKED } else { RANKS_ALONE };
+        let ranks = match (is_linked, spec.optional) {
+            (true, _) => RANKS_LINKED,
+            (false, true) => RANKS_OPTIONAL,
+            (false, false) => RANKS_ALONE,
+        };
         let rank = self.rank(trace, time_ns, ranks);
         add_membership(memberships, rules, rule, step, trace, before, rank);
         sequence.select == Select::First && !outcome.completed.is_empty()

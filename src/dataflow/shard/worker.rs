@@ -32,6 +32,8 @@ const TURN_BLOCKS: usize = 4096;
 const BUSY_RECORDS: usize = 64;
 /// While traffic flows a shard naps instead of being woken for each event.
 const NAP: Duration = Duration::from_micros(100);
+/// A nap of a shard whose input waits for room in an output.
+const BLOCKED_NAP: Duration = Duration::from_millis(1);
 /// Naps without input before the shard sleeps until its bell rings.
 const NAPS_BEFORE_SLEEP: u32 = 2;
 /// The interval at which time advances without an event.
@@ -80,6 +82,8 @@ pub(crate) struct Worker {
     passed_watermark: u64,
     /// Blocks known to be free in every output ring.
     free_blocks: usize,
+    /// Whether a record waited for room in the last round.
+    is_blocked: bool,
     output: ShardOutput,
     messages: VecDeque<EvidenceMessage>,
     bell: Arc<Bell>,
@@ -116,6 +120,7 @@ impl Worker {
             waiting: Vec::new(),
             passed_watermark: 0,
             free_blocks: 0,
+            is_blocked: false,
             output,
             messages: VecDeque::new(),
             bell,
@@ -155,7 +160,10 @@ impl Worker {
                 break;
             }
             naps = if records > 0 { 0 } else { naps + 1 };
-            if naps < NAPS_BEFORE_SLEEP || messages_wait {
+            if records == 0 && self.is_blocked {
+                // The next stage has no room: its disk or the server may be away for hours.
+                std::thread::sleep(BLOCKED_NAP);
+            } else if naps < NAPS_BEFORE_SLEEP || messages_wait {
                 std::thread::sleep(NAP);
             } else {
                 self.sleep();
@@ -345,7 +353,8 @@ impl Worker {
             let free = self.output.shards.iter().map(|(w, _)| w.free_blocks());
             self.free_blocks = free.fold(self.output.bridge.0.free_blocks(), usize::min);
         }
-        self.free_blocks >= 2 * MAX_FORWARDED_BLOCKS
+        self.is_blocked = self.free_blocks < 2 * MAX_FORWARDED_BLOCKS;
+        !self.is_blocked
     }
 
     /// Processes one event and passes it to the next shard or the bridge.

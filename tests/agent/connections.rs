@@ -1,9 +1,5 @@
 //! Connections of real processes in network namespaces of their own: what deviates from what they
 //! usually do is found by the kernel's TCP events alone.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
-#[path = "support/mod.rs"]
-mod support;
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,12 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use support::agent::{TestAgent, start, terminate, utf8};
-use support::cgroup::remove_cgroup;
-use support::eventually::eventually_ok;
-use support::net::get_json;
-use support::skip::skipped;
 use tapio_collectors::ebpf::{Config, findings};
+
+use super::support::agent::{TestAgent, start, terminate, utf8};
+use super::support::cgroup::remove_cgroup;
+use super::support::eventually::eventually_ok;
+use super::support::net::get_json;
+use super::support::skip::skipped;
 
 /// Set in the copy of the test that runs in its own namespaces.
 const INSIDE: &str = "TAPIO_TEST_INSIDE";
@@ -80,7 +77,7 @@ impl Unit {
         }
         let process = command
             .arg(std::env::current_exe().unwrap())
-            .args([role, "--exact", "--ignored", "--nocapture"])
+            .args([&format!("connections::{role}"), "--exact", "--ignored", "--nocapture"])
             .env(ADDRESS, format!("{FAR}:{port}"))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -165,7 +162,7 @@ fn disturbances(fixture: &TestAgent) -> Vec<Json> {
 
 #[test]
 fn slow_and_refused_connections_are_found() {
-    if !is_inside("slow_and_refused_connections_are_found") {
+    if !is_inside("connections::slow_and_refused_connections_are_found") {
         return;
     }
     let fixture = TestAgent::new();
