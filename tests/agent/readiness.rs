@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
 use super::support::agent::{TestAgent, start, story, terminate, utf8};
-use super::support::eventually::eventually_ok;
+use super::support::eventually::{eventually, eventually_ok};
 use super::support::net::get_json;
 use super::support::skip::skipped;
 
@@ -62,6 +63,46 @@ fn losses_are_logged_and_make_the_state_degraded() {
     let agent = start(&["run", "--standalone", "--config", &config]);
     fixture.wait(|s| s["state"] == "ok" && s["cons1"]["total"]["forwarded"] == 5);
     terminate(agent);
+}
+
+/// With nowhere to put its events a shard waits; it doesn't poll without a pause.
+#[test]
+fn blocked_shard_rests() {
+    let fixture = TestAgent::new();
+    let disk = tempfile::tempdir().unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+        .arg(disk.path())
+        .output();
+    if !mount.is_ok_and(|output| output.status.success()) {
+        return skipped("mounting a file system needs root");
+    }
+    let message = "m".repeat(8_000);
+    let line =
+        |n: u64| format!("{{\"time\":{},\"kind\":\"a.b\",\"message\":\"{n}{message}\"}}\n", n + 1);
+    let lines = fixture.file("events.jsonl", &(0..4_000).map(line).collect::<String>());
+    let config = fixture.config("jsonl", Path::new(&lines));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    let own = format!("state_dir: {}\ndataflow: {{ buffer_size: 100 }}\n", disk.path().display());
+    std::fs::write(&config, own + rest).unwrap();
+    // No server: the spool fills up.
+    let agent = start(&["run", "--config", &config]);
+    let unready = |s: &Json| s["unready"].to_string().contains("refuses writes");
+    let rounds = |s: &Json| s["shards"][0]["rounds"].as_u64().unwrap();
+    let forwarded = |s: &Json| s["cons1"]["total"]["forwarded"].as_u64().unwrap();
+    let mut before = fixture.wait(unready);
+    eventually("events are blocked", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = fixture.status().unwrap();
+        let is_blocked = forwarded(&now) == forwarded(&before);
+        let polled = rounds(&now) - rounds(&before);
+        before = now;
+        is_blocked && polled < 20_000
+    });
+    assert!(forwarded(&before) < 4_000, "{before}");
+    terminate(agent);
+    let _ = Command::new("umount").arg(disk.path()).status();
 }
 
 #[test]
