@@ -12,7 +12,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 scripts/test-deps.sh
 missing=()
-for pair in nft:nftables tc:iproute2 openssl:openssl; do
+for pair in tc:iproute2 openssl:openssl; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
