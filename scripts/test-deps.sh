@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gets the programs that the tests run, as Debian packages them. CNI plugins, containerd, runc and
 # promtool are unpacked below target/testbed and not installed. systemd, a D-Bus daemon and the
-# tools that boot them in namespaces of their own (tests/testbed/systemd), and nft, are installed where they
-# are missing. Where that isn't possible, the tests report what they skip.
+# tools that boot them in namespaces of their own (tests/testbed/systemd), and nft, are installed
+# where they are missing. Where that isn't possible, the tests report what they skip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=target/testbed/opt

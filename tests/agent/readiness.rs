@@ -65,26 +65,48 @@ fn losses_are_logged_and_make_the_state_degraded() {
     terminate(agent);
 }
 
+/// A file system of 256 KiB, unmounted with the value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None` where that needs rights which the test doesn't have.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k", "none"]).arg(folder.path());
+        if !mount.output().is_ok_and(|output| output.status.success()) {
+            skipped("mounting a file system needs root");
+            return None;
+        }
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+/// The configuration of an agent that reads so many events of 8 KB: its file and its text.
+fn large_events(fixture: &TestAgent, number: u64) -> (String, String) {
+    let message = "m".repeat(8_000);
+    let line =
+        |n: u64| format!("{{\"time\":{},\"kind\":\"a.b\",\"message\":\"{n}{message}\"}}\n", n + 1);
+    let lines = fixture.file("events.jsonl", &(0..number).map(line).collect::<String>());
+    let config = fixture.config("jsonl", Path::new(&lines));
+    let text = std::fs::read_to_string(&config).unwrap();
+    (config, text)
+}
+
 /// With nowhere to put its events a shard waits; it doesn't poll without a pause.
 #[test]
 fn blocked_shard_rests() {
     let fixture = TestAgent::new();
-    let disk = tempfile::tempdir().unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
-        .arg(disk.path())
-        .output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        return skipped("mounting a file system needs root");
-    }
-    let message = "m".repeat(8_000);
-    let line =
-        |n: u64| format!("{{\"time\":{},\"kind\":\"a.b\",\"message\":\"{n}{message}\"}}\n", n + 1);
-    let lines = fixture.file("events.jsonl", &(0..4_000).map(line).collect::<String>());
-    let config = fixture.config("jsonl", Path::new(&lines));
-    let text = std::fs::read_to_string(&config).unwrap();
+    let Some(disk) = SmallDisk::mount() else { return };
+    let (config, text) = large_events(&fixture, 4_000);
     let (_, rest) = text.split_once('\n').unwrap();
-    let own = format!("state_dir: {}\ndataflow: {{ buffer_size: 100 }}\n", disk.path().display());
+    let own = format!("state_dir: {}\ndataflow: {{ buffer_size: 100 }}\n", disk.0.path().display());
     std::fs::write(&config, own + rest).unwrap();
     // No server: the spool fills up.
     let agent = start(&["run", "--config", &config]);
@@ -102,27 +124,14 @@ fn blocked_shard_rests() {
     });
     assert!(forwarded(&before) < 4_000, "{before}");
     terminate(agent);
-    let _ = Command::new("umount").arg(disk.path()).status();
 }
 
 #[test]
 fn full_store_of_a_standalone_agent_is_reported() {
     let fixture = TestAgent::new();
-    let disk = tempfile::tempdir().unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
-        .arg(disk.path())
-        .output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        return skipped("mounting a file system needs root");
-    }
-    let message = "m".repeat(8_000);
-    let line =
-        |n: u64| format!("{{\"time\":{},\"kind\":\"a.b\",\"message\":\"{n}{message}\"}}\n", n + 1);
-    let lines = fixture.file("events.jsonl", &(0..400).map(line).collect::<String>());
-    let config = fixture.config("jsonl", Path::new(&lines));
-    let text = std::fs::read_to_string(&config).unwrap();
-    let folder = format!("server: {{ data_dir: {}, ", disk.path().display());
+    let Some(disk) = SmallDisk::mount() else { return };
+    let (config, text) = large_events(&fixture, 400);
+    let folder = format!("server: {{ data_dir: {}, ", disk.0.path().display());
     std::fs::write(&config, text.replace("server: {", &folder)).unwrap();
     let agent = start(&["run", "--standalone", "--config", &config]);
     let is_reported = |s: &Json| {
@@ -134,6 +143,5 @@ fn full_store_of_a_standalone_agent_is_reported() {
     assert!(head.contains("503"), "{head}");
     assert!(body.contains("embedded server: storage: the disk refuses writes"), "{body}");
     let log = utf8(&terminate(agent).stderr);
-    let _ = Command::new("umount").arg(disk.path()).status();
     assert!(log.contains("can't store a batch"), "{log}");
 }
