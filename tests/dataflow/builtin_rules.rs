@@ -23,6 +23,8 @@ const INCIDENTS: &[(&str, &[&str])] = &[
     ("pod-hang", &["liveness-probe-failure"]),
     // The unit at once, its clients, and the cascade once pods are affected.
     ("nginx-all-sources", &["connection-refused-storm", "service-failure-cascade", "unit-failure"]),
+    // The unit at once, the pods that need it, and each pod's loop.
+    ("unit-and-pods-in-loops", &["pod-crash-loop", "unit-failure", "unit-failure-pod-crashes"]),
     // The failed writes, and the evictions.
     ("node-disk-full", &["disk-full", "node-disk-pressure"]),
     // The error, and the change that caused it.
@@ -126,7 +128,10 @@ fn incidents_give_the_intended_stories_only() {
 /// One trace instead of three alerts, also if several rules match the same events.
 #[test]
 fn failed_unit_and_its_effects_share_a_trace() {
-    for (incident, rule) in [("nginx-all-sources", "service-failure-cascade")] {
+    for (incident, rule) in [
+        ("nginx-all-sources", "service-failure-cascade"),
+        ("unit-and-pods-in-loops", "unit-failure-pod-crashes"),
+    ] {
         let file = Path::new(crate::ROOT).join(format!("tests/rules/{incident}.jsonl"));
         for shards in [1, 3] {
             let inputs = || Inputs::files(std::slice::from_ref(&file)).unwrap();

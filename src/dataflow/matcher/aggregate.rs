@@ -5,7 +5,7 @@ use crate::matcher::baseline::Baseline;
 use crate::matcher::key_state::Body;
 use crate::matcher::lane::{Lane, MatchContext};
 use crate::matcher::match_line::{MatchLine, key_json, label_json};
-use crate::matcher::membership::{RANKS_COUNTED, add_membership, match_trace};
+use crate::matcher::membership::{RANKS_COUNTED, add_membership, match_trace, rank};
 use crate::matcher::window::{Fired, Window};
 use crate::rules::field::build_key;
 use crate::rules::{Aggregate, FieldRef, Outcomes, RulePart, RuleUse};
@@ -105,7 +105,7 @@ impl Lane {
             self.fired(context, number, (by, trace), fired);
         }
         let before = self.related(trace, id, before);
-        let rank = self.rank(trace, time_ns, RANKS_COUNTED);
+        let rank = rank(RANKS_COUNTED, self.stories.accepts(trace, time_ns), 1);
         add_membership(memberships, context.rules, number, counted[0], trace, before, rank);
     }
 

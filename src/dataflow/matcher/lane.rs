@@ -11,7 +11,7 @@ use crate::matcher::event_time::reached_by;
 use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::match_line::MatchLine;
-use crate::matcher::membership::{RANK_LATE, Ranks, add_membership};
+use crate::matcher::membership::{RANK_LATE, add_membership};
 use crate::matcher::order::LaneRole;
 use crate::rules::field::build_key;
 use crate::rules::{Outcomes, RuleSet, RuleUse, Shape};
@@ -410,9 +410,5 @@ impl Lane {
             Some([first, _]) if first != id => [first, before[1]],
             _ => before,
         }
-    }
-
-    pub(crate) fn rank(&self, trace: TraceId, time_ns: u64, [open, pending]: Ranks) -> u8 {
-        if self.stories.accepts(trace, time_ns) { open } else { pending }
     }
 }

@@ -2,15 +2,17 @@
 //! the event its trace.
 //!
 //! A membership that links the event with others precedes one of the event alone: a failed unit is
-//! a story at once, but with its journal's reason and its pods it is one trace. A sequence precedes
-//! an aggregate over the same events, so that its few members all carry its trace.
+//! a story at once, but with its journal's reason and its pods it is one trace. Of two sequences, the
+//! one that needs more events precedes: a pod that crashes because a unit failed belongs to the unit's
+//! trace, not to that of its own crash loop. A sequence precedes an aggregate over the same events, so
+//! that its few members all carry its trace.
 
 use crate::rules::RuleSet;
 use crate::story::render::role_and_pattern;
 use tapio_core::event::{EventId, TraceId, stable_hash};
 use tapio_core::ring::Membership;
 
-/// Ranks in an open story, and in one that isn't open yet.
+/// First parts of ranks, in an open story, and in one that isn't open yet.
 pub(crate) type Ranks = [u8; 2];
 
 /// Of a sequence that links the event with earlier ones.
@@ -22,7 +24,19 @@ pub(crate) const RANKS_OPTIONAL: Ranks = [2, 5];
 /// Of an aggregate.
 pub(crate) const RANKS_COUNTED: Ranks = [3, 6];
 /// Of a late event.
-pub(crate) const RANK_LATE: u8 = 7;
+pub(crate) const RANK_LATE: u8 = 7 << STEPS_BITS;
+
+/// The bits of a rank that the number of steps takes.
+const STEPS_BITS: u32 = 4;
+
+/// The rank of a membership: by the state of its story, then by the steps that the rule requires. The
+/// match that needs the fewest is the likeliest to become a story; of stories, the one that needs the
+/// most explains the most.
+pub(crate) fn rank([open, pending]: Ranks, is_open: bool, required_steps: usize) -> u8 {
+    const MOST: u8 = (1 << STEPS_BITS) - 1;
+    let steps = required_steps.min(usize::from(MOST)) as u8;
+    if is_open { (open << STEPS_BITS) | (MOST - steps) } else { (pending << STEPS_BITS) | steps }
+}
 
 /// The trace of a partial match or window that this event starts: the same in every process that
 /// sees the same events.

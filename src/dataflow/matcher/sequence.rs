@@ -6,7 +6,7 @@ use crate::matcher::key_state::{Body, KeyState};
 use crate::matcher::lane::{Lane, MatchContext};
 use crate::matcher::match_line::{MatchLine, key_json, label_json};
 use crate::matcher::membership::{
-    RANKS_ALONE, RANKS_LINKED, RANKS_OPTIONAL, add_membership, match_trace,
+    RANKS_ALONE, RANKS_LINKED, RANKS_OPTIONAL, add_membership, match_trace, rank,
 };
 use crate::matcher::partial_match::PartialMatch;
 use crate::matcher::partial_matches::PartialMatches;
@@ -164,7 +164,8 @@ impl Lane {
             (false, true) => RANKS_OPTIONAL,
             (false, false) => RANKS_ALONE,
         };
-        let rank = self.rank(trace, time_ns, ranks);
+        let is_open = self.stories.accepts(trace, time_ns);
+        let rank = rank(ranks, is_open, sequence.required_steps());
         add_membership(memberships, rules, rule, step, trace, before, rank);
         sequence.select == Select::First && !outcome.completed.is_empty()
     }

@@ -100,6 +100,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// How many steps a match must have.
+    pub(crate) fn required_steps(&self) -> usize {
+        self.steps.iter().filter(|step| !step.optional).count()
+    }
+
     /// How many fields a step's key has beyond those that all steps share.
     #[must_use]
     pub fn refining_fields(&self, step: usize) -> usize {
