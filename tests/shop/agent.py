@@ -79,13 +79,14 @@ class Agent:
                 file.flush()
 
     def open_stories(self, names):
-        """Those about the shop that aren't closed, and have had an event lately."""
+        """Those about the shop that aren't closed, and have had an event lately. A disturbance is
+        emitted again only when its ranking changes: it is open until it is closed."""
         since = time.time() - STALE
         return [
             story
             for story in list(self.latest.values())
             if story["state"] in ("opened", "updated")
-            and seconds(story["last"]) > since
+            and (story["rule"] == "service-disturbance" or seconds(story["last"]) > since)
             and names.concerns(story)
         ]
 

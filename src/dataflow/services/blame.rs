@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::deviation::{Deviation, Feature};
 use super::fact::Key;
-use super::operation::{Deviation, Feature};
 
 /// A caller whose own time deviates by this part of a call's deviation explains the slow call.
 const OWN_TIME_EXPLAINS: f64 = 0.6;
@@ -332,14 +332,22 @@ pub(super) fn connected(all: &[Evidence], graph: CallGraph<'_>) -> Vec<BTreeSet<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::services::operation::Fault;
+    use crate::services::deviation::Fault;
     use tapio_core::event::{EventId, Severity};
 
     fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
         let example = (0, EventId::default());
         let severity = Severity::ERROR;
-        let deviation =
-            Deviation { feature, z, usual: 1.0, now: 2.0, severity, lasts: true, example };
+        let deviation = Deviation {
+            feature,
+            z,
+            usual: 1.0,
+            now: 2.0,
+            severity,
+            lasts: true,
+            example,
+            slowness: None,
+        };
         let strength = z.ln_1p();
         Evidence { instance, operation: 1, deviation, strength, is_untried: false }
     }

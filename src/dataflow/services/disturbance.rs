@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{Calls, Evidence};
+use super::deviation::Feature;
 use super::fact::Key;
-use super::operation::Feature;
 use super::step::STEP_NS;
 use tapio_core::event::TraceId;
 

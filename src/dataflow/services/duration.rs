@@ -1,9 +1,12 @@
-//! How long something takes: a histogram of the past, and samples of the recent steps.
+//! How long something takes: a histogram of the past, samples of the recent steps, and which part of
+//! the runs is slow.
 
 use std::borrow::Cow;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::share::Runs;
+use super::slow::{SlowRuns, Slowness};
 use super::step::{Dispersion, Learning, RECENT_STEPS, SLOTS, SPANS, older, slot};
 
 /// Buckets of half an octave, from a microsecond to more than an hour.
@@ -27,13 +30,20 @@ const MIN_SPREAD_LOG2: f64 = 0.22;
 const MAX_CERTAIN: f64 = 16.0;
 /// The least distance in spreads.
 const MIN_DISTANCE: f64 = 1.2;
+/// Standard deviations of a median from which it says more than the share of slow runs.
+const MIN_MEDIAN_Z: f64 = 3.0;
+/// Past samples for a bound above which runs are slow.
+const MIN_BOUND_PAST: u32 = 16;
+/// The share of the past that isn't slow.
+const NOT_SLOW: f64 = 0.95;
 
 /// A duration as learned and lately.
 #[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(super) struct Durations {
     past: Histogram,
     recent: [[f32; SAMPLES]; SLOTS],
-    counts: [u16; SLOTS],
+    runs: Runs,
+    slow: SlowRuns,
     dispersion: Dispersion,
     random: u32,
 }
@@ -43,7 +53,8 @@ impl Default for Durations {
         Self {
             past: Histogram::default(),
             recent: [[0.0; SAMPLES]; SLOTS],
-            counts: [0; SLOTS],
+            runs: Runs::default(),
+            slow: SlowRuns::default(),
             dispersion: Dispersion::default(),
             random: 0x9e37_79b9,
         }
@@ -115,6 +126,9 @@ pub(super) struct DurationDeviation {
     pub(super) z: f64,
     pub(super) usual_ns: f64,
     pub(super) now_ns: f64,
+    /// Where the median is as usual, but more runs than usual are slow: `now_ns` is then the usual
+    /// median and the time that they add to a run on average.
+    pub(super) slowness: Option<Slowness>,
 }
 
 fn log2_ns(duration_ns: u64) -> f64 {
@@ -122,11 +136,12 @@ fn log2_ns(duration_ns: u64) -> f64 {
 }
 
 impl Durations {
-    /// Adds a duration to a step; of many, a random sample is kept (Vitter's algorithm R).
-    pub(super) fn add(&mut self, step: u32, duration_ns: u64) {
+    /// Adds a duration to a step; of many, a random sample is kept (Vitter's algorithm R). Returns
+    /// whether it is longer than nearly all before.
+    pub(super) fn add(&mut self, step: u32, duration_ns: u64) -> bool {
         let slot = slot(step);
-        let seen = self.counts[slot];
-        self.counts[slot] = seen.saturating_add(1);
+        let seen = self.runs.recent.at(step) as u16;
+        self.runs.recent.add(step, 1);
         let at = if usize::from(seen) < SAMPLES {
             usize::from(seen)
         } else {
@@ -136,12 +151,19 @@ impl Durations {
         if let Some(sample) = self.recent[slot].get_mut(at) {
             *sample = log2_ns(duration_ns) as f32;
         }
+        self.slow.add(step, log2_ns(duration_ns), duration_ns)
+    }
+
+    /// The number of samples that are kept of a step.
+    fn kept(&self, step: u32) -> usize {
+        (self.runs.recent.at(step) as usize).min(SAMPLES)
     }
 
     /// Learns the samples in the slot of the step `next`, and empties it.
     pub(super) fn learn(&mut self, next: u32, learning: Learning) {
         let slot = slot(next);
-        let kept = usize::from(std::mem::take(&mut self.counts[slot])).min(SAMPLES);
+        let runs = self.runs.recent.take(next);
+        let kept = usize::from(runs).min(SAMPLES);
         if kept >= MIN_RECENT && self.past.total >= MIN_PAST {
             let mut samples = self.recent[slot];
             let found = Comparison::new(&mut samples[..kept], &self.past);
@@ -153,6 +175,15 @@ impl Durations {
         if self.past.total > MAX_PAST {
             self.past.halve();
         }
+        let is_past = self.slow.learn(next, f64::from(runs), &self.runs, learning);
+        if is_past && self.runs.learn(f64::from(runs)) {
+            self.runs.halve();
+            self.slow.halve();
+        }
+        if kept > 0 && self.past.total >= MIN_BOUND_PAST {
+            let far = self.past.quantile(0.5) + MIN_DISTANCE * self.past.spread();
+            self.slow.bound(next, far.max(self.past.quantile(NOT_SLOW)));
+        }
     }
 
     /// Learns all recent steps, from the step `next` on.
@@ -163,6 +194,8 @@ impl Durations {
     /// Halves the weight of the past.
     pub(super) fn halve(&mut self) {
         self.past.halve();
+        self.runs.halve();
+        self.slow.halve();
     }
 
     /// The past that a span of time is compared with: all that was learned. While that is little,
@@ -174,21 +207,38 @@ impl Durations {
         }
         let mut past = self.past.clone();
         for step in older(last, steps, before) {
-            let slot = slot(step);
-            let kept = usize::from(self.counts[slot]).min(SAMPLES);
-            self.recent[slot][..kept].iter().for_each(|sample| past.add(*sample));
+            let samples = &self.recent[slot(step)][..self.kept(step)];
+            samples.iter().for_each(|sample| past.add(*sample));
         }
         Cow::Owned(past)
     }
 
-    /// The deviation of so many steps up to `last`. `before`: the first step of a disturbance that
-    /// is going on.
+    /// The deviation of so many steps up to `last`, a span of time by its number. `before`: the first
+    /// step of a disturbance that is going on.
     pub(super) fn deviation(
         &self,
         last: u32,
-        steps: usize,
+        (number, steps): (usize, usize),
         before: u32,
     ) -> Option<DurationDeviation> {
+        let median = self.median_deviation(last, steps, before);
+        if median.is_some_and(|median| median.z >= MIN_MEDIAN_Z) {
+            return median;
+        }
+        let Some(slowness) = self.slow.deviation(&self.runs, last, (number, steps)) else {
+            return median;
+        };
+        let usual_ns = self.past.quantile(0.5).exp2();
+        let added_ns = slowness.share.now * (slowness.mean_ns - usual_ns).max(0.0);
+        Some(DurationDeviation {
+            z: slowness.share.z,
+            usual_ns,
+            now_ns: usual_ns + added_ns,
+            slowness: Some(slowness),
+        })
+    }
+
+    fn median_deviation(&self, last: u32, steps: usize, before: u32) -> Option<DurationDeviation> {
         let mut samples = [0.0; RECENT_STEPS * SAMPLES];
         let count = self.latest(last, steps, &mut samples);
         let samples = &mut samples[..count];
@@ -207,12 +257,15 @@ impl Durations {
         let z = distance.abs() / error / dispersion.sqrt();
         let above = distance_above(samples, &past, (now + usual) / 2.0, dispersion);
         let z = z.min(above * distance.signum());
-        Some(DurationDeviation { z, usual_ns: usual.exp2(), now_ns: now.exp2() })
+        Some(DurationDeviation { z, usual_ns: usual.exp2(), now_ns: now.exp2(), slowness: None })
     }
 
     /// Whether a deviation is over: the median of the last step, or of as many as have enough
     /// samples together, is nearer to the usual one.
     pub(super) fn is_over(&self, last: u32, deviation: &DurationDeviation) -> bool {
+        if let Some(slowness) = &deviation.slowness {
+            return self.slow.is_over(&self.runs, last, slowness);
+        }
         let mut samples = [0.0; SPANS[0] * SAMPLES];
         let Some(samples) = (1..=SPANS[0])
             .map(|steps| self.latest(last, steps, &mut samples))
@@ -230,9 +283,9 @@ impl Durations {
     fn latest(&self, last: u32, steps: usize, into: &mut [f32]) -> usize {
         let mut count = 0;
         for back in 0..steps as u32 {
-            let slot = slot(last.wrapping_sub(back));
-            let kept = usize::from(self.counts[slot]).min(SAMPLES);
-            into[count..count + kept].copy_from_slice(&self.recent[slot][..kept]);
+            let step = last.wrapping_sub(back);
+            let kept = self.kept(step);
+            into[count..count + kept].copy_from_slice(&self.recent[slot(step)][..kept]);
             count += kept;
         }
         count
@@ -240,8 +293,7 @@ impl Durations {
 
     /// Samples of this many steps up to `last`.
     pub(super) fn samples(&self, last: u32, steps: usize) -> usize {
-        let slots = (0..steps as u32).map(|back| slot(last.wrapping_sub(back)));
-        slots.map(|slot| usize::from(self.counts[slot]).min(SAMPLES)).sum()
+        (0..steps as u32).map(|back| self.kept(last.wrapping_sub(back))).sum()
     }
 
     /// The usual median; `None` for a short past.
@@ -251,7 +303,7 @@ impl Durations {
 
     /// Whether it has neither a past nor recent samples.
     pub(super) fn is_forgotten(&self) -> bool {
-        self.past.total == 0 && self.counts.iter().all(|count| *count == 0)
+        self.past.total == 0 && self.runs.recent.is_empty()
     }
 }
 
@@ -310,13 +362,49 @@ mod tests {
     #[test]
     fn ten_times_as_long_deviates_and_as_long_as_usual_does_not() {
         let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
-        (0..9).for_each(|_| all.add(1_000, 200_000_000));
-        let found = all.deviation(1_000, 3, u32::MAX).unwrap();
+        for _ in 0..9 {
+            all.add(1_000, 200_000_000);
+        }
+        let found = all.deviation(1_000, (0, 3), u32::MAX).unwrap();
         assert!(found.z > 5.0, "{found:?}");
         assert!((15e6..30e6).contains(&found.usual_ns), "{found:?}");
         let mut all = learned((0..200).map(|n| 20_000_000 + n % 7 * 1_000_000));
-        (0..9).for_each(|_| all.add(1_000, 21_000_000));
-        assert_eq!(all.deviation(1_000, 3, u32::MAX), None);
+        for _ in 0..9 {
+            all.add(1_000, 21_000_000);
+        }
+        assert_eq!(all.deviation(1_000, (0, 3), u32::MAX), None);
+    }
+
+    /// A third of the runs waits for a segment to be sent again, as on a link that loses packets.
+    #[test]
+    fn slow_runs_deviate_where_the_median_does_not() {
+        let run_ns = |n: u64, lost: u64| 20_000_000 + n % 7 * 1_000_000 + lost * 200_000_000;
+        let mut all = Durations::default();
+        for n in 0..2_000u64 {
+            all.add(n as u32 / 20, run_ns(n, u64::from(n % 50 == 0)));
+            if n % 20 == 19 && n >= 20 * SLOTS as u64 {
+                all.learn(n as u32 / 20 + 1, Learning::Usual);
+            }
+        }
+        (100..103).for_each(|step| all.learn(step, Learning::Usual));
+        assert_eq!(all.deviation(99, (0, 3), u32::MAX), None);
+        for n in 0..60u64 {
+            all.add(100 + n as u32 / 20, run_ns(n, u64::from(n % 3 == 0)));
+        }
+        let found = all.deviation(102, (0, 3), u32::MAX).unwrap();
+        let slowness = found.slowness.unwrap();
+        assert!(found.z > 5.0 && (0.3..0.4).contains(&slowness.share.now), "{found:?}");
+        assert!((200e6..240e6).contains(&slowness.mean_ns), "{slowness:?}");
+        // A third of 200 ms more.
+        assert!((60e6..110e6).contains(&found.now_ns), "{found:?}");
+        assert!(!all.is_over(102, &found));
+        // In the latest step alone, one in four is a moment.
+        let mut all = all.clone();
+        (103..106).for_each(|step| all.learn(step, Learning::Usual));
+        for n in 0..60u64 {
+            all.add(103 + n as u32 / 20, run_ns(n, u64::from(n >= 40 && n % 4 == 0)));
+        }
+        assert!(all.is_over(105, &found));
     }
 
     proptest! {

@@ -18,6 +18,8 @@
 //! | `step.rs` | intervals of ten seconds, and counts in the latest of them |
 //! | `share.rs` | how often something happens in an operation, as learned and lately |
 //! | `duration.rs` | how long something takes, as learned and lately |
+//! | `slow.rs` | which part of the runs is slow |
+//! | `deviation.rs` | what is learned of a run, and deviations from it |
 //! | `operation.rs` | an operation of a service: its shares and durations |
 //! | `pairs.rs` | the connections of a pair of instances, as operations |
 //! | `blame.rs` | which service a deviation starts from, by the calls between them |
@@ -35,6 +37,7 @@ mod connection_observer;
 #[cfg(test)]
 mod connection_tests;
 mod connections;
+mod deviation;
 mod disturbance;
 mod duration;
 mod fact;
@@ -46,6 +49,7 @@ mod pairs;
 mod report;
 mod saved;
 mod share;
+mod slow;
 mod span_join;
 mod step;
 mod template;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::deviation::{Deviation, Fault, Feature};
 use super::duration::{DurationDeviation, Durations, MIN_RECENT};
 use super::fact::{Key, LogFact};
 use super::share::{Runs, Share, ShareDeviation};
@@ -16,13 +17,6 @@ use tapio_core::event::{EventId, Severity};
 const MAX_SHARES: usize = 96;
 /// Callees of an operation whose durations are kept.
 const MAX_PEERS: usize = 16;
-/// The weight of how many times as long something takes: with few runs, a standard deviation says
-/// little of it.
-const TIMES_WEIGHT: f64 = 0.25;
-/// The weight of a run that is quicker than usual.
-const QUICKER_WEIGHT: f64 = 0.5;
-/// The part of a request's usual time that counts half when it is added.
-const NOTICED_PART: f64 = 0.25;
 /// The deviation of a short span of time in which a stronger one goes on.
 const LASTING_Z: f64 = 1.0;
 /// Steps of a disturbance after which a change is taken for a new way of working: as many as were
@@ -34,10 +28,6 @@ const RENEWAL_STEPS: u32 = 60;
 /// Runs that are expected of an operation that has stopped, and the part of them that remain.
 const MIN_STOPPED_RUNS: f64 = 5.0;
 const STOPPED_PART: f64 = 0.25;
-/// The share of runs that have a step of the operation.
-const MIN_STEP_SHARE: f64 = 0.9;
-/// The part of the usual share at which a step is missing.
-const MISSING_PART: f64 = 0.3;
 /// The least change of a share of runs, where no error is involved.
 const MIN_CHANGE: f64 = 0.15;
 /// The least change of a share of connections, and of how often segments are sent again in one.
@@ -46,142 +36,8 @@ const MIN_RETRANSMITS_CHANGE: f64 = 0.2;
 /// Steps that have a fault of connections which lasts, at least: those of the short span that have
 /// runs. A restart of the callee takes a moment.
 const MIN_FAULT_STEPS: usize = 2;
-/// The time that counts half when it is added to the time in which a connection is opened, unless
-/// requests are fast.
-const NOTICED_CONNECT_NS: f64 = 1e7;
 /// The least factor by which the number of times in a run changes.
 const MIN_TIMES_CHANGE: f64 = 1.5;
-
-/// Something that happens in a run.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
-)]
-#[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
-pub(super) enum Feature {
-    /// The run ends with an error.
-    Failed,
-    /// It logs a record of this template.
-    Logs(Key),
-    /// It calls this operation of this service (an instance's key).
-    Calls(Key, Key),
-    /// The time of its own.
-    OwnTime,
-    /// The time of a call to this instance beyond the callee's own: the network, or waiting.
-    CallTime(Key),
-    /// The time until this instance answered an attempt to connect.
-    ConnectTime(Key),
-    /// A connection to this instance fails, or an attempt to connect does.
-    Connection(Fault, Key),
-}
-
-/// A fault of a connection.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize,
-)]
-#[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
-pub(super) enum Fault {
-    Refused,
-    TimedOut,
-    Abandoned,
-    Reset,
-    Retransmitted,
-}
-
-impl Feature {
-    /// The other end, of what is learned of connections.
-    pub(super) fn connected_to(self) -> Option<Key> {
-        match self {
-            Self::ConnectTime(callee) | Self::Connection(_, callee) => Some(callee),
-            _ => None,
-        }
-    }
-
-    /// The other end, of what both ends may cause.
-    pub(super) fn callee(self) -> Option<Key> {
-        match self {
-            Self::CallTime(callee) => Some(callee),
-            _ => self.connected_to(),
-        }
-    }
-}
-
-/// A feature that deviates.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Deviation {
-    pub(super) feature: Feature,
-    /// Standard deviations, at least 0.
-    pub(super) z: f64,
-    /// A share of runs, a number of times in a run, or a duration in ns.
-    pub(super) usual: f64,
-    pub(super) now: f64,
-    /// The worst severity of the log records.
-    pub(super) severity: Severity,
-    /// Whether it goes on: it shows in the short span of time, too.
-    pub(super) lasts: bool,
-    /// An event that shows it, and its time.
-    pub(super) example: (u64, EventId),
-}
-
-impl Deviation {
-    /// Whether it is a fault by itself: an error, or more time. Other work than usual comes from
-    /// the callers.
-    pub(super) fn is_fault(&self) -> bool {
-        match self.feature {
-            _ if self.is_quicker() => false,
-            Feature::Failed | Feature::OwnTime | Feature::CallTime(_) => true,
-            Feature::ConnectTime(_) | Feature::Connection(..) => true,
-            Feature::Logs(_) if self.is_missing() => true,
-            Feature::Logs(_) => self.severity >= Severity::WARN && self.now > self.usual,
-            Feature::Calls(..) => false,
-        }
-    }
-
-    /// Whether it is enough for a disturbance: that something is quicker is fortunate, or shows why
-    /// others fail.
-    pub(super) fn opens(&self) -> bool {
-        !self.is_quicker()
-    }
-
-    /// Whether something takes less time than usual: a run that ended early, with a wrong answer.
-    pub(super) fn is_quicker(&self) -> bool {
-        matches!(self.feature, Feature::OwnTime | Feature::CallTime(_)) && self.now < self.usual
-    }
-
-    /// Whether a step that nearly every run has is missing from most: the run ended before it, or
-    /// had nothing to do.
-    fn is_missing(&self) -> bool {
-        (MIN_STEP_SHARE..=1.0 / MIN_STEP_SHARE).contains(&self.usual)
-            && self.now <= MISSING_PART * self.usual
-    }
-
-    /// How much it speaks for a fault: a logarithm, so that the strongest deviation decides only
-    /// between others of its order of magnitude. An error is nearer to a fault than another way of
-    /// working; time counts by its part of what a request usually takes (`request_ns`).
-    pub(super) fn strength(&self, request_ns: f64) -> f64 {
-        let weight = match self.feature {
-            Feature::Failed => 1.0,
-            Feature::Connection(Fault::Refused | Fault::TimedOut, _) => 1.0,
-            Feature::Connection(Fault::Abandoned | Fault::Reset, _) => 0.8,
-            Feature::Connection(Fault::Retransmitted, _) => 0.5,
-            Feature::Logs(_) if self.severity >= Severity::ERROR => 1.0,
-            Feature::Logs(_) if self.severity >= Severity::WARN => 0.8,
-            Feature::Logs(_) if self.is_missing() => 0.8,
-            Feature::Logs(_) | Feature::Calls(..) => 0.5,
-            Feature::OwnTime | Feature::CallTime(_) if self.is_quicker() => QUICKER_WEIGHT,
-            Feature::OwnTime | Feature::CallTime(_) | Feature::ConnectTime(_) => {
-                let added_ns = self.now - self.usual;
-                let noticed_ns = match self.feature {
-                    Feature::ConnectTime(_) => NOTICED_CONNECT_NS.min(NOTICED_PART * request_ns),
-                    _ => NOTICED_PART * request_ns,
-                };
-                let part = added_ns / (added_ns + noticed_ns);
-                let times = (self.now / self.usual.max(1.0)).max(1.0);
-                return part * (self.z.ln_1p() + TIMES_WEIGHT * times.ln());
-            }
-        };
-        weight * self.z.ln_1p()
-    }
-}
 
 #[derive(Clone, Debug, Default, Archive, Serialize, Deserialize)]
 struct Learned<T> {
@@ -282,8 +138,11 @@ impl Operation {
         if is_known || (self.durations.len() < MAX_PEERS && *room > 0) {
             *room -= usize::from(!is_known);
             let learned = self.durations.entry(feature).or_default();
-            learned.value.add(at, duration_ns);
-            learned.example = learned.example.max(example);
+            // A slow run is the better example, unless that was a while ago.
+            let is_slow = learned.value.add(at, duration_ns);
+            if is_slow || at > step(learned.example.0) + 1 {
+                learned.example = learned.example.max(example);
+            }
         }
     }
 
@@ -440,12 +299,13 @@ impl Operation {
                     && is_fresh(example, last)
                     && !learned.value.is_over(&self.runs, last, &found);
                 let severity = learned.severity;
-                take(Deviation { feature: *feature, z, usual, now, severity, lasts, example });
+                let (feature, slowness) = (*feature, None);
+                take(Deviation { feature, z, usual, now, severity, lasts, example, slowness });
             }
         }
         for (feature, learned) in &self.durations {
             let [short, long] =
-                [0, 1].map(|span| learned.value.deviation(last, steps[span], before));
+                [0, 1].map(|span| learned.value.deviation(last, (span, steps[span]), before));
             // That a call is quicker says nothing.
             let matters = |found: &DurationDeviation| {
                 *feature == Feature::OwnTime || found.now_ns > found.usual_ns
@@ -460,7 +320,8 @@ impl Operation {
                 let lasts = (has_few || of(&short) >= LASTING_Z)
                     && is_fresh(example, last)
                     && !learned.value.is_over(last, &found);
-                take(Deviation { feature: *feature, z, usual, now, severity, lasts, example });
+                let (feature, slowness) = (*feature, found.slowness);
+                take(Deviation { feature, z, usual, now, severity, lasts, example, slowness });
             }
         }
     }

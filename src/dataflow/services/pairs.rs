@@ -3,9 +3,9 @@
 //! counts once in every step in which it is open.
 
 use super::connections::{PairKey, attempts, connections};
+use super::deviation::{Fault, Feature};
 use super::fact::{ConnectionChange, ConnectionFact, Key};
 use super::learner::Services;
-use super::operation::{Fault, Feature};
 use super::step::{RECENT_STEPS, step};
 
 impl Services {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{Calls, Evidence, Suspect};
+use super::deviation::{Deviation, Fault, Feature};
 use super::disturbance::Disturbance;
 use super::fact::{InstanceKind, InstanceNames, Key};
-use super::operation::{Deviation, Fault, Feature};
 use super::wording::{Names, sentence, title};
 use tapio_core::event::{
     Candidate, CauseEntity, Impact, Member, Name, Severity, Story, StoryState, Term, TraceId, names,

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::blame::{Evidence, Suspect};
 use super::connections::attempts;
+use super::deviation::{Deviation, Fault, Feature};
 use super::fact::{InstanceNames, Key};
-use super::operation::{Deviation, Fault, Feature};
+use super::slow::Slowness;
 
 /// The longest template in a text.
 const MAX_TEMPLATE_CHARS: usize = 80;
@@ -92,6 +93,19 @@ fn percent(share: f64) -> String {
     }
 }
 
+/// How long something takes, and what is usual, as the end of a sentence. `all`: what has the time.
+fn time(deviation: &Deviation, all: &str) -> (String, String) {
+    let Deviation { usual, now, slowness, .. } = deviation;
+    match slowness {
+        None => (duration(*now), format!(", usually {}", duration(*usual))),
+        Some(Slowness { share, bound_ns, .. }) => {
+            let (now, usual) = (percent(share.now), percent(share.usual));
+            let often = format!(" in {now} of its {all}, usually in {usual}");
+            (format!("more than {}", duration(*bound_ns)), often)
+        }
+    }
+}
+
 /// A deviation as a sentence about its instance.
 pub(super) fn sentence(evidence: &Evidence, names: &Names) -> String {
     let operation = match evidence.operation {
@@ -119,17 +133,17 @@ pub(super) fn sentence(evidence: &Evidence, names: &Names) -> String {
             format!("{operation}calls {callee}{of} {}", shares())
         }
         Feature::OwnTime => {
-            let (now, usual) = (duration(now), duration(usual));
-            format!("{operation}takes {now} of its own time, usually {usual}")
+            let (now, usually) = time(&evidence.deviation, "runs");
+            format!("{operation}takes {now} of its own time{usually}")
         }
         Feature::CallTime(callee) => {
-            let (now, usual) = (duration(now), duration(usual));
+            let (now, usually) = time(&evidence.deviation, "runs");
             let callee = names.instance(callee);
-            format!("{operation}waits {now} for {callee} beyond its own time, usually {usual}")
+            format!("{operation}waits {now} for {callee} beyond its own time{usually}")
         }
         Feature::ConnectTime(callee) => {
-            let (now, usual) = (duration(now), duration(usual));
-            format!("connect time to {} {now}, usually {usual}", names.instance(callee))
+            let (now, usually) = time(&evidence.deviation, "attempts");
+            format!("connect time to {} {now}{usually}", names.instance(callee))
         }
         Feature::Connection(fault, callee) => {
             let often = if evidence.operation == attempts(callee) {
