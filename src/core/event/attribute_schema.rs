@@ -108,7 +108,11 @@ const KINDS: &[(&str, &[&str])] = &[
         "systemd.job.failed",
         &["tapio.systemd.job.type tapio.systemd.job.result tapio.systemd.dependency"],
     ),
-    ("journal.message", &["tapio.journal.identifier tapio.journal.message_id"]),
+    (
+        "journal.message",
+        &["tapio.journal.identifier tapio.journal.message_id tapio.complaint.text \
+           tapio.complaint.error"],
+    ),
     (
         "journal.coredump",
         &["tapio.signal.name tapio.signal.number tapio.coredump.file tapio.journal.identifier \

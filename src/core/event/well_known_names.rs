@@ -291,6 +291,8 @@ well_known! {
     TAPIO_SYSTEMD_FOUND = "tapio.systemd.found",
     TAPIO_SYSTEMD_FAILED_AT = "tapio.systemd.failed_at",
     TAPIO_JOURNAL_IDENTIFIER = "tapio.journal.identifier",
+    TAPIO_COMPLAINT_TEXT = "tapio.complaint.text",
+    TAPIO_COMPLAINT_ERROR = "tapio.complaint.error",
     TAPIO_JOURNAL_MESSAGE_ID = "tapio.journal.message_id",
     TAPIO_COREDUMP_FILE = "tapio.coredump.file",
 }

@@ -1,16 +1,18 @@
-//! Facts in the text of logged lines: the level that a program wrote into its line, and the
-//! process, cgroup and device that a line of the kernel names.
+//! Facts in the text of logged lines: the level that a program wrote into its line, what it
+//! complains about, and the process, cgroup and device that a line of the kernel names.
 //!
-//! The sink calls [`interpret`] for every event, so that a line has the same fields whether the
-//! kernel's log, the journal or a replayed file delivers it.
+//! The sink calls [`interpret`] and [`with_complaint`] for every event, so that a line has the same
+//! fields whether the kernel's log, the journal or a replayed file delivers it.
 //!
 //! | file | purpose |
 //! | --- | --- |
 //! | `severity.rs` | levels as loggers write them |
+//! | `complaint.rs` | lines in which a program complains |
 //! | `kernel.rs` | lines of the kernel: crashes, OOM kills |
 //! | `fact.rs` | facts that another source can report as well |
 //! | `device.rs` | names of block devices |
 
+mod complaint;
 mod device;
 mod fact;
 mod kernel;
@@ -18,6 +20,8 @@ mod severity;
 
 use crate::event::{Event, Field, Name, Value, names};
 use crate::identity::CgroupNames;
+
+use complaint::{Writer, complaint};
 
 pub use device::block_device;
 pub use fact::KernelFact;
@@ -37,6 +41,26 @@ pub fn interpret<R>(event: &Event<'_>, read: impl FnOnce(&Event<'_>) -> R) -> R 
         return with_kernel_facts(event, read);
     }
     read(event)
+}
+
+/// Calls `read` with the event; a `journal.message` in which a program complains has the
+/// complaint's text and error as attributes, which are copies of parts of the message: secrets are
+/// removed before.
+pub fn with_complaint<R>(event: &Event<'_>, read: impl FnOnce(&Event<'_>) -> R) -> R {
+    if event.kind != names::JOURNAL_MESSAGE {
+        return read(event);
+    }
+    let text = |value| if let Some(Value::Str(text)) = value { text } else { "" };
+    let mut attributes = event.attributes().iter();
+    let identifier = attributes.find(|field| field.key == names::TAPIO_JOURNAL_IDENTIFIER);
+    let identifier = text(identifier.map(|field| field.value));
+    let unit = text(event.entity(names::SYSTEMD_UNIT));
+    let found = complaint(event.message, event.severity, Writer { identifier, unit });
+    let attributes = found.into_iter().flat_map(|found| {
+        let error = found.error.map(|error| (names::TAPIO_COMPLAINT_ERROR, Value::Str(error)));
+        [Some((names::TAPIO_COMPLAINT_TEXT, Value::Str(found.text))), error].into_iter().flatten()
+    });
+    complete(event, std::iter::empty(), attributes, read)
 }
 
 /// The cgroup that a line of the kernel's log names, such as that of an OOM kill.

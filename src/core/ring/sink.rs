@@ -241,8 +241,12 @@ impl Sink {
     ) -> R {
         self.is_writing = true;
         log_line::interpret(event, |event| {
-            let Some(redactor) = self.redactor.clone() else { return offer(self, event, false) };
-            redactor.event(event, |event, is_redacted| offer(self, event, is_redacted))
+            let Some(redactor) = self.redactor.clone() else {
+                return log_line::with_complaint(event, |event| offer(self, event, false));
+            };
+            redactor.event(event, |event, is_redacted| {
+                log_line::with_complaint(event, |event| offer(self, event, is_redacted))
+            })
         })
     }
 
