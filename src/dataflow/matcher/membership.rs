@@ -2,10 +2,10 @@
 //! the event its trace.
 //!
 //! A membership that links the event with others precedes one of the event alone: a failed unit is
-//! a story at once, but with its journal's reason and its pods it is one trace. Of two sequences, the
-//! one that needs more events precedes: a pod that crashes because a unit failed belongs to the unit's
-//! trace, not to that of its own crash loop. A sequence precedes an aggregate over the same events, so
-//! that its few members all carry its trace.
+//! a story at once, but with its journal's reason and its pods it is one trace. Of two sequences,
+//! the one that needs more events precedes: a pod that crashes because a unit failed belongs to the
+//! unit's trace, not to that of its own crash loop. A sequence precedes an aggregate over the same
+//! events, so that its few members all carry its trace.
 
 use crate::rules::RuleSet;
 use crate::story::render::role_and_pattern;
@@ -29,9 +29,9 @@ pub(crate) const RANK_LATE: u8 = 7 << STEPS_BITS;
 /// The bits of a rank that the number of steps takes.
 const STEPS_BITS: u32 = 4;
 
-/// The rank of a membership: by the state of its story, then by the steps that the rule requires. The
-/// match that needs the fewest is the likeliest to become a story; of stories, the one that needs the
-/// most explains the most.
+/// The rank of a membership: by the state of its story, then by the steps that the rule requires.
+/// The match that needs the fewest is the likeliest to become a story; of stories, the one that
+/// needs the most explains the most.
 pub(crate) fn rank([open, pending]: Ranks, is_open: bool, required_steps: usize) -> u8 {
     const MOST: u8 = (1 << STEPS_BITS) - 1;
     let steps = required_steps.min(usize::from(MOST)) as u8;

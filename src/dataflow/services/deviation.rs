@@ -1,4 +1,4 @@
-//! What is learned of an operation's runs, and deviations from it.
+//! The features of an operation's runs that are learned, and deviations of them.
 
 use rkyv::{Archive, Deserialize, Serialize};
 

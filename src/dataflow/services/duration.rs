@@ -1,5 +1,5 @@
-//! How long something takes: a histogram of the past, samples of the recent steps, and which part of
-//! the runs is slow.
+//! How long something takes: a histogram of the past, samples of the recent steps, and which part
+//! of the runs is slow.
 
 use std::borrow::Cow;
 
@@ -213,8 +213,8 @@ impl Durations {
         Cow::Owned(past)
     }
 
-    /// The deviation of so many steps up to `last`, a span of time by its number. `before`: the first
-    /// step of a disturbance that is going on.
+    /// The deviation of so many steps up to `last`, a span of time by its number. `before`: the
+    /// first step of a disturbance that is going on.
     pub(super) fn deviation(
         &self,
         last: u32,

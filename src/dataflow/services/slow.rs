@@ -1,5 +1,5 @@
-//! Runs that are slow: longer than nearly all before. Where packets are lost or time is short, a part
-//! of the runs is, long before a median moves.
+//! Runs that are slow: longer than nearly all before. Where packets are lost or time is short, a
+//! part of the runs is, long before a median moves.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -100,8 +100,8 @@ impl SlowRuns {
         self.share.halve();
     }
 
-    /// More slow runs than usual in so many steps up to `last`, with the dispersion of a span of time
-    /// by its number.
+    /// More slow runs than usual in so many steps up to `last`, with the dispersion of a span of
+    /// time by its number.
     pub(super) fn deviation(
         &self,
         runs: &Runs,
