@@ -1,28 +1,36 @@
-//! The file in which what services usually do survives a restart. Only the assessor's thread writes
-//! it, every ten minutes and at the end.
+//! The files in which services survive a restart: what they usually do, and the disturbances that
+//! are open. Only the assessor's thread writes them: the one every ten minutes, the other before
+//! the story of a disturbance leaves, both at the end.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use tapio_dataflow::evidence::KeptServices;
+use tapio_dataflow::evidence::{Kept, KeptServices};
 
-/// The name of the file, in the state folder.
-const FILE: &str = "services";
+/// The names of the files, in the state folder.
+const USUAL: &str = "services";
+const DISTURBANCES: &str = "disturbances";
 /// The largest file that is read: more than the bounds of what is learned allow.
 const MAX_BYTES: u64 = 512 << 20;
 
 /// The state of an earlier run, and where this one keeps its own.
 pub(super) fn kept_services(state_dir: &Path) -> KeptServices {
-    let path = state_dir.join(FILE);
+    KeptServices {
+        usual: kept(state_dir.join(USUAL)),
+        disturbances: kept(state_dir.join(DISTURBANCES)),
+    }
+}
+
+fn kept(path: PathBuf) -> Kept {
     let restored = match read(&path) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             tracing::warn!(
                 file = %path.display(), %error,
-                "can't read what services usually do; it is learned anew"
+                "can't read what an earlier run kept of services; they are learned anew"
             );
             None
         }
@@ -33,11 +41,11 @@ pub(super) fn kept_services(state_dir: &Path) -> KeptServices {
         // Once, until it succeeds again.
         Err(error) if !std::mem::replace(&mut is_failing, true) => tracing::warn!(
             file = %path.display(), %error,
-            "can't keep what services usually do; a restart would learn it anew"
+            "can't keep the state of services; a restart would learn them anew"
         ),
         Err(_) => {}
     };
-    KeptServices { restored, save: Box::new(save) }
+    Kept { restored, save: Box::new(save) }
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -127,6 +127,20 @@ impl Assessor {
         Ok(services.counts().operations)
     }
 
+    /// The open disturbances of services in bytes.
+    pub(super) fn save_disturbances(&self) -> Option<Vec<u8>> {
+        self.services.as_ref().and_then(Services::save_disturbances)
+    }
+
+    /// Restores open disturbances; returns their number.
+    ///
+    /// # Errors
+    /// Why the bytes can't be used.
+    pub(super) fn restore_disturbances(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        let Some(services) = &mut self.services else { return Ok(0) };
+        services.restore_disturbances(bytes).map_err(|error| error.to_string())
+    }
+
     /// Advances time: returns the stories of services that deviate from what they usually do.
     pub fn advance(&mut self, now_ns: u64) -> Vec<Story> {
         let found = self.services.as_mut().map(|services| services.advance(now_ns));

@@ -171,12 +171,20 @@ impl AssessorStats {
 /// Keeps bytes until the next run.
 pub type Keep = Box<dyn FnMut(&[u8]) + Send>;
 
-/// The usual behaviour of services, over restarts.
-pub struct KeptServices {
+/// A state, over restarts.
+pub struct Kept {
     /// As an earlier run kept it; `None` for none.
     pub restored: Option<Vec<u8>>,
     /// Keeps it.
     pub save: Keep,
+}
+
+/// Services, over restarts.
+pub struct KeptServices {
+    /// Their usual behaviour.
+    pub usual: Kept,
+    /// The disturbances that are open.
+    pub disturbances: Kept,
 }
 
 /// The assessor's thread.
@@ -243,8 +251,9 @@ impl AssessorThread {
     }
 
     fn restore_services(&mut self) {
-        let restored = self.kept.as_mut().and_then(|kept| kept.restored.take());
-        let Some(bytes) = restored else { return };
+        let Some(kept) = &mut self.kept else { return };
+        let disturbances = kept.disturbances.restored.take();
+        let Some(bytes) = kept.usual.restored.take() else { return };
         let assessor = &mut self.assessor;
         match guarded(|| assessor.restore_services(&bytes)) {
             Ok(Ok(operations)) => {
@@ -256,6 +265,28 @@ impl AssessorThread {
             ),
             Err(cause) => self.assessor.failures.add(None, cause),
         }
+        let Some(bytes) = disturbances else { return };
+        let assessor = &mut self.assessor;
+        match guarded(|| assessor.restore_disturbances(&bytes)) {
+            Ok(Ok(0)) => {}
+            Ok(Ok(open)) => tracing::info!(open, "disturbances of services go on"),
+            Ok(Err(cause)) => tracing::warn!(
+                cause,
+                "disturbances that were open can't be restored; their stories stay open"
+            ),
+            Err(cause) => self.assessor.failures.add(None, cause),
+        }
+    }
+
+    /// Keeps open disturbances, before their stories leave: no story stays open after a kill.
+    fn save_disturbances(&mut self) {
+        let Some(kept) = &mut self.kept else { return };
+        let (assessor, save) = (&self.assessor, &mut kept.disturbances.save);
+        if let Err(cause) =
+            guarded(|| assessor.save_disturbances().iter().for_each(|bytes| save(bytes)))
+        {
+            self.assessor.failures.add(None, cause);
+        }
     }
 
     /// Keeps what services usually do: from time to time, or now.
@@ -266,7 +297,7 @@ impl AssessorThread {
         }
         self.saved_ns = now_ns;
         let Some(kept) = &mut self.kept else { return };
-        let (assessor, save) = (&mut self.assessor, &mut kept.save);
+        let (assessor, save) = (&mut self.assessor, &mut kept.usual.save);
         if let Err(cause) =
             guarded(|| assessor.save_services().iter().for_each(|bytes| save(bytes)))
         {
@@ -321,6 +352,7 @@ impl AssessorThread {
         self.publish(true);
         self.output.1.ring();
         self.save_services(true);
+        self.save_disturbances();
     }
 
     /// Lets time pass for what services usually do.
@@ -331,7 +363,11 @@ impl AssessorThread {
         }
         self.advanced_ns = now_ns;
         match guarded(|| self.assessor.advance(now_ns)) {
-            Ok(stories) => self.waiting.extend(stories),
+            Ok(stories) if stories.is_empty() => {}
+            Ok(stories) => {
+                self.save_disturbances();
+                self.waiting.extend(stories);
+            }
             Err(cause) => self.assessor.failures.add(None, cause),
         }
     }

@@ -55,7 +55,7 @@ mod suggest;
 
 pub use assessor::{Assessor, AssessorCounts};
 pub use assessor_thread::{
-    AssessorStats, AssessorThread, EvidenceReader, EvidenceWriter, Keep, KeptServices,
+    AssessorStats, AssessorThread, EvidenceReader, EvidenceWriter, Keep, Kept, KeptServices,
     evidence_ring,
 };
 pub use baseline::{Deviation, deviation};

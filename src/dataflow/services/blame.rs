@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use super::deviation::{Deviation, Feature};
 use super::fact::Key;
 
@@ -28,7 +30,7 @@ const HINT_WEIGHT: f64 = 0.3;
 const MAX_OTHERS: usize = 3;
 
 /// A deviation of an operation of an instance.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(super) struct Evidence {
     pub(super) instance: Key,
     pub(super) operation: Key,

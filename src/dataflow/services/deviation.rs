@@ -75,7 +75,7 @@ impl Feature {
 }
 
 /// A feature that deviates.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(super) struct Deviation {
     pub(super) feature: Feature,
     /// Standard deviations, at least 0.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rkyv::{Archive, Deserialize, Serialize};
+
 use super::blame::{Calls, Evidence};
 use super::deviation::Feature;
 use super::fact::Key;
@@ -17,7 +19,7 @@ const FADING_STEPS: f64 = 15.0;
 const MAX_EVIDENCE: usize = 512;
 
 /// A disturbance of connected services.
-#[derive(Debug)]
+#[derive(Clone, Debug, Archive, Serialize, Deserialize)]
 pub(super) struct Disturbance {
     pub(super) id: TraceId,
     /// How often it was emitted.
@@ -107,6 +109,11 @@ impl Disturbance {
     /// All that deviated. What doesn't any more fades.
     pub(super) fn evidence(&self) -> Vec<Evidence> {
         self.evidence.values().map(|kept| self.faded(kept)).collect()
+    }
+
+    /// All that deviated, and weak deviations nearby.
+    pub(super) fn all_evidence(&self) -> impl Iterator<Item = Evidence> {
+        self.evidence.values().chain(self.hints.values()).map(|(evidence, _)| *evidence)
     }
 
     fn faded(&self, (evidence, at): &(Evidence, u32)) -> Evidence {

@@ -63,7 +63,7 @@ pub(crate) struct Services {
     pub(super) requests: Durations,
     /// The first step that wasn't evaluated yet; 0 before the first fact.
     pub(super) next_step: u32,
-    disturbances: Vec<Disturbance>,
+    pub(super) disturbances: Vec<Disturbance>,
     refused: u64,
     /// One of two to the power of this traces is learned from.
     sampling: u32,

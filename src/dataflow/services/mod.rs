@@ -30,6 +30,7 @@
 //! | `forgetting.rs` | what is forgotten |
 //! | `learner.rs` | [`Services`]: all of it |
 //! | `saved.rs` | what is learned, in bytes |
+//! | `saved_disturbances.rs` | disturbances that are open, in bytes |
 
 mod blame;
 mod bounds;
@@ -47,7 +48,10 @@ mod observer;
 mod operation;
 mod pairs;
 mod report;
+#[cfg(test)]
+mod restart_tests;
 mod saved;
+mod saved_disturbances;
 mod share;
 mod slow;
 mod span_join;

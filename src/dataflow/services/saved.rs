@@ -20,7 +20,8 @@ const MAGIC: [u8; 8] = *b"tapio\0s\x03";
 /// The magic, the check of the hash of keys, and the checksum of what follows.
 const HEAD_BYTES: usize = 8 + 8 + 16;
 
-/// The state. Disturbances that are open, and spans that await their callees, aren't part of it.
+/// The state. Disturbances that are open are saved as they change (`saved_disturbances.rs`); spans
+/// that await their callees aren't.
 #[derive(Archive, Serialize, Deserialize)]
 struct Saved {
     instances: Vec<(Key, InstanceNames)>,
@@ -52,6 +53,36 @@ pub(crate) enum RestoreError {
 /// A key for comparison: whether keys, which are hashes, are made as they were.
 fn check() -> u64 {
     key_hasher().hash_one(("check", ""))
+}
+
+/// A payload with its head: `magic` names its form and version.
+pub(super) fn framed(magic: [u8; 8], payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
+    bytes.extend_from_slice(&magic);
+    bytes.extend_from_slice(&check().to_le_bytes());
+    bytes.extend_from_slice(&stable_hash(&[payload]));
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The payload of framed bytes, aligned for its archive.
+///
+/// # Errors
+/// Why the bytes can't be used.
+pub(super) fn payload(magic: [u8; 8], bytes: &[u8]) -> Result<AlignedVec, RestoreError> {
+    let (head, payload) = bytes.split_at_checked(HEAD_BYTES).ok_or(RestoreError::Damaged)?;
+    if head[..8] != magic {
+        return Err(RestoreError::Version);
+    }
+    if head[8..16] != check().to_le_bytes() {
+        return Err(RestoreError::Keys);
+    }
+    if head[16..] != stable_hash(&[payload]) {
+        return Err(RestoreError::Damaged);
+    }
+    let mut aligned: AlignedVec = AlignedVec::with_capacity(payload.len());
+    aligned.extend_from_slice(payload);
+    Ok(aligned)
 }
 
 /// Entries in an order that isn't the map's: equal states are equal bytes.
@@ -91,13 +122,7 @@ impl Services {
         self.requests = saved.requests;
         self.names.owners = saved.owners.into_iter().collect();
         self.names.endpoints = saved.endpoints.into_iter().collect();
-        let payload = payload.ok()?;
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&check().to_le_bytes());
-        bytes.extend_from_slice(&stable_hash(&[&payload]));
-        bytes.extend_from_slice(&payload);
-        Some(bytes)
+        Some(framed(MAGIC, &payload.ok()?))
     }
 
     /// Restores a state, to be called before any fact is added. What was recent then is past now.
@@ -105,20 +130,9 @@ impl Services {
     /// # Errors
     /// Why the bytes aren't a state that can be used; nothing has changed then.
     pub(crate) fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let (head, payload) = bytes.split_at_checked(HEAD_BYTES).ok_or(RestoreError::Damaged)?;
-        if head[..8] != MAGIC {
-            return Err(RestoreError::Version);
-        }
-        if head[8..16] != check().to_le_bytes() {
-            return Err(RestoreError::Keys);
-        }
-        if head[16..] != stable_hash(&[payload]) {
-            return Err(RestoreError::Damaged);
-        }
-        let mut aligned: AlignedVec = AlignedVec::with_capacity(payload.len());
-        aligned.extend_from_slice(payload);
+        let payload = payload(MAGIC, bytes)?;
         let saved: Saved =
-            rkyv::from_bytes::<Saved, Failure>(&aligned).map_err(|_| RestoreError::Damaged)?;
+            rkyv::from_bytes::<Saved, Failure>(&payload).map_err(|_| RestoreError::Damaged)?;
         let next = saved.next_step + AHEAD_STEPS;
         let mut operations: BTreeMap<_, _> = saved.operations.into_iter().collect();
         operations.values_mut().for_each(|operation| operation.learn_recent(next));

@@ -40,7 +40,7 @@ pub(super) struct Share {
 }
 
 /// A deviation of a share, which is a number of times in a run where it is above 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(super) struct ShareDeviation {
     /// The distance from what is usual, in standard deviations.
     pub(super) z: f64,

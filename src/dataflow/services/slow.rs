@@ -32,7 +32,7 @@ pub(super) struct SlowRuns {
 }
 
 /// More slow runs than usual.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
 pub(super) struct Slowness {
     pub(super) share: ShareDeviation,
     /// The time above which a run is slow.

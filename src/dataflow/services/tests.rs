@@ -15,16 +15,16 @@ const SERVICES: [&str; 3] = ["web", "cart", "stock"];
 
 /// A fault of a service.
 #[derive(Clone, Copy, Default)]
-struct Fault {
+pub(super) struct Fault {
     /// The number of the service.
-    at: usize,
-    own_ms: u64,
-    network_ms: u64,
-    fails: bool,
+    pub(super) at: usize,
+    pub(super) own_ms: u64,
+    pub(super) network_ms: u64,
+    pub(super) fails: bool,
     /// It answers at once, and wrongly: its callers fail.
-    answers_wrongly: bool,
+    pub(super) answers_wrongly: bool,
     /// Additional calls of the next service in each run.
-    calls: u64,
+    pub(super) calls: u64,
 }
 
 /// Xorshift: the same numbers in every run.
@@ -40,14 +40,14 @@ impl Random {
 }
 
 /// A simulated application: its facts.
-struct App {
-    facts: Vec<ServiceFact>,
+pub(super) struct App {
+    pub(super) facts: Vec<ServiceFact>,
     random: Random,
     number: u64,
 }
 
 impl App {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut facts = Vec::new();
         for (key, name) in (1..).zip(SERVICES) {
             let names = Box::new(InstanceNames { service: name.into(), ..Default::default() });
@@ -137,7 +137,7 @@ impl App {
     }
 
     /// Adds ten requests a second.
-    fn run(&mut self, from_second: u64, seconds: u64, fault: Option<Fault>) {
+    pub(super) fn run(&mut self, from_second: u64, seconds: u64, fault: Option<Fault>) {
         for number in 0..seconds * 10 {
             let at_ns = BEGIN_NS + from_second * SECOND_NS + number * SECOND_NS / 10;
             let jitter_ns = self.random.below(50_000_000);
@@ -241,7 +241,11 @@ fn lasting_change_becomes_usual() {
 }
 
 /// Facts second by second, as a live agent gets them, and what became of them.
-fn advanced(services: &mut Services, facts: Vec<ServiceFact>, until_second: u64) -> Vec<Story> {
+pub(super) fn advanced(
+    services: &mut Services,
+    facts: Vec<ServiceFact>,
+    until_second: u64,
+) -> Vec<Story> {
     let mut stories = Vec::new();
     let mut now_ns = 0;
     for fact in facts {
@@ -261,54 +265,6 @@ fn advanced(services: &mut Services, facts: Vec<ServiceFact>, until_second: u64)
 }
 
 /// A fault that begins with the agent is found by what an earlier run learned, and only by that.
-#[test]
-fn what_is_usual_survives_a_restart() {
-    let mut app = App::new();
-    app.run(0, 600, None);
-    let mut before = Services::new(ServiceBounds::LIVE, "", 1.0);
-    assert!(before.save().is_none(), "nothing was learned");
-    assert!(advanced(&mut before, app.facts, 640).is_empty());
-    let saved = before.save().unwrap();
-    assert!(before.save().unwrap() == saved, "saving changes nothing");
-    let faulty = || {
-        let mut app = App::new();
-        app.run(900, 60, Some(Fault { at: 2, own_ms: 80, ..Default::default() }));
-        app.facts
-    };
-    let mut restored = Services::new(ServiceBounds::LIVE, "", 1.0);
-    restored.restore(&saved).unwrap();
-    assert_eq!(restored.counts().operations, before.counts().operations);
-    let stories = advanced(&mut restored, faulty(), 980);
-    assert!(stories[0].root_cause[0].cause.starts_with("stock"), "{stories:#?}");
-    let mut fresh = Services::new(ServiceBounds::LIVE, "", 1.0);
-    assert!(advanced(&mut fresh, faulty(), 980).is_empty());
-    // Without a fault there is none.
-    let mut app = App::new();
-    app.run(900, 300, None);
-    let mut restored = Services::new(ServiceBounds::LIVE, "", 1.0);
-    restored.restore(&saved).unwrap();
-    assert!(advanced(&mut restored, app.facts, 1_300).is_empty());
-}
-
-#[test]
-fn damaged_state_is_refused() {
-    let mut app = App::new();
-    app.run(0, 60, None);
-    let mut services = Services::new(ServiceBounds::LIVE, "", 1.0);
-    advanced(&mut services, app.facts, 100);
-    let saved = services.save().unwrap();
-    for cut in [0, 7, 31, 32, saved.len() / 2, saved.len() - 1] {
-        assert!(Services::new(ServiceBounds::LIVE, "", 1.0).restore(&saved[..cut]).is_err());
-    }
-    for at in (0..saved.len()).step_by(97) {
-        let mut changed = saved.clone();
-        changed[at] ^= 0x10;
-        let mut services = Services::new(ServiceBounds::LIVE, "", 1.0);
-        assert!(services.restore(&changed).is_err(), "byte {at}");
-        assert_eq!(services.counts().operations, 0);
-    }
-}
-
 /// A minute of the past is enough where a fault is as clear as this.
 #[test]
 fn fault_is_found_in_the_first_minutes() {
