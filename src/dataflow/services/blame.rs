@@ -13,15 +13,14 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::deviation::{Deviation, Feature};
 use super::fact::Key;
+use super::misleading::misleading_callees;
 
 /// A caller whose own time deviates by this part of a call's deviation explains the slow call.
 const OWN_TIME_EXPLAINS: f64 = 0.6;
 /// A callee that deviates by this part of its caller's deviation explains the caller's.
-const CALLEE_EXPLAINS: f64 = 0.55;
+pub(super) const CALLEE_EXPLAINS: f64 = 0.55;
 /// The part that remains of the score of a caller whose callee explains it.
 const EXPLAINED: f64 = 0.9;
-/// Callers that fail, for their callee to be a suspect.
-const MIN_CALLERS: usize = 2;
 /// The weight of the deviations after the strongest one: many weak ones often have one cause.
 const OTHERS: f64 = 0.1;
 /// The weight of a deviation that is too weak for a disturbance.
@@ -45,12 +44,18 @@ pub(super) struct Evidence {
 /// Which instance calls which.
 pub(super) type Calls = BTreeMap<Key, BTreeSet<Key>>;
 
+/// The instances that an operation of an instance calls, itself or by other operations of its
+/// instance.
+pub(super) type FailingCalls = BTreeMap<(Key, Key), BTreeSet<Key>>;
+
 /// The graph of calls: those of spans, and those that connections show. A program without spans
 /// has connections alone, and what all instances connect to, as a name server, has no spans.
 #[derive(Clone, Copy)]
 pub(super) struct CallGraph<'a> {
     pub(super) calls: &'a Calls,
     pub(super) connections: &'a Calls,
+    /// The instances that failing operations call.
+    pub(super) failing: &'a FailingCalls,
 }
 
 impl CallGraph<'_> {
@@ -197,58 +202,6 @@ fn explanation(of: (Key, f64), scores: &BTreeMap<Key, f64>, graph: CallGraph<'_>
     deepest.max_by(|a, b| score(a).total_cmp(&score(b)))
 }
 
-/// Instances that answer wrongly: all callers fail, several, without an explanation but each other;
-/// or one does, and the callee ends its runs sooner than ever.
-fn misleading_callees(
-    found: &BTreeMap<Key, Suspect>,
-    explained: &BTreeMap<Key, Key>,
-    calls: &Calls,
-) -> Vec<Suspect> {
-    let mut callers_of: BTreeMap<Key, BTreeSet<Key>> = BTreeMap::new();
-    for (caller, callees) in calls {
-        for callee in callees.iter().filter(|callee| *callee != caller) {
-            callers_of.entry(*callee).or_default().insert(*caller);
-        }
-    }
-    let failure = |caller: &Key, callers: &BTreeSet<Key>| {
-        let is_open = explained.get(caller).is_none_or(|by| callers.contains(by));
-        let suspect = found.get(caller).filter(|_| is_open)?;
-        let mut failures =
-            suspect.evidence.iter().filter(|e| e.deviation.feature == Feature::Failed);
-        let failed = *failures.next()?;
-        // One that loses packets fails for that, whatever it is answered.
-        let least = CALLEE_EXPLAINS * failed.strength;
-        let is_lost =
-            |e: &Evidence| e.deviation.feature.connected_to().is_some() && e.strength >= least;
-        (!suspect.evidence.iter().any(is_lost)).then_some((failed, suspect))
-    };
-    let mut misleading = Vec::new();
-    for (callee, callers) in callers_of {
-        let failing: Vec<_> =
-            callers.iter().filter_map(|caller| failure(caller, &callers)).collect();
-        let has_fault = found
-            .get(&callee)
-            .is_some_and(|own| own.evidence.iter().any(|e| e.deviation.is_fault()));
-        let mut own: Vec<Evidence> = Vec::new();
-        own.extend(found.get(&callee).into_iter().flat_map(|own| own.evidence.iter()));
-        own.retain(|evidence| evidence.deviation.is_quicker());
-        let is_common = callers.len() >= MIN_CALLERS && failing.len() == callers.len();
-        if has_fault || (!is_common && own.is_empty()) {
-            continue;
-        }
-        let best = failing.iter().max_by(|a, b| a.1.score.total_cmp(&b.1.score));
-        let Some((_, worst)) = best else { continue };
-        misleading.push(Suspect {
-            instance: callee,
-            score: worst.score + 0.01,
-            own_score: worst.score,
-            explains: Some(worst.instance),
-            evidence: own.into_iter().chain(failing.iter().map(|of| of.0)).collect(),
-        });
-    }
-    misleading
-}
-
 /// Adds the instances that show weak deviations only, which others may explain as well, to the
 /// suspects.
 pub(super) fn add_hints(suspects: &mut Vec<Suspect>, hints: impl Iterator<Item = Evidence>) {
@@ -296,7 +249,7 @@ pub(super) fn suspects(all: &[Evidence], graph: CallGraph<'_>) -> Vec<Suspect> {
             caller.score *= EXPLAINED;
         }
     }
-    let misleading = misleading_callees(&found, &explained, graph.calls);
+    let misleading = misleading_callees(&found, &explained, graph);
     found.extend(misleading.into_iter().map(|suspect| (suspect.instance, suspect)));
     let mut ranked: Vec<Suspect> = found.into_values().collect();
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -332,12 +285,11 @@ pub(super) fn connected(all: &[Evidence], graph: CallGraph<'_>) -> Vec<BTreeSet<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::services::deviation::Fault;
     use tapio_core::event::{EventId, Severity};
 
-    fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
+    pub(in super::super) fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
         let example = (0, EventId::default());
         let severity = Severity::ERROR;
         let deviation = Deviation {
@@ -354,7 +306,7 @@ mod tests {
         Evidence { instance, operation: 1, deviation, strength, is_untried: false }
     }
 
-    fn calls(pairs: &[(Key, Key)]) -> Calls {
+    pub(in super::super) fn calls(pairs: &[(Key, Key)]) -> Calls {
         let mut calls = Calls::new();
         for (caller, callee) in pairs {
             calls.entry(*caller).or_default().insert(*callee);
@@ -362,9 +314,9 @@ mod tests {
         calls
     }
 
-    fn ranked(all: &[Evidence], pairs: &[(Key, Key)]) -> Vec<Key> {
+    pub(in super::super) fn ranked(all: &[Evidence], pairs: &[(Key, Key)]) -> Vec<Key> {
         let (calls, connections) = (&calls(pairs), &Calls::new());
-        let graph = CallGraph { calls, connections };
+        let graph = CallGraph { calls, connections, failing: &FailingCalls::new() };
         suspects(all, graph).iter().map(|suspect| suspect.instance).collect()
     }
 
@@ -422,38 +374,6 @@ mod tests {
     }
 
     #[test]
-    fn callee_of_which_all_callers_fail_is_the_cause() {
-        let fails = |instance, z| evidence(instance, Feature::Failed, z);
-        let all = [fails(1, 40.0), fails(2, 50.0), fails(3, 60.0)];
-        // The third calls the others.
-        let pairs = [(1, 9), (2, 9), (3, 1), (3, 2)];
-        assert_eq!(ranked(&all, &pairs)[0], 9);
-        // Another caller of it is fine.
-        assert_ne!(ranked(&all, &[pairs.as_slice(), &[(4, 9)]].concat())[0], 9);
-        // One of the callers calls the other one, too.
-        assert_eq!(ranked(&all[..2], &[(1, 9), (2, 9), (2, 1)])[0], 9);
-        // One caller alone fails by itself.
-        assert_ne!(ranked(&[fails(1, 40.0)], &[(1, 9)])[0], 9);
-    }
-
-    #[test]
-    fn callers_that_lose_packets_fail_for_that() {
-        let fails = |instance, z| evidence(instance, Feature::Failed, z);
-        let lossy = Feature::Connection(Fault::Retransmitted, 1);
-        let mut lost = evidence(2, lossy, 200.0);
-        lost.strength = 4.0;
-        // The first loses packets of the second; both call a third one.
-        let pairs = [(1, 9), (2, 9), (2, 1)];
-        let (calls, connections) = (&calls(&pairs), &calls(&[(2, 1)]));
-        let graph = CallGraph { calls, connections };
-        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0), lost], graph);
-        assert_eq!(ranked[0].instance, 1, "{ranked:?}");
-        assert!(ranked.iter().all(|suspect| suspect.instance != 9), "{ranked:?}");
-        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0)], graph);
-        assert_eq!(ranked[0].instance, 9, "{ranked:?}");
-    }
-
-    #[test]
     fn circles_of_calls_end() {
         let all = [evidence(1, Feature::Failed, 9.0), evidence(2, Feature::Failed, 8.0)];
         assert_eq!(ranked(&all, &[(1, 2), (2, 1)]).len(), 2);
@@ -463,7 +383,8 @@ mod tests {
     fn parts_are_connected_by_calls() {
         let all = [1, 2, 5].map(|instance| evidence(instance, Feature::Failed, 9.0));
         let (calls, connections) = (&calls(&[(2, 1), (5, 6)]), &Calls::new());
-        let parts = connected(&all, CallGraph { calls, connections });
+        let failing = &FailingCalls::new();
+        let parts = connected(&all, CallGraph { calls, connections, failing });
         assert_eq!(parts, [BTreeSet::from([1, 2]), BTreeSet::from([5])]);
     }
 }

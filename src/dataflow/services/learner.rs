@@ -1,8 +1,8 @@
 //! The usual behaviour of the services of a node, and deviations from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::blame::{CallGraph, Calls, Evidence, add_hints, connected, suspects};
+use super::blame::{CallGraph, Calls, Evidence, FailingCalls, add_hints, connected, suspects};
 use super::bounds::{FORGET_INTERVAL_STEPS, ServiceBounds};
 use super::connections::Connections;
 use super::deviation::Feature;
@@ -286,11 +286,53 @@ impl Services {
         (found, hints)
     }
 
+    /// The instances that the failing operations in this and all earlier evidence call.
+    fn failing_calls(&self, found: &[Evidence]) -> FailingCalls {
+        let earlier = self.disturbances.iter().flat_map(Disturbance::all_evidence);
+        let failing = found.iter().copied().chain(earlier);
+        let failing = failing.filter(|evidence| evidence.deviation.feature == Feature::Failed);
+        let keys: BTreeSet<(Key, Key)> = failing.map(|e| (e.instance, e.operation)).collect();
+        let no_calls = BTreeSet::new();
+        keys.into_iter()
+            .map(|(instance, operation)| {
+                let reached = self.services_called(instance, operation);
+                let callees = self.calls.get(&instance).unwrap_or(&no_calls).iter().copied();
+                let called = callees.filter(|callee| reached.contains(&self.service_of(*callee)));
+                ((instance, operation), called.collect())
+            })
+            .collect()
+    }
+
+    /// The services that an operation calls, itself or by other operations of its instance.
+    fn services_called(&self, instance: Key, operation: Key) -> BTreeSet<Key> {
+        let (mut services, mut seen) = (BTreeSet::new(), BTreeSet::from([operation]));
+        let mut open = vec![operation];
+        while let Some(operation) = open.pop() {
+            let learned = self.operations.get(&(instance, operation));
+            for (service, callee) in learned.into_iter().flat_map(Operation::callees) {
+                if service != 0 {
+                    services.insert(service);
+                } else if seen.insert(callee) {
+                    open.push(callee);
+                }
+            }
+        }
+        services
+    }
+
+    /// The key that all instances of a service have.
+    fn service_of(&self, instance: Key) -> Key {
+        let names = self.names.instances.get(&instance);
+        names.and_then(|names| self.service_keys.get(&names.service)).copied().unwrap_or(instance)
+    }
+
     fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
         let (found, hints) = self.deviations(at);
         let mut is_open = vec![false; self.disturbances.len()];
         let end_ns = u64::from(at + 1) * STEP_NS;
-        let graph = CallGraph { calls: &self.calls, connections: self.connections.edges() };
+        let failing = self.failing_calls(&found);
+        let (calls, connections) = (&self.calls, self.connections.edges());
+        let graph = CallGraph { calls, connections, failing: &failing };
         for part in connected(&found, graph) {
             let is_of_part = |e: &&Evidence| e.deviation.lasts && part.contains(&e.instance);
             let of_part: Vec<Evidence> = found.iter().filter(is_of_part).copied().collect();
@@ -369,7 +411,9 @@ impl Services {
     /// Ends all disturbances.
     pub(crate) fn finish(&mut self, now_ns: u64) -> Vec<Story> {
         let mut stories = self.advance(now_ns);
-        let graph = CallGraph { calls: &self.calls, connections: self.connections.edges() };
+        let failing = self.failing_calls(&[]);
+        let (calls, connections) = (&self.calls, self.connections.edges());
+        let graph = CallGraph { calls, connections, failing: &failing };
         let names = &self.names;
         for mut disturbance in std::mem::take(&mut self.disturbances) {
             stories.extend(emit(&mut disturbance, true, graph, names));

@@ -23,6 +23,7 @@
 //! | `operation.rs` | an operation of a service: its shares and durations |
 //! | `pairs.rs` | the connections of a pair of instances, as operations |
 //! | `blame.rs` | which service a deviation starts from, by the calls between them |
+//! | `misleading.rs` | callees that answer wrongly |
 //! | `disturbance.rs` | open disturbances: what deviated, how much, since when |
 //! | `wording.rs` | deviations and names in words |
 //! | `report.rs` | a disturbance as a story |
@@ -44,6 +45,7 @@ mod duration;
 mod fact;
 mod forgetting;
 mod learner;
+mod misleading;
 mod observer;
 mod operation;
 mod pairs;

@@ -256,6 +256,14 @@ impl Operation {
         self.shares.len() + self.durations.len()
     }
 
+    /// The operations that it calls: services' keys, 0 for its own instance, and operations.
+    pub(super) fn callees(&self) -> impl Iterator<Item = (Key, Key)> {
+        self.shares.keys().filter_map(|feature| match feature {
+            Feature::Calls(service, operation) => Some((*service, *operation)),
+            _ => None,
+        })
+    }
+
     /// Steps since its last run.
     pub(super) fn idle_steps(&self, now: u32) -> u32 {
         now.saturating_sub(self.last_step)
