@@ -60,10 +60,12 @@ class Cgroup:
             (self.v2 / "cpu.weight").write_text(str(min(10000, shares * 100 // 1024)))
 
     def limit_cpu(self, share):
-        """share: of one processor; None: no limit."""
-        period = 100_000
+        """share: of one processor, at least a thousandth; None: no limit."""
+        # The least quota is a millisecond.
+        period = 100_000 if share is None or share >= 0.01 else 1_000_000
         if "cpu" in self.v1:
             quota = -1 if share is None else max(1000, int(share * period))
+            (self.v1["cpu"] / "cpu.cfs_period_us").write_text(str(period))
             (self.v1["cpu"] / "cpu.cfs_quota_us").write_text(str(quota))
         else:
             quota = "max" if share is None else max(1000, int(share * period))

@@ -59,7 +59,7 @@ class Faults:
         cgroup = self.cgroup(service)
         before = cgroup.used_cpu()
         time.sleep(4)
-        cgroup.limit_cpu(max(0.01, 0.7 * (cgroup.used_cpu() - before) / 4))
+        cgroup.limit_cpu(0.7 * (cgroup.used_cpu() - before) / 4)
 
     def end_cpu(self, service):
         self.cgroup(service).limit_cpu(None)

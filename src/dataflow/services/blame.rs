@@ -9,16 +9,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rkyv::{Archive, Deserialize, Serialize};
-
-use super::deviation::{Deviation, Feature};
+use super::deviation::Feature;
+use super::evidence::{CALLEE_EXPLAINS, CallGraph, Calls, Evidence, Suspect};
 use super::fact::Key;
 use super::misleading::misleading_callees;
 
 /// A caller whose own time deviates by this part of a call's deviation explains the slow call.
 const OWN_TIME_EXPLAINS: f64 = 0.6;
-/// A callee that deviates by this part of its caller's deviation explains the caller's.
-pub(super) const CALLEE_EXPLAINS: f64 = 0.55;
 /// The part that remains of the score of a caller whose callee explains it.
 const EXPLAINED: f64 = 0.9;
 /// The weight of the deviations after the strongest one: many weak ones often have one cause.
@@ -27,57 +24,6 @@ const OTHERS: f64 = 0.1;
 const HINT_WEIGHT: f64 = 0.3;
 /// Deviations that count beside the strongest.
 const MAX_OTHERS: usize = 3;
-
-/// A deviation of an operation of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
-pub(super) struct Evidence {
-    pub(super) instance: Key,
-    pub(super) operation: Key,
-    pub(super) deviation: Deviation,
-    /// How much it speaks for a fault, [`Deviation::strength`].
-    pub(super) strength: f64,
-    /// Of a call that is missing: whether the caller no longer connects to the callee, as it did
-    /// for each call. It doesn't get that far: for lack of an address, or by its own fault.
-    pub(super) is_untried: bool,
-}
-
-/// Which instance calls which.
-pub(super) type Calls = BTreeMap<Key, BTreeSet<Key>>;
-
-/// The instances that an operation of an instance calls, itself or by other operations of its
-/// instance.
-pub(super) type FailingCalls = BTreeMap<(Key, Key), BTreeSet<Key>>;
-
-/// The graph of calls: those of spans, and those that connections show. A program without spans
-/// has connections alone, and what all instances connect to, as a name server, has no spans.
-#[derive(Clone, Copy)]
-pub(super) struct CallGraph<'a> {
-    pub(super) calls: &'a Calls,
-    pub(super) connections: &'a Calls,
-    /// The instances that failing operations call.
-    pub(super) failing: &'a FailingCalls,
-}
-
-impl CallGraph<'_> {
-    /// All that an instance calls or connects to.
-    fn callees(&self, of: Key) -> impl Iterator<Item = Key> {
-        let all = [self.calls, self.connections].map(|calls| calls.get(&of).into_iter().flatten());
-        all.into_iter().flatten().copied()
-    }
-}
-
-/// An instance that may be the cause.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Suspect {
-    pub(super) instance: Key,
-    pub(super) score: f64,
-    /// By its own evidence alone.
-    pub(super) own_score: f64,
-    /// The caller whose deviation it explains.
-    pub(super) explains: Option<Key>,
-    /// Its evidence, the strongest first.
-    pub(super) evidence: Vec<Evidence>,
-}
 
 /// Calls that deviate: how many each instance is an end of, and which callees are silent.
 struct SlowCalls {
@@ -285,11 +231,13 @@ pub(super) fn connected(all: &[Evidence], graph: CallGraph<'_>) -> Vec<BTreeSet<
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::services::deviation::{Deviation, Fault};
+    use crate::services::evidence::FailingCalls;
     use tapio_core::event::{EventId, Severity};
 
-    pub(in super::super) fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
+    fn evidence(instance: Key, feature: Feature, z: f64) -> Evidence {
         let example = (0, EventId::default());
         let severity = Severity::ERROR;
         let deviation = Deviation {
@@ -306,7 +254,7 @@ pub(super) mod tests {
         Evidence { instance, operation: 1, deviation, strength, is_untried: false }
     }
 
-    pub(in super::super) fn calls(pairs: &[(Key, Key)]) -> Calls {
+    fn calls(pairs: &[(Key, Key)]) -> Calls {
         let mut calls = Calls::new();
         for (caller, callee) in pairs {
             calls.entry(*caller).or_default().insert(*callee);
@@ -314,7 +262,7 @@ pub(super) mod tests {
         calls
     }
 
-    pub(in super::super) fn ranked(all: &[Evidence], pairs: &[(Key, Key)]) -> Vec<Key> {
+    fn ranked(all: &[Evidence], pairs: &[(Key, Key)]) -> Vec<Key> {
         let (calls, connections) = (&calls(pairs), &Calls::new());
         let graph = CallGraph { calls, connections, failing: &FailingCalls::new() };
         suspects(all, graph).iter().map(|suspect| suspect.instance).collect()
@@ -386,5 +334,55 @@ pub(super) mod tests {
         let failing = &FailingCalls::new();
         let parts = connected(&all, CallGraph { calls, connections, failing });
         assert_eq!(parts, [BTreeSet::from([1, 2]), BTreeSet::from([5])]);
+    }
+
+    #[test]
+    fn callee_of_which_all_callers_fail_is_the_cause() {
+        let fails = |instance, z| evidence(instance, Feature::Failed, z);
+        let all = [fails(1, 40.0), fails(2, 50.0), fails(3, 60.0)];
+        // The third calls the others.
+        let pairs = [(1, 9), (2, 9), (3, 1), (3, 2)];
+        assert_eq!(ranked(&all, &pairs)[0], 9);
+        // Another caller of it is fine.
+        assert_ne!(ranked(&all, &[pairs.as_slice(), &[(4, 9)]].concat())[0], 9);
+        // One of the callers calls the other one, too.
+        assert_eq!(ranked(&all[..2], &[(1, 9), (2, 9), (2, 1)])[0], 9);
+        // One caller alone fails by itself.
+        assert_ne!(ranked(&[fails(1, 40.0)], &[(1, 9)])[0], 9);
+    }
+
+    #[test]
+    fn callers_that_lose_packets_fail_for_that() {
+        let fails = |instance, z| evidence(instance, Feature::Failed, z);
+        let lossy = Feature::Connection(Fault::Retransmitted, 1);
+        let mut lost = evidence(2, lossy, 200.0);
+        lost.strength = 4.0;
+        // The first loses packets of the second; both call a third one.
+        let pairs = [(1, 9), (2, 9), (2, 1)];
+        let (calls, connections) = (&calls(&pairs), &calls(&[(2, 1)]));
+        let graph = CallGraph { calls, connections, failing: &FailingCalls::new() };
+        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0), lost], graph);
+        assert_eq!(ranked[0].instance, 1, "{ranked:?}");
+        assert!(ranked.iter().all(|suspect| suspect.instance != 9), "{ranked:?}");
+        let ranked = suspects(&[fails(1, 40.0), fails(2, 50.0)], graph);
+        assert_eq!(ranked[0].instance, 9, "{ranked:?}");
+    }
+
+    /// Two services are called by a third and a fourth; the fourth, which the third calls, can't
+    /// call anything. What the third has to do with the two doesn't fail.
+    #[test]
+    fn failure_of_an_operation_that_does_not_call_the_callee_says_nothing_of_it() {
+        let all = [3, 4].map(|instance| evidence(instance, Feature::Failed, 40.0));
+        let pairs = [(3, 1), (3, 2), (3, 4), (4, 1), (4, 2)];
+        let (calls, connections) = (&calls(&pairs), &Calls::new());
+        let failing = |third: &[Key]| {
+            let callees = |all: &[Key]| all.iter().copied().collect::<BTreeSet<Key>>();
+            FailingCalls::from([((3, 1), callees(third)), ((4, 1), callees(&[1, 2]))])
+        };
+        let first = |failing: &FailingCalls| {
+            suspects(&all, CallGraph { calls, connections, failing })[0].instance
+        };
+        assert_eq!(first(&failing(&[4])), 4);
+        assert_ne!(first(&failing(&[1, 4])), 4);
     }
 }

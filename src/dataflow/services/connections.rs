@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::blame::Calls;
+use super::evidence::Calls;
 use super::fact::{ConnectionChange, ConnectionFact, Key, ListenerFact, Party};
 use super::span_join::HOLD_NS;
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::blame::{Calls, Evidence};
 use super::deviation::Feature;
+use super::evidence::{Calls, Evidence};
 use super::fact::Key;
 use super::step::STEP_NS;
 use tapio_core::event::TraceId;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::blame::{CallGraph, Calls, Evidence, FailingCalls, add_hints, connected, suspects};
+use super::blame::{add_hints, connected, suspects};
 use super::bounds::{FORGET_INTERVAL_STEPS, ServiceBounds};
 use super::connections::Connections;
 use super::deviation::Feature;
 use super::disturbance::Disturbance;
 use super::duration::Durations;
+use super::evidence::{CallGraph, Calls, Evidence, FailingCalls};
 use super::fact::{Key, LogFact, ServiceFact, SpanFact};
 use super::operation::Operation;
 use super::report::story;
@@ -54,6 +55,8 @@ pub(crate) struct Services {
     pub(super) join: SpanJoin,
     pub(super) connections: Connections,
     pub(super) operations: BTreeMap<(Key, Key), Operation>,
+    /// Of each operation of a service (keys of both), the instance with the longest past.
+    pub(super) elders: HashMap<(Key, Key), Key>,
     /// Features that may be added until the next step.
     pub(super) room: usize,
     pub(super) calls: Calls,
@@ -86,6 +89,7 @@ impl Services {
             join: SpanJoin::new(bounds.spans),
             connections: Connections::new(bounds.connections()),
             operations: BTreeMap::new(),
+            elders: HashMap::new(),
             room: bounds.features,
             calls: Calls::new(),
             call_count: 0,
@@ -175,11 +179,10 @@ impl Services {
     }
 
     fn log_without_span(&mut self, log: &LogFact) {
-        let mut room = self.room;
-        if let Some(operation) = self.operation(log.instance, 0) {
-            operation.add_log(log, &mut room);
+        self.begin(log.instance, 0);
+        if let Some(operation) = self.operations.get_mut(&(log.instance, 0)) {
+            operation.add_log(log, &mut self.room);
         }
-        self.room = room;
     }
 
     pub(super) fn operation(&mut self, instance: Key, operation: Key) -> Option<&mut Operation> {
@@ -191,6 +194,20 @@ impl Services {
         Some(self.operations.entry(key).or_default())
     }
 
+    /// Adds an operation with the past of an elder, if it is new and there is room.
+    fn begin(&mut self, instance: Key, operation: Key) {
+        if self.operations.contains_key(&(instance, operation)) {
+            return;
+        }
+        if self.operations.len() >= self.bounds.operations {
+            self.refused += 1;
+            return;
+        }
+        let begun = self.beginning(instance, operation);
+        self.room -= begun.features().min(self.room);
+        self.operations.insert((instance, operation), begun);
+    }
+
     fn joined(&mut self, joined: &Joined) {
         let Some(span) = &joined.span else {
             return joined.templates.iter().for_each(|(log, _)| self.log_without_span(log));
@@ -199,17 +216,11 @@ impl Services {
             self.requests
                 .add(step(span.start_ns.saturating_add(span.duration_ns)), span.duration_ns);
         }
-        let (names, service_keys) =
-            (std::mem::take(&mut self.names), std::mem::take(&mut self.service_keys));
-        let mut room = self.room;
-        if let Some(operation) = self.operation(span.instance, span.operation) {
-            operation.add(joined, &mut room, |instance| {
-                let service = names.instances.get(&instance).map(|names| &names.service);
-                service.and_then(|service| service_keys.get(service)).copied().unwrap_or(instance)
-            });
+        self.begin(span.instance, span.operation);
+        let (names, service_keys) = (&self.names, &self.service_keys);
+        if let Some(operation) = self.operations.get_mut(&(span.instance, span.operation)) {
+            operation.add(joined, &mut self.room, |of| service_of(names, service_keys, of));
         }
-        self.room = room;
-        (self.names, self.service_keys) = (names, service_keys);
         self.note_calls(span.instance, joined);
     }
 
@@ -249,6 +260,7 @@ impl Services {
             self.operations.values_mut().for_each(|operation| operation.learn(ahead));
             self.requests.learn(ahead, Learning::Usual);
             self.count_open(self.next_step);
+            self.find_elders(self.next_step);
             if self.next_step.is_multiple_of(FORGET_INTERVAL_STEPS) {
                 self.forget(self.next_step);
             }
@@ -321,9 +333,8 @@ impl Services {
     }
 
     /// The key that all instances of a service have.
-    fn service_of(&self, instance: Key) -> Key {
-        let names = self.names.instances.get(&instance);
-        names.and_then(|names| self.service_keys.get(&names.service)).copied().unwrap_or(instance)
+    pub(super) fn service_of(&self, instance: Key) -> Key {
+        service_of(&self.names, &self.service_keys, instance)
     }
 
     fn evaluate(&mut self, at: u32, stories: &mut Vec<Story>) {
@@ -420,6 +431,12 @@ impl Services {
         }
         stories
     }
+}
+
+/// The key that all instances of a service have.
+fn service_of(names: &Names, service_keys: &HashMap<String, Key>, instance: Key) -> Key {
+    let names = names.instances.get(&instance);
+    names.and_then(|names| service_keys.get(&names.service)).copied().unwrap_or(instance)
 }
 
 /// The story of a disturbance, if it differs from what was emitted, or ends.

@@ -22,11 +22,13 @@
 //! | `deviation.rs` | what is learned of a run, and deviations from it |
 //! | `operation.rs` | an operation of a service: its shares and durations |
 //! | `pairs.rs` | the connections of a pair of instances, as operations |
+//! | `evidence.rs` | deviations, the graph of calls, suspects |
 //! | `blame.rs` | which service a deviation starts from, by the calls between them |
 //! | `misleading.rs` | callees that answer wrongly |
 //! | `disturbance.rs` | open disturbances: what deviated, how much, since when |
 //! | `wording.rs` | deviations and names in words |
 //! | `report.rs` | a disturbance as a story |
+//! | `elders.rs` | the past of a service's other instances, for a new one |
 //! | `bounds.rs` | how much is kept |
 //! | `forgetting.rs` | what is forgotten |
 //! | `learner.rs` | [`Services`]: all of it |
@@ -42,6 +44,8 @@ mod connections;
 mod deviation;
 mod disturbance;
 mod duration;
+mod elders;
+mod evidence;
 mod fact;
 mod forgetting;
 mod learner;

@@ -50,6 +50,12 @@ struct Learned<T> {
 }
 
 impl Learned<Share> {
+    /// Whether it is an error by itself, in whatever release and however long the instance runs.
+    fn is_failure(&self, feature: Feature) -> bool {
+        let is_log = matches!(feature, Feature::Logs(_));
+        feature == Feature::Failed || (is_log && self.severity >= Severity::ERROR)
+    }
+
     /// Whether a deviation matters: fewer errors than usual are no disturbance, and of what is
     /// neither an error nor a warning a small change isn't.
     fn matters(&self, feature: Feature, found: &ShareDeviation) -> bool {
@@ -87,6 +93,8 @@ pub(super) struct Operation {
     /// The first and the last step that deviated lately, whether that is a disturbance or not.
     deviates_from: u32,
     deviates_until: u32,
+    /// The first step of its own, while its past is an elder's.
+    heir_since: Option<u32>,
     example: (u64, EventId),
 }
 
@@ -209,6 +217,9 @@ impl Operation {
     pub(super) fn learn(&mut self, next: u32) {
         let oldest = next.saturating_sub(SLOTS as u32);
         let learning = self.learning(oldest);
+        if learning != Learning::None {
+            self.come_of_age(oldest);
+        }
         let runs = f64::from(self.runs.recent.take(next));
         self.runs_spans.iter_mut().for_each(|span| *span += runs);
         for learned in self.shares.values_mut() {
@@ -249,6 +260,43 @@ impl Operation {
     /// Learns all recent steps, from the step `next` on: what follows comes after a pause.
     pub(super) fn learn_recent(&mut self, next: u32) {
         (next..next + SLOTS as u32).for_each(|step| self.learn(step));
+    }
+
+    /// The runs that were learned.
+    pub(super) fn past_runs(&self) -> f64 {
+        if self.heir_since.is_some() { 0.0 } else { self.runs.past }
+    }
+
+    /// The number of its features that an heir has.
+    pub(super) fn failures(&self) -> usize {
+        self.shares.iter().filter(|(feature, learned)| learned.is_failure(**feature)).count()
+    }
+
+    /// An operation that has run elsewhere until now, as of the step `since`: it has the past of
+    /// this one's failures, until it has one of its own.
+    pub(super) fn heir(&self, since: u32) -> Self {
+        let failures = self.shares.iter().filter(|(of, learned)| learned.is_failure(**of));
+        let shares = failures.map(|(feature, learned)| {
+            let (value, severity) = (learned.value.past_only(), learned.severity);
+            (*feature, Box::new(Learned { value, severity, ..Learned::default() }))
+        });
+        Self {
+            runs: self.runs.past_only(),
+            shares: shares.collect(),
+            first_step: self.first_step,
+            heir_since: Some(since),
+            ..Self::default()
+        }
+    }
+
+    /// Leaves an elder's past, once a step of its own is learned.
+    fn come_of_age(&mut self, learned: u32) {
+        if self.heir_since.is_some_and(|since| learned >= since) {
+            self.heir_since = None;
+            self.first_step = learned;
+            self.runs.forget_past();
+            self.shares.values_mut().for_each(|share| share.value.forget_past());
+        }
     }
 
     /// The number of its features.
@@ -292,8 +340,10 @@ impl Operation {
                 .map(|span| learned.value.deviation(&self.runs, last, (span, steps[span]), before));
             let of = |found: &Option<ShareDeviation>| found.map_or(0.0, |found| found.z.abs());
             let strongest = if of(&short) > of(&long) { short } else { long };
-            let matters =
-                |found: &ShareDeviation| found.z.abs() >= min_z && learned.matters(*feature, found);
+            let counts = self.heir_since.is_none() || learned.is_failure(*feature);
+            let matters = |found: &ShareDeviation| {
+                counts && found.z.abs() >= min_z && learned.matters(*feature, found)
+            };
             if let Some(found) = strongest.filter(matters) {
                 // What is missing has no example of its own.
                 let example = if found.z > 0.0 { learned.example } else { self.example };

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::blame::{Calls, Evidence, Suspect};
 use super::deviation::{Deviation, Fault, Feature};
 use super::disturbance::Disturbance;
+use super::evidence::{Calls, Evidence, Suspect};
 use super::fact::{InstanceKind, InstanceNames, Key};
 use super::wording::{Names, sentence, title};
 use tapio_core::event::{

@@ -1,8 +1,9 @@
-//! The states that survive a restart.
+//! The states that survive a restart, of the learner and of what is learned from.
 
 use super::bounds::ServiceBounds;
+use super::fact::{InstanceNames, Key, ServiceFact};
 use super::learner::Services;
-use super::tests::{App, Fault, advanced};
+use super::tests::{App, BEGIN_NS, Fault, advanced};
 use tapio_core::event::StoryState;
 
 #[test]
@@ -94,4 +95,44 @@ fn open_disturbance_survives_a_restart() {
     for cut in [0, 20, open.len() - 1] {
         assert!(restored().restore_disturbances(&open[..cut]).is_err());
     }
+}
+
+/// Ten minutes of one pod of the stock, then three of its successor with this fault.
+fn with_successor(fault: Option<Fault>) -> Vec<ServiceFact> {
+    const POD: Key = 3;
+    const SUCCESSOR: Key = 33;
+    let mut app = App::new();
+    app.run(0, 600, None);
+    let names = |pod: &str| InstanceNames {
+        service: "stock".into(),
+        pod: pod.into(),
+        ..InstanceNames::default()
+    };
+    for (key, pod) in [(POD, "stock-1"), (SUCCESSOR, "stock-2")] {
+        let names = Box::new(names(pod));
+        app.facts.insert(0, ServiceFact::Instance { key, names });
+    }
+    let successor_from = app.facts.len();
+    app.run(600, 180, fault);
+    for fact in &mut app.facts[successor_from..] {
+        match fact {
+            ServiceFact::Span(span) if span.instance == POD => span.instance = SUCCESSOR,
+            ServiceFact::Log(log) if log.instance == POD => log.instance = SUCCESSOR,
+            _ => {}
+        }
+    }
+    app.facts
+}
+
+#[test]
+fn new_pod_that_fails_is_compared_with_the_one_before_it() {
+    let stories = |fault| {
+        let mut services = Services::new(ServiceBounds::LIVE, "", 1.0);
+        advanced(&mut services, with_successor(fault), 800)
+    };
+    let failing = stories(Some(Fault { at: 2, fails: true, ..Default::default() }));
+    assert!(failing[0].root_cause[0].cause.starts_with("stock-2"), "{failing:#?}");
+    let began_ns = failing[0].first_ns - BEGIN_NS;
+    assert!((599..640).contains(&(began_ns / 1_000_000_000)), "{began_ns}");
+    assert_eq!(stories(None), []);
 }

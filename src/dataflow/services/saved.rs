@@ -16,7 +16,7 @@ use super::step::AHEAD_STEPS;
 use tapio_core::event::stable_hash;
 
 /// Begins a saved state, with the version of its form.
-const MAGIC: [u8; 8] = *b"tapio\0s\x03";
+const MAGIC: [u8; 8] = *b"tapio\0s\x04";
 /// The magic, the check of the hash of keys, and the checksum of what follows.
 const HEAD_BYTES: usize = 8 + 8 + 16;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::blame::Evidence;
 use super::connections::PairKey;
 use super::deviation::Feature;
 use super::disturbance::Disturbance;
+use super::evidence::Evidence;
 use super::fact::{InstanceNames, Key};
 use super::learner::Services;
 use super::saved::{RestoreError, framed, payload};

@@ -135,6 +135,16 @@ impl Share {
         (latest - deviation.usual).abs() < (latest - deviation.now).abs()
     }
 
+    /// The same past, without recent counts.
+    pub(super) fn past_only(&self) -> Self {
+        Self { recent: RecentCounts::default(), ..self.clone() }
+    }
+
+    /// Forgets the past.
+    pub(super) fn forget_past(&mut self) {
+        *self = Self { recent: self.recent.clone(), ..Self::default() };
+    }
+
     /// Whether it has neither a past nor recent counts.
     pub(super) fn is_forgotten(&self) -> bool {
         self.past < 0.5 && self.recent.is_empty()
@@ -152,6 +162,16 @@ impl Runs {
     /// Halves the weight of the past.
     pub(super) fn halve(&mut self) {
         self.past /= 2.0;
+    }
+
+    /// The same past, without recent runs.
+    pub(super) fn past_only(&self) -> Self {
+        Self { recent: RecentCounts::default(), ..*self }
+    }
+
+    /// Forgets the past.
+    pub(super) fn forget_past(&mut self) {
+        (self.past, self.groups) = (0.0, 0);
     }
 }
 

@@ -9,7 +9,7 @@ use tapio_core::event::{EventId, Severity, Story};
 use tapio_core::memory::MemoryLevel;
 
 const SECOND_NS: u64 = 1_000_000_000;
-const BEGIN_NS: u64 = 1_700_000_000 * SECOND_NS;
+pub(super) const BEGIN_NS: u64 = 1_700_000_000 * SECOND_NS;
 /// A request enters at `web`, which calls `cart`, which calls `stock`.
 const SERVICES: [&str; 3] = ["web", "cart", "stock"];
 

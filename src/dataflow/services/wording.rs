@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::blame::{Evidence, Suspect};
 use super::connections::attempts;
 use super::deviation::{Deviation, Fault, Feature};
+use super::evidence::{Evidence, Suspect};
 use super::fact::{InstanceNames, Key};
 use super::slow::Slowness;
 
