@@ -35,6 +35,13 @@ const INCIDENTS: &[(&str, &[&str])] = &[
     ("service-start-limit", &["unit-start-limit"]),
     // The process, and its service; not coredump.
     ("service-segfault", &["segfault", "unit-failure"]),
+    // One image that doesn't exist, and one registry that doesn't answer; each for several pods.
+    ("image-and-registry", &["image-pull-failure", "registry-failure"]),
+    // Not volume-wait or volume-mount-failure.
+    ("volume-server-away", &["volume-server-failure"]),
+    ("volume-claim-attached", &["volume-mount-failure"]),
+    // The condition, and the node controller's Events in its incident.
+    ("node-not-ready-events", &["node-lost", "node-not-ready"]),
 ];
 
 /// The stories of all built-in rules for these events.
@@ -122,6 +129,43 @@ fn incidents_give_the_intended_stories_only() {
         println!("{incident}: {}", rules.iter().cloned().collect::<Vec<_>>().join(", "));
         let expected: BTreeSet<String> = expected.iter().map(|r| (*r).to_owned()).collect();
         assert_eq!(rules, expected, "{incident}");
+    }
+}
+
+/// The stories without a parent, by rule and number of affected entities, and those with one.
+fn parents(incident: &str) -> (Vec<(String, usize)>, usize) {
+    let file = Path::new(crate::ROOT).join(format!("tests/rules/{incident}.jsonl"));
+    let (children, alone): (Vec<_>, Vec<_>) =
+        stories(Inputs::files(&[file]).unwrap()).into_iter().partition(|s| s.incident.is_some());
+    for child in &children {
+        let parent = &child.incident.as_ref().unwrap().id;
+        assert!(
+            alone.iter().any(|s| s.id == *parent),
+            "{incident}: {} names no parent",
+            child.rule
+        );
+    }
+    let mut parents: Vec<_> =
+        alone.into_iter().map(|s| (s.rule, s.impact.affected.len())).collect();
+    parents.sort();
+    (parents, children.len())
+}
+
+/// Whoever is notified about stories without a parent has one notification for each cause.
+#[test]
+fn one_cause_of_several_pods_is_one_story_or_one_incident() {
+    let one = |rule: &str, affected| (rule.to_owned(), affected);
+    for (incident, expected, children) in [
+        ("image-and-registry", vec![one("image-pull-failure", 3), one("registry-failure", 3)], 0),
+        ("volume-server-away", vec![one("volume-server-failure", 4)], 0),
+        (
+            "volume-claim-attached",
+            vec![one("volume-mount-failure", 2), one("volume-mount-failure", 3)],
+            0,
+        ),
+        ("node-not-ready-events", vec![one("node-not-ready", 0)], 1),
+    ] {
+        assert_eq!(parents(incident), (expected, children), "{incident}");
     }
 }
 

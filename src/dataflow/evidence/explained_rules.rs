@@ -56,10 +56,20 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     ("network-storage-lost", Scope::Node, &["filesystem-error", "hung-task", "read-only-remount"]),
     ("neighbour-table-full", Scope::Node, &["connect-timeouts"]),
     ("network-interface-flap", Scope::Node, &["connect-timeouts", "node-lost", "node-not-ready"]),
-    ("nfs-not-responding", Scope::Node, &["hung-task", "volume-mount-failure"]),
-    ("node-disk-pressure", Scope::Node, &["pod-eviction"]),
-    ("node-memory-pressure", Scope::Node, &["node-oom", "pod-eviction"]),
-    ("node-pid-pressure", Scope::Node, &["pod-eviction"]),
+    (
+        "nfs-not-responding",
+        Scope::Node,
+        &["hung-task", "volume-mount-failure", "volume-server-failure", "volume-wait"],
+    ),
+    ("node-disk-pressure", Scope::Node, &["node-lost", "node-not-ready", "pod-eviction"]),
+    ("node-lost", Scope::Node, &["pod-eviction", "taint-eviction"]),
+    (
+        "node-memory-pressure",
+        Scope::Node,
+        &["node-lost", "node-not-ready", "node-oom", "pod-eviction"],
+    ),
+    ("node-not-ready", Scope::Node, &["node-lost", "pod-eviction", "taint-eviction"]),
+    ("node-pid-pressure", Scope::Node, &["node-lost", "node-not-ready", "pod-eviction"]),
     (
         "provisioning-failure",
         Scope::Namespace,
@@ -71,15 +81,24 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     ("transmit-hang", Scope::Node, &["network-interface-flap", "node-not-ready"]),
 ];
 
+/// Rules of which several stories at one place have one cause, which their events don't name.
+const ALIKE: &[(&str, Scope)] = &[("volume-wait", Scope::Namespace)];
+
+/// Where stories of this rule have one cause; `None` where each has its own.
+pub(super) fn alike(rule: &str) -> Option<Scope> {
+    ALIKE.iter().find(|(name, _)| *name == rule).map(|(_, scope)| *scope)
+}
+
 /// Where a story of the first rule explains one of the second; `None` where it doesn't.
 pub(super) fn explains(cause: &str, effect: &str) -> Option<Scope> {
     let row = EXPLAINED.iter().find(|(rule, ..)| *rule == cause)?;
     row.2.contains(&effect).then_some(row.1)
 }
 
-/// Whether a rule explains another one, or is explained by one.
+/// Whether a rule explains another one, or is explained by one, or its stories may have one cause.
 pub(super) fn is_known(rule: &str) -> bool {
-    EXPLAINED.iter().any(|(cause, _, effects)| *cause == rule || effects.contains(&rule))
+    alike(rule).is_some()
+        || EXPLAINED.iter().any(|(cause, _, effects)| *cause == rule || effects.contains(&rule))
 }
 
 #[cfg(test)]
@@ -95,6 +114,10 @@ mod tests {
                 assert!(rule == cause || explains(rule, cause).is_none(), "{rule} and {cause}");
             }
             assert!(explains(cause, cause).is_none());
+        }
+        for (rule, _) in ALIKE {
+            let path = format!("{}/../../rules/{rule}.yaml", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::path::Path::new(&path).is_file(), "no rule {rule}");
         }
     }
 }

@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::entity::{Entity, EntityKind, endpoint};
-use super::explained_rules::{Scope, explains, is_known};
+use super::explained_rules::{Scope, alike, explains, is_known};
 use super::graph::Graph;
+use super::relation::Relation;
 use super::second_set::second;
 use crate::lru::Lru;
 use tapio_core::event::{CauseEntity, EventId, Incident, IncidentRole, Story, StoryState, TraceId};
@@ -55,6 +56,10 @@ struct Scopes {
 impl Scopes {
     fn new(graph: &Graph, story: &Story, subjects: &[Entity]) -> Self {
         let nodes = of_key(story, "host.name").chain(of_key(story, "k8s.node.name"));
+        let pods = subjects.iter().filter(|subject| subject.kind == EntityKind::Pod);
+        let at = second(story.first_ns);
+        let of_pods = pods.flat_map(|pod| graph.related(pod, Relation::ScheduledOn, true, at));
+        let of_pods = of_pods.map(|node| graph.cause_entity(node).name);
         let namespaced = subjects
             .iter()
             .filter(|subject| matches!(subject.kind, EntityKind::Pod | EntityKind::Volume));
@@ -63,7 +68,7 @@ impl Scopes {
             names.filter_map(|name| name.split_once('/').map(|(space, _)| space.to_owned()));
         let of_story = of_key(story, "k8s.namespace.name").map(str::to_owned);
         Self {
-            nodes: nodes.map(str::to_owned).collect(),
+            nodes: nodes.map(str::to_owned).chain(of_pods).collect(),
             namespaces: of_story.chain(of_subjects).collect(),
         }
     }
@@ -341,6 +346,9 @@ impl Incidents {
             let is_shared = |scope: &Scope| scopes.share(&known.scopes, *scope);
             let by_known = explains(&known.rule, &story.rule).filter(is_shared);
             let by_story = explains(&story.rule, &known.rule).filter(is_shared);
+            if known.rule == story.rule {
+                return alike(&story.rule).filter(is_shared).map(|_| IncidentRole::Same);
+            }
             match (by_known, by_story) {
                 (Some(_), _) => Some(IncidentRole::Effect),
                 (None, Some(_)) => Some(IncidentRole::Cause),
@@ -351,11 +359,12 @@ impl Incidents {
         let related = all.filter(|id| self.stories.peek(id).and_then(role).is_some());
         let (to, known) = self.earliest(story, related)?;
         let role = role(known)?;
-        let (cause, effect) = match role {
-            IncidentRole::Cause => (&story.rule, &known.rule),
-            _ => (&known.rule, &story.rule),
+        let because = match role {
+            IncidentRole::Same => format!("both are stories of {} at one place", story.rule),
+            IncidentRole::Cause => format!("{} explains {}", story.rule, known.rule),
+            IncidentRole::Effect => format!("{} explains {}", known.rule, story.rule),
         };
-        Some(Related { to, role, because: format!("{cause} explains {effect}") })
+        Some(Related { to, role, because })
     }
 
     fn insert(&mut self, id: TraceId, known: Known) {

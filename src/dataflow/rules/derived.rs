@@ -1,5 +1,5 @@
-//! Fields that Sigma's taxonomy has and tapio's events don't. `field.rs` computes them from those
-//! that events have. They are those of Sysmon for Linux, for which SigmaHQ writes its rules.
+//! Fields that `field.rs` computes from those that events have: those of Sigma's taxonomy (of Sysmon
+//! for Linux, for which SigmaHQ writes its rules), and what the text of a Kubernetes Event is about.
 
 use tapio_core::event::{Name, names};
 
@@ -22,11 +22,19 @@ pub enum Derived {
     DestinationIp,
     /// `DestinationPort`
     DestinationPort,
+    /// `k8s.event.image`: the image that an Event is about.
+    EventImage,
+    /// `k8s.event.registry`: the registry that doesn't answer or refuses all pulls, by an Event.
+    EventRegistry,
+    /// `k8s.event.volume`: the volume that an Event is about, or what it consists of.
+    EventVolume,
+    /// `k8s.event.volume_server`: the server of a volume that doesn't answer, by an Event.
+    EventVolumeServer,
 }
 
 impl Derived {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::CommandLine,
         Self::ParentCommandLine,
         Self::User,
@@ -35,9 +43,17 @@ impl Derived {
         Self::SourcePort,
         Self::DestinationIp,
         Self::DestinationPort,
+        Self::EventImage,
+        Self::EventRegistry,
+        Self::EventVolume,
+        Self::EventVolumeServer,
     ];
 
-    /// Sigma's name for it.
+    /// The fields of a Kubernetes Event's text, which rules of either language may name.
+    pub(super) const OF_EVENTS: [Self; 4] =
+        [Self::EventImage, Self::EventRegistry, Self::EventVolume, Self::EventVolumeServer];
+
+    /// Its name, which is Sigma's where Sigma has it.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -49,6 +65,10 @@ impl Derived {
             Self::SourcePort => "SourcePort",
             Self::DestinationIp => "DestinationIp",
             Self::DestinationPort => "DestinationPort",
+            Self::EventImage => "k8s.event.image",
+            Self::EventRegistry => "k8s.event.registry",
+            Self::EventVolume => "k8s.event.volume",
+            Self::EventVolumeServer => "k8s.event.volume_server",
         }
     }
 
@@ -66,6 +86,10 @@ impl Derived {
             Self::SourcePort | Self::DestinationPort => {
                 &[names::NETWORK_LOCAL_PORT, names::NETWORK_PEER_PORT]
             }
+            Self::EventImage
+            | Self::EventRegistry
+            | Self::EventVolume
+            | Self::EventVolumeServer => &[names::K8S_EVENT_REASON],
         }
     }
 }

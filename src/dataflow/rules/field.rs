@@ -3,6 +3,7 @@
 use tapio_core::event::{ArchivedEvent, Event, Name, Value, names};
 
 use super::derived::Derived;
+use super::kubelet_event;
 use super::suggest::{near_miss, unknown};
 
 /// A field of an event.
@@ -20,7 +21,7 @@ pub enum FieldRef {
     Entity(Name),
     /// `attributes.…`
     Attribute(Name),
-    /// A field of Sigma's that is computed from others.
+    /// A field that is computed from others.
     Derived(Derived),
 }
 
@@ -78,6 +79,15 @@ fn is_accepted(event: &impl View) -> Option<bool> {
     }
 }
 
+/// What the text of a Kubernetes Event is about.
+fn of_message(event: &impl View, part: fn(&str) -> Option<&str>) -> Option<Value<'_>> {
+    attribute(event, names::K8S_EVENT_REASON)?;
+    match event.field(FieldRef::Message)? {
+        Value::Str(message) => part(message).map(Value::Str),
+        _ => None,
+    }
+}
+
 /// The value in an event. Command lines are lists here, which `command_line.rs` joins.
 fn derived_value(derived: Derived, event: &impl View) -> Option<Value<'_>> {
     let end = |is_source: bool, local, peer| {
@@ -103,6 +113,10 @@ fn derived_value(derived: Derived, event: &impl View) -> Option<Value<'_>> {
             end(false, names::NETWORK_LOCAL_ADDRESS, names::NETWORK_PEER_ADDRESS)
         }
         Derived::DestinationPort => end(false, names::NETWORK_LOCAL_PORT, names::NETWORK_PEER_PORT),
+        Derived::EventImage => of_message(event, kubelet_event::image),
+        Derived::EventRegistry => of_message(event, kubelet_event::registry),
+        Derived::EventVolume => of_message(event, kubelet_event::volume),
+        Derived::EventVolumeServer => of_message(event, kubelet_event::volume_server),
     }
 }
 
@@ -123,6 +137,9 @@ impl FieldRef {
         if let Some(key) = text.strip_prefix("attributes.").filter(|k| !k.is_empty()) {
             return Ok(Self::Attribute(intern(key)?));
         }
+        if let Some(derived) = Derived::OF_EVENTS.iter().find(|derived| derived.text() == text) {
+            return Ok(Self::Derived(*derived));
+        }
         let key = names::canonical(text.strip_prefix("entity.").unwrap_or(text));
         if let Some(entity) = names::ENTITY_KEYS.iter().find(|e| e.text() == key) {
             return Ok(Self::Entity(*entity));
@@ -136,6 +153,7 @@ impl FieldRef {
             return Err(format!("unknown field `{text}`: did you mean `attributes.{rest}`?"));
         }
         let mut known: Vec<&str> = vec!["kind", "source", "severity", "message", "node"];
+        known.extend(Derived::OF_EVENTS.iter().map(|derived| derived.text()));
         known.extend(names::ENTITY_KEYS.iter().map(|e| e.text()));
         Err(format!("{}, or `attributes.{text}`", unknown("field", text, &known)))
     }

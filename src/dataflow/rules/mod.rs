@@ -24,6 +24,7 @@ pub(crate) mod field;
 mod field_test;
 mod identity;
 mod kinds;
+mod kubelet_event;
 mod live;
 mod load;
 mod plan;
