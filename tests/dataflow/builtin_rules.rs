@@ -40,6 +40,8 @@ const INCIDENTS: &[(&str, &[&str])] = &[
     // Not volume-wait or volume-mount-failure.
     ("volume-server-away", &["volume-server-failure"]),
     ("volume-claim-attached", &["volume-mount-failure"]),
+    // Each pod that waits, and the server, which is the cause: one incident.
+    ("nfs-mounts-hang", &["nfs-not-responding", "volume-wait"]),
     // The condition, and the node controller's Events in its incident.
     ("node-not-ready-events", &["node-lost", "node-not-ready"]),
 ];
@@ -163,6 +165,7 @@ fn one_cause_of_several_pods_is_one_story_or_one_incident() {
             vec![one("volume-mount-failure", 2), one("volume-mount-failure", 3)],
             0,
         ),
+        ("nfs-mounts-hang", vec![one("volume-wait", 1)], 3),
         ("node-not-ready-events", vec![one("node-not-ready", 0)], 1),
     ] {
         assert_eq!(parents(incident), (expected, children), "{incident}");
