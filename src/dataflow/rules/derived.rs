@@ -1,5 +1,6 @@
-//! Fields that `field.rs` computes from those that events have: those of Sigma's taxonomy (of Sysmon
-//! for Linux, for which SigmaHQ writes its rules), and what the text of a Kubernetes Event is about.
+//! Fields that `field.rs` computes from those that events have: those of Sigma's taxonomy (of
+//! Sysmon for Linux, for which SigmaHQ writes its rules), and the subject of a Kubernetes Event's
+//! text.
 
 use tapio_core::event::{Name, names};
 

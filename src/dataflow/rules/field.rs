@@ -79,7 +79,7 @@ fn is_accepted(event: &impl View) -> Option<bool> {
     }
 }
 
-/// What the text of a Kubernetes Event is about.
+/// The subject of a Kubernetes Event, from its text.
 fn of_message(event: &impl View, part: fn(&str) -> Option<&str>) -> Option<Value<'_>> {
     attribute(event, names::K8S_EVENT_REASON)?;
     match event.field(FieldRef::Message)? {

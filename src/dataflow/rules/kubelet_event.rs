@@ -1,6 +1,6 @@
-//! What the text of a Kubernetes Event is about, so that rules can join the Events of all pods with
-//! one cause: the image or registry of a failed pull, the volume or server of a failed mount. The
-//! texts are those of kubelet, containerd, CRI-O, docker, mount and the attach controller.
+//! The subject of a Kubernetes Event, from its text, so that rules can join the Events of all pods
+//! with one cause: the image or registry of a failed pull, the volume or server of a failed mount.
+//! The texts are those of kubelet, containerd, CRI-O, docker, mount and the attach controller.
 
 /// Texts before the name of an image.
 const BEFORE_IMAGE: [&str; 5] = [
