@@ -1,6 +1,8 @@
 //! The agent as a process: valid and invalid input, reload, restart and shutdown.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "agent/bench.rs"]
+mod bench;
 #[path = "agent/connections.rs"]
 mod connections;
 #[path = "agent/deviation.rs"]

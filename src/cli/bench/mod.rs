@@ -20,7 +20,7 @@ use super::output::{Outcome, Output, message, print};
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time limit for the last events after the end of the load.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Kinds of the generated rules: each is relevant to two of a hundred rules.
+/// Kinds of the generated rules: each is relevant to two of the default rules.
 const KINDS: usize = 100;
 
 #[derive(clap::Args)]
@@ -49,8 +49,8 @@ struct Pipeline {
     /// Duration: `10s`, `5m`, or a number of seconds
     #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
-    /// Rules in force, including the built-in ones
-    #[arg(long, default_value_t = 100)]
+    /// Rules in addition to the built-in ones
+    #[arg(long, default_value_t = KINDS)]
     rules: usize,
     /// Distinct pods
     #[arg(long, default_value_t = 1_000)]
@@ -117,14 +117,18 @@ fn write_configuration(
     ports: &Ports,
     spooling: Spooling,
 ) -> anyhow::Result<()> {
-    let builtin = tapio_dataflow::rules::builtin().rules.len();
-    std::fs::write(dir.join("rules.yaml"), generated_rules(args.rules.saturating_sub(builtin)))?;
     let dir_text = dir.display();
+    // A file without a rule is an error.
+    let mut rules = String::new();
+    if args.rules > 0 {
+        std::fs::write(dir.join("rules.yaml"), generated_rules(args.rules))?;
+        rules = format!(", rules: [{dir_text}/rules.yaml]");
+    }
     let Ports { grpc, http, receiver, admin } = ports;
     let spool = if spooling == Spooling::Off { ", spool_bytes: 0" } else { "" };
     let config = format!(
         "state_dir: {dir_text}/agent\nnode: bench\n\
-         dataflow: {{ shards: {}, rules: [{dir_text}/rules.yaml] }}\n\
+         dataflow: {{ shards: {}{rules} }}\n\
          collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"127.0.0.1:{receiver}\" }} }}\n\
          bridge: {{ endpoint: \"127.0.0.1:{grpc}\"{spool} }}\n\
          server: {{ grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\", data_dir: {dir_text}/store }}\n\
@@ -245,7 +249,8 @@ fn measure_in(dir: &Path, args: &Pipeline, spooling: Spooling) -> anyhow::Result
         "agent_cpu_seconds_per_million": agent_cpu / (offered as f64 / 1e6),
         "peak_rss_bytes": {"load": load.peak_rss_bytes, "agent": rss.0, "server": rss.1},
         "agent_idle_share_of_a_core": idle,
-        "rules": args.rules, "keys": args.keys, "match_share": args.match_share, "batch_events": args.batch_events,
+        "rules": args.rules + tapio_dataflow::rules::builtin().rules.len(),
+        "keys": args.keys, "match_share": args.match_share, "batch_events": args.batch_events,
         "shards": status["shards"],
         "machine": machine(),
     }))
