@@ -15,8 +15,10 @@ use super::filter::Filter;
 use super::logsource::Logsource;
 use tapio_core::event::{Name, Severity};
 
-const IDLE_NS: u64 = 30_000_000_000;
-const MAX_AGE_NS: u64 = 30 * 60 * 1_000_000_000;
+/// A story counts what a rule detects on a host: a command that is repeated every few minutes is
+/// one story, not one each time.
+const IDLE_NS: u64 = 5 * 60 * 1_000_000_000;
+const MAX_AGE_NS: u64 = 60 * 60 * 1_000_000_000;
 
 /// The keys that both types of document have.
 #[derive(Clone)]
