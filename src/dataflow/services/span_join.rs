@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use super::fact::{Key, LogFact, SpanFact};
 
 /// Time after a span's end for which its callees and log records are awaited: SDKs export every
-/// five seconds.
-pub(super) const HOLD_NS: u64 = 10_000_000_000;
+/// five seconds, collectors between them every few hundred milliseconds.
+pub(super) const HOLD_NS: u64 = 7_000_000_000;
 /// Callees and templates kept of a span.
 const MAX_PARTS: usize = 24;
 /// How often something counts in one run: one run that does it thousands of times isn't all runs.
