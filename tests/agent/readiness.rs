@@ -126,6 +126,41 @@ fn blocked_shard_rests() {
     terminate(agent);
 }
 
+/// More stories wait for room than the assessor holds; the agent ends all the same.
+#[test]
+fn agent_without_room_for_stories_ends() {
+    let fixture = TestAgent::new();
+    let Some(disk) = SmallDisk::mount() else { return };
+    let line = |n: u64| {
+        format!(
+            "{{\"time\":{},\"kind\":\"k8s.pod.oom_killed\",\"entity\":\
+             {{\"k8s.pod.uid\":\"u{n}\",\"k8s.pod.name\":\"p{n}\"}}}}\n",
+            1_768_471_200_000_000_000 + n * 1_000
+        )
+    };
+    let lines = fixture.file("events.jsonl", &(0..60_000).map(line).collect::<String>());
+    let config = fixture.config("jsonl", Path::new(&lines));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (_, rest) = text.split_once('\n').unwrap();
+    std::fs::write(&config, format!("state_dir: {}\n{rest}", disk.0.path().display())).unwrap();
+    let mut agent = start(&["run", "--config", &config]);
+    let forwarded = |s: &Json| s["cons1"]["total"]["forwarded"].as_u64();
+    let mut before = fixture.wait(|s| s["unready"].to_string().contains("refuses writes"));
+    eventually("events are blocked", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = fixture.status().unwrap();
+        let is_blocked = forwarded(&now) == forwarded(&before);
+        before = now;
+        is_blocked
+    });
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&agent),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    eventually("the agent ends", || agent.try_wait().unwrap().is_some());
+}
+
 #[test]
 fn full_store_of_a_standalone_agent_is_reported() {
     let fixture = TestAgent::new();

@@ -105,6 +105,8 @@ tapio_core::counters! {
         stories_assessed: Counter = "Story revisions assessed.",
         stories_oversize: Counter =
             "Story revisions dropped because they do not fit into the ring to the bridge.",
+        stories_abandoned: Counter =
+            "Story revisions dropped at shutdown because the bridge has no room for them.",
         entities: Gauge = "Entities in the entity graph.",
         relations: Gauge = "Relations in the entity graph.",
         series: Gauge = "Baselines: series of counts by kind and entity.",
@@ -336,7 +338,7 @@ impl AssessorThread {
                 continue;
             }
             let finished = self.inputs.iter().all(EvidenceReader::is_finished);
-            if finished && (self.waiting.is_empty() || self.output.0.is_abandoned()) {
+            if finished && self.waiting.is_empty() {
                 break;
             }
             if !self.waiting.is_empty() {
@@ -394,6 +396,12 @@ impl AssessorThread {
 
     /// Writes completed stories to the ring to the bridge, as far as there is room.
     fn write_stories(&mut self) {
+        if self.output.0.is_abandoned() {
+            // The bridge had no room for them until its time to drain was over.
+            self.stats.counters.stories_abandoned.add(self.waiting.len() as u64);
+            self.waiting.clear();
+            return;
+        }
         let mut written = false;
         while let Some(story) = self.waiting.front_mut() {
             match write_story(&mut self.output.0, story) {

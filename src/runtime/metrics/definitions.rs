@@ -149,6 +149,7 @@ pub(super) const ASSESSOR_METRICS: Names = &[
     ("facts", "tapio_evidence_facts_total"),
     ("stories_assessed", "tapio_stories_assessed_total"),
     ("stories_oversize", "tapio_stories_oversize_total"),
+    ("stories_abandoned", "tapio_stories_abandoned_total"),
     ("entities", "tapio_evidence_entities"),
     ("relations", "tapio_evidence_relations"),
     ("series", "tapio_evidence_series"),
