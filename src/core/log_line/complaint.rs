@@ -32,7 +32,7 @@ pub(super) struct Writer<'l> {
 struct Patterns {
     systemd: Regex,
     /// Of lines with a level; text, and error where there is one.
-    leveled: [Regex; 8],
+    leveled: Vec<Regex>,
     states_level: Regex,
     begins: Regex,
     exception: Regex,
@@ -41,14 +41,16 @@ struct Patterns {
     mount: Regex,
 }
 
-/// Patterns, compiled at the first line. The tests below run each.
-#[expect(clippy::expect_used, reason = "constants")]
-static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
-    let regex = |pattern: &str| Regex::new(pattern).expect("constant pattern");
-    Patterns {
+/// Patterns, compiled at the first line; there always are some, which a test shows.
+static PATTERNS: LazyLock<Option<Patterns>> = LazyLock::new(|| Patterns::new().ok());
+
+impl Patterns {
+    fn new() -> Result<Self, regex::Error> {
+        let regex = Regex::new;
+        Ok(Self {
         systemd: regex(
             r"^(?:[^ ]+\.[a-z]+: )?(?<text>(?:Failed (?:at step [A-Z_]+ |to (?:locate|execute|determine|set up|load environment|prepare|attach|create|fork|spawn|run|parse)\b)|Unable to locate executable|Changing to the requested working directory failed).+)$",
-        ),
+        )?,
         leveled: [
             // klog.
             r#"^[EF]\d{4,8} [^\]]{1,80}\] "(?<text>(?:[^"\\]|\\.)+)".*? err(?:or)?="(?<error>(?:[^"\\]|\\.)+)""#,
@@ -62,26 +64,29 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
             r#""(?:msg|message)": ?"(?<text>(?:[^"\\]|\\.)+)".*?"err(?:or)?": ?"(?<error>(?:[^"\\]|\\.)+)""#,
             r#""(?:msg|message)": ?"(?<text>(?:[^"\\]|\\.)+)""#,
         ]
-        .map(regex),
+        .into_iter()
+        .map(regex)
+        .collect::<Result<_, _>>()?,
         states_level: regex(
             r"^[IWD]\d{4}|\b(?:level|lvl|severity)=|^\{|\b(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING)\b|\[(?:trace|debug|info|notice|warn|warning)\]",
-        ),
+        )?,
         begins: regex(
             r"^(?:[A-Za-z0-9_./-]+: )?(?i:fatal|panic|error|failed to|unable to|cannot|can't|could not)\b|\[(?:emerg|alert|crit)\]|\b(?:FATAL|PANIC)\b",
-        ),
+        )?,
         // Of Java, Rust, C++, Python, Node.
         exception: regex(
             r"^(?:(?:Exception in thread |Caused by: |thread '.* panicked at |terminate called |[A-Za-z0-9_.]*(?:Error|Exception)(?:: |$)).*|.*\([A-Za-z0-9_.:]*(?:Error|Exception)\))$",
-        ),
+        )?,
         libc: regex(
             r"[Nn]o such file or directory|[Pp]ermission denied|[Aa]ddress already in use|command not found|error while loading shared libraries|stack smashing detected|double free or corruption|[Aa]ssertion .* failed|[Ss]yntax error",
-        ),
+        )?,
         configuration: regex(
             r"[Uu]n(?:known|recognized) (?:directive|option|flag|parameter|argument)|(?:[Ii]nvalid|[Bb]ad|[Ii]llegal) (?:option|argument|value|config|directive|character)|is not allowed |\.(?:conf|cfg|ini|ya?ml|toml|json|cnf)[a-z.]*:[0-9]+:|/etc/\S+:? line [0-9]+",
-        ),
-        mount: regex(r"^mount(?:\.\w+)?: .+$"),
+        )?,
+        mount: regex(r"^mount(?:\.\w+)?: .+$")?,
+    })
     }
-});
+}
 
 /// The complaint in a line, if it is one.
 pub(super) fn complaint<'l>(
@@ -92,7 +97,7 @@ pub(super) fn complaint<'l>(
     if line.is_empty() || is_container(writer.identifier) {
         return None;
     }
-    let patterns = &*PATTERNS;
+    let patterns = PATTERNS.as_ref()?;
     if let Some(found) = patterns.systemd.captures(line)
         && !line.contains("ignoring")
     {
@@ -139,6 +144,11 @@ mod tests {
     /// Text and error of a line.
     fn of<'l>(line: &'l str, severity: Severity, writer: Writer<'_>) -> Option<(&'l str, &'l str)> {
         complaint(line, severity, writer).map(|found| (found.text, found.error.unwrap_or("")))
+    }
+
+    #[test]
+    fn patterns_are_valid() {
+        assert!(PATTERNS.is_some());
     }
 
     #[test]
