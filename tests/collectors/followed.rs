@@ -16,7 +16,7 @@ use crate::support::json::text;
 use crate::support::pipeline::{Pipeline, site};
 
 fn line(n: u64) -> String {
-    format!(r#"{{"time":1,"kind":"test.line","attributes":{{"n":"{n}"}}}}"#) + "\n"
+    format!(r#"{{"attributes":{{"n":"{n}"}},"time":1,"kind":"test.line"}}"#) + "\n"
 }
 
 /// A folder with a log and its rotated contents, and what was emitted of it.
@@ -72,7 +72,8 @@ impl Log {
         self.append(0);
         let line = line(self.written);
         self.written += 1;
-        let (start, end) = line.split_at(20);
+        // With the number: contents are distinguished by their first bytes.
+        let (start, end) = line.split_at(30);
         self.write(start);
         self.partial = end.to_owned();
     }
@@ -277,6 +278,26 @@ fn contents_rotated_while_away_are_read_in_order() {
         assert_eq!(pipeline.texts("n"), expected);
         log.check(true);
     }
+}
+
+#[test]
+fn content_is_read_once_while_it_is_being_copied() {
+    let mut log = Log::new();
+    log.append(10);
+    log.start();
+    log.pipeline.as_ref().unwrap().wait_until("the file is read", |p| p.count() == 10);
+    log.stop();
+    log.rename();
+    log.append(20);
+    log.shift();
+    let content = fs::read(log.path()).unwrap();
+    fs::write(log.rotated(1), &content[..content.len() / 3]).unwrap();
+    log.start();
+    log.pipeline.as_ref().unwrap().wait_until("the content is read", |p| p.count() == 20);
+    fs::write(log.rotated(1), &content).unwrap();
+    File::options().write(true).open(log.path()).unwrap().set_len(0).unwrap();
+    log.append(5);
+    log.check(true);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::lines::LinePosition;
 use super::position::{FileId, FilePosition, Head, read_head};
@@ -33,6 +33,13 @@ const RENAMING: Duration = Duration::from_millis(10);
 /// Interval at which the folder is read while the new file is empty.
 const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
+/// An empty file under a rotated name that is younger than this may be about to be written: with
+/// `copytruncate`, the content is copied there before it is truncated.
+const COPYING: Duration = Duration::from_secs(1);
+
+/// Bytes before a position that are compared to find out whether a file is a copy of another one.
+const COMPARED_BYTES: u64 = 4096;
+
 /// A file that is read as it grows. Once another file has replaced it, the files are read in the
 /// order in which they were written.
 pub(super) struct FollowedFile {
@@ -52,6 +59,8 @@ pub(super) struct FollowedFile {
     misses: u32,
     /// When the folder is read again while the new file is empty.
     scan_at: Option<Instant>,
+    /// The last write that the head was compared after.
+    compared: Option<SystemTime>,
 }
 
 impl FollowedFile {
@@ -77,6 +86,7 @@ impl FollowedFile {
             start,
             misses: 0,
             scan_at: None,
+            compared: None,
         })
     }
 
@@ -159,8 +169,17 @@ impl FollowedFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Read::Nothing),
             Err(e) => return Err(e),
         };
-        if self.file.metadata()?.len() < self.read.max(self.head.len() as u64) {
+        let open = self.file.metadata()?;
+        if open.len() < self.read.max(self.head.len() as u64) {
             return self.replaced_content(lines);
+        }
+        // Another content may have grown to the same length since the last poll.
+        let written = open.modified().ok();
+        if written != self.compared {
+            self.compared = written;
+            if read_head(&self.file, self.head.len())? != self.head {
+                return self.replaced_content(lines);
+            }
         }
         if FileId::of(&now) == self.id {
             return Ok(Read::Nothing);
@@ -176,12 +195,12 @@ impl FollowedFile {
         if self.file.read_at(buffer, self.read)? > 0 {
             return self.read(buffer, lines);
         }
-        self.next_file((!is_empty).then(|| FileId::of(&now)))
+        self.next_file((!is_empty).then(|| FileId::of(&now)), lines)
     }
 
     /// Opens the file that was written after this one. `current` has the path now; `None`: it is
     /// empty.
-    fn next_file(&mut self, current: Option<FileId>) -> io::Result<Read> {
+    fn next_file(&mut self, current: Option<FileId>, lines: LinePosition) -> io::Result<Read> {
         let (path, id) = match rotation::successor(&self.path, self.id)? {
             Successor::Rotated(path, id) => (path, id),
             Successor::Unknown if self.misses < MAX_MISSES && self.file.metadata()?.nlink() > 0 => {
@@ -198,9 +217,15 @@ impl FollowedFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Read::Nothing),
             Err(e) => return Err(e),
         };
-        if FileId::of(&file.metadata()?) != id {
-            // Renamed meanwhile: the next poll finds it.
+        let metadata = file.metadata()?;
+        if FileId::of(&metadata) != id || is_being_copied(&metadata, current == Some(id)) {
+            // Renamed meanwhile, or not written yet: the next poll finds it.
             return Ok(Read::Nothing);
+        }
+        if self.is_copied_from(&file, lines.offset)? {
+            // This one is its copy, which may not be complete: it goes on in the original.
+            let next = Self::at(&self.path, file, self.generation, lines)?;
+            return Ok(Read::Replaced(Box::new(next)));
         }
         let next = Self::open(&self.path, file, self.generation + 1)?;
         if current == Some(id) && next.head.is_empty() {
@@ -208,6 +233,29 @@ impl FollowedFile {
             return Ok(Read::Nothing);
         }
         Ok(Read::Replaced(Box::new(next)))
+    }
+
+    /// Whether another file is older and has the same content up to this offset.
+    fn is_copied_from(&self, other: &File, offset: u64) -> io::Result<bool> {
+        if offset == 0 || read_head(other, self.head.len())? != self.head {
+            return Ok(false);
+        }
+        let created = |file: &File| file.metadata().and_then(|m| m.created());
+        if let (Ok(copy), Ok(original)) = (created(&self.file), created(other))
+            && original > copy
+        {
+            return Ok(false);
+        }
+        let compared = offset.min(COMPARED_BYTES);
+        let before = |file: &File| {
+            let mut bytes = vec![0; compared as usize];
+            file.read_exact_at(&mut bytes, offset - compared).map(|()| bytes)
+        };
+        match (before(&self.file), before(other)) {
+            (Ok(copy), Ok(original)) => Ok(copy == original),
+            // One of them is shorter.
+            _ => Ok(false),
+        }
     }
 
     /// The open file has another content. The old one may be in a copy, of which the rest is read
@@ -218,5 +266,36 @@ impl FollowedFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Read::Nothing),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// Whether a file under a rotated name was just created and has no content yet.
+fn is_being_copied(metadata: &std::fs::Metadata, is_current: bool) -> bool {
+    let now = UNIX_EPOCH + Duration::from_nanos(clock::wall_ns());
+    let age = metadata.modified().ok().and_then(|at| now.duration_since(at).ok());
+    !is_current && metadata.len() == 0 && age.is_some_and(|age| age < COPYING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_of_the_same_length_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "line 1\n").unwrap();
+        let mut file = FollowedFile::open(&path, File::open(&path).unwrap(), 0).unwrap();
+        let mut buffer = [0; 64];
+        let lines = LinePosition { line: 1, offset: 7 };
+        assert!(matches!(file.read(&mut buffer, LinePosition::default()), Ok(Read::Bytes(7))));
+        assert!(matches!(file.read(&mut buffer, lines), Ok(Read::Nothing)));
+        // The time of a write has the precision of the kernel's tick.
+        std::thread::sleep(Duration::from_millis(20));
+        std::fs::write(&path, "line 2\n").unwrap();
+        let Ok(Read::Replaced(next)) = file.read(&mut buffer, lines) else {
+            panic!("the new content isn't found");
+        };
+        assert_eq!((next.generation(), next.start()), (1, LinePosition::default()));
     }
 }

@@ -9,11 +9,15 @@ use std::cmp::Reverse;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::position::{FileId, FilePosition, Head, read_head};
 
 /// Digits of the largest number of a rotated file; longer ones are dates or times.
 const NUMBER_DIGITS: usize = 5;
+
+/// How often a folder is read in a row while its files are renamed.
+const MAX_LISTINGS: u32 = 20;
 
 /// The end that a rotation has appended to a name. The greater, the newer the content.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +45,39 @@ impl Suffix {
     }
 }
 
+/// A file in the folder of a path.
+struct Sibling {
+    /// `None`: its name isn't a rotated one.
+    suffix: Option<Suffix>,
+    path: PathBuf,
+    id: FileId,
+    /// The last write gives a content's age, whatever it was renamed to.
+    written: Option<SystemTime>,
+}
+
 /// Files in the folder of a path: those with a rotated name, the newest first, then the others.
-fn siblings(path: &Path) -> io::Result<Vec<(Option<Suffix>, PathBuf)>> {
+///
+/// A rotation renames one file after the other, and a folder that is read meanwhile may lack any of
+/// them: it is read until it has the same files under rotated names twice.
+///
+/// # Errors
+/// When the folder can't be read; `WouldBlock` while files are renamed all the time.
+fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
+    let mut last = None;
+    for _ in 0..MAX_LISTINGS {
+        let Some(found) = listing(path)? else { continue };
+        let rotated: Vec<_> =
+            found.iter().filter(|s| s.suffix.is_some()).map(|s| (s.path.clone(), s.id)).collect();
+        if last.as_ref() == Some(&rotated) {
+            return Ok(found);
+        }
+        last = Some(rotated);
+    }
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "the files of its folder are being renamed"))
+}
+
+/// As [`siblings`], read once. `None`: a file was renamed or removed meanwhile.
+fn listing(path: &Path) -> io::Result<Option<Vec<Sibling>>> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -51,24 +86,28 @@ fn siblings(path: &Path) -> io::Result<Vec<(Option<Suffix>, PathBuf)>> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_type().is_ok_and(|t| t.is_file()) {
-            let suffix = Suffix::parse(&entry.file_name().to_string_lossy(), &name);
-            all.push((suffix, entry.path()));
+        if !entry.file_type().is_ok_and(|t| t.is_file()) {
+            continue;
         }
+        let suffix = Suffix::parse(&entry.file_name().to_string_lossy(), &name);
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(_) if suffix.is_none() => continue,
+            Err(_) => return Ok(None),
+        };
+        let (id, written) = (FileId::of(&metadata), metadata.modified().ok());
+        all.push(Sibling { suffix, path: entry.path(), id, written });
     }
-    all.sort_by(|a, b| b.cmp(a));
-    let is_number =
-        |(suffix, _): &(Option<Suffix>, PathBuf)| matches!(suffix, Some(Suffix::Number(_)));
+    all.sort_by(|a, b| (&b.suffix, &b.path).cmp(&(&a.suffix, &a.path)));
+    let is_number = |s: &Sibling| matches!(s.suffix, Some(Suffix::Number(_)));
     let begin = all.iter().position(is_number).unwrap_or(all.len());
-    let numbered = all.iter().skip(begin).take_while(|file| is_number(file)).count();
+    let numbered = all.iter().skip(begin).take_while(|s| is_number(s)).count();
     let numbered = &mut all[begin..begin + numbered];
-    // The last write gives a content's age, whatever it was renamed to.
-    let written =
-        |file: Option<&(Option<Suffix>, PathBuf)>| file?.1.metadata().ok()?.modified().ok();
+    let written = |s: Option<&Sibling>| s?.written;
     if written(numbered.first()) < written(numbered.last()) {
         numbered.reverse();
     }
-    Ok(all)
+    Ok(Some(all))
 }
 
 /// Finds the file that has the content of a position: the same file, under any name in the folder,
@@ -81,11 +120,11 @@ pub(super) fn find_content(path: &Path, position: &FilePosition) -> io::Result<O
         return Ok(Some(file));
     }
     let siblings = siblings(path)?;
-    let same = siblings.iter().find_map(|(_, path)| open_if(path, position, true));
+    let same = siblings.iter().find_map(|s| open_if(&s.path, position, true));
     // Any file begins with no bytes.
-    let is_rotated = |s: &&(Option<Suffix>, PathBuf)| s.0.is_some() && position.head.bytes > 0;
+    let is_rotated = |s: &&Sibling| s.suffix.is_some() && position.head.bytes > 0;
     let mut rotated = siblings.iter().filter(is_rotated);
-    Ok(same.or_else(|| rotated.find_map(|(_, path)| open_if(path, position, false))))
+    Ok(same.or_else(|| rotated.find_map(|s| open_if(&s.path, position, false))))
 }
 
 /// Opens a file if it has the content of a position.
@@ -117,18 +156,13 @@ pub(super) enum Successor {
 pub(super) fn successor(path: &Path, id: FileId) -> io::Result<Successor> {
     let current = std::fs::metadata(path).ok().map(|metadata| FileId::of(&metadata));
     let mut newer = Successor::Current;
-    for (suffix, path) in siblings(path)? {
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if suffix.is_none() {
-            continue;
-        }
-        let found = FileId::of(&metadata);
-        if found == id {
+    for file in siblings(path)?.into_iter().filter(|s| s.suffix.is_some()) {
+        if file.id == id {
             return Ok(newer);
         }
         // The path may be a link to a file with a rotated name.
-        if Some(found) != current {
-            newer = Successor::Rotated(path, found);
+        if Some(file.id) != current {
+            newer = Successor::Rotated(file.path, file.id);
         }
     }
     Ok(Successor::Unknown)
