@@ -197,7 +197,7 @@ fn exec_names_parent_user_and_folder() {
         e.get("process.command_args").contains("tapio-parent-test")
     });
     // Each shell waits for its child, so that the child isn't the shell itself.
-    let inner = "/bin/true 'a b' tapio-parent-test; true";
+    let inner = "./bin/true 'a b' tapio-parent-test; true";
     let mut outer = Command::new("/bin/sh");
     outer.args(["-c", &format!("cd /; /bin/sh -c \"{inner}\"; true")]);
     assert!(outer.status().unwrap().success());
@@ -207,7 +207,8 @@ fn exec_names_parent_user_and_folder() {
     let own = std::env::current_exe().unwrap();
     assert_eq!(first.get("tapio.process.parent.executable.path"), own.to_string_lossy());
     assert_eq!(second.get("tapio.process.parent.executable.path"), "/bin/sh");
-    assert_eq!(third.get("process.command_args"), r#"["/bin/true","a b","tapio-parent-test"]"#);
+    assert_eq!(third.get("process.executable.path"), "/bin/true");
+    assert_eq!(third.get("process.command_args"), r#"["./bin/true","a b","tapio-parent-test"]"#);
     assert_eq!(
         third.get("tapio.process.parent.command_args"),
         format!(r#"["/bin/sh","-c","{inner}"]"#)

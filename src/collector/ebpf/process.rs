@@ -1,5 +1,6 @@
 //! Process lifecycles: exec, fork, exit, signals and OOM kills.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::decode::Decoder;
@@ -17,6 +18,22 @@ use tapio_core::event::{Severity, names};
 
 fn id_of(record: &Record<'_>, task: &Task<'_>) -> ExecId {
     ExecId { pid: record.head.tgid, start_ns: task.start_ns }
+}
+
+/// The path of a program from the root, its links unresolved. One that was started by a relative
+/// path is below the working directory, unless the kernel gave only the end of that.
+fn full_path<'a>(folder: &[u8], path: &'a [u8]) -> Cow<'a, str> {
+    let text = String::from_utf8_lossy(path);
+    if text.is_empty() || text.starts_with('/') || !folder.starts_with(b"/") {
+        return text;
+    }
+    let mut full = String::from_utf8_lossy(folder).trim_end_matches('/').to_owned();
+    // `..` stays: the folder above a link's target is another one than that above the link.
+    for part in text.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        full.push('/');
+        full += part;
+    }
+    full.into()
 }
 
 /// Appends the words of a command line, which the kernel separates by zero bytes, as a JSON list.
@@ -91,7 +108,8 @@ impl Decoder {
     /// Decodes `kernel.process.exec`.
     pub(super) fn exec(&mut self, record: &Record<'_>) -> Severity {
         let (task, bytes) = (record.task(), record.bytes);
-        let path = String::from_utf8_lossy(bytes.text(80, PATH_BYTES));
+        let folder = bytes.path(848, bytes.u32(76));
+        let path = full_path(folder, bytes.text(80, PATH_BYTES));
         let id = id_of(record, &task);
         let now_ns = record.head.time_ns;
         let args = bytes.slice(336, (bytes.u32(72) as usize).min(ARGS_BYTES));
@@ -106,7 +124,6 @@ impl Decoder {
                 self.event.bool(names::TAPIO_PROCESS_ARGS_TRUNCATED, true);
             }
         }
-        let folder = bytes.path(848, bytes.u32(76));
         self.event.text(names::PROCESS_WORKING_DIRECTORY, Lossy(folder));
         self.add_parent(task.parent);
         self.event.message(format_args!("{} (pid {}) runs {path}", Lossy(task.comm), id.pid));
@@ -402,6 +419,21 @@ mod tests {
             let expected = String::from_utf8_lossy(bytes);
             let expected = expected.strip_suffix('\0').unwrap_or(&expected);
             assert_eq!(written(bytes), expected.split('\0').collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn relative_paths_are_below_the_working_directory() {
+        for (folder, path, full) in [
+            ("/home/u", "./run.sh", "/home/u/run.sh"),
+            ("/", "bin//x", "/bin/x"),
+            ("/a/b", "../c", "/a/b/../c"),
+            ("/a", "/usr/bin/../bin/x", "/usr/bin/../bin/x"),
+            ("end/of/a/long/one", "./x", "./x"),
+            ("", "x", "x"),
+            ("/a", "", ""),
+        ] {
+            assert_eq!(full_path(folder.as_bytes(), path.as_bytes()), full, "{folder} {path}");
         }
     }
 
