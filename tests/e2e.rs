@@ -30,6 +30,8 @@ mod memory;
 mod node;
 #[path = "e2e/objects_without_node.rs"]
 mod objects_without_node;
+#[path = "e2e/pod_faults.rs"]
+mod pod_faults;
 #[path = "e2e/proxy.rs"]
 mod proxy;
 #[path = "container/runtime.rs"]

@@ -14,10 +14,10 @@ use crate::cluster::{Cluster, skipped};
 use crate::collector_run::{assert_emitted_once, kinds_and_names};
 
 /// A cluster with a node; ended on drop.
-struct Lab(Cluster);
+pub(crate) struct Lab(Cluster);
 
 impl Lab {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skipped("a node needs root");
             return None;
@@ -27,7 +27,11 @@ impl Lab {
         Some(lab)
     }
 
-    fn collectors(&self) -> String {
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.0
+    }
+
+    pub(crate) fn collectors(&self) -> String {
         format!(
             "collectors: {{ ebpf: {{ kinds: [kernel.process.oom_kill] }}, k8s: {{ kubeconfig: {}, context: admin }} }}",
             self.0.kubeconfig().display()
