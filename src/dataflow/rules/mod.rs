@@ -12,6 +12,7 @@
 //! | `compile/` | from a YAML document to a rule |
 //! | `sigma/` | from Sigma documents to rules |
 //! | `plan.rs` | the rules relevant to a kind, indexed by the values their predicates need |
+//! | `message_index.rs` | predicates on messages, indexed by texts that they need |
 //! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing; [`LiveRules`]: the set in force |
 //! | `reach.rs` | whether a rule can fire, given the kinds that collectors emit |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
@@ -27,6 +28,7 @@ mod kinds;
 mod kubelet_event;
 mod live;
 mod load;
+mod message_index;
 mod plan;
 mod predicate;
 mod reach;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::command_line::WithCommandLines;
 use super::field::{FieldRef, View};
 use super::field_test::IndexValue;
+use super::message_index::{MessageIndex, needed_texts};
 use super::predicate::Predicate;
 use super::rule::Rule;
 use super::shape::{RulePart, Shape};
@@ -99,9 +100,10 @@ pub struct KindPlan {
     predicates: Vec<Arc<Predicate>>,
     /// For each predicate the rules that have it, as positions in `uses`.
     uses_of: Vec<Vec<u16>>,
-    /// Predicates that no index finds.
+    /// Predicates that no index finds; all of them are evaluated.
     always: Vec<u16>,
     indexes: Vec<FieldIndex>,
+    by_message: Option<MessageIndex>,
 }
 
 /// The predicates of a plan that hold for an event. Reused from event to event.
@@ -173,7 +175,20 @@ impl KindPlan {
             }
             plan.uses.push(RuleUse { rule: number as u16, ops });
         }
+        plan.index_messages();
         plan
+    }
+
+    /// Moves the predicates that an index of messages finds from those that are always evaluated.
+    fn index_messages(&mut self) {
+        let needs = |number: &u16| {
+            Some((*number, needed_texts(&self.predicates[usize::from(*number)].clause)?))
+        };
+        let needs: Vec<_> = self.always.iter().filter_map(needs).collect();
+        self.by_message = MessageIndex::new(&needs);
+        if self.by_message.is_some() {
+            self.always.retain(|number| needs.iter().all(|(indexed, _)| indexed != number));
+        }
     }
 
     fn predicate(
@@ -224,6 +239,11 @@ impl KindPlan {
         for index in &self.indexes {
             index.candidates(event, &mut test);
         }
+        if let Some(index) = &self.by_message
+            && let Some(Value::Str(message)) = event.field(FieldRef::Message)
+        {
+            index.candidates(message, &mut test);
+        }
         if outcomes.relevant.len() > 1 {
             outcomes.relevant.sort_unstable();
             outcomes.relevant.dedup();
@@ -272,6 +292,11 @@ mod tests {
             "{ kind: t.a, not: { attributes.v: x } }",
             "{ kind: t.a }",
             "{ kind: t.b, attributes.v: 7 }",
+            "{ kind: t.a, message: { contains: Disk Full } }",
+            "{ kind: t.a, message: { regex: '(?i)Disk Full' } }",
+            "{ kind: t.a, message: { regex: '(?i)disk (?:full|error) on [a-z]+' }, attributes.w: { gt: 1 } }",
+            "{ kind: t.a, any: [{ message: { prefix: disk } }, { message: { regex: 'error.*sda' } }] }",
+            "{ kind: t.a, not: { message: { contains: disk } } }",
         ];
         let text: String = events
             .iter()
@@ -288,8 +313,15 @@ mod tests {
         let plan = KindPlan::new(&rules, kind);
         let mut outcomes = Outcomes::default();
         for v in ["7", "7.0", "7.5", "\"7\"", "\"x\"", "\"X\"", "true", "null", "{\"x\":1}"] {
-            for w in ["1", "2"] {
-                let line = format!(r#"{{"time":1,"kind":"t.a","attributes":{{"v":{v},"w":{w}}}}}"#);
+            for (w, message) in [
+                ("1", ""),
+                ("2", "Disk Full on sda"),
+                ("3", "a dis\u{212a} full on sda"),
+                ("1", "disk error: sda"),
+            ] {
+                let line = format!(
+                    r#"{{"time":1,"kind":"t.a","message":"{message}","attributes":{{"v":{v},"w":{w}}}}}"#
+                );
                 let parsed = JsonEvent::parse(&line, "t").unwrap();
                 let mut fields = Vec::new();
                 let event = parsed.event(0, &mut fields);
