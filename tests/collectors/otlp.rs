@@ -325,6 +325,44 @@ fn json_is_answered_in_json() {
     assert_eq!((account.total.received, account.total.forwarded), (2, 1));
 }
 
+/// Records of several resources, of which one has an identity of its own.
+#[test]
+fn records_have_their_resource_and_their_own_identity() {
+    let (pipeline, _, http) = start();
+    let record = |n: &str, more: &[u8]| {
+        field(
+            2,
+            &[field(5, &field(1, n.as_bytes())), field(6, &pair("n", n)), more.to_vec()].concat(),
+        )
+    };
+    let resource = |service: &str, records: &[Vec<u8>]| {
+        let attributes = ["service.name", "region"].map(|key| field(1, &pair(key, service)));
+        field(1, &[field(1, &attributes.concat()), field(2, &records.concat())].concat())
+    };
+    let own = [("node", "n9"), ("container.id", "c9"), ("region", "own")];
+    let own = own.map(|(key, value)| field(6, &pair(key, value))).concat();
+    let request = [
+        resource("shop", &[record("1", b""), record("2", &own), record("3", b"")]),
+        resource("pay", &[record("4", b"")]),
+        field(1, &field(2, &record("5", b""))),
+    ];
+    assert_eq!(post(http, "/v1/logs", PROTOBUF, &request.concat()), "HTTP/1.1 200 OK");
+    pipeline.wait_until("all events", |p| p.count() == 5);
+    let events = pipeline.events();
+    let parts = |event: &serde_json::Value| json!([event["entity"], event["attributes"]]);
+    let attributes = |n: &str, region: &str| json!({"n": n, "region": region});
+    let node = &events[0]["entity"]["node"];
+    let plain = |n: &str, service: &str| json!([{"node": node, "service.name": service}, attributes(n, service)]);
+    assert_eq!(parts(&events[0]), plain("1", "shop"));
+    let own = json!({"node": "n9", "container.id": "c9", "service.name": "shop"});
+    assert_eq!(parts(&events[1]), json!([own, attributes("2", "own")]));
+    assert_eq!(parts(&events[2]), plain("3", "shop"));
+    assert_eq!(parts(&events[3]), plain("4", "pay"));
+    assert_eq!(parts(&events[4]), json!([{"node": node}, {"n": "5"}]));
+    drop(events);
+    pipeline.end();
+}
+
 #[test]
 fn records_that_are_sent_again_have_the_same_id() {
     let (pipeline, _, http) = start();

@@ -53,6 +53,16 @@ pub(crate) struct EventBuilder {
     trace: (TraceId, [u8; 8]),
 }
 
+/// The part that several events in a row share: entity keys, and attributes of their resource. The
+/// builder keeps its texts.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
+    entities: usize,
+    text_bytes: usize,
+    attributes: Vec<(Name, Slot)>,
+    dropped_fields: u32,
+}
+
 /// Displays bytes as text; invalid UTF-8 becomes U+FFFD.
 pub(crate) struct Lossy<'a>(pub(crate) &'a [u8]);
 
@@ -79,6 +89,38 @@ impl EventBuilder {
         self.text.clear();
         self.message.clear();
         self.trace = (TraceId::NONE, [0; 8]);
+    }
+
+    /// Takes the event so far as what the following events share: entity keys, then attributes of
+    /// the resource. [`EventBuilder::restart`] begins each of them.
+    pub(crate) fn share(&mut self, shared: &mut Shared) {
+        shared.entities = self.entities;
+        shared.text_bytes = self.text.len();
+        shared.attributes.clear();
+        shared.attributes.extend(self.fields.drain(self.entities..));
+        shared.dropped_fields = std::mem::take(&mut self.dropped_fields);
+    }
+
+    /// Starts another event with what is shared; nothing else may have been built since
+    /// [`EventBuilder::share`] but such events.
+    pub(crate) fn restart(&mut self, shared: &Shared) {
+        self.fields.truncate(shared.entities);
+        self.text.truncate(shared.text_bytes);
+        self.dropped_fields = 0;
+        self.entities = shared.entities;
+        self.resource = [0; 2];
+        self.message.clear();
+        self.trace = (TraceId::NONE, [0; 8]);
+    }
+
+    /// Adds the shared attributes, which are the resource's, behind the event's own.
+    pub(crate) fn shared_attributes(&mut self, shared: &Shared) {
+        let first = self.fields.len();
+        let room = MAX_FIELDS.saturating_sub(first).min(shared.attributes.len());
+        self.fields.extend_from_slice(&shared.attributes[..room]);
+        self.dropped_fields += (shared.attributes.len() - room) as u32 + shared.dropped_fields;
+        let (before, added) = (first - self.entities, self.fields.len() - first);
+        self.resource = [before, added].map(|n| n.try_into().unwrap_or(u8::MAX));
     }
 
     fn push(&mut self, key: Name, slot: Slot) {
@@ -132,12 +174,6 @@ impl EventBuilder {
         self.entities = self.fields.len();
     }
 
-    /// Marks the attributes from this one on as those of the resource.
-    pub(crate) fn end_resource(&mut self, first: usize) {
-        let (before, all) = (first - self.entities, self.fields.len() - self.entities);
-        self.resource = [before, all - before].map(|n| n.try_into().unwrap_or(u8::MAX));
-    }
-
     /// Adds an integer; values beyond the range become the maximum.
     pub(crate) fn int(&mut self, key: Name, value: impl TryInto<i64>) {
         self.push(key, Slot::Int(value.try_into().unwrap_or(i64::MAX)));
@@ -168,6 +204,14 @@ impl EventBuilder {
         }
     }
 
+    /// Adds a text unless it is empty, as [`EventBuilder::text`] does, without formatting it.
+    pub(crate) fn plain(&mut self, key: Name, value: &str) {
+        if !value.is_empty() {
+            let (start, end) = self.written(|text| text.push_str(value));
+            self.push(key, Slot::Text(start, end));
+        }
+    }
+
     /// Adds compact JSON, which `write` appends.
     pub(crate) fn json(&mut self, key: Name, write: impl FnOnce(&mut String)) {
         let (start, end) = self.written(write);
@@ -177,6 +221,11 @@ impl EventBuilder {
     /// Appends to the message.
     pub(crate) fn message(&mut self, text: fmt::Arguments<'_>) {
         let _ = self.message.write_fmt(text);
+    }
+
+    /// Appends a text to the message, without formatting it.
+    pub(crate) fn plain_message(&mut self, text: &str) {
+        self.message.push_str(text);
     }
 
     /// Adds a floating-point number.

@@ -8,7 +8,7 @@
 //! | `grpc.rs`, `http.rs` | one server each |
 //! | `encoding.rs` | media types and encodings of OTLP/HTTP |
 //! | `intake.rs` | the bounded queue from the servers to the collector |
-//! | `fuzz_entry.rs` | requests without servers, for the fuzz target |
+//! | `requests.rs` | requests without servers, for benchmarks and fuzz targets |
 //!
 //! The servers run on their own thread and pass requests through a bounded queue. A request is
 //! answered when all its records are accepted: in the spool, where there is one. When the queue is
@@ -17,13 +17,11 @@
 
 mod collector;
 mod encoding;
-#[cfg(fuzzing)]
-mod fuzz_entry;
 mod grpc;
 mod http;
 mod intake;
+mod requests;
 mod servers;
 
 pub use collector::Config;
-#[cfg(fuzzing)]
-pub use fuzz_entry::process_request;
+pub use requests::Requests;

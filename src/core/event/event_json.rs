@@ -314,14 +314,13 @@ impl JsonEvent {
 }
 
 fn fields_json<'t>(fields: &[Field<'_>], text: impl Fn(Name) -> &'t str) -> Map<String, Json> {
-    fields
-        .iter()
-        .filter(|f| f.key != names::TAPIO_EVENT_ID)
-        .map(|f| {
-            let name = if f.key == names::HOST_NAME { "node" } else { text(f.key) };
-            (name.to_owned(), value_json(f.value))
-        })
-        .collect()
+    let mut all = Map::new();
+    for field in fields.iter().filter(|f| f.key != names::TAPIO_EVENT_ID) {
+        let name = if field.key == names::HOST_NAME { "node" } else { text(field.key) };
+        // Of two fields with one name the first counts: a record's own, then its resource's.
+        all.entry(name).or_insert_with(|| value_json(field.value));
+    }
+    all
 }
 
 /// Renders an event in the JSON form.

@@ -44,7 +44,9 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
         }
         (_, None) => {}
     }
-    out.fixed64(11, event.observed_ns);
+    // One that came without was observed here first.
+    let observed_ns = names.special_number(event, Special::ObservedTime);
+    out.fixed64(11, if observed_ns > 0 { observed_ns } else { event.observed_ns });
     out.bytes(12, event_name.as_bytes());
 }
 

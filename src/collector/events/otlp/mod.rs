@@ -3,11 +3,13 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `writer.rs` | builds events from records |
+//! | `keys.rs` | what the keys of attributes are, looked up once |
 //! | `series.rs` | series of metrics: increases of cumulative points |
 //! | `answer.rs` | the outcome of a request |
 //! | `lines.rs` | requests as lines of JSON, as the Collector's file exporter writes them |
 
 mod answer;
+mod keys;
 mod lines;
 mod series;
 mod writer;

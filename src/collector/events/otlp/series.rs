@@ -1,7 +1,9 @@
-//! The series of metrics: each cumulative point becomes what it adds to the point before.
+//! The series of metrics: each cumulative point becomes what it adds to the point before; and the
+//! parts of a point that an export needs.
 
 use std::collections::{HashMap, VecDeque};
 
+use serde_json::{Value as Json, json};
 use tapio_core::event::stable_hash;
 use tapio_wire::{OtlpAttributes, OtlpMetricType, OtlpPoint};
 
@@ -158,6 +160,31 @@ fn quantile(buckets: &[(f64, u64)], q: f64) -> Option<f64> {
         below += n;
     }
     None
+}
+
+/// The parts of a point, as JSON, that the event's other attributes don't have: an export writes
+/// the same point again. `None` for a gauge.
+pub(super) fn sent_point(point: &OtlpPoint<'_>) -> Option<String> {
+    let mut parts = serde_json::Map::new();
+    if matches!(point.metric_type, OtlpMetricType::Sum | OtlpMetricType::Histogram) {
+        parts.insert("cumulative".into(), point.is_cumulative.into());
+    }
+    if point.metric_type == OtlpMetricType::Sum {
+        parts.insert("monotonic".into(), point.is_monotonic.into());
+    }
+    if point.start_ns > 0 {
+        parts.insert("start_ns".into(), point.start_ns.into());
+    }
+    if matches!(point.metric_type, OtlpMetricType::Histogram | OtlpMetricType::Summary) {
+        parts.insert("count".into(), point.count.into());
+        parts.insert("sum".into(), point.sum.into());
+        // JSON has no infinity: the last bucket has no bound.
+        let finite = |bound: f64| Some(bound).filter(|b| b.is_finite());
+        let buckets = point.buckets.iter().map(|(bound, n)| json!([finite(*bound), n]));
+        parts.insert("buckets".into(), buckets.collect());
+        parts.insert("quantiles".into(), json!(point.quantiles));
+    }
+    (!parts.is_empty()).then(|| Json::Object(parts).to_string())
 }
 
 #[cfg(test)]

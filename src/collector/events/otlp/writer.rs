@@ -4,14 +4,14 @@ use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use super::answer::{Answer, Rejected};
-use super::series::{SeriesTable, series};
+use super::keys::{Key, Keys};
+use super::series::{SeriesTable, sent_point, series};
 use crate::events::enrich::Subject;
-use crate::events::event_builder::{EventBuilder, EventHeader, EventOutput};
+use crate::events::event_builder::{EventBuilder, EventHeader, EventOutput, Shared};
 use crate::runtime::Site;
 use tapio_core::clock;
 use tapio_core::event::{
-    ClockQuality, EventId, Name, NameError, NameSource, Reason, Severity, TraceId, names, rfc3339,
-    stable_hash,
+    ClockQuality, EventId, Name, Reason, Severity, TraceId, names, rfc3339, stable_hash,
 };
 use tapio_wire::{
     OtlpAttributes, OtlpMetricType, OtlpPoint, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
@@ -30,6 +30,10 @@ const SPAN_KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "
 #[derive(Default)]
 pub(crate) struct EventWriter {
     event: EventBuilder,
+    keys: Keys,
+    resource: OfResource,
+    /// The meaning of the keys of the current record's own attributes.
+    own_keys: Vec<Key>,
     last_id_ns: u64,
     /// Records of the current request so far.
     records: u64,
@@ -42,6 +46,31 @@ pub(crate) struct EventWriter {
     /// The record before, and how often it was repeated.
     before: EventId,
     repeats: u32,
+}
+
+/// The part that all records of a resource share, built once.
+#[derive(Default)]
+struct OfResource {
+    /// Where the resource's bytes are in the request, by which its records find this.
+    place: Option<(usize, usize)>,
+    shared: Shared,
+    left_out: LeftOut,
+}
+
+/// Attributes whose keys aren't names.
+#[derive(Clone, Default)]
+struct LeftOut {
+    overlong: u32,
+    unnamed: serde_json::Map<String, Json>,
+}
+
+impl LeftOut {
+    fn add(&mut self, text: &str, key: Key, value: &OtlpValue<'_>) {
+        match key {
+            Key::TooLong => self.overlong += 1,
+            _ => drop(self.unnamed.insert(text.to_owned(), value.json())),
+        }
+    }
 }
 
 /// A record with what it belongs to.
@@ -75,6 +104,7 @@ impl EventWriter {
         self.records = 0;
         self.rejected = Rejected::default();
         self.before = EventId::default();
+        self.resource.place = None;
         let decoded = match signal {
             OtlpSignal::Metrics => otlp_points(bytes, |resource, scope, point| {
                 self.point(resource, scope, point, &arrival, output);
@@ -119,11 +149,10 @@ impl EventWriter {
             return;
         }
         let interval = self.series.add(series(resource, scope.name, point), point);
-        self.event.clear();
-        self.entities(resource, &point.attributes, arrival.site);
+        self.begin(resource, &point.attributes, arrival.site);
         let event = &mut self.event;
-        event.text(names::TAPIO_METRIC_NAME, point.name);
-        event.text(names::TAPIO_METRIC_UNIT, point.unit);
+        event.plain(names::TAPIO_METRIC_NAME, point.name);
+        event.plain(names::TAPIO_METRIC_UNIT, point.unit);
         event.word(names::TAPIO_METRIC_TYPE, point.metric_type.as_str());
         let [p50, p90, p99] = interval.quantiles;
         for (name, number) in [
@@ -147,9 +176,9 @@ impl EventWriter {
         if let Some(sent) = sent_point(point) {
             event.json(names::TAPIO_METRIC_POINT, |out| out.push_str(&sent));
         }
-        event.message(format_args!("{}", point.name));
-        event.text(names::OTEL_SCOPE_NAME, scope.name);
-        event.text(names::OTEL_SCOPE_VERSION, scope.version);
+        event.plain_message(point.name);
+        event.plain(names::OTEL_SCOPE_NAME, scope.name);
+        event.plain(names::OTEL_SCOPE_VERSION, scope.version);
         self.attributes([&point.attributes, &scope.attributes], resource);
         let node = arrival.site.node.as_bytes();
         let name = point.name.as_bytes();
@@ -174,18 +203,20 @@ impl EventWriter {
     }
 
     fn record(&mut self, one: &One<'_>, arrival: &Arrival<'_>, output: &mut impl EventOutput) {
-        self.event.clear();
-        self.entities(one.resource, &one.record.attributes, arrival.site);
+        self.begin(one.resource, &one.record.attributes, arrival.site);
         if one.signal == OtlpSignal::Traces {
             self.span(one.record);
         } else {
-            self.event.text(names::OTEL_EVENT_NAME, one.record.name);
+            self.event.plain(names::OTEL_EVENT_NAME, one.record.name);
+            if one.record.observed_ns > 0 {
+                self.event.int(names::OTEL_OBSERVED_TIME_NS, one.record.observed_ns);
+            }
             if matches!(one.record.body, OtlpValue::Nested(_)) {
                 self.event.bool(names::TAPIO_LOG_STRUCTURED, true);
             }
         }
-        self.event.text(names::OTEL_SCOPE_NAME, one.scope.name);
-        self.event.text(names::OTEL_SCOPE_VERSION, one.scope.version);
+        self.event.plain(names::OTEL_SCOPE_NAME, one.scope.name);
+        self.event.plain(names::OTEL_SCOPE_VERSION, one.scope.version);
         self.attributes([&one.record.attributes, &one.scope.attributes], one.resource);
         self.send(one, arrival, output);
     }
@@ -216,30 +247,72 @@ impl EventWriter {
         Some(if self.repeats == 0 { first } else { hash(self.repeats) })
     }
 
-    /// Adds the entities of record and resource, and the node.
-    fn entities(&mut self, resource: &OtlpAttributes<'_>, own: &OtlpAttributes<'_>, site: &Site) {
-        let (own, of_resource) = (&own.list, &resource.list);
-        let all = || of_resource.iter().chain(own);
-        let has = |key: &str| all().any(|a| a.0 == key);
-        if !has("host.name") {
-            self.event.text(names::HOST_NAME, &site.node);
+    /// Begins an event with the entities of its resource, which are built once, and its own ones.
+    fn begin(&mut self, resource: &OtlpAttributes<'_>, own: &OtlpAttributes<'_>, site: &Site) {
+        let Self { keys, own_keys, .. } = self;
+        own_keys.clear();
+        own_keys.extend(own.list.iter().map(|(key, _)| keys.of(key)));
+        let has_entities = own_keys.iter().any(|key| matches!(key, Key::Entity(_)));
+        let place = (resource.encoded.as_ptr() as usize, resource.encoded.len());
+        if has_entities || self.resource.place != Some(place) {
+            self.build_shared(resource, own, site);
+            self.resource.place = (!has_entities).then_some(place);
+        }
+        self.event.restart(&self.resource.shared);
+    }
+
+    /// Builds the entities of resource and record, and the node; and the resource's attributes.
+    fn build_shared(
+        &mut self,
+        resource: &OtlpAttributes<'_>,
+        own: &OtlpAttributes<'_>,
+        site: &Site,
+    ) {
+        self.event.clear();
+        let mut left_out = LeftOut::default();
+        let of_resource: Vec<Key> =
+            resource.list.iter().map(|(text, _)| self.keys.of(text)).collect();
+        let entities = || {
+            // The record's own come first: they are the most specific.
+            let all = self.own_keys.iter().zip(&own.list);
+            let all = all.chain(of_resource.iter().zip(&resource.list));
+            all.filter_map(|(key, (_, value))| match key {
+                Key::Entity(name) => Some((*name, *value)),
+                _ => None,
+            })
+        };
+        let has = |name: Name| entities().any(|(entity, _)| entity == name);
+        if !has(names::HOST_NAME) {
+            self.event.plain(names::HOST_NAME, &site.node);
         }
         // The entity directory completes the identity of a pod without a name.
-        let lacks_pod_name = !has("k8s.pod.name");
+        let lacks_pod_name = !has(names::K8S_POD_NAME);
         if lacks_pod_name {
             let text_of =
-                |key: &str| of_resource.iter().find(|a| a.0 == key).and_then(|a| as_text(&a.1));
-            let subject =
-                Subject { container_id: text_of("container.id"), pod_uid: text_of("k8s.pod.uid") };
+                |name: Name| entities().filter(|e| e.0 == name).find_map(|e| as_text(&e.1));
+            let subject = Subject {
+                container_id: text_of(names::CONTAINER_ID),
+                pod_uid: text_of(names::K8S_POD_UID),
+            };
             let _ = self.event.enrich(subject, &site.directory);
         }
-        for (key, value) in all() {
-            let is_added = lacks_pod_name && ["container.id", "k8s.pod.uid"].contains(key);
-            if let Some(entity) = entity(key).filter(|_| !is_added) {
-                self.push(entity, value);
+        for (at, (name, value)) in entities().enumerate() {
+            let is_added =
+                lacks_pod_name && [names::CONTAINER_ID, names::K8S_POD_UID].contains(&name);
+            if !is_added && entities().take(at).all(|(before, _)| before != name) {
+                push(&mut self.event, name, &value);
             }
         }
         self.event.end_entities();
+        for (key, (text, value)) in of_resource.iter().zip(&resource.list) {
+            match key {
+                Key::Entity(_) => {}
+                Key::Attribute(name) => push(&mut self.event, *name, value),
+                key => left_out.add(text, *key, value),
+            }
+        }
+        self.event.share(&mut self.resource.shared);
+        self.resource.left_out = left_out;
     }
 
     /// Adds the fields of a span.
@@ -264,7 +337,7 @@ impl EventWriter {
                     [names::EXCEPTION_TYPE, names::EXCEPTION_MESSAGE, names::EXCEPTION_STACKTRACE];
                 let name = name.into_iter().find(|name| name.text() == key);
                 if let Some(name) = name.filter(|_| own.iter().all(|a| a.0 != key)) {
-                    self.push(name, &value);
+                    push(&mut self.event, name, &value);
                 }
             }
         }
@@ -301,45 +374,31 @@ impl EventWriter {
     /// Adds the attributes that aren't entities, and counts those that are left out.
     /// The record's own come first: they are the most specific.
     fn attributes(&mut self, own: [&OtlpAttributes<'_>; 2], resource: &OtlpAttributes<'_>) {
-        let (mut overlong, mut unnamed) = (0, serde_json::Map::new());
-        let mut push = |event: &mut Self, list: &[(&str, OtlpValue<'_>)]| {
-            for (key, value) in list.iter().filter(|(key, _)| entity(key).is_none()) {
-                match Name::intern_from(key, NameSource::Otlp) {
-                    Ok(name) => event.push(name, value),
-                    Err(NameError::TooLong { .. }) => overlong += 1,
-                    Err(_) => {
-                        unnamed.insert((*key).to_owned(), value.json());
-                    }
-                }
+        let Self { event, keys, own_keys, resource: of_resource, .. } = self;
+        let mut left_out = of_resource.left_out.clone();
+        let [of_record, of_scope] = own;
+        let of_scope = of_scope.list.iter().map(|(text, value)| (keys.of(text), *text, value));
+        let of_record = own_keys.iter().zip(&of_record.list);
+        let of_record = of_record.map(|(key, (text, value))| (*key, *text, value));
+        for (key, text, value) in of_record.chain(of_scope) {
+            match key {
+                Key::Entity(_) => {}
+                Key::Attribute(name) => push(event, name, value),
+                key => left_out.add(text, key, value),
             }
-        };
-        own.iter().for_each(|attributes| push(self, &attributes.list));
-        let first = self.event.len();
-        push(self, &resource.list);
-        self.event.end_resource(first);
-        if !unnamed.is_empty() {
-            let json = serde_json::Value::Object(unnamed).to_string();
-            self.event.json(names::TAPIO_UNNAMED, |out| out.push_str(&json));
         }
-        let dropped_here = overlong + self.event.dropped_fields;
+        event.shared_attributes(&of_resource.shared);
+        let LeftOut { overlong, unnamed } = left_out;
+        if !unnamed.is_empty() {
+            let json = Json::Object(unnamed).to_string();
+            event.json(names::TAPIO_UNNAMED, |out| out.push_str(&json));
+        }
+        let dropped_here = overlong + event.dropped_fields;
         self.dropped_attributes += u64::from(dropped_here);
         let by_sender = own.iter().chain([&resource]).map(|attributes| attributes.dropped);
         let dropped = by_sender.fold(dropped_here, u32::saturating_add);
         if dropped > 0 {
-            self.event.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
-        }
-    }
-
-    fn push(&mut self, key: Name, value: &OtlpValue<'_>) {
-        match value {
-            OtlpValue::Empty => {}
-            OtlpValue::Text(text) => self.event.text(key, text),
-            OtlpValue::Bool(b) => self.event.bool(key, *b),
-            OtlpValue::Int(n) => self.event.int(key, *n),
-            OtlpValue::Float(n) => self.event.float(key, *n),
-            OtlpValue::Nested(_) => {
-                self.event.json(key, |out| out.push_str(&value.json().to_string()));
-            }
+            event.dropped_count(names::OTEL_DROPPED_ATTRIBUTES_COUNT, dropped);
         }
     }
 
@@ -350,20 +409,22 @@ impl EventWriter {
         event.trace_context(TraceId(record.trace_id), record.span_id);
         let is_span = one.signal == OtlpSignal::Traces;
         match (&record.body, is_span) {
-            (_, true) | (OtlpValue::Empty, false) => event.message(format_args!("{}", record.name)),
-            (OtlpValue::Text(text), false) => event.message(format_args!("{text}")),
+            (_, true) | (OtlpValue::Empty, false) => event.plain_message(record.name),
+            (OtlpValue::Text(text), false) => event.plain_message(text),
             (body, false) => event.message(format_args!("{}", body.json())),
         }
         // One without an id of its own has that of its place or its arrival.
         self.records += 1;
-        self.last_id_ns = clock::monotonic_ns().max(self.last_id_ns + 1);
-        let own_id = || match key {
+        let id = id.unwrap_or_else(|| match key {
             Some(key) => EventId::from_natural("otlp", &format!("{key}:{}", self.records)),
-            None => EventId::from_sequence(site.origin, SOURCE, self.last_id_ns),
-        };
+            None => {
+                self.last_id_ns = clock::monotonic_ns().max(self.last_id_ns + 1);
+                EventId::from_sequence(site.origin, SOURCE, self.last_id_ns)
+            }
+        });
         let times = [record.time_ns, record.observed_ns, now_ns];
         let meta = EventHeader {
-            id: id.unwrap_or_else(own_id),
+            id,
             time_ns: times.into_iter().find(|t| *t > 0).unwrap_or(now_ns),
             observed_ns: now_ns,
             kind: if is_span { names::OTLP_SPAN } else { names::OTLP_LOG },
@@ -387,38 +448,19 @@ impl One<'_> {
     }
 }
 
-/// The parts of a point, as JSON, that the event's other attributes don't have: an export writes
-/// the same point again. `None` for a gauge.
-fn sent_point(point: &OtlpPoint<'_>) -> Option<String> {
-    let mut parts = serde_json::Map::new();
-    if matches!(point.metric_type, OtlpMetricType::Sum | OtlpMetricType::Histogram) {
-        parts.insert("cumulative".into(), point.is_cumulative.into());
-    }
-    if point.metric_type == OtlpMetricType::Sum {
-        parts.insert("monotonic".into(), point.is_monotonic.into());
-    }
-    if point.start_ns > 0 {
-        parts.insert("start_ns".into(), point.start_ns.into());
-    }
-    if matches!(point.metric_type, OtlpMetricType::Histogram | OtlpMetricType::Summary) {
-        parts.insert("count".into(), point.count.into());
-        parts.insert("sum".into(), point.sum.into());
-        // JSON has no infinity: the last bucket has no bound.
-        let finite = |bound: f64| Some(bound).filter(|b| b.is_finite());
-        let buckets = point.buckets.iter().map(|(bound, n)| json!([finite(*bound), n]));
-        parts.insert("buckets".into(), buckets.collect());
-        parts.insert("quantiles".into(), json!(point.quantiles));
-    }
-    (!parts.is_empty()).then(|| Json::Object(parts).to_string())
-}
-
 fn attributes_json(attributes: &OtlpAttributes<'_>) -> Json {
     attributes.list.iter().map(|(key, value)| ((*key).to_owned(), value.json())).collect()
 }
 
-fn entity(key: &str) -> Option<Name> {
-    let key = names::canonical(key);
-    names::ENTITY_KEYS.iter().copied().find(|e| e.text() == key)
+fn push(event: &mut EventBuilder, key: Name, value: &OtlpValue<'_>) {
+    match value {
+        OtlpValue::Empty => {}
+        OtlpValue::Text(text) => event.plain(key, text),
+        OtlpValue::Bool(b) => event.bool(key, *b),
+        OtlpValue::Int(n) => event.int(key, *n),
+        OtlpValue::Float(n) => event.float(key, *n),
+        OtlpValue::Nested(_) => event.json(key, |out| out.push_str(&value.json().to_string())),
+    }
 }
 
 fn as_text<'a>(value: &OtlpValue<'a>) -> Option<&'a str> {
@@ -429,5 +471,7 @@ fn as_text<'a>(value: &OtlpValue<'a>) -> Option<&'a str> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }

@@ -4,14 +4,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapio_collectors::otlp::process_request;
+use tapio_collectors::otlp::Requests;
 use tapio_fuzz::collected;
 use tapio_wire::{OtlpSignal, otlp_from_json};
 
 fuzz_target!(|bytes: &[u8]| {
     for signal in [OtlpSignal::Logs, OtlpSignal::Traces, OtlpSignal::Metrics] {
         let Ok(request) = otlp_from_json(signal, bytes) else { continue };
-        let (dropped, collected) = collected(|context| process_request(signal, &request, context));
+        let process = |context: &mut _| Requests::default().process(signal, &request, context);
+        let (dropped, collected) = collected(process);
         assert_eq!(dropped, Some(collected.bad_inputs), "{signal:?}");
     }
 });
