@@ -44,6 +44,10 @@ const INCIDENTS: &[(&str, &[&str])] = &[
     ("nfs-mounts-hang", &["nfs-not-responding", "volume-wait"]),
     // The condition, and the node controller's Events in its incident.
     ("node-not-ready-events", &["node-lost", "node-not-ready"]),
+    (
+        "runtime-blocked-in-kernel",
+        &["hung-task", "node-lost", "node-not-ready", "runtime-unresponsive"],
+    ),
 ];
 
 /// The stories of all built-in rules for these events.
@@ -167,6 +171,7 @@ fn one_cause_of_several_pods_is_one_story_or_one_incident() {
         ),
         ("nfs-mounts-hang", vec![one("volume-wait", 1)], 3),
         ("node-not-ready-events", vec![one("node-not-ready", 0)], 1),
+        ("runtime-blocked-in-kernel", vec![one("hung-task", 0)], 3),
     ] {
         assert_eq!(parents(incident), (expected, children), "{incident}");
     }

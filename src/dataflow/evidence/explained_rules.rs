@@ -51,6 +51,8 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
     ("file-max", Scope::Node, &["fd-exhaustion"]),
     ("filesystem-error", Scope::Node, &["read-only-remount"]),
     ("fork-bomb", Scope::Node, &["node-pid-pressure", "pod-eviction"]),
+    // A runtime that waits for a disk or a mount doesn't answer.
+    ("hung-task", Scope::Node, &["node-lost", "node-not-ready", "runtime-unresponsive"]),
     ("kubelet-restart", Scope::Node, &["node-lost", "node-not-ready"]),
     ("network-device-leak", Scope::Node, &["hung-task", "pod-stuck-terminating"]),
     ("network-storage-lost", Scope::Node, &["filesystem-error", "hung-task", "read-only-remount"]),
@@ -76,7 +78,11 @@ const EXPLAINED: &[(&str, Scope, &[&str])] = &[
         &["pod-stuck-pending", "pod-unschedulable", "volume-mount-failure"],
     ),
     ("quota-exceeded", Scope::Namespace, &["rollout-failure"]),
-    ("runtime-unresponsive", Scope::Node, &["node-not-ready", "sandbox-creation-failure"]),
+    (
+        "runtime-unresponsive",
+        Scope::Node,
+        &["node-lost", "node-not-ready", "sandbox-creation-failure"],
+    ),
     ("slow-disk", Scope::Node, &["etcd-slow", "hung-task"]),
     ("transmit-hang", Scope::Node, &["network-interface-flap", "node-not-ready"]),
 ];
