@@ -1,7 +1,5 @@
 //! Processes requests without servers, for benchmarks and the fuzz targets.
 
-use bytes::Bytes;
-
 use crate::events::otlp::{Answer, EventWriter};
 use crate::runtime::Context;
 use tapio_wire::OtlpSignal;
@@ -16,7 +14,7 @@ impl Requests {
     pub fn process(
         &mut self,
         signal: OtlpSignal,
-        request: &Bytes,
+        request: &[u8],
         context: &mut Context,
     ) -> Option<u64> {
         match self.0.request(signal, request, None, &context.site, &mut context.sink) {

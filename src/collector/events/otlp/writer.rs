@@ -1,6 +1,5 @@
 //! Builds events from log records, spans and data points of metrics.
 
-use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
 use super::answer::{Answer, Rejected};
@@ -95,7 +94,7 @@ impl EventWriter {
     pub(crate) fn request(
         &mut self,
         signal: OtlpSignal,
-        bytes: &Bytes,
+        bytes: &[u8],
         key: Option<&str>,
         site: &Site,
         output: &mut impl EventOutput,
