@@ -3,7 +3,7 @@
 //! Most predicates on messages are regular expressions, and nearly no line matches any. One search
 //! for the texts of all of them (Aho-Corasick) replaces one search for each.
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::field::FieldRef;
@@ -41,6 +41,8 @@ impl MessageIndex {
         }
         let search = AhoCorasick::builder()
             .ascii_case_insensitive(true)
+            // A fifth of the memory of the automaton that is chosen otherwise.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(&texts)
             .ok()
             .filter(|_| !texts.is_empty())?;

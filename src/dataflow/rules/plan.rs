@@ -342,6 +342,17 @@ mod tests {
     }
 
     #[test]
+    fn kinds_within_a_condition_count() {
+        let text = "rule: r\nevents: { e: { any: [{ kind: t.a }, { kind: t.b, attributes.v: 7 }] } }\n\
+                    count: { event: e, within: 1s, at_least: 1 }\nstory: { pattern: p }\n";
+        let rules = rules(text);
+        for (kind, uses) in [("t.a", 1), ("t.b", 1), ("t.c", 0)] {
+            let plan = KindPlan::new(&rules, Name::intern(kind).unwrap());
+            assert_eq!(plan.uses.len(), uses, "{kind}");
+        }
+    }
+
+    #[test]
     fn equal_predicates_are_shared() {
         let text = "rule: NAME\nevents: { e: { kind: t.a, attributes.v: 7 } }\n\
                     count: { event: e, within: 1s, at_least: 1 }\nstory: { pattern: p }\n---\n";

@@ -65,6 +65,16 @@ impl Clause {
         }
     }
 
+    /// Whether the clause may hold for an event of this kind.
+    fn may_hold_for(&self, kind: &str) -> bool {
+        match self {
+            Self::All(clauses) => clauses.iter().all(|c| c.may_hold_for(kind)),
+            Self::Any(clauses) => clauses.iter().any(|c| c.may_hold_for(kind)),
+            Self::Field(FieldRef::Kind, test) => test.holds(Some(Value::Str(kind))),
+            Self::Not(_) | Self::Field(..) | Self::Relates(..) => true,
+        }
+    }
+
     /// Collects the fields that must have one of a few values for the clause to hold.
     fn required(&self, into: &mut Vec<RequiredField>) {
         match self {
@@ -123,7 +133,7 @@ impl Predicate {
     /// Whether events of this kind can match at all. Evaluated once per kind.
     #[must_use]
     pub fn matches_kind(&self, kind: Name) -> bool {
-        self.kinds.contains(kind)
+        self.kinds.contains(kind) && self.clause.may_hold_for(kind.text())
     }
 
     /// Whether an event matches; its kind is one for which `matches_kind` is true.
