@@ -81,14 +81,8 @@ impl fmt::Display for Lossy<'_> {
 impl EventBuilder {
     /// Starts another event.
     pub(crate) fn clear(&mut self) {
-        self.fields.clear();
-        self.dropped_fields = 0;
-        self.entities = 0;
-        self.resource = [0; 2];
+        self.restart(&Shared::default());
         self.enriched = 0..0;
-        self.text.clear();
-        self.message.clear();
-        self.trace = (TraceId::NONE, [0; 8]);
     }
 
     /// Takes the event so far as what the following events share: entity keys, then attributes of
