@@ -38,6 +38,8 @@ const SERVICE_FACTS: usize = 256;
 const NAMES_INTERVAL_TICKS: u32 = 12_000;
 /// Interval between sends of the aggregates of pairs, in ticks of the worker.
 const LEARNED_INTERVAL_TICKS: u32 = 200;
+/// Aggregates of pairs sent in a tick: all at once wouldn't fit into the ring to the assessor.
+const LEARNED_PER_TICK: usize = 1_024;
 
 /// Cached properties of a kind, in one byte. Zero means that they aren't computed yet.
 #[derive(Clone, Copy)]
@@ -85,6 +87,8 @@ pub(crate) struct FeatureExtractor {
     scratch: Vec<GraphFact>,
     services: ServiceObserver,
     messages: Vec<EvidenceMessage>,
+    /// Aggregates of pairs that follow with the next ticks.
+    learned: Vec<EvidenceMessage>,
     ticks: u32,
 }
 
@@ -103,6 +107,7 @@ impl FeatureExtractor {
             scratch: Vec::new(),
             services: ServiceObserver::new(),
             messages: Vec::new(),
+            learned: Vec::new(),
             ticks: 0,
         }
     }
@@ -221,7 +226,9 @@ impl FeatureExtractor {
                 *self.pairs.entry((pair, octave(delay_ns) as u8, at)).or_default() += 1;
             }
             if self.pairs.len() + self.kinds.len() >= MAX_LEARNED {
-                self.flush_learned();
+                // Whatever was collected before and still waits goes first.
+                self.messages.append(&mut self.learned);
+                self.collect_learned();
             }
         }
         if !event.message.is_empty() && is_free_text(kind) {
@@ -266,7 +273,12 @@ impl FeatureExtractor {
             self.services.repeat_names();
         }
         if self.ticks.is_multiple_of(LEARNED_INTERVAL_TICKS) {
-            self.flush_learned();
+            self.collect_learned();
+        }
+        let kept = self.learned.len().saturating_sub(LEARNED_PER_TICK);
+        self.messages.extend(self.learned.drain(kept..));
+        if kept == 0 {
+            self.learned.shrink_to(LEARNED_PER_TICK);
         }
     }
 
@@ -274,7 +286,8 @@ impl FeatureExtractor {
     pub(crate) fn finish(&mut self) {
         self.flush();
         self.flush_services();
-        self.flush_learned();
+        self.collect_learned();
+        self.messages.append(&mut self.learned);
     }
 
     /// Converts the collected counts, on which the assessment of a story depends, to messages.
@@ -285,7 +298,8 @@ impl FeatureExtractor {
         );
     }
 
-    fn flush_learned(&mut self) {
+    /// Converts the collected aggregates of pairs to messages that follow with the next ticks.
+    fn collect_learned(&mut self) {
         let pairs = self.pairs.drain().map(|((key, octave, epoch), count)| EvidenceKind::Pair {
             key,
             octave,
@@ -302,7 +316,7 @@ impl FeatureExtractor {
         let observed = self.observed_ms.drain().map(|((home, epoch), milliseconds)| {
             EvidenceKind::ObservedTime { home, epoch, milliseconds }
         });
-        self.messages.extend(pairs.chain(kinds).chain(observed).map(EvidenceMessage));
+        self.learned.extend(pairs.chain(kinds).chain(observed).map(EvidenceMessage));
     }
 
     /// Whether the messages should be taken soon.

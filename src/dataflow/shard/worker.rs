@@ -27,8 +27,8 @@ use tapio_core::shutdown::Shutdown;
 
 /// Blocks read from one ring before the next one has its turn.
 const TURN_BLOCKS: usize = 4096;
-/// A round with fewer records than this is followed by a nap, so that more can gather: a shard that
-/// polls a slower producer record by record would spend more on polling than on processing.
+/// A round with fewer records is followed by a nap, so that more can gather: polling for each record
+/// of a slower producer would cost more than processing it.
 const BUSY_RECORDS: usize = 64;
 /// While traffic flows a shard naps instead of being woken for each event.
 const NAP: Duration = Duration::from_micros(100);
@@ -41,8 +41,7 @@ const TICK_NS: u64 = 50_000_000;
 /// The same while a story waits to be emitted for the first time: short, and long enough for what
 /// comes with its first events.
 const OPENING_TICK_NS: u64 = 10_000_000;
-/// The longest sleep of a shard that doesn't depend on time: a backstop, since everything that
-/// matters rings the bell.
+/// The longest sleep of a shard that doesn't depend on time: whatever matters rings the bell.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 /// Evidence messages that wait for room in the ring to the assessor. Beyond it, replay reads no
 /// more input; live, facts are dropped, stories leave without an assessment, and both are counted.
@@ -105,8 +104,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Creates the worker of a shard. It ends when shutdown is requested, and every input's writer
-    /// is gone and read out.
+    /// The worker of a shard. It ends once shutdown is requested and every input is read out.
     pub(crate) fn new(number: usize, shard: Shard, order: Order, connections: Connections) -> Self {
         let Connections { inputs, bell, rules, memory, output, ledger, shutdown } = connections;
         Self {
@@ -178,7 +176,7 @@ impl Worker {
     fn finish(&mut self) {
         self.shard.finish(self.order == Order::Total, clock::wall_ns());
         self.shard.take_messages(&mut self.messages, true);
-        while !self.send_messages() && !self.output.assessor.is_abandoned() {
+        while !self.push_messages() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
         self.report_failures(clock::wall_ns());
@@ -455,11 +453,8 @@ impl Worker {
         }
     }
 
-    /// Sends evidence messages to the assessor. True when none is left.
-    fn send_messages(&mut self) -> bool {
-        if self.messages.is_empty() {
-            return true;
-        }
+    /// Sends evidence messages to the assessor as it has room. True when none is left.
+    fn push_messages(&mut self) -> bool {
         while let Some(message) = self.messages.pop_front() {
             if let Err(message) = self.output.assessor.send(message) {
                 self.messages.push_front(message);
@@ -467,6 +462,14 @@ impl Worker {
             }
         }
         self.output.assessor.ring();
+        self.messages.is_empty()
+    }
+
+    /// The same, and drops facts of which too many wait.
+    fn send_messages(&mut self) -> bool {
+        if !self.messages.is_empty() {
+            self.push_messages();
+        }
         if self.order == Order::Arrival && self.messages.len() >= MAX_WAITING_MESSAGES {
             let before = self.messages.len();
             self.messages.retain(|message| !message.is_fact());
