@@ -76,10 +76,47 @@ impl BucketCount {
     }
 }
 
-/// Counts of one entity and kind: the buckets that aren't empty, in order.
+/// A count as a series keeps it. There are hundreds of thousands, so it is small.
+#[derive(Clone, Copy)]
+struct KeptCount {
+    bucket: u32,
+    count: u32,
+    /// Nanoseconds from the bucket's start to its first event, and in the last byte the worst
+    /// severity.
+    first_and_worst: u64,
+}
+
+impl From<BucketCount> for KeptCount {
+    fn from(BucketCount { bucket, count, worst, first_ns }: BucketCount) -> Self {
+        let offset_ns = first_ns.saturating_sub(u64::from(bucket) * BUCKET_NS);
+        let first_and_worst = offset_ns.min(u64::MAX >> 8) << 8 | u64::from(worst.0);
+        Self { bucket, count, first_and_worst }
+    }
+}
+
+impl KeptCount {
+    fn first_ns(self) -> u64 {
+        u64::from(self.bucket) * BUCKET_NS + (self.first_and_worst >> 8)
+    }
+
+    fn worst(self) -> Severity {
+        Severity(self.first_and_worst as u8)
+    }
+
+    fn add(&mut self, count: BucketCount) {
+        let Self { bucket, count: before, .. } = *self;
+        let (worst, first_ns) = (self.worst(), self.first_ns());
+        let mut sum = BucketCount { bucket, count: before, worst, first_ns };
+        sum.add(count);
+        *self = sum.into();
+    }
+}
+
+/// Counts of one entity and kind: the buckets that aren't empty, in order. Those that are older
+/// than the newest one by a number of buckets are forgotten.
 #[derive(Default)]
 struct Series {
-    buckets: Vec<BucketCount>,
+    buckets: Vec<KeptCount>,
 }
 
 impl Series {
@@ -87,12 +124,18 @@ impl Series {
         match self.buckets.binary_search_by_key(&count.bucket, |b| b.bucket) {
             Ok(at) => self.buckets[at].add(count),
             Err(at) => {
-                self.buckets.insert(at, count);
-                if self.buckets.len() > max_buckets {
-                    self.buckets.remove(0);
-                }
+                self.buckets.insert(at, count.into());
+                let oldest = self.oldest(max_buckets);
+                let forgotten = self.buckets.partition_point(|b| b.bucket < oldest);
+                self.buckets.drain(..forgotten);
             }
         }
+    }
+
+    /// The oldest bucket that is kept.
+    fn oldest(&self, max_buckets: usize) -> u32 {
+        let newest = self.buckets.last().map_or(0, |b| b.bucket);
+        newest.saturating_sub(u32::try_from(max_buckets).unwrap_or(u32::MAX).saturating_sub(1))
     }
 
     fn deviation(&self, now: u32, since: u32) -> Option<Deviation> {
@@ -181,7 +224,9 @@ impl Baselines {
         let (_, series) = history.kinds.iter().find(|(k, _)| *k == kind)?;
         let (from, to) = (bucket(from_ns), bucket(to_ns));
         let buckets = series.buckets.iter().map(|b| b.bucket).filter(|b| (from..=to).contains(b));
-        let deviations = buckets.filter_map(|b| series.deviation(b, history.since));
+        // Of the time before the oldest bucket nothing is known any more.
+        let since = history.since.max(series.oldest(self.bounds.buckets));
+        let deviations = buckets.filter_map(|b| series.deviation(b, since));
         deviations.max_by(|a, b| a.robust_z.total_cmp(&b.robust_z))
     }
 
@@ -198,8 +243,8 @@ impl Baselines {
         let mut out = Vec::new();
         for (kind, series) in &history.kinds {
             let within =
-                series.buckets.iter().filter(|b| (from_ns..before_ns).contains(&b.first_ns));
-            out.extend(within.map(|b| (*kind, b.first_ns, b.worst)));
+                series.buckets.iter().filter(|b| (from_ns..before_ns).contains(&b.first_ns()));
+            out.extend(within.map(|b| (*kind, b.first_ns(), b.worst())));
         }
         out
     }
@@ -273,6 +318,40 @@ mod tests {
         all.add(&unit("a"), names::JOURNAL_MESSAGE, in_bucket(130, 9));
         assert_eq!(all.deviation(&unit("a"), names::JOURNAL_MESSAGE, 0, u64::MAX), None);
         assert_eq!(all.deviation(&unit("b"), names::JOURNAL_MESSAGE, 0, u64::MAX), None);
+    }
+
+    #[test]
+    fn rare_events_are_forgotten_by_their_age() {
+        let mut all = Baselines::new(bounds(8, 100));
+        for bucket in (0..1000).step_by(30) {
+            all.add(&unit("a"), names::JOURNAL_MESSAGE, in_bucket(bucket, 1));
+        }
+        let kept: Vec<u64> = all
+            .between(&unit("a"), 0, u64::MAX)
+            .iter()
+            .map(|(_, first_ns, _)| first_ns / BUCKET_NS)
+            .collect();
+        assert_eq!(kept, [900, 930, 960, 990]);
+        // One that comes later than that isn't kept either.
+        all.add(&unit("a"), names::JOURNAL_MESSAGE, in_bucket(100, 1));
+        assert_eq!(all.between(&unit("a"), 0, u64::MAX).len(), 4);
+        // The baseline of the second one begins where the memory does, at 891.
+        let at_ns = 900 * BUCKET_NS;
+        let found = all.deviation(&unit("a"), names::JOURNAL_MESSAGE, at_ns, at_ns).unwrap();
+        assert_eq!((found.now, found.buckets), (1, 9));
+    }
+
+    #[test]
+    fn kept_count_has_first_time_and_severity() {
+        let mut all = Baselines::new(bounds(8, 100));
+        for (first_ns, worst) in
+            [(12_345_678_901, Severity::INFO), (12_345_678_900, Severity::FATAL)]
+        {
+            let count = BucketCount { bucket: 1, count: 1, worst, first_ns };
+            all.add(&unit("a"), names::JOURNAL_MESSAGE, count);
+        }
+        let expected = (names::JOURNAL_MESSAGE, 12_345_678_900, Severity::FATAL);
+        assert_eq!(all.between(&unit("a"), 0, u64::MAX), [expected]);
     }
 
     #[test]

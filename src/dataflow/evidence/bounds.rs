@@ -11,7 +11,7 @@ pub struct Bounds {
     pub miners: usize,
     /// Entities of which the assessor keeps baselines, graph edges and faults.
     pub entities: usize,
-    /// Buckets of ten seconds kept for each kind of an entity.
+    /// Buckets of ten seconds kept for each kind of an entity, from the newest one back.
     pub buckets: usize,
     /// Kinds kept for one entity, ranges of time kept for an edge, changes kept of a state, and
     /// events kept that start or end a fault.
@@ -41,7 +41,7 @@ impl Bounds {
         homes: 16_384,
         miners: 512,
         entities: 16_384,
-        buckets: 256,
+        buckets: 192,
         history: 64,
         edges: 4_096,
         searched_edges: 8_192,
