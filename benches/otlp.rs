@@ -2,7 +2,7 @@
 //!
 //! A request has 500 log records of 197 bytes with 8 attributes. `decode` reads them; `events`
 //! builds their events, removes secrets, routes them by the built-in rules and writes them into a
-//! ring.
+//! ring; `pass` decides that none of them has to be an event, and writes them as they came.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
@@ -20,9 +20,9 @@ use prost::Message as _;
 use tapio_collectors::otlp::Requests;
 use tapio_collectors::{Context, Site, StatusReport};
 use tapio_core::event::Stage;
-use tapio_core::ring::{Bell, Ledger, OnFull, Sink, ring};
+use tapio_core::ring::{Bell, Ledger, OnFull, Router, Sink, ring};
 use tapio_core::shutdown::Shutdown;
-use tapio_dataflow::rules::{RuleSet, builtin};
+use tapio_dataflow::rules::{LiveRules, RuleSet, builtin};
 use tapio_wire::{OtlpSignal, otlp_logs};
 
 const RECORDS: u64 = 500;
@@ -101,21 +101,33 @@ fn otlp(c: &mut Criterion) {
             seen
         });
     });
-    let mut ledger = Ledger::new(vec!["otlp".into()]);
-    let (writer, mut reader) = ring(1 << 14);
-    let shutdown = Shutdown::default();
     let rules = Arc::new(RuleSet::new(builtin().rules, "", 1));
-    let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
-    let stage = ledger.stage(Stage::Collect);
-    let sink = Sink::new(0, OnFull::Drop, rules, shards, stage, shutdown.clone());
-    let mut context = Context::new(sink, shutdown, StatusReport::default(), Site::new("node", 7));
-    let mut requests = Requests::default();
-    group.bench_function("events", |b| {
-        b.iter(|| {
-            assert_eq!(requests.process(OtlpSignal::Logs, &request, &mut context), Some(0));
-            assert_eq!(reader.drain(usize::MAX, |_| true) as u64, RECORDS);
+    let live = LiveRules::new(Arc::clone(&rules));
+    // Nothing is learned from the records.
+    live.sampling().stop();
+    let routers: [(&str, Arc<dyn Router>); 2] = [("events", rules), ("pass", Arc::new(live))];
+    for (name, router) in routers {
+        let mut ledger = Ledger::new(vec!["otlp".into()]);
+        let (writer, mut reader) = ring(1 << 14);
+        let shutdown = Shutdown::default();
+        let shards = vec![(writer, Arc::new(Bell::new(OnceLock::new())))];
+        let stage = ledger.stage(Stage::Collect);
+        let sink = Sink::new(0, OnFull::Drop, router, shards, stage, shutdown.clone());
+        let mut context =
+            Context::new(sink, shutdown, StatusReport::default(), Site::new("node", 7));
+        let mut requests = Requests::default();
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                assert_eq!(requests.process(OtlpSignal::Logs, &request, &mut context), Some(0));
+                let mut events = 0;
+                reader.drain(usize::MAX, |record| {
+                    events += u64::from(record.events());
+                    true
+                });
+                assert_eq!(events, RECORDS);
+            });
         });
-    });
+    }
     group.finish();
 }
 

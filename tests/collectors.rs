@@ -13,6 +13,8 @@ mod machine;
 mod manager;
 #[path = "collectors/otlp.rs"]
 mod otlp;
+#[path = "collectors/passing.rs"]
+mod passing;
 #[path = "collectors/positions.rs"]
 mod positions;
 #[path = "support/mod.rs"]

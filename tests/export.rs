@@ -3,6 +3,8 @@
 
 #[path = "export/delivery.rs"]
 mod delivery;
+#[path = "export/passed.rs"]
+mod passed;
 #[path = "export/receiver.rs"]
 mod receiver;
 #[path = "export/sent.rs"]

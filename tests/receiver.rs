@@ -234,6 +234,7 @@ fn batch(node: &str, first_sequence: u64, events: u32) -> proto::EventBatch {
         stories: Vec::new(),
         collector_events: Vec::new(),
         dropped_from: None,
+        log_blocks: Vec::new(),
     }
 }
 

@@ -9,8 +9,8 @@ use super::lanes::{LANES, lane_of};
 use super::outbox::Outbox;
 use tapio_core::clock;
 use tapio_core::event::{EventId, Reason};
-use tapio_core::ring::{Bell, MAX_ACCOUNTS, MAX_COLLECTORS, Record, RecordReader, RecordType};
-use tapio_wire::{Appended, BatchEncoder};
+use tapio_core::ring::{Bell, MAX_ACCOUNTS, MAX_COLLECTORS, Record, RecordReader};
+use tapio_wire::{Appended, BatchEncoder, log_ids};
 
 /// Blocks read from a ring before the next one's turn, and before sockets are polled: 256 KiB.
 const CHUNK_BLOCKS: usize = 4096;
@@ -32,14 +32,28 @@ pub(super) struct ReadAgain {
 }
 
 impl ReadAgain {
+    /// Whether a record can have such events.
+    fn concerns(&self, record: &Record<'_>) -> bool {
+        let collector = usize::from(record.header().account()) % MAX_COLLECTORS;
+        !self.ids.is_empty() && self.collectors >> collector & 1 == 1
+    }
+
     /// Whether a record is such an event; it is one once.
     fn take(&mut self, record: &Record<'_>) -> bool {
-        if self.ids.is_empty() {
-            return false;
-        }
-        let collector = usize::from(record.header().account()) % MAX_COLLECTORS;
-        self.collectors >> collector & 1 == 1
+        self.concerns(record)
             && record.event().is_some_and(|event| self.ids.remove(&EventId(event.id.0)))
+    }
+
+    /// The log records of a record without such events, and their number; `None` if it has none of
+    /// them.
+    fn new_logs(&mut self, record: &Record<'_>, node: &str) -> Option<(Vec<u8>, u32)> {
+        let block = record.log_block().filter(|_| self.concerns(record))?;
+        let (mut encoded, mut records) = (Vec::with_capacity(block.encoded.len()), 0);
+        for (_, log) in log_ids(node, block).filter(|(id, _)| !self.ids.remove(id)) {
+            encoded.extend_from_slice(log);
+            records += 1;
+        }
+        (records < block.records.to_native()).then_some((encoded, records))
     }
 }
 
@@ -123,7 +137,17 @@ impl Batcher {
                     return false;
                 }
                 if read_again.take(record) {
-                    outbox.drop_from_rings(&one_event(record), Reason::ReadAgain);
+                    outbox.drop_from_rings(&events_of(record, 1), Reason::ReadAgain);
+                    return true;
+                }
+                if let Some((logs, number)) = read_again.new_logs(record, encoder.node()) {
+                    let known = events_of(record, record.events() - number);
+                    outbox.drop_from_rings(&known, Reason::ReadAgain);
+                    if number > 0 && encoder.append_logs(record, (&logs, number)) == Appended::Full
+                    {
+                        push(encoder, lane, outbox);
+                        encoder.append_logs(record, (&logs, number));
+                    }
                     return true;
                 }
                 if encoder.append(record) == Appended::Full {
@@ -147,9 +171,7 @@ impl Batcher {
         let mut dropped = [0; MAX_ACCOUNTS];
         for reader in &mut self.readers {
             reader.drain(usize::MAX, |record| {
-                if record.header().record == RecordType::Event {
-                    dropped[usize::from(record.header().account()) % MAX_ACCOUNTS] += 1;
-                }
+                dropped[usize::from(record.header().account()) % MAX_ACCOUNTS] += record.events();
                 true
             });
         }
@@ -158,14 +180,52 @@ impl Batcher {
     }
 }
 
-fn one_event(record: &Record<'_>) -> Accounts {
+/// So many events of a record's collector.
+fn events_of(record: &Record<'_>, number: u32) -> Accounts {
     let mut accounts = [0; MAX_ACCOUNTS];
-    accounts[usize::from(record.header().account()) % MAX_ACCOUNTS] = 1;
+    accounts[usize::from(record.header().account()) % MAX_ACCOUNTS] = number;
     accounts
 }
 
 fn push(encoder: &mut BatchEncoder, lane: usize, outbox: &mut Outbox) {
     if let Some(batch) = encoder.finish() {
         outbox.push(lane, batch, clock::wall_ns());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tapio_core::event::{Event, LogBlock, names};
+    use tapio_core::ring::{Header, ring};
+
+    #[test]
+    fn log_records_that_come_again_are_left_out_of_their_block() {
+        let logs: Vec<[u8; 4]> = (0..4).map(|n| [2 << 3 | 2, 2, 2 << 3, n]).collect();
+        let (mut writer, mut reader) = ring(0);
+        let encoded = logs.concat();
+        let block = LogBlock {
+            shared: Event::new(EventId::default(), 1, names::OTLP_LOG, names::OTLP),
+            records: 4,
+            dropped_attributes: 0,
+            resource_digest: [7; 16],
+            scope: &[],
+            encoded: &encoded,
+        };
+        let collector = 3;
+        writer.write_log_block(&Header::event(collector, 1, 1), &block, 0).unwrap();
+        reader.drain(usize::MAX, |record| {
+            let block = record.log_block().unwrap();
+            let known: Vec<EventId> = log_ids("n", block).map(|(id, _)| id).step_by(2).collect();
+            let new_logs = |ids: &[EventId], collectors| {
+                let ids = ids.iter().copied().collect();
+                ReadAgain { ids, collectors }.new_logs(record, "n")
+            };
+            let left = [logs[1], logs[3]].concat();
+            assert_eq!(new_logs(&known, 1 << collector), Some((left, 2)));
+            assert_eq!(new_logs(&known, 1 << 4), None, "another collector's");
+            assert_eq!(new_logs(&[EventId([9; 16])], 1 << collector), None, "all are new");
+            true
+        });
     }
 }

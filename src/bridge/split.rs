@@ -7,14 +7,17 @@ use prost::Message as _;
 
 use super::batch::{Accounts, QueuedBatch};
 use tapio_core::ring::MAX_ACCOUNTS;
-use tapio_wire::{grpc_framed, proto};
+use tapio_wire::{Batch, expanded, grpc_framed, proto};
 
 /// Pieces of a batch: three levels find one item among 4,096.
 const PIECES: usize = 16;
 
 /// Divides a batch of several items; `None` if it can't be decoded.
 pub(super) fn split(batch: &QueuedBatch) -> Option<Vec<QueuedBatch>> {
-    let whole = proto::EventBatch::decode(batch.message()).ok()?;
+    let whole = match expanded(&Batch::parse(batch.message()).ok()?).ok()? {
+        Some(events) => proto::EventBatch::decode(events).ok()?,
+        None => proto::EventBatch::decode(batch.message()).ok()?,
+    };
     let size = (batch.items as usize).div_ceil(PIECES).max(1);
     let mut events = whole.events.into_iter();
     let mut stories = whole.stories.into_iter();
@@ -71,7 +74,6 @@ fn take_events(from: &mut Accounts, mut n: u32) -> Accounts {
 mod tests {
     use super::*;
     use crate::store::FramePosition;
-    use tapio_wire::Batch;
 
     fn batch(events: u32, stories: u32) -> QueuedBatch {
         let whole = proto::EventBatch {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::store::LogSnapshot;
 use tapio_core::event::EventId;
-use tapio_wire::{Batch, Item};
+use tapio_wire::{Batch, Item, expanded};
 
 /// Adds the ids in the segments from `tail` on, the newest first, until there are about `max_ids`.
 /// A source's saved position is at most a few batches behind, but many processes may have been
@@ -31,8 +31,11 @@ pub(super) fn add_latest(
 
 fn add_batch(payload: &[u8], ids: &mut HashSet<EventId, ahash::RandomState>) {
     let Ok(batch) = Batch::parse(payload) else { return };
+    if let Ok(Some(events)) = expanded(&batch) {
+        return add_batch(&events, ids);
+    }
     ids.extend(batch.items().filter_map(|item| match item {
         Item::Event(event) => event.event_id(),
-        Item::Story(_) => None,
+        Item::Story(_) | Item::LogBlock(_) => None,
     }));
 }

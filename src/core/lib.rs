@@ -15,12 +15,13 @@
 //! | `backoff` | exponential backoff, with or without jitter |
 //! | `clock` | the only module that reads a clock |
 //! | `glob` | glob patterns with `*` and `?` |
+//! | `grams` | a first look at a text for many others |
 //! | `durations` | durations in configuration and rules |
 //! | `text_prefix` | the beginning of a text, by bytes |
 //!
 //! Dependencies point one way:
-//! `backoff, clock, closed_list, durations, glob, counters, text_prefix ← event ← identity`, and
-//! `event ← memory, redact`, and `event, identity ← log_line`, and
+//! `backoff, clock, closed_list, durations, glob, grams, counters, text_prefix ← event`, and
+//! `event ← identity, memory, redact`, and `event, identity ← log_line`, and
 //! `event, log_line, memory, redact, shutdown ← ring`.
 
 pub mod backoff;
@@ -30,6 +31,7 @@ pub mod counters;
 pub mod durations;
 pub mod event;
 pub mod glob;
+pub mod grams;
 pub mod identity;
 pub mod log_line;
 pub mod memory;

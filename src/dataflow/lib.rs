@@ -10,6 +10,7 @@
 //! | `shard/` | [`Shard`]: owner of a part of the keys; lanes, watermark, worker thread |
 //! | `driver/` | [`Topology`]: threads and rings; replay of files; rules' own tests |
 //! | `lru.rs`, `key_table.rs`, `timer_wheel.rs` | bounded tables and timers that the stages share |
+//! | `sampling.rs` | the part of log records that services are learned from |
 //! | `robust.rs` | median and spread of samples |
 //! | `guard.rs` | panics while an event is correlated, as errors |
 //!
@@ -24,6 +25,7 @@ mod lru;
 mod matcher;
 mod robust;
 pub mod rules;
+mod sampling;
 mod services;
 mod shard;
 mod story;
@@ -37,6 +39,7 @@ pub use matcher::lane::LaneStats;
 pub use matcher::lane_options::LaneOptions;
 pub use matcher::match_line::MatchLine;
 pub use matcher::order::Order;
+pub use sampling::Sampling;
 pub use shard::event_time_lane::EventTimeStats;
 pub use shard::shard::{Shard, ShardStats, StepOutput};
 pub use shard::worker_stats::WorkerStats;

@@ -214,7 +214,7 @@ fn event_offsets(encoded: &EncodedBatch) -> Arc<[Offsets]> {
     };
     let raw = batch.items().filter_map(|item| match item {
         Item::Event(raw) => Some(raw.range()),
-        Item::Story(_) => None,
+        Item::Story(_) | Item::LogBlock(_) => None,
     });
     raw.map(|range| {
         let event = &message[range.clone()];

@@ -23,7 +23,7 @@ use tapio_core::event::TraceId;
 use tapio_wire::proto::{self, Ack, Refusal};
 use tapio_wire::{
     AckStream, Batch, BatchHandler, BatchHead, Caller, IngestHandler, Item, Jump, SequenceCheck,
-    StreamItems, kernel_time,
+    StreamItems, expanded, kernel_time,
 };
 
 /// Pause before a batch that the disk refused is retried.
@@ -333,6 +333,20 @@ impl BatchHandler for IngestStream {
         };
         if self.is_denied(head) {
             return None;
+        }
+        if let Ok(batch) = &parsed
+            && batch.log_blocks > 0
+        {
+            // Events are stored: each can be found by what it has.
+            match expanded(batch) {
+                Ok(Some(events)) => return self.handle(&events),
+                Ok(None) => {}
+                Err(error) => {
+                    self.refuse(&batch.head, error.to_string());
+                    self.sender(&batch.head).is_unacked = true;
+                    return None;
+                }
+            }
         }
         let retry = match parsed {
             Ok(batch) => match self.handle_valid(bytes, &batch, receipt_ns, &delays_ns) {

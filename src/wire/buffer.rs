@@ -57,6 +57,21 @@ impl Pool {
         Buffer { bytes, used: 0 }
     }
 
+    /// An empty list with room for about so many bytes.
+    pub(super) fn empty(&self, bytes: usize) -> Vec<u8> {
+        let pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut list = pooled.unwrap_or_default();
+        list.clear();
+        list.reserve(bytes);
+        list
+    }
+
+    /// Shares a list, which comes back to the pool.
+    pub(super) fn bytes(&self, list: Vec<u8>) -> Bytes {
+        let used = list.len();
+        Bytes::from_owner(PooledBuffer { buffer: list, used, pool: self.clone() })
+    }
+
     /// Shares the content and leaves an empty buffer of at least `next_bytes`.
     pub(super) fn share(&self, buffer: &mut Buffer, next_bytes: usize) -> Bytes {
         if buffer.used < buffer.bytes.len() / MIN_FILL_DIVISOR {

@@ -2,6 +2,7 @@
 //! error with its position; everything that takes memory is bounded.
 
 use super::raw_event::{RawEvent, read_field};
+use super::raw_log_block::RawLogBlock;
 use super::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError};
 use tapio_core::event::{ClockQuality, Event, EventId, Field, Name, NameSource, Severity, TraceId};
 use tapio_core::ring::Membership;
@@ -24,6 +25,8 @@ const MAX_CORRELATIONS: usize = 255;
 /// The field number of the sender's own counts.
 const COLLECTOR_EVENTS_FIELD: u32 = 9;
 const DROPPED_FROM_FIELD: u32 = 10;
+/// The last field.
+const LOG_BLOCKS_FIELD: u32 = 11;
 
 /// The head of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub enum Item<'a> {
     Event(RawEvent<'a>),
     /// A `Story` message's bytes.
     Story(&'a [u8]),
+    /// Log records, each of which is an event. [`crate::expanded`] takes them apart.
+    LogBlock(RawLogBlock<'a>),
 }
 
 /// A batch with a valid outline: head, number of items, names.
@@ -52,10 +57,12 @@ pub enum Item<'a> {
 pub struct Batch<'a> {
     /// The head.
     pub head: BatchHead<'a>,
-    /// Events among its items.
+    /// Events among its items, with those in blocks.
     pub events: u32,
     /// Stories among its items.
     pub stories: u32,
+    /// Blocks of log records.
+    pub log_blocks: u32,
     bytes: &'a [u8],
     names: Vec<&'a str>,
     /// The packed `collector_events`.
@@ -86,6 +93,7 @@ impl<'a> Batch<'a> {
             head: BatchHead::default(),
             events: 0,
             stories: 0,
+            log_blocks: 0,
             bytes,
             names: Vec::with_capacity(64),
             collector_events: &[],
@@ -119,6 +127,12 @@ impl<'a> Batch<'a> {
                     self.stories += 1;
                     visit(Item::Story(r.delimited()?));
                 }
+                (LOG_BLOCKS_FIELD, LEN) => {
+                    let block = RawLogBlock::new(r.message()?);
+                    self.log_blocks += 1;
+                    self.events = self.events.saturating_add(block.records()?);
+                    visit(Item::LogBlock(block));
+                }
                 (DROPPED_FROM_FIELD, FIXED64) => self.dropped_from = Some(r.fixed64()?),
                 (COLLECTOR_EVENTS_FIELD, LEN) => self.collector_events = r.delimited()?,
                 (1, FIXED64) => self.head.first_sequence = r.fixed64()?,
@@ -131,10 +145,10 @@ impl<'a> Batch<'a> {
                     self.head.node = node;
                 }
                 (4, FIXED64) => self.head.epoch = r.fixed64()?,
-                (number, wire_type) => r.skip_unknown(number, DROPPED_FROM_FIELD, wire_type)?,
+                (number, wire_type) => r.skip_unknown(number, LOG_BLOCKS_FIELD, wire_type)?,
             }
         }
-        let found = self.events + self.stories;
+        let found = self.events.saturating_add(self.stories);
         if self.dropped_from.is_some_and(|from| found > 0 || from > self.head.first_sequence) {
             return Err(r.error(WireCause::OutOfRange(DROPPED_FROM_FIELD)));
         }
@@ -167,6 +181,9 @@ impl<'a> Batch<'a> {
                 match r.tag().ok()? {
                     (6, LEN) => return Some(Item::Event(RawEvent::new(r.message().ok()?))),
                     (7, LEN) => return Some(Item::Story(r.delimited().ok()?)),
+                    (LOG_BLOCKS_FIELD, LEN) => {
+                        return Some(Item::LogBlock(RawLogBlock::new(r.message().ok()?)));
+                    }
                     (_, wire_type) => r.skip(wire_type).ok()?,
                 }
             }

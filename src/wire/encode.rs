@@ -5,7 +5,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use super::buffer::{Buffer, Pool, ProtoWriter, varint_len};
 use super::story::story_to_proto;
 use tapio_core::event::{ArchivedEvent, ArchivedField, Name, Story, TraceId, Value};
-use tapio_core::ring::{Header, MAX_ACCOUNTS, MAX_COLLECTORS, Membership, Record, RecordType};
+use tapio_core::ring::{
+    BLOCK_BYTES, Header, MAX_ACCOUNTS, MAX_COLLECTORS, Membership, Record, RecordType,
+};
 
 /// A gRPC message's prefix: a flag and a length.
 pub const GRPC_PREFIX_BYTES: usize = 5;
@@ -32,7 +34,7 @@ fn framed_as(flag: u8, message: &[u8]) -> Bytes {
 /// Varint bytes of an event's length: up to 2 MiB, far more than a record takes on the wire.
 const EVENT_LEN_BYTES: usize = 3;
 /// Upper bound for an event's own fields, besides the content of its record.
-const EVENT_SLACK_BYTES: usize = 256;
+pub(crate) const EVENT_SLACK_BYTES: usize = 256;
 
 /// Result of appending a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +56,11 @@ pub struct BatchEncoder {
     next_sequence: u64,
     batch_bytes: usize,
     pool: Pool,
-    buffer: Buffer,
-    names: Dictionary,
+    pub(crate) buffer: Buffer,
+    pub(crate) names: Dictionary,
     open: Counts,
+    /// Upper bound of the events that a receiver makes of the log records so far.
+    pub(crate) expanded_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -117,12 +121,12 @@ impl EncodedBatch {
 
 /// The index of each name in the batch being written. Dense, so that a lookup is one load; each
 /// batch is a generation, so that nothing has to be cleared.
-struct Dictionary {
+pub(crate) struct Dictionary {
     /// Generation and index, by name.
     indexes: Vec<(u32, u16)>,
     generation: u32,
     names: Vec<Name>,
-    text_bytes: usize,
+    pub(crate) text_bytes: usize,
 }
 
 impl Dictionary {
@@ -176,6 +180,7 @@ impl BatchEncoder {
             buffer,
             names: Dictionary::new(),
             open: Counts::default(),
+            expanded_bytes: 0,
         };
         encoder.begin();
         encoder
@@ -185,6 +190,12 @@ impl BatchEncoder {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// Whether the batch being written is empty.
@@ -218,6 +229,7 @@ impl BatchEncoder {
     fn begin(&mut self) {
         self.names.clear();
         self.open = Counts::default();
+        self.expanded_bytes = 0;
         let head = self.head_bytes();
         self.buffer.reserve(head);
         self.buffer.used = head;
@@ -225,9 +237,12 @@ impl BatchEncoder {
 
     /// Appends the event or story of a record.
     pub fn append(&mut self, record: &Record<'_>) -> Appended {
+        if let Some(block) = record.log_block() {
+            return self.append_logs(record, (&block.encoded, block.records.to_native()));
+        }
         // An archive contains every text and, for each field, at least half of the bytes that its
         // numbers take on the wire: twice the record's size is an upper bound.
-        let bound = 2 * record.len_blocks() * tapio_core::ring::BLOCK_BYTES + EVENT_SLACK_BYTES;
+        let bound = 2 * record.len_blocks() * BLOCK_BYTES + EVENT_SLACK_BYTES;
         if !self.buffer.has_room(bound + self.names.text_bytes) && !self.is_empty() {
             return Appended::Full;
         }
@@ -311,9 +326,14 @@ impl BatchEncoder {
         }
         out.fill_length(start, EVENT_LEN_BYTES);
         self.buffer.used = out.at;
-        self.open.items += 1;
-        self.open.events += 1;
-        self.open.accounts[usize::from(header.account()) % MAX_ACCOUNTS] += 1;
+        self.count_events(header.account(), 1);
+    }
+
+    /// Counts events that were appended.
+    pub(crate) fn count_events(&mut self, account: u8, events: u32) {
+        self.open.items += events;
+        self.open.events += events;
+        self.open.accounts[usize::from(account) % MAX_ACCOUNTS] += events;
     }
 
     /// Appends a story.
@@ -379,7 +399,7 @@ fn collector_events(accounts: &[u32; MAX_ACCOUNTS]) -> Vec<u8> {
 
 /// Writes a `Field`. Its length is known in advance.
 #[inline]
-fn write_field(
+pub(crate) fn write_field(
     out: &mut ProtoWriter<'_>,
     tag: u8,
     field: &ArchivedField<'_>,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::decode::{Batch, Decoded, Item};
+use super::log_block::expanded;
 use super::proto;
 use super::reader::{WireCause, WireError};
 use super::story::story_from_proto;
@@ -48,6 +49,9 @@ pub fn decoded_json(batch: &Batch<'_>, decoded: &Decoded<'_>) -> Json {
 /// When the batch's outline is invalid.
 pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
     let batch = Batch::parse(bytes).map_err(|(_, error)| error)?;
+    if let Some(events) = expanded(&batch)? {
+        return batch_json(&events);
+    }
     let mut decoder = batch.display_decoder();
     let (mut out, mut invalid) = (Vec::new(), 0);
     for item in batch.items() {
@@ -58,6 +62,8 @@ pub fn batch_json(bytes: &[u8]) -> Result<(Vec<(bool, Json)>, u32), WireError> {
                 .and_then(story_from_proto)
                 .map(|s| (true, s.json()))
                 .ok_or(WireError { at: 0, cause: WireCause::BadStory }),
+            // They were taken apart.
+            Item::LogBlock(_) => continue,
         };
         match json {
             Ok(json) => out.push(json),

@@ -7,7 +7,10 @@
 //! | `buffer.rs` | the encoder's buffers, reused when a batch is acknowledged |
 //! | `reader.rs` | bounds-checked protobuf reader |
 //! | `raw_event.rs` | [`RawEvent`]: parts of an event without decoding it |
+//! | `raw_log_block.rs` | [`RawLogBlock`]: the parts of a block of log records |
 //! | `decode.rs` | [`Batch`]: the bytes of an `EventBatch` → borrowed events |
+//! | `log_block/` | log records that pass as they came, and the events in them |
+//! | `proto_vec.rs` | protobuf into a growing buffer, OTLP's attributes and their values |
 //! | `story.rs` | stories to and from protobuf |
 //! | `json.rs` | decoded items as JSON |
 //! | `sequence_tracker.rs` | [`SequenceTracker`]: deduplication by sequence number |
@@ -20,6 +23,7 @@
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
+//! | `otlp_raw.rs` | [`OtlpRawLog`]: log records of a request, undecoded |
 //! | `otlp_json.rs`, `otlp_schema.rs` | OTLP in JSON → protobuf |
 //! | `otlp_response.rs` | [`OtlpResponse`]: the response to an export request |
 //! | `otlp_client/` | [`OtlpClient`]: client of an OTLP receiver |
@@ -40,14 +44,18 @@ mod dialer;
 mod door;
 mod encode;
 mod json;
+mod log_block;
 mod otlp;
 mod otlp_client;
 mod otlp_json;
 mod otlp_out;
+mod otlp_raw;
 mod otlp_response;
 mod otlp_schema;
 pub mod proto;
+mod proto_vec;
 mod raw_event;
+mod raw_log_block;
 mod reader;
 mod retry_info;
 mod sequence_tracker;
@@ -68,6 +76,7 @@ pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };
 pub use json::{batch_json, decoded_json};
+pub use log_block::{expanded, log_id, log_ids};
 pub use otlp::{
     OtlpAttributes, OtlpMetricType, OtlpNested, OtlpPart, OtlpParts, OtlpPoint, OtlpRecord,
     OtlpScope, OtlpSignal, OtlpValue, otlp_logs, otlp_points, otlp_spans,
@@ -77,8 +86,10 @@ pub use otlp_client::{
 };
 pub use otlp_json::otlp_from_json;
 pub use otlp_out::{Encoded, OtlpEncoder, OtlpRequest, OtlpSelection, OtlpService};
+pub use otlp_raw::{OtlpLogOutline, OtlpLogText, OtlpRawLog, OtlpRawLogs, otlp_raw_logs};
 pub use otlp_response::OtlpResponse;
 pub use raw_event::{EventKeys, RawEvent, kernel_time};
+pub use raw_log_block::RawLogBlock;
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;
 pub use sequence_tracker::{Jump, SequenceCheck, SequenceSet, SequenceTracker, StreamItems};

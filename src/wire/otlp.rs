@@ -6,7 +6,7 @@ mod metrics;
 mod parts;
 mod value;
 
-use value::value;
+pub(crate) use value::{key_value, value};
 
 pub use metrics::{OtlpMetricType, OtlpPoint};
 pub use parts::{OtlpPart, OtlpParts};
@@ -71,6 +71,10 @@ pub struct OtlpScope<'a> {
     pub version: &'a str,
     /// Its attributes.
     pub attributes: OtlpAttributes<'a>,
+    /// The bytes of the scope.
+    pub encoded: &'a [u8],
+    /// Whether these aren't all, or have fields that aren't known here.
+    pub has_unknown: bool,
 }
 
 /// Decodes an `ExportLogsServiceRequest` and passes each record to `visit`, with its resource's
@@ -153,7 +157,7 @@ fn items<'a>(
     Ok(invalid)
 }
 
-fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireError> {
+pub(crate) fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireError> {
     let mut attributes = OtlpAttributes::default();
     while !part.is_empty() {
         let (1, LEN) = part.tag_or_skip(1)? else { continue };
@@ -171,26 +175,39 @@ fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireE
 }
 
 /// The scope of `ScopeLogs` or `ScopeSpans`, which may follow its records.
-fn scope(mut part: Reader<'_>) -> Result<OtlpScope<'_>, WireError> {
+pub(crate) fn scope(mut part: Reader<'_>) -> Result<OtlpScope<'_>, WireError> {
     let mut scope = OtlpScope::default();
     while !part.is_empty() {
         let (1, LEN) = part.tag_or_skip(1)? else { continue };
-        let mut fields = part.message()?;
-        while !fields.is_empty() {
-            match fields.tag()? {
-                (1, LEN) => scope.name = fields.text()?,
-                (2, LEN) => scope.version = fields.text()?,
-                (3, LEN) => scope.attributes.add(fields.message()?),
-                (4, VARINT) => scope.attributes.add_dropped(fields.varint()?),
-                (number, wire_type) => fields.skip_unknown(number, 4, wire_type)?,
-            }
-        }
+        scope.read(part.message()?)?;
     }
     Ok(scope)
 }
 
+impl<'a> OtlpScope<'a> {
+    /// Reads an `InstrumentationScope`.
+    pub(crate) fn read(&mut self, mut fields: Reader<'a>) -> Result<(), WireError> {
+        // A second message adds to the first.
+        self.has_unknown = !self.encoded.is_empty();
+        self.encoded = fields.rest();
+        while !fields.is_empty() {
+            match fields.tag()? {
+                (1, LEN) => self.name = fields.text()?,
+                (2, LEN) => self.version = fields.text()?,
+                (3, LEN) => self.attributes.add(fields.message()?),
+                (4, VARINT) => self.attributes.add_dropped(fields.varint()?),
+                (number, wire_type) => {
+                    self.has_unknown = true;
+                    fields.skip_unknown(number, 4, wire_type)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl<'a> OtlpRecord<'a> {
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let mut attributes = std::mem::take(&mut self.attributes);
         attributes.list.clear();
         attributes.dropped = 0;
@@ -199,7 +216,7 @@ impl<'a> OtlpRecord<'a> {
     }
 
     /// Decodes a `LogRecord`.
-    fn log(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
+    pub(crate) fn log(&mut self, mut r: Reader<'a>) -> Result<(), WireError> {
         while !r.is_empty() {
             match r.tag()? {
                 (1, FIXED64) => self.time_ns = r.fixed64()?,

@@ -246,11 +246,14 @@ impl<'a> Reader<'a> {
 /// `str::from_utf8`.
 #[inline]
 fn as_text(bytes: &[u8]) -> Option<&str> {
-    if bytes.is_ascii() {
-        // SAFETY: ASCII is UTF-8.
-        return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
-    }
-    std::str::from_utf8(bytes).ok()
+    as_ascii(bytes).or_else(|| std::str::from_utf8(bytes).ok())
+}
+
+/// Converts ASCII to text.
+#[inline]
+pub(super) fn as_ascii(bytes: &[u8]) -> Option<&str> {
+    // SAFETY: ASCII is UTF-8.
+    bytes.is_ascii().then(|| unsafe { std::str::from_utf8_unchecked(bytes) })
 }
 
 #[cfg(test)]

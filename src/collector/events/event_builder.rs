@@ -4,9 +4,9 @@
 use std::fmt::{self, Write as _};
 
 use tapio_core::event::{
-    ClockQuality, Event, EventId, Field, Name, Reason, Severity, TraceId, Value, names,
+    ClockQuality, Event, EventId, Field, LogBlock, Name, Reason, Severity, TraceId, Value, names,
 };
-use tapio_core::ring::Sink;
+use tapio_core::ring::{LogPass, Sink};
 
 /// Maximum number of fields. By default SDKs limit a span or a log record to 128 attributes of its
 /// own.
@@ -262,8 +262,13 @@ impl EventBuilder {
         header: &EventHeader,
         output: &mut impl EventOutput,
     ) -> Result<(), Reason> {
+        self.read(header, |event| output.offer(event))
+    }
+
+    /// Calls `read` with the event.
+    pub(crate) fn read<R>(&self, header: &EventHeader, read: impl FnOnce(&Event<'_>) -> R) -> R {
         self.fields(|fields| {
-            output.offer(&Event {
+            read(&Event {
                 observed_ns: header.observed_ns,
                 severity: header.severity,
                 clock: header.clock as u8,
@@ -289,6 +294,21 @@ pub(crate) trait EventOutput {
 
     /// Counts events that can't be built.
     fn refuse(&mut self, reason: Reason, events: u64);
+
+    /// Decides which log records may be offered as they came, of a resource with these entity
+    /// keys and attributes; `None`: none of them.
+    fn log_pass(&self, _shared: &Event<'_>) -> Option<LogPass> {
+        None
+    }
+
+    /// Takes log records as they came, for which [`EventOutput::log_pass`] has decided.
+    ///
+    /// # Errors
+    /// Why they aren't accepted; they are counted.
+    fn offer_logs(&mut self, block: &LogBlock<'_>) -> Result<(), Reason> {
+        self.refuse(Reason::BadInput, block.records.into());
+        Err(Reason::BadInput)
+    }
 }
 
 impl EventOutput for Sink {
@@ -298,5 +318,13 @@ impl EventOutput for Sink {
 
     fn refuse(&mut self, reason: Reason, events: u64) {
         Self::refuse(self, reason, events);
+    }
+
+    fn log_pass(&self, shared: &Event<'_>) -> Option<LogPass> {
+        Self::log_pass(self, shared)
+    }
+
+    fn offer_logs(&mut self, block: &LogBlock<'_>) -> Result<(), Reason> {
+        Self::offer_logs(self, block)
     }
 }

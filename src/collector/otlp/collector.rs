@@ -225,6 +225,7 @@ async fn process_requests(
                 context.report.count("requests", received);
                 context.report.count("requests_refused", malformed);
                 context.report.count("attributes_dropped", writer.dropped_attributes);
+                context.report.count("records_passed", writer.passed);
                 context.report.count("series_forgotten", writer.series.forgotten);
             }
         }

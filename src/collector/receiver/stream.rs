@@ -17,6 +17,7 @@ use tapio_core::ring::{FullRing, Sink};
 use tapio_wire::proto::{Ack, Refusal};
 use tapio_wire::{
     Batch, BatchHead, Caller, Item, Jump, SequenceCheck, SequenceTracker, StreamItems, WireError,
+    expanded,
 };
 
 /// Most batches read from one stream before the next stream.
@@ -295,6 +296,10 @@ impl StreamPoll<'_> {
             Ok(batch) => (batch.head, Ok(batch)),
             Err((head, error)) => (head, Err(error)),
         };
+        if let Some(events) = batch.as_ref().ok().and_then(|batch| expanded(batch).ok().flatten()) {
+            reading.current = Some(Current { bytes: events, next: None });
+            return self.finish_current(reading, processes, context);
+        }
         let sender = (head.node.to_owned(), head.epoch);
         if *reading.sender.get_or_insert_with(|| sender.clone()) != sender {
             return Err(Stall::NextGroup);
@@ -352,6 +357,9 @@ impl StreamPoll<'_> {
             Ok(Batch { dropped_from: Some(dropped_from), .. }) => {
                 process.items.give_up(dropped_from, head.first_sequence);
                 return Ok(None);
+            }
+            Ok(batch) if batch.log_blocks > 0 => {
+                Err("its blocks of log records aren't valid".to_owned())
             }
             Ok(batch) => match taken.check(head.first_sequence, head.count) {
                 SequenceCheck::New => Ok(batch),

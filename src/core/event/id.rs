@@ -98,6 +98,22 @@ impl EventId {
         bytes[8..].copy_from_slice(&sequence.to_be_bytes());
         Self(bytes)
     }
+
+    /// The span of an event within its trace: its id, mixed so that the halves of a sequence number
+    /// don't show, and never zero.
+    #[must_use]
+    pub fn span(self) -> [u8; 8] {
+        let word = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&self.0[at..at + 8]);
+            u64::from_be_bytes(bytes)
+        };
+        // The finaliser of splitmix64.
+        let mut x = word(0) ^ word(8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)).max(1).to_be_bytes()
+    }
 }
 
 impl TraceId {
@@ -108,6 +124,14 @@ impl TraceId {
     #[must_use]
     pub fn is_some(self) -> bool {
         self != Self::NONE
+    }
+
+    /// The last eight bytes, which are random also where the first ones are a time.
+    #[must_use]
+    pub fn low_bits(self) -> u64 {
+        let mut bits = [0; 8];
+        bits.copy_from_slice(&self.0[8..]);
+        u64::from_be_bytes(bits)
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `id.rs` | 128-bit event and trace identifiers |
 //! | `severity.rs` | OpenTelemetry severity numbers |
 //! | `record.rs` | [`Event`], borrowed while it is built, archived in a record |
+//! | `log_block.rs` | [`LogBlock`]: log records that pass as they came |
 //! | `truncate.rs` | cuts an event that is too large for a record |
 //! | `view.rs` | in-place access to an archived event |
 //! | `story.rs` | [`Story`]: members, root causes, impact and actions |
@@ -28,6 +29,7 @@ mod incident_view;
 mod interner;
 mod json;
 mod link;
+mod log_block;
 mod name;
 mod reason;
 mod record;
@@ -45,6 +47,7 @@ pub use incident_view::IncidentView;
 pub use interner::{NameError, NameSource};
 pub use json::{EventParseError, parse_rfc3339, rfc3339, value_json};
 pub use link::{Link, LinkTarget, LinkedStory, MAX_LINKS, StoryPart, linked_among};
+pub use log_block::{ArchivedLogBlock, LogBlock};
 pub use name::Name;
 pub use reason::{REASON_COUNT, Reason, Stage};
 pub use record::{ArchivedEvent, ArchivedField, ArchivedValue, ClockQuality, Event, Field, Value};

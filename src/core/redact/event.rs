@@ -47,6 +47,13 @@ impl Redactor {
         }
     }
 
+    /// Whether a field with this name may have any value: neither its name nor the name's usual
+    /// content, such as a command line, makes it a secret.
+    #[must_use]
+    pub fn is_ordinary(&self, name: &str) -> bool {
+        self.value_class(name) == ValueClass::Ordinary
+    }
+
     /// The class of a name, computed once for each name of the process.
     fn field_class(&self, name: Name) -> ValueClass {
         const CLASSES: [ValueClass; 3] =

@@ -4,7 +4,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `redactor.rs` | the search of a text |
-//! | `triggers.rs`, `grams.rs` | one search that ordinary text passes, and a first look before it |
+//! | `triggers.rs` | one search that ordinary text passes |
 //! | `names.rs` | names whose values are secrets |
 //! | `pairs.rs`, `value.rs` | names with their values in text, and where a value ends |
 //! | `shapes.rs` | keys and tokens of known shape, JSON web tokens, PEM |
@@ -20,7 +20,6 @@
 mod command;
 mod config;
 mod event;
-mod grams;
 mod json;
 mod log;
 mod names;

@@ -75,7 +75,7 @@ impl Redactor {
     /// The text without secrets; borrowed where it has none.
     #[must_use]
     pub fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.triggers.is_some() && shapes::is_base64_line(text) {
+        if self.is_secret(text) {
             return Cow::Owned(REDACTED.to_owned());
         }
         if !self.has_trigger(text) {
@@ -163,10 +163,16 @@ impl Redactor {
     }
 
     /// Whether a text can have a secret at all.
-    pub(super) fn has_trigger(&self, text: &str) -> bool {
+    #[must_use]
+    pub fn has_trigger(&self, text: &str) -> bool {
         !self.patterns.is_empty()
-            || shapes::is_base64_line(text)
-            || self.triggers.as_ref().is_some_and(|t| t.is_in(text))
+            || self.is_secret(text)
+            || self.triggers.as_ref().is_some_and(|t| t.is_in(text.as_bytes()))
+    }
+
+    /// Whether a whole text is a secret by its form: a line of base64.
+    fn is_secret(&self, text: &str) -> bool {
+        self.triggers.is_some() && shapes::is_base64_line(text)
     }
 }
 

@@ -4,8 +4,8 @@
 use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
 
 use super::command::PROGRAM_STARTS;
-use super::grams::Grams;
 use super::shapes::SHAPES;
+use crate::grams::Grams;
 
 /// The form that a trigger may be a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl Triggers {
     }
 
     /// Whether a text has a trigger.
-    pub(super) fn is_in(&self, text: &str) -> bool {
+    pub(super) fn is_in(&self, text: &[u8]) -> bool {
         self.grams.may_be_in(text) && self.search.is_match(text)
     }
 }

@@ -34,6 +34,8 @@ pub enum RecordType {
     Watermark = 3,
     /// Skips the rest of the ring: the next record is at its start.
     Skip = 4,
+    /// Log records that pass as they came.
+    LogBlock = 5,
 }
 
 /// A record's first block.
@@ -114,6 +116,7 @@ impl Header {
                 1 => RecordType::Event,
                 2 => RecordType::Story,
                 3 => RecordType::Watermark,
+                5 => RecordType::LogBlock,
                 _ => RecordType::Skip,
             },
             collector: b[1],

@@ -8,7 +8,10 @@
 //! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place, over rtrb |
 //! | `wake.rs` | [`Bell`]: wakes a consumer, only if it sleeps |
 //! | `park.rs` | [`wait_until`]: a thread waits for its bell |
+//! | `route.rs` | [`Router`]: the shards of an event |
 //! | `sink.rs` | [`Sink`]: a collector's entry into the pipeline |
+//! | `sink/log_blocks.rs` | the entry of log records that pass as they came |
+//! | `sink/truncated.rs` | events that are too large for a record |
 //! | `ledger.rs` | [`Ledger`]: received = forwarded + dropped + held |
 //!
 //! A ring has one producer and one consumer. A record is a header block, one block per membership,
@@ -20,6 +23,7 @@ mod ledger;
 mod membership;
 mod park;
 mod record;
+mod route;
 mod sink;
 mod wake;
 
@@ -30,5 +34,6 @@ pub use park::{attach, wait_until};
 pub use record::{
     MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
 };
-pub use sink::{FullRing, OnFull, Route, Router, Sink, reserve_blocks};
+pub use route::{LogFilter, LogOutline, LogPass, Route, Router};
+pub use sink::{FullRing, OnFull, Sink, reserve_blocks};
 pub use wake::{Bell, Doorbell, Target};

@@ -2,7 +2,8 @@
 
 use std::mem::MaybeUninit;
 
-use rkyv::api::low;
+use rkyv::Serialize;
+use rkyv::api::low::{self, LowSerializer};
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::writer::Buffer;
@@ -11,7 +12,9 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
 use super::membership::Membership;
-use crate::event::{ArchivedEvent, ArchivedField, ArchivedStory, Event, Field, Story};
+use crate::event::{
+    ArchivedEvent, ArchivedField, ArchivedLogBlock, ArchivedStory, Event, Field, LogBlock, Story,
+};
 
 /// Fields of minimal size that fit into the largest record.
 const MAX_FIELDS: usize =
@@ -108,6 +111,16 @@ impl RecordWriter {
         self.known_free >= blocks
     }
 
+    /// Checks that `reserve_blocks` blocks stay free behind a record of `need` blocks, where there
+    /// are to be any.
+    fn keep_free(&mut self, reserve_blocks: usize, need: usize) -> Result<(), WriteError> {
+        if reserve_blocks > 0 && !self.has_free(reserve_blocks + 2 * need) {
+            return Err(WriteError::Full);
+        }
+        self.known_free = self.known_free.saturating_sub(2 * need);
+        Ok(())
+    }
+
     /// Writes an event. The record's type is [`RecordType::Event`], whatever the header has.
     ///
     /// # Errors
@@ -127,33 +140,29 @@ impl RecordWriter {
         event: &Event<'_>,
         reserve_blocks: usize,
     ) -> Result<(), WriteError> {
-        let need = 1 + event.archive_bound_bytes().div_ceil(BLOCK_BYTES);
-        if need > MAX_RECORD_BLOCKS {
-            return Err(WriteError::Oversize);
-        }
-        if reserve_blocks > 0 && !self.has_free(reserve_blocks + 2 * need) {
-            return Err(WriteError::Full);
-        }
-        self.known_free = self.known_free.saturating_sub(2 * need);
-        // The reader trusts the type unchecked: it must match the archive.
-        let header = header.with_type(RecordType::Event);
+        let need = need_blocks(event.archive_bound_bytes())?;
+        self.keep_free(reserve_blocks, need)?;
         let Self { blocks, scratch, .. } = self;
-        place(blocks, need, |room| {
-            let (head, body) = room.split_at_mut(1);
-            let body = as_bytes_mut(body);
-            let scratch = SubAllocator::new(scratch);
-            let written = low::to_bytes_in_with_alloc::<_, _, Failure>(
-                event,
-                Buffer::from(&mut *body),
-                scratch,
-            )
-            .map_err(|_| WriteError::Oversize)?
-            .len();
-            let used = written.div_ceil(BLOCK_BYTES);
-            body[written..used * BLOCK_BYTES].fill(MaybeUninit::new(0));
-            head[0].write(header.write((1 + used) as u16, written as u32, 0));
-            Ok(1 + used)
-        })
+        // The reader trusts the type unchecked: it must match the archive.
+        write_archive(blocks, scratch, need, &header.with_type(RecordType::Event), event)
+    }
+
+    /// Writes log records that pass as they came, if at least `reserve_blocks` blocks stay free.
+    /// The record's type is [`RecordType::LogBlock`].
+    ///
+    /// # Errors
+    /// As [`RecordWriter::write_event`].
+    pub fn write_log_block(
+        &mut self,
+        header: &Header,
+        block: &LogBlock<'_>,
+        reserve_blocks: usize,
+    ) -> Result<(), WriteError> {
+        let need = need_blocks(block.archive_bound_bytes())?;
+        self.keep_free(reserve_blocks, need)?;
+        let Self { blocks, scratch, .. } = self;
+        // As in `write_event_above`.
+        write_archive(blocks, scratch, need, &header.with_type(RecordType::LogBlock), block)
     }
 
     /// Forwards a record with a new header, except for its type, and more memberships after those
@@ -223,6 +232,36 @@ impl RecordWriter {
             Ok(1)
         })
     }
+}
+
+/// The blocks of a record with an archive of at most so many bytes.
+fn need_blocks(archive_bytes: usize) -> Result<usize, WriteError> {
+    let need = 1 + archive_bytes.div_ceil(BLOCK_BYTES);
+    if need > MAX_RECORD_BLOCKS { Err(WriteError::Oversize) } else { Ok(need) }
+}
+
+/// Writes a record of `need` blocks at most: a header, and the archive of a value. The header has
+/// the type of record that the value is.
+fn write_archive(
+    blocks: &mut Producer<Block>,
+    scratch: &mut [MaybeUninit<u8>],
+    need: usize,
+    header: &Header,
+    value: &impl for<'w, 's> Serialize<LowSerializer<Buffer<'w>, SubAllocator<'s>, Failure>>,
+) -> Result<(), WriteError> {
+    place(blocks, need, |room| {
+        let (head, body) = room.split_at_mut(1);
+        let body = as_bytes_mut(body);
+        let scratch = SubAllocator::new(scratch);
+        let buffer = Buffer::from(&mut *body);
+        let written = low::to_bytes_in_with_alloc::<_, _, Failure>(value, buffer, scratch)
+            .map_err(|_| WriteError::Oversize)?
+            .len();
+        let used = written.div_ceil(BLOCK_BYTES);
+        body[written..used * BLOCK_BYTES].fill(MaybeUninit::new(0));
+        head[0].write(header.write((1 + used) as u16, written as u32, 0));
+        Ok(1 + used)
+    })
 }
 
 fn copy_blocks(to: &mut [MaybeUninit<Block>], from: &[Block]) {
@@ -304,6 +343,24 @@ impl<'a> Record<'a> {
         // and are only ever copied whole; they hold a valid ArchivedEvent whose root is at the end.
         (self.header.record == RecordType::Event)
             .then(|| unsafe { rkyv::access_unchecked::<ArchivedEvent<'_>>(self.archive()) })
+    }
+
+    /// The log records that pass as they came. `None` for a record of another type.
+    #[must_use]
+    pub fn log_block(&self) -> Option<&'a ArchivedLogBlock<'a>> {
+        // SAFETY: as in `event`, written by `write_log_block`.
+        (self.header.record == RecordType::LogBlock)
+            .then(|| unsafe { rkyv::access_unchecked::<ArchivedLogBlock<'_>>(self.archive()) })
+    }
+
+    /// The number of events in the record: 0 for a story or a watermark.
+    #[must_use]
+    pub fn events(&self) -> u32 {
+        match self.header.record {
+            RecordType::Event => 1,
+            RecordType::LogBlock => self.log_block().map_or(0, |block| block.records.to_native()),
+            RecordType::Story | RecordType::Watermark | RecordType::Skip => 0,
+        }
     }
 
     /// The story. `None` for a record of another type.

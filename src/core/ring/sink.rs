@@ -1,14 +1,17 @@
 //! A collector's entry into the pipeline: routes events, accounts for them and writes them into the
 //! rings of the shards.
 
+mod log_blocks;
+mod truncated;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS};
+use super::block::Header;
 use super::ledger::{StageLedger, account};
 use super::record::{RecordWriter, WriteError};
+use super::route::Router;
 use super::wake::Bell;
-use crate::clock;
 use crate::event::{Event, Reason, Severity};
 use crate::log_line;
 use crate::memory::MemoryPressure;
@@ -23,9 +26,6 @@ const FULL_PAUSE: Duration = Duration::from_micros(100);
 
 /// Pause before it is looked again whether there is memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(5);
-
-/// The least time between two reports of events that were cut.
-const REPORT_INTERVAL_NS: u64 = 60_000_000_000;
 
 /// Policy for a full ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,28 +48,6 @@ pub fn reserve_blocks(severity: Severity, capacity_blocks: usize) -> usize {
     } else {
         capacity_blocks / 4
     }
-}
-
-/// The shards that an event visits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Bit set of shards; never zero.
-    pub visits: u64,
-}
-
-impl Route {
-    /// The first shard. Visits go from lower to higher shards, so that shards can't wait for each
-    /// other in a circle.
-    #[must_use]
-    pub fn first(self) -> usize {
-        self.visits.trailing_zeros() as usize
-    }
-}
-
-/// Routes events to shards.
-pub trait Router: Send + Sync {
-    /// The shards for which the event is relevant.
-    fn route(&self, event: &Event<'_>) -> Route;
 }
 
 /// A ring without room for an event, or an agent without memory for it ([`Sink::try_offer`]).
@@ -97,8 +75,8 @@ pub struct Sink {
     generation: u64,
     /// Whether an event of the current generation was offered.
     has_offered: bool,
-    /// Whether an event was received and isn't accounted for yet.
-    is_writing: bool,
+    /// Events that were received and aren't accounted for yet.
+    writing: u32,
     /// When it was reported last that an event was cut.
     truncation_reported_ns: u64,
     spare: Option<Box<Sink>>,
@@ -133,7 +111,7 @@ impl Sink {
             offered: 0,
             generation: 1,
             has_offered: false,
-            is_writing: false,
+            writing: 0,
             truncation_reported_ns: 0,
             spare: None,
         }
@@ -222,14 +200,16 @@ impl Sink {
             loop {
                 match sink.offer_once(event, order, is_redacted) {
                     Ok(outcome) => return outcome,
-                    Err(FullRing(_)) => {
-                        sink.flush();
-                        let pause = if sink.is_paused() { MEMORY_PAUSE } else { FULL_PAUSE };
-                        std::thread::sleep(pause);
-                    }
+                    Err(FullRing(_)) => sink.pause(),
                 }
             }
         })
+    }
+
+    /// Waits a little for room or memory.
+    fn pause(&mut self) {
+        self.flush();
+        std::thread::sleep(if self.is_paused() { MEMORY_PAUSE } else { FULL_PAUSE });
     }
 
     /// Calls `offer` with the event completed by the facts of its line and without secrets, and
@@ -239,7 +219,7 @@ impl Sink {
         event: &Event<'_>,
         offer: impl FnOnce(&mut Self, &Event<'_>, bool) -> R,
     ) -> R {
-        self.is_writing = true;
+        self.writing = 1;
         log_line::interpret(event, |event| {
             let Some(redactor) = self.redactor.clone() else {
                 return log_line::with_complaint(event, |event| offer(self, event, false));
@@ -281,25 +261,31 @@ impl Sink {
         order: u64,
         is_redacted: bool,
     ) -> Result<Result<(), Reason>, FullRing> {
-        self.is_writing = true;
+        self.writing = 1;
         let outcome = self.write(event, order);
-        self.is_writing = false;
+        self.writing = 0;
         let outcome = outcome?;
         match outcome {
             Ok(()) => {
                 let account = account(self.collector, self.parity());
-                self.has_offered = true;
-                self.ledger.add_received(account, 1);
-                self.ledger.add_forwarded(account, 1);
                 self.ledger.add_redacted(account, is_redacted.into());
-                self.unflushed += 1;
-                if self.unflushed >= FLUSH_EVERY {
-                    self.flush();
-                }
+                self.accept(1);
             }
             Err(reason) => self.refuse(reason, 1),
         }
         Ok(outcome)
+    }
+
+    /// Counts events that were written.
+    fn accept(&mut self, events: u32) {
+        let account = account(self.collector, self.parity());
+        self.has_offered = true;
+        self.ledger.add_received(account, events.into());
+        self.ledger.add_forwarded(account, events.into());
+        self.unflushed += events;
+        if self.unflushed >= FLUSH_EVERY {
+            self.flush();
+        }
     }
 
     /// The generation, from 1, that the next event is counted in.
@@ -325,11 +311,12 @@ impl Sink {
         (self.generation & 1) as u8
     }
 
-    /// Counts the event whose write a panic interrupted, if any. The manager calls it before it
+    /// Counts the events whose write a panic interrupted, if any. The manager calls it before it
     /// restarts the collector.
     pub fn after_panic(&mut self) {
-        if std::mem::take(&mut self.is_writing) {
-            self.refuse(Reason::CollectorPanic, 1);
+        match std::mem::take(&mut self.writing) {
+            0 => {}
+            events => self.refuse(Reason::CollectorPanic, events.into()),
         }
     }
 
@@ -341,10 +328,7 @@ impl Sink {
             ..Header::event(self.collector, route.visits, event.time_ns)
         };
         let first = route.first().min(self.shards.len() - 1);
-        let reserve_blocks = match self.on_full {
-            OnFull::Drop => reserve_blocks(event.severity, self.shards[first].0.capacity_blocks()),
-            OnFull::Wait => 0,
-        };
+        let reserve_blocks = self.reserve_blocks(first, event.severity);
         if self.is_paused() && !self.shutdown.is_requested() {
             return Err(FullRing(first));
         }
@@ -352,45 +336,34 @@ impl Sink {
         if written == Err(WriteError::Oversize) {
             written = self.write_truncated(first, &header, event, reserve_blocks);
         }
+        self.outcome(first, written)
+    }
+
+    /// The blocks of a shard's ring that an event of this severity leaves free.
+    fn reserve_blocks(&self, shard: usize, severity: Severity) -> usize {
+        match self.on_full {
+            OnFull::Drop => reserve_blocks(severity, self.shards[shard].0.capacity_blocks()),
+            OnFull::Wait => 0,
+        }
+    }
+
+    /// The outcome for events that were written into the ring of a shard, or weren't.
+    fn outcome(
+        &self,
+        shard: usize,
+        written: Result<(), WriteError>,
+    ) -> Result<Result<(), Reason>, FullRing> {
         match written {
             Ok(()) => Ok(Ok(())),
             Err(WriteError::Oversize) => Ok(Err(Reason::Oversize)),
             Err(WriteError::Full) if self.on_full == OnFull::Drop => Ok(Err(Reason::RingFull)),
             Err(WriteError::Full)
-                if self.shutdown.is_requested() || self.shards[first].0.is_abandoned() =>
+                if self.shutdown.is_requested() || self.shards[shard].0.is_abandoned() =>
             {
                 Ok(Err(Reason::Shutdown))
             }
-            Err(WriteError::Full) => Err(FullRing(first)),
+            Err(WriteError::Full) => Err(FullRing(shard)),
         }
-    }
-
-    /// Writes an event that is too large for a record with its texts cut.
-    #[cold]
-    fn write_truncated(
-        &mut self,
-        first: usize,
-        header: &Header,
-        event: &Event<'_>,
-        reserve_blocks: usize,
-    ) -> Result<(), WriteError> {
-        let writer = &mut self.shards[first].0;
-        // A block is the record's head.
-        let max_bytes = (MAX_RECORD_BLOCKS - 1) * BLOCK_BYTES;
-        let written = event
-            .truncated(max_bytes, |cut| writer.write_event_above(header, cut, reserve_blocks))
-            .unwrap_or(Err(WriteError::Oversize));
-        if written.is_ok() {
-            self.ledger.add_truncated(account(self.collector, self.parity()), 1);
-            let now_ns = clock::monotonic_ns();
-            if now_ns.saturating_sub(self.truncation_reported_ns) >= REPORT_INTERVAL_NS {
-                self.truncation_reported_ns = now_ns;
-                let bytes = event.archive_bound_bytes();
-                let source = event.source.text();
-                tracing::warn!(source, bytes, max_bytes, "event cut to fit into a record");
-            }
-        }
-        written
     }
 
     /// Counts `n` received events as dropped that never reach a ring.
@@ -443,6 +416,7 @@ mod tests {
 
     use super::super::ledger::Ledger;
     use super::super::record::ring;
+    use super::super::route::Route;
     use super::*;
     use crate::event::{EventId, Stage, names};
 

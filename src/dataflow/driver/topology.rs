@@ -245,6 +245,9 @@ impl Topology {
         }
         let Rings { entrances, mut exits, mut messages, recorded, .. } = rings;
         let mut assessor = Arc::default();
+        if self.evidence.is_none() {
+            self.rules.sampling().stop();
+        }
         if let Some(blocks) = self.assessor_thread {
             let cluster = self.rules.current().cluster.clone();
             let (writer, stories) = ring(blocks);
@@ -259,6 +262,7 @@ impl Topology {
                 output,
             )
             .with_memory(self.memory.clone())
+            .with_sampling(self.rules.sampling())
             .with_kept_services(self.kept_services.take());
             assessor = thread.stats();
             correlator.assessor = Some(spawn("assessor".into(), None, move || thread.run())?);

@@ -2,6 +2,8 @@
 //! causes and impact. It processes facts in any order. It is pure: no clock, socket or thread, so
 //! replay and tests execute the agent's code.
 
+use std::sync::Arc;
+
 use super::bounds::Bounds;
 use super::entity::Entity;
 use super::incidents::Incidents;
@@ -11,6 +13,7 @@ use super::pending_story::PendingStory;
 use super::store::EvidenceStore;
 use super::suggest::worth_a_rule;
 use crate::guard::{Failures, guarded};
+use crate::sampling::Sampling;
 use crate::services::{ServiceBounds, ServiceCounts, ServiceFact, Services};
 use tapio_core::event::{Candidate, Impact, Story};
 use tapio_core::memory::MemoryLevel;
@@ -110,6 +113,12 @@ impl Assessor {
     pub fn streaming(mut self, sensitivity: f64) -> Self {
         self.services = Some(Services::new(ServiceBounds::LIVE, &self.cluster, sensitivity));
         self
+    }
+
+    /// Publishes there which part of spans and log records services are learned from.
+    pub(super) fn set_sampling(&mut self, sampling: &Arc<Sampling>) {
+        let services = self.services.as_mut();
+        services.into_iter().for_each(|services| services.set_sampling(Arc::clone(sampling)));
     }
 
     /// The usual behaviour of services in bytes; `None` before anything was learned.

@@ -17,6 +17,7 @@ use super::pairs::LearnedPair;
 use super::story_counts::StoryCounts;
 use super::story_writer::{Written, write_story};
 use crate::guard::{guarded, report_instead_of_printing};
+use crate::sampling::Sampling;
 use tapio_core::clock;
 use tapio_core::counters::Reading;
 use tapio_core::event::Story;
@@ -242,6 +243,13 @@ impl AssessorThread {
     #[must_use]
     pub fn with_memory(mut self, memory: MemoryPressure) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// Publishes there which part of spans and log records services are learned from.
+    #[must_use]
+    pub fn with_sampling(mut self, sampling: &Arc<Sampling>) -> Self {
+        self.assessor.set_sampling(sampling);
         self
     }
 

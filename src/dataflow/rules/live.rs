@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use super::log_filter::ResourceFilter;
 use super::rule::Rule;
 use super::set::RuleSet;
 use crate::guard::Failure;
+use crate::sampling::Sampling;
 use tapio_core::event::{Event, Name};
-use tapio_core::ring::{Route, Router};
+use tapio_core::ring::{LogFilter, Route, Router};
 
 /// Failures within [`FAILURE_WINDOW_NS`] by which a rule is disabled.
 const MAX_FAILURES: usize = 3;
@@ -52,13 +54,24 @@ pub struct LiveRules {
     current: ArcSwap<RuleSet>,
     /// Held while the set is exchanged.
     failures: Mutex<Vec<RuleFailures>>,
+    sampling: Arc<Sampling>,
 }
 
 impl LiveRules {
     /// Starts with these rules.
     #[must_use]
     pub fn new(rules: impl Into<Arc<RuleSet>>) -> Self {
-        Self { current: ArcSwap::new(rules.into()), failures: Mutex::default() }
+        Self {
+            current: ArcSwap::new(rules.into()),
+            failures: Mutex::default(),
+            sampling: Arc::default(),
+        }
+    }
+
+    /// The part of spans and log records that services are learned from, whatever the rules need.
+    #[must_use]
+    pub fn sampling(&self) -> &Arc<Sampling> {
+        &self.sampling
     }
 
     /// The rule set in force.
@@ -158,6 +171,16 @@ impl RuleFailures {
 impl Router for LiveRules {
     fn route(&self, event: &Event<'_>) -> Route {
         self.current.load().route(event)
+    }
+
+    fn home(&self, event: &Event<'_>) -> usize {
+        self.current.load().home_shard(event)
+    }
+
+    fn log_filter(&self, shared: &Event<'_>) -> Option<Arc<dyn LogFilter>> {
+        let rules = Arc::clone(self.current.load().log_rules());
+        let filter = ResourceFilter::new(rules, Arc::clone(&self.sampling), shared)?;
+        Some(Arc::new(filter))
     }
 }
 

@@ -67,16 +67,21 @@ pub(super) fn needed_texts(clause: &Clause) -> Option<Vec<String>> {
     match clause {
         Clause::All(clauses) => clauses.iter().filter_map(needed_texts).max_by_key(|t| worth(t)),
         Clause::Any(clauses) => union(clauses.iter().map(needed_texts)),
-        Clause::Field(FieldRef::Message, test) => match test {
-            FieldTest::Contains(text) | FieldTest::Prefix(text) | FieldTest::Suffix(text) => {
-                usable(vec![text.to_ascii_lowercase()])
-            }
-            FieldTest::Regex(regex) | FieldTest::Pattern(regex) => {
-                regex_syntax::parse(regex.as_str()).ok().and_then(|hir| texts_of(&hir))
-            }
-            _ => None,
-        },
+        Clause::Field(FieldRef::Message, test) => texts_of_test(test),
         Clause::Not(_) | Clause::Field(..) | Clause::Relates(..) => None,
+    }
+}
+
+/// The same for a test of the message.
+pub(super) fn texts_of_test(test: &FieldTest) -> Option<Vec<String>> {
+    match test {
+        FieldTest::Contains(text) | FieldTest::Prefix(text) | FieldTest::Suffix(text) => {
+            usable(vec![text.to_ascii_lowercase()])
+        }
+        FieldTest::Regex(regex) | FieldTest::Pattern(regex) => {
+            regex_syntax::parse(regex.as_str()).ok().and_then(|hir| texts_of(&hir))
+        }
+        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `sigma/` | from Sigma documents to rules |
 //! | `plan.rs` | the rules relevant to a kind, indexed by the values their predicates need |
 //! | `message_index.rs` | predicates on messages, indexed by texts that they need |
+//! | `log_filter.rs` | log records that no rule can match, without decoding them |
 //! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing; [`LiveRules`]: the set in force |
 //! | `reach.rs` | whether a rule can fire, given the kinds that collectors emit |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
@@ -28,6 +29,7 @@ mod kinds;
 mod kubelet_event;
 mod live;
 mod load;
+mod log_filter;
 mod message_index;
 mod plan;
 mod predicate;

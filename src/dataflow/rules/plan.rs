@@ -179,6 +179,11 @@ impl KindPlan {
         plan
     }
 
+    /// The distinct predicates.
+    pub(super) fn predicates(&self) -> &[Arc<Predicate>] {
+        &self.predicates
+    }
+
     /// Moves the predicates that an index of messages finds from those that are always evaluated.
     fn index_messages(&mut self) {
         let needs = |number: &u16| {

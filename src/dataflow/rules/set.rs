@@ -1,8 +1,9 @@
 //! A rule set: its plans by kind of event, and the routing of events to shards.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::field::{FieldRef, View, build_key};
+use super::log_filter::LogRules;
 use super::plan::KindPlan;
 use super::rule::Rule;
 use super::shape::Shape;
@@ -18,6 +19,7 @@ pub struct RuleSet {
     shards: u32,
     hasher: ahash::RandomState,
     plans: Box<[OnceLock<Box<KindPlan>>]>,
+    log_rules: OnceLock<Arc<LogRules>>,
 }
 
 /// The home entity of an event: the one whose lifecycle it belongs to if no rule joins it.
@@ -64,6 +66,7 @@ impl RuleSet {
             shards: shards.clamp(1, 64) as u32,
             hasher: ahash::RandomState::new(),
             plans: std::iter::repeat_with(OnceLock::new).take(Name::CAPACITY).collect(),
+            log_rules: OnceLock::new(),
         }
     }
 
@@ -120,6 +123,12 @@ impl RuleSet {
     pub fn plan(&self, kind: Name) -> &KindPlan {
         self.plans[usize::from(kind.0) % Name::CAPACITY]
             .get_or_init(|| Box::new(KindPlan::new(&self.rules, kind)))
+    }
+
+    /// The conditions of the rules on log records, made at the first use.
+    pub(super) fn log_rules(&self) -> &Arc<LogRules> {
+        self.log_rules
+            .get_or_init(|| Arc::new(LogRules::new(self.plan(names::OTLP_LOG).predicates())))
     }
 
     /// The hash of a join key. Random per process, so that an attacker can't aim at one shard.

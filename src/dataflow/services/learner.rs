@@ -1,6 +1,7 @@
 //! The usual behaviour of the services of a node, and deviations from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::blame::{add_hints, connected, suspects};
 use super::bounds::{FORGET_INTERVAL_STEPS, ServiceBounds};
@@ -9,12 +10,14 @@ use super::deviation::Feature;
 use super::disturbance::Disturbance;
 use super::duration::Durations;
 use super::evidence::{CallGraph, Calls, Evidence, FailingCalls};
-use super::fact::{Key, LogFact, ServiceFact, SpanFact};
+use super::fact::{Key, LogFact, ServiceFact};
 use super::operation::Operation;
+use super::rates::Rates;
 use super::report::story;
 use super::span_join::{HOLD_NS, Joined, SpanJoin};
 use super::step::{AHEAD_STEPS, Learning, SLOTS, STEP_NS, step};
 use super::wording::Names;
+use crate::sampling::Sampling;
 use tapio_core::event::{Story, StoryState, TraceId, stable_hash};
 
 /// The least deviation that counts, in standard deviations.
@@ -68,12 +71,9 @@ pub(crate) struct Services {
     pub(super) next_step: u32,
     pub(super) disturbances: Vec<Disturbance>,
     refused: u64,
-    /// One of two to the power of this traces is learned from.
-    sampling: u32,
+    /// Decides which spans and log records are learned from.
+    rates: Rates,
     sampled_out: u64,
-    /// Spans since the rate was determined, and when that was.
-    seen: u64,
-    rated_ns: u64,
 }
 
 impl Services {
@@ -97,11 +97,14 @@ impl Services {
             next_step: 0,
             disturbances: Vec::new(),
             refused: 0,
-            sampling: 0,
+            rates: Rates::default(),
             sampled_out: 0,
-            seen: 0,
-            rated_ns: 0,
         }
+    }
+
+    /// Publishes there which part of the spans and log records is learned from.
+    pub(crate) fn set_sampling(&mut self, sampling: Arc<Sampling>) {
+        self.rates.sampling = sampling;
     }
 
     /// Counts of what is kept, and of facts refused for lack of room.
@@ -117,13 +120,11 @@ impl Services {
 
     /// Adds a fact.
     pub(crate) fn add(&mut self, fact: ServiceFact) {
-        self.seen += u64::from(matches!(fact, ServiceFact::Span(_)));
+        if !self.rates.takes(&fact) {
+            self.sampled_out += 1;
+            return;
+        }
         match fact {
-            ServiceFact::Span(SpanFact { trace, .. }) | ServiceFact::Log(LogFact { trace, .. })
-                if !self.is_sampled(trace) =>
-            {
-                self.sampled_out += 1;
-            }
             ServiceFact::Span(span) if self.join.is_full() || span.duration_ns > MAX_SPAN_NS => {
                 self.refused += 1;
             }
@@ -157,25 +158,6 @@ impl Services {
                 self.names.texts.insert(key, text);
             }
         }
-    }
-
-    /// Whether a trace is learned from: at high rates, one of two, four, … is, as a whole.
-    fn is_sampled(&self, trace: u64) -> bool {
-        let mixed = trace.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        trace == 0 || mixed.leading_zeros() >= self.sampling
-    }
-
-    /// Adapts the part of traces that is learned from to the rate of spans: those that await their
-    /// callees may take half of the room.
-    fn adapt_sampling(&mut self, now_ns: u64) {
-        let elapsed_ns = now_ns.saturating_sub(self.rated_ns);
-        if elapsed_ns < SECOND_NS {
-            return;
-        }
-        let waiting = self.seen as f64 * (HOLD_NS + SECOND_NS) as f64 / elapsed_ns as f64;
-        let times = 2.0 * waiting / self.bounds.spans.max(1) as f64;
-        self.sampling = times.max(1.0).log2().ceil() as u32;
-        (self.rated_ns, self.seen) = (now_ns, 0);
     }
 
     fn log_without_span(&mut self, log: &LogFact) {
@@ -239,7 +221,7 @@ impl Services {
     /// Advances time: joins the spans that are due, evaluates the steps that are complete, and
     /// returns what became of the disturbances.
     pub(crate) fn advance(&mut self, now_ns: u64) -> Vec<Story> {
-        self.adapt_sampling(now_ns);
+        self.rates.adapt(now_ns, self.bounds.spans);
         let mut due = Vec::new();
         self.join.take_due(now_ns, |joined| due.push(joined));
         let complete = step(now_ns.saturating_sub(HOLD_NS + SECOND_NS));

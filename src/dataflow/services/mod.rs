@@ -29,6 +29,7 @@
 //! | `wording.rs` | deviations and names in words |
 //! | `report.rs` | a disturbance as a story |
 //! | `elders.rs` | the past of a service's other instances, for a new one |
+//! | `rates.rs` | the part of spans and log records that is learned from |
 //! | `bounds.rs` | how much is kept |
 //! | `forgetting.rs` | what is forgotten |
 //! | `learner.rs` | [`Services`]: all of it |
@@ -53,6 +54,7 @@ mod misleading;
 mod observer;
 mod operation;
 mod pairs;
+mod rates;
 mod report;
 #[cfg(test)]
 mod restart_tests;

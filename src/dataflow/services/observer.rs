@@ -172,10 +172,7 @@ fn duration(event: &ArchivedEvent<'_>) -> Option<u64> {
 
 /// Part of the trace's id: ids of spans are unique in their trace only.
 fn trace_bits(event: &ArchivedEvent<'_>) -> u64 {
-    let trace = event.incoming_trace().unwrap_or_default();
-    let mut bits = [0; 8];
-    bits.copy_from_slice(&trace.0[8..]);
-    u64::from_be_bytes(bits)
+    event.incoming_trace().unwrap_or_default().low_bits()
 }
 
 #[cfg(test)]

@@ -52,9 +52,9 @@ use crate::matcher::lane_options::LaneOptions;
 use crate::matcher::order::LaneRole;
 use crate::rules::RuleSet;
 use crate::shard::reorder::ReorderBuffer;
-use tapio_core::event::{EventId, Story, StoryState, TraceId};
+use tapio_core::event::{ArchivedEvent, EventId, Story, StoryState, TraceId};
 use tapio_core::memory::MemoryLevel;
-use tapio_core::ring::{OwnedRecord, Record};
+use tapio_core::ring::{Header, OwnedRecord, Record};
 
 /// Final stories that are remembered.
 const MAX_FINAL: usize = 1_024;
@@ -255,8 +255,7 @@ impl EventTimeLane {
         now_ns: u64,
     ) {
         let Some(event) = record.event() else { return };
-        let collector = record.header().collector;
-        self.buffer.observe(collector, event.clock_quality(), event.time(), now_ns);
+        self.observe(record.header(), event, now_ns);
         if let Some(kept) = kept {
             self.held += 1;
             // Where the sink numbers its events, the number is the source's own order.
@@ -269,6 +268,11 @@ impl EventTimeLane {
                 self.release(now_ns);
             }
         }
+    }
+
+    /// Records the time of an event.
+    pub(crate) fn observe(&mut self, header: &Header, event: &ArchivedEvent<'_>, now_ns: u64) {
+        self.buffer.observe(header.collector, event.clock_quality(), event.time(), now_ns);
     }
 
     /// Processes the events that the watermark has passed.

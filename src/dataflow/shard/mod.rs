@@ -8,11 +8,13 @@
 //! | `watermark.rs` | the watermark: clocks of the sources and slack |
 //! | `catch_up.rs` | the watermark's hold after a restart |
 //! | `worker.rs` | the thread: rings in, rings out |
+//! | `failure_report.rs` | what failed, in the log |
 //! | `shard_output.rs` | the rings that it writes |
 //! | `worker_stats.rs` | the counters of a shard |
 
 pub(crate) mod catch_up;
 pub(crate) mod event_time_lane;
+mod failure_report;
 pub(crate) mod reorder;
 #[expect(clippy::module_inception, reason = "the shard itself; its neighbours drive it")]
 pub(crate) mod shard;

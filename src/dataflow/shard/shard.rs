@@ -13,7 +13,7 @@ use crate::matcher::order::{LaneRole, Order};
 use crate::rules::RuleSet;
 use crate::shard::event_time_lane::{EventTimeLane, EventTimeStats};
 use crate::story::lifecycle::LifecycleTracker;
-use crate::story::trace::{span_of, story_trace};
+use crate::story::trace::story_trace;
 use tapio_core::event::{ArchivedEvent, EventId, TraceId};
 use tapio_core::memory::MemoryLevel;
 use tapio_core::ring::{Header, Membership, Record};
@@ -271,7 +271,7 @@ impl Shard {
             }
         };
         if self.is_home(event) {
-            output.lifecycle_trace = self.lifecycles.event(event, &self.rules);
+            output.lifecycle_trace = self.lifecycles.events(event, 1, &self.rules);
             // The baselines of others go on with the time of an event: not into the future.
             let is_plausible = match self.mode {
                 Mode::Replay => true,
@@ -281,6 +281,23 @@ impl Shard {
                 features.process(event, relevant);
             }
         }
+    }
+
+    /// Notes log records that pass as they came, of an entity whose home this shard is. Returns the
+    /// header with which they leave it: with the trace of their entity's lifecycle.
+    pub fn pass(&mut self, record: &Record<'_>, now_ns: u64) -> Header {
+        let mut header = *record.header();
+        header.visits &= !(1u64 << self.number);
+        let Some(block) = record.log_block() else { return header };
+        let Mode::Streaming(event_time) = &mut self.mode else { return header };
+        event_time.observe(record.header(), &block.shared, now_ns);
+        if self.correlates(&block.shared)
+            && let Some(trace) =
+                self.lifecycles.events(&block.shared, block.records.to_native(), &self.rules)
+        {
+            header.trace_id = trace;
+        }
+        header
     }
 
     /// Whether the event's entity has its home in this shard.
@@ -308,7 +325,7 @@ impl Shard {
             header.trace_id = trace;
         }
         if header.span_id == [0; 8] {
-            header.span_id = span_of(event.event_id());
+            header.span_id = event.event_id().span();
         }
         header
     }

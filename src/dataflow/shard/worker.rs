@@ -12,12 +12,13 @@ use crate::evidence::{EvidenceMessage, Written, write_story};
 use crate::guard::{guarded, report_instead_of_printing};
 use crate::matcher::event_time::reached_by;
 use crate::matcher::order::Order;
-use crate::rules::{LiveRules, Reported, RuleFailures};
+use crate::rules::LiveRules;
+use crate::shard::failure_report::report_failures;
 use crate::shard::shard::{Shard, StepOutput};
 use crate::shard::shard_output::ShardOutput;
 use crate::shard::worker_stats::WorkerStats;
 use tapio_core::clock;
-use tapio_core::event::{Name, Reason};
+use tapio_core::event::Reason;
 use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{
     Bell, Header, MAX_FORWARDED_BLOCKS, Membership, OwnedRecord, Record, RecordReader, RecordType,
@@ -27,8 +28,8 @@ use tapio_core::shutdown::Shutdown;
 
 /// Blocks read from one ring before the next one has its turn.
 const TURN_BLOCKS: usize = 4096;
-/// A round with fewer records is followed by a nap, so that more can gather: polling for each record
-/// of a slower producer would cost more than processing it.
+/// A round with fewer records is followed by a nap, so that more can gather: polling for each
+/// record of a slower producer would cost more than processing it.
 const BUSY_RECORDS: usize = 64;
 /// While traffic flows a shard naps instead of being woken for each event.
 const NAP: Duration = Duration::from_micros(100);
@@ -91,6 +92,8 @@ pub(crate) struct Worker {
     evidence_dropped: u64,
     unassessed: u64,
     unrecorded: u64,
+    /// Whether the recorder has to be woken.
+    has_recorded: bool,
     /// Evictions of the shard when they were looked at last.
     evicted: u64,
     shutdown: Shutdown,
@@ -127,6 +130,7 @@ impl Worker {
             evidence_dropped: 0,
             unassessed: 0,
             unrecorded: 0,
+            has_recorded: false,
             evicted: 0,
             shutdown,
             step: StepOutput::default(),
@@ -179,35 +183,8 @@ impl Worker {
         while !self.push_messages() && !self.output.assessor.is_abandoned() {
             std::thread::sleep(NAP);
         }
-        self.report_failures(clock::wall_ns());
+        report_failures(&mut self.shard, &self.rules, self.order, clock::wall_ns());
         self.publish();
-    }
-
-    /// Reports what failed: each rule once in the log, and again when it is disabled. Replay
-    /// disables none, so that its result doesn't depend on the number of shards.
-    fn report_failures(&mut self, now_ns: u64) {
-        for failure in self.shard.take_failures() {
-            let disables = self.order == Order::Arrival;
-            match self.rules.report(self.shard.rules(), &failure, now_ns, disables) {
-                Reported::First(RuleFailures { rule, origin, cause, .. }) => tracing::error!(
-                    rule = rule.map(Name::text),
-                    origin,
-                    cause,
-                    "correlation failed; the event is forwarded without it, further failures are \
-                     counted"
-                ),
-                Reported::Disabled(RuleFailures { rule, origin, cause, failures, .. }) => {
-                    tracing::error!(
-                        rule = rule.map(Name::text),
-                        origin,
-                        cause,
-                        failures,
-                        "rule failed repeatedly; disabled until the rules are reloaded"
-                    );
-                }
-                Reported::Again => {}
-            }
-        }
     }
 
     fn publish(&mut self) {
@@ -274,14 +251,12 @@ impl Worker {
             self.shard.advance(now_ns, self.clock_ns);
         }
         self.shard.take_messages(&mut self.messages, ticks);
-        self.report_failures(now_ns);
+        report_failures(&mut self.shard, &self.rules, self.order, now_ns);
         let all_sent = self.send_messages();
         if records > 0 {
             self.output.shards.iter().for_each(|(_, bell)| bell.ring());
             self.output.bridge.1.ring();
-            if let Some((_, bell)) = &self.output.recorder {
-                bell.ring();
-            }
+            self.wake_recorder();
         }
         if records > 0 || ticks {
             self.publish();
@@ -321,21 +296,21 @@ impl Worker {
                 *watermark = (*watermark).max(record.header().order);
                 true
             }
-            (RecordType::Event, Order::Total) => {
-                let account = record.header().account();
-                self.ledger.add_received(account, 1);
-                self.ledger.add_held(account, 1);
+            (RecordType::Event | RecordType::LogBlock, Order::Total) => {
+                let (account, events) = (record.header().account(), record.events().into());
+                self.ledger.add_received(account, events);
+                self.ledger.add_held(account, events);
                 self.waiting.push(record.to_owned());
                 true
             }
-            (RecordType::Event, Order::Arrival) => {
+            (RecordType::Event | RecordType::LogBlock, Order::Arrival) => {
                 if !self.has_room() {
                     return false;
                 }
                 if self.failed.as_ref().is_some_and(|(failed, _)| *failed == input) {
                     self.forward_raw(record);
                 } else {
-                    self.ledger.add_received(record.header().account(), 1);
+                    self.ledger.add_received(record.header().account(), record.events().into());
                     self.process(record, now_ns);
                 }
                 true
@@ -355,14 +330,19 @@ impl Worker {
         !self.is_blocked
     }
 
-    /// Processes one event and passes it to the next shard or the bridge.
+    /// Processes one event, or log records that pass as they came, and passes them to the next
+    /// shard or the bridge.
     fn process(&mut self, record: &Record<'_>, now_ns: u64) {
-        self.events += 1;
+        self.events += u64::from(record.events());
         let time_ns = record.header().time_ns;
         self.clock_ns = self.clock_ns.max(match self.order {
             Order::Arrival => reached_by(time_ns, now_ns),
             Order::Total => time_ns,
         });
+        if record.header().record == RecordType::LogBlock {
+            let header = self.shard.pass(record, now_ns);
+            return self.forward(record, &header, &[]);
+        }
         let mut step = std::mem::take(&mut self.step);
         self.shard.step(record, now_ns, &mut step);
         let header = self.shard.next_header(record, &step);
@@ -392,9 +372,18 @@ impl Worker {
         let used = 2 * (record.len_blocks() + memberships.len());
         self.free_blocks = self.free_blocks.saturating_sub(used);
         match writer.forward(record, header, memberships) {
-            Ok(()) => self.ledger.add_forwarded(account, 1),
+            Ok(()) => self.ledger.add_forwarded(account, record.events().into()),
             // has_room held before, so only a record that its memberships made too large fails.
-            Err(_) => self.ledger.add_dropped(account, Reason::Oversize, 1),
+            Err(_) => self.ledger.add_dropped(account, Reason::Oversize, record.events().into()),
+        }
+    }
+
+    /// Wakes the recorder, if something was recorded since it was woken last.
+    fn wake_recorder(&mut self) {
+        if std::mem::take(&mut self.has_recorded)
+            && let Some((_, bell)) = &self.output.recorder
+        {
+            bell.ring();
         }
     }
 
@@ -405,9 +394,11 @@ impl Worker {
         if let Some((writer, _)) = &mut self.output.recorder
             && step.relevant
             && header.visits == 0
-            && writer.forward(record, header, memberships).is_err()
         {
-            self.unrecorded += 1;
+            match writer.forward(record, header, memberships) {
+                Ok(()) => self.has_recorded = true,
+                Err(_) => self.unrecorded += 1,
+            }
         }
     }
 
@@ -430,7 +421,8 @@ impl Worker {
                 self.forward_raw(&record.record());
             }
             self.shard.advance(0, self.clock_ns);
-            self.ledger.remove_held(record.record().header().account(), 1);
+            let events = record.record().events();
+            self.ledger.remove_held(record.record().header().account(), events.into());
             processed += 1;
         }
         self.waiting = waiting;

@@ -119,8 +119,14 @@ impl LifecycleTracker {
         evicted.into_iter().for_each(|lifecycle| self.end(lifecycle, StoryState::Expired));
     }
 
-    /// Adds an event to its entity's lifecycle. Returns the lifecycle's trace.
-    pub(crate) fn event(&mut self, event: &ArchivedEvent<'_>, rules: &RuleSet) -> Option<TraceId> {
+    /// Adds so many events that look alike to their entity's lifecycle. Returns the lifecycle's
+    /// trace.
+    pub(crate) fn events(
+        &mut self,
+        event: &ArchivedEvent<'_>,
+        number: u32,
+        rules: &RuleSet,
+    ) -> Option<TraceId> {
         let home = home(event);
         let (entity, id) = match home {
             Home::Pod(id) => ("pod", id),
@@ -158,7 +164,7 @@ impl LifecycleTracker {
             }
         };
         let lifecycle = &mut self.lifecycles.get(slot)?.body;
-        lifecycle.add(event, id);
+        lifecycle.add(event, number, id);
         let trace = lifecycle.trace;
         let root_ended = event.kind_name() == names::KERNEL_PROCESS_EXIT
             && entity == "process"
@@ -203,16 +209,19 @@ impl LifecycleTracker {
 }
 
 impl Lifecycle {
-    fn add(&mut self, event: &ArchivedEvent<'_>, id: &str) {
+    fn add(&mut self, event: &ArchivedEvent<'_>, number: u32, id: &str) {
         let severity = event.severity();
         let is_error = severity >= Severity::ERROR;
-        if self.members.len() < MAX_KEPT || (is_error && self.members.len() < 2 * MAX_KEPT) {
+        // Events of which only the number is known have no id.
+        let is_known = event.event_id() != EventId::default();
+        let max_kept = if is_error { 2 * MAX_KEPT } else { MAX_KEPT };
+        if is_known && self.members.len() < max_kept {
             self.members.push(LifecycleEvent::new(event));
         }
         if is_error {
             self.add_fault(event);
         }
-        self.total += 1;
+        self.total += u64::from(number);
         self.first_ns = self.first_ns.min(event.time());
         self.last_ns = self.last_ns.max(event.time());
         self.worst = self.worst.max(severity);

@@ -26,18 +26,3 @@ pub(crate) fn lifecycle_trace(home: Home<'_>) -> Option<TraceId> {
         Home::Node => None,
     }
 }
-
-/// The span of an event within its trace: its id, mixed so that the halves of a sequence number
-/// don't show, and never zero.
-pub(crate) fn span_of(id: EventId) -> [u8; 8] {
-    let word = |at: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&id.0[at..at + 8]);
-        u64::from_be_bytes(bytes)
-    };
-    // The finaliser of splitmix64.
-    let mut x = word(0) ^ word(8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ (x >> 31)).max(1).to_be_bytes()
-}

@@ -251,6 +251,12 @@ pub(super) const COLLECTOR_COUNTERS: &[CollectorCounter] = &[
     ),
     total(
         "otlp",
+        "records_passed",
+        "tapio_otlp_records_passed_total",
+        "Log records passed on as they came, because nothing had to look at them.",
+    ),
+    total(
+        "otlp",
         "series_forgotten",
         "tapio_otlp_series_forgotten_total",
         "Series of metrics whose last point was forgotten for lack of room.",

@@ -60,6 +60,8 @@ impl SegmentIndex for BatchIndex {
         let parsed = Batch::parse_with(frame.payload, |item| match item {
             Item::Event(event) => events.push(event),
             Item::Story(story) => stories.push(story),
+            // They are events in what is stored.
+            Item::LogBlock(_) => {}
         });
         // Only valid batches are stored, and the checksum has shown that this one is unchanged.
         let Ok(batch) = parsed else { return };

@@ -182,7 +182,7 @@ fn extract(batch: &Batch<'_>, payload: &[u8], positions: &[usize]) -> Vec<u8> {
     .encode_to_vec();
     let events = batch.items().filter_map(|item| match item {
         Item::Event(event) => Some(event),
-        Item::Story(_) => None,
+        Item::Story(_) | Item::LogBlock(_) => None,
     });
     for (position, event) in events.enumerate() {
         if positions.binary_search(&position).is_ok() {

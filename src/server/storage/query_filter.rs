@@ -114,7 +114,7 @@ impl Filter {
             .items()
             .filter_map(|item| match item {
                 Item::Event(event) => Some(event),
-                Item::Story(_) => None,
+                Item::Story(_) | Item::LogBlock(_) => None,
             })
             .enumerate()
             .filter_map(|(position, event)| matches(event).then_some(position))

@@ -216,7 +216,7 @@ impl<'a> StoryReader<'a> {
         let batch = Batch::parse(payload).ok()?;
         let mut stories = batch.items().filter_map(|item| match item {
             Item::Story(story) => Some(story),
-            Item::Event(_) => None,
+            Item::Event(_) | Item::LogBlock(_) => None,
         });
         let story = stories.nth(located.entry.position as usize);
         self.bytes += story.map_or(0, <[u8]>::len);

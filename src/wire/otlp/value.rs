@@ -56,6 +56,11 @@ impl<'a> OtlpAttributes<'a> {
         }
     }
 
+    /// Attributes dropped here or by the sender.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.into()
+    }
+
     /// Adds a `dropped_attributes_count`.
     pub(super) fn add_dropped(&mut self, attributes: u64) {
         let more = u32::try_from(attributes).unwrap_or(u32::MAX);
@@ -64,7 +69,7 @@ impl<'a> OtlpAttributes<'a> {
 }
 
 /// Decodes a `KeyValue`.
-fn key_value(mut pair: Reader<'_>) -> Result<(&str, OtlpValue<'_>), WireError> {
+pub(crate) fn key_value(mut pair: Reader<'_>) -> Result<(&str, OtlpValue<'_>), WireError> {
     let (mut key, mut decoded) = ("", OtlpValue::Empty);
     while !pair.is_empty() {
         match pair.tag()? {
@@ -77,7 +82,7 @@ fn key_value(mut pair: Reader<'_>) -> Result<(&str, OtlpValue<'_>), WireError> {
 }
 
 /// Decodes an `AnyValue`.
-pub(super) fn value(mut any: Reader<'_>) -> Result<OtlpValue<'_>, WireError> {
+pub(crate) fn value(mut any: Reader<'_>) -> Result<OtlpValue<'_>, WireError> {
     let mut decoded = OtlpValue::Empty;
     while !any.is_empty() {
         decoded = match any.tag()? {
@@ -99,7 +104,7 @@ pub(super) fn value(mut any: Reader<'_>) -> Result<OtlpValue<'_>, WireError> {
 impl<'a> Reader<'a> {
     /// Reads the next field's number and type. A field other than `expected` is skipped; its number
     /// is returned as 0.
-    pub(super) fn tag_or_skip(&mut self, expected: u32) -> Result<(u32, u8), WireError> {
+    pub(crate) fn tag_or_skip(&mut self, expected: u32) -> Result<(u32, u8), WireError> {
         let (number, wire_type) = self.tag()?;
         if number == expected && wire_type == LEN {
             return Ok((number, wire_type));

@@ -2,9 +2,11 @@
 
 use super::event::EventView;
 use super::groups::Groups;
-use super::proto_vec::ProtoVec;
+use super::log::severe_records;
 use super::request::OtlpRequest;
-use super::resource::{Names, node_resource, own_resource, own_scope, sent_resource, sent_scope};
+use super::resource::{
+    Names, block_resource, node_resource, own_resource, own_scope, sent_resource, sent_scope,
+};
 use super::seen_stories::SeenStories;
 use super::selection::OtlpSelection;
 use super::service::OtlpService;
@@ -12,7 +14,9 @@ use super::{log, metric, span, story};
 use crate::decode::{Batch, Item};
 use crate::otlp::OtlpSignal;
 use crate::proto;
+use crate::proto_vec::ProtoVec;
 use crate::raw_event::RawEvent;
+use crate::raw_log_block::LogBlockView;
 use crate::story::story_from_proto;
 use tapio_core::event::{Story, names};
 
@@ -64,6 +68,15 @@ impl OtlpEncoder {
                     counts.events += 1;
                     self.event(&mut event, raw, &names, &mut counts);
                 }
+                Item::LogBlock(block) => {
+                    // One that can't be read counts as its records did when it was received.
+                    let records = block.records().unwrap_or(0);
+                    counts.events += u64::from(records);
+                    match block.read() {
+                        Ok(block) => self.log_block(&block, &names, &mut counts),
+                        Err(_) => counts.events_invalid += u64::from(records),
+                    }
+                }
                 Item::Story(bytes) => {
                     counts.stories += 1;
                     let decoded = <proto::Story as prost::Message>::decode(bytes).ok();
@@ -97,7 +110,7 @@ impl OtlpEncoder {
         ];
         let requests = all.into_iter().filter_map(|(signal, groups)| {
             let (bytes, records) = groups.finish()?;
-            Some(OtlpRequest { signal, bytes: bytes.into(), records })
+            Some(OtlpRequest { signal, bytes, records })
         });
         requests.collect()
     }
@@ -148,6 +161,28 @@ impl OtlpEncoder {
             is_taken
         };
         counts.events_filtered += u64::from(!is_taken);
+    }
+
+    /// Adds the records of a block as they came.
+    fn log_block(&mut self, block: &LogBlockView<'_>, names: &Names<'_>, counts: &mut Encoded) {
+        let Self { selection, logs, .. } = self;
+        if !selection.logs || selection.only_stories {
+            counts.events_filtered += u64::from(block.records);
+            return;
+        }
+        let resource = |out: &mut ProtoVec| block_resource(out, block, names);
+        let scope = |out: &mut ProtoVec| out.0.extend_from_slice(block.scope);
+        if selection.min_severity <= 1 {
+            let records = |out: &mut ProtoVec| out.0.extend_from_slice(block.encoded);
+            return logs.add_all(resource, scope, block.records, records);
+        }
+        let selected: Vec<&[u8]> = severe_records(block.encoded, selection.min_severity).collect();
+        counts.events_filtered += u64::from(block.records).saturating_sub(selected.len() as u64);
+        if !selected.is_empty() {
+            logs.add_all(resource, scope, selected.len() as u32, |out| {
+                selected.iter().for_each(|record| out.delimited(2, record));
+            });
+        }
     }
 
     /// Notes the context that an event of a story came with: the story's span links to it.

@@ -2,7 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::proto_vec::ProtoVec;
+use bytes::Bytes;
+
+use crate::buffer::Pool;
+use crate::proto_vec::ProtoVec;
+
+/// Lists of records that are kept to be used again. Most requests have few origins.
+const MAX_SPARE: usize = 4;
 
 /// The records of one resource and scope.
 struct Group {
@@ -19,6 +25,10 @@ struct Group {
 #[derive(Default)]
 pub(super) struct Groups {
     groups: Vec<Group>,
+    /// Lists of records of earlier requests, to be used again.
+    spare: Vec<ProtoVec>,
+    /// The buffers of requests, which come back once they are sent.
+    pool: Pool,
     by_origin: HashMap<Vec<u8>, usize, ahash::RandomState>,
     /// Resource and scope of the record being added.
     origin: ProtoVec,
@@ -34,6 +44,17 @@ impl Groups {
         scope: impl FnOnce(&mut ProtoVec),
         record: impl FnOnce(&mut ProtoVec),
     ) {
+        self.add_all(resource, scope, 1, |out| out.message(2, record));
+    }
+
+    /// Adds so many records of one origin. `records` writes them, each as field 2.
+    pub(super) fn add_all(
+        &mut self,
+        resource: impl FnOnce(&mut ProtoVec),
+        scope: impl FnOnce(&mut ProtoVec),
+        number: u32,
+        records: impl FnOnce(&mut ProtoVec),
+    ) {
         self.origin.0.clear();
         self.origin.message(1, resource);
         let resource_bytes = self.origin.0.len();
@@ -47,17 +68,17 @@ impl Groups {
                 self.groups.push(Group {
                     resource: resource.to_vec(),
                     scope: scope.to_vec(),
-                    records: ProtoVec::default(),
+                    records: self.spare.pop().unwrap_or_default(),
                 });
                 self.by_origin.insert(origin.to_vec(), self.groups.len() - 1);
                 self.groups.len() - 1
             }
         };
-        let records = &mut self.groups[at].records;
-        let before = records.0.len();
-        records.message(2, record);
-        self.len_bytes += records.0.len() - before;
-        self.records += 1;
+        let written = &mut self.groups[at].records;
+        let before = written.0.len();
+        records(written);
+        self.len_bytes += written.0.len() - before;
+        self.records += number;
     }
 
     pub(super) fn records(&self) -> u32 {
@@ -71,12 +92,12 @@ impl Groups {
 
     /// The request, and the number of its records; empty afterwards. `None` if there are no
     /// records.
-    pub(super) fn finish(&mut self) -> Option<(Vec<u8>, u32)> {
+    pub(super) fn finish(&mut self) -> Option<(Bytes, u32)> {
         if self.records == 0 {
             return None;
         }
-        let mut request = ProtoVec(Vec::with_capacity(self.len_bytes + 64));
-        for group in self.groups.drain(..) {
+        let mut request = ProtoVec(self.pool.empty(self.len_bytes + 64));
+        for mut group in self.groups.drain(..) {
             request.message(1, |out| {
                 out.0.extend_from_slice(&group.resource);
                 out.message(2, |out| {
@@ -84,9 +105,13 @@ impl Groups {
                     out.0.extend_from_slice(&group.records.0);
                 });
             });
+            if self.spare.len() < MAX_SPARE {
+                group.records.0.clear();
+                self.spare.push(group.records);
+            }
         }
         self.by_origin.clear();
         self.len_bytes = 0;
-        Some((request.0, std::mem::take(&mut self.records)))
+        Some((self.pool.bytes(request.0), std::mem::take(&mut self.records)))
     }
 }

@@ -3,10 +3,12 @@
 
 use super::event::EventView;
 use super::keys::Special;
-use super::proto_vec::ProtoVec;
 use super::resource::{Names, hex, own_attributes, sent_attributes};
 use super::severity::severity;
 use super::story::span_of_story;
+use crate::proto_vec::ProtoVec;
+use crate::reader::{LEN, Reader, VARINT};
+use tapio_core::event::{EventId, Severity};
 
 /// Writes an event that tapio collected.
 pub(super) fn own(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>) {
@@ -34,6 +36,8 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
     sent_attributes(out, 6, event, names, |_, _| false);
     out.number(7, names.special_number(event, Special::DroppedAttributes));
     match (event.incoming(), &event.story) {
+        // The lifecycle's trace isn't the application's.
+        ((_, span), None) if is_derived(event, span) => {}
         ((trace @ [_, ..], span), _) => {
             out.delimited(9, trace);
             out.bytes(10, span);
@@ -48,6 +52,39 @@ pub(super) fn sent(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>)
     let observed_ns = names.special_number(event, Special::ObservedTime);
     out.fixed64(11, if observed_ns > 0 { observed_ns } else { event.observed_ns });
     out.bytes(12, event_name.as_bytes());
+}
+
+/// Whether a span is that of the event, in the trace of its entity's lifecycle.
+fn is_derived(event: &EventView<'_>, span: &[u8]) -> bool {
+    event.incoming_trace.is_empty()
+        && event.id.try_into().is_ok_and(|id| EventId(id).span() == span)
+}
+
+/// The records, each as field 2 of the bytes, of this severity at least.
+pub(super) fn severe_records(encoded: &[u8], min_severity: u8) -> impl Iterator<Item = &[u8]> {
+    let mut r = Reader::new(encoded);
+    let records = std::iter::from_fn(move || {
+        while !r.is_empty() {
+            if let (2, LEN) = r.tag_or_skip(2).ok()? {
+                return r.delimited().ok();
+            }
+        }
+        None
+    });
+    records.filter(move |record| severity_of(record) >= u64::from(min_severity))
+}
+
+/// The severity's number of an encoded record; one without is information.
+fn severity_of(record: &[u8]) -> u64 {
+    let mut r = Reader::new(record);
+    while !r.is_empty() {
+        match r.tag() {
+            Ok((2, VARINT)) => return r.varint().unwrap_or(0),
+            Ok((_, wire_type)) if r.skip(wire_type).is_ok() => {}
+            _ => break,
+        }
+    }
+    Severity::INFO.0.into()
 }
 
 fn head(out: &mut ProtoVec, event: &EventView<'_>) {

@@ -4,8 +4,8 @@ use serde_json::Value as Json;
 
 use super::event::EventView;
 use super::keys::Special;
-use super::proto_vec::ProtoVec;
 use super::resource::{Names, sent_attributes};
+use crate::proto_vec::ProtoVec;
 use tapio_core::event::Value;
 
 const DELTA: u64 = 1;

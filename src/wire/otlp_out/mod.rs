@@ -16,7 +16,6 @@
 //! | `metric.rs` | data points |
 //! | `seen_stories.rs` | traces and contexts of the latest stories |
 //! | `story.rs` | stories as spans and log records |
-//! | `proto_vec.rs` | protobuf into a growing buffer, attributes and their values |
 
 mod encoder;
 mod event;
@@ -24,7 +23,6 @@ mod groups;
 mod keys;
 mod log;
 mod metric;
-mod proto_vec;
 mod request;
 mod resource;
 mod seen_stories;

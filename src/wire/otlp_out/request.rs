@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::proto_vec::ProtoVec;
 use crate::otlp::OtlpSignal;
+use crate::proto_vec::ProtoVec;
 use crate::reader::{LEN, Reader, WireError};
 
 /// An export request.

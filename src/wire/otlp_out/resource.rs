@@ -2,8 +2,9 @@
 
 use super::event::EventView;
 use super::keys::{Key, Special};
-use super::proto_vec::ProtoVec;
 use super::service::OtlpService;
+use crate::proto_vec::ProtoVec;
+use crate::raw_log_block::LogBlockView;
 use tapio_core::event::Value;
 
 /// The names of a batch, and the places of fields with these names.
@@ -86,6 +87,15 @@ pub(super) fn sent_resource(out: &mut ProtoVec, event: &EventView<'_>, names: &N
             out.attribute(1, names.text(*key), value);
         }
     }
+}
+
+/// The same for log records that pass as they came.
+pub(super) fn block_resource(out: &mut ProtoVec, block: &LogBlockView<'_>, names: &Names<'_>) {
+    for (key, value) in block.entities.iter().chain(&block.attributes) {
+        let key = usize::try_from(*key).unwrap_or(usize::MAX);
+        out.attribute(1, names.text(key), value);
+    }
+    out.number(2, block.dropped_attributes);
 }
 
 /// Writes the scope that an application sent.

@@ -1,6 +1,6 @@
 //! tapio as an OpenTelemetry service.
 
-use super::proto_vec::ProtoVec;
+use crate::proto_vec::ProtoVec;
 
 /// The resource attributes of tapio itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

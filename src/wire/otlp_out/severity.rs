@@ -1,6 +1,6 @@
 //! Severity of log records, status and kind of spans.
 
-use super::proto_vec::ProtoVec;
+use crate::proto_vec::ProtoVec;
 use tapio_core::event::Severity;
 
 /// `SPAN_KIND_INTERNAL`

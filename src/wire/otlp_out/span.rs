@@ -5,10 +5,10 @@ use serde_json::Value as Json;
 
 use super::event::EventView;
 use super::keys::{Key, Special};
-use super::proto_vec::ProtoVec;
 use super::resource::{Names, own_attributes, sent_attributes, unhex};
 use super::severity::{INTERNAL, status};
 use super::story::span_of_story;
+use crate::proto_vec::ProtoVec;
 use tapio_core::event::{Value, parse_rfc3339};
 
 const KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consumer"];

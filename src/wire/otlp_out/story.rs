@@ -1,10 +1,10 @@
 //! Stories: each revision as a log record, the whole story, once it has ended, as a span with its
 //! members as span events and links to its causes elsewhere.
 
-use super::proto_vec::ProtoVec;
 use super::resource::hex;
 use super::seen_stories::Context;
 use super::severity::{INTERNAL, severity, status};
+use crate::proto_vec::ProtoVec;
 use tapio_core::event::{Candidate, EventId, Member, Story, StoryState, Value, stable_hash};
 
 /// The span of the story that an event names. Stories that begin with the same event share a trace,

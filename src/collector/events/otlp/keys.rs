@@ -20,6 +20,16 @@ pub(super) enum Key {
     Unnamed,
 }
 
+impl Key {
+    /// The name of an attribute.
+    pub(super) fn name(self) -> Option<Name> {
+        match self {
+            Self::Attribute(name) => Some(name),
+            Self::Entity(_) | Self::TooLong | Self::Unnamed => None,
+        }
+    }
+}
+
 /// The keys that were looked up.
 #[derive(Default)]
 pub(super) struct Keys(HashMap<Box<str>, Key, ahash::RandomState>);

@@ -3,6 +3,8 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `writer.rs` | builds events from records |
+//! | `writer/pass.rs`, `passing.rs` | log records that pass as they came, and with which keys |
+//! | `writer/span.rs` | the fields of a span |
 //! | `keys.rs` | what the keys of attributes are, looked up once |
 //! | `series.rs` | series of metrics: increases of cumulative points |
 //! | `answer.rs` | the outcome of a request |
@@ -11,6 +13,7 @@
 mod answer;
 mod keys;
 mod lines;
+mod passing;
 mod series;
 mod writer;
 

@@ -1,29 +1,30 @@
 //! Builds events from log records, spans and data points of metrics.
 
-use serde_json::{Value as Json, json};
+mod pass;
+mod span;
+
+use serde_json::Value as Json;
 
 use super::answer::{Answer, Rejected};
 use super::keys::{Key, Keys};
+use super::passing::Passing;
 use super::series::{SeriesTable, sent_point, series};
 use crate::events::enrich::Subject;
 use crate::events::event_builder::{EventBuilder, EventHeader, EventOutput, Shared};
 use crate::runtime::Site;
 use tapio_core::clock;
 use tapio_core::event::{
-    ClockQuality, EventId, Name, Reason, Severity, TraceId, names, rfc3339, stable_hash,
+    ClockQuality, EventId, Name, Reason, Severity, TraceId, names, stable_hash,
 };
 use tapio_wire::{
     OtlpAttributes, OtlpMetricType, OtlpPoint, OtlpRecord, OtlpScope, OtlpSignal, OtlpValue,
-    otlp_logs, otlp_points, otlp_spans,
+    log_id, otlp_points, otlp_spans,
 };
 
 /// The source part of event ids.
 const SOURCE: u16 = 0x0200;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
-
-/// The names of `SpanKind`.
-const SPAN_KINDS: [&str; 6] = ["", "internal", "server", "client", "producer", "consumer"];
 
 /// Builds events and writes them into the sink.
 #[derive(Default)]
@@ -45,6 +46,10 @@ pub(crate) struct EventWriter {
     /// The record before, and how often it was repeated.
     before: EventId,
     repeats: u32,
+    /// Which keys of attributes let a log record pass.
+    passing: Passing,
+    /// Log records that passed as they came.
+    pub(crate) passed: u64,
 }
 
 /// The part that all records of a resource share, built once.
@@ -54,6 +59,8 @@ struct OfResource {
     place: Option<(usize, usize)>,
     shared: Shared,
     left_out: LeftOut,
+    /// The hash of the resource's bytes.
+    digest: [u8; 16],
 }
 
 /// Attributes whose keys aren't names.
@@ -108,9 +115,7 @@ impl EventWriter {
             OtlpSignal::Metrics => otlp_points(bytes, |resource, scope, point| {
                 self.point(resource, scope, point, &arrival, output);
             }),
-            OtlpSignal::Logs => otlp_logs(bytes, |resource, scope, record| {
-                self.record(&One { signal, resource, scope, record }, &arrival, output);
-            }),
+            OtlpSignal::Logs => self.logs(bytes, &arrival, output),
             OtlpSignal::Traces => otlp_spans(bytes, |resource, scope, record| {
                 self.record(&One { signal, resource, scope, record }, &arrival, output);
             }),
@@ -233,17 +238,17 @@ impl EventWriter {
         if !is_precise(record.time_ns) && !is_precise(record.observed_ns) {
             return None;
         }
-        let node = site.node.as_bytes();
-        let hash = |repeats: u32| {
-            let parts =
-                [b"otlp", node, one.resource.encoded, record.encoded, &repeats.to_le_bytes()];
-            EventId(stable_hash(&parts))
-        };
-        let first = hash(0);
+        let first = self.log_id(site, record.encoded, 0);
         // The same record twice in a row isn't one that is sent again.
         self.repeats = if self.before == first { self.repeats + 1 } else { 0 };
         self.before = first;
-        Some(if self.repeats == 0 { first } else { hash(self.repeats) })
+        let repeats = self.repeats;
+        Some(if repeats == 0 { first } else { self.log_id(site, record.encoded, repeats) })
+    }
+
+    /// The id of a log record of the resource that was built last.
+    fn log_id(&self, site: &Site, record: &[u8], repeats: u32) -> EventId {
+        log_id(&site.node, &self.resource.digest, record, repeats)
     }
 
     /// Begins an event with the entities of its resource, which are built once, and its own ones.
@@ -312,62 +317,7 @@ impl EventWriter {
         }
         self.event.share(&mut self.resource.shared);
         self.resource.left_out = left_out;
-    }
-
-    /// Adds the fields of a span.
-    fn span(&mut self, record: &OtlpRecord<'_>) {
-        let event = &mut self.event;
-        event.int(names::TAPIO_SPAN_DURATION_NS, record.end_ns.saturating_sub(record.time_ns));
-        if record.parent_span_id != [0; 8] {
-            event.text(names::TAPIO_SPAN_PARENT_ID, hex(&record.parent_span_id));
-        }
-        if let Some(kind) = SPAN_KINDS.get(usize::from(record.span_kind)).filter(|k| !k.is_empty())
-        {
-            event.word(names::TAPIO_SPAN_KIND, kind);
-        }
-        if let OtlpValue::Text(text) = record.body {
-            event.text(names::OTEL_STATUS_DESCRIPTION, text);
-        }
-        // The last exception is the one that left the span (semantic conventions, "Exceptions").
-        if let Some(exception) = record.events.events().filter(|e| e.name == "exception").last() {
-            let own = &record.attributes.list;
-            for (key, value) in exception.attributes.list {
-                let name =
-                    [names::EXCEPTION_TYPE, names::EXCEPTION_MESSAGE, names::EXCEPTION_STACKTRACE];
-                let name = name.into_iter().find(|name| name.text() == key);
-                if let Some(name) = name.filter(|_| own.iter().all(|a| a.0 != key)) {
-                    push(&mut self.event, name, &value);
-                }
-            }
-        }
-        if !record.events.is_empty() {
-            let events = record.events.events().map(|event| {
-                json!({
-                    "name": event.name, "time": rfc3339(event.time_ns),
-                    "attributes": attributes_json(&event.attributes),
-                })
-            });
-            let events = Json::from_iter(events).to_string();
-            self.event.json(names::TAPIO_SPAN_EVENTS, |out| out.push_str(&events));
-        }
-        if !record.links.is_empty() {
-            let links = record.links.links().map(|link| {
-                json!({
-                    "trace_id": hex(&link.trace_id), "span_id": hex(&link.span_id),
-                    "attributes": attributes_json(&link.attributes),
-                })
-            });
-            let links = Json::from_iter(links).to_string();
-            self.event.json(names::TAPIO_SPAN_LINKS, |out| out.push_str(&links));
-        }
-        for (name, dropped) in [
-            (names::OTEL_DROPPED_EVENTS_COUNT, record.events.dropped),
-            (names::OTEL_DROPPED_LINKS_COUNT, record.links.dropped),
-        ] {
-            if dropped > 0 {
-                self.event.dropped_count(name, dropped);
-            }
-        }
+        self.resource.digest = stable_hash(&[resource.encoded]);
     }
 
     /// Adds the attributes that aren't entities, and counts those that are left out.
@@ -445,10 +395,6 @@ impl One<'_> {
                 .unwrap_or(Severity::INFO),
         }
     }
-}
-
-fn attributes_json(attributes: &OtlpAttributes<'_>) -> Json {
-    attributes.list.iter().map(|(key, value)| ((*key).to_owned(), value.json())).collect()
 }
 
 fn push(event: &mut EventBuilder, key: Name, value: &OtlpValue<'_>) {

@@ -17,13 +17,12 @@ use prost::Message as _;
 use serde_json::{Value as Json, json};
 use sim_disk::SimDisk;
 use tapio::store::{Durability, SegmentLog, SegmentLogConfig};
-use tapio_core::event::JsonEvent;
+use tapio_core::event::{Event, EventId, JsonEvent, LogBlock, names};
 use tapio_core::ring::{Header, ring};
 use tapio_dataflow::replay::{Emit, Inputs, run_set};
 use tapio_dataflow::rules::Loaded;
 use tapio_fuzz::{EVENTS_MARK, builtin_sets};
-use tapio_wire::proto::{Event, EventBatch};
-use tapio_wire::{Appended, BatchEncoder};
+use tapio_wire::{Appended, BatchEncoder, proto};
 
 /// Every 25th conformance case is a seed.
 const CASE_STEP: usize = 25;
@@ -72,6 +71,28 @@ fn batch(lines: &str) -> Result<Vec<u8>, Failed> {
     let mut encoder = BatchEncoder::new("node", 1, 1 << 20);
     reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
     stories.iter().for_each(|story| encoder.story(story));
+    Ok(encoder.finish().ok_or("an empty batch")?.message().to_vec())
+}
+
+/// A batch with a block of log records.
+fn log_records() -> Result<Vec<u8>, Failed> {
+    let time = 1_768_471_200_000_000_001u64.to_le_bytes();
+    let body = [5 << 3 | 2, 4, 1 << 3 | 2, 2, b'h', b'i'];
+    let attribute = [6 << 3 | 2, 8, 1 << 3 | 2, 1, b'k', 2 << 3 | 2, 3, 1 << 3 | 2, 1, b'v'];
+    let record = [&[1 << 3 | 1][..], &time, &[2 << 3, 9], &body, &attribute].concat();
+    let framed = [&[2 << 3 | 2, record.len() as u8][..], &record].concat();
+    let (mut writer, mut reader) = ring(0);
+    let block = LogBlock {
+        shared: Event::new(EventId::default(), 1, names::OTLP_LOG, names::OTLP),
+        records: 3,
+        dropped_attributes: 1,
+        resource_digest: [7; 16],
+        scope: &[1 << 3 | 2, 1, b's'],
+        encoded: &framed.repeat(3),
+    };
+    writer.write_log_block(&Header::event(0, 1, 1), &block, 0)?;
+    let mut encoder = BatchEncoder::new("node", 1, 1 << 20);
+    reader.drain(usize::MAX, |record| encoder.append(record) != Appended::Full);
     Ok(encoder.finish().ok_or("an empty batch")?.message().to_vec())
 }
 
@@ -171,19 +192,21 @@ fn segments() -> Result<Vec<Vec<u8>>, Failed> {
 /// Messages of a stream: two batches, the first one again, one that overlaps, one that says that
 /// items were dropped, and one of another process.
 fn stream() -> Vec<u8> {
-    let batch = |epoch: u64, first_sequence: u64, count: u64| EventBatch {
+    let batch = |epoch: u64, first_sequence: u64, count: u64| proto::EventBatch {
         first_sequence,
         count: count as u32,
         node: "n".into(),
         epoch,
         names: vec!["test.kind".into()],
-        events: (0..count).map(|n| Event { id: vec![n as u8; 16], ..Event::default() }).collect(),
-        ..EventBatch::default()
+        events: (0..count)
+            .map(|n| proto::Event { id: vec![n as u8; 16], ..Default::default() })
+            .collect(),
+        ..Default::default()
     };
-    let dropped = EventBatch { dropped_from: Some(5), ..batch(7, 9, 0) };
+    let dropped = proto::EventBatch { dropped_from: Some(5), ..batch(7, 9, 0) };
     let batches =
         [batch(7, 0, 3), batch(7, 3, 2), batch(7, 0, 3), batch(7, 4, 3), dropped, batch(8, 0, 1)];
-    let framed = |batch: &EventBatch| {
+    let framed = |batch: &proto::EventBatch| {
         let message = batch.encode_to_vec();
         [&(message.len() as u16).to_le_bytes()[..], &message].concat()
     };
@@ -272,6 +295,7 @@ fn main() -> Result<(), Failed> {
         corpus.add("rules", &name, &fs::read(&path)?)?;
     }
     add_delivery(&corpus, &root)?;
+    corpus.add("batches", "log-records", &log_records()?)?;
     let journal = fs::read(root.join("src/collector/journal/samples/small.journal"))?;
     corpus.add("journal", "small", &journal)?;
     corpus.add("kmsg", "records", KMSG.as_bytes())?;

@@ -52,6 +52,13 @@ impl ProtoVec {
         self.fixed64(field, value.to_bits());
     }
 
+    /// Writes a number or a boolean, also if it is 0.
+    #[inline]
+    pub(super) fn any_number(&mut self, field: u32, value: u64) {
+        self.tag(field, 0);
+        self.varint(value);
+    }
+
     /// Writes bytes or text, unless there are none.
     #[inline]
     pub(super) fn bytes(&mut self, field: u32, bytes: &[u8]) {
