@@ -15,6 +15,11 @@ use tapio_wire::{Appended, BatchEncoder, log_ids};
 /// Blocks read from a ring before the next one's turn, and before sockets are polled: 256 KiB.
 const CHUNK_BLOCKS: usize = 4096;
 
+/// A batch of this size is worth closing …
+const WORTHWHILE_BYTES: usize = 32 * 1024;
+/// … at this age: senders wait until their events are in the spool.
+const WORTHWHILE_AGE: Duration = Duration::from_millis(1);
+
 /// The batch that a lane is being written.
 struct OpenBatch {
     encoder: BatchEncoder,
@@ -105,7 +110,7 @@ impl Batcher {
         self.open.iter().any(|open| !open.encoder.is_empty())
     }
 
-    /// Closes the batches whose first record was read at least `age` ago.
+    /// Closes the batches whose first record was read at least `age` ago, large ones sooner.
     pub(super) fn close(&mut self, outbox: &mut Outbox, now: Instant, age: Duration) {
         for lane in 0..LANES {
             let open = &mut self.open[lane];
@@ -114,6 +119,8 @@ impl Batcher {
                 continue;
             }
             let opened = *open.opened.get_or_insert(now);
+            let is_worthwhile = open.encoder.len_bytes() >= WORTHWHILE_BYTES;
+            let age = if is_worthwhile { age.min(WORTHWHILE_AGE) } else { age };
             if now.saturating_duration_since(opened) >= age {
                 open.opened = None;
                 push(&mut open.encoder, lane, outbox);
