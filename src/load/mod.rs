@@ -7,9 +7,11 @@
 //! | `config.rs` | [`LoadConfig`] |
 //! | `generator.rs` | [`run`]: the schedule, sending, acks |
 //! | `template.rs` | batches that are built once and patched for each send |
+//! | `otlp/` | the same for OTLP, with the sink that counts what comes out |
 
 mod config;
 mod generator;
+pub mod otlp;
 mod template;
 
 pub use config::LoadConfig;

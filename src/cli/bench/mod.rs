@@ -1,7 +1,38 @@
 //! `tapio bench`: load generator, agent and server, each in a process of its own.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `mod.rs` | the modes, and the pipeline with a server |
+//! | `spool.rs` | what the spool costs |
+//! | `otlp.rs` | OTLP in, OTLP out, beside peers |
+//! | `ramp.rs`, `climb.rs` | the knee |
+//! | `outage.rs`, `overload.rs` | a receiver that is away, too much load |
+//! | `idle.rs`, `kernel.rs`, `flood.rs` | no load; floods of real kernel events |
+//! | `session.rs` | one measured run of a pipeline for OTLP |
+//! | `subject.rs` | the pipelines: none, tapio, a peer |
+//! | `harness.rs` | generator and sink of OTLP in a process of their own |
+//! | `child.rs`, `group.rs` | processes and what they use |
+//! | `stats.rs` | medians |
+//! | `report.rs`, `table.rs`, `plot.rs` | readable reports, plots |
 
 mod child;
+mod climb;
+mod flood;
+mod group;
+mod harness;
+mod idle;
+mod kernel;
+mod otlp;
+mod outage;
+mod overload;
+mod plot;
+mod ramp;
+mod report;
+mod session;
 mod spool;
+mod stats;
+mod subject;
+mod table;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -13,6 +44,7 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
 use self::child::{Child, free_port, http_json};
+use self::group::is_interrupted;
 use super::arguments::{Rate, duration, rate};
 use super::output::{Outcome, Output, message, print};
 
@@ -39,6 +71,28 @@ enum Verb {
     /// Measure the cost of the spool: the pipeline with it and without, in turn
     #[command(after_help = "Example:\n  tapio bench spool --rate 165000 --runs 5")]
     Spool(spool::Args),
+    /// Measure OTLP in → OTLP out: generator → agent → sink, beside peers and the direct way
+    #[command(after_help = "Example:\n  tapio bench otlp --runs 5 --peer 'exec ./otelcol.sh'\n  \
+                            tapio bench otlp --rate 165000 --output json")]
+    Otlp(otlp::Args),
+    /// Raise the rate of OTLP until the pipeline doesn't keep up: the knee
+    #[command(after_help = "Example:\n  tapio bench ramp --duration 3s --plot plots")]
+    Ramp(ramp::Args),
+    /// Take the receiver away for a while: losses, the backlog's drain, the spool
+    #[command(after_help = "Example:\n  tapio bench outage --rate 50000 --outage 10s")]
+    Outage(outage::Args),
+    /// Send twice the knee's rate: refusals, the memory's bound, recovery
+    #[command(after_help = "Example:\n  tapio bench overload --knee 200000 --duration 10s")]
+    Overload(overload::Args),
+    /// Measure an agent with all collectors without load: CPU time, memory, start
+    #[command(after_help = "Example:\n  tapio bench idle --duration 30s")]
+    Idle(idle::Args),
+    /// Flood the real kernel with processes and connections
+    #[command(after_help = "Example:\n  tapio bench kernel --duration 10s")]
+    Kernel(kernel::Args),
+    /// Generate and count OTLP, as ordered on standard input
+    #[command(hide = true)]
+    Harness(harness::Args),
 }
 
 #[derive(Clone, clap::Args)]
@@ -73,9 +127,21 @@ struct Pipeline {
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
+    // The processes that a signal has ended aren't the cause.
+    run_mode(args).map_err(|e| if is_interrupted() { e.context("interrupted") } else { e })
+}
+
+fn run_mode(args: &Args) -> Outcome {
     match &args.verb {
         Verb::Pipeline(pipeline) => run_pipeline(pipeline),
         Verb::Spool(args) => spool::run(args),
+        Verb::Otlp(args) => otlp::run(args),
+        Verb::Ramp(args) => ramp::run(args),
+        Verb::Outage(args) => outage::run(args),
+        Verb::Overload(args) => overload::run(args),
+        Verb::Idle(args) => idle::run(args),
+        Verb::Kernel(args) => kernel::run(args),
+        Verb::Harness(args) => harness::run(args),
     }
 }
 
@@ -274,4 +340,85 @@ fn machine() -> Json {
         "cpu": model.trim_start_matches(['\t', ' ', ':']),
         "kernel": uname.release().to_string_lossy(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Bench {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Verb, clap::Error> {
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        Bench::try_parse_from(words).map(|bench| bench.args.verb)
+    }
+
+    #[test]
+    fn arguments_of_each_mode_are_parsed() {
+        let load = "--warm-up 1s --rules 7 --match-share 0.5 --keys 9 --batch-records 100 \
+                    --connections 2 --output json";
+        let accepted = [
+            format!("otlp --rate 165000 --duration 5m --runs 3 --peer a --peer b --plot f {load}"),
+            "otlp --rate max".into(),
+            format!("ramp --start 5000 --duration 2s --bisections 4 --peer a --plot f {load}"),
+            format!("outage --rate 1000 --outage 3s --after 5s {load}"),
+            format!("overload --knee 1000 --memory-limit-mib 64 --duration 3s {load}"),
+            "idle --warm-up 1s --duration 5s --output json".into(),
+            "kernel --duration 2s --output text".into(),
+            "pipeline --rate 1000".into(),
+            "spool --runs 2".into(),
+            "harness".into(),
+        ];
+        for line in &accepted {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in [
+            "otlp --rate 0",
+            "otlp --duration soon",
+            "otlp --knee 5",
+            "ramp --start 1",
+            "outage --rate 0",
+            "overload --rate 5",
+            "idle --rate 5",
+            "kernel --rules 5",
+            "ramp --output svg",
+            "burn",
+            "",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference_measurements() {
+        let Ok(Verb::Otlp(args)) = parse("otlp") else { panic!("otlp") };
+        let load = args.load.load(None, Duration::from_secs(1));
+        assert_eq!((load.rate, load.batch_records, args.load.rules), (None, 500, 100));
+        assert_eq!((load.match_share, load.warm_up), (0.01, Duration::from_secs(2)));
+        assert!(load.retries && args.load.check().is_ok());
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (argument, value) in [
+            ("--match-share", "1.5"),
+            ("--batch-records", "0"),
+            ("--connections", "65"),
+            ("--keys", "0"),
+        ] {
+            let Ok(Verb::Otlp(args)) = parse(&format!("otlp {argument} {value}")) else {
+                panic!("{argument}")
+            };
+            let error = args.load.check().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{argument}: must be")), "{error}");
+        }
+    }
 }

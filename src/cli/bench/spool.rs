@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value as Json, json};
 
 use super::super::output::Outcome;
+use super::stats::median_at as median;
 use super::{Pipeline, Spooling, is_complete, measure, print_report};
 
 #[derive(clap::Args)]
@@ -53,25 +54,4 @@ fn side(reports: &[Json]) -> Json {
             "latency_p99_ns": runs("/latency_ns/p99"),
         },
     })
-}
-
-/// The median of a number in the reports, the lower one of two.
-fn median(reports: &[Json], path: &str) -> f64 {
-    let mut values: Vec<f64> =
-        reports.iter().filter_map(|report| report.pointer(path)?.as_f64()).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn median_is_the_middle_value() {
-        let reports: Vec<Json> = [5.0, 1.0, 9.0].map(|n| json!({"a": {"b": n}})).to_vec();
-        assert_eq!(median(&reports, "/a/b"), 5.0);
-        assert_eq!(median(&reports[..2], "/a/b"), 1.0);
-        assert_eq!(median(&reports, "/missing"), 0.0);
-    }
 }
