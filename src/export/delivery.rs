@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::stats::SinkStats;
 use tapio_core::backoff::Backoff;
 use tapio_wire::{OtlpClient, OtlpExported, OtlpFailure, OtlpRequest, OtlpSignal};
@@ -18,13 +20,22 @@ pub(super) struct Delivery {
     client: OtlpClient,
     stats: Arc<SinkStats>,
     backoff: Backoff,
+    /// Notified when the receiver takes requests again.
+    is_back: Arc<Notify>,
 }
 
 impl Delivery {
-    /// `seed`: any number that differs between deliveries.
-    pub(super) fn new(client: OtlpClient, stats: Arc<SinkStats>, seed: u64) -> Self {
+    /// `seed`: any number that differs between deliveries. `is_back`: that of all deliveries of a
+    /// sink; where one of them finds that the receiver takes requests again, the others don't wait
+    /// any longer.
+    pub(super) fn new(
+        client: OtlpClient,
+        stats: Arc<SinkStats>,
+        seed: u64,
+        is_back: Arc<Notify>,
+    ) -> Self {
         let backoff = Backoff::new(FIRST_RETRY, MAX_RETRY).with_jitter(seed);
-        Self { client, stats, backoff }
+        Self { client, stats, backoff, is_back }
     }
 
     /// Delivers all requests. Returns when the receiver has taken or refused each.
@@ -35,8 +46,7 @@ impl Delivery {
                 Ok(exported) => self.succeeded(&request, &exported),
                 Err(OtlpFailure::Retry { cause, after }) => {
                     self.failed(&cause);
-                    let pause = self.backoff.next_pause();
-                    tokio::time::sleep(after.map_or(pause, |after| after.max(pause))).await;
+                    self.pause(after).await;
                     requests.push(request);
                 }
                 Err(OtlpFailure::TooLarge(cause)) => match request.halves() {
@@ -44,6 +54,17 @@ impl Delivery {
                     None => self.refused(&request, &cause),
                 },
                 Err(OtlpFailure::Refused(cause)) => self.refused(&request, &cause),
+            }
+        }
+    }
+
+    /// Waits before the next attempt, at least for as long as the receiver asks for.
+    async fn pause(&mut self, after: Option<Duration>) {
+        let pause = self.backoff.next_pause();
+        match after {
+            Some(after) => tokio::time::sleep(after.max(pause)).await,
+            None => {
+                let _ = tokio::time::timeout(pause, self.is_back.notified()).await;
             }
         }
     }
@@ -64,6 +85,7 @@ impl Delivery {
         }
         if !self.backoff.is_reset() {
             self.backoff.reset();
+            self.is_back.notify_waiters();
             tracing::info!(sink = self.stats.name, "export: the receiver takes requests again");
         }
         self.stats.set_last_error("");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::cursor::CursorFile;
@@ -19,6 +19,9 @@ use tapio_wire::OtlpClient;
 const MAX_IN_FLIGHT: usize = 4;
 /// How long events wait for others, to be sent together.
 const LINGER: Duration = Duration::from_millis(100);
+/// The same where many come: the last chunk had so many events.
+const BUSY_LINGER: Duration = Duration::from_millis(10);
+const BUSY_EVENTS: u64 = 100;
 /// How long the bridge may take for a view.
 const VIEW_TIMEOUT: Duration = Duration::from_millis(10);
 /// Least time between two writes of the cursor.
@@ -45,6 +48,9 @@ pub(super) struct Sink {
     views: watch::Receiver<SpoolView>,
     in_flight: VecDeque<InFlight>,
     done: ExportCursor,
+    /// Events of the last chunk.
+    chunk_events: u64,
+    is_back: Arc<Notify>,
     /// Events of chunks that were lost.
     lost: u64,
     saved: Instant,
@@ -73,6 +79,8 @@ impl Sink {
             views,
             in_flight: VecDeque::new(),
             done,
+            chunk_events: 0,
+            is_back: Arc::default(),
             lost: 0,
             saved: clock::instant(),
             seed,
@@ -123,7 +131,9 @@ impl Sink {
             && let Some(chunk) = self.reader.next(view, &self.feed)
         {
             self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let delivery = Delivery::new(self.client.clone(), Arc::clone(&self.stats), self.seed);
+            let (stats, is_back) = (Arc::clone(&self.stats), Arc::clone(&self.is_back));
+            let delivery = Delivery::new(self.client.clone(), stats, self.seed, is_back);
+            self.chunk_events = chunk.events.passed;
             self.in_flight.push_back(InFlight {
                 delivery: tokio::spawn(delivery.run(chunk.requests)),
                 events: chunk.events,
@@ -139,7 +149,8 @@ impl Sink {
             return false;
         }
         if !view.is_draining {
-            tokio::time::sleep(LINGER).await;
+            let is_busy = self.chunk_events >= BUSY_EVENTS;
+            tokio::time::sleep(if is_busy { BUSY_LINGER } else { LINGER }).await;
             self.feed.ask();
             // What has come meanwhile; without anything new there is no view.
             let _ = tokio::time::timeout(VIEW_TIMEOUT, self.views.changed()).await;
