@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR ?= auto
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize fuzz \
+.PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz \
 	fuzz-canary delivery-canary test-incidents test-soak test-e2e deny bench doc clean
 
 help: ## list the targets
@@ -54,6 +54,9 @@ loom: ## check the wake protocol under every interleaving
 
 sanitize: ## run the tests of tapio-core under ThreadSanitizer and AddressSanitizer
 	@scripts/sanitize.sh
+
+instructions: ## count the instructions of each stage and compare them with the baseline
+	@perf/instructions.sh
 
 fuzz: ## fuzz all parsers, FUZZ_SECONDS (60) for each target
 	@scripts/fuzz.sh

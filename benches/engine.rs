@@ -5,25 +5,26 @@
 //! only the processing is measured.
 //!
 //! `ENGINE=figures cargo bench --bench engine` prints the ratios that the design requires, from
-//! medians over rounds in which the cases alternate. `ENGINE=case` with
-//! `ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS` runs one case for a fixed number of events, for
-//! callgrind (perf/engine.sh) and perf.
+//! medians over rounds in which the cases alternate. `perf/instructions.sh --engine` counts the
+//! instructions of the same cases.
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a benchmark fails by panicking, prints, and measures wall-clock time"
 )]
 
+#[path = "stages/meter.rs"]
+mod meter;
 #[path = "engine/stream.rs"]
 mod stream;
 
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use stream::{Case, Set, Traffic, World};
+use meter::Meter;
+use stream::{Case, Set, World, floods};
 
 /// Events of one round of the figures.
 const ROUND: u64 = 200_000;
@@ -49,23 +50,11 @@ fn grid() -> Vec<Case> {
     cases
 }
 
-/// Floods of made-up keys, each after the same work without a flood.
-fn floods() -> [Case; 6] {
-    let begins = Case {
-        traffic: Traffic::Begins,
-        max_keys: 65_536,
-        ..Case::matching(Set::Values, 100, 1_000, 0)
-    };
-    let pods = Case { traffic: Traffic::Matches(0), ..begins };
-    let opens = Case { set: Set::Opens, rules: 10, ..begins };
-    [
-        begins,
-        Case { traffic: Traffic::NewKeys, ..begins },
-        opens,
-        Case { traffic: Traffic::NewKeys, ..opens },
-        pods,
-        Case { traffic: Traffic::NewPods, ..pods },
-    ]
+/// The time of the processing of this many events.
+fn run(world: &mut World, events: u64) -> Duration {
+    let mut meter = Meter::default();
+    world.run(events, &mut meter);
+    meter.spent
 }
 
 fn benches(c: &mut Criterion) {
@@ -76,7 +65,7 @@ fn benches(c: &mut Criterion) {
         let mut world = None;
         story.bench_function(case.name(), |b| {
             let world = world.get_or_insert_with(|| World::new(case));
-            b.iter_custom(|events| world.run(events));
+            b.iter_custom(|events| run(world, events));
         });
     }
     story.finish();
@@ -89,7 +78,7 @@ fn medians(cases: &[Case]) -> Vec<f64> {
     let mut rounds = vec![Vec::new(); cases.len()];
     for _ in 0..ROUNDS {
         for (world, rounds) in worlds.iter_mut().zip(&mut rounds) {
-            rounds.push(world.run(ROUND).as_nanos() as f64 / ROUND as f64);
+            rounds.push(run(world, ROUND).as_nanos() as f64 / ROUND as f64);
         }
     }
     for rounds in &mut rounds {
@@ -132,31 +121,9 @@ fn figures() {
     }
 }
 
-/// One case, from the environment, for a profiler. WHICH is 0 for rules by value, 7 for rules by
-/// regex and bound, 8 for rules by value with extraction of evidence, 1 to 6 for the floods and
-/// their counterparts.
-fn one(text: &str) {
-    let numbers: Vec<u64> = text.split(',').map(|n| n.parse().unwrap()).collect();
-    let [which, rules, keys, per_mille, events] = numbers[..] else {
-        panic!("ENGINE_CASE=WHICH,RULES,KEYS,PER_MILLE,EVENTS")
-    };
-    let case = match which {
-        0 => Case::matching(Set::Values, rules, keys, per_mille),
-        7 => Case::matching(Set::Searches, rules, keys, per_mille),
-        8 => {
-            Case { extracts_evidence: true, ..Case::matching(Set::Values, rules, keys, per_mille) }
-        }
-        flood => floods()[flood as usize - 1],
-    };
-    let mut world = World::new(case);
-    let ns = world.run(events).as_nanos() as f64 / events as f64;
-    println!("{}: {ns:.1} ns, {:?}", case.name(), world.stats());
-}
-
 fn main() {
     match std::env::var("ENGINE").as_deref() {
         Ok("figures") => figures(),
-        Ok("case") => one(&std::env::var("ENGINE_CASE").unwrap()),
         _ => {
             let mut criterion = Criterion::default().configure_from_args();
             benches(&mut criterion);

@@ -20,7 +20,7 @@ join() { local out; printf -v out '%s, ' "$@"; echo "${out%, }"; }
 
 make --no-print-directory deps || { echo "tapio: FAILED: deps"; exit 1; }
 scripts/test-deps.sh || { echo "tapio: FAILED: test-deps"; exit 1; }
-for name in lint unit loom sanitize; do
+for name in lint unit instructions loom sanitize; do
     layer "$name" make --no-print-directory "$name"
 done
 

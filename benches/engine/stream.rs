@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tapio_core::event::{Event, EventId, Field, Name, Severity, Value, names};
 use tapio_core::ring::{Header, RecordReader, RecordWriter, ring};
 use tapio_dataflow::evidence::{Bounds, EvidenceMessage};
 use tapio_dataflow::rules::{Loaded, RuleSet};
 use tapio_dataflow::{LaneOptions, Order, Shard, ShardStats, StepOutput};
+
+use crate::meter::Meter;
 
 /// Events written before they are processed: a usual drain of a ring.
 const CHUNK: u64 = 1024;
@@ -123,6 +124,25 @@ impl Case {
     }
 }
 
+/// Floods of made-up keys, each after the same work without a flood.
+pub(crate) fn floods() -> [Case; 6] {
+    let begins = Case {
+        traffic: Traffic::Begins,
+        max_keys: 65_536,
+        ..Case::matching(Set::Values, 100, 1_000, 0)
+    };
+    let pods = Case { traffic: Traffic::Matches(0), ..begins };
+    let opens = Case { set: Set::Opens, rules: 10, ..begins };
+    [
+        begins,
+        Case { traffic: Traffic::NewKeys, ..begins },
+        opens,
+        Case { traffic: Traffic::NewKeys, ..opens },
+        pods,
+        Case { traffic: Traffic::NewPods, ..pods },
+    ]
+}
+
 const KINDS: [&str; 4] = ["app.request", "app.message", "app.refused", "otlp.log"];
 
 /// The variable parts of one event.
@@ -179,7 +199,7 @@ impl World {
             matches: 0,
             tick_ns: 0,
         };
-        world.run(case.keys);
+        world.run(case.keys, &mut Meter::default());
         world.case = case;
         world
     }
@@ -244,24 +264,18 @@ impl World {
         self.events += 1;
     }
 
-    /// Writes events and processes them. Returns how long the processing took.
-    pub(crate) fn run(&mut self, events: u64) -> Duration {
-        let mut took = Duration::ZERO;
+    /// Writes events and processes them. Measures the processing.
+    pub(crate) fn run(&mut self, events: u64, meter: &mut Meter) {
         let mut left = events;
         while left > 0 {
             let now = left.min(CHUNK);
             (0..now).for_each(|_| self.write());
-            let begin = Instant::now();
-            self.process();
-            took += begin.elapsed();
+            meter.measure(|| self.process());
             left -= now;
         }
-        took
     }
 
-    /// Processes the records of a ring as a worker does. A separate function, so that callgrind can
-    /// count here only.
-    #[inline(never)]
+    /// Processes the records of a ring as a worker does.
     fn process(&mut self) {
         let Self { shard, output, reader, messages, .. } = self;
         let mut clock_ns = 0;
