@@ -176,6 +176,7 @@ fn ordinary_records_pass_and_others_become_events() {
     logs[20].body = body("sda1: disk melted");
     logs[30].attributes.push(pair("job.seconds", Value::IntValue(31)));
     logs[40].body = body("login with password=hunter2secret");
+    logs[45].attributes.push(text("route", "/auth/token"));
     logs[50].attributes.push(text("access.key", "AKxyz123"));
     logs[60].attributes.push(text("k8s.pod.name", "web-1"));
     logs[70] = logs[69].clone();

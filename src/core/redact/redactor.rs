@@ -162,9 +162,14 @@ impl Redactor {
         spans.retain(|span| &text[span.start..span.end] != REDACTED);
     }
 
-    /// Whether a text can have a secret at all.
+    /// Whether a text has a secret.
     #[must_use]
-    pub fn has_trigger(&self, text: &str) -> bool {
+    pub fn changes(&self, text: &str) -> bool {
+        self.has_trigger(text) && matches!(self.text(text), Cow::Owned(_))
+    }
+
+    /// Whether a text can have a secret at all.
+    pub(super) fn has_trigger(&self, text: &str) -> bool {
         !self.patterns.is_empty()
             || self.is_secret(text)
             || self.triggers.as_ref().is_some_and(|t| t.is_in(text.as_bytes()))

@@ -79,10 +79,10 @@ impl LogPass {
         self.filter.reads(name) || !self.redactor.as_ref().is_none_or(is_ordinary)
     }
 
-    /// Whether a text keeps a record from passing: it may have a secret.
+    /// Whether a text keeps a record from passing: it has a secret.
     #[must_use]
     pub fn stops_text(&self, text: &str) -> bool {
-        self.redactor.as_ref().is_some_and(|redactor| redactor.has_trigger(text))
+        self.redactor.as_ref().is_some_and(|redactor| redactor.changes(text))
     }
 
     /// Whether a record has to be an event, none of whose attributes and texts stops it.
