@@ -94,6 +94,33 @@ mod tests {
     }
 
     #[test]
+    fn log_records_of_a_block_are_events_of_the_pieces() {
+        let record = [2 << 3 | 2, 4, 5 << 3 | 2, 2, 1 << 3 | 2, 0];
+        let block = proto::LogBlock {
+            records: 40,
+            resource_digest: vec![1; 16],
+            log_records: record.repeat(40),
+            ..Default::default()
+        };
+        let whole = proto::EventBatch {
+            first_sequence: 100,
+            count: 40,
+            node: "n".into(),
+            epoch: 7,
+            collector_events: vec![40],
+            log_blocks: vec![block],
+            ..Default::default()
+        };
+        let position = FramePosition { segment: 3, offset: 96 };
+        let whole = QueuedBatch::spooled(&whole.encode_to_vec(), position, 7, 9).unwrap();
+        let pieces = split(&whole).unwrap();
+        let events = |piece: &QueuedBatch| Batch::parse(piece.message()).unwrap().events;
+        assert_eq!((pieces.len(), pieces.iter().map(events).sum::<u32>()), (14, 40));
+        assert_eq!(pieces.last().unwrap().end_sequence(), whole.end_sequence());
+        assert_eq!(pieces.iter().map(|piece| piece.accounts[0]).sum::<u32>(), 40);
+    }
+
+    #[test]
     fn pieces_have_every_item_once_and_sum_to_the_accounts() {
         for (events, stories) in [(2, 0), (0, 2), (16, 0), (17, 5), (200, 1), (1, 40)] {
             let whole = batch(events, stories);
