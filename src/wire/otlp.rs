@@ -134,7 +134,25 @@ fn items<'a>(
     bytes: &'a [u8],
     mut read: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, Reader<'a>) -> Result<u64, WireError>,
 ) -> Result<u64, WireError> {
-    let (mut request, mut invalid) = (Reader::new(bytes), 0);
+    let mut invalid = 0;
+    origins(bytes, |resource, scope, mut records| {
+        while !records.is_empty() {
+            let (2, LEN) = records.tag_or_skip(2)? else { continue };
+            let one = records.message()?;
+            invalid += read(resource, scope, one).unwrap_or(1);
+        }
+        Ok(())
+    })?;
+    Ok(invalid)
+}
+
+/// Passes the `ScopeLogs`, `ScopeSpans` or `ScopeMetrics` of a request to `visit`, each with its
+/// resource's attributes and its scope.
+pub(crate) fn origins<'a>(
+    bytes: &'a [u8],
+    mut visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, Reader<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    let mut request = Reader::new(bytes);
     while !request.is_empty() {
         let (1, LEN) = request.tag()? else {
             return Err(request.error(WireCause::FieldType(1)));
@@ -145,19 +163,14 @@ fn items<'a>(
         let mut parts = of_resource;
         while !parts.is_empty() {
             let (2, LEN) = parts.tag_or_skip(2)? else { continue };
-            let mut records = parts.message()?;
-            let scope = scope(records)?;
-            while !records.is_empty() {
-                let (2, LEN) = records.tag_or_skip(2)? else { continue };
-                let one = records.message()?;
-                invalid += read(&resource, &scope, one).unwrap_or(1);
-            }
+            let records = parts.message()?;
+            visit(&resource, &scope(records)?, records)?;
         }
     }
-    Ok(invalid)
+    Ok(())
 }
 
-pub(crate) fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireError> {
+fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes<'_>, WireError> {
     let mut attributes = OtlpAttributes::default();
     while !part.is_empty() {
         let (1, LEN) = part.tag_or_skip(1)? else { continue };
@@ -175,7 +188,7 @@ pub(crate) fn resource_attributes(mut part: Reader<'_>) -> Result<OtlpAttributes
 }
 
 /// The scope of `ScopeLogs` or `ScopeSpans`, which may follow its records.
-pub(crate) fn scope(mut part: Reader<'_>) -> Result<OtlpScope<'_>, WireError> {
+fn scope(mut part: Reader<'_>) -> Result<OtlpScope<'_>, WireError> {
     let mut scope = OtlpScope::default();
     while !part.is_empty() {
         let (1, LEN) = part.tag_or_skip(1)? else { continue };

@@ -1,10 +1,8 @@
 //! Log records of a request, undecoded, and the few parts of most of them by which it is decided
 //! whether they have to be decoded.
 
-use crate::otlp::{
-    OtlpAttributes, OtlpRecord, OtlpScope, OtlpValue, key_value, resource_attributes, scope, value,
-};
-use crate::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireCause, WireError, as_ascii};
+use crate::otlp::{OtlpAttributes, OtlpRecord, OtlpScope, OtlpValue, key_value, origins, value};
+use crate::reader::{FIXED32, FIXED64, LEN, Reader, VARINT, WireError, as_ascii};
 
 /// The records of a resource and scope.
 #[derive(Clone)]
@@ -61,22 +59,7 @@ pub fn otlp_raw_logs<'a>(
     bytes: &'a [u8],
     mut visit: impl FnMut(&OtlpAttributes<'a>, &OtlpScope<'a>, OtlpRawLogs<'a>) -> Result<(), WireError>,
 ) -> Result<(), WireError> {
-    let mut request = Reader::new(bytes);
-    while !request.is_empty() {
-        let (1, LEN) = request.tag()? else {
-            return Err(request.error(WireCause::FieldType(1)));
-        };
-        // The resource may follow its records.
-        let of_resource = request.message()?;
-        let resource = resource_attributes(of_resource)?;
-        let mut parts = of_resource;
-        while !parts.is_empty() {
-            let (2, LEN) = parts.tag_or_skip(2)? else { continue };
-            let records = parts.message()?;
-            visit(&resource, &scope(records)?, OtlpRawLogs(records))?;
-        }
-    }
-    Ok(())
+    origins(bytes, |resource, scope, records| visit(resource, scope, OtlpRawLogs(records)))
 }
 
 /// Decodes the records of a block: the bytes of an `InstrumentationScope`, and those of a
