@@ -177,7 +177,10 @@ fn start_peer(command: &str, dir: &Path, sink_port: u16, name: &str) -> anyhow::
     group.wait_for(PEER_START_TIMEOUT, || accepts(port)).with_context(|| {
         let log = std::fs::read_to_string(dir.join("peer.log")).unwrap_or_default();
         let last = log.lines().rev().take(3).collect::<Vec<_>>();
-        format!("peer {name}: {}", last.into_iter().rev().collect::<Vec<_>>().join("; "))
+        match last.is_empty() {
+            true => format!("peer {name} said nothing"),
+            false => last.into_iter().rev().collect::<Vec<_>>().join("; "),
+        }
     })?;
     Ok(Running { port, group: Some(group), admin: None })
 }
