@@ -1,12 +1,14 @@
-//! Floods of real kernel events: processes that are executed, TCP connections on loopback.
+//! Floods of real kernel events: processes that are executed, TCP connections on loopback, system
+//! calls of a cgroup.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 
+use super::flood_cgroup::FloodCgroup;
 use tapio_core::clock;
 
 /// Listeners of the flood of connections: the kernel keeps closed connections for a minute, and
@@ -20,15 +22,18 @@ const THREADS: u64 = 2;
 pub(super) enum Flood {
     Execs,
     Connections,
+    /// `dd` reads and writes single bytes, in a cgroup of its own.
+    Syscalls,
 }
 
 impl Flood {
-    pub(super) const ALL: [Self; 2] = [Self::Execs, Self::Connections];
+    pub(super) const ALL: [Self; 3] = [Self::Execs, Self::Connections, Self::Syscalls];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Execs => "execs",
             Self::Connections => "connections",
+            Self::Syscalls => "syscalls",
         }
     }
 
@@ -37,17 +42,20 @@ impl Flood {
         match self {
             Self::Execs => &["kernel.process.exec", "kernel.process.exit"],
             Self::Connections => &["kernel.tcp.connect", "kernel.tcp.accept"],
+            Self::Syscalls => &["kernel.syscall.enter"],
         }
     }
 
-    /// Floods until `end`. Returns the number of operations.
+    /// Floods until `end`; system calls come from a process in `cgroup`. Returns the number of
+    /// operations.
     ///
     /// # Errors
     /// When a process or a connection fails.
-    pub(super) fn cause(self, end: Instant) -> anyhow::Result<u64> {
+    pub(super) fn cause(self, end: Instant, cgroup: &FloodCgroup) -> anyhow::Result<u64> {
         match self {
             Self::Execs => repeat(end, |_| execute()),
             Self::Connections => connect(end),
+            Self::Syscalls => copy_bytes(end, cgroup),
         }
     }
 }
@@ -114,6 +122,35 @@ fn connect(end: Instant) -> anyhow::Result<u64> {
     })
 }
 
+/// Copies bytes one by one, by a process in the cgroup. Returns the reads and writes: it makes some
+/// more system calls at its start.
+fn copy_bytes(end: Instant, cgroup: &FloodCgroup) -> anyhow::Result<u64> {
+    // The shell enters the cgroup before it becomes dd.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "echo $$ >\"$0\" && exec dd if=/dev/zero of=/dev/null bs=1"]);
+    command.arg(cgroup.procs_file()).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let dd = command.spawn().context("dd")?;
+    std::thread::sleep(end.saturating_duration_since(clock::instant()));
+    interrupted_count(dd)
+}
+
+/// Ends `dd` by SIGINT, at which it prints its counts: `12+0 records in`, the same with `out`.
+fn interrupted_count(dd: Child) -> anyhow::Result<u64> {
+    let pid = i32::try_from(dd.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.context("dd has no process id")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).context("dd")?;
+    let report = String::from_utf8(dd.wait_with_output()?.stderr)?;
+    let counts = report.lines().filter_map(|line| {
+        let (count, _) = line.split_once("+0 records ")?;
+        count.parse::<u64>().ok()
+    });
+    match counts.sum() {
+        0 => bail!("dd: no counts in {report:?}"),
+        calls => Ok(calls),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -122,8 +159,13 @@ mod tests {
 
     #[test]
     fn floods_count_what_they_did() {
+        let Ok(cgroup) = FloodCgroup::create() else {
+            println!("skipped: can't create a cgroup; needs root");
+            return;
+        };
         for flood in Flood::ALL {
-            let done = flood.cause(clock::instant() + Duration::from_millis(100)).unwrap();
+            let end = clock::instant() + Duration::from_millis(300);
+            let done = flood.cause(end, &cgroup).unwrap();
             assert!(done > 0, "{flood:?}");
         }
         let end = clock::instant() + Duration::from_millis(100);

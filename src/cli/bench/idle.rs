@@ -94,7 +94,7 @@ fn measure(args: &Args) -> anyhow::Result<Idle> {
         free_port()?
     );
     let began = clock::instant();
-    let running = start_agent(dir, harness.sink_port(), &sections)?;
+    let running = start_agent(dir, harness.sink_port(), "all", &sections)?;
     let first_event_seconds = loop {
         let seconds = clock::instant().saturating_duration_since(began).as_secs_f64();
         let account = &status(&running)?["cons1"]["collectors"]["jsonl"];

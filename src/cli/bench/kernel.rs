@@ -1,5 +1,6 @@
 //! `tapio bench kernel`: floods of real kernel events through the eBPF collector, the correlator
-//! and the export. `perf/kernel.sh` does the same with system calls and a server.
+//! and the export. System calls end at the correlator: no receiver takes millions a second.
+//! `perf/kernel.sh` sends them to a server.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use serde_json::{Value as Json, json};
 use super::super::arguments::duration;
 use super::super::output::{Outcome, Output, Usage, message, print};
 use super::flood::Flood;
+use super::flood_cgroup::FloodCgroup;
 use super::group::pause;
 use super::harness::Harness;
 use super::machine;
@@ -28,8 +30,6 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(60);
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(1_500);
 /// Interval at which the account is looked at: seldom, as each look costs the agent CPU time.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(250);
-/// The collector without a limit on what one cgroup causes: the flood is the benchmark's own.
-const SECTIONS: &str = "collectors: { only: [ebpf], ebpf: { rate_per_cgroup: 0 } }\n";
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
@@ -45,7 +45,7 @@ pub(super) struct Args {
 #[derive(Debug, Default, Serialize)]
 struct Flooded {
     flood: String,
-    /// Processes or connections.
+    /// Processes, connections, or reads and writes.
     operations: u64,
     operations_per_second: f64,
     /// Events that the kernel has emitted, also of other processes, until tapio held none.
@@ -123,16 +123,31 @@ impl Reading {
     }
 }
 
+/// What is exported in a flood, and the collector's configuration: without a limit on what one
+/// cgroup causes, since the flood is the benchmark's own.
+fn settings(flood: Flood, cgroup: &FloodCgroup) -> (&'static str, String) {
+    let (forward, more) = match flood {
+        Flood::Execs | Flood::Connections => ("all", String::new()),
+        Flood::Syscalls => {
+            let kinds = "kernel.process.exec, kernel.process.exit, kernel.syscall.enter";
+            let cgroup = cgroup.path();
+            ("stories", format!(", kinds: [{kinds}], syscall_enter_cgroup: \"{cgroup}\""))
+        }
+    };
+    (forward, format!("collectors: {{ only: [ebpf], ebpf: {{ rate_per_cgroup: 0{more} }} }}\n"))
+}
+
 fn measure(flood: Flood, args: &Args) -> anyhow::Result<Flooded> {
-    let scratch = Scratch::new()?;
+    let (scratch, cgroup) = (Scratch::new()?, FloodCgroup::create()?);
     let mut harness = Harness::start()?;
-    let mut running = start_agent(scratch.path(), harness.sink_port(), SECTIONS)?;
-    wait_for_programs(&mut running)?;
+    let (forward, sections) = settings(flood, &cgroup);
+    let mut running = start_agent(scratch.path(), harness.sink_port(), forward, &sections)?;
+    wait_for_programs(&mut running, &cgroup)?;
     let group = running.group.as_ref().context("the agent has no process")?;
     let before = Reading::of(&settled(&running)?);
     let (cpu, foreign) = (group.cpu_time(), harness.counts()?.foreign);
     let from = clock::instant();
-    let operations = flood.cause(from + args.duration)?;
+    let operations = flood.cause(from + args.duration, &cgroup)?;
     let seconds = clock::instant().saturating_duration_since(from).as_secs_f64();
     let status = settled(&running)?;
     let used = group.cpu_time().since(&cpu);
@@ -161,13 +176,13 @@ fn measure(flood: Flood, args: &Args) -> anyhow::Result<Flooded> {
 }
 
 /// Waits until the collector runs and has emitted an event.
-fn wait_for_programs(running: &mut Running) -> anyhow::Result<()> {
+fn wait_for_programs(running: &mut Running, cgroup: &FloodCgroup) -> anyhow::Result<()> {
     let until = clock::instant() + ATTACH_TIMEOUT;
     loop {
         let status = running.status()?.context("the agent has no status")?;
         let collector = &status["collectors"]["ebpf"];
         // A process of which the collector has an event shows that the programs are attached.
-        Flood::Execs.cause(clock::instant() + DRAIN_INTERVAL)?;
+        Flood::Execs.cause(clock::instant() + DRAIN_INTERVAL, cgroup)?;
         let emitted = Reading::of(&status).emitted;
         if emitted.get("kernel.process.exec").is_some_and(|count| *count > 0) {
             return Ok(());

@@ -7,7 +7,7 @@
 //! | `otlp.rs` | OTLP in, OTLP out, beside peers |
 //! | `ramp.rs`, `climb.rs` | the knee |
 //! | `outage.rs`, `overload.rs` | a receiver that is away, too much load |
-//! | `idle.rs`, `kernel.rs`, `flood.rs` | no load; floods of real kernel events |
+//! | `idle.rs`, `kernel.rs`, `flood.rs`, `flood_cgroup.rs` | no load; floods of real kernel events |
 //! | `session.rs` | one measured run of a pipeline for OTLP |
 //! | `subject.rs` | the pipelines: none, tapio, a peer |
 //! | `harness.rs` | generator and sink of OTLP in a process of their own |
@@ -18,6 +18,7 @@
 mod child;
 mod climb;
 mod flood;
+mod flood_cgroup;
 mod group;
 mod harness;
 mod idle;
@@ -87,7 +88,7 @@ enum Verb {
     /// Measure an agent with all collectors without load: CPU time, memory, start
     #[command(after_help = "Example:\n  tapio bench idle --duration 30s")]
     Idle(idle::Args),
-    /// Flood the real kernel with processes and connections
+    /// Flood the real kernel with processes, connections and system calls
     #[command(after_help = "Example:\n  tapio bench kernel --duration 10s")]
     Kernel(kernel::Args),
     /// Generate and count OTLP, as ordered on standard input

@@ -131,7 +131,7 @@ fn start_tapio(
         "{memory}{dataflow}collectors: {{ only: [otlp], otlp: {{ enabled: true, \
          grpc_listen: \"127.0.0.1:{port}\", http_listen: \"127.0.0.1:{http}\" }} }}\n"
     );
-    let mut running = start_agent(dir, sink_port, &sections)?;
+    let mut running = start_agent(dir, sink_port, "all", &sections)?;
     if let Some(group) = &mut running.group {
         group.wait_for(START_TIMEOUT, || accepts(port))?;
     }
@@ -143,12 +143,17 @@ fn start_tapio(
 ///
 /// # Errors
 /// When it isn't in time.
-pub(super) fn start_agent(dir: &Path, sink_port: u16, sections: &str) -> anyhow::Result<Running> {
+pub(super) fn start_agent(
+    dir: &Path,
+    sink_port: u16,
+    forward: &str,
+    sections: &str,
+) -> anyhow::Result<Running> {
     let admin = free_port()?;
     let config = format!(
         "state_dir: \"{}/agent\"\nnode: bench\n{sections}\
          export: {{ otlp: [{{ name: sink, endpoint: \"http://127.0.0.1:{sink_port}\", \
-         protocol: grpc, compression: none, forward: all, signals: [logs] }}] }}\n\
+         protocol: grpc, compression: none, forward: {forward}, signals: [logs] }}] }}\n\
          admin: {{ listen: \"127.0.0.1:{admin}\" }}\nlog: {{ level: error }}\n",
         dir.display()
     );
