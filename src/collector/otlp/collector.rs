@@ -24,8 +24,9 @@ use tapio_wire::{
     Access, AccessConfig, ListenAddress, Listening, Right, TlsError, TlsServerConfig, bind,
 };
 
-/// Interval at which waiting answers look whether their records are accepted.
-const ACCEPT_INTERVAL: Duration = Duration::from_millis(1);
+/// Interval at which waiting answers look whether their records are accepted, besides whenever some
+/// are: a shard may have dropped them.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(5);
 /// Answers that wait at most; further requests stay in the queue.
 const MAX_WAITING: usize = 256;
 /// How long a shutdown waits for the last records to be accepted.
@@ -207,6 +208,7 @@ async fn process_requests(
     let (mut received, mut malformed) = (0u64, 0u64);
     let mut waiting = Waiting::default();
     let mut turns = PollTimer::new(&context.shutdown, REPORT_DELAY);
+    let accepted = context.accepted();
     while !context.shutdown.is_requested() {
         tokio::select! {
             request = requests.recv(), if waiting.0.len() < MAX_WAITING => {
@@ -219,6 +221,7 @@ async fn process_requests(
                 waiting.0.push_back((context.ticket(), answer, result));
                 turns.wake_soon();
             }
+            () = accepted.next(), if !waiting.0.is_empty() => {}
             () = tokio::time::sleep(ACCEPT_INTERVAL), if !waiting.0.is_empty() => {}
             () = turns.next() => {
                 report_access(&context.report, access.each_ref().map(|of| &**of));

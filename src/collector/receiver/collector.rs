@@ -28,9 +28,11 @@ use tapio_wire::{
 
 /// Delay until counters are published, and until a stream without room for acks is polled again.
 const REPORT_DELAY: Duration = Duration::from_millis(80);
-/// Interval at which waiting acks look whether their events are accepted, and stalled batches
-/// whether there is room.
-const ACCEPT_INTERVAL: Duration = Duration::from_millis(1);
+/// Interval at which waiting acks look whether their events are accepted, besides whenever some
+/// are: a shard may have dropped them.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(5);
+/// Interval at which stalled batches look whether there is room.
+const STALL_INTERVAL: Duration = Duration::from_millis(1);
 /// Opened streams that wait for the collector.
 const NEW_STREAMS: usize = 64;
 /// Most open streams; more are refused.
@@ -151,6 +153,7 @@ async fn receive(
         stalled_senders: Vec::new(),
     };
     let mut timer = PollTimer::new(&context.shutdown, REPORT_DELAY);
+    let accepted = context.accepted();
     tokio::pin!(server);
     loop {
         tokio::select! {
@@ -165,7 +168,8 @@ async fn receive(
                     timer.wake_soon();
                 }
             }
-            () = tokio::time::sleep(ACCEPT_INTERVAL), if streams.is_waiting() => {}
+            () = accepted.next(), if streams.is_waiting() => {}
+            () = tokio::time::sleep(streams.interval()), if streams.is_waiting() => {}
             () = std::future::poll_fn(|cx| streams.poll(context, cx)) => {
                 timer.wake_soon();
                 // Connections read their sockets only while this thread isn't in the sink.
@@ -208,6 +212,14 @@ impl Streams {
     /// Whether acks wait for their events to be accepted, or batches for room.
     fn is_waiting(&self) -> bool {
         self.open.iter().any(SenderStream::is_waiting)
+    }
+
+    /// How long to wait at most, unless acks' events are accepted before.
+    fn interval(&self) -> Duration {
+        match self.open.iter().any(SenderStream::is_stalled) {
+            true => STALL_INTERVAL,
+            false => ACCEPT_INTERVAL,
+        }
     }
 
     /// Reads the available batches of every stream. Ready if there were any.

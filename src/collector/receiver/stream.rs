@@ -108,7 +108,12 @@ impl SenderStream {
 
     /// Whether acks wait for their events to be accepted, or a batch for room.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.unaccepted.is_empty() || self.stalled.is_some() || self.next.is_some()
+        !self.unaccepted.is_empty() || self.is_stalled()
+    }
+
+    /// Whether a batch waits for room.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.is_some() || self.next.is_some()
     }
 
     /// Whether an ended stream needs nothing more: its acks are sent, or nobody reads them.
@@ -175,7 +180,7 @@ impl StreamPoll<'_> {
         cx: &mut TaskContext<'_>,
     ) -> (bool, bool) {
         let mut reading = match sender.stalled.take() {
-            Some((reading, stall)) if self.is_stalled(&stall, &context.sink) => {
+            Some((reading, stall)) if self.lasts(&stall, &context.sink) => {
                 sender.stalled = Some((reading, stall));
                 return (false, false);
             }
@@ -276,7 +281,7 @@ impl StreamPoll<'_> {
         Some(cause)
     }
 
-    fn is_stalled(&self, stall: &Stall, sink: &Sink) -> bool {
+    fn lasts(&self, stall: &Stall, sink: &Sink) -> bool {
         match stall {
             Stall::Ring(full) => !sink.has_room(full),
             Stall::Sender(sender) => self.stalled_senders.contains(sender),

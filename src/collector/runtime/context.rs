@@ -4,7 +4,6 @@
 #[path = "../../../tests/support/router.rs"]
 mod router;
 
-#[cfg(test)]
 use std::sync::Arc;
 
 use tapio_core::ring::Sink;
@@ -14,7 +13,7 @@ use tapio_core::shutdown::Shutdown;
 
 use super::acceptance::{Acceptance, Ticket};
 use super::needs::Rights;
-use super::site::Site;
+use super::site::{Accepted, Site};
 use super::status::StatusReport;
 
 /// A collector's environment for one run. The supervisor owns it, so a run that panics loses only
@@ -78,6 +77,12 @@ impl Context {
     /// before all stages have started, and not after the run was abandoned and replaced.
     pub(crate) fn is_accepted(&mut self, ticket: Ticket) -> bool {
         self.may_save_cursor() && self.acceptance.is_accepted(ticket, &mut self.sink, &self.site)
+    }
+
+    /// Notified whenever events of this collector are accepted. Events that a shard drops notify
+    /// nobody: who waits also has to look from time to time.
+    pub(crate) fn accepted(&self) -> Arc<Accepted> {
+        self.site.accepted(self.sink.collector())
     }
 
     /// A context whose sink discards its events. `unsettled`: events of this collector that aren't

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
+
 use super::kernel_facts::KernelFacts;
 use tapio_core::identity::{Directory, node_base};
 use tapio_core::redact::Redactor;
-use tapio_core::ring::Ledger;
+use tapio_core::ring::{Ledger, MAX_COLLECTORS, Target};
 
 /// The node, its entity directory, and persisted state. Clones share it.
 #[derive(Clone)]
@@ -26,6 +28,25 @@ pub struct Site {
     /// Removes secrets from status notes and errors.
     pub redactor: Arc<Redactor>,
     ledger: Arc<OnceLock<Arc<Ledger>>>,
+    accepted: Arc<[Arc<Accepted>; MAX_COLLECTORS]>,
+}
+
+/// Notified whenever events of a collector are accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted(Notify);
+
+impl Accepted {
+    /// Waits for acceptances since the last call. Cancel-safe.
+    pub(crate) async fn next(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl Target for Accepted {
+    fn wake(&self) {
+        // Without a waiting task, the next one to wait gets it.
+        self.0.notify_one();
+    }
 }
 
 impl Site {
@@ -41,6 +62,7 @@ impl Site {
             state_dir: None,
             redactor: Redactor::builtin(),
             ledger: Arc::default(),
+            accepted: Arc::new(std::array::from_fn(|_| Arc::default())),
         }
     }
 
@@ -61,7 +83,17 @@ impl Site {
     /// Sets the ledger, once all stages have registered with it. Later calls have no effect: a
     /// second ledger would belong to a second agent.
     pub fn set_ledger(&self, ledger: Arc<Ledger>) {
+        for (collector, accepted) in (0u8..).zip(&*self.accepted) {
+            let target: Arc<Accepted> = Arc::clone(accepted);
+            ledger.set_acceptance_target(collector, target);
+        }
         let _ = self.ledger.set(ledger);
+    }
+
+    /// Notified whenever events of a collector are accepted.
+    #[must_use]
+    pub(crate) fn accepted(&self, collector: u8) -> Arc<Accepted> {
+        Arc::clone(&self.accepted[usize::from(collector) % MAX_COLLECTORS])
     }
 
     /// Whether all stages have started, so that every event is accounted for.

@@ -5,12 +5,13 @@
 //! reader retries until no update is in progress. The content of a ring is what was forwarded into
 //! it and not yet received by the next stage.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use super::wake::Target;
 use crate::event::{REASON_COUNT, Reason, Stage};
 
 /// Maximum number of collectors.
@@ -50,10 +51,17 @@ struct Row {
     dropped: [AtomicU64; REASON_COUNT],
 }
 
+/// Wakes a collector that waits until its events are accepted.
+pub type AcceptanceTarget = Arc<dyn Target + Send + Sync>;
+
+/// The targets by the collector's number.
+type AcceptanceTargets = Arc<[OnceLock<AcceptanceTarget>; MAX_COLLECTORS]>;
+
 /// Counters of one thread. Only that thread writes them.
 pub struct StageLedger {
     stage: Stage,
     rows: [CachePadded<Row>; MAX_ACCOUNTS],
+    targets: AcceptanceTargets,
 }
 
 /// Adds without a locked instruction: correct because each counter has one writer.
@@ -114,9 +122,14 @@ impl StageLedger {
         subtract(&self.row(account).held, n);
     }
 
-    /// Counts events that are accepted, or that were dropped before they could be.
+    /// Counts events that are accepted, or that were dropped before they could be, and wakes their
+    /// collector if it waits for that.
     pub fn add_settled(&self, account: u8, n: u64) {
         add(&self.row(account).settled, n);
+        let target = &self.targets[usize::from(account) % MAX_COLLECTORS];
+        if let Some(target) = target.get() {
+            target.wake();
+        }
     }
 
     /// Events received so far.
@@ -137,6 +150,7 @@ impl StageLedger {
 pub struct Ledger {
     names: Vec<String>,
     stages: Vec<Arc<StageLedger>>,
+    targets: AcceptanceTargets,
 }
 
 /// The account of one collector, or of all.
@@ -181,7 +195,13 @@ impl Ledger {
     /// A ledger for these collectors; a collector's number is its index.
     #[must_use]
     pub fn new(names: Vec<String>) -> Self {
-        Self { names, stages: Vec::new() }
+        Self { names, ..Self::default() }
+    }
+
+    /// Sets what the bridge wakes when it has accepted events of a collector. Later calls for the
+    /// same collector have no effect.
+    pub fn set_acceptance_target(&self, collector: u8, target: AcceptanceTarget) {
+        let _ = self.targets[usize::from(collector) % MAX_COLLECTORS].set(target);
     }
 
     /// The names of the collectors.
@@ -192,8 +212,11 @@ impl Ledger {
 
     /// Adds the counters of another thread.
     pub fn stage(&mut self, stage: Stage) -> Arc<StageLedger> {
-        let ledger =
-            Arc::new(StageLedger { stage, rows: std::array::from_fn(|_| CachePadded::default()) });
+        let ledger = Arc::new(StageLedger {
+            stage,
+            rows: std::array::from_fn(|_| CachePadded::default()),
+            targets: Arc::clone(&self.targets),
+        });
         self.stages.push(Arc::clone(&ledger));
         ledger
     }

@@ -28,7 +28,9 @@ mod sink;
 mod wake;
 
 pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, RecordType};
-pub use ledger::{CollectorAccount, Ledger, MAX_ACCOUNTS, MAX_COLLECTORS, Snapshot, StageLedger};
+pub use ledger::{
+    AcceptanceTarget, CollectorAccount, Ledger, MAX_ACCOUNTS, MAX_COLLECTORS, Snapshot, StageLedger,
+};
 pub use membership::{Membership, correlations_json};
 pub use park::{attach, wait_until};
 pub use record::{
