@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR ?= auto
 export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz \
+.PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
 	fuzz-canary delivery-canary test-incidents test-soak test-e2e deny bench doc clean
 
 help: ## list the targets
@@ -60,6 +60,9 @@ instructions: ## count the instructions of each stage and compare them with the 
 
 fuzz: ## fuzz all parsers, FUZZ_SECONDS (60) for each target
 	@scripts/fuzz.sh
+
+fuzz-api: deps ## fuzz the HTTP API by its description with schemathesis, FUZZ_EXAMPLES (50) for each operation
+	@scripts/api-fuzz.sh
 
 delivery-canary: ## verify that the simulation of delivery finds planted defects
 	@scripts/delivery-canary.sh

@@ -35,7 +35,7 @@ use std::path::Path;
 use serde_json::{Value as Json, json};
 use support::agent::{TestAgent, run, start, story, terminate, utf8};
 use support::eventually::eventually_ok;
-use support::net::get_json;
+use support::net::items;
 
 #[test]
 fn running_agent_emits_a_recorded_story() {
@@ -219,8 +219,7 @@ fn story_interrupted_by_a_kill_is_completed_after_restart() {
     let stories = utf8(&replayed.stdout);
     let stories = stories.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
     let expected = stories.max_by_key(|story| story["members_total"].as_u64()).unwrap();
-    let listed = get_json(fixture.http, "/api/v1/stories").unwrap();
-    let listed = listed.as_array().or_else(|| listed["stories"].as_array()).unwrap();
+    let listed = items(fixture.http, "/api/v1/stories").unwrap();
     let stored = listed.iter().find(|s| s["id"] == expected["id"]).unwrap();
     for key in ["rule", "members", "members_total", "first", "last", "root_causes", "pattern"] {
         assert_eq!(stored[key], expected[key], "{key}");

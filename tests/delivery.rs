@@ -408,28 +408,29 @@ fn stories_and_events_are_queried_over_http() {
             assert_eq!(code, 200, "{path}: {body}");
             serde_json::from_str(&body).unwrap()
         };
-        let stories = json("/api/v1/stories");
+        let items = |path: &str| json(path)["items"].clone();
+        let stories = items("/api/v1/stories");
         assert_eq!(stories.as_array().unwrap().len(), 4);
         assert_eq!(stories[0]["name"], "story 4");
         assert_eq!(stories[0]["revision"], 2);
         let links = stories[0]["links"].as_array().unwrap();
         assert_eq!(links.len(), 1);
         assert_eq!((&links[0]["name"], &links[0]["shared"]), (&"story 2".into(), &1.into()));
-        assert_eq!(json("/api/v1/stories?pattern=odd&limit=1")[0]["name"], "story 3");
+        assert_eq!(items("/api/v1/stories?pattern=odd&limit=1")[0]["name"], "story 3");
         let id = TraceId([2; 16]).to_string();
         assert_eq!(json(&format!("/api/v1/stories/{id}"))["name"], "story 2");
         assert_eq!(http(web, "/api/v1/stories/beef").0, 400);
         assert_eq!(http(web, &format!("/api/v1/stories/{}", "ab".repeat(16))).0, 404);
-        let events = json("/api/v1/events?kind=otlp.*&limit=3");
+        let events = items("/api/v1/events?kind=otlp.*&limit=3");
         assert_eq!(events.as_array().unwrap().len(), 3);
         // The last two are from different rings, which the bridge reads one after the other.
         assert!(events[0]["entity"]["process.pid"].as_u64() >= Some(98), "newest first: {events}");
         assert_eq!(events[0]["message"], "something happened");
-        assert_eq!(json("/api/v1/events?kind=kernel.tcp.*"), serde_json::json!([]));
-        let found = json("/api/v1/events?entity=process.pid=42");
+        assert_eq!(items("/api/v1/events?kind=kernel.tcp.*"), serde_json::json!([]));
+        let found = items("/api/v1/events?entity=process.pid=42");
         assert_eq!(found.as_array().unwrap().len(), 1);
         assert_eq!(found[0]["entity"]["process.pid"], 42);
-        assert_eq!(json("/api/v1/events?entity=process.pid=4200"), serde_json::json!([]));
+        assert_eq!(items("/api/v1/events?entity=process.pid=4200"), serde_json::json!([]));
         assert_eq!(http(web, "/api/v1/events?kinds=x").0, 400);
         assert_eq!(json("/api/v1/stats")["stories_kept"], 4);
         assert_eq!(http(web, "/healthz"), (200, "ok\n".into()));

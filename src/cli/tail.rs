@@ -60,7 +60,7 @@ impl Args {
             severity: self.severity.map_or(0, |severity| u32::from(severity.0)),
             pattern: text(&self.pattern),
             trace_id: self.trace_id.map_or_else(Vec::new, |id| id.0.to_vec()),
-            entity: text(&self.entity),
+            entities: self.entity.iter().cloned().collect(),
             text: text(&self.text),
             stories: self.stories,
             no_events: self.stories && self.kind.is_none(),

@@ -61,7 +61,8 @@ pub(super) fn access(
     listen: &ListenAddress,
     config: &AccessConfig,
 ) -> Result<Arc<Access>, TlsError> {
-    let right = |path: &str| (!matches!(path, "/healthz" | "/readyz")).then_some(Right::Read);
+    let right =
+        |_: &_, path: &str| (!matches!(path, "/healthz" | "/readyz")).then_some(Right::Read);
     Access::http("admin.listen", listen, config, right)
 }
 

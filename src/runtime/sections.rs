@@ -104,6 +104,7 @@ impl AdminConfig {
             hosts: self.hosts.clone(),
             allow_uids: self.allow_uids.clone(),
             insecure: self.insecure,
+            ..AccessConfig::default()
         }
     }
 }

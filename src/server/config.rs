@@ -25,10 +25,13 @@ pub struct ServerConfig {
     pub http_listen: ListenAddress,
     /// TLS of both listeners.
     pub tls: Option<TlsServerConfig>,
-    /// The file of tokens: lines `write NODE TOKEN` and `read NAME TOKEN`.
+    /// The file of tokens: lines `write NODE TOKEN`, `read NAME TOKEN` and
+    /// `operate NAME TOKEN`.
     pub token_file: Option<PathBuf>,
     /// Names of client certificates that may read.
     pub readers: Vec<String>,
+    /// Names of client certificates that may read, annotate and silence.
+    pub operators: Vec<String>,
     /// Names that requests over HTTP may be for, besides localhost and addresses.
     pub hosts: Vec<String>,
     /// Users that may connect to unix sockets, besides root and the own one.
@@ -63,6 +66,7 @@ impl Default for ServerConfig {
             tls: None,
             token_file: None,
             readers: Vec::new(),
+            operators: Vec::new(),
             hosts: Vec::new(),
             allow_uids: Vec::new(),
             insecure: false,
@@ -85,6 +89,7 @@ impl ServerConfig {
             tls: self.tls.clone(),
             token_file: self.token_file.clone(),
             readers: self.readers.clone(),
+            operators: self.operators.clone(),
             hosts: self.hosts.clone(),
             allow_uids: self.allow_uids.clone(),
             insecure: self.insecure,

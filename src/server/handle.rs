@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::http::Method;
+
 use super::config::ServerConfig;
 use super::health::{Health, ServerHealth};
 use super::ingest::Ingest;
@@ -120,7 +122,7 @@ fn access(config: &ServerConfig) -> io::Result<[Arc<Access>; 2]> {
     Ok([grpc, http.map_err(invalid)?])
 }
 
-fn grpc_right(path: &str) -> Option<Right> {
+fn grpc_right(_: &Method, path: &str) -> Option<Right> {
     match path {
         path if path.starts_with("/tapio.v1.Ingest/") => Some(Right::Write),
         path if path.starts_with("/grpc.health.v1.Health/") => None,
@@ -128,8 +130,12 @@ fn grpc_right(path: &str) -> Option<Right> {
     }
 }
 
-fn http_right(path: &str) -> Option<Right> {
-    (!matches!(path, "/healthz" | "/readyz")).then_some(Right::Read)
+fn http_right(method: &Method, path: &str) -> Option<Right> {
+    match (path, *method == Method::GET || *method == Method::HEAD) {
+        ("/healthz" | "/readyz", _) => None,
+        (_, true) => Some(Right::Read),
+        (_, false) => Some(Right::Operate),
+    }
 }
 
 fn check(config: &ServerConfig) -> io::Result<()> {

@@ -13,13 +13,17 @@
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
 //! | `query.rs` | queries, and their gRPC service |
 //! | `query_line.rs` | bounds the queries that run and wait |
-//! | `http.rs` | JSON over HTTP, health checks |
+//! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
+//! | `api/` | JSON over HTTP |
+//! | `annotations/` | what operators note about stories |
 //! | `metrics.rs` | `/metrics` |
 //! | `reload.rs` | [`ConfigChanges`]: changes the configuration while the server runs |
 //! | `status.rs` | [`ServerStatus`]: the counters |
 //! | `senders.rs` | the sender processes that have a stream open |
 //! | `shared.rs` | state that ingest and queries share |
 
+mod annotations;
+mod api;
 mod config;
 mod handle;
 mod health;
@@ -44,6 +48,6 @@ pub use ingest::{Ingest, IngestStream};
 pub use reload::ConfigChanges;
 pub use status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 pub use storage::{
-    Budget, Cursor, EventSelection, Filter, List, MatchingBatch, Page, Storage, StorageStats,
-    StorySelection,
+    Budget, Cursor, EventSelection, Filter, InvalidParameter, List, MatchingBatch, Page,
+    StateFilter, Storage, StorageStats, StorySelection,
 };

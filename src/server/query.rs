@@ -15,7 +15,10 @@ use tonic::{Request, Response, Status};
 use super::query_line::{QueryError, budget};
 use super::shared::Shared;
 use super::status::LatencyStats;
-use super::storage::{Budget, Cursor, Filter, List, MatchingBatch, Page, StorySelection};
+use super::storage::{
+    Budget, Cursor, Filter, InvalidParameter, List, MatchingBatch, Page, StateFilter,
+    StorySelection,
+};
 use crate::telemetry::span;
 use tapio_core::event::{IncidentView, LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
@@ -24,7 +27,7 @@ use tapio_wire::{Batch, linked_to_proto, proto, story_from_proto};
 /// Items listed where the request gives no limit.
 const DEFAULT_LIMIT: usize = 100;
 /// Items listed at most.
-const MAX_LIMIT: usize = 10_000;
+pub(super) const MAX_LIMIT: usize = 10_000;
 /// Items queued for one tail.
 const TAIL_ITEMS: usize = 16;
 
@@ -33,6 +36,7 @@ pub(super) fn service(shared: Arc<Shared>) -> QueryServer<Queries> {
 }
 
 /// The page that a request asks for.
+#[derive(Default)]
 pub(super) struct PageRequest {
     pub(super) filter: Filter,
     /// 0 for the default.
@@ -57,10 +61,8 @@ impl PageRequest {
     }
 
     fn cursor(&self, list: List) -> Result<Cursor, QueryError> {
-        let checked = self.filter.check();
-        let cursor =
-            checked.and_then(|()| Cursor::from_token(&self.page_token, list, &self.filter));
-        cursor.map_err(QueryError::Invalid)
+        self.filter.check()?;
+        Ok(Cursor::from_token(&self.page_token, list, &self.filter)?)
     }
 }
 
@@ -86,8 +88,12 @@ impl Shared {
         render: impl FnOnce(&[MatchingBatch]) -> io::Result<T> + Send + 'static,
     ) -> Result<Answer<T>, QueryError> {
         let cursor = request.cursor(List::Events)?;
-        if !request.filter.id_prefix.is_empty() {
-            return Err(QueryError::Invalid("id_prefix: is for stories only".into()));
+        let of_stories = [
+            ("id_prefix", !request.filter.id_prefix.is_empty()),
+            ("state", request.filter.state.is_some()),
+        ];
+        if let Some((name, _)) = of_stories.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(InvalidParameter { name, cause: "is for stories only".into() }.into());
         }
         let query = async {
             let place = self.enter_line().await?;
@@ -171,6 +177,15 @@ fn severity(number: u32) -> Severity {
     Severity(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
+/// The state of a request; empty for any.
+fn state(name: &str) -> Result<Option<StateFilter>, QueryError> {
+    let unknown = || InvalidParameter { name: "state", cause: format!("no state {name:?}") };
+    match name {
+        "" => Ok(None),
+        name => Ok(Some(StateFilter::parse(name).ok_or_else(unknown)?)),
+    }
+}
+
 pub(super) struct Queries(Arc<Shared>);
 
 type TailSender = mpsc::Sender<Result<proto::TailItem, Status>>;
@@ -212,11 +227,11 @@ impl TailFilter {
             trace_id: request.trace_id,
             node: request.node,
             kind: request.kind,
-            entity: request.entity,
+            entities: request.entities,
             text: request.text,
             ..Filter::default()
         };
-        filter.check().map_err(QueryError::Invalid)?;
+        filter.check()?;
         Ok(Self { events: !request.no_events, stories: request.stories, filter })
     }
 
@@ -280,7 +295,8 @@ macro_rules! list_filter {
             trace_id: $request.trace_id,
             node: $request.node,
             kind: $request.kind,
-            entity: $request.entity,
+            entities: $request.entities,
+            state: None,
             text: $request.text,
             id_prefix: String::new(),
         }
@@ -296,7 +312,8 @@ impl Query for Queries {
         request: Request<proto::ListStoriesRequest>,
     ) -> Result<Response<proto::ListStoriesResponse>, Status> {
         let request = request.into_inner();
-        let filter = Filter { id_prefix: request.id_prefix, ..list_filter!(request) };
+        let state = state(&request.state)?;
+        let filter = Filter { id_prefix: request.id_prefix, state, ..list_filter!(request) };
         let (limit, page_token) = (request.limit, request.page_token);
         let render = |stories: &[LinkedStory]| Ok(stories.iter().map(linked_to_proto).collect());
         let answer = self.0.stories(PageRequest { filter, limit, page_token }, render).await?;

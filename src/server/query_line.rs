@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::storage::Budget;
+use super::storage::{Budget, InvalidParameter};
 
 /// Queries that run at once, at most; on fewer cores, one for each. More would wait for each
 /// other's slices, and while one of them holds a lock of the allocator, ingest would wait with it.
@@ -30,9 +30,9 @@ pub(super) fn budget(items: usize) -> Budget {
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum QueryError {
-    /// A parameter is invalid: its name and the cause.
-    #[error("{0}")]
-    Invalid(String),
+    /// A parameter is invalid.
+    #[error(transparent)]
+    Invalid(#[from] InvalidParameter),
     /// Too many queries wait.
     #[error("{WAITING} queries are waiting already; try again later")]
     Busy,

@@ -22,6 +22,7 @@ impl ConfigChanges {
             tls,
             token_file,
             readers,
+            operators,
             hosts,
             allow_uids,
             insecure,
@@ -43,6 +44,7 @@ impl ConfigChanges {
         changes.needs_restart("tls", old.tls != tls);
         changes.needs_restart("token_file", old.token_file != token_file);
         changes.needs_restart("readers", old.readers != readers);
+        changes.needs_restart("operators", old.operators != operators);
         changes.needs_restart("hosts", old.hosts != hosts);
         changes.needs_restart("allow_uids", old.allow_uids != allow_uids);
         changes.needs_restart("insecure", old.insecure != insecure);

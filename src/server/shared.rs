@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use tokio::sync::{broadcast, watch};
 
+use super::annotations::Annotations;
 use super::config::ServerConfig;
 use super::health::Health;
 use super::query_line::{self, Place, QueryError, QueryLine};
@@ -46,6 +47,7 @@ pub(super) struct Stats {
 /// segments, so the locks are nearly always free.
 pub(super) struct Shared {
     storage: Mutex<Storage>,
+    annotations: Mutex<Annotations>,
     stats: Mutex<Stats>,
     pub(super) tail: broadcast::Sender<Bytes>,
     pub(super) health: watch::Sender<Health>,
@@ -69,7 +71,8 @@ impl Shared {
         let latency = Histogram::new_with_bounds(1, MAX_DELAY_NS, DELAY_DIGITS)
             .map_err(|e| io::Error::other(e.to_string()))?;
         Ok(Self {
-            storage: Mutex::new(Storage::open(config, files)?),
+            storage: Mutex::new(Storage::open(config, Arc::clone(&files))?),
+            annotations: Mutex::new(Annotations::open(&config.data_dir, &*files)?),
             stats: Mutex::new(Stats {
                 counts: ServerCounts::default(),
                 failing: [false; 2],
@@ -111,6 +114,10 @@ impl Shared {
 
     pub(super) fn storage(&self) -> MutexGuard<'_, Storage> {
         self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn annotations(&self) -> MutexGuard<'_, Annotations> {
+        self.annotations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies the values of a new configuration that take effect at once.

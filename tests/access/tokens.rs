@@ -1,5 +1,6 @@
 //! Tokens: who may write, who may read.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use tapio::server::Server;
@@ -20,7 +21,10 @@ fn with_token(folder: &Path, token: &str) -> ClientAccess {
 fn token_writes_as_its_node_or_reads() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens");
-    secret(&tokens, "# nodes\nwrite n1 token-of-n1\nwrite * token-of-all\nread web token-of-web\n");
+    secret(
+        &tokens,
+        "# nodes\nwrite n1 token-of-n1\nwrite * token-of-all\nread web token-of-web\noperate ann token-of-ann\n",
+    );
     let settings = format!(", token_file: {}", tokens.display());
     let server = server(folder.path(), &settings);
     let endpoint = server.grpc_endpoint().to_owned();
@@ -46,10 +50,27 @@ fn token_writes_as_its_node_or_reads() {
     assert!(page("").starts_with("HTTP/1.1 401"));
     assert!(page("Authorization: Bearer token-of-n1\r\n").starts_with("HTTP/1.1 403"));
     assert!(page("Authorization: bearer token-of-web\r\n").starts_with("HTTP/1.1 200"));
+    // Who may read may not silence.
+    let silence = |token: &str| {
+        let mut stream = std::net::TcpStream::connect(server.http_addr).unwrap();
+        write!(
+            stream,
+            "POST /api/v1/silences HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n\
+             Content-Length: 2\r\n\r\n{{}}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(silence("token-of-web").starts_with("HTTP/1.1 403"));
+    // It may; what it sends isn't a silence.
+    assert!(silence("token-of-ann").starts_with("HTTP/1.1 400"));
     let status = server.status();
     assert_eq!((status.ingest.events, status.ingest.batches_denied), (20, 1));
     let refused = status.access.requests_refused;
-    assert_eq!((refused["unauthenticated"], refused["forbidden"]), (4, 3));
+    assert_eq!((refused["unauthenticated"], refused["forbidden"]), (4, 4));
 }
 
 #[test]

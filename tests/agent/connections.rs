@@ -13,7 +13,7 @@ use tapio_collectors::ebpf::{Config, findings};
 use super::support::agent::{TestAgent, start, terminate, utf8};
 use super::support::cgroup::remove_cgroup;
 use super::support::eventually::eventually_ok;
-use super::support::net::get_json;
+use super::support::net::{get_json, items};
 use super::support::skip::skipped;
 
 /// Set in the copy of the test that runs in its own namespaces.
@@ -149,8 +149,8 @@ fn unit(name: &str) -> String {
 /// machine, where others may have some, too.
 fn disturbances(fixture: &TestAgent) -> Vec<Json> {
     let path = "/api/v1/stories?pattern=service-disturbance";
-    let found = get_json(fixture.http, path).unwrap_or_default();
-    let ids = found.as_array().into_iter().flatten().filter_map(|story| story["id"].as_str());
+    let found = items(fixture.http, path).unwrap_or_default();
+    let ids = found.iter().filter_map(|story| story["id"].as_str());
     let full = ids.filter_map(|id| get_json(fixture.http, &format!("/api/v1/stories/{id}")));
     let units = ["ledger", "payments", "web", "mail"].map(unit);
     let is_own = |story: &Json| {

@@ -3,11 +3,10 @@
 use serde_json::{Value as Json, json};
 
 use super::support::agent::{TestAgent, start, story, terminate, utf8};
-use super::support::net::{get, get_json};
+use super::support::net::{get, get_json, items};
 
 fn incidents(fixture: &TestAgent) -> Vec<Json> {
-    let found = get_json(fixture.http, "/api/v1/incidents");
-    found.and_then(|found| found.as_array().cloned()).unwrap_or_default()
+    items(fixture.http, "/api/v1/incidents").unwrap_or_default()
 }
 
 /// The unit that failed has a story of its own, and the cascade has one: people are notified once.

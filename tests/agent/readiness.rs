@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::support::agent::{TestAgent, start, story, terminate, utf8};
 use super::support::eventually::{eventually, eventually_ok};
-use super::support::net::get_json;
+use super::support::net::items;
 use super::support::skip::skipped;
 
 /// Waits until the agent is ready or says that it never will be.
@@ -36,10 +36,9 @@ fn crash_right_after_the_agent_is_ready_is_seen() {
     // Other tests start thousands of processes meanwhile.
     let path = format!("/api/v1/events?kind=kernel.process.exit&entity=process.pid={pid}");
     eventually_ok("the crash is stored", || {
-        let events = get_json(fixture.http, &path).unwrap_or_default();
+        let events = items(fixture.http, &path).unwrap_or_default();
         let is_crash = |event: &Json| event["attributes"]["tapio.signal.name"] == "SIGSEGV";
-        let is_stored = events.as_array().is_some_and(|all| all.iter().any(is_crash));
-        if is_stored { Ok(()) } else { Err(events.as_array().map_or(0, Vec::len)) }
+        if events.iter().any(is_crash) { Ok(()) } else { Err(events.len()) }
     });
     // The main thread looks whether the sources are open, and writes the line, a little later.
     std::thread::sleep(Duration::from_secs(1));

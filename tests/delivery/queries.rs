@@ -1,11 +1,13 @@
 //! Queries find what a scan of everything finds, whatever segments the events are in and however
 //! the answer is divided into pages.
 
+mod annotations;
 mod damaged_store;
 
 use std::path::PathBuf;
 
 use prost::Message as _;
+use serde_json::Value as Json;
 use tapio::server::{List, Page};
 use tapio_wire::proto;
 use tonic::transport::Channel;
@@ -75,7 +77,7 @@ impl Stored {
         (filter.node.is_empty() || filter.node == self.node)
             && (filter.trace_id.is_empty() || filter.trace_id == self.trace)
             && (filter.kind.is_empty() || tapio_core::glob::matches(&filter.kind, KINDS[self.kind]))
-            && (filter.entity.is_empty() || filter.entity == format!("k8s.pod.name={}", self.pod))
+            && filter.entities.iter().all(|one| *one == format!("k8s.pod.name={}", self.pod))
             && filter.since_ns <= self.time_ns
             && (filter.until_ns == 0 || self.time_ns < filter.until_ns)
             && filter.severity.0 <= self.severity
@@ -108,9 +110,9 @@ fn random_filter(rng: &mut Rng, last_ns: u64) -> Filter {
         trace_id,
         node,
         kind,
-        entity,
+        entities: (!entity.is_empty()).then_some(entity).into_iter().collect(),
         text,
-        id_prefix: String::new(),
+        ..Filter::default()
     };
     filter.check().unwrap();
     filter
@@ -267,20 +269,14 @@ fn page_that_reaches_the_bound_of_its_work_has_a_token() {
 }
 
 /// The headers of a page: the token of the next one, and the time since which it is complete.
-fn page_of(web: SocketAddr, path: &str) -> (serde_json::Value, Option<String>, String) {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(web).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.0 200"), "{path}: {answer}");
-    let header = |name: &str| {
-        let prefix = format!("{name}: ");
-        head.lines().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
-    };
-    let body = serde_json::from_str(body).unwrap();
-    (body, header("tapio-next-page-token"), header("tapio-complete-since").unwrap())
+fn page_of(web: SocketAddr, path: &str) -> (Vec<Json>, Option<String>, Option<String>) {
+    let (code, body) = http(web, path);
+    assert_eq!(code, 200, "{path}: {body}");
+    let mut page: Json = serde_json::from_str(&body).unwrap();
+    let text = |value: &Json| value.as_str().map(str::to_owned);
+    let (next, complete_since) = (text(&page["next_page_token"]), text(&page["complete_since"]));
+    let Json::Array(items) = page["items"].take() else { panic!("{path}: {body}") };
+    (items, next, complete_since)
 }
 
 #[test]
@@ -296,12 +292,12 @@ fn pages_and_filters_work_over_http() {
     let web = server.http_addr;
     for (list, expected) in [("events", 100_usize), ("stories", 5)] {
         let (mut items, mut pages, mut token) = (Vec::new(), 0, Some(String::new()));
-        while let Some(page_token) = token {
-            let path = format!("/api/v1/{list}?limit=2&node=node-1&page_token={page_token}");
+        while let Some(of_page) = token {
+            let path = format!("/api/v1/{list}?limit=2&node=node-1{of_page}");
             let (page, next, complete_since) = page_of(web, &path);
-            items.extend(page.as_array().unwrap().iter().cloned());
-            assert_eq!(next.is_none(), complete_since == "1970-01-01T00:00:00Z");
-            (pages, token) = (pages + 1, next);
+            items.extend(page);
+            assert_eq!(next.is_none(), complete_since.is_none());
+            (pages, token) = (pages + 1, next.map(|token| format!("&page_token={token}")));
         }
         assert_eq!(items.len(), expected, "{list}");
         // The last one is empty when only batches without events are left.
@@ -309,16 +305,29 @@ fn pages_and_filters_work_over_http() {
         let ids: std::collections::HashSet<_> = items.iter().map(|i| i["id"].as_str()).collect();
         assert_eq!(ids.len(), expected);
     }
-    let count = |path: &str| page_of(web, path).0.as_array().unwrap().len();
+    let count = |path: &str| page_of(web, path).0.len();
     assert_eq!(count("/api/v1/events?text=SOMETHING&limit=1000"), 100);
     assert_eq!(count("/api/v1/events?until=2020-01-01T00:00:00Z"), 0);
     assert_eq!(count("/api/v1/events?since=2020-01-01T00:00:00Z&limit=1000"), 100);
     assert_eq!(count("/api/v1/events?severity=error"), 0);
+    assert_eq!(count("/api/v1/events?since=9000000000000000000&until=5"), 0);
     assert_eq!(count("/api/v1/stories?severity=error&text=STORY"), 5);
     assert_eq!(count("/api/v1/stories?entity=host.name=node-1&kind=t.*&pattern=odd"), 3);
     assert_eq!(count("/api/v1/stories?since=3"), 0, "all stories ended before");
     assert_eq!(count(&format!("/api/v1/stories?trace_id={}", "04".repeat(16))), 1);
     assert_eq!(count("/api/v1/stories?id_prefix=0505"), 1);
+    assert_eq!(count("/api/v1/stories?state=open") + count("/api/v1/stories?state=closed"), 5);
+    let id = "02".repeat(16);
+    let of_story = page_of(web, &format!("/api/v1/stories/{id}/events")).0;
+    assert!(of_story.iter().all(|event| event["trace_id"] == id.as_str()), "{of_story:?}");
+    for part in ["graph", "explain"] {
+        let (code, body) = http(web, &format!("/api/v1/stories/{id}/{part}"));
+        let body: Json = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &body["id"]), (200, &id.as_str().into()), "{part}: {body}");
+    }
+    let (code, body) = http(web, "/api/v1/entities/host.name=node-1?limit=3");
+    let body: Json = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, body["stories"].as_array().unwrap().len()), (200, 3), "{body}");
 }
 
 #[test]
@@ -328,26 +337,32 @@ fn invalid_parameters_are_named() {
     let long = format!("text={}", "x".repeat(300));
     let token = Cursor::NEWEST.token(List::Events, &Filter::default());
     let other_filter = format!("kind=a&page_token={token}");
+    for (query, cause) in
+        [("page_token=beef", "isn't a token"), (&other_filter, "is of another query")]
+    {
+        let (code, body) = http(server.http_addr, &format!("/api/v1/events?{query}"));
+        assert!(code == 404 && body.contains(cause), "{query}: {code} {body}");
+    }
     for (query, expected) in [
-        ("since=yesterday", "since: "),
-        ("until=-1", "until: "),
-        ("since=5&until=5", "until: isn't after since"),
-        ("severity=loud", "severity: "),
-        ("severity=25", "severity: "),
-        ("trace_id=beef", "trace_id: "),
-        ("entity=pod", "entity: \\\"pod\\\" isn't key=value"),
-        ("limit=many", "limit: "),
-        ("kinds=x", "kinds"),
-        ("id_prefix=xyz", "id_prefix: "),
-        (&long, "text: 300 bytes"),
-        ("page_token=beef", "page_token: isn't a token"),
-        (&other_filter, "page_token: is of another query"),
+        ("since=yesterday", ("since", "isn't an RFC 3339 time")),
+        ("until=-1", ("until", "isn't an RFC 3339 time")),
+        ("severity=loud", ("severity", "isn't a severity")),
+        ("severity=25", ("severity", "isn't a severity")),
+        ("trace_id=beef", ("trace_id", "isn't an id")),
+        ("entity=pod", ("entity", "\"pod\" isn't key=value")),
+        ("limit=many", ("limit", "isn't a number")),
+        ("kinds=x", ("query", "unknown parameter \"kinds\"")),
+        ("id_prefix=xyz", ("id_prefix", "isn't up to 32")),
+        ("id_prefix=12", ("id_prefix", "is for stories only")),
+        ("state=open", ("state", "is for stories only")),
+        (&long, ("text", "300 characters")),
     ] {
         let (code, body) = http(server.http_addr, &format!("/api/v1/events?{query}"));
-        assert!(code == 400 && body.contains(expected), "{query}: {code} {body}");
+        let problem: Json = serde_json::from_str(&body).unwrap();
+        let (parameter, cause) = expected;
+        assert_eq!((code, &problem["parameter"]), (400, &parameter.into()), "{query}: {body}");
+        assert!(problem["detail"].as_str().unwrap().contains(cause), "{query}: {body}");
     }
-    let (code, _) = http(server.http_addr, "/api/v1/events?id_prefix=12");
-    assert_eq!(code, 400, "only stories have an id prefix");
 }
 
 #[test]

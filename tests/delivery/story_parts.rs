@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use prost::Message as _;
-use tapio::server::List;
+use tapio::server::{List, StateFilter};
 use tapio_core::event::LinkedStory;
 use tapio_wire::{proto, story_to_proto};
 
@@ -182,13 +182,18 @@ fn random_filter(rng: &mut Rng) -> Filter {
         pattern: one_of(&["", "", "", "odd", "absent"]),
         node: one_of(&["", "", "", "a", "absent"]),
         kind: one_of(&["", "", "", "t.*", "absent"]),
-        entity: one_of(&["", "", "", "host.name=node-1", "host.name=absent"]),
+        entities: one_of(&["", "", "", "host.name=node-1", "host.name=absent"])
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect(),
         text: one_of(&["", "", "", "MEMORY", "GRÖSS", "Größer", "story 1", "absent"]),
         id_prefix: one_of(&["", "", "", "0", "0a", "FF"]),
         trace_id: if rng.one_in(4) { vec![rng.below(5) as u8; 16] } else { Vec::new() },
         severity: Severity(if rng.one_in(3) { rng.below(25) as u8 } else { 0 }),
         since_ns: if rng.one_in(3) { rng.below(200) } else { 0 },
         until_ns: if rng.one_in(3) { 200 + rng.below(100) } else { 0 },
+        state: [None, None, Some(StateFilter::Open), Some(StateFilter::Closed)]
+            [rng.below(4) as usize],
     }
 }
 
@@ -199,11 +204,12 @@ fn matches(filter: &Filter, node: &str, story: &Story) -> bool {
     (filter.pattern.is_empty() || story.pattern == filter.pattern)
         && (filter.node.is_empty() || node == filter.node)
         && (filter.kind.is_empty() || tapio_core::glob::matches(&filter.kind, &member.kind))
-        && matches!(filter.entity.as_str(), "" | "host.name=node-1")
+        && filter.entities.iter().all(|entity| entity == "host.name=node-1")
         && [&story.name, &member.summary].iter().any(|t| t.to_lowercase().contains(&text))
         && id.starts_with(&filter.id_prefix.to_lowercase())
         && (filter.trace_id.is_empty() || story.trace_id.0[..] == filter.trace_id)
         && story.severity >= filter.severity
+        && filter.state.is_none_or(|state| story.state.is_end() == (state == StateFilter::Closed))
         && story.last_ns >= filter.since_ns
         && (filter.until_ns == 0 || story.first_ns < filter.until_ns)
 }

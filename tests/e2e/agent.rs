@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use crate::cluster::Cluster;
 use crate::support::agent::TAPIO;
 use crate::support::eventually::{TIME_LIMIT, within};
-use crate::support::net::{free_port, get_json};
+use crate::support::net::{free_port, get_json, items};
 
 pub(crate) struct Agent {
     process: Child,
@@ -74,25 +74,20 @@ impl Agent {
 
     /// All events of the server, the oldest first.
     pub(crate) fn events(&self) -> Vec<Json> {
-        self.events_of("")
+        self.events_of("*")
     }
 
     /// All events of a kind, the oldest first. The server returns at most ten thousand.
     pub(crate) fn events_of(&self, kind: &str) -> Vec<Json> {
         let path = format!("/api/v1/events?limit=10000&kind={kind}");
-        let Some(Json::Array(mut events)) = get_json(self.http, &path) else {
-            return Vec::new();
-        };
+        let mut events = items(self.http, &path).unwrap_or_default();
         events.reverse();
         events
     }
 
     /// The stories of the server.
     pub(crate) fn stories(&self) -> Vec<Json> {
-        match get_json(self.http, "/api/v1/stories?limit=1000") {
-            Some(Json::Array(stories)) => stories,
-            _ => Vec::new(),
-        }
+        items(self.http, "/api/v1/stories?limit=1000").unwrap_or_default()
     }
 
     /// The output of `tapio explain` for a story.

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use crate::receiver::Receiver;
 use crate::support::agent::{TestAgent, start, terminate, utf8};
-use crate::support::net::{free_port, get_json};
+use crate::support::net::{free_port, items};
 
 const NOW_NS: u64 = 1_768_471_200_000_000_000;
 /// Records that nothing has to look at, and one error behind them.
@@ -98,8 +98,7 @@ fn config(fixture: &TestAgent, otlp: u16, receiver: &Receiver) -> String {
 
 /// The stored events, in the order of their times.
 fn stored(fixture: &TestAgent) -> Vec<Json> {
-    let page = get_json(fixture.http, "/api/v1/events?limit=1000").unwrap();
-    let mut events = page["items"].as_array().or(page.as_array()).unwrap().clone();
+    let mut events = items(fixture.http, "/api/v1/events?limit=1000").unwrap();
     events.sort_by_key(|event| event["attributes"]["app.count"].as_u64());
     events
 }

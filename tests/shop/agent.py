@@ -67,7 +67,7 @@ class Agent:
         with open(self.instance.folder / "stories.jsonl", "a") as file:
             while not self.end.wait(1.0):
                 try:
-                    stories = get(f"{API}/api/v1/stories?limit=100")
+                    stories = get(f"{API}/api/v1/stories?limit=100")["items"]
                 except (OSError, ValueError):
                     continue
                 self.latest.update((story["id"], story) for story in stories)

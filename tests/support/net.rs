@@ -52,6 +52,14 @@ pub(crate) fn response(port: u16, path: &str) -> Option<(String, String)> {
     Some((head.to_owned(), body.to_owned()))
 }
 
+/// The items of the first page of a list.
+pub(crate) fn items(port: u16, path: &str) -> Option<Vec<Json>> {
+    match get_json(port, path)?["items"].take() {
+        Json::Array(items) => Some(items),
+        _ => None,
+    }
+}
+
 /// A page's JSON.
 pub(crate) fn get_json(port: u16, path: &str) -> Option<Json> {
     serde_json::from_str(&get(port, path)?.1).ok()

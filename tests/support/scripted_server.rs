@@ -114,7 +114,7 @@ impl ScriptedServer {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let access = Access::grpc("test", &AccessConfig::default(), |_| None).unwrap();
+                let access = Access::grpc("test", &AccessConfig::default(), |_, _| None).unwrap();
                 let listener = DoorListener::new(listener, Arc::clone(&access)).unwrap();
                 let serving = grpc_server(access)
                     .add_service(IngestServer::new(handler))

@@ -123,7 +123,7 @@ impl Reading {
     }
 }
 
-/// What is exported in a flood, and the collector's configuration: without a limit on what one
+/// The events exported in a flood, and the collector's configuration: without a limit on what one
 /// cgroup causes, since the flood is the benchmark's own.
 fn settings(flood: Flood, cgroup: &FloodCgroup) -> (&'static str, String) {
     let (forward, more) = match flood {

@@ -7,7 +7,8 @@
 //! | `otlp.rs` | OTLP in, OTLP out, beside peers |
 //! | `ramp.rs`, `climb.rs` | the knee |
 //! | `outage.rs`, `overload.rs` | a receiver that is away, too much load |
-//! | `idle.rs`, `kernel.rs`, `flood.rs`, `flood_cgroup.rs` | no load; floods of real kernel events |
+//! | `idle.rs` | no load |
+//! | `kernel.rs`, `flood.rs`, `flood_cgroup.rs` | floods of real kernel events |
 //! | `session.rs` | one measured run of a pipeline for OTLP |
 //! | `subject.rs` | the pipelines: none, tapio, a peer |
 //! | `harness.rs` | generator and sink of OTLP in a process of their own |

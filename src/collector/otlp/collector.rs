@@ -81,14 +81,14 @@ impl Config {
             hosts: self.hosts.clone(),
             allow_uids: self.allow_uids.clone(),
             insecure: self.insecure,
-            readers: Vec::new(),
+            ..AccessConfig::default()
         }
     }
 
     /// Access to the listeners of gRPC and HTTP.
     fn access(&self) -> Result<[Arc<Access>; 2], TlsError> {
         let config = self.access_config();
-        let write = |_: &str| Some(Right::Write);
+        let write = |_: &_, _: &str| Some(Right::Write);
         let http = Access::http("otlp.http_listen", &self.http_listen, &config, write)?;
         Ok([Access::grpc("otlp.grpc_listen", &config, write)?, http])
     }

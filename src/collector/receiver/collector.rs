@@ -118,7 +118,7 @@ struct Receiver {
 impl Collector for Receiver {
     fn run(&mut self, context: &mut Context) -> Result<Ended, CollectorError> {
         let failed = |e: std::io::Error| CollectorError::Failed(e.to_string());
-        let access = Access::grpc("receiver", &self.config.access(), |_| Some(Right::Write));
+        let access = Access::grpc("receiver", &self.config.access(), |_, _| Some(Right::Write));
         let access = access.map_err(|e| CollectorError::Failed(e.to_string()))?;
         let open = || bind("listen", &self.config.listen);
         let kept = self.kept.get_or_open(|_| true, open).map_err(failed)?;

@@ -82,13 +82,14 @@ impl EventSelection {
 
     /// Reads the rest of a segment. Breaks with the cursor of the next page.
     fn read_segment(&self, segment: u64, found: &mut Found<'_>) -> ControlFlow<Cursor> {
-        let (filter, entity) = (&self.filter, self.filter.entity());
-        let is_indexed = !filter.trace_id.is_empty() || entity.is_some();
+        let filter = &self.filter;
+        let is_indexed = !filter.trace_id.is_empty() || !filter.entities.is_empty();
         let index = if is_indexed { self.log.index(segment) } else { None };
         let index = index.and_then(|bytes| Index::decode(&bytes[..]).ok());
-        if let (Some(index), Some((key, value))) = (&index, entity)
-            && !index.may_have_entity(entity_hash(key, value))
-        {
+        let may_have = |index: &Index| {
+            filter.entities().all(|(key, value)| index.may_have_entity(entity_hash(key, value)))
+        };
+        if index.as_ref().is_some_and(|index| !may_have(index)) {
             return ControlFlow::Continue(());
         }
         let by_trace = index

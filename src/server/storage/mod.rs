@@ -8,6 +8,7 @@
 //! | `filter.rs` | the filter over a segment's entities |
 //! | `story_index.rs` | where the last revision of each story is |
 //! | `query_filter.rs` | [`Filter`]: selects events and stories |
+//! | `story_entity.rs` | the entities that a story is about |
 //! | `page.rs` | [`Page`]: pages of an answer, their tokens, and the work for one |
 //! | `event_query.rs` | events, newest first |
 //! | `story_query.rs` | stories, last updated first |
@@ -20,6 +21,7 @@ mod incident_query;
 mod indexed_log;
 mod page;
 mod query_filter;
+mod story_entity;
 mod story_index;
 mod story_query;
 mod summary;
@@ -27,5 +29,5 @@ mod summary;
 pub use event_query::{EventSelection, MatchingBatch};
 pub use indexed_log::{Storage, StorageStats};
 pub use page::{Budget, Cursor, List, Page};
-pub use query_filter::Filter;
+pub use query_filter::{Filter, InvalidParameter, StateFilter};
 pub use story_query::StorySelection;

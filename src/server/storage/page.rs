@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::query_filter::Filter;
+use super::query_filter::{Filter, InvalidParameter};
 use super::summary::first_eight;
 use tapio_core::clock;
 use tapio_core::event::stable_hash;
@@ -89,15 +89,16 @@ impl Cursor {
     ///
     /// # Errors
     /// Why the token isn't one of this list and filter.
-    pub fn from_token(token: &str, list: List, filter: &Filter) -> Result<Self, String> {
+    pub fn from_token(token: &str, list: List, filter: &Filter) -> Result<Self, InvalidParameter> {
+        let invalid = |cause: &str| InvalidParameter { name: "page_token", cause: cause.into() };
         if token.is_empty() {
             return Ok(Self::NEWEST);
         }
-        let invalid = || "page_token: isn't a token that a server has returned".to_owned();
-        let bytes = from_hex(token).filter(|b| b.len() == TOKEN_BYTES).ok_or_else(invalid)?;
+        let foreign = || invalid("isn't a token that a server has returned");
+        let bytes = from_hex(token).filter(|b| b.len() == TOKEN_BYTES).ok_or_else(foreign)?;
         let (content, checksum) = bytes.split_at(TOKEN_BYTES - 8);
         if stable_hash(&[content])[..8] != *checksum || content[0] != TOKEN_VERSION {
-            return Err(invalid());
+            return Err(foreign());
         }
         let position = content[18..22].iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
         let cursor = Self {
@@ -106,9 +107,8 @@ impl Cursor {
             position,
         };
         if cursor.unchecked(list, filter) != content {
-            return Err("page_token: is of another query; the filters of all pages must be the \
-                        same"
-                .into());
+            let cause = "is of another query; the filters of all pages must be the same";
+            return Err(invalid(cause));
         }
         Ok(cursor)
     }
@@ -160,6 +160,7 @@ mod tests {
                 }
                 let changed = format!("{}{other}{}", &token[..at], &token[at + 1..]);
                 let error = Cursor::from_token(&changed, List::Events, &filter()).unwrap_err();
+                let error = error.to_string();
                 assert!(error.starts_with("page_token: isn't a token"), "{changed}: {error}");
             }
         }
@@ -170,7 +171,7 @@ mod tests {
         let token = CURSOR.token(List::Events, &filter());
         let other = Filter { node: "b".into(), ..Filter::default() };
         for (list, filter) in [(List::Stories, filter()), (List::Events, other)] {
-            let error = Cursor::from_token(&token, list, &filter).unwrap_err();
+            let error = Cursor::from_token(&token, list, &filter).unwrap_err().to_string();
             assert!(error.starts_with("page_token: is of another query"), "{error}");
         }
     }

@@ -2,11 +2,64 @@
 
 use std::borrow::Cow;
 
-use tapio_core::event::{Severity, Story, TraceId, Value};
+use super::story_entity;
+use tapio_core::event::{Severity, Story, StoryState, TraceId, Value};
 use tapio_wire::{Batch, Item, RawEvent};
 
-/// Longest text of a filter, in bytes.
-const MAX_TEXT_BYTES: usize = 256;
+/// Longest text of a filter, in characters.
+const MAX_TEXT_CHARS: usize = 256;
+/// Entities of a filter.
+const MAX_ENTITIES: usize = 8;
+
+/// A parameter of a query that is invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {cause}")]
+pub struct InvalidParameter {
+    /// Its name.
+    pub name: &'static str,
+    /// Why it is invalid.
+    pub cause: String,
+}
+
+/// The states of stories that a filter can select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFilter {
+    /// It may still grow.
+    Open,
+    /// It has ended.
+    Closed,
+    /// It was withdrawn.
+    Retracted,
+}
+
+impl StateFilter {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Retracted];
+
+    /// Its name in queries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Retracted => "retracted",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+
+    fn matches(self, state: StoryState) -> bool {
+        match self {
+            Self::Open => !state.is_end(),
+            Self::Closed => matches!(state, StoryState::Closed | StoryState::Expired),
+            Self::Retracted => state == StoryState::Retracted,
+        }
+    }
+}
 
 /// Selects events, or stories. The default selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,9 +79,11 @@ pub struct Filter {
     pub node: String,
     /// A glob for the kind: of an event; of a story, one of its kept members has it. Empty for any.
     pub kind: String,
-    /// An entity, as `key=value`: of an event, one of its entities; of a story, of its key. Empty
-    /// for any.
-    pub entity: String,
+    /// Entities, as `key=value`, each of which an event has; of a story, its key, or it is one of
+    /// its possible root causes or affected.
+    pub entities: Vec<String>,
+    /// The state of a story; `None` for any. Not for events.
+    pub state: Option<StateFilter>,
     /// A part, in upper or lower case: of an event's message; of a story's name or of a kept
     /// member's summary. Empty for any.
     pub text: String,
@@ -41,31 +96,36 @@ impl Filter {
     ///
     /// # Errors
     /// The parameter, and why it is invalid.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), InvalidParameter> {
         let texts = [
             ("pattern", &self.pattern),
             ("node", &self.node),
             ("kind", &self.kind),
-            ("entity", &self.entity),
             ("text", &self.text),
         ];
-        if let Some((name, text)) = texts.iter().find(|(_, text)| text.len() > MAX_TEXT_BYTES) {
-            return Err(format!("{name}: {} bytes, at most {MAX_TEXT_BYTES}", text.len()));
+        let entities = self.entities.iter().map(|entity| ("entity", entity));
+        for (name, text) in texts.into_iter().chain(entities) {
+            let chars = text.chars().count();
+            if chars > MAX_TEXT_CHARS {
+                return invalid(name, format!("{chars} characters, at most {MAX_TEXT_CHARS}"));
+            }
         }
         if !matches!(self.trace_id.len(), 0 | 16) {
-            return Err(format!("trace_id: {} bytes instead of 16", self.trace_id.len()));
+            return invalid("trace_id", format!("{} bytes instead of 16", self.trace_id.len()));
         }
-        if self.entity().is_some_and(|(key, _)| key.is_empty()) {
-            return Err(format!("entity: {:?} isn't key=value", self.entity));
+        if let Some(entity) = self.entities.iter().find(|entity| parts(entity).0.is_empty()) {
+            return invalid("entity", format!("{entity:?} isn't key=value"));
+        }
+        if self.entities.len() > MAX_ENTITIES {
+            let number = self.entities.len();
+            return invalid("entity", format!("{number} entities, at most {MAX_ENTITIES}"));
         }
         if self.severity > Severity(24) {
-            return Err(format!("severity: {} isn't a number from 0 to 24", self.severity.0));
-        }
-        if self.until_ns > 0 && self.until_ns <= self.since_ns {
-            return Err("until: isn't after since".into());
+            let number = self.severity.0;
+            return invalid("severity", format!("{number} isn't a number from 0 to 24"));
         }
         if self.id_prefix.len() > 32 || !self.id_prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err("id_prefix: isn't up to 32 hexadecimal digits".into());
+            return invalid("id_prefix", "isn't up to 32 hexadecimal digits".into());
         }
         Ok(())
     }
@@ -74,18 +134,21 @@ impl Filter {
         self.kind.is_empty() || tapio_core::glob::matches(&self.kind, kind)
     }
 
-    /// Whether a range of times, from the first to the last, has one that matches.
+    /// Whether a range of times, from the first to the last, has one that matches. No time is from
+    /// one on and before an earlier one.
     pub(super) fn times_match(&self, first_ns: u64, last_ns: u64) -> bool {
-        last_ns >= self.since_ns && (self.until_ns == 0 || first_ns < self.until_ns)
+        let is_before_end =
+            self.until_ns == 0 || first_ns < self.until_ns && self.since_ns < self.until_ns;
+        last_ns >= self.since_ns && is_before_end
     }
 
     fn severity_matches(&self, severity: u8) -> bool {
         self.severity == Severity(0) || (self.severity.0..=24).contains(&severity)
     }
 
-    /// The key and the value of the entity; `None` for any. The key of an invalid one is empty.
-    pub(super) fn entity(&self) -> Option<(&str, &str)> {
-        (!self.entity.is_empty()).then(|| self.entity.split_once('=').unwrap_or_default())
+    /// The keys and the values of the entities. The key of an invalid one is empty.
+    pub(super) fn entities(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entities.iter().map(|entity| parts(entity))
     }
 
     /// Whether every event of a matching kind and node matches.
@@ -124,15 +187,17 @@ impl Filter {
     /// Whether everything but kind and node of an event matches; `text` is in lower case.
     fn event_matches(&self, batch: &Batch<'_>, event: RawEvent<'_>, text: &str) -> bool {
         let is_name = |index: usize, wanted: &str| batch.names().get(index) == Some(&wanted);
-        let wanted = self.entity();
-        let mut has_entity = wanted.is_none();
+        // Bit n: the event has the entity with this number.
+        let (mut found, all) = (0u32, (1u32 << self.entities.len().min(MAX_ENTITIES)) - 1);
         let keys = event.keys(|key, value| {
-            has_entity |= wanted.is_some_and(|(wanted_key, wanted)| {
-                is_name(key, wanted_key) && entity_text(value).is_some_and(|text| text == wanted)
-            });
+            for (number, (wanted_key, wanted)) in self.entities().take(MAX_ENTITIES).enumerate() {
+                let has = is_name(key, wanted_key)
+                    && entity_text(value).is_some_and(|text| text == wanted);
+                found |= u32::from(has) << number;
+            }
         });
         let Some(keys) = keys else { return false };
-        has_entity
+        found == all
             && (self.trace_id.is_empty() || keys.trace == self.trace_id)
             && self.times_match(keys.time_ns, keys.time_ns)
             && self.severity_matches(keys.severity)
@@ -151,6 +216,7 @@ impl Filter {
             trace_id: &story.trace_id.0,
             node,
             pattern: &story.pattern,
+            state: story.state,
             severity: story.severity.0,
             first_ns: story.first_ns,
             last_ns: story.last_ns,
@@ -158,10 +224,11 @@ impl Filter {
         self.story_outline_matches(&outline) && self.story_contents_match(story)
     }
 
-    /// Whether a story's times, severity, pattern, trace and id match.
+    /// Whether a story's times, severity, state, pattern, trace and id match.
     pub(super) fn story_outline_matches(&self, story: &StoryOutline<'_>) -> bool {
         self.times_match(story.first_ns, story.last_ns)
             && self.severity_matches(story.severity)
+            && self.state.is_none_or(|state| state.matches(story.state))
             && (self.pattern.is_empty() || story.pattern == self.pattern)
             && (self.node.is_empty() || story.node == self.node)
             && (self.trace_id.is_empty() || story.trace_id == self.trace_id)
@@ -177,16 +244,15 @@ impl Filter {
 
     /// Whether [`Filter::story_contents_match`] is needed.
     pub(super) fn reads_story_contents(&self) -> bool {
-        !(self.kind.is_empty() && self.entity.is_empty() && self.text.is_empty())
+        !(self.kind.is_empty() && self.entities.is_empty() && self.text.is_empty())
     }
 
-    /// Whether a story's members and its key match.
+    /// Whether a story's members and its entities match.
     pub(super) fn story_contents_match(&self, story: &Story) -> bool {
         let text = self.text.to_lowercase();
         let has_text = |part: &str| part.to_lowercase().contains(&text);
-        let is_key = |(key, value): &(String, String)| self.entity() == Some((key, value));
         (self.kind.is_empty() || story.members.iter().any(|m| self.kind_matches(&m.kind)))
-            && (self.entity.is_empty() || story.key.iter().any(is_key))
+            && self.entities().all(|(key, value)| story_entity::concerns(story, key, value))
             && (text.is_empty()
                 || has_text(&story.name)
                 || story.members.iter().any(|m| has_text(&m.summary)))
@@ -201,9 +267,19 @@ pub(super) struct StoryOutline<'a> {
     pub(super) trace_id: &'a [u8],
     pub(super) node: &'a str,
     pub(super) pattern: &'a str,
+    pub(super) state: StoryState,
     pub(super) severity: u8,
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
+}
+
+fn invalid(name: &'static str, cause: String) -> Result<(), InvalidParameter> {
+    Err(InvalidParameter { name, cause })
+}
+
+/// The key and the value of an entity; both are empty for a text without `=`.
+fn parts(entity: &str) -> (&str, &str) {
+    entity.split_once('=').unwrap_or_default()
 }
 
 /// The value of an entity as text; `None` for values that no entity has.

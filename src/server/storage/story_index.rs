@@ -79,6 +79,7 @@ impl Located {
             trace_id: &self.entry.trace_id,
             node: &self.entry.node,
             pattern: &self.entry.pattern,
+            state: StoryState::from_number(self.entry.state).unwrap_or_default(),
             severity: self.entry.severity as u8,
             first_ns: self.entry.first_ns,
             last_ns: self.entry.last_ns,

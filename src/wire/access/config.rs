@@ -15,6 +15,8 @@ pub struct AccessConfig {
     pub token_file: Option<PathBuf>,
     /// Names of certificates that may read.
     pub readers: Vec<String>,
+    /// Names of certificates that may read, annotate and silence.
+    pub operators: Vec<String>,
     /// Names that the `Host` header may have, besides loopback ones and addresses.
     pub hosts: Vec<String>,
     /// Users that may connect to a unix socket, besides root and the own one.
@@ -36,8 +38,10 @@ impl AccessConfig {
     /// The key of an invalid value, and why it is invalid.
     pub fn check(&self, listeners: &[(&str, &ListenAddress)]) -> Result<(), String> {
         let has_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if !self.readers.is_empty() && !has_certificates {
-            return Err("readers: are names of certificates: needs tls.client_ca".into());
+        for (key, names) in [("readers", &self.readers), ("operators", &self.operators)] {
+            if !names.is_empty() && !has_certificates {
+                return Err(format!("{key}: are names of certificates: needs tls.client_ca"));
+            }
         }
         for (key, address) in listeners {
             let is_secure = self.tls.is_some() && self.authenticates();

@@ -15,17 +15,26 @@ pub struct Identity {
     names: Option<Vec<String>>,
     can_read: bool,
     can_write: bool,
+    can_operate: bool,
 }
 
 impl Identity {
     pub(super) fn of_token(names: Option<Vec<String>>, right: Right) -> Self {
-        Self { names, can_read: right == Right::Read, can_write: right == Right::Write }
+        let can_operate = right == Right::Operate;
+        let can_read = can_operate || right == Right::Read;
+        Self { names, can_read, can_write: right == Right::Write, can_operate }
     }
 
     /// The holder of a certificate with these names may write as a node of its name.
-    pub(super) fn of_certificate(names: Vec<String>, readers: &[String]) -> Self {
-        let can_read = names.iter().any(|name| readers.contains(name));
-        Self { can_read, can_write: !names.is_empty(), names: Some(names) }
+    pub(super) fn of_certificate(
+        names: Vec<String>,
+        readers: &[String],
+        operators: &[String],
+    ) -> Self {
+        let is_one_of = |list: &[String]| names.iter().any(|name| list.contains(name));
+        let can_operate = is_one_of(operators);
+        let can_read = can_operate || is_one_of(readers);
+        Self { can_read, can_write: !names.is_empty(), can_operate, names: Some(names) }
     }
 
     /// Whether it has a right.
@@ -34,6 +43,7 @@ impl Identity {
         match right {
             Right::Read => self.can_read,
             Right::Write => self.can_write,
+            Right::Operate => self.can_operate,
         }
     }
 

@@ -80,7 +80,7 @@ where
         let peer = (self.layer.peer)(request.extensions()).unwrap_or_default();
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         let path = request.uri().path();
-        match self.layer.access.check(path, request.headers(), authority, &peer) {
+        match self.layer.access.check(request.method(), path, request.headers(), authority, &peer) {
             Ok(identity) => {
                 let Some(identity) = identity else {
                     request.extensions_mut().insert(peer);

@@ -163,11 +163,12 @@ mod tests {
         };
         write("write n1 token-of-n1\nwrite n2 token-of-n2\n");
         let config = AccessConfig { token_file: Some(tokens.clone()), ..Default::default() };
-        let access = Access::grpc("test", &config, |_| Some(Right::Write)).unwrap();
+        let access = Access::grpc("test", &config, |_, _| Some(Right::Write)).unwrap();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, "Bearer token-of-n1".parse().unwrap());
         let peer = PeerInfo::default();
-        let identity = access.check("/", &headers, None, &peer).unwrap().unwrap();
+        let identity =
+            access.check(&http::Method::GET, "/", &headers, None, &peer).unwrap().unwrap();
         let pass = Arc::new(access.pass(&identity, &headers, &peer));
         let mut body = WatchedBody::new(Endless, access, pass, Direction::Request);
         let mut next = || {

@@ -7,7 +7,21 @@ pub enum Right {
     Read,
     /// Events and batches.
     Write,
+    /// Annotations of stories, silences.
+    Operate,
 }
 
-/// The right that a request to a path needs; `None`: everybody may, as for health checks.
-pub type Rights = fn(path: &str) -> Option<Right>;
+impl Right {
+    /// Its name in token files and messages.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Operate => "operate",
+        }
+    }
+}
+
+/// The right that a request with a method to a path needs; `None`: everybody may, as for health
+/// checks.
+pub type Rights = fn(method: &http::Method, path: &str) -> Option<Right>;

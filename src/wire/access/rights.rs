@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 
 use super::config::AccessConfig;
 use super::counts::{AccessCounts, Refused};
 use super::identity::{Identity, PeerInfo};
 use super::listen::ListenAddress;
 use super::origin::Origins;
-use super::right::{Right, Rights};
+use super::right::Rights;
 use super::tokens::TokenFile;
 use crate::tls::{ServerTls, TlsError};
 
@@ -33,6 +33,7 @@ pub struct Access {
     tls: Option<ServerTls>,
     tokens: Option<TokenFile>,
     readers: Vec<String>,
+    operators: Vec<String>,
     uids: Vec<u32>,
     /// On HTTP, names that requests may be for.
     origins: Option<Origins>,
@@ -84,6 +85,7 @@ impl Access {
             tls,
             tokens: config.token_file.as_deref().map(TokenFile::new).transpose()?,
             readers: config.readers.clone(),
+            operators: config.operators.clone(),
             uids: [0, own].into_iter().chain(config.allow_uids.iter().copied()).collect(),
             origins,
             counts: AccessCounts::default(),
@@ -130,12 +132,13 @@ impl Access {
     /// When it isn't allowed.
     pub fn check(
         &self,
+        method: &Method,
         path: &str,
         headers: &HeaderMap,
         authority: Option<&str>,
         peer: &PeerInfo,
     ) -> Result<Option<Arc<Identity>>, Denied> {
-        let outcome = self.outcome(path, headers, authority, peer);
+        let outcome = self.outcome(method, path, headers, authority, peer);
         if let Err(denied) = &outcome {
             let from = peer.address.map_or_else(String::new, |address| address.to_string());
             let cause = format!("{from}: {}", denied.cause);
@@ -146,6 +149,7 @@ impl Access {
 
     fn outcome(
         &self,
+        method: &Method,
         path: &str,
         headers: &HeaderMap,
         authority: Option<&str>,
@@ -155,7 +159,7 @@ impl Access {
             let denied = |cause| Denied { refused: Refused::Host, cause };
             origins.check(headers, authority).map_err(denied)?;
         }
-        let Some(right) = (self.rights)(path) else { return Ok(None) };
+        let Some(right) = (self.rights)(method, path) else { return Ok(None) };
         if !self.is_authenticated {
             return Ok(None);
         }
@@ -168,10 +172,7 @@ impl Access {
         if peer.uid.is_some() && identities.is_empty() {
             return Ok(None);
         }
-        let text = match right {
-            Right::Read => "read",
-            Right::Write => "write",
-        };
+        let text = right.as_str();
         Err(match identities.first() {
             Some(identity) => Denied {
                 refused: Refused::Forbidden,
@@ -186,7 +187,7 @@ impl Access {
 
     fn of_certificate(&self, peer: &PeerInfo) -> Option<Arc<Identity>> {
         let names = &peer.certificate.get().filter(|of| !of.names.is_empty())?.names;
-        Some(Arc::new(Identity::of_certificate(names.clone(), &self.readers)))
+        Some(Arc::new(Identity::of_certificate(names.clone(), &self.readers, &self.operators)))
     }
 
     /// Whether a request that was allowed would be allowed now: its token or certificate may have

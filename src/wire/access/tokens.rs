@@ -1,4 +1,5 @@
-//! The file of tokens: a line for each, `write NODE TOKEN` or `read NAME TOKEN`.
+//! The file of tokens: a line for each, `write NODE TOKEN`, `read NAME TOKEN` or
+//! `operate NAME TOKEN`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,14 +30,19 @@ impl Tokens {
             let parts: Vec<&str> = line.split_whitespace().collect();
             let [right, name, token] = parts[..] else {
                 return Err(format!(
-                    "line {number}: isn't `write NODE TOKEN` or `read NAME TOKEN`"
+                    "line {number}: isn't `write NODE TOKEN`, `read NAME TOKEN` or \
+                     `operate NAME TOKEN`"
                 ));
             };
             let (right, names) = match (right, name) {
                 ("write", ANY_NODE) => (Right::Write, None),
                 ("write", _) => (Right::Write, Some(vec![name.to_owned()])),
                 ("read", _) => (Right::Read, Some(vec![name.to_owned()])),
-                _ => return Err(format!("line {number}: the right is neither write nor read")),
+                ("operate", _) => (Right::Operate, Some(vec![name.to_owned()])),
+                _ => {
+                    let cause = "the right is neither write nor read nor operate";
+                    return Err(format!("line {number}: {cause}"));
+                }
             };
             let identity = Identity::of_token(names, right);
             tokens.push((token.as_bytes().into(), Arc::new(identity)));
@@ -98,7 +104,8 @@ mod tests {
 
     #[test]
     fn token_has_the_right_and_the_node_of_its_line() {
-        let text = "# nodes\nwrite n1 aaaa\n\n  write * bbbb\nread grafana cccc\n";
+        let text =
+            "# nodes\nwrite n1 aaaa\n\n  write * bbbb\nread grafana cccc\noperate ann dddd\n";
         let tokens = Tokens::parse(text).unwrap();
         let find = |token: &str| tokens.find(token.as_bytes());
         let n1 = find("aaaa").unwrap();
@@ -107,6 +114,9 @@ mod tests {
         assert!(find("bbbb").unwrap().is_node("n2"));
         let grafana = find("cccc").unwrap();
         assert!(grafana.may(Right::Read) && !grafana.may(Right::Write));
+        assert!(!grafana.may(Right::Operate));
+        let ann = find("dddd").unwrap();
+        assert!(ann.may(Right::Read) && ann.may(Right::Operate) && !ann.may(Right::Write));
         for wrong in ["", "aaa", "aaaaa", "AAAA", "n1"] {
             assert!(find(wrong).is_none(), "{wrong}");
         }

@@ -194,7 +194,7 @@ mod tests {
         runtime.block_on(async {
             let listener = bind("listen", &"127.0.0.1:0".parse().unwrap()).unwrap();
             let address = listener.address().unwrap().tcp().unwrap();
-            let access = Access::grpc("test", &AccessConfig::default(), |_| None).unwrap();
+            let access = Access::grpc("test", &AccessConfig::default(), |_, _| None).unwrap();
             let mut door = DoorListener::with_max(listener, access, 8).unwrap();
             // An echo, as a server that answers.
             tokio::spawn(async move {

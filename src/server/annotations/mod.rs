@@ -1,0 +1,16 @@
+//! Annotations that operators make: stories acknowledged, silenced, annotated, of a wrong cause.
+//! They are in a file of their own beside the log, whose retention doesn't concern it.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `entry.rs` | [`Entry`]: one line of the file |
+//! | `marks.rs` | [`Marks`]: what is in force, from all entries |
+//! | `file.rs` | the file: read at the start, appended to and synced |
+
+mod entry;
+mod file;
+mod marks;
+
+pub(super) use entry::{Action, Entry};
+pub(super) use file::Annotations;
+pub(super) use marks::Refusal;
