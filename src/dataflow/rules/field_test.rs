@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use regex::Regex;
-
 use super::field::value_text;
+use super::lazy_regex::LazyRegex;
 use tapio_core::event::Value;
 use tapio_core::glob;
 
@@ -60,9 +59,9 @@ pub(super) enum FieldTest {
     Suffix(String),
     Contains(String),
     Glob(String),
-    Regex(Regex),
+    Regex(LazyRegex),
     /// Matches as text, also a number or a boolean: Sigma compares values by their text.
-    Pattern(Regex),
+    Pattern(LazyRegex),
     /// Is an address in this network: the address and the length of the prefix.
     Network(IpAddr, u8),
     Compare(Order, f64),

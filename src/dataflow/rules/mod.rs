@@ -6,6 +6,7 @@
 //! | `yaml.rs`, `yaml_error.rs`, `suggest.rs` | YAML with positions, its errors; misspelt words |
 //! | `field.rs`, `derived.rs`, `command_line.rs` | fields of events, computed ones; join keys |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
+//! | `lazy_regex.rs` | regular expressions, compiled when they are first used |
 //! | `template.rs` | texts with variables that a story's events fill |
 //! | `shape.rs`, `rule.rs` | the shape of a rule; a compiled rule |
 //! | `identity/` | identity of rules and predicates by their structure |
@@ -27,6 +28,7 @@ mod field_test;
 mod identity;
 mod kinds;
 mod kubelet_event;
+mod lazy_regex;
 mod live;
 mod load;
 mod log_filter;

@@ -189,9 +189,7 @@ impl Predicate {
                 Clause::All(clauses) | Clause::Any(clauses) => {
                     clauses.iter().any(|c| has(c, group))
                 }
-                Clause::Field(_, FieldTest::Regex(regex)) => {
-                    regex.capture_names().flatten().any(|n| n == group)
-                }
+                Clause::Field(_, FieldTest::Regex(regex)) => regex.groups().any(|n| n == group),
                 Clause::Not(_) | Clause::Field(..) | Clause::Relates(..) => false,
             }
         }

@@ -2,18 +2,14 @@
 
 use std::net::IpAddr;
 
-use regex::Regex;
-
 use super::super::field::FieldRef;
 use super::super::field_test::{FieldTest, Literal, Order};
 use super::super::kinds::{self, Kinds};
+use super::super::lazy_regex::LazyRegex;
 use super::super::predicate::{Clause, Predicate};
 use super::super::suggest::unknown;
 use super::super::yaml::{Diagnostic, Node, Parsed, Part, Position, reject};
 use tapio_core::event::Severity;
-
-/// Largest compiled regular expression, in bytes; protects a shard's memory.
-const MAX_REGEX_BYTES: usize = 1 << 20;
 
 /// Compiles `{ kind: …, field: …, any: […] }`.
 pub(crate) fn parse(node: &Node) -> Parsed<Predicate> {
@@ -201,9 +197,9 @@ fn bound(field: FieldRef, node: &Node) -> Parsed<f64> {
     }
 }
 
-/// Compiles a regular expression of bounded size.
-pub(crate) fn regex(text: &str, position: Position) -> Parsed<Regex> {
-    regex::RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().or_else(|e| {
+/// Parses a regular expression of bounded size.
+pub(crate) fn regex(text: &str, position: Position) -> Parsed<LazyRegex> {
+    LazyRegex::new(text).or_else(|e| {
         let text = e.to_string();
         reject(position, format!("regex: {}", text.lines().last().unwrap_or("invalid").trim()))
     })

@@ -129,7 +129,7 @@ impl Encode for FieldTest {
 fn captures(clause: &Clause) -> bool {
     match clause {
         Clause::All(clauses) | Clause::Any(clauses) => clauses.iter().any(captures),
-        Clause::Field(_, FieldTest::Regex(regex)) => regex.capture_names().flatten().count() > 0,
+        Clause::Field(_, FieldTest::Regex(regex)) => regex.groups().next().is_some(),
         Clause::Not(_) | Clause::Field(..) | Clause::Relates(..) => false,
     }
 }
