@@ -122,7 +122,7 @@ impl EncodedBatch {
 /// The index of each name in the batch being written. Dense, so that a lookup is one load; each
 /// batch is a generation, so that nothing has to be cleared.
 pub(crate) struct Dictionary {
-    /// Generation and index, by name.
+    /// Generation and index, by name; as long as the largest number of a name so far needs.
     indexes: Vec<(u32, u16)>,
     generation: u32,
     names: Vec<Name>,
@@ -131,24 +131,25 @@ pub(crate) struct Dictionary {
 
 impl Dictionary {
     fn new() -> Self {
-        Self {
-            indexes: vec![(0, 0); usize::from(u16::MAX) + 1],
-            generation: 1,
-            names: Vec::with_capacity(256),
-            text_bytes: 0,
-        }
+        Self { indexes: Vec::new(), generation: 1, names: Vec::with_capacity(256), text_bytes: 0 }
     }
 
     #[inline]
     fn index(&mut self, name: Name) -> u16 {
-        let (generation, index) = self.indexes[usize::from(name.0)];
-        if generation == self.generation { index } else { self.add(name) }
+        match self.indexes.get(usize::from(name.0)) {
+            Some((generation, index)) if *generation == self.generation => *index,
+            _ => self.add(name),
+        }
     }
 
     #[cold]
     fn add(&mut self, name: Name) -> u16 {
         let index = self.names.len() as u16;
-        self.indexes[usize::from(name.0)] = (self.generation, index);
+        let number = usize::from(name.0);
+        if number >= self.indexes.len() {
+            self.indexes.resize(number + 1, (0, 0));
+        }
+        self.indexes[number] = (self.generation, index);
         self.names.push(name);
         self.text_bytes += name.text().len() + 1 + EVENT_LEN_BYTES;
         index
