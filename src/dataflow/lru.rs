@@ -1,8 +1,9 @@
 //! A bounded map with least-recently-used eviction.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::hash::Hash;
+
+use hashbrown::HashTable;
 
 /// No slot: the end of the list of slots in order of use.
 const NONE: u32 = u32::MAX;
@@ -17,7 +18,9 @@ struct Slot<K, V> {
 /// Bounded map that evicts the least recently used entry. Slots are linked in order of use, so an
 /// eviction costs the same for any number of entries.
 pub(crate) struct Lru<K, V> {
-    slot_of: HashMap<K, u32, ahash::RandomState>,
+    hasher: ahash::RandomState,
+    /// Slots by the hash of their key, which only the slot has.
+    slot_of: HashTable<u32>,
     slots: Vec<Slot<K, V>>,
     free: Vec<u32>,
     newest: u32,
@@ -27,11 +30,17 @@ pub(crate) struct Lru<K, V> {
     pub(crate) evicted: u64,
 }
 
-impl<K: Hash + Eq + Clone, V> Lru<K, V> {
+/// The key of a slot.
+fn key_of<K, V>(slots: &[Slot<K, V>], slot: u32) -> Option<&K> {
+    slots.get(slot as usize)?.entry.as_ref().map(|(key, _)| key)
+}
+
+impl<K: Hash + Eq, V> Lru<K, V> {
     /// Creates a map for at most `capacity` entries, at least one.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            slot_of: HashMap::default(),
+            hasher: ahash::RandomState::new(),
+            slot_of: HashTable::new(),
             slots: Vec::new(),
             free: Vec::new(),
             newest: NONE,
@@ -45,12 +54,21 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         self.slot_of.len()
     }
 
+    /// The slot of a key.
+    fn find<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<u32>
+    where
+        K: Borrow<Q>,
+    {
+        let is_key = |slot: &u32| key_of(&self.slots, *slot).is_some_and(|k| k.borrow() == key);
+        self.slot_of.find(self.hasher.hash_one(key), is_key).copied()
+    }
+
     /// Returns the value of a key without counting it as a use.
     pub(crate) fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        let slot = *self.slot_of.get(key)?;
+        let slot = self.find(key)?;
         self.slots.get(slot as usize)?.entry.as_ref().map(|(_, value)| value)
     }
 
@@ -59,7 +77,7 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
     where
         K: Borrow<Q>,
     {
-        let slot = *self.slot_of.get(key)?;
+        let slot = self.find(key)?;
         self.touch(slot);
         self.slots.get_mut(slot as usize)?.entry.as_mut().map(|(_, value)| value)
     }
@@ -68,7 +86,8 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<(K, V)> {
         let evicted = if self.slot_of.len() >= self.capacity { self.take_oldest() } else { None };
         self.evicted += u64::from(evicted.is_some());
-        let new = Slot { entry: Some((key.clone(), value)), newer: NONE, older: NONE };
+        let hash = self.hasher.hash_one(&key);
+        let new = Slot { entry: Some((key, value)), newer: NONE, older: NONE };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = new;
@@ -79,7 +98,9 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
                 (self.slots.len() - 1) as u32
             }
         };
-        self.slot_of.insert(key, slot);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let hash_of = |slot: &u32| key_of(slots, *slot).map_or(0, |key| hasher.hash_one(key));
+        self.slot_of.insert_unique(hash, slot, hash_of);
         self.link(slot);
         evicted
     }
@@ -102,7 +123,9 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
         let slot = self.oldest;
         self.unlink(slot);
         let entry = self.slots.get_mut(slot as usize)?.entry.take()?;
-        self.slot_of.remove(&entry.0);
+        if let Ok(found) = self.slot_of.find_entry(self.hasher.hash_one(&entry.0), |s| *s == slot) {
+            found.remove();
+        }
         self.free.push(slot);
         Some(entry)
     }

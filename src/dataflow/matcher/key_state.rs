@@ -2,6 +2,7 @@
 
 use crate::matcher::partial_matches::PartialMatches;
 use crate::matcher::window::Window;
+use crate::story::members::push_first;
 use tapio_core::event::TraceId;
 
 /// Stories of one key that are remembered. Partial matches that started under an older one have
@@ -35,7 +36,7 @@ impl KeyState {
             if self.stories.len() >= MAX_STORIES {
                 self.stories.remove(0);
             }
-            self.stories.push(story);
+            push_first(&mut self.stories, story);
         }
     }
 

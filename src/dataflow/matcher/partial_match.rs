@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::rules::Sequence;
-use crate::story::members::{EventRef, Members};
+use crate::story::members::{EventRef, Members, push_first};
 use tapio_core::event::TraceId;
 use tapio_core::ring::OwnedRecord;
 
@@ -15,13 +15,22 @@ const MAX_TIMES: usize = 65_536;
 
 /// The key values that a match's steps share beyond the sequence's key, where several steps refine
 /// it: the number of fields, and their values.
-type Refinement = (usize, Box<[u8]>);
+pub(crate) type Refinement = (usize, Box<[u8]>);
 
 /// The times at which a repeated step was seen, for one value of its refined key.
 #[derive(Clone)]
 struct Progress {
     tail: Box<[u8]>,
     times: VecDeque<u64>,
+}
+
+/// The state that few rules need, apart, since a shard has tens of thousands of partial matches.
+#[derive(Clone, Default)]
+struct Extra {
+    /// Counts of a repeated step.
+    progress: Vec<Progress>,
+    /// The values that a refined step bound, while a later step refines the key, too.
+    refinement: Option<Refinement>,
 }
 
 /// An event that filled a step.
@@ -48,9 +57,7 @@ pub(crate) struct PartialMatch {
     /// Whether the trailing negation can't undo it any more: the negated event came after a whole
     /// window.
     pub(crate) sealed: bool,
-    progress: Vec<Progress>,
-    /// The values that a refined step bound, while a later step refines the key, too.
-    pub(crate) refinement: Option<Refinement>,
+    extra: Option<Box<Extra>>,
 }
 
 impl PartialMatch {
@@ -62,15 +69,19 @@ impl PartialMatch {
             first_ns,
             negated_before_ns,
             sealed: false,
-            progress: Vec::new(),
-            refinement: None,
+            extra: None,
         }
+    }
+
+    /// The values that a refined step bound.
+    pub(crate) fn refinement(&self) -> Option<&Refinement> {
+        self.extra.as_ref()?.refinement.as_ref()
     }
 
     /// Whether a step with these further key values can continue it: steps that refine the key by
     /// the same fields have the same values.
     pub(crate) fn agrees(&self, fields: usize, tail: &[u8]) -> bool {
-        self.refinement.as_ref().is_none_or(|(n, bound)| *n != fields || **bound == *tail)
+        self.refinement().is_none_or(|(n, bound)| *n != fields || **bound == *tail)
     }
 
     /// The positions of its events, by which matches are compared.
@@ -99,17 +110,19 @@ impl PartialMatch {
         window_ns: u64,
         at_least: u64,
     ) -> bool {
-        let at = match self.progress.iter().position(|p| *p.tail == *tail) {
+        let progress = &mut self.extra.get_or_insert_default().progress;
+        let at = match progress.iter().position(|p| *p.tail == *tail) {
             Some(at) => at,
             None => {
-                if self.progress.len() >= MAX_REFINEMENTS {
-                    self.progress.remove(0);
+                if progress.len() >= MAX_REFINEMENTS {
+                    progress.remove(0);
                 }
-                self.progress.push(Progress { tail: tail.into(), times: VecDeque::new() });
-                self.progress.len() - 1
+                let times = VecDeque::new();
+                push_first(progress, Progress { tail: tail.into(), times });
+                progress.len() - 1
             }
         };
-        let times = &mut self.progress[at].times;
+        let times = &mut progress[at].times;
         while times.front().is_some_and(|t| time_ns.saturating_sub(*t) > window_ns) {
             times.pop_front();
         }
@@ -122,12 +135,16 @@ impl PartialMatch {
 
     /// Removes the counts of one refined key.
     pub(crate) fn reset_repeat(&mut self, tail: &[u8]) {
-        self.progress.retain(|p| *p.tail != *tail);
+        if let Some(extra) = &mut self.extra {
+            extra.progress.retain(|p| *p.tail != *tail);
+        }
     }
 
     /// Removes all counts.
     pub(crate) fn reset_repeats(&mut self) {
-        self.progress.clear();
+        if let Some(extra) = &mut self.extra {
+            extra.progress.clear();
+        }
     }
 
     /// Fills a step with the event and binds the values of a refined key.
@@ -139,12 +156,15 @@ impl PartialMatch {
         current: &mut EventRef<'_>,
     ) {
         let filled = FilledStep { record: current.copy(), step: step as u8, order: current.order };
-        self.filled.push(filled);
+        push_first(&mut self.filled, filled);
         let refines = |s: usize| sequence.refining_fields(s) > 0;
         if !(step + 1..sequence.steps.len()).any(refines) {
-            self.refinement = None;
+            if let Some(extra) = &mut self.extra {
+                extra.refinement = None;
+            }
         } else if refines(step) {
-            self.refinement = Some((sequence.refining_fields(step), tail.into()));
+            let refinement = (sequence.refining_fields(step), tail.into());
+            self.extra.get_or_insert_default().refinement = Some(refinement);
         }
     }
 }

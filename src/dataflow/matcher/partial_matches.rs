@@ -4,14 +4,14 @@
 
 use crate::matcher::partial_match::PartialMatch;
 use crate::rules::{Negation, Select, Sequence};
-use crate::story::members::EventRef;
+use crate::story::members::{EventRef, push_first};
 use tapio_core::event::{EventId, TraceId};
 
 /// A partial match and the step it waits for; the number of steps where only a trailing negation is
 /// undecided.
 pub(crate) struct Waiting {
     pub(crate) step: u8,
-    pub(crate) partial: Box<PartialMatch>,
+    pub(crate) partial: PartialMatch,
 }
 
 /// The effect of an event on the partial matches of its key.
@@ -88,7 +88,7 @@ impl PartialMatches {
         let is_due = |w: &mut Waiting| {
             usize::from(w.step) == steps && now_ns > w.partial.deadline_ns(sequence)
         };
-        let mut due: Vec<_> = self.list.extract_if(.., is_due).map(|w| *w.partial).collect();
+        let mut due: Vec<_> = self.list.extract_if(.., is_due).map(|w| w.partial).collect();
         due.retain(|m| m.sealed || m.negated_before_ns.is_none_or(|b| b < m.first_ns));
         due.sort_by(|a, b| a.first_ns.cmp(&b.first_ns).then_with(|| a.orders().cmp(b.orders())));
         if sequence.select == Select::First {
@@ -144,7 +144,7 @@ impl PartialMatches {
         if self.list.len() < max_partial_matches {
             return;
         }
-        let age = |w: &Waiting| (w.partial.refinement.is_none(), w.partial.first_ns);
+        let age = |w: &Waiting| (w.partial.refinement().is_none(), w.partial.first_ns);
         let oldest = self.list.iter().enumerate().min_by_key(|(_, w)| age(w));
         if let Some((at, _)) = oldest {
             self.list.remove(at);
@@ -153,9 +153,9 @@ impl PartialMatches {
     }
 
     /// Lets a partial match wait for a step.
-    pub(crate) fn push(&mut self, sequence: &Sequence, step: usize, partial: Box<PartialMatch>) {
+    pub(crate) fn push(&mut self, sequence: &Sequence, step: usize, partial: PartialMatch) {
         self.make_room(sequence.max_runs);
-        self.list.push(Waiting { step: step as u8, partial });
+        push_first(&mut self.list, Waiting { step: step as u8, partial });
     }
 }
 

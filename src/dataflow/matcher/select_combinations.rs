@@ -28,9 +28,9 @@ impl PartialMatches {
             // The partial match also stays: another event can fill the same step, in another match,
             // or instead of an event that a negated one follows.
             let waiting = self.list.iter().filter(|w| waits(w));
-            waiting.map(|w| PartialMatch::clone(&w.partial)).collect()
+            waiting.map(|w| w.partial.clone()).collect()
         } else {
-            self.list.extract_if(.., |w| waits(w)).map(|w| *w.partial).collect()
+            self.list.extract_if(.., |w| waits(w)).map(|w| w.partial).collect()
         };
         for mut partial in taken {
             outcome.joined.get_or_insert(pending.unwrap_or((partial.trace, partial.members.ends)));
@@ -38,7 +38,7 @@ impl PartialMatches {
             partial.fill_step(sequence, step, tail, current);
             let next = step + 1;
             if next < sequence.steps.len() || sequence.has_trailing_not() {
-                self.push(sequence, next, Box::new(partial));
+                self.push(sequence, next, partial);
             } else if leading_negation_holds(sequence, &partial, current.time_ns) {
                 outcome.completed.push(partial);
             }

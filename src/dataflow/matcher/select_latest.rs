@@ -38,7 +38,7 @@ impl PartialMatches {
             }
             None if starts => {
                 let negated_ns = self.leading_negated_ns;
-                Box::new(PartialMatch::new(trace(), current.time_ns, negated_ns))
+                PartialMatch::new(trace(), current.time_ns, negated_ns)
             }
             None => return,
         };
@@ -98,7 +98,7 @@ impl PartialMatches {
         &mut self,
         sequence: &Sequence,
         next: usize,
-        partial: Box<PartialMatch>,
+        partial: PartialMatch,
         time_ns: u64,
         outcome: &mut Outcome,
     ) {
@@ -107,7 +107,7 @@ impl PartialMatches {
         } else if sequence.has_trailing_not() {
             self.push(sequence, next, partial);
         } else if leading_negation_holds(sequence, &partial, time_ns) {
-            outcome.completed.push(*partial);
+            outcome.completed.push(partial);
         }
     }
 
@@ -135,9 +135,10 @@ impl PartialMatches {
     }
 
     /// Lets a partial match wait for a step and replaces the one with the same refinement.
-    fn put(&mut self, sequence: &Sequence, step: usize, partial: Box<PartialMatch>) {
-        let is_same =
-            |w: &Waiting| usize::from(w.step) == step && w.partial.refinement == partial.refinement;
+    fn put(&mut self, sequence: &Sequence, step: usize, partial: PartialMatch) {
+        let is_same = |w: &Waiting| {
+            usize::from(w.step) == step && w.partial.refinement() == partial.refinement()
+        };
         match self.list.iter().position(is_same) {
             Some(at) => self.list[at].partial = partial,
             None => self.push(sequence, step, partial),

@@ -14,6 +14,15 @@ pub(crate) const MAX_KEPT: usize = 64;
 /// counted.
 pub(crate) const MAX_IDENTIFIED: usize = 4_096;
 
+/// Appends to a list that rarely gets a second element, for which `Vec::push` makes room for four
+/// at once.
+pub(crate) fn push_first<T>(list: &mut Vec<T>, item: T) {
+    if list.is_empty() {
+        list.reserve_exact(1);
+    }
+    list.push(item);
+}
+
 /// A member of which only the id is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identified {
@@ -110,7 +119,8 @@ impl Members {
             self.ends[0] = current.id;
         }
         if self.kept.len() < MAX_KEPT {
-            self.kept.push(Kept { record: current.copy(), step, event, late: false });
+            let record = current.copy();
+            push_first(&mut self.kept, Kept { record, step, event, late: false });
             self.total += 1;
         } else {
             self.add_count(event, 1);
