@@ -8,11 +8,14 @@ const UNSAFE: &[&str] = &[
     "src/timer.rs",
     // ASCII that was validated as text: the hottest line of the decoder.
     "src/wire/reader.rs",
+    "src/core/ring/elastic.rs",
     "src/core/ring/record.rs",
     // Landlock's system calls, which neither the standard library nor rustix has.
     "src/core/sandbox/landlock.rs",
     // glibc's allocator returns memory on request only.
-    "src/runtime/memory/trim.rs",
+    "src/core/memory.rs",
+    // The pages of the program's code.
+    "src/runtime/memory/start.rs",
     "src/collector/ebpf/",
     "src/cli/demo/fault.rs",
 ];

@@ -72,9 +72,13 @@ struct ModelledRing {
 }
 
 impl ModelledRing {
+    /// The smallest ring, so that it wraps often.
     fn new() -> Self {
-        // The smallest ring, so that it wraps often.
-        let (writer, reader) = ring(0);
+        Self::with_blocks(0)
+    }
+
+    fn with_blocks(blocks: usize) -> Self {
+        let (writer, reader) = ring(blocks);
         Self { writer, reader, queue: VecDeque::new() }
     }
 
@@ -215,6 +219,38 @@ proptest! {
         }
         first.drain(usize::MAX, usize::MAX);
         second.drain(usize::MAX, usize::MAX);
+    }
+}
+
+/// Several times as large as the part that a ring begins with.
+const LARGE_RING_BLOCKS: usize = 40_000;
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 24,
+        ..ProptestConfig::default()
+    })]
+
+    /// The ring is filled and drained in part, again and again.
+    #[test]
+    fn ring_that_grows_equals_a_queue(
+        steps in prop::collection::vec((0usize..200, 1usize..60_000, 0usize..40_000), 1..40),
+    ) {
+        let mut ring = ModelledRing::with_blocks(LARGE_RING_BLOCKS);
+        prop_assert!(ring.writer.capacity_blocks() >= LARGE_RING_BLOCKS);
+        let head = Event::new(EventId([1; 16]), 1, names::K8S_EVENT, names::K8S);
+        let mut written = 0;
+        for (records, bytes, drained_blocks) in steps {
+            let event = OwnedEvent { head, fields: vec![], message: "x".repeat(bytes) };
+            for _ in 0..records {
+                written += 1;
+                ring.write(&Header::event(3, 1, written), &event);
+            }
+            ring.write_watermark(written);
+            ring.drain(drained_blocks, usize::MAX);
+        }
+        ring.drain(usize::MAX, usize::MAX);
     }
 }
 

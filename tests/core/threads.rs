@@ -78,11 +78,17 @@ fn consume(mut reader: RecordReader, bell: &Bell, counts: &Counts) -> u64 {
 #[test]
 fn two_threads_lose_nothing_and_sleep_when_idle() {
     // On a thread without libtest in its stack: tests/sanitize/thread.supp suppresses libtest.
-    thread::spawn(produce).join().unwrap();
+    thread::spawn(|| produce(4_096)).join().unwrap();
 }
 
-fn produce() {
-    let (mut writer, reader) = ring(4096);
+/// The writer is faster than the reader, so the ring's second part comes and goes.
+#[test]
+fn two_threads_lose_nothing_in_a_ring_that_grows() {
+    thread::spawn(|| produce(65_536)).join().unwrap();
+}
+
+fn produce(blocks: usize) {
+    let (mut writer, reader) = ring(blocks);
     let bell = Arc::new(Bell::new(std::sync::OnceLock::new()));
     let counts = Arc::new(Counts { read: AtomicU64::new(0), wakes: AtomicU64::new(0) });
     let consumer = {

@@ -22,6 +22,17 @@ pub const MAX_RECORD_BLOCKS: usize = 1024;
 #[repr(C, align(64))]
 pub(super) struct Block(pub(super) [u8; BLOCK_BYTES]);
 
+/// Why a record wasn't written. The caller still has the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// No room now; the consumer may make some.
+    #[error("the ring is full")]
+    Full,
+    /// The record is larger than a record may be.
+    #[error("the event is larger than {} KiB", MAX_RECORD_BLOCKS * BLOCK_BYTES / 1024)]
+    Oversize,
+}
+
 /// Type of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

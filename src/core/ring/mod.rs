@@ -4,8 +4,9 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `block.rs` | 64-byte blocks, the header of a record |
+//! | `elastic.rs` | a ring of blocks that grows while it is full |
 //! | `membership.rs` | [`Membership`] of an event in a story |
-//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place, over rtrb |
+//! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place |
 //! | `wake.rs` | [`Bell`]: wakes a consumer, only if it sleeps |
 //! | `park.rs` | [`wait_until`]: a thread waits for its bell |
 //! | `route.rs` | [`Router`]: the shards of an event |
@@ -19,6 +20,7 @@
 //! a skip marker sends the reader to the ring's start.
 
 mod block;
+mod elastic;
 mod ledger;
 mod membership;
 mod park;
@@ -27,15 +29,13 @@ mod route;
 mod sink;
 mod wake;
 
-pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, RecordType};
+pub use block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS, RecordType, WriteError};
 pub use ledger::{
     AcceptanceTarget, CollectorAccount, Ledger, MAX_ACCOUNTS, MAX_COLLECTORS, Snapshot, StageLedger,
 };
 pub use membership::{Membership, correlations_json};
 pub use park::{attach, wait_until};
-pub use record::{
-    MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, WriteError, ring,
-};
+pub use record::{MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, ring};
 pub use route::{LogFilter, LogOutline, LogPass, Route, Router};
 pub use sink::{FullRing, OnFull, Sink, reserve_blocks};
 pub use wake::{Bell, Doorbell, Target};

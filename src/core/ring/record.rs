@@ -7,10 +7,9 @@ use rkyv::api::low::{self, LowSerializer};
 use rkyv::rancor::Failure;
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::writer::Buffer;
-use rtrb::chunks::ReadChunk;
-use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType};
+use super::block::{BLOCK_BYTES, Block, Header, MAX_RECORD_BLOCKS, RecordType, WriteError};
+use super::elastic::{BlockReader, BlockWriter, elastic_ring};
 use super::membership::Membership;
 use crate::event::{
     ArchivedEvent, ArchivedField, ArchivedLogBlock, ArchivedStory, Event, Field, LogBlock, Story,
@@ -34,7 +33,7 @@ pub const MAX_FORWARDED_BLOCKS: usize = MAX_RECORD_BLOCKS + MAX_MEMBERSHIPS;
 
 /// The producer's end of a record ring.
 pub struct RecordWriter {
-    blocks: Producer<Block>,
+    blocks: BlockWriter,
     scratch: Box<[MaybeUninit<u8>]>,
     /// Blocks known to be free: only this end fills them. Reading the reader's position for each
     /// event would cost a cache miss.
@@ -43,33 +42,15 @@ pub struct RecordWriter {
 
 /// The consumer's end of a record ring.
 pub struct RecordReader {
-    blocks: Consumer<Block>,
-}
-
-/// Why a record wasn't written. The caller still has the event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WriteError {
-    /// No room now; the consumer may make some.
-    #[error("the ring is full")]
-    Full,
-    /// The record is larger than a record may be.
-    #[error("the event is larger than {} KiB", MAX_RECORD_BLOCKS * BLOCK_BYTES / 1024)]
-    Oversize,
+    blocks: BlockReader,
 }
 
 /// Creates a ring of at least `blocks` blocks, and large enough for the largest record.
 #[must_use]
 pub fn ring(blocks: usize) -> (RecordWriter, RecordReader) {
-    // A record that doesn't fit before the ring's end needs up to twice its length.
-    let (producer, consumer) = RingBuffer::new(blocks.max(2 * MAX_FORWARDED_BLOCKS));
-    (
-        RecordWriter {
-            blocks: producer,
-            scratch: Box::new_uninit_slice(SCRATCH_BYTES),
-            known_free: 0,
-        },
-        RecordReader { blocks: consumer },
-    )
+    let (writer, reader) = elastic_ring(blocks, MAX_FORWARDED_BLOCKS);
+    let scratch = Box::new_uninit_slice(SCRATCH_BYTES);
+    (RecordWriter { blocks: writer, scratch, known_free: 0 }, RecordReader { blocks: reader })
 }
 
 fn as_bytes_mut(blocks: &mut [MaybeUninit<Block>]) -> &mut [MaybeUninit<u8>] {
@@ -88,13 +69,13 @@ impl RecordWriter {
     /// Free blocks.
     #[must_use]
     pub fn free_blocks(&self) -> usize {
-        self.blocks.slots()
+        self.blocks.free_blocks()
     }
 
     /// Capacity in blocks.
     #[must_use]
     pub fn capacity_blocks(&self) -> usize {
-        self.blocks.buffer().capacity()
+        self.blocks.capacity_blocks()
     }
 
     /// Whether the reader is gone.
@@ -106,7 +87,7 @@ impl RecordWriter {
     /// Whether at least this many blocks are free.
     fn has_free(&mut self, blocks: usize) -> bool {
         if self.known_free < blocks {
-            self.known_free = self.blocks.slots();
+            self.known_free = self.blocks.free_blocks();
         }
         self.known_free >= blocks
     }
@@ -183,7 +164,7 @@ impl RecordWriter {
         let need = record.blocks.len() + more.len();
         // The reader trusts the type unchecked: it must match the archive.
         let header = header.with_type(record.header.record);
-        place(&mut self.blocks, need, |room| {
+        self.blocks.place(need, |room| {
             let archive = record.blocks[0].archive_bytes() as u32;
             room[0].write(header.write(need as u16, archive, (old + more.len()) as u8));
             let (kept, rest) = room[1..].split_at_mut(old);
@@ -209,7 +190,7 @@ impl RecordWriter {
         if 1 + used > MAX_RECORD_BLOCKS {
             return Err(WriteError::Oversize);
         }
-        place(&mut self.blocks, 1 + used, |room| {
+        self.blocks.place(1 + used, |room| {
             let header = Header::event(0, 0, story.last_ns).with_type(RecordType::Story);
             room[0].write(header.write((1 + used) as u16, bytes.len() as u32, 0));
             let body = as_bytes_mut(&mut room[1..]);
@@ -227,7 +208,7 @@ impl RecordWriter {
     /// [`WriteError::Full`].
     pub fn write_watermark(&mut self, order: u64) -> Result<(), WriteError> {
         self.known_free = 0;
-        place(&mut self.blocks, 1, |room| {
+        self.blocks.place(1, |room| {
             room[0].write(Header::watermark(order).write(1, 0, 0));
             Ok(1)
         })
@@ -243,13 +224,13 @@ fn need_blocks(archive_bytes: usize) -> Result<usize, WriteError> {
 /// Writes a record of `need` blocks at most: a header, and the archive of a value. The header has
 /// the type of record that the value is.
 fn write_archive(
-    blocks: &mut Producer<Block>,
+    blocks: &mut BlockWriter,
     scratch: &mut [MaybeUninit<u8>],
     need: usize,
     header: &Header,
     value: &impl for<'w, 's> Serialize<LowSerializer<Buffer<'w>, SubAllocator<'s>, Failure>>,
 ) -> Result<(), WriteError> {
-    place(blocks, need, |room| {
+    blocks.place(need, |room| {
         let (head, body) = room.split_at_mut(1);
         let body = as_bytes_mut(body);
         let scratch = SubAllocator::new(scratch);
@@ -268,36 +249,6 @@ fn copy_blocks(to: &mut [MaybeUninit<Block>], from: &[Block]) {
     to.iter_mut().zip(from).for_each(|(to, from)| {
         to.write(*from);
     });
-}
-
-/// Reserves `need` contiguous free blocks, calls `fill` to write a record into them, and publishes
-/// the number of blocks that it returns. `fill` must initialise every block that it counts.
-fn place(
-    ring: &mut Producer<Block>,
-    need: usize,
-    fill: impl FnOnce(&mut [MaybeUninit<Block>]) -> Result<usize, WriteError>,
-) -> Result<(), WriteError> {
-    let mut chunk = ring.write_chunk_uninit(need).map_err(|_| WriteError::Full)?;
-    let before_end = chunk.as_mut_slices().0.len();
-    if before_end >= need {
-        let used = fill(&mut chunk.as_mut_slices().0[..need])?;
-        // SAFETY: `fill` initialised the first `used` blocks.
-        unsafe { chunk.commit(used) };
-        return Ok(());
-    }
-    let mut chunk = ring.write_chunk_uninit(before_end + need).map_err(|_| WriteError::Full)?;
-    let (end, start) = chunk.as_mut_slices();
-    let used = fill(&mut start[..need])?;
-    let skip = Header::event(0, 0, 0).with_type(RecordType::Skip);
-    // Every block, though one marker would suffice: the reader has them in one slice, which must
-    // not contain uninitialised memory.
-    for block in end {
-        block.write(skip.write(before_end as u16, 0, 0));
-    }
-    // SAFETY: every block before the ring's end has a skip marker, and `fill` initialised the
-    // first `used` blocks after it.
-    unsafe { chunk.commit(before_end + used) };
-    Ok(())
 }
 
 /// A record, read in place.
@@ -392,22 +343,6 @@ impl OwnedRecord {
     }
 }
 
-/// Records that are read in one call. Frees the blocks of those that are done, also when the reader
-/// panics on the next one.
-struct Turn<'a> {
-    /// `None` only while it is dropped.
-    chunk: Option<ReadChunk<'a, Block>>,
-    done: usize,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if let Some(chunk) = self.chunk.take() {
-            chunk.commit(self.done);
-        }
-    }
-}
-
 impl RecordReader {
     /// Whether there is nothing to read.
     #[must_use]
@@ -418,15 +353,13 @@ impl RecordReader {
     /// Unread blocks.
     #[must_use]
     pub fn waiting_blocks(&self) -> usize {
-        self.blocks.slots()
+        self.blocks.waiting_blocks()
     }
 
     /// Whether the writer is gone and all its records were read.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        // The writer may write and leave between the two checks: is_abandoned first, then
-        // emptiness.
-        self.blocks.is_abandoned() && self.blocks.is_empty()
+        self.blocks.is_finished()
     }
 
     /// Passes records to `read` in place, until about `limit_blocks` blocks are read or `read`
@@ -438,26 +371,6 @@ impl RecordReader {
         limit_blocks: usize,
         mut read: impl FnMut(&Record<'_>) -> bool,
     ) -> usize {
-        let Ok(chunk) = self.blocks.read_chunk(self.blocks.slots()) else {
-            return 0;
-        };
-        let mut turn = Turn { chunk: Some(chunk), done: 0 };
-        let Turn { chunk: Some(chunk), done } = &mut turn else { return 0 };
-        let (first, second) = chunk.as_slices();
-        let mut records = 0;
-        while *done < limit_blocks.min(first.len() + second.len()) {
-            let rest =
-                if *done < first.len() { &first[*done..] } else { &second[*done - first.len()..] };
-            let header = Header::read(&rest[0]);
-            let len = rest[0].blocks();
-            if header.record != RecordType::Skip {
-                if !read(&Record { header, blocks: &rest[..len] }) {
-                    break;
-                }
-                records += 1;
-            }
-            *done += len;
-        }
-        records
+        self.blocks.drain(limit_blocks, |header, blocks| read(&Record { header, blocks }))
     }
 }

@@ -7,9 +7,9 @@ mod truncated;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::block::Header;
+use super::block::{Header, WriteError};
 use super::ledger::{StageLedger, account};
-use super::record::{RecordWriter, WriteError};
+use super::record::RecordWriter;
 use super::route::Router;
 use super::wake::Bell;
 use crate::event::{Event, Reason, Severity};

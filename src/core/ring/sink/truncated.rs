@@ -1,8 +1,8 @@
 //! Events that are too large for a record.
 
+use super::super::block::WriteError;
 use super::super::block::{BLOCK_BYTES, Header, MAX_RECORD_BLOCKS};
 use super::super::ledger::account;
-use super::super::record::WriteError;
 use super::Sink;
 use crate::clock;
 use crate::event::Event;
