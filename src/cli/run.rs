@@ -14,10 +14,13 @@ use super::reload::reload;
 use super::service::{READY_INTERVAL, READY_TIMEOUT, Service};
 use super::signals::Signals;
 use super::{live, log, process, story, telemetry};
-use crate::runtime::{Agent, Config, Sandbox, SandboxState, StartError, snapshot_json};
+use crate::runtime::{
+    Agent, Config, Sandbox, SandboxState, StartError, release_start_memory, snapshot_json,
+};
 use crate::telemetry::in_span;
 use tapio_collectors::CollectorStatus;
 use tapio_core::clock;
+use tapio_core::memory;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
 use tapio_wire::ClientAccess;
@@ -66,6 +69,7 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     let mut log = log::start(&config)?;
     process::prepare();
+    memory::fix_thresholds();
     let mut service = Service::new(ServiceManager::from_environment());
     let signals =
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
@@ -137,6 +141,7 @@ fn supervise(
         if !is_watching && (agent.sources_are_settled() || started.elapsed() > READY_TIMEOUT) {
             is_watching = true;
             report_watching(agent, args.standalone);
+            release_start_memory();
         }
         let interval =
             if service.is_starting() || !is_watching { READY_INTERVAL } else { interval };

@@ -44,6 +44,7 @@ pub use agent::{Agent, Exit};
 pub use config::{Config, ConfigError};
 pub use lock::{AgentLock, LockError};
 pub use losses::LossMonitor;
+pub(crate) use memory::release_start_memory;
 pub use memory::{MemoryLimit, MemoryStats};
 pub use recovery_log::{RecoveryLogState, RecoveryLogStats};
 pub use reload::ReloadStats;

@@ -7,11 +7,11 @@
 //! | `limit.rs` | [`MemoryLimit`]: the setting |
 //! | `usage.rs` | the memory of the process, the limit of its cgroup |
 //! | `control.rs` | use over time → level |
-//! | `trim.rs` | returns freed memory to the kernel |
+//! | `start.rs` | returns what only the start needed |
 
 mod control;
 mod limit;
-mod trim;
+mod start;
 mod usage;
 
 use std::io;
@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use control::{Control, Step};
 pub use limit::MemoryLimit;
+pub(crate) use start::release_start_memory;
 use tapio_core::clock;
-use tapio_core::memory::{MemoryLevel, MemoryPressure};
+use tapio_core::memory::{self, MemoryLevel, MemoryPressure};
 use tapio_core::shutdown::Shutdown;
 
 /// The time between two samples. In it a flood takes up some megabytes.
@@ -103,7 +104,7 @@ impl MemoryWatch {
         let step = self.control.sample(now_ns, used_bytes, self.pressure.take_wanted());
         self.pressure.set(step.level);
         if step.trims {
-            trim::trim();
+            memory::trim();
         }
         self.stats.used_bytes.set(used_bytes);
         self.stats.bounds_divisor.set(step.level.divisor());
