@@ -21,6 +21,7 @@ use crate::runtime::{
 };
 use tapio_core::clock;
 use tapio_core::event::{Reason, Severity, names};
+use tapio_core::memory;
 use tapio_core::ring::OnFull;
 
 /// Records per batch; the wall clock is read once for each batch.
@@ -125,7 +126,7 @@ impl Collector for Ebpf {
         let alarm = Alarm::new(&run.context.shutdown)?;
         let mut empty = 0;
         while !run.context.shutdown.is_requested() {
-            if run.drain() > 0 {
+            if run.drain()? > 0 {
                 empty = 0;
             } else {
                 empty += 1;
@@ -159,9 +160,11 @@ impl<'a> Run<'a> {
     /// Loads and attaches the programs, reports the result of each, enables them, and reads the
     /// processes and connections that exist already.
     fn start(config: &'a Config, context: &'a mut Context) -> Result<Self, CollectorError> {
-        let mut loader = Loader::new(config.ring_bytes()).map_err(disabled)?;
+        let (mut loader, btf) = Loader::new(config.ring_bytes()).map_err(disabled)?;
         let maps = loader.maps().map_err(failed("opening the eBPF maps"))?;
-        let loaded = loader.load(PROGRAMS, config, true);
+        let loaded = loader.load(&btf, PROGRAMS, config, true);
+        drop(btf);
+        memory::trim();
         for one in &loaded {
             context.report.note(one.program.name, one.status());
         }
@@ -231,24 +234,24 @@ impl<'a> Run<'a> {
     }
 
     /// Reads the records in the ring buffer. Returns their number.
-    fn drain(&mut self) -> u64 {
+    fn drain(&mut self) -> Result<u64, CollectorError> {
         let before = self.drained;
         let (decoder, sink) = (&mut self.decoder, &mut self.context.sink);
         let (drained, drained_events) = (&mut self.drained, &mut self.drained_events);
         for _ in 0..MAX_BATCHES {
             let mut is_first = true;
-            let n = self.kernel.drain(BATCH_RECORDS, |bytes| {
+            let read = self.kernel.drain(BATCH_RECORDS, |bytes| {
                 if std::mem::take(&mut is_first) {
                     decoder.observed_ns = clock::wall_ns();
                 }
                 *drained_events += u64::from(decoder.record(bytes, sink));
                 *drained += 1;
             });
-            if n < BATCH_RECORDS {
+            if read.map_err(failed("reading the ring buffer"))? < BATCH_RECORDS {
                 break;
             }
         }
-        self.drained - before
+        Ok(self.drained - before)
     }
 
     /// The longest sleep while no record arrives.
@@ -371,7 +374,7 @@ impl<'a> Run<'a> {
             .configure(self.config.words(0, 0))
             .map_err(failed("disabling the eBPF programs"))?;
         std::thread::sleep(QUIESCE_TIME);
-        while self.drain() > 0 {}
+        while self.drain()? > 0 {}
         self.decoder.release(true, &mut self.context.sink);
         self.housekeeping(true)
     }

@@ -1,11 +1,12 @@
 //! The maps of the programs: writes their configuration, reads the ring buffer, waits on it, and
 //! reads the counters of losses and of failed system calls.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use aya::maps::{MapError, RingBuf};
+use aya::maps::MapError;
 
 use super::kinds::Kind;
 use super::loader::Maps;
@@ -49,15 +50,11 @@ impl Kernel {
     }
 
     /// Passes at most `limit` records to `read`. Returns their number.
-    pub(super) fn drain(&mut self, limit: usize, mut read: impl FnMut(&[u8])) -> usize {
-        let events: &mut RingBuf<_> = &mut self.maps.events;
-        for n in 0..limit {
-            match events.next() {
-                Some(record) => read(&record),
-                None => return n,
-            }
-        }
-        limit
+    ///
+    /// # Errors
+    /// If the ring buffer can't be read.
+    pub(super) fn drain(&mut self, limit: usize, read: impl FnMut(&[u8])) -> io::Result<usize> {
+        self.maps.events.drain(limit, read)
     }
 
     /// Waits until a program writes a record or a shutdown is requested, at most `timeout`.

@@ -2,14 +2,16 @@
 //! must be created. A program that the kernel rejects costs only its own events.
 
 use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
 
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap};
 use aya::programs::{BtfTracePoint, Iter, ProgramError};
 use aya::{Btf, BtfError, Ebpf, EbpfLoader};
 
 use super::config::Config;
 use super::kinds::Kind;
 use super::raw::{ConfigWords, KIND_CGROUP, OUTCOMES};
+use super::ring_reader::RingReader;
 
 /// The object that build.rs compiled from `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tapio.bpf.o"));
@@ -142,12 +144,14 @@ impl LoadError {
 /// The programs and maps in the kernel. Dropping it removes them.
 pub(super) struct Loader {
     object: Ebpf,
-    btf: Btf,
+    ring_bytes: u32,
+    /// Open until the programs are loaded: they name their maps by descriptor.
+    ring: Option<MapData>,
 }
 
 /// The maps that user space uses.
 pub(super) struct Maps {
-    pub(super) events: RingBuf<MapData>,
+    pub(super) events: RingReader,
     pub(super) config: Array<MapData, ConfigWords>,
     pub(super) control: Array<MapData, u32>,
     pub(super) counters: PerCpuArray<MapData, [u64; OUTCOMES]>,
@@ -198,11 +202,12 @@ fn reason(error: &ProgramError) -> String {
 }
 
 impl Loader {
-    /// Creates the maps.
+    /// Creates the maps. Returns the kernel's type information as well, which [`Loader::load`]
+    /// needs; it takes up some 20 MiB.
     ///
     /// # Errors
     /// If type information is missing, or the kernel doesn't create a map.
-    pub(super) fn new(ring_bytes: u32) -> Result<Self, LoadError> {
+    pub(super) fn new(ring_bytes: u32) -> Result<(Self, Btf), LoadError> {
         let btf = Btf::from_sys_fs().map_err(|e| match e {
             BtfError::FileError { error, .. } if error.kind() == ErrorKind::NotFound => {
                 LoadError::NoBtf
@@ -217,13 +222,14 @@ impl Loader {
             .map_err(
                 |e| if is_denied(&e) { LoadError::Denied } else { LoadError::Object }(chain(&e)),
             )?;
-        Ok(Self { object, btf })
+        Ok((Self { object, ring_bytes, ring: None }, btf))
     }
 
     /// Takes the maps; works once.
     ///
     /// # Errors
-    /// If a map is missing or of another type: the object isn't the one this code was built for.
+    /// If a map is missing or of another type: the object isn't the one this code was built for. If
+    /// the ring buffer can't be mapped.
     pub(super) fn maps(&mut self) -> Result<Maps, LoadError> {
         fn take<M: TryFrom<aya::maps::Map>>(
             object: &mut Ebpf,
@@ -231,9 +237,14 @@ impl Loader {
         ) -> Result<M, LoadError> {
             object.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(LoadError::Map(name))
         }
-        let object = &mut self.object;
+        let (object, ring_bytes) = (&mut self.object, self.ring_bytes as usize);
+        let Some(Map::RingBuf(ring)) = object.take_map("events") else {
+            return Err(LoadError::Map("events"));
+        };
+        let descriptor = self.ring.insert(ring).fd().as_fd().try_clone_to_owned();
+        let events = descriptor.and_then(|ring| RingReader::new(ring, ring_bytes));
         Ok(Maps {
-            events: take(object, "events")?,
+            events: events.map_err(|e| LoadError::Object(e.to_string()))?,
             config: take(object, "config")?,
             control: take(object, "control")?,
             counters: take(object, "counters")?,
@@ -244,6 +255,7 @@ impl Loader {
     /// Loads the programs of `table` that `config` enables, and attaches them if `attach` is set.
     pub(super) fn load(
         &mut self,
+        btf: &Btf,
         table: &'static [Program],
         config: &Config,
         attach: bool,
@@ -257,7 +269,7 @@ impl Loader {
                     .iter()
                     .any(|l| l.program.name == program.instead_of && l.verdict == Verdict::Ok);
             let verdict = if is_enabled && !is_spare {
-                match self.load_one(program, attach) {
+                match self.load_one(btf, program, attach) {
                     Ok(()) => Verdict::Ok,
                     Err(e) => Verdict::Failed(reason(&e)),
                 }
@@ -278,14 +290,14 @@ impl Loader {
         all
     }
 
-    fn load_one(&mut self, program: &Program, attach: bool) -> Result<(), ProgramError> {
+    fn load_one(&mut self, btf: &Btf, program: &Program, attach: bool) -> Result<(), ProgramError> {
         let found = self.object.program_mut(program.name).ok_or(ProgramError::NotLoaded)?;
         if let Some(over) = program.hook.strip_prefix("iter/") {
             let iter: &mut Iter = found.try_into()?;
-            return iter.load(over, &self.btf);
+            return iter.load(over, btf);
         }
         let tracepoint: &mut BtfTracePoint = found.try_into()?;
-        tracepoint.load(program.hook, &self.btf)?;
+        tracepoint.load(program.hook, btf)?;
         if attach {
             tracepoint.attach()?;
         }
@@ -312,7 +324,7 @@ impl Loader {
     /// Number of program runs that the kernel skipped because the program was already running on
     /// that CPU, interrupted. Such a run may have been an event; its kind can't be known.
     pub(super) fn missed_runs(&self) -> u64 {
-        use std::os::fd::{AsFd, AsRawFd};
+        use std::os::fd::AsRawFd;
         let missed = |fd: i32| {
             let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
             let line = info.lines().find(|l| l.starts_with("recursion_misses:"))?;
@@ -340,13 +352,13 @@ mod tests {
     /// within its limit of a million instructions.
     #[test]
     fn verifier_processes_few_instructions_of_each_program() {
-        use std::os::fd::{AsFd, AsRawFd};
-        let mut loader = match Loader::new(64 << 10) {
-            Ok(loader) => loader,
+        use std::os::fd::AsRawFd;
+        let (mut loader, btf) = match Loader::new(64 << 10) {
+            Ok(loaded) => loaded,
             Err(cause) => return println!("skipped: {cause}"),
         };
         let config = Config { kinds: Kind::ALL.to_vec(), ..Config::default() };
-        loader.load(PROGRAMS, &config, false);
+        loader.load(&btf, PROGRAMS, &config, false);
         for (name, program) in loader.object.programs() {
             let Ok(fd) = program.fd() else { continue };
             let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
@@ -358,10 +370,27 @@ mod tests {
         }
     }
 
+    /// Programs that are loaded later name their maps by descriptor.
+    #[test]
+    fn taking_the_maps_changes_no_verdict() {
+        let config = Config::default();
+        let mut verdicts = [true, false].into_iter().map(|takes| {
+            let (mut loader, btf) = Loader::new(64 << 10).map_err(|cause| cause.to_string())?;
+            let maps = takes.then(|| loader.maps().unwrap());
+            let loaded = loader.load(&btf, PROGRAMS, &config, false);
+            drop(maps);
+            Ok::<_, String>(loaded.iter().map(Loaded::status).collect::<Vec<_>>())
+        });
+        match verdicts.next().unwrap() {
+            Err(cause) => println!("skipped: {cause}"),
+            Ok(taken) => assert_eq!(taken, verdicts.next().unwrap().unwrap()),
+        }
+    }
+
     #[test]
     fn failed_program_does_not_affect_others() {
-        let mut loader = match Loader::new(64 << 10) {
-            Ok(loader) => loader,
+        let (mut loader, btf) = match Loader::new(64 << 10) {
+            Ok(loaded) => loaded,
             Err(cause) => return println!("skipped: {cause}"),
         };
         // As on a kernel without the tracepoint, and on one whose tracepoint has fewer arguments
@@ -377,7 +406,7 @@ mod tests {
             program("process_exec", "sched_process_exec", &[Kind::Exec], "no execs"),
         ];
         let config = Config { kinds: Vec::new(), ..Config::default() };
-        let loaded = loader.load(TABLE, &config, true);
+        let loaded = loader.load(&btf, TABLE, &config, true);
         let fork = &loaded[3].verdict;
         if let Verdict::Failed(cause) = fork {
             return println!("skipped: {cause}");

@@ -7,6 +7,7 @@
 //! | `kinds.rs` | [`Kind`], names of signals, errors and system calls |
 //! | `loader.rs` | the table of programs; each is loaded on its own and may fail on its own |
 //! | `kernel.rs` | the maps: ring buffer, waiting on it, losses counted in the kernel |
+//! | `ring_reader.rs` | reads the ring buffer through a window |
 //! | `raw.rs` | layouts of the records |
 //! | `decode.rs` | [`Decoder`](decode::Decoder): from a record to an event |
 //! | `process.rs`, `tcp.rs`, `block.rs`, `syscalls.rs` | decoding by family |
@@ -38,6 +39,7 @@ mod probe;
 mod process;
 mod processes;
 mod raw;
+mod ring_reader;
 mod syscalls;
 mod tcp;
 mod tombstones;

@@ -140,7 +140,8 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         own_pid_namespace(),
         cgroup_file_system(),
     ];
-    let loaded = Loader::new(64 << 10).map(|mut loader| loader.load(PROGRAMS, config, false));
+    let loaded =
+        Loader::new(64 << 10).map(|(mut loader, btf)| loader.load(&btf, PROGRAMS, config, false));
     match loaded {
         Ok(programs) => all.extend(programs.iter().map(|one| {
             finding(
