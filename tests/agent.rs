@@ -29,6 +29,8 @@ mod services;
 mod sigma;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "agent/threads.rs"]
+mod threads;
 
 use std::path::Path;
 

@@ -20,6 +20,7 @@ use tapio::load::{LoadConfig, LoadError, run};
 use tapio::server::{Server, ServerConfig, ServerHandle};
 use tapio_collectors::receiver::ReceiverConfig;
 use tapio_collectors::{CollectorConfig, CollectorManager, CollectorSpec, Site};
+use tapio_core::cpu::Placement;
 use tapio_core::event::{Event, EventId, Reason, Severity, Stage, names};
 use tapio_core::ring::{Bell, Header, Ledger, OnFull, RecordReader, Sink, ring};
 use tapio_core::shutdown::Shutdown;
@@ -55,7 +56,7 @@ fn bridge(
         ledger: ledger.stage(Stage::Bridge),
         shutdown: shutdown.clone(),
         spool: None,
-        core: None,
+        placement: Placement::default(),
     };
     bridge.spawn().unwrap()
 }
@@ -90,7 +91,7 @@ fn agent(server: SocketAddr) -> Agent {
     site.set_ledger(Arc::clone(&ledger));
     let mut collectors = CollectorManager::new(site, shutdown.clone());
     let spec = CollectorSpec { name: "receiver", factory: config.factory(), sink };
-    collectors.start(spec, None).unwrap();
+    collectors.start(spec).unwrap();
     eventually("the receiver listens", || std::net::TcpStream::connect(listen).is_ok());
     Agent { listen, shutdown, ledger, collectors, bridge }
 }

@@ -13,6 +13,9 @@ use tapio_core::ring::Bell;
 /// Interval at which a join rings the bell of a bridge that may be asleep.
 const JOIN_INTERVAL: Duration = Duration::from_millis(2);
 
+/// The name of the bridge's thread.
+pub(crate) const THREAD: &str = "bridge";
+
 /// The running bridge.
 pub struct BridgeHandle {
     stats: Arc<BridgeStats>,
@@ -31,15 +34,13 @@ impl Bridge {
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("bridge.{e}")))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let stats = Arc::new(BridgeStats::default());
-        let (bell, core) = (Arc::clone(&self.bell), self.core);
+        let (bell, placement) = (Arc::clone(&self.bell), self.placement.clone());
         let worker = {
             let _inside = runtime.enter();
             Worker::new(self, Arc::clone(&stats))?
         };
-        let thread = std::thread::Builder::new().name("bridge".into()).spawn(move || {
-            if let Some(core) = core {
-                core_affinity::set_for_current(core);
-            }
+        let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
+            placement.begin(THREAD);
             runtime.block_on(worker.run());
         })?;
         Ok(BridgeHandle { stats, bell, thread: Some(thread) })

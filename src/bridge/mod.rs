@@ -61,6 +61,7 @@ pub use circuit::CircuitState;
 pub use config::{BridgeConfig, Compression};
 pub use feed::{ExportCursor, LaneCursor, SpoolFeed, SpoolView};
 pub use handle::BridgeHandle;
+pub(crate) use handle::THREAD;
 pub use lanes::{IMPORTANT, LANE_NAMES, LANES, ORDINARY};
 pub use outbox::{Outbox, OutboxConfig, SpoolConfig, SpoolSync};
 pub use parts::{Bridge, BridgeSpool};

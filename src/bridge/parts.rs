@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::config::BridgeConfig;
 use super::feed::SpoolFeed;
 use super::outbox::SpoolConfig;
-use core_affinity::CoreId;
+use tapio_core::cpu::Placement;
 use tapio_core::ring::{Bell, RecordReader, StageLedger};
 use tapio_core::shutdown::Shutdown;
 
@@ -33,8 +33,8 @@ pub struct Bridge {
     pub exports: Option<Arc<SpoolFeed>>,
     /// The file for items that the server refuses; `None`: they are counted only.
     pub quarantine: Option<PathBuf>,
-    /// The CPU core to run on.
-    pub core: Option<CoreId>,
+    /// The CPUs to run on.
+    pub placement: Placement,
 }
 
 /// The bridge's spool.

@@ -73,8 +73,11 @@ pub(super) fn check(args: &CheckArgs) -> Outcome {
             return Ok(ExitCode::from(BAD_USAGE));
         }
     }
-    let enabled: Vec<&str> =
-        config.collectors.rows().iter().filter(|r| r.enabled).map(|r| r.name).collect();
+    let rows = config.collectors.rows();
+    let enabled: Vec<&str> = rows.iter().filter(|r| r.enabled).map(|r| r.name).collect();
     print(&format!("{file}: valid; collectors: {}", enabled.join(", ")))?;
+    if let Ok(layout) = config.thread_layout(&rows) {
+        print(&format!("{file}: threads: {layout}"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

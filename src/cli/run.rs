@@ -15,11 +15,13 @@ use super::service::{READY_INTERVAL, READY_TIMEOUT, Service};
 use super::signals::Signals;
 use super::{live, log, process, story, telemetry};
 use crate::runtime::{
-    Agent, Config, Sandbox, SandboxState, StartError, release_start_memory, snapshot_json,
+    Agent, AgentProcess, Config, Sandbox, SandboxState, StartError, release_start_memory,
+    snapshot_json,
 };
 use crate::telemetry::in_span;
-use tapio_collectors::CollectorStatus;
+use tapio_collectors::{CollectorStatus, Row};
 use tapio_core::clock;
+use tapio_core::cpu::ThreadLayout;
 use tapio_core::memory;
 use tapio_core::ring::CollectorAccount;
 use tapio_core::shutdown::Shutdown;
@@ -65,6 +67,19 @@ pub(super) fn config(path: Option<&Path>) -> anyhow::Result<Config> {
     }
 }
 
+/// Moves the process's only thread, and with it all that it starts, to the CPUs that the layout has
+/// for them: before the agent allocates its memory, which is then on their NUMA node.
+///
+/// # Errors
+/// When this machine doesn't allow what the configuration requires, as [`Usage`].
+fn place_threads(config: &Config, rows: &[Row]) -> anyhow::Result<ThreadLayout> {
+    let layout = config.thread_layout(rows).map_err(|(key, cause)| format!("{key}: {cause}"));
+    let layout = layout.and_then(ThreadLayout::permitted).map_err(Usage)?;
+    layout.main_placement().begin("main");
+    tracing::info!("threads: {layout}");
+    Ok(layout)
+}
+
 pub(super) fn run(args: &RunArgs) -> Outcome {
     let config = config(args.config.as_deref())?;
     let mut log = log::start(&config)?;
@@ -75,12 +90,14 @@ pub(super) fn run(args: &RunArgs) -> Outcome {
         Signals::of_shutdown().and_then(Signals::and_reload).context("can't handle signals")?;
     let (drained, mut stories) = (Shutdown::default(), None);
     let rows = config.collectors.rows();
+    let layout = place_threads(&config, &rows)?;
     let sandbox = Sandbox::of_agent(&config, args.standalone, &rows)?;
     let limits = sandbox.as_ref().map(|sandbox| Arc::clone(&sandbox.state));
     let access = config.bridge.access();
     let mut telemetry = telemetry::start(&config, "", &log)?;
     let start = || {
-        Agent::start_in(sandbox, config, args.standalone, rows, |rules, server| {
+        let process = AgentProcess { sandbox, layout };
+        Agent::start_in(process, config, args.standalone, rows, |rules, server| {
             stories = server
                 .map(|s| print_stories(s.grpc_endpoint().to_owned(), access, drained.clone()));
             rules

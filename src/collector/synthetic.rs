@@ -119,6 +119,10 @@ impl CollectorConfig for Config {
         }
     }
 
+    fn busy_threads(&self) -> &'static [&'static str] {
+        &["c:synthetic"]
+    }
+
     fn factory(&self) -> CollectorFactory {
         factory(self.clone(), Synthetic)
     }

@@ -26,6 +26,8 @@ pub struct Row {
     pub reads_again: bool,
     /// Whether its senders choose the times of its events.
     pub has_given_times: bool,
+    /// The names of its threads that can be busy for long.
+    pub busy_threads: &'static [&'static str],
     /// Creates the collector for each run.
     pub factory: CollectorFactory,
     /// The rights that it needs.
@@ -99,6 +101,7 @@ macro_rules! collectors {
                     on_full: self.$name.on_full(),
                     reads_again: self.$name.reads_again(),
                     has_given_times: self.$name.has_given_times(),
+                    busy_threads: self.$name.busy_threads(),
                     factory: self.$name.factory(),
                     needs: Needs::new(
                         Rights { opening: $opening, running: $running },

@@ -22,6 +22,9 @@
 //! The field's name is the counter's name in `/status`; kind and help are those of its metric in
 //! `/metrics`. Fields are visible in the declaring crate only; others read through `readings`.
 //!
+//! A struct has cache lines of its own (128 bytes: processors fetch pairs of lines), so that the
+//! counters of one thread aren't beside those of another one.
+//!
 //! All accesses are Relaxed: each value is a number of its own, and nothing is inferred from two
 //! of them.
 
@@ -82,6 +85,7 @@ macro_rules! counters {
     ) => {
         $(#[$meta])*
         #[derive(Debug, Default)]
+        #[repr(align(128))]
         $vis struct $name {
             $(#[doc = $help] pub(crate) $field: $crate::counters::Value,)*
         }

@@ -12,6 +12,7 @@
 //! | `memory` | the level to which memory bounds all parts |
 //! | `closed_list` | enums whose values have names |
 //! | `counters` | counters declared once, with name, kind and help |
+//! | `cpu` | CPUs, cores and NUMA nodes; the layout of threads on them |
 //! | `backoff` | exponential backoff, with or without jitter |
 //! | `clock` | the only module that reads a clock |
 //! | `glob` | glob patterns with `*` and `?` |
@@ -28,6 +29,7 @@ pub mod backoff;
 pub mod clock;
 mod closed_list;
 pub mod counters;
+pub mod cpu;
 pub mod durations;
 pub mod event;
 pub mod glob;

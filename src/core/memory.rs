@@ -76,7 +76,9 @@ impl MemoryLevel {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryPressure(Arc<Shared>);
 
+// Read with every event: nothing that other threads write often is on its cache lines.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 struct Shared {
     level: AtomicU8,
     wanted: AtomicBool,

@@ -32,7 +32,6 @@ mod story;
 mod timer_wheel;
 
 pub use driver::correlator::Correlator;
-pub use driver::thread_plan::ThreadPlan;
 pub use driver::topology::{CollectorRings, Started, Topology};
 pub use driver::{replay, rule_runner};
 pub use matcher::lane::LaneStats;

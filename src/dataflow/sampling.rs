@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The level at which nothing is taken.
 const NOTHING: u32 = 65;
 
-/// How many are taken: one of 2 to the power of a level.
+/// How many are taken: one of 2 to the power of a level. Read with every record: nothing that is
+/// written often is on its cache lines.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct Sampling {
     // Relaxed, here and below: a level stands for itself, and any that was set before will do.
     traces: AtomicU32,

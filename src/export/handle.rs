@@ -13,6 +13,7 @@ use super::sink::Sink;
 use super::stats::SinkStats;
 use crate::bridge::{ExportCursor, SpoolFeed};
 use tapio_core::clock;
+use tapio_core::cpu::Placement;
 use tapio_core::ring::Bell;
 use tapio_wire::{OtlpClient, OtlpEncoder, OtlpProtocol, OtlpService};
 
@@ -23,6 +24,9 @@ struct Prepared {
     cursor: Option<ExportCursor>,
     stats: Arc<SinkStats>,
 }
+
+/// The name of the exporters' thread.
+pub(crate) const THREAD: &str = "export";
 
 /// The exporters: prepared before the bridge opens the spool, started after it.
 pub struct Exporters {
@@ -74,7 +78,12 @@ impl Exporters {
     ///
     /// # Errors
     /// When a sink's configuration is invalid, or the thread or its reactor can't be created.
-    pub fn start(&mut self, service: &OtlpService, drain_timeout: Duration) -> io::Result<()> {
+    pub fn start(
+        &mut self,
+        service: &OtlpService,
+        drain_timeout: Duration,
+        placement: Placement,
+    ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();
         let mut tasks = Vec::new();
@@ -83,7 +92,8 @@ impl Exporters {
             tasks.push(sink.run(drain_timeout));
         }
         drop(inside);
-        let thread = std::thread::Builder::new().name("export".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name(THREAD.into()).spawn(move || {
+            placement.begin(THREAD);
             runtime.block_on(async {
                 let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
                 for task in tasks {

@@ -23,5 +23,6 @@ mod variables;
 
 pub use config::{ExportConfig, ExportSignal, Forward, OtlpSinkConfig};
 pub use handle::Exporters;
+pub(crate) use handle::THREAD;
 pub use stats::SinkStats;
 pub use variables::complete_from_env;

@@ -9,8 +9,7 @@ use super::lock::AgentLock;
 use super::losses::LossMonitor;
 use super::metrics;
 use super::reload::RuleFiles;
-use super::rows::{origin, reads_again};
-use super::sandbox::Sandbox;
+use super::rows::reads_again;
 use super::sections::DataflowConfig;
 use super::start::{
     Start, load_rules, start_collectors, start_correlator, start_delivery, start_server,
@@ -18,11 +17,12 @@ use super::start::{
 };
 use super::start_error::{StartError, system_error};
 use super::status::Status;
+use super::threads::AgentProcess;
 use crate::bridge::{BridgeHandle, BridgeStats};
 use crate::export::Exporters;
 use crate::server::ServerHandle;
 use crate::telemetry::{MetricSource, in_span};
-use tapio_collectors::{CollectorManager, CollectorStatus, Row, Site};
+use tapio_collectors::{CollectorManager, CollectorStatus, Row};
 use tapio_core::counters::Reading;
 use tapio_core::ring::{Bell, Router, Snapshot};
 use tapio_core::shutdown::Shutdown;
@@ -73,44 +73,43 @@ impl Agent {
         rows: Vec<Row>,
         prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
     ) -> Result<Self, StartError> {
-        Self::start_in(None, config, standalone, rows, prepare)
+        Self::start_in(AgentProcess::default(), config, standalone, rows, prepare)
     }
 
-    /// Starts the agent with these collectors, in the sandbox of this process. `prepare` is called
-    /// before they start, with the rules' router and the server of `standalone`: the caller can
-    /// follow the server from the first event on. It returns the router to use: a test can put a
-    /// component of its own between collectors and rules.
+    /// Starts the agent with these collectors, with the limits and the layout of this process.
+    /// `prepare` is called before they start, with the rules' router and the server of
+    /// `standalone`: the caller can follow the server from the first event on. It returns the
+    /// router to use: a test can put a component of its own between collectors and rules.
     ///
     /// # Errors
     /// As [`Agent::start`].
     pub fn start_in(
-        sandbox: Option<Sandbox>,
+        process: AgentProcess,
         mut config: Config,
         standalone: bool,
         rows: Vec<Row>,
         prepare: impl FnOnce(Arc<LiveRules>, Option<&ServerHandle>) -> Arc<dyn Router>,
     ) -> Result<Self, StartError> {
+        let AgentProcess { sandbox, layout } = process.adjust(&mut config);
         let lock = AgentLock::take(&config.state_dir())?;
         let (live, files) = load_rules(&config)?;
         let server = standalone.then(|| start_server(&mut config)).transpose()?;
         let rows: Vec<Row> = rows.into_iter().filter(|r| r.enabled).collect();
-        let mut start = Start::new(&config, &rows);
+        let mut start = Start::new(&config, &rows, layout);
         let memory = watch_memory(&config, &start)?;
         let bell = Arc::new(Bell::new(Default::default()));
         let (Started { correlator, entrances, exits, assessor, .. }, recovery_log) =
             start_correlator(&config, &live, &rows, &bell, &mut start)?;
         let (bridge, exporters) =
             start_delivery(&config, (exits, bell), reads_again(&rows), &mut start)?;
-        let site = Site::new(&start.node, origin(&start.node, start.epoch))
-            .with_state_dir(config.state_dir())
-            .with_redactor(Arc::clone(&start.redactor));
+        let site = start.site(&config);
         let manager = CollectorManager::new(site.clone(), start.shutdown.clone())
             .hung_after(config.collectors.hung_after.0)
             .confined(sandbox.as_ref().and_then(|sandbox| sandbox.confinement.clone()));
         let router = prepare(Arc::clone(&live), server.as_ref());
         let manager = start_collectors(manager, rows, entrances, &router, &mut start)?;
         let manager = Arc::new(Mutex::new(manager));
-        let Start { node, epoch, shutdown, redactor, ledger, .. } = start;
+        let Start { node, epoch, shutdown, redactor, ledger, layout, .. } = start;
         let ledger = Arc::new(ledger);
         site.set_ledger(Arc::clone(&ledger));
         let access = admin::access(&config.admin.listen, &config.admin.access());
@@ -134,6 +133,7 @@ impl Agent {
             ledger,
             losses: LossMonitor::default(),
             sandbox: sandbox.map(|sandbox| sandbox.state),
+            layout,
             redactor,
             shutdown: shutdown.clone(),
         });

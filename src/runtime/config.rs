@@ -15,6 +15,7 @@ use crate::export::{ExportConfig, complete_from_env};
 use crate::server::ServerConfig;
 use crate::telemetry::TelemetryConfig;
 use tapio_collectors::CollectorsConfig;
+use tapio_core::cpu::ThreadsConfig;
 use tapio_core::redact::{RedactConfig, Redactor};
 use tapio_dataflow::rules::{Position, yaml_cause};
 use tapio_wire::OtlpService;
@@ -60,6 +61,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// The server, for `tapio server` and `tapio run --standalone`.
     pub server: ServerConfig,
+    /// The CPUs of the agent's threads.
+    pub threads: ThreadsConfig,
     /// The admin pages.
     pub admin: AdminConfig,
     /// The agent's log.
@@ -148,6 +151,7 @@ impl Config {
         self.server.check().map_err(|e| split("server", e))?;
         self.collectors.check().map_err(|e| split("collectors", e))?;
         self.redact.check().map_err(|e| split("redact", e))?;
+        self.thread_layout(&self.collectors.rows())?;
         let admin = self.admin.access();
         admin.check(&[("listen", &self.admin.listen)]).map_err(|e| split("admin", e))?;
         let bad = |key: &str, cause: &str| Err((format!("dataflow.{key}"), cause.to_owned()));
@@ -327,6 +331,17 @@ mod tests {
             (
                 "node: n\nmemory_limit: 1MiB\n",
                 "t.yaml:2:15: memory_limit: \"1MiB\": must be `auto`",
+            ),
+            ("threads:\n  core: 1\n", "t.yaml:2:3: unknown field `core`"),
+            ("threads:\n  cpus: 3-1\n", "t.yaml:2:9: threads.cpus: \"3-1\" isn't a list of CPUs"),
+            (
+                "threads:\n  cpus: 0,1023\n",
+                "t.yaml:2:3: threads.cpus: 0,1023: this process may use",
+            ),
+            ("threads: { numa_node: 99 }\n", "t.yaml:1:1: threads.numa_node: 99: no CPU of this"),
+            (
+                "threads: { numa_node: x }\n",
+                "t.yaml:1:23: threads.numa_node: \"x\": must be `auto`",
             ),
             ("node: ${NOPE}\n", "t.yaml:1:7: ${NOPE} isn't set"),
             (

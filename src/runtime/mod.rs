@@ -10,6 +10,7 @@
 //! | `sandbox.rs` | [`Sandbox`]: the rights of the process |
 //! | `variables.rs` | environment variables in the YAML file |
 //! | `start_error.rs` | [`StartError`] |
+//! | `threads.rs` | the CPUs of the threads |
 //! | `status.rs` | [`Status`]: `/status` and `/readyz` |
 //! | `metrics/` | `/metrics` |
 //! | `admin.rs` | the HTTP server of these pages |
@@ -38,6 +39,7 @@ mod service_state;
 mod start;
 mod start_error;
 mod status;
+mod threads;
 mod variables;
 
 pub use agent::{Agent, Exit};
@@ -52,3 +54,4 @@ pub use sandbox::{Sandbox, SandboxError, SandboxState};
 pub use sections::{AdminConfig, DataflowConfig, LogConfig, LogFormat, SandboxConfig};
 pub use start_error::StartError;
 pub use status::{Status, snapshot_json};
+pub use threads::AgentProcess;

@@ -6,15 +6,18 @@ use super::config::Config;
 use super::memory::{MemoryStats, MemoryWatch};
 use super::recovery_log::{RecoveryLog, RecoveryLogState};
 use super::reload::{self, RuleFiles};
-use super::rows::{accounts, given_times};
+use super::rows::{accounts, given_times, origin};
 use super::service_state::kept_services;
 use super::start_error::{StartError, system_error};
-use crate::bridge::{Bridge, BridgeHandle, BridgeSpool, QUARANTINE_FILE, SpoolConfig, SpoolFeed};
-use crate::export::Exporters;
+use crate::bridge::{
+    self, Bridge, BridgeHandle, BridgeSpool, QUARANTINE_FILE, SpoolConfig, SpoolFeed,
+};
+use crate::export::{self, Exporters};
 use crate::server::{Server, ServerHandle};
 use crate::telemetry::in_span;
-use tapio_collectors::{CollectorManager, CollectorSpec, Row};
+use tapio_collectors::{CollectorManager, CollectorSpec, Row, Site};
 use tapio_core::clock;
+use tapio_core::cpu::ThreadLayout;
 use tapio_core::event::Stage;
 use tapio_core::memory::MemoryPressure;
 use tapio_core::redact::Redactor;
@@ -22,7 +25,7 @@ use tapio_core::ring::{Bell, Ledger, RecordReader, Router, Sink};
 use tapio_core::shutdown::Shutdown;
 use tapio_dataflow::evidence::Bounds;
 use tapio_dataflow::rules::{LiveRules, RuleSet};
-use tapio_dataflow::{CollectorRings, LaneOptions, Order, Started, ThreadPlan, Topology};
+use tapio_dataflow::{CollectorRings, LaneOptions, Order, Started, Topology};
 
 /// Blocks of 64 bytes that an event of usual size (197 bytes, 8 attributes) takes in a ring.
 const BLOCKS_PER_EVENT: usize = 8;
@@ -39,7 +42,7 @@ pub(super) struct Start {
     pub(super) node: String,
     pub(super) epoch: u64,
     pub(super) shutdown: Shutdown,
-    pub(super) threads: ThreadPlan,
+    pub(super) layout: Arc<ThreadLayout>,
     pub(super) memory: MemoryPressure,
     pub(super) redactor: Arc<Redactor>,
     /// Whether events are redacted.
@@ -48,17 +51,25 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) fn new(config: &Config, rows: &[Row]) -> Self {
+    pub(super) fn new(config: &Config, rows: &[Row], layout: ThreadLayout) -> Self {
         Self {
             node: config.node_name(),
             epoch: clock::wall_ns(),
             shutdown: Shutdown::default(),
-            threads: ThreadPlan::pinned(),
+            layout: Arc::new(layout),
             memory: MemoryPressure::default(),
             redactor: config.redactor(),
             redacts_events: config.redact.enabled,
             ledger: Ledger::new(accounts(rows)),
         }
+    }
+
+    /// The environment of the collectors.
+    pub(super) fn site(&self, config: &Config) -> Site {
+        Site::new(&self.node, origin(&self.node, self.epoch))
+            .with_state_dir(config.state_dir())
+            .with_redactor(Arc::clone(&self.redactor))
+            .with_layout(Arc::clone(&self.layout))
     }
 }
 
@@ -103,7 +114,9 @@ pub(super) fn start_delivery(
     let feed = exporters.as_ref().map(|exporters| Arc::clone(exporters.feed()));
     let bridge = start_bridge(config, (readers, bell), feed, reads_again, start)?;
     if let Some(exporters) = &mut exporters {
-        let started = exporters.start(&config.otlp_service(), config.bridge.drain_timeout);
+        let placement = start.layout.placement(export::THREAD);
+        let drain_timeout = config.bridge.drain_timeout;
+        let started = exporters.start(&config.otlp_service(), drain_timeout, placement);
         started.map_err(system_error("export"))?;
     }
     Ok((bridge, exporters))
@@ -128,7 +141,7 @@ fn start_bridge(
         spool: spool(config, start, reads_again),
         exports,
         quarantine: Some(config.state_dir().join(QUARANTINE_FILE)),
-        core: start.threads.next_core(),
+        placement: start.layout.placement(bridge::THREAD),
     };
     bridge.spawn().map_err(system_error("bridge"))
 }
@@ -200,9 +213,9 @@ pub(super) fn start_correlator(
         };
         recovery_log = Some(state);
     }
-    let Start { shutdown, threads, ledger, .. } = start;
+    let Start { shutdown, layout, ledger, .. } = start;
     let started = topology
-        .start(exit_bell, ledger, shutdown, threads)
+        .start(exit_bell, ledger, shutdown, layout)
         .map_err(system_error("correlator threads"))?;
     Ok((started, recovery_log))
 }
@@ -216,7 +229,7 @@ pub(super) fn start_collectors(
     start: &mut Start,
 ) -> Result<CollectorManager, StartError> {
     let redactor = start.redacts_events.then(|| Arc::clone(&start.redactor));
-    let Start { shutdown, threads, memory, ledger, .. } = start;
+    let Start { shutdown, memory, ledger, .. } = start;
     let mut entrances = entrances.into_iter();
     for (number, row) in (0u8..).zip(rows) {
         let mut new_sink = |entrance| {
@@ -229,7 +242,7 @@ pub(super) fn start_collectors(
         let (Some(first), Some(second)) = (entrances.next(), entrances.next()) else { break };
         let sink = new_sink(first).with_spare(new_sink(second));
         let spec = CollectorSpec { name: row.name, factory: row.factory, sink };
-        manager.start(spec, threads.next_core()).map_err(system_error("collector thread"))?;
+        manager.start(spec).map_err(system_error("collector thread"))?;
     }
     Ok(manager)
 }

@@ -10,12 +10,14 @@ use super::memory::MemoryStats;
 use super::recovery_log::RecoveryLogState;
 use super::reload::ReloadStats;
 use super::sandbox::SandboxState;
+use super::threads::layout_json;
 use crate::bridge::BridgeStats;
 use crate::export::SinkStats;
 use crate::server::{AccessStats, ServerHealth};
 use tapio_collectors::{CollectorManager, CollectorStatus, Health};
 use tapio_core::clock;
 use tapio_core::counters::Reading;
+use tapio_core::cpu::ThreadLayout;
 use tapio_core::event::{Name, Reason, rfc3339};
 use tapio_core::identity::Directory;
 use tapio_core::redact::Redactor;
@@ -62,6 +64,8 @@ pub struct Status {
     pub losses: LossMonitor,
     /// The limits of the process's rights; `None` where it has none.
     pub sandbox: Option<Arc<SandboxState>>,
+    /// The CPUs of the threads.
+    pub layout: Arc<ThreadLayout>,
     /// Removes secrets from the document.
     pub redactor: Arc<Redactor>,
     /// Access to the admin pages.
@@ -169,6 +173,7 @@ impl Status {
             "recovery_log": self.recovery_log(),
             "memory": self.memory.as_ref().map(|memory| counters_json(memory.readings())),
             "sandbox": self.sandbox(),
+            "threads": layout_json(&self.layout),
             "collectors": collectors,
             "identity": counters_json(self.directory.readings()),
             "shards": shards,

@@ -23,6 +23,7 @@ pub(crate) const PACKAGES: &[Package] = &[
                 "clock",
                 "closed_list",
                 "counters",
+                "cpu",
                 "durations",
                 "glob",
                 "grams",

@@ -8,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cache_lines;
 mod generators;
 mod oracle;
 mod overload;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use tapio::runtime::{Agent, Config, Sandbox};
+use tapio::runtime::{Agent, AgentProcess, Config, Sandbox};
 use tapio_collectors::{CollectorConfig as _, Needs, Row, jsonl};
 use tapio_core::event::Event;
 use tapio_core::ring::{CollectorAccount, Route, Router};
@@ -136,6 +136,7 @@ impl FaultTest {
         let mut rows = config.collectors.rows();
         rows.push(Row {
             has_given_times: false,
+            busy_threads: &[],
             name: STEADY,
             about: "Counted lines.",
             enabled: true,
@@ -155,7 +156,8 @@ impl FaultTest {
         // the same ones as in a process of its own.
         let start = move || {
             let sandbox = Sandbox::of_agent(&config, true, &rows).unwrap();
-            Agent::start_in(sandbox, config, true, rows, |inner, _| {
+            let process = AgentProcess { sandbox, ..AgentProcess::default() };
+            Agent::start_in(process, config, true, rows, |inner, _| {
                 Arc::new(FaultyRouter { inner, fault: for_router })
             })
         };

@@ -274,7 +274,7 @@ fn collector_panic_is_accounted_for_and_recovered_from() {
     let mut manager =
         CollectorManager::new(tapio_collectors::Site::new("testnode", 7), shutdown.clone());
     let spec = CollectorSpec { name: "ebpf", factory: config.factory(), sink };
-    manager.start(spec, None).unwrap();
+    manager.start(spec).unwrap();
     // Starts children until one causes the panic, and then until one is emitted again.
     eventually("the collector is restarted", || {
         run_true();

@@ -118,7 +118,7 @@ impl Pipeline {
             thread::spawn(move || consume(readers, &bell, &taken, events.as_deref()))
         };
         for spec in specs {
-            manager.start(spec, None).unwrap();
+            manager.start(spec).unwrap();
         }
         Self { manager, shutdown, site, events, keeps_events, ledger, consumer: Some(consumer) }
     }

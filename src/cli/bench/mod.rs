@@ -120,6 +120,9 @@ struct Pipeline {
     /// Number of shards; 0: the agent's default
     #[arg(long, default_value_t = 0)]
     shards: usize,
+    /// The agent's section `threads`, such as `{ pin: always }`
+    #[arg(long, default_value = "{}", value_name = "YAML")]
+    threads: String,
     /// Seconds for which the agent's CPU time without load is measured; 0: not measured
     #[arg(long, default_value_t = 0)]
     idle_seconds: u64,
@@ -200,8 +203,8 @@ fn write_configuration(
          collectors: {{ only: [receiver], receiver: {{ enabled: true, listen: \"127.0.0.1:{receiver}\" }} }}\n\
          bridge: {{ endpoint: \"127.0.0.1:{grpc}\"{spool} }}\n\
          server: {{ grpc_listen: \"127.0.0.1:{grpc}\", http_listen: \"127.0.0.1:{http}\", data_dir: {dir_text}/store }}\n\
-         admin: {{ listen: \"127.0.0.1:{admin}\" }}\nlog: {{ level: warn }}\n",
-        args.shards
+         admin: {{ listen: \"127.0.0.1:{admin}\" }}\nlog: {{ level: warn }}\nthreads: {}\n",
+        args.shards, args.threads
     );
     std::fs::write(dir.join("bench.yaml"), config)?;
     Ok(())

@@ -113,6 +113,10 @@ impl CollectorConfig for Config {
         OnFull::Drop
     }
 
+    fn busy_threads(&self) -> &'static [&'static str] {
+        &["c:ebpf"]
+    }
+
     fn factory(&self) -> CollectorFactory {
         let config = self.clone();
         Box::new(move || Box::new(Ebpf::new(config.clone())) as Box<dyn Collector>)

@@ -36,6 +36,7 @@ struct NodeCounters {
     memory_bytes: u64,
     io_bytes: u64,
     memory_total_bytes: u64,
+    processors: u64,
 }
 
 /// A cgroup's pressure and use of one resource since the previous sample.
@@ -127,8 +128,10 @@ impl NodeCounters {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = read("/proc/meminfo");
         let kib = |key: &str| field(&memory, key).unwrap_or(0) * 1024;
+        let stat = read("/proc/stat");
         Self {
-            cpu_us: cpu_us(&read("/proc/stat")),
+            cpu_us: cpu_us(&stat),
+            processors: processors(&stat),
             memory_bytes: kib("AnonPages"),
             io_bytes: io_bytes(&read("/proc/diskstats")),
             memory_total_bytes: kib("MemTotal"),
@@ -138,12 +141,11 @@ impl NodeCounters {
     /// The node's use between two times, by resource; `None` if it was idle.
     fn use_until(&self, later: &Self, passed: Duration) -> [Option<f64>; 3] {
         let seconds = passed.as_secs_f64().max(1e-3);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let cpu = later.cpu_us.saturating_sub(self.cpu_us) as f64;
         let io = later.io_bytes.saturating_sub(self.io_bytes) as f64;
         let (held, total) = (later.memory_bytes as f64, later.memory_total_bytes as f64);
         [
-            (cpu >= BUSY_PART * processors * seconds * 1e6).then_some(cpu),
+            (cpu >= BUSY_PART * later.processors as f64 * seconds * 1e6).then_some(cpu),
             (held >= BUSY_PART * total && held > 0.0).then_some(held),
             (io >= BUSY_BYTES_PER_S * seconds).then_some(io),
         ]
@@ -156,6 +158,16 @@ fn cpu_us(stat: &str) -> u64 {
     let line = stat.lines().next().unwrap_or_default();
     let ticks: Vec<u64> = line.split_whitespace().skip(1).map(|w| w.parse().unwrap_or(0)).collect();
     [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).sum::<u64>() * 10_000
+}
+
+/// The processors of the node that are online: the lines `cpuN` of `/proc/stat`. The affinity of
+/// this thread doesn't matter.
+fn processors(stat: &str) -> u64 {
+    let is_one = |line: &&str| {
+        let number = line.strip_prefix("cpu").unwrap_or_default();
+        number.starts_with(|c: char| c.is_ascii_digit())
+    };
+    stat.lines().filter(is_one).count() as u64
 }
 
 /// Bytes read and written from `/proc/diskstats`: sectors of 512 bytes of the devices that are
@@ -185,7 +197,8 @@ mod tests {
         let psi = "some avg10=1.00 avg60=0.00 avg300=0.00 total=123456\nfull avg10=0.00 total=7\n";
         assert_eq!(some_us(psi), Some(123_456));
         assert_eq!(some_us("full total=1"), None);
-        assert_eq!(cpu_us("cpu  100 1 50 9999 7 2 3 4 0 0\ncpu0 1"), 1_600_000);
+        let stat = "cpu  100 1 50 9999 7 2 3 4 0 0\ncpu0 1\ncpu3 1\nintr 5\n";
+        assert_eq!((cpu_us(stat), processors(stat)), (1_600_000, 2));
         let disks = " 8 0 sda 10 0 100 0 5 0 50 0 0 0 0\n 8 1 sda1 10 0 100 0 5 0 50 0 0\n\
                      259 0 nvme0n1 1 0 2 0 1 0 2 0 0\n 259 1 nvme0n1p1 1 0 2 0 1 0 2 0 0\n\
                      7 0 loop0 9 0 9 0 9 0 9 0 0\n";
@@ -196,13 +209,15 @@ mod tests {
     fn idle_node_has_no_use_to_share() {
         let then = NodeCounters::default();
         let second = Duration::from_secs(1);
-        let now = NodeCounters { cpu_us: 1_000, memory_total_bytes: 1 << 30, ..then };
+        let now =
+            NodeCounters { cpu_us: 1_000, memory_total_bytes: 1 << 30, processors: 1, ..then };
         assert_eq!(then.use_until(&now, second), [None, None, None]);
         let now = NodeCounters {
             cpu_us: 64_000_000_000,
             memory_bytes: 1 << 29,
             io_bytes: 1 << 24,
             memory_total_bytes: 1 << 30,
+            processors: 1,
         };
         assert!(then.use_until(&now, second).iter().all(Option::is_some));
     }

@@ -31,6 +31,8 @@ const ACCEPT_INTERVAL: Duration = Duration::from_millis(5);
 const MAX_WAITING: usize = 256;
 /// How long a shutdown waits for the last records to be accepted.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
+/// The thread of the listeners; the collector's own decodes.
+const SERVERS_THREAD: &str = "otlp";
 /// Delay until the counters of a request are published.
 const REPORT_DELAY: Duration = Duration::from_millis(80);
 
@@ -109,6 +111,10 @@ impl CollectorConfig for Config {
         true
     }
 
+    fn busy_threads(&self) -> &'static [&'static str] {
+        &["c:otlp", SERVERS_THREAD]
+    }
+
     fn check(&self) -> Result<(), String> {
         let listeners = [("grpc_listen", &self.grpc_listen), ("http_listen", &self.http_listen)];
         self.access_config().check(&listeners)
@@ -147,8 +153,12 @@ impl Collector for Otlp {
             // If this run is abandoned, the servers end, and the next run starts its own.
             let shutdown = context.shutdown.untracked();
             let doors = [(grpc, Arc::clone(&access[0])), (http, Arc::clone(&access[1]))];
-            let serve = move || servers::serve(doors, intake, ended, &shutdown);
-            std::thread::Builder::new().name("otlp".into()).spawn(serve).map_err(failed)?
+            let placement = context.site.layout.placement(SERVERS_THREAD);
+            let serve = move || {
+                placement.begin(SERVERS_THREAD);
+                servers::serve(doors, intake, ended, &shutdown)
+            };
+            std::thread::Builder::new().name(SERVERS_THREAD.into()).spawn(serve).map_err(failed)?
         };
         let ended = runtime.block_on(process_requests(&mut requests, &access, context));
         drop(end_servers);

@@ -100,6 +100,10 @@ impl CollectorConfig for ReceiverConfig {
         true
     }
 
+    fn busy_threads(&self) -> &'static [&'static str] {
+        &["c:receiver"]
+    }
+
     fn check(&self) -> Result<(), String> {
         self.access().check(&[("listen", &self.listen)])
     }

@@ -69,6 +69,12 @@ pub trait CollectorConfig {
         false
     }
 
+    /// The names of its threads that can be busy for long: each gets a CPU of its own where threads
+    /// are pinned.
+    fn busy_threads(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Files and folders that it opens, besides `/proc`, `/sys`, `/etc`, `/usr`, the state folder
     /// and the paths in the configuration file.
     fn files(&self) -> Vec<(PathBuf, FileRights)> {

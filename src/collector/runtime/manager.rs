@@ -1,11 +1,9 @@
-//! Runs the collectors: a pinned thread each, health, status, and the replacement of hung runs.
+//! Runs the collectors: a thread each, health, status, and the replacement of hung runs.
 //! `supervise.rs` is the body of a thread.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use core_affinity::CoreId;
 
 use super::collector::CollectorFactory;
 use super::health::{HUNG_AFTER, Health};
@@ -72,7 +70,6 @@ pub struct CollectorManager {
 /// A collector, its threads, and its heartbeats as of the last check.
 struct Supervised {
     shared: Arc<Shared>,
-    core: Option<CoreId>,
     confinement: Option<Arc<Confinement>>,
     /// The thread of the current run, and those of abandoned runs that haven't ended yet.
     threads: Vec<JoinHandle<()>>,
@@ -108,10 +105,9 @@ impl CollectorManager {
     ///
     /// # Errors
     /// When the system can't start a thread.
-    pub fn start(&mut self, spec: CollectorSpec, core: Option<CoreId>) -> std::io::Result<()> {
+    pub fn start(&mut self, spec: CollectorSpec) -> std::io::Result<()> {
         let mut supervised = Supervised {
             shared: Arc::new(Shared::new(spec.name, spec.factory, spec.sink, &self.site.redactor)),
-            core,
             confinement: self.confinement.clone(),
             threads: Vec::new(),
             heartbeats: 0,
@@ -202,12 +198,11 @@ impl Supervised {
         let Some(run) = self.shared.begin_run(shutdown, site, heartbeat_interval, rights) else {
             return Ok(false);
         };
-        let (shared, core) = (Arc::clone(&self.shared), self.core);
+        let shared = Arc::clone(&self.shared);
         let name = format!("c:{}", self.shared.name);
+        let (own, placement) = (name.clone(), site.layout.placement(&name));
         let body = move || {
-            if let Some(core) = core {
-                core_affinity::set_for_current(core);
-            }
+            placement.begin(&own);
             shared.supervise(run);
         };
         self.threads.push(match &self.confinement {

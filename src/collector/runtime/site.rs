@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 use super::kernel_facts::KernelFacts;
+use tapio_core::cpu::ThreadLayout;
 use tapio_core::identity::{Directory, node_base};
 use tapio_core::redact::Redactor;
 use tapio_core::ring::{Ledger, MAX_COLLECTORS, Target};
@@ -27,6 +28,8 @@ pub struct Site {
     pub state_dir: Option<PathBuf>,
     /// Removes secrets from status notes and errors.
     pub redactor: Arc<Redactor>,
+    /// The CPUs of the collectors' threads.
+    pub layout: Arc<ThreadLayout>,
     ledger: Arc<OnceLock<Arc<Ledger>>>,
     accepted: Arc<[Arc<Accepted>; MAX_COLLECTORS]>,
 }
@@ -61,6 +64,7 @@ impl Site {
             cgroup_base: node_base(&own_cgroup()).into(),
             state_dir: None,
             redactor: Redactor::builtin(),
+            layout: Arc::default(),
             ledger: Arc::default(),
             accepted: Arc::new(std::array::from_fn(|_| Arc::default())),
         }
@@ -77,6 +81,13 @@ impl Site {
     #[must_use]
     pub fn with_redactor(mut self, redactor: Arc<Redactor>) -> Self {
         self.redactor = redactor;
+        self
+    }
+
+    /// Places the collectors' threads on CPUs.
+    #[must_use]
+    pub fn with_layout(mut self, layout: Arc<ThreadLayout>) -> Self {
+        self.layout = layout;
         self
     }
 

@@ -43,8 +43,10 @@ impl Target for std::sync::OnceLock<Waker> {
     }
 }
 
-/// The bell of one consumer, shared by all its producers.
+/// The bell of one consumer, shared by all its producers. They read it with every chunk, so nothing
+/// that another thread writes is on its cache lines.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Doorbell<T> {
     /// AWAKE or ASLEEP. Swapped by the consumer in `prepare_sleep` and `cancel_sleep`, by producers
     /// in `ring`; Relaxed everywhere, as the fences in `prepare_sleep` and `ring` order it.

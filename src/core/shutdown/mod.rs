@@ -36,14 +36,18 @@ pub struct Shutdown {
     is_tracked: bool,
 }
 
+// Read by all threads all the time: nothing that is written is beside it.
 #[derive(Default, Debug)]
+#[repr(align(128))]
 struct Flags {
     requested: Signal,
     hung_threads_abandoned: AtomicBool,
 }
 
-/// A supervisor's handle on one run of a collector.
+/// A supervisor's handle on one run of a collector. The run writes its heartbeats often: on cache
+/// lines of their own.
 #[derive(Default, Debug)]
+#[repr(align(128))]
 pub struct RunHandle {
     abandoned: Signal,
     heartbeats: AtomicU64,

@@ -4,12 +4,10 @@
 //! | --- | --- |
 //! | `topology.rs` | [`Topology`](topology::Topology): builds the threads and their rings |
 //! | `correlator.rs` | [`Correlator`](correlator::Correlator): the running threads |
-//! | `thread_plan.rs` | [`ThreadPlan`](thread_plan::ThreadPlan): the core of each thread |
 //! | `replay.rs` | runs events from files through the same shards, in total order |
 //! | `rule_runner.rs` | runs the tests that rules contain |
 
 pub(crate) mod correlator;
 pub mod replay;
 pub mod rule_runner;
-pub(crate) mod thread_plan;
 pub(crate) mod topology;

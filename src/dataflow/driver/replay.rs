@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-use crate::driver::thread_plan::ThreadPlan;
 use crate::driver::topology::{Started, Topology};
 use crate::evidence::{Assessor, Bounds, EvidenceReader, LearnedPair};
 use crate::matcher::lane_options::LaneOptions;
@@ -16,6 +15,7 @@ use crate::matcher::match_line::MatchLine;
 use crate::matcher::order::Order;
 use crate::rules::{LiveRules, Rule, RuleSet};
 use crate::shard::shard::Shard;
+use tapio_core::cpu::ThreadLayout;
 use tapio_core::event::{JsonEvent, Name, ParsedLine, Reason, Stage, Story, event_json_with};
 use tapio_core::ring::{
     Bell, Ledger, Membership, OnFull, Record, RecordReader, RecordType, Router, Sink, Snapshot,
@@ -262,7 +262,7 @@ pub fn run_set(inputs: Inputs, rules: Arc<RuleSet>, emit: Emit) -> Result<Replay
     let cluster = rules.cluster.clone();
     let rules = Arc::new(LiveRules::new(rules));
     let started =
-        topology(&rules, emit).start(&bell, &mut ledger, &shutdown, &mut ThreadPlan::default())?;
+        topology(&rules, emit).start(&bell, &mut ledger, &shutdown, &ThreadLayout::default())?;
     let Started { correlator, mut entrances, exits, messages, .. } = started;
     let end = ledger.stage(Stage::Bridge);
     let entrance = entrances.pop().unwrap_or_default();

@@ -15,10 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use core_affinity::CoreId;
-
 use crate::driver::correlator::Correlator;
-use crate::driver::thread_plan::ThreadPlan;
 use crate::evidence::{
     AssessorStats, AssessorThread, Bounds, EvidenceReader, EvidenceWriter, KeptServices,
     evidence_ring,
@@ -29,6 +26,7 @@ use crate::rules::LiveRules;
 use crate::shard::shard::Shard;
 use crate::shard::shard_output::ShardOutput;
 use crate::shard::worker::{Connections, Worker};
+use tapio_core::cpu::{Placement, ThreadLayout};
 use tapio_core::event::Stage;
 use tapio_core::memory::MemoryPressure;
 use tapio_core::ring::{Bell, Ledger, MAX_FORWARDED_BLOCKS, RecordReader, RecordWriter, ring};
@@ -212,7 +210,7 @@ impl Topology {
         exit_bell: &Arc<Bell>,
         ledger: &mut Ledger,
         shutdown: &Shutdown,
-        threads: &mut ThreadPlan,
+        layout: &ThreadLayout,
     ) -> io::Result<Started> {
         let shards = self.shards.take().unwrap_or_else(|| self.make_shards());
         let message_bell = match self.assessor_thread {
@@ -241,7 +239,8 @@ impl Topology {
             let worker = Worker::new(number, shard, self.order, connections);
             correlator.stats.push(worker.stats());
             let name = format!("shard:{number}");
-            correlator.shards.push(spawn(name, threads.next_core(), move || worker.run())?);
+            let placement = layout.placement(&name);
+            correlator.shards.push(spawn(name, placement, move || worker.run())?);
         }
         let Rings { entrances, mut exits, mut messages, recorded, .. } = rings;
         let mut assessor = Arc::default();
@@ -265,7 +264,8 @@ impl Topology {
             .with_sampling(self.rules.sampling())
             .with_kept_services(self.kept_services.take());
             assessor = thread.stats();
-            correlator.assessor = Some(spawn("assessor".into(), None, move || thread.run())?);
+            let placement = layout.placement("assessor");
+            correlator.assessor = Some(spawn("assessor".into(), placement, move || thread.run())?);
         }
         if let (Some(start), Some(bell)) = (self.recorder.take(), recorder_bell) {
             let thread = start(recorded, bell).map_err(|e| named("recorder", &e))?;
@@ -351,16 +351,15 @@ impl Rings {
     }
 }
 
-/// Starts a thread, pinned to a core where one is given.
+/// Starts a thread on its CPUs.
 fn spawn<T: Send + 'static>(
     name: String,
-    core: Option<CoreId>,
+    placement: Placement,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
+    let own = name.clone();
     let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-        if let Some(core) = core {
-            core_affinity::set_for_current(core);
-        }
+        placement.begin(&own);
         run()
     });
     thread.map_err(|e| named(&name, &e))
