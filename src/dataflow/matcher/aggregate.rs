@@ -22,7 +22,8 @@ impl Lane {
         aggregate: &Aggregate,
         memberships: &mut Vec<Membership>,
     ) {
-        let mut counted: Vec<u8> = Vec::with_capacity(used.ops.len());
+        let (mut counted, mut same) = std::mem::take(&mut self.counted);
+        counted.clear();
         counted.extend(used.ops.iter().filter(|op| outcomes.holds(**op)).filter_map(|op| {
             match op.part {
                 RulePart::Counted(i) => Some(i),
@@ -32,12 +33,13 @@ impl Lane {
         // An event can be several of the counted ones, each with its own key.
         while let Some(first) = counted.first().copied() {
             let by = &aggregate.events[usize::from(first)].by;
-            let same: Vec<u8> =
-                counted.extract_if(.., |i| aggregate.events[usize::from(*i)].by == *by).collect();
+            same.clear();
+            same.extend(counted.extract_if(.., |i| aggregate.events[usize::from(*i)].by == *by));
             if build_key(context.event, by, &mut self.key) {
                 self.measure(context, used.rule, aggregate, &same, memberships);
             }
         }
+        self.counted = (counted, same);
     }
 
     fn measure(

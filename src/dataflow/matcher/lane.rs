@@ -79,6 +79,10 @@ pub(crate) struct Lane {
     evaluated: u64,
     outcomes: Outcomes,
     pub(crate) key: Vec<u8>,
+    /// The counted events that an event is, and those of them with one key; kept for their memory.
+    pub(crate) counted: (Vec<u8>, Vec<u8>),
+    /// The memberships of a kept event, which nobody reads; kept for their memory.
+    memberships: Vec<Membership>,
     pub(crate) tail: Vec<u8>,
     /// The ids of the relevant events evaluated lately: an event that comes again counts once.
     seen: Lru<EventId, ()>,
@@ -121,6 +125,8 @@ impl Lane {
             evaluated: 0,
             outcomes: Outcomes::default(),
             key: Vec::new(),
+            counted: Default::default(),
+            memberships: Vec::new(),
             tail: Vec::new(),
             seen: Lru::new(options.max_seen),
             failures: Failures::default(),
@@ -210,7 +216,10 @@ impl Lane {
         let Some(event) = record.event() else { return };
         self.advance_clock(event.time(), now_ns);
         let current = EventRef::new(&record, event.event_id(), event.time(), self.evaluated + 1);
-        self.evaluate(&mut current.with_copy(Arc::clone(kept)), now_ns, &mut Vec::new());
+        let mut memberships = std::mem::take(&mut self.memberships);
+        memberships.clear();
+        self.evaluate(&mut current.with_copy(Arc::clone(kept)), now_ns, &mut memberships);
+        self.memberships = memberships;
     }
 
     /// Advances event time to that of an event. Replay reads what was, whatever its times.

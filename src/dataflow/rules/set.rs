@@ -1,5 +1,6 @@
 //! A rule set: its plans by kind of event, and the routing of events to shards.
 
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use super::field::{FieldRef, View, build_key};
@@ -162,14 +163,18 @@ impl Router for RuleSet {
         if self.shards == 1 {
             return Route { visits: 1 };
         }
+        thread_local! {
+            // Of a collector's thread, which routes each of its events.
+            static KEY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
         let mut visits = 1u64 << self.home_shard(event);
-        let plan = self.plan(event.kind);
-        let mut key = Vec::with_capacity(if plan.keys.is_empty() { 0 } else { 128 });
-        for by in &plan.keys {
+        let mut key = KEY.take();
+        for by in &self.plan(event.kind).keys {
             if build_key(event, by, &mut key) {
                 visits |= 1 << self.owner(self.hash(&key));
             }
         }
+        KEY.set(key);
         Route { visits }
     }
 }

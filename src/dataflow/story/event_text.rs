@@ -37,35 +37,42 @@ pub(crate) fn summary(event: &ArchivedEvent<'_>) -> String {
 /// Adds the entities that the event is about, up to [`MAX_AFFECTED`].
 pub(crate) fn affected(event: &ArchivedEvent<'_>, into: &mut BTreeSet<AffectedEntity>) {
     let text = |name| event.text(name).filter(|t| !t.is_empty());
-    let mut add = |kind, name: String| {
-        if into.len() < MAX_AFFECTED {
-            into.insert(AffectedEntity::new(kind, name));
+    // Most events are about an entity that is known: its name isn't built again.
+    let mut add = |kind, parts: &[&str]| {
+        let is_it = |known: &AffectedEntity| known.kind == kind && is_joined(&known.name, parts);
+        if into.len() < MAX_AFFECTED && !into.iter().any(is_it) {
+            into.insert(AffectedEntity::new(kind, parts.concat()));
         }
     };
     if let Some(unit) = text(names::SYSTEMD_UNIT) {
-        add(EntityKind::Unit, unit.into());
+        add(EntityKind::Unit, &[unit]);
     }
     match (text(names::K8S_POD_NAME), text(names::K8S_POD_UID)) {
-        (Some(pod), _) => {
-            let namespace =
-                text(names::K8S_NAMESPACE_NAME).map(|n| format!("{n}/")).unwrap_or_default();
-            add(EntityKind::Pod, format!("{namespace}{pod}"));
-        }
-        (None, Some(uid)) => add(EntityKind::Pod, uid.into()),
+        (Some(pod), _) => match text(names::K8S_NAMESPACE_NAME) {
+            Some(namespace) => add(EntityKind::Pod, &[namespace, "/", pod]),
+            None => add(EntityKind::Pod, &[pod]),
+        },
+        (None, Some(uid)) => add(EntityKind::Pod, &[uid]),
         (None, None) => {}
     }
     if let Some(service) = text(names::SERVICE_NAME) {
-        add(EntityKind::Service, service.into());
+        add(EntityKind::Service, &[service]);
     }
     if let (Some(peer), true) =
         (text(names::NETWORK_PEER_ADDRESS), is_failed_connection(event.kind_name()))
     {
         let port = event.attribute(names::NETWORK_PEER_PORT).map(value_text).unwrap_or_default();
-        add(EntityKind::Endpoint, format!("{peer}:{port}"));
+        add(EntityKind::Endpoint, &[peer, ":", &port]);
     }
     if let Some(name) = text(names::PROCESS_EXECUTABLE_NAME) {
-        add(EntityKind::Process, name.into());
+        add(EntityKind::Process, &[name]);
     }
+}
+
+/// Whether a text is these parts, one after the other.
+fn is_joined(text: &str, parts: &[&str]) -> bool {
+    let rest = parts.iter().try_fold(text, |rest, part| rest.strip_prefix(part));
+    rest.is_some_and(str::is_empty)
 }
 
 /// Whether an event of this kind reports a failed connection.

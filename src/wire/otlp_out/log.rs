@@ -3,7 +3,7 @@
 
 use super::event::EventView;
 use super::keys::Special;
-use super::resource::{Names, hex, own_attributes, sent_attributes};
+use super::resource::{Names, own_attributes, sent_attributes};
 use super::severity::severity;
 use super::story::span_of_story;
 use crate::proto_vec::ProtoVec;
@@ -17,7 +17,7 @@ pub(super) fn own(out: &mut ProtoVec, event: &EventView<'_>, names: &Names<'_>) 
         out.message(5, |out| out.delimited(1, event.message.as_bytes()));
     }
     own_attributes(out, 6, event, names);
-    out.text_attribute(6, "tapio.event.id", &hex(event.id));
+    out.hex_attribute(6, "tapio.event.id", event.id);
     out.text_attribute(6, "tapio.source", names.text(event.source));
     out.bytes(9, event.trace);
     match &event.story {

@@ -3,7 +3,7 @@
 use super::event::EventView;
 use super::keys::{Key, Special};
 use super::service::OtlpService;
-use crate::proto_vec::ProtoVec;
+use crate::proto_vec::{ProtoVec, hex_digits};
 use crate::raw_log_block::LogBlockView;
 use tapio_core::event::Value;
 
@@ -163,7 +163,7 @@ fn unnamed_attributes(out: &mut ProtoVec, field: u32, event: &EventView<'_>, nam
 
 fn story_attributes(out: &mut ProtoVec, field: u32, event: &EventView<'_>, names: &Names<'_>) {
     if let Some(story) = &event.story {
-        out.text_attribute(field, "tapio.story.id", &hex(story.id));
+        out.hex_attribute(field, "tapio.story.id", story.id);
         out.text_attribute(field, "tapio.story.rule", names.text(story.rule));
         out.text_attribute(field, "tapio.story.pattern", names.text(story.pattern));
         out.text_attribute(field, "tapio.story.role", names.text(story.role));
@@ -172,10 +172,7 @@ fn story_attributes(out: &mut ProtoVec, field: u32, event: &EventView<'_>, names
 
 /// Bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    // Ids are written for each record; `format!` would cost half of a record's instructions.
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    hex_digits(bytes).map(char::from).collect()
 }
 
 /// The bytes of hexadecimal digits; empty for others.

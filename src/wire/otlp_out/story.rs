@@ -72,7 +72,7 @@ pub(super) fn span(
 fn member_event(out: &mut ProtoVec, member: &Member) {
     out.fixed64(1, member.time_ns);
     out.delimited(2, member.kind.as_bytes());
-    out.text_attribute(3, "tapio.event.id", &hex(&member.id.0));
+    out.hex_attribute(3, "tapio.event.id", &member.id.0);
     out.text_attribute(3, "tapio.source", &member.source);
     out.text_attribute(3, "tapio.story.role", &member.role);
     out.attribute(3, "tapio.severity_number", &Value::Int(i64::from(member.severity.0)));

@@ -9,14 +9,16 @@ pub(super) const MAX_ATTRIBUTES: usize = 64;
 /// in the same order.
 #[derive(Default)]
 pub(super) struct Passing {
+    /// By position; the texts beyond `ordered` are kept for their memory.
     order: Vec<String>,
+    ordered: usize,
     known: HashMap<Box<str>, bool, ahash::RandomState>,
 }
 
 impl Passing {
     /// Forgets all keys.
     pub(super) fn clear(&mut self) {
-        self.order.clear();
+        self.ordered = 0;
         self.known.clear();
     }
 
@@ -28,7 +30,7 @@ impl Passing {
         key: &str,
         look_up: impl FnOnce(&str) -> bool,
     ) -> bool {
-        if self.order.get(at).is_some_and(|known| known == key) {
+        if self.order[..self.ordered].get(at).is_some_and(|known| known == key) {
             return true;
         }
         let agrees = match self.known.get(key) {
@@ -40,7 +42,10 @@ impl Passing {
             }
         };
         if agrees && at < MAX_ATTRIBUTES {
-            self.order.resize(self.order.len().max(at + 1), String::new());
+            let ordered = self.ordered.max(at + 1);
+            self.order.resize(self.order.len().max(ordered), String::new());
+            self.order[self.ordered..ordered].iter_mut().for_each(String::clear);
+            self.ordered = ordered;
             key.clone_into(&mut self.order[at]);
         }
         agrees
