@@ -53,7 +53,6 @@ use support::net::{any_port, free_address};
 use tapio::bridge::{Bridge, BridgeConfig, BridgeHandle, BridgeSpool, BridgeStats};
 use tapio::server::{Budget, Cursor, Filter, Server, ServerConfig, ServerHandle, Storage};
 use tapio::store::OsFiles;
-use tapio_core::cpu::Placement;
 use tapio_core::event::{
     Event, EventId, Field, Member, Name, Reason, Severity, Stage, Story, StoryState, TraceId,
     Value, names,
@@ -122,7 +121,7 @@ fn node_of(options: NodeOptions, spool: impl FnOnce(&mut Ledger) -> Option<Bridg
         spool,
         exports: None,
         quarantine,
-        placement: Placement::default(),
+        placement: tapio_core::cpu::Placement::default(),
     };
     Node { ledger, collect, shutdown, bell, writers, bridge: bridge.spawn().unwrap() }
 }
