@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::losses::LoopDevice;
 use super::support::agent::{TAPIO, TestAgent, start_quiet, terminate};
 use super::support::eventually::eventually_ok;
-use super::support::net::get_json;
+use super::support::net::items;
 use super::*;
 
 /// An agent that observes the kernel by both ways.
@@ -24,8 +24,7 @@ impl Observer {
     }
 
     fn list(&self, query: &str) -> Vec<Json> {
-        let found = get_json(self.fixture.http, &format!("/api/v1/{query}"));
-        found.and_then(|found| found.as_array().cloned()).unwrap_or_default()
+        items(self.fixture.http, &format!("/api/v1/{query}")).unwrap_or_default()
     }
 
     /// The lines of the kernel's log that have these words, once there are so many.
