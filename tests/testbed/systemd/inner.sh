@@ -8,7 +8,7 @@ base=$state/mnt
 mkdir -p "$base"
 mount -t tmpfs -o size=2g,mode=755 tmpfs "$base" # visible in this mount namespace only
 mkdir "$base"/{up,work,root}
-mount -t overlay overlay -o "lowerdir=/,upperdir=$base/up,workdir=$base/work" "$base/root"
+mount -t overlay overlay -o "lowerdir=${ROOTFS:-/},upperdir=$base/up,workdir=$base/work" "$base/root"
 [ -n "$units" ] && cp -r "$units" "$base/units"
 cd "$base/root"
 for d in tmp run proc sys dev; do mkdir -p $d; done

@@ -10,8 +10,9 @@
 #
 # unified: /sys/fs/cgroup is cgroup2. hybrid: also version 1 controllers, where MemoryMax= works.
 #
-# The root is the host's, through an overlay: files that the systemd writes, /tmp, /run and /var are
-# its own and are removed with it. (On the host's root systemd-tmpfiles would empty /tmp.)
+# The root is the host's, or the folder ROOTFS, through an overlay: files that the systemd writes,
+# /tmp, /run and /var are its own and are removed with it. (On the host's root systemd-tmpfiles would
+# empty /tmp.)
 # down.sh ends it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
