@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
-	fuzz-canary delivery-canary test-incidents test-soak test-e2e package test-package deny bench doc clean
+	fuzz-canary delivery-canary test-incidents test-soak test-e2e package test-package image deny bench doc clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -82,7 +82,10 @@ test-e2e: deps ## test the collectors against a real API server and a real node,
 package: $(if $(TAPIO_BINARY),,build) ## pack deb, rpm, tar.gz, SBOM and checksums in target/package
 	@scripts/package.sh
 
-test-package: package ## install, upgrade, run and purge the packages in a bare Debian, as root
+image: $(if $(TAPIO_BINARY),,build) ## build an OCI image of the agent in target/package/image and image.tar, without a daemon
+	@scripts/package.sh image
+
+test-package: package image ## install, upgrade, run and purge the packages in a bare Debian, as root
 	@scripts/package-test.sh
 
 deny: ## check licences, duplicates, advisories and sources of the dependencies

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Tests the packages of `make package` in a bare Debian (debootstrap, minbase): installs the deb,
 # upgrades it while a changed conffile is kept, removes and purges it; then again under a real
-# systemd of that Debian, where the units run and report the failure of another unit; then the rpm
-# and the archive. Each system is an overlay in namespaces of its own: nothing remains.
+# systemd of that Debian, where the units run and report the failure of another unit; the rpm, the
+# archive, and the image of `make image` in a containerd (scripts/test-deps.sh). Each system is an
+# overlay in namespaces of its own: nothing remains.
 #
 # The bare systems are built once, below TAPIO_TESTBED (by default ~/.cache/tapio-testbed).
 # TAPIO_PACKAGE_DIR: the folder of the packages. SUITE: the Debian, by default bookworm.
@@ -182,6 +183,38 @@ SETUP
     say "systemd: upgraded, removed (stopped, state kept) and purged (nothing is left)"
 }
 
+# The image, imported and run by a containerd of the test's own.
+image() {
+    local opt=$PWD/target/testbed/opt/containerd/usr folder=$work/image
+    local tar=$packages/image.tar
+    [ -e "$tar" ] || { say "SKIPPED the image: make image writes it"; return; }
+    [ -x "$opt/bin/containerd" ] || { say "SKIPPED the image: no containerd; scripts/test-deps.sh gets it"; return; }
+    mkdir "$folder"
+    cat >"$folder/config.toml" <<CONFIG
+version = 2
+root = "$folder/root"
+state = "$folder/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$folder/socket"
+[ttrpc]
+  address = "$folder/socket.ttrpc"
+CONFIG
+    PATH=$opt/bin:$opt/sbin:$PATH containerd --config "$folder/config.toml" >"$folder/log" 2>&1 &
+    containerd=$!
+    ctr() { timeout 60 "$opt/bin/ctr" -a "$folder/socket" "$@"; }
+    within 30 ctr version >/dev/null 2>&1 || { tail -n 5 "$folder/log"; fail "containerd doesn't respond"; }
+    # `native` needs no overlay on the file system below.
+    ctr images import --snapshotter native "$tar" >/dev/null || fail "the image can't be imported"
+    run() { ctr run --rm --read-only --snapshotter native "localhost/tapio:$version" "$@"; }
+    [ "$(run version /usr/bin/tapio --version)" = "tapio $version" ] || fail "the image's program doesn't run"
+    run rules /usr/bin/tapio rules list | grep -q oom-kill || fail "the image's program has no rules"
+    kill "$containerd"
+    wait "$containerd" 2>/dev/null || true
+    containerd=
+    say "image: imported and run by containerd, with a read-only root"
+}
+
 # fetch NAME OPTION...: a bare Debian, once.
 fetch() {
     local name=$1
@@ -210,7 +243,9 @@ fi
 fetch bare || { say "SKIPPED: no bare Debian"; exit 0; }
 work=$(mktemp -d)
 pid=
+containerd=
 end() {
+    [ -z "$containerd" ] || { kill "$containerd" && wait "$containerd"; } 2>/dev/null || true
     [ ! -d "$work/systemd" ] || "$tests/down.sh" "$work/systemd" "package-$$"
     rm -rf "$work"
 }
@@ -223,4 +258,5 @@ if fetch systemd --include=systemd,dbus,iproute2; then
 else
     say "SKIPPED the units: no bare Debian with systemd"
 fi
+image
 say "passed"

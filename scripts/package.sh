@@ -2,6 +2,8 @@
 # Packs the release programs into target/package: a deb, an rpm, a tar.gz, the debug information
 # apart, an SBOM (CycloneDX) and SHA256SUMS. The same commit and programs give the same bytes.
 #
+# usage: scripts/package.sh [image]    image: only the OCI image, as target/package/image and .tar
+#
 # TAPIO_BINARY, TAPIO_CNI_BINARY: the programs to pack, by default those of `make build`.
 # TAPIO_PACKAGE_DIR: the folder for the packages.
 set -euo pipefail
@@ -25,8 +27,10 @@ aarch64) deb_arch=arm64 ;;
 esac
 arch=$(uname -m)
 
+needs=(objcopy:binutils python3:python3)
+[ "${1:-}" = image ] || needs+=(dpkg-deb:dpkg rpmbuild:rpm)
 missing=()
-for need in objcopy:binutils python3:python3 dpkg-deb:dpkg rpmbuild:rpm; do
+for need in "${needs[@]}"; do
     command -v "${need%:*}" >/dev/null || missing+=("${need#*:}")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -44,6 +48,9 @@ export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
 umask 022
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+if [ "${1:-}" = image ]; then
+    exec scripts/image.py "$out/image" "$version" "$tapio"
+fi
 work=$out/work
 stage=$work/stage
 doc=$stage/usr/share/doc/tapio
