@@ -4,7 +4,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -13,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::query_line::{QueryError, budget};
-use super::shared::Shared;
+use super::shared::{Shared, Stored};
 use super::status::LatencyStats;
 use super::storage::{
     Budget, Cursor, Filter, InvalidParameter, List, MatchingBatch, Page, StateFilter,
@@ -209,10 +208,10 @@ fn decode(bytes: &[u8]) -> Result<proto::EventBatch, Status> {
 }
 
 /// Selects the items of a tail.
-struct TailFilter {
-    events: bool,
-    stories: bool,
-    filter: Filter,
+pub(super) struct TailFilter {
+    pub(super) events: bool,
+    pub(super) stories: bool,
+    pub(super) filter: Filter,
 }
 
 impl TailFilter {
@@ -236,7 +235,7 @@ impl TailFilter {
     }
 
     /// The matching part of a batch; `None` if nothing matches.
-    fn apply(&self, bytes: &[u8]) -> Option<proto::EventBatch> {
+    pub(super) fn apply(&self, bytes: &[u8]) -> Option<proto::EventBatch> {
         let positions = if self.events {
             self.filter.positions(&Batch::parse(bytes).ok()?)
         } else {
@@ -262,13 +261,13 @@ impl TailFilter {
 /// Sends what is stored from now on to one client.
 async fn tail(
     shared: Arc<Shared>,
-    mut batches: Receiver<Bytes>,
+    mut batches: Receiver<Stored>,
     filter: &TailFilter,
     to: &TailSender,
 ) {
     loop {
         let matching = match batches.recv().await {
-            Ok(bytes) => filter.apply(&bytes),
+            Ok(stored) => filter.apply(&stored.bytes),
             Err(RecvError::Lagged(n)) => {
                 shared.stats().counts.tail_batches_missed += n;
                 None

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
 use super::annotations::Annotations;
 use super::config::ServerConfig;
@@ -17,7 +17,7 @@ use super::senders::OpenSenders;
 use super::status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
-use crate::store::Files;
+use crate::store::{Files, FramePosition};
 use tapio_wire::Access;
 
 /// Bytes in flight of all streams, and the least of one.
@@ -25,6 +25,8 @@ const CREDIT_BYTES: u64 = 64 * 1024 * 1024;
 const MIN_CREDIT_BYTES: u64 = 256 * 1024;
 /// Batches that a tail may be behind before it misses some.
 const TAIL_BATCHES: usize = 256;
+/// Streams over HTTP that are open at once.
+const WEB_STREAMS: usize = 64;
 /// The histogram's range: delays up to a minute, with three significant digits.
 const MAX_DELAY_NS: u64 = 60_000_000_000;
 const DELAY_DIGITS: u8 = 3;
@@ -43,18 +45,28 @@ pub(super) struct Stats {
     pub(super) latency: Histogram<u64>,
 }
 
+/// A batch that was stored.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) bytes: Bytes,
+    /// The position behind it.
+    pub(super) end: FramePosition,
+}
+
 /// Storage, counters and tails. The server's parts run on one thread, except for queries that read
 /// segments, so the locks are nearly always free.
 pub(super) struct Shared {
     storage: Mutex<Storage>,
     annotations: Mutex<Annotations>,
     stats: Mutex<Stats>,
-    pub(super) tail: broadcast::Sender<Bytes>,
+    pub(super) tail: broadcast::Sender<Stored>,
     pub(super) health: watch::Sender<Health>,
     /// Where acks wait for the disk.
     pub(super) gate: SyncGate,
     /// Open streams of batches.
     streams: AtomicU64,
+    /// Places of streams over HTTP.
+    web_streams: Arc<Semaphore>,
     /// Where queries wait for their turn.
     queries: QueryLine,
     /// The least time between two syncs.
@@ -82,6 +94,7 @@ impl Shared {
             health: watch::channel(Health::Serving).0,
             gate: SyncGate::new(config.durability),
             streams: AtomicU64::new(0),
+            web_streams: Arc::new(Semaphore::new(WEB_STREAMS)),
             queries: QueryLine::new(query_line::running()),
             sync_interval_ns: AtomicU64::new(config.sync_interval.as_nanos() as u64),
             senders: OpenSenders::default(),
@@ -143,11 +156,16 @@ impl Shared {
         entered
     }
 
+    /// The place of a stream over HTTP; `None`: too many are open.
+    pub(super) fn enter_stream(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.web_streams).try_acquire_owned().ok()
+    }
+
     /// Sends a stored batch to all tails.
-    pub(super) fn publish(&self, batch: &Bytes) {
+    pub(super) fn publish(&self, batch: &Bytes, end: FramePosition) {
         if self.tail.receiver_count() > 0 {
             // Fails only when the last tail has just ended.
-            let _ = self.tail.send(batch.clone());
+            let _ = self.tail.send(Stored { bytes: batch.clone(), end });
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod annotations;
 mod damaged_store;
+mod web_stream;
 
 use std::path::PathBuf;
 

@@ -9,6 +9,7 @@
 //! | `graph.rs` | the entities of a story and how they are related |
 //! | `entities.rs` | one entity: its stories and events |
 //! | `annotate.rs` | annotations of stories, silences |
+//! | `stream.rs` | stories and events as they are stored |
 //! | `page_json.rs` | the envelope of a page |
 //! | `openapi.rs` | the description of the API |
 //! | `problem.rs` | errors |
@@ -22,6 +23,7 @@ mod openapi;
 mod page_json;
 mod problem;
 mod story;
+mod stream;
 
 use std::sync::Arc;
 
@@ -36,7 +38,8 @@ pub(super) use problem::{Problem, no_such_method, no_such_path};
 
 type Route = (&'static str, fn() -> MethodRouter<Arc<Shared>>);
 
-/// Every path of the API. `/openapi.json` describes each of them.
+/// Every path of the API. `/openapi.json` describes each of them but the stream, whose response has
+/// no end: a client that is driven by the description would wait for it.
 const ROUTES: &[Route] = &[
     ("/api/v1/stories", || get(lists::stories)),
     ("/api/v1/stories/{id}", || get(story::story)),
@@ -57,6 +60,7 @@ const ROUTES: &[Route] = &[
     ("/api/v1/incidents/{id}", || get(story::incident)),
     ("/api/v1/events", || get(lists::events)),
     ("/api/v1/entities/{id}", || get(entities::entity)),
+    ("/api/v1/stream", || get(stream::stream)),
     ("/api/v1/stats", || get(stats)),
     ("/openapi.json", || get(openapi::document)),
 ];

@@ -23,7 +23,8 @@ mod tests {
             keys.sort();
             keys
         };
-        let mut paths: Vec<&str> = ROUTES.iter().map(|(path, _)| *path).collect();
+        let described = ROUTES.iter().map(|(path, _)| *path).filter(|p| *p != "/api/v1/stream");
+        let mut paths: Vec<&str> = described.collect();
         paths.sort_unstable();
         assert_eq!(keys(&document["paths"]), paths);
         let mut parameters = PARAMETERS.to_vec();

@@ -1,0 +1,241 @@
+//! `/api/v1/stream`: stories and events as they are stored, as server-sent events (WHATWG HTML).
+//! The id of a message is the position behind its batch: a client that connects again with
+//! `Last-Event-ID` gets what was stored since, from the log.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use prost::Message as _;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::super::query::TailFilter;
+use super::super::query_line::{QueryError, budget};
+use super::super::shared::Shared;
+use super::list_query::{page_request, pairs};
+use super::problem::Problem;
+use crate::store::FramePosition;
+use tapio_core::clock;
+use tapio_wire::batch_json;
+
+/// Messages queued for one client.
+const QUEUED: usize = 64;
+/// Interval at which a silent stream has a comment, so that proxies keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Batches of the log that are read at once.
+const BATCHES_PER_READ: usize = 256;
+/// The parameter that selects the types of items.
+const TYPES: &str = "types";
+/// Parameters of lists that a stream doesn't have.
+const OF_LISTS: [&str; 5] = ["limit", "page_token", "since", "until", "id_prefix"];
+
+/// The stream that a client asks for.
+pub(super) struct StreamRequest {
+    filter: TailFilter,
+    /// The position behind the last batch that it has.
+    last: Option<FramePosition>,
+}
+
+impl<S: Sync> FromRequestParts<S> for StreamRequest {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let (types, filters): (Vec<_>, Vec<_>) =
+            pairs(parts)?.into_iter().partition(|(name, _)| name == TYPES);
+        let is_of_list = |(name, _): &&(String, String)| OF_LISTS.contains(&name.as_str());
+        if let Some((name, _)) = filters.iter().find(is_of_list) {
+            return Err(Problem::parameter(name, "has a meaning for lists only"));
+        }
+        let (events, stories) = match types.last().map(|(_, types)| types.as_str()) {
+            None | Some("stories") => (false, true),
+            Some("events") => (true, false),
+            Some("events,stories" | "stories,events") => (true, true),
+            Some(other) => {
+                let cause = format!("{other:?} isn't stories, events, or both with a comma");
+                return Err(Problem::parameter(TYPES, cause));
+            }
+        };
+        let filter = page_request(&filters, clock::wall_ns())?.filter;
+        filter.check()?;
+        let header = parts.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let last = header.filter(|id| !id.is_empty()).map(|id| {
+            parse_position(id).ok_or_else(|| {
+                Problem::parameter("Last-Event-ID", "isn't an id that this server has sent")
+            })
+        });
+        Ok(Self { filter: TailFilter { events, stories, filter }, last: last.transpose()? })
+    }
+}
+
+/// The id of a message.
+fn id_of(position: FramePosition) -> String {
+    format!("{:x}-{:x}", position.segment, position.offset)
+}
+
+fn parse_position(id: &str) -> Option<FramePosition> {
+    let (segment, offset) = id.split_once('-')?;
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    Some(FramePosition { segment: number(segment)?, offset: number(offset)? })
+}
+
+type Messages = mpsc::Sender<Result<Event, Infallible>>;
+
+pub(super) async fn stream(
+    State(shared): State<Arc<Shared>>,
+    request: StreamRequest,
+) -> Result<impl IntoResponse, Problem> {
+    let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many streams are open");
+    let place = shared.enter_stream().ok_or_else(busy)?;
+    let (to, messages) = mpsc::channel(QUEUED);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = to.closed() => {}
+            () = follow(shared, request, &to, place) => {}
+        }
+    });
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    Ok(Sse::new(ReceiverStream::new(messages)).keep_alive(keep_alive))
+}
+
+/// Sends what is stored after a position, and then what will be.
+async fn follow(
+    shared: Arc<Shared>,
+    request: StreamRequest,
+    to: &Messages,
+    _place: OwnedSemaphorePermit,
+) {
+    let filter = Arc::new(request.filter);
+    // Before the position: what is stored in between is in both.
+    let mut batches = shared.tail.subscribe();
+    let (end, snapshot) = {
+        let storage = shared.storage();
+        (storage.end(), storage.snapshot())
+    };
+    // A position behind the end is of another store.
+    let mut at = request.last.map_or(end, |last| last.min(end));
+    let mut is_behind = at < end;
+    if request.last.is_some_and(|last| !snapshot.has_segment(last.segment)) {
+        let gap = json!({"detail": "the position of Last-Event-ID isn't stored any more"});
+        if send(to, message("gap", &gap, None)).await.is_err() {
+            return;
+        }
+    }
+    drop(snapshot);
+    loop {
+        if is_behind {
+            match read_on(&shared, &filter, at).await {
+                Ok(read) => {
+                    if send_all(to, read.items, read.at).await.is_err() {
+                        return;
+                    }
+                    (at, is_behind) = (read.at, !read.is_end);
+                }
+                // The client connects again, with its last id.
+                Err(_) => return,
+            }
+            continue;
+        }
+        match batches.recv().await {
+            Ok(stored) if stored.end > at => {
+                at = stored.end;
+                if send_all(to, items(&filter, &stored.bytes), at).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            // What it has missed is in the log.
+            Err(RecvError::Lagged(_)) => is_behind = true,
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// A part of the log.
+struct Read {
+    items: Vec<(bool, Value)>,
+    /// The position behind it.
+    at: FramePosition,
+    /// Whether nothing was stored after it, when it was read.
+    is_end: bool,
+}
+
+/// Reads the log from a position on.
+async fn read_on(
+    shared: &Arc<Shared>,
+    filter: &Arc<TailFilter>,
+    from: FramePosition,
+) -> Result<Read, QueryError> {
+    let place = shared.enter_line().await?;
+    let snapshot = shared.storage().snapshot();
+    let filter = Arc::clone(filter);
+    let read = move || {
+        let mut read = Read { items: Vec::new(), at: from, is_end: true };
+        let (mut batches, budget) = (0, budget(BATCHES_PER_READ));
+        snapshot.oldest_first(from, |frame| {
+            if batches >= BATCHES_PER_READ || read.items.len() >= 10 * budget.items {
+                read.is_end = false;
+                return ControlFlow::Break(());
+            }
+            batches += 1;
+            read.items.extend(items(&filter, frame.payload));
+            read.at = frame.end();
+            ControlFlow::Continue(())
+        })?;
+        Ok(read)
+    };
+    place.run(read).await
+}
+
+/// The matching items of a batch; `true` marks a story.
+fn items(filter: &TailFilter, batch: &[u8]) -> Vec<(bool, Value)> {
+    let Some(matching) = filter.apply(batch) else { return Vec::new() };
+    batch_json(&matching.encode_to_vec()).map(|(items, _)| items).unwrap_or_default()
+}
+
+fn message(event: &str, data: &Value, id: Option<String>) -> Event {
+    let message = Event::default().event(event).data(data.to_string());
+    match id {
+        Some(id) => message.id(id),
+        None => message,
+    }
+}
+
+async fn send(to: &Messages, message: Event) -> Result<(), ()> {
+    to.send(Ok(message)).await.map_err(drop)
+}
+
+/// Sends items. The last one has the id: a client that has only some of them gets all of them
+/// again.
+async fn send_all(to: &Messages, items: Vec<(bool, Value)>, at: FramePosition) -> Result<(), ()> {
+    let count = items.len();
+    for (number, (is_story, item)) in (1..).zip(items) {
+        let event = if is_story { "story" } else { "event" };
+        let id = (number == count).then(|| id_of(at));
+        send(to, message(event, &item, id)).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_is_the_position() {
+        let position = FramePosition { segment: 0x1f, offset: 96 };
+        assert_eq!(id_of(position), "1f-60");
+        assert_eq!(parse_position("1f-60"), Some(position));
+        for wrong in ["", "1f", "1f-", "x-1", "1-60-2", "-1-2"] {
+            assert_eq!(parse_position(wrong), None, "{wrong}");
+        }
+    }
+}
