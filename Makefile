@@ -7,7 +7,8 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
-	fuzz-canary delivery-canary test-incidents test-soak test-e2e package test-package image deny bench doc clean
+	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart package test-package image deny bench doc \
+	clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -87,6 +88,9 @@ image: $(if $(TAPIO_BINARY),,build) ## build an OCI image of the agent in target
 
 test-package: package image ## install, upgrade, run and purge the packages in a bare Debian, as root
 	@scripts/package-test.sh
+
+test-chart: ## test the Helm chart, the Kustomize base and the alerts: rendered, checked, applied to a real API server
+	@scripts/test-chart.sh
 
 deny: ## check licences, duplicates, advisories and sources of the dependencies
 	@scripts/deny.sh install
