@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Tests the chart, the Kustomize base and the alerts (tests/chart). Gets promtool where it is
 # missing. `tapio check` is run where a binary is built (or TAPIO names one), and the API server of
-# the test bed where `make test-e2e` has built it; what is skipped is reported.
+# the test bed where `make test-e2e` has built it; what is skipped is reported. With --node, as root,
+# runs the pods on the node of the test bed instead.
+#
+# usage: scripts/test-chart.sh [--node] [OPTIONS OF unittest...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/chart-python.sh
@@ -15,4 +18,6 @@ if ! command -v promtool >/dev/null && ! [ -d "$promtool" ] && command -v apt-ge
         mv "$promtool.new" "$promtool"
     fi
 fi
-exec "$python" tests/chart/test_chart.py "$@"
+test=tests/chart/test_chart.py
+[ "${1:-}" != --node ] || { test=tests/chart/test_node.py; shift; }
+exec "$python" "$test" "$@"
