@@ -11,7 +11,7 @@
 # What std and libtest need is in tests/core/thread.supp.
 #
 # Two sabotaged builds showed that the sanitizers find what they are here for. `place` in
-# src/core/ring/record.rs wrote a record's header once more after `commit`: "data race in
+# src/core/ring/elastic.rs wrote a record's header once more after `commit`: "data race in
 # Header::read". `as_bytes` gave a slice one block too long: "heap-buffer-overflow".
 set -euo pipefail
 cd "$(dirname "$0")/.."
