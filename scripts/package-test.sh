@@ -149,16 +149,18 @@ booted() {
     local state=$work/systemd
     mkdir "$state"
     cat >"$work/setup.sh" <<SETUP
-cp "$deb" root/tapio.deb
-cp "$work/next.deb" root/next.deb
+cp "$deb" srv/tapio.deb
+cp "$work/next.deb" srv/next.deb
 mknod -m 600 dev/kmsg c 1 11
 SETUP
     pid=$(ROOTFS=$cache/systemd "$tests/up.sh" "$state" "package-$$" unified "" "$work/setup.sh") || fail "no systemd could be booted"
-    root=/proc/$pid/root/.
+    # The link of the process leads into its mount namespace; the dot makes find follow it.
+    root=/proc/$pid/root
+    root+=/.
     # systemd's own folder for the state of dynamic users.
     inside mkdir -m 700 -p /var/lib/private
     listing "$root" >"$work/before"
-    inside dpkg -i /root/tapio.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "dpkg -i under systemd"; }
+    inside dpkg -i /srv/tapio.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "dpkg -i under systemd"; }
     for unit in tapio tapio-server; do
         [ "$(inside systemctl is-active $unit || true)" = inactive ] || fail "$unit was started by the installation"
         [ "$(inside systemctl is-enabled $unit || true)" = disabled ] || fail "$unit was enabled by the installation"
@@ -169,7 +171,7 @@ SETUP
     within 60 story_of_probe || { get http://127.0.0.1:7603/status; fail "no story of the failed unit within 60 s"; }
     say "systemd: the API has the story of a failed unit"
 
-    inside dpkg --force-confold -i /root/next.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "upgrade"; }
+    inside dpkg --force-confold -i /srv/next.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "upgrade"; }
     [ "$(inside systemctl is-active tapio)" = active ] || fail "the upgrade stopped the agent"
     grep -q "restart tapio.service" "$work/dpkg.log" || fail "the upgrade doesn't name the unit to restart"
     inside systemctl restart tapio tapio-server || fail "the units don't start after the upgrade"
