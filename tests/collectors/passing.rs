@@ -34,6 +34,13 @@ events:
   melted: { kind: otlp.log, message: { contains: disk melted } }
 count: { event: melted, within: 1m, at_least: 1 }
 story: { pattern: melted-disks }
+---
+rule: failed-jobs
+events:
+  failed: { kind: otlp.log, attributes.job.state: [failed, lost, 7] }
+  nightly: { kind: otlp.log, attributes.job.name: { prefix: nightly- }, attributes.job.retried: true }
+sequence: { within: 1m, steps: [{ event: failed }, { event: nightly }] }
+story: { pattern: failed-jobs }
 ";
 
 fn rules() -> Arc<RuleSet> {
@@ -175,6 +182,12 @@ fn ordinary_records_pass_and_others_become_events() {
     logs[10].severity_number = 17;
     logs[20].body = body("sda1: disk melted");
     logs[30].attributes.push(pair("job.seconds", Value::IntValue(31)));
+    logs[31].attributes.push(pair("job.seconds", Value::IntValue(30)));
+    logs[32].attributes.push(text("job.seconds", "31"));
+    logs[33].attributes.push(text("job.state", "done"));
+    logs[34].attributes.push(text("job.name", "nightly-backup"));
+    logs[100].attributes.push(text("job.state", "failed"));
+    logs[110].attributes.push(pair("job.state", Value::DoubleValue(7.0)));
     logs[40].body = body("login with password=hunter2secret");
     logs[45].attributes.push(text("route", "/auth/token"));
     logs[50].attributes.push(text("access.key", "AKxyz123"));
@@ -182,7 +195,7 @@ fn ordinary_records_pass_and_others_become_events() {
     logs[70] = logs[69].clone();
     logs[80].attributes.push(text("note", "caf\u{e9}"));
     logs[90].body = body("caf\u{e9}");
-    let others: Vec<usize> = (1..=7).map(|n| n * 10).chain([90]).collect();
+    let others: Vec<usize> = (1..=7).map(|n| n * 10).chain([90, 100, 110]).collect();
     let resource = vec![text("service.name", "shop"), text("deployment.environment", "test")];
     let bytes = request(resource, InstrumentationScope::default(), logs);
     let (decoded, passed) = (decoding.receive(&bytes, &rules), passing.receive(&bytes, &rules));
@@ -206,6 +219,8 @@ fn resources_that_a_rule_names_become_events() {
         (vec![text("service.name", "shop")], 100),
         // The job's duration is the resource's.
         (vec![text("service.name", "shop"), pair("job.seconds", Value::IntValue(31))], 0),
+        (vec![text("service.name", "shop"), pair("job.seconds", Value::IntValue(30))], 100),
+        (vec![text("service.name", "shop"), text("job.state", "lost")], 0),
         (vec![text("service.name", "shop"), text("db.password", "hunter2")], 0),
         (vec![text("k8s.pod.uid", "p-1")], 100),
     ] {
@@ -223,6 +238,8 @@ fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => "[a-z ]{0,30}",
         1 => "[a-zé\u{212a}]{0,8}",
+        1 => prop::sample::select(vec!["failed", "lost", "nightly-", "nightly-x", "7", "true"])
+            .prop_map(String::from),
         1 => prop::sample::select(vec![
             "sda1: disk melted",
             "dial tcp: lookup db.shop on 10.0.0.10:53: no such host",
@@ -241,6 +258,8 @@ fn any_value() -> impl Strategy<Value = Option<Value>> {
     prop_oneof![
         4 => any_text().prop_map(|text| Some(Value::StringValue(text))),
         2 => any::<i64>().prop_map(|n| Some(Value::IntValue(n))),
+        1 => (0..40i64).prop_map(|n| Some(Value::IntValue(n))),
+        1 => Just(Some(Value::DoubleValue(7.0))),
         1 => (-1e6..1e6).prop_map(|n| Some(Value::DoubleValue(n))),
         1 => any::<bool>().prop_map(|b| Some(Value::BoolValue(b))),
         1 => any_text().prop_map(|text| {
@@ -257,6 +276,10 @@ fn any_attributes(most: usize) -> impl Strategy<Value = Vec<KeyValue>> {
         "pid",
         "path",
         "job.seconds",
+        "job.state",
+        "job.state",
+        "job.name",
+        "job.retried",
         "http.route",
         "k8s.pod.name",
         "service.name",

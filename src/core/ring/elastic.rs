@@ -15,13 +15,24 @@
 //! is left. This relies on rtrb, which writes positions with Release and reads them with Acquire.
 
 use std::mem::MaybeUninit;
+use std::sync::PoisonError;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(not(loom))]
+use std::sync::{Arc, Mutex};
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering};
+#[cfg(loom)]
+use loom::sync::{Arc, Mutex};
+#[cfg(not(loom))]
 use rtrb::chunks::ReadChunk;
+#[cfg(not(loom))]
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::block::{Block, Header, RecordType, WriteError};
+#[cfg(loom)]
+use super::rtrb_model::{Consumer, Producer, ReadChunk, RingBuffer};
 
 /// The blocks of the base: 512 KiB, at 165,000 events/s those of ten milliseconds.
 const BASE_BLOCKS: usize = 8_192;
@@ -76,6 +87,14 @@ pub(super) fn elastic_ring(
     let base_blocks = if blocks > 2 * BASE_BLOCKS { BASE_BLOCKS } else { blocks };
     let second_blocks =
         if base_blocks < blocks { blocks - base_blocks + left_over_blocks } else { 0 };
+    ring_of(base_blocks, second_blocks, left_over_blocks)
+}
+
+fn ring_of(
+    base_blocks: usize,
+    second_blocks: usize,
+    left_over_blocks: usize,
+) -> (BlockWriter, BlockReader) {
     let (base, reader) = RingBuffer::new(base_blocks);
     let handover = Arc::<Handover>::default();
     (
@@ -310,5 +329,65 @@ impl BlockReader {
         }
         self.second = self.handover.set(None);
         self.second.as_ref().map(Consumer::slots).filter(|slots| *slots > 0)
+    }
+}
+
+/// The hand-over under every interleaving that loom distinguishes: `scripts/loom.sh`.
+#[cfg(loom)]
+#[cfg(test)]
+mod loom_models {
+    use super::*;
+
+    /// Writes records of one block, as many as are asked for, and ends the writer.
+    fn write(mut writer: BlockWriter, records: u64) {
+        for order in 1..=records {
+            let header = Header { order, ..Header::event(0, 0, 0) };
+            let fill = |slots: &mut [MaybeUninit<Block>]| {
+                slots[0].write(header.write(1, 0, 0));
+                Ok(1)
+            };
+            while writer.place(1, fill).is_err() {
+                loom::thread::yield_now();
+            }
+        }
+    }
+
+    fn every_record_is_read_once_in_order(second_blocks: usize, records: u64) {
+        let mut builder = loom::model::Builder::new();
+        // One more than the loss of the last record needs.
+        builder.preemption_bound = Some(4);
+        builder.check(move || {
+            let (writer, mut reader) = ring_of(1, second_blocks, 1);
+            let thread = loom::thread::spawn(move || write(writer, records));
+            let mut last = 0;
+            loop {
+                // As a shard does: finished first, then the rest.
+                let is_finished = reader.is_finished();
+                let read = reader.drain(usize::MAX, |header, _| {
+                    assert_eq!(header.order, last + 1, "a record is lost");
+                    last = header.order;
+                    true
+                });
+                if is_finished {
+                    break;
+                }
+                // loom lets the writer go on before the reader looks again.
+                if read == 0 {
+                    loom::thread::yield_now();
+                }
+            }
+            assert_eq!(last, records, "a record is lost");
+            thread.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn elastic_ring_loses_nothing_with_one_second_ring() {
+        every_record_is_read_once_in_order(2, 3);
+    }
+
+    #[test]
+    fn elastic_ring_loses_nothing_with_one_second_ring_after_another() {
+        every_record_is_read_once_in_order(1, 4);
     }
 }

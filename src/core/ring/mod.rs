@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `block.rs` | 64-byte blocks, the header of a record |
 //! | `elastic.rs` | a ring of blocks that grows while it is full |
+//! | `rtrb_model.rs` | its parts for loom |
 //! | `membership.rs` | [`Membership`] of an event in a story |
 //! | `record.rs` | [`RecordWriter`] and [`RecordReader`]: archives in place |
 //! | `wake.rs` | [`Bell`]: wakes a consumer, only if it sleeps |
@@ -26,6 +27,8 @@ mod membership;
 mod park;
 mod record;
 mod route;
+#[cfg(loom)]
+mod rtrb_model;
 mod sink;
 mod wake;
 
@@ -36,6 +39,6 @@ pub use ledger::{
 pub use membership::{Membership, correlations_json};
 pub use park::{attach, wait_until};
 pub use record::{MAX_FORWARDED_BLOCKS, OwnedRecord, Record, RecordReader, RecordWriter, ring};
-pub use route::{LogFilter, LogOutline, LogPass, Route, Router};
+pub use route::{AttributeUse, LogFilter, LogOutline, LogPass, Route, Router};
 pub use sink::{FullRing, OnFull, Sink, reserve_blocks};
 pub use wake::{Bell, Doorbell, Target};

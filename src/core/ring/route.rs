@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{Event, Name, TraceId};
+use crate::event::{Event, Name, TraceId, Value};
 use crate::redact::Redactor;
 
 /// The shards that an event visits.
@@ -52,11 +52,25 @@ pub struct LogOutline<'a> {
 /// Finds log records that nothing in the pipeline has to look at: no rule can match them, and no
 /// baseline is learned from them. Their severity is below that of a warning.
 pub trait LogFilter: Send + Sync {
-    /// Whether a rule reads an attribute.
+    /// Whether a rule reads an attribute, so that its value decides.
     fn reads(&self, attribute: Name) -> bool;
 
-    /// Whether the record has to be an event, if no attribute of it is read.
+    /// Whether a record with this value of an attribute that is read has to be an event.
+    fn needs_value(&self, attribute: Name, value: Value<'_>) -> bool;
+
+    /// Whether the record has to be an event, if none of its attributes has such a value.
     fn needs(&self, record: &LogOutline<'_>) -> bool;
+}
+
+/// The use of an attribute for deciding whether a log record passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributeUse {
+    /// A record that has it doesn't pass, whatever its value.
+    Stops,
+    /// Its value decides: a rule reads it.
+    Read(Name),
+    /// None.
+    Unread,
 }
 
 /// Decides which log records of a resource pass as they came.
@@ -72,11 +86,23 @@ impl LogPass {
         Self { filter, redactor }
     }
 
-    /// Whether an attribute with this name keeps a record from passing, whatever its value.
+    /// The use of an attribute with this name for the decision.
     #[must_use]
-    pub fn stops(&self, name: Name) -> bool {
+    pub fn attribute(&self, name: Name) -> AttributeUse {
         let is_ordinary = |redactor: &Arc<Redactor>| redactor.is_ordinary(name.text());
-        self.filter.reads(name) || !self.redactor.as_ref().is_none_or(is_ordinary)
+        if !self.redactor.as_ref().is_none_or(is_ordinary) {
+            AttributeUse::Stops
+        } else if self.filter.reads(name) {
+            AttributeUse::Read(name)
+        } else {
+            AttributeUse::Unread
+        }
+    }
+
+    /// Whether the value of an attribute that is read keeps a record from passing.
+    #[must_use]
+    pub fn stops_value(&self, name: Name, value: Value<'_>) -> bool {
+        self.filter.needs_value(name, value)
     }
 
     /// Whether a text keeps a record from passing: it has a secret.

@@ -2,12 +2,14 @@
 //! records are such ones, and pass as they came.
 //!
 //! Each predicate that can hold for an `otlp.log` is reduced to conditions one of which a record
-//! has to meet: a text in its message, or an attribute. What is known of all records in question is
-//! decided before: their kind and source, a severity below that of a warning, and the entity keys
-//! and attributes of their resource. Whether the conditions leave out a record that a predicate
-//! holds for is tested against the predicates.
+//! has to meet: a text in its message, or an attribute with a value for which a test holds.
+//! What is known of all records in question is decided before: their kind and source, a severity
+//! below that of a warning, and the entity keys and attributes of their resource. Whether the
+//! conditions leave out a record that a predicate holds for is tested against the predicates
+//! (`tests/collectors/passing.rs`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
@@ -16,6 +18,7 @@ use super::field::{FieldRef, View};
 use super::field_test::FieldTest;
 use super::message_index::texts_of_test;
 use super::predicate::{Clause, Predicate};
+use super::value_tests::ValueTests;
 use crate::sampling::Sampling;
 use tapio_core::event::{Event, Field, Name, Severity, Value, names};
 use tapio_core::grams::Grams;
@@ -26,8 +29,26 @@ use tapio_core::ring::{LogFilter, LogOutline};
 enum Condition {
     /// A text in its message, in any case.
     Text(String),
-    /// An attribute of its own.
-    Attribute(Name),
+    /// An attribute of its own with a value for which this holds.
+    Attribute(Name, SharedTest),
+}
+
+/// A test of a predicate. Equals itself only.
+#[derive(Clone, Debug)]
+struct SharedTest(Arc<FieldTest>);
+
+impl PartialEq for SharedTest {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedTest {}
+
+impl Hash for SharedTest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 /// When a predicate can hold.
@@ -66,7 +87,7 @@ pub(super) struct LogRules {
     /// Predicates that hold for all records of some entities.
     open: Vec<Reduced>,
     conditions: HashSet<Condition>,
-    attributes: HashSet<Name>,
+    attributes: HashMap<Name, ValueTests, ahash::RandomState>,
     /// The search for the texts; `None` where there are none.
     texts: Option<(Grams, AhoCorasick)>,
 }
@@ -90,11 +111,13 @@ impl LogRules {
             }
         }
         let mut texts = Vec::new();
-        let mut attributes = HashSet::new();
+        let mut attributes: HashMap<_, ValueTests, _> = HashMap::default();
         for condition in &conditions {
             match condition {
                 Condition::Text(text) => texts.push(text.clone()),
-                Condition::Attribute(name) => drop(attributes.insert(*name)),
+                Condition::Attribute(name, test) => {
+                    attributes.entry(*name).or_default().add(&test.0)
+                }
             }
         }
         texts.sort_unstable();
@@ -113,7 +136,7 @@ impl LogRules {
 
     /// Whether every record of a resource may match a rule, whatever it contains.
     fn need_all(&self, shared: &Event<'_>) -> bool {
-        let has_attribute = |field: &Field<'_>| self.attributes.contains(&field.key);
+        let has_attribute = |field: &Field<'_>| self.may_hold(field.key, field.value);
         let may_hold = |reduced: &Reduced| match reduced
             .need(&|field, test| test.holds(shared.field(field)))
         {
@@ -122,6 +145,12 @@ impl LogRules {
             Need::Always => true,
         };
         shared.attributes().iter().any(has_attribute) || self.open.iter().any(may_hold)
+    }
+
+    /// Whether the value of an attribute meets a condition.
+    #[inline]
+    fn may_hold(&self, attribute: Name, value: Value<'_>) -> bool {
+        self.attributes.get(&attribute).is_some_and(|tests| tests.may_hold(value))
     }
 
     fn may_match(&self, message: &str) -> bool {
@@ -174,7 +203,10 @@ fn worth_of(condition: &Condition) -> usize {
     match condition {
         Condition::Text(text) => text.len(),
         // It is looked for exactly.
-        Condition::Attribute(_) => 1 << 8,
+        Condition::Attribute(_, test) => match test.0.index_values() {
+            Some(_) => 1 << 9,
+            None => 1 << 8,
+        },
     }
 }
 
@@ -209,18 +241,23 @@ fn need_of_field(field: FieldRef, test: &FieldTest) -> Need {
         },
         FieldRef::Entity(_) => Need::Always,
         FieldRef::Attribute(name) => need_of_attributes(&[name], test),
-        FieldRef::Derived(derived) => need_of_attributes(derived.bases(), test),
+        FieldRef::Derived(derived) if test.holds(None) || derived.bases().is_empty() => {
+            Need::Always
+        }
+        // It has a value only where one of these has.
+        FieldRef::Derived(derived) => need_of_attributes(derived.bases(), &FieldTest::Exists(true)),
     }
 }
 
-/// The need of a test of one of these attributes, or of a field computed from them.
+/// The need of a test of one of these attributes.
 fn need_of_attributes(attributes: &[Name], test: &FieldTest) -> Need {
     // tapio adds attributes of these namespaces to records.
     let is_added = |name: &Name| ["tapio.", "otel."].iter().any(|own| name.text().starts_with(own));
     if attributes.is_empty() || test.holds(None) || attributes.iter().any(is_added) {
         return Need::Always;
     }
-    Need::OneOf(attributes.iter().map(|name| Condition::Attribute(*name)).collect())
+    let test = SharedTest(Arc::new(test.clone()));
+    Need::OneOf(attributes.iter().map(|name| Condition::Attribute(*name, test.clone())).collect())
 }
 
 /// The filter for the records of a resource.
@@ -247,7 +284,11 @@ impl ResourceFilter {
 
 impl LogFilter for ResourceFilter {
     fn reads(&self, attribute: Name) -> bool {
-        self.rules.attributes.contains(&attribute)
+        self.rules.attributes.contains_key(&attribute)
+    }
+
+    fn needs_value(&self, attribute: Name, value: Value<'_>) -> bool {
+        self.rules.may_hold(attribute, value)
     }
 
     fn needs(&self, record: &LogOutline<'_>) -> bool {

@@ -15,6 +15,7 @@
 //! | `plan.rs` | the rules relevant to a kind, indexed by the values their predicates need |
 //! | `message_index.rs` | predicates on messages, indexed by texts that they need |
 //! | `log_filter.rs` | log records that no rule can match, without decoding them |
+//! | `value_tests.rs` | many tests of one attribute |
 //! | `set.rs`, `live.rs` | [`RuleSet`]: rules and routing; [`LiveRules`]: the set in force |
 //! | `reach.rs` | whether a rule can fire, given the kinds that collectors emit |
 //! | `schema.rs`, `explain.rs` | the JSON Schema of a rule document; a rule as text |
@@ -43,6 +44,7 @@ mod shape;
 mod sigma;
 mod suggest;
 mod template;
+mod value_tests;
 mod yaml;
 mod yaml_error;
 

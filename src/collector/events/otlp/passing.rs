@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 
+use tapio_core::ring::AttributeUse;
+
 /// The attributes of a record that passes.
 pub(super) const MAX_ATTRIBUTES: usize = 64;
 
-/// The keys of attributes with which records pass. Records of one origin mostly have the same keys
-/// in the same order.
+/// The keys of attributes and their use. Records of one origin mostly have the same keys in the
+/// same order.
 #[derive(Default)]
 pub(super) struct Passing {
     /// By position; the texts beyond `ordered` are kept for their memory.
-    order: Vec<String>,
+    order: Vec<(String, AttributeUse)>,
     ordered: usize,
-    known: HashMap<Box<str>, bool, ahash::RandomState>,
+    known: HashMap<Box<str>, AttributeUse, ahash::RandomState>,
 }
 
 impl Passing {
@@ -22,32 +24,44 @@ impl Passing {
         self.known.clear();
     }
 
-    /// Whether an attribute, by its position, lets a record pass; `look_up` decides by the key.
+    /// The use of an attribute, by its position; `look_up` finds it by the key.
     #[inline]
-    pub(super) fn agrees(
+    pub(super) fn of(
         &mut self,
         at: usize,
         key: &str,
-        look_up: impl FnOnce(&str) -> bool,
-    ) -> bool {
-        if self.order[..self.ordered].get(at).is_some_and(|known| known == key) {
-            return true;
+        look_up: impl FnOnce(&str) -> AttributeUse,
+    ) -> AttributeUse {
+        match self.order[..self.ordered].get(at) {
+            Some((known, usage)) if known == key => *usage,
+            _ => self.at_another_place(at, key, look_up),
         }
-        let agrees = match self.known.get(key) {
-            Some(agrees) => *agrees,
+    }
+
+    fn at_another_place(
+        &mut self,
+        at: usize,
+        key: &str,
+        look_up: impl FnOnce(&str) -> AttributeUse,
+    ) -> AttributeUse {
+        let usage = match self.known.get(key) {
+            Some(usage) => *usage,
             None => {
-                let agrees = look_up(key);
-                self.known.insert(key.into(), agrees);
-                agrees
+                let usage = look_up(key);
+                self.known.insert(key.into(), usage);
+                usage
             }
         };
-        if agrees && at < MAX_ATTRIBUTES {
+        if usage != AttributeUse::Stops && at < MAX_ATTRIBUTES {
             let ordered = self.ordered.max(at + 1);
-            self.order.resize(self.order.len().max(ordered), String::new());
-            self.order[self.ordered..ordered].iter_mut().for_each(String::clear);
+            let unset = (String::new(), AttributeUse::Stops);
+            self.order.resize(self.order.len().max(ordered), unset);
+            self.order[self.ordered..ordered].iter_mut().for_each(|(key, _)| key.clear());
             self.ordered = ordered;
-            key.clone_into(&mut self.order[at]);
+            let (known, known_usage) = &mut self.order[at];
+            key.clone_into(known);
+            *known_usage = usage;
         }
-        agrees
+        usage
     }
 }

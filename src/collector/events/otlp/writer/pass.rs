@@ -1,13 +1,14 @@
 //! Log records that pass as they came, in blocks: no rule can match them, nothing is learned from
 //! them, and no secret has to be removed. All others become events.
 
+use super::super::keys::Keys;
 use super::super::passing::MAX_ATTRIBUTES;
 use super::{Arrival, EventWriter, NS_PER_SECOND, One};
 use crate::events::event_builder::{EventHeader, EventOutput};
-use tapio_core::event::{ClockQuality, Event, EventId, LogBlock, Severity, TraceId, names};
-use tapio_core::ring::{LogOutline, LogPass};
+use tapio_core::event::{ClockQuality, Event, EventId, LogBlock, Severity, TraceId, Value, names};
+use tapio_core::ring::{AttributeUse, LogOutline, LogPass};
 use tapio_wire::{
-    OtlpAttributes, OtlpLogText, OtlpRawLog, OtlpRawLogs, OtlpRecord, OtlpScope, OtlpSignal,
+    OtlpAttributes, OtlpLogPart, OtlpRawLog, OtlpRawLogs, OtlpRecord, OtlpScope, OtlpSignal,
     OtlpValue, WireError, otlp_raw_logs,
 };
 
@@ -181,13 +182,12 @@ impl EventWriter {
             return None;
         }
         let Self { passing, keys, .. } = self;
-        let mut agrees = |at: usize, key: &str| {
-            let look_up = |key: &str| keys.of(key).name().is_some_and(|name| !pass.stops(name));
-            passing.agrees(at, key, look_up)
-        };
-        let outline = one.outline(|text| match text {
-            OtlpLogText::Attribute { at, key, text } => agrees(at, key) && !pass.stops_text(text),
-            OtlpLogText::Own(text) => !pass.stops_text(text),
+        let outline = one.outline(|part| match part {
+            OtlpLogPart::Attribute { at, key, value } => {
+                let usage = passing.of(at, key, |key| usage_of(pass, keys, key));
+                passes_with(pass, usage, &value)
+            }
+            OtlpLogPart::Text(text) => !pass.stops_text(text),
         })?;
         let time_ns = if outline.time_ns > 0 { outline.time_ns } else { outline.observed_ns };
         let is_precise = |time_ns: u64| !time_ns.is_multiple_of(NS_PER_SECOND);
@@ -256,16 +256,36 @@ impl EventWriter {
     fn scope_passes(&mut self, pass: &LogPass, scope: &OtlpScope<'_>) -> bool {
         let attributes = &scope.attributes;
         let mut passes = |(key, value): &(&str, OtlpValue<'_>)| {
-            let is_plain = match value {
-                OtlpValue::Text(text) => !pass.stops_text(text),
-                OtlpValue::Nested(_) => false,
-                _ => true,
-            };
-            is_plain && self.keys.of(key).name().is_some_and(|name| !pass.stops(name))
+            passes_with(pass, usage_of(pass, &mut self.keys, key), value)
         };
         !scope.has_unknown
             && attributes.dropped == 0
             && ![scope.name, scope.version].iter().any(|text| pass.stops_text(text))
             && attributes.list.iter().all(&mut passes)
+    }
+}
+
+/// The use of an attribute with this key.
+fn usage_of(pass: &LogPass, keys: &mut Keys, key: &str) -> AttributeUse {
+    // An entity key is part of the record's identity.
+    keys.of(key).name().map_or(AttributeUse::Stops, |name| pass.attribute(name))
+}
+
+/// Whether an attribute lets a record pass.
+#[inline]
+fn passes_with(pass: &LogPass, usage: AttributeUse, value: &OtlpValue<'_>) -> bool {
+    let value = match value {
+        OtlpValue::Text(text) if pass.stops_text(text) => return false,
+        OtlpValue::Text(text) => Value::Str(text),
+        OtlpValue::Bool(b) => Value::Bool(*b),
+        OtlpValue::Int(n) => Value::Int(*n),
+        OtlpValue::Float(n) => Value::Float(*n),
+        OtlpValue::Empty => Value::Null,
+        OtlpValue::Nested(_) => return false,
+    };
+    match usage {
+        AttributeUse::Stops => false,
+        AttributeUse::Read(name) => !pass.stops_value(name, value),
+        AttributeUse::Unread => true,
     }
 }
