@@ -41,6 +41,8 @@ if [ "$stamp" = "$(cat "$target/passed" 2>/dev/null)" ]; then
     exit 0
 fi
 
+# Of a run that was interrupted, cargo may take a sabotaged build for this one.
+rm -rf "$target"/loom/.fingerprint/tapio-core-*
 model Cargo.toml "--test loom"
 model Cargo.toml --lib loom_models
 # Without the fence between the consumer's announcement and its second check.

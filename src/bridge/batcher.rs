@@ -15,10 +15,9 @@ use tapio_wire::{Appended, BatchEncoder, log_ids};
 /// Blocks read from a ring before the next one's turn, and before sockets are polled: 256 KiB.
 const CHUNK_BLOCKS: usize = 4096;
 
-/// A batch of this size is worth closing …
+/// A batch of this size is worth closing as soon as the rings are read: senders wait until their
+/// events are in the spool.
 const WORTHWHILE_BYTES: usize = 32 * 1024;
-/// … at this age: senders wait until their events are in the spool.
-const WORTHWHILE_AGE: Duration = Duration::from_millis(1);
 
 /// The batch that a lane is being written.
 struct OpenBatch {
@@ -120,8 +119,7 @@ impl Batcher {
             }
             let opened = *open.opened.get_or_insert(now);
             let is_worthwhile = open.encoder.len_bytes() >= WORTHWHILE_BYTES;
-            let age = if is_worthwhile { age.min(WORTHWHILE_AGE) } else { age };
-            if now.saturating_duration_since(opened) >= age {
+            if is_worthwhile || now.saturating_duration_since(opened) >= age {
                 open.opened = None;
                 push(&mut open.encoder, lane, outbox);
             }

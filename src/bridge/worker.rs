@@ -35,7 +35,7 @@ const GATHER_DIVISOR: u32 = 4;
 /// Interval at which a bridge that shuts down checks whether the writers of its rings are gone.
 const SHUTDOWN_INTERVAL: Duration = Duration::from_millis(2);
 /// Age at which a batch is closed for the spool: sources wait for it to accept their events.
-const SPOOL_DELAY: Duration = Duration::from_millis(5);
+const SPOOL_DELAY: Duration = Duration::from_millis(1);
 /// Pause before a batch that the disk refused is tried again.
 const DISK_RETRY: Duration = Duration::from_millis(100);
 /// Interval at which the spool is trimmed and checked, and the server's progress as well.

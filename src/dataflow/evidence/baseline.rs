@@ -124,6 +124,10 @@ impl Series {
         match self.buckets.binary_search_by_key(&count.bucket, |b| b.bucket) {
             Ok(at) => self.buckets[at].add(count),
             Err(at) => {
+                // Most entities occur in one bucket only.
+                if self.buckets.is_empty() {
+                    self.buckets.reserve_exact(1);
+                }
                 self.buckets.insert(at, count.into());
                 let oldest = self.oldest(max_buckets);
                 let forgotten = self.buckets.partition_point(|b| b.bucket < oldest);
@@ -157,6 +161,24 @@ struct EntityHistory {
     kinds: Vec<(Name, Series)>,
 }
 
+impl EntityHistory {
+    /// Adds a count of a kind. Returns whether it is the first one of that kind.
+    fn add(&mut self, kind: Name, count: BucketCount, bounds: &Bounds) -> bool {
+        self.since = self.since.min(count.bucket);
+        if let Some((_, series)) = self.kinds.iter_mut().find(|(known, _)| *known == kind) {
+            series.add(count, bounds.buckets);
+            return false;
+        }
+        let has_room = self.kinds.len() < bounds.history;
+        if has_room {
+            let mut series = Series::default();
+            series.add(count, bounds.buckets);
+            self.kinds.push((kind, series));
+        }
+        has_room
+    }
+}
+
 /// Series of counts of many entities.
 pub(super) struct Baselines {
     bounds: Bounds,
@@ -187,27 +209,14 @@ impl Baselines {
 
     /// Adds a count of an entity's events of a kind.
     pub(super) fn add(&mut self, entity: &Entity, kind: Name, count: BucketCount) {
-        if self.entities.get(entity).is_none() {
-            let history = EntityHistory { since: count.bucket, kinds: Vec::new() };
-            if let Some((_, evicted)) = self.entities.insert(entity.clone(), history) {
-                self.series -= evicted.kinds.len() as u64;
-            }
-        }
-        let Bounds { buckets: max_buckets, history: max_kinds, .. } = self.bounds;
-        let Some(history) = self.entities.get(entity) else {
+        if let Some(history) = self.entities.get(entity) {
+            self.series += u64::from(history.add(kind, count, &self.bounds));
             return;
-        };
-        history.since = history.since.min(count.bucket);
-        let at = history.kinds.iter().position(|(k, _)| *k == kind);
-        let at = at.or_else(|| {
-            (history.kinds.len() < max_kinds).then(|| {
-                history.kinds.push((kind, Series::default()));
-                self.series += 1;
-                history.kinds.len() - 1
-            })
-        });
-        if let Some((_, series)) = at.and_then(|at| history.kinds.get_mut(at)) {
-            series.add(count, max_buckets);
+        }
+        let mut history = EntityHistory { since: count.bucket, kinds: Vec::with_capacity(1) };
+        self.series += u64::from(history.add(kind, count, &self.bounds));
+        if let Some((_, evicted)) = self.entities.insert(entity.clone(), history) {
+            self.series -= evicted.kinds.len() as u64;
         }
     }
 
