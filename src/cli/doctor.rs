@@ -8,9 +8,8 @@ use std::process::ExitCode;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use serde_json::json;
 
-use super::output::{Outcome, Output, print};
+use super::output::{Outcome, Output, Style, plain, print};
 use super::run::config;
-use super::story;
 use tapio_collectors::ebpf::{Finding, Kind, findings};
 use tapio_core::sandbox::Ruleset;
 use tapio_wire::ListenAddress;
@@ -71,13 +70,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     Ok(ExitCode::from(u8::from(!can_run)))
 }
 
-fn table(all: &[Finding]) -> std::io::Result<()> {
-    let colour = story::colours();
+fn table(all: &[Finding]) -> anyhow::Result<()> {
+    let style = Style::from_environment();
     let width = all.iter().map(|f| f.subject.chars().count()).max().unwrap_or(0);
     for finding in all {
         let (word, code) = if finding.ok { ("ok     ", "32") } else { ("missing", "1;33") };
-        let word = story::paint(word, code, colour);
-        print(&format!("{word}  {:width$}  {}", finding.subject, story::plain(&finding.state)))?;
+        let word = style.paint(word, code);
+        style.print(&format!("{word}  {:width$}  {}", finding.subject, plain(&finding.state)))?;
         if !finding.ok {
             print(&format!("{:9}{:width$}    cost:   {}", "", "", finding.cost))?;
             print(&format!("{:9}{:width$}    remedy: {}", "", "", finding.remedy))?;

@@ -9,8 +9,9 @@ use anyhow::Context;
 
 use super::connection::ServerArgs;
 use super::live;
-use super::output::{Outcome, Output, Usage, message, print};
-use super::story::{self, paint, plain};
+use super::output::{Outcome, OutputArgs, Printer, Usage, message};
+use super::output::{Style, plain};
+use super::story;
 use tapio_core::event::{Candidate, Link, LinkedStory, Story, StoryPart, Term, linked_among};
 use tapio_wire::{linked_from_proto, proto};
 
@@ -32,9 +33,8 @@ pub(super) struct Args {
     /// A file of stories as `tapio replay` prints them, instead of a server; `-` for standard input
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Output format
-    #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
@@ -53,9 +53,13 @@ pub(super) fn run(args: &Args) -> Outcome {
     };
     let source = args.from.as_ref().map_or(args.at.server.clone(), |f| f.display().to_string());
     let linked = latest_revision(found, &id, &source)?;
-    match args.output {
-        Output::Json => print(&linked.json().to_string())?,
-        Output::Text => print(&explanation(&linked, story::colours()))?,
+    let mut printer = Printer::list(&args.output);
+    if printer.format.is_data() {
+        printer.single(&linked.json())?;
+    } else {
+        let text = explanation(&linked, &printer.style);
+        printer.line(&text)?;
+        printer.finish()?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -121,18 +125,18 @@ fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<LinkedStory>
 }
 
 /// The story, its parts, its linked stories, and all candidates with every term.
-fn explanation(linked: &LinkedStory, colour: bool) -> String {
+fn explanation(linked: &LinkedStory, style: &Style) -> String {
     let story = &linked.story;
-    let mut out = story::story_text(story, colour);
+    let mut out = story::story_text(story, style);
     if linked.parts.len() > 1 {
-        let _ = write!(out, "\n  {}", paint("nodes", "1", colour));
-        linked.parts.iter().for_each(|part| append_part(&mut out, part, colour));
+        let _ = write!(out, "\n  {}", style.paint("nodes", "1"));
+        linked.parts.iter().for_each(|part| append_part(&mut out, part, style));
     }
     if !linked.links.is_empty() {
-        let _ = write!(out, "\n  {}", paint("linked stories", "1", colour));
-        linked.links.iter().for_each(|link| append_link(&mut out, link, colour));
+        let _ = write!(out, "\n  {}", style.paint("linked stories", "1"));
+        linked.links.iter().for_each(|link| append_link(&mut out, link, style));
     }
-    let heading = paint("candidates", "1", colour);
+    let heading = style.paint("candidates", "1");
     // Writing to a string can't fail.
     let _ = write!(out, "\n  {heading}");
     if story.root_cause.is_empty() {
@@ -140,34 +144,34 @@ fn explanation(linked: &LinkedStory, colour: bool) -> String {
     }
     for (index, candidate) in story.root_cause.iter().enumerate() {
         let next = story.root_cause.get(index + 1);
-        append_candidate(&mut out, candidate, index + 1, next, colour);
+        append_candidate(&mut out, candidate, index + 1, next, style);
     }
     out
 }
 
-fn append_part(out: &mut String, part: &StoryPart, colour: bool) {
+fn append_part(out: &mut String, part: &StoryPart, style: &Style) {
     let events = match part.members_total {
         1 => "1 event".to_owned(),
         n => format!("{n} events"),
     };
     let _ = write!(
         out,
-        "\n    {}: {} {}, {events} since {} UTC  {}",
+        "\n    {}: {} {}, {events} since {}  {}",
         plain(&part.node),
-        story::severity_text(part.severity, colour),
+        style.severity(part.severity),
         part.state.as_str(),
-        story::time_of_day(part.first_ns),
-        paint(&part.id.to_string(), "2", colour)
+        style.time(part.first_ns),
+        style.paint(&part.id.to_string(), "2")
     );
 }
 
-fn append_link(out: &mut String, link: &Link, colour: bool) {
+fn append_link(out: &mut String, link: &Link, style: &Style) {
     let events = if link.shared == 1 {
         "1 shared event".into()
     } else {
         format!("{} shared events", link.shared)
     };
-    let (name, id) = (plain(&link.name), paint(&link.id.to_string(), "2", colour));
+    let (name, id) = (plain(&link.name), style.paint(&link.id.to_string(), "2"));
     let _ = write!(out, "\n    {name}: {events}  {id}");
 }
 
@@ -176,9 +180,9 @@ fn append_candidate(
     candidate: &Candidate,
     rank: usize,
     next: Option<&Candidate>,
-    colour: bool,
+    style: &Style,
 ) {
-    let cause = paint(&plain(&candidate.cause), "1;33", colour);
+    let cause = style.paint(&plain(&candidate.cause), "1;33");
     let odds = next.map_or_else(String::new, |n| {
         format!(", {} times as likely as the next", times((candidate.score - n.score).exp()))
     });
@@ -192,7 +196,7 @@ fn append_candidate(
             "\n       {:+6.2}  {:width$}  {}",
             term.weight,
             plain(&term.name),
-            paint(&plain(&term.because), "2", colour)
+            style.paint(&plain(&term.because), "2")
         );
     }
 }
@@ -227,16 +231,19 @@ mod tests {
             severity: Severity::ERROR,
         };
         let mut out = String::new();
-        append_part(&mut out, &part, false);
+        append_part(&mut out, &part, &Style::bare());
         let id = TraceId([7; 16]);
-        assert_eq!(out, format!("\n    b·: ERROR closed, 3 events since 22:13:20.000 UTC  {id}"));
+        assert_eq!(
+            out,
+            format!("\n    b·: ERROR closed, 3 events since 2023-11-14 22:13:20.000Z  {id}")
+        );
     }
 
     #[test]
     fn terms_are_printed_with_their_reasons_by_weight() {
         let (first, second) = (candidate("a\u{1b}", 2.0), candidate("b", 1.0));
         let mut out = String::new();
-        append_candidate(&mut out, &first, 1, Some(&second), false);
+        append_candidate(&mut out, &first, 1, Some(&second), &Style::bare());
         assert_eq!(
             out,
             "\n    1. a·  +2.00, 2.7 times as likely as the next\

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::Value as Json;
 
-use super::output::{Outcome, Output, message, print};
+use super::output::{Outcome, OutputArgs, Printer, Style, message, plain};
 use super::run::config;
-use super::{story, tail};
+use super::tail;
 use crate::bridge::QUARANTINE_FILE;
 
 #[derive(clap::Args)]
@@ -20,16 +20,17 @@ pub(super) struct Args {
     /// The agent's configuration file, which has its state folder
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Output format
-    #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub(super) fn run(args: &Args) -> Outcome {
     let config = config(args.config.as_deref())?;
     let path = config.state_dir().join(QUARANTINE_FILE);
     let older = path.with_extension("jsonl.1");
-    let printed = print_file(&older, args.output)? + print_file(&path, args.output)?;
+    let mut printer = Printer::list(&args.output);
+    let printed = print_file(&older, &mut printer)? + print_file(&path, &mut printer)?;
+    printer.finish()?;
     if printed == 0 {
         message(&format!("tapio: nothing is in quarantine ({})", path.display()));
     }
@@ -37,7 +38,7 @@ pub(super) fn run(args: &Args) -> Outcome {
 }
 
 /// Prints a file's items. Returns how many it has; a missing file has none.
-fn print_file(path: &Path, output: Output) -> anyhow::Result<usize> {
+fn print_file(path: &Path, printer: &mut Printer) -> anyhow::Result<usize> {
     let file = match std::fs::File::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
         opened => opened.with_context(|| path.display().to_string())?,
@@ -47,9 +48,11 @@ fn print_file(path: &Path, output: Output) -> anyhow::Result<usize> {
         let line = line.with_context(|| path.display().to_string())?;
         // The agent may have been killed while it wrote the last line.
         let Ok(item) = serde_json::from_str::<Json>(&line) else { continue };
-        match output {
-            Output::Json => print(&line)?,
-            Output::Text => print(&item_line(&item, story::colours()))?,
+        if printer.format.is_data() {
+            printer.item(&item)?;
+        } else {
+            let text = item_line(&item, &printer.style);
+            printer.line(&text)?;
         }
         printed += 1;
     }
@@ -57,13 +60,13 @@ fn print_file(path: &Path, output: Output) -> anyhow::Result<usize> {
 }
 
 /// An item on one line, with the server's cause.
-fn item_line(item: &Json, colour: bool) -> String {
-    let cause = story::plain(item.get("cause").and_then(Json::as_str).unwrap_or_default());
+fn item_line(item: &Json, style: &Style) -> String {
+    let cause = plain(item.get("cause").and_then(Json::as_str).unwrap_or_default());
     let content = match (item.get("event"), item.get("story")) {
-        (Some(event), _) => tail::event_line(event, colour),
+        (Some(event), _) => tail::event_line(event, style),
         (None, Some(story)) => {
             let text = |key: &str| story.get(key).and_then(Json::as_str).unwrap_or_default();
-            format!("story {} {}", story::plain(text("id")), story::plain(text("name")))
+            format!("story {} {}", plain(text("id")), plain(text("name")))
         }
         (None, None) => "an item that can't be decoded".to_owned(),
     };
@@ -81,10 +84,10 @@ mod tests {
             "message": "hello"
         }});
         assert_eq!(
-            item_line(&event, false),
-            "03:04:05.678 otlp app.log hello (refused: too·large)"
+            item_line(&event, &Style::bare()),
+            "2026-01-02 03:04:05.678Z otlp app.log hello (refused: too·large)"
         );
         let story = serde_json::json!({"cause": "no", "story": {"id": "ab", "name": "n"}});
-        assert_eq!(item_line(&story, false), "story ab n (refused: no)");
+        assert_eq!(item_line(&story, &Style::bare()), "story ab n (refused: no)");
     }
 }

@@ -9,7 +9,10 @@ use serde_json::json;
 use super::arguments::{load_rules, read_inputs, read_rules};
 use super::doctor::missing_sources;
 use super::live;
-use super::output::{BAD_USAGE, Outcome, Output, Usage, message, print};
+use super::output::{
+    BAD_USAGE, Cell, Column, Outcome, Output, OutputArgs, Printer, Table, Usage, message, print,
+    severity_code,
+};
 use super::refused::print_refused;
 use super::run::config;
 use crate::runtime::Config;
@@ -44,8 +47,8 @@ enum Verb {
     #[command(after_help = "Example:\n  tapio rules explain oom-kill")]
     Explain(Explain),
     /// List rules: name, severity, shape, description
-    #[command(after_help = "Example:\n  tapio rules list --output json")]
-    List(Paths),
+    #[command(after_help = "Examples:\n  tapio rules list\n  tapio rules list -o json")]
+    List(List),
     /// Suggest rules from learned pairs: kinds that precede others more often than by chance
     #[command(
         after_help = "Examples:\n  tapio rules suggest > suggested.yaml\n  tapio rules suggest yesterday.jsonl"
@@ -77,6 +80,15 @@ struct Paths {
     /// Output format
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
+}
+
+#[derive(clap::Args)]
+struct List {
+    /// Rule files or folders; by default the built-in rules
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(clap::Args)]
@@ -206,25 +218,32 @@ fn check(args: &Check) -> Outcome {
     Ok(if loaded.errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_USAGE) })
 }
 
-fn list(args: &Paths) -> Outcome {
-    for rule in load_rules(&args.paths)? {
+/// The columns of the list of rules.
+const COLUMNS: &[Column] = &[
+    Column { title: "RULE", width: 28, rank: 0 },
+    Column { title: "SEVERITY", width: 8, rank: 1 },
+    Column { title: "SHAPE", width: 9, rank: 2 },
+    Column { title: "DESCRIPTION", width: 0, rank: 0 },
+];
+
+fn list(args: &List) -> Outcome {
+    let rules = load_rules(&args.paths)?;
+    let (mut printer, mut table) = (Printer::list(&args.output), Table::new(COLUMNS));
+    for rule in &rules {
+        let (name, severity) = (rule.name.text(), rule.severity);
         let shape = rule.shape.type_name();
-        if args.output == Output::Json {
-            let line = json!({
-                "rule": rule.name.text(), "severity": rule.severity.as_str(), "shape": shape,
+        if printer.format.is_data() {
+            printer.item(&json!({
+                "rule": name, "severity": severity.as_str(), "shape": shape,
                 "pattern": rule.story.pattern.text(), "description": rule.description, "origin": rule.origin,
-            });
-            print(&line.to_string())?;
+            }))?;
         } else {
-            print(&format!(
-                "{:<28} {:<9} {:<9} {}",
-                rule.name.text(),
-                rule.severity.as_str(),
-                shape,
-                rule.description
-            ))?;
+            let severity = Cell::painted(severity.as_str(), severity_code(severity));
+            table.row(vec![name.into(), severity, shape.into(), (&rule.description).into()]);
         }
     }
+    printer.table(&mut table)?;
+    printer.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use super::log::Log;
 use super::notify::ServiceManager;
-use super::output::{Outcome, Usage, message, print};
+use super::output::{Outcome, Style, Usage, message};
 use super::reload::reload;
 use super::service::{READY_INTERVAL, READY_TIMEOUT, Service};
 use super::signals::Signals;
@@ -232,11 +232,11 @@ fn print_stories(
     access: ClientAccess,
     drained: Shutdown,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
-    let colours = story::colours();
+    let style = Style::from_environment();
     live::follow_stories(server, access, drained, move |story| {
-        if let Some(text) = story::live_text(story, colours) {
+        if let Some(text) = story::live_text(story, &style) {
             // Standard output may be closed; the stories are in the store all the same.
-            let _ = print(&text);
+            let _ = style.print(&text);
         }
     })
 }

@@ -1,11 +1,9 @@
 //! Renders stories for a terminal.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
-use jiff::Timestamp;
-
-use tapio_core::event::{Candidate, Impact, Severity, Story, StoryState};
+use super::output::{BOLD, DIM, Style, YELLOW, plain};
+use tapio_core::event::{Candidate, Impact, Story, StoryState};
 use tapio_dataflow::rules::duration_text;
 
 /// Members of a longer story that are printed: the first and the last ones.
@@ -14,29 +12,18 @@ const LAST_MEMBERS: usize = 2;
 /// Candidates after the first one that are named.
 const RUNNERS_UP: usize = 3;
 
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const RED: &str = "1;31";
-const YELLOW: &str = "1;33";
-const CYAN: &str = "36";
-
-/// Whether to print in colours: standard output is a terminal and `NO_COLOR` isn't set.
-pub(crate) fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-}
-
 /// The text for a live view: a line when the story opens, the whole story when it ends.
-pub(crate) fn live_text(story: &Story, colour: bool) -> Option<String> {
+pub(crate) fn live_text(story: &Story, style: &Style) -> Option<String> {
     match story.state {
-        StoryState::Opened => Some(opening_line(story, colour)),
+        StoryState::Opened => Some(opening_line(story, style)),
         StoryState::Updated => None,
-        StoryState::Closed | StoryState::Expired => Some(story_text(story, colour)),
-        StoryState::Retracted => Some(retraction_line(story, colour)),
+        StoryState::Closed | StoryState::Expired => Some(story_text(story, style)),
+        StoryState::Retracted => Some(retraction_line(story, style)),
     }
 }
 
-fn retraction_line(story: &Story, colour: bool) -> String {
-    let name = paint(&plain(&story.name), BOLD, colour);
+fn retraction_line(story: &Story, style: &Style) -> String {
+    let name = style.paint(&plain(&story.name), BOLD);
     format!("□ retracted: {name}: not confirmed in event-time order  {}", story.trace_id)
 }
 
@@ -45,82 +32,57 @@ pub(super) fn is_lifecycle(story: &serde_json::Value) -> bool {
     story.get("rule").and_then(|r| r.as_str()).is_some_and(|r| r.ends_with("-lifecycle"))
 }
 
-/// Text without control characters: names and messages are other programs' output, which must not
-/// control the terminal.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
-}
-
 /// A duration to the millisecond: `0.012 s`.
 fn seconds(ns: u64) -> String {
     format!("{}.{:03} s", ns / 1_000_000_000, ns / 1_000_000 % 1_000)
 }
 
-pub(super) fn paint(text: &str, code: &str, colour: bool) -> String {
-    if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
-}
-
-pub(super) fn severity_text(severity: Severity, colour: bool) -> String {
-    let word = severity.as_str().to_uppercase();
-    match severity {
-        s if s >= Severity::ERROR => paint(&word, RED, colour),
-        s if s >= Severity::WARN => paint(&word, YELLOW, colour),
-        _ => paint(&word, CYAN, colour),
-    }
-}
-
-/// The time of day of an event, to the millisecond, in UTC.
-pub(super) fn time_of_day(time_ns: u64) -> String {
-    Timestamp::from_nanosecond(i128::from(time_ns))
-        .map_or_else(|_| time_ns.to_string(), |t| t.strftime("%H:%M:%S%.3f").to_string())
-}
-
 /// One line for a story that opens.
-pub(crate) fn opening_line(story: &Story, colour: bool) -> String {
+pub(crate) fn opening_line(story: &Story, style: &Style) -> String {
     format!(
         "▶ {} {} {} {}",
-        time_of_day(story.first_ns),
-        severity_text(story.severity, colour),
-        paint(&plain(&story.name), BOLD, colour),
-        paint(&format!("trace {}", story.trace_id), DIM, colour)
+        style.time(story.first_ns),
+        style.severity(story.severity),
+        style.paint(&plain(&story.name), BOLD),
+        style.paint(&format!("trace {}", story.trace_id), DIM)
     )
 }
 
 /// The whole story in several lines, the last one without a line feed.
-pub(crate) fn story_text(story: &Story, colour: bool) -> String {
+pub(crate) fn story_text(story: &Story, style: &Style) -> String {
     let mut out = String::new();
     let events = match story.members_total {
         1 => "1 event".to_owned(),
         n => format!("{n} events"),
     };
     let title = format!(
-        "■ {}  {}\n  {} · {events} in {} · since {} UTC · confidence {:.0} %",
-        severity_text(story.severity, colour),
-        paint(&plain(&story.name), BOLD, colour),
+        "■ {}  {}\n  {} · {events} in {} · since {} · confidence {:.0} %",
+        style.severity(story.severity),
+        style.paint(&plain(&story.name), BOLD),
         plain(&story.pattern),
         duration_text(story.duration_ns()),
-        time_of_day(story.first_ns),
+        style.time(story.first_ns),
         story.confidence * 100.0
     );
     line(&mut out, &title);
     if !story.intent.is_empty() {
         line(&mut out, &format!("  {}", plain(&story.intent)));
     }
-    heading(&mut out, "timeline", colour);
-    members(&mut out, story, colour);
+    heading(&mut out, "timeline", style);
+    members(&mut out, story, style);
     if let Some((first, others)) = story.root_cause.split_first() {
-        heading(&mut out, "root cause", colour);
-        root_cause(&mut out, story, first, others, colour);
+        heading(&mut out, "root cause", style);
+        root_cause(&mut out, story, first, others, style);
     }
-    heading(&mut out, "impact", colour);
+    heading(&mut out, "impact", style);
     impact(&mut out, &story.impact);
     if !story.actions.is_empty() {
-        heading(&mut out, "recommended actions", colour);
+        heading(&mut out, "recommended actions", style);
         for (number, action) in (1..).zip(&story.actions) {
             line(&mut out, &format!("    {number}. {}", plain(action)));
         }
     }
-    let _ = write!(out, "  {}  {}", paint("trace", BOLD, colour), story.trace_id);
+    let _ = write!(out, "  {}  {}", style.paint("trace", BOLD), story.trace_id);
     if let Some(before) = story.continues {
         let _ = write!(out, ", continues {before}");
     }
@@ -140,12 +102,12 @@ fn line(out: &mut String, text: &str) {
     out.push('\n');
 }
 
-fn heading(out: &mut String, text: &str, colour: bool) {
-    line(out, &format!("  {}", paint(text, BOLD, colour)));
+fn heading(out: &mut String, text: &str, style: &Style) {
+    line(out, &format!("  {}", style.paint(text, BOLD)));
 }
 
 /// The timeline: all members of a short story, the first and the last ones of a long one.
-fn members(out: &mut String, story: &Story, colour: bool) {
+fn members(out: &mut String, story: &Story, style: &Style) {
     let all = &story.members;
     let total = usize::try_from(story.members_total).unwrap_or(usize::MAX);
     let is_short = total <= FIRST_MEMBERS + LAST_MEMBERS + 1 && all.len() == total;
@@ -173,7 +135,7 @@ fn members(out: &mut String, story: &Story, colour: bool) {
                 plain(&m.source),
                 plain(&m.kind),
                 plain(&m.summary),
-                paint(&plain(&role), DIM, colour)
+                style.paint(&plain(&role), DIM)
             )
         })
         .collect();
@@ -193,17 +155,17 @@ fn root_cause(
     story: &Story,
     first: &Candidate,
     others: &[Candidate],
-    colour: bool,
+    style: &Style,
 ) {
     let cause = plain(&first.cause);
-    line(out, &format!("    {}", paint(&cause, YELLOW, colour)));
+    line(out, &format!("    {}", style.paint(&cause, YELLOW)));
     for (place, id) in first.evidence.iter().enumerate() {
         let label = first.labels.get(place).filter(|l| !l.is_empty());
         let id_text = label.map_or_else(|| id.to_string(), |l| plain(l));
         let member = story.members.iter().find(|m| m.id == *id);
         let summary = member.map_or_else(String::new, |m| format!(": {}", plain(&m.summary)));
         let text = format!("    evidence {id_text}{summary}");
-        line(out, &paint(&text, DIM, colour));
+        line(out, &style.paint(&text, DIM));
     }
     if !others.is_empty() {
         let named: Vec<String> = others.iter().take(RUNNERS_UP).map(|c| plain(&c.cause)).collect();
@@ -229,7 +191,7 @@ fn impact(out: &mut String, impact: &Impact) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tapio_core::event::{EventId, Member, TraceId};
+    use tapio_core::event::{EventId, Member, Severity, TraceId};
 
     fn story(n: u64) -> Story {
         let members = (0..n).map(|i| Member {
@@ -278,10 +240,10 @@ mod tests {
 
     #[test]
     fn short_story_is_printed_whole() {
-        let text = story_text(&story(3), false);
+        let text = story_text(&story(3), &Style::bare());
         for expected in [
             "■ ERROR  app ·[2J crashes\n",
-            "crash-loop · 3 events in 24 ms · since 22:13:20.000 UTC · confidence 90 %",
+            "crash-loop · 3 events in 24 ms · since 2023-11-14 22:13:20.000Z · confidence 90 %",
             "+0.012 s  ebpf  kernel.process.exit  app1 ended  [cause]",
             "    a bug\n",
             "evidence 00000000000000000000000000000000: app0 ended",
@@ -298,7 +260,7 @@ mod tests {
     fn middle_of_a_long_story_is_counted() {
         let mut long = story(40);
         long.members_total = 47;
-        let text = story_text(&long, false);
+        let text = story_text(&long, &Style::bare());
         assert!(text.contains("… 37 more …"), "{text}");
         assert!(text.contains("app7 ended") && !text.contains("app8 ended"));
         assert!(text.contains("app39 ended"));
@@ -306,8 +268,10 @@ mod tests {
 
     #[test]
     fn colours_are_used_only_on_request() {
-        assert!(story_text(&story(1), true).contains("\u{1b}[1;31mERROR\u{1b}[0m"));
-        let line = opening_line(&story(1), false);
-        assert!(line.starts_with("▶ 22:13:20.000 ERROR app"), "{line}");
+        let mut colours = Style::bare();
+        colours.colour = true;
+        assert!(story_text(&story(1), &colours).contains("\u{1b}[1;31mERROR\u{1b}[0m"));
+        let line = opening_line(&story(1), &Style::bare());
+        assert!(line.starts_with("▶ 2023-11-14 22:13:20.000Z ERROR app"), "{line}");
     }
 }

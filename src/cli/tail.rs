@@ -4,7 +4,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 
 use super::connection::ServerArgs;
-use super::output::{Outcome, Output, message, print};
+use super::output::{Outcome, OutputArgs, Printer, Style, message, plain};
 use super::{live, story};
 use tapio_core::event::{Severity, TraceId};
 use tapio_core::glob;
@@ -12,7 +12,7 @@ use tapio_wire::{batch_json, proto, story_from_proto};
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' --output json\n  tapio tail --stories\n  tapio tail --severity error --entity k8s.pod.name=web-1"
+    after_help = "Examples:\n  tapio tail\n  tapio tail --kind 'kernel.tcp.*' -o json\n  tapio tail --stories\n  tapio tail --severity error --entity k8s.pod.name=web-1"
 )]
 pub(super) struct Args {
     #[command(flatten)]
@@ -41,9 +41,8 @@ pub(super) struct Args {
     /// Only events whose message has this part, in upper or lower case; and stories that have it
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
-    /// Output format
-    #[arg(long, value_enum, default_value = "text")]
-    output: Output,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 fn severity(text: &str) -> Result<Severity, String> {
@@ -80,9 +79,10 @@ pub(super) fn run(args: &Args) -> Outcome {
             live::connect(&args.at.server, &access).await.map_err(anyhow::Error::msg)?;
         let mut stream =
             live::tail(&mut client, args.request()).await.map_err(anyhow::Error::msg)?;
+        let mut printer = Printer::stream(&args.output);
         loop {
             match stream.message().await {
-                Ok(Some(item)) => print_batch(args, &item.batch.unwrap_or_default())?,
+                Ok(Some(item)) => print_batch(args, &mut printer, &item.batch.unwrap_or_default())?,
                 Ok(None) => anyhow::bail!("the server at {} ended the stream", args.at.server),
                 Err(e) => anyhow::bail!(
                     "lost the connection to the server at {}: {}",
@@ -94,56 +94,59 @@ pub(super) fn run(args: &Args) -> Outcome {
     })
 }
 
-fn print_batch(args: &Args, batch: &proto::EventBatch) -> anyhow::Result<()> {
+fn print_batch(
+    args: &Args,
+    printer: &mut Printer,
+    batch: &proto::EventBatch,
+) -> anyhow::Result<()> {
     let (items, broken) = batch_json(&batch.encode_to_vec())?;
     if broken > 0 {
         message(&format!("tapio: {broken} items can't be decoded"));
     }
-    let colour = story::colours();
+    let is_data = printer.format.is_data();
     for (is_story, json) in &items {
-        match (is_story, args.output) {
-            (true, Output::Json) if !story::is_lifecycle(json) => print(&json.to_string())?,
-            (false, Output::Json) if args.accepts(json) => print(&json.to_string())?,
-            (false, Output::Text) if args.accepts(json) => print(&event_line(json, colour))?,
+        match (is_story, is_data) {
+            (true, true) if !story::is_lifecycle(json) => printer.item(json)?,
+            (false, true) if args.accepts(json) => printer.item(json)?,
+            (false, false) if args.accepts(json) => {
+                let text = event_line(json, &printer.style);
+                printer.line(&text)?;
+            }
             _ => {}
         }
     }
-    if args.output == Output::Json {
-        return Ok(());
-    }
-    for story in batch.stories.iter().cloned().filter_map(story_from_proto) {
-        if story.is_lifecycle() {
-            continue;
-        }
-        if let Some(text) = story::live_text(&story, colour) {
-            print(&text)?;
+    let stories = batch.stories.iter().filter(|_| !is_data).cloned();
+    for story in stories.filter_map(story_from_proto).filter(|story| !story.is_lifecycle()) {
+        if let Some(text) = story::live_text(&story, &printer.style) {
+            printer.line(&text)?;
         }
     }
     Ok(())
 }
 
 /// An event on one line: time, source, kind, severity, and its message or its entity.
-pub(super) fn event_line(event: &Json, colour: bool) -> String {
+pub(super) fn event_line(event: &Json, style: &Style) -> String {
     let text = |name: &str| event.get(name).and_then(Json::as_str).unwrap_or_default();
     let content = match text("message") {
         "" => event.get("entity").map_or_else(String::new, ToString::to_string),
         message => message.to_owned(),
     };
-    // RFC 3339 begins with the date, eleven characters with the `T`.
-    let time = text("time").get(11..).unwrap_or_default();
-    let time = time.get(..12).unwrap_or(time);
+    let time = text("time").parse().map_or_else(
+        |_| plain(text("time")),
+        |time: jiff::Timestamp| style.time(time.as_nanosecond().try_into().unwrap_or_default()),
+    );
     let severity = match text("severity") {
         "info" | "" => String::new(),
         word => match Severity::parse(word) {
-            Some(severity) => format!("{} ", story::severity_text(severity, colour)),
+            Some(severity) => format!("{} ", style.severity(severity)),
             None => String::new(),
         },
     };
     format!(
         "{time} {} {} {severity}{}",
-        story::plain(text("source")),
-        story::paint(&story::plain(text("kind")), "1", colour),
-        story::plain(&content)
+        plain(text("source")),
+        style.paint(&plain(text("kind")), "1"),
+        plain(&content)
     )
 }
 
@@ -157,6 +160,9 @@ mod tests {
             "time": "2026-01-02T03:04:05.678901234Z", "kind": "kernel.tcp.refused", "source": "kernel",
             "severity": "warn", "message": "a\nb"
         });
-        assert_eq!(event_line(&event, false), "03:04:05.678 kernel kernel.tcp.refused WARN a·b");
+        assert_eq!(
+            event_line(&event, &Style::bare()),
+            "2026-01-02 03:04:05.678Z kernel kernel.tcp.refused WARN a·b"
+        );
     }
 }

@@ -17,9 +17,9 @@ pub(crate) struct Args {
 
 impl Args {
     /// Prints progress: to standard output with text, to standard error with JSON.
-    pub(super) fn progress(&self, text: &str) -> std::io::Result<()> {
+    pub(super) fn progress(&self, text: &str) -> anyhow::Result<()> {
         match self.output {
-            Output::Text => print(text),
+            Output::Text => Ok(print(text)?),
             Output::Json => {
                 message(text);
                 Ok(())

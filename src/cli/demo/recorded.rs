@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::args::Args;
 use super::environment::Folder;
-use crate::cli::output::{Outcome, Output, message, print};
+use crate::cli::output::{Outcome, Output, Style, message, print};
 use crate::cli::story;
 use tapio_collectors::ebpf::Finding;
 use tapio_dataflow::replay::{Emit, replay};
@@ -26,6 +26,7 @@ pub(super) fn print_recordings(args: &Args, missing: &[&Finding]) -> Outcome {
         "  simplest remedy: `sudo tapio demo`, or once `sudo setcap cap_bpf,cap_perfmon+ep` on the tapio binary\n\
          tapio: RECORDINGS from other machines follow, replayed by this tapio's correlator",
     );
+    let style = Style::from_environment();
     let folder = Folder::create(args.keep_data)?;
     for (name, text) in RECORDINGS {
         let file = folder.path.join(name);
@@ -42,7 +43,7 @@ pub(super) fn print_recordings(args: &Args, missing: &[&Finding]) -> Outcome {
                 let line = serde_json::json!({"recording": name, "stories": [story.json()]});
                 print(&line.to_string())?;
             } else {
-                print(&story::story_text(story, story::colours()))?;
+                style.print(&story::story_text(story, &style))?;
                 print("")?;
             }
         }

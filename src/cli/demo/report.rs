@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::args::Args;
 use super::environment::{CausedFault, DemoEnvironment, StoredResults};
-use crate::cli::output::{Output, print};
+use crate::cli::output::{Output, Style, print};
 use crate::cli::story;
 use crate::runtime::snapshot_json;
 use tapio_core::event::Story;
@@ -16,7 +16,7 @@ pub(super) fn print_stories(
     faults: &[CausedFault],
     stored: &StoredResults,
 ) -> anyhow::Result<()> {
-    let colour = story::colours();
+    let style = Style::from_environment();
     for fault in faults {
         let stories = stored.stories(fault);
         if args.output == Output::Json {
@@ -35,9 +35,9 @@ pub(super) fn print_stories(
             let Some((first, others)) = of_pattern.split_first() else {
                 continue;
             };
-            print(&story::story_text(first, colour))?;
+            style.print(&story::story_text(first, &style))?;
             if !others.is_empty() {
-                print(&format!("  … and {} more of this pattern", others.len()))?;
+                style.print(&format!("  … and {} more of this pattern", others.len()))?;
             }
             print("")?;
         }
