@@ -13,6 +13,8 @@ mod disabled_rule;
 mod failing_rule;
 #[path = "agent/incidents.rs"]
 mod incidents;
+#[path = "agent/query_commands.rs"]
+mod query_commands;
 #[path = "agent/readiness.rs"]
 mod readiness;
 #[path = "agent/rights.rs"]

@@ -5,9 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
-use super::{
-    bench, check, demo, doctor, explain, load, quarantine, replay, rules, run, server, tail,
-};
+use super::{bench, check, demo, doctor, load, quarantine, query, replay, rules, run, server};
 
 #[derive(Parser)]
 #[command(
@@ -43,10 +41,14 @@ enum Verb {
     DemoFault(demo::FaultArgs),
     /// Check what kernel, privileges and node allow, and what each missing facility costs
     Doctor(doctor::Args),
+    /// List stories, or print one
+    Stories(query::stories::Args),
+    /// List events
+    Events(query::events::Args),
     /// Explain a story and its root cause: evidence, other candidates, every term, linked stories
-    Explain(explain::Args),
+    Explain(query::explain::Args),
     /// Print a server's events and stories as they arrive
-    Tail(tail::Args),
+    Tail(query::tail::Args),
     /// Print the events and stories that the server has refused
     Quarantine(quarantine::Args),
 }
@@ -72,8 +74,10 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoFault(args) => demo::fault(&args),
         Verb::Doctor(args) => doctor::run(&args),
-        Verb::Explain(args) => explain::run(&args),
-        Verb::Tail(args) => tail::run(&args),
+        Verb::Stories(args) => query::stories::run(&args),
+        Verb::Events(args) => query::events::run(&args),
+        Verb::Explain(args) => query::explain::run(&args),
+        Verb::Tail(args) => query::tail::run(&args),
         Verb::Quarantine(args) => quarantine::run(&args),
     };
     match outcome {

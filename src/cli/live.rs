@@ -17,6 +17,9 @@ use tapio_wire::{
     AuthorizedChannel, ClientAccess, DialError, Dialer, MAX_BATCH_BYTES, proto, story_from_proto,
 };
 
+/// Interval of pings on a silent connection, and the longest time for their answer: a server that
+/// is gone without a word is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time before the next attempt to connect.
 const RECONNECT: Duration = Duration::from_millis(250);
@@ -40,12 +43,29 @@ pub(super) async fn connect(
     access: &ClientAccess,
 ) -> Result<QueryClient<AuthorizedChannel>, String> {
     let dialer = Dialer::new(access, [server]).map_err(|e| e.to_string())?;
-    let settings = |endpoint: tonic::transport::Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
+    let settings = |endpoint: tonic::transport::Endpoint| {
+        endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+    };
     let channel = dialer.connect(server, settings).await.map_err(|error| match error {
         DialError::Endpoint(cause) => format!("{server}: not an address: {cause}"),
         DialError::Connect(cause) => format!("can't reach a server at {server}: {cause}"),
     })?;
     Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
+}
+
+/// The text of a status: the server's message, or the innermost cause of a connection that failed.
+pub(super) fn status_text(status: &Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    let mut text = status.message().to_owned();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
 }
 
 /// Fetches a page of an agent or a server at `host:port` as text.

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::Value as Json;
 
+use super::event_line::event_line;
 use super::output::{Outcome, OutputArgs, Printer, Style, message, plain};
 use super::run::config;
-use super::tail;
 use crate::bridge::QUARANTINE_FILE;
 
 #[derive(clap::Args)]
@@ -63,7 +63,7 @@ fn print_file(path: &Path, printer: &mut Printer) -> anyhow::Result<usize> {
 fn item_line(item: &Json, style: &Style) -> String {
     let cause = plain(item.get("cause").and_then(Json::as_str).unwrap_or_default());
     let content = match (item.get("event"), item.get("story")) {
-        (Some(event), _) => tail::event_line(event, style),
+        (Some(event), _) => event_line(event, style),
         (None, Some(story)) => {
             let text = |key: &str| story.get(key).and_then(Json::as_str).unwrap_or_default();
             format!("story {} {}", plain(text("id")), plain(text("name")))

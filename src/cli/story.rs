@@ -75,7 +75,7 @@ pub(crate) fn story_text(story: &Story, style: &Style) -> String {
         root_cause(&mut out, story, first, others, style);
     }
     heading(&mut out, "impact", style);
-    impact(&mut out, &story.impact);
+    out.push_str(&impact_text(&story.impact));
     if !story.actions.is_empty() {
         heading(&mut out, "recommended actions", style);
         for (number, action) in (1..).zip(&story.actions) {
@@ -173,19 +173,22 @@ fn root_cause(
     }
 }
 
-fn impact(out: &mut String, impact: &Impact) {
+/// The impact, in lines with an indent.
+pub(super) fn impact_text(impact: &Impact) -> String {
+    let mut out = String::new();
     let customers = if impact.customer_facing { "customer-facing" } else { "not customer-facing" };
     let slo = if impact.slo_impact {
         "service level objectives at risk"
     } else {
         "no service level objective at risk"
     };
-    line(out, &format!("    business {:.0} %, {customers}, {slo}", impact.business * 100.0));
+    line(&mut out, &format!("    business {:.0} %, {customers}, {slo}", impact.business * 100.0));
     for (label, list) in [("affected", &impact.affected), ("evidence", &impact.evidence)] {
         if !list.is_empty() {
-            line(out, &format!("    {label}: {}", plain(&list.join(", "))));
+            line(&mut out, &format!("    {label}: {}", plain(&list.join(", "))));
         }
     }
+    out
 }
 
 #[cfg(test)]

@@ -47,10 +47,10 @@ const DISK_ERRORS: Metric = Metric::counter(
     &[],
     "Failed attempts to write a batch to disk.",
 );
-const TAIL_MISSED: Metric = Metric::counter(
-    "tapio_server_tail_batches_missed_total",
+const TAIL_GAPS: Metric = Metric::counter(
+    "tapio_server_tail_gaps_total",
     &[],
-    "Batches that a client of the tail API missed because it reads too slowly.",
+    "Times that a client of a tail or a stream went on from a position that is not stored any more.",
 );
 const QUERIES_REFUSED: Metric = Metric::counter(
     "tapio_server_queries_refused_total",
@@ -164,7 +164,7 @@ fn page(status: &ServerStatus, delays: Distribution) -> Page {
         (&BATCHES_DENIED, ingest.batches_denied),
         (&ACCESS_RELOAD_FAILURES, status.access.reload_failures),
         (&DISK_ERRORS, ingest.disk_errors),
-        (&TAIL_MISSED, ingest.tail_batches_missed),
+        (&TAIL_GAPS, ingest.tail_gaps),
         (&QUERIES_REFUSED, ingest.queries_refused),
         (&SEGMENTS_RETIRED, store.segments_retired),
         (&CORRUPT_FRAMES, store.corrupt_frames),

@@ -12,6 +12,7 @@
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
 //! | `query.rs` | queries, and their gRPC service |
+//! | `follow.rs` | follows the log: what is stored after a position |
 //! | `query_line.rs` | bounds the queries that run and wait |
 //! | `http.rs` | the listener for HTTP: the API, health checks, metrics |
 //! | `api/` | JSON over HTTP |
@@ -25,6 +26,7 @@
 mod annotations;
 mod api;
 mod config;
+mod follow;
 mod handle;
 mod health;
 mod http;

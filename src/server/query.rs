@@ -3,22 +3,24 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::follow::{Follower, Render, parse_position, position_text};
 use super::query_line::{QueryError, budget};
-use super::shared::{Shared, Stored};
+use super::shared::Shared;
 use super::status::LatencyStats;
 use super::storage::{
     Budget, Cursor, Filter, InvalidParameter, List, MatchingBatch, Page, StateFilter,
     StorySelection,
 };
+use crate::store::FramePosition;
 use crate::telemetry::span;
+use tapio_core::clock;
 use tapio_core::event::{IncidentView, LinkedStory, Severity, TraceId};
 use tapio_wire::proto::query_server::{Query, QueryServer};
 use tapio_wire::{Batch, linked_to_proto, proto, story_from_proto};
@@ -29,6 +31,8 @@ const DEFAULT_LIMIT: usize = 100;
 pub(super) const MAX_LIMIT: usize = 10_000;
 /// Items queued for one tail.
 const TAIL_ITEMS: usize = 16;
+/// The least time between two items of a tail that have nothing but the position.
+const TAIL_POSITIONS: Duration = Duration::from_secs(5);
 
 pub(super) fn service(shared: Arc<Shared>) -> QueryServer<Queries> {
     QueryServer::new(Queries(shared))
@@ -48,6 +52,8 @@ pub(super) struct Answer<T> {
     pub(super) items: T,
     pub(super) next_page_token: String,
     pub(super) complete_since_ns: u64,
+    /// The position of the log when the page was requested.
+    pub(super) position: FramePosition,
 }
 
 impl PageRequest {
@@ -69,6 +75,7 @@ fn answer<I, T>(
     page: Page<I>,
     list: List,
     filter: &Filter,
+    position: FramePosition,
     render: impl FnOnce(&[I]) -> io::Result<T>,
 ) -> io::Result<Answer<T>> {
     let token = page.next.map(|cursor| cursor.token(list, filter));
@@ -76,6 +83,7 @@ fn answer<I, T>(
         items: render(&page.items)?,
         next_page_token: token.unwrap_or_default(),
         complete_since_ns: page.complete_since_ns,
+        position,
     })
 }
 
@@ -96,10 +104,13 @@ impl Shared {
         }
         let query = async {
             let place = self.enter_line().await?;
-            let selection = self.storage().select_events(request.filter.clone(), cursor);
+            let (selection, end) = {
+                let storage = self.storage();
+                (storage.select_events(request.filter.clone(), cursor), storage.end())
+            };
             let read = move || {
                 let page = selection.read(&budget(request.limit()));
-                answer(page, List::Events, &request.filter, render)
+                answer(page, List::Events, &request.filter, end, render)
             };
             place.run(read).await
         };
@@ -136,12 +147,26 @@ impl Shared {
     ) -> Result<Answer<T>, QueryError> {
         let cursor = request.cursor(list)?;
         let place = self.enter_line().await?;
-        let selection = self.storage().select_stories(request.filter.clone(), cursor);
+        let (selection, end) = {
+            let storage = self.storage();
+            (storage.select_stories(request.filter.clone(), cursor), storage.end())
+        };
         let read = move || {
             let page = read(&selection, &budget(request.limit()));
-            answer(page, list, &request.filter, render)
+            answer(page, list, &request.filter, end, render)
         };
         place.run(read).await
+    }
+
+    /// Follows the log after a position, by default from its end.
+    pub(super) fn follow<T: Send + 'static>(
+        self: &Arc<Self>,
+        after: Option<FramePosition>,
+        render: Render<T>,
+    ) -> Follower<T> {
+        let follower = Follower::new(Arc::clone(self), after, render);
+        self.stats().counts.tail_gaps += u64::from(follower.has_gap());
+        follower
     }
 
     /// Finds the incident of which one story has this id.
@@ -228,6 +253,7 @@ impl TailFilter {
             kind: request.kind,
             entities: request.entities,
             text: request.text,
+            state: state(&request.state)?,
             ..Filter::default()
         };
         filter.check()?;
@@ -244,7 +270,11 @@ impl TailFilter {
         let mut batch = decode(bytes).ok()?;
         let mut stories =
             if self.stories { std::mem::take(&mut batch.stories) } else { Vec::new() };
-        let filter = Filter { kind: String::new(), ..self.filter.clone() };
+        let mut filter = self.filter.clone();
+        if self.events {
+            // With `--kind`, a tail has these events, and all stories.
+            filter.kind.clear();
+        }
         if filter != Filter::default() {
             stories.retain(|story| {
                 let story = story_from_proto(story.clone());
@@ -258,30 +288,40 @@ impl TailFilter {
     }
 }
 
-/// Sends what is stored from now on to one client.
-async fn tail(
-    shared: Arc<Shared>,
-    mut batches: Receiver<Stored>,
-    filter: &TailFilter,
-    to: &TailSender,
-) {
+/// Sends what is stored after a position to one client.
+async fn tail(mut follower: Follower<proto::EventBatch>, to: &TailSender) -> Result<(), Closed> {
+    let item = |batch, position, gap| proto::TailItem {
+        batch: Some(batch),
+        position: position_text(position),
+        gap,
+    };
+    let send = async |item| to.send(item).await.map_err(|_| Closed);
+    // The first item has the position from which another tail goes on.
+    send(Ok(item(proto::EventBatch::default(), follower.at(), follower.has_gap()))).await?;
+    let mut sent = clock::instant();
     loop {
-        let matching = match batches.recv().await {
-            Ok(stored) => filter.apply(&stored.bytes),
-            Err(RecvError::Lagged(n)) => {
-                shared.stats().counts.tail_batches_missed += n;
-                None
-            }
-            Err(RecvError::Closed) => return,
+        let followed = match follower.next().await {
+            Ok(Some(followed)) => followed,
+            Ok(None) => return Ok(()),
+            Err(error) => return send(Err(error.into())).await,
         };
-        if let Some(batch) = matching {
-            let item = proto::TailItem { batch: Some(batch) };
-            if to.send(Ok(item)).await.is_err() {
-                return;
-            }
+        let is_quiet = followed.items.is_empty();
+        for (batch, position) in followed.items {
+            send(Ok(item(batch, position, false))).await?;
         }
+        let now = clock::instant();
+        if is_quiet && now.saturating_duration_since(sent) < TAIL_POSITIONS {
+            continue;
+        }
+        if is_quiet {
+            send(Ok(item(proto::EventBatch::default(), followed.at, false))).await?;
+        }
+        sent = now;
     }
 }
+
+/// The client is gone.
+struct Closed;
 
 /// The filter of a request for a list. The requests have the same fields, but no common type.
 macro_rules! list_filter {
@@ -320,6 +360,7 @@ impl Query for Queries {
             stories: answer.items,
             next_page_token: answer.next_page_token,
             complete_since: answer.complete_since_ns,
+            position: position_text(answer.position),
         }))
     }
 
@@ -339,6 +380,7 @@ impl Query for Queries {
             batches: answer.items,
             next_page_token: answer.next_page_token,
             complete_since: answer.complete_since_ns,
+            position: position_text(answer.position),
         }))
     }
 
@@ -346,15 +388,24 @@ impl Query for Queries {
         &self,
         request: Request<proto::TailRequest>,
     ) -> Result<Response<TailStream>, Status> {
-        let filter = TailFilter::new(request.into_inner())?;
-        let shared = Arc::clone(&self.0);
+        let request = request.into_inner();
+        let after = match &*request.after {
+            "" => None,
+            text => Some(parse_position(text).ok_or_else(|| {
+                let cause = "isn't a position that a server has returned".to_owned();
+                QueryError::from(InvalidParameter { name: "after", cause })
+            })?),
+        };
+        let filter = TailFilter::new(request)?;
         let (to, stream) = mpsc::channel(TAIL_ITEMS);
         // Before the response: what is stored once the client has it is in the stream.
-        let batches = shared.tail.subscribe();
+        let render = Arc::new(move |bytes: &[u8]| filter.apply(bytes));
+        let follower = self.0.follow(after, render);
         tokio::spawn(async move {
             tokio::select! {
                 () = to.closed() => {}
-                () = tail(shared, batches, &filter, &to) => {}
+                // The client is gone, or has the error.
+                _ = tail(follower, &to) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))

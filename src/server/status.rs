@@ -27,8 +27,8 @@ pub struct ServerCounts {
     pub batches_denied: u64,
     /// Batches that the disk refused; each is retried.
     pub disk_errors: u64,
-    /// Batches that slow tails have missed.
-    pub tail_batches_missed: u64,
+    /// Times that a tail went on from a position that isn't stored any more.
+    pub tail_gaps: u64,
     /// Queries refused because too many were waiting.
     pub queries_refused: u64,
     /// Whether the disk refused the last batch.

@@ -20,27 +20,70 @@ pub(crate) struct Printer {
     is_stream: bool,
     /// Items printed so far.
     count: usize,
-    sink: BufWriter<Box<dyn Write>>,
+    sink: Sink,
+}
+
+/// The destination of the output. It is opened with the first output, so that an error before that
+/// isn't printed on the screen of a pager.
+struct Sink {
+    args: OutputArgs,
+    has_pager: bool,
+    writer: Option<BufWriter<Box<dyn Write>>>,
     pager: Option<Child>,
+}
+
+impl Sink {
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        if self.writer.is_none() && self.has_pager {
+            self.pager = pager::start(&self.args);
+        }
+        let writer = self.writer.get_or_insert_with(|| {
+            let pipe = self.pager.as_mut().and_then(|pager| pager.stdin.take());
+            BufWriter::new(match pipe {
+                Some(pipe) => Box::new(pipe) as Box<dyn Write>,
+                None => Box::new(io::stdout()),
+            })
+        });
+        writer.write_all(text.as_bytes())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |writer| writer.flush())
+    }
+
+    /// Closes the output and waits for the pager.
+    fn close(&mut self) -> io::Result<()> {
+        let flushed = self.flush();
+        if let Some(writer) = self.writer.take() {
+            // The pager's end of file. What it hasn't taken is in the error already.
+            drop(writer.into_parts());
+        }
+        if let Some(mut pager) = self.pager.take() {
+            let _ = pager.wait();
+        }
+        flushed
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        // After an error, which is reported.
+        let _ = self.close();
+    }
 }
 
 impl Printer {
     /// A printer of a list.
     pub(crate) fn list(args: &OutputArgs) -> Self {
-        let mut pager = pager::start(args);
-        let sink: Box<dyn Write> = match pager.as_mut().and_then(|pager| pager.stdin.take()) {
-            Some(pipe) => Box::new(pipe),
-            None => Box::new(io::stdout()),
-        };
-        Self::new(args, false, sink, pager)
+        Self::new(args, false, None)
     }
 
     /// A printer of items as they arrive: without a pager, and JSON has an item a line.
     pub(crate) fn stream(args: &OutputArgs) -> Self {
-        Self::new(args, true, Box::new(io::stdout()), None)
+        Self::new(args, true, None)
     }
 
-    fn new(args: &OutputArgs, is_stream: bool, sink: Box<dyn Write>, pager: Option<Child>) -> Self {
+    fn new(args: &OutputArgs, is_stream: bool, writer: Option<Box<dyn Write>>) -> Self {
         let mut style = Style::new(args);
         if args.output != Format::Text {
             style.width = None;
@@ -48,7 +91,9 @@ impl Printer {
         if args.output == Format::Markdown {
             style.colour = false;
         }
-        Self { format: args.output, style, is_stream, count: 0, sink: BufWriter::new(sink), pager }
+        let writer = writer.map(BufWriter::new);
+        let sink = Sink { args: *args, has_pager: !is_stream, writer, pager: None };
+        Self { format: args.output, style, is_stream, count: 0, sink }
     }
 
     /// Prints a line of text.
@@ -56,8 +101,8 @@ impl Printer {
     /// # Errors
     /// When standard output is closed.
     pub(crate) fn line(&mut self, line: &str) -> Result<(), OutputError> {
-        self.sink.write_all(self.style.encode(line).as_bytes())?;
-        self.sink.write_all(b"\n")?;
+        self.sink.write(&self.style.encode(line))?;
+        self.sink.write("\n")?;
         self.flush_stream()
     }
 
@@ -67,7 +112,9 @@ impl Printer {
     /// When standard output is closed.
     pub(crate) fn table(&mut self, table: &mut Table) -> Result<(), OutputError> {
         let text = table.render(self.format, &self.style);
-        self.sink.write_all(self.style.encode(&text).as_bytes())?;
+        if !text.is_empty() {
+            self.sink.write(&self.style.encode(&text))?;
+        }
         self.flush_stream()
     }
 
@@ -78,13 +125,13 @@ impl Printer {
     pub(crate) fn item(&mut self, item: &Json) -> Result<(), OutputError> {
         let text = match (self.format, self.is_stream) {
             (Format::Yaml, true) => format!("---\n{}", yaml(item)),
-            (Format::Yaml, false) => yaml(&Json::Array(vec![item.clone()])),
+            (Format::Yaml, false) => yaml_in_list(item),
             (Format::Json, false) if self.count == 0 => format!("[\n{}", json(item)),
             (Format::Json, false) => format!(",\n{}", json(item)),
             _ => json(item) + "\n",
         };
         self.count += 1;
-        self.sink.write_all(text.as_bytes())?;
+        self.sink.write(&text)?;
         self.flush_stream()
     }
 
@@ -94,8 +141,8 @@ impl Printer {
     /// When standard output is closed.
     pub(crate) fn single(mut self, item: &Json) -> Result<(), OutputError> {
         let text = if self.format == Format::Yaml { yaml(item) } else { json(item) + "\n" };
-        self.sink.write_all(text.as_bytes())?;
-        self.close()
+        self.sink.write(&text)?;
+        Ok(self.sink.close()?)
     }
 
     /// Ends a list.
@@ -104,11 +151,11 @@ impl Printer {
     /// When standard output is closed.
     pub(crate) fn finish(mut self) -> Result<(), OutputError> {
         match (self.format, self.is_stream, self.count) {
-            (Format::Json | Format::Yaml, false, 0) => self.sink.write_all(b"[]\n")?,
-            (Format::Json, false, _) => self.sink.write_all(b"\n]\n")?,
+            (Format::Json | Format::Yaml, false, 0) => self.sink.write("[]\n")?,
+            (Format::Json, false, _) => self.sink.write("\n]\n")?,
             _ => {}
         }
-        self.close()
+        Ok(self.sink.close()?)
     }
 
     fn flush_stream(&mut self) -> Result<(), OutputError> {
@@ -116,18 +163,6 @@ impl Printer {
             self.sink.flush()?;
         }
         Ok(())
-    }
-
-    /// Closes the output and waits for the pager.
-    fn close(self) -> Result<(), OutputError> {
-        let Self { mut sink, pager, .. } = self;
-        let flushed = sink.flush();
-        // The pager's end of file. What it hasn't taken is in the error already.
-        drop(sink.into_parts());
-        if let Some(mut pager) = pager {
-            let _ = pager.wait();
-        }
-        Ok(flushed?)
     }
 }
 
@@ -149,9 +184,19 @@ fn json(item: &Json) -> String {
     out
 }
 
-/// YAML with a line feed at its end.
+/// An item of a list in YAML.
+fn yaml_in_list(item: &Json) -> String {
+    let text = yaml(&Json::Array(vec![item.clone()]));
+    // JSON of a list is one item in brackets.
+    if text.starts_with('[') { format!("- {}\n", json(item)) } else { text }
+}
+
+/// YAML with a line feed at its end. Where it would have characters that reorder text on a
+/// terminal, which the serializer doesn't escape, it is JSON, which is YAML, too.
 fn yaml(item: &Json) -> String {
-    let mut text = serde_saphyr::to_string(item).unwrap_or_else(|_| json(item));
+    let is_plain = |text: &String| !text.chars().any(|c| c != '\n' && is_control(c));
+    let text = serde_saphyr::to_string(item).ok().filter(is_plain);
+    let mut text = text.unwrap_or_else(|| json(item));
     if !text.ends_with('\n') {
         text.push('\n');
     }
@@ -182,7 +227,7 @@ mod tests {
     fn printed(output: Format, is_stream: bool, items: &[Json]) -> String {
         let written = Written::default();
         let args = OutputArgs { output, ..OutputArgs::default() };
-        let mut printer = Printer::new(&args, is_stream, Box::new(written.clone()), None);
+        let mut printer = Printer::new(&args, is_stream, Some(Box::new(written.clone())));
         items.iter().for_each(|item| printer.item(item).unwrap());
         printer.finish().unwrap();
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
@@ -209,7 +254,7 @@ mod tests {
         let read = serde_saphyr::from_multiple::<Json>(&documents).unwrap();
         assert_eq!(read, items, "{documents}");
         for text in [array, yaml, documents] {
-            assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
+            assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{text:?}");
         }
     }
 

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
 
-use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
+use jiff::{Timestamp, Zoned};
 
 use super::args::{Color, OutputArgs};
 use super::stdout::{OutputError, print};
+use tapio_core::clock;
 use tapio_core::event::Severity;
 
 /// Bold text.
@@ -74,6 +75,17 @@ impl Style {
     /// A time with its date, to the millisecond: `2026-11-30 10:00:00.123+02:00`.
     pub(crate) fn time(&self, time_ns: u64) -> String {
         self.format_time(time_ns, "%Y-%m-%d %H:%M:%S%.3f")
+    }
+
+    /// A time with its date, to the second.
+    pub(crate) fn time_to_second(&self, time_ns: u64) -> String {
+        self.format_time(time_ns, "%Y-%m-%d %H:%M:%S")
+    }
+
+    /// The time in the zone of times.
+    pub(crate) fn now(&self) -> Zoned {
+        let now = Timestamp::from_nanosecond(i128::from(clock::wall_ns()));
+        now.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(self.zone.clone())
     }
 
     fn format_time(&self, time_ns: u64, format: &str) -> String {

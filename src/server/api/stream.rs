@@ -3,7 +3,6 @@
 //! `Last-Event-ID` gets what was stored since, from the log.
 
 use std::convert::Infallible;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,11 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use prost::Message as _;
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::super::follow::{parse_position, position_text};
 use super::super::query::TailFilter;
-use super::super::query_line::{QueryError, budget};
 use super::super::shared::Shared;
 use super::list_query::{page_request, pairs};
 use super::problem::Problem;
@@ -31,8 +29,6 @@ use tapio_wire::batch_json;
 const QUEUED: usize = 64;
 /// Interval at which a silent stream has a comment, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Batches of the log that are read at once.
-const BATCHES_PER_READ: usize = 256;
 /// The parameter that selects the types of items.
 const TYPES: &str = "types";
 /// Parameters of lists that a stream doesn't have.
@@ -76,17 +72,6 @@ impl<S: Sync> FromRequestParts<S> for StreamRequest {
     }
 }
 
-/// The id of a message.
-fn id_of(position: FramePosition) -> String {
-    format!("{:x}-{:x}", position.segment, position.offset)
-}
-
-fn parse_position(id: &str) -> Option<FramePosition> {
-    let (segment, offset) = id.split_once('-')?;
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    Some(FramePosition { segment: number(segment)?, offset: number(offset)? })
-}
-
 type Messages = mpsc::Sender<Result<Event, Infallible>>;
 
 pub(super) async fn stream(
@@ -113,92 +98,29 @@ async fn follow(
     to: &Messages,
     _place: OwnedSemaphorePermit,
 ) {
-    let filter = Arc::new(request.filter);
-    // Before the position: what is stored in between is in both.
-    let mut batches = shared.tail.subscribe();
-    let (end, snapshot) = {
-        let storage = shared.storage();
-        (storage.end(), storage.snapshot())
-    };
-    // A position behind the end is of another store.
-    let mut at = request.last.map_or(end, |last| last.min(end));
-    let mut is_behind = at < end;
-    if request.last.is_some_and(|last| !snapshot.has_segment(last.segment)) {
+    let filter = request.filter;
+    let render = Arc::new(move |bytes: &[u8]| items(&filter, bytes));
+    let mut follower = shared.follow(request.last, render);
+    if follower.has_gap() {
         let gap = json!({"detail": "the position of Last-Event-ID isn't stored any more"});
         if send(to, message("gap", &gap, None)).await.is_err() {
             return;
         }
     }
-    drop(snapshot);
-    loop {
-        if is_behind {
-            match read_on(&shared, &filter, at).await {
-                Ok(read) => {
-                    if send_all(to, read.items, read.at).await.is_err() {
-                        return;
-                    }
-                    (at, is_behind) = (read.at, !read.is_end);
-                }
-                // The client connects again, with its last id.
-                Err(_) => return,
+    // After an error the client connects again, with its last id.
+    while let Ok(Some(followed)) = follower.next().await {
+        for (items, at) in followed.items {
+            if send_all(to, items, at).await.is_err() {
+                return;
             }
-            continue;
-        }
-        match batches.recv().await {
-            Ok(stored) if stored.end > at => {
-                at = stored.end;
-                if send_all(to, items(&filter, &stored.bytes), at).await.is_err() {
-                    return;
-                }
-            }
-            Ok(_) => {}
-            // What it has missed is in the log.
-            Err(RecvError::Lagged(_)) => is_behind = true,
-            Err(RecvError::Closed) => return,
         }
     }
 }
 
-/// A part of the log.
-struct Read {
-    items: Vec<(bool, Value)>,
-    /// The position behind it.
-    at: FramePosition,
-    /// Whether nothing was stored after it, when it was read.
-    is_end: bool,
-}
-
-/// Reads the log from a position on.
-async fn read_on(
-    shared: &Arc<Shared>,
-    filter: &Arc<TailFilter>,
-    from: FramePosition,
-) -> Result<Read, QueryError> {
-    let place = shared.enter_line().await?;
-    let snapshot = shared.storage().snapshot();
-    let filter = Arc::clone(filter);
-    let read = move || {
-        let mut read = Read { items: Vec::new(), at: from, is_end: true };
-        let (mut batches, budget) = (0, budget(BATCHES_PER_READ));
-        snapshot.oldest_first(from, |frame| {
-            if batches >= BATCHES_PER_READ || read.items.len() >= 10 * budget.items {
-                read.is_end = false;
-                return ControlFlow::Break(());
-            }
-            batches += 1;
-            read.items.extend(items(&filter, frame.payload));
-            read.at = frame.end();
-            ControlFlow::Continue(())
-        })?;
-        Ok(read)
-    };
-    place.run(read).await
-}
-
 /// The matching items of a batch; `true` marks a story.
-fn items(filter: &TailFilter, batch: &[u8]) -> Vec<(bool, Value)> {
-    let Some(matching) = filter.apply(batch) else { return Vec::new() };
-    batch_json(&matching.encode_to_vec()).map(|(items, _)| items).unwrap_or_default()
+fn items(filter: &TailFilter, batch: &[u8]) -> Option<Vec<(bool, Value)>> {
+    let matching = filter.apply(batch)?;
+    batch_json(&matching.encode_to_vec()).map(|(items, _)| items).ok()
 }
 
 fn message(event: &str, data: &Value, id: Option<String>) -> Event {
@@ -219,23 +141,8 @@ async fn send_all(to: &Messages, items: Vec<(bool, Value)>, at: FramePosition) -
     let count = items.len();
     for (number, (is_story, item)) in (1..).zip(items) {
         let event = if is_story { "story" } else { "event" };
-        let id = (number == count).then(|| id_of(at));
+        let id = (number == count).then(|| position_text(at));
         send(to, message(event, &item, id)).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn id_is_the_position() {
-        let position = FramePosition { segment: 0x1f, offset: 96 };
-        assert_eq!(id_of(position), "1f-60");
-        assert_eq!(parse_position("1f-60"), Some(position));
-        for wrong in ["", "1f", "1f-", "x-1", "1-60-2", "-1-2"] {
-            assert_eq!(parse_position(wrong), None, "{wrong}");
-        }
-    }
 }

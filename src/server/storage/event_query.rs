@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use prost::Message as _;
 
+use super::entity_key::key_names;
 use super::page::{Budget, Cursor, Page};
 use super::query_filter::Filter;
 use super::summary::{Index, entity_hash, first_eight};
@@ -87,7 +88,9 @@ impl EventSelection {
         let index = if is_indexed { self.log.index(segment) } else { None };
         let index = index.and_then(|bytes| Index::decode(&bytes[..]).ok());
         let may_have = |index: &Index| {
-            filter.entities().all(|(key, value)| index.may_have_entity(entity_hash(key, value)))
+            filter.entities().all(|(key, value)| {
+                key_names(key).any(|name| index.may_have_entity(entity_hash(name, value)))
+            })
         };
         if index.as_ref().is_some_and(|index| !may_have(index)) {
             return ControlFlow::Continue(());

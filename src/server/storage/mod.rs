@@ -8,6 +8,7 @@
 //! | `filter.rs` | the filter over a segment's entities |
 //! | `story_index.rs` | where the last revision of each story is |
 //! | `query_filter.rs` | [`Filter`]: selects events and stories |
+//! | `entity_key.rs` | the keys of entities in filters |
 //! | `story_entity.rs` | the entities that a story is about |
 //! | `page.rs` | [`Page`]: pages of an answer, their tokens, and the work for one |
 //! | `event_query.rs` | events, newest first |
@@ -15,6 +16,7 @@
 //! | `incident_query.rs` | incidents: stories of one cause, last updated first |
 
 mod batch_index;
+mod entity_key;
 mod event_query;
 mod filter;
 mod incident_query;

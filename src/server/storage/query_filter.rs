@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::entity_key::key_names;
 use super::story_entity;
 use tapio_core::event::{Severity, Story, StoryState, TraceId, Value};
 use tapio_wire::{Batch, Item, RawEvent};
@@ -79,8 +80,8 @@ pub struct Filter {
     pub node: String,
     /// A glob for the kind: of an event; of a story, one of its kept members has it. Empty for any.
     pub kind: String,
-    /// Entities, as `key=value`, each of which an event has; of a story, its key, or it is one of
-    /// its possible root causes or affected.
+    /// Entities, as `key=value`, each of which an event has (`container`: by its name or its id);
+    /// of a story, its key, or it is one of its possible root causes or affected.
     pub entities: Vec<String>,
     /// The state of a story; `None` for any. Not for events.
     pub state: Option<StateFilter>,
@@ -191,7 +192,7 @@ impl Filter {
         let (mut found, all) = (0u32, (1u32 << self.entities.len().min(MAX_ENTITIES)) - 1);
         let keys = event.keys(|key, value| {
             for (number, (wanted_key, wanted)) in self.entities().take(MAX_ENTITIES).enumerate() {
-                let has = is_name(key, wanted_key)
+                let has = key_names(wanted_key).any(|name| is_name(key, name))
                     && entity_text(value).is_some_and(|text| text == wanted);
                 found |= u32::from(has) << number;
             }

@@ -1,12 +1,13 @@
 //! The entities that a story is about.
 
+use super::entity_key::key_names;
 use tapio_core::event::{CauseEntity, Story};
 
 /// The kind of entity that an entity key names, as root causes and impacts have it.
 fn kind_of(key: &str) -> Option<&'static str> {
     Some(match key {
         "k8s.pod.name" | "k8s.pod.uid" => "pod",
-        "container.id" | "container.name" | "k8s.container.name" => "container",
+        "container" | "container.id" | "container.name" | "k8s.container.name" => "container",
         "systemd.unit" => "unit",
         "service.name" => "service",
         "process.executable.name" => "process",
@@ -23,7 +24,7 @@ fn is_named(name: &str, wanted: &str) -> bool {
 /// Whether a story is about an entity: its key has it, it is one of the possible root causes, or it
 /// is affected.
 pub(super) fn concerns(story: &Story, key: &str, value: &str) -> bool {
-    if story.key.iter().any(|(k, v)| k == key && v == value) {
+    if story.key.iter().any(|(k, v)| v == value && key_names(key).any(|name| k == name)) {
         return true;
     }
     let is_namespace = key == "k8s.namespace.name";

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
-use super::connection::ServerArgs;
-use super::live;
-use super::output::{Outcome, OutputArgs, Printer, Usage, message};
-use super::output::{Style, plain};
-use super::story;
+use crate::cli::connection::ServerArgs;
+use crate::cli::live;
+use crate::cli::output::{Outcome, OutputArgs, Printer, Usage, message};
+use crate::cli::output::{Style, plain};
+use crate::cli::story;
 use tapio_core::event::{Candidate, Link, LinkedStory, Story, StoryPart, Term, linked_among};
 use tapio_wire::{linked_from_proto, proto};
 
@@ -24,7 +24,7 @@ const MIN_DIGITS: usize = 4;
 #[command(
     after_help = "Examples:\n  tapio explain 1b4f…\n  tapio replay events.jsonl > stories.jsonl; tapio explain 1b4f --from stories.jsonl"
 )]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// The story's id, or its first digits
     #[arg(value_name = "STORY")]
     story: String,
@@ -37,22 +37,12 @@ pub(super) struct Args {
     output: OutputArgs,
 }
 
-pub(super) fn run(args: &Args) -> Outcome {
-    let id: String =
-        args.story.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
-    if id.len() < MIN_DIGITS || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let cause = format!(
-            "{:?} isn't a story id: expected {MIN_DIGITS} to 32 hexadecimal digits",
-            args.story
-        );
-        return Err(Usage(cause).into());
-    }
-    let found = match &args.from {
-        Some(file) => from_file(file, &id)?,
-        None => from_server(&args.at, &id)?,
+pub(in crate::cli) fn run(args: &Args) -> Outcome {
+    let id = story_id(&args.story)?;
+    let linked = match &args.from {
+        Some(file) => latest_revision(from_file(file, &id)?, &id, &file.display().to_string())?,
+        None => story_of_server(&args.at, &id)?,
     };
-    let source = args.from.as_ref().map_or(args.at.server.clone(), |f| f.display().to_string());
-    let linked = latest_revision(found, &id, &source)?;
     let mut printer = Printer::list(&args.output);
     if printer.format.is_data() {
         printer.single(&linked.json())?;
@@ -62,6 +52,29 @@ pub(super) fn run(args: &Args) -> Outcome {
         printer.finish()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The digits of a story's id, or of its beginning.
+///
+/// # Errors
+/// When the text has too few of them, or others.
+pub(super) fn story_id(text: &str) -> Result<String, Usage> {
+    let id: String = text.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+    let is_id = (MIN_DIGITS..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_id {
+        return Err(Usage(format!(
+            "{text:?} isn't a story id: expected {MIN_DIGITS} to 32 hexadecimal digits"
+        )));
+    }
+    Ok(id)
+}
+
+/// The only story of a server whose id begins with these digits.
+///
+/// # Errors
+/// When there is none, or there are several, or the server doesn't answer.
+pub(super) fn story_of_server(server: &ServerArgs, id: &str) -> anyhow::Result<LinkedStory> {
+    latest_revision(from_server(server, id)?, id, &server.server)
 }
 
 /// The latest revision of the story, which must be the only one with this prefix.
@@ -118,8 +131,8 @@ fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<LinkedStory>
         let mut client = connected.map_err(anyhow::Error::msg)?;
         let request = proto::ListStoriesRequest { id_prefix: id.into(), ..Default::default() };
         let response = client.list_stories(request).await;
-        let response =
-            response.map_err(|e| anyhow::anyhow!("{}: {}", server.server, e.message()))?;
+        let response = response
+            .map_err(|e| anyhow::anyhow!("{}: {}", server.server, live::status_text(&e)))?;
         Ok(response.into_inner().stories.into_iter().filter_map(linked_from_proto).collect())
     })
 }

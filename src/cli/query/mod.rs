@@ -1,0 +1,25 @@
+//! Commands that list and follow the stories and events of a server.
+//!
+//! | file | purpose |
+//! | --- | --- |
+//! | `filter.rs` | the filters, and the range of a list |
+//! | `time.rs` | times as people write them |
+//! | `pages.rs` | lists in pages, oldest first or newest first |
+//! | `stream.rs` | follows what is stored, over lost connections |
+//! | `events.rs` | `tapio events` |
+//! | `stories.rs` | `tapio stories` |
+//! | `state.rs` | the state of a story |
+//! | `view.rs` | one story |
+//! | `explain.rs` | `tapio explain` |
+//! | `tail.rs` | `tapio tail` |
+
+pub(super) mod events;
+pub(super) mod explain;
+mod filter;
+mod pages;
+mod state;
+pub(super) mod stories;
+mod stream;
+pub(super) mod tail;
+mod time;
+mod view;
