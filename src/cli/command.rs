@@ -47,6 +47,10 @@ enum Verb {
     Events(query::events::Args),
     /// Explain a story and its root cause: evidence, other candidates, every term, linked stories
     Explain(query::explain::Args),
+    /// Note something about a story: acknowledged, a note, a wrong root cause
+    Annotate(query::annotate::Args),
+    /// Silence the stories of a rule for a time
+    Silence(query::silence::Args),
     /// Print a server's events and stories as they arrive
     Tail(query::tail::Args),
     /// Print the events and stories that the server has refused
@@ -77,6 +81,8 @@ pub fn main() -> ExitCode {
         Verb::Stories(args) => query::stories::run(&args),
         Verb::Events(args) => query::events::run(&args),
         Verb::Explain(args) => query::explain::run(&args),
+        Verb::Annotate(args) => query::annotate::run(&args),
+        Verb::Silence(args) => query::silence::run(&args),
         Verb::Tail(args) => query::tail::run(&args),
         Verb::Quarantine(args) => quarantine::run(&args),
     };

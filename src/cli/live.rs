@@ -12,6 +12,7 @@ use tonic::{Status, Streaming};
 
 use tapio_core::event::{Story, StoryState};
 use tapio_core::shutdown::Shutdown;
+use tapio_wire::proto::operate_client::OperateClient;
 use tapio_wire::proto::query_client::QueryClient;
 use tapio_wire::{
     AuthorizedChannel, ClientAccess, DialError, Dialer, MAX_BATCH_BYTES, proto, story_from_proto,
@@ -42,6 +43,22 @@ pub(super) async fn connect(
     server: &str,
     access: &ClientAccess,
 ) -> Result<QueryClient<AuthorizedChannel>, String> {
+    let channel = channel(server, access).await?;
+    Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
+}
+
+/// Connects to a server for the actions of operators.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) async fn connect_operate(
+    server: &str,
+    access: &ClientAccess,
+) -> Result<OperateClient<AuthorizedChannel>, String> {
+    Ok(OperateClient::new(channel(server, access).await?))
+}
+
+async fn channel(server: &str, access: &ClientAccess) -> Result<AuthorizedChannel, String> {
     let dialer = Dialer::new(access, [server]).map_err(|e| e.to_string())?;
     let settings = |endpoint: tonic::transport::Endpoint| {
         endpoint
@@ -50,11 +67,10 @@ pub(super) async fn connect(
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
     };
-    let channel = dialer.connect(server, settings).await.map_err(|error| match error {
+    dialer.connect(server, settings).await.map_err(|error| match error {
         DialError::Endpoint(cause) => format!("{server}: not an address: {cause}"),
         DialError::Connect(cause) => format!("can't reach a server at {server}: {cause}"),
-    })?;
-    Ok(QueryClient::new(channel).max_decoding_message_size(MAX_BATCH_BYTES))
+    })
 }
 
 /// The text of a status: the server's message, or the innermost cause of a connection that failed.

@@ -16,7 +16,7 @@ use super::scrub::ScrubThread;
 use super::shared::Shared;
 use super::status::ServerStatus;
 use super::sync::SyncThread;
-use super::{health, http, query, query_line};
+use super::{health, http, operate_rpc, query, query_line};
 use crate::store::{Files, OsFiles};
 use crate::telemetry::MetricSource;
 use tapio_wire::{
@@ -125,6 +125,7 @@ fn access(config: &ServerConfig) -> io::Result<[Arc<Access>; 2]> {
 fn grpc_right(_: &Method, path: &str) -> Option<Right> {
     match path {
         path if path.starts_with("/tapio.v1.Ingest/") => Some(Right::Write),
+        path if path.starts_with("/tapio.v1.Operate/") => Some(Right::Operate),
         path if path.starts_with("/grpc.health.v1.Health/") => None,
         _ => Some(Right::Read),
     }
@@ -155,6 +156,7 @@ async fn serve(
     let agents = grpc_server(Arc::clone(&grpc_access))
         .add_service(IngestServer::new(ingest))
         .add_service(query::service(Arc::clone(&shared)))
+        .add_service(operate_rpc::service(Arc::clone(&shared)))
         .add_service(health_service)
         .serve_with_incoming(DoorListener::new(grpc, grpc_access)?);
     let routes = http::routes(shared).layer(AccessLayer::http(Arc::clone(&web_access)));

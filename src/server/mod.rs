@@ -11,6 +11,7 @@
 //! | `scrub.rs` | reads the store again, so that damage is found |
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
 //! | `storage/` | [`Storage`]: the log of batches and its indexes |
+//! | `operate.rs`, `operate_rpc.rs` | actions of operators, and their gRPC service |
 //! | `query.rs` | queries, and their gRPC service |
 //! | `follow.rs` | follows the log: what is stored after a position |
 //! | `query_line.rs` | bounds the queries that run and wait |
@@ -32,6 +33,8 @@ mod health;
 mod http;
 mod ingest;
 mod metrics;
+mod operate;
+mod operate_rpc;
 mod query;
 mod query_line;
 mod reload;

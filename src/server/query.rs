@@ -354,7 +354,15 @@ impl Query for Queries {
         let state = state(&request.state)?;
         let filter = Filter { id_prefix: request.id_prefix, state, ..list_filter!(request) };
         let (limit, page_token) = (request.limit, request.page_token);
-        let render = |stories: &[LinkedStory]| Ok(stories.iter().map(linked_to_proto).collect());
+        let shared = Arc::clone(&self.0);
+        let render = move |stories: &[LinkedStory]| {
+            let (marks, now_ns) = (shared.annotations(), clock::wall_ns());
+            let annotated = stories.iter().map(|linked| {
+                let (annotations, silence) = marks.of(linked, now_ns);
+                proto::Story { annotations, silence, ..linked_to_proto(linked) }
+            });
+            Ok(annotated.collect())
+        };
         let answer = self.0.stories(PageRequest { filter, limit, page_token }, render).await?;
         Ok(Response::new(proto::ListStoriesResponse {
             stories: answer.items,
@@ -409,6 +417,13 @@ impl Query for Queries {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list_silences(
+        &self,
+        _: Request<proto::ListSilencesRequest>,
+    ) -> Result<Response<proto::ListSilencesResponse>, Status> {
+        Ok(Response::new(proto::ListSilencesResponse { silences: self.0.silences() }))
     }
 
     async fn get_stats(

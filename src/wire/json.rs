@@ -1,13 +1,13 @@
 //! Decoded events and stories as JSON.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::decode::{Batch, Decoded, Item};
 use super::log_block::expanded;
 use super::proto;
 use super::reader::{WireCause, WireError};
 use super::story::story_from_proto;
-use tapio_core::event::{TraceId, event_json_with};
+use tapio_core::event::{LinkedStory, TraceId, event_json_with, rfc3339};
 use tapio_core::ring::correlations_json;
 
 fn hex(bytes: [u8; 8]) -> String {
@@ -40,6 +40,62 @@ pub fn decoded_json(batch: &Batch<'_>, decoded: &Decoded<'_>) -> Json {
         }
     }
     event_json_with(event, more, text)
+}
+
+/// A story as a query's result: with its links and parts, its annotations, and the silence that it
+/// falls under.
+#[must_use]
+pub fn annotated_json(
+    linked: &LinkedStory,
+    annotations: Option<&proto::Annotations>,
+    silence: Option<&proto::Silence>,
+) -> Json {
+    let mut json = linked.json();
+    if let Some(annotations) = annotations {
+        json["annotations"] = annotations_json(annotations);
+    }
+    if let Some(silence) = silence {
+        json["silence"] = silence_json(silence);
+    }
+    json
+}
+
+/// Annotations of a story as JSON.
+#[must_use]
+pub fn annotations_json(annotations: &proto::Annotations) -> Json {
+    let stamp = |annotation: &proto::Annotation, text: &str| {
+        let mut json = json!({"time": rfc3339(annotation.time_unix_nano), "by": annotation.by});
+        if !annotation.text.is_empty() {
+            json[text] = annotation.text.as_str().into();
+        }
+        json
+    };
+    let mut json = json!({});
+    if let Some(acknowledged) = &annotations.acknowledged {
+        json["acknowledged"] = stamp(acknowledged, "text");
+    }
+    if let Some(wrong_cause) = &annotations.wrong_cause {
+        json["wrong_cause"] = stamp(wrong_cause, "cause");
+    }
+    if !annotations.notes.is_empty() {
+        json["notes"] = annotations.notes.iter().map(|note| stamp(note, "text")).collect();
+    }
+    json
+}
+
+/// A silence as JSON.
+#[must_use]
+pub fn silence_json(silence: &proto::Silence) -> Json {
+    let pair = |pair: &proto::KeyValue| (pair.key.clone(), Json::from(pair.value.as_str()));
+    json!({
+        "id": silence.id,
+        "rule": silence.rule,
+        "key": silence.key.iter().map(pair).collect::<Map<_, _>>(),
+        "until": rfc3339(silence.until_unix_nano),
+        "reason": silence.reason,
+        "by": silence.by,
+        "time": rfc3339(silence.time_unix_nano),
+    })
 }
 
 /// The items of a batch as JSON, in order; `true` marks a story. The second result counts the items

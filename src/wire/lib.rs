@@ -75,7 +75,7 @@ pub use door::{BoundedBody, DoorLayer, DoorListener, DoorStream};
 pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };
-pub use json::{batch_json, decoded_json};
+pub use json::{annotated_json, annotations_json, batch_json, decoded_json, silence_json};
 pub use log_block::{expanded, log_id, log_ids};
 pub use otlp::{
     OtlpAttributes, OtlpMetricType, OtlpNested, OtlpPart, OtlpParts, OtlpPoint, OtlpRecord,

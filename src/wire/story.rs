@@ -117,6 +117,8 @@ pub fn story_to_proto(story: &Story) -> proto::Story {
         provisional: story.provisional.map(|t| t.0.to_vec()).unwrap_or_default(),
         links: Vec::new(),
         parts: Vec::new(),
+        annotations: None,
+        silence: None,
         incident: story.incident.as_ref().map(incident_to_proto),
     }
 }

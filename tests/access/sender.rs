@@ -8,6 +8,7 @@ use prost::Message as _;
 use tapio::runtime::Config;
 use tapio::server::{Server, ServerHandle};
 use tapio_core::clock;
+use tapio_wire::proto::operate_client::OperateClient;
 use tapio_wire::proto::query_client::QueryClient;
 use tapio_wire::{
     AuthorizedChannel, ClientAccess, Dialer, IngestClient, IngestClientConfig, grpc_framed, proto,
@@ -160,16 +161,32 @@ pub(crate) fn stories(endpoint: &str, access: &ClientAccess) -> Vec<proto::Story
     stories.unwrap()
 }
 
+/// Adds a silence under another name than the sender's.
+pub(crate) fn add_silence(endpoint: &str, access: &ClientAccess) -> Result<proto::Silence, String> {
+    let request = proto::AddSilenceRequest {
+        rule: "oom-kill".into(),
+        duration_nanos: 1_000_000_000,
+        by: "somebody".into(),
+        ..Default::default()
+    };
+    runtime().block_on(async {
+        let channel = channel(endpoint, access).await?;
+        let added = OperateClient::new(channel).add_silence(request).await;
+        added.map(tonic::Response::into_inner).map_err(|e| e.message().to_owned())
+    })
+}
+
+async fn channel(endpoint: &str, access: &ClientAccess) -> Result<AuthorizedChannel, String> {
+    let dialer = Dialer::new(access, [endpoint]).map_err(|e| e.to_string())?;
+    dialer.connect(endpoint, |settings| settings).await.map_err(|e| e.to_string())
+}
+
 fn query<T>(
     endpoint: &str,
     access: &ClientAccess,
     ask: impl AsyncFnOnce(QueryClient<AuthorizedChannel>) -> Result<T, String>,
 ) -> Result<T, String> {
-    runtime().block_on(async {
-        let dialer = Dialer::new(access, [endpoint]).map_err(|e| e.to_string())?;
-        let channel = dialer.connect(endpoint, |settings| settings).await;
-        ask(QueryClient::new(channel.map_err(|e| e.to_string())?)).await
-    })
+    runtime().block_on(async { ask(QueryClient::new(channel(endpoint, access).await?)).await })
 }
 
 /// The response to the lines of a request over plain HTTP/1.1.

@@ -7,7 +7,7 @@ use tapio::server::Server;
 use tapio_wire::ClientAccess;
 
 use super::pki::{Authority, secret};
-use super::sender::{batch, config, events_of, http, send, server};
+use super::sender::{add_silence, batch, config, events_of, http, send, server};
 use super::support::eventually::eventually;
 
 /// A client with a token.
@@ -67,10 +67,13 @@ fn token_writes_as_its_node_or_reads() {
     assert!(silence("token-of-web").starts_with("HTTP/1.1 403"));
     // It may; what it sends isn't a silence.
     assert!(silence("token-of-ann").starts_with("HTTP/1.1 400"));
+    let silenced = |name: &str| add_silence(&endpoint, &token(name));
+    assert_eq!(silenced("token-of-web").unwrap_err(), "web has no right to operate");
+    assert_eq!(silenced("token-of-ann").unwrap().by, "ann", "the token's name, not the given one");
     let status = server.status();
     assert_eq!((status.ingest.events, status.ingest.batches_denied), (20, 1));
     let refused = status.access.requests_refused;
-    assert_eq!((refused["unauthenticated"], refused["forbidden"]), (4, 4));
+    assert_eq!((refused["unauthenticated"], refused["forbidden"]), (4, 5));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::support::eventually::eventually;
 use super::support::net::get_json;
 
 /// A server as a process, on free ports.
-struct TestServer {
+pub(super) struct TestServer {
     fixture: TestAgent,
     config: String,
     process: Option<Child>,
@@ -38,7 +38,7 @@ impl TestServer {
     }
 
     /// Starts a server, and has an agent send what these recordings have.
-    fn with_recordings(names: &[&str]) -> Self {
+    pub(super) fn with_recordings(names: &[&str]) -> Self {
         let server = Self::start();
         for name in names {
             let config = server.fixture.config("jsonl", &story(name));
@@ -51,20 +51,30 @@ impl TestServer {
         server
     }
 
+    /// The path of the configuration.
+    pub(super) fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// The address for gRPC.
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.fixture.grpc)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(TAPIO);
-        command.args(arguments).env("TAPIO_SERVER", format!("127.0.0.1:{}", self.fixture.grpc));
+        command.args(arguments).env("TAPIO_SERVER", self.address());
         command.env("TZ", "UTC").env_remove("NO_COLOR").env_remove("LC_ALL").env("LANG", "C.UTF-8");
         command.stdin(Stdio::null());
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// The items of a list as JSON.
-    fn items(&self, arguments: &[&str]) -> Vec<Json> {
+    pub(super) fn items(&self, arguments: &[&str]) -> Vec<Json> {
         let output = self.run(&[arguments, &["-o", "json"]].concat());
         assert!(output.status.success(), "{arguments:?}: {}", utf8(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
@@ -132,13 +142,13 @@ fn each_filter_selects_events_and_stories() {
     }
     let stories = server.items(&["stories"]);
     let patterns = texts(&stories, "pattern");
-    assert!(patterns.contains(&"service-failure-cascade".to_owned()), "{patterns:?}");
+    assert!(patterns.contains(&"cascade-failure".to_owned()), "{patterns:?}");
     for (filter, expected) in [
-        (&["--pattern", "service-failure-cascade"][..], 1),
+        (&["--pattern", "cascade-failure"][..], 1),
         (&["--pattern", "absent"], 0),
         (&["--state", "closed"], stories.len()),
         (&["--state", "open"], 0),
-        (&["--unit", "nginx.service", "--pattern", "service-failure-cascade"], 1),
+        (&["--unit", "nginx.service", "--pattern", "cascade-failure"], 1),
         (&["-n", "1"], 1),
         (&["-n", "0"], 0),
     ] {
@@ -345,5 +355,65 @@ fn lines_fit_a_narrow_terminal() {
         for line in text.lines() {
             assert!(line.trim_end().chars().count() <= 40, "{line:?}");
         }
+    }
+}
+
+/// A note is printed, is part of the story everywhere, and is removed again.
+#[test]
+fn story_is_annotated_and_its_rule_is_silenced() {
+    let server = TestServer::with_recordings(&["nginx-cascade.jsonl"]);
+    let stories = server.items(&["stories", "--pattern", "cascade-failure"]);
+    let (id, rule) = (stories[0]["id"].as_str().unwrap(), stories[0]["rule"].as_str().unwrap());
+    let json = |arguments: &[&str]| -> Json {
+        let output = server.run(&[arguments, &["-o", "json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", utf8(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let note = "restarted \u{1b}[2J it";
+    let marks = json(&[
+        "annotate",
+        &id[..8],
+        "--ack",
+        "--note",
+        note,
+        "--wrong-cause",
+        "the disk",
+        "--by",
+        "ann",
+    ]);
+    assert_eq!(marks["acknowledged"]["by"], "ann");
+    assert_eq!(marks["notes"][0]["text"], *note);
+    assert_eq!(marks["wrong_cause"]["cause"], "the disk");
+    let silence = json(&["silence", "add", rule, "--for", "2h", "--reason", "known"]);
+    assert_eq!(json(&["silence", "list"]), Json::Array(vec![silence.clone()]));
+    let story = json(&["stories", id]);
+    assert_eq!((&story["annotations"], &story["silence"]), (&marks, &silence));
+    let path = format!("/api/v1/stories/{id}");
+    assert_eq!(story, get_json(server.fixture.http, &path).unwrap());
+    for format in ["text", "markdown"] {
+        let text = utf8(&server.run(&["stories", id, "-o", format]).stdout);
+        for expected in ["acknowledged by ann", "wrong cause by ann: the disk", "silenced until "] {
+            assert!(text.contains(expected), "{expected:?} isn't in\n{text}");
+        }
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+    let unacked = json(&["annotate", id, "--unack", "--right-cause"]);
+    assert!(unacked["acknowledged"].is_null() && unacked["wrong_cause"].is_null(), "{unacked}");
+    let silence = silence["id"].as_str().unwrap();
+    assert!(server.run(&["silence", "remove", silence]).status.success());
+    assert_eq!(json(&["silence", "list"]), Json::Array(Vec::new()));
+    for (arguments, code, cause) in [
+        (&["annotate", id][..], 2, "required"),
+        (&["annotate", id, "--ack", "--unack"], 2, "cannot be used with"),
+        (&["annotate", id, "--note", " "], 1, "text: is empty"),
+        (&["annotate", "abcd", "--ack"], 1, "no story abcd"),
+        (&["silence", "remove", silence], 1, "no silence"),
+        (&["silence", "add", "a", "--for", "0"], 1, "for: must be greater than zero"),
+        (&["silence", "add", "a", "--for", "1h", "--key", "x"], 2, "expected NAME=VALUE"),
+    ] {
+        let output = server.run(arguments);
+        let error = utf8(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+        assert!(error.contains(cause), "{arguments:?}: {error}");
     }
 }

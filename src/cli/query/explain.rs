@@ -7,13 +7,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::annotated::Annotated;
 use crate::cli::connection::ServerArgs;
 use crate::cli::live;
 use crate::cli::output::{Outcome, OutputArgs, Printer, Usage, message};
 use crate::cli::output::{Style, plain};
 use crate::cli::story;
 use tapio_core::event::{Candidate, Link, LinkedStory, Story, StoryPart, Term, linked_among};
-use tapio_wire::{linked_from_proto, proto};
+use tapio_wire::proto;
 
 /// Longest line of a file of stories.
 const MAX_LINE_BYTES: u64 = 4 << 20;
@@ -39,13 +40,22 @@ pub(in crate::cli) struct Args {
 
 pub(in crate::cli) fn run(args: &Args) -> Outcome {
     let id = story_id(&args.story)?;
-    let linked = match &args.from {
-        Some(file) => latest_revision(from_file(file, &id)?, &id, &file.display().to_string())?,
-        None => story_of_server(&args.at, &id)?,
+    let (linked, json) = match &args.from {
+        Some(file) => {
+            let found = from_file(file, &id)?;
+            let linked = latest_revision(found, &id, &file.display().to_string())?;
+            let json = linked.json();
+            (linked, json)
+        }
+        None => {
+            let found = story_of_server(&args.at, &id)?;
+            let json = found.json();
+            (found.linked, json)
+        }
     };
     let mut printer = Printer::list(&args.output);
     if printer.format.is_data() {
-        printer.single(&linked.json())?;
+        printer.single(&json)?;
     } else {
         let text = explanation(&linked, &printer.style);
         printer.line(&text)?;
@@ -73,8 +83,14 @@ pub(super) fn story_id(text: &str) -> Result<String, Usage> {
 ///
 /// # Errors
 /// When there is none, or there are several, or the server doesn't answer.
-pub(super) fn story_of_server(server: &ServerArgs, id: &str) -> anyhow::Result<LinkedStory> {
-    latest_revision(from_server(server, id)?, id, &server.server)
+pub(super) fn story_of_server(server: &ServerArgs, id: &str) -> anyhow::Result<Annotated> {
+    let found = from_server(server, id)?;
+    let all = found.iter().map(|one| one.linked.clone()).collect();
+    let latest = latest_revision(all, id, &server.server)?.story;
+    let is_it = |one: &Annotated| {
+        one.linked.story.id == latest.id && one.linked.story.revision == latest.revision
+    };
+    found.into_iter().find(is_it).with_context(|| format!("no story {id}…"))
 }
 
 /// The latest revision of the story, which must be the only one with this prefix.
@@ -124,7 +140,7 @@ fn from_file(file: &Path, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
     Ok(selected.map(|story| linked_among(story, &all)).collect())
 }
 
-fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<LinkedStory>> {
+fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<Annotated>> {
     let access = server.access()?;
     live::runtime()?.block_on(async {
         let connected = live::connect(&server.server, &access).await;
@@ -133,7 +149,7 @@ fn from_server(server: &ServerArgs, id: &str) -> anyhow::Result<Vec<LinkedStory>
         let response = client.list_stories(request).await;
         let response = response
             .map_err(|e| anyhow::anyhow!("{}: {}", server.server, live::status_text(&e)))?;
-        Ok(response.into_inner().stories.into_iter().filter_map(linked_from_proto).collect())
+        Ok(response.into_inner().stories.into_iter().filter_map(Annotated::from_proto).collect())
     })
 }
 

@@ -10,13 +10,19 @@
 //! | `stories.rs` | `tapio stories` |
 //! | `state.rs` | the state of a story |
 //! | `view.rs` | one story |
+//! | `annotated.rs` | a story with what operators noted about it |
+//! | `annotate.rs` | `tapio annotate` |
+//! | `silence.rs` | `tapio silence` |
 //! | `explain.rs` | `tapio explain` |
 //! | `tail.rs` | `tapio tail` |
 
+pub(super) mod annotate;
+mod annotated;
 pub(super) mod events;
 pub(super) mod explain;
 mod filter;
 mod pages;
+pub(super) mod silence;
 mod state;
 pub(super) mod stories;
 mod stream;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use tonic::Status;
 
+use super::annotated::Annotated;
 use super::explain::{story_id, story_of_server};
 use super::filter::{FilterArgs, Filters, Range, RangeArgs};
 use super::pages::{Listing, Page, for_each};
@@ -147,7 +148,8 @@ fn list(args: &Args) -> Outcome {
         let has_lifecycles = selects_lifecycles(&filters);
         let request = request(filters.clone(), &range);
         let mut stories = Stories { client, request, has_lifecycles };
-        let each = |story| linked_from_proto(story).map_or(Ok(()), |story| printed.print(&story));
+        let each =
+            |story| Annotated::from_proto(story).map_or(Ok(()), |story| printed.print(&story));
         let fetched = for_each(&mut stories, &range, args.range.reverse, each).await?;
         printed.flush()?;
         let style = printed.printer.style.clone();
@@ -176,12 +178,12 @@ fn list(args: &Args) -> Outcome {
 /// Prints one story.
 fn one(args: &Args, story: &str) -> Outcome {
     let id = story_id(story)?;
-    let linked = story_of_server(&args.at, &id)?;
+    let found = story_of_server(&args.at, &id)?;
     let mut printer = Printer::list(&args.output);
     if printer.format.is_data() {
-        printer.single(&linked.json())?;
+        printer.single(&found.json())?;
     } else {
-        view::print(&mut printer, &linked)?;
+        view::print(&mut printer, &found)?;
         printer.finish()?;
     }
     Ok(ExitCode::SUCCESS)
@@ -201,10 +203,11 @@ impl Rows {
         Self { printer, table: Table::new(columns), rows: 0 }
     }
 
-    fn print(&mut self, linked: &LinkedStory) -> anyhow::Result<()> {
+    fn print(&mut self, story: &Annotated) -> anyhow::Result<()> {
         if self.printer.format.is_data() {
-            return Ok(self.printer.item(&linked.json())?);
+            return Ok(self.printer.item(&story.json())?);
         }
+        let linked = &story.linked;
         let nodes: Vec<&str> = linked.parts.iter().map(|part| &*part.node).collect();
         self.row(&linked.story, &nodes.join(","))
     }

@@ -1,5 +1,6 @@
 //! One story, for a person.
 
+use super::annotated::Annotated;
 use super::state::state_text;
 use crate::cli::output::{
     BOLD, Cell, Column, Format, Printer, Style, Table, YELLOW, markdown, plain, severity_code,
@@ -7,6 +8,7 @@ use crate::cli::output::{
 use crate::cli::story::impact_text;
 use tapio_core::event::{LinkedStory, Story};
 use tapio_dataflow::rules::duration_text;
+use tapio_wire::proto;
 
 /// Members that are printed, but with `wide`: the first and the last ones.
 const FIRST_MEMBERS: usize = 12;
@@ -24,16 +26,17 @@ const MEMBERS: &[Column] = &[
 ///
 /// # Errors
 /// When standard output is closed.
-pub(super) fn print(printer: &mut Printer, linked: &LinkedStory) -> anyhow::Result<()> {
+pub(super) fn print(printer: &mut Printer, found: &Annotated) -> anyhow::Result<()> {
     let text = match printer.format {
-        Format::Markdown => head_in_markdown(linked, &printer.style),
-        _ => head(linked, &printer.style),
+        Format::Markdown => head_in_markdown(found, &printer.style),
+        _ => head(found, &printer.style),
     };
     printer.line(&text)?;
-    members(printer, &linked.story)?;
+    let story = &found.linked.story;
+    members(printer, story)?;
     if printer.format != Format::Markdown {
         printer.line("")?;
-        printer.line(&format!("More: tapio explain {}", linked.story.id))?;
+        printer.line(&format!("More: tapio explain {}", story.id))?;
     }
     Ok(())
 }
@@ -69,8 +72,8 @@ fn cause(story: &Story) -> Option<String> {
     Some(format!("{} (confidence {:.0} %)", first.cause, story.confidence * 100.0))
 }
 
-fn head(linked: &LinkedStory, style: &Style) -> String {
-    let story = &linked.story;
+fn head(found: &Annotated, style: &Style) -> String {
+    let (linked, story) = (&found.linked, &found.linked.story);
     let severity =
         style.paint(&story.severity.as_str().to_uppercase(), severity_code(story.severity));
     let mut lines = vec![format!("■ {severity}  {}", style.paint(&plain(&story.name), BOLD))];
@@ -93,12 +96,13 @@ fn head(linked: &LinkedStory, style: &Style) -> String {
     section("Impact", &mut impact_text(&story.impact).lines().map(|line| line.trim().to_owned()));
     let facts = facts(linked, style).into_iter();
     section("Story", &mut facts.map(|(name, value)| format!("{name:8}  {}", plain(&value))));
+    section("Annotations", &mut notes(found, style).into_iter());
     lines.push(format!("\n{}", style.paint("Events", BOLD)));
     lines.join("\n")
 }
 
-fn head_in_markdown(linked: &LinkedStory, style: &Style) -> String {
-    let story = &linked.story;
+fn head_in_markdown(found: &Annotated, style: &Style) -> String {
+    let (linked, story) = (&found.linked, &found.linked.story);
     let text = |text: &str| markdown(&plain(text));
     let mut lines =
         vec![format!("## {}: {}", story.severity.as_str(), text(&story.name)), String::new()];
@@ -113,8 +117,41 @@ fn head_in_markdown(linked: &LinkedStory, style: &Style) -> String {
     lines.extend(impact.lines().map(|line| format!("- {}", text(line.trim()))));
     let facts = facts(linked, style).into_iter();
     lines.extend(facts.map(|(name, value)| format!("- {name}: {}", text(&value))));
+    lines.extend(notes(found, style).into_iter().map(|note| format!("- {}", markdown(&note))));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// The annotations of a story and the silence that it falls under.
+fn notes(found: &Annotated, style: &Style) -> Vec<String> {
+    let mut lines =
+        found.annotations.as_ref().map_or_else(Vec::new, |of| annotation_lines(of, style));
+    if let Some(silence) = &found.silence {
+        let until = style.time_to_second(silence.until_unix_nano);
+        let (by, reason) = (plain(&silence.by), plain(&silence.reason));
+        lines.push(format!("silenced until {until}{}: {reason}", by_text(&by)));
+    }
+    lines
+}
+
+fn by_text(by: &str) -> String {
+    if by.is_empty() { String::new() } else { format!(" by {by}") }
+}
+
+/// Annotations, one a line.
+pub(super) fn annotation_lines(annotations: &proto::Annotations, style: &Style) -> Vec<String> {
+    let line = |label: &str, annotation: &proto::Annotation| {
+        let time = style.time_to_second(annotation.time_unix_nano);
+        let text = match &*plain(&annotation.text) {
+            "" => String::new(),
+            text => format!(": {text}"),
+        };
+        format!("{time}  {label}{}{text}", by_text(&plain(&annotation.by)))
+    };
+    let acknowledged = annotations.acknowledged.iter().map(|one| line("acknowledged", one));
+    let wrong_cause = annotations.wrong_cause.iter().map(|one| line("wrong cause", one));
+    let notes = annotations.notes.iter().map(|one| line("note", one));
+    acknowledged.chain(wrong_cause).chain(notes).collect()
 }
 
 /// The members as a table: all of them with `wide`, else the first and the last ones.

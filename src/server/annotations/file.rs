@@ -9,6 +9,8 @@ use super::entry::Entry;
 use super::marks::{Marks, Refusal};
 use crate::store::{DiskFile, Files};
 use tapio_core::clock;
+use tapio_core::event::LinkedStory;
+use tapio_wire::proto;
 
 const NAME: &str = "annotations.jsonl";
 /// The file that a start writes before it replaces the other one.
@@ -68,6 +70,17 @@ impl Annotations {
     /// The annotations in force.
     pub(crate) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// The annotations of a story, and the silence that it falls under.
+    pub(crate) fn of(
+        &self,
+        linked: &LinkedStory,
+        now_ns: u64,
+    ) -> (Option<proto::Annotations>, Option<proto::Silence>) {
+        let parts = linked.parts.iter().map(|part| part.id);
+        let ids = std::iter::once(linked.story.id).chain(parts);
+        (self.marks.of_story(ids), self.marks.silence_of(&linked.story, now_ns))
     }
 
     /// Takes an entry: it is on the disk when this returns.
@@ -149,8 +162,8 @@ mod tests {
 
     fn notes(annotations: &Annotations) -> usize {
         let id: TraceId = STORY.parse().unwrap();
-        let json = annotations.marks().of_story([id].into_iter());
-        json.map_or(0, |json| json["notes"].as_array().unwrap().len())
+        let of_story = annotations.marks().of_story([id].into_iter());
+        of_story.map_or(0, |of_story| of_story.notes.len())
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Value, json};
-
 use super::entry::{Action, Entry};
-use tapio_core::event::{Story, TraceId, rfc3339};
+use tapio_core::event::{Story, TraceId};
+use tapio_wire::proto;
 
 /// Stories with annotations.
 const MAX_STORIES: usize = 100_000;
@@ -153,25 +152,22 @@ impl Marks {
         all
     }
 
-    /// The annotations of stories with one of these ids as JSON; `None` for none.
-    pub(crate) fn of_story(&self, ids: impl Iterator<Item = TraceId>) -> Option<Value> {
+    /// The annotations of stories with one of these ids; `None` for none.
+    pub(crate) fn of_story(
+        &self,
+        ids: impl Iterator<Item = TraceId>,
+    ) -> Option<proto::Annotations> {
         let mut ids = ids;
         let marks = ids.find_map(|id| self.stories.get(&id))?;
-        let mut json = json!({});
-        if let Some(entry) = &marks.acknowledged {
-            json["acknowledged"] = stamp(entry);
-        }
-        if let Some(entry) = &marks.wrong_cause {
-            json["wrong_cause"] = stamp(entry);
-        }
-        if !marks.notes.is_empty() {
-            json["notes"] = marks.notes.iter().map(stamp).collect();
-        }
-        Some(json)
+        Some(proto::Annotations {
+            acknowledged: marks.acknowledged.as_ref().map(annotation),
+            wrong_cause: marks.wrong_cause.as_ref().map(annotation),
+            notes: marks.notes.iter().map(annotation).collect(),
+        })
     }
 
-    /// The silence that a story falls under, as JSON.
-    pub(crate) fn silence_of(&self, story: &Story, now_ns: u64) -> Option<Value> {
+    /// The silence that a story falls under.
+    pub(crate) fn silence_of(&self, story: &Story, now_ns: u64) -> Option<proto::Silence> {
         let falls_under = |entry: &&Entry| {
             let Action::Silence { rule, key, .. } = &entry.action else { return false };
             let has = |(name, value): (&String, &String)| {
@@ -179,13 +175,13 @@ impl Marks {
             };
             is_in_force(entry, now_ns) && *rule == story.rule && key.iter().all(has)
         };
-        self.silences.values().find(falls_under).map(silence_json)
+        self.silences.values().find(falls_under).and_then(silence)
     }
 
-    /// The silences in force, as JSON.
-    pub(crate) fn silences(&self, now_ns: u64) -> Vec<Value> {
+    /// The silences in force.
+    pub(crate) fn silences(&self, now_ns: u64) -> Vec<proto::Silence> {
         let in_force = self.silences.values().filter(|entry| is_in_force(entry, now_ns));
-        in_force.map(silence_json).collect()
+        in_force.filter_map(silence).collect()
     }
 }
 
@@ -194,30 +190,30 @@ fn is_in_force(entry: &Entry, now_ns: u64) -> bool {
 }
 
 /// The sender, the time and the text of an entry.
-fn stamp(entry: &Entry) -> Value {
-    let mut json = json!({"time": rfc3339(entry.time_ns), "by": entry.by});
-    match &entry.action {
-        Action::Note { text, .. } => json["text"] = text.as_str().into(),
-        Action::WrongCause { cause, .. } if !cause.is_empty() => {
-            json["cause"] = cause.as_str().into();
-        }
-        _ => {}
-    }
-    json
+fn annotation(entry: &Entry) -> proto::Annotation {
+    let text = match &entry.action {
+        Action::Note { text, .. } => text.clone(),
+        Action::WrongCause { cause, .. } => cause.clone(),
+        _ => String::new(),
+    };
+    proto::Annotation { time_unix_nano: entry.time_ns, by: entry.by.clone(), text }
 }
 
-fn silence_json(entry: &Entry) -> Value {
-    let Action::Silence { id, rule, key, until_ns, reason } = &entry.action else {
-        return Value::Null;
+/// The silence of an entry; `None` for another action.
+fn silence(entry: &Entry) -> Option<proto::Silence> {
+    let Action::Silence { id, rule, key, until_ns, reason } = &entry.action else { return None };
+    let pair = |(key, value): (&String, &String)| proto::KeyValue {
+        key: key.clone(),
+        value: value.clone(),
     };
-    json!({
-        "id": id,
-        "rule": rule,
-        "key": key,
-        "until": rfc3339(*until_ns),
-        "reason": reason,
-        "by": entry.by,
-        "time": rfc3339(entry.time_ns),
+    Some(proto::Silence {
+        id: id.clone(),
+        rule: rule.clone(),
+        key: key.iter().map(pair).collect(),
+        until_unix_nano: *until_ns,
+        reason: reason.clone(),
+        by: entry.by.clone(),
+        time_unix_nano: entry.time_ns,
     })
 }
 
@@ -231,7 +227,7 @@ mod tests {
         Entry { time_ns: 5, by: "ann".into(), action }
     }
 
-    fn silence(id: &str, key: &[(&str, &str)], until_ns: u64) -> Entry {
+    fn silenced(id: &str, key: &[(&str, &str)], until_ns: u64) -> Entry {
         let key = key.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let (id, rule, reason) = (id.into(), "oom".into(), "known".into());
         entry(Action::Silence { id, rule, key, until_ns, reason })
@@ -249,21 +245,22 @@ mod tests {
         ] {
             marks.apply(entry(action));
         }
-        let json = marks.of_story([TraceId([9; 16]), id].into_iter()).unwrap();
+        let noted = marks.of_story([TraceId([9; 16]), id].into_iter()).unwrap();
+        let json = tapio_wire::annotations_json(&noted);
         assert_eq!(json["acknowledged"]["by"], "ann");
         assert_eq!(json["notes"][0]["text"], "restarted it");
         assert_eq!(json["wrong_cause"]["cause"], "the disk");
         assert_eq!(marks.entries().len(), 3);
         marks.apply(entry(Action::Unacknowledge { story: story() }));
         marks.apply(entry(Action::RightCause { story: story() }));
-        assert!(marks.of_story([id].into_iter()).unwrap().get("acknowledged").is_none());
+        assert!(marks.of_story([id].into_iter()).unwrap().acknowledged.is_none());
         assert_eq!(marks.entries().len(), 1);
     }
 
     #[test]
     fn silence_is_of_a_rule_and_a_key_for_a_time() {
         let mut marks = Marks::default();
-        marks.apply(silence("a", &[("host.name", "n1")], 100));
+        marks.apply(silenced("a", &[("host.name", "n1")], 100));
         let story = |rule: &str, node: &str| Story {
             rule: rule.into(),
             key: vec![("host.name".into(), node.into())],

@@ -1,9 +1,8 @@
-//! Annotations of stories, and silences. They change what the server keeps, so a request needs the
-//! right to operate and the media type of JSON: a page of another origin can't send that.
+//! Annotations of stories, and silences. A request needs the media type of JSON: a page of another
+//! origin can't send that.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -14,18 +13,15 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::super::annotations::{Action, Entry, Refusal};
+use super::super::annotations::Refusal;
+use super::super::operate::{Mark, NewSilence, OperateError, Sender};
 use super::super::shared::Shared;
 use super::problem::Problem;
-use super::story::{StoryId, find};
-use tapio_core::clock;
-use tapio_core::event::stable_hash;
-use tapio_wire::Identity;
+use super::story::StoryId;
+use tapio_wire::{Identity, annotations_json, silence_json};
 
 /// Largest body.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// Longest silence.
-const MAX_SILENCE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A body of JSON; an empty one is `{}`.
 pub(super) struct JsonBody<T>(T);
@@ -95,125 +91,90 @@ pub(super) struct Silence {
 }
 
 /// The sender of a request, where senders authenticate themselves.
-type Sender = Option<Extension<Arc<Identity>>>;
+type Authenticated = Option<Extension<Arc<Identity>>>;
 
-/// Keeps an action. An authenticated sender can't act under another name.
-async fn add(
-    shared: Arc<Shared>,
-    action: Action,
-    by: String,
-    sender: Sender,
-) -> Result<(), Problem> {
-    let by = sender.map_or(by, |Extension(identity)| identity.to_string());
-    let entry = Entry { time_ns: clock::wall_ns(), by, action };
-    // The disk is waited for: not on the thread of ingest.
-    let added = tokio::task::spawn_blocking(move || shared.annotations().add(entry)).await;
-    let failed = |cause: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, cause);
-    let added = added.map_err(|e| failed(e.to_string()))?;
-    added.map_err(|e| failed(e.to_string()))?.map_err(|refusal| {
-        let status = match refusal {
-            Refusal::Text(_) => StatusCode::BAD_REQUEST,
-            Refusal::TooMany(_) => StatusCode::CONFLICT,
-            Refusal::NoSilence(_) => StatusCode::NOT_FOUND,
-        };
-        Problem::new(status, refusal.to_string())
-    })
+fn sender(identity: Authenticated, by: String) -> Sender {
+    Sender { identity: identity.map(|Extension(identity)| identity), by }
 }
 
 /// Keeps an action about a story. Returns the story's annotations.
 async fn annotate(
     shared: Arc<Shared>,
     StoryId(id): StoryId,
-    action: impl FnOnce(String) -> Action,
-    by: String,
+    mark: Mark,
     sender: Sender,
 ) -> Result<Json<Value>, Problem> {
-    // Its parts have annotations in common: those of the first one.
-    let story = find(&shared, id).await?.story.id;
-    add(Arc::clone(&shared), action(story.to_string()), by, sender).await?;
-    let json = shared.annotations().marks().of_story([story].into_iter());
-    Ok(Json(json.unwrap_or_else(|| json!({}))))
+    Ok(Json(annotations_json(&shared.annotate(id, mark, sender).await?)))
 }
 
 pub(super) async fn acknowledge(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     id: StoryId,
     JsonBody(body): JsonBody<Acknowledgement>,
 ) -> Result<Json<Value>, Problem> {
-    annotate(shared, id, |story| Action::Acknowledge { story }, body.by, sender).await
+    annotate(shared, id, Mark::Acknowledge, sender(identity, body.by)).await
 }
 
 pub(super) async fn unacknowledge(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     id: StoryId,
 ) -> Result<Json<Value>, Problem> {
-    annotate(shared, id, |story| Action::Unacknowledge { story }, String::new(), sender).await
+    annotate(shared, id, Mark::Unacknowledge, sender(identity, String::new())).await
 }
 
 pub(super) async fn note(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     id: StoryId,
     JsonBody(Note { text, by }): JsonBody<Note>,
 ) -> Result<Json<Value>, Problem> {
-    annotate(shared, id, |story| Action::Note { story, text }, by, sender).await
+    annotate(shared, id, Mark::Note(text), sender(identity, by)).await
 }
 
 pub(super) async fn wrong_cause(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     id: StoryId,
     JsonBody(WrongCause { cause, by }): JsonBody<WrongCause>,
 ) -> Result<Json<Value>, Problem> {
-    annotate(shared, id, |story| Action::WrongCause { story, cause }, by, sender).await
+    annotate(shared, id, Mark::WrongCause(cause), sender(identity, by)).await
 }
 
 pub(super) async fn right_cause(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     id: StoryId,
 ) -> Result<Json<Value>, Problem> {
-    annotate(shared, id, |story| Action::RightCause { story }, String::new(), sender).await
+    annotate(shared, id, Mark::RightCause, sender(identity, String::new())).await
 }
 
 /// The silences in force.
 pub(super) async fn silences(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({"items": shared.annotations().marks().silences(clock::wall_ns())}))
+    let silences: Vec<Value> = shared.silences().iter().map(silence_json).collect();
+    Json(json!({"items": silences}))
 }
 
 pub(super) async fn silence(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     JsonBody(body): JsonBody<Silence>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let Silence { rule, key, lasts, reason, by } = body;
     let lasts = tapio_core::durations::parse(&lasts);
     let lasts = lasts.map_err(|e| Problem::parameter("for", e.to_string()))?;
-    if lasts.is_zero() || lasts > MAX_SILENCE {
-        return Err(Problem::parameter("for", "must be greater than zero, and at most a year"));
-    }
-    if rule.is_empty() {
-        return Err(Problem::parameter("rule", "is empty"));
-    }
-    let now_ns = clock::wall_ns();
-    let until_ns = now_ns.saturating_add(lasts.as_nanos() as u64);
-    let hash = stable_hash(&[&now_ns.to_be_bytes(), rule.as_bytes()]);
-    let id: String = hash[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    let action = Action::Silence { id: id.clone(), rule, key, until_ns, reason };
-    add(Arc::clone(&shared), action, by, sender).await?;
-    let all = shared.annotations().marks().silences(now_ns);
-    let added = all.into_iter().find(|one| one["id"] == id.as_str());
-    Ok((StatusCode::CREATED, Json(added.unwrap_or_default())))
+    let silence = NewSilence { rule, key, lasts, reason };
+    let added = shared.silence(silence, sender(identity, by)).await?;
+    Ok((StatusCode::CREATED, Json(silence_json(&added))))
 }
 
 pub(super) async fn unsilence(
     State(shared): State<Arc<Shared>>,
-    sender: Sender,
+    identity: Authenticated,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    add(shared, Action::Unsilence { id }, String::new(), sender).await?;
+    shared.unsilence(id, sender(identity, String::new())).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -221,4 +182,21 @@ pub(super) async fn unsilence(
 /// the evidence by wrong causes.
 pub(super) async fn annotations(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(json!({"items": shared.annotations().marks().entries()}))
+}
+
+impl From<OperateError> for Problem {
+    fn from(error: OperateError) -> Self {
+        let text = error.to_string();
+        let status = match error {
+            OperateError::Query(error) => return error.into(),
+            OperateError::Invalid(error) => return error.into(),
+            OperateError::NoStory(_) | OperateError::Refused(Refusal::NoSilence(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            OperateError::Refused(Refusal::Text(_)) => StatusCode::BAD_REQUEST,
+            OperateError::Refused(Refusal::TooMany(_)) => StatusCode::CONFLICT,
+            OperateError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, text)
+    }
 }

@@ -18,6 +18,7 @@ use super::page_json::{self, event_array, page};
 use super::problem::Problem;
 use tapio_core::clock;
 use tapio_core::event::{Candidate, LinkedStory, TraceId, rfc3339};
+use tapio_wire::annotated_json;
 
 /// The id in a path.
 pub(super) struct StoryId(pub(super) TraceId);
@@ -33,7 +34,7 @@ impl<S: Send + Sync> FromRequestParts<S> for StoryId {
 }
 
 /// The story with this id.
-pub(super) async fn find(shared: &Shared, id: TraceId) -> Result<LinkedStory, Problem> {
+async fn find(shared: &Shared, id: TraceId) -> Result<LinkedStory, Problem> {
     shared.story(id).await?.ok_or_else(|| Problem::missing("story", id))
 }
 
@@ -47,15 +48,8 @@ pub(super) async fn story(
 
 /// A story as JSON, with its annotations and the silence that it falls under, if it has any.
 pub(super) fn annotated(annotations: &Annotations, linked: &LinkedStory) -> Value {
-    let (mut json, marks) = (linked.json(), annotations.marks());
-    let ids = std::iter::once(linked.story.id).chain(linked.parts.iter().map(|part| part.id));
-    if let Some(of_story) = marks.of_story(ids) {
-        json["annotations"] = of_story;
-    }
-    if let Some(silence) = marks.silence_of(&linked.story, clock::wall_ns()) {
-        json["silence"] = silence;
-    }
-    json
+    let (of_story, silence) = annotations.of(linked, clock::wall_ns());
+    annotated_json(linked, of_story.as_ref(), silence.as_ref())
 }
 
 /// The incident of which one story has this id.

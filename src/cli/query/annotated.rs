@@ -1,0 +1,26 @@
+//! A story as a server answers it: with what operators noted about it.
+
+use serde_json::Value as Json;
+
+use tapio_core::event::LinkedStory;
+use tapio_wire::{annotated_json, linked_from_proto, proto};
+
+/// A story, its annotations, and the silence that it falls under.
+pub(super) struct Annotated {
+    pub(super) linked: LinkedStory,
+    pub(super) annotations: Option<proto::Annotations>,
+    pub(super) silence: Option<proto::Silence>,
+}
+
+impl Annotated {
+    /// Converts a story from protobuf; `None`: it is invalid.
+    pub(super) fn from_proto(mut story: proto::Story) -> Option<Self> {
+        let (annotations, silence) = (story.annotations.take(), story.silence.take());
+        Some(Self { linked: linked_from_proto(story)?, annotations, silence })
+    }
+
+    /// The story as the API has it.
+    pub(super) fn json(&self) -> Json {
+        annotated_json(&self.linked, self.annotations.as_ref(), self.silence.as_ref())
+    }
+}
