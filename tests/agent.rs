@@ -11,6 +11,8 @@ mod deviation;
 mod disabled_rule;
 #[path = "support/failing_rule.rs"]
 mod failing_rule;
+#[path = "agent/help_examples.rs"]
+mod help_examples;
 #[path = "agent/incidents.rs"]
 mod incidents;
 #[path = "agent/query_commands.rs"]
