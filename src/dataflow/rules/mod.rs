@@ -6,6 +6,7 @@
 //! | `yaml.rs`, `yaml_error.rs`, `suggest.rs` | YAML with positions, its errors; misspelt words |
 //! | `field.rs`, `derived.rs`, `command_line.rs` | fields of events, computed ones; join keys |
 //! | `kinds.rs`, `field_test.rs`, `predicate.rs` | predicates: conditions on kind and fields |
+//! | `story_predicate.rs` | [`StoryPredicate`]: conditions on the fields of stories |
 //! | `lazy_regex.rs` | regular expressions, compiled when they are first used |
 //! | `template.rs` | texts with variables that a story's events fill |
 //! | `shape.rs`, `rule.rs` | the shape of a rule; a compiled rule |
@@ -42,6 +43,7 @@ mod schema;
 mod set;
 mod shape;
 mod sigma;
+mod story_predicate;
 mod suggest;
 mod template;
 mod value_tests;
@@ -65,6 +67,7 @@ pub use shape::{
     Aggregate, Comparison, Condition, Counted, DeviationCondition, Measure, Negation,
     PartCondition, Repeat, RulePart, Select, Sequence, Shape, Step,
 };
+pub use story_predicate::{StoryPredicate, StoryPredicateResult};
 pub use suggest::unknown;
 pub use template::{Measured, Template, Variable, bytes_text, duration_text};
 pub use yaml::{Diagnostic, Position};

@@ -52,7 +52,7 @@ impl Relation {
 }
 
 impl Clause {
-    fn holds(&self, event: &impl View) -> bool {
+    pub(super) fn holds(&self, event: &impl View) -> bool {
         match self {
             Self::All(clauses) => clauses.iter().all(|c| c.holds(event)),
             Self::Any(clauses) => clauses.iter().any(|c| c.holds(event)),
@@ -89,7 +89,7 @@ impl Clause {
     }
 
     /// Collects warnings about fields that are compared with a type of value they never have.
-    fn type_mismatches(&self, into: &mut Vec<String>) {
+    pub(super) fn type_mismatches(&self, into: &mut Vec<String>) {
         match self {
             Self::All(clauses) | Self::Any(clauses) => {
                 clauses.iter().for_each(|c| c.type_mismatches(into));

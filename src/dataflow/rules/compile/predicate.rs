@@ -21,7 +21,7 @@ pub(crate) fn parse(node: &Node) -> Parsed<Predicate> {
             kinds = Some(Kinds::parse(value)?);
             continue;
         }
-        clauses.push(entry(&key.text, key.position, value)?);
+        clauses.push(entry(&key.text, key.position, value, FieldRef::parse)?);
         if key.text == "any" {
             alternatives = kinds_of_any(value)?;
         }
@@ -88,26 +88,32 @@ fn kinds_of_any(node: &Node) -> Parsed<Option<Kinds>> {
     Ok(Some(Kinds::Some { exact, globs }))
 }
 
-fn entry(key: &str, position: Position, value: &Node) -> Parsed<Clause> {
+/// Finds the field of a name, or explains that there is none.
+pub(crate) type Resolve = fn(&str) -> Result<FieldRef, String>;
+
+fn entry(key: &str, position: Position, value: &Node, resolve: Resolve) -> Parsed<Clause> {
+    let clause = |node: &Node| clause(node, resolve);
     let list = |value: &Node| value.items().iter().map(clause).collect::<Parsed<Vec<_>>>();
     match key {
         "any" => Ok(Clause::Any(list(value)?)),
         "all" => Ok(Clause::All(list(value)?)),
         "not" => Ok(Clause::Not(Box::new(clause(value)?))),
         _ => {
-            let field = FieldRef::parse(key).map_err(|message| Diagnostic { position, message })?;
+            let field = resolve(key).map_err(|message| Diagnostic { position, message })?;
             tests(field, value)
         }
     }
 }
 
-fn clause(node: &Node) -> Parsed<Clause> {
+/// Compiles a condition on the fields that `resolve` finds.
+pub(crate) fn clause(node: &Node, resolve: Resolve) -> Parsed<Clause> {
+    let has_kinds = resolve("kind").is_ok();
     let clauses: Parsed<Vec<_>> = node
         .map("a condition")?
         .iter()
         .map(|(key, value)| {
-            if key.text != "kind" {
-                return entry(&key.text, key.position, value);
+            if key.text != "kind" || !has_kinds {
+                return entry(&key.text, key.position, value, resolve);
             }
             let kinds = value.items().iter().map(|item| {
                 let pattern = item.text("a kind")?.to_owned();
