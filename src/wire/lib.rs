@@ -21,6 +21,9 @@
 //! | `door/` | [`DoorLayer`]: bounds on what the clients of a listener send |
 //! | `dialer.rs` | [`Dialer`]: connections of gRPC clients |
 //! | `client.rs` | [`IngestClient`]: client side of the `Ingest` service |
+//! | `secret_file.rs` | [`SecretFile`]: a secret in a file, read again when it changes |
+//! | `http_post.rs` | [`HttpPoster`]: JSON to web hooks |
+//! | `signature.rs` | signatures of web hooks |
 //! | `retry_info.rs` | statuses of gRPC with the delay that a server asks for |
 //! | `otlp.rs`, `otlp/` | OTLP export requests → borrowed records |
 //! | `otlp_raw.rs` | [`OtlpRawLog`]: log records of a request, undecoded |
@@ -43,6 +46,7 @@ mod decode;
 mod dialer;
 mod door;
 mod encode;
+mod http_post;
 mod json;
 mod log_block;
 mod otlp;
@@ -58,8 +62,10 @@ mod raw_event;
 mod raw_log_block;
 mod reader;
 mod retry_info;
+mod secret_file;
 mod sequence_tracker;
 mod service;
+mod signature;
 mod story;
 mod tls;
 
@@ -75,6 +81,7 @@ pub use door::{BoundedBody, DoorLayer, DoorListener, DoorStream};
 pub use encode::{
     Appended, BatchEncoder, EncodedBatch, GRPC_PREFIX_BYTES, grpc_framed, grpc_framed_zstd,
 };
+pub use http_post::{HttpPostConfig, HttpPoster, PostFailure};
 pub use json::{annotated_json, annotations_json, batch_json, decoded_json, silence_json};
 pub use log_block::{expanded, log_id, log_ids};
 pub use otlp::{
@@ -92,7 +99,9 @@ pub use raw_event::{EventKeys, RawEvent, kernel_time};
 pub use raw_log_block::RawLogBlock;
 pub use reader::{WireCause, WireError};
 pub use retry_info::RpcStatus;
+pub use secret_file::SecretFile;
 pub use sequence_tracker::{Jump, SequenceCheck, SequenceSet, SequenceTracker, StreamItems};
 pub use service::{AckStream, BatchHandler, GrpcServer, IngestHandler, IngestServer, grpc_server};
+pub use signature::{webhook_key, webhook_signature};
 pub use story::{linked_from_proto, linked_to_proto, story_from_proto, story_to_proto};
 pub use tls::{ClientTls, ServerTls, TlsClientConfig, TlsError, TlsServerConfig};

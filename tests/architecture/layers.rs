@@ -40,9 +40,9 @@ pub(crate) const PACKAGES: &[Package] = &[
     Package {
         folder: "src/wire/",
         layers: &[
-            &["buffer", "codec", "proto", "reader", "sequence_tracker", "tls"],
-            &["access", "dialer", "proto_vec"],
-            &["door"],
+            &["buffer", "codec", "proto", "reader", "sequence_tracker", "signature", "tls"],
+            &["access", "dialer", "proto_vec", "secret_file"],
+            &["door", "http_post"],
             &["otlp", "otlp_schema", "raw_event", "story"],
             &["otlp_raw", "raw_log_block"],
             &["decode", "otlp_json"],
