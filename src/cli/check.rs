@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::output::{BAD_USAGE, Outcome, message, print};
 use super::run::config;
+use crate::notify::check_receiver_files;
 use crate::runtime::Config;
 use tapio_core::clock;
 use tapio_wire::ClientAccess;
@@ -54,6 +55,10 @@ fn check_files(config: &Config) -> Result<Vec<String>, String> {
     if let Some(otlp) = &config.telemetry.otlp {
         let access = ClientAccess { tls: otlp.tls.clone(), token_file: None };
         add("telemetry.otlp", access.check_files(&now))?;
+    }
+    for (at, receiver) in config.server.notify.iter().enumerate() {
+        let found = check_receiver_files(&receiver.value);
+        found.map_err(|e| format!("server.notify[{at}].{e}"))?;
     }
     Ok(warnings)
 }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::output::{BAD_USAGE, Usage, is_broken_pipe, message};
-use super::{bench, check, demo, doctor, load, quarantine, query, replay, rules, run, server};
+use super::{
+    bench, check, demo, doctor, load, notifications, quarantine, query, replay, rules, run, server,
+};
 
 #[derive(Parser)]
 #[command(
@@ -53,6 +55,8 @@ enum Verb {
     Silence(query::silence::Args),
     /// Print a server's events and stories as they arrive
     Tail(query::tail::Args),
+    /// Test the receivers of notifications, and print what they were not sent
+    Notify(notifications::Args),
     /// Print the events and stories that the server has refused
     Quarantine(quarantine::Args),
 }
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
         Verb::Annotate(args) => query::annotate::run(&args),
         Verb::Silence(args) => query::silence::run(&args),
         Verb::Tail(args) => query::tail::run(&args),
+        Verb::Notify(args) => notifications::run(&args),
         Verb::Quarantine(args) => quarantine::run(&args),
     };
     match outcome {

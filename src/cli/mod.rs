@@ -12,6 +12,7 @@ mod event_line;
 mod live;
 mod load;
 mod log;
+mod notifications;
 mod notify;
 mod output;
 mod process;

@@ -12,6 +12,7 @@ use super::sections::{AdminConfig, DataflowConfig, LogConfig, SandboxConfig};
 use super::variables::Variables;
 use crate::bridge::BridgeConfig;
 use crate::export::{ExportConfig, complete_from_env};
+use crate::notify::check_receivers;
 use crate::server::ServerConfig;
 use crate::telemetry::TelemetryConfig;
 use tapio_collectors::CollectorsConfig;
@@ -128,6 +129,10 @@ impl Config {
         let completed = completed.and_then(|()| config.telemetry.complete_from_env(&env));
         completed.map_err(|cause| error(0, 0, cause))?;
         config.paths = paths_in(&expanded.text);
+        check_receivers(&config.server.notify).map_err(|(place, cause)| {
+            let column = expanded.column(place.line, place.column);
+            error(place.line, column, expanded.hide(format!("server.notify: {cause}")))
+        })?;
         config.check().map_err(|(key, cause)| {
             let (line, column) = find_key(text, &key);
             error(line, column, expanded.hide(format!("{key}: {cause}")))
@@ -249,6 +254,7 @@ impl Config {
     #[must_use]
     pub fn server(&self) -> ServerConfig {
         let mut server = self.server.clone();
+        server.cluster.clone_from(&self.cluster);
         if server.data_dir == ServerConfig::default().data_dir {
             server.data_dir = self.state_dir().join("store");
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::notify::{Placed, ReceiverConfig, check_receivers};
 use crate::store::Durability;
 use tapio_wire::{AccessConfig, ListenAddress, TlsServerConfig};
 
@@ -56,6 +57,11 @@ pub struct ServerConfig {
     pub sync_interval: Duration,
     /// Stories whose last revision can be listed; beyond, the least recently updated is evicted.
     pub stories_kept: usize,
+    /// Receivers of notifications about stories.
+    pub notify: Vec<Placed<ReceiverConfig>>,
+    /// The cluster's name, for notifications.
+    #[serde(skip)]
+    pub cluster: String,
 }
 
 impl Default for ServerConfig {
@@ -77,6 +83,8 @@ impl Default for ServerConfig {
             durability: Durability::Power,
             sync_interval: Duration::from_millis(10),
             stories_kept: 10_000,
+            notify: Vec::new(),
+            cluster: String::new(),
         }
     }
 }
@@ -124,6 +132,6 @@ impl ServerConfig {
         if self.stories_kept == 0 {
             return Err("stories_kept: must be at least 1".into());
         }
-        Ok(())
+        check_receivers(&self.notify).map_err(|(_, cause)| format!("notify: {cause}"))
     }
 }

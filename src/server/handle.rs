@@ -15,8 +15,10 @@ use super::reload::ConfigChanges;
 use super::scrub::ScrubThread;
 use super::shared::Shared;
 use super::status::ServerStatus;
+use super::story_log::SharedLog;
 use super::sync::SyncThread;
 use super::{health, http, operate_rpc, query, query_line};
+use crate::notify::{Notifier, StoryLog};
 use crate::store::{Files, OsFiles};
 use crate::telemetry::MetricSource;
 use tapio_wire::{
@@ -41,6 +43,8 @@ pub struct ServerHandle {
     /// The configuration in force.
     config: ServerConfig,
     shared: Arc<Shared>,
+    /// Notifies about stories.
+    notifier: Notifier,
     thread: Option<JoinHandle<()>>,
     scrub: Option<ScrubThread>,
     /// Dropped last: it seals the log.
@@ -74,6 +78,7 @@ impl Server {
         let ingest = Ingest::open(&config, files)?;
         let shared = Arc::clone(ingest.shared());
         shared.set_access(access.clone());
+        let notifier = notifier(&config, &shared)?;
         let sync = SyncThread::start(Arc::clone(&shared))?;
         let scrub = ScrubThread::start(Arc::clone(&shared))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,11 +111,21 @@ impl Server {
             grpc_endpoint,
             config,
             shared,
+            notifier,
             thread: Some(thread),
             scrub: Some(scrub),
             sync: Some(sync),
         })
     }
+}
+
+/// Starts the receivers of notifications.
+fn notifier(config: &ServerConfig, shared: &Arc<Shared>) -> io::Result<Notifier> {
+    let log: Arc<dyn StoryLog> = Arc::new(SharedLog(Arc::clone(shared)));
+    let started = Notifier::start(&config.notify, &config.cluster, &config.data_dir, &log);
+    let notifier = started.map_err(|e| io::Error::new(e.kind(), format!("server.notify: {e}")))?;
+    *shared.receivers() = notifier.stats().to_vec();
+    Ok(notifier)
 }
 
 /// Access to the listeners of gRPC and HTTP.
@@ -201,8 +216,21 @@ impl ServerHandle {
     /// With the configuration key: an invalid value. The configuration in force stays.
     pub fn reload(&mut self, config: ServerConfig) -> io::Result<ConfigChanges> {
         check(&config)?;
+        let before = self.config.notify.clone();
         let changes = ConfigChanges::apply(&mut self.config, config);
         self.shared.set_limits(&self.config);
+        if before != self.config.notify {
+            // Each receiver goes on where it ended.
+            self.notifier.stop();
+            match notifier(&self.config, &self.shared) {
+                Ok(started) => self.notifier = started,
+                Err(error) => {
+                    self.config.notify = before;
+                    self.notifier = notifier(&self.config, &self.shared)?;
+                    return Err(error);
+                }
+            }
+        }
         Ok(changes)
     }
 
@@ -220,6 +248,8 @@ impl ServerHandle {
         {
             tracing::error!("server: thread panicked");
         }
+        // After ingest: what it has stored is in their positions.
+        self.notifier.stop();
         self.scrub = None;
         self.sync = None;
     }

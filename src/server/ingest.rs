@@ -273,7 +273,7 @@ impl IngestStream {
         }
         drop(stats);
         self.shared.report_disk_ok(DiskWork::Append);
-        self.shared.publish(bytes, self.stored);
+        self.shared.publish(bytes, self.stored, batch.stories > 0);
     }
 
     /// Handles a valid batch.

@@ -3,6 +3,7 @@
 use super::shared::Shared;
 use super::status::ServerStatus;
 use crate::metrics::{Distribution, Kind, Metric, Page, process_metrics};
+use crate::notify::write_metrics;
 
 const BATCHES: Metric =
     Metric::counter("tapio_server_batches_total", &[], "Batches received and stored.");
@@ -129,7 +130,9 @@ const DELAY_BOUNDS: [f64; 13] =
 impl Shared {
     /// The server's metrics now.
     pub(super) fn metrics(&self) -> Page {
-        page(&self.status(), self.delays())
+        let mut page = page(&self.status(), self.delays());
+        write_metrics(&mut page, &self.receivers());
+        page
     }
 
     /// The distribution of delays. Its sum is that of what the histogram recorded, which keeps

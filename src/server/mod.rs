@@ -7,6 +7,7 @@
 //! | `handle.rs` | [`Server`] and [`ServerHandle`]: start and stop |
 //! | `health.rs` | `grpc.health.v1`: whether the server takes batches and answers queries |
 //! | `ingest.rs` | gRPC ingest: batches → storage, acknowledgements |
+//! | `story_log.rs` | the log, as receivers of notifications read it |
 //! | `sync.rs` | writes stored batches to the disk before they are acknowledged |
 //! | `scrub.rs` | reads the store again, so that damage is found |
 //! | `sync_gate.rs` | where acknowledgements wait for the disk |
@@ -43,6 +44,7 @@ mod senders;
 mod shared;
 mod status;
 mod storage;
+mod story_log;
 mod sync;
 mod sync_gate;
 

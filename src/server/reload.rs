@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use super::config::ServerConfig;
+use crate::notify::{Placed, ReceiverConfig};
 
 /// How a new configuration differs from the one in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,12 +34,27 @@ impl ConfigChanges {
             durability,
             sync_interval,
             stories_kept,
+            notify,
+            cluster,
         } = new;
         let mut changes = Self::default();
         changes.applied("retention_bytes", &mut old.retention_bytes, retention_bytes);
         changes.applied("retention_age", &mut old.retention_age, retention_age);
         changes.applied("sync_interval", &mut old.sync_interval, sync_interval);
         changes.applied("stories_kept", &mut old.stories_kept, stories_kept);
+        if old.notify != notify {
+            // Without its values, some of which are secrets.
+            let names = |receivers: &[Placed<ReceiverConfig>]| {
+                receivers.iter().map(|one| one.value.name.clone()).collect::<Vec<_>>().join(", ")
+            };
+            changes.applied.push(format!(
+                "notify: [{}] → [{}]",
+                names(&old.notify),
+                names(&notify)
+            ));
+            old.notify = notify;
+        }
+        changes.needs_restart("cluster", old.cluster != cluster);
         changes.needs_restart("grpc_listen", old.grpc_listen != grpc_listen);
         changes.needs_restart("http_listen", old.http_listen != http_listen);
         changes.needs_restart("tls", old.tls != tls);

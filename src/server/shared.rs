@@ -17,6 +17,7 @@ use super::senders::OpenSenders;
 use super::status::{AccessStats, LatencyStats, ServerCounts, ServerStatus};
 use super::storage::Storage;
 use super::sync_gate::SyncGate;
+use crate::notify::{ReceiverStats, StoryBatch};
 use crate::store::{Files, FramePosition};
 use tapio_wire::Access;
 
@@ -60,6 +61,12 @@ pub(super) struct Shared {
     annotations: Mutex<Annotations>,
     stats: Mutex<Stats>,
     pub(super) tail: broadcast::Sender<Stored>,
+    /// Batches with stories, for receivers of notifications.
+    pub(super) stories: broadcast::Sender<StoryBatch>,
+    /// The position behind the last batch that was published.
+    published: Mutex<FramePosition>,
+    /// The receivers of notifications.
+    receivers: Mutex<Vec<Arc<ReceiverStats>>>,
     pub(super) health: watch::Sender<Health>,
     /// Where acks wait for the disk.
     pub(super) gate: SyncGate,
@@ -82,8 +89,10 @@ impl Shared {
     pub(super) fn open(config: &ServerConfig, files: Arc<dyn Files>) -> io::Result<Self> {
         let latency = Histogram::new_with_bounds(1, MAX_DELAY_NS, DELAY_DIGITS)
             .map_err(|e| io::Error::other(e.to_string()))?;
+        let storage = Storage::open(config, Arc::clone(&files))?;
         Ok(Self {
-            storage: Mutex::new(Storage::open(config, Arc::clone(&files))?),
+            published: Mutex::new(storage.end()),
+            storage: Mutex::new(storage),
             annotations: Mutex::new(Annotations::open(&config.data_dir, &*files)?),
             stats: Mutex::new(Stats {
                 counts: ServerCounts::default(),
@@ -91,6 +100,8 @@ impl Shared {
                 latency,
             }),
             tail: broadcast::channel(TAIL_BATCHES).0,
+            stories: broadcast::channel(TAIL_BATCHES).0,
+            receivers: Mutex::default(),
             health: watch::channel(Health::Serving).0,
             gate: SyncGate::new(config.durability),
             streams: AtomicU64::new(0),
@@ -161,12 +172,27 @@ impl Shared {
         Arc::clone(&self.web_streams).try_acquire_owned().ok()
     }
 
-    /// Sends a stored batch to all tails.
-    pub(super) fn publish(&self, batch: &Bytes, end: FramePosition) {
+    /// Sends a stored batch to all tails, and one with stories to receivers of notifications.
+    pub(super) fn publish(&self, batch: &Bytes, end: FramePosition, has_stories: bool) {
         if self.tail.receiver_count() > 0 {
             // Fails only when the last tail has just ended.
             let _ = self.tail.send(Stored { bytes: batch.clone(), end });
         }
+        if has_stories && self.stories.receiver_count() > 0 {
+            // As above.
+            let _ = self.stories.send(StoryBatch { bytes: batch.clone(), end });
+        }
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// The position behind the last batch that was published.
+    pub(super) fn published(&self) -> FramePosition {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The receivers of notifications.
+    pub(super) fn receivers(&self) -> MutexGuard<'_, Vec<Arc<ReceiverStats>>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, of which a stop is the last one.
@@ -220,6 +246,7 @@ impl Shared {
             },
             store,
             stories_kept,
+            notify: self.receivers().iter().map(|receiver| receiver.status()).collect(),
             access: AccessStats::of(self.access.get().into_iter().flatten()),
         }
     }

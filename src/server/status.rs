@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::storage::StorageStats;
+use crate::notify::NotifyStatus;
 use tapio_wire::Access;
 
 /// Counters of the ingest since the server started.
@@ -53,7 +54,7 @@ pub struct LatencyStats {
 }
 
 /// The answer of `/api/v1/stats`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ServerStatus {
     /// Ingest.
     pub ingest: ServerCounts,
@@ -63,6 +64,8 @@ pub struct ServerStatus {
     pub store: StorageStats,
     /// Stories that can be listed.
     pub stories_kept: u64,
+    /// Receivers of notifications.
+    pub notify: Vec<NotifyStatus>,
     /// Refusals of the listeners.
     pub access: AccessStats,
 }

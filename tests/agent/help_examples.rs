@@ -16,6 +16,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("tapio load ", "an agent at the default port"),
     ("tapio run --standalone", "the default ports"),
     ("tapio rules suggest > ", "an agent at the default port"),
+    ("tapio notify ", "receivers of notifications; tests/notify runs both verbs"),
     ("tapio server --config", "the server of this test has the folder and the ports"),
 ];
 

@@ -75,6 +75,7 @@ pub(crate) const PACKAGES: &[Package] = &[
             &["bridge"],
             &["export", "load"],
             &["telemetry"],
+            &["notify"],
             &["server"],
             &["runtime"],
             &["cli"],

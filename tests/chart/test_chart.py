@@ -287,6 +287,13 @@ class Values(unittest.TestCase):
         self.assertIn(labels["app.kubernetes.io/component"], agent["matchExpressions"][0]["values"])
         self.assertEqual([i["ports"][0]["port"] for i in policy["ingress"]], ["grpc", "http"])
 
+    def test_policy_lets_the_server_reach_receivers_of_notifications_only(self):
+        egress = lambda of: Rendered(of).find("NetworkPolicy")["spec"]["egress"]
+        self.assertEqual(egress(CASES["monitoring"]), [])
+        receivers = [{"to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}], "ports": [{"port": 9093}]}]
+        with_receivers = values(CASES["monitoring"], {"networkPolicy": {"receivers": receivers}})
+        self.assertEqual(egress(with_receivers), receivers)
+
     def test_kustomize_base_is_rendered_from_the_chart(self):
         base = ROOT / "deploy/kustomize/base"
         found = {file.name: file.read_text() for file in base.glob("*.yaml")}
