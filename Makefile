@@ -7,7 +7,7 @@ export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n > 4 ? n : 4)))
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build run demo test test-fast test-integration test-performance lint unit loom sanitize instructions fuzz fuzz-api \
-	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart package test-package image deny bench doc \
+	fuzz-canary delivery-canary test-incidents test-soak test-e2e test-chart test-notify package test-package image deny bench doc \
 	clean
 
 help: ## list the targets
@@ -91,6 +91,9 @@ test-package: package image ## install, upgrade, run and purge the packages in a
 
 test-chart: ## test the Helm chart, the Kustomize base and the alerts: rendered, checked, applied to a real API server
 	@scripts/test-chart.sh
+
+test-notify: ## test notifications against a real Alertmanager and receivers of its own
+	@scripts/test-notify.sh
 
 deny: ## check licences, duplicates, advisories and sources of the dependencies
 	@scripts/deny.sh install
