@@ -92,7 +92,7 @@ test-package: package image ## install, upgrade, run and purge the packages in a
 test-chart: ## test the Helm chart, the Kustomize base and the alerts: rendered, checked, applied to a real API server
 	@scripts/test-chart.sh
 
-test-notify: ## test notifications against a real Alertmanager and receivers of its own
+test-notify: ## test notifications against a real Alertmanager, dashboards and alerts against a real Prometheus
 	@scripts/test-notify.sh
 
 deny: ## check licences, duplicates, advisories and sources of the dependencies

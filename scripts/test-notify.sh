@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Tests notifications against the real Alertmanager and receivers of the test's own (tests/notify).
-# Gets Alertmanager, as Debian packages it, where it is missing; it isn't installed. What is skipped for lack of them is reported. TAPIO names the program, by default the
+# Tests notifications against the real Alertmanager and receivers of the test's own (tests/notify),
+# and the dashboards and alerts against a real Prometheus that scrapes a real agent. Gets
+# Alertmanager and Prometheus, as Debian packages them, where they are missing; they aren't
+# installed. What is skipped for lack of them is reported. TAPIO names the program, by default the
 # debug build, which is built.
 #
 # usage: scripts/test-notify.sh [OPTIONS OF unittest...]
@@ -22,6 +24,7 @@ get() {
     fi
 }
 
+get prometheus prometheus prometheus || true
 get alertmanager prometheus-alertmanager prometheus-alertmanager || true
 if [ -z "${TAPIO:-}" ]; then
     "${CARGO:-cargo}" build --locked --quiet --bin tapio

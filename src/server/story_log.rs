@@ -59,8 +59,8 @@ impl StoryLog for SharedLog {
         let annotations = self.0.annotations();
         let marks = annotations.marks();
         StoryMarks {
-            annotations: marks.of_story(std::iter::once(story.id)),
-            silence: marks.silence_of(story, clock::wall_ns()),
+            annotations: marks.of_story(std::iter::once(story.id)).as_ref().map(annotations_json),
+            silence: marks.silence_of(story, clock::wall_ns()).as_ref().map(silence_json),
         }
     }
 }
